@@ -1,0 +1,1 @@
+//! Start order, stop in reverse.

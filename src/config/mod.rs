@@ -1,0 +1,262 @@
+//! The checked configuration. Raw text becomes these types once, in [`load`]; everything behind it can rely on them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::rules::limit::Limit;
+
+/// Everything that `config.json`, the environment and the command line say, checked. CONTRACT's shipped values are the
+/// defaults, except where a field says otherwise.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the public port listens: one address or several.
+    pub listen: Vec<SocketAddr>,
+    /// The front door.
+    pub frontend: Frontend,
+    /// At least one; names are unique.
+    pub backends: Vec<Backend>,
+    /// How a backend is picked.
+    pub strategy: Strategy,
+    /// How backends are called.
+    pub upstream: UpstreamConfig,
+    /// `None`: every backend counts as healthy.
+    pub health_check: Option<HealthCheck>,
+    /// How clients are limited.
+    pub rate_limit: RateLimit,
+    /// The limits cache.
+    pub cache: CacheConfig,
+    /// Where limits are kept.
+    pub database: Database,
+    /// Who may call the API, and where.
+    pub admin: Admin,
+    /// How long `/-/readyz` is 503 before accepting stops.
+    pub shutdown_delay: Duration,
+    /// How long requests may take to end at shutdown.
+    pub shutdown_timeout: Duration,
+    /// Logs.
+    pub log: LogConfig,
+    /// The folder that relative paths count from.
+    pub base_dir: PathBuf,
+}
+
+/// Which engine accepts and parses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// `epoll` where it is built, else `tiny_http`.
+    Auto,
+    /// Our own front door, Linux.
+    Epoll,
+    /// The portable engine.
+    TinyHttp,
+}
+
+/// `frontend`. Sizes are bytes.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Frontend {
+    pub engine: Engine,
+    /// Threads that handle requests.
+    pub workers: usize,
+    /// How many of them run at once; `None`: 4 a core.
+    pub active_workers: Option<usize>,
+    /// How long a ready connection waits for a worker before it is answered 503.
+    pub worker_wait: Duration,
+    pub max_connections: usize,
+    pub max_connections_per_ip: usize,
+    pub max_head_bytes: usize,
+    pub max_headers: usize,
+    pub max_target_bytes: usize,
+    pub max_body_bytes: u64,
+    /// From a head's first byte to its end.
+    pub head_timeout: Duration,
+    /// The longest silence inside a request body.
+    pub body_timeout: Duration,
+    /// How long a kept connection may be idle.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write_timeout: Duration,
+    /// Request bodies up to this are read before a worker is taken.
+    pub request_buffer_bytes: usize,
+    pub response_buffer_bytes: usize,
+    /// A slower side is ended, after `slow_grace`.
+    pub min_bytes_per_sec: u64,
+    pub slow_grace: Duration,
+    /// Lower-case protocol names that may be upgraded to.
+    pub upgrades: Vec<String>,
+    /// End a request whose client half-closed.
+    pub abort_on_close: bool,
+    /// Expect PROXY protocol headers from `rate_limit.trusted_proxies`.
+    pub proxy_protocol: bool,
+}
+
+/// One entry of `backends`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique; what logs, metrics and the API call it.
+    pub name: String,
+    /// Host of its URL: a name or an address.
+    pub host: String,
+    /// Port of its URL, 80 when it names none.
+    pub port: u16,
+    /// Share relative to the others; 1 to 1000 (0: no traffic).
+    pub weight: u32,
+}
+
+/// `balancing.strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The endpoint with the fewest requests in flight per weight; ties at random.
+    LeastConnections,
+    /// Smooth weighted round robin.
+    RoundRobin,
+}
+
+/// `upstream`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct UpstreamConfig {
+    pub connect_timeout: Duration,
+    /// To the response's head, and the longest silence inside its body.
+    pub response_timeout: Duration,
+    /// How long a kept backend connection may be idle.
+    pub idle_timeout: Duration,
+    /// How often a request may be sent again.
+    pub retries: u32,
+    /// How often backend names are resolved.
+    pub resolve_interval: Duration,
+}
+
+/// `health_check`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct HealthCheck {
+    pub path: String,
+    /// Inclusive ranges of status codes that count as healthy.
+    pub expect: Vec<(u16, u16)>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend back.
+    pub rise: u32,
+    /// Failures in a row that take it out.
+    pub fall: u32,
+}
+
+/// How limiter fields stand in answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateLimitHeaders {
+    /// `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-11.
+    Draft11,
+    /// None.
+    Off,
+}
+
+/// `rate_limit`.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    /// What an unknown client gets; `None`: no limit. (In code `None`, in the shipped file 1000 at 500 a second.)
+    pub default: Option<Limit>,
+    /// IPv6 clients are grouped by this many bits; 1 to 128.
+    pub ipv6_prefix: u8,
+    /// Most buckets in memory.
+    pub max_clients: usize,
+    /// Peers whose forwarding headers count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How the limiter's fields stand in answers.
+    pub headers: RateLimitHeaders,
+}
+
+/// `cache`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct CacheConfig {
+    pub max_entries: usize,
+    pub ttl: Duration,
+    /// The longest that a request waits for the database.
+    pub load_timeout: Duration,
+}
+
+/// `database`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Database {
+    pub url: DatabaseUrl,
+    /// Connections, and store threads.
+    pub pool_size: usize,
+    /// The longest that an API call waits.
+    pub timeout: Duration,
+}
+
+/// `database.url`.
+#[derive(Clone, Debug)]
+pub enum DatabaseUrl {
+    /// A file, made when missing, with its folders. Absolute, or relative to the working directory.
+    Sqlite(PathBuf),
+    /// `postgres://…` or `postgresql://…`, with its password: a secret.
+    Postgres(Secret),
+}
+
+/// `admin`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Its own address; `None`: the API is on the public port.
+    pub listen: Option<SocketAddr>,
+    /// TCP peers that may call.
+    pub allow: Vec<IpNet>,
+    /// Host names that a call without a token may be addressed to, besides `localhost` and IP addresses.
+    pub hosts: Vec<String>,
+    /// The bearer token.
+    pub token: Option<Secret>,
+    /// Allow more than loopback without a token.
+    pub insecure: bool,
+}
+
+/// `log`.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// What goes to stderr.
+    pub level: log::LevelFilter,
+    /// Where a line a request goes.
+    pub access: AccessLog,
+}
+
+/// `log.access`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// `false`.
+    Off,
+    /// `true`.
+    Stdout,
+    /// `"file:PATH"`.
+    File(PathBuf),
+}
+
+/// Text that never shows in a log or in `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Whether an address lies in one of the networks; a v4-mapped IPv6 address counts as its IPv4 one.
+pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
+}

@@ -1,0 +1,151 @@
+//! Header fields: an ordered list of names and values in one buffer, so that a request costs two allocations however
+//! many fields it has. Repeated fields stay apart and in order.
+
+/// An ordered list of header fields (RFC 9110 §5). Names compare without regard to case and keep the spelling they
+/// came with; values are bytes without leading or trailing whitespace.
+#[derive(Clone, Default)]
+pub struct Fields {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    start: u32,
+    name_len: u32,
+    value_len: u32,
+}
+
+impl Span {
+    fn name(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..][..self.name_len as usize]
+    }
+
+    fn value(self, bytes: &[u8]) -> &[u8] {
+        &bytes[(self.start + self.name_len) as usize..][..self.value_len as usize]
+    }
+}
+
+impl Fields {
+    /// An empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a field. The caller has checked name and value (token; no CR, LF, NUL): a parser did, or it is ours.
+    /// At most 4 GiB of text in all, which every parser's bound on heads keeps far away.
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(value);
+        self.spans.push(Span { start, name_len: name.len() as u32, value_len: value.len() as u32 });
+    }
+
+    /// Replaces every field of that name by one.
+    pub fn set(&mut self, name: &str, value: &[u8]) {
+        self.remove(name);
+        self.push(name, value);
+    }
+
+    /// The first value of that name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Every value of that name, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.spans
+            .iter()
+            .filter(move |span| span.name(&self.bytes).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|span| span.value(&self.bytes))
+    }
+
+    /// Whether a field of that name is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Takes every field of that name out.
+    pub fn remove(&mut self, name: &str) {
+        self.retain(|other, _| !other.eq_ignore_ascii_case(name));
+    }
+
+    /// Keeps the fields for which `keep(name, value)` is true.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
+        let bytes = &self.bytes;
+        self.spans.retain(|span| keep(as_name(span.name(bytes)), span.value(bytes)));
+    }
+
+    /// Name and value of each field, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.spans.iter().map(|span| (as_name(span.name(&self.bytes)), span.value(&self.bytes)))
+    }
+
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Empties the list and keeps its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
+    }
+
+    /// Whether a list-valued field (RFC 9110 §5.6.1) of that name has the token, in any case: `Connection: a, close`.
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.all(name).any(|value| tokens(value).any(|one| one.eq_ignore_ascii_case(token.as_bytes())))
+    }
+}
+
+/// The elements of a comma-separated value without the whitespace around them; empty ones are left out.
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|one| !one.is_empty())
+}
+
+fn as_name(name: &[u8]) -> &str {
+    // `push` takes a `&str`, so the span of a name is UTF-8; an empty name stands for what cannot happen.
+    std::str::from_utf8(name).unwrap_or("")
+}
+
+impl std::fmt::Debug for Fields {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Values may be credentials: names only.
+        f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_fields_stay_apart_and_in_order() {
+        let mut fields = Fields::new();
+        fields.push("Set-Cookie", b"a=1");
+        fields.push("Vary", b"x");
+        fields.push("set-cookie", b"b=2");
+        assert_eq!(fields.all("SET-COOKIE").collect::<Vec<_>>(), [&b"a=1"[..], b"b=2"]);
+        fields.set("vary", b"y");
+        assert_eq!(
+            fields.iter().collect::<Vec<_>>(),
+            [("Set-Cookie", &b"a=1"[..]), ("set-cookie", b"b=2"), ("vary", b"y")]
+        );
+        fields.remove("set-cookie");
+        assert_eq!(fields.len(), 1);
+    }
+
+    #[test]
+    fn tokens_of_a_list_are_found_in_any_case_and_never_as_a_part() {
+        let mut fields = Fields::new();
+        fields.push("Connection", b"keep-alive , Close,, x-hop");
+        for (token, found) in [("close", true), ("X-HOP", true), ("keep", false), ("", false)] {
+            assert_eq!(fields.has_token("connection", token), found, "{token}");
+        }
+    }
+}

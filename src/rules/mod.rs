@@ -1,0 +1,9 @@
+//! Pure rules: values in, values out. `now` is an argument; nothing here reads a clock, a socket or a lock, and
+//! nothing can fail on the outside world.
+
+pub mod fields;
+pub mod limit;
+
+/// Nanoseconds on the process's monotone clock ([`crate::clock::Clock`]); 0 is an instant before the process's
+/// first request. 2^64 ns are 584 years.
+pub type Nanos = u64;

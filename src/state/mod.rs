@@ -1,0 +1,3 @@
+//! What the process remembers: locks and atomics, no I/O. Every function that takes a lock says so.
+
+pub mod backends;
