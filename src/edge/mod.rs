@@ -1,1 +1,3 @@
 //! Everything that touches the world: sockets, databases, files.
+
+pub mod frontend;
