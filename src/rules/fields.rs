@@ -32,6 +32,11 @@ impl Fields {
         Self::default()
     }
 
+    /// An empty list with room for that many fields and bytes of text.
+    pub fn with_room(fields: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(fields) }
+    }
+
     /// Appends a field. The caller has checked name and value (token; no CR, LF, NUL): a parser did, or it is ours.
     /// At most 4 GiB of text in all, which every parser's bound on heads keeps far away.
     pub fn push(&mut self, name: &str, value: &[u8]) {

@@ -2,6 +2,7 @@
 //! nothing can fail on the outside world.
 
 pub mod fields;
+pub mod headers;
 pub mod limit;
 
 /// Nanoseconds on the process's monotone clock ([`crate::clock::Clock`]); 0 is an instant before the process's

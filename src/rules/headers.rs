@@ -1,0 +1,178 @@
+//! What a proxy does to header fields. Strip first, add ours last: the other order lets a client's `Connection` field
+//! delete what we added.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use super::fields::{Fields, tokens};
+
+/// Our name in `Via`; the instance's own id follows as a comment (RFC 9110 §7.6.3).
+const VIA: &str = "1.1 balancer";
+
+/// Fields that belong to one connection (RFC 9110 §7.6.1) and never travel on.
+fn is_hop_by_hop(name: &str) -> bool {
+    // By length first: almost every field is told apart without looking at its text.
+    let candidates: &[&str] = match name.len() {
+        2 => &["TE"],
+        7 => &["Trailer", "Upgrade"],
+        10 => &["Connection", "Keep-Alive"],
+        14 => &["HTTP2-Settings"],
+        16 => &["Proxy-Connection"],
+        17 => &["Transfer-Encoding"],
+        18 => &["Proxy-Authenticate"],
+        19 => &["Proxy-Authorization"],
+        _ => return false,
+    };
+    candidates.iter().any(|one| one.eq_ignore_ascii_case(name))
+}
+
+/// Copies the end-to-end fields of a message: no hop-by-hop field, nothing that `Connection` names, nothing for which
+/// `drop` is true. `Host` stays even when `Connection` names it, since a request without it is another request.
+pub fn end_to_end(fields: &Fields, mut drop: impl FnMut(&str) -> bool) -> Fields {
+    let named = fields.has("Connection");
+    let mut kept = Fields::with_room(fields.len() + 8, 1024);
+    for (name, value) in fields.iter() {
+        let travels = !is_hop_by_hop(name)
+            && !drop(name)
+            && !(named && fields.has_token("Connection", name) && !name.eq_ignore_ascii_case("Host"));
+        if travels {
+            kept.push(name, value);
+        }
+    }
+    kept
+}
+
+/// Who sent a request and under which names it goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The TCP peer.
+    pub peer: SocketAddr,
+    /// Whether the peer's forwarding fields count.
+    pub trusted: bool,
+    /// What the client asked for; empty in HTTP/1.0 without Host.
+    pub host: &'a str,
+    /// This request's id.
+    pub request_id: &'a str,
+    /// This request's trace context, valid.
+    pub traceparent: &'a str,
+    /// This instance's id, in `Via`.
+    pub instance: &'a str,
+}
+
+/// The fields of a request as they go to a backend. `Connection`, `Content-Length` and `Transfer-Encoding` are the
+/// transport's.
+pub fn to_backend(fields: &Fields, origin: &Origin<'_>) -> Fields {
+    let keeps_trace_state = fields.get("traceparent") == Some(origin.traceparent.as_bytes());
+    let mut out = end_to_end(fields, |name| match name.len() {
+        3 => name.eq_ignore_ascii_case("Via"),
+        4 => name.eq_ignore_ascii_case("Host"),
+        6 => name.eq_ignore_ascii_case("Expect"),
+        9 => {
+            // RFC 7239; and X-Real-IP below: from an untrusted peer they are claims.
+            (!origin.trusted && name.eq_ignore_ascii_case("Forwarded"))
+                || (!origin.trusted && name.eq_ignore_ascii_case("X-Real-IP"))
+        }
+        10 => !keeps_trace_state && name.eq_ignore_ascii_case("tracestate"),
+        11 => name.eq_ignore_ascii_case("traceparent"),
+        12 => name.eq_ignore_ascii_case("X-Request-Id"),
+        15 => name.eq_ignore_ascii_case("X-Forwarded-For"),
+        16 => !origin.trusted && name.eq_ignore_ascii_case("X-Forwarded-Host"),
+        17 => !origin.trusted && name.eq_ignore_ascii_case("X-Forwarded-Proto"),
+        _ => false,
+    });
+    out.push("Host", origin.host.as_bytes());
+    let mut text = String::with_capacity(64);
+    if origin.trusted {
+        for value in fields.all("X-Forwarded-For") {
+            if !value.is_empty() {
+                text.push_str(&String::from_utf8_lossy(value));
+                text.push_str(", ");
+            }
+        }
+    }
+    push_ip(&mut text, origin.peer.ip());
+    out.push("X-Forwarded-For", text.as_bytes());
+    if !(origin.trusted && out.has("X-Forwarded-Proto")) {
+        out.push("X-Forwarded-Proto", b"http");
+    }
+    if !(origin.trusted && out.has("X-Forwarded-Host")) {
+        out.push("X-Forwarded-Host", origin.host.as_bytes());
+    }
+    text.clear();
+    for value in fields.all("Via") {
+        text.push_str(&String::from_utf8_lossy(value));
+        text.push_str(", ");
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{VIA} ({})", origin.instance);
+    out.push("Via", text.as_bytes());
+    out.push("X-Request-Id", origin.request_id.as_bytes());
+    out.push("traceparent", origin.traceparent.as_bytes());
+    out
+}
+
+fn push_ip(text: &mut String, address: IpAddr) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{}", address.to_canonical());
+}
+
+/// The fields of an answer as they go to the client, without a backend's `X-Request-Id`: ours stands there.
+pub fn to_client(fields: &Fields) -> Fields {
+    end_to_end(fields, |name| name.eq_ignore_ascii_case("X-Request-Id"))
+}
+
+/// Whether a request has been through this instance before: its id stands in `Via`.
+pub fn is_loop(fields: &Fields, instance: &str) -> bool {
+    fields.all("Via").flat_map(tokens).any(|hop| {
+        hop.strip_prefix(VIA.as_bytes())
+            .and_then(|rest| rest.trim_ascii_start().strip_prefix(b"("))
+            .is_some_and(|rest| rest.strip_suffix(b")") == Some(instance.as_bytes()))
+    })
+}
+
+/// A trusted peer's `X-Request-Id`, when it is one of 1 to 128 characters of `[A-Za-z0-9._-]`.
+pub fn request_id(fields: &Fields) -> Option<&str> {
+    let value = fields.get("X-Request-Id")?;
+    let valid = (1..=128).contains(&value.len())
+        && value.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    if valid { std::str::from_utf8(value).ok() } else { None }
+}
+
+/// The `traceparent` of a request when there is exactly one and it is valid (W3C Trace Context §3.2).
+pub fn traceparent(fields: &Fields) -> Option<&str> {
+    let mut values = fields.all("traceparent");
+    let value = values.next()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let text = std::str::from_utf8(value).ok()?;
+    let hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    let mut parts = text.splitn(5, '-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let more = parts.next();
+    let valid = version.len() == 2
+        && trace.len() == 32
+        && parent.len() == 16
+        && flags.len() == 2
+        && [version, trace, parent, flags].into_iter().all(hex)
+        && version != "ff"
+        && !zero(trace)
+        && !zero(parent)
+        // Version 00 ends here; later ones may go on, within reason.
+        && (more.is_none() || (version != "00" && text.len() <= 256));
+    valid.then_some(text)
+}
+
+/// A new trace context from random bits, not sampled: whether to record is not ours to decide.
+pub fn new_traceparent(trace: u128, parent: u64) -> String {
+    format!("00-{:032x}-{:016x}-00", trace.max(1), parent.max(1))
+}
+
+/// The trace id inside a valid `traceparent`.
+pub fn trace_id(traceparent: &str) -> &str {
+    traceparent.get(3..35).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests;

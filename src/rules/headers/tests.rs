@@ -1,0 +1,182 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn fields(list: &[(&str, &str)]) -> Fields {
+    let mut fields = Fields::new();
+    for (name, value) in list {
+        fields.push(name, value.as_bytes());
+    }
+    fields
+}
+
+fn shown(fields: &Fields) -> Vec<String> {
+    fields.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value))).collect()
+}
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+fn origin(trusted: bool) -> Origin<'static> {
+    Origin {
+        peer: "10.0.0.9:4711".parse().unwrap(),
+        trusted,
+        host: "shop.example",
+        request_id: "r-1",
+        traceparent: TRACE,
+        instance: "abc",
+    }
+}
+
+#[test]
+fn hop_by_hop_fields_and_what_connection_names_stay_behind() {
+    let table: &[(&str, &[(&str, &str)], &[&str])] = &[
+        (
+            "the standard ones",
+            &[("Connection", "close"), ("Keep-Alive", "x"), ("TE", "trailers"), ("A", "1")],
+            &["A: 1"],
+        ),
+        (
+            "named, in any case, in several lines",
+            &[
+                ("connection", "x-one"),
+                ("Connection", "X-Two, ,"),
+                ("X-One", "1"),
+                ("x-two", "2"),
+                ("X-Three", "3"),
+            ],
+            &["X-Three: 3"],
+        ),
+        ("Host can't be named away", &[("Connection", "host"), ("Host", "h")], &["Host: h"]),
+        ("upgrades and h2c", &[("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABk"), ("B", "2")], &["B: 2"]),
+        (
+            "proxy credentials",
+            &[("Proxy-Authorization", "x"), ("Proxy-Connection", "x"), ("Authorization", "y")],
+            &["Authorization: y"],
+        ),
+        (
+            "repeated fields stay apart",
+            &[("Set-Cookie", "a"), ("Set-Cookie", "b")],
+            &["Set-Cookie: a", "Set-Cookie: b"],
+        ),
+    ];
+    for (case, given, expected) in table {
+        assert_eq!(shown(&end_to_end(&fields(given), |_| false)), *expected, "{case}");
+    }
+}
+
+#[test]
+fn forwarding_fields_of_an_untrusted_peer_are_replaced() {
+    let given = fields(&[
+        ("Host", "shop.example"),
+        ("X-Forwarded-For", "1.1.1.1"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "evil"),
+        ("Forwarded", "for=1.1.1.1"),
+        ("X-Real-IP", "1.1.1.1"),
+        ("X-Request-Id", "theirs"),
+        ("Connection", "X-Forwarded-For, Via, X-Request-Id"),
+    ]);
+    assert_eq!(
+        shown(&to_backend(&given, &origin(false))),
+        [
+            "Host: shop.example",
+            "X-Forwarded-For: 10.0.0.9",
+            "X-Forwarded-Proto: http",
+            "X-Forwarded-Host: shop.example",
+            "Via: 1.1 balancer (abc)",
+            "X-Request-Id: r-1",
+            &format!("traceparent: {TRACE}"),
+        ]
+    );
+}
+
+#[test]
+fn forwarding_fields_of_a_trusted_peer_are_kept_and_continued() {
+    let given = fields(&[
+        ("Host", "shop.example"),
+        ("X-Forwarded-For", "1.1.1.1"),
+        ("X-Forwarded-For", "2.2.2.2"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "public.example"),
+        ("Forwarded", "for=1.1.1.1"),
+        ("Via", "1.1 other"),
+        ("traceparent", TRACE),
+        ("tracestate", "a=1"),
+    ]);
+    assert_eq!(
+        shown(&to_backend(&given, &origin(true))),
+        [
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Host: public.example",
+            "Forwarded: for=1.1.1.1",
+            "tracestate: a=1",
+            "Host: shop.example",
+            "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.9",
+            "Via: 1.1 other, 1.1 balancer (abc)",
+            "X-Request-Id: r-1",
+            &format!("traceparent: {TRACE}"),
+        ]
+    );
+}
+
+#[test]
+fn a_request_that_came_back_is_known_by_the_instance_id() {
+    for (via, looped) in [
+        ("1.1 balancer (abc)", true),
+        ("1.0 fred, 1.1 balancer (abc), 1.1 cdn", true),
+        ("1.1 balancer (abd)", false),
+        ("1.1 balancer", false),
+        ("1.1 xbalancer (abc)", false),
+    ] {
+        assert_eq!(is_loop(&fields(&[("Via", via)]), "abc"), looped, "{via}");
+    }
+}
+
+#[test]
+fn trace_contexts_are_kept_only_when_valid() {
+    let zeros = format!("00-{}-b7ad6b7169203331-01", "0".repeat(32));
+    for (value, valid) in [
+        (TRACE, true),
+        ("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", true),
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", false),
+        ("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+        ("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", false),
+        ("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", false),
+        (&zeros, false),
+        ("00-0af7-b7ad6b7169203331-01", false),
+        ("", false),
+    ] {
+        assert_eq!(traceparent(&fields(&[("traceparent", value)])).is_some(), valid, "{value}");
+    }
+    let made = new_traceparent(0, u64::MAX);
+    assert!(traceparent(&fields(&[("traceparent", &made)])).is_some(), "{made}");
+    assert_eq!(trace_id(TRACE), "0af7651916cd43dd8448eb211c80319c");
+}
+
+#[test]
+fn request_ids_are_kept_only_when_harmless() {
+    for (value, kept) in [("abc-1._Z", true), ("", false), ("a b", false), ("a\"b", false), ("ü", false)] {
+        assert_eq!(request_id(&fields(&[("X-Request-Id", value)])).is_some(), kept, "{value}");
+    }
+    assert!(request_id(&fields(&[("X-Request-Id", &"x".repeat(129))])).is_none());
+}
+
+proptest! {
+    /// Whatever a client names in `Connection`, ours stand in what the backend gets, exactly once.
+    #[test]
+    fn no_client_can_remove_or_double_a_field_of_ours(
+        named in proptest::collection::vec("(?i)(x-forwarded-for|via|host|x-request-id|traceparent|x-forwarded-proto)", 0..6),
+        trusted: bool,
+    ) {
+        let mut given = Fields::new();
+        for name in &named {
+            given.push("Connection", name.as_bytes());
+            given.push(name, b"1.2.3.4");
+        }
+        let out = to_backend(&given, &origin(trusted));
+        for ours in ["Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Via", "X-Request-Id", "traceparent"] {
+            prop_assert_eq!(out.all(ours).count(), 1, "{}", ours);
+        }
+        prop_assert!(!out.has("Connection"));
+    }
+}
