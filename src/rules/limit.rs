@@ -32,3 +32,179 @@ impl Rate {
         Self { micro, per_secs: 1 }
     }
 }
+
+/// Why a text is no rate or no limit. What it displays names what is allowed; it never repeats the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitFault {
+    /// Not a JSON number (RFC 8259 §6).
+    NotANumber,
+    /// Below zero.
+    Negative,
+    /// Not a multiple of a millionth.
+    TooManyDecimals,
+    /// Beyond 10^9.
+    TooLarge,
+    /// None of the forms that a limit is written in.
+    Form,
+    /// A bucket's capacity must be a whole number: an amount like `0.5` needs a `burst` beside it.
+    NeedsBurst,
+}
+
+impl std::fmt::Display for LimitFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotANumber => "must be a number: 0, or 0.000001 to 1000000000",
+            Self::Negative => "must not be negative: 0, or 0.000001 to 1000000000",
+            Self::TooManyDecimals => "must have at most 6 decimals",
+            Self::TooLarge => "must be at most 1000000000",
+            Self::Form => {
+                "must look like \"100/s\", \"600/m burst 50\", \"5/h\" or \"10000/d\", with numbers up to 1000000000"
+            }
+            Self::NeedsBurst => "needs a whole number of tokens to hold: write \"0.5/s burst 1\"",
+        })
+    }
+}
+
+impl std::error::Error for LimitFault {}
+
+impl Rate {
+    /// Tokens a second from the text of a JSON number (RFC 8259 §6), exactly: `1`, `0.5`, `1.000000`, `1e3`.
+    pub fn parse_decimal(text: &str) -> Result<Self, LimitFault> {
+        micro_from_decimal(text).map(Self::per_second)
+    }
+}
+
+/// Tokens a second print as a decimal without trailing zeros (`1`, `0.5`), which [`Rate::parse_decimal`] reads back;
+/// any other span stands behind a slash: `600/m`, `5/h`, `10000/d`, `7/90s`.
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.micro / MICRO)?;
+        let fraction = self.micro % MICRO;
+        if fraction > 0 {
+            let digits = format!("{fraction:06}");
+            write!(f, ".{}", digits.trim_end_matches('0'))?;
+        }
+        match self.per_secs {
+            1 => Ok(()),
+            60 => f.write_str("/m"),
+            3_600 => f.write_str("/h"),
+            86_400 => f.write_str("/d"),
+            other => write!(f, "/{other}s"),
+        }
+    }
+}
+
+impl Limit {
+    /// A limit as people write it: `100/s`, `600/m burst 50`, `5/h`, `10000/d`. Without a burst the capacity is the
+    /// amount.
+    pub fn parse(text: &str) -> Result<Self, LimitFault> {
+        let (rate, burst) = match text.split_once("burst") {
+            Some((rate, burst)) if rate.ends_with(' ') => (rate, Some(burst.strip_prefix(' '))),
+            Some(_) => return Err(LimitFault::Form),
+            None => (text, None),
+        };
+        let (amount, unit) = rate.trim().split_once('/').ok_or(LimitFault::Form)?;
+        let per_secs = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return Err(LimitFault::Form),
+        };
+        let micro = micro_from_decimal(amount).map_err(|fault| match fault {
+            LimitFault::NotANumber => LimitFault::Form,
+            other => other,
+        })?;
+        let capacity = match burst {
+            Some(burst) => whole(burst.ok_or(LimitFault::Form)?.trim())?,
+            None if micro.is_multiple_of(MICRO) => micro / MICRO,
+            None => return Err(LimitFault::NeedsBurst),
+        };
+        let capacity = u32::try_from(capacity).map_err(|_| LimitFault::TooLarge)?;
+        if capacity > Self::MAX_CAPACITY {
+            return Err(LimitFault::TooLarge);
+        }
+        Ok(Self { capacity, rate: Rate { micro, per_secs } })
+    }
+}
+
+/// Millionths in one.
+const MICRO: u64 = 1_000_000;
+
+/// Most digits that are looked at before or behind the point; 10^9 with 6 decimals needs 16. Zeros beyond are free.
+const MAX_DIGITS: i64 = 16;
+
+fn whole(text: &str) -> Result<u64, LimitFault> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(LimitFault::Form);
+    }
+    text.parse().map_err(|_| LimitFault::TooLarge)
+}
+
+/// Millionths from a decimal, with whole numbers alone: the digits are one long number, `shift` says how many of them
+/// stand before the point once the exponent is applied.
+fn micro_from_decimal(text: &str) -> Result<u64, LimitFault> {
+    let (negative, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent)?),
+        None => (rest, 0),
+    };
+    let (before, after) = match mantissa.split_once('.') {
+        Some((_, "")) => return Err(LimitFault::NotANumber),
+        Some(parts) => parts,
+        None => (mantissa, ""),
+    };
+    let digits_only = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if before.is_empty() || !digits_only(before) || !digits_only(after) {
+        return Err(LimitFault::NotANumber);
+    }
+    if before.len() > 1 && before.starts_with('0') {
+        return Err(LimitFault::NotANumber);
+    }
+    let digits = [before, after].concat();
+    let leading = digits.bytes().take_while(|byte| *byte == b'0').count();
+    let significant = digits[leading..].trim_end_matches('0');
+    if significant.is_empty() {
+        return Ok(0);
+    }
+    if negative {
+        return Err(LimitFault::Negative);
+    }
+    // `significant` read as 0.DIGITS times 10^shift; lengths are far below i64's bounds.
+    let shift = (before.len() as i64 - leading as i64).saturating_add(exponent);
+    if shift > MAX_DIGITS {
+        return Err(LimitFault::TooLarge);
+    }
+    let zeros = shift + 6 - significant.len() as i64;
+    if zeros < 0 {
+        return Err(LimitFault::TooManyDecimals);
+    }
+    // At most MAX_DIGITS + 6 = 22 digits: fits 128 bits.
+    let mantissa: u128 = significant.parse().map_err(|_| LimitFault::NotANumber)?;
+    let micro = mantissa * 10_u128.pow(zeros as u32);
+    match u64::try_from(micro) {
+        Ok(micro) if micro <= Rate::MAX_MICRO => Ok(micro),
+        _ => Err(LimitFault::TooLarge),
+    }
+}
+
+/// An exponent's digits; one too long for `i64` saturates, its sign kept.
+fn parse_exponent(text: &str) -> Result<i64, LimitFault> {
+    let (negative, digits) = match text.as_bytes() {
+        [b'-', ..] => (true, &text[1..]),
+        [b'+', ..] => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(LimitFault::NotANumber);
+    }
+    // Half of the range, so that adding a length to it cannot leave it.
+    let size = digits.parse::<i64>().unwrap_or(i64::MAX).min(i64::MAX / 2);
+    Ok(if negative { -size } else { size })
+}
+
+#[cfg(test)]
+mod tests;
