@@ -58,6 +58,20 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// A head with nothing in it but the peer, for a parser to fill; its memory is used again request after request.
+    pub fn blank(peer: SocketAddr) -> Self {
+        Self {
+            method: String::new(),
+            target: String::new(),
+            version: Version::Http11,
+            host: None,
+            fields: Fields::new(),
+            length: BodyLength::Empty,
+            expects_continue: false,
+            peer,
+        }
+    }
+
     /// The target before `?`.
     pub fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or("")

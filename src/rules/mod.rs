@@ -2,6 +2,7 @@
 //! nothing can fail on the outside world.
 
 pub mod fields;
+pub mod framing;
 pub mod headers;
 pub mod limit;
 

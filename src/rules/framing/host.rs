@@ -1,0 +1,101 @@
+//! The grammar of `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2).
+
+use std::net::Ipv6Addr;
+
+use super::bytes::{HEX, REG_NAME, is};
+
+/// Longest host that is taken: a DNS name has at most 253 bytes, an address fewer.
+pub const MAX_HOST_BYTES: usize = 255;
+
+/// Whether the text is a host with an optional port: a registered name, an IPv4 address or a bracketed IPv6 address.
+/// Empty hosts, user information, IPv6 zones and future address forms (nobody has any) are not.
+pub fn is_host_and_port(text: &[u8]) -> bool {
+    let (host_len, host_valid) = match text.first() {
+        Some(b'[') => match text.iter().position(|byte| *byte == b']') {
+            Some(end) => (end + 1, is_ipv6(&text[1..end])),
+            None => return false,
+        },
+        _ => {
+            let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+            (end, is_reg_name(&text[..end]))
+        }
+    };
+    host_valid && is_port(&text[host_len..])
+}
+
+fn is_ipv6(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
+}
+
+fn is_reg_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_HOST_BYTES
+        && name.iter().all(|byte| is(*byte, REG_NAME))
+        && percent_encoding_is_whole(name)
+}
+
+/// Nothing, or a colon and at most 65535 in digits; "port" may be empty (RFC 3986 §3.2.3).
+fn is_port(rest: &[u8]) -> bool {
+    let Some((b':', digits)) = rest.split_first() else { return rest.is_empty() };
+    digits.len() <= 5
+        && digits.iter().all(u8::is_ascii_digit)
+        && digits.iter().fold(0u32, |port, digit| port * 10 + u32::from(digit - b'0')) <= 65535
+}
+
+/// Whether two hexadecimal digits follow each `%` (RFC 3986 §2.1).
+pub fn percent_encoding_is_whole(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        match rest.get(at + 1..at + 3) {
+            Some(digits) if digits.iter().all(|digit| is(*digit, HEX)) => rest = &rest[at + 3..],
+            _ => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let rows = [
+            ("example.com", true),
+            ("example.com:80", true),
+            ("example.com:", true),
+            ("example.com:65535", true),
+            ("example.com:65536", false),
+            ("example.com:000080", false),
+            ("example.com:8a", false),
+            ("example.com:80:80", false),
+            ("a_b.internal", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]", true),
+            ("[::1]:8080", true),
+            ("[::1", false),
+            ("[::1]8080", false),
+            ("[::g]", false),
+            ("[fe80::1%25eth0]", false),
+            ("[v1.x]", false),
+            ("::1", false),
+            ("", false),
+            (":80", false),
+            ("user@example.com", false),
+            ("a/b", false),
+            ("a?b", false),
+            ("a#b", false),
+            ("a b", false),
+            ("a,b", false),
+            ("a\\b", false),
+            ("a%41", true),
+            ("a%4", false),
+            ("a%zz", false),
+            ("ex\u{e4}mple", false),
+        ];
+        for (text, valid) in rows {
+            assert_eq!(is_host_and_port(text.as_bytes()), valid, "{text:?}");
+        }
+        assert!(!is_host_and_port(&[b'a'; MAX_HOST_BYTES + 1]));
+    }
+}
