@@ -3,6 +3,7 @@
 //! a stream is cut into reads, the verdict is the same.
 
 pub mod bytes;
+pub mod chunk;
 pub mod host;
 pub mod request;
 

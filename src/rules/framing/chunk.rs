@@ -1,0 +1,232 @@
+//! The chunked transfer coding (RFC 9112 §7.1), read strictly, for requests and for answers alike.
+//!
+//! [`ChunkDecoder`] is fed whatever a read brought and says which of it is the body; it keeps no bytes. It decides on
+//! each byte by itself, so that however a stream is cut into reads, verdict and body are the same. Extensions and
+//! trailer fields are checked for their form, counted against a bound, and dropped (RFC 9112 §7.1.1, §7.1.2 allow it):
+//! nothing behind us ever sees them.
+
+#[cfg(test)]
+mod tests;
+
+use super::bytes::{TOKEN, VALUE, is};
+
+/// Most hexadecimal digits in a chunk's size: what 64 bits hold. Longer ones are refused even when they are zeros.
+pub const MAX_SIZE_DIGITS: u8 = 16;
+/// Most bytes of chunk extensions in one body, all chunks together. Nobody uses them; unbounded they are a way to make
+/// us read for ever without a byte of body.
+pub const MAX_EXTENSION_BYTES: u32 = 4096;
+/// Most bytes of the trailer section in one body.
+pub const MAX_TRAILER_BYTES: u32 = 8192;
+
+/// Which rule a chunked body breaks. Never mended: where such a body ends is a matter of opinion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkFault {
+    /// A chunk's size is missing, no hexadecimal number, or followed by what may not stand there.
+    Size,
+    /// A chunk's size has more than [`MAX_SIZE_DIGITS`] digits.
+    SizeOverflow,
+    /// An extension holds a control character.
+    Extension,
+    /// More than [`MAX_EXTENSION_BYTES`] of extensions.
+    ExtensionsTooLong,
+    /// A line ends with a bare CR or a bare LF.
+    LineEnd,
+    /// A chunk's data is not followed by CRLF.
+    DataEnd,
+    /// A trailer field is no field line: no token, no colon, folded, or with a control character.
+    Trailer,
+    /// More than [`MAX_TRAILER_BYTES`] of trailer fields.
+    TrailerTooLong,
+}
+
+impl std::fmt::Display for ChunkFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Size => "a chunk's size is not a hexadecimal number",
+            Self::SizeOverflow => "a chunk's size has too many digits",
+            Self::Extension => "a chunk extension holds a control character",
+            Self::ExtensionsTooLong => "the chunk extensions are too long",
+            Self::LineEnd => "a line of the chunked coding does not end with CRLF",
+            Self::DataEnd => "a chunk is longer than its size says",
+            Self::Trailer => "the trailer section holds something that is no field",
+            Self::TrailerTooLong => "the trailer section is too long",
+        })
+    }
+}
+
+impl std::error::Error for ChunkFault {}
+
+/// What a piece of input amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `input[start..end]`, never empty, is body; what stands before it was framing. Go on with `input[end..]`.
+    Data {
+        /// Where the body's bytes begin.
+        start: usize,
+        /// Where they end.
+        end: usize,
+    },
+    /// All of the input was framing; more is needed.
+    More,
+    /// The body is complete. `input[used..]` does not belong to it.
+    End {
+        /// Bytes of the input that do.
+        used: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// In a chunk's size, `digits` of it read.
+    Size {
+        digits: u8,
+    },
+    /// In whitespace between a size and the semicolon of its extension.
+    BeforeExtension,
+    Extension,
+    /// Behind the CR of a size line.
+    SizeLf,
+    /// In a chunk's data: `left` bytes of it to come.
+    Data,
+    /// Behind a chunk's data.
+    DataCr,
+    DataLf,
+    /// At the start of a line of the trailer section.
+    Trailer,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    /// Behind the CR of the last, empty line.
+    LastLf,
+    Done,
+}
+
+/// Takes the chunked coding off a body. 24 bytes; reads from left to right and never looks back.
+#[derive(Clone, Debug)]
+pub struct ChunkDecoder {
+    /// The size as read so far; in [`State::Data`] the bytes still to come.
+    left: u64,
+    extension_bytes: u32,
+    trailer_bytes: u32,
+    state: State,
+}
+
+impl Default for ChunkDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ChunkDecoder {
+    /// A decoder at the start of a body.
+    pub const fn new() -> Self {
+        Self { left: 0, extension_bytes: 0, trailer_bytes: 0, state: State::Size { digits: 0 } }
+    }
+
+    /// Whether the last chunk and its trailer section have been read.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Reads on. After a fault, and after the end, the decoder is of no more use: it repeats the end, and what it says
+    /// after a fault is not specified.
+    pub fn step(&mut self, input: &[u8]) -> Result<Step, ChunkFault> {
+        let mut at = 0;
+        while self.state != State::Done {
+            if self.state == State::Data {
+                return Ok(self.data(input, at));
+            }
+            let Some(byte) = input.get(at) else { return Ok(Step::More) };
+            self.state = self.framing(*byte)?;
+            at += 1;
+        }
+        Ok(Step::End { used: at })
+    }
+
+    fn data(&mut self, input: &[u8], start: usize) -> Step {
+        let here = input.len() - start;
+        if here == 0 {
+            return Step::More;
+        }
+        let taken = usize::try_from(self.left).unwrap_or(usize::MAX).min(here);
+        self.left -= taken as u64;
+        if self.left == 0 {
+            self.state = State::DataCr;
+        }
+        Step::Data { start, end: start + taken }
+    }
+
+    /// The state behind one byte that is not data.
+    fn framing(&mut self, byte: u8) -> Result<State, ChunkFault> {
+        Ok(match (self.state, byte) {
+            (State::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(digits, byte)?,
+            (State::Size { digits: 0 }, _) => return Err(ChunkFault::Size),
+            (State::Size { .. }, b'\r') => State::SizeLf,
+            (State::Size { .. } | State::BeforeExtension, b';') => State::Extension,
+            // RFC 9112 §7.1.1 lets whitespace stand before the semicolon, and nowhere else.
+            (State::Size { .. } | State::BeforeExtension, b' ' | b'\t') => {
+                self.count_extension()?;
+                State::BeforeExtension
+            }
+            (State::Size { .. }, b'\n') => return Err(ChunkFault::LineEnd),
+            (State::Size { .. } | State::BeforeExtension, _) => return Err(ChunkFault::Size),
+
+            (State::Extension, b'\r') => State::SizeLf,
+            (State::Extension, b'\n') => return Err(ChunkFault::LineEnd),
+            (State::Extension, byte) if is(byte, VALUE) => {
+                self.count_extension()?;
+                State::Extension
+            }
+            (State::Extension, _) => return Err(ChunkFault::Extension),
+
+            (State::SizeLf, b'\n') if self.left == 0 => State::Trailer,
+            (State::SizeLf, b'\n') => State::Data,
+            (State::DataCr, b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Size { digits: 0 },
+            (State::DataCr | State::DataLf, _) => return Err(ChunkFault::DataEnd),
+            (State::LastLf, b'\n') => State::Done,
+            (State::TrailerLf, b'\n') => State::Trailer,
+            (State::SizeLf | State::LastLf | State::TrailerLf, _) => return Err(ChunkFault::LineEnd),
+
+            (State::Trailer, b'\r') => State::LastLf,
+            (State::Trailer | State::TrailerName | State::TrailerValue, b'\n') => {
+                return Err(ChunkFault::LineEnd);
+            }
+            (State::Trailer | State::TrailerName | State::TrailerValue, byte) => self.trailer(byte)?,
+
+            // `step` handles both; no byte is framing in them.
+            (State::Data | State::Done, _) => self.state,
+        })
+    }
+
+    fn digit(&mut self, digits: u8, byte: u8) -> Result<State, ChunkFault> {
+        if digits == MAX_SIZE_DIGITS {
+            return Err(ChunkFault::SizeOverflow);
+        }
+        let value = (byte as char).to_digit(16).unwrap_or(0);
+        self.left = self.left << 4 | u64::from(value);
+        Ok(State::Size { digits: digits + 1 })
+    }
+
+    fn count_extension(&mut self) -> Result<(), ChunkFault> {
+        self.extension_bytes += 1;
+        if self.extension_bytes > MAX_EXTENSION_BYTES {
+            return Err(ChunkFault::ExtensionsTooLong);
+        }
+        Ok(())
+    }
+
+    fn trailer(&mut self, byte: u8) -> Result<State, ChunkFault> {
+        self.trailer_bytes += 1;
+        if self.trailer_bytes > MAX_TRAILER_BYTES {
+            return Err(ChunkFault::TrailerTooLong);
+        }
+        match (self.state, byte) {
+            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::Trailer | State::TrailerName, byte) if is(byte, TOKEN) => Ok(State::TrailerName),
+            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
+            (State::TrailerValue, byte) if is(byte, VALUE) => Ok(State::TrailerValue),
+            _ => Err(ChunkFault::Trailer),
+        }
+    }
+}
