@@ -4,7 +4,10 @@
 pub mod fields;
 pub mod framing;
 pub mod headers;
+pub mod health;
 pub mod limit;
+pub mod retry;
+pub mod strategy;
 
 /// Nanoseconds on the process's monotone clock ([`crate::clock::Clock`]); 0 is an instant before the process's
 /// first request. 2^64 ns are 584 years.

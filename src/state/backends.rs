@@ -1,15 +1,249 @@
 //! The pool: one snapshot of endpoints, picked from by a strategy, counted by leases.
+//!
+//! A request takes one [`Snapshot`] and picks from it as often as it has to be sent. Writers swap the whole snapshot;
+//! endpoints that did not change are carried over with their counters and their health.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-/// The unit of balancing: one address of one backend. Carried across snapshots while it does not change, with its
-/// counters and its health.
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+
+use crate::config;
+use crate::rules::health::Status;
+use crate::rules::strategy::{Candidate, Strategy};
+
+mod endpoint;
+#[cfg(test)]
+mod tests;
+
+pub use endpoint::{Backend, Endpoint, Lease, Operator};
+
+/// Most endpoints of the whole pool. Each has a health-check thread, and each pick looks at each of them.
+pub const MAX_ENDPOINTS: usize = 1024;
+
+/// How often a pick begins anew because the count that it was based on had changed; then it stands as it is.
+const MAX_REPICKS: usize = 4;
+
 #[derive(Debug)]
-pub struct Endpoint {
-    /// The backend's name in the configuration.
-    pub backend: String,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Never used again in this process; what a pool of connections is keyed by.
-    pub id: u64,
+struct Picker {
+    strategy: Strategy,
+    /// Held while a strategy that keeps turns reads, decides and writes them; over no I/O.
+    turns: Mutex<()>,
+}
+
+/// The pool at one moment. Its list never changes; counters and health in it do.
+#[derive(Debug)]
+pub struct Snapshot {
+    endpoints: Vec<Arc<Endpoint>>,
+    picker: Arc<Picker>,
+}
+
+impl Snapshot {
+    /// All endpoints, whatever their state, in the order of the configuration and then by address.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// Picks an endpoint that is not among `tried` (ids) and counts the request on it. Those that passed their health
+    /// checks come first; one that was never checked is used when there is no other; one that is down, never.
+    /// `None`: nobody. Takes the lock of the turns under round robin, else none.
+    pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
+        self.pick_with(Status::Up, tried).or_else(|| self.pick_with(Status::Unknown, tried))
+    }
+
+    fn pick_with(&self, health: Status, tried: &[u64]) -> Option<Lease> {
+        thread_local!(static SCRATCH: Cell<Vec<Candidate>> = const { Cell::new(Vec::new()) });
+        let mut candidates = SCRATCH.take();
+        let lease = if self.picker.strategy.keeps_turns() {
+            let _turns = self.picker.turns.lock();
+            self.gather(health, tried, &mut candidates);
+            let chosen = self.picker.strategy.pick(&mut candidates, fastrand::u64(..));
+            for candidate in &candidates {
+                self.at(candidate).turn.store(candidate.turn, Ordering::Relaxed);
+            }
+            chosen.map(|index| Lease::take(self.at(&candidates[index])))
+        } else {
+            self.pick_by_load(health, tried, &mut candidates)
+        };
+        SCRATCH.set(candidates);
+        lease
+    }
+
+    fn pick_by_load(&self, health: Status, tried: &[u64], candidates: &mut Vec<Candidate>) -> Option<Lease> {
+        for _ in 0..MAX_REPICKS {
+            self.gather(health, tried, candidates);
+            let index = self.picker.strategy.pick(candidates, fastrand::u64(..))?;
+            let chosen = candidates[index];
+            // Another pick may have come between looking and counting: look again, or a burst piles up on one.
+            if let Some(lease) = Lease::take_at(self.at(&chosen), chosen.in_flight) {
+                return Some(lease);
+            }
+        }
+        let index = self.picker.strategy.pick(candidates, fastrand::u64(..))?;
+        Some(Lease::take(self.at(&candidates[index])))
+    }
+
+    fn gather(&self, health: Status, tried: &[u64], candidates: &mut Vec<Candidate>) {
+        candidates.clear();
+        candidates.extend((0u32..).zip(&self.endpoints).filter_map(|(position, endpoint)| {
+            let available =
+                endpoint.health() == health && endpoint.in_service() && !tried.contains(&endpoint.id);
+            available.then(|| Candidate {
+                position,
+                weight: endpoint.group.weight().max(1),
+                in_flight: endpoint.in_flight(),
+                turn: endpoint.turn.load(Ordering::Relaxed),
+            })
+        }));
+    }
+
+    fn at(&self, candidate: &Candidate) -> &Arc<Endpoint> {
+        &self.endpoints[candidate.position as usize]
+    }
+}
+
+/// What a change of a backend's addresses came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Addresses that are new.
+    pub added: Vec<SocketAddr>,
+    /// Addresses that are gone.
+    pub removed: Vec<SocketAddr>,
+    /// New addresses that were left out because the pool is at [`MAX_ENDPOINTS`].
+    pub left_out: usize,
+}
+
+/// The pool, shared by everybody.
+#[derive(Debug)]
+pub struct Backends {
+    backends: Vec<Arc<Backend>>,
+    snapshot: ArcSwap<Snapshot>,
+    /// What a new endpoint starts as.
+    initial: Status,
+    /// Held by whoever makes a new snapshot from the current one; over no I/O.
+    writer: Mutex<()>,
+    /// Who wants to hear of changes; at most a few, one signal each. Held over no I/O.
+    listeners: Mutex<Vec<Sender<()>>>,
+}
+
+impl Backends {
+    /// The configured backends, still without addresses. Without health checks every endpoint counts as healthy.
+    pub fn new(strategy: config::Strategy, backends: &[config::Backend], checked: bool) -> Self {
+        let strategy = match strategy {
+            config::Strategy::LeastConnections => Strategy::LeastConnections,
+            config::Strategy::RoundRobin => Strategy::RoundRobin,
+        };
+        let picker = Arc::new(Picker { strategy, turns: Mutex::new(()) });
+        Self {
+            backends: backends.iter().map(|entry| Arc::new(Backend::new(entry))).collect(),
+            snapshot: ArcSwap::from_pointee(Snapshot { endpoints: Vec::new(), picker }),
+            initial: if checked { Status::Unknown } else { Status::Up },
+            writer: Mutex::new(()),
+            listeners: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The pool as it is now: what one request works with from its beginning to its end. Takes no lock.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// [`Snapshot::pick`] on the current snapshot, for who picks only once.
+    pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
+        self.snapshot.load().pick(tried)
+    }
+
+    /// Whether a pick would find somebody.
+    pub fn any_up(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.endpoints.iter().any(|endpoint| endpoint.in_service() && endpoint.health() != Status::Down)
+    }
+
+    /// What is configured, in order, with the counters.
+    pub fn backends(&self) -> &[Arc<Backend>] {
+        &self.backends
+    }
+
+    /// Makes these the addresses of the backend of that name; endpoints that stay are carried over as they are. Nothing
+    /// happens for a name that is not configured. Takes the writer's lock.
+    pub fn replace_addresses(&self, backend: &str, addresses: &[SocketAddr]) -> Change {
+        let mut addresses = addresses.to_vec();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let mut change = Change::default();
+        {
+            let _writer = self.writer.lock();
+            let Some(group) = self.backends.iter().find(|group| &*group.name == backend) else {
+                return change;
+            };
+            let before = self.snapshot.load_full();
+            let (kept, others): (Vec<_>, Vec<_>) =
+                before.endpoints.iter().partition(|endpoint| Arc::ptr_eq(&endpoint.group, group));
+            let stays = |endpoint: &&Arc<Endpoint>| addresses.binary_search(&endpoint.address).is_ok();
+            let (mut own, gone): (Vec<_>, Vec<_>) = kept.into_iter().cloned().partition(|one| stays(&one));
+            change.removed.extend(gone.iter().map(|endpoint| endpoint.address));
+            addresses.retain(|address| own.iter().all(|endpoint| endpoint.address != *address));
+            let room = MAX_ENDPOINTS.saturating_sub(others.len() + own.len());
+            change.left_out = addresses.len().saturating_sub(room);
+            addresses.truncate(room);
+            own.extend(
+                addresses
+                    .iter()
+                    .map(|address| Arc::new(Endpoint::new(Arc::clone(group), *address, self.initial))),
+            );
+            own.sort_unstable_by_key(|endpoint| endpoint.address);
+            change.added = addresses;
+            if change.added.is_empty() && change.removed.is_empty() {
+                return change;
+            }
+            let endpoints = self.in_order(&others, group, &own);
+            self.snapshot.store(Arc::new(Snapshot { endpoints, picker: Arc::clone(&before.picker) }));
+        }
+        self.signal();
+        change
+    }
+
+    fn in_order(
+        &self,
+        others: &[&Arc<Endpoint>],
+        changed: &Arc<Backend>,
+        own: &[Arc<Endpoint>],
+    ) -> Vec<Arc<Endpoint>> {
+        let mut endpoints = Vec::with_capacity(others.len() + own.len());
+        for group in &self.backends {
+            if Arc::ptr_eq(group, changed) {
+                endpoints.extend_from_slice(own);
+            } else {
+                endpoints
+                    .extend(others.iter().filter(|one| Arc::ptr_eq(&one.group, group)).copied().cloned());
+            }
+        }
+        endpoints
+    }
+
+    /// Says what the health checks found. For the prober alone.
+    pub fn set_health(&self, endpoint: &Endpoint, health: Status) {
+        endpoint.health.store(health as u8, Ordering::Relaxed);
+        self.signal();
+    }
+
+    /// One signal waits here after any number of changes of addresses or health since it was last taken; a first one
+    /// waits at once. Dropping the receiver ends it.
+    pub fn changes(&self) -> Receiver<()> {
+        let (sender, receiver) = bounded(1);
+        let _ = sender.try_send(());
+        self.listeners.lock().push(sender);
+        receiver
+    }
+
+    fn signal(&self) {
+        // A full channel has a signal waiting already; a closed one has nobody.
+        self.listeners
+            .lock()
+            .retain(|listener| !matches!(listener.try_send(()), Err(TrySendError::Disconnected(()))));
+    }
 }

@@ -1,0 +1,121 @@
+//! When a request may be sent again, and where. Only when nothing was sent, or when the method is idempotent (RFC 9110
+//! §9.2.2) and its body can be had again.
+
+/// Why an attempt brought no answer, as far as sending again is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection: nothing was sent.
+    Connect,
+    /// A kept connection broke before any byte of an answer.
+    Stale,
+    /// A new connection broke before the answer's head was whole.
+    Reset,
+    /// No head in time.
+    TimedOut,
+    /// A broken answer: the backend acted on the request.
+    Malformed,
+    /// The client's side failed: sending again would fail the same way.
+    Client,
+}
+
+/// What is known of the request, beside the failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// [`idempotent`] of its method.
+    pub idempotent: bool,
+    /// Its body is empty, lies in memory, or nothing of it was read yet.
+    pub replayable: bool,
+    /// How often it was sent again already.
+    pub retries_done: u32,
+}
+
+/// What the configuration allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Most times that a request is sent again: `upstream.retries`.
+    pub retries: u32,
+    /// Send idempotent requests again after [`Failure::Reset`], too.
+    pub on_reset: bool,
+}
+
+/// Whether and where to send again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Not at all: the failure is the answer.
+    No,
+    /// On an endpoint that was not tried yet, if there is one.
+    Elsewhere,
+    /// The same, but with no other endpoint the same one will do, on a new connection: only a connection was bad.
+    ElsewhereOrFresh,
+}
+
+/// Decides after a failed attempt.
+pub fn again(failure: Failure, request: Request, policy: Policy) -> Again {
+    if request.retries_done >= policy.retries || !request.replayable {
+        return Again::No;
+    }
+    match failure {
+        Failure::Connect => Again::Elsewhere,
+        Failure::Stale if request.idempotent => Again::ElsewhereOrFresh,
+        Failure::Reset if request.idempotent && policy.on_reset => Again::Elsewhere,
+        Failure::Stale | Failure::Reset | Failure::TimedOut | Failure::Malformed | Failure::Client => {
+            Again::No
+        }
+    }
+}
+
+/// Whether a method may be repeated without a further effect (RFC 9110 §9.2.2). Methods are case-sensitive (§9.1); one
+/// that we do not know is not.
+pub fn idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_of_rfc_9110_section_9_2_2() {
+        for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"] {
+            assert!(idempotent(method), "{method}");
+        }
+        for method in ["POST", "PATCH", "CONNECT", "get", "Put", "PURGE", ""] {
+            assert!(!idempotent(method), "{method}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_safe_is_sent_again() {
+        use Again::{Elsewhere, ElsewhereOrFresh, No};
+        use Failure::{Client, Connect, Malformed, Reset, Stale, TimedOut};
+        // For each failure: idempotent with on_reset, idempotent without, not idempotent with on_reset.
+        for (failure, with_reset, without_reset, unsafe_method) in [
+            (Connect, Elsewhere, Elsewhere, Elsewhere),
+            (Stale, ElsewhereOrFresh, ElsewhereOrFresh, No),
+            (Reset, Elsewhere, No, No),
+            (TimedOut, No, No, No),
+            (Malformed, No, No, No),
+            (Client, No, No, No),
+        ] {
+            let request = Request { idempotent: true, replayable: true, retries_done: 0 };
+            let policy = Policy { retries: 1, on_reset: true };
+            let post = Request { idempotent: false, ..request };
+            assert_eq!(again(failure, request, policy), with_reset, "{failure:?}");
+            assert_eq!(again(failure, request, Policy { on_reset: false, ..policy }), without_reset);
+            assert_eq!(again(failure, post, policy), unsafe_method, "{failure:?}");
+            let spent = Request { replayable: false, ..request };
+            assert_eq!(again(failure, spent, policy), No, "{failure:?} with a body that is gone");
+        }
+    }
+
+    #[test]
+    fn the_number_of_retries_is_kept() {
+        for (retries, retries_done, decision) in
+            [(0, 0, Again::No), (1, 0, Again::Elsewhere), (1, 1, Again::No), (3, 2, Again::Elsewhere)]
+        {
+            let request = Request { idempotent: true, replayable: true, retries_done };
+            let policy = Policy { retries, on_reset: false };
+            assert_eq!(again(Failure::Connect, request, policy), decision, "{retries} {retries_done}");
+        }
+    }
+}

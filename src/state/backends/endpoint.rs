@@ -1,0 +1,195 @@
+//! What is balanced over: backends as configured, their endpoints, and the leases that count requests on them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::config;
+use crate::rules::health::Status;
+
+/// What the operator says of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// Use it while it is healthy.
+    Up,
+    /// Nothing new goes there; what is under way ends.
+    Drain,
+    /// Out of service.
+    Down,
+}
+
+/// One entry of `backends`: what all its endpoints share. Lives as long as the backend is configured, whatever its name
+/// resolves to, so that its counters never fall.
+#[derive(Debug)]
+pub struct Backend {
+    /// The name in the configuration, in logs, metrics and the API.
+    pub name: Arc<str>,
+    /// `host:port` as configured: the Host of health checks.
+    pub authority: String,
+    weight: AtomicU32,
+    operator: AtomicU8,
+    in_flight: AtomicU32,
+    checks_passed: AtomicU64,
+    checks_failed: AtomicU64,
+}
+
+impl Backend {
+    pub(super) fn new(entry: &config::Backend) -> Self {
+        Self {
+            name: Arc::from(entry.name.as_str()),
+            authority: authority(&entry.host, entry.port),
+            weight: AtomicU32::new(entry.weight),
+            operator: AtomicU8::new(Operator::Up as u8),
+            in_flight: AtomicU32::new(0),
+            checks_passed: AtomicU64::new(0),
+            checks_failed: AtomicU64::new(0),
+        }
+    }
+
+    /// Share relative to the others, for each of its endpoints; 0 gets nothing new.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// What the operator says.
+    pub fn operator(&self) -> Operator {
+        match self.operator.load(Ordering::Relaxed) {
+            code if code == Operator::Up as u8 => Operator::Up,
+            code if code == Operator::Drain as u8 => Operator::Drain,
+            _ => Operator::Down,
+        }
+    }
+
+    /// Says what the operator wants. For whoever serves the operator, alone.
+    pub fn set_operator(&self, operator: Operator) {
+        self.operator.store(operator as u8, Ordering::Relaxed);
+    }
+
+    /// Requests in flight on all its endpoints, on former ones too.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Health checks that passed and that failed, of all its endpoints.
+    pub fn checks(&self) -> (u64, u64) {
+        (self.checks_passed.load(Ordering::Relaxed), self.checks_failed.load(Ordering::Relaxed))
+    }
+
+    /// Counts a health check. For the prober.
+    pub fn count_check(&self, passed: bool) {
+        let counter = if passed { &self.checks_passed } else { &self.checks_failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// `host:port`, an IPv6 address in brackets (RFC 3986 §3.2.2).
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// The unit of balancing: one address of one backend. Carried across snapshots while it does not change, with its
+/// counters and its health.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The backend's name in the configuration.
+    pub backend: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Never used again in this process; what a pool of connections is keyed by.
+    pub id: u64,
+    /// What it shares with the backend's other addresses: weight and the operator's word.
+    pub group: Arc<Backend>,
+    /// Written by [`Lease`] alone.
+    in_flight: AtomicU32,
+    /// Written by the prober alone, through [`Backends::set_health`].
+    pub(super) health: AtomicU8,
+    /// Written by round robin alone, under the lock of the turns.
+    pub(super) turn: AtomicI64,
+}
+
+impl Endpoint {
+    /// A new endpoint with an id of its own.
+    pub fn new(group: Arc<Backend>, address: SocketAddr, health: Status) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Self {
+            backend: Arc::clone(&group.name),
+            address,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            group,
+            in_flight: AtomicU32::new(0),
+            health: AtomicU8::new(health as u8),
+            turn: AtomicI64::new(0),
+        }
+    }
+
+    /// An endpoint that belongs to no pool: weight 1, healthy. For trying out an upstream by itself.
+    pub fn alone(backend: &str, address: SocketAddr) -> Arc<Self> {
+        let group = Backend::new(&config::Backend {
+            name: backend.to_owned(),
+            host: address.ip().to_string(),
+            port: address.port(),
+            weight: 1,
+        });
+        Arc::new(Self::new(Arc::new(group), address, Status::Up))
+    }
+
+    /// What the health checks say.
+    pub fn health(&self) -> Status {
+        match self.health.load(Ordering::Relaxed) {
+            code if code == Status::Up as u8 => Status::Up,
+            code if code == Status::Down as u8 => Status::Down,
+            _ => Status::Unknown,
+        }
+    }
+
+    /// Requests in flight on it.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether configuration and operator let anything new go there, health aside.
+    pub fn in_service(&self) -> bool {
+        self.group.weight() > 0 && self.group.operator() == Operator::Up
+    }
+}
+
+/// One request on one endpoint, counted for as long as this lives. The only way that in-flight counts change.
+#[derive(Debug)]
+#[must_use = "a dropped lease is a request that has ended"]
+pub struct Lease {
+    /// Where the request goes.
+    pub endpoint: Arc<Endpoint>,
+}
+
+impl Lease {
+    pub(super) fn take(endpoint: &Arc<Endpoint>) -> Self {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self::counted(endpoint)
+    }
+
+    /// Only if the count is still what the decision was based on.
+    pub(super) fn take_at(endpoint: &Arc<Endpoint>, seen: u32) -> Option<Self> {
+        let next = seen.checked_add(1)?;
+        endpoint
+            .in_flight
+            .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+            .then(|| Self::counted(endpoint))
+    }
+
+    fn counted(endpoint: &Arc<Endpoint>) -> Self {
+        endpoint.group.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint: Arc::clone(endpoint) }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.group.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

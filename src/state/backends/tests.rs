@@ -1,0 +1,300 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::thread;
+
+use super::*;
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, last], 9000))
+}
+
+/// Backends `a`, `b`, … of these weights, each with the address `127.0.0.(index + 1)`.
+fn pool(strategy: config::Strategy, weights: &[u32]) -> Backends {
+    let entries: Vec<_> = weights
+        .iter()
+        .zip(b'a'..)
+        .map(|(weight, name)| config::Backend {
+            name: char::from(name).to_string(),
+            host: "backend.test".to_owned(),
+            port: 9000,
+            weight: *weight,
+        })
+        .collect();
+    let pool = Backends::new(strategy, &entries, false);
+    for (entry, last) in entries.iter().zip(1..) {
+        let change = pool.replace_addresses(&entry.name, &[address(last)]);
+        assert_eq!(change, Change { added: vec![address(last)], ..Change::default() });
+    }
+    pool
+}
+
+const STRATEGIES: [config::Strategy; 2] = [config::Strategy::LeastConnections, config::Strategy::RoundRobin];
+
+fn names(pool: &Backends) -> Vec<(String, SocketAddr)> {
+    let snapshot = pool.snapshot();
+    snapshot.endpoints().iter().map(|one| (one.backend.to_string(), one.address)).collect()
+}
+
+#[test]
+fn a_retry_goes_to_another_endpoint_and_the_last_one_has_no_other() {
+    for strategy in STRATEGIES {
+        let pool = pool(strategy, &[1, 1, 1]);
+        let snapshot = pool.snapshot();
+        let mut tried = Vec::new();
+        while let Some(lease) = snapshot.pick(&tried) {
+            assert!(!tried.contains(&lease.endpoint.id), "{strategy:?}");
+            tried.push(lease.endpoint.id);
+        }
+        assert_eq!(tried.len(), 3, "{strategy:?}");
+    }
+}
+
+#[test]
+fn only_who_may_be_used_is_picked() {
+    for strategy in STRATEGIES {
+        let pool = pool(strategy, &[1, 1]);
+        let snapshot = pool.snapshot();
+        let [a, b] = snapshot.endpoints() else { panic!("two endpoints") };
+        let picked = || pool.pick(&[]).map(|lease| lease.endpoint.backend.to_string());
+        let only = |name: &str| (0..20).all(|_| picked().as_deref() == Some(name));
+
+        pool.set_health(a, Status::Down);
+        assert!(only("b"));
+        // Not checked yet: only when nobody is known to be up.
+        pool.set_health(a, Status::Unknown);
+        assert!(only("b"));
+        pool.set_health(b, Status::Down);
+        assert!(only("a") && pool.any_up());
+        pool.set_health(a, Status::Down);
+        assert!(picked().is_none() && !pool.any_up());
+
+        pool.set_health(a, Status::Up);
+        pool.set_health(b, Status::Up);
+        for out in [Operator::Drain, Operator::Down] {
+            a.group.set_operator(out);
+            assert_eq!(a.group.operator(), out);
+            assert!(only("b"));
+        }
+        b.group.set_operator(Operator::Drain);
+        assert!(picked().is_none() && !pool.any_up());
+        a.group.set_operator(Operator::Up);
+        assert!(only("a"));
+    }
+}
+
+#[test]
+fn weight_zero_gets_nothing_and_weights_are_kept() {
+    for strategy in STRATEGIES {
+        fastrand::seed(1);
+        let pool = pool(strategy, &[0, 1, 4]);
+        let mut picks: HashMap<String, u32> = HashMap::new();
+        for _ in 0..10_000 {
+            let lease = pool.pick(&[]).unwrap();
+            *picks.entry(lease.endpoint.backend.to_string()).or_default() += 1;
+        }
+        assert_eq!(picks.len(), 2, "{strategy:?} {picks:?}");
+        assert!(picks["b"].abs_diff(2_000) < 100, "{strategy:?} {picks:?}");
+    }
+    assert!(pool(config::Strategy::RoundRobin, &[0]).pick(&[]).is_none());
+}
+
+#[test]
+fn held_requests_are_spread_by_weight() {
+    let pool = pool(config::Strategy::LeastConnections, &[1, 3]);
+    let held: Vec<_> = (0..40).filter_map(|_| pool.pick(&[])).collect();
+    let snapshot = pool.snapshot();
+    let counts: Vec<_> = snapshot.endpoints().iter().map(|one| one.in_flight()).collect();
+    assert_eq!(counts, [10, 30]);
+    assert_eq!(snapshot.endpoints()[1].group.in_flight(), 30);
+    drop(held);
+    assert!(snapshot.endpoints().iter().all(|one| one.in_flight() == 0 && one.group.in_flight() == 0));
+}
+
+#[test]
+fn endpoints_that_stay_are_carried_over_and_others_are_not() {
+    let pool = pool(config::Strategy::RoundRobin, &[1, 1]);
+    let before = pool.snapshot();
+    let kept = Arc::clone(&before.endpoints()[0]);
+    let lease = before.pick(&[before.endpoints()[1].id]).unwrap();
+    pool.set_health(&kept, Status::Down);
+
+    let change = pool.replace_addresses("a", &[address(9), address(1), address(1)]);
+    assert_eq!(change, Change { added: vec![address(9)], ..Change::default() });
+    assert_eq!(names(&pool), [("a".into(), address(1)), ("a".into(), address(9)), ("b".into(), address(2))]);
+    let after = pool.snapshot();
+    assert!(Arc::ptr_eq(&kept, &after.endpoints()[0]));
+    assert_eq!((kept.in_flight(), kept.health()), (1, Status::Down));
+
+    // The same again is no change and no new snapshot.
+    assert_eq!(pool.replace_addresses("a", &[address(1), address(9)]), Change::default());
+    assert!(Arc::ptr_eq(&after, &pool.snapshot()));
+
+    let change = pool.replace_addresses("a", &[address(9)]);
+    assert_eq!(change, Change { removed: vec![address(1)], ..Change::default() });
+    // Gone from the pool, and still counted until its request ends; then it comes back as somebody else.
+    assert_eq!((kept.in_flight(), kept.group.in_flight()), (1, 1));
+    drop(lease);
+    assert_eq!((kept.in_flight(), kept.group.in_flight()), (0, 0));
+    pool.replace_addresses("a", &[address(1)]);
+    assert_ne!(pool.snapshot().endpoints()[0].id, kept.id);
+
+    assert_eq!(pool.replace_addresses("nobody", &[address(3)]), Change::default());
+    pool.replace_addresses("a", &[]);
+    assert_eq!(names(&pool), [("b".into(), address(2))]);
+}
+
+#[test]
+fn the_pool_is_bounded_and_keeps_whom_it_has() {
+    let pool = pool(config::Strategy::LeastConnections, &[1, 1]);
+    let many: Vec<_> = (0..MAX_ENDPOINTS)
+        .map(|index| SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 80)))
+        .collect();
+    let change = pool.replace_addresses("b", &many);
+    assert_eq!((change.added.len(), change.removed.len(), change.left_out), (MAX_ENDPOINTS - 1, 1, 1));
+    assert_eq!(pool.snapshot().endpoints().len(), MAX_ENDPOINTS);
+    let change = pool.replace_addresses("a", &[address(1), address(0)]);
+    assert_eq!(change, Change { left_out: 1, ..Change::default() });
+    assert_eq!(names(&pool)[0], ("a".into(), address(1)));
+}
+
+#[test]
+fn listeners_hear_of_every_change_and_only_once() {
+    let pool = pool(config::Strategy::LeastConnections, &[1]);
+    let changes = pool.changes();
+    assert!(changes.try_recv().is_ok(), "what was before counts as a change");
+    assert!(changes.try_recv().is_err());
+    pool.replace_addresses("a", &[address(2)]);
+    pool.set_health(&pool.snapshot().endpoints()[0], Status::Down);
+    assert!(changes.try_recv().is_ok());
+    assert!(changes.try_recv().is_err());
+    drop(changes);
+    pool.replace_addresses("a", &[address(3)]);
+    assert!(pool.listeners.lock().is_empty());
+}
+
+#[test]
+fn authorities_put_ipv6_in_brackets() {
+    for (host, expected) in
+        [("::1", "[::1]:9000"), ("[::1]", "[::1]:9000"), ("127.0.0.1", "127.0.0.1:9000"), ("a", "a:9000")]
+    {
+        let entry = config::Backend { name: "a".into(), host: host.into(), port: 9000, weight: 1 };
+        assert_eq!(Backend::new(&entry).authority, expected);
+    }
+}
+
+/// Many threads pick, hold a few and give back, while addresses come and go under them: nobody gets an endpoint that
+/// their snapshot does not hold, and at the end every count is zero again.
+#[test]
+fn leases_return_to_zero_while_snapshots_are_swapped() {
+    const THREADS: usize = 8;
+    const ROUNDS: u32 = 2_000;
+    const SWAPS: u32 = 100;
+    for strategy in STRATEGIES {
+        let pool = pool(strategy, &[1, 2, 3]);
+        let first = pool.snapshot();
+        let start = Barrier::new(THREADS + 1);
+        let (done, swaps) = (AtomicBool::new(false), AtomicU32::new(0));
+        let seen = Mutex::new(HashMap::new());
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        let mut held = Vec::new();
+                        for round in 0.. {
+                            if round >= ROUNDS && swaps.load(Ordering::Relaxed) >= SWAPS {
+                                break;
+                            }
+                            let snapshot = pool.snapshot();
+                            let lease = snapshot.pick(&[]).unwrap();
+                            assert!(snapshot.endpoints().iter().any(|one| one.id == lease.endpoint.id));
+                            seen.lock().insert(lease.endpoint.id, Arc::clone(&lease.endpoint));
+                            held.push(lease);
+                            if round % 3 == 0 {
+                                held.clear();
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let swapper = scope.spawn(|| {
+                start.wait();
+                while !done.load(Ordering::Relaxed) {
+                    let turn = swaps.fetch_add(1, Ordering::Relaxed) % 50;
+                    pool.replace_addresses("b", &[address(100 + turn as u8), address(2)]);
+                }
+            });
+            for worker in workers {
+                worker.join().unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            swapper.join().unwrap();
+        });
+        for (last, before) in first.endpoints().iter().enumerate() {
+            let now = pool.snapshot();
+            let same = now.endpoints().iter().find(|one| one.address == address(last as u8 + 1)).unwrap();
+            assert!(Arc::ptr_eq(before, same), "carried over through every swap");
+        }
+        let seen = seen.into_inner();
+        assert!(seen.len() > 3, "{strategy:?} met only {} endpoints", seen.len());
+        assert!(seen.values().all(|one| one.in_flight() == 0 && one.group.in_flight() == 0));
+    }
+}
+
+/// What threads pick at the same time is as well spread as what one thread picks: nobody decides on an old count.
+#[test]
+fn a_burst_does_not_pile_up_on_one() {
+    const THREADS: usize = 16;
+    for _ in 0..50 {
+        let pool = pool(config::Strategy::LeastConnections, &[1, 1, 1, 1]);
+        let start = Barrier::new(THREADS);
+        let leases = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    start.wait();
+                    leases.lock().push(pool.pick(&[]).unwrap());
+                });
+            }
+        });
+        let counts: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.in_flight()).collect();
+        assert_eq!(counts.iter().sum::<u32>(), 16);
+        // A count may change after it was read and before another was: one off, not sixteen on one.
+        assert!(counts.iter().all(|count| (2..=6).contains(count)), "{counts:?}");
+    }
+}
+
+/// Round robin hands out exactly its shares however many threads ask.
+#[test]
+fn turns_are_exact_across_threads() {
+    let pool = pool(config::Strategy::RoundRobin, &[1, 3]);
+    let start = Barrier::new(8);
+    let counts = Mutex::new(HashMap::<String, u32>::new());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..500 {
+                    let lease = pool.pick(&[]).unwrap();
+                    *counts.lock().entry(lease.endpoint.backend.to_string()).or_default() += 1;
+                }
+            });
+        }
+    });
+    assert_eq!(counts.into_inner(), HashMap::from([("a".to_owned(), 1_000), ("b".to_owned(), 3_000)]));
+}
+
+/// No two endpoints ever share an id, not even those of two pools.
+#[test]
+fn ids_are_never_used_again() {
+    let mut ids = HashSet::new();
+    for _ in 0..3 {
+        let pool = pool(config::Strategy::RoundRobin, &[1, 1]);
+        for last in 0..20 {
+            pool.replace_addresses("a", &[address(last + 50)]);
+            ids.extend(pool.snapshot().endpoints().iter().map(|one| one.id));
+        }
+    }
+    assert_eq!(ids.len(), 3 * 21);
+}
