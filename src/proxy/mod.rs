@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::exchange::{Abort, BodyLength, RequestBody, Stream};
 use crate::rules::fields::Fields;
+use crate::rules::retry::Failure;
 use crate::state::backends::Endpoint;
 
 /// Sends one request to one endpoint and reads the answer's head.
@@ -86,4 +87,17 @@ pub enum Phase {
     RequestBody(crate::exchange::BodyFault),
     /// The client left; the call was ended by [`Abort::cancel`].
     Cancelled,
+}
+
+impl From<Phase> for Failure {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Connect => Self::Connect,
+            Phase::Stale => Self::Stale,
+            Phase::Reset => Self::Reset,
+            Phase::TimedOut => Self::TimedOut,
+            Phase::Malformed => Self::Malformed,
+            Phase::RequestBody(_) | Phase::Cancelled => Self::Client,
+        }
+    }
 }
