@@ -5,6 +5,7 @@ pub mod fields;
 pub mod framing;
 pub mod headers;
 pub mod health;
+pub mod identity;
 pub mod limit;
 pub mod retry;
 pub mod strategy;

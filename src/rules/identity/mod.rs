@@ -1,0 +1,13 @@
+//! Who is asking: ids as operators write them, keys as the limiter counts them, and the walk over forwarding fields
+//! that finds a client's address behind trusted proxies.
+//!
+//! A client is looked up most specific first: its `ip:port`, its address, the longest range that holds it, the
+//! default. IPv6 clients are counted by prefix, see [`group`].
+
+mod id;
+mod key;
+mod walk;
+
+pub use id::{ClientId, IdFault, IdForm, canonical_range};
+pub use key::{ClientKey, group};
+pub use walk::{ClientAddress, client_address, is_in};
