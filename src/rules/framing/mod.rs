@@ -6,6 +6,7 @@ pub mod bytes;
 pub mod chunk;
 pub mod host;
 pub mod request;
+pub mod response;
 
 use crate::error::Reason;
 

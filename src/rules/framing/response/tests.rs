@@ -1,0 +1,271 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Status, reason, fields, body length to a GET, may be kept.
+type Expected<'a> = (u16, &'a [u8], &'a [(&'a str, &'a [u8])], BodyLength, bool);
+
+#[test]
+fn proper_heads_are_understood() {
+    use BodyLength::{Chunked, Empty, Known, UntilClose};
+    let rows: &[(&[u8], Expected<'_>)] = &[
+        // RFC 9112 §4: status line.
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", (200, b"OK", &[], Known(3), true)),
+        (b"HTTP/1.1 200 \r\nContent-Length: 3\r\n\r\n", (200, b"", &[], Known(3), true)),
+        (b"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\n", (200, b"", &[], Known(3), true)),
+        (
+            b"HTTP/1.1 404 Nicht  da\t\xe4\r\nContent-Length: 0\r\n\r\n",
+            (404, b"Nicht  da\t\xe4", &[], Empty, true),
+        ),
+        (b"HTTP/1.1 599 x\r\nContent-Length: 007\r\n\r\n", (599, b"x", &[], Known(7), true)),
+        // RFC 9112 §5: fields, their order, their spelling, whitespace around values.
+        (
+            b"HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nX:\r\nset-cookie:\t b c \t\r\nContent-Length:1\r\n\r\n",
+            (200, b"OK", &[("Set-Cookie", b"a"), ("X", b""), ("set-cookie", b"b c")], Known(1), true),
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\n!#$%&'*+-.^_`|~9: \xff\r\n\r\n",
+            (200, b"OK", &[("!#$%&'*+-.^_`|~9", b"\xff")], UntilClose, true),
+        ),
+        // RFC 9112 §6: framing.
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", (200, b"OK", &[], Chunked, true)),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked \r\n\r\n", (200, b"OK", &[], Chunked, true)),
+        (b"HTTP/1.1 200 OK\r\n\r\n", (200, b"OK", &[], UntilClose, true)),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n",
+            (200, b"OK", &[], Known(u64::MAX), true),
+        ),
+        // RFC 9112 §6.3: no body, whatever is declared.
+        (b"HTTP/1.1 204 No Content\r\n\r\n", (204, b"No Content", &[], Empty, true)),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", (204, b"No Content", &[], Empty, true)),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", (304, b"Not Modified", &[], Empty, true)),
+        (
+            b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
+            (304, b"Not Modified", &[], Empty, true),
+        ),
+        // RFC 9112 §9.3: persistence.
+        (
+            b"HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 1\r\n\r\n",
+            (200, b"OK", &[("Connection", b"x, Close")], Known(1), false),
+        ),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n", (200, b"OK", &[], Known(1), false)),
+        (
+            b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\n",
+            (200, b"OK", &[("Connection", b"keep-alive")], Known(1), true),
+        ),
+        (
+            b"HTTP/1.0 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 1\r\n\r\n",
+            (200, b"OK", &[("Connection", b"keep-alive, close")], Known(1), false),
+        ),
+    ];
+    for (wire, (status, reason, fields, length, keep_alive)) in rows {
+        let text = wire.escape_ascii().to_string();
+        let with_body = [wire, &b"rest"[..]].concat();
+        let (head, used) = parse(&with_body).expect(&text).expect(&text);
+        assert_eq!(used, wire.len(), "{text}");
+        assert_eq!((head.status, &head.reason[..]), (*status, *reason), "{text}");
+        assert_eq!(head.fields.iter().collect::<Vec<_>>(), *fields, "{text}");
+        assert_eq!((head.body_length(false), head.keep_alive), (*length, *keep_alive), "{text}");
+        assert_eq!(head.body_length(true), Empty, "{text}: an answer to HEAD");
+        for end in 0..wire.len() {
+            assert!(parse(&wire[..end]).is_ok_and(|found| found.is_none()), "{text} cut at {end}");
+        }
+    }
+}
+
+#[test]
+fn a_head_tells_the_length_that_a_get_would_have_had() {
+    let rows: &[(&[u8], BodyLength)] = &[
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", BodyLength::Known(0)), // RFC 9110 §9.3.2
+        (b"HTTP/1.1 304 x\r\nContent-Length: 5\r\n\r\n", BodyLength::Known(5)),  // RFC 9110 §8.6
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", BodyLength::Chunked),
+        (b"HTTP/1.1 200 OK\r\n\r\n", BodyLength::Empty),
+    ];
+    for (wire, length) in rows {
+        let (head, _) = parse(wire).expect("proper").expect("whole");
+        assert_eq!(head.declared_length(), *length, "{}", wire.escape_ascii());
+    }
+}
+
+/// Heads that are refused, whatever follows. The comment is the section of RFC 9112 unless it says otherwise.
+const BROKEN: &[&[u8]] = &[
+    // §4, §2.3: status line and version.
+    b"\r\nHTTP/1.1 200 OK\r\n",
+    b" HTTP/1.1 200 OK\r\n",
+    b"SSH-2.0-OpenSSH_9.2\r\n",
+    b"ICY 200 OK\r\n",
+    b"http/1.1 200 OK\r\n",
+    b"HTTP/2 200\r\n",
+    b"HTTP/2.0 200 OK\r\n",
+    b"HTTP/1.2 200 OK\r\n",
+    b"HTTP/1.10 200 OK\r\n",
+    b"HTTP/0.9 200 OK\r\n",
+    b"HTTP/1.1  200 OK\r\n",
+    b"HTTP/1.1\t200 OK\r\n",
+    b"HTTP/1.1 20 OK\r\n",
+    b"HTTP/1.1 2000 OK\r\n",
+    b"HTTP/1.1 200OK\r\n",
+    b"HTTP/1.1 +20 OK\r\n",
+    b"HTTP/1.1 099 x\r\n", // RFC 9110 §15: 100 to 599
+    b"HTTP/1.1 600 x\r\n",
+    b"HTTP/1.1 999 x\r\n",
+    b"HTTP/1.1 200 O\x00K\r\n",
+    b"HTTP/1.1 200 O\x7fK\r\n",
+    b"HTTP/1.1 200 OK\n",
+    b"HTTP/1.1 200\n",
+    b"HTTP/1.1 200 OK\rX",
+    b"HTTP/1.1 200 OK\r\r\n",
+    // §5: field lines.
+    b"HTTP/1.1 200 OK\r\n X: folded at once\r\n",
+    b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n", // §5.2: obs-fold
+    b"HTTP/1.1 200 OK\r\nX: a\r\n\tb\r\n",
+    b"HTTP/1.1 200 OK\r\nX : a\r\n", // §5.1
+    b"HTTP/1.1 200 OK\r\nX\t: a\r\n",
+    b"HTTP/1.1 200 OK\r\n: a\r\n",
+    b"HTTP/1.1 200 OK\r\nX\r\n",
+    b"HTTP/1.1 200 OK\r\nX Y: a\r\n",
+    b"HTTP/1.1 200 OK\r\nX(: a\r\n",
+    b"HTTP/1.1 200 OK\r\nX\xe4: a\r\n",
+    b"HTTP/1.1 200 OK\r\nX\x00: a\r\n",
+    b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n", // RFC 9110 §5.5
+    b"HTTP/1.1 200 OK\r\nX: a\x01b\r\n",
+    b"HTTP/1.1 200 OK\r\nX: a\x7fb\r\n",
+    b"HTTP/1.1 200 OK\r\nX: a\nY: b\r\n",
+    b"HTTP/1.1 200 OK\r\nX: a\rY: b\r\n",
+    b"HTTP/1.1 200 OK\r\nX: a\r\n\n",
+    b"HTTP/1.1 200 OK\r\nX: a\r\n\rX",
+    // RFC 9110 §8.6, §6.2: Content-Length.
+    b"HTTP/1.1 200 OK\r\nContent-Length:\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: +3\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3x\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0x3\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3 3\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3.0\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\ncontent-length: 4\r\n",
+    // §6.1: Transfer-Encoding.
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked;q=1\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n", // §6.3
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+    // §6.1, RFC 9110 §8.6: no body and yet one.
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+];
+
+#[test]
+fn broken_and_ambiguous_heads_are_refused_whatever_follows() {
+    for wire in BROKEN {
+        let text = wire.escape_ascii().to_string();
+        assert!(parse(wire).is_err(), "{text} passed");
+        assert!(parse(&[wire, &b"X: y\r\n\r\n"[..]].concat()).is_err(), "{text} passed with more behind it");
+    }
+}
+
+#[test]
+fn heads_have_bounds() {
+    let with = |fields: String| format!("HTTP/1.1 200 OK\r\n{fields}\r\n").into_bytes();
+    let head = with("X: y\r\n".repeat(MAX_FIELDS));
+    assert_eq!(parse(&head).expect("fits").expect("whole").0.fields.len(), MAX_FIELDS);
+    assert!(parse(&with("X: y\r\n".repeat(MAX_FIELDS + 1))).is_err());
+
+    let frame = with("X: \r\n".to_string()).len();
+    let fits = with(format!("X: {}\r\n", "y".repeat(MAX_HEAD_BYTES - frame)));
+    assert_eq!(fits.len(), MAX_HEAD_BYTES);
+    assert!(parse(&fits).expect("fits").is_some());
+    let over = with(format!("X: {}\r\n", "y".repeat(MAX_HEAD_BYTES - frame + 1)));
+    assert!(parse(&over).is_err());
+    assert!(parse(&over[..MAX_HEAD_BYTES]).is_err(), "refused as soon as it can't fit any more");
+}
+
+#[test]
+fn interim_answers_are_passed_over_up_to_a_bound() {
+    const FINAL: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+    let wire = [CONTINUE, HINTS, FINAL, b"body"].concat();
+    let mut finder = Finder::new(false);
+    let Ok(Found::Final { head, used }) = finder.find(&wire) else { panic!("no final answer") };
+    assert_eq!((head.status, &wire[used..]), (200, &b"body"[..]));
+    assert!(head.fields.is_empty(), "a hint's fields are not the answer's");
+
+    let mut finder = Finder::new(false);
+    let partial = [CONTINUE, &HINTS[..9]].concat();
+    assert!(matches!(finder.find(&partial), Ok(Found::More { used }) if used == CONTINUE.len()));
+
+    let most = [HINTS.repeat(MAX_INTERIM as usize), FINAL.to_vec()].concat();
+    assert!(matches!(Finder::new(false).find(&most), Ok(Found::Final { .. })));
+    assert!(Finder::new(false).find(&HINTS.repeat(MAX_INTERIM as usize + 1)).is_err());
+    // The count is kept across reads.
+    let mut finder = Finder::new(false);
+    for _ in 0..MAX_INTERIM {
+        assert!(matches!(finder.find(HINTS), Ok(Found::More { .. })));
+    }
+    assert!(finder.find(HINTS).is_err());
+}
+
+#[test]
+fn a_101_is_an_answer_only_to_who_asked_for_it() {
+    const SWITCH: &[u8] =
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    assert!(Finder::new(false).find(SWITCH).is_err());
+    assert!(matches!(Finder::new(true).find(SWITCH), Ok(Found::Final { head, .. }) if head.status == 101));
+}
+
+/// What a reader comes to that looks after each piece, as the transport does.
+fn piecewise(bytes: &[u8], places: &[prop::sample::Index]) -> Result<Option<(u16, Vec<u8>)>, Fault> {
+    let mut ends: Vec<usize> = places.iter().map(|place| place.index(bytes.len() + 1)).collect();
+    ends.push(bytes.len());
+    ends.sort_unstable();
+    let mut finder = Finder::new(false);
+    let mut dropped = 0;
+    for end in ends {
+        match finder.find(&bytes[dropped..end])? {
+            Found::More { used } => dropped += used,
+            Found::Final { head, used } => return Ok(Some((head.status, bytes[dropped + used..].to_vec()))),
+        }
+    }
+    Ok(None)
+}
+
+proptest! {
+    #[test]
+    fn the_verdict_is_the_same_however_the_stream_is_cut(
+        interim in 0..3usize,
+        fields in prop::collection::vec("[A-Za-z-]{1,10}: {0,2}[ -~]{0,20}", 0..5),
+        framing in prop::sample::select(vec!["", "Content-Length: 4\r\n", "Transfer-Encoding: chunked\r\n"]),
+        damage in prop::option::of((any::<prop::sample::Index>(), prop::sample::select(b"\r\n :0\x00\xff".to_vec()))),
+        places in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+    ) {
+        let mut wire = "HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n".repeat(interim).into_bytes();
+        wire.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        fields.iter().for_each(|line| wire.extend_from_slice(format!("{line}\r\n").as_bytes()));
+        wire.extend_from_slice(format!("{framing}\r\nbody").as_bytes());
+        if let Some((place, byte)) = damage {
+            let at = place.index(wire.len());
+            wire[at] = byte;
+        }
+        let whole = piecewise(&wire, &[]);
+        prop_assert_eq!(piecewise(&wire, &places), whole);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = parse(&bytes);
+        let _ = parse(&[b"HTTP/1.1 200 OK\r\n", &bytes[..]].concat());
+    }
+}
