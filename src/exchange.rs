@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::error::Reject;
 use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 
@@ -190,6 +191,23 @@ pub struct Exchange<'a> {
 pub trait Service: Send + Sync + 'static {
     /// Answers one exchange.
     fn serve(&self, exchange: Exchange<'_>) -> Answer;
+
+    /// The answer to a request that the frontend itself refuses (framing, bounds, a panic in [`Service::serve`]): with a
+    /// request id, counted and logged like every other. `head` holds what was understood. Must not panic.
+    fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer;
+
+    /// Counts what happens outside of any exchange. Cheap.
+    fn observe(&self, event: FrontendEvent);
+}
+
+/// What a frontend tells its service to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontendEvent {
+    /// A connection was refused or closed before it had a request; the text is the metric's `reason`, one of a few
+    /// constants.
+    Rejected(&'static str),
+    /// A worker caught a panic.
+    Panicked,
 }
 
 /// An answer for the client. The frontend adds `Content-Length` or `Transfer-Encoding` and `Connection`; `fields` must
