@@ -2,3 +2,4 @@
 //! deliver its answers. They share how an answer is written ([`render`]); everything else is each engine's own.
 
 pub mod render;
+pub mod tiny_http;
