@@ -1,6 +1,8 @@
 //! A request's story: admit → forward → relay. Uses rules and state; the world comes in through the traits here, which
 //! `edge` implements.
 
+pub mod account;
+
 use std::sync::Arc;
 
 use crate::exchange::{Abort, BodyLength, RequestBody, Stream};
