@@ -1,3 +1,4 @@
 //! Everything that touches the world: sockets, databases, files.
 
 pub mod frontend;
+pub mod prober;

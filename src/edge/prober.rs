@@ -1,0 +1,182 @@
+//! Health checks: one thread an endpoint, so that one that hangs delays nobody else's check, and one that follows the
+//! pool: new endpoints get a thread and a first check at once, threads of removed ones end.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded, never, select};
+
+use crate::clock::{Clock, nanos};
+use crate::config::HealthCheck;
+use crate::rules::health::{Health, Status, Thresholds, Transition};
+use crate::state::backends::{Backends, Endpoint};
+
+mod check;
+#[cfg(test)]
+mod tests;
+
+/// Stack of a checking thread: its buffers are on the heap and small, and there may be
+/// [`crate::state::backends::MAX_ENDPOINTS`] of them.
+const CHECKER_STACK_BYTES: usize = 128 * 1024;
+
+/// When no thread could be started for an endpoint, it is tried again after this.
+const SPAWN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Checks start up to this share of the interval early, so that those of many endpoints, or of many balancers, drift
+/// apart. Early and never late: `rise` checks then always fit in `rise` intervals.
+const JITTER: f64 = 0.1;
+
+/// The running health checks; they end when this is dropped.
+#[derive(Debug)]
+pub struct Prober {
+    backends: Arc<Backends>,
+    clock: Clock,
+    /// Never sent on: dropping it is the signal.
+    stop: Option<Sender<Infallible>>,
+    supervisor: Option<JoinHandle<()>>,
+}
+
+impl Prober {
+    /// Starts checking every endpoint of the pool, now and as they come. Fails only when no thread can be had.
+    pub fn start(backends: Arc<Backends>, settings: HealthCheck, clock: Clock) -> io::Result<Self> {
+        let (stop, stopped) = bounded(0);
+        let supervisor = {
+            let (backends, clock) = (Arc::clone(&backends), clock.clone());
+            let checks = Arc::new(Checks { backends, settings, clock });
+            Builder::new().name("health".to_owned()).spawn(move || supervise(&checks, &stopped))?
+        };
+        Ok(Self { backends, clock, stop: Some(stop), supervisor: Some(supervisor) })
+    }
+
+    /// Waits until every endpoint that the pool now has was checked once, at most `timeout`. Whether all were.
+    pub fn wait_first(&self, timeout: Duration) -> bool {
+        let changes = self.backends.changes();
+        let deadline = self.clock.now().saturating_add(nanos(timeout));
+        loop {
+            let snapshot = self.backends.snapshot();
+            if snapshot.endpoints().iter().all(|endpoint| endpoint.health() != Status::Unknown) {
+                return true;
+            }
+            let left = Duration::from_nanos(deadline.saturating_sub(self.clock.now()));
+            if changes.recv_timeout(left).is_err() {
+                return false;
+            }
+        }
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(supervisor) = self.supervisor.take() {
+            // It waits for nobody: checks that are under way end by themselves within their time-out.
+            let _ = supervisor.join();
+        }
+    }
+}
+
+/// What every checking thread needs.
+struct Checks {
+    backends: Arc<Backends>,
+    settings: HealthCheck,
+    clock: Clock,
+}
+
+fn supervise(checks: &Arc<Checks>, stopped: &Receiver<Infallible>) {
+    let changes = checks.backends.changes();
+    // By endpoint id; dropping a sender ends its thread.
+    let mut checkers: HashMap<u64, Sender<Infallible>> = HashMap::new();
+    loop {
+        let snapshot = checks.backends.snapshot();
+        let present: HashSet<u64> = snapshot.endpoints().iter().map(|endpoint| endpoint.id).collect();
+        checkers.retain(|id, _| present.contains(id));
+        let mut again = never();
+        for endpoint in snapshot.endpoints() {
+            if checkers.contains_key(&endpoint.id) {
+                continue;
+            }
+            match start_checker(checks, endpoint) {
+                Ok(stop) => {
+                    checkers.insert(endpoint.id, stop);
+                }
+                Err(error) => {
+                    log::error!("no thread to check {}: {error}; trying again", label(endpoint));
+                    again = after(SPAWN_AGAIN);
+                    break;
+                }
+            }
+        }
+        drop(snapshot);
+        select! {
+            recv(stopped) -> _ => return,
+            recv(changes) -> _ => {}
+            recv(again) -> _ => {}
+        }
+    }
+}
+
+fn start_checker(checks: &Arc<Checks>, endpoint: &Arc<Endpoint>) -> io::Result<Sender<Infallible>> {
+    let (stop, stopped) = bounded(0);
+    let (checks, endpoint) = (Arc::clone(checks), Arc::clone(endpoint));
+    Builder::new()
+        .name("health-check".to_owned())
+        .stack_size(CHECKER_STACK_BYTES)
+        .spawn(move || keep_checking(&checks, &endpoint, &stopped))?;
+    Ok(stop)
+}
+
+fn keep_checking(checks: &Checks, endpoint: &Endpoint, stopped: &Receiver<Infallible>) {
+    let Checks { backends, settings, clock } = checks;
+    let thresholds = Thresholds { rise: settings.rise, fall: settings.fall };
+    let request = check::request(&settings.path, &endpoint.group.authority);
+    let mut health = Health::from_status(endpoint.health());
+    loop {
+        let started = clock.now();
+        let result = check::check(endpoint.address, &request, &settings.expect, settings.timeout, clock);
+        if matches!(stopped.try_recv(), Err(TryRecvError::Disconnected)) {
+            // Removed while the check ran: what it found concerns nobody, and may be the removal itself.
+            return;
+        }
+        endpoint.group.count_check(result.is_ok());
+        if let Some(transition) = health.observe(result.is_ok(), thresholds) {
+            backends.set_health(endpoint, transition.to);
+            tell(endpoint, transition, &result);
+        }
+        let next = started.saturating_add(nanos(settings.interval.mul_f64(1.0 - JITTER * fastrand::f64())));
+        let pause = Duration::from_nanos(next.saturating_sub(clock.now()));
+        if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+    }
+}
+
+/// One line for each change of state, with its cause.
+fn tell(endpoint: &Endpoint, transition: Transition, result: &Result<u16, String>) {
+    let line = change_line(endpoint, transition, result);
+    if transition.to == Status::Up {
+        log::info!("{line}");
+    } else {
+        log::warn!("{line}");
+    }
+}
+
+fn change_line(endpoint: &Endpoint, transition: Transition, result: &Result<u16, String>) -> String {
+    let state = if transition.to == Status::Up { "up" } else { "down" };
+    let cause = match result {
+        Ok(status) => format!("status {status}"),
+        Err(cause) => cause.clone(),
+    };
+    let count = match transition {
+        Transition { first: true, .. } => "first check".to_owned(),
+        Transition { in_a_row, .. } => format!("{in_a_row} in a row"),
+    };
+    format!("{} is {state}: {cause} ({count})", label(endpoint))
+}
+
+fn label(endpoint: &Endpoint) -> String {
+    format!("backend {} ({})", endpoint.backend, endpoint.address)
+}

@@ -1,0 +1,167 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+
+use super::*;
+use crate::config;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn settings(timeout: Duration) -> HealthCheck {
+    HealthCheck {
+        path: "/".into(),
+        expect: vec![(200, 399)],
+        interval: Duration::from_millis(10),
+        timeout,
+        rise: 2,
+        fall: 3,
+    }
+}
+
+fn pool(addresses: &[SocketAddr]) -> Arc<Backends> {
+    let entry = config::Backend { name: "a".into(), host: "a.test".into(), port: 80, weight: 1 };
+    let pool = Backends::new(config::Strategy::LeastConnections, &[entry], true);
+    pool.replace_addresses("a", addresses);
+    Arc::new(pool)
+}
+
+/// A server that answers every connection with the status that stands in `status`.
+fn server(status: &Arc<AtomicU16>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let status = Arc::clone(status);
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let _ = socket.read(&mut [0; 1024]);
+            let _ = write!(socket, "HTTP/1.1 {} x\r\n\r\n", status.load(Ordering::SeqCst));
+        }
+    });
+    address
+}
+
+/// A server that takes connections and never says a word.
+fn silent() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn health_of(pool: &Backends, address: SocketAddr) -> Option<Status> {
+    pool.snapshot().endpoints().iter().find(|one| one.address == address).map(|one| one.health())
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let clock = Clock::real();
+    let deadline = clock.now() + nanos(PATIENCE);
+    while !holds() {
+        assert!(clock.now() < deadline, "still not: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn twenty_that_hang_delay_nobody() {
+    let good = server(&Arc::new(AtomicU16::new(200)));
+    let hanging: Vec<_> = (0..20).map(|_| silent()).collect();
+    let mut addresses: Vec<_> = hanging.iter().map(|one| one.local_addr().unwrap()).collect();
+    addresses.push(good);
+    let pool = pool(&addresses);
+    let prober = Prober::start(Arc::clone(&pool), settings(PATIENCE * 4), Clock::real()).unwrap();
+    wait_until("the good one is up", || health_of(&pool, good) == Some(Status::Up));
+    wait_until("and was checked often", || pool.backends()[0].checks().0 >= 10);
+    let unknown = pool.snapshot().endpoints().iter().filter(|one| one.health() == Status::Unknown).count();
+    assert_eq!(unknown, 20, "the others hang in their first check");
+    assert!(!prober.wait_first(Duration::from_millis(1)), "which is not over");
+    for _ in 0..20 {
+        assert_eq!(pool.pick(&[]).map(|lease| lease.endpoint.address), Some(good));
+    }
+}
+
+#[test]
+fn first_checks_decide_alone_and_are_awaited() {
+    let up = server(&Arc::new(AtomicU16::new(204)));
+    let failing = server(&Arc::new(AtomicU16::new(500)));
+    // Bound and not listening: refused, and nobody else can get the port meanwhile.
+    let unheard = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    unheard.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let closed = unheard.local_addr().unwrap().as_socket().unwrap();
+    let hanging = silent();
+    let pool = pool(&[up, failing, closed, hanging.local_addr().unwrap()]);
+    let slow = HealthCheck { interval: PATIENCE * 4, ..settings(Duration::from_millis(200)) };
+    let prober = Prober::start(Arc::clone(&pool), slow, Clock::real()).unwrap();
+    assert!(prober.wait_first(PATIENCE));
+    assert_eq!(health_of(&pool, up), Some(Status::Up));
+    for down in [failing, closed, hanging.local_addr().unwrap()] {
+        assert_eq!(health_of(&pool, down), Some(Status::Down));
+    }
+    assert_eq!(pool.backends()[0].checks(), (1, 3));
+}
+
+#[test]
+fn one_goes_after_fall_failures_and_comes_back() {
+    let status = Arc::new(AtomicU16::new(200));
+    let address = server(&status);
+    let pool = pool(&[address]);
+    let prober = Prober::start(Arc::clone(&pool), settings(PATIENCE), Clock::real()).unwrap();
+    assert!(prober.wait_first(PATIENCE));
+    for _ in 0..3 {
+        let (_, failed) = pool.backends()[0].checks();
+        status.store(503, Ordering::SeqCst);
+        wait_until("it is down", || health_of(&pool, address) == Some(Status::Down));
+        assert!(pool.backends()[0].checks().1 >= failed + 3 && pool.pick(&[]).is_none());
+        let (passed, _) = pool.backends()[0].checks();
+        status.store(200, Ordering::SeqCst);
+        wait_until("it is up", || health_of(&pool, address) == Some(Status::Up));
+        assert!(pool.backends()[0].checks().0 >= passed + 2 && pool.pick(&[]).is_some());
+    }
+}
+
+#[test]
+fn new_endpoints_are_checked_and_removed_ones_no_more() {
+    let (one, two) = (server(&Arc::new(AtomicU16::new(200))), server(&Arc::new(AtomicU16::new(200))));
+    let pool = pool(&[one]);
+    let prober = Prober::start(Arc::clone(&pool), settings(PATIENCE), Clock::real()).unwrap();
+    assert!(prober.wait_first(PATIENCE));
+    let removed = Arc::clone(&pool.snapshot().endpoints()[0]);
+    pool.replace_addresses("a", &[two]);
+    wait_until("the new one is up", || health_of(&pool, two) == Some(Status::Up));
+    wait_until("nobody holds the old one", || Arc::strong_count(&removed) == 1);
+
+    let kept = Arc::clone(&pool.snapshot().endpoints()[0]);
+    drop(prober);
+    wait_until("the last thread has ended", || Arc::strong_count(&kept) == 2);
+}
+
+#[test]
+fn a_new_prober_goes_on_from_what_is_known() {
+    let status = Arc::new(AtomicU16::new(200));
+    let address = server(&status);
+    let pool = pool(&[address]);
+    drop(
+        Prober::start(Arc::clone(&pool), settings(PATIENCE), Clock::real())
+            .map(|one| one.wait_first(PATIENCE)),
+    );
+    status.store(500, Ordering::SeqCst);
+    let (_, failed) = pool.backends()[0].checks();
+    let stubborn = HealthCheck { fall: 1_000_000, ..settings(PATIENCE) };
+    let _prober = Prober::start(Arc::clone(&pool), stubborn, Clock::real()).unwrap();
+    wait_until("it was checked", || pool.backends()[0].checks().1 > failed);
+    assert_eq!(health_of(&pool, address), Some(Status::Up));
+}
+
+#[test]
+fn a_change_of_state_is_one_line_with_its_cause() {
+    let endpoint = Endpoint::alone("a", SocketAddr::from(([127, 0, 0, 1], 9001)));
+    for (to, in_a_row, first, result, line) in [
+        (
+            Status::Down,
+            3,
+            false,
+            Err("connection refused".to_owned()),
+            "backend a (127.0.0.1:9001) is down: connection refused (3 in a row)",
+        ),
+        (Status::Up, 1, true, Ok(200), "backend a (127.0.0.1:9001) is up: status 200 (first check)"),
+    ] {
+        assert_eq!(change_line(&endpoint, Transition { to, in_a_row, first }, &result), line);
+    }
+}
