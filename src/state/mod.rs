@@ -1,3 +1,4 @@
 //! What the process remembers: locks and atomics, no I/O. Every function that takes a lock says so.
 
 pub mod backends;
+pub mod cache;

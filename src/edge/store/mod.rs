@@ -1,0 +1,75 @@
+//! Where limits are kept: one trait, two databases, a few threads that alone talk to them, and a façade in front.
+//! Nothing on the request path waits for a database longer than `cache.load_timeout`.
+
+mod limits;
+
+pub use limits::Limits;
+
+use crate::rules::limit::Limit;
+
+/// A stored limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The id as it was given when it was created.
+    pub client_id: String,
+    /// Its numbers.
+    pub limit: Limit,
+    /// From one sequence for all rows of a database; every write gives the row a new one, and none is used twice.
+    pub version: i64,
+}
+
+/// Why a call to the store came to nothing. Causes are for the log, never for a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// No limit for that id, or for one of equal value.
+    NotFound,
+    /// There is one already, for that id or for one of equal value.
+    Exists,
+    /// A bound is reached; the text says which, and is fit for the client.
+    Full(&'static str),
+    /// The database could not be asked, or did not answer in time.
+    Unavailable {
+        /// For the log.
+        cause: String,
+        /// A write may have been committed all the same.
+        outcome_unknown: bool,
+    },
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("there is no such limit"),
+            Self::Exists => f.write_str("there is such a limit already"),
+            Self::Full(what) => f.write_str(what),
+            Self::Unavailable { cause, outcome_unknown } => {
+                f.write_str(cause)?;
+                f.write_str(if *outcome_unknown { " (it may have been done all the same)" } else { "" })
+            }
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// Why the process must not start on this database. A database that is down is no such reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// `database.url` can't be used; the text quotes no password.
+    Url(String),
+    /// The database is newer than this program, or holds something else.
+    Schema(String),
+    /// The SQLite file can't be opened, or the system gave no thread.
+    System(String),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Url(text) => write!(f, "database.url {text}"),
+            Self::Schema(text) | Self::System(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

@@ -1,0 +1,335 @@
+//! Limits that were looked up: one entry for each client group (an IPv4 address, or an IPv6 prefix) with every stored
+//! limit inside it, so that a new connection from a known address is no miss. Groups without any are remembered too.
+//!
+//! A load is a [`Ticket`] on the shard's list of loads. Whoever finds one there waits for it, so a group is loaded once
+//! however many ask, and outside every lock. A write takes the ticket off the list: what that load brings, which may be
+//! older than the write, is not kept. So the list is the generation of each key, and costs nothing for idle ones.
+
+mod load;
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::clock::{Clock, nanos};
+use crate::rules::Nanos;
+use crate::rules::identity::{ClientId, ClientKey, IdForm, group};
+use crate::rules::limit::Limit;
+
+pub use load::Ticket;
+use load::{Load, Outcome};
+
+/// Who a request counts as, and by which numbers.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Whose bucket it is.
+    pub client: ClientKey,
+    /// Its numbers; `None`: unlimited.
+    pub limit: Option<Limit>,
+    /// What decided.
+    pub source: Source,
+    /// The id that is stored for the deciding entry, for the log; `None` for the default.
+    pub entry: Option<Arc<str>>,
+}
+
+/// What decided about a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An entry for its address or its `ip:port`.
+    Client,
+    /// The longest range that holds it.
+    Range,
+    /// `rate_limit.default`.
+    Default,
+}
+
+/// One stored limit of one address or `ip:port`.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    address: IpAddr,
+    port: Option<u16>,
+    hit: Hit,
+}
+
+/// The entry that names a client.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    /// Whose bucket it is.
+    pub client: ClientKey,
+    /// Its numbers.
+    pub limit: Limit,
+    /// The stored id.
+    pub id: Arc<str>,
+}
+
+impl Entry {
+    /// An entry by its id; `None` for a range or an opaque id, which concern no address by themselves.
+    pub fn new(id: &ClientId, limit: Limit) -> Option<Self> {
+        let (address, port) = match id.form() {
+            IdForm::Address(address) => (address, None),
+            IdForm::AddressPort(peer) => (peer.ip(), Some(peer.port())),
+            IdForm::Range(_) | IdForm::Opaque => return None,
+        };
+        Some(Self { address, port, hit: Hit { client: ClientKey::of_id(id), limit, id: id.text().into() } })
+    }
+
+    fn place(&self) -> (IpAddr, Option<u16>) {
+        (self.address, self.port)
+    }
+}
+
+/// What the cache says about a client.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// An entry names it.
+    Entry(Hit),
+    /// None does.
+    Absent,
+    /// Not known, and not to be learnt in time.
+    Unknown,
+}
+
+/// How a load ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// The client is not in the cache: may be one of a flood.
+    Unknown,
+    /// The client is, and its entry grows old.
+    Refresh,
+}
+
+/// Where loads come from. Called outside every lock.
+pub trait Loader {
+    /// Whether it makes sense to ask at all; a store that is down is not asked.
+    fn ready(&self) -> bool;
+    /// Starts a load somewhere else and returns at once. A ticket that is dropped has failed.
+    fn start(&self, ticket: Ticket, urgency: Urgency);
+    /// The longest that a caller waits.
+    fn patience(&self) -> Duration;
+    /// A caller has waited that long for nothing.
+    fn gave_up(&self);
+}
+
+/// How often what happened; monotone.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Answered from memory.
+    pub hits: AtomicU64,
+    /// Not in memory, or too old.
+    pub misses: AtomicU64,
+    /// Thrown out for want of room.
+    pub evictions: AtomicU64,
+    /// Callers that waited in vain for as long as they may.
+    pub timeouts: AtomicU64,
+    /// Loads that failed.
+    pub failures: AtomicU64,
+}
+
+/// The limits of clients, by group. Every function takes one shard's lock, for the time of a look-up in memory.
+pub struct Cache {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    ipv6_prefix: u8,
+    /// Entries a shard; all shards together hold at most `cache.max_entries`.
+    room: usize,
+    ttl_ns: Nanos,
+    clock: Clock,
+    counters: Counters,
+}
+
+struct Shard {
+    groups: LruCache<IpNet, Group, RandomState>,
+    /// At most as many as there are threads that wait and jobs in the store's queues.
+    loads: HashMap<IpNet, Arc<Load>, RandomState>,
+}
+
+type Entries = Option<Arc<[Entry]>>;
+
+struct Group {
+    /// Sorted by [`Entry::place`]; `None` when there is none.
+    entries: Entries,
+    /// Must be loaded again from then on; stays in force while that fails.
+    stale_at: Nanos,
+    /// May be loaded again from then on, in the background.
+    refresh_at: Nanos,
+}
+
+/// More shards than this bring nothing.
+const MAX_SHARDS: usize = 64;
+/// Fewer entries than this in a shard would make the bound of the whole cache too coarse.
+const MIN_ROOM: usize = 64;
+/// A stale entry whose load failed is not loaded again before that.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Cache {
+    /// An empty cache for at most `max_entries` groups (at least 1), each good for `ttl`.
+    pub fn new(max_entries: usize, ttl: Duration, ipv6_prefix: u8, clock: Clock) -> Arc<Self> {
+        let shards = (max_entries / MIN_ROOM).clamp(1, MAX_SHARDS);
+        let shard = || {
+            Mutex::new(Shard {
+                groups: LruCache::unbounded_with_hasher(RandomState::new()),
+                loads: HashMap::default(),
+            })
+        };
+        Arc::new(Self {
+            shards: (0..shards).map(|_| shard()).collect(),
+            hasher: RandomState::new(),
+            ipv6_prefix,
+            room: (max_entries / shards).max(1),
+            ttl_ns: nanos(ttl),
+            clock,
+            counters: Counters::default(),
+        })
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many groups are held. Takes each shard's lock in turn.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().groups.len()).sum()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most specific entry for a client: its `ip:port`, then its address. A group that is fresh costs one shard's
+    /// lock and allocates nothing. In the last quarter of its time one caller starts a load and does not wait for it;
+    /// past it, or if the group is not here, callers wait for one load at most `loader.patience()`.
+    pub fn find(
+        self: &Arc<Self>,
+        address: IpAddr,
+        port: Option<u16>,
+        now: Nanos,
+        loader: &impl Loader,
+    ) -> Known {
+        let address = address.to_canonical();
+        let network = group(address, self.ipv6_prefix);
+        let ready = loader.ready();
+        let (known, load, ticket) = {
+            let mut shard = self.shard(network).lock();
+            let (known, fresh, due) = match shard.groups.get_mut(&network) {
+                Some(group) => {
+                    let due = ready && now >= group.refresh_at;
+                    if due {
+                        group.refresh_at = now.saturating_add(nanos(RETRY));
+                    }
+                    (pick(&group.entries, address, port), now < group.stale_at, due)
+                }
+                None => (Known::Unknown, false, ready),
+            };
+            // A stale group whose load failed a moment ago joins one that is under way, but begins none.
+            let (load, ticket) = match shard.loads.get(&network) {
+                Some(load) => (Some(Arc::clone(load)), None),
+                None if due => {
+                    let (ticket, load) = Ticket::open(self, &mut shard, network);
+                    (Some(load), Some(ticket))
+                }
+                None => (None, None),
+            };
+            (known, load.filter(|_| !fresh && ready), ticket)
+        };
+        let urgency = if matches!(known, Known::Unknown) { Urgency::Unknown } else { Urgency::Refresh };
+        if let Some(ticket) = ticket {
+            loader.start(ticket, urgency);
+        }
+        let Some(load) = load else {
+            self.count(!matches!(known, Known::Unknown));
+            return known;
+        };
+        self.count(false);
+        match load.wait(loader.patience()) {
+            Some(Outcome::Loaded(entries)) => self.look_again(network, address, port, &entries),
+            Some(Outcome::Failed) => known,
+            None => {
+                self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
+                loader.gave_up();
+                known
+            }
+        }
+    }
+
+    /// A write has been committed: these are all entries of the network's group, read in the write's own transaction.
+    /// Writes of one process must be told in the order in which they were committed. In force from here on.
+    pub fn put(&self, network: IpNet, entries: Vec<Entry>) {
+        let mut shard = self.shard(network).lock();
+        shard.loads.remove(&network);
+        self.keep(&mut shard, network, sorted(entries));
+    }
+
+    /// A write may or may not have been committed: what is here stays in force until it could be loaded again, and no
+    /// load that is under way counts.
+    pub fn doubt(&self, network: IpNet) {
+        let mut shard = self.shard(network).lock();
+        shard.loads.remove(&network);
+        if let Some(group) = shard.groups.peek_mut(&network) {
+            group.stale_at = 0;
+            group.refresh_at = 0;
+        }
+    }
+
+    /// What memory alone says of a client, however old; changes nothing.
+    pub fn peek(&self, address: IpAddr, port: Option<u16>) -> Known {
+        let address = address.to_canonical();
+        let network = group(address, self.ipv6_prefix);
+        let shard = self.shard(network).lock();
+        shard.groups.peek(&network).map_or(Known::Unknown, |group| pick(&group.entries, address, port))
+    }
+
+    fn shard(&self, network: IpNet) -> &Mutex<Shard> {
+        let at = self.hasher.hash_one(network) as usize % self.shards.len();
+        &self.shards[at]
+    }
+
+    fn count(&self, hit: bool) {
+        let counter = if hit { &self.counters.hits } else { &self.counters.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keeps a group and throws out the one that was not asked for longest when there is no room. The shard's lock is
+    /// held.
+    fn keep(&self, shard: &mut Shard, network: IpNet, entries: Entries) {
+        let now = self.clock.now();
+        let group = Group {
+            entries,
+            stale_at: now.saturating_add(self.ttl_ns),
+            refresh_at: now.saturating_add(self.ttl_ns / 4 * 3),
+        };
+        shard.groups.put(network, group);
+        if shard.groups.len() > self.room {
+            shard.groups.pop_lru();
+            self.counters.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// After a load: a write may have put something newer.
+    fn look_again(&self, network: IpNet, address: IpAddr, port: Option<u16>, loaded: &Entries) -> Known {
+        let shard = self.shard(network).lock();
+        let entries = shard.groups.peek(&network).map_or(loaded, |group| &group.entries);
+        pick(entries, address, port)
+    }
+}
+
+fn sorted(mut entries: Vec<Entry>) -> Entries {
+    entries.sort_unstable_by_key(Entry::place);
+    (!entries.is_empty()).then(|| entries.into())
+}
+
+fn pick(entries: &Entries, address: IpAddr, port: Option<u16>) -> Known {
+    let Some(entries) = entries else { return Known::Absent };
+    let at = |port| entries.binary_search_by_key(&(address, port), Entry::place).ok();
+    let found = port.and_then(|port| at(Some(port))).or_else(|| at(None));
+    found.and_then(|i| entries.get(i)).map_or(Known::Absent, |entry| Known::Entry(entry.hit.clone()))
+}
