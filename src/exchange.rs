@@ -130,16 +130,49 @@ pub trait RequestBody {
 }
 
 /// A handle on the backend connection that a worker is blocked on, so that whoever sees the client leave can end the
-/// call. Belongs to one exchange; takes a lock that is never held across I/O.
-#[derive(Debug, Default)]
+/// call. Belongs to one exchange; takes a lock that is never held across I/O. It also tells the frontend that the
+/// worker is blocked, so that another one can take its place.
+#[derive(Default)]
 pub struct Abort {
     socket: Mutex<Option<Arc<TcpStream>>>,
     cancelled: AtomicBool,
+    calling: AtomicBool,
+    observer: Option<Arc<dyn CallObserver>>,
+}
+
+/// Told, on the worker's own thread, when a blocking backend call begins and ends.
+pub trait CallObserver: Send + Sync {
+    /// The worker is about to wait for that endpoint ([`crate::state::backends::Endpoint::id`]; 0 when unknown).
+    fn began(&self, endpoint: u64);
+
+    /// It waits no longer.
+    fn ended(&self);
+}
+
+impl std::fmt::Debug for Abort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Abort").field("cancelled", &self.cancelled).finish_non_exhaustive()
+    }
 }
 
 impl Abort {
+    /// A handle whose calls somebody hears of.
+    pub fn observed_by(observer: Arc<dyn CallObserver>) -> Self {
+        Self { observer: Some(observer), ..Self::default() }
+    }
+
+    /// A blocking call to that endpoint begins, connecting included. [`Abort::release`] ends it.
+    pub fn calling(&self, endpoint: u64) {
+        if let Some(observer) = &self.observer
+            && !self.calling.swap(true, Ordering::Relaxed)
+        {
+            observer.began(endpoint);
+        }
+    }
+
     /// Names the socket that the call is about to block on; shut down at once if the client is gone already.
     pub fn watch(&self, socket: &Arc<TcpStream>) {
+        self.calling(0);
         *self.socket.lock() = Some(Arc::clone(socket));
         if self.cancelled() {
             let _ = socket.shutdown(Shutdown::Both);
@@ -149,6 +182,11 @@ impl Abort {
     /// The call is over; its socket may be kept for the next one.
     pub fn release(&self) {
         *self.socket.lock() = None;
+        if let Some(observer) = &self.observer
+            && self.calling.swap(false, Ordering::Relaxed)
+        {
+            observer.ended();
+        }
     }
 
     /// The client is gone: ends the call that is under way and every later one of this exchange.
@@ -198,6 +236,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// Counts what happens outside of any exchange. Cheap.
     fn observe(&self, event: FrontendEvent);
+
+    /// The answer to a request that no worker is free for, when it can be had without waiting for anything: the
+    /// process's own liveness. Called on a thread that must never block. `None`: the request is refused with 503.
+    fn unattended(&self, _head: &RequestHead) -> Option<Answer> {
+        None
+    }
 }
 
 /// What a frontend tells its service to count.
