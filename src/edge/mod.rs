@@ -1,5 +1,9 @@
 //! Everything that touches the world: sockets, databases, files.
 
+pub mod access_log;
+pub mod admin;
+pub mod error_log;
 pub mod frontend;
+pub mod lines;
 pub mod prober;
 pub mod store;

@@ -2,3 +2,4 @@
 
 pub mod backends;
 pub mod cache;
+pub mod log_limit;

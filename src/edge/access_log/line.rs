@@ -1,0 +1,181 @@
+//! The access log's line: one JSON object a request, with the members that CONTRACT names, in its order.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::edge::lines::push_time;
+use crate::proxy::account::AccessRecord;
+
+/// What a line without long texts needs; a longer one makes the buffer grow once.
+const USUAL_LINE_BYTES: usize = 512;
+
+/// The record as a line with its newline. One allocation, unless texts are long.
+pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
+    let mut line = Vec::with_capacity(USUAL_LINE_BYTES + record.path.len());
+    line.extend_from_slice(b"{\"time\":\"");
+    push_time(&mut line, record.time);
+    line.push(b'"');
+    text(&mut line, "request_id", Some(&record.request_id));
+    text(&mut line, "trace_id", Some(record.trace_id.as_str()).filter(|id| !id.is_empty()));
+    // Writing into a vector cannot fail, here and below.
+    let _ = write!(line, ",\"client_addr\":\"{}\"", record.client_addr.to_canonical());
+    text(&mut line, "client_id", record.client_id.as_deref());
+    text(&mut line, "method", Some(&record.method));
+    text(&mut line, "path", record.path.split('?').next());
+    let _ = write!(line, ",\"status\":{},\"bytes\":{}", record.status, record.body_bytes);
+    seconds(&mut line, "duration", Some(record.duration));
+    seconds(&mut line, "upstream_duration", record.upstream_duration);
+    text(&mut line, "backend", record.backend.as_deref());
+    let _ = write!(line, ",\"retries\":{}", record.retries);
+    let limit = record.limit.as_ref();
+    text(&mut line, "limit_entry", limit.map(|limit| &*limit.entry));
+    text(&mut line, "limit_bucket", limit.map(|limit| limit.bucket));
+    text(&mut line, "limit_decision", limit.map(|limit| if limit.allowed { "allowed" } else { "denied" }));
+    match limit.and_then(|limit| limit.remaining) {
+        Some(tokens) => drop(write!(line, ",\"limit_remaining\":{tokens}")),
+        None => line.extend_from_slice(b",\"limit_remaining\":null"),
+    }
+    line.extend_from_slice(b"}\n");
+    line
+}
+
+fn name(line: &mut Vec<u8>, name: &str) {
+    line.extend_from_slice(b",\"");
+    line.extend_from_slice(name.as_bytes());
+    line.extend_from_slice(b"\":");
+}
+
+fn text(line: &mut Vec<u8>, member: &str, value: Option<&str>) {
+    name(line, member);
+    match value {
+        Some(value) => push_json_text(line, value.as_bytes()),
+        None => line.extend_from_slice(b"null"),
+    }
+}
+
+/// Seconds with 6 decimals.
+fn seconds(line: &mut Vec<u8>, member: &str, value: Option<Duration>) {
+    name(line, member);
+    match value {
+        Some(value) => drop(write!(line, "{}.{:06}", value.as_secs(), value.subsec_micros())),
+        None => line.extend_from_slice(b"null"),
+    }
+}
+
+/// A JSON string (RFC 8259 §7) of bytes that somebody else chose: what is not UTF-8 becomes U+FFFD, and besides what
+/// JSON asks for, DEL and the C1 controls are escaped, so that no line can steer the terminal that shows it.
+fn push_json_text(line: &mut Vec<u8>, bytes: &[u8]) {
+    line.push(b'"');
+    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        line.extend_from_slice(bytes);
+    } else {
+        for chunk in bytes.utf8_chunks() {
+            chunk.valid().chars().for_each(|char| push_json_char(line, char));
+            if !chunk.invalid().is_empty() {
+                line.extend_from_slice("\u{fffd}".as_bytes());
+            }
+        }
+    }
+    line.push(b'"');
+}
+
+fn push_json_char(line: &mut Vec<u8>, char: char) {
+    match char {
+        '"' => line.extend_from_slice(b"\\\""),
+        '\\' => line.extend_from_slice(b"\\\\"),
+        '\n' => line.extend_from_slice(b"\\n"),
+        '\r' => line.extend_from_slice(b"\\r"),
+        '\t' => line.extend_from_slice(b"\\t"),
+        // Cc lies in the first 256 code points: four hex digits hold it.
+        control if control.is_control() => drop(write!(line, "\\u{:04x}", u32::from(control))),
+        other => line.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    use crate::proxy::account::LimitRecord;
+    use std::sync::Arc;
+    use std::time::UNIX_EPOCH;
+
+    fn record() -> AccessRecord {
+        AccessRecord {
+            time: UNIX_EPOCH + Duration::from_millis(1_772_366_400_250),
+            request_id: "r-1".into(),
+            trace_id: "0af7651916cd43dd8448eb211c80319c".into(),
+            client_addr: "::ffff:10.0.0.7".parse().unwrap(),
+            client_id: Some(Arc::from("10.0.0.7")),
+            method: "GET".into(),
+            path: "/a/b?token=secret".into(),
+            status: 200,
+            body_bytes: 12,
+            duration: Duration::from_micros(1_002_003),
+            upstream_duration: Some(Duration::from_micros(7)),
+            backend: Some(Arc::from("a")),
+            retries: 1,
+            limit: Some(LimitRecord {
+                entry: Arc::from("10.0.0.0/8"),
+                bucket: "range",
+                allowed: true,
+                remaining: Some(9),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_line_has_every_member_in_the_contracts_order() {
+        let line = String::from_utf8(line(&record())).unwrap();
+        let expected = r#"{"time":"2026-03-01T12:00:00.250Z","request_id":"r-1","trace_id":"0af7651916cd43dd8448eb211c80319c","client_addr":"10.0.0.7","client_id":"10.0.0.7","method":"GET","path":"/a/b","status":200,"bytes":12,"duration":1.002003,"upstream_duration":0.000007,"backend":"a","retries":1,"limit_entry":"10.0.0.0/8","limit_bucket":"range","limit_decision":"allowed","limit_remaining":9}"#;
+        assert_eq!(line, format!("{expected}\n"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_null() {
+        let bare = AccessRecord {
+            trace_id: String::new(),
+            client_id: None,
+            upstream_duration: None,
+            backend: None,
+            limit: None,
+            ..record()
+        };
+        let value: serde_json::Value = serde_json::from_slice(&line(&bare)).unwrap();
+        let members =
+            ["trace_id", "client_id", "upstream_duration", "backend", "limit_entry", "limit_bucket"];
+        for member in members.into_iter().chain(["limit_decision", "limit_remaining"]) {
+            assert_eq!(value.get(member), Some(&serde_json::Value::Null), "{member}");
+        }
+        assert_eq!(value.as_object().unwrap().len(), 17);
+    }
+
+    #[test]
+    fn hostile_bytes_are_escaped_and_can_be_read_back() {
+        for (bytes, expected) in [
+            (&b"/a\"\\b"[..], r#""/a\"\\b""#),
+            (b"/\x00\x1b[2J\x7f\n", r#""/\u0000\u001b[2J\u007f\n""#),
+            ("/\u{9b}31m".as_bytes(), r#""/\u009b31m""#),
+            (b"/\xff\xfex", "\"/\u{fffd}\u{fffd}x\""),
+            ("/é🦀".as_bytes(), "\"/é🦀\""),
+        ] {
+            let mut line = Vec::new();
+            push_json_text(&mut line, bytes);
+            assert_eq!(String::from_utf8_lossy(&line), expected);
+            let back: String = serde_json::from_slice(&line).unwrap();
+            assert_eq!(back, String::from_utf8_lossy(bytes));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_gives_one_line_of_json(path in any::<String>()) {
+            let line = line(&AccessRecord { path: path.clone(), ..record() });
+            prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            prop_assert!(!line[..line.len() - 1].iter().any(|byte| *byte < b' ' || *byte == 0x7f));
+            let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            prop_assert_eq!(value["path"].as_str().unwrap(), path.split('?').next().unwrap());
+        }
+    }
+}

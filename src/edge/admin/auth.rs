@@ -1,0 +1,157 @@
+//! Who may call the API. `allow` judges the TCP peer; a token, when one is set, must be right as well. Without a token
+//! a call must not look as if a proxy, a web page or a rebound name had sent it on (CONTRACT, "The API"): reaching our
+//! loopback address proves nothing about who is behind it.
+
+use ipnet::IpNet;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::config;
+use crate::error::{Reason, Reject};
+use crate::exchange::RequestHead;
+
+/// Fields that tell of a proxy between the caller and us.
+const PROXY_FIELDS: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
+
+/// The access rules, ready to be asked. Of a token only its hash is kept.
+#[derive(Debug)]
+pub(super) struct Access {
+    allow: Vec<IpNet>,
+    hosts: Vec<String>,
+    token_hash: Option<[u8; 32]>,
+}
+
+impl Access {
+    pub(super) fn new(admin: &config::Admin) -> Self {
+        Self {
+            allow: admin.allow.clone(),
+            hosts: admin.hosts.iter().map(|host| bare(host).to_ascii_lowercase()).collect(),
+            token_hash: admin.token.as_ref().map(|token| hash(token.reveal().as_bytes())),
+        }
+    }
+
+    /// 403 or 401 with the cause for the log, in CONTRACT's order; or the call may go on.
+    pub(super) fn check(&self, head: &RequestHead) -> Result<(), Reject> {
+        if !config::contains(&self.allow, head.peer.ip()) {
+            return Err(forbidden("this address may not call the API").because("not in admin.allow"));
+        }
+        match &self.token_hash {
+            Some(expected) => check_token(head, expected),
+            None => self.check_tokenless(head),
+        }
+    }
+
+    fn check_tokenless(&self, head: &RequestHead) -> Result<(), Reject> {
+        let refuse = |cause: String| {
+            let detail = "without admin.token only direct calls are answered: no proxy, no web page, and a Host that \
+                          is an IP address, localhost or in admin.hosts";
+            Err(forbidden(detail).because(cause))
+        };
+        if let Some(name) = PROXY_FIELDS.iter().find(|name| head.fields.has(name)) {
+            return refuse(format!("it came through a proxy: it has {name}"));
+        }
+        if head
+            .fields
+            .all("Sec-Fetch-Site")
+            .any(|value| value.trim_ascii().eq_ignore_ascii_case(b"cross-site"))
+        {
+            return refuse("a web page of another site sent it (Sec-Fetch-Site)".into());
+        }
+        let fields = head.fields.all("Host").map(|value| std::str::from_utf8(value).unwrap_or(""));
+        if !head.host.as_deref().into_iter().chain(fields).all(|host| self.is_ours(host)) {
+            return refuse("its Host is neither an IP address, localhost nor in admin.hosts".into());
+        }
+        let own = head.host.as_deref().unwrap_or("");
+        if !head.fields.all("Origin").all(|origin| is_origin_of(origin, own)) {
+            return refuse("a web page of another origin sent it (Origin)".into());
+        }
+        Ok(())
+    }
+
+    /// An authority that no name of somebody else's can stand in: DNS rebinding needs a name.
+    fn is_ours(&self, authority: &str) -> bool {
+        let Some((host, _)) = split_port(authority) else { return false };
+        let name = bare(host).to_ascii_lowercase();
+        let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let is_address = match address {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => name.parse::<std::net::Ipv4Addr>().is_ok(),
+        };
+        is_address || name == "localhost" || self.hosts.contains(&name)
+    }
+}
+
+fn forbidden(detail: &str) -> Reject {
+    Reject::new(Reason::Forbidden, detail)
+}
+
+/// One `Authorization: Bearer TOKEN` (RFC 6750 §2.1) with the right token. Hashes are compared, in constant time, so
+/// neither the length nor a common beginning shows.
+fn check_token(head: &RequestHead, expected: &[u8; 32]) -> Result<(), Reject> {
+    let refuse = |cause: &str| {
+        Err(Reject::new(Reason::Unauthorized, "a bearer token is needed: Authorization: Bearer …")
+            .because(cause))
+    };
+    let mut values = head.fields.all("Authorization");
+    let Some(value) = values.next() else { return refuse("no Authorization") };
+    if values.next().is_some() {
+        return refuse("more than one Authorization");
+    }
+    let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let (scheme, token) = value.split_at(space);
+    if !scheme.eq_ignore_ascii_case(b"Bearer") {
+        return refuse("an Authorization that is not Bearer");
+    }
+    if bool::from(hash(token.trim_ascii()).ct_eq(expected)) { Ok(()) } else { refuse("a wrong token") }
+}
+
+fn hash(token: &[u8]) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+/// Host and port of an authority (RFC 3986 §3.2, without user information); the brackets of an IPv6 address stay.
+/// `None` when the port is none.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let end = if authority.starts_with('[') {
+        authority.find(']')? + 1
+    } else {
+        authority.find(':').unwrap_or(authority.len())
+    };
+    let (host, rest) = authority.split_at(end);
+    match rest.strip_prefix(':') {
+        None if rest.is_empty() => Some((host, None)),
+        Some("") => Some((host, None)),
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some((host, Some(port.parse().ok()?)))
+        }
+        _ => None,
+    }
+}
+
+/// A name without the dot that ends an absolute one.
+fn bare(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// Whether an Origin (RFC 6454 §7) is that of the page that `authority` would serve: the same host and port, where no
+/// port stands for the scheme's own. `null` is nobody's.
+fn is_origin_of(origin: &[u8], authority: &str) -> bool {
+    let Ok(origin) = std::str::from_utf8(origin) else { return false };
+    let Some((scheme, rest)) = origin.split_once("://") else { return false };
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    let (Some((theirs, their_port)), Some((own, own_port))) = (split_port(rest), split_port(authority))
+    else {
+        return false;
+    };
+    // We speak plain HTTP, so a Host without a port means 80.
+    !theirs.is_empty()
+        && bare(theirs).eq_ignore_ascii_case(bare(own))
+        && their_port.unwrap_or(default_port) == own_port.unwrap_or(80)
+}
+
+#[cfg(test)]
+mod tests;

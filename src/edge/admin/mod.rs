@@ -1,0 +1,228 @@
+//! Our own paths: the five fixed calls of the API, `/-/livez` and `/-/readyz`. Which of them a listener has, who may
+//! call them, and in which order a call is refused: 403, 401, 405, 413, 400, 404 or 409, 503 (CONTRACT, "The API").
+//!
+//! Answers hold neither `Date` nor `X-Request-Id`: whoever serves the exchange adds those to every answer alike.
+
+mod auth;
+mod input;
+mod ops;
+mod problem;
+mod seed;
+
+use std::sync::Arc;
+
+use crate::config;
+use crate::error::{Reason, Reject};
+use crate::exchange::{Answer, AnswerBody, Exchange, RequestHead};
+use crate::rules::identity::ClientId;
+use crate::rules::limit::Limit;
+use crate::state::log_limit::LogLimit;
+
+pub use ops::{BackendHealth, Health};
+
+/// Which listener a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    /// `listen`: paths that are not ours go to a backend.
+    Public,
+    /// `admin.listen`: every path is ours.
+    Admin,
+}
+
+/// What the five calls need of the store. An implementation waits at most `database.timeout`, and a write that it
+/// reports as done is in force on this process's next request.
+pub trait LimitsStore: Send + Sync {
+    /// Adds a limit; [`StoreRefusal::Exists`] when an equal id has one.
+    fn create(&self, id: &ClientId, limit: Limit) -> Result<(), StoreRefusal>;
+
+    /// The id as it was stored, and its limit; [`StoreRefusal::Absent`] when there is none.
+    fn get(&self, id: &ClientId) -> Result<(String, Limit), StoreRefusal>;
+
+    /// Replaces the numbers; [`StoreRefusal::Absent`] when there is none.
+    fn update(&self, id: &ClientId, limit: Limit) -> Result<(), StoreRefusal>;
+
+    /// Takes the limit away; [`StoreRefusal::Absent`] when there is none.
+    fn delete(&self, id: &ClientId) -> Result<(), StoreRefusal>;
+
+    /// At most `count` ids and limits in byte order of the id, those behind `after`.
+    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<(String, Limit)>, StoreRefusal>;
+}
+
+/// Why the store did not do it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreRefusal {
+    /// The id has a limit already.
+    Exists,
+    /// The id has no limit.
+    Absent,
+    /// The store is down or too slow.
+    Down {
+        /// For the log.
+        cause: String,
+        /// The write may have been done all the same.
+        outcome_unknown: bool,
+    },
+}
+
+/// Our paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Create,
+    Get,
+    Update,
+    Delete,
+    List,
+    Livez,
+    Readyz,
+}
+
+impl Route {
+    /// By the exact path. The probes stand under `/-` everywhere, and without it on the admin listener.
+    fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<Self> {
+        match path {
+            "/-/livez" => return Some(Self::Livez),
+            "/-/readyz" => return Some(Self::Readyz),
+            "/livez" if surface == Surface::Admin => return Some(Self::Livez),
+            "/readyz" if surface == Surface::Admin => return Some(Self::Readyz),
+            _ if surface == Surface::Public && !api_is_public => return None,
+            _ => {}
+        }
+        match path {
+            "/limits/create" => Some(Self::Create),
+            "/limits/get" => Some(Self::Get),
+            "/limits/update" => Some(Self::Update),
+            "/limits/delete" => Some(Self::Delete),
+            "/limits" => Some(Self::List),
+            _ => None,
+        }
+    }
+
+    /// The methods that it has, as an `Allow` value.
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Create => "POST",
+            Self::Update => "PUT",
+            Self::Delete => "DELETE",
+            Self::Get | Self::List | Self::Livez | Self::Readyz => "GET, HEAD",
+        }
+    }
+
+    fn is_probe(self) -> bool {
+        matches!(self, Self::Livez | Self::Readyz)
+    }
+}
+
+/// Answers what is ours.
+pub struct AdminApi {
+    limits: Arc<dyn LimitsStore>,
+    health: Arc<dyn Health>,
+    access: auth::Access,
+    api_is_public: bool,
+    log_limit: Arc<LogLimit>,
+}
+
+impl AdminApi {
+    /// The API over a store, with the access rules of `admin`.
+    pub fn new(
+        limits: Arc<dyn LimitsStore>,
+        admin: &config::Admin,
+        health: Arc<dyn Health>,
+        log_limit: Arc<LogLimit>,
+    ) -> Self {
+        Self {
+            limits,
+            health,
+            access: auth::Access::new(admin),
+            api_is_public: admin.listen.is_none(),
+            log_limit,
+        }
+    }
+
+    /// Whether [`AdminApi::serve`] answers this request. On the public listener that is so for our exact paths alone,
+    /// on the admin listener for every path.
+    pub fn claims(&self, head: &RequestHead, surface: Surface) -> bool {
+        surface == Surface::Admin || Route::find(head.path(), surface, self.api_is_public).is_some()
+    }
+
+    /// Answers a request that [`AdminApi::claims`]. `request_id` stands in problems and in the log. Blocks for the
+    /// body and for the store, the latter at most `database.timeout`.
+    pub fn serve(&self, exchange: &mut Exchange<'_>, surface: Surface, request_id: &str) -> Answer {
+        let answer = match self.answer(exchange, surface, request_id) {
+            Ok(answer) => answer,
+            Err(reject) => {
+                self.log(&reject, exchange, request_id);
+                problem::answer(&reject, request_id)
+            }
+        };
+        // What a cache kept of our state would be wrong a moment later.
+        let answer = answer.with("Cache-Control", "no-store");
+        if exchange.head.method == "HEAD" { without_body(answer) } else { answer }
+    }
+
+    fn answer(
+        &self,
+        exchange: &mut Exchange<'_>,
+        surface: Surface,
+        request_id: &str,
+    ) -> Result<Answer, Reject> {
+        let head = &*exchange.head;
+        let route = Route::find(head.path(), surface, self.api_is_public);
+        let verbose = ops::is_verbose(head);
+        // Probes must work for an orchestrator that has no token, and then say nothing that a stranger may not know.
+        if verbose || !route.is_some_and(Route::is_probe) {
+            self.access.check(head)?;
+        }
+        let route =
+            route.ok_or_else(|| Reject::new(Reason::NotFound, "there is nothing of that name here"))?;
+        if !route.allow().split(", ").any(|method| method == head.method) {
+            let mut reject =
+                Reject::new(Reason::MethodNotAllowed, format!("this path has {}", route.allow()));
+            reject.allow = Some(route.allow());
+            return Err(reject);
+        }
+        match route {
+            Route::Livez => Ok(ops::livez(verbose)),
+            Route::Readyz => Ok(ops::readyz(&*self.health, verbose, request_id)),
+            Route::Create => seed::create(&*self.limits, exchange),
+            Route::Get => seed::get(&*self.limits, exchange),
+            Route::Update => seed::update(&*self.limits, exchange),
+            Route::Delete => seed::delete(&*self.limits, exchange),
+            Route::List => seed::list(&*self.limits, exchange),
+        }
+    }
+
+    /// Refused callers and a store that is down are said at `warn`, one line a cause and address in a while; what a
+    /// caller got wrong in a call that it may make, at `debug`.
+    fn log(&self, reject: &Reject, exchange: &Exchange<'_>, request_id: &str) {
+        let head = &*exchange.head;
+        let peer = head.peer.ip().to_canonical();
+        let key = match reject.reason {
+            Reason::Forbidden | Reason::Unauthorized => format!("api {} {peer}", reject.status()),
+            Reason::Unavailable => "api store".to_owned(),
+            _ => {
+                log::debug!("{}", said(reject, head, peer, request_id));
+                return;
+            }
+        };
+        if let Some(suppressed) = self.log_limit.admit(&key, exchange.received_at) {
+            log::warn!("{}{suppressed}", said(reject, head, peer, request_id));
+        }
+    }
+}
+
+fn said(reject: &Reject, head: &RequestHead, peer: std::net::IpAddr, request_id: &str) -> String {
+    let cause = if reject.cause.is_empty() { &reject.detail } else { &reject.cause };
+    let (method, path, status) = (&head.method, head.path(), reject.status());
+    format!("API: {method} {path} from {peer} got {status}: {cause} (request {request_id})")
+}
+
+/// The same head without the body (RFC 9110 §9.3.2).
+fn without_body(mut answer: Answer) -> Answer {
+    if let AnswerBody::Bytes(bytes) = &answer.body {
+        answer.body = AnswerBody::None { declared: Some(bytes.len() as u64) };
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests;

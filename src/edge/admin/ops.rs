@@ -1,0 +1,111 @@
+//! `/-/livez` and `/-/readyz`: is the process alive, and should it get traffic. `?verbose` says why and obeys the
+//! access rules of the API.
+
+use serde::Serialize;
+
+use crate::error::{Reason, Reject};
+use crate::exchange::{Answer, RequestHead};
+
+/// What readiness is judged by. Asked on a worker: must not wait.
+pub trait Health: Send + Sync {
+    /// Every backend that is configured.
+    fn backends(&self) -> Vec<BackendHealth>;
+
+    /// Whether one backend at least would be given a request now.
+    fn any_backend_up(&self) -> bool {
+        self.backends().iter().any(|backend| backend.up)
+    }
+
+    /// Whether the process is on its way out (`shutdown_delay` has begun).
+    fn draining(&self) -> bool;
+
+    /// Whether the store answered last time. Limits in the cache stay in force without it, so it is shown and decides
+    /// nothing.
+    fn store_up(&self) -> bool;
+
+    /// What else the operator should know, one sentence each.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// One backend, as `?verbose` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendHealth {
+    /// `backends[].name`.
+    pub name: String,
+    /// Whether it is given requests.
+    pub up: bool,
+    /// Why it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Verbose {
+    ready: bool,
+    draining: bool,
+    store: &'static str,
+    backends: Vec<BackendHealth>,
+    notes: Vec<String>,
+}
+
+/// Whether the query asks for more: `?verbose`, with a value or without.
+pub(super) fn is_verbose(head: &RequestHead) -> bool {
+    head.query().is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")))
+}
+
+/// The process takes requests and answers them: this is one.
+pub(super) fn livez(verbose: bool) -> Answer {
+    if verbose {
+        json(200, format!("{{\"alive\":true,\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).into_bytes())
+    } else {
+        text("ok\n")
+    }
+}
+
+/// 200 when a backend is healthy and the process is not draining, else 503.
+pub(super) fn readyz(health: &dyn Health, verbose: bool, request_id: &str) -> Answer {
+    let draining = health.draining();
+    let ready = !draining && health.any_backend_up();
+    if ready && !verbose {
+        return text("ok\n");
+    }
+    if ready {
+        return json(200, serde_json::to_vec(&look(health, ready)).unwrap_or_default());
+    }
+    let detail = if draining { "shutting down" } else { "no backend is healthy" };
+    let problem = Reject::new(Reason::Unavailable, detail).retry_after(1).answer(request_id);
+    if verbose { with_members(problem, &look(health, ready)) } else { problem }
+}
+
+fn look(health: &dyn Health, ready: bool) -> Verbose {
+    Verbose {
+        ready,
+        draining: health.draining(),
+        store: if health.store_up() { "up" } else { "down" },
+        backends: health.backends(),
+        notes: health.notes(),
+    }
+}
+
+/// A problem with extension members (RFC 9457 §3.2).
+fn with_members(mut problem: Answer, members: &Verbose) -> Answer {
+    use crate::exchange::AnswerBody::Bytes;
+    use serde_json::{Map, Value};
+    if let (Bytes(body), Ok(Value::Object(more))) = (&mut problem.body, serde_json::to_value(members))
+        && let Ok(mut all) = serde_json::from_slice::<Map<String, Value>>(body)
+    {
+        all.extend(more);
+        *body = serde_json::to_vec(&all).unwrap_or_default();
+    }
+    problem
+}
+
+fn text(body: &str) -> Answer {
+    Answer::new(200, body.into()).with("Content-Type", "text/plain; charset=utf-8")
+}
+
+fn json(status: u16, body: Vec<u8>) -> Answer {
+    Answer::new(status, body).with("Content-Type", "application/json")
+}

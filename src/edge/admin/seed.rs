@@ -1,0 +1,217 @@
+//! The five calls that the user fixed: create, get, update, delete and the listing.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::input::{Faults, Members, Query, read_body};
+use super::{LimitsStore, StoreRefusal};
+use crate::error::{Reason, Reject};
+use crate::exchange::{Answer, AnswerBody, Exchange};
+use crate::rules::identity::ClientId;
+use crate::rules::limit::{Limit, Rate};
+
+/// How many limits a page of the listing has unless the caller asks for another number.
+const DEFAULT_PAGE: usize = 100;
+
+/// Most limits on a page.
+const MAX_PAGE: usize = 1000;
+
+/// Seconds after which a caller may try again when the store is down: it is probed about once a second.
+const STORE_RETRY_AFTER_S: u64 = 1;
+
+/// `POST /limits/create`: 201 without a body, 409 when an equal id has a limit.
+pub(super) fn create(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
+    let (id, limit) = id_and_limit(exchange)?;
+    limits.create(&id, limit).map_err(refused)?;
+    Ok(Answer::new(201, Vec::new()))
+}
+
+/// `PUT /limits/update`: 204, 404 when the id has no limit.
+pub(super) fn update(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
+    let (id, limit) = id_and_limit(exchange)?;
+    limits.update(&id, limit).map_err(refused)?;
+    Ok(no_content())
+}
+
+/// `DELETE /limits/delete`: 204, 404 when the id has no limit.
+pub(super) fn delete(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
+    let id = id_alone(exchange)?;
+    limits.delete(&id).map_err(refused)?;
+    Ok(no_content())
+}
+
+/// `GET /limits/get`: 200 with the id as it was stored, 404 when it has no limit.
+pub(super) fn get(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
+    let id = id_alone(exchange)?;
+    let (stored, limit) = limits.get(&id).map_err(refused)?;
+    json(&Shown::new(&stored, limit))
+}
+
+/// `GET /limits`: a page in byte order of the id, from the cursor on.
+pub(super) fn list(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
+    let body = read_body(exchange)?;
+    let mut faults = Faults::default();
+    Members::read(&body, &[], &mut faults)?;
+    let query = Query::read(exchange.head.query(), &["limit", "cursor"])?;
+    let count = query.get("limit").map_or(Some(DEFAULT_PAGE), page_size);
+    if count.is_none() {
+        faults.add("limit", format!("must be a whole number from 1 to {MAX_PAGE}"));
+    }
+    let after = query.get("cursor").map(read_cursor);
+    if after == Some(None) {
+        faults.add("cursor", "is no cursor of this listing: take next_cursor from the page before");
+    }
+    faults.check()?;
+
+    let count = count.unwrap_or(DEFAULT_PAGE);
+    let mut found = limits.list(after.flatten().as_deref(), count + 1).map_err(refused)?;
+    let more = found.len() > count;
+    found.truncate(count);
+    let next_cursor = if more { found.last().map(|(id, _)| cursor(id)) } else { None };
+    let limits = found.iter().map(|(id, limit)| Shown::new(id, *limit)).collect();
+    json(&Page { limits, next_cursor })
+}
+
+fn id_and_limit(exchange: &mut Exchange<'_>) -> Result<(ClientId, Limit), Reject> {
+    let body = read_body(exchange)?;
+    let mut faults = Faults::default();
+    Query::read(exchange.head.query(), &[])?;
+    let members = Members::read(&body, &["client_id", "capacity", "rate_per_sec"], &mut faults)?;
+    let text = members.text("client_id", &mut faults);
+    if text.is_none() && !members.has("client_id") {
+        faults.add("client_id", MISSING_ID);
+    }
+    let id = text.and_then(|text| parse_id(&text, &mut faults));
+    let capacity = members.capacity("capacity", &mut faults);
+    let rate = members.rate("rate_per_sec", &mut faults);
+    faults.check()?;
+    match (id, capacity, rate) {
+        (Some(id), Some(capacity), Some(rate)) => Ok((id, Limit { capacity, rate })),
+        _ => Err(Reject::new(Reason::BadRequest, "the body is incomplete")),
+    }
+}
+
+/// The id from the body, from the query, or from both when they agree byte for byte.
+fn id_alone(exchange: &mut Exchange<'_>) -> Result<ClientId, Reject> {
+    let body = read_body(exchange)?;
+    let mut faults = Faults::default();
+    let query = Query::read(exchange.head.query(), &["client_id"])?;
+    let members = Members::read(&body, &["client_id"], &mut faults)?;
+    let in_body = members.text("client_id", &mut faults);
+    let text = match (in_body.as_deref(), query.get("client_id")) {
+        (Some(body), Some(query)) if body != query => {
+            faults.add("client_id", "the body names another client than the query");
+            None
+        }
+        (Some(text), _) | (None, Some(text)) => Some(text),
+        (None, None) => {
+            if !members.has("client_id") {
+                faults.add("client_id", MISSING_ID);
+            }
+            None
+        }
+    };
+    let id = text.and_then(|text| parse_id(text, &mut faults));
+    faults.check()?;
+    id.ok_or_else(|| Reject::new(Reason::BadRequest, MISSING_ID))
+}
+
+const MISSING_ID: &str = "missing; must be the client's id";
+
+fn parse_id(text: &str, faults: &mut Faults) -> Option<ClientId> {
+    ClientId::parse(text).map_err(|fault| faults.add("client_id", fault.to_string())).ok()
+}
+
+fn page_size(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|count| digits && (1..=MAX_PAGE).contains(count))
+}
+
+/// What stands before the id in a cursor, and what makes one of another listing, or one that somebody made up, no
+/// cursor of this one.
+const CURSOR_KIND: &str = "limits";
+
+/// A cursor: the last id that was shown, and a sum over it, in hex. It is opaque, not secret.
+fn cursor(last_id: &str) -> String {
+    let mut text = format!("{:08x}", cursor_sum(last_id));
+    for byte in last_id.bytes() {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+fn read_cursor(text: &str) -> Option<String> {
+    let (sum, id) = text.split_at_checked(8)?;
+    let byte = |pair: &[u8]| {
+        let digit =
+            |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f').then(|| char::from(byte).to_digit(16))?;
+        let (high, low) = (digit(pair[0])?, digit(*pair.get(1)?)?);
+        u8::try_from(high * 16 + low).ok()
+    };
+    let id = id.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
+    let id = String::from_utf8(id).ok().filter(|id| !id.is_empty() && id.len() <= ClientId::MAX_BYTES)?;
+    (sum == format!("{:08x}", cursor_sum(&id))).then_some(id)
+}
+
+/// FNV-1a, 32 bits: a fixed function, so that a cursor outlives a restart and serves another instance.
+fn cursor_sum(id: &str) -> u32 {
+    let bytes = CURSOR_KIND.bytes().chain([0]).chain(id.bytes());
+    bytes.fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// A limit as the five calls show it: whole numbers without a point, others with as few decimals as they have.
+#[derive(Serialize)]
+struct Shown<'a> {
+    client_id: &'a str,
+    capacity: u32,
+    rate_per_sec: Box<RawValue>,
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    limits: Vec<Shown<'a>>,
+    next_cursor: Option<String>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(client_id: &'a str, limit: Limit) -> Self {
+        // A rate of another span has no exact decimal; the nearest millionth that is not a false 0 stands for it.
+        let Rate { micro, per_secs } = limit.rate;
+        let per = u64::from(per_secs.max(1));
+        let nearest = if per == 1 { micro } else { (micro.saturating_add(per / 2) / per).max(micro.min(1)) };
+        let rate = Rate::per_second(nearest).to_string();
+        // `Rate` prints as JSON prints numbers.
+        let rate_per_sec = RawValue::from_string(rate).unwrap_or_default();
+        Self { client_id, capacity: limit.capacity, rate_per_sec }
+    }
+}
+
+fn json(body: &impl Serialize) -> Result<Answer, Reject> {
+    let bytes = serde_json::to_vec(body)
+        .map_err(|error| Reject::new(Reason::Internal, "the answer could not be written").because(error))?;
+    Ok(Answer::new(200, bytes).with("Content-Type", "application/json"))
+}
+
+fn no_content() -> Answer {
+    let mut answer = Answer::new(204, Vec::new());
+    answer.body = AnswerBody::None { declared: None };
+    answer
+}
+
+fn refused(refusal: StoreRefusal) -> Reject {
+    match refusal {
+        StoreRefusal::Exists => Reject::new(Reason::Conflict, "this client has a limit already: update it"),
+        StoreRefusal::Absent => Reject::new(Reason::NotFound, "this client has no limit"),
+        StoreRefusal::Down { cause, outcome_unknown } => {
+            let detail = if outcome_unknown {
+                "the store did not answer in time: whether the change was made is unknown, get tells"
+            } else {
+                "the store is not reachable; nothing was changed"
+            };
+            Reject::new(Reason::Unavailable, detail).because(cause).retry_after(STORE_RETRY_AFTER_S)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
