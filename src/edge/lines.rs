@@ -44,9 +44,6 @@ const STUCK_POLL: Duration = Duration::from_millis(100);
 /// Between two reports of dropped lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The name of a report's word; scripts look for it.
-const DROPPED: &str = "dropped";
-
 /// Where lines go.
 #[derive(Debug)]
 pub enum Output {
@@ -354,7 +351,7 @@ impl Writer {
         self.reported = dropped;
         self.quiet_until = now.saturating_add(nanos(REPORT_INTERVAL));
         let text =
-            format!("{}: {lost} lines {DROPPED}: their reader is too slow or their disk full", self.name);
+            format!("{}: {lost} lines dropped: their reader is too slow or their disk full", self.name);
         match self.report {
             Report::ErrorLog => log::error!("{text}"),
             Report::InBand => {

@@ -12,6 +12,7 @@ mod seed;
 use std::sync::Arc;
 
 use crate::config;
+use crate::edge::store::{Limits, Row, StoreError};
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, AnswerBody, Exchange, RequestHead};
 use crate::rules::identity::ClientId;
@@ -29,39 +30,45 @@ pub enum Surface {
     Admin,
 }
 
-/// What the five calls need of the store. An implementation waits at most `database.timeout`, and a write that it
-/// reports as done is in force on this process's next request.
+/// What the five calls need of the store; [`Limits`] is it. An implementation waits at most `database.timeout`, and a
+/// write that it reports as done is in force on this process's next request.
 pub trait LimitsStore: Send + Sync {
-    /// Adds a limit; [`StoreRefusal::Exists`] when an equal id has one.
-    fn create(&self, id: &ClientId, limit: Limit) -> Result<(), StoreRefusal>;
+    /// Adds a limit; [`StoreError::Exists`] when an equal id has one.
+    fn create(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError>;
 
-    /// The id as it was stored, and its limit; [`StoreRefusal::Absent`] when there is none.
-    fn get(&self, id: &ClientId) -> Result<(String, Limit), StoreRefusal>;
+    /// The id as it was stored, and its limit; [`StoreError::NotFound`] when there is none.
+    fn get(&self, id: &ClientId) -> Result<Row, StoreError>;
 
-    /// Replaces the numbers; [`StoreRefusal::Absent`] when there is none.
-    fn update(&self, id: &ClientId, limit: Limit) -> Result<(), StoreRefusal>;
+    /// Replaces the numbers; [`StoreError::NotFound`] when there is none.
+    fn update(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError>;
 
-    /// Takes the limit away; [`StoreRefusal::Absent`] when there is none.
-    fn delete(&self, id: &ClientId) -> Result<(), StoreRefusal>;
+    /// Takes the limit away; [`StoreError::NotFound`] when there is none.
+    fn delete(&self, id: &ClientId) -> Result<(), StoreError>;
 
-    /// At most `count` ids and limits in byte order of the id, those behind `after`.
-    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<(String, Limit)>, StoreRefusal>;
+    /// At most `count` limits in byte order of the id, those behind `after`.
+    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError>;
 }
 
-/// Why the store did not do it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreRefusal {
-    /// The id has a limit already.
-    Exists,
-    /// The id has no limit.
-    Absent,
-    /// The store is down or too slow.
-    Down {
-        /// For the log.
-        cause: String,
-        /// The write may have been done all the same.
-        outcome_unknown: bool,
-    },
+impl LimitsStore for Limits {
+    fn create(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
+        Self::create(self, id, limit)
+    }
+
+    fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
+        Self::get(self, id)
+    }
+
+    fn update(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
+        Self::update(self, id, limit)
+    }
+
+    fn delete(&self, id: &ClientId) -> Result<(), StoreError> {
+        Self::delete(self, id)
+    }
+
+    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
+        Self::list(self, after, count)
+    }
 }
 
 /// Our paths.

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::LimitsStore;
 use super::input::{Faults, Members, Query, read_body};
-use super::{LimitsStore, StoreRefusal};
+use crate::edge::store::{Row, StoreError};
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, AnswerBody, Exchange};
 use crate::rules::identity::ClientId;
@@ -43,8 +44,7 @@ pub(super) fn delete(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> R
 /// `GET /limits/get`: 200 with the id as it was stored, 404 when it has no limit.
 pub(super) fn get(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
     let id = id_alone(exchange)?;
-    let (stored, limit) = limits.get(&id).map_err(refused)?;
-    json(&Shown::new(&stored, limit))
+    json(&Shown::new(&limits.get(&id).map_err(refused)?))
 }
 
 /// `GET /limits`: a page in byte order of the id, from the cursor on.
@@ -67,8 +67,8 @@ pub(super) fn list(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Res
     let mut found = limits.list(after.flatten().as_deref(), count + 1).map_err(refused)?;
     let more = found.len() > count;
     found.truncate(count);
-    let next_cursor = if more { found.last().map(|(id, _)| cursor(id)) } else { None };
-    let limits = found.iter().map(|(id, limit)| Shown::new(id, *limit)).collect();
+    let next_cursor = if more { found.last().map(|row| cursor(&row.client_id)) } else { None };
+    let limits = found.iter().map(Shown::new).collect();
     json(&Page { limits, next_cursor })
 }
 
@@ -174,15 +174,15 @@ struct Page<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn new(client_id: &'a str, limit: Limit) -> Self {
+    fn new(row: &'a Row) -> Self {
         // A rate of another span has no exact decimal; the nearest millionth that is not a false 0 stands for it.
-        let Rate { micro, per_secs } = limit.rate;
+        let Rate { micro, per_secs } = row.limit.rate;
         let per = u64::from(per_secs.max(1));
         let nearest = if per == 1 { micro } else { (micro.saturating_add(per / 2) / per).max(micro.min(1)) };
         let rate = Rate::per_second(nearest).to_string();
         // `Rate` prints as JSON prints numbers.
         let rate_per_sec = RawValue::from_string(rate).unwrap_or_default();
-        Self { client_id, capacity: limit.capacity, rate_per_sec }
+        Self { client_id: &row.client_id, capacity: row.limit.capacity, rate_per_sec }
     }
 }
 
@@ -198,15 +198,16 @@ fn no_content() -> Answer {
     answer
 }
 
-fn refused(refusal: StoreRefusal) -> Reject {
-    match refusal {
-        StoreRefusal::Exists => Reject::new(Reason::Conflict, "this client has a limit already: update it"),
-        StoreRefusal::Absent => Reject::new(Reason::NotFound, "this client has no limit"),
-        StoreRefusal::Down { cause, outcome_unknown } => {
+fn refused(error: StoreError) -> Reject {
+    match error {
+        StoreError::Exists => Reject::new(Reason::Conflict, "this client has a limit already: update it"),
+        StoreError::NotFound => Reject::new(Reason::NotFound, "this client has no limit"),
+        StoreError::Full(bound) => Reject::new(Reason::Conflict, bound),
+        StoreError::Unavailable { cause, outcome_unknown } => {
             let detail = if outcome_unknown {
                 "the store did not answer in time: whether the change was made is unknown, get tells"
             } else {
-                "the store is not reachable; nothing was changed"
+                "the store cannot be reached; nothing was changed"
             };
             Reject::new(Reason::Unavailable, detail).because(cause).retry_after(STORE_RETRY_AFTER_S)
         }
