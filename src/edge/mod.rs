@@ -7,3 +7,4 @@ pub mod frontend;
 pub mod lines;
 pub mod prober;
 pub mod store;
+pub mod upstream;

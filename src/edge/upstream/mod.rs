@@ -1,0 +1,3 @@
+//! Calls to backends.
+
+pub mod resolve;
