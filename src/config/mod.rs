@@ -1,4 +1,4 @@
-//! The checked configuration. Raw text becomes these types once, in [`load`]; everything behind it can rely on them.
+//! The checked configuration. Raw text becomes these types once, in [`load()`]; everything behind it can rely on them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -7,6 +7,19 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::rules::limit::Limit;
+
+mod environment;
+mod fault;
+mod forms;
+mod json;
+mod keys;
+mod load;
+mod read;
+mod section;
+
+pub use fault::{Fault, Faults, Origin};
+pub use keys::{Key, Shape};
+pub use load::{Loaded, Options, from_text, load};
 
 /// Everything that `config.json`, the environment and the command line say, checked. CONTRACT's shipped values are the
 /// defaults, except where a field says otherwise.
@@ -260,3 +273,6 @@ pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| network.contains(&address))
 }
+
+#[cfg(test)]
+mod tests;

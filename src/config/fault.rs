@@ -1,0 +1,92 @@
+//! What is wrong with a configuration, and where: every fault at once, in words that say what is allowed.
+
+use std::fmt;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A line of the file, from 1.
+    Line(usize),
+    /// The file as a whole: it could not be read.
+    File,
+    /// An environment variable.
+    Variable(String),
+    /// An option of the command line: `--listen`.
+    Flag(&'static str),
+}
+
+/// One fault. Displays without the file's name; [`Faults`] puts that in front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where.
+    pub origin: Origin,
+    /// The key: `backends[0].url`; empty when the fault is of no single key.
+    pub path: String,
+    /// What is wrong and what is allowed. Never holds a secret.
+    pub text: String,
+}
+
+/// Every fault of one configuration, the file's first and in its order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults {
+    file: String,
+    list: Vec<Fault>,
+}
+
+impl Faults {
+    /// Faults of the file with that name (as the user wrote it).
+    pub(super) fn new(file: impl Into<String>, mut list: Vec<Fault>) -> Self {
+        list.sort_by(|a, b| a.origin.cmp(&b.origin));
+        Self { file: file.into(), list }
+    }
+
+    /// A single fault of the whole file.
+    pub(super) fn of_file(file: impl Into<String>, text: String) -> Self {
+        Self::new(file, vec![Fault { origin: Origin::File, path: String::new(), text }])
+    }
+
+    /// The faults, at least one.
+    pub fn list(&self) -> &[Fault] {
+        &self.list
+    }
+}
+
+/// One line a fault: `FILE:LINE: a.b[0].c: text`, or the variable or option in place of `FILE:LINE`.
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.list.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            match &fault.origin {
+                Origin::Line(line) => write!(f, "{}:{line}: ", self.file)?,
+                Origin::File => write!(f, "{}: ", self.file)?,
+                Origin::Variable(name) => write!(f, "{name}: ")?,
+                Origin::Flag(name) => write!(f, "{name}: ")?,
+            }
+            if !fault.path.is_empty() {
+                write!(f, "{}: ", fault.path)?;
+            }
+            f.write_str(&fault.text)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// A doubled or unknown key of the file would come first in its line; the derived order of [`Origin`] puts lines in
+/// front, then the file, variables and options.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|one| (strsim::damerau_levenshtein(&word.to_ascii_lowercase(), &one.to_ascii_lowercase()), one))
+        .filter(|(distance, one)| *distance <= 1 + one.len().min(word.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, one)| one)
+}
+
+/// `; did you mean "x"?`, or nothing.
+pub(super) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(word, known).map(|one| format!("; did you mean {one:?}?")).unwrap_or_default()
+}

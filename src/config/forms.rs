@@ -1,0 +1,222 @@
+//! The forms that single values are written in. Pure: text in, value or reason out.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::section::Parsed;
+use super::{DatabaseUrl, Secret};
+
+/// `10s`, `50ms`, `1m30s`, `0s`: whole numbers with `ms`, `s`, `m`, `h` or `d`, larger units first, each once.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, u64); 5] =
+        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let mut rest = text;
+    let mut next_unit = 0;
+    let mut total_ms: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let letters = rest[digits..].bytes().take_while(u8::is_ascii_lowercase).count();
+        let unit = &rest[digits..digits + letters];
+        let index = UNITS.iter().position(|(name, _)| *name == unit).filter(|index| *index >= next_unit)?;
+        let amount_ms = rest[..digits].parse::<u64>().ok()?.checked_mul(UNITS[index].1)?;
+        total_ms = total_ms.checked_add(amount_ms)?;
+        next_unit = index + 1;
+        rest = &rest[digits + letters..];
+    }
+    (next_unit > 0).then(|| Duration::from_millis(total_ms))
+}
+
+/// What a backend's URL says.
+#[derive(Default)]
+pub(super) struct Authority {
+    pub host: String,
+    pub port: u16,
+}
+
+/// `http://host[:port][/]` and nothing more. A URL with a user in it is never repeated in a message.
+pub(super) fn backend_url(text: &str) -> Parsed<Authority> {
+    let said = |text: &str| Err(Some(text.to_owned()));
+    let lower = text.to_ascii_lowercase();
+    if lower.starts_with("https://") {
+        return said("https to backends is not built; write http:// or put a TLS proxy between");
+    }
+    if !lower.starts_with("http://") {
+        return Err(None);
+    }
+    let rest = &text["http://".len()..];
+    if rest.contains('@') {
+        return said("must not hold a user or password; must be http://HOST[:PORT]");
+    }
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if let Some(extra) = authority.find(['/', '?', '#']) {
+        let part = match authority.as_bytes()[extra] {
+            b'/' => "path",
+            b'?' => "query",
+            _ => "fragment",
+        };
+        return Err(Some(format!(
+            "must not have a {part}: requests keep their own; must be http://HOST[:PORT]"
+        )));
+    }
+    let (host, port) = host_and_port(authority).ok_or(None)?;
+    Ok(Authority { host, port: port.unwrap_or(80) })
+}
+
+/// A name, an IPv4 address or an IPv6 address in brackets (without them in the result), and a port from 1.
+fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            let host = host.parse::<Ipv6Addr>().ok()?.to_string();
+            (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+        }
+        None => {
+            let (host, port) = match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            };
+            (host_name(host)?, port)
+        }
+    };
+    let port = match port {
+        None => None,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse::<u16>().ok().filter(|port| *port > 0)?)
+        }
+        Some(_) => return None,
+    };
+    Some((host, port))
+}
+
+/// A host name in lower case (RFC 1123 §2.1, with underscores, which compose and Kubernetes names may have) or an IPv4
+/// address. A name of digits and dots that is no address is neither.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    if name.len() > 253 || !name.split('.').all(label) || (numeric && name.parse::<IpAddr>().is_err()) {
+        return None;
+    }
+    Some(text.to_ascii_lowercase())
+}
+
+/// A backend's name as logs and paths can carry it; `host:port` is one.
+pub(super) fn backend_name(text: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:[]".contains(&byte);
+    ((1..=128).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
+}
+
+/// `IP:PORT`, `[IPv6]:PORT`, `localhost:PORT`.
+pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return format!("127.0.0.1:{port}").parse().map_err(|_| None);
+    }
+    match text.parse() {
+        Ok(address) => Ok(address),
+        Err(_) if text.starts_with(':') && text[1..].bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(Some(format!(
+                "needs an IP address before the port: \"127.0.0.1{text}\" for this machine alone, \"0.0.0.0{text}\" for every network"
+            )))
+        }
+        Err(_) => Err(None),
+    }
+}
+
+/// `10.0.0.0/8` or a single address; host bits are masked, an IPv4-mapped one becomes IPv4.
+pub(super) fn network(text: &str) -> Parsed<IpNet> {
+    let net = match text.parse::<IpNet>() {
+        Ok(net) => net,
+        Err(_) => IpNet::from(text.parse::<IpAddr>().map_err(|_| None)?),
+    };
+    Ok(canonical(net.trunc()))
+}
+
+fn canonical(net: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = net
+        && v6.prefix_len() >= 96
+        && let Some(mapped) = v6.addr().to_ipv4_mapped()
+        && let Ok(v4) = Ipv4Net::new(mapped, v6.prefix_len() - 96)
+    {
+        return IpNet::V4(v4);
+    }
+    net
+}
+
+/// `200-399`, `200`, `200,204,301-302`: inclusive ranges of status codes.
+pub(super) fn status_ranges(text: &str) -> Option<Vec<(u16, u16)>> {
+    let code = |text: &str| {
+        let text = text.trim();
+        (text.len() == 3)
+            .then(|| text.parse::<u16>().ok())
+            .flatten()
+            .filter(|code| (100..=599).contains(code))
+    };
+    text.split(',')
+        .map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let range = (code(first)?, code(last)?);
+            (range.0 <= range.1).then_some(range)
+        })
+        .collect()
+}
+
+/// A request target in origin form without a fragment (RFC 9112 §3.2.1).
+pub(super) fn target(text: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&byte);
+    (text.starts_with('/') && text.len() <= 2_048 && text.bytes().all(plain)).then(|| text.to_owned())
+}
+
+/// What a bearer token may be: visible ASCII, so that it fits into a header field.
+pub(super) fn token(text: &str) -> Parsed<Secret> {
+    if text.is_empty() {
+        return Err(Some("must not be empty: that would let anybody in; take it out or give one".into()));
+    }
+    if text.len() > 512 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(None);
+    }
+    Ok(Secret::new(text))
+}
+
+/// `sqlite:PATH` from that folder, or `postgres://…`. No message repeats any of it.
+pub(super) fn database_url(text: &str, base: &Path) -> Parsed<DatabaseUrl> {
+    if let Some(path) = text.strip_prefix("sqlite:") {
+        if path.starts_with("//") && !path.starts_with("///") {
+            return Err(Some("must be sqlite:PATH, without slashes before a relative path".into()));
+        }
+        if path.is_empty() || path.ends_with('/') || path.contains(['\0', '?']) {
+            return Err(Some("must be sqlite:PATH, where the path names a file".into()));
+        }
+        if path == ":memory:" {
+            return Err(Some("must name a file: limits are kept over a restart".into()));
+        }
+        return Ok(DatabaseUrl::Sqlite(base.join(path)));
+    }
+    if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
+        return Err(None);
+    }
+    // The client's own parser has the last word, except on `sslmode` and `sslrootcert`, which the store reads itself.
+    // Its error may hold a piece of a password, so none of it is shown.
+    match without_tls_parameters(text).parse::<postgres::Config>() {
+        Ok(config) if !config.get_hosts().is_empty() => Ok(DatabaseUrl::Postgres(Secret::new(text))),
+        _ => Err(Some(
+            "is no PostgreSQL URL: must be postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]; percent-encode \
+             @ : / ? # % in user and password"
+                .into(),
+        )),
+    }
+}
+
+fn without_tls_parameters(url: &str) -> String {
+    let Some((head, query)) = url.rsplit_once('?') else { return url.to_owned() };
+    let ours = |part: &&str| !part.starts_with("sslmode=") && !part.starts_with("sslrootcert=");
+    let rest: Vec<&str> = query.split('&').filter(ours).collect();
+    if rest.is_empty() { head.to_owned() } else { format!("{head}?{}", rest.join("&")) }
+}

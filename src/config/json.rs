@@ -1,0 +1,158 @@
+//! JSON text to a tree that knows where each value stands. Plain JSON (RFC 8259): no comments, no trailing commas.
+
+use jsonc_parser::common::Ranged;
+use jsonc_parser::{CollectOptions, ParseOptions, ast};
+
+use super::fault::{Fault, Origin};
+
+/// A value and where it stands. Has no `Debug`: it may hold a secret.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub origin: Origin,
+    pub value: Value,
+}
+
+/// What a value is.
+#[derive(Clone)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    /// As it is written: nothing is rounded.
+    Number(String),
+    Text(String),
+    List(Vec<Node>),
+    Object(Vec<Member>),
+    /// An environment variable's text: JSON if that is what its key takes, else text.
+    Raw(String),
+}
+
+/// One member of an object. Names may repeat; the reader reports it.
+#[derive(Clone)]
+pub(super) struct Member {
+    pub name: String,
+    pub origin: Origin,
+    pub node: Node,
+}
+
+impl Node {
+    pub fn new(origin: Origin, value: Value) -> Self {
+        Self { origin, value }
+    }
+
+    /// A variable's text as JSON, when it is JSON.
+    pub fn raw_as_json(&self) -> Option<Self> {
+        match &self.value {
+            Value::Raw(text) => parse(text, &|_| self.origin.clone()).ok(),
+            _ => None,
+        }
+    }
+
+    /// A variable's text as JSON, else as text; anything else as it is.
+    pub fn settled(self) -> Self {
+        match (self.raw_as_json(), self.value) {
+            (Some(json), _) => json,
+            (None, Value::Raw(text)) => Self { origin: self.origin, value: Value::Text(text) },
+            (None, value) => Self { origin: self.origin, value },
+        }
+    }
+
+    /// What the value is, for a message. Without `show`, only its kind.
+    pub fn describe(&self, show: bool) -> String {
+        /// Longer values are cut: a message is one line.
+        const SHOWN: usize = 60;
+        let short = |text: &str| text.chars().take(SHOWN).collect::<String>();
+        match &self.value {
+            Value::Null => "null".into(),
+            Value::Bool(value) => value.to_string(),
+            Value::Number(text) if show => short(text),
+            Value::Number(_) => "a number".into(),
+            Value::Text(text) | Value::Raw(text) if show => format!("{:?}", short(text)),
+            Value::Text(_) | Value::Raw(_) => "text".into(),
+            Value::List(_) => "a list".into(),
+            Value::Object(_) => "an object".into(),
+        }
+    }
+}
+
+/// Parses a whole text; `origin` turns a byte offset into a place.
+pub(super) fn parse(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Node, Fault> {
+    let fault = |at, text| Fault { origin: origin(at), path: String::new(), text };
+    let options = ParseOptions {
+        allow_comments: false,
+        allow_loose_object_property_names: false,
+        allow_trailing_commas: false,
+        allow_missing_commas: false,
+        allow_single_quoted_strings: false,
+        allow_hexadecimal_numbers: false,
+        allow_unary_plus_numbers: false,
+        allow_bare_decimal_point_numbers: false,
+        allow_non_finite_numbers: false,
+        allow_extended_string_escapes: false,
+    };
+    let parsed = jsonc_parser::parse_to_ast(text, &CollectOptions::default(), &options).map_err(|error| {
+        fault(
+            error.range().start,
+            format!(
+                "not JSON: {}, at column {}",
+                lower_first(&error.kind().to_string()),
+                error.column_display()
+            ),
+        )
+    })?;
+    let Some(value) = parsed.value else { return Err(fault(0, "not JSON: the text is empty".into())) };
+    // The parser above is made for JSON with comments and lets a few things pass (leading zeros, control characters in
+    // strings); a strict one has the last word.
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        let at = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+        let text = error.to_string();
+        let what = text.split(" at line ").next().unwrap_or("");
+        return Err(fault(at, format!("not JSON: {what}, at column {}", error.column())));
+    }
+    Ok(convert(value, origin))
+}
+
+/// Depth is bounded by both parsers (128 at most).
+fn convert(value: ast::Value<'_>, origin: &dyn Fn(usize) -> Origin) -> Node {
+    let at = origin(value.range().start);
+    let value = match value {
+        ast::Value::NullKeyword(_) => Value::Null,
+        ast::Value::BooleanLit(literal) => Value::Bool(literal.value),
+        ast::Value::NumberLit(literal) => Value::Number(literal.value.to_owned()),
+        ast::Value::StringLit(literal) => Value::Text(literal.value.into_owned()),
+        ast::Value::Array(array) => {
+            Value::List(array.elements.into_iter().map(|element| convert(element, origin)).collect())
+        }
+        ast::Value::Object(object) => Value::Object(
+            object
+                .properties
+                .into_iter()
+                .map(|property| Member {
+                    origin: origin(property.range.start),
+                    name: property.name.into_string(),
+                    node: convert(property.value, origin),
+                })
+                .collect(),
+        ),
+    };
+    Node { origin: at, value }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_ascii_lowercase().to_string() + chars.as_str()).unwrap_or_default()
+}
+
+/// Byte offsets to lines of a file.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    /// Of a whole text.
+    pub fn of(text: &str) -> Self {
+        Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line that holds the byte, from 1.
+    pub fn at(&self, offset: usize) -> Origin {
+        Origin::Line(self.0.partition_point(|newline| *newline < offset) + 1)
+    }
+}

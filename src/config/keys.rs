@@ -1,0 +1,159 @@
+//! What keys there are: what each takes, and what is reported while they are read.
+
+use std::fmt;
+
+use super::fault::{Fault, Origin, did_you_mean, nearest};
+
+/// A key as it was declared by the code that reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// `backends[].url`.
+    pub path: String,
+    /// What it takes.
+    pub shape: Shape,
+    /// Whether `null` is a value of it.
+    pub nullable: bool,
+    /// JSON text; empty: it has none and must be given.
+    pub default: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+}
+
+/// What a key takes. Displays as the end of "must be …".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number.
+    Whole {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+    /// A duration: `"1m30s"`.
+    Duration {
+        /// Least, as it is written.
+        min: &'static str,
+        /// Most, as it is written.
+        max: &'static str,
+    },
+    /// One of these words.
+    Choice(Vec<&'static str>),
+    /// A text, or whatever the words say.
+    Other(&'static str),
+    /// A list of what the words say.
+    List {
+        /// What one element is.
+        of: &'static str,
+        /// Most elements.
+        max: usize,
+    },
+    /// An object with keys of its own.
+    Section,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool => f.write_str("true or false"),
+            Self::Whole { min, max } => write!(f, "a whole number from {min} to {max}"),
+            Self::Duration { min, max } => {
+                write!(f, "a duration from \"{min}\" to \"{max}\", such as \"10s\", \"50ms\" or \"1m30s\"")
+            }
+            Self::Choice(words) => match words.as_slice() {
+                [one] => write!(f, "{one:?}"),
+                _ => write!(
+                    f,
+                    "one of {}",
+                    words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
+                ),
+            },
+            Self::Other(words) => f.write_str(words),
+            Self::List { of, max } => write!(f, "a list of at most {max}, each {of}"),
+            Self::Section => f.write_str("an object"),
+        }
+    }
+}
+
+/// Everything that reading collects.
+#[derive(Default)]
+pub(super) struct Report {
+    pub faults: Vec<Fault>,
+    pub keys: Vec<Key>,
+    pub unknown: Vec<Unknown>,
+}
+
+/// A key that nobody asked for.
+pub(super) struct Unknown {
+    pub origin: Origin,
+    pub path: String,
+    pub name: String,
+    pub siblings: Vec<&'static str>,
+}
+
+impl Report {
+    pub fn fault(&mut self, origin: Origin, path: impl Into<String>, text: impl Into<String>) {
+        self.faults.push(Fault { origin, path: path.into(), text: text.into() });
+    }
+
+    /// Words the unknown keys, now that all known ones are declared, and gives everything back.
+    pub fn finish(mut self) -> (Vec<Fault>, Vec<Key>) {
+        for unknown in std::mem::take(&mut self.unknown) {
+            let name = unknown.name.as_str();
+            let place = nearest(name, unknown.siblings.iter().copied()).is_none().then(|| {
+                self.keys.iter().find(|key| key.path.rsplit_once('.').is_some_and(|(_, leaf)| leaf == name))
+            });
+            let hint = match place.flatten() {
+                Some(key) => format!("; did you mean {:?}?", key.path),
+                None => did_you_mean(name, unknown.siblings.iter().copied()),
+            };
+            self.fault(unknown.origin, unknown.path, format!("unknown key{hint}"));
+        }
+        (self.faults, self.keys)
+    }
+}
+
+/// How a key was declared; see [`Key`].
+pub(super) struct Spec {
+    pub name: &'static str,
+    pub shape: Shape,
+    pub nullable: bool,
+    pub default: &'static str,
+    pub about: &'static str,
+    /// Never show the value.
+    pub secret: bool,
+}
+
+impl Spec {
+    /// A key that is neither nullable nor secret.
+    pub fn new(name: &'static str, shape: Shape, default: &'static str, about: &'static str) -> Self {
+        Self { name, shape, nullable: false, default, about, secret: false }
+    }
+
+    /// The same; `null` is a value of it.
+    pub fn or_null(self) -> Self {
+        Self { nullable: true, ..self }
+    }
+
+    /// The same; its value is never shown.
+    pub fn secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+}
+
+/// `backends[3].url` → `backends[].url`.
+pub(super) fn pattern(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut inside = false;
+    for char in path.chars() {
+        match char {
+            '[' => inside = true,
+            ']' => inside = false,
+            _ if inside => continue,
+            _ => {}
+        }
+        out.push(char);
+    }
+    out
+}

@@ -1,0 +1,159 @@
+//! From the command line, the environment and the file to one checked [`Config`], or to every fault at once.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::environment::{self, Override};
+use super::fault::{Fault, Faults, Origin};
+use super::json::{self, Lines, Member, Node, Value};
+use super::keys::Report;
+use super::section::Section;
+use super::{Config, Key, read};
+
+/// Largest configuration file. 1,024 backends need about 100 KiB.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// What the command line says about the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// `--to`: backends without a file; when there are any, no file is read.
+    pub to: Vec<String>,
+    /// `--limit`, with `--to`: what every client gets.
+    pub limit: Option<String>,
+    /// `--listen`.
+    pub listen: Option<String>,
+}
+
+/// A checked configuration and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// The file that was read, as the user named it; `None` with `--to`.
+    pub file: Option<PathBuf>,
+    /// Every key that exists, as the code declares it.
+    pub keys: Vec<Key>,
+}
+
+/// Reads and checks the configuration: the file of `--config`, else of `BALANCER_CONFIG`, else `config.json`, or with
+/// `--to` none; the environment over it; the command line over both.
+pub fn load(options: &Options, env: &[(OsString, OsString)]) -> Result<Loaded, Faults> {
+    if !options.to.is_empty() {
+        let root = Node::new(Origin::Flag("--to"), Value::Object(Vec::new()));
+        return build("", root, options, env, Path::new("."), None);
+    }
+    let file = file_of(options, env);
+    let name = file.display().to_string();
+    let text = read_file(&file).map_err(|text| Faults::of_file(&name, text))?;
+    let root = parse_file(&text).map_err(|fault| Faults::new(&name, vec![fault]))?;
+    let base = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    build(&name, root, options, env, &base, Some(file))
+}
+
+/// Checks a text as if it stood in `config.json` of that folder, without environment and command line.
+pub fn from_text(text: &str, base: &Path) -> Result<Config, Faults> {
+    let name = "config.json";
+    let root = parse_file(text).map_err(|fault| Faults::new(name, vec![fault]))?;
+    build(name, root, &Options::default(), &[], base, None).map(|loaded| loaded.config)
+}
+
+fn build(
+    name: &str,
+    mut root: Node,
+    options: &Options,
+    env: &[(OsString, OsString)],
+    base: &Path,
+    file: Option<PathBuf>,
+) -> Result<Loaded, Faults> {
+    let mut report = Report::default();
+    if !matches!(root.value, Value::Object(_)) {
+        let text = format!("must be an object; found {}", root.describe(false));
+        return Err(Faults::new(name, vec![Fault { origin: root.origin, path: String::new(), text }]));
+    }
+    let mut changes = environment::overrides(env, &mut report.faults);
+    changes.extend(flags(options));
+    for change in changes {
+        environment::apply(&mut root, change, &mut report.faults);
+    }
+    let config = read::config(Section::open(&mut report, String::new(), root), base);
+    let (faults, keys) = report.finish();
+    if faults.is_empty() { Ok(Loaded { config, file, keys }) } else { Err(Faults::new(name, faults)) }
+}
+
+fn parse_file(text: &str) -> Result<Node, Fault> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = Lines::of(text);
+    json::parse(text, &|offset| lines.at(offset))
+}
+
+fn file_of(options: &Options, env: &[(OsString, OsString)]) -> PathBuf {
+    let variable = || env.iter().find(|(name, value)| name == "BALANCER_CONFIG" && !value.is_empty());
+    match &options.file {
+        Some(file) => file.clone(),
+        None => variable().map_or_else(|| PathBuf::from("config.json"), |(_, value)| PathBuf::from(value)),
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(
+            "there is no such file: name one with --config FILE or BALANCER_CONFIG, write one (only \"backends\" is \
+             needed: {\"backends\": [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]}), or run without one: \
+             balancer run --to http://127.0.0.1:9001"
+                .into(),
+        ),
+        Err(error) => Err(format!("cannot be read: {error}")),
+        Ok(length) if length as u64 > MAX_FILE_BYTES => Err(format!("is longer than {MAX_FILE_BYTES} bytes")),
+        Ok(_) => String::from_utf8(bytes).map_err(|_| "is not UTF-8".into()),
+    }
+}
+
+/// What the command line puts over everything else.
+fn flags(options: &Options) -> Vec<Override> {
+    let text = |flag, text: &str| Node::new(Origin::Flag(flag), Value::Text(text.to_owned()));
+    let mut changes = Vec::new();
+    if !options.to.is_empty() {
+        let backends = options.to.iter().map(|to| backend(to)).collect();
+        changes.push(Override::new(&["backends"], Node::new(Origin::Flag("--to"), Value::List(backends))));
+    }
+    if let Some(limit) = &options.limit {
+        changes.push(Override::new(&["rate_limit", "default"], text("--limit", limit)));
+    }
+    if let Some(listen) = &options.listen {
+        changes.push(Override::new(&["listen"], text("--listen", listen)));
+    }
+    changes
+}
+
+/// A backend of `--to`: `:9001`, `9001`, `host:9001` or a whole URL; named by its host and port.
+fn backend(to: &str) -> Node {
+    let origin = Origin::Flag("--to");
+    let url = if to.contains("://") {
+        to.to_owned()
+    } else if to.starts_with(':') {
+        format!("http://127.0.0.1{to}")
+    } else if !to.is_empty() && to.bytes().all(|byte| byte.is_ascii_digit()) {
+        format!("http://127.0.0.1:{to}")
+    } else {
+        format!("http://{to}")
+    };
+    // Host and port alone; whatever else it holds is a fault of the URL, which is told without a password.
+    let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
+    let name = authority.rsplit('@').next().unwrap_or("").to_owned();
+    let member = |name: &str, value: String| Member {
+        name: name.to_owned(),
+        origin: origin.clone(),
+        node: Node::new(origin.clone(), Value::Text(value)),
+    };
+    Node::new(origin.clone(), Value::Object(vec![member("name", name), member("url", url)]))
+}

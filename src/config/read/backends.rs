@@ -1,0 +1,81 @@
+//! Keys of `backends`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::MAX_LIST;
+use crate::config::json::{Node, Value};
+use crate::config::keys::{Shape, Spec};
+use crate::config::section::Section;
+use crate::config::{Backend, forms};
+
+pub(super) fn backends(
+    root: &mut Section<'_>,
+    listen: &[SocketAddr],
+    admin: Option<SocketAddr>,
+) -> Vec<Backend> {
+    let shape =
+        Shape::Other("a list of 1 to 1024 backends: [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]");
+    let spec = Spec::new("backends", shape, "", "Where requests go.");
+    let nodes: Vec<Node> = root.value(&spec, |node| match &node.value {
+        Value::List(nodes) if (1..=MAX_LIST).contains(&nodes.len()) => Ok(nodes.clone()),
+        _ => Err(None),
+    });
+    let mut backends: Vec<Backend> = Vec::with_capacity(nodes.len());
+    for (index, node) in nodes.into_iter().enumerate() {
+        let element = format!("backends[{index}]");
+        let section = root.open_at(&element, node);
+        let origin = |key| section.origin_of(key).unwrap_or_else(|| section.origin());
+        let (name_origin, url_origin) = (origin("name"), origin("url"));
+        let backend = backend(section);
+        if let Some(own) = listen.iter().chain(&admin).find(|own| is_own(own, &backend)) {
+            let text = format!("is our own listener {own}: requests would go round in a circle");
+            root.fault(url_origin, &format!("{element}.url"), text);
+        }
+        if !backend.name.is_empty() && backends.iter().any(|other| other.name == backend.name) {
+            let text = format!("{:?} names another backend already; names must differ", backend.name);
+            root.fault(name_origin, &format!("{element}.name"), text);
+        }
+        backends.push(backend);
+    }
+    backends
+}
+
+/// Whether a backend is one of our listeners, as far as the text tells (a name may still resolve to us: then `Via`
+/// ends the circle with 508).
+fn is_own(listener: &SocketAddr, backend: &Backend) -> bool {
+    if listener.port() == 0 || listener.port() != backend.port {
+        return false;
+    }
+    let own = listener.ip().to_canonical();
+    match backend.host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(ip) => ip == own || ((ip.is_loopback() || ip.is_unspecified()) && own.is_unspecified()),
+        Err(_) => backend.host == "localhost" && (own.is_loopback() || own.is_unspecified()),
+    }
+}
+
+fn backend(mut s: Section<'_>) -> Backend {
+    let name = Spec::new(
+        "name",
+        Shape::Other("1 to 128 letters, digits and . _ - : [ ]"),
+        "",
+        "Unique; what logs, metrics and the API call it.",
+    );
+    let url = Spec::new(
+        "url",
+        Shape::Other("http://HOST[:PORT]"),
+        "",
+        "Where it listens; port 80 when it names none.",
+    );
+    let name = s.value(&name, |node| match &node.value {
+        Value::Text(text) => forms::backend_name(text).ok_or(None),
+        _ => Err(None),
+    });
+    let authority = s.value(&url, |node| match &node.value {
+        Value::Text(text) => forms::backend_url(text),
+        _ => Err(None),
+    });
+    let weight = s.whole("weight", 0..=1_000, "1", "Share relative to the others; 0: no traffic.");
+    s.later(&["max_in_flight", "backup", "slow_start"]);
+    s.end();
+    Backend { name, host: authority.host, port: authority.port, weight }
+}

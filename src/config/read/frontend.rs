@@ -1,0 +1,122 @@
+//! Keys of `frontend`.
+
+use super::DELAY;
+use super::TIMEOUT;
+use crate::config::keys::{Shape, Spec};
+use crate::config::section::Section;
+use crate::config::{Engine, Frontend};
+
+#[expect(clippy::too_many_lines, reason = "a table: one key after the other, and a struct is built at once")]
+pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
+    let engines = [("auto", Engine::Auto), ("epoll", Engine::Epoll), ("tiny_http", Engine::TinyHttp)];
+    let about = "What accepts and parses; auto: epoll where it is built, else tiny_http.";
+    let upgrades = Spec::new(
+        "upgrades",
+        Shape::List { of: "\"websocket\", the one protocol that is relayed", max: 1 },
+        "[\"websocket\"]",
+        "Protocols that a connection may be upgraded to.",
+    );
+    let websocket = |text: &str| match text.to_ascii_lowercase() {
+        name if name == "websocket" => Ok(name),
+        _ => Err(None),
+    };
+    const BYTES_MAX: u64 = 16 << 20;
+    let active_origin = s.origin_of("active_workers").unwrap_or_else(|| s.origin());
+    let frontend = Frontend {
+        engine: s.choice("engine", &engines, &[], "\"auto\"", about).unwrap_or(Engine::Auto),
+        workers: s.whole("workers", 1..=4_096, "256", "Threads that handle requests."),
+        active_workers: s.whole_or_null(
+            "active_workers",
+            1..=4_096,
+            "null",
+            "How many of them run at once; null: 4 a core.",
+        ),
+        worker_wait: s.duration(
+            "worker_wait",
+            TIMEOUT,
+            "\"1s\"",
+            "How long a ready connection waits for a worker before it is answered 503.",
+        ),
+        max_connections: s.whole("max_connections", 1..=1_000_000, "20000", "Most client connections."),
+        max_connections_per_ip: s.whole(
+            "max_connections_per_ip",
+            1..=1_000_000,
+            "4096",
+            "Most client connections of one address.",
+        ),
+        max_head_bytes: s.whole(
+            "max_head_bytes",
+            1_024..=1 << 20,
+            "16384",
+            "Most bytes of a request's head.",
+        ),
+        max_headers: s.whole("max_headers", 1..=1_000, "100", "Most header fields of a request."),
+        max_target_bytes: s.whole(
+            "max_target_bytes",
+            64..=1 << 20,
+            "8192",
+            "Most bytes of a request's target.",
+        ),
+        max_body_bytes: s.whole("max_body_bytes", 0..=1 << 40, "16777216", "Most bytes of a request's body."),
+        head_timeout: s.duration("head_timeout", TIMEOUT, "\"10s\"", "From a head's first byte to its end."),
+        body_timeout: s.duration(
+            "body_timeout",
+            TIMEOUT,
+            "\"30s\"",
+            "The longest silence inside a request's body.",
+        ),
+        idle_timeout: s.duration(
+            "idle_timeout",
+            TIMEOUT,
+            "\"60s\"",
+            "How long a kept connection may be idle.",
+        ),
+        write_timeout: s.duration(
+            "write_timeout",
+            TIMEOUT,
+            "\"30s\"",
+            "How long a client may take nothing of an answer.",
+        ),
+        request_buffer_bytes: s.whole(
+            "request_buffer_bytes",
+            0..=BYTES_MAX,
+            "65536",
+            "Request bodies up to this are read before a worker is taken.",
+        ),
+        response_buffer_bytes: s.whole(
+            "response_buffer_bytes",
+            1_024..=BYTES_MAX,
+            "65536",
+            "Most bytes of an answer that wait for a slow client.",
+        ),
+        min_bytes_per_sec: s.whole(
+            "min_bytes_per_sec",
+            0..=1_000_000_000,
+            "240",
+            "A side that is slower is ended after slow_grace; 0: none is.",
+        ),
+        slow_grace: s.duration(
+            "slow_grace",
+            DELAY,
+            "\"5s\"",
+            "How long a side may be slower than min_bytes_per_sec.",
+        ),
+        upgrades: s.list(&upgrades, false, websocket),
+        abort_on_close: s.bool(
+            "abort_on_close",
+            "false",
+            "End a request whose client closed its sending side.",
+        ),
+        proxy_protocol: s.bool(
+            "proxy_protocol",
+            "false",
+            "Expect PROXY protocol headers from rate_limit.trusted_proxies.",
+        ),
+    };
+    if frontend.active_workers.is_some_and(|active| active > frontend.workers) {
+        let text = format!("must be at most frontend.workers, {}", frontend.workers);
+        s.fault(active_origin, "active_workers", text);
+    }
+    s.end();
+    frontend
+}

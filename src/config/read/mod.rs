@@ -1,0 +1,243 @@
+//! Every key: where it stands, what it takes, its default and what it is for. This module is the declaration.
+
+mod admin;
+mod backends;
+mod frontend;
+mod rate_limit;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::fault::Origin;
+use super::json::Value;
+use super::keys::{Shape, Spec};
+use super::section::Section;
+use super::{
+    AccessLog, CacheConfig, Config, Database, DatabaseUrl, HealthCheck, LogConfig, Strategy, UpstreamConfig,
+    forms,
+};
+
+/// Most elements of a list of networks, names or backends.
+const MAX_LIST: usize = 1_024;
+/// Most addresses to listen on.
+const MAX_LISTENERS: usize = 64;
+/// What a time-out may be.
+const TIMEOUT: (&str, &str) = ("1ms", "1d");
+/// The same where nothing at all makes sense, too.
+const DELAY: (&str, &str) = ("0s", "1d");
+
+const ADDRESS: &str = "an address with a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
+const NETWORK: &str = "an IP network such as \"10.0.0.0/8\" or an IP address";
+
+/// Reads the whole tree; relative paths count from `base`.
+pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
+    let listen = Spec::new(
+        "listen",
+        Shape::List { of: ADDRESS, max: MAX_LISTENERS },
+        "\"127.0.0.1:8080\"",
+        "Where the public port listens: an address or a list of them.",
+    );
+    let listen_origin = root.origin_of("listen").unwrap_or_else(|| root.origin());
+    let listen = root.list(&listen, true, forms::address);
+    let admin = admin::admin(root.section("admin", "Who may call the API, and where."));
+    own_addresses(&mut root, listen_origin, &listen, admin.listen);
+    let config = Config {
+        frontend: frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds.")),
+        backends: backends::backends(&mut root, &listen, admin.listen),
+        strategy: balancing(root.section("balancing", "How a backend is picked.")),
+        upstream: upstream(root.section("upstream", "How backends are called.")),
+        health_check: root
+            .section_or_null("health_check", "How backends are probed; null: every one counts as healthy.")
+            .map(health_check),
+        rate_limit: rate_limit::rate_limit(root.section("rate_limit", "How clients are limited.")),
+        cache: cache(root.section("cache", "The limits cache.")),
+        database: database(root.section("database", "Where limits are kept."), base),
+        listen,
+        admin,
+        shutdown_delay: root.duration(
+            "shutdown_delay",
+            ("0s", "1h"),
+            "\"0s\"",
+            "How long /-/readyz is 503 before accepting stops.",
+        ),
+        shutdown_timeout: root.duration(
+            "shutdown_timeout",
+            DELAY,
+            "\"30s\"",
+            "How long requests may take to end at shutdown.",
+        ),
+        log: log(root.section("log", "Logs."), base),
+        base_dir: base.to_owned(),
+    };
+    root.later(&["$schema", "outlier", "discovery", "audit"]);
+    root.end();
+    config
+}
+
+/// At least one listener, and none twice.
+fn own_addresses(root: &mut Section<'_>, origin: Origin, listen: &[SocketAddr], admin: Option<SocketAddr>) {
+    if listen.is_empty() && !root.faulty("listen") {
+        root.fault(origin, "listen", "needs at least one address");
+        return;
+    }
+    let mut all =
+        listen.iter().copied().chain(admin).filter(|address| address.port() != 0).collect::<Vec<_>>();
+    let count = all.len();
+    all.sort();
+    all.dedup();
+    if all.len() < count {
+        root.fault(origin, "listen", "holds an address twice, or that of admin.listen");
+    }
+}
+
+fn balancing(mut s: Section<'_>) -> Strategy {
+    let built = [("least_connections", Strategy::LeastConnections), ("round_robin", Strategy::RoundRobin)];
+    let later = ["random_two", "peak_ewma", "hash", "first"];
+    let about =
+        "least_connections: the fewest requests in flight per weight; round_robin: smooth and weighted.";
+    let strategy = s.choice("strategy", &built, &later, "\"least_connections\"", about);
+    s.later(&["queue_size", "queue_timeout", "max_in_flight", "hash_on", "sticky"]);
+    s.end();
+    strategy.unwrap_or(Strategy::LeastConnections)
+}
+
+fn upstream(mut s: Section<'_>) -> UpstreamConfig {
+    let upstream = UpstreamConfig {
+        connect_timeout: s.duration("connect_timeout", TIMEOUT, "\"1s\"", "How long connecting may take."),
+        response_timeout: s.duration(
+            "response_timeout",
+            TIMEOUT,
+            "\"30s\"",
+            "To the head of the answer, and the longest silence inside its body.",
+        ),
+        idle_timeout: s.duration(
+            "idle_timeout",
+            DELAY,
+            "\"4s\"",
+            "How long a kept backend connection may be idle; stay below the backend's own time.",
+        ),
+        retries: s.whole(
+            "retries",
+            0..=10,
+            "1",
+            "How often a request may be sent again, where that is safe.",
+        ),
+        resolve_interval: s.duration(
+            "resolve_interval",
+            ("100ms", "1d"),
+            "\"10s\"",
+            "How often backend names are resolved.",
+        ),
+    };
+    s.later(&["request_timeout", "retry_on", "retry_budget"]);
+    s.end();
+    upstream
+}
+
+fn health_check(mut s: Section<'_>) -> HealthCheck {
+    let path = Spec::new(
+        "path",
+        Shape::Other("a path that begins with /, such as \"/healthz\""),
+        "\"/\"",
+        "What is asked for, by GET.",
+    );
+    let expect = Spec::new(
+        "expect",
+        Shape::Other("status codes from 100 to 599, such as \"200-399\" or \"200,204\""),
+        "\"200-399\"",
+        "Answers that count as healthy.",
+    );
+    let check = HealthCheck {
+        path: s.value(&path, |node| match &node.value {
+            Value::Text(text) => forms::target(text).ok_or(None),
+            _ => Err(None),
+        }),
+        expect: s.value(&expect, |node| match &node.value {
+            Value::Text(text) => forms::status_ranges(text).ok_or(None),
+            _ => Err(None),
+        }),
+        interval: s.duration(
+            "interval",
+            ("10ms", "1d"),
+            "\"2s\"",
+            "From one check of a backend to its next.",
+        ),
+        timeout: s.duration("timeout", TIMEOUT, "\"1s\"", "How long a check may take."),
+        rise: s.whole("rise", 1..=100, "2", "Successes in a row that bring a backend back."),
+        fall: s.whole("fall", 1..=100, "3", "Failures in a row that take it out."),
+    };
+    s.end();
+    check
+}
+
+fn cache(mut s: Section<'_>) -> CacheConfig {
+    let cache = CacheConfig {
+        max_entries: s.whole(
+            "max_entries",
+            1..=100_000_000,
+            "100000",
+            "Most addresses whose limits are in memory.",
+        ),
+        ttl: s.duration("ttl", TIMEOUT, "\"30s\"", "How long a loaded limit is taken as current."),
+        load_timeout: s.duration(
+            "load_timeout",
+            ("1ms", "10s"),
+            "\"50ms\"",
+            "The longest that a request waits for the database.",
+        ),
+    };
+    s.end();
+    cache
+}
+
+fn database(mut s: Section<'_>, base: &Path) -> Database {
+    let url = Spec::new(
+        "url",
+        Shape::Other("sqlite:PATH or postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]"),
+        "\"sqlite:data/balancer.db\"",
+        "Where limits are kept.",
+    )
+    .secret();
+    let url = s.value(&url, |node| match &node.value {
+        Value::Text(text) => forms::database_url(text, base).map(Some),
+        _ => Err(None),
+    });
+    let database = Database {
+        url: url.unwrap_or_else(|| DatabaseUrl::Sqlite(base.join("data/balancer.db"))),
+        pool_size: s.whole("pool_size", 1..=256, "8", "Connections, and store threads."),
+        timeout: s.duration("timeout", ("1ms", "10m"), "\"2s\"", "The longest that an API call waits."),
+    };
+    s.later(&["listen_url"]);
+    s.end();
+    database
+}
+
+fn log(mut s: Section<'_>, base: &Path) -> LogConfig {
+    use log::LevelFilter::{Debug, Error, Info, Off, Trace, Warn};
+    let levels =
+        [("off", Off), ("error", Error), ("warn", Warn), ("info", Info), ("debug", Debug), ("trace", Trace)];
+    let access = Spec::new(
+        "access",
+        Shape::Other("true, false or \"file:PATH\""),
+        "true",
+        "Where a line a request goes: to stdout, nowhere, to a file.",
+    );
+    let log = LogConfig {
+        level: s.choice("level", &levels, &[], "\"info\"", "What goes to stderr.").unwrap_or(Info),
+        access: s
+            .value(&access, |node| match &node.value {
+                Value::Bool(true) => Ok(Some(AccessLog::Stdout)),
+                Value::Bool(false) => Ok(Some(AccessLog::Off)),
+                Value::Text(text) => match text.strip_prefix("file:") {
+                    Some(path) if !path.is_empty() && !path.ends_with('/') && !path.contains('\0') => {
+                        Ok(Some(AccessLog::File(base.join(path))))
+                    }
+                    _ => Err(None),
+                },
+                _ => Err(None),
+            })
+            .unwrap_or(AccessLog::Stdout),
+    };
+    s.end();
+    log
+}

@@ -1,0 +1,372 @@
+//! Reads one object of the tree key by key. Each call that reads a key also declares it: its place, what is allowed, its
+//! default and what it is for. So the checks, the messages and the reference of all keys come from the same lines.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::fault::{Origin, did_you_mean};
+use super::forms::parse_duration;
+use super::json::{self, Member, Node, Value};
+use super::keys::{Key, Report, Shape, Spec, Unknown, pattern};
+
+/// A value, or why it is none: `None` when "must be …" says it all.
+pub(super) type Parsed<T> = Result<T, Option<String>>;
+
+/// One object, being read.
+pub(super) struct Section<'r> {
+    report: &'r mut Report,
+    path: String,
+    origin: Origin,
+    members: Vec<Member>,
+    known: Vec<&'static str>,
+    /// It is no object at all, which has been said: nothing is missing in it.
+    broken: bool,
+}
+
+impl<'r> Section<'r> {
+    /// The object at that path; a node that is none is a fault, and reads as an empty one.
+    pub fn open(report: &'r mut Report, path: String, node: Node) -> Self {
+        let node = node.settled();
+        let origin = node.origin.clone();
+        let (members, broken) = match node.value {
+            Value::Object(members) => (members, false),
+            _ => {
+                let found = node.describe(false);
+                report.fault(origin.clone(), path.clone(), format!("must be an object; found {found}"));
+                (Vec::new(), true)
+            }
+        };
+        Self { report, path, origin, members, known: Vec::new(), broken }
+    }
+
+    /// Where the object stands.
+    pub fn origin(&self) -> Origin {
+        self.origin.clone()
+    }
+
+    /// The path of a key in this object.
+    pub fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// Reports a fault of a key of this object.
+    pub fn fault(&mut self, origin: Origin, name: &str, text: impl Into<String>) {
+        let path = self.path_of(name);
+        self.report.fault(origin, path, text);
+    }
+
+    /// Where a key stands, if it is there.
+    pub fn origin_of(&self, name: &str) -> Option<Origin> {
+        self.members.iter().find(|member| member.name == name).map(|member| member.node.origin.clone())
+    }
+
+    /// Whether a key's value is an object, given as such or as a variable's JSON.
+    pub fn peek_object(&self, name: &str) -> bool {
+        self.members.iter().find(|member| member.name == name).is_some_and(|member| {
+            let json = member.node.raw_as_json();
+            matches!(json.as_ref().unwrap_or(&member.node).value, Value::Object(_))
+        })
+    }
+
+    /// Whether a key of this object has a fault.
+    pub fn faulty(&self, name: &str) -> bool {
+        let path = self.path_of(name);
+        self.report.faults.iter().any(|fault| fault.path == path)
+    }
+
+    /// Takes a key's value out; further ones of the same name are faults.
+    pub fn take(&mut self, name: &str) -> Option<Node> {
+        let (mine, others) =
+            std::mem::take(&mut self.members).into_iter().partition(|member| member.name == name);
+        self.members = others;
+        let mut mine: Vec<Member> = mine;
+        for doubled in mine.iter().skip(1) {
+            let first = match &mine[0].origin {
+                Origin::Line(line) => format!("it stands in line {line} already"),
+                _ => "it was given before".into(),
+            };
+            let path = self.path_of(name);
+            self.report.fault(doubled.origin.clone(), path, format!("doubled key: {first}"));
+        }
+        (!mine.is_empty()).then(|| mine.swap_remove(0).node)
+    }
+
+    /// Declares a key without reading it.
+    pub fn declare(&mut self, spec: &Spec) {
+        self.known.push(spec.name);
+        let path = pattern(&self.path_of(spec.name));
+        if self.report.keys.iter().all(|key| key.path != path) {
+            self.report.keys.push(Key {
+                path,
+                shape: spec.shape.clone(),
+                nullable: spec.nullable,
+                default: spec.default,
+                about: spec.about,
+            });
+        }
+    }
+
+    /// Reads a key of any form. After a fault, `T`'s default stands in.
+    pub fn value<T: Default>(&mut self, spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> T {
+        self.declare(spec);
+        let Some(node) = self.take(spec.name) else {
+            if self.broken {
+                return T::default();
+            }
+            if spec.default.is_empty() {
+                let text = format!("is missing; must be {}", spec.shape);
+                self.fault(self.origin(), spec.name, text);
+                return T::default();
+            }
+            return default_of(spec, parse);
+        };
+        match interpret(&node, &parse) {
+            Ok(value) => value,
+            Err((found, why)) => {
+                self.fault(node.origin, spec.name, message(spec, &found, why));
+                T::default()
+            }
+        }
+    }
+
+    /// A list; with `one`, a single element may stand without brackets.
+    pub fn list<T>(&mut self, spec: &Spec, one: bool, parse: impl Fn(&str) -> Parsed<T>) -> Vec<T> {
+        self.declare(spec);
+        let Shape::List { of, max } = spec.shape else { return Vec::new() };
+        let Some(node) = self.take(spec.name).or_else(|| json::parse(spec.default, &|_| self.origin()).ok())
+        else {
+            return Vec::new();
+        };
+        let node = node.settled();
+        let elements = match node.value {
+            Value::List(elements) if elements.len() <= max => elements,
+            Value::Text(_) if one => vec![node],
+            _ => {
+                let found = match &node.value {
+                    Value::List(elements) => format!("a list of {}", elements.len()),
+                    _ => node.describe(!spec.secret),
+                };
+                self.fault(node.origin, spec.name, format!("must be {}; found {found}", spec.shape));
+                return Vec::new();
+            }
+        };
+        let several = elements.len() > 1 || !one;
+        let mut values = Vec::with_capacity(elements.len());
+        for (index, element) in elements.into_iter().enumerate() {
+            let parsed = match &element.value {
+                Value::Text(text) => parse(text),
+                _ => Err(None),
+            };
+            match parsed {
+                Ok(value) => values.push(value),
+                Err(why) => {
+                    let text = why
+                        .unwrap_or_else(|| format!("must be {of}; found {}", element.describe(!spec.secret)));
+                    let name = if several { format!("{}[{index}]", spec.name) } else { spec.name.to_owned() };
+                    self.fault(element.origin, &name, text);
+                }
+            }
+        }
+        values
+    }
+
+    /// A whole number.
+    pub fn whole<T>(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+        default: &'static str,
+        about: &'static str,
+    ) -> T
+    where
+        T: TryFrom<u64> + Default,
+    {
+        let spec = whole_spec(name, &range, default, about);
+        self.value(&spec, |node| whole_of(node, &range))
+    }
+
+    /// A whole number that must be given.
+    pub fn whole_required<T>(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+        about: &'static str,
+    ) -> T
+    where
+        T: TryFrom<u64> + Default,
+    {
+        self.whole(name, range, "", about)
+    }
+
+    /// A whole number or `null`.
+    pub fn whole_or_null<T>(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+        default: &'static str,
+        about: &'static str,
+    ) -> Option<T>
+    where
+        T: TryFrom<u64> + Default,
+    {
+        let spec = Spec { nullable: true, ..whole_spec(name, &range, default, about) };
+        self.value(&spec, |node| match node.value {
+            Value::Null => Ok(None),
+            _ => whole_of(node, &range).map(Some),
+        })
+    }
+
+    /// A duration within bounds, all three as they are written.
+    pub fn duration(
+        &mut self,
+        name: &'static str,
+        (min, max): (&'static str, &'static str),
+        default: &'static str,
+        about: &'static str,
+    ) -> Duration {
+        let spec = Spec::new(name, Shape::Duration { min, max }, default, about);
+        let bounds = parse_duration(min).unwrap_or_default()..=parse_duration(max).unwrap_or(Duration::MAX);
+        self.value(&spec, |node| match &node.value {
+            Value::Text(text) => parse_duration(text).filter(|value| bounds.contains(value)).ok_or(None),
+            _ => Err(None),
+        })
+    }
+
+    /// `true` or `false`.
+    pub fn bool(&mut self, name: &'static str, default: &'static str, about: &'static str) -> bool {
+        let spec = Spec::new(name, Shape::Bool, default, about);
+        self.value(&spec, |node| match node.value {
+            Value::Bool(value) => Ok(value),
+            _ => Err(None),
+        })
+    }
+
+    /// One of several words; `later` ones are known and not built yet.
+    pub fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        words: &[(&'static str, T)],
+        later: &[&str],
+        default: &'static str,
+        about: &'static str,
+    ) -> Option<T> {
+        let shape = Shape::Choice(words.iter().map(|(word, _)| *word).collect());
+        let spec = Spec::new(name, shape.clone(), default, about);
+        self.value(&spec, |node| {
+            let Value::Text(text) = &node.value else { return Err(None) };
+            if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
+                return Ok(Some(*value));
+            }
+            if later.contains(&text.as_str()) {
+                return Err(Some(format!("{text:?} is not yet built; must be {shape}")));
+            }
+            let hint = did_you_mean(text, words.iter().map(|(word, _)| *word));
+            Err(Some(format!("must be {shape}; found {}{hint}", node.describe(true))))
+        })
+    }
+
+    /// An object below this one; a missing one reads as an empty one.
+    pub fn section(&mut self, name: &'static str, about: &'static str) -> Section<'_> {
+        let node = self.section_node(Spec::new(name, Shape::Section, "{}", about));
+        self.open_at(name, node)
+    }
+
+    /// The same; `None`: it is `null`.
+    pub fn section_or_null(&mut self, name: &'static str, about: &'static str) -> Option<Section<'_>> {
+        let node = self.section_node(Spec::new(name, Shape::Section, "{}", about).or_null());
+        (!matches!(node.value, Value::Null)).then(|| self.open_at(name, node))
+    }
+
+    fn section_node(&mut self, spec: Spec) -> Node {
+        self.declare(&spec);
+        self.take(spec.name).unwrap_or_else(|| Node::new(self.origin(), Value::Object(Vec::new()))).settled()
+    }
+
+    /// An object that was taken out of this one; the name may be that of a list's element.
+    pub fn open_at(&mut self, name: &str, node: Node) -> Section<'_> {
+        let path = self.path_of(name);
+        Section::open(self.report, path, node)
+    }
+
+    /// Keys that are reserved for what is to come.
+    pub fn later(&mut self, names: &[&str]) {
+        for name in names {
+            if let Some(node) = self.take(name) {
+                self.fault(node.origin, name, "is not yet built; take it out");
+            }
+        }
+    }
+
+    /// Reports what nobody asked for.
+    pub fn end(self) {
+        for member in self.members {
+            let prefix = if self.path.is_empty() { String::new() } else { format!("{}.", self.path) };
+            for origin in sources(&member) {
+                self.report.unknown.push(Unknown {
+                    origin,
+                    path: format!("{prefix}{}", member.name),
+                    name: member.name.clone(),
+                    siblings: self.known.clone(),
+                });
+            }
+        }
+    }
+}
+
+/// The text of "must be …" with what was found.
+fn message(spec: &Spec, found: &Node, why: Option<String>) -> String {
+    let or_null = if spec.nullable { " or null" } else { "" };
+    why.unwrap_or_else(|| format!("must be {}{or_null}; found {}", spec.shape, found.describe(!spec.secret)))
+}
+
+/// A variable's text counts as JSON when the key takes that, else as text. JSON text in quotes is the key's type even
+/// when its content is wrong. The node in the error is the reading that the error is about.
+fn interpret<T>(node: &Node, parse: &impl Fn(&Node) -> Parsed<T>) -> Result<T, (Node, Option<String>)> {
+    let Value::Raw(text) = &node.value else { return parse(node).map_err(|why| (node.clone(), why)) };
+    let as_text = Node::new(node.origin.clone(), Value::Text(text.clone()));
+    let Some(json) = node.raw_as_json() else { return parse(&as_text).map_err(|why| (as_text, why)) };
+    match parse(&json) {
+        Err(why) if matches!(json.value, Value::Text(_)) => Err((json, why)),
+        Err(why) => parse(&as_text).map_err(|_| (json, why)),
+        Ok(value) => Ok(value),
+    }
+}
+
+/// A default goes the way of every other value. A test holds that each one is accepted.
+fn default_of<T: Default>(spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> T {
+    json::parse(spec.default, &|_| Origin::File).ok().and_then(|node| parse(&node).ok()).unwrap_or_default()
+}
+
+fn whole_spec(
+    name: &'static str,
+    range: &RangeInclusive<u64>,
+    default: &'static str,
+    about: &'static str,
+) -> Spec {
+    Spec::new(name, Shape::Whole { min: *range.start(), max: *range.end() }, default, about)
+}
+
+fn whole_of<T: TryFrom<u64>>(node: &Node, range: &RangeInclusive<u64>) -> Parsed<T> {
+    let Value::Number(text) = &node.value else { return Err(None) };
+    let value = text.parse::<u64>().ok().filter(|value| range.contains(value)).ok_or(None)?;
+    T::try_from(value).map_err(|_| None)
+}
+
+/// Who gave an unknown key: several variables may have put values below it.
+fn sources(member: &Member) -> Vec<Origin> {
+    fn collect(node: &Node, found: &mut Vec<Origin>) {
+        match &node.value {
+            Value::Object(members) => members.iter().for_each(|member| collect(&member.node, found)),
+            _ if matches!(node.origin, Origin::Variable(_)) && !found.contains(&node.origin) => {
+                found.push(node.origin.clone());
+            }
+            _ => {}
+        }
+    }
+    if !matches!(member.origin, Origin::Variable(_)) {
+        return vec![member.origin.clone()];
+    }
+    let mut found = Vec::new();
+    collect(&member.node, &mut found);
+    if found.is_empty() { vec![member.origin.clone()] } else { found }
+}

@@ -1,0 +1,391 @@
+use super::*;
+
+/// A file whose line 3 is the row's text, and what its one fault says.
+const ROWS: &[(&str, &str)] = &[
+    // Unknown keys and words.
+    (r#""lisen": "x""#, r#"lisen: unknown key; did you mean "listen"?"#),
+    (r#""zzz": 1"#, "zzz: unknown key"),
+    (r#""workers": 4"#, r#"workers: unknown key; did you mean "frontend.workers"?"#),
+    (r#""frontend": {"worker": 4}"#, r#"frontend.worker: unknown key; did you mean "workers"?"#),
+    (r#""Listen": "127.0.0.1:1""#, r#"Listen: unknown key; did you mean "listen"?"#),
+    (
+        r#""upstream": {"conect_timeout": "1s"}"#,
+        r#"upstream.conect_timeout: unknown key; did you mean "connect_timeout"?"#,
+    ),
+    (
+        r#""balancing": {"strategy": "least_conections"}"#,
+        r#"balancing.strategy: must be one of "least_connections", "round_robin"; found "least_conections"; did you mean "least_connections"?"#,
+    ),
+    (
+        r#""frontend": {"engine": "nginx"}"#,
+        r#"frontend.engine: must be one of "auto", "epoll", "tiny_http"; found "nginx""#,
+    ),
+    (
+        r#""log": {"level": "warning"}"#,
+        r#"log.level: must be one of "off", "error", "warn", "info", "debug", "trace"; found "warning""#,
+    ),
+    (
+        r#""rate_limit": {"default": {"capacity": 1, "rate": 1, "rate_per_sec": 1}}"#,
+        "rate_limit.default.rate: unknown key",
+    ),
+    // Doubled ones.
+    (
+        r#""listen": "127.0.0.1:1", "listen": "127.0.0.1:2""#,
+        "listen: doubled key: it stands in line 3 already",
+    ),
+    (r#""cache": {"ttl": "1s", "ttl": "1s"}"#, "cache.ttl: doubled key: it stands in line 3 already"),
+    // What is not built yet.
+    (r#""balancing": {"queue_size": 10}"#, "balancing.queue_size: is not yet built; take it out"),
+    (
+        r#""balancing": {"strategy": "hash"}"#,
+        r#"balancing.strategy: "hash" is not yet built; must be one of "least_connections", "round_robin""#,
+    ),
+    (r#""outlier": {}"#, "outlier: is not yet built; take it out"),
+    (r#""$schema": "x""#, "$schema: is not yet built; take it out"),
+    (r#""admin": {"tokens": []}"#, "admin.tokens: is not yet built; take it out"),
+    (r#""upstream": {"retry_on": []}"#, "upstream.retry_on: is not yet built; take it out"),
+    (
+        r#""rate_limit": {"key": "header:X-Key"}"#,
+        r#"rate_limit.key: identities other than "ip" are not yet built; must be "ip""#,
+    ),
+    (r#""rate_limit": {"key": ["ip"]}"#, r#"rate_limit.key: lists of keys are not yet built; must be "ip""#),
+    (
+        r#""rate_limit": {"headers": "both"}"#,
+        r#"rate_limit.headers: "both" is not yet built; must be one of "draft-11", "off""#,
+    ),
+    // Types.
+    (
+        r#""listen": 8080"#,
+        r#"listen: must be a list of at most 64, each an address with a port, such as "127.0.0.1:8080" or "[::]:8080"; found 8080"#,
+    ),
+    (
+        r#""listen": ":8080""#,
+        r#"listen: needs an IP address before the port: "127.0.0.1:8080" for this machine alone, "0.0.0.0:8080" for every network"#,
+    ),
+    (r#""listen": []"#, "listen: needs at least one address"),
+    (
+        r#""listen": ["127.0.0.1:1", "x"]"#,
+        r#"listen[1]: must be an address with a port, such as "127.0.0.1:8080" or "[::]:8080"; found "x""#,
+    ),
+    (
+        r#""listen": ["127.0.0.1:1", "127.0.0.1:1"]"#,
+        "listen: holds an address twice, or that of admin.listen",
+    ),
+    (r#""frontend": []"#, "frontend: must be an object; found a list"),
+    (r#""frontend": null"#, "frontend: must be an object; found null"),
+    (
+        r#""frontend": {"workers": "4"}"#,
+        r#"frontend.workers: must be a whole number from 1 to 4096; found "4""#,
+    ),
+    (r#""frontend": {"workers": 4.0}"#, "frontend.workers: must be a whole number from 1 to 4096; found 4.0"),
+    (r#""frontend": {"abort_on_close": 1}"#, "frontend.abort_on_close: must be true or false; found 1"),
+    (
+        r#""frontend": {"upgrades": ["h2c"]}"#,
+        r#"frontend.upgrades[0]: must be "websocket", the one protocol that is relayed; found "h2c""#,
+    ),
+    (r#""health_check": true"#, "health_check: must be an object; found true"),
+    // Bounds.
+    (r#""frontend": {"workers": 0}"#, "frontend.workers: must be a whole number from 1 to 4096; found 0"),
+    (r#""frontend": {"workers": -1}"#, "frontend.workers: must be a whole number from 1 to 4096; found -1"),
+    (
+        r#""frontend": {"active_workers": 0}"#,
+        "frontend.active_workers: must be a whole number from 1 to 4096 or null; found 0",
+    ),
+    (
+        r#""frontend": {"workers": 4, "active_workers": 5}"#,
+        "frontend.active_workers: must be at most frontend.workers, 4",
+    ),
+    (
+        r#""frontend": {"max_body_bytes": 1099511627777}"#,
+        "frontend.max_body_bytes: must be a whole number from 0 to 1099511627776; found 1099511627777",
+    ),
+    (
+        r#""frontend": {"max_body_bytes": 99999999999999999999999}"#,
+        "frontend.max_body_bytes: must be a whole number from 0 to 1099511627776; found 99999999999999999999999",
+    ),
+    (
+        r#""frontend": {"head_timeout": "0s"}"#,
+        r#"frontend.head_timeout: must be a duration from "1ms" to "1d", such as "10s", "50ms" or "1m30s"; found "0s""#,
+    ),
+    (
+        r#""frontend": {"head_timeout": 10}"#,
+        r#"frontend.head_timeout: must be a duration from "1ms" to "1d", such as "10s", "50ms" or "1m30s"; found 10"#,
+    ),
+    (
+        r#""shutdown_delay": "2h""#,
+        r#"shutdown_delay: must be a duration from "0s" to "1h", such as "10s", "50ms" or "1m30s"; found "2h""#,
+    ),
+    (
+        r#""rate_limit": {"ipv6_prefix": 129}"#,
+        "rate_limit.ipv6_prefix: must be a whole number from 1 to 128; found 129",
+    ),
+    (
+        r#""health_check": {"expect": "200-600"}"#,
+        r#"health_check.expect: must be status codes from 100 to 599, such as "200-399" or "200,204"; found "200-600""#,
+    ),
+    (
+        r#""health_check": {"path": "healthz"}"#,
+        r#"health_check.path: must be a path that begins with /, such as "/healthz"; found "healthz""#,
+    ),
+    // Limits.
+    (
+        r#""rate_limit": {"default": 5}"#,
+        r#"rate_limit.default: must be a limit: "100/s", "600/m burst 50" or {"capacity": 100, "rate_per_sec": 10} or null; found 5"#,
+    ),
+    (
+        r#""rate_limit": {"default": "5"}"#,
+        r#"rate_limit.default: must look like "100/s", "600/m burst 50", "5/h" or "10000/d", with numbers up to 1000000000"#,
+    ),
+    (
+        r#""rate_limit": {"default": {"capacity": 1000000001, "rate_per_sec": 1}}"#,
+        "rate_limit.default.capacity: must be a whole number from 0 to 1000000000; found 1000000001",
+    ),
+    (
+        r#""rate_limit": {"default": {"capacity": 1.5, "rate_per_sec": 1}}"#,
+        "rate_limit.default.capacity: must be a whole number from 0 to 1000000000; found 1.5",
+    ),
+    (
+        r#""rate_limit": {"default": {"capacity": 1, "rate_per_sec": 0.0000001}}"#,
+        "rate_limit.default.rate_per_sec: must have at most 6 decimals; found 0.0000001",
+    ),
+    (
+        r#""rate_limit": {"default": {"capacity": 1, "rate_per_sec": 1e400}}"#,
+        "rate_limit.default.rate_per_sec: must be at most 1000000000; found 1e400",
+    ),
+    (
+        r#""rate_limit": {"default": {"capacity": 1, "rate_per_sec": -1}}"#,
+        "rate_limit.default.rate_per_sec: must not be negative: 0, or 0.000001 to 1000000000; found -1",
+    ),
+    (
+        r#""rate_limit": {"default": {"capacity": 1}}"#,
+        "rate_limit.default.rate_per_sec: is missing; must be a number: 0, or 0.000001 to 1000000000 with at most 6 decimals",
+    ),
+    (
+        r#""rate_limit": {"trusted_proxies": ["10.0.0.0/33"]}"#,
+        r#"rate_limit.trusted_proxies[0]: must be an IP network such as "10.0.0.0/8" or an IP address; found "10.0.0.0/33""#,
+    ),
+    (
+        r#""rate_limit": {"trusted_proxies": "10.0.0.0/8"}"#,
+        r#"rate_limit.trusted_proxies: must be a list of at most 1024, each an IP network such as "10.0.0.0/8" or an IP address; found "10.0.0.0/8""#,
+    ),
+    // Who may administer.
+    (
+        r#""admin": {"allow": ["0.0.0.0/0"]}"#,
+        "admin.allow: lets more than loopback in without a token: set admin.token (BALANCER_ADMIN_TOKEN), keep to 127.0.0.0/8 and ::1/128, or set admin.insecure to true",
+    ),
+    (
+        r#""admin": {"token": ""}"#,
+        "admin.token: must not be empty: that would let anybody in; take it out or give one",
+    ),
+    (
+        r#""admin": {"token": "hunter2 with spaces"}"#,
+        "admin.token: must be 1 to 512 visible ASCII characters without spaces or null; found text",
+    ),
+    (
+        r#""admin": {"token": 1234567}"#,
+        "admin.token: must be 1 to 512 visible ASCII characters without spaces or null; found a number",
+    ),
+    (
+        r#""admin": {"token": "with space", "allow": ["0.0.0.0/0"]}"#,
+        "admin.token: must be 1 to 512 visible ASCII characters without spaces or null; found text",
+    ),
+    (
+        r#""admin": {"hosts": ["a:80"]}"#,
+        r#"admin.hosts[0]: must be a host name without a port; found "a:80""#,
+    ),
+    (
+        r#""admin": {"listen": "127.0.0.1"}"#,
+        r#"admin.listen: must be an address with a port, such as "127.0.0.1:8080" or "[::]:8080" or null; found "127.0.0.1""#,
+    ),
+    // The database.
+    (
+        r#""database": {"url": "mysql://u:hunter2@h/d"}"#,
+        "database.url: must be sqlite:PATH or postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]; found text",
+    ),
+    (r#""database": {"url": "sqlite:"}"#, "database.url: must be sqlite:PATH, where the path names a file"),
+    (
+        r#""database": {"url": "sqlite::memory:"}"#,
+        "database.url: must name a file: limits are kept over a restart",
+    ),
+    (
+        r#""database": {"url": "sqlite://data/b.db"}"#,
+        "database.url: must be sqlite:PATH, without slashes before a relative path",
+    ),
+    (
+        r#""database": {"url": "postgres://u:hunter2@h:port/d"}"#,
+        "database.url: is no PostgreSQL URL: must be postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]; percent-encode @ : / ? # % in user and password",
+    ),
+    (
+        r#""database": {"url": "postgres://u:p@h/d?hunter2=1"}"#,
+        "database.url: is no PostgreSQL URL: must be postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]; percent-encode @ : / ? # % in user and password",
+    ),
+    // The log.
+    (
+        r#""log": {"access": "access.log"}"#,
+        r#"log.access: must be true, false or "file:PATH"; found "access.log""#,
+    ),
+    (r#""log": {"access": "file:"}"#, r#"log.access: must be true, false or "file:PATH"; found "file:""#),
+];
+
+#[test]
+fn each_fault_names_its_line_its_key_and_what_is_allowed() {
+    for (row, expected) in ROWS {
+        let text = format!("{{\n\"backends\": [{ONE}],\n{row}\n}}");
+        let found = load_with(&text, &[]).map(|_| ()).unwrap_err();
+        assert_eq!(found, format!("FILE:3: {expected}"), "{row}");
+        assert!(!found.contains("hunter2"), "{row}");
+    }
+}
+
+#[test]
+fn each_fault_of_a_backend_names_its_line_its_key_and_what_is_allowed() {
+    const URL: &str = "must be http://HOST[:PORT]";
+    for (element, expected) in [
+        (r#"{"name": "b"}"#, format!("backends[1].url: is missing; {URL}")),
+        (
+            r#"{"url": "http://h:1"}"#,
+            "backends[1].name: is missing; must be 1 to 128 letters, digits and . _ - : [ ]".into(),
+        ),
+        (r#""http://h:1""#, "backends[1]: must be an object; found text".into()),
+        (
+            r#"{"name": "a", "url": "http://h:1"}"#,
+            r#"backends[1].name: "a" names another backend already; names must differ"#.into(),
+        ),
+        (
+            r#"{"name": "b c", "url": "http://h:1"}"#,
+            r#"backends[1].name: must be 1 to 128 letters, digits and . _ - : [ ]; found "b c""#.into(),
+        ),
+        (r#"{"name": "b", "url": "h:1"}"#, format!("backends[1].url: {URL}; found \"h:1\"")),
+        (r#"{"name": "b", "url": "http://h:0"}"#, format!("backends[1].url: {URL}; found \"http://h:0\"")),
+        (
+            r#"{"name": "b", "url": "http://h:65536"}"#,
+            format!("backends[1].url: {URL}; found \"http://h:65536\""),
+        ),
+        (r#"{"name": "b", "url": "http://h:+1"}"#, format!("backends[1].url: {URL}; found \"http://h:+1\"")),
+        (
+            r#"{"name": "b", "url": "http://1.2.3"}"#,
+            format!("backends[1].url: {URL}; found \"http://1.2.3\""),
+        ),
+        (r#"{"name": "b", "url": "http://[::1"}"#, format!("backends[1].url: {URL}; found \"http://[::1\"")),
+        (r#"{"name": "b", "url": "http://"}"#, format!("backends[1].url: {URL}; found \"http://\"")),
+        (
+            r#"{"name": "b", "url": "http://h:1/api"}"#,
+            format!("backends[1].url: must not have a path: requests keep their own; {URL}"),
+        ),
+        (
+            r#"{"name": "b", "url": "http://h:1?x"}"#,
+            format!("backends[1].url: must not have a query: requests keep their own; {URL}"),
+        ),
+        (
+            r#"{"name": "b", "url": "http://u:hunter2@h:1"}"#,
+            format!("backends[1].url: must not hold a user or password; {URL}"),
+        ),
+        (
+            r#"{"name": "b", "url": "https://h"}"#,
+            "backends[1].url: https to backends is not built; write http:// or put a TLS proxy between"
+                .into(),
+        ),
+        (
+            r#"{"name": "b", "url": "http://h:1", "weight": 1001}"#,
+            "backends[1].weight: must be a whole number from 0 to 1000; found 1001".into(),
+        ),
+        (
+            r#"{"name": "b", "url": "http://h:1", "backup": true}"#,
+            "backends[1].backup: is not yet built; take it out".into(),
+        ),
+        (
+            r#"{"name": "b", "url": "http://h:1", "wieght": 1}"#,
+            r#"backends[1].wieght: unknown key; did you mean "weight"?"#.into(),
+        ),
+    ] {
+        let text = format!("{{\n\"backends\": [{ONE},\n{element}]\n}}");
+        let found = load_with(&text, &[]).map(|_| ()).unwrap_err();
+        assert_eq!(found, format!("FILE:3: {expected}"), "{element}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_our_own_listener_is_a_fault() {
+    for (listen, url, own) in [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080", true),
+        ("127.0.0.1:8080", "http://localhost:8080", true),
+        ("127.0.0.1:8080", "http://[::ffff:127.0.0.1]:8080", true),
+        ("0.0.0.0:8080", "http://127.0.0.1:8080", true),
+        ("[::]:8080", "http://127.0.0.2:8080", true),
+        ("[::]:8080", "http://[::1]:8080", true),
+        ("0.0.0.0:80", "http://localhost", true),
+        ("127.0.0.1:8080", "http://127.0.0.1:8081", false),
+        ("127.0.0.1:8080", "http://127.0.0.2:8080", false),
+        ("0.0.0.0:8080", "http://10.0.0.1:8080", false),
+        ("0.0.0.0:8080", "http://web:8080", false),
+        ("127.0.0.1:0", "http://127.0.0.1:80", false),
+    ] {
+        let text =
+            format!("{{\"listen\": \"{listen}\",\n\"backends\": [{{\"name\": \"a\", \"url\": \"{url}\"}}]}}");
+        let found = load_with(&text, &[]).map(|_| ()).err();
+        let expected = own.then(|| {
+            format!(
+                "FILE:2: backends[0].url: is our own listener {listen}: requests would go round in a circle"
+            )
+        });
+        assert_eq!(found, expected, "{listen} {url}");
+    }
+    let text =
+        r#"{"admin": {"listen": "127.0.0.1:9"}, "backends": [{"name": "a", "url": "http://127.0.0.1:9"}]}"#;
+    assert!(load_with(text, &[]).unwrap_err().contains("is our own listener 127.0.0.1:9"));
+}
+
+#[test]
+fn text_that_is_no_json_is_told_with_its_line() {
+    for (text, expected) in [
+        ("", "FILE:1: not JSON: the text is empty"),
+        ("{\n// hello\n}", "FILE:2: not JSON: comments are not allowed, at column 1"),
+        ("{\n\"listen\": \"x\",\n}", "FILE:2: not JSON: trailing commas are not allowed, at column 14"),
+        ("{\"a\": 1\n\"b\": 2}", "FILE:1: not JSON: expected comma, at column 8"),
+        ("{\n\n'a': 1}", "FILE:3: not JSON: single-quoted strings are not allowed, at column 1"),
+        ("{a: 1}", "FILE:1: not JSON: expected string for object property, at column 2"),
+        ("{\"a\": 1", "FILE:1: not JSON: unterminated object, at column 1"),
+        ("{\"a\": 1}\n{}", "FILE:2: not JSON: text cannot contain more than one JSON value, at column 1"),
+        (
+            "{\n\"a\": \"x\ty\"}",
+            "FILE:2: not JSON: control character (\\u0000-\\u001F) found while parsing a string, at column 7",
+        ),
+        ("{\n\"a\": 01}", "FILE:2: not JSON: expected comma, at column 7"),
+        ("[]", "FILE:1: must be an object; found a list"),
+        ("\n\n\"x\"", "FILE:3: must be an object; found text"),
+        (
+            "{}",
+            "FILE:1: backends: is missing; must be a list of 1 to 1024 backends: [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]",
+        ),
+    ] {
+        assert_eq!(load_with(text, &[]).map(|_| ()).unwrap_err(), expected, "{text:?}");
+    }
+    let deep = "[".repeat(100_000);
+    assert!(load_with(&deep, &[]).unwrap_err().contains("not JSON"));
+}
+
+#[test]
+fn all_faults_are_told_at_once_in_the_order_of_the_file() {
+    let text = r#"{
+  "listen": "nowhere",
+  "frontend": { "workers": 0,
+                "engin": "auto" },
+  "backends": [
+    { "name": "a", "url": "https://h" },
+    { "name": "a", "url": "http://127.0.0.1:9001", "weight": -1 }
+  ],
+  "admin": { "token": "" },
+  "log": { "level": "loud" }
+}"#;
+    let text = load_with(text, &[("BALANCER__CACHE__TTL", "soon"), ("BALANCER__NOPE", "1")]).unwrap_err();
+    let places: Vec<&str> = text.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    let expected =
+        "FILE:2 FILE:3 FILE:4 FILE:6 FILE:7 FILE:7 FILE:9 FILE:10 BALANCER__CACHE__TTL BALANCER__NOPE";
+    assert_eq!(places.join(" "), expected, "{text}");
+}
+
+#[test]
+fn a_mark_at_the_start_and_windows_line_ends_change_no_line() {
+    let text = format!("\u{feff}{{\r\n\"backends\": [{ONE}],\r\n\"cahce\": {{}}\r\n}}");
+    assert_eq!(load_with(&text, &[]).unwrap_err(), "FILE:3: cahce: unknown key; did you mean \"cache\"?");
+}

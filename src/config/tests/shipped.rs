@@ -1,0 +1,156 @@
+use super::*;
+
+const SHIPPED: &str = include_str!("../../../config.json");
+
+#[test]
+fn the_shipped_file_says_what_the_code_does_without_it_except_for_the_default_limit() {
+    let base = PathBuf::from("/srv");
+    let mut shipped = from_text(SHIPPED, &base).unwrap();
+    let bare = from_text(&format!(r#"{{"backends": [{ONE}]}}"#), &base).unwrap();
+    let limit = shipped.rate_limit.default.take().unwrap();
+    assert_eq!((limit.capacity, limit.rate.micro, limit.rate.per_secs), (1000, 500_000_000, 1));
+    assert_eq!(bare.rate_limit.default, None);
+    assert_eq!(format!("{shipped:#?}"), format!("{bare:#?}"));
+}
+
+#[test]
+fn every_default_is_what_its_own_key_accepts() {
+    // A file that spells every default out reads as one that spells none.
+    let loaded = load(&Options { to: vec![":9001".into()], ..Options::default() }, &[]).unwrap();
+    let mut root = serde_json::json!({"backends": [{"name": "a", "url": "http://127.0.0.1:9001"}]});
+    for key in &loaded.keys {
+        if matches!(key.shape, Shape::Section) || key.default.is_empty() || key.path.contains("[]") {
+            continue;
+        }
+        let value: serde_json::Value = serde_json::from_str(key.default).unwrap();
+        let mut at = &mut root;
+        for part in key.path.split('.') {
+            at = at.as_object_mut().unwrap().entry(part).or_insert_with(|| serde_json::json!({}));
+        }
+        *at = value;
+    }
+    let spelled = from_text(&root.to_string(), &PathBuf::from("/srv")).unwrap();
+    let bare = from_text(&format!(r#"{{"backends": [{ONE}]}}"#), &PathBuf::from("/srv")).unwrap();
+    assert_eq!(format!("{spelled:#?}"), format!("{bare:#?}"));
+    assert_eq!(bare.health_check.unwrap().expect, [(200, 399)]);
+    assert_eq!(bare.frontend.head_timeout, Duration::from_secs(10));
+    assert_eq!(bare.admin.allow.len(), 2);
+}
+
+#[test]
+fn the_shipped_file_names_every_key_that_exists_but_the_reserved_switch() {
+    let loaded = load(&Options { to: vec![":9001".into()], ..Options::default() }, &[]).unwrap();
+    let shipped: serde_json::Value = serde_json::from_str(SHIPPED).unwrap();
+    for key in &loaded.keys {
+        let pointer = format!("/{}", key.path.replace("[]", "/0").replace('.', "/"));
+        let there = shipped.pointer(&pointer).is_some();
+        assert_eq!(there, key.path != "frontend.proxy_protocol", "{}", key.path);
+        assert!(key.about.ends_with('.') && key.about.len() > 4, "{}", key.path);
+    }
+    assert!(loaded.keys.len() >= 60, "{}", loaded.keys.len());
+}
+
+#[test]
+fn relative_paths_count_from_the_folder_of_the_file() {
+    let text = format!(r#"{{"backends": [{ONE}], "log": {{"access": "file:logs/a.log"}}}}"#);
+    let config = from_text(&text, &PathBuf::from("/srv/b")).unwrap();
+    assert_eq!(config.log.access, AccessLog::File("/srv/b/logs/a.log".into()));
+    assert!(matches!(&config.database.url, DatabaseUrl::Sqlite(path) if path == "/srv/b/data/balancer.db"));
+    let text = format!(r#"{{"backends": [{ONE}], "database": {{"url": "sqlite:/var/x.db"}}}}"#);
+    let config = from_text(&text, &PathBuf::from("/srv/b")).unwrap();
+    assert!(matches!(&config.database.url, DatabaseUrl::Sqlite(path) if path == "/var/x.db"));
+}
+
+#[test]
+fn a_file_that_is_missing_or_unreadable_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let fault = |path: PathBuf, env: &[(OsString, OsString)]| {
+        load(&Options { file: Some(path), ..Options::default() }, env).unwrap_err().to_string()
+    };
+    let missing = fault(folder.path().join("none.json"), &[]);
+    assert!(missing.contains("none.json: there is no such file"), "{missing}");
+    for way in ["--config FILE", "BALANCER_CONFIG", "\"backends\"", "balancer run --to"] {
+        assert!(missing.contains(way), "{way}: {missing}");
+    }
+    assert!(fault(folder.path().to_owned(), &[]).contains("cannot be read"));
+    let broken = folder.path().join("latin.json");
+    std::fs::write(&broken, b"{\"listen\": \"\xe9\"}").unwrap();
+    assert!(fault(broken, &[]).contains("is not UTF-8"));
+    let variable = env(&[("BALANCER_CONFIG", "/nowhere/x.json")]);
+    let text = load(&Options::default(), &variable).unwrap_err().to_string();
+    assert!(text.starts_with("/nowhere/x.json: there is no such file"), "{text}");
+}
+
+#[test]
+fn no_file_is_needed_with_backends_on_the_command_line() {
+    let options = Options {
+        to: [":9001", "9002", "example.net:9003", "http://[::1]:9004/", "example.net"]
+            .map(String::from)
+            .to_vec(),
+        limit: Some("10/s burst 20".into()),
+        listen: Some("127.0.0.1:0".into()),
+        ..Options::default()
+    };
+    let loaded =
+        load(&options, &env(&[("BALANCER_CONFIG", "/nowhere"), ("BALANCER_LISTEN", "0.0.0.0:1")])).unwrap();
+    let backends: Vec<_> = loaded
+        .config
+        .backends
+        .iter()
+        .map(|backend| (backend.name.as_str(), backend.host.as_str(), backend.port))
+        .collect();
+    assert_eq!(
+        backends,
+        [
+            ("127.0.0.1:9001", "127.0.0.1", 9001),
+            ("127.0.0.1:9002", "127.0.0.1", 9002),
+            ("example.net:9003", "example.net", 9003),
+            ("[::1]:9004", "::1", 9004),
+            ("example.net", "example.net", 80),
+        ]
+    );
+    assert_eq!(loaded.config.listen, ["127.0.0.1:0".parse().unwrap()]);
+    assert_eq!(loaded.config.rate_limit.default.unwrap().capacity, 20);
+    assert_eq!(loaded.file, None);
+}
+
+#[test]
+fn faults_of_the_command_line_name_the_option_and_never_a_password() {
+    let options = Options {
+        to: vec!["http://user:hunter2@h:1".into(), "https://h".into(), "a b".into()],
+        limit: Some("ten".into()),
+        listen: Some("8080".into()),
+        ..Options::default()
+    };
+    let text = load(&options, &[]).unwrap_err().to_string();
+    assert!(!text.contains("hunter2"), "{text}");
+    for line in [
+        "--to: backends[0].url: must not hold a user or password",
+        "--to: backends[1].url: https to backends is not built",
+        "--to: backends[2].url: must be http://HOST[:PORT]",
+        "--limit: rate_limit.default: must look like",
+        "--listen: listen: must be an address",
+    ] {
+        assert!(text.lines().any(|one| one.starts_with(line)), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn every_form_of_the_default_limit_is_read() {
+    for (form, expected) in [
+        ("null", None),
+        ("\"100/s\"", Some((100, 100_000_000, 1))),
+        ("\"600/m burst 50\"", Some((50, 600_000_000, 60))),
+        (r#"{"capacity": 0, "rate_per_sec": 0}"#, Some((0, 0, 1))),
+        (r#"{"capacity": 7, "rate_per_sec": 0.1}"#, Some((7, 100_000, 1))),
+        (r#"{"capacity": 1000000000, "rate_per_sec": 1e9}"#, Some((1_000_000_000, 1_000_000_000_000_000, 1))),
+    ] {
+        let text = format!(r#"{{"backends": [{ONE}], "rate_limit": {{"default": {form}}}}}"#);
+        let limit = from_text(&text, &PathBuf::new()).unwrap().rate_limit.default;
+        assert_eq!(
+            limit.map(|limit| (limit.capacity, limit.rate.micro, limit.rate.per_secs)),
+            expected,
+            "{form}"
+        );
+    }
+}
