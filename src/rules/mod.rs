@@ -1,6 +1,8 @@
 //! Pure rules: values in, values out. `now` is an argument; nothing here reads a clock, a socket or a lock, and
 //! nothing can fail on the outside world.
 
+pub mod answer;
+pub mod bucket;
 pub mod fields;
 pub mod framing;
 pub mod headers;
