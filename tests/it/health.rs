@@ -1,0 +1,148 @@
+//! Health checks: who is taken out, who comes back, and what is said about it.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::backend::refusing;
+use crate::support::engine::each_engine;
+use crate::support::{Backend, Engine, Setup, Then, until};
+
+each_engine! {
+    the_first_checks_decide_alone_before_it_listens,
+    a_backend_goes_and_comes_back_with_one_line_each,
+    without_a_healthy_backend_it_is_503,
+    without_health_checks_everybody_is_healthy,
+    hanging_backends_delay_nobody_elses_check,
+    checks_open_a_fresh_connection_and_spend_no_token,
+    weight_0_gets_no_traffic,
+}
+
+fn quick(path: &str) -> Value {
+    json!({ "path": path, "expect": "200-399", "interval": "100ms", "timeout": "500ms", "rise": 2, "fall": 3 })
+}
+
+/// A backend whose `/health` answers with the status that the number says at the moment.
+fn switchable(name: &'static str) -> (Backend, Arc<AtomicU16>) {
+    let status = Arc::new(AtomicU16::new(200));
+    let says = Arc::clone(&status);
+    let backend = Backend::scripted(move |seen, stream| {
+        let code = if seen.request_line().contains(" /health ") { says.load(Ordering::SeqCst) } else { 200 };
+        let _ = write!(stream, "HTTP/1.1 {code} Whatever\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+        Then::Keep
+    });
+    (backend, status)
+}
+
+fn the_first_checks_decide_alone_before_it_listens(engine: Engine) {
+    let good = Backend::named("good");
+    let slow_check = json!({ "path": "/", "interval": "1h", "timeout": "1s", "rise": 5, "fall": 5 });
+    let balancer =
+        Setup::on(engine).backend(refusing()).backend(good.address()).set("health_check", slow_check).start();
+    // The good one is up although `rise` is 5, and the other down although `fall` is 5: there is no second check.
+    assert_eq!(good.seen().len(), 1);
+    for _ in 0..20 {
+        assert_eq!(balancer.get("/").expect(200).text(), "good");
+    }
+    balancer.get("/-/readyz").expect(200);
+}
+
+fn a_backend_goes_and_comes_back_with_one_line_each(engine: Engine) {
+    let (a, status) = switchable("aaa");
+    let b = Backend::named("bbb");
+    let balancer = Setup::on(engine)
+        .backend_with(json!({ "name": "first", "url": a.url() }))
+        .backend_with(json!({ "name": "second", "url": b.url() }))
+        .set("health_check", quick("/health"))
+        .start();
+    let before = balancer.proc.err_lines();
+    status.store(500, Ordering::SeqCst);
+    let (at, line) = balancer
+        .proc
+        .wait_err(before, "first is down", |line| line.contains("first") && line.contains("down"));
+    assert!(line.contains("500"), "the cause is missing: {line}");
+    for _ in 0..20 {
+        assert_eq!(balancer.get("/").expect(200).text(), "bbb");
+    }
+    status.store(200, Ordering::SeqCst);
+    balancer.proc.wait_err(at, "first is up", |line| line.contains("first") && line.contains("up"));
+    until("the backend that came back gets traffic", || (balancer.get("/").text() == "aaa").then_some(()));
+    let err = balancer.proc.err();
+    let lines: Vec<&str> = err.lines().skip(before).filter(|line| line.contains("first")).collect();
+    assert_eq!(lines.len(), 2, "one line for each change of state:\n{err}");
+}
+
+fn without_a_healthy_backend_it_is_503(engine: Engine) {
+    let (a, status) = switchable("a");
+    status.store(404, Ordering::SeqCst);
+    let balancer = Setup::on(engine).backend(a.address()).set("health_check", quick("/health")).start();
+    let answer = balancer.get("/");
+    answer.problem(503);
+    assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    balancer.get("/-/livez").expect(200);
+    assert_eq!(balancer.get("/-/readyz").status, 503);
+    status.store(200, Ordering::SeqCst);
+    until("it serves again", || (balancer.get("/").status == 200).then_some(()));
+    balancer.get("/-/readyz").expect(200);
+}
+
+fn without_health_checks_everybody_is_healthy(engine: Engine) {
+    let a = Backend::answering("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n");
+    let balancer = Setup::on(engine).backend(a.address()).start();
+    for _ in 0..10 {
+        balancer.get("/").expect(500);
+    }
+    assert_eq!(a.seen().len(), 10, "an answer is an answer: it is not sent again, and nothing else asks");
+}
+
+fn hanging_backends_delay_nobody_elses_check(engine: Engine) {
+    let hanging: Vec<Backend> = (0..20).map(|_| Backend::deaf()).collect();
+    let (good, status) = switchable("good");
+    // A hung check takes twenty intervals.
+    let check = json!({ "path": "/health", "interval": "100ms", "timeout": "2s", "rise": 1, "fall": 1 });
+    let mut setup = Setup::on(engine).backend_with(json!({ "name": "good", "url": good.url() }));
+    for (i, backend) in hanging.iter().enumerate() {
+        setup = setup.backend_with(json!({ "name": format!("hung{i}"), "url": backend.url() }));
+    }
+    let balancer = setup.set("health_check", check).start();
+    until("every hanging backend was asked", || hanging.iter().all(|b| !b.seen().is_empty()).then_some(()));
+    for (code, word) in [(500, "down"), (200, "up"), (500, "down"), (200, "up")] {
+        let (from, checks) = (balancer.proc.err_lines(), good.seen().len());
+        status.store(code, Ordering::SeqCst);
+        balancer.proc.wait_err(from, word, |line| line.contains("good") && line.contains(word));
+        // Far fewer than the twenty time-outs' worth of intervals: the next check came when it was due.
+        assert!(good.seen().len() - checks <= 10, "{} checks until {word}", good.seen().len() - checks);
+    }
+}
+
+fn checks_open_a_fresh_connection_and_spend_no_token(engine: Engine) {
+    let (a, _) = switchable("a");
+    let balancer = Setup::on(engine)
+        .backend(a.address())
+        .set("health_check", quick("/health"))
+        .set("rate_limit.default", json!({ "capacity": 2, "rate_per_sec": 0 }))
+        .start();
+    until("five checks were made", || (a.seen().len() >= 5).then_some(()));
+    let seen = a.seen();
+    let mut connections: Vec<usize> = seen.iter().map(|seen| seen.connection).collect();
+    connections.dedup();
+    assert_eq!(connections.len(), seen.len(), "each check on a connection of its own");
+    assert!(seen.iter().all(|seen| seen.field("host").is_some()), "{seen:?}");
+    balancer.get("/").expect(200);
+    balancer.get("/-/livez").expect(200);
+    balancer.get("/").expect(200);
+    balancer.get("/").problem(429);
+}
+
+fn weight_0_gets_no_traffic(engine: Engine) {
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let balancer = Setup::on(engine)
+        .backend_with(json!({ "url": a.url(), "weight": 0 }))
+        .backend_with(json!({ "url": b.url(), "weight": 1 }))
+        .start();
+    for _ in 0..20 {
+        assert_eq!(balancer.get("/").expect(200).text(), "b");
+    }
+}

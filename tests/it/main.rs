@@ -1,0 +1,29 @@
+//! The integration tests: the real programs over real sockets, on every engine and both stores.
+//!
+//! - `support` starts things and ends them; see its modules for what a failure shows.
+//! - Each module below is one chapter of the contract. `each_engine!` makes a test for every frontend engine,
+//!   `each_store!` one for SQLite and one for PostgreSQL.
+//! - Without PostgreSQL the SQLite half runs and says what was skipped; `BALANCER_TEST_REQUIRE_POSTGRES=1` makes that a
+//!   failure. `BALANCER_TEST_POSTGRES_URL` names a server to use instead of a throwaway one.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods)]
+
+mod support;
+
+mod access;
+mod api;
+mod balancing;
+mod bodies;
+mod command_line;
+mod configuration;
+mod durability;
+mod engines;
+mod forwarding;
+mod health;
+mod instances;
+mod limiter;
+mod load;
+mod outage;
+mod process;
+mod tls;

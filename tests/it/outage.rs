@@ -1,0 +1,191 @@
+//! The database stopped, paused and returned, under load: requests never notice, the API says 503, the log says it once
+//! each way, and nothing needs a restart. PostgreSQL only: a file does not go away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::postgres::Postgres;
+use crate::support::{Backend, Balancer, Conn, Setup, until};
+
+/// Clients that must be answered 200 all the time, each from an address of its own.
+struct Load {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    slowest_ms: Arc<AtomicUsize>,
+    clients: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn on(balancer: &Balancer) -> Self {
+        let (stop, served, slowest_ms) = <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let clients = (0..4u8)
+            .map(|i| {
+                let (stop, served, slowest) =
+                    (Arc::clone(&stop), Arc::clone(&served), Arc::clone(&slowest_ms));
+                let address = balancer.address;
+                std::thread::spawn(move || {
+                    let mut third = 0u8;
+                    while !stop.load(Ordering::SeqCst) {
+                        // A new address now and then: a client that no cache knows.
+                        third = third.wrapping_add(1);
+                        let mut conn = Conn::from([127, 20 + i, third, 1].into(), address);
+                        for _ in 0..5 {
+                            let start = Instant::now();
+                            let answer = conn.get("/");
+                            assert_eq!(answer.status, 200, "{}", answer.text());
+                            let took = usize::try_from(start.elapsed().as_millis()).unwrap_or(usize::MAX);
+                            slowest.fetch_max(took, Ordering::SeqCst);
+                            served.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                })
+            })
+            .collect();
+        Self { stop, served, slowest_ms, clients }
+    }
+
+    fn goes_on(&self) {
+        let from = self.served.load(Ordering::SeqCst);
+        until("the load goes on", || (self.served.load(Ordering::SeqCst) > from + 300).then_some(()));
+    }
+
+    /// Ends it; every client must have been answered well, and soon.
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        for client in self.clients {
+            client.join().expect("every request was answered 200");
+        }
+        self.slowest_ms.load(Ordering::SeqCst)
+    }
+}
+
+fn setup(server: &Postgres, backend: &Backend) -> Setup {
+    Setup::auto()
+        .store(&server.database("outage"))
+        .backend(backend.address())
+        .set("database.timeout", json!("500ms"))
+        // So that the cache can't hide the store's absence.
+        .set("cache.ttl", json!("100ms"))
+}
+
+fn create(balancer: &Balancer, client: &str) -> crate::support::Response {
+    balancer.api("POST", "/limits/create", &json!({ "client_id": client, "capacity": 1, "rate_per_sec": 0 }))
+}
+
+/// 503, soon, with a hint when to come again, and no word about the cause.
+fn is_down(balancer: &Balancer) {
+    let start = Instant::now();
+    let answer = balancer.api("GET", "/limits", &Value::Null);
+    let problem = answer.problem(503);
+    assert!(start.elapsed() < Duration::from_secs(10), "the API hung for {:?}", start.elapsed());
+    assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    let text = problem.to_string();
+    assert!(!text.contains("127.0.0.1") && !text.to_lowercase().contains("postgres"), "{text}");
+    create(balancer, "while-down").problem(503);
+}
+
+fn comes_back(balancer: &Balancer) {
+    until("the store is up again", || {
+        (balancer.api("GET", "/limits", &Value::Null).status == 200).then_some(())
+    });
+    // In force on the next request.
+    balancer.limit("127.0.0.77", 1, 0);
+    balancer.get_from("127.0.0.77", "/").expect(200);
+    balancer.get_from("127.0.0.77", "/").problem(429);
+}
+
+/// How often the log said that the store went and that it came.
+fn said(balancer: &Balancer) -> (usize, usize) {
+    let err = balancer.proc.err().to_lowercase();
+    let about = |word: &str| {
+        err.lines()
+            .filter(|line| (line.contains("store") || line.contains("database")) && line.contains(word))
+            .count()
+    };
+    (about("down"), about(" up"))
+}
+
+#[test]
+fn a_stopped_database_is_noticed_by_no_client() {
+    let Some(mut server) = Postgres::start() else { return };
+    let backend = Backend::named("a");
+    let balancer = setup(&server, &backend).start();
+    balancer.limit("127.0.0.66", 2, 0);
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    let load = Load::on(&balancer);
+    load.goes_on();
+
+    server.stop();
+    is_down(&balancer);
+    load.goes_on();
+    is_down(&balancer);
+    // Known limits stay in force past their time to live.
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    balancer.get_from("127.0.0.66", "/").problem(429);
+    balancer.get("/-/livez").expect(200);
+    balancer.get("/-/readyz").expect(200);
+
+    server.run();
+    comes_back(&balancer);
+    load.goes_on();
+    let slowest = load.end();
+    assert!(slowest < 2000, "a request took {slowest} ms");
+    assert_eq!(said(&balancer), (1, 1), "once each way\n{}", balancer.proc.err());
+}
+
+#[test]
+fn a_paused_database_is_noticed_by_no_client() {
+    let Some(server) = Postgres::start() else { return };
+    let backend = Backend::named("a");
+    let balancer = setup(&server, &backend).start();
+    balancer.limit("127.0.0.66", 2, 0);
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    let load = Load::on(&balancer);
+    load.goes_on();
+
+    server.pause();
+    is_down(&balancer);
+    load.goes_on();
+    is_down(&balancer);
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    balancer.get_from("127.0.0.66", "/").problem(429);
+
+    server.resume();
+    comes_back(&balancer);
+    load.goes_on();
+    let slowest = load.end();
+    assert!(slowest < 2000, "a request took {slowest} ms");
+    assert_eq!(said(&balancer), (1, 1), "once each way\n{}", balancer.proc.err());
+}
+
+#[test]
+fn it_starts_without_its_database_and_finds_it_later() {
+    let Some(mut server) = Postgres::start() else { return };
+    let backend = Backend::named("a");
+    let setup =
+        setup(&server, &backend).set("rate_limit.default", json!({ "capacity": 1, "rate_per_sec": 0 }));
+    server.stop();
+    let balancer = setup.start();
+    balancer.get("/").expect(200);
+    balancer.get("/").problem(429);
+    is_down(&balancer);
+    server.run();
+    // The migrations come with it.
+    comes_back(&balancer);
+}
+
+#[test]
+fn a_paused_database_does_not_hold_up_the_end() {
+    let Some(server) = Postgres::start() else { return };
+    let backend = Backend::named("a");
+    let mut balancer = setup(&server, &backend).start();
+    server.pause();
+    is_down(&balancer);
+    balancer.get("/").expect(200);
+    balancer.proc.signal(rustix::process::Signal::TERM);
+    let status = balancer.proc.wait_at_most(Duration::from_secs(10));
+    assert_eq!(status.code(), Some(0), "{}", balancer.proc.story());
+}

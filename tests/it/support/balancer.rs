@@ -1,0 +1,182 @@
+//! The balancer under test: a configuration in a temporary folder, the real binary, and the calls of its API.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Conn, Database, Engine, Proc, Response, request};
+
+/// The program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_balancer");
+/// The echo server.
+pub const TEST_BACKEND: &str = env!("CARGO_BIN_EXE_test_backend");
+
+/// A configuration to be. By default: port 0, no health checks, no limit for unknown clients, SQLite in the temporary
+/// folder, no access log.
+#[derive(Clone)]
+pub struct Setup {
+    config: Value,
+    env: Vec<(String, String)>,
+    folder: Arc<TempDir>,
+}
+
+impl Setup {
+    /// On the engine that `auto` means.
+    pub fn auto() -> Self {
+        Self {
+            config: json!({
+                "listen": "127.0.0.1:0",
+                "backends": [],
+                "health_check": null,
+                "rate_limit": { "default": null },
+                "database": { "url": "sqlite:balancer.db" },
+                "log": { "access": false },
+            }),
+            env: Vec::new(),
+            folder: Arc::new(tempfile::Builder::new().prefix("balancer-it-").tempdir().expect("a folder")),
+        }
+    }
+
+    /// On that engine.
+    pub fn on(engine: Engine) -> Self {
+        Self::auto().env("BALANCER__FRONTEND__ENGINE", engine.name())
+    }
+
+    /// With that database.
+    pub fn store(self, database: &Database) -> Self {
+        self.set("database.url", json!(database.url))
+    }
+
+    /// With one more backend, named by its place: `a`, `b`, …
+    pub fn backend(self, address: SocketAddr) -> Self {
+        self.backend_with(json!({ "url": format!("http://{address}") }))
+    }
+
+    /// With one more backend; a missing name is given by its place.
+    pub fn backend_with(mut self, mut backend: Value) -> Self {
+        let list = self.config["backends"].as_array_mut().expect("a list");
+        if backend["name"].is_null() {
+            let letter = char::from(b'a' + u8::try_from(list.len()).expect("few"));
+            backend["name"] = json!(letter.to_string());
+        }
+        list.push(backend);
+        self
+    }
+
+    /// With another value at a dotted path.
+    pub fn set(mut self, path: &str, value: Value) -> Self {
+        let mut place = &mut self.config;
+        for key in path.split('.') {
+            if place.is_null() {
+                *place = json!({});
+            }
+            place = &mut place[key];
+        }
+        *place = value;
+        self
+    }
+
+    /// With a variable in its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes the file; gives its path.
+    pub fn write(&self) -> PathBuf {
+        let path = self.folder().join("config.json");
+        std::fs::write(&path, serde_json::to_string_pretty(&self.config).expect("JSON")).expect("written");
+        path
+    }
+
+    /// Starts the program and doesn't wait for anything.
+    pub fn launch(&self) -> Proc {
+        let path = self.write();
+        Proc::start(PROGRAM, &["run", "--config", path.to_str().expect("UTF-8")], self.folder(), &self.env)
+    }
+
+    /// Starts the program and waits until it listens. May be called again after the first one has ended: the folder
+    /// and with it the SQLite file stay.
+    #[track_caller]
+    pub fn start(&self) -> Balancer {
+        let proc = self.launch();
+        let address = listening(&proc.wait_out("listening on http://"));
+        let separate = self.config["admin"]["listen"].is_string();
+        let admin = if separate { listening(&proc.wait_out("admin on http://")) } else { address };
+        Balancer { proc, address, admin, _folder: Arc::clone(&self.folder) }
+    }
+}
+
+/// The address in `listening on http://ADDR`.
+#[track_caller]
+pub fn listening(line: &str) -> SocketAddr {
+    let text = line.rsplit("http://").next().unwrap_or_default().trim();
+    text.parse().unwrap_or_else(|error| panic!("{error} in {line:?}"))
+}
+
+/// A balancer that listens.
+pub struct Balancer {
+    /// The process.
+    pub proc: Proc,
+    /// Its public port.
+    pub address: SocketAddr,
+    /// Where its API is.
+    pub admin: SocketAddr,
+    _folder: Arc<TempDir>,
+}
+
+impl Balancer {
+    /// One GET on a connection of its own.
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Response {
+        request(self.address, "GET", target, &[], b"")
+    }
+
+    /// One GET from another address of this machine.
+    #[track_caller]
+    pub fn get_from(&self, source: &str, target: &str) -> Response {
+        Conn::from(source.parse::<IpAddr>().expect("an address"), self.address).get(target)
+    }
+
+    /// One call of the API.
+    #[track_caller]
+    pub fn api(&self, method: &str, target: &str, body: &Value) -> Response {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        request(self.admin, method, target, &[], body.as_bytes())
+    }
+
+    /// Creates a limit.
+    #[track_caller]
+    pub fn limit(&self, client: &str, capacity: u64, rate: impl Into<Value>) {
+        let body = json!({ "client_id": client, "capacity": capacity, "rate_per_sec": rate.into() });
+        self.api("POST", "/limits/create", &body).expect(201);
+    }
+}
+
+/// A running `test_backend`, with its address.
+pub struct Echo {
+    /// The process.
+    pub proc: Proc,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Echo {
+    /// Starts one with further arguments.
+    #[track_caller]
+    pub fn start(args: &[&str]) -> Self {
+        let mut all = vec!["--port", "0"];
+        all.extend(args);
+        let proc = Proc::start(TEST_BACKEND, &all, Path::new("/"), &[]);
+        let address = listening(&proc.wait_out("listening on http://"));
+        Self { proc, address }
+    }
+}

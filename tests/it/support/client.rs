@@ -1,0 +1,381 @@
+//! A client that sees bytes: it sends what it is told, and reads answers strictly, so that an answer which a lenient
+//! client would let pass is a failure here.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+
+use super::PATIENCE;
+
+/// How an answer's end was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// HEAD, 204, 304: no body whatever the fields say.
+    None,
+    /// Content-Length.
+    Length(u64),
+    /// Transfer-Encoding: chunked.
+    Chunked,
+    /// The connection's end.
+    UntilClose,
+}
+
+/// Why there is no whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection ended before a byte of an answer.
+    Closed,
+    /// It ended or was reset inside the answer; the body's bytes so far.
+    Truncated(usize),
+    /// It was reset before a byte of an answer.
+    Reset,
+    /// Nothing came for [`PATIENCE`].
+    TimedOut,
+    /// Bytes that are no HTTP.
+    Malformed(String),
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: u16,
+    pub reason: String,
+    /// In order and as they came.
+    pub fields: Vec<(String, String)>,
+    pub framing: Framing,
+    pub body: Vec<u8>,
+    /// The statuses of 1xx answers before it.
+    pub interim: Vec<u16>,
+}
+
+impl Response {
+    /// The first field of that name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.all(name).first().copied()
+    }
+
+    /// All fields of that name, in order.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// Fails unless the status is that one.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}: {}\n{:?}", self.status, self.text(), self.fields);
+        self
+    }
+
+    /// Fails unless it is a problem of ours (RFC 9457) with that status; gives its JSON.
+    #[track_caller]
+    pub fn problem(&self, status: u16) -> serde_json::Value {
+        assert_eq!(self.status, status, "{}: {}\n{:?}", self.status, self.text(), self.fields);
+        assert_eq!(self.field("content-type"), Some("application/problem+json"), "{self:?}");
+        let json = self.json();
+        assert_eq!(json["status"], status, "{json}");
+        for member in ["type", "title", "detail", "instance"] {
+            assert!(json[member].is_string(), "{member} is missing in {json}");
+        }
+        json
+    }
+}
+
+/// A connection.
+pub struct Conn {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Conn {
+    /// Connects from 127.0.0.1.
+    #[track_caller]
+    pub fn open(to: SocketAddr) -> Self {
+        Self::from(IpAddr::V4(Ipv4Addr::LOCALHOST), to)
+    }
+
+    /// Connects from one of this machine's addresses, all of 127/8 among them: another client to the limiter.
+    #[track_caller]
+    pub fn from(source: IpAddr, to: SocketAddr) -> Self {
+        Self::try_from(source, to).unwrap_or_else(|error| panic!("{source} connects to {to}: {error}"))
+    }
+
+    /// The same, where a refusal is no failure.
+    pub fn try_from(source: IpAddr, to: SocketAddr) -> std::io::Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
+        if source.is_ipv4() == to.is_ipv4() {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        let stream: TcpStream = socket.into();
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, buffer: Vec::new() })
+    }
+
+    /// Our own address on it.
+    pub fn local(&self) -> SocketAddr {
+        self.stream.local_addr().expect("connected")
+    }
+
+    /// Sends bytes as they are.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).expect("the other side takes it");
+    }
+
+    /// The same, where a refusal is no failure.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
+    /// Closes with a reset.
+    pub fn reset(self) {
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Sends a request whose head is complete but for the final empty line's needs: `GET /x` with a Host.
+    #[track_caller]
+    pub fn get(&mut self, target: &str) -> Response {
+        self.ask("GET", target, &[], b"")
+    }
+
+    /// Sends a request and reads its answer; a broken one is a failure.
+    #[track_caller]
+    pub fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Response {
+        self.send(head(method, target, fields, (!body.is_empty()).then_some(body.len())));
+        self.send(body);
+        self.read(method).unwrap_or_else(|fault| panic!("{method} {target}: {fault:?}"))
+    }
+
+    /// Reads one answer to a request of that method, body and all.
+    pub fn read(&mut self, method: &str) -> Result<Response, Fault> {
+        let mut response = self.read_head(method)?;
+        let mut body = Vec::new();
+        let read = self.read_body(response.framing, &mut |bytes| body.extend_from_slice(bytes));
+        match read {
+            Ok(()) => {}
+            Err(Fault::Closed | Fault::Reset) => return Err(Fault::Truncated(body.len())),
+            Err(fault) => return Err(fault),
+        }
+        response.body = body;
+        Ok(response)
+    }
+
+    /// Reads a final answer's head; its body is still to be read.
+    pub fn read_head(&mut self, method: &str) -> Result<Response, Fault> {
+        let mut interim = Vec::new();
+        loop {
+            let head = self.take_head()?;
+            let mut response = parse(&head)?;
+            if (100..200).contains(&response.status) && response.status != 101 {
+                interim.push(response.status);
+                continue;
+            }
+            if method == "HEAD" || matches!(response.status, 101 | 204 | 304) {
+                response.framing = Framing::None;
+            }
+            response.interim = interim;
+            return Ok(response);
+        }
+    }
+
+    fn take_head(&mut self) -> Result<Vec<u8>, Fault> {
+        loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                let rest = self.buffer.split_off(end + 4);
+                return Ok(std::mem::replace(&mut self.buffer, rest));
+            }
+            let before = self.buffer.len();
+            match self.fill() {
+                Ok(()) => {}
+                Err(fault) if before == 0 => return Err(fault),
+                Err(Fault::TimedOut) => return Err(Fault::TimedOut),
+                Err(_) => return Err(Fault::Truncated(0)),
+            }
+        }
+    }
+
+    /// Reads a body by its framing and hands its bytes to `take`. `Closed` and `Reset` mean: cut short.
+    pub fn read_body(&mut self, framing: Framing, take: &mut dyn FnMut(&[u8])) -> Result<(), Fault> {
+        match framing {
+            Framing::None => Ok(()),
+            Framing::Length(length) => self.exactly(length, take),
+            Framing::Chunked => self.chunks(take),
+            Framing::UntilClose => loop {
+                take(&std::mem::take(&mut self.buffer));
+                match self.fill() {
+                    Ok(()) => {}
+                    Err(Fault::Closed) => return Ok(()),
+                    Err(fault) => return Err(fault),
+                }
+            },
+        }
+    }
+
+    /// Takes exactly that many bytes.
+    pub fn exactly(&mut self, length: u64, take: &mut dyn FnMut(&[u8])) -> Result<(), Fault> {
+        let mut left = length;
+        while left > 0 {
+            if self.buffer.is_empty() {
+                self.fill()?;
+            }
+            let count = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            take(&self.buffer[..count]);
+            self.buffer.drain(..count);
+            left -= count as u64;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self) -> Result<String, Fault> {
+        loop {
+            if let Some(end) = find(&self.buffer, b"\r\n") {
+                let rest = self.buffer.split_off(end + 2);
+                let mut line = std::mem::replace(&mut self.buffer, rest);
+                line.truncate(end);
+                return String::from_utf8(line).map_err(|_| Fault::Malformed("a chunk's line".into()));
+            }
+            if self.buffer.len() > 1024 {
+                return Err(Fault::Malformed("an endless chunk-size line".into()));
+            }
+            self.fill()?;
+        }
+    }
+
+    fn chunks(&mut self, take: &mut dyn FnMut(&[u8])) -> Result<(), Fault> {
+        loop {
+            let line = self.line()?;
+            let strict = !line.is_empty() && line.len() <= 16 && line.bytes().all(|b| b.is_ascii_hexdigit());
+            if !strict {
+                return Err(Fault::Malformed(format!("chunk-size line {line:?}")));
+            }
+            let size = u64::from_str_radix(&line, 16).expect("hex digits");
+            if size == 0 {
+                break;
+            }
+            self.exactly(size, take)?;
+            let end = self.line()?;
+            if !end.is_empty() {
+                return Err(Fault::Malformed(format!("{end:?} behind a chunk")));
+            }
+        }
+        // Trailers, if any, up to the empty line.
+        while !self.line()?.is_empty() {}
+        Ok(())
+    }
+
+    /// Reads some bytes into the buffer.
+    fn fill(&mut self) -> Result<(), Fault> {
+        let mut chunk = [0; 65536];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => Err(Fault::Closed),
+            Ok(count) => {
+                self.buffer.extend_from_slice(&chunk[..count]);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(Fault::TimedOut)
+            }
+            Err(_) => Err(Fault::Reset),
+        }
+    }
+
+    /// Waits for the connection's end; what came before it, and whether the end was clean.
+    #[track_caller]
+    pub fn wait_closed(&mut self) -> (Vec<u8>, Fault) {
+        loop {
+            match self.fill() {
+                Ok(()) => {}
+                Err(Fault::TimedOut) => panic!("the connection stays open"),
+                Err(fault) => return (std::mem::take(&mut self.buffer), fault),
+            }
+        }
+    }
+}
+
+/// One request on a connection of its own.
+#[track_caller]
+pub fn request(to: SocketAddr, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Response {
+    Conn::open(to).ask(method, target, fields, body)
+}
+
+/// One GET on a connection of its own.
+#[track_caller]
+pub fn get(to: SocketAddr, target: &str) -> Response {
+    request(to, "GET", target, &[], b"")
+}
+
+/// A request's head. A Host is added unless the fields bring one.
+pub fn head(method: &str, target: &str, fields: &[(&str, &str)], length: Option<usize>) -> Vec<u8> {
+    let mut text = format!("{method} {target} HTTP/1.1\r\n");
+    if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        text.push_str("Host: 127.0.0.1\r\n");
+    }
+    for (name, value) in fields {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some(length) = length {
+        text.push_str(&format!("Content-Length: {length}\r\n"));
+    }
+    text.push_str("\r\n");
+    text.into_bytes()
+}
+
+/// Where `needle` begins.
+pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// A head, strictly: CRLF, token names, one length, never two framings.
+fn parse(head: &[u8]) -> Result<Response, Fault> {
+    let bad = |what: &str| Fault::Malformed(format!("{what} in {:?}", String::from_utf8_lossy(head)));
+    // Values may hold bytes that are no UTF-8; lossy keeps the tests' needs.
+    let text = String::from_utf8_lossy(head).into_owned();
+    let text = text.strip_suffix("\r\n\r\n").ok_or_else(|| bad("no end"))?;
+    let mut lines = text.split("\r\n");
+    let status_line = lines.next().unwrap_or_default();
+    let (version, rest) = status_line.split_once(' ').ok_or_else(|| bad("no status line"))?;
+    let (code, reason) = rest.split_once(' ').ok_or_else(|| bad("no space behind the status"))?;
+    if !matches!(version, "HTTP/1.1" | "HTTP/1.0") || code.len() != 3 {
+        return Err(bad("no status line"));
+    }
+    let status: u16 = code.parse().map_err(|_| bad("no status"))?;
+    let mut fields = Vec::new();
+    for line in lines {
+        let (name, value) = line.split_once(':').ok_or_else(|| bad("a line without a colon"))?;
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if name.is_empty() || !name.bytes().all(token) || value.contains(['\r', '\n', '\0']) {
+            return Err(bad("a bad field"));
+        }
+        fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
+    }
+    let all = |name: &str| -> Vec<&str> {
+        fields
+            .iter()
+            .filter(|(n, _): &&(String, String)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+            .collect()
+    };
+    let framing = match (all("transfer-encoding").as_slice(), all("content-length").as_slice()) {
+        ([], []) => Framing::UntilClose,
+        ([coding], []) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
+        ([], [length]) if length.bytes().all(|b| b.is_ascii_digit()) => {
+            Framing::Length(length.parse().map_err(|_| bad("a huge length"))?)
+        }
+        _ => return Err(bad("ambiguous framing")),
+    };
+    let reason = reason.to_owned();
+    Ok(Response { status, reason, fields, framing, body: Vec::new(), interim: Vec::new() })
+}

@@ -1,0 +1,128 @@
+//! The engines, and what each of them can do: one table, which the README shows and which the tests ask.
+
+use super::aloud;
+
+/// A frontend engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// The portable one.
+    TinyHttp,
+}
+
+/// Every engine that is built. `each_engine!` makes one test for each.
+pub const ENGINES: &[Engine] = &[Engine::TinyHttp];
+
+impl Engine {
+    /// Its name in `frontend.engine`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TinyHttp => "tiny_http",
+        }
+    }
+
+    /// Whether it does what the case says; says aloud when not, so that the test can return.
+    pub fn can(self, case: Case) -> bool {
+        let can = case.row().1[ENGINES.iter().position(|engine| *engine == self).expect("listed")];
+        if !can {
+            aloud(&format!("skipped on {}: {}", self.name(), case.row().0));
+        }
+        can
+    }
+}
+
+/// What an engine may or may not be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// Bodies of any size stream with bounded memory.
+    Streaming,
+    /// A backend that breaks off reaches the client as a broken answer.
+    BrokenAnswers,
+    /// Reason phrases of backends are kept.
+    Reasons,
+    /// A length that the backend declared is a length to the client, however long the body.
+    LongLengths,
+    /// A request with two framings is refused.
+    StrictFraming,
+    /// Any declared length is safe.
+    HugeLengths,
+    /// The connection ends after a refused body.
+    ClosesAfterRefusal,
+    /// Bounds on head bytes, field count and target length.
+    HeadBounds,
+}
+
+impl Case {
+    /// All of them, in the README's order.
+    pub const ALL: &[Self] = &[
+        Self::Streaming,
+        Self::BrokenAnswers,
+        Self::Reasons,
+        Self::LongLengths,
+        Self::StrictFraming,
+        Self::HugeLengths,
+        Self::ClosesAfterRefusal,
+        Self::HeadBounds,
+    ];
+
+    /// Its line in the README, and a yes or no for each of [`ENGINES`].
+    pub fn row(self) -> (&'static str, &'static [bool]) {
+        match self {
+            Self::Streaming => ("bodies of any size stream with bounded memory, both ways", &[true]),
+            Self::BrokenAnswers => {
+                ("a backend that breaks off reaches the client as a broken answer", &[true])
+            }
+            Self::Reasons => ("a backend's reason phrase is kept", &[true]),
+            Self::LongLengths => ("a declared `Content-Length` is kept on bodies over 64 KiB", &[false]),
+            Self::StrictFraming => ("differing lengths, or a length with `chunked`, are refused", &[false]),
+            Self::HugeLengths => ("any declared length is safe (`Content-Length: 107374182400`)", &[false]),
+            Self::ClosesAfterRefusal => ("the connection is closed after a body that was refused", &[false]),
+            Self::HeadBounds => ("head bytes, field count and target length are bounded", &[false]),
+        }
+    }
+}
+
+/// The table as the README shows it.
+pub fn table() -> String {
+    let mut text = String::from("| case |");
+    for engine in ENGINES {
+        text.push_str(&format!(" `{}` |", engine.name()));
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---|".repeat(ENGINES.len()));
+    for case in Case::ALL {
+        let (title, can) = case.row();
+        text.push_str(&format!("\n| {title} |"));
+        for can in can {
+            text.push_str(if *can { " yes |" } else { " no |" });
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// Makes one test for each engine out of every named function `fn(Engine)`.
+macro_rules! each_engine {
+    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+        mod tiny_http {
+            $(#[test] $(#[$attribute])* fn $name() { super::$name($crate::support::Engine::TinyHttp); })+
+        }
+    };
+}
+
+/// Makes one test for each store out of every named function `fn(&Database)`.
+macro_rules! each_store {
+    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[test] $(#[$attribute])* fn $name() { super::$name(&$crate::support::Database::sqlite()); })+
+        }
+        mod postgres {
+            $(#[test] $(#[$attribute])* fn $name() {
+                if let Some(database) = $crate::support::Database::postgres() {
+                    super::$name(&database);
+                }
+            })+
+        }
+    };
+}
+
+pub(crate) use {each_engine, each_store};

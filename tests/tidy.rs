@@ -1,0 +1,359 @@
+//! What no compiler checks: who may use whom, how long a file may be, what may stand where. Each rule names the file
+//! and line it found.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The most lines that a file of `src` may have, its unit tests included.
+const MAX_LINES: usize = 400;
+
+/// Files that may be longer, each with its reason.
+const LONGER: &[(&str, &str)] = &[];
+
+/// Who may use whom: the folder (or file) under `src`, and what it may name by `crate::`. The first row whose prefix
+/// fits counts. What is neutral may be used by everybody.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("main.rs", &["*"]),
+    ("lib.rs", &["*"]),
+    ("bin", &["*"]),
+    ("app", &["*"]),
+    ("cli", &["cli", "config", "app"]),
+    ("clock.rs", &["rules"]),
+    ("error.rs", &["exchange", "rules"]),
+    ("exchange.rs", &["rules", "error"]),
+    ("config", &["config", "rules"]),
+    ("rules", &["rules", "exchange", "error"]),
+    ("state", &["state", "rules"]),
+    ("proxy", &["proxy", "state", "rules"]),
+    ("edge/frontend", &["edge::frontend", "rules"]),
+    ("edge/lines", &["edge::lines", "rules"]),
+    ("edge/access_log", &["edge::access_log", "edge::lines", "proxy", "rules"]),
+    ("edge/error_log", &["edge::error_log", "edge::lines"]),
+    ("edge/upstream", &["edge::upstream", "proxy", "state", "rules"]),
+    ("edge/admin", &["edge::admin", "edge::store", "state", "rules"]),
+    ("edge/store", &["edge::store", "state", "rules"]),
+    ("edge/prober", &["edge::prober", "state", "rules"]),
+    ("edge/resolver", &["edge::resolver", "state", "rules"]),
+    ("edge/mod.rs", &[]),
+];
+
+/// Types without behaviour of a layer of their own: everybody may use them, but `rules` neither clock nor configuration.
+const NEUTRAL: &[&str] = &["exchange", "error", "clock", "config"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a folder with that ending, sorted, without build products.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                walk(&path, ending, found);
+            } else if name.ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), ending, &mut found);
+    found.sort();
+    found
+}
+
+/// A path as the repository knows it.
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+/// Lines with their numbers, comments cut off. Good enough for code that rustfmt wrote.
+fn code(path: &Path) -> Vec<(usize, String)> {
+    let text = fs::read_to_string(path).expect("a readable file");
+    text.lines()
+        .enumerate()
+        .map(|(at, line)| (at + 1, line.split("//").next().unwrap_or_default().to_owned()))
+        .filter(|(_, line)| !line.trim().is_empty())
+        .collect()
+}
+
+#[track_caller]
+fn none(rule: &str, found: &[String]) {
+    assert!(found.is_empty(), "{rule}:\n  {}", found.join("\n  "));
+}
+
+/// Every path that begins with `crate::` (or `balancer::` in `main.rs`), up to two segments: `edge::store`.
+fn uses(path: &Path) -> Vec<(usize, String)> {
+    let lines = code(path);
+    let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(at) = text[from..].find("crate::").map(|at| from + at) {
+        from = at + "crate::".len();
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let line = lines[text[..at].matches('\n').count()].0;
+        for used in expand(&text[from..]) {
+            found.push((line, used));
+        }
+    }
+    found
+}
+
+/// The first two segments of what follows `crate::`, several of them behind a brace.
+fn expand(rest: &str) -> Vec<String> {
+    let segment = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let group = |text: &str| -> Vec<String> {
+        // Top-level items of `{a, b::{c, d}, e}`.
+        let mut depth = 0;
+        let mut items = vec![String::new()];
+        for c in text.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => items.push(String::new()),
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+            if !(c == '{' && depth == 1) && !(c == ',' && depth == 1) {
+                items.last_mut().expect("never empty").push(c);
+            }
+        }
+        items
+    };
+    if rest.starts_with('{') {
+        return group(rest)
+            .iter()
+            .flat_map(|item| expand(item.trim()))
+            .filter(|item| !item.is_empty())
+            .collect();
+    }
+    let first = segment(rest);
+    let Some(behind) = rest.trim_start()[first.len()..].strip_prefix("::") else { return vec![first] };
+    if behind.starts_with('{') {
+        return group(behind)
+            .iter()
+            .filter(|item| !item.trim().is_empty())
+            .map(|item| format!("{first}::{}", segment(item)))
+            .collect();
+    }
+    vec![format!("{first}::{}", segment(behind))]
+}
+
+#[test]
+fn uses_are_read_as_the_compiler_reads_them() {
+    let cases = [
+        ("rules::bucket::Bucket;", vec!["rules::bucket"]),
+        ("error;", vec!["error"]),
+        ("rules::{bucket, limit::Limit};", vec!["rules::bucket", "rules::limit"]),
+        ("{state::cache::{A, B}, rules};", vec!["state::cache", "rules"]),
+        ("edge::{\n  store::{a, b},\n  admin,\n};", vec!["edge::store", "edge::admin"]),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(expand(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn layers_point_one_way() {
+    let mut found = Vec::new();
+    for path in files("src", ".rs") {
+        let inside = path.strip_prefix(root().join("src")).expect("below src").display().to_string();
+        let Some((_, allowed)) = LAYERS.iter().find(|(prefix, _)| inside.starts_with(prefix)) else {
+            found.push(format!("{}: no row of LAYERS in tests/tidy.rs says what it may use", shown(&path)));
+            continue;
+        };
+        let pure = inside.starts_with("rules");
+        for (line, used) in uses(&path) {
+            let fits = |name: &str| name == "*" || used == name || used.starts_with(&format!("{name}::"));
+            let neutral = !pure && NEUTRAL.iter().any(|name| fits(name));
+            if !neutral && !allowed.iter().any(|name| fits(name)) {
+                found.push(format!("{}:{line}: uses crate::{used}", shown(&path)));
+            }
+        }
+    }
+    none("a layer uses what it may not", &found);
+}
+
+#[test]
+fn files_are_short() {
+    let mut found = Vec::new();
+    for path in files("src", ".rs").into_iter().chain(files("tests", ".rs")).chain(files("benches", ".rs")) {
+        let name = shown(&path);
+        let lines = fs::read_to_string(&path).expect("a readable file").lines().count();
+        if lines > MAX_LINES && !LONGER.iter().any(|(longer, _)| *longer == name) {
+            found.push(format!("{name}: {lines} lines, {MAX_LINES} are allowed"));
+        }
+    }
+    for (longer, reason) in LONGER {
+        let lines = fs::read_to_string(root().join(longer)).unwrap_or_default().lines().count();
+        if lines <= MAX_LINES || reason.is_empty() {
+            found.push(format!("{longer}: needs no exception, or has no reason"));
+        }
+    }
+    none("a file is too long", &found);
+}
+
+/// What may not stand in `src`, outside the files named, and why.
+const FORBIDDEN: &[(&str, &[&str], &str)] = &[
+    ("Instant::now", &["src/clock.rs"], "time is read in clock.rs"),
+    ("SystemTime::now", &["src/clock.rs"], "time is read in clock.rs"),
+    ("process::exit", &["src/main.rs"], "only main ends the process"),
+    ("process::abort", &[], "only main ends the process"),
+    ("todo!", &[], "nothing is left for later in code"),
+    ("unimplemented!", &[], "nothing is left for later in code"),
+    ("dbg!", &[], "a trace of debugging"),
+    ("thread_rng", &[], "randomness is fastrand's"),
+];
+
+#[test]
+fn forbidden_words_stand_nowhere() {
+    let mut found = Vec::new();
+    for path in files("src", ".rs") {
+        let name = shown(&path);
+        for (line, text) in code(&path) {
+            for (word, allowed, why) in FORBIDDEN {
+                if text.contains(word) && !allowed.contains(&name.as_str()) {
+                    found.push(format!("{name}:{line}: {word}: {why}"));
+                }
+            }
+        }
+        let text = fs::read_to_string(&path).expect("a readable file");
+        for (at, line) in text.lines().enumerate() {
+            for word in ["TODO", "FIXME", "XXX", "HACK"] {
+                let comment = line.split_once("//").map_or("", |(_, comment)| comment);
+                if comment.split(|c: char| !c.is_alphanumeric()).any(|said| said == word) {
+                    found.push(format!("{name}:{}: {word}", at + 1));
+                }
+            }
+        }
+    }
+    none("words that may not stand there", &found);
+}
+
+#[test]
+fn every_crate_forbids_unsafe_code() {
+    let mut roots =
+        vec![root().join("src/lib.rs"), root().join("src/main.rs"), root().join("tests/it/main.rs")];
+    roots.push(root().join("tests/tidy.rs"));
+    roots.extend(
+        files("src/bin", ".rs").into_iter().filter(|path| path.parent().is_some_and(|p| p.ends_with("bin"))),
+    );
+    roots.extend(
+        files("benches", ".rs")
+            .into_iter()
+            .filter(|path| path.parent().is_some_and(|p| p.ends_with("benches"))),
+    );
+    let missing: Vec<String> = roots
+        .iter()
+        .filter(|path| !fs::read_to_string(path).is_ok_and(|text| text.contains("#![forbid(unsafe_code)]")))
+        .map(|path| shown(path))
+        .collect();
+    none("no #![forbid(unsafe_code)] in", &missing);
+}
+
+#[test]
+fn nothing_is_a_manager() {
+    let mut found = Vec::new();
+    for path in files("src", ".rs") {
+        for (line, text) in code(&path) {
+            let mut words = text.split_whitespace();
+            let defines = words.any(|word| matches!(word, "struct" | "enum" | "trait" | "mod"));
+            let name = words.next().unwrap_or_default();
+            if defines && ["Manager", "Helper", "Util", "helper", "util"].iter().any(|bad| name.contains(bad))
+            {
+                found.push(format!("{}:{line}: {name}", shown(&path)));
+            }
+        }
+    }
+    none("names that say nothing", &found);
+}
+
+/// Words of a page that look like files of the repository: `` `./run.sh` ``, `](docs/x.md)`.
+fn named_files(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let quoted = text.split('`').skip(1).step_by(2);
+    let linked = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    for word in quoted.chain(linked).flat_map(str::split_whitespace) {
+        let word = word.trim_start_matches("./").split('#').next().unwrap_or_default();
+        let folders = ["src/", "tests/", "benches/", "sql/", "docs/", "deploy/", "fuzz/", ".ci/"];
+        let top = [
+            "run.sh",
+            "Dockerfile",
+            "docker-compose.yml",
+            "deny.toml",
+            "clippy.toml",
+            "ARCHITECTURE.md",
+            "CHANGELOG.md",
+        ];
+        let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "./_-".contains(c));
+        if plain && (top.contains(&word) || folders.iter().any(|folder| word.starts_with(folder))) {
+            found.push(word.to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn pages_name_files_that_exist() {
+    let mut found = Vec::new();
+    for path in files("", ".md") {
+        let text = fs::read_to_string(&path).expect("a readable file");
+        for name in named_files(&text) {
+            if !root().join(&name).exists() {
+                found.push(format!("{}: {name}", shown(&path)));
+            }
+        }
+    }
+    none("a page names a file that is not there", &found);
+}
+
+#[test]
+fn the_papers_are_there() {
+    let papers = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "Dockerfile",
+        "docker-compose.yml",
+        "run.sh",
+        "config.json",
+        "deny.toml",
+        "sql/postgres",
+        "sql/sqlite",
+        ".ci/run",
+    ];
+    let license = root().join("LICENSE").exists();
+    let missing: Vec<String> = papers
+        .iter()
+        .filter(|name| !(license && name.starts_with("LICENSE")) && !root().join(name).exists())
+        .map(|&name| name.to_owned())
+        .collect();
+    none("missing", &missing);
+}
+
+#[test]
+fn migrations_are_numbered_without_gaps_and_alike_in_both_stores() {
+    let names = |folder: &str| -> Vec<String> {
+        let names = files(folder, ".sql");
+        names.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
+    };
+    let (postgres, sqlite) = (names("sql/postgres"), names("sql/sqlite"));
+    assert_eq!(postgres, sqlite, "each store has the same steps");
+    for (at, name) in postgres.iter().enumerate() {
+        let digits: String =
+            name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        assert_eq!(digits.parse(), Ok(at + 1), "{name} is out of order");
+    }
+}
