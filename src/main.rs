@@ -1,1 +1,72 @@
-fn main() {}
+//! Arguments in, exit code out. The only place that ends the process.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use balancer::clock::Clock;
+use balancer::config::{self, Options};
+use balancer::{app, cli};
+
+/// Wrong usage or configuration.
+const WRONG: u8 = 2;
+
+fn main() -> ExitCode {
+    let env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    match cli::parse(std::env::args_os()) {
+        Ok(cli::Command::Run(options)) => run(&options, &env),
+        Ok(cli::Command::Check(options)) => check(&options, &env),
+        Ok(cli::Command::Healthcheck(options)) => healthcheck(&options, &env),
+        Err(error) => {
+            // A closed stdout leaves nobody to tell.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG))
+        }
+    }
+}
+
+fn run(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
+    let loaded = match config::load(options, env) {
+        Ok(loaded) => loaded,
+        Err(faults) => return fail(WRONG, &faults),
+    };
+    if loaded.file.is_none() {
+        let text = cli::summary(&loaded.config);
+        let _ = write!(std::io::stderr(), "no configuration file is read; assumed:\n{text}");
+    }
+    match app::run(loaded.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(failure.exit_code, &failure),
+    }
+}
+
+fn check(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
+    match config::load(options, env) {
+        Ok(loaded) => {
+            let name = loaded.file.unwrap_or_default();
+            let text = cli::summary(&loaded.config);
+            let _ = write!(std::io::stdout(), "{}: OK\n{text}", name.display());
+            ExitCode::SUCCESS
+        }
+        Err(faults) => fail(WRONG, &faults),
+    }
+}
+
+/// 0 or 1, never 2: that one is reserved in container health checks. With `--listen` no configuration is needed.
+fn healthcheck(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
+    let listen = match &options.listen {
+        Some(text) => text.parse().map_err(|_| format!("--listen: {text:?} is not an address with a port")),
+        None => config::load(options, env)
+            .map_err(|faults| faults.to_string())
+            .and_then(|loaded| loaded.config.listen.first().copied().ok_or_else(|| "listen is empty".into())),
+    };
+    match listen.and_then(|address| cli::healthcheck(address, &Clock::real())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => fail(1, &text),
+    }
+}
+
+fn fail(code: u8, text: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(code)
+}

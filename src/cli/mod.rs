@@ -1,1 +1,200 @@
-//! The command line.
+//! The command line: what the user asked for, as a value. `main` acts on it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Options;
+
+mod healthcheck;
+mod summary;
+
+pub use healthcheck::healthcheck;
+pub use summary::summary;
+
+/// What the user asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Balance until a signal comes.
+    Run(Options),
+    /// Judge the configuration and start nothing.
+    Check(Options),
+    /// Ask the running balancer whether it is alive.
+    Healthcheck(Options),
+}
+
+/// Reads the arguments, the program's name first. An error prints itself (`--help` and `--version` are ones, too) and
+/// knows its exit code: 2 for wrong usage.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let arguments = Arguments::try_parse_from(arguments)?;
+    Ok(match arguments.command {
+        None => Command::Run(arguments.run.into()),
+        Some(Asked::Run(run)) => Command::Run(run.into()),
+        Some(Asked::Check(source)) => Command::Check(source.into()),
+        Some(Asked::Healthcheck(source)) => Command::Healthcheck(source.into()),
+    })
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  balancer run --to :9001 --to :9002 --limit 10/s
+      Balance over two local ports, each client 10 requests a second; no file is read.
+  balancer --config /etc/balancer/config.json
+      Balance as that file says.
+  balancer check
+      Judge ./config.json: every fault with its line, or a summary.
+  BALANCER__FRONTEND__WORKERS=64 balancer
+      Replace one value of the file.
+
+Configuration: the file of --config, else of BALANCER_CONFIG, else ./config.json.
+Environment, over the file:
+  BALANCER_LISTEN         listen: 127.0.0.1:8080
+  BALANCER_DATABASE_URL   database.url: sqlite:PATH or postgres://...
+  BALANCER_ADMIN_TOKEN    admin.token: the bearer token of the API
+  BALANCER_LOG_LEVEL      log.level: off, error, warn, info, debug, trace
+  BALANCER__A__B          any key a.b, as JSON or text
+  BALANCER_DATABASE_URL_FILE, BALANCER_ADMIN_TOKEN_FILE
+                          the same secrets, read from a file
+
+Limits are set while it runs:
+  curl -X POST localhost:8080/limits/create -d '{\"client_id\":\"127.0.0.1\",\"capacity\":10,\"rate_per_sec\":1}'
+
+Exit code: 0 after a drained SIGTERM or SIGINT, 2 for wrong usage or configuration, 1 otherwise.";
+
+/// Spreads HTTP requests over a pool of backends and holds every client to its own token bucket.
+///
+/// Limits are set over HTTP while it runs, are kept in SQLite or PostgreSQL, and take effect on the client's next
+/// request. Without a command it runs, like `balancer run`.
+#[derive(Parser)]
+#[command(name = "balancer", version, after_long_help = EXAMPLES, after_help = "More, with examples: balancer --help")]
+#[command(args_conflicts_with_subcommands = true, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Asked>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Subcommand)]
+enum Asked {
+    /// Balance until SIGTERM or SIGINT [default].
+    #[command(after_long_help = EXAMPLES)]
+    Run(Run),
+    /// Judge the configuration: a summary and exit code 0, or every fault and 2.
+    Check(Source),
+    /// Ask /-/livez of the configured listener: exit code 0 when it answers 200, else 1.
+    Healthcheck(Source),
+}
+
+#[derive(Args)]
+struct Source {
+    /// Configuration file [default: BALANCER_CONFIG, else ./config.json].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The listener's address, whatever the configuration says: 127.0.0.1:8080, [::]:8080.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    source: Source,
+    /// A backend: http://HOST:PORT, HOST:PORT or :PORT. May be repeated; no file is read then.
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    to: Vec<String>,
+    /// With --to: what every client without a limit of its own gets: 100/s, "600/m burst 50", 10000/d.
+    #[arg(long, value_name = "RATE", requires = "to")]
+    limit: Option<String>,
+}
+
+impl From<Source> for Options {
+    fn from(source: Source) -> Self {
+        Self { file: source.config, listen: source.listen, ..Self::default() }
+    }
+}
+
+impl From<Run> for Options {
+    fn from(run: Run) -> Self {
+        Self { to: run.to, limit: run.limit, ..run.source.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Command, clap::Error> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn arguments_become_commands() {
+        let file = |name: &str| Options { file: Some(name.into()), ..Options::default() };
+        let to = Options {
+            to: vec![":1".into(), "http://h".into()],
+            limit: Some("10/s".into()),
+            listen: Some("[::]:80".into()),
+            file: None,
+        };
+        for (line, expected) in [
+            ("balancer", Command::Run(Options::default())),
+            ("balancer run", Command::Run(Options::default())),
+            ("balancer --config x.json", Command::Run(file("x.json"))),
+            ("balancer run --config x.json", Command::Run(file("x.json"))),
+            ("balancer check --config x.json", Command::Check(file("x.json"))),
+            ("balancer healthcheck", Command::Healthcheck(Options::default())),
+            ("balancer run --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to.clone())),
+            ("balancer --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to)),
+        ] {
+            assert_eq!(read(line).unwrap(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_2_and_help_is_0() {
+        for (line, code) in [
+            ("balancer dance", 2),
+            ("balancer --nope", 2),
+            ("balancer run --limit 10/s", 2),
+            ("balancer run --to :1 --config x", 2),
+            ("balancer --config x check", 2),
+            ("balancer check --to :1", 2),
+            ("balancer limits", 2),
+            ("balancer run --to", 2),
+            ("balancer --help", 0),
+            ("balancer run --help", 0),
+            ("balancer --version", 0),
+        ] {
+            let error = read(line).unwrap_err();
+            assert_eq!(error.exit_code(), code, "{line}");
+            assert_eq!(error.use_stderr(), code == 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_command_option_and_variable() {
+        let help = read("balancer --help").unwrap_err().to_string();
+        for word in [
+            "run",
+            "check",
+            "healthcheck",
+            "--config",
+            "--to",
+            "--limit",
+            "--listen",
+            "--version",
+            "BALANCER_CONFIG",
+            "BALANCER_LISTEN",
+            "BALANCER_DATABASE_URL",
+            "BALANCER_ADMIN_TOKEN",
+            "BALANCER_LOG_LEVEL",
+            "BALANCER__A__B",
+            "_FILE",
+            "balancer run --to :9001",
+        ] {
+            assert!(help.contains(word), "{word}\n{help}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A configuration in a few lines that people read.
+
+use std::fmt::Write;
+
+use crate::config::{AccessLog, Config, DatabaseUrl, Strategy};
+
+/// Backends that are named one by one.
+const NAMED: usize = 8;
+
+/// What a configuration means, a line a matter, each ended and indented. Holds no secret.
+pub fn summary(config: &Config) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string has nothing to fail on.
+        let _ = writeln!(text, "  {name:<9} {value}");
+    };
+    line("listen", list(config.listen.iter().map(ToString::to_string)));
+    line("backends", backends(config));
+    line(
+        "health",
+        match &config.health_check {
+            Some(check) => format!("GET {} every {:?}", check.path, check.interval),
+            None => "not checked".into(),
+        },
+    );
+    line(
+        "limit",
+        match config.rate_limit.default {
+            Some(limit) => format!(
+                "{} tokens, refilled at {}{} for each client without a limit of its own",
+                limit.capacity,
+                limit.rate,
+                if limit.rate.per_secs == 1 { "/s" } else { "" }
+            ),
+            None => "none for clients without one of their own".into(),
+        },
+    );
+    line(
+        "database",
+        match &config.database.url {
+            DatabaseUrl::Sqlite(path) => format!("SQLite, {}", path.display()),
+            DatabaseUrl::Postgres(_) => "PostgreSQL".into(),
+        },
+    );
+    line("API", api(config));
+    line(
+        "log",
+        match &config.log.access {
+            AccessLog::Off => "no line a request".into(),
+            AccessLog::Stdout => "a line a request to stdout".into(),
+            AccessLog::File(path) => format!("a line a request to {}", path.display()),
+        },
+    );
+    text
+}
+
+fn backends(config: &Config) -> String {
+    let strategy = match config.strategy {
+        Strategy::LeastConnections => "least_connections",
+        Strategy::RoundRobin => "round_robin",
+    };
+    let named = config.backends.iter().take(NAMED).map(|backend| {
+        let host =
+            if backend.host.contains(':') { format!("[{}]", backend.host) } else { backend.host.clone() };
+        let url = format!("http://{host}:{}", backend.port);
+        if url.ends_with(&format!("//{}", backend.name)) { url } else { format!("{} {url}", backend.name) }
+    });
+    let more = match config.backends.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}; {strategy}", list(named))
+}
+
+fn api(config: &Config) -> String {
+    let admin = &config.admin;
+    let place = match admin.listen {
+        Some(address) => format!("http://{address}"),
+        None => "on the public port".into(),
+    };
+    let who = if admin.allow.is_empty() {
+        "nobody".into()
+    } else {
+        list(admin.allow.iter().map(ToString::to_string))
+    };
+    let token = if admin.token.is_some() { "with the token" } else { "without a token" };
+    format!("{place}, for {who}, {token}")
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::from_text;
+
+    #[test]
+    fn a_summary_says_what_matters_and_no_secret() {
+        let text = r#"{
+            "listen": ["127.0.0.1:80", "[::1]:80"],
+            "backends": [ { "name": "a", "url": "http://127.0.0.1:9001" }, { "name": "[::1]:9", "url": "http://[::1]:9" } ],
+            "rate_limit": { "default": "600/m burst 50" },
+            "database": { "url": "postgres://u:hunter2@h/d" },
+            "admin": { "token": "hunter2", "listen": "127.0.0.1:81" },
+            "log": { "access": "file:a.log" }
+        }"#;
+        let config = from_text(text, Path::new("/srv")).unwrap();
+        assert_eq!(
+            summary(&config),
+            "  listen    127.0.0.1:80, [::1]:80\n  \
+               backends  a http://127.0.0.1:9001, http://[::1]:9; least_connections\n  \
+               health    GET / every 2s\n  \
+               limit     50 tokens, refilled at 600/m for each client without a limit of its own\n  \
+               database  PostgreSQL\n  \
+               API       http://127.0.0.1:81, for 127.0.0.0/8, ::1/128, with the token\n  \
+               log       a line a request to /srv/a.log\n"
+        );
+    }
+
+    #[test]
+    fn many_backends_are_counted() {
+        let backends: Vec<_> = (0..20)
+            .map(|n| format!(r#"{{"name": "b{n}", "url": "http://127.0.0.1:{}"}}"#, 9000 + n))
+            .collect();
+        let config =
+            from_text(&format!(r#"{{"backends": [{}]}}"#, backends.join(",")), Path::new(".")).unwrap();
+        let text = summary(&config);
+        assert!(text.contains("b7 http://127.0.0.1:9007 and 12 more; least_connections"), "{text}");
+        assert!(text.contains("SQLite, ./data/balancer.db"), "{text}");
+    }
+}
