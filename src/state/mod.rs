@@ -4,3 +4,4 @@ pub mod backends;
 pub mod cache;
 pub mod log_limit;
 pub mod ranges;
+pub mod metrics;

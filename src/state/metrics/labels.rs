@@ -1,0 +1,169 @@
+//! Label values: each set is closed, so that no request can make a new series.
+
+use std::fmt;
+
+/// The nine standard methods (RFC 9110 §9, RFC 5789).
+pub(super) const METHODS: [&str; 9] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// Every other method.
+pub(super) const OTHER_METHOD: &str = "other";
+
+/// Where a method's counters lie: its place in [`METHODS`], or behind them.
+pub(super) fn method_index(method: &str) -> usize {
+    METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len())
+}
+
+/// A closed set of label values.
+pub trait Label: Copy + fmt::Debug + 'static {
+    /// All of them, as they are declared.
+    const VALUES: &'static [Self];
+
+    /// Its place in [`Label::VALUES`].
+    fn place(self) -> usize;
+}
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$value_doc])* $value,)+
+        }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$value),+];
+
+            /// As it stands in the series.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)+
+                }
+            }
+
+            pub(super) const fn index(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl Label for $name {
+            const VALUES: &'static [Self] = &Self::ALL;
+
+            fn place(self) -> usize {
+                self.index()
+            }
+        }
+    };
+}
+
+labels! {
+    /// What a client's connection is doing.
+    ConnectionState {
+        /// A head or a body is being read.
+        Reading = "reading",
+        /// A worker has it.
+        Busy = "busy",
+        /// It is kept and nothing is asked.
+        Idle = "idle",
+        /// Its request waits without a worker.
+        Parked = "parked",
+        /// It is relayed both ways after an upgrade.
+        Relay = "relay",
+    }
+}
+
+labels! {
+    /// Why a connection was not taken.
+    Rejection {
+        /// `frontend.max_connections`.
+        MaxConnections = "max_connections",
+        /// `frontend.max_connections_per_ip`.
+        MaxConnectionsPerIp = "max_connections_per_ip",
+        /// The process or the system has no descriptor left.
+        Descriptors = "descriptors",
+        /// A missing or wrong PROXY protocol header.
+        ProxyProtocol = "proxy_protocol",
+    }
+}
+
+labels! {
+    /// Why a request was sent again.
+    Retry {
+        /// No connection.
+        Connect = "connect",
+        /// The connection broke before any byte of an answer.
+        Reset = "reset",
+        /// No head in time.
+        Timeout = "timeout",
+        /// The answer's status asked for it.
+        Status = "status",
+    }
+}
+
+labels! {
+    /// Whose limit decided.
+    Policy {
+        /// An entry for the client.
+        Client = "client",
+        /// A range that holds its address.
+        Range = "range",
+        /// `rate_limit.default`.
+        Default = "default",
+        /// Nobody's: the client is unlimited.
+        None = "none",
+    }
+}
+
+labels! {
+    /// What the limiter said.
+    Decision {
+        /// Let through.
+        Allowed = "allowed",
+        /// 429.
+        Denied = "denied",
+        /// A bucket that only watches would have refused it.
+        ShadowDenied = "shadow_denied",
+    }
+}
+
+labels! {
+    /// What the store was asked for.
+    StoreOp {
+        /// What one address needs, for the cache.
+        Load = "load",
+        /// All ranges.
+        Ranges = "ranges",
+        /// A limit by its id.
+        Get = "get",
+        /// A page of limits.
+        List = "list",
+        /// A new limit.
+        Create = "create",
+        /// New numbers.
+        Update = "update",
+        /// A limit removed.
+        Delete = "delete",
+        /// Whether it answers.
+        Probe = "probe",
+    }
+}
+
+labels! {
+    /// How a reload ended.
+    Reload {
+        /// The new configuration is in force.
+        Success = "success",
+        /// It was wrong; the old one stays.
+        Failure = "failure",
+    }
+}
+
+/// How one attempt at a backend ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// With an answer of that status.
+    Status(u16),
+    /// Without one: `code="error"`.
+    Error,
+}
