@@ -3,5 +3,5 @@
 pub mod backends;
 pub mod cache;
 pub mod log_limit;
-pub mod ranges;
 pub mod metrics;
+pub mod ranges;

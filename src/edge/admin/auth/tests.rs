@@ -1,1 +1,139 @@
+use super::super::tests::bench::{Bench, Call, admin, head};
+use super::*;
+use crate::exchange::BodyLength;
 
+type FieldRow<'a> = &'a [(&'a str, &'a str)];
+
+#[test]
+fn the_tcp_peer_is_judged_by_value() {
+    let access = Access::new(&admin());
+    for (peer, allowed) in [
+        ("127.0.0.1:1", true),
+        ("127.9.9.9:1", true),
+        ("[::1]:1", true),
+        ("[::ffff:127.0.0.1]:1", true),
+        ("128.0.0.1:1", false),
+        ("[::2]:1", false),
+        ("[::ffff:10.0.0.1]:1", false),
+        ("10.0.0.1:1", false),
+    ] {
+        let call = Call { method: "GET", target: "/limits", peer, ..Call::default() };
+        assert_eq!(access.check(&head(&call, BodyLength::Empty)).is_ok(), allowed, "{peer}");
+    }
+}
+
+#[test]
+fn without_a_token_a_call_must_be_direct_and_not_from_a_web_page() {
+    let bench = Bench::new();
+    let rows: [(FieldRow<'_>, bool); 42] = [
+        (&[], true),
+        (&[("Host", "127.0.0.1:8080")], true),
+        (&[("Host", "127.0.0.1")], true),
+        (&[("Host", "10.1.2.3:80")], true),
+        (&[("Host", "[::1]:8080")], true),
+        (&[("Host", "[::1]")], true),
+        (&[("Host", "localhost:8080")], true),
+        (&[("Host", "LocalHost")], true),
+        (&[("Host", "localhost.")], true),
+        (&[("Host", "limits.example:8080")], true),
+        (&[("Host", "LIMITS.EXAMPLE.")], true),
+        (&[("Host", "")], false),
+        (&[("Host", "evil.example")], false),
+        (&[("Host", "x.limits.example")], false),
+        (&[("Host", "localhost.evil.example")], false),
+        (&[("Host", "127.0.0.1.evil.example")], false),
+        (&[("Host", "127.1")], false),
+        (&[("Host", "2130706433")], false),
+        (&[("Host", "::1")], false),
+        (&[("Host", "[::1")], false),
+        (&[("Host", "[evil]")], false),
+        (&[("Host", "user@127.0.0.1")], false),
+        (&[("Host", "127.0.0.1:80:80")], false),
+        (&[("Host", "127.0.0.1:x")], false),
+        (&[("Forwarded", "for=1.2.3.4")], false),
+        (&[("X-Forwarded-For", "")], false),
+        (&[("x-forwarded-for", "127.0.0.1")], false),
+        (&[("X-Real-IP", "127.0.0.1")], false),
+        (&[("Via", "1.1 x")], false),
+        (&[("Sec-Fetch-Site", "cross-site")], false),
+        (&[("Sec-Fetch-Site", "Cross-Site")], false),
+        (&[("Sec-Fetch-Site", "same-origin")], true),
+        (&[("Sec-Fetch-Site", "none")], true),
+        (&[("Host", "localhost:80"), ("Origin", "http://localhost")], true),
+        (&[("Host", "localhost:8080"), ("Origin", "http://LOCALHOST:8080")], true),
+        (&[("Host", "localhost:8080"), ("Origin", "http://localhost:8081")], false),
+        (&[("Host", "localhost:8080"), ("Origin", "http://localhost")], false),
+        (&[("Host", "localhost"), ("Origin", "https://localhost")], false),
+        (&[("Host", "localhost"), ("Origin", "null")], false),
+        (&[("Host", "localhost"), ("Origin", "http://evil.example")], false),
+        (&[("Host", "localhost"), ("Origin", "http://localhost"), ("Origin", "http://evil.example")], false),
+        (&[("Origin", "http://127.0.0.1")], false),
+    ];
+    for (fields, allowed) in rows {
+        let call = Call { method: "GET", target: "/limits", fields, ..Call::default() };
+        let expected = if allowed { 200 } else { 403 };
+        assert_eq!(bench.call(&call).status, expected, "{fields:?}");
+    }
+}
+
+#[test]
+fn the_target_of_a_browser_that_was_told_to_use_us_as_its_proxy_counts_too() {
+    let access = Access::new(&admin());
+    let call = Call { method: "GET", target: "/limits", fields: &[("Host", "localhost")], ..Call::default() };
+    let mut head = head(&call, BodyLength::Empty);
+    assert!(access.check(&head).is_ok());
+    head.host = Some("evil.example".into());
+    assert!(access.check(&head).is_err());
+}
+
+#[test]
+fn with_a_token_it_decides_together_with_the_address() {
+    let bench = Bench::with_token("s3cret token");
+    let rows: [(FieldRow<'_>, u16); 14] = [
+        (&[("Authorization", "Bearer s3cret token")], 200),
+        (&[("authorization", "bEARER s3cret token")], 200),
+        (&[("Authorization", "Bearer   s3cret token")], 200),
+        // A proxy, a page and a foreign name need no other proof than the token.
+        (&[("Authorization", "Bearer s3cret token"), ("Via", "1.1 x"), ("X-Forwarded-For", "9.9.9.9")], 200),
+        (
+            &[
+                ("Authorization", "Bearer s3cret token"),
+                ("Host", "a.example"),
+                ("Origin", "http://b.example"),
+            ],
+            200,
+        ),
+        (&[], 401),
+        (&[("Authorization", "Bearer")], 401),
+        (&[("Authorization", "Bearer ")], 401),
+        (&[("Authorization", "Bearer s3cret toke")], 401),
+        (&[("Authorization", "Bearer s3cret tokenx")], 401),
+        (&[("Authorization", "Bearer S3CRET TOKEN")], 401),
+        (&[("Authorization", "Basic s3cret token")], 401),
+        (&[("Authorization", "s3cret token")], 401),
+        (&[("Authorization", "Bearer x"), ("Authorization", "Bearer s3cret token")], 401),
+    ];
+    for (fields, status) in rows {
+        let call = Call { method: "GET", target: "/limits", fields, ..Call::default() };
+        let reply = bench.call(&call);
+        assert_eq!(reply.status, status, "{fields:?}");
+        let challenge = (status == 401).then_some(&b"Bearer"[..]);
+        assert_eq!(reply.fields.get("WWW-Authenticate"), challenge, "{fields:?}");
+        let elsewhere = Call { peer: "10.0.0.1:1", ..call };
+        assert_eq!(bench.call(&elsewhere).status, 403, "{fields:?}");
+    }
+}
+
+#[test]
+fn neither_debug_nor_an_answer_shows_the_token() {
+    let admin = config::Admin { token: Some(config::Secret::new("s3cret")), ..admin() };
+    assert!(!format!("{:?}", Access::new(&admin)).contains("s3cret"));
+    let call = Call {
+        method: "GET",
+        target: "/limits",
+        fields: &[("Authorization", "Bearer wr0ng")],
+        ..Call::default()
+    };
+    let reply = Bench::with_token("s3cret").call(&call);
+    assert!(!reply.text.contains("s3cret") && !reply.text.contains("wr0ng"), "{}", reply.text);
+}

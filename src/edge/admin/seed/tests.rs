@@ -1,1 +1,214 @@
+use super::super::tests::bench::Bench;
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
 
+fn create(bench: &Bench, id: &str) -> u16 {
+    let body = json!({"client_id": id, "capacity": 10, "rate_per_sec": 1}).to_string();
+    bench.json("POST", "/limits/create", &body).status
+}
+
+#[test]
+fn a_limits_life_is_create_get_update_delete() {
+    let bench = Bench::new();
+    let created = bench.json(
+        "POST",
+        "/limits/create",
+        r#"{"client_id":"123.5.6.7:890","capacity":10,"rate_per_sec":1}"#,
+    );
+    assert_eq!((created.status, created.text.as_str()), (201, ""));
+    let shown = bench.json("GET", "/limits/get", r#"{"client_id":"123.5.6.7:890"}"#);
+    assert_eq!(shown.text, r#"{"client_id":"123.5.6.7:890","capacity":10,"rate_per_sec":1}"#);
+    assert_eq!(shown.fields.get("Content-Type"), Some(&b"application/json"[..]));
+    let updated = bench.json(
+        "PUT",
+        "/limits/update",
+        r#"{"rate_per_sec":2.5,"capacity":20,"client_id":"123.5.6.7:890"}"#,
+    );
+    assert_eq!((updated.status, updated.text.as_str(), updated.declared), (204, "", None));
+    let shown = bench.json("GET", "/limits/get?client_id=123.5.6.7:890", "");
+    assert_eq!(shown.text, r#"{"client_id":"123.5.6.7:890","capacity":20,"rate_per_sec":2.5}"#);
+    let deleted = bench.json("DELETE", "/limits/delete", r#"{"client_id":"123.5.6.7:890"}"#);
+    assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
+    for (method, target) in
+        [("GET", "/limits/get?client_id=123.5.6.7:890"), ("DELETE", "/limits/delete?client_id=123.5.6.7:890")]
+    {
+        assert_eq!(bench.json(method, target, "").status, 404, "{method}");
+    }
+    let body = r#"{"client_id":"123.5.6.7:890","capacity":1,"rate_per_sec":1}"#;
+    assert_eq!(bench.json("PUT", "/limits/update", body).status, 404);
+}
+
+#[test]
+fn ids_of_equal_value_are_one_and_show_as_they_were_stored() {
+    let bench = Bench::new();
+    assert_eq!(create(&bench, "::ffff:1.2.3.4"), 201);
+    assert_eq!(create(&bench, "1.2.3.4"), 409);
+    assert_eq!(bench.json("GET", "/limits/get?client_id=1.2.3.4", "").body["client_id"], "::ffff:1.2.3.4");
+    for id in ["a", "A", "a b", "a\"b", "a/b", "🦀", " "] {
+        assert_eq!(create(&bench, id), 201, "{id}");
+        assert_eq!(create(&bench, id), 409, "{id}");
+    }
+}
+
+#[test]
+fn body_and_query_must_agree() {
+    let bench = Bench::new();
+    create(&bench, "a");
+    for (target, body, status) in [
+        ("?client_id=a", "", 200),
+        ("?client_id=a", "{}", 200),
+        ("?client_id=a", r#"{"client_id":"a"}"#, 200),
+        ("", r#"{"client_id":"a"}"#, 200),
+        ("?", r#"{"client_id":"a"}"#, 200),
+        ("?client_id=b", r#"{"client_id":"a"}"#, 400),
+        ("?client_id=", r#"{"client_id":"a"}"#, 400),
+        ("?client_id=a", r#"{"client_id":7}"#, 400),
+        ("?client_id=a", "nonsense", 400),
+        ("?client_id=a&client_id=a", "", 400),
+        ("?client=a", r#"{"client_id":"a"}"#, 400),
+        ("", r#"{"client_id":"a","capacity":1}"#, 400),
+        ("", "", 400),
+        ("?client_id=", "", 400),
+        ("?client_id=%00", "", 400),
+        ("?client_id=%0a", "", 400),
+        ("?client_id=nobody", "", 404),
+    ] {
+        let reply = bench.json("GET", &format!("/limits/get{target}"), body);
+        assert_eq!(reply.status, status, "{target} {body}: {reply:?}");
+    }
+    for call in ["/limits/create?client_id=b", "/limits/create?x"] {
+        let body = r#"{"client_id":"b","capacity":1,"rate_per_sec":1}"#;
+        assert_eq!(bench.json("POST", call, body).status, 400, "{call}");
+    }
+}
+
+#[test]
+fn the_listing_goes_page_by_page_in_byte_order() {
+    let bench = Bench::new();
+    for id in ["b", "a", "é", "B", "10.0.0.1", "10.0.0.0/8", "~"] {
+        create(&bench, id);
+    }
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    for pages in 1.. {
+        let page = bench.json("GET", &format!("/limits?limit=2{cursor}"), "");
+        assert_eq!(page.status, 200, "{page:?}");
+        let limits = page.body["limits"].as_array().unwrap().clone();
+        seen.extend(limits.iter().map(|limit| limit["client_id"].as_str().unwrap().to_owned()));
+        match page.body["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => {
+                assert_eq!((pages, limits.len()), (4, 1));
+                break;
+            }
+        }
+    }
+    assert_eq!(seen, ["10.0.0.0/8", "10.0.0.1", "B", "a", "b", "~", "é"]);
+    // A page that is full to the last entry has no next one.
+    assert_eq!(bench.json("GET", "/limits?limit=7", "").body["next_cursor"], serde_json::Value::Null);
+    // A cursor is a place, not an entry.
+    let first = bench.json("GET", "/limits?limit=4", "").body["next_cursor"].as_str().unwrap().to_owned();
+    bench.json("DELETE", "/limits/delete?client_id=a", "");
+    let next = bench.json("GET", &format!("/limits?cursor={first}"), "");
+    assert_eq!(next.body["limits"][0]["client_id"], "b");
+}
+
+#[test]
+fn an_empty_listing_is_a_listing() {
+    assert_eq!(Bench::new().json("GET", "/limits", "").text, r#"{"limits":[],"next_cursor":null}"#);
+}
+
+#[test]
+fn a_listing_has_100_entries_unless_asked_for_1_to_1000() {
+    let bench = Bench::new();
+    for index in 0..1_001 {
+        create(&bench, &format!("{index:04}"));
+    }
+    for (query, expected) in [("", 100), ("?limit=1", 1), ("?limit=0099", 99), ("?limit=1000", 1000)] {
+        let page = bench.json("GET", &format!("/limits{query}"), "");
+        assert_eq!(page.body["limits"].as_array().unwrap().len(), expected, "{query}");
+    }
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "limit=-1",
+        "limit=%2B5",
+        "limit=",
+        "limit",
+        "limit=1.0",
+        "limit=ten",
+        "limit=99999999999999999999999",
+        "limit=1&limit=1",
+        "cursor=",
+        "cursor=x",
+        "cursor=00000000",
+        "cursor=0000000061",
+        "cursor=ééééé",
+        "offset=1",
+    ] {
+        let reply = bench.json("GET", &format!("/limits?{query}"), "");
+        assert_eq!(reply.status, 400, "{query}");
+        let name = query.split('=').next().unwrap();
+        assert_eq!(reply.body["errors"][0]["pointer"], format!("/{name}"), "{query}");
+    }
+    assert_eq!(bench.json("GET", "/limits", r#"{"limit":5}"#).status, 400, "the listing has no body");
+}
+
+#[test]
+fn an_unreachable_store_is_503_and_says_whether_something_was_done() {
+    let bench = Bench::new();
+    for (outcome_unknown, word) in [(true, "unknown"), (false, "nothing was changed")] {
+        let cause = "connection refused (10.0.0.5:5432)".to_owned();
+        *bench.store.fault.lock() = Some(StoreError::Unavailable { cause, outcome_unknown });
+        for (method, target, body) in [
+            ("POST", "/limits/create", r#"{"client_id":"a","capacity":1,"rate_per_sec":1}"#),
+            ("PUT", "/limits/update", r#"{"client_id":"a","capacity":1,"rate_per_sec":1}"#),
+            ("GET", "/limits/get?client_id=a", ""),
+            ("DELETE", "/limits/delete?client_id=a", ""),
+            ("GET", "/limits", ""),
+        ] {
+            let reply = bench.json(method, target, body);
+            assert_eq!(reply.status, 503, "{target}");
+            assert!(reply.body["detail"].as_str().unwrap().contains(word), "{reply:?}");
+            assert!(!reply.text.contains("10.0.0.5"), "{reply:?}");
+            assert_eq!(reply.fields.get("Retry-After"), Some(&b"1"[..]));
+        }
+    }
+    *bench.store.fault.lock() = Some(StoreError::Full("there are 100000 ranges already"));
+    let reply = bench.json("POST", "/limits/create", r#"{"client_id":"a","capacity":1,"rate_per_sec":1}"#);
+    assert_eq!((reply.status, &reply.body["detail"]), (409, &json!("there are 100000 ranges already")));
+}
+
+#[test]
+fn a_rate_of_another_span_shows_as_the_nearest_millionth_and_never_as_a_false_0() {
+    for (micro, per_secs, expected) in [
+        (600_000_000, 60, "10"),
+        (1_000_000, 60, "0.016667"),
+        (1, 86_400, "0.000001"),
+        (0, 86_400, "0"),
+        (1_000_000_000_000_000, 1, "1000000000"),
+    ] {
+        let limit = Limit { capacity: 1, rate: Rate { micro, per_secs } };
+        let row = Row { client_id: "a".into(), limit, version: 1 };
+        assert_eq!(Shown::new(&row).rate_per_sec.get(), expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_cursor_reads_back_and_a_touched_one_does_not(id in "\\PC{1,40}", at in any::<prop::sample::Index>(), digit in "[0-9a-f]") {
+        let cursor = cursor(&id);
+        prop_assert_eq!(read_cursor(&cursor), Some(id));
+        let mut touched = cursor.clone();
+        let at = at.index(touched.len());
+        touched.replace_range(at..=at, &digit);
+        prop_assert_eq!(read_cursor(&touched).is_some(), touched == cursor);
+        prop_assert_eq!(read_cursor(&cursor.to_uppercase()).is_some(), cursor == cursor.to_uppercase());
+    }
+
+    #[test]
+    fn no_cursor_panics(text in "\\PC{0,40}") {
+        let _ = read_cursor(&text);
+    }
+}

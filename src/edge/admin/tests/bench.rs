@@ -1,0 +1,234 @@
+//! An API over a store in memory, and requests as tables write them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::config::{self, Secret};
+use crate::edge::admin::*;
+use crate::exchange::{Abort, BodyLength, RequestBody, Version};
+use crate::rules::fields::Fields;
+
+/// A store in memory, keyed as databases key it. `fault` is given instead of an answer.
+#[derive(Default)]
+pub(in crate::edge::admin) struct FakeStore {
+    rows: Mutex<BTreeMap<String, (String, Limit)>>,
+    pub(in crate::edge::admin) fault: Mutex<Option<StoreError>>,
+}
+
+impl FakeStore {
+    fn check(&self) -> Result<(), StoreError> {
+        self.fault.lock().clone().map_or(Ok(()), Err)
+    }
+
+    pub(in crate::edge::admin) fn ids(&self) -> Vec<String> {
+        self.rows.lock().values().map(|(id, _)| id.clone()).collect()
+    }
+}
+
+impl LimitsStore for FakeStore {
+    fn create(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
+        self.check()?;
+        let mut rows = self.rows.lock();
+        if rows.contains_key(&*id.canonical()) {
+            return Err(StoreError::Exists);
+        }
+        rows.insert(id.canonical().into_owned(), (id.text().to_owned(), limit));
+        Ok(())
+    }
+
+    fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
+        self.check()?;
+        let found = self.rows.lock().get(&*id.canonical()).cloned().ok_or(StoreError::NotFound)?;
+        Ok(Row { client_id: found.0, limit: found.1, version: 1 })
+    }
+
+    fn update(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
+        self.check()?;
+        self.rows.lock().get_mut(&*id.canonical()).ok_or(StoreError::NotFound)?.1 = limit;
+        Ok(())
+    }
+
+    fn delete(&self, id: &ClientId) -> Result<(), StoreError> {
+        self.check()?;
+        self.rows.lock().remove(&*id.canonical()).map(|_| ()).ok_or(StoreError::NotFound)
+    }
+
+    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
+        self.check()?;
+        let mut rows: Vec<_> = self.rows.lock().values().cloned().collect();
+        rows.sort_by(|one, other| one.0.cmp(&other.0));
+        let behind = rows.into_iter().filter(|(id, _)| after.is_none_or(|after| id.as_str() > after));
+        Ok(behind.take(count).map(|(client_id, limit)| Row { client_id, limit, version: 1 }).collect())
+    }
+}
+
+pub(in crate::edge::admin) struct FakeHealth {
+    pub(in crate::edge::admin) up: bool,
+    pub(in crate::edge::admin) draining: bool,
+    pub(in crate::edge::admin) store_up: bool,
+}
+
+impl Health for FakeHealth {
+    fn backends(&self) -> Vec<BackendHealth> {
+        let cause = (!self.up).then(|| "refused".to_owned());
+        vec![BackendHealth { name: "secret-name".into(), up: self.up, cause }]
+    }
+
+    fn draining(&self) -> bool {
+        self.draining
+    }
+
+    fn store_up(&self) -> bool {
+        self.store_up
+    }
+}
+
+/// A body that comes in the given pieces; an error ends it.
+struct Pieces(VecDeque<io::Result<Vec<u8>>>);
+
+impl RequestBody for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.pop_front() {
+            None => Ok(0),
+            Some(Err(error)) => Err(error),
+            Some(Ok(mut piece)) => {
+                let bytes = piece.len().min(buffer.len());
+                buffer[..bytes].copy_from_slice(&piece[..bytes]);
+                let rest = piece.split_off(bytes);
+                if !rest.is_empty() {
+                    self.0.push_front(Ok(rest));
+                }
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn buffered(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn consumed(&self) -> bool {
+        false
+    }
+}
+
+/// An API and what it is called with.
+pub(in crate::edge::admin) struct Bench {
+    pub(in crate::edge::admin) store: Arc<FakeStore>,
+    pub(in crate::edge::admin) api: AdminApi,
+    pub(in crate::edge::admin) surface: Surface,
+}
+
+/// A request as a table writes it.
+#[derive(Clone, Default)]
+pub(in crate::edge::admin) struct Call<'a> {
+    pub(in crate::edge::admin) method: &'a str,
+    pub(in crate::edge::admin) target: &'a str,
+    pub(in crate::edge::admin) fields: &'a [(&'a str, &'a str)],
+    pub(in crate::edge::admin) body: &'a [u8],
+    pub(in crate::edge::admin) peer: &'a str,
+}
+
+#[derive(Debug)]
+pub(in crate::edge::admin) struct Reply {
+    pub(in crate::edge::admin) status: u16,
+    pub(in crate::edge::admin) body: Value,
+    pub(in crate::edge::admin) text: String,
+    pub(in crate::edge::admin) fields: Fields,
+    pub(in crate::edge::admin) declared: Option<u64>,
+    pub(in crate::edge::admin) close: bool,
+}
+
+pub(in crate::edge::admin) fn admin() -> config::Admin {
+    config::Admin {
+        listen: None,
+        allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        hosts: vec!["Limits.Example".into()],
+        token: None,
+        insecure: false,
+    }
+}
+
+impl Bench {
+    pub(in crate::edge::admin) fn with(admin: &config::Admin, health: FakeHealth) -> Self {
+        let store = Arc::new(FakeStore::default());
+        let api = AdminApi::new(Arc::clone(&store) as _, admin, Arc::new(health), Arc::default());
+        Self { store, api, surface: Surface::Public }
+    }
+
+    pub(in crate::edge::admin) fn new() -> Self {
+        Self::with(&admin(), FakeHealth { up: true, draining: false, store_up: true })
+    }
+
+    pub(in crate::edge::admin) fn with_token(token: &str) -> Self {
+        let admin = config::Admin { token: Some(Secret::new(token)), ..admin() };
+        Self::with(&admin, FakeHealth { up: true, draining: false, store_up: true })
+    }
+
+    pub(in crate::edge::admin) fn call(&self, call: &Call<'_>) -> Reply {
+        let length =
+            if call.body.is_empty() { BodyLength::Empty } else { BodyLength::Known(call.body.len() as u64) };
+        self.call_with(call, length, vec![Ok(call.body.to_vec())])
+    }
+
+    pub(in crate::edge::admin) fn call_with(
+        &self,
+        call: &Call<'_>,
+        length: BodyLength,
+        body: Vec<io::Result<Vec<u8>>>,
+    ) -> Reply {
+        let mut head = head(call, length);
+        let claimed = self.api.claims(&head, self.surface);
+        assert!(claimed, "{} {} is ours", call.method, call.target);
+        let mut exchange = Exchange {
+            head: &mut head,
+            body: &mut Pieces(body.into()),
+            abort: &Abort::default(),
+            received_at: 1,
+            can_upgrade: false,
+        };
+        let answer = self.api.serve(&mut exchange, self.surface, "request-1");
+        let (bytes, declared) = match answer.body {
+            AnswerBody::Bytes(bytes) => (bytes, None),
+            AnswerBody::None { declared } => (Vec::new(), declared),
+            AnswerBody::Stream(..) | AnswerBody::Upgrade(_) => panic!("the API streams nothing"),
+        };
+        let text = String::from_utf8(bytes).unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let reply =
+            Reply { status: answer.status, body, text, fields: answer.fields, declared, close: answer.close };
+        if reply.status >= 400 && call.method != "HEAD" {
+            let kind = reply.fields.get("Content-Type");
+            assert_eq!(kind, Some(&b"application/problem+json"[..]), "{reply:?}");
+            assert_eq!(reply.body["instance"], "request-1", "{reply:?}");
+            assert_eq!(reply.body["status"], reply.status, "{reply:?}");
+        }
+        reply
+    }
+
+    pub(in crate::edge::admin) fn json(&self, method: &str, target: &str, body: &str) -> Reply {
+        self.call(&Call { method, target, body: body.as_bytes(), ..Call::default() })
+    }
+}
+
+pub(in crate::edge::admin) fn head(call: &Call<'_>, length: BodyLength) -> RequestHead {
+    let mut fields = Fields::new();
+    for (name, value) in call.fields {
+        fields.push(name, value.as_bytes());
+    }
+    let host = fields.get("Host").map(|host| String::from_utf8_lossy(host).into_owned());
+    let peer = if call.peer.is_empty() { "127.0.0.1:5555" } else { call.peer };
+    RequestHead {
+        method: call.method.into(),
+        target: call.target.into(),
+        version: Version::Http11,
+        host,
+        fields,
+        length,
+        expects_continue: false,
+        peer: peer.parse().unwrap(),
+    }
+}
