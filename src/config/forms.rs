@@ -202,11 +202,36 @@ pub(super) fn database_url(text: &str, base: &Path) -> Parsed<DatabaseUrl> {
     if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
         return Err(None);
     }
-    // The client's own parser has the last word, except on `sslmode` and `sslrootcert`, which the store reads itself.
-    // Its error may hold a piece of a password, so none of it is shown.
-    match without_tls_parameters(text).parse::<postgres::Config>() {
-        Ok(config) if !config.get_hosts().is_empty() => Ok(DatabaseUrl::Postgres(Secret::new(text))),
-        _ => Err(Some(
+    postgres_url(text)?;
+    Ok(DatabaseUrl::Postgres(Secret::new(text)))
+}
+
+/// The client's own parser judges everything but the TLS parameters, which the store reads itself. Its error may hold a
+/// piece of a password, so none of it is shown.
+fn postgres_url(text: &str) -> Parsed<()> {
+    const MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
+    let (head, query) = text.split_once('?').unwrap_or((text, ""));
+    let mut rest = Vec::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        match part.split_once('=') {
+            Some(("sslmode", mode)) if MODES.contains(&mode) => {}
+            Some(("sslmode", _)) => {
+                return Err(Some(format!("must have an sslmode of {}", MODES.join(", "))));
+            }
+            Some(("sslrootcert", _) | ("sslnegotiation", "postgres")) => {}
+            _ => rest.push(part),
+        }
+    }
+    let url = if rest.is_empty() { head.to_owned() } else { format!("{head}?{}", rest.join("&")) };
+    match url.parse::<postgres::Config>() {
+        Ok(config) if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() => {
+            Err(Some("names no host; must be postgres://USER:PASSWORD@HOST[:PORT]/DATABASE".into()))
+        }
+        Ok(config) if config.get_user().is_none() => {
+            Err(Some("names no user; must be postgres://USER:PASSWORD@HOST[:PORT]/DATABASE".into()))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(Some(
             "is no PostgreSQL URL: must be postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]; percent-encode \
              @ : / ? # % in user and password"
                 .into(),
@@ -214,9 +239,5 @@ pub(super) fn database_url(text: &str, base: &Path) -> Parsed<DatabaseUrl> {
     }
 }
 
-fn without_tls_parameters(url: &str) -> String {
-    let Some((head, query)) = url.rsplit_once('?') else { return url.to_owned() };
-    let ours = |part: &&str| !part.starts_with("sslmode=") && !part.starts_with("sslrootcert=");
-    let rest: Vec<&str> = query.split('&').filter(ours).collect();
-    if rest.is_empty() { head.to_owned() } else { format!("{head}?{}", rest.join("&")) }
-}
+#[cfg(test)]
+mod tests;
