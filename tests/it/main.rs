@@ -26,4 +26,5 @@ mod limiter;
 mod load;
 mod outage;
 mod process;
+mod scripts;
 mod tls;

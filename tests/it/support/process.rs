@@ -146,8 +146,14 @@ impl Proc {
     /// Waits for a line on stdout that contains `text`.
     #[track_caller]
     pub fn wait_out(&self, text: &str) -> String {
+        self.wait_out_at_most(text, PATIENCE)
+    }
+
+    /// The same with another patience.
+    #[track_caller]
+    pub fn wait_out_at_most(&self, text: &str, patience: Duration) -> String {
         self.stdout
-            .find(0, |line| line.contains(text), Instant::now() + PATIENCE)
+            .find(0, |line| line.contains(text), Instant::now() + patience)
             .unwrap_or_else(|| panic!("no line with {text:?} on stdout\n{}", self.story()))
             .1
     }

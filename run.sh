@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Builds Balancer and lets you try it: two echo backends, the balancer in front of them on SQLite in data/ (or on your
+# PostgreSQL), and three lines to paste. Ctrl-C ends everything.
+#
+#   ./run.sh [--postgres URL]
+#
+# Works from any folder. CARGO_TARGET_DIR is honoured. Ports 8080, 9001 and 9002 are taken when they are free, others
+# when not.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "run.sh: $*"; exit 1; }
+
+database=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --postgres) [ $# -ge 2 ] || fail "--postgres needs a URL: postgres://USER:PASSWORD@HOST/DATABASE"; database=$2; shift 2 ;;
+    --postgres=*) database=${1#--postgres=}; shift ;;
+    -h|--help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) say "run.sh: what is $1? Usage: ./run.sh [--postgres URL]"; exit 2 ;;
+  esac
+done
+
+command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.88 or newer from https://rustup.rs,
+  or use Docker instead: docker compose up --build"
+command -v cc >/dev/null || fail "a C compiler is missing (SQLite is built from source): install gcc, on Debian by
+  apt-get install gcc libc6-dev"
+
+say "building (the first time takes a few minutes) …"
+# The compiler tells where the programs are, wherever the target folder may be.
+built=$(cargo build --release --locked --bins --manifest-path "$root/Cargo.toml" --message-format json-render-diagnostics) ||
+  fail "the build failed"
+program() { printf '%s\n' "$built" | sed -n 's/.*"executable":"\([^"]*\/'"$1"'\)".*/\1/p' | tail -n 1; }
+balancer_bin=$(program balancer)
+backend_bin=$(program test_backend)
+[ -x "$balancer_bin" ] && [ -x "$backend_bin" ] || fail "the build left no programs"
+
+# Each program gets a process group of its own, so that Ctrl-C reaches this script alone and things end in order.
+set -m
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/balancer-run.XXXXXX")
+
+# The guard ends the programs when this script is gone, however it went: it reads their numbers from a pipe whose other
+# end only this script holds. The balancer is told first, since it finishes its requests with the backends' help.
+exec 9> >(
+  trap '' INT TERM HUP
+  programs=()
+  while read -r number; do programs=("$number" ${programs[@]+"${programs[@]}"}); done
+  for number in ${programs[@]+"${programs[@]}"}; do
+    kill -TERM "$number" 2>/dev/null || continue
+    for _ in $(seq 100); do kill -0 "$number" 2>/dev/null || break; sleep 0.1; done
+    kill -KILL "$number" 2>/dev/null
+  done
+  rm -rf "$scratch"
+)
+finish() {
+  trap '' INT TERM HUP
+  exec 9>&-
+  wait 2>/dev/null || true
+  while [ -d "$scratch" ]; do sleep 0.05; done
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# Whether somebody listens on that port of this machine.
+taken() { (exec 8<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Starts an echo backend; `address` is where it listens.
+start_backend() {
+  local name=$1 port=$2 log="$scratch/$1" number
+  if taken "$port"; then port=0; fi
+  "$backend_bin" --port "$port" --name "$name" >"$log" 9>&- &
+  number=$!
+  echo "$number" >&9
+  until address=$(sed -n 's/^listening on //p' "$log") && [ -n "$address" ]; do
+    kill -0 "$number" 2>/dev/null || fail "echo backend $name ended"
+    sleep 0.05
+  done
+}
+start_backend a 9001; a=$address
+start_backend b 9002; b=$address
+
+# What to paste, once the address is known. A limit may be left from the last time: then it is updated, not created.
+hints() {
+  local url=$1 set_limit
+  set_limit="$url/limits/create"
+  if curl -fs "$url/limits/get?client_id=127.0.0.1" >/dev/null 2>&1; then set_limit="-X PUT $url/limits/update"; fi
+  cat <<HINTS
+
+Try it in another terminal (Ctrl-C here ends everything):
+
+  curl -i $url/hello -d '{"exaple":123}'
+  curl $set_limit -d '{"client_id":"127.0.0.1","capacity":2,"rate_per_sec":0.1}'; curl -i "$url/[1-4]"
+  curl -X PUT $url/limits/update -d '{"client_id":"127.0.0.1","capacity":1000,"rate_per_sec":500}'; curl -i $url/
+
+The first goes through the balancer to an echo backend, the second limits you and runs into the limit (429), the third
+raises the limit, and you are let through at once.
+
+HINTS
+}
+
+listen=127.0.0.1:8080
+if taken 8080; then
+  say "port 8080 is in use, so another one is taken"
+  listen=127.0.0.1:0
+fi
+# What the caller's environment may say about some other balancer is not for this one.
+unset "${!BALANCER_@}"
+export BALANCER_LISTEN=$listen
+export BALANCER__BACKENDS="[{\"name\":\"a\",\"url\":\"$a\"},{\"name\":\"b\",\"url\":\"$b\"}]"
+if [ -n "$database" ]; then export BALANCER_DATABASE_URL=$database; fi
+
+"$balancer_bin" run --config "$root/config.json" 9>&- > >(
+  trap '' INT TERM HUP
+  exec 9>&-
+  while IFS= read -r line; do
+    printf '%s\n' "$line"
+    case $line in "listening on "*) hints "${line#listening on }"; exec cat ;; esac
+  done
+) &
+balancer=$!
+echo "$balancer" >&9
+status=0
+wait "$balancer" || status=$?
+exit "$status"

@@ -1,0 +1,148 @@
+//! `run.sh` and the compose file, as a newcomer meets them. `run.sh` builds in release mode, which takes minutes: those
+//! tests are ignored here and run by `.ci/run`.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::{Proc, aloud, installed, root, until};
+
+/// How long a build in release mode may take.
+const BUILD: Duration = Duration::from_secs(900);
+
+/// What `git status` shows.
+fn git_status() -> String {
+    let output =
+        Command::new("git").args(["status", "--porcelain"]).current_dir(root()).output().expect("git");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// All processes below that one.
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut all = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|number| number.parse().ok()) {
+            all.push(child);
+            all.extend(descendants(child));
+        }
+    }
+    all
+}
+
+/// Whether the process runs; one that has ended and was not waited for does not.
+fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Starts `run.sh` from another folder and waits until it has printed its hints.
+fn run_sh(args: &[&str], folder: &Path) -> Proc {
+    // The target folder of this test's own build.
+    let target = Path::new(env!("CARGO_BIN_EXE_balancer")).ancestors().nth(2).expect("target/debug/balancer");
+    let mut command = Command::new("bash");
+    command.arg(root().join("run.sh")).args(args).current_dir(folder).env("CARGO_TARGET_DIR", target);
+    let proc = Proc::run(command);
+    proc.wait_out_at_most("let through at once", BUILD);
+    proc
+}
+
+/// Runs one of the lines that it printed, as a person pastes it.
+fn paste(line: &str) -> String {
+    let output = Command::new("bash").args(["-c", line]).output().expect("bash");
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn try_out(proc: &Proc) {
+    let out = proc.out();
+    let lines: Vec<&str> = out.lines().filter(|line| line.starts_with("  curl ")).collect();
+    assert_eq!(lines.len(), 3, "three lines to paste\n{out}");
+    let echoed = paste(lines[0]);
+    assert!(echoed.contains("200 OK") && echoed.contains(r#""your_message":{"exaple":123}"#), "{echoed}");
+    let limited = paste(lines[1]);
+    assert!(limited.contains("429") && limited.to_lowercase().contains("retry-after:"), "{limited}");
+    let raised = paste(lines[2]);
+    assert!(raised.contains("HTTP/1.1 200"), "{raised}");
+}
+
+#[test]
+#[ignore = "builds in release mode; run by .ci/run"]
+fn run_sh_can_be_tried_as_printed_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = git_status();
+    // Twice: the second time the limit of the first is there already.
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut proc = run_sh(&[], folder.path());
+        assert!(proc.out().contains("listening on http://127.0.0.1:"), "{}", proc.story());
+        try_out(&proc);
+        let below = descendants(proc.pid());
+        assert!(below.len() >= 4, "two backends, the balancer and the guard: {below:?}");
+        proc.signal(signal);
+        proc.wait();
+        let left: Vec<u32> = below.into_iter().filter(|pid| alive(*pid)).collect();
+        assert!(left.is_empty(), "{left:?} are left after {signal:?}\n{}", proc.story());
+    }
+    assert_eq!(git_status(), before, "git shows what it left behind");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it left files in the caller's folder");
+}
+
+#[test]
+#[ignore = "builds in release mode; run by .ci/run"]
+fn run_sh_that_is_killed_leaves_no_orphan() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut proc = run_sh(&[], folder.path());
+    let below = descendants(proc.pid());
+    proc.kill();
+    until("everything has ended", || below.iter().all(|pid| !alive(*pid)).then_some(()));
+}
+
+#[test]
+#[ignore = "builds in release mode; run by .ci/run"]
+fn run_sh_takes_a_postgres() {
+    let Some(database) = crate::support::Database::postgres() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let proc = run_sh(&["--postgres", &database.url], folder.path());
+    try_out(&proc);
+    let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
+    let rows: i64 = client.query_one("SELECT count(*) FROM limits", &[]).unwrap().get(0);
+    assert_eq!(rows, 1);
+}
+
+#[test]
+fn run_sh_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    // A PATH with the shell's needs and no cargo.
+    for program in ["bash", "dirname", "sed", "cat"] {
+        let path = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+            .map(|folder| folder.join(program))
+            .find(|path| path.is_file())
+            .expect("a usual program");
+        std::os::unix::fs::symlink(path, folder.path().join(program)).unwrap();
+    }
+    let mut command = Command::new(folder.path().join("bash"));
+    command.arg(root().join("run.sh")).current_dir(folder.path()).env("PATH", folder.path());
+    let mut proc = Proc::run(command);
+    assert_eq!(proc.wait().code(), Some(1), "{}", proc.story());
+    assert!(proc.err().contains("cargo") && proc.err().contains("rustup.rs"), "{}", proc.story());
+
+    let mut command = Command::new("bash");
+    command.arg(root().join("run.sh")).arg("--dance").current_dir(folder.path());
+    let mut proc = Proc::run(command);
+    assert_eq!(proc.wait().code(), Some(2), "{}", proc.story());
+}
+
+#[test]
+fn the_compose_file_is_valid() {
+    if !installed("docker-compose") {
+        return aloud("docker-compose is not installed: the compose file was not checked");
+    }
+    let mut command = Command::new("docker-compose");
+    command.arg("config").current_dir(root()).env("BALANCER_ADMIN_TOKEN", "another-token");
+    let mut proc = Proc::run(command);
+    assert!(proc.wait().success(), "{}", proc.story());
+    let out = proc.out();
+    assert!(out.contains("BALANCER_ADMIN_TOKEN: another-token"), "the token can't be overridden\n{out}");
+    assert!(out.contains("postgres:17") && out.contains("127.0.0.1:8080:8080"), "{out}");
+}
