@@ -96,6 +96,12 @@ impl Bucket {
         self
     }
 
+    /// The same level for another client, which has spent nothing yet.
+    pub fn starting_over(mut self) -> Self {
+        self.spent = 0;
+        self
+    }
+
     /// The numbers in force.
     pub fn limit(&self) -> Limit {
         self.limit
