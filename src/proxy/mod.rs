@@ -5,7 +5,7 @@ pub mod account;
 
 use std::sync::Arc;
 
-use crate::exchange::{Abort, BodyLength, RequestBody, Stream};
+use crate::exchange::{Abort, BodyLength, RequestBody, Stream, Upgrade};
 use crate::rules::fields::Fields;
 use crate::rules::retry::Failure;
 use crate::state::backends::Endpoint;
@@ -21,6 +21,31 @@ pub trait Upstream: Send + Sync {
         body: &mut dyn RequestBody,
         abort: &Abort,
     ) -> Result<Incoming, UpstreamError>;
+
+    /// Asks one endpoint to switch to `protocol` (a token, as it stands in `Upgrade`), on a new connection that is never
+    /// shared. The request has no body; `request.reuse` does not matter. Blocks as [`Upstream::send`] does.
+    fn upgrade(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: &Outgoing<'_>,
+        protocol: &str,
+        abort: &Abort,
+    ) -> Result<Upgraded, UpstreamError>;
+}
+
+/// What a request for an upgrade was answered.
+pub enum Upgraded {
+    /// 101: the connection speaks the new protocol from here on.
+    Switched {
+        /// The reason phrase as it came; may be empty.
+        reason: Vec<u8>,
+        /// All fields in order, `Connection` and `Upgrade` among them.
+        fields: Fields,
+        /// The connection.
+        connection: Upgrade,
+    },
+    /// Anything else: the backend stays with HTTP.
+    Refused(Incoming),
 }
 
 /// A request as it goes upstream: everything is written anew from this.
