@@ -75,14 +75,16 @@ fn headers(outgoing: &Outgoing<'_>, method: &Method, endpoint: &Endpoint) -> Res
     for (name, value) in outgoing.fields.iter() {
         let key =
             HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("a field is named {name:?}"))?;
-        // The transport's own; from anybody else they would contradict what is sent. And what `extra_lines` takes.
-        if [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT].contains(&key)
-            || (key == AUTHORIZATION && !value.is_ascii())
-        {
+        // The transport's own; from anybody else they would contradict what is sent.
+        if [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT].contains(&key) {
             continue;
         }
+        let is_extra = key == AUTHORIZATION && !value.is_ascii();
         let value =
             HeaderValue::from_bytes(value).map_err(|_| format!("{name} holds a control character"))?;
+        if is_extra {
+            continue;
+        }
         headers.try_append(key, value).map_err(|error| error.to_string())?;
     }
     if !headers.contains_key(HOST) {
@@ -105,12 +107,12 @@ fn headers(outgoing: &Outgoing<'_>, method: &Method, endpoint: &Endpoint) -> Res
     Ok(headers)
 }
 
-/// The field lines that ureq refuses though RFC 9110 §5.5 lets them stand, checked and as they go out: `Authorization`
-/// with bytes outside ASCII, as Digest user names have them.
+/// The field lines that ureq refuses though RFC 9110 §5.5 lets them stand, as they go out: `Authorization` with bytes
+/// outside ASCII, as Digest user names have them. Only for what [`request`] took.
 pub(super) fn extra_lines(outgoing: &Outgoing<'_>) -> Vec<u8> {
     let mut lines = Vec::new();
     for value in outgoing.fields.all("authorization") {
-        if !value.is_ascii() && HeaderValue::from_bytes(value).is_ok() {
+        if !value.is_ascii() {
             lines.extend_from_slice(b"authorization: ");
             lines.extend_from_slice(value);
             lines.extend_from_slice(b"\r\n");

@@ -25,6 +25,8 @@ mod connection;
 mod pool;
 pub mod resolve;
 mod spare;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod upgrade;
 
@@ -37,7 +39,7 @@ pub use agent::can_carry;
 use crate::clock::Clock;
 use crate::config::UpstreamConfig;
 use crate::exchange::{Abort, BodyLength, RequestBody};
-use crate::proxy::{Incoming, Outgoing, Phase, Upgraded, Upstream, UpstreamError};
+use crate::proxy::{Incoming, Outgoing, Phase, Reuse, Upgraded, Upstream, UpstreamError};
 use crate::rules::framing::response::{Finder, Head};
 use crate::state::backends::Endpoint;
 use body::{Body, Source};
@@ -86,12 +88,12 @@ impl UreqUpstream {
         &self,
         endpoint: &Endpoint,
         stack: &Stack,
-        request: &Outgoing<'_>,
+        reuse: Reuse,
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
         let now = self.clock.now();
         self.pool.sweep(now);
-        if let Some(kept) = self.pool.take(stack, request.reuse, now) {
+        if let Some(kept) = self.pool.take(stack, reuse, now) {
             abort.watch(kept.socket());
             return Ok(kept);
         }
@@ -102,13 +104,11 @@ impl UreqUpstream {
     /// Sends the request and reads the answer's head; the call comes back with its outcome.
     fn exchange(
         &self,
-        endpoint: &Endpoint,
         connection: Connection,
+        request: http::Request<()>,
         outgoing: &Outgoing<'_>,
         body: &mut dyn RequestBody,
     ) -> Result<Box<Call>, UpstreamError> {
-        // Not the backend's fault, but it can't be sent either.
-        let request = agent::request(outgoing, endpoint).map_err(|cause| failed(Phase::Malformed, cause))?;
         let line = agent::longest_line(outgoing);
         let has_body = !matches!(outgoing.length, BodyLength::Empty | BodyLength::Known(0));
         let buffers = Buffers::lend(line, has_body && !matches!(outgoing.length, BodyLength::Known(_)));
@@ -168,16 +168,18 @@ impl UreqUpstream {
     fn call(
         &self,
         endpoint: &Endpoint,
-        request: &Outgoing<'_>,
+        outgoing: &Outgoing<'_>,
         body: &mut dyn RequestBody,
         abort: &Abort,
     ) -> Result<Incoming, UpstreamError> {
+        // Not the backend's fault, but it can't be sent either.
+        let request = agent::request(outgoing, endpoint).map_err(|cause| failed(Phase::Malformed, cause))?;
         let _watched = Watched(abort);
         let stack = self.pool.stack(endpoint.id);
-        let connection = self.connection(endpoint, &stack, request, abort)?;
-        let mut call = self.exchange(endpoint, connection, request, body)?;
+        let connection = self.connection(endpoint, &stack, outgoing.reuse, abort)?;
+        let mut call = self.exchange(connection, request, outgoing, body)?;
         match call.outcome.take() {
-            Some(Ok(head)) => Ok(self.incoming(*call, head, request.method == "HEAD", stack)),
+            Some(Ok(head)) => Ok(self.incoming(*call, head, outgoing.method == "HEAD", stack)),
             Some(Err(error)) => Err(error),
             None => Err(failed(Phase::Reset, "no outcome")),
         }
