@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, nanos};
 use crate::rules::Nanos;
+pub use crate::rules::answer::Entry as Source;
 use crate::rules::identity::{ClientId, ClientKey, IdForm, group};
 use crate::rules::limit::Limit;
 
@@ -38,17 +39,6 @@ pub struct Found {
     pub source: Source,
     /// The id that is stored for the deciding entry, for the log; `None` for the default.
     pub entry: Option<Arc<str>>,
-}
-
-/// What decided about a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// An entry for its address or its `ip:port`.
-    Client,
-    /// The longest range that holds it.
-    Range,
-    /// `rate_limit.default`.
-    Default,
 }
 
 /// One stored limit of one address or `ip:port`.
@@ -278,14 +268,6 @@ impl Cache {
             group.stale_at = 0;
             group.refresh_at = 0;
         }
-    }
-
-    /// What memory alone says of a client, however old; changes nothing.
-    pub fn peek(&self, address: IpAddr, port: Option<u16>) -> Known {
-        let address = address.to_canonical();
-        let network = group(address, self.ipv6_prefix);
-        let shard = self.shard(network).lock();
-        shard.groups.peek(&network).map_or(Known::Unknown, |group| pick(&group.entries, address, port))
     }
 
     fn shard(&self, network: IpNet) -> &Mutex<Shard> {

@@ -1,7 +1,19 @@
 //! Where limits are kept: one trait, two databases, a few threads that alone talk to them, and a façade in front.
 //! Nothing on the request path waits for a database longer than `cache.load_timeout`.
 
+mod breaker;
+mod core;
 mod limits;
+mod migrate;
+mod ops;
+mod postgres;
+mod session;
+mod sqlite;
+mod threads;
+mod watch;
+
+#[cfg(test)]
+mod tests;
 
 pub use limits::Limits;
 
@@ -73,3 +85,13 @@ impl std::fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+/// `r2d2` reports each failed attempt to connect; the breaker says once what that means.
+#[derive(Debug)]
+struct QuietErrors;
+
+impl<E: std::error::Error> r2d2::HandleError<E> for QuietErrors {
+    fn handle_error(&self, error: E) {
+        log::debug!("store: no connection: {error}");
+    }
+}

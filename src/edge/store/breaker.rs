@@ -1,0 +1,121 @@
+//! Whether the database is worth asking. One sign of trouble stops the request path from asking at all; whether the
+//! store is really down, a probe decides, and only that is said in the log: once each way.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+
+/// Nothing is known yet: the process has just started.
+const STARTING: u8 = 0;
+/// The database answers.
+const UP: u8 = 1;
+/// Something went wrong or took too long; the probe is on its way.
+const SUSPECT: u8 = 2;
+/// A probe failed.
+const DOWN: u8 = 3;
+
+/// The state and who is told about it.
+pub struct Breaker {
+    state: AtomicU8,
+    /// Jobs that the database answered; a probe that fails while others succeed only had no luck.
+    answers: AtomicU64,
+    /// Why it is down.
+    cause: Mutex<String>,
+    /// Wakes whoever probes. Bounded at 1: one call to wake is as good as many.
+    wake: Sender<()>,
+}
+
+impl Breaker {
+    /// Nothing known.
+    pub fn new(wake: Sender<()>) -> Self {
+        let cause = Mutex::new("it has not answered yet".to_owned());
+        Self { state: AtomicU8::new(STARTING), answers: AtomicU64::new(0), cause, wake }
+    }
+
+    /// Whether the database counts as there.
+    pub fn up(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), UP | SUSPECT)
+    }
+
+    /// Whether the request path may wait for it.
+    pub fn trusted(&self) -> bool {
+        self.state.load(Ordering::Acquire) == UP
+    }
+
+    /// Why the database is not there. Takes a lock for a copy.
+    pub fn cause(&self) -> String {
+        self.cause.lock().clone()
+    }
+
+    /// Something went wrong, or took longer than it may. The request path asks no more until a probe succeeded.
+    pub fn suspect(&self, cause: &str) {
+        if self.state.compare_exchange(UP, SUSPECT, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            log::debug!("store: in doubt: {cause}");
+        }
+        // Full: it is called already.
+        let _ = self.wake.try_send(());
+    }
+
+    /// The database has answered something.
+    pub fn answered(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        if self.state.load(Ordering::Acquire) == SUSPECT {
+            let _ = self.state.compare_exchange(SUSPECT, UP, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// How often [`Breaker::answered`] was called.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// A probe succeeded, and everything that is kept in memory was read. Says so if it was down.
+    pub fn close(&self) {
+        match self.state.swap(UP, Ordering::AcqRel) {
+            DOWN => log::info!("store: the database is back"),
+            STARTING => log::debug!("store: the database answers"),
+            _ => {}
+        }
+    }
+
+    /// A probe failed. Says so unless that is known.
+    pub fn open(&self, cause: String) {
+        *self.cause.lock() = cause.clone();
+        if self.state.swap(DOWN, Ordering::AcqRel) != DOWN {
+            log::warn!(
+                "store: the database is down: {cause}; clients in the cache keep their limits, \
+                 others get their range's or the default"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sign_of_trouble_stops_the_request_path_and_an_answer_or_a_probe_reopens_it() {
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let breaker = Breaker::new(wake);
+        assert!(!breaker.up() && !breaker.trusted());
+        breaker.close();
+        assert!(breaker.up() && breaker.trusted());
+        breaker.suspect("slow");
+        breaker.suspect("slow again");
+        assert!(breaker.up() && !breaker.trusted());
+        assert_eq!(woken.len(), 1);
+        breaker.answered();
+        assert!(breaker.trusted());
+        breaker.suspect("slow");
+        breaker.open("gone".into());
+        assert!(!breaker.up());
+        // A late answer of something that was under way does not count as a probe.
+        breaker.answered();
+        assert!(!breaker.up());
+        assert_eq!(breaker.cause(), "gone");
+        breaker.close();
+        assert!(breaker.trusted());
+    }
+}

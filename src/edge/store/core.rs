@@ -1,0 +1,268 @@
+//! What the store threads, the watch and the façade share: the database, and what memory knows of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use parking_lot::Mutex;
+
+use super::breaker::Breaker;
+use super::ops::{self, Op, RangeMark, Written};
+use super::session::{Fault, Store};
+use super::{Row, migrate};
+use crate::clock::Clock;
+use crate::rules::identity::{ClientId, ClientKey, IdForm, group};
+use crate::rules::limit::Limit;
+use crate::state::cache::{Cache, Entry, Found, Known, Source, Ticket};
+use crate::state::limiter::{Limiter, Shared};
+use crate::state::metrics::{Metrics, StoreOp};
+use crate::state::ranges::{Range, Ranges};
+
+/// Shared by everything that knows the database.
+pub struct Core {
+    pub store: Box<dyn Store>,
+    pub breaker: Breaker,
+    pub cache: Arc<Cache>,
+    ranges: ArcSwap<Ranges>,
+    /// What the snapshot of ranges stands on. Held while one is made and swapped in, never across I/O.
+    book: Mutex<Book>,
+    pub limiter: Arc<Limiter>,
+    pub default: Option<Limit>,
+    pub ipv6_prefix: u8,
+    pub clock: Clock,
+    /// `database.timeout`.
+    pub within: Duration,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Book {
+    /// Writes to ranges by this process: a list that was read before one of them is too old.
+    writes: u64,
+    /// How far the snapshot follows the database's changes.
+    mark: Option<RangeMark>,
+}
+
+/// What a [`Core`] is made of.
+pub struct Parts {
+    pub store: Box<dyn Store>,
+    pub breaker: Breaker,
+    pub cache: Arc<Cache>,
+    pub limiter: Arc<Limiter>,
+    pub default: Option<Limit>,
+    pub ipv6_prefix: u8,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    pub within: Duration,
+}
+
+impl Core {
+    /// Puts the parts together, without a range.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { store, breaker, cache, limiter, default, ipv6_prefix, metrics, clock, within } = parts;
+        Arc::new(Self {
+            store,
+            breaker,
+            cache,
+            ranges: ArcSwap::from_pointee(Ranges::default()),
+            book: Mutex::new(Book::default()),
+            limiter,
+            default,
+            ipv6_prefix,
+            clock,
+            within,
+            metrics,
+        })
+    }
+
+    /// The snapshot of ranges.
+    pub fn ranges(&self) -> Arc<Ranges> {
+        self.ranges.load_full()
+    }
+
+    /// What decides about a client that no entry names.
+    pub fn by_range(&self, address: IpAddr) -> Found {
+        match self.ranges.load().longest(address) {
+            Some(range) => Found {
+                client: ClientKey::in_range(address, self.ipv6_prefix, range.net),
+                limit: Some(range.limit),
+                source: Source::Range,
+                entry: Some(Arc::clone(&range.id)),
+            },
+            None => Found {
+                client: ClientKey::group(address, self.ipv6_prefix),
+                limit: self.default,
+                source: Source::Default,
+                entry: None,
+            },
+        }
+    }
+
+    /// What decides about a client, by the cache's word.
+    pub fn found(&self, known: Known, address: IpAddr) -> Found {
+        match known {
+            Known::Entry(hit) => Found {
+                client: hit.client,
+                limit: Some(hit.limit),
+                source: Source::Client,
+                entry: Some(hit.id),
+            },
+            Known::Absent | Known::Unknown => self.by_range(address),
+        }
+    }
+
+    /// Asks the database and keeps account of it: one that answers, be it with a refusal, is there.
+    pub fn ask<T>(
+        &self,
+        op: StoreOp,
+        question: impl FnOnce(&dyn Store) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let started = self.clock.now();
+        let result = question(self.store.as_ref());
+        let fault = match &result {
+            Ok(_) | Err(Fault::NotFound | Fault::Exists | Fault::Full(_)) => None,
+            Err(fault) => Some(fault),
+        };
+        let took = Duration::from_nanos(self.clock.now().saturating_sub(started));
+        self.metrics.store(op, took, fault.is_none());
+        match fault {
+            None => self.breaker.answered(),
+            // The probe's own word comes from the watch.
+            Some(fault @ (Fault::Down { .. } | Fault::Schema(_))) if op != StoreOp::Probe => {
+                self.breaker.suspect(&fault.to_string());
+            }
+            Some(fault) => log::debug!("store: {}: {fault}", op.name()),
+        }
+        result
+    }
+
+    /// Loads a group, on a store thread.
+    pub fn load(&self, ticket: Ticket) {
+        if !self.breaker.up() {
+            // The database went while this waited for its turn; the ticket's drop tells those who wait for it.
+            return;
+        }
+        let rows = self.ask(StoreOp::Load, |store| ops::load(store, self.within, ticket.network()));
+        if let Ok(rows) = rows {
+            ticket.finish(entries(rows));
+        }
+    }
+
+    /// Writes, on the one thread that does, and puts what was committed in force before anybody is told.
+    pub fn write(&self, id: &ClientId, op: Op) -> Result<(), Fault> {
+        let network = id.address().map(|address| group(address, self.ipv6_prefix));
+        let name = match op {
+            Op::Create(_) => StoreOp::Create,
+            Op::Update(_) => StoreOp::Update,
+            Op::Delete => StoreOp::Delete,
+        };
+        match self.ask(name, |store| ops::write(store, self.within, id, op, network)) {
+            Ok(written) => {
+                self.apply(id, op, written, network);
+                Ok(())
+            }
+            Err(fault) => {
+                if let (Fault::Down { outcome_unknown: true, .. }, Some(network)) = (&fault, network) {
+                    self.cache.doubt(network);
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// Memory follows what was committed. The limiter hears of a new entry before the cache does: a bucket of its own
+    /// then starts from the one that its client had until now.
+    fn apply(&self, id: &ClientId, op: Op, written: Written, network: Option<IpNet>) {
+        if let IdForm::Range(net) = id.form() {
+            self.apply_range(net, &written, op);
+        }
+        let limit = match op {
+            Op::Create(limit) | Op::Update(limit) => Some(limit),
+            Op::Delete => None,
+        };
+        let ranges = self.ranges.load();
+        let tell = || self.limiter.entry_changed(id, limit, self.shared(&ranges), self.clock.now());
+        let is_new = matches!(op, Op::Create(_));
+        if is_new {
+            tell();
+        }
+        if let Some(network) = network {
+            self.cache.put(network, entries(written.group));
+        }
+        if !is_new {
+            tell();
+        }
+    }
+
+    fn shared<'a>(&self, ranges: &'a Ranges) -> Shared<'a> {
+        Shared { ranges, default: self.default, ipv6_prefix: self.ipv6_prefix }
+    }
+
+    /// A range was written by this process.
+    fn apply_range(&self, net: IpNet, written: &Written, op: Op) {
+        let mut book = self.book.lock();
+        book.writes += 1;
+        let ranges = self.ranges.load();
+        let next = match op {
+            Op::Create(limit) | Op::Update(limit) => {
+                ranges.with(range(net, limit, &written.client_id, written.version))
+            }
+            Op::Delete => Ok(ranges.without(net)),
+        };
+        match next {
+            Ok(next) => self.ranges.store(Arc::new(next)),
+            // The database holds the bound for all instances; only rows that came past it can lead here.
+            Err(error) => log::error!("store: {error}; {} is not in force", written.client_id),
+        }
+    }
+
+    /// Reads the ranges again if they have changed.
+    pub fn refresh_ranges(&self) -> Result<(), Fault> {
+        let (seen, writes) = {
+            let book = self.book.lock();
+            (book.mark, book.writes)
+        };
+        let read = self.ask(StoreOp::Ranges, |store| ops::ranges(store, self.within, seen))?;
+        let (mark, Some(rows)) = read else { return Ok(()) };
+        let list = rows.into_iter().filter_map(|row| match parsed(&row)?.form() {
+            IdForm::Range(net) => Some(range(net, row.limit, &row.client_id, row.version)),
+            _ => None,
+        });
+        let next = Arc::new(Ranges::new(list).map_err(|error| Fault::Schema(error.to_string()))?);
+        let mut book = self.book.lock();
+        if book.writes != writes {
+            // A write came in between, and may not be in the list. The next round reads again.
+            book.mark = None;
+            return Ok(());
+        }
+        book.mark = Some(mark);
+        self.ranges.store(Arc::clone(&next));
+        drop(book);
+        self.limiter.shared_changed(self.shared(&next), self.clock.now());
+        Ok(())
+    }
+
+    /// Brings the database up: its schema, then what stays in memory.
+    pub fn probe(&self, migrated: bool) -> Result<(), Fault> {
+        let look = if migrated { migrate::check } else { migrate::migrate };
+        self.ask(StoreOp::Probe, |store| look(store, self.within))?;
+        self.refresh_ranges()
+    }
+}
+
+fn range(net: IpNet, limit: Limit, client_id: &str, version: i64) -> Range {
+    Range { net, limit, id: client_id.into(), version: u64::try_from(version).unwrap_or(0) }
+}
+
+/// What concerns addresses; a row that somebody wrote by hand and that is no id is left out.
+fn entries(rows: Vec<Row>) -> Vec<Entry> {
+    rows.iter().filter_map(|row| Entry::new(&parsed(row)?, row.limit)).collect()
+}
+
+fn parsed(row: &Row) -> Option<ClientId> {
+    ClientId::parse(&row.client_id)
+        .inspect_err(|fault| log::error!("store: a stored id is left out: it {fault}"))
+        .ok()
+}

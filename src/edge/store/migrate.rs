@@ -1,0 +1,101 @@
+//! Brings a database to the shape that this program knows. Several instances may start at once: each migration is
+//! applied under a lock, in one transaction with the note that it was.
+
+use std::time::Duration;
+
+use super::session::{Access, Cell, Fault, Session, Store, Value};
+
+/// A migration of a large table takes its time; nobody waits for it but the thread that does it.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Applies what is missing and checks what is there. A database that another instance has already brought up is only
+/// looked at, with no right but to read. `within` bounds everything except migrations themselves.
+pub fn migrate(store: &dyn Store, within: Duration) -> Result<(), Fault> {
+    let mut applied = 0;
+    store.with(within, Access::Read, &mut |session| {
+        applied = last(session, store)?;
+        Ok(())
+    })?;
+    if applied < known(store) {
+        store.with(MIGRATION_TIMEOUT, Access::Migrate, &mut |session| apply(session, store))?;
+    }
+    check(store, within)
+}
+
+/// Whether the database answers and has the shape that this program knows.
+pub fn check(store: &dyn Store, within: Duration) -> Result<(), Fault> {
+    store.with(within, Access::Read, &mut |session| {
+        let applied = last(session, store)?;
+        if applied < known(store) {
+            return Err(Fault::Schema(format!(
+                "the {} database has lost its tables: migration {applied} of {} is its last",
+                store.dialect().name,
+                known(store)
+            )));
+        }
+        let columns = session.query(store.dialect().columns, &[])?;
+        let has = |name: &&str| {
+            columns.iter().any(|row| matches!(row.first(), Some(Cell::Text(text)) if text == name))
+        };
+        match store.dialect().expected.iter().find(|name| !has(name)) {
+            None => Ok(()),
+            Some(name) => Err(Fault::Schema(format!(
+                "the {} database has a wrong schema: it lacks the column {name}",
+                store.dialect().name
+            ))),
+        }
+    })
+}
+
+fn known(store: &dyn Store) -> i64 {
+    store.dialect().migrations.len() as i64
+}
+
+/// The number of the last migration that was applied, 0 for none; refuses one that this program does not know.
+fn last(session: &mut dyn Session, store: &dyn Store) -> Result<i64, Fault> {
+    if session.query(store.dialect().find_migrations, &[])?.is_empty() {
+        return Ok(0);
+    }
+    let rows = session.query("SELECT max(number) FROM balancer_migrations", &[])?;
+    let last = match rows.first().and_then(|row| row.first()) {
+        Some(Cell::Int(number)) => *number,
+        _ => 0,
+    };
+    if last > known(store) {
+        return Err(Fault::Schema(format!(
+            "the {} database is newer than this program: it is at migration {last}, this program knows {}; \
+             start a newer balancer",
+            store.dialect().name,
+            known(store)
+        )));
+    }
+    Ok(last)
+}
+
+/// Under the lock of migrations.
+fn apply(session: &mut dyn Session, store: &dyn Store) -> Result<(), Fault> {
+    let dialect = store.dialect();
+    // Somebody else may have been faster.
+    let applied = last(session, store)?;
+    let failed = |number: usize| {
+        move |fault| match fault {
+            Fault::Schema(cause) | Fault::Refused(cause) => Fault::Schema(format!(
+                "migration {number} can't be applied to the {} database: {cause}; \
+                 give balancer a database of its own, and a user who may create tables in it",
+                dialect.name
+            )),
+            other => other,
+        }
+    };
+    if session.query(dialect.find_migrations, &[])?.is_empty() {
+        session.batch(dialect.create_migrations).map_err(failed(1))?;
+    }
+    for (number, migration) in (1..).zip(dialect.migrations) {
+        if i64::try_from(number).is_ok_and(|number| number > applied) {
+            session.batch(migration).map_err(failed(number))?;
+            let number = Value::Int(i64::try_from(number).ok());
+            session.query("INSERT INTO balancer_migrations (number) VALUES ($1)", &[number])?;
+        }
+    }
+    Ok(())
+}

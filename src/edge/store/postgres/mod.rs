@@ -1,0 +1,291 @@
+//! Limits in PostgreSQL, through `r2d2` and the blocking `postgres` crate (which runs tokio inside itself; no code of
+//! ours does). Every connection gives up by itself ([`timed`]), and one on which anything went wrong is thrown away.
+
+mod timed;
+mod tls;
+mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postgres::error::SqlState;
+use postgres::types::{ToSql, Type};
+use postgres::{Client, Config};
+use r2d2::{ManageConnection, Pool, PooledConnection};
+use r2d2_postgres::PostgresConnectionManager;
+
+use super::StartError;
+use super::session::{Access, Cell, Cells, Dialect, Fault, Session, Store, Value, Work};
+use crate::clock::Clock;
+use crate::config::Secret;
+use timed::Deadline;
+use tls::Security;
+use url::Target;
+
+/// A server and its connections.
+pub struct Postgres {
+    pool: Pool<Manager>,
+    clock: Clock,
+}
+
+static DIALECT: Dialect = Dialect {
+    name: "PostgreSQL",
+    migrations: &[include_str!("../../../../sql/postgres/0001_limits.sql")],
+    create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
+        DEFAULT now())",
+    find_migrations: "SELECT 1 WHERE to_regclass('balancer_migrations') IS NOT NULL",
+    columns: "SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, NULL) FROM pg_attribute a \
+        JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND NOT a.attisdropped \
+        AND a.attrelid IN (to_regclass('limits'), to_regclass('changes'))",
+    expected: &[
+        "limits.canonical text",
+        "limits.client_id text",
+        "limits.kind smallint",
+        "limits.address bytea",
+        "limits.port integer",
+        "limits.capacity bigint",
+        "limits.rate_micro bigint",
+        "limits.rate_per_secs integer",
+        "limits.version bigint",
+        "changes.seq bigint",
+        "changes.kind text",
+        "changes.id text",
+    ],
+};
+
+/// Numbers of advisory locks: "balancer" in ASCII, and what follows it.
+const WRITERS_LOCK: i64 = 0x6261_6c61_6e63_6572;
+const MIGRATIONS_LOCK: i64 = WRITERS_LOCK + 1;
+
+impl Postgres {
+    /// Reads the URL and what it names. Connects in the background: a server that is down is no error here.
+    pub fn open(url: &Secret, pool_size: u32, timeout: Duration) -> Result<Self, StartError> {
+        let target = Target::parse(url.reveal(), timeout).map_err(StartError::Url)?;
+        let security = Security::new(target.mode, &target.root).map_err(StartError::Url)?;
+        let manager = Manager { config: target.config, security, timeout };
+        let pool = Pool::builder()
+            .max_size(pool_size)
+            .test_on_check_out(false)
+            // Half of this is the longest pause between two attempts to connect.
+            .connection_timeout(timeout.clamp(Duration::from_millis(100), Duration::from_secs(1)))
+            .error_handler(Box::new(super::QuietErrors))
+            .build_unchecked(manager);
+        Ok(Self { pool, clock: Clock::real() })
+    }
+
+    /// One attempt on one connection.
+    fn attempt(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Attempt {
+        let started = self.clock.now();
+        let mut connection = match self.pool.get_timeout(within) {
+            Ok(connection) => connection,
+            Err(error) => return Attempt::Over(Err(Fault::down(format!("no connection: {error}")))),
+        };
+        let waited = Duration::from_nanos(self.clock.now().saturating_sub(started));
+        connection.deadline.set(within.saturating_sub(waited));
+        // Until it is known to be well again.
+        connection.spoilt = true;
+        let attempt = run(&mut connection, within, access, work);
+        connection.deadline.clear();
+        connection.spoilt = match &attempt {
+            Attempt::Over(Err(Fault::Down { .. })) | Attempt::Stale(_) => true,
+            Attempt::Over(_) => connection.deadline.missed(),
+        };
+        attempt
+    }
+}
+
+enum Attempt {
+    Over(Result<(), Fault>),
+    /// The connection was dead before anything was done: another one may serve.
+    Stale(Fault),
+}
+
+/// How long the server may work on one statement for a call that may take `within`: three quarters of it, at least 1 ms
+/// (0 would be for ever).
+fn patience_ms(within: Duration) -> u128 {
+    (within.as_millis() * 3 / 4).max(1)
+}
+
+fn run(
+    connection: &mut PooledConnection<Manager>,
+    within: Duration,
+    access: Access,
+    work: &mut Work<'_>,
+) -> Attempt {
+    let lock = match access {
+        Access::Read => {
+            let result = work(&mut Open(&mut connection.client));
+            return match result {
+                Err(fault @ Fault::Down { .. }) if !connection.deadline.missed() => Attempt::Stale(fault),
+                other => Attempt::Over(other),
+            };
+        }
+        Access::Write => WRITERS_LOCK,
+        Access::Migrate => MIGRATIONS_LOCK,
+    };
+    // Under this lock until the end of the transaction; whatever reads later sees everything committed before. A wait
+    // that the server ends has a known outcome, so it ends earlier than ours.
+    let millis = patience_ms(within);
+    let begin =
+        format!("BEGIN; SET LOCAL statement_timeout = {millis}; SELECT pg_advisory_xact_lock({lock})");
+    if let Err(error) = connection.client.batch_execute(&begin) {
+        return match fault(&error) {
+            // No outcome is in doubt: nothing was said yet.
+            down @ Fault::Down { .. } if !connection.deadline.missed() => Attempt::Stale(down),
+            other => Attempt::Over(rolled_back(connection, other)),
+        };
+    }
+    let result = work(&mut Open(&mut connection.client));
+    Attempt::Over(match result {
+        Ok(()) => connection.client.batch_execute("COMMIT").map_err(|error| fault(&error).in_commit()),
+        Err(fault) => rolled_back(connection, fault),
+    })
+}
+
+/// Ends a transaction that failed. If even that fails, the connection goes, and the transaction with it.
+fn rolled_back(connection: &mut PooledConnection<Manager>, fault: Fault) -> Result<(), Fault> {
+    if matches!(fault, Fault::Down { .. }) {
+        return Err(fault);
+    }
+    match connection.client.batch_execute("ROLLBACK") {
+        Ok(()) => Err(fault),
+        Err(error) => Err(Fault::down(chain(&error))),
+    }
+}
+
+impl Store for Postgres {
+    fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
+        let started = self.clock.now();
+        // After a restart of the server each pooled connection is dead, and shows it at once.
+        let mut tries = self.pool.max_size();
+        loop {
+            let spent = Duration::from_nanos(self.clock.now().saturating_sub(started));
+            match self.attempt(within.saturating_sub(spent), access, work) {
+                Attempt::Over(result) => return result,
+                Attempt::Stale(fault) if tries == 0 || spent >= within => return Err(fault),
+                Attempt::Stale(_) => tries -= 1,
+            }
+        }
+    }
+
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+}
+
+struct Open<'a>(&'a mut Client);
+
+impl Session for Open<'_> {
+    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, Fault> {
+        let parameters: Vec<(&(dyn ToSql + Sync), Type)> = values
+            .iter()
+            .map(|value| match value {
+                Value::Text(text) => (text as &(dyn ToSql + Sync), Type::TEXT),
+                Value::Int(number) => (number as _, Type::INT8),
+                Value::Bytes(bytes) => (bytes as _, Type::BYTEA),
+            })
+            .collect();
+        // One round trip, and no named statement, which a pooler in transaction mode would lose.
+        let rows = self.0.query_typed(sql, &parameters).map_err(|error| fault(&error))?;
+        rows.iter().map(|row| (0..row.len()).map(|at| cell(row, at)).collect()).collect()
+    }
+
+    fn batch(&mut self, sql: &str) -> Result<(), Fault> {
+        self.0.batch_execute(sql).map_err(|error| fault(&error))
+    }
+}
+
+fn cell(row: &postgres::Row, at: usize) -> Result<Cell, Fault> {
+    let kind = row.columns().get(at).map_or(&Type::UNKNOWN, postgres::Column::type_);
+    let int = |number: Option<i64>| number.map_or(Cell::Null, Cell::Int);
+    let read = match *kind {
+        Type::INT2 => row.try_get::<_, Option<i16>>(at).map(|number| int(number.map(i64::from))),
+        Type::INT4 => row.try_get::<_, Option<i32>>(at).map(|number| int(number.map(i64::from))),
+        Type::INT8 => row.try_get(at).map(int),
+        Type::VOID => Ok(Cell::Null),
+        _ => row.try_get::<_, Option<String>>(at).map(|text| text.map_or(Cell::Null, Cell::Text)),
+    };
+    read.map_err(|error| {
+        Fault::Schema(format!("the database holds something else than expected: {}", chain(&error)))
+    })
+}
+
+/// An error with everything beneath it: the crate's own text is only "db error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+fn fault(error: &postgres::Error) -> Fault {
+    let text = chain(error);
+    // The first two characters are the class (PostgreSQL manual, appendix A).
+    match error.code().map(SqlState::code) {
+        // Without a code it is the connection itself. 08: broken; 57P: the server is going down or coming up.
+        None => Fault::down(text),
+        Some(code) if code.starts_with("08") || code.starts_with("57P") => Fault::down(text),
+        // 42: a table, column or right is missing; 3F: the schema is.
+        Some(code) if code.starts_with("42") || code.starts_with("3F") => Fault::Schema(text),
+        // Locked, cancelled, read-only, full.
+        Some(_) => Fault::Refused(text),
+    }
+}
+
+/// A connection and what is known of it.
+struct Connection {
+    client: Client,
+    deadline: Arc<Deadline>,
+    spoilt: bool,
+}
+
+/// Makes connections through `r2d2_postgres`, each with a deadline of its own.
+struct Manager {
+    config: Config,
+    security: Security,
+    timeout: Duration,
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = ConnectError;
+
+    fn connect(&self) -> Result<Connection, ConnectError> {
+        let deadline = Deadline::after(self.timeout);
+        let connector = self.security.connector(Arc::clone(&deadline));
+        let manager = PostgresConnectionManager::new(self.config.clone(), connector);
+        let mut client = manager.connect().map_err(|error| ConnectError(chain(&error)))?;
+        let (statement, idle) = (patience_ms(self.timeout), self.timeout.as_millis() + 1000);
+        client
+            .batch_execute(&format!(
+                "SET statement_timeout = {statement}; SET idle_in_transaction_session_timeout = {idle}"
+            ))
+            .map_err(|error| ConnectError(chain(&error)))?;
+        deadline.clear();
+        Ok(Connection { client, deadline, spoilt: false })
+    }
+
+    /// Never asked: connections are not tested on check-out.
+    fn is_valid(&self, connection: &mut Connection) -> Result<(), ConnectError> {
+        if self.has_broken(connection) { Err(ConnectError("broken".into())) } else { Ok(()) }
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.spoilt || connection.deadline.missed() || connection.client.is_closed()
+    }
+}
+
+/// Why there is no connection; `r2d2` keeps the text.
+#[derive(Debug)]
+struct ConnectError(String);
+
+impl std::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConnectError {}

@@ -1,0 +1,152 @@
+//! What both databases can do, in the few words that the statements need.
+
+use std::time::Duration;
+
+use super::{StartError, StoreError};
+
+/// A bound parameter. Statements name them `$1`, `$2`, … in the order in which they first stand in the text: SQLite
+/// numbers them so.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// Text without NUL.
+    Text(&'a str),
+    /// An integer of any width.
+    Int(Option<i64>),
+    /// Bytes.
+    Bytes(Option<&'a [u8]>),
+}
+
+/// What one column of one row holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// NULL.
+    Null,
+    /// An integer of any width, or a truth value.
+    Int(i64),
+    /// Text.
+    Text(String),
+}
+
+/// The rows that a statement gave.
+pub type Cells = Vec<Vec<Cell>>;
+
+/// A connection on which something is done.
+pub trait Session {
+    /// Runs one statement to its end.
+    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, Fault>;
+
+    /// Runs statements without parameters and without rows, one after the other.
+    fn batch(&mut self, sql: &str) -> Result<(), Fault>;
+}
+
+/// What is done on a connection.
+pub type Work<'a> = dyn FnMut(&mut dyn Session) -> Result<(), Fault> + 'a;
+
+/// How a connection is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Statements that change nothing; may be run a second time, on another connection.
+    Read,
+    /// A transaction that holds the writers' lock to its end, so that numbers of changes are committed in order.
+    Write,
+    /// A transaction that holds the lock of migrations.
+    Migrate,
+}
+
+/// A database with its pool of connections.
+pub trait Store: Send + Sync {
+    /// Takes a connection, does the work on it and gives it back; [`Access`] says inside what. Everything together
+    /// takes at most `within`, whatever the database does.
+    fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault>;
+
+    /// What is told apart between the databases.
+    fn dialect(&self) -> &'static Dialect;
+}
+
+/// Where the databases differ.
+#[derive(Debug)]
+pub struct Dialect {
+    /// What people call it.
+    pub name: &'static str,
+    /// The migrations in order; the first has number 1.
+    pub migrations: &'static [&'static str],
+    /// Makes the table of applied migrations.
+    pub create_migrations: &'static str,
+    /// One row if that table is there.
+    pub find_migrations: &'static str,
+    /// Every column as `table.column type`, in lower case.
+    pub columns: &'static str,
+    /// What of that must be there.
+    pub expected: &'static [&'static str],
+}
+
+/// Why something could not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No such row.
+    NotFound,
+    /// There is such a row.
+    Exists,
+    /// A bound is reached.
+    Full(&'static str),
+    /// The database is newer than this program, or is not one of ours.
+    Schema(String),
+    /// The database is well, and does not do this now: locked, full, read-only.
+    Refused(String),
+    /// The database can't be reached, did not answer in time, or broke off.
+    Down {
+        /// For the log.
+        cause: String,
+        /// A commit was under way.
+        outcome_unknown: bool,
+    },
+}
+
+impl Fault {
+    /// Nothing came of it, for certain.
+    pub fn down(cause: impl Into<String>) -> Self {
+        Self::Down { cause: cause.into(), outcome_unknown: false }
+    }
+
+    /// The same when it hit a commit.
+    pub fn in_commit(self) -> Self {
+        match self {
+            Self::Down { cause, .. } | Self::Refused(cause) => Self::Down { cause, outcome_unknown: true },
+            other => other,
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("no such row"),
+            Self::Exists => f.write_str("there is such a row"),
+            Self::Full(text) => f.write_str(text),
+            Self::Schema(cause) | Self::Refused(cause) | Self::Down { cause, .. } => f.write_str(cause),
+        }
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::NotFound => Self::NotFound,
+            Fault::Exists => Self::Exists,
+            Fault::Full(text) => Self::Full(text),
+            Fault::Schema(cause) | Fault::Refused(cause) => {
+                Self::Unavailable { cause, outcome_unknown: false }
+            }
+            Fault::Down { cause, outcome_unknown } => Self::Unavailable { cause, outcome_unknown },
+        }
+    }
+}
+
+impl From<Fault> for StartError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Schema(text) => Self::Schema(text),
+            other => Self::System(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Limits in one SQLite file: the embedded default. Write-ahead logging, so that readers never wait for the writer, and
+//! `synchronous = FULL`, so that what was answered is on the disk.
+
+use std::path::Path;
+use std::time::Duration;
+
+use r2d2::Pool;
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
+
+use super::StartError;
+use super::session::{Access, Cell, Cells, Dialect, Fault, Session, Store, Value, Work};
+
+/// A file and its connections.
+pub struct Sqlite {
+    pool: Pool<SqliteConnectionManager>,
+}
+
+static DIALECT: Dialect = Dialect {
+    name: "SQLite",
+    migrations: &[include_str!("../../../sql/sqlite/0001_limits.sql")],
+    create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \
+        DEFAULT CURRENT_TIMESTAMP)",
+    find_migrations: "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'balancer_migrations'",
+    columns: "SELECT t.name || '.' || c.name || ' ' || lower(c.type) FROM sqlite_schema t, pragma_table_info(t.name) c \
+        WHERE t.type = 'table' AND t.name IN ('limits', 'changes')",
+    expected: &[
+        "limits.canonical text",
+        "limits.client_id text",
+        "limits.kind integer",
+        "limits.address blob",
+        "limits.port integer",
+        "limits.capacity integer",
+        "limits.rate_micro integer",
+        "limits.rate_per_secs integer",
+        "limits.version integer",
+        "changes.seq integer",
+        "changes.kind text",
+        "changes.id text",
+    ],
+};
+
+impl Sqlite {
+    /// Opens the file, and makes it with its folders when it is missing. A file that another process has locked is no
+    /// error here; one that can't be read or written, or is no database, is.
+    pub fn open(path: &Path, pool_size: u32, timeout: Duration) -> Result<Self, StartError> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            StartError::System(format!("the database file {} can't be used: {error}", path.display()))
+        };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
+        }
+        let probe = Connection::open(path).and_then(|mut connection| prepare(&mut connection, timeout));
+        if let Err(error) = probe
+            && !is_contention(&error)
+        {
+            return Err(wrong(&error));
+        }
+        let manager =
+            SqliteConnectionManager::file(path).with_init(move |connection| prepare(connection, timeout));
+        let pool = Pool::builder()
+            .max_size(pool_size)
+            .min_idle(Some(1))
+            .test_on_check_out(false)
+            .connection_timeout(timeout.max(Duration::from_millis(1)))
+            .error_handler(Box::new(super::QuietErrors))
+            .build_unchecked(manager);
+        Ok(Self { pool })
+    }
+}
+
+fn prepare(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(timeout)?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; \
+         PRAGMA journal_size_limit = 16777216;",
+    )?;
+    // Reads the file's first page, so that what is no database shows here.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}
+
+impl Store for Sqlite {
+    fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
+        let mut connection =
+            self.pool.get_timeout(within).map_err(|error| Fault::down(format!("no connection: {error}")))?;
+        connection.busy_timeout(within).map_err(fault)?;
+        if access == Access::Read {
+            return work(&mut Open(&connection));
+        }
+        // One writer at a time is SQLite's own rule: the numbers of changes come in order, and migrations exclude
+        // each other and everybody else.
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
+        work(&mut Open(&transaction))?;
+        transaction.commit().map_err(|error| fault(error).in_commit())
+    }
+
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+}
+
+struct Open<'a>(&'a Connection);
+
+impl Session for Open<'_> {
+    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, Fault> {
+        let mut statement = self.0.prepare_cached(sql).map_err(fault)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
+        let mut cells = Cells::new();
+        while let Some(row) = rows.next().map_err(fault)? {
+            let cell = |at| match row.get_ref(at).map_err(fault)? {
+                ValueRef::Null => Ok(Cell::Null),
+                ValueRef::Integer(number) => Ok(Cell::Int(number)),
+                ValueRef::Text(text) => match std::str::from_utf8(text) {
+                    Ok(text) => Ok(Cell::Text(text.to_owned())),
+                    Err(_) => Err(Fault::Schema("the database holds text that is not UTF-8".into())),
+                },
+                other => {
+                    Err(Fault::Schema(format!("the database holds a {} in column {at}", other.data_type())))
+                }
+            };
+            cells.push((0..columns).map(cell).collect::<Result<_, _>>()?);
+        }
+        Ok(cells)
+    }
+
+    fn batch(&mut self, sql: &str) -> Result<(), Fault> {
+        self.0.execute_batch(sql).map_err(fault)
+    }
+}
+
+impl rusqlite::ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        match self {
+            Self::Text(text) => text.to_sql(),
+            Self::Int(number) => number.to_sql(),
+            Self::Bytes(bytes) => bytes.to_sql(),
+        }
+    }
+}
+
+fn is_contention(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn fault(error: rusqlite::Error) -> Fault {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Fault::Refused(format!("another process holds the database file: {error}"))
+        }
+        Some(ErrorCode::DiskFull | ErrorCode::ReadOnly) => Fault::Refused(error.to_string()),
+        Some(ErrorCode::NotADatabase) => Fault::Schema(error.to_string()),
+        _ => Fault::down(error.to_string()),
+    }
+}

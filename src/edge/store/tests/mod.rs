@@ -1,0 +1,125 @@
+//! The store against real databases: the same tests on SQLite and on a throwaway PostgreSQL.
+
+mod suite;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::config::{CacheConfig, Database, DatabaseUrl, RateLimit, RateLimitHeaders, Secret};
+use crate::rules::identity::ClientId;
+use crate::rules::limit::{Limit, Rate};
+use crate::state::limiter::Limiter;
+use crate::state::metrics::Metrics;
+
+use super::{Limits, StartError};
+
+/// The throwaway PostgreSQL of the integration tests, which use more of it.
+#[allow(dead_code)]
+#[path = "../../../../tests/it/support/postgres.rs"]
+mod postgres;
+#[allow(dead_code)]
+#[path = "../../../../tests/it/support/watchdog.rs"]
+mod watchdog;
+
+/// A test that needs longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something; fails with `what` after [`PATIENCE`].
+#[track_caller]
+fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let clock = Clock::real();
+    let started = clock.now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        let waited = Duration::from_nanos(clock.now() - started);
+        assert!(waited < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Says something that the test runner does not swallow: what was skipped, and why.
+fn aloud(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "store: {text}");
+}
+
+/// Ten tokens, one a second, times `n`.
+fn limit(n: u32) -> Limit {
+    Limit { capacity: 10 * n, rate: Rate::per_second(1_000_000 * u64::from(n)) }
+}
+
+fn id(text: &str) -> ClientId {
+    ClientId::parse(text).unwrap()
+}
+
+/// How a test starts the store.
+#[derive(Clone)]
+struct Setup {
+    url: DatabaseUrl,
+    pool_size: usize,
+    timeout: Duration,
+    load_timeout: Duration,
+    ttl: Duration,
+    max_entries: usize,
+    default: Option<Limit>,
+    clock: Clock,
+    limiter: Arc<Limiter>,
+}
+
+impl Setup {
+    fn new(url: DatabaseUrl) -> Self {
+        Self {
+            url,
+            pool_size: 4,
+            timeout: Duration::from_secs(10),
+            load_timeout: Duration::from_secs(10),
+            ttl: Duration::from_secs(600),
+            max_entries: 1000,
+            default: Some(limit(9)),
+            clock: Clock::real(),
+            limiter: Arc::new(Limiter::new(1000, Some(limit(9)))),
+        }
+    }
+
+    fn sqlite(folder: &Path) -> Self {
+        Self::new(DatabaseUrl::Sqlite(folder.join("deep/er/limits.db")))
+    }
+
+    fn postgres(url: &str) -> Self {
+        Self::new(DatabaseUrl::Postgres(Secret::new(url)))
+    }
+
+    fn start(&self) -> Result<Arc<Limits>, StartError> {
+        let database = Database { url: self.url.clone(), pool_size: self.pool_size, timeout: self.timeout };
+        let cache =
+            CacheConfig { max_entries: self.max_entries, ttl: self.ttl, load_timeout: self.load_timeout };
+        let rate_limit = RateLimit {
+            default: self.default,
+            ipv6_prefix: 64,
+            max_clients: 1000,
+            trusted_proxies: Vec::new(),
+            headers: RateLimitHeaders::Draft11,
+        };
+        Limits::start(
+            &database,
+            &cache,
+            &rate_limit,
+            Arc::clone(&self.limiter),
+            Arc::new(Metrics::default()),
+            self.clock.clone(),
+        )
+    }
+}
+
+/// Runs a test on SQLite and, where there is one, on PostgreSQL, each with an empty database.
+fn on_both(test: impl Fn(&Setup)) {
+    let folder = tempfile::tempdir().unwrap();
+    test(&Setup::sqlite(folder.path()));
+    if let Some(database) = postgres::Database::postgres() {
+        test(&Setup::postgres(&database.url));
+    }
+}
