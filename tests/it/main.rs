@@ -20,6 +20,7 @@ mod configuration;
 mod durability;
 mod engines;
 mod forwarding;
+mod ground;
 mod health;
 mod instances;
 mod limiter;

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Balancer beside nginx and HAProxy (and Go's httputil.ReverseProxy where Go is installed), in front of the same
+# backends, 2 workers or threads each, in short interleaved slices of wrk. Prints every configuration and, as ratios to
+# nginx: CPU time and context switches per request, requests/s, p50, p99, resident size.
+#
+#   benches/compare.sh                         all rows
+#   ENGINE=tiny_http ROWS=tiny64,refuse ROUNDS=5 SLICE=2 benches/compare.sh
+#
+# ENGINE   frontend.engine of Balancer (auto)
+# ROWS     tiny64 tiny256 16k 1m upload refuse slow512 mix idle10k, separated by commas
+# ROUNDS   slices of each proxy in each row (6); the medians are shown
+# SLICE    whole seconds of one slice (2)
+# PROXIES  nginx,haproxy,balancer,go: which ones; nginx must be among them
+# BIN      a Balancer to measure instead of building one
+#
+# Everything runs on loopback on ports that are free, and is ended with the script.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+for program in nginx haproxy wrk python3 cargo; do
+  command -v "$program" >/dev/null || { echo "compare.sh needs $program (Debian: apt-get install nginx haproxy wrk python3)"; exit 1; }
+done
+if [ -z "${BIN:-}" ]; then
+  BIN=$(cargo build --release --locked --bin balancer --manifest-path "$root/Cargo.toml" --message-format json-render-diagnostics |
+    sed -n 's/.*"executable":"\([^"]*\/balancer\)".*/\1/p' | tail -n 1)
+fi
+export BIN
+exec python3 "$root/benches/compare/run.py"

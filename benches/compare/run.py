@@ -1,0 +1,414 @@
+"""Runs the comparison that benches/compare.sh describes. Standard library only."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+TICK = os.sysconf("SC_CLK_TCK")
+ENGINE = os.environ.get("ENGINE", "auto")
+ROUNDS = int(os.environ.get("ROUNDS", "6"))
+SLICE = int(os.environ.get("SLICE", "2"))  # wrk takes whole seconds
+ALL_ROWS = ["tiny64", "tiny256", "16k", "1m", "upload", "refuse", "slow512", "mix", "idle10k"]
+ROWS = [row for row in os.environ.get("ROWS", ",".join(ALL_ROWS)).split(",") if row]
+PROXIES = os.environ.get("PROXIES", "nginx,haproxy,balancer,go").split(",")
+# Descriptors that a process may have; a proxy needs two a connection.
+FILES = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 65536)
+HALF = FILES // 2 - 200
+IDLE = min(10_000, HALF - 300)
+
+folder = tempfile.mkdtemp(prefix="balancer-compare-")
+started = []
+
+
+def start(args, env=None, log="log", cwd=None):
+    out = open(os.path.join(folder, log), "ab")
+    process = subprocess.Popen(args, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=cwd or folder,
+                               env={**os.environ, **(env or {})}, start_new_session=True)
+    started.append(process)
+    return process
+
+
+def end_all():
+    for process in reversed(started):
+        if process.poll() is None:
+            process.terminate()
+    for process in reversed(started):
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def wait_for(port, what):
+    for _ in range(400):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"{what} does not listen on {port}:\n" + open(os.path.join(folder, "log"), errors="replace").read())
+
+
+def write(name, text):
+    path = os.path.join(folder, name)
+    with open(path, "w") as file:
+        file.write(text)
+    return path
+
+
+# ------------------------------------------------------------------ configurations
+
+NGINX_COMMON = """daemon off; pid {folder}/{name}.pid; error_log {folder}/{name}.err crit;
+worker_processes {workers}; worker_rlimit_nofile {files};
+events {{ worker_connections {half}; }}
+"""
+
+BACKEND = NGINX_COMMON + """http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; sendfile on; tcp_nopush on;
+  open_file_cache max=16;
+  client_body_temp_path {folder}/b1; proxy_temp_path {folder}/b2; fastcgi_temp_path {folder}/b3;
+  uwsgi_temp_path {folder}/b4; scgi_temp_path {folder}/b5;
+  server {{ listen 127.0.0.1:{port} backlog=4096; root {folder}/www;
+    location = /tiny {{ return 200 "ok"; }} }}
+}}
+"""
+
+NGINX = NGINX_COMMON + """http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; tcp_nodelay on;
+  client_max_body_size 0; proxy_request_buffering off;
+  client_body_temp_path {folder}/p1; proxy_temp_path {folder}/p2; fastcgi_temp_path {folder}/p3;
+  uwsgi_temp_path {folder}/p4; scgi_temp_path {folder}/p5;
+  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  limit_req_zone $binary_remote_addr zone=z:10m rate=1r/m;
+  limit_req_status 429; limit_req_log_level info;
+  upstream fast {{ server 127.0.0.1:{fast}; keepalive 1024; keepalive_requests 1000000000; }}
+  upstream sink {{ server 127.0.0.1:{sink}; keepalive 1024; keepalive_requests 1000000000; }}
+  upstream slow {{ server 127.0.0.1:{slow}; keepalive 1024; keepalive_requests 1000000000; }}
+  upstream both {{ least_conn; server 127.0.0.1:{fast}; server 127.0.0.1:{slow}; keepalive 1024;
+                  keepalive_requests 1000000000; }}
+  server {{ listen 127.0.0.1:{main} backlog=4096; location / {{ proxy_pass http://fast; }} }}
+  server {{ listen 127.0.0.1:{up} backlog=4096; location / {{ proxy_pass http://sink; }} }}
+  server {{ listen 127.0.0.1:{late} backlog=4096; location / {{ proxy_pass http://slow; }} }}
+  server {{ listen 127.0.0.1:{mixed} backlog=4096; location / {{ proxy_pass http://both; }} }}
+  server {{ listen 127.0.0.1:{limited} backlog=4096; location / {{ limit_req zone=z; proxy_pass http://fast; }} }}
+}}
+"""
+
+HAPROXY = """global
+  nbthread 2
+  maxconn {half}
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 600s
+  timeout server 60s
+  timeout http-keep-alive 600s
+  option forwardfor
+  http-reuse always
+frontend main
+  bind 127.0.0.1:{main}
+  default_backend fast
+frontend up
+  bind 127.0.0.1:{up}
+  default_backend sink
+frontend late
+  bind 127.0.0.1:{late}
+  default_backend slow
+frontend mixed
+  bind 127.0.0.1:{mixed}
+  default_backend both
+frontend limited
+  bind 127.0.0.1:{limited}
+  stick-table type ip size 100k expire 10m store http_req_rate(60s)
+  http-request track-sc0 src
+  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 1 }}
+  default_backend fast
+backend fast
+  server a 127.0.0.1:{fast}
+backend sink
+  server a 127.0.0.1:{sink}
+backend slow
+  server a 127.0.0.1:{slow}
+backend both
+  balance leastconn
+  server a 127.0.0.1:{fast}
+  server b 127.0.0.1:{slow}
+"""
+
+
+def balancer_config(port, backends, limit):
+    return {
+        "listen": f"127.0.0.1:{port}",
+        "frontend": {"engine": ENGINE, "max_connections": 20000, "max_connections_per_ip": 20000, "idle_timeout": "600s",
+                     "max_body_bytes": 1 << 30},
+        "backends": [{"name": name, "url": f"http://127.0.0.1:{to}"} for name, to in backends],
+        "health_check": None,
+        # A limit that nobody reaches: the limiter works and its fields stand in every answer.
+        "rate_limit": {"default": limit},
+        "database": {"url": f"sqlite:{folder}/balancer-{port}.db"},
+        "log": {"access": False, "level": "warn"},
+    }
+
+
+# ------------------------------------------------------------------ measuring
+
+class Proxy:
+    """One proxy: its processes, and the port of each of its listeners."""
+
+    def __init__(self, name, processes, ports):
+        self.name, self.processes, self.ports = name, processes, ports
+
+    def pids(self, listener=None):
+        roots = [p.pid for k, p in self.processes.items() if listener is None or k in (listener, "all")]
+        found, queue = [], roots
+        while queue:
+            pid = queue.pop()
+            found.append(pid)
+            try:
+                for task in os.listdir(f"/proc/{pid}/task"):
+                    with open(f"/proc/{pid}/task/{task}/children") as file:
+                        queue.extend(int(child) for child in file.read().split())
+            except OSError:
+                pass
+        return found
+
+    def cpu(self, listener):
+        total = 0
+        for pid in self.pids(listener):
+            with open(f"/proc/{pid}/stat") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / TICK
+
+    def switches(self, listener):
+        total = 0
+        for pid in self.pids(listener):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                try:
+                    with open(f"/proc/{pid}/task/{task}/status") as file:
+                        total += sum(int(n) for n in re.findall(r"ctxt_switches:\s+(\d+)", file.read()))
+                except OSError:
+                    pass
+        return total
+
+    def rss(self, listener):
+        """Resident bytes; what processes share is counted once (proportional set size)."""
+        total = 0
+        for pid in self.pids(listener):
+            with open(f"/proc/{pid}/smaps_rollup") as file:
+                total += int(re.search(r"^Pss:\s+(\d+)", file.read(), re.M).group(1)) * 1024
+        return total
+
+
+def seconds(text):
+    number, unit = re.match(r"([\d.]+)(us|ms|s|m)", text).groups()
+    return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[unit]
+
+
+def wrk(port, path, connections, duration, script=None):
+    args = ["wrk", "-t1", f"-c{connections}", f"-d{duration}s", "--latency", "--timeout", "10s"]
+    if script:
+        args += ["-s", script]
+    out = subprocess.run([*args, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True).stdout
+    percentile = lambda p: seconds(re.search(rf"^\s+{p}%\s+(\S+)", out, re.M).group(1))
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+    return {
+        "requests": int(re.search(r"(\d+) requests in", out).group(1)),
+        "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)),
+        "p50": percentile(50), "p99": percentile(99),
+        "errors": sum(int(n) for n in errors.groups()) if errors else 0,
+        "bad": int(bad.group(1)) if bad else 0,
+    }
+
+
+# row: listener, path, connections, script, whether other statuses than 2xx are what is wanted
+LOADS = {
+    "tiny64": ("main", "/tiny", 64, None, False),
+    "tiny256": ("main", "/tiny", 256, None, False),
+    "16k": ("main", "/16k", 64, None, False),
+    "1m": ("main", "/1m", 16, None, False),
+    "upload": ("up", "/", 16, "upload", False),
+    "refuse": ("limited", "/tiny", 64, None, True),
+    "slow512": ("late", "/", 512, None, False),
+    "mix": ("mixed", "/tiny", 64, None, False),
+}
+TITLES = {
+    "tiny64": "2-byte answers, 64 connections", "tiny256": "2-byte answers, 256 connections",
+    "16k": "16 KiB answers, 64 connections", "1m": "1 MiB answers, 16 connections",
+    "upload": "1 MiB uploads, 16 connections", "refuse": "refused with 429, 64 connections",
+    "slow512": "512 clients on a backend that takes 100 ms", "mix": "one fast and one 100 ms backend, 64 connections",
+    "idle10k": f"{IDLE:,} idle kept connections",
+}
+
+
+def slice_of(proxy, row, duration):
+    listener, path, connections, script, refusals = LOADS[row]
+    cpu, switches = proxy.cpu(listener), proxy.switches(listener)
+    result = wrk(proxy.ports[listener], path, connections, duration, script and os.path.join(folder, "upload.lua"))
+    done = max(result["requests"], 1)
+    result["cpu"] = (proxy.cpu(listener) - cpu) / done
+    result["ctx"] = (proxy.switches(listener) - switches) / done
+    result["rss"] = proxy.rss(listener)
+    wrong = result["requests"] - result["bad"] if refusals else result["bad"]
+    result["wrong"] = result["errors"] + (wrong if not refusals or wrong > 5 else 0)
+    return result
+
+
+def row(name, proxies):
+    results = {proxy.name: [] for proxy in proxies}
+    for proxy in proxies:
+        slice_of(proxy, name, 1)  # warm
+    for turn in range(ROUNDS):
+        at = turn % len(proxies)
+        for proxy in proxies[at:] + proxies[:at]:
+            results[proxy.name].append(slice_of(proxy, name, SLICE))
+    median = lambda which, key: statistics.median(r[key] for r in results[which])
+
+    def ratio(which, key):
+        # Slices of one turn lie side by side in time: their ratio is free of the machine's drift.
+        pairs = zip(results[which], results["nginx"])
+        return statistics.median(mine[key] / theirs[key] if theirs[key] else float("nan") for mine, theirs in pairs)
+
+    print(f"\n{name}: {TITLES[name]}")
+    print(f"  {'':9}{'CPU/req':>10}{'×nginx':>8}{'ctx/req':>9}{'req/s':>9}{'×nginx':>8}{'p50 ms':>9}{'p99 ms':>9}{'p99×':>7}{'RSS MiB':>9}  errors")
+    for proxy in proxies:
+        which = proxy.name
+        print(f"  {which:9}{median(which, 'cpu') * 1e6:>8.1f}µs{ratio(which, 'cpu'):>8.2f}{median(which, 'ctx'):>9.2f}"
+              f"{median(which, 'rps'):>9.0f}{ratio(which, 'rps'):>8.2f}{median(which, 'p50') * 1e3:>9.2f}{median(which, 'p99') * 1e3:>9.2f}"
+              f"{ratio(which, 'p99'):>7.2f}{median(which, 'rss') / 2**20:>9.1f}  {sum(r['wrong'] for r in results[which])}", flush=True)
+
+
+def idle(proxies):
+    """Opens the connections, sends one request on each, and looks at the resident size."""
+    print(f"\nidle10k: {TITLES['idle10k']}")
+    # nginx makes its table of connections at the start: the growth alone would flatter it.
+    for proxy in proxies:
+        before = proxy.rss("main")
+        held, answered = [], 0
+        request = b"GET /tiny HTTP/1.1\r\nHost: x\r\n\r\n"
+        try:
+            for _ in range(IDLE):
+                s = socket.create_connection(("127.0.0.1", proxy.ports["main"]), 10)
+                s.settimeout(10)
+                held.append(s)
+                s.sendall(request)
+                answered += s.recv(4096).startswith(b"HTTP/1.1 200")
+        except OSError as error:
+            print(f"  {proxy.name}: stopped after {len(held)}: {error}")
+        time.sleep(1)
+        after = proxy.rss("main")
+        cpu = proxy.cpu("main")
+        time.sleep(2)
+        resting = (proxy.cpu("main") - cpu) / 2
+        loaded = slice_of(proxy, "tiny64", SLICE)
+        print(f"  {proxy.name:9}{answered:>6} answered, RSS {before / 2**20:.1f} → {after / 2**20:.1f} MiB, {(after - before) / max(len(held), 1):.0f} B a connection"
+              f" ({after / max(len(held), 1):.0f} all told){resting * 100:>7.1f} % CPU idle"
+              f"{loaded['cpu'] * 1e6:>8.1f}µs CPU/req meanwhile", flush=True)
+        for s in held:
+            s.close()
+
+
+# ------------------------------------------------------------------ the run
+
+def main():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.makedirs(f"{folder}/www")
+    # nginx gives its workers up to an account of its own; they must get at the files.
+    os.chmod(folder, 0o755)
+    for name, size in [("16k", 1 << 14), ("1m", 1 << 20)]:
+        with open(f"{folder}/www/{name}", "wb") as file:
+            file.write(os.urandom(size))
+    write("upload.lua", 'wrk.method = "POST"\nwrk.body = string.rep("x", 1048576)\n')
+    rows = [name for name in ROWS if name in TITLES]
+
+    go = None
+    if shutil.which("go"):
+        go = f"{folder}/proxy"
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "proxy.go")
+        subprocess.run(["go", "build", "-o", go, source], check=True, env={**os.environ, "GOFLAGS": "-mod=mod", "GO111MODULE": "off"})
+    else:
+        lost = [name for name in ("upload", "slow512", "mix") if name in rows]
+        print(f"Go is not installed: no ReverseProxy, and without its backends no rows {', '.join(lost)}")
+        rows = [name for name in rows if name not in lost]
+
+    fast, sink, slow = free_ports(3)
+    start(["nginx", "-c", write("backend.conf", BACKEND.format(folder=folder, name="backend", workers=1, port=fast, files=FILES, half=HALF)), "-e", f"{folder}/log"])
+    wait_for(fast, "the fast backend")
+    if go:
+        start([go, "backend", f"127.0.0.1:{sink}"], {"GOMAXPROCS": "1"})
+        start([go, "backend", f"127.0.0.1:{slow}"], {"GOMAXPROCS": "1", "DELAY": "1"})
+        wait_for(sink, "the upload backend")
+        wait_for(slow, "the slow backend")
+
+    listeners = ["main", "up", "late", "mixed", "limited"]
+    to = {"main": [("a", fast)], "up": [("a", sink)], "late": [("a", slow)], "mixed": [("a", fast), ("b", slow)], "limited": [("a", fast)]}
+    proxies = []
+    for name in PROXIES:
+        ports = dict(zip(listeners, free_ports(len(listeners))))
+        values = {"folder": folder, "name": name, "workers": 2, "fast": fast, "sink": sink, "slow": slow, "files": FILES, "half": HALF, **ports}
+        if name == "nginx":
+            text = NGINX.format(**values)
+            processes = {"all": start(["nginx", "-c", write("nginx.conf", text), "-e", f"{folder}/log"])}
+        elif name == "haproxy":
+            text = HAPROXY.format(**values)
+            processes = {"all": start(["haproxy", "-f", write("haproxy.cfg", text)])}
+        elif name == "balancer":
+            plenty, nothing = {"capacity": 10**9, "rate_per_sec": 10**9}, {"capacity": 1, "rate_per_sec": 0.000001}
+            processes, shown = {}, None
+            for listener in listeners:
+                config = balancer_config(ports[listener], to[listener], nothing if listener == "limited" else plenty)
+                shown = shown or json.dumps(config, indent=2)
+                processes[listener] = start([os.environ["BIN"], "run", "--config", write(f"balancer-{listener}.json", json.dumps(config))])
+            text = shown + "\n(one process a pool; `limited` has the default {capacity 1, rate_per_sec 0.000001})"
+        elif name == "go" and go:
+            text = "httputil.ReverseProxy, GOMAXPROCS=2, see benches/compare/proxy.go"
+            processes = {listener: start([go, "proxy", f"127.0.0.1:{ports[listener]}", ",".join(f"http://127.0.0.1:{port}" for _, port in to[listener])],
+                                         {"GOMAXPROCS": "2"}) for listener in listeners}
+        else:
+            continue
+        print(f"---- {name}\n{text.strip()}\n")
+        for listener in listeners:
+            wait_for(ports[listener], name)
+        proxies.append(Proxy(name, processes, ports))
+    with open("/proc/loadavg") as file:
+        print(f"load average at the start: {file.read().strip()}; {os.cpu_count()} cores; engine {ENGINE}; {ROUNDS} slices of {SLICE} s")
+
+    for name in rows:
+        # Go's ReverseProxy has no limiter.
+        chosen = [proxy for proxy in proxies if name != "refuse" or proxy.name != "go"]
+        if name == "idle10k":
+            idle(chosen)
+        else:
+            row(name, chosen)
+
+
+try:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()
+finally:
+    end_all()
