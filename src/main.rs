@@ -1,4 +1,5 @@
 //! Arguments in, exit code out. The only place that ends the process.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::clock::{Clock, nanos};
-use crate::rules::Nanos;
 
 /// How long the whole question may take; below the usual time-out of a container's check.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -19,8 +18,9 @@ pub fn healthcheck(listen: SocketAddr, clock: &Clock) -> Result<(), String> {
         return Err("the configured port is 0, so nobody knows the real one".into());
     }
     let address = reachable(listen);
-    let deadline = clock.now().saturating_add(nanos(PATIENCE));
-    let line = ask(address, clock, deadline).map_err(|error| format!("http://{address}/-/livez: {error}"))?;
+    let deadline_ns = clock.now().saturating_add(nanos(PATIENCE));
+    let line =
+        ask(address, clock, deadline_ns).map_err(|error| format!("http://{address}/-/livez: {error}"))?;
     // `HTTP/1.1 200 OK`; the reason may be missing.
     let status = line.split(' ').nth(1);
     if line.starts_with("HTTP/1.") && status == Some("200") {
@@ -39,8 +39,8 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-fn ask(address: SocketAddr, clock: &Clock, deadline: Nanos) -> io::Result<String> {
-    let left = || match deadline.saturating_sub(clock.now()) {
+fn ask(address: SocketAddr, clock: &Clock, deadline_ns: u64) -> io::Result<String> {
+    let left = || match deadline_ns.saturating_sub(clock.now()) {
         0 => Err(io::Error::from(io::ErrorKind::TimedOut)),
         left_ns => Ok(Duration::from_nanos(left_ns)),
     };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Where a value came from.
+/// Where a value came from. In the order that faults are told in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A line of the file, from 1.
@@ -75,8 +75,7 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
-/// A doubled or unknown key of the file would come first in its line; the derived order of [`Origin`] puts lines in
-/// front, then the file, variables and options.
+/// The known word that a mistyped one is nearest to: one slip in a short word, one more for each four letters.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()

@@ -82,6 +82,8 @@ pub(super) struct Report {
     pub faults: Vec<Fault>,
     pub keys: Vec<Key>,
     pub unknown: Vec<Unknown>,
+    /// Keys that were given another value than their default.
+    pub changed: Vec<String>,
 }
 
 /// A key that nobody asked for.

@@ -81,7 +81,8 @@ fn build(
     for change in changes {
         environment::apply(&mut root, change, &mut report.faults);
     }
-    let config = read::config(Section::open(&mut report, String::new(), root), base);
+    let mut config = read::config(Section::open(&mut report, String::new(), root), base);
+    config.changed = std::mem::take(&mut report.changed);
     let (faults, keys) = report.finish();
     if faults.is_empty() { Ok(Loaded { config, file, keys }) } else { Err(Faults::new(name, faults)) }
 }

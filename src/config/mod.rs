@@ -53,6 +53,9 @@ pub struct Config {
     pub log: LogConfig,
     /// The folder that relative paths count from.
     pub base_dir: PathBuf,
+    /// Keys that were given a value written otherwise than their default (`frontend.head_timeout`), so that an engine
+    /// can say which of the user's wishes it can't honour.
+    pub changed: Vec<String>,
 }
 
 /// Which engine accepts and parses.

@@ -106,6 +106,15 @@ impl<'r> Section<'r> {
         }
     }
 
+    /// Remembers a key that was given another value than its default.
+    fn note(&mut self, spec: &Spec, node: &Node) {
+        let default = json::parse(spec.default, &|_| Origin::File).ok();
+        if default.is_some_and(|default| !node.clone().settled().same(&default)) {
+            let path = self.path_of(spec.name);
+            self.report.changed.push(path);
+        }
+    }
+
     /// Reads a key of any form. After a fault, `T`'s default stands in.
     pub fn value<T: Default>(&mut self, spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> T {
         self.declare(spec);
@@ -120,6 +129,7 @@ impl<'r> Section<'r> {
             }
             return default_of(spec, parse);
         };
+        self.note(spec, &node);
         match interpret(&node, &parse) {
             Ok(value) => value,
             Err((found, why)) => {
@@ -133,11 +143,13 @@ impl<'r> Section<'r> {
     pub fn list<T>(&mut self, spec: &Spec, one: bool, parse: impl Fn(&str) -> Parsed<T>) -> Vec<T> {
         self.declare(spec);
         let Shape::List { of, max } = spec.shape else { return Vec::new() };
-        let Some(node) = self.take(spec.name).or_else(|| json::parse(spec.default, &|_| self.origin()).ok())
-        else {
+        let given = self.take(spec.name).map(Node::settled);
+        if let Some(node) = &given {
+            self.note(spec, node);
+        }
+        let Some(node) = given.or_else(|| json::parse(spec.default, &|_| self.origin()).ok()) else {
             return Vec::new();
         };
-        let node = node.settled();
         let elements = match node.value {
             Value::List(elements) if elements.len() <= max => elements,
             Value::Text(_) if one => vec![node],

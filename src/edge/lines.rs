@@ -194,10 +194,13 @@ impl Writer {
         loop {
             let open = if idle { self.wait() } else { self.gather() };
             let taken = self.drain();
-            self.report_dropped();
             if !open || self.give_up_at.is_some() {
+                // The order may have come in the middle of a write, and lines before it behind that write.
+                self.drain();
+                self.report_dropped();
                 return;
             }
+            self.report_dropped();
             idle = taken == 0;
         }
     }
@@ -252,10 +255,13 @@ impl Writer {
         }
     }
 
-    /// Writes everything that is queued now; returns the number of lines.
+    /// Writes everything that was queued when it began, and what came meanwhile up to the queue's size; returns the
+    /// number of lines.
     fn drain(&mut self) -> usize {
         let mut taken = usize::from(!self.batch.is_empty());
-        while let Ok(line) = self.incoming.try_recv() {
+        while taken <= QUEUE_LINES
+            && let Ok(line) = self.incoming.try_recv()
+        {
             taken += 1;
             self.take(line);
             if self.batch.len() >= BATCH_BYTES {
@@ -273,17 +279,21 @@ impl Writer {
     }
 
     fn write(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
         if batch.is_empty() {
             return;
+        }
+        let mends = std::mem::take(&mut self.broken_line);
+        if mends {
+            batch.insert(0, b'\n');
         }
         match self.write_all(&batch) {
             Ok(()) => self.failing = false,
             Err((written, error)) => {
-                let whole = batch[..written].iter().filter(|byte| **byte == b'\n').count() as u64;
-                self.broken_line = written > 0 && batch[written - 1] != b'\n';
-                let lost = self.batch_lines.saturating_sub(whole);
-                self.shared.dropped.fetch_add(lost, Ordering::Relaxed);
+                let newlines = batch[..written].iter().filter(|byte| **byte == b'\n').count() as u64;
+                let whole = newlines.saturating_sub(u64::from(mends));
+                self.shared.dropped.fetch_add(self.batch_lines.saturating_sub(whole), Ordering::Relaxed);
+                self.broken_line = if written > 0 { batch[written - 1] != b'\n' } else { mends };
                 if !std::mem::replace(&mut self.failing, true) && self.report == Report::ErrorLog {
                     log::error!("{}: cannot be written: {error}", self.name);
                 }
@@ -296,9 +306,6 @@ impl Writer {
 
     /// Everything, or how many bytes of it were written and why no more.
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
-        if std::mem::take(&mut self.broken_line) {
-            self.write_piece(b"\n").inspect_err(|_| self.broken_line = true).map_err(|error| (0, error))?;
-        }
         let mut written = 0;
         while written < bytes.len() {
             match self.write_piece(&bytes[written..]) {
@@ -355,8 +362,8 @@ impl Writer {
         match self.report {
             Report::ErrorLog => log::error!("{text}"),
             Report::InBand => {
-                self.batch.extend_from_slice(text.as_bytes());
-                self.batch.push(b'\n');
+                push_time(&mut self.batch, self.clock.wall());
+                self.batch.extend_from_slice(format!(" [ERROR] {text}\n").as_bytes());
                 self.batch_lines += 1;
                 self.write();
             }

@@ -1,8 +1,26 @@
-//! What is remembered of a finished request: one record for the access log.
+//! The end of a request: its lease given back, its counters raised, one record for the access log.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use super::forward::Effort;
+use super::marks::{Marks, with_date};
+use crate::clock::Clock;
+use crate::error::Reject;
+use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket};
+use crate::rules::{Nanos, headers, identity};
+use crate::state::backends::Lease;
+use crate::state::log_limit::LogLimit;
+use crate::state::metrics::{InFlight, Metrics, Rejection};
+
+/// The status in logs and metrics of a request whose client left before it had an answer.
+pub const CLIENT_GONE: u16 = 499;
+
+/// What stands for the entry when no stored limit decided.
+pub const DEFAULT_ENTRY: &str = "default";
 
 /// Takes records of finished requests; never blocks.
 pub trait Journal: Send + Sync {
@@ -57,4 +75,188 @@ pub struct LimitRecord {
     pub allowed: bool,
     /// Whole tokens left; `None` without a limit.
     pub remaining: Option<u64>,
+}
+
+/// Where the ends of requests are written down.
+pub struct Accounts {
+    /// The access log.
+    pub journal: Arc<dyn Journal>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Keeps repeated causes from flooding the error log.
+    pub log_limit: Arc<LogLimit>,
+    /// Time.
+    pub clock: Clock,
+    /// Whose `X-Request-Id` and `X-Forwarded-For` count.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// What is known of a request when its answer is ready.
+pub(crate) struct Entry<'a> {
+    pub head: &'a RequestHead,
+    pub marks: Marks,
+    pub client_addr: IpAddr,
+    pub received_at: Nanos,
+    pub effort: Effort,
+    pub limit: Option<LimitRecord>,
+    /// Held until the answer is delivered.
+    pub lease: Option<Lease>,
+    /// Nobody is left to read the answer.
+    pub client_gone: bool,
+    /// What the operator should read of it, once, with the request's id.
+    pub cause: Option<String>,
+}
+
+impl Accounts {
+    /// Completes an answer with what every answer has (`Date`, `X-Request-Id`) and with the ticket that writes its end
+    /// down.
+    pub(crate) fn close(&self, mut answer: Answer, entry: Entry<'_>) -> Answer {
+        if let Some(cause) = &entry.cause {
+            self.explain(&entry, answer.status, cause);
+        }
+        let wall = self.clock.wall();
+        if !answer.fields.has("Date") {
+            with_date(wall, |date| answer.fields.push("Date", date));
+        }
+        answer.fields.push("X-Request-Id", entry.marks.request_id.as_bytes());
+        let status = if entry.client_gone { CLIENT_GONE } else { answer.status };
+        let record = self.journal.wanted().then(|| {
+            let client_id = match &entry.limit {
+                Some(limit) if &*limit.entry != DEFAULT_ENTRY => Arc::clone(&limit.entry),
+                _ => Arc::from(entry.client_addr.to_string()),
+            };
+            let elapsed = Duration::from_nanos(self.clock.now().saturating_sub(entry.received_at));
+            Box::new(AccessRecord {
+                time: wall.checked_sub(elapsed).unwrap_or(wall),
+                trace_id: headers::trace_id(&entry.marks.traceparent).to_owned(),
+                request_id: entry.marks.request_id,
+                client_addr: entry.client_addr,
+                client_id: Some(client_id),
+                method: entry.head.method.clone(),
+                path: entry.head.path().to_owned(),
+                status,
+                body_bytes: 0,
+                duration: Duration::ZERO,
+                upstream_duration: entry.effort.upstream_duration,
+                backend: entry.effort.backend,
+                retries: entry.effort.retries,
+                limit: entry.limit,
+            })
+        });
+        answer.ticket = Some(Box::new(EndOfRequest {
+            lease: entry.lease,
+            record,
+            method: known_method(&entry.head.method),
+            _in_flight: self.metrics.begin(),
+            status,
+            received_at: entry.received_at,
+            journal: Arc::clone(&self.journal),
+            metrics: Arc::clone(&self.metrics),
+            clock: self.clock.clone(),
+        }));
+        answer
+    }
+}
+
+impl Accounts {
+    /// What the operator reads of a request that failed; a failing backend under load is not a line for each.
+    fn explain(&self, entry: &Entry<'_>, status: u16, cause: &str) {
+        let Some(suppressed) = self.log_limit.admit(cause, self.clock.now()) else { return };
+        let (method, path) = (entry.head.method.escape_default(), entry.head.path().escape_default());
+        let id = &entry.marks.request_id;
+        log::warn!("request {id}: {method} {path} answered {status}: {cause}{suppressed}");
+    }
+
+    /// The answer to a request that a frontend refuses by itself.
+    pub fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
+        let own = Own::begin(self, head, received_at);
+        let mut answer = reject.answer(own.request_id());
+        // After a framing error nobody knows where the next request begins.
+        answer.close = true;
+        log::debug!("request {}: refused with {}: {}", own.request_id(), answer.status, reject.detail);
+        own.end(self, head, answer)
+    }
+
+    /// Counts what a frontend saw outside of any request.
+    pub fn observe(&self, event: FrontendEvent) {
+        match event {
+            FrontendEvent::Rejected(reason) => {
+                let rejection = Rejection::ALL.into_iter().find(|rejection| rejection.name() == reason);
+                self.metrics.rejected(rejection.unwrap_or(Rejection::Descriptors));
+            }
+            FrontendEvent::Panicked => self.metrics.panicked(),
+        }
+    }
+}
+
+/// A request that we answer ourselves, between its head and its answer.
+pub struct Own {
+    marks: Marks,
+    received_at: Nanos,
+}
+
+impl Own {
+    /// Gives the request its id. A trusted peer's own is kept.
+    pub fn begin(accounts: &Accounts, head: &RequestHead, received_at: Nanos) -> Self {
+        let trusted = identity::is_in(&accounts.trusted_proxies, head.peer.ip());
+        Self { marks: Marks::of(&head.fields, trusted, accounts.clock.wall()), received_at }
+    }
+
+    /// The id that problems of this request name.
+    pub fn request_id(&self) -> &str {
+        &self.marks.request_id
+    }
+
+    /// Completes the answer and sees to its being written down.
+    pub fn end(self, accounts: &Accounts, head: &RequestHead, answer: Answer) -> Answer {
+        let client_addr =
+            identity::client_address(head.peer, &accounts.trusted_proxies, &head.fields).address;
+        let entry = Entry {
+            head,
+            marks: self.marks,
+            client_addr,
+            received_at: self.received_at,
+            effort: Effort::default(),
+            limit: None,
+            lease: None,
+            client_gone: false,
+            cause: None,
+        };
+        accounts.close(answer, entry)
+    }
+}
+
+/// A method as a label: one of the nine standard ones or `other`.
+fn known_method(method: &str) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+}
+
+/// The ticket of an answer. Dropped without being settled (the frontend failed) it still gives the lease back.
+struct EndOfRequest {
+    lease: Option<Lease>,
+    record: Option<Box<AccessRecord>>,
+    method: &'static str,
+    _in_flight: InFlight,
+    status: u16,
+    received_at: Nanos,
+    journal: Arc<dyn Journal>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Ticket for EndOfRequest {
+    fn settle(self: Box<Self>, body_bytes: u64, delivery: Delivery) {
+        let duration = Duration::from_nanos(self.clock.now().saturating_sub(self.received_at));
+        drop(self.lease);
+        if let (Delivery::BackendBroke(cause), Some(record)) = (&delivery, &self.record) {
+            log::warn!("request {}: the answer broke off: {cause}", record.request_id);
+        }
+        self.metrics.request(self.method, self.status, duration);
+        if let Some(mut record) = self.record {
+            record.body_bytes = body_bytes;
+            record.duration = duration;
+            self.journal.record(*record);
+        }
+    }
 }

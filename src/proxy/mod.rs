@@ -2,13 +2,114 @@
 //! `edge` implements.
 
 pub mod account;
+pub mod admit;
+pub mod forward;
+pub mod marks;
+mod relay;
 
 use std::sync::Arc;
 
-use crate::exchange::{Abort, BodyLength, RequestBody, Stream};
+use crate::error::{Reason, Reject};
+use crate::exchange::{Abort, Answer, BodyLength, Exchange, RequestBody, RequestHead, Stream, Upgrade};
 use crate::rules::fields::Fields;
+use crate::rules::framing::request::ALLOW;
+use crate::rules::headers::{self, Origin};
+use crate::rules::identity;
 use crate::rules::retry::Failure;
 use crate::state::backends::Endpoint;
+
+use account::{Accounts, Entry};
+use admit::{Admission, Admit};
+use forward::{Effort, Failed, Forward, Forwarded};
+use marks::Marks;
+
+/// What happens to a request that is not ours.
+pub struct Proxy {
+    /// May it?
+    pub admit: Admit,
+    /// Who answers it?
+    pub forward: Forward,
+    /// What is left of it.
+    pub accounts: Accounts,
+    /// This instance's id, in `Via`.
+    pub instance: String,
+}
+
+impl Proxy {
+    /// Answers one exchange: admit → forward → relay.
+    pub fn serve(&self, exchange: Exchange<'_>) -> Answer {
+        let Exchange { head, body, abort, received_at, .. } = exchange;
+        let head = &*head;
+        let client = identity::client_address(head.peer, &self.accounts.trusted_proxies, &head.fields);
+        let marks = Marks::of(&head.fields, client.peer_trusted, self.accounts.clock.wall());
+        let mut entry = Entry {
+            head,
+            client_addr: client.address,
+            received_at,
+            effort: Effort::default(),
+            limit: None,
+            lease: None,
+            client_gone: false,
+            cause: None,
+            marks,
+        };
+        if let Some(answer) = self.answer_ourselves(head, &entry) {
+            return self.accounts.close(answer, entry);
+        }
+        let Admission { refused, fields, record } = self.admit.admit(&client, received_at);
+        entry.limit = record;
+        let answer = match refused {
+            Some(reject) => reject.answer(&entry.marks.request_id),
+            None => {
+                let origin = Origin {
+                    peer: head.peer,
+                    trusted: client.peer_trusted,
+                    host: head.host.as_deref().unwrap_or(""),
+                    request_id: &entry.marks.request_id,
+                    traceparent: &entry.marks.traceparent,
+                    instance: &self.instance,
+                };
+                match self.forward.forward(head, body, abort, &origin) {
+                    Ok(Forwarded { incoming, lease, effort }) => {
+                        (entry.lease, entry.effort) = (Some(lease), effort);
+                        relay::relay(incoming, head.method == "HEAD")
+                    }
+                    Err(Failed { reject, client_gone, effort }) => {
+                        entry.effort = effort;
+                        entry.client_gone = client_gone;
+                        entry.cause = (!client_gone).then(|| reject.cause.clone());
+                        let mut answer = reject.answer(&entry.marks.request_id);
+                        // The rest of a body that could not be read is in the way of the next request.
+                        answer.close = client_gone || body.consumed();
+                        answer
+                    }
+                }
+            }
+        };
+        self.accounts.close(with_fields(answer, &fields), entry)
+    }
+
+    /// What needs neither a token nor a backend.
+    fn answer_ourselves(&self, head: &RequestHead, entry: &Entry<'_>) -> Option<Answer> {
+        if headers::is_loop(&head.fields, &self.instance) {
+            let reject = Reject::new(
+                Reason::LoopDetected,
+                "this request has been here before: a backend leads back to us",
+            );
+            return Some(reject.answer(&entry.marks.request_id));
+        }
+        // Server-wide OPTIONS (RFC 9110 §9.3.7): asks what the server can do, and we are the server.
+        (head.target == "*").then(|| Answer::new(204, Vec::new()).with("Allow", ALLOW))
+    }
+}
+
+/// Ours come behind a backend's own.
+fn with_fields(mut answer: Answer, fields: &[(&'static str, String)]) -> Answer {
+    for (name, value) in fields {
+        answer.fields.push(name, value.as_bytes());
+    }
+    answer
+}
 
 /// Sends one request to one endpoint and reads the answer's head.
 pub trait Upstream: Send + Sync {
@@ -21,6 +122,31 @@ pub trait Upstream: Send + Sync {
         body: &mut dyn RequestBody,
         abort: &Abort,
     ) -> Result<Incoming, UpstreamError>;
+
+    /// Asks one endpoint to switch to `protocol` (a token, as it stands in `Upgrade`), on a new connection that is never
+    /// shared. The request has no body; `request.reuse` does not matter. Blocks as [`Upstream::send`] does.
+    fn upgrade(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: &Outgoing<'_>,
+        protocol: &str,
+        abort: &Abort,
+    ) -> Result<Upgraded, UpstreamError>;
+}
+
+/// What a request for an upgrade was answered.
+pub enum Upgraded {
+    /// 101: the connection speaks the new protocol from here on.
+    Switched {
+        /// The reason phrase as it came; may be empty.
+        reason: Vec<u8>,
+        /// All fields in order, `Connection` and `Upgrade` among them.
+        fields: Fields,
+        /// The connection.
+        connection: Upgrade,
+    },
+    /// Anything else: the backend stays with HTTP.
+    Refused(Incoming),
 }
 
 /// A request as it goes upstream: everything is written anew from this.

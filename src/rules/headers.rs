@@ -32,12 +32,12 @@ pub fn end_to_end(fields: &Fields, mut drop: impl FnMut(&str) -> bool) -> Fields
     let named = fields.has("Connection");
     let mut kept = Fields::with_room(fields.len() + 8, 1024);
     for (name, value) in fields.iter() {
-        let travels = !is_hop_by_hop(name)
-            && !drop(name)
-            && !(named && fields.has_token("Connection", name) && !name.eq_ignore_ascii_case("Host"));
-        if travels {
-            kept.push(name, value);
+        let named_away =
+            || named && !name.eq_ignore_ascii_case("Host") && fields.has_token("Connection", name);
+        if is_hop_by_hop(name) || drop(name) || named_away() {
+            continue;
         }
+        kept.push(name, value);
     }
     kept
 }
@@ -68,9 +68,9 @@ pub fn to_backend(fields: &Fields, origin: &Origin<'_>) -> Fields {
         4 => name.eq_ignore_ascii_case("Host"),
         6 => name.eq_ignore_ascii_case("Expect"),
         9 => {
-            // RFC 7239; and X-Real-IP below: from an untrusted peer they are claims.
-            (!origin.trusted && name.eq_ignore_ascii_case("Forwarded"))
-                || (!origin.trusted && name.eq_ignore_ascii_case("X-Real-IP"))
+            // From an untrusted peer they are claims.
+            let claim = name.eq_ignore_ascii_case("Forwarded") || name.eq_ignore_ascii_case("X-Real-IP");
+            claim && !origin.trusted
         }
         10 => !keeps_trace_state && name.eq_ignore_ascii_case("tracestate"),
         11 => name.eq_ignore_ascii_case("traceparent"),

@@ -68,6 +68,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         ),
         log: log(root.section("log", "Logs."), base),
         base_dir: base.to_owned(),
+        changed: Vec::new(),
     };
     root.later(&["$schema", "outlier", "discovery", "audit"]);
     root.end();

@@ -8,6 +8,7 @@ fn the_shipped_file_says_what_the_code_does_without_it_except_for_the_default_li
     let mut shipped = from_text(SHIPPED, &base).unwrap();
     let bare = from_text(&format!(r#"{{"backends": [{ONE}]}}"#), &base).unwrap();
     let limit = shipped.rate_limit.default.take().unwrap();
+    assert!(shipped.changed.is_empty() && bare.changed.is_empty(), "{:?}", shipped.changed);
     assert_eq!((limit.capacity, limit.rate.micro, limit.rate.per_secs), (1000, 500_000_000, 1));
     assert_eq!(bare.rate_limit.default, None);
     assert_eq!(format!("{shipped:#?}"), format!("{bare:#?}"));
@@ -48,6 +49,17 @@ fn the_shipped_file_names_every_key_that_exists_but_the_reserved_switch() {
         assert!(key.about.ends_with('.') && key.about.len() > 4, "{}", key.path);
     }
     assert!(loaded.keys.len() >= 60, "{}", loaded.keys.len());
+}
+
+#[test]
+fn what_was_given_otherwise_than_its_default_is_known() {
+    let text = format!(
+        r#"{{"backends": [{ONE}], "frontend": {{"head_timeout": "3s", "workers": 256, "upgrades": []}},
+            "listen": ["127.0.0.1:8080"]}}"#
+    );
+    let config =
+        load_with(&text, &[("BALANCER__LOG__ACCESS", "false"), ("BALANCER__LOG__LEVEL", "info")]).unwrap();
+    assert_eq!(config.changed, ["listen", "frontend.head_timeout", "frontend.upgrades", "log.access"]);
 }
 
 #[test]

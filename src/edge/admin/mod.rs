@@ -166,6 +166,19 @@ impl AdminApi {
         if exchange.head.method == "HEAD" { without_body(answer) } else { answer }
     }
 
+    /// The answer that needs no worker: the process is alive. On a thread that must never block, so nothing else is
+    /// answered here.
+    pub fn unattended(&self, head: &RequestHead, surface: Surface) -> Option<Answer> {
+        let route = Route::find(head.path(), surface, self.api_is_public)?;
+        let plain = route == Route::Livez && !ops::is_verbose(head);
+        let answer = plain.then(|| ops::livez(false).with("Cache-Control", "no-store"))?;
+        match head.method.as_str() {
+            "GET" => Some(answer),
+            "HEAD" => Some(without_body(answer)),
+            _ => None,
+        }
+    }
+
     fn answer(
         &self,
         exchange: &mut Exchange<'_>,

@@ -3,3 +3,66 @@
 
 pub mod render;
 pub mod tiny_http;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::clock::Clock;
+use crate::config::{self, Engine};
+use crate::exchange::Service;
+
+use self::tiny_http::TinyHttp;
+
+/// A running engine, whichever it is.
+pub enum Frontend {
+    /// The portable one.
+    TinyHttp(TinyHttp),
+}
+
+impl Frontend {
+    /// Starts the configured engine on sockets that listen already. `inherited`: they belong to other processes, too.
+    /// `trusted` may send PROXY headers.
+    ///
+    /// # Errors
+    /// When a thread or a descriptor can't be had.
+    pub fn start(
+        listeners: Vec<TcpListener>,
+        inherited: bool,
+        config: &config::Frontend,
+        _trusted: &[IpNet],
+        service: Arc<dyn Service>,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        match config.engine {
+            Engine::Epoll => Err(io::Error::other("frontend.engine \"epoll\" is not built on this system")),
+            Engine::Auto | Engine::TinyHttp => {
+                TinyHttp::start(listeners, inherited, config, service, clock).map(Self::TinyHttp)
+            }
+        }
+    }
+
+    /// Where it listens, with real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        match self {
+            Self::TinyHttp(engine) => engine.addresses(),
+        }
+    }
+
+    /// Takes no new connections; kept ones end with their next answer.
+    pub fn stop_accepting(&self) {
+        match self {
+            Self::TinyHttp(engine) => engine.stop_accepting(),
+        }
+    }
+
+    /// Waits until every request is answered; false when that took longer than `limit`.
+    pub fn drain(&self, limit: Duration) -> bool {
+        match self {
+            Self::TinyHttp(engine) => engine.drain(limit),
+        }
+    }
+}

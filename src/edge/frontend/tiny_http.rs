@@ -180,7 +180,7 @@ impl Shared {
             return;
         }
         log::error!("accepting failed ({error}); going on in {ACCEPT_PAUSE:?}");
-        self.service.observe(FrontendEvent::Rejected("accept"));
+        self.service.observe(FrontendEvent::Rejected("descriptors"));
         let fresh = loop {
             thread::sleep(ACCEPT_PAUSE);
             match serve_on(&self.listeners[listener]) {

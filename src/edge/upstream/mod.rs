@@ -1,3 +1,225 @@
-//! Calls to backends.
+//! How requests reach backends: [`UreqUpstream`] implements the proxy's [`Upstream`].
+//!
+//! ureq writes the request and drives the exchange up to the answer's head, behind a transport of ours. The parts:
+//!
+//! - `agent`: ureq's settings, and requests in its terms.
+//! - `transport`: what ureq sees; it gets a synthetic answer, and the real one stays with us.
+//! - `call`: one request on one connection: sending, early answers, the strict look at the head.
+//! - `body`: the answer's body, read straight from the socket.
+//! - `connection`, `pool`: sockets, and those that are kept.
+//! - `upgrade`: the same with a 101, which ureq can't do.
+//! - [`resolve`]: backends' names, on an interval.
+//!
+//! Why ureq judges no answer: it drops reason phrases, takes Transfer-Encoding together with Content-Length, `5, 5` and
+//! bare LF, swallows endless 1xx, takes a reset for the end of a close-delimited body, and never reads while it sends.
+//! [`crate::rules::framing::response`] judges instead. Why connections are opened here and not by ureq's connector: the
+//! handle that can end a blocked call is borrowed from the exchange, and no borrow passes through ureq.
+//!
+//! A kept connection costs two system calls an exchange, send and receive, and a third that looks for bytes which
+//! nobody asked for before it is used again (`pool`).
 
+mod agent;
+mod body;
+mod call;
+mod connection;
+mod pool;
 pub mod resolve;
+mod spare;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod upgrade;
+
+use std::sync::Arc;
+
+use ureq::{Agent, SendBody};
+
+pub use agent::can_carry;
+
+use crate::clock::Clock;
+use crate::config::UpstreamConfig;
+use crate::exchange::{Abort, BodyLength, RequestBody};
+use crate::proxy::{Incoming, Outgoing, Phase, Reuse, Upgraded, Upstream, UpstreamError};
+use crate::rules::framing::response::{Finder, Head};
+use crate::state::backends::Endpoint;
+use body::{Body, Source};
+use call::Call;
+use connection::Connection;
+use pool::{Pool, Stack};
+use spare::Buffers;
+
+/// Calls backends over ureq and keeps their connections. Shared by all workers.
+#[derive(Debug)]
+pub struct UreqUpstream {
+    agent: Agent,
+    config: UpstreamConfig,
+    clock: Clock,
+    pool: Pool,
+}
+
+/// Takes the socket from the exchange's handle again, whichever way the call ends.
+struct Watched<'a>(&'a Abort);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+fn failed(phase: Phase, cause: impl std::fmt::Display) -> UpstreamError {
+    UpstreamError { phase, cause: cause.to_string() }
+}
+
+impl UreqUpstream {
+    /// Opens nothing yet.
+    pub fn new(config: &UpstreamConfig, clock: Clock) -> Self {
+        let pool = Pool::new(config.idle_timeout);
+        Self { agent: agent::agent(), config: config.clone(), clock, pool }
+    }
+
+    /// Closes kept connections that are past `upstream.idle_timeout`. Happens by itself while there is traffic; for
+    /// whoever keeps house when there is none. Does nothing when called again within a second.
+    pub fn sweep(&self) {
+        self.pool.sweep(self.clock.now());
+    }
+
+    /// A kept connection or a new one, watched by `abort`.
+    fn connection(
+        &self,
+        endpoint: &Endpoint,
+        stack: &Stack,
+        reuse: Reuse,
+        abort: &Abort,
+    ) -> Result<Connection, UpstreamError> {
+        let now = self.clock.now();
+        self.pool.sweep(now);
+        if let Some(kept) = self.pool.take(stack, reuse, now) {
+            abort.watch(kept.socket());
+            return Ok(kept);
+        }
+        Connection::open(endpoint.address, self.config.connect_timeout, abort)
+            .map_err(|error| failed(Phase::Connect, error))
+    }
+
+    /// Sends the request and reads the answer's head; the call comes back with its outcome.
+    fn exchange(
+        &self,
+        connection: Connection,
+        request: http::Request<()>,
+        outgoing: &Outgoing<'_>,
+        body: &mut dyn RequestBody,
+    ) -> Result<Box<Call>, UpstreamError> {
+        let line = agent::longest_line(outgoing);
+        let has_body = !matches!(outgoing.length, BodyLength::Empty | BodyLength::Known(0));
+        let buffers = Buffers::lend(line, has_body && !matches!(outgoing.length, BodyLength::Known(_)));
+        let mut call = Call::new(
+            connection,
+            buffers,
+            line,
+            self.clock.clone(),
+            self.config.response_timeout,
+            Finder::new(false),
+        );
+        let mut reader = agent::Reader::new(body, outgoing.length);
+        call.streaming = has_body && !reader.in_memory();
+        call.extra_lines = agent::extra_lines(outgoing);
+        let (call, result) = transport::run(Box::new(call), || {
+            if has_body {
+                self.agent.run(request.map(|()| SendBody::from_reader(&mut reader))).map(drop)
+            } else {
+                self.agent.run(request.map(|()| SendBody::none())).map(drop)
+            }
+        });
+        let mut call = call.ok_or_else(|| failed(Phase::Reset, "ureq kept the transport"))?;
+        if let Some(fault) = reader.fault {
+            return Err(failed(Phase::RequestBody(fault), fault));
+        }
+        if call.outcome.is_none() {
+            match result {
+                // Sending was stopped: the backend has said why, or has gone.
+                Err(_) if call.cut_short => call.conclude(),
+                Err(error) => return Err(failed(Phase::Malformed, error)),
+                Ok(()) => return Err(failed(Phase::Malformed, "ureq did not wait for the answer")),
+            }
+        }
+        Ok(call)
+    }
+
+    /// The answer as the proxy gets it.
+    fn incoming(&self, mut call: Call, head: Head, to_head: bool, stack: Arc<Stack>) -> Incoming {
+        let length = head.body_length(to_head);
+        let may_keep = head.keep_alive && !call.cut_short && length != BodyLength::UntilClose;
+        let source = Source {
+            connection: call.connection,
+            home: may_keep.then_some(stack),
+            clock: self.clock.clone(),
+        };
+        let body = Body::new(length, &mut call.buffers.input, source, self.config.response_timeout);
+        call.buffers.give_back();
+        Incoming {
+            status: head.status,
+            length: if to_head || head.status == 304 { head.declared_length() } else { length },
+            reason: head.reason,
+            fields: head.fields,
+            body: Box::new(body),
+        }
+    }
+
+    fn call(
+        &self,
+        endpoint: &Endpoint,
+        outgoing: &Outgoing<'_>,
+        body: &mut dyn RequestBody,
+        abort: &Abort,
+    ) -> Result<Incoming, UpstreamError> {
+        // Not the backend's fault, but it can't be sent either.
+        let request = agent::request(outgoing, endpoint).map_err(|cause| failed(Phase::Malformed, cause))?;
+        let _watched = Watched(abort);
+        let stack = self.pool.stack(endpoint.id);
+        let connection = self.connection(endpoint, &stack, outgoing.reuse, abort)?;
+        let mut call = self.exchange(connection, request, outgoing, body)?;
+        match call.outcome.take() {
+            Some(Ok(head)) => Ok(self.incoming(*call, head, outgoing.method == "HEAD", stack)),
+            Some(Err(error)) => Err(error),
+            None => Err(failed(Phase::Reset, "no outcome")),
+        }
+    }
+}
+
+/// What every call does around itself: nothing for a client that has left, and causes that name the address.
+fn guarded<T>(
+    endpoint: &Endpoint,
+    abort: &Abort,
+    call: impl FnOnce() -> Result<T, UpstreamError>,
+) -> Result<T, UpstreamError> {
+    let result = if abort.cancelled() { Err(failed(Phase::Cancelled, "before it was sent")) } else { call() };
+    result.map_err(|mut error| {
+        if abort.cancelled() {
+            error.phase = Phase::Cancelled;
+        }
+        error.cause = format!("{}: {}", endpoint.address, error.cause);
+        error
+    })
+}
+
+impl Upstream for UreqUpstream {
+    fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: &Outgoing<'_>,
+        body: &mut dyn RequestBody,
+        abort: &Abort,
+    ) -> Result<Incoming, UpstreamError> {
+        guarded(endpoint, abort, || self.call(endpoint, request, body, abort))
+    }
+
+    fn upgrade(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: &Outgoing<'_>,
+        protocol: &str,
+        abort: &Abort,
+    ) -> Result<Upgraded, UpstreamError> {
+        guarded(endpoint, abort, || self.switch(endpoint, request, protocol, abort))
+    }
+}

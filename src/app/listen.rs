@@ -1,0 +1,72 @@
+//! Sockets to listen on, and how many files may be open.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Failure;
+use crate::config::Config;
+
+/// Connections that the kernel keeps ready for us; it caps this at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// Descriptors beside client connections: backends' connections, the database's, logs, epoll.
+const SPARE_FILES: u64 = 1024;
+
+/// Sockets that listen, before anything is accepted.
+pub(super) struct Bound {
+    /// The public port.
+    pub public: Vec<TcpListener>,
+    /// Whether the public sockets came from whoever started us.
+    pub inherited: bool,
+    /// `admin.listen`.
+    pub private: Option<TcpListener>,
+}
+
+impl Bound {
+    /// Opens every address. With `LISTEN_FDS` the first inherited socket replaces `listen`.
+    pub fn open(config: &Config) -> Result<Self, Failure> {
+        let inherited = listenfd::ListenFd::from_env()
+            .take_tcp_listener(0)
+            .map_err(|error| Failure::new(format!("the socket of LISTEN_FDS is no TCP listener: {error}")))?;
+        let is_inherited = inherited.is_some();
+        let public = match inherited {
+            Some(listener) => vec![listener],
+            None => config.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?,
+        };
+        let private = config.admin.listen.map(bind).transpose()?;
+        Ok(Self { public, inherited: is_inherited, private })
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let open = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restart must not wait for the last run's connections to leave TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|error| Failure::new(format!("can't listen on {address}: {error}")))
+}
+
+/// Raises the soft limit of open files to the hard one and says when that is too low.
+pub(super) fn raise_open_files(max_connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        log::warn!("the limit of open files can't be raised: {error}");
+    }
+    // `None` is no limit.
+    if let Some(files) = getrlimit(Resource::Nofile).current {
+        let needed = 2 * max_connections as u64 + SPARE_FILES;
+        if files < needed {
+            log::warn!(
+                "{files} open files are allowed, {needed} are needed for frontend.max_connections ({max_connections}): \
+                 raise the limit (ulimit -n) or lower max_connections"
+            );
+        }
+    }
+}

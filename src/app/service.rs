@@ -1,0 +1,78 @@
+//! Ours or the proxy's: what each listener does with a request.
+
+use std::sync::Arc;
+
+use crate::edge::admin::{AdminApi, Surface};
+use crate::error::Reject;
+use crate::exchange::{Answer, Exchange, FrontendEvent, RequestHead, Service};
+use crate::proxy::Proxy;
+use crate::proxy::account::Own;
+use crate::rules::Nanos;
+
+/// The public port: our exact paths first, everything else goes to a backend.
+pub struct Public {
+    /// Answers our paths.
+    pub api: Arc<AdminApi>,
+    /// Answers all others.
+    pub proxy: Arc<Proxy>,
+}
+
+/// The admin listener: everything is ours.
+pub struct Private {
+    /// Answers our paths.
+    pub api: Arc<AdminApi>,
+    /// Counts and logs, as for the public port.
+    pub proxy: Arc<Proxy>,
+}
+
+fn serve_own(api: &AdminApi, proxy: &Proxy, mut exchange: Exchange<'_>, surface: Surface) -> Answer {
+    let own = Own::begin(&proxy.accounts, exchange.head, exchange.received_at);
+    let answer = api.serve(&mut exchange, surface, own.request_id());
+    own.end(&proxy.accounts, exchange.head, answer)
+}
+
+fn unattended(api: &AdminApi, proxy: &Proxy, head: &RequestHead, surface: Surface) -> Option<Answer> {
+    let answer = api.unattended(head, surface)?;
+    let own = Own::begin(&proxy.accounts, head, proxy.accounts.clock.now());
+    Some(own.end(&proxy.accounts, head, answer))
+}
+
+impl Service for Public {
+    fn serve(&self, exchange: Exchange<'_>) -> Answer {
+        if self.api.claims(exchange.head, Surface::Public) {
+            serve_own(&self.api, &self.proxy, exchange, Surface::Public)
+        } else {
+            self.proxy.serve(exchange)
+        }
+    }
+
+    fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
+        self.proxy.accounts.refuse(head, reject, received_at)
+    }
+
+    fn observe(&self, event: FrontendEvent) {
+        self.proxy.accounts.observe(event);
+    }
+
+    fn unattended(&self, head: &RequestHead) -> Option<Answer> {
+        unattended(&self.api, &self.proxy, head, Surface::Public)
+    }
+}
+
+impl Service for Private {
+    fn serve(&self, exchange: Exchange<'_>) -> Answer {
+        serve_own(&self.api, &self.proxy, exchange, Surface::Admin)
+    }
+
+    fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
+        self.proxy.accounts.refuse(head, reject, received_at)
+    }
+
+    fn observe(&self, event: FrontendEvent) {
+        self.proxy.accounts.observe(event);
+    }
+
+    fn unattended(&self, head: &RequestHead) -> Option<Answer> {
+        unattended(&self.api, &self.proxy, head, Surface::Admin)
+    }
+}

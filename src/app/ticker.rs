@@ -1,0 +1,35 @@
+//! What has to be done now and then: full buckets forgotten, left-out log lines told of.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+
+use crate::clock::Clock;
+use crate::state::limiter::Limiter;
+use crate::state::log_limit::LogLimit;
+
+/// How often. An idle process wakes up no oftener for it.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The running thread; ends when this is dropped.
+pub(super) struct Ticker(#[allow(dead_code)] Sender<Infallible>);
+
+impl Ticker {
+    /// Starts the thread.
+    pub fn start(limiter: Arc<Limiter>, log_limit: Arc<LogLimit>, clock: Clock) -> io::Result<Self> {
+        let (stop, stopped) = bounded::<Infallible>(0);
+        thread::Builder::new().name("ticker".into()).spawn(move || {
+            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                limiter.sweep(clock.now());
+                for (key, lines) in log_limit.sweep(clock.now()) {
+                    log::warn!("{lines} more like this were left out: {key}");
+                }
+            }
+        })?;
+        Ok(Self(stop))
+    }
+}

@@ -1,0 +1,246 @@
+//! One request on one connection: bytes out, the answer's head in, and an eye on answers that come too early.
+//!
+//! Output is gathered until the answer is awaited or the buffer is full, so that a head and a small body leave in one
+//! system call. While a body streams, the socket is read between writes and whenever it takes no more, because a
+//! backend may answer before it has read everything (RFC 9112 §9.5): an early refusal ends the sending. An early
+//! success does not, since it may be an echo that goes on as long as the request does; only when that sender and we
+//! have both been stuck for [`STUCK`] is the answer taken as it is.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::connection::Connection;
+use super::spare::Buffers;
+use crate::clock::{Clock, nanos};
+use crate::exchange::Wait;
+use crate::proxy::{Phase, UpstreamError};
+use crate::rules::Nanos;
+use crate::rules::framing::response::{Fault, Finder, Found, Head};
+
+/// How long a backend that has answered already may take nothing of the request before its answer is taken.
+const STUCK: Duration = Duration::from_secs(1);
+/// Room for body bytes that is worth reading into; with less, what was gathered is sent first.
+const MIN_ROOM: usize = 4 * 1024;
+
+/// Sending is over before the request is: the answer, or the error, is there or can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stopped;
+
+/// The state of one call.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub connection: Connection,
+    pub buffers: Buffers,
+    clock: Clock,
+    timeout: Duration,
+    finder: Finder,
+    /// Bytes of the output buffer that wait to be sent.
+    filled: usize,
+    /// Room that the output buffer must have before ureq writes into it again.
+    margin: usize,
+    /// Field lines that ureq does not carry; they go out behind the request line. Nearly always empty.
+    pub extra_lines: Vec<u8>,
+    /// Pieces of the body are sent as they come: the client is waited for between them.
+    pub streaming: bool,
+    /// The head has been written; what follows is body.
+    pub in_body: bool,
+    sent_any: bool,
+    received_any: bool,
+    /// The request was not sent to its end; the connection can't be used again.
+    pub cut_short: bool,
+    early: Option<Head>,
+    /// What became of it.
+    pub outcome: Option<Result<Head, UpstreamError>>,
+}
+
+impl Call {
+    /// `line`: the longest line of the head, in bytes. `timeout`: for the head, counted from the end of sending, and for
+    /// each wait while sending.
+    pub fn new(
+        connection: Connection,
+        buffers: Buffers,
+        line: usize,
+        clock: Clock,
+        timeout: Duration,
+        finder: Finder,
+    ) -> Self {
+        Self {
+            connection,
+            buffers,
+            clock,
+            timeout,
+            finder,
+            filled: 0,
+            margin: line.max(MIN_ROOM),
+            extra_lines: Vec::new(),
+            streaming: false,
+            in_body: false,
+            sent_any: false,
+            received_any: false,
+            cut_short: false,
+            early: None,
+            outcome: None,
+        }
+    }
+
+    /// The part of the output buffer that is free. Never less than the margin.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.buffers.output[self.filled..]
+    }
+
+    /// The buffer for unframed body bytes, and the free part of the output buffer.
+    pub fn chunk_and_room(&mut self) -> (&mut [u8], &mut [u8]) {
+        (&mut self.buffers.chunk, &mut self.buffers.output[self.filled..])
+    }
+
+    /// Takes over `bytes` more of the output buffer; sends when it has to.
+    pub fn written(&mut self, bytes: usize) -> Result<(), Stopped> {
+        self.filled += bytes;
+        if !self.extra_lines.is_empty() {
+            self.insert_extra_lines();
+        }
+        let room = self.buffers.output.len() - self.filled;
+        if room < self.margin || (self.in_body && self.streaming) { self.flush() } else { Ok(()) }
+    }
+
+    fn insert_extra_lines(&mut self) {
+        let output = &mut self.buffers.output;
+        let Some(line_end) = output[..self.filled].windows(2).position(|pair| pair == b"\r\n") else {
+            return;
+        };
+        self.filled += self.extra_lines.len();
+        output.splice(line_end + 2..line_end + 2, self.extra_lines.drain(..));
+    }
+
+    /// Sends what was gathered.
+    pub fn flush(&mut self) -> Result<(), Stopped> {
+        if self.sent_any && self.filled > 0 {
+            self.look_for_answer()?;
+        }
+        let mut at = 0;
+        while at < self.filled {
+            match self.connection.send(&self.buffers.output[at..self.filled]) {
+                Ok(sent) => {
+                    at += sent;
+                    self.sent_any = true;
+                }
+                Err(Errno::AGAIN) => self.wait_for_room()?,
+                // The peer has closed or reset its side. It may have said why before.
+                Err(_) => return Err(self.stop()),
+            }
+        }
+        self.filled = 0;
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Stopped {
+        self.cut_short = true;
+        Stopped
+    }
+
+    fn fail(&mut self, phase: Phase, cause: impl std::fmt::Display) -> Stopped {
+        self.outcome = Some(Err(UpstreamError { phase, cause: cause.to_string() }));
+        self.stop()
+    }
+
+    fn wait_for_room(&mut self) -> Result<(), Stopped> {
+        let patience = if self.early.is_some() { STUCK.min(self.timeout) } else { self.timeout };
+        match self.connection.wait_writable(self.early.is_none(), patience) {
+            Ok(Some(ready)) if ready.readable && self.early.is_none() => self.look_for_answer(),
+            Ok(Some(_)) => Ok(()),
+            Ok(None) if self.early.is_some() => Err(self.stop()),
+            Ok(None) => {
+                let cause = format!("nothing of the request was taken for {:?}", self.timeout);
+                Err(self.fail(Phase::TimedOut, cause))
+            }
+            Err(error) => Err(self.fail(Phase::Reset, error)),
+        }
+    }
+
+    /// Reads what the backend has sent while we are still sending.
+    fn look_for_answer(&mut self) -> Result<(), Stopped> {
+        if self.early.is_some() {
+            return Ok(());
+        }
+        match self.connection.receive_more(&mut self.buffers.input, Wait::Poll) {
+            Err(Errno::AGAIN) => Ok(()),
+            // Closed or broken: `conclude` says how.
+            Ok(0) | Err(_) => Err(self.stop()),
+            Ok(_) => match self.find() {
+                Err(fault) => Err(self.fail(Phase::Malformed, fault)),
+                Ok(None) => Ok(()),
+                Ok(Some(head)) => {
+                    let wants_no_more = head.status >= 400 || !head.keep_alive;
+                    self.early = Some(head);
+                    if wants_no_more { Err(self.stop()) } else { Ok(()) }
+                }
+            },
+        }
+    }
+
+    /// Looks for the final head in the input; drops what is done with.
+    fn find(&mut self) -> Result<Option<Head>, Fault> {
+        self.received_any = true;
+        match self.finder.find(&self.buffers.input)? {
+            Found::More { used } => {
+                self.buffers.input.drain(..used);
+                Ok(None)
+            }
+            Found::Final { head, used } => {
+                self.buffers.input.drain(..used);
+                Ok(Some(head))
+            }
+        }
+    }
+
+    /// Sends what is left and waits for the answer's head; afterwards `outcome` is set, and the input buffer holds what
+    /// came behind the head.
+    pub fn conclude(&mut self) {
+        if !self.cut_short && self.flush().is_err() && self.outcome.is_some() {
+            return;
+        }
+        self.outcome = Some(match self.early.take() {
+            Some(head) => Ok(head),
+            None => self.await_head(),
+        });
+    }
+
+    fn await_head(&mut self) -> Result<Head, UpstreamError> {
+        let deadline = self.clock.now().saturating_add(nanos(self.timeout));
+        let mut remaining = self.timeout;
+        loop {
+            self.connection.set_recv_timeout(remaining).map_err(|error| self.broke(error))?;
+            match self.connection.receive_more(&mut self.buffers.input, Wait::Block) {
+                Ok(0) => return Err(self.broke("closed before the answer's head was whole")),
+                Ok(_) => {}
+                Err(Errno::AGAIN) => return Err(self.timed_out()),
+                Err(error) => return Err(self.broke(error)),
+            }
+            let found = self.find();
+            match found
+                .map_err(|fault| UpstreamError { phase: Phase::Malformed, cause: fault.to_string() })?
+            {
+                Some(head) => return Ok(head),
+                None => remaining = Duration::from_nanos(self.remaining(deadline)?),
+            }
+        }
+    }
+
+    fn remaining(&self, deadline: Nanos) -> Result<Nanos, UpstreamError> {
+        match deadline.saturating_sub(self.clock.now()) {
+            0 => Err(self.timed_out()),
+            remaining => Ok(remaining),
+        }
+    }
+
+    fn timed_out(&self) -> UpstreamError {
+        UpstreamError { phase: Phase::TimedOut, cause: format!("no answer's head within {:?}", self.timeout) }
+    }
+
+    /// The connection is gone before the head came.
+    fn broke(&self, cause: impl std::fmt::Display) -> UpstreamError {
+        let phase = if self.connection.kept && !self.received_any { Phase::Stale } else { Phase::Reset };
+        UpstreamError { phase, cause: cause.to_string() }
+    }
+}

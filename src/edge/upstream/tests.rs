@@ -1,0 +1,5 @@
+//! The upstream against scripted backends over loopback: raw TCP on both sides of the script, so that bytes are what is
+//! compared.
+
+mod requests;
+mod support;

@@ -1,0 +1,94 @@
+//! The first step: who is it, and may they?
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::account::{DEFAULT_ENTRY, LimitRecord};
+use crate::config::RateLimitHeaders;
+use crate::error::{Reason, Reject};
+use crate::rules::Nanos;
+use crate::rules::answer::{self, DEFAULT_BUCKET, Entry};
+use crate::rules::identity::ClientAddress;
+use crate::state::cache::{Found, Source};
+use crate::state::limiter::{Grant, Limiter};
+use crate::state::metrics::{Decision, Metrics, Policy};
+
+/// Finds the entry that decides on a client.
+pub trait FindLimit: Send + Sync {
+    /// Who the client counts as, and by which numbers. `port`: the TCP peer's, when the peer is the client. Waits at most
+    /// `cache.load_timeout`.
+    fn find(&self, client: IpAddr, port: Option<u16>, now: Nanos) -> Found;
+}
+
+/// What admission needs.
+pub struct Admit {
+    /// The stored limits.
+    pub limits: Arc<dyn FindLimit>,
+    /// The buckets.
+    pub limiter: Arc<Limiter>,
+    /// How the limiter's fields stand in answers.
+    pub headers: RateLimitHeaders,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the limiter says of a request.
+pub(super) struct Admission {
+    /// The 429, when it may not.
+    pub refused: Option<Reject>,
+    /// Fields for the answer, whoever gives it.
+    pub fields: Vec<(&'static str, String)>,
+    /// For the log.
+    pub record: Option<LimitRecord>,
+}
+
+impl Admit {
+    /// Takes a token of the client's bucket, if it has one.
+    pub(super) fn admit(&self, client: &ClientAddress, now: Nanos) -> Admission {
+        let found = self.limits.find(client.address, client.port, now);
+        let entry = match found.source {
+            Source::Client => Entry::Client,
+            Source::Range => Entry::Range,
+            Source::Default => Entry::Default,
+        };
+        let Some(limit) = found.limit else {
+            self.metrics.decision(Policy::None, Decision::Allowed);
+            return Admission { refused: None, fields: Vec::new(), record: None };
+        };
+        let decision = self.limiter.acquire(found.client, Grant { limit, entry }, 1, now);
+        let outcome = decision.outcome;
+        self.metrics.decision(
+            policy(decision.grant.entry),
+            if outcome.allowed { Decision::Allowed } else { Decision::Denied },
+        );
+        let standing = decision.standing();
+        let told = answer::rate_limit_fields(&[standing]);
+        let refused = (!outcome.allowed).then(|| {
+            let mut reject = Reject::new(Reason::QuotaExceeded, "this client's quota is used up");
+            reject.retry_after_s = told.retry_after_s;
+            reject.violated_policies = vec![standing.policy.to_owned()];
+            reject
+        });
+        let fields = match self.headers {
+            RateLimitHeaders::Draft11 => {
+                vec![("RateLimit-Policy", told.policy), ("RateLimit", told.rate_limit)]
+            }
+            RateLimitHeaders::Off => Vec::new(),
+        };
+        let record = Some(LimitRecord {
+            entry: found.entry.unwrap_or_else(|| Arc::from(DEFAULT_ENTRY)),
+            bucket: DEFAULT_BUCKET,
+            allowed: outcome.allowed,
+            remaining: Some(outcome.left.into()),
+        });
+        Admission { refused, fields, record }
+    }
+}
+
+fn policy(entry: Entry) -> Policy {
+    match entry {
+        Entry::Client => Policy::Client,
+        Entry::Range => Policy::Range,
+        Entry::Default => Policy::Default,
+    }
+}

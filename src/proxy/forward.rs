@@ -1,0 +1,176 @@
+//! The second step: pick a backend, send, and again where that is safe.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Incoming, Outgoing, Phase, Reuse, Upstream, UpstreamError};
+use crate::clock::Clock;
+use crate::error::{Reason, Reject};
+use crate::exchange::{Abort, BodyFault, RequestBody, RequestHead};
+use crate::rules::fields::Fields;
+use crate::rules::headers::{self, Origin};
+use crate::rules::retry::{self, Again, Policy};
+use crate::state::backends::{Backends, Lease};
+use crate::state::metrics::{Attempt, Metrics, Retry};
+
+/// Seconds that a client is told to wait when no backend can answer now.
+const RETRY_AFTER_S: u64 = 1;
+
+/// What sending needs.
+pub struct Forward {
+    /// Sends one request to one endpoint.
+    pub upstream: Arc<dyn Upstream>,
+    /// The pool.
+    pub backends: Arc<Backends>,
+    /// When a request is sent again.
+    pub policy: Policy,
+    /// Time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// An answer's head from a backend, and what it took to get it.
+pub(super) struct Forwarded {
+    pub incoming: Incoming,
+    /// Held until the answer is delivered.
+    pub lease: Lease,
+    pub effort: Effort,
+}
+
+/// What was spent on a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Effort {
+    pub backend: Option<Arc<str>>,
+    pub retries: u32,
+    pub upstream_duration: Option<Duration>,
+}
+
+/// No backend answered.
+pub(super) struct Failed {
+    pub reject: Reject,
+    /// Nobody is left to read the refusal.
+    pub client_gone: bool,
+    pub effort: Effort,
+}
+
+impl Forward {
+    /// Sends the request until a backend answers or sending again would not be safe.
+    pub(super) fn forward(
+        &self,
+        head: &RequestHead,
+        body: &mut dyn RequestBody,
+        abort: &Abort,
+        origin: &Origin<'_>,
+    ) -> Result<Forwarded, Failed> {
+        let snapshot = self.backends.snapshot();
+        let idempotent = retry::idempotent(&head.method);
+        let mut effort = Effort::default();
+        let mut tried = Vec::new();
+        let Some(mut lease) = snapshot.pick(&tried) else {
+            let reject = Reject::new(Reason::Unavailable, "no backend is healthy at the moment")
+                .because("no healthy backend")
+                .retry_after(RETRY_AFTER_S);
+            return Err(Failed { reject, client_gone: false, effort });
+        };
+        let fields = self.fields(head, origin, &lease);
+        let mut reuse = if idempotent && body.buffered().is_some() { Reuse::Any } else { Reuse::Recent };
+        loop {
+            let outgoing = Outgoing {
+                method: &head.method,
+                target: &head.target,
+                fields: &fields,
+                length: head.length,
+                reuse,
+            };
+            effort.backend = Some(Arc::clone(&lease.endpoint.backend));
+            let began = self.clock.now();
+            let result = self.upstream.send(&lease.endpoint, &outgoing, body, abort);
+            let spent = Duration::from_nanos(self.clock.now().saturating_sub(began));
+            effort.upstream_duration = Some(spent);
+            let attempt = result.as_ref().map_or(Attempt::Error, |incoming| Attempt::Status(incoming.status));
+            self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
+            let error = match result {
+                Ok(incoming) => return Ok(Forwarded { incoming, lease, effort }),
+                Err(error) => error,
+            };
+            let request = retry::Request {
+                idempotent,
+                replayable: body.buffered().is_some() || !body.consumed(),
+                retries_done: effort.retries,
+            };
+            tried.push(lease.endpoint.id);
+            let next = match retry::again(error.phase.into(), request, self.policy) {
+                Again::No => None,
+                Again::Elsewhere => snapshot.pick(&tried).map(|next| (next, reuse)),
+                // Only a connection was bad: with nobody else to ask, the same endpoint on a new one.
+                Again::ElsewhereOrFresh => snapshot
+                    .pick(&tried)
+                    .map(|next| (next, reuse))
+                    .or_else(|| snapshot.pick(&tried[..tried.len() - 1]).map(|next| (next, Reuse::Never))),
+            };
+            let Some(next) = next else { return Err(failed(&error, &lease, effort)) };
+            log::debug!("request {}: sent again after {}", origin.request_id, error.cause);
+            self.metrics.retry(reason_of(error.phase));
+            effort.retries += 1;
+            (lease, reuse) = next;
+        }
+    }
+
+    /// Written once: a request is the same to whichever backend it goes.
+    fn fields(&self, head: &RequestHead, origin: &Origin<'_>, lease: &Lease) -> Fields {
+        if !origin.host.is_empty() {
+            return headers::to_backend(&head.fields, origin);
+        }
+        // HTTP/1.0 without Host: HTTP/1.1 towards the backend needs one (RFC 9112 §3.2).
+        let host = lease.endpoint.address.to_string();
+        headers::to_backend(&head.fields, &Origin { host: &host, ..*origin })
+    }
+}
+
+fn reason_of(phase: Phase) -> Retry {
+    match phase {
+        Phase::Connect => Retry::Connect,
+        Phase::TimedOut => Retry::Timeout,
+        Phase::Stale | Phase::Reset | Phase::Malformed | Phase::RequestBody(_) | Phase::Cancelled => {
+            Retry::Reset
+        }
+    }
+}
+
+/// What the client and the operator read when no backend answered.
+fn failed(error: &UpstreamError, lease: &Lease, effort: Effort) -> Failed {
+    let (reason, detail, wait) = match error.phase {
+        Phase::Connect => (Reason::BadGateway, "no backend could be reached", true),
+        Phase::Stale | Phase::Reset => {
+            (Reason::BadGateway, "the backend closed the connection without an answer", true)
+        }
+        Phase::TimedOut => (Reason::GatewayTimeout, "the backend did not answer in time", true),
+        Phase::Malformed => (Reason::BadGateway, "the backend's answer is not valid HTTP", false),
+        Phase::RequestBody(fault) => (
+            match fault {
+                BodyFault::TooLarge => Reason::ContentTooLarge,
+                BodyFault::TimedOut => Reason::RequestTimeout,
+                BodyFault::Malformed | BodyFault::ClientGone => Reason::BadRequest,
+            },
+            fault_detail(fault),
+            false,
+        ),
+        Phase::Cancelled => (Reason::BadRequest, "the client left", false),
+    };
+    let client_gone = matches!(error.phase, Phase::Cancelled | Phase::RequestBody(BodyFault::ClientGone));
+    let endpoint = &lease.endpoint;
+    let mut reject = Reject::new(reason, detail)
+        .because(format_args!("backend {} ({}): {}", endpoint.backend, endpoint.address, error.cause));
+    reject.retry_after_s = wait.then_some(RETRY_AFTER_S);
+    Failed { reject, client_gone, effort }
+}
+
+fn fault_detail(fault: BodyFault) -> &'static str {
+    match fault {
+        BodyFault::TooLarge => "the request's body is larger than this server takes",
+        BodyFault::Malformed => "the request's chunked body is malformed",
+        BodyFault::TimedOut => "the request's body came too slowly",
+        BodyFault::ClientGone => "the client left before its body ended",
+    }
+}

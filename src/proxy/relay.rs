@@ -1,0 +1,32 @@
+//! The third step: a backend's answer becomes the client's.
+
+use super::Incoming;
+use crate::exchange::{Answer, AnswerBody, BodyLength, Pull, Wait};
+use crate::rules::headers;
+
+/// Makes the client's answer out of a backend's. The body is not read here: the frontend pulls it as the client takes it.
+pub(super) fn relay(incoming: Incoming, is_head: bool) -> Answer {
+    let Incoming { status, reason, fields, length, mut body } = incoming;
+    let bodiless = is_head || matches!(status, 204 | 304);
+    let body = if bodiless {
+        // At its end already: this gives the connection back to the pool.
+        let ended = body.pull(&mut [0; 1], Wait::Poll);
+        debug_assert!(matches!(ended, Pull::End | Pull::Broken(_)), "a body where RFC 9110 allows none");
+        AnswerBody::None {
+            declared: match length {
+                BodyLength::Known(bytes) => Some(bytes),
+                BodyLength::Empty | BodyLength::Chunked | BodyLength::UntilClose => None,
+            },
+        }
+    } else {
+        AnswerBody::Stream(length, body)
+    };
+    Answer {
+        status,
+        reason: Some(reason),
+        fields: headers::to_client(&fields),
+        body,
+        close: false,
+        ticket: None,
+    }
+}
