@@ -21,7 +21,7 @@ use crate::rules::Nanos;
 
 mod stamp;
 
-pub use stamp::push_time;
+pub use stamp::{push_number, push_time};
 
 /// Most lines in the queue: about 160 ms at 100,000 lines a second.
 const QUEUE_LINES: usize = 16_384;
