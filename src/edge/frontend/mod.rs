@@ -1,6 +1,8 @@
 //! The front door: engines that accept connections, parse requests, call the [`Service`](crate::exchange::Service) and
 //! deliver its answers. They share how an answer is written ([`render`]); everything else is each engine's own.
 
+#[cfg(target_os = "linux")]
+pub mod epoll;
 pub mod render;
 pub mod tiny_http;
 

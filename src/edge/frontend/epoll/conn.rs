@@ -1,0 +1,106 @@
+//! A connection: what it is in the middle of, and what is left over from its last read. Idle it is a few hundred bytes;
+//! buffers belong to the workers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::deliver::Delivery;
+use super::table::Token;
+use super::timers::Pace;
+use super::uploads::Place;
+use super::wire::Wire;
+use crate::exchange::{Abort, RequestHead, Upgrade};
+use crate::rules::Nanos;
+use crate::rules::framing::chunk::ChunkDecoder;
+
+/// What several threads may hold of a connection at once. The last holder closes the descriptor.
+pub(super) struct Link {
+    pub wire: Wire,
+    pub abort: Abort,
+    /// The TCP peer, for the bound per address.
+    pub address: IpAddr,
+}
+
+/// A connection's own state; one owner at a time.
+pub(super) struct Conn {
+    pub link: Arc<Link>,
+    pub token: Token,
+    /// The TCP peer, or the client that a trusted peer's PROXY header named.
+    pub peer: SocketAddr,
+    pub state: State,
+    /// Received and not yet parsed; no memory while idle.
+    pub inbox: Vec<u8>,
+    /// The inbox may hold a whole request: look before reading.
+    pub look_first: bool,
+    /// Bytes of the inbox that a parser has judged to be a proper beginning.
+    pub judged: usize,
+    /// When the first byte of the head in the inbox came; 0 before.
+    pub head_since: Nanos,
+    /// Nothing was ever answered on it.
+    pub fresh: bool,
+    /// Its first bytes must be a PROXY header.
+    pub expects_proxy: bool,
+    /// The kernel is to tell of a hang-up while the request waits for its backend.
+    pub hangup_armed: bool,
+}
+
+/// What a connection is in the middle of.
+pub(super) enum State {
+    /// A request head, or nothing.
+    Head,
+    /// A request whose body is read ahead, or that waits for a place to stream it.
+    Body(Box<Pending>),
+    /// An answer.
+    Answer(Box<Delivery>),
+    /// Closing: what the client still sends is dropped.
+    Linger { dropped: usize, since: Nanos },
+}
+
+/// A request whose body is not yet here.
+pub(super) struct Pending {
+    pub head: RequestHead,
+    pub keep_alive: bool,
+    pub received_at: Nanos,
+    /// The body so far, its framing taken off.
+    pub body: Vec<u8>,
+    /// For a chunked body.
+    pub decoder: ChunkDecoder,
+    pub pace: Pace,
+    /// The right to stream it, once it was waited for.
+    pub place: Option<Place>,
+}
+
+/// What becomes of a connection when a worker is through with it.
+pub(super) enum Next {
+    /// Wait for the client to send; `idle` when nothing has come since the last answer.
+    Readable,
+    /// Go on as soon as any worker is free.
+    Again,
+    /// Wait for the client to send more of its body.
+    Body,
+    /// Wait for one of the places for streamed uploads.
+    UploadPlace,
+    /// Wait for the client to take more of its answer.
+    ClientWritable,
+    /// Wait for the backend to send more of it.
+    UpstreamReadable,
+    /// Close now.
+    Close,
+    /// Close so that the client sees that something is missing.
+    Reset,
+    /// End our direction, drop what still comes for a while, close.
+    Linger,
+    /// Go on with that.
+    LingerOn,
+    /// Relay both directions from now on.
+    Relay(Box<Relayed>),
+}
+
+/// An upgraded connection on its way to the keeper.
+pub(super) struct Relayed {
+    pub upgrade: Upgrade,
+    /// What the client sent behind its request already.
+    pub early: Vec<u8>,
+    /// What the kernel did not take of the 101 at once, and the ticket.
+    pub delivery: Delivery,
+}

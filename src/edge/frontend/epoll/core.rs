@@ -1,0 +1,284 @@
+//! What all threads of the engine share.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::accept::Idlest;
+use super::conn::{Conn, Next, State};
+use super::gate::Gate;
+use super::keeper::Mail;
+use super::table::{Table, Taken, Token};
+use super::timers::{Due, Phase, Spans};
+use super::uploads::Uploads;
+use crate::clock::Clock;
+use crate::exchange::{CallObserver, Delivery, FrontendEvent, Service};
+use crate::rules::framing::request::Bounds;
+
+/// See the module.
+pub(super) struct Core {
+    pub epoll: OwnedFd,
+    pub listeners: Vec<TcpListener>,
+    pub table: Table,
+    pub gate: Arc<Gate>,
+    pub observer: Arc<dyn CallObserver>,
+    pub uploads: Uploads,
+    pub mail: Mail,
+    pub service: Arc<dyn Service>,
+    pub clock: Clock,
+    pub spans: Spans,
+    pub bounds: Bounds,
+    pub max_body_bytes: u64,
+    pub request_buffer_bytes: usize,
+    pub response_buffer_bytes: usize,
+    pub max_connections: usize,
+    pub abort_on_close: bool,
+    pub can_upgrade: bool,
+    /// Peers whose first bytes must be a PROXY header; empty when the option is off.
+    pub proxy_peers: Vec<IpNet>,
+    pub connections: AtomicUsize,
+    pub addresses: Addresses,
+    pub idlest: Idlest,
+    /// No new connections.
+    pub closed_door: AtomicBool,
+    /// Answers end their connections.
+    pub draining: AtomicBool,
+    /// Threads end.
+    pub stopping: AtomicBool,
+}
+
+/// Event data that names no connection: listeners by their number, and the call to end. No descriptor is that large.
+const SPECIAL: u64 = 0xFFFF_0000;
+const END: u64 = 0xFFFF_FFFF;
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Listener(usize),
+    Connection(Token),
+    End,
+}
+
+/// The event data of a listener.
+pub(super) fn listener_data(index: usize) -> EventData {
+    EventData::new_u64(SPECIAL + index as u64)
+}
+
+/// The event data of the call to end.
+pub(super) fn end_data() -> EventData {
+    EventData::new_u64(END)
+}
+
+/// Who an event is about.
+pub(super) fn source(data: EventData) -> Source {
+    match data.u64() {
+        END => Source::End,
+        word if word & 0xFFFF_FFFF >= SPECIAL => Source::Listener((word & 0xFFFF) as usize),
+        word => Source::Connection(Token(word)),
+    }
+}
+
+impl Core {
+    /// Tells the kernel what a connection's own socket waits for, once.
+    fn arm_client(&self, conn: &Conn, flags: EventFlags) {
+        let data = EventData::new_u64(conn.token.0);
+        // Fails only when the keeper closed the connection meanwhile.
+        let _ = epoll::modify(&self.epoll, &conn.link.wire, data, flags | EventFlags::ONESHOT);
+    }
+
+    /// Tells the kernel to wait for a backend's socket, once. It stays known to the kernel afterwards, disarmed, so
+    /// that the next wait on a kept backend connection costs one call.
+    fn arm_upstream(&self, token: Token, socket: BorrowedFd<'_>) {
+        let data = EventData::new_u64(token.upstream().0);
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
+        if epoll::modify(&self.epoll, socket, data, flags).is_err() {
+            let _ = epoll::add(&self.epoll, socket, data, flags);
+        }
+    }
+
+    /// Parks a connection or ends it, as its last step asks.
+    pub fn settle(&self, mut conn: Box<Conn>, next: Next) {
+        let now = self.clock.now();
+        let (due, flags) = match next {
+            Next::Readable => (self.readable_due(&mut conn, now), EventFlags::IN),
+            Next::LingerOn => {
+                (Due::new(Phase::Linger, now.saturating_add(LINGER_SILENCE_NS)), EventFlags::IN)
+            }
+            // A socket with room in its buffer is writable at once: the event comes as soon as a worker waits.
+            Next::Again => (self.again_due(&conn, now), EventFlags::IN | EventFlags::OUT),
+            Next::Body => {
+                let State::Body(pending) = &conn.state else { return self.close(conn) };
+                (Due::new(Phase::Body, pending.pace.due(self.spans.body, &self.spans)), EventFlags::IN)
+            }
+            Next::ClientWritable => {
+                let State::Answer(delivery) = &conn.state else { return self.close(conn) };
+                (Due::new(Phase::ClientWritable, delivery.client_due(&self.spans, now)), EventFlags::OUT)
+            }
+            Next::UploadPlace => return self.queue_upload(conn),
+            Next::UpstreamReadable => return self.await_upstream(conn),
+            Next::Linger => {
+                conn.link.wire.shutdown_write();
+                conn.state = State::Linger { dropped: 0, since: now };
+                (Due::new(Phase::Linger, now.saturating_add(LINGER_SILENCE_NS)), EventFlags::IN)
+            }
+            Next::Close => return self.close(conn),
+            Next::Reset => {
+                conn.link.wire.reset_on_close();
+                return self.close(conn);
+            }
+            Next::Relay(relayed) => return self.mail.relay(conn, relayed),
+        };
+        conn.hangup_armed = false;
+        let back = self.table.put(conn, due, false, |conn| self.arm_client(conn, flags));
+        // Only a connection without a slot comes back, and every connection has one.
+        drop(back);
+    }
+
+    fn readable_due(&self, conn: &mut Conn, now: u64) -> Due {
+        if conn.inbox.is_empty() && !conn.fresh {
+            conn.head_since = 0;
+            return Due::new(Phase::Idle, now.saturating_add(self.spans.idle));
+        }
+        if conn.head_since == 0 {
+            conn.head_since = now;
+        }
+        Due::new(Phase::Head, conn.head_since.saturating_add(self.spans.head))
+    }
+
+    fn again_due(&self, conn: &Conn, now: u64) -> Due {
+        let (phase, span) = match &conn.state {
+            State::Head => (Phase::Head, self.spans.head),
+            State::Body(_) => (Phase::UploadPlace, self.spans.body),
+            State::Answer(_) => (Phase::ClientWritable, self.spans.write),
+            State::Linger { .. } => (Phase::Linger, LINGER_SILENCE_NS),
+        };
+        Due::new(phase, now.saturating_add(span))
+    }
+
+    fn await_upstream(&self, conn: Box<Conn>) {
+        let State::Answer(delivery) = &conn.state else { return self.close(conn) };
+        let Some(stream) = &delivery.stream else { return self.close(conn) };
+        let silence = crate::clock::nanos(stream.silence_limit());
+        let due = Due::new(Phase::UpstreamReadable, self.clock.now().saturating_add(silence));
+        let back = self.table.put(conn, due, true, |conn| {
+            if !conn.hangup_armed {
+                conn.hangup_armed = true;
+                let rdhup = if self.abort_on_close { EventFlags::RDHUP } else { EventFlags::empty() };
+                self.arm_client(conn, rdhup);
+            }
+            let token = conn.token;
+            if let State::Answer(delivery) = &conn.state
+                && let Some(socket) = delivery.stream.as_ref().and_then(|stream| stream.socket())
+            {
+                self.arm_upstream(token, socket);
+            }
+        });
+        if let Some(conn) = back {
+            self.abandon(conn, Delivery::ClientGone);
+        }
+    }
+
+    fn queue_upload(&self, conn: Box<Conn>) {
+        let token = conn.token;
+        let due = Due::new(Phase::UploadPlace, self.clock.now().saturating_add(self.spans.body));
+        // Disarmed until a place is free: what the client sends stays in the kernel.
+        drop(self.table.put(conn, due, false, |_| {}));
+        self.uploads.wait(token);
+        self.admit_uploads();
+    }
+
+    /// Lets waiting uploads go on while there are places. Takes the queue's lock and slots' locks, one after the other.
+    pub fn admit_uploads(&self) {
+        while let Some((token, place)) = self.uploads.take_for_waiting() {
+            let Taken::Conn(mut conn) = self.table.take(token, false) else { continue };
+            if let State::Body(pending) = &mut conn.state {
+                pending.place = Some(place);
+            }
+            self.settle(conn, Next::Again);
+        }
+    }
+
+    /// Ends a connection in the middle of its answer and tells the ticket why.
+    pub fn abandon(&self, mut conn: Box<Conn>, why: Delivery) {
+        if let State::Answer(delivery) = &mut conn.state {
+            // Dropping the stream ends the backend's connection, before the ticket gives the lease back.
+            delivery.stream = None;
+            delivery.settle(why);
+        }
+        self.settle(conn, Next::Reset);
+    }
+
+    /// Closes a connection: out of epoll, out of its slot, and only then closed, when its last holder lets go.
+    pub fn close(&self, conn: Box<Conn>) {
+        let _ = epoll::delete(&self.epoll, &conn.link.wire);
+        self.table.vacate(conn.token);
+        self.addresses.leave(conn.link.address);
+        self.connections.fetch_sub(1, Ordering::SeqCst);
+        drop(conn);
+    }
+
+    pub fn reject(&self, reason: &'static str) {
+        self.service.observe(FrontendEvent::Rejected(reason));
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+}
+
+/// How long a closing connection may be silent.
+pub(super) const LINGER_SILENCE_NS: u64 = 2_000_000_000;
+/// How long it may take in all.
+pub(super) const LINGER_TOTAL_NS: u64 = 10_000_000_000;
+/// How much of what the client still sends is dropped before it is reset.
+pub(super) const LINGER_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many connections each address has.
+pub(super) struct Addresses {
+    max: usize,
+    shards: Box<[Mutex<HashMap<IpAddr, usize>>]>,
+}
+
+const SHARDS: usize = 16;
+
+impl Addresses {
+    pub fn new(max: usize) -> Self {
+        Self { max, shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn shard(&self, address: IpAddr) -> &Mutex<HashMap<IpAddr, usize>> {
+        let last = match address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => address.octets()[7] ^ address.octets()[15],
+        };
+        &self.shards[last as usize % SHARDS]
+    }
+
+    /// Counts one more, if that is allowed. Takes the shard's lock.
+    pub fn enter(&self, address: IpAddr) -> bool {
+        let mut shard = self.shard(address).lock();
+        let count = shard.entry(address).or_insert(0);
+        if *count >= self.max {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    /// Counts one less. Takes the shard's lock.
+    pub fn leave(&self, address: IpAddr) {
+        let mut shard = self.shard(address).lock();
+        if let Some(count) = shard.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(&address);
+            }
+        }
+    }
+}

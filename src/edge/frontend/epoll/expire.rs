@@ -1,0 +1,89 @@
+//! What the keeper does when a deadline has passed.
+
+use super::conn::{Conn, Next, State};
+use super::head::nobody_free;
+use super::keeper::Keeper;
+use super::timers::{Due, Phase};
+use crate::error::{Reason, Reject};
+use crate::exchange::{BodyFault, Delivery as Outcome, RequestHead};
+use crate::rules::Nanos;
+
+impl Keeper {
+    /// Walks all connections and ends what waits no longer.
+    pub(super) fn expire(&mut self, now: Nanos) {
+        let drain_idle_since = self.drain_idle_since(now);
+        let idle = self.core.spans.idle;
+        let mut passed: Vec<(u32, Due)> = Vec::new();
+        self.core.table.walk(|index, due| {
+            let drained = drain_idle_since.is_some_and(|since| match due.phase {
+                Phase::Idle => due.at.saturating_sub(idle) <= since,
+                Phase::Head => true,
+                _ => false,
+            });
+            if due.at <= now || drained {
+                passed.push((index, due));
+            }
+        });
+        for (index, due) in passed {
+            let Some(token) = self.core.table.token(index) else { continue };
+            // Only if nothing has happened since the walk.
+            let Some(conn) = self.core.table.take_due(token, due) else { continue };
+            self.pass(conn, due, now);
+        }
+    }
+
+    fn pass(&mut self, mut conn: Box<Conn>, due: Due, now: Nanos) {
+        let next = match due.phase {
+            Phase::Vacant | Phase::Busy | Phase::Idle | Phase::Linger | Phase::Relay => Next::Close,
+            Phase::Head if conn.inbox.is_empty() => Next::Close,
+            // Drained, and in the middle of a head: it has until its own deadline.
+            Phase::Head if due.at > now => Next::Readable,
+            Phase::Head if conn.look_first => self.refuse(&mut conn, &nobody_free()),
+            Phase::Head => self.refuse(&mut conn, &too_slow("the request's head did not arrive in time")),
+            Phase::Body => self.worker.refuse_pending(&mut conn, &too_slow(&BodyFault::TimedOut.to_string())),
+            Phase::UploadPlace => {
+                let reject = Reject::new(Reason::Unavailable, "too many uploads at once").retry_after(5);
+                self.worker.refuse_pending(&mut conn, &reject)
+            }
+            Phase::ClientWritable => return self.client_is_slow(conn, now),
+            Phase::UpstreamReadable => {
+                let cause = "the backend was silent for too long in the middle of its answer";
+                return self.core.abandon(conn, Outcome::BackendBroke(cause.into()));
+            }
+        };
+        self.core.settle(conn, next);
+    }
+
+    fn refuse(&mut self, conn: &mut Conn, reject: &Reject) -> Next {
+        self.worker.desk.head = RequestHead::blank(conn.peer);
+        self.worker.refuse(conn, reject)
+    }
+
+    /// The kernel says "writable" only when a third of its buffer is free. A client that reads slowly but fast enough is
+    /// told from a silent one by trying.
+    fn client_is_slow(&mut self, mut conn: Box<Conn>, now: Nanos) {
+        if let State::Answer(delivery) = &mut conn.state {
+            let _ = delivery.flush(&conn.link.wire, now);
+            if delivery.client_due(&self.core.spans, now) > now {
+                return self.core.settle(conn, Next::ClientWritable);
+            }
+        }
+        self.core.abandon(conn, Outcome::ClientGone);
+    }
+
+    /// Closes everything that is left when the engine stops.
+    pub(super) fn close_all(&mut self) {
+        let mut left: Vec<u32> = Vec::new();
+        self.core.table.walk(|index, _| left.push(index));
+        for index in left {
+            let Some(token) = self.core.table.token(index) else { continue };
+            if let super::table::Taken::Conn(conn) = self.core.table.take(token, true) {
+                self.core.abandon(conn, Outcome::ClientGone);
+            }
+        }
+    }
+}
+
+fn too_slow(detail: &str) -> Reject {
+    Reject::new(Reason::RequestTimeout, detail)
+}

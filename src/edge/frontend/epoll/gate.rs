@@ -1,0 +1,333 @@
+//! How many workers run. Idle threads cost nothing, but waking a fresh one for an event that a running one would take a
+//! moment later costs microseconds: so there are many workers, of which at most `limit` wait for events, run, or are in
+//! a short backend call. The others sit on a stack. A worker whose call takes long stops counting, and the next one
+//! takes its place; so does, from the start, a worker that calls a backend known to be slow.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, Thread};
+
+use parking_lot::Mutex;
+
+use super::wake::Wake;
+use crate::clock::Clock;
+use crate::exchange::CallObserver;
+use crate::rules::Nanos;
+
+/// A call longer than this stops counting; the keeper looks every millisecond.
+const LONG_CALL_NS: Nanos = 1_500_000;
+/// Work longer than this stops counting too, whatever it is: nothing a worker does may close the door.
+const LONG_WORK_NS: Nanos = 20_000_000;
+/// Longest call that the mean takes in, so that one stall is forgotten within twenty quick calls.
+const MAX_SAMPLE_NS: Nanos = 16_000_000;
+/// After this many looks in a row with somebody waiting for events, the keeper looks no more: starting again costs a
+/// system call and a switch.
+const CALM_TICKS: u32 = 16;
+/// Slots for what is known of backends; two with the same number share one.
+const PACES: usize = 256;
+
+thread_local! {
+    static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Where a worker stands.
+const COUNTED: u8 = 0;
+const CALLING: u8 = 1;
+const UNCOUNTED: u8 = 2;
+
+#[repr(align(64))]
+#[derive(Default)]
+struct Station {
+    standing: AtomicU8,
+    /// Off the stack and counted: go on.
+    go: AtomicBool,
+    /// When its backend call began; 0: in none.
+    calling_since: AtomicU64,
+    /// When it took its event; 0: in none.
+    working_since: AtomicU64,
+    endpoint: AtomicU32,
+    /// The endpoint that it is counted as stuck on, plus 1; 0: on none.
+    stuck_on: AtomicU32,
+    /// It streams an upload: not counted, and its calls say nothing about the backend's speed.
+    streaming: AtomicBool,
+    /// Whose request it is at.
+    token: AtomicU64,
+    thread: OnceLock<Thread>,
+}
+
+/// What is known of an endpoint's calls.
+#[derive(Default)]
+struct EndpointPace {
+    mean_ns: AtomicU32,
+    stuck: AtomicU32,
+}
+
+/// See the module.
+pub(super) struct Gate {
+    limit: usize,
+    active: AtomicUsize,
+    /// Workers waiting for an event.
+    idle: AtomicUsize,
+    stack: Mutex<Vec<usize>>,
+    stations: Box<[Station]>,
+    paces: Box<[EndpointPace]>,
+    ticking: AtomicBool,
+    calm_ticks: AtomicU32,
+    closed: AtomicBool,
+    clock: Clock,
+    keeper: Wake,
+}
+
+impl Gate {
+    /// For that many workers, of which `limit` run at once.
+    pub fn new(workers: usize, limit: usize, clock: Clock, keeper: Wake) -> Self {
+        Self {
+            limit: limit.clamp(1, workers.max(1)),
+            active: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            stack: Mutex::new(Vec::with_capacity(workers)),
+            stations: (0..workers).map(|_| Station::default()).collect(),
+            paces: (0..PACES).map(|_| EndpointPace::default()).collect(),
+            ticking: AtomicBool::new(false),
+            calm_ticks: AtomicU32::new(0),
+            closed: AtomicBool::new(false),
+            clock,
+            keeper,
+        }
+    }
+
+    /// A worker's first step, on its own thread: counted or parked until it is.
+    pub fn enter(&self, worker: usize) {
+        WORKER.set(worker);
+        let _ = self.stations[worker].thread.set(thread::current());
+        self.stations[worker].standing.store(UNCOUNTED, Ordering::SeqCst);
+        self.between_events(worker);
+    }
+
+    /// Before a worker waits for an event.
+    pub fn before_wait(&self) {
+        self.idle.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// After it got one. When nobody waits any more and somebody may, a parked worker takes its place.
+    pub fn after_wait(&self) {
+        if self.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.promote();
+            // Nobody waits for events: from now on it matters how long the others are away.
+            if !self.ticking.load(Ordering::SeqCst) && !self.ticking.swap(true, Ordering::SeqCst) {
+                self.keeper.wake();
+            }
+        }
+    }
+
+    /// Notes whose request a worker is at, and since when.
+    pub fn begin_work(&self, worker: usize, token: u64, now: Nanos) {
+        let Some(station) = self.stations.get(worker) else { return };
+        station.token.store(token, Ordering::Relaxed);
+        station.working_since.store(now, Ordering::Relaxed);
+    }
+
+    /// Between two events: a worker that no longer counts is counted again or parks. Takes the stack's lock.
+    pub fn between_events(&self, worker: usize) {
+        let station = &self.stations[worker];
+        station.working_since.store(0, Ordering::Relaxed);
+        station.streaming.store(false, Ordering::Relaxed);
+        if station.standing.load(Ordering::SeqCst) != UNCOUNTED {
+            return;
+        }
+        {
+            let mut stack = self.stack.lock();
+            if self.closed.load(Ordering::SeqCst) || self.try_count() {
+                station.standing.store(COUNTED, Ordering::SeqCst);
+                return;
+            }
+            station.go.store(false, Ordering::SeqCst);
+            stack.push(worker);
+        }
+        while !station.go.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        station.standing.store(COUNTED, Ordering::SeqCst);
+    }
+
+    /// The worker is about to stream an upload, at the client's speed: it no longer counts.
+    pub fn begin_streaming(&self, worker: usize) {
+        let station = &self.stations[worker];
+        station.streaming.store(true, Ordering::Relaxed);
+        self.discount(station, COUNTED);
+    }
+
+    fn try_count(&self) -> bool {
+        let counted = |active| if active < self.limit { Some(active + 1) } else { None };
+        self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, counted).is_ok()
+    }
+
+    /// Lets the most recently parked worker run if nobody waits for events and one more may. Takes the stack's lock.
+    fn promote(&self) {
+        if self.idle.load(Ordering::SeqCst) > 0 || self.active.load(Ordering::SeqCst) >= self.limit {
+            return;
+        }
+        let mut stack = self.stack.lock();
+        let Some(worker) = stack.last().copied() else { return };
+        if !self.try_count() {
+            return;
+        }
+        stack.pop();
+        drop(stack);
+        self.release(worker);
+    }
+
+    fn release(&self, worker: usize) {
+        let station = &self.stations[worker];
+        station.go.store(true, Ordering::SeqCst);
+        if let Some(thread) = station.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Stops counting a worker; the next one may run.
+    fn discount(&self, station: &Station, from: u8) -> bool {
+        let moved = station.standing.compare_exchange(from, UNCOUNTED, Ordering::SeqCst, Ordering::SeqCst);
+        if moved.is_ok() {
+            self.active.fetch_sub(1, Ordering::SeqCst);
+            self.promote();
+        }
+        moved.is_ok()
+    }
+
+    /// Whether the keeper should look every millisecond.
+    pub fn is_ticking(&self) -> bool {
+        self.ticking.load(Ordering::SeqCst)
+    }
+
+    /// The keeper's look at all workers: whoever is away for long counts no more.
+    pub fn tick(&self, now: Nanos) {
+        for station in &self.stations {
+            match station.standing.load(Ordering::SeqCst) {
+                CALLING => {
+                    let since = station.calling_since.load(Ordering::Relaxed);
+                    if now.saturating_sub(since) >= LONG_CALL_NS && self.discount(station, CALLING) {
+                        self.mark_stuck(station);
+                    }
+                }
+                COUNTED => {
+                    let since = station.working_since.load(Ordering::Relaxed);
+                    if since != 0 && now.saturating_sub(since) > LONG_WORK_NS {
+                        self.discount(station, COUNTED);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.stop_ticking_when_calm();
+    }
+
+    fn stop_ticking_when_calm(&self) {
+        if self.idle.load(Ordering::SeqCst) == 0 {
+            self.calm_ticks.store(0, Ordering::Relaxed);
+        } else if self.calm_ticks.fetch_add(1, Ordering::Relaxed) >= CALM_TICKS {
+            self.ticking.store(false, Ordering::SeqCst);
+            // The last one may have left at this moment, and seen us still ticking.
+            if self.idle.load(Ordering::SeqCst) == 0 {
+                self.ticking.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Counts a worker as stuck on its endpoint until its call ends, even when that happens at the same moment.
+    fn mark_stuck(&self, station: &Station) {
+        let endpoint = station.endpoint.load(Ordering::Relaxed);
+        self.pace(endpoint).stuck.fetch_add(1, Ordering::SeqCst);
+        let marked = station.stuck_on.compare_exchange(0, endpoint + 1, Ordering::SeqCst, Ordering::SeqCst);
+        if marked.is_err() {
+            self.pace(endpoint).stuck.fetch_sub(1, Ordering::SeqCst);
+        }
+        if station.calling_since.load(Ordering::SeqCst) == 0 {
+            self.unmark_stuck(station);
+        }
+    }
+
+    fn unmark_stuck(&self, station: &Station) {
+        if let Some(endpoint) = station.stuck_on.swap(0, Ordering::SeqCst).checked_sub(1) {
+            self.pace(endpoint).stuck.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn pace(&self, endpoint: u32) -> &EndpointPace {
+        &self.paces[endpoint as usize % PACES]
+    }
+
+    /// Whether no worker is free: none waits for an event, none is parked.
+    pub fn is_exhausted(&self) -> bool {
+        self.idle.load(Ordering::SeqCst) == 0 && self.stack.lock().is_empty()
+    }
+
+    /// Whether every worker has been at the same event since `before`.
+    pub fn all_at_work_since(&self, before: Nanos) -> bool {
+        self.stations.iter().all(|station| {
+            let since = station.working_since.load(Ordering::Relaxed);
+            since != 0 && since <= before
+        })
+    }
+
+    /// Calls back with the token of each request that a worker has been at since `before`.
+    pub fn at_work_since(&self, before: Nanos, mut visit: impl FnMut(u64)) {
+        for station in &self.stations {
+            let since = station.working_since.load(Ordering::Relaxed);
+            if since != 0 && since <= before {
+                visit(station.token.load(Ordering::Relaxed));
+            }
+        }
+    }
+
+    /// Workers at a request.
+    pub fn busy(&self) -> usize {
+        self.stations.iter().filter(|station| station.working_since.load(Ordering::Relaxed) != 0).count()
+    }
+
+    /// Lets every worker go on, so that it can end. Takes the stack's lock.
+    pub fn close(&self) {
+        let parked = {
+            let mut stack = self.stack.lock();
+            self.closed.store(true, Ordering::SeqCst);
+            std::mem::take(&mut *stack)
+        };
+        parked.into_iter().for_each(|worker| self.release(worker));
+    }
+}
+
+impl CallObserver for Gate {
+    fn began(&self, endpoint: u64) {
+        let Some(station) = self.stations.get(WORKER.get()) else { return };
+        if station.streaming.load(Ordering::Relaxed) {
+            return;
+        }
+        let endpoint = (endpoint % PACES as u64) as u32;
+        station.endpoint.store(endpoint, Ordering::Relaxed);
+        station.calling_since.store(self.clock.now(), Ordering::SeqCst);
+        let pace = self.pace(endpoint);
+        let slow = pace.stuck.load(Ordering::Relaxed) > 0
+            || Nanos::from(pace.mean_ns.load(Ordering::Relaxed)) > LONG_CALL_NS;
+        if slow {
+            self.discount(station, COUNTED);
+            return;
+        }
+        let _ = station.standing.compare_exchange(COUNTED, CALLING, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    fn ended(&self) {
+        let Some(station) = self.stations.get(WORKER.get()) else { return };
+        let since = station.calling_since.swap(0, Ordering::SeqCst);
+        if since == 0 {
+            return;
+        }
+        let _ = station.standing.compare_exchange(CALLING, COUNTED, Ordering::SeqCst, Ordering::SeqCst);
+        let pace = self.pace(station.endpoint.load(Ordering::Relaxed));
+        self.unmark_stuck(station);
+        let took = self.clock.now().saturating_sub(since).min(MAX_SAMPLE_NS) as u32;
+        // Two workers may both write: the mean is a hint, and one lost sample does not change it.
+        let mean = pace.mean_ns.load(Ordering::Relaxed);
+        pace.mean_ns.store(mean - mean / 8 + took / 8, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,339 @@
+//! From received bytes to a served request.
+
+use super::answer::{Asked, deliver, next_request, serve};
+use super::body::{Buffered, Decoded, Streaming, decode};
+use super::conn::{Conn, Next, Pending, State};
+use super::timers::Pace;
+use super::wire::Received;
+use super::worker::{Desk, Worker};
+use crate::error::{Reason, Reject};
+use crate::exchange::{BodyFault, BodyLength, RequestHead};
+use crate::rules::Nanos;
+use crate::rules::framing::Refusal;
+use crate::rules::framing::chunk::ChunkDecoder;
+use crate::rules::framing::request::{Verdict, parse};
+
+/// Pipelined requests answered in one go, before others have their turn.
+const MAX_PIPELINED: usize = 32;
+
+/// How one request ended.
+enum Step {
+    /// Answered; the next one starts behind that many bytes of the inbox.
+    Answered(usize),
+    /// Its head is not whole.
+    Partial,
+    /// The connection waits or ends; what starts behind that many bytes of the inbox is kept.
+    Leave(Next, usize),
+}
+
+impl Worker {
+    /// Reads what the client sent and answers every request that is whole.
+    pub(super) fn receive(&mut self, conn: &mut Conn) -> Next {
+        let mut have = conn.inbox.len();
+        self.inbox[..have].copy_from_slice(&conn.inbox);
+        // The memory goes, too: an idle connection has none.
+        conn.inbox = Vec::new();
+        if !std::mem::take(&mut conn.look_first) {
+            match conn.link.wire.recv(&mut self.inbox[have..]) {
+                Received::Bytes(bytes) => have += bytes,
+                Received::Nothing => return self.keep(conn, 0, have, Next::Readable),
+                // With less than a request there is nothing to answer.
+                Received::End | Received::Broken => return Next::Close,
+            }
+        }
+        if conn.head_since == 0 || conn.fresh && conn.judged == 0 {
+            conn.head_since = self.core.clock.now();
+        }
+        let mut start = 0;
+        for _ in 0..MAX_PIPELINED {
+            if start == have {
+                conn.judged = 0;
+                return Next::Readable;
+            }
+            match self.request(conn, start, have) {
+                Step::Answered(end) => {
+                    start = end;
+                    conn.judged = 0;
+                    conn.head_since = 0;
+                    conn.fresh = false;
+                }
+                Step::Partial => return self.keep(conn, start, have, Next::Readable),
+                Step::Leave(next, end) => return self.keep(conn, end, have, next),
+            }
+        }
+        conn.look_first = true;
+        self.keep(conn, start, have, Next::Again)
+    }
+
+    /// Keeps what is left of the inbox with the connection.
+    fn keep(&self, conn: &mut Conn, start: usize, have: usize, next: Next) -> Next {
+        if start < have {
+            conn.inbox.extend_from_slice(&self.inbox[start..have]);
+        }
+        next
+    }
+
+    /// Handles one request that starts at `start`.
+    fn request(&mut self, conn: &mut Conn, start: usize, have: usize) -> Step {
+        let bytes = &self.inbox[start..have];
+        if conn.judged > 0 && !worth_judging(bytes, conn.judged) {
+            return Step::Partial;
+        }
+        match parse(bytes, &self.core.bounds, &mut self.desk.head) {
+            Verdict::Incomplete => {
+                conn.judged = bytes.len();
+                Step::Partial
+            }
+            Verdict::Refused(refusal) => Step::Leave(self.refuse(conn, &reject(refusal)), have),
+            Verdict::Complete { consumed, keep_alive } => {
+                self.desk.head.peer = conn.peer;
+                self.whole_head(conn, start + consumed, have, keep_alive)
+            }
+        }
+    }
+
+    fn whole_head(&mut self, conn: &mut Conn, start: usize, have: usize, keep_alive: bool) -> Step {
+        if !self.attended {
+            return Step::Leave(self.answer_unattended(conn), have);
+        }
+        let received_at = self.core.clock.now();
+        self.core.gate.begin_work(self.number, conn.token.0, received_at);
+        let here = &self.inbox[start..have];
+        self.desk.body.clear();
+        let mut decoder = ChunkDecoder::new();
+        match self.desk.head.length {
+            BodyLength::Known(bytes) if bytes > self.core.max_body_bytes => {
+                return Step::Leave(self.refuse(conn, &too_large()), have);
+            }
+            BodyLength::Known(bytes) if bytes > here.len() as u64 => self.desk.body.extend_from_slice(here),
+            BodyLength::Known(bytes) => {
+                // Fits in memory, since it is there.
+                let end = start + bytes as usize;
+                return self.serve_buffered(
+                    conn,
+                    received_at,
+                    keep_alive,
+                    Source::Inbox(start, end),
+                    end,
+                    have,
+                );
+            }
+            BodyLength::Chunked => {
+                match decode(&mut decoder, here, &mut self.desk.body, self.core.max_body_bytes) {
+                    Decoded::More => {}
+                    Decoded::End(used) => {
+                        let end = start + used;
+                        return self.serve_buffered(conn, received_at, keep_alive, Source::Body, end, have);
+                    }
+                    Decoded::TooLarge => return Step::Leave(self.refuse(conn, &too_large()), have),
+                    Decoded::Malformed => return Step::Leave(self.refuse(conn, &malformed()), have),
+                }
+            }
+            BodyLength::Empty | BodyLength::UntilClose => {
+                return self.serve_buffered(
+                    conn,
+                    received_at,
+                    keep_alive,
+                    Source::Inbox(start, start),
+                    start,
+                    have,
+                );
+            }
+        }
+        let peer = conn.peer;
+        let head = std::mem::replace(&mut self.desk.head, RequestHead::blank(peer));
+        let body = std::mem::take(&mut self.desk.body);
+        let pace = Pace::new(received_at);
+        let pending = Pending { head, keep_alive, received_at, body, decoder, pace, place: None };
+        conn.state = State::Body(Box::new(pending));
+        Step::Leave(self.await_or_stream(conn), have)
+    }
+
+    /// A body that is not whole: read ahead when it is small, streamed when it is large or when its client waits to be
+    /// asked for it.
+    fn await_or_stream(&mut self, conn: &mut Conn) -> Next {
+        let State::Body(pending) = &mut conn.state else { return Next::Close };
+        let bound = self.core.request_buffer_bytes;
+        let large = match pending.head.length {
+            BodyLength::Known(bytes) => bytes > bound as u64,
+            _ => pending.body.len() > bound,
+        };
+        let asks = pending.head.expects_continue && pending.body.is_empty();
+        if !large && !asks {
+            return Next::Body;
+        }
+        if pending.place.is_none() {
+            pending.place = self.core.uploads.take();
+        }
+        if pending.place.is_none() {
+            return Next::UploadPlace;
+        }
+        self.stream(conn)
+    }
+
+    /// Reads on at a body.
+    pub(super) fn receive_body(&mut self, conn: &mut Conn) -> Next {
+        let State::Body(pending) = &mut conn.state else { return Next::Close };
+        if !self.attended {
+            return self.refuse_pending(conn, &nobody_free());
+        }
+        if pending.place.is_some() {
+            return self.stream(conn);
+        }
+        let room = match pending.head.length {
+            // Never more than the body, so that nothing of the next request is taken.
+            BodyLength::Known(bytes) => {
+                let left = bytes.saturating_sub(pending.body.len() as u64);
+                usize::try_from(left).unwrap_or(usize::MAX).min(self.inbox.len())
+            }
+            _ => self.inbox.len(),
+        };
+        let bytes = match conn.link.wire.recv(&mut self.inbox[..room]) {
+            Received::Bytes(bytes) => bytes,
+            Received::Nothing => return Next::Body,
+            Received::End | Received::Broken => return Next::Close,
+        };
+        pending.pace.moved(bytes, self.core.clock.now());
+        let input = &self.inbox[..bytes];
+        let end = match pending.head.length {
+            BodyLength::Known(length) => {
+                pending.body.extend_from_slice(input);
+                (pending.body.len() as u64 == length).then_some(bytes)
+            }
+            _ => match decode(&mut pending.decoder, input, &mut pending.body, self.core.max_body_bytes) {
+                Decoded::More => None,
+                Decoded::End(used) => Some(used),
+                Decoded::TooLarge => return self.refuse_pending(conn, &too_large()),
+                Decoded::Malformed => return self.refuse_pending(conn, &malformed()),
+            },
+        };
+        let Some(end) = end else { return self.await_or_stream(conn) };
+        let State::Body(pending) = std::mem::replace(&mut conn.state, State::Head) else {
+            return Next::Close;
+        };
+        let Pending { head, keep_alive, received_at, body, .. } = *pending;
+        self.desk.head = head;
+        self.desk.body = body;
+        self.core.gate.begin_work(self.number, conn.token.0, self.core.clock.now());
+        match self.serve_buffered(conn, received_at, keep_alive, Source::Body, end, bytes) {
+            Step::Answered(end) => {
+                self.keep(conn, end, bytes, Next::Readable);
+                next_request(conn)
+            }
+            Step::Partial => Next::Readable,
+            Step::Leave(next, end) => self.keep(conn, end, bytes, next),
+        }
+    }
+
+    fn serve_buffered(
+        &mut self,
+        conn: &mut Conn,
+        received_at: Nanos,
+        keep_alive: bool,
+        source: Source,
+        end: usize,
+        have: usize,
+    ) -> Step {
+        let asked = Asked::of(&self.desk.head, keep_alive);
+        let Desk { head, body, .. } = &mut self.desk;
+        let bytes = match source {
+            Source::Inbox(start, end) => &self.inbox[start..end],
+            Source::Body => &body[..],
+        };
+        let mut body = Buffered::new(bytes);
+        let answer = serve(&self.core, conn, head, &mut body, received_at);
+        let behind = &self.inbox[end..have];
+        match deliver(&self.core, &mut self.desk, conn, answer, asked, behind) {
+            None => Step::Answered(end),
+            Some(Next::Relay(relayed)) => Step::Leave(Next::Relay(relayed), have),
+            Some(next) => Step::Leave(next, end),
+        }
+    }
+
+    /// Serves a request whose body is read while it is served.
+    fn stream(&mut self, conn: &mut Conn) -> Next {
+        let State::Body(pending) = std::mem::replace(&mut conn.state, State::Head) else {
+            return Next::Close;
+        };
+        let mut pending = *pending;
+        let place = pending.place.take();
+        self.core.gate.begin_work(self.number, conn.token.0, self.core.clock.now());
+        self.core.gate.begin_streaming(self.number);
+        let mut asked = Asked::of(&pending.head, pending.keep_alive);
+        let mut head = std::mem::replace(&mut pending.head, RequestHead::blank(conn.peer));
+        pending.head.length = head.length;
+        pending.head.expects_continue = head.expects_continue;
+        let link = std::sync::Arc::clone(&conn.link);
+        let mut body = Streaming::new(&self.core, &link, &pending, &mut self.inbox);
+        let answer = serve(&self.core, conn, &mut head, &mut body, pending.received_at);
+        asked.unread = !body.is_whole();
+        let behind = body.behind().to_vec();
+        drop(place);
+        self.core.admit_uploads();
+        let next = deliver(&self.core, &mut self.desk, conn, answer, asked, &behind);
+        if !matches!(next, Some(Next::Relay(_))) {
+            conn.inbox = behind;
+        }
+        next.unwrap_or_else(|| next_request(conn))
+    }
+
+    /// Answers without a worker: what can be had without waiting, else 503.
+    fn answer_unattended(&mut self, conn: &mut Conn) -> Next {
+        let Some(answer) = self.core.service.unattended(&self.desk.head) else {
+            return self.refuse(conn, &nobody_free());
+        };
+        let asked = Asked { unread: true, ..Asked::of(&self.desk.head, false) };
+        deliver(&self.core, &mut self.desk, conn, answer, asked, &[]).unwrap_or(Next::Linger)
+    }
+
+    pub(super) fn refuse_pending(&mut self, conn: &mut Conn, reject: &Reject) -> Next {
+        if let State::Body(pending) = std::mem::replace(&mut conn.state, State::Head) {
+            self.desk.head = pending.head;
+        }
+        self.refuse(conn, reject)
+    }
+
+    /// Answers what the engine itself refuses, and closes.
+    pub(super) fn refuse(&mut self, conn: &mut Conn, reject: &Reject) -> Next {
+        self.desk.head.peer = conn.peer;
+        let answer = self.core.service.refuse(&self.desk.head, reject, self.core.clock.now());
+        let asked = Asked { unread: true, ..Asked::of(&self.desk.head, false) };
+        deliver(&self.core, &mut self.desk, conn, answer, asked, &[]).unwrap_or(Next::Linger)
+    }
+}
+
+/// Where a body lies in memory.
+enum Source {
+    /// Between two positions of the inbox.
+    Inbox(usize, usize),
+    /// In the desk's body.
+    Body,
+}
+
+/// Whether bytes added to a proper beginning can change the verdict soon: a line ended, or there are a quarter more.
+/// Without that, a head sent byte by byte would be read from its start for every byte.
+fn worth_judging(bytes: &[u8], judged: usize) -> bool {
+    let new = bytes.get(judged..).unwrap_or(&[]);
+    new.contains(&b'\n') || new.len() >= 64 + judged / 4
+}
+
+fn reject(refusal: Refusal) -> Reject {
+    let mut reject = Reject::new(refusal.reason, refusal.detail);
+    if refusal.reason == Reason::MethodNotAllowed {
+        reject.allow = Some(crate::rules::framing::request::ALLOW);
+    }
+    reject
+}
+
+/// No worker was free for `frontend.worker_wait`.
+pub(super) fn nobody_free() -> Reject {
+    Reject::new(Reason::Unavailable, "every worker is busy").retry_after(1)
+}
+
+fn too_large() -> Reject {
+    Reject::new(Reason::ContentTooLarge, BodyFault::TooLarge.to_string())
+}
+
+fn malformed() -> Reject {
+    Reject::new(Reason::BadRequest, BodyFault::Malformed.to_string())
+}

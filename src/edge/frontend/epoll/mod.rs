@@ -1,0 +1,231 @@
+//! Our own front door, for Linux. Idle connections wait in one epoll instance; a fixed set of workers waits on it, too,
+//! so that a request is read, handled and answered on one thread without a hand-over. A client that sends or takes
+//! slowly, and a backend that answers in pieces, hold a connection and a bounded buffer, never a worker. Beside the
+//! workers stands one keeper.
+//!
+//! A connection has one owner at a time: whoever took it out of its slot ([`table`]). It is put back together with
+//! what it waits for and until when ([`timers`]); the kernel wakes a worker, or the keeper finds the time passed.
+
+mod accept;
+mod answer;
+mod body;
+mod conn;
+mod core;
+mod deliver;
+mod expire;
+mod gate;
+mod head;
+mod keeper;
+mod relay;
+mod table;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod uploads;
+mod wake;
+mod wire;
+mod worker;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustix::event::epoll::{self, CreateFlags, EventFlags};
+
+use self::accept::Idlest;
+use self::core::{Addresses, Core, end_data, listener_data};
+use self::gate::Gate;
+use self::keeper::{Keeper, Mail};
+use self::table::Table;
+use self::timers::{Phase, Spans};
+use self::uploads::Uploads;
+use self::wake::Wake;
+use self::worker::Worker;
+use crate::clock::{Clock, nanos};
+use crate::config::Frontend;
+use crate::exchange::Service;
+use crate::rules::framing::request::Bounds;
+
+/// What a worker's stack holds: the deepest path is a proxied request through the client library, measured below
+/// 100 KiB in a debug build. Untouched pages cost nothing.
+const STACK_BYTES: usize = 512 * 1024;
+/// Workers that run at once, for each core, unless the configuration says otherwise.
+const ACTIVE_PER_CORE: usize = 4;
+/// How often a draining engine looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// The engine, running. Dropped without [`Running::stop`] its threads go on.
+pub struct Running {
+    core: Arc<Core>,
+    addresses: Vec<SocketAddr>,
+    end: Wake,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// How many connections are in which state, and how many workers at work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// A head or body is being received.
+    pub reading: usize,
+    /// A worker is at it.
+    pub busy: usize,
+    /// Kept for the next request.
+    pub idle: usize,
+    /// An answer waits for its client or its backend.
+    pub parked: usize,
+    /// Upgraded.
+    pub relay: usize,
+    /// Workers at a request.
+    pub workers_busy: usize,
+    /// Uploads that wait for a place.
+    pub uploads_waiting: usize,
+}
+
+/// Starts workers and keeper on sockets that listen already. `trusted_proxies`: whose PROXY headers count, when
+/// `config.proxy_protocol` is on. Errors are those of making epoll instances and threads.
+pub fn start(
+    listeners: Vec<TcpListener>,
+    config: &Frontend,
+    trusted_proxies: &[IpNet],
+    service: Arc<dyn Service>,
+    clock: Clock,
+) -> io::Result<Running> {
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+    let wake = Wake::new()?;
+    let core = Arc::new(core(listeners, config, trusted_proxies, service, clock, &wake)?);
+    let end = Wake::new()?;
+    epoll::add(&core.epoll, &end, end_data(), EventFlags::IN)?;
+    for (index, listener) in core.listeners.iter().enumerate() {
+        listener.set_nonblocking(true)?;
+        // Inherited by every accepted connection.
+        rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
+        epoll::add(&core.epoll, listener, listener_data(index), EventFlags::IN | EventFlags::ONESHOT)?;
+    }
+    let mut running = Running { core, addresses, end, threads: Vec::new() };
+    if let Err(error) = running.spawn(config.workers.max(1), wake) {
+        running.stop();
+        return Err(error);
+    }
+    Ok(running)
+}
+
+fn core(
+    listeners: Vec<TcpListener>,
+    config: &Frontend,
+    trusted_proxies: &[IpNet],
+    service: Arc<dyn Service>,
+    clock: Clock,
+    wake: &Wake,
+) -> io::Result<Core> {
+    let workers = config.workers.max(1);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let limit = config.active_workers.unwrap_or(ACTIVE_PER_CORE * cores);
+    let gate = Arc::new(Gate::new(workers, limit, clock.clone(), wake.clone()));
+    Ok(Core {
+        epoll: epoll::create(CreateFlags::CLOEXEC)?,
+        listeners,
+        table: Table::new(),
+        observer: gate.clone(),
+        gate,
+        uploads: Uploads::new(workers),
+        mail: Mail::new(wake.clone()),
+        service,
+        clock,
+        spans: Spans::new(config),
+        bounds: Bounds {
+            max_head_bytes: config.max_head_bytes,
+            max_headers: config.max_headers,
+            max_target_bytes: config.max_target_bytes,
+        },
+        max_body_bytes: config.max_body_bytes,
+        request_buffer_bytes: config.request_buffer_bytes,
+        response_buffer_bytes: config.response_buffer_bytes,
+        max_connections: config.max_connections,
+        abort_on_close: config.abort_on_close,
+        can_upgrade: !config.upgrades.is_empty(),
+        proxy_peers: if config.proxy_protocol { trusted_proxies.to_vec() } else { Vec::new() },
+        connections: AtomicUsize::new(0),
+        addresses: Addresses::new(config.max_connections_per_ip),
+        idlest: Idlest::default(),
+        closed_door: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+        stopping: AtomicBool::new(false),
+    })
+}
+
+impl Running {
+    fn spawn(&mut self, workers: usize, wake: Wake) -> io::Result<()> {
+        let keeper = Keeper::new(Arc::clone(&self.core), wake)?;
+        self.threads.push(thread::Builder::new().name("keeper".into()).spawn(move || keeper.run())?);
+        for number in 0..workers {
+            let core = Arc::clone(&self.core);
+            let builder = thread::Builder::new().name(format!("worker-{number}")).stack_size(STACK_BYTES);
+            self.threads.push(builder.spawn(move || Worker::new(core, number, true).run())?);
+        }
+        Ok(())
+    }
+
+    /// Where it listens: the real ports.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Takes no new connections; the kernel's queue is left to whoever else holds the sockets.
+    pub fn stop_accepting(&self) {
+        self.core.closed_door.store(true, Ordering::SeqCst);
+        for listener in &self.core.listeners {
+            let _ = epoll::delete(&self.core.epoll, listener);
+        }
+    }
+
+    /// Stops accepting, lets every request end and closes each connection with its next answer, or when it has been
+    /// idle for 2 s. Returns how many connections are left after `patience`.
+    pub fn drain(&self, patience: Duration) -> usize {
+        self.stop_accepting();
+        self.core.draining.store(true, Ordering::SeqCst);
+        self.core.mail.wake();
+        let until = self.core.clock.now().saturating_add(nanos(patience));
+        loop {
+            let left = self.core.connections.load(Ordering::SeqCst);
+            if left == 0 || self.core.clock.now() >= until {
+                return left;
+            }
+            thread::sleep(DRAIN_LOOK);
+        }
+    }
+
+    /// Ends all threads; what is still open is closed. Waits for workers, so for whatever they wait for.
+    pub fn stop(self) {
+        self.stop_accepting();
+        self.core.stopping.store(true, Ordering::SeqCst);
+        self.end.wake();
+        self.core.mail.wake();
+        self.core.gate.close();
+        for thread in self.threads {
+            // A worker catches panics; one that got through has been logged.
+            let _ = thread.join();
+        }
+    }
+
+    /// Counts connections and workers. Walks the table: for a scrape, not for a request.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            workers_busy: self.core.gate.busy(),
+            uploads_waiting: self.core.uploads.waiting(),
+            ..Stats::default()
+        };
+        self.core.table.walk(|_, due| match due.phase {
+            Phase::Vacant => {}
+            Phase::Head | Phase::Body | Phase::UploadPlace => stats.reading += 1,
+            Phase::Busy | Phase::Linger => stats.busy += 1,
+            Phase::Idle => stats.idle += 1,
+            Phase::ClientWritable | Phase::UpstreamReadable => stats.parked += 1,
+            Phase::Relay => stats.relay += 1,
+        });
+        stats
+    }
+}

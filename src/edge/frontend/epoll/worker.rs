@@ -1,0 +1,163 @@
+//! A worker: waits for one event, does what it allows, parks the connection again. It never dies: a panic costs its
+//! own request.
+
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventFlags};
+use rustix::io::Errno;
+
+use super::answer::after_push;
+use super::conn::{Conn, Next, State};
+use super::core::{Core, LINGER_BYTES, LINGER_TOTAL_NS, Source, source};
+use super::deliver::Pushed;
+use super::table::{Taken, Token};
+use super::wire::{Received, timespec};
+use crate::exchange::{FrontendEvent, RequestHead};
+
+/// One of the engine's threads. Buffers are its own, so that connections need none while they wait.
+pub(super) struct Worker {
+    pub core: Arc<Core>,
+    pub number: usize,
+    /// Whether it may wait in the service; the keeper, which stands in when nobody is free, may not.
+    pub attended: bool,
+    /// What was received: a head and what came behind it.
+    pub inbox: Box<[u8]>,
+    pub desk: Desk,
+}
+
+/// What a worker writes with.
+pub(super) struct Desk {
+    pub head: RequestHead,
+    /// A decoded chunked body.
+    pub body: Vec<u8>,
+    /// An answer's head.
+    pub out: Vec<u8>,
+    /// An answer's body on its way through, and an upload's framing.
+    pub scratch: Box<[u8]>,
+}
+
+/// Room behind the longest head: small bodies arrive with their heads, and pipelined requests with each other.
+const INBOX_BEYOND_HEAD: usize = 16 * 1024;
+/// What an answer's head usually needs.
+const OUT_BYTES: usize = 2048;
+/// Most of a response body that passes at once; more would only wait for the client.
+const MAX_SCRATCH: usize = 64 * 1024;
+const MIN_SCRATCH: usize = 4 * 1024;
+
+impl Worker {
+    pub fn new(core: Arc<Core>, number: usize, attended: bool) -> Self {
+        let nobody = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+        let scratch = core.response_buffer_bytes.clamp(MIN_SCRATCH, MAX_SCRATCH);
+        Self {
+            number,
+            attended,
+            inbox: vec![0; core.bounds.max_head_bytes + INBOX_BEYOND_HEAD].into_boxed_slice(),
+            desk: Desk {
+                head: RequestHead::blank(nobody),
+                body: Vec::new(),
+                out: Vec::with_capacity(OUT_BYTES),
+                scratch: vec![0; scratch].into_boxed_slice(),
+            },
+            core,
+        }
+    }
+
+    /// Works until the engine stops.
+    pub fn run(mut self) {
+        let core = Arc::clone(&self.core);
+        core.gate.enter(self.number);
+        while !core.is_stopping() {
+            core.gate.before_wait();
+            let event = next_event(&core, None);
+            core.gate.after_wait();
+            if let Some((source, flags)) = event {
+                self.handle(source, flags);
+                core.gate.between_events(self.number);
+            }
+        }
+    }
+
+    /// Takes events that are ready, on behalf of workers of whom none is free. Never waits.
+    pub fn stand_in(&mut self) {
+        const AT_ONCE: usize = 256;
+        let core = Arc::clone(&self.core);
+        for _ in 0..AT_ONCE {
+            let Some((source, flags)) = next_event(&core, Some(&timespec(0))) else { return };
+            self.handle(source, flags);
+        }
+    }
+
+    fn handle(&mut self, source: Source, flags: EventFlags) {
+        match source {
+            Source::End => {}
+            Source::Listener(index) => self.core.accept(index),
+            Source::Connection(token) => self.connection(token, flags),
+        }
+    }
+
+    fn connection(&mut self, token: Token, flags: EventFlags) {
+        let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
+        let hangup = gone && !token.is_upstream();
+        let Taken::Conn(mut conn) = self.core.table.take(token, hangup) else { return };
+        // The panic's message and place went to the log through the hook; what is left is to close the connection.
+        let next = catch_unwind(AssertUnwindSafe(|| self.advance(&mut conn, hangup)));
+        let next = next.unwrap_or_else(|_| {
+            self.core.service.observe(FrontendEvent::Panicked);
+            Next::Reset
+        });
+        self.core.settle(conn, next);
+    }
+
+    fn advance(&mut self, conn: &mut Conn, hangup: bool) -> Next {
+        match &mut conn.state {
+            State::Head => self.receive(conn),
+            State::Body(_) => self.receive_body(conn),
+            State::Answer(_) => self.resume(conn, hangup),
+            State::Linger { .. } => self.linger(conn),
+        }
+    }
+
+    /// Goes on with an answer, now that the client takes more or the backend has more.
+    fn resume(&mut self, conn: &mut Conn, hangup: bool) -> Next {
+        let State::Answer(delivery) = &mut conn.state else { return Next::Close };
+        if hangup && conn.hangup_armed {
+            return after_push(conn, Pushed::ClientGone);
+        }
+        let now = self.core.clock.now();
+        let pushed = delivery.push(&conn.link.wire, &[], &mut self.desk.scratch, now);
+        after_push(conn, pushed)
+    }
+
+    fn linger(&mut self, conn: &mut Conn) -> Next {
+        let State::Linger { dropped, since } = &mut conn.state else { return Next::Close };
+        if self.core.clock.now().saturating_sub(*since) > LINGER_TOTAL_NS || *dropped > LINGER_BYTES {
+            return Next::Close;
+        }
+        match conn.link.wire.recv(&mut self.desk.scratch) {
+            Received::Bytes(bytes) => {
+                *dropped += bytes;
+                Next::LingerOn
+            }
+            Received::Nothing => Next::LingerOn,
+            Received::End | Received::Broken => Next::Close,
+        }
+    }
+}
+
+/// Waits for one event; `None` when there is none after all.
+fn next_event(core: &Core, timeout: Option<&Timespec>) -> Option<(Source, EventFlags)> {
+    let mut events = [MaybeUninit::uninit(); 1];
+    match epoll::wait(&core.epoll, &mut events, timeout) {
+        Ok((events, _)) => events.first().map(|event| (source(event.data), event.flags)),
+        Err(Errno::INTR) => None,
+        Err(error) => {
+            // Nothing that the kernel documents for a valid instance; a pause keeps it from becoming a busy loop.
+            log::error!("epoll_wait: {error}");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            None
+        }
+    }
+}
