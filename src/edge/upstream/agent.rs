@@ -32,10 +32,10 @@ pub(super) fn agent() -> Agent {
     Agent::with_parts(config, CallConnector, NoResolver)
 }
 
-/// Whether a request target reaches a backend byte for byte. ureq carries it in an [`http::Uri`], which takes
-/// `*` and what begins with `/`, but no `#` (it would be dropped), no control character, space, `<` or `>` anywhere, no
-/// backtick or `^`-like oddities before the query beyond what RFC 3986 §3.3 and WHATWG URLs let stand, no `"` in the
-/// query, nothing that is not UTF-8, and at most 65,534 bytes. The exact sets are in the test beside this.
+/// Whether a request target reaches a backend byte for byte. ureq carries it in an [`http::Uri`], which takes `*` and
+/// what begins with `/`; before the first `?` no control character, space, `#`, `<`, `>`, backtick or DEL, behind it
+/// none of these but the backtick, and no `"`; in both no bytes but UTF-8; and at most 65,534 bytes. Everything that
+/// the grammar of [`crate::rules::framing::request`] lets pass is carried; a test beside this says so.
 pub fn can_carry(target: &str) -> bool {
     as_path_and_query(target).is_ok()
 }
@@ -187,6 +187,39 @@ impl Read for Reader<'_> {
                 self.fault = Some(fault);
                 Err(io::Error::other(fault))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::framing::bytes::{PATH, QUERY, is};
+
+    #[test]
+    fn the_bytes_that_a_target_cannot_hold_are_known() {
+        let refused = |before: &str, behind: &str| -> String {
+            let holds = |char: &char| !can_carry(&format!("{before}{char}{behind}"));
+            (0..=0x7F_u8).map(char::from).filter(holds).collect()
+        };
+        let controls: String = (0..=0x20_u8).map(char::from).collect();
+        assert_eq!(refused("/a", "b"), format!("{controls}#<>`\x7f"));
+        assert_eq!(refused("/?a", "b"), format!("{controls}\"#<>\x7f"));
+        for target in ["", "a", "?a", "http://h/", "**", "*/", "//h:80"] {
+            assert_eq!(can_carry(target), target == "//h:80", "{target}");
+        }
+        assert!(can_carry("*") && can_carry("/\u{e9}"));
+        assert!(
+            can_carry(&format!("/{}", "a".repeat(65_533))) && !can_carry(&format!("/{}", "a".repeat(65_534)))
+        );
+    }
+
+    #[test]
+    fn every_target_that_the_parser_takes_is_carried() {
+        for byte in 0..=255_u8 {
+            let char = char::from(byte);
+            assert!(!is(byte, PATH) || can_carry(&format!("/{char}")), "{char:?} in a path");
+            assert!(!is(byte, QUERY) || can_carry(&format!("/?{char}")), "{char:?} in a query");
         }
     }
 }

@@ -48,9 +48,7 @@ impl Connection {
         let socket = Arc::new(TcpStream::from(socket));
         abort.watch(&socket);
         SockRef::from(&*socket).connect_timeout(&address.into(), timeout)?;
-        // A port of the ephemeral range on this very machine that nobody listens on can be given to us as our own end:
-        // TCP's simultaneous open then connects the socket to itself (RFC 9293 §3.5).
-        if socket.local_addr()? == address {
+        if is_connected_to_itself(&socket)? {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionRefused,
                 "connected to itself: nobody listens",
@@ -144,9 +142,33 @@ impl Connection {
     }
 }
 
+/// A port of the ephemeral range on this very machine that nobody listens on can be given to us as our own end: TCP's
+/// simultaneous open then connects the socket to itself (RFC 9293 §3.5).
+fn is_connected_to_itself(socket: &TcpStream) -> io::Result<bool> {
+    Ok(socket.local_addr()? == socket.peer_addr()?)
+}
+
 fn recv_flags(wait: Wait) -> RecvFlags {
     match wait {
         Wait::Block => RecvFlags::empty(),
         Wait::Poll => RecvFlags::DONTWAIT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_met_itself_is_told_from_others() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+        let own = socket.local_addr().expect("an address");
+        socket.connect(&own).expect("TCP allows it");
+        assert!(is_connected_to_itself(&TcpStream::from(socket)).expect("connected"));
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let other = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+        assert!(!is_connected_to_itself(&other).expect("connected"));
     }
 }

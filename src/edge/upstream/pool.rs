@@ -102,6 +102,11 @@ impl Pool {
         }
         drop(old);
     }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.stacks.read().is_empty()
+    }
 }
 
 impl Stack {

@@ -1,5 +1,8 @@
 //! The upstream against scripted backends over loopback: raw TCP on both sides of the script, so that bytes are what is
 //! compared.
 
+mod answers;
+mod connections;
 mod requests;
 mod support;
+mod upgrades;

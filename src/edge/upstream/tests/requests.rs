@@ -14,7 +14,7 @@ fn recording() -> (Backend, Receiver<Vec<u8>>) {
         let head = peer.head()?;
         let mut received: Vec<u8> = head.chars().map(|char| char as u8).collect();
         peer.write(DONE)?;
-        received.extend(peer.to_end());
+        received.extend(peer.drain());
         let _ = sender.send(received);
         Ok(())
     });
@@ -175,7 +175,7 @@ fn a_body_that_fails_is_never_a_complete_request() {
     {
         let (sender, receiver) = unbounded();
         let backend = Backend::start(move |_, peer| {
-            let _ = sender.send(peer.to_end());
+            let _ = sender.send(peer.drain());
             Ok(())
         });
         let request = Request { method: "POST", length, ..Request::default() };
@@ -190,7 +190,7 @@ fn a_body_that_fails_is_never_a_complete_request() {
 
 #[test]
 fn a_body_that_ends_before_its_length_is_a_client_that_left() {
-    let backend = Backend::start(|_, peer| Ok(peer.until_closed()));
+    let backend = Backend::start(|_, peer| peer.until_closed());
     for mut body in [TestBody::pieces(&[b"abc"]), TestBody::in_memory(b"abc")] {
         let request = Request { method: "POST", length: BodyLength::Known(4), ..Request::default() };
         let result = request.send_with(&upstream(), &backend, &mut body, &Abort::default());

@@ -1,7 +1,7 @@
 //! A backend that follows a script, and what is needed to call it.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::config::UpstreamConfig;
 use crate::edge::upstream::UreqUpstream;
 use crate::exchange::{Abort, BodyFault, BodyLength, Pull, RequestBody, Stream, Wait};
 use crate::proxy::{Incoming, Outgoing, Phase, Reuse, Upstream, UpstreamError};
+use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 use crate::state::backends::Endpoint;
 
@@ -18,6 +19,21 @@ use crate::state::backends::Endpoint;
 pub const SHORT: Duration = Duration::from_millis(300);
 /// Never reached by a test that passes.
 pub const LONG: Duration = Duration::from_secs(20);
+
+/// Measures how long something takes.
+pub struct Watch(Clock, Nanos);
+
+impl Watch {
+    pub fn start() -> Self {
+        let clock = Clock::real();
+        let now = clock.now();
+        Self(clock, now)
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.0.now() - self.1)
+    }
+}
 
 /// A listener on a port of its own; each connection runs the script on a thread of its own.
 pub struct Backend {
@@ -87,7 +103,7 @@ impl Peer {
     }
 
     /// Everything up to the end of the stream.
-    pub fn to_end(&mut self) -> Vec<u8> {
+    pub fn drain(&mut self) -> Vec<u8> {
         while self.more().is_ok() {}
         std::mem::take(&mut self.rest)
     }
@@ -117,9 +133,9 @@ impl Peer {
     }
 
     /// Waits until the other side has closed.
-    pub fn until_closed(&mut self) {
-        self.to_end();
-        let _ = self.stream.shutdown(Shutdown::Both);
+    pub fn until_closed(&mut self) -> io::Result<()> {
+        self.drain();
+        Ok(())
     }
 }
 
