@@ -25,6 +25,9 @@ mod server;
 use answer::Behaviour;
 use server::Server;
 
+/// Connections that wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 4096;
+
 /// An echo server for trying a load balancer out: answers JSON with the method, the target and the body of each request.
 ///
 /// Prints `listening on http://ADDR` when it is ready. SIGUSR1 makes the health path fail, or pass again; SIGTERM and
@@ -125,6 +128,8 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     let address = SocketAddr::new(arguments.listen, arguments.port);
     let listener = TcpListener::bind(address)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+    // The standard library's queue of 128 is short for a burst of a thousand connections.
+    rustix::net::listen(&listener, BACKLOG)?;
     let server = Arc::new(Server::new(arguments.behaviour(), arguments.fail_health.is_some()));
     let mut stdout = io::stdout();
     writeln!(stdout, "listening on http://{}", listener.local_addr()?)?;

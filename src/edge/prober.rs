@@ -146,12 +146,19 @@ fn keep_checking(checks: &Checks, endpoint: &Endpoint, stopped: &Receiver<Infall
             backends.set_health(endpoint, transition.to);
             tell(endpoint, transition, &result);
         }
-        let next = started.saturating_add(nanos(settings.interval.mul_f64(1.0 - JITTER * fastrand::f64())));
-        let pause = Duration::from_nanos(next.saturating_sub(clock.now()));
-        if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+        let took = Duration::from_nanos(clock.now().saturating_sub(started));
+        if stopped.recv_timeout(pause(settings.interval, took, fastrand::f64()))
+            != Err(RecvTimeoutError::Timeout)
+        {
             return;
         }
     }
+}
+
+/// How long to wait after a check that took so long: from start to start it is the interval or a little less. `random`
+/// is in 0..1.
+fn pause(interval: Duration, took: Duration, random: f64) -> Duration {
+    interval.mul_f64(1.0 - JITTER * random).saturating_sub(took)
 }
 
 /// One line for each change of state, with its cause.

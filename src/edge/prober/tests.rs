@@ -165,3 +165,14 @@ fn a_change_of_state_is_one_line_with_its_cause() {
         assert_eq!(change_line(&endpoint, Transition { to, in_a_row, first }, &result), line);
     }
 }
+
+/// So `rise` checks of a backend that is back fit in `rise` intervals, even after one that timed out.
+#[test]
+fn checks_start_at_most_an_interval_apart() {
+    let ms = Duration::from_millis;
+    for (took, random, expected) in
+        [(0, 0.0, 2_000), (0, 0.5, 1_900), (1_000, 0.0, 1_000), (1_000, 0.5, 900), (2_500, 0.0, 0)]
+    {
+        assert_eq!(pause(ms(2_000), ms(took), random), ms(expected), "{took} {random}");
+    }
+}
