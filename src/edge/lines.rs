@@ -358,7 +358,7 @@ impl Writer {
         self.reported = dropped;
         self.quiet_until = now.saturating_add(nanos(REPORT_INTERVAL));
         let text =
-            format!("{}: {lost} lines dropped: their reader is too slow or their disk full", self.name);
+            format!("{}: lines dropped: {lost}; their reader is too slow or their disk full", self.name);
         match self.report {
             Report::ErrorLog => log::error!("{text}"),
             Report::InBand => {

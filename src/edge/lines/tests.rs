@@ -151,7 +151,7 @@ fn the_error_log_says_among_its_own_lines_what_it_dropped() {
     let told: u64 = text
         .lines()
         .filter_map(|line| {
-            line.split_once("Z [ERROR] test log: ")?.1.split_once(" lines dropped: ")?.0.parse::<u64>().ok()
+            line.split_once("Z [ERROR] test log: lines dropped: ")?.1.split_once(';')?.0.parse::<u64>().ok()
         })
         .sum();
     assert!(dropped > 0);
