@@ -242,6 +242,18 @@ fn leases_return_to_zero_while_snapshots_are_swapped() {
     }
 }
 
+/// Of two that decided on the same count only one gets it; the other has to look again.
+#[test]
+fn a_count_is_taken_only_as_it_was_seen() {
+    let endpoint = Endpoint::alone("a", address(1));
+    let first = Lease::take_at(&endpoint, 0).unwrap();
+    assert!(Lease::take_at(&endpoint, 0).is_none());
+    let second = Lease::take_at(&endpoint, 1).unwrap();
+    assert_eq!((endpoint.in_flight(), endpoint.group.in_flight()), (2, 2));
+    drop((first, second));
+    assert_eq!((endpoint.in_flight(), endpoint.group.in_flight()), (0, 0));
+}
+
 /// What threads pick at the same time is as well spread as what one thread picks: nobody decides on an old count.
 #[test]
 fn a_burst_does_not_pile_up_on_one() {
