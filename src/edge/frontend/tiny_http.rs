@@ -161,7 +161,11 @@ impl Shared {
             if self.stopping.load(Ordering::SeqCst) {
                 match server.recv_timeout(DRAIN_POLL) {
                     Ok(Some(request)) => self.handle(request),
-                    Ok(None) => break,
+                    Ok(None) => {
+                        // This may have taken the `unblock` that was meant for a worker which still waits.
+                        server.unblock();
+                        break;
+                    }
                     Err(_) => {}
                 }
                 continue;
