@@ -8,16 +8,21 @@ use crate::rules::headers;
 pub(super) fn relay(incoming: Incoming, is_head: bool) -> Answer {
     let Incoming { status, reason, fields, length, mut body } = incoming;
     let bodiless = is_head || matches!(status, 204 | 304);
-    let body = if bodiless {
+    let empty = length == BodyLength::Empty;
+    if bodiless || empty {
         // At its end already: this gives the connection back to the pool.
         let ended = body.pull(&mut [0; 1], Wait::Poll);
         debug_assert!(matches!(ended, Pull::End | Pull::Broken(_)), "a body where RFC 9110 allows none");
+    }
+    let body = if bodiless {
         AnswerBody::None {
             declared: match length {
                 BodyLength::Known(bytes) => Some(bytes),
                 BodyLength::Empty | BodyLength::Chunked | BodyLength::UntilClose => None,
             },
         }
+    } else if empty {
+        AnswerBody::Bytes(Vec::new())
     } else {
         AnswerBody::Stream(length, body)
     };
