@@ -24,7 +24,7 @@ use url::Target;
 
 /// A server and its connections.
 pub struct Postgres {
-    pool: Pool<Manager>,
+    pool: Pool<Connector>,
     clock: Clock,
 }
 
@@ -33,7 +33,10 @@ static DIALECT: Dialect = Dialect {
     migrations: &[include_str!("../../../../sql/postgres/0001_limits.sql")],
     create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
         DEFAULT now())",
-    find_migrations: "SELECT 1 WHERE to_regclass('balancer_migrations') IS NOT NULL",
+    // By the rows of the catalogue, as they are now: `to_regclass` answers from a cache that is not refreshed by waiting
+    // for the lock, so that the second of two instances would make the table again.
+    find_migrations: "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'balancer_migrations' \
+                      AND relkind = 'r' AND pg_catalog.pg_table_is_visible(oid)",
     columns: "SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, NULL) FROM pg_attribute a \
         JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND NOT a.attisdropped \
         AND a.attrelid IN (to_regclass('limits'), to_regclass('changes'))",
@@ -62,7 +65,7 @@ impl Postgres {
     pub fn open(url: &Secret, pool_size: u32, timeout: Duration) -> Result<Self, StartError> {
         let target = Target::parse(url.reveal(), timeout).map_err(StartError::Url)?;
         let security = Security::new(target.mode, &target.root).map_err(StartError::Url)?;
-        let manager = Manager { config: target.config, security, timeout };
+        let manager = Connector { config: target.config, security, timeout };
         let pool = Pool::builder()
             .max_size(pool_size)
             .test_on_check_out(false)
@@ -107,7 +110,7 @@ fn patience_ms(within: Duration) -> u128 {
 }
 
 fn run(
-    connection: &mut PooledConnection<Manager>,
+    connection: &mut PooledConnection<Connector>,
     within: Duration,
     access: Access,
     work: &mut Work<'_>,
@@ -143,7 +146,7 @@ fn run(
 }
 
 /// Ends a transaction that failed. If even that fails, the connection goes, and the transaction with it.
-fn rolled_back(connection: &mut PooledConnection<Manager>, fault: Fault) -> Result<(), Fault> {
+fn rolled_back(connection: &mut PooledConnection<Connector>, fault: Fault) -> Result<(), Fault> {
     if matches!(fault, Fault::Down { .. }) {
         return Err(fault);
     }
@@ -243,13 +246,13 @@ struct Connection {
 }
 
 /// Makes connections through `r2d2_postgres`, each with a deadline of its own.
-struct Manager {
+struct Connector {
     config: Config,
     security: Security,
     timeout: Duration,
 }
 
-impl ManageConnection for Manager {
+impl ManageConnection for Connector {
     type Connection = Connection;
     type Error = ConnectError;
 
