@@ -30,29 +30,35 @@ each_engine! {
 }
 
 fn least_connections_avoids_the_busy_backend(engine: Engine) {
-    let gate = Gate::default();
-    let waiting = gate.clone();
-    let slow = Backend::scripted(move |_, stream| {
-        waiting.wait();
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow");
-        Then::Keep
-    });
-    let fast = Backend::named("fast");
+    let gated = |name: &'static str, gate: &Gate| {
+        let gate = gate.clone();
+        Backend::scripted(move |_, stream| {
+            gate.wait();
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{name}");
+            Then::Keep
+        })
+    };
+    let (closed, open) = (Gate::default(), Gate::default());
+    let (slow, fast) = (gated("slow", &closed), gated("fast", &open));
     let balancer = Setup::on(engine).backend(slow.address()).backend(fast.address()).start();
-    // Two requests at most until one of them hangs on the slow one.
-    let mut held = Vec::new();
-    until("a request hangs on the slow backend", || {
-        let mut conn = Conn::open(balancer.address);
-        conn.send(head("GET", "/", &[], None));
-        held.push(conn);
-        (slow.seen().len() == 1).then_some(())
+    let mut held: Vec<Conn> = (1..=10)
+        .map(|sent| {
+            let mut conn = Conn::open(balancer.address);
+            conn.send(head("GET", "/", &[], None));
+            until("it hangs on a backend", || (slow.seen().len() + fast.seen().len() == sent).then_some(()));
+            conn
+        })
+        .collect();
+    assert_eq!((slow.seen().len(), fast.seen().len()), (5, 5), "as many on each");
+    open.open();
+    until("the fast one has answered", || {
+        // Each of its answers gives a lease back; from then on it is the one with fewer.
+        (balancer.get("/").expect(200).text() == "fast").then_some(())
     });
-    let before = fast.seen().len();
     for _ in 0..20 {
         assert_eq!(balancer.get("/").expect(200).text(), "fast");
     }
-    assert_eq!(fast.seen().len() - before, 20);
-    gate.open();
+    closed.open();
     for conn in &mut held {
         conn.read("GET").unwrap().expect(200);
     }

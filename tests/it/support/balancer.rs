@@ -93,7 +93,11 @@ impl Setup {
     /// Writes the file; gives its path.
     pub fn write(&self) -> PathBuf {
         let path = self.folder().join("config.json");
-        std::fs::write(&path, serde_json::to_string_pretty(&self.config).expect("JSON")).expect("written");
+        // Renamed into place: another instance may be reading it.
+        let new = tempfile::NamedTempFile::new_in(self.folder()).expect("a file");
+        std::fs::write(new.path(), serde_json::to_string_pretty(&self.config).expect("JSON"))
+            .expect("written");
+        new.persist(&path).expect("renamed");
         path
     }
 

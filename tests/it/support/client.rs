@@ -190,6 +190,12 @@ impl Conn {
         }
     }
 
+    /// Reads one 1xx answer; gives its status.
+    pub fn read_interim(&mut self) -> Result<u16, Fault> {
+        let head = self.take_head()?;
+        parse(&head).map(|answer| answer.status)
+    }
+
     fn take_head(&mut self) -> Result<Vec<u8>, Fault> {
         loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {

@@ -49,6 +49,8 @@ pub enum Case {
     ClosesAfterRefusal,
     /// Bounds on head bytes, field count and target length.
     HeadBounds,
+    /// A thousand kept connections at once are all served.
+    ManyKept,
 }
 
 impl Case {
@@ -62,6 +64,7 @@ impl Case {
         Self::HugeLengths,
         Self::ClosesAfterRefusal,
         Self::HeadBounds,
+        Self::ManyKept,
     ];
 
     /// Its line in the README, and a yes or no for each of [`ENGINES`].
@@ -76,6 +79,7 @@ impl Case {
             Self::StrictFraming => ("differing lengths, or a length with `chunked`, are refused", &[false]),
             Self::HugeLengths => ("any declared length is safe (`Content-Length: 107374182400`)", &[false]),
             Self::ClosesAfterRefusal => ("the connection is closed after a body that was refused", &[false]),
+            Self::ManyKept => ("a thousand kept connections at once are all served", &[false]),
             Self::HeadBounds => ("head bytes, field count and target length are bounded", &[false]),
         }
     }
