@@ -18,7 +18,7 @@ use crate::config::{self, Config};
 use crate::edge::access_log::AccessLog;
 use crate::edge::admin::{AdminApi, BackendHealth, Health};
 use crate::edge::error_log;
-use crate::edge::frontend::Frontend;
+use crate::edge::frontend::{Frontend, tiny_http};
 use crate::edge::prober::Prober;
 use crate::edge::store::Limits;
 use crate::edge::upstream::UreqUpstream;
@@ -166,6 +166,7 @@ impl App {
         let public =
             Frontend::start(bound.public, bound.inherited, &config.frontend, trusted, service, clock.clone())
                 .map_err(failed("the frontend can't be started"))?;
+        warn_of_unused_keys(config, &public);
         let private = bound.private.map(|listener| {
             let frontend =
                 config::Frontend { workers: ADMIN_WORKERS, proxy_protocol: false, ..config.frontend.clone() };
@@ -221,6 +222,18 @@ impl App {
             "requests were still under way after shutdown_timeout ({:?})",
             config.shutdown_timeout
         )))
+    }
+}
+
+/// One warning for the keys that are set and that the portable engine can't honour.
+fn warn_of_unused_keys(config: &Config, public: &Frontend) {
+    if !matches!(public, Frontend::TinyHttp(_)) {
+        return;
+    }
+    let is_ignored = |key: &&String| tiny_http::IGNORED_KEYS.contains(&key.as_str());
+    let ignored: Vec<&str> = config.changed.iter().filter(is_ignored).map(String::as_str).collect();
+    if !ignored.is_empty() {
+        log::warn!("the tiny_http engine can't honour {}: they have no effect", ignored.join(", "));
     }
 }
 

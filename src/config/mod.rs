@@ -1,6 +1,6 @@
 //! The checked configuration. Raw text becomes these types once, in [`load()`]; everything behind it can rely on them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -269,12 +269,6 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[secret]")
     }
-}
-
-/// Whether an address lies in one of the networks; a v4-mapped IPv6 address counts as its IPv4 one.
-pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    networks.iter().any(|network| network.contains(&address))
 }
 
 #[cfg(test)]

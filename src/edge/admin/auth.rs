@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 use crate::config;
 use crate::error::{Reason, Reject};
 use crate::exchange::RequestHead;
+use crate::rules::identity;
 
 /// Fields that tell of a proxy between the caller and us.
 const PROXY_FIELDS: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
@@ -32,7 +33,7 @@ impl Access {
 
     /// 403 or 401 with the cause for the log, in CONTRACT's order; or the call may go on.
     pub(super) fn check(&self, head: &RequestHead) -> Result<(), Reject> {
-        if !config::contains(&self.allow, head.peer.ip()) {
+        if !identity::is_in(&self.allow, head.peer.ip()) {
             return Err(forbidden("this address may not call the API").because("not in admin.allow"));
         }
         match &self.token_hash {

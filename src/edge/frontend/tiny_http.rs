@@ -27,6 +27,22 @@ use crate::rules::framing::request::{Bounds, Verdict, parse};
 use body::Body;
 use deliver::{Client, deliver};
 
+/// Keys of the configuration that have no effect on this engine: the crate keeps its connections to itself.
+pub const IGNORED_KEYS: [&str; 13] = [
+    "frontend.active_workers",
+    "frontend.worker_wait",
+    "frontend.max_connections",
+    "frontend.max_connections_per_ip",
+    "frontend.head_timeout",
+    "frontend.body_timeout",
+    "frontend.idle_timeout",
+    "frontend.write_timeout",
+    "frontend.min_bytes_per_sec",
+    "frontend.slow_grace",
+    "frontend.upgrades",
+    "frontend.abort_on_close",
+    "frontend.proxy_protocol",
+];
 /// Most servers that live at once: one for each listener, and one more after each accept error, since that ends the
 /// crate's accept thread for good while its kept connections go on. The oldest gives way.
 const MAX_SERVERS: usize = 16;

@@ -17,6 +17,7 @@ use super::timers::{Due, Phase};
 use super::wire::Wire;
 use crate::config;
 use crate::exchange::Abort;
+use crate::rules::identity;
 
 /// Most connections that one event accepts, so that requests are not kept waiting behind a flood.
 const MAX_ACCEPTS: usize = 64;
@@ -112,7 +113,7 @@ impl Core {
     }
 
     fn is_proxy_peer(&self, address: IpAddr) -> bool {
-        !self.proxy_peers.is_empty() && config::contains(&self.proxy_peers, address)
+        !self.proxy_peers.is_empty() && identity::is_in(&self.proxy_peers, address)
     }
 
     /// Closes the kept connection that has been idle for longest. `false`: there is none. Takes the candidates' lock,
