@@ -15,7 +15,6 @@ use super::core::{Core, listener_data};
 use super::table::{Taken, Token};
 use super::timers::{Due, Phase};
 use super::wire::Wire;
-use crate::config;
 use crate::exchange::Abort;
 use crate::rules::identity;
 
