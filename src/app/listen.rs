@@ -61,7 +61,7 @@ pub(super) fn raise_open_files(max_connections: usize) {
     }
     // `None` is no limit.
     if let Some(files) = getrlimit(Resource::Nofile).current {
-        let needed = 2 * max_connections as u64 + SPARE_FILES;
+        let needed = max_connections as u64 + SPARE_FILES;
         if files < needed {
             log::warn!(
                 "{files} open files are allowed, {needed} are needed for frontend.max_connections ({max_connections}): \

@@ -142,11 +142,7 @@ impl TinyHttp {
                 let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
             }
         }
-        for (_, server) in self.shared.servers.lock().iter() {
-            for _ in 0..self.workers.len() {
-                server.unblock();
-            }
-        }
+        self.shared.wake_workers();
     }
 
     /// Waits until every request is answered; false when that took longer than `limit`.
@@ -156,6 +152,8 @@ impl TinyHttp {
             if self.shared.clock.now() >= deadline {
                 return false;
             }
+            // Again and again: a worker that looks for a last request swallows what was meant to wake another.
+            self.shared.wake_workers();
             thread::sleep(DRAIN_POLL);
         }
         true
@@ -211,18 +209,22 @@ impl Shared {
                 return;
             }
         };
-        let waiting = {
+        {
             let mut servers = self.servers.lock();
-            let waiting: Vec<_> = servers.iter().map(|(_, server)| Arc::clone(server)).collect();
             servers.push((listener, fresh));
             if servers.len() > MAX_SERVERS.max(2 * self.listeners.len()) {
                 servers.remove(0);
                 log::warn!("kept connections from before an accept error were given up");
             }
-            waiting
-        };
-        // Every worker looks again which server it belongs to.
-        for server in waiting {
+        }
+        // Each looks again which server it belongs to.
+        self.wake_workers();
+    }
+
+    /// Ends every blocked `recv` once.
+    fn wake_workers(&self) {
+        let servers: Vec<_> = self.servers.lock().iter().map(|(_, server)| Arc::clone(server)).collect();
+        for server in servers {
             for _ in 0..self.workers {
                 server.unblock();
             }
