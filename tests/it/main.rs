@@ -27,5 +27,6 @@ mod limiter;
 mod load;
 mod outage;
 mod process;
+mod requests;
 mod scripts;
 mod tls;

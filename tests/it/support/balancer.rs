@@ -20,6 +20,7 @@ pub const TEST_BACKEND: &str = env!("CARGO_BIN_EXE_test_backend");
 pub struct Setup {
     config: Value,
     env: Vec<(String, String)>,
+    engine: Option<Engine>,
     folder: Arc<TempDir>,
 }
 
@@ -36,13 +37,15 @@ impl Setup {
                 "log": { "access": false },
             }),
             env: Vec::new(),
+            engine: None,
             folder: Arc::new(tempfile::Builder::new().prefix("balancer-it-").tempdir().expect("a folder")),
         }
     }
 
     /// On that engine.
     pub fn on(engine: Engine) -> Self {
-        Self::auto().env("BALANCER__FRONTEND__ENGINE", engine.name())
+        let setup = Self::auto().env("BALANCER__FRONTEND__ENGINE", engine.name());
+        Self { engine: Some(engine), ..setup }
     }
 
     /// With that database.
@@ -115,7 +118,7 @@ impl Setup {
         let address = listening(&proc.wait_out("listening on http://"));
         let separate = self.config["admin"]["listen"].is_string();
         let admin = if separate { listening(&proc.wait_out("admin on http://")) } else { address };
-        Balancer { proc, address, admin, _folder: Arc::clone(&self.folder) }
+        Balancer { proc, address, admin, engine: self.engine, _folder: Arc::clone(&self.folder) }
     }
 }
 
@@ -134,6 +137,8 @@ pub struct Balancer {
     pub address: SocketAddr,
     /// Where its API is.
     pub admin: SocketAddr,
+    /// The engine that the test asked for.
+    pub engine: Option<Engine>,
     _folder: Arc<TempDir>,
 }
 

@@ -2,7 +2,7 @@
 //! client would let pass is a failure here.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 
 use super::PATIENCE;
 
@@ -137,6 +137,16 @@ impl Conn {
     /// The same, where a refusal is no failure.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref())
+    }
+
+    /// How long an answer may be silent from now on.
+    pub fn wait_at_most(&self, patience: std::time::Duration) {
+        self.stream.set_read_timeout(Some(patience)).expect("a time-out");
+    }
+
+    /// Ends our direction only.
+    pub fn finish(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Closes with a reset.

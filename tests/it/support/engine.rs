@@ -47,7 +47,7 @@ pub enum Case {
     HugeLengths,
     /// The connection ends after a refused body.
     ClosesAfterRefusal,
-    /// Bounds on head bytes, field count and target length.
+    /// A head is not read on beyond its bound.
     HeadBounds,
     /// A thousand kept connections at once are all served.
     ManyKept,
@@ -80,7 +80,7 @@ impl Case {
             Self::HugeLengths => ("any declared length is safe (`Content-Length: 107374182400`)", &[false]),
             Self::ClosesAfterRefusal => ("the connection is closed after a body that was refused", &[false]),
             Self::ManyKept => ("a thousand kept connections at once are all served", &[false]),
-            Self::HeadBounds => ("head bytes, field count and target length are bounded", &[false]),
+            Self::HeadBounds => ("a head that never ends is cut off at `max_head_bytes`", &[false]),
         }
     }
 }
