@@ -192,7 +192,12 @@ fn guarded<T>(
     abort: &Abort,
     call: impl FnOnce() -> Result<T, UpstreamError>,
 ) -> Result<T, UpstreamError> {
-    let result = if abort.cancelled() { Err(failed(Phase::Cancelled, "before it was sent")) } else { call() };
+    let result = if abort.cancelled() {
+        Err(failed(Phase::Cancelled, "before it was sent"))
+    } else {
+        abort.calling(endpoint.id);
+        call()
+    };
     result.map_err(|mut error| {
         if abort.cancelled() {
             error.phase = Phase::Cancelled;

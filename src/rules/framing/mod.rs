@@ -5,6 +5,7 @@
 pub mod bytes;
 pub mod chunk;
 pub mod host;
+pub mod proxy;
 pub mod request;
 pub mod response;
 

@@ -11,6 +11,7 @@ use crate::exchange::{BodyFault, BodyLength, RequestHead};
 use crate::rules::Nanos;
 use crate::rules::framing::Refusal;
 use crate::rules::framing::chunk::ChunkDecoder;
+use crate::rules::framing::proxy;
 use crate::rules::framing::request::{Verdict, parse};
 
 /// Pipelined requests answered in one go, before others have their turn.
@@ -34,17 +35,32 @@ impl Worker {
         // The memory goes, too: an idle connection has none.
         conn.inbox = Vec::new();
         if !std::mem::take(&mut conn.look_first) {
+            let first = have == 0;
             match conn.link.wire.recv(&mut self.inbox[have..]) {
                 Received::Bytes(bytes) => have += bytes,
                 Received::Nothing => return self.keep(conn, 0, have, Next::Readable),
                 // With less than a request there is nothing to answer.
                 Received::End | Received::Broken => return Next::Close,
             }
-        }
-        if conn.head_since == 0 || conn.fresh && conn.judged == 0 {
-            conn.head_since = self.core.clock.now();
+            if first {
+                conn.head_since = self.core.clock.now();
+            }
         }
         let mut start = 0;
+        if conn.expects_proxy {
+            match proxy::parse(&self.inbox[..have]) {
+                proxy::Verdict::Incomplete => return self.keep(conn, 0, have, Next::Readable),
+                proxy::Verdict::Complete { consumed, client } => {
+                    conn.expects_proxy = false;
+                    conn.peer = client.unwrap_or(conn.peer);
+                    start = consumed;
+                }
+                proxy::Verdict::Refused(detail) => {
+                    self.core.reject("proxy_protocol");
+                    return self.refuse(conn, &Reject::new(Reason::BadRequest, detail));
+                }
+            }
+        }
         for _ in 0..MAX_PIPELINED {
             if start == have {
                 conn.judged = 0;
