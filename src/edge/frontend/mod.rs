@@ -21,6 +21,9 @@ use self::tiny_http::TinyHttp;
 
 /// A running engine, whichever it is.
 pub enum Frontend {
+    /// Our own, for Linux.
+    #[cfg(target_os = "linux")]
+    Epoll(epoll::Running),
     /// The portable one.
     TinyHttp(TinyHttp),
 }
@@ -35,10 +38,15 @@ impl Frontend {
         listeners: Vec<TcpListener>,
         inherited: bool,
         config: &config::Frontend,
-        _trusted: &[IpNet],
+        trusted: &[IpNet],
         service: Arc<dyn Service>,
         clock: Clock,
     ) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if matches!(config.engine, Engine::Auto | Engine::Epoll) {
+            return epoll::start(listeners, inherited, config, trusted, service, clock).map(Self::Epoll);
+        }
+        let _ = trusted;
         match config.engine {
             Engine::Epoll => Err(io::Error::other("frontend.engine \"epoll\" is not built on this system")),
             Engine::Auto | Engine::TinyHttp => {
@@ -50,6 +58,8 @@ impl Frontend {
     /// Where it listens, with real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         match self {
+            #[cfg(target_os = "linux")]
+            Self::Epoll(engine) => engine.addresses(),
             Self::TinyHttp(engine) => engine.addresses(),
         }
     }
@@ -57,6 +67,8 @@ impl Frontend {
     /// Takes no new connections; kept ones end with their next answer.
     pub fn stop_accepting(&self) {
         match self {
+            #[cfg(target_os = "linux")]
+            Self::Epoll(engine) => engine.stop_accepting(),
             Self::TinyHttp(engine) => engine.stop_accepting(),
         }
     }
@@ -64,6 +76,8 @@ impl Frontend {
     /// Waits until every request is answered; false when that took longer than `limit`.
     pub fn drain(&self, limit: Duration) -> bool {
         match self {
+            #[cfg(target_os = "linux")]
+            Self::Epoll(engine) => engine.drain(limit),
             Self::TinyHttp(engine) => engine.drain(limit),
         }
     }

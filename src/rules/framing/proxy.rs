@@ -124,12 +124,14 @@ mod tests {
         [V2_START, &[command, family], &length, body].concat()
     }
 
-    /// Bytes and the client: `Err` is a refusal, `Ok(None)` a header that names nobody.
-    fn rows() -> Vec<(Vec<u8>, Result<Option<&'static str>, ()>)> {
+    /// `Err` is a refusal, `Ok(None)` a header that names nobody.
+    type Named = Result<Option<&'static str>, ()>;
+
+    fn rows() -> Vec<(Vec<u8>, Named)> {
         let v4 = [192, 0, 2, 1, 198, 51, 100, 2, 0x12, 0x34, 0, 80];
         let mut v6 = [0; 36];
         (v6[0], v6[15], v6[33]) = (0x20, 1, 7);
-        let mut rows: Vec<(Vec<u8>, Result<Option<&str>, ()>)> = vec![
+        let mut rows: Vec<(Vec<u8>, Named)> = vec![
             (v2(0x21, 0x11, &v4), Ok(Some("192.0.2.1:4660"))),
             (v2(0x21, 0x11, &[&v4[..], b"\x04\0\x01x"].concat()), Ok(Some("192.0.2.1:4660"))),
             (v2(0x21, 0x21, &v6), Ok(Some("[2000::1]:7"))),
@@ -141,7 +143,7 @@ mod tests {
             (v2(0x11, 0x11, &v4), Err(())),
             (v2(0x21, 0x11, &[0; MAX_V2_BYTES + 1]), Err(())),
         ];
-        let lines: [(&str, Result<Option<&str>, ()>); 14] = [
+        let lines: [(&str, Named); 14] = [
             ("PROXY TCP4 192.0.2.1 198.51.100.2 4660 80\r\n", Ok(Some("192.0.2.1:4660"))),
             ("PROXY TCP6 2000::1 ::1 7 80\r\n", Ok(Some("[2000::1]:7"))),
             ("PROXY UNKNOWN\r\n", Ok(None)),

@@ -152,13 +152,12 @@ impl Core {
     }
 
     fn again_due(&self, conn: &Conn, now: u64) -> Due {
-        let (phase, span) = match &conn.state {
-            State::Head => (Phase::Head, self.spans.head),
-            State::Body(_) => (Phase::UploadPlace, self.spans.body),
-            State::Answer(_) => (Phase::ClientWritable, self.spans.write),
-            State::Linger { .. } => (Phase::Linger, LINGER_SILENCE_NS),
-        };
-        Due::new(phase, now.saturating_add(span))
+        match &conn.state {
+            State::Head => Due::new(Phase::Head, now.saturating_add(self.spans.head)),
+            State::Body(_) => Due::new(Phase::UploadPlace, now.saturating_add(self.spans.body)),
+            State::Answer(delivery) => Due::new(Phase::ClientWritable, delivery.client_due(&self.spans, now)),
+            State::Linger { .. } => Due::new(Phase::Linger, now.saturating_add(LINGER_SILENCE_NS)),
+        }
     }
 
     fn await_upstream(&self, conn: Box<Conn>) {

@@ -54,8 +54,9 @@ pub(super) enum Pushed {
     Broke(String),
 }
 
-/// Most reads from a backend in one go, so that one fast download doesn't keep a worker.
-const MAX_ROUNDS: usize = 16;
+/// Most reads from a backend in one go, so that one fast download doesn't keep a worker: 8 MiB. More than the kernel
+/// buffers for a client by default (tcp_wmem), so that a client which does not read shows at once.
+const MAX_ROUNDS: usize = 128;
 
 /// Whether a stream has more.
 enum Filled {
@@ -121,6 +122,8 @@ impl Delivery {
                 (Filled::More, None) => {}
             }
         }
+        // The kernel may not call the socket writable again before the client reads: that counts as its time.
+        self.pace.get_or_insert(Pace::new(now));
         Pushed::Yield
     }
 
@@ -189,6 +192,11 @@ impl Delivery {
         let Sent::Bytes(mut sent) = wire.send_pieces(&slices[..count]) else {
             return Some(Pushed::ClientGone);
         };
+        if let Some(pace) = &mut self.pace
+            && sent > 0
+        {
+            pace.moved(sent, now);
+        }
         for piece in pieces {
             let skip = sent.min(piece.len());
             sent -= skip;

@@ -1,6 +1,8 @@
 //! What the keeper does when a deadline has passed.
 
+use super::answer::after_push;
 use super::conn::{Conn, Next, State};
+use super::deliver::Pushed;
 use super::head::nobody_free;
 use super::keeper::Keeper;
 use super::timers::{Due, Phase};
@@ -62,13 +64,15 @@ impl Keeper {
     /// The kernel says "writable" only when a third of its buffer is free. A client that reads slowly but fast enough is
     /// told from a silent one by trying.
     fn client_is_slow(&mut self, mut conn: Box<Conn>, now: Nanos) {
-        if let State::Answer(delivery) = &mut conn.state {
-            let _ = delivery.flush(&conn.link.wire, now);
-            if delivery.client_due(&self.core.spans, now) > now {
-                return self.core.settle(conn, Next::ClientWritable);
-            }
+        let State::Answer(delivery) = &mut conn.state else { return self.core.close(conn) };
+        let pushed = delivery.push(&conn.link.wire, &[], &mut self.worker.desk.scratch, now);
+        if matches!(pushed, Pushed::ClientFull | Pushed::Yield)
+            && delivery.client_due(&self.core.spans, now) <= now
+        {
+            return self.core.abandon(conn, Outcome::ClientGone);
         }
-        self.core.abandon(conn, Outcome::ClientGone);
+        let next = after_push(&mut conn, pushed);
+        self.core.settle(conn, next);
     }
 
     /// Closes everything that is left when the engine stops.

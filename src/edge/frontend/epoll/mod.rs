@@ -62,6 +62,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 pub struct Running {
     core: Arc<Core>,
     addresses: Vec<SocketAddr>,
+    inherited: bool,
     end: Wake,
     threads: Vec<JoinHandle<()>>,
 }
@@ -85,10 +86,12 @@ pub struct Stats {
     pub uploads_waiting: usize,
 }
 
-/// Starts workers and keeper on sockets that listen already. `trusted_proxies`: whose PROXY headers count, when
+/// Starts workers and keeper on sockets that listen already. `inherited`: they belong to other processes, too, and go on
+/// listening when this one no longer accepts. `trusted_proxies`: whose PROXY headers count, when
 /// `config.proxy_protocol` is on. Errors are those of making epoll instances and threads.
 pub fn start(
     listeners: Vec<TcpListener>,
+    inherited: bool,
     config: &Frontend,
     trusted_proxies: &[IpNet],
     service: Arc<dyn Service>,
@@ -105,7 +108,7 @@ pub fn start(
         rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
         epoll::add(&core.epoll, listener, listener_data(index), EventFlags::IN | EventFlags::ONESHOT)?;
     }
-    let mut running = Running { core, addresses, end, threads: Vec::new() };
+    let mut running = Running { core, addresses, inherited, end, threads: Vec::new() };
     if let Err(error) = running.spawn(config.workers.max(1), wake) {
         running.stop();
         return Err(error);
@@ -170,29 +173,34 @@ impl Running {
     }
 
     /// Where it listens: the real ports.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Takes no new connections; the kernel's queue is left to whoever else holds the sockets.
+    /// Takes no new connections; kept ones end with their next answer, or when they have been idle for 2 s.
     pub fn stop_accepting(&self) {
         self.core.closed_door.store(true, Ordering::SeqCst);
         for listener in &self.core.listeners {
             let _ = epoll::delete(&self.core.epoll, listener);
+            if !self.inherited {
+                // Clients are refused from now on, instead of waiting in a queue that nobody empties.
+                let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+            }
         }
-    }
-
-    /// Stops accepting, lets every request end and closes each connection with its next answer, or when it has been
-    /// idle for 2 s. Returns how many connections are left after `patience`.
-    pub fn drain(&self, patience: Duration) -> usize {
-        self.stop_accepting();
         self.core.draining.store(true, Ordering::SeqCst);
         self.core.mail.wake();
+    }
+
+    /// Stops accepting and waits until the last connection is closed; false when that took longer than `patience`.
+    pub fn drain(&self, patience: Duration) -> bool {
+        self.stop_accepting();
         let until = self.core.clock.now().saturating_add(nanos(patience));
         loop {
-            let left = self.core.connections.load(Ordering::SeqCst);
-            if left == 0 || self.core.clock.now() >= until {
-                return left;
+            if self.core.connections.load(Ordering::SeqCst) == 0 {
+                return true;
+            }
+            if self.core.clock.now() >= until {
+                return false;
             }
             thread::sleep(DRAIN_LOOK);
         }

@@ -3,6 +3,9 @@
 mod bodies;
 mod connections;
 mod framing;
+mod others;
+mod parts;
+mod slow;
 mod streams;
 
 use std::io::{Read, Write};
@@ -98,9 +101,9 @@ impl Door {
         });
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let trusted = ["127.0.0.0/8".parse().expect("a network")];
-        let running = start(vec![listener], config, &trusted, service.clone(), Clock::real())
+        let running = start(vec![listener], false, config, &trusted, service.clone(), Clock::real())
             .expect("the engine starts");
-        let address = running.local_addrs()[0];
+        let address = running.addresses()[0];
         Self { running: Some(running), service, address }
     }
 
@@ -145,7 +148,7 @@ impl Drop for Door {
 }
 
 /// Waits for a condition.
-pub(super) fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..PATIENCE.as_millis() / 2 {
         if holds() {
             return;

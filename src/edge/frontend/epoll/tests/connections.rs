@@ -212,10 +212,10 @@ fn draining_ends_connections_with_their_next_answer_or_when_idle() {
     let mut idle = door.connect();
     idle.write_all(&get("/1")).expect("sent");
     read_answer(&mut idle);
-    assert_eq!(door.running().drain(Duration::ZERO), 2);
+    assert!(!door.running().drain(Duration::ZERO));
     busy.write_all(&get("/2")).expect("sent");
     let last = read_to_end(&mut busy);
     assert!(last.contains("\r\nConnection: close\r\n") && last.ends_with("GET /2 "), "{last:?}");
     assert_eq!(read_to_end(&mut idle), "");
-    assert_eq!(door.running().drain(PATIENCE), 0);
+    assert!(door.running().drain(PATIENCE));
 }

@@ -1,0 +1,105 @@
+//! Clients that take their answers slowly or not at all.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use super::parts::{Bytes, Outcomes, Told, read_head};
+use super::{Door, config, echo, get, read_answer, until};
+use crate::exchange::{Answer, AnswerBody, BodyLength, Delivery};
+
+#[test]
+fn clients_that_do_not_read_hold_no_worker_and_get_everything_once_they_do() {
+    const SIZE: usize = 20 << 20;
+    let outcomes = Outcomes::default();
+    let told = outcomes.clone();
+    let few = crate::config::Frontend { workers: 2, ..config() };
+    let door = Door::open(&few, move |exchange| {
+        let mut answer = echo(exchange);
+        if matches!(&answer.body, AnswerBody::Bytes(bytes) if bytes.starts_with(b"GET /big")) {
+            answer.body = AnswerBody::Stream(BodyLength::Known(SIZE as u64), Box::new(Bytes(SIZE)));
+            answer.ticket = Some(Box::new(Told(told.clone())));
+        }
+        answer
+    });
+    let mut slow: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = door.connect();
+            stream.write_all(&get("/big")).expect("sent");
+            stream
+        })
+        .collect();
+    door.until("all parked", |stats| stats.parked == 20);
+    assert!(door.ask(b"GET /quick HTTP/1.0\r\n\r\n").ends_with("GET /quick "));
+    for stream in slow.iter_mut().take(5) {
+        read_head(stream);
+        let mut body = vec![0; SIZE];
+        stream.read_exact(&mut body).expect("everything");
+        stream.write_all(&get("/quick")).expect("kept");
+        assert_eq!(read_answer(stream).1, "GET /quick ");
+    }
+    drop(slow);
+    until("all settled", || outcomes.lock().len() == 20);
+    let complete = outcomes.lock().iter().filter(|outcome| outcome.1 == Delivery::Complete).count();
+    assert_eq!(complete, 5);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_ended_and_a_slow_one_is_not() {
+    const SIZE: usize = 20 << 20;
+    let outcomes = Outcomes::default();
+    let told = outcomes.clone();
+    let times = crate::config::Frontend { write_timeout: Duration::from_millis(500), ..config() };
+    let door = Door::open(&times, move |_| {
+        let mut answer = Answer::new(200, Vec::new());
+        answer.body = AnswerBody::Stream(BodyLength::Known(SIZE as u64), Box::new(Bytes(SIZE)));
+        answer.ticket = Some(Box::new(Told(told.clone())));
+        answer
+    });
+    let mut slow = door.connect();
+    slow.write_all(&get("/")).expect("sent");
+    let mut silent = door.connect();
+    silent.write_all(&get("/")).expect("sent");
+    let mut buffer = vec![0; 100_000];
+    let mut read = 0;
+    // For three times the time-out, far too slowly to ever free a third of the kernel's buffer at once.
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(50));
+        read += slow.read(&mut buffer).expect("not ended");
+    }
+    assert_eq!(outcomes.lock().len(), 1, "the silent one");
+    assert!(matches!(outcomes.lock()[0], (_, Delivery::ClientGone)));
+    assert!(read > 0);
+    let mut rest = vec![0; 1 << 20];
+    while read < SIZE {
+        read += slow.read(&mut rest).expect("everything");
+    }
+    until("the slow one is complete", || outcomes.lock().len() == 2);
+    assert_eq!(outcomes.lock()[1], (SIZE as u64, Delivery::Complete));
+}
+
+#[test]
+fn a_client_below_the_minimum_rate_is_ended() {
+    const SIZE: usize = 64 << 20;
+    let outcomes = Outcomes::default();
+    let told = outcomes.clone();
+    let times = crate::config::Frontend {
+        min_bytes_per_sec: 100 << 20,
+        slow_grace: Duration::from_millis(300),
+        ..config()
+    };
+    let door = Door::open(&times, move |_| {
+        let mut answer = Answer::new(200, Vec::new());
+        answer.body = AnswerBody::Stream(BodyLength::Known(SIZE as u64), Box::new(Bytes(SIZE)));
+        answer.ticket = Some(Box::new(Told(told.clone())));
+        answer
+    });
+    let mut slow = door.connect();
+    slow.write_all(&get("/")).expect("sent");
+    let mut buffer = vec![0; 50_000];
+    until("ended", || {
+        std::thread::sleep(Duration::from_millis(10));
+        let _ = slow.read(&mut buffer);
+        !outcomes.lock().is_empty()
+    });
+    assert!(matches!(outcomes.lock()[0], (_, Delivery::ClientGone)), "{:?}", outcomes.lock());
+}
