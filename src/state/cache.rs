@@ -12,7 +12,6 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -109,18 +108,18 @@ pub trait Loader {
 }
 
 /// How often what happened; monotone.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Answered from memory.
-    pub hits: AtomicU64,
+    pub hits: u64,
     /// Not in memory, or too old.
-    pub misses: AtomicU64,
+    pub misses: u64,
     /// Thrown out for want of room.
-    pub evictions: AtomicU64,
+    pub evictions: u64,
     /// Callers that waited in vain for as long as they may.
-    pub timeouts: AtomicU64,
+    pub timeouts: u64,
     /// Loads that failed.
-    pub failures: AtomicU64,
+    pub failures: u64,
 }
 
 /// The limits of clients, by group. Every function takes one shard's lock, for the time of a look-up in memory.
@@ -132,13 +131,14 @@ pub struct Cache {
     room: usize,
     ttl_ns: Nanos,
     clock: Clock,
-    counters: Counters,
 }
 
 struct Shard {
     groups: LruCache<IpNet, Group, RandomState>,
     /// At most as many as there are threads that wait and jobs in the store's queues.
     loads: HashMap<IpNet, Arc<Load>, RandomState>,
+    /// Here and not in atomics, so that counting a hit touches nothing that other shards do.
+    counters: Counters,
 }
 
 type Entries = Option<Arc<[Entry]>>;
@@ -167,6 +167,7 @@ impl Cache {
             Mutex::new(Shard {
                 groups: LruCache::unbounded_with_hasher(RandomState::new()),
                 loads: HashMap::default(),
+                counters: Counters::default(),
             })
         };
         Arc::new(Self {
@@ -176,13 +177,18 @@ impl Cache {
             room: (max_entries / shards).max(1),
             ttl_ns: nanos(ttl),
             clock,
-            counters: Counters::default(),
         })
     }
 
-    /// The counters.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    /// The counters, added up. Takes each shard's lock in turn.
+    pub fn counters(&self) -> Counters {
+        self.shards.iter().map(|shard| shard.lock().counters).fold(Counters::default(), |sum, one| Counters {
+            hits: sum.hits + one.hits,
+            misses: sum.misses + one.misses,
+            evictions: sum.evictions + one.evictions,
+            timeouts: sum.timeouts + one.timeouts,
+            failures: sum.failures + one.failures,
+        })
     }
 
     /// How many groups are held. Takes each shard's lock in turn.
@@ -229,22 +235,22 @@ impl Cache {
                 }
                 None => (None, None),
             };
-            (known, load.filter(|_| !fresh && ready), ticket)
+            let load = load.filter(|_| !fresh && ready);
+            let hit = load.is_none() && !matches!(known, Known::Unknown);
+            shard.counters.hits += u64::from(hit);
+            shard.counters.misses += u64::from(!hit);
+            (known, load, ticket)
         };
         let urgency = if matches!(known, Known::Unknown) { Urgency::Unknown } else { Urgency::Refresh };
         if let Some(ticket) = ticket {
             loader.start(ticket, urgency);
         }
-        let Some(load) = load else {
-            self.count(!matches!(known, Known::Unknown));
-            return known;
-        };
-        self.count(false);
+        let Some(load) = load else { return known };
         match load.wait(loader.patience()) {
             Some(Outcome::Loaded(entries)) => self.look_again(network, address, port, &entries),
             Some(Outcome::Failed) => known,
             None => {
-                self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
+                self.shard(network).lock().counters.timeouts += 1;
                 loader.gave_up();
                 known
             }
@@ -275,11 +281,6 @@ impl Cache {
         &self.shards[at]
     }
 
-    fn count(&self, hit: bool) {
-        let counter = if hit { &self.counters.hits } else { &self.counters.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Keeps a group and throws out the one that was not asked for longest when there is no room. The shard's lock is
     /// held.
     fn keep(&self, shard: &mut Shard, network: IpNet, entries: Entries) {
@@ -292,7 +293,7 @@ impl Cache {
         shard.groups.put(network, group);
         if shard.groups.len() > self.room {
             shard.groups.pop_lru();
-            self.counters.evictions.fetch_add(1, Ordering::Relaxed);
+            shard.counters.evictions += 1;
         }
     }
 
@@ -315,3 +316,6 @@ fn pick(entries: &Entries, address: IpAddr, port: Option<u16>) -> Known {
     let found = port.and_then(|port| at(Some(port))).or_else(|| at(None));
     found.and_then(|i| entries.get(i)).map_or(Known::Absent, |entry| Known::Entry(entry.hit.clone()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,15 +79,17 @@ impl Breaker {
         }
     }
 
-    /// A probe failed. Says so unless that is known.
-    pub fn open(&self, cause: String) {
+    /// A probe failed. Says so unless that is known; returns whether it did.
+    pub fn open(&self, cause: String) -> bool {
         *self.cause.lock() = cause.clone();
-        if self.state.swap(DOWN, Ordering::AcqRel) != DOWN {
+        let news = self.state.swap(DOWN, Ordering::AcqRel) != DOWN;
+        if news {
             log::warn!(
                 "store: the database is down: {cause}; clients in the cache keep their limits, \
                  others get their range's or the default"
             );
         }
+        news
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the store threads, the watch and the façade share: the database, and what memory knows of it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +29,15 @@ pub struct Core {
     ranges: ArcSwap<Ranges>,
     /// What the snapshot of ranges stands on. Held while one is made and swapped in, never across I/O.
     book: Mutex<Book>,
+    /// Groups of writes whose outcome is unknown: one for each time the connection broke in a commit, until the
+    /// database is back.
+    doubts: Mutex<BTreeSet<IpNet>>,
     pub limiter: Arc<Limiter>,
     pub default: Option<Limit>,
     pub ipv6_prefix: u8,
     pub clock: Clock,
-    /// `database.timeout`.
+    /// How long the database may take for one call: a little less than its caller waits, who then hears whether it was
+    /// done and not merely that time is over.
     pub within: Duration,
     metrics: Arc<Metrics>,
 }
@@ -68,6 +73,7 @@ impl Core {
             cache,
             ranges: ArcSwap::from_pointee(Ranges::default()),
             book: Mutex::new(Book::default()),
+            doubts: Mutex::new(BTreeSet::new()),
             limiter,
             default,
             ipv6_prefix,
@@ -166,8 +172,29 @@ impl Core {
             Err(fault) => {
                 if let (Fault::Down { outcome_unknown: true, .. }, Some(network)) = (&fault, network) {
                     self.cache.doubt(network);
+                    self.doubts.lock().insert(network);
                 }
                 Err(fault)
+            }
+        }
+    }
+
+    /// Whether a write's outcome is still unknown. Takes a lock for a look.
+    pub fn has_doubts(&self) -> bool {
+        !self.doubts.lock().is_empty()
+    }
+
+    /// Learns what became of the writes whose outcome was unknown, on the thread that writes. Such a write holds the
+    /// writers' lock to its end, and the database may commit it long after its caller gave up: what is read under that
+    /// lock is true, what was read before it may not have been.
+    pub fn settle(&self) {
+        let doubts = std::mem::take(&mut *self.doubts.lock());
+        for network in doubts {
+            match self.ask(StoreOp::Load, |store| ops::load_settled(store, self.within, network)) {
+                Ok(rows) => self.cache.put(network, entries(rows)),
+                Err(_) => {
+                    self.doubts.lock().insert(network);
+                }
             }
         }
     }

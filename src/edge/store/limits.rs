@@ -30,9 +30,11 @@ use crate::state::ranges::Ranges;
 /// Every client's limit: the cache and the ranges in memory, and the database behind them.
 pub struct Limits {
     core: Arc<Core>,
-    threads: Threads,
+    threads: Arc<Threads>,
     /// `cache.load_timeout`.
     patience: Duration,
+    /// `database.timeout`.
+    timeout: Duration,
     watch: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
@@ -66,13 +68,19 @@ impl Limits {
             ipv6_prefix: rate_limit.ipv6_prefix,
             metrics,
             clock,
-            within: database.timeout,
+            within: database.timeout / 10 * 9,
         });
         let no_thread =
             |error: std::io::Error| StartError::System(format!("no thread for the store: {error}"));
-        let threads = Threads::start(database.pool_size).map_err(no_thread)?;
+        let threads = Arc::new(Threads::start(database.pool_size).map_err(no_thread)?);
         let (life, end) = bounded(0);
-        let watch = Watch { core: Arc::clone(&core), wake: woken, end, ttl: cache.ttl };
+        let watch = Watch {
+            core: Arc::clone(&core),
+            threads: Arc::clone(&threads),
+            wake: woken,
+            end,
+            ttl: cache.ttl,
+        };
         let (tell, first) = bounded(1);
         let handle =
             Builder::new().name("store-watch".into()).spawn(move || watch.run(&tell)).map_err(no_thread)?;
@@ -80,6 +88,7 @@ impl Limits {
             core,
             threads,
             patience: cache.load_timeout,
+            timeout: database.timeout,
             watch: Mutex::new(Some((life, handle))),
         });
         match first.recv_timeout(database.timeout + START_GRACE) {
@@ -140,7 +149,7 @@ impl Limits {
     }
 
     /// What the cache counted.
-    pub fn cache_counters(&self) -> &Counters {
+    pub fn cache_counters(&self) -> Counters {
         self.core.cache.counters()
     }
 
@@ -177,12 +186,12 @@ impl Limits {
         if !breaker.up() {
             return Err(unavailable(format!("the database is down: {}", breaker.cause()), false));
         }
-        self.threads.call(lane, self.core.within, work).map_err(|error| match error {
+        self.threads.call(lane, self.timeout, work).map_err(|error| match error {
             CallError::Fault(fault) => fault.into(),
             CallError::Refused(cause) => unavailable(cause.into(), false),
             CallError::TimedOut { begun } => {
                 breaker.suspect("a call took longer than database.timeout");
-                let cause = format!("no answer within database.timeout ({:?})", self.core.within);
+                let cause = format!("no answer within database.timeout ({:?})", self.timeout);
                 unavailable(cause, begun && lane == Lane::Write)
             }
         })

@@ -9,9 +9,13 @@ use super::Row;
 use super::session::{Access, Cell, Cells, Fault, Session, Store, Value};
 use crate::rules::identity::{ClientId, IdForm};
 use crate::rules::limit::{Limit, Rate};
+use crate::state::ranges;
 
 /// Ranges stay in memory, in every instance.
-pub const MAX_RANGES: i64 = 100_000;
+const MAX_RANGES: i64 = ranges::MAX_RANGES as i64;
+const _: () = assert!(MAX_RANGES == 100_000, "a message says so");
+/// Ranges are read page by page, so that none takes longer than a call may.
+const RANGES_PAGE: usize = 5_000;
 /// Limits of one IPv4 address and its ports, or inside one IPv6 prefix: they are loaded together.
 pub const MAX_GROUP: i64 = 4_096;
 /// What a load brings at most: more than [`MAX_GROUP`], since `ipv6_prefix` may have been another one.
@@ -60,8 +64,17 @@ pub fn list(store: &dyn Store, within: Duration, after: &str, count: usize) -> R
 
 /// Every row for an address, or an address and port, inside the network.
 pub fn load(store: &dyn Store, within: Duration, network: IpNet) -> Result<Vec<Row>, Fault> {
+    load_with(store, within, Access::Read, network)
+}
+
+/// The same after every write that was under way has ended.
+pub fn load_settled(store: &dyn Store, within: Duration, network: IpNet) -> Result<Vec<Row>, Fault> {
+    load_with(store, within, Access::Write, network)
+}
+
+fn load_with(store: &dyn Store, within: Duration, access: Access, network: IpNet) -> Result<Vec<Row>, Fault> {
     let mut rows = Vec::new();
-    store.with(within, Access::Read, &mut |session| {
+    store.with(within, access, &mut |session| {
         rows = group(session, network)?;
         Ok(())
     })?;
@@ -74,24 +87,41 @@ pub fn ranges(
     within: Duration,
     seen: Option<RangeMark>,
 ) -> Result<(RangeMark, Option<Vec<Row>>), Fault> {
-    let mut found = None;
+    let mut mark = RangeMark::default();
     store.with(within, Access::Read, &mut |session| {
-        // The mark first: a change between the two is then read again, never missed.
-        let mark = range_mark(session)?;
-        let rows = if seen.is_some_and(|seen| !mark.moved_since(seen)) {
-            None
-        } else {
-            let sql = format!("SELECT {COLUMNS} FROM limits WHERE kind = 3 ORDER BY canonical LIMIT $1");
-            Some(rows(session.query(&sql, &[Value::Int(Some(MAX_RANGES))])?)?)
-        };
-        found = Some((mark, rows));
+        // Before the rows: a change between the two is then read again, never missed.
+        mark = range_mark(session)?;
         Ok(())
     })?;
-    found.ok_or_else(|| Fault::down("the database was not asked"))
+    if seen.is_some_and(|seen| !mark.moved_since(seen)) {
+        return Ok((mark, None));
+    }
+    let sql = format!(
+        "SELECT {COLUMNS} FROM limits WHERE kind = 3 AND canonical > $1 ORDER BY canonical LIMIT {RANGES_PAGE}"
+    );
+    let mut all: Vec<Row> = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = read(store, within, &sql, &[Value::Text(&after)])?;
+        let whole = page.len() == RANGES_PAGE;
+        if let Some(row) = page.last() {
+            let id = ClientId::parse(&row.client_id);
+            after = id.map_or_else(|_| row.client_id.clone(), |id| id.canonical().into_owned());
+        }
+        all.extend(page);
+        if !whole {
+            return Ok((mark, Some(all)));
+        }
+        if all.len() > ranges::MAX_RANGES {
+            log::error!("store: there are more than {MAX_RANGES} ranges; those beyond are not in force");
+            all.truncate(ranges::MAX_RANGES);
+            return Ok((mark, Some(all)));
+        }
+    }
 }
 
 /// How far the changes of ranges have been followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RangeMark {
     last_of_range: i64,
     last: i64,

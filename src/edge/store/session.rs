@@ -108,10 +108,10 @@ impl Fault {
         Self::Down { cause: cause.into(), outcome_unknown: false }
     }
 
-    /// The same when it hit a commit.
+    /// The same when it hit a commit. A database that refuses one has not done it; one that went away may have.
     pub fn in_commit(self) -> Self {
         match self {
-            Self::Down { cause, .. } | Self::Refused(cause) => Self::Down { cause, outcome_unknown: true },
+            Self::Down { cause, .. } => Self::Down { cause, outcome_unknown: true },
             other => other,
         }
     }

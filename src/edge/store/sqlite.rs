@@ -151,7 +151,12 @@ fn fault(error: rusqlite::Error) -> Fault {
             Fault::Refused(format!("another process holds the database file: {error}"))
         }
         Some(ErrorCode::DiskFull | ErrorCode::ReadOnly) => Fault::Refused(error.to_string()),
-        Some(ErrorCode::NotADatabase) => Fault::Schema(error.to_string()),
-        _ => Fault::down(error.to_string()),
+        // `Unknown` is SQLITE_ERROR: a statement names a table or column that is not there.
+        Some(ErrorCode::NotADatabase | ErrorCode::Unknown) => Fault::Schema(error.to_string()),
+        _ => match error {
+            // The same when it shows early; the error's own text would repeat the whole statement.
+            rusqlite::Error::SqlInputError { msg, .. } => Fault::Schema(msg),
+            other => Fault::down(other.to_string()),
+        },
     }
 }

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, after, select};
 
 use super::core::Core;
 use super::session::Fault;
+use super::threads::{Lane, Threads};
 
 /// Between two probes of a database that is down.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -19,6 +20,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// What the watch needs.
 pub struct Watch {
     pub core: Arc<Core>,
+    pub threads: Arc<Threads>,
     /// Somebody is in doubt.
     pub wake: Receiver<()>,
     /// Its end is the sign to stop.
@@ -30,48 +32,67 @@ pub struct Watch {
 impl Watch {
     /// Runs until the end; tells `first` how the first probe went.
     pub fn run(self, first: &Sender<Result<(), Fault>>) {
-        let mut migrated = false;
-        let mut refused = false;
         let mut first = Some(first);
+        let mut migrated = false;
+        // Whether it has been said that the schema is wrong.
+        let mut said = false;
         loop {
-            let result = self.look(&mut migrated);
-            if let Err(Fault::Schema(cause)) = &result
-                && !std::mem::replace(&mut refused, true)
-                && first.is_none()
-            {
-                log::error!("store: {cause}");
-            }
-            refused &= result.is_err();
-            let healthy = result.is_ok();
+            let answers = self.core.breaker.answers();
+            let result = self.look(migrated);
+            migrated |= result.is_ok();
+            // A probe may find all connections taken by calls that the database did answer.
+            let unlucky = migrated && self.core.breaker.answers() != answers;
+            said = match &result {
+                Ok(()) => false,
+                // Whoever started this ends with that text.
+                Err(Fault::Schema(_)) if first.is_some() => true,
+                Err(Fault::Down { .. } | Fault::Refused(_)) if unlucky => said,
+                Err(fault) => {
+                    let news = self.core.breaker.open(fault.to_string());
+                    let wrong = matches!(fault, Fault::Schema(_));
+                    if wrong && !news && !said {
+                        log::error!("store: {fault}");
+                    }
+                    wrong || said
+                }
+            };
+            let healthy = result.is_ok() && !self.core.has_doubts();
             if let Some(first) = first.take() {
-                // Whoever started this waits only so long.
+                // Nobody listens any more if it took too long.
                 let _ = first.send(result);
             }
-            let pause = if healthy { self.ttl.clamp(MIN_INTERVAL, MAX_INTERVAL) } else { PROBE_INTERVAL };
-            select! {
-                recv(self.end) -> _ => return,
-                recv(self.wake) -> _ => if !healthy {
-                    // It is known to be down: keeps to the interval.
-                    select! { recv(self.end) -> _ => return, recv(after(PROBE_INTERVAL)) -> _ => {} }
-                },
-                recv(after(pause)) -> _ => {}
+            if !self.pause(healthy) {
+                return;
             }
         }
     }
 
-    fn look(&self, migrated: &mut bool) -> Result<(), Fault> {
-        let breaker = &self.core.breaker;
-        let answers = breaker.answers();
-        let result = if breaker.trusted() { self.core.refresh_ranges() } else { self.core.probe(*migrated) };
-        match &result {
-            Ok(()) => {
-                *migrated = true;
-                breaker.close();
+    /// Waits for the next round; false at the end.
+    fn pause(&self, healthy: bool) -> bool {
+        let interval = if healthy { self.ttl.clamp(MIN_INTERVAL, MAX_INTERVAL) } else { PROBE_INTERVAL };
+        let next = after(interval);
+        loop {
+            select! {
+                recv(self.end) -> _ => return false,
+                recv(next) -> _ => return true,
+                // What is known to be down keeps to its interval.
+                recv(self.wake) -> _ => if healthy { return true },
             }
-            // All its connections were taken by calls that it did answer.
-            Err(Fault::Down { .. } | Fault::Refused(_)) if *migrated && breaker.answers() != answers => {}
-            Err(fault) => breaker.open(fault.to_string()),
         }
-        result
+    }
+
+    fn look(&self, migrated: bool) -> Result<(), Fault> {
+        if self.core.breaker.trusted() {
+            self.core.refresh_ranges()?;
+        } else {
+            self.core.probe(migrated)?;
+        }
+        self.core.breaker.close();
+        if self.core.has_doubts() {
+            let core = Arc::clone(&self.core);
+            // Without a slot the next round tries again.
+            drop(self.threads.submit(Lane::Write, Box::new(move || core.settle())));
+        }
+        Ok(())
     }
 }

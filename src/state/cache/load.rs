@@ -1,7 +1,6 @@
 //! One load of one group: who waits for it, and whose duty it is.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -82,8 +81,10 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if self.open {
-            self.cache.counters.failures.fetch_add(1, Ordering::Relaxed);
-            self.take_off(&mut self.cache.shard(self.network).lock());
+            let mut shard = self.cache.shard(self.network).lock();
+            shard.counters.failures += 1;
+            self.take_off(&mut shard);
+            drop(shard);
             self.load.settle(Outcome::Failed);
         }
     }

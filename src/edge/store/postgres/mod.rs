@@ -8,6 +8,7 @@ mod url;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use postgres::error::SqlState;
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Config};
@@ -25,8 +26,28 @@ use url::Target;
 /// A server and its connections.
 pub struct Postgres {
     pool: Pool<Connector>,
+    failures: Arc<Failures>,
     clock: Clock,
 }
+
+/// Attempts to connect that failed. `r2d2` keeps them to itself until a caller's time is over.
+#[derive(Default)]
+struct Failures(Mutex<(u64, String)>);
+
+impl Failures {
+    /// How many there were, and why the last one did. Takes a lock for a copy.
+    fn last(&self) -> (u64, String) {
+        self.0.lock().clone()
+    }
+
+    fn add(&self, cause: String) {
+        let mut last = self.0.lock();
+        *last = (last.0 + 1, cause);
+    }
+}
+
+/// How often a caller without a connection looks whether one can be had at all.
+const LOOK: Duration = Duration::from_millis(20);
 
 static DIALECT: Dialect = Dialect {
     name: "PostgreSQL",
@@ -65,7 +86,8 @@ impl Postgres {
     pub fn open(url: &Secret, pool_size: u32, timeout: Duration) -> Result<Self, StartError> {
         let target = Target::parse(url.reveal(), timeout).map_err(StartError::Url)?;
         let security = Security::new(target.mode, &target.root).map_err(StartError::Url)?;
-        let manager = Connector { config: target.config, security, timeout };
+        let failures = Arc::new(Failures::default());
+        let manager = Connector { config: target.config, security, timeout, failures: Arc::clone(&failures) };
         let pool = Pool::builder()
             .max_size(pool_size)
             .test_on_check_out(false)
@@ -73,15 +95,37 @@ impl Postgres {
             .connection_timeout(timeout.clamp(Duration::from_millis(100), Duration::from_secs(1)))
             .error_handler(Box::new(super::QuietErrors))
             .build_unchecked(manager);
-        Ok(Self { pool, clock: Clock::real() })
+        Ok(Self { pool, failures, clock: Clock::real() })
+    }
+
+    /// A connection from the pool. Without any there, an attempt to connect that fails meanwhile is the answer.
+    fn connection(&self, within: Duration) -> Result<PooledConnection<Connector>, Fault> {
+        let started = self.clock.now();
+        let (known, _) = self.failures.last();
+        loop {
+            let spent = Duration::from_nanos(self.clock.now().saturating_sub(started));
+            let left = within.saturating_sub(spent);
+            if let Ok(connection) = self.pool.get_timeout(left.min(LOOK)) {
+                return Ok(connection);
+            }
+            let (failures, cause) = self.failures.last();
+            let none = self.pool.state().connections == 0;
+            if none && failures != known {
+                return Err(Fault::down(format!("no connection: {cause}")));
+            }
+            if left <= LOOK {
+                let cause = if none && failures > 0 { &cause } else { "none was free in time" };
+                return Err(Fault::down(format!("no connection: {cause}")));
+            }
+        }
     }
 
     /// One attempt on one connection.
     fn attempt(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Attempt {
         let started = self.clock.now();
-        let mut connection = match self.pool.get_timeout(within) {
+        let mut connection = match self.connection(within) {
             Ok(connection) => connection,
-            Err(error) => return Attempt::Over(Err(Fault::down(format!("no connection: {error}")))),
+            Err(fault) => return Attempt::Over(Err(fault)),
         };
         let waited = Duration::from_nanos(self.clock.now().saturating_sub(started));
         connection.deadline.set(within.saturating_sub(waited));
@@ -250,6 +294,22 @@ struct Connector {
     config: Config,
     security: Security,
     timeout: Duration,
+    failures: Arc<Failures>,
+}
+
+impl Connector {
+    fn dial(&self) -> Result<Connection, postgres::Error> {
+        let deadline = Deadline::after(self.timeout);
+        let connector = self.security.connector(Arc::clone(&deadline));
+        let manager = PostgresConnectionManager::new(self.config.clone(), connector);
+        let mut client = manager.connect()?;
+        let (statement, idle) = (patience_ms(self.timeout), self.timeout.as_millis() + 1000);
+        client.batch_execute(&format!(
+            "SET statement_timeout = {statement}; SET idle_in_transaction_session_timeout = {idle}"
+        ))?;
+        deadline.clear();
+        Ok(Connection { client, deadline, spoilt: false })
+    }
 }
 
 impl ManageConnection for Connector {
@@ -257,18 +317,8 @@ impl ManageConnection for Connector {
     type Error = ConnectError;
 
     fn connect(&self) -> Result<Connection, ConnectError> {
-        let deadline = Deadline::after(self.timeout);
-        let connector = self.security.connector(Arc::clone(&deadline));
-        let manager = PostgresConnectionManager::new(self.config.clone(), connector);
-        let mut client = manager.connect().map_err(|error| ConnectError(chain(&error)))?;
-        let (statement, idle) = (patience_ms(self.timeout), self.timeout.as_millis() + 1000);
-        client
-            .batch_execute(&format!(
-                "SET statement_timeout = {statement}; SET idle_in_transaction_session_timeout = {idle}"
-            ))
-            .map_err(|error| ConnectError(chain(&error)))?;
-        deadline.clear();
-        Ok(Connection { client, deadline, spoilt: false })
+        let connection = self.dial().map_err(|error| ConnectError(chain(&error)));
+        connection.inspect_err(|error| self.failures.add(error.0.clone()))
     }
 
     /// Never asked: connections are not tested on check-out.

@@ -1,5 +1,8 @@
 //! The store against real databases: the same tests on SQLite and on a throwaway PostgreSQL.
 
+mod outage;
+mod security;
+mod start;
 mod suite;
 
 use std::path::Path;

@@ -1,0 +1,163 @@
+//! Migrations, several starters at once, databases that are not ours.
+
+use std::sync::Barrier;
+
+use super::super::{StartError, StoreError};
+use super::{Setup, id, limit, on_both, postgres};
+use crate::config::DatabaseUrl;
+
+/// Runs statements on a database beside the store.
+fn by_hand(url: &DatabaseUrl, sql: &str) {
+    match url {
+        DatabaseUrl::Sqlite(path) => {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
+        }
+        DatabaseUrl::Postgres(url) => {
+            ::postgres::Client::connect(url.reveal(), ::postgres::NoTls).unwrap().batch_execute(sql).unwrap();
+        }
+    }
+}
+
+fn number(url: &DatabaseUrl, sql: &str) -> i64 {
+    match url {
+        DatabaseUrl::Sqlite(path) => {
+            rusqlite::Connection::open(path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+        }
+        DatabaseUrl::Postgres(url) => {
+            let mut client = ::postgres::Client::connect(url.reveal(), ::postgres::NoTls).unwrap();
+            client.query_one(sql, &[]).unwrap().get(0)
+        }
+    }
+}
+
+#[test]
+fn several_instances_may_start_at_once_on_an_empty_database() {
+    on_both(|setup| {
+        let barrier = Barrier::new(6);
+        std::thread::scope(|scope| {
+            let starters: Vec<_> = (0..6)
+                .map(|n| {
+                    let (setup, barrier) = (Setup { pool_size: 1, ..setup.clone() }, &barrier);
+                    scope.spawn(move || {
+                        barrier.wait();
+                        let limits = setup.start().unwrap();
+                        assert!(limits.up());
+                        limits.create(&id(&format!("10.0.0.{n}")), limit(1)).unwrap();
+                    })
+                })
+                .collect();
+            for starter in starters {
+                starter.join().unwrap();
+            }
+        });
+        assert_eq!(number(&setup.url, "SELECT count(*) FROM balancer_migrations"), 1);
+        assert_eq!(number(&setup.url, "SELECT count(*) FROM limits"), 6);
+    });
+}
+
+#[test]
+fn a_database_that_is_newer_than_the_program_is_refused() {
+    on_both(|setup| {
+        setup.start().unwrap().stop();
+        by_hand(&setup.url, "INSERT INTO balancer_migrations (number) VALUES (99)");
+        let Err(StartError::Schema(text)) = setup.start() else { panic!("it started") };
+        assert!(text.contains("newer than this program") && text.contains("migration 99"), "{text}");
+    });
+}
+
+#[test]
+fn a_wrong_schema_is_refused_with_what_is_wrong() {
+    on_both(|setup| {
+        setup.start().unwrap().stop();
+        by_hand(&setup.url, "ALTER TABLE limits RENAME COLUMN rate_micro TO rate");
+        let Err(StartError::Schema(text)) = setup.start() else { panic!("it started") };
+        assert!(text.contains("limits.rate_micro"), "{text}");
+    });
+    on_both(|setup| {
+        by_hand(&setup.url, "CREATE TABLE limits (speed integer)");
+        let Err(StartError::Schema(text)) = setup.start() else { panic!("it started") };
+        assert!(text.contains("migration 1 can't be applied"), "{text}");
+        // Nothing of it was done.
+        by_hand(&setup.url, "CREATE TABLE balancer_migrations (x integer)");
+    });
+    on_both(|setup| {
+        setup.start().unwrap().stop();
+        by_hand(&setup.url, "DROP TABLE balancer_migrations");
+        assert!(matches!(setup.start(), Err(StartError::Schema(_))));
+    });
+}
+
+#[test]
+fn a_file_that_is_no_database_or_can_not_be_opened_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("limits.db");
+    std::fs::write(&path, "something else, and long enough to be looked at as a header of a database")
+        .unwrap();
+    let Err(error) = Setup::new(DatabaseUrl::Sqlite(path.clone())).start() else { panic!("it started") };
+    assert!(error.to_string().contains("limits.db"), "{error}");
+    let below_a_file = path.join("x.db");
+    assert!(matches!(Setup::new(DatabaseUrl::Sqlite(below_a_file)).start(), Err(StartError::System(_))));
+    let a_folder = folder.path().to_path_buf();
+    assert!(matches!(Setup::new(DatabaseUrl::Sqlite(a_folder)).start(), Err(StartError::System(_))));
+}
+
+#[test]
+fn every_mutation_appends_its_change_in_order_and_failed_ones_append_none() {
+    on_both(|setup| {
+        let limits = setup.start().unwrap();
+        limits.create(&id("1.2.3.4"), limit(1)).unwrap();
+        limits.create(&id("10.0.0.0/8"), limit(1)).unwrap();
+        assert_eq!(limits.create(&id("1.2.3.4"), limit(1)), Err(StoreError::Exists));
+        assert_eq!(limits.update(&id("5.5.5.5"), limit(1)), Err(StoreError::NotFound));
+        limits.update(&id("1.2.3.4"), limit(2)).unwrap();
+        limits.delete(&id("1.2.3.4")).unwrap();
+        let version = limits.get(&id("10.0.0.0/8")).unwrap().version;
+        let count = |what: &str| number(&setup.url, &format!("SELECT count(*) FROM changes WHERE {what}"));
+        assert_eq!(count("kind = 'limit' AND id = '1.2.3.4'"), 3);
+        assert_eq!(count(&format!("kind = 'range' AND id = '10.0.0.0/8' AND seq = {version}")), 1);
+        assert_eq!(count("1 = 1"), 4);
+    });
+}
+
+#[test]
+fn the_list_of_changes_is_bounded() {
+    on_both(|setup| {
+        let limits = setup.start().unwrap();
+        limits.create(&id("a"), limit(1)).unwrap();
+        // Far on, and near a number at which old ones are pruned.
+        let jump = match setup.url {
+            DatabaseUrl::Sqlite(_) => "UPDATE sqlite_sequence SET seq = 6400000 WHERE name = 'changes'",
+            DatabaseUrl::Postgres(_) => "ALTER SEQUENCE change_seq RESTART WITH 6400001",
+        };
+        by_hand(&setup.url, jump);
+        for _ in 0..64 {
+            limits.update(&id("a"), limit(2)).unwrap();
+        }
+        assert_eq!(number(&setup.url, "SELECT count(*) FROM changes"), 64, "the first is pruned");
+    });
+}
+
+#[test]
+fn a_user_without_the_right_to_make_tables_may_use_those_that_are_there() {
+    let Some(database) = postgres::Database::postgres() else { return };
+    let admin = Setup::postgres(&database.url);
+    let name = database.url.rsplit_once('/').unwrap().1.to_owned();
+    by_hand(
+        &admin.url,
+        &format!("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE user_{name} LOGIN"),
+    );
+    let user = Setup::postgres(&database.url.replace("postgres@", &format!("user_{name}@")));
+    let Err(StartError::Schema(text)) = user.start() else { panic!("it started") };
+    assert!(text.contains("a user who may create tables"), "{text}");
+    admin.start().unwrap().stop();
+    by_hand(
+        &admin.url,
+        &format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO user_{name}; \
+             GRANT USAGE ON SEQUENCE change_seq TO user_{name}"
+        ),
+    );
+    let limits = user.start().unwrap();
+    limits.create(&id("1.2.3.4"), limit(1)).unwrap();
+}
