@@ -184,7 +184,7 @@ impl Limits {
         let unavailable = |cause: String, outcome_unknown| StoreError::Unavailable { cause, outcome_unknown };
         let breaker = &self.core.breaker;
         if !breaker.up() {
-            return Err(unavailable(format!("the database is down: {}", breaker.cause()), false));
+            return Err(unavailable(format!("not asked: {}", breaker.cause()), false));
         }
         self.threads.call(lane, self.timeout, work).map_err(|error| match error {
             CallError::Fault(fault) => fault.into(),
