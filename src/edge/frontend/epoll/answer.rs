@@ -116,10 +116,17 @@ pub(super) fn after_push(conn: &mut Conn, pushed: Pushed) -> Next {
         Pushed::ClientGone => Outcome::ClientGone,
         Pushed::Broke(cause) => Outcome::BackendBroke(cause),
     };
+    end(delivery, outcome)
+}
+
+/// Ends an answer before its end. The client must see that it is broken: with a length or chunks it does by the missing
+/// rest, and may still read what was sent; without, only a reset tells it.
+pub(super) fn end(delivery: &mut Delivery, outcome: Outcome) -> Next {
     // Dropping the stream ends the backend's connection, before the ticket gives the lease back.
     delivery.stream = None;
+    let reset = outcome == Outcome::ClientGone || delivery.framing == Framing::UntilClose;
     delivery.settle(outcome);
-    Next::Reset
+    if reset { Next::Reset } else { Next::Close }
 }
 
 /// Turns a kept connection to its next request, which may be in its inbox already.

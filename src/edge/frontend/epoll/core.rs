@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::accept::Idlest;
+use super::answer::end;
 use super::conn::{Conn, Next, State};
 use super::gate::Gate;
 use super::keeper::Mail;
@@ -203,14 +204,13 @@ impl Core {
         }
     }
 
-    /// Ends a connection in the middle of its answer and tells the ticket why.
+    /// Ends a connection, in the middle of its answer if there is one, and tells the ticket why.
     pub fn abandon(&self, mut conn: Box<Conn>, why: Delivery) {
-        if let State::Answer(delivery) = &mut conn.state {
-            // Dropping the stream ends the backend's connection, before the ticket gives the lease back.
-            delivery.stream = None;
-            delivery.settle(why);
-        }
-        self.settle(conn, Next::Reset);
+        let next = match &mut conn.state {
+            State::Answer(delivery) => end(delivery, why),
+            _ => Next::Close,
+        };
+        self.settle(conn, next);
     }
 
     /// Closes a connection: out of epoll, out of its slot, and only then closed, when its last holder lets go.

@@ -1,7 +1,7 @@
 //! From received bytes to a served request.
 
-use super::answer::{Asked, deliver, next_request, serve};
-use super::body::{Buffered, Decoded, Streaming, decode};
+use super::answer::{Asked, deliver, serve};
+use super::body::{Buffered, Decoded, decode};
 use super::conn::{Conn, Next, Pending, State};
 use super::timers::Pace;
 use super::wire::Received;
@@ -18,7 +18,7 @@ use crate::rules::framing::request::{Verdict, parse};
 const MAX_PIPELINED: usize = 32;
 
 /// How one request ended.
-enum Step {
+pub(super) enum Step {
     /// Answered; the next one starts behind that many bytes of the inbox.
     Answered(usize),
     /// Its head is not whole.
@@ -82,7 +82,7 @@ impl Worker {
     }
 
     /// Keeps what is left of the inbox with the connection.
-    fn keep(&self, conn: &mut Conn, start: usize, have: usize, next: Next) -> Next {
+    pub(super) fn keep(&self, conn: &mut Conn, start: usize, have: usize, next: Next) -> Next {
         if start < have {
             conn.inbox.extend_from_slice(&self.inbox[start..have]);
         }
@@ -165,83 +165,7 @@ impl Worker {
         Step::Leave(self.await_or_stream(conn), have)
     }
 
-    /// A body that is not whole: read ahead when it is small, streamed when it is large or when its client waits to be
-    /// asked for it.
-    fn await_or_stream(&mut self, conn: &mut Conn) -> Next {
-        let State::Body(pending) = &mut conn.state else { return Next::Close };
-        let bound = self.core.request_buffer_bytes;
-        let large = match pending.head.length {
-            BodyLength::Known(bytes) => bytes > bound as u64,
-            _ => pending.body.len() > bound,
-        };
-        let asks = pending.head.expects_continue && pending.body.is_empty();
-        if !large && !asks {
-            return Next::Body;
-        }
-        if pending.place.is_none() {
-            pending.place = self.core.uploads.take();
-        }
-        if pending.place.is_none() {
-            return Next::UploadPlace;
-        }
-        self.stream(conn)
-    }
-
-    /// Reads on at a body.
-    pub(super) fn receive_body(&mut self, conn: &mut Conn) -> Next {
-        let State::Body(pending) = &mut conn.state else { return Next::Close };
-        if !self.attended {
-            return self.refuse_pending(conn, &nobody_free());
-        }
-        if pending.place.is_some() {
-            return self.stream(conn);
-        }
-        let room = match pending.head.length {
-            // Never more than the body, so that nothing of the next request is taken.
-            BodyLength::Known(bytes) => {
-                let left = bytes.saturating_sub(pending.body.len() as u64);
-                usize::try_from(left).unwrap_or(usize::MAX).min(self.inbox.len())
-            }
-            _ => self.inbox.len(),
-        };
-        let bytes = match conn.link.wire.recv(&mut self.inbox[..room]) {
-            Received::Bytes(bytes) => bytes,
-            Received::Nothing => return Next::Body,
-            Received::End | Received::Broken => return Next::Close,
-        };
-        pending.pace.moved(bytes, self.core.clock.now());
-        let input = &self.inbox[..bytes];
-        let end = match pending.head.length {
-            BodyLength::Known(length) => {
-                pending.body.extend_from_slice(input);
-                (pending.body.len() as u64 == length).then_some(bytes)
-            }
-            _ => match decode(&mut pending.decoder, input, &mut pending.body, self.core.max_body_bytes) {
-                Decoded::More => None,
-                Decoded::End(used) => Some(used),
-                Decoded::TooLarge => return self.refuse_pending(conn, &too_large()),
-                Decoded::Malformed => return self.refuse_pending(conn, &malformed()),
-            },
-        };
-        let Some(end) = end else { return self.await_or_stream(conn) };
-        let State::Body(pending) = std::mem::replace(&mut conn.state, State::Head) else {
-            return Next::Close;
-        };
-        let Pending { head, keep_alive, received_at, body, .. } = *pending;
-        self.desk.head = head;
-        self.desk.body = body;
-        self.core.gate.begin_work(self.number, conn.token.0, self.core.clock.now());
-        match self.serve_buffered(conn, received_at, keep_alive, Source::Body, end, bytes) {
-            Step::Answered(end) => {
-                self.keep(conn, end, bytes, Next::Readable);
-                next_request(conn)
-            }
-            Step::Partial => Next::Readable,
-            Step::Leave(next, end) => self.keep(conn, end, bytes, next),
-        }
-    }
-
-    fn serve_buffered(
+    pub(super) fn serve_buffered(
         &mut self,
         conn: &mut Conn,
         received_at: Nanos,
@@ -264,33 +188,6 @@ impl Worker {
             Some(Next::Relay(relayed)) => Step::Leave(Next::Relay(relayed), have),
             Some(next) => Step::Leave(next, end),
         }
-    }
-
-    /// Serves a request whose body is read while it is served.
-    fn stream(&mut self, conn: &mut Conn) -> Next {
-        let State::Body(pending) = std::mem::replace(&mut conn.state, State::Head) else {
-            return Next::Close;
-        };
-        let mut pending = *pending;
-        let place = pending.place.take();
-        self.core.gate.begin_work(self.number, conn.token.0, self.core.clock.now());
-        self.core.gate.begin_streaming(self.number);
-        let mut asked = Asked::of(&pending.head, pending.keep_alive);
-        let mut head = std::mem::replace(&mut pending.head, RequestHead::blank(conn.peer));
-        pending.head.length = head.length;
-        pending.head.expects_continue = head.expects_continue;
-        let link = std::sync::Arc::clone(&conn.link);
-        let mut body = Streaming::new(&self.core, &link, &pending, &mut self.inbox);
-        let answer = serve(&self.core, conn, &mut head, &mut body, pending.received_at);
-        asked.unread = !body.is_whole();
-        let behind = body.behind().to_vec();
-        drop(place);
-        self.core.admit_uploads();
-        let next = deliver(&self.core, &mut self.desk, conn, answer, asked, &behind);
-        if !matches!(next, Some(Next::Relay(_))) {
-            conn.inbox = behind;
-        }
-        next.unwrap_or_else(|| next_request(conn))
     }
 
     /// Answers without a worker: what can be had without waiting, else 503.
@@ -319,7 +216,7 @@ impl Worker {
 }
 
 /// Where a body lies in memory.
-enum Source {
+pub(super) enum Source {
     /// Between two positions of the inbox.
     Inbox(usize, usize),
     /// In the desk's body.
@@ -346,10 +243,10 @@ pub(super) fn nobody_free() -> Reject {
     Reject::new(Reason::Unavailable, "every worker is busy").retry_after(1)
 }
 
-fn too_large() -> Reject {
+pub(super) fn too_large() -> Reject {
     Reject::new(Reason::ContentTooLarge, BodyFault::TooLarge.to_string())
 }
 
-fn malformed() -> Reject {
+pub(super) fn malformed() -> Reject {
     Reject::new(Reason::BadRequest, BodyFault::Malformed.to_string())
 }

@@ -7,6 +7,7 @@
 //! what it waits for and until when ([`timers`]); the kernel wakes a worker, or the keeper finds the time passed.
 
 mod accept;
+mod ahead;
 mod answer;
 mod body;
 mod conn;

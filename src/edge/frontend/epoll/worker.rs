@@ -132,18 +132,17 @@ impl Worker {
     }
 
     fn linger(&mut self, conn: &mut Conn) -> Next {
+        const AT_ONCE: usize = 16;
         let State::Linger { dropped, since } = &mut conn.state else { return Next::Close };
-        if self.core.clock.now().saturating_sub(*since) > LINGER_TOTAL_NS || *dropped > LINGER_BYTES {
-            return Next::Close;
-        }
-        match conn.link.wire.recv(&mut self.desk.scratch) {
-            Received::Bytes(bytes) => {
-                *dropped += bytes;
-                Next::LingerOn
+        for _ in 0..AT_ONCE {
+            match conn.link.wire.recv(&mut self.desk.scratch) {
+                Received::Bytes(bytes) => *dropped += bytes,
+                Received::Nothing => break,
+                Received::End | Received::Broken => return Next::Close,
             }
-            Received::Nothing => Next::LingerOn,
-            Received::End | Received::Broken => Next::Close,
         }
+        let over = self.core.clock.now().saturating_sub(*since) > LINGER_TOTAL_NS || *dropped > LINGER_BYTES;
+        if over { Next::Close } else { Next::LingerOn }
     }
 }
 
