@@ -100,7 +100,7 @@ fn the_deadline_of_a_head_is_not_moved_by_bytes() {
     let mut start = [0; 12];
     slow.read_exact(&mut start).expect("an answer");
     assert_eq!(&start, b"HTTP/1.1 408");
-    drop(slow);
+    slow.shutdown(std::net::Shutdown::Both).expect("an open socket");
     trickle.join().expect("the writer ends");
 }
 
