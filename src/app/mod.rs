@@ -30,6 +30,7 @@ use crate::proxy::forward::Forward;
 use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::retry::Policy;
+use crate::rules::strategy::Strategy;
 use crate::state::backends::Backends;
 use crate::state::cache::Found;
 use crate::state::limiter::Limiter;
@@ -126,8 +127,9 @@ impl App {
             clock.clone(),
         )
         .map_err(|error| Failure::new(error.to_string()))?;
+        let strategy = config.balancing.strategy;
         let backends =
-            Arc::new(Backends::new(config.strategy, &config.backends, config.health_check.is_some()));
+            Arc::new(Backends::new(strategy, &config.backends, config.health_check.is_some(), clock.clone()));
         let ticker = Ticker::start(Arc::clone(&limiter), Arc::clone(&log_limit), clock.clone())
             .map_err(failed("a thread can't be started"))?;
         let (resolver, prober) = watch(config, &backends, &clock)?;
@@ -147,6 +149,7 @@ impl App {
                 upstream: Arc::new(UreqUpstream::new(&config.upstream, clock.clone())),
                 backends,
                 policy: Policy { retries: config.upstream.retries, on_reset: true },
+                hash_on: (strategy == Strategy::Hash).then(|| config.balancing.hash_on.clone()),
                 clock: clock.clone(),
                 metrics: Arc::clone(&metrics),
             },

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::{AccessLog, Config, DatabaseUrl, Strategy};
+use crate::config::{AccessLog, Config, DatabaseUrl};
 
 /// Backends that are named one by one.
 const NAMED: usize = 8;
@@ -55,10 +55,7 @@ pub fn summary(config: &Config) -> String {
 }
 
 fn backends(config: &Config) -> String {
-    let strategy = match config.strategy {
-        Strategy::LeastConnections => "least_connections",
-        Strategy::RoundRobin => "round_robin",
-    };
+    let strategy = config.balancing.strategy.name();
     let named = config.backends.iter().take(NAMED).map(|backend| {
         let host =
             if backend.host.contains(':') { format!("[{}]", backend.host) } else { backend.host.clone() };

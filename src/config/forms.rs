@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::section::Parsed;
-use super::{DatabaseUrl, Secret};
+use super::{DatabaseUrl, HashOn, Secret};
 
 /// `10s`, `50ms`, `1m30s`, `0s`: whole numbers with `ms`, `s`, `m`, `h` or `d`, larger units first, each once.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
@@ -166,6 +166,23 @@ pub(super) fn status_ranges(text: &str) -> Option<Vec<(u16, u16)>> {
             (range.0 <= range.1).then_some(range)
         })
         .collect()
+}
+
+/// `ip`, `client`, `uri`, `header:NAME`, `cookie:NAME`; both names are tokens (RFC 9110 §5.1, RFC 6265 §4.1.1).
+pub(super) fn hash_on(text: &str) -> Option<HashOn> {
+    let name = |text: &str| {
+        let is_token =
+            text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+        ((1..=128).contains(&text.len()) && is_token).then(|| text.to_owned())
+    };
+    match (text, text.split_once(':')) {
+        ("ip", _) => Some(HashOn::Ip),
+        ("client", _) => Some(HashOn::Client),
+        ("uri", _) => Some(HashOn::Uri),
+        (_, Some(("header", of))) => name(of).map(HashOn::Header),
+        (_, Some(("cookie", of))) => name(of).map(HashOn::Cookie),
+        _ => None,
+    }
 }
 
 /// A request target in origin form without a fragment (RFC 9112 §3.2.1).

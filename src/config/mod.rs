@@ -21,6 +21,8 @@ pub use fault::{Fault, Faults, Origin};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, from_text, load};
 
+pub use crate::rules::strategy::{HashOn, Strategy};
+
 /// Everything that `config.json`, the environment and the command line say, checked. CONTRACT's shipped values are the
 /// defaults, except where a field says otherwise.
 #[derive(Clone, Debug)]
@@ -32,7 +34,7 @@ pub struct Config {
     /// At least one; names are unique.
     pub backends: Vec<Backend>,
     /// How a backend is picked.
-    pub strategy: Strategy,
+    pub balancing: Balancing,
     /// How backends are called.
     pub upstream: UpstreamConfig,
     /// `None`: every backend counts as healthy.
@@ -119,15 +121,33 @@ pub struct Backend {
     pub port: u16,
     /// Share relative to the others; 1 to 1000 (0: no traffic).
     pub weight: u32,
+    /// Used only when no other is left.
+    pub backup: bool,
+    /// How long it takes to its full share after it came up.
+    pub slow_start: Duration,
 }
 
-/// `balancing.strategy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strategy {
-    /// The endpoint with the fewest requests in flight per weight; ties at random.
-    LeastConnections,
-    /// Smooth weighted round robin.
-    RoundRobin,
+impl Backend {
+    /// One of weight 1 with nothing special about it.
+    pub fn new(name: &str, host: &str, port: u16) -> Self {
+        Self {
+            name: name.to_owned(),
+            host: host.to_owned(),
+            port,
+            weight: 1,
+            backup: false,
+            slow_start: Duration::ZERO,
+        }
+    }
+}
+
+/// `balancing`.
+#[derive(Clone, Debug)]
+pub struct Balancing {
+    /// How one of several is picked.
+    pub strategy: Strategy,
+    /// What `hash` looks at.
+    pub hash_on: HashOn,
 }
 
 /// `upstream`.

@@ -8,7 +8,7 @@ use crate::config::RateLimitHeaders;
 use crate::error::{Reason, Reject};
 use crate::rules::Nanos;
 use crate::rules::answer::{self, DEFAULT_BUCKET, Entry};
-use crate::rules::identity::ClientAddress;
+use crate::rules::identity::{ClientAddress, ClientKey};
 use crate::state::cache::{Found, Source};
 use crate::state::limiter::{Grant, Limiter};
 use crate::state::metrics::{Decision, Metrics, Policy};
@@ -40,6 +40,8 @@ pub(super) struct Admission {
     pub fields: Vec<(&'static str, String)>,
     /// For the log.
     pub record: Option<LimitRecord>,
+    /// Whom the limiter takes the client for.
+    pub client: ClientKey,
 }
 
 impl Admit {
@@ -53,7 +55,7 @@ impl Admit {
         };
         let Some(limit) = found.limit else {
             self.metrics.decision(Policy::None, Decision::Allowed);
-            return Admission { refused: None, fields: Vec::new(), record: None };
+            return Admission { refused: None, fields: Vec::new(), record: None, client: found.client };
         };
         let decision = self.limiter.acquire(found.client, Grant { limit, entry }, 1, now);
         let outcome = decision.outcome;
@@ -81,7 +83,7 @@ impl Admit {
             allowed: outcome.allowed,
             remaining: Some(outcome.left.into()),
         });
-        Admission { refused, fields, record }
+        Admission { refused, fields, record, client: found.client }
     }
 }
 

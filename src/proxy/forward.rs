@@ -1,16 +1,19 @@
 //! The second step: pick a backend, send, and again where that is safe.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Incoming, Outgoing, Phase, Reuse, Upstream, UpstreamError};
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos};
 use crate::error::{Reason, Reject};
 use crate::exchange::{Abort, BodyFault, RequestBody, RequestHead};
 use crate::rules::fields::Fields;
 use crate::rules::headers::{self, Origin};
+use crate::rules::identity::ClientKey;
 use crate::rules::retry::{self, Again, Policy};
-use crate::state::backends::{Backends, Lease};
+use crate::rules::strategy::{HashOn, cookie, key_of};
+use crate::state::backends::{Backends, Lease, Wanted};
 use crate::state::metrics::{Attempt, Metrics, Retry};
 
 /// Seconds that a client is told to wait when no backend can answer now.
@@ -24,10 +27,22 @@ pub struct Forward {
     pub backends: Arc<Backends>,
     /// When a request is sent again.
     pub policy: Policy,
+    /// What the pool's strategy hashes requests on; `None`: it does not hash.
+    pub hash_on: Option<HashOn>,
     /// Time.
     pub clock: Clock,
     /// Counters.
     pub metrics: Arc<Metrics>,
+}
+
+/// A request that was admitted.
+pub(super) struct Request<'a> {
+    pub head: &'a RequestHead,
+    /// The client, after the walk over trusted proxies.
+    pub client: IpAddr,
+    /// Whom the limiter takes it for.
+    pub counted_as: ClientKey,
+    pub origin: Origin<'a>,
 }
 
 /// An answer's head from a backend, and what it took to get it.
@@ -58,22 +73,24 @@ impl Forward {
     /// Sends the request until a backend answers or sending again would not be safe.
     pub(super) fn forward(
         &self,
-        head: &RequestHead,
+        asked: &Request<'_>,
         body: &mut dyn RequestBody,
         abort: &Abort,
-        origin: &Origin<'_>,
     ) -> Result<Forwarded, Failed> {
+        let Request { head, origin, .. } = asked;
         let snapshot = self.backends.snapshot();
         let idempotent = retry::idempotent(&head.method);
         let mut effort = Effort::default();
+        let key = self.hash_on.as_ref().map_or(0, |on| key(on, asked));
         let mut tried = Vec::new();
-        let Some(mut lease) = snapshot.pick(&tried) else {
+        let mut now = self.clock.now();
+        let Some(mut lease) = snapshot.pick(&Wanted { tried: &tried, key, now }) else {
             let reject = Reject::new(Reason::Unavailable, "no backend is healthy at the moment")
                 .because("no healthy backend")
                 .retry_after(RETRY_AFTER_S);
             return Err(Failed { reject, client_gone: false, effort });
         };
-        let fields = self.fields(head, origin, &lease);
+        let fields = fields(head, origin, &lease);
         let mut reuse = if idempotent && body.buffered().is_some() { Reuse::Any } else { Reuse::Recent };
         loop {
             let outgoing = Outgoing {
@@ -84,12 +101,16 @@ impl Forward {
                 reuse,
             };
             effort.backend = Some(Arc::clone(&lease.endpoint.backend));
-            let began = self.clock.now();
+            let began = now;
             let result = self.upstream.send(&lease.endpoint, &outgoing, body, abort);
-            let spent = Duration::from_nanos(self.clock.now().saturating_sub(began));
+            now = self.clock.now();
+            let spent = Duration::from_nanos(now.saturating_sub(began));
             effort.upstream_duration = Some(spent);
             let attempt = result.as_ref().map_or(Attempt::Error, |incoming| Attempt::Status(incoming.status));
             self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
+            if let Some(failed) = verdict(&result) {
+                snapshot.observe(&lease.endpoint, nanos(spent), failed, now);
+            }
             let error = match result {
                 Ok(incoming) => return Ok(Forwarded { incoming, lease, effort }),
                 Err(error) => error,
@@ -100,14 +121,14 @@ impl Forward {
                 retries_done: effort.retries,
             };
             tried.push(lease.endpoint.id);
+            let pick = |tried: &[u64]| snapshot.pick(&Wanted { tried, key, now });
             let next = match retry::again(error.phase.into(), request, self.policy) {
                 Again::No => None,
-                Again::Elsewhere => snapshot.pick(&tried).map(|next| (next, reuse)),
+                Again::Elsewhere => pick(&tried).map(|next| (next, reuse)),
                 // Only a connection was bad: with nobody else to ask, the same endpoint on a new one.
-                Again::ElsewhereOrFresh => snapshot
-                    .pick(&tried)
+                Again::ElsewhereOrFresh => pick(&tried)
                     .map(|next| (next, reuse))
-                    .or_else(|| snapshot.pick(&tried[..tried.len() - 1]).map(|next| (next, Reuse::Never))),
+                    .or_else(|| pick(&tried[..tried.len() - 1]).map(|next| (next, Reuse::Never))),
             };
             let Some(next) = next else { return Err(failed(&error, &lease, effort)) };
             log::debug!("request {}: sent again after {}", origin.request_id, error.cause);
@@ -116,15 +137,46 @@ impl Forward {
             (lease, reuse) = next;
         }
     }
+}
 
-    /// Written once: a request is the same to whichever backend it goes.
-    fn fields(&self, head: &RequestHead, origin: &Origin<'_>, lease: &Lease) -> Fields {
-        if !origin.host.is_empty() {
-            return headers::to_backend(&head.fields, origin);
+/// Written once: a request is the same to whichever backend it goes.
+fn fields(head: &RequestHead, origin: &Origin<'_>, lease: &Lease) -> Fields {
+    if !origin.host.is_empty() {
+        return headers::to_backend(&head.fields, origin);
+    }
+    // HTTP/1.0 without Host: HTTP/1.1 towards the backend needs one (RFC 9112 §3.2).
+    let host = lease.endpoint.address.to_string();
+    headers::to_backend(&head.fields, &Origin { host: &host, ..*origin })
+}
+
+/// What the request is hashed on, as a number.
+fn key(on: &HashOn, asked: &Request<'_>) -> u64 {
+    let of_address = || match asked.client {
+        IpAddr::V4(address) => key_of(&address.octets()),
+        IpAddr::V6(address) => key_of(&address.octets()),
+    };
+    let fields = &asked.head.fields;
+    match on {
+        HashOn::Ip => of_address(),
+        HashOn::Client => key_of(&asked.counted_as.to_bytes()),
+        HashOn::Uri => key_of(asked.head.target.as_bytes()),
+        HashOn::Header(name) => fields.get(name).map_or_else(of_address, key_of),
+        HashOn::Cookie(name) => {
+            fields.all("Cookie").find_map(|field| cookie(field, name)).map_or_else(of_address, key_of)
         }
-        // HTTP/1.0 without Host: HTTP/1.1 towards the backend needs one (RFC 9112 §3.2).
-        let host = lease.endpoint.address.to_string();
-        headers::to_backend(&head.fields, &Origin { host: &host, ..*origin })
+    }
+}
+
+/// Whether the endpoint failed; `None`: the attempt says nothing about it.
+fn verdict(result: &Result<Incoming, UpstreamError>) -> Option<bool> {
+    match result {
+        Ok(_) => Some(false),
+        Err(error) => match error.phase {
+            Phase::RequestBody(_) | Phase::Cancelled => None,
+            // A kept connection that was closed meanwhile is nobody's fault, and took no time.
+            Phase::Stale => None,
+            Phase::Connect | Phase::Reset | Phase::TimedOut | Phase::Malformed => Some(true),
+        },
     }
 }
 

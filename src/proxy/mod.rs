@@ -20,7 +20,7 @@ use crate::state::backends::Endpoint;
 
 use account::{Accounts, Entry};
 use admit::{Admission, Admit};
-use forward::{Effort, Failed, Forward, Forwarded};
+use forward::{Effort, Failed, Forward, Forwarded, Request};
 use marks::Marks;
 
 /// What happens to a request that is not ours.
@@ -56,7 +56,8 @@ impl Proxy {
         if let Some(answer) = self.answer_ourselves(head, &entry) {
             return self.accounts.close(answer, entry);
         }
-        let Admission { refused, fields, record } = self.admit.admit(&client, received_at);
+        let Admission { refused, fields, record, client: counted_as } =
+            self.admit.admit(&client, received_at);
         entry.limit = record;
         let answer = match refused {
             Some(reject) => reject.answer(&entry.marks.request_id),
@@ -69,7 +70,8 @@ impl Proxy {
                     traceparent: &entry.marks.traceparent,
                     instance: &self.instance,
                 };
-                match self.forward.forward(head, body, abort, &origin) {
+                let request = Request { head, client: client.address, counted_as, origin };
+                match self.forward.forward(&request, body, abort) {
                     Ok(Forwarded { incoming, lease, effort }) => {
                         (entry.lease, entry.effort) = (Some(lease), effort);
                         relay::relay(incoming, head.method == "HEAD")

@@ -3,7 +3,6 @@
 //! A request takes one [`Snapshot`] and picks from it as often as it has to be sent. Writers swap the whole snapshot;
 //! endpoints that did not change are carried over with their counters and their health.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,99 +11,22 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
+use crate::clock::Clock;
 use crate::config;
 use crate::rules::health::Status;
-use crate::rules::strategy::{Candidate, Strategy};
+use crate::rules::strategy::Strategy;
 
 mod endpoint;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use endpoint::{Backend, Endpoint, Lease, Operator};
+use snapshot::Picker;
+pub use snapshot::{Snapshot, Wanted};
 
 /// Most endpoints of the whole pool. Each has a health-check thread, and each pick looks at each of them.
 pub const MAX_ENDPOINTS: usize = 1024;
-
-/// How often a pick begins anew because the count that it was based on had changed; then it stands as it is.
-const MAX_REPICKS: usize = 4;
-
-#[derive(Debug)]
-struct Picker {
-    strategy: Strategy,
-    /// Held while a strategy that keeps turns reads, decides and writes them; over no I/O.
-    turns: Mutex<()>,
-}
-
-/// The pool at one moment. Its list never changes; counters and health in it do.
-#[derive(Debug)]
-pub struct Snapshot {
-    endpoints: Vec<Arc<Endpoint>>,
-    picker: Arc<Picker>,
-}
-
-impl Snapshot {
-    /// All endpoints, whatever their state, in the order of the configuration and then by address.
-    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
-        &self.endpoints
-    }
-
-    /// Picks an endpoint that is not among `tried` (ids) and counts the request on it. Those that passed their health
-    /// checks come first; one that was never checked is used when there is no other; one that is down, never.
-    /// `None`: nobody. Takes the lock of the turns under round robin, else none.
-    pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
-        self.pick_with(Status::Up, tried).or_else(|| self.pick_with(Status::Unknown, tried))
-    }
-
-    fn pick_with(&self, health: Status, tried: &[u64]) -> Option<Lease> {
-        thread_local!(static SCRATCH: Cell<Vec<Candidate>> = const { Cell::new(Vec::new()) });
-        let mut candidates = SCRATCH.take();
-        let lease = if self.picker.strategy.keeps_turns() {
-            let _turns = self.picker.turns.lock();
-            self.gather(health, tried, &mut candidates);
-            let chosen = self.picker.strategy.pick(&mut candidates, fastrand::u64(..));
-            for candidate in &candidates {
-                self.at(candidate).turn.store(candidate.turn, Ordering::Relaxed);
-            }
-            chosen.map(|index| Lease::take(self.at(&candidates[index])))
-        } else {
-            self.pick_by_load(health, tried, &mut candidates)
-        };
-        SCRATCH.set(candidates);
-        lease
-    }
-
-    fn pick_by_load(&self, health: Status, tried: &[u64], candidates: &mut Vec<Candidate>) -> Option<Lease> {
-        for _ in 0..MAX_REPICKS {
-            self.gather(health, tried, candidates);
-            let index = self.picker.strategy.pick(candidates, fastrand::u64(..))?;
-            let chosen = candidates[index];
-            // Another pick may have come between looking and counting: look again, or a burst piles up on one.
-            if let Some(lease) = Lease::take_at(self.at(&chosen), chosen.in_flight) {
-                return Some(lease);
-            }
-        }
-        let index = self.picker.strategy.pick(candidates, fastrand::u64(..))?;
-        Some(Lease::take(self.at(&candidates[index])))
-    }
-
-    fn gather(&self, health: Status, tried: &[u64], candidates: &mut Vec<Candidate>) {
-        candidates.clear();
-        candidates.extend((0u32..).zip(&self.endpoints).filter_map(|(position, endpoint)| {
-            let available =
-                endpoint.health() == health && endpoint.in_service() && !tried.contains(&endpoint.id);
-            available.then(|| Candidate {
-                position,
-                weight: endpoint.group.weight().max(1),
-                in_flight: endpoint.in_flight(),
-                turn: endpoint.turn.load(Ordering::Relaxed),
-            })
-        }));
-    }
-
-    fn at(&self, candidate: &Candidate) -> &Arc<Endpoint> {
-        &self.endpoints[candidate.position as usize]
-    }
-}
 
 /// What a change of a backend's addresses came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,6 +46,7 @@ pub struct Backends {
     snapshot: ArcSwap<Snapshot>,
     /// What a new endpoint starts as.
     initial: Status,
+    clock: Clock,
     /// Held by whoever makes a new snapshot from the current one; over no I/O.
     writer: Mutex<()>,
     /// Who wants to hear of changes; at most a few, one signal each. Held over no I/O.
@@ -132,16 +55,13 @@ pub struct Backends {
 
 impl Backends {
     /// The configured backends, still without addresses. Without health checks every endpoint counts as healthy.
-    pub fn new(strategy: config::Strategy, backends: &[config::Backend], checked: bool) -> Self {
-        let strategy = match strategy {
-            config::Strategy::LeastConnections => Strategy::LeastConnections,
-            config::Strategy::RoundRobin => Strategy::RoundRobin,
-        };
+    pub fn new(strategy: Strategy, backends: &[config::Backend], checked: bool, clock: Clock) -> Self {
         let picker = Arc::new(Picker { strategy, turns: Mutex::new(()) });
         Self {
             backends: backends.iter().map(|entry| Arc::new(Backend::new(entry))).collect(),
             snapshot: ArcSwap::from_pointee(Snapshot { endpoints: Vec::new(), picker }),
             initial: if checked { Status::Unknown } else { Status::Up },
+            clock,
             writer: Mutex::new(()),
             listeners: Mutex::new(Vec::new()),
         }
@@ -152,9 +72,10 @@ impl Backends {
         self.snapshot.load_full()
     }
 
-    /// [`Snapshot::pick`] on the current snapshot, for who picks only once.
+    /// [`Snapshot::pick`] on the current snapshot, for who picks only once and whatever the key.
     pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
-        self.snapshot.load().pick(tried)
+        let wanted = Wanted { tried, key: fastrand::u64(..), now: self.clock.now() };
+        self.snapshot.load().pick(&wanted)
     }
 
     /// Whether a pick would find somebody.
@@ -190,10 +111,13 @@ impl Backends {
             let room = MAX_ENDPOINTS.saturating_sub(others.len() + own.len());
             change.left_out = addresses.len().saturating_sub(room);
             addresses.truncate(room);
+            // What a backend begins with is no newcomer to anybody's caches.
+            let warm = own.is_empty() && change.removed.is_empty();
+            let since = if warm { 0 } else { self.clock.now() };
             own.extend(
                 addresses
                     .iter()
-                    .map(|address| Arc::new(Endpoint::new(Arc::clone(group), *address, self.initial))),
+                    .map(|address| Arc::new(Endpoint::new(Arc::clone(group), *address, self.initial, since))),
             );
             own.sort_unstable_by_key(|endpoint| endpoint.address);
             change.added = addresses;
@@ -227,6 +151,9 @@ impl Backends {
 
     /// Says what the health checks found. For the prober alone.
     pub fn set_health(&self, endpoint: &Endpoint, health: Status) {
+        if health == Status::Up && endpoint.health() == Status::Down {
+            endpoint.up_since.store(self.clock.now(), Ordering::Relaxed);
+        }
         endpoint.health.store(health as u8, Ordering::Relaxed);
         self.signal();
     }

@@ -29,4 +29,5 @@ mod outage;
 mod process;
 mod requests;
 mod scripts;
+mod strategies;
 mod tls;

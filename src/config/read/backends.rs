@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::MAX_LIST;
+use super::{DELAY, MAX_LIST};
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
@@ -75,7 +75,14 @@ fn backend(mut s: Section<'_>) -> Backend {
         _ => Err(None),
     });
     let weight = s.whole("weight", 0..=1_000, "1", "Share relative to the others; 0: no traffic.");
-    s.later(&["max_in_flight", "backup", "slow_start"]);
+    let backup = s.bool("backup", "false", "Used only when no other backend is left.");
+    let slow_start = s.duration(
+        "slow_start",
+        DELAY,
+        "\"0s\"",
+        "How long it takes to its full share after it came up, from a tenth of it.",
+    );
+    s.later(&["max_in_flight"]);
     s.end();
-    Backend { name, host: authority.host, port: authority.port, weight }
+    Backend { name, host: authority.host, port: authority.port, weight, backup, slow_start }
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod backends;
+mod balancing;
 mod frontend;
 mod rate_limit;
 
@@ -13,8 +14,7 @@ use super::json::Value;
 use super::keys::{Shape, Spec};
 use super::section::Section;
 use super::{
-    AccessLog, CacheConfig, Config, Database, DatabaseUrl, HealthCheck, LogConfig, Strategy, UpstreamConfig,
-    forms,
+    AccessLog, CacheConfig, Config, Database, DatabaseUrl, HealthCheck, LogConfig, UpstreamConfig, forms,
 };
 
 /// Most elements of a list of networks, names or backends.
@@ -44,7 +44,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
     let config = Config {
         frontend: frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds.")),
         backends: backends::backends(&mut root, &listen, admin.listen),
-        strategy: balancing(root.section("balancing", "How a backend is picked.")),
+        balancing: balancing::balancing(root.section("balancing", "How a backend is picked.")),
         upstream: upstream(root.section("upstream", "How backends are called.")),
         health_check: root
             .section_or_null("health_check", "How backends are probed; null: every one counts as healthy.")
@@ -89,17 +89,6 @@ fn own_addresses(root: &mut Section<'_>, origin: Origin, listen: &[SocketAddr], 
     if all.len() < count {
         root.fault(origin, "listen", "holds an address twice, or that of admin.listen");
     }
-}
-
-fn balancing(mut s: Section<'_>) -> Strategy {
-    let built = [("least_connections", Strategy::LeastConnections), ("round_robin", Strategy::RoundRobin)];
-    let later = ["random_two", "peak_ewma", "hash", "first"];
-    let about =
-        "least_connections: the fewest requests in flight per weight; round_robin: smooth and weighted.";
-    let strategy = s.choice("strategy", &built, &later, "\"least_connections\"", about);
-    s.later(&["queue_size", "queue_timeout", "max_in_flight", "hash_on", "sticky"]);
-    s.end();
-    strategy.unwrap_or(Strategy::LeastConnections)
 }
 
 fn upstream(mut s: Section<'_>) -> UpstreamConfig {

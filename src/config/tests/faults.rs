@@ -14,7 +14,7 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (
         r#""balancing": {"strategy": "least_conections"}"#,
-        r#"balancing.strategy: must be one of "least_connections", "round_robin"; found "least_conections"; did you mean "least_connections"?"#,
+        r#"balancing.strategy: must be one of "least_connections", "round_robin", "random_two", "peak_ewma", "hash", "first"; found "least_conections"; did you mean "least_connections"?"#,
     ),
     (
         r#""frontend": {"engine": "nginx"}"#,
@@ -36,10 +36,7 @@ const ROWS: &[(&str, &str)] = &[
     (r#""cache": {"ttl": "1s", "ttl": "1s"}"#, "cache.ttl: doubled key: it stands in line 3 already"),
     // What is not built yet.
     (r#""balancing": {"queue_size": 10}"#, "balancing.queue_size: is not yet built; take it out"),
-    (
-        r#""balancing": {"strategy": "hash"}"#,
-        r#"balancing.strategy: "hash" is not yet built; must be one of "least_connections", "round_robin""#,
-    ),
+    (r#""balancing": {"sticky": {}}"#, "balancing.sticky: is not yet built; take it out"),
     (r#""outlier": {}"#, "outlier: is not yet built; take it out"),
     (r#""$schema": "x""#, "$schema: is not yet built; take it out"),
     (r#""admin": {"tokens": []}"#, "admin.tokens: is not yet built; take it out"),
@@ -52,6 +49,15 @@ const ROWS: &[(&str, &str)] = &[
     (
         r#""rate_limit": {"headers": "both"}"#,
         r#"rate_limit.headers: "both" is not yet built; must be one of "draft-11", "off""#,
+    ),
+    // Forms.
+    (
+        r#""balancing": {"hash_on": "header:"}"#,
+        r#"balancing.hash_on: must be "ip", "client", "uri", "header:NAME" or "cookie:NAME"; found "header:""#,
+    ),
+    (
+        r#""balancing": {"hash_on": "cookie:a b"}"#,
+        r#"balancing.hash_on: must be "ip", "client", "uri", "header:NAME" or "cookie:NAME"; found "cookie:a b""#,
     ),
     // Types.
     (
@@ -290,8 +296,8 @@ fn each_fault_of_a_backend_names_its_line_its_key_and_what_is_allowed() {
             "backends[1].weight: must be a whole number from 0 to 1000; found 1001".into(),
         ),
         (
-            r#"{"name": "b", "url": "http://h:1", "backup": true}"#,
-            "backends[1].backup: is not yet built; take it out".into(),
+            r#"{"name": "b", "url": "http://h:1", "max_in_flight": 9}"#,
+            "backends[1].max_in_flight: is not yet built; take it out".into(),
         ),
         (
             r#"{"name": "b", "url": "http://h:1", "wieght": 1}"#,

@@ -20,8 +20,8 @@ fn settings(timeout: Duration) -> HealthCheck {
 }
 
 fn pool(addresses: &[SocketAddr]) -> Arc<Backends> {
-    let entry = config::Backend { name: "a".into(), host: "a.test".into(), port: 80, weight: 1 };
-    let pool = Backends::new(config::Strategy::LeastConnections, &[entry], true);
+    let entry = config::Backend::new("a", "a.test", 80);
+    let pool = Backends::new(config::Strategy::LeastConnections, &[entry], true, Clock::real());
     pool.replace_addresses("a", addresses);
     Arc::new(pool)
 }

@@ -213,10 +213,7 @@ mod tests {
     }
 
     fn entries(hosts: &[&str]) -> Vec<Backend> {
-        hosts
-            .iter()
-            .map(|host| Backend { name: format!("of {host}"), host: (*host).into(), port: 80, weight: 1 })
-            .collect()
+        hosts.iter().map(|host| Backend::new(&format!("of {host}"), host, 80)).collect()
     }
 
     fn address(last: u8) -> SocketAddr {
@@ -239,7 +236,7 @@ mod tests {
     #[test]
     fn addresses_are_never_looked_up() {
         let entries = entries(&["127.0.0.1", "::1", "[::2]"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false));
+        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
         let asked = Arc::default();
         let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&Zone::default(), &asked)).unwrap();
         assert!(resolver.wait_first(PATIENCE));
@@ -251,7 +248,7 @@ mod tests {
     #[test]
     fn addresses_follow_the_name_and_bad_answers_change_nothing() {
         let entries = entries(&["a.test", "10.0.0.9"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false));
+        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
         let (zone, asked) = (Zone::default(), Arc::default());
         zone.lock().insert("a.test", Ok(vec![address(2), address(1), address(2)]));
         let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &asked)).unwrap();
@@ -273,7 +270,7 @@ mod tests {
     #[test]
     fn a_name_that_hangs_holds_up_no_other_and_one_that_is_missing_comes_later() {
         let entries = entries(&["hangs.test", "missing.test", "a.test"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false));
+        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
         let (zone, asked) = (Zone::default(), Arc::default());
         zone.lock().insert("missing.test", Err(io::ErrorKind::NotFound));
         zone.lock().insert("a.test", Ok(vec![address(1)]));
@@ -290,7 +287,7 @@ mod tests {
     #[test]
     fn dropping_it_ends_the_look_ups() {
         let entries = entries(&["a.test"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false));
+        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
         let zone = Zone::default();
         zone.lock().insert("a.test", Ok(vec![address(1)]));
         let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &Arc::default())).unwrap();
@@ -302,7 +299,7 @@ mod tests {
     #[test]
     fn an_answer_is_bounded() {
         let entries = entries(&["a.test"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false));
+        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
         let zone = Zone::default();
         let many = (0..300u16).map(|index| SocketAddr::from(([10, 1, (index >> 8) as u8, index as u8], 80)));
         zone.lock().insert("a.test", Ok(many.collect()));

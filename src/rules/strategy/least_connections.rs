@@ -1,37 +1,18 @@
 //! The endpoint with the fewest requests in flight per weight. Several of them: one at random, by weight, so that a
 //! pool that is mostly idle is still used in proportion.
 
-use super::Candidate;
+use super::{Candidate, Draw, less_loaded, weighted};
 
 /// See [`super::Strategy::pick`]. Turns are left alone.
-pub(super) fn pick(candidates: &mut [Candidate], random: u64) -> Option<usize> {
+pub(super) fn pick(candidates: &mut [Candidate], draw: Draw) -> Option<usize> {
     match candidates {
         [] => None,
         [_] => Some(0),
         many => {
             let least = many.iter().copied().reduce(|a, b| if less_loaded(b, a) { b } else { a })?;
-            draw_among(many, |one| !less_loaded(least, one), random)
+            weighted::draw(many, draw.random, |_, one| !less_loaded(least, one))
         }
     }
-}
-
-/// `a.in_flight / a.weight < b.in_flight / b.weight`, exactly: both products fit 64 bits.
-fn less_loaded(a: Candidate, b: Candidate) -> bool {
-    u64::from(a.in_flight) * u64::from(b.weight) < u64::from(b.in_flight) * u64::from(a.weight)
-}
-
-/// One of those that `tied` accepts, each with a chance in proportion to its weight.
-fn draw_among(candidates: &[Candidate], tied: impl Fn(Candidate) -> bool, random: u64) -> Option<usize> {
-    let weight = |one: &Candidate| if tied(*one) { u64::from(one.weight) } else { 0 };
-    let total: u64 = candidates.iter().map(weight).sum();
-    // The remainder favours small values by less than total / 2^64.
-    let mut left = random.checked_rem(total)?;
-    candidates.iter().position(|one| {
-        let share = weight(one);
-        let found = left < share;
-        left = left.saturating_sub(share);
-        found
-    })
 }
 
 #[cfg(test)]
@@ -39,16 +20,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn pick(candidates: &mut [Candidate], random: u64) -> Option<usize> {
+        super::pick(candidates, Draw { random, key: 0 })
+    }
+
     /// Weight and requests in flight of each.
     type Load = [(u32, u32)];
 
     fn candidates(load: &Load) -> Vec<Candidate> {
         load.iter()
             .map(|(weight, in_flight)| Candidate {
-                position: 0,
                 weight: *weight,
                 in_flight: *in_flight,
-                turn: 0,
+                ..Candidate::default()
             })
             .collect()
     }

@@ -2,10 +2,10 @@
 //! weight to its turn, takes the highest turn, and subtracts the sum from it. Weights 5, 1, 1 give `a a b a c a a`, not
 //! five in a row.
 
-use super::Candidate;
+use super::{Candidate, Draw};
 
-/// See [`super::Strategy::pick`]. Needs no random bits.
-pub(super) fn pick(candidates: &mut [Candidate], _random: u64) -> Option<usize> {
+/// See [`super::Strategy::pick`]. Needs neither random bits nor a key.
+pub(super) fn pick(candidates: &mut [Candidate], _draw: Draw) -> Option<usize> {
     match candidates {
         [] => None,
         // The sum of all turns does not change: alone, a candidate gains and loses the same.
@@ -33,10 +33,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn candidates(weights: &[u32]) -> Vec<Candidate> {
-        weights
-            .iter()
-            .map(|weight| Candidate { position: 0, weight: *weight, in_flight: 0, turn: 0 })
-            .collect()
+        weights.iter().map(|weight| Candidate { weight: *weight, ..Candidate::default() }).collect()
+    }
+
+    fn pick(candidates: &mut [Candidate], random: u64) -> Option<usize> {
+        super::pick(candidates, Draw { random, key: 0 })
     }
 
     #[test]

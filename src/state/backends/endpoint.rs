@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use crate::clock::nanos;
 use crate::config;
+use crate::rules::Nanos;
 use crate::rules::health::Status;
+use crate::rules::strategy::{FAILURE_COUNTS_AS, Pace, key_of, warming_weight};
 
 /// What the operator says of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub struct Backend {
     pub name: Arc<str>,
     /// `host:port` as configured: the Host of health checks.
     pub authority: String,
+    /// Used only when no other backend is left.
+    pub backup: bool,
+    /// How long an endpoint takes to its full share after it came up.
+    slow_start: Nanos,
     weight: AtomicU32,
     operator: AtomicU8,
     in_flight: AtomicU32,
@@ -38,6 +45,8 @@ impl Backend {
         Self {
             name: Arc::from(entry.name.as_str()),
             authority: authority(&entry.host, entry.port),
+            backup: entry.backup,
+            slow_start: nanos(entry.slow_start),
             weight: AtomicU32::new(entry.weight),
             operator: AtomicU8::new(Operator::Up as u8),
             in_flight: AtomicU32::new(0),
@@ -103,38 +112,42 @@ pub struct Endpoint {
     pub id: u64,
     /// What it shares with the backend's other addresses: weight and the operator's word.
     pub group: Arc<Backend>,
+    /// What `hash` knows it by: the same in every process that calls it so.
+    pub(super) identity: u64,
     /// Written by [`Lease`] alone.
     in_flight: AtomicU32,
     /// Written by the prober alone, through [`Backends::set_health`].
     pub(super) health: AtomicU8,
+    /// When it came up while others were running; 0: it always was. Written as `health` is.
+    pub(super) up_since: AtomicU64,
+    /// A [`Pace`]. Written by [`Endpoint::observe_latency`] alone.
+    pace: AtomicU64,
     /// Written by round robin alone, under the lock of the turns.
     pub(super) turn: AtomicI64,
 }
 
 impl Endpoint {
-    /// A new endpoint with an id of its own.
-    pub fn new(group: Arc<Backend>, address: SocketAddr, health: Status) -> Self {
+    /// A new endpoint with an id of its own, that is new since then; 0: it is no newcomer.
+    pub fn new(group: Arc<Backend>, address: SocketAddr, health: Status, since: Nanos) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
             backend: Arc::clone(&group.name),
             address,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            identity: key_of(format!("{}\n{address}", group.name).as_bytes()),
             group,
             in_flight: AtomicU32::new(0),
             health: AtomicU8::new(health as u8),
+            up_since: AtomicU64::new(since),
+            pace: AtomicU64::new(0),
             turn: AtomicI64::new(0),
         }
     }
 
     /// An endpoint that belongs to no pool: weight 1, healthy. For trying out an upstream by itself.
     pub fn alone(backend: &str, address: SocketAddr) -> Arc<Self> {
-        let group = Backend::new(&config::Backend {
-            name: backend.to_owned(),
-            host: address.ip().to_string(),
-            port: address.port(),
-            weight: 1,
-        });
-        Arc::new(Self::new(Arc::new(group), address, Status::Up))
+        let entry = config::Backend::new(backend, &address.ip().to_string(), address.port());
+        Arc::new(Self::new(Arc::new(Backend::new(&entry)), address, Status::Up, 0))
     }
 
     /// What the health checks say.
@@ -149,6 +162,28 @@ impl Endpoint {
     /// Requests in flight on it.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Its share as strategies count it: smaller than its weight says while it warms up.
+    pub fn effective_weight(&self, now: Nanos) -> u32 {
+        let up_for = match self.up_since.load(Ordering::Relaxed) {
+            0 => Nanos::MAX,
+            since => now.saturating_sub(since),
+        };
+        warming_weight(self.group.weight(), up_for, self.group.slow_start)
+    }
+
+    /// What is known of its latency.
+    pub(super) fn pace(&self) -> Pace {
+        Pace::from_bits(self.pace.load(Ordering::Relaxed))
+    }
+
+    /// Takes one more attempt into account.
+    pub(super) fn observe_latency(&self, took: Nanos, failed: bool, now: Nanos) {
+        let took = if failed { took.max(FAILURE_COUNTS_AS) } else { took };
+        let next = |bits| Some(Pace::from_bits(bits).observe(took, now).bits());
+        // The closure always gives a value, so this always succeeds.
+        let _ = self.pace.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
     /// Whether configuration and operator let anything new go there, health aside.
