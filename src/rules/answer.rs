@@ -59,38 +59,54 @@ pub struct RateLimitFields {
 }
 
 /// Largest Integer of structured fields (RFC 9651 §3.3.1).
-const MAX_INTEGER: u128 = 999_999_999_999_999;
+const MAX_INTEGER: u64 = 999_999_999_999_999;
+
+/// Long enough for one item with a short name and its parameters.
+const ITEM_BYTES: usize = 48;
+
+const MICRO_U64: u64 = MICRO as u64;
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 /// Writes the fields for the enforced buckets of one client, at most a handful. Unlimited clients have none and get
 /// empty fields.
 pub fn rate_limit_fields(buckets: &[Standing<'_>]) -> RateLimitFields {
-    let mut fields = RateLimitFields::default();
+    let mut fields = RateLimitFields {
+        policy: String::with_capacity(ITEM_BYTES * buckets.len()),
+        rate_limit: String::with_capacity(ITEM_BYTES * buckets.len()),
+        retry_after_s: None,
+    };
     for bucket in buckets {
         policy_item(&mut fields.policy, bucket);
     }
-    let mut refusing: Vec<&Standing<'_>> = buckets.iter().filter(|bucket| !bucket.outcome.allowed).collect();
-    if refusing.is_empty() {
+    if buckets.iter().all(|bucket| bucket.outcome.allowed) {
         // r/q compared without a division; the first of equals.
         let tightest = buckets.iter().min_by(|a, b| {
             let (a_side, b_side) = (left(a) * quota(b.limit), left(b) * quota(a.limit));
             a_side.cmp(&b_side)
         });
         if let Some(bucket) = tightest {
-            limit_item(&mut fields.rate_limit, bucket);
+            limit_item(&mut fields.rate_limit, bucket, reset_s(bucket));
         }
         return fields;
     }
+    fields.retry_after_s = refusals(&mut fields.rate_limit, buckets);
+    fields
+}
+
+/// Writes every bucket that refused, and returns how long to wait for all of them.
+fn refusals(out: &mut String, buckets: &[Standing<'_>]) -> Option<u64> {
+    let mut refusing: Vec<&Standing<'_>> = buckets.iter().filter(|bucket| !bucket.outcome.allowed).collect();
     // `None` waits for ever. The sort is stable: equals stay in the order of their limit.
     refusing.sort_by_key(|bucket| std::cmp::Reverse(bucket.outcome.wait_ns.unwrap_or(Nanos::MAX)));
-    for bucket in &refusing {
-        limit_item(&mut fields.rate_limit, bucket);
+    let mut longest = Some(0);
+    for bucket in refusing {
+        let reset_s = reset_s(bucket);
+        limit_item(out, bucket, reset_s);
+        // While one of them never refills, no wait helps.
+        longest = longest.zip(reset_s).map(|(one, two)| one.max(two));
     }
-    // While one of them never refills, no wait helps.
-    let waits: Option<Vec<u64>> = refusing.iter().map(|bucket| reset_s(bucket)).collect();
-    fields.retry_after_s = waits.and_then(|waits| waits.into_iter().max());
-    fields
+    longest
 }
 
 /// `"default";q=100;w=10`: the quota and the window in which it flows in.
@@ -104,25 +120,25 @@ fn policy_item(out: &mut String, bucket: &Standing<'_>) {
 }
 
 /// `"default";r=42;t=5`: what is left, and when there will be more.
-fn limit_item(out: &mut String, bucket: &Standing<'_>) {
+fn limit_item(out: &mut String, bucket: &Standing<'_>, reset_s: Option<u64>) {
     name(out, bucket.policy);
     parameter(out, "r", left(bucket));
-    if let Some(reset_s) = reset_s(bucket) {
-        parameter(out, "t", u128::from(reset_s));
+    if let Some(reset_s) = reset_s {
+        parameter(out, "t", reset_s);
     }
 }
 
-/// The capacity, or what flows in each second when that is more.
-fn quota(limit: Limit) -> u128 {
+/// The capacity, or what flows in each second when that is more. At most 10^9.
+fn quota(limit: Limit) -> u64 {
     if limit.capacity == 0 {
         return 0;
     }
-    let per_second = u128::from(limit.rate.micro) / (MICRO as u128 * u128::from(limit.rate.per_secs.max(1)));
-    per_second.max(u128::from(limit.capacity))
+    let per_second = limit.rate.micro / (MICRO_U64 * per_secs(limit));
+    per_second.max(u64::from(limit.capacity))
 }
 
-fn left(bucket: &Standing<'_>) -> u128 {
-    u128::from(bucket.outcome.left)
+fn left(bucket: &Standing<'_>) -> u64 {
+    u64::from(bucket.outcome.left)
 }
 
 /// Seconds until a refused request would be allowed, or until the next token when none is left, else until what is left
@@ -133,15 +149,24 @@ fn reset_s(bucket: &Standing<'_>) -> Option<u64> {
         return None;
     }
     if bucket.outcome.allowed && bucket.outcome.left > 0 {
-        return u64::try_from(seconds_for(left(bucket), bucket.limit)).ok().map(|s| s.max(1));
+        return Some(seconds_for(left(bucket), bucket.limit).max(1));
     }
     bucket.outcome.wait_ns.map(|wait_ns| wait_ns.div_ceil(NANOS_PER_SEC).max(1))
 }
 
-/// In how many seconds that many tokens flow in, rounded up. The rate is not 0.
-fn seconds_for(tokens: u128, limit: Limit) -> u128 {
-    let micro_seconds = tokens * MICRO as u128 * u128::from(limit.rate.per_secs.max(1));
-    micro_seconds.div_ceil(u128::from(limit.rate.micro))
+/// In how many seconds that many tokens (at most 10^9) flow in, rounded up. The rate is not 0.
+fn seconds_for(tokens: u64, limit: Limit) -> u64 {
+    match (tokens * MICRO_U64).checked_mul(per_secs(limit)) {
+        Some(parts) => parts.div_ceil(limit.rate.micro),
+        None => {
+            let parts = u128::from(tokens * MICRO_U64) * u128::from(per_secs(limit));
+            u64::try_from(parts.div_ceil(u128::from(limit.rate.micro))).unwrap_or(u64::MAX)
+        }
+    }
+}
+
+fn per_secs(limit: Limit) -> u64 {
+    u64::from(limit.rate.per_secs.max(1))
 }
 
 /// A name as a String (RFC 9651 §3.3.3), after a comma where it is not the first of the list.
@@ -161,13 +186,13 @@ fn name(out: &mut String, name: &str) {
     out.push('"');
 }
 
-fn parameter(out: &mut String, key: &str, value: u128) {
+fn parameter(out: &mut String, key: &str, value: u64) {
     out.push(';');
     out.push_str(key);
     out.push('=');
-    let mut digits = [0u8; 15];
+    let mut digits = [b'0'; 15];
     let mut at = digits.len();
-    let mut rest = value.min(MAX_INTEGER) as u64;
+    let mut rest = value.min(MAX_INTEGER);
     loop {
         at -= 1;
         digits[at] = b'0' + (rest % 10) as u8;
@@ -176,7 +201,8 @@ fn parameter(out: &mut String, key: &str, value: u128) {
             break;
         }
     }
-    out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+    // Digits are ASCII.
+    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or("0"));
 }
 
 #[cfg(test)]

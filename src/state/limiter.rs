@@ -12,7 +12,7 @@ mod change;
 mod table;
 
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -38,7 +38,7 @@ pub const OVERFLOW_BUCKETS: usize = 1024;
 const SWEEP_PER_INSERT: usize = 2;
 
 /// The same when there is no room.
-const SWEEP_FOR_ROOM: usize = 32;
+const SWEEP_FOR_ROOM: usize = 16;
 
 /// Rows that a walk over the whole table handles under one lock.
 const STEP: usize = 256;
@@ -263,7 +263,12 @@ impl Limiter {
     }
 
     fn hash(&self, client: ClientKey) -> u64 {
-        self.hasher.hash(&client.to_bytes())
+        let (value, tag) = client.words();
+        let mut hasher = self.hasher;
+        hasher.write_u64(value as u64);
+        hasher.write_u64((value >> 64) as u64);
+        hasher.write_u8(tag);
+        hasher.finish()
     }
 
     /// The shard is chosen by the hash's top bits.

@@ -1,0 +1,169 @@
+//! The limiter alone: one decision on one thread, on all cores with distinct clients, in a table of a million; what a
+//! refusal costs, the fields of an answer, a look-up among many ranges; and what a million clients take in memory.
+//!
+//! `cargo bench --bench limiter`
+#![allow(clippy::disallowed_methods)]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+use balancer::rules::Nanos;
+use balancer::rules::answer::{Entry, rate_limit_fields};
+use balancer::rules::bucket::Bucket;
+use balancer::rules::identity::ClientKey;
+use balancer::rules::limit::{Limit, Rate};
+use balancer::state::limiter::{Grant, Limiter};
+use balancer::state::ranges::{MAX_RANGES, Range, Ranges};
+
+const GRANT: Grant =
+    Grant { limit: Limit { capacity: 1000, rate: Rate::per_second(500_000_000) }, entry: Entry::Default };
+const NEVER: Grant =
+    Grant { limit: Limit { capacity: 10, rate: Rate::per_second(0) }, entry: Entry::Default };
+const SLOW: Grant = Grant {
+    limit: Limit { capacity: 1, rate: Rate { micro: 7_000_000, per_secs: 86_400 } },
+    entry: Entry::Default,
+};
+
+fn client(number: u32) -> ClientKey {
+    ClientKey::address(IpAddr::V4(Ipv4Addr::from(number)))
+}
+
+/// A table with that many clients, none of whose buckets is ever full again.
+fn filled(clients: u32) -> Limiter {
+    let limiter = Limiter::new(2_000_000, None);
+    for number in 0..clients {
+        limiter.acquire(client(number), NEVER, 1, 1);
+    }
+    limiter
+}
+
+/// Decisions for `own` clients of its own on each of `threads` threads; the time of the slowest.
+fn on_threads(limiter: &Limiter, threads: u32, own: u32, decisions: u64) -> Duration {
+    let barrier = Barrier::new(threads as usize);
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|number| {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    barrier.wait();
+                    let begun = Instant::now();
+                    let mut now: Nanos = 1_000_000_000;
+                    for step in 0..decisions {
+                        now += 200;
+                        let who = client((number << 24) + step as u32 % own);
+                        black_box(limiter.acquire(who, GRANT, 1, now));
+                    }
+                    begun.elapsed()
+                })
+            })
+            .collect();
+        // A thread of a benchmark that panics ends it.
+        running.into_iter().map(|thread| thread.join().unwrap()).max().unwrap_or_default()
+    })
+}
+
+fn decisions(c: &mut Criterion) {
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    let limiter = Limiter::new(1_000_000, None);
+    let mut now = 1_000_000_000;
+    c.bench_function("decision/one client", |b| {
+        b.iter(|| {
+            now += 200;
+            black_box(limiter.acquire(client(1), GRANT, 1, now))
+        });
+    });
+    c.bench_function("decision/refused", |b| {
+        limiter.acquire(client(2), SLOW, 1, now);
+        b.iter(|| {
+            now += 200;
+            black_box(limiter.acquire(client(2), SLOW, 1, now))
+        });
+    });
+    for threads in [1, cores] {
+        c.bench_function(&format!("decision/1000 clients on each of {threads} threads"), |b| {
+            b.iter_custom(|count| on_threads(&limiter, threads, 1000, count));
+        });
+    }
+    let million = filled(1_000_000);
+    let mut number = 0u32;
+    c.bench_function("decision/any of a million clients", |b| {
+        b.iter(|| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            black_box(million.acquire(client(number % 1_000_000), NEVER, 1, 1))
+        });
+    });
+    c.bench_function("decision/new client, table full", |b| {
+        let full = Limiter::new(100_000, Some(GRANT.limit));
+        for number in 0..100_000 {
+            full.acquire(client(number), NEVER, 1, 1);
+        }
+        b.iter(|| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            black_box(full.acquire(client(number | 1 << 31), NEVER, 1, 1))
+        });
+    });
+}
+
+fn rules(c: &mut Criterion) {
+    let mut bucket = Bucket::full(GRANT.limit, 0);
+    let mut now = 0;
+    c.bench_function("bucket alone", |b| {
+        b.iter(|| {
+            now += 200;
+            black_box(bucket.acquire(1, now))
+        });
+    });
+    let limiter = Limiter::new(10, None);
+    let standing = limiter.acquire(client(1), GRANT, 1, 1).standing();
+    c.bench_function("fields of an answer", |b| {
+        b.iter(|| black_box(rate_limit_fields(&[black_box(standing)])))
+    });
+    let ranges = (0..MAX_RANGES as u32).map(|number| {
+        let bits = number.wrapping_mul(0x9e37_79b9);
+        let address = match number % 2 {
+            0 => IpAddr::V4(bits.into()),
+            _ => IpAddr::V6(Ipv6Addr::from(u128::from(bits) << 80)),
+        };
+        let prefix = (16 + number / 7 % if number % 2 == 0 { 17 } else { 49 }) as u8;
+        let net = ipnet::IpNet::new(address, prefix).unwrap_or_else(|_| address.into());
+        Range { net, limit: GRANT.limit, id: net.to_string().into(), version: 1 }
+    });
+    let ranges = Ranges::new(ranges).unwrap_or_default();
+    let mut number = 0u32;
+    c.bench_function(&format!("longest of {} ranges", ranges.len()), |b| {
+        b.iter(|| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            black_box(ranges.longest(IpAddr::V4(number.into())))
+        });
+    });
+}
+
+/// Resident bytes of this process (proc(5), `statm`), 0 where there is no such file.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}
+
+fn memory(_: &mut Criterion) {
+    let before = resident_bytes();
+    let limiter = filled(1_000_000);
+    let resident = resident_bytes().saturating_sub(before);
+    println!(
+        "a million clients: {} bytes each by capacities, {} resident",
+        limiter.memory_bytes() / 1_000_000,
+        resident / 1_000_000
+    );
+}
+
+criterion_group! {
+    name = limiter;
+    config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
+    // Memory first: what the others free would be used again, and not be seen.
+    targets = memory, decisions, rules
+}
+criterion_main!(limiter);
