@@ -82,7 +82,7 @@ impl Forward {
         let idempotent = retry::idempotent(&head.method);
         let mut effort = Effort::default();
         let key = self.hash_on.as_ref().map_or(0, |on| key(on, asked));
-        let mut tried = Vec::new();
+        let (mut tried, mut resent) = (Vec::new(), 0);
         let mut now = self.clock.now();
         let Some(mut lease) = snapshot.pick(&Wanted { tried: &tried, key, now }) else {
             let reject = Reject::new(Reason::Unavailable, "no backend is healthy at the moment")
@@ -118,7 +118,7 @@ impl Forward {
             let request = retry::Request {
                 idempotent,
                 replayable: body.buffered().is_some() || !body.consumed(),
-                retries_done: effort.retries,
+                retries_done: resent,
             };
             tried.push(lease.endpoint.id);
             let pick = |tried: &[u64]| snapshot.pick(&Wanted { tried, key, now });
@@ -134,6 +134,7 @@ impl Forward {
             log::debug!("request {}: sent again after {}", origin.request_id, error.cause);
             self.metrics.retry(reason_of(error.phase));
             effort.retries += 1;
+            resent += u32::from(error.phase != Phase::Connect);
             (lease, reuse) = next;
         }
     }
@@ -175,14 +176,16 @@ fn verdict(result: &Result<Incoming, UpstreamError>) -> Option<bool> {
             Phase::RequestBody(_) | Phase::Cancelled => None,
             // A kept connection that was closed meanwhile is nobody's fault, and took no time.
             Phase::Stale => None,
-            Phase::Connect | Phase::Reset | Phase::TimedOut | Phase::Malformed => Some(true),
+            Phase::Connect | Phase::ConnectTimedOut | Phase::Reset | Phase::TimedOut | Phase::Malformed => {
+                Some(true)
+            }
         },
     }
 }
 
 fn reason_of(phase: Phase) -> Retry {
     match phase {
-        Phase::Connect => Retry::Connect,
+        Phase::Connect | Phase::ConnectTimedOut => Retry::Connect,
         Phase::TimedOut => Retry::Timeout,
         Phase::Stale | Phase::Reset | Phase::Malformed | Phase::RequestBody(_) | Phase::Cancelled => {
             Retry::Reset
@@ -193,7 +196,7 @@ fn reason_of(phase: Phase) -> Retry {
 /// What the client and the operator read when no backend answered.
 fn failed(error: &UpstreamError, lease: &Lease, effort: Effort) -> Failed {
     let (reason, detail, wait) = match error.phase {
-        Phase::Connect => (Reason::BadGateway, "no backend could be reached", true),
+        Phase::Connect | Phase::ConnectTimedOut => (Reason::BadGateway, "no backend could be reached", true),
         Phase::Stale | Phase::Reset => {
             (Reason::BadGateway, "the backend closed the connection without an answer", true)
         }
@@ -211,9 +214,8 @@ fn failed(error: &UpstreamError, lease: &Lease, effort: Effort) -> Failed {
         Phase::Cancelled => (Reason::BadRequest, "the client left", false),
     };
     let client_gone = matches!(error.phase, Phase::Cancelled | Phase::RequestBody(BodyFault::ClientGone));
-    let endpoint = &lease.endpoint;
     let mut reject = Reject::new(reason, detail)
-        .because(format_args!("backend {} ({}): {}", endpoint.backend, endpoint.address, error.cause));
+        .because(format_args!("backend {}: {}", lease.endpoint.backend, error.cause));
     reject.retry_after_s = wait.then_some(RETRY_AFTER_S);
     Failed { reject, client_gone, effort }
 }

@@ -203,8 +203,10 @@ pub struct UpstreamError {
 /// How far a call got before it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// No connection: nothing was sent.
+    /// The connection was refused, or could not be made for another reason that took no time: nothing was sent.
     Connect,
+    /// No connection within `upstream.connect_timeout`: nothing was sent.
+    ConnectTimedOut,
     /// A kept connection broke before any byte of an answer came.
     Stale,
     /// A new connection broke after something was sent, before the answer's head was whole.
@@ -223,6 +225,7 @@ impl From<Phase> for Failure {
     fn from(phase: Phase) -> Self {
         match phase {
             Phase::Connect => Self::Connect,
+            Phase::ConnectTimedOut => Self::ConnectTimedOut,
             Phase::Stale => Self::Stale,
             Phase::Reset => Self::Reset,
             Phase::TimedOut => Self::TimedOut,

@@ -4,8 +4,10 @@
 /// Why an attempt brought no answer, as far as sending again is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No connection: nothing was sent.
+    /// The connection was refused: nothing was sent, and it took no time.
     Connect,
+    /// No connection in time: nothing was sent.
+    ConnectTimedOut,
     /// A kept connection broke before any byte of an answer.
     Stale,
     /// A new connection broke before the answer's head was whole.
@@ -25,14 +27,15 @@ pub struct Request {
     pub idempotent: bool,
     /// Its body is empty, lies in memory, or nothing of it was read yet.
     pub replayable: bool,
-    /// How often it was sent again already.
+    /// How often it was sent again already, refused connections not counted.
     pub retries_done: u32,
 }
 
 /// What the configuration allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Most times that a request is sent again: `upstream.retries`.
+    /// Most times that a request is sent again: `upstream.retries`. Above 0, connections that are refused at once do
+    /// not count: a request fails when every candidate has refused, not before.
     pub retries: u32,
     /// Send idempotent requests again after [`Failure::Reset`], too.
     pub on_reset: bool,
@@ -51,11 +54,13 @@ pub enum Again {
 
 /// Decides after a failed attempt.
 pub fn again(failure: Failure, request: Request, policy: Policy) -> Again {
-    if request.retries_done >= policy.retries || !request.replayable {
+    if policy.retries == 0 || !request.replayable {
         return Again::No;
     }
     match failure {
         Failure::Connect => Again::Elsewhere,
+        _ if request.retries_done >= policy.retries => Again::No,
+        Failure::ConnectTimedOut => Again::Elsewhere,
         Failure::Stale if request.idempotent => Again::ElsewhereOrFresh,
         Failure::Reset if request.idempotent && policy.on_reset => Again::Elsewhere,
         Failure::Stale | Failure::Reset | Failure::TimedOut | Failure::Malformed | Failure::Client => {
@@ -87,10 +92,11 @@ mod tests {
     #[test]
     fn only_what_is_safe_is_sent_again() {
         use Again::{Elsewhere, ElsewhereOrFresh, No};
-        use Failure::{Client, Connect, Malformed, Reset, Stale, TimedOut};
+        use Failure::{Client, Connect, ConnectTimedOut, Malformed, Reset, Stale, TimedOut};
         // For each failure: idempotent with on_reset, idempotent without, not idempotent with on_reset.
         for (failure, with_reset, without_reset, unsafe_method) in [
             (Connect, Elsewhere, Elsewhere, Elsewhere),
+            (ConnectTimedOut, Elsewhere, Elsewhere, Elsewhere),
             (Stale, ElsewhereOrFresh, ElsewhereOrFresh, No),
             (Reset, Elsewhere, No, No),
             (TimedOut, No, No, No),
@@ -115,7 +121,13 @@ mod tests {
         {
             let request = Request { idempotent: true, replayable: true, retries_done };
             let policy = Policy { retries, on_reset: false };
-            assert_eq!(again(Failure::Connect, request, policy), decision, "{retries} {retries_done}");
+            assert_eq!(
+                again(Failure::ConnectTimedOut, request, policy),
+                decision,
+                "{retries} {retries_done}"
+            );
+            let refused = if retries == 0 { Again::No } else { Again::Elsewhere };
+            assert_eq!(again(Failure::Connect, request, policy), refused, "{retries} {retries_done}");
         }
     }
 }

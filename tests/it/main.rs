@@ -17,6 +17,7 @@ mod balancing;
 mod bodies;
 mod command_line;
 mod configuration;
+mod contract_forwarding;
 mod durability;
 mod engines;
 mod forwarding;

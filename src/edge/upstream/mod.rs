@@ -70,6 +70,11 @@ fn failed(phase: Phase, cause: impl std::fmt::Display) -> UpstreamError {
     UpstreamError { phase, cause: cause.to_string() }
 }
 
+fn unconnected(error: std::io::Error) -> UpstreamError {
+    let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+    failed(if timed_out { Phase::ConnectTimedOut } else { Phase::Connect }, error)
+}
+
 impl UreqUpstream {
     /// Opens nothing yet.
     pub fn new(config: &UpstreamConfig, clock: Clock) -> Self {
@@ -97,8 +102,7 @@ impl UreqUpstream {
             abort.watch(kept.socket());
             return Ok(kept);
         }
-        Connection::open(endpoint.address, self.config.connect_timeout, abort)
-            .map_err(|error| failed(Phase::Connect, error))
+        Connection::open(endpoint.address, self.config.connect_timeout, abort).map_err(unconnected)
     }
 
     /// Sends the request and reads the answer's head; the call comes back with its outcome.

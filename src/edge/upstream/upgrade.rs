@@ -25,7 +25,7 @@ impl UreqUpstream {
             request_head(endpoint, request, protocol).map_err(|cause| failed(Phase::Malformed, cause))?;
         let _watched = Watched(abort);
         let connection = Connection::open(endpoint.address, self.config.connect_timeout, abort)
-            .map_err(|error| failed(Phase::Connect, error))?;
+            .map_err(super::unconnected)?;
         let buffers = Buffers::lend(head.len(), false);
         let timeout = self.config.response_timeout;
         let mut call =
