@@ -5,17 +5,20 @@ use super::aloud;
 /// A frontend engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
+    /// Our own, for Linux.
+    Epoll,
     /// The portable one.
     TinyHttp,
 }
 
 /// Every engine that is built. `each_engine!` makes one test for each.
-pub const ENGINES: &[Engine] = &[Engine::TinyHttp];
+pub const ENGINES: &[Engine] = &[Engine::Epoll, Engine::TinyHttp];
 
 impl Engine {
     /// Its name in `frontend.engine`.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Epoll => "epoll",
             Self::TinyHttp => "tiny_http",
         }
     }
@@ -70,17 +73,25 @@ impl Case {
     /// Its line in the README, and a yes or no for each of [`ENGINES`].
     pub fn row(self) -> (&'static str, &'static [bool]) {
         match self {
-            Self::Streaming => ("bodies of any size stream with bounded memory, both ways", &[true]),
+            Self::Streaming => ("bodies of any size stream with bounded memory, both ways", &[true, true]),
             Self::BrokenAnswers => {
-                ("a backend that breaks off reaches the client as a broken answer", &[true])
+                ("a backend that breaks off reaches the client as a broken answer", &[true, true])
             }
-            Self::Reasons => ("a backend's reason phrase is kept", &[true]),
-            Self::LongLengths => ("a declared `Content-Length` is kept on bodies over 64 KiB", &[false]),
-            Self::StrictFraming => ("differing lengths, or a length with `chunked`, are refused", &[false]),
-            Self::HugeLengths => ("any declared length is safe (`Content-Length: 107374182400`)", &[false]),
-            Self::ClosesAfterRefusal => ("the connection is closed after a body that was refused", &[false]),
-            Self::ManyKept => ("a thousand kept connections at once are all served", &[false]),
-            Self::HeadBounds => ("a head that never ends is cut off at `max_head_bytes`", &[false]),
+            Self::Reasons => ("a backend's reason phrase is kept", &[true, true]),
+            Self::LongLengths => {
+                ("a declared `Content-Length` is kept on bodies over 64 KiB", &[true, false])
+            }
+            Self::StrictFraming => {
+                ("differing lengths, or a length with `chunked`, are refused", &[true, false])
+            }
+            Self::HugeLengths => {
+                ("any declared length is safe (`Content-Length: 107374182400`)", &[true, false])
+            }
+            Self::ClosesAfterRefusal => {
+                ("the connection is closed after a body that was refused", &[true, false])
+            }
+            Self::ManyKept => ("a thousand kept connections at once are all served", &[true, false]),
+            Self::HeadBounds => ("a head that never ends is cut off at `max_head_bytes`", &[true, false]),
         }
     }
 }
@@ -107,6 +118,9 @@ pub fn table() -> String {
 /// Makes one test for each engine out of every named function `fn(Engine)`.
 macro_rules! each_engine {
     ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+        mod epoll {
+            $(#[test] $(#[$attribute])* fn $name() { super::$name($crate::support::Engine::Epoll); })+
+        }
         mod tiny_http {
             $(#[test] $(#[$attribute])* fn $name() { super::$name($crate::support::Engine::TinyHttp); })+
         }

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use super::conn::{Conn, Next, State};
 use super::core::Core;
 use super::deliver::{After, Delivery, Pushed};
+use super::gather::Gather;
 use super::relay;
 use super::worker::Desk;
-use crate::edge::frontend::render::{self, Framing, Persistence};
+use crate::edge::frontend::render::{self, Framing};
 use crate::error::{Reason, Reject};
 use crate::exchange::{
     Answer, AnswerBody, Delivery as Outcome, Exchange, FrontendEvent, RequestBody, RequestHead, Version, Wait,
@@ -67,11 +68,7 @@ pub(super) fn deliver(
     let persistence = render::persistence(&answer, framing, asked.version, asked.keep_alive);
     desk.out.clear();
     render::head(&mut desk.out, &answer, framing, persistence);
-    let after = match persistence {
-        Persistence::Kept | Persistence::KeptAsAsked => After::Keep,
-        Persistence::Closed if asked.unread || !behind.is_empty() => After::Linger,
-        Persistence::Closed => After::Close,
-    };
+    let after = After::of(persistence, asked.unread || !behind.is_empty());
     let mut delivery = Delivery::new(framing, answer.ticket.take(), after);
     let now = core.clock.now();
     let wire = &conn.link.wire;
@@ -81,6 +78,15 @@ pub(super) fn deliver(
             return Some(relay::begin(conn, &desk.out, upgrade, delivery, behind, now));
         }
         AnswerBody::Bytes(bytes) if has_body => delivery.push_whole(wire, &desk.out, &bytes, now),
+        AnswerBody::Stream(_, stream)
+            if framing == Framing::UntilClose && asked.keep_alive && !answer.close =>
+        {
+            answer.body = AnswerBody::None { declared: None };
+            let (collected, bound) = (Vec::new(), core.response_buffer_bytes);
+            delivery.gathering = Some(Box::new(Gather { answer, asked, collected, bound }));
+            delivery.stream = Some(stream);
+            delivery.push(wire, &[], &mut desk.scratch, now)
+        }
         AnswerBody::Stream(_, stream) if has_body => {
             delivery.stream = Some(stream);
             delivery.push(wire, &desk.out, &mut desk.scratch, now)
@@ -94,7 +100,7 @@ pub(super) fn deliver(
     };
     if pushed == Pushed::Done {
         delivery.settle(Outcome::Complete);
-        return after.next();
+        return delivery.after.next();
     }
     conn.state = State::Answer(Box::new(delivery));
     Some(after_push(conn, pushed))

@@ -235,8 +235,9 @@ impl Core {
 pub(super) const LINGER_SILENCE_NS: u64 = 2_000_000_000;
 /// How long it may take in all.
 pub(super) const LINGER_TOTAL_NS: u64 = 10_000_000_000;
-/// How much of what the client still sends is dropped before it is reset.
-pub(super) const LINGER_BYTES: usize = 64 * 1024 * 1024;
+/// How much of what the client still sends is dropped before it is reset: bodies of a usual size, so that a client that
+/// sends all before it reads finds the answer.
+pub(super) const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
 /// How many connections each address has.
 pub(super) struct Addresses {

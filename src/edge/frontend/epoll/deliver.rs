@@ -4,9 +4,10 @@
 use std::io::IoSlice;
 
 use super::conn::Next;
+use super::gather::Gather;
 use super::timers::{Pace, Spans};
 use super::wire::{Sent, Wire};
-use crate::edge::frontend::render::{Framing, LAST_CHUNK};
+use crate::edge::frontend::render::{Framing, LAST_CHUNK, Persistence};
 use crate::exchange::{Delivery as Outcome, Pull, Stream, Ticket, Wait};
 use crate::rules::Nanos;
 
@@ -24,6 +25,8 @@ pub(super) struct Delivery {
     pub after: After,
     /// The client's pace, from when it first did not take everything.
     pub pace: Option<Pace>,
+    /// The head is not decided yet: the body's length is being found out.
+    pub gathering: Option<Box<Gather>>,
 }
 
 /// What becomes of the connection behind a whole answer.
@@ -59,7 +62,7 @@ pub(super) enum Pushed {
 const MAX_ROUNDS: usize = 128;
 
 /// Whether a stream has more.
-enum Filled {
+pub(super) enum Filled {
     More,
     Empty,
     End,
@@ -67,6 +70,15 @@ enum Filled {
 }
 
 impl After {
+    /// What an answer's `Connection` means. `unread`: the client may still be sending.
+    pub fn of(persistence: Persistence, unread: bool) -> Self {
+        match persistence {
+            Persistence::Kept | Persistence::KeptAsAsked => Self::Keep,
+            Persistence::Closed if unread => Self::Linger,
+            Persistence::Closed => Self::Close,
+        }
+    }
+
     /// What the connection does next; `None` for the next request.
     pub fn next(self) -> Option<Next> {
         match self {
@@ -88,6 +100,7 @@ impl Delivery {
             ticket,
             after,
             pace: None,
+            gathering: None,
         }
     }
 
@@ -98,6 +111,11 @@ impl Delivery {
 
     /// Sends what can be sent now. `head` goes first and counts as sent afterwards, here or in `pending`.
     pub fn push(&mut self, wire: &Wire, head: &[u8], scratch: &mut [u8], now: Nanos) -> Pushed {
+        if self.gathering.is_some()
+            && let Some(stop) = self.gather(scratch)
+        {
+            return stop;
+        }
         if let Some(stop) = self.flush(wire, now) {
             return stop;
         }
@@ -225,7 +243,7 @@ impl Delivery {
 }
 
 /// Reads until the buffer is full or nothing more is there.
-fn fill(stream: &mut dyn Stream, buffer: &mut [u8]) -> (Filled, usize) {
+pub(super) fn fill(stream: &mut dyn Stream, buffer: &mut [u8]) -> (Filled, usize) {
     let mut filled = 0;
     while filled < buffer.len() {
         match stream.pull(&mut buffer[filled..], Wait::Poll) {

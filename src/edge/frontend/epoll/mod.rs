@@ -15,6 +15,7 @@ mod core;
 mod deliver;
 mod expire;
 mod gate;
+mod gather;
 mod head;
 mod keeper;
 mod relay;
