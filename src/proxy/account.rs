@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::forward::Effort;
 use super::marks::{Marks, with_date};
 use crate::clock::Clock;
-use crate::error::Reject;
+use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket};
 use crate::rules::{Nanos, headers, identity};
 use crate::state::backends::Lease;
@@ -42,7 +42,7 @@ pub struct AccessRecord {
     pub trace_id: String,
     /// The client, after the walk over trusted proxies.
     pub client_addr: IpAddr,
-    /// The limiter's name for the client when a stored limit decided, else `None`.
+    /// The stored id that names the client, where there is one, else its address.
     pub client_id: Option<Arc<str>>,
     /// As the client wrote it; empty when no method could be read.
     pub method: String,
@@ -69,6 +69,8 @@ pub struct AccessRecord {
 pub struct LimitRecord {
     /// The stored id of the entry that decided, or `default`.
     pub entry: Arc<str>,
+    /// Whether that entry names this client alone; a range and the default hold many.
+    pub names_client: bool,
     /// The bucket.
     pub bucket: &'static str,
     /// Let through or refused.
@@ -122,7 +124,7 @@ impl Accounts {
         let status = if entry.client_gone { CLIENT_GONE } else { answer.status };
         let record = self.journal.wanted().then(|| {
             let client_id = match &entry.limit {
-                Some(limit) if &*limit.entry != DEFAULT_ENTRY => Arc::clone(&limit.entry),
+                Some(limit) if limit.names_client => Arc::clone(&limit.entry),
                 _ => Arc::from(entry.client_addr.to_string()),
             };
             let elapsed = Duration::from_nanos(self.clock.now().saturating_sub(entry.received_at));
@@ -173,7 +175,13 @@ impl Accounts {
         let mut answer = reject.answer(own.request_id());
         // After a framing error nobody knows where the next request begins.
         answer.close = true;
-        log::debug!("request {}: refused with {}: {}", own.request_id(), answer.status, reject.detail);
+        let (id, status, cause) = (own.request_id(), answer.status, reject.detail.as_str());
+        if reject.reason != Reason::Unavailable {
+            log::debug!("request {id}: refused with {status}: {cause}");
+        } else if let Some(suppressed) = self.log_limit.admit(cause, self.clock.now()) {
+            // Not the client's fault: the operator has to know.
+            log::warn!("request {id}: refused with {status}: {cause}{suppressed}");
+        }
         own.end(self, head, answer)
     }
 

@@ -78,6 +78,7 @@ impl Admit {
             RateLimitHeaders::Off => Vec::new(),
         };
         let record = Some(LimitRecord {
+            names_client: entry == Entry::Client,
             entry: found.entry.unwrap_or_else(|| Arc::from(DEFAULT_ENTRY)),
             bucket: DEFAULT_BUCKET,
             allowed: outcome.allowed,

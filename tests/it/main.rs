@@ -18,6 +18,7 @@ mod bodies;
 mod command_line;
 mod configuration;
 mod contract_forwarding;
+mod contract_log;
 mod durability;
 mod engines;
 mod forwarding;

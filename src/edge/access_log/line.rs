@@ -147,6 +147,7 @@ mod tests {
             backend: Some(Arc::from("a")),
             retries: 1,
             limit: Some(LimitRecord {
+                names_client: false,
                 entry: Arc::from("10.0.0.0/8"),
                 bucket: "range",
                 allowed: true,

@@ -1,0 +1,47 @@
+//! What the operator reads: the access log's names for a client, and refusals that are not the client's fault.
+
+use serde_json::{Value, json};
+
+use crate::support::client::head;
+use crate::support::{Backend, Conn, Setup, until};
+
+fn record(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+}
+
+/// A range holds many clients: the log says which of them it was.
+#[test]
+fn a_client_of_a_range_is_logged_as_itself() {
+    let backend = Backend::named("a");
+    let balancer = Setup::auto().backend(backend.address()).set("log.access", json!(true)).start();
+    balancer.limit("127.0.0.0/8", 10, 1);
+    balancer.limit("::ffff:127.0.0.3", 20, 1);
+    for (source, path, entry, id) in [
+        ("127.0.0.2", "/range", "127.0.0.0/8", "127.0.0.2"),
+        ("127.0.0.3", "/client", "::ffff:127.0.0.3", "::ffff:127.0.0.3"),
+    ] {
+        balancer.get_from(source, path).expect(200);
+        let line = balancer.proc.wait_out(&format!("\"path\":\"{path}\""));
+        let record = record(&line);
+        assert_eq!(record["client_addr"], source, "{line}");
+        assert_eq!(record["limit_entry"], entry, "{line}");
+        assert_eq!(record["client_id"], id, "{line}");
+    }
+}
+
+/// A 503 of our own making has a line: nobody else could tell the operator.
+#[test]
+#[cfg(target_os = "linux")]
+fn busy_workers_are_said_on_stderr() {
+    let deaf = Backend::deaf();
+    let balancer = Setup::auto()
+        .backend(deaf.address())
+        .set("frontend.workers", json!(1))
+        .set("frontend.worker_wait", json!("50ms"))
+        .start();
+    let mut held = Conn::open(balancer.address);
+    held.send(head("GET", "/", &[], None));
+    until("the only worker waits for the backend", || (deaf.seen().len() == 1).then_some(()));
+    balancer.get("/").problem(503);
+    balancer.proc.wait_err(0, "the cause is said", |line| line.contains("every worker is busy"));
+}
