@@ -191,11 +191,11 @@ fn keys_that_an_engine_cannot_honour_are_one_warning() {
     let setup = Setup::on(crate::support::Engine::TinyHttp)
         .backend(backend.address())
         .set("frontend.head_timeout", json!("3s"))
-        .set("frontend.max_headers", json!(50));
+        .set("frontend.idle_timeout", json!("50s"));
     let balancer = setup.start();
     balancer.get("/").expect(200);
     let err = balancer.proc.err();
     let warnings: Vec<&str> = err.lines().filter(|line| line.contains("tiny_http")).collect();
     assert_eq!(warnings.len(), 1, "{err}");
-    assert!(warnings[0].contains("head_timeout") && warnings[0].contains("max_headers"), "{err}");
+    assert!(warnings[0].contains("head_timeout") && warnings[0].contains("idle_timeout"), "{err}");
 }

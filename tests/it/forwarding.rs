@@ -340,23 +340,39 @@ fn a_field_value_of_bytes_is_kept(engine: Engine) {
 }
 
 fn http_1_0_is_answered_and_closed_or_kept(engine: Engine) {
-    // Chunked from the backend: HTTP/1.0 must never see that coding.
-    let backend = Backend::answering(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3\r\nay!\r\n0\r\n\r\n",
-    );
+    let backend = Backend::scripted(|seen, stream| {
+        let text: &[u8] = if seen.request_line().contains("/chunked") {
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3\r\nay!\r\n0\r\n\r\n"
+        } else {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nokay!"
+        };
+        let _ = std::io::Write::write_all(stream, text);
+        Then::Keep
+    });
     let balancer = Setup::on(engine).backend(backend.address()).start();
+    for target in ["/known", "/chunked"] {
+        let mut conn = Conn::open(balancer.address);
+        conn.send(format!("GET {target} HTTP/1.0\r\n\r\n"));
+        let answer = conn.read("GET").unwrap().expect(200);
+        // HTTP/1.0 must never see that coding.
+        assert_ne!(answer.framing, Framing::Chunked, "{target}");
+        assert_eq!(answer.text(), "okay!", "{target}");
+        assert_eq!(conn.wait_closed().0, b"", "{target}");
+    }
     let mut conn = Conn::open(balancer.address);
-    conn.send("GET / HTTP/1.0\r\n\r\n");
-    let answer = conn.read("GET").unwrap().expect(200);
-    assert_eq!(answer.text(), "okay!");
-    assert_ne!(answer.framing, Framing::Chunked);
-    assert_eq!(conn.wait_closed().0, b"");
-
-    let mut conn = Conn::open(balancer.address);
+    let kept = |answer: &crate::support::Response| {
+        answer.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive"))
+    };
     for _ in 0..2 {
-        conn.send("GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n");
+        conn.send("GET /known HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n");
         let answer = conn.read("GET").unwrap().expect(200);
         assert_eq!((answer.text().as_str(), answer.framing), ("okay!", Framing::Length(5)), "{answer:?}");
-        assert!(answer.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive")));
+        assert!(kept(&answer), "{answer:?}");
     }
+    // A length that the backend does not tell: kept with a length, or told by the close.
+    conn.send("GET /chunked HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n");
+    let answer = conn.read("GET").unwrap().expect(200);
+    assert_eq!(answer.text(), "okay!");
+    let framing = if kept(&answer) { Framing::Length(5) } else { Framing::UntilClose };
+    assert_eq!(answer.framing, framing, "{answer:?}");
 }

@@ -21,7 +21,7 @@ each_engine! {
 }
 
 fn quick(path: &str) -> Value {
-    json!({ "path": path, "expect": "200-399", "interval": "100ms", "timeout": "500ms", "rise": 2, "fall": 3 })
+    json!({ "path": path, "expect": "200-399", "interval": "100ms", "timeout": "5s", "rise": 2, "fall": 3 })
 }
 
 /// A backend whose `/health` answers with the status that the number says at the moment.
