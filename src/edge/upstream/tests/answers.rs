@@ -6,8 +6,8 @@ use super::support::*;
 use crate::clock::Clock;
 use crate::config::UpstreamConfig;
 use crate::edge::upstream::UreqUpstream;
-use crate::exchange::{Abort, BodyLength, Pull, Wait};
-use crate::proxy::{Incoming, Phase};
+use crate::exchange::{Abort, BodyLength, Pull, RequestBody, Wait};
+use crate::proxy::{Incoming, Phase, UpstreamError};
 
 /// A backend that answers the first request of each connection with `answer` and closes it.
 fn closing_after(answer: impl Into<Vec<u8>>) -> Backend {
@@ -237,13 +237,17 @@ fn a_backend_that_goes_before_its_head_is_whole_is_a_reset() {
 }
 
 /// Sends a large body that comes in pieces.
-fn upload(backend: &Backend, pieces: usize) -> (Result<Incoming, crate::proxy::UpstreamError>, TestBody) {
+fn upload(
+    upstream: &UreqUpstream,
+    backend: &Backend,
+    pieces: usize,
+) -> (Result<Incoming, UpstreamError>, TestBody) {
     const PIECE: usize = 64 * 1024;
     let piece = vec![b'u'; PIECE];
     let mut body = TestBody::pieces(&vec![&piece[..]; pieces]);
     let length = BodyLength::Known((PIECE * pieces) as u64);
     let request = Request { method: "POST", length, ..Request::default() };
-    let result = request.send_with(&upstream(), backend, &mut body, &Abort::default());
+    let result = request.send_with(upstream, backend, &mut body, &Abort::default());
     (result, body)
 }
 
@@ -268,13 +272,71 @@ fn an_early_refusal_is_read_and_ends_the_request_whatever_the_backend_does() {
             Ok(())
         });
         let start = Watch::start();
-        let (result, body) = upload(&backend, 1000);
+        let (result, body) = upload(&upstream(), &backend, 1000);
         let mut incoming = result.expect(how);
         assert_eq!(incoming.status, 413, "{how}");
         assert_eq!(read(&mut *incoming.body), Ok(b"large".to_vec()), "{how}");
         assert!(!body.pieces.is_empty(), "{how}: the sending went on");
         assert!(start.elapsed() < LONG, "{how}");
     }
+}
+
+#[test]
+fn a_connection_that_owes_a_body_is_never_used_again() {
+    // Kept alive by its own word; what we sent next on it would be read as the rest of the body.
+    let backend = Backend::start(|_, peer| {
+        peer.head()?;
+        peer.write(TOO_LARGE)?;
+        peer.until_closed()
+    });
+    let upstream = upstream();
+    let mut incoming = upload(&upstream, &backend, 1000).0.expect("an answer");
+    assert_eq!(read(&mut *incoming.body), Ok(b"large".to_vec()));
+    assert_eq!(get(&upstream, &backend).expect("an answer").status, 413);
+    assert_eq!(backend.connections(), 2);
+}
+
+/// A body that comes in small pieces, each but the first only when it is told to.
+struct Trickle {
+    told: crossbeam_channel::Receiver<()>,
+    reads: usize,
+}
+
+impl RequestBody for Trickle {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.reads += 1;
+        if self.reads == 2 {
+            let _ = self.told.recv_timeout(LONG);
+        }
+        buffer[..10].fill(b't');
+        Ok(10)
+    }
+
+    fn buffered(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn consumed(&self) -> bool {
+        self.reads > 0
+    }
+}
+
+#[test]
+fn an_early_refusal_is_seen_before_the_next_piece_of_the_body_is_sent() {
+    let (tell, told) = crossbeam_channel::bounded(1);
+    let backend = Backend::start(move |_, peer| {
+        peer.head()?;
+        // The first piece goes out without waiting for the second.
+        peer.exactly(10)?;
+        peer.write(TOO_LARGE)?;
+        let _ = tell.send(());
+        assert_eq!(peer.drain(), b"", "sent on");
+        Ok(())
+    });
+    let mut body = Trickle { told, reads: 0 };
+    let request = Request { method: "POST", length: BodyLength::Known(100_000), ..Request::default() };
+    let incoming = request.send_with(&upstream(), &backend, &mut body, &Abort::default());
+    assert_eq!((incoming.expect("an answer").status, body.reads), (413, 2));
 }
 
 #[test]
@@ -287,7 +349,7 @@ fn an_early_success_does_not_end_the_request() {
         peer.write(format!("7\r\n{:07}\r\n0\r\n\r\n", received.len()))?;
         peer.until_closed()
     });
-    let (result, body) = upload(&backend, PIECES);
+    let (result, body) = upload(&upstream(), &backend, PIECES);
     let mut incoming = result.expect("an answer");
     assert!(body.pieces.is_empty());
     assert_eq!(read(&mut *incoming.body), Ok(b"6553600".to_vec()));
@@ -301,7 +363,7 @@ fn an_early_success_of_a_backend_that_reads_no_more_is_taken_after_a_while() {
         std::thread::sleep(LONG);
         Ok(())
     });
-    let (result, _) = upload(&backend, 1000);
+    let (result, _) = upload(&upstream(), &backend, 1000);
     assert_eq!(read(&mut *result.expect("an answer").body), Ok(b"ok".to_vec()));
 }
 
