@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use ureq::Agent;
@@ -12,6 +12,8 @@ use ureq::Agent;
 use super::transport::{CallConnector, NoResolver};
 use crate::exchange::{BodyFault, BodyLength, RequestBody};
 use crate::proxy::Outgoing;
+use crate::rules::fields::Fields;
+use crate::rules::framing::bytes::{TOKEN, VALUE, is};
 use crate::state::backends::Endpoint;
 
 /// The agent that drives every request. Cheap to clone; its clones share everything.
@@ -52,8 +54,24 @@ fn as_path_and_query(target: &str) -> Result<PathAndQuery, String> {
     Ok(parsed)
 }
 
-/// The request in ureq's terms. Errors say what it can't carry; the frontends' parsers let none of it through.
-pub(super) fn request(outgoing: &Outgoing<'_>, endpoint: &Endpoint) -> Result<Request<()>, String> {
+/// A request, ready to be sent: what ureq writes of it, and what it does not.
+pub(super) struct Prepared {
+    /// Request line, Host, and how the body ends.
+    pub request: Request<()>,
+    /// The most that ureq writes of the head, in bytes.
+    pub head_bytes: usize,
+}
+
+/// The request in ureq's terms, and all other fields as lines behind its head, in `lines`. Not through ureq, which would
+/// put names in lower case, move repeated fields together and refuse credentials outside ASCII; and each field would
+/// cost two allocations and a hash. Errors say what can't be sent; the frontends' parsers let none of it through.
+pub(super) fn prepare(
+    outgoing: &Outgoing<'_>,
+    endpoint: &Endpoint,
+    lines: &mut Vec<u8>,
+) -> Result<Prepared, String> {
+    /// `SP`, ` HTTP/1.1`, the names that ureq writes, a length, line ends.
+    const OVERHEAD: usize = 128;
     let method = Method::from_bytes(outgoing.method.as_bytes()).map_err(|error| error.to_string())?;
     if method == Method::CONNECT {
         return Err("CONNECT is not forwarded".to_owned());
@@ -63,71 +81,79 @@ pub(super) fn request(outgoing: &Outgoing<'_>, endpoint: &Endpoint) -> Result<Re
     // Never sent: Host is among the fields, and the call brings its connection along.
     parts.authority = Some(Authority::from_static("backend"));
     parts.path_and_query = Some(as_path_and_query(outgoing.target)?);
+    let host = match write_fields(outgoing.fields, &[], lines)? {
+        Some(host) => HeaderValue::from_bytes(host),
+        None => HeaderValue::from_str(&endpoint.address.to_string()),
+    };
+    let host = host.map_err(|error| error.to_string())?;
+    let head_bytes = outgoing.method.len() + outgoing.target.len() + host.len() + OVERHEAD;
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(HOST, host);
+    if let Some((name, value)) = framing(outgoing.length, &method) {
+        headers.insert(name, value);
+    }
     let mut request = Request::new(());
     *request.uri_mut() = Uri::from_parts(parts).map_err(|error| error.to_string())?;
-    *request.headers_mut() = headers(outgoing, &method, endpoint)?;
+    *request.headers_mut() = headers;
     *request.method_mut() = method;
-    Ok(request)
+    Ok(Prepared { request, head_bytes })
 }
 
-fn headers(outgoing: &Outgoing<'_>, method: &Method, endpoint: &Endpoint) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::with_capacity(outgoing.fields.len() + 2);
-    for (name, value) in outgoing.fields.iter() {
-        let key =
-            HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("a field is named {name:?}"))?;
-        // The transport's own; from anybody else they would contradict what is sent.
-        if [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT].contains(&key) {
-            continue;
-        }
-        let is_extra = key == AUTHORIZATION && !value.is_ascii();
-        let value =
-            HeaderValue::from_bytes(value).map_err(|_| format!("{name} holds a control character"))?;
-        if is_extra {
-            continue;
-        }
-        headers.try_append(key, value).map_err(|error| error.to_string())?;
-    }
-    if !headers.contains_key(HOST) {
-        let host = HeaderValue::from_str(&endpoint.address.to_string()).map_err(|error| error.to_string())?;
-        headers.insert(HOST, host);
-    }
-    match outgoing.length {
-        BodyLength::Known(bytes) => {
-            headers.insert(CONTENT_LENGTH, bytes.into());
-        }
+/// The field that says how the body ends.
+fn framing(length: BodyLength, method: &Method) -> Option<(HeaderName, HeaderValue)> {
+    match length {
+        BodyLength::Known(bytes) => Some((CONTENT_LENGTH, bytes.into())),
         BodyLength::Chunked | BodyLength::UntilClose => {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            Some((TRANSFER_ENCODING, HeaderValue::from_static("chunked")))
         }
         // RFC 9110 §8.6: where a body is expected, its absence is said. ureq would send it chunked otherwise.
         BodyLength::Empty if [Method::POST, Method::PUT, Method::PATCH].contains(method) => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            Some((CONTENT_LENGTH, HeaderValue::from_static("0")))
         }
-        BodyLength::Empty => {}
+        BodyLength::Empty => None,
     }
-    Ok(headers)
 }
 
-/// The field lines that ureq refuses though RFC 9110 §5.5 lets them stand, as they go out: `Authorization` with bytes
-/// outside ASCII, as Digest user names have them. Only for what [`request`] took.
-pub(super) fn extra_lines(outgoing: &Outgoing<'_>) -> Vec<u8> {
-    let mut lines = Vec::new();
-    for value in outgoing.fields.all("authorization") {
-        if !value.is_ascii() {
-            lines.extend_from_slice(b"authorization: ");
-            lines.extend_from_slice(value);
-            lines.extend_from_slice(b"\r\n");
+/// Appends a line for each field, in order and in its own spelling, without Host, which is returned, and without those
+/// that are the transport's to say and would contradict it: of any name in `also_not` as well. Names and values are
+/// checked once more, since whatever came through here would be believed.
+pub(super) fn write_fields<'a>(
+    fields: &'a Fields,
+    also_not: &[&str],
+    lines: &mut Vec<u8>,
+) -> Result<Option<&'a [u8]>, String> {
+    let mut host = None;
+    for (name, value) in fields.iter() {
+        if name.is_empty() || !name.bytes().all(|byte| is(byte, TOKEN)) {
+            return Err(format!("a field is named {name:?}"));
+        }
+        if !value.iter().all(|byte| is(*byte, VALUE)) {
+            return Err(format!("{name} holds a control character"));
+        }
+        match name.len() {
+            4 if name.eq_ignore_ascii_case("host") => {
+                if host.replace(value).is_some() {
+                    return Err("more than one Host".to_owned());
+                }
+                continue;
+            }
+            6 if name.eq_ignore_ascii_case("expect") => continue,
+            10 if name.eq_ignore_ascii_case("connection") => continue,
+            14 if name.eq_ignore_ascii_case("content-length") => continue,
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => continue,
+            _ if also_not.iter().any(|one| one.eq_ignore_ascii_case(name)) => continue,
+            _ => write_field(lines, name, value),
         }
     }
-    lines
+    Ok(host)
 }
 
-/// The longest line of a request's head, in bytes: what ureq needs as room at once.
-pub(super) fn longest_line(outgoing: &Outgoing<'_>) -> usize {
-    /// `: `, ` HTTP/1.1` and line ends.
-    const OVERHEAD: usize = 32;
-    let request_line = outgoing.method.len() + outgoing.target.len();
-    let fields = outgoing.fields.iter().map(|(name, value)| name.len() + value.len());
-    fields.max().unwrap_or(0).max(request_line) + OVERHEAD
+/// Appends one field line.
+pub(super) fn write_field(lines: &mut Vec<u8>, name: &str, value: &[u8]) {
+    lines.extend_from_slice(name.as_bytes());
+    lines.extend_from_slice(b": ");
+    lines.extend_from_slice(value);
+    lines.extend_from_slice(b"\r\n");
 }
 
 /// A request's body as ureq reads it: no longer than was announced, and an error when it is shorter.

@@ -80,9 +80,15 @@ impl Early {
 }
 
 impl Body {
-    /// A body of that length whose first bytes are in `input`, which is left empty. `silence`: the longest that a read
-    /// waits. When everything is there already, or nothing is to come, the connection goes home at once.
-    pub fn new(length: BodyLength, input: &mut Vec<u8>, source: Source, silence: Duration) -> Self {
+    /// A body of that length whose first bytes are `input[at..]`; `input` is left empty. `silence`: the longest that a
+    /// read waits. When everything is there already, or nothing is to come, the connection goes home at once.
+    pub fn new(
+        length: BodyLength,
+        input: &mut Vec<u8>,
+        at: usize,
+        source: Source,
+        silence: Duration,
+    ) -> Self {
         let framing = match length {
             BodyLength::Empty => Framing::Known { left: 0, of: 0 },
             BodyLength::Known(bytes) => Framing::Known { left: bytes, of: bytes },
@@ -90,22 +96,22 @@ impl Body {
             BodyLength::UntilClose => Framing::UntilClose,
         };
         let mut body = Self { framing, early: Early::default(), source: Some(source), silence };
+        let here = input.len() - at;
         if let Framing::Known { left, .. } = body.framing
-            && left <= input.len() as u64
+            && left <= here as u64
         {
-            let is_exact = left == input.len() as u64;
-            // It fits: it is at most the input's length.
-            input.truncate(left as usize);
-            body.let_go(is_exact);
+            // It fits: it is at most what is here.
+            input.truncate(at + left as usize);
+            body.let_go(left == here as u64);
             if left == 0 {
                 body.framing = Framing::Done;
             }
         }
-        if input.len() <= SMALL_BYTES {
-            body.early.bytes = input.as_slice().to_vec();
+        if here <= SMALL_BYTES {
+            body.early.bytes = input[at..].to_vec();
             input.clear();
         } else {
-            body.early.bytes = std::mem::take(input);
+            body.early = Early { bytes: std::mem::take(input), at };
         }
         body
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::connection::Connection;
-use super::spare::Buffers;
+use super::spare::{Buffers, MIN_ROOM};
 use crate::clock::{Clock, nanos};
 use crate::exchange::Wait;
 use crate::proxy::{Phase, UpstreamError};
@@ -20,8 +20,6 @@ use crate::rules::framing::response::{Fault, Finder, Found, Head};
 
 /// How long a backend that has answered already may take nothing of the request before its answer is taken.
 const STUCK: Duration = Duration::from_secs(1);
-/// Room for body bytes that is worth reading into; with less, what was gathered is sent first.
-const MIN_ROOM: usize = 4 * 1024;
 
 /// Sending is over before the request is: the answer, or the error, is there or can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +35,8 @@ pub(super) struct Call {
     finder: Finder,
     /// Bytes of the output buffer that wait to be sent.
     filled: usize,
-    /// Room that the output buffer must have before ureq writes into it again.
-    margin: usize,
-    /// Field lines that ureq does not carry; they go out behind the request line. Nearly always empty.
-    pub extra_lines: Vec<u8>,
+    /// The field lines have been put behind what ureq wrote of the head.
+    head_is_whole: bool,
     /// Pieces of the body are sent as they come: the client is waited for between them.
     pub streaming: bool,
     /// The head has been written; what follows is body.
@@ -50,17 +46,17 @@ pub(super) struct Call {
     /// The request was not sent to its end; the connection can't be used again.
     pub cut_short: bool,
     early: Option<Head>,
+    /// Where the body begins in the input, once the head was found.
+    pub body_at: usize,
     /// What became of it.
     pub outcome: Option<Result<Head, UpstreamError>>,
 }
 
 impl Call {
-    /// `line`: the longest line of the head, in bytes. `timeout`: for the head, counted from the end of sending, and for
-    /// each wait while sending.
+    /// `timeout`: for the answer's head, counted from the end of sending, and for each wait while sending.
     pub fn new(
         connection: Connection,
         buffers: Buffers,
-        line: usize,
         clock: Clock,
         timeout: Duration,
         finder: Finder,
@@ -72,19 +68,19 @@ impl Call {
             timeout,
             finder,
             filled: 0,
-            margin: line.max(MIN_ROOM),
-            extra_lines: Vec::new(),
+            head_is_whole: false,
             streaming: false,
             in_body: false,
             sent_any: false,
             received_any: false,
             cut_short: false,
             early: None,
+            body_at: 0,
             outcome: None,
         }
     }
 
-    /// The part of the output buffer that is free. Never less than the margin.
+    /// The part of the output buffer that is free: room for the head, later [`MIN_ROOM`] at least.
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.buffers.output[self.filled..]
     }
@@ -97,20 +93,25 @@ impl Call {
     /// Takes over `bytes` more of the output buffer; sends when it has to.
     pub fn written(&mut self, bytes: usize) -> Result<(), Stopped> {
         self.filled += bytes;
-        if !self.extra_lines.is_empty() {
-            self.insert_extra_lines();
+        if !self.head_is_whole {
+            self.finish_head()?;
         }
         let room = self.buffers.output.len() - self.filled;
-        if room < self.margin || (self.in_body && self.streaming) { self.flush() } else { Ok(()) }
+        if room < MIN_ROOM || (self.in_body && self.streaming) { self.flush() } else { Ok(()) }
     }
 
-    fn insert_extra_lines(&mut self) {
-        let output = &mut self.buffers.output;
-        let Some(line_end) = output[..self.filled].windows(2).position(|pair| pair == b"\r\n") else {
-            return;
-        };
-        self.filled += self.extra_lines.len();
-        output.splice(line_end + 2..line_end + 2, self.extra_lines.drain(..));
+    /// Puts the field lines before the empty line of the head that ureq wrote.
+    fn finish_head(&mut self) -> Result<(), Stopped> {
+        let Buffers { output, lines, .. } = &mut self.buffers;
+        let end = self.filled + lines.len();
+        if !output[..self.filled].ends_with(b"\r\n\r\n") || end > output.len() {
+            return Err(self.fail(Phase::Malformed, "the request's head was not written at once"));
+        }
+        output[self.filled - 2..end - 2].copy_from_slice(lines);
+        output[end - 2..end].copy_from_slice(b"\r\n");
+        self.filled = end;
+        self.head_is_whole = true;
+        Ok(())
     }
 
     /// Sends what was gathered.
@@ -188,14 +189,14 @@ impl Call {
                 Ok(None)
             }
             Found::Final { head, used } => {
-                self.buffers.input.drain(..used);
+                self.body_at = used;
                 Ok(Some(head))
             }
         }
     }
 
-    /// Sends what is left and waits for the answer's head; afterwards `outcome` is set, and the input buffer holds what
-    /// came behind the head.
+    /// Sends what is left and waits for the answer's head; afterwards `outcome` is set, and the input buffer holds from
+    /// `body_at` on what came behind the head.
     pub fn conclude(&mut self) {
         if !self.cut_short && self.flush().is_err() && self.outcome.is_some() {
             return;

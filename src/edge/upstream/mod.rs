@@ -15,8 +15,11 @@
 //! [`crate::rules::framing::response`] judges instead. Why connections are opened here and not by ureq's connector: the
 //! handle that can end a blocked call is borrowed from the exchange, and no borrow passes through ureq.
 //!
-//! A kept connection costs two system calls an exchange, send and receive, and a third that looks for bytes which
-//! nobody asked for before it is used again (`pool`).
+//! An exchange on a kept connection costs three system calls: a look for bytes that nobody asked for, send, receive.
+//! `benches/upstream.rs` measures it.
+//!
+//! What this can't do: go on sending a request while its answer is relayed. A backend that answers before it has read
+//! everything is served as far as the kernel's buffers go (`call` says how).
 
 mod agent;
 mod body;
@@ -109,25 +112,18 @@ impl UreqUpstream {
     fn exchange(
         &self,
         connection: Connection,
+        buffers: Buffers,
         request: http::Request<()>,
         outgoing: &Outgoing<'_>,
         body: &mut dyn RequestBody,
     ) -> Result<Box<Call>, UpstreamError> {
-        let line = agent::longest_line(outgoing);
         let has_body = !matches!(outgoing.length, BodyLength::Empty | BodyLength::Known(0));
-        let buffers = Buffers::lend(line, has_body && !matches!(outgoing.length, BodyLength::Known(_)));
-        let mut call = Call::new(
-            connection,
-            buffers,
-            line,
-            self.clock.clone(),
-            self.config.response_timeout,
-            Finder::new(false),
-        );
+        let timeout = self.config.response_timeout;
+        let mut call =
+            Box::new(Call::new(connection, buffers, self.clock.clone(), timeout, Finder::new(false)));
         let mut reader = agent::Reader::new(body, outgoing.length);
         call.streaming = has_body && !reader.in_memory();
-        call.extra_lines = agent::extra_lines(outgoing);
-        let (call, result) = transport::run(Box::new(call), || {
+        let (call, result) = transport::run(call, || {
             if has_body {
                 self.agent.run(request.map(|()| SendBody::from_reader(&mut reader))).map(drop)
             } else {
@@ -150,7 +146,16 @@ impl UreqUpstream {
     }
 
     /// The answer as the proxy gets it.
-    fn incoming(&self, mut call: Call, head: Head, to_head: bool, stack: Arc<Stack>) -> Incoming {
+    fn incoming(
+        &self,
+        mut call: Call,
+        head: Head,
+        to_head: bool,
+        stack: Arc<Stack>,
+        abort: &Abort,
+    ) -> Incoming {
+        // Before the connection can go home: whoever takes it there must not lose it to this exchange's client.
+        abort.release();
         let length = head.body_length(to_head);
         let may_keep = head.keep_alive && !call.cut_short && length != BodyLength::UntilClose;
         let source = Source {
@@ -158,7 +163,8 @@ impl UreqUpstream {
             home: may_keep.then_some(stack),
             clock: self.clock.clone(),
         };
-        let body = Body::new(length, &mut call.buffers.input, source, self.config.response_timeout);
+        let body =
+            Body::new(length, &mut call.buffers.input, call.body_at, source, self.config.response_timeout);
         call.buffers.give_back();
         Incoming {
             status: head.status,
@@ -177,13 +183,17 @@ impl UreqUpstream {
         abort: &Abort,
     ) -> Result<Incoming, UpstreamError> {
         // Not the backend's fault, but it can't be sent either.
-        let request = agent::request(outgoing, endpoint).map_err(|cause| failed(Phase::Malformed, cause))?;
+        let mut buffers = Buffers::lend();
+        let prepared = agent::prepare(outgoing, endpoint, &mut buffers.lines)
+            .map_err(|cause| failed(Phase::Malformed, cause))?;
+        let is_chunked = matches!(outgoing.length, BodyLength::Chunked | BodyLength::UntilClose);
+        buffers.make_room(prepared.head_bytes + buffers.lines.len(), is_chunked);
         let _watched = Watched(abort);
         let stack = self.pool.stack(endpoint.id);
         let connection = self.connection(endpoint, &stack, outgoing.reuse, abort)?;
-        let mut call = self.exchange(connection, request, outgoing, body)?;
+        let mut call = self.exchange(connection, buffers, prepared.request, outgoing, body)?;
         match call.outcome.take() {
-            Some(Ok(head)) => Ok(self.incoming(*call, head, outgoing.method == "HEAD", stack)),
+            Some(Ok(head)) => Ok(self.incoming(*call, head, outgoing.method == "HEAD", stack, abort)),
             Some(Err(error)) => Err(error),
             None => Err(failed(Phase::Reset, "no outcome")),
         }

@@ -9,7 +9,7 @@ use super::spare::Buffers;
 use super::{UreqUpstream, Watched, agent, failed};
 use crate::exchange::{Abort, BodyLength, Upgrade};
 use crate::proxy::{Outgoing, Phase, Upgraded, UpstreamError};
-use crate::rules::framing::bytes::{TOKEN, VALUE, is};
+use crate::rules::framing::bytes::{TOKEN, is};
 use crate::rules::framing::response::{Finder, Head};
 use crate::state::backends::Endpoint;
 
@@ -21,18 +21,18 @@ impl UreqUpstream {
         protocol: &str,
         abort: &Abort,
     ) -> Result<Upgraded, UpstreamError> {
-        let head =
-            request_head(endpoint, request, protocol).map_err(|cause| failed(Phase::Malformed, cause))?;
+        let mut buffers = Buffers::lend();
+        let line = write_head(endpoint, request, protocol, &mut buffers.lines)
+            .map_err(|cause| failed(Phase::Malformed, cause))?;
         let _watched = Watched(abort);
         let connection = Connection::open(endpoint.address, self.config.connect_timeout, abort)
             .map_err(super::unconnected)?;
-        let buffers = Buffers::lend(head.len(), false);
+        buffers.make_room(line.len() + buffers.lines.len(), false);
         let timeout = self.config.response_timeout;
-        let mut call =
-            Call::new(connection, buffers, head.len(), self.clock.clone(), timeout, Finder::new(true));
-        call.room()[..head.len()].copy_from_slice(&head);
+        let mut call = Call::new(connection, buffers, self.clock.clone(), timeout, Finder::new(true));
+        call.room()[..line.len()].copy_from_slice(line.as_bytes());
         // Whether it was sent or stopped, `conclude` goes on from there.
-        let _ = call.written(head.len());
+        let _ = call.written(line.len());
         if call.outcome.is_none() {
             call.conclude();
         }
@@ -44,7 +44,7 @@ impl UreqUpstream {
             }
             Some(Ok(head)) => {
                 let stack = self.pool.stack(endpoint.id);
-                Ok(Upgraded::Refused(self.incoming(call, head, request.method == "HEAD", stack)))
+                Ok(Upgraded::Refused(self.incoming(call, head, request.method == "HEAD", stack, abort)))
             }
             Some(Err(error)) => Err(error),
             None => Err(failed(Phase::Reset, Errno::NOTCONN)),
@@ -57,15 +57,21 @@ fn switched(call: Call, head: Head, protocol: &str) -> Result<Upgraded, Upstream
     if !head.fields.has_token("Upgrade", protocol) || !head.fields.has_token("Connection", "upgrade") {
         return Err(failed(Phase::Malformed, format!("a 101 that does not switch to {protocol}")));
     }
-    let early = call.buffers.input.clone();
+    let early = call.buffers.input[call.body_at..].to_vec();
     let backend = call.connection.into_stream().map_err(|error| failed(Phase::Reset, error))?;
     call.buffers.give_back();
     let connection = Upgrade { backend, early };
     Ok(Upgraded::Switched { reason: head.reason, fields: head.fields, connection })
 }
 
-/// The head, written anew. Errors say what may not stand in one; the frontends' parsers let none of it through.
-fn request_head(endpoint: &Endpoint, request: &Outgoing<'_>, protocol: &str) -> Result<Vec<u8>, String> {
+/// Writes the fields into `lines` and returns the request line and the empty line that they go between. Errors say what
+/// may not stand in a head; the frontends' parsers let none of it through.
+fn write_head(
+    endpoint: &Endpoint,
+    request: &Outgoing<'_>,
+    protocol: &str,
+    lines: &mut Vec<u8>,
+) -> Result<String, String> {
     let is_token = |text: &str| !text.is_empty() && text.bytes().all(|byte| is(byte, TOKEN));
     if !is_token(request.method) || !is_token(protocol) || request.method == "CONNECT" {
         return Err("no method or protocol for an upgrade".to_owned());
@@ -76,29 +82,11 @@ fn request_head(endpoint: &Endpoint, request: &Outgoing<'_>, protocol: &str) -> 
     if !matches!(request.length, BodyLength::Empty | BodyLength::Known(0)) {
         return Err("a request for an upgrade has a body".to_owned());
     }
-    let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.target).into_bytes();
-    for (name, value) in request.fields.iter() {
-        let ours = ["content-length", "transfer-encoding", "connection", "upgrade", "expect"];
-        if ours.iter().any(|one| one.eq_ignore_ascii_case(name)) {
-            continue;
-        }
-        if !is_token(name) || !value.iter().all(|byte| is(*byte, VALUE)) {
-            return Err(format!("a field that may not stand in a head: {name:?}"));
-        }
-        field(&mut head, name, value);
+    match agent::write_fields(request.fields, &["upgrade"], lines)? {
+        Some(host) => agent::write_field(lines, "host", host),
+        None => agent::write_field(lines, "host", endpoint.address.to_string().as_bytes()),
     }
-    if !request.fields.has("host") {
-        field(&mut head, "host", endpoint.address.to_string().as_bytes());
-    }
-    field(&mut head, "connection", b"Upgrade");
-    field(&mut head, "upgrade", protocol.as_bytes());
-    head.extend_from_slice(b"\r\n");
-    Ok(head)
-}
-
-fn field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
-    head.extend_from_slice(name.as_bytes());
-    head.extend_from_slice(b": ");
-    head.extend_from_slice(value);
-    head.extend_from_slice(b"\r\n");
+    agent::write_field(lines, "connection", b"Upgrade");
+    agent::write_field(lines, "upgrade", protocol.as_bytes());
+    Ok(format!("{} {} HTTP/1.1\r\n\r\n", request.method, request.target))
 }

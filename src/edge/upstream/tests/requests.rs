@@ -1,8 +1,10 @@
 //! What backends receive.
 
 use super::support::*;
+use crate::edge::upstream::spare::{Buffers, CHUNK_BYTES, OUTPUT_BYTES};
 use crate::exchange::{Abort, BodyFault, BodyLength};
 use crate::proxy::Phase;
+use crate::rules::framing::response::MAX_HEAD_BYTES;
 use crossbeam_channel::{Receiver, unbounded};
 
 const DONE: &str = "HTTP/1.1 204 No Content\r\n\r\n";
@@ -71,11 +73,12 @@ fn heads_are_written_anew_and_say_how_the_body_ends() {
 }
 
 #[test]
-fn fields_go_out_as_they_are_and_framing_is_never_theirs() {
+fn fields_go_out_as_they_are_in_order_and_framing_is_never_theirs() {
     let request = Request {
         fields: &[
             ("Host", b"a.example:8080"),
             ("X-Twice", b"1"),
+            ("x-between", b"y"),
             ("Content-Length", b"99"),
             ("Transfer-Encoding", b"chunked"),
             ("Connection", b"close"),
@@ -87,7 +90,7 @@ fn fields_go_out_as_they_are_and_framing_is_never_theirs() {
     };
     assert_eq!(
         received(&request, &mut TestBody::none()),
-        "GET / HTTP/1.1\r\nhost: a.example:8080\r\nx-twice: 1\r\nx-twice: 2, \u{ff}\u{e9}\r\naccept: \r\n\r\n"
+        "GET / HTTP/1.1\r\nhost: a.example:8080\r\nX-Twice: 1\r\nx-between: y\r\nX-Twice: 2, \u{ff}\u{e9}\r\nAccept: \r\n\r\n"
     );
 }
 
@@ -98,7 +101,7 @@ fn credentials_outside_ascii_are_carried_too() {
     let request = Request { fields, ..Request::default() };
     assert_eq!(
         received(&request, &mut TestBody::none()),
-        "GET / HTTP/1.1\r\nauthorization: Digest username=\"\u{fc}\"\r\nhost: h\r\na: b\r\n\r\n"
+        "GET / HTTP/1.1\r\nhost: h\r\nAuthorization: Digest username=\"\u{fc}\"\r\nA: b\r\n\r\n"
     );
 }
 
@@ -222,6 +225,10 @@ fn a_large_head_and_a_large_body_arrive_whole() {
             assert!(arrived == body, "{length:?}: {} of {} bytes", arrived.len(), body.len());
         }
     }
+    let kept = Buffers::lend();
+    let bytes = [kept.output.len(), kept.chunk.len(), kept.input.capacity(), kept.lines.capacity()];
+    let bounds = [OUTPUT_BYTES, CHUNK_BYTES, MAX_HEAD_BYTES, OUTPUT_BYTES];
+    assert!(bytes.iter().zip(bounds).all(|(bytes, bound)| *bytes <= bound), "{bytes:?} stay with the thread");
 }
 
 fn dechunk(mut wire: &[u8]) -> Vec<u8> {

@@ -26,7 +26,7 @@ fn upgrade(backend: &Backend, upstream: &UreqUpstream) -> Result<Upgraded, Upstr
 fn an_upgrade_gets_a_connection_of_its_own_and_what_came_behind_the_head() {
     let backend = Backend::start(|_, peer| {
         let head = peer.head()?;
-        let expected = "GET /s HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: k\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+        let expected = "GET /s HTTP/1.1\r\nSec-WebSocket-Key: k\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
         assert_eq!(head, expected);
         peer.write(
             "HTTP/1.1 101 Switching\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\nX: y\r\n\r\nearly",
