@@ -19,6 +19,7 @@ mod command_line;
 mod configuration;
 mod contract_forwarding;
 mod contract_log;
+mod door;
 mod durability;
 mod engines;
 mod forwarding;

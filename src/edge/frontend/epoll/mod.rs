@@ -55,6 +55,9 @@ use crate::rules::framing::request::Bounds;
 /// What a worker's stack holds: the deepest path is a proxied request through the client library, measured below
 /// 100 KiB in a debug build. Untouched pages cost nothing.
 const STACK_BYTES: usize = 512 * 1024;
+/// Most bytes of an answer that the kernel keeps beyond what it may send. Without it a client that does not read holds
+/// as much kernel memory as tcp_wmem allows, usually 4 MiB; what is on its way to a fast client is not counted.
+const KERNEL_UNSENT_BYTES: u32 = 256 * 1024;
 /// Workers that run at once, for each core, unless the configuration says otherwise.
 const ACTIVE_PER_CORE: usize = 4;
 /// How often a draining engine looks whether it is done.
@@ -106,8 +109,9 @@ pub fn start(
     epoll::add(&core.epoll, &end, end_data(), EventFlags::IN)?;
     for (index, listener) in core.listeners.iter().enumerate() {
         listener.set_nonblocking(true)?;
-        // Inherited by every accepted connection.
+        // Both are inherited by every accepted connection.
         rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
+        socket2::SockRef::from(listener).set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
         epoll::add(&core.epoll, listener, listener_data(index), EventFlags::IN | EventFlags::ONESHOT)?;
     }
     let mut running = Running { core, addresses, inherited, end, threads: Vec::new() };
