@@ -9,7 +9,7 @@ mod load;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,14 +134,51 @@ pub struct Cache {
 }
 
 struct Shard {
-    groups: LruCache<IpNet, Group, RandomState>,
+    groups: LruCache<Key, Group, AsHashed>,
     /// At most as many as there are threads that wait and jobs in the store's queues.
-    loads: HashMap<IpNet, Arc<Load>, RandomState>,
+    loads: HashMap<Key, Arc<Load>, AsHashed>,
     /// Here and not in atomics, so that counting a hit touches nothing that other shards do.
     counters: Counters,
 }
 
 type Entries = Option<Arc<[Entry]>>;
+
+/// A group's first address (an IPv4 one mapped), and its keyed hash: reckoned once for a look-up, it chooses the shard
+/// and the place in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key {
+    address: u128,
+    hash: u64,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+type AsHashed = BuildHasherDefault<Hashed>;
+
+/// Passes on a hash that a [`Key`] has already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // No key of ours comes here; right all the same.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 struct Group {
     /// Sorted by [`Entry::place`]; `None` when there is none.
@@ -165,7 +202,7 @@ impl Cache {
         let shards = (max_entries / MIN_ROOM).clamp(1, MAX_SHARDS);
         let shard = || {
             Mutex::new(Shard {
-                groups: LruCache::unbounded_with_hasher(RandomState::new()),
+                groups: LruCache::unbounded_with_hasher(AsHashed::default()),
                 loads: HashMap::default(),
                 counters: Counters::default(),
             })
@@ -213,10 +250,11 @@ impl Cache {
     ) -> Known {
         let address = address.to_canonical();
         let network = group(address, self.ipv6_prefix);
+        let key = self.key(network);
         let ready = loader.ready();
         let (known, load, ticket) = {
-            let mut shard = self.shard(network).lock();
-            let (known, fresh, due) = match shard.groups.get_mut(&network) {
+            let mut shard = self.shard(key).lock();
+            let (known, fresh, due) = match shard.groups.get_mut(&key) {
                 Some(group) => {
                     let due = ready && now >= group.refresh_at;
                     if due {
@@ -227,10 +265,10 @@ impl Cache {
                 None => (Known::Unknown, false, ready),
             };
             // A stale group whose load failed a moment ago joins one that is under way, but begins none.
-            let (load, ticket) = match shard.loads.get(&network) {
+            let (load, ticket) = match shard.loads.get(&key) {
                 Some(load) => (Some(Arc::clone(load)), None),
                 None if due => {
-                    let (ticket, load) = Ticket::open(self, &mut shard, network);
+                    let (ticket, load) = Ticket::open(self, &mut shard, network, key);
                     (Some(load), Some(ticket))
                 }
                 None => (None, None),
@@ -247,10 +285,10 @@ impl Cache {
         }
         let Some(load) = load else { return known };
         match load.wait(loader.patience()) {
-            Some(Outcome::Loaded(entries)) => self.look_again(network, address, port, &entries),
+            Some(Outcome::Loaded(entries)) => self.look_again(key, address, port, &entries),
             Some(Outcome::Failed) => known,
             None => {
-                self.shard(network).lock().counters.timeouts += 1;
+                self.shard(key).lock().counters.timeouts += 1;
                 loader.gave_up();
                 known
             }
@@ -260,37 +298,47 @@ impl Cache {
     /// A write has been committed: these are all entries of the network's group, read in the write's own transaction.
     /// Writes of one process must be told in the order in which they were committed. In force from here on.
     pub fn put(&self, network: IpNet, entries: Vec<Entry>) {
-        let mut shard = self.shard(network).lock();
-        shard.loads.remove(&network);
-        self.keep(&mut shard, network, sorted(entries));
+        let key = self.key(network);
+        let mut shard = self.shard(key).lock();
+        shard.loads.remove(&key);
+        self.keep(&mut shard, key, sorted(entries));
     }
 
     /// A write may or may not have been committed: what is here stays in force until it could be loaded again, and no
     /// load that is under way counts.
     pub fn doubt(&self, network: IpNet) {
-        let mut shard = self.shard(network).lock();
-        shard.loads.remove(&network);
-        if let Some(group) = shard.groups.peek_mut(&network) {
+        let key = self.key(network);
+        let mut shard = self.shard(key).lock();
+        shard.loads.remove(&key);
+        if let Some(group) = shard.groups.peek_mut(&key) {
             group.stale_at = 0;
             group.refresh_at = 0;
         }
     }
 
-    fn shard(&self, network: IpNet) -> &Mutex<Shard> {
-        let at = self.hasher.hash_one(network) as usize % self.shards.len();
-        &self.shards[at]
+    fn key(&self, network: IpNet) -> Key {
+        let address = match network.addr() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        Key { address, hash: self.hasher.hash_one(address) }
+    }
+
+    fn shard(&self, key: Key) -> &Mutex<Shard> {
+        // Bits that choose neither the place in the shard's table (the lowest) nor its tag (the highest).
+        &self.shards[(key.hash >> 40) as usize % self.shards.len()]
     }
 
     /// Keeps a group and throws out the one that was not asked for longest when there is no room. The shard's lock is
     /// held.
-    fn keep(&self, shard: &mut Shard, network: IpNet, entries: Entries) {
+    fn keep(&self, shard: &mut Shard, key: Key, entries: Entries) {
         let now = self.clock.now();
         let group = Group {
             entries,
             stale_at: now.saturating_add(self.ttl_ns),
             refresh_at: now.saturating_add(self.ttl_ns / 4 * 3),
         };
-        shard.groups.put(network, group);
+        shard.groups.put(key, group);
         if shard.groups.len() > self.room {
             shard.groups.pop_lru();
             shard.counters.evictions += 1;
@@ -298,9 +346,9 @@ impl Cache {
     }
 
     /// After a load: a write may have put something newer.
-    fn look_again(&self, network: IpNet, address: IpAddr, port: Option<u16>, loaded: &Entries) -> Known {
-        let shard = self.shard(network).lock();
-        let entries = shard.groups.peek(&network).map_or(loaded, |group| &group.entries);
+    fn look_again(&self, key: Key, address: IpAddr, port: Option<u16>, loaded: &Entries) -> Known {
+        let shard = self.shard(key).lock();
+        let entries = shard.groups.peek(&key).map_or(loaded, |group| &group.entries);
         pick(entries, address, port)
     }
 }

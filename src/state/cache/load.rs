@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Cache, Entries, Entry, Shard, sorted};
+use super::{Cache, Entries, Entry, Key, Shard, sorted};
 
 #[derive(Default)]
 pub(super) struct Load {
@@ -39,16 +39,17 @@ impl Load {
 pub struct Ticket {
     cache: Arc<Cache>,
     network: IpNet,
+    key: Key,
     load: Arc<Load>,
     open: bool,
 }
 
 impl Ticket {
     /// Puts a load on the list of the shard, whose lock is held.
-    pub(super) fn open(cache: &Arc<Cache>, shard: &mut Shard, network: IpNet) -> (Self, Arc<Load>) {
+    pub(super) fn open(cache: &Arc<Cache>, shard: &mut Shard, network: IpNet, key: Key) -> (Self, Arc<Load>) {
         let load = Arc::new(Load::default());
-        shard.loads.insert(network, Arc::clone(&load));
-        (Self { cache: Arc::clone(cache), network, load: Arc::clone(&load), open: true }, load)
+        shard.loads.insert(key, Arc::clone(&load));
+        (Self { cache: Arc::clone(cache), network, key, load: Arc::clone(&load), open: true }, load)
     }
 
     /// The group: every stored address and `ip:port` inside it is asked for.
@@ -60,9 +61,9 @@ impl Ticket {
     pub fn finish(mut self, entries: Vec<Entry>) {
         let entries = sorted(entries);
         self.open = false;
-        let mut shard = self.cache.shard(self.network).lock();
+        let mut shard = self.cache.shard(self.key).lock();
         if self.take_off(&mut shard) {
-            self.cache.keep(&mut shard, self.network, entries.clone());
+            self.cache.keep(&mut shard, self.key, entries.clone());
         }
         drop(shard);
         self.load.settle(Outcome::Loaded(entries));
@@ -70,9 +71,9 @@ impl Ticket {
 
     /// Takes the load off the list; false if a write has done that. The shard's lock is held.
     fn take_off(&self, shard: &mut Shard) -> bool {
-        let mine = shard.loads.get(&self.network).is_some_and(|load| Arc::ptr_eq(load, &self.load));
+        let mine = shard.loads.get(&self.key).is_some_and(|load| Arc::ptr_eq(load, &self.load));
         if mine {
-            shard.loads.remove(&self.network);
+            shard.loads.remove(&self.key);
         }
         mine
     }
@@ -81,7 +82,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if self.open {
-            let mut shard = self.cache.shard(self.network).lock();
+            let mut shard = self.cache.shard(self.key).lock();
             shard.counters.failures += 1;
             self.take_off(&mut shard);
             drop(shard);

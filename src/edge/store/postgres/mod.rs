@@ -131,11 +131,12 @@ impl Postgres {
         connection.deadline.set(within.saturating_sub(waited));
         // Until it is known to be well again.
         connection.spoilt = true;
+        connection.outdated = false;
         let attempt = run(&mut connection, within, access, work);
         connection.deadline.clear();
         connection.spoilt = match &attempt {
             Attempt::Over(Err(Fault::Down { .. })) | Attempt::Stale(_) => true,
-            Attempt::Over(_) => connection.deadline.missed(),
+            Attempt::Over(_) => connection.outdated,
         };
         attempt
     }
@@ -161,7 +162,7 @@ fn run(
 ) -> Attempt {
     let lock = match access {
         Access::Read => {
-            let result = work(&mut Open(&mut connection.client));
+            let result = work(&mut **connection);
             return match result {
                 Err(fault @ Fault::Down { .. }) if !connection.deadline.missed() => Attempt::Stale(fault),
                 other => Attempt::Over(other),
@@ -182,7 +183,7 @@ fn run(
             other => Attempt::Over(rolled_back(connection, other)),
         };
     }
-    let result = work(&mut Open(&mut connection.client));
+    let result = work(&mut **connection);
     Attempt::Over(match result {
         Ok(()) => connection.client.batch_execute("COMMIT").map_err(|error| fault(&error).in_commit()),
         Err(fault) => rolled_back(connection, fault),
@@ -220,9 +221,7 @@ impl Store for Postgres {
     }
 }
 
-struct Open<'a>(&'a mut Client);
-
-impl Session for Open<'_> {
+impl Session for Connection {
     fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, Fault> {
         let parameters: Vec<(&(dyn ToSql + Sync), Type)> = values
             .iter()
@@ -233,12 +232,12 @@ impl Session for Open<'_> {
             })
             .collect();
         // One round trip, and no named statement, which a pooler in transaction mode would lose.
-        let rows = self.0.query_typed(sql, &parameters).map_err(|error| fault(&error))?;
+        let rows = self.client.query_typed(sql, &parameters).map_err(|error| self.fault(&error))?;
         rows.iter().map(|row| (0..row.len()).map(|at| cell(row, at)).collect()).collect()
     }
 
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
-        self.0.batch_execute(sql).map_err(|error| fault(&error))
+        self.client.batch_execute(sql).map_err(|error| self.fault(&error))
     }
 }
 
@@ -286,7 +285,17 @@ fn fault(error: &postgres::Error) -> Fault {
 struct Connection {
     client: Client,
     deadline: Arc<Deadline>,
+    /// Not to be used again.
     spoilt: bool,
+    /// The server has become read-only: after a failover another host may take writes.
+    outdated: bool,
+}
+
+impl Connection {
+    fn fault(&mut self, error: &postgres::Error) -> Fault {
+        self.outdated |= error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+        fault(error)
+    }
 }
 
 /// Makes connections through `r2d2_postgres`, each with a deadline of its own.
@@ -299,8 +308,8 @@ struct Connector {
 
 impl Connector {
     fn dial(&self) -> Result<Connection, postgres::Error> {
-        let deadline = Deadline::after(self.timeout);
-        let connector = self.security.connector(Arc::clone(&deadline));
+        let deadline = Deadline::none();
+        let connector = self.security.connector(Arc::clone(&deadline), self.timeout);
         let manager = PostgresConnectionManager::new(self.config.clone(), connector);
         let mut client = manager.connect()?;
         let (statement, idle) = (patience_ms(self.timeout), self.timeout.as_millis() + 1000);
@@ -308,7 +317,7 @@ impl Connector {
             "SET statement_timeout = {statement}; SET idle_in_transaction_session_timeout = {idle}"
         ))?;
         deadline.clear();
-        Ok(Connection { client, deadline, spoilt: false })
+        Ok(Connection { client, deadline, spoilt: false, outdated: false })
     }
 }
 

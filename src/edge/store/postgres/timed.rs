@@ -27,12 +27,16 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// A deadline that much from now.
-    pub fn after(within: Duration) -> Arc<Self> {
-        let deadline =
-            Self { clock: Clock::real(), at_ns: AtomicU64::new(0), missed: AtomicBool::new(false) };
-        deadline.set(within);
-        Arc::new(deadline)
+    /// No deadline yet.
+    pub fn none() -> Arc<Self> {
+        let (at_ns, missed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { clock: Clock::real(), at_ns, missed })
+    }
+
+    /// A new stream begins, whatever became of the one before: a host with several addresses is tried at each.
+    pub fn begin(&self, within: Duration) {
+        self.missed.store(false, Ordering::Release);
+        self.set(within);
     }
 
     /// Everything from here on must be over within that time.

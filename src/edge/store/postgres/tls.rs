@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use postgres::Socket;
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
@@ -56,9 +57,9 @@ impl Security {
         Ok(Self { mode, tls: Some(MakeRustlsConnect::new(config)) })
     }
 
-    /// The connector for one connection.
-    pub fn connector(&self, deadline: Arc<Deadline>) -> Connector {
-        Connector { security: self.clone(), deadline }
+    /// The connector for one connection, which must be ready `within` that time after the socket is there.
+    pub fn connector(&self, deadline: Arc<Deadline>, within: Duration) -> Connector {
+        Connector { security: self.clone(), deadline, within }
     }
 }
 
@@ -159,6 +160,7 @@ impl ServerCertVerifier for Verifier {
 pub struct Connector {
     security: Security,
     deadline: Arc<Deadline>,
+    within: Duration,
 }
 
 /// A [`Connector`] that knows the host's name.
@@ -183,8 +185,9 @@ impl TlsConnect<Socket> for Dial {
     type Future = Pin<Box<dyn Future<Output = io::Result<Link>> + Send>>;
 
     fn connect(self, socket: Socket) -> Self::Future {
-        let Self { connector: Connector { security, deadline }, host } = self;
+        let Self { connector: Connector { security, deadline, within }, host } = self;
         Box::pin(async move {
+            deadline.begin(within);
             let mut stream = Timed::new(socket, deadline);
             let Some(mut tls) = security.tls else { return Ok(Link::Plain(stream)) };
             stream.write_all(&SSL_REQUEST).await?;

@@ -5,6 +5,7 @@ use std::sync::Barrier;
 use super::super::{StartError, StoreError};
 use super::{Setup, id, limit, on_both, postgres};
 use crate::config::DatabaseUrl;
+use crate::rules::answer::Entry as Source;
 
 /// Runs statements on a database beside the store.
 fn by_hand(url: &DatabaseUrl, sql: &str) {
@@ -160,4 +161,59 @@ fn a_user_without_the_right_to_make_tables_may_use_those_that_are_there() {
     );
     let limits = user.start().unwrap();
     limits.create(&id("1.2.3.4"), limit(1)).unwrap();
+}
+
+/// `count` numbered rows at once, whose id is made of `n`.
+fn fill(setup: &Setup, count: u32, client_id: &str, kind: u8, port: &str) {
+    let address = match setup.url {
+        DatabaseUrl::Sqlite(_) => "x'0a000000'",
+        DatabaseUrl::Postgres(_) => "'\\x0a000000'::bytea",
+    };
+    by_hand(
+        &setup.url,
+        &format!(
+            "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {count}) \
+             INSERT INTO limits SELECT {client_id}, {client_id}, {kind}, {address}, {port}, 10, 1, 1, n FROM numbers"
+        ),
+    );
+}
+
+#[test]
+fn ranges_have_a_bound_and_all_of_them_are_in_force() {
+    on_both(|setup| {
+        setup.start().unwrap().stop();
+        let range = "'10.' || (n / 65536) || '.' || (n / 256 % 256) || '.' || (n % 256) || '/32'";
+        fill(setup, 99_999, range, 3, "NULL");
+        let limits = setup.start().unwrap();
+        assert_eq!(limits.ranges().len(), 99_999);
+        let source = |client: &str| limits.find(client.parse().unwrap(), None, 1).source;
+        assert_eq!((source("10.1.134.158"), source("10.1.134.159")), (Source::Range, Source::Default));
+        limits.create(&id("10.1.134.159/32"), limit(1)).unwrap();
+        assert_eq!(source("10.1.134.159"), Source::Range);
+        let Err(StoreError::Full(text)) = limits.create(&id("11.0.0.0/8"), limit(1)) else {
+            panic!("no bound")
+        };
+        assert!(text.contains("100000"), "{text}");
+        // Whatever is no range has room.
+        limits.create(&id("11.0.0.1"), limit(1)).unwrap();
+        limits.delete(&id("10.0.0.0/32")).unwrap();
+        limits.create(&id("11.0.0.0/8"), limit(1)).unwrap();
+    });
+}
+
+#[test]
+fn one_address_has_a_bound_of_entries_and_all_of_them_are_in_force() {
+    on_both(|setup| {
+        setup.start().unwrap().stop();
+        fill(setup, 4_095, "'10.0.0.0:' || (n + 1)", 2, "n + 1");
+        let limits = setup.start().unwrap();
+        limits.create(&id("10.0.0.0"), limit(1)).unwrap();
+        let Err(StoreError::Full(text)) = limits.create(&id("10.0.0.0:5000"), limit(1)) else {
+            panic!("no bound")
+        };
+        assert!(text.contains("4096"), "{text}");
+        limits.create(&id("10.0.0.1:5000"), limit(1)).unwrap();
+        let entry = |port| limits.find("10.0.0.0".parse().unwrap(), Some(port), 1).entry.unwrap();
+        assert_eq!((&*entry(1), &*entry(4_095), &*entry(4_096)), ("10.0.0.0:1", "10.0.0.0:4095", "10.0.0.0"));
+    });
 }
