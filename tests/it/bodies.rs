@@ -251,6 +251,10 @@ fn a_body_beyond_the_bound_is_413(engine: Engine) {
     let _ = conn.try_send(chunked(&pattern(20_000), 999));
     conn.read("POST").unwrap().problem(413);
     assert_eq!(backend.seen().len(), 2, "a cut body was taken for a whole one");
+    if engine.can(Case::ClosesAfterRefusal) {
+        // What else comes of that body must not be taken for a request.
+        assert_eq!(conn.wait_closed().0, b"");
+    }
 }
 
 fn a_slow_backend_is_504(engine: Engine) {

@@ -23,6 +23,7 @@ each_engine! {
     calls_of_ours_cost_nothing,
     tokens_come_back,
     ipv6_clients_are_grouped_by_prefix,
+    a_flood_of_new_clients_frees_nobody,
 }
 
 fn limited(engine: Engine, default: Value) -> (Backend, Balancer) {
@@ -280,6 +281,24 @@ fn tokens_come_back(engine: Engine) {
     let (_backend, balancer) = limited(engine, rate(1, 5));
     balancer.get("/").expect(200);
     until("a token came back", || (balancer.get("/").status == 200).then_some(()));
+}
+
+fn a_flood_of_new_clients_frees_nobody(engine: Engine) {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(engine)
+        .backend(backend.address())
+        .set("rate_limit.default", rate(2, 0))
+        .set("rate_limit.max_clients", json!(100))
+        .start();
+    for status in [200, 200, 429] {
+        assert_eq!(balancer.get_from("127.1.1.1", "/").status, status);
+    }
+    // Five times as many clients as there are buckets; those without one share the overflow.
+    for i in 0..500u16 {
+        let [high, low] = i.to_be_bytes();
+        balancer.get_from(&format!("127.2.{high}.{low}"), "/");
+    }
+    balancer.get_from("127.1.1.1", "/").problem(429);
 }
 
 fn ipv6_clients_are_grouped_by_prefix(engine: Engine) {

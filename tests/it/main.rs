@@ -12,6 +12,7 @@
 mod support;
 
 mod access;
+mod access_log;
 mod api;
 mod balancing;
 mod bodies;
@@ -21,6 +22,7 @@ mod contract_forwarding;
 mod contract_log;
 mod door;
 mod durability;
+mod echo;
 mod engines;
 mod forwarding;
 mod ground;

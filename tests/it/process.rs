@@ -15,6 +15,7 @@ use crate::support::{Backend, Conn, Engine, Gate, Proc, Setup, Then, get, until}
 each_engine! {
     sigterm_lets_requests_end_and_exits_0,
     sigint_exits_0,
+    readiness_ends_before_accepting_does,
     a_second_signal_ends_at_once,
     sighup_sigusr1_and_sigusr2_kill_nobody,
     an_address_in_use_is_exit_1,
@@ -58,6 +59,19 @@ fn sigint_exits_0(engine: Engine) {
     let mut idle = Conn::open(balancer.address);
     idle.get("/").expect(200);
     balancer.proc.signal(Signal::INT);
+    assert_eq!(balancer.proc.wait().code(), Some(0), "{}", balancer.proc.story());
+}
+
+fn readiness_ends_before_accepting_does(engine: Engine) {
+    let backend = Backend::named("a");
+    let mut balancer =
+        Setup::on(engine).backend(backend.address()).set("shutdown_delay", json!("1500ms")).start();
+    balancer.get("/-/readyz").expect(200);
+    balancer.proc.signal(Signal::TERM);
+    until("it is not ready any more", || (balancer.get("/-/readyz").status == 503).then_some(()));
+    // Whoever has not heard yet is still served.
+    balancer.get("/").expect(200);
+    balancer.get("/-/livez").expect(200);
     assert_eq!(balancer.proc.wait().code(), Some(0), "{}", balancer.proc.story());
 }
 

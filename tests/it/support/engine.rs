@@ -44,7 +44,7 @@ pub enum Case {
     Reasons,
     /// A length that the backend declared is a length to the client, however long the body.
     LongLengths,
-    /// A request with two framings is refused.
+    /// Whatever breaks the grammar is answered with a refusal.
     StrictFraming,
     /// Any declared length is safe.
     HugeLengths,
@@ -82,7 +82,7 @@ impl Case {
                 ("a declared `Content-Length` is kept on bodies over 64 KiB", &[true, false])
             }
             Self::StrictFraming => {
-                ("differing lengths, or a length with `chunked`, are refused", &[true, false])
+                ("every malformed request is answered, and chunk sizes are read strictly", &[true, false])
             }
             Self::HugeLengths => {
                 ("any declared length is safe (`Content-Length: 107374182400`)", &[true, false])
