@@ -122,13 +122,13 @@ impl Accounts {
         }
         answer.fields.push("X-Request-Id", entry.marks.request_id.as_bytes());
         let status = if entry.client_gone { CLIENT_GONE } else { answer.status };
-        let record = self.journal.wanted().then(|| {
+        let told = if self.journal.wanted() {
             let client_id = match &entry.limit {
                 Some(limit) if limit.names_client => Arc::clone(&limit.entry),
                 _ => Arc::from(entry.client_addr.to_string()),
             };
             let elapsed = Duration::from_nanos(self.clock.now().saturating_sub(entry.received_at));
-            Box::new(AccessRecord {
+            Told::Record(Box::new(AccessRecord {
                 time: wall.checked_sub(elapsed).unwrap_or(wall),
                 trace_id: headers::trace_id(&entry.marks.traceparent).to_owned(),
                 request_id: entry.marks.request_id,
@@ -143,17 +143,20 @@ impl Accounts {
                 backend: entry.effort.backend,
                 retries: entry.effort.retries,
                 limit: entry.limit,
-            })
-        });
+            }))
+        } else {
+            Told::Id(entry.marks.request_id)
+        };
         answer.ticket = Some(Box::new(EndOfRequest {
             lease: entry.lease,
-            record,
+            told,
             method: known_method(&entry.head.method),
             _in_flight: self.metrics.begin(),
             status,
             received_at: entry.received_at,
             journal: Arc::clone(&self.journal),
             metrics: Arc::clone(&self.metrics),
+            log_limit: Arc::clone(&self.log_limit),
             clock: self.clock.clone(),
         }));
         answer
@@ -243,25 +246,51 @@ fn known_method(method: &str) -> &'static str {
 /// The ticket of an answer. Dropped without being settled (the frontend failed) it still gives the lease back.
 struct EndOfRequest {
     lease: Option<Lease>,
-    record: Option<Box<AccessRecord>>,
+    told: Told,
     method: &'static str,
     _in_flight: InFlight,
     status: u16,
     received_at: Nanos,
     journal: Arc<dyn Journal>,
     metrics: Arc<Metrics>,
+    log_limit: Arc<LogLimit>,
     clock: Clock,
+}
+
+/// What the end of a request is told with.
+enum Told {
+    /// A line of the access log.
+    Record(Box<AccessRecord>),
+    /// Nobody reads that: the request's id alone, for the error log.
+    Id(String),
+}
+
+impl EndOfRequest {
+    /// The operator reads of it whether or not there is an access log; a backend that does it all the time is not a line
+    /// for each.
+    fn explain_break(&self, cause: &str) {
+        let backend = self.lease.as_ref().map_or("", |lease| &*lease.endpoint.backend);
+        let Some(suppressed) = self.log_limit.admit(&format!("broke off: {backend}"), self.clock.now())
+        else {
+            return;
+        };
+        let id = match &self.told {
+            Told::Record(record) => &record.request_id,
+            Told::Id(id) => id,
+        };
+        log::warn!("request {id}: the answer of backend {backend} broke off: {cause}{suppressed}");
+    }
 }
 
 impl Ticket for EndOfRequest {
     fn settle(self: Box<Self>, body_bytes: u64, delivery: Delivery) {
         let duration = Duration::from_nanos(self.clock.now().saturating_sub(self.received_at));
-        drop(self.lease);
-        if let (Delivery::BackendBroke(cause), Some(record)) = (&delivery, &self.record) {
-            log::warn!("request {}: the answer broke off: {cause}", record.request_id);
+        if let Delivery::BackendBroke(cause) = &delivery {
+            self.explain_break(cause);
         }
+        drop(self.lease);
         self.metrics.request(self.method, self.status, duration);
-        if let Some(mut record) = self.record {
+        if let Told::Record(mut record) = self.told {
             record.body_bytes = body_bytes;
             record.duration = duration;
             self.journal.record(*record);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::head;
-use crate::support::{Backend, Conn, Setup, until};
+use crate::support::{Backend, Conn, Setup, Then, until};
 
 fn record(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
@@ -44,4 +44,17 @@ fn busy_workers_are_said_on_stderr() {
     until("the only worker waits for the backend", || (deaf.seen().len() == 1).then_some(()));
     balancer.get("/").problem(503);
     balancer.proc.wait_err(0, "the cause is said", |line| line.contains("every worker is busy"));
+}
+
+/// Without an access log nothing else tells which backend breaks off its answers.
+#[test]
+fn a_broken_answer_names_its_backend_whatever_is_logged() {
+    let cut = Backend::saying("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", Then::Close);
+    let balancer = Setup::auto().backend_with(json!({ "name": "cutter", "url": cut.url() })).start();
+    let mut conn = Conn::open(balancer.address);
+    conn.send(head("GET", "/", &[], None));
+    let _ = conn.read("GET");
+    balancer.proc.wait_err(0, "the cause is said", |line| {
+        line.contains("broke off") && line.contains("cutter") && line.contains("3 of 10 bytes")
+    });
 }
