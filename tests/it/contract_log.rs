@@ -58,3 +58,17 @@ fn a_broken_answer_names_its_backend_whatever_is_logged() {
         line.contains("broke off") && line.contains("cutter") && line.contains("3 of 10 bytes")
     });
 }
+
+/// Nothing is lost silently: a request whose body never came whole is answered, if anybody still reads, and logged.
+#[test]
+fn a_body_that_ends_early_is_answered_and_logged() {
+    let backend = Backend::named("a");
+    let balancer = Setup::auto().backend(backend.address()).set("log.access", json!(true)).start();
+    let mut conn = Conn::open(balancer.address);
+    conn.send("POST /short HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc");
+    conn.finish();
+    conn.read("POST").expect("an answer").problem(400);
+    let line = balancer.proc.wait_out("\"path\":\"/short\"");
+    assert_eq!(record(&line)["status"], 400, "{line}");
+    assert!(backend.seen().is_empty());
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answer::{Asked, deliver, next_request, serve};
 use super::body::{Decoded, Streaming, decode};
 use super::conn::{Conn, Link, Next, Pending, State};
-use super::head::{Source, Step, malformed, nobody_free, too_large};
+use super::head::{Source, Step, cut_short, malformed, nobody_free, too_large};
 use super::wire::Received;
 use super::worker::Worker;
 use crate::clock::Clock;
@@ -47,7 +47,7 @@ impl Worker {
         let (end, bytes) = match read_on(&conn.link, pending, &mut self.inbox, bound, &self.core.clock) {
             ReadOn::More => return self.await_or_stream(conn),
             ReadOn::End { used, have } => (used, have),
-            ReadOn::Gone => return Next::Close,
+            ReadOn::Gone => return self.refuse_pending(conn, &cut_short()),
             ReadOn::TooLarge => return self.refuse_pending(conn, &too_large()),
             ReadOn::Malformed => return self.refuse_pending(conn, &malformed()),
         };

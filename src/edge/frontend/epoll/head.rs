@@ -247,6 +247,11 @@ pub(super) fn too_large() -> Reject {
     Reject::new(Reason::ContentTooLarge, BodyFault::TooLarge.to_string())
 }
 
+/// The client ended its side, or left: whoever still reads is told, and the access log has it.
+pub(super) fn cut_short() -> Reject {
+    Reject::new(Reason::BadRequest, BodyFault::ClientGone.to_string())
+}
+
 pub(super) fn malformed() -> Reject {
     Reject::new(Reason::BadRequest, BodyFault::Malformed.to_string())
 }
