@@ -31,7 +31,7 @@ use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::retry::Policy;
 use crate::rules::strategy::Strategy;
-use crate::state::backends::Backends;
+use crate::state::backends::{Backends, Settings};
 use crate::state::cache::Found;
 use crate::state::limiter::Limiter;
 use crate::state::log_limit::LogLimit;
@@ -128,8 +128,7 @@ impl App {
         )
         .map_err(|error| Failure::new(error.to_string()))?;
         let strategy = config.balancing.strategy;
-        let backends =
-            Arc::new(Backends::new(strategy, &config.backends, config.health_check.is_some(), clock.clone()));
+        let backends = Arc::new(Backends::new(&pool_settings(config), &config.backends, clock.clone()));
         let ticker = Ticker::start(Arc::clone(&limiter), Arc::clone(&log_limit), clock.clone())
             .map_err(failed("a thread can't be started"))?;
         let (resolver, prober) = watch(config, &backends, &clock)?;
@@ -149,6 +148,8 @@ impl App {
                 upstream: Arc::new(UreqUpstream::new(&config.upstream, clock.clone())),
                 backends,
                 policy: Policy { retries: config.upstream.retries, on_reset: true },
+                outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
+                frees_workers: Frontend::frees_workers(config.frontend.engine),
                 hash_on: (strategy == Strategy::Hash).then(|| config.balancing.hash_on.clone()),
                 clock: clock.clone(),
                 metrics: Arc::clone(&metrics),
@@ -237,6 +238,16 @@ fn warn_of_unused_keys(config: &Config, public: &Frontend) {
     let ignored: Vec<&str> = config.changed.iter().filter(is_ignored).map(String::as_str).collect();
     if !ignored.is_empty() {
         log::warn!("the tiny_http engine can't honour {}: they have no effect", ignored.join(", "));
+    }
+}
+
+fn pool_settings(config: &Config) -> Settings {
+    Settings {
+        strategy: config.balancing.strategy,
+        checked: config.health_check.is_some(),
+        max_in_flight: config.balancing.max_in_flight,
+        workers: u32::try_from(config.frontend.workers).ok(),
+        outlier: config.outlier.clone(),
     }
 }
 

@@ -16,6 +16,7 @@ mod keys;
 mod load;
 mod read;
 mod section;
+mod share;
 
 pub use fault::{Fault, Faults, Origin};
 pub use keys::{Key, Shape};
@@ -37,6 +38,8 @@ pub struct Config {
     pub balancing: Balancing,
     /// How backends are called.
     pub upstream: UpstreamConfig,
+    /// When an endpoint is taken out for how it answers; `None`: never.
+    pub outlier: Option<Outlier>,
     /// `None`: every backend counts as healthy.
     pub health_check: Option<HealthCheck>,
     /// How clients are limited.
@@ -125,6 +128,8 @@ pub struct Backend {
     pub backup: bool,
     /// How long it takes to its full share after it came up.
     pub slow_start: Duration,
+    /// Most requests at once on all its addresses together.
+    pub max_in_flight: Option<u32>,
 }
 
 impl Backend {
@@ -137,6 +142,7 @@ impl Backend {
             weight: 1,
             backup: false,
             slow_start: Duration::ZERO,
+            max_in_flight: None,
         }
     }
 }
@@ -148,6 +154,25 @@ pub struct Balancing {
     pub strategy: Strategy,
     /// What `hash` looks at.
     pub hash_on: HashOn,
+    /// Most requests at once on all backends together.
+    pub max_in_flight: Option<u32>,
+}
+
+/// `outlier`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outlier {
+    /// Failures in a row that eject an endpoint; 0: they don't matter.
+    pub consecutive: u32,
+    /// Share of failures within `window` that ejects it, above 0 to 1.
+    pub ratio: Option<f64>,
+    /// How long requests are counted together.
+    pub window: Duration,
+    /// How long it is out the first time; twice as long each further time.
+    pub base_time: Duration,
+    /// Share of the endpoints that may be out at once, 0 to 1.
+    pub max_ejected: f64,
+    /// Inclusive ranges of status codes that count as failures, beside connections and time-outs.
+    pub statuses: Vec<(u16, u16)>,
 }
 
 /// `upstream`.

@@ -13,7 +13,7 @@ use crate::rules::headers::{self, Origin};
 use crate::rules::identity::ClientKey;
 use crate::rules::retry::{self, Again, Policy};
 use crate::rules::strategy::{HashOn, cookie, key_of};
-use crate::state::backends::{Backends, Lease, Wanted};
+use crate::state::backends::{Backends, Ejection, Endpoint, Lease, Unavailable, Wanted};
 use crate::state::metrics::{Attempt, Metrics, Retry};
 
 /// Seconds that a client is told to wait when no backend can answer now.
@@ -27,6 +27,10 @@ pub struct Forward {
     pub backends: Arc<Backends>,
     /// When a request is sent again.
     pub policy: Policy,
+    /// Inclusive ranges of status codes that count as an endpoint's failure.
+    pub outlier_statuses: Vec<(u16, u16)>,
+    /// The engine's workers are free once they have an answer's head.
+    pub frees_workers: bool,
     /// What the pool's strategy hashes requests on; `None`: it does not hash.
     pub hash_on: Option<HashOn>,
     /// Time.
@@ -84,14 +88,14 @@ impl Forward {
         let key = self.hash_on.as_ref().map_or(0, |on| key(on, asked));
         let (mut tried, mut resent) = (Vec::new(), 0);
         let mut now = self.clock.now();
-        let Some(mut lease) = snapshot.pick(&Wanted { tried: &tried, key, now }) else {
-            let reject = Reject::new(Reason::Unavailable, "no backend is healthy at the moment")
-                .because("no healthy backend")
-                .retry_after(RETRY_AFTER_S);
-            return Err(Failed { reject, client_gone: false, effort });
+        let replayable = body.buffered().is_some();
+        let may_probe = idempotent && replayable && self.policy.retries > 0;
+        let mut lease = match snapshot.pick(&Wanted { tried: &tried, key, now, may_probe }) {
+            Ok(lease) => lease,
+            Err(why) => return Err(Failed { reject: unavailable(why), client_gone: false, effort }),
         };
         let fields = fields(head, origin, &lease);
-        let mut reuse = if idempotent && body.buffered().is_some() { Reuse::Any } else { Reuse::Recent };
+        let mut reuse = if idempotent && replayable { Reuse::Any } else { Reuse::Recent };
         loop {
             let outgoing = Outgoing {
                 method: &head.method,
@@ -108,11 +112,17 @@ impl Forward {
             effort.upstream_duration = Some(spent);
             let attempt = result.as_ref().map_or(Attempt::Error, |incoming| Attempt::Status(incoming.status));
             self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
-            if let Some(failed) = verdict(&result) {
-                snapshot.observe(&lease.endpoint, nanos(spent), failed, now);
+            if let Some(failed) = self.verdict(&result) {
+                let ejection = snapshot.observe(&mut lease, nanos(spent), failed, now);
+                self.tell(&lease.endpoint, ejection, &result);
             }
             let error = match result {
-                Ok(incoming) => return Ok(Forwarded { incoming, lease, effort }),
+                Ok(incoming) => {
+                    if self.frees_workers {
+                        lease.free_worker();
+                    }
+                    return Ok(Forwarded { incoming, lease, effort });
+                }
                 Err(error) => error,
             };
             let request = retry::Request {
@@ -121,7 +131,8 @@ impl Forward {
                 retries_done: resent,
             };
             tried.push(lease.endpoint.id);
-            let pick = |tried: &[u64]| snapshot.pick(&Wanted { tried, key, now });
+            let may_probe = may_probe && resent + 1 < self.policy.retries;
+            let pick = |tried: &[u64]| snapshot.pick(&Wanted { tried, key, now, may_probe }).ok();
             let next = match retry::again(error.phase.into(), request, self.policy) {
                 Again::No => None,
                 Again::Elsewhere => pick(&tried).map(|next| (next, reuse)),
@@ -138,6 +149,63 @@ impl Forward {
             (lease, reuse) = next;
         }
     }
+
+    /// Whether the endpoint failed; `None`: the attempt says nothing about it.
+    fn verdict(&self, result: &Result<Incoming, UpstreamError>) -> Option<bool> {
+        match result {
+            Ok(incoming) => Some(is_in(&self.outlier_statuses, incoming.status)),
+            Err(error) => match error.phase {
+                // A kept connection that was closed meanwhile is nobody's fault, and took no time.
+                Phase::RequestBody(_) | Phase::Cancelled | Phase::Stale => None,
+                Phase::Connect
+                | Phase::ConnectTimedOut
+                | Phase::Reset
+                | Phase::TimedOut
+                | Phase::Malformed => Some(true),
+            },
+        }
+    }
+
+    /// One line for each change of who is ejected, with its cause.
+    fn tell(
+        &self,
+        endpoint: &Endpoint,
+        ejection: Option<Ejection>,
+        result: &Result<Incoming, UpstreamError>,
+    ) {
+        let Some(ejection) = ejection else { return };
+        let who = format_args!("backend {} ({})", endpoint.backend, endpoint.address);
+        let last = match result {
+            Ok(incoming) => format!("status {}", incoming.status),
+            Err(error) => error.cause.clone(),
+        };
+        match ejection {
+            Ejection::Out(time, cause) => {
+                log::warn!("{who} is ejected for {time:?}: {cause}; the last: {last}")
+            }
+            Ejection::StaysOut(time) => {
+                log::warn!("{who} stays ejected for {time:?}: its probe failed: {last}")
+            }
+            Ejection::Back => log::info!("{who} is no longer ejected: its probe was answered: {last}"),
+        }
+        if !matches!(ejection, Ejection::Back) {
+            self.metrics.ejected(&endpoint.backend);
+        }
+    }
+}
+
+/// Whether a number is in one of the inclusive ranges.
+fn is_in(ranges: &[(u16, u16)], number: u16) -> bool {
+    ranges.iter().any(|(first, last)| (*first..=*last).contains(&number))
+}
+
+/// What the client and the operator read when nobody could be asked.
+fn unavailable(why: Unavailable) -> Reject {
+    let (detail, cause) = match why {
+        Unavailable::Nobody => ("no backend is healthy at the moment", "no healthy backend"),
+        Unavailable::Full => ("every backend is busy at the moment", "every backend is at its max_in_flight"),
+    };
+    Reject::new(Reason::Unavailable, detail).because(cause).retry_after(RETRY_AFTER_S)
 }
 
 /// Written once: a request is the same to whichever backend it goes.
@@ -165,21 +233,6 @@ fn key(on: &HashOn, asked: &Request<'_>) -> u64 {
         HashOn::Cookie(name) => {
             fields.all("Cookie").find_map(|field| cookie(field, name)).map_or_else(of_address, key_of)
         }
-    }
-}
-
-/// Whether the endpoint failed; `None`: the attempt says nothing about it.
-fn verdict(result: &Result<Incoming, UpstreamError>) -> Option<bool> {
-    match result {
-        Ok(_) => Some(false),
-        Err(error) => match error.phase {
-            Phase::RequestBody(_) | Phase::Cancelled => None,
-            // A kept connection that was closed meanwhile is nobody's fault, and took no time.
-            Phase::Stale => None,
-            Phase::Connect | Phase::ConnectTimedOut | Phase::Reset | Phase::TimedOut | Phase::Malformed => {
-                Some(true)
-            }
-        },
     }
 }
 

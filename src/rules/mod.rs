@@ -9,6 +9,7 @@ pub mod headers;
 pub mod health;
 pub mod identity;
 pub mod limit;
+pub mod outlier;
 pub mod retry;
 pub mod strategy;
 

@@ -11,22 +11,72 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos};
 use crate::config;
 use crate::rules::health::Status;
+use crate::rules::outlier::Policy;
 use crate::rules::strategy::Strategy;
 
 mod endpoint;
+mod lease;
+mod outlier;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use endpoint::{Backend, Endpoint, Lease, Operator};
+pub use endpoint::{Backend, Endpoint, Operator};
+pub use lease::Lease;
+pub use outlier::Ejection;
+pub use snapshot::{Snapshot, Unavailable, Wanted};
+
+use lease::Total;
+use outlier::Outliers;
 use snapshot::Picker;
-pub use snapshot::{Snapshot, Wanted};
 
 /// Most endpoints of the whole pool. Each has a health-check thread, and each pick looks at each of them.
 pub const MAX_ENDPOINTS: usize = 1024;
+
+/// What the pool is run by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How one of several is picked.
+    pub strategy: Strategy,
+    /// Without health checks every endpoint counts as healthy.
+    pub checked: bool,
+    /// Most requests at once on the whole pool.
+    pub max_in_flight: Option<u32>,
+    /// How many workers there are, of which one backend may hold three quarters while there is another to go to.
+    pub workers: Option<u32>,
+    /// `None`: nobody is ejected for how it answers.
+    pub outlier: Option<config::Outlier>,
+}
+
+impl Settings {
+    /// Nothing but a strategy: no health checks, no bounds, no ejections.
+    pub const fn of(strategy: Strategy) -> Self {
+        Self { strategy, checked: false, max_in_flight: None, workers: None, outlier: None }
+    }
+
+    fn picker(&self) -> Picker {
+        Picker {
+            strategy: self.strategy,
+            turns: Mutex::new(()),
+            most_workers: self
+                .workers
+                .map_or(u32::MAX, |workers| (workers / 4 * 3 + workers % 4 * 3 / 4).max(1)),
+            total: self.max_in_flight.map(|most| Total { most, count: Arc::default() }),
+            outliers: self.outlier.as_ref().map(|outlier| {
+                let policy = Policy {
+                    consecutive: outlier.consecutive,
+                    ratio: outlier.ratio,
+                    window: nanos(outlier.window),
+                    base_time: nanos(outlier.base_time),
+                };
+                Outliers::new(policy, outlier.max_ejected)
+            }),
+        }
+    }
+}
 
 /// What a change of a backend's addresses came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,13 +104,13 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// The configured backends, still without addresses. Without health checks every endpoint counts as healthy.
-    pub fn new(strategy: Strategy, backends: &[config::Backend], checked: bool, clock: Clock) -> Self {
-        let picker = Arc::new(Picker { strategy, turns: Mutex::new(()) });
+    /// The configured backends, still without addresses.
+    pub fn new(settings: &Settings, backends: &[config::Backend], clock: Clock) -> Self {
+        let picker = Arc::new(settings.picker());
         Self {
             backends: backends.iter().map(|entry| Arc::new(Backend::new(entry))).collect(),
             snapshot: ArcSwap::from_pointee(Snapshot { endpoints: Vec::new(), picker }),
-            initial: if checked { Status::Unknown } else { Status::Up },
+            initial: if settings.checked { Status::Unknown } else { Status::Up },
             clock,
             writer: Mutex::new(()),
             listeners: Mutex::new(Vec::new()),
@@ -74,8 +124,8 @@ impl Backends {
 
     /// [`Snapshot::pick`] on the current snapshot, for who picks only once and whatever the key.
     pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
-        let wanted = Wanted { tried, key: fastrand::u64(..), now: self.clock.now() };
-        self.snapshot.load().pick(&wanted)
+        let wanted = Wanted { tried, key: fastrand::u64(..), now: self.clock.now(), may_probe: true };
+        self.snapshot.load().pick(&wanted).ok()
     }
 
     /// Whether a pick would find somebody.
@@ -153,6 +203,9 @@ impl Backends {
     pub fn set_health(&self, endpoint: &Endpoint, health: Status) {
         if health == Status::Up && endpoint.health() == Status::Down {
             endpoint.up_since.store(self.clock.now(), Ordering::Relaxed);
+            if let Some(outliers) = &self.snapshot.load().picker.outliers {
+                outliers.begin_anew(endpoint);
+            }
         }
         endpoint.health.store(health as u8, Ordering::Relaxed);
         self.signal();

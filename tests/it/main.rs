@@ -16,6 +16,7 @@ mod access_log;
 mod api;
 mod balancing;
 mod bodies;
+mod bounds;
 mod command_line;
 mod configuration;
 mod contract_forwarding;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{DELAY, MAX_LIST};
+use super::{DELAY, IN_FLIGHT, MAX_LIST};
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
@@ -82,7 +82,8 @@ fn backend(mut s: Section<'_>) -> Backend {
         "\"0s\"",
         "How long it takes to its full share after it came up, from a tenth of it.",
     );
-    s.later(&["max_in_flight"]);
+    let about = "Most requests at once on all its addresses together; null: no bound.";
+    let max_in_flight = s.whole_or_null("max_in_flight", IN_FLIGHT, "null", about);
     s.end();
-    Backend { name, host: authority.host, port: authority.port, weight, backup, slow_start }
+    Backend { name, host: authority.host, port: authority.port, weight, backup, slow_start, max_in_flight }
 }

@@ -1,5 +1,6 @@
 //! Keys of `balancing`.
 
+use super::IN_FLIGHT;
 use crate::config::json::Value;
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
@@ -20,10 +21,13 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
         Value::Text(text) => forms::hash_on(text).map(Some).ok_or(None),
         _ => Err(None),
     });
-    s.later(&["queue_size", "queue_timeout", "max_in_flight", "sticky"]);
+    let about = "Most requests at once on all backends together; null: no bound.";
+    let max_in_flight = s.whole_or_null("max_in_flight", IN_FLIGHT, "null", about);
+    s.later(&["queue_size", "queue_timeout", "sticky"]);
     s.end();
     Balancing {
         strategy: strategy.unwrap_or(Strategy::LeastConnections),
         hash_on: hash_on.unwrap_or(HashOn::Ip),
+        max_in_flight,
     }
 }

@@ -4,6 +4,7 @@ mod admin;
 mod backends;
 mod balancing;
 mod frontend;
+mod outlier;
 mod rate_limit;
 
 use std::net::SocketAddr;
@@ -26,6 +27,9 @@ const TIMEOUT: (&str, &str) = ("1ms", "1d");
 /// The same where nothing at all makes sense, too.
 const DELAY: (&str, &str) = ("0s", "1d");
 
+/// What a bound on requests at once may be.
+const IN_FLIGHT: std::ops::RangeInclusive<u64> = 1..=1_000_000;
+
 const ADDRESS: &str = "an address with a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
 const NETWORK: &str = "an IP network such as \"10.0.0.0/8\" or an IP address";
 
@@ -46,6 +50,9 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         backends: backends::backends(&mut root, &listen, admin.listen),
         balancing: balancing::balancing(root.section("balancing", "How a backend is picked.")),
         upstream: upstream(root.section("upstream", "How backends are called.")),
+        outlier: root
+            .section_or_null("outlier", "When an endpoint is taken out for how it answers; null: never.")
+            .map(outlier::outlier),
         health_check: root
             .section_or_null("health_check", "How backends are probed; null: every one counts as healthy.")
             .map(health_check),
@@ -70,7 +77,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         base_dir: base.to_owned(),
         changed: Vec::new(),
     };
-    root.later(&["$schema", "outlier", "discovery", "audit"]);
+    root.later(&["$schema", "discovery", "audit"]);
     root.end();
     config
 }

@@ -122,7 +122,11 @@ const VARIABLE_FAULTS: &[(&str, &str, &str)] = &[
         "5",
         "rate_limit.default.rate_per_sec: is missing; must be a number: 0, or 0.000001 to 1000000000 with at most 6 decimals",
     ),
-    ("BALANCER__OUTLIER__RATIO", "1", "outlier: is not yet built; take it out"),
+    (
+        "BALANCER__OUTLIER__RATIO",
+        "2",
+        "outlier.ratio: must be a number above 0 and at most 1, such as 0.5 or null; found 2",
+    ),
     (
         "BALANCER_ADMIN_TOKEN_FILE",
         "/nowhere/token",

@@ -1,5 +1,6 @@
 //! Tests of the loader as a whole; single forms have theirs beside them.
 
+mod balancing;
 mod environment;
 mod faults;
 mod mutation;

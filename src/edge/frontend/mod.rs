@@ -29,6 +29,11 @@ pub enum Frontend {
 }
 
 impl Frontend {
+    /// Whether a worker of that engine is free again once it has an answer's head: then the body is anybody's.
+    pub const fn frees_workers(engine: Engine) -> bool {
+        cfg!(target_os = "linux") && matches!(engine, Engine::Auto | Engine::Epoll)
+    }
+
     /// Starts the configured engine on sockets that listen already. `inherited`: they belong to other processes, too.
     /// `trusted` may send PROXY headers.
     ///

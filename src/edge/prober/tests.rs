@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::config;
+use crate::state::backends::Settings;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -21,7 +22,8 @@ fn settings(timeout: Duration) -> HealthCheck {
 
 fn pool(addresses: &[SocketAddr]) -> Arc<Backends> {
     let entry = config::Backend::new("a", "a.test", 80);
-    let pool = Backends::new(config::Strategy::LeastConnections, &[entry], true, Clock::real());
+    let settings = Settings { checked: true, ..Settings::of(config::Strategy::LeastConnections) };
+    let pool = Backends::new(&settings, &[entry], Clock::real());
     pool.replace_addresses("a", addresses);
     Arc::new(pool)
 }

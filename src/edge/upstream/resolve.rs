@@ -190,6 +190,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, nanos};
     use crate::config::Strategy;
+    use crate::state::backends::Settings;
     use parking_lot::Mutex;
     use std::collections::HashMap;
 
@@ -236,7 +237,7 @@ mod tests {
     #[test]
     fn addresses_are_never_looked_up() {
         let entries = entries(&["127.0.0.1", "::1", "[::2]"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
+        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
         let asked = Arc::default();
         let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&Zone::default(), &asked)).unwrap();
         assert!(resolver.wait_first(PATIENCE));
@@ -248,7 +249,7 @@ mod tests {
     #[test]
     fn addresses_follow_the_name_and_bad_answers_change_nothing() {
         let entries = entries(&["a.test", "10.0.0.9"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
+        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
         let (zone, asked) = (Zone::default(), Arc::default());
         zone.lock().insert("a.test", Ok(vec![address(2), address(1), address(2)]));
         let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &asked)).unwrap();
@@ -270,7 +271,7 @@ mod tests {
     #[test]
     fn a_name_that_hangs_holds_up_no_other_and_one_that_is_missing_comes_later() {
         let entries = entries(&["hangs.test", "missing.test", "a.test"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
+        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
         let (zone, asked) = (Zone::default(), Arc::default());
         zone.lock().insert("missing.test", Err(io::ErrorKind::NotFound));
         zone.lock().insert("a.test", Ok(vec![address(1)]));
@@ -287,7 +288,7 @@ mod tests {
     #[test]
     fn dropping_it_ends_the_look_ups() {
         let entries = entries(&["a.test"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
+        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
         let zone = Zone::default();
         zone.lock().insert("a.test", Ok(vec![address(1)]));
         let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &Arc::default())).unwrap();
@@ -299,7 +300,7 @@ mod tests {
     #[test]
     fn an_answer_is_bounded() {
         let entries = entries(&["a.test"]);
-        let pool = Arc::new(Backends::new(Strategy::RoundRobin, &entries, false, Clock::real()));
+        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
         let zone = Zone::default();
         let many = (0..300u16).map(|index| SocketAddr::from(([10, 1, (index >> 8) as u8, index as u8], 80)));
         zone.lock().insert("a.test", Ok(many.collect()));

@@ -122,17 +122,16 @@ mod tests {
     fn keys_are_the_same_in_every_version() {
         // Written down: instances of different versions stand side by side.
         assert_eq!(key_of(b"198.51.100.7"), 0x6A15_11EE_8110_CEFF);
-        let table: [(&[u8], &str, Option<&[u8]>); 7] = [
-            (b"a=1; b=2", "b", Some(b"2")),
-            (b"ab=1;b=\"x y\" ", "b", Some(b"x y")),
-            (b"b=", "b", Some(b"")),
-            (b"b=1; b=2", "b", Some(b"1")),
-            (b"bb=1", "b", None),
-            (b"b", "b", None),
-            (b"", "b", None),
-        ];
-        for (field, name, value) in table {
-            assert_eq!(cookie(field, name), value, "{field:?}");
+        for (field, value) in [
+            ("a=1; b=2", Some("2")),
+            ("ab=1;b=\"x y\" ", Some("x y")),
+            ("b=", Some("")),
+            ("b=1; b=2", Some("1")),
+            ("bb=1", None),
+            ("b", None),
+            ("", None),
+        ] {
+            assert_eq!(cookie(field.as_bytes(), "b"), value.map(str::as_bytes), "{field:?}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use super::outlier::Standing;
 use crate::clock::nanos;
 use crate::config;
 use crate::rules::Nanos;
@@ -35,7 +36,12 @@ pub struct Backend {
     slow_start: Nanos,
     weight: AtomicU32,
     operator: AtomicU8,
-    in_flight: AtomicU32,
+    /// Most requests at once on all its endpoints; `u32::MAX`: no bound.
+    max_in_flight: AtomicU32,
+    /// Written by [`super::Lease`] alone.
+    pub(super) in_flight: AtomicU32,
+    /// Workers that wait for an answer's head, or are held to its end. Written by [`super::Lease`] alone.
+    pub(super) calling: AtomicU32,
     checks_passed: AtomicU64,
     checks_failed: AtomicU64,
 }
@@ -49,7 +55,9 @@ impl Backend {
             slow_start: nanos(entry.slow_start),
             weight: AtomicU32::new(entry.weight),
             operator: AtomicU8::new(Operator::Up as u8),
+            max_in_flight: AtomicU32::new(entry.max_in_flight.unwrap_or(u32::MAX)),
             in_flight: AtomicU32::new(0),
+            calling: AtomicU32::new(0),
             checks_passed: AtomicU64::new(0),
             checks_failed: AtomicU64::new(0),
         }
@@ -72,6 +80,16 @@ impl Backend {
     /// Says what the operator wants. For whoever serves the operator, alone.
     pub fn set_operator(&self, operator: Operator) {
         self.operator.store(operator as u8, Ordering::Relaxed);
+    }
+
+    /// Most requests at once on all its endpoints together; `u32::MAX`: no bound.
+    pub fn max_in_flight(&self) -> u32 {
+        self.max_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Workers that its endpoints hold.
+    pub fn calling(&self) -> u32 {
+        self.calling.load(Ordering::Relaxed)
     }
 
     /// Requests in flight on all its endpoints, on former ones too.
@@ -114,12 +132,14 @@ pub struct Endpoint {
     pub group: Arc<Backend>,
     /// What `hash` knows it by: the same in every process that calls it so.
     pub(super) identity: u64,
-    /// Written by [`Lease`] alone.
-    in_flight: AtomicU32,
-    /// Written by the prober alone, through [`Backends::set_health`].
+    /// Written by [`super::Lease`] alone.
+    pub(super) in_flight: AtomicU32,
+    /// Written by the prober alone, through [`super::Backends::set_health`].
     pub(super) health: AtomicU8,
     /// When it came up while others were running; 0: it always was. Written as `health` is.
     pub(super) up_since: AtomicU64,
+    /// Whether it is out because of how it answered. Written by [`super::outlier`] alone.
+    pub(super) standing: Standing,
     /// A [`Pace`]. Written by [`Endpoint::observe_latency`] alone.
     pace: AtomicU64,
     /// Written by round robin alone, under the lock of the turns.
@@ -139,6 +159,7 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             health: AtomicU8::new(health as u8),
             up_since: AtomicU64::new(since),
+            standing: Standing::default(),
             pace: AtomicU64::new(0),
             turn: AtomicI64::new(0),
         }
@@ -166,7 +187,7 @@ impl Endpoint {
 
     /// Its share as strategies count it: smaller than its weight says while it warms up.
     pub fn effective_weight(&self, now: Nanos) -> u32 {
-        let up_for = match self.up_since.load(Ordering::Relaxed) {
+        let up_for = match self.up_since.load(Ordering::Relaxed).max(self.standing.back_since()) {
             0 => Nanos::MAX,
             since => now.saturating_sub(since),
         };
@@ -189,42 +210,5 @@ impl Endpoint {
     /// Whether configuration and operator let anything new go there, health aside.
     pub fn in_service(&self) -> bool {
         self.group.weight() > 0 && self.group.operator() == Operator::Up
-    }
-}
-
-/// One request on one endpoint, counted for as long as this lives. The only way that in-flight counts change.
-#[derive(Debug)]
-#[must_use = "a dropped lease is a request that has ended"]
-pub struct Lease {
-    /// Where the request goes.
-    pub endpoint: Arc<Endpoint>,
-}
-
-impl Lease {
-    pub(super) fn take(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self::counted(endpoint)
-    }
-
-    /// Only if the count is still what the decision was based on.
-    pub(super) fn take_at(endpoint: &Arc<Endpoint>, seen: u32) -> Option<Self> {
-        let next = seen.checked_add(1)?;
-        endpoint
-            .in_flight
-            .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
-            .then(|| Self::counted(endpoint))
-    }
-
-    fn counted(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.group.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint: Arc::clone(endpoint) }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.endpoint.group.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use super::endpoint::{Endpoint, Lease};
+use super::endpoint::{Backend, Endpoint};
+use super::lease::{Lease, Refused, Terms, Total};
+use super::outlier::{Ejection, Out, Outliers};
 use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::strategy::{Candidate, Draw, Strategy};
 
-/// How often a pick begins anew because the count that it was based on had changed; then it stands as it is.
+/// How often a pick begins anew because the count that it was based on had changed; then it takes it as it is.
 const MAX_REPICKS: usize = 4;
 
 #[derive(Debug)]
@@ -19,6 +21,12 @@ pub(super) struct Picker {
     pub strategy: Strategy,
     /// Held while a strategy that keeps turns reads, decides and writes them; over no I/O.
     pub turns: Mutex<()>,
+    /// Most workers that one backend may hold while there is another to go to.
+    pub most_workers: u32,
+    /// A bound on the whole pool.
+    pub total: Option<Total>,
+    /// `None`: nobody is taken out for how it answers.
+    pub outliers: Option<Outliers>,
 }
 
 /// What a request asks of a pick.
@@ -30,17 +38,32 @@ pub struct Wanted<'a> {
     pub key: u64,
     /// The present.
     pub now: Nanos,
+    /// Should it fail, the request can be sent again: it may find out whether an endpoint is well again.
+    pub may_probe: bool,
+}
+
+/// Why nobody was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Nobody is there who was not tried, may be used and is healthy.
+    Nobody,
+    /// Somebody is, but has as many requests as it may have.
+    Full,
 }
 
 /// Who comes before whom: nobody of a later rank is picked while somebody of an earlier one can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
+    /// It was out and its time is over: the next request finds out.
+    Probe,
     /// Passed its health checks.
     Regular,
     /// The same, and meant for when nobody else is left.
     Backup,
     /// Was never checked.
     Unknown,
+    /// Out for how it answered: better than nobody.
+    Ejected,
 }
 
 /// The pool at one moment. Its list never changes; counters and health in it do.
@@ -50,81 +73,134 @@ pub struct Snapshot {
     pub(super) picker: Arc<Picker>,
 }
 
+/// What gathering saw beside the candidates.
+struct Seen {
+    /// That of all candidates.
+    rank: Rank,
+    /// Somebody was left out because a bound of its own has no room.
+    full: bool,
+    /// Somebody holds as many workers as it may while others are there.
+    over_share: bool,
+    /// There are two backends or more to go to.
+    several: bool,
+}
+
 impl Snapshot {
     /// All endpoints, whatever their state, in the order of the configuration and then by address.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
 
-    /// Picks an endpoint that was not tried and counts the request on it. Those that passed their health checks come
-    /// first, then backups; one that was never checked is used when there is no other; one that is down, never.
-    /// `None`: nobody. Takes the lock of the turns under round robin, else none.
-    pub fn pick(&self, wanted: &Wanted<'_>) -> Option<Lease> {
+    /// Picks an endpoint that was not tried and counts the request on it, within all bounds. Those that passed their
+    /// health checks come first, then backups, then who was never checked; one that was ejected is used when there is no
+    /// other; one that is down, never. Takes the lock of the turns under round robin, else none.
+    ///
+    /// # Errors
+    /// When nobody can take the request.
+    pub fn pick(&self, wanted: &Wanted<'_>) -> Result<Lease, Unavailable> {
         thread_local!(static SCRATCH: Cell<Vec<Candidate>> = const { Cell::new(Vec::new()) });
         let mut candidates = SCRATCH.take();
-        let lease = if self.picker.strategy.keeps_turns() {
-            self.pick_by_turn(wanted, &mut candidates)
-        } else {
-            self.pick_by_load(wanted, &mut candidates)
-        };
+        let lease = self.pick_among(wanted, &mut candidates);
         SCRATCH.set(candidates);
         lease
     }
 
-    fn pick_by_turn(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>) -> Option<Lease> {
-        let _turns = self.picker.turns.lock();
-        self.gather(wanted, candidates);
-        let index = self.choose(wanted, candidates)?;
-        for candidate in candidates.iter() {
-            self.at(candidate).turn.store(candidate.turn, Ordering::Relaxed);
-        }
-        Some(Lease::take(self.at(&candidates[index])))
-    }
-
-    fn pick_by_load(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>) -> Option<Lease> {
-        for _ in 0..MAX_REPICKS {
-            self.gather(wanted, candidates);
-            let index = self.choose(wanted, candidates)?;
+    fn pick_among(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>) -> Result<Lease, Unavailable> {
+        let Picker { strategy, turns, most_workers, total, .. } = &*self.picker;
+        let _turns = strategy.keeps_turns().then(|| turns.lock());
+        // Ends: every further round is one that somebody else got what this one wanted, or sees that all is full.
+        for round in 0.. {
+            let seen = self.gather_within_shares(wanted, candidates)?;
+            let draw = Draw { random: fastrand::u64(..), key: wanted.key };
+            let index = strategy.pick(candidates, draw).ok_or(Unavailable::Nobody)?;
+            if strategy.keeps_turns() {
+                for candidate in candidates.iter() {
+                    self.at(candidate).turn.store(candidate.turn, Ordering::Relaxed);
+                }
+            }
             let chosen = candidates[index];
-            // Another pick may have come between looking and counting: look again, or a burst piles up on one.
-            if let Some(lease) = Lease::take_at(self.at(&chosen), chosen.in_flight) {
-                return Some(lease);
+            let terms = Terms {
+                // Another pick may have come between looking and counting: look again, or a burst piles up on one.
+                seen: (!strategy.keeps_turns() && round < MAX_REPICKS).then_some(chosen.in_flight),
+                most_workers: if seen.several { *most_workers } else { u32::MAX },
+                total: total.as_ref(),
+                as_probe: seen.rank == Rank::Probe,
+            };
+            match Lease::take(self.at(&chosen), terms) {
+                Ok(lease) => return Ok(lease),
+                Err(Refused::Moved) => {}
+                Err(Refused::Full) if self.pool_is_full() => return Err(Unavailable::Full),
+                Err(Refused::Full) => {}
             }
         }
-        let index = self.choose(wanted, candidates)?;
-        Some(Lease::take(self.at(&candidates[index])))
+        Err(Unavailable::Full)
     }
 
-    fn choose(&self, wanted: &Wanted<'_>, candidates: &mut [Candidate]) -> Option<usize> {
-        self.picker.strategy.pick(candidates, Draw { random: fastrand::u64(..), key: wanted.key })
+    fn pool_is_full(&self) -> bool {
+        self.picker.total.as_ref().is_some_and(|total| total.count.load(Ordering::Relaxed) >= total.most)
     }
 
-    /// Fills `candidates` with those of the best rank that anybody has.
-    fn gather(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>) {
+    /// [`Snapshot::gather`] without those that hold their share of the workers, if there are others.
+    fn gather_within_shares(
+        &self,
+        wanted: &Wanted<'_>,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<Seen, Unavailable> {
+        let mut seen = self.gather(wanted, candidates, false);
+        if seen.over_share && seen.several {
+            seen = Seen { several: true, ..self.gather(wanted, candidates, true) };
+        }
+        // Those that are full will have room before one that fails is well.
+        if candidates.is_empty() || (seen.full && seen.rank == Rank::Ejected) {
+            return Err(if seen.full { Unavailable::Full } else { Unavailable::Nobody });
+        }
+        Ok(seen)
+    }
+
+    /// Fills `candidates` with those of the best rank that anybody with room has.
+    fn gather(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>, within_share: bool) -> Seen {
         candidates.clear();
-        let mut best = Rank::Unknown;
+        let mut seen = Seen { rank: Rank::Ejected, full: false, over_share: false, several: false };
+        let mut backend: Option<&Arc<Backend>> = None;
         for (position, endpoint) in (0u32..).zip(&self.endpoints) {
-            let Some(rank) = rank(endpoint, wanted) else { continue };
-            if rank > best {
+            let Some(rank) = self.rank(endpoint, wanted) else { continue };
+            let group = &endpoint.group;
+            if rank != Rank::Ejected {
+                seen.several |= backend.is_some_and(|other| !Arc::ptr_eq(other, group));
+                backend = Some(group);
+            }
+            let over_share = group.calling() >= self.picker.most_workers;
+            seen.over_share |= over_share;
+            if group.in_flight() >= group.max_in_flight() || (within_share && over_share) {
+                seen.full |= rank != Rank::Ejected;
                 continue;
             }
-            if rank < best {
-                candidates.clear();
-                best = rank;
+            if rank > seen.rank {
+                continue;
             }
-            let in_flight = endpoint.in_flight();
-            candidates.push(Candidate {
-                position,
-                weight: endpoint.effective_weight(wanted.now),
-                in_flight,
-                turn: endpoint.turn.load(Ordering::Relaxed),
-                identity: endpoint.identity,
-                latency_ns: if self.picker.strategy.needs_latency() {
-                    endpoint.pace().expected_ns(in_flight, wanted.now)
-                } else {
-                    0
-                },
-            });
+            if rank < seen.rank {
+                candidates.clear();
+                seen.rank = rank;
+            }
+            candidates.push(self.candidate(position, endpoint, wanted.now));
+        }
+        seen
+    }
+
+    fn candidate(&self, position: u32, endpoint: &Endpoint, now: Nanos) -> Candidate {
+        let in_flight = endpoint.in_flight();
+        let latency_ns = if self.picker.strategy.needs_latency() {
+            endpoint.pace().expected_ns(in_flight, now)
+        } else {
+            0
+        };
+        Candidate {
+            position,
+            weight: endpoint.effective_weight(now),
+            in_flight,
+            turn: endpoint.turn.load(Ordering::Relaxed),
+            identity: endpoint.identity,
+            latency_ns,
         }
     }
 
@@ -132,23 +208,39 @@ impl Snapshot {
         &self.endpoints[candidate.position as usize]
     }
 
-    /// Takes into account how an attempt at an endpoint ended: how long it took to the answer's head, or to its failure.
-    pub fn observe(&self, endpoint: &Endpoint, took: Nanos, failed: bool, now: Nanos) {
-        if self.picker.strategy.needs_latency() {
-            endpoint.observe_latency(took, failed, now);
+    /// Where an endpoint stands for this request; `None`: it is none for it.
+    fn rank(&self, endpoint: &Endpoint, wanted: &Wanted<'_>) -> Option<Rank> {
+        if !endpoint.in_service() || wanted.tried.contains(&endpoint.id) {
+            return None;
         }
+        let rank = match endpoint.health() {
+            Status::Up if endpoint.group.backup => Rank::Backup,
+            Status::Up => Rank::Regular,
+            Status::Unknown => Rank::Unknown,
+            Status::Down => return None,
+        };
+        let Some(outliers) = &self.picker.outliers else { return Some(rank) };
+        Some(match endpoint.standing.out(wanted.now) {
+            Out::No => rank,
+            Out::HalfOpen(since) if wanted.may_probe || since > outliers.patience() => match rank {
+                Rank::Regular => Rank::Probe,
+                other => other,
+            },
+            Out::Yes | Out::HalfOpen(_) => Rank::Ejected,
+        })
     }
-}
 
-/// Where an endpoint stands for this request; `None`: it is none for it.
-fn rank(endpoint: &Endpoint, wanted: &Wanted<'_>) -> Option<Rank> {
-    if !endpoint.in_service() || wanted.tried.contains(&endpoint.id) {
-        return None;
-    }
-    match endpoint.health() {
-        Status::Up if endpoint.group.backup => Some(Rank::Backup),
-        Status::Up => Some(Rank::Regular),
-        Status::Unknown => Some(Rank::Unknown),
-        Status::Down => None,
+    /// Takes into account how an attempt ended: how long it took to the answer's head, or to its failure. Somebody may
+    /// go or come back for it. Takes the lock of the ejections when somebody does.
+    pub fn observe(&self, lease: &mut Lease, took: Nanos, failed: bool, now: Nanos) -> Option<Ejection> {
+        let Picker { strategy, outliers, .. } = &*self.picker;
+        if strategy.needs_latency() {
+            lease.endpoint.observe_latency(took, failed, now);
+        }
+        let outliers = outliers.as_ref()?;
+        if std::mem::take(&mut lease.is_probe) {
+            return outliers.conclude_probe(&lease.endpoint, failed, now);
+        }
+        outliers.observe(&self.endpoints, &lease.endpoint, failed, now)
     }
 }

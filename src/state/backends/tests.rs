@@ -3,9 +3,12 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::thread;
 
+use super::lease::{Refused, Terms};
 use super::*;
 use crate::rules::Nanos;
 
+mod bounds;
+mod ejections;
 mod picks;
 
 fn address(last: u8) -> SocketAddr {
@@ -26,7 +29,7 @@ fn pool(strategy: Strategy, weights: &[u32]) -> Backends {
 }
 
 fn of_entries(strategy: Strategy, entries: &[config::Backend], clock: Clock) -> Backends {
-    let pool = Backends::new(strategy, entries, false, clock);
+    let pool = Backends::new(&Settings::of(strategy), entries, clock);
     for (entry, last) in entries.iter().zip(1..) {
         let change = pool.replace_addresses(&entry.name, &[address(last)]);
         assert_eq!(change, Change { added: vec![address(last)], ..Change::default() });
@@ -44,7 +47,7 @@ const STRATEGIES: [Strategy; 6] = [
 ];
 
 fn wanted(tried: &[u64]) -> Wanted<'_> {
-    Wanted { tried, key: fastrand::u64(..), now: Clock::manual().now() }
+    Wanted { tried, key: fastrand::u64(..), now: Clock::manual().now(), may_probe: true }
 }
 
 fn names(pool: &Backends) -> Vec<(String, SocketAddr)> {
@@ -58,7 +61,7 @@ fn a_retry_goes_to_another_endpoint_and_the_last_one_has_no_other() {
         let pool = pool(strategy, &[1, 1, 1]);
         let snapshot = pool.snapshot();
         let mut tried = Vec::new();
-        while let Some(lease) = snapshot.pick(&wanted(&tried)) {
+        while let Ok(lease) = snapshot.pick(&wanted(&tried)) {
             assert!(!tried.contains(&lease.endpoint.id), "{strategy:?}");
             tried.push(lease.endpoint.id);
         }
@@ -262,9 +265,13 @@ fn leases_return_to_zero_while_snapshots_are_swapped() {
 #[test]
 fn a_count_is_taken_only_as_it_was_seen() {
     let endpoint = Endpoint::alone("a", address(1));
-    let first = Lease::take_at(&endpoint, 0).unwrap();
-    assert!(Lease::take_at(&endpoint, 0).is_none());
-    let second = Lease::take_at(&endpoint, 1).unwrap();
+    let take_at = |seen| {
+        let terms = Terms { seen: Some(seen), most_workers: u32::MAX, total: None, as_probe: false };
+        Lease::take(&endpoint, terms)
+    };
+    let first = take_at(0).unwrap();
+    assert_eq!(take_at(0).unwrap_err(), Refused::Moved);
+    let second = take_at(1).unwrap();
     assert_eq!((endpoint.in_flight(), endpoint.group.in_flight()), (2, 2));
     drop((first, second));
     assert_eq!((endpoint.in_flight(), endpoint.group.in_flight()), (0, 0));

@@ -7,7 +7,16 @@ use crate::rules::strategy::key_of;
 
 const MS: Nanos = 1_000_000;
 
-fn entries(names: &[&str]) -> Vec<config::Backend> {
+/// One attempt at that endpoint ended so.
+pub(super) fn saw(pool: &Backends, endpoint: &Endpoint, took: Nanos, failed: bool, now: Nanos) {
+    let snapshot = pool.snapshot();
+    let others: Vec<_> =
+        snapshot.endpoints().iter().map(|one| one.id).filter(|id| *id != endpoint.id).collect();
+    let mut lease = snapshot.pick(&Wanted { now, ..wanted(&others) }).unwrap();
+    snapshot.observe(&mut lease, took, failed, now);
+}
+
+pub(super) fn entries(names: &[&str]) -> Vec<config::Backend> {
     names.iter().map(|name| config::Backend::new(name, "backend.test", 9000)).collect()
 }
 
@@ -75,7 +84,7 @@ fn a_key_stays_with_its_endpoint_and_nobody_elses_keys_move() {
     let pool = pool(Strategy::Hash, &[1, 1, 1, 1]);
     let snapshot = pool.snapshot();
     let owner = |key: u64| {
-        let wanted = Wanted { tried: &[], key: key_of(&key.to_le_bytes()), now: 1 };
+        let wanted = Wanted { tried: &[], key: key_of(&key.to_le_bytes()), now: 1, may_probe: true };
         snapshot.pick(&wanted).unwrap().endpoint.id
     };
     let before: Vec<_> = (0..400).map(owner).collect();
@@ -96,14 +105,14 @@ fn one_that_fails_fast_is_no_quick_one() {
     let pool = of_entries(Strategy::PeakEwma, &entries(&["a", "b"]), clock.clone());
     let snapshot = pool.snapshot();
     let [a, b] = snapshot.endpoints() else { panic!("two endpoints") };
-    snapshot.observe(a, MS, false, clock.now());
-    snapshot.observe(b, MS / 10, true, clock.now());
+    saw(&pool, a, MS, false, clock.now());
+    saw(&pool, b, MS / 10, true, clock.now());
     assert_eq!(count(&pool, 50), HashMap::from([("a".into(), 50)]));
     // While others have requests on them, the quick one takes them up to ten times as long a queue.
-    snapshot.observe(a, 10 * MS, false, clock.now());
+    saw(&pool, a, 10 * MS, false, clock.now());
     clock.advance(Duration::from_secs(300));
-    snapshot.observe(b, MS, false, clock.now());
-    snapshot.observe(a, 10 * MS, false, clock.now());
+    saw(&pool, b, MS, false, clock.now());
+    saw(&pool, a, 10 * MS, false, clock.now());
     let held: Vec<_> = (0..110).map(|_| pool.pick(&[]).unwrap()).collect();
     assert!(a.in_flight().abs_diff(10) <= 1, "{} {}", a.in_flight(), b.in_flight());
     drop(held);
@@ -119,12 +128,12 @@ fn latencies_seen_by_many_threads_stay_between_what_was_seen() {
     let start = Barrier::new(8);
     thread::scope(|scope| {
         for thread in 1..=8u64 {
-            let (snapshot, clock, start) = (&snapshot, clock.clone(), &start);
+            let (pool, clock, start) = (&pool, clock.clone(), &start);
             scope.spawn(move || {
                 start.wait();
                 for round in 0..2_000 {
                     let took = (thread * 10 + round % 10) * MS;
-                    snapshot.observe(&snapshot.endpoints()[0], took, false, clock.now());
+                    saw(pool, endpoint, took, false, clock.now());
                     clock.advance(Duration::from_millis(1));
                     let expected = endpoint.pace().expected_ns(1, clock.now());
                     assert!((9 * MS..=90 * MS).contains(&expected), "{expected}");

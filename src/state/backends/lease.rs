@@ -1,0 +1,117 @@
+//! Requests as they are counted on endpoints. A count goes up only when every bound that holds for it has room, each taken
+//! by compare-and-swap, and comes down again however the request ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::endpoint::Endpoint;
+
+/// A bound on the requests of the whole pool, and their number.
+#[derive(Clone, Debug)]
+pub(super) struct Total {
+    pub most: u32,
+    pub count: Arc<AtomicU32>,
+}
+
+/// Why a request was not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Things are not as they were seen: look again.
+    Moved,
+    /// A bound has no room.
+    Full,
+}
+
+/// What a lease is taken with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms<'a> {
+    /// The count that the decision was based on; `None`: whatever it is.
+    pub seen: Option<u32>,
+    /// Most workers that the backend may hold.
+    pub most_workers: u32,
+    pub total: Option<&'a Total>,
+    /// The endpoint is half open: only as its probe.
+    pub as_probe: bool,
+}
+
+/// One request on one endpoint, counted for as long as this lives. The only way that in-flight counts change.
+#[derive(Debug)]
+#[must_use = "a dropped lease is a request that has ended"]
+pub struct Lease {
+    /// Where the request goes.
+    pub endpoint: Arc<Endpoint>,
+    holds_worker: bool,
+    /// Its endpoint is out, and this request tells whether it may come back.
+    pub(super) is_probe: bool,
+    total: Option<Arc<AtomicU32>>,
+}
+
+impl Lease {
+    pub(super) fn take(endpoint: &Arc<Endpoint>, terms: Terms<'_>) -> Result<Self, Refused> {
+        let group = &endpoint.group;
+        match terms.seen {
+            None => {
+                endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(seen) => {
+                let next = seen.checked_add(1).ok_or(Refused::Full)?;
+                let swapped =
+                    endpoint.in_flight.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
+                swapped.map_err(|_| Refused::Moved)?;
+            }
+        }
+        if !raise(&group.in_flight, group.max_in_flight()) {
+            endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Full);
+        }
+        // From here on dropping it undoes what was done.
+        let mut lease =
+            Self { endpoint: Arc::clone(endpoint), holds_worker: false, is_probe: false, total: None };
+        lease.holds_worker = raise(&group.calling, terms.most_workers);
+        if !lease.holds_worker {
+            return Err(Refused::Full);
+        }
+        if let Some(total) = terms.total {
+            if !raise(&total.count, total.most) {
+                return Err(Refused::Full);
+            }
+            lease.total = Some(Arc::clone(&total.count));
+        }
+        lease.is_probe = endpoint.standing.begin_probe();
+        if terms.as_probe && !lease.is_probe {
+            return Err(Refused::Moved);
+        }
+        Ok(lease)
+    }
+
+    /// The worker has the answer's head and waits for this backend no longer.
+    pub fn free_worker(&mut self) {
+        if std::mem::take(&mut self.holds_worker) {
+            self.endpoint.group.calling.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.free_worker();
+        if self.is_probe {
+            self.endpoint.standing.end_probe();
+        }
+        if let Some(total) = &self.total {
+            total.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.group.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One more, unless there are so many already.
+fn raise(count: &AtomicU32, most: u32) -> bool {
+    if most == u32::MAX {
+        count.fetch_add(1, Ordering::Relaxed);
+        return true;
+    }
+    let next = |now: u32| (now < most).then(|| now + 1);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+}
