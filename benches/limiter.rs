@@ -2,6 +2,7 @@
 //! refusal costs, the fields of an answer, a look-up among many ranges; and what a million clients take in memory.
 //!
 //! `cargo bench --bench limiter`
+#![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
 use std::hint::black_box;

@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench upstream` prints it beside the floor, the same bytes through a bare socket, measured in turns.
 //! `strace -c -f -e trace=network,poll,ppoll target/release/deps/upstream-… calls 20000` counts system calls.
+#![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
 use std::io::{Read, Write};
