@@ -1,6 +1,7 @@
 //! Start order, and stop in reverse. Nothing here ends the process: [`run`] returns and `main` exits.
 
 mod listen;
+mod series;
 mod service;
 mod signals;
 mod ticker;
@@ -8,8 +9,8 @@ mod ticker;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ use crate::state::log_limit::LogLimit;
 use crate::state::metrics::Metrics;
 
 use listen::Bound;
+use series::Gathered;
 use service::{Private, Public};
 use signals::{Signal, Signals};
 use ticker::Ticker;
@@ -96,7 +98,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
 struct App {
     state: Arc<State>,
     access_log: Arc<AccessLog>,
-    public: Frontend,
+    public: Arc<Frontend>,
     private: Option<Frontend>,
     _prober: Option<Prober>,
     _resolver: Resolver,
@@ -132,44 +134,26 @@ impl App {
         let ticker = Ticker::start(Arc::clone(&limiter), Arc::clone(&log_limit), clock.clone())
             .map_err(failed("a thread can't be started"))?;
         let (resolver, prober) = watch(config, &backends, &clock)?;
-        let state = Arc::new(State {
-            backends: Arc::clone(&backends),
-            limits: Arc::clone(&limits),
-            draining: AtomicBool::new(false),
-        });
-        let proxy = Arc::new(Proxy {
-            admit: Admit {
-                limits: Arc::clone(&limits) as Arc<_>,
-                limiter,
-                headers: config.rate_limit.headers,
-                metrics: Arc::clone(&metrics),
-            },
-            forward: Forward {
-                upstream: Arc::new(UreqUpstream::new(&config.upstream, clock.clone())),
-                backends,
-                policy: Policy { retries: config.upstream.retries, on_reset: true },
-                outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
-                frees_workers: Frontend::frees_workers(config.frontend.engine),
-                hash_on: (strategy == Strategy::Hash).then(|| config.balancing.hash_on.clone()),
-                clock: clock.clone(),
-                metrics: Arc::clone(&metrics),
-            },
-            accounts: Accounts {
-                journal: Arc::clone(&access_log) as Arc<_>,
-                metrics,
-                clock: clock.clone(),
-                log_limit: Arc::clone(&log_limit),
-                trusted_proxies: config.rate_limit.trusted_proxies.clone(),
-            },
-            instance: format!("{:016x}", fastrand::u64(..)),
-        });
+        let state =
+            Arc::new(State { backends, limits: Arc::clone(&limits), draining: AtomicBool::new(false) });
+        let proxy = proxy(config, &state, &limiter, &access_log, &metrics, &log_limit, &clock);
         let health = Arc::clone(&state) as Arc<dyn Health>;
-        let api = Arc::new(AdminApi::new(limits, &config.admin, health, Arc::clone(&log_limit)));
+        let frontend = Arc::new(OnceLock::new());
+        let series = Arc::new(Gathered {
+            metrics,
+            backends: Arc::clone(&state.backends),
+            limiter,
+            limits: Arc::clone(&limits),
+            frontend: Arc::clone(&frontend),
+            started: clock.wall(),
+        });
+        let api = Arc::new(AdminApi::new(limits, &config.admin, health, series, Arc::clone(&log_limit)));
         let service = Arc::new(Public { api: Arc::clone(&api), proxy: Arc::clone(&proxy) });
         let trusted = &config.rate_limit.trusted_proxies;
         let public =
             Frontend::start(bound.public, bound.inherited, &config.frontend, trusted, service, clock.clone())
                 .map_err(failed("the frontend can't be started"))?;
+        let public = Arc::clone(frontend.get_or_init(|| Arc::new(public)));
         warn_of_unused_keys(config, &public);
         let private = bound.private.map(|listener| {
             let frontend =
@@ -227,6 +211,44 @@ impl App {
             config.shutdown_timeout
         )))
     }
+}
+
+fn proxy(
+    config: &Config,
+    state: &State,
+    limiter: &Arc<Limiter>,
+    access_log: &Arc<AccessLog>,
+    metrics: &Arc<Metrics>,
+    log_limit: &Arc<LogLimit>,
+    clock: &Clock,
+) -> Arc<Proxy> {
+    let hash_on = (config.balancing.strategy == Strategy::Hash).then(|| config.balancing.hash_on.clone());
+    Arc::new(Proxy {
+        admit: Admit {
+            limits: Arc::clone(&state.limits) as Arc<_>,
+            limiter: Arc::clone(limiter),
+            headers: config.rate_limit.headers,
+            metrics: Arc::clone(metrics),
+        },
+        forward: Forward {
+            upstream: Arc::new(UreqUpstream::new(&config.upstream, clock.clone())),
+            backends: Arc::clone(&state.backends),
+            policy: Policy { retries: config.upstream.retries, on_reset: true },
+            outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
+            frees_workers: Frontend::frees_workers(config.frontend.engine),
+            hash_on,
+            clock: clock.clone(),
+            metrics: Arc::clone(metrics),
+        },
+        accounts: Accounts {
+            journal: Arc::clone(access_log) as Arc<_>,
+            metrics: Arc::clone(metrics),
+            clock: clock.clone(),
+            log_limit: Arc::clone(log_limit),
+            trusted_proxies: config.rate_limit.trusted_proxies.clone(),
+        },
+        instance: format!("{:016x}", fastrand::u64(..)),
+    })
 }
 
 /// One warning for the keys that are set and that the portable engine can't honour.

@@ -107,6 +107,8 @@ pub(crate) struct Entry<'a> {
     pub client_gone: bool,
     /// What the operator should read of it, once, with the request's id.
     pub cause: Option<String>,
+    /// Counts it as in flight until its answer is delivered.
+    pub in_flight: InFlight,
 }
 
 impl Accounts {
@@ -151,7 +153,7 @@ impl Accounts {
             lease: entry.lease,
             told,
             method: known_method(&entry.head.method),
-            _in_flight: self.metrics.begin(),
+            _in_flight: entry.in_flight,
             status,
             received_at: entry.received_at,
             journal: Arc::clone(&self.journal),
@@ -203,6 +205,7 @@ impl Accounts {
 /// A request that we answer ourselves, between its head and its answer.
 pub struct Own {
     marks: Marks,
+    in_flight: InFlight,
     received_at: Nanos,
 }
 
@@ -210,7 +213,8 @@ impl Own {
     /// Gives the request its id. A trusted peer's own is kept.
     pub fn begin(accounts: &Accounts, head: &RequestHead, received_at: Nanos) -> Self {
         let trusted = identity::is_in(&accounts.trusted_proxies, head.peer.ip());
-        Self { marks: Marks::of(&head.fields, trusted, accounts.clock.wall()), received_at }
+        let marks = Marks::of(&head.fields, trusted, accounts.clock.wall());
+        Self { marks, in_flight: accounts.metrics.begin(), received_at }
     }
 
     /// The id that problems of this request name.
@@ -232,6 +236,7 @@ impl Own {
             lease: None,
             client_gone: false,
             cause: None,
+            in_flight: self.in_flight,
         };
         accounts.close(answer, entry)
     }

@@ -51,6 +51,7 @@ impl Proxy {
             lease: None,
             client_gone: false,
             cause: None,
+            in_flight: self.accounts.metrics.begin(),
             marks,
         };
         if let Some(answer) = self.answer_ourselves(head, &entry) {

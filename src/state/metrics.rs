@@ -2,7 +2,8 @@
 //! run at once: counters lie in shards, a thread has one, and whoever reads adds them up.
 //!
 //! Some of CONTRACT's families are kept where the thing itself lives, and are read from there: backends' health,
-//! checks and requests in flight (`state::backends`), the cache (`state::cache`), clients and overflow (the limiter).
+//! checks and requests in flight (`state::backends`), the cache (`state::cache`), clients and overflow (the limiter), and
+//! connections and busy workers (the frontend).
 //! Labels are bounded: never a client's id, never a path.
 
 mod labels;
@@ -45,8 +46,6 @@ struct Hot {
     requests: [Codes; METHODS.len() + 1],
     durations: Histogram,
     in_flight: Gauge,
-    connections: [Gauge; ConnectionState::ALL.len()],
-    workers_busy: Gauge,
     queued: Gauge,
     queue_waits: Histogram,
     decisions: [PerLabel<Decision>; Policy::ALL.len()],
@@ -77,16 +76,6 @@ impl Drop for InFlight {
     }
 }
 
-/// A worker that has something to do; counts as busy until it is dropped.
-#[derive(Debug)]
-pub struct Busy<'a>(&'a Metrics);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.hot.mine().workers_busy.add(-1);
-    }
-}
-
 impl Metrics {
     /// Everything at 0.
     pub fn new() -> Arc<Self> {
@@ -104,23 +93,6 @@ impl Metrics {
         let hot = self.hot.mine();
         hot.requests[method_index(method)].count(status);
         hot.durations.observe(duration);
-    }
-
-    /// A worker begins with a request.
-    pub fn busy(&self) -> Busy<'_> {
-        self.hot.mine().workers_busy.add(1);
-        Busy(self)
-    }
-
-    /// A connection went from one state to another; `None` is before it was accepted and after it was closed.
-    pub fn connection(&self, from: Option<ConnectionState>, to: Option<ConnectionState>) {
-        let hot = self.hot.mine();
-        if let Some(state) = from {
-            hot.connections[state.index()].add(-1);
-        }
-        if let Some(state) = to {
-            hot.connections[state.index()].add(1);
-        }
     }
 
     /// A connection was not taken.
@@ -212,6 +184,8 @@ pub enum Value {
     Counter(u64),
     /// Goes up and down.
     Gauge(i64),
+    /// Either, where it has fractions.
+    Float(f64),
     /// A distribution of seconds.
     Histogram(HistogramSum),
 }
@@ -267,15 +241,10 @@ impl Metrics {
     }
 
     fn visit_connections(&self, show: &mut dyn FnMut(&'static str, &[LabelPair<'_>], Value)) {
-        for state in ConnectionState::ALL {
-            let count = self.hot.level(|hot| &hot.connections[state.index()]);
-            show("balancer_connections", &[("state", state.name())], Value::Gauge(count));
-        }
         for reason in Rejection::ALL {
             let count = Value::Counter(self.rejections.get(reason));
             show("balancer_connections_rejected_total", &[("reason", reason.name())], count);
         }
-        show("balancer_workers_busy", &[], Value::Gauge(self.hot.level(|hot| &hot.workers_busy)));
         show("balancer_queue_depth", &[], Value::Gauge(self.hot.level(|hot| &hot.queued)));
         let waits = HistogramSum::of(self.hot.iter().map(|hot| &hot.queue_waits));
         show("balancer_queue_wait_seconds", &[], Value::Histogram(waits));

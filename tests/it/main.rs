@@ -31,6 +31,7 @@ mod health;
 mod instances;
 mod limiter;
 mod load;
+mod metrics;
 mod outage;
 mod process;
 mod requests;

@@ -5,6 +5,7 @@
 
 mod auth;
 mod input;
+mod metrics;
 mod ops;
 mod problem;
 mod seed;
@@ -19,6 +20,7 @@ use crate::rules::identity::ClientId;
 use crate::rules::limit::Limit;
 use crate::state::log_limit::LogLimit;
 
+pub use metrics::{Series, Show};
 pub use ops::{BackendHealth, Health};
 
 /// Which listener a request came to.
@@ -81,6 +83,7 @@ enum Route {
     List,
     Livez,
     Readyz,
+    Metrics,
 }
 
 impl Route {
@@ -95,6 +98,8 @@ impl Route {
             _ => {}
         }
         match path {
+            "/-/metrics" => Some(Self::Metrics),
+            "/metrics" if surface == Surface::Admin => Some(Self::Metrics),
             "/limits/create" => Some(Self::Create),
             "/limits/get" => Some(Self::Get),
             "/limits/update" => Some(Self::Update),
@@ -110,7 +115,7 @@ impl Route {
             Self::Create => "POST",
             Self::Update => "PUT",
             Self::Delete => "DELETE",
-            Self::Get | Self::List | Self::Livez | Self::Readyz => "GET, HEAD",
+            Self::Get | Self::List | Self::Livez | Self::Readyz | Self::Metrics => "GET, HEAD",
         }
     }
 
@@ -123,6 +128,7 @@ impl Route {
 pub struct AdminApi {
     limits: Arc<dyn LimitsStore>,
     health: Arc<dyn Health>,
+    series: Arc<dyn Series>,
     access: auth::Access,
     api_is_public: bool,
     log_limit: Arc<LogLimit>,
@@ -134,11 +140,13 @@ impl AdminApi {
         limits: Arc<dyn LimitsStore>,
         admin: &config::Admin,
         health: Arc<dyn Health>,
+        series: Arc<dyn Series>,
         log_limit: Arc<LogLimit>,
     ) -> Self {
         Self {
             limits,
             health,
+            series,
             access: auth::Access::new(admin),
             api_is_public: admin.listen.is_none(),
             log_limit,
@@ -203,6 +211,7 @@ impl AdminApi {
         match route {
             Route::Livez => Ok(ops::livez(verbose)),
             Route::Readyz => Ok(ops::readyz(&*self.health, verbose, request_id)),
+            Route::Metrics => Ok(metrics::answer(&*self.series, head)),
             Route::Create => seed::create(&*self.limits, exchange),
             Route::Get => seed::get(&*self.limits, exchange),
             Route::Update => seed::update(&*self.limits, exchange),

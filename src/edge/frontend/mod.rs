@@ -69,6 +69,15 @@ impl Frontend {
         }
     }
 
+    /// What its connections and workers are doing. `tiny_http` keeps that to itself: all 0.
+    pub fn load(&self) -> Stats {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Epoll(engine) => engine.stats(),
+            Self::TinyHttp(_) => Stats::default(),
+        }
+    }
+
     /// Takes no new connections; kept ones end with their next answer.
     pub fn stop_accepting(&self) {
         match self {
@@ -86,4 +95,23 @@ impl Frontend {
             Self::TinyHttp(engine) => engine.drain(limit),
         }
     }
+}
+
+/// How many connections are in which state, and how many workers at work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// A head or body is being received.
+    pub reading: usize,
+    /// A worker is at it.
+    pub busy: usize,
+    /// Kept for the next request.
+    pub idle: usize,
+    /// An answer waits for its client or its backend.
+    pub parked: usize,
+    /// Upgraded.
+    pub relay: usize,
+    /// Workers at a request.
+    pub workers_busy: usize,
+    /// Uploads that wait for a place.
+    pub uploads_waiting: usize,
 }

@@ -29,7 +29,8 @@ fn origin(trusted: bool) -> Origin<'static> {
 
 #[test]
 fn hop_by_hop_fields_and_what_connection_names_stay_behind() {
-    let table: &[(&str, &[(&str, &str)], &[&str])] = &[
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    let table: &[Row<'_>] = &[
         (
             "the standard ones",
             &[("Connection", "close"), ("Keep-Alive", "x"), ("TE", "trailers"), ("A", "1")],

@@ -11,6 +11,13 @@ use crate::edge::admin::*;
 use crate::exchange::{Abort, BodyLength, RequestBody, Version};
 use crate::rules::fields::Fields;
 
+/// Nothing to measure.
+struct NoSeries;
+
+impl Series for NoSeries {
+    fn visit(&self, _show: &mut Show<'_>) {}
+}
+
 /// A store in memory, keyed as databases key it. `fault` is given instead of an answer.
 #[derive(Default)]
 pub(in crate::edge::admin) struct FakeStore {
@@ -155,7 +162,13 @@ pub(in crate::edge::admin) fn admin() -> config::Admin {
 impl Bench {
     pub(in crate::edge::admin) fn with(admin: &config::Admin, health: FakeHealth) -> Self {
         let store = Arc::new(FakeStore::default());
-        let api = AdminApi::new(Arc::clone(&store) as _, admin, Arc::new(health), Arc::default());
+        let api = AdminApi::new(
+            Arc::clone(&store) as _,
+            admin,
+            Arc::new(health),
+            Arc::new(NoSeries),
+            Arc::default(),
+        );
         Self { store, api, surface: Surface::Public }
     }
 

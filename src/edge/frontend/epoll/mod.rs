@@ -47,6 +47,7 @@ use self::timers::{Phase, Spans};
 use self::uploads::Uploads;
 use self::wake::Wake;
 use self::worker::Worker;
+pub use super::Stats;
 use crate::clock::{Clock, nanos};
 use crate::config::Frontend;
 use crate::exchange::Service;
@@ -70,25 +71,6 @@ pub struct Running {
     inherited: bool,
     end: Wake,
     threads: Vec<JoinHandle<()>>,
-}
-
-/// How many connections are in which state, and how many workers at work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// A head or body is being received.
-    pub reading: usize,
-    /// A worker is at it.
-    pub busy: usize,
-    /// Kept for the next request.
-    pub idle: usize,
-    /// An answer waits for its client or its backend.
-    pub parked: usize,
-    /// Upgraded.
-    pub relay: usize,
-    /// Workers at a request.
-    pub workers_busy: usize,
-    /// Uploads that wait for a place.
-    pub uploads_waiting: usize,
 }
 
 /// Starts workers and keeper on sockets that listen already. `inherited`: they belong to other processes, too, and go on

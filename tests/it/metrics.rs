@@ -1,0 +1,117 @@
+//! `/metrics`: every family from the start, both formats, and real events that move them.
+
+use serde_json::json;
+
+use crate::support::backend::refusing;
+use crate::support::engine::each_engine;
+use crate::support::{Backend, Engine, Setup, request};
+
+each_engine! {
+    every_family_has_a_series_from_the_start,
+    real_events_move_the_series,
+    metrics_stand_where_the_api_stands,
+}
+
+/// The names of CONTRACT, as families.
+const FAMILIES: &[&str] = &[
+    "balancer_http_requests_total",
+    "balancer_http_request_duration_seconds",
+    "balancer_http_requests_in_flight",
+    "balancer_connections",
+    "balancer_connections_rejected_total",
+    "balancer_workers_busy",
+    "balancer_queue_depth",
+    "balancer_queue_wait_seconds",
+    "balancer_panics_total",
+    "balancer_backend_up",
+    "balancer_backend_requests_total",
+    "balancer_backend_request_duration_seconds",
+    "balancer_backend_in_flight",
+    "balancer_backend_retries_total",
+    "balancer_backend_ejections_total",
+    "balancer_health_checks_total",
+    "balancer_ratelimit_requests_total",
+    "balancer_ratelimit_clients",
+    "balancer_ratelimit_overflow_total",
+    "balancer_ratelimit_cache_hits_total",
+    "balancer_ratelimit_cache_misses_total",
+    "balancer_ratelimit_cache_evictions_total",
+    "balancer_store_up",
+    "balancer_store_operation_duration_seconds",
+    "balancer_store_errors_total",
+    "balancer_config_reloads_total",
+    "balancer_build_info",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+    "process_max_fds",
+    "process_start_time_seconds",
+];
+
+fn every_family_has_a_series_from_the_start(engine: Engine) {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(engine).backend(backend.address()).start();
+    let page = balancer.get("/-/metrics").expect(200);
+    assert!(page.field("content-type").is_some_and(|kind| kind.starts_with("text/plain; version=0.0.4")));
+    let text = page.text();
+    for family in FAMILIES {
+        assert_eq!(text.matches(&format!("# TYPE {family} ")).count(), 1, "{family} in\n{text}");
+        let series = |line: &&str| line.starts_with(family) && !line.starts_with('#');
+        assert!(text.lines().any(|line| series(&line)), "{family} has no series in\n{text}");
+    }
+    let fields = [("Accept", "application/openmetrics-text; version=1.0.0,text/plain;q=0.5")];
+    let page = request(balancer.address, "GET", "/-/metrics", &fields, b"").expect(200);
+    assert!(page.field("content-type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
+    assert!(page.text().ends_with("# EOF\n"), "{}", page.text());
+}
+
+/// The value of one series, which must be there.
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series));
+    let line = line.unwrap_or_else(|| panic!("no {series} in\n{text}"));
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+fn real_events_move_the_series(engine: Engine) {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(engine)
+        .backend(backend.address())
+        .backend(refusing())
+        .set("health_check", json!(null))
+        .set("balancing.strategy", json!("round_robin"))
+        .set("rate_limit.default", json!({"capacity": 4, "rate_per_sec": 0}))
+        .start();
+    for _ in 0..4 {
+        balancer.get("/").expect(200);
+    }
+    balancer.get("/").expect(429);
+    let text = balancer.get("/-/metrics").expect(200).text();
+    for (series, at_least) in [
+        ("balancer_http_requests_total{method=\"GET\",code=\"200\"}", 4.0),
+        ("balancer_http_requests_total{method=\"GET\",code=\"429\"}", 1.0),
+        ("balancer_http_request_duration_seconds_count", 5.0),
+        ("balancer_http_requests_in_flight", 1.0),
+        ("balancer_backend_retries_total{reason=\"connect\"}", 1.0),
+        ("balancer_ratelimit_requests_total{policy=\"default\",decision=\"allowed\"}", 4.0),
+        ("balancer_ratelimit_requests_total{policy=\"default\",decision=\"denied\"}", 1.0),
+        ("balancer_ratelimit_clients", 1.0),
+        ("balancer_ratelimit_cache_misses_total", 1.0),
+        ("balancer_store_up", 1.0),
+        ("process_open_fds", 3.0),
+    ] {
+        assert!(value(&text, series) >= at_least, "{series} in\n{text}");
+    }
+}
+
+fn metrics_stand_where_the_api_stands(engine: Engine) {
+    let backend = Backend::named("a");
+    let balancer =
+        Setup::on(engine).backend(backend.address()).set("admin.listen", json!("127.0.0.1:0")).start();
+    balancer.get("/-/metrics").expect(200);
+    assert_eq!(backend.only().request_line(), "GET /-/metrics HTTP/1.1");
+    let admin = balancer.admin;
+    for path in ["/metrics", "/-/metrics"] {
+        assert!(request(admin, "GET", path, &[], b"").expect(200).text().contains("balancer_build_info"));
+    }
+    assert_eq!(request(admin, "POST", "/metrics", &[], b"").expect(405).field("allow"), Some("GET, HEAD"));
+}
