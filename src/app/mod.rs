@@ -129,14 +129,22 @@ impl App {
             clock.clone(),
         )
         .map_err(|error| Failure::new(error.to_string()))?;
-        let strategy = config.balancing.strategy;
         let backends = Arc::new(Backends::new(&pool_settings(config), &config.backends, clock.clone()));
-        let ticker = Ticker::start(Arc::clone(&limiter), Arc::clone(&log_limit), clock.clone())
+        let upstream = Arc::new(UreqUpstream::new(&config.upstream, clock.clone()));
+        let (sweeps, limits_log) = (Arc::clone(&upstream), Arc::clone(&log_limit));
+        let ticker = Ticker::start(Arc::clone(&limiter), limits_log, sweeps, clock.clone())
             .map_err(failed("a thread can't be started"))?;
         let (resolver, prober) = watch(config, &backends, &clock)?;
         let state =
             Arc::new(State { backends, limits: Arc::clone(&limits), draining: AtomicBool::new(false) });
-        let proxy = proxy(config, &state, &limiter, &access_log, &metrics, &log_limit, &clock);
+        let accounts = Accounts {
+            journal: Arc::clone(&access_log) as Arc<_>,
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+            log_limit: Arc::clone(&log_limit),
+            trusted_proxies: config.rate_limit.trusted_proxies.clone(),
+        };
+        let proxy = proxy(config, &state, upstream, &limiter, accounts);
         let health = Arc::clone(&state) as Arc<dyn Health>;
         let frontend = Arc::new(OnceLock::new());
         let series = Arc::new(Gathered {
@@ -216,11 +224,9 @@ impl App {
 fn proxy(
     config: &Config,
     state: &State,
+    upstream: Arc<UreqUpstream>,
     limiter: &Arc<Limiter>,
-    access_log: &Arc<AccessLog>,
-    metrics: &Arc<Metrics>,
-    log_limit: &Arc<LogLimit>,
-    clock: &Clock,
+    accounts: Accounts,
 ) -> Arc<Proxy> {
     let hash_on = (config.balancing.strategy == Strategy::Hash).then(|| config.balancing.hash_on.clone());
     Arc::new(Proxy {
@@ -228,25 +234,19 @@ fn proxy(
             limits: Arc::clone(&state.limits) as Arc<_>,
             limiter: Arc::clone(limiter),
             headers: config.rate_limit.headers,
-            metrics: Arc::clone(metrics),
+            metrics: Arc::clone(&accounts.metrics),
         },
         forward: Forward {
-            upstream: Arc::new(UreqUpstream::new(&config.upstream, clock.clone())),
+            upstream,
             backends: Arc::clone(&state.backends),
             policy: Policy { retries: config.upstream.retries, on_reset: true },
             outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
             frees_workers: Frontend::frees_workers(config.frontend.engine),
             hash_on,
-            clock: clock.clone(),
-            metrics: Arc::clone(metrics),
+            clock: accounts.clock.clone(),
+            metrics: Arc::clone(&accounts.metrics),
         },
-        accounts: Accounts {
-            journal: Arc::clone(access_log) as Arc<_>,
-            metrics: Arc::clone(metrics),
-            clock: clock.clone(),
-            log_limit: Arc::clone(log_limit),
-            trusted_proxies: config.rate_limit.trusted_proxies.clone(),
-        },
+        accounts,
         instance: format!("{:016x}", fastrand::u64(..)),
     })
 }

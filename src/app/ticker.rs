@@ -1,4 +1,5 @@
-//! What has to be done now and then: full buckets forgotten, left-out log lines told of.
+//! What has to be done now and then: full buckets forgotten, idle backend connections closed, left-out log lines
+//! told of.
 
 use std::convert::Infallible;
 use std::io;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::clock::Clock;
+use crate::edge::upstream::UreqUpstream;
 use crate::state::limiter::Limiter;
 use crate::state::log_limit::LogLimit;
 
@@ -20,11 +22,17 @@ pub(super) struct Ticker(#[allow(dead_code)] Sender<Infallible>);
 
 impl Ticker {
     /// Starts the thread.
-    pub fn start(limiter: Arc<Limiter>, log_limit: Arc<LogLimit>, clock: Clock) -> io::Result<Self> {
+    pub fn start(
+        limiter: Arc<Limiter>,
+        log_limit: Arc<LogLimit>,
+        upstream: Arc<UreqUpstream>,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let (stop, stopped) = bounded::<Infallible>(0);
         thread::Builder::new().name("ticker".into()).spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 limiter.sweep(clock.now());
+                upstream.sweep();
                 for (key, lines) in log_limit.sweep(clock.now()) {
                     log::warn!("{lines} more like this were left out: {key}");
                 }
