@@ -56,7 +56,7 @@ fn check(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
 /// 0 or 1, never 2: that one is reserved in container health checks. With `--listen` no configuration is needed.
 fn healthcheck(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
     let listen = match &options.listen {
-        Some(text) => text.parse().map_err(|_| format!("--listen: {text:?} is not an address with a port")),
+        Some(text) => config::address(text).map_err(|fault| format!("--listen: {text:?} {fault}")),
         None => config::load(options, env)
             .map_err(|faults| faults.to_string())
             .and_then(|loaded| loaded.config.listen.first().copied().ok_or_else(|| "listen is empty".into())),

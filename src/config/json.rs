@@ -80,6 +80,7 @@ impl Node {
             Value::Number(_) => "a number".into(),
             Value::Text(text) | Value::Raw(text) if show => format!("{:?}", short(text)),
             Value::Text(_) | Value::Raw(_) => "text".into(),
+            Value::List(items) if items.is_empty() => "an empty list".into(),
             Value::List(_) => "a list".into(),
             Value::Object(_) => "an object".into(),
         }

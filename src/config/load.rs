@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::environment::{self, Override};
@@ -9,7 +10,7 @@ use super::fault::{Fault, Faults, Origin};
 use super::json::{self, Lines, Member, Node, Value};
 use super::keys::Report;
 use super::section::Section;
-use super::{Config, Key, read};
+use super::{Config, Key, forms, read};
 
 /// Largest configuration file. 1,024 backends need about 100 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -61,6 +62,14 @@ pub fn from_text(text: &str, base: &Path) -> Result<Config, Faults> {
     let name = "config.json";
     let root = parse_file(text).map_err(|fault| Faults::new(name, vec![fault]))?;
     build(name, root, &Options::default(), &[], base, None).map(|loaded| loaded.config)
+}
+
+/// An address to listen on, as `listen` takes it: `127.0.0.1:8080`, `[::]:8080`, `localhost:8080`.
+///
+/// # Errors
+/// What is wrong with the text, to be put behind it.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    forms::address(text).map_err(|fault| fault.unwrap_or_else(|| "is not an address with a port".into()))
 }
 
 fn build(

@@ -20,7 +20,7 @@ mod share;
 
 pub use fault::{Fault, Faults, Origin};
 pub use keys::{Key, Shape};
-pub use load::{Loaded, Options, from_text, load};
+pub use load::{Loaded, Options, address, from_text, load};
 
 pub use crate::rules::strategy::{HashOn, Strategy};
 

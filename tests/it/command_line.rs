@@ -135,3 +135,21 @@ fn healthcheck_asks_the_configured_listener() {
     let (code, _, err) = run(&["healthcheck", "--config", path], Path::new("/"), &[]);
     assert_eq!(code, Some(1), "{err}");
 }
+
+/// `--listen` is read like `listen`, whose names it must be able to ask.
+#[test]
+fn healthcheck_takes_every_form_of_an_address() {
+    let backend = Backend::named("a");
+    let balancer = Setup::auto().backend(backend.address()).start();
+    let port = balancer.address.port();
+    for (listen, code) in [
+        (format!("localhost:{port}"), 0),
+        (format!("127.0.0.1:{port}"), 0),
+        (format!("0.0.0.0:{port}"), 0),
+        (format!(":{port}"), 1),
+        ("somewhere".to_owned(), 1),
+    ] {
+        let (got, _, err) = run(&["healthcheck", "--listen", &listen], Path::new("/"), &[]);
+        assert_eq!(got, Some(code), "{listen}\n{err}");
+    }
+}

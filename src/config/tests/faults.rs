@@ -67,7 +67,7 @@ const ROWS: &[(&str, &str)] = &[
         r#""listen": ["127.0.0.1:1", "127.0.0.1:1"]"#,
         "listen: holds an address twice, or that of admin.listen",
     ),
-    (r#""frontend": []"#, "frontend: must be an object; found a list"),
+    (r#""frontend": []"#, "frontend: must be an object; found an empty list"),
     (r#""frontend": null"#, "frontend: must be an object; found null"),
     (
         r#""frontend": {"workers": "4"}"#,
@@ -347,7 +347,7 @@ fn text_that_is_no_json_is_told_with_its_line() {
             "FILE:2: not JSON: control character (\\u0000-\\u001F) found while parsing a string, at column 7",
         ),
         ("{\n\"a\": 01}", "FILE:2: not JSON: expected comma, at column 7"),
-        ("[]", "FILE:1: must be an object; found a list"),
+        ("[]", "FILE:1: must be an object; found an empty list"),
         ("\n\n\"x\"", "FILE:3: must be an object; found text"),
         (
             "{}",
