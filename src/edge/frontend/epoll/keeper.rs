@@ -191,8 +191,11 @@ impl Keeper {
             log::warn!("no new connections for now: {why}; raise the limit of open files");
         }
         self.core.reject("descriptors");
-        // One descriptor more may be all that is missing.
-        self.core.evict_longest_idle();
+        // One descriptor more may be all that is missing; if it is the process's own bound that was met, it is.
+        let made_room = self.core.evict_longest_idle();
+        if made_room && why == Errno::MFILE {
+            return self.core.arm_listener(listener);
+        }
         self.paused.push((listener, now + ACCEPT_PAUSE_NS));
     }
 
