@@ -21,7 +21,7 @@ mod command_line;
 mod configuration;
 mod contract_forwarding;
 mod contract_log;
-mod door;
+mod drills;
 mod durability;
 mod echo;
 mod engines;

@@ -21,6 +21,7 @@ pub struct Setup {
     config: Value,
     env: Vec<(String, String)>,
     engine: Option<Engine>,
+    open_files: Option<usize>,
     folder: Arc<TempDir>,
 }
 
@@ -38,6 +39,7 @@ impl Setup {
             }),
             env: Vec::new(),
             engine: None,
+            open_files: None,
             folder: Arc::new(tempfile::Builder::new().prefix("balancer-it-").tempdir().expect("a folder")),
         }
     }
@@ -88,6 +90,11 @@ impl Setup {
         self
     }
 
+    /// With a hard limit of open files.
+    pub fn open_files(self, most: usize) -> Self {
+        Self { open_files: Some(most), ..self }
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -107,7 +114,12 @@ impl Setup {
     /// Starts the program and doesn't wait for anything.
     pub fn launch(&self) -> Proc {
         let path = self.write();
-        Proc::start(PROGRAM, &["run", "--config", path.to_str().expect("UTF-8")], self.folder(), &self.env)
+        let run = ["run", "--config", path.to_str().expect("UTF-8")];
+        let Some(most) = self.open_files else {
+            return Proc::start(PROGRAM, &run, self.folder(), &self.env);
+        };
+        let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+        Proc::start("sh", &[&["-c", &script, PROGRAM][..], &run].concat(), self.folder(), &self.env)
     }
 
     /// Starts the program and waits until it listens. May be called again after the first one has ended: the folder

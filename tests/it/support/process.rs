@@ -222,6 +222,16 @@ impl Proc {
         }
     }
 
+    /// How many threads it has.
+    pub fn threads(&self) -> u64 {
+        proc_status(self.pid(), "Threads:")
+    }
+
+    /// How many files it has open.
+    pub fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a process of ours").count()
+    }
+
     /// Resident size in KiB.
     pub fn rss_kib(&self) -> u64 {
         proc_status(self.pid(), "VmRSS:")

@@ -1,0 +1,101 @@
+//! The bounds on connections: all of them, and those of one address.
+
+use serde_json::json;
+
+use super::setup;
+use crate::support::client::head;
+use crate::support::{Backend, Conn, Engine, Fault, Setup, until};
+
+fn refused(mut conn: Conn) {
+    // Nothing is sent: a byte that nobody reads would turn the close into a reset.
+    let (bytes, fault) = conn.wait_closed();
+    assert!(bytes.is_empty() && matches!(fault, Fault::Closed | Fault::Reset), "{bytes:?} {fault:?}");
+}
+
+#[test]
+fn beyond_max_connections_the_longest_idle_makes_room_and_then_nobody_is_let_in() {
+    const MOST: usize = 20;
+    let backend = Backend::named("a");
+    let balancer = setup(8)
+        .backend(backend.address())
+        .set("frontend.max_connections", json!(MOST))
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .start();
+    // They become idle one after the other: each has its answer before the next one connects.
+    let mut kept: Vec<Conn> = (0..MOST).map(|_| Conn::open(balancer.address)).collect();
+    for conn in &mut kept {
+        conn.get("/").expect(200);
+    }
+    // Used again, the first two are the youngest now.
+    for conn in &mut kept[..2] {
+        conn.get("/").expect(200);
+    }
+    kept.rotate_left(2);
+    let mut newer: Vec<Conn> = Vec::new();
+    for round in 0..5 {
+        let mut conn = Conn::open(balancer.address);
+        conn.get("/").expect(200);
+        newer.push(conn);
+        assert_eq!(kept[round].wait_closed(), (Vec::new(), Fault::Closed), "the longest idle is closed");
+        assert!(kept[round + 1..].iter_mut().all(Conn::is_open), "and no other");
+    }
+    assert!(newer.iter_mut().all(Conn::is_open));
+
+    // In the middle of a head nobody is idle.
+    let mut open: Vec<Conn> = kept.drain(5..).chain(newer).collect();
+    assert_eq!(open.len(), MOST);
+    for conn in &mut open {
+        conn.send("GET / HTTP/1.1\r\nHo");
+    }
+    until("nobody can make room", || {
+        let mut conn = Conn::open(balancer.address);
+        conn.wait_at_most(std::time::Duration::from_secs(2));
+        matches!(conn.read_head("GET"), Err(Fault::Closed | Fault::Reset)).then_some(())
+    });
+    refused(Conn::open(balancer.address));
+    // The admin listener has a bound of its own.
+    crate::support::get(balancer.admin, "/-/livez").expect(200);
+    // None of them was disturbed but those who were idle a moment longer than the others.
+    let mut answered = 0;
+    for mut conn in open {
+        if conn.is_open() && conn.try_send("st: a\r\n\r\n").is_ok() {
+            conn.read("GET").unwrap().expect(200);
+            answered += 1;
+        }
+    }
+    assert!(answered >= MOST / 2, "{answered}");
+    // With room again everybody is served.
+    until("there is room", || {
+        let mut conn = Conn::open(balancer.address);
+        let asked = conn.try_send(head("GET", "/", &[], None));
+        asked.ok().and_then(|()| conn.read("GET").ok()).map(|answer| answer.expect(200))
+    });
+}
+
+#[test]
+fn one_address_has_a_bound_that_leaves_the_others_alone() {
+    const MOST: usize = 10;
+    let backend = Backend::named("a");
+    let balancer = Setup::on(Engine::Epoll)
+        .backend(backend.address())
+        .set("frontend.max_connections_per_ip", json!(MOST))
+        .start();
+    let from = |address: &str| Conn::from(address.parse().expect("an address"), balancer.address);
+    let mut held: Vec<Conn> = (0..MOST).map(|_| from("127.0.0.1")).collect();
+    for conn in &mut held {
+        conn.get("/").expect(200);
+    }
+    refused(from("127.0.0.1"));
+    // Not even an idle one of its own makes room; and another address is not concerned.
+    let mut others: Vec<Conn> = (0..MOST).map(|_| from("127.0.0.2")).collect();
+    for conn in held.iter_mut().chain(&mut others) {
+        conn.get("/").expect(200);
+    }
+    refused(from("127.0.0.2"));
+    held.pop();
+    until("a place is given back", || {
+        let mut conn = from("127.0.0.1");
+        let asked = conn.try_send(head("GET", "/", &[], None));
+        asked.ok().and_then(|()| conn.read("GET").ok()).map(|answer| answer.expect(200))
+    });
+}

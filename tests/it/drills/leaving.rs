@@ -1,0 +1,114 @@
+//! Clients that leave: a half-close is answered, a reset gives the backend's slot back within a second.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::farm::Farm;
+use super::setup;
+use crate::support::backend::OK;
+use crate::support::client::head;
+use crate::support::{Backend, Balancer, Conn, Gate, Then, until};
+
+/// How soon a slot must be free again.
+const SOON: Duration = Duration::from_secs(1);
+/// The machine may be busy with something else: the best of so many counts.
+const TRIES: usize = 5;
+
+#[test]
+fn a_half_closed_client_gets_its_late_answer() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let backend = Backend::scripted(move |_, stream| {
+        opened.wait();
+        let _ = std::io::Write::write_all(stream, OK);
+        Then::Keep
+    });
+    let balancer = setup(8).backend(backend.address()).start();
+    for (method, body) in [("GET", None), ("POST", Some(5))] {
+        let mut conn = Conn::open(balancer.address);
+        let before = backend.seen().len();
+        conn.send(head(method, "/", &[], body));
+        conn.send(vec![b'x'; body.unwrap_or(0)]);
+        conn.finish();
+        until("the backend has it", || (backend.seen().len() == before + 1).then_some(()));
+        // Longer than the keeper waits before it looks whether clients of long calls are still there.
+        let looked = Instant::now() + Duration::from_millis(500);
+        until("the keeper has looked", || (Instant::now() > looked).then_some(()));
+        assert_eq!(backend.open(), 1, "the call goes on");
+        gate.open();
+        conn.read(method).unwrap().expect(200);
+        assert_eq!(conn.wait_closed().0, b"");
+    }
+}
+
+/// How long after `leave` the backend saw its connection end; the best of a few tries.
+fn soonest_end(farm: &Farm, balancer: &Balancer, target: &str, leave: impl Fn(Conn)) -> Duration {
+    let is_there = || farm.hanging() + farm.streams() == 1;
+    let mut soonest = Duration::MAX;
+    for _ in 0..TRIES {
+        let mut conn = Conn::open(balancer.address);
+        conn.send(head("GET", target, &[], None));
+        until("the backend is at it", || is_there().then_some(()));
+        if target == "/events" {
+            conn.read_head("GET").unwrap().expect(200);
+        }
+        let ended = farm.cut().len();
+        let left = Instant::now();
+        leave(conn);
+        let seen = until("the backend's connection has ended", || farm.cut().get(ended).cloned()).1;
+        soonest = soonest.min(seen.saturating_duration_since(left));
+        if soonest < SOON {
+            break;
+        }
+    }
+    soonest
+}
+
+#[test]
+fn a_client_that_resets_or_hangs_up_gives_its_backend_slot_back_within_a_second() {
+    let farm = Farm::start();
+    let balancer = setup(8).backend(farm.address()).start();
+    for target in ["/hang", "/events"] {
+        let took = soonest_end(&farm, &balancer, target, Conn::reset);
+        assert!(took < SOON, "{target}, reset: {took:?}");
+    }
+    // The whole of the answer is there, but the client is not.
+    balancer.get("/ok").expect(200);
+    assert_eq!(farm.hanging() + farm.streams(), 0);
+}
+
+#[test]
+fn with_abort_on_close_a_half_close_ends_the_request() {
+    let farm = Farm::start();
+    let balancer = setup(8).backend(farm.address()).set("frontend.abort_on_close", json!(true)).start();
+    for target in ["/hang", "/events"] {
+        let held = std::cell::RefCell::new(Vec::new());
+        let took = soonest_end(&farm, &balancer, target, |conn| {
+            conn.finish();
+            held.borrow_mut().push(conn);
+        });
+        assert!(took < SOON, "{target}, half-closed: {took:?}");
+    }
+    balancer.get("/ok").expect(200);
+}
+
+#[test]
+fn without_it_a_half_close_ends_no_stream() {
+    let farm = Farm::start();
+    let balancer = setup(8).backend(farm.address()).start();
+    let mut conn = Conn::open(balancer.address);
+    conn.send(head("GET", "/events", &[], None));
+    conn.finish();
+    conn.read_head("GET").unwrap().expect(200);
+    for number in 0..3 {
+        let event = format!("data: {number}\n\n");
+        farm.send_event(&number.to_string());
+        let mut came = Vec::new();
+        // `8\r\n`, the event, `\r\n`.
+        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+        conn.exactly(chunk.len() as u64, &mut |bytes| came.extend_from_slice(bytes)).unwrap();
+        assert_eq!(String::from_utf8_lossy(&came), chunk);
+    }
+    assert_eq!((farm.streams(), farm.cut().len()), (1, 0));
+}

@@ -1,0 +1,50 @@
+//! The front door under siege, on the engine that must survive it: thousands of slow clients, hung backends, no
+//! descriptors, thousands of open streams. Every drill asserts that its fault really happened, and that everybody else
+//! was served meanwhile.
+//!
+//! - `crowd`: thousands of clients on one thread; `farm`: a backend with thousands of connections on one thread;
+//!   `normal`: the clients that must not notice.
+
+mod connections;
+mod crowd;
+mod door;
+mod events;
+mod farm;
+mod leaving;
+mod normal;
+mod order;
+mod proxy_protocol;
+mod slow;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+
+use crate::support::{Engine, Setup, aloud};
+
+/// The drills that open thousands of connections come one after the other: together they would need more open files
+/// than there are.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether this process, and one started by it, may have that many open files. Says aloud when not.
+fn may_open(files: u64) -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if allowed < files {
+        aloud(&format!("skipped: {files} open files are needed, {allowed} are allowed (ulimit -n)"));
+    }
+    allowed >= files
+}
+
+/// The `epoll` engine with that many workers and no bound on the connections from this machine.
+fn setup(workers: u32) -> Setup {
+    Setup::on(Engine::Epoll)
+        .set("frontend.workers", json!(workers))
+        .set("frontend.max_connections", json!(18_000))
+        .set("frontend.max_connections_per_ip", json!(18_000))
+}

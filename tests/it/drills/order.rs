@@ -1,0 +1,99 @@
+//! Pipelines, and closes after which the answer can still be read.
+
+use serde_json::json;
+
+use super::setup;
+use crate::support::client::head;
+use crate::support::{Backend, Conn, Fault, Then, get};
+
+fn echo() -> Backend {
+    Backend::scripted(|seen, stream| {
+        let line = seen.request_line();
+        let path = line.split(' ').nth(1).unwrap();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len());
+        let _ = std::io::Write::write_all(stream, answer.as_bytes());
+        Then::Keep
+    })
+}
+
+#[test]
+fn a_pipeline_is_answered_in_order_up_to_the_request_that_is_refused() {
+    let backend = echo();
+    let balancer = setup(8).backend(backend.address()).set("frontend.max_body_bytes", json!(1000)).start();
+    let refused: [(&str, u16); 4] = [
+        ("POST /large HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", 413),
+        ("POST /large HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n", 413),
+        ("GET /bad HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        ("POST /bad HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+    ];
+    for (bad, status) in refused {
+        let before = backend.seen().len();
+        let mut conn = Conn::open(balancer.address);
+        let mut bytes: String =
+            (0..50).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+        bytes.push_str(bad);
+        // The refused body, or what a smuggler would have us take for the next request.
+        bytes.push_str(&"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n".repeat(50));
+        // In pieces that fall anywhere; the last may find the connection closed.
+        for piece in bytes.as_bytes().chunks(333) {
+            let _ = conn.try_send(piece);
+        }
+        for number in 0..50 {
+            assert_eq!(conn.read("GET").unwrap().expect(200).text(), format!("/{number}"), "{bad:?}");
+        }
+        let answer = conn.read("POST").unwrap();
+        answer.problem(status);
+        assert_eq!(answer.field("connection"), Some("close"), "{bad:?}");
+        conn.finish();
+        assert_eq!(conn.wait_closed(), (Vec::new(), Fault::Closed), "{bad:?}");
+        let seen = backend.seen();
+        assert_eq!(seen.len(), before + 50, "{bad:?}");
+        assert!(seen.iter().all(|seen| !seen.request_line().contains("smuggled")), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_client_that_sends_four_mebibytes_before_it_reads_finds_its_413() {
+    let backend = echo();
+    let balancer = setup(8).backend(backend.address()).set("frontend.max_body_bytes", json!(1 << 20)).start();
+    let size = 4 << 20;
+    let body = vec![b'x'; size];
+    for coding in ["length", "chunked"] {
+        for _ in 0..5 {
+            let mut conn = Conn::open(balancer.address);
+            if coding == "length" {
+                conn.send(head("POST", "/", &[], Some(size)));
+                conn.send(&body);
+            } else {
+                conn.send(head("POST", "/", &[("Transfer-Encoding", "chunked")], None));
+                conn.send(format!("{size:x}\r\n"));
+                conn.send(&body);
+                conn.send("\r\n0\r\n\r\n");
+            }
+            let answer = conn.read("POST").unwrap_or_else(|fault| panic!("{coding}: {fault:?}"));
+            answer.problem(413);
+            assert_eq!(answer.field("connection"), Some("close"));
+            conn.finish();
+            assert_eq!(conn.wait_closed(), (Vec::new(), Fault::Closed), "{coding}");
+        }
+    }
+    assert!(backend.seen().is_empty(), "a refused body reached the backend: {}", backend.seen().len());
+}
+
+#[test]
+fn the_request_that_ends_tiny_http_is_a_413_here() {
+    let backend = Backend::named("a");
+    let mut balancer = setup(8).backend(backend.address()).start();
+    let mut conns: Vec<Conn> = (0..50).map(|_| Conn::open(balancer.address)).collect();
+    for conn in &mut conns {
+        conn.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 107374182400\r\n\r\nsome of it");
+        let answer = conn.read("POST").unwrap();
+        answer.problem(413);
+        assert_eq!(answer.field("connection"), Some("close"));
+    }
+    drop(conns);
+    get(balancer.address, "/").expect(200);
+    assert!(balancer.proc.poll().is_none(), "the process lives");
+    assert_eq!(backend.only().request_line(), "GET / HTTP/1.1");
+    assert!(balancer.proc.rss_kib() < 200 << 10, "{} KiB", balancer.proc.rss_kib());
+}

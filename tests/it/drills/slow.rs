@@ -1,0 +1,104 @@
+//! 4,000 clients that send or take their bytes one by one, on 64 workers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::crowd::{Crowd, End, Habit};
+use super::farm::Farm;
+use super::normal::Normal;
+use super::{may_open, setup, turn};
+use crate::support::until;
+
+/// Of each of the five kinds.
+const EACH: usize = 800;
+const ALL: usize = 5 * EACH;
+const WORKERS: usize = 64;
+/// How often a slow client moves a byte (a slow reader: some), far below `min_bytes_per_sec`.
+const TICK: Duration = Duration::from_millis(250);
+const SIP_BYTES: usize = 8;
+/// Requests that must succeed while all of the slow ones are there.
+const MEANWHILE: usize = 500;
+
+const HEAD: &str = "a head";
+const BODY_64K: &str = "a body of 64 KiB";
+const BODY_4M: &str = "a body of 4 MiB";
+const ANSWER_64K: &str = "an answer of 64 KiB";
+const ANSWER_4M: &str = "an answer of 4 MiB";
+
+/// Everybody connects and begins; in turns, so that every kind is there all the time.
+fn gather(crowd: &mut Crowd, to: std::net::SocketAddr) {
+    let post = |size: usize| format!("POST /sink HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\nbegin");
+    let get = |size: usize| format!("GET /bytes/{size} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let kinds = [
+        (HEAD, Habit::Drip, "GET /ok HTTP/1.1\r\nHost: a\r\nX: ".to_owned()),
+        (BODY_64K, Habit::Drip, post(64 << 10)),
+        (BODY_4M, Habit::Drip, post(4 << 20)),
+        (ANSWER_64K, Habit::Sip(SIP_BYTES), get(64 << 10)),
+        (ANSWER_4M, Habit::Sip(SIP_BYTES), get(4 << 20)),
+    ]
+    .map(|(group, habit, first)| (group, habit, Arc::<[u8]>::from(first.into_bytes())));
+    for _ in 0..EACH {
+        for (group, habit, first) in &kinds {
+            crowd.join(to, group, *habit, first);
+        }
+    }
+}
+
+#[test]
+fn four_thousand_slow_clients_hold_no_worker_and_are_ended() {
+    let _turn = turn();
+    if !may_open(3 * ALL as u64) {
+        return;
+    }
+    let farm = Farm::start();
+    let balancer = setup(WORKERS as u32)
+        .backend(farm.address())
+        .set("frontend.head_timeout", json!("8s"))
+        .set("frontend.body_timeout", json!("8s"))
+        .set("frontend.write_timeout", json!("8s"))
+        .set("frontend.slow_grace", json!("10s"))
+        .start();
+    let normal = Normal::start(balancer.address);
+    let mut crowd = Crowd::new(TICK);
+    gather(&mut crowd, balancer.address);
+
+    // All at once, and each really in the middle of its own kind of slowness.
+    crowd.act_until("every slow reader has its first bytes and the uploads are under way", |crowd| {
+        let reads = |group| crowd.group(group).all(|client| client.got > 0);
+        reads(ANSWER_64K) && reads(ANSWER_4M) && farm.bodies() == WORKERS / 4
+    });
+    assert_eq!(crowd.open(), ALL, "{}", crowd.story());
+    let before = normal.answered();
+    crowd.act_until("the normal requests were answered", |_| normal.answered() >= before + MEANWHILE);
+    assert_eq!(crowd.open(), ALL, "some ended early: {}", crowd.story());
+    assert!(crowd.group(ANSWER_64K).all(|client| client.got < 64 << 10), "a slow reader was no slow one");
+    assert!(farm.answers() > 0, "long answers wait at the backend, too");
+
+    // The slow sides are ended. What lies whole in the kernel's buffers has no slow side left for us to end.
+    crowd.act_until("the slow sides were ended", |crowd| {
+        crowd.clients.iter().all(|client| client.group == ANSWER_64K || client.end.is_some())
+    });
+    let (answered, slowest) = normal.finish();
+    let mut ends: BTreeMap<_, usize> = BTreeMap::new();
+    for client in crowd.clients.iter().filter(|client| client.group != ANSWER_64K) {
+        *ends.entry((client.group, client.status(), client.end)).or_default() += 1;
+        if client.status() == Some(503) {
+            assert!(client.text().contains("\r\nRetry-After: "), "{}", client.text());
+        }
+        if client.group == ANSWER_4M {
+            assert!(client.got < 4 << 20, "{} bytes", client.got);
+        }
+    }
+    let clean = Some(End::Closed);
+    assert_eq!(ends[&(HEAD, Some(408), clean)], EACH, "{ends:?}");
+    assert_eq!(ends[&(BODY_64K, Some(408), clean)], EACH, "{ends:?}");
+    let large = |status| ends.get(&(BODY_4M, Some(status), clean)).copied().unwrap_or(0);
+    assert!(large(408) >= WORKERS / 4 && large(408) + large(503) == EACH, "{ends:?}");
+    assert_eq!(ends[&(ANSWER_4M, Some(200), Some(End::Reset))], EACH, "{ends:?}");
+    until("nothing is left at the backend", || (farm.answers() + farm.bodies() == 0).then_some(()));
+    assert!(slowest < Duration::from_secs(10), "the slowest of {answered} took {slowest:?}");
+    assert_eq!(farm.hanging(), 0);
+}
