@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Conn, Database, Engine, Proc, Response, request};
+use super::{Conn, Database, Engine, Proc, Response, request, watchdog};
 
 /// The program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_balancer");
@@ -28,6 +28,8 @@ pub struct Setup {
 impl Setup {
     /// On the engine that `auto` means.
     pub fn auto() -> Self {
+        let folder = tempfile::Builder::new().prefix("balancer-it-").tempdir().expect("a folder");
+        watchdog::dir(folder.path());
         Self {
             config: json!({
                 "listen": "127.0.0.1:0",
@@ -40,7 +42,7 @@ impl Setup {
             env: Vec::new(),
             engine: None,
             open_files: None,
-            folder: Arc::new(tempfile::Builder::new().prefix("balancer-it-").tempdir().expect("a folder")),
+            folder: Arc::new(folder),
         }
     }
 

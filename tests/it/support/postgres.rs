@@ -222,13 +222,20 @@ fn template(programs: &Path) -> PathBuf {
     let mut template = TEMPLATE.lock().unwrap_or_else(PoisonError::into_inner);
     if template.is_none() {
         let folder = new_folder();
-        let output = as_postgres(&programs.join("initdb"))
+        let initdb = as_postgres(&programs.join("initdb"))
             .arg("-D")
             .arg(folder.join("data"))
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
             .current_dir(&folder)
-            .output()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("initdb starts");
+        let pid = initdb.id();
+        watchdog::kill(pid);
+        let output = initdb.wait_with_output().expect("initdb ends");
+        watchdog::gone(pid);
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
         *template = Some(folder);
     }
