@@ -8,6 +8,11 @@
 # when not.
 set -euo pipefail
 
+# A shell in the background of a script starts us with Ctrl-C ignored, which no trap can undo: start over without that.
+if [ "$(trap -p INT)" = "trap -- '' SIGINT" ] && env --default-signal=INT true 2>/dev/null; then
+  exec env --default-signal=INT bash "${BASH_SOURCE[0]}" "$@"
+fi
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 say() { printf '%s\n' "$*" >&2; }
@@ -50,7 +55,7 @@ exec 9> >(
   for number in ${programs[@]+"${programs[@]}"}; do
     kill -TERM "$number" 2>/dev/null || continue
     for _ in $(seq 100); do kill -0 "$number" 2>/dev/null || break; sleep 0.1; done
-    kill -KILL "$number" 2>/dev/null
+    kill -KILL "$number" 2>/dev/null || true
   done
   rm -rf "$scratch"
 )
@@ -75,7 +80,12 @@ start_backend() {
   number=$!
   echo "$number" >&9
   until address=$(sed -n 's/^listening on //p' "$log") && [ -n "$address" ]; do
-    kill -0 "$number" 2>/dev/null || fail "echo backend $name ended"
+    if ! kill -0 "$number" 2>/dev/null; then
+      [ "$port" != 0 ] || fail "echo backend $name ended"
+      # Somebody was faster.
+      start_backend "$name" 0
+      return
+    fi
     sleep 0.05
   done
 }

@@ -1,12 +1,16 @@
-//! `run.sh` and the compose file, as a newcomer meets them. `run.sh` builds in release mode, which takes minutes: those
-//! tests are ignored here and run by `.ci/run`.
+//! `run.sh` and the compose file, as a newcomer meets them. `run.sh` builds in release mode, which takes minutes: all
+//! but one of its tests give it a `cargo` that has built already.
 
-use std::path::Path;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support::balancer::{PROGRAM, TEST_BACKEND};
 use crate::support::{Proc, aloud, installed, root, until};
 
 /// How long a build in release mode may take.
@@ -38,12 +42,37 @@ fn alive(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// Starts `run.sh` from another folder and waits until it has printed its hints.
-fn run_sh(args: &[&str], folder: &Path) -> Proc {
+/// `run.sh` takes fixed ports when they are free, and one folder for its data: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A `cargo` that has built this test's own programs already.
+fn fake_cargo(folder: &Path) -> PathBuf {
+    let bin = folder.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let line =
+        |path: &str| format!(r#"echo '{{"reason":"compiler-artifact","executable":"{path}","fresh":true}}'"#);
+    let script = format!("#!/bin/sh\n{}\n{}\n", line(PROGRAM), line(TEST_BACKEND));
+    let path = bin.join("cargo");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    bin
+}
+
+/// Starts `run.sh` from another folder and waits until it has printed its hints. `bin` stands first in the PATH.
+fn run_sh(args: &[&str], folder: &Path, bin: Option<&Path>) -> Proc {
     // The target folder of this test's own build.
-    let target = Path::new(env!("CARGO_BIN_EXE_balancer")).ancestors().nth(2).expect("target/debug/balancer");
+    let target = Path::new(PROGRAM).ancestors().nth(2).expect("target/debug/balancer");
     let mut command = Command::new("bash");
     command.arg(root().join("run.sh")).args(args).current_dir(folder).env("CARGO_TARGET_DIR", target);
+    if let Some(bin) = bin {
+        let path = std::env::var_os("PATH").unwrap();
+        let path = std::iter::once(bin.to_path_buf()).chain(std::env::split_paths(&path));
+        command.env("PATH", std::env::join_paths(path).unwrap());
+    }
     let proc = Proc::run(command);
     proc.wait_out_at_most("let through at once", BUILD);
     proc
@@ -68,13 +97,25 @@ fn try_out(proc: &Proc) {
 }
 
 #[test]
-#[ignore = "builds in release mode; run by .ci/run"]
-fn run_sh_can_be_tried_as_printed_and_leaves_nothing() {
+#[ignore = "builds in release mode, which takes minutes; run by .ci/run"]
+fn run_sh_builds_and_can_be_tried_as_printed() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
+    let mut proc = run_sh(&[], folder.path(), None);
+    try_out(&proc);
+    proc.signal(Signal::INT);
+    proc.wait();
+}
+
+#[test]
+fn run_sh_can_be_tried_as_printed_and_leaves_nothing() {
+    let _alone = alone();
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bin = fake_cargo(elsewhere.path());
     let before = git_status();
     // Twice: the second time the limit of the first is there already.
     for signal in [Signal::INT, Signal::TERM] {
-        let mut proc = run_sh(&[], folder.path());
+        let mut proc = run_sh(&[], folder.path(), Some(&bin));
         assert!(proc.out().contains("listening on http://127.0.0.1:"), "{}", proc.story());
         try_out(&proc);
         let below = descendants(proc.pid());
@@ -83,31 +124,37 @@ fn run_sh_can_be_tried_as_printed_and_leaves_nothing() {
         proc.wait();
         let left: Vec<u32> = below.into_iter().filter(|pid| alive(*pid)).collect();
         assert!(left.is_empty(), "{left:?} are left after {signal:?}\n{}", proc.story());
+        assert!(!proc.err().contains("panicked") && !proc.err().contains("ERROR"), "{}", proc.story());
     }
     assert_eq!(git_status(), before, "git shows what it left behind");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it left files in the caller's folder");
 }
 
 #[test]
-#[ignore = "builds in release mode; run by .ci/run"]
 fn run_sh_that_is_killed_leaves_no_orphan() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut proc = run_sh(&[], folder.path());
+    let _alone = alone();
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut proc = run_sh(&[], folder.path(), Some(&fake_cargo(elsewhere.path())));
     let below = descendants(proc.pid());
     proc.kill();
     until("everything has ended", || below.iter().all(|pid| !alive(*pid)).then_some(()));
 }
 
 #[test]
-#[ignore = "builds in release mode; run by .ci/run"]
-fn run_sh_takes_a_postgres() {
+fn run_sh_takes_other_ports_and_a_postgres() {
     let Some(database) = crate::support::Database::postgres() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let proc = run_sh(&["--postgres", &database.url], folder.path());
+    let _alone = alone();
+    // Whoever has them now, they are taken.
+    let taken: Vec<_> =
+        [8080, 9001, 9002].map(|port| TcpListener::bind(("127.0.0.1", port))).into_iter().collect();
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let proc = run_sh(&["--postgres", &database.url], folder.path(), Some(&fake_cargo(elsewhere.path())));
+    assert!(!proc.out().contains("http://127.0.0.1:8080"), "{}", proc.story());
     try_out(&proc);
     let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
     let rows: i64 = client.query_one("SELECT count(*) FROM limits", &[]).unwrap().get(0);
     assert_eq!(rows, 1);
+    drop(taken);
 }
 
 #[test]
