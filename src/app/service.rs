@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::edge::admin::{AdminApi, Surface};
-use crate::error::Reject;
+use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, Exchange, FrontendEvent, RequestHead, Service};
 use crate::proxy::Proxy;
 use crate::proxy::account::Own;
@@ -37,6 +37,25 @@ fn unattended(api: &AdminApi, proxy: &Proxy, head: &RequestHead, surface: Surfac
     Some(own.end(&proxy.accounts, head, answer))
 }
 
+/// What a frontend refuses by itself. A body that is too large comes after who may call, and how.
+fn refuse(
+    api: &AdminApi,
+    proxy: &Proxy,
+    head: &RequestHead,
+    reject: &Reject,
+    received_at: Nanos,
+    surface: Surface,
+) -> Answer {
+    if reject.reason == Reason::ContentTooLarge && api.claims(head, surface) {
+        let own = Own::begin(&proxy.accounts, head, received_at);
+        if let Some(mut answer) = api.refuse_unread(head, surface, own.request_id(), received_at) {
+            answer.close = true;
+            return own.end(&proxy.accounts, head, answer);
+        }
+    }
+    proxy.accounts.refuse(head, reject, received_at)
+}
+
 impl Service for Public {
     fn serve(&self, exchange: Exchange<'_>) -> Answer {
         if self.api.claims(exchange.head, Surface::Public) {
@@ -47,7 +66,7 @@ impl Service for Public {
     }
 
     fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
-        self.proxy.accounts.refuse(head, reject, received_at)
+        refuse(&self.api, &self.proxy, head, reject, received_at, Surface::Public)
     }
 
     fn observe(&self, event: FrontendEvent) {
@@ -65,7 +84,7 @@ impl Service for Private {
     }
 
     fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
-        self.proxy.accounts.refuse(head, reject, received_at)
+        refuse(&self.api, &self.proxy, head, reject, received_at, Surface::Admin)
     }
 
     fn observe(&self, event: FrontendEvent) {

@@ -19,6 +19,7 @@ mod bodies;
 mod bounds;
 mod command_line;
 mod configuration;
+mod contract_api;
 mod contract_forwarding;
 mod contract_log;
 mod drills;

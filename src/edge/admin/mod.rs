@@ -16,6 +16,7 @@ use crate::config;
 use crate::edge::store::{Limits, Row, StoreError};
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, AnswerBody, Exchange, RequestHead};
+use crate::rules::Nanos;
 use crate::rules::identity::ClientId;
 use crate::rules::limit::Limit;
 use crate::state::log_limit::LogLimit;
@@ -164,14 +165,27 @@ impl AdminApi {
     pub fn serve(&self, exchange: &mut Exchange<'_>, surface: Surface, request_id: &str) -> Answer {
         let answer = match self.answer(exchange, surface, request_id) {
             Ok(answer) => answer,
-            Err(reject) => {
-                self.log(&reject, exchange, request_id);
-                problem::answer(&reject, request_id)
-            }
+            Err(reject) => self.refusal(&reject, exchange.head, request_id, exchange.received_at),
         };
-        // What a cache kept of our state would be wrong a moment later.
-        let answer = answer.with("Cache-Control", "no-store");
-        if exchange.head.method == "HEAD" { without_body(answer) } else { answer }
+        finished(answer, exchange.head)
+    }
+
+    /// The answer to a request that [`AdminApi::claims`] and whose body is too large for the frontend to read at all,
+    /// when something comes before that: nobody learns from a 413 what a 403 or 405 would keep from him.
+    pub fn refuse_unread(
+        &self,
+        head: &RequestHead,
+        surface: Surface,
+        request_id: &str,
+        received_at: Nanos,
+    ) -> Option<Answer> {
+        let reject = self.route(head, surface).err()?;
+        Some(finished(self.refusal(&reject, head, request_id, received_at), head))
+    }
+
+    fn refusal(&self, reject: &Reject, head: &RequestHead, request_id: &str, received_at: Nanos) -> Answer {
+        self.log(reject, head, request_id, received_at);
+        problem::answer(reject, request_id)
     }
 
     /// The answer that needs no worker: the process is alive. On a thread that must never block, so nothing else is
@@ -187,17 +201,11 @@ impl AdminApi {
         }
     }
 
-    fn answer(
-        &self,
-        exchange: &mut Exchange<'_>,
-        surface: Surface,
-        request_id: &str,
-    ) -> Result<Answer, Reject> {
-        let head = &*exchange.head;
+    /// What is called, by whom and how: everything that can be refused before the body is looked at.
+    fn route(&self, head: &RequestHead, surface: Surface) -> Result<Route, Reject> {
         let route = Route::find(head.path(), surface, self.api_is_public);
-        let verbose = ops::is_verbose(head);
         // Probes must work for an orchestrator that has no token, and then say nothing that a stranger may not know.
-        if verbose || !route.is_some_and(Route::is_probe) {
+        if ops::is_verbose(head) || !route.is_some_and(Route::is_probe) {
             self.access.check(head)?;
         }
         let route =
@@ -208,9 +216,19 @@ impl AdminApi {
             reject.allow = Some(route.allow());
             return Err(reject);
         }
-        match route {
-            Route::Livez => Ok(ops::livez(verbose)),
-            Route::Readyz => Ok(ops::readyz(&*self.health, verbose, request_id)),
+        Ok(route)
+    }
+
+    fn answer(
+        &self,
+        exchange: &mut Exchange<'_>,
+        surface: Surface,
+        request_id: &str,
+    ) -> Result<Answer, Reject> {
+        let head = &*exchange.head;
+        match self.route(head, surface)? {
+            Route::Livez => Ok(ops::livez(ops::is_verbose(head))),
+            Route::Readyz => Ok(ops::readyz(&*self.health, ops::is_verbose(head), request_id)),
             Route::Metrics => Ok(metrics::answer(&*self.series, head)),
             Route::Create => seed::create(&*self.limits, exchange),
             Route::Get => seed::get(&*self.limits, exchange),
@@ -222,8 +240,7 @@ impl AdminApi {
 
     /// Refused callers and a store that is down are said at `warn`, one line a cause and address in a while; what a
     /// caller got wrong in a call that it may make, at `debug`.
-    fn log(&self, reject: &Reject, exchange: &Exchange<'_>, request_id: &str) {
-        let head = &*exchange.head;
+    fn log(&self, reject: &Reject, head: &RequestHead, request_id: &str, received_at: Nanos) {
         let peer = head.peer.ip().to_canonical();
         let key = match reject.reason {
             Reason::Forbidden | Reason::Unauthorized => format!("api {} {peer}", reject.status()),
@@ -233,7 +250,7 @@ impl AdminApi {
                 return;
             }
         };
-        if let Some(suppressed) = self.log_limit.admit(&key, exchange.received_at) {
+        if let Some(suppressed) = self.log_limit.admit(&key, received_at) {
             log::warn!("{}{suppressed}", said(reject, head, peer, request_id));
         }
     }
@@ -243,6 +260,13 @@ fn said(reject: &Reject, head: &RequestHead, peer: std::net::IpAddr, request_id:
     let cause = if reject.cause.is_empty() { &reject.detail } else { &reject.cause };
     let (method, path, status) = (&head.method, head.path(), reject.status());
     format!("API: {method} {path} from {peer} got {status}: {cause} (request {request_id})")
+}
+
+/// What every answer of ours has, and none to HEAD.
+fn finished(answer: Answer, head: &RequestHead) -> Answer {
+    // What a cache kept of our state would be wrong a moment later.
+    let answer = answer.with("Cache-Control", "no-store");
+    if head.method == "HEAD" { without_body(answer) } else { answer }
 }
 
 /// The same head without the body (RFC 9110 §9.3.2).
