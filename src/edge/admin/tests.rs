@@ -36,7 +36,7 @@ fn only_exact_paths_of_ours_are_taken_from_the_backends() {
         ("/metrics", false, false),
         ("/v1/limits", false, false),
         ("/-/v1/limits", false, false),
-        ("/-/metrics", false, false),
+        ("/-/metrics", true, false),
         ("/-/limits", false, false),
         ("/-/", false, false),
         ("/", false, false),
