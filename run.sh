@@ -76,6 +76,7 @@ taken() { (exec 8<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 start_backend() {
   local name=$1 port=$2 log="$scratch/$1" number
   if taken "$port"; then port=0; fi
+  : >"$log"
   "$backend_bin" --port "$port" --name "$name" >"$log" 9>&- &
   number=$!
   echo "$number" >&9
