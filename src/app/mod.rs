@@ -248,6 +248,7 @@ fn proxy(
         },
         accounts,
         instance: format!("{:016x}", fastrand::u64(..)),
+        upgrades: config.frontend.upgrades.clone(),
     })
 }
 

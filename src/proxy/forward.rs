@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Incoming, Outgoing, Phase, Reuse, Upstream, UpstreamError};
+use super::{Answered, Outgoing, Phase, Reuse, Upstream, UpstreamError};
 use crate::clock::{Clock, nanos};
 use crate::error::{Reason, Reject};
 use crate::exchange::{Abort, BodyFault, RequestBody, RequestHead};
@@ -47,11 +47,13 @@ pub(super) struct Request<'a> {
     /// Whom the limiter takes it for.
     pub counted_as: ClientKey,
     pub origin: Origin<'a>,
+    /// The protocol to go on in, should the backend agree.
+    pub protocol: Option<&'a str>,
 }
 
-/// An answer's head from a backend, and what it took to get it.
+/// A backend's answer, and what it took to get it.
 pub(super) struct Forwarded {
-    pub incoming: Incoming,
+    pub answered: Answered,
     /// Held until the answer is delivered.
     pub lease: Lease,
     pub effort: Effort,
@@ -106,22 +108,23 @@ impl Forward {
             };
             effort.backend = Some(Arc::clone(&lease.endpoint.backend));
             let began = now;
-            let result = self.upstream.send(&lease.endpoint, &outgoing, body, abort);
+            let result = self.send(&lease.endpoint, &outgoing, asked.protocol, body, abort);
             now = self.clock.now();
             let spent = Duration::from_nanos(now.saturating_sub(began));
             effort.upstream_duration = Some(spent);
-            let attempt = result.as_ref().map_or(Attempt::Error, |incoming| Attempt::Status(incoming.status));
+            let attempt =
+                result.as_ref().map_or(Attempt::Error, |answered| Attempt::Status(answered.status()));
             self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
             if let Some(failed) = self.verdict(&result) {
                 let ejection = snapshot.observe(&mut lease, nanos(spent), failed, now);
                 self.tell(&lease.endpoint, ejection, &result);
             }
             let error = match result {
-                Ok(incoming) => {
+                Ok(answered) => {
                     if self.frees_workers {
                         lease.free_worker();
                     }
-                    return Ok(Forwarded { incoming, lease, effort });
+                    return Ok(Forwarded { answered, lease, effort });
                 }
                 Err(error) => error,
             };
@@ -150,10 +153,25 @@ impl Forward {
         }
     }
 
+    /// One attempt.
+    fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        outgoing: &Outgoing<'_>,
+        protocol: Option<&str>,
+        body: &mut dyn RequestBody,
+        abort: &Abort,
+    ) -> Result<Answered, UpstreamError> {
+        match protocol {
+            Some(protocol) => self.upstream.upgrade(endpoint, outgoing, protocol, abort),
+            None => self.upstream.send(endpoint, outgoing, body, abort).map(Answered::Http),
+        }
+    }
+
     /// Whether the endpoint failed; `None`: the attempt says nothing about it.
-    fn verdict(&self, result: &Result<Incoming, UpstreamError>) -> Option<bool> {
+    fn verdict(&self, result: &Result<Answered, UpstreamError>) -> Option<bool> {
         match result {
-            Ok(incoming) => Some(is_in(&self.outlier_statuses, incoming.status)),
+            Ok(answered) => Some(is_in(&self.outlier_statuses, answered.status())),
             Err(error) => match error.phase {
                 // A kept connection that was closed meanwhile is nobody's fault, and took no time.
                 Phase::RequestBody(_) | Phase::Cancelled | Phase::Stale => None,
@@ -171,12 +189,12 @@ impl Forward {
         &self,
         endpoint: &Endpoint,
         ejection: Option<Ejection>,
-        result: &Result<Incoming, UpstreamError>,
+        result: &Result<Answered, UpstreamError>,
     ) {
         let Some(ejection) = ejection else { return };
         let who = format_args!("backend {} ({})", endpoint.backend, endpoint.address);
         let last = match result {
-            Ok(incoming) => format!("status {}", incoming.status),
+            Ok(answered) => format!("status {}", answered.status()),
             Err(error) => error.cause.clone(),
         };
         match ejection {

@@ -10,7 +10,9 @@ mod relay;
 use std::sync::Arc;
 
 use crate::error::{Reason, Reject};
-use crate::exchange::{Abort, Answer, BodyLength, Exchange, RequestBody, RequestHead, Stream, Upgrade};
+use crate::exchange::{
+    Abort, Answer, BodyLength, Exchange, RequestBody, RequestHead, Stream, Upgrade, Version,
+};
 use crate::rules::fields::Fields;
 use crate::rules::framing::request::ALLOW;
 use crate::rules::headers::{self, Origin};
@@ -33,12 +35,14 @@ pub struct Proxy {
     pub accounts: Accounts,
     /// This instance's id, in `Via`.
     pub instance: String,
+    /// `frontend.upgrades`: protocols that a client and a backend may agree on.
+    pub upgrades: Vec<String>,
 }
 
 impl Proxy {
     /// Answers one exchange: admit → forward → relay.
     pub fn serve(&self, exchange: Exchange<'_>) -> Answer {
-        let Exchange { head, body, abort, received_at, .. } = exchange;
+        let Exchange { head, body, abort, received_at, can_upgrade } = exchange;
         let head = &*head;
         let client = identity::client_address(head.peer, &self.accounts.trusted_proxies, &head.fields);
         let marks = Marks::of(&head.fields, client.peer_trusted, self.accounts.clock.wall());
@@ -71,11 +75,12 @@ impl Proxy {
                     traceparent: &entry.marks.traceparent,
                     instance: &self.instance,
                 };
-                let request = Request { head, client: client.address, counted_as, origin };
+                let protocol = if can_upgrade { self.upgrade_to(head) } else { None };
+                let request = Request { head, client: client.address, counted_as, origin, protocol };
                 match self.forward.forward(&request, body, abort) {
-                    Ok(Forwarded { incoming, lease, effort }) => {
+                    Ok(Forwarded { answered, lease, effort }) => {
                         (entry.lease, entry.effort) = (Some(lease), effort);
-                        relay::relay(incoming, head.method == "HEAD")
+                        relay::relay(answered, head.method == "HEAD", protocol.unwrap_or_default())
                     }
                     Err(Failed { reject, client_gone, effort }) => {
                         entry.effort = effort;
@@ -90,6 +95,13 @@ impl Proxy {
             }
         };
         self.accounts.close(with_fields(answer, &fields), entry)
+    }
+
+    /// The protocol that a request asks to go on in and that may be (RFC 9110 §7.8). In HTTP/1.0 there is none, and a
+    /// body would have to be read first.
+    fn upgrade_to(&self, head: &RequestHead) -> Option<&str> {
+        let is_plain = head.version == Version::Http11 && head.length == BodyLength::Empty;
+        if is_plain { headers::upgrade(&head.fields, &self.upgrades) } else { None }
     }
 
     /// What needs neither a token nor a backend.
@@ -134,12 +146,12 @@ pub trait Upstream: Send + Sync {
         request: &Outgoing<'_>,
         protocol: &str,
         abort: &Abort,
-    ) -> Result<Upgraded, UpstreamError>;
+    ) -> Result<Answered, UpstreamError>;
 }
 
-/// What a request for an upgrade was answered.
-pub enum Upgraded {
-    /// 101: the connection speaks the new protocol from here on.
+/// What a backend answered.
+pub enum Answered {
+    /// 101, where an upgrade was asked for: the connection speaks the new protocol from here on.
     Switched {
         /// The reason phrase as it came; may be empty.
         reason: Vec<u8>,
@@ -149,7 +161,17 @@ pub enum Upgraded {
         connection: Upgrade,
     },
     /// Anything else: the backend stays with HTTP.
-    Refused(Incoming),
+    Http(Incoming),
+}
+
+impl Answered {
+    /// 101, or 200 to 599.
+    fn status(&self) -> u16 {
+        match self {
+            Self::Switched { .. } => 101,
+            Self::Http(incoming) => incoming.status,
+        }
+    }
 }
 
 /// A request as it goes upstream: everything is written anew from this.

@@ -1,11 +1,27 @@
 //! The third step: a backend's answer becomes the client's.
 
-use super::Incoming;
+use super::{Answered, Incoming};
 use crate::exchange::{Answer, AnswerBody, BodyLength, Pull, Wait};
 use crate::rules::headers;
 
-/// Makes the client's answer out of a backend's. The body is not read here: the frontend pulls it as the client takes it.
-pub(super) fn relay(incoming: Incoming, is_head: bool) -> Answer {
+/// Makes the client's answer out of a backend's. The body is not read here: the frontend pulls it as the client takes
+/// it. `protocol`: what was switched to, if it was.
+pub(super) fn relay(answered: Answered, is_head: bool, protocol: &str) -> Answer {
+    match answered {
+        Answered::Http(incoming) => relay_http(incoming, is_head),
+        Answered::Switched { reason, fields, connection } => Answer {
+            status: 101,
+            reason: Some(reason),
+            fields: headers::to_client(&fields),
+            body: AnswerBody::Upgrade(connection),
+            close: false,
+            ticket: None,
+        }
+        .with("Upgrade", protocol),
+    }
+}
+
+fn relay_http(incoming: Incoming, is_head: bool) -> Answer {
     let Incoming { status, reason, fields, length, mut body } = incoming;
     let bodiless = is_head || matches!(status, 204 | 304);
     let empty = length == BodyLength::Empty;

@@ -121,6 +121,16 @@ pub fn to_client(fields: &Fields) -> Fields {
     end_to_end(fields, |name| name.eq_ignore_ascii_case("X-Request-Id"))
 }
 
+/// The first protocol that a request's `Upgrade` offers and that is allowed, as `allowed` writes it (RFC 9110 §7.8). Only
+/// a request whose `Connection` names the field means it.
+pub fn upgrade<'a>(fields: &Fields, allowed: &'a [String]) -> Option<&'a str> {
+    if allowed.is_empty() || !fields.has_token("Connection", "upgrade") {
+        return None;
+    }
+    let of = |offer: &[u8]| allowed.iter().find(|one| offer.eq_ignore_ascii_case(one.as_bytes()));
+    fields.all("Upgrade").flat_map(tokens).find_map(of).map(String::as_str)
+}
+
 /// Whether a request has been through this instance before: its id stands in `Via`.
 pub fn is_loop(fields: &Fields, instance: &str) -> bool {
     fields.all("Via").flat_map(tokens).any(|hop| {

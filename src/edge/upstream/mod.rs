@@ -42,7 +42,7 @@ pub use agent::can_carry;
 use crate::clock::Clock;
 use crate::config::UpstreamConfig;
 use crate::exchange::{Abort, BodyLength, RequestBody};
-use crate::proxy::{Incoming, Outgoing, Phase, Reuse, Upgraded, Upstream, UpstreamError};
+use crate::proxy::{Answered, Incoming, Outgoing, Phase, Reuse, Upstream, UpstreamError};
 use crate::rules::framing::response::{Finder, Head};
 use crate::state::backends::Endpoint;
 use body::{Body, Source};
@@ -238,7 +238,7 @@ impl Upstream for UreqUpstream {
         request: &Outgoing<'_>,
         protocol: &str,
         abort: &Abort,
-    ) -> Result<Upgraded, UpstreamError> {
+    ) -> Result<Answered, UpstreamError> {
         guarded(endpoint, abort, || self.switch(endpoint, request, protocol, abort))
     }
 }

@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::spare::Buffers;
 use super::{UreqUpstream, Watched, agent, failed};
 use crate::exchange::{Abort, BodyLength, Upgrade};
-use crate::proxy::{Outgoing, Phase, Upgraded, UpstreamError};
+use crate::proxy::{Answered, Outgoing, Phase, UpstreamError};
 use crate::rules::framing::bytes::{TOKEN, is};
 use crate::rules::framing::response::{Finder, Head};
 use crate::state::backends::Endpoint;
@@ -20,7 +20,7 @@ impl UreqUpstream {
         request: &Outgoing<'_>,
         protocol: &str,
         abort: &Abort,
-    ) -> Result<Upgraded, UpstreamError> {
+    ) -> Result<Answered, UpstreamError> {
         let mut buffers = Buffers::lend();
         let line = write_head(endpoint, request, protocol, &mut buffers.lines)
             .map_err(|cause| failed(Phase::Malformed, cause))?;
@@ -44,7 +44,7 @@ impl UreqUpstream {
             }
             Some(Ok(head)) => {
                 let stack = self.pool.stack(endpoint.id);
-                Ok(Upgraded::Refused(self.incoming(call, head, request.method == "HEAD", stack, abort)))
+                Ok(Answered::Http(self.incoming(call, head, request.method == "HEAD", stack, abort)))
             }
             Some(Err(error)) => Err(error),
             None => Err(failed(Phase::Reset, Errno::NOTCONN)),
@@ -52,7 +52,7 @@ impl UreqUpstream {
     }
 }
 
-fn switched(call: Call, head: Head, protocol: &str) -> Result<Upgraded, UpstreamError> {
+fn switched(call: Call, head: Head, protocol: &str) -> Result<Answered, UpstreamError> {
     // RFC 9110 §15.2.2: a 101 says what it switches to.
     if !head.fields.has_token("Upgrade", protocol) || !head.fields.has_token("Connection", "upgrade") {
         return Err(failed(Phase::Malformed, format!("a 101 that does not switch to {protocol}")));
@@ -61,7 +61,7 @@ fn switched(call: Call, head: Head, protocol: &str) -> Result<Upgraded, Upstream
     let backend = call.connection.into_stream().map_err(|error| failed(Phase::Reset, error))?;
     call.buffers.give_back();
     let connection = Upgrade { backend, early };
-    Ok(Upgraded::Switched { reason: head.reason, fields: head.fields, connection })
+    Ok(Answered::Switched { reason: head.reason, fields: head.fields, connection })
 }
 
 /// Writes the fields into `lines` and returns the request line and the empty line that they go between. Errors say what

@@ -181,3 +181,25 @@ proptest! {
         prop_assert!(!out.has("Connection"));
     }
 }
+
+#[test]
+fn an_upgrade_is_to_what_is_allowed_and_only_when_connection_names_it() {
+    type Row = (&'static [(&'static str, &'static str)], Option<&'static str>);
+    let allowed = ["websocket".to_owned()];
+    let rows: &[Row] = &[
+        (&[("Connection", "Upgrade"), ("Upgrade", "websocket")], Some("websocket")),
+        (&[("Connection", "keep-alive, upgrade"), ("Upgrade", "WebSocket")], Some("websocket")),
+        (&[("Connection", "upgrade"), ("Upgrade", "h2c, websocket")], Some("websocket")),
+        (&[("Connection", "upgrade"), ("Upgrade", "h2c"), ("Upgrade", "websocket")], Some("websocket")),
+        (&[("Connection", "upgrade"), ("Upgrade", "websocket/13")], None),
+        (&[("Connection", "upgrade"), ("Upgrade", "h2c")], None),
+        (&[("Connection", "upgrade")], None),
+        (&[("Upgrade", "websocket")], None),
+        (&[("Connection", "close"), ("Upgrade", "websocket")], None),
+    ];
+    for (lines, protocol) in rows {
+        let fields = fields(lines);
+        assert_eq!(upgrade(&fields, &allowed), *protocol, "{lines:?}");
+        assert_eq!(upgrade(&fields, &[]), None, "{lines:?}");
+    }
+}

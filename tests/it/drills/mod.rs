@@ -15,6 +15,7 @@ mod normal;
 mod order;
 mod proxy_protocol;
 mod slow;
+mod upgrades;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -3,10 +3,10 @@
 use super::support::*;
 use crate::edge::upstream::UreqUpstream;
 use crate::exchange::{Abort, BodyLength, Upgrade};
-use crate::proxy::{Outgoing, Phase, Reuse, Upgraded, Upstream, UpstreamError};
+use crate::proxy::{Answered, Outgoing, Phase, Reuse, Upstream, UpstreamError};
 use crate::rules::fields::Fields;
 
-fn upgrade(backend: &Backend, upstream: &UreqUpstream) -> Result<Upgraded, UpstreamError> {
+fn upgrade(backend: &Backend, upstream: &UreqUpstream) -> Result<Answered, UpstreamError> {
     let mut fields = Fields::new();
     fields.push("Host", b"h");
     fields.push("Upgrade", b"h2c");
@@ -34,7 +34,7 @@ fn an_upgrade_gets_a_connection_of_its_own_and_what_came_behind_the_head() {
         let echo = peer.exactly(4)?;
         peer.write(echo)
     });
-    let Ok(Upgraded::Switched { reason, fields, connection }) = upgrade(&backend, &upstream()) else {
+    let Ok(Answered::Switched { reason, fields, connection }) = upgrade(&backend, &upstream()) else {
         panic!("not switched")
     };
     assert_eq!((&reason[..], fields.get("x")), (&b"Switching"[..], Some(&b"y"[..])));
@@ -51,7 +51,7 @@ fn an_upgrade_gets_a_connection_of_its_own_and_what_came_behind_the_head() {
 fn an_upgrade_that_is_refused_is_an_ordinary_answer_and_a_false_one_is_none() {
     let refusing = Backend::answering("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno");
     let shared = upstream();
-    let Ok(Upgraded::Refused(mut incoming)) = upgrade(&refusing, &shared) else { panic!("no answer") };
+    let Ok(Answered::Http(mut incoming)) = upgrade(&refusing, &shared) else { panic!("no answer") };
     assert_eq!((incoming.status, read(&mut *incoming.body)), (426, Ok(b"no".to_vec())));
     get_body(&shared, &refusing);
     assert_eq!(refusing.connections(), 1, "its connection is an ordinary one, too");
