@@ -45,7 +45,10 @@ impl Worker {
         }
         let bound = self.core.max_body_bytes;
         let (end, bytes) = match read_on(&conn.link, pending, &mut self.inbox, bound, &self.core.clock) {
-            ReadOn::More => return self.await_or_stream(conn),
+            ReadOn::More => {
+                self.desk.now = self.core.clock.now();
+                return self.await_or_stream(conn);
+            }
             ReadOn::End { used, have } => (used, have),
             ReadOn::Gone => return self.refuse_pending(conn, &cut_short()),
             ReadOn::TooLarge => return self.refuse_pending(conn, &too_large()),

@@ -71,6 +71,7 @@ pub(super) fn deliver(
     let after = After::of(persistence, asked.unread || !behind.is_empty());
     let mut delivery = Delivery::new(framing, answer.ticket.take(), after);
     let now = core.clock.now();
+    desk.now = now;
     let wire = &conn.link.wire;
     let has_body = !matches!(framing, Framing::None(_));
     let pushed = match answer.body {

@@ -20,6 +20,7 @@ use super::timers::{Due, Phase, Spans};
 use super::uploads::Uploads;
 use crate::clock::Clock;
 use crate::exchange::{CallObserver, Delivery, FrontendEvent, Service};
+use crate::rules::Nanos;
 use crate::rules::framing::request::Bounds;
 
 /// See the module.
@@ -104,8 +105,12 @@ impl Core {
     }
 
     /// Parks a connection or ends it, as its last step asks.
-    pub fn settle(&self, mut conn: Box<Conn>, next: Next) {
-        let now = self.clock.now();
+    pub fn settle(&self, conn: Box<Conn>, next: Next) {
+        self.settle_at(conn, next, self.clock.now());
+    }
+
+    /// The same at a time that was read a moment ago.
+    pub fn settle_at(&self, mut conn: Box<Conn>, next: Next, now: Nanos) {
         let (due, flags) = match next {
             Next::Readable => (self.readable_due(&mut conn, now), EventFlags::IN),
             Next::LingerOn => {
@@ -122,7 +127,7 @@ impl Core {
                 (Due::new(Phase::ClientWritable, delivery.client_due(&self.spans, now)), EventFlags::OUT)
             }
             Next::UploadPlace => return self.queue_upload(conn),
-            Next::UpstreamReadable => return self.await_upstream(conn),
+            Next::UpstreamReadable => return self.await_upstream(conn, now),
             Next::Linger => {
                 conn.link.wire.shutdown_write();
                 conn.state = State::Linger { dropped: 0, since: now };
@@ -141,7 +146,7 @@ impl Core {
         drop(back);
     }
 
-    fn readable_due(&self, conn: &mut Conn, now: u64) -> Due {
+    fn readable_due(&self, conn: &mut Conn, now: Nanos) -> Due {
         if conn.inbox.is_empty() && !conn.fresh {
             conn.head_since = 0;
             return Due::new(Phase::Idle, now.saturating_add(self.spans.idle));
@@ -152,7 +157,7 @@ impl Core {
         Due::new(Phase::Head, conn.head_since.saturating_add(self.spans.head))
     }
 
-    fn again_due(&self, conn: &Conn, now: u64) -> Due {
+    fn again_due(&self, conn: &Conn, now: Nanos) -> Due {
         match &conn.state {
             State::Head => Due::new(Phase::Head, now.saturating_add(self.spans.head)),
             State::Body(_) => Due::new(Phase::UploadPlace, now.saturating_add(self.spans.body)),
@@ -161,11 +166,11 @@ impl Core {
         }
     }
 
-    fn await_upstream(&self, conn: Box<Conn>) {
+    fn await_upstream(&self, conn: Box<Conn>, now: Nanos) {
         let State::Answer(delivery) = &conn.state else { return self.close(conn) };
         let Some(stream) = &delivery.stream else { return self.close(conn) };
         let silence = crate::clock::nanos(stream.silence_limit());
-        let due = Due::new(Phase::UpstreamReadable, self.clock.now().saturating_add(silence));
+        let due = Due::new(Phase::UpstreamReadable, now.saturating_add(silence));
         let back = self.table.put(conn, due, true, |conn| {
             if !conn.hangup_armed {
                 conn.hangup_armed = true;

@@ -3,7 +3,12 @@
 //! a short backend call. The others sit on a stack. A worker whose call takes long stops counting, and the next one
 //! takes its place; so does, from the start, a worker that calls a backend known to be slow.
 
+mod adapt;
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
@@ -15,8 +20,10 @@ use crate::clock::Clock;
 use crate::exchange::CallObserver;
 use crate::rules::Nanos;
 
-/// A call longer than this stops counting; the keeper looks every millisecond.
+/// A call longer than this stops counting, to begin with; the keeper looks every millisecond.
 const LONG_CALL_NS: Nanos = 1_500_000;
+/// What that may become while there is processor time to spare and nobody waits for events, and while there is none.
+const LONG_CALL_BOUNDS_NS: RangeInclusive<Nanos> = 100_000..=4_000_000;
 /// Work longer than this stops counting too, whatever it is: nothing a worker does may close the door.
 const LONG_WORK_NS: Nanos = 20_000_000;
 /// Longest call that the mean takes in, so that one stall is forgotten within twenty quick calls.
@@ -51,6 +58,9 @@ struct Station {
     stuck_on: AtomicU32,
     /// It streams an upload: not counted, and its calls say nothing about the backend's speed.
     streaming: AtomicBool,
+    /// Events that it took, and how many of them left nobody waiting for the next.
+    events: AtomicU64,
+    last_out: AtomicU64,
     /// Whose request it is at.
     token: AtomicU64,
     thread: OnceLock<Thread>,
@@ -63,9 +73,18 @@ struct EndpointPace {
     stuck: AtomicU32,
 }
 
+/// Adds one to a count that only the calling thread writes.
+fn add_own(count: &AtomicU64) {
+    count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
 /// See the module.
 pub(super) struct Gate {
-    limit: usize,
+    /// How many may count now, between `bounds`.
+    limit: AtomicUsize,
+    bounds: RangeInclusive<usize>,
+    /// A call longer than this stops counting.
+    long_call_ns: AtomicU64,
     active: AtomicUsize,
     /// Workers waiting for an event.
     idle: AtomicUsize,
@@ -74,16 +93,21 @@ pub(super) struct Gate {
     paces: Box<[EndpointPace]>,
     ticking: AtomicBool,
     calm_ticks: AtomicU32,
+    seen_events: AtomicU64,
+    seen_last_out: AtomicU64,
     closed: AtomicBool,
     clock: Clock,
     keeper: Wake,
 }
 
 impl Gate {
-    /// For that many workers, of which `limit` run at once.
-    pub fn new(workers: usize, limit: usize, clock: Clock, keeper: Wake) -> Self {
+    /// For that many workers, of which a number in `bounds` runs at once.
+    pub fn new(workers: usize, bounds: RangeInclusive<usize>, clock: Clock, keeper: Wake) -> Self {
+        let most = (*bounds.end()).clamp(1, workers.max(1));
         Self {
-            limit: limit.clamp(1, workers.max(1)),
+            limit: AtomicUsize::new(most),
+            bounds: (*bounds.start()).clamp(1, most)..=most,
+            long_call_ns: AtomicU64::new(LONG_CALL_NS),
             active: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             stack: Mutex::new(Vec::with_capacity(workers)),
@@ -91,6 +115,8 @@ impl Gate {
             paces: (0..PACES).map(|_| EndpointPace::default()).collect(),
             ticking: AtomicBool::new(false),
             calm_ticks: AtomicU32::new(0),
+            seen_events: AtomicU64::new(0),
+            seen_last_out: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             clock,
             keeper,
@@ -111,8 +137,11 @@ impl Gate {
     }
 
     /// After it got one. When nobody waits any more and somebody may, a parked worker takes its place.
-    pub fn after_wait(&self) {
+    pub fn after_wait(&self, worker: usize) {
+        let station = &self.stations[worker];
+        add_own(&station.events);
         if self.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+            add_own(&station.last_out);
             self.promote();
             // Nobody waits for events: from now on it matters how long the others are away.
             if !self.ticking.load(Ordering::SeqCst) && !self.ticking.swap(true, Ordering::SeqCst) {
@@ -133,7 +162,7 @@ impl Gate {
         let station = &self.stations[worker];
         station.working_since.store(0, Ordering::Relaxed);
         station.streaming.store(false, Ordering::Relaxed);
-        if station.standing.load(Ordering::SeqCst) != UNCOUNTED {
+        if station.standing.load(Ordering::SeqCst) != UNCOUNTED && !self.is_surplus(station) {
             return;
         }
         {
@@ -159,13 +188,16 @@ impl Gate {
     }
 
     fn try_count(&self) -> bool {
-        let counted = |active| if active < self.limit { Some(active + 1) } else { None };
+        let limit = self.limit.load(Ordering::SeqCst);
+        let counted = |active| if active < limit { Some(active + 1) } else { None };
         self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, counted).is_ok()
     }
 
     /// Lets the most recently parked worker run if nobody waits for events and one more may. Takes the stack's lock.
     fn promote(&self) {
-        if self.idle.load(Ordering::SeqCst) > 0 || self.active.load(Ordering::SeqCst) >= self.limit {
+        if self.idle.load(Ordering::SeqCst) > 0
+            || self.active.load(Ordering::SeqCst) >= self.limit.load(Ordering::SeqCst)
+        {
             return;
         }
         let mut stack = self.stack.lock();
@@ -203,11 +235,12 @@ impl Gate {
 
     /// The keeper's look at all workers: whoever is away for long counts no more.
     pub fn tick(&self, now: Nanos) {
+        let long_call_ns = self.long_call_ns.load(Ordering::Relaxed);
         for station in &self.stations {
             match station.standing.load(Ordering::SeqCst) {
                 CALLING => {
                     let since = station.calling_since.load(Ordering::Relaxed);
-                    if now.saturating_sub(since) >= LONG_CALL_NS && self.discount(station, CALLING) {
+                    if now.saturating_sub(since) >= long_call_ns && self.discount(station, CALLING) {
                         self.mark_stuck(station);
                     }
                 }
@@ -308,7 +341,7 @@ impl CallObserver for Gate {
         station.calling_since.store(self.clock.now(), Ordering::SeqCst);
         let pace = self.pace(endpoint);
         let slow = pace.stuck.load(Ordering::Relaxed) > 0
-            || Nanos::from(pace.mean_ns.load(Ordering::Relaxed)) > LONG_CALL_NS;
+            || Nanos::from(pace.mean_ns.load(Ordering::Relaxed)) > self.long_call_ns.load(Ordering::Relaxed);
         if slow {
             self.discount(station, COUNTED);
             return;

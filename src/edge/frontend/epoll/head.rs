@@ -34,17 +34,21 @@ impl Worker {
         self.inbox[..have].copy_from_slice(&conn.inbox);
         // The memory goes, too: an idle connection has none.
         conn.inbox = Vec::new();
-        if !std::mem::take(&mut conn.look_first) {
-            let first = have == 0;
-            match conn.link.wire.recv(&mut self.inbox[have..]) {
-                Received::Bytes(bytes) => have += bytes,
-                Received::Nothing => return self.keep(conn, 0, have, Next::Readable),
-                // With less than a request there is nothing to answer.
-                Received::End | Received::Broken => return Next::Close,
-            }
-            if first {
-                conn.head_since = self.core.clock.now();
-            }
+        let first = have == 0;
+        let received = if std::mem::take(&mut conn.look_first) {
+            Received::Bytes(0)
+        } else {
+            conn.link.wire.recv(&mut self.inbox[have..])
+        };
+        self.desk.now = self.core.clock.now();
+        match received {
+            Received::Bytes(bytes) => have += bytes,
+            Received::Nothing => return self.keep(conn, 0, have, Next::Readable),
+            // With less than a request there is nothing to answer.
+            Received::End | Received::Broken => return Next::Close,
+        }
+        if first {
+            conn.head_since = self.desk.now;
         }
         let mut start = 0;
         if conn.expects_proxy {
@@ -112,7 +116,7 @@ impl Worker {
         if !self.attended {
             return Step::Leave(self.answer_unattended(conn), have);
         }
-        let received_at = self.core.clock.now();
+        let received_at = self.desk.now;
         self.core.gate.begin_work(self.number, conn.token.0, received_at);
         let here = &self.inbox[start..have];
         self.desk.body.clear();

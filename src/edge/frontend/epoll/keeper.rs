@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::conn::{Conn, Link, Relayed};
 use super::core::Core;
+use super::pressure::Pressure;
 use super::relay::Relays;
 use super::table::Token;
 use super::wake::Wake;
@@ -93,6 +94,7 @@ pub(super) struct Keeper {
     pub relays: Relays,
     /// What it stands in for workers with.
     pub worker: Worker,
+    pressure: Pressure,
     paused: Vec<(usize, Nanos)>,
     pause_logged_at: Option<Nanos>,
     pub draining_since: Option<Nanos>,
@@ -108,6 +110,7 @@ impl Keeper {
             epoll,
             wake,
             relays: Relays::default(),
+            pressure: Pressure::new(),
             paused: Vec::new(),
             pause_logged_at: None,
             draining_since: None,
@@ -124,6 +127,9 @@ impl Keeper {
             self.read_mail(now);
             if self.core.gate.is_ticking() {
                 self.core.gate.tick(now);
+            }
+            if let Some(saturated) = self.pressure.look(now) {
+                self.core.gate.adapt(saturated);
             }
             if now >= next_walk {
                 next_walk = now + self.core.spans.tick;

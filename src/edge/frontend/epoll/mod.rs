@@ -18,6 +18,7 @@ mod gate;
 mod gather;
 mod head;
 mod keeper;
+mod pressure;
 mod relay;
 mod table;
 #[cfg(test)]
@@ -59,8 +60,11 @@ const STACK_BYTES: usize = 512 * 1024;
 /// Most bytes of an answer that the kernel keeps beyond what it may send. Without it a client that does not read holds
 /// as much kernel memory as tcp_wmem allows, usually 4 MiB; what is on its way to a fast client is not counted.
 const KERNEL_UNSENT_BYTES: u32 = 256 * 1024;
-/// Workers that run at once, for each core, unless the configuration says otherwise.
+/// Most workers that run at once, for each core, unless the configuration says otherwise. With the processors saturated
+/// it is one for each core.
 const ACTIVE_PER_CORE: usize = 4;
+/// And never fewer than this: one to wait for events while another is at a backend.
+const LEAST_ACTIVE: usize = 2;
 /// How often a draining engine looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
@@ -114,8 +118,11 @@ fn core(
 ) -> io::Result<Core> {
     let workers = config.workers.max(1);
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let limit = config.active_workers.unwrap_or(ACTIVE_PER_CORE * cores);
-    let gate = Arc::new(Gate::new(workers, limit, clock.clone(), wake.clone()));
+    let active = match config.active_workers {
+        Some(active) => active..=active,
+        None => cores.max(LEAST_ACTIVE)..=ACTIVE_PER_CORE * cores,
+    };
+    let gate = Arc::new(Gate::new(workers, active, clock.clone(), wake.clone()));
     Ok(Core {
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         listeners,

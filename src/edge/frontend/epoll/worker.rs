@@ -16,6 +16,7 @@ use super::deliver::Pushed;
 use super::table::{Taken, Token};
 use super::wire::{Received, timespec};
 use crate::exchange::{FrontendEvent, RequestHead};
+use crate::rules::Nanos;
 
 /// One of the engine's threads. Buffers are its own, so that connections need none while they wait.
 pub(super) struct Worker {
@@ -30,6 +31,8 @@ pub(super) struct Worker {
 
 /// What a worker writes with.
 pub(super) struct Desk {
+    /// The last reading of the clock, at most one step of a request old: reading it for each would be felt.
+    pub now: Nanos,
     pub head: RequestHead,
     /// A decoded chunked body.
     pub body: Vec<u8>,
@@ -56,6 +59,7 @@ impl Worker {
             attended,
             inbox: vec![0; core.bounds.max_head_bytes + INBOX_BEYOND_HEAD].into_boxed_slice(),
             desk: Desk {
+                now: core.clock.now(),
                 head: RequestHead::blank(nobody),
                 body: Vec::new(),
                 out: Vec::with_capacity(OUT_BYTES),
@@ -72,7 +76,7 @@ impl Worker {
         while !core.is_stopping() {
             core.gate.before_wait();
             let event = next_event(&core, None);
-            core.gate.after_wait();
+            core.gate.after_wait(self.number);
             if let Some((source, flags)) = event {
                 self.handle(source, flags);
                 core.gate.between_events(self.number);
@@ -108,7 +112,7 @@ impl Worker {
             self.core.service.observe(FrontendEvent::Panicked);
             Next::Reset
         });
-        self.core.settle(conn, next);
+        self.core.settle_at(conn, next, self.desk.now);
     }
 
     fn advance(&mut self, conn: &mut Conn, hangup: bool) -> Next {
@@ -126,8 +130,8 @@ impl Worker {
         if hangup && conn.hangup_armed {
             return after_push(conn, Pushed::ClientGone);
         }
-        let now = self.core.clock.now();
-        let pushed = delivery.push(&conn.link.wire, &[], &mut self.desk.scratch, now);
+        self.desk.now = self.core.clock.now();
+        let pushed = delivery.push(&conn.link.wire, &[], &mut self.desk.scratch, self.desk.now);
         after_push(conn, pushed)
     }
 
@@ -141,7 +145,8 @@ impl Worker {
                 Received::End | Received::Broken => return Next::Close,
             }
         }
-        let over = self.core.clock.now().saturating_sub(*since) > LINGER_TOTAL_NS || *dropped > LINGER_BYTES;
+        self.desk.now = self.core.clock.now();
+        let over = self.desk.now.saturating_sub(*since) > LINGER_TOTAL_NS || *dropped > LINGER_BYTES;
         if over { Next::Close } else { Next::LingerOn }
     }
 }

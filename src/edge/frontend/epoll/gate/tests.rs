@@ -1,0 +1,123 @@
+//! The gate with threads: who runs, who is parked, and who takes whose place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+
+use super::*;
+
+/// Workers that take turns at the gate and count how many are between `enter` and the next park.
+struct Crew {
+    gate: Arc<Gate>,
+    clock: Clock,
+    inside: Arc<AtomicUsize>,
+    threads: Vec<thread::JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Crew {
+    /// `work` is what each does for an event, with its own number.
+    fn new(
+        workers: usize,
+        bounds: RangeInclusive<usize>,
+        work: impl Fn(&Gate, usize) + Send + Sync + 'static,
+    ) -> Self {
+        let clock = Clock::manual();
+        let gate = Arc::new(Gate::new(workers, bounds, clock.clone(), Wake::new().expect("an eventfd")));
+        let (inside, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let work = Arc::new(work);
+        let threads = (0..workers)
+            .map(|number| {
+                let (gate, inside, stop, work) = (gate.clone(), inside.clone(), stop.clone(), work.clone());
+                thread::spawn(move || {
+                    gate.enter(number);
+                    inside.fetch_add(1, Ordering::SeqCst);
+                    while !stop.load(Ordering::SeqCst) {
+                        gate.before_wait();
+                        gate.after_wait(number);
+                        work(&gate, number);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        gate.between_events(number);
+                        inside.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        Self { gate, clock, inside, threads, stop }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.gate.close();
+        for thread in self.threads {
+            thread.join().expect("a worker ends");
+        }
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if holds() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("never happened: {what}");
+}
+
+#[test]
+fn no_more_than_the_limit_run_and_everybody_ends() {
+    let crew = Crew::new(16, 3..=3, |_, _| thread::sleep(Duration::from_micros(100)));
+    until("three run", || crew.inside.load(Ordering::SeqCst) == 3);
+    for _ in 0..200 {
+        assert!(crew.inside.load(Ordering::SeqCst) <= 3);
+        thread::sleep(Duration::from_micros(200));
+    }
+    assert_eq!(crew.gate.active.load(Ordering::SeqCst), 3);
+    crew.end();
+}
+
+#[test]
+fn a_worker_in_a_long_call_is_replaced_and_comes_back_without_raising_the_count() {
+    let (calling, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, open) = (calling.clone(), release.clone());
+    let crew = Crew::new(8, 2..=2, move |gate, _| {
+        if open.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_micros(50));
+            return;
+        }
+        gate.began(5);
+        count.fetch_add(1, Ordering::SeqCst);
+        while !open.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_micros(50));
+        }
+        gate.ended();
+    });
+    until("two call", || calling.load(Ordering::SeqCst) == 2);
+    // Short calls count: nobody takes their place yet.
+    crew.gate.tick(crew.clock.now());
+    assert_eq!(calling.load(Ordering::SeqCst), 2);
+    crew.clock.advance(Duration::from_millis(5));
+    crew.gate.tick(crew.clock.now());
+    // Two more come, find the endpoint stuck, stop counting at once, and so on to the last.
+    until("all eight call", || calling.load(Ordering::SeqCst) == 8);
+    assert!(crew.gate.is_exhausted());
+    release.store(true, Ordering::SeqCst);
+    until("they are two again", || crew.gate.active.load(Ordering::SeqCst) == 2);
+    until("the others are parked", || crew.gate.stack.lock().len() == 6);
+    assert_eq!(crew.gate.pace(5).stuck.load(Ordering::SeqCst), 0, "nobody is stuck any more");
+    crew.end();
+}
+
+#[test]
+fn the_limit_follows_what_there_is_to_spare() {
+    let crew = Crew::new(16, 2..=8, |_, _| thread::sleep(Duration::from_micros(100)));
+    until("eight run", || crew.inside.load(Ordering::SeqCst) == 8);
+    for _ in 0..10 {
+        crew.gate.adapt(true);
+    }
+    assert_eq!(crew.gate.limit.load(Ordering::SeqCst), 2);
+    until("six have parked", || crew.gate.stack.lock().len() == 14);
+    assert_eq!(crew.gate.long_call_ns.load(Ordering::SeqCst), *LONG_CALL_BOUNDS_NS.end());
+    crew.end();
+}
