@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use balancer::clock::Clock;
-use balancer::config::UpstreamConfig;
+use balancer::config::{RetryOn, UpstreamConfig};
 use balancer::edge::upstream::UreqUpstream;
 use balancer::exchange::{Abort, BodyLength, Pull, RequestBody, Stream, Wait};
 use balancer::proxy::{Outgoing, Reuse, Upstream};
@@ -130,6 +130,9 @@ struct Caller {
 impl Caller {
     fn new(address: SocketAddr) -> Self {
         let config = UpstreamConfig {
+            request_timeout: None,
+            retry_on: RetryOn::default(),
+            retry_budget: 0.2,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(4),
@@ -148,8 +151,14 @@ impl Caller {
     }
 
     fn call(&mut self, method: &str, length: BodyLength, body: &mut dyn RequestBody) -> usize {
-        let request =
-            Outgoing { method, target: "/index.html?q=1", fields: &self.fields, length, reuse: Reuse::Any };
+        let request = Outgoing {
+            method,
+            target: "/index.html?q=1",
+            fields: &self.fields,
+            length,
+            reuse: Reuse::Any,
+            deadline: None,
+        };
         let mut incoming =
             self.upstream.send(&self.endpoint, &request, body, &self.abort).expect("an answer");
         read_all(&mut *incoming.body, &mut self.buffer)

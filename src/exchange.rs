@@ -329,6 +329,11 @@ pub trait Stream: Send {
 
     /// The longest silence that [`Wait::Block`] allows; whoever waits on [`Stream::socket`] instead must keep it.
     fn silence_limit(&self) -> Duration;
+
+    /// Why the answer breaks off when that limit has passed, for the log.
+    fn too_late(&self) -> String {
+        "the backend was silent for too long in the middle of its answer".to_owned()
+    }
 }
 
 /// How the delivery of an answer ended.

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, UpstreamConfig};
 use crate::edge::access_log::AccessLog;
 use crate::edge::admin::{AdminApi, BackendHealth, Health};
 use crate::edge::error_log;
@@ -37,6 +37,7 @@ use crate::state::cache::Found;
 use crate::state::limiter::Limiter;
 use crate::state::log_limit::LogLimit;
 use crate::state::metrics::Metrics;
+use crate::state::retry_budget::RetryBudget;
 
 use listen::Bound;
 use series::Gathered;
@@ -239,7 +240,10 @@ fn proxy(
         forward: Forward {
             upstream,
             backends: Arc::clone(&state.backends),
-            policy: Policy { retries: config.upstream.retries, on_reset: true },
+            policy: retry_policy(&config.upstream),
+            retry_statuses: config.upstream.retry_on.statuses.clone(),
+            budget: RetryBudget::new(config.upstream.retry_budget),
+            request_timeout: config.upstream.request_timeout,
             outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
             frees_workers: Frontend::frees_workers(config.frontend.engine),
             hash_on,
@@ -262,6 +266,11 @@ fn warn_of_unused_keys(config: &Config, public: &Frontend) {
     if !ignored.is_empty() {
         log::warn!("the tiny_http engine can't honour {}: they have no effect", ignored.join(", "));
     }
+}
+
+fn retry_policy(upstream: &UpstreamConfig) -> Policy {
+    let on = &upstream.retry_on;
+    Policy { retries: upstream.retries, on_connect: on.connect, on_reset: on.reset, on_timeout: on.timeout }
 }
 
 fn pool_settings(config: &Config) -> Settings {

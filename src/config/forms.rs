@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::section::Parsed;
-use super::{DatabaseUrl, HashOn, Secret};
+use super::{DatabaseUrl, HashOn, RetryOn, Secret};
 
 /// `10s`, `50ms`, `1m30s`, `0s`: whole numbers with `ms`, `s`, `m`, `h` or `d`, larger units first, each once.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
@@ -183,6 +183,18 @@ pub(super) fn hash_on(text: &str) -> Option<HashOn> {
         (_, Some(("cookie", of))) => name(of).map(HashOn::Cookie),
         _ => None,
     }
+}
+
+/// `connect`, `reset`, `timeout`, or status codes from 400: what went well is not asked for again.
+pub(super) fn retry_on(text: &str) -> Option<RetryOn> {
+    let mut on = RetryOn::default();
+    match text {
+        "connect" => on.connect = true,
+        "reset" => on.reset = true,
+        "timeout" => on.timeout = true,
+        _ => on.statuses = status_ranges(text).filter(|all| all.iter().all(|(first, _)| *first >= 400))?,
+    }
+    Some(on)
 }
 
 /// A request target in origin form without a fragment (RFC 9112 §3.2.1).

@@ -184,10 +184,27 @@ pub struct UpstreamConfig {
     pub response_timeout: Duration,
     /// How long a kept backend connection may be idle.
     pub idle_timeout: Duration,
+    /// How long a request may take in all, its answer's body included; `None`: no bound of its own.
+    pub request_timeout: Option<Duration>,
     /// How often a request may be sent again.
     pub retries: u32,
+    /// After what.
+    pub retry_on: RetryOn,
+    /// Share of the requests that may be sent again, 0 to 1.
+    pub retry_budget: f64,
     /// How often backend names are resolved.
     pub resolve_interval: Duration,
+}
+
+/// `upstream.retry_on`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct RetryOn {
+    pub connect: bool,
+    pub reset: bool,
+    pub timeout: bool,
+    /// Inclusive ranges of status codes.
+    pub statuses: Vec<(u16, u16)>,
 }
 
 /// `health_check`.

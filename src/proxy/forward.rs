@@ -1,23 +1,28 @@
 //! The second step: pick a backend, send, and again where that is safe.
 
+mod key;
+mod refusal;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Answered, Outgoing, Phase, Reuse, Upstream, UpstreamError};
 use crate::clock::{Clock, nanos};
-use crate::error::{Reason, Reject};
-use crate::exchange::{Abort, BodyFault, RequestBody, RequestHead};
+use crate::error::Reject;
+use crate::exchange::{Abort, RequestBody, RequestHead};
+use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 use crate::rules::headers::{self, Origin};
 use crate::rules::identity::ClientKey;
-use crate::rules::retry::{self, Again, Policy};
-use crate::rules::strategy::{HashOn, cookie, key_of};
-use crate::state::backends::{Backends, Ejection, Endpoint, Lease, Unavailable, Wanted};
+use crate::rules::retry::{self, Again, Failure, Policy};
+use crate::rules::strategy::HashOn;
+use crate::state::backends::{Backends, Ejection, Endpoint, Lease, Snapshot, Unavailable, Wanted};
 use crate::state::metrics::{Attempt, Metrics, Retry};
+use crate::state::retry_budget::RetryBudget;
 
-/// Seconds that a client is told to wait when no backend can answer now.
-const RETRY_AFTER_S: u64 = 1;
+use key::key;
+use refusal::{failed, unavailable};
 
 /// What sending needs.
 pub struct Forward {
@@ -35,6 +40,12 @@ pub struct Forward {
     pub hash_on: Option<HashOn>,
     /// Time.
     pub clock: Clock,
+    /// Inclusive ranges of status codes after which a request is sent again, if it may be.
+    pub retry_statuses: Vec<(u16, u16)>,
+    /// Bounds how much sending again adds to the load.
+    pub budget: RetryBudget,
+    /// How long a request may take in all, its answer's body included.
+    pub request_timeout: Option<Duration>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -49,6 +60,8 @@ pub(super) struct Request<'a> {
     pub origin: Origin<'a>,
     /// The protocol to go on in, should the backend agree.
     pub protocol: Option<&'a str>,
+    /// When its head was complete.
+    pub received_at: Nanos,
 }
 
 /// A backend's answer, and what it took to get it.
@@ -83,21 +96,30 @@ impl Forward {
         body: &mut dyn RequestBody,
         abort: &Abort,
     ) -> Result<Forwarded, Failed> {
-        let Request { head, origin, .. } = asked;
-        let snapshot = self.backends.snapshot();
+        let Request { head, origin, received_at, .. } = asked;
         let idempotent = retry::idempotent(&head.method);
-        let mut effort = Effort::default();
-        let key = self.hash_on.as_ref().map_or(0, |on| key(on, asked));
-        let (mut tried, mut resent) = (Vec::new(), 0);
-        let mut now = self.clock.now();
-        let replayable = body.buffered().is_some();
-        let may_probe = idempotent && replayable && self.policy.retries > 0;
-        let mut lease = match snapshot.pick(&Wanted { tried: &tried, key, now, may_probe }) {
+        let in_memory = body.buffered().is_some();
+        let mut course = Course {
+            forward: self,
+            snapshot: self.backends.snapshot(),
+            key: self.hash_on.as_ref().map_or(0, |on| key(on, asked)),
+            idempotent,
+            may_probe: idempotent && in_memory,
+            deadline: self.request_timeout.map(|limit| received_at.saturating_add(nanos(limit))),
+            tried: Vec::new(),
+            resent: 0,
+            effort: Effort::default(),
+            now: self.clock.now(),
+        };
+        self.budget.request(course.now);
+        let mut lease = match course.pick(&[]) {
             Ok(lease) => lease,
-            Err(why) => return Err(Failed { reject: unavailable(why), client_gone: false, effort }),
+            Err(why) => {
+                return Err(Failed { reject: unavailable(why), client_gone: false, effort: course.effort });
+            }
         };
         let fields = fields(head, origin, &lease);
-        let mut reuse = if idempotent && replayable { Reuse::Any } else { Reuse::Recent };
+        let mut reuse = if idempotent && in_memory { Reuse::Any } else { Reuse::Recent };
         loop {
             let outgoing = Outgoing {
                 method: &head.method,
@@ -105,66 +127,35 @@ impl Forward {
                 fields: &fields,
                 length: head.length,
                 reuse,
+                deadline: course.deadline,
             };
-            effort.backend = Some(Arc::clone(&lease.endpoint.backend));
-            let began = now;
-            let result = self.send(&lease.endpoint, &outgoing, asked.protocol, body, abort);
-            now = self.clock.now();
-            let spent = Duration::from_nanos(now.saturating_sub(began));
-            effort.upstream_duration = Some(spent);
-            let attempt =
-                result.as_ref().map_or(Attempt::Error, |answered| Attempt::Status(answered.status()));
-            self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
-            if let Some(failed) = self.verdict(&result) {
-                let ejection = snapshot.observe(&mut lease, nanos(spent), failed, now);
-                self.tell(&lease.endpoint, ejection, &result);
-            }
-            let error = match result {
+            let result = course.attempt(&mut lease, &outgoing, asked.protocol, body, abort);
+            let endpoint = Arc::clone(&lease.endpoint);
+            let next = match result {
                 Ok(answered) => {
                     if self.frees_workers {
                         lease.free_worker();
                     }
-                    return Ok(Forwarded { answered, lease, effort });
+                    let again = is_in(&self.retry_statuses, answered.status());
+                    let next =
+                        if again { course.next(Failure::Status, &endpoint, body, reuse) } else { None };
+                    // The answer that there is beats one that there may be.
+                    let Some(next) = next else {
+                        return Ok(Forwarded { answered, lease, effort: course.effort });
+                    };
+                    log::debug!("request {}: sent again after a {}", origin.request_id, answered.status());
+                    next
                 }
-                Err(error) => error,
+                Err(error) => {
+                    // Its place may be the one that the next attempt needs.
+                    drop(lease);
+                    let next = course.next(error.phase.into(), &endpoint, body, reuse);
+                    let Some(next) = next else { return Err(failed(&error, &endpoint, course.effort)) };
+                    log::debug!("request {}: sent again after {}", origin.request_id, error.cause);
+                    next
+                }
             };
-            let request = retry::Request {
-                idempotent,
-                replayable: body.buffered().is_some() || !body.consumed(),
-                retries_done: resent,
-            };
-            tried.push(lease.endpoint.id);
-            let may_probe = may_probe && resent + 1 < self.policy.retries;
-            let pick = |tried: &[u64]| snapshot.pick(&Wanted { tried, key, now, may_probe }).ok();
-            let next = match retry::again(error.phase.into(), request, self.policy) {
-                Again::No => None,
-                Again::Elsewhere => pick(&tried).map(|next| (next, reuse)),
-                // Only a connection was bad: with nobody else to ask, the same endpoint on a new one.
-                Again::ElsewhereOrFresh => pick(&tried)
-                    .map(|next| (next, reuse))
-                    .or_else(|| pick(&tried[..tried.len() - 1]).map(|next| (next, Reuse::Never))),
-            };
-            let Some(next) = next else { return Err(failed(&error, &lease, effort)) };
-            log::debug!("request {}: sent again after {}", origin.request_id, error.cause);
-            self.metrics.retry(reason_of(error.phase));
-            effort.retries += 1;
-            resent += u32::from(error.phase != Phase::Connect);
             (lease, reuse) = next;
-        }
-    }
-
-    /// One attempt.
-    fn send(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        outgoing: &Outgoing<'_>,
-        protocol: Option<&str>,
-        body: &mut dyn RequestBody,
-        abort: &Abort,
-    ) -> Result<Answered, UpstreamError> {
-        match protocol {
-            Some(protocol) => self.upstream.upgrade(endpoint, outgoing, protocol, abort),
-            None => self.upstream.send(endpoint, outgoing, body, abort).map(Answered::Http),
         }
     }
 
@@ -212,18 +203,109 @@ impl Forward {
     }
 }
 
+/// One request's way over the endpoints.
+struct Course<'a> {
+    forward: &'a Forward,
+    snapshot: Arc<Snapshot>,
+    key: u64,
+    idempotent: bool,
+    /// It can be sent again, whatever becomes of it: it may find out whether an endpoint is well again.
+    may_probe: bool,
+    deadline: Option<Nanos>,
+    /// Ids of endpoints.
+    tried: Vec<u64>,
+    /// How often it was sent again, refused connections not counted.
+    resent: u32,
+    effort: Effort,
+    now: Nanos,
+}
+
+impl Course<'_> {
+    fn pick(&self, tried: &[u64]) -> Result<Lease, Unavailable> {
+        let may_probe = self.may_probe && self.resent < self.forward.policy.retries;
+        self.snapshot.pick(&Wanted { tried, key: self.key, now: self.now, may_probe })
+    }
+
+    /// Sends it once, and lets everybody know how that went.
+    fn attempt(
+        &mut self,
+        lease: &mut Lease,
+        outgoing: &Outgoing<'_>,
+        protocol: Option<&str>,
+        body: &mut dyn RequestBody,
+        abort: &Abort,
+    ) -> Result<Answered, UpstreamError> {
+        let forward = self.forward;
+        self.effort.backend = Some(Arc::clone(&lease.endpoint.backend));
+        let began = self.now;
+        let result = match protocol {
+            Some(protocol) => forward.upstream.upgrade(&lease.endpoint, outgoing, protocol, abort),
+            None => forward.upstream.send(&lease.endpoint, outgoing, body, abort).map(Answered::Http),
+        };
+        self.now = forward.clock.now();
+        let took = self.now.saturating_sub(began);
+        let spent = Duration::from_nanos(took);
+        self.effort.upstream_duration = Some(spent);
+        let attempt = result.as_ref().map_or(Attempt::Error, |answered| Attempt::Status(answered.status()));
+        forward.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
+        if let Some(failed) = forward.verdict(&result) {
+            let ejection = self.snapshot.observe(lease, took, failed, self.now);
+            forward.tell(&lease.endpoint, ejection, &result);
+        }
+        result
+    }
+
+    /// Whom to send it to after it failed there: on another endpoint, while it is safe, there is time, and the budget has
+    /// room.
+    fn next(
+        &mut self,
+        failure: Failure,
+        at: &Endpoint,
+        body: &dyn RequestBody,
+        reuse: Reuse,
+    ) -> Option<(Lease, Reuse)> {
+        let forward = self.forward;
+        let request = retry::Request {
+            idempotent: self.idempotent,
+            replayable: body.buffered().is_some() || !body.consumed(),
+            retries_done: self.resent,
+        };
+        let again = retry::again(failure, request, forward.policy);
+        if again == Again::No || self.deadline.is_some_and(|deadline| self.now >= deadline) {
+            return None;
+        }
+        self.resent += u32::from(failure != Failure::Connect);
+        self.tried.push(at.id);
+        let elsewhere = self.pick(&self.tried).ok().map(|lease| (lease, reuse));
+        let next = match again {
+            // Only a connection was bad: with nobody else to ask, the same endpoint on a new one.
+            Again::ElsewhereOrFresh => elsewhere.or_else(|| {
+                let others = &self.tried[..self.tried.len() - 1];
+                self.pick(others).ok().map(|lease| (lease, Reuse::Never))
+            }),
+            Again::Elsewhere | Again::No => elsewhere,
+        };
+        let next = next.filter(|_| !retry::costs(failure) || forward.budget.retry(self.now));
+        if next.is_some() {
+            forward.metrics.retry(reason_of(failure));
+            self.effort.retries += 1;
+        }
+        next
+    }
+}
+
+fn reason_of(failure: Failure) -> Retry {
+    match failure {
+        Failure::Connect | Failure::ConnectTimedOut => Retry::Connect,
+        Failure::TimedOut => Retry::Timeout,
+        Failure::Status => Retry::Status,
+        Failure::Stale | Failure::Reset | Failure::Malformed | Failure::Client => Retry::Reset,
+    }
+}
+
 /// Whether a number is in one of the inclusive ranges.
 fn is_in(ranges: &[(u16, u16)], number: u16) -> bool {
     ranges.iter().any(|(first, last)| (*first..=*last).contains(&number))
-}
-
-/// What the client and the operator read when nobody could be asked.
-fn unavailable(why: Unavailable) -> Reject {
-    let (detail, cause) = match why {
-        Unavailable::Nobody => ("no backend is healthy at the moment", "no healthy backend"),
-        Unavailable::Full => ("every backend is busy at the moment", "every backend is at its max_in_flight"),
-    };
-    Reject::new(Reason::Unavailable, detail).because(cause).retry_after(RETRY_AFTER_S)
 }
 
 /// Written once: a request is the same to whichever backend it goes.
@@ -234,68 +316,4 @@ fn fields(head: &RequestHead, origin: &Origin<'_>, lease: &Lease) -> Fields {
     // HTTP/1.0 without Host: HTTP/1.1 towards the backend needs one (RFC 9112 §3.2).
     let host = lease.endpoint.address.to_string();
     headers::to_backend(&head.fields, &Origin { host: &host, ..*origin })
-}
-
-/// What the request is hashed on, as a number.
-fn key(on: &HashOn, asked: &Request<'_>) -> u64 {
-    let of_address = || match asked.client {
-        IpAddr::V4(address) => key_of(&address.octets()),
-        IpAddr::V6(address) => key_of(&address.octets()),
-    };
-    let fields = &asked.head.fields;
-    match on {
-        HashOn::Ip => of_address(),
-        HashOn::Client => key_of(&asked.counted_as.to_bytes()),
-        HashOn::Uri => key_of(asked.head.target.as_bytes()),
-        HashOn::Header(name) => fields.get(name).map_or_else(of_address, key_of),
-        HashOn::Cookie(name) => {
-            fields.all("Cookie").find_map(|field| cookie(field, name)).map_or_else(of_address, key_of)
-        }
-    }
-}
-
-fn reason_of(phase: Phase) -> Retry {
-    match phase {
-        Phase::Connect | Phase::ConnectTimedOut => Retry::Connect,
-        Phase::TimedOut => Retry::Timeout,
-        Phase::Stale | Phase::Reset | Phase::Malformed | Phase::RequestBody(_) | Phase::Cancelled => {
-            Retry::Reset
-        }
-    }
-}
-
-/// What the client and the operator read when no backend answered.
-fn failed(error: &UpstreamError, lease: &Lease, effort: Effort) -> Failed {
-    let (reason, detail, wait) = match error.phase {
-        Phase::Connect | Phase::ConnectTimedOut => (Reason::BadGateway, "no backend could be reached", true),
-        Phase::Stale | Phase::Reset => {
-            (Reason::BadGateway, "the backend closed the connection without an answer", true)
-        }
-        Phase::TimedOut => (Reason::GatewayTimeout, "the backend did not answer in time", true),
-        Phase::Malformed => (Reason::BadGateway, "the backend's answer is not valid HTTP", false),
-        Phase::RequestBody(fault) => (
-            match fault {
-                BodyFault::TooLarge => Reason::ContentTooLarge,
-                BodyFault::TimedOut => Reason::RequestTimeout,
-                BodyFault::Malformed | BodyFault::ClientGone => Reason::BadRequest,
-            },
-            fault_detail(fault),
-            false,
-        ),
-        Phase::Cancelled => (Reason::BadRequest, "the client left", false),
-    };
-    let client_gone = matches!(error.phase, Phase::Cancelled | Phase::RequestBody(BodyFault::ClientGone));
-    let mut reject = Reject::new(reason, detail)
-        .because(format_args!("backend {}: {}", lease.endpoint.backend, error.cause));
-    reject.retry_after_s = wait.then_some(RETRY_AFTER_S);
-    Failed { reject, client_gone, effort }
-}
-
-fn fault_detail(fault: BodyFault) -> &'static str {
-    match fault {
-        BodyFault::TooLarge => "the request's body is larger than this server takes",
-        BodyFault::Malformed => "the request's chunked body is malformed",
-        BodyFault::TimedOut => "the request's body came too slowly",
-        BodyFault::ClientGone => "the client left before its body ended",
-    }
 }

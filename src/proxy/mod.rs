@@ -13,6 +13,7 @@ use crate::error::{Reason, Reject};
 use crate::exchange::{
     Abort, Answer, BodyLength, Exchange, RequestBody, RequestHead, Stream, Upgrade, Version,
 };
+use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 use crate::rules::framing::request::ALLOW;
 use crate::rules::headers::{self, Origin};
@@ -76,7 +77,8 @@ impl Proxy {
                     instance: &self.instance,
                 };
                 let protocol = if can_upgrade { self.upgrade_to(head) } else { None };
-                let request = Request { head, client: client.address, counted_as, origin, protocol };
+                let request =
+                    Request { head, client: client.address, counted_as, origin, protocol, received_at };
                 match self.forward.forward(&request, body, abort) {
                     Ok(Forwarded { answered, lease, effort }) => {
                         (entry.lease, entry.effort) = (Some(lease), effort);
@@ -187,6 +189,9 @@ pub struct Outgoing<'a> {
     pub length: BodyLength,
     /// Which kept connections may be taken.
     pub reuse: Reuse,
+    /// When all of it must be over, the answer's body too: `upstream.request_timeout`. Passing it before the answer's
+    /// head is [`Phase::TimedOut`].
+    pub deadline: Option<Nanos>,
 }
 
 /// Which kept connections a request may be sent on.
@@ -234,7 +239,7 @@ pub enum Phase {
     Stale,
     /// A new connection broke after something was sent, before the answer's head was whole.
     Reset,
-    /// No head within `upstream.response_timeout`.
+    /// No head within `upstream.response_timeout`, or within what was left of `upstream.request_timeout`.
     TimedOut,
     /// An answer that breaks RFC 9112, is ambiguous, or passes a bound.
     Malformed,

@@ -16,6 +16,8 @@ pub enum Failure {
     TimedOut,
     /// A broken answer: the backend acted on the request.
     Malformed,
+    /// A whole answer, with a status that asks for another try.
+    Status,
     /// The client's side failed: sending again would fail the same way.
     Client,
 }
@@ -37,8 +39,18 @@ pub struct Policy {
     /// Most times that a request is sent again: `upstream.retries`. Above 0, connections that are refused at once do
     /// not count: a request fails when every candidate has refused, not before.
     pub retries: u32,
-    /// Send idempotent requests again after [`Failure::Reset`], too.
+    /// Send again after [`Failure::Connect`] and [`Failure::ConnectTimedOut`].
+    pub on_connect: bool,
+    /// Send idempotent requests again after [`Failure::Reset`].
     pub on_reset: bool,
+    /// Send idempotent requests again after [`Failure::TimedOut`].
+    pub on_timeout: bool,
+}
+
+/// Whether sending again puts a load on backends that they would not have without, so that it needs a place in the budget.
+/// A refused connection does not, and one that was closed while it was kept did not bring the request anywhere.
+pub const fn costs(failure: Failure) -> bool {
+    !matches!(failure, Failure::Connect | Failure::Stale)
 }
 
 /// Whether and where to send again.
@@ -58,14 +70,20 @@ pub fn again(failure: Failure, request: Request, policy: Policy) -> Again {
         return Again::No;
     }
     match failure {
+        Failure::Connect | Failure::ConnectTimedOut if !policy.on_connect => Again::No,
         Failure::Connect => Again::Elsewhere,
         _ if request.retries_done >= policy.retries => Again::No,
         Failure::ConnectTimedOut => Again::Elsewhere,
         Failure::Stale if request.idempotent => Again::ElsewhereOrFresh,
         Failure::Reset if request.idempotent && policy.on_reset => Again::Elsewhere,
-        Failure::Stale | Failure::Reset | Failure::TimedOut | Failure::Malformed | Failure::Client => {
-            Again::No
-        }
+        Failure::TimedOut if request.idempotent && policy.on_timeout => Again::Elsewhere,
+        Failure::Status if request.idempotent => Again::Elsewhere,
+        Failure::Stale
+        | Failure::Reset
+        | Failure::TimedOut
+        | Failure::Malformed
+        | Failure::Status
+        | Failure::Client => Again::No,
     }
 }
 
@@ -89,28 +107,32 @@ mod tests {
         }
     }
 
+    const ALL_ON: Policy = Policy { retries: 1, on_connect: true, on_reset: true, on_timeout: true };
+
     #[test]
     fn only_what_is_safe_is_sent_again() {
         use Again::{Elsewhere, ElsewhereOrFresh, No};
-        use Failure::{Client, Connect, ConnectTimedOut, Malformed, Reset, Stale, TimedOut};
-        // For each failure: idempotent with on_reset, idempotent without, not idempotent with on_reset.
-        for (failure, with_reset, without_reset, unsafe_method) in [
-            (Connect, Elsewhere, Elsewhere, Elsewhere),
-            (ConnectTimedOut, Elsewhere, Elsewhere, Elsewhere),
+        use Failure::{Client, Connect, ConnectTimedOut, Malformed, Reset, Stale, Status, TimedOut};
+        let all_off = Policy { on_connect: false, on_reset: false, on_timeout: false, ..ALL_ON };
+        // For each failure: idempotent with all that may be chosen, with none of it, not idempotent with all of it.
+        for (failure, with_all, with_none, unsafe_method) in [
+            (Connect, Elsewhere, No, Elsewhere),
+            (ConnectTimedOut, Elsewhere, No, Elsewhere),
             (Stale, ElsewhereOrFresh, ElsewhereOrFresh, No),
             (Reset, Elsewhere, No, No),
-            (TimedOut, No, No, No),
+            (TimedOut, Elsewhere, No, No),
+            (Status, Elsewhere, Elsewhere, No),
             (Malformed, No, No, No),
             (Client, No, No, No),
         ] {
             let request = Request { idempotent: true, replayable: true, retries_done: 0 };
-            let policy = Policy { retries: 1, on_reset: true };
             let post = Request { idempotent: false, ..request };
-            assert_eq!(again(failure, request, policy), with_reset, "{failure:?}");
-            assert_eq!(again(failure, request, Policy { on_reset: false, ..policy }), without_reset);
-            assert_eq!(again(failure, post, policy), unsafe_method, "{failure:?}");
+            assert_eq!(again(failure, request, ALL_ON), with_all, "{failure:?}");
+            assert_eq!(again(failure, request, all_off), with_none, "{failure:?}");
+            assert_eq!(again(failure, post, ALL_ON), unsafe_method, "{failure:?}");
             let spent = Request { replayable: false, ..request };
-            assert_eq!(again(failure, spent, policy), No, "{failure:?} with a body that is gone");
+            assert_eq!(again(failure, spent, ALL_ON), No, "{failure:?} with a body that is gone");
+            assert_eq!(costs(failure), !matches!(failure, Connect | Stale));
         }
     }
 
@@ -120,7 +142,7 @@ mod tests {
             [(0, 0, Again::No), (1, 0, Again::Elsewhere), (1, 1, Again::No), (3, 2, Again::Elsewhere)]
         {
             let request = Request { idempotent: true, replayable: true, retries_done };
-            let policy = Policy { retries, on_reset: false };
+            let policy = Policy { retries, ..ALL_ON };
             assert_eq!(
                 again(Failure::ConnectTimedOut, request, policy),
                 decision,

@@ -6,3 +6,4 @@ pub mod limiter;
 pub mod log_limit;
 pub mod metrics;
 pub mod ranges;
+pub mod retry_budget;

@@ -36,6 +36,7 @@ mod metrics;
 mod outage;
 mod process;
 mod requests;
+mod retries;
 mod scripts;
 mod strategies;
 mod tls;

@@ -6,6 +6,7 @@ mod balancing;
 mod frontend;
 mod outlier;
 mod rate_limit;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,9 +15,7 @@ use super::fault::Origin;
 use super::json::Value;
 use super::keys::{Shape, Spec};
 use super::section::Section;
-use super::{
-    AccessLog, CacheConfig, Config, Database, DatabaseUrl, HealthCheck, LogConfig, UpstreamConfig, forms,
-};
+use super::{AccessLog, CacheConfig, Config, Database, DatabaseUrl, HealthCheck, LogConfig, forms};
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;
@@ -49,7 +48,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         frontend: frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds.")),
         backends: backends::backends(&mut root, &listen, admin.listen),
         balancing: balancing::balancing(root.section("balancing", "How a backend is picked.")),
-        upstream: upstream(root.section("upstream", "How backends are called.")),
+        upstream: upstream::upstream(root.section("upstream", "How backends are called.")),
         outlier: root
             .section_or_null("outlier", "When an endpoint is taken out for how it answers; null: never.")
             .map(outlier::outlier),
@@ -96,39 +95,6 @@ fn own_addresses(root: &mut Section<'_>, origin: Origin, listen: &[SocketAddr], 
     if all.len() < count {
         root.fault(origin, "listen", "holds an address twice, or that of admin.listen");
     }
-}
-
-fn upstream(mut s: Section<'_>) -> UpstreamConfig {
-    let upstream = UpstreamConfig {
-        connect_timeout: s.duration("connect_timeout", TIMEOUT, "\"1s\"", "How long connecting may take."),
-        response_timeout: s.duration(
-            "response_timeout",
-            TIMEOUT,
-            "\"30s\"",
-            "To the head of the answer, and the longest silence inside its body.",
-        ),
-        idle_timeout: s.duration(
-            "idle_timeout",
-            DELAY,
-            "\"4s\"",
-            "How long a kept backend connection may be idle; stay below the backend's own time.",
-        ),
-        retries: s.whole(
-            "retries",
-            0..=10,
-            "1",
-            "How often a request may be sent again, where that is safe.",
-        ),
-        resolve_interval: s.duration(
-            "resolve_interval",
-            ("100ms", "1d"),
-            "\"10s\"",
-            "How often backend names are resolved.",
-        ),
-    };
-    s.later(&["request_timeout", "retry_on", "retry_budget"]);
-    s.end();
-    upstream
 }
 
 fn health_check(mut s: Section<'_>) -> HealthCheck {

@@ -1,7 +1,7 @@
 //! Keys about who gets a request.
 
 use super::*;
-use crate::config::HashOn;
+use crate::config::{HashOn, RetryOn};
 
 const FAULTS: &[(&str, &str)] = &[
     (
@@ -19,6 +19,14 @@ const FAULTS: &[(&str, &str)] = &[
     (
         r#""outlier": {"ratio": 0}"#,
         "outlier.ratio: must be a number above 0 and at most 1, such as 0.5 or null; found 0",
+    ),
+    (
+        r#""upstream": {"retry_on": ["connect", "200"]}"#,
+        r#"upstream.retry_on[1]: must be "connect", "reset", "timeout" or a status such as "503" or "502-504"; found "200""#,
+    ),
+    (
+        r#""upstream": {"request_timeout": "0s"}"#,
+        r#"upstream.request_timeout: must be a duration from "1ms" to "1d", such as "1m" or null; found "0s""#,
     ),
 ];
 
@@ -43,6 +51,24 @@ fn what_is_hashed_is_read() {
         let text = format!(r#"{{"backends": [{ONE}], "balancing": {{"hash_on": "{text}"}}}}"#);
         assert_eq!(load_with(&text, &[]).unwrap().balancing.hash_on, expected);
     }
+}
+
+#[test]
+fn what_is_sent_again_is_read() {
+    let upstream = |text: &str| {
+        let text = format!(r#"{{"backends": [{ONE}], "upstream": {text}}}"#);
+        load_with(&text, &[]).unwrap().upstream
+    };
+    let shipped = upstream("{}");
+    assert_eq!(shipped.retry_on, RetryOn { connect: true, reset: true, ..RetryOn::default() });
+    assert_eq!((shipped.retry_budget, shipped.request_timeout), (0.2, None));
+    let other = upstream(
+        r#"{"retry_on": ["timeout", "503", "502,504-599"], "retry_budget": 0, "request_timeout": "1m30s"}"#,
+    );
+    let statuses = vec![(503, 503), (502, 502), (504, 599)];
+    assert_eq!(other.retry_on, RetryOn { timeout: true, statuses, ..RetryOn::default() });
+    assert_eq!((other.retry_budget, other.request_timeout), (0.0, Some(Duration::from_secs(90))));
+    assert_eq!(upstream(r#"{"retry_on": []}"#).retry_on, RetryOn::default());
 }
 
 #[test]

@@ -39,7 +39,6 @@ const ROWS: &[(&str, &str)] = &[
     (r#""balancing": {"sticky": {}}"#, "balancing.sticky: is not yet built; take it out"),
     (r#""$schema": "x""#, "$schema: is not yet built; take it out"),
     (r#""admin": {"tokens": []}"#, "admin.tokens: is not yet built; take it out"),
-    (r#""upstream": {"retry_on": []}"#, "upstream.retry_on: is not yet built; take it out"),
     (
         r#""rate_limit": {"key": "header:X-Key"}"#,
         r#"rate_limit.key: identities other than "ip" are not yet built; must be "ip""#,

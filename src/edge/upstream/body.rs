@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::call::Limits;
 use super::connection::Connection;
 use super::pool::Stack;
 use super::spare;
@@ -17,13 +18,16 @@ use crate::rules::framing::chunk::{ChunkDecoder, ChunkFault, Step};
 /// Bodies' beginnings up to this many bytes are copied out of the thread's buffer; larger ones take it along.
 const SMALL_BYTES: usize = 4 * 1024;
 
+/// Why a body ends that is not there in time.
+const LATE: &str = "the answer was not over in time (upstream.request_timeout)";
+
 /// An answer's body.
 pub(super) struct Body {
     framing: Framing,
     early: Early,
     /// `None` once the connection was given back or closed.
     source: Option<Source>,
-    silence: Duration,
+    limits: Limits,
 }
 
 /// Where the body comes from, and where its connection goes when it is read.
@@ -80,22 +84,16 @@ impl Early {
 }
 
 impl Body {
-    /// A body of that length whose first bytes are `input[at..]`; `input` is left empty. `silence`: the longest that a
-    /// read waits. When everything is there already, or nothing is to come, the connection goes home at once.
-    pub fn new(
-        length: BodyLength,
-        input: &mut Vec<u8>,
-        at: usize,
-        source: Source,
-        silence: Duration,
-    ) -> Self {
+    /// A body of that length whose first bytes are `input[at..]`; `input` is left empty. No read waits longer
+    /// than `limits` allow. When everything is there already, or nothing is to come, the connection goes home at once.
+    pub fn new(length: BodyLength, input: &mut Vec<u8>, at: usize, source: Source, limits: Limits) -> Self {
         let framing = match length {
             BodyLength::Empty => Framing::Known { left: 0, of: 0 },
             BodyLength::Known(bytes) => Framing::Known { left: bytes, of: bytes },
             BodyLength::Chunked => Framing::Chunked(ChunkDecoder::new()),
             BodyLength::UntilClose => Framing::UntilClose,
         };
-        let mut body = Self { framing, early: Early::default(), source: Some(source), silence };
+        let mut body = Self { framing, early: Early::default(), source: Some(source), limits };
         let here = input.len() - at;
         if let Framing::Known { left, .. } = body.framing
             && left <= here as u64
@@ -138,7 +136,14 @@ impl Body {
         if self.early.rest() > 0 {
             return Ok(self.early.take(buffer));
         }
-        let silence = self.silence;
+        let mut silence = self.limits.timeout;
+        let mut is_deadline = false;
+        if let (Some(_), Some(source)) = (self.limits.deadline, &self.source) {
+            (silence, is_deadline) = self.limits.left(silence, &source.clock);
+            if silence.is_zero() {
+                return Err(self.break_off(LATE));
+            }
+        }
         let received = match &mut self.source {
             None => Err(Errno::NOTCONN),
             Some(source) => {
@@ -152,7 +157,10 @@ impl Body {
             Ok(0) => Err(self.end_of_stream()),
             Ok(read) => Ok(read),
             Err(Errno::AGAIN) if wait == Wait::Poll => Err(Pull::Pending),
-            Err(Errno::AGAIN) => Err(self.break_off(format!("silent for {silence:?} inside the body"))),
+            Err(Errno::AGAIN) => {
+                let name = Limits::name(is_deadline);
+                Err(self.break_off(format!("silent for {silence:?} inside the body ({name})")))
+            }
             Err(error) => Err(self.break_off(format!("broke off inside the body: {error}"))),
         }
     }
@@ -254,7 +262,17 @@ impl Stream for Body {
     }
 
     fn silence_limit(&self) -> Duration {
-        self.silence
+        let limit = self.limits.timeout;
+        self.source.as_ref().map_or(limit, |source| self.limits.left(limit, &source.clock).0)
+    }
+
+    fn too_late(&self) -> String {
+        let passed = |source: &Source| self.limits.left(Duration::MAX, &source.clock).0.is_zero();
+        if self.source.as_ref().is_some_and(passed) {
+            return LATE.to_owned();
+        }
+        let (limit, name) = (self.limits.timeout, Limits::name(false));
+        format!("the backend was silent for {limit:?} in the middle of its answer ({name})")
     }
 }
 

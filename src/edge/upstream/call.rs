@@ -25,13 +25,36 @@ const STUCK: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stopped;
 
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// For the head, counted from the end of sending, and for each wait while sending.
+    pub timeout: Duration,
+    /// When all must be over.
+    pub deadline: Option<Nanos>,
+}
+
+impl Limits {
+    /// What is left of `limit` at most; whether the deadline made it shorter.
+    pub fn left(&self, limit: Duration, clock: &Clock) -> (Duration, bool) {
+        let Some(deadline) = self.deadline else { return (limit, false) };
+        let left = Duration::from_nanos(deadline.saturating_sub(clock.now()));
+        (limit.min(left), left < limit)
+    }
+
+    /// The words for an operator who looks for the key.
+    pub fn name(is_deadline: bool) -> &'static str {
+        if is_deadline { "upstream.request_timeout" } else { "upstream.response_timeout" }
+    }
+}
+
 /// The state of one call.
 #[derive(Debug)]
 pub(super) struct Call {
     pub connection: Connection,
     pub buffers: Buffers,
     clock: Clock,
-    timeout: Duration,
+    limits: Limits,
     finder: Finder,
     /// Bytes of the output buffer that wait to be sent.
     filled: usize,
@@ -58,14 +81,14 @@ impl Call {
         connection: Connection,
         buffers: Buffers,
         clock: Clock,
-        timeout: Duration,
+        limits: Limits,
         finder: Finder,
     ) -> Self {
         Self {
             connection,
             buffers,
             clock,
-            timeout,
+            limits,
             finder,
             filled: 0,
             head_is_whole: false,
@@ -119,6 +142,11 @@ impl Call {
         if self.sent_any && self.filled > 0 {
             self.look_for_answer()?;
         }
+        if self.limits.deadline.is_some_and(|deadline| self.clock.now() >= deadline) {
+            return Err(
+                self.fail(Phase::TimedOut, "the request was not sent in time (upstream.request_timeout)")
+            );
+        }
         let mut at = 0;
         while at < self.filled {
             match self.connection.send(&self.buffers.output[at..self.filled]) {
@@ -146,13 +174,15 @@ impl Call {
     }
 
     fn wait_for_room(&mut self) -> Result<(), Stopped> {
-        let patience = if self.early.is_some() { STUCK.min(self.timeout) } else { self.timeout };
+        let (left, is_deadline) = self.limits.left(self.limits.timeout, &self.clock);
+        let patience = if self.early.is_some() { STUCK.min(left) } else { left };
         match self.connection.wait_writable(self.early.is_none(), patience) {
             Ok(Some(ready)) if ready.readable && self.early.is_none() => self.look_for_answer(),
             Ok(Some(_)) => Ok(()),
             Ok(None) if self.early.is_some() => Err(self.stop()),
             Ok(None) => {
-                let cause = format!("nothing of the request was taken for {:?}", self.timeout);
+                let name = Limits::name(is_deadline);
+                let cause = format!("nothing of the request was taken for {left:?} ({name})");
                 Err(self.fail(Phase::TimedOut, cause))
             }
             Err(error) => Err(self.fail(Phase::Reset, error)),
@@ -208,14 +238,19 @@ impl Call {
     }
 
     fn await_head(&mut self) -> Result<Head, UpstreamError> {
-        let deadline = self.clock.now().saturating_add(nanos(self.timeout));
-        let mut remaining = self.timeout;
+        let (limit, is_deadline) = self.limits.left(self.limits.timeout, &self.clock);
+        let deadline = self.clock.now().saturating_add(nanos(limit));
+        let mut remaining = limit;
+        let timed_out = || {
+            let cause = format!("no answer's head within {limit:?} ({})", Limits::name(is_deadline));
+            UpstreamError { phase: Phase::TimedOut, cause }
+        };
         loop {
             self.connection.set_recv_timeout(remaining).map_err(|error| self.broke(error))?;
             match self.connection.receive_more(&mut self.buffers.input, Wait::Block) {
                 Ok(0) => return Err(self.broke("closed before the answer's head was whole")),
                 Ok(_) => {}
-                Err(Errno::AGAIN) => return Err(self.timed_out()),
+                Err(Errno::AGAIN) => return Err(timed_out()),
                 Err(error) => return Err(self.broke(error)),
             }
             let found = self.find();
@@ -223,20 +258,12 @@ impl Call {
                 .map_err(|fault| UpstreamError { phase: Phase::Malformed, cause: fault.to_string() })?
             {
                 Some(head) => return Ok(head),
-                None => remaining = Duration::from_nanos(self.remaining(deadline)?),
+                None => match deadline.saturating_sub(self.clock.now()) {
+                    0 => return Err(timed_out()),
+                    left => remaining = Duration::from_nanos(left),
+                },
             }
         }
-    }
-
-    fn remaining(&self, deadline: Nanos) -> Result<Nanos, UpstreamError> {
-        match deadline.saturating_sub(self.clock.now()) {
-            0 => Err(self.timed_out()),
-            remaining => Ok(remaining),
-        }
-    }
-
-    fn timed_out(&self) -> UpstreamError {
-        UpstreamError { phase: Phase::TimedOut, cause: format!("no answer's head within {:?}", self.timeout) }
     }
 
     /// The connection is gone before the head came.

@@ -42,11 +42,11 @@ pub use agent::can_carry;
 use crate::clock::Clock;
 use crate::config::UpstreamConfig;
 use crate::exchange::{Abort, BodyLength, RequestBody};
-use crate::proxy::{Answered, Incoming, Outgoing, Phase, Reuse, Upstream, UpstreamError};
+use crate::proxy::{Answered, Incoming, Outgoing, Phase, Upstream, UpstreamError};
 use crate::rules::framing::response::{Finder, Head};
 use crate::state::backends::Endpoint;
 use body::{Body, Source};
-use call::Call;
+use call::{Call, Limits};
 use connection::Connection;
 use pool::{Pool, Stack};
 use spare::Buffers;
@@ -91,21 +91,48 @@ impl UreqUpstream {
         self.pool.sweep(self.clock.now());
     }
 
+    /// How long the rest of a call may take.
+    fn limits(&self, outgoing: &Outgoing<'_>) -> Limits {
+        Limits { timeout: self.config.response_timeout, deadline: outgoing.deadline }
+    }
+
     /// A kept connection or a new one, watched by `abort`.
     fn connection(
         &self,
         endpoint: &Endpoint,
         stack: &Stack,
-        reuse: Reuse,
+        outgoing: &Outgoing<'_>,
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
         let now = self.clock.now();
         self.pool.sweep(now);
-        if let Some(kept) = self.pool.take(stack, reuse, now) {
+        if let Some(kept) = self.pool.take(stack, outgoing.reuse, now) {
             abort.watch(kept.socket());
             return Ok(kept);
         }
-        Connection::open(endpoint.address, self.config.connect_timeout, abort).map_err(unconnected)
+        self.open(endpoint, outgoing, abort)
+    }
+
+    /// A new connection, watched by `abort`.
+    fn open(
+        &self,
+        endpoint: &Endpoint,
+        outgoing: &Outgoing<'_>,
+        abort: &Abort,
+    ) -> Result<Connection, UpstreamError> {
+        let (limit, is_deadline) = self.limits(outgoing).left(self.config.connect_timeout, &self.clock);
+        if limit.is_zero() {
+            return Err(failed(Phase::TimedOut, "no time is left to connect (upstream.request_timeout)"));
+        }
+        Connection::open(endpoint.address, limit, abort).map_err(unconnected).map_err(|error| {
+            match error.phase {
+                Phase::ConnectTimedOut if is_deadline => failed(
+                    Phase::TimedOut,
+                    format_args!("no connection within {limit:?} (upstream.request_timeout)"),
+                ),
+                _ => error,
+            }
+        })
     }
 
     /// Sends the request and reads the answer's head; the call comes back with its outcome.
@@ -118,9 +145,9 @@ impl UreqUpstream {
         body: &mut dyn RequestBody,
     ) -> Result<Box<Call>, UpstreamError> {
         let has_body = !matches!(outgoing.length, BodyLength::Empty | BodyLength::Known(0));
-        let timeout = self.config.response_timeout;
+        let limits = self.limits(outgoing);
         let mut call =
-            Box::new(Call::new(connection, buffers, self.clock.clone(), timeout, Finder::new(false)));
+            Box::new(Call::new(connection, buffers, self.clock.clone(), limits, Finder::new(false)));
         let mut reader = agent::Reader::new(body, outgoing.length);
         call.streaming = has_body && !reader.in_memory();
         let (call, result) = transport::run(call, || {
@@ -150,10 +177,11 @@ impl UreqUpstream {
         &self,
         mut call: Call,
         head: Head,
-        to_head: bool,
+        outgoing: &Outgoing<'_>,
         stack: Arc<Stack>,
         abort: &Abort,
     ) -> Incoming {
+        let to_head = outgoing.method == "HEAD";
         // Before the connection can go home: whoever takes it there must not lose it to this exchange's client.
         abort.release();
         let length = head.body_length(to_head);
@@ -163,8 +191,7 @@ impl UreqUpstream {
             home: may_keep.then_some(stack),
             clock: self.clock.clone(),
         };
-        let body =
-            Body::new(length, &mut call.buffers.input, call.body_at, source, self.config.response_timeout);
+        let body = Body::new(length, &mut call.buffers.input, call.body_at, source, self.limits(outgoing));
         call.buffers.give_back();
         Incoming {
             status: head.status,
@@ -190,10 +217,10 @@ impl UreqUpstream {
         buffers.make_room(prepared.head_bytes + buffers.lines.len(), is_chunked);
         let _watched = Watched(abort);
         let stack = self.pool.stack(endpoint.id);
-        let connection = self.connection(endpoint, &stack, outgoing.reuse, abort)?;
+        let connection = self.connection(endpoint, &stack, outgoing, abort)?;
         let mut call = self.exchange(connection, buffers, prepared.request, outgoing, body)?;
         match call.outcome.take() {
-            Some(Ok(head)) => Ok(self.incoming(*call, head, outgoing.method == "HEAD", stack, abort)),
+            Some(Ok(head)) => Ok(self.incoming(*call, head, outgoing, stack, abort)),
             Some(Err(error)) => Err(error),
             None => Err(failed(Phase::Reset, "no outcome")),
         }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod connections;
+mod deadlines;
 mod requests;
 mod support;
 mod upgrades;

@@ -4,7 +4,6 @@
 use rustix::io::Errno;
 
 use super::call::Call;
-use super::connection::Connection;
 use super::spare::Buffers;
 use super::{UreqUpstream, Watched, agent, failed};
 use crate::exchange::{Abort, BodyLength, Upgrade};
@@ -25,11 +24,10 @@ impl UreqUpstream {
         let line = write_head(endpoint, request, protocol, &mut buffers.lines)
             .map_err(|cause| failed(Phase::Malformed, cause))?;
         let _watched = Watched(abort);
-        let connection = Connection::open(endpoint.address, self.config.connect_timeout, abort)
-            .map_err(super::unconnected)?;
+        let connection = self.open(endpoint, request, abort)?;
         buffers.make_room(line.len() + buffers.lines.len(), false);
-        let timeout = self.config.response_timeout;
-        let mut call = Call::new(connection, buffers, self.clock.clone(), timeout, Finder::new(true));
+        let limits = self.limits(request);
+        let mut call = Call::new(connection, buffers, self.clock.clone(), limits, Finder::new(true));
         call.room()[..line.len()].copy_from_slice(line.as_bytes());
         // Whether it was sent or stopped, `conclude` goes on from there.
         let _ = call.written(line.len());
@@ -44,7 +42,7 @@ impl UreqUpstream {
             }
             Some(Ok(head)) => {
                 let stack = self.pool.stack(endpoint.id);
-                Ok(Answered::Http(self.incoming(call, head, request.method == "HEAD", stack, abort)))
+                Ok(Answered::Http(self.incoming(call, head, request, stack, abort)))
             }
             Some(Err(error)) => Err(error),
             None => Err(failed(Phase::Reset, Errno::NOTCONN)),

@@ -49,8 +49,11 @@ impl Keeper {
             }
             Phase::ClientWritable => return self.client_is_slow(conn, now),
             Phase::UpstreamReadable => {
-                let cause = "the backend was silent for too long in the middle of its answer";
-                return self.core.abandon(conn, Outcome::BackendBroke(cause.into()));
+                let cause = match &conn.state {
+                    State::Answer(delivery) => delivery.stream.as_ref().map(|stream| stream.too_late()),
+                    _ => None,
+                };
+                return self.core.abandon(conn, Outcome::BackendBroke(cause.unwrap_or_default()));
             }
         };
         self.core.settle(conn, next);

@@ -265,6 +265,7 @@ fn plain(upstream: &UreqUpstream, endpoint: &Arc<Endpoint>, abort: &Abort) -> Re
         fields: &fields,
         length: BodyLength::Empty,
         reuse: Reuse::Any,
+        deadline: None,
     };
     upstream.send(endpoint, &outgoing, &mut TestBody::none(), abort).map(|incoming| incoming.status)
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::UpstreamConfig;
+use crate::config::{RetryOn, UpstreamConfig};
 use crate::edge::upstream::UreqUpstream;
 use crate::exchange::{Abort, BodyFault, BodyLength, Pull, RequestBody, Stream, Wait};
 use crate::proxy::{Incoming, Outgoing, Phase, Reuse, Upstream, UpstreamError};
@@ -144,7 +144,10 @@ pub fn config() -> UpstreamConfig {
         connect_timeout: LONG,
         response_timeout: LONG,
         idle_timeout: Duration::from_secs(4),
+        request_timeout: None,
         retries: 1,
+        retry_on: RetryOn::default(),
+        retry_budget: 0.2,
         resolve_interval: LONG,
     }
 }
@@ -211,6 +214,7 @@ pub struct Request<'a> {
     pub fields: &'a [(&'a str, &'a [u8])],
     pub length: BodyLength,
     pub reuse: Reuse,
+    pub deadline: Option<Nanos>,
 }
 
 impl Default for Request<'_> {
@@ -221,6 +225,7 @@ impl Default for Request<'_> {
             fields: &[("Host", b"h")],
             length: BodyLength::Empty,
             reuse: Reuse::Any,
+            deadline: None,
         }
     }
 }
@@ -241,6 +246,7 @@ impl Request<'_> {
             fields: &fields,
             length: self.length,
             reuse: self.reuse,
+            deadline: self.deadline,
         };
         upstream.send(&backend.endpoint, &outgoing, body, abort)
     }

@@ -18,6 +18,7 @@ fn upgrade(backend: &Backend, upstream: &UreqUpstream) -> Result<Answered, Upstr
         fields: &fields,
         length: BodyLength::Empty,
         reuse: Reuse::Any,
+        deadline: None,
     };
     upstream.upgrade(&backend.endpoint, &outgoing, "websocket", &Abort::default())
 }

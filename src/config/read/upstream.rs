@@ -1,0 +1,78 @@
+//! Keys of `upstream`.
+
+use std::time::Duration;
+
+use super::{DELAY, TIMEOUT};
+use crate::config::json::Value;
+use crate::config::keys::{Shape, Spec};
+use crate::config::section::Section;
+use crate::config::{RetryOn, UpstreamConfig, forms};
+
+pub(super) fn upstream(mut s: Section<'_>) -> UpstreamConfig {
+    let request_timeout = Spec::new(
+        "request_timeout",
+        Shape::Other("a duration from \"1ms\" to \"1d\", such as \"1m\""),
+        "null",
+        "How long a request may take in all, with retries and its answer's body; null: no bound of its own.",
+    )
+    .or_null();
+    let retry_on = Spec::new(
+        "retry_on",
+        Shape::List {
+            of: "\"connect\", \"reset\", \"timeout\" or a status such as \"503\" or \"502-504\"",
+            max: 32,
+        },
+        "[\"connect\", \"reset\"]",
+        "After what a request is sent again; anything but a failed connection only when its method is idempotent.",
+    );
+    let retry_on = s.list(&retry_on, false, |text| forms::retry_on(text).ok_or(None));
+    let upstream = UpstreamConfig {
+        request_timeout: s.value(&request_timeout, |node| match &node.value {
+            Value::Null => Ok(None),
+            Value::Text(text) => forms::parse_duration(text)
+                .filter(|limit| (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(limit))
+                .map(Some)
+                .ok_or(None),
+            _ => Err(None),
+        }),
+        retry_on: retry_on.into_iter().fold(RetryOn::default(), |mut all, one| {
+            all.connect |= one.connect;
+            all.reset |= one.reset;
+            all.timeout |= one.timeout;
+            all.statuses.extend(one.statuses);
+            all
+        }),
+        retry_budget: s.share(
+            "retry_budget",
+            "0.2",
+            "Share of the last ten seconds' requests that may be sent again, beside ten a second.",
+        ),
+        connect_timeout: s.duration("connect_timeout", TIMEOUT, "\"1s\"", "How long connecting may take."),
+        response_timeout: s.duration(
+            "response_timeout",
+            TIMEOUT,
+            "\"30s\"",
+            "To the head of the answer, and the longest silence inside its body.",
+        ),
+        idle_timeout: s.duration(
+            "idle_timeout",
+            DELAY,
+            "\"4s\"",
+            "How long a kept backend connection may be idle; stay below the backend's own time.",
+        ),
+        retries: s.whole(
+            "retries",
+            0..=10,
+            "1",
+            "How often a request may be sent again, where that is safe.",
+        ),
+        resolve_interval: s.duration(
+            "resolve_interval",
+            ("100ms", "1d"),
+            "\"10s\"",
+            "How often backend names are resolved.",
+        ),
+    };
+    s.end();
+    upstream
+}

@@ -1,0 +1,56 @@
+//! What is told of a request that no backend answered, to its client and to the operator.
+
+use super::Effort;
+use super::Failed;
+use crate::error::{Reason, Reject};
+use crate::exchange::BodyFault;
+use crate::proxy::{Phase, UpstreamError};
+use crate::state::backends::{Endpoint, Unavailable};
+
+/// Seconds that a client is told to wait when no backend can answer now.
+const RETRY_AFTER_S: u64 = 1;
+
+/// What the client and the operator read when nobody could be asked.
+pub(super) fn unavailable(why: Unavailable) -> Reject {
+    let (detail, cause) = match why {
+        Unavailable::Nobody => ("no backend is healthy at the moment", "no healthy backend"),
+        Unavailable::Full => ("every backend is busy at the moment", "every backend is at its max_in_flight"),
+    };
+    Reject::new(Reason::Unavailable, detail).because(cause).retry_after(RETRY_AFTER_S)
+}
+
+/// What the client and the operator read when no backend answered.
+pub(super) fn failed(error: &UpstreamError, endpoint: &Endpoint, effort: Effort) -> Failed {
+    let (reason, detail, wait) = match error.phase {
+        Phase::Connect | Phase::ConnectTimedOut => (Reason::BadGateway, "no backend could be reached", true),
+        Phase::Stale | Phase::Reset => {
+            (Reason::BadGateway, "the backend closed the connection without an answer", true)
+        }
+        Phase::TimedOut => (Reason::GatewayTimeout, "the backend did not answer in time", true),
+        Phase::Malformed => (Reason::BadGateway, "the backend's answer is not valid HTTP", false),
+        Phase::RequestBody(fault) => (
+            match fault {
+                BodyFault::TooLarge => Reason::ContentTooLarge,
+                BodyFault::TimedOut => Reason::RequestTimeout,
+                BodyFault::Malformed | BodyFault::ClientGone => Reason::BadRequest,
+            },
+            fault_detail(fault),
+            false,
+        ),
+        Phase::Cancelled => (Reason::BadRequest, "the client left", false),
+    };
+    let client_gone = matches!(error.phase, Phase::Cancelled | Phase::RequestBody(BodyFault::ClientGone));
+    let mut reject =
+        Reject::new(reason, detail).because(format_args!("backend {}: {}", endpoint.backend, error.cause));
+    reject.retry_after_s = wait.then_some(RETRY_AFTER_S);
+    Failed { reject, client_gone, effort }
+}
+
+fn fault_detail(fault: BodyFault) -> &'static str {
+    match fault {
+        BodyFault::TooLarge => "the request's body is larger than this server takes",
+        BodyFault::Malformed => "the request's chunked body is malformed",
+        BodyFault::TimedOut => "the request's body came too slowly",
+        BodyFault::ClientGone => "the client left before its body ended",
+    }
+}
