@@ -2,7 +2,7 @@
 //! a stuck pipe slows nobody who has something to say; what does not fit is dropped, counted and reported.
 //!
 //! A line that wakes a sleeping thread costs a context switch, more than everything else about it. So the writer
-//! sleeps on the queue only when nothing comes; once a line came, it collects for [`GATHER`] at a time and writes
+//! sleeps on the queue only when nothing comes; once a line came, it collects for `GATHER` at a time and writes
 //! what it has in one go.
 
 use std::fs::{File, OpenOptions};

@@ -178,7 +178,7 @@ impl Limiter {
     }
 
     /// Forgets full buckets in one sixteenth of the table. Meant to be called about once a second, so that the memory of
-    /// a flood is given back when nobody new comes. Takes one shard's lock after another, for [`STEP`] rows each.
+    /// a flood is given back when nobody new comes. Takes one shard's lock after another, for `STEP` rows each.
     pub fn sweep(&self, now: Nanos) {
         let first = self.next_sweep.fetch_add(SHARDS / SWEEP_CALLS, Ordering::Relaxed);
         for number in first..first + SHARDS / SWEEP_CALLS {

@@ -1,4 +1,4 @@
-//! The front door: engines that accept connections, parse requests, call the [`Service`](crate::exchange::Service) and
+//! The front door: engines that accept connections, parse requests, call the [`Service`] and
 //! deliver its answers. They share how an answer is written ([`render`]); everything else is each engine's own.
 
 #[cfg(target_os = "linux")]

@@ -3,8 +3,8 @@
 //! slowly, and a backend that answers in pieces, hold a connection and a bounded buffer, never a worker. Beside the
 //! workers stands one keeper.
 //!
-//! A connection has one owner at a time: whoever took it out of its slot ([`table`]). It is put back together with
-//! what it waits for and until when ([`timers`]); the kernel wakes a worker, or the keeper finds the time passed.
+//! A connection has one owner at a time: whoever took it out of its slot (`table`). It is put back together with
+//! what it waits for and until when (`timers`); the kernel wakes a worker, or the keeper finds the time passed.
 
 mod accept;
 mod ahead;
