@@ -43,16 +43,17 @@ fn a_half_closed_client_gets_its_late_answer() {
 }
 
 /// How long after `leave` the backend saw its connection end; the best of a few tries.
-fn soonest_end(farm: &Farm, balancer: &Balancer, target: &str, leave: impl Fn(Conn)) -> Duration {
-    let is_there = || farm.hanging() + farm.streams() == 1;
+fn soonest_end(farm: &Farm, balancer: &Balancer, request: &[u8], leave: impl Fn(Conn)) -> Duration {
+    let is_there = || farm.hanging() + farm.streams() + farm.answers() + farm.bodies() == 1;
     let mut soonest = Duration::MAX;
     for _ in 0..TRIES {
         let mut conn = Conn::open(balancer.address);
-        conn.send(head("GET", target, &[], None));
+        conn.send(request);
         until("the backend is at it", || is_there().then_some(()));
-        if target == "/events" {
+        if farm.streams() + farm.answers() == 1 {
             conn.read_head("GET").unwrap().expect(200);
         }
+        assert!(is_there(), "it would have gone on");
         let ended = farm.cut().len();
         let left = Instant::now();
         leave(conn);
@@ -65,30 +66,38 @@ fn soonest_end(farm: &Farm, balancer: &Balancer, target: &str, leave: impl Fn(Co
     soonest
 }
 
+/// Requests that are under way until their client leaves: waiting for a head, for more of a stream, for the client to
+/// take more of its answer, for the client to send more of its body.
+fn under_way() -> [(&'static str, Vec<u8>); 4] {
+    let get = |target| head("GET", target, &[], None);
+    let upload = [head("POST", "/sink", &[], Some(4 << 20)), vec![b'x'; 200_000]].concat();
+    [("hung", get("/hang")), ("events", get("/events")), ("long", get("/bytes/67108864")), ("upload", upload)]
+}
+
 #[test]
-fn a_client_that_resets_or_hangs_up_gives_its_backend_slot_back_within_a_second() {
+fn a_client_that_resets_gives_its_backend_slot_back_within_a_second() {
     let farm = Farm::start();
     let balancer = setup(8).backend(farm.address()).start();
-    for target in ["/hang", "/events"] {
-        let took = soonest_end(&farm, &balancer, target, Conn::reset);
-        assert!(took < SOON, "{target}, reset: {took:?}");
+    for (what, request) in under_way() {
+        let took = soonest_end(&farm, &balancer, &request, Conn::reset);
+        assert!(took < SOON, "{what}, reset: {took:?}");
     }
-    // The whole of the answer is there, but the client is not.
     balancer.get("/ok").expect(200);
-    assert_eq!(farm.hanging() + farm.streams(), 0);
+    assert_eq!(farm.hanging() + farm.streams() + farm.answers() + farm.bodies(), 0);
 }
 
 #[test]
 fn with_abort_on_close_a_half_close_ends_the_request() {
     let farm = Farm::start();
     let balancer = setup(8).backend(farm.address()).set("frontend.abort_on_close", json!(true)).start();
-    for target in ["/hang", "/events"] {
+    // A client that takes nothing of its answer is told by its pace, and half a body is no request.
+    for (what, request) in under_way().into_iter().filter(|(what, _)| *what != "long") {
         let held = std::cell::RefCell::new(Vec::new());
-        let took = soonest_end(&farm, &balancer, target, |conn| {
+        let took = soonest_end(&farm, &balancer, &request, |conn| {
             conn.finish();
             held.borrow_mut().push(conn);
         });
-        assert!(took < SOON, "{target}, half-closed: {took:?}");
+        assert!(took < SOON, "{what}, half-closed: {took:?}");
     }
     balancer.get("/ok").expect(200);
 }

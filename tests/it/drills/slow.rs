@@ -56,10 +56,10 @@ fn four_thousand_slow_clients_hold_no_worker_and_are_ended() {
     let farm = Farm::start();
     let balancer = setup(WORKERS as u32)
         .backend(farm.address())
-        .set("frontend.head_timeout", json!("8s"))
-        .set("frontend.body_timeout", json!("8s"))
-        .set("frontend.write_timeout", json!("8s"))
-        .set("frontend.slow_grace", json!("10s"))
+        .set("frontend.head_timeout", json!("10s"))
+        .set("frontend.body_timeout", json!("10s"))
+        .set("frontend.write_timeout", json!("10s"))
+        .set("frontend.slow_grace", json!("12s"))
         .start();
     let normal = Normal::start(balancer.address);
     let mut crowd = Crowd::new(TICK);
