@@ -27,7 +27,7 @@ use crate::edge::upstream::resolve::{self, Resolver};
 use crate::proxy::Proxy;
 use crate::proxy::account::Accounts;
 use crate::proxy::admit::{Admit, FindLimit};
-use crate::proxy::forward::Forward;
+use crate::proxy::forward::{Forward, Sticky};
 use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::retry::Policy;
@@ -247,6 +247,11 @@ fn proxy(
             outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
             frees_workers: Frontend::frees_workers(config.frontend.engine),
             hash_on,
+            sticky: config
+                .balancing
+                .sticky
+                .as_ref()
+                .map(|sticky| Sticky { cookie: sticky.cookie.clone(), secure: sticky.secure }),
             clock: accounts.clock.clone(),
             metrics: Arc::clone(&accounts.metrics),
         },
@@ -280,6 +285,7 @@ fn pool_settings(config: &Config) -> Settings {
         max_in_flight: config.balancing.max_in_flight,
         workers: u32::try_from(config.frontend.workers).ok(),
         outlier: config.outlier.clone(),
+        sticky: config.balancing.sticky.as_ref().map(|sticky| sticky.secret.clone()),
     }
 }
 

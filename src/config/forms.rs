@@ -168,19 +168,21 @@ pub(super) fn status_ranges(text: &str) -> Option<Vec<(u16, u16)>> {
         .collect()
 }
 
+/// The name of a field or a cookie: a token (RFC 9110 §5.6.2).
+pub(super) fn token_name(text: &str) -> Option<String> {
+    let is_token =
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    ((1..=128).contains(&text.len()) && is_token).then(|| text.to_owned())
+}
+
 /// `ip`, `client`, `uri`, `header:NAME`, `cookie:NAME`; both names are tokens (RFC 9110 §5.1, RFC 6265 §4.1.1).
 pub(super) fn hash_on(text: &str) -> Option<HashOn> {
-    let name = |text: &str| {
-        let is_token =
-            text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
-        ((1..=128).contains(&text.len()) && is_token).then(|| text.to_owned())
-    };
     match (text, text.split_once(':')) {
         ("ip", _) => Some(HashOn::Ip),
         ("client", _) => Some(HashOn::Client),
         ("uri", _) => Some(HashOn::Uri),
-        (_, Some(("header", of))) => name(of).map(HashOn::Header),
-        (_, Some(("cookie", of))) => name(of).map(HashOn::Cookie),
+        (_, Some(("header", of))) => token_name(of).map(HashOn::Header),
+        (_, Some(("cookie", of))) => token_name(of).map(HashOn::Cookie),
         _ => None,
     }
 }

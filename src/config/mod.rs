@@ -156,6 +156,19 @@ pub struct Balancing {
     pub hash_on: HashOn,
     /// Most requests at once on all backends together.
     pub max_in_flight: Option<u32>,
+    /// Clients stay with the backend that they were given.
+    pub sticky: Option<Sticky>,
+}
+
+/// `balancing.sticky`.
+#[derive(Clone, Debug)]
+pub struct Sticky {
+    /// The cookie's name.
+    pub cookie: String,
+    /// What it is signed with.
+    pub secret: Secret,
+    /// Whether browsers may send it over TLS alone.
+    pub secure: bool,
 }
 
 /// `outlier`.

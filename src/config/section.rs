@@ -289,6 +289,13 @@ impl<'r> Section<'r> {
         (!matches!(node.value, Value::Null)).then(|| self.open_at(name, node))
     }
 
+    /// An object below this one, if there is one; a missing one reads as `null`.
+    pub fn section_if_given(&mut self, name: &'static str, about: &'static str) -> Option<Section<'_>> {
+        self.declare(&Spec::new(name, Shape::Section, "null", about).or_null());
+        let node = self.take(name)?.settled();
+        (!matches!(node.value, Value::Null)).then(|| self.open_at(name, node))
+    }
+
     fn section_node(&mut self, spec: Spec) -> Node {
         self.declare(&spec);
         self.take(spec.name).unwrap_or_else(|| Node::new(self.origin(), Value::Object(Vec::new()))).settled()

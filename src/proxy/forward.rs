@@ -2,6 +2,7 @@
 
 mod key;
 mod refusal;
+mod sticky;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::state::backends::{Backends, Ejection, Endpoint, Lease, Snapshot, Unav
 use crate::state::metrics::{Attempt, Metrics, Retry};
 use crate::state::retry_budget::RetryBudget;
 
+pub use sticky::Sticky;
+
 use key::key;
 use refusal::{failed, unavailable};
 
@@ -38,6 +41,8 @@ pub struct Forward {
     pub frees_workers: bool,
     /// What the pool's strategy hashes requests on; `None`: it does not hash.
     pub hash_on: Option<HashOn>,
+    /// Clients stay with the endpoint that a cookie names.
+    pub sticky: Option<Sticky>,
     /// Time.
     pub clock: Clock,
     /// Inclusive ranges of status codes after which a request is sent again, if it may be.
@@ -103,6 +108,7 @@ impl Forward {
             forward: self,
             snapshot: self.backends.snapshot(),
             key: self.hash_on.as_ref().map_or(0, |on| key(on, asked)),
+            preferred: self.sticky.as_ref().and_then(|sticky| sticky.sent(&head.fields)),
             idempotent,
             may_probe: idempotent && in_memory,
             deadline: self.request_timeout.map(|limit| received_at.saturating_add(nanos(limit))),
@@ -208,6 +214,7 @@ struct Course<'a> {
     forward: &'a Forward,
     snapshot: Arc<Snapshot>,
     key: u64,
+    preferred: Option<&'a [u8]>,
     idempotent: bool,
     /// It can be sent again, whatever becomes of it: it may find out whether an endpoint is well again.
     may_probe: bool,
@@ -223,7 +230,8 @@ struct Course<'a> {
 impl Course<'_> {
     fn pick(&self, tried: &[u64]) -> Result<Lease, Unavailable> {
         let may_probe = self.may_probe && self.resent < self.forward.policy.retries;
-        self.snapshot.pick(&Wanted { tried, key: self.key, now: self.now, may_probe })
+        let Self { key, now, preferred, .. } = *self;
+        self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred })
     }
 
     /// Sends it once, and lets everybody know how that went.

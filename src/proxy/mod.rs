@@ -81,8 +81,15 @@ impl Proxy {
                     Request { head, client: client.address, counted_as, origin, protocol, received_at };
                 match self.forward.forward(&request, body, abort) {
                     Ok(Forwarded { answered, lease, effort }) => {
+                        let sticky = self.forward.sticky.as_ref();
+                        let set_cookie = sticky.and_then(|one| one.set_cookie(&head.fields, &lease.endpoint));
                         (entry.lease, entry.effort) = (Some(lease), effort);
-                        relay::relay(answered, head.method == "HEAD", protocol.unwrap_or_default())
+                        let is_head = head.method == "HEAD";
+                        let mut answer = relay::relay(answered, is_head, protocol.unwrap_or_default());
+                        if let Some(set_cookie) = set_cookie {
+                            answer.fields.push("Set-Cookie", set_cookie.as_bytes());
+                        }
+                        answer
                     }
                     Err(Failed { reject, client_gone, effort }) => {
                         entry.effort = effort;

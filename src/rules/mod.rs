@@ -11,6 +11,7 @@ pub mod identity;
 pub mod limit;
 pub mod outlier;
 pub mod retry;
+pub mod sticky;
 pub mod strategy;
 
 /// Nanoseconds on the process's monotone clock ([`crate::clock::Clock`]); 0 is an instant before the process's

@@ -12,9 +12,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, nanos};
-use crate::config;
+use crate::config::{self, Secret};
+use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::outlier::Policy;
+use crate::rules::sticky::Token;
 use crate::rules::strategy::Strategy;
 
 mod endpoint;
@@ -49,12 +51,14 @@ pub struct Settings {
     pub workers: Option<u32>,
     /// `None`: nobody is ejected for how it answers.
     pub outlier: Option<config::Outlier>,
+    /// What endpoints' tokens for sticky sessions are made with.
+    pub sticky: Option<Secret>,
 }
 
 impl Settings {
     /// Nothing but a strategy: no health checks, no bounds, no ejections.
     pub const fn of(strategy: Strategy) -> Self {
-        Self { strategy, checked: false, max_in_flight: None, workers: None, outlier: None }
+        Self { strategy, checked: false, max_in_flight: None, workers: None, outlier: None, sticky: None }
     }
 
     fn picker(&self) -> Picker {
@@ -96,6 +100,7 @@ pub struct Backends {
     snapshot: ArcSwap<Snapshot>,
     /// What a new endpoint starts as.
     initial: Status,
+    sticky: Option<Secret>,
     clock: Clock,
     /// Held by whoever makes a new snapshot from the current one; over no I/O.
     writer: Mutex<()>,
@@ -111,6 +116,7 @@ impl Backends {
             backends: backends.iter().map(|entry| Arc::new(Backend::new(entry))).collect(),
             snapshot: ArcSwap::from_pointee(Snapshot { endpoints: Vec::new(), picker }),
             initial: if settings.checked { Status::Unknown } else { Status::Up },
+            sticky: settings.sticky.clone(),
             clock,
             writer: Mutex::new(()),
             listeners: Mutex::new(Vec::new()),
@@ -124,7 +130,8 @@ impl Backends {
 
     /// [`Snapshot::pick`] on the current snapshot, for who picks only once and whatever the key.
     pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
-        let wanted = Wanted { tried, key: fastrand::u64(..), now: self.clock.now(), may_probe: true };
+        let wanted =
+            Wanted { tried, key: fastrand::u64(..), now: self.clock.now(), may_probe: true, preferred: None };
         self.snapshot.load().pick(&wanted).ok()
     }
 
@@ -164,11 +171,7 @@ impl Backends {
             // What a backend begins with is no newcomer to anybody's caches.
             let warm = own.is_empty() && change.removed.is_empty();
             let since = if warm { 0 } else { self.clock.now() };
-            own.extend(
-                addresses
-                    .iter()
-                    .map(|address| Arc::new(Endpoint::new(Arc::clone(group), *address, self.initial, since))),
-            );
+            own.extend(addresses.iter().map(|address| Arc::new(self.endpoint(group, *address, since))));
             own.sort_unstable_by_key(|endpoint| endpoint.address);
             change.added = addresses;
             if change.added.is_empty() && change.removed.is_empty() {
@@ -179,6 +182,13 @@ impl Backends {
         }
         self.signal();
         change
+    }
+
+    fn endpoint(&self, group: &Arc<Backend>, address: SocketAddr, since: Nanos) -> Endpoint {
+        let mut endpoint = Endpoint::new(Arc::clone(group), address, self.initial, since);
+        let token = |secret: &Secret| Token::of(secret.reveal().as_bytes(), &group.name, address);
+        endpoint.token = self.sticky.as_ref().map(token);
+        endpoint
     }
 
     fn in_order(

@@ -18,6 +18,7 @@ each_engine! {
     peak_ewma_leaves_the_slow_backend_alone,
     two_choices_leave_a_hanging_backend_alone,
     one_that_hangs_costs_the_others_nothing,
+    a_cookie_brings_a_client_back,
 }
 
 const ALL: [&str; 6] = ["least_connections", "round_robin", "random_two", "peak_ewma", "hash", "first"];
@@ -208,4 +209,52 @@ fn one_that_hangs_costs_the_others_nothing(engine: Engine) {
         assert_eq!(answers.values().sum::<usize>() + waiting.len(), 60, "{strategy}");
         assert!(waiting.len() <= 30, "{strategy}: {} went to the one that hangs", waiting.len());
     }
+}
+
+fn a_cookie_brings_a_client_back(engine: Engine) {
+    let (setup, backends) = three(engine);
+    let sticky = json!({ "cookie": "sid", "secret": "0123456789abcdef", "secure": true });
+    let setup = setup.set("balancing.strategy", json!("round_robin")).set("balancing.sticky", sticky);
+    let balancer = setup.clone().start();
+    let with = |balancer: &Balancer, cookie: &str| {
+        request(balancer.address, "GET", "/", &[("Cookie", cookie)], b"").expect(200)
+    };
+    let first = balancer.get("/").expect(200);
+    let set = first.field("set-cookie").expect("a cookie").to_owned();
+    let (pair, attributes) = set.split_once(';').expect("attributes");
+    assert_eq!(attributes, " Path=/; HttpOnly; SameSite=Lax; Secure");
+    assert!(!pair.contains("127") && pair.starts_with("sid="), "{pair}");
+    // With it, the same backend and no new cookie; another instance with the same secret agrees.
+    let other = setup.start();
+    for balancer in [&balancer, &other] {
+        for _ in 0..6 {
+            let again = with(balancer, &format!("x=y; {pair}"));
+            assert_eq!((again.text(), again.field("set-cookie")), (first.text(), None));
+        }
+    }
+    // A forged one counts for nothing.
+    let forged = format!("{}0", &pair[..pair.len() - 1]);
+    let forged = if forged == pair { format!("{}1", &pair[..pair.len() - 1]) } else { forged };
+    let met: HashSet<_> = (0..6)
+        .map(|_| with(&balancer, &forged))
+        .collect::<Vec<_>>()
+        .iter()
+        .map(|answer| {
+            assert!(answer.field("set-cookie").is_some());
+            answer.text()
+        })
+        .collect();
+    assert_eq!(met.len(), 3, "{met:?}");
+    // When its backend is gone, the client gets another and is told so.
+    let mut left = Vec::new();
+    for (name, backend) in ["a", "b", "c"].iter().zip(backends) {
+        if *name != first.text() {
+            left.push(backend);
+        }
+    }
+    let moved = with(&balancer, pair);
+    assert_ne!(moved.text(), first.text());
+    let now = moved.field("set-cookie").expect("a new cookie").split(';').next().unwrap().to_owned();
+    assert_eq!(with(&balancer, &now).text(), moved.text());
+    drop(left);
 }

@@ -4,7 +4,7 @@ use super::IN_FLIGHT;
 use crate::config::json::Value;
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
-use crate::config::{Balancing, HashOn, Strategy, forms};
+use crate::config::{Balancing, HashOn, Secret, Sticky, Strategy, forms};
 
 pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     let about = "How one of several is picked: least_connections: the fewest requests in flight per weight; \
@@ -23,11 +23,45 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     });
     let about = "Most requests at once on all backends together; null: no bound.";
     let max_in_flight = s.whole_or_null("max_in_flight", IN_FLIGHT, "null", about);
-    s.later(&["queue_size", "queue_timeout", "sticky"]);
+    let about = "Clients stay with the backend that a cookie names; null: they need not.";
+    let sticky = s.section_if_given("sticky", about).map(sticky);
+    s.later(&["queue_size", "queue_timeout"]);
     s.end();
     Balancing {
         strategy: strategy.unwrap_or(Strategy::LeastConnections),
         hash_on: hash_on.unwrap_or(HashOn::Ip),
         max_in_flight,
+        sticky,
     }
+}
+
+fn sticky(mut s: Section<'_>) -> Sticky {
+    let cookie = Spec::new(
+        "cookie",
+        Shape::Other("1 to 128 letters, digits and other characters of a token (RFC 9110 §5.6.2)"),
+        "\"balancer\"",
+        "The cookie's name.",
+    );
+    let secret = Spec::new(
+        "secret",
+        Shape::Other("16 to 512 visible ASCII characters without spaces"),
+        "",
+        "What the cookie is signed with; the same in every instance.",
+    )
+    .secret();
+    let sticky = Sticky {
+        cookie: s.value(&cookie, |node| match &node.value {
+            Value::Text(text) => forms::token_name(text).ok_or(None),
+            _ => Err(None),
+        }),
+        secret: s
+            .value(&secret, |node| match &node.value {
+                Value::Text(text) if text.len() >= 16 => forms::token(text).map(Some).map_err(|_| None),
+                _ => Err(None),
+            })
+            .unwrap_or_else(|| Secret::new("")),
+        secure: s.bool("secure", "false", "Browsers send it over TLS alone."),
+    };
+    s.end();
+    sticky
 }

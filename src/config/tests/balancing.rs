@@ -28,6 +28,10 @@ const FAULTS: &[(&str, &str)] = &[
         r#""upstream": {"request_timeout": "0s"}"#,
         r#"upstream.request_timeout: must be a duration from "1ms" to "1d", such as "1m" or null; found "0s""#,
     ),
+    (
+        r#""balancing": {"sticky": {}}"#,
+        "balancing.sticky.secret: is missing; must be 16 to 512 visible ASCII characters without spaces",
+    ),
 ];
 
 #[test]
@@ -69,6 +73,28 @@ fn what_is_sent_again_is_read() {
     assert_eq!(other.retry_on, RetryOn { timeout: true, statuses, ..RetryOn::default() });
     assert_eq!((other.retry_budget, other.request_timeout), (0.0, Some(Duration::from_secs(90))));
     assert_eq!(upstream(r#"{"retry_on": []}"#).retry_on, RetryOn::default());
+}
+
+#[test]
+fn a_sticky_sessions_secret_is_one() {
+    let load = |text: &str| {
+        let text = format!("{{\n\"backends\": [{ONE}],\n\"balancing\": {{\"sticky\": {text}}}\n}}");
+        load_with(&text, &[])
+    };
+    assert!(load("null").unwrap().balancing.sticky.is_none());
+    let sticky = load(r#"{"secret": "0123456789abcdef"}"#).unwrap().balancing.sticky.unwrap();
+    assert_eq!((sticky.cookie.as_str(), sticky.secure), ("balancer", false));
+    assert_eq!(sticky.secret.reveal(), "0123456789abcdef");
+    assert!(!format!("{sticky:?}").contains("0123"));
+    let secret = file("fedcba9876543210\n");
+    let variable = ("BALANCER__BALANCING__STICKY__SECRET_FILE", secret.path.to_str().unwrap());
+    for text in [r#"{"secret": "0123456789abcdef"}"#, "null"] {
+        let text = format!(r#"{{"backends": [{ONE}], "balancing": {{"sticky": {text}}}}}"#);
+        let sticky = load_with(&text, &[variable]).unwrap().balancing.sticky.unwrap();
+        assert_eq!(sticky.secret.reveal(), "fedcba9876543210");
+    }
+    let fault = load(r#"{"secret": "hunter2"}"#).map(|_| ()).unwrap_err();
+    assert!(fault.contains("16 to 512") && !fault.contains("hunter2"), "{fault}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::clock::nanos;
 use crate::config;
 use crate::rules::Nanos;
 use crate::rules::health::Status;
+use crate::rules::sticky::Token;
 use crate::rules::strategy::{FAILURE_COUNTS_AS, Pace, key_of, warming_weight};
 
 /// What the operator says of a backend.
@@ -130,6 +131,8 @@ pub struct Endpoint {
     pub id: u64,
     /// What it shares with the backend's other addresses: weight and the operator's word.
     pub group: Arc<Backend>,
+    /// What a sticky session's cookie names it by; `None`: sessions do not stick.
+    pub token: Option<Token>,
     /// What `hash` knows it by: the same in every process that calls it so.
     pub(super) identity: u64,
     /// Written by [`super::Lease`] alone.
@@ -154,6 +157,7 @@ impl Endpoint {
             backend: Arc::clone(&group.name),
             address,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            token: None,
             identity: key_of(format!("{}\n{address}", group.name).as_bytes()),
             group,
             in_flight: AtomicU32::new(0),

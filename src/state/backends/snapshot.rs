@@ -40,6 +40,8 @@ pub struct Wanted<'a> {
     pub now: Nanos,
     /// Should it fail, the request can be sent again: it may find out whether an endpoint is well again.
     pub may_probe: bool,
+    /// The token ([`crate::rules::sticky`]) of the endpoint that it should be, if that can take it.
+    pub preferred: Option<&'a [u8]>,
 }
 
 /// Why nobody was picked.
@@ -98,11 +100,34 @@ impl Snapshot {
     /// # Errors
     /// When nobody can take the request.
     pub fn pick(&self, wanted: &Wanted<'_>) -> Result<Lease, Unavailable> {
+        if let Some(lease) = wanted.preferred.and_then(|sent| self.pick_preferred(wanted, sent)) {
+            return Ok(lease);
+        }
         thread_local!(static SCRATCH: Cell<Vec<Candidate>> = const { Cell::new(Vec::new()) });
         let mut candidates = SCRATCH.take();
         let lease = self.pick_among(wanted, &mut candidates);
         SCRATCH.set(candidates);
         lease
+    }
+
+    /// The one that the token names; `None`: it is gone, or can't take the request.
+    fn pick_preferred(&self, wanted: &Wanted<'_>, sent: &[u8]) -> Option<Lease> {
+        let named = |one: &&Arc<Endpoint>| one.token.as_ref().is_some_and(|token| token.is(sent));
+        let endpoint = self.endpoints.iter().find(named)?;
+        let rank = self.rank(endpoint, wanted).filter(|rank| *rank < Rank::Unknown)?;
+        let is_other = |one: &Arc<Endpoint>| {
+            !Arc::ptr_eq(&one.group, &endpoint.group)
+                && self.rank(one, wanted).is_some_and(|rank| rank < Rank::Ejected)
+        };
+        let most = self.picker.most_workers;
+        let several = endpoint.group.calling() >= most && self.endpoints.iter().any(is_other);
+        let terms = Terms {
+            seen: None,
+            most_workers: if several { most } else { u32::MAX },
+            total: self.picker.total.as_ref(),
+            as_probe: rank == Rank::Probe,
+        };
+        Lease::take(endpoint, terms).ok()
     }
 
     fn pick_among(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>) -> Result<Lease, Unavailable> {

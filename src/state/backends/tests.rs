@@ -47,7 +47,7 @@ const STRATEGIES: [Strategy; 6] = [
 ];
 
 fn wanted(tried: &[u64]) -> Wanted<'_> {
-    Wanted { tried, key: fastrand::u64(..), now: Clock::manual().now(), may_probe: true }
+    Wanted { tried, key: fastrand::u64(..), now: Clock::manual().now(), may_probe: true, preferred: None }
 }
 
 fn names(pool: &Backends) -> Vec<(String, SocketAddr)> {

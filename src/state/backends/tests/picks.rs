@@ -84,7 +84,8 @@ fn a_key_stays_with_its_endpoint_and_nobody_elses_keys_move() {
     let pool = pool(Strategy::Hash, &[1, 1, 1, 1]);
     let snapshot = pool.snapshot();
     let owner = |key: u64| {
-        let wanted = Wanted { tried: &[], key: key_of(&key.to_le_bytes()), now: 1, may_probe: true };
+        let wanted =
+            Wanted { tried: &[], key: key_of(&key.to_le_bytes()), now: 1, may_probe: true, preferred: None };
         snapshot.pick(&wanted).unwrap().endpoint.id
     };
     let before: Vec<_> = (0..400).map(owner).collect();
@@ -141,4 +142,38 @@ fn latencies_seen_by_many_threads_stay_between_what_was_seen() {
             });
         }
     });
+}
+
+#[test]
+fn a_session_sticks_while_its_endpoint_can_take_it() {
+    for strategy in STRATEGIES {
+        let sticky = Some(config::Secret::new("0123456789abcdef"));
+        let mut entries = entries(&["a", "b"]);
+        entries[1].max_in_flight = Some(2);
+        let pool = Backends::new(&Settings { sticky, ..Settings::of(strategy) }, &entries, Clock::manual());
+        pool.replace_addresses("a", &[address(1)]);
+        pool.replace_addresses("b", &[address(2), address(3)]);
+        let snapshot = pool.snapshot();
+        let [a, _, b] = snapshot.endpoints() else { panic!("three endpoints") };
+        let token = b.token.as_ref().unwrap().as_str();
+        let pick = |sent: &str, tried: &[u64]| {
+            let wanted = Wanted { preferred: Some(sent.as_bytes()), ..wanted(tried) };
+            snapshot.pick(&wanted).unwrap()
+        };
+        for _ in 0..10 {
+            assert_eq!(pick(token, &[]).endpoint.id, b.id, "{strategy:?}");
+        }
+        // Tried, full, down: it falls through.
+        assert_ne!(pick(token, &[b.id]).endpoint.id, b.id);
+        let held = (pick(token, &[]), pick(token, &[]));
+        assert_eq!(pick(token, &[]).endpoint.id, a.id);
+        drop(held);
+        pool.set_health(b, Status::Down);
+        assert_ne!(pick(token, &[]).endpoint.id, b.id);
+        pool.set_health(b, Status::Up);
+        for nonsense in ["", "x", &token[1..]] {
+            drop(pick(nonsense, &[]));
+        }
+        assert_eq!((a.in_flight(), b.in_flight(), b.group.in_flight(), b.group.calling()), (0, 0, 0, 0));
+    }
 }

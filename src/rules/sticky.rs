@@ -1,0 +1,61 @@
+//! What a sticky session's cookie holds: a message authentication code that names one endpoint. It is the name and its
+//! signature in one: nobody without the secret can make one, it tells nobody where a backend is, and every instance with
+//! the same secret makes the same.
+
+use std::net::SocketAddr;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+/// Bytes of the code that are kept (RFC 2104 §5: no fewer than half of them).
+const KEPT: usize = 16;
+
+/// One endpoint's code, in 32 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// That of a backend's address: HMAC-SHA-256 (RFC 2104) over both.
+    pub fn of(secret: &[u8], backend: &str, address: SocketAddr) -> Self {
+        // HMAC takes a key of any length.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return Self(String::new()) };
+        mac.update(format!("{backend}\n{address}").as_bytes());
+        let code = mac.finalize().into_bytes();
+        Self(code.iter().take(KEPT).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// As it stands in the cookie.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether that is what a client sent. Takes the same time wherever they differ.
+    pub fn is(&self, sent: &[u8]) -> bool {
+        !self.0.is_empty() && bool::from(self.0.as_bytes().ct_eq(sent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_one_endpoint_under_one_secret() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let token = Token::of(b"secret", "a", address("10.0.0.1:80"));
+        // Written down: python3 -c "import hmac;print(hmac.new(b'secret',b'a\\n10.0.0.1:80','sha256').hexdigest()[:32])"
+        assert_eq!(token.as_str(), "1ad3c36509c8f6b318d054f76f2d39b1");
+        assert!(token.is(token.as_str().as_bytes()));
+        for other in [
+            Token::of(b"secreT", "a", address("10.0.0.1:80")),
+            Token::of(b"secret", "b", address("10.0.0.1:80")),
+            Token::of(b"secret", "a", address("10.0.0.1:81")),
+        ] {
+            assert!(!token.is(other.as_str().as_bytes()));
+        }
+        for sent in [&b""[..], b"1ad3c36509c8f6b318d054f76f2d39b10", &token.as_str().as_bytes()[1..]] {
+            assert!(!token.is(sent));
+        }
+    }
+}
