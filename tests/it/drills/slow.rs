@@ -57,9 +57,9 @@ fn four_thousand_slow_clients_hold_no_worker_and_are_ended() {
     let balancer = setup(WORKERS as u32)
         .backend(farm.address())
         .set("frontend.head_timeout", json!("10s"))
-        .set("frontend.body_timeout", json!("10s"))
+        .set("frontend.body_timeout", json!("9s"))
         .set("frontend.write_timeout", json!("10s"))
-        .set("frontend.slow_grace", json!("12s"))
+        .set("frontend.slow_grace", json!("14s"))
         .start();
     let normal = Normal::start(balancer.address);
     let mut crowd = Crowd::new(TICK);
