@@ -22,6 +22,7 @@ mod configuration;
 mod contract_api;
 mod contract_forwarding;
 mod contract_log;
+mod cuts;
 mod drills;
 mod durability;
 mod echo;

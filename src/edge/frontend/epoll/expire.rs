@@ -41,7 +41,10 @@ impl Keeper {
             // Drained, and in the middle of a head: it has until its own deadline.
             Phase::Head if due.at > now => Next::Readable,
             Phase::Head if conn.look_first => self.refuse(&mut conn, &nobody_free()),
-            Phase::Head => self.refuse(&mut conn, &too_slow("the request's head did not arrive in time")),
+            Phase::Head => match self.worker.judge_overdue(&mut conn) {
+                Some(next) => next,
+                None => self.refuse(&mut conn, &too_slow("the request's head did not arrive in time")),
+            },
             Phase::Body => self.worker.refuse_pending(&mut conn, &too_slow(&BodyFault::TimedOut.to_string())),
             Phase::UploadPlace => {
                 let reject = Reject::new(Reason::Unavailable, "too many uploads at once").retry_after(5);

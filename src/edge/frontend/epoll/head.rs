@@ -44,8 +44,8 @@ impl Worker {
         match received {
             Received::Bytes(bytes) => have += bytes,
             Received::Nothing => return self.keep(conn, 0, have, Next::Readable),
-            // With less than a request there is nothing to answer.
-            Received::End | Received::Broken => return Next::Close,
+            Received::End => return self.judge_beginning(conn, have).unwrap_or(Next::Close),
+            Received::Broken => return Next::Close,
         }
         if first {
             conn.head_since = self.desk.now;
@@ -91,6 +91,25 @@ impl Worker {
             conn.inbox.extend_from_slice(&self.inbox[start..have]);
         }
         next
+    }
+
+    /// The refusal of a beginning to which nothing comes any more, if it is wrong already: it may have waited for more
+    /// before it was judged (see [`worth_judging`]). `None`: no request, and nothing to answer.
+    fn judge_beginning(&mut self, conn: &mut Conn, have: usize) -> Option<Next> {
+        if conn.expects_proxy || have <= conn.judged {
+            return None;
+        }
+        match parse(&self.inbox[..have], &self.core.bounds, &mut self.desk.head) {
+            Verdict::Refused(refusal) => Some(self.refuse(conn, &reject(refusal))),
+            Verdict::Incomplete | Verdict::Complete { .. } => None,
+        }
+    }
+
+    /// The same for one whose deadline has passed, in the connection's own inbox.
+    pub(super) fn judge_overdue(&mut self, conn: &mut Conn) -> Option<Next> {
+        let have = conn.inbox.len();
+        self.inbox[..have].copy_from_slice(&conn.inbox);
+        self.judge_beginning(conn, have)
     }
 
     /// Handles one request that starts at `start`.

@@ -1,8 +1,9 @@
 //! What breaks framing is answered, closed, and never served.
 
 use std::io::Write;
+use std::time::Duration;
 
-use super::{Door, config, echo, read_to_end};
+use super::{Door, config, echo, get, half_close, read_answer, read_to_end};
 
 /// Section, bytes, status. The full tables stand beside the parser; here is one of each kind, on the wire.
 const ROWS: &[(&str, &[u8], u16)] = &[
@@ -78,6 +79,26 @@ fn the_verdict_is_the_same_when_the_bytes_come_one_by_one() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "RFC {section}: {answer:?}");
     }
     assert_eq!(door.served(), 0);
+}
+
+#[test]
+fn what_is_wrong_is_said_although_no_line_end_follows_it() {
+    let times = crate::config::Frontend { head_timeout: Duration::from_millis(300), ..config() };
+    let door = Door::open(&times, echo);
+    for sends_no_more in [true, false] {
+        let mut stream = door.connect();
+        stream.write_all(&get("/")).expect("sent");
+        read_answer(&mut stream);
+        stream.write_all(b"GET / HT").expect("sent");
+        door.until("the beginning was read", |stats| stats.reading == 1);
+        stream.write_all(b"\0").expect("sent");
+        if sends_no_more {
+            half_close(&stream);
+        }
+        let answer = read_to_end(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer:?}");
+        door.until("it is gone", |stats| stats.reading == 0);
+    }
 }
 
 #[test]
