@@ -1,0 +1,165 @@
+//! The chunked coding: the decoder beside a second one, written another way, that sees the whole stream at once; the
+//! same verdict and body however the stream is cut; and whatever decodes can be written anew and decodes to the same.
+
+use balancer::edge::frontend::render;
+use balancer::rules::framing::chunk::{ChunkDecoder, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES, Step};
+
+use super::cuts;
+
+/// What a stream comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The body, and how many bytes of the stream belong to it.
+    Whole(Vec<u8>, usize),
+    /// The body so far.
+    Unfinished(Vec<u8>),
+    /// The body before the fault.
+    Broken(Vec<u8>),
+}
+
+/// See the module.
+pub fn check(data: &[u8]) {
+    let whole = decode([data]);
+    assert_eq!(whole, reference(data), "the two decoders differ");
+    for ends in cuts::ways(data) {
+        assert_eq!(decode(cuts::pieces(data, &ends)), whole, "cut at {ends:?}");
+    }
+    let (Outcome::Whole(body, _) | Outcome::Unfinished(body) | Outcome::Broken(body)) = &whole;
+    assert!(body.len() <= data.len());
+    let mut wire = Vec::new();
+    for part in body.chunks(body.len() / 3 + 1) {
+        render::chunk(&mut wire, part);
+    }
+    wire.extend_from_slice(render::LAST_CHUNK);
+    assert_eq!(decode([&wire[..]]), Outcome::Whole(body.clone(), wire.len()), "what we write, we read");
+}
+
+/// Our decoder over a stream that comes in pieces.
+pub fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
+    let mut decoder = ChunkDecoder::new();
+    let mut body = Vec::new();
+    let mut before = 0;
+    for piece in pieces {
+        let mut at = 0;
+        loop {
+            match decoder.step(&piece[at..]) {
+                Err(_) => return Outcome::Broken(body),
+                Ok(Step::More) => break,
+                Ok(Step::Data { start, end }) => {
+                    assert!(start < end, "data is never empty");
+                    body.extend_from_slice(&piece[at + start..at + end]);
+                    at += end;
+                }
+                Ok(Step::End { used }) => {
+                    assert!(decoder.is_done());
+                    return Outcome::Whole(body, before + at + used);
+                }
+            }
+        }
+        before += piece.len();
+    }
+    Outcome::Unfinished(body)
+}
+
+/// RFC 9112 §7.1 again, line by line over the whole stream.
+fn reference(data: &[u8]) -> Outcome {
+    let (mut body, mut at, mut extensions) = (Vec::new(), 0, 0);
+    loop {
+        let line = Line::at(&data[at..]);
+        let Some(size) = size(&line, &mut extensions) else { return Outcome::Broken(body) };
+        if !line.whole {
+            return Outcome::Unfinished(body);
+        }
+        at += line.text.len() + 2;
+        if size == 0 {
+            return trailers(data, at, body);
+        }
+        let rest = &data[at..];
+        let taken = usize::try_from(size).unwrap_or(usize::MAX).min(rest.len());
+        body.extend_from_slice(&rest[..taken]);
+        match &rest[taken..] {
+            [b'\r', b'\n', ..] => at += taken + 2,
+            [] | [b'\r'] => return Outcome::Unfinished(body),
+            _ => return Outcome::Broken(body),
+        }
+    }
+}
+
+/// A line and how far it is there.
+struct Line<'a> {
+    /// Without its end.
+    text: &'a [u8],
+    /// A CR was seen.
+    ended: bool,
+    /// The whole CRLF was seen.
+    whole: bool,
+    /// Something else ends it.
+    broken: bool,
+}
+
+impl<'a> Line<'a> {
+    fn at(data: &'a [u8]) -> Self {
+        let end = data.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(data.len());
+        let behind = &data[end..];
+        let whole = behind.starts_with(b"\r\n");
+        let ended = behind.first() == Some(&b'\r');
+        let broken = behind.first() == Some(&b'\n') || (behind.len() > 1 && !whole);
+        Self { text: &data[..end], ended, whole, broken }
+    }
+}
+
+/// The chunk's size; 0 while it is not there yet. `None`: no size, and none can become of it.
+fn size(line: &Line<'_>, extensions: &mut usize) -> Option<u64> {
+    let digits = line.text.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (digits, rest) = line.text.split_at(digits);
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let behind = &rest[blanks..];
+    *extensions += blanks + behind.len().saturating_sub(1);
+    let nothing_yet = line.text.is_empty() && !line.ended && !line.broken;
+    let complete = !line.ended || behind.starts_with(b";") || blanks == 0;
+    let valid = (behind.is_empty() || behind[0] == b';')
+        && behind.iter().all(|byte| is_text(*byte))
+        && digits.len() <= 16
+        && (!digits.is_empty() || nothing_yet)
+        && *extensions <= MAX_EXTENSION_BYTES as usize
+        && complete
+        && !line.broken;
+    let text = std::str::from_utf8(digits).ok()?;
+    valid.then(|| u64::from_str_radix(text, 16).unwrap_or(0))
+}
+
+fn trailers(data: &[u8], mut at: usize, body: Vec<u8>) -> Outcome {
+    let mut bytes = 0;
+    loop {
+        let line = Line::at(&data[at..]);
+        let name = line.text.iter().take_while(|byte| is_token(**byte)).count();
+        let (name, rest) = line.text.split_at(name);
+        bytes += line.text.len() + usize::from(line.ended && !line.text.is_empty());
+        let complete = !line.ended || line.text.is_empty() || rest.starts_with(b":");
+        let valid = (rest.is_empty() || (rest[0] == b':' && !name.is_empty()))
+            && rest.iter().all(|byte| is_text(*byte))
+            && bytes <= MAX_TRAILER_BYTES as usize
+            && complete
+            && !line.broken;
+        if !valid {
+            return Outcome::Broken(body);
+        }
+        if !line.whole {
+            return Outcome::Unfinished(body);
+        }
+        at += line.text.len() + 2;
+        if line.text.is_empty() {
+            return Outcome::Whole(body, at);
+        }
+    }
+}
+
+/// RFC 9110 §5.5: what a field value, and here an extension, is made of.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= 0x20 && byte != 0x7F)
+}
+
+/// RFC 9110 §5.6.2, by its list.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}

@@ -1,0 +1,31 @@
+//! The PROXY protocol's header: one verdict however it is cut, and never more used than is there.
+
+use balancer::rules::framing::proxy::{Verdict, parse};
+
+use super::cuts;
+
+/// Longest header that either version may have by our bounds.
+const MOST: usize = 16 + 2048;
+
+/// See the module.
+pub fn check(data: &[u8]) {
+    let whole = parse(data);
+    for ends in cuts::ways(data) {
+        let mut decided = Verdict::Incomplete;
+        for end in ends {
+            let now = parse(&data[..end]);
+            assert!(decided == Verdict::Incomplete || now == decided, "{decided:?}, then {now:?}");
+            decided = now;
+        }
+        assert_eq!(decided, whole);
+    }
+    match whole {
+        Verdict::Complete { consumed, .. } => {
+            assert!(consumed <= data.len().min(MOST));
+            assert_eq!(parse(&data[..consumed]), whole);
+            assert_eq!(parse(&data[..consumed - 1]), Verdict::Incomplete, "taken before its end");
+        }
+        Verdict::Incomplete => assert!(data.len() < MOST, "waits for ever"),
+        Verdict::Refused(_) => {}
+    }
+}

@@ -1,0 +1,152 @@
+//! The answer of a backend: the same head found however the stream is cut, past the interim answers; what is accepted is
+//! in order; and what we write to the client reads as the same answer.
+
+use balancer::edge::frontend::render;
+use balancer::exchange::{Answer, AnswerBody, BodyLength, Pull, Stream, Version, Wait};
+use balancer::rules::framing::response::{Finder, Found, Head, MAX_FIELDS, MAX_HEAD_BYTES, parse};
+use balancer::rules::headers::to_client;
+
+use super::cuts;
+
+/// See the module.
+pub fn check(data: &[u8]) {
+    for may_switch in [false, true] {
+        let whole = find([data], may_switch);
+        for ends in cuts::ways(data) {
+            assert_eq!(find(cuts::pieces(data, &ends), may_switch), whole, "cut at {ends:?}");
+        }
+    }
+    match parse(data) {
+        Ok(Some((head, used))) => {
+            assert!(used <= data.len().min(MAX_HEAD_BYTES));
+            assert!(matches!(parse(&data[..used]), Ok(Some((_, again))) if again == used));
+            assert!(matches!(parse(&data[..used - 1]), Ok(None)), "taken before its end");
+            in_order(&head);
+            for is_head in [false, true] {
+                written_anew(&head, is_head);
+            }
+        }
+        Ok(None) => assert!(data.len() < MAX_HEAD_BYTES, "waits for ever"),
+        Err(_) => {}
+    }
+}
+
+/// Everything that a head says, so that two can be compared.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    version: Version,
+    status: u16,
+    reason: Vec<u8>,
+    fields: Vec<(String, Vec<u8>)>,
+    lengths: [BodyLength; 3],
+    keep_alive: bool,
+}
+
+impl Said {
+    fn by(head: &Head) -> Self {
+        Self {
+            version: head.version,
+            status: head.status,
+            reason: head.reason.clone(),
+            fields: head.fields.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            lengths: [head.body_length(false), head.body_length(true), head.declared_length()],
+            keep_alive: head.keep_alive,
+        }
+    }
+}
+
+/// The final head with where its body starts in the stream; `None`: not there yet.
+fn find<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    may_switch: bool,
+) -> Result<Option<(Said, usize)>, &'static str> {
+    let mut finder = Finder::new(may_switch);
+    let (mut buffer, mut before) = (Vec::new(), 0);
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        match finder.find(&buffer).map_err(|fault| fault.0)? {
+            Found::More { used } => {
+                buffer.drain(..used);
+                before += used;
+            }
+            Found::Final { head, used } => return Ok(Some((Said::by(&head), before + used))),
+        }
+    }
+    Ok(None)
+}
+
+fn in_order(head: &Head) {
+    let is_text = |byte: &u8| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7F);
+    assert!((100..600).contains(&head.status));
+    assert!(head.reason.iter().all(is_text));
+    assert!(head.fields.len() <= MAX_FIELDS);
+    for (name, value) in head.fields.iter() {
+        http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        assert!(value.iter().all(is_text) && value.trim_ascii().len() == value.len(), "{name}");
+        let framing =
+            ["content-length", "transfer-encoding"].iter().any(|one| name.eq_ignore_ascii_case(one));
+        assert!(!framing, "{name} is framing");
+    }
+    let bodiless = matches!(head.status, 100..=199 | 204 | 304);
+    assert_eq!(head.body_length(true), BodyLength::Empty);
+    assert!(!bodiless || head.body_length(false) == BodyLength::Empty);
+}
+
+/// A stream that nobody reads.
+struct Unread;
+
+impl Stream for Unread {
+    fn pull(&mut self, _: &mut [u8], _: Wait) -> Pull {
+        Pull::End
+    }
+
+    fn socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+
+    fn silence_limit(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+fn written_anew(head: &Head, is_head: bool) {
+    if head.status < 200 {
+        return;
+    }
+    let length = if is_head { head.declared_length() } else { head.body_length(is_head) };
+    let bodiless = is_head || matches!(head.status, 204 | 304);
+    let declared = match head.declared_length() {
+        BodyLength::Known(bytes) => Some(bytes),
+        _ => None,
+    };
+    let body = match length {
+        _ if bodiless => AnswerBody::None { declared },
+        BodyLength::Empty => AnswerBody::Bytes(Vec::new()),
+        _ => AnswerBody::Stream(length, Box::new(Unread)),
+    };
+    let mut answer = Answer::new(head.status, Vec::new());
+    answer.reason = Some(head.reason.clone());
+    answer.fields = to_client(&head.fields);
+    answer.body = body;
+    let framing = render::framing(&answer, Version::Http11, is_head);
+    let persistence = render::persistence(&answer, framing, Version::Http11, true);
+    let mut wire = Vec::new();
+    render::head(&mut wire, &answer, framing, persistence);
+    if wire.len() > MAX_HEAD_BYTES || answer.fields.len() == MAX_FIELDS {
+        // Beyond what we take from others; clients have bounds of their own.
+        return;
+    }
+    let (read, used) = parse(&wire).expect("we take what we write").expect("a whole head");
+    assert_eq!(used, wire.len());
+    assert_eq!((read.status, &read.reason), (head.status, &head.reason));
+    assert!(read.fields.iter().eq(answer.fields.iter()));
+    let expected = match head.body_length(is_head) {
+        BodyLength::UntilClose => BodyLength::Chunked,
+        length => length,
+    };
+    assert_eq!(read.body_length(is_head), expected);
+    assert!(read.keep_alive, "nothing asked for a close");
+    if bodiless && !matches!(head.status, 204) {
+        assert_eq!(read.declared_length(), declared.map_or(BodyLength::Empty, BodyLength::Known));
+    }
+}
