@@ -188,7 +188,7 @@ fn layers_point_one_way() {
 #[test]
 fn files_are_short() {
     let mut found = Vec::new();
-    for path in files("src", ".rs").into_iter().chain(files("tests", ".rs")).chain(files("benches", ".rs")) {
+    for path in ["src", "tests", "benches", "fuzz"].iter().flat_map(|folder| files(folder, ".rs")) {
         let name = shown(&path);
         let lines = fs::read_to_string(&path).expect("a readable file").lines().count();
         if lines > MAX_LINES && !LONGER.iter().any(|(longer, _)| *longer == name) {
@@ -245,7 +245,9 @@ fn forbidden_words_stand_nowhere() {
 fn every_crate_forbids_unsafe_code() {
     let mut roots =
         vec![root().join("src/lib.rs"), root().join("src/main.rs"), root().join("tests/it/main.rs")];
-    roots.push(root().join("tests/tidy.rs"));
+    roots.extend(
+        ["tests/tidy.rs", "tests/fuzz.rs", "tests/differential/main.rs"].map(|name| root().join(name)),
+    );
     roots.extend(
         files("src/bin", ".rs").into_iter().filter(|path| path.parent().is_some_and(|p| p.ends_with("bin"))),
     );

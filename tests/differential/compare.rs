@@ -1,0 +1,121 @@
+//! Two readings of one stream, and the class of the first difference between them.
+
+use super::cases::{Case, Kind};
+use super::reading::{Message, Reading};
+
+/// How another parser differs from us.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// We refuse, with that sentence, what the other takes.
+    Stricter(String),
+    /// We take what the other refuses, with those words.
+    Laxer(String),
+    /// We wait for more where the other has refused already.
+    Later(String),
+    /// Both take the message and understand something else: which member.
+    Other(&'static str),
+}
+
+/// What a parser is known for and is taken off before comparing; the table of `judged.rs` says why.
+fn plain(message: &Message, kind: Kind) -> Message {
+    let mut message = message.clone();
+    for (name, value) in &mut message.fields {
+        name.make_ascii_lowercase();
+        *value = value.trim_matches([' ', '\t']).to_owned();
+    }
+    let dropped: &[&str] = match kind {
+        Kind::Requests => &["content-length", "transfer-encoding", "trailer", "expect"],
+        _ => &["content-length", "transfer-encoding"],
+    };
+    message.fields.retain(|(name, _)| !dropped.contains(&name.as_str()));
+    if kind == Kind::Requests {
+        message.fields.retain(|(name, _)| !(name.contains('_') && passes_for_ours(name)));
+        absolute_form(&mut message);
+    }
+    message
+}
+
+/// The collisions that `cases.txt` holds.
+fn passes_for_ours(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    name.starts_with("x-forwarded-") || ["content-length", "transfer-encoding"].contains(&name.as_str())
+}
+
+/// RFC 9112 §3.2.2: the authority of absolute form is the host.
+fn absolute_form(message: &mut Message) {
+    let target = &message.start.1;
+    let lower = target.to_ascii_lowercase();
+    let Some(after) = ["http://", "https://"].iter().find_map(|scheme| lower.strip_prefix(scheme)) else {
+        return;
+    };
+    let after = &target[target.len() - after.len()..];
+    let end = after.find(['/', '?']).unwrap_or(after.len());
+    let (authority, rest) = after.split_at(end);
+    let authority = authority.to_owned();
+    let rest = match (rest.chars().next(), message.start.0.as_str()) {
+        (None, "OPTIONS") => "*".to_owned(),
+        (None, _) => "/".to_owned(),
+        (Some('?'), _) => format!("/{rest}"),
+        (Some(_), _) => rest.to_owned(),
+    };
+    message.start.1 = rest;
+    if !message.fields.iter().any(|(name, _)| name == "host") {
+        message.fields.push(("host".to_owned(), String::new()));
+    }
+    for (name, value) in &mut message.fields {
+        if name == "host" {
+            value.clone_from(&authority);
+        }
+    }
+}
+
+/// The first difference; what comes behind it follows from it.
+pub fn difference(case: &Case, ours: &Reading, theirs: &Reading) -> Option<Difference> {
+    // A parser that reads every answer shows interim ones, too.
+    let finals = |message: &&Message| {
+        case.kind == Kind::Requests || !message.start.0.starts_with('1') || message.start.0 == "101"
+    };
+    let mut their_messages = theirs.messages.iter().filter(finals).map(|message| plain(message, case.kind));
+    for our_message in ours.messages.iter().map(|message| plain(message, case.kind)) {
+        let Some(their_message) = their_messages.next() else { return not_taken(theirs) };
+        let same_head = [
+            (our_message.start.0 == their_message.start.0, "method or status"),
+            (our_message.start.1 == their_message.start.1, "target or reason"),
+            (our_message.version == their_message.version, "version"),
+            (our_message.fields == their_message.fields, "fields"),
+        ];
+        if let Some((_, member)) = same_head.iter().find(|(same, _)| !same) {
+            return Some(Difference::Other(member));
+        }
+        let same_body = our_message.body == their_message.body && our_message.whole == their_message.whole;
+        if same_body {
+            continue;
+        }
+        return match (ours.refusal(), theirs.refusal()) {
+            _ if our_message.whole && their_message.whole => Some(Difference::Other("body")),
+            // Each shows of a broken body what it likes.
+            (Some(_), Some(_)) => None,
+            (Some(why), None) => Some(Difference::Stricter(why.to_owned())),
+            (None, Some(why)) if our_message.whole => Some(Difference::Laxer(why.to_owned())),
+            (None, Some(why)) => Some(Difference::Later(why.to_owned())),
+            (None, None) => Some(Difference::Other("body")),
+        };
+    }
+    match (ours.refusal(), theirs.refusal(), their_messages.next()) {
+        (Some(why), _, Some(_)) | (Some(why), None, None) if theirs.end != "closed" => {
+            Some(Difference::Stricter(why.to_owned()))
+        }
+        (None, _, Some(_)) if ours.end == "open" => Some(Difference::Other("one message more")),
+        (None, Some(why), None) if ours.end == "open" => Some(Difference::Later(why.to_owned())),
+        _ => None,
+    }
+}
+
+/// We have a message that the other has not.
+fn not_taken(theirs: &Reading) -> Option<Difference> {
+    match theirs.refusal() {
+        Some(why) => Some(Difference::Laxer(why.to_owned())),
+        None if theirs.end == "open" => Some(Difference::Other("one message less")),
+        None => None,
+    }
+}

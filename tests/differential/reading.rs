@@ -1,0 +1,138 @@
+//! What a parser makes of a stream, ours in the terms of the others, so that they can be compared.
+
+use balancer::exchange::{BodyLength, RequestHead, Version};
+use balancer::rules::fields::Fields;
+use balancer::rules::framing::chunk::{ChunkDecoder, Step};
+use balancer::rules::framing::request::{Verdict, parse};
+use balancer::rules::framing::response::{Finder, Found};
+use serde::Deserialize;
+
+use super::cases::{Case, Kind};
+use super::properties::request::{SHIPPED, blank};
+
+/// One message. Text is bytes in Latin-1.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Message {
+    /// Method and target, or status and reason.
+    pub start: (String, String),
+    /// `1.1`.
+    pub version: String,
+    /// Names in lower case.
+    pub fields: Vec<(String, String)>,
+    pub body: String,
+    /// Whether its end was seen.
+    pub whole: bool,
+}
+
+/// What became of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Reading {
+    pub messages: Vec<Message>,
+    /// `open`, `closed` (no more is read), `upgraded`, or `refused: ` and why.
+    pub end: String,
+}
+
+impl Reading {
+    /// Why the stream was refused.
+    pub fn refusal(&self) -> Option<&str> {
+        self.end.strip_prefix("refused: ")
+    }
+}
+
+/// Our reading.
+pub fn ours(case: &Case) -> Reading {
+    let mut messages = Vec::new();
+    let end = match case.kind {
+        Kind::Requests => requests(&case.stream, &mut messages),
+        Kind::Answers => answer(&case.stream, false, &mut messages),
+        Kind::AnswersToHead => answer(&case.stream, true, &mut messages),
+    };
+    Reading { messages, end: end.map_or_else(|why| format!("refused: {why}"), str::to_owned) }
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+fn fields(fields: &Fields) -> Vec<(String, String)> {
+    fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), text(value))).collect()
+}
+
+fn requests(mut rest: &[u8], messages: &mut Vec<Message>) -> Result<&'static str, String> {
+    loop {
+        let mut head = blank();
+        let keep_alive = match parse(rest, &SHIPPED, &mut head) {
+            Verdict::Incomplete => return Ok("open"),
+            Verdict::Refused(refusal) => return Err(refusal.detail.to_owned()),
+            Verdict::Complete { consumed, keep_alive } => {
+                rest = &rest[consumed..];
+                keep_alive
+            }
+        };
+        messages.push(request(&head));
+        let Some(used) = body(rest, head.length, messages)? else { return Ok("open") };
+        if !keep_alive {
+            return Ok("closed");
+        }
+        rest = &rest[used..];
+    }
+}
+
+fn request(head: &RequestHead) -> Message {
+    let version = if head.version == Version::Http10 { "1.0" } else { "1.1" };
+    Message {
+        start: (head.method.clone(), head.target.clone()),
+        version: version.to_owned(),
+        fields: fields(&head.fields),
+        body: String::new(),
+        whole: false,
+    }
+}
+
+fn answer(stream: &[u8], to_head: bool, messages: &mut Vec<Message>) -> Result<&'static str, String> {
+    let (head, used) = match Finder::new(false).find(stream).map_err(|fault| fault.to_string())? {
+        Found::More { .. } => return Ok("open"),
+        Found::Final { head, used } => (head, used),
+    };
+    messages.push(Message {
+        start: (head.status.to_string(), text(&head.reason)),
+        version: if head.version == Version::Http10 { "1.0" } else { "1.1" }.to_owned(),
+        fields: fields(&head.fields),
+        body: String::new(),
+        whole: false,
+    });
+    match body(&stream[used..], head.body_length(to_head), messages)? {
+        Some(_) => Ok("closed"),
+        None => Ok("open"),
+    }
+}
+
+/// Reads the last message's body; how many bytes it has on the wire, when it is whole.
+fn body(rest: &[u8], length: BodyLength, messages: &mut [Message]) -> Result<Option<usize>, String> {
+    let Some(message) = messages.last_mut() else { return Ok(None) };
+    let known = match length {
+        BodyLength::Empty => 0,
+        BodyLength::Known(bytes) => bytes,
+        BodyLength::UntilClose => u64::MAX,
+        BodyLength::Chunked => {
+            let (mut decoder, mut at) = (ChunkDecoder::new(), 0);
+            loop {
+                match decoder.step(&rest[at..]).map_err(|fault| fault.to_string())? {
+                    Step::More => return Ok(None),
+                    Step::Data { start, end } => {
+                        message.body.push_str(&text(&rest[at + start..at + end]));
+                        at += end;
+                    }
+                    Step::End { used } => {
+                        message.whole = true;
+                        return Ok(Some(at + used));
+                    }
+                }
+            }
+        }
+    };
+    let here = usize::try_from(known).unwrap_or(usize::MAX).min(rest.len());
+    message.body.push_str(&text(&rest[..here]));
+    message.whole = here as u64 == known;
+    Ok(message.whole.then_some(here))
+}
