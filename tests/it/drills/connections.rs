@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::setup;
+use super::{is_open, setup};
 use crate::support::client::head;
 use crate::support::{Backend, Conn, Engine, Fault, Setup, until};
 
@@ -47,9 +47,9 @@ fn beyond_max_connections_the_longest_idle_makes_room_and_then_nobody_is_let_in(
         newer.push(conn);
         idle(MOST);
         assert_eq!(kept[round].wait_closed(), (Vec::new(), Fault::Closed), "the longest idle is closed");
-        assert!(kept[round + 1..].iter_mut().all(Conn::is_open), "and no other");
+        assert!(kept[round + 1..].iter_mut().all(is_open), "and no other");
     }
-    assert!(newer.iter_mut().all(Conn::is_open));
+    assert!(newer.iter_mut().all(is_open));
 
     // In the middle of a head nobody is idle.
     let mut open: Vec<Conn> = kept.drain(5..).chain(newer).collect();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::farm::Farm;
-use super::{setup, turn};
+use super::{is_open, setup, turn};
 use crate::support::client::head;
 use crate::support::{Conn, Fault, get, until};
 
@@ -117,6 +117,6 @@ fn with_no_descriptor_left_a_kept_client_makes_room_for_a_new_one() {
         kept.push(conn);
     }
     assert!(balancer.proc.err().contains("no new connections for now"), "{}", balancer.proc.story());
-    let closed = kept.iter_mut().map(Conn::is_open).filter(|open| !open).count();
+    let closed = kept.iter_mut().map(is_open).filter(|open| !open).count();
     assert!(closed >= 2 * FILES, "{closed} of {} kept connections were closed", kept.len());
 }

@@ -18,11 +18,12 @@ mod slow;
 mod upgrades;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use crate::support::{Engine, Setup, aloud};
+use crate::support::{Conn, Engine, Fault, PATIENCE, Setup, aloud};
 
 /// The drills that open thousands of connections come one after the other: together they would need more open files
 /// than there are.
@@ -40,6 +41,14 @@ fn may_open(files: u64) -> bool {
         aloud(&format!("skipped: {files} open files are needed, {allowed} are allowed (ulimit -n)"));
     }
     allowed >= files
+}
+
+/// Whether the other side has neither ended a connection nor sent anything on it.
+fn is_open(conn: &mut Conn) -> bool {
+    conn.wait_at_most(Duration::from_millis(1));
+    let open = matches!(conn.read_head("GET"), Err(Fault::TimedOut));
+    conn.wait_at_most(PATIENCE);
+    open
 }
 
 /// The `epoll` engine with that many workers and no bound on the connections from this machine.

@@ -308,15 +308,6 @@ impl Conn {
         }
     }
 
-    /// Whether the other side has neither ended it nor sent anything that was not read.
-    pub fn is_open(&mut self) -> bool {
-        let _ = self.stream.set_nonblocking(true);
-        let open = self.buffer.is_empty()
-            && matches!(self.stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
-        let _ = self.stream.set_nonblocking(false);
-        open
-    }
-
     /// Waits for the connection's end; what came before it, and whether the end was clean.
     #[track_caller]
     pub fn wait_closed(&mut self) -> (Vec<u8>, Fault) {
