@@ -90,6 +90,8 @@ pub(super) struct Gate {
     idle: AtomicUsize,
     stack: Mutex<Vec<usize>>,
     stations: Box<[Station]>,
+    /// A bit for each worker that is not parked, so that the keeper's look touches nobody else's memory.
+    awake: Box<[AtomicU64]>,
     paces: Box<[EndpointPace]>,
     ticking: AtomicBool,
     calm_ticks: AtomicU32,
@@ -112,6 +114,7 @@ impl Gate {
             idle: AtomicUsize::new(0),
             stack: Mutex::new(Vec::with_capacity(workers)),
             stations: (0..workers).map(|_| Station::default()).collect(),
+            awake: (0..workers.div_ceil(64)).map(|_| AtomicU64::new(u64::MAX)).collect(),
             paces: (0..PACES).map(|_| EndpointPace::default()).collect(),
             ticking: AtomicBool::new(false),
             calm_ticks: AtomicU32::new(0),
@@ -173,6 +176,7 @@ impl Gate {
             }
             station.go.store(false, Ordering::SeqCst);
             stack.push(worker);
+            self.awake[worker / 64].fetch_and(!(1 << (worker % 64)), Ordering::SeqCst);
         }
         while !station.go.load(Ordering::SeqCst) {
             thread::park();
@@ -212,6 +216,7 @@ impl Gate {
 
     fn release(&self, worker: usize) {
         let station = &self.stations[worker];
+        self.awake[worker / 64].fetch_or(1 << (worker % 64), Ordering::SeqCst);
         station.go.store(true, Ordering::SeqCst);
         if let Some(thread) = station.thread.get() {
             thread.unpark();
@@ -236,7 +241,7 @@ impl Gate {
     /// The keeper's look at all workers: whoever is away for long counts no more.
     pub fn tick(&self, now: Nanos) {
         let long_call_ns = self.long_call_ns.load(Ordering::Relaxed);
-        for station in &self.stations {
+        for station in self.awake() {
             match station.standing.load(Ordering::SeqCst) {
                 CALLING => {
                     let since = station.calling_since.load(Ordering::Relaxed);
@@ -254,6 +259,19 @@ impl Gate {
             }
         }
         self.stop_ticking_when_calm();
+    }
+
+    /// Every worker that is not parked, and perhaps some that just did.
+    fn awake(&self) -> impl Iterator<Item = &Station> {
+        self.awake.iter().enumerate().flat_map(move |(word, bits)| {
+            let mut bits = bits.load(Ordering::SeqCst);
+            std::iter::from_fn(move || {
+                let bit = bits.trailing_zeros();
+                // Clears the lowest bit that is set; without one there is nothing to clear.
+                bits &= bits.checked_sub(1)?;
+                self.stations.get(word * 64 + bit as usize)
+            })
+        })
     }
 
     fn stop_ticking_when_calm(&self) {
@@ -306,7 +324,7 @@ impl Gate {
 
     /// Calls back with the token of each request that a worker has been at since `before`.
     pub fn at_work_since(&self, before: Nanos, mut visit: impl FnMut(u64)) {
-        for station in &self.stations {
+        for station in self.awake() {
             let since = station.working_since.load(Ordering::Relaxed);
             if since != 0 && since <= before {
                 visit(station.token.load(Ordering::Relaxed));
@@ -316,7 +334,7 @@ impl Gate {
 
     /// Workers at a request.
     pub fn busy(&self) -> usize {
-        self.stations.iter().filter(|station| station.working_since.load(Ordering::Relaxed) != 0).count()
+        self.awake().filter(|station| station.working_since.load(Ordering::Relaxed) != 0).count()
     }
 
     /// Lets every worker go on, so that it can end. Takes the stack's lock.

@@ -1,6 +1,7 @@
 //! Whether more running workers would get anything done. When the processors are the bottleneck, another worker only adds
 //! switches; when backends are, another worker is another request under way. Both look alike from inside, so the kernel
-//! is asked: how many threads of the machine want to run, and how much of it is ours.
+//! is asked: how many threads of the machine want to run, how much of it is ours, and how long our own threads wait for a
+//! processor.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,12 +19,25 @@ pub(super) struct Pressure {
     runnable_x8: u32,
     looked_at: Nanos,
     own_ns: Nanos,
+    /// `schedstat` of the keeper itself: opened by its own thread.
+    schedstat: Option<File>,
+    waits: Waits,
+}
+
+/// How often a thread was given a processor, and how long it waited for that, since it began.
+#[derive(Clone, Copy, Default)]
+struct Waits {
+    ns: u64,
+    times: u64,
 }
 
 /// How often it is worth looking: what our threads used takes a walk over all of them.
 const INTERVAL_NS: Nanos = 16_000_000;
-/// Below this share of all processors, in percent, we are not what keeps them busy: then waiting is waiting.
+/// From this share of all processors, in percent, we are part of what keeps them busy.
 const OWN_PERCENT: u64 = 15;
+/// With this mean wait for a processor our own threads suffer from it, whoever keeps them busy. On an idle machine it is
+/// below 20 µs.
+const LONG_WAIT_NS: u64 = 100_000;
 
 impl Pressure {
     pub fn new() -> Self {
@@ -33,6 +47,8 @@ impl Pressure {
             runnable_x8: 0,
             looked_at: 0,
             own_ns: 0,
+            schedstat: None,
+            waits: Waits::default(),
         }
     }
 
@@ -48,7 +64,20 @@ impl Pressure {
         // One of them is the keeper, which looks.
         let runnable = self.runnable()?.saturating_sub(1);
         self.runnable_x8 = self.runnable_x8 - self.runnable_x8 / 8 + runnable;
-        Some(is_saturated(self.runnable_x8, self.processors, own, span))
+        let wait_ns = self.mean_wait();
+        Some(is_saturated(self.runnable_x8, self.processors, own, span, wait_ns))
+    }
+
+    /// The keeper's mean wait for a processor since the last look; 0 where the kernel does not count it.
+    fn mean_wait(&mut self) -> u64 {
+        if self.schedstat.is_none() {
+            self.schedstat = File::open("/proc/thread-self/schedstat").ok();
+        }
+        let mut text = [0; 96];
+        let count = self.schedstat.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
+        let Some(waits) = std::str::from_utf8(&text[..count]).ok().and_then(parse_waits) else { return 0 };
+        let before = std::mem::replace(&mut self.waits, waits);
+        waits.ns.saturating_sub(before.ns) / waits.times.saturating_sub(before.times).max(1)
     }
 
     fn runnable(&self) -> Option<u32> {
@@ -63,9 +92,16 @@ fn parse_runnable(loadavg: &str) -> Option<u32> {
     loadavg.split_whitespace().nth(3)?.split('/').next()?.parse().ok()
 }
 
-fn is_saturated(runnable_x8: u32, processors: u32, own_ns: Nanos, span_ns: Nanos) -> bool {
+/// Three numbers: time on a processor, time waiting for one, how often it got one (proc_schedstat in the kernel's
+/// documentation, sched-stats).
+fn parse_waits(schedstat: &str) -> Option<Waits> {
+    let mut words = schedstat.split_whitespace().skip(1);
+    Some(Waits { ns: words.next()?.parse().ok()?, times: words.next()?.parse().ok()? })
+}
+
+fn is_saturated(runnable_x8: u32, processors: u32, own_ns: Nanos, span_ns: Nanos, wait_ns: u64) -> bool {
     let share = own_ns.saturating_mul(100) / span_ns.saturating_mul(u64::from(processors)).max(1);
-    runnable_x8 > processors * 8 && share >= OWN_PERCENT
+    runnable_x8 > processors * 8 && (share >= OWN_PERCENT || wait_ns >= LONG_WAIT_NS)
 }
 
 /// Processors of the machine, since the threads are the machine's, too: more than a container may use.
@@ -98,6 +134,9 @@ mod tests {
     fn the_kernels_texts() {
         assert_eq!(parse_runnable("0.20 0.18 0.12 13/746 11206\n"), Some(13));
         assert_eq!(parse_runnable("0.20 0.18"), None);
+        let waits = parse_waits("48621 2493046 3\n").expect("three numbers");
+        assert_eq!((waits.ns, waits.times), (2_493_046, 3));
+        assert!(parse_waits("0 0").is_none());
         for (list, count) in [("0", 1), ("0-1", 2), ("0-3,8", 5), ("0-3,8-11", 8), ("", 0), ("x", 0)] {
             assert_eq!(count_ranges(list), count, "{list:?}");
         }
@@ -106,15 +145,18 @@ mod tests {
     #[test]
     fn saturated_means_that_all_processors_are_wanted_and_that_we_are_why() {
         let ms = 1_000_000;
-        // (mean runnable in eighths, processors, our time, span)
-        for (runnable_x8, processors, own, saturated) in [
-            (8 * 5, 2, 8 * ms, true),
-            (8 * 2, 2, 8 * ms, false),
-            (8 * 50, 2, 2 * ms, false),
-            (8 * 50, 2, 3 * ms, true),
-            (0, 2, 0, false),
+        // (mean runnable in eighths, processors, our time, span, our mean wait)
+        for (runnable_x8, processors, own, wait_ns, saturated) in [
+            (8 * 5, 2, 8 * ms, 0, true),
+            (8 * 2, 2, 8 * ms, 0, false),
+            (8 * 2, 2, 8 * ms, ms, false),
+            (8 * 50, 2, 2 * ms, 0, false),
+            (8 * 50, 2, 2 * ms, ms, true),
+            (8 * 50, 2, 3 * ms, 0, true),
+            (0, 2, 0, 0, false),
         ] {
-            assert_eq!(is_saturated(runnable_x8, processors, own, 8 * ms), saturated, "{runnable_x8} {own}");
+            let verdict = is_saturated(runnable_x8, processors, own, 8 * ms, wait_ns);
+            assert_eq!(verdict, saturated, "{runnable_x8} {own} {wait_ns}");
         }
     }
 
