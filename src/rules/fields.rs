@@ -54,7 +54,9 @@ impl Fields {
 
     /// The first value of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        // On bytes: as text each name would be checked to be UTF-8 again.
+        let named = |span: &&Span| span.name(&self.bytes).eq_ignore_ascii_case(name.as_bytes());
+        self.spans.iter().find(named).map(|span| span.value(&self.bytes))
     }
 
     /// Every value of that name, in order.

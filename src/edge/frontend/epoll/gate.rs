@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::exchange::CallObserver;
 use crate::rules::Nanos;
 
-/// A call longer than this stops counting, to begin with; the keeper looks every millisecond.
+/// A call longer than this stops counting, to begin with; the keeper looks every millisecond or two.
 const LONG_CALL_NS: Nanos = 1_500_000;
 /// What that may become while there is processor time to spare and nobody waits for events, and while there is none.
 const LONG_CALL_BOUNDS_NS: RangeInclusive<Nanos> = 100_000..=4_000_000;
@@ -233,9 +233,11 @@ impl Gate {
         moved.is_ok()
     }
 
-    /// Whether the keeper should look every millisecond.
-    pub fn is_ticking(&self) -> bool {
-        self.ticking.load(Ordering::SeqCst)
+    /// How soon the keeper should look again; `None` while it does not matter.
+    pub fn tick_span(&self) -> Option<Nanos> {
+        const TICK_NS: RangeInclusive<Nanos> = 1_000_000..=2_000_000;
+        let half = self.long_call_ns.load(Ordering::Relaxed) / 2;
+        self.ticking.load(Ordering::SeqCst).then(|| half.clamp(*TICK_NS.start(), *TICK_NS.end()))
     }
 
     /// The keeper's look at all workers: whoever is away for long counts no more.

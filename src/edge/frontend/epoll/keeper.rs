@@ -71,8 +71,6 @@ impl Mail {
     }
 }
 
-/// How often the gate is looked at while it matters.
-const GATE_TICK_NS: Nanos = 1_000_000;
 /// How long the keeper sleeps when there is no connection.
 const LONG_SLEEP_NS: Nanos = 5_000_000_000;
 /// How long accepting pauses when there are no descriptors.
@@ -125,7 +123,7 @@ impl Keeper {
             self.wait(self.sleep(next_walk, now));
             let now = self.core.clock.now();
             self.read_mail(now);
-            if self.core.gate.is_ticking() {
+            if self.core.gate.tick_span().is_some() {
                 self.core.gate.tick(now);
             }
             if let Some(saturated) = self.pressure.look(now) {
@@ -141,8 +139,8 @@ impl Keeper {
     }
 
     fn sleep(&self, next_walk: Nanos, now: Nanos) -> Nanos {
-        if self.core.gate.is_ticking() {
-            return GATE_TICK_NS;
+        if let Some(span) = self.core.gate.tick_span() {
+            return span;
         }
         let idle = self.core.connections.load(Ordering::SeqCst) == 0 && self.paused.is_empty();
         if !idle {

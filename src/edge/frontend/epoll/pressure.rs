@@ -18,10 +18,18 @@ pub(super) struct Pressure {
     /// Threads that want to run, in eighths: a mean over the last eight or so looks.
     runnable_x8: u32,
     looked_at: Nanos,
-    own_ns: Nanos,
+    own: Own,
     /// `schedstat` of the keeper itself: opened by its own thread.
     schedstat: Option<File>,
     waits: Waits,
+}
+
+/// Our share of all processors, in percent, and what it was last computed from.
+#[derive(Clone, Copy, Default)]
+struct Own {
+    percent: u64,
+    ns: Nanos,
+    at: Nanos,
 }
 
 /// How often a thread was given a processor, and how long it waited for that, since it began.
@@ -31,8 +39,10 @@ struct Waits {
     times: u64,
 }
 
-/// How often it is worth looking: what our threads used takes a walk over all of them.
+/// How often it is worth looking.
 const INTERVAL_NS: Nanos = 16_000_000;
+/// What all our threads used takes the kernel a walk over them, 90 µs for 300: not so often.
+const OWN_INTERVAL_NS: Nanos = 128_000_000;
 /// From this share of all processors, in percent, we are part of what keeps them busy.
 const OWN_PERCENT: u64 = 15;
 /// With this mean wait for a processor our own threads suffer from it, whoever keeps them busy. On an idle machine it is
@@ -46,7 +56,7 @@ impl Pressure {
             processors: processors(),
             runnable_x8: 0,
             looked_at: 0,
-            own_ns: 0,
+            own: Own::default(),
             schedstat: None,
             waits: Waits::default(),
         }
@@ -58,14 +68,23 @@ impl Pressure {
         if span < INTERVAL_NS {
             return None;
         }
-        let own_ns = own_processor_time();
-        let own = own_ns.saturating_sub(self.own_ns);
-        (self.looked_at, self.own_ns) = (now, own_ns);
+        self.looked_at = now;
         // One of them is the keeper, which looks.
         let runnable = self.runnable()?.saturating_sub(1);
         self.runnable_x8 = self.runnable_x8 - self.runnable_x8 / 8 + runnable;
         let wait_ns = self.mean_wait();
-        Some(is_saturated(self.runnable_x8, self.processors, own, span, wait_ns))
+        Some(is_saturated(self.runnable_x8, self.processors, self.own_percent(now), wait_ns))
+    }
+
+    fn own_percent(&mut self, now: Nanos) -> u64 {
+        let span = now.saturating_sub(self.own.at);
+        if span >= OWN_INTERVAL_NS {
+            let ns = own_processor_time();
+            let spent = ns.saturating_sub(self.own.ns);
+            let percent = spent.saturating_mul(100) / span.saturating_mul(u64::from(self.processors)).max(1);
+            self.own = Own { percent, ns, at: now };
+        }
+        self.own.percent
     }
 
     /// The keeper's mean wait for a processor since the last look; 0 where the kernel does not count it.
@@ -99,9 +118,8 @@ fn parse_waits(schedstat: &str) -> Option<Waits> {
     Some(Waits { ns: words.next()?.parse().ok()?, times: words.next()?.parse().ok()? })
 }
 
-fn is_saturated(runnable_x8: u32, processors: u32, own_ns: Nanos, span_ns: Nanos, wait_ns: u64) -> bool {
-    let share = own_ns.saturating_mul(100) / span_ns.saturating_mul(u64::from(processors)).max(1);
-    runnable_x8 > processors * 8 && (share >= OWN_PERCENT || wait_ns >= LONG_WAIT_NS)
+fn is_saturated(runnable_x8: u32, processors: u32, own_percent: u64, wait_ns: u64) -> bool {
+    runnable_x8 > processors * 8 && (own_percent >= OWN_PERCENT || wait_ns >= LONG_WAIT_NS)
 }
 
 /// Processors of the machine, since the threads are the machine's, too: more than a container may use.
@@ -145,18 +163,18 @@ mod tests {
     #[test]
     fn saturated_means_that_all_processors_are_wanted_and_that_we_are_why() {
         let ms = 1_000_000;
-        // (mean runnable in eighths, processors, our time, span, our mean wait)
-        for (runnable_x8, processors, own, wait_ns, saturated) in [
-            (8 * 5, 2, 8 * ms, 0, true),
-            (8 * 2, 2, 8 * ms, 0, false),
-            (8 * 2, 2, 8 * ms, ms, false),
-            (8 * 50, 2, 2 * ms, 0, false),
-            (8 * 50, 2, 2 * ms, ms, true),
-            (8 * 50, 2, 3 * ms, 0, true),
+        // (mean runnable in eighths, processors, our share, our mean wait)
+        for (runnable_x8, processors, percent, wait_ns, saturated) in [
+            (8 * 5, 2, 50, 0, true),
+            (8 * 2, 2, 50, 0, false),
+            (8 * 2, 2, 50, ms, false),
+            (8 * 50, 2, 14, 0, false),
+            (8 * 50, 2, 14, ms, true),
+            (8 * 50, 2, 15, 0, true),
             (0, 2, 0, 0, false),
         ] {
-            let verdict = is_saturated(runnable_x8, processors, own, 8 * ms, wait_ns);
-            assert_eq!(verdict, saturated, "{runnable_x8} {own} {wait_ns}");
+            let verdict = is_saturated(runnable_x8, processors, percent, wait_ns);
+            assert_eq!(verdict, saturated, "{runnable_x8} {percent} {wait_ns}");
         }
     }
 
