@@ -58,8 +58,8 @@ fn a_backend_goes_and_comes_back_with_one_line_each(engine: Engine) {
         .set("health_check", quick("/health"))
         .start();
     // The first checks' lines may come after the listening line: that one is written elsewhere.
-    balancer.proc.wait_err(0, "first is up", |line| line.contains("first (") && line.contains(" is up"));
-    balancer.proc.wait_err(0, "second is up", |line| line.contains("second (") && line.contains(" is up"));
+    balancer.proc.wait_err(0, "alpha is up", |line| line.contains("alpha (") && line.contains(" is up"));
+    balancer.proc.wait_err(0, "beta is up", |line| line.contains("beta (") && line.contains(" is up"));
     let before = balancer.proc.err_lines();
     status.store(500, Ordering::SeqCst);
     let (at, line) = balancer
