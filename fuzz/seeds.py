@@ -32,7 +32,7 @@ def main() -> None:
                 (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
         return
     # Written by hand and above the mark: kept as it is.
-    mark = "# Found by fuzzing; the smallest set with its coverage (fuzz/run TARGET keep)."
+    mark = "# Found by fuzzing; the smallest set of short inputs with the same coverage (fuzz/run TARGET keep)."
     by_hand = lines[: lines.index(mark)] if mark in lines else lines
     known = {unescape(line) for line in by_hand if line and not line.startswith("#")}
     found = sorted({path.read_bytes() for path in folder.iterdir()} - known, key=lambda data: (len(data), data))

@@ -11,8 +11,8 @@ mod properties;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-/// Mutations of each target when nothing else is asked for: about a second each without optimization.
-const ROUNDS: u64 = 1000;
+/// Mutations of each target when nothing else is asked for: a second or two each without optimization.
+const ROUNDS: u64 = 5000;
 /// Most mutations on top of each other.
 const MOST_STEPS: usize = 4;
 

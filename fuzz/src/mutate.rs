@@ -34,7 +34,8 @@ const WORDS: &[&[u8]] = &[
     b" HTTP/1.0",
 ];
 
-/// One change: a byte, a range taken away, a range twice or from another input, a word of the dictionary.
+/// One change: a byte, a range taken away, a range twice or from another input, a word of the dictionary between
+/// two bytes or in place of one.
 pub fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut fastrand::Rng) {
     let at = random.usize(0..=input.len());
     let end = random.usize(at..=input.len());
@@ -51,9 +52,11 @@ pub fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut fastrand::Rn
             let from = random.usize(0..=other.len());
             input.splice(at..end, other[from..].iter().copied());
         }
-        _ => {
+        kind => {
             let word = WORDS[random.usize(0..WORDS.len())];
-            input.splice(at..at, word.iter().copied());
+            // In place of a byte, or between two.
+            let behind = if kind == 6 { input.len().min(at + 1) } else { at };
+            input.splice(at..behind, word.iter().copied());
         }
     }
 }

@@ -210,6 +210,18 @@ const LAXER: &[Laxer] = &[
         "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
         in_trailer,
     ),
+    (
+        "httptools",
+        "Empty Transfer-Encoding",
+        "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
+        in_trailer,
+    ),
+    (
+        "httptools",
+        "Data after `Connection: close`",
+        "RFC 9110 §15.2: the final answer follows an interim one, whatever that says about the connection",
+        |case| case.kind == Kind::Answers && case.stream.starts_with(b"HTTP/1.") && interim_first(case),
+    ),
     ("httptools", "Invalid character in chunk extensions", EXTENSION, |case| has(case, b";")),
     ("httptools", "Invalid character in chunk size", BLANKS, |case| has(case, b" ;") || has(case, b"\t;")),
     ("h11", "illegal chunk header", BLANKS, |case| has(case, b" ;") || has(case, b"\t;")),
@@ -246,6 +258,12 @@ const OTHER: &[Laxer] = &[
     (
         "httptools",
         "body",
+        "RFC 9110 §5.6.3: a tab is whitespace around a value, too; llhttp takes `chunked` and a tab for another coding",
+        |case| case.kind == Kind::Answers && has(case, b"\t"),
+    ),
+    (
+        "httptools",
+        "body",
         "RFC 9110 §7.8: a request that asks for an upgrade has its body all the same; llhttp stops at its head, and ours \
          goes out on a connection that is used for nothing else",
         |case| has(case, b"pgrade"),
@@ -279,6 +297,10 @@ fn has(case: &Case, text: &[u8]) -> bool {
 
 fn later_minor(case: &Case) -> bool {
     case.stream.windows(8).any(|word| word.starts_with(b"HTTP/1.") && matches!(word[7], b'2'..=b'9'))
+}
+
+fn interim_first(case: &Case) -> bool {
+    case.stream.get(9) == Some(&b'1')
 }
 
 /// llhttp's methods for HTTP, CONNECT among them.
