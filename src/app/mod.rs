@@ -29,7 +29,6 @@ use crate::proxy::account::Accounts;
 use crate::proxy::admit::{Admit, FindLimit};
 use crate::proxy::forward::{Forward, Sticky};
 use crate::rules::Nanos;
-use crate::rules::health::Status;
 use crate::rules::retry::Policy;
 use crate::rules::strategy::Strategy;
 use crate::state::backends::{Backends, Settings};
@@ -320,7 +319,7 @@ impl Health for State {
                     .filter(|endpoint| endpoint.backend == backend.name)
                     .peekable();
                 let resolved = own.peek().is_some();
-                let up = own.any(|endpoint| endpoint.in_service() && endpoint.health() != Status::Down);
+                let up = own.any(|endpoint| endpoint.is_up());
                 let cause = match (up, resolved) {
                     (true, _) => None,
                     (false, true) => Some("its health checks fail".to_owned()),

@@ -6,7 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::edge::admin::{Series, Show};
 use crate::edge::frontend::Frontend;
 use crate::edge::store::Limits;
-use crate::rules::health::Status;
 use crate::state::backends::Backends;
 use crate::state::limiter::Limiter;
 use crate::state::metrics::{ConnectionState, Metrics, Value};
@@ -52,9 +51,10 @@ impl Gathered {
         let snapshot = self.backends.snapshot();
         for backend in self.backends.backends() {
             let labels = [("backend", &*backend.name)];
-            let up = snapshot.endpoints().iter().any(|endpoint| {
-                endpoint.backend == backend.name && endpoint.in_service() && endpoint.health() != Status::Down
-            });
+            let up = snapshot
+                .endpoints()
+                .iter()
+                .any(|endpoint| endpoint.backend == backend.name && endpoint.is_up());
             show("balancer_backend_up", &labels, Value::Gauge(i64::from(up)));
             show("balancer_backend_in_flight", &labels, Value::Gauge(backend.in_flight().into()));
             let (passed, failed) = backend.checks();

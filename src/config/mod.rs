@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::rules::framing::request::Bounds;
 use crate::rules::limit::Limit;
 
 mod environment;
@@ -111,6 +112,17 @@ pub struct Frontend {
     pub abort_on_close: bool,
     /// Expect PROXY protocol headers from `rate_limit.trusted_proxies`.
     pub proxy_protocol: bool,
+}
+
+impl Frontend {
+    /// How much of a request's head is taken.
+    pub fn head_bounds(&self) -> Bounds {
+        Bounds {
+            max_head_bytes: self.max_head_bytes,
+            max_headers: self.max_headers,
+            max_target_bytes: self.max_target_bytes,
+        }
+    }
 }
 
 /// One entry of `backends`.

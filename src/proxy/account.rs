@@ -14,7 +14,7 @@ use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket};
 use crate::rules::{Nanos, headers, identity};
 use crate::state::backends::Lease;
 use crate::state::log_limit::LogLimit;
-use crate::state::metrics::{InFlight, Metrics, Rejection};
+use crate::state::metrics::{InFlight, Metrics, Rejection, method_label};
 
 /// The status in logs and metrics of a request whose client left before it had an answer.
 pub const CLIENT_GONE: u16 = 499;
@@ -152,7 +152,7 @@ impl Accounts {
         answer.ticket = Some(Box::new(EndOfRequest {
             lease: entry.lease,
             told,
-            method: known_method(&entry.head.method),
+            method: method_label(&entry.head.method),
             _in_flight: entry.in_flight,
             status,
             received_at: entry.received_at,
@@ -240,12 +240,6 @@ impl Own {
         };
         accounts.close(answer, entry)
     }
-}
-
-/// A method as a label: one of the nine standard ones or `other`.
-fn known_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 9] = ["GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
 }
 
 /// The ticket of an answer. Dropped without being settled (the frontend failed) it still gives the lease back.

@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use labels::{Attempt, ConnectionState, Decision, Label, Policy, Rejection, Reload, Retry, StoreOp};
+pub use labels::{
+    Attempt, ConnectionState, Decision, Label, Policy, Rejection, Reload, Retry, StoreOp, method_label,
+};
 pub use shards::{BUCKETS_NS, HistogramSum};
 
 use labels::{METHODS, OTHER_METHOD, method_index};

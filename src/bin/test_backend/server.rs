@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use balancer::exchange::{BodyLength, RequestHead, Version};
-use balancer::rules::fields::Fields;
+use balancer::exchange::{BodyLength, RequestHead};
 use balancer::rules::framing::chunk::{ChunkDecoder, Step};
 use balancer::rules::framing::request::{Bounds, Verdict, parse};
 
@@ -76,7 +75,7 @@ impl Server {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(SILENCE))?;
         socket.set_write_timeout(Some(SILENCE))?;
-        let mut connection = Connection { socket, received: Vec::new(), head: empty_head(peer) };
+        let mut connection = Connection { socket, received: Vec::new(), head: RequestHead::blank(peer) };
         loop {
             match connection.read_request()? {
                 Request::End => return Ok(()),
@@ -248,19 +247,6 @@ impl Connection {
 
 fn too_large() -> Answer {
     refusal(413, "bodies are echoed up to 64 MiB")
-}
-
-fn empty_head(peer: SocketAddr) -> RequestHead {
-    RequestHead {
-        method: String::new(),
-        target: String::new(),
-        version: Version::Http11,
-        host: None,
-        fields: Fields::new(),
-        length: BodyLength::Empty,
-        expects_continue: false,
-        peer,
-    }
 }
 
 #[cfg(test)]

@@ -104,11 +104,7 @@ impl TinyHttp {
             servers: Mutex::new(servers),
             service,
             clock,
-            bounds: Bounds {
-                max_head_bytes: config.max_head_bytes,
-                max_headers: config.max_headers,
-                max_target_bytes: config.max_target_bytes,
-            },
+            bounds: config.head_bounds(),
             max_body_bytes: config.max_body_bytes,
             request_buffer_bytes: config.request_buffer_bytes,
             response_buffer_bytes: config.response_buffer_bytes,

@@ -211,6 +211,11 @@ impl Endpoint {
         let _ = self.pace.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
+    /// Whether it counts as up: in service, and not taken out by its health checks. One that was never checked counts.
+    pub fn is_up(&self) -> bool {
+        self.in_service() && self.health() != Status::Down
+    }
+
     /// Whether configuration and operator let anything new go there, health aside.
     pub fn in_service(&self) -> bool {
         self.group.weight() > 0 && self.group.operator() == Operator::Up

@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 
 use super::endpoint::Endpoint;
 use crate::rules::Nanos;
-use crate::rules::health::Status;
 use crate::rules::outlier::{Cause, Policy, Tally, most_out, time_out};
 
 /// The pool's settings for it, and its writer.
@@ -122,7 +121,7 @@ impl Outliers {
             // Sent before it went.
             return None;
         }
-        let counted = || pool.iter().filter(|one| one.in_service() && one.health() != Status::Down);
+        let counted = || pool.iter().filter(|one| one.is_up());
         let out = counted().filter(|one| one.standing.out_until.load(Ordering::Relaxed) != 0).count();
         if out >= most_out(self.max_ejected, counted().count()) {
             return None;

@@ -14,6 +14,11 @@ pub(super) fn method_index(method: &str) -> usize {
     METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len())
 }
 
+/// A method as a label: one of the nine standard ones or `other`.
+pub fn method_label(method: &str) -> &'static str {
+    METHODS.get(method_index(method)).copied().unwrap_or(OTHER_METHOD)
+}
+
 /// A closed set of label values.
 pub trait Label: Copy + fmt::Debug + 'static {
     /// All of them, as they are declared.

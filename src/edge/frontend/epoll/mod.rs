@@ -52,7 +52,6 @@ pub use super::Stats;
 use crate::clock::{Clock, nanos};
 use crate::config::Frontend;
 use crate::exchange::Service;
-use crate::rules::framing::request::Bounds;
 
 /// What a worker's stack holds: the deepest path is a proxied request through the client library, measured below
 /// 100 KiB in a debug build. Untouched pages cost nothing.
@@ -134,11 +133,7 @@ fn core(
         service,
         clock,
         spans: Spans::new(config),
-        bounds: Bounds {
-            max_head_bytes: config.max_head_bytes,
-            max_headers: config.max_headers,
-            max_target_bytes: config.max_target_bytes,
-        },
+        bounds: config.head_bounds(),
         max_body_bytes: config.max_body_bytes,
         request_buffer_bytes: config.request_buffer_bytes,
         response_buffer_bytes: config.response_buffer_bytes,
