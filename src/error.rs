@@ -21,6 +21,8 @@ pub enum Reason {
     RequestTimeout,
     /// It exists already.
     Conflict,
+    /// A condition of the caller (`If-Match`, `If-None-Match`) does not hold.
+    PreconditionFailed,
     /// A body beyond its bound.
     ContentTooLarge,
     /// A target beyond its bound.
@@ -58,6 +60,7 @@ impl Reason {
             Self::MethodNotAllowed => (405, "Method Not Allowed"),
             Self::RequestTimeout => (408, "Request Timeout"),
             Self::Conflict => (409, "Conflict"),
+            Self::PreconditionFailed => (412, "Precondition Failed"),
             Self::ContentTooLarge => (413, "Content Too Large"),
             Self::UriTooLong => (414, "URI Too Long"),
             Self::ExpectationFailed => (417, "Expectation Failed"),

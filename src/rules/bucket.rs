@@ -73,7 +73,7 @@ impl Bucket {
         self.refill(now);
         let (old, new) = (parts(self.limit), parts(limit));
         if old != new {
-            // Rounds down by less than a millionth of a token; at most 8.64e13², which needs more than 64 bits.
+            // Rounds down by less than a millionth of a token; at most 3.2e16², which needs more than 64 bits.
             self.carry = (u128::from(self.carry) * u128::from(new) / u128::from(old)) as u64;
         }
         let moved = self.level + top(limit) - top(self.limit);
@@ -177,7 +177,7 @@ impl Bucket {
 }
 
 /// Into how many parts a millionth is divided, so that one nanosecond brings a whole number of them, namely
-/// `rate.micro`. At most 8.64e13.
+/// `rate.micro`. At most 3.2e16.
 fn parts(limit: Limit) -> u64 {
     u64::from(limit.rate.per_secs.max(1)) * 1_000_000_000
 }

@@ -14,7 +14,7 @@ pub struct Limit {
 pub struct Rate {
     /// Millionths of a token; 0 never refills. At most [`Rate::MAX_MICRO`].
     pub micro: u64,
-    /// The span in seconds, 1 to 86,400.
+    /// The span in seconds, 1 to [`super::terms::MAX_PER_SECS`].
     pub per_secs: u32,
 }
 

@@ -13,6 +13,7 @@ pub mod outlier;
 pub mod retry;
 pub mod sticky;
 pub mod strategy;
+pub mod terms;
 
 /// Nanoseconds on the process's monotone clock ([`crate::clock::Clock`]); 0 is an instant before the process's
 /// first request. 2^64 ns are 584 years.

@@ -203,6 +203,9 @@ fn refused(error: StoreError) -> Reject {
         StoreError::Exists => Reject::new(Reason::Conflict, "this client has a limit already: update it"),
         StoreError::NotFound => Reject::new(Reason::NotFound, "this client has no limit"),
         StoreError::Full(bound) => Reject::new(Reason::Conflict, bound),
+        StoreError::Precondition => Reject::new(Reason::PreconditionFailed, "it has changed in the meantime"),
+        StoreError::NoPlan => Reject::new(Reason::BadRequest, "there is no such plan"),
+        StoreError::InUse(count) => Reject::new(Reason::Conflict, format!("{count} limits name this plan")),
         StoreError::Unavailable { cause, outcome_unknown } => {
             let detail = if outcome_unknown {
                 "the store did not answer in time: whether the change was made is unknown, get tells"

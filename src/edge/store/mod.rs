@@ -10,6 +10,7 @@ mod postgres;
 mod session;
 mod sqlite;
 mod threads;
+pub mod v1;
 mod watch;
 
 #[cfg(test)]
@@ -39,6 +40,12 @@ pub enum StoreError {
     Exists,
     /// A bound is reached; the text says which, and is fit for the client.
     Full(&'static str),
+    /// A condition of the caller does not hold: the row has another version, is there, or is not.
+    Precondition,
+    /// The limit names a plan that is not there.
+    NoPlan,
+    /// That many limits name the plan.
+    InUse(u64),
     /// The database could not be asked, or did not answer in time.
     Unavailable {
         /// For the log.
@@ -54,6 +61,9 @@ impl std::fmt::Display for StoreError {
             Self::NotFound => f.write_str("there is no such limit"),
             Self::Exists => f.write_str("there is such a limit already"),
             Self::Full(what) => f.write_str(what),
+            Self::Precondition => f.write_str("it has changed in the meantime"),
+            Self::NoPlan => f.write_str("there is no such plan"),
+            Self::InUse(count) => write!(f, "{count} limits name this plan"),
             Self::Unavailable { cause, outcome_unknown } => {
                 f.write_str(cause)?;
                 f.write_str(if *outcome_unknown { " (it may have been done all the same)" } else { "" })

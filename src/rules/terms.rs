@@ -1,0 +1,333 @@
+//! What an operator grants: named buckets, plans of them, and what is stored for one client.
+//!
+//! A client's limit names a plan or has buckets of its own, one to four; it may bound how many of the client's requests
+//! are under way at once, and it may exempt the client from everything. The limits of the five fixed calls are limits
+//! with one bucket, named [`DEFAULT_BUCKET`].
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::answer::DEFAULT_BUCKET;
+use super::limit::{Limit, Rate};
+
+/// Most buckets of one limit, of one plan and of one rule.
+pub const MAX_BUCKETS: usize = 4;
+
+/// Most plans that there are.
+pub const MAX_PLANS: usize = 1_000;
+
+/// Most requests at once that a limit may allow.
+pub const MAX_IN_FLIGHT: u32 = 1_000_000;
+
+/// A bucket's name: 1 to [`Name::MAX_BYTES`] bytes of printable ASCII, as a String of structured fields holds it
+/// (RFC 9651 §3.3.3). Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BucketName(Arc<str>);
+
+/// A plan's name: 1 to [`Name::MAX_BYTES`] bytes of UTF-8 without control characters. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlanName(Arc<str>);
+
+/// What the names have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Name;
+
+impl Name {
+    /// Longest name in bytes.
+    pub const MAX_BYTES: usize = 64;
+}
+
+/// Why a text is no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameFault {
+    /// Empty, or over [`Name::MAX_BYTES`].
+    Length,
+    /// A character that may not stand there.
+    Character,
+    /// A name that answers use for something else.
+    Reserved,
+}
+
+impl std::fmt::Display for NameFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Length => "must have 1 to 64 bytes",
+            Self::Character => "must hold no control characters; a bucket's name is printable ASCII",
+            Self::Reserved => "must not be \"concurrency\", which stands for requests at once",
+        })
+    }
+}
+
+impl std::error::Error for NameFault {}
+
+/// The policy that answers show for requests at once.
+pub const CONCURRENCY: &str = "concurrency";
+
+impl BucketName {
+    /// Reads a name.
+    pub fn parse(text: &str) -> Result<Self, NameFault> {
+        if text.is_empty() || text.len() > Name::MAX_BYTES {
+            return Err(NameFault::Length);
+        }
+        if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(NameFault::Character);
+        }
+        if text == CONCURRENCY {
+            return Err(NameFault::Reserved);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name of the one bucket of a limit that was given by numbers alone.
+    pub fn default_bucket() -> Self {
+        Self(DEFAULT_BUCKET.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PlanName {
+    /// Reads a name.
+    pub fn parse(text: &str) -> Result<Self, NameFault> {
+        if text.is_empty() || text.len() > Name::MAX_BYTES {
+            return Err(NameFault::Length);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(NameFault::Character);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a bucket's level is found by, beside its client: the first 8 bytes of its name's SHA-256, the same in every
+/// process and version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BucketId(pub u64);
+
+impl BucketId {
+    /// Of a bucket of a limit or a plan.
+    pub fn of(name: &str) -> Self {
+        let digest = Sha256::digest(name.as_bytes());
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        Self(u64::from_be_bytes(first))
+    }
+}
+
+/// Whether a bucket refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// It does.
+    #[default]
+    Enforced,
+    /// It takes tokens and counts what it would refuse, refuses nothing and stands in no answer.
+    Shadow,
+}
+
+/// A bucket that is filled at the turn of a UTC period, and at no other time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reset {
+    /// At each full hour (`per` is `1h`).
+    Hour,
+    /// At midnight (`1d`).
+    Day,
+    /// At midnight on the first of a month (`1mo`, also written `30d`).
+    Month,
+}
+
+/// One bucket of a limit, a plan or a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketSpec {
+    /// Different from those of the other buckets beside it.
+    pub name: BucketName,
+    /// [`BucketId::of`] the name.
+    pub id: BucketId,
+    /// Capacity, and the rate as `amount` every `per`. Without [`BucketSpec::reset`], any span T admits at most
+    /// capacity + rate × T.
+    pub limit: Limit,
+    /// Whether it refuses.
+    pub mode: Mode,
+    /// Filled at the turn of this period and not by its rate.
+    pub reset: Option<Reset>,
+}
+
+impl BucketSpec {
+    /// An enforced bucket that refills by its rate.
+    pub fn new(name: BucketName, limit: Limit) -> Self {
+        Self { id: BucketId::of(name.as_str()), name, limit, mode: Mode::Enforced, reset: None }
+    }
+}
+
+/// What a plan grants, and what a limit without a plan does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// 1 to [`MAX_BUCKETS`] with different names; none only for a limit that is exempt. Cheap to clone.
+    pub buckets: Arc<[BucketSpec]>,
+    /// Most requests at once of one client, in one instance.
+    pub max_in_flight: Option<u32>,
+}
+
+/// What is stored for one client id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientLimit {
+    /// The plan; then [`ClientLimit::own`] has no buckets.
+    pub plan: Option<PlanName>,
+    /// The client's own buckets, and its own bound on requests at once, which wins over the plan's.
+    pub own: Terms,
+    /// Never refused, still counted, no fields in answers.
+    pub exempt: bool,
+    /// For a range: one bucket for all of it.
+    pub shared: bool,
+}
+
+impl ClientLimit {
+    /// What the five fixed calls store: one bucket with these numbers.
+    pub fn of_numbers(limit: Limit) -> Self {
+        let bucket = BucketSpec::new(BucketName::default_bucket(), limit);
+        let own = Terms { buckets: Arc::new([bucket]), max_in_flight: None };
+        Self { plan: None, own, exempt: false, shared: false }
+    }
+
+    /// The numbers, if this is what the five fixed calls store and nothing else.
+    pub fn as_numbers(&self) -> Option<Limit> {
+        match &*self.own.buckets {
+            [only] if *self == Self::of_numbers(only.limit) => Some(only.limit),
+            _ => None,
+        }
+    }
+}
+
+/// A plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its name.
+    pub name: PlanName,
+    /// What it grants.
+    pub terms: Terms,
+}
+
+/// Seconds of the longest span that a rate is written over: a leap year.
+pub const MAX_PER_SECS: u32 = 366 * 86_400;
+
+/// Seconds that a month counts as where a rate is needed.
+pub const MONTH_SECS: u32 = 30 * 86_400;
+
+/// A span as it stands in `per`: a whole number of `s`, `m`, `h` or `d`, or `1mo`; in seconds. `None`: neither, or
+/// beyond [`MAX_PER_SECS`].
+pub fn parse_per(text: &str) -> Option<u32> {
+    if text == "1mo" {
+        return Some(MONTH_SECS);
+    }
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    if digits.is_empty() || digits.len() > 9 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let secs = digits.parse::<u64>().ok()?.checked_mul(factor)?;
+    u32::try_from(secs).ok().filter(|secs| (1..=MAX_PER_SECS).contains(secs))
+}
+
+/// The same the other way, in the largest unit that divides it.
+pub fn per_text(rate: Rate) -> String {
+    let secs = rate.per_secs.max(1);
+    let (count, unit) = match secs {
+        secs if secs.is_multiple_of(86_400) => (secs / 86_400, "d"),
+        secs if secs.is_multiple_of(3_600) => (secs / 3_600, "h"),
+        secs if secs.is_multiple_of(60) => (secs / 60, "m"),
+        secs => (secs, "s"),
+    };
+    format!("{count}{unit}")
+}
+
+impl Reset {
+    /// The period that a bucket with `"reset": "utc"` has by its `per`; `None` if it is none of the three.
+    pub fn of_per(per_secs: u32) -> Option<Self> {
+        match per_secs {
+            3_600 => Some(Self::Hour),
+            86_400 => Some(Self::Day),
+            MONTH_SECS => Some(Self::Month),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_a_whole_number_of_one_unit() {
+        let rows = [
+            ("1s", Some(1)),
+            ("90s", Some(90)),
+            ("1m", Some(60)),
+            ("1h", Some(3_600)),
+            ("1d", Some(86_400)),
+            ("30d", Some(MONTH_SECS)),
+            ("1mo", Some(MONTH_SECS)),
+            ("366d", Some(MAX_PER_SECS)),
+            ("367d", None),
+            ("0s", None),
+            ("s", None),
+            ("", None),
+            ("1", None),
+            ("+1s", None),
+            ("1.5s", None),
+            ("1 s", None),
+            ("2mo", None),
+            ("1é", None),
+            ("9999999999s", None),
+        ];
+        for (text, secs) in rows {
+            assert_eq!(parse_per(text), secs, "{text:?}");
+        }
+        for secs in [1, 59, 60, 61, 3_600, 7_200, 86_400, MONTH_SECS] {
+            let rate = Rate { micro: 1, per_secs: secs };
+            assert_eq!(parse_per(&per_text(rate)), Some(secs));
+        }
+    }
+
+    #[test]
+    fn names_fit_where_they_are_shown() {
+        assert_eq!(BucketName::parse("per day").map(|name| name.as_str().to_owned()), Ok("per day".into()));
+        assert_eq!(BucketName::parse(""), Err(NameFault::Length));
+        assert_eq!(BucketName::parse(&"x".repeat(65)), Err(NameFault::Length));
+        assert_eq!(BucketName::parse("täglich"), Err(NameFault::Character));
+        assert_eq!(BucketName::parse("a\n"), Err(NameFault::Character));
+        assert_eq!(BucketName::parse("concurrency"), Err(NameFault::Reserved));
+        assert!(PlanName::parse("früh/🎉").is_ok());
+        assert_eq!(PlanName::parse("a\u{85}"), Err(NameFault::Character));
+    }
+
+    #[test]
+    fn a_limit_of_numbers_is_known_again_and_nothing_else_is_taken_for_one() {
+        let limit = Limit { capacity: 10, rate: Rate::per_second(1_000_000) };
+        let plain = ClientLimit::of_numbers(limit);
+        assert_eq!(plain.as_numbers(), Some(limit));
+        let mut shadow = plain.clone();
+        shadow.own.buckets = Arc::new([BucketSpec { mode: Mode::Shadow, ..plain.own.buckets[0].clone() }]);
+        for other in [
+            ClientLimit { exempt: true, ..plain.clone() },
+            ClientLimit { shared: true, ..plain.clone() },
+            ClientLimit { plan: PlanName::parse("free").ok(), ..plain.clone() },
+            shadow,
+        ] {
+            assert_eq!(other.as_numbers(), None);
+        }
+    }
+}
