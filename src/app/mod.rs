@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, UpstreamConfig};
+use crate::config::{self, Config};
 use crate::edge::access_log::AccessLog;
 use crate::edge::admin::{AdminApi, BackendHealth, Health};
 use crate::edge::error_log;
@@ -27,16 +27,15 @@ use crate::edge::upstream::resolve::{self, Resolver};
 use crate::proxy::Proxy;
 use crate::proxy::account::Accounts;
 use crate::proxy::admit::{Admit, FindLimit};
-use crate::proxy::forward::{Forward, Sticky};
+use crate::proxy::forward::Forward;
 use crate::rules::Nanos;
-use crate::rules::retry::Policy;
-use crate::rules::strategy::Strategy;
 use crate::state::backends::{Backends, Settings};
 use crate::state::cache::Found;
 use crate::state::limiter::Limiter;
 use crate::state::log_limit::LogLimit;
 use crate::state::metrics::Metrics;
 use crate::state::retry_budget::RetryBudget;
+use crate::state::serving::Serving;
 
 use listen::Bound;
 use series::Gathered;
@@ -142,7 +141,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             log_limit: Arc::clone(&log_limit),
-            trusted_proxies: config.rate_limit.trusted_proxies.clone(),
+            backends: Arc::clone(&state.backends),
         };
         let proxy = proxy(config, &state, upstream, &limiter, accounts);
         let health = Arc::clone(&state) as Arc<dyn Health>;
@@ -228,29 +227,17 @@ fn proxy(
     limiter: &Arc<Limiter>,
     accounts: Accounts,
 ) -> Arc<Proxy> {
-    let hash_on = (config.balancing.strategy == Strategy::Hash).then(|| config.balancing.hash_on.clone());
     Arc::new(Proxy {
         admit: Admit {
             limits: Arc::clone(&state.limits) as Arc<_>,
             limiter: Arc::clone(limiter),
-            headers: config.rate_limit.headers,
             metrics: Arc::clone(&accounts.metrics),
         },
         forward: Forward {
             upstream,
             backends: Arc::clone(&state.backends),
-            policy: retry_policy(&config.upstream),
-            retry_statuses: config.upstream.retry_on.statuses.clone(),
-            budget: RetryBudget::new(config.upstream.retry_budget),
-            request_timeout: config.upstream.request_timeout,
-            outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
+            budget: RetryBudget::new(),
             frees_workers: Frontend::frees_workers(config.frontend.engine),
-            hash_on,
-            sticky: config
-                .balancing
-                .sticky
-                .as_ref()
-                .map(|sticky| Sticky { cookie: sticky.cookie.clone(), secure: sticky.secure }),
             clock: accounts.clock.clone(),
             metrics: Arc::clone(&accounts.metrics),
         },
@@ -272,11 +259,6 @@ fn warn_of_unused_keys(config: &Config, public: &Frontend) {
     }
 }
 
-fn retry_policy(upstream: &UpstreamConfig) -> Policy {
-    let on = &upstream.retry_on;
-    Policy { retries: upstream.retries, on_connect: on.connect, on_reset: on.reset, on_timeout: on.timeout }
-}
-
 fn pool_settings(config: &Config) -> Settings {
     Settings {
         strategy: config.balancing.strategy,
@@ -285,6 +267,7 @@ fn pool_settings(config: &Config) -> Settings {
         workers: u32::try_from(config.frontend.workers).ok(),
         outlier: config.outlier.clone(),
         sticky: config.balancing.sticky.as_ref().map(|sticky| sticky.secret.clone()),
+        serving: Arc::new(Serving::of(config)),
     }
 }
 
@@ -309,7 +292,7 @@ fn watch(
 impl Health for State {
     fn backends(&self) -> Vec<BackendHealth> {
         let snapshot = self.backends.snapshot();
-        self.backends
+        snapshot
             .backends()
             .iter()
             .map(|backend| {

@@ -49,7 +49,7 @@ fn gauge(level: usize) -> Value {
 impl Gathered {
     fn visit_backends(&self, show: &mut Show<'_>) {
         let snapshot = self.backends.snapshot();
-        for backend in self.backends.backends() {
+        for backend in snapshot.backends() {
             let labels = [("backend", &*backend.name)];
             let up = snapshot
                 .endpoints()

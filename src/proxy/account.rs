@@ -4,15 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ipnet::IpNet;
-
 use super::forward::Effort;
 use super::marks::{Marks, with_date};
 use crate::clock::Clock;
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket};
 use crate::rules::{Nanos, headers, identity};
-use crate::state::backends::Lease;
+use crate::state::backends::{Backends, Lease};
 use crate::state::log_limit::LogLimit;
 use crate::state::metrics::{InFlight, Metrics, Rejection, method_label};
 
@@ -89,8 +87,8 @@ pub struct Accounts {
     pub log_limit: Arc<LogLimit>,
     /// Time.
     pub clock: Clock,
-    /// Whose `X-Request-Id` and `X-Forwarded-For` count.
-    pub trusted_proxies: Vec<IpNet>,
+    /// Where it stands whose `X-Request-Id` and `X-Forwarded-For` count.
+    pub backends: Arc<Backends>,
 }
 
 /// What is known of a request when its answer is ready.
@@ -212,7 +210,8 @@ pub struct Own {
 impl Own {
     /// Gives the request its id. A trusted peer's own is kept.
     pub fn begin(accounts: &Accounts, head: &RequestHead, received_at: Nanos) -> Self {
-        let trusted = identity::is_in(&accounts.trusted_proxies, head.peer.ip());
+        let snapshot = accounts.backends.snapshot();
+        let trusted = identity::is_in(&snapshot.serving().trusted_proxies, head.peer.ip());
         let marks = Marks::of(&head.fields, trusted, accounts.clock.wall());
         Self { marks, in_flight: accounts.metrics.begin(), received_at }
     }
@@ -224,8 +223,9 @@ impl Own {
 
     /// Completes the answer and sees to its being written down.
     pub fn end(self, accounts: &Accounts, head: &RequestHead, answer: Answer) -> Answer {
-        let client_addr =
-            identity::client_address(head.peer, &accounts.trusted_proxies, &head.fields).address;
+        let snapshot = accounts.backends.snapshot();
+        let trusted = &snapshot.serving().trusted_proxies;
+        let client_addr = identity::client_address(head.peer, trusted, &head.fields).address;
         let entry = Entry {
             head,
             marks: self.marks,

@@ -26,8 +26,6 @@ pub struct Admit {
     pub limits: Arc<dyn FindLimit>,
     /// The buckets.
     pub limiter: Arc<Limiter>,
-    /// How the limiter's fields stand in answers.
-    pub headers: RateLimitHeaders,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -45,8 +43,8 @@ pub(super) struct Admission {
 }
 
 impl Admit {
-    /// Takes a token of the client's bucket, if it has one.
-    pub(super) fn admit(&self, client: &ClientAddress, now: Nanos) -> Admission {
+    /// Takes a token of the client's bucket, if it has one. `headers`: how that stands in the answer.
+    pub(super) fn admit(&self, client: &ClientAddress, now: Nanos, headers: RateLimitHeaders) -> Admission {
         let found = self.limits.find(client.address, client.port, now);
         let entry = match found.source {
             Source::Client => Entry::Client,
@@ -71,7 +69,7 @@ impl Admit {
             reject.violated_policies = vec![standing.policy.to_owned()];
             reject
         });
-        let fields = match self.headers {
+        let fields = match headers {
             RateLimitHeaders::Draft11 => {
                 vec![("RateLimit-Policy", told.policy), ("RateLimit", told.rate_limit)]
             }

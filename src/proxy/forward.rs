@@ -16,16 +16,15 @@ use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 use crate::rules::headers::{self, Origin};
 use crate::rules::identity::ClientKey;
-use crate::rules::retry::{self, Again, Failure, Policy};
-use crate::rules::strategy::HashOn;
+use crate::rules::retry::{self, Again, Failure};
 use crate::state::backends::{Backends, Ejection, Endpoint, Lease, Snapshot, Unavailable, Wanted};
 use crate::state::metrics::{Attempt, Metrics, Retry};
 use crate::state::retry_budget::RetryBudget;
 
-pub use sticky::Sticky;
-
 use key::key;
 use refusal::{failed, unavailable};
+use sticky::sent;
+pub(super) use sticky::set_cookie;
 
 /// What sending needs.
 pub struct Forward {
@@ -33,24 +32,12 @@ pub struct Forward {
     pub upstream: Arc<dyn Upstream>,
     /// The pool.
     pub backends: Arc<Backends>,
-    /// When a request is sent again.
-    pub policy: Policy,
-    /// Inclusive ranges of status codes that count as an endpoint's failure.
-    pub outlier_statuses: Vec<(u16, u16)>,
     /// The engine's workers are free once they have an answer's head.
     pub frees_workers: bool,
-    /// What the pool's strategy hashes requests on; `None`: it does not hash.
-    pub hash_on: Option<HashOn>,
-    /// Clients stay with the endpoint that a cookie names.
-    pub sticky: Option<Sticky>,
     /// Time.
     pub clock: Clock,
-    /// Inclusive ranges of status codes after which a request is sent again, if it may be.
-    pub retry_statuses: Vec<(u16, u16)>,
     /// Bounds how much sending again adds to the load.
     pub budget: RetryBudget,
-    /// How long a request may take in all, its answer's body included.
-    pub request_timeout: Option<Duration>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -58,6 +45,8 @@ pub struct Forward {
 /// A request that was admitted.
 pub(super) struct Request<'a> {
     pub head: &'a RequestHead,
+    /// The pool and how to serve, from the request's beginning to its end.
+    pub snapshot: &'a Arc<Snapshot>,
     /// The client, after the walk over trusted proxies.
     pub client: IpAddr,
     /// Whom the limiter takes it for.
@@ -102,16 +91,17 @@ impl Forward {
         abort: &Abort,
     ) -> Result<Forwarded, Failed> {
         let Request { head, origin, received_at, .. } = asked;
+        let serving = asked.snapshot.serving();
         let idempotent = retry::idempotent(&head.method);
         let in_memory = body.buffered().is_some();
         let mut course = Course {
             forward: self,
-            snapshot: self.backends.snapshot(),
-            key: self.hash_on.as_ref().map_or(0, |on| key(on, asked)),
-            preferred: self.sticky.as_ref().and_then(|sticky| sticky.sent(&head.fields)),
+            snapshot: asked.snapshot,
+            key: serving.hash_on.as_ref().map_or(0, |on| key(on, asked)),
+            preferred: serving.sticky.as_ref().and_then(|sticky| sent(sticky, &head.fields)),
             idempotent,
             may_probe: idempotent && in_memory,
-            deadline: self.request_timeout.map(|limit| received_at.saturating_add(nanos(limit))),
+            deadline: serving.request_timeout.map(|limit| received_at.saturating_add(nanos(limit))),
             tried: Vec::new(),
             resent: 0,
             effort: Effort::default(),
@@ -142,7 +132,7 @@ impl Forward {
                     if self.frees_workers {
                         lease.free_worker();
                     }
-                    let again = is_in(&self.retry_statuses, answered.status());
+                    let again = is_in(&serving.retry_statuses, answered.status());
                     let next =
                         if again { course.next(Failure::Status, &endpoint, body, reuse) } else { None };
                     // The answer that there is beats one that there may be.
@@ -162,22 +152,6 @@ impl Forward {
                 }
             };
             (lease, reuse) = next;
-        }
-    }
-
-    /// Whether the endpoint failed; `None`: the attempt says nothing about it.
-    fn verdict(&self, result: &Result<Answered, UpstreamError>) -> Option<bool> {
-        match result {
-            Ok(answered) => Some(is_in(&self.outlier_statuses, answered.status())),
-            Err(error) => match error.phase {
-                // A kept connection that was closed meanwhile is nobody's fault, and took no time.
-                Phase::RequestBody(_) | Phase::Cancelled | Phase::Stale => None,
-                Phase::Connect
-                | Phase::ConnectTimedOut
-                | Phase::Reset
-                | Phase::TimedOut
-                | Phase::Malformed => Some(true),
-            },
         }
     }
 
@@ -212,7 +186,7 @@ impl Forward {
 /// One request's way over the endpoints.
 struct Course<'a> {
     forward: &'a Forward,
-    snapshot: Arc<Snapshot>,
+    snapshot: &'a Snapshot,
     key: u64,
     preferred: Option<&'a [u8]>,
     idempotent: bool,
@@ -229,7 +203,7 @@ struct Course<'a> {
 
 impl Course<'_> {
     fn pick(&self, tried: &[u64]) -> Result<Lease, Unavailable> {
-        let may_probe = self.may_probe && self.resent < self.forward.policy.retries;
+        let may_probe = self.may_probe && self.resent < self.snapshot.serving().retry.retries;
         let Self { key, now, preferred, .. } = *self;
         self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred })
     }
@@ -256,7 +230,7 @@ impl Course<'_> {
         self.effort.upstream_duration = Some(spent);
         let attempt = result.as_ref().map_or(Attempt::Error, |answered| Attempt::Status(answered.status()));
         forward.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
-        if let Some(failed) = forward.verdict(&result) {
+        if let Some(failed) = verdict(&result, &self.snapshot.serving().outlier_statuses) {
             let ejection = self.snapshot.observe(lease, took, failed, self.now);
             forward.tell(&lease.endpoint, ejection, &result);
         }
@@ -272,13 +246,13 @@ impl Course<'_> {
         body: &dyn RequestBody,
         reuse: Reuse,
     ) -> Option<(Lease, Reuse)> {
-        let forward = self.forward;
+        let (forward, serving) = (self.forward, self.snapshot.serving());
         let request = retry::Request {
             idempotent: self.idempotent,
             replayable: body.buffered().is_some() || !body.consumed(),
             retries_done: self.resent,
         };
-        let again = retry::again(failure, request, forward.policy);
+        let again = retry::again(failure, request, serving.retry);
         if again == Again::No || self.deadline.is_some_and(|deadline| self.now >= deadline) {
             return None;
         }
@@ -293,12 +267,27 @@ impl Course<'_> {
             }),
             Again::Elsewhere | Again::No => elsewhere,
         };
-        let next = next.filter(|_| !retry::costs(failure) || forward.budget.retry(self.now));
+        let next =
+            next.filter(|_| !retry::costs(failure) || forward.budget.retry(serving.retry_budget, self.now));
         if next.is_some() {
             forward.metrics.retry(reason_of(failure));
             self.effort.retries += 1;
         }
         next
+    }
+}
+
+/// Whether the endpoint failed; `None`: the attempt says nothing about it.
+fn verdict(result: &Result<Answered, UpstreamError>, outlier_statuses: &[(u16, u16)]) -> Option<bool> {
+    match result {
+        Ok(answered) => Some(is_in(outlier_statuses, answered.status())),
+        Err(error) => match error.phase {
+            // A kept connection that was closed meanwhile is nobody's fault, and took no time.
+            Phase::RequestBody(_) | Phase::Cancelled | Phase::Stale => None,
+            Phase::Connect | Phase::ConnectTimedOut | Phase::Reset | Phase::TimedOut | Phase::Malformed => {
+                Some(true)
+            }
+        },
     }
 }
 

@@ -23,7 +23,7 @@ use crate::state::backends::Endpoint;
 
 use account::{Accounts, Entry};
 use admit::{Admission, Admit};
-use forward::{Effort, Failed, Forward, Forwarded, Request};
+use forward::{Effort, Failed, Forward, Forwarded, Request, set_cookie};
 use marks::Marks;
 
 /// What happens to a request that is not ours.
@@ -45,7 +45,9 @@ impl Proxy {
     pub fn serve(&self, exchange: Exchange<'_>) -> Answer {
         let Exchange { head, body, abort, received_at, can_upgrade } = exchange;
         let head = &*head;
-        let client = identity::client_address(head.peer, &self.accounts.trusted_proxies, &head.fields);
+        let snapshot = self.forward.backends.snapshot();
+        let serving = snapshot.serving();
+        let client = identity::client_address(head.peer, &serving.trusted_proxies, &head.fields);
         let marks = Marks::of(&head.fields, client.peer_trusted, self.accounts.clock.wall());
         let mut entry = Entry {
             head,
@@ -63,7 +65,7 @@ impl Proxy {
             return self.accounts.close(answer, entry);
         }
         let Admission { refused, fields, record, client: counted_as } =
-            self.admit.admit(&client, received_at);
+            self.admit.admit(&client, received_at, serving.headers);
         entry.limit = record;
         let answer = match refused {
             Some(reject) => reject.answer(&entry.marks.request_id),
@@ -77,12 +79,20 @@ impl Proxy {
                     instance: &self.instance,
                 };
                 let protocol = if can_upgrade { self.upgrade_to(head) } else { None };
-                let request =
-                    Request { head, client: client.address, counted_as, origin, protocol, received_at };
+                let request = Request {
+                    head,
+                    snapshot: &snapshot,
+                    client: client.address,
+                    counted_as,
+                    origin,
+                    protocol,
+                    received_at,
+                };
                 match self.forward.forward(&request, body, abort) {
                     Ok(Forwarded { answered, lease, effort }) => {
-                        let sticky = self.forward.sticky.as_ref();
-                        let set_cookie = sticky.and_then(|one| one.set_cookie(&head.fields, &lease.endpoint));
+                        let sticky = serving.sticky.as_ref();
+                        let set_cookie =
+                            sticky.and_then(|sticky| set_cookie(sticky, &head.fields, &lease.endpoint));
                         (entry.lease, entry.effort) = (Some(lease), effort);
                         let is_head = head.method == "HEAD";
                         let mut answer = relay::relay(answered, is_head, protocol.unwrap_or_default());

@@ -13,15 +13,15 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, nanos};
 use crate::config::{self, Secret};
-use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::outlier::Policy;
-use crate::rules::sticky::Token;
 use crate::rules::strategy::Strategy;
+use crate::state::serving::Serving;
 
 mod endpoint;
 mod lease;
 mod outlier;
+mod reconfigure;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -29,6 +29,7 @@ mod tests;
 pub use endpoint::{Backend, Endpoint, Operator};
 pub use lease::Lease;
 pub use outlier::Ejection;
+pub use reconfigure::{Placed, Reconfigured};
 pub use snapshot::{Snapshot, Unavailable, Wanted};
 
 use lease::Total;
@@ -53,22 +54,35 @@ pub struct Settings {
     pub outlier: Option<config::Outlier>,
     /// What endpoints' tokens for sticky sessions are made with.
     pub sticky: Option<Secret>,
+    /// What else a request is served by.
+    pub serving: Arc<Serving>,
 }
 
 impl Settings {
     /// Nothing but a strategy: no health checks, no bounds, no ejections.
-    pub const fn of(strategy: Strategy) -> Self {
-        Self { strategy, checked: false, max_in_flight: None, workers: None, outlier: None, sticky: None }
+    pub fn of(strategy: Strategy) -> Self {
+        Self {
+            strategy,
+            checked: false,
+            max_in_flight: None,
+            workers: None,
+            outlier: None,
+            sticky: None,
+            serving: Arc::default(),
+        }
     }
 
-    fn picker(&self) -> Picker {
+    /// `before`: what this replaces, whose counts and locks go on.
+    fn picker(&self, before: Option<&Picker>) -> Picker {
+        let count = before.and_then(|before| before.total.as_ref()).map(|total| Arc::clone(&total.count));
         Picker {
             strategy: self.strategy,
-            turns: Mutex::new(()),
+            turns: before.map(|before| Arc::clone(&before.turns)).unwrap_or_default(),
             most_workers: self
                 .workers
                 .map_or(u32::MAX, |workers| (workers / 4 * 3 + workers % 4 * 3 / 4).max(1)),
-            total: self.max_in_flight.map(|most| Total { most, count: Arc::default() }),
+            // Of a bound that is new, requests that are under way already are not counted.
+            total: self.max_in_flight.map(|most| Total { most, count: count.unwrap_or_default() }),
             outliers: self.outlier.as_ref().map(|outlier| {
                 let policy = Policy {
                     consecutive: outlier.consecutive,
@@ -76,8 +90,10 @@ impl Settings {
                     window: nanos(outlier.window),
                     base_time: nanos(outlier.base_time),
                 };
-                Outliers::new(policy, outlier.max_ejected)
+                Outliers::new(policy, outlier.max_ejected, before.and_then(|before| before.outliers.as_ref()))
             }),
+            checked: self.checked,
+            sticky: self.sticky.clone(),
         }
     }
 }
@@ -96,11 +112,7 @@ pub struct Change {
 /// The pool, shared by everybody.
 #[derive(Debug)]
 pub struct Backends {
-    backends: Vec<Arc<Backend>>,
     snapshot: ArcSwap<Snapshot>,
-    /// What a new endpoint starts as.
-    initial: Status,
-    sticky: Option<Secret>,
     clock: Clock,
     /// Held by whoever makes a new snapshot from the current one; over no I/O.
     writer: Mutex<()>,
@@ -111,12 +123,14 @@ pub struct Backends {
 impl Backends {
     /// The configured backends, still without addresses.
     pub fn new(settings: &Settings, backends: &[config::Backend], clock: Clock) -> Self {
-        let picker = Arc::new(settings.picker());
-        Self {
+        let snapshot = Snapshot {
+            endpoints: Vec::new(),
             backends: backends.iter().map(|entry| Arc::new(Backend::new(entry))).collect(),
-            snapshot: ArcSwap::from_pointee(Snapshot { endpoints: Vec::new(), picker }),
-            initial: if settings.checked { Status::Unknown } else { Status::Up },
-            sticky: settings.sticky.clone(),
+            picker: Arc::new(settings.picker(None)),
+            serving: Arc::clone(&settings.serving),
+        };
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
             clock,
             writer: Mutex::new(()),
             listeners: Mutex::new(Vec::new()),
@@ -141,9 +155,9 @@ impl Backends {
         snapshot.endpoints.iter().any(|endpoint| endpoint.in_service() && endpoint.health() != Status::Down)
     }
 
-    /// What is configured, in order, with the counters.
-    pub fn backends(&self) -> &[Arc<Backend>] {
-        &self.backends
+    /// What is configured now, in order, with the counters.
+    pub fn backends(&self) -> Vec<Arc<Backend>> {
+        self.snapshot.load().backends.clone()
     }
 
     /// Makes these the addresses of the backend of that name; endpoints that stay are carried over as they are. Nothing
@@ -155,10 +169,10 @@ impl Backends {
         let mut change = Change::default();
         {
             let _writer = self.writer.lock();
-            let Some(group) = self.backends.iter().find(|group| &*group.name == backend) else {
+            let before = self.snapshot.load_full();
+            let Some(group) = before.backends.iter().find(|group| &*group.name == backend) else {
                 return change;
             };
-            let before = self.snapshot.load_full();
             let (kept, others): (Vec<_>, Vec<_>) =
                 before.endpoints.iter().partition(|endpoint| Arc::ptr_eq(&endpoint.group, group));
             let stays = |endpoint: &&Arc<Endpoint>| addresses.binary_search(&endpoint.address).is_ok();
@@ -171,42 +185,22 @@ impl Backends {
             // What a backend begins with is no newcomer to anybody's caches.
             let warm = own.is_empty() && change.removed.is_empty();
             let since = if warm { 0 } else { self.clock.now() };
-            own.extend(addresses.iter().map(|address| Arc::new(self.endpoint(group, *address, since))));
+            own.extend(addresses.iter().map(|address| before.picker.endpoint(group, *address, since)));
             own.sort_unstable_by_key(|endpoint| endpoint.address);
             change.added = addresses;
             if change.added.is_empty() && change.removed.is_empty() {
                 return change;
             }
-            let endpoints = self.in_order(&others, group, &own);
-            self.snapshot.store(Arc::new(Snapshot { endpoints, picker: Arc::clone(&before.picker) }));
+            let endpoints = in_order(&before.backends, &others, group, &own);
+            self.snapshot.store(Arc::new(Snapshot {
+                endpoints,
+                backends: before.backends.clone(),
+                picker: Arc::clone(&before.picker),
+                serving: Arc::clone(&before.serving),
+            }));
         }
         self.signal();
         change
-    }
-
-    fn endpoint(&self, group: &Arc<Backend>, address: SocketAddr, since: Nanos) -> Endpoint {
-        let mut endpoint = Endpoint::new(Arc::clone(group), address, self.initial, since);
-        let token = |secret: &Secret| Token::of(secret.reveal().as_bytes(), &group.name, address);
-        endpoint.token = self.sticky.as_ref().map(token);
-        endpoint
-    }
-
-    fn in_order(
-        &self,
-        others: &[&Arc<Endpoint>],
-        changed: &Arc<Backend>,
-        own: &[Arc<Endpoint>],
-    ) -> Vec<Arc<Endpoint>> {
-        let mut endpoints = Vec::with_capacity(others.len() + own.len());
-        for group in &self.backends {
-            if Arc::ptr_eq(group, changed) {
-                endpoints.extend_from_slice(own);
-            } else {
-                endpoints
-                    .extend(others.iter().filter(|one| Arc::ptr_eq(&one.group, group)).copied().cloned());
-            }
-        }
-        endpoints
     }
 
     /// Says what the health checks found. For the prober alone.
@@ -236,4 +230,21 @@ impl Backends {
             .lock()
             .retain(|listener| !matches!(listener.try_send(()), Err(TrySendError::Disconnected(()))));
     }
+}
+
+fn in_order(
+    backends: &[Arc<Backend>],
+    others: &[&Arc<Endpoint>],
+    changed: &Arc<Backend>,
+    own: &[Arc<Endpoint>],
+) -> Vec<Arc<Endpoint>> {
+    let mut endpoints = Vec::with_capacity(others.len() + own.len());
+    for group in backends {
+        if Arc::ptr_eq(group, changed) {
+            endpoints.extend_from_slice(own);
+        } else {
+            endpoints.extend(others.iter().filter(|one| Arc::ptr_eq(&one.group, group)).copied().cloned());
+        }
+    }
+    endpoints
 }

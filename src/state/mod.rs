@@ -7,3 +7,4 @@ pub mod log_limit;
 pub mod metrics;
 pub mod ranges;
 pub mod retry_budget;
+pub mod serving;

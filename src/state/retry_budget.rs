@@ -23,15 +23,14 @@ const MOST: u64 = (1 << COUNT_BITS) - 1;
 /// The requests and retries of the last seconds.
 #[derive(Debug)]
 pub struct RetryBudget {
-    share: f64,
     /// One second each: the lower 24 bits of its number, requests, retries.
     slots: [AtomicU64; SLOTS],
 }
 
 impl RetryBudget {
-    /// `share` of the requests may be sent again, 0 to 1: `upstream.retry_budget`.
-    pub fn new(share: f64) -> Self {
-        Self { share, slots: [const { AtomicU64::new(0) }; SLOTS] }
+    /// Without any request so far.
+    pub const fn new() -> Self {
+        Self { slots: [const { AtomicU64::new(0) }; SLOTS] }
     }
 
     /// A request came.
@@ -39,12 +38,12 @@ impl RetryBudget {
         self.add(now, 1 << COUNT_BITS);
     }
 
-    /// Whether a request may be sent again; if so, it is counted. Several threads at once may be refused where one of them
-    /// would have been let through, never the other way round.
-    pub fn retry(&self, now: Nanos) -> bool {
+    /// Whether a request may be sent again when `share` of them may (0 to 1, `upstream.retry_budget`); if so, it is counted.
+    /// Several threads at once may be refused where one of them would have been let through, never the other way round.
+    pub fn retry(&self, share: f64, now: Nanos) -> bool {
         self.add(now, 1);
         let (requests, retries) = self.sum(now);
-        let allowed = self.share * requests as f64 + (FLOOR_PER_S * WINDOW_S) as f64;
+        let allowed = share * requests as f64 + (FLOOR_PER_S * WINDOW_S) as f64;
         let fits = retries as f64 <= allowed;
         if !fits {
             let slot = &self.slots[index(now)];
@@ -79,6 +78,12 @@ impl RetryBudget {
     }
 }
 
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 const fn index(now: Nanos) -> usize {
     (now / NANOS_PER_S) as usize % SLOTS
 }
@@ -99,8 +104,8 @@ mod tests {
 
     const S: Nanos = NANOS_PER_S;
 
-    fn retries(budget: &RetryBudget, now: Nanos) -> u32 {
-        (0..100_000).map_while(|_| budget.retry(now).then_some(1)).sum()
+    fn retries(budget: &RetryBudget, share: f64, now: Nanos) -> u32 {
+        (0..100_000).map_while(|_| budget.retry(share, now).then_some(1)).sum()
     }
 
     #[test]
@@ -117,24 +122,24 @@ mod tests {
             (&[100; 5_000], 100, 0.0, 100),
         ];
         for (requests, now, share, allowed) in table {
-            let budget = RetryBudget::new(*share);
+            let budget = RetryBudget::new();
             requests.iter().for_each(|second| budget.request(second * S));
-            assert_eq!(retries(&budget, now * S), *allowed, "{now} {share}");
-            assert!(!budget.retry(now * S + S / 2));
+            assert_eq!(retries(&budget, *share, now * S), *allowed, "{now} {share}");
+            assert!(!budget.retry(*share, now * S + S / 2));
         }
     }
 
     #[test]
     fn what_was_spent_comes_back_with_time() {
-        let budget = RetryBudget::new(0.2);
-        assert_eq!(retries(&budget, 50 * S), 100);
-        assert!(!budget.retry(59 * S));
-        assert_eq!(retries(&budget, 60 * S), 100);
+        let budget = RetryBudget::new();
+        assert_eq!(retries(&budget, 0.2, 50 * S), 100);
+        assert!(!budget.retry(0.2, 59 * S));
+        assert_eq!(retries(&budget, 0.2, 60 * S), 100);
     }
 
     #[test]
     fn counts_stay_at_their_greatest() {
-        let budget = RetryBudget::new(1.0);
+        let budget = RetryBudget::new();
         budget.slots[index(7 * S)].store(stamp(7 * S) | (MOST - 1) << COUNT_BITS, Ordering::Relaxed);
         for _ in 0..5 {
             budget.request(7 * S);
@@ -146,7 +151,7 @@ mod tests {
     #[test]
     fn the_bound_holds_across_threads() {
         for _ in 0..20 {
-            let budget = RetryBudget::new(0.2);
+            let budget = RetryBudget::new();
             let (start, granted) = (Barrier::new(8), AtomicU32::new(0));
             std::thread::scope(|scope| {
                 for _ in 0..8 {
@@ -154,7 +159,7 @@ mod tests {
                         start.wait();
                         for _ in 0..100 {
                             budget.request(S);
-                            if budget.retry(S) {
+                            if budget.retry(0.2, S) {
                                 granted.fetch_add(1, Ordering::Relaxed);
                             }
                         }

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
 
 use super::outlier::Standing;
 use crate::clock::nanos;
-use crate::config;
+use crate::config::{self, Secret};
 use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::sticky::Token;
@@ -31,10 +33,9 @@ pub struct Backend {
     pub name: Arc<str>,
     /// `host:port` as configured: the Host of health checks.
     pub authority: String,
-    /// Used only when no other backend is left.
-    pub backup: bool,
+    backup: AtomicBool,
     /// How long an endpoint takes to its full share after it came up.
-    slow_start: Nanos,
+    slow_start: AtomicU64,
     weight: AtomicU32,
     operator: AtomicU8,
     /// Most requests at once on all its endpoints; `u32::MAX`: no bound.
@@ -52,8 +53,8 @@ impl Backend {
         Self {
             name: Arc::from(entry.name.as_str()),
             authority: authority(&entry.host, entry.port),
-            backup: entry.backup,
-            slow_start: nanos(entry.slow_start),
+            backup: AtomicBool::new(entry.backup),
+            slow_start: AtomicU64::new(nanos(entry.slow_start)),
             weight: AtomicU32::new(entry.weight),
             operator: AtomicU8::new(Operator::Up as u8),
             max_in_flight: AtomicU32::new(entry.max_in_flight.unwrap_or(u32::MAX)),
@@ -62,6 +63,35 @@ impl Backend {
             checks_passed: AtomicU64::new(0),
             checks_failed: AtomicU64::new(0),
         }
+    }
+
+    /// The same backend under the same name, with what was counted of it and the operator's word, at another place.
+    pub(super) fn moved(&self, entry: &config::Backend) -> Self {
+        let (passed, failed) = self.checks();
+        Self {
+            operator: AtomicU8::new(self.operator() as u8),
+            checks_passed: AtomicU64::new(passed),
+            checks_failed: AtomicU64::new(failed),
+            ..Self::new(entry)
+        }
+    }
+
+    /// Whether that entry names the same place.
+    pub(super) fn is_at(&self, entry: &config::Backend) -> bool {
+        self.authority == authority(&entry.host, entry.port)
+    }
+
+    /// Takes over what an entry says beside its name and its place. For whoever holds the pool's writer's lock.
+    pub(super) fn set_terms(&self, entry: &config::Backend) {
+        self.weight.store(entry.weight, Ordering::Relaxed);
+        self.backup.store(entry.backup, Ordering::Relaxed);
+        self.slow_start.store(nanos(entry.slow_start), Ordering::Relaxed);
+        self.max_in_flight.store(entry.max_in_flight.unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Used only when no other backend is left.
+    pub fn backup(&self) -> bool {
+        self.backup.load(Ordering::Relaxed)
     }
 
     /// Share relative to the others, for each of its endpoints; 0 gets nothing new.
@@ -131,8 +161,8 @@ pub struct Endpoint {
     pub id: u64,
     /// What it shares with the backend's other addresses: weight and the operator's word.
     pub group: Arc<Backend>,
-    /// What a sticky session's cookie names it by; `None`: sessions do not stick.
-    pub token: Option<Token>,
+    /// What a sticky session's cookie names it by; none: sessions do not stick. Written under the pool's writer's lock.
+    token: ArcSwapOption<Token>,
     /// What `hash` knows it by: the same in every process that calls it so.
     pub(super) identity: u64,
     /// Written by [`super::Lease`] alone.
@@ -157,7 +187,7 @@ impl Endpoint {
             backend: Arc::clone(&group.name),
             address,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            token: None,
+            token: ArcSwapOption::empty(),
             identity: key_of(format!("{}\n{address}", group.name).as_bytes()),
             group,
             in_flight: AtomicU32::new(0),
@@ -195,7 +225,18 @@ impl Endpoint {
             0 => Nanos::MAX,
             since => now.saturating_sub(since),
         };
-        warming_weight(self.group.weight(), up_for, self.group.slow_start)
+        warming_weight(self.group.weight(), up_for, self.group.slow_start.load(Ordering::Relaxed))
+    }
+
+    /// What a sticky session's cookie names it by; `None`: sessions do not stick.
+    pub fn token(&self) -> Option<Arc<Token>> {
+        self.token.load_full()
+    }
+
+    /// Names it anew, or not at all. For whoever holds the pool's writer's lock.
+    pub(super) fn set_token(&self, secret: Option<&Secret>) {
+        let of = |secret: &Secret| Token::of(secret.reveal().as_bytes(), &self.backend, self.address);
+        self.token.store(secret.map(of).map(Arc::new));
     }
 
     /// What is known of its latency.

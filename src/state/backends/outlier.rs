@@ -19,8 +19,8 @@ use crate::rules::outlier::{Cause, Policy, Tally, most_out, time_out};
 pub(super) struct Outliers {
     policy: Policy,
     max_ejected: f64,
-    /// Held while somebody is taken out or let in; over no I/O.
-    writer: Mutex<()>,
+    /// Held while somebody is taken out or let in; over no I/O. The same one whatever becomes of the settings.
+    writer: Arc<Mutex<()>>,
 }
 
 /// One endpoint's part.
@@ -94,8 +94,10 @@ impl Standing {
 }
 
 impl Outliers {
-    pub fn new(policy: Policy, max_ejected: f64) -> Self {
-        Self { policy, max_ejected, writer: Mutex::new(()) }
+    /// `before`: what these settings replace.
+    pub fn new(policy: Policy, max_ejected: f64, before: Option<&Self>) -> Self {
+        let writer = before.map(|before| Arc::clone(&before.writer)).unwrap_or_default();
+        Self { policy, max_ejected, writer }
     }
 
     /// An ordinary request ended. Takes the writer's lock only when that is one failure too many.

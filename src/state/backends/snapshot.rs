@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use super::endpoint::{Backend, Endpoint};
 use super::lease::{Lease, Refused, Terms, Total};
 use super::outlier::{Ejection, Out, Outliers};
+use crate::config::Secret;
 use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::strategy::{Candidate, Draw, Strategy};
+use crate::state::serving::Serving;
 
 /// How often a pick begins anew because the count that it was based on had changed; then it takes it as it is.
 const MAX_REPICKS: usize = 4;
@@ -20,13 +22,17 @@ const MAX_REPICKS: usize = 4;
 pub(super) struct Picker {
     pub strategy: Strategy,
     /// Held while a strategy that keeps turns reads, decides and writes them; over no I/O.
-    pub turns: Mutex<()>,
+    pub turns: Arc<Mutex<()>>,
     /// Most workers that one backend may hold while there is another to go to.
     pub most_workers: u32,
     /// A bound on the whole pool.
     pub total: Option<Total>,
     /// `None`: nobody is taken out for how it answers.
     pub outliers: Option<Outliers>,
+    /// Without health checks every endpoint counts as healthy.
+    pub checked: bool,
+    /// What endpoints' tokens are made with.
+    pub sticky: Option<Secret>,
 }
 
 /// What a request asks of a pick.
@@ -72,7 +78,9 @@ enum Rank {
 #[derive(Debug)]
 pub struct Snapshot {
     pub(super) endpoints: Vec<Arc<Endpoint>>,
+    pub(super) backends: Vec<Arc<Backend>>,
     pub(super) picker: Arc<Picker>,
+    pub(super) serving: Arc<Serving>,
 }
 
 /// What gathering saw beside the candidates.
@@ -91,6 +99,16 @@ impl Snapshot {
     /// All endpoints, whatever their state, in the order of the configuration and then by address.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
+    }
+
+    /// What is configured, in order, with the counters.
+    pub fn backends(&self) -> &[Arc<Backend>] {
+        &self.backends
+    }
+
+    /// How requests are served, beside whom they go to.
+    pub fn serving(&self) -> &Serving {
+        &self.serving
     }
 
     /// Picks an endpoint that was not tried and counts the request on it, within all bounds. Those that passed their
@@ -112,7 +130,7 @@ impl Snapshot {
 
     /// The one that the token names; `None`: it is gone, or can't take the request.
     fn pick_preferred(&self, wanted: &Wanted<'_>, sent: &[u8]) -> Option<Lease> {
-        let named = |one: &&Arc<Endpoint>| one.token.as_ref().is_some_and(|token| token.is(sent));
+        let named = |one: &&Arc<Endpoint>| one.token().is_some_and(|token| token.is(sent));
         let endpoint = self.endpoints.iter().find(named)?;
         let rank = self.rank(endpoint, wanted).filter(|rank| *rank < Rank::Unknown)?;
         let is_other = |one: &Arc<Endpoint>| {
@@ -239,7 +257,7 @@ impl Snapshot {
             return None;
         }
         let rank = match endpoint.health() {
-            Status::Up if endpoint.group.backup => Rank::Backup,
+            Status::Up if endpoint.group.backup() => Rank::Backup,
             Status::Up => Rank::Regular,
             Status::Unknown => Rank::Unknown,
             Status::Down => return None,

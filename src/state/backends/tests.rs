@@ -10,6 +10,7 @@ use crate::rules::Nanos;
 mod bounds;
 mod ejections;
 mod picks;
+mod reconfigured;
 
 fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, last], 9000))

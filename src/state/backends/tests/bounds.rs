@@ -61,7 +61,7 @@ fn the_whole_pool_has_a_bound_too() {
 fn one_backend_holds_three_quarters_of_the_workers_while_there_is_another() {
     for (workers, share) in [(8, 6), (256, 192), (3, 2), (1, 1), (u32::MAX, 3_221_225_471)] {
         let settings = Settings { workers: Some(workers), ..Settings::of(Strategy::First) };
-        assert_eq!(settings.picker().most_workers, share);
+        assert_eq!(settings.picker(None).most_workers, share);
     }
     let settings = Settings { workers: Some(8), ..Settings::of(Strategy::First) };
     let pool = of(&settings, &entries(&["a", "b"]));

@@ -155,7 +155,8 @@ fn a_session_sticks_while_its_endpoint_can_take_it() {
         pool.replace_addresses("b", &[address(2), address(3)]);
         let snapshot = pool.snapshot();
         let [a, _, b] = snapshot.endpoints() else { panic!("three endpoints") };
-        let token = b.token.as_ref().unwrap().as_str();
+        let token = b.token().unwrap();
+        let token = token.as_str();
         let pick = |sent: &str, tried: &[u64]| {
             let wanted = Wanted { preferred: Some(sent.as_bytes()), ..wanted(tried) };
             snapshot.pick(&wanted).unwrap()

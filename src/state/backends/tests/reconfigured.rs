@@ -1,0 +1,145 @@
+//! Another configuration: what stays is the same, what is new is new, and requests under way end where they began.
+
+use super::*;
+
+fn placed(entry: config::Backend, last: u8) -> Placed {
+    Placed { entry, addresses: vec![address(last)] }
+}
+
+fn entry(name: &str) -> config::Backend {
+    config::Backend::new(name, "backend.test", 9000)
+}
+
+fn reconfigured(added: &[&str], moved: &[&str], removed: &[&str]) -> Reconfigured {
+    let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+    Reconfigured { added: names(added), moved: names(moved), removed: names(removed), left_out: 0 }
+}
+
+#[test]
+fn what_stays_keeps_counters_health_and_the_operators_word() {
+    let clock = Clock::manual();
+    let pool = of_entries(Strategy::RoundRobin, &[entry("a"), entry("b"), entry("c")], clock);
+    let before = pool.snapshot();
+    let [a, b, c] = [0, 1, 2].map(|index| Arc::clone(&before.endpoints()[index]));
+    let on_c = before.pick(&wanted(&[a.id, b.id])).unwrap();
+    pool.set_health(&b, Status::Down);
+    b.group.set_operator(Operator::Drain);
+    b.group.count_check(true);
+
+    // `a` moves, `b` gets other terms, `c` goes, `d` comes, all in another order.
+    let moved = config::Backend { port: 9001, ..entry("a") };
+    let changed = config::Backend { weight: 5, backup: true, max_in_flight: Some(3), ..entry("b") };
+    assert_eq!(pool.new_among(&[moved.clone(), changed.clone(), entry("d")]), [&moved, &entry("d")]);
+    let list = [placed(entry("d"), 4), placed(changed, 99), placed(moved, 9)];
+    let told = pool.reconfigure(&Settings::of(Strategy::First), &list);
+    assert_eq!(told, reconfigured(&["d"], &["a"], &["c"]));
+    assert_eq!(names(&pool), [("d".into(), address(4)), ("b".into(), address(2)), ("a".into(), address(9))]);
+
+    let after = pool.snapshot();
+    assert!(Arc::ptr_eq(&b, &after.endpoints()[1]), "it was carried over");
+    assert_eq!((b.health(), b.group.operator(), b.group.checks()), (Status::Down, Operator::Drain, (1, 0)));
+    assert_eq!((b.group.weight(), b.group.backup(), b.group.max_in_flight()), (5, true, 3));
+    assert_ne!(after.endpoints()[2].id, a.id, "at another place it is another endpoint");
+    // The request on the one that is gone is counted there until it ends.
+    assert_eq!((c.in_flight(), c.group.in_flight()), (1, 1));
+    drop(on_c);
+    assert_eq!((c.in_flight(), c.group.in_flight()), (0, 0));
+    assert_eq!(pool.pick(&[]).unwrap().endpoint.backend.as_ref(), "d", "the new strategy is in force");
+}
+
+#[test]
+fn a_bound_on_the_pool_goes_on_counting() {
+    let bounded = |most| Settings { max_in_flight: Some(most), ..Settings::of(Strategy::RoundRobin) };
+    let pool = Backends::new(&bounded(3), &[entry("a")], Clock::manual());
+    pool.replace_addresses("a", &[address(1)]);
+    let held = [pool.pick(&[]).unwrap(), pool.pick(&[]).unwrap()];
+    pool.reconfigure(&bounded(2), &[placed(entry("a"), 1)]);
+    assert_eq!(pool.snapshot().pick(&wanted(&[])).unwrap_err(), Unavailable::Full);
+    drop(held);
+    let _held = [pool.pick(&[]).unwrap(), pool.pick(&[]).unwrap()];
+    pool.reconfigure(&Settings::of(Strategy::RoundRobin), &[placed(entry("a"), 1)]);
+    assert!(pool.pick(&[]).is_some());
+}
+
+#[test]
+fn without_health_checks_everybody_is_up_and_new_ones_begin_as_the_settings_say() {
+    let settings = |checked| Settings { checked, ..Settings::of(Strategy::RoundRobin) };
+    let pool = Backends::new(&settings(true), &[entry("a")], Clock::manual());
+    pool.replace_addresses("a", &[address(1)]);
+    let a = Arc::clone(&pool.snapshot().endpoints()[0]);
+    assert_eq!(a.health(), Status::Unknown);
+    pool.set_health(&a, Status::Down);
+    assert!(pool.pick(&[]).is_none());
+    pool.reconfigure(&settings(false), &[placed(entry("a"), 1)]);
+    assert_eq!(a.health(), Status::Up);
+    pool.reconfigure(&settings(true), &[placed(entry("a"), 1), placed(entry("b"), 2)]);
+    let health: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.health()).collect();
+    assert_eq!(health, [Status::Up, Status::Unknown]);
+}
+
+#[test]
+fn tokens_follow_the_secret() {
+    let settings = |secret: Option<&str>| Settings {
+        sticky: secret.map(Secret::new),
+        ..Settings::of(Strategy::RoundRobin)
+    };
+    let pool = Backends::new(&settings(None), &[entry("a")], Clock::manual());
+    pool.replace_addresses("a", &[address(1)]);
+    let token = || pool.snapshot().endpoints()[0].token().map(|token| token.as_str().to_owned());
+    assert_eq!(token(), None);
+    let mut seen = HashSet::new();
+    for secret in ["one", "two"] {
+        pool.reconfigure(&settings(Some(secret)), &[placed(entry("a"), 1)]);
+        assert!(seen.insert(token().unwrap()));
+    }
+    pool.reconfigure(&settings(None), &[placed(entry("a"), 1)]);
+    assert_eq!(token(), None);
+}
+
+#[test]
+fn the_bound_on_endpoints_keeps_whom_there_is() {
+    let pool = of_entries(Strategy::RoundRobin, &[entry("a")], Clock::manual());
+    let many: Vec<_> = (0..MAX_ENDPOINTS)
+        .map(|index| SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 80)))
+        .collect();
+    let list = [Placed { entry: entry("b"), addresses: many }, placed(entry("a"), 1)];
+    assert_eq!(pool.reconfigure(&Settings::of(Strategy::RoundRobin), &list).left_out, 1);
+    assert_eq!(pool.snapshot().endpoints().len(), MAX_ENDPOINTS);
+    assert_eq!(names(&pool).last(), Some(&("a".into(), address(1))));
+}
+
+/// Requests go on while the pool is made anew again and again: none finds the pool empty, and all counts end at zero.
+#[test]
+fn nobody_is_lost_while_configurations_change() {
+    const ROUNDS: u32 = 500;
+    for strategy in STRATEGIES {
+        let pool = of_entries(strategy, &[entry("a"), entry("b")], Clock::manual());
+        let (start, done) = (Barrier::new(5), AtomicBool::new(false));
+        let seen = Mutex::new(HashMap::new());
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    while !done.load(Ordering::Relaxed) {
+                        let lease = pool.snapshot().pick(&wanted(&[])).expect("somebody is always there");
+                        seen.lock().entry(lease.endpoint.id).or_insert_with(|| Arc::clone(&lease.endpoint));
+                    }
+                });
+            }
+            start.wait();
+            for round in 0..ROUNDS {
+                // Each in turn is replaced, so that nobody but the newcomer may be left.
+                let port = 9000 + (round % 7) as u16;
+                let moved = config::Backend { port, ..entry("a") };
+                let settings = Settings { max_in_flight: Some(1_000), ..Settings::of(strategy) };
+                let list =
+                    [placed(moved, 1), placed(config::Backend { weight: 1 + round % 3, ..entry("b") }, 2)];
+                pool.reconfigure(&settings, &list[..1 + round as usize % 2]);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let seen = seen.into_inner();
+        assert!(seen.values().all(|one| one.in_flight() == 0 && one.group.in_flight() == 0), "{strategy:?}");
+        assert!(pool.snapshot().backends().iter().all(|group| group.in_flight() == 0));
+    }
+}
