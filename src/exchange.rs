@@ -14,6 +14,10 @@ use crate::error::Reject;
 use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 
+mod parked;
+
+pub use parked::{Parked, Served, Waker};
+
 /// The protocol versions that a frontend speaks (RFC 9112 §2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -222,13 +226,15 @@ pub struct Exchange<'a> {
     pub received_at: Nanos,
     /// Whether the frontend can relay a connection in both directions after a 101.
     pub can_upgrade: bool,
+    /// Whether the frontend can keep the request while nobody works at it; if not, the service waits on the worker.
+    pub may_park: bool,
 }
 
 /// What a frontend calls for each request, on one of its workers. It may block only up to the response head and while
 /// it streams a large request body. A panic in it costs that request a 500.
 pub trait Service: Send + Sync + 'static {
-    /// Answers one exchange.
-    fn serve(&self, exchange: Exchange<'_>) -> Answer;
+    /// Answers one exchange, or parks it.
+    fn serve(&self, exchange: Exchange<'_>) -> Served;
 
     /// The answer to a request that the frontend itself refuses (framing, bounds, a panic in [`Service::serve`]): with a
     /// request id, counted and logged like every other. `head` holds what was understood. Must not panic.
@@ -330,7 +336,12 @@ pub trait Stream: Send {
     /// The longest silence that [`Wait::Block`] allows; whoever waits on [`Stream::socket`] instead must keep it.
     fn silence_limit(&self) -> Duration;
 
-    /// Why the answer breaks off when that limit has passed, for the log.
+    /// When all of it must be over, however slowly its reader takes it.
+    fn deadline(&self) -> Option<Nanos> {
+        None
+    }
+
+    /// Why the answer breaks off when either has passed, for the log.
     fn too_late(&self) -> String {
         "the backend was silent for too long in the middle of its answer".to_owned()
     }

@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["cli", "config", "app"]),
     ("clock.rs", &["rules"]),
     ("error.rs", &["exchange", "rules"]),
-    ("exchange.rs", &["rules", "error"]),
+    ("exchange", &["rules", "error"]),
     ("config", &["config", "rules"]),
     ("rules", &["rules", "exchange", "error"]),
     ("state", &["state", "rules"]),

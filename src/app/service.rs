@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::edge::admin::{AdminApi, Surface};
 use crate::error::{Reason, Reject};
-use crate::exchange::{Answer, Exchange, FrontendEvent, RequestHead, Service};
+use crate::exchange::{Answer, Exchange, FrontendEvent, RequestHead, Served, Service};
 use crate::proxy::Proxy;
 use crate::proxy::account::Own;
 use crate::rules::Nanos;
@@ -57,11 +57,11 @@ fn refuse(
 }
 
 impl Service for Public {
-    fn serve(&self, exchange: Exchange<'_>) -> Answer {
+    fn serve(&self, exchange: Exchange<'_>) -> Served {
         if self.api.claims(exchange.head, Surface::Public) {
-            serve_own(&self.api, &self.proxy, exchange, Surface::Public)
+            serve_own(&self.api, &self.proxy, exchange, Surface::Public).into()
         } else {
-            self.proxy.serve(exchange)
+            self.proxy.serve(exchange).into()
         }
     }
 
@@ -79,8 +79,8 @@ impl Service for Public {
 }
 
 impl Service for Private {
-    fn serve(&self, exchange: Exchange<'_>) -> Answer {
-        serve_own(&self.api, &self.proxy, exchange, Surface::Admin)
+    fn serve(&self, exchange: Exchange<'_>) -> Served {
+        serve_own(&self.api, &self.proxy, exchange, Surface::Admin).into()
     }
 
     fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {

@@ -43,7 +43,7 @@ pub struct Proxy {
 impl Proxy {
     /// Answers one exchange: admit → forward → relay.
     pub fn serve(&self, exchange: Exchange<'_>) -> Answer {
-        let Exchange { head, body, abort, received_at, can_upgrade } = exchange;
+        let Exchange { head, body, abort, received_at, can_upgrade, may_park: _ } = exchange;
         let head = &*head;
         let snapshot = self.forward.backends.snapshot();
         let serving = snapshot.serving();

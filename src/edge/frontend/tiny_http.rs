@@ -21,7 +21,9 @@ use tiny_http::{Request, Server};
 use crate::clock::{Clock, nanos};
 use crate::config;
 use crate::error::{Reason, Reject};
-use crate::exchange::{Abort, Answer, BodyLength, Exchange, FrontendEvent, RequestHead, Service, Version};
+use crate::exchange::{
+    Abort, Answer, BodyLength, Exchange, FrontendEvent, RequestHead, Served, Service, Version,
+};
 use crate::rules::framing::request::{Bounds, Verdict, parse};
 
 use body::Body;
@@ -266,7 +268,13 @@ impl Shared {
     fn call(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: u64) -> Answer {
         let abort = Abort::default();
         let served = catch_unwind(AssertUnwindSafe(|| {
-            self.service.serve(Exchange { head, body, abort: &abort, received_at, can_upgrade: false })
+            let exchange =
+                Exchange { head, body, abort: &abort, received_at, can_upgrade: false, may_park: false };
+            match self.service.serve(exchange) {
+                Served::Answer(answer) => answer,
+                // It may not; and nobody here could wake it.
+                Served::Parked(parked) => parked.give_up(head, false),
+            }
         }));
         served.unwrap_or_else(|_| {
             self.service.observe(FrontendEvent::Panicked);

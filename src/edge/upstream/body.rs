@@ -13,6 +13,7 @@ use super::pool::Stack;
 use super::spare;
 use crate::clock::Clock;
 use crate::exchange::{BodyLength, Pull, Stream, Wait};
+use crate::rules::Nanos;
 use crate::rules::framing::chunk::{ChunkDecoder, ChunkFault, Step};
 
 /// Bodies' beginnings up to this many bytes are copied out of the thread's buffer; larger ones take it along.
@@ -264,6 +265,11 @@ impl Stream for Body {
     fn silence_limit(&self) -> Duration {
         let limit = self.limits.timeout;
         self.source.as_ref().map_or(limit, |source| self.limits.left(limit, &source.clock).0)
+    }
+
+    fn deadline(&self) -> Option<Nanos> {
+        // What is read to its end keeps nobody waiting but its client.
+        self.limits.deadline.filter(|_| self.source.is_some())
     }
 
     fn too_late(&self) -> String {

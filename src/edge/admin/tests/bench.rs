@@ -202,6 +202,7 @@ impl Bench {
             abort: &Abort::default(),
             received_at: 1,
             can_upgrade: false,
+            may_park: false,
         };
         let answer = self.api.serve(&mut exchange, self.surface, "request-1");
         let (bytes, declared) = match answer.body {

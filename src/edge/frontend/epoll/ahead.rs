@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::answer::{Asked, deliver, next_request, serve};
 use super::body::{Decoded, Streaming, decode};
-use super::conn::{Conn, Link, Next, Pending, State};
+use super::conn::{Conn, Link, Next, Pending, Queued, State};
 use super::head::{Source, Step, cut_short, malformed, nobody_free, too_large};
 use super::wire::Received;
 use super::worker::Worker;
 use crate::clock::Clock;
-use crate::exchange::{BodyLength, RequestHead};
+use crate::exchange::{BodyLength, Parked, RequestHead, Served};
 
 impl Worker {
     /// A body that is not whole: read ahead when it is small, streamed when it is large or when its client waits to be
@@ -31,7 +31,14 @@ impl Worker {
         if pending.place.is_none() {
             return Next::UploadPlace;
         }
-        self.stream(conn)
+        self.stream_pending(conn)
+    }
+
+    fn stream_pending(&mut self, conn: &mut Conn) -> Next {
+        match std::mem::replace(&mut conn.state, State::Head) {
+            State::Body(pending) => self.stream(conn, *pending, None),
+            _ => Next::Close,
+        }
     }
 
     /// Reads on at a body.
@@ -41,7 +48,7 @@ impl Worker {
             return self.refuse_pending(conn, &nobody_free());
         }
         if pending.place.is_some() {
-            return self.stream(conn);
+            return self.stream_pending(conn);
         }
         let bound = self.core.max_body_bytes;
         let (end, bytes) = match read_on(&conn.link, pending, &mut self.inbox, bound, &self.core.clock) {
@@ -61,23 +68,29 @@ impl Worker {
         self.desk.head = head;
         self.desk.body = body;
         self.core.gate.begin_work(self.number, conn.token.0, self.core.clock.now());
-        match self.serve_buffered(conn, received_at, keep_alive, Source::Body, end, bytes) {
+        let step = self.serve_buffered(conn, received_at, keep_alive, Source::Body, (end, bytes), None);
+        self.after_body(conn, step, bytes)
+    }
+
+    /// What comes after a request that was read, or waited, by itself: `have` bytes of the inbox were.
+    pub(super) fn after_body(&mut self, conn: &mut Conn, step: Step, have: usize) -> Next {
+        match step {
             Step::Answered(end) => {
-                self.keep(conn, end, bytes, Next::Readable);
+                self.keep(conn, end, have, Next::Readable);
                 next_request(conn)
             }
             Step::Partial => Next::Readable,
-            Step::Leave(next, end) => self.keep(conn, end, bytes, next),
+            Step::Leave(next, end) => self.keep(conn, end, have, next),
         }
     }
 
-    /// Serves a request whose body is read while it is served.
-    fn stream(&mut self, conn: &mut Conn) -> Next {
-        let State::Body(pending) = std::mem::replace(&mut conn.state, State::Head) else {
-            return Next::Close;
-        };
-        let mut pending = *pending;
-        let place = pending.place.take();
+    /// Serves a request whose body is read while it is served, or goes on with it. It has a place.
+    pub(super) fn stream(
+        &mut self,
+        conn: &mut Conn,
+        mut pending: Pending,
+        parked: Option<Box<dyn Parked>>,
+    ) -> Next {
         self.core.gate.begin_work(self.number, conn.token.0, self.core.clock.now());
         self.core.gate.begin_streaming(self.number);
         let mut asked = Asked::of(&pending.head, pending.keep_alive);
@@ -86,10 +99,18 @@ impl Worker {
         pending.head.expects_continue = head.expects_continue;
         let link = Arc::clone(&conn.link);
         let mut body = Streaming::new(&self.core, &link, &pending, &mut self.inbox);
-        let answer = serve(&self.core, conn, &mut head, &mut body, pending.received_at);
+        let answer = match serve(&self.core, conn, &mut head, &mut body, pending.received_at, parked) {
+            Served::Answer(answer) => answer,
+            // Nothing was read of the body: what streams parks before it is sent, not afterwards.
+            Served::Parked(parked) => {
+                pending.head = head;
+                conn.state = State::Queued(Box::new(Queued { pending, parked }));
+                return Next::Backend;
+            }
+        };
         asked.unread = !body.is_whole();
         let behind = body.behind().to_vec();
-        drop(place);
+        pending.place = None;
         self.core.admit_uploads();
         let next = deliver(&self.core, &mut self.desk, conn, answer, asked, &behind);
         if !matches!(next, Some(Next::Relay(_))) {

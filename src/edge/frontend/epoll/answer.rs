@@ -12,7 +12,8 @@ use super::worker::Desk;
 use crate::edge::frontend::render::{self, Framing};
 use crate::error::{Reason, Reject};
 use crate::exchange::{
-    Answer, AnswerBody, Delivery as Outcome, Exchange, FrontendEvent, RequestBody, RequestHead, Version, Wait,
+    Answer, AnswerBody, Delivery as Outcome, Exchange, FrontendEvent, Parked, RequestBody, RequestHead,
+    Served, Version, Wait,
 };
 use crate::rules::Nanos;
 
@@ -32,17 +33,23 @@ impl Asked {
     }
 }
 
-/// Calls the service; a panic in it becomes a 500.
+/// Calls the service, or goes on with what it parked; a panic in it becomes a 500.
 pub(super) fn serve(
     core: &Core,
     conn: &Conn,
     head: &mut RequestHead,
     body: &mut dyn RequestBody,
     received_at: Nanos,
-) -> Answer {
+    parked: Option<Box<dyn Parked>>,
+) -> Served {
     let abort = &conn.link.abort;
     let served = catch_unwind(AssertUnwindSafe(|| {
-        core.service.serve(Exchange { head, body, abort, received_at, can_upgrade: core.can_upgrade })
+        let can_upgrade = core.can_upgrade;
+        let exchange = Exchange { head, body, abort, received_at, can_upgrade, may_park: true };
+        match parked {
+            None => core.service.serve(exchange),
+            Some(parked) => parked.resume(exchange),
+        }
     }));
     abort.release();
     served.unwrap_or_else(|_| {
@@ -50,7 +57,7 @@ pub(super) fn serve(
         let reject = Reject::new(Reason::Internal, "the request could not be handled");
         let mut answer = core.service.refuse(head, &reject, received_at);
         answer.close = true;
-        answer
+        answer.into()
     })
 }
 

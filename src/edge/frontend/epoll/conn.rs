@@ -9,7 +9,7 @@ use super::table::Token;
 use super::timers::Pace;
 use super::uploads::Place;
 use super::wire::Wire;
-use crate::exchange::{Abort, RequestHead, Upgrade};
+use crate::exchange::{Abort, Parked, RequestHead, Upgrade};
 use crate::rules::Nanos;
 use crate::rules::framing::chunk::ChunkDecoder;
 
@@ -50,6 +50,8 @@ pub(super) enum State {
     Head,
     /// A request whose body is read ahead, or that waits for a place to stream it.
     Body(Box<Pending>),
+    /// A request that its service has parked.
+    Queued(Box<Queued>),
     /// An answer.
     Answer(Box<Delivery>),
     /// Closing: what the client still sends is dropped.
@@ -70,6 +72,12 @@ pub(super) struct Pending {
     pub place: Option<Place>,
 }
 
+/// A parked request. Its body is whole, unless it has a place to stream it.
+pub(super) struct Queued {
+    pub pending: Pending,
+    pub parked: Box<dyn Parked>,
+}
+
 /// What becomes of a connection when a worker is through with it.
 pub(super) enum Next {
     /// Wait for the client to send; `idle` when nothing has come since the last answer.
@@ -80,6 +88,8 @@ pub(super) enum Next {
     Body,
     /// Wait for one of the places for streamed uploads.
     UploadPlace,
+    /// Wait for what its service parked the request for.
+    Backend,
     /// Wait for the client to take more of its answer.
     ClientWritable,
     /// Wait for the backend to send more of it.

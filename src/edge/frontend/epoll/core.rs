@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use super::answer::end;
 use super::conn::{Conn, Next, State};
 use super::gate::Gate;
 use super::keeper::Mail;
+use super::queued;
 use super::table::{Table, Taken, Token};
 use super::timers::{Due, Phase, Spans};
 use super::uploads::Uploads;
@@ -25,6 +26,8 @@ use crate::rules::framing::request::Bounds;
 
 /// See the module.
 pub(super) struct Core {
+    /// Itself, for who calls back later.
+    pub me: Weak<Core>,
     pub epoll: OwnedFd,
     pub listeners: Vec<TcpListener>,
     pub table: Table,
@@ -88,7 +91,7 @@ pub(super) fn source(data: EventData) -> Source {
 
 impl Core {
     /// Tells the kernel what a connection's own socket waits for, once.
-    fn arm_client(&self, conn: &Conn, flags: EventFlags) {
+    pub(super) fn arm_client(&self, conn: &Conn, flags: EventFlags) {
         let data = EventData::new_u64(conn.token.0);
         // Fails only when the keeper closed the connection meanwhile.
         let _ = epoll::modify(&self.epoll, &conn.link.wire, data, flags | EventFlags::ONESHOT);
@@ -127,6 +130,7 @@ impl Core {
                 (Due::new(Phase::ClientWritable, delivery.client_due(&self.spans, now)), EventFlags::OUT)
             }
             Next::UploadPlace => return self.queue_upload(conn),
+            Next::Backend => return self.await_backend(conn),
             Next::UpstreamReadable => return self.await_upstream(conn, now),
             Next::Linger => {
                 conn.link.wire.shutdown_write();
@@ -161,6 +165,7 @@ impl Core {
         match &conn.state {
             State::Head => Due::new(Phase::Head, now.saturating_add(self.spans.head)),
             State::Body(_) => Due::new(Phase::UploadPlace, now.saturating_add(self.spans.body)),
+            State::Queued(queued) => Due::new(Phase::Backend, queued.parked.until()),
             State::Answer(delivery) => Due::new(Phase::ClientWritable, delivery.client_due(&self.spans, now)),
             State::Linger { .. } => Due::new(Phase::Linger, now.saturating_add(LINGER_SILENCE_NS)),
         }
@@ -213,6 +218,10 @@ impl Core {
     pub fn abandon(&self, mut conn: Box<Conn>, why: Delivery) {
         let next = match &mut conn.state {
             State::Answer(delivery) => end(delivery, why),
+            State::Queued(_) => {
+                queued::abandon(&mut conn);
+                Next::Reset
+            }
             _ => Next::Close,
         };
         self.settle(conn, next);

@@ -227,9 +227,11 @@ impl Delivery {
         Some(Pushed::ClientFull)
     }
 
-    /// When the client is too slow in taking what is pending.
+    /// When the client is too slow in taking what is pending, or all of the answer has to be over.
     pub fn client_due(&self, spans: &Spans, now: Nanos) -> Nanos {
-        self.pace.map_or(now.saturating_add(spans.write), |pace| pace.due(spans.write, spans))
+        let slow = self.pace.map_or(now.saturating_add(spans.write), |pace| pace.due(spans.write, spans));
+        let deadline = self.stream.as_ref().and_then(|stream| stream.deadline());
+        deadline.map_or(slow, |deadline| slow.min(deadline))
     }
 
     /// Tells the ticket how it ended.

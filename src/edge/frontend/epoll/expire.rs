@@ -50,6 +50,7 @@ impl Keeper {
                 let reject = Reject::new(Reason::Unavailable, "too many uploads at once").retry_after(5);
                 self.worker.refuse_pending(&mut conn, &reject)
             }
+            Phase::Backend => self.worker.give_up(&mut conn),
             Phase::ClientWritable => return self.client_is_slow(conn, now),
             Phase::UpstreamReadable => {
                 let cause = match &conn.state {
@@ -75,7 +76,11 @@ impl Keeper {
         if matches!(pushed, Pushed::ClientFull | Pushed::Yield)
             && delivery.client_due(&self.core.spans, now) <= now
         {
-            return self.core.abandon(conn, Outcome::ClientGone);
+            // Both may be late: what the whole request may take comes first.
+            let late =
+                delivery.stream.as_ref().filter(|stream| stream.deadline().is_some_and(|at| at <= now));
+            let why = late.map_or(Outcome::ClientGone, |stream| Outcome::BackendBroke(stream.too_late()));
+            return self.core.abandon(conn, why);
         }
         let next = after_push(&mut conn, pushed);
         self.core.settle(conn, next);

@@ -7,7 +7,7 @@ use super::timers::Pace;
 use super::wire::Received;
 use super::worker::{Desk, Worker};
 use crate::error::{Reason, Reject};
-use crate::exchange::{BodyFault, BodyLength, RequestHead};
+use crate::exchange::{BodyFault, BodyLength, Parked, RequestHead, Served};
 use crate::rules::Nanos;
 use crate::rules::framing::Refusal;
 use crate::rules::framing::chunk::ChunkDecoder;
@@ -148,35 +148,31 @@ impl Worker {
             BodyLength::Known(bytes) => {
                 // Fits in memory, since it is there.
                 let end = start + bytes as usize;
-                return self.serve_buffered(
-                    conn,
-                    received_at,
-                    keep_alive,
-                    Source::Inbox(start, end),
-                    end,
-                    have,
-                );
+                let source = Source::Inbox(start, end);
+                return self.serve_buffered(conn, received_at, keep_alive, source, (end, have), None);
             }
             BodyLength::Chunked => {
                 match decode(&mut decoder, here, &mut self.desk.body, self.core.max_body_bytes) {
                     Decoded::More => {}
                     Decoded::End(used) => {
                         let end = start + used;
-                        return self.serve_buffered(conn, received_at, keep_alive, Source::Body, end, have);
+                        let behind = (end, have);
+                        return self.serve_buffered(
+                            conn,
+                            received_at,
+                            keep_alive,
+                            Source::Body,
+                            behind,
+                            None,
+                        );
                     }
                     Decoded::TooLarge => return Step::Leave(self.refuse(conn, &too_large()), have),
                     Decoded::Malformed => return Step::Leave(self.refuse(conn, &malformed()), have),
                 }
             }
             BodyLength::Empty | BodyLength::UntilClose => {
-                return self.serve_buffered(
-                    conn,
-                    received_at,
-                    keep_alive,
-                    Source::Inbox(start, start),
-                    start,
-                    have,
-                );
+                let source = Source::Inbox(start, start);
+                return self.serve_buffered(conn, received_at, keep_alive, source, (start, have), None);
             }
         }
         let peer = conn.peer;
@@ -188,23 +184,29 @@ impl Worker {
         Step::Leave(self.await_or_stream(conn), have)
     }
 
+    /// Serves a request whose body is in memory; between the two positions of the inbox lies what came behind it.
     pub(super) fn serve_buffered(
         &mut self,
         conn: &mut Conn,
         received_at: Nanos,
         keep_alive: bool,
         source: Source,
-        end: usize,
-        have: usize,
+        (end, have): (usize, usize),
+        parked: Option<Box<dyn Parked>>,
     ) -> Step {
         let asked = Asked::of(&self.desk.head, keep_alive);
         let Desk { head, body, .. } = &mut self.desk;
         let bytes = match source {
-            Source::Inbox(start, end) => &self.inbox[start..end],
+            Source::Inbox(start, stop) => &self.inbox[start..stop],
             Source::Body => &body[..],
         };
         let mut body = Buffered::new(bytes);
-        let answer = serve(&self.core, conn, head, &mut body, received_at);
+        let answer = match serve(&self.core, conn, head, &mut body, received_at, parked) {
+            Served::Answer(answer) => answer,
+            Served::Parked(parked) => {
+                return Step::Leave(self.park(conn, parked, received_at, keep_alive, &source), end);
+            }
+        };
         let behind = &self.inbox[end..have];
         match deliver(&self.core, &mut self.desk, conn, answer, asked, behind) {
             None => Step::Answered(end),

@@ -19,6 +19,7 @@ mod gather;
 mod head;
 mod keeper;
 mod pressure;
+mod queued;
 mod relay;
 mod table;
 #[cfg(test)]
@@ -31,8 +32,8 @@ mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -89,7 +90,8 @@ pub fn start(
 ) -> io::Result<Running> {
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
     let wake = Wake::new()?;
-    let core = Arc::new(core(listeners, config, trusted_proxies, service, clock, &wake)?);
+    let core = core(listeners, config, trusted_proxies, service, clock, &wake)?;
+    let core = Arc::new_cyclic(|me| Core { me: Weak::clone(me), ..core });
     let end = Wake::new()?;
     epoll::add(&core.epoll, &end, end_data(), EventFlags::IN)?;
     for (index, listener) in core.listeners.iter().enumerate() {
@@ -123,6 +125,7 @@ fn core(
     };
     let gate = Arc::new(Gate::new(workers, active, clock.clone(), wake.clone()));
     Ok(Core {
+        me: Weak::new(),
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         listeners,
         table: Table::new(),
@@ -221,7 +224,7 @@ impl Running {
             Phase::Head | Phase::Body | Phase::UploadPlace => stats.reading += 1,
             Phase::Busy | Phase::Linger => stats.busy += 1,
             Phase::Idle => stats.idle += 1,
-            Phase::ClientWritable | Phase::UpstreamReadable => stats.parked += 1,
+            Phase::Backend | Phase::ClientWritable | Phase::UpstreamReadable => stats.parked += 1,
             Phase::Relay => stats.relay += 1,
         });
         stats

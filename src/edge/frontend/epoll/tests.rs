@@ -4,6 +4,7 @@ mod bodies;
 mod connections;
 mod framing;
 mod others;
+mod parked;
 mod parts;
 mod slow;
 mod streams;
@@ -21,7 +22,7 @@ use super::{Running, Stats, start};
 use crate::clock::Clock;
 use crate::config::{Engine, Frontend};
 use crate::error::Reject;
-use crate::exchange::{Answer, Exchange, FrontendEvent, RequestHead, Service};
+use crate::exchange::{Answer, Exchange, FrontendEvent, RequestHead, Served, Service};
 use crate::rules::Nanos;
 
 /// Long enough for anything that should happen, on a machine that is busy with something else.
@@ -54,7 +55,7 @@ pub(super) fn config() -> Frontend {
     }
 }
 
-type Script = dyn Fn(Exchange<'_>) -> Answer + Send + Sync;
+type Script = dyn Fn(Exchange<'_>) -> Served + Send + Sync;
 
 /// A service that plays a script, and what the engine told it.
 pub(super) struct Scripted {
@@ -65,7 +66,7 @@ pub(super) struct Scripted {
 }
 
 impl Service for Scripted {
-    fn serve(&self, exchange: Exchange<'_>) -> Answer {
+    fn serve(&self, exchange: Exchange<'_>) -> Served {
         self.served.fetch_add(1, Ordering::SeqCst);
         (self.script)(exchange)
     }
@@ -93,6 +94,14 @@ pub(super) struct Door {
 
 impl Door {
     pub fn open(config: &Frontend, script: impl Fn(Exchange<'_>) -> Answer + Send + Sync + 'static) -> Self {
+        Self::open_parking(config, move |exchange| script(exchange).into())
+    }
+
+    /// For a service that parks.
+    pub fn open_parking(
+        config: &Frontend,
+        script: impl Fn(Exchange<'_>) -> Served + Send + Sync + 'static,
+    ) -> Self {
         let service = Arc::new(Scripted {
             script: Box::new(script),
             served: AtomicUsize::new(0),

@@ -22,6 +22,8 @@ pub(super) enum Phase {
     Body,
     /// One of the places for streamed uploads.
     UploadPlace,
+    /// What its service parked the request for.
+    Backend,
     /// The client, to take more of the answer.
     ClientWritable,
     /// The backend, to send more of the answer.
@@ -32,13 +34,14 @@ pub(super) enum Phase {
     Relay,
 }
 
-const PHASES: [Phase; 10] = [
+const PHASES: [Phase; 11] = [
     Phase::Vacant,
     Phase::Busy,
     Phase::Idle,
     Phase::Head,
     Phase::Body,
     Phase::UploadPlace,
+    Phase::Backend,
     Phase::ClientWritable,
     Phase::UpstreamReadable,
     Phase::Linger,

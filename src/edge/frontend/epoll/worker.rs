@@ -119,6 +119,7 @@ impl Worker {
         match &mut conn.state {
             State::Head => self.receive(conn),
             State::Body(_) => self.receive_body(conn),
+            State::Queued(_) => self.go_on(conn, hangup),
             State::Answer(_) => self.resume(conn, hangup),
             State::Linger { .. } => self.linger(conn),
         }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::PATIENCE;
 use crate::exchange::{Delivery, Pull, Stream, Ticket, Wait};
+use crate::rules::Nanos;
 
 /// A body that comes from a socket whose other end the test holds.
 pub(super) struct Socket {
@@ -57,6 +58,31 @@ impl Stream for Bytes {
 
     fn silence_limit(&self) -> Duration {
         PATIENCE
+    }
+}
+
+/// The same, with a moment when all must be over.
+pub(super) struct Until(pub Bytes, pub Nanos);
+
+impl Stream for Until {
+    fn pull(&mut self, buffer: &mut [u8], wait: Wait) -> Pull {
+        self.0.pull(buffer, wait)
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn silence_limit(&self) -> Duration {
+        PATIENCE
+    }
+
+    fn deadline(&self) -> Option<Nanos> {
+        Some(self.1)
+    }
+
+    fn too_late(&self) -> String {
+        "not over in time".into()
     }
 }
 

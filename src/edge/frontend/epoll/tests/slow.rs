@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use super::parts::{Bytes, Outcomes, Told, read_head};
+use super::parts::{Bytes, Outcomes, Told, Until, read_head};
 use super::{Door, config, echo, get, read_answer, until};
+use crate::clock::{Clock, nanos};
 use crate::exchange::{Answer, AnswerBody, BodyLength, Delivery};
 
 #[test]
@@ -102,4 +103,30 @@ fn a_client_below_the_minimum_rate_is_ended() {
         !outcomes.lock().is_empty()
     });
     assert!(matches!(outcomes.lock()[0], (_, Delivery::ClientGone)), "{:?}", outcomes.lock());
+}
+
+#[test]
+fn an_answer_that_a_slow_client_has_not_taken_by_its_deadline_ends_then() {
+    const SIZE: usize = 200 << 20;
+    const DEADLINE: Duration = Duration::from_millis(600);
+    let outcomes = Outcomes::default();
+    let told = outcomes.clone();
+    let clock = Clock::real();
+    let (theirs, began) = (clock.clone(), clock.now());
+    let door = Door::open(&config(), move |_| {
+        let until = theirs.now() + nanos(DEADLINE);
+        let mut answer = Answer::new(200, Vec::new());
+        answer.body = AnswerBody::Stream(BodyLength::Known(SIZE as u64), Box::new(Until(Bytes(SIZE), until)));
+        answer.ticket = Some(Box::new(Told(told.clone())));
+        answer
+    });
+    let mut client = door.connect();
+    client.write_all(&get("/")).expect("sent");
+    // write_timeout is 30 s: it is not that which ends it.
+    until("it has ended", || outcomes.lock().len() == 1);
+    let took = Duration::from_nanos(clock.now() - began);
+    assert!(took >= DEADLINE && took < Duration::from_secs(15), "{took:?}");
+    let (bytes, outcome) = outcomes.lock()[0].clone();
+    assert_eq!(outcome, Delivery::BackendBroke("not over in time".into()));
+    assert!(bytes > 0 && bytes < SIZE as u64);
 }

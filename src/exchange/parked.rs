@@ -1,0 +1,39 @@
+//! Requests that wait for something other than their client, without a worker.
+
+use super::{Answer, Exchange, RequestHead};
+use crate::rules::Nanos;
+
+/// What a service makes of an exchange.
+pub enum Served {
+    /// An answer.
+    Answer(Answer),
+    /// None yet, and nothing to do until something happens elsewhere. Only where [`Exchange::may_park`] allows it.
+    Parked(Box<dyn Parked>),
+}
+
+impl From<Answer> for Served {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
+}
+
+/// Tells whoever holds a parked request that it can go on. Called at most once, on the thread that made it so: must not
+/// block. It may come late, when the request has ended already.
+pub type Waker = Box<dyn FnOnce() + Send>;
+
+/// All that is needed to go on with a request, by value, except its head and its body, which the frontend keeps. Dropped,
+/// the request is forgotten: only when the frontend itself fails.
+pub trait Parked: Send {
+    /// When it has waited long enough.
+    fn until(&self) -> Nanos;
+
+    /// Names whom to tell. False: it can go on already, and nobody will be told.
+    fn on_wake(&mut self, waker: Waker) -> bool;
+
+    /// Goes on, on a worker. May come too early, and then parks again.
+    fn resume(self: Box<Self>, exchange: Exchange<'_>) -> Served;
+
+    /// The end of a request that has waited long enough, that no worker is free for, or (`client_gone`) whose answer nobody
+    /// will read: then only its ticket is of use. Never waits.
+    fn give_up(self: Box<Self>, head: &RequestHead, client_gone: bool) -> Answer;
+}
