@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::edge::admin::{Series, Show};
 use crate::edge::frontend::Frontend;
 use crate::edge::store::Limits;
-use crate::state::backends::Backends;
+use crate::state::backends::{Backends, Endpoint};
 use crate::state::limiter::Limiter;
 use crate::state::metrics::{ConnectionState, Metrics, Value};
 
@@ -51,10 +51,11 @@ impl Gathered {
         let snapshot = self.backends.snapshot();
         for backend in snapshot.backends() {
             let labels = [("backend", &*backend.name)];
+            let given_requests = |endpoint: &Endpoint| endpoint.is_up() && !endpoint.is_ejected();
             let up = snapshot
                 .endpoints()
                 .iter()
-                .any(|endpoint| endpoint.backend == backend.name && endpoint.is_up());
+                .any(|endpoint| endpoint.backend == backend.name && given_requests(endpoint));
             show("balancer_backend_up", &labels, Value::Gauge(i64::from(up)));
             show("balancer_backend_in_flight", &labels, Value::Gauge(backend.in_flight().into()));
             let (passed, failed) = backend.checks();

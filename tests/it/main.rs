@@ -39,5 +39,6 @@ mod process;
 mod requests;
 mod retries;
 mod scripts;
+mod series;
 mod strategies;
 mod tls;

@@ -69,12 +69,15 @@ impl Frontend {
         }
     }
 
-    /// What its connections and workers are doing. `tiny_http` keeps that to itself: all 0.
+    /// What its connections and workers are doing. `tiny_http` tells its connections from the busy workers alone.
     pub fn load(&self) -> Stats {
         match self {
             #[cfg(target_os = "linux")]
             Self::Epoll(engine) => engine.stats(),
-            Self::TinyHttp(_) => Stats::default(),
+            Self::TinyHttp(engine) => {
+                let workers_busy = engine.workers_busy();
+                Stats { busy: workers_busy, workers_busy, ..Stats::default() }
+            }
         }
     }
 

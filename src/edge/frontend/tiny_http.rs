@@ -78,6 +78,7 @@ struct Shared {
     response_buffer_bytes: usize,
     workers: usize,
     stopping: AtomicBool,
+    busy: AtomicUsize,
     ended: AtomicUsize,
 }
 
@@ -112,6 +113,7 @@ impl TinyHttp {
             response_buffer_bytes: config.response_buffer_bytes,
             workers: config.workers,
             stopping: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
         });
         let workers = (0..config.workers)
@@ -129,6 +131,11 @@ impl TinyHttp {
     /// Where it listens, with real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// How many workers are at a request. The crate does not say what its connections are doing.
+    pub fn workers_busy(&self) -> usize {
+        self.shared.busy.load(Ordering::Relaxed)
     }
 
     /// Takes no new connections; kept ones are told to close with their next answer.
@@ -231,7 +238,9 @@ impl Shared {
 
     /// Answers one request; whatever happens, the worker goes on.
     fn handle(&self, request: Request) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
         let caught = catch_unwind(AssertUnwindSafe(|| self.exchange(request)));
+        self.busy.fetch_sub(1, Ordering::Relaxed);
         if caught.is_err() {
             self.service.observe(FrontendEvent::Panicked);
             log::error!("a worker panicked outside of a service; its request was dropped");

@@ -257,6 +257,11 @@ impl Endpoint {
         self.in_service() && self.health() != Status::Down
     }
 
+    /// Whether it is out because of how it answered, or being probed after that.
+    pub fn is_ejected(&self) -> bool {
+        self.standing.is_out()
+    }
+
     /// Whether configuration and operator let anything new go there, health aside.
     pub fn in_service(&self) -> bool {
         self.group.weight() > 0 && self.group.operator() == Operator::Up

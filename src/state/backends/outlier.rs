@@ -69,6 +69,11 @@ impl Standing {
         }
     }
 
+    /// Whether it is out, half open or not.
+    pub fn is_out(&self) -> bool {
+        self.out_until.load(Ordering::Relaxed) != 0
+    }
+
     /// When it was last let in; 0: it was never out.
     pub fn back_since(&self) -> Nanos {
         self.back_since.load(Ordering::Relaxed)

@@ -1,0 +1,322 @@
+//! Each series of `/metrics` driven off zero by the event that it counts. What a slow part of the program would have to be
+//! built for (a panic, say) is driven beside that part instead.
+
+use std::io::{Read, Write};
+
+use serde_json::json;
+
+use crate::support::backend::{OK, refusing};
+use crate::support::balancer::Echo;
+use crate::support::client::head;
+use crate::support::engine::each_engine;
+use crate::support::postgres::Postgres;
+use crate::support::{Backend, Balancer, Conn, Engine, Gate, Setup, Then, until};
+
+each_engine! {
+    every_reason_to_send_again_is_counted,
+    an_ejected_backend_is_counted,
+    checks_and_their_verdict_are_shown,
+    every_policy_and_decision_is_counted,
+    a_full_table_and_a_full_cache_are_counted,
+    what_is_in_flight_is_shown,
+    methods_and_the_clients_departure_are_labels,
+}
+
+/// Waits until a series has at least that value. A request is counted when its answer is delivered, a moment after the
+/// client has read it.
+#[track_caller]
+pub fn reaches(balancer: &Balancer, series: &str, at_least: f64) {
+    until(&format!("{series} is at least {at_least}"), || {
+        let text = balancer.api("GET", "/-/metrics", &json!(null)).expect(200).text();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        (value.parse::<f64>().ok()? >= at_least).then_some(())
+    });
+}
+
+/// The same for a gauge that must fall to 0.
+#[track_caller]
+fn is_zero(balancer: &Balancer, series: &str) {
+    until(&format!("{series} is 0"), || {
+        let text = balancer.api("GET", "/-/metrics", &json!(null)).expect(200).text();
+        text.lines().any(|line| line == format!("{series} 0")).then_some(())
+    });
+}
+
+fn every_reason_to_send_again_is_counted(engine: Engine) {
+    let down = Backend::answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    // Its first connection is kept and then reset in the middle of the second request: the only way to lose a request
+    // that was sent without anybody's fault.
+    let resets = Backend::scripted(|seen, stream| match seen.request_line().contains("/again") {
+        false => {
+            let _ = stream.write_all(OK);
+            Then::Keep
+        }
+        true => Then::Reset,
+    });
+    let deaf = Backend::deaf();
+    for (reason, bad, code) in [
+        ("connect", refusing(), "error"),
+        ("reset", resets.address(), "error"),
+        ("timeout", deaf.address(), "error"),
+        ("status", down.address(), "503"),
+    ] {
+        let good = Backend::named("good");
+        let balancer = Setup::on(engine)
+            .backend(bad)
+            .backend(good.address())
+            .set("outlier", json!(null))
+            .set("balancing.strategy", json!("first"))
+            .set("upstream.response_timeout", json!("300ms"))
+            .set("upstream.retry_on", json!(["connect", "reset", "timeout", "503"]))
+            .start();
+        if reason == "reset" {
+            balancer.get("/").expect(200);
+        }
+        assert_eq!(balancer.get("/again").expect(200).text(), "good", "{reason}");
+        reaches(&balancer, &format!("balancer_backend_retries_total{{reason=\"{reason}\"}}"), 1.0);
+        reaches(&balancer, &format!("balancer_backend_requests_total{{backend=\"a\",code=\"{code}\"}}"), 1.0);
+        reaches(&balancer, "balancer_backend_requests_total{backend=\"b\",code=\"200\"}", 1.0);
+        reaches(&balancer, "balancer_backend_request_duration_seconds_count{backend=\"b\"}", 1.0);
+    }
+}
+
+fn an_ejected_backend_is_counted(engine: Engine) {
+    let good = Backend::named("good");
+    let balancer = Setup::on(engine)
+        .backend(refusing())
+        .backend(good.address())
+        .set("balancing.strategy", json!("round_robin"))
+        .set("outlier", json!({ "consecutive": 1, "base_time": "1h" }))
+        .start();
+    balancer.get("/").expect(200);
+    balancer.get("/").expect(200);
+    reaches(&balancer, "balancer_backend_ejections_total{backend=\"a\"}", 1.0);
+    is_zero(&balancer, "balancer_backend_up{backend=\"a\"}");
+    reaches(&balancer, "balancer_backend_up{backend=\"b\"}", 1.0);
+}
+
+fn checks_and_their_verdict_are_shown(engine: Engine) {
+    let (well, ill) = (Echo::start(&[]), Echo::start(&["--fail-health"]));
+    let check = json!({ "path": "/health", "interval": "50ms", "rise": 1, "fall": 1 });
+    let balancer =
+        Setup::on(engine).backend(well.address).backend(ill.address).set("health_check", check).start();
+    reaches(&balancer, "balancer_health_checks_total{backend=\"a\",result=\"success\"}", 2.0);
+    reaches(&balancer, "balancer_health_checks_total{backend=\"b\",result=\"failure\"}", 2.0);
+    reaches(&balancer, "balancer_backend_up{backend=\"a\"}", 1.0);
+    is_zero(&balancer, "balancer_backend_up{backend=\"b\"}");
+    ill.proc.signal(rustix::process::Signal::USR1);
+    reaches(&balancer, "balancer_backend_up{backend=\"b\"}", 1.0);
+    reaches(&balancer, "balancer_health_checks_total{backend=\"b\",result=\"success\"}", 1.0);
+}
+
+fn every_policy_and_decision_is_counted(engine: Engine) {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(engine)
+        .backend(backend.address())
+        .set("rate_limit.default", json!({ "capacity": 1, "rate_per_sec": 0 }))
+        .start();
+    balancer.limit("127.0.0.2", 1, 0);
+    balancer.limit("127.3.0.0/16", 1, 0);
+    for (policy, client) in [("client", "127.0.0.2"), ("range", "127.3.0.1"), ("default", "127.0.0.4")] {
+        balancer.get_from(client, "/").expect(200);
+        balancer.get_from(client, "/").expect(429);
+        for decision in ["allowed", "denied"] {
+            let series =
+                format!("balancer_ratelimit_requests_total{{policy=\"{policy}\",decision=\"{decision}\"}}");
+            reaches(&balancer, &series, 1.0);
+        }
+    }
+    reaches(&balancer, "balancer_ratelimit_clients", 3.0);
+    let unlimited = Setup::on(engine).backend(backend.address()).start();
+    unlimited.get("/").expect(200);
+    reaches(&unlimited, "balancer_ratelimit_requests_total{policy=\"none\",decision=\"allowed\"}", 1.0);
+}
+
+fn a_full_table_and_a_full_cache_are_counted(engine: Engine) {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(engine)
+        .backend(backend.address())
+        .set("rate_limit.default", json!({ "capacity": 5, "rate_per_sec": 0 }))
+        .set("rate_limit.max_clients", json!(1))
+        .set("cache.max_entries", json!(1))
+        .start();
+    // No table is divided so finely that this many clients would fit into one bucket each, or into one entry.
+    for client in 1..=200u8 {
+        balancer.get_from(&format!("127.0.1.{client}"), "/");
+    }
+    balancer.get_from("127.0.1.200", "/");
+    for series in ["overflow_total", "cache_hits_total", "cache_misses_total", "cache_evictions_total"] {
+        reaches(&balancer, &format!("balancer_ratelimit_{series}"), 1.0);
+    }
+}
+
+fn what_is_in_flight_is_shown(engine: Engine) {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend = Backend::scripted(move |_, stream| {
+        held.wait();
+        let _ = stream.write_all(OK);
+        Then::Keep
+    });
+    let balancer =
+        Setup::on(engine).backend(backend.address()).set("admin.listen", json!("127.0.0.1:0")).start();
+    let mut conn = Conn::open(balancer.address);
+    conn.send(head("GET", "/", &[], None));
+    for series in [
+        "balancer_http_requests_in_flight",
+        "balancer_backend_in_flight{backend=\"a\"}",
+        "balancer_workers_busy",
+        "balancer_connections{state=\"busy\"}",
+    ] {
+        // The scrape itself is on another listener and counts as a request of this one process, too.
+        reaches(&balancer, series, 1.0);
+    }
+    gate.open();
+    conn.read("GET").unwrap().expect(200);
+    is_zero(&balancer, "balancer_backend_in_flight{backend=\"a\"}");
+    reaches(&balancer, "balancer_http_request_duration_seconds_count", 1.0);
+}
+
+fn methods_and_the_clients_departure_are_labels(engine: Engine) {
+    let backend = Backend::scripted(|seen, stream| match seen.request_line().contains("/big") {
+        false => {
+            let _ = stream.write_all(OK);
+            Then::Close
+        }
+        true => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+            while stream.write_all(&[b'x'; 65_536]).is_ok() {}
+            Then::Close
+        }
+    });
+    let balancer = Setup::on(engine).backend(backend.address()).start();
+    for (method, label) in [("POST", "POST"), ("BREW", "other")] {
+        Conn::open(balancer.address).ask(method, "/", &[], b"").expect(200);
+        let series = format!("balancer_http_requests_total{{method=\"{label}\",code=\"200\"}}");
+        reaches(&balancer, &series, 1.0);
+    }
+    let mut leaver = Conn::open(balancer.address);
+    leaver.send(head("GET", "/big", &[], None));
+    leaver.read_head("GET").unwrap().expect(200);
+    leaver.reset();
+    // The status was sent, so that is what is counted.
+    reaches(&balancer, "balancer_http_requests_total{method=\"GET\",code=\"200\"}", 1.0);
+}
+
+/// The states that only our own front door can tell apart, and why it turned somebody away.
+#[test]
+#[cfg(target_os = "linux")]
+fn connections_are_counted_by_what_they_do() {
+    let backend = Backend::scripted(|seen, stream| match seen.request_line().contains("/socket") {
+        true => {
+            let _ = stream.write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            );
+            Then::Hang
+        }
+        false if seen.request_line().contains("/big") => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+            while stream.write_all(&[b'x'; 65_536]).is_ok() {}
+            Then::Close
+        }
+        false => {
+            let _ = stream.write_all(OK);
+            Then::Keep
+        }
+    });
+    let balancer =
+        Setup::on(Engine::Epoll).backend(backend.address()).set("admin.listen", json!("127.0.0.1:0")).start();
+    let mut idle = Conn::open(balancer.address);
+    idle.get("/").expect(200);
+    reaches(&balancer, "balancer_connections{state=\"idle\"}", 1.0);
+    let mut reading = Conn::open(balancer.address);
+    reading.send("GET / HT");
+    reaches(&balancer, "balancer_connections{state=\"reading\"}", 1.0);
+    let mut slow = Conn::open(balancer.address);
+    slow.send(head("GET", "/big", &[], None));
+    reaches(&balancer, "balancer_connections{state=\"parked\"}", 1.0);
+    let mut socket = Conn::open(balancer.address);
+    let fields = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
+    socket.send(head("GET", "/socket", &fields, None));
+    assert_eq!(socket.read_head("GET").unwrap().status, 101);
+    reaches(&balancer, "balancer_connections{state=\"relay\"}", 1.0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn every_reason_to_turn_a_connection_away_is_counted() {
+    let backend = Backend::named("a");
+    let setup =
+        || Setup::on(Engine::Epoll).backend(backend.address()).set("admin.listen", json!("127.0.0.1:0"));
+    let crowd = |balancer: &Balancer, count: usize| -> Vec<std::net::TcpStream> {
+        (0..count).map(|_| std::net::TcpStream::connect(balancer.address).unwrap()).collect()
+    };
+    for (key, reason) in
+        [("max_connections", "max_connections"), ("max_connections_per_ip", "max_connections_per_ip")]
+    {
+        let balancer = setup().set(&format!("frontend.{key}"), json!(2)).start();
+        let _held = crowd(&balancer, 6);
+        reaches(&balancer, &format!("balancer_connections_rejected_total{{reason=\"{reason}\"}}"), 1.0);
+    }
+    let balancer = setup()
+        .set("frontend.proxy_protocol", json!(true))
+        .set("rate_limit.trusted_proxies", json!(["127.0.0.1"]))
+        .start();
+    let mut wrong = std::net::TcpStream::connect(balancer.address).unwrap();
+    wrong.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let _ = wrong.read(&mut [0; 64]);
+    reaches(&balancer, "balancer_connections_rejected_total{reason=\"proxy_protocol\"}", 1.0);
+    let balancer = setup().set("frontend.workers", json!(8)).open_files(120).start();
+    let _held = crowd(&balancer, 240);
+    balancer.proc.wait_err(0, "it is said", |line| line.contains("no new connections for now"));
+    drop(_held);
+    reaches(&balancer, "balancer_connections_rejected_total{reason=\"descriptors\"}", 1.0);
+}
+
+/// Every operation by name, and each once more with the database gone, so that it fails under its own name.
+#[test]
+fn every_operation_of_the_store_is_timed_and_its_failure_counted() {
+    let Some(mut server) = Postgres::start() else { return };
+    let backend = Backend::named("a");
+    let balancer = Setup::auto()
+        .store(&server.database("series"))
+        .backend(backend.address())
+        .set("database.timeout", json!("500ms"))
+        .set("cache.ttl", json!("30s"))
+        .start();
+    let clients = std::cell::Cell::new(1u8);
+    let limit = json!({ "client_id": "somebody", "capacity": 1, "rate_per_sec": 1 });
+    let none = json!(null);
+    let ask = |op: &str| match op {
+        "create" => balancer.api("POST", "/limits/create", &limit).status,
+        "update" => balancer.api("PUT", "/limits/update", &limit).status,
+        "get" => balancer.api("GET", "/limits/get?client_id=somebody", &none).status,
+        "list" => balancer.api("GET", "/limits", &none).status,
+        "delete" => balancer.api("DELETE", "/limits/delete?client_id=somebody", &none).status,
+        _ => {
+            clients.set(clients.get() + 1);
+            balancer.get_from(&format!("127.0.2.{}", clients.get()), "/").expect(200).status
+        }
+    };
+    let operations = ["create", "update", "get", "list", "delete", "load", "ranges"];
+    for op in operations {
+        assert!(ask(op) < 300, "{op}");
+        let count = format!("balancer_store_operation_duration_seconds_count{{op=\"{op}\"}}");
+        reaches(&balancer, &count, 1.0);
+    }
+    reaches(&balancer, "balancer_store_up", 1.0);
+    // The watch may notice before the call does, and then nothing is asked any more: once again.
+    for op in &operations[..6] {
+        let count = format!("balancer_store_errors_total{{op=\"{op}\"}}");
+        until(&count, || {
+            server.stop();
+            ask(op);
+            is_zero(&balancer, "balancer_store_up");
+            reaches(&balancer, "balancer_store_errors_total{op=\"probe\"}", 1.0);
+            let page = balancer.api("GET", "/-/metrics", &none).expect(200).text();
+            server.run();
+            reaches(&balancer, "balancer_store_up", 1.0);
+            (!page.contains(&format!("{count} 0\n"))).then_some(())
+        });
+    }
+}
