@@ -36,6 +36,7 @@ mod load;
 mod metrics;
 mod outage;
 mod process;
+mod prometheus;
 mod requests;
 mod retries;
 mod scripts;
