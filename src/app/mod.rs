@@ -1,6 +1,7 @@
 //! Start order, and stop in reverse. Nothing here ends the process: [`run`] returns and `main` exits.
 
 mod listen;
+mod live;
 mod series;
 mod service;
 mod signals;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::edge::access_log::AccessLog;
-use crate::edge::admin::{AdminApi, BackendHealth, Health};
+use crate::edge::admin::{AdminApi, BackendHealth, Health, Parts};
 use crate::edge::error_log;
 use crate::edge::frontend::{Frontend, tiny_http};
 use crate::edge::prober::Prober;
@@ -38,6 +39,7 @@ use crate::state::retry_budget::RetryBudget;
 use crate::state::serving::Serving;
 
 use listen::Bound;
+use live::Running;
 use series::Gathered;
 use service::{Private, Public};
 use signals::{Signal, Signals};
@@ -147,14 +149,23 @@ impl App {
         let health = Arc::clone(&state) as Arc<dyn Health>;
         let frontend = Arc::new(OnceLock::new());
         let series = Arc::new(Gathered {
-            metrics,
+            metrics: Arc::clone(&metrics),
             backends: Arc::clone(&state.backends),
-            limiter,
+            limiter: Arc::clone(&limiter),
             limits: Arc::clone(&limits),
             frontend: Arc::clone(&frontend),
             started: clock.wall(),
         });
-        let api = Arc::new(AdminApi::new(limits, &config.admin, health, series, Arc::clone(&log_limit)));
+        let live = Arc::new(Running {
+            instance: proxy.instance.clone(),
+            started_at: clock.now(),
+            health: Arc::clone(&health),
+            metrics,
+            limiter,
+            clock: clock.clone(),
+        });
+        let parts = Parts { limits, health, series, live };
+        let api = Arc::new(AdminApi::new(parts, &config.admin, Arc::clone(&log_limit)));
         let service = Arc::new(Public { api: Arc::clone(&api), proxy: Arc::clone(&proxy) });
         let trusted = &config.rate_limit.trusted_proxies;
         let public =

@@ -192,6 +192,19 @@ pub enum Value {
     Histogram(HistogramSum),
 }
 
+/// A few sums at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests that were answered or whose client left, ours among them.
+    pub requests: u64,
+    /// Requests whose answers are not delivered yet.
+    pub in_flight: u64,
+    /// Requests that the limiter let through, unlimited ones among them.
+    pub allowed: u64,
+    /// Requests that it refused.
+    pub denied: u64,
+}
+
 /// A label's name and value.
 pub type LabelPair<'a> = (&'static str, &'a str);
 
@@ -221,6 +234,21 @@ impl Metrics {
         for result in Reload::ALL {
             let reloads = Value::Counter(self.reloads.get(result));
             show("balancer_config_reloads_total", &[("result", result.name())], reloads);
+        }
+    }
+
+    /// What a status page shows.
+    pub fn totals(&self) -> Totals {
+        let codes = self.hot.iter().flat_map(|hot| &hot.requests);
+        let decisions = |decision| {
+            let of = |policy: Policy| self.hot.sum(|hot| hot.decisions[policy.index()].get(decision));
+            Policy::ALL.into_iter().map(of).sum()
+        };
+        Totals {
+            requests: Codes::sum(codes).values().sum(),
+            in_flight: u64::try_from(self.hot.level(|hot| &hot.in_flight)).unwrap_or(0),
+            allowed: decisions(Decision::Allowed),
+            denied: decisions(Decision::Denied),
         }
     }
 

@@ -7,12 +7,49 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::config;
+use crate::edge::store::v1::Actor;
 use crate::error::{Reason, Reject};
 use crate::exchange::RequestHead;
 use crate::rules::identity;
 
 /// Fields that tell of a proxy between the caller and us.
 const PROXY_FIELDS: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Look at everything.
+    Read,
+    /// Change things, too.
+    Write,
+}
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// For the audit: the token's name, or the peer's address.
+    pub actor: Actor,
+    role: Role,
+}
+
+/// What the audit calls whoever has `admin.token`.
+const ADMIN: &str = "admin";
+
+impl Caller {
+    /// Whoever asks what anybody may.
+    pub fn nobody() -> Self {
+        Self { actor: Actor("".into()), role: Role::Read }
+    }
+
+    /// 403 for a token that may only read.
+    pub fn may_write(&self) -> Result<(), Reject> {
+        match self.role {
+            Role::Write => Ok(()),
+            Role::Read => Err(forbidden("this token may only read")
+                .because(format!("token {:?} has the role read", self.actor.0))),
+        }
+    }
+}
 
 /// The access rules, ready to be asked. Of a token only its hash is kept.
 #[derive(Debug)]
@@ -31,15 +68,22 @@ impl Access {
         }
     }
 
-    /// 403 or 401 with the cause for the log, in CONTRACT's order; or the call may go on.
-    pub(super) fn check(&self, head: &RequestHead) -> Result<(), Reject> {
+    /// 403 or 401 with the cause for the log, in CONTRACT's order; or who calls.
+    pub(super) fn check(&self, head: &RequestHead) -> Result<Caller, Reject> {
         if !identity::is_in(&self.allow, head.peer.ip()) {
             return Err(forbidden("this address may not call the API").because("not in admin.allow"));
         }
-        match &self.token_hash {
-            Some(expected) => check_token(head, expected),
-            None => self.check_tokenless(head),
-        }
+        let actor = match &self.token_hash {
+            Some(expected) => {
+                check_token(head, expected)?;
+                ADMIN.into()
+            }
+            None => {
+                self.check_tokenless(head)?;
+                head.peer.ip().to_canonical().to_string().into()
+            }
+        };
+        Ok(Caller { actor: Actor(actor), role: Role::Write })
     }
 
     fn check_tokenless(&self, head: &RequestHead) -> Result<(), Reject> {

@@ -13,17 +13,17 @@ use crate::rules::limit::{Limit, LimitFault, Rate};
 /// Millionths in one.
 const MICRO: u64 = 1_000_000;
 
-/// The longest body of an API call.
+/// The longest body of an API call, unless the call says otherwise.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// At most this many faults are named in one answer; a body full of nonsense is not answered by one as long.
 const MAX_FAULTS: usize = 32;
 
-/// Reads the whole body, at most [`MAX_BODY_BYTES`]. A longer one is 413, and the connection is to end then: what is
-/// left of it is not read.
-pub(super) fn read_body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, Reject> {
-    if matches!(exchange.head.length, BodyLength::Known(bytes) if bytes > MAX_BODY_BYTES as u64) {
-        return Err(too_large());
+/// Reads the whole body, at most `max_bytes`. A longer one is 413, and the connection is to end then: what is left of it
+/// is not read.
+pub(super) fn read_body(exchange: &mut Exchange<'_>, max_bytes: usize) -> Result<Vec<u8>, Reject> {
+    if matches!(exchange.head.length, BodyLength::Known(bytes) if bytes > max_bytes as u64) {
+        return Err(too_large(max_bytes));
     }
     if exchange.head.length == BodyLength::Empty {
         return Ok(Vec::new());
@@ -36,14 +36,14 @@ pub(super) fn read_body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, Reject> 
             Ok(bytes) => body.extend_from_slice(&piece[..bytes.min(piece.len())]),
             Err(error) => return Err(unreadable(&error)),
         }
-        if body.len() > MAX_BODY_BYTES {
-            return Err(too_large());
+        if body.len() > max_bytes {
+            return Err(too_large(max_bytes));
         }
     }
 }
 
-fn too_large() -> Reject {
-    Reject::new(Reason::ContentTooLarge, format!("a body of this call has at most {MAX_BODY_BYTES} bytes"))
+fn too_large(max_bytes: usize) -> Reject {
+    Reject::new(Reason::ContentTooLarge, format!("a body of this call has at most {max_bytes} bytes"))
 }
 
 fn unreadable(error: &std::io::Error) -> Reject {
@@ -85,7 +85,7 @@ impl Faults {
 }
 
 /// The JSON pointer of a top-level member (RFC 6901 §3).
-fn pointer(name: &str) -> String {
+pub(super) fn pointer(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
@@ -228,12 +228,13 @@ impl Query {
         let mut parameters: Vec<(String, String)> = Vec::new();
         for part in query.unwrap_or("").split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            let name = decode(name).map_err(|fault| bad(format!("a query parameter's name {fault}")))?;
+            let name = decode(name, Plus::IsSpace)
+                .map_err(|fault| bad(format!("a query parameter's name {fault}")))?;
             if !known.contains(&name.as_str()) {
                 return Err(bad(format!("unknown query parameter; known here: {}", list(known)))
                     .field(pointer(&name), "unknown query parameter"));
             }
-            let value = decode(value).map_err(|fault| {
+            let value = decode(value, Plus::IsSpace).map_err(|fault| {
                 bad(format!("query parameter {name} {fault}")).field(pointer(&name), fault)
             })?;
             if parameters.iter().any(|(earlier, _)| *earlier == name) {
@@ -251,12 +252,23 @@ impl Query {
     }
 }
 
-fn decode(text: &str) -> Result<String, &'static str> {
+/// What a `+` stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plus {
+    /// A space: in a query.
+    IsSpace,
+    /// Itself: in a path.
+    #[allow(dead_code)]
+    IsPlus,
+}
+
+/// Takes percent-encoding off, once; a fault is worded to follow a name.
+pub(super) fn decode(text: &str, plus: Plus) -> Result<String, &'static str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
-            b'+' => b' ',
+            b'+' if plus == Plus::IsSpace => b' ',
             b'%' => {
                 let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
                 let (high, low) = (digit(rest.next()), digit(rest.next()));

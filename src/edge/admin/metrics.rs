@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use super::AdminApi;
+use super::route::{self, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::error::Reject;
 use crate::exchange::{Answer, RequestHead};
 use crate::rules::fields::tokens;
 use crate::state::metrics::{BUCKETS_NS, HistogramSum, LabelPair, Value};
@@ -77,11 +80,37 @@ const FAMILIES: [(&str, Kind, &str); 33] = [
     ("process_threads", Gauge, "Threads of the process."),
 ];
 
+pub(super) const RESOURCE: Resource = Resource {
+    title: "Metrics",
+    routes: &[Route {
+        stand: Stand::Ours,
+        path: "/metrics",
+        allow: "GET, HEAD",
+        argument: None,
+        operations: &[Operation {
+            method: "GET",
+            access: route::Access::Read,
+            handle: answer,
+            doc: Doc {
+                id: "metrics",
+                summary: "Every series, for Prometheus",
+                parameters: &[],
+                body: None,
+                answers: &[
+                    outcome(200, "The series.", Content::Text(TEXT)),
+                    outcome(200, "The series.", Content::Text(OPEN_METRICS)),
+                ],
+            },
+        }],
+    }],
+    schemas: route::no_schemas,
+};
+
 /// The page.
-pub(super) fn answer(series: &dyn Series, head: &RequestHead) -> Answer {
-    let open = wants_open_metrics(head);
-    let body = page(series, open);
-    Answer::new(200, body.into_bytes()).with("Content-Type", if open { OPEN_METRICS } else { TEXT })
+fn answer(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let open = wants_open_metrics(call.exchange.head);
+    let body = page(&*api.parts.series, open);
+    Ok(Answer::new(200, body.into_bytes()).with("Content-Type", if open { OPEN_METRICS } else { TEXT }))
 }
 
 /// Whether `Accept` names OpenMetrics; a scraper that can read both names it first.

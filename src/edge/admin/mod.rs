@@ -1,14 +1,18 @@
-//! Our own paths: the five fixed calls of the API, `/-/livez` and `/-/readyz`. Which of them a listener has, who may
-//! call them, and in which order a call is refused: 403, 401, 405, 413, 400, 404 or 409, 503 (CONTRACT, "The API").
+//! Our own paths: the five fixed calls of the API, its v1, the probes and metrics. Which of them a listener has
+//! (`route`), who may call them (`auth`), and in which order a call is refused: 403, 401, 405, 413, 400, 404, 409 or 412,
+//! 503 (CONTRACT, "The API").
 //!
 //! Answers hold neither `Date` nor `X-Request-Id`: whoever serves the exchange adds those to every answer alike.
 
 mod auth;
 mod input;
 mod metrics;
+mod openapi;
 mod ops;
 mod problem;
+mod route;
 mod seed;
+mod v1;
 
 use std::sync::Arc;
 
@@ -21,8 +25,13 @@ use crate::rules::identity::ClientId;
 use crate::rules::limit::Limit;
 use crate::state::log_limit::LogLimit;
 
+use auth::Caller;
+use route::{Call, Found, Operation};
+
 pub use metrics::{Series, Show};
 pub use ops::{BackendHealth, Health};
+pub use v1::live::Live;
+pub use v1::status::Status;
 
 /// Which listener a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,90 +83,36 @@ impl LimitsStore for Limits {
     }
 }
 
-/// Our paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Create,
-    Get,
-    Update,
-    Delete,
-    List,
-    Livez,
-    Readyz,
-    Metrics,
-}
-
-impl Route {
-    /// By the exact path. The probes stand under `/-` everywhere, and without it on the admin listener.
-    fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<Self> {
-        match path {
-            "/-/livez" => return Some(Self::Livez),
-            "/-/readyz" => return Some(Self::Readyz),
-            "/livez" if surface == Surface::Admin => return Some(Self::Livez),
-            "/readyz" if surface == Surface::Admin => return Some(Self::Readyz),
-            _ if surface == Surface::Public && !api_is_public => return None,
-            _ => {}
-        }
-        match path {
-            "/-/metrics" => Some(Self::Metrics),
-            "/metrics" if surface == Surface::Admin => Some(Self::Metrics),
-            "/limits/create" => Some(Self::Create),
-            "/limits/get" => Some(Self::Get),
-            "/limits/update" => Some(Self::Update),
-            "/limits/delete" => Some(Self::Delete),
-            "/limits" => Some(Self::List),
-            _ => None,
-        }
-    }
-
-    /// The methods that it has, as an `Allow` value.
-    fn allow(self) -> &'static str {
-        match self {
-            Self::Create => "POST",
-            Self::Update => "PUT",
-            Self::Delete => "DELETE",
-            Self::Get | Self::List | Self::Livez | Self::Readyz | Self::Metrics => "GET, HEAD",
-        }
-    }
-
-    fn is_probe(self) -> bool {
-        matches!(self, Self::Livez | Self::Readyz)
-    }
+/// What the API answers from.
+pub struct Parts {
+    /// The five fixed calls' store.
+    pub limits: Arc<dyn LimitsStore>,
+    /// What the probes ask.
+    pub health: Arc<dyn Health>,
+    /// What `/metrics` shows.
+    pub series: Arc<dyn Series>,
+    /// What the instance is doing now.
+    pub live: Arc<dyn Live>,
 }
 
 /// Answers what is ours.
 pub struct AdminApi {
-    limits: Arc<dyn LimitsStore>,
-    health: Arc<dyn Health>,
-    series: Arc<dyn Series>,
+    parts: Parts,
     access: auth::Access,
     api_is_public: bool,
     log_limit: Arc<LogLimit>,
 }
 
 impl AdminApi {
-    /// The API over a store, with the access rules of `admin`.
-    pub fn new(
-        limits: Arc<dyn LimitsStore>,
-        admin: &config::Admin,
-        health: Arc<dyn Health>,
-        series: Arc<dyn Series>,
-        log_limit: Arc<LogLimit>,
-    ) -> Self {
-        Self {
-            limits,
-            health,
-            series,
-            access: auth::Access::new(admin),
-            api_is_public: admin.listen.is_none(),
-            log_limit,
-        }
+    /// The API over its parts, with the access rules of `admin`.
+    pub fn new(parts: Parts, admin: &config::Admin, log_limit: Arc<LogLimit>) -> Self {
+        Self { parts, access: auth::Access::new(admin), api_is_public: admin.listen.is_none(), log_limit }
     }
 
     /// Whether [`AdminApi::serve`] answers this request. On the public listener that is so for our exact paths alone,
     /// on the admin listener for every path.
     pub fn claims(&self, head: &RequestHead, surface: Surface) -> bool {
-        surface == Surface::Admin || Route::find(head.path(), surface, self.api_is_public).is_some()
+        route::find(head.path(), surface, self.api_is_public).is_some()
     }
 
     /// Answers a request that [`AdminApi::claims`]. `request_id` stands in problems and in the log. Blocks for the
@@ -179,7 +134,7 @@ impl AdminApi {
         request_id: &str,
         received_at: Nanos,
     ) -> Option<Answer> {
-        let reject = self.route(head, surface).err()?;
+        let reject = self.admit(head, surface).err()?;
         Some(finished(self.refusal(&reject, head, request_id, received_at), head))
     }
 
@@ -191,9 +146,9 @@ impl AdminApi {
     /// The answer that needs no worker: the process is alive. On a thread that must never block, so nothing else is
     /// answered here.
     pub fn unattended(&self, head: &RequestHead, surface: Surface) -> Option<Answer> {
-        let route = Route::find(head.path(), surface, self.api_is_public)?;
-        let plain = route == Route::Livez && !ops::is_verbose(head);
-        let answer = plain.then(|| ops::livez(false).with("Cache-Control", "no-store"))?;
+        let found = route::find(head.path(), surface, self.api_is_public)?;
+        let plain = found.route()?.path == ops::LIVEZ && !ops::is_verbose(head);
+        let answer = plain.then(|| ops::plain_livez().with("Cache-Control", "no-store"))?;
         match head.method.as_str() {
             "GET" => Some(answer),
             "HEAD" => Some(without_body(answer)),
@@ -202,21 +157,24 @@ impl AdminApi {
     }
 
     /// What is called, by whom and how: everything that can be refused before the body is looked at.
-    fn route(&self, head: &RequestHead, surface: Surface) -> Result<Route, Reject> {
-        let route = Route::find(head.path(), surface, self.api_is_public);
+    fn admit<'p>(&self, head: &'p RequestHead, surface: Surface) -> Result<Admitted<'p>, Reject> {
+        let found = route::find(head.path(), surface, self.api_is_public).unwrap_or(Found::Nothing);
+        let is_probe = found.route().is_some_and(|route| route.stand == route::Stand::Probe);
         // Probes must work for an orchestrator that has no token, and then say nothing that a stranger may not know.
-        if ops::is_verbose(head) || !route.is_some_and(Route::is_probe) {
-            self.access.check(head)?;
-        }
-        let route =
-            route.ok_or_else(|| Reject::new(Reason::NotFound, "there is nothing of that name here"))?;
-        if !route.allow().split(", ").any(|method| method == head.method) {
-            let mut reject =
-                Reject::new(Reason::MethodNotAllowed, format!("this path has {}", route.allow()));
-            reject.allow = Some(route.allow());
+        let caller =
+            if is_probe && !ops::is_verbose(head) { Caller::nobody() } else { self.access.check(head)? };
+        let Found::Route(route, argument, base) = found else {
+            return Err(Reject::new(Reason::NotFound, "there is nothing of that name here"));
+        };
+        let Some(operation) = route.operation(&head.method) else {
+            let mut reject = Reject::new(Reason::MethodNotAllowed, format!("this path has {}", route.allow));
+            reject.allow = Some(route.allow);
             return Err(reject);
+        };
+        if operation.access == route::Access::Write {
+            caller.may_write()?;
         }
-        Ok(route)
+        Ok(Admitted { operation, argument, base, caller })
     }
 
     fn answer(
@@ -225,17 +183,9 @@ impl AdminApi {
         surface: Surface,
         request_id: &str,
     ) -> Result<Answer, Reject> {
-        let head = &*exchange.head;
-        match self.route(head, surface)? {
-            Route::Livez => Ok(ops::livez(ops::is_verbose(head))),
-            Route::Readyz => Ok(ops::readyz(&*self.health, ops::is_verbose(head), request_id)),
-            Route::Metrics => Ok(metrics::answer(&*self.series, head)),
-            Route::Create => seed::create(&*self.limits, exchange),
-            Route::Get => seed::get(&*self.limits, exchange),
-            Route::Update => seed::update(&*self.limits, exchange),
-            Route::Delete => seed::delete(&*self.limits, exchange),
-            Route::List => seed::list(&*self.limits, exchange),
-        }
+        let Admitted { operation, argument, base, caller } = self.admit(exchange.head, surface)?;
+        let argument = argument.map(str::to_owned);
+        (operation.handle)(self, &mut Call { exchange, argument, base, caller, request_id })
     }
 
     /// Refused callers and a store that is down are said at `warn`, one line a cause and address in a while; what a
@@ -254,6 +204,14 @@ impl AdminApi {
             log::warn!("{}{suppressed}", said(reject, head, peer, request_id));
         }
     }
+}
+
+/// A call that nothing speaks against so far.
+struct Admitted<'p> {
+    operation: &'static Operation,
+    argument: Option<&'p str>,
+    base: &'static str,
+    caller: Caller,
 }
 
 fn said(reject: &Reject, head: &RequestHead, peer: std::net::IpAddr, request_id: &str) -> String {

@@ -2,9 +2,112 @@
 //! access rules of the API.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::AdminApi;
+use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, RequestHead};
+
+/// The probe of liveness, which needs no worker.
+pub(super) const LIVEZ: &str = "/livez";
+
+const VERBOSE: Parameter = Parameter {
+    name: "verbose",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "string"}"#,
+    about: "Says more, in JSON, to whoever may call the API.",
+};
+
+pub(super) const RESOURCE: Resource = Resource {
+    title: "Probes",
+    routes: &[
+        Route {
+            stand: Stand::Probe,
+            path: LIVEZ,
+            allow: "GET, HEAD",
+            argument: None,
+            operations: &[Operation {
+                method: "GET",
+                access: route::Access::Open,
+                handle: livez,
+                doc: Doc {
+                    id: "livez",
+                    summary: "Whether the process is alive",
+                    parameters: &[VERBOSE],
+                    body: None,
+                    answers: &[
+                        outcome(200, "It is.", Content::Text(PLAIN)),
+                        outcome(200, "It is.", Content::Json("Liveness")),
+                    ],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Probe,
+            path: "/readyz",
+            allow: "GET, HEAD",
+            argument: None,
+            operations: &[Operation {
+                method: "GET",
+                access: route::Access::Open,
+                handle: readyz,
+                doc: Doc {
+                    id: "readyz",
+                    summary: "Whether it should get traffic",
+                    parameters: &[VERBOSE],
+                    body: None,
+                    answers: &[
+                        outcome(200, "It should.", Content::Text(PLAIN)),
+                        outcome(200, "It should.", Content::Json("Readiness")),
+                        outcome(503, "No backend is healthy, or it is shutting down.", Content::Problem),
+                    ],
+                },
+            }],
+        },
+    ],
+    schemas,
+};
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let liveness = json!({
+        "type": "object",
+        "required": ["alive", "version"],
+        "properties": { "alive": { "const": true }, "version": { "type": "string" } },
+    });
+    let backend = json!({
+        "type": "object",
+        "required": ["name", "up"],
+        "properties": {
+            "name": { "type": "string" },
+            "up": { "type": "boolean" },
+            "cause": { "type": "string" },
+        },
+    });
+    let readiness = json!({
+        "type": "object",
+        "required": ["ready", "draining", "store", "backends", "notes"],
+        "properties": {
+            "ready": { "type": "boolean" },
+            "draining": { "type": "boolean" },
+            "store": { "enum": ["up", "down"] },
+            "backends": { "type": "array", "items": backend },
+            "notes": { "type": "array", "items": { "type": "string" } },
+        },
+    });
+    vec![("Liveness", liveness), ("Readiness", readiness)]
+}
+
+fn livez(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    Ok(if is_verbose(call.exchange.head) { verbose_livez() } else { plain_livez() })
+}
+
+fn readyz(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    Ok(readiness(&*api.parts.health, is_verbose(call.exchange.head), call.request_id))
+}
 
 /// What readiness is judged by. Asked on a worker: must not wait.
 pub trait Health: Send + Sync {
@@ -56,23 +159,23 @@ pub(super) fn is_verbose(head: &RequestHead) -> bool {
 }
 
 /// The process takes requests and answers them: this is one.
-pub(super) fn livez(verbose: bool) -> Answer {
-    if verbose {
-        json(200, format!("{{\"alive\":true,\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).into_bytes())
-    } else {
-        text("ok\n")
-    }
+pub(super) fn plain_livez() -> Answer {
+    text("ok\n")
+}
+
+fn verbose_livez() -> Answer {
+    as_json(200, format!("{{\"alive\":true,\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).into_bytes())
 }
 
 /// 200 when a backend is healthy and the process is not draining, else 503.
-pub(super) fn readyz(health: &dyn Health, verbose: bool, request_id: &str) -> Answer {
+fn readiness(health: &dyn Health, verbose: bool, request_id: &str) -> Answer {
     let draining = health.draining();
     let ready = !draining && health.any_backend_up();
     if ready && !verbose {
         return text("ok\n");
     }
     if ready {
-        return json(200, serde_json::to_vec(&look(health, ready)).unwrap_or_default());
+        return as_json(200, serde_json::to_vec(&look(health, ready)).unwrap_or_default());
     }
     let detail = if draining { "shutting down" } else { "no backend is healthy" };
     let problem = Reject::new(Reason::Unavailable, detail).retry_after(1).answer(request_id);
@@ -92,7 +195,7 @@ fn look(health: &dyn Health, ready: bool) -> Verbose {
 /// A problem with extension members (RFC 9457 §3.2).
 fn with_members(mut problem: Answer, members: &Verbose) -> Answer {
     use crate::exchange::AnswerBody::Bytes;
-    use serde_json::{Map, Value};
+    use serde_json::Map;
     if let (Bytes(body), Ok(Value::Object(more))) = (&mut problem.body, serde_json::to_value(members))
         && let Ok(mut all) = serde_json::from_slice::<Map<String, Value>>(body)
     {
@@ -103,9 +206,9 @@ fn with_members(mut problem: Answer, members: &Verbose) -> Answer {
 }
 
 fn text(body: &str) -> Answer {
-    Answer::new(200, body.into()).with("Content-Type", "text/plain; charset=utf-8")
+    Answer::new(200, body.into()).with("Content-Type", PLAIN)
 }
 
-fn json(status: u16, body: Vec<u8>) -> Answer {
+fn as_json(status: u16, body: Vec<u8>) -> Answer {
     Answer::new(status, body).with("Content-Type", "application/json")
 }

@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
-use super::LimitsStore;
-use super::input::{Faults, Members, Query, read_body};
+use super::AdminApi;
+use super::input::{Faults, Members};
+use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
 use crate::edge::store::{Row, StoreError};
 use crate::error::{Reason, Reject};
-use crate::exchange::{Answer, AnswerBody, Exchange};
+use crate::exchange::{Answer, AnswerBody};
 use crate::rules::identity::ClientId;
 use crate::rules::limit::{Limit, Rate};
 
@@ -17,42 +19,209 @@ const DEFAULT_PAGE: usize = 100;
 /// Most limits on a page.
 const MAX_PAGE: usize = 1000;
 
+pub(super) const RESOURCE: Resource = Resource {
+    title: "The five fixed calls",
+    routes: &[
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits/create",
+            allow: "POST",
+            argument: None,
+            operations: &[Operation {
+                method: "POST",
+                access: route::Access::Write,
+                handle: create,
+                doc: Doc {
+                    id: "createFixed",
+                    summary: "Gives a client a limit",
+                    parameters: &[],
+                    body: Some("NumbersOfClient"),
+                    answers: &[
+                        outcome(201, "It has it.", Content::Nothing),
+                        outcome(409, "It has one already.", Content::Problem),
+                    ],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits/get",
+            allow: "GET, HEAD",
+            argument: None,
+            operations: &[Operation {
+                method: "GET",
+                access: route::Access::Read,
+                handle: get,
+                doc: Doc {
+                    id: "getFixed",
+                    summary: "A client's limit",
+                    parameters: &[CLIENT_ID],
+                    body: None,
+                    answers: &[
+                        outcome(200, "The limit.", Content::Json("NumbersOfClient")),
+                        outcome(404, "It has none.", Content::Problem),
+                    ],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits/update",
+            allow: "PUT",
+            argument: None,
+            operations: &[Operation {
+                method: "PUT",
+                access: route::Access::Write,
+                handle: update,
+                doc: Doc {
+                    id: "updateFixed",
+                    summary: "Gives a client other numbers",
+                    parameters: &[],
+                    body: Some("NumbersOfClient"),
+                    answers: &[
+                        outcome(204, "It has them.", Content::Nothing),
+                        outcome(404, "It has no limit.", Content::Problem),
+                    ],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits/delete",
+            allow: "DELETE",
+            argument: None,
+            operations: &[Operation {
+                method: "DELETE",
+                access: route::Access::Write,
+                handle: delete,
+                doc: Doc {
+                    id: "deleteFixed",
+                    summary: "Takes a client's limit away",
+                    parameters: &[CLIENT_ID],
+                    body: None,
+                    answers: &[
+                        outcome(204, "It has none.", Content::Nothing),
+                        outcome(404, "It had none.", Content::Problem),
+                    ],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits",
+            allow: "GET, HEAD",
+            argument: None,
+            operations: &[Operation {
+                method: "GET",
+                access: route::Access::Read,
+                handle: list,
+                doc: Doc {
+                    id: "listFixed",
+                    summary: "All limits, in byte order of the id",
+                    parameters: &[LIMIT, CURSOR],
+                    body: None,
+                    answers: &[outcome(200, "A page.", Content::Json("PageOfNumbers"))],
+                },
+            }],
+        },
+    ],
+    schemas,
+};
+
+const CLIENT_ID: Parameter = Parameter {
+    name: "client_id",
+    place: In::Query,
+    required: true,
+    schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
+    about: "The client's id. It may also stand in a body, `{\"client_id\": …}`.",
+};
+
+/// How many lines a page has.
+pub(super) const LIMIT: Parameter = Parameter {
+    name: "limit",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#,
+    about: "How many a page has.",
+};
+
+/// Where a page begins.
+pub(super) const CURSOR: Parameter = Parameter {
+    name: "cursor",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "string"}"#,
+    about: "`next_cursor` of the page before; it belongs to one path and filter.",
+};
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let id = json!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": ClientId::MAX_BYTES,
+        "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
+        "description": "1 to 256 bytes of UTF-8 without control characters. Addresses and ranges are compared by value.",
+    });
+    let numbers = json!({
+        "type": "object",
+        "required": ["client_id", "capacity", "rate_per_sec"],
+        "additionalProperties": false,
+        "properties": {
+            "client_id": { "$ref": "#/components/schemas/ClientId" },
+            "capacity": { "type": "integer", "minimum": 0, "maximum": Limit::MAX_CAPACITY },
+            "rate_per_sec": {
+                "type": "number", "minimum": 0, "maximum": 1_000_000_000,
+                "description": "0, or 0.000001 to 1000000000 with at most 6 decimals.",
+            },
+        },
+    });
+    let page = json!({
+        "type": "object",
+        "required": ["limits", "next_cursor"],
+        "properties": {
+            "limits": { "type": "array", "items": { "$ref": "#/components/schemas/NumbersOfClient" } },
+            "next_cursor": { "type": ["string", "null"] },
+        },
+    });
+    vec![("ClientId", id), ("NumbersOfClient", numbers), ("PageOfNumbers", page)]
+}
+
 /// Seconds after which a caller may try again when the store is down: it is probed about once a second.
 const STORE_RETRY_AFTER_S: u64 = 1;
 
 /// `POST /limits/create`: 201 without a body, 409 when an equal id has a limit.
-pub(super) fn create(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
-    let (id, limit) = id_and_limit(exchange)?;
-    limits.create(&id, limit).map_err(refused)?;
+fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let (id, limit) = id_and_limit(call)?;
+    api.parts.limits.create(&id, limit).map_err(refused)?;
     Ok(Answer::new(201, Vec::new()))
 }
 
 /// `PUT /limits/update`: 204, 404 when the id has no limit.
-pub(super) fn update(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
-    let (id, limit) = id_and_limit(exchange)?;
-    limits.update(&id, limit).map_err(refused)?;
+fn update(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let (id, limit) = id_and_limit(call)?;
+    api.parts.limits.update(&id, limit).map_err(refused)?;
     Ok(no_content())
 }
 
 /// `DELETE /limits/delete`: 204, 404 when the id has no limit.
-pub(super) fn delete(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
-    let id = id_alone(exchange)?;
-    limits.delete(&id).map_err(refused)?;
+fn delete(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let id = id_alone(call)?;
+    api.parts.limits.delete(&id).map_err(refused)?;
     Ok(no_content())
 }
 
 /// `GET /limits/get`: 200 with the id as it was stored, 404 when it has no limit.
-pub(super) fn get(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
-    let id = id_alone(exchange)?;
-    json(&Shown::new(&limits.get(&id).map_err(refused)?))
+fn get(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let id = id_alone(call)?;
+    as_json(&Shown::new(&api.parts.limits.get(&id).map_err(refused)?))
 }
 
 /// `GET /limits`: a page in byte order of the id, from the cursor on.
-pub(super) fn list(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Result<Answer, Reject> {
-    let body = read_body(exchange)?;
+fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let body = call.body()?;
     let mut faults = Faults::default();
     Members::read(&body, &[], &mut faults)?;
-    let query = Query::read(exchange.head.query(), &["limit", "cursor"])?;
+    let query = call.query(&["limit", "cursor"])?;
     let count = query.get("limit").map_or(Some(DEFAULT_PAGE), page_size);
     if count.is_none() {
         faults.add("limit", format!("must be a whole number from 1 to {MAX_PAGE}"));
@@ -64,18 +233,18 @@ pub(super) fn list(limits: &dyn LimitsStore, exchange: &mut Exchange<'_>) -> Res
     faults.check()?;
 
     let count = count.unwrap_or(DEFAULT_PAGE);
-    let mut found = limits.list(after.flatten().as_deref(), count + 1).map_err(refused)?;
+    let mut found = api.parts.limits.list(after.flatten().as_deref(), count + 1).map_err(refused)?;
     let more = found.len() > count;
     found.truncate(count);
     let next_cursor = if more { found.last().map(|row| cursor(&row.client_id)) } else { None };
     let limits = found.iter().map(Shown::new).collect();
-    json(&Page { limits, next_cursor })
+    as_json(&Page { limits, next_cursor })
 }
 
-fn id_and_limit(exchange: &mut Exchange<'_>) -> Result<(ClientId, Limit), Reject> {
-    let body = read_body(exchange)?;
+fn id_and_limit(call: &mut Call<'_, '_>) -> Result<(ClientId, Limit), Reject> {
+    let body = call.body()?;
     let mut faults = Faults::default();
-    Query::read(exchange.head.query(), &[])?;
+    call.query(&[])?;
     let members = Members::read(&body, &["client_id", "capacity", "rate_per_sec"], &mut faults)?;
     let text = members.text("client_id", &mut faults);
     if text.is_none() && !members.has("client_id") {
@@ -92,10 +261,10 @@ fn id_and_limit(exchange: &mut Exchange<'_>) -> Result<(ClientId, Limit), Reject
 }
 
 /// The id from the body, from the query, or from both when they agree byte for byte.
-fn id_alone(exchange: &mut Exchange<'_>) -> Result<ClientId, Reject> {
-    let body = read_body(exchange)?;
+fn id_alone(call: &mut Call<'_, '_>) -> Result<ClientId, Reject> {
+    let body = call.body()?;
     let mut faults = Faults::default();
-    let query = Query::read(exchange.head.query(), &["client_id"])?;
+    let query = call.query(&["client_id"])?;
     let members = Members::read(&body, &["client_id"], &mut faults)?;
     let in_body = members.text("client_id", &mut faults);
     let text = match (in_body.as_deref(), query.get("client_id")) {
@@ -186,7 +355,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-fn json(body: &impl Serialize) -> Result<Answer, Reject> {
+pub(super) fn as_json(body: &impl Serialize) -> Result<Answer, Reject> {
     let bytes = serde_json::to_vec(body)
         .map_err(|error| Reject::new(Reason::Internal, "the answer could not be written").because(error))?;
     Ok(Answer::new(200, bytes).with("Content-Type", "application/json"))

@@ -35,7 +35,7 @@ fn only_exact_paths_of_ours_are_taken_from_the_backends() {
         ("/readyz", false, false),
         ("/metrics", false, false),
         ("/v1/limits", false, false),
-        ("/-/v1/limits", false, false),
+        ("/-/v1/nothing", true, false),
         ("/-/metrics", true, false),
         ("/-/limits", false, false),
         ("/-/", false, false),

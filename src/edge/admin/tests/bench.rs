@@ -18,6 +18,31 @@ impl Series for NoSeries {
     fn visit(&self, _show: &mut Show<'_>) {}
 }
 
+/// An instance that does nothing.
+struct FakeLive;
+
+impl Live for FakeLive {
+    fn instance(&self) -> &str {
+        "i-1"
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            instance: "i-1".into(),
+            version: "0.0.0",
+            uptime_seconds: 61,
+            ready: true,
+            draining: false,
+            store: "up",
+            requests: 7,
+            in_flight: 1,
+            allowed: 5,
+            denied: 1,
+            clients: 2,
+        }
+    }
+}
+
 /// A store in memory, keyed as databases key it. `fault` is given instead of an answer.
 #[derive(Default)]
 pub(in crate::edge::admin) struct FakeStore {
@@ -162,13 +187,13 @@ pub(in crate::edge::admin) fn admin() -> config::Admin {
 impl Bench {
     pub(in crate::edge::admin) fn with(admin: &config::Admin, health: FakeHealth) -> Self {
         let store = Arc::new(FakeStore::default());
-        let api = AdminApi::new(
-            Arc::clone(&store) as _,
-            admin,
-            Arc::new(health),
-            Arc::new(NoSeries),
-            Arc::default(),
-        );
+        let parts = Parts {
+            limits: Arc::clone(&store) as _,
+            health: Arc::new(health),
+            series: Arc::new(NoSeries),
+            live: Arc::new(FakeLive),
+        };
+        let api = AdminApi::new(parts, admin, Arc::default());
         Self { store, api, surface: Surface::Public }
     }
 

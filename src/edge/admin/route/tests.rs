@@ -1,0 +1,93 @@
+use super::*;
+
+/// The route's path, its argument and its base; `-` for ours with nothing there, `` for not ours.
+fn found(path: &str, surface: Surface, api_is_public: bool) -> String {
+    match find(path, surface, api_is_public) {
+        None => String::new(),
+        Some(Found::Nothing) => "-".into(),
+        Some(Found::Route(route, argument, base)) => {
+            format!("{base}|{}|{}", route.path, argument.unwrap_or(""))
+        }
+    }
+}
+
+#[test]
+fn a_path_is_ours_where_the_contract_says() {
+    let rows = [
+        // path, public port with the API, public port beside an admin listener, admin listener
+        ("/-/livez", "/-|/livez|", "/-|/livez|", "/-|/livez|"),
+        ("/livez", "", "", "|/livez|"),
+        ("/-/metrics", "/-|/metrics|", "", "/-|/metrics|"),
+        ("/metrics", "", "", "|/metrics|"),
+        ("/limits", "|/limits|", "", "|/limits|"),
+        ("/limits/get", "|/limits/get|", "", "|/limits/get|"),
+        ("/-/limits", "", "", "-"),
+        ("/limits/", "", "", "-"),
+        ("/-/v1/status", "/-|/v1/status|", "", "/-|/v1/status|"),
+        ("/v1/status", "", "", "|/v1/status|"),
+        ("/-/v1/nothing", "-", "", "-"),
+        ("/-/v1/", "-", "", "-"),
+        ("/-/v1", "-", "", "-"),
+        ("/-/v1x", "", "", "-"),
+        ("/-/V1/status", "", "", "-"),
+        ("/-v1/status", "", "", "-"),
+        ("/-", "", "", "-"),
+        ("/-/-/livez", "", "", "-"),
+        ("/v1", "", "", "-"),
+        ("/", "", "", "-"),
+        ("*", "", "", "-"),
+    ];
+    for (path, shared, apart, admin) in rows {
+        assert_eq!(found(path, Surface::Public, true), shared, "{path} on the public port");
+        assert_eq!(found(path, Surface::Public, false), apart, "{path} beside an admin listener");
+        for api_is_public in [true, false] {
+            assert_eq!(found(path, Surface::Admin, api_is_public), admin, "{path} on the admin listener");
+        }
+    }
+}
+
+#[test]
+fn a_parameter_is_one_segment_as_it_was_sent() {
+    let rows = [
+        ("/v1/limits/{id}", "/v1/limits/a", Some(Some("a"))),
+        ("/v1/limits/{id}", "/v1/limits/10.0.0.0%2F8", Some(Some("10.0.0.0%2F8"))),
+        ("/v1/limits/{id}", "/v1/limits/..", Some(Some(".."))),
+        ("/v1/limits/{id}", "/v1/limits/", None),
+        ("/v1/limits/{id}", "/v1/limits/a/", None),
+        ("/v1/limits/{id}", "/v1/limits/a/usage", None),
+        ("/v1/limits/{id}/usage", "/v1/limits/a/usage", Some(Some("a"))),
+        ("/v1/limits/{id}/usage", "/v1/limits//usage", None),
+        ("/v1/limits/{id}/usage", "/v1/limits/a", None),
+        ("/v1/limits/{id}/usage", "/v1/limits/usage", None),
+        ("/v1/limit", "/v1/limit", Some(None)),
+        ("/v1/limit", "/v1/limits", None),
+    ];
+    for (route, path, argument) in rows {
+        assert_eq!(matches(route, path), argument, "{route} {path}");
+    }
+}
+
+#[test]
+fn the_table_says_what_it_has() {
+    let mut paths = std::collections::HashSet::new();
+    let mut ids = std::collections::HashSet::new();
+    for route in RESOURCES.iter().flat_map(|resource| resource.routes) {
+        assert!(paths.insert(route.path), "{} stands there twice", route.path);
+        assert!(route.path.matches('{').count() <= 1, "{}", route.path);
+        assert_eq!(route.argument_name().is_some(), route.argument.is_some(), "{}", route.path);
+        let mut methods = Vec::new();
+        for operation in route.operations {
+            methods.push(operation.method);
+            if operation.method == "GET" {
+                methods.push("HEAD");
+                assert_ne!(operation.access, Access::Write, "{} changes nothing", route.path);
+            }
+            assert!(ids.insert(operation.doc.id), "{} names two operations", operation.doc.id);
+            for parameter in operation.doc.parameters {
+                let schema = serde_json::from_str::<Value>(parameter.schema);
+                assert!(schema.is_ok_and(|schema| schema.is_object()), "{}", parameter.name);
+            }
+        }
+        assert_eq!(route.allow, methods.join(", "), "{}", route.path);
+    }
+}

@@ -1,0 +1,4 @@
+//! The API's v1: one file a resource.
+
+pub mod live;
+pub mod status;
