@@ -12,6 +12,7 @@ use crate::rules::limit::Limit;
 mod environment;
 mod fault;
 mod forms;
+mod given;
 mod json;
 mod keys;
 mod load;
@@ -20,6 +21,7 @@ mod section;
 mod share;
 
 pub use fault::{Fault, Faults, Origin};
+pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, load};
 
@@ -62,6 +64,8 @@ pub struct Config {
     /// Keys that were given a value written otherwise than their default (`frontend.head_timeout`), so that an engine
     /// can say which of the user's wishes it can't honour.
     pub changed: Vec<String>,
+    /// The same with their values, for a comparison with another configuration.
+    pub given: Given,
 }
 
 /// Which engine accepts and parses.

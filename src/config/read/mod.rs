@@ -15,7 +15,7 @@ use super::fault::Origin;
 use super::json::Value;
 use super::keys::{Shape, Spec};
 use super::section::Section;
-use super::{AccessLog, CacheConfig, Config, Database, DatabaseUrl, HealthCheck, LogConfig, forms};
+use super::{AccessLog, CacheConfig, Config, Database, DatabaseUrl, Given, HealthCheck, LogConfig, forms};
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;
@@ -75,6 +75,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         log: log(root.section("log", "Logs."), base),
         base_dir: base.to_owned(),
         changed: Vec::new(),
+        given: Given::default(),
     };
     root.later(&["$schema", "discovery", "audit"]);
     root.end();
