@@ -33,7 +33,9 @@ pub struct Core {
     /// database is back.
     doubts: Mutex<BTreeSet<IpNet>>,
     pub limiter: Arc<Limiter>,
-    pub default: Option<Limit>,
+    default: ArcSwap<Option<Limit>>,
+    /// Held while the limiter hears of ranges and default, so that who tells last tells the newest; over no I/O.
+    telling: Mutex<()>,
     pub ipv6_prefix: u8,
     pub clock: Clock,
     /// How long the database may take for one call: a little less than its caller waits, who then hears whether it was
@@ -75,7 +77,8 @@ impl Core {
             book: Mutex::new(Book::default()),
             doubts: Mutex::new(BTreeSet::new()),
             limiter,
-            default,
+            default: ArcSwap::from_pointee(default),
+            telling: Mutex::new(()),
             ipv6_prefix,
             clock,
             within,
@@ -99,7 +102,7 @@ impl Core {
             },
             None => Found {
                 client: ClientKey::group(address, self.ipv6_prefix),
-                limit: self.default,
+                limit: **self.default.load(),
                 source: Source::Default,
                 entry: None,
             },
@@ -209,8 +212,11 @@ impl Core {
             Op::Create(limit) | Op::Update(limit) => Some(limit),
             Op::Delete => None,
         };
-        let ranges = self.ranges.load();
-        let tell = || self.limiter.entry_changed(id, limit, self.shared(&ranges), self.clock.now());
+        let tell = || {
+            let _telling = self.telling.lock();
+            let ranges = self.ranges.load();
+            self.limiter.entry_changed(id, limit, self.shared(&ranges), self.clock.now());
+        };
         let is_new = matches!(op, Op::Create(_));
         if is_new {
             tell();
@@ -224,7 +230,7 @@ impl Core {
     }
 
     fn shared<'a>(&self, ranges: &'a Ranges) -> Shared<'a> {
-        Shared { ranges, default: self.default, ipv6_prefix: self.ipv6_prefix }
+        Shared { ranges, default: **self.default.load(), ipv6_prefix: self.ipv6_prefix }
     }
 
     /// A range was written by this process.
@@ -265,10 +271,23 @@ impl Core {
             return Ok(());
         }
         book.mark = Some(mark);
-        self.ranges.store(Arc::clone(&next));
+        self.ranges.store(next);
         drop(book);
-        self.limiter.shared_changed(self.shared(&next), self.clock.now());
+        self.tell_shared();
         Ok(())
+    }
+
+    /// Another default is in force from now on, on the buckets that there are too. Takes every lock of the limiter, one
+    /// after another.
+    pub fn set_default(&self, default: Option<Limit>) {
+        self.default.store(Arc::new(default));
+        self.tell_shared();
+    }
+
+    fn tell_shared(&self) {
+        let _telling = self.telling.lock();
+        let ranges = self.ranges.load();
+        self.limiter.shared_changed(self.shared(&ranges), self.clock.now());
     }
 
     /// Brings the database up: its schema, then what stays in memory.
