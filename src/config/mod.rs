@@ -325,8 +325,30 @@ pub struct Admin {
 pub struct LogConfig {
     /// What goes to stderr.
     pub level: log::LevelFilter,
+    /// How a line on stderr looks.
+    pub format: LogFormat,
     /// Where a line a request goes.
     pub access: AccessLog,
+    /// How it looks.
+    pub access_format: AccessFormat,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `TIME [LEVEL] TEXT`.
+    Text,
+    /// An object with `time`, `level` and `message`.
+    Json,
+}
+
+/// `log.access_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// An object a request.
+    Json,
+    /// The combined log format of Apache and nginx.
+    Combined,
 }
 
 /// `log.access`.
