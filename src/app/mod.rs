@@ -22,7 +22,7 @@ use crate::edge::admin::{AdminApi, BackendHealth, Health, Parts};
 use crate::edge::error_log;
 use crate::edge::frontend::{Frontend, tiny_http};
 use crate::edge::prober::Prober;
-use crate::edge::store::Limits;
+use crate::edge::store::{Limits, Sources};
 use crate::edge::upstream::UreqUpstream;
 use crate::edge::upstream::resolve::{self, Resolver};
 use crate::proxy::Proxy;
@@ -85,7 +85,7 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> Failure + '_ {
 /// within `shutdown_timeout`.
 pub fn run(config: Config) -> Result<(), Failure> {
     let clock = Clock::real();
-    let _error_log = error_log::start(&config.log, clock.clone()).map_err(failed("the error log"))?;
+    let _error_log = error_log::start(config.log.level, clock.clone()).map_err(failed("the error log"))?;
     // Before any thread is started: every thread inherits what is blocked or caught.
     let signals = Signals::catch().map_err(failed("signals can't be caught"))?;
     listen::raise_open_files(config.frontend.max_connections);
@@ -117,14 +117,17 @@ impl App {
     fn start(config: &Config, bound: Bound, clock: Clock) -> Result<Self, Failure> {
         let metrics = Metrics::new();
         metrics.set_backends(config.backends.iter().map(|backend| backend.name.as_str()));
-        let access_log = AccessLog::start(&config.log, clock.clone());
+        let access_log = AccessLog::start(&config.log.access, clock.clone());
         let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
         let log_limit = Arc::new(LogLimit::default());
         let limiter = Arc::new(Limiter::new(config.rate_limit.max_clients, config.rate_limit.default));
         let limits = Limits::start(
-            &config.database,
-            &config.cache,
-            &config.rate_limit,
+            &Sources {
+                database: &config.database,
+                audit: config.audit,
+                cache: &config.cache,
+                rate_limit: &config.rate_limit,
+            },
             Arc::clone(&limiter),
             Arc::clone(&metrics),
             clock.clone(),

@@ -12,7 +12,6 @@ use crate::rules::limit::Limit;
 mod environment;
 mod fault;
 mod forms;
-mod given;
 mod json;
 mod keys;
 mod load;
@@ -21,7 +20,6 @@ mod section;
 mod share;
 
 pub use fault::{Fault, Faults, Origin};
-pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, load};
 
@@ -51,6 +49,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// Where limits are kept.
     pub database: Database,
+    /// How much of the audit is kept.
+    pub audit: Audit,
     /// Who may call the API, and where.
     pub admin: Admin,
     /// How long `/-/readyz` is 503 before accepting stops.
@@ -64,8 +64,6 @@ pub struct Config {
     /// Keys that were given a value written otherwise than their default (`frontend.head_timeout`), so that an engine
     /// can say which of the user's wishes it can't honour.
     pub changed: Vec<String>,
-    /// The same with their values, for a comparison with another configuration.
-    pub given: Given,
 }
 
 /// Which engine accepts and parses.
@@ -296,6 +294,16 @@ pub struct Database {
     pub timeout: Duration,
 }
 
+/// `audit`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Audit {
+    /// How long a row is kept.
+    pub keep: Duration,
+    /// Most rows that are kept.
+    pub max_rows: u64,
+}
+
 /// `database.url`.
 #[derive(Clone, Debug)]
 pub enum DatabaseUrl {
@@ -325,30 +333,8 @@ pub struct Admin {
 pub struct LogConfig {
     /// What goes to stderr.
     pub level: log::LevelFilter,
-    /// How a line on stderr looks.
-    pub format: LogFormat,
     /// Where a line a request goes.
     pub access: AccessLog,
-    /// How it looks.
-    pub access_format: AccessFormat,
-}
-
-/// `log.format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `TIME [LEVEL] TEXT`.
-    Text,
-    /// An object with `time`, `level` and `message`.
-    Json,
-}
-
-/// `log.access_format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessFormat {
-    /// An object a request.
-    Json,
-    /// The combined log format of Apache and nginx.
-    Combined,
 }
 
 /// `log.access`.

@@ -295,6 +295,13 @@ impl Cache {
         }
     }
 
+    /// Whether a group is held, or being loaded.
+    pub fn holds(&self, network: IpNet) -> bool {
+        let key = self.key(network);
+        let shard = self.shard(key).lock();
+        shard.groups.contains(&key) || shard.loads.contains_key(&key)
+    }
+
     /// A write has been committed: these are all entries of the network's group, read in the write's own transaction.
     /// Writes of one process must be told in the order in which they were committed. In force from here on.
     pub fn put(&self, network: IpNet, entries: Vec<Entry>) {

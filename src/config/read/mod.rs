@@ -15,10 +15,7 @@ use super::fault::Origin;
 use super::json::Value;
 use super::keys::{Shape, Spec};
 use super::section::Section;
-use super::{
-    AccessFormat, AccessLog, CacheConfig, Config, Database, DatabaseUrl, Given, HealthCheck, LogConfig,
-    LogFormat, forms,
-};
+use super::{AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, HealthCheck, LogConfig, forms};
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;
@@ -61,6 +58,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         rate_limit: rate_limit::rate_limit(root.section("rate_limit", "How clients are limited.")),
         cache: cache(root.section("cache", "The limits cache.")),
         database: database(root.section("database", "Where limits are kept."), base),
+        audit: audit(root.section("audit", "Who changed which limit: how much of it is kept.")),
         listen,
         admin,
         shutdown_delay: root.duration(
@@ -78,9 +76,8 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         log: log(root.section("log", "Logs."), base),
         base_dir: base.to_owned(),
         changed: Vec::new(),
-        given: Given::default(),
     };
-    root.later(&["$schema", "discovery", "audit"]);
+    root.later(&["$schema", "discovery"]);
     root.end();
     config
 }
@@ -179,6 +176,15 @@ fn database(mut s: Section<'_>, base: &Path) -> Database {
     database
 }
 
+fn audit(mut s: Section<'_>) -> Audit {
+    let audit = Audit {
+        keep: s.duration("keep", ("1m", "3650d"), "\"90d\"", "How long a change stands in the audit."),
+        max_rows: s.whole("max_rows", 1..=10_000_000, "100000", "Most changes that the audit holds."),
+    };
+    s.end();
+    audit
+}
+
 fn log(mut s: Section<'_>, base: &Path) -> LogConfig {
     use log::LevelFilter::{Debug, Error, Info, Off, Trace, Warn};
     let levels =
@@ -189,16 +195,7 @@ fn log(mut s: Section<'_>, base: &Path) -> LogConfig {
         "true",
         "Where a line a request goes: to stdout, nowhere, to a file.",
     );
-    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let access_formats = [("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
-    let about = "How a line on stderr looks: text, or an object with time, level and message.";
-    let about_access =
-        "How a request's line looks: a JSON object, or the combined log format of Apache and nginx.";
     let log = LogConfig {
-        format: s.choice("format", &formats, &[], "\"text\"", about).unwrap_or(LogFormat::Text),
-        access_format: s
-            .choice("access_format", &access_formats, &[], "\"json\"", about_access)
-            .unwrap_or(AccessFormat::Json),
         level: s.choice("level", &levels, &[], "\"info\"", "What goes to stderr.").unwrap_or(Info),
         access: s
             .value(&access, |node| match &node.value {

@@ -3,7 +3,6 @@
 mod balancing;
 mod environment;
 mod faults;
-mod given;
 mod mutation;
 mod shipped;
 

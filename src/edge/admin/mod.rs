@@ -17,6 +17,7 @@ mod v1;
 use std::sync::Arc;
 
 use crate::config;
+use crate::edge::store::v1::Actor;
 use crate::edge::store::{Limits, Row, StoreError};
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, AnswerBody, Exchange, RequestHead};
@@ -42,40 +43,40 @@ pub enum Surface {
     Admin,
 }
 
-/// What the five calls need of the store; [`Limits`] is it. An implementation waits at most `database.timeout`, and a
+/// What the five calls need of the store; [`Limits`] is it. They show the first bucket of a limit alone. An implementation waits at most `database.timeout`, and a
 /// write that it reports as done is in force on this process's next request.
 pub trait LimitsStore: Send + Sync {
     /// Adds a limit; [`StoreError::Exists`] when an equal id has one.
-    fn create(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError>;
+    fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError>;
 
     /// The id as it was stored, and its limit; [`StoreError::NotFound`] when there is none.
     fn get(&self, id: &ClientId) -> Result<Row, StoreError>;
 
-    /// Replaces the numbers; [`StoreError::NotFound`] when there is none.
-    fn update(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError>;
+    /// Replaces the numbers, and takes the limit off its plan; [`StoreError::NotFound`] when there is none.
+    fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError>;
 
     /// Takes the limit away; [`StoreError::NotFound`] when there is none.
-    fn delete(&self, id: &ClientId) -> Result<(), StoreError>;
+    fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError>;
 
     /// At most `count` limits in byte order of the id, those behind `after`.
     fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError>;
 }
 
 impl LimitsStore for Limits {
-    fn create(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
-        Self::create(self, id, limit)
+    fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        Self::create(self, id, limit, actor)
     }
 
     fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
         Self::get(self, id)
     }
 
-    fn update(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
-        Self::update(self, id, limit)
+    fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        Self::update(self, id, limit, actor)
     }
 
-    fn delete(&self, id: &ClientId) -> Result<(), StoreError> {
-        Self::delete(self, id)
+    fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError> {
+        Self::delete(self, id, actor)
     }
 
     fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {

@@ -192,21 +192,21 @@ const STORE_RETRY_AFTER_S: u64 = 1;
 /// `POST /limits/create`: 201 without a body, 409 when an equal id has a limit.
 fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let (id, limit) = id_and_limit(call)?;
-    api.parts.limits.create(&id, limit).map_err(refused)?;
+    api.parts.limits.create(&id, limit, &call.caller.actor).map_err(refused)?;
     Ok(Answer::new(201, Vec::new()))
 }
 
 /// `PUT /limits/update`: 204, 404 when the id has no limit.
 fn update(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let (id, limit) = id_and_limit(call)?;
-    api.parts.limits.update(&id, limit).map_err(refused)?;
+    api.parts.limits.update(&id, limit, &call.caller.actor).map_err(refused)?;
     Ok(no_content())
 }
 
 /// `DELETE /limits/delete`: 204, 404 when the id has no limit.
 fn delete(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let id = id_alone(call)?;
-    api.parts.limits.delete(&id).map_err(refused)?;
+    api.parts.limits.delete(&id, &call.caller.actor).map_err(refused)?;
     Ok(no_content())
 }
 

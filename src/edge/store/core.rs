@@ -1,6 +1,6 @@
 //! What the store threads, the watch and the façade share: the database, and what memory knows of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,14 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use super::breaker::Breaker;
-use super::ops::{self, Op, RangeMark, Written};
+use super::migrate;
+use super::ops::{self, Keep};
 use super::session::{Fault, Store};
-use super::{Row, migrate};
+use super::v1::LimitRow;
 use crate::clock::Clock;
-use crate::rules::identity::{ClientId, ClientKey, IdForm, group};
+use crate::rules::identity::{ClientId, ClientKey, IdForm};
 use crate::rules::limit::Limit;
+use crate::rules::terms::ClientLimit;
 use crate::state::cache::{Cache, Entry, Found, Known, Source, Ticket};
 use crate::state::limiter::{Limiter, Shared};
 use crate::state::metrics::{Metrics, StoreOp};
@@ -33,14 +35,14 @@ pub struct Core {
     /// database is back.
     doubts: Mutex<BTreeSet<IpNet>>,
     pub limiter: Arc<Limiter>,
-    default: ArcSwap<Option<Limit>>,
-    /// Held while the limiter hears of ranges and default, so that who tells last tells the newest; over no I/O.
-    telling: Mutex<()>,
+    pub default: Option<Limit>,
     pub ipv6_prefix: u8,
     pub clock: Clock,
     /// How long the database may take for one call: a little less than its caller waits, who then hears whether it was
     /// done and not merely that time is over.
     pub within: Duration,
+    /// How much of the audit is kept.
+    pub keep: Keep,
     metrics: Arc<Metrics>,
 }
 
@@ -49,7 +51,7 @@ struct Book {
     /// Writes to ranges by this process: a list that was read before one of them is too old.
     writes: u64,
     /// How far the snapshot follows the database's changes.
-    mark: Option<RangeMark>,
+    mark: Option<i64>,
 }
 
 /// What a [`Core`] is made of.
@@ -63,12 +65,14 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub within: Duration,
+    pub keep: Keep,
 }
 
 impl Core {
     /// Puts the parts together, without a range.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, breaker, cache, limiter, default, ipv6_prefix, metrics, clock, within } = parts;
+        let Parts { store, breaker, cache, limiter, default, ipv6_prefix, metrics, clock, within, keep } =
+            parts;
         Arc::new(Self {
             store,
             breaker,
@@ -77,11 +81,11 @@ impl Core {
             book: Mutex::new(Book::default()),
             doubts: Mutex::new(BTreeSet::new()),
             limiter,
-            default: ArcSwap::from_pointee(default),
-            telling: Mutex::new(()),
+            default,
             ipv6_prefix,
             clock,
             within,
+            keep,
             metrics,
         })
     }
@@ -102,7 +106,7 @@ impl Core {
             },
             None => Found {
                 client: ClientKey::group(address, self.ipv6_prefix),
-                limit: **self.default.load(),
+                limit: self.default,
                 source: Source::Default,
                 entry: None,
             },
@@ -128,12 +132,19 @@ impl Core {
         op: StoreOp,
         question: impl FnOnce(&dyn Store) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        self.ask_for(op, |fault| fault, question)
+    }
+
+    /// The same where the fault is a part of the answer.
+    pub fn ask_for<T, E>(
+        &self,
+        op: StoreOp,
+        fault_of: impl Fn(&E) -> &Fault,
+        question: impl FnOnce(&dyn Store) -> Result<T, E>,
+    ) -> Result<T, E> {
         let started = self.clock.now();
         let result = question(self.store.as_ref());
-        let fault = match &result {
-            Ok(_) | Err(Fault::NotFound | Fault::Exists | Fault::Full(_)) => None,
-            Err(fault) => Some(fault),
-        };
+        let fault = result.as_ref().err().map(fault_of).filter(|fault| !fault.is_answer());
         let took = Duration::from_nanos(self.clock.now().saturating_sub(started));
         self.metrics.store(op, took, fault.is_none());
         match fault {
@@ -155,30 +166,7 @@ impl Core {
         }
         let rows = self.ask(StoreOp::Load, |store| ops::load(store, self.within, ticket.network()));
         if let Ok(rows) = rows {
-            ticket.finish(entries(rows));
-        }
-    }
-
-    /// Writes, on the one thread that does, and puts what was committed in force before anybody is told.
-    pub fn write(&self, id: &ClientId, op: Op) -> Result<(), Fault> {
-        let network = id.address().map(|address| group(address, self.ipv6_prefix));
-        let name = match op {
-            Op::Create(_) => StoreOp::Create,
-            Op::Update(_) => StoreOp::Update,
-            Op::Delete => StoreOp::Delete,
-        };
-        match self.ask(name, |store| ops::write(store, self.within, id, op, network)) {
-            Ok(written) => {
-                self.apply(id, op, written, network);
-                Ok(())
-            }
-            Err(fault) => {
-                if let (Fault::Down { outcome_unknown: true, .. }, Some(network)) = (&fault, network) {
-                    self.cache.doubt(network);
-                    self.doubts.lock().insert(network);
-                }
-                Err(fault)
-            }
+            ticket.finish(self.entries(rows));
         }
     }
 
@@ -187,67 +175,40 @@ impl Core {
         !self.doubts.lock().is_empty()
     }
 
-    /// Learns what became of the writes whose outcome was unknown, on the thread that writes. Such a write holds the
-    /// writers' lock to its end, and the database may commit it long after its caller gave up: what is read under that
-    /// lock is true, what was read before it may not have been.
-    pub fn settle(&self) {
-        let doubts = std::mem::take(&mut *self.doubts.lock());
-        for network in doubts {
-            match self.ask(StoreOp::Load, |store| ops::load_settled(store, self.within, network)) {
-                Ok(rows) => self.cache.put(network, entries(rows)),
-                Err(_) => {
-                    self.doubts.lock().insert(network);
-                }
-            }
+    /// The outcome of a write of these groups is unknown. Takes a lock for a look.
+    pub fn doubt(&self, networks: impl IntoIterator<Item = IpNet>) {
+        for network in networks {
+            self.cache.doubt(network);
+            self.doubts.lock().insert(network);
         }
     }
 
-    /// Memory follows what was committed. The limiter hears of a new entry before the cache does: a bucket of its own
-    /// then starts from the one that its client had until now.
-    fn apply(&self, id: &ClientId, op: Op, written: Written, network: Option<IpNet>) {
-        if let IdForm::Range(net) = id.form() {
-            self.apply_range(net, &written, op);
-        }
-        let limit = match op {
-            Op::Create(limit) | Op::Update(limit) => Some(limit),
-            Op::Delete => None,
-        };
-        let tell = || {
-            let _telling = self.telling.lock();
-            let ranges = self.ranges.load();
-            self.limiter.entry_changed(id, limit, self.shared(&ranges), self.clock.now());
-        };
-        let is_new = matches!(op, Op::Create(_));
-        if is_new {
-            tell();
-        }
-        if let Some(network) = network {
-            self.cache.put(network, entries(written.group));
-        }
-        if !is_new {
-            tell();
-        }
+    /// The groups of such writes; they are in doubt no longer. Takes a lock for a look.
+    pub fn take_doubts(&self) -> BTreeSet<IpNet> {
+        std::mem::take(&mut *self.doubts.lock())
     }
 
-    fn shared<'a>(&self, ranges: &'a Ranges) -> Shared<'a> {
-        Shared { ranges, default: **self.default.load(), ipv6_prefix: self.ipv6_prefix }
+    /// What decides about clients that no entry names.
+    pub fn shared<'a>(&self, ranges: &'a Ranges) -> Shared<'a> {
+        Shared { ranges, default: self.default, ipv6_prefix: self.ipv6_prefix }
     }
 
-    /// A range was written by this process.
-    fn apply_range(&self, net: IpNet, written: &Written, op: Op) {
+    /// Puts ranges in force that this process wrote; `None`: gone.
+    pub fn change_ranges(&self, changed: impl IntoIterator<Item = (IpNet, Option<LimitRow>)>) {
         let mut book = self.book.lock();
         book.writes += 1;
-        let ranges = self.ranges.load();
-        let next = match op {
-            Op::Create(limit) | Op::Update(limit) => {
-                ranges.with(range(net, limit, &written.client_id, written.version))
+        let mut list: BTreeMap<IpNet, Range> =
+            self.ranges.load().iter().map(|range| (range.net, range.clone())).collect();
+        for (net, row) in changed {
+            match row.and_then(|row| self.range(net, &row)) {
+                Some(range) => drop(list.insert(net, range)),
+                None => drop(list.remove(&net)),
             }
-            Op::Delete => Ok(ranges.without(net)),
-        };
-        match next {
+        }
+        match Ranges::new(list.into_values()) {
             Ok(next) => self.ranges.store(Arc::new(next)),
             // The database holds the bound for all instances; only rows that came past it can lead here.
-            Err(error) => log::error!("store: {error}; {} is not in force", written.client_id),
+            Err(error) => log::error!("store: {error}; a range is not in force"),
         }
     }
 
@@ -257,10 +218,13 @@ impl Core {
             let book = self.book.lock();
             (book.mark, book.writes)
         };
-        let read = self.ask(StoreOp::Ranges, |store| ops::ranges(store, self.within, seen))?;
-        let (mark, Some(rows)) = read else { return Ok(()) };
+        let mark = self.ask(StoreOp::Ranges, |store| ops::last_change(store, self.within))?;
+        if seen == Some(mark) {
+            return Ok(());
+        }
+        let rows = self.ask(StoreOp::Ranges, |store| ops::ranges(store, self.within))?;
         let list = rows.into_iter().filter_map(|row| match parsed(&row)?.form() {
-            IdForm::Range(net) => Some(range(net, row.limit, &row.client_id, row.version)),
+            IdForm::Range(net) => self.range(net, &row),
             _ => None,
         });
         let next = Arc::new(Ranges::new(list).map_err(|error| Fault::Schema(error.to_string()))?);
@@ -271,23 +235,26 @@ impl Core {
             return Ok(());
         }
         book.mark = Some(mark);
-        self.ranges.store(next);
+        self.ranges.store(Arc::clone(&next));
         drop(book);
-        self.tell_shared();
+        self.limiter.shared_changed(self.shared(&next), self.clock.now());
         Ok(())
     }
 
-    /// Another default is in force from now on, on the buckets that there are too. Takes every lock of the limiter, one
-    /// after another.
-    pub fn set_default(&self, default: Option<Limit>) {
-        self.default.store(Arc::new(default));
-        self.tell_shared();
+    /// What concerns addresses; a row that somebody wrote by hand and that is no id is left out.
+    pub fn entries(&self, rows: Vec<LimitRow>) -> Vec<Entry> {
+        rows.iter().filter_map(|row| Entry::new(&parsed(row)?, self.numbers(&row.limit)?)).collect()
     }
 
-    fn tell_shared(&self) {
-        let _telling = self.telling.lock();
-        let ranges = self.ranges.load();
-        self.limiter.shared_changed(self.shared(&ranges), self.clock.now());
+    fn range(&self, net: IpNet, row: &LimitRow) -> Option<Range> {
+        let limit = self.numbers(&row.limit)?;
+        let version = u64::try_from(row.version).unwrap_or(0);
+        Some(Range { net, limit, id: row.client_id.as_str().into(), version })
+    }
+
+    /// The numbers that the limiter works by.
+    pub fn numbers(&self, limit: &ClientLimit) -> Option<Limit> {
+        limit.own.buckets.first().map(|bucket| bucket.limit)
     }
 
     /// Brings the database up: its schema, then what stays in memory.
@@ -298,16 +265,7 @@ impl Core {
     }
 }
 
-fn range(net: IpNet, limit: Limit, client_id: &str, version: i64) -> Range {
-    Range { net, limit, id: client_id.into(), version: u64::try_from(version).unwrap_or(0) }
-}
-
-/// What concerns addresses; a row that somebody wrote by hand and that is no id is left out.
-fn entries(rows: Vec<Row>) -> Vec<Entry> {
-    rows.iter().filter_map(|row| Entry::new(&parsed(row)?, row.limit)).collect()
-}
-
-fn parsed(row: &Row) -> Option<ClientId> {
+fn parsed(row: &LimitRow) -> Option<ClientId> {
     ClientId::parse(&row.client_id)
         .inspect_err(|fault| log::error!("store: a stored id is left out: it {fault}"))
         .ok()

@@ -1,5 +1,7 @@
 //! The façade: what the proxy and the API know of the store.
 
+mod v1;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -10,18 +12,20 @@ use parking_lot::Mutex;
 
 use super::breaker::Breaker;
 use super::core::{Core, Parts};
-use super::ops::{self, Op};
+use super::ops::{self, Change, Done, Keep, To, Written};
 use super::postgres::Postgres;
 use super::session::{Fault, Store};
 use super::sqlite::Sqlite;
 use super::threads::{CallError, Lane, Threads};
+use super::v1::{Actor, BatchError, Condition, LimitFilter};
 use super::watch::Watch;
 use super::{Row, StartError, StoreError};
 use crate::clock::Clock;
-use crate::config::{CacheConfig, Database, DatabaseUrl, RateLimit};
+use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit};
 use crate::rules::Nanos;
 use crate::rules::identity::ClientId;
 use crate::rules::limit::Limit;
+use crate::rules::terms::ClientLimit;
 use crate::state::cache::{Cache, Counters, Found, Loader, Ticket, Urgency};
 use crate::state::limiter::Limiter;
 use crate::state::metrics::{Metrics, StoreOp};
@@ -38,6 +42,19 @@ pub struct Limits {
     watch: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
+/// What the configuration says.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// `database`.
+    pub database: &'a Database,
+    /// `audit`.
+    pub audit: Audit,
+    /// `cache`.
+    pub cache: &'a CacheConfig,
+    /// `rate_limit`.
+    pub rate_limit: &'a RateLimit,
+}
+
 /// What the first probe may take longer than `database.timeout`: several statements, one after the other.
 const START_GRACE: Duration = Duration::from_millis(500);
 
@@ -46,13 +63,12 @@ impl Limits {
     /// that can't be opened and a schema that is newer or somebody else's are. Waits for the first contact a little
     /// longer than `database.timeout`.
     pub fn start(
-        database: &Database,
-        cache: &CacheConfig,
-        rate_limit: &RateLimit,
+        sources: &Sources<'_>,
         limiter: Arc<Limiter>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Result<Arc<Self>, StartError> {
+        let Sources { database, audit, cache, rate_limit } = *sources;
         let size = u32::try_from(database.pool_size).unwrap_or(u32::MAX).max(1);
         let store: Box<dyn Store> = match &database.url {
             DatabaseUrl::Sqlite(path) => Box::new(Sqlite::open(path, size, database.timeout)?),
@@ -69,6 +85,7 @@ impl Limits {
             metrics,
             clock,
             within: database.timeout / 10 * 9,
+            keep: Keep { age: audit.keep, rows: audit.max_rows },
         });
         let no_thread =
             |error: std::io::Error| StartError::System(format!("no thread for the store: {error}"));
@@ -106,32 +123,36 @@ impl Limits {
     }
 
     /// Stores a new limit; in force on this process's next request. Waits at most `database.timeout`.
-    pub fn create(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
-        self.write(id, Op::Create(limit))
+    pub fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        self.write_one(id, To::New(ClientLimit::of_numbers(limit)), Condition::None, actor).map(drop)
     }
 
-    /// The limit of that id, or of one of equal value. Waits at most `database.timeout`.
+    /// The limit of that id, or of one of equal value: its first bucket. Waits at most `database.timeout`.
     pub fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
-        let (core, id) = (Arc::clone(&self.core), id.clone());
-        self.call(Lane::Read, move || core.ask(StoreOp::Get, |store| ops::get(store, core.within, &id)))
+        let id = id.clone();
+        let row = self.read(StoreOp::Get, move |store, within| {
+            ops::numbers(store, within, vec![ops::get(store, within, &id)?])
+        })?;
+        row.into_iter().next().ok_or(StoreError::NotFound)
     }
 
-    /// Replaces the numbers; the id stays as it was stored. In force on this process's next request. Waits at most
-    /// `database.timeout`.
-    pub fn update(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
-        self.write(id, Op::Update(limit))
+    /// Replaces the numbers, and takes the limit off its plan; the id stays as it was stored. In force on this
+    /// process's next request. Waits at most `database.timeout`.
+    pub fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        self.write_one(id, To::Numbers(limit), Condition::None, actor).map(drop)
     }
 
     /// Removes the limit; in force on this process's next request. Waits at most `database.timeout`.
-    pub fn delete(&self, id: &ClientId) -> Result<(), StoreError> {
-        self.write(id, Op::Delete)
+    pub fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError> {
+        self.write_one(id, To::Gone, Condition::None, actor).map(drop)
     }
 
-    /// At most `count` limits behind the id `after`, in byte order of the ids. Waits at most `database.timeout`.
+    /// At most `count` limits behind the id `after`, in byte order of the ids, each with its first bucket. Waits at
+    /// most `database.timeout`.
     pub fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
-        let (core, after) = (Arc::clone(&self.core), after.unwrap_or_default().to_owned());
-        self.call(Lane::Read, move || {
-            core.ask(StoreOp::List, |store| ops::list(store, core.within, &after, count))
+        let after = after.unwrap_or_default().to_owned();
+        self.read(StoreOp::List, move |store, within| {
+            ops::numbers(store, within, ops::list(store, within, &LimitFilter::default(), &after, count)?)
         })
     }
 
@@ -141,11 +162,6 @@ impl Limits {
     pub fn find(&self, client: IpAddr, tcp_port: Option<u16>, now: Nanos) -> Found {
         let known = self.core.cache.find(client, tcp_port, now, &Gate(self));
         self.core.found(known, client)
-    }
-
-    /// Puts another `rate_limit.default` in force. A bucket of a client that no entry names moves by CONTRACT's level rule.
-    pub fn set_default(&self, default: Option<Limit>) {
-        self.core.set_default(default);
     }
 
     /// Whether the database answers.
@@ -176,9 +192,57 @@ impl Limits {
         self.threads.stop();
     }
 
-    fn write(&self, id: &ClientId, op: Op) -> Result<(), StoreError> {
-        let (core, id) = (Arc::clone(&self.core), id.clone());
-        self.call(Lane::Write, move || core.write(&id, op))
+    /// One wish; gives what became of it.
+    pub(super) fn write_one(
+        &self,
+        id: &ClientId,
+        to: To,
+        condition: Condition,
+        actor: &Actor,
+    ) -> Result<Done, StoreError> {
+        let wish = Change { id: id.clone(), to, condition };
+        let written = self.write(vec![wish], actor, false).map_err(|failed| failed.error)?;
+        written.done.into_iter().next().ok_or(StoreError::NotFound)
+    }
+
+    /// All of the wishes, or none.
+    pub(super) fn write(
+        &self,
+        wishes: Vec<Change>,
+        actor: &Actor,
+        is_batch: bool,
+    ) -> Result<Written, BatchError> {
+        let (core, actor) = (Arc::clone(&self.core), actor.clone());
+        let result = self.call(Lane::Write, move || match core.write(&wishes, &actor, is_batch) {
+            Ok(written) => Ok(Ok(written)),
+            // A wish that can't be fulfilled is no fault of the database.
+            Err(failed) if failed.index.is_some() => Ok(Err(failed)),
+            Err(failed) => Err(failed.fault),
+        });
+        match result {
+            Ok(Ok(written)) => Ok(written),
+            Ok(Err(failed)) => Err(BatchError { index: failed.index, error: failed.fault.into() }),
+            Err(error) => Err(BatchError { index: None, error }),
+        }
+    }
+
+    /// Something that changes nothing.
+    pub(super) fn read<T: Send + 'static>(
+        &self,
+        op: StoreOp,
+        question: impl FnOnce(&dyn Store, Duration) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let core = Arc::clone(&self.core);
+        self.call(Lane::Read, move || core.ask(op, |store| question(store, core.within)))
+    }
+
+    /// Something that changes something, on the one thread that does.
+    pub(super) fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Core) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let core = Arc::clone(&self.core);
+        self.call(Lane::Write, move || work(&core))
     }
 
     fn call<T: Send + 'static>(

@@ -1,8 +1,10 @@
 //! Where limits are kept: one trait, two databases, a few threads that alone talk to them, and a façade in front.
 //! Nothing on the request path waits for a database longer than `cache.load_timeout`.
 
+mod apply;
 mod breaker;
 mod core;
+pub mod json;
 mod limits;
 mod migrate;
 mod ops;
@@ -16,16 +18,16 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use limits::Limits;
+pub use limits::{Limits, Sources};
 
 use crate::rules::limit::Limit;
 
-/// A stored limit.
+/// A stored limit as the five fixed calls show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The id as it was given when it was created.
     pub client_id: String,
-    /// Its numbers.
+    /// The numbers of its first bucket, or of its plan's; for a client that is exempt and has none, the highest.
     pub limit: Limit,
     /// From one sequence for all rows of a database; every write gives the row a new one, and none is used twice.
     pub version: i64,

@@ -10,6 +10,8 @@ use super::{StartError, StoreError};
 pub enum Value<'a> {
     /// Text without NUL.
     Text(&'a str),
+    /// The same, or nothing.
+    OptionalText(Option<&'a str>),
     /// An integer of any width.
     Int(Option<i64>),
     /// Bytes.
@@ -25,6 +27,8 @@ pub enum Cell {
     Int(i64),
     /// Text.
     Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
 }
 
 /// The rows that a statement gave.
@@ -37,6 +41,9 @@ pub trait Session {
 
     /// Runs statements without parameters and without rows, one after the other.
     fn batch(&mut self, sql: &str) -> Result<(), Fault>;
+
+    /// The statement that tells other instances a number when its transaction is committed; empty where none listens.
+    fn announce(&self) -> &'static str;
 }
 
 /// What is done on a connection.
@@ -89,6 +96,12 @@ pub enum Fault {
     Exists,
     /// A bound is reached.
     Full(&'static str),
+    /// A condition of the caller does not hold.
+    Precondition,
+    /// No such plan.
+    NoPlan,
+    /// That many limits name the plan.
+    InUse(u64),
     /// The database is newer than this program, or is not one of ours.
     Schema(String),
     /// The database is well, and does not do this now: locked, full, read-only.
@@ -103,6 +116,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether it is the database's word on what was asked, and nothing is wrong with the database.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::NotFound | Self::Exists | Self::Full(_) => true,
+            Self::Precondition | Self::NoPlan | Self::InUse(_) => true,
+            Self::Schema(_) | Self::Refused(_) | Self::Down { .. } => false,
+        }
+    }
+
     /// Nothing came of it, for certain.
     pub fn down(cause: impl Into<String>) -> Self {
         Self::Down { cause: cause.into(), outcome_unknown: false }
@@ -123,6 +145,9 @@ impl std::fmt::Display for Fault {
             Self::NotFound => f.write_str("no such row"),
             Self::Exists => f.write_str("there is such a row"),
             Self::Full(text) => f.write_str(text),
+            Self::Precondition => f.write_str("a condition does not hold"),
+            Self::NoPlan => f.write_str("no such plan"),
+            Self::InUse(count) => write!(f, "{count} limits name the plan"),
             Self::Schema(cause) | Self::Refused(cause) | Self::Down { cause, .. } => f.write_str(cause),
         }
     }
@@ -134,6 +159,9 @@ impl From<Fault> for StoreError {
             Fault::NotFound => Self::NotFound,
             Fault::Exists => Self::Exists,
             Fault::Full(text) => Self::Full(text),
+            Fault::Precondition => Self::Precondition,
+            Fault::NoPlan => Self::NoPlan,
+            Fault::InUse(count) => Self::InUse(count),
             Fault::Schema(cause) | Fault::Refused(cause) => {
                 Self::Unavailable { cause, outcome_unknown: false }
             }

@@ -19,25 +19,45 @@ pub struct Sqlite {
 
 static DIALECT: Dialect = Dialect {
     name: "SQLite",
-    migrations: &[include_str!("../../../sql/sqlite/0001_limits.sql")],
+    migrations: &[
+        include_str!("../../../sql/sqlite/0001_limits.sql"),
+        include_str!("../../../sql/sqlite/0002_plans.sql"),
+    ],
     create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \
         DEFAULT CURRENT_TIMESTAMP)",
     find_migrations: "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'balancer_migrations'",
     columns: "SELECT t.name || '.' || c.name || ' ' || lower(c.type) FROM sqlite_schema t, pragma_table_info(t.name) c \
-        WHERE t.type = 'table' AND t.name IN ('limits', 'changes')",
+        WHERE t.type = 'table' AND t.name IN ('limits', 'changes', 'plans', 'audit', 'instance_state')",
     expected: &[
         "limits.canonical text",
         "limits.client_id text",
         "limits.kind integer",
         "limits.address blob",
         "limits.port integer",
-        "limits.capacity integer",
-        "limits.rate_micro integer",
-        "limits.rate_per_secs integer",
+        "limits.plan text",
+        "limits.buckets text",
+        "limits.max_in_flight integer",
+        "limits.exempt integer",
+        "limits.shared integer",
         "limits.version integer",
         "changes.seq integer",
         "changes.kind text",
         "changes.id text",
+        "plans.name text",
+        "plans.buckets text",
+        "plans.max_in_flight integer",
+        "plans.version integer",
+        "audit.seq integer",
+        "audit.at_us integer",
+        "audit.actor text",
+        "audit.action text",
+        "audit.target text",
+        "audit.before text",
+        "audit.after text",
+        "instance_state.instance text",
+        "instance_state.segment integer",
+        "instance_state.bytes blob",
+        "instance_state.saved_at_us integer",
     ],
 };
 
@@ -74,7 +94,7 @@ fn prepare(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<(
     connection.busy_timeout(timeout)?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; \
-         PRAGMA journal_size_limit = 16777216;",
+         PRAGMA journal_size_limit = 16777216; PRAGMA foreign_keys = ON;",
     )?;
     // Reads the file's first page, so that what is no database shows here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
@@ -117,6 +137,7 @@ impl Session for Open<'_> {
                     Ok(text) => Ok(Cell::Text(text.to_owned())),
                     Err(_) => Err(Fault::Schema("the database holds text that is not UTF-8".into())),
                 },
+                ValueRef::Blob(bytes) => Ok(Cell::Bytes(bytes.to_vec())),
                 other => {
                     Err(Fault::Schema(format!("the database holds a {} in column {at}", other.data_type())))
                 }
@@ -129,12 +150,17 @@ impl Session for Open<'_> {
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.0.execute_batch(sql).map_err(fault)
     }
+
+    fn announce(&self) -> &'static str {
+        ""
+    }
 }
 
 impl rusqlite::ToSql for Value<'_> {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
         match self {
             Self::Text(text) => text.to_sql(),
+            Self::OptionalText(text) => text.to_sql(),
             Self::Int(number) => number.to_sql(),
             Self::Bytes(bytes) => bytes.to_sql(),
         }

@@ -35,7 +35,6 @@ mod upgrade;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use ureq::{Agent, SendBody};
 
 pub use agent::can_carry;
@@ -56,8 +55,7 @@ use spare::Buffers;
 #[derive(Debug)]
 pub struct UreqUpstream {
     agent: Agent,
-    /// Only its times are of interest here.
-    config: ArcSwap<UpstreamConfig>,
+    config: UpstreamConfig,
     clock: Clock,
     pool: Pool,
 }
@@ -84,13 +82,7 @@ impl UreqUpstream {
     /// Opens nothing yet.
     pub fn new(config: &UpstreamConfig, clock: Clock) -> Self {
         let pool = Pool::new(config.idle_timeout);
-        Self { agent: agent::agent(), config: ArcSwap::from_pointee(config.clone()), clock, pool }
-    }
-
-    /// Puts other times in force, for calls that begin from now on and for kept connections.
-    pub fn reconfigure(&self, config: &UpstreamConfig) {
-        self.config.store(Arc::new(config.clone()));
-        self.pool.set_idle_timeout(config.idle_timeout);
+        Self { agent: agent::agent(), config: config.clone(), clock, pool }
     }
 
     /// Closes kept connections that are past `upstream.idle_timeout`. Happens by itself while there is traffic; for
@@ -101,7 +93,7 @@ impl UreqUpstream {
 
     /// How long the rest of a call may take.
     fn limits(&self, outgoing: &Outgoing<'_>) -> Limits {
-        Limits { timeout: self.config.load().response_timeout, deadline: outgoing.deadline }
+        Limits { timeout: self.config.response_timeout, deadline: outgoing.deadline }
     }
 
     /// A kept connection or a new one, watched by `abort`.
@@ -128,8 +120,7 @@ impl UreqUpstream {
         outgoing: &Outgoing<'_>,
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
-        let (limit, is_deadline) =
-            self.limits(outgoing).left(self.config.load().connect_timeout, &self.clock);
+        let (limit, is_deadline) = self.limits(outgoing).left(self.config.connect_timeout, &self.clock);
         if limit.is_zero() {
             return Err(failed(Phase::TimedOut, "no time is left to connect (upstream.request_timeout)"));
         }

@@ -61,7 +61,7 @@ impl FakeStore {
 }
 
 impl LimitsStore for FakeStore {
-    fn create(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
+    fn create(&self, id: &ClientId, limit: Limit, _: &Actor) -> Result<(), StoreError> {
         self.check()?;
         let mut rows = self.rows.lock();
         if rows.contains_key(&*id.canonical()) {
@@ -77,13 +77,13 @@ impl LimitsStore for FakeStore {
         Ok(Row { client_id: found.0, limit: found.1, version: 1 })
     }
 
-    fn update(&self, id: &ClientId, limit: Limit) -> Result<(), StoreError> {
+    fn update(&self, id: &ClientId, limit: Limit, _: &Actor) -> Result<(), StoreError> {
         self.check()?;
         self.rows.lock().get_mut(&*id.canonical()).ok_or(StoreError::NotFound)?.1 = limit;
         Ok(())
     }
 
-    fn delete(&self, id: &ClientId) -> Result<(), StoreError> {
+    fn delete(&self, id: &ClientId, _: &Actor) -> Result<(), StoreError> {
         self.check()?;
         self.rows.lock().remove(&*id.canonical()).map(|_| ()).ok_or(StoreError::NotFound)
     }

@@ -51,7 +51,10 @@ const LOOK: Duration = Duration::from_millis(20);
 
 static DIALECT: Dialect = Dialect {
     name: "PostgreSQL",
-    migrations: &[include_str!("../../../../sql/postgres/0001_limits.sql")],
+    migrations: &[
+        include_str!("../../../../sql/postgres/0001_limits.sql"),
+        include_str!("../../../../sql/postgres/0002_plans.sql"),
+    ],
     create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
         DEFAULT now())",
     // By the rows of the catalogue, as they are now: `to_regclass` answers from a cache that is not refreshed by waiting
@@ -60,22 +63,43 @@ static DIALECT: Dialect = Dialect {
                       AND relkind = 'r' AND pg_catalog.pg_table_is_visible(oid)",
     columns: "SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, NULL) FROM pg_attribute a \
         JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND NOT a.attisdropped \
-        AND a.attrelid IN (to_regclass('limits'), to_regclass('changes'))",
+        AND a.attrelid IN (to_regclass('limits'), to_regclass('changes'), to_regclass('plans'), to_regclass('audit'), \
+        to_regclass('instance_state'))",
     expected: &[
         "limits.canonical text",
         "limits.client_id text",
         "limits.kind smallint",
         "limits.address bytea",
         "limits.port integer",
-        "limits.capacity bigint",
-        "limits.rate_micro bigint",
-        "limits.rate_per_secs integer",
+        "limits.plan text",
+        "limits.buckets text",
+        "limits.max_in_flight integer",
+        "limits.exempt boolean",
+        "limits.shared boolean",
         "limits.version bigint",
         "changes.seq bigint",
         "changes.kind text",
         "changes.id text",
+        "plans.name text",
+        "plans.buckets text",
+        "plans.max_in_flight integer",
+        "plans.version bigint",
+        "audit.seq bigint",
+        "audit.at_us bigint",
+        "audit.actor text",
+        "audit.action text",
+        "audit.target text",
+        "audit.before text",
+        "audit.after text",
+        "instance_state.instance text",
+        "instance_state.segment smallint",
+        "instance_state.bytes bytea",
+        "instance_state.saved_at_us bigint",
     ],
 };
+
+/// Tells the instances that listen how far the changes go.
+const ANNOUNCE: &str = "SELECT pg_notify('balancer_changes', $1)";
 
 /// Numbers of advisory locks: "balancer" in ASCII, and what follows it.
 const WRITERS_LOCK: i64 = 0x6261_6c61_6e63_6572;
@@ -227,6 +251,7 @@ impl Session for Connection {
             .iter()
             .map(|value| match value {
                 Value::Text(text) => (text as &(dyn ToSql + Sync), Type::TEXT),
+                Value::OptionalText(text) => (text as _, Type::TEXT),
                 Value::Int(number) => (number as _, Type::INT8),
                 Value::Bytes(bytes) => (bytes as _, Type::BYTEA),
             })
@@ -239,6 +264,10 @@ impl Session for Connection {
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.client.batch_execute(sql).map_err(|error| self.fault(&error))
     }
+
+    fn announce(&self) -> &'static str {
+        ANNOUNCE
+    }
 }
 
 fn cell(row: &postgres::Row, at: usize) -> Result<Cell, Fault> {
@@ -248,6 +277,10 @@ fn cell(row: &postgres::Row, at: usize) -> Result<Cell, Fault> {
         Type::INT2 => row.try_get::<_, Option<i16>>(at).map(|number| int(number.map(i64::from))),
         Type::INT4 => row.try_get::<_, Option<i32>>(at).map(|number| int(number.map(i64::from))),
         Type::INT8 => row.try_get(at).map(int),
+        Type::BOOL => row.try_get::<_, Option<bool>>(at).map(|truth| int(truth.map(i64::from))),
+        Type::BYTEA => {
+            row.try_get::<_, Option<Vec<u8>>>(at).map(|bytes| bytes.map_or(Cell::Null, Cell::Bytes))
+        }
         Type::VOID => Ok(Cell::Null),
         _ => row.try_get::<_, Option<String>>(at).map(|text| text.map_or(Cell::Null, Cell::Text)),
     };

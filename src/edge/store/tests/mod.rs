@@ -4,19 +4,21 @@ mod outage;
 mod security;
 mod start;
 mod suite;
+mod v1;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{CacheConfig, Database, DatabaseUrl, RateLimit, RateLimitHeaders, Secret};
+use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit, RateLimitHeaders, Secret};
 use crate::rules::identity::ClientId;
 use crate::rules::limit::{Limit, Rate};
 use crate::state::limiter::Limiter;
 use crate::state::metrics::Metrics;
 
-use super::{Limits, StartError};
+use super::v1::Actor;
+use super::{Limits, Sources, StartError};
 
 /// The throwaway PostgreSQL of the integration tests, which use more of it.
 #[allow(dead_code)]
@@ -59,6 +61,11 @@ fn id(text: &str) -> ClientId {
     ClientId::parse(text).unwrap()
 }
 
+/// Who writes here.
+fn tester() -> Actor {
+    Actor("tester".into())
+}
+
 /// How a test starts the store.
 #[derive(Clone)]
 struct Setup {
@@ -68,6 +75,8 @@ struct Setup {
     load_timeout: Duration,
     ttl: Duration,
     max_entries: usize,
+    audit_keep: Duration,
+    audit_rows: u64,
     default: Option<Limit>,
     clock: Clock,
     limiter: Arc<Limiter>,
@@ -82,6 +91,8 @@ impl Setup {
             load_timeout: Duration::from_secs(10),
             ttl: Duration::from_secs(600),
             max_entries: 1000,
+            audit_keep: Duration::from_secs(86_400),
+            audit_rows: 1000,
             default: Some(limit(9)),
             clock: Clock::real(),
             limiter: Arc::new(Limiter::new(1000, Some(limit(9)))),
@@ -107,10 +118,9 @@ impl Setup {
             trusted_proxies: Vec::new(),
             headers: RateLimitHeaders::Draft11,
         };
+        let audit = Audit { keep: self.audit_keep, max_rows: self.audit_rows };
         Limits::start(
-            &database,
-            &cache,
-            &rate_limit,
+            &Sources { database: &database, audit, cache: &cache, rate_limit: &rate_limit },
             Arc::clone(&self.limiter),
             Arc::new(Metrics::default()),
             self.clock.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::{Limits, StartError, StoreError};
 use super::postgres::Postgres;
-use super::{Setup, id, limit, until};
+use super::{Setup, id, limit, tester, until};
 use crate::clock::Clock;
 use crate::config::DatabaseUrl;
 use crate::rules::answer::Entry as Source;
@@ -41,7 +41,7 @@ fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
 /// Once it is up: a load and a write.
 fn serves(limits: &Limits, client: &str) {
     until("the store is back", || limits.up().then_some(()));
-    until("a write is done", || limits.create(&id(client), limit(1)).ok());
+    until("a write is done", || limits.create(&id(client), limit(1), &tester()).ok());
     assert_eq!(source(limits, client), Source::Client);
 }
 
@@ -50,8 +50,8 @@ fn a_paused_server_holds_up_nobody_and_is_used_again_when_it_goes_on() {
     let Some(server) = Postgres::start() else { return };
     let setup = impatient(&server.url());
     let limits = setup.start().unwrap();
-    limits.create(&id("1.2.3.4"), limit(1)).unwrap();
-    limits.create(&id("10.0.0.0/8"), limit(1)).unwrap();
+    limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
+    limits.create(&id("10.0.0.0/8"), limit(1), &tester()).unwrap();
     server.pause();
 
     let (found, took) = timed(|| source(&limits, "10.1.1.1"));
@@ -67,7 +67,7 @@ fn a_paused_server_holds_up_nobody_and_is_used_again_when_it_goes_on() {
     assert!(took < SLACK, "{took:?}");
     assert_eq!(source(&limits, "1.2.3.4"), Source::Client, "the cache holds");
     // Until the probe has failed as well, the API tries, and waits no longer than it may.
-    let (result, took) = timed(|| limits.create(&id("5.5.5.5"), limit(1)));
+    let (result, took) = timed(|| limits.create(&id("5.5.5.5"), limit(1), &tester()));
     assert!(took < setup.timeout + SLACK, "{took:?}");
     unavailable(result);
     until("the store counts as down", || (!limits.up()).then_some(()));
@@ -96,10 +96,10 @@ fn a_commit_without_an_answer_has_an_unknown_outcome_and_memory_learns_the_truth
     let Some(server) = Postgres::start() else { return };
     let setup = impatient(&server.url());
     let limits = setup.start().unwrap();
-    limits.create(&id("1.2.3.4"), limit(1)).unwrap();
+    limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
     let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
     client.batch_execute(SLOW_COMMIT).unwrap();
-    assert!(unavailable(limits.update(&id("1.2.3.4"), limit(2))), "it may still be done");
+    assert!(unavailable(limits.update(&id("1.2.3.4"), limit(2), &tester())), "it may still be done");
     let in_force = || limits.find("1.2.3.4".parse().unwrap(), None, Clock::real().now()).limit;
     // Not yet committed: the old numbers are in force, and are what a load brings.
     assert_eq!(in_force(), Some(limit(1)));
@@ -117,11 +117,11 @@ fn a_write_that_never_came_to_its_commit_was_not_done_for_certain() {
     // Another writer stands in the way.
     let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
     client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'62616c616e636572'::bigint)").unwrap();
-    let result = limits.create(&id("1.2.3.4"), limit(1));
+    let result = limits.create(&id("1.2.3.4"), limit(1), &tester());
     assert!(!unavailable(result), "the server ended the wait, and said so");
     assert!(limits.up(), "readers are served");
     client.batch_execute("COMMIT").unwrap();
-    limits.create(&id("1.2.3.4"), limit(1)).unwrap();
+    limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_server_that_is_restarted_is_found_again_by_dead_connections_too() {
     // While nobody looks: every pooled connection is dead, and the first call is served all the same.
     server.stop();
     server.run();
-    until("a write is done", || limits.create(&id("1.2.3.4"), limit(1)).ok());
+    until("a write is done", || limits.create(&id("1.2.3.4"), limit(1), &tester()).ok());
     server.stop();
     until("the store counts as down", || {
         source(&limits, "8.8.8.8");
@@ -151,7 +151,7 @@ fn a_start_without_the_server_is_no_error_and_migrates_when_it_comes() {
     assert!(took < setup.timeout + Duration::from_millis(500) + SLACK, "{took:?}");
     assert!(!limits.up());
     assert_eq!(source(&limits, "1.2.3.4"), Source::Default);
-    assert!(!unavailable(limits.create(&id("1.2.3.4"), limit(1))));
+    assert!(!unavailable(limits.create(&id("1.2.3.4"), limit(1), &tester())));
     server.run();
     serves(&limits, "1.2.3.4");
 }
@@ -163,7 +163,7 @@ fn a_stop_during_an_outage_takes_no_longer_than_the_calls_may() {
     let limits = setup.start().unwrap();
     server.pause();
     let begun = Arc::clone(&limits);
-    let writer = std::thread::spawn(move || begun.create(&id("1.2.3.4"), limit(1)));
+    let writer = std::thread::spawn(move || begun.create(&id("1.2.3.4"), limit(1), &tester()));
     source(&limits, "9.9.9.9");
     let ((), took) = timed(|| limits.stop());
     assert!(took < setup.timeout * 4 + SLACK, "{took:?}");
@@ -179,12 +179,12 @@ fn a_file_that_another_process_holds_is_waited_for_and_nothing_is_lost() {
     let DatabaseUrl::Sqlite(path) = &setup.url else { unreachable!() };
     let other = rusqlite::Connection::open(path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let result = limits.create(&id("1.2.3.4"), limit(1));
+    let result = limits.create(&id("1.2.3.4"), limit(1), &tester());
     assert!(matches!(result, Err(StoreError::Unavailable { .. })), "{result:?}");
     assert_eq!(source(&limits, "5.5.5.5"), Source::Default);
     assert_eq!(limits.list(None, 10).unwrap(), [], "readers are not held up");
     other.execute_batch("COMMIT").unwrap();
-    until("a write is done", || limits.create(&id("1.2.3.5"), limit(1)).ok());
+    until("a write is done", || limits.create(&id("1.2.3.5"), limit(1), &tester()).ok());
     assert!(limits.up());
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::StartError;
 use super::postgres::Postgres;
-use super::{Setup, aloud, id, limit};
+use super::{Setup, aloud, id, limit, tester};
 
 fn openssl(folder: &Path, args: &str) {
     let output = Command::new("openssl").args(args.split(' ')).current_dir(folder).output().unwrap();
@@ -50,8 +50,8 @@ fn works(server: &Postgres, host: &str, query: &str) -> Option<bool> {
     let url = format!("postgres://postgres@{host}:{}/postgres?{query}&application_name=probe", server.port);
     let limits = Setup { timeout: Duration::from_secs(2), pool_size: 1, ..Setup::postgres(&url) }.start();
     let limits = limits.unwrap();
-    limits.create(&id("1.2.3.4"), limit(1)).ok()?;
-    limits.delete(&id("1.2.3.4")).unwrap();
+    limits.create(&id("1.2.3.4"), limit(1), &tester()).ok()?;
+    limits.delete(&id("1.2.3.4"), &tester()).unwrap();
     let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
     let sql = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
         WHERE application_name = 'probe'";

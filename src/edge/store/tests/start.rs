@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use super::super::{StartError, StoreError};
-use super::{Setup, id, limit, on_both, postgres};
+use super::{Setup, id, limit, on_both, postgres, tester};
 use crate::config::DatabaseUrl;
 use crate::rules::answer::Entry as Source;
 
@@ -44,7 +44,7 @@ fn several_instances_may_start_at_once_on_an_empty_database() {
                         barrier.wait();
                         let limits = setup.start().unwrap();
                         assert!(limits.up());
-                        limits.create(&id(&format!("10.0.0.{n}")), limit(1)).unwrap();
+                        limits.create(&id(&format!("10.0.0.{n}")), limit(1), &tester()).unwrap();
                     })
                 })
                 .collect();
@@ -52,7 +52,7 @@ fn several_instances_may_start_at_once_on_an_empty_database() {
                 starter.join().unwrap();
             }
         });
-        assert_eq!(number(&setup.url, "SELECT count(*) FROM balancer_migrations"), 1);
+        assert_eq!(number(&setup.url, "SELECT count(*) FROM balancer_migrations"), 2);
         assert_eq!(number(&setup.url, "SELECT count(*) FROM limits"), 6);
     });
 }
@@ -71,9 +71,9 @@ fn a_database_that_is_newer_than_the_program_is_refused() {
 fn a_wrong_schema_is_refused_with_what_is_wrong() {
     on_both(|setup| {
         setup.start().unwrap().stop();
-        by_hand(&setup.url, "ALTER TABLE limits RENAME COLUMN rate_micro TO rate");
+        by_hand(&setup.url, "ALTER TABLE limits RENAME COLUMN max_in_flight TO bound");
         let Err(StartError::Schema(text)) = setup.start() else { panic!("it started") };
-        assert!(text.contains("limits.rate_micro"), "{text}");
+        assert!(text.contains("limits.max_in_flight"), "{text}");
     });
     on_both(|setup| {
         by_hand(&setup.url, "CREATE TABLE limits (speed integer)");
@@ -86,6 +86,69 @@ fn a_wrong_schema_is_refused_with_what_is_wrong() {
         setup.start().unwrap().stop();
         by_hand(&setup.url, "DROP TABLE balancer_migrations");
         assert!(matches!(setup.start(), Err(StartError::Schema(_))));
+    });
+}
+
+#[test]
+fn what_an_older_program_stored_keeps_its_meaning() {
+    on_both(|setup| {
+        let (first, made) = match &setup.url {
+            DatabaseUrl::Sqlite(_) => (include_str!("../../../../sql/sqlite/0001_limits.sql"), "TEXT"),
+            DatabaseUrl::Postgres(_) => {
+                (include_str!("../../../../sql/postgres/0001_limits.sql"), "timestamptz")
+            }
+        };
+        let bytes = |hex: &str| match &setup.url {
+            DatabaseUrl::Sqlite(_) => format!("x'{hex}'"),
+            DatabaseUrl::Postgres(_) => format!("'\\x{hex}'::bytea"),
+        };
+        by_hand(&setup.url, first);
+        by_hand(
+            &setup.url,
+            &format!(
+                "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at {made}); \
+                 INSERT INTO balancer_migrations (number) VALUES (1); \
+                 INSERT INTO limits VALUES ('1.2.3.4', '::ffff:1.2.3.4', 1, {}, NULL, 10, 1500000, 1, 4), \
+                 ('1.2.3.4:5', '1.2.3.4:5', 2, {}, 5, 0, 0, 60, 5), \
+                 ('10.0.0.0/8', '10.0.0.0/8', 3, {}, NULL, 1000000000, 1, 86400, 6), \
+                 ('x', 'x', 0, NULL, NULL, 7, 1000000000000000, 1, 7); \
+                 INSERT INTO changes (seq, kind, id) VALUES (7, 'limit', 'x')",
+                bytes("01020304"),
+                bytes("01020304"),
+                bytes("0a000000")
+            ),
+        );
+        if let DatabaseUrl::Postgres(_) = &setup.url {
+            by_hand(&setup.url, "ALTER SEQUENCE change_seq RESTART WITH 8");
+        }
+        let limits = setup.start().unwrap();
+        let rows = limits.list(None, 10).unwrap();
+        let shown: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                (
+                    &*row.client_id,
+                    row.limit.capacity,
+                    row.limit.rate.micro,
+                    row.limit.rate.per_secs,
+                    row.version,
+                )
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("1.2.3.4:5", 0, 0, 60, 5),
+                ("10.0.0.0/8", 1_000_000_000, 1, 86_400, 6),
+                ("::ffff:1.2.3.4", 10, 1_500_000, 1, 4),
+                ("x", 7, 1_000_000_000_000_000, 1, 7),
+            ]
+        );
+        let entry = |port| limits.find("1.2.3.4".parse().unwrap(), Some(port), 1).entry.unwrap().to_string();
+        assert_eq!((entry(5), entry(6)), ("1.2.3.4:5".into(), "::ffff:1.2.3.4".into()));
+        assert_eq!(limits.ranges().len(), 1);
+        limits.create(&id("new"), limit(1), &tester()).unwrap();
+        assert!(limits.get(&id("new")).unwrap().version > 7);
     });
 }
 
@@ -107,12 +170,12 @@ fn a_file_that_is_no_database_or_can_not_be_opened_is_refused() {
 fn every_mutation_appends_its_change_in_order_and_failed_ones_append_none() {
     on_both(|setup| {
         let limits = setup.start().unwrap();
-        limits.create(&id("1.2.3.4"), limit(1)).unwrap();
-        limits.create(&id("10.0.0.0/8"), limit(1)).unwrap();
-        assert_eq!(limits.create(&id("1.2.3.4"), limit(1)), Err(StoreError::Exists));
-        assert_eq!(limits.update(&id("5.5.5.5"), limit(1)), Err(StoreError::NotFound));
-        limits.update(&id("1.2.3.4"), limit(2)).unwrap();
-        limits.delete(&id("1.2.3.4")).unwrap();
+        limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
+        limits.create(&id("10.0.0.0/8"), limit(1), &tester()).unwrap();
+        assert_eq!(limits.create(&id("1.2.3.4"), limit(1), &tester()), Err(StoreError::Exists));
+        assert_eq!(limits.update(&id("5.5.5.5"), limit(1), &tester()), Err(StoreError::NotFound));
+        limits.update(&id("1.2.3.4"), limit(2), &tester()).unwrap();
+        limits.delete(&id("1.2.3.4"), &tester()).unwrap();
         let version = limits.get(&id("10.0.0.0/8")).unwrap().version;
         let count = |what: &str| number(&setup.url, &format!("SELECT count(*) FROM changes WHERE {what}"));
         assert_eq!(count("kind = 'limit' AND id = '1.2.3.4'"), 3);
@@ -125,7 +188,7 @@ fn every_mutation_appends_its_change_in_order_and_failed_ones_append_none() {
 fn the_list_of_changes_is_bounded() {
     on_both(|setup| {
         let limits = setup.start().unwrap();
-        limits.create(&id("a"), limit(1)).unwrap();
+        limits.create(&id("a"), limit(1), &tester()).unwrap();
         // Far on, and near a number at which old ones are pruned.
         let jump = match setup.url {
             DatabaseUrl::Sqlite(_) => "UPDATE sqlite_sequence SET seq = 6400000 WHERE name = 'changes'",
@@ -133,7 +196,7 @@ fn the_list_of_changes_is_bounded() {
         };
         by_hand(&setup.url, jump);
         for _ in 0..64 {
-            limits.update(&id("a"), limit(2)).unwrap();
+            limits.update(&id("a"), limit(2), &tester()).unwrap();
         }
         assert_eq!(number(&setup.url, "SELECT count(*) FROM changes"), 64, "the first is pruned");
     });
@@ -160,7 +223,7 @@ fn a_user_without_the_right_to_make_tables_may_use_those_that_are_there() {
         ),
     );
     let limits = user.start().unwrap();
-    limits.create(&id("1.2.3.4"), limit(1)).unwrap();
+    limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
 }
 
 /// `count` numbered rows at once, whose id is made of `n`.
@@ -173,7 +236,10 @@ fn fill(setup: &Setup, count: u32, client_id: &str, kind: u8, port: &str) {
         &setup.url,
         &format!(
             "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {count}) \
-             INSERT INTO limits SELECT {client_id}, {client_id}, {kind}, {address}, {port}, 10, 1, 1, n FROM numbers"
+             INSERT INTO limits (canonical, client_id, kind, address, port, buckets, version) \
+             SELECT {client_id}, {client_id}, {kind}, {address}, {port}, \
+             '[{{\"name\":\"default\",\"amount\":1,\"per\":\"1s\",\"capacity\":10,\"mode\":\"enforced\",\"reset\":null}}]', \
+             n FROM numbers"
         ),
     );
 }
@@ -188,16 +254,16 @@ fn ranges_have_a_bound_and_all_of_them_are_in_force() {
         assert_eq!(limits.ranges().len(), 99_999);
         let source = |client: &str| limits.find(client.parse().unwrap(), None, 1).source;
         assert_eq!((source("10.1.134.158"), source("10.1.134.159")), (Source::Range, Source::Default));
-        limits.create(&id("10.1.134.159/32"), limit(1)).unwrap();
+        limits.create(&id("10.1.134.159/32"), limit(1), &tester()).unwrap();
         assert_eq!(source("10.1.134.159"), Source::Range);
-        let Err(StoreError::Full(text)) = limits.create(&id("11.0.0.0/8"), limit(1)) else {
+        let Err(StoreError::Full(text)) = limits.create(&id("11.0.0.0/8"), limit(1), &tester()) else {
             panic!("no bound")
         };
         assert!(text.contains("100000"), "{text}");
         // Whatever is no range has room.
-        limits.create(&id("11.0.0.1"), limit(1)).unwrap();
-        limits.delete(&id("10.0.0.0/32")).unwrap();
-        limits.create(&id("11.0.0.0/8"), limit(1)).unwrap();
+        limits.create(&id("11.0.0.1"), limit(1), &tester()).unwrap();
+        limits.delete(&id("10.0.0.0/32"), &tester()).unwrap();
+        limits.create(&id("11.0.0.0/8"), limit(1), &tester()).unwrap();
     });
 }
 
@@ -207,12 +273,12 @@ fn one_address_has_a_bound_of_entries_and_all_of_them_are_in_force() {
         setup.start().unwrap().stop();
         fill(setup, 4_095, "'10.0.0.0:' || (n + 1)", 2, "n + 1");
         let limits = setup.start().unwrap();
-        limits.create(&id("10.0.0.0"), limit(1)).unwrap();
-        let Err(StoreError::Full(text)) = limits.create(&id("10.0.0.0:5000"), limit(1)) else {
+        limits.create(&id("10.0.0.0"), limit(1), &tester()).unwrap();
+        let Err(StoreError::Full(text)) = limits.create(&id("10.0.0.0:5000"), limit(1), &tester()) else {
             panic!("no bound")
         };
         assert!(text.contains("4096"), "{text}");
-        limits.create(&id("10.0.0.1:5000"), limit(1)).unwrap();
+        limits.create(&id("10.0.0.1:5000"), limit(1), &tester()).unwrap();
         let entry = |port| limits.find("10.0.0.0".parse().unwrap(), Some(port), 1).entry.unwrap();
         assert_eq!((&*entry(1), &*entry(4_095), &*entry(4_096)), ("10.0.0.0:1", "10.0.0.0:4095", "10.0.0.0"));
     });

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::{Limits, Row, StoreError};
-use super::{Setup, id, limit, on_both};
+use super::{Setup, id, limit, on_both, tester};
 use crate::rules::answer::Entry as Source;
 use crate::rules::identity::ClientKey;
 use crate::rules::limit::{Limit, Rate};
@@ -36,21 +36,21 @@ fn ids_are_unique_by_value_and_come_back_as_they_were_given() {
             ("a/b\"c%_🦀$1", "a/b\"c%_🦀$1", "a/b\"c%_🦀$2"),
         ];
         for (given, equal, other) in table {
-            limits.create(&id(given), limit(1)).unwrap();
-            assert_eq!(limits.create(&id(equal), limit(2)), Err(StoreError::Exists), "{given}");
+            limits.create(&id(given), limit(1), &tester()).unwrap();
+            assert_eq!(limits.create(&id(equal), limit(2), &tester()), Err(StoreError::Exists), "{given}");
             let row = limits.get(&id(equal)).unwrap();
             assert_eq!((row.client_id.as_str(), row.limit), (given, limit(1)));
             assert_eq!(limits.get(&id(other)), Err(StoreError::NotFound), "{other}");
-            limits.update(&id(equal), limit(3)).unwrap();
+            limits.update(&id(equal), limit(3), &tester()).unwrap();
             let updated = limits.get(&id(given)).unwrap();
             assert_eq!((updated.client_id.as_str(), updated.limit), (given, limit(3)));
             assert!(updated.version > row.version);
-            assert_eq!(limits.update(&id(other), limit(3)), Err(StoreError::NotFound));
-            assert_eq!(limits.delete(&id(other)), Err(StoreError::NotFound));
+            assert_eq!(limits.update(&id(other), limit(3), &tester()), Err(StoreError::NotFound));
+            assert_eq!(limits.delete(&id(other), &tester()), Err(StoreError::NotFound));
         }
         assert_eq!(limits.list(None, 100).unwrap().len(), table.len());
         for (_, equal, _) in table {
-            limits.delete(&id(equal)).unwrap();
+            limits.delete(&id(equal), &tester()).unwrap();
             assert_eq!(limits.get(&id(equal)), Err(StoreError::NotFound));
         }
         assert_eq!(limits.list(None, 100).unwrap(), []);
@@ -69,7 +69,7 @@ fn the_bounds_of_numbers_and_ids_survive_the_database() {
         ];
         for (client_id, capacity, micro, per_secs) in rows {
             let limit = Limit { capacity, rate: Rate { micro, per_secs } };
-            limits.create(&id(client_id), limit).unwrap();
+            limits.create(&id(client_id), limit, &tester()).unwrap();
             assert_eq!(limits.get(&id(client_id)).unwrap().limit, limit, "{client_id}");
         }
     });
@@ -81,7 +81,7 @@ fn a_listing_goes_in_byte_order_page_by_page() {
         let limits = setup.start().unwrap();
         let mut ids = ["b", "a", "B", "ä", "10.0.0.1", "9.9.9.9", "_", "ab", "a b", "🦀", "a-b", "Ab"];
         for one in ids {
-            limits.create(&id(one), limit(1)).unwrap();
+            limits.create(&id(one), limit(1), &tester()).unwrap();
         }
         ids.sort_unstable();
         let mut seen: Vec<Row> = Vec::new();
@@ -103,18 +103,18 @@ fn the_most_specific_entry_decides_and_every_change_is_in_force_on_the_next_requ
         let limits = setup.start().unwrap();
         let at = |port| decided(&limits, "1.2.3.4", port);
         assert_eq!(at(7), (Source::Default, 90, String::new()));
-        limits.create(&id("1.0.0.0/8"), limit(1)).unwrap();
+        limits.create(&id("1.0.0.0/8"), limit(1), &tester()).unwrap();
         assert_eq!(at(7), (Source::Range, 10, "1.0.0.0/8".into()));
-        limits.create(&id("1.2.3.9/16"), limit(2)).unwrap();
+        limits.create(&id("1.2.3.9/16"), limit(2), &tester()).unwrap();
         assert_eq!(at(7), (Source::Range, 20, "1.2.3.9/16".into()));
-        limits.create(&id("1.2.3.4"), limit(3)).unwrap();
+        limits.create(&id("1.2.3.4"), limit(3), &tester()).unwrap();
         assert_eq!(at(7), (Source::Client, 30, "1.2.3.4".into()));
-        limits.create(&id("1.2.3.4:7"), limit(4)).unwrap();
+        limits.create(&id("1.2.3.4:7"), limit(4), &tester()).unwrap();
         assert_eq!(at(7), (Source::Client, 40, "1.2.3.4:7".into()));
         assert_eq!(at(8), (Source::Client, 30, "1.2.3.4".into()));
-        limits.update(&id("1.2.3.4:7"), limit(5)).unwrap();
+        limits.update(&id("1.2.3.4:7"), limit(5), &tester()).unwrap();
         assert_eq!(at(7).1, 50);
-        limits.update(&id("1.2.0.0/16"), limit(6)).unwrap();
+        limits.update(&id("1.2.0.0/16"), limit(6), &tester()).unwrap();
         assert_eq!(decided(&limits, "1.2.3.5", 7), (Source::Range, 60, "1.2.3.9/16".into()));
         for (gone, left) in [
             ("1.2.3.4:7", (Source::Client, 30)),
@@ -122,7 +122,7 @@ fn the_most_specific_entry_decides_and_every_change_is_in_force_on_the_next_requ
             ("1.2.0.0/16", (Source::Range, 10)),
             ("1.0.0.0/8", (Source::Default, 90)),
         ] {
-            limits.delete(&id(gone)).unwrap();
+            limits.delete(&id(gone), &tester()).unwrap();
             let (source, capacity, _) = at(7);
             assert_eq!((source, capacity), left, "without {gone}");
         }
@@ -137,18 +137,18 @@ fn ipv6_clients_share_their_prefix_unless_an_entry_names_one() {
         let limits = setup.start().unwrap();
         let prefix = |address: &str| find(&limits, address, 1).client;
         assert_eq!(prefix("2001:db8::1"), prefix("2001:db8::2"));
-        limits.create(&id("2001:db8::1"), limit(1)).unwrap();
+        limits.create(&id("2001:db8::1"), limit(1), &tester()).unwrap();
         let one = find(&limits, "2001:db8::1", 1);
         assert_eq!((one.source, one.limit), (Source::Client, Some(limit(1))));
         assert_eq!(one.client, ClientKey::address("2001:db8::1".parse().unwrap()));
         assert_eq!(find(&limits, "2001:db8::2", 1).source, Source::Default);
-        limits.create(&id("[2001:db8::2]:5"), limit(2)).unwrap();
+        limits.create(&id("[2001:db8::2]:5"), limit(2), &tester()).unwrap();
         assert_eq!(find(&limits, "2001:db8::2", 5).limit, Some(limit(2)));
         assert_eq!(find(&limits, "2001:db8::2", 6).source, Source::Default);
         assert_eq!(find(&limits, "2001:db8:0:1::2", 5).source, Source::Default);
         // IPv4 addresses lie among the IPv6 ones by their bytes, and are not loaded with them.
-        limits.create(&id("32.1.13.184"), limit(3)).unwrap();
-        limits.create(&id("0.0.0.0"), limit(3)).unwrap();
+        limits.create(&id("32.1.13.184"), limit(3), &tester()).unwrap();
+        limits.create(&id("0.0.0.0"), limit(3), &tester()).unwrap();
         assert_eq!(find(&limits, "::1", 1).source, Source::Default);
         assert_eq!(find(&limits, "::ffff:32.1.13.184", 1).limit, Some(limit(3)));
     });
@@ -159,10 +159,10 @@ fn everything_is_there_after_a_restart() {
     on_both(|setup| {
         let limits = setup.start().unwrap();
         for one in ["1.2.3.4", "1.2.3.4:80", "10.0.0.0/8", "tenant", "2001:db8::1"] {
-            limits.create(&id(one), limit(1)).unwrap();
+            limits.create(&id(one), limit(1), &tester()).unwrap();
         }
         let version = limits.list(None, 10).unwrap().iter().map(|row| row.version).max().unwrap();
-        limits.delete(&id("tenant")).unwrap();
+        limits.delete(&id("tenant"), &tester()).unwrap();
         limits.stop();
         assert!(matches!(
             limits.get(&id("1.2.3.4")),
@@ -173,7 +173,7 @@ fn everything_is_there_after_a_restart() {
         assert_eq!(decided(&limits, "1.2.3.4", 80), (Source::Client, 10, "1.2.3.4:80".into()));
         assert_eq!(decided(&limits, "10.9.9.9", 80), (Source::Range, 10, "10.0.0.0/8".into()));
         // No version is used twice, not even that of a row that is gone.
-        limits.create(&id("tenant"), limit(1)).unwrap();
+        limits.create(&id("tenant"), limit(1), &tester()).unwrap();
         assert!(limits.get(&id("tenant")).unwrap().version > version + 1);
     });
 }
@@ -193,14 +193,14 @@ fn a_change_moves_the_level_of_the_clients_bucket() {
             setup.limiter.peek(ClientKey::address(address), now).map(|bucket| bucket.whole())
         };
         assert_eq!(take("1.2.3.4", 5), 85);
-        limits.create(&id("1.2.3.4"), limit(3)).unwrap();
+        limits.create(&id("1.2.3.4"), limit(3), &tester()).unwrap();
         assert_eq!(level("1.2.3.4"), Some(25));
-        limits.update(&id("1.2.3.4"), limit(4)).unwrap();
+        limits.update(&id("1.2.3.4"), limit(4), &tester()).unwrap();
         assert_eq!(level("1.2.3.4"), Some(35));
         assert_eq!(take("1.2.3.5", 1), 89);
-        limits.create(&id("1.2.3.0/24"), limit(1)).unwrap();
+        limits.create(&id("1.2.3.0/24"), limit(1), &tester()).unwrap();
         assert_eq!((level("1.2.3.4"), level("1.2.3.5")), (Some(35), Some(9)), "an entry of its own wins");
-        limits.delete(&id("1.2.3.4")).unwrap();
+        limits.delete(&id("1.2.3.4"), &tester()).unwrap();
         assert_eq!(level("1.2.3.4"), Some(5));
     });
 }
@@ -216,12 +216,12 @@ fn writers_and_readers_at_once_lose_nothing_and_versions_never_repeat() {
                 scope.spawn(move || {
                     barrier.wait();
                     let mine = format!("10.0.{thread}.1");
-                    limits.create(&id(&mine), limit(1)).unwrap();
+                    limits.create(&id(&mine), limit(1), &tester()).unwrap();
                     // All want this one; exactly one gets it.
-                    let shared = limits.create(&id("10.9.9.9"), limit(1));
+                    let shared = limits.create(&id("10.9.9.9"), limit(1), &tester());
                     assert!(matches!(shared, Ok(()) | Err(StoreError::Exists)), "{shared:?}");
                     for n in 1..8 {
-                        limits.update(&id(&mine), limit(n)).unwrap();
+                        limits.update(&id(&mine), limit(n), &tester()).unwrap();
                         assert_eq!(decided(limits, &mine, 1).1, 10 * n);
                     }
                 });
@@ -246,40 +246,12 @@ fn what_another_instance_writes_is_in_force_when_the_time_of_an_entry_is_over() 
         let now = || setup.clock.now();
         let source = |client: &str| one.find(client.parse().unwrap(), None, now()).source;
         assert_eq!((source("1.2.3.4"), source("10.1.1.1")), (Source::Default, Source::Default));
-        other.create(&id("1.2.3.4"), limit(1)).unwrap();
-        other.create(&id("10.0.0.0/8"), limit(1)).unwrap();
+        other.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
+        other.create(&id("10.0.0.0/8"), limit(1), &tester()).unwrap();
         super::until("the entry and the range are seen", || {
             (source("1.2.3.4") == Source::Client && source("10.1.1.1") == Source::Range).then_some(())
         });
-        other.delete(&id("10.0.0.0/8")).unwrap();
+        other.delete(&id("10.0.0.0/8"), &tester()).unwrap();
         super::until("the range is gone", || (source("10.1.1.1") == Source::Default).then_some(()));
-    });
-}
-
-#[test]
-fn another_default_moves_the_buckets_of_clients_that_no_entry_names() {
-    on_both(|setup| {
-        // Nothing comes back, whatever the clock says.
-        let fixed = |capacity| Limit { capacity, rate: Rate::per_second(0) };
-        let limits = setup.start().unwrap();
-        limits.create(&id("1.2.3.4"), limit(7)).unwrap();
-        let grant = |client: &str| {
-            let found = find(&limits, client, 1);
-            let entry = found.source;
-            found.limit.map(|limit| (found.client, Grant { limit, entry }))
-        };
-        limits.set_default(Some(fixed(10)));
-        let (client, before) = grant("9.9.9.9").unwrap();
-        assert_eq!(before.limit, fixed(10));
-        assert!(setup.limiter.acquire(client, before, 4, 1).allowed());
-        // level' = clamp(level + capacity' − capacity, 0, capacity'): 6 of 10 are 1 of 5, told without another request.
-        limits.set_default(Some(fixed(5)));
-        assert_eq!(setup.limiter.peek(client, 1).unwrap().limit(), fixed(5));
-        let left = setup.limiter.acquire(client, grant("9.9.9.9").unwrap().1, 1, 1).outcome;
-        assert_eq!((left.allowed, left.left), (true, 0));
-        assert_eq!(grant("1.2.3.4").unwrap().1.limit, limit(7), "an entry of its own stays as it is");
-        limits.set_default(None);
-        assert_eq!(grant("9.9.9.9"), None);
-        assert!(setup.limiter.peek(client, 1).is_none(), "unlimited counts as full");
     });
 }

@@ -1,0 +1,203 @@
+//! Who changed what: written in the mutation's own transaction, bounded by age and number of rows.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::ser::SerializeMap;
+
+use super::super::json::{LimitJson, PlanJson, text};
+use super::super::session::{Access, Cell, Fault, Session, Store, Value};
+use super::super::v1::{Actor, AuditRow, LimitRow};
+use super::changes::{self, passes};
+use super::merge::Done;
+use super::{announce, read};
+use crate::rules::identity::ClientId;
+use crate::rules::terms::Plan;
+
+/// How much of the audit is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// `audit.keep`.
+    pub age: Duration,
+    /// `audit.max_rows`.
+    pub rows: u64,
+}
+
+/// Most limits of a batch that its row shows, before and after.
+const SHOWN_OF_BATCH: usize = 100;
+
+/// A row that is still to be written.
+pub(super) struct Note<'a> {
+    pub seqs: (i64, i64),
+    pub actor: &'a Actor,
+    pub action: &'static str,
+    pub target: String,
+    pub before: String,
+    pub after: String,
+}
+
+/// `{"key":value}`.
+pub(super) fn target(key: &'static str, value: impl Serialize) -> String {
+    struct One<V>(&'static str, V);
+    impl<V: Serialize> Serialize for One<V> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(Some(1))?;
+            map.serialize_entry(self.0, &self.1)?;
+            map.end()
+        }
+    }
+    text(&One(key, value))
+}
+
+/// What one write of a limit leaves behind.
+pub(super) fn of_limit<'a>(one: &Done, actor: &'a Actor) -> Note<'a> {
+    let action = match (&one.before, &one.after) {
+        (None, _) => "create",
+        (Some(_), Some(_)) => "put",
+        (Some(_), None) => "delete",
+    };
+    Note {
+        seqs: (one.version, one.version),
+        actor,
+        action,
+        target: target("client_id", one.id.text()),
+        before: text(&before(one)),
+        after: text(&after(one)),
+    }
+}
+
+/// What a batch leaves behind: how many wishes it had, and the first limits that it changed.
+pub(super) fn of_batch<'a>(done: &[Done], wishes: usize, seqs: (i64, i64), actor: &'a Actor) -> Note<'a> {
+    let shown = &done[..done.len().min(SHOWN_OF_BATCH)];
+    Note {
+        seqs,
+        actor,
+        action: "batch",
+        target: target("operations", wishes),
+        before: text(&shown.iter().map(before).collect::<Vec<_>>()),
+        after: text(&shown.iter().map(after).collect::<Vec<_>>()),
+    }
+}
+
+fn before(one: &Done) -> Option<LimitJson<'_>> {
+    one.before.as_ref().map(|row| LimitJson::new(&row.client_id, &row.limit))
+}
+
+fn after(one: &Done) -> Option<LimitJson<'_>> {
+    one.after.as_ref().map(|limit| LimitJson::new(one.id.text(), limit))
+}
+
+/// What a write of a plan leaves behind.
+pub(super) fn of_plan<'a>(
+    before: Option<&Plan>,
+    after: Option<&Plan>,
+    seq: i64,
+    actor: &'a Actor,
+) -> Note<'a> {
+    let action = match (before, after) {
+        (None, _) => "create",
+        (Some(_), Some(_)) => "put",
+        (Some(_), None) => "delete",
+    };
+    let name = after.or(before).map(|plan| plan.name.as_str());
+    Note {
+        seqs: (seq, seq),
+        actor,
+        action,
+        target: target("plan", name),
+        before: text(&before.map(PlanJson::new)),
+        after: text(&after.map(PlanJson::new)),
+    }
+}
+
+/// Writes a row, and takes away what is too old or too much now and then. The writers' lock is held.
+pub(super) fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), Fault> {
+    let (first, seq) = note.seqs;
+    session.query(
+        "INSERT INTO audit (seq, actor, action, target, before, after) VALUES ($1, $2, $3, $4, $5, $6)",
+        &[
+            Value::Int(Some(seq)),
+            Value::Text(&note.actor.0),
+            Value::Text(note.action),
+            Value::Text(&note.target),
+            Value::Text(&note.before),
+            Value::Text(&note.after),
+        ],
+    )?;
+    if passes(first, seq) {
+        let age_us = i64::try_from(keep.age.as_micros()).ok();
+        session.query(
+            "DELETE FROM audit WHERE at_us < (SELECT at_us FROM audit WHERE seq = $1) - $2",
+            &[Value::Int(Some(seq)), Value::Int(age_us)],
+        )?;
+        let rows = i64::try_from(keep.rows).ok();
+        session.query(
+            "DELETE FROM audit WHERE seq <= (SELECT seq FROM audit ORDER BY seq DESC LIMIT 1 OFFSET $1)",
+            &[Value::Int(rows)],
+        )?;
+    }
+    Ok(())
+}
+
+/// Notes that a client's levels were filled; gives its limit.
+pub fn note_reset(
+    store: &dyn Store,
+    within: Duration,
+    id: &ClientId,
+    actor: &Actor,
+    keep: Keep,
+) -> Result<(LimitRow, i64), Fault> {
+    let mut found = None;
+    store.with(within, Access::Write, &mut |session| {
+        let mut rows = read::of_canonicals(session, &[id.canonical().into_owned()])?;
+        let row = rows.pop().ok_or(Fault::NotFound)?;
+        let seq = changes::record(session, &[(changes::RESET, &row.client_id)])?[0];
+        let shown = text(&LimitJson::new(&row.client_id, &row.limit));
+        let note = Note {
+            seqs: (seq, seq),
+            actor,
+            action: "reset",
+            target: target("client_id", &row.client_id),
+            before: shown.clone(),
+            after: shown,
+        };
+        write(session, &note, keep)?;
+        announce(session, seq)?;
+        found = Some((row, seq));
+        Ok(())
+    })?;
+    found.ok_or_else(|| Fault::down("the database was not asked"))
+}
+
+/// At most `count` rows before a number, newest first.
+pub fn audit(
+    store: &dyn Store,
+    within: Duration,
+    before: Option<i64>,
+    count: usize,
+) -> Result<Vec<AuditRow>, Fault> {
+    let mut cells = Vec::new();
+    store.with(within, Access::Read, &mut |session| {
+        cells = session.query(
+            "SELECT seq, at_us, actor, action, target, before, after FROM audit WHERE seq < $1 \
+             ORDER BY seq DESC LIMIT $2",
+            &[Value::Int(Some(before.unwrap_or(i64::MAX))), Value::Int(i64::try_from(count).ok())],
+        )?;
+        Ok(())
+    })?;
+    let row = |cells: Vec<Cell>| match <[Cell; 7]>::try_from(cells) {
+        Ok(
+            [
+                Cell::Int(seq),
+                Cell::Int(at_us),
+                Cell::Text(actor),
+                Cell::Text(action),
+                Cell::Text(target),
+                Cell::Text(before),
+                Cell::Text(after),
+            ],
+        ) => Ok(AuditRow { seq, at_us, actor, action, target, before, after }),
+        _ => Err(Fault::Schema("the table audit holds a strange row".into())),
+    };
+    cells.into_iter().map(row).collect()
+}

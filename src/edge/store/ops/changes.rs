@@ -1,0 +1,92 @@
+//! The list of changes: what every mutation appends in its own transaction, and what other instances read on from where
+//! they were.
+
+use std::time::Duration;
+
+use super::super::session::{Access, Cell, Fault, Session, Store, Value};
+use super::{STATEMENT_ROWS, number, tuples};
+
+/// Changes that are kept for instances that follow. Whoever is further behind reads everything anew.
+pub const KEPT_CHANGES: i64 = 100_000;
+/// Old changes go when a number comes past a multiple of this, so that most writes have nothing to prune.
+pub(super) const PRUNE_EVERY: i64 = 64;
+
+/// What a change is of, as the column `kind` holds it.
+pub(super) const LIMIT: &str = "limit";
+pub(super) const RANGE: &str = "range";
+pub(super) const PLAN: &str = "plan";
+pub(super) const RESET: &str = "reset";
+/// A batch that changed nothing in the end: it has a number all the same.
+pub(super) const BATCH: &str = "batch";
+
+/// Appends changes and prunes the oldest; gives their numbers, in order. The writers' lock is held.
+pub(super) fn record(session: &mut dyn Session, changes: &[(&str, &str)]) -> Result<Vec<i64>, Fault> {
+    let mut numbers = Vec::with_capacity(changes.len());
+    for part in changes.chunks(STATEMENT_ROWS) {
+        let sql = format!(
+            "INSERT INTO changes (kind, id) VALUES {} RETURNING seq, id",
+            tuples(part.len(), &["{}"; 2])
+        );
+        let values: Vec<_> =
+            part.iter().flat_map(|(kind, id)| [Value::Text(kind), Value::Text(id)]).collect();
+        let cells = session.query(&sql, &values)?;
+        // No database promises an order here; each id stands once in the list.
+        let mut given: Vec<(String, i64)> = cells
+            .into_iter()
+            .filter_map(|row| match <[Cell; 2]>::try_from(row) {
+                Ok([Cell::Int(seq), Cell::Text(id)]) => Some((id, seq)),
+                _ => None,
+            })
+            .collect();
+        given.sort_unstable();
+        for (_, id) in part {
+            let at = given.binary_search_by(|(other, _)| other.as_str().cmp(id));
+            let seq = at.map_err(|_| Fault::Schema("a change got no number".into()))?;
+            numbers.push(given[seq].1);
+        }
+    }
+    if let (Some(first), Some(last)) = (numbers.iter().min(), numbers.iter().max())
+        && passes(*first, *last)
+    {
+        session.query("DELETE FROM changes WHERE seq <= $1", &[Value::Int(Some(last - KEPT_CHANGES))])?;
+    }
+    Ok(numbers)
+}
+
+/// Whether a multiple of [`PRUNE_EVERY`] lies between two numbers, both included.
+pub(super) fn passes(first: i64, last: i64) -> bool {
+    (first - 1).div_euclid(PRUNE_EVERY) != last.div_euclid(PRUNE_EVERY)
+}
+
+/// The number of the last change.
+pub fn last_change(store: &dyn Store, within: Duration) -> Result<i64, Fault> {
+    let mut last = 0;
+    store.with(within, Access::Read, &mut |session| {
+        last = last_in(session)?;
+        Ok(())
+    })?;
+    Ok(last)
+}
+
+pub(super) fn last_in(session: &mut dyn Session) -> Result<i64, Fault> {
+    Ok(number(&session.query("SELECT max(seq) FROM changes", &[])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passes;
+
+    #[test]
+    fn pruning_comes_once_in_so_many_numbers_however_many_are_taken_at_once() {
+        for (first, last, due) in [
+            (1, 1, false),
+            (63, 63, false),
+            (64, 64, true),
+            (65, 127, false),
+            (60, 70, true),
+            (65, 128, true),
+        ] {
+            assert_eq!(passes(first, last), due, "{first} {last}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The statements, the same for both databases. Every value is a bound parameter.
+
+mod audit;
+mod bounds;
+mod changes;
+mod merge;
+mod plans;
+mod read;
+mod write;
+
+use super::session::{Cell, Cells, Fault, Session, Value};
+
+pub use audit::{Keep, audit, note_reset};
+pub use changes::last_change;
+pub use merge::{Change, Done, To};
+pub use plans::{list as plans, one as plan, put as put_plan, remove as remove_plan};
+pub use read::{get, list, load, load_settled, numbers, ranges};
+pub use write::{Failed, Terms, Written, write};
+
+/// Most rows that one statement writes or asks for: with up to a dozen values each, far below the 32,766 that SQLite
+/// can bind.
+const STATEMENT_ROWS: usize = 500;
+
+/// `($1, $2), ($3, $4)`: so many rows of so many parameters, numbered in order, each wrapped as `shape` says (`{}`
+/// stands for the parameter).
+fn tuples(rows: usize, shape: &[&str]) -> String {
+    let mut text = String::with_capacity(rows * shape.len() * 8);
+    let mut number = 0;
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ", (" });
+        for (at, form) in shape.iter().enumerate() {
+            number += 1;
+            if at > 0 {
+                text.push_str(", ");
+            }
+            text.push_str(&form.replace("{}", &format!("${number}")));
+        }
+        text.push(')');
+    }
+    text
+}
+
+/// `$1, $2, $3`: that many parameters.
+fn list_of(count: usize) -> String {
+    let numbers: Vec<String> = (1..=count).map(|number| format!("${number}")).collect();
+    numbers.join(", ")
+}
+
+/// The one number that a statement gave; 0 for none.
+fn number(cells: &Cells) -> i64 {
+    match cells.first().and_then(|row| row.first()) {
+        Some(Cell::Int(number)) => *number,
+        _ => 0,
+    }
+}
+
+/// The first column of every row.
+fn texts(cells: Cells) -> impl Iterator<Item = String> {
+    cells.into_iter().filter_map(|row| match row.into_iter().next() {
+        Some(Cell::Text(text)) => Some(text),
+        _ => None,
+    })
+}
+
+/// Tells the instances that listen how far the changes go, when this transaction is committed.
+fn announce(session: &mut dyn Session, seq: i64) -> Result<(), Fault> {
+    let sql = session.announce();
+    if !sql.is_empty() {
+        session.query(sql, &[Value::Text(&seq.to_string())])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn parameters_are_numbered_in_the_order_in_which_they_stand() {
+        assert_eq!(super::tuples(2, &["{}", "({} <> 0)"]), "($1, ($2 <> 0)), ($3, ($4 <> 0))");
+        assert_eq!(super::list_of(3), "$1, $2, $3");
+    }
+}

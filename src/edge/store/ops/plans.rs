@@ -1,0 +1,185 @@
+//! Plans.
+
+use std::time::Duration;
+
+use super::super::json::{self, buckets_text};
+use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value};
+use super::super::v1::{Actor, Condition, PlanRow};
+use super::audit::{self, Keep};
+use super::{STATEMENT_ROWS, announce, changes, list_of, number, read, texts};
+use crate::rules::terms::{MAX_PLANS, Plan, PlanName};
+
+const COLUMNS: &str = "name, buckets, max_in_flight, version";
+const _: () = assert!(MAX_PLANS == 1_000, "a message says so");
+
+/// What a write of a plan did.
+#[derive(Clone, Debug)]
+pub struct PlanWritten {
+    /// As it is now; `None` when it is gone.
+    pub row: Option<PlanRow>,
+    /// There was none before.
+    pub created: bool,
+}
+
+/// One plan.
+pub fn one(store: &dyn Store, within: Duration, name: &PlanName) -> Result<PlanRow, Fault> {
+    named(store, within, &[name.as_str().to_owned()])?.pop().ok_or(Fault::NotFound)
+}
+
+/// At most `count` plans behind `after`, in byte order of their names.
+pub fn list(store: &dyn Store, within: Duration, after: &str, count: usize) -> Result<Vec<PlanRow>, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM plans WHERE name > $1 ORDER BY name LIMIT $2");
+    query(store, within, &sql, &[Value::Text(after), Value::Int(i64::try_from(count).ok())])
+}
+
+/// Those of these names that there are.
+pub(super) fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
+    let mut rows = Vec::new();
+    store.with(within, Access::Read, &mut |session| {
+        rows.clear();
+        for part in names.chunks(STATEMENT_ROWS) {
+            rows.extend(of_names(session, part)?);
+        }
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn of_names(session: &mut dyn Session, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM plans WHERE name IN ({})", list_of(names.len()));
+    rows(session.query(&sql, &names.iter().map(|name| Value::Text(name)).collect::<Vec<_>>())?)
+}
+
+/// Which of these names there are.
+pub(super) fn known(session: &mut dyn Session, names: &[String]) -> Result<Vec<String>, Fault> {
+    let mut known = Vec::new();
+    for part in names.chunks(STATEMENT_ROWS) {
+        let sql = format!("SELECT name FROM plans WHERE name IN ({})", list_of(part.len()));
+        known.extend(texts(
+            session.query(&sql, &part.iter().map(|name| Value::Text(name)).collect::<Vec<_>>())?,
+        ));
+    }
+    Ok(known)
+}
+
+/// Adds or replaces a plan; `must_be_new` makes one that is there an error.
+pub fn put(
+    store: &dyn Store,
+    within: Duration,
+    plan: &Plan,
+    condition: &Condition,
+    must_be_new: bool,
+    (actor, keep): (&Actor, Keep),
+) -> Result<PlanWritten, Fault> {
+    transact(store, within, &mut |session| {
+        let before = find(session, &plan.name)?;
+        check(before.as_ref(), condition)?;
+        if must_be_new && before.is_some() {
+            return Err(Fault::Exists);
+        }
+        if before.is_none() && number(&session.query("SELECT count(*) FROM plans", &[])?) >= MAX_PLANS as i64
+        {
+            return Err(Fault::Full("there are 1000 plans already, the most that are kept"));
+        }
+        let seq = changes::record(session, &[(changes::PLAN, plan.name.as_str())])?[0];
+        session.query(
+            "INSERT INTO plans (name, buckets, max_in_flight, version) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (name) DO UPDATE SET buckets = excluded.buckets, \
+             max_in_flight = excluded.max_in_flight, version = excluded.version",
+            &[
+                Value::Text(plan.name.as_str()),
+                Value::Text(&buckets_text(&plan.terms.buckets)),
+                Value::Int(plan.terms.max_in_flight.map(i64::from)),
+                Value::Int(Some(seq)),
+            ],
+        )?;
+        let note = audit::of_plan(before.as_ref().map(|row| &row.plan), Some(plan), seq, actor);
+        audit::write(session, &note, keep)?;
+        announce(session, seq)?;
+        let row = Some(PlanRow { plan: plan.clone(), version: seq });
+        Ok(PlanWritten { row, created: before.is_none() })
+    })
+}
+
+/// Takes a plan away that no limit names.
+pub fn remove(
+    store: &dyn Store,
+    within: Duration,
+    name: &PlanName,
+    condition: &Condition,
+    (actor, keep): (&Actor, Keep),
+) -> Result<PlanWritten, Fault> {
+    transact(store, within, &mut |session| {
+        let before = find(session, name)?;
+        check(before.as_ref(), condition)?;
+        let before = before.ok_or(Fault::NotFound)?;
+        let users = number(
+            &session.query("SELECT count(*) FROM limits WHERE plan = $1", &[Value::Text(name.as_str())])?,
+        );
+        if users > 0 {
+            return Err(Fault::InUse(users.unsigned_abs()));
+        }
+        let seq = changes::record(session, &[(changes::PLAN, name.as_str())])?[0];
+        session.query("DELETE FROM plans WHERE name = $1", &[Value::Text(name.as_str())])?;
+        audit::write(session, &audit::of_plan(Some(&before.plan), None, seq, actor), keep)?;
+        announce(session, seq)?;
+        Ok(PlanWritten { row: None, created: false })
+    })
+}
+
+fn transact(
+    store: &dyn Store,
+    within: Duration,
+    work: &mut dyn FnMut(&mut dyn Session) -> Result<PlanWritten, Fault>,
+) -> Result<PlanWritten, Fault> {
+    let mut written = None;
+    store.with(within, Access::Write, &mut |session| {
+        written = Some(work(session)?);
+        Ok(())
+    })?;
+    written.ok_or_else(|| Fault::down("the database was not asked"))
+}
+
+fn find(session: &mut dyn Session, name: &PlanName) -> Result<Option<PlanRow>, Fault> {
+    Ok(of_names(session, &[name.as_str().to_owned()])?.pop())
+}
+
+fn check(row: Option<&PlanRow>, condition: &Condition) -> Result<(), Fault> {
+    let holds = match condition {
+        Condition::None => true,
+        Condition::Exists => row.is_some(),
+        Condition::Absent => row.is_none(),
+        Condition::Version(versions) => row.is_some_and(|row| versions.contains(&row.version)),
+    };
+    if holds { Ok(()) } else { Err(Fault::Precondition) }
+}
+
+fn query(
+    store: &dyn Store,
+    within: Duration,
+    sql: &str,
+    values: &[Value<'_>],
+) -> Result<Vec<PlanRow>, Fault> {
+    let mut found = Vec::new();
+    store.with(within, Access::Read, &mut |session| {
+        found = rows(session.query(sql, values)?)?;
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn rows(cells: Cells) -> Result<Vec<PlanRow>, Fault> {
+    cells.into_iter().map(row).collect()
+}
+
+fn row(cells: Vec<Cell>) -> Result<PlanRow, Fault> {
+    let strange =
+        |what: &dyn std::fmt::Display| Fault::Schema(format!("a stored plan can't be read: {what}"));
+    let Ok([Cell::Text(name), Cell::Text(buckets), bound, Cell::Int(version)]) = <[Cell; 4]>::try_from(cells)
+    else {
+        return Err(strange(&"a strange column"));
+    };
+    let terms = json::terms(&buckets, read::in_flight(&bound)?).map_err(|fault| strange(&fault))?;
+    let name = PlanName::parse(&name).map_err(|fault| strange(&format!("its name {fault}")))?;
+    Ok(PlanRow { plan: Plan { name, terms }, version })
+}
