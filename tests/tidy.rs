@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lib.rs", &["*"]),
     ("bin", &["*"]),
     ("app", &["*"]),
-    ("cli", &["cli", "config", "app"]),
+    ("cli", &["cli", "config", "app", "rules"]),
     ("clock.rs", &["rules"]),
     ("error.rs", &["exchange", "rules"]),
     ("exchange", &["rules", "error"]),

@@ -31,7 +31,7 @@ pub fn healthcheck(listen: SocketAddr, clock: &Clock) -> Result<(), String> {
 }
 
 /// Where a listener is reached from this machine: the wildcard addresses answer on loopback.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, listen.port()).into(),
         IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, listen.port()).into(),

@@ -7,11 +7,21 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Options;
 
+mod api;
+mod failure;
 mod healthcheck;
+mod limits;
+mod pages;
+mod session;
 mod summary;
+mod terms;
 
+pub use failure::Failure;
 pub use healthcheck::healthcheck;
 pub use summary::summary;
+
+/// The process's environment.
+pub type Env<'a> = &'a [(OsString, OsString)];
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +32,25 @@ pub enum Command {
     Check(Options),
     /// Ask the running balancer whether it is alive.
     Healthcheck(Options),
+    /// Ask a running balancer's API for something; [`call`] does it.
+    Call(Call),
+}
+
+/// What a running balancer is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// `limits …`
+    Limits(limits::Limits),
+}
+
+/// Asks a running balancer, and prints to stdout what it says.
+///
+/// # Errors
+/// Say what went wrong, and know their exit code.
+pub fn call(call: &Call, env: Env<'_>) -> Result<(), Failure> {
+    match call {
+        Call::Limits(limits) => limits::run(limits, env),
+    }
 }
 
 /// Reads the arguments, the program's name first. An error prints itself (`--help` and `--version` are ones, too) and
@@ -33,6 +62,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Asked::Run(run)) => Command::Run(run.into()),
         Some(Asked::Check(source)) => Command::Check(source.into()),
         Some(Asked::Healthcheck(source)) => Command::Healthcheck(source.into()),
+        Some(Asked::Limits(limits)) => Command::Call(Call::Limits(limits)),
     })
 }
 
@@ -85,6 +115,8 @@ enum Asked {
     Check(Source),
     /// Ask /-/livez of the configured listener: exit code 0 when it answers 200, else 1.
     Healthcheck(Source),
+    /// What single clients may do: list, show, set and remove limits of a running balancer.
+    Limits(limits::Limits),
 }
 
 #[derive(Args)]
@@ -122,8 +154,19 @@ impl From<Run> for Options {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The arguments of one command, read as clap reads them on the command line.
+    pub(crate) fn command<A: Args>(line: &str) -> Result<A, clap::Error> {
+        let command = A::augment_args(clap::Command::new("test").no_binary_name(true));
+        A::from_arg_matches(&command.try_get_matches_from(line.split_whitespace())?)
+    }
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
 
     fn read(line: &str) -> Result<Command, clap::Error> {
         parse(line.split_whitespace().map(OsString::from))

@@ -1,5 +1,7 @@
 //! What an operator grants a client: a capacity and a refill rate, both exact.
 
+use super::terms::parse_per;
+
 /// A token bucket's numbers. `Copy`, 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
@@ -95,8 +97,8 @@ impl std::fmt::Display for Rate {
 }
 
 impl Limit {
-    /// A limit as people write it: `100/s`, `600/m burst 50`, `5/h`, `10000/d`. Without a burst the capacity is the
-    /// amount.
+    /// A limit as people write it: `100/s`, `600/m burst 50`, `5/h`, `10000/d`, `7/90s`. Without a burst the capacity is
+    /// the amount.
     pub fn parse(text: &str) -> Result<Self, LimitFault> {
         let (rate, burst) = match text.split_once("burst") {
             Some((rate, burst)) if rate.ends_with(' ') => (rate, Some(burst.strip_prefix(' '))),
@@ -109,7 +111,7 @@ impl Limit {
             "m" => 60,
             "h" => 3_600,
             "d" => 86_400,
-            _ => return Err(LimitFault::Form),
+            span => parse_per(span).ok_or(LimitFault::Form)?,
         };
         let micro = micro_from_decimal(amount).map_err(|fault| match fault {
             LimitFault::NotANumber => LimitFault::Form,

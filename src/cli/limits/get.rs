@@ -1,0 +1,65 @@
+//! `balancer limits get`.
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::item;
+use crate::cli::failure::Failure;
+use crate::cli::session::Session;
+use crate::cli::terms::Terms;
+
+const EXAMPLES: &str = "\
+Examples:
+  balancer limits get 127.0.0.1
+  balancer limits get 10.0.0.0/8 --json";
+
+/// Show a client's limit, and what is left of it right now.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(after_help = EXAMPLES)]
+pub struct Get {
+    /// The client: 127.0.0.1, 10.0.0.0/8, sha256:..., tenant=acme.
+    #[arg(value_name = "CLIENT")]
+    client: String,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    buckets: Vec<Level>,
+    #[serde(default)]
+    in_flight: u64,
+}
+
+#[derive(Deserialize)]
+struct Level {
+    name: String,
+    capacity: u64,
+    level: u64,
+}
+
+/// Does it. `--json` prints the limit alone.
+pub fn run(get: &Get, session: &mut Session) -> Result<(), Failure> {
+    let Session { api, out } = session;
+    let answer = api.send(http::Method::GET, &item("", &get.client), &[], None)?;
+    if out.is_json() {
+        out.raw(&format!("{}\n", answer.body.trim_end()))?;
+        return out.flush();
+    }
+    let terms: Terms = api.read(&answer.body)?;
+    let usage: Usage = api.read(&api.get(&item("/usage", &get.client))?)?;
+    let mut rows = vec![
+        vec!["client".to_owned(), terms.client_id.clone().unwrap_or_default()],
+        vec!["limit".to_owned(), terms.describe()],
+    ];
+    for bucket in usage.buckets {
+        rows.push(vec![
+            "left".to_owned(),
+            format!("{} {} of {}", bucket.name, bucket.level, bucket.capacity),
+        ]);
+    }
+    rows.push(vec!["in flight".to_owned(), usage.in_flight.to_string()]);
+    if let Some(tag) = answer.etag {
+        rows.push(vec!["etag".to_owned(), tag]);
+    }
+    out.table(&[], &rows)?;
+    out.flush()
+}

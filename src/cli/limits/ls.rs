@@ -1,0 +1,51 @@
+//! `balancer limits ls`.
+
+use clap::Args;
+
+use crate::cli::failure::Failure;
+use crate::cli::pages::{for_each_page, query};
+use crate::cli::session::Session;
+use crate::cli::terms::Terms;
+
+const EXAMPLES: &str = "\
+Examples:
+  balancer limits ls
+  balancer limits ls --prefix sha256:
+  balancer limits ls --plan pro --json | jq -r .client_id";
+
+/// List the limits, in byte order of the clients' ids.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(after_help = EXAMPLES)]
+pub struct Ls {
+    /// Only clients whose id begins with this.
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// Only clients on this plan.
+    #[arg(long, value_name = "NAME")]
+    plan: Option<String>,
+}
+
+/// Does it.
+pub fn run(ls: &Ls, session: &mut Session) -> Result<(), Failure> {
+    let path =
+        format!("/-/v1/limits{}", query(&[("prefix", ls.prefix.as_deref()), ("plan", ls.plan.as_deref())]));
+    let Session { api, out } = session;
+    let mut count = 0;
+    for_each_page(api, &path, |items| {
+        let head: &[&str] = if count == 0 && !items.is_empty() { &["CLIENT", "LIMIT"] } else { &[] };
+        count += items.len();
+        if out.is_json() {
+            return items.iter().try_for_each(|item| out.raw(&format!("{item}\n")));
+        }
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            let terms: Terms = api.read(item)?;
+            rows.push(vec![terms.client_id.clone().unwrap_or_default(), terms.describe()]);
+        }
+        out.table(head, &rows)
+    })?;
+    if count == 0 && out.is_terminal() && !out.is_json() {
+        out.line("there is none; one is made like this: balancer limits set 127.0.0.1 2/s")?;
+    }
+    out.flush()
+}

@@ -1,0 +1,46 @@
+//! `balancer limits …`: what single clients may do.
+
+use clap::{Args, Subcommand};
+
+use super::failure::Failure;
+use super::session::{Common, Session};
+use crate::cli::Env;
+
+mod get;
+mod ls;
+mod rm;
+mod set;
+
+/// `balancer limits` and what follows it.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
+enum What {
+    Ls(ls::Ls),
+    Get(get::Get),
+    Set(Box<set::Set>),
+    Rm(rm::Rm),
+}
+
+/// Does it.
+pub(super) fn run(limits: &Limits, env: Env<'_>) -> Result<(), Failure> {
+    let open = || Session::open(&limits.common, env);
+    match &limits.what {
+        What::Ls(ls) => ls::run(ls, &mut open()?),
+        What::Get(get) => get::run(get, &mut open()?),
+        What::Set(set) => set::run(set, open),
+        What::Rm(rm) => rm::run(rm, &mut open()?),
+    }
+}
+
+/// The path of one client's limit, or of what stands below it. The id goes as a query, which no proxy on the way
+/// takes apart.
+fn item(below: &str, client_id: &str) -> String {
+    format!("/-/v1/limit{below}?client_id={}", super::pages::query_value(client_id))
+}

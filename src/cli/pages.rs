@@ -1,0 +1,91 @@
+//! Listings, page after page, so that a million rows need the memory of one page.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::api::Api;
+use super::failure::Failure;
+
+/// Rows a page; the most that the API gives.
+const PAGE: usize = 1_000;
+
+/// One page; the list's name differs.
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow, alias = "limits", alias = "plans", alias = "entries")]
+    items: Vec<&'a RawValue>,
+    next_cursor: Option<String>,
+}
+
+/// Asks for all pages of a listing and hands on each page's items as they came. `path` may have a query.
+///
+/// # Errors
+/// What the API or `each` fails with.
+pub fn for_each_page(
+    api: &Api,
+    path: &str,
+    mut each: impl FnMut(&[&str]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let joint = if path.contains('?') { '&' } else { '?' };
+    let mut cursor = None::<String>;
+    loop {
+        let after =
+            cursor.as_deref().map(|cursor| format!("&cursor={}", query_value(cursor))).unwrap_or_default();
+        let body = api.get(&format!("{path}{joint}limit={PAGE}{after}"))?;
+        let page: Page<'_> = api.read(&body)?;
+        let items: Vec<&str> = page.items.iter().map(|item| item.get()).collect();
+        each(&items)?;
+        match page.next_cursor {
+            // One that leads back to its own page would never end.
+            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// A text as a value in a query: everything but RFC 3986's unreserved characters is percent-encoded.
+pub fn query_value(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// `?a=1&b=2` of those that are there; empty without any.
+pub fn query(members: &[(&str, Option<&str>)]) -> String {
+    let there: Vec<String> = members
+        .iter()
+        .filter_map(|(name, value)| value.map(|value| format!("{name}={}", query_value(value))))
+        .collect();
+    if there.is_empty() { String::new() } else { format!("?{}", there.join("&")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_survive_a_query() {
+        assert_eq!(query_value("a-b._~1"), "a-b._~1");
+        assert_eq!(query_value("10.0.0.0/8"), "10.0.0.0%2F8");
+        assert_eq!(query_value("a+b &é%"), "a%2Bb%20%26%C3%A9%25");
+        assert_eq!(query(&[("a", None), ("b", None)]), "");
+        assert_eq!(query(&[("a", Some("x y")), ("b", None), ("c", Some(""))]), "?a=x%20y&c=");
+    }
+
+    #[test]
+    fn a_page_is_read_whatever_its_list_is_called() {
+        for name in ["limits", "plans", "entries"] {
+            let body = format!(r#"{{"{name}": [{{"a": 1.50}}, 2], "next_cursor": "n"}}"#);
+            let page: Page<'_> = serde_json::from_str(&body).unwrap();
+            let items: Vec<&str> = page.items.iter().map(|item| item.get()).collect();
+            assert_eq!(items, [r#"{"a": 1.50}"#, "2"]);
+            assert_eq!(page.next_cursor.as_deref(), Some("n"));
+        }
+    }
+}

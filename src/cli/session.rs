@@ -1,0 +1,163 @@
+//! What a command runs with: a balancer to ask, and an output that knows whether a person or a program reads it.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+
+use clap::Args;
+
+use super::api::{Api, Target};
+use super::failure::Failure;
+
+/// Options of every command that talks to a balancer.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Common {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Print JSON as the API gives it, one value a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// A command under way.
+pub struct Session {
+    /// Whom it asks.
+    pub api: Api,
+    /// Where it prints.
+    pub out: Output,
+}
+
+impl Session {
+    /// A session that prints to stdout.
+    ///
+    /// # Errors
+    /// As [`Api::open`].
+    pub fn open(common: &Common, env: &[(OsString, OsString)]) -> Result<Self, Failure> {
+        Ok(Self { api: Api::open(&common.target, env)?, out: Output::stdout(common.json) })
+    }
+}
+
+/// Where results go. Tables are aligned for a terminal and tab-separated, without a head, for anything else.
+pub struct Output {
+    sink: Box<dyn Write>,
+    terminal: bool,
+    json: bool,
+}
+
+/// Widest column of an aligned table; what is longer pushes the rest of its line to the right.
+const MAX_COLUMN: usize = 48;
+
+impl Output {
+    /// The process's own.
+    pub fn stdout(json: bool) -> Self {
+        let stdout = std::io::stdout();
+        let terminal = stdout.is_terminal();
+        // A lock's lines go out one by one, which is slow for a million of them.
+        Self { sink: Box::new(std::io::BufWriter::new(stdout)), terminal, json }
+    }
+
+    /// Whether results are to be JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether a person sees it.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// One line.
+    ///
+    /// # Errors
+    /// When nothing can be written any more.
+    pub fn line(&mut self, text: &str) -> Result<(), Failure> {
+        Ok(writeln!(self.sink, "{}", shown(text))?)
+    }
+
+    /// Text as it is, line ends included.
+    ///
+    /// # Errors
+    /// When nothing can be written any more.
+    pub fn raw(&mut self, text: &str) -> Result<(), Failure> {
+        Ok(self.sink.write_all(text.as_bytes())?)
+    }
+
+    /// Rows of equal length below a head.
+    ///
+    /// # Errors
+    /// When nothing can be written any more.
+    pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+        let text = if self.terminal { aligned(head, rows) } else { separated(rows) };
+        self.raw(&text)
+    }
+
+    /// What was written is on its way when this returns.
+    ///
+    /// # Errors
+    /// When nothing can be written any more.
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.sink.flush()?)
+    }
+}
+
+/// Text from elsewhere, without what would move a terminal's cursor.
+pub fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Columns two spaces apart. An empty head gives none.
+pub fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
+    let lines = std::iter::once(&head).filter(|head| !head.is_empty()).chain(rows);
+    let lines: Vec<Vec<String>> = lines.map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |at: usize| {
+        let cells = lines.iter().filter_map(|row| row.get(at));
+        cells.map(|cell| cell.chars().count()).filter(|width| *width <= MAX_COLUMN).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in &lines {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            let pad = width.saturating_sub(cell.chars().count()) + 2;
+            line.extend(std::iter::repeat_n(' ', pad));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn separated(rows: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().map(|cell| shown(cell)).collect();
+        text.push_str(&cells.join("\t"));
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(rows: &[[&str; 2]]) -> Vec<Vec<String>> {
+        rows.iter().map(|row| row.iter().map(|&cell| cell.to_owned()).collect()).collect()
+    }
+
+    #[test]
+    fn a_table_is_aligned_for_people_and_separated_for_programs() {
+        let long = "x".repeat(60);
+        let rows = rows(&[["127.0.0.1", "2/s"], ["é🦀", "a\u{1b}[2J"], [&long, "z"]]);
+        assert_eq!(
+            aligned(&["CLIENT", "LIMIT"], &rows),
+            format!("CLIENT     LIMIT\n127.0.0.1  2/s\né🦀         a\u{fffd}[2J\n{long}  z\n")
+        );
+        assert_eq!(aligned(&[], &rows[..1]), "127.0.0.1  2/s\n");
+        assert_eq!(aligned(&[], &[]), "");
+        assert_eq!(separated(&rows[..2]), "127.0.0.1\t2/s\né🦀\ta\u{fffd}[2J\n");
+    }
+}

@@ -1,0 +1,253 @@
+//! Limits and plans as people write and read them (`"600/m burst 50"`), and as the API does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::rules::limit::{Limit, Rate};
+use crate::rules::terms::{parse_per, per_text};
+
+/// The bucket of a limit that is one rate.
+pub const DEFAULT_BUCKET: &str = "default";
+
+/// One bucket as the API has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Different within one limit.
+    pub name: String,
+    /// Tokens that come every `per`.
+    pub amount: serde_json::Number,
+    /// `1s`, `1m`, `1h`, `1d`.
+    pub per: String,
+    /// Most tokens that it holds.
+    pub capacity: u64,
+    /// `enforced` or `shadow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// `utc`: filled at the turn of the UTC hour, day or month, and at no other time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<String>,
+}
+
+/// What a client is granted, or with a `name` a plan. What is absent is left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Whose limit it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Which plan it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The plan that a client has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// One to four.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<Bucket>,
+    /// Most requests at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// `exempt`: never refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// One bucket for all of a range.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+}
+
+impl Bucket {
+    /// A bucket from its rate: `2/s`, `600/m burst 50`, `7/90s`, and behind it `shadow` or `utc`.
+    ///
+    /// # Errors
+    /// What the text must look like; it is not repeated.
+    pub fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let mut rate = Vec::new();
+        let mut shadow = false;
+        let mut utc = false;
+        for word in text.split_whitespace() {
+            let seen = match word {
+                "shadow" => std::mem::replace(&mut shadow, true),
+                "utc" => std::mem::replace(&mut utc, true),
+                _ => {
+                    rate.push(word);
+                    false
+                }
+            };
+            if seen {
+                return Err(format!("has {word} twice"));
+            }
+        }
+        let limit = Limit::parse(&rate.join(" ")).map_err(|fault| fault.to_string())?;
+        let word = |is: bool, word: &str| is.then(|| word.to_owned());
+        Ok(Self { mode: word(shadow, "shadow"), reset: word(utc, "utc"), ..Self::new(name, limit) })
+    }
+
+    /// `NAME=RATE`.
+    ///
+    /// # Errors
+    /// What the text must look like.
+    pub fn parse_named(text: &str) -> Result<Self, String> {
+        // The last sign: a name may hold one, a rate does not.
+        let (name, rate) = text.rsplit_once('=').ok_or("must look like \"day=10000/d\"")?;
+        Self::parse(name.trim(), rate)
+    }
+
+    /// An enforced bucket.
+    pub fn new(name: &str, limit: Limit) -> Self {
+        let amount = Rate::per_second(limit.rate.micro).to_string();
+        Self {
+            name: name.to_owned(),
+            // A decimal is always a number.
+            amount: amount.parse().unwrap_or_else(|_| 0.into()),
+            per: per_text(limit.rate),
+            capacity: limit.capacity.into(),
+            mode: None,
+            reset: None,
+        }
+    }
+
+    /// The rate, which [`Bucket::parse`] reads back: `600/m burst 50 shadow`.
+    pub fn rate(&self) -> String {
+        let decimal = Rate::parse_decimal(&self.amount.to_string()).map(|rate| rate.to_string());
+        let amount = decimal.unwrap_or_else(|_| self.amount.to_string());
+        let per = match parse_per(&self.per).map(|per_secs| Rate { micro: 1, per_secs }).map(per_text) {
+            Some(per) => per,
+            None => self.per.clone(),
+        };
+        let unit = match per.strip_prefix('1') {
+            Some(unit) if unit.len() == 1 => unit,
+            _ => &per,
+        };
+        let mut text = format!("{amount}/{unit}");
+        if amount != self.capacity.to_string() {
+            text.push_str(&format!(" burst {}", self.capacity));
+        }
+        for (word, stands) in [("shadow", self.is_shadow()), ("utc", self.reset.is_some())] {
+            if stands {
+                text.push(' ');
+                text.push_str(word);
+            }
+        }
+        text
+    }
+
+    /// Whether it refuses nothing.
+    pub fn is_shadow(&self) -> bool {
+        self.mode.as_deref() == Some("shadow")
+    }
+}
+
+impl Terms {
+    /// In a few words: `2/s`, `plan pro`, `second 10/s, day 10000/d; at most 20 at once`.
+    pub fn describe(&self) -> String {
+        let mut parts = Vec::new();
+        if self.mode.as_deref() == Some("exempt") {
+            parts.push("exempt".to_owned());
+        }
+        if let Some(plan) = &self.plan {
+            parts.push(format!("plan {plan}"));
+        }
+        match self.buckets.as_slice() {
+            [] => {}
+            [only] if only.name == DEFAULT_BUCKET => parts.push(only.rate()),
+            several => {
+                let named = several.iter().map(|bucket| format!("{} {}", bucket.name, bucket.rate()));
+                parts.push(named.collect::<Vec<_>>().join(", "));
+            }
+        }
+        if let Some(most) = self.max_in_flight {
+            parts.push(format!("at most {most} at once"));
+        }
+        if self.shared {
+            parts.push("shared".to_owned());
+        }
+        parts.join("; ")
+    }
+
+    /// As a JSON body.
+    pub fn to_json(&self) -> String {
+        // Strings, numbers and lists of them: there is nothing that JSON cannot hold.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_and_shown_as_people_write_them() {
+        for (text, amount, per, capacity, shown) in [
+            ("2/s", "2", "1s", 2, "2/s"),
+            ("600/m burst 50", "600", "1m", 50, "600/m burst 50"),
+            (" 600/m   burst  50 ", "600", "1m", 50, "600/m burst 50"),
+            ("10000/d burst 10000", "10000", "1d", 10_000, "10000/d"),
+            ("0.5/s burst 1", "0.5", "1s", 1, "0.5/s burst 1"),
+            ("0.000001/h burst 0", "1e-6", "1h", 0, "0.000001/h burst 0"),
+            ("999999999.999999/s burst 7", "999999999.999999", "1s", 7, "999999999.999999/s burst 7"),
+            ("7/90s", "7", "90s", 7, "7/90s"),
+            ("7/60s", "7", "1m", 7, "7/m"),
+            ("100/1mo", "100", "30d", 100, "100/30d"),
+            ("5/h shadow", "5", "1h", 5, "5/h shadow"),
+            ("5/d utc burst 9 shadow", "5", "1d", 9, "5/d burst 9 shadow utc"),
+            ("0/s burst 20", "0", "1s", 20, "0/s burst 20"),
+        ] {
+            let bucket = Bucket::parse("b", text).unwrap();
+            let number: serde_json::Number = amount.parse().unwrap();
+            assert_eq!(
+                (&bucket.amount, bucket.per.as_str(), bucket.capacity),
+                (&number, per, capacity),
+                "{text}"
+            );
+            assert_eq!(bucket.rate(), shown);
+            assert_eq!(Bucket::parse("b", &bucket.rate()).unwrap(), bucket, "{text}");
+            assert_eq!(bucket.is_shadow(), text.contains("shadow"));
+        }
+        for text in [
+            "",
+            "2",
+            "2/w",
+            "2/s burst",
+            "burst 2",
+            "2/s shadow shadow",
+            "2/s fast",
+            "0.5/s",
+            "2/s 3/s",
+            "-1/s",
+        ] {
+            assert!(Bucket::parse("b", text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_stands_before_the_last_equals_sign() {
+        let bucket = Bucket::parse_named("a=b = 2/s").unwrap();
+        assert_eq!((bucket.name.as_str(), bucket.rate().as_str()), ("a=b", "2/s"));
+        assert!(Bucket::parse_named("2/s").is_err());
+    }
+
+    #[test]
+    fn a_limit_is_described_in_a_few_words() {
+        let rows = [
+            (
+                r#"{"client_id":"x","plan":null,"buckets":[{"name":"default","amount":2,"per":"1s","capacity":2,"mode":"enforced","reset":null}],"max_in_flight":null,"shared":false}"#,
+                "2/s",
+            ),
+            (r#"{"plan":"pro","buckets":[],"max_in_flight":5}"#, "plan pro; at most 5 at once"),
+            (r#"{"mode":"exempt","buckets":[]}"#, "exempt"),
+            (
+                r#"{"buckets":[{"name":"s","amount":0.5,"per":"1s","capacity":1},{"name":"day","amount":10,"per":"1d","capacity":10,"mode":"shadow"}],"shared":true}"#,
+                "s 0.5/s burst 1, day 10/d shadow; shared",
+            ),
+            // What a later version may say is shown as it is.
+            (
+                r#"{"buckets":[{"name":"default","amount":1e20,"per":"1 eon","capacity":1}]}"#,
+                "1e+20/1 eon burst 1",
+            ),
+        ];
+        for (json, expected) in rows {
+            let terms: Terms = serde_json::from_str(json).unwrap();
+            assert_eq!(terms.describe(), expected);
+        }
+        let terms = Terms { plan: Some("p\"".into()), ..Terms::default() };
+        assert_eq!(terms.to_json(), r#"{"plan":"p\""}"#);
+    }
+}
