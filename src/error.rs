@@ -1,5 +1,7 @@
 //! Refusals: one exhaustive table from what went wrong to what the client reads and what the operator reads.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::exchange::Answer;
@@ -91,7 +93,7 @@ pub struct Reject {
     /// Decides status, title and type.
     pub reason: Reason,
     /// One sentence for the client, without any internal cause.
-    pub detail: String,
+    pub detail: Cow<'static, str>,
     /// What the operator reads; empty when `detail` says it all.
     pub cause: String,
     /// Seconds, where waiting helps.
@@ -101,7 +103,7 @@ pub struct Reject {
     /// Faults of single fields of a body.
     pub errors: Vec<FieldFault>,
     /// The buckets that refused, for a 429.
-    pub violated_policies: Vec<String>,
+    pub violated_policies: Vec<Cow<'static, str>>,
 }
 
 /// A fault of one field of a JSON body.
@@ -123,13 +125,16 @@ struct Problem<'a> {
     instance: &'a str,
     #[serde(skip_serializing_if = "<[FieldFault]>::is_empty")]
     errors: &'a [FieldFault],
-    #[serde(rename = "violated-policies", skip_serializing_if = "<[String]>::is_empty")]
-    violated_policies: &'a [String],
+    #[serde(rename = "violated-policies", skip_serializing_if = "<[_]>::is_empty")]
+    violated_policies: &'a [Cow<'static, str>],
 }
+
+/// What most problems need, that of a 429 among them.
+const USUAL_PROBLEM_BYTES: usize = 320;
 
 impl Reject {
     /// A refusal with a sentence for the client.
-    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason,
             detail: detail.into(),
@@ -176,9 +181,10 @@ impl Reject {
             errors: &self.errors,
             violated_policies: &self.violated_policies,
         };
-        // Strings and integers alone: serialisation has nothing to fail on.
-        let mut answer = Answer::new(status, serde_json::to_vec(&problem).unwrap_or_default())
-            .with("Content-Type", "application/problem+json");
+        let mut body = Vec::with_capacity(USUAL_PROBLEM_BYTES);
+        // Strings and integers alone, into memory: there is nothing to fail on.
+        let _ = serde_json::to_writer(&mut body, &problem);
+        let mut answer = Answer::new(status, body).with("Content-Type", "application/problem+json");
         if let Some(seconds) = self.retry_after_s {
             answer.fields.push("Retry-After", seconds.to_string().as_bytes());
         }

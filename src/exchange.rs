@@ -370,7 +370,7 @@ impl Answer {
         Self {
             status,
             reason: None,
-            fields: Fields::new(),
+            fields: Fields::with_room(8, 384),
             body: AnswerBody::Bytes(body),
             close: false,
             ticket: None,

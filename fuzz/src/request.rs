@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use balancer::exchange::{BodyLength, RequestHead, Version};
+use balancer::rules::fields::Fields;
 use balancer::rules::framing::request::{Bounds, Verdict, parse};
 use balancer::rules::headers::{Origin, to_backend};
 
@@ -154,7 +155,9 @@ pub fn written(head: &RequestHead) -> Vec<u8> {
         instance: "instance",
     };
     let mut wire = format!("{} {} HTTP/1.1\r\n", head.method, head.target).into_bytes();
-    for (name, value) in to_backend(&head.fields, &origin).iter() {
+    let mut sent = Fields::new();
+    to_backend(&head.fields, &origin, &mut sent);
+    for (name, value) in sent.iter() {
         wire.extend_from_slice(name.as_bytes());
         wire.extend_from_slice(b": ");
         wire.extend_from_slice(value);

@@ -126,7 +126,7 @@ fn written_anew(head: &Head, is_head: bool) {
     };
     let mut answer = Answer::new(head.status, Vec::new());
     answer.reason = Some(head.reason.clone());
-    answer.fields = to_client(&head.fields);
+    answer.fields = to_client(head.fields.clone());
     answer.body = body;
     let framing = render::framing(&answer, Version::Http11, is_head);
     let persistence = render::persistence(&answer, framing, Version::Http11, true);

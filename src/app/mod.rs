@@ -255,7 +255,7 @@ fn proxy(
             clock: accounts.clock.clone(),
             metrics: Arc::clone(&accounts.metrics),
         },
-        accounts,
+        accounts: Arc::new(accounts),
         instance: format!("{:016x}", fastrand::u64(..)),
         upgrades: config.frontend.upgrades.clone(),
     })

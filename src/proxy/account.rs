@@ -65,8 +65,8 @@ pub struct AccessRecord {
 /// What the limiter decided on a request.
 #[derive(Clone, Debug)]
 pub struct LimitRecord {
-    /// The stored id of the entry that decided, or `default`.
-    pub entry: Arc<str>,
+    /// The stored id of the entry that decided; `None`: the default did.
+    pub entry: Option<Arc<str>>,
     /// Whether that entry names this client alone; a range and the default hold many.
     pub names_client: bool,
     /// The bucket.
@@ -112,7 +112,7 @@ pub(crate) struct Entry<'a> {
 impl Accounts {
     /// Completes an answer with what every answer has (`Date`, `X-Request-Id`) and with the ticket that writes its end
     /// down.
-    pub(crate) fn close(&self, mut answer: Answer, entry: Entry<'_>) -> Answer {
+    pub(crate) fn close(self: &Arc<Self>, mut answer: Answer, entry: Entry<'_>) -> Answer {
         if let Some(cause) = &entry.cause {
             self.explain(&entry, answer.status, cause);
         }
@@ -124,7 +124,7 @@ impl Accounts {
         let status = if entry.client_gone { CLIENT_GONE } else { answer.status };
         let told = if self.journal.wanted() {
             let client_id = match &entry.limit {
-                Some(limit) if limit.names_client => Arc::clone(&limit.entry),
+                Some(LimitRecord { names_client: true, entry: Some(id), .. }) => Arc::clone(id),
                 _ => Arc::from(entry.client_addr.to_string()),
             };
             let elapsed = Duration::from_nanos(self.clock.now().saturating_sub(entry.received_at));
@@ -154,10 +154,7 @@ impl Accounts {
             _in_flight: entry.in_flight,
             status,
             received_at: entry.received_at,
-            journal: Arc::clone(&self.journal),
-            metrics: Arc::clone(&self.metrics),
-            log_limit: Arc::clone(&self.log_limit),
-            clock: self.clock.clone(),
+            accounts: Arc::clone(self),
         }));
         answer
     }
@@ -173,12 +170,12 @@ impl Accounts {
     }
 
     /// The answer to a request that a frontend refuses by itself.
-    pub fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
+    pub fn refuse(self: &Arc<Self>, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
         let own = Own::begin(self, head, received_at);
         let mut answer = reject.answer(own.request_id());
         // After a framing error nobody knows where the next request begins.
         answer.close = true;
-        let (id, status, cause) = (own.request_id(), answer.status, reject.detail.as_str());
+        let (id, status, cause) = (own.request_id(), answer.status, &*reject.detail);
         if reject.reason != Reason::Unavailable {
             log::debug!("request {id}: refused with {status}: {cause}");
         } else if let Some(suppressed) = self.log_limit.admit(cause, self.clock.now()) {
@@ -222,7 +219,7 @@ impl Own {
     }
 
     /// Completes the answer and sees to its being written down.
-    pub fn end(self, accounts: &Accounts, head: &RequestHead, answer: Answer) -> Answer {
+    pub fn end(self, accounts: &Arc<Accounts>, head: &RequestHead, answer: Answer) -> Answer {
         let snapshot = accounts.backends.snapshot();
         let trusted = &snapshot.serving().trusted_proxies;
         let client_addr = identity::client_address(head.peer, trusted, &head.fields).address;
@@ -250,10 +247,7 @@ struct EndOfRequest {
     _in_flight: InFlight,
     status: u16,
     received_at: Nanos,
-    journal: Arc<dyn Journal>,
-    metrics: Arc<Metrics>,
-    log_limit: Arc<LogLimit>,
-    clock: Clock,
+    accounts: Arc<Accounts>,
 }
 
 /// What the end of a request is told with.
@@ -269,7 +263,8 @@ impl EndOfRequest {
     /// for each.
     fn explain_break(&self, cause: &str) {
         let backend = self.lease.as_ref().map_or("", |lease| &*lease.endpoint.backend);
-        let Some(suppressed) = self.log_limit.admit(&format!("broke off: {backend}"), self.clock.now())
+        let Some(suppressed) =
+            self.accounts.log_limit.admit(&format!("broke off: {backend}"), self.accounts.clock.now())
         else {
             return;
         };
@@ -283,16 +278,16 @@ impl EndOfRequest {
 
 impl Ticket for EndOfRequest {
     fn settle(self: Box<Self>, body_bytes: u64, delivery: Delivery) {
-        let duration = Duration::from_nanos(self.clock.now().saturating_sub(self.received_at));
+        let duration = Duration::from_nanos(self.accounts.clock.now().saturating_sub(self.received_at));
         if let Delivery::BackendBroke(cause) = &delivery {
             self.explain_break(cause);
         }
         drop(self.lease);
-        self.metrics.request(self.method, self.status, duration);
+        self.accounts.metrics.request(self.method, self.status, duration);
         if let Told::Record(mut record) = self.told {
             record.body_bytes = body_bytes;
             record.duration = duration;
-            self.journal.record(*record);
+            self.accounts.journal.record(*record);
         }
     }
 }

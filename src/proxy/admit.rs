@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::account::{DEFAULT_ENTRY, LimitRecord};
+use super::account::LimitRecord;
 use crate::config::RateLimitHeaders;
 use crate::error::{Reason, Reject};
 use crate::rules::Nanos;
-use crate::rules::answer::{self, DEFAULT_BUCKET, Entry};
+use crate::rules::answer::{self, DEFAULT_BUCKET, Entry, RateLimitFields};
 use crate::rules::identity::{ClientAddress, ClientKey};
 use crate::state::cache::{Found, Source};
 use crate::state::limiter::{Grant, Limiter};
@@ -35,7 +35,7 @@ pub(super) struct Admission {
     /// The 429, when it may not.
     pub refused: Option<Reject>,
     /// Fields for the answer, whoever gives it.
-    pub fields: Vec<(&'static str, String)>,
+    pub fields: Option<RateLimitFields>,
     /// For the log.
     pub record: Option<LimitRecord>,
     /// Whom the limiter takes the client for.
@@ -53,7 +53,7 @@ impl Admit {
         };
         let Some(limit) = found.limit else {
             self.metrics.decision(Policy::None, Decision::Allowed);
-            return Admission { refused: None, fields: Vec::new(), record: None, client: found.client };
+            return Admission { refused: None, fields: None, record: None, client: found.client };
         };
         let decision = self.limiter.acquire(found.client, Grant { limit, entry }, 1, now);
         let outcome = decision.outcome;
@@ -66,18 +66,13 @@ impl Admit {
         let refused = (!outcome.allowed).then(|| {
             let mut reject = Reject::new(Reason::QuotaExceeded, "this client's quota is used up");
             reject.retry_after_s = told.retry_after_s;
-            reject.violated_policies = vec![standing.policy.to_owned()];
+            reject.violated_policies = vec![standing.policy.into()];
             reject
         });
-        let fields = match headers {
-            RateLimitHeaders::Draft11 => {
-                vec![("RateLimit-Policy", told.policy), ("RateLimit", told.rate_limit)]
-            }
-            RateLimitHeaders::Off => Vec::new(),
-        };
+        let fields = (headers == RateLimitHeaders::Draft11).then_some(told);
         let record = Some(LimitRecord {
             names_client: entry == Entry::Client,
-            entry: found.entry.unwrap_or_else(|| Arc::from(DEFAULT_ENTRY)),
+            entry: found.entry,
             bucket: DEFAULT_BUCKET,
             allowed: outcome.allowed,
             remaining: Some(outcome.left.into()),

@@ -4,6 +4,7 @@ mod key;
 mod refusal;
 mod sticky;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,13 +115,13 @@ impl Forward {
                 return Err(Failed { reject: unavailable(why), client_gone: false, effort: course.effort });
             }
         };
-        let fields = fields(head, origin, &lease);
+        let fields = Lent::of(head, origin, &lease);
         let mut reuse = if idempotent && in_memory { Reuse::Any } else { Reuse::Recent };
         loop {
             let outgoing = Outgoing {
                 method: &head.method,
                 target: &head.target,
-                fields: &fields,
+                fields: &fields.0,
                 length: head.length,
                 reuse,
                 deadline: course.deadline,
@@ -305,12 +306,32 @@ fn is_in(ranges: &[(u16, u16)], number: u16) -> bool {
     ranges.iter().any(|(first, last)| (*first..=*last).contains(&number))
 }
 
-/// Written once: a request is the same to whichever backend it goes.
-fn fields(head: &RequestHead, origin: &Origin<'_>, lease: &Lease) -> Fields {
-    if !origin.host.is_empty() {
-        return headers::to_backend(&head.fields, origin);
+thread_local! {
+    static SPARE: Cell<Option<Fields>> = const { Cell::new(None) };
+}
+
+/// The fields of a request as they go to a backend, in memory that this thread lends to one request after the other.
+struct Lent(Fields);
+
+impl Lent {
+    /// Written once: a request is the same to whichever backend it goes.
+    fn of(head: &RequestHead, origin: &Origin<'_>, lease: &Lease) -> Self {
+        let mut fields = SPARE.take().unwrap_or_default();
+        fields.clear();
+        if origin.host.is_empty() {
+            // HTTP/1.0 without Host: HTTP/1.1 towards the backend needs one (RFC 9112 §3.2).
+            let host = lease.endpoint.address.to_string();
+            headers::to_backend(&head.fields, &Origin { host: &host, ..*origin }, &mut fields);
+        } else {
+            headers::to_backend(&head.fields, origin, &mut fields);
+        }
+        Self(fields)
     }
-    // HTTP/1.0 without Host: HTTP/1.1 towards the backend needs one (RFC 9112 §3.2).
-    let host = lease.endpoint.address.to_string();
-    headers::to_backend(&head.fields, &Origin { host: &host, ..*origin })
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // A thread that is ending has no place for them.
+        let _ = SPARE.try_with(|spare| spare.set(Some(std::mem::take(&mut self.0))));
+    }
 }

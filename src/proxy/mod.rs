@@ -14,6 +14,7 @@ use crate::exchange::{
     Abort, Answer, BodyLength, Exchange, RequestBody, RequestHead, Stream, Upgrade, Version,
 };
 use crate::rules::Nanos;
+use crate::rules::answer::RateLimitFields;
 use crate::rules::fields::Fields;
 use crate::rules::framing::request::ALLOW;
 use crate::rules::headers::{self, Origin};
@@ -33,7 +34,7 @@ pub struct Proxy {
     /// Who answers it?
     pub forward: Forward,
     /// What is left of it.
-    pub accounts: Accounts,
+    pub accounts: Arc<Accounts>,
     /// This instance's id, in `Via`.
     pub instance: String,
     /// `frontend.upgrades`: protocols that a client and a backend may agree on.
@@ -113,7 +114,7 @@ impl Proxy {
                 }
             }
         };
-        self.accounts.close(with_fields(answer, &fields), entry)
+        self.accounts.close(with_fields(answer, fields.as_ref()), entry)
     }
 
     /// The protocol that a request asks to go on in and that may be (RFC 9110 §7.8). In HTTP/1.0 there is none, and a
@@ -138,9 +139,10 @@ impl Proxy {
 }
 
 /// Ours come behind a backend's own.
-fn with_fields(mut answer: Answer, fields: &[(&'static str, String)]) -> Answer {
-    for (name, value) in fields {
-        answer.fields.push(name, value.as_bytes());
+fn with_fields(mut answer: Answer, told: Option<&RateLimitFields>) -> Answer {
+    if let Some(told) = told {
+        answer.fields.push("RateLimit-Policy", told.policy.as_bytes());
+        answer.fields.push("RateLimit", told.rate_limit.as_bytes());
     }
     answer
 }

@@ -40,10 +40,17 @@ impl Fields {
     /// Appends a field. The caller has checked name and value (token; no CR, LF, NUL): a parser did, or it is ours.
     /// At most 4 GiB of text in all, which every parser's bound on heads keeps far away.
     pub fn push(&mut self, name: &str, value: &[u8]) {
-        let start = self.bytes.len() as u32;
+        self.push_line(name.as_bytes(), value);
+    }
+
+    /// Appends a field whose value `write` appends to the text so far, which it must not touch.
+    pub fn push_written(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.extend_from_slice(value);
-        self.spans.push(Span { start, name_len: name.len() as u32, value_len: value.len() as u32 });
+        let value_at = self.bytes.len();
+        write(&mut self.bytes);
+        let value_len = (self.bytes.len() - value_at) as u32;
+        self.spans.push(Span { start: start as u32, name_len: name.len() as u32, value_len });
     }
 
     /// Replaces every field of that name by one.
@@ -74,13 +81,26 @@ impl Fields {
 
     /// Takes every field of that name out.
     pub fn remove(&mut self, name: &str) {
-        self.retain(|other, _| !other.eq_ignore_ascii_case(name));
+        self.retain(|other, _| !other.eq_ignore_ascii_case(name.as_bytes()));
     }
 
     /// Keeps the fields for which `keep(name, value)` is true.
-    pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let bytes = &self.bytes;
-        self.spans.retain(|span| keep(as_name(span.name(bytes)), span.value(bytes)));
+        self.spans.retain(|span| keep(span.name(bytes), span.value(bytes)));
+    }
+
+    /// The same with names as bytes, which are not checked to be text once more. ASCII, as `push` asks.
+    pub fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.spans.iter().map(|span| (span.name(&self.bytes), span.value(&self.bytes)))
+    }
+
+    /// Appends a copy of a field of another list.
+    pub fn push_line(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(value);
+        self.spans.push(Span { start, name_len: name.len() as u32, value_len: value.len() as u32 });
     }
 
     /// Name and value of each field, in order.

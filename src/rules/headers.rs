@@ -1,7 +1,7 @@
 //! What a proxy does to header fields. Strip first, add ours last: the other order lets a client's `Connection` field
 //! delete what we added.
 
-use std::fmt::Write;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use super::fields::{Fields, tokens};
@@ -10,7 +10,7 @@ use super::fields::{Fields, tokens};
 const VIA: &str = "1.1 balancer";
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1) and never travel on.
-fn is_hop_by_hop(name: &str) -> bool {
+fn is_hop_by_hop(name: &[u8]) -> bool {
     // By length first: almost every field is told apart without looking at its text.
     let candidates: &[&str] = match name.len() {
         2 => &["TE"],
@@ -23,23 +23,35 @@ fn is_hop_by_hop(name: &str) -> bool {
         19 => &["Proxy-Authorization"],
         _ => return false,
     };
-    candidates.iter().any(|one| one.eq_ignore_ascii_case(name))
+    candidates.iter().any(|one| is(name, one))
 }
 
-/// Copies the end-to-end fields of a message: no hop-by-hop field, nothing that `Connection` names, nothing for which
-/// `drop` is true. `Host` stays even when `Connection` names it, since a request without it is another request.
-pub fn end_to_end(fields: &Fields, mut drop: impl FnMut(&str) -> bool) -> Fields {
+fn is(name: &[u8], other: &str) -> bool {
+    name.eq_ignore_ascii_case(other.as_bytes())
+}
+
+/// Whether `Connection` names fields, and not only `close` or `keep-alive`.
+fn names_fields(fields: &Fields) -> bool {
+    let option = |one: &[u8]| is(one, "close") || is(one, "keep-alive");
+    !fields.all("Connection").flat_map(tokens).all(option)
+}
+
+/// Copies the end-to-end fields of a message to `out`: no hop-by-hop field, nothing that `Connection` names, nothing for
+/// which `drop` is true. `Host` stays even when `Connection` names it, since a request without it is another request.
+pub fn end_to_end(fields: &Fields, out: &mut Fields, mut drop: impl FnMut(&[u8]) -> bool) {
     let named = fields.has("Connection");
-    let mut kept = Fields::with_room(fields.len() + 8, 1024);
-    for (name, value) in fields.iter() {
-        let named_away =
-            || named && !name.eq_ignore_ascii_case("Host") && fields.has_token("Connection", name);
+    for (name, value) in fields.lines() {
+        // A field may be called `Close`.
+        let named_away = || {
+            named
+                && !is(name, "Host")
+                && fields.all("Connection").flat_map(tokens).any(|one| one.eq_ignore_ascii_case(name))
+        };
         if is_hop_by_hop(name) || drop(name) || named_away() {
             continue;
         }
-        kept.push(name, value);
+        out.push_line(name, value);
     }
-    kept
 }
 
 /// Who sent a request and under which names it goes on.
@@ -59,66 +71,75 @@ pub struct Origin<'a> {
     pub instance: &'a str,
 }
 
-/// The fields of a request as they go to a backend. `Connection`, `Content-Length` and `Transfer-Encoding` are the
-/// transport's.
-pub fn to_backend(fields: &Fields, origin: &Origin<'_>) -> Fields {
+/// Writes the fields of a request as they go to a backend to `out`, which is empty. `Connection`, `Content-Length` and
+/// `Transfer-Encoding` are the transport's.
+pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
     let keeps_trace_state = fields.get("traceparent") == Some(origin.traceparent.as_bytes());
-    let mut out = end_to_end(fields, |name| match name.len() {
-        3 => name.eq_ignore_ascii_case("Via"),
-        4 => name.eq_ignore_ascii_case("Host"),
-        6 => name.eq_ignore_ascii_case("Expect"),
+    end_to_end(fields, out, |name| match name.len() {
+        3 => is(name, "Via"),
+        4 => is(name, "Host"),
+        6 => is(name, "Expect"),
         9 => {
             // From an untrusted peer they are claims.
-            let claim = name.eq_ignore_ascii_case("Forwarded") || name.eq_ignore_ascii_case("X-Real-IP");
+            let claim = is(name, "Forwarded") || is(name, "X-Real-IP");
             claim && !origin.trusted
         }
-        10 => !keeps_trace_state && name.eq_ignore_ascii_case("tracestate"),
-        11 => name.eq_ignore_ascii_case("traceparent"),
-        12 => name.eq_ignore_ascii_case("X-Request-Id"),
-        15 => name.eq_ignore_ascii_case("X-Forwarded-For"),
-        16 => !origin.trusted && name.eq_ignore_ascii_case("X-Forwarded-Host"),
-        17 => !origin.trusted && name.eq_ignore_ascii_case("X-Forwarded-Proto"),
+        10 => !keeps_trace_state && is(name, "tracestate"),
+        11 => is(name, "traceparent"),
+        12 => is(name, "X-Request-Id"),
+        15 => is(name, "X-Forwarded-For"),
+        16 => !origin.trusted && is(name, "X-Forwarded-Host"),
+        17 => !origin.trusted && is(name, "X-Forwarded-Proto"),
         _ => false,
     });
     out.push("Host", origin.host.as_bytes());
-    let mut text = String::with_capacity(64);
-    if origin.trusted {
-        for value in fields.all("X-Forwarded-For") {
-            if !value.is_empty() {
-                text.push_str(&String::from_utf8_lossy(value));
-                text.push_str(", ");
-            }
+    out.push_written("X-Forwarded-For", |text| {
+        if origin.trusted {
+            continue_list(text, fields.all("X-Forwarded-For").filter(|value| !value.is_empty()));
         }
-    }
-    push_ip(&mut text, origin.peer.ip());
-    out.push("X-Forwarded-For", text.as_bytes());
+        push_ip(text, origin.peer.ip());
+    });
     if !(origin.trusted && out.has("X-Forwarded-Proto")) {
         out.push("X-Forwarded-Proto", b"http");
     }
     if !(origin.trusted && out.has("X-Forwarded-Host")) {
         out.push("X-Forwarded-Host", origin.host.as_bytes());
     }
-    text.clear();
-    for value in fields.all("Via") {
-        text.push_str(&String::from_utf8_lossy(value));
-        text.push_str(", ");
-    }
-    // Writing to a String cannot fail.
-    let _ = write!(text, "{VIA} ({})", origin.instance);
-    out.push("Via", text.as_bytes());
+    out.push_written("Via", |text| {
+        continue_list(text, fields.all("Via"));
+        for part in [VIA, " (", origin.instance, ")"] {
+            text.extend_from_slice(part.as_bytes());
+        }
+    });
     out.push("X-Request-Id", origin.request_id.as_bytes());
     out.push("traceparent", origin.traceparent.as_bytes());
-    out
 }
 
-fn push_ip(text: &mut String, address: IpAddr) {
-    // Writing to a String cannot fail.
+/// Writes the values of a list so far, each with a comma behind it.
+fn continue_list<'a>(text: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>) {
+    for value in values {
+        // As text: what is no UTF-8 becomes the character that stands for it.
+        text.extend_from_slice(String::from_utf8_lossy(value).as_bytes());
+        text.extend_from_slice(b", ");
+    }
+}
+
+fn push_ip(text: &mut Vec<u8>, address: IpAddr) {
+    // Writing to a Vec cannot fail.
     let _ = write!(text, "{}", address.to_canonical());
 }
 
-/// The fields of an answer as they go to the client, without a backend's `X-Request-Id`: ours stands there.
-pub fn to_client(fields: &Fields) -> Fields {
-    end_to_end(fields, |name| name.eq_ignore_ascii_case("X-Request-Id"))
+/// Turns the fields of an answer into those that go to the client, without a backend's `X-Request-Id`: ours stands there.
+pub fn to_client(mut fields: Fields) -> Fields {
+    let drop = |name: &[u8]| is(name, "X-Request-Id");
+    if names_fields(&fields) {
+        let mut out = Fields::with_room(fields.len() + 8, 1024);
+        end_to_end(&fields, &mut out, drop);
+        return out;
+    }
+    let closes = fields.has_token("Connection", "close");
+    fields.retain(|name, _| !(is_hop_by_hop(name) || drop(name) || (closes && is(name, "close"))));
+    fields
 }
 
 /// The first protocol that a request's `Upgrade` offers and that is allowed, as `allowed` writes it (RFC 9110 §7.8). Only
@@ -176,7 +197,20 @@ pub fn traceparent(fields: &Fields) -> Option<&str> {
 
 /// A new trace context from random bits, not sampled: whether to record is not ours to decide.
 pub fn new_traceparent(trace: u128, parent: u64) -> String {
-    format!("00-{:032x}-{:016x}-00", trace.max(1), parent.max(1))
+    let mut text = String::with_capacity("00-".len() + 32 + "-".len() + 16 + "-00".len());
+    text.push_str("00-");
+    hex(&mut text, trace.max(1), 32);
+    text.push('-');
+    hex(&mut text, parent.max(1).into(), 16);
+    text.push_str("-00");
+    text
+}
+
+/// Appends the lowest `digits` hexadecimal digits of a number.
+fn hex(text: &mut String, number: u128, digits: u32) {
+    for place in (0..digits).rev() {
+        text.push(char::from(b"0123456789abcdef"[(number >> (4 * place)) as usize & 15]));
+    }
 }
 
 /// The trace id inside a valid `traceparent`.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::edge::lines::{push_number, push_time};
-use crate::proxy::account::AccessRecord;
+use crate::proxy::account::{AccessRecord, DEFAULT_ENTRY};
 
 /// What a line without long texts needs; a longer one makes the buffer grow once.
 const USUAL_LINE_BYTES: usize = 512;
@@ -30,7 +30,7 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     text(&mut line, "backend", record.backend.as_deref());
     number(&mut line, "retries", Some(record.retries.into()));
     let limit = record.limit.as_ref();
-    text(&mut line, "limit_entry", limit.map(|limit| &*limit.entry));
+    text(&mut line, "limit_entry", limit.map(|limit| limit.entry.as_deref().unwrap_or(DEFAULT_ENTRY)));
     text(&mut line, "limit_bucket", limit.map(|limit| limit.bucket));
     text(&mut line, "limit_decision", limit.map(|limit| if limit.allowed { "allowed" } else { "denied" }));
     number(&mut line, "limit_remaining", limit.and_then(|limit| limit.remaining));
@@ -148,7 +148,7 @@ mod tests {
             retries: 1,
             limit: Some(LimitRecord {
                 names_client: false,
-                entry: Arc::from("10.0.0.0/8"),
+                entry: Some(Arc::from("10.0.0.0/8")),
                 bucket: "range",
                 allowed: true,
                 remaining: Some(9),

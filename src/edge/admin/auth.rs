@@ -127,7 +127,7 @@ impl Access {
 }
 
 fn forbidden(detail: &str) -> Reject {
-    Reject::new(Reason::Forbidden, detail)
+    Reject::new(Reason::Forbidden, detail.to_owned())
 }
 
 /// One `Authorization: Bearer TOKEN` (RFC 6750 §2.1) with the right token. Hashes are compared, in constant time, so

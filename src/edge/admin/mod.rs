@@ -216,7 +216,7 @@ struct Admitted<'p> {
 }
 
 fn said(reject: &Reject, head: &RequestHead, peer: std::net::IpAddr, request_id: &str) -> String {
-    let cause = if reject.cause.is_empty() { &reject.detail } else { &reject.cause };
+    let cause = if reject.cause.is_empty() { &*reject.detail } else { &*reject.cause };
     let (method, path, status) = (&head.method, head.path(), reject.status());
     format!("API: {method} {path} from {peer} got {status}: {cause} (request {request_id})")
 }

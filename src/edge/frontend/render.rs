@@ -84,8 +84,8 @@ pub fn head(out: &mut Vec<u8>, answer: &Answer, framing: Framing, persistence: P
         None => out.extend_from_slice(standard_reason(answer.status).as_bytes()),
     }
     out.extend_from_slice(b"\r\n");
-    for (name, value) in answer.fields.iter() {
-        field(out, name, value);
+    for (name, value) in answer.fields.lines() {
+        line(out, name, value);
     }
     match framing {
         Framing::None(None) | Framing::UntilClose => {}
@@ -110,7 +110,11 @@ pub fn head(out: &mut Vec<u8>, answer: &Answer, framing: Framing, persistence: P
 
 /// Appends one field line.
 pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
+    line(out, name.as_bytes(), value);
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");

@@ -123,25 +123,26 @@ pub(super) fn write_fields<'a>(
     lines: &mut Vec<u8>,
 ) -> Result<Option<&'a [u8]>, String> {
     let mut host = None;
-    for (name, value) in fields.iter() {
-        if name.is_empty() || !name.bytes().all(|byte| is(byte, TOKEN)) {
-            return Err(format!("a field is named {name:?}"));
+    let is_called = |name: &[u8], other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    for (name, value) in fields.lines() {
+        if name.is_empty() || !name.iter().all(|byte| is(*byte, TOKEN)) {
+            return Err(format!("a field is named {:?}", String::from_utf8_lossy(name)));
         }
         if !value.iter().all(|byte| is(*byte, VALUE)) {
-            return Err(format!("{name} holds a control character"));
+            return Err(format!("{} holds a control character", String::from_utf8_lossy(name)));
         }
         match name.len() {
-            4 if name.eq_ignore_ascii_case("host") => {
+            4 if is_called(name, "host") => {
                 if host.replace(value).is_some() {
                     return Err("more than one Host".to_owned());
                 }
                 continue;
             }
-            6 if name.eq_ignore_ascii_case("expect") => continue,
-            10 if name.eq_ignore_ascii_case("connection") => continue,
-            14 if name.eq_ignore_ascii_case("content-length") => continue,
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => continue,
-            _ if also_not.iter().any(|one| one.eq_ignore_ascii_case(name)) => continue,
+            6 if is_called(name, "expect") => continue,
+            10 if is_called(name, "connection") => continue,
+            14 if is_called(name, "content-length") => continue,
+            17 if is_called(name, "transfer-encoding") => continue,
+            _ if also_not.iter().any(|one| is_called(name, one)) => continue,
             _ => write_field(lines, name, value),
         }
     }
@@ -149,8 +150,8 @@ pub(super) fn write_fields<'a>(
 }
 
 /// Appends one field line.
-pub(super) fn write_field(lines: &mut Vec<u8>, name: &str, value: &[u8]) {
-    lines.extend_from_slice(name.as_bytes());
+pub(super) fn write_field(lines: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    lines.extend_from_slice(name);
     lines.extend_from_slice(b": ");
     lines.extend_from_slice(value);
     lines.extend_from_slice(b"\r\n");

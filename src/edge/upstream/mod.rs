@@ -3,7 +3,7 @@
 //! ureq writes the request and drives the exchange up to the answer's head, behind a transport of ours. The parts:
 //!
 //! - `agent`: ureq's settings, and requests in its terms.
-//! - `transport`: what ureq sees; it gets a synthetic answer, and the real one stays with us.
+//! - `transport`: what ureq sees; the answer stays with us.
 //! - `call`: one request on one connection: sending, early answers, the strict look at the head.
 //! - `body`: the answer's body, read straight from the socket.
 //! - `connection`, `pool`: sockets, and those that are kept.
@@ -166,7 +166,7 @@ impl UreqUpstream {
                 // Sending was stopped: the backend has said why, or has gone.
                 Err(_) if call.cut_short => call.conclude(),
                 Err(error) => return Err(failed(Phase::Malformed, error)),
-                Ok(()) => return Err(failed(Phase::Malformed, "ureq did not wait for the answer")),
+                Ok(()) => return Err(failed(Phase::Malformed, "ureq did not ask for the answer")),
             }
         }
         Ok(call)

@@ -81,10 +81,10 @@ fn write_head(
         return Err("a request for an upgrade has a body".to_owned());
     }
     match agent::write_fields(request.fields, &["upgrade"], lines)? {
-        Some(host) => agent::write_field(lines, "host", host),
-        None => agent::write_field(lines, "host", endpoint.address.to_string().as_bytes()),
+        Some(host) => agent::write_field(lines, b"host", host),
+        None => agent::write_field(lines, b"host", endpoint.address.to_string().as_bytes()),
     }
-    agent::write_field(lines, "connection", b"Upgrade");
-    agent::write_field(lines, "upgrade", protocol.as_bytes());
+    agent::write_field(lines, b"connection", b"Upgrade");
+    agent::write_field(lines, b"upgrade", protocol.as_bytes());
     Ok(format!("{} {} HTTP/1.1\r\n\r\n", request.method, request.target))
 }

@@ -240,7 +240,8 @@ impl Default for Reader {
     fn default() -> Self {
         Self {
             version: Version::Http11,
-            fields: Fields::with_room(16, 512),
+            // With room for what is added on the way to the client.
+            fields: Fields::with_room(20, 768),
             declared: Declared::Nothing,
             close: false,
             keep: false,

@@ -100,5 +100,5 @@ impl Keeper {
 }
 
 fn too_slow(detail: &str) -> Reject {
-    Reject::new(Reason::RequestTimeout, detail)
+    Reject::new(Reason::RequestTimeout, detail.to_owned())
 }

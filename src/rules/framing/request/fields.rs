@@ -34,6 +34,8 @@ const OURS: &[&str] = &[
 /// The state of one head while its fields are read.
 struct Reader<'a> {
     head: &'a mut RequestHead,
+    /// The last request's Host, for its memory.
+    host_memory: String,
     authority: Option<&'a [u8]>,
     hosts: usize,
     content_length: Option<u64>,
@@ -51,9 +53,10 @@ pub(super) fn read(
     authority: Option<&[u8]>,
     head: &mut RequestHead,
 ) -> Result<Summary, Stop> {
-    head.host = None;
+    let host_memory = head.host.take().unwrap_or_default();
     let mut reader = Reader {
         head,
+        host_memory,
         authority,
         hosts: 0,
         content_length: None,
@@ -138,9 +141,16 @@ impl Reader<'_> {
             return Err(bad("the Host is not a valid host"));
         }
         let host = self.authority.unwrap_or(value);
-        self.head.fields.push("Host", host);
-        self.head.host = Some(as_text(host).to_owned());
+        self.keep_host(host);
         Ok(())
+    }
+
+    fn keep_host(&mut self, host: &[u8]) {
+        self.head.fields.push("Host", host);
+        let mut text = std::mem::take(&mut self.host_memory);
+        text.clear();
+        text.push_str(as_text(host));
+        self.head.host = Some(text);
     }
 
     /// RFC 9110 §10.1.1.
@@ -203,15 +213,14 @@ impl Reader<'_> {
         Err(Refusal { reason: Reason::NotImplemented, detail })
     }
 
-    fn finish(self, end: usize) -> Result<Summary, Refusal> {
+    fn finish(mut self, end: usize) -> Result<Summary, Refusal> {
         let is_http11 = self.head.version == Version::Http11;
         if self.hosts == 0 {
             if is_http11 {
                 return Err(bad("no Host"));
             }
             if let Some(authority) = self.authority {
-                self.head.fields.push("Host", authority);
-                self.head.host = Some(as_text(authority).to_owned());
+                self.keep_host(authority);
             }
         }
         let length = match self.content_length {
