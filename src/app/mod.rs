@@ -85,7 +85,7 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> Failure + '_ {
 /// within `shutdown_timeout`.
 pub fn run(config: Config) -> Result<(), Failure> {
     let clock = Clock::real();
-    let _error_log = error_log::start(config.log.level, clock.clone()).map_err(failed("the error log"))?;
+    let _error_log = error_log::start(&config.log, clock.clone()).map_err(failed("the error log"))?;
     // Before any thread is started: every thread inherits what is blocked or caught.
     let signals = Signals::catch().map_err(failed("signals can't be caught"))?;
     listen::raise_open_files(config.frontend.max_connections);
@@ -117,7 +117,7 @@ impl App {
     fn start(config: &Config, bound: Bound, clock: Clock) -> Result<Self, Failure> {
         let metrics = Metrics::new();
         metrics.set_backends(config.backends.iter().map(|backend| backend.name.as_str()));
-        let access_log = AccessLog::start(&config.log.access, clock.clone());
+        let access_log = AccessLog::start(&config.log, clock.clone());
         let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
         let log_limit = Arc::new(LogLimit::default());
         let limiter = Arc::new(Limiter::new(config.rate_limit.max_clients, config.rate_limit.default));

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::fault::{Fault, Origin, did_you_mean, nearest};
+use super::given::Given;
 
 /// A key as it was declared by the code that reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub(super) struct Report {
     pub unknown: Vec<Unknown>,
     /// Keys that were given another value than their default.
     pub changed: Vec<String>,
+    /// The same with their values, and those without a default.
+    pub given: Given,
 }
 
 /// A key that nobody asked for.

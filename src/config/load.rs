@@ -92,6 +92,7 @@ fn build(
     }
     let mut config = read::config(Section::open(&mut report, String::new(), root), base);
     config.changed = std::mem::take(&mut report.changed);
+    config.given = std::mem::take(&mut report.given);
     let (faults, keys) = report.finish();
     if faults.is_empty() { Ok(Loaded { config, file, keys }) } else { Err(Faults::new(name, faults)) }
 }

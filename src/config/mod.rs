@@ -12,6 +12,7 @@ use crate::rules::limit::Limit;
 mod environment;
 mod fault;
 mod forms;
+mod given;
 mod json;
 mod keys;
 mod load;
@@ -20,6 +21,7 @@ mod section;
 mod share;
 
 pub use fault::{Fault, Faults, Origin};
+pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, load};
 
@@ -64,6 +66,8 @@ pub struct Config {
     /// Keys that were given a value written otherwise than their default (`frontend.head_timeout`), so that an engine
     /// can say which of the user's wishes it can't honour.
     pub changed: Vec<String>,
+    /// The same with their values, for a comparison with another configuration.
+    pub given: Given,
 }
 
 /// Which engine accepts and parses.
@@ -333,8 +337,30 @@ pub struct Admin {
 pub struct LogConfig {
     /// What goes to stderr.
     pub level: log::LevelFilter,
+    /// How a line on stderr looks.
+    pub format: LogFormat,
     /// Where a line a request goes.
     pub access: AccessLog,
+    /// How it looks.
+    pub access_format: AccessFormat,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `TIME [LEVEL] TEXT`.
+    Text,
+    /// An object with `time`, `level` and `message`.
+    Json,
+}
+
+/// `log.access_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// An object a request.
+    Json,
+    /// The combined log format of Apache and nginx.
+    Combined,
 }
 
 /// `log.access`.

@@ -1,4 +1,4 @@
-//! The access log: one JSON line a request, to stdout or to a file, written by a thread of its own (see
+//! The access log: one line a request, to stdout or to a file, written by a thread of its own (see
 //! [`super::lines`]). stdout also carries the lines that say where we listen; they go through [`AccessLog::announce`],
 //! so that nothing is ever written into the middle of another line.
 
@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::lines::{Lines, Output, Report};
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, AccessFormat, LogConfig};
 use crate::proxy::account::{AccessRecord, Journal};
 
+mod combined;
 mod line;
 
 /// The access log, or its absence.
@@ -17,12 +18,13 @@ mod line;
 pub struct AccessLog {
     lines: Option<Lines>,
     owns_stdout: bool,
+    format: AccessFormat,
 }
 
 impl AccessLog {
     /// Opens what `log.access` names and starts the thread. A file is made with its folders.
-    pub fn start(config: &config::AccessLog, clock: Clock) -> io::Result<Self> {
-        let output = match config {
+    pub fn start(config: &LogConfig, clock: Clock) -> io::Result<Self> {
+        let output = match &config.access {
             config::AccessLog::Off => None,
             config::AccessLog::Stdout => Some(Output::of(io::stdout())?),
             config::AccessLog::File(path) => Some(Output::append(path)?),
@@ -31,7 +33,8 @@ impl AccessLog {
             lines: output
                 .map(|output| Lines::start("access log", output, Report::ErrorLog, clock))
                 .transpose()?,
-            owns_stdout: *config == config::AccessLog::Stdout,
+            owns_stdout: config.access == config::AccessLog::Stdout,
+            format: config.access_format,
         })
     }
 
@@ -73,9 +76,16 @@ impl Journal for AccessLog {
         self.lines.is_some()
     }
 
+    fn wants_agent(&self) -> bool {
+        self.format == AccessFormat::Combined
+    }
+
     fn record(&self, record: AccessRecord) {
         if let Some(lines) = &self.lines {
-            lines.push(line::line(&record));
+            lines.push(match self.format {
+                AccessFormat::Json => line::line(&record),
+                AccessFormat::Combined => combined::line(&record),
+            });
         }
     }
 }
@@ -101,14 +111,20 @@ mod tests {
             backend: None,
             retries: 0,
             limit: None,
+            agent: None,
         }
+    }
+
+    fn to(access: To) -> LogConfig {
+        let (level, format) = (log::LevelFilter::Info, config::LogFormat::Text);
+        LogConfig { level, format, access, access_format: AccessFormat::Json }
     }
 
     #[test]
     fn records_go_to_the_file_with_its_folders_and_follow_a_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("logs/deep/access.log");
-        let log = AccessLog::start(&To::File(path.clone()), Clock::real()).unwrap();
+        let log = AccessLog::start(&to(To::File(path.clone())), Clock::real()).unwrap();
         assert!(log.wanted());
         log.record(record("/one"));
         // The file is there from the start; the rename must not take lines that come after the reopen.
@@ -131,12 +147,12 @@ mod tests {
 
     #[test]
     fn a_log_that_is_off_records_nothing_and_a_folder_is_no_file() {
-        let log = AccessLog::start(&To::Off, Clock::real()).unwrap();
+        let log = AccessLog::start(&to(To::Off), Clock::real()).unwrap();
         assert!(!log.wanted());
         log.record(record("/"));
         log.reopen();
         log.stop(Duration::from_secs(1));
         let folder = tempfile::tempdir().unwrap();
-        assert!(AccessLog::start(&To::File(folder.path().to_owned()), Clock::real()).is_err());
+        assert!(AccessLog::start(&to(To::File(folder.path().to_owned())), Clock::real()).is_err());
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger};
 
-use super::lines::{Lines, Output, Report, push_time};
+use super::lines::{Lines, Output, Report, push_entry, push_time};
 use crate::clock::Clock;
+use crate::config::{LogConfig, LogFormat};
 
 /// How long the last lines may take at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,13 +21,20 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct ErrorLog(Option<Arc<Lines>>);
 
 /// Starts the error log at a level. A second call in one process changes the level alone.
-pub fn start(level: LevelFilter, clock: Clock) -> io::Result<ErrorLog> {
-    let lines =
-        Arc::new(Lines::start("error log", Output::of(io::stderr())?, Report::InBand, clock.clone())?);
+pub fn start(config: &LogConfig, clock: Clock) -> io::Result<ErrorLog> {
+    let report = match config.format {
+        LogFormat::Text => Report::InBand,
+        LogFormat::Json => Report::InBandJson,
+    };
+    let lines = Arc::new(Lines::start("error log", Output::of(io::stderr())?, report, clock.clone())?);
     let queue = Arc::clone(&lines);
-    let logger = logger(LineWriter { clock, line: Vec::new(), push: move |line| queue.push(line) });
-    let first = log::set_boxed_logger(Box::new(logger)).is_ok();
-    set_level(level);
+    let push = move |line| queue.push(line);
+    let logger: Box<dyn Log> = match config.format {
+        LogFormat::Text => Box::new(logger(LineWriter { clock, line: Vec::new(), push })),
+        LogFormat::Json => Box::new(Objects { clock, push }),
+    };
+    let first = log::set_boxed_logger(logger).is_ok();
+    set_level(config.level);
     Ok(ErrorLog(first.then_some(lines)))
 }
 
@@ -54,17 +62,44 @@ fn format() -> Config {
     ConfigBuilder::new().set_level_padding(LevelPadding::Off).set_time_level(LevelFilter::Off).build()
 }
 
-/// Keeps a line one line whatever stands in it, and packages that we use at `warn` and above: at `debug` they repeat
-/// what clients and databases say, secrets among it.
+/// Keeps a line one line whatever stands in it.
 struct Plain<L>(L);
+
+/// Packages that we use are heard at `warn` and above: at `debug` they repeat what clients and databases say, secrets
+/// among it.
+fn is_heard(metadata: &Metadata<'_>) -> bool {
+    let package = metadata.target().split("::").next();
+    let ours = package == Some(env!("CARGO_CRATE_NAME"));
+    // Its one error, about accepting, is ours to tell: it is also said when we end accepting ourselves.
+    let repeats = package == Some("tiny_http");
+    ours || (metadata.level() <= Level::Warn && !repeats)
+}
+
+/// The same as objects, for machines that read stderr: `log.format` is `json`.
+struct Objects<P> {
+    clock: Clock,
+    push: P,
+}
+
+impl<P: Fn(Vec<u8>) + Send + Sync> Log for Objects<P> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        is_heard(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let mut line = Vec::new();
+            push_entry(&mut line, self.clock.wall(), record.level(), &record.args().to_string(), true);
+            (self.push)(line);
+        }
+    }
+
+    fn flush(&self) {}
+}
 
 impl<L: Log> Log for Plain<L> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let package = metadata.target().split("::").next();
-        let ours = package == Some(env!("CARGO_CRATE_NAME"));
-        // Its one error, about accepting, is ours to tell: it is also said when we end accepting ourselves.
-        let repeats = package == Some("tiny_http");
-        (ours || (metadata.level() <= Level::Warn && !repeats)) && self.0.enabled(metadata)
+        is_heard(metadata) && self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -134,6 +169,24 @@ mod tests {
     fn a_line_has_time_in_utc_level_and_text() {
         let line = said(Level::Warn, "balancer::proxy", "backend a is down");
         assert_eq!(line, "1970-01-01T01:00:00.000Z [WARN] backend a is down\n");
+    }
+
+    #[test]
+    fn as_an_object_it_has_the_same_and_stays_on_its_line() {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&kept);
+        let logger = Objects { clock: Clock::manual(), push: move |line: Vec<u8>| to.lock().extend(line) };
+        let text = "id \"a\nb\x1b[31m\"";
+        for target in ["balancer::proxy", "ureq"] {
+            logger.log(
+                &Record::builder().level(Level::Info).target(target).args(format_args!("{text}")).build(),
+            );
+        }
+        let line = String::from_utf8(kept.lock().clone()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let time = "1970-01-01T01:00:00.000Z";
+        assert_eq!(object, serde_json::json!({ "time": time, "level": "info", "message": text }));
     }
 
     #[test]

@@ -19,9 +19,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::clock::{Clock, nanos};
 use crate::rules::Nanos;
 
+mod entry;
+mod json;
 mod stamp;
 
-pub use stamp::{push_number, push_time};
+pub use entry::push_entry;
+pub use json::push_json_text;
+pub use stamp::{push_log_time, push_number, push_time};
 
 /// Most lines in the queue: about 160 ms at 100,000 lines a second.
 const QUEUE_LINES: usize = 16_384;
@@ -81,6 +85,8 @@ pub enum Report {
     ErrorLog,
     /// A line among the others: for the error log itself.
     InBand,
+    /// The same, as an object.
+    InBandJson,
 }
 
 enum Order {
@@ -361,9 +367,9 @@ impl Writer {
             format!("{}: lines dropped: {lost}; their reader is too slow or their disk full", self.name);
         match self.report {
             Report::ErrorLog => log::error!("{text}"),
-            Report::InBand => {
-                push_time(&mut self.batch, self.clock.wall());
-                self.batch.extend_from_slice(format!(" [ERROR] {text}\n").as_bytes());
+            Report::InBand | Report::InBandJson => {
+                let json = self.report == Report::InBandJson;
+                push_entry(&mut self.batch, self.clock.wall(), log::Level::Error, &text, json);
                 self.batch_lines += 1;
                 self.write();
             }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded, never, select};
 
+use parking_lot::Mutex;
+
 use crate::clock::{Clock, nanos};
 use crate::config::HealthCheck;
 use crate::rules::health::{Health, Status, Thresholds, Transition};
@@ -38,18 +40,22 @@ pub struct Prober {
     /// Never sent on: dropping it is the signal.
     stop: Option<Sender<Infallible>>,
     supervisor: Option<JoinHandle<()>>,
+    checks: Arc<Checks>,
 }
 
 impl Prober {
     /// Starts checking every endpoint of the pool, now and as they come. Fails only when no thread can be had.
     pub fn start(backends: Arc<Backends>, settings: HealthCheck, clock: Clock) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
-        let supervisor = {
+        let checks = {
             let (backends, clock) = (Arc::clone(&backends), clock.clone());
-            let checks = Arc::new(Checks { backends, settings, clock });
+            Arc::new(Checks { backends, settings, clock, ended: Mutex::new(false) })
+        };
+        let supervisor = {
+            let checks = Arc::clone(&checks);
             Builder::new().name("health".to_owned()).spawn(move || supervise(&checks, &stopped))?
         };
-        Ok(Self { backends, clock, stop: Some(stop), supervisor: Some(supervisor) })
+        Ok(Self { backends, clock, stop: Some(stop), supervisor: Some(supervisor), checks })
     }
 
     /// Waits until every endpoint that the pool now has was checked once, at most `timeout`. Whether all were.
@@ -69,8 +75,10 @@ impl Prober {
     }
 }
 
+/// When it is dropped, nobody's health is changed any more.
 impl Drop for Prober {
     fn drop(&mut self) {
+        *self.checks.ended.lock() = true;
         drop(self.stop.take());
         if let Some(supervisor) = self.supervisor.take() {
             // It waits for nobody: checks that are under way end by themselves within their time-out.
@@ -80,10 +88,13 @@ impl Drop for Prober {
 }
 
 /// What every checking thread needs.
+#[derive(Debug)]
 struct Checks {
     backends: Arc<Backends>,
     settings: HealthCheck,
     clock: Clock,
+    /// Held while a result is written down; over no I/O.
+    ended: Mutex<bool>,
 }
 
 fn supervise(checks: &Arc<Checks>, stopped: &Receiver<Infallible>) {
@@ -130,7 +141,7 @@ fn start_checker(checks: &Arc<Checks>, endpoint: &Arc<Endpoint>) -> io::Result<S
 }
 
 fn keep_checking(checks: &Checks, endpoint: &Endpoint, stopped: &Receiver<Infallible>) {
-    let Checks { backends, settings, clock } = checks;
+    let Checks { backends, settings, clock, ended } = checks;
     let thresholds = Thresholds { rise: settings.rise, fall: settings.fall };
     let request = check::request(&settings.path, &endpoint.group.authority);
     let mut health = Health::from_status(endpoint.health());
@@ -141,11 +152,16 @@ fn keep_checking(checks: &Checks, endpoint: &Endpoint, stopped: &Receiver<Infall
             // Removed while the check ran: what it found concerns nobody, and may be the removal itself.
             return;
         }
+        let ended = ended.lock();
+        if *ended {
+            return;
+        }
         endpoint.group.count_check(result.is_ok());
         if let Some(transition) = health.observe(result.is_ok(), thresholds) {
             backends.set_health(endpoint, transition.to);
             tell(endpoint, transition, &result);
         }
+        drop(ended);
         let took = Duration::from_nanos(clock.now().saturating_sub(started));
         if stopped.recv_timeout(pause(settings.interval, took, fastrand::f64()))
             != Err(RecvTimeoutError::Timeout)

@@ -8,7 +8,7 @@ use super::forward::Effort;
 use super::marks::{Marks, with_date};
 use crate::clock::Clock;
 use crate::error::{Reason, Reject};
-use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket};
+use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket, Version};
 use crate::rules::{Nanos, headers, identity};
 use crate::state::backends::{Backends, Lease};
 use crate::state::log_limit::LogLimit;
@@ -24,6 +24,11 @@ pub const DEFAULT_ENTRY: &str = "default";
 pub trait Journal: Send + Sync {
     /// Whether anybody reads them; if not, none need be made.
     fn wanted(&self) -> bool;
+
+    /// Whether records should say what the client says of itself.
+    fn wants_agent(&self) -> bool {
+        false
+    }
 
     /// Takes one. When the journal is full the record is dropped and counted.
     fn record(&self, record: AccessRecord);
@@ -60,6 +65,31 @@ pub struct AccessRecord {
     pub retries: u32,
     /// How the limiter decided; `None` when it was not asked.
     pub limit: Option<LimitRecord>,
+    /// What the client says of itself, when [`Journal::wants_agent`].
+    pub agent: Option<Box<AgentRecord>>,
+}
+
+/// What a client says of itself.
+#[derive(Clone, Debug)]
+pub struct AgentRecord {
+    /// Of its request.
+    pub version: Version,
+    /// `Referer` without query and fragment: others put their secrets there. Empty when there is none.
+    pub referer: Vec<u8>,
+    /// `User-Agent`; empty when there is none.
+    pub user_agent: Vec<u8>,
+}
+
+impl AgentRecord {
+    fn of(head: &RequestHead) -> Box<Self> {
+        let first = |name| head.fields.get(name).unwrap_or_default();
+        let referer = first("Referer").split(|byte| matches!(byte, b'?' | b'#')).next();
+        Box::new(Self {
+            version: head.version,
+            referer: referer.unwrap_or_default().to_vec(),
+            user_agent: first("User-Agent").to_vec(),
+        })
+    }
 }
 
 /// What the limiter decided on a request.
@@ -143,6 +173,7 @@ impl Accounts {
                 backend: entry.effort.backend,
                 retries: entry.effort.retries,
                 limit: entry.limit,
+                agent: self.journal.wants_agent().then(|| AgentRecord::of(entry.head)),
             }))
         } else {
             Told::Id(entry.marks.request_id)

@@ -163,6 +163,16 @@ impl Backends {
     /// Makes these the addresses of the backend of that name; endpoints that stay are carried over as they are. Nothing
     /// happens for a name that is not configured. Takes the writer's lock.
     pub fn replace_addresses(&self, backend: &str, addresses: &[SocketAddr]) -> Change {
+        self.replace_where(|group| &*group.name == backend, addresses)
+    }
+
+    /// The same for the backend of that entry, and only while it is at that place: an answer about where it was before
+    /// concerns nobody any more.
+    pub fn resolved(&self, entry: &config::Backend, addresses: &[SocketAddr]) -> Change {
+        self.replace_where(|group| *group.name == entry.name && group.is_at(entry), addresses)
+    }
+
+    fn replace_where(&self, is_it: impl Fn(&Backend) -> bool, addresses: &[SocketAddr]) -> Change {
         let mut addresses = addresses.to_vec();
         addresses.sort_unstable();
         addresses.dedup();
@@ -170,7 +180,7 @@ impl Backends {
         {
             let _writer = self.writer.lock();
             let before = self.snapshot.load_full();
-            let Some(group) = before.backends.iter().find(|group| &*group.name == backend) else {
+            let Some(group) = before.backends.iter().find(|group| is_it(group)) else {
                 return change;
             };
             let (kept, others): (Vec<_>, Vec<_>) =

@@ -1,9 +1,14 @@
 //! One JSON line a request, on stdout or in a file.
 
+use std::io::{BufRead, BufReader};
+use std::process::Command;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Setup, request, until};
+use crate::support::backend::refusing;
+use crate::support::balancer::{PROGRAM, listening};
+use crate::support::{Backend, Conn, Proc, Setup, request, until};
 
 /// The lines so far that are JSON.
 fn lines(text: &str) -> Vec<Value> {
@@ -74,4 +79,97 @@ fn the_last_lines_are_written_before_the_end() {
     balancer.proc.signal(Signal::TERM);
     assert_eq!(balancer.proc.wait().code(), Some(0), "{}", balancer.proc.err());
     assert_eq!(lines(&balancer.proc.out()).len(), 200);
+}
+
+/// The format that every log tool reads, with what the client says of itself and without what it should keep to itself.
+#[test]
+fn combined_lines_are_apaches() {
+    let backend = Backend::named("hello");
+    let balancer = Setup::auto()
+        .backend(backend.address())
+        .set("log.access", json!(true))
+        .set("log.access_format", json!("combined"))
+        .start();
+    let fields = [
+        ("Authorization", "Bearer hunter2"),
+        ("Cookie", "session=hunter2"),
+        ("Referer", "http://shop.example/cart?key=hunter2"),
+        ("User-Agent", "tester/1.0 \"quoted\"\u{9b}31m"),
+    ];
+    request(balancer.address, "GET", "/a?key=hunter2", &fields, b"").expect(200);
+    let line = balancer.proc.wait_out("GET /a");
+    let (before, after) = line.split_once(" [").expect("a time in brackets");
+    let (time, rest) = after.split_once("] ").expect("its end");
+    assert_eq!(before, "127.0.0.1 - -");
+    assert!(time.ends_with(" +0000") && time.len() == 26, "{time}");
+    assert_eq!(
+        rest,
+        r#""GET /a HTTP/1.1" 200 5 "http://shop.example/cart" "tester/1.0 \x22quoted\x22\xC2\x9B31m""#
+    );
+    assert!(!balancer.proc.out().contains("hunter2"), "{}", balancer.proc.out());
+}
+
+/// A disk without room costs lines, never a request, and the operator is told how many.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_slows_no_request_and_the_lost_lines_are_said() {
+    let backend = Backend::named("hello");
+    let mut balancer =
+        Setup::auto().backend(backend.address()).set("log.access", json!("file:/dev/full")).start();
+    for _ in 0..50 {
+        balancer.get("/").expect(200);
+    }
+    balancer.proc.signal(Signal::TERM);
+    assert_eq!(balancer.proc.wait().code(), Some(0), "{}", balancer.proc.err());
+    let said = balancer.proc.err();
+    assert!(said.contains("access log: cannot be written"), "{said}");
+    let lost: u64 = said
+        .lines()
+        .filter_map(|line| {
+            line.split_once("access log: lines dropped: ")?.1.split(';').next()?.parse::<u64>().ok()
+        })
+        .sum();
+    assert_eq!(lost, 50, "{said}");
+}
+
+/// Nobody reads our stdout any more: 40,000 requests' lines fill pipe and queue, and every request is answered.
+#[test]
+fn a_stuck_pipe_slows_no_request_and_the_lost_lines_are_said() {
+    let backend = Backend::named("hello");
+    let setup = Setup::auto().backend(backend.address()).set("log.access", json!(true));
+    setup.write();
+    // Its stdout is a pipe that this test reads one line of. Opened for both, so that opening waits for nobody.
+    let pipe = setup.folder().join("stdout");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let reader = std::fs::File::options().read(true).write(true).open(&pipe).expect("a pipe");
+    let args = ["-c", "exec \"$0\" run --config config.json >stdout", PROGRAM];
+    let balancer = Proc::start("sh", &args, setup.folder(), &[]);
+    let mut line = String::new();
+    BufReader::with_capacity(16, &reader).read_line(&mut line).expect("a line");
+    let address = listening(&line);
+    let mut asked = 0;
+    until("lines are dropped", || {
+        let mut conn = Conn::open(address);
+        for _ in 0..500 {
+            conn.get("/").expect(200);
+            asked += 1;
+        }
+        balancer.err().contains("access log: lines dropped: ").then_some(())
+    });
+    assert!(asked > 16_384, "the queue took {asked}");
+}
+
+/// What goes wrong is an object a line as well, when a machine reads it.
+#[test]
+fn the_error_log_can_be_objects() {
+    let balancer = Setup::auto().backend(refusing()).set("log.format", json!("json")).start();
+    let id = balancer.get("/x").field("x-request-id").map(str::to_owned).expect("an id");
+    let (_, line) = balancer.proc.wait_err(0, "the cause", |line| line.contains(&id));
+    let entry: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+    assert_eq!(entry["level"], "warn", "{line}");
+    assert!(entry["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+    assert!(entry["message"].as_str().is_some_and(|text| text.contains("answered 502")), "{line}");
+    for line in balancer.proc.err().lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "{line:?}");
+    }
 }

@@ -15,7 +15,10 @@ use super::fault::Origin;
 use super::json::Value;
 use super::keys::{Shape, Spec};
 use super::section::Section;
-use super::{AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, HealthCheck, LogConfig, forms};
+use super::{
+    AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Given, HealthCheck,
+    LogConfig, LogFormat, forms,
+};
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;
@@ -76,6 +79,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         log: log(root.section("log", "Logs."), base),
         base_dir: base.to_owned(),
         changed: Vec::new(),
+        given: Given::default(),
     };
     root.later(&["$schema", "discovery"]);
     root.end();
@@ -195,7 +199,16 @@ fn log(mut s: Section<'_>, base: &Path) -> LogConfig {
         "true",
         "Where a line a request goes: to stdout, nowhere, to a file.",
     );
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let access_formats = [("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
+    let about = "How a line on stderr looks: text, or an object with time, level and message.";
+    let about_access =
+        "How a request's line looks: a JSON object, or the combined log format of Apache and nginx.";
     let log = LogConfig {
+        format: s.choice("format", &formats, &[], "\"text\"", about).unwrap_or(LogFormat::Text),
+        access_format: s
+            .choice("access_format", &access_formats, &[], "\"json\"", about_access)
+            .unwrap_or(AccessFormat::Json),
         level: s.choice("level", &levels, &[], "\"info\"", "What goes to stderr.").unwrap_or(Info),
         access: s
             .value(&access, |node| match &node.value {

@@ -3,6 +3,7 @@
 mod balancing;
 mod environment;
 mod faults;
+mod given;
 mod mutation;
 mod shipped;
 

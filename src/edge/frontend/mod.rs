@@ -81,6 +81,15 @@ impl Frontend {
         }
     }
 
+    /// Other peers may send PROXY headers from now on, where those are expected at all.
+    pub fn set_trusted_proxies(&self, trusted: &[IpNet]) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Epoll(engine) => engine.set_trusted_proxies(trusted),
+            Self::TinyHttp(_) => {}
+        }
+    }
+
     /// Takes no new connections; kept ones end with their next answer.
     pub fn stop_accepting(&self) {
         match self {

@@ -2,20 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// RFC 3339 in UTC with milliseconds: `2026-03-01T12:00:00.250Z`. The calendar is H. Hinnant's `civil_from_days`;
-/// times before 1970 show as 1970.
+/// RFC 3339 in UTC with milliseconds: `2026-03-01T12:00:00.250Z`. Times before 1970 show as 1970.
 pub fn push_time(line: &mut Vec<u8>, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Days since 0000-03-01; years begin in March, so that the leap day is the last of its year.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let ((year, month, day), second) = (date(since.as_secs() / 86_400), since.as_secs() % 86_400);
     let fields = [
         (year, 4, b'-'),
         (month, 2, b'-'),
@@ -25,10 +15,42 @@ pub fn push_time(line: &mut Vec<u8>, time: SystemTime) {
         (second % 60, 2, b'.'),
         (since.subsec_millis().into(), 3, b'Z'),
     ];
+    push_fields(line, &fields);
+}
+
+/// As the common log format has it, in UTC: `01/Mar/2026:12:00:00 +0000`.
+pub fn push_log_time(line: &mut Vec<u8>, time: SystemTime) {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let ((year, month, day), second) = (date(since.as_secs() / 86_400), since.as_secs() % 86_400);
+    push_fields(line, &[(day, 2, b'/')]);
+    let name = usize::try_from(month).ok().and_then(|month| MONTHS.get(month.checked_sub(1)?));
+    line.extend_from_slice(name.unwrap_or(&MONTHS[0]).as_bytes());
+    line.push(b'/');
+    push_fields(line, &[(year, 4, b':'), (second / 3_600, 2, b':'), (second / 60 % 60, 2, b':')]);
+    push_fields(line, &[(second % 60, 2, b' ')]);
+    line.extend_from_slice(b"+0000");
+}
+
+fn push_fields(line: &mut Vec<u8>, fields: &[(u64, usize, u8)]) {
     for (value, digits, behind) in fields {
-        push_number(line, value, digits);
-        line.push(behind);
+        push_number(line, *value, *digits);
+        line.push(*behind);
     }
+}
+
+/// Year, month and day of a day since 1970: H. Hinnant's `civil_from_days`.
+fn date(days: u64) -> (u64, u64, u64) {
+    // Days since 0000-03-01; years begin in March, so that the leap day is the last of its year.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 /// A number in decimal, with zeros before it up to that many digits (at most 20).
@@ -66,6 +88,10 @@ mod tests {
             push_time(&mut ours, time);
             let theirs = jiff::Timestamp::from_millisecond(millis as i64).unwrap();
             prop_assert_eq!(String::from_utf8(ours).unwrap(), format!("{theirs:.3}"));
+            let mut ours = Vec::new();
+            push_log_time(&mut ours, time);
+            let theirs = theirs.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string();
+            prop_assert_eq!(String::from_utf8(ours).unwrap(), theirs);
         }
     }
 }

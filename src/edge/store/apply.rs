@@ -79,7 +79,7 @@ impl Core {
         }
         old.into_iter().for_each(tell);
         if !ranges.is_empty() {
-            self.limiter.shared_changed(self.shared(&snapshot), self.clock.now());
+            self.tell_shared();
         }
     }
 

@@ -35,7 +35,9 @@ pub struct Core {
     /// database is back.
     doubts: Mutex<BTreeSet<IpNet>>,
     pub limiter: Arc<Limiter>,
-    pub default: Option<Limit>,
+    default: ArcSwap<Option<Limit>>,
+    /// Held while the limiter hears of ranges and default, so that who tells last tells the newest; over no I/O.
+    telling: Mutex<()>,
     pub ipv6_prefix: u8,
     pub clock: Clock,
     /// How long the database may take for one call: a little less than its caller waits, who then hears whether it was
@@ -81,7 +83,8 @@ impl Core {
             book: Mutex::new(Book::default()),
             doubts: Mutex::new(BTreeSet::new()),
             limiter,
-            default,
+            default: ArcSwap::from_pointee(default),
+            telling: Mutex::new(()),
             ipv6_prefix,
             clock,
             within,
@@ -106,7 +109,7 @@ impl Core {
             },
             None => Found {
                 client: ClientKey::group(address, self.ipv6_prefix),
-                limit: self.default,
+                limit: **self.default.load(),
                 source: Source::Default,
                 entry: None,
             },
@@ -190,7 +193,7 @@ impl Core {
 
     /// What decides about clients that no entry names.
     pub fn shared<'a>(&self, ranges: &'a Ranges) -> Shared<'a> {
-        Shared { ranges, default: self.default, ipv6_prefix: self.ipv6_prefix }
+        Shared { ranges, default: **self.default.load(), ipv6_prefix: self.ipv6_prefix }
     }
 
     /// Puts ranges in force that this process wrote; `None`: gone.
@@ -235,9 +238,9 @@ impl Core {
             return Ok(());
         }
         book.mark = Some(mark);
-        self.ranges.store(Arc::clone(&next));
+        self.ranges.store(next);
         drop(book);
-        self.limiter.shared_changed(self.shared(&next), self.clock.now());
+        self.tell_shared();
         Ok(())
     }
 
@@ -255,6 +258,20 @@ impl Core {
     /// The numbers that the limiter works by.
     pub fn numbers(&self, limit: &ClientLimit) -> Option<Limit> {
         limit.own.buckets.first().map(|bucket| bucket.limit)
+    }
+
+    /// Another default is in force from now on, on the buckets that there are too. Takes every lock of the limiter, one
+    /// after another.
+    pub fn set_default(&self, default: Option<Limit>) {
+        self.default.store(Arc::new(default));
+        self.tell_shared();
+    }
+
+    /// The limiter hears of the ranges and the default in force. Takes every lock of the limiter, one after another.
+    pub fn tell_shared(&self) {
+        let _telling = self.telling.lock();
+        let ranges = self.ranges.load();
+        self.limiter.shared_changed(self.shared(&ranges), self.clock.now());
     }
 
     /// Brings the database up: its schema, then what stays in memory.

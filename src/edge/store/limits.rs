@@ -164,6 +164,11 @@ impl Limits {
         self.core.found(known, client)
     }
 
+    /// Puts another `rate_limit.default` in force. A bucket of a client that no entry names moves by CONTRACT's level rule.
+    pub fn set_default(&self, default: Option<Limit>) {
+        self.core.set_default(default);
+    }
+
     /// Whether the database answers.
     pub fn up(&self) -> bool {
         self.core.breaker.up()

@@ -35,6 +35,7 @@ mod upgrade;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ureq::{Agent, SendBody};
 
 pub use agent::can_carry;
@@ -55,7 +56,8 @@ use spare::Buffers;
 #[derive(Debug)]
 pub struct UreqUpstream {
     agent: Agent,
-    config: UpstreamConfig,
+    /// Only its times are of interest here.
+    config: ArcSwap<UpstreamConfig>,
     clock: Clock,
     pool: Pool,
 }
@@ -82,7 +84,13 @@ impl UreqUpstream {
     /// Opens nothing yet.
     pub fn new(config: &UpstreamConfig, clock: Clock) -> Self {
         let pool = Pool::new(config.idle_timeout);
-        Self { agent: agent::agent(), config: config.clone(), clock, pool }
+        Self { agent: agent::agent(), config: ArcSwap::from_pointee(config.clone()), clock, pool }
+    }
+
+    /// Puts other times in force, for calls that begin from now on and for kept connections.
+    pub fn reconfigure(&self, config: &UpstreamConfig) {
+        self.config.store(Arc::new(config.clone()));
+        self.pool.set_idle_timeout(config.idle_timeout);
     }
 
     /// Closes kept connections that are past `upstream.idle_timeout`. Happens by itself while there is traffic; for
@@ -93,7 +101,7 @@ impl UreqUpstream {
 
     /// How long the rest of a call may take.
     fn limits(&self, outgoing: &Outgoing<'_>) -> Limits {
-        Limits { timeout: self.config.response_timeout, deadline: outgoing.deadline }
+        Limits { timeout: self.config.load().response_timeout, deadline: outgoing.deadline }
     }
 
     /// A kept connection or a new one, watched by `abort`.
@@ -120,7 +128,8 @@ impl UreqUpstream {
         outgoing: &Outgoing<'_>,
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
-        let (limit, is_deadline) = self.limits(outgoing).left(self.config.connect_timeout, &self.clock);
+        let (limit, is_deadline) =
+            self.limits(outgoing).left(self.config.load().connect_timeout, &self.clock);
         if limit.is_zero() {
             return Err(failed(Phase::TimedOut, "no time is left to connect (upstream.request_timeout)"));
         }

@@ -24,7 +24,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// All kept connections.
 #[derive(Debug)]
 pub(super) struct Pool {
-    max_idle: Nanos,
+    /// Nanoseconds.
+    max_idle: AtomicU64,
     stacks: RwLock<HashMap<u64, Arc<Stack>>>,
     next_sweep: AtomicU64,
 }
@@ -44,10 +45,19 @@ struct Idle {
 impl Pool {
     pub fn new(idle_timeout: Duration) -> Self {
         Self {
-            max_idle: nanos(idle_timeout),
+            max_idle: AtomicU64::new(nanos(idle_timeout)),
             stacks: RwLock::new(HashMap::new()),
             next_sweep: AtomicU64::new(0),
         }
+    }
+
+    /// Connections that are kept already grow old by it, too.
+    pub fn set_idle_timeout(&self, idle_timeout: Duration) {
+        self.max_idle.store(nanos(idle_timeout), Ordering::Relaxed);
+    }
+
+    fn max_idle(&self) -> Nanos {
+        self.max_idle.load(Ordering::Relaxed)
     }
 
     /// The stack of an endpoint. Takes the lock of the table.
@@ -62,8 +72,8 @@ impl Pool {
     /// across a system call.
     pub fn take(&self, stack: &Stack, reuse: Reuse, now: Nanos) -> Option<Connection> {
         let max_idle = match reuse {
-            Reuse::Any => self.max_idle,
-            Reuse::Recent => self.max_idle.min(nanos(RECENT)),
+            Reuse::Any => self.max_idle(),
+            Reuse::Recent => self.max_idle().min(nanos(RECENT)),
             Reuse::Never => return None,
         };
         loop {
@@ -85,12 +95,12 @@ impl Pool {
         {
             return;
         }
-        let mut old = Vec::new();
+        let (mut old, max_idle) = (Vec::new(), self.max_idle());
         let mut any_empty = false;
         for stack in self.stacks.read().values() {
             let mut idle = stack.idle.lock();
             // Oldest first; a clock read on another thread may stand a little out of order, which costs a second.
-            let count = idle.iter().take_while(|one| one.age(now) >= self.max_idle).count();
+            let count = idle.iter().take_while(|one| one.age(now) >= max_idle).count();
             old.extend(idle.drain(..count));
             any_empty |= idle.is_empty();
         }

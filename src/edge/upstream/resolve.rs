@@ -1,6 +1,7 @@
 //! Names of backends become addresses: looked up on an interval, each name on a thread of its own, so that a name server
 //! that hangs holds up neither the start nor the other names. Addresses are never looked up.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded, select};
 
 use crate::config::Backend;
 use crate::state::backends::{Backends, Change};
@@ -35,12 +36,22 @@ pub fn system() -> Lookup {
 }
 
 /// The running look-ups; they end when this is dropped, each when its current one returns.
-#[derive(Debug)]
 pub struct Resolver {
+    backends: Arc<Backends>,
+    interval: Duration,
+    lookup: Lookup,
+    /// By the backends' names.
+    followed: HashMap<String, Followed>,
+    /// Disconnected when every name that was new at the last change had its first answer.
+    first: Receiver<Infallible>,
+}
+
+/// A name that a thread looks up.
+struct Followed {
+    host: String,
+    port: u16,
     /// Never sent on: dropping it is the signal.
     _stop: Sender<Infallible>,
-    /// Disconnected when every name had its first answer.
-    first: Receiver<Infallible>,
 }
 
 impl Resolver {
@@ -52,31 +63,62 @@ impl Resolver {
         interval: Duration,
         lookup: &Lookup,
     ) -> io::Result<Self> {
-        let (stop, stopped) = bounded(0);
+        let (_, first) = bounded(0);
+        let (backends, own) = (Arc::clone(backends), Arc::clone(lookup));
+        let mut resolver = Self { backends, interval, lookup: own, followed: HashMap::new(), first };
+        resolver.follow(entries, interval, lookup)?;
+        Ok(resolver)
+    }
+
+    /// These are the backends now. Names that stay go on being looked up as they were, unless something about the look-ups
+    /// changes. A name whose backend has addresses already is looked up when its time comes, the others at once. Fails when
+    /// no thread can be had.
+    pub fn follow(&mut self, entries: &[Backend], interval: Duration, lookup: &Lookup) -> io::Result<()> {
+        let asks_another = !Arc::ptr_eq(&self.lookup, lookup);
+        if asks_another || self.interval != interval {
+            (self.interval, self.lookup) = (interval, Arc::clone(lookup));
+            self.followed.clear();
+        }
+        let is_at = |entry: &Backend, name: &str, followed: &Followed| {
+            entry.name == *name && entry.host == followed.host && entry.port == followed.port
+        };
+        self.followed.retain(|name, followed| entries.iter().any(|entry| is_at(entry, name, followed)));
         let (answered, first) = bounded(0);
+        self.first = first;
         for entry in entries {
-            if let Some(ip) = literal(&entry.host) {
-                let change = backends.replace_addresses(&entry.name, &[SocketAddr::new(ip, entry.port)]);
+            if let Some(address) = literal(&entry.host, entry.port) {
+                let change = self.backends.resolved(entry, &[address]);
                 if change.left_out > 0 {
                     log::warn!("{}", left_out_line(&entry.name, change.left_out));
                 }
-                continue;
+            } else if !self.followed.contains_key(&entry.name) {
+                let followed = self.look_up(entry, asks_another, answered.clone())?;
+                self.followed.insert(entry.name.clone(), followed);
             }
-            let mut name = Name {
-                backends: Arc::clone(backends),
-                entry: entry.clone(),
-                interval,
-                failing: false,
-                resolved: false,
-                left_out: 0,
-            };
-            let (lookup, stopped, answered) = (Arc::clone(lookup), stopped.clone(), answered.clone());
-            Builder::new()
-                .name("resolve".to_owned())
-                .stack_size(STACK_BYTES)
-                .spawn(move || name.keep_looking(&lookup, &stopped, answered))?;
         }
-        Ok(Self { _stop: stop, first })
+        Ok(())
+    }
+
+    fn look_up(&self, entry: &Backend, at_once: bool, answered: Sender<Infallible>) -> io::Result<Followed> {
+        let snapshot = self.backends.snapshot();
+        let resolved = snapshot.endpoints().iter().any(|endpoint| *endpoint.backend == entry.name);
+        let mut name = Name {
+            backends: Arc::clone(&self.backends),
+            entry: entry.clone(),
+            interval: self.interval,
+            failing: false,
+            resolved,
+            left_out: 0,
+        };
+        let (stop, stopped) = bounded(0);
+        let lookup = Arc::clone(&self.lookup);
+        Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+            let is_due = at_once || !name.resolved;
+            if is_due || stopped.recv_timeout(name.pause()) == Err(RecvTimeoutError::Timeout) {
+                name.keep_looking(&lookup, &stopped, answered);
+            }
+        })?;
+        Ok(Followed { host: entry.host.clone(), port: entry.port, _stop: stop })
     }
 
     /// Waits until every name had its first answer, good or bad, at most `timeout`. Whether all had.
@@ -85,10 +127,59 @@ impl Resolver {
     }
 }
 
-/// An IP address as it may stand in a URL's host: IPv6 with or without brackets.
-fn literal(host: &str) -> Option<IpAddr> {
+/// The addresses of these backends, looked up once and all at the same time. Who has no answer within `timeout`, or a bad
+/// one, has none; the log says why.
+pub fn look_up_once(entries: &[&Backend], lookup: &Lookup, timeout: Duration) -> Vec<Vec<SocketAddr>> {
+    let mut found: Vec<Vec<SocketAddr>> = vec![Vec::new(); entries.len()];
+    let (send, answers) = bounded(entries.len());
+    let mut waiting = 0;
+    for (index, entry) in entries.iter().enumerate() {
+        if let Some(address) = literal(&entry.host, entry.port) {
+            found[index] = vec![address];
+            continue;
+        }
+        let (send, lookup, host, port) = (send.clone(), Arc::clone(lookup), entry.host.clone(), entry.port);
+        // There is room for every answer, and nobody minds one that comes too late.
+        let ask = move || drop(send.send((index, lookup(&host, port))));
+        match Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(ask) {
+            Ok(_) => waiting += 1,
+            Err(error) => log::error!("backend {}: no thread to look it up: {error}", entry.name),
+        }
+    }
+    let deadline = after(timeout);
+    for _ in 0..waiting {
+        select! {
+            recv(answers) -> answer => match answer {
+                Ok((index, Ok(addresses))) => found[index] = bounded_list(addresses).0,
+                Ok((index, Err(error))) => {
+                    let Backend { name, host, .. } = entries[index];
+                    log::warn!("backend {name}: {host} does not resolve: {error}; it has no address yet");
+                }
+                Err(_) => break,
+            },
+            recv(deadline) -> _ => {
+                log::warn!("some backends' names were not resolved within {timeout:?}: they come later");
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Sorted and without doubles, at most [`MAX_ADDRESSES`], and how many were cut off. Name servers rotate their answers:
+/// sorted first, the same ones are cut off each time.
+fn bounded_list(mut addresses: Vec<SocketAddr>) -> (Vec<SocketAddr>, usize) {
+    addresses.sort_unstable();
+    addresses.dedup();
+    let cut = addresses.len().saturating_sub(MAX_ADDRESSES);
+    addresses.truncate(MAX_ADDRESSES);
+    (addresses, cut)
+}
+
+/// An IP address as it may stand in a URL's host (IPv6 with or without brackets), with its port.
+pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    inner.unwrap_or(host).parse().ok()
+    inner.unwrap_or(host).parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port))
 }
 
 /// One name and what its thread remembers of it.
@@ -133,7 +224,7 @@ impl Name {
     /// A good answer replaces the addresses; an empty or a failed one keeps them. The log says so once each way.
     fn take(&mut self, answer: io::Result<Vec<SocketAddr>>) {
         let Backend { name, host, .. } = &self.entry;
-        let mut addresses = match answer {
+        let addresses = match answer {
             Ok(addresses) if !addresses.is_empty() => addresses,
             bad => {
                 if !self.failing {
@@ -151,12 +242,8 @@ impl Name {
         }
         self.failing = false;
         self.resolved = true;
-        // Name servers rotate their answers: sorted first, the same ones are cut off each time.
-        addresses.sort_unstable();
-        addresses.dedup();
-        let cut = addresses.len().saturating_sub(MAX_ADDRESSES);
-        addresses.truncate(MAX_ADDRESSES);
-        let change = self.backends.replace_addresses(name, &addresses);
+        let (addresses, cut) = bounded_list(addresses);
+        let change = self.backends.resolved(&self.entry, &addresses);
         if !change.added.is_empty() || !change.removed.is_empty() {
             log::info!("backend {name}: {}", change_line(host, &addresses, &change));
         }
@@ -186,135 +273,4 @@ fn left_out_line(name: &str, count: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::{Clock, nanos};
-    use crate::config::Strategy;
-    use crate::state::backends::Settings;
-    use parking_lot::Mutex;
-    use std::collections::HashMap;
-
-    const TICK: Duration = Duration::from_millis(5);
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    /// What a host is answered; a host that is not there hangs.
-    type Zone = Arc<Mutex<HashMap<&'static str, Result<Vec<SocketAddr>, io::ErrorKind>>>>;
-
-    fn lookup(zone: &Zone, asked: &Arc<Mutex<Vec<String>>>) -> Lookup {
-        let (zone, asked) = (Arc::clone(zone), Arc::clone(asked));
-        Arc::new(move |host, _| {
-            asked.lock().push(host.to_owned());
-            loop {
-                if let Some(answer) = zone.lock().get(host) {
-                    return answer.clone().map_err(io::Error::from);
-                }
-                std::thread::sleep(TICK);
-            }
-        })
-    }
-
-    fn entries(hosts: &[&str]) -> Vec<Backend> {
-        hosts.iter().map(|host| Backend::new(&format!("of {host}"), host, 80)).collect()
-    }
-
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, last], 80))
-    }
-
-    fn addresses(pool: &Backends) -> Vec<SocketAddr> {
-        pool.snapshot().endpoints().iter().map(|one| one.address).collect()
-    }
-
-    fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-        let clock = Clock::real();
-        let deadline = clock.now() + nanos(PATIENCE);
-        while !holds() {
-            assert!(clock.now() < deadline, "still not: {what}");
-            std::thread::sleep(TICK);
-        }
-    }
-
-    #[test]
-    fn addresses_are_never_looked_up() {
-        let entries = entries(&["127.0.0.1", "::1", "[::2]"]);
-        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
-        let asked = Arc::default();
-        let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&Zone::default(), &asked)).unwrap();
-        assert!(resolver.wait_first(PATIENCE));
-        let expected = ["127.0.0.1:80", "[::1]:80", "[::2]:80"].map(|text| text.parse().unwrap());
-        assert_eq!(addresses(&pool), expected);
-        assert!(asked.lock().is_empty());
-    }
-
-    #[test]
-    fn addresses_follow_the_name_and_bad_answers_change_nothing() {
-        let entries = entries(&["a.test", "10.0.0.9"]);
-        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
-        let (zone, asked) = (Zone::default(), Arc::default());
-        zone.lock().insert("a.test", Ok(vec![address(2), address(1), address(2)]));
-        let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &asked)).unwrap();
-        assert!(resolver.wait_first(PATIENCE));
-        assert_eq!(addresses(&pool), [address(1), address(2), address(9)]);
-        let kept = Arc::clone(&pool.snapshot().endpoints()[1]);
-
-        for bad in [Ok(Vec::new()), Err(io::ErrorKind::TimedOut)] {
-            zone.lock().insert("a.test", bad);
-            let before = asked.lock().len();
-            wait_until("it was asked twice more", || asked.lock().len() > before + 2);
-            assert_eq!(addresses(&pool), [address(1), address(2), address(9)]);
-        }
-        zone.lock().insert("a.test", Ok(vec![address(2), address(3)]));
-        wait_until("it moved", || addresses(&pool) == [address(2), address(3), address(9)]);
-        assert!(Arc::ptr_eq(&kept, &pool.snapshot().endpoints()[0]), "the one that stayed is the same");
-    }
-
-    #[test]
-    fn a_name_that_hangs_holds_up_no_other_and_one_that_is_missing_comes_later() {
-        let entries = entries(&["hangs.test", "missing.test", "a.test"]);
-        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
-        let (zone, asked) = (Zone::default(), Arc::default());
-        zone.lock().insert("missing.test", Err(io::ErrorKind::NotFound));
-        zone.lock().insert("a.test", Ok(vec![address(1)]));
-        let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &asked)).unwrap();
-        wait_until("the good name is there", || addresses(&pool) == [address(1)]);
-        assert!(!resolver.wait_first(TICK), "one is still without an answer");
-        zone.lock().insert("missing.test", Ok(vec![address(2)]));
-        wait_until("the missing name came", || addresses(&pool) == [address(2), address(1)]);
-        zone.lock().insert("hangs.test", Ok(vec![address(3)]));
-        assert!(resolver.wait_first(PATIENCE));
-        assert_eq!(addresses(&pool), [address(3), address(2), address(1)]);
-    }
-
-    #[test]
-    fn dropping_it_ends_the_look_ups() {
-        let entries = entries(&["a.test"]);
-        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
-        let zone = Zone::default();
-        zone.lock().insert("a.test", Ok(vec![address(1)]));
-        let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &Arc::default())).unwrap();
-        assert!(resolver.wait_first(PATIENCE));
-        drop(resolver);
-        wait_until("its thread has ended", || Arc::strong_count(&pool) == 1);
-    }
-
-    #[test]
-    fn an_answer_is_bounded() {
-        let entries = entries(&["a.test"]);
-        let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
-        let zone = Zone::default();
-        let many = (0..300u16).map(|index| SocketAddr::from(([10, 1, (index >> 8) as u8, index as u8], 80)));
-        zone.lock().insert("a.test", Ok(many.collect()));
-        let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &Arc::default())).unwrap();
-        assert!(resolver.wait_first(PATIENCE));
-        assert_eq!(addresses(&pool).len(), MAX_ADDRESSES);
-    }
-
-    #[test]
-    fn a_change_is_told_in_one_line() {
-        let change = Change { added: vec![address(1), address(2)], removed: vec![address(3)], left_out: 0 };
-        assert_eq!(
-            change_line("a.test", &[address(1), address(2)], &change),
-            "a.test resolves to 2 addresses; new: 10.0.0.1, 10.0.0.2; gone: 10.0.0.3"
-        );
-    }
-}
+mod tests;

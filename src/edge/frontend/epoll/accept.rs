@@ -112,7 +112,7 @@ impl Core {
     }
 
     fn is_proxy_peer(&self, address: IpAddr) -> bool {
-        !self.proxy_peers.is_empty() && identity::is_in(&self.proxy_peers, address)
+        self.proxy_peers.as_ref().is_some_and(|peers| identity::is_in(&peers.load(), address))
     }
 
     /// Closes the kept connection that has been idle for longest. `false`: there is none. Takes the candidates' lock,

@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -45,8 +46,8 @@ pub(super) struct Core {
     pub max_connections: usize,
     pub abort_on_close: bool,
     pub can_upgrade: bool,
-    /// Peers whose first bytes must be a PROXY header; empty when the option is off.
-    pub proxy_peers: Vec<IpNet>,
+    /// Peers whose first bytes must be a PROXY header; `None` when the option is off.
+    pub proxy_peers: Option<ArcSwap<Vec<IpNet>>>,
     pub connections: AtomicUsize,
     pub addresses: Addresses,
     pub idlest: Idlest,

@@ -37,6 +37,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use rustix::event::epoll::{self, CreateFlags, EventFlags};
 
@@ -143,7 +144,7 @@ fn core(
         max_connections: config.max_connections,
         abort_on_close: config.abort_on_close,
         can_upgrade: !config.upgrades.is_empty(),
-        proxy_peers: if config.proxy_protocol { trusted_proxies.to_vec() } else { Vec::new() },
+        proxy_peers: config.proxy_protocol.then(|| ArcSwap::from_pointee(trusted_proxies.to_vec())),
         connections: AtomicUsize::new(0),
         addresses: Addresses::new(config.max_connections_per_ip),
         idlest: Idlest::default(),
@@ -168,6 +169,13 @@ impl Running {
     /// Where it listens: the real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// New connections of other peers begin with a PROXY header from now on, if any do.
+    pub fn set_trusted_proxies(&self, trusted: &[IpNet]) {
+        if let Some(peers) = &self.core.proxy_peers {
+            peers.store(Arc::new(trusted.to_vec()));
+        }
     }
 
     /// Takes no new connections; kept ones end with their next answer, or when they have been idle for 2 s.

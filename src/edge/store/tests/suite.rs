@@ -255,3 +255,31 @@ fn what_another_instance_writes_is_in_force_when_the_time_of_an_entry_is_over() 
         super::until("the range is gone", || (source("10.1.1.1") == Source::Default).then_some(()));
     });
 }
+
+#[test]
+fn another_default_moves_the_buckets_of_clients_that_no_entry_names() {
+    on_both(|setup| {
+        // Nothing comes back, whatever the clock says.
+        let fixed = |capacity| Limit { capacity, rate: Rate::per_second(0) };
+        let limits = setup.start().unwrap();
+        limits.create(&id("1.2.3.4"), limit(7), &tester()).unwrap();
+        let grant = |client: &str| {
+            let found = find(&limits, client, 1);
+            let entry = found.source;
+            found.limit.map(|limit| (found.client, Grant { limit, entry }))
+        };
+        limits.set_default(Some(fixed(10)));
+        let (client, before) = grant("9.9.9.9").unwrap();
+        assert_eq!(before.limit, fixed(10));
+        assert!(setup.limiter.acquire(client, before, 4, 1).allowed());
+        // level' = clamp(level + capacity' − capacity, 0, capacity'): 6 of 10 are 1 of 5, told without another request.
+        limits.set_default(Some(fixed(5)));
+        assert_eq!(setup.limiter.peek(client, 1).unwrap().limit(), fixed(5));
+        let left = setup.limiter.acquire(client, grant("9.9.9.9").unwrap().1, 1, 1).outcome;
+        assert_eq!((left.allowed, left.left), (true, 0));
+        assert_eq!(grant("1.2.3.4").unwrap().1.limit, limit(7), "an entry of its own stays as it is");
+        limits.set_default(None);
+        assert_eq!(grant("9.9.9.9"), None);
+        assert!(setup.limiter.peek(client, 1).is_none(), "unlimited counts as full");
+    });
+}

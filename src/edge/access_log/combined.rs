@@ -1,0 +1,129 @@
+//! The combined log format of Apache and nginx, for tools that read nothing else:
+//! `ADDRESS - CLIENT [TIME] "METHOD PATH VERSION" STATUS BYTES "REFERER" "USER-AGENT"`.
+//!
+//! What a client wrote is escaped as nginx does it: quotes, backslashes and everything outside of visible ASCII as `\xHH`.
+//! CLIENT is the stored id of a client that is known by something else than its address, else `-`.
+
+use std::net::IpAddr;
+
+use super::line::push_address;
+use crate::edge::lines::{push_log_time, push_number};
+use crate::exchange::Version;
+use crate::proxy::account::AccessRecord;
+
+/// The record as a line with its newline.
+pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
+    let mut line = Vec::with_capacity(256 + record.path.len());
+    push_address(&mut line, record.client_addr.to_canonical());
+    line.extend_from_slice(b" - ");
+    match record.client_id.as_deref().filter(|id| id.parse::<IpAddr>().is_err()) {
+        Some(id) => push_escaped(&mut line, id.as_bytes(), b'!'),
+        None => line.push(b'-'),
+    }
+    line.extend_from_slice(b" [");
+    push_log_time(&mut line, record.time);
+    line.extend_from_slice(b"] \"");
+    let agent = record.agent.as_deref();
+    if record.method.is_empty() {
+        // No head could be read.
+        line.push(b'-');
+    } else {
+        push_escaped(&mut line, record.method.as_bytes(), b'!');
+        line.push(b' ');
+        push_escaped(&mut line, record.path.split('?').next().unwrap_or_default().as_bytes(), b'!');
+        line.extend_from_slice(match agent.map(|agent| agent.version) {
+            Some(Version::Http10) => b" HTTP/1.0",
+            _ => b" HTTP/1.1",
+        });
+    }
+    line.extend_from_slice(b"\" ");
+    push_number(&mut line, record.status.into(), 3);
+    line.push(b' ');
+    push_number(&mut line, record.body_bytes, 1);
+    for text in [agent.map(|agent| &agent.referer), agent.map(|agent| &agent.user_agent)] {
+        line.extend_from_slice(b" \"");
+        match text.filter(|text| !text.is_empty()) {
+            Some(text) => push_escaped(&mut line, text, b' '),
+            None => line.push(b'-'),
+        }
+        line.push(b'"');
+    }
+    line.push(b'\n');
+    line
+}
+
+/// The bytes, those below `least`, above `~`, and what would end or escape a quoted text as `\xHH`.
+fn push_escaped(line: &mut Vec<u8>, bytes: &[u8], least: u8) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in bytes {
+        if (least..=b'~').contains(&byte) && byte != b'"' && byte != b'\\' {
+            line.push(byte);
+        } else {
+            line.extend_from_slice(&[b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    use crate::proxy::account::AgentRecord;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn record(id: &str, path: &str, agent: Option<(&[u8], &[u8])>) -> AccessRecord {
+        let agent = agent.map(|(referer, user_agent)| {
+            let (referer, user_agent) = (referer.to_vec(), user_agent.to_vec());
+            Box::new(AgentRecord { version: Version::Http10, referer, user_agent })
+        });
+        AccessRecord {
+            time: UNIX_EPOCH + Duration::from_secs(1_772_366_400),
+            request_id: "r-1".into(),
+            trace_id: String::new(),
+            client_addr: "::ffff:10.0.0.7".parse().unwrap(),
+            client_id: Some(id.into()),
+            method: "GET".into(),
+            path: path.into(),
+            status: 200,
+            body_bytes: 12,
+            duration: Duration::ZERO,
+            upstream_duration: None,
+            backend: None,
+            retries: 0,
+            limit: None,
+            agent,
+        }
+    }
+
+    fn text(record: &AccessRecord) -> String {
+        String::from_utf8(line(record)).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_what_the_tools_expect() {
+        let agent: (&[u8], &[u8]) = (b"http://a/b", b"curl/8.0 (x)");
+        assert_eq!(
+            text(&record("10.0.0.7", "/a?token=secret", Some(agent))),
+            "10.0.0.7 - - [01/Mar/2026:12:00:00 +0000] \"GET /a HTTP/1.0\" 200 12 \"http://a/b\" \"curl/8.0 (x)\"\n"
+        );
+        assert_eq!(
+            text(&record("team one", "/a", None)),
+            "10.0.0.7 - team\\x20one [01/Mar/2026:12:00:00 +0000] \"GET /a HTTP/1.1\" 200 12 \"-\" \"-\"\n"
+        );
+        let unread = AccessRecord { method: String::new(), ..record("10.0.0.7", "", None) };
+        assert!(text(&unread).contains("] \"-\" 200 "));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_breaks_out_of_its_place(id in ".*", path in ".*", referer: Vec<u8>, agent: Vec<u8>) {
+            let line = text(&record(&id, &path, Some((&referer, &agent))));
+            prop_assert!(line.trim_end_matches('\n').bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            prop_assert_eq!(line.matches('"').count(), 6, "{}", line);
+            let parts: Vec<&str> = line.split('"').collect();
+            prop_assert_eq!(parts[0].split(' ').count(), 6, "{}", line);
+            prop_assert_eq!(parts[1].split(' ').count(), 3, "{}", line);
+        }
+    }
+}
