@@ -136,8 +136,9 @@ impl App {
         let backends = Arc::new(Backends::new(&pool_settings(config), &config.backends, clock.clone()));
         let upstream = Arc::new(UreqUpstream::new(&config.upstream, clock.clone()));
         let (sweeps, limits_log) = (Arc::clone(&upstream), Arc::clone(&log_limit));
-        let ticker = Ticker::start(Arc::clone(&limiter), limits_log, sweeps, clock.clone())
-            .map_err(failed("a thread can't be started"))?;
+        let ticker =
+            Ticker::start(Arc::clone(&limiter), limits_log, sweeps, Arc::clone(&backends), clock.clone())
+                .map_err(failed("a thread can't be started"))?;
         let (resolver, prober) = watch(config, &backends, &clock)?;
         let state =
             Arc::new(State { backends, limits: Arc::clone(&limits), draining: AtomicBool::new(false) });
@@ -241,6 +242,7 @@ fn proxy(
     limiter: &Arc<Limiter>,
     accounts: Accounts,
 ) -> Arc<Proxy> {
+    let frees_workers = Frontend::frees_workers(config.frontend.engine);
     Arc::new(Proxy {
         admit: Admit {
             limits: Arc::clone(&state.limits) as Arc<_>,
@@ -251,7 +253,9 @@ fn proxy(
             upstream,
             backends: Arc::clone(&state.backends),
             budget: RetryBudget::new(),
-            frees_workers: Frontend::frees_workers(config.frontend.engine),
+            frees_workers,
+            // Where whoever waits holds a worker, half of them are left for those who don't.
+            most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers / 2 },
             clock: accounts.clock.clone(),
             metrics: Arc::clone(&accounts.metrics),
         },

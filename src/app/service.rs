@@ -61,7 +61,7 @@ impl Service for Public {
         if self.api.claims(exchange.head, Surface::Public) {
             serve_own(&self.api, &self.proxy, exchange, Surface::Public).into()
         } else {
-            self.proxy.serve(exchange).into()
+            self.proxy.serve(exchange)
         }
     }
 

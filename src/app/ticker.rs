@@ -1,5 +1,5 @@
 //! What has to be done now and then: full buckets forgotten, idle backend connections closed, left-out log lines
-//! told of.
+//! told of, those that wait in line told to look (an ejection ends by time alone).
 
 use std::convert::Infallible;
 use std::io;
@@ -11,6 +11,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::clock::Clock;
 use crate::edge::upstream::UreqUpstream;
+use crate::state::backends::Backends;
 use crate::state::limiter::Limiter;
 use crate::state::log_limit::LogLimit;
 
@@ -26,6 +27,7 @@ impl Ticker {
         limiter: Arc<Limiter>,
         log_limit: Arc<LogLimit>,
         upstream: Arc<UreqUpstream>,
+        backends: Arc<Backends>,
         clock: Clock,
     ) -> io::Result<Self> {
         let (stop, stopped) = bounded::<Infallible>(0);
@@ -33,6 +35,7 @@ impl Ticker {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 limiter.sweep(clock.now());
                 upstream.sweep();
+                backends.queue().changed();
                 for (key, lines) in log_limit.sweep(clock.now()) {
                     log::warn!("{lines} more like this were left out: {key}");
                 }

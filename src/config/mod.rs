@@ -174,6 +174,10 @@ pub struct Balancing {
     pub hash_on: HashOn,
     /// Most requests at once on all backends together.
     pub max_in_flight: Option<u32>,
+    /// Most requests that wait for a backend with room.
+    pub queue_size: usize,
+    /// How long one waits.
+    pub queue_timeout: Duration,
     /// Clients stay with the backend that they were given.
     pub sticky: Option<Sticky>,
 }

@@ -122,8 +122,7 @@ pub struct Accounts {
 }
 
 /// What is known of a request when its answer is ready.
-pub(crate) struct Entry<'a> {
-    pub head: &'a RequestHead,
+pub(crate) struct Entry {
     pub marks: Marks,
     pub client_addr: IpAddr,
     pub received_at: Nanos,
@@ -142,9 +141,9 @@ pub(crate) struct Entry<'a> {
 impl Accounts {
     /// Completes an answer with what every answer has (`Date`, `X-Request-Id`) and with the ticket that writes its end
     /// down.
-    pub(crate) fn close(self: &Arc<Self>, mut answer: Answer, entry: Entry<'_>) -> Answer {
+    pub(crate) fn close(self: &Arc<Self>, mut answer: Answer, head: &RequestHead, entry: Entry) -> Answer {
         if let Some(cause) = &entry.cause {
-            self.explain(&entry, answer.status, cause);
+            self.explain(head, &entry.marks.request_id, answer.status, cause);
         }
         let wall = self.clock.wall();
         if !answer.fields.has("Date") {
@@ -164,8 +163,8 @@ impl Accounts {
                 request_id: entry.marks.request_id,
                 client_addr: entry.client_addr,
                 client_id: Some(client_id),
-                method: entry.head.method.clone(),
-                path: entry.head.path().to_owned(),
+                method: head.method.clone(),
+                path: head.path().to_owned(),
                 status,
                 body_bytes: 0,
                 duration: Duration::ZERO,
@@ -173,7 +172,7 @@ impl Accounts {
                 backend: entry.effort.backend,
                 retries: entry.effort.retries,
                 limit: entry.limit,
-                agent: self.journal.wants_agent().then(|| AgentRecord::of(entry.head)),
+                agent: self.journal.wants_agent().then(|| AgentRecord::of(head)),
             }))
         } else {
             Told::Id(entry.marks.request_id)
@@ -181,7 +180,7 @@ impl Accounts {
         answer.ticket = Some(Box::new(EndOfRequest {
             lease: entry.lease,
             told,
-            method: method_label(&entry.head.method),
+            method: method_label(&head.method),
             _in_flight: entry.in_flight,
             status,
             received_at: entry.received_at,
@@ -193,10 +192,9 @@ impl Accounts {
 
 impl Accounts {
     /// What the operator reads of a request that failed; a failing backend under load is not a line for each.
-    fn explain(&self, entry: &Entry<'_>, status: u16, cause: &str) {
+    fn explain(&self, head: &RequestHead, id: &str, status: u16, cause: &str) {
         let Some(suppressed) = self.log_limit.admit(cause, self.clock.now()) else { return };
-        let (method, path) = (entry.head.method.escape_default(), entry.head.path().escape_default());
-        let id = &entry.marks.request_id;
+        let (method, path) = (head.method.escape_default(), head.path().escape_default());
         log::warn!("request {id}: {method} {path} answered {status}: {cause}{suppressed}");
     }
 
@@ -255,7 +253,6 @@ impl Own {
         let trusted = &snapshot.serving().trusted_proxies;
         let client_addr = identity::client_address(head.peer, trusted, &head.fields).address;
         let entry = Entry {
-            head,
             marks: self.marks,
             client_addr,
             received_at: self.received_at,
@@ -266,7 +263,7 @@ impl Own {
             cause: None,
             in_flight: self.in_flight,
         };
-        accounts.close(answer, entry)
+        accounts.close(answer, head, entry)
     }
 }
 

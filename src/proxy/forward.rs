@@ -1,6 +1,8 @@
 //! The second step: pick a backend, send, and again where that is safe.
 
+mod course;
 mod key;
+mod line;
 mod refusal;
 mod sticky;
 
@@ -17,15 +19,16 @@ use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 use crate::rules::headers::{self, Origin};
 use crate::rules::identity::ClientKey;
-use crate::rules::retry::{self, Again, Failure};
-use crate::state::backends::{Backends, Ejection, Endpoint, Lease, Snapshot, Unavailable, Wanted};
-use crate::state::metrics::{Attempt, Metrics, Retry};
+use crate::rules::retry::{self, Failure};
+use crate::state::backends::{Backends, Ejection, Endpoint, Lease, Snapshot};
+use crate::state::metrics::{Attempt, Metrics};
 use crate::state::retry_budget::RetryBudget;
 
+pub(super) use course::Course;
 use key::key;
-use refusal::{failed, unavailable};
-use sticky::sent;
-pub(super) use sticky::set_cookie;
+use line::Unsent;
+use refusal::{failed, unsent};
+use sticky::{sent, set_cookie};
 
 /// What sending needs.
 pub struct Forward {
@@ -35,6 +38,8 @@ pub struct Forward {
     pub backends: Arc<Backends>,
     /// The engine's workers are free once they have an answer's head.
     pub frees_workers: bool,
+    /// Most requests that may wait in line, whatever the configuration says: where they hold workers.
+    pub most_waiting: usize,
     /// Time.
     pub clock: Clock,
     /// Bounds how much sending again adds to the load.
@@ -46,8 +51,6 @@ pub struct Forward {
 /// A request that was admitted.
 pub(super) struct Request<'a> {
     pub head: &'a RequestHead,
-    /// The pool and how to serve, from the request's beginning to its end.
-    pub snapshot: &'a Arc<Snapshot>,
     /// The client, after the walk over trusted proxies.
     pub client: IpAddr,
     /// Whom the limiter takes it for.
@@ -59,12 +62,24 @@ pub(super) struct Request<'a> {
     pub received_at: Nanos,
 }
 
+/// What became of a request.
+pub(super) enum Outcome {
+    /// A backend answered.
+    Answered(Forwarded),
+    /// None did.
+    Failed(Failed),
+    /// All are full, and it waits for one that is not.
+    Waits(Course),
+}
+
 /// A backend's answer, and what it took to get it.
 pub(super) struct Forwarded {
     pub answered: Answered,
     /// Held until the answer is delivered.
     pub lease: Lease,
     pub effort: Effort,
+    /// For a client that is to stay with that backend from now on.
+    pub set_cookie: Option<String>,
 }
 
 /// What was spent on a request.
@@ -83,77 +98,164 @@ pub(super) struct Failed {
     pub effort: Effort,
 }
 
+/// How a request waits for a backend with room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// Not at all.
+    None,
+    /// On its worker.
+    Block,
+    /// Put away by its frontend.
+    Park,
+}
+
 impl Forward {
-    /// Sends the request until a backend answers or sending again would not be safe.
+    /// The way of a new request, before its first step.
+    pub(super) fn begin(
+        &self,
+        asked: &Request<'_>,
+        snapshot: Arc<Snapshot>,
+        body: &dyn RequestBody,
+    ) -> Course {
+        let serving = snapshot.serving();
+        let idempotent = retry::idempotent(&asked.head.method);
+        let in_memory = body.buffered().is_some();
+        let now = self.clock.now();
+        self.budget.request(now);
+        Course {
+            key: serving.hash_on.as_ref().map_or(0, |on| key(on, asked)),
+            idempotent,
+            may_probe: idempotent && in_memory,
+            deadline: serving.request_timeout.map(|limit| asked.received_at.saturating_add(nanos(limit))),
+            tried: Vec::new(),
+            resent: 0,
+            reuse: if idempotent && in_memory { Reuse::Any } else { Reuse::Recent },
+            setback: None,
+            wait: None,
+            effort: Effort::default(),
+            now,
+            snapshot,
+        }
+    }
+
+    /// Sends the request until a backend answers or sending again would not be safe. `may_park`: it need not wait on its
+    /// worker.
     pub(super) fn forward(
         &self,
+        mut course: Course,
         asked: &Request<'_>,
         body: &mut dyn RequestBody,
         abort: &Abort,
-    ) -> Result<Forwarded, Failed> {
-        let Request { head, origin, received_at, .. } = asked;
-        let serving = asked.snapshot.serving();
-        let idempotent = retry::idempotent(&head.method);
-        let in_memory = body.buffered().is_some();
-        let mut course = Course {
-            forward: self,
-            snapshot: asked.snapshot,
-            key: serving.hash_on.as_ref().map_or(0, |on| key(on, asked)),
-            preferred: serving.sticky.as_ref().and_then(|sticky| sent(sticky, &head.fields)),
-            idempotent,
-            may_probe: idempotent && in_memory,
-            deadline: serving.request_timeout.map(|limit| received_at.saturating_add(nanos(limit))),
-            tried: Vec::new(),
-            resent: 0,
-            effort: Effort::default(),
-            now: self.clock.now(),
-        };
-        self.budget.request(course.now);
-        let mut lease = match course.pick(&[]) {
-            Ok(lease) => lease,
-            Err(why) => {
-                return Err(Failed { reject: unavailable(why), client_gone: false, effort: course.effort });
-            }
-        };
-        let fields = Lent::of(head, origin, &lease);
-        let mut reuse = if idempotent && in_memory { Reuse::Any } else { Reuse::Recent };
+        may_park: bool,
+    ) -> Outcome {
+        let Request { head, origin, .. } = asked;
+        // The cookie's name must last while the course moves on.
+        let sticks = course.snapshot.serving().sticky.is_some().then(|| Arc::clone(&course.snapshot));
+        let sticky = sticks.as_ref().and_then(|snapshot| snapshot.serving().sticky.as_ref());
+        let preferred = sticky.and_then(|sticky| sent(sticky, &head.fields));
+        let mut fields = None;
+        let mut found = None;
         loop {
+            let patience = patience(may_park, &*body, &course);
+            let next = found.take().map_or_else(|| self.next(&mut course, preferred, patience), Ok);
+            let (mut lease, reuse) = match next {
+                Ok(next) => next,
+                Err(Unsent::Waits) => return Outcome::Waits(course),
+                Err(why) => return Outcome::Failed(unsent(why, course)),
+            };
             let outgoing = Outgoing {
                 method: &head.method,
                 target: &head.target,
-                fields: &fields.0,
+                fields: &fields.get_or_insert_with(|| Lent::of(head, origin, &lease)).0,
                 length: head.length,
                 reuse,
                 deadline: course.deadline,
             };
-            let result = course.attempt(&mut lease, &outgoing, asked.protocol, body, abort);
-            let endpoint = Arc::clone(&lease.endpoint);
-            let next = match result {
+            match self.attempt(&mut course, &mut lease, &outgoing, asked.protocol, body, abort) {
                 Ok(answered) => {
                     if self.frees_workers {
                         lease.free_worker();
                     }
-                    let again = is_in(&serving.retry_statuses, answered.status());
-                    let next =
-                        if again { course.next(Failure::Status, &endpoint, body, reuse) } else { None };
-                    // The answer that there is beats one that there may be.
-                    let Some(next) = next else {
-                        return Ok(Forwarded { answered, lease, effort: course.effort });
-                    };
+                    found = self.after_status(&mut course, answered.status(), &lease, preferred, &*body);
+                    if found.is_none() {
+                        // The answer that there is beats one that there may be.
+                        let set_cookie =
+                            sticky.and_then(|sticky| set_cookie(sticky, &head.fields, &lease.endpoint));
+                        let effort = course.effort;
+                        return Outcome::Answered(Forwarded { answered, lease, effort, set_cookie });
+                    }
                     log::debug!("request {}: sent again after a {}", origin.request_id, answered.status());
-                    next
                 }
                 Err(error) => {
+                    let at = Arc::clone(&lease.endpoint);
                     // Its place may be the one that the next attempt needs.
                     drop(lease);
-                    let next = course.next(error.phase.into(), &endpoint, body, reuse);
-                    let Some(next) = next else { return Err(failed(&error, &endpoint, course.effort)) };
-                    log::debug!("request {}: sent again after {}", origin.request_id, error.cause);
-                    next
+                    if !course.set_back(error.phase.into(), &at, is_replayable(body)) {
+                        return Outcome::Failed(failed(&error, &at, course.effort));
+                    }
+                    log::debug!("request {}: to be sent again after {}", origin.request_id, error.cause);
+                    course.failed_with(error);
                 }
-            };
-            (lease, reuse) = next;
+            }
         }
+    }
+
+    /// Whom to send it to, within the retry budget.
+    fn next(
+        &self,
+        course: &mut Course,
+        preferred: Option<&[u8]>,
+        patience: Patience,
+    ) -> Result<(Lease, Reuse), Unsent> {
+        let found = self.seek(course, preferred, patience)?;
+        if course.charge(self) { Ok(found) } else { Err(Unsent::OverBudget) }
+    }
+
+    /// Whom to send it to after an answer that may not be the last. Does not wait.
+    fn after_status(
+        &self,
+        course: &mut Course,
+        status: u16,
+        lease: &Lease,
+        preferred: Option<&[u8]>,
+        body: &dyn RequestBody,
+    ) -> Option<(Lease, Reuse)> {
+        if !is_in(&course.snapshot.serving().retry_statuses, status) {
+            return None;
+        }
+        if !course.set_back(Failure::Status, &lease.endpoint, is_replayable(body)) {
+            return None;
+        }
+        self.next(course, preferred, Patience::None).ok()
+    }
+
+    /// Sends it once, and lets everybody know how that went.
+    fn attempt(
+        &self,
+        course: &mut Course,
+        lease: &mut Lease,
+        outgoing: &Outgoing<'_>,
+        protocol: Option<&str>,
+        body: &mut dyn RequestBody,
+        abort: &Abort,
+    ) -> Result<Answered, UpstreamError> {
+        course.effort.backend = Some(Arc::clone(&lease.endpoint.backend));
+        let began = course.now;
+        let result = match protocol {
+            Some(protocol) => self.upstream.upgrade(&lease.endpoint, outgoing, protocol, abort),
+            None => self.upstream.send(&lease.endpoint, outgoing, body, abort).map(Answered::Http),
+        };
+        course.now = self.clock.now();
+        let took = course.now.saturating_sub(began);
+        let spent = Duration::from_nanos(took);
+        course.effort.upstream_duration = Some(spent);
+        let attempt = result.as_ref().map_or(Attempt::Error, |answered| Attempt::Status(answered.status()));
+        self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
+        if let Some(failed) = verdict(&result, &course.snapshot.serving().outlier_statuses) {
+            let ejection = course.snapshot.observe(lease, took, failed, course.now);
+            self.tell(&lease.endpoint, ejection, &result);
+        }
+        result
     }
 
     /// One line for each change of who is ejected, with its cause.
@@ -184,98 +286,22 @@ impl Forward {
     }
 }
 
-/// One request's way over the endpoints.
-struct Course<'a> {
-    forward: &'a Forward,
-    snapshot: &'a Snapshot,
-    key: u64,
-    preferred: Option<&'a [u8]>,
-    idempotent: bool,
-    /// It can be sent again, whatever becomes of it: it may find out whether an endpoint is well again.
-    may_probe: bool,
-    deadline: Option<Nanos>,
-    /// Ids of endpoints.
-    tried: Vec<u64>,
-    /// How often it was sent again, refused connections not counted.
-    resent: u32,
-    effort: Effort,
-    now: Nanos,
+/// A request that waited in vain, or whose client left meanwhile.
+pub(super) fn too_late(course: Course) -> Failed {
+    unsent(course.too_late(), course)
 }
 
-impl Course<'_> {
-    fn pick(&self, tried: &[u64]) -> Result<Lease, Unavailable> {
-        let may_probe = self.may_probe && self.resent < self.snapshot.serving().retry.retries;
-        let Self { key, now, preferred, .. } = *self;
-        self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred })
+/// What streams can't be put away once it was sent: its body is not in memory.
+fn patience(may_park: bool, body: &dyn RequestBody, course: &Course) -> Patience {
+    match (may_park, body.buffered().is_some() || course.tried.is_empty()) {
+        (false, _) => Patience::Block,
+        (true, true) => Patience::Park,
+        (true, false) => Patience::None,
     }
+}
 
-    /// Sends it once, and lets everybody know how that went.
-    fn attempt(
-        &mut self,
-        lease: &mut Lease,
-        outgoing: &Outgoing<'_>,
-        protocol: Option<&str>,
-        body: &mut dyn RequestBody,
-        abort: &Abort,
-    ) -> Result<Answered, UpstreamError> {
-        let forward = self.forward;
-        self.effort.backend = Some(Arc::clone(&lease.endpoint.backend));
-        let began = self.now;
-        let result = match protocol {
-            Some(protocol) => forward.upstream.upgrade(&lease.endpoint, outgoing, protocol, abort),
-            None => forward.upstream.send(&lease.endpoint, outgoing, body, abort).map(Answered::Http),
-        };
-        self.now = forward.clock.now();
-        let took = self.now.saturating_sub(began);
-        let spent = Duration::from_nanos(took);
-        self.effort.upstream_duration = Some(spent);
-        let attempt = result.as_ref().map_or(Attempt::Error, |answered| Attempt::Status(answered.status()));
-        forward.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
-        if let Some(failed) = verdict(&result, &self.snapshot.serving().outlier_statuses) {
-            let ejection = self.snapshot.observe(lease, took, failed, self.now);
-            forward.tell(&lease.endpoint, ejection, &result);
-        }
-        result
-    }
-
-    /// Whom to send it to after it failed there: on another endpoint, while it is safe, there is time, and the budget has
-    /// room.
-    fn next(
-        &mut self,
-        failure: Failure,
-        at: &Endpoint,
-        body: &dyn RequestBody,
-        reuse: Reuse,
-    ) -> Option<(Lease, Reuse)> {
-        let (forward, serving) = (self.forward, self.snapshot.serving());
-        let request = retry::Request {
-            idempotent: self.idempotent,
-            replayable: body.buffered().is_some() || !body.consumed(),
-            retries_done: self.resent,
-        };
-        let again = retry::again(failure, request, serving.retry);
-        if again == Again::No || self.deadline.is_some_and(|deadline| self.now >= deadline) {
-            return None;
-        }
-        self.resent += u32::from(failure != Failure::Connect);
-        self.tried.push(at.id);
-        let elsewhere = self.pick(&self.tried).ok().map(|lease| (lease, reuse));
-        let next = match again {
-            // Only a connection was bad: with nobody else to ask, the same endpoint on a new one.
-            Again::ElsewhereOrFresh => elsewhere.or_else(|| {
-                let others = &self.tried[..self.tried.len() - 1];
-                self.pick(others).ok().map(|lease| (lease, Reuse::Never))
-            }),
-            Again::Elsewhere | Again::No => elsewhere,
-        };
-        let next =
-            next.filter(|_| !retry::costs(failure) || forward.budget.retry(serving.retry_budget, self.now));
-        if next.is_some() {
-            forward.metrics.retry(reason_of(failure));
-            self.effort.retries += 1;
-        }
-        next
-    }
+fn is_replayable(body: &dyn RequestBody) -> bool {
+    body.buffered().is_some() || !body.consumed()
 }
 
 /// Whether the endpoint failed; `None`: the attempt says nothing about it.
@@ -289,15 +315,6 @@ fn verdict(result: &Result<Answered, UpstreamError>, outlier_statuses: &[(u16, u
                 Some(true)
             }
         },
-    }
-}
-
-fn reason_of(failure: Failure) -> Retry {
-    match failure {
-        Failure::Connect | Failure::ConnectTimedOut => Retry::Connect,
-        Failure::TimedOut => Retry::Timeout,
-        Failure::Status => Retry::Status,
-        Failure::Stale | Failure::Reset | Failure::Malformed | Failure::Client => Retry::Reset,
     }
 }
 

@@ -11,20 +11,21 @@ use std::sync::Arc;
 
 use crate::error::{Reason, Reject};
 use crate::exchange::{
-    Abort, Answer, BodyLength, Exchange, RequestBody, RequestHead, Stream, Upgrade, Version,
+    Abort, Answer, BodyLength, Exchange, Parked, RequestBody, RequestHead, Served, Stream, Upgrade, Version,
+    Waker,
 };
 use crate::rules::Nanos;
 use crate::rules::answer::RateLimitFields;
 use crate::rules::fields::Fields;
 use crate::rules::framing::request::ALLOW;
 use crate::rules::headers::{self, Origin};
-use crate::rules::identity;
+use crate::rules::identity::{self, ClientKey};
 use crate::rules::retry::Failure;
 use crate::state::backends::Endpoint;
 
 use account::{Accounts, Entry};
 use admit::{Admission, Admit};
-use forward::{Effort, Failed, Forward, Forwarded, Request, set_cookie};
+use forward::{Course, Effort, Failed, Forward, Forwarded, Outcome, Request};
 use marks::Marks;
 
 /// What happens to a request that is not ours.
@@ -41,17 +42,26 @@ pub struct Proxy {
     pub upgrades: Vec<String>,
 }
 
+/// A request that was admitted, beside its head and its body.
+struct Story {
+    entry: Entry,
+    /// Whether the TCP peer is a trusted proxy.
+    peer_trusted: bool,
+    /// Whom the limiter takes the client for.
+    counted_as: ClientKey,
+    /// The limiter's fields for the answer.
+    fields: Option<RateLimitFields>,
+}
+
 impl Proxy {
     /// Answers one exchange: admit → forward → relay.
-    pub fn serve(&self, exchange: Exchange<'_>) -> Answer {
-        let Exchange { head, body, abort, received_at, can_upgrade, may_park: _ } = exchange;
-        let head = &*head;
+    pub fn serve(self: &Arc<Self>, exchange: Exchange<'_>) -> Served {
+        let (head, received_at) = (&*exchange.head, exchange.received_at);
         let snapshot = self.forward.backends.snapshot();
         let serving = snapshot.serving();
         let client = identity::client_address(head.peer, &serving.trusted_proxies, &head.fields);
         let marks = Marks::of(&head.fields, client.peer_trusted, self.accounts.clock.wall());
         let mut entry = Entry {
-            head,
             client_addr: client.address,
             received_at,
             effort: Effort::default(),
@@ -63,58 +73,61 @@ impl Proxy {
             marks,
         };
         if let Some(answer) = self.answer_ourselves(head, &entry) {
-            return self.accounts.close(answer, entry);
+            return self.accounts.close(answer, head, entry).into();
         }
         let Admission { refused, fields, record, client: counted_as } =
             self.admit.admit(&client, received_at, serving.headers);
         entry.limit = record;
-        let answer = match refused {
-            Some(reject) => reject.answer(&entry.marks.request_id),
-            None => {
-                let origin = Origin {
-                    peer: head.peer,
-                    trusted: client.peer_trusted,
-                    host: head.host.as_deref().unwrap_or(""),
-                    request_id: &entry.marks.request_id,
-                    traceparent: &entry.marks.traceparent,
-                    instance: &self.instance,
-                };
-                let protocol = if can_upgrade { self.upgrade_to(head) } else { None };
-                let request = Request {
-                    head,
-                    snapshot: &snapshot,
-                    client: client.address,
-                    counted_as,
-                    origin,
-                    protocol,
-                    received_at,
-                };
-                match self.forward.forward(&request, body, abort) {
-                    Ok(Forwarded { answered, lease, effort }) => {
-                        let sticky = serving.sticky.as_ref();
-                        let set_cookie =
-                            sticky.and_then(|sticky| set_cookie(sticky, &head.fields, &lease.endpoint));
-                        (entry.lease, entry.effort) = (Some(lease), effort);
-                        let is_head = head.method == "HEAD";
-                        let mut answer = relay::relay(answered, is_head, protocol.unwrap_or_default());
-                        if let Some(set_cookie) = set_cookie {
-                            answer.fields.push("Set-Cookie", set_cookie.as_bytes());
-                        }
-                        answer
-                    }
-                    Err(Failed { reject, client_gone, effort }) => {
-                        entry.effort = effort;
-                        entry.client_gone = client_gone;
-                        entry.cause = (!client_gone).then(|| reject.cause.clone());
-                        let mut answer = reject.answer(&entry.marks.request_id);
-                        // The rest of a body that could not be read is in the way of the next request.
-                        answer.close = client_gone || body.consumed();
-                        answer
-                    }
+        if let Some(reject) = refused {
+            let answer = with_fields(reject.answer(&entry.marks.request_id), fields.as_ref());
+            return self.accounts.close(answer, head, entry).into();
+        }
+        let story = Story { entry, peer_trusted: client.peer_trusted, counted_as, fields };
+        let course = self.forward.begin(&self.request(&story, head, false), snapshot, exchange.body);
+        self.send(exchange, story, course)
+    }
+
+    /// The second and the third step, or the rest of them.
+    fn send(self: &Arc<Self>, exchange: Exchange<'_>, mut story: Story, course: Course) -> Served {
+        let Exchange { head, body, abort, can_upgrade, may_park, .. } = exchange;
+        let head = &*head;
+        let request = self.request(&story, head, can_upgrade);
+        let protocol = request.protocol.unwrap_or_default();
+        let answer = match self.forward.forward(course, &request, body, abort, may_park) {
+            Outcome::Waits(course) => {
+                return Served::Parked(Box::new(Held { proxy: Arc::clone(self), story, course }));
+            }
+            Outcome::Answered(Forwarded { answered, lease, effort, set_cookie }) => {
+                let is_head = head.method == "HEAD";
+                let mut answer = relay::relay(answered, is_head, protocol);
+                if let Some(set_cookie) = set_cookie {
+                    answer.fields.push("Set-Cookie", set_cookie.as_bytes());
                 }
+                (story.entry.lease, story.entry.effort) = (Some(lease), effort);
+                answer
+            }
+            Outcome::Failed(failed) => {
+                // The rest of a body that could not be read is in the way of the next request.
+                let close = failed.client_gone || body.consumed();
+                story.entry.refuse(failed, close)
             }
         };
-        self.accounts.close(with_fields(answer, fields.as_ref()), entry)
+        self.accounts.close(with_fields(answer, story.fields.as_ref()), head, story.entry).into()
+    }
+
+    fn request<'a>(&'a self, story: &'a Story, head: &'a RequestHead, can_upgrade: bool) -> Request<'a> {
+        let Story { entry, peer_trusted, counted_as, .. } = story;
+        let origin = Origin {
+            peer: head.peer,
+            trusted: *peer_trusted,
+            host: head.host.as_deref().unwrap_or(""),
+            request_id: &entry.marks.request_id,
+            traceparent: &entry.marks.traceparent,
+            instance: &self.instance,
+        };
+        let protocol = if can_upgrade { self.upgrade_to(head) } else { None };
+        let received_at = entry.received_at;
+        Request { head, client: entry.client_addr, counted_as: *counted_as, origin, protocol, received_at }
     }
 
     /// The protocol that a request asks to go on in and that may be (RFC 9110 §7.8). In HTTP/1.0 there is none, and a
@@ -125,7 +138,7 @@ impl Proxy {
     }
 
     /// What needs neither a token nor a backend.
-    fn answer_ourselves(&self, head: &RequestHead, entry: &Entry<'_>) -> Option<Answer> {
+    fn answer_ourselves(&self, head: &RequestHead, entry: &Entry) -> Option<Answer> {
         if headers::is_loop(&head.fields, &self.instance) {
             let reject = Reject::new(
                 Reason::LoopDetected,
@@ -135,6 +148,48 @@ impl Proxy {
         }
         // Server-wide OPTIONS (RFC 9110 §9.3.7): asks what the server can do, and we are the server.
         (head.target == "*").then(|| Answer::new(204, Vec::new()).with("Allow", ALLOW))
+    }
+}
+
+impl Entry {
+    /// The answer to a request that no backend answered.
+    fn refuse(&mut self, failed: Failed, close: bool) -> Answer {
+        let Failed { reject, client_gone, effort } = failed;
+        self.effort = effort;
+        self.client_gone = client_gone;
+        self.cause = (!client_gone).then(|| reject.cause.clone());
+        let mut answer = reject.answer(&self.marks.request_id);
+        answer.close = close;
+        answer
+    }
+}
+
+/// A request that waits for a backend with room.
+struct Held {
+    proxy: Arc<Proxy>,
+    story: Story,
+    course: Course,
+}
+
+impl Parked for Held {
+    fn until(&self) -> Nanos {
+        self.course.waits_until()
+    }
+
+    fn on_wake(&mut self, waker: Waker) -> bool {
+        self.course.on_turn(waker)
+    }
+
+    fn resume(self: Box<Self>, exchange: Exchange<'_>) -> Served {
+        let Self { proxy, story, course } = *self;
+        proxy.send(exchange, story, course)
+    }
+
+    fn give_up(self: Box<Self>, head: &RequestHead, client_gone: bool) -> Answer {
+        let Self { proxy, mut story, course } = *self;
+        let failed = Failed { client_gone, ..forward::too_late(course) };
+        let answer = story.entry.refuse(failed, client_gone);
+        proxy.accounts.close(with_fields(answer, story.fields.as_ref()), head, story.entry)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::{self, Secret};
 use crate::rules::health::Status;
 use crate::rules::outlier::Policy;
 use crate::rules::strategy::Strategy;
+use crate::state::queue::Queue;
 use crate::state::serving::Serving;
 
 mod endpoint;
@@ -113,6 +114,7 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Backends {
     snapshot: ArcSwap<Snapshot>,
+    queue: Arc<Queue>,
     clock: Clock,
     /// Held by whoever makes a new snapshot from the current one; over no I/O.
     writer: Mutex<()>,
@@ -123,14 +125,19 @@ pub struct Backends {
 impl Backends {
     /// The configured backends, still without addresses.
     pub fn new(settings: &Settings, backends: &[config::Backend], clock: Clock) -> Self {
+        let queue = Arc::<Queue>::default();
         let snapshot = Snapshot {
             endpoints: Vec::new(),
-            backends: backends.iter().map(|entry| Arc::new(Backend::new(entry))).collect(),
+            backends: backends
+                .iter()
+                .map(|entry| Arc::new(Backend::new(entry).waited_for_in(&queue)))
+                .collect(),
             picker: Arc::new(settings.picker(None)),
             serving: Arc::clone(&settings.serving),
         };
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            queue,
             clock,
             writer: Mutex::new(()),
             listeners: Mutex::new(Vec::new()),
@@ -140,6 +147,11 @@ impl Backends {
     /// The pool as it is now: what one request works with from its beginning to its end. Takes no lock.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// The line of requests that wait for room on any of them.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
     }
 
     /// [`Snapshot::pick`] on the current snapshot, for who picks only once and whatever the key.
@@ -235,6 +247,7 @@ impl Backends {
     }
 
     fn signal(&self) {
+        self.queue.changed();
         // A full channel has a signal waiting already; a closed one has nobody.
         self.listeners
             .lock()

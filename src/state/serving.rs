@@ -24,6 +24,10 @@ pub struct Serving {
     pub retry_budget: f64,
     /// How long a request may take in all, its answer's body included.
     pub request_timeout: Option<Duration>,
+    /// Most requests that wait for a backend with room; 0: none does.
+    pub queue_size: usize,
+    /// How long one waits.
+    pub queue_timeout: Duration,
     /// Inclusive ranges of status codes that count as an endpoint's failure.
     pub outlier_statuses: Vec<(u16, u16)>,
     /// What the pool's strategy hashes requests on; `None`: it does not hash.
@@ -58,6 +62,8 @@ impl Serving {
             retry_statuses: on.statuses.clone(),
             retry_budget: upstream.retry_budget,
             request_timeout: upstream.request_timeout,
+            queue_size: balancing.queue_size,
+            queue_timeout: balancing.queue_timeout,
             outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
             hash_on: (balancing.strategy == Strategy::Hash).then(|| balancing.hash_on.clone()),
             sticky: balancing
@@ -68,7 +74,7 @@ impl Serving {
     }
 }
 
-/// Nobody is trusted and nothing is sent again.
+/// Nobody is trusted, nothing is sent again, nobody waits for room.
 impl Default for Serving {
     fn default() -> Self {
         Self {
@@ -78,6 +84,8 @@ impl Default for Serving {
             retry_statuses: Vec::new(),
             retry_budget: 0.0,
             request_timeout: None,
+            queue_size: 0,
+            queue_timeout: Duration::ZERO,
             outlier_statuses: Vec::new(),
             hash_on: None,
             sticky: None,

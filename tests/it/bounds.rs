@@ -12,7 +12,7 @@ use crate::support::{Backend, Conn, Engine, Gate, Setup, Then, request, until};
 
 each_engine! {
     a_full_backend_is_passed_over,
-    when_all_are_full_it_is_503_with_retry_after,
+    when_all_are_full_and_nobody_may_wait_it_is_503_with_retry_after,
     one_backend_never_holds_all_the_workers,
     a_failing_backend_is_ejected_and_comes_back_by_a_probe,
     statuses_eject_by_choice,
@@ -57,7 +57,7 @@ fn a_full_backend_is_passed_over(engine: Engine) {
     }
 }
 
-fn when_all_are_full_it_is_503_with_retry_after(engine: Engine) {
+fn when_all_are_full_and_nobody_may_wait_it_is_503_with_retry_after(engine: Engine) {
     let none = || json!(null);
     for (bound, together) in [([json!(2), json!(1)], none()), ([none(), none()], json!(3))] {
         let gate = Gate::default();
@@ -67,6 +67,7 @@ fn when_all_are_full_it_is_503_with_retry_after(engine: Engine) {
             .backend_with(json!({ "url": a.url(), "max_in_flight": of_a }))
             .backend_with(json!({ "url": b.url(), "max_in_flight": of_b }))
             .set("balancing.max_in_flight", together)
+            .set("balancing.queue_size", json!(0))
             .start();
         let mut held: Vec<Conn> = (0..3).map(|_| hold(&balancer, &[&a, &b])).collect();
         let answer = balancer.get("/");

@@ -37,6 +37,7 @@ mod metrics;
 mod outage;
 mod process;
 mod prometheus;
+mod queue;
 mod requests;
 mod retries;
 mod scripts;

@@ -1,6 +1,6 @@
 //! Keys of `balancing`.
 
-use super::IN_FLIGHT;
+use super::{IN_FLIGHT, TIMEOUT};
 use crate::config::json::Value;
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
@@ -25,12 +25,17 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     let max_in_flight = s.whole_or_null("max_in_flight", IN_FLIGHT, "null", about);
     let about = "Clients stay with the backend that a cookie names; null: they need not.";
     let sticky = s.section_if_given("sticky", about).map(sticky);
-    s.later(&["queue_size", "queue_timeout"]);
+    let about = "Most requests that wait for a backend with room when all are full; 0: none does.";
+    let queue_size = s.whole("queue_size", 0..=1_000_000, "1024", about);
+    let about = "How long one of them waits before it is answered 503.";
+    let queue_timeout = s.duration("queue_timeout", TIMEOUT, "\"5s\"", about);
     s.end();
     Balancing {
         strategy: strategy.unwrap_or(Strategy::LeastConnections),
         hash_on: hash_on.unwrap_or(HashOn::Ip),
         max_in_flight,
+        queue_size,
+        queue_timeout,
         sticky,
     }
 }

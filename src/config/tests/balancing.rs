@@ -29,6 +29,14 @@ const FAULTS: &[(&str, &str)] = &[
         r#"upstream.request_timeout: must be a duration from "1ms" to "1d", such as "1m" or null; found "0s""#,
     ),
     (
+        r#""balancing": {"queue_size": 1000001}"#,
+        "balancing.queue_size: must be a whole number from 0 to 1000000; found 1000001",
+    ),
+    (
+        r#""balancing": {"queue_timeout": "0s"}"#,
+        r#"balancing.queue_timeout: must be a duration from "1ms" to "1d", such as "10s", "50ms" or "1m30s"; found "0s""#,
+    ),
+    (
         r#""balancing": {"sticky": {}}"#,
         "balancing.sticky.secret: is missing; must be 16 to 512 visible ASCII characters without spaces",
     ),

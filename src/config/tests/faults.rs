@@ -35,8 +35,6 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (r#""cache": {"ttl": "1s", "ttl": "1s"}"#, "cache.ttl: doubled key: it stands in line 3 already"),
     // What is not built yet.
-    (r#""balancing": {"queue_size": 10}"#, "balancing.queue_size: is not yet built; take it out"),
-    (r#""balancing": {"queue_timeout": "1s"}"#, "balancing.queue_timeout: is not yet built; take it out"),
     (r#""$schema": "x""#, "$schema: is not yet built; take it out"),
     (r#""admin": {"tokens": []}"#, "admin.tokens: is not yet built; take it out"),
     (

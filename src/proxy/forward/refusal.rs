@@ -1,22 +1,55 @@
 //! What is told of a request that no backend answered, to its client and to the operator.
 
-use super::Effort;
-use super::Failed;
+use super::course::{Course, Setback};
+use super::line::Unsent;
+use super::{Effort, Failed};
 use crate::error::{Reason, Reject};
 use crate::exchange::BodyFault;
 use crate::proxy::{Phase, UpstreamError};
-use crate::state::backends::{Endpoint, Unavailable};
+use crate::state::backends::Endpoint;
 
 /// Seconds that a client is told to wait when no backend can answer now.
 const RETRY_AFTER_S: u64 = 1;
 
-/// What the client and the operator read when nobody could be asked.
-pub(super) fn unavailable(why: Unavailable) -> Reject {
-    let (detail, cause) = match why {
-        Unavailable::Nobody => ("no backend is healthy at the moment", "no healthy backend"),
-        Unavailable::Full => ("every backend is busy at the moment", "every backend is at its max_in_flight"),
+/// What the client and the operator read when it was not sent, or not again.
+pub(super) fn unsent(why: Unsent, course: Course) -> Failed {
+    let Course { setback, effort, .. } = course;
+    let before = match setback {
+        Some(Setback { error: Some(error), at, .. }) => match why {
+            // That it could not be sent again is no news: the first failure is.
+            Unsent::Nobody | Unsent::LineFull | Unsent::Full | Unsent::OverBudget => {
+                return failed(&error, &at, effort);
+            }
+            Unsent::QueueTimeout | Unsent::Deadline | Unsent::Waits => {
+                format!(", after backend {} failed: {}", at.backend, error.cause)
+            }
+        },
+        _ => String::new(),
     };
-    Reject::new(Reason::Unavailable, detail).because(cause).retry_after(RETRY_AFTER_S)
+    const BUSY: &str = "every backend is busy at the moment";
+    let (reason, detail, cause) = match why {
+        Unsent::Nobody => (Reason::Unavailable, "no backend is healthy at the moment", "no healthy backend"),
+        Unsent::LineFull => (
+            Reason::Unavailable,
+            BUSY,
+            "every backend is full, and as many wait as may (balancing.queue_size)",
+        ),
+        Unsent::QueueTimeout => (
+            Reason::Unavailable,
+            BUSY,
+            "every backend was full for as long as a request may wait (balancing.queue_timeout)",
+        ),
+        Unsent::Deadline => (
+            Reason::GatewayTimeout,
+            "the request was not answered in time",
+            "every backend was full until the request's time was over (upstream.request_timeout)",
+        ),
+        Unsent::Full | Unsent::OverBudget | Unsent::Waits => {
+            (Reason::Unavailable, BUSY, "every backend is full")
+        }
+    };
+    let reject = Reject::new(reason, detail).because(format!("{cause}{before}")).retry_after(RETRY_AFTER_S);
+    Failed { reject, client_gone: false, effort }
 }
 
 /// What the client and the operator read when no backend answered.

@@ -13,6 +13,7 @@ use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::sticky::Token;
 use crate::rules::strategy::{FAILURE_COUNTS_AS, Pace, key_of, warming_weight};
+use crate::state::queue::Queue;
 
 /// What the operator says of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Backend {
     pub(super) calling: AtomicU32,
     checks_passed: AtomicU64,
     checks_failed: AtomicU64,
+    /// The pool's line of requests that wait for room.
+    pub(super) queue: Arc<Queue>,
 }
 
 impl Backend {
@@ -62,7 +65,13 @@ impl Backend {
             calling: AtomicU32::new(0),
             checks_passed: AtomicU64::new(0),
             checks_failed: AtomicU64::new(0),
+            queue: Arc::default(),
         }
+    }
+
+    /// The same with that line.
+    pub(super) fn waited_for_in(self, queue: &Arc<Queue>) -> Self {
+        Self { queue: Arc::clone(queue), ..self }
     }
 
     /// The same backend under the same name, with what was counted of it and the operator's word, at another place.
@@ -72,6 +81,7 @@ impl Backend {
             operator: AtomicU8::new(self.operator() as u8),
             checks_passed: AtomicU64::new(passed),
             checks_failed: AtomicU64::new(failed),
+            queue: Arc::clone(&self.queue),
             ..Self::new(entry)
         }
     }
@@ -111,6 +121,7 @@ impl Backend {
     /// Says what the operator wants. For whoever serves the operator, alone.
     pub fn set_operator(&self, operator: Operator) {
         self.operator.store(operator as u8, Ordering::Relaxed);
+        self.queue.changed();
     }
 
     /// Most requests at once on all its endpoints together; `u32::MAX`: no bound.

@@ -29,6 +29,8 @@ pub(super) struct Terms<'a> {
     pub seen: Option<u32>,
     /// Most workers that the backend may hold.
     pub most_workers: u32,
+    /// What that is while there is another backend to go to.
+    pub share: u32,
     pub total: Option<&'a Total>,
     /// The endpoint is half open: only as its probe.
     pub as_probe: bool,
@@ -41,6 +43,7 @@ pub struct Lease {
     /// Where the request goes.
     pub endpoint: Arc<Endpoint>,
     holds_worker: bool,
+    share: u32,
     /// Its endpoint is out, and this request tells whether it may come back.
     pub(super) is_probe: bool,
     total: Option<Arc<AtomicU32>>,
@@ -65,8 +68,13 @@ impl Lease {
             return Err(Refused::Full);
         }
         // From here on dropping it undoes what was done.
-        let mut lease =
-            Self { endpoint: Arc::clone(endpoint), holds_worker: false, is_probe: false, total: None };
+        let mut lease = Self {
+            endpoint: Arc::clone(endpoint),
+            holds_worker: false,
+            share: terms.share,
+            is_probe: false,
+            total: None,
+        };
         lease.holds_worker = raise(&group.calling, terms.most_workers);
         if !lease.holds_worker {
             return Err(Refused::Full);
@@ -84,25 +92,35 @@ impl Lease {
         Ok(lease)
     }
 
-    /// The worker has the answer's head and waits for this backend no longer.
+    /// The worker has the answer's head and waits for this backend no longer. Wakes who waits for that, if it was all that
+    /// they wait for.
     pub fn free_worker(&mut self) {
-        if std::mem::take(&mut self.holds_worker) {
-            self.endpoint.group.calling.fetch_sub(1, Ordering::Relaxed);
+        if self.give_worker_back() {
+            self.endpoint.group.queue.freed();
         }
+    }
+
+    /// Whether the backend is below its share again.
+    fn give_worker_back(&mut self) -> bool {
+        let group = &self.endpoint.group;
+        std::mem::take(&mut self.holds_worker) && group.calling.fetch_sub(1, Ordering::SeqCst) == self.share
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.free_worker();
+        self.give_worker_back();
         if self.is_probe {
             self.endpoint.standing.end_probe();
         }
         if let Some(total) = &self.total {
-            total.fetch_sub(1, Ordering::Relaxed);
+            total.fetch_sub(1, Ordering::SeqCst);
         }
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.endpoint.group.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let group = &self.endpoint.group;
+        group.in_flight.fetch_sub(1, Ordering::SeqCst);
+        // Sequentially consistent before this: whoever is not seen waiting sees that there is room.
+        group.queue.freed();
     }
 }
 

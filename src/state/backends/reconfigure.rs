@@ -82,7 +82,8 @@ impl Backends {
                     continue;
                 }
                 let namesake = before.backends.iter().find(|group| *group.name == entry.name);
-                let group = Arc::new(namesake.map_or_else(|| Backend::new(entry), |old| old.moved(entry)));
+                let new = || Backend::new(entry).waited_for_in(&self.queue);
+                let group = Arc::new(namesake.map_or_else(new, |old| old.moved(entry)));
                 let list = if namesake.is_some() { &mut told.moved } else { &mut told.added };
                 list.push(entry.name.clone());
                 let mut addresses = addresses.clone();

@@ -133,15 +133,21 @@ impl Snapshot {
         let named = |one: &&Arc<Endpoint>| one.token().is_some_and(|token| token.is(sent));
         let endpoint = self.endpoints.iter().find(named)?;
         let rank = self.rank(endpoint, wanted).filter(|rank| *rank < Rank::Unknown)?;
+        let group = &endpoint.group;
+        if self.pool_is_full() || group.in_flight() >= group.max_in_flight() {
+            return None;
+        }
         let is_other = |one: &Arc<Endpoint>| {
-            !Arc::ptr_eq(&one.group, &endpoint.group)
-                && self.rank(one, wanted).is_some_and(|rank| rank < Rank::Ejected)
+            !Arc::ptr_eq(&one.group, group) && self.rank(one, wanted).is_some_and(|rank| rank < Rank::Ejected)
         };
         let most = self.picker.most_workers;
-        let several = endpoint.group.calling() >= most && self.endpoints.iter().any(is_other);
+        if group.calling() >= most && self.endpoints.iter().any(is_other) {
+            return None;
+        }
         let terms = Terms {
             seen: None,
-            most_workers: if several { most } else { u32::MAX },
+            most_workers: u32::MAX,
+            share: most,
             total: self.picker.total.as_ref(),
             as_probe: rank == Rank::Probe,
         };
@@ -154,6 +160,10 @@ impl Snapshot {
         // Ends: every further round is one that somebody else got what this one wanted, or sees that all is full.
         for round in 0.. {
             let seen = self.gather_within_shares(wanted, candidates)?;
+            // Before anything is counted: taking it back would look like room to whoever waits for some.
+            if self.pool_is_full() {
+                return Err(Unavailable::Full);
+            }
             let draw = Draw { random: fastrand::u64(..), key: wanted.key };
             let index = strategy.pick(candidates, draw).ok_or(Unavailable::Nobody)?;
             if strategy.keeps_turns() {
@@ -166,14 +176,13 @@ impl Snapshot {
                 // Another pick may have come between looking and counting: look again, or a burst piles up on one.
                 seen: (!strategy.keeps_turns() && round < MAX_REPICKS).then_some(chosen.in_flight),
                 most_workers: if seen.several { *most_workers } else { u32::MAX },
+                share: *most_workers,
                 total: total.as_ref(),
                 as_probe: seen.rank == Rank::Probe,
             };
             match Lease::take(self.at(&chosen), terms) {
                 Ok(lease) => return Ok(lease),
-                Err(Refused::Moved) => {}
-                Err(Refused::Full) if self.pool_is_full() => return Err(Unavailable::Full),
-                Err(Refused::Full) => {}
+                Err(Refused::Moved | Refused::Full) => {}
             }
         }
         Err(Unavailable::Full)
@@ -281,9 +290,14 @@ impl Snapshot {
             lease.endpoint.observe_latency(took, failed, now);
         }
         let outliers = outliers.as_ref()?;
-        if std::mem::take(&mut lease.is_probe) {
-            return outliers.conclude_probe(&lease.endpoint, failed, now);
+        let ejection = if std::mem::take(&mut lease.is_probe) {
+            outliers.conclude_probe(&lease.endpoint, failed, now)
+        } else {
+            outliers.observe(&self.endpoints, &lease.endpoint, failed, now)
+        };
+        if ejection.is_some() {
+            lease.endpoint.group.queue.changed();
         }
-        outliers.observe(&self.endpoints, &lease.endpoint, failed, now)
+        ejection
     }
 }

@@ -267,7 +267,8 @@ fn leases_return_to_zero_while_snapshots_are_swapped() {
 fn a_count_is_taken_only_as_it_was_seen() {
     let endpoint = Endpoint::alone("a", address(1));
     let take_at = |seen| {
-        let terms = Terms { seen: Some(seen), most_workers: u32::MAX, total: None, as_probe: false };
+        let terms =
+            Terms { seen: Some(seen), most_workers: u32::MAX, share: u32::MAX, total: None, as_probe: false };
         Lease::take(&endpoint, terms)
     };
     let first = take_at(0).unwrap();

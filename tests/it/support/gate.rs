@@ -16,6 +16,11 @@ impl Gate {
         let _ = opened.wait_timeout_while(guard, PATIENCE, |open| !*open);
     }
 
+    /// Whether it is.
+    pub fn is_open(&self) -> bool {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets everybody through, now and later.
     pub fn open(&self) {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;

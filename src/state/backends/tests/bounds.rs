@@ -124,3 +124,55 @@ fn bounds_hold_across_threads() {
         assert_eq!(held.len(), 4, "{strategy:?}: exactly the pool's bound, {refused:?} refused before");
     }
 }
+
+/// Whatever the bound, nobody sleeps in line beside room: each thread waits until it has a lease, as requests do.
+#[test]
+fn nobody_waits_beside_room() {
+    const THREADS: usize = 8;
+    for (total, workers) in [(None, None), (Some(3), None), (None, Some(2))] {
+        let mut entries = entries(&["a", "b"]);
+        if workers.is_none() {
+            (entries[0].max_in_flight, entries[1].max_in_flight) = (Some(1), Some(2));
+        }
+        for strategy in [Strategy::LeastConnections, Strategy::RoundRobin] {
+            let settings = Settings { max_in_flight: total, workers, ..Settings::of(strategy) };
+            let pool = of(&settings, &entries);
+            let (queue, clock) = (pool.queue(), Clock::real());
+            let take = || -> Lease {
+                if queue.is_empty()
+                    && let Some(lease) = pool.pick(&[])
+                {
+                    return lease;
+                }
+                let mut place = queue.join(usize::MAX).unwrap();
+                loop {
+                    assert!(place.wait(clock.now() + 60_000_000_000, &clock), "a wake-up was lost");
+                    if let Some(lease) = pool.pick(&[]) {
+                        place.leave();
+                        return lease;
+                    }
+                    let _ = place.sleep(false);
+                }
+            };
+            let start = Barrier::new(THREADS);
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        start.wait();
+                        for round in 0..500 {
+                            let mut lease = take();
+                            if round % 5 == 0 {
+                                thread::yield_now();
+                            }
+                            if round % 2 == 0 {
+                                lease.free_worker();
+                            }
+                        }
+                    });
+                }
+            });
+            assert!(queue.is_empty(), "{total:?} {workers:?} {strategy:?}");
+            assert!(pool.backends().iter().all(|one| one.in_flight() == 0 && one.calling() == 0));
+        }
+    }
+}

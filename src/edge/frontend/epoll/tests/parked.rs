@@ -118,14 +118,13 @@ fn parked_requests_hold_no_worker_and_go_on_as_they_came() {
             let (mut sender, bytes) = (stream.try_clone().expect("a clone"), bytes.clone());
             let sender = thread::spawn(move || sender.write_all(&bytes).expect("the engine reads"));
             let answers = answers.clone();
-            let reader = move || {
+            move || {
                 for answer in &answers {
                     assert_eq!(read_answer(&mut stream).1, *answer);
                 }
                 sender.join().expect("all was taken");
                 stream
-            };
-            reader
+            }
         })
         .collect();
     let count = clients.len();

@@ -1,0 +1,107 @@
+//! One request's way over the endpoints: whom it may go to next, and what is known of those that it was sent to. All of it
+//! by value, so that it can be put away while the request waits.
+
+use std::sync::Arc;
+
+use super::line::Wait;
+use super::{Effort, Forward};
+use crate::proxy::{Reuse, UpstreamError};
+use crate::rules::Nanos;
+use crate::rules::retry::{self, Again, Failure};
+use crate::state::backends::{Endpoint, Lease, Snapshot, Unavailable, Wanted};
+use crate::state::metrics::Retry;
+
+/// See the module.
+pub(in crate::proxy) struct Course {
+    /// The pool and how to serve, as they were when it began, or when it last stopped waiting.
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) key: u64,
+    pub(super) idempotent: bool,
+    /// It can be sent again, whatever becomes of it: it may find out whether an endpoint is well again.
+    pub(super) may_probe: bool,
+    pub(super) deadline: Option<Nanos>,
+    /// Ids of endpoints.
+    pub(super) tried: Vec<u64>,
+    /// How often it was sent again, refused connections not counted.
+    pub(super) resent: u32,
+    pub(super) reuse: Reuse,
+    /// The last attempt failed, and it is to be sent again.
+    pub(super) setback: Option<Setback>,
+    pub(super) wait: Option<Wait>,
+    pub(super) effort: Effort,
+    pub(super) now: Nanos,
+}
+
+/// A failed attempt that is not the last.
+pub(super) struct Setback {
+    pub failure: Failure,
+    pub again: Again,
+    pub at: Arc<Endpoint>,
+    /// `None`: there was an answer, only not a good one.
+    pub error: Option<UpstreamError>,
+}
+
+impl Course {
+    /// Whether a failed attempt may be followed by another one, as far as the request and the time go. Then it has had a
+    /// setback.
+    pub(super) fn set_back(&mut self, failure: Failure, at: &Arc<Endpoint>, replayable: bool) -> bool {
+        let request = retry::Request { idempotent: self.idempotent, replayable, retries_done: self.resent };
+        let again = retry::again(failure, request, self.snapshot.serving().retry);
+        if again == Again::No || self.deadline.is_some_and(|deadline| self.now >= deadline) {
+            return false;
+        }
+        self.resent += u32::from(failure != Failure::Connect);
+        self.tried.push(at.id);
+        self.setback = Some(Setback { failure, again, at: Arc::clone(at), error: None });
+        true
+    }
+
+    /// What the setback was.
+    pub(super) fn failed_with(&mut self, error: UpstreamError) {
+        if let Some(setback) = &mut self.setback {
+            setback.error = Some(error);
+        }
+    }
+
+    /// Whom to send it to now: after a setback on another endpoint, or on the same one where only a connection was bad.
+    pub(super) fn pick(&self, preferred: Option<&[u8]>) -> Result<(Lease, Reuse), Unavailable> {
+        let elsewhere = self.pick_untried(&self.tried, preferred).map(|lease| (lease, self.reuse));
+        match (&self.setback, elsewhere) {
+            (Some(Setback { again: Again::ElsewhereOrFresh, .. }), Err(why)) => {
+                let others = &self.tried[..self.tried.len() - 1];
+                let fresh = self.pick_untried(others, preferred).map(|lease| (lease, Reuse::Never));
+                // Full is the better news of the two: waiting helps.
+                fresh.map_err(|same| if why == Unavailable::Full { why } else { same })
+            }
+            (_, elsewhere) => elsewhere,
+        }
+    }
+
+    fn pick_untried(&self, tried: &[u64], preferred: Option<&[u8]>) -> Result<Lease, Unavailable> {
+        let may_probe = self.may_probe && self.resent < self.snapshot.serving().retry.retries;
+        let Self { key, now, .. } = *self;
+        self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred })
+    }
+
+    /// Takes a place in the retry budget for what comes after a setback, which is then over. False: there is none.
+    pub(super) fn charge(&mut self, forward: &Forward) -> bool {
+        let Some(setback) = &self.setback else { return true };
+        let share = self.snapshot.serving().retry_budget;
+        if retry::costs(setback.failure) && !forward.budget.retry(share, self.now) {
+            return false;
+        }
+        forward.metrics.retry(reason_of(setback.failure));
+        self.effort.retries += 1;
+        self.setback = None;
+        true
+    }
+}
+
+fn reason_of(failure: Failure) -> Retry {
+    match failure {
+        Failure::Connect | Failure::ConnectTimedOut => Retry::Connect,
+        Failure::TimedOut => Retry::Timeout,
+        Failure::Status => Retry::Status,
+        Failure::Stale | Failure::Reset | Failure::Malformed | Failure::Client => Retry::Reset,
+    }
+}

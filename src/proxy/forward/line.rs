@@ -1,0 +1,144 @@
+//! Waiting for a backend with room, when every one that could take a request is full.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::course::Course;
+use super::{Forward, Patience};
+use crate::clock::{Clock, nanos};
+use crate::exchange::Waker;
+use crate::proxy::Reuse;
+use crate::rules::Nanos;
+use crate::state::backends::{Lease, Unavailable};
+use crate::state::metrics::Metrics;
+use crate::state::queue::Place;
+
+/// A request's place in the line.
+pub(super) struct Wait {
+    place: Place,
+    until: Nanos,
+    /// It is the request's own time that is over then, not the line's.
+    until_deadline: bool,
+    _counted: Counted,
+}
+
+/// Counts a request as queued while it lives.
+struct Counted {
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    since: Nanos,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let waited = self.clock.now().saturating_sub(self.since);
+        self.metrics.unqueued(Duration::from_nanos(waited));
+    }
+}
+
+/// Why a request is not sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsent {
+    /// There is nobody to send it to.
+    Nobody,
+    /// All are full, and so is the line, or there is none.
+    LineFull,
+    /// All were full for `balancing.queue_timeout`.
+    QueueTimeout,
+    /// All were full until `upstream.request_timeout` was over.
+    Deadline,
+    /// All are full, and this request can't wait.
+    Full,
+    /// It was sent before, and too many are sent again.
+    OverBudget,
+    /// It waits; its course holds the place.
+    Waits,
+}
+
+impl Forward {
+    /// Somebody to send it to, waited for in line if need be. Newcomers don't overtake who is in it; a request that goes
+    /// to another backend after a failure came before them, and tries first.
+    pub(super) fn seek(
+        &self,
+        course: &mut Course,
+        preferred: Option<&[u8]>,
+        patience: Patience,
+    ) -> Result<(Lease, Reuse), Unsent> {
+        if course.wait.is_none() && (course.setback.is_some() || self.backends.queue().is_empty()) {
+            match course.pick(preferred) {
+                Ok(found) => return Ok(found),
+                Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
+                Err(Unavailable::Full) => {}
+            }
+        }
+        if patience == Patience::None {
+            return Err(Unsent::Full);
+        }
+        let mut wait = match course.wait.take() {
+            Some(wait) => wait,
+            None => self.join(course)?,
+        };
+        loop {
+            if !wait.place.may_try() {
+                if patience == Patience::Park {
+                    course.wait = Some(wait);
+                    return Err(Unsent::Waits);
+                }
+                if !wait.place.wait(wait.until, &self.clock) {
+                    return Err(wait.too_late());
+                }
+            }
+            course.now = self.clock.now();
+            // What came or changed meanwhile counts.
+            course.snapshot = self.backends.snapshot();
+            match course.pick(preferred) {
+                Ok(found) => {
+                    wait.place.leave();
+                    return Ok(found);
+                }
+                Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
+                Err(Unavailable::Full) if course.now >= wait.until => return Err(wait.too_late()),
+                Err(Unavailable::Full) => {}
+            }
+            let choosy = !course.tried.is_empty();
+            // False: something was freed between its try and its sleep.
+            let _ = wait.place.sleep(choosy);
+        }
+    }
+
+    fn join(&self, course: &Course) -> Result<Wait, Unsent> {
+        let serving = course.snapshot.serving();
+        let most = serving.queue_size.min(self.most_waiting);
+        let place = self.backends.queue().join(most).ok_or(Unsent::LineFull)?;
+        self.metrics.queued();
+        let since = self.clock.now();
+        let patience = since.saturating_add(nanos(serving.queue_timeout));
+        let until = course.deadline.map_or(patience, |deadline| deadline.min(patience));
+        let counted = Counted { metrics: Arc::clone(&self.metrics), clock: self.clock.clone(), since };
+        Ok(Wait { place, until, until_deadline: until < patience, _counted: counted })
+    }
+}
+
+impl Wait {
+    fn too_late(&self) -> Unsent {
+        if self.until_deadline { Unsent::Deadline } else { Unsent::QueueTimeout }
+    }
+}
+
+/// A request that waits, as whoever keeps it sees it.
+impl Course {
+    /// When it has waited long enough.
+    pub fn waits_until(&self) -> Nanos {
+        self.wait.as_ref().map_or(0, |wait| wait.until)
+    }
+
+    /// Names whom to tell that it can go on. False: it can already.
+    pub fn on_turn(&self, waker: Waker) -> bool {
+        self.wait.as_ref().is_some_and(|wait| wait.place.on_turn(waker))
+    }
+
+    /// Why it is given up.
+    pub(super) fn too_late(&self) -> Unsent {
+        self.wait.as_ref().map_or(Unsent::QueueTimeout, Wait::too_late)
+    }
+}

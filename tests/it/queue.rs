@@ -1,0 +1,318 @@
+//! What becomes of a request when every backend is full: it waits in line, first come first served, and no longer than it
+//! may. On `epoll` without a worker.
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::backend::refusing;
+use crate::support::client::head;
+use crate::support::engine::each_engine;
+use crate::support::{Backend, Balancer, Conn, Engine, Fault, Gate, PATIENCE, Setup, Then, until};
+
+each_engine! {
+    who_waits_is_served_in_the_order_of_coming,
+    a_full_line_is_503_at_once_and_so_is_none,
+    waiting_ends_after_queue_timeout_with_503,
+    a_request_has_one_deadline_for_waiting_and_all_else,
+    a_backend_that_comes_up_serves_who_waits,
+    what_failed_elsewhere_waits_too,
+    uploads_wait_too,
+    a_crowd_passes_through_a_narrow_door,
+}
+
+/// The gauge or counter of that name.
+fn value(balancer: &Balancer, series: &str) -> f64 {
+    let text = crate::support::request(balancer.admin, "GET", "/-/metrics", &[], b"").expect(200).text();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().expect("a number")
+}
+
+fn waiting(balancer: &Balancer) -> f64 {
+    value(balancer, "balancer_queue_depth")
+}
+
+/// A backend that answers with the target, each request once the gate is open.
+fn gated(gate: &Gate) -> Backend {
+    let gate = gate.clone();
+    Backend::scripted(move |seen, stream| {
+        gate.wait();
+        let line = seen.request_line();
+        let target = line.split(' ').nth(1).unwrap_or_default();
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}", target.len());
+        Then::Keep
+    })
+}
+
+/// One backend with that bound, a metrics port of its own, eight workers.
+fn narrow(engine: Engine, backend: &Backend, bound: u32) -> Setup {
+    Setup::on(engine)
+        .backend_with(json!({ "url": backend.url(), "max_in_flight": bound }))
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .set("frontend.workers", json!(8))
+        .set("balancing.queue_timeout", json!("1m"))
+}
+
+fn ask(balancer: &Balancer, target: &str) -> Conn {
+    let mut conn = Conn::open(balancer.address);
+    conn.send(head("GET", target, &[], None));
+    conn
+}
+
+/// Asks, and waits until the request is in line behind `before` others.
+fn queue(balancer: &Balancer, target: &str, before: usize) -> Conn {
+    let conn = ask(balancer, target);
+    until("it waits", || (waiting(balancer) == (before + 1) as f64).then_some(()));
+    conn
+}
+
+fn who_waits_is_served_in_the_order_of_coming(engine: Engine) {
+    let gate = Gate::default();
+    let backend = gated(&gate);
+    let balancer = narrow(engine, &backend, 1).start();
+    let mut held = ask(&balancer, "/held");
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    // More than there are workers, where they need none.
+    let count = if engine == Engine::Epoll { 40 } else { 4 };
+    let mut line: Vec<Conn> = (0..count).map(|at| queue(&balancer, &format!("/{at}"), at)).collect();
+    if engine == Engine::Epoll {
+        assert_eq!(value(&balancer, "balancer_connections{state=\"parked\"}"), count as f64);
+        assert_eq!(value(&balancer, "balancer_workers_busy"), 1.0, "the one at the backend");
+    }
+    assert_eq!(backend.seen().len(), 1);
+    gate.open();
+    assert_eq!(held.read("GET").unwrap().expect(200).text(), "/held");
+    for (at, conn) in line.iter_mut().enumerate() {
+        assert_eq!(conn.read("GET").unwrap().expect(200).text(), format!("/{at}"));
+    }
+    let order: Vec<_> = backend.seen().iter().skip(1).map(|seen| seen.request_line()).collect();
+    let expected: Vec<_> = (0..count).map(|at| format!("GET /{at} HTTP/1.1")).collect();
+    assert_eq!(order, expected, "first come, first served");
+    until("nobody waits", || (waiting(&balancer) == 0.0).then_some(()));
+    assert_eq!(value(&balancer, "balancer_queue_wait_seconds_count"), count as f64);
+    assert!(value(&balancer, "balancer_queue_wait_seconds_sum") > 0.0);
+}
+
+fn a_full_line_is_503_at_once_and_so_is_none(engine: Engine) {
+    for size in [0, 2] {
+        let gate = Gate::default();
+        let backend = gated(&gate);
+        let balancer = narrow(engine, &backend, 1).set("balancing.queue_size", json!(size)).start();
+        let mut held = ask(&balancer, "/held");
+        until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+        let mut line: Vec<Conn> = (0..size).map(|at| queue(&balancer, "/waits", at)).collect();
+        let began = Instant::now();
+        let answer = balancer.get("/");
+        let problem = answer.problem(503);
+        assert!(began.elapsed() < Duration::from_secs(20), "at once, with a minute to wait");
+        assert!(problem["detail"].as_str().unwrap().contains("busy"), "{problem}");
+        assert!(answer.field("retry-after").is_some(), "{answer:?}");
+        balancer.proc.wait_err(0, "why", |line| line.contains("balancing.queue_size"));
+        gate.open();
+        for conn in [&mut held].into_iter().chain(&mut line) {
+            conn.read("GET").unwrap().expect(200);
+        }
+    }
+}
+
+fn waiting_ends_after_queue_timeout_with_503(engine: Engine) {
+    let gate = Gate::default();
+    let backend = gated(&gate);
+    let balancer = narrow(engine, &backend, 1).set("balancing.queue_timeout", json!("300ms")).start();
+    let mut held = ask(&balancer, "/held");
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    let mut conn = Conn::open(balancer.address);
+    let began = Instant::now();
+    for _ in 0..2 {
+        let answer = conn.get("/late");
+        answer.problem(503);
+        assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(600));
+    balancer.proc.wait_err(0, "which time-out it was", |line| line.contains("balancing.queue_timeout"));
+    assert_eq!(waiting(&balancer), 0.0);
+    gate.open();
+    held.read("GET").unwrap().expect(200);
+    conn.get("/on time").expect(400);
+    assert_eq!(backend.seen().len(), 1, "who gave up was never sent");
+}
+
+fn a_request_has_one_deadline_for_waiting_and_all_else(engine: Engine) {
+    let backend = Backend::deaf();
+    let balancer = narrow(engine, &backend, 1).set("upstream.request_timeout", json!("700ms")).start();
+    let mut held = ask(&balancer, "/held");
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    // Waits for the rest of the other one's time, and has only what is left of its own for the backend.
+    let mut late = ask(&balancer, "/late");
+    let began = Instant::now();
+    held.read("GET").unwrap().problem(504);
+    late.read("GET").unwrap().problem(504);
+    assert!(began.elapsed() < Duration::from_millis(700) + PATIENCE / 3, "{:?}", began.elapsed());
+    // One that spends all of it in line, behind one that has just begun.
+    let mut first = ask(&balancer, "/first");
+    until("it is at the backend", || {
+        backend.seen().iter().any(|seen| seen.request_line().contains("first")).then_some(())
+    });
+    let from = balancer.proc.err_lines();
+    let line: Vec<Conn> = (0..3).map(|_| ask(&balancer, "/behind")).collect();
+    first.read("GET").unwrap().problem(504);
+    for mut conn in line {
+        conn.read("GET").unwrap().problem(504);
+    }
+    balancer.proc.wait_err(from, "which time-out it was", |line| line.contains("upstream.request_timeout"));
+}
+
+fn a_backend_that_comes_up_serves_who_waits(engine: Engine) {
+    let (gate, well) = (Gate::default(), Gate::default());
+    // Passes its health checks while its requests wait.
+    let opens = gate.clone();
+    let full = Backend::scripted(move |seen, stream| {
+        if !seen.request_line().contains("/health") {
+            opens.wait();
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfull");
+        Then::Keep
+    });
+    let is_well = well.clone();
+    let late = Backend::scripted(move |_, stream| {
+        let answer: &[u8] = if is_well.is_open() {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
+        } else {
+            b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
+        };
+        let _ = stream.write_all(answer);
+        Then::Keep
+    });
+    let balancer = narrow(engine, &full, 1)
+        .backend(late.address())
+        .set("health_check", json!({ "path": "/health", "interval": "50ms", "rise": 1, "fall": 1 }))
+        .start();
+    let asked = || full.seen().iter().filter(|seen| seen.request_line().contains("/held")).count();
+    let mut held = ask(&balancer, "/held");
+    until("it is at the backend", || (asked() == 1).then_some(()));
+    let mut line: Vec<Conn> = (0..4).map(|at| queue(&balancer, &format!("/{at}"), at)).collect();
+    well.open();
+    for conn in &mut line {
+        assert_eq!(conn.read("GET").unwrap().expect(200).text(), "late");
+    }
+    assert_eq!(asked(), 1, "the other one is as full as it was");
+    gate.open();
+    assert_eq!(held.read("GET").unwrap().expect(200).text(), "full");
+}
+
+fn what_failed_elsewhere_waits_too(engine: Engine) {
+    let gate = Gate::default();
+    let backend = gated(&gate);
+    let balancer = narrow(engine, &backend, 1)
+        .backend(refusing())
+        .set("balancing.strategy", json!("first"))
+        .set("outlier", Value::Null)
+        .start();
+    let mut held = ask(&balancer, "/held");
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    // The one with room refuses the connection: no 502 when another one will have room in a moment.
+    let mut waits = queue(&balancer, "/waits", 0);
+    assert_eq!(value(&balancer, "balancer_backend_requests_total{backend=\"b\",code=\"error\"}"), 1.0);
+    gate.open();
+    held.read("GET").unwrap().expect(200);
+    assert_eq!(waits.read("GET").unwrap().expect(200).text(), "/waits");
+    assert_eq!(value(&balancer, "balancer_backend_retries_total{reason=\"connect\"}"), 1.0);
+}
+
+fn uploads_wait_too(engine: Engine) {
+    let gate = Gate::default();
+    let backend = gated(&gate);
+    let balancer = narrow(engine, &backend, 1).start();
+    let mut held = ask(&balancer, "/held");
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    let sizes = [100, 60_000, 300_000];
+    let mut line: Vec<Conn> = Vec::new();
+    for (at, size) in sizes.into_iter().enumerate() {
+        let mut conn = Conn::open(balancer.address);
+        conn.send(head("POST", &format!("/{size}"), &[], Some(size)));
+        conn.send(vec![b'x'; size]);
+        until("it waits", || (waiting(&balancer) == (at + 1) as f64).then_some(()));
+        line.push(conn);
+    }
+    gate.open();
+    held.read("GET").unwrap().expect(200);
+    for (conn, size) in line.iter_mut().zip(sizes) {
+        assert_eq!(conn.read("POST").unwrap().expect(200).text(), format!("/{size}"));
+    }
+    let bodies: Vec<_> = backend.seen().iter().skip(1).map(|seen| seen.body.len()).collect();
+    assert_eq!(bodies, sizes);
+}
+
+/// Many clients, room for six: everybody gets everything, and no bound is passed.
+fn a_crowd_passes_through_a_narrow_door(engine: Engine) {
+    const EACH: usize = 20;
+    // Half of the workers may wait where waiting takes one.
+    let (clients, workers) = if engine == Engine::Epoll { (64, 16) } else { (16, 64) };
+    let backends = ["a", "b", "c"].map(Backend::named);
+    let mut setup = Setup::on(engine).set("frontend.workers", json!(workers));
+    for backend in &backends {
+        setup = setup.backend_with(json!({ "url": backend.url(), "max_in_flight": 2 }));
+    }
+    let balancer = setup.set("admin.listen", json!("127.0.0.1:0")).start();
+    let address = balancer.address;
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(move || {
+                for _ in 0..EACH {
+                    Conn::open(address).get("/").expect(200);
+                }
+            });
+        }
+    });
+    let served: usize = backends.iter().map(|backend| backend.seen().len()).sum();
+    assert_eq!(served, clients * EACH);
+    for backend in &backends {
+        assert!(backend.connections() <= served / 3, "kept connections are used: {}", backend.connections());
+    }
+    until("nobody waits", || (waiting(&balancer) == 0.0).then_some(()));
+    assert!(value(&balancer, "balancer_queue_wait_seconds_count") > 0.0, "somebody had to wait");
+}
+
+/// The engine sees it at once; `tiny_http` keeps its sockets to itself.
+#[test]
+fn a_client_that_resets_leaves_the_line_within_a_second() {
+    let gate = Gate::default();
+    let backend = gated(&gate);
+    let balancer = narrow(Engine::Epoll, &backend, 1).set("log.access", json!(true)).start();
+    let mut held = ask(&balancer, "/held");
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    let gone = queue(&balancer, "/gone", 0);
+    let mut stays = queue(&balancer, "/stays", 1);
+    let began = Instant::now();
+    gone.reset();
+    until("it has left", || (waiting(&balancer) == 1.0).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let line = balancer.proc.wait_out("/gone");
+    assert!(line.contains("\"status\":499"), "{line}");
+    gate.open();
+    held.read("GET").unwrap().expect(200);
+    assert_eq!(stays.read("GET").unwrap().expect(200).text(), "/stays");
+    assert!(backend.seen().iter().all(|seen| !seen.request_line().contains("gone")));
+}
+
+/// A stop lets those in line end, and closes who can't.
+#[test]
+fn a_stop_waits_for_the_line() {
+    let gate = Gate::default();
+    let backend = gated(&gate);
+    let mut balancer = narrow(Engine::Epoll, &backend, 1).start();
+    let mut held = ask(&balancer, "/held");
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    let mut waits = queue(&balancer, "/waits", 0);
+    balancer.proc.signal(rustix::process::Signal::TERM);
+    until("it accepts no more", || {
+        Conn::try_from("127.0.0.1".parse().unwrap(), balancer.address).is_err().then_some(())
+    });
+    gate.open();
+    held.read("GET").unwrap().expect(200);
+    assert_eq!(waits.read("GET").unwrap().expect(200).text(), "/waits");
+    assert!(matches!(waits.wait_closed().1, Fault::Closed));
+    assert!(balancer.proc.wait().success());
+}
