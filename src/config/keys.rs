@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::fault::{Fault, Origin, did_you_mean, nearest};
 use super::given::Given;
+use super::json::{self, Node, Value};
 
 /// A key as it was declared by the code that reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +101,27 @@ pub(super) struct Unknown {
 impl Report {
     pub fn fault(&mut self, origin: Origin, path: impl Into<String>, text: impl Into<String>) {
         self.faults.push(Fault { origin, path: path.into(), text: text.into() });
+    }
+
+    /// Remembers a key that was given another value than its default. Lists of objects are not: their elements' keys are.
+    pub fn note(&mut self, spec: &Spec, path: String, node: &Node) {
+        let default = json::parse(spec.default, &|_| Origin::File).ok();
+        let node = node.clone().settled();
+        let is_default = default.as_ref().map(|default| node.same(default));
+        if is_default == Some(false) {
+            self.changed.push(path.clone());
+        }
+        let is_object = |one: &Node| matches!(one.clone().settled().value, Value::Object(_));
+        let is_list = matches!(&node.value, Value::List(elements) if elements.iter().any(is_object));
+        if is_default != Some(true) && !is_list {
+            self.given.put(path, node);
+        }
+    }
+
+    /// Remembers whether there is an object where there need not be one.
+    pub fn note_section(&mut self, path: String, node: &Node) {
+        let value = Value::Bool(!matches!(node.value, Value::Null));
+        self.given.put(path, Node::new(node.origin.clone(), value));
     }
 
     /// Words the unknown keys, now that all known ones are declared, and gives everything back.

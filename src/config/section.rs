@@ -106,29 +106,6 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// Remembers a key that was given another value than its default. Lists of objects are not: their elements' keys are.
-    fn note(&mut self, spec: &Spec, node: &Node) {
-        let default = json::parse(spec.default, &|_| Origin::File).ok();
-        let node = node.clone().settled();
-        let is_default = default.as_ref().map(|default| node.same(default));
-        let path = self.path_of(spec.name);
-        if is_default == Some(false) {
-            self.report.changed.push(path.clone());
-        }
-        let of_objects = |one: &Node| matches!(one.clone().settled().value, Value::Object(_));
-        let is_list = matches!(&node.value, Value::List(elements) if elements.iter().any(of_objects));
-        if is_default != Some(true) && !is_list {
-            self.report.given.put(path, node);
-        }
-    }
-
-    /// Remembers whether there is an object where there need not be one.
-    fn note_section(&mut self, name: &str, node: &Node) {
-        let value = Value::Bool(!matches!(node.value, Value::Null));
-        let path = self.path_of(name);
-        self.report.given.put(path, Node::new(node.origin.clone(), value));
-    }
-
     /// Reads a key of any form. After a fault, `T`'s default stands in.
     pub fn value<T: Default>(&mut self, spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> T {
         self.declare(spec);
@@ -143,7 +120,7 @@ impl<'r> Section<'r> {
             }
             return default_of(spec, parse);
         };
-        self.note(spec, &node);
+        self.report.note(spec, self.path_of(spec.name), &node);
         match interpret(&node, &parse) {
             Ok(value) => value,
             Err((found, why)) => {
@@ -159,7 +136,7 @@ impl<'r> Section<'r> {
         let Shape::List { of, max } = spec.shape else { return Vec::new() };
         let given = self.take(spec.name).map(Node::settled);
         if let Some(node) = &given {
-            self.note(spec, node);
+            self.report.note(spec, self.path_of(spec.name), node);
         }
         let Some(node) = given.or_else(|| json::parse(spec.default, &|_| self.origin()).ok()) else {
             return Vec::new();
@@ -300,7 +277,7 @@ impl<'r> Section<'r> {
     /// The same; `None`: it is `null`.
     pub fn section_or_null(&mut self, name: &'static str, about: &'static str) -> Option<Section<'_>> {
         let node = self.section_node(Spec::new(name, Shape::Section, "{}", about).or_null());
-        self.note_section(name, &node);
+        self.report.note_section(self.path_of(name), &node);
         (!matches!(node.value, Value::Null)).then(|| self.open_at(name, node))
     }
 
@@ -308,7 +285,7 @@ impl<'r> Section<'r> {
     pub fn section_if_given(&mut self, name: &'static str, about: &'static str) -> Option<Section<'_>> {
         self.declare(&Spec::new(name, Shape::Section, "null", about).or_null());
         let node = self.take(name)?.settled();
-        self.note_section(name, &node);
+        self.report.note_section(self.path_of(name), &node);
         (!matches!(node.value, Value::Null)).then(|| self.open_at(name, node))
     }
 
