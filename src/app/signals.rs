@@ -15,9 +15,11 @@ const QUEUE: usize = 16;
 pub(super) enum Signal {
     /// SIGTERM, SIGINT.
     Stop(&'static str),
+    /// SIGHUP.
+    Reload,
     /// SIGUSR1.
     ReopenLogs,
-    /// SIGHUP, SIGUSR2: never kill.
+    /// SIGUSR2: never kills.
     Unused(&'static str),
 }
 
@@ -43,6 +45,7 @@ impl Signals {
                         stopping = true;
                         Signal::Stop(name)
                     }
+                    SIGHUP => Signal::Reload,
                     SIGUSR1 => Signal::ReopenLogs,
                     _ => Signal::Unused(name),
                 };

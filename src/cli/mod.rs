@@ -12,6 +12,7 @@ mod failure;
 mod healthcheck;
 mod limits;
 mod pages;
+mod reload;
 mod session;
 mod summary;
 mod terms;
@@ -41,6 +42,8 @@ pub enum Command {
 pub enum Call {
     /// `limits …`
     Limits(limits::Limits),
+    /// `reload`
+    Reload(reload::Reload),
 }
 
 /// Asks a running balancer, and prints to stdout what it says.
@@ -50,6 +53,7 @@ pub enum Call {
 pub fn call(call: &Call, env: Env<'_>) -> Result<(), Failure> {
     match call {
         Call::Limits(limits) => limits::run(limits, env),
+        Call::Reload(reload) => reload::run(reload, env),
     }
 }
 
@@ -63,6 +67,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Asked::Check(source)) => Command::Check(source.into()),
         Some(Asked::Healthcheck(source)) => Command::Healthcheck(source.into()),
         Some(Asked::Limits(limits)) => Command::Call(Call::Limits(limits)),
+        Some(Asked::Reload(reload)) => Command::Call(Call::Reload(reload)),
     })
 }
 
@@ -117,6 +122,8 @@ enum Asked {
     Healthcheck(Source),
     /// What single clients may do: list, show, set and remove limits of a running balancer.
     Limits(limits::Limits),
+    /// Make the running balancer read its configuration again; a wrong one changes nothing, and every fault is told.
+    Reload(reload::Reload),
 }
 
 #[derive(Args)]
@@ -188,6 +195,7 @@ pub(crate) mod tests {
             ("balancer run --config x.json", Command::Run(file("x.json"))),
             ("balancer check --config x.json", Command::Check(file("x.json"))),
             ("balancer healthcheck", Command::Healthcheck(Options::default())),
+            ("balancer reload", Command::Call(Call::Reload(reload::Reload::default()))),
             ("balancer run --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to.clone())),
             ("balancer --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to)),
         ] {
@@ -223,6 +231,7 @@ pub(crate) mod tests {
             "run",
             "check",
             "healthcheck",
+            "reload",
             "--config",
             "--to",
             "--limit",

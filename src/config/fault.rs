@@ -49,25 +49,29 @@ impl Faults {
     pub fn list(&self) -> &[Fault] {
         &self.list
     }
+
+    /// One line a fault: `FILE:LINE: a.b[0].c: text`, or the variable or option in place of `FILE:LINE`.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.list.iter().map(|Fault { origin, path, text }| {
+            let place = match origin {
+                Origin::Line(line) => format!("{}:{line}", self.file),
+                Origin::File => self.file.clone(),
+                Origin::Variable(name) => name.clone(),
+                Origin::Flag(name) => (*name).to_owned(),
+            };
+            if path.is_empty() { format!("{place}: {text}") } else { format!("{place}: {path}: {text}") }
+        })
+    }
 }
 
-/// One line a fault: `FILE:LINE: a.b[0].c: text`, or the variable or option in place of `FILE:LINE`.
+/// [`Faults::lines`], one below the other.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.list.iter().enumerate() {
+        for (index, line) in self.lines().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            match &fault.origin {
-                Origin::Line(line) => write!(f, "{}:{line}: ", self.file)?,
-                Origin::File => write!(f, "{}: ", self.file)?,
-                Origin::Variable(name) => write!(f, "{name}: ")?,
-                Origin::Flag(name) => write!(f, "{name}: ")?,
-            }
-            if !fault.path.is_empty() {
-                write!(f, "{}: ", fault.path)?;
-            }
-            f.write_str(&fault.text)?;
+            f.write_str(&line)?;
         }
         Ok(())
     }

@@ -8,10 +8,12 @@ use super::json::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 14] = [
+const LIVE: [&str; 16] = [
     "backends",
     "balancing.hash_on",
     "balancing.max_in_flight",
+    "balancing.queue_size",
+    "balancing.queue_timeout",
     "balancing.sticky",
     "balancing.strategy",
     "health_check",

@@ -24,6 +24,7 @@ pub use fault::{Fault, Faults, Origin};
 pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, load};
+pub use read::is_own;
 
 pub use crate::rules::strategy::{HashOn, Strategy};
 
@@ -243,7 +244,7 @@ pub struct RetryOn {
 }
 
 /// `health_check`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct HealthCheck {
     pub path: String,

@@ -38,6 +38,7 @@ mod outage;
 mod process;
 mod prometheus;
 mod queue;
+mod reload;
 mod requests;
 mod retries;
 mod scripts;

@@ -42,7 +42,7 @@ pub(super) fn backends(
 
 /// Whether a backend is one of our listeners, as far as the text tells (a name may still resolve to us: then `Via`
 /// ends the circle with 508).
-fn is_own(listener: &SocketAddr, backend: &Backend) -> bool {
+pub fn is_own(listener: &SocketAddr, backend: &Backend) -> bool {
     if listener.port() == 0 || listener.port() != backend.port {
         return false;
     }

@@ -11,6 +11,8 @@ mod upstream;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use backends::is_own;
+
 use super::fault::Origin;
 use super::json::Value;
 use super::keys::{Shape, Spec};

@@ -15,7 +15,9 @@ fn differing(before: &str, after: &str, pairs: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn keys_that_differ_are_named_once() {
-    let table: &[(&str, &str, &[(&str, &str)], &[&str])] = &[
+    /// Before, after, the environment after, the keys.
+    type Row = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+    let table: &[Row] = &[
         ("", "", &[], &[]),
         // The default, written out, is no difference.
         ("", r#", "upstream": {"retries": 1}, "health_check": {}, "outlier": null"#, &[], &["outlier"]),

@@ -16,6 +16,8 @@ mod v1;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::config;
 use crate::edge::store::v1::Actor;
 use crate::edge::store::{Limits, Row, StoreError};
@@ -32,6 +34,7 @@ use route::{Call, Found, Operation};
 pub use metrics::{Series, Show};
 pub use ops::{BackendHealth, Health};
 pub use v1::live::Live;
+pub use v1::reload::{Control, ReloadError, Reloaded};
 pub use v1::status::Status;
 
 /// Which listener a request came to.
@@ -94,12 +97,14 @@ pub struct Parts {
     pub series: Arc<dyn Series>,
     /// What the instance is doing now.
     pub live: Arc<dyn Live>,
+    /// Who changes what is running.
+    pub control: Arc<dyn Control>,
 }
 
 /// Answers what is ours.
 pub struct AdminApi {
     parts: Parts,
-    access: auth::Access,
+    access: ArcSwap<auth::Access>,
     api_is_public: bool,
     log_limit: Arc<LogLimit>,
 }
@@ -107,7 +112,13 @@ pub struct AdminApi {
 impl AdminApi {
     /// The API over its parts, with the access rules of `admin`.
     pub fn new(parts: Parts, admin: &config::Admin, log_limit: Arc<LogLimit>) -> Self {
-        Self { parts, access: auth::Access::new(admin), api_is_public: admin.listen.is_none(), log_limit }
+        let access = ArcSwap::from_pointee(auth::Access::new(admin));
+        Self { parts, access, api_is_public: admin.listen.is_none(), log_limit }
+    }
+
+    /// Puts other access rules in force. Where the API is stays.
+    pub fn set_access(&self, admin: &config::Admin) {
+        self.access.store(Arc::new(auth::Access::new(admin)));
     }
 
     /// Whether [`AdminApi::serve`] answers this request. On the public listener that is so for our exact paths alone,
@@ -162,8 +173,11 @@ impl AdminApi {
         let found = route::find(head.path(), surface, self.api_is_public).unwrap_or(Found::Nothing);
         let is_probe = found.route().is_some_and(|route| route.stand == route::Stand::Probe);
         // Probes must work for an orchestrator that has no token, and then say nothing that a stranger may not know.
-        let caller =
-            if is_probe && !ops::is_verbose(head) { Caller::nobody() } else { self.access.check(head)? };
+        let caller = if is_probe && !ops::is_verbose(head) {
+            Caller::nobody()
+        } else {
+            self.access.load().check(head)?
+        };
         let Found::Route(route, argument, base) = found else {
             return Err(Reject::new(Reason::NotFound, "there is nothing of that name here"));
         };

@@ -19,6 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[
     // In the order of the documentation.
     super::seed::RESOURCE,
     super::v1::status::RESOURCE,
+    super::v1::reload::RESOURCE,
     super::ops::RESOURCE,
     super::metrics::RESOURCE,
     super::openapi::RESOURCE,

@@ -5,6 +5,7 @@ use std::io;
 use serde_json::json;
 
 use super::*;
+use crate::error::FieldFault;
 use crate::exchange::{BodyFault, BodyLength};
 
 pub(super) mod bench;
@@ -224,4 +225,33 @@ fn a_faulty_call_leaves_the_table_as_it_was() {
     assert_eq!(bench.json("GET", "/limits", "").body, before);
     let row = json!({"client_id": "a", "capacity": 7, "rate_per_sec": 0.5});
     assert_eq!(before, json!({"limits": [row], "next_cursor": null}));
+}
+
+#[test]
+fn a_reload_says_what_it_did_and_why_it_did_nothing() {
+    let bench = Bench::new();
+    let reloaded = Reloaded {
+        changed: vec!["backends".into()],
+        needs_restart: vec!["listen".into(), "cache.ttl".into()],
+    };
+    *bench.control.outcome.lock() = Some(Ok(reloaded));
+    let reply = bench.json("POST", "/-/v1/reload", "");
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.body,
+        json!({ "reloaded": true, "changed": ["backends"], "needs_restart": ["listen", "cache.ttl"] })
+    );
+    assert_eq!(bench.json("POST", "/-/v1/reload", "{\"x\":1}").status, 400);
+    assert_eq!(bench.json("POST", "/-/v1/reload?x", "").status, 400);
+    assert_eq!(bench.json("GET", "/-/v1/reload", "").status, 405);
+
+    let fault = |pointer: &str| FieldFault { pointer: pointer.into(), detail: "f:1: wrong".into() };
+    *bench.control.outcome.lock() = Some(Err(ReloadError::Faults(vec![fault("/a"), fault("/b/0")])));
+    let reply = bench.json("POST", "/-/v1/reload", "");
+    assert_eq!((reply.status, &reply.body["errors"][1]["pointer"]), (400, &"/b/0".into()));
+    assert!(reply.body["detail"].as_str().is_some_and(|text| text.contains("2 faults")), "{reply:?}");
+    *bench.control.outcome.lock() = Some(Err(ReloadError::Busy("the cause".into())));
+    let reply = bench.json("POST", "/-/v1/reload", "");
+    assert_eq!(reply.status, 503);
+    assert!(!reply.text.contains("the cause"), "{reply:?}");
 }

@@ -7,6 +7,7 @@ pub mod balancer;
 pub mod client;
 pub mod engine;
 pub mod gate;
+pub mod load;
 pub mod postgres;
 pub mod process;
 pub mod watchdog;
@@ -19,6 +20,7 @@ pub use balancer::{Balancer, Setup};
 pub use client::{Conn, Fault, Framing, Response, get, request};
 pub use engine::Engine;
 pub use gate::Gate;
+pub use load::Load;
 pub use postgres::{Database, Store};
 pub use process::Proc;
 

@@ -43,6 +43,18 @@ impl Live for FakeLive {
     }
 }
 
+/// Nobody to change anything.
+#[derive(Default)]
+pub(in crate::edge::admin) struct FakeControl {
+    pub(in crate::edge::admin) outcome: Mutex<Option<Result<Reloaded, ReloadError>>>,
+}
+
+impl Control for FakeControl {
+    fn reload(&self, _by: &str) -> Result<Reloaded, ReloadError> {
+        self.outcome.lock().clone().unwrap_or(Ok(Reloaded::default()))
+    }
+}
+
 /// A store in memory, keyed as databases key it. `fault` is given instead of an answer.
 #[derive(Default)]
 pub(in crate::edge::admin) struct FakeStore {
@@ -150,6 +162,7 @@ impl RequestBody for Pieces {
 /// An API and what it is called with.
 pub(in crate::edge::admin) struct Bench {
     pub(in crate::edge::admin) store: Arc<FakeStore>,
+    pub(in crate::edge::admin) control: Arc<FakeControl>,
     pub(in crate::edge::admin) api: AdminApi,
     pub(in crate::edge::admin) surface: Surface,
 }
@@ -186,15 +199,16 @@ pub(in crate::edge::admin) fn admin() -> config::Admin {
 
 impl Bench {
     pub(in crate::edge::admin) fn with(admin: &config::Admin, health: FakeHealth) -> Self {
-        let store = Arc::new(FakeStore::default());
+        let (store, control) = (Arc::new(FakeStore::default()), Arc::new(FakeControl::default()));
         let parts = Parts {
             limits: Arc::clone(&store) as _,
             health: Arc::new(health),
             series: Arc::new(NoSeries),
             live: Arc::new(FakeLive),
+            control: Arc::clone(&control) as _,
         };
         let api = AdminApi::new(parts, admin, Arc::default());
-        Self { store, api, surface: Surface::Public }
+        Self { store, control, api, surface: Surface::Public }
     }
 
     pub(in crate::edge::admin) fn new() -> Self {

@@ -1,0 +1,48 @@
+//! The pool as a configuration wants it, and the threads that keep it: look-ups and health checks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Failure, failed};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::edge::prober::Prober;
+use crate::edge::upstream::resolve::{Lookup, Resolver};
+use crate::state::backends::{Backends, Settings};
+use crate::state::serving::Serving;
+
+/// What the pool is run by.
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings {
+        strategy: config.balancing.strategy,
+        checked: config.health_check.is_some(),
+        max_in_flight: config.balancing.max_in_flight,
+        workers: u32::try_from(config.frontend.workers).ok(),
+        outlier: config.outlier.clone(),
+        sticky: config.balancing.sticky.as_ref().map(|sticky| sticky.secret.clone()),
+        serving: Arc::new(Serving::of(config)),
+    }
+}
+
+/// How long first look-ups and first checks are awaited.
+pub(super) fn first_patience(config: &Config) -> Duration {
+    config.health_check.as_ref().map_or(config.upstream.connect_timeout, |check| check.timeout)
+}
+
+/// Finds the backends' addresses and checks each once, before anything is promised.
+pub(super) fn watch(
+    config: &Config,
+    backends: &Arc<Backends>,
+    lookup: &Lookup,
+    clock: &Clock,
+) -> Result<(Resolver, Option<Prober>), Failure> {
+    let first = first_patience(config);
+    let resolver = Resolver::start(backends, &config.backends, config.upstream.resolve_interval, lookup)
+        .map_err(failed("names can't be resolved"))?;
+    resolver.wait_first(first);
+    let Some(check) = &config.health_check else { return Ok((resolver, None)) };
+    let prober = Prober::start(Arc::clone(backends), check.clone(), clock.clone())
+        .map_err(failed("health checks can't be started"))?;
+    prober.wait_first(first);
+    Ok((resolver, Some(prober)))
+}

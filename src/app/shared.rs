@@ -1,0 +1,135 @@
+//! What everything that serves is made of, in the order in which it is started.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use super::control::Handle;
+use super::health::State;
+use super::live::Running;
+use super::series::Gathered;
+use super::ticker::Ticker;
+use super::{Failure, failed, pool};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::edge::access_log::AccessLog;
+use crate::edge::admin::{AdminApi, Health, Parts};
+use crate::edge::frontend::Frontend;
+use crate::edge::store::{Limits, Sources};
+use crate::edge::upstream::UreqUpstream;
+use crate::proxy::Proxy;
+use crate::proxy::account::Accounts;
+use crate::proxy::admit::Admit;
+use crate::proxy::forward::Forward;
+use crate::state::backends::Backends;
+use crate::state::limiter::Limiter;
+use crate::state::log_limit::LogLimit;
+use crate::state::metrics::Metrics;
+use crate::state::retry_budget::RetryBudget;
+
+/// See the module.
+pub(super) struct Shared {
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Arc<AccessLog>,
+    pub log_limit: Arc<LogLimit>,
+    pub limiter: Arc<Limiter>,
+    pub limits: Arc<Limits>,
+    pub upstream: Arc<UreqUpstream>,
+    pub state: Arc<State>,
+    /// Set when the public one has started.
+    pub frontend: Arc<OnceLock<Arc<Frontend>>>,
+    pub ticker: Ticker,
+}
+
+impl Shared {
+    /// Opens the access log and the store; the pool has no addresses yet.
+    pub fn start(config: &Config, clock: Clock) -> Result<Self, Failure> {
+        let metrics = Metrics::new();
+        metrics.set_backends(config.backends.iter().map(|backend| backend.name.as_str()));
+        let access_log = AccessLog::start(&config.log, clock.clone());
+        let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
+        let log_limit = Arc::new(LogLimit::default());
+        let limiter = Arc::new(Limiter::new(config.rate_limit.max_clients, config.rate_limit.default));
+        let limits = Limits::start(
+            &Sources {
+                database: &config.database,
+                audit: config.audit,
+                cache: &config.cache,
+                rate_limit: &config.rate_limit,
+            },
+            Arc::clone(&limiter),
+            Arc::clone(&metrics),
+            clock.clone(),
+        )
+        .map_err(|error| Failure::new(error.to_string()))?;
+        let backends = Arc::new(Backends::new(&pool::settings(config), &config.backends, clock.clone()));
+        let upstream = Arc::new(UreqUpstream::new(&config.upstream, clock.clone()));
+        let ticker = Ticker::start(
+            Arc::clone(&limiter),
+            Arc::clone(&log_limit),
+            Arc::clone(&upstream),
+            Arc::clone(&backends),
+            clock.clone(),
+        )
+        .map_err(failed("a thread can't be started"))?;
+        let draining = AtomicBool::new(false);
+        let state = Arc::new(State { backends, limits: Arc::clone(&limits), draining });
+        let frontend = Arc::default();
+        Ok(Self { clock, metrics, access_log, log_limit, limiter, limits, upstream, state, frontend, ticker })
+    }
+
+    /// What answers requests that are not ours.
+    pub fn proxy(&self, config: &Config) -> Arc<Proxy> {
+        let frees_workers = Frontend::frees_workers(config.frontend.engine);
+        Arc::new(Proxy {
+            admit: Admit {
+                limits: Arc::clone(&self.limits) as Arc<_>,
+                limiter: Arc::clone(&self.limiter),
+                metrics: Arc::clone(&self.metrics),
+            },
+            forward: Forward {
+                upstream: Arc::clone(&self.upstream) as Arc<_>,
+                backends: Arc::clone(&self.state.backends),
+                budget: RetryBudget::new(),
+                frees_workers,
+                // Where whoever waits holds a worker, half of them are left for those who don't.
+                most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers / 2 },
+                clock: self.clock.clone(),
+                metrics: Arc::clone(&self.metrics),
+            },
+            accounts: Arc::new(Accounts {
+                journal: Arc::clone(&self.access_log) as Arc<_>,
+                metrics: Arc::clone(&self.metrics),
+                clock: self.clock.clone(),
+                log_limit: Arc::clone(&self.log_limit),
+                backends: Arc::clone(&self.state.backends),
+            }),
+            instance: format!("{:016x}", fastrand::u64(..)),
+            upgrades: config.frontend.upgrades.clone(),
+        })
+    }
+
+    /// What answers those that are.
+    pub fn api(&self, config: &Config, instance: &str, control: &Arc<Handle>) -> Arc<AdminApi> {
+        let health = Arc::clone(&self.state) as Arc<dyn Health>;
+        let series = Arc::new(Gathered {
+            metrics: Arc::clone(&self.metrics),
+            backends: Arc::clone(&self.state.backends),
+            limiter: Arc::clone(&self.limiter),
+            limits: Arc::clone(&self.limits),
+            frontend: Arc::clone(&self.frontend),
+            started: self.clock.wall(),
+        });
+        let live = Arc::new(Running {
+            instance: instance.to_owned(),
+            started_at: self.clock.now(),
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&self.metrics),
+            limiter: Arc::clone(&self.limiter),
+            clock: self.clock.clone(),
+        });
+        let limits = Arc::clone(&self.limits) as Arc<_>;
+        let parts = Parts { limits, health, series, live, control: Arc::clone(control) as Arc<_> };
+        Arc::new(AdminApi::new(parts, &config.admin, Arc::clone(&self.log_limit)))
+    }
+}
