@@ -17,6 +17,7 @@ mod json;
 mod keys;
 mod load;
 mod read;
+mod secret;
 mod section;
 mod share;
 
@@ -25,6 +26,7 @@ pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, load};
 pub use read::is_own;
+pub use secret::Secret;
 
 pub use crate::rules::strategy::{HashOn, Strategy};
 
@@ -377,28 +379,6 @@ pub enum AccessLog {
     Stdout,
     /// `"file:PATH"`.
     File(PathBuf),
-}
-
-/// Text that never shows in a log or in `Debug`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides the text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secret]")
-    }
 }
 
 #[cfg(test)]
