@@ -7,28 +7,33 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use balancer::rules::Nanos;
-use balancer::rules::answer::{Entry, rate_limit_fields};
+use balancer::rules::answer::{Standing, rate_limit_fields};
 use balancer::rules::bucket::Bucket;
 use balancer::rules::identity::ClientKey;
 use balancer::rules::limit::{Limit, Rate};
-use balancer::state::limiter::{Grant, Limiter};
+use balancer::rules::terms::{ClientLimit, Terms};
+use balancer::rules::{Moment, Nanos};
+use balancer::state::limiter::{Ask, Grant, Limiter};
 use balancer::state::ranges::{MAX_RANGES, Range, Ranges};
 
-const GRANT: Grant =
-    Grant { limit: Limit { capacity: 1000, rate: Rate::per_second(500_000_000) }, entry: Entry::Default };
-const NEVER: Grant =
-    Grant { limit: Limit { capacity: 10, rate: Rate::per_second(0) }, entry: Entry::Default };
-const SLOW: Grant = Grant {
-    limit: Limit { capacity: 1, rate: Rate { micro: 7_000_000, per_secs: 86_400 } },
-    entry: Entry::Default,
-};
+fn grant(limit: Limit) -> Grant {
+    Grant::of_default(Terms::of_numbers(limit))
+}
+
+const USUAL: Limit = Limit { capacity: 1000, rate: Rate::per_second(500_000_000) };
+const NEVER: Limit = Limit { capacity: 10, rate: Rate::per_second(0) };
+const SLOW: Limit = Limit { capacity: 1, rate: Rate { micro: 7_000_000, per_secs: 86_400 } };
+
+/// An instant, on a wall clock that stands still.
+fn at(now: Nanos) -> Moment {
+    Moment { now, wall_s: 1_800_000_000 }
+}
 
 fn client(number: u32) -> ClientKey {
     ClientKey::address(IpAddr::V4(Ipv4Addr::from(number)))
@@ -37,8 +42,9 @@ fn client(number: u32) -> ClientKey {
 /// A table with that many clients, none of whose buckets is ever full again.
 fn filled(clients: u32) -> Limiter {
     let limiter = Limiter::new(2_000_000, None);
+    let never = grant(NEVER);
     for number in 0..clients {
-        limiter.acquire(client(number), NEVER, 1, 1);
+        limiter.acquire(client(number), Ask::of(&never), at(1));
     }
     limiter
 }
@@ -46,10 +52,11 @@ fn filled(clients: u32) -> Limiter {
 /// Decisions for `own` clients of its own on each of `threads` threads; the time of the slowest.
 fn on_threads(limiter: &Limiter, threads: u32, own: u32, decisions: u64) -> Duration {
     let barrier = Barrier::new(threads as usize);
+    let usual = grant(USUAL);
     thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|number| {
-                let barrier = &barrier;
+                let (barrier, usual) = (&barrier, &usual);
                 scope.spawn(move || {
                     barrier.wait();
                     let begun = Instant::now();
@@ -57,7 +64,7 @@ fn on_threads(limiter: &Limiter, threads: u32, own: u32, decisions: u64) -> Dura
                     for step in 0..decisions {
                         now += 200;
                         let who = client((number << 24) + step as u32 % own);
-                        black_box(limiter.acquire(who, GRANT, 1, now));
+                        black_box(limiter.acquire(who, Ask::of(usual), at(now)));
                     }
                     begun.elapsed()
                 })
@@ -71,18 +78,19 @@ fn on_threads(limiter: &Limiter, threads: u32, own: u32, decisions: u64) -> Dura
 fn decisions(c: &mut Criterion) {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     let limiter = Limiter::new(1_000_000, None);
+    let (usual, slow, never) = (grant(USUAL), grant(SLOW), grant(NEVER));
     let mut now = 1_000_000_000;
     c.bench_function("decision/one client", |b| {
         b.iter(|| {
             now += 200;
-            black_box(limiter.acquire(client(1), GRANT, 1, now))
+            black_box(limiter.acquire(client(1), Ask::of(&usual), at(now)))
         });
     });
     c.bench_function("decision/refused", |b| {
-        limiter.acquire(client(2), SLOW, 1, now);
+        limiter.acquire(client(2), Ask::of(&slow), at(now));
         b.iter(|| {
             now += 200;
-            black_box(limiter.acquire(client(2), SLOW, 1, now))
+            black_box(limiter.acquire(client(2), Ask::of(&slow), at(now)))
         });
     });
     for threads in [1, cores] {
@@ -95,23 +103,23 @@ fn decisions(c: &mut Criterion) {
     c.bench_function("decision/any of a million clients", |b| {
         b.iter(|| {
             number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            black_box(million.acquire(client(number % 1_000_000), NEVER, 1, 1))
+            black_box(million.acquire(client(number % 1_000_000), Ask::of(&never), at(1)))
         });
     });
     c.bench_function("decision/new client, table full", |b| {
-        let full = Limiter::new(100_000, Some(GRANT.limit));
+        let full = Limiter::new(100_000, Some(Terms::of_numbers(USUAL)));
         for number in 0..100_000 {
-            full.acquire(client(number), NEVER, 1, 1);
+            full.acquire(client(number), Ask::of(&never), at(1));
         }
         b.iter(|| {
             number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            black_box(full.acquire(client(number | 1 << 31), NEVER, 1, 1))
+            black_box(full.acquire(client(number | 1 << 31), Ask::of(&never), at(1)))
         });
     });
 }
 
 fn rules(c: &mut Criterion) {
-    let mut bucket = Bucket::full(GRANT.limit, 0);
+    let mut bucket = Bucket::full(USUAL, 0);
     let mut now = 0;
     c.bench_function("bucket alone", |b| {
         b.iter(|| {
@@ -119,11 +127,12 @@ fn rules(c: &mut Criterion) {
             black_box(bucket.acquire(1, now))
         });
     });
-    let limiter = Limiter::new(10, None);
-    let standing = limiter.acquire(client(1), GRANT, 1, 1).standing();
+    let outcome = Bucket::full(USUAL, 0).acquire(1, 1);
+    let standing = Standing { policy: "default", limit: USUAL, outcome, resets: false };
     c.bench_function("fields of an answer", |b| {
-        b.iter(|| black_box(rate_limit_fields(&[black_box(standing)])))
+        b.iter(|| black_box(rate_limit_fields(&[black_box(standing)], None)))
     });
+    let limit = Arc::new(ClientLimit::of_numbers(USUAL));
     let ranges = (0..MAX_RANGES as u32).map(|number| {
         let bits = number.wrapping_mul(0x9e37_79b9);
         let address = match number % 2 {
@@ -132,7 +141,7 @@ fn rules(c: &mut Criterion) {
         };
         let prefix = (16 + number / 7 % if number % 2 == 0 { 17 } else { 49 }) as u8;
         let net = ipnet::IpNet::new(address, prefix).unwrap_or_else(|_| address.into());
-        Range { net, limit: GRANT.limit, id: net.to_string().into(), version: 1 }
+        Range::new(net, Arc::clone(&limit), net.to_string().into(), 1)
     });
     let ranges = Ranges::new(ranges).unwrap_or_default();
     let mut number = 0u32;

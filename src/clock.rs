@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::rules::Nanos;
+use crate::rules::{Moment, Nanos};
 
 /// A monotone clock and a wall clock. Cheap to clone; clones of a manual clock move together.
 #[derive(Clone, Debug)]
@@ -48,6 +48,11 @@ impl Clock {
         }
     }
 
+    /// Both at once.
+    pub fn moment(&self) -> Moment {
+        Moment { now: self.now(), wall_s: seconds(self.wall()) }
+    }
+
     /// Moves a manual clock on; does nothing to the machine's.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual { now_ns } = &self.0 {
@@ -59,4 +64,9 @@ impl Clock {
 /// A duration in whole nanoseconds, at most `u64::MAX`.
 pub fn nanos(duration: Duration) -> Nanos {
     u64::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
+}
+
+/// Seconds since the Unix epoch; 0 before it.
+pub fn seconds(wall: SystemTime) -> u64 {
+    wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

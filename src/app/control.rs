@@ -166,7 +166,7 @@ impl Parts {
         let config = in_force(read, &before);
         self.apply_pool(&config, &before);
         if config.rate_limit.default != before.rate_limit.default {
-            self.limits.set_default(config.rate_limit.default);
+            self.limits.set_default(config.rate_limit.default.clone());
         }
         self.public.set_trusted_proxies(&config.rate_limit.trusted_proxies);
         self.api.set_access(&config.admin);

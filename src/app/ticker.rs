@@ -33,7 +33,7 @@ impl Ticker {
         let (stop, stopped) = bounded::<Infallible>(0);
         thread::Builder::new().name("ticker".into()).spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                limiter.sweep(clock.now());
+                limiter.sweep(clock.moment());
                 upstream.sweep();
                 backends.queue().changed();
                 for (key, lines) in log_limit.sweep(clock.now()) {

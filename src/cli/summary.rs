@@ -25,13 +25,8 @@ pub fn summary(config: &Config) -> String {
     );
     line(
         "limit",
-        match config.rate_limit.default {
-            Some(limit) => format!(
-                "{} tokens, refilled at {}{} for each client without a limit of its own",
-                limit.capacity,
-                limit.rate,
-                if limit.rate.per_secs == 1 { "/s" } else { "" }
-            ),
+        match &config.rate_limit.default {
+            Some(terms) => format!("{terms} for each client without a limit of its own"),
             None => "none for clients without one of their own".into(),
         },
     );

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::rules::framing::request::Bounds;
-use crate::rules::limit::Limit;
+use crate::rules::terms::Terms;
 
 mod environment;
 mod fault;
@@ -261,11 +261,12 @@ pub struct HealthCheck {
 }
 
 /// How limiter fields stand in answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RateLimitHeaders {
     /// `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-11.
     Draft11,
     /// None.
+    #[default]
     Off,
 }
 
@@ -273,7 +274,7 @@ pub enum RateLimitHeaders {
 #[derive(Clone, Debug)]
 pub struct RateLimit {
     /// What an unknown client gets; `None`: no limit. (In code `None`, in the shipped file 1000 at 500 a second.)
-    pub default: Option<Limit>,
+    pub default: Option<Terms>,
     /// IPv6 clients are grouped by this many bits; 1 to 128.
     pub ipv6_prefix: u8,
     /// Most buckets in memory.

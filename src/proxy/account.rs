@@ -9,8 +9,10 @@ use super::marks::{Marks, with_date};
 use crate::clock::Clock;
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket, Version};
+use crate::rules::terms::BucketName;
 use crate::rules::{Nanos, headers, identity};
 use crate::state::backends::{Backends, Lease};
+use crate::state::limiter::Seat;
 use crate::state::log_limit::LogLimit;
 use crate::state::metrics::{InFlight, Metrics, Rejection, method_label};
 
@@ -99,8 +101,8 @@ pub struct LimitRecord {
     pub entry: Option<Arc<str>>,
     /// Whether that entry names this client alone; a range and the default hold many.
     pub names_client: bool,
-    /// The bucket.
-    pub bucket: &'static str,
+    /// The bucket that refused, or that has the least left; `None` for a client that is exempt.
+    pub bucket: Option<BucketName>,
     /// Let through or refused.
     pub allowed: bool,
     /// Whole tokens left; `None` without a limit.
@@ -130,6 +132,8 @@ pub(crate) struct Entry {
     pub limit: Option<LimitRecord>,
     /// Held until the answer is delivered.
     pub lease: Option<Lease>,
+    /// The client's request under way: held until its answer is delivered, to the end of an upgrade.
+    pub seat: Option<Seat>,
     /// Nobody is left to read the answer.
     pub client_gone: bool,
     /// What the operator should read of it, once, with the request's id.
@@ -179,6 +183,7 @@ impl Accounts {
         };
         answer.ticket = Some(Box::new(EndOfRequest {
             lease: entry.lease,
+            seat: entry.seat,
             told,
             method: method_label(&head.method),
             _in_flight: entry.in_flight,
@@ -259,6 +264,7 @@ impl Own {
             effort: Effort::default(),
             limit: None,
             lease: None,
+            seat: None,
             client_gone: false,
             cause: None,
             in_flight: self.in_flight,
@@ -267,9 +273,10 @@ impl Own {
     }
 }
 
-/// The ticket of an answer. Dropped without being settled (the frontend failed) it still gives the lease back.
+/// The ticket of an answer. Dropped without being settled (the frontend failed) it still gives lease and seat back.
 struct EndOfRequest {
     lease: Option<Lease>,
+    seat: Option<Seat>,
     told: Told,
     method: &'static str,
     _in_flight: InFlight,
@@ -311,6 +318,7 @@ impl Ticket for EndOfRequest {
             self.explain_break(cause);
         }
         drop(self.lease);
+        drop(self.seat);
         self.accounts.metrics.request(self.method, self.status, duration);
         if let Told::Record(mut record) = self.told {
             record.body_bytes = body_bytes;

@@ -9,22 +9,22 @@ mod relay;
 
 use std::sync::Arc;
 
+use crate::clock::seconds;
 use crate::error::{Reason, Reject};
 use crate::exchange::{
     Abort, Answer, BodyLength, Exchange, Parked, RequestBody, RequestHead, Served, Stream, Upgrade, Version,
     Waker,
 };
-use crate::rules::Nanos;
-use crate::rules::answer::RateLimitFields;
 use crate::rules::fields::Fields;
 use crate::rules::framing::request::ALLOW;
 use crate::rules::headers::{self, Origin};
 use crate::rules::identity::{self, ClientKey};
 use crate::rules::retry::Failure;
+use crate::rules::{Moment, Nanos};
 use crate::state::backends::Endpoint;
 
 use account::{Accounts, Entry};
-use admit::{Admission, Admit};
+use admit::{Admission, Admit, LimitFields};
 use forward::{Course, Effort, Failed, Forward, Forwarded, Outcome, Request};
 use marks::Marks;
 
@@ -50,7 +50,7 @@ struct Story {
     /// Whom the limiter takes the client for.
     counted_as: ClientKey,
     /// The limiter's fields for the answer.
-    fields: Option<RateLimitFields>,
+    fields: LimitFields,
 }
 
 impl Proxy {
@@ -60,13 +60,15 @@ impl Proxy {
         let snapshot = self.forward.backends.snapshot();
         let serving = snapshot.serving();
         let client = identity::client_address(head.peer, &serving.trusted_proxies, &head.fields);
-        let marks = Marks::of(&head.fields, client.peer_trusted, self.accounts.clock.wall());
+        let wall = self.accounts.clock.wall();
+        let marks = Marks::of(&head.fields, client.peer_trusted, wall);
         let mut entry = Entry {
             client_addr: client.address,
             received_at,
             effort: Effort::default(),
             limit: None,
             lease: None,
+            seat: None,
             client_gone: false,
             cause: None,
             in_flight: self.accounts.metrics.begin(),
@@ -75,11 +77,12 @@ impl Proxy {
         if let Some(answer) = self.answer_ourselves(head, &entry) {
             return self.accounts.close(answer, head, entry).into();
         }
-        let Admission { refused, fields, record, client: counted_as } =
-            self.admit.admit(&client, received_at, serving.headers);
-        entry.limit = record;
+        let when = Moment { now: received_at, wall_s: seconds(wall) };
+        let Admission { refused, fields, record, client: counted_as, seat } =
+            self.admit.admit(&client, when, serving.headers);
+        (entry.limit, entry.seat) = (record, seat);
         if let Some(reject) = refused {
-            let answer = with_fields(reject.answer(&entry.marks.request_id), fields.as_ref());
+            let answer = fields.add_to(reject.answer(&entry.marks.request_id));
             return self.accounts.close(answer, head, entry).into();
         }
         let story = Story { entry, peer_trusted: client.peer_trusted, counted_as, fields };
@@ -112,7 +115,7 @@ impl Proxy {
                 story.entry.refuse(failed, close)
             }
         };
-        self.accounts.close(with_fields(answer, story.fields.as_ref()), head, story.entry).into()
+        self.accounts.close(story.fields.add_to(answer), head, story.entry).into()
     }
 
     fn request<'a>(&'a self, story: &'a Story, head: &'a RequestHead, can_upgrade: bool) -> Request<'a> {
@@ -189,17 +192,8 @@ impl Parked for Held {
         let Self { proxy, mut story, course } = *self;
         let failed = Failed { client_gone, ..forward::too_late(course) };
         let answer = story.entry.refuse(failed, client_gone);
-        proxy.accounts.close(with_fields(answer, story.fields.as_ref()), head, story.entry)
+        proxy.accounts.close(story.fields.add_to(answer), head, story.entry)
     }
-}
-
-/// Ours come behind a backend's own.
-fn with_fields(mut answer: Answer, told: Option<&RateLimitFields>) -> Answer {
-    if let Some(told) = told {
-        answer.fields.push("RateLimit-Policy", told.policy.as_bytes());
-        answer.fields.push("RateLimit", told.rate_limit.as_bytes());
-    }
-    answer
 }
 
 /// Sends one request to one endpoint and reads the answer's head.

@@ -5,7 +5,7 @@
 //! runs back refills nothing and takes nothing.
 
 use super::Nanos;
-use super::limit::Limit;
+use super::limit::{Limit, Rate};
 
 /// Millionths in one token; what levels are counted in.
 pub const MICRO: i64 = 1_000_000;
@@ -14,10 +14,13 @@ pub const MICRO: i64 = 1_000_000;
 /// below stays far inside 64 bits.
 const MAX_DEBT: i64 = Limit::MAX_CAPACITY as i64 * MICRO;
 
-/// One token bucket and the numbers that are in force for it. 56 bytes, `Copy`.
+/// One token bucket and the numbers that are in force for it. 48 bytes, `Copy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    limit: Limit,
+    /// The limit's numbers, laid out without a gap.
+    capacity: u32,
+    per_secs: u32,
+    micro: u64,
     /// Millionths of a token, from −[`MAX_DEBT`] to the capacity.
     level: i64,
     /// What the last refill left over, in parts of a millionth: below [`parts`].
@@ -43,20 +46,59 @@ pub struct Outcome {
 impl Bucket {
     /// A new bucket; it starts full.
     pub const fn full(limit: Limit, now: Nanos) -> Self {
-        Self { limit, level: top(limit), carry: 0, at: now, spent: 0 }
+        let Limit { capacity, rate } = limit;
+        Self {
+            capacity,
+            per_secs: rate.per_secs,
+            micro: rate.micro,
+            level: top(limit),
+            carry: 0,
+            at: now,
+            spent: 0,
+        }
+    }
+
+    /// A bucket that had that level, in millionths, `age` ago.
+    pub fn restored(limit: Limit, level_micro: i64, age: Nanos, now: Nanos) -> Self {
+        let mut bucket = Self { level: level_micro.clamp(-MAX_DEBT, top(limit)), ..Self::full(limit, 0) };
+        bucket.refill(age);
+        bucket.at = now;
+        bucket
     }
 
     /// Takes `cost` tokens if they are there.
     pub fn acquire(&mut self, cost: u32, now: Nanos) -> Outcome {
-        self.refill(now);
-        let price = i64::from(cost) * MICRO;
-        let allowed = self.level >= price;
+        let allowed = self.holds(cost, now);
         if allowed {
-            self.level -= price;
-            self.spent = self.spent.saturating_add(u64::from(cost));
+            self.take(cost);
         }
-        let goal = if allowed { MICRO } else { price };
+        self.outcome(cost, allowed)
+    }
+
+    /// Whether `cost` tokens are there. What has flowed in until `now` is counted.
+    pub fn holds(&mut self, cost: u32, now: Nanos) -> bool {
+        self.refill(now);
+        self.level >= i64::from(cost) * MICRO
+    }
+
+    /// Takes `cost` tokens, which [`Bucket::holds`] has just found to be there.
+    pub fn take(&mut self, cost: u32) {
+        debug_assert!(self.level >= i64::from(cost) * MICRO);
+        self.level -= i64::from(cost) * MICRO;
+        self.spent = self.spent.saturating_add(u64::from(cost));
+    }
+
+    /// What is said of a request for `cost` tokens after it was allowed or refused.
+    pub fn outcome(&self, cost: u32, allowed: bool) -> Outcome {
+        let goal = if allowed { MICRO } else { i64::from(cost) * MICRO };
         Outcome { allowed, left: self.whole(), wait_ns: self.until(goal) }
+    }
+
+    /// Makes it full.
+    pub fn fill(&mut self, now: Nanos) {
+        self.at = self.at.max(now);
+        self.level = top(self.limit());
+        self.carry = 0;
     }
 
     /// Takes `tokens` whether they are there or not: what was admitted elsewhere. It may leave a debt of up to 10^9
@@ -71,23 +113,25 @@ impl Bucket {
     /// full bucket stays full, so that a bucket that was forgotten because it was full has lost nothing.
     pub fn retune(&mut self, limit: Limit, now: Nanos) {
         self.refill(now);
-        let (old, new) = (parts(self.limit), parts(limit));
+        let (old, new) = (parts(self.limit()), parts(limit));
         if old != new {
             // Rounds down by less than a millionth of a token; at most 3.2e16², which needs more than 64 bits.
             self.carry = (u128::from(self.carry) * u128::from(new) / u128::from(old)) as u64;
         }
-        let moved = self.level + top(limit) - top(self.limit);
+        let moved = self.level + top(limit) - top(self.limit());
         self.level = moved.clamp(0, top(limit));
         if self.level != moved || self.level == top(limit) {
             self.carry = 0;
         }
-        self.limit = limit;
+        self.capacity = limit.capacity;
+        self.per_secs = limit.rate.per_secs;
+        self.micro = limit.rate.micro;
     }
 
     /// Whether it is full at `now`, and so in no way different from a new one.
     pub fn is_full(&self, now: Nanos) -> bool {
         let later = self.refilled(now);
-        later.level == top(later.limit)
+        later.level == top(later.limit())
     }
 
     /// The same bucket with what has flowed in until `now`.
@@ -103,8 +147,8 @@ impl Bucket {
     }
 
     /// The numbers in force.
-    pub fn limit(&self) -> Limit {
-        self.limit
+    pub const fn limit(&self) -> Limit {
+        Limit { capacity: self.capacity, rate: Rate { micro: self.micro, per_secs: self.per_secs } }
     }
 
     /// Millionths of a token as of the last call that took `now`; negative for a debt.
@@ -125,7 +169,7 @@ impl Bucket {
 
     /// From the last call that took `now` until it is full; `None` if never.
     pub fn until_full(&self) -> Option<Nanos> {
-        self.until(top(self.limit))
+        self.until(top(self.limit()))
     }
 
     /// Time until the level is `goal` millionths; 0 if it is already, `None` if it never will be.
@@ -133,16 +177,16 @@ impl Bucket {
         if self.level >= goal {
             return Some(0);
         }
-        let micro = self.limit.rate.micro;
-        if micro == 0 || goal > top(self.limit) {
+        let micro = self.micro;
+        if micro == 0 || goal > top(self.limit()) {
             return None;
         }
         // Positive: at most 4.3e15 + 1e15 millionths.
         let missing = (goal - self.level) as u64;
-        match missing.checked_mul(parts(self.limit)) {
+        match missing.checked_mul(parts(self.limit())) {
             Some(parts) => Some((parts - self.carry).div_ceil(micro)),
             None => {
-                let parts = u128::from(missing) * u128::from(parts(self.limit)) - u128::from(self.carry);
+                let parts = u128::from(missing) * u128::from(parts(self.limit())) - u128::from(self.carry);
                 Some(Nanos::try_from(parts.div_ceil(u128::from(micro))).unwrap_or(Nanos::MAX))
             }
         }
@@ -155,9 +199,9 @@ impl Bucket {
         }
         self.at = now;
         // Not negative: the level never passes the top.
-        let room = (top(self.limit) - self.level) as u64;
-        let parts = parts(self.limit);
-        let micro = self.limit.rate.micro;
+        let room = (top(self.limit()) - self.level) as u64;
+        let parts = parts(self.limit());
+        let micro = self.micro;
         let (gained, carry) = match elapsed.checked_mul(micro).and_then(|sum| sum.checked_add(self.carry)) {
             Some(sum) => (sum / parts, sum % parts),
             None => {
@@ -167,7 +211,7 @@ impl Bucket {
             }
         };
         if gained >= room {
-            self.level = top(self.limit);
+            self.level = top(self.limit());
             self.carry = 0;
         } else {
             self.level += gained as i64;

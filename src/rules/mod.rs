@@ -10,6 +10,7 @@ pub mod health;
 pub mod identity;
 pub mod limit;
 pub mod outlier;
+pub mod reset;
 pub mod retry;
 pub mod sticky;
 pub mod strategy;
@@ -18,3 +19,12 @@ pub mod terms;
 /// Nanoseconds on the process's monotone clock ([`crate::clock::Clock`]); 0 is an instant before the process's
 /// first request. 2^64 ns are 584 years.
 pub type Nanos = u64;
+
+/// One instant on both clocks: spans are measured on the monotone one, periods of the calendar turn on the wall's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// On the monotone clock.
+    pub now: Nanos,
+    /// Seconds since the Unix epoch, in UTC. May jump, either way.
+    pub wall_s: u64,
+}

@@ -4,15 +4,19 @@
 //! are under way at once, and it may exempt the client from everything. The limits of the five fixed calls are limits
 //! with one bucket, named [`DEFAULT_BUCKET`].
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest, Sha256};
 
 use super::answer::DEFAULT_BUCKET;
 use super::limit::{Limit, Rate};
+pub use super::reset::Reset;
 
 /// Most buckets of one limit, of one plan and of one rule.
 pub const MAX_BUCKETS: usize = 4;
+
+/// Most rules of the configuration.
+pub const MAX_RULES: usize = 64;
 
 /// Most plans that there are.
 pub const MAX_PLANS: usize = 1_000;
@@ -81,7 +85,15 @@ impl BucketName {
 
     /// The name of the one bucket of a limit that was given by numbers alone.
     pub fn default_bucket() -> Self {
-        Self(DEFAULT_BUCKET.into())
+        static NAME: LazyLock<BucketName> = LazyLock::new(|| BucketName(DEFAULT_BUCKET.into()));
+        // One text for the many limits that have it.
+        NAME.clone()
+    }
+
+    /// What stands for requests at once where a bucket's name would stand.
+    pub fn concurrency() -> Self {
+        static NAME: LazyLock<BucketName> = LazyLock::new(|| BucketName(CONCURRENCY.into()));
+        NAME.clone()
     }
 
     /// The text.
@@ -121,6 +133,11 @@ impl BucketId {
         first.copy_from_slice(&digest[..8]);
         Self(u64::from_be_bytes(first))
     }
+
+    /// Of a bucket of a rule, which never meets one of a limit: names hold no control characters.
+    pub fn of_rule(rule: &str, bucket: &str) -> Self {
+        Self::of(&format!("rule\0{rule}\0{bucket}"))
+    }
 }
 
 /// Whether a bucket refuses.
@@ -131,17 +148,6 @@ pub enum Mode {
     Enforced,
     /// It takes tokens and counts what it would refuse, refuses nothing and stands in no answer.
     Shadow,
-}
-
-/// A bucket that is filled at the turn of a UTC period, and at no other time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reset {
-    /// At each full hour (`per` is `1h`).
-    Hour,
-    /// At midnight (`1d`).
-    Day,
-    /// At midnight on the first of a month (`1mo`, also written `30d`).
-    Month,
 }
 
 /// One bucket of a limit, a plan or a rule.
@@ -165,6 +171,19 @@ impl BucketSpec {
     pub fn new(name: BucketName, limit: Limit) -> Self {
         Self { id: BucketId::of(name.as_str()), name, limit, mode: Mode::Enforced, reset: None }
     }
+
+    /// The numbers that its bucket works by: with a reset nothing flows in between two of them.
+    pub fn in_force(&self) -> Limit {
+        match self.reset {
+            None => self.limit,
+            Some(_) => Limit { rate: Rate { micro: 0, ..self.limit.rate }, ..self.limit },
+        }
+    }
+
+    /// Whether it refuses.
+    pub fn is_enforced(&self) -> bool {
+        self.mode == Mode::Enforced
+    }
 }
 
 /// What a plan grants, and what a limit without a plan does.
@@ -174,6 +193,41 @@ pub struct Terms {
     pub buckets: Arc<[BucketSpec]>,
     /// Most requests at once of one client, in one instance.
     pub max_in_flight: Option<u32>,
+}
+
+impl Terms {
+    /// One bucket with these numbers, without a name of its own.
+    pub fn of_numbers(limit: Limit) -> Self {
+        let bucket = BucketSpec::new(BucketName::default_bucket(), limit);
+        Self { buckets: Arc::new([bucket]), max_in_flight: None }
+    }
+
+    /// The numbers of the first bucket.
+    pub fn first(&self) -> Option<Limit> {
+        self.buckets.first().map(|bucket| bucket.limit)
+    }
+}
+
+/// For people: `10 tokens, refilled at 1/s and at most 20 requests at once`.
+impl std::fmt::Display for Terms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, bucket) in self.buckets.iter().enumerate() {
+            let Limit { capacity, rate } = bucket.limit;
+            let and = if place > 0 { " and " } else { "" };
+            write!(f, "{and}{capacity} tokens")?;
+            match bucket.reset {
+                Some(Reset::Hour) => f.write_str(" an hour")?,
+                Some(Reset::Day) => f.write_str(" a day")?,
+                Some(Reset::Month) => f.write_str(" a month")?,
+                None if rate.per_secs == 1 => write!(f, ", refilled at {rate}/s")?,
+                None => write!(f, ", refilled at {rate}")?,
+            }
+        }
+        match self.max_in_flight {
+            Some(most) => write!(f, " and at most {most} requests at once"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What is stored for one client id.
@@ -192,9 +246,7 @@ pub struct ClientLimit {
 impl ClientLimit {
     /// What the five fixed calls store: one bucket with these numbers.
     pub fn of_numbers(limit: Limit) -> Self {
-        let bucket = BucketSpec::new(BucketName::default_bucket(), limit);
-        let own = Terms { buckets: Arc::new([bucket]), max_in_flight: None };
-        Self { plan: None, own, exempt: false, shared: false }
+        Self { plan: None, own: Terms::of_numbers(limit), exempt: false, shared: false }
     }
 
     /// The numbers, if this is what the five fixed calls store and nothing else.
@@ -252,18 +304,6 @@ pub fn per_text(rate: Rate) -> String {
         secs => (secs, "s"),
     };
     format!("{count}{unit}")
-}
-
-impl Reset {
-    /// The period that a bucket with `"reset": "utc"` has by its `per`; `None` if it is none of the three.
-    pub fn of_per(per_secs: u32) -> Option<Self> {
-        match per_secs {
-            3_600 => Some(Self::Hour),
-            86_400 => Some(Self::Day),
-            MONTH_SECS => Some(Self::Month),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -22,18 +22,19 @@ use crate::clock::{Clock, nanos};
 use crate::rules::Nanos;
 pub use crate::rules::answer::Entry as Source;
 use crate::rules::identity::{ClientId, ClientKey, IdForm, group};
-use crate::rules::limit::Limit;
+use crate::rules::terms::ClientLimit;
+use crate::state::limiter::Granted;
 
 pub use load::Ticket;
 use load::{Load, Outcome};
 
-/// Who a request counts as, and by which numbers.
+/// Who a request counts as, and what it may.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// Whose bucket it is.
     pub client: ClientKey,
-    /// Its numbers; `None`: unlimited.
-    pub limit: Option<Limit>,
+    /// What it gets.
+    pub granted: Granted,
     /// What decided.
     pub source: Source,
     /// The id that is stored for the deciding entry, for the log; `None` for the default.
@@ -53,15 +54,15 @@ pub struct Entry {
 pub struct Hit {
     /// Whose bucket it is.
     pub client: ClientKey,
-    /// Its numbers.
-    pub limit: Limit,
+    /// What is stored for it.
+    pub limit: Arc<ClientLimit>,
     /// The stored id.
     pub id: Arc<str>,
 }
 
 impl Entry {
     /// An entry by its id; `None` for a range or an opaque id, which concern no address by themselves.
-    pub fn new(id: &ClientId, limit: Limit) -> Option<Self> {
+    pub fn new(id: &ClientId, limit: Arc<ClientLimit>) -> Option<Self> {
         let (address, port) = match id.form() {
             IdForm::Address(address) => (address, None),
             IdForm::AddressPort(peer) => (peer.ip(), Some(peer.port())),

@@ -1,14 +1,19 @@
-//! Every client's token bucket, in shards behind one mutex each. Every function here takes a shard's lock for a bounded
+//! Every client's token buckets, in shards behind one mutex each. Every function here takes a shard's lock for a bounded
 //! piece of work in memory, never two at once.
 //!
 //! A bucket belongs to a client, whatever entry decides about it, and remembers the numbers that are in force. It is
 //! made full and forgotten when it is full again: such a bucket is in no way different from a new one. At the bound on
-//! clients, new ones share a fixed set of overflow buckets; a bucket that still holds somebody back is never pushed out.
+//! clients, new ones share a fixed set of overflow buckets; a bucket that still holds somebody back is never pushed out,
+//! nor is a client with a request under way.
 //!
 //! Shards, places and overflow buckets are chosen by a hash that is keyed per process, so that no client can choose
-//! whom it meets. A client takes at most 88 bytes of row and 22 of index.
+//! whom it meets. A client with one bucket takes at most 112 bytes of row and 22 of index; each further one 64.
 
 mod change;
+mod decision;
+mod levels;
+mod seat;
+mod slots;
 mod table;
 
 use std::collections::hash_map::RandomState;
@@ -18,13 +23,19 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use siphasher::sip::SipHasher13;
 
-use crate::rules::Nanos;
-use crate::rules::answer::{DEFAULT_BUCKET, Entry, Standing, policy_name};
-use crate::rules::bucket::{Bucket, Outcome};
+use crate::rules::Moment;
 use crate::rules::identity::ClientKey;
-use crate::rules::limit::Limit;
+use crate::rules::terms::Terms;
 
 pub use change::{Change, Shared};
+pub use decision::{Ask, Decision, Grant, Granted, MAX_ASKED, Verdict};
+pub use levels::Levels;
+pub use seat::Seat;
+pub use slots::{Saved, Slot};
+
+use decision::decide;
+use seat::Place;
+use slots::Slots;
 use table::{Row, Table};
 
 /// With a million clients a shard holds some 4,000, whose index is rebuilt in microseconds.
@@ -33,7 +44,7 @@ const SHARDS: usize = 256;
 /// Buckets that clients share when there is no room for one of their own.
 pub const OVERFLOW_BUCKETS: usize = 1024;
 
-/// Rows that are looked at for a full bucket whenever a client is added: more than one, so that the table shrinks
+/// Rows that are looked at for full buckets whenever a client is added: more than one, so that the table shrinks
 /// faster than it grows.
 const SWEEP_PER_INSERT: usize = 2;
 
@@ -46,45 +57,12 @@ const STEP: usize = 256;
 /// How many calls of [`Limiter::sweep`] make a round.
 const SWEEP_CALLS: usize = 16;
 
-/// The numbers that are in force for a client, and what decided so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// The bucket's numbers.
-    pub limit: Limit,
-    /// Which kind of entry they come from.
-    pub entry: Entry,
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// Allowed or refused, what is left, how long to wait.
-    pub outcome: Outcome,
-    /// The numbers that decided: the grant's, or the default's in an overflow bucket.
-    pub grant: Grant,
-    /// A shared overflow bucket decided.
-    pub overflow: bool,
-}
-
-impl Decision {
-    /// Whether the request may go on.
-    pub fn allowed(&self) -> bool {
-        self.outcome.allowed
-    }
-
-    /// What the answer's fields say about it.
-    pub fn standing(&self) -> Standing<'static> {
-        let policy = policy_name(DEFAULT_BUCKET, self.grant.entry);
-        Standing { policy, limit: self.grant.limit, outcome: self.outcome }
-    }
-}
-
 /// The table of buckets.
 pub struct Limiter {
     shards: Box<[Shard]>,
-    overflow: Box<[Mutex<Option<Bucket>>]>,
+    overflow: Box<[Mutex<Crowd>]>,
     /// What overflow buckets are made of.
-    default: RwLock<Option<Limit>>,
+    default: RwLock<Option<Grant>>,
     hasher: SipHasher13,
     max_clients: usize,
     clients: AtomicUsize,
@@ -99,15 +77,22 @@ pub struct Limiter {
 #[repr(align(128))]
 struct Shard(Mutex<Rows>);
 
+/// Clients that share their buckets.
+#[derive(Default)]
+struct Crowd {
+    slots: Slots,
+    in_flight: u32,
+}
+
 struct Rows {
     table: Table,
-    /// The row that is looked at next for a full bucket.
+    /// The row that is looked at next for full buckets.
     cursor: usize,
 }
 
 impl Rows {
-    /// Forgets full buckets among the next `rows` rows; returns how many.
-    fn sweep(&mut self, rows: usize, now: Nanos) -> usize {
+    /// Forgets clients with nothing but full buckets among the next `rows` rows; returns how many.
+    fn sweep(&mut self, rows: usize, when: Moment) -> usize {
         let before = self.table.len();
         for _ in 0..rows.min(before) {
             if self.cursor >= self.table.len() {
@@ -116,7 +101,7 @@ impl Rows {
             match self.table.len() {
                 0 => break,
                 // Another row takes that number: it is next.
-                _ if self.table.row(self.cursor).bucket.is_full(now) => self.table.remove(self.cursor),
+                _ if self.table.row(self.cursor).is_idle(when) => self.table.remove(self.cursor),
                 _ => self.cursor += 1,
             }
         }
@@ -126,14 +111,14 @@ impl Rows {
 
 impl Limiter {
     /// An empty table for at most `max_clients` clients, with the default that overflow buckets are made of.
-    pub fn new(max_clients: usize, default: Option<Limit>) -> Self {
+    pub fn new(max_clients: usize, default: Option<Terms>) -> Self {
         let shard = || Shard(Mutex::new(Rows { table: Table::new(), cursor: 0 }));
         // The process's own random keys: `RandomState` is keyed by the operating system.
         let random = RandomState::new();
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
-            overflow: (0..OVERFLOW_BUCKETS).map(|_| Mutex::new(None)).collect(),
-            default: RwLock::new(default),
+            overflow: (0..OVERFLOW_BUCKETS).map(|_| Mutex::default()).collect(),
+            default: RwLock::new(default.map(Grant::of_default)),
             hasher: SipHasher13::new_with_keys(random.hash_one(0u8), random.hash_one(1u8)),
             max_clients,
             clients: AtomicUsize::new(0),
@@ -143,52 +128,48 @@ impl Limiter {
         }
     }
 
-    /// Takes `cost` tokens from a client's bucket if they are there. Other numbers than the bucket had are put in force
-    /// first; a request that was still under way with numbers that have been replaced does so for itself alone, since the
-    /// next one brings the new ones back. Allocates nothing for a client that is known. Takes one shard's lock.
-    pub fn acquire(&self, client: ClientKey, grant: Grant, cost: u32, now: Nanos) -> Decision {
-        self.with_bucket(client, grant, now, |bucket| bucket.acquire(cost, now))
-    }
-
-    /// Takes tokens whether they are there or not: what other instances admitted. Takes one shard's lock.
-    pub fn charge(&self, client: ClientKey, grant: Grant, tokens: u64, now: Nanos) {
-        self.with_bucket(client, grant, now, |bucket| {
-            bucket.charge(tokens, now);
-            Outcome { allowed: true, left: bucket.whole(), wait_ns: None }
-        });
-    }
-
-    /// A client's bucket as it is at `now`; `None` for one that was never asked, or was forgotten because it was full.
+    /// Takes the tokens that a request needs of every bucket, or of none if an enforced one refuses. Other numbers than a
+    /// bucket had are put in force first; a request that was still under way with numbers that have been replaced does
+    /// so for itself alone, since the next one brings the new ones back. Allocates nothing for a client that is known.
     /// Takes one shard's lock.
-    pub fn peek(&self, client: ClientKey, now: Nanos) -> Option<Bucket> {
+    pub fn acquire(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> Decision {
+        self.decide(client, ask, when, false).0
+    }
+
+    /// What [`Limiter::acquire`] would say, without taking anything. Takes one shard's lock.
+    pub fn preview(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> Decision {
         let hash = self.hash(client);
         let rows = self.lock(hash);
-        let row = rows.table.find(hash as u32, &client)?;
-        Some(rows.table.row(row).bucket.refilled(now))
+        let row = rows.table.find(hash as u32, &client).map(|row| rows.table.row(row));
+        let (mut slots, in_flight) =
+            row.map_or_else(Default::default, |row| (row.slots.clone(), row.in_flight));
+        drop(rows);
+        decide(&mut slots, in_flight, ask, when)
     }
 
-    /// Forgets a client's bucket: it starts full again. Takes one shard's lock.
-    pub fn forget(&self, client: ClientKey) {
-        let hash = self.hash(client);
-        let mut rows = self.lock(hash);
-        if let Some(row) = rows.table.find(hash as u32, &client) {
-            rows.table.remove(row);
-            self.clients.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// Takes tokens of a limit's buckets whether they are there or not: what other instances admitted. Takes one shard's
+    /// lock.
+    pub fn charge(&self, client: ClientKey, grant: &Grant, tokens: u64, when: Moment) {
+        self.with_slots(client, Ask::of(grant), when, |slots, _, ask| slots.charge(ask, tokens, when));
     }
 
-    /// Forgets full buckets in one sixteenth of the table. Meant to be called about once a second, so that the memory of
-    /// a flood is given back when nobody new comes. Takes one shard's lock after another, for `STEP` rows each.
-    pub fn sweep(&self, now: Nanos) {
+    /// Forgets clients with nothing but full buckets in one sixteenth of the table. Meant to be called about once a
+    /// second, so that the memory of a flood is given back when nobody new comes. Takes one shard's lock after another,
+    /// for `STEP` rows each.
+    pub fn sweep(&self, when: Moment) {
         let first = self.next_sweep.fetch_add(SHARDS / SWEEP_CALLS, Ordering::Relaxed);
         for number in first..first + SHARDS / SWEEP_CALLS {
             self.walk(&self.shards[number % SHARDS], |row| {
-                if row.bucket.is_full(now) { Fate::Forgotten } else { Fate::Kept }
+                if row.is_idle(when) {
+                    return Fate::Forgotten;
+                }
+                row.slots.trim(when);
+                Fate::Kept
             });
         }
     }
 
-    /// How many clients have a bucket of their own.
+    /// How many clients have buckets of their own.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
     }
@@ -201,39 +182,54 @@ impl Limiter {
     /// Memory of the table in bytes, by capacities. Takes each shard's lock once.
     pub fn memory_bytes(&self) -> usize {
         let shards: usize = self.shards.iter().map(|shard| shard.0.lock().table.memory_bytes()).sum();
-        shards + SHARDS * size_of::<Shard>() + OVERFLOW_BUCKETS * size_of::<Mutex<Option<Bucket>>>()
+        shards + SHARDS * size_of::<Shard>() + OVERFLOW_BUCKETS * size_of::<Mutex<Crowd>>()
     }
 
-    fn with_bucket(
+    fn decide(&self, client: ClientKey, ask: Ask<'_>, when: Moment, enter: bool) -> (Decision, Place) {
+        let (mut decision, instead, place) = self.with_slots(client, ask, when, |slots, in_flight, ask| {
+            let decision = decide(slots, *in_flight, ask, when);
+            *in_flight += u32::from(enter && decision.allowed);
+            decision
+        });
+        decision.overflow = matches!(place, Place::Overflow(_));
+        decision.instead = instead;
+        (decision, place)
+    }
+
+    /// Hands over a client's buckets and the number of its requests under way, or those of the crowd that it is in, with
+    /// what is to be asked for there.
+    fn with_slots<R>(
         &self,
         client: ClientKey,
-        grant: Grant,
-        now: Nanos,
-        act: impl FnOnce(&mut Bucket) -> Outcome,
-    ) -> Decision {
+        ask: Ask<'_>,
+        when: Moment,
+        act: impl FnOnce(&mut Slots, &mut u32, Ask<'_>) -> R,
+    ) -> (R, Option<Grant>, Place) {
         let hash = self.hash(client);
         let mut rows = self.lock(hash);
         let row = match rows.table.find(hash as u32, &client) {
             Some(row) => row,
-            None if self.make_room(&mut rows, now) => {
-                rows.table.insert(new_row(client, hash, Bucket::full(grant.limit, now)))
+            None if self.make_room(&mut rows, when) => {
+                rows.table.insert(Row::new(client, hash, Slots::default()))
             }
             None => {
                 drop(rows);
-                return self.overflow(hash, grant, now, act);
+                return self.overflow(hash, ask, act);
             }
         };
         let row = rows.table.row_mut(row);
         // Read under the lock: see `changed_since`.
         row.stamp = self.epoch.load(Ordering::Relaxed);
-        put_in_force(row, grant, now);
-        Decision { outcome: act(&mut row.bucket), grant, overflow: false }
+        if let Some(grant) = ask.grant {
+            (row.entry, row.plan) = (grant.entry, grant.plan);
+        }
+        (act(&mut row.slots, &mut row.in_flight, ask), None, Place::Row { client, hash })
     }
 
     /// Counts one more client, or finds that there is no room even after looking for full buckets in this shard.
-    fn make_room(&self, rows: &mut Rows, now: Nanos) -> bool {
+    fn make_room(&self, rows: &mut Rows, when: Moment) -> bool {
         let at_bound = self.clients() >= self.max_clients;
-        let freed = rows.sweep(if at_bound { SWEEP_FOR_ROOM } else { SWEEP_PER_INSERT }, now);
+        let freed = rows.sweep(if at_bound { SWEEP_FOR_ROOM } else { SWEEP_PER_INSERT }, when);
         if freed > 0 {
             self.clients.fetch_sub(freed, Ordering::Relaxed);
         }
@@ -241,25 +237,40 @@ impl Limiter {
         self.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Lets a shared bucket decide, at the default's numbers. Without a default it is the client's own numbers: a table
+    /// Lets shared buckets decide, by the default's numbers. Without a default it is the client's own numbers: a table
     /// that was filled on purpose must not lift the limits of those that have one.
-    fn overflow(
+    fn overflow<R>(
         &self,
         hash: u64,
-        grant: Grant,
-        now: Nanos,
-        act: impl FnOnce(&mut Bucket) -> Outcome,
-    ) -> Decision {
+        ask: Ask<'_>,
+        act: impl FnOnce(&mut Slots, &mut u32, Ask<'_>) -> R,
+    ) -> (R, Option<Grant>, Place) {
         self.overflowed.fetch_add(1, Ordering::Relaxed);
-        let default = *self.default.read();
-        let grant = default.map_or(grant, |limit| Grant { limit, entry: Entry::Default });
+        let instead = ask.grant.and_then(|_| self.default.read().clone());
         // Bits that chose neither the shard nor the place.
-        let mut shared = self.overflow[(hash >> 32) as usize % OVERFLOW_BUCKETS].lock();
-        let bucket = shared.get_or_insert(Bucket::full(grant.limit, now));
-        if bucket.limit() != grant.limit {
-            bucket.retune(grant.limit, now);
+        let number = (hash >> 32) as usize % OVERFLOW_BUCKETS;
+        let mut crowd = self.overflow[number].lock();
+        let Crowd { slots, in_flight } = &mut *crowd;
+        let result = act(slots, in_flight, Ask { grant: instead.as_ref().or(ask.grant), ..ask });
+        (result, instead, Place::Overflow(number))
+    }
+
+    /// A request is over.
+    fn leave(&self, place: Place) {
+        match place {
+            Place::Overflow(number) => {
+                let mut crowd = self.overflow[number].lock();
+                crowd.in_flight = crowd.in_flight.saturating_sub(1);
+            }
+            Place::Row { client, hash } => {
+                let mut rows = self.lock(hash);
+                // It is there: a row with requests under way is never taken out.
+                if let Some(row) = rows.table.find(hash as u32, &client) {
+                    let row = rows.table.row_mut(row);
+                    row.in_flight = row.in_flight.saturating_sub(1);
+                }
+            }
         }
-        Decision { outcome: act(bucket), grant, overflow: true }
     }
 
     fn hash(&self, client: ClientKey) -> u64 {
@@ -304,17 +315,6 @@ impl Limiter {
 enum Fate {
     Kept,
     Forgotten,
-}
-
-fn new_row(client: ClientKey, hash: u64, bucket: Bucket) -> Row {
-    Row { bucket, client, entry: Entry::Default, stamp: 0, hash: hash as u32 }
-}
-
-fn put_in_force(row: &mut Row, grant: Grant, now: Nanos) {
-    row.entry = grant.entry;
-    if row.bucket.limit() != grant.limit {
-        row.bucket.retune(grant.limit, now);
-    }
 }
 
 impl std::fmt::Debug for Limiter {

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod limiter;
 pub mod log_limit;
 pub mod metrics;
+pub mod plans;
 pub mod queue;
 pub mod ranges;
 pub mod retry_budget;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::rules::identity::canonical_range;
-use crate::rules::limit::Limit;
+use crate::rules::identity::{ClientKey, canonical_range};
+use crate::rules::terms::ClientLimit;
 
 /// Most ranges that a snapshot holds. At about 150 bytes each they stay below 16 MB.
 pub const MAX_RANGES: usize = 100_000;
@@ -21,12 +21,33 @@ pub const MAX_RANGES: usize = 100_000;
 pub struct Range {
     /// By value: host bits 0, v4-mapped ones as IPv4.
     pub net: IpNet,
-    /// Each address in it (IPv6: each prefix) has a bucket with these numbers.
-    pub limit: Limit,
+    /// Each address in it (IPv6: each prefix) has buckets of its own, unless it says that they are shared.
+    pub limit: Arc<ClientLimit>,
     /// The id as it was given.
     pub id: Arc<str>,
     /// Of the stored row.
     pub version: u64,
+    /// Made once: a digest takes longer than the decision that it is for.
+    shared_key: Option<ClientKey>,
+}
+
+impl Range {
+    /// A range by any writing of its network.
+    pub fn new(net: IpNet, limit: Arc<ClientLimit>, id: Arc<str>, version: u64) -> Self {
+        let net = canonical_range(net);
+        let shared_key = limit.shared.then(|| ClientKey::digest(net.to_string().as_bytes()));
+        Self { net, limit, id, version, shared_key }
+    }
+
+    /// Whose buckets an address in it counts with.
+    pub fn client(&self, address: IpAddr, ipv6_prefix: u8) -> ClientKey {
+        self.shared_key.unwrap_or_else(|| ClientKey::in_range(address, ipv6_prefix, self.net))
+    }
+
+    /// The owner of the buckets that all of it shares, as [`ClientKey::of_id`] of its id; `None`: it shares none.
+    pub fn shared_key(&self) -> Option<ClientKey> {
+        self.shared_key
+    }
 }
 
 /// More than [`MAX_RANGES`] different ranges; holds how many.
@@ -69,8 +90,7 @@ impl Ranges {
     /// Makes a snapshot. Of several entries for one range the newest version counts.
     pub fn new(ranges: impl IntoIterator<Item = Range>) -> Result<Self, TooManyRanges> {
         let mut by_net: BTreeMap<IpNet, Range> = BTreeMap::new();
-        for mut range in ranges {
-            range.net = canonical_range(range.net);
+        for range in ranges {
             match by_net.get(&range.net) {
                 Some(known) if known.version > range.version => {}
                 _ => drop(by_net.insert(range.net, range)),
@@ -80,8 +100,7 @@ impl Ranges {
     }
 
     /// The same with one range added or replaced. Rebuilds: linear in the number of ranges.
-    pub fn with(&self, mut range: Range) -> Result<Self, TooManyRanges> {
-        range.net = canonical_range(range.net);
+    pub fn with(&self, range: Range) -> Result<Self, TooManyRanges> {
         let mut list = self.list.clone();
         match self.position(range.net) {
             Ok(at) => list[at] = range,

@@ -6,6 +6,7 @@ use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use crate::config::{RateLimit, RateLimitHeaders, forms};
 use crate::rules::limit::{Limit, Rate};
+use crate::rules::terms::Terms;
 
 pub(super) fn rate_limit(mut s: Section<'_>) -> RateLimit {
     let key =
@@ -30,7 +31,7 @@ pub(super) fn rate_limit(mut s: Section<'_>) -> RateLimit {
     );
     let headers = [("draft-11", RateLimitHeaders::Draft11), ("off", RateLimitHeaders::Off)];
     let limits = RateLimit {
-        default: default_limit(&mut s),
+        default: default_limit(&mut s).map(Terms::of_numbers),
         ipv6_prefix: s.whole("ipv6_prefix", 1..=128, "64", "IPv6 clients are grouped by this many bits."),
         max_clients: s.whole("max_clients", 1..=100_000_000, "1000000", "Most buckets in memory."),
         trusted_proxies: s.list(&trusted, false, forms::network),

@@ -31,9 +31,11 @@ fn the_environment_goes_over_the_file() {
         ("BALANCER__HEALTH_CHECK__PATH", "/up", |c| c.health_check.as_ref().unwrap().path == "/up"),
         ("BALANCER__HEALTH_CHECK", r#"{"rise": 9}"#, |c| c.health_check.as_ref().unwrap().rise == 9),
         ("BALANCER__HEALTH_CHECK", "null", |c| c.health_check.is_none()),
-        ("BALANCER__RATE_LIMIT__DEFAULT", "5/s", |c| c.rate_limit.default.unwrap().capacity == 5),
+        ("BALANCER__RATE_LIMIT__DEFAULT", "5/s", |c| {
+            c.rate_limit.default.as_ref().unwrap().first().unwrap().capacity == 5
+        }),
         ("BALANCER__RATE_LIMIT__DEFAULT", r#"{"capacity": 3, "rate_per_sec": 0.1}"#, |c| {
-            c.rate_limit.default.unwrap().rate.micro == 100_000
+            c.rate_limit.default.as_ref().unwrap().first().unwrap().rate.micro == 100_000
         }),
         ("BALANCER__BACKENDS", r#"[{"name": "z", "url": "http://z"}]"#, |c| c.backends[0].name == "z"),
         ("BALANCER__BACKENDS__0__WEIGHT", "9", |c| c.backends[0].weight == 9),

@@ -96,7 +96,7 @@ fn within_bounds(config: &Config) -> Result<(), TestCaseError> {
         prop_assert!(timeout > Duration::ZERO && timeout <= day);
     }
     prop_assert!((1..=128).contains(&config.rate_limit.ipv6_prefix) && config.rate_limit.max_clients > 0);
-    if let Some(limit) = config.rate_limit.default {
+    if let Some(limit) = config.rate_limit.default.as_ref().and_then(|terms| terms.first()) {
         prop_assert!(limit.capacity <= Limit::MAX_CAPACITY && limit.rate.micro <= Rate::MAX_MICRO);
     }
     if let Some(check) = &config.health_check {

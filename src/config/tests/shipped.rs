@@ -7,7 +7,7 @@ fn the_shipped_file_says_what_the_code_does_without_it_except_for_the_default_li
     let base = PathBuf::from("/srv");
     let mut shipped = from_text(SHIPPED, &base).unwrap();
     let bare = from_text(&format!(r#"{{"backends": [{ONE}]}}"#), &base).unwrap();
-    let limit = shipped.rate_limit.default.take().unwrap();
+    let limit = shipped.rate_limit.default.take().unwrap().first().unwrap();
     assert!(shipped.changed.is_empty() && bare.changed.is_empty(), "{:?}", shipped.changed);
     assert_eq!((limit.capacity, limit.rate.micro, limit.rate.per_secs), (1000, 500_000_000, 1));
     assert_eq!(bare.rate_limit.default, None);
@@ -138,7 +138,7 @@ fn no_file_is_needed_with_backends_on_the_command_line() {
         ]
     );
     assert_eq!(loaded.config.listen, ["127.0.0.1:0".parse().unwrap()]);
-    assert_eq!(loaded.config.rate_limit.default.unwrap().capacity, 20);
+    assert_eq!(loaded.config.rate_limit.default.unwrap().first().unwrap().capacity, 20);
     assert_eq!(loaded.file, None);
 }
 
@@ -176,7 +176,11 @@ fn every_form_of_the_default_limit_is_read() {
         let text = format!(r#"{{"backends": [{ONE}], "rate_limit": {{"default": {form}}}}}"#);
         let limit = from_text(&text, &PathBuf::new()).unwrap().rate_limit.default;
         assert_eq!(
-            limit.map(|limit| (limit.capacity, limit.rate.micro, limit.rate.per_secs)),
+            limit.and_then(|terms| terms.first()).map(|limit| (
+                limit.capacity,
+                limit.rate.micro,
+                limit.rate.per_secs
+            )),
             expected,
             "{form}"
         );

@@ -33,7 +33,7 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     number(&mut line, "retries", Some(record.retries.into()));
     let limit = record.limit.as_ref();
     text(&mut line, "limit_entry", limit.map(|limit| limit.entry.as_deref().unwrap_or(DEFAULT_ENTRY)));
-    text(&mut line, "limit_bucket", limit.map(|limit| limit.bucket));
+    text(&mut line, "limit_bucket", limit.and_then(|limit| limit.bucket.as_ref()?.as_str().into()));
     text(&mut line, "limit_decision", limit.map(|limit| if limit.allowed { "allowed" } else { "denied" }));
     number(&mut line, "limit_remaining", limit.and_then(|limit| limit.remaining));
     line.extend_from_slice(b"}\n");
@@ -117,7 +117,7 @@ mod tests {
             limit: Some(LimitRecord {
                 names_client: false,
                 entry: Some(Arc::from("10.0.0.0/8")),
-                bucket: "range",
+                bucket: crate::rules::terms::BucketName::parse("range").ok(),
                 allowed: true,
                 remaining: Some(9),
             }),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 
-use super::core::Core;
+use super::core::{Core, entries};
 use super::ops::{self, Change, Done, Failed, To, Written};
 use super::session::Fault;
 use super::v1::{Actor, Condition, LimitRow, PlanRow};
@@ -62,17 +62,13 @@ impl Core {
         if !ranges.is_empty() {
             self.apply_ranges(&ranges);
         }
-        let snapshot = self.ranges();
-        let tell = |one: &Done| {
-            let limit = one.after.as_ref().and_then(|limit| self.numbers(limit));
-            self.limiter.entry_changed(&one.id, limit, self.shared(&snapshot), self.clock.now());
-        };
+        let tell = |one: &Done| self.tell_entry(&one.id, one.after.as_ref());
         let (new, old): (Vec<&Done>, Vec<&Done>) =
             done.iter().filter(|one| !is_range(&one.id)).partition(|one| one.is_new());
         new.into_iter().for_each(tell);
         let put: HashSet<IpNet> = groups.iter().map(|(network, _)| *network).collect();
         for (network, rows) in groups {
-            self.cache.put(network, self.entries(rows));
+            self.cache.put(network, entries(rows));
         }
         for network in networks.iter().filter(|network| !put.contains(network)) {
             self.cache.doubt(*network);
@@ -91,7 +87,7 @@ impl Core {
         }));
     }
 
-    /// Writes a plan.
+    /// Writes a plan, in force on the next request of all its clients.
     pub fn put_plan(
         &self,
         plan: &Plan,
@@ -104,6 +100,7 @@ impl Core {
         let written =
             self.ask(name, |store| ops::put_plan(store, self.within, plan, condition, must_be_new, terms))?;
         let row = written.row.ok_or_else(|| Fault::down("the database was not asked"))?;
+        self.change_plan(&row.plan.name, Some(&row.plan.terms));
         Ok((row, written.created))
     }
 
@@ -111,6 +108,7 @@ impl Core {
     pub fn remove_plan(&self, plan: &PlanName, condition: &Condition, actor: &Actor) -> Result<(), Fault> {
         let terms = (actor, self.keep);
         self.ask(StoreOp::Delete, |store| ops::remove_plan(store, self.within, plan, condition, terms))?;
+        self.change_plan(plan, None);
         Ok(())
     }
 
@@ -120,7 +118,7 @@ impl Core {
     pub fn settle(&self) {
         for network in self.take_doubts() {
             match self.ask(StoreOp::Load, |store| ops::load_settled(store, self.within, network)) {
-                Ok(rows) => self.cache.put(network, self.entries(rows)),
+                Ok(rows) => self.cache.put(network, entries(rows)),
                 Err(_) => self.doubt([network]),
             }
         }

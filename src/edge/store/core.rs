@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
@@ -15,12 +15,12 @@ use super::ops::{self, Keep};
 use super::session::{Fault, Store};
 use super::v1::LimitRow;
 use crate::clock::Clock;
-use crate::rules::identity::{ClientId, ClientKey, IdForm};
-use crate::rules::limit::Limit;
-use crate::rules::terms::ClientLimit;
+use crate::rules::identity::{ClientId, IdForm};
+use crate::rules::terms::{ClientLimit, MAX_PLANS, Plan, PlanName, Terms};
 use crate::state::cache::{Cache, Entry, Found, Known, Source, Ticket};
 use crate::state::limiter::{Limiter, Shared};
 use crate::state::metrics::{Metrics, StoreOp};
+use crate::state::plans::{PlanMap, Plans};
 use crate::state::ranges::{Range, Ranges};
 
 /// Shared by everything that knows the database.
@@ -35,8 +35,9 @@ pub struct Core {
     /// database is back.
     doubts: Mutex<BTreeSet<IpNet>>,
     pub limiter: Arc<Limiter>,
-    default: ArcSwap<Option<Limit>>,
-    /// Held while the limiter hears of ranges and default, so that who tells last tells the newest; over no I/O.
+    plans: Plans,
+    default: ArcSwap<Option<Terms>>,
+    /// Held while the limiter hears of ranges, default and entries, so that who tells last tells the newest; over no I/O.
     telling: Mutex<()>,
     pub ipv6_prefix: u8,
     pub clock: Clock,
@@ -62,7 +63,7 @@ pub struct Parts {
     pub breaker: Breaker,
     pub cache: Arc<Cache>,
     pub limiter: Arc<Limiter>,
-    pub default: Option<Limit>,
+    pub default: Option<Terms>,
     pub ipv6_prefix: u8,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
@@ -83,6 +84,7 @@ impl Core {
             book: Mutex::new(Book::default()),
             doubts: Mutex::new(BTreeSet::new()),
             limiter,
+            plans: Plans::default(),
             default: ArcSwap::from_pointee(default),
             telling: Mutex::new(()),
             ipv6_prefix,
@@ -98,34 +100,22 @@ impl Core {
         self.ranges.load_full()
     }
 
-    /// What decides about a client that no entry names.
-    pub fn by_range(&self, address: IpAddr) -> Found {
-        match self.ranges.load().longest(address) {
-            Some(range) => Found {
-                client: ClientKey::in_range(address, self.ipv6_prefix, range.net),
-                limit: Some(range.limit),
-                source: Source::Range,
-                entry: Some(Arc::clone(&range.id)),
-            },
-            None => Found {
-                client: ClientKey::group(address, self.ipv6_prefix),
-                limit: **self.default.load(),
-                source: Source::Default,
-                entry: None,
-            },
-        }
-    }
-
     /// What decides about a client, by the cache's word.
     pub fn found(&self, known: Known, address: IpAddr) -> Found {
+        let in_force = self.in_force();
+        let shared = in_force.shared();
         match known {
             Known::Entry(hit) => Found {
                 client: hit.client,
-                limit: Some(hit.limit),
+                granted: shared.resolve(&hit.limit, Source::Client),
                 source: Source::Client,
                 entry: Some(hit.id),
             },
-            Known::Absent | Known::Unknown => self.by_range(address),
+            Known::Absent | Known::Unknown => {
+                let (client, granted, range) = shared.of_address(address);
+                let source = if range.is_some() { Source::Range } else { Source::Default };
+                Found { client, granted, source, entry: range.map(|range| Arc::clone(&range.id)) }
+            }
         }
     }
 
@@ -169,7 +159,7 @@ impl Core {
         }
         let rows = self.ask(StoreOp::Load, |store| ops::load(store, self.within, ticket.network()));
         if let Ok(rows) = rows {
-            ticket.finish(self.entries(rows));
+            ticket.finish(entries(rows));
         }
     }
 
@@ -191,9 +181,47 @@ impl Core {
         std::mem::take(&mut *self.doubts.lock())
     }
 
-    /// What decides about clients that no entry names.
-    pub fn shared<'a>(&self, ranges: &'a Ranges) -> Shared<'a> {
-        Shared { ranges, default: **self.default.load(), ipv6_prefix: self.ipv6_prefix }
+    /// What decides beside entries, now.
+    pub fn in_force(&self) -> InForce {
+        InForce {
+            ranges: self.ranges.load(),
+            plans: self.plans.load(),
+            default: self.default.load(),
+            ipv6_prefix: self.ipv6_prefix,
+        }
+    }
+
+    /// Another default is in force from now on, on the buckets that there are too. Takes every lock of the limiter, one
+    /// after another.
+    pub fn set_default(&self, default: Option<Terms>) {
+        self.default.store(Arc::new(default));
+        self.tell_shared();
+    }
+
+    /// The limiter hears of ranges and default. Takes every lock of it, one after another.
+    pub fn tell_shared(&self) {
+        let _telling = self.telling.lock();
+        self.limiter.shared_changed(self.in_force().shared(), self.clock.moment());
+    }
+
+    /// The limiter hears of an entry; `None`: it is gone. Takes one lock of it at a time.
+    pub fn tell_entry(&self, id: &ClientId, limit: Option<&ClientLimit>) {
+        let _telling = self.telling.lock();
+        self.limiter.entry_changed(id, limit, self.in_force().shared(), self.clock.moment());
+    }
+
+    /// A plan was written by this process, and is in force from here on; `None`: it was taken away.
+    pub fn change_plan(&self, name: &PlanName, terms: Option<&Terms>) {
+        let mut book = self.book.lock();
+        book.writes += 1;
+        let change = match terms {
+            Some(terms) => self.plans.put(Plan { name: name.clone(), terms: terms.clone() }),
+            None => self.plans.remove(name),
+        };
+        drop(book);
+        if let Some(change) = change {
+            self.limiter.plan_changed(&change, self.clock.moment());
+        }
     }
 
     /// Puts ranges in force that this process wrote; `None`: gone.
@@ -203,7 +231,7 @@ impl Core {
         let mut list: BTreeMap<IpNet, Range> =
             self.ranges.load().iter().map(|range| (range.net, range.clone())).collect();
         for (net, row) in changed {
-            match row.and_then(|row| self.range(net, &row)) {
+            match row.map(|row| range(net, row)) {
                 Some(range) => drop(list.insert(net, range)),
                 None => drop(list.remove(&net)),
             }
@@ -215,8 +243,8 @@ impl Core {
         }
     }
 
-    /// Reads the ranges again if they have changed.
-    pub fn refresh_ranges(&self) -> Result<(), Fault> {
+    /// Reads ranges and plans again if anything has changed.
+    pub fn refresh(&self) -> Result<(), Fault> {
         let (seen, writes) = {
             let book = self.book.lock();
             (book.mark, book.writes)
@@ -225,61 +253,67 @@ impl Core {
         if seen == Some(mark) {
             return Ok(());
         }
+        // Plans first: a range that was written meanwhile may name a new one.
+        let plans = self.ask(StoreOp::Ranges, |store| ops::plans(store, self.within, "", MAX_PLANS))?;
         let rows = self.ask(StoreOp::Ranges, |store| ops::ranges(store, self.within))?;
         let list = rows.into_iter().filter_map(|row| match parsed(&row)?.form() {
-            IdForm::Range(net) => self.range(net, &row),
+            IdForm::Range(net) => Some(range(net, row)),
             _ => None,
         });
         let next = Arc::new(Ranges::new(list).map_err(|error| Fault::Schema(error.to_string()))?);
         let mut book = self.book.lock();
         if book.writes != writes {
-            // A write came in between, and may not be in the list. The next round reads again.
+            // A write came in between, and may not be in the lists. The next round reads again.
             book.mark = None;
             return Ok(());
         }
         book.mark = Some(mark);
         self.ranges.store(next);
+        let changes = self.plans.replace(plans.into_iter().map(|row| row.plan).collect());
         drop(book);
+        for change in changes {
+            self.limiter.plan_changed(&change, self.clock.moment());
+        }
         self.tell_shared();
         Ok(())
-    }
-
-    /// What concerns addresses; a row that somebody wrote by hand and that is no id is left out.
-    pub fn entries(&self, rows: Vec<LimitRow>) -> Vec<Entry> {
-        rows.iter().filter_map(|row| Entry::new(&parsed(row)?, self.numbers(&row.limit)?)).collect()
-    }
-
-    fn range(&self, net: IpNet, row: &LimitRow) -> Option<Range> {
-        let limit = self.numbers(&row.limit)?;
-        let version = u64::try_from(row.version).unwrap_or(0);
-        Some(Range { net, limit, id: row.client_id.as_str().into(), version })
-    }
-
-    /// The numbers that the limiter works by.
-    pub fn numbers(&self, limit: &ClientLimit) -> Option<Limit> {
-        limit.own.buckets.first().map(|bucket| bucket.limit)
-    }
-
-    /// Another default is in force from now on, on the buckets that there are too. Takes every lock of the limiter, one
-    /// after another.
-    pub fn set_default(&self, default: Option<Limit>) {
-        self.default.store(Arc::new(default));
-        self.tell_shared();
-    }
-
-    /// The limiter hears of the ranges and the default in force. Takes every lock of the limiter, one after another.
-    pub fn tell_shared(&self) {
-        let _telling = self.telling.lock();
-        let ranges = self.ranges.load();
-        self.limiter.shared_changed(self.shared(&ranges), self.clock.now());
     }
 
     /// Brings the database up: its schema, then what stays in memory.
     pub fn probe(&self, migrated: bool) -> Result<(), Fault> {
         let look = if migrated { migrate::check } else { migrate::migrate };
         self.ask(StoreOp::Probe, |store| look(store, self.within))?;
-        self.refresh_ranges()
+        self.refresh()
     }
+}
+
+/// One state of what decides beside entries.
+pub struct InForce {
+    ranges: Guard<Arc<Ranges>>,
+    plans: Guard<Arc<PlanMap>>,
+    default: Guard<Arc<Option<Terms>>>,
+    ipv6_prefix: u8,
+}
+
+impl InForce {
+    /// As the limiter takes it.
+    pub fn shared(&self) -> Shared<'_> {
+        Shared {
+            ranges: &self.ranges,
+            plans: &self.plans,
+            default: self.default.as_ref().as_ref(),
+            ipv6_prefix: self.ipv6_prefix,
+        }
+    }
+}
+
+/// What concerns addresses; a row that somebody wrote by hand and that is no id is left out.
+pub fn entries(rows: Vec<LimitRow>) -> Vec<Entry> {
+    rows.into_iter().filter_map(|row| Entry::new(&parsed(&row)?, Arc::new(row.limit))).collect()
+}
+
+fn range(net: IpNet, row: LimitRow) -> Range {
+    let version = u64::try_from(row.version).unwrap_or(0);
+    Range::new(net, Arc::new(row.limit), row.client_id.into(), version)
 }
 
 fn parsed(row: &LimitRow) -> Option<ClientId> {

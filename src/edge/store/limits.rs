@@ -25,9 +25,9 @@ use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit};
 use crate::rules::Nanos;
 use crate::rules::identity::ClientId;
 use crate::rules::limit::Limit;
-use crate::rules::terms::ClientLimit;
-use crate::state::cache::{Cache, Counters, Found, Loader, Ticket, Urgency};
-use crate::state::limiter::Limiter;
+use crate::rules::terms::{ClientLimit, Terms};
+use crate::state::cache::{Cache, Counters, Found, Loader, Source, Ticket, Urgency};
+use crate::state::limiter::{Granted, Limiter};
 use crate::state::metrics::{Metrics, StoreOp};
 use crate::state::ranges::Ranges;
 
@@ -80,7 +80,7 @@ impl Limits {
             breaker: Breaker::new(wake),
             cache: Cache::new(cache.max_entries, cache.ttl, rate_limit.ipv6_prefix, clock.clone()),
             limiter,
-            default: rate_limit.default,
+            default: rate_limit.default.clone(),
             ipv6_prefix: rate_limit.ipv6_prefix,
             metrics,
             clock,
@@ -165,7 +165,7 @@ impl Limits {
     }
 
     /// Puts another `rate_limit.default` in force. A bucket of a client that no entry names moves by CONTRACT's level rule.
-    pub fn set_default(&self, default: Option<Limit>) {
+    pub fn set_default(&self, default: Option<Terms>) {
         self.core.set_default(default);
     }
 
@@ -182,6 +182,11 @@ impl Limits {
     /// The ranges in force.
     pub fn ranges(&self) -> Arc<Ranges> {
         self.core.ranges()
+    }
+
+    /// What a stored limit comes to with the plans in force.
+    pub fn granted(&self, limit: &ClientLimit, source: Source) -> Granted {
+        self.core.in_force().shared().resolve(limit, source)
     }
 
     /// Ends the store's threads. Jobs that were taken are done, each within `database.timeout`; later calls are

@@ -83,7 +83,7 @@ impl Watch {
 
     fn look(&self, migrated: bool) -> Result<(), Fault> {
         if self.core.breaker.trusted() {
-            self.core.refresh_ranges()?;
+            self.core.refresh()?;
         } else {
             self.core.probe(migrated)?;
         }

@@ -13,7 +13,7 @@ fn after(limit: Limit, taken: u32, idle: Nanos) -> RateLimitFields {
     let mut bucket = Bucket::full(limit, 0);
     assert!(taken == 0 || bucket.acquire(taken, 0).allowed);
     let outcome = bucket.acquire(1, idle);
-    rate_limit_fields(&[Standing { policy: "default", limit, outcome }])
+    rate_limit_fields(&[Standing { policy: "default", limit, outcome, resets: false }], None)
 }
 
 #[test]
@@ -67,6 +67,7 @@ fn one_bucket_says_quota_window_rest_and_reset() {
             policy: format!("\"default\";{policy}"),
             rate_limit: format!("\"default\";{rate_limit}"),
             retry_after_s: *retry,
+            first: got.first,
         };
         assert_eq!(got, expected, "{capacity} {micro}/{per_secs} − {taken}, {idle} ns later");
     }
@@ -77,10 +78,16 @@ fn a_costly_request_is_told_when_it_would_pass() {
     let limit = limit(10, 1_000_000, 1);
     let mut bucket = Bucket::full(limit, 0);
     bucket.acquire(8, 0);
-    let fields = rate_limit_fields(&[Standing { policy: "a", limit, outcome: bucket.acquire(5, 0) }]);
+    let fields = rate_limit_fields(
+        &[Standing { policy: "a", limit, outcome: bucket.acquire(5, 0), resets: false }],
+        None,
+    );
     assert_eq!((fields.rate_limit.as_str(), fields.retry_after_s), ("\"a\";r=2;t=3", Some(3)));
     // More than the bucket can ever hold.
-    let fields = rate_limit_fields(&[Standing { policy: "a", limit, outcome: bucket.acquire(11, 0) }]);
+    let fields = rate_limit_fields(
+        &[Standing { policy: "a", limit, outcome: bucket.acquire(11, 0), resets: false }],
+        None,
+    );
     assert_eq!((fields.rate_limit.as_str(), fields.retry_after_s), ("\"a\";r=2", None));
 }
 
@@ -88,34 +95,40 @@ fn standing(policy: &'static str, capacity: u32, per_sec: u64, taken: u32, ask: 
     let limit = limit(capacity, per_sec * 1_000_000, 1);
     let mut bucket = Bucket::full(limit, 0);
     bucket.acquire(taken, 0);
-    Standing { policy, limit, outcome: bucket.acquire(u32::from(ask), 0) }
+    Standing { policy, limit, outcome: bucket.acquire(u32::from(ask), 0), resets: false }
 }
 
 #[test]
 fn of_several_buckets_all_stand_in_the_policy_and_the_tightest_in_the_rest() {
-    let fields = rate_limit_fields(&[
-        standing("second", 10, 10, 4, true),
-        standing("day", 100, 1, 60, true),
-        standing("month", 1000, 1, 300, true),
-    ]);
+    let fields = rate_limit_fields(
+        &[
+            standing("second", 10, 10, 4, true),
+            standing("day", 100, 1, 60, true),
+            standing("month", 1000, 1, 300, true),
+        ],
+        None,
+    );
     assert_eq!(fields.policy, "\"second\";q=10;w=1, \"day\";q=100;w=100, \"month\";q=1000;w=1000");
     assert_eq!((fields.rate_limit.as_str(), fields.retry_after_s), ("\"day\";r=39;t=39", None));
 }
 
 #[test]
 fn every_bucket_that_refuses_stands_there_with_the_longest_wait_first() {
-    let fields = rate_limit_fields(&[
-        standing("second", 10, 10, 10, true),
-        standing("free", 10, 1, 0, false),
-        standing("slow", 10, 0, 10, true),
-        standing("minute", 60, 1, 60, true),
-    ]);
+    let fields = rate_limit_fields(
+        &[
+            standing("second", 10, 10, 10, true),
+            standing("free", 10, 1, 0, false),
+            standing("slow", 10, 0, 10, true),
+            standing("minute", 60, 1, 60, true),
+        ],
+        None,
+    );
     assert_eq!(fields.rate_limit, "\"slow\";r=0, \"minute\";r=0;t=1, \"second\";r=0;t=1");
     assert_eq!(fields.retry_after_s, None);
     let fields =
-        rate_limit_fields(&[standing("second", 10, 10, 10, true), standing("minute", 60, 1, 60, true)]);
+        rate_limit_fields(&[standing("second", 10, 10, 10, true), standing("minute", 60, 1, 60, true)], None);
     assert_eq!(fields.retry_after_s, Some(1));
-    assert_eq!(rate_limit_fields(&[]), RateLimitFields::default());
+    assert_eq!(rate_limit_fields(&[], None), RateLimitFields::default());
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use super::*;
-use crate::rules::limit::Rate;
+use crate::rules::limit::{Limit, Rate};
 
 const TTL: Duration = Duration::from_secs(40);
 
@@ -78,7 +78,7 @@ impl<F: Fn(IpNet) -> Vec<Entry>> Loader for Table<F> {
 
 fn entry(id: &str, capacity: u32) -> Entry {
     let limit = Limit { capacity, rate: Rate::per_second(1) };
-    Entry::new(&ClientId::parse(id).unwrap(), limit).unwrap()
+    Entry::new(&ClientId::parse(id).unwrap(), Arc::new(ClientLimit::of_numbers(limit))).unwrap()
 }
 
 fn address(text: &str) -> IpAddr {
@@ -97,7 +97,7 @@ fn cache(max_entries: usize) -> (Arc<Cache>, Clock) {
 /// The capacity of the entry that names the client; 0: none does; `None`: not known.
 fn ask(cache: &Arc<Cache>, clock: &Clock, client: &str, port: u16, loader: &impl Loader) -> Option<u32> {
     match cache.find(address(client), Some(port), clock.now(), loader) {
-        Known::Entry(hit) => Some(hit.limit.capacity),
+        Known::Entry(hit) => Some(hit.limit.as_numbers().unwrap().capacity),
         Known::Absent => Some(0),
         Known::Unknown => None,
     }

@@ -1,20 +1,22 @@
-//! Changes of the numbers in force, and what changed since.
+//! Changes of the numbers in force.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use ipnet::IpNet;
 
-use super::{Fate, Grant, Limiter, SHARDS, new_row, put_in_force};
-use crate::rules::Nanos;
+use super::table::Row;
+use super::{Fate, Grant, Granted, Limiter};
+use crate::rules::Moment;
 use crate::rules::answer::Entry;
-use crate::rules::bucket::Bucket;
 use crate::rules::identity::{ClientId, ClientKey, IdForm};
-use crate::rules::limit::Limit;
-use crate::state::ranges::Ranges;
+use crate::rules::terms::{ClientLimit, Terms};
+use crate::state::plans::{PlanChange, PlanMap};
+use crate::state::ranges::{Range, Ranges};
 
-/// What [`Limiter::retune_where`] does with a bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What [`Limiter::retune_where`] does with a client's buckets.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Nothing.
     Keep,
@@ -25,73 +27,106 @@ pub enum Change {
 }
 
 impl Change {
-    fn of(grant: Option<Grant>) -> Self {
-        grant.map_or(Self::Unlimited, Self::To)
+    fn of(granted: Granted) -> Self {
+        match granted {
+            Granted::Limited(grant) => Self::To(grant),
+            Granted::Unlimited | Granted::Exempt => Self::Unlimited,
+        }
     }
 }
 
-/// What decides about clients that no entry names.
+/// What decides about clients that no entry names, and what the names in entries stand for.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
     /// Every range that has a limit.
     pub ranges: &'a Ranges,
+    /// Every plan.
+    pub plans: &'a PlanMap,
     /// `rate_limit.default`.
-    pub default: Option<Limit>,
+    pub default: Option<&'a Terms>,
     /// `rate_limit.ipv6_prefix`.
     pub ipv6_prefix: u8,
 }
 
 impl Shared<'_> {
-    /// Who an address counts as, and its numbers, `None` for unlimited.
-    pub fn of_address(&self, address: IpAddr) -> (ClientKey, Option<Grant>) {
-        match self.ranges.longest(address) {
-            Some(range) => {
-                let client = ClientKey::in_range(address, self.ipv6_prefix, range.net);
-                (client, Some(Grant { limit: range.limit, entry: Entry::Range }))
+    /// What an entry comes to. Its own bound on requests at once wins over its plan's. A plan that is not known (it was
+    /// just made, and not heard of yet) leaves its clients what those without an entry have.
+    pub fn resolve(&self, limit: &ClientLimit, entry: Entry) -> Granted {
+        if limit.exempt {
+            return Granted::Exempt;
+        }
+        let Some(name) = &limit.plan else {
+            return Granted::Limited(Grant { terms: limit.own.clone(), entry, plan: None });
+        };
+        let max_in_flight = limit.own.max_in_flight;
+        match (self.plans.get(name), self.default) {
+            (Some(plan), _) => {
+                let max_in_flight = max_in_flight.or(plan.terms.max_in_flight);
+                let terms = Terms { max_in_flight, ..plan.terms.clone() };
+                Granted::Limited(Grant { terms, entry, plan: Some(plan.number) })
             }
-            None => (ClientKey::group(address, self.ipv6_prefix), self.of_default()),
+            (None, Some(default)) => {
+                let max_in_flight = max_in_flight.or(default.max_in_flight);
+                let terms = Terms { max_in_flight, ..default.clone() };
+                Granted::Limited(Grant { terms, entry, plan: None })
+            }
+            (None, None) => Granted::Unlimited,
         }
     }
 
-    /// The numbers of a whole client group.
-    fn of_group(&self, group: IpNet) -> Option<Grant> {
-        let range = self.ranges.holding(group);
-        range.map(|range| Grant { limit: range.limit, entry: Entry::Range }).or_else(|| self.of_default())
+    /// Who an address counts as without an entry of its own, what it gets, and the range that decided.
+    pub fn of_address(&self, address: IpAddr) -> (ClientKey, Granted, Option<&Range>) {
+        match self.ranges.longest(address) {
+            Some(range) => {
+                let client = range.client(address, self.ipv6_prefix);
+                (client, self.resolve(&range.limit, Entry::Range), Some(range))
+            }
+            None => (ClientKey::group(address, self.ipv6_prefix), self.of_default(), None),
+        }
     }
 
-    fn of_default(&self) -> Option<Grant> {
-        self.default.map(|limit| Grant { limit, entry: Entry::Default })
+    /// What a whole client group gets; `None`: it counts with a range that is shared, and is asked no more itself.
+    fn of_group(&self, group: IpNet) -> Option<Granted> {
+        match self.ranges.holding(group) {
+            Some(range) if range.limit.shared => None,
+            Some(range) => Some(self.resolve(&range.limit, Entry::Range)),
+            None => Some(self.of_default()),
+        }
+    }
+
+    fn of_default(&self) -> Granted {
+        match self.default {
+            Some(terms) => Granted::Limited(Grant::of_default(terms.clone())),
+            None => Granted::Unlimited,
+        }
     }
 }
 
 impl Limiter {
-    /// Puts other numbers in force for one client; `None`: it is unlimited now. Needed although [`Limiter::acquire`]
-    /// does the same: tokens flow in at the old rate until a change is told. Takes one shard's lock.
-    pub fn retune(&self, client: ClientKey, grant: Option<Grant>, now: Nanos) {
-        let Some(grant) = grant else { return self.forget(client) };
+    /// Puts other numbers in force for one client. Needed although [`Limiter::acquire`] does the same: tokens flow in at
+    /// the old rate until a change is told. Takes one shard's lock.
+    pub fn retune(&self, client: ClientKey, granted: &Granted, when: Moment) {
+        let Some(grant) = granted.grant() else { return self.forget(client) };
         let hash = self.hash(client);
         let mut rows = self.lock(hash);
         if let Some(row) = rows.table.find(hash as u32, &client) {
-            let row = rows.table.row_mut(row);
-            row.stamp = self.epoch.load(Ordering::Relaxed);
-            put_in_force(row, grant, now);
+            self.put_in_force(rows.table.row_mut(row), grant, when);
         }
     }
 
-    /// Asks `change` about every bucket: its client and what is in force. Takes one shard's lock after another, for a
-    /// bounded number of rows, and calls `change` under it. A row may be asked about twice.
-    pub fn retune_where(&self, now: Nanos, mut change: impl FnMut(ClientKey, Grant) -> Change) {
+    /// Asks `change` about every client: what decides about it. Takes one shard's lock after another, for a bounded number
+    /// of rows, and calls `change` under it. A row may be asked about twice.
+    pub fn retune_where(&self, when: Moment, mut change: impl FnMut(ClientKey, Entry) -> Change) {
         for shard in &self.shards {
-            self.walk(shard, |row| {
-                let grant = Grant { limit: row.bucket.limit(), entry: row.entry };
-                match change(row.client, grant) {
-                    Change::Keep => Fate::Kept,
-                    Change::Unlimited => Fate::Forgotten,
-                    Change::To(grant) => {
-                        row.stamp = self.epoch.load(Ordering::Relaxed);
-                        put_in_force(row, grant, now);
-                        Fate::Kept
-                    }
+            self.walk(shard, |row| match change(row.client, row.entry) {
+                Change::Keep => Fate::Kept,
+                Change::Unlimited => {
+                    row.plan = None;
+                    if row.slots.forget_limits() || row.in_flight > 0 { Fate::Kept } else { Fate::Forgotten }
+                }
+                Change::To(grant) => {
+                    self.put_in_force(row, &grant, when);
+                    Fate::Kept
                 }
             });
         }
@@ -99,93 +134,110 @@ impl Limiter {
 
     /// The ranges or the default have changed: puts the new numbers in force for every client that no entry names, and
     /// for the overflow buckets. Takes every lock, one after another.
-    pub fn shared_changed(&self, shared: Shared<'_>, now: Nanos) {
-        *self.default.write() = shared.default;
-        self.retune_where(now, |client, grant| match client.network() {
-            Some(group) if grant.entry != Entry::Client => {
-                let new = shared.of_group(group);
-                if new == Some(grant) { Change::Keep } else { Change::of(new) }
-            }
-            _ => Change::Keep,
+    pub fn shared_changed(&self, shared: Shared<'_>, when: Moment) {
+        let default = shared.default.cloned().map(Grant::of_default);
+        self.default.write().clone_from(&default);
+        let whole: HashMap<ClientKey, &Range> =
+            shared.ranges.iter().filter_map(|range| Some((range.shared_key()?, range))).collect();
+        self.retune_where(when, |client, entry| match (client.network(), entry) {
+            (_, Entry::Client) => Change::Keep,
+            (Some(group), _) => shared.of_group(group).map_or(Change::Keep, Change::of),
+            (None, Entry::Default) => Change::of(shared.of_default()),
+            (None, Entry::Range) => match whole.get(&client) {
+                Some(range) => Change::of(shared.resolve(&range.limit, Entry::Range)),
+                None => Change::Unlimited,
+            },
         });
-        for bucket in &self.overflow {
-            let mut bucket = bucket.lock();
-            match (&mut *bucket, shared.default) {
-                (Some(bucket), Some(limit)) if bucket.limit() != limit => bucket.retune(limit, now),
-                _ => {}
-            }
+        let Some(default) = default else { return };
+        for crowd in &self.overflow {
+            crowd.lock().slots.put_in_force(&default.terms.buckets, when);
+        }
+    }
+
+    /// A plan has changed: puts its new numbers in force for all its clients, each from this moment on. Takes one shard's
+    /// lock after another.
+    pub fn plan_changed(&self, change: &PlanChange, when: Moment) {
+        for shard in &self.shards {
+            self.walk(shard, |row| {
+                if row.plan == Some(change.number) {
+                    match &change.terms {
+                        Some(terms) => {
+                            if row.slots.put_in_force(&terms.buckets, when) {
+                                row.stamp = self.epoch.load(Ordering::Relaxed);
+                            }
+                        }
+                        // The number will be another plan's.
+                        None => row.plan = None,
+                    }
+                }
+                Fate::Kept
+            });
         }
     }
 
     /// One entry was created, updated (`limit`) or deleted (`None`). `shared` is what holds after the change.
     ///
-    /// An entry that gives a client a bucket of its own (an `ip:port`; an IPv6 address out of its prefix) starts from
-    /// the bucket that the client had until now, moved like at any other change of its numbers. After such an entry is
-    /// deleted the client counts with the others again.
+    /// An entry that gives a client buckets of its own (an `ip:port`; an IPv6 address out of its prefix; an address out of
+    /// a shared range) starts from those that the client had until now, moved like at any other change of its numbers.
+    /// After such an entry is deleted the client counts with the others again.
     ///
     /// Takes one lock at a time; for a range all of them.
-    pub fn entry_changed(&self, id: &ClientId, limit: Option<Limit>, shared: Shared<'_>, now: Nanos) {
+    pub fn entry_changed(
+        &self,
+        id: &ClientId,
+        limit: Option<&ClientLimit>,
+        shared: Shared<'_>,
+        when: Moment,
+    ) {
         let own = ClientKey::of_id(id);
-        let named = limit.map(|limit| Grant { limit, entry: Entry::Client });
+        let named = limit.map(|limit| shared.resolve(limit, Entry::Client));
         match id.form() {
-            IdForm::Range(_) => self.shared_changed(shared, now),
-            IdForm::Opaque => self.retune(own, named, now),
+            IdForm::Range(_) => self.shared_changed(shared, when),
+            IdForm::Opaque => self.retune(own, &named.unwrap_or(Granted::Unlimited), when),
             IdForm::Address(address) => {
-                let (client, grant) = shared.of_address(address);
+                let (client, granted, _) = shared.of_address(address);
                 match named {
-                    _ if client == own => self.retune(own, named.or(grant), now),
-                    Some(named) => self.adopt(own, &[client], named, now),
+                    named if client == own => self.retune(own, &named.unwrap_or(granted), when),
+                    Some(named) => self.adopt(own, &[client], &named, when),
                     None => self.forget(own),
                 }
             }
             IdForm::AddressPort(peer) => match named {
                 Some(named) => {
-                    let (client, _) = shared.of_address(peer.ip());
-                    self.adopt(own, &[ClientKey::address(peer.ip()), client], named, now);
+                    let (client, ..) = shared.of_address(peer.ip());
+                    self.adopt(own, &[ClientKey::address(peer.ip()), client], &named, when);
                 }
                 None => self.forget(own),
             },
         }
     }
 
-    /// Gives a client a bucket of its own that starts from the first of `before` that there is. If it has one, that is
+    /// Gives a client buckets of its own that start from the first of `before` that there is. If it has some, those are
     /// retuned instead.
-    fn adopt(&self, own: ClientKey, before: &[ClientKey], grant: Grant, now: Nanos) {
-        let start = before.iter().find_map(|client| self.peek(*client, now));
+    fn adopt(&self, own: ClientKey, before: &[ClientKey], granted: &Granted, when: Moment) {
+        let Some(grant) = granted.grant() else { return self.forget(own) };
+        let start =
+            before.iter().find_map(|client| self.read(*client, |row| Some(row.slots.starting_over())));
         let hash = self.hash(own);
         let mut rows = self.lock(hash);
         let row = match (rows.table.find(hash as u32, &own), start) {
             (Some(row), _) => row,
             // Full before, full now, and made when it is first asked. Where there is no room, likewise.
-            (None, Some(start)) if self.make_room(&mut rows, now) => {
-                rows.table.insert(new_row(own, hash, start.starting_over()))
+            (None, Some(start)) if self.make_room(&mut rows, when) => {
+                rows.table.insert(Row::new(own, hash, start))
             }
             (None, _) => return,
         };
-        let row = rows.table.row_mut(row);
-        row.stamp = self.epoch.load(Ordering::Relaxed);
-        put_in_force(row, grant, now);
+        self.put_in_force(rows.table.row_mut(row), grant, when);
     }
 
-    /// Hands over every client whose bucket changed after `seq`, and returns the sequence to ask for next. 0 asks for
-    /// everything. A bucket that was forgotten, because it was full, is not told. `each` is called outside of every
-    /// lock; it may see a client twice.
-    ///
-    /// Each call begins a new epoch before it looks into any shard, and rows are stamped under the shard's lock: who
-    /// comes after the look stamps the new epoch, and is told next time.
-    pub fn changed_since(&self, seq: u32, mut each: impl FnMut(ClientKey, &Bucket)) -> u32 {
-        let told = self.epoch.fetch_add(1, Ordering::SeqCst);
-        let mut changed = Vec::new();
-        for number in 0..SHARDS {
-            self.walk(&self.shards[number], |row| {
-                if row.stamp > seq {
-                    changed.push((row.client, row.bucket));
-                }
-                Fate::Kept
-            });
-            changed.drain(..).for_each(|(client, bucket)| each(client, &bucket));
+    /// Puts a limit in force for the row of a client. The shard's lock is held.
+    fn put_in_force(&self, row: &mut Row, grant: &Grant, when: Moment) {
+        let changed = row.slots.put_in_force(&grant.terms.buckets, when);
+        if changed || row.entry != grant.entry || row.plan != grant.plan {
+            (row.entry, row.plan) = (grant.entry, grant.plan);
+            row.stamp = self.epoch.load(Ordering::Relaxed);
         }
-        told
     }
 }
 

@@ -3,24 +3,44 @@
 //! Dense rows can be walked by number, a few at a time, which is how full buckets are found. Chunks never move when the
 //! table grows, so no insert copies more than the index: 8 bytes a place.
 
+use super::slots::Slots;
+use crate::rules::Moment;
 use crate::rules::answer::Entry;
-use crate::rules::bucket::Bucket;
 use crate::rules::identity::ClientKey;
+use crate::state::plans::PlanNumber;
 
-/// One client. 88 bytes; later buckets of a client (at most 4) will hang off it.
-#[derive(Clone, Copy, Debug)]
+/// One client. 112 bytes, with one bucket inside.
+#[derive(Debug)]
 pub(super) struct Row {
-    pub bucket: Bucket,
+    pub slots: Slots,
     pub client: ClientKey,
     /// What decided about the client when it last asked.
     pub entry: Entry,
+    /// The plan that it had then.
+    pub plan: Option<PlanNumber>,
+    /// Its requests under way.
+    pub in_flight: u32,
     /// The limiter's epoch when the row last changed.
     pub stamp: u32,
     /// The lower half of the client's hash; the upper one chose the shard.
     pub hash: u32,
 }
 
-/// Rows in a chunk: 5.5 KiB, so that a table of few clients stays small.
+impl Row {
+    /// A client that comes for the first time.
+    pub fn new(client: ClientKey, hash: u64, slots: Slots) -> Self {
+        // The lower half.
+        let hash = hash as u32;
+        Self { slots, client, entry: Entry::Default, plan: None, in_flight: 0, stamp: 0, hash }
+    }
+
+    /// Whether it can be forgotten: every bucket is full, and no request is under way.
+    pub fn is_idle(&self, when: Moment) -> bool {
+        self.in_flight == 0 && self.slots.are_full(when)
+    }
+}
+
+/// Rows in a chunk: 7 KiB, so that a table of few clients stays small.
 const CHUNK: usize = 64;
 
 /// Places in the smallest index.
@@ -118,7 +138,10 @@ impl Table {
     /// Heap memory in bytes, by capacities; the allocator's own overhead (16 bytes an allocation) is left out.
     pub fn memory_bytes(&self) -> usize {
         let rows: usize = self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<Row>()).sum();
-        rows + self.chunks.capacity() * size_of::<Vec<Row>>() + self.index.capacity() * size_of::<Place>()
+        let more: usize = self.chunks.iter().flatten().map(|row| row.slots.heap_bytes()).sum();
+        rows + more
+            + self.chunks.capacity() * size_of::<Vec<Row>>()
+            + self.index.capacity() * size_of::<Place>()
     }
 
     /// Where the index names that row, which it does.
@@ -167,24 +190,17 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::limit::{Limit, Rate};
     use proptest::prelude::*;
     use std::collections::HashMap;
 
     fn row(id: u16, hash: u32) -> Row {
-        let limit = Limit { capacity: u32::from(id), rate: Rate::per_second(0) };
-        Row {
-            bucket: Bucket::full(limit, 0),
-            client: ClientKey::digest(&id.to_be_bytes()),
-            entry: Entry::Default,
-            stamp: u32::from(id),
-            hash,
-        }
+        let client = ClientKey::digest(&id.to_be_bytes());
+        Row { stamp: u32::from(id), ..Row::new(client, hash.into(), Slots::default()) }
     }
 
     #[test]
-    fn a_row_keeps_to_88_bytes() {
-        assert_eq!(size_of::<Row>(), 88);
+    fn a_row_keeps_to_112_bytes() {
+        assert_eq!(size_of::<Row>(), 112);
     }
 
     #[test]
@@ -194,7 +210,7 @@ mod tests {
         for id in 0..10_000 {
             table.insert(row(id, u32::from(id).wrapping_mul(0x9e37_79b9)));
         }
-        assert!(table.memory_bytes() > 10_000 * 88);
+        assert!(table.memory_bytes() > 10_000 * 112);
         while table.len() > 0 {
             table.remove(table.len() / 2);
         }

@@ -1,14 +1,10 @@
 use super::*;
-use crate::rules::limit::Rate;
+use crate::rules::limit::{Limit, Rate};
 use proptest::prelude::*;
 
 fn range(net: &str, version: u64) -> Range {
-    Range {
-        net: net.parse().unwrap(),
-        limit: Limit { capacity: version as u32, rate: Rate::per_second(0) },
-        id: net.into(),
-        version,
-    }
+    let limit = Limit { capacity: version as u32, rate: Rate::per_second(0) };
+    Range::new(net.parse().unwrap(), Arc::new(ClientLimit::of_numbers(limit)), net.into(), version)
 }
 
 fn ranges(nets: &[&str]) -> Ranges {
@@ -126,7 +122,7 @@ proptest! {
     fn it_agrees_with_looking_at_every_range(nets in prop::collection::vec(any_net(), 0..40),
                                              asked in prop::collection::vec(any_net(), 1..40)) {
         let list: Vec<Range> = nets.iter().zip(1..).map(|(net, version)| {
-            Range { net: *net, ..range("0.0.0.0/0", version) }
+            Range::new(*net, range("0.0.0.0/0", version).limit, "".into(), version)
         }).collect();
         let at_once = Ranges::new(list.iter().cloned()).unwrap();
         let mut one_by_one = Ranges::default();

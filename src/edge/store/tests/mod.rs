@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit, RateLimitHeaders, Secret};
 use crate::rules::identity::ClientId;
 use crate::rules::limit::{Limit, Rate};
+use crate::rules::terms::Terms;
 use crate::state::limiter::Limiter;
 use crate::state::metrics::Metrics;
 
@@ -95,7 +96,7 @@ impl Setup {
             audit_rows: 1000,
             default: Some(limit(9)),
             clock: Clock::real(),
-            limiter: Arc::new(Limiter::new(1000, Some(limit(9)))),
+            limiter: Arc::new(Limiter::new(1000, Some(Terms::of_numbers(limit(9))))),
         }
     }
 
@@ -112,7 +113,7 @@ impl Setup {
         let cache =
             CacheConfig { max_entries: self.max_entries, ttl: self.ttl, load_timeout: self.load_timeout };
         let rate_limit = RateLimit {
-            default: self.default,
+            default: self.default.map(Terms::of_numbers),
             ipv6_prefix: 64,
             max_clients: 1000,
             trusted_proxies: Vec::new(),

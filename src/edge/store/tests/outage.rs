@@ -100,7 +100,10 @@ fn a_commit_without_an_answer_has_an_unknown_outcome_and_memory_learns_the_truth
     let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
     client.batch_execute(SLOW_COMMIT).unwrap();
     assert!(unavailable(limits.update(&id("1.2.3.4"), limit(2), &tester())), "it may still be done");
-    let in_force = || limits.find("1.2.3.4".parse().unwrap(), None, Clock::real().now()).limit;
+    let in_force = || {
+        let found = limits.find("1.2.3.4".parse().unwrap(), None, Clock::real().now());
+        found.granted.grant().and_then(|grant| grant.terms.first())
+    };
     // Not yet committed: the old numbers are in force, and are what a load brings.
     assert_eq!(in_force(), Some(limit(1)));
     until("memory has the numbers that were committed after all", || {

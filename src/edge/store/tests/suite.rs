@@ -8,18 +8,24 @@ use super::{Setup, id, limit, on_both, tester};
 use crate::rules::answer::Entry as Source;
 use crate::rules::identity::ClientKey;
 use crate::rules::limit::{Limit, Rate};
+use crate::rules::terms::{BucketId, Terms};
 use crate::state::cache::Found;
-use crate::state::limiter::{Grant, Limiter};
+use crate::state::limiter::{Ask, Limiter};
 
 fn find(limits: &Limits, client: &str, port: u16) -> Found {
     limits.find(client.parse().unwrap(), Some(port), 1)
 }
 
+/// The numbers of the one bucket.
+fn numbers(found: &Found) -> Option<Limit> {
+    found.granted.grant().and_then(|grant| grant.terms.first())
+}
+
 /// What decides: its kind, its capacity (0 for none) and the stored id.
 fn decided(limits: &Limits, client: &str, port: u16) -> (Source, u32, String) {
     let found = find(limits, client, port);
-    let entry = found.entry.map_or(String::new(), |entry| entry.to_string());
-    (found.source, found.limit.map_or(0, |limit| limit.capacity), entry)
+    let entry = found.entry.as_ref().map_or(String::new(), |entry| entry.to_string());
+    (found.source, numbers(&found).map_or(0, |limit| limit.capacity), entry)
 }
 
 #[test]
@@ -139,18 +145,18 @@ fn ipv6_clients_share_their_prefix_unless_an_entry_names_one() {
         assert_eq!(prefix("2001:db8::1"), prefix("2001:db8::2"));
         limits.create(&id("2001:db8::1"), limit(1), &tester()).unwrap();
         let one = find(&limits, "2001:db8::1", 1);
-        assert_eq!((one.source, one.limit), (Source::Client, Some(limit(1))));
+        assert_eq!((one.source, numbers(&one)), (Source::Client, Some(limit(1))));
         assert_eq!(one.client, ClientKey::address("2001:db8::1".parse().unwrap()));
         assert_eq!(find(&limits, "2001:db8::2", 1).source, Source::Default);
         limits.create(&id("[2001:db8::2]:5"), limit(2), &tester()).unwrap();
-        assert_eq!(find(&limits, "2001:db8::2", 5).limit, Some(limit(2)));
+        assert_eq!(numbers(&find(&limits, "2001:db8::2", 5)), Some(limit(2)));
         assert_eq!(find(&limits, "2001:db8::2", 6).source, Source::Default);
         assert_eq!(find(&limits, "2001:db8:0:1::2", 5).source, Source::Default);
         // IPv4 addresses lie among the IPv6 ones by their bytes, and are not loaded with them.
         limits.create(&id("32.1.13.184"), limit(3), &tester()).unwrap();
         limits.create(&id("0.0.0.0"), limit(3), &tester()).unwrap();
         assert_eq!(find(&limits, "::1", 1).source, Source::Default);
-        assert_eq!(find(&limits, "::ffff:32.1.13.184", 1).limit, Some(limit(3)));
+        assert_eq!(numbers(&find(&limits, "::ffff:32.1.13.184", 1)), Some(limit(3)));
     });
 }
 
@@ -182,15 +188,18 @@ fn everything_is_there_after_a_restart() {
 fn a_change_moves_the_level_of_the_clients_bucket() {
     on_both(|setup| {
         let limits = setup.start().unwrap();
-        let now = setup.clock.now();
+        let now = setup.clock.moment();
         let take = |client: &str, n: u32| {
-            let found = limits.find(client.parse().unwrap(), None, now);
-            let grant = Grant { limit: found.limit.unwrap(), entry: found.source };
-            setup.limiter.acquire(found.client, grant, n, now).outcome.left
+            let found = limits.find(client.parse().unwrap(), None, now.now);
+            let ask = Ask { cost: n, ..Ask::of(found.granted.grant().unwrap()) };
+            setup.limiter.acquire(found.client, ask, now).first().left
         };
         let level = |client: &str| {
             let address: IpAddr = client.parse().unwrap();
-            setup.limiter.peek(ClientKey::address(address), now).map(|bucket| bucket.whole())
+            setup
+                .limiter
+                .peek(ClientKey::address(address), BucketId::of("default"), now)
+                .map(|bucket| bucket.whole())
         };
         assert_eq!(take("1.2.3.4", 5), 85);
         limits.create(&id("1.2.3.4"), limit(3), &tester()).unwrap();
@@ -260,26 +269,31 @@ fn what_another_instance_writes_is_in_force_when_the_time_of_an_entry_is_over() 
 fn another_default_moves_the_buckets_of_clients_that_no_entry_names() {
     on_both(|setup| {
         // Nothing comes back, whatever the clock says.
-        let fixed = |capacity| Limit { capacity, rate: Rate::per_second(0) };
+        let fixed = |capacity| Terms::of_numbers(Limit { capacity, rate: Rate::per_second(0) });
         let limits = setup.start().unwrap();
         limits.create(&id("1.2.3.4"), limit(7), &tester()).unwrap();
-        let grant = |client: &str| {
+        let now = setup.clock.moment();
+        let take = |client: &str, cost| {
             let found = find(&limits, client, 1);
-            let entry = found.source;
-            found.limit.map(|limit| (found.client, Grant { limit, entry }))
+            let ask = Ask { cost, ..Ask::of(found.granted.grant().unwrap()) };
+            let outcome = setup.limiter.acquire(found.client, ask, now).first();
+            outcome.allowed.then_some(outcome.left)
         };
         limits.set_default(Some(fixed(10)));
-        let (client, before) = grant("9.9.9.9").unwrap();
-        assert_eq!(before.limit, fixed(10));
-        assert!(setup.limiter.acquire(client, before, 4, 1).allowed());
+        assert_eq!(take("9.9.9.9", 4), Some(6));
         // level' = clamp(level + capacity' − capacity, 0, capacity'): 6 of 10 are 1 of 5, told without another request.
         limits.set_default(Some(fixed(5)));
-        assert_eq!(setup.limiter.peek(client, 1).unwrap().limit(), fixed(5));
-        let left = setup.limiter.acquire(client, grant("9.9.9.9").unwrap().1, 1, 1).outcome;
-        assert_eq!((left.allowed, left.left), (true, 0));
-        assert_eq!(grant("1.2.3.4").unwrap().1.limit, limit(7), "an entry of its own stays as it is");
+        let client = ClientKey::address("9.9.9.9".parse().unwrap());
+        let bucket = || setup.limiter.peek(client, BucketId::of("default"), now);
+        assert_eq!(bucket().map(|bucket| bucket.limit()), fixed(5).first());
+        assert_eq!(take("9.9.9.9", 1), Some(0));
+        assert_eq!(
+            numbers(&find(&limits, "1.2.3.4", 1)),
+            Some(limit(7)),
+            "an entry of its own stays as it is"
+        );
         limits.set_default(None);
-        assert_eq!(grant("9.9.9.9"), None);
-        assert!(setup.limiter.peek(client, 1).is_none(), "unlimited counts as full");
+        assert_eq!(numbers(&find(&limits, "9.9.9.9", 1)), None);
+        assert!(bucket().is_none(), "unlimited counts as full");
     });
 }

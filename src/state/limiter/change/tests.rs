@@ -1,6 +1,9 @@
 use super::*;
-use crate::rules::limit::Rate;
-use crate::state::ranges::Range;
+use crate::rules::Nanos;
+use crate::rules::limit::{Limit, Rate};
+use crate::rules::terms::BucketId;
+use crate::state::limiter::Ask;
+use std::sync::{Arc, LazyLock};
 
 const SEC: Nanos = 1_000_000_000;
 
@@ -9,17 +12,27 @@ fn limit(capacity: u32) -> Limit {
 }
 
 fn ranges(list: &[(&str, u32)]) -> Ranges {
-    let range = |(net, capacity): &(&str, u32)| Range {
-        net: net.parse().unwrap(),
-        limit: limit(*capacity),
-        id: (*net).into(),
-        version: 1,
+    let range = |(net, capacity): &(&str, u32)| {
+        Range::new(net.parse().unwrap(), Arc::new(numbers(*capacity)), (*net).into(), 1)
     };
     Ranges::new(list.iter().map(range)).unwrap()
 }
 
+/// What decides with that capacity as the default.
 fn shared(ranges: &Ranges, default: Option<u32>) -> Shared<'_> {
-    Shared { ranges, default: default.map(limit), ipv6_prefix: 64 }
+    static NO_PLANS: LazyLock<PlanMap> = LazyLock::new(PlanMap::default);
+    let default: Option<&'static Terms> =
+        default.map(|capacity| &*Box::leak(Box::new(Terms::of_numbers(limit(capacity)))));
+    Shared { ranges, plans: &NO_PLANS, default, ipv6_prefix: 64 }
+}
+
+fn numbers(capacity: u32) -> ClientLimit {
+    ClientLimit::of_numbers(limit(capacity))
+}
+
+/// An instant, on a wall clock that stands still.
+fn at(now: Nanos) -> Moment {
+    Moment { now, wall_s: 0 }
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -32,17 +45,17 @@ fn id(text: &str) -> ClientId {
 
 /// Takes tokens from whoever an address counts as without an entry; what is left, or `None` for a refusal.
 fn take(limiter: &Limiter, shared: Shared<'_>, address: &str, cost: u32) -> Option<u32> {
-    let (client, grant) = shared.of_address(ip(address));
-    take_own(limiter, client, grant.unwrap(), cost)
+    let (client, granted, _) = shared.of_address(ip(address));
+    take_own(limiter, client, granted.grant().unwrap(), cost)
 }
 
-fn take_own(limiter: &Limiter, client: ClientKey, grant: Grant, cost: u32) -> Option<u32> {
-    let outcome = limiter.acquire(client, grant, cost, SEC).outcome;
+fn take_own(limiter: &Limiter, client: ClientKey, grant: &Grant, cost: u32) -> Option<u32> {
+    let outcome = limiter.acquire(client, Ask { cost, ..Ask::of(grant) }, at(SEC)).first();
     outcome.allowed.then_some(outcome.left)
 }
 
 fn named(capacity: u32) -> Grant {
-    Grant { limit: limit(capacity), entry: Entry::Client }
+    Grant { terms: Terms::of_numbers(limit(capacity)), entry: Entry::Client, plan: None }
 }
 
 #[test]
@@ -60,53 +73,55 @@ fn an_address_is_decided_by_its_longest_range_or_the_default() {
         ("2001:db9::5", 1, Entry::Default, "2001:db9::/64"),
     ];
     for (address, capacity, entry, group) in rows {
-        let (client, grant) = shared.of_address(ip(address));
-        assert_eq!(grant, Some(Grant { limit: limit(capacity), entry }), "{address}");
+        let (client, granted, _) = shared.of_address(ip(address));
+        assert_eq!(granted.grant(), Some(&Grant { entry, ..named(capacity) }), "{address}");
         assert_eq!(client.network(), Some(group.parse().unwrap()), "{address}");
-        assert_eq!(shared.of_group(client.network().unwrap()), grant, "{address}");
+        assert_eq!(shared.of_group(client.network().unwrap()), Some(granted), "{address}");
     }
 }
 
 #[test]
 fn a_change_of_ranges_or_default_reaches_every_client_without_an_entry() {
-    let limiter = Limiter::new(1000, Some(limit(10)));
+    let limiter = Limiter::new(1000, Some(Terms::of_numbers(limit(10))));
     let none = ranges(&[]);
     let before = shared(&none, Some(10));
     let own = ClientKey::address(ip("10.0.0.9"));
     take(&limiter, before, "10.0.0.1", 4);
     take(&limiter, before, "10.0.0.2", 10);
     take(&limiter, before, "11.0.0.1", 4);
-    take_own(&limiter, own, named(10), 4);
-    let level = |client: &str| limiter.peek(ClientKey::address(ip(client)), SEC).map(|b| b.whole());
+    take_own(&limiter, own, &named(10), 4);
+    let level = |client: &str| {
+        limiter.peek(ClientKey::address(ip(client)), BucketId::of("default"), at(SEC)).map(|b| b.whole())
+    };
     let levels = || ["10.0.0.1", "10.0.0.2", "11.0.0.1", "10.0.0.9"].map(level);
     assert_eq!(levels(), [Some(6), Some(0), Some(6), Some(6)]);
 
     let created = ranges(&[("10.0.0.0/8", 20)]);
-    limiter.entry_changed(&id("10.0.0.0/8"), Some(limit(20)), shared(&created, Some(10)), SEC);
+    limiter.entry_changed(&id("10.0.0.0/8"), Some(&numbers(20)), shared(&created, Some(10)), at(SEC));
     assert_eq!(levels(), [Some(16), Some(10), Some(6), Some(6)]);
 
     let updated = ranges(&[("10.0.0.0/8", 5)]);
-    limiter.entry_changed(&id("10.0.0.0/8"), Some(limit(5)), shared(&updated, Some(10)), SEC);
+    limiter.entry_changed(&id("10.0.0.0/8"), Some(&numbers(5)), shared(&updated, Some(10)), at(SEC));
     assert_eq!(levels(), [Some(1), Some(0), Some(6), Some(6)]);
 
-    limiter.shared_changed(shared(&updated, Some(30)), SEC);
+    limiter.shared_changed(shared(&updated, Some(30)), at(SEC));
     assert_eq!(levels(), [Some(1), Some(0), Some(26), Some(6)]);
 
-    limiter.entry_changed(&id("10.0.0.0/8"), None, shared(&none, Some(30)), SEC);
+    limiter.entry_changed(&id("10.0.0.0/8"), None, shared(&none, Some(30)), at(SEC));
     assert_eq!(levels(), [Some(26), Some(25), Some(26), Some(6)]);
 
     // Unlimited counts as full: nothing is remembered.
-    limiter.shared_changed(shared(&none, None), SEC);
+    limiter.shared_changed(shared(&none, None), at(SEC));
     assert_eq!(levels(), [None, None, None, Some(6)]);
 }
 
 #[test]
 fn overflow_buckets_follow_the_default() {
-    let limiter = Limiter::new(1, Some(limit(10)));
+    let limiter = Limiter::new(1, Some(Terms::of_numbers(limit(10))));
     let none = ranges(&[]);
     take(&limiter, shared(&none, Some(10)), "10.0.0.1", 1);
     assert_eq!(take(&limiter, shared(&none, Some(10)), "10.0.0.2", 10), Some(0));
-    limiter.shared_changed(shared(&none, Some(15)), SEC);
+    limiter.shared_changed(shared(&none, Some(15)), at(SEC));
     assert_eq!(take(&limiter, shared(&none, Some(15)), "10.0.0.2", 5), Some(0));
     assert_eq!(limiter.overflowed(), 2);
 }
@@ -118,12 +133,12 @@ fn an_entry_for_an_ipv4_address_moves_the_level_that_the_address_has() {
     let shared = shared(&none, Some(5));
     assert_eq!(take(&limiter, shared, "1.2.3.4", 5), Some(0));
     let client = ClientKey::address(ip("1.2.3.4"));
-    limiter.entry_changed(&id("::ffff:1.2.3.4"), Some(limit(8)), shared, SEC);
-    assert_eq!(take_own(&limiter, client, named(8), 1), Some(2));
-    limiter.entry_changed(&id("1.2.3.4"), Some(limit(6)), shared, SEC);
-    assert_eq!(take_own(&limiter, client, named(6), 1), None);
-    limiter.entry_changed(&id("1.2.3.4"), Some(limit(16)), shared, SEC);
-    limiter.entry_changed(&id("1.2.3.4"), None, shared, SEC);
+    limiter.entry_changed(&id("::ffff:1.2.3.4"), Some(&numbers(8)), shared, at(SEC));
+    assert_eq!(take_own(&limiter, client, &named(8), 1), Some(2));
+    limiter.entry_changed(&id("1.2.3.4"), Some(&numbers(6)), shared, at(SEC));
+    assert_eq!(take_own(&limiter, client, &named(6), 1), None);
+    limiter.entry_changed(&id("1.2.3.4"), Some(&numbers(16)), shared, at(SEC));
+    limiter.entry_changed(&id("1.2.3.4"), None, shared, at(SEC));
     assert_eq!(take(&limiter, shared, "1.2.3.4", 1), None, "10 of 16 are −1 of 5");
 }
 
@@ -134,34 +149,37 @@ fn an_entry_with_a_bucket_of_its_own_starts_from_where_its_client_was() {
     let shared = shared(&none, Some(5));
     let own = ClientKey::address(ip("2001:db8::1"));
     assert_eq!(take(&limiter, shared, "2001:db8::1", 4), Some(1));
-    limiter.entry_changed(&id("2001:db8::1"), Some(limit(7)), shared, SEC);
-    assert_eq!(take_own(&limiter, own, named(7), 1), Some(2));
+    limiter.entry_changed(&id("2001:db8::1"), Some(&numbers(7)), shared, at(SEC));
+    assert_eq!(take_own(&limiter, own, &named(7), 1), Some(2));
     // The rest of the prefix has what it had.
     assert_eq!(take(&limiter, shared, "2001:db8::2", 1), Some(0));
     // Once more: it has a bucket now, and that one moves.
-    limiter.entry_changed(&id("2001:db8::1"), Some(limit(9)), shared, SEC);
-    assert_eq!(take_own(&limiter, own, named(9), 1), Some(3));
+    limiter.entry_changed(&id("2001:db8::1"), Some(&numbers(9)), shared, at(SEC));
+    assert_eq!(take_own(&limiter, own, &named(9), 1), Some(3));
 
     let peer = ClientKey::of_id(&id("[2001:db8::1]:80"));
-    limiter.entry_changed(&id("[2001:db8::1]:80"), Some(limit(10)), shared, SEC);
-    assert_eq!(take_own(&limiter, peer, named(10), 1), Some(3), "from its address");
-    limiter.entry_changed(&id("[2001:db8::1]:80"), None, shared, SEC);
-    limiter.entry_changed(&id("2001:db8::1"), None, shared, SEC);
-    assert_eq!(limiter.peek(own, SEC).or(limiter.peek(peer, SEC)), None);
+    limiter.entry_changed(&id("[2001:db8::1]:80"), Some(&numbers(10)), shared, at(SEC));
+    assert_eq!(take_own(&limiter, peer, &named(10), 1), Some(3), "from its address");
+    limiter.entry_changed(&id("[2001:db8::1]:80"), None, shared, at(SEC));
+    limiter.entry_changed(&id("2001:db8::1"), None, shared, at(SEC));
+    let is_known = |client| limiter.peek(client, BucketId::of("default"), at(SEC)).is_some();
+    assert!(!is_known(own) && !is_known(peer));
 
     // Nobody was there: a new bucket, full.
-    limiter.entry_changed(&id("9.9.9.9:80"), Some(limit(4)), shared, SEC);
-    assert_eq!(take_own(&limiter, ClientKey::of_id(&id("9.9.9.9:80")), named(4), 1), Some(3));
+    limiter.entry_changed(&id("9.9.9.9:80"), Some(&numbers(4)), shared, at(SEC));
+    assert_eq!(take_own(&limiter, ClientKey::of_id(&id("9.9.9.9:80")), &named(4), 1), Some(3));
 }
 
 #[test]
 fn tokens_flow_in_at_the_new_rate_from_the_moment_of_the_change() {
     let limiter = Limiter::new(1000, None);
     let client = ClientKey::address(ip("1.2.3.4"));
-    assert_eq!(take_own(&limiter, client, named(10), 10), Some(0));
-    let faster = Grant { limit: Limit { capacity: 10, rate: Rate::per_second(1_000_000) }, ..named(10) };
-    limiter.retune(client, Some(faster), 10 * SEC);
-    assert_eq!(limiter.acquire(client, faster, 1, 13 * SEC).outcome.left, 2);
-    limiter.retune(client, None, 13 * SEC);
-    assert_eq!(limiter.acquire(client, faster, 1, 13 * SEC).outcome.left, 9);
+    assert_eq!(take_own(&limiter, client, &named(10), 10), Some(0));
+    let terms = Terms::of_numbers(Limit { capacity: 10, rate: Rate::per_second(1_000_000) });
+    let faster = Granted::Limited(Grant { terms, ..named(10) });
+    limiter.retune(client, &faster, at(10 * SEC));
+    let left = |now| limiter.acquire(client, Ask::of(faster.grant().unwrap()), at(now)).first().left;
+    assert_eq!(left(13 * SEC), 2);
+    limiter.retune(client, &Granted::Unlimited, at(13 * SEC));
+    assert_eq!(left(13 * SEC), 9);
 }

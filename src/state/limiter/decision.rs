@@ -1,0 +1,144 @@
+//! What a request asks of the limiter, and what it is told: values, made and read without an allocation.
+
+use super::slots::Slots;
+use crate::rules::Moment;
+use crate::rules::answer::Entry;
+use crate::rules::bucket::Outcome;
+use crate::rules::terms::{BucketSpec, MAX_BUCKETS, Terms};
+use crate::state::plans::PlanNumber;
+
+/// Most buckets that one request needs tokens of: its client's and those of one rule.
+pub const MAX_ASKED: usize = 2 * MAX_BUCKETS;
+
+/// What is in force for a client, and what decided so. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Buckets, and the bound on requests at once.
+    pub terms: Terms,
+    /// Which kind of entry they come from.
+    pub entry: Entry,
+    /// The plan that has them.
+    pub plan: Option<PlanNumber>,
+}
+
+/// What an entry, or the lack of one, comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Granted {
+    /// No limit.
+    Unlimited,
+    /// Never refused, whatever there is.
+    Exempt,
+    /// So much.
+    Limited(Grant),
+}
+
+impl Granted {
+    /// The limit, where there is one.
+    pub fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::Limited(grant) => Some(grant),
+            Self::Unlimited | Self::Exempt => None,
+        }
+    }
+}
+
+/// What one request needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The client's own limit.
+    pub grant: Option<&'a Grant>,
+    /// Buckets that a rule adds, each of which gives one token.
+    pub rule: &'a [BucketSpec],
+    /// Tokens of each bucket of the limit.
+    pub cost: u32,
+}
+
+impl<'a> Ask<'a> {
+    /// One token of each bucket of a limit.
+    pub fn of(grant: &'a Grant) -> Self {
+        Self { grant: Some(grant), rule: &[], cost: 1 }
+    }
+
+    /// Every bucket, its cost, and whether a rule has it: those of the limit first, at most [`MAX_ASKED`].
+    pub fn buckets(self) -> impl Iterator<Item = (&'a BucketSpec, u32, bool)> {
+        let own = self.grant.map_or(&[][..], |grant| &grant.terms.buckets);
+        let own = own.iter().take(MAX_BUCKETS).map(move |spec| (spec, self.cost, false));
+        own.chain(self.rule.iter().take(MAX_BUCKETS).map(|spec| (spec, 1, true)))
+    }
+
+    fn max_in_flight(self) -> Option<u32> {
+        self.grant.and_then(|grant| grant.terms.max_in_flight)
+    }
+}
+
+/// What one bucket says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it had the tokens, what is left, how long to wait. With a reset the wait is the time to that, always.
+    pub outcome: Outcome,
+    /// It is filled at a turn of the calendar.
+    pub resets: bool,
+}
+
+const UNASKED: Verdict =
+    Verdict { outcome: Outcome { allowed: true, left: 0, wait_ns: None }, resets: false };
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the request may go on.
+    pub allowed: bool,
+    /// Too many requests of the client are under way; no bucket was asked.
+    pub crowded: bool,
+    /// The request was allowed, and a bucket that only watches would have refused it.
+    pub shadow_denied: bool,
+    /// A shared overflow bucket decided.
+    pub overflow: bool,
+    /// The limit that decided instead of the client's own: the default, in an overflow bucket.
+    pub(super) instead: Option<Grant>,
+    verdicts: [Verdict; MAX_ASKED],
+}
+
+impl Decision {
+    /// What was asked for in the end.
+    pub fn asked<'a>(&'a self, ask: Ask<'a>) -> Ask<'a> {
+        Ask { grant: self.instead.as_ref().or(ask.grant), ..ask }
+    }
+
+    /// What each bucket of [`Decision::asked`] said, in its order, and more that say nothing; all of them say nothing when
+    /// the request was refused by the bound on requests at once.
+    pub fn verdicts(&self) -> &[Verdict; MAX_ASKED] {
+        &self.verdicts
+    }
+
+    /// What the first bucket said.
+    pub fn first(&self) -> Outcome {
+        self.verdicts[0].outcome
+    }
+}
+
+impl Grant {
+    /// The numbers of clients that no entry names.
+    pub fn of_default(terms: Terms) -> Self {
+        Self { terms, entry: Entry::Default, plan: None }
+    }
+}
+
+/// By the bound on requests at once first, then by the buckets.
+pub(super) fn decide(slots: &mut Slots, in_flight: u32, ask: Ask<'_>, when: Moment) -> Decision {
+    let mut decision = Decision {
+        allowed: false,
+        crowded: ask.max_in_flight().is_some_and(|most| in_flight >= most),
+        shadow_denied: false,
+        overflow: false,
+        instead: None,
+        verdicts: [UNASKED; MAX_ASKED],
+    };
+    if !decision.crowded {
+        decision.allowed = slots.acquire(ask, when, &mut decision.verdicts);
+        // Whoever was allowed was refused by none that is enforced.
+        decision.shadow_denied =
+            decision.allowed && decision.verdicts.iter().any(|verdict| !verdict.outcome.allowed);
+    }
+    decision
+}
