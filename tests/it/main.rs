@@ -40,6 +40,7 @@ mod prometheus;
 mod queue;
 mod reload;
 mod requests;
+mod restarts;
 mod retries;
 mod scripts;
 mod series;

@@ -1,16 +1,14 @@
 //! Signals, draining, the address in use, inherited sockets.
 
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::balancer::{PROGRAM, listening};
+use crate::support::balancer::listening;
 use crate::support::engine::each_engine;
-use crate::support::{Backend, Conn, Engine, Gate, Proc, Setup, Then, get, until};
+use crate::support::{Backend, Conn, Engine, Gate, Setup, Then, get, until};
 
 each_engine! {
     sigterm_lets_requests_end_and_exits_0,
@@ -135,17 +133,9 @@ fn stdout_holds_the_listening_lines_and_nothing_else(engine: Engine) {
 fn an_inherited_socket_replaces_listen(engine: Engine) {
     let backend = Backend::named("a");
     let setup = Setup::on(engine).backend(backend.address()).set("listen", json!("127.0.0.1:1"));
-    let path = setup.write();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address: SocketAddr = socket.local_addr().unwrap();
-    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).unwrap();
-    // systemd's protocol: descriptor 3, LISTEN_PID and LISTEN_FDS; `exec` keeps the shell's process number.
-    let mut command = Command::new("bash");
-    let fd = socket.as_raw_fd();
-    let script = format!(r#"exec 3<&{fd}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" run --config "$1""#);
-    command.args(["-c", &script, PROGRAM]).arg(&path).current_dir(setup.folder());
-    command.env("BALANCER__FRONTEND__ENGINE", engine.name());
-    let proc = Proc::run(command);
+    let address = socket.local_addr().unwrap();
+    let proc = setup.launch_on(&socket);
     assert_eq!(listening(&proc.wait_out("listening on http://")), address);
     drop(socket);
     get(address, "/").expect(200);

@@ -1,6 +1,7 @@
 //! The balancer under test: a configuration in a temporary folder, the real binary, and the calls of its API.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -122,6 +123,17 @@ impl Setup {
         };
         let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
         Proc::start("sh", &[&["-c", &script, PROGRAM][..], &run].concat(), self.folder(), &self.env)
+    }
+
+    /// Starts the program on a socket that is ours, by systemd's protocol: descriptor 3, `LISTEN_PID` and `LISTEN_FDS`.
+    pub fn launch_on(&self, socket: &TcpListener) -> Proc {
+        let path = self.write();
+        rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("an open socket");
+        // `exec` keeps the shell's process number.
+        let fd = socket.as_raw_fd();
+        let script = format!(r#"exec 3<&{fd}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" run --config "$1""#);
+        let run = ["-c", &script, PROGRAM, path.to_str().expect("UTF-8")];
+        Proc::start("bash", &run, self.folder(), &self.env)
     }
 
     /// Starts the program and waits until it listens. May be called again after the first one has ended: the folder

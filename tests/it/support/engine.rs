@@ -54,6 +54,8 @@ pub enum Case {
     HeadBounds,
     /// A thousand kept connections at once are all served.
     ManyKept,
+    /// A restart behind an activated socket leaves new connections to the next process.
+    Restarts,
 }
 
 impl Case {
@@ -68,6 +70,7 @@ impl Case {
         Self::ClosesAfterRefusal,
         Self::HeadBounds,
         Self::ManyKept,
+        Self::Restarts,
     ];
 
     /// Its line in the README, and a yes or no for each of [`ENGINES`].
@@ -91,6 +94,7 @@ impl Case {
                 ("the connection is closed after a body that was refused", &[true, false])
             }
             Self::ManyKept => ("a thousand kept connections at once are all served", &[true, false]),
+            Self::Restarts => ("a restart behind an activated socket loses no connection", &[true, false]),
             Self::HeadBounds => ("a head that never ends is cut off at `max_head_bytes`", &[true, false]),
         }
     }
