@@ -92,10 +92,14 @@ as() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
 mkdir -p "$data" /var/run/postgresql
 chown postgres:postgres "$data" /var/run/postgresql
 if [ ! -s "$data/PG_VERSION" ]; then
-  as initdb -D "$data" -U "$POSTGRES_USER" -A scram-sha-256 --pwfile=<(echo "$POSTGRES_PASSWORD") >/dev/null
+  secret=$(mktemp)
+  echo "$POSTGRES_PASSWORD" >"$secret"
+  chown postgres "$secret"
+  as initdb -D "$data" -U "$POSTGRES_USER" -A scram-sha-256 --pwfile="$secret" >/dev/null
+  rm "$secret"
   echo "host all all all scram-sha-256" >>"$data/pg_hba.conf"
   as pg_ctl -D "$data" -w start -o "-c listen_addresses=''" >/dev/null
-  PGPASSWORD=$POSTGRES_PASSWORD as createdb -h /var/run/postgresql -U "$POSTGRES_USER" "$POSTGRES_DB" 2>/dev/null || true
+  PGPASSWORD=$POSTGRES_PASSWORD as createdb -h /var/run/postgresql -U "$POSTGRES_USER" "$POSTGRES_DB"
   as pg_ctl -D "$data" -w stop >/dev/null
 fi
 exec setpriv --reuid=postgres --regid=postgres --init-groups postgres -D "$data" -c listen_addresses='*'

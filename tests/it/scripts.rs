@@ -181,15 +181,17 @@ fn run_sh_says_what_is_missing() {
 }
 
 #[test]
-fn the_compose_file_is_valid() {
+fn the_compose_files_are_valid() {
     if !installed("docker-compose") {
-        return aloud("docker-compose is not installed: the compose file was not checked");
+        return aloud("docker-compose is not installed: the compose files were not checked");
     }
-    let mut command = Command::new("docker-compose");
-    command.arg("config").current_dir(root()).env("BALANCER_ADMIN_TOKEN", "another-token");
-    let mut proc = Proc::run(command);
-    assert!(proc.wait().success(), "{}", proc.story());
-    let out = proc.out();
-    assert!(out.contains("BALANCER_ADMIN_TOKEN: another-token"), "the token can't be overridden\n{out}");
-    assert!(out.contains("postgres:17") && out.contains("127.0.0.1:8080:8080"), "{out}");
+    for file in ["docker-compose.yml", "docker-compose.scale.yml"] {
+        let mut command = Command::new("docker-compose");
+        command.args(["-f", file, "config"]).current_dir(root()).env("BALANCER_ADMIN_TOKEN", "another-token");
+        let mut proc = Proc::run(command);
+        assert!(proc.wait().success(), "{}", proc.story());
+        let out = proc.out();
+        assert!(out.contains("BALANCER_ADMIN_TOKEN: another-token"), "the token can't be overridden\n{out}");
+        assert!(out.contains("postgres:17") && out.contains("127.0.0.1:8080:8080"), "{out}");
+    }
 }
