@@ -14,7 +14,7 @@ pub enum Failure {
     Reset,
     /// No head in time.
     TimedOut,
-    /// A broken answer: the backend acted on the request.
+    /// A broken answer: the backend may have acted on the request, and nobody can tell what it said.
     Malformed,
     /// A whole answer, with a status that asks for another try.
     Status,
@@ -41,7 +41,7 @@ pub struct Policy {
     pub retries: u32,
     /// Send again after [`Failure::Connect`] and [`Failure::ConnectTimedOut`].
     pub on_connect: bool,
-    /// Send idempotent requests again after [`Failure::Reset`].
+    /// Send idempotent requests again after [`Failure::Reset`] and [`Failure::Malformed`].
     pub on_reset: bool,
     /// Send idempotent requests again after [`Failure::TimedOut`].
     pub on_timeout: bool,
@@ -75,7 +75,7 @@ pub fn again(failure: Failure, request: Request, policy: Policy) -> Again {
         _ if request.retries_done >= policy.retries => Again::No,
         Failure::ConnectTimedOut => Again::Elsewhere,
         Failure::Stale if request.idempotent => Again::ElsewhereOrFresh,
-        Failure::Reset if request.idempotent && policy.on_reset => Again::Elsewhere,
+        Failure::Reset | Failure::Malformed if request.idempotent && policy.on_reset => Again::Elsewhere,
         Failure::TimedOut if request.idempotent && policy.on_timeout => Again::Elsewhere,
         Failure::Status if request.idempotent => Again::Elsewhere,
         Failure::Stale
@@ -122,7 +122,7 @@ mod tests {
             (Reset, Elsewhere, No, No),
             (TimedOut, Elsewhere, No, No),
             (Status, Elsewhere, Elsewhere, No),
-            (Malformed, No, No, No),
+            (Malformed, Elsewhere, No, No),
             (Client, No, No, No),
         ] {
             let request = Request { idempotent: true, replayable: true, retries_done: 0 };

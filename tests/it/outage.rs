@@ -159,6 +159,74 @@ fn a_paused_database_is_noticed_by_no_client() {
 }
 
 #[test]
+fn a_killed_database_is_noticed_by_no_client() {
+    let Some(mut server) = Postgres::start() else { return };
+    let backend = Backend::named("a");
+    let balancer = setup(&server, &backend).start();
+    balancer.limit("127.0.0.66", 2, 0);
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    let load = Load::on(&balancer);
+    load.goes_on();
+
+    server.kill();
+    is_down(&balancer);
+    load.goes_on();
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    balancer.get_from("127.0.0.66", "/").problem(429);
+
+    // It recovers from its log, with what was answered 201.
+    server.run();
+    comes_back(&balancer);
+    balancer.api("GET", "/limits/get?client_id=127.0.0.66", &Value::Null).expect(200);
+    load.goes_on();
+    let slowest = load.end();
+    assert!(slowest < 2000, "a request took {slowest} ms");
+    assert_eq!(said(&balancer), (1, 1), "once each way\n{}", balancer.proc.err());
+}
+
+/// Others hold every connection that the server has, ours are ended, and no new one is to be had.
+#[test]
+fn a_database_without_a_connection_left_is_noticed_by_no_client() {
+    let Some(server) = Postgres::start_with(&["max_connections=20"], |_| {}) else { return };
+    let backend = Backend::named("a");
+    let balancer = setup(&server, &backend).start();
+    balancer.limit("127.0.0.66", 2, 0);
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    let load = Load::on(&balancer);
+    load.goes_on();
+
+    let connect = || postgres::Client::connect(&server.url(), postgres::NoTls);
+    let mut others = vec![connect().expect("one is left")];
+    let end_ours = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'outage'";
+    // Whoever is quicker has it: ended until the others have them all.
+    until("the others have every connection", || {
+        others[0].query_one(end_ours, &[]).expect("a superuser");
+        loop {
+            match connect() {
+                Ok(other) => others.push(other),
+                Err(error) => {
+                    assert!(format!("{error:?}").contains("too many clients"), "{error:?}");
+                    break;
+                }
+            }
+        }
+        let ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'outage'";
+        (others[0].query_one(ours, &[]).expect("a superuser").get::<_, i64>(0) == 0).then_some(())
+    });
+    is_down(&balancer);
+    load.goes_on();
+    is_down(&balancer);
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    balancer.get_from("127.0.0.66", "/").problem(429);
+
+    drop(others);
+    comes_back(&balancer);
+    load.goes_on();
+    let slowest = load.end();
+    assert!(slowest < 2000, "a request took {slowest} ms");
+}
+
+#[test]
 fn it_starts_without_its_database_and_finds_it_later() {
     let Some(mut server) = Postgres::start() else { return };
     let backend = Backend::named("a");

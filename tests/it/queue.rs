@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::backend::refusing;
 use crate::support::client::head;
-use crate::support::engine::each_engine;
+use crate::support::engine::{Case, each_engine};
 use crate::support::{Backend, Balancer, Conn, Engine, Fault, Gate, PATIENCE, Setup, Then, until};
 
 each_engine! {
@@ -21,6 +21,8 @@ each_engine! {
     what_failed_elsewhere_waits_too,
     uploads_wait_too,
     a_crowd_passes_through_a_narrow_door,
+    a_client_that_resets_leaves_the_line_within_a_second,
+    a_stop_waits_for_the_line,
 }
 
 /// The gauge or counter of that name.
@@ -275,12 +277,13 @@ fn a_crowd_passes_through_a_narrow_door(engine: Engine) {
     assert!(value(&balancer, "balancer_queue_wait_seconds_count") > 0.0, "somebody had to wait");
 }
 
-/// The engine sees it at once; `tiny_http` keeps its sockets to itself.
-#[test]
-fn a_client_that_resets_leaves_the_line_within_a_second() {
+fn a_client_that_resets_leaves_the_line_within_a_second(engine: Engine) {
+    if !engine.can(Case::Parking) {
+        return;
+    }
     let gate = Gate::default();
     let backend = gated(&gate);
-    let balancer = narrow(Engine::Epoll, &backend, 1).set("log.access", json!(true)).start();
+    let balancer = narrow(engine, &backend, 1).set("log.access", json!(true)).start();
     let mut held = ask(&balancer, "/held");
     until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
     let gone = queue(&balancer, "/gone", 0);
@@ -298,11 +301,10 @@ fn a_client_that_resets_leaves_the_line_within_a_second() {
 }
 
 /// A stop lets those in line end, and closes who can't.
-#[test]
-fn a_stop_waits_for_the_line() {
+fn a_stop_waits_for_the_line(engine: Engine) {
     let gate = Gate::default();
     let backend = gated(&gate);
-    let mut balancer = narrow(Engine::Epoll, &backend, 1).start();
+    let mut balancer = narrow(engine, &backend, 1).start();
     let mut held = ask(&balancer, "/held");
     until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
     let mut waits = queue(&balancer, "/waits", 0);

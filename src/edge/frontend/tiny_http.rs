@@ -48,7 +48,10 @@ pub const IGNORED_KEYS: [&str; 13] = [
 /// Most servers that live at once: one for each listener, and one more after each accept error, since that ends the
 /// crate's accept thread for good while its kept connections go on. The oldest gives way.
 const MAX_SERVERS: usize = 16;
-/// How long a worker waits for a request before it looks whether it should stop.
+/// How long a worker that is to stop waits for one more request: kept connections can't be closed, and a client that was
+/// not told yet may be about to send its next one.
+const LAST_LOOK: Duration = Duration::from_millis(250);
+/// How long it waits at a time, and how often draining looks whether all workers have stopped.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// The pause after an accept error, most likely too many open files, before accepting goes on.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -171,6 +174,7 @@ fn serve_on(listener: &TcpListener) -> io::Result<Server> {
 
 impl Shared {
     fn work(&self, index: usize) {
+        let mut silent_since = None;
         loop {
             let server = {
                 let servers = self.servers.lock();
@@ -178,14 +182,19 @@ impl Shared {
             };
             let Some((listener, server)) = server else { break };
             if self.stopping.load(Ordering::SeqCst) {
+                let since = *silent_since.get_or_insert_with(|| self.clock.now());
                 match server.recv_timeout(DRAIN_POLL) {
-                    Ok(Some(request)) => self.handle(request),
-                    Ok(None) => {
+                    Ok(Some(request)) => {
+                        self.handle(request);
+                        silent_since = None;
+                    }
+                    Ok(None) if self.clock.now() >= since + nanos(LAST_LOOK) => {
                         // This may have taken the `unblock` that was meant for a worker which still waits.
                         server.unblock();
                         break;
                     }
-                    Err(_) => {}
+                    // An `unblock` ends a look, too.
+                    Ok(None) | Err(_) => {}
                 }
                 continue;
             }
@@ -259,17 +268,18 @@ impl Shared {
             }
             Err(reject) => Some(reject),
         };
-        let client = Client {
-            version: head.version,
-            is_head: head.method == "HEAD",
-            asked_to_keep: asked_to_keep && !self.stopping.load(Ordering::SeqCst),
-        };
         let mut body = Body::new(&mut request, &head, self.max_body_bytes, self.request_buffer_bytes);
         let answer = match refused.or_else(|| body.refusal()) {
             Some(reject) => self.service.refuse(&head, &reject, received_at),
             None => self.call(&mut head, &mut body, received_at),
         };
         let unread = body.unread();
+        let client = Client {
+            version: head.version,
+            is_head: head.method == "HEAD",
+            // As things are now: it may have begun to stop meanwhile.
+            asked_to_keep: asked_to_keep && !self.stopping.load(Ordering::SeqCst),
+        };
         deliver(request, answer, client, unread, self.response_buffer_bytes);
     }
 

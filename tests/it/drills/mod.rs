@@ -2,12 +2,16 @@
 //! descriptors, thousands of open streams. Every drill asserts that its fault really happened, and that everybody else
 //! was served meanwhile.
 //!
+//! - `backends`, `store`, `clock`, `ends`: what stands behind or the process itself fails, under steady `traffic`;
 //! - `crowd`: thousands of clients on one thread; `farm`: a backend with thousands of connections on one thread;
 //!   `normal`: the clients that must not notice.
 
+mod backends;
+mod clock;
 mod connections;
 mod crowd;
 mod door;
+mod ends;
 mod events;
 mod farm;
 mod leaving;
@@ -15,6 +19,8 @@ mod normal;
 mod order;
 mod proxy_protocol;
 mod slow;
+mod store;
+mod traffic;
 mod upgrades;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -23,6 +23,7 @@ pub struct Setup {
     env: Vec<(String, String)>,
     engine: Option<Engine>,
     open_files: Option<usize>,
+    mounts_of: Option<u32>,
     folder: Arc<TempDir>,
 }
 
@@ -43,6 +44,7 @@ impl Setup {
             env: Vec::new(),
             engine: None,
             open_files: None,
+            mounts_of: None,
             folder: Arc::new(folder),
         }
     }
@@ -98,6 +100,11 @@ impl Setup {
         Self { open_files: Some(most), ..self }
     }
 
+    /// Seeing the file systems that the process with that number sees.
+    pub fn with_mounts_of(self, pid: u32) -> Self {
+        Self { mounts_of: Some(pid), ..self }
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -118,6 +125,10 @@ impl Setup {
     pub fn launch(&self) -> Proc {
         let path = self.write();
         let run = ["run", "--config", path.to_str().expect("UTF-8")];
+        if let Some(pid) = self.mounts_of {
+            let enter = ["-t", &pid.to_string(), "-m", PROGRAM];
+            return Proc::start("nsenter", &[&enter[..], &run].concat(), self.folder(), &self.env);
+        }
         let Some(most) = self.open_files else {
             return Proc::start(PROGRAM, &run, self.folder(), &self.env);
         };

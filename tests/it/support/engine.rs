@@ -56,6 +56,12 @@ pub enum Case {
     ManyKept,
     /// A restart behind an activated socket leaves new connections to the next process.
     Restarts,
+    /// Ending under load costs no request.
+    Ending,
+    /// Out of descriptors, accepting pauses and goes on by itself.
+    Descriptors,
+    /// A request that waits for a backend with room needs no worker, and ends with its client.
+    Parking,
 }
 
 impl Case {
@@ -71,6 +77,9 @@ impl Case {
         Self::HeadBounds,
         Self::ManyKept,
         Self::Restarts,
+        Self::Ending,
+        Self::Descriptors,
+        Self::Parking,
     ];
 
     /// Its line in the README, and a yes or no for each of [`ENGINES`].
@@ -95,6 +104,14 @@ impl Case {
             }
             Self::ManyKept => ("a thousand kept connections at once are all served", &[true, false]),
             Self::Restarts => ("a restart behind an activated socket loses no connection", &[true, false]),
+            Self::Ending => ("ending by SIGTERM under load costs no request that was begun", &[true, false]),
+            Self::Descriptors => {
+                ("with no file descriptor left, accepting pauses and goes on by itself", &[true, false])
+            }
+            Self::Parking => (
+                "a request that waits for a backend with room holds no worker, and ends with its client",
+                &[true, false],
+            ),
             Self::HeadBounds => ("a head that never ends is cut off at `max_head_bytes`", &[true, false]),
         }
     }

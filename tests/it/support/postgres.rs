@@ -152,6 +152,18 @@ impl Postgres {
         }
     }
 
+    /// SIGKILL, without a chance to tidy up; [`Postgres::run`] brings it back.
+    pub fn kill(&mut self) {
+        // The children first: they would see their postmaster die and end in good order.
+        for pid in self.family().into_iter().rev() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let Some(mut child) = self.child.take() else { return };
+        let _ = child.wait();
+        watchdog::gone(child.id());
+        let _ = std::fs::remove_file(self.folder.join("data/postmaster.pid"));
+    }
+
     /// Ends it at once and closes all of its connections; [`Postgres::run`] brings it back.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };

@@ -180,6 +180,10 @@ impl Running {
 
     /// Takes no new connections; kept ones end with their next answer, or when they have been idle for 2 s.
     pub fn stop_accepting(&self) {
+        if !self.inherited {
+            // Whoever is connected already is let in: a listener that ends resets those that it still has.
+            (0..self.core.listeners.len()).for_each(|index| self.core.accept(index));
+        }
         self.core.closed_door.store(true, Ordering::SeqCst);
         for listener in &self.core.listeners {
             let _ = epoll::delete(&self.core.epoll, listener);
