@@ -141,6 +141,11 @@ impl Api {
         self.send(Method::GET, path, &[], None).map(|answer| answer.body)
     }
 
+    /// Whom it asks: `http://127.0.0.1:8080`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Reads an answer's JSON.
     ///
     /// # Errors

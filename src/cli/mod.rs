@@ -12,10 +12,12 @@ mod failure;
 mod healthcheck;
 mod limits;
 mod pages;
+mod plans;
 mod reload;
 mod session;
 mod summary;
 mod terms;
+mod top;
 
 pub use failure::Failure;
 pub use healthcheck::healthcheck;
@@ -44,6 +46,10 @@ pub enum Call {
     Limits(limits::Limits),
     /// `reload`
     Reload(reload::Reload),
+    /// `plans …`
+    Plans(plans::Plans),
+    /// `top`
+    Top(top::Top),
 }
 
 /// Asks a running balancer, and prints to stdout what it says.
@@ -54,6 +60,8 @@ pub fn call(call: &Call, env: Env<'_>) -> Result<(), Failure> {
     match call {
         Call::Limits(limits) => limits::run(limits, env),
         Call::Reload(reload) => reload::run(reload, env),
+        Call::Plans(plans) => plans::run(plans, env),
+        Call::Top(top) => top::run(top, env),
     }
 }
 
@@ -68,6 +76,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Asked::Healthcheck(source)) => Command::Healthcheck(source.into()),
         Some(Asked::Limits(limits)) => Command::Call(Call::Limits(limits)),
         Some(Asked::Reload(reload)) => Command::Call(Call::Reload(reload)),
+        Some(Asked::Plans(plans)) => Command::Call(Call::Plans(plans)),
+        Some(Asked::Top(top)) => Command::Call(Call::Top(top)),
     })
 }
 
@@ -124,6 +134,9 @@ enum Asked {
     Limits(limits::Limits),
     /// Make the running balancer read its configuration again; a wrong one changes nothing, and every fault is told.
     Reload(reload::Reload),
+    /// What several clients may do alike: list, show, set and remove plans of a running balancer.
+    Plans(plans::Plans),
+    Top(top::Top),
 }
 
 #[derive(Args)]

@@ -85,8 +85,8 @@ impl Bucket {
     /// # Errors
     /// What the text must look like.
     pub fn parse_named(text: &str) -> Result<Self, String> {
-        // The last sign: a name may hold one, a rate does not.
-        let (name, rate) = text.rsplit_once('=').ok_or("must look like \"day=10000/d\"")?;
+        // The first sign: "a=1/s, b=2/s" is no bucket of the name "a=1/s, b".
+        let (name, rate) = text.split_once('=').ok_or("must look like \"day=10000/d\"")?;
         Self::parse(name.trim(), rate)
     }
 
@@ -218,10 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stands_before_the_last_equals_sign() {
-        let bucket = Bucket::parse_named("a=b = 2/s").unwrap();
-        assert_eq!((bucket.name.as_str(), bucket.rate().as_str()), ("a=b", "2/s"));
-        assert!(Bucket::parse_named("2/s").is_err());
+    fn a_name_stands_before_the_first_equals_sign() {
+        let bucket = Bucket::parse_named(" per day = 2/s").unwrap();
+        assert_eq!((bucket.name.as_str(), bucket.rate().as_str()), ("per day", "2/s"));
+        for text in ["2/s", "a=1/s, b=2/s", "a=b=2/s"] {
+            assert!(Bucket::parse_named(text).is_err(), "{text}");
+        }
     }
 
     #[test]

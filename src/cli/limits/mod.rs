@@ -3,13 +3,22 @@
 use clap::{Args, Subcommand};
 
 use super::failure::Failure;
-use super::session::{Common, Session};
+use super::session::{Common, Output, Session};
 use crate::cli::Env;
 
+mod csv;
+mod entry;
+mod explain;
+mod export;
 mod get;
+mod id;
+mod import;
 mod ls;
+mod reset;
 mod rm;
 mod set;
+
+pub use set::Grant;
 
 /// `balancer limits` and what follows it.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -26,6 +35,11 @@ enum What {
     Get(get::Get),
     Set(Box<set::Set>),
     Rm(rm::Rm),
+    Reset(reset::Reset),
+    Explain(explain::Explain),
+    Id(id::Id),
+    Import(import::Import),
+    Export(export::Export),
 }
 
 /// Does it.
@@ -36,6 +50,11 @@ pub(super) fn run(limits: &Limits, env: Env<'_>) -> Result<(), Failure> {
         What::Get(get) => get::run(get, &mut open()?),
         What::Set(set) => set::run(set, open),
         What::Rm(rm) => rm::run(rm, &mut open()?),
+        What::Reset(reset) => reset::run(reset, &mut open()?),
+        What::Explain(explain) => explain::run(explain, open),
+        What::Id(id) => id::run(id, &mut Output::stdout(limits.common.json)),
+        What::Import(import) => import::run(import, limits.common.json, open),
+        What::Export(export) => export::run(export, &mut open()?),
     }
 }
 

@@ -6,8 +6,10 @@
 
 mod id;
 mod key;
+mod secret;
 mod walk;
 
 pub use id::{ClientId, IdFault, IdForm, canonical_range};
 pub use key::{ClientKey, group};
+pub use secret::{MAX_KEY_BYTES, secret_id};
 pub use walk::{ClientAddress, client_address, is_in};

@@ -1,0 +1,94 @@
+//! `balancer limits id`.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, Write};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::failure::Failure;
+use crate::cli::session::Output;
+use crate::rules::identity::{MAX_KEY_BYTES, secret_id};
+
+const EXAMPLES: &str = "\
+Examples:
+  balancer limits id < key.txt
+  printf %s \"$API_KEY\" | balancer limits id
+  balancer limits set \"$(balancer limits id < key.txt)\" --plan pro
+
+The key is what the client sends: a header's or a cookie's value, a bearer token without the word Bearer. One line end
+behind it is taken off.";
+
+/// Make the id of a client from the secret that it sends, read from stdin: sha256: and 32 hex digits.
+///
+/// Nothing is asked of a balancer, and the secret is never an argument, which others could see.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(after_help = EXAMPLES)]
+pub struct Id {
+    // An argument would be a secret in the shell's history: it is refused with a reason, and not as unexpected.
+    #[arg(hide = true)]
+    key: Option<OsString>,
+}
+
+/// Does it.
+pub fn run(id: &Id, out: &mut Output) -> Result<(), Failure> {
+    if id.key.is_some() {
+        let text = "the key is read from stdin, never from an argument, which others can see: balancer limits id < key.txt";
+        return Err(Failure::Usage(text.into()));
+    }
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        let _ = writeln!(std::io::stderr(), "the key, then Enter and Ctrl-D (it is shown as you type):");
+    }
+    let mut key = Vec::new();
+    // Two more: a key of the greatest length may have a line end behind it.
+    stdin
+        .take(MAX_KEY_BYTES as u64 + 3)
+        .read_to_end(&mut key)
+        .map_err(|error| Failure::Usage(format!("stdin cannot be read: {error}")))?;
+    let client_id = id_of(&key)?;
+    if key.get(..7).is_some_and(|word| word.eq_ignore_ascii_case(b"bearer ")) {
+        let _ = writeln!(
+            std::io::stderr(),
+            "the key begins with the word Bearer, which is no part of a bearer token"
+        );
+    }
+    if out.is_json() {
+        out.line(&json!({ "client_id": client_id }).to_string())?;
+    } else {
+        out.line(&client_id)?;
+    }
+    out.flush()
+}
+
+fn id_of(input: &[u8]) -> Result<String, Failure> {
+    let key = input.strip_suffix(b"\n").unwrap_or(input);
+    let key = key.strip_suffix(b"\r").unwrap_or(key);
+    secret_id(key).ok_or_else(|| {
+        let fault = match key.len() {
+            0 => "is empty".to_owned(),
+            length if length > MAX_KEY_BYTES => format!("is longer than {MAX_KEY_BYTES} bytes"),
+            _ => "holds a control character, perhaps a second line".to_owned(),
+        };
+        Failure::Usage(format!("the key on stdin {fault}; no request is known by such a key"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_no_part_of_a_key() {
+        // FIPS 180-2, appendix B.1: SHA-256("abc").
+        for input in ["abc", "abc\n", "abc\r\n"] {
+            assert_eq!(id_of(input.as_bytes()).unwrap(), "sha256:ba7816bf8f01cfea414140de5dae2223");
+        }
+        assert_ne!(id_of(b" abc").unwrap(), id_of(b"abc").unwrap());
+        let longest = vec![b'x'; MAX_KEY_BYTES];
+        assert!(id_of(&[&longest[..], b"\r\n"].concat()).is_ok());
+        for input in [&b""[..], b"\n", b"a\nb", b"abc\n\n", &[&longest[..], b"x"].concat()] {
+            assert_eq!(id_of(input).unwrap_err().exit_code(), 2);
+        }
+    }
+}

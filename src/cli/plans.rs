@@ -1,0 +1,165 @@
+//! `balancer plans …`: what several clients may do alike.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::json;
+
+use super::Env;
+use super::failure::Failure;
+use super::limits::Grant;
+use super::pages::{for_each_page, query_value};
+use super::session::{Common, Session};
+use super::terms::Terms;
+
+const EXAMPLES: &str = "\
+Examples:
+  balancer plans set free 10/m
+  balancer plans set pro --bucket \"second=10/s burst 20\" --bucket \"day=10000/d utc\" --max-in-flight 20
+  balancer limits set tenant=acme --plan pro
+  balancer plans ls
+  balancer plans rm free";
+
+/// `balancer plans` and what follows it.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(after_help = EXAMPLES)]
+pub struct Plans {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
+enum What {
+    /// List the plans, in byte order of their names.
+    Ls,
+    /// Show a plan.
+    Get {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Make a plan, or change it: in force on the next request of all its clients.
+    #[command(after_help = EXAMPLES)]
+    Set {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        grant: Grant,
+    },
+    /// Take a plan away; one that clients are on stays.
+    Rm {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+/// Does it.
+pub(super) fn run(plans: &Plans, env: Env<'_>) -> Result<(), Failure> {
+    let open = || Session::open(&plans.common, env);
+    match &plans.what {
+        What::Ls => ls(&mut open()?),
+        What::Get { name } => get(name, &mut open()?),
+        What::Set { name, grant } => {
+            // Nothing is asked before the words make sense.
+            let body = terms(grant)?.to_json();
+            set(name, &body, &mut open()?)
+        }
+        What::Rm { name } => rm(name, &mut open()?),
+    }
+}
+
+fn item(name: &str) -> String {
+    format!("/-/v1/plan?name={}", query_value(name))
+}
+
+fn terms(grant: &Grant) -> Result<Terms, Failure> {
+    let buckets = grant.buckets()?;
+    if buckets.is_empty() {
+        let text =
+            "how much may its clients do? Give a rate (10/m) or --bucket; see balancer plans set --help";
+        return Err(Failure::Usage(text.into()));
+    }
+    Ok(Terms { buckets, max_in_flight: grant.max_in_flight, ..Terms::default() })
+}
+
+fn ls(session: &mut Session) -> Result<(), Failure> {
+    let Session { api, out } = session;
+    let mut count = 0;
+    for_each_page(api, "/-/v1/plans", |items| {
+        let head: &[&str] = if count == 0 && !items.is_empty() { &["PLAN", "LIMIT"] } else { &[] };
+        count += items.len();
+        if out.is_json() {
+            return items.iter().try_for_each(|item| out.raw(&format!("{item}\n")));
+        }
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            let plan: Terms = api.read(item)?;
+            rows.push(vec![plan.name.clone().unwrap_or_default(), plan.describe()]);
+        }
+        out.table(head, &rows)
+    })?;
+    if count == 0 && out.is_terminal() && !out.is_json() {
+        out.line("there is none; one is made like this: balancer plans set free 10/m")?;
+    }
+    out.flush()
+}
+
+fn get(name: &str, session: &mut Session) -> Result<(), Failure> {
+    let Session { api, out } = session;
+    let answer = api.send(Method::GET, &item(name), &[], None)?;
+    if out.is_json() {
+        out.raw(&format!("{}\n", answer.body.trim_end()))?;
+        return out.flush();
+    }
+    let plan: Terms = api.read(&answer.body)?;
+    let mut rows = vec![vec!["plan".to_owned(), plan.name.clone().unwrap_or_default()]];
+    rows.extend(plan.buckets.iter().map(|bucket| vec![bucket.name.clone(), bucket.rate()]));
+    if let Some(most) = plan.max_in_flight {
+        rows.push(vec!["at once".to_owned(), format!("at most {most}")]);
+    }
+    rows.extend(answer.etag.map(|tag| vec!["etag".to_owned(), tag]));
+    out.table(&[], &rows)?;
+    out.flush()
+}
+
+fn set(name: &str, body: &str, session: &mut Session) -> Result<(), Failure> {
+    let Session { api, out } = session;
+    let answer = api.send(Method::PUT, &item(name), &[], Some(body))?;
+    if out.is_json() {
+        out.raw(&format!("{}\n", answer.body.trim_end()))?;
+    } else {
+        let plan: Terms = api.read(&answer.body)?;
+        let done = if answer.status == 201 { "made" } else { "changed" };
+        out.line(&format!("{done} plan {name}: {}", plan.describe()))?;
+    }
+    out.flush()
+}
+
+fn rm(name: &str, session: &mut Session) -> Result<(), Failure> {
+    let Session { api, out } = session;
+    api.send(Method::DELETE, &item(name), &[], None)?;
+    if out.is_json() {
+        out.line(&json!({ "name": name, "removed": true }).to_string())?;
+    } else {
+        out.line(&format!("removed plan {name}"))?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_needs_buckets() {
+        let grant = Grant { rate: vec!["10/m".into()], max_in_flight: Some(2), ..Grant::default() };
+        let expected =
+            r#"{"buckets":[{"name":"default","amount":10,"per":"1m","capacity":10}],"max_in_flight":2}"#;
+        assert_eq!(terms(&grant).unwrap().to_json(), expected);
+        assert_eq!(terms(&Grant::default()).unwrap_err().exit_code(), 2);
+        assert_eq!(item("früh/1"), "/-/v1/plan?name=fr%C3%BCh%2F1");
+    }
+}

@@ -1,0 +1,164 @@
+//! `balancer top`: who asks most and who is refused most, drawn again and again.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::Env;
+use super::api::Api;
+use super::failure::Failure;
+use super::pages::query_value;
+use super::session::{Common, Session};
+use crate::rules::terms::parse_per;
+
+mod screen;
+mod terminal;
+
+use screen::{Client, Picture};
+use terminal::{Terminal, Woken};
+
+const EXAMPLES: &str = "\
+Examples:
+  balancer top
+  balancer top --window 15m --every 10s
+  balancer top --once --json | jq .limited
+
+Counts are of the one instance that is asked, and of its last --window. They come from a sketch of bounded size: the clients
+at its top are right, those far below may be missing. Piped, it prints once and ends.";
+
+/// Watch the clients that ask most and those that are refused most. q or Ctrl-C ends it.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(after_help = EXAMPLES)]
+pub struct Top {
+    #[command(flatten)]
+    common: Common,
+    /// How far back is counted: 15s to 1h.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = span)]
+    window: Span,
+    /// How often it is asked again: 1s to 1h.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = span)]
+    every: Span,
+    /// Most clients in each table [default: as many as fit; 20 when piped].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rows: Option<u16>,
+    /// Print once and end.
+    #[arg(long)]
+    once: bool,
+}
+
+/// A time as it was written, and in seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Span {
+    text: String,
+    secs: u32,
+}
+
+/// Rows where nothing says how many fit.
+const ROWS: u16 = 20;
+
+fn span(text: &str) -> Result<Span, String> {
+    match parse_per(text) {
+        Some(secs) if secs <= 3_600 => Ok(Span { text: text.to_owned(), secs }),
+        _ => Err("must be a time from 1s to 1h, such as 5m".to_owned()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Asking<'a> {
+    #[serde(borrow)]
+    clients: Vec<Client<'a>>,
+    instance: std::borrow::Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Limited<'a> {
+    #[serde(borrow)]
+    limited: Vec<Client<'a>>,
+}
+
+/// What was answered, as text; tables are read from it.
+struct Answers {
+    clients: String,
+    limited: String,
+}
+
+impl Answers {
+    fn ask(api: &Api, window: &str, rows: u16) -> Result<Self, Failure> {
+        let ask = |what: &str| api.get(&format!("/-/v1/{what}?window={}&top={rows}", query_value(window)));
+        Ok(Self { clients: ask("clients")?, limited: ask("limited")? })
+    }
+
+    fn picture<'a>(&'a self, api: &'a Api, top: &'a Top) -> Result<Picture<'a>, Failure> {
+        let asking: Asking<'a> = api.read(&self.clients)?;
+        let limited: Limited<'a> = api.read(&self.limited)?;
+        Ok(Picture {
+            place: api.base(),
+            instance: asking.instance,
+            window: &top.window.text,
+            window_secs: top.window.secs,
+            clients: asking.clients,
+            limited: limited.limited,
+            fault: None,
+        })
+    }
+
+    /// Both answers in one object.
+    fn json(&self, api: &Api) -> Result<String, Failure> {
+        let clients: serde_json::Map<String, serde_json::Value> = api.read(&self.clients)?;
+        let mut limited: serde_json::Map<String, serde_json::Value> = api.read(&self.limited)?;
+        limited.extend(clients);
+        Ok(serde_json::Value::Object(limited).to_string())
+    }
+}
+
+/// Does it.
+pub(super) fn run(top: &Top, env: Env<'_>) -> Result<(), Failure> {
+    let mut session = Session::open(&top.common, env)?;
+    let live = session.out.is_terminal() && !top.once && !session.out.is_json();
+    if live { watch(top, &session.api) } else { print(top, &mut session) }
+}
+
+/// One round.
+fn print(top: &Top, session: &mut Session) -> Result<(), Failure> {
+    let Session { api, out } = session;
+    let answers = Answers::ask(api, &top.window.text, top.rows.unwrap_or(ROWS))?;
+    if out.is_json() {
+        out.line(&answers.json(api)?)?;
+    } else {
+        let picture = answers.picture(api, top)?;
+        out.table(&screen::ASKING, &picture.asking_rows())?;
+        out.line("")?;
+        out.table(&screen::REFUSED, &picture.refused_rows())?;
+    }
+    out.flush()
+}
+
+/// Until q or a signal.
+fn watch(top: &Top, api: &Api) -> Result<(), Failure> {
+    // Asked once before the screen is taken: a wrong address is told like everywhere else.
+    let mut answers = Answers::ask(api, &top.window.text, top.rows.unwrap_or(ROWS))?;
+    let mut fault = None;
+    let terminal = Terminal::take()?;
+    loop {
+        let (columns, lines) = terminal.size();
+        let mut picture = answers.picture(api, top)?;
+        picture.fault = fault.as_deref();
+        terminal.draw(&picture.lines(columns, lines))?;
+        match terminal.wait(Duration::from_secs(top.every.secs.into())) {
+            Woken::Quit => return Ok(()),
+            // Another size is drawn at once, with what is known.
+            Woken::Resized => continue,
+            Woken::Elapsed => {}
+        }
+        let rows = top.rows.unwrap_or(screen::most_rows(terminal.size().1));
+        // A balancer that is away for a moment is no reason to stop watching.
+        fault = match Answers::ask(api, &top.window.text, rows) {
+            Ok(new) => {
+                answers = new;
+                None
+            }
+            Err(failure) => Some(failure.to_string()),
+        };
+    }
+}

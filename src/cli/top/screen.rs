@@ -1,0 +1,177 @@
+//! What `balancer top` shows: counts in, lines out.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use crate::cli::session::{aligned, shown};
+
+/// Columns of who asks most.
+pub const ASKING: [&str; 5] = ["BUSIEST", "REQUESTS", "A SECOND", "REFUSED", "%"];
+
+/// Columns of who is refused most.
+pub const REFUSED: [&str; 3] = ["MOST REFUSED", "REFUSED", "A SECOND"];
+
+/// One client's counts.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Client<'a> {
+    #[serde(borrow)]
+    pub client_id: Cow<'a, str>,
+    #[serde(default)]
+    pub requests: u64,
+    #[serde(default)]
+    pub denied: u64,
+}
+
+/// One round's counts.
+pub struct Picture<'a> {
+    /// Who was asked.
+    pub place: &'a str,
+    /// Which instance answered.
+    pub instance: Cow<'a, str>,
+    /// How far back was counted.
+    pub window: &'a str,
+    /// The same in seconds.
+    pub window_secs: u32,
+    /// Most requests first.
+    pub clients: Vec<Client<'a>>,
+    /// Most refusals first.
+    pub limited: Vec<Client<'a>>,
+    /// Why the counts are old, when they are.
+    pub fault: Option<&'a str>,
+}
+
+/// Lines that are not rows: a title, an empty line before each table, and the tables' heads.
+const FRAME: u16 = 5;
+
+/// Rows of each table that fit on a screen of that many lines.
+pub fn most_rows(lines: u16) -> u16 {
+    (lines.saturating_sub(FRAME) / 2).max(1)
+}
+
+impl Picture<'_> {
+    /// Rows below [`ASKING`].
+    pub fn asking_rows(&self) -> Vec<Vec<String>> {
+        let row = |client: &Client<'_>| {
+            let share = (client.denied * 100).checked_div(client.requests).unwrap_or(0);
+            vec![
+                client.client_id.to_string(),
+                client.requests.to_string(),
+                self.a_second(client.requests),
+                client.denied.to_string(),
+                share.to_string(),
+            ]
+        };
+        self.clients.iter().map(row).collect()
+    }
+
+    /// Rows below [`REFUSED`].
+    pub fn refused_rows(&self) -> Vec<Vec<String>> {
+        let row = |client: &Client<'_>| {
+            vec![client.client_id.to_string(), client.denied.to_string(), self.a_second(client.denied)]
+        };
+        self.limited.iter().map(row).collect()
+    }
+
+    fn a_second(&self, count: u64) -> String {
+        format!("{:.1}", count as f64 / f64::from(self.window_secs.max(1)))
+    }
+
+    /// A screen full of lines, none longer than `columns` characters.
+    pub fn lines(&self, columns: u16, lines: u16) -> Vec<String> {
+        let rows = usize::from(most_rows(lines));
+        let Self { place, instance, window, .. } = self;
+        let mut all = vec![match self.fault {
+            None => format!("{place}  instance {instance}  last {window}  q quits"),
+            // Its first line says what; how to mend it would take the tables' place.
+            Some(fault) => format!("NO ANSWER, counts are old: {}", fault.lines().next().unwrap_or_default()),
+        }];
+        for (head, mut table) in [(&ASKING[..], self.asking_rows()), (&REFUSED[..], self.refused_rows())] {
+            table.truncate(rows);
+            all.push(String::new());
+            if table.is_empty() {
+                all.push(format!("{}: nobody within {window}", head[0]));
+            } else {
+                all.extend(aligned(head, &table).lines().map(str::to_owned));
+            }
+        }
+        all.truncate(lines.into());
+        all.iter().map(|line| cut(&shown(line), columns.into())).collect()
+    }
+}
+
+fn cut(line: &str, columns: usize) -> String {
+    if line.chars().count() <= columns {
+        return line.to_owned();
+    }
+    let mut short: String = line.chars().take(columns.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(count: u64) -> Picture<'static> {
+        let client =
+            |n: u64| Client { client_id: format!("10.0.0.{n}").into(), requests: 600 / n, denied: 60 / n };
+        Picture {
+            place: "http://h:1",
+            instance: "i".into(),
+            window: "1m",
+            window_secs: 60,
+            clients: (1..=count).map(client).collect(),
+            limited: (1..=count).map(client).collect(),
+            fault: None,
+        }
+    }
+
+    #[test]
+    fn both_tables_stand_on_the_screen() {
+        assert_eq!(
+            picture(2).lines(80, 24),
+            [
+                "http://h:1  instance i  last 1m  q quits",
+                "",
+                "BUSIEST   REQUESTS  A SECOND  REFUSED  %",
+                "10.0.0.1  600       10.0      60       10",
+                "10.0.0.2  300       5.0       30       10",
+                "",
+                "MOST REFUSED  REFUSED  A SECOND",
+                "10.0.0.1      60       1.0",
+                "10.0.0.2      30       0.5",
+            ]
+        );
+    }
+
+    #[test]
+    fn it_fits_on_every_screen() {
+        for (columns, lines) in [(80, 24), (20, 9), (1, 1), (0, 0), (200, 6)] {
+            for count in [0, 1, 50] {
+                let mut picture = picture(count);
+                picture.fault = Some("down\nwhy");
+                let drawn = picture.lines(columns, lines);
+                assert!(drawn.len() <= usize::from(lines), "{columns}x{lines}: {drawn:?}");
+                let widest = drawn.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+                assert!(widest <= usize::from(columns).max(1), "{columns}x{lines}: {drawn:?}");
+            }
+        }
+        let drawn = picture(50).lines(80, 25);
+        assert_eq!(drawn.len(), 25);
+        assert_eq!(drawn.iter().filter(|line| line.starts_with("10.")).count(), 20);
+    }
+
+    #[test]
+    fn no_client_and_a_balancer_that_is_away_are_said() {
+        let mut empty = picture(0);
+        empty.fault = Some("http://h:1: nothing listens there");
+        let drawn = empty.lines(80, 24);
+        assert_eq!(drawn[0], "NO ANSWER, counts are old: http://h:1: nothing listens there");
+        assert_eq!(drawn[2], "BUSIEST: nobody within 1m");
+        // An id cannot move the cursor.
+        let mut evil = picture(1);
+        evil.clients[0].client_id = "\u{1b}[2Jx".into();
+        assert!(evil.lines(80, 24).iter().all(|line| !line.contains('\u{1b}')));
+    }
+}

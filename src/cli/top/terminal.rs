@@ -1,0 +1,129 @@
+//! A terminal's screen for a while: taken with single keys readable, given back when dropped, whatever ends the command.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+
+use crate::cli::failure::Failure;
+use crate::clock::{Clock, nanos};
+
+/// The alternate screen without a cursor, and back.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+
+/// The screen.
+pub struct Terminal {
+    clock: Clock,
+    /// How stdin was before, where that is a terminal.
+    before: Option<Termios>,
+    ended: Arc<AtomicBool>,
+    resized: Arc<AtomicBool>,
+}
+
+/// Why a wait is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// q, Ctrl-C, a signal, or the terminal is gone.
+    Quit,
+    /// It has another size.
+    Resized,
+    /// The time is up.
+    Elapsed,
+}
+
+impl Terminal {
+    /// Takes the screen. Signals end the wait from here on, so that it is given back first.
+    ///
+    /// # Errors
+    /// When there is no terminal to draw on, or signals cannot be caught.
+    pub fn take() -> Result<Self, Failure> {
+        let (ended, resized) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&ended))?;
+        }
+        signal_hook::flag::register(SIGWINCH, Arc::clone(&resized))?;
+        let stdin = std::io::stdin();
+        let before = if stdin.is_terminal() { tcgetattr(&stdin).ok() } else { None };
+        if let Some(before) = &before {
+            let mut single = before.clone();
+            // Keys at once and unseen; signals of the keyboard stay.
+            single.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+            let _ = tcsetattr(&stdin, OptionalActions::Now, &single);
+        }
+        // From here on Drop gives back what was taken.
+        let terminal = Self { clock: Clock::real(), before, ended, resized };
+        terminal.write(ENTER)?;
+        Ok(terminal)
+    }
+
+    /// Columns and lines.
+    pub fn size(&self) -> (u16, u16) {
+        match tcgetwinsize(std::io::stdout()) {
+            Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
+            _ => (80, 24),
+        }
+    }
+
+    /// Draws over what stands there, without a flicker.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn draw(&self, lines: &[String]) -> Result<(), Failure> {
+        let drawn: Vec<String> = lines.iter().map(|line| format!("{line}\x1b[K")).collect();
+        self.write(&format!("\x1b[H{}\x1b[J", drawn.join("\r\n")))
+    }
+
+    fn write(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        Ok(stdout.flush()?)
+    }
+
+    /// Waits at most that long, for a key or a signal.
+    pub fn wait(&self, time: Duration) -> Woken {
+        let deadline_ns = self.clock.now().saturating_add(nanos(time));
+        let stdin = std::io::stdin();
+        loop {
+            if self.ended.load(Ordering::Relaxed) {
+                return Woken::Quit;
+            }
+            if self.resized.swap(false, Ordering::Relaxed) {
+                return Woken::Resized;
+            }
+            let left = Duration::from_nanos(deadline_ns.saturating_sub(self.clock.now()));
+            if left.is_zero() {
+                return Woken::Elapsed;
+            }
+            // A signal between the look above and the call is seen a second later at most.
+            let left = Timespec::try_from(left.min(Duration::from_secs(1))).unwrap_or_default();
+            let mut sources = [PollFd::new(&stdin, PollFlags::IN)];
+            let watched = if self.before.is_some() { &mut sources[..] } else { &mut sources[..0] };
+            if poll(watched, Some(&left)).is_ok_and(|ready| ready > 0) {
+                let mut keys = [0; 16];
+                // Past the buffer of std's stdin, which would keep keys from `poll`.
+                match rustix::io::read(&stdin, &mut keys) {
+                    Ok(0) | Err(_) => return Woken::Quit,
+                    Ok(count) if keys[..count].iter().any(|key| b"qQ\x03\x04".contains(key)) => {
+                        return Woken::Quit;
+                    }
+                    Ok(_) => {}
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing back.
+        let _ = self.write(LEAVE);
+        if let Some(before) = &self.before {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
