@@ -177,6 +177,9 @@ impl Parts {
 
     /// Addresses of new backends are looked up before anything changes, so that the swap brings them along.
     fn apply_pool(&mut self, config: &Config, before: &Config) {
+        if config.discovery != before.discovery {
+            self.lookup = resolve::lookup(config.discovery.resolver);
+        }
         let new = self.backends.new_among(&config.backends);
         let mut found = resolve::look_up_once(&new, &self.lookup, pool::first_patience(config)).into_iter();
         let placed: Vec<Placed> = config
@@ -221,6 +224,7 @@ fn in_force(read: Config, before: &Config) -> Config {
     Config {
         backends: read.backends,
         balancing: read.balancing,
+        discovery: read.discovery,
         upstream: read.upstream,
         outlier: read.outlier,
         health_check: read.health_check,

@@ -110,7 +110,7 @@ impl App {
         let config = &*in_force.load_full();
         let shared = Shared::start(config, clock.clone())?;
         let backends = Arc::clone(&shared.state.backends);
-        let lookup = resolve::system();
+        let lookup = resolve::lookup(config.discovery.resolver);
         let (resolver, prober) = pool::watch(config, &backends, &lookup, &clock)?;
         let proxy = shared.proxy(config);
         let (control, commands) = control::channel();

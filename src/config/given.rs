@@ -8,7 +8,7 @@ use super::json::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 16] = [
+const LIVE: [&str; 17] = [
     "backends",
     "balancing.hash_on",
     "balancing.max_in_flight",
@@ -16,6 +16,7 @@ const LIVE: [&str; 16] = [
     "balancing.queue_timeout",
     "balancing.sticky",
     "balancing.strategy",
+    "discovery.resolver",
     "health_check",
     "log.level",
     "outlier",

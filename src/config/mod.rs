@@ -40,6 +40,8 @@ pub struct Config {
     pub frontend: Frontend,
     /// At least one; names are unique.
     pub backends: Vec<Backend>,
+    /// Where backends' names are looked up.
+    pub discovery: Discovery,
     /// How a backend is picked.
     pub balancing: Balancing,
     /// How backends are called.
@@ -183,6 +185,13 @@ pub struct Balancing {
     pub queue_timeout: Duration,
     /// Clients stay with the backend that they were given.
     pub sticky: Option<Sticky>,
+}
+
+/// `discovery`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// The name server to ask; `None`: whatever the system is set up to.
+    pub resolver: Option<SocketAddr>,
 }
 
 /// `balancing.sticky`.

@@ -23,6 +23,7 @@ mod contract_api;
 mod contract_forwarding;
 mod contract_log;
 mod cuts;
+mod discovery;
 mod drills;
 mod durability;
 mod echo;

@@ -18,8 +18,8 @@ use super::json::Value;
 use super::keys::{Shape, Spec};
 use super::section::Section;
 use super::{
-    AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Given, HealthCheck,
-    LogConfig, LogFormat, forms,
+    AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Given,
+    HealthCheck, LogConfig, LogFormat, forms,
 };
 
 /// Most elements of a list of networks, names or backends.
@@ -53,6 +53,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         frontend: frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds.")),
         backends: backends::backends(&mut root, &listen, admin.listen),
         balancing: balancing::balancing(root.section("balancing", "How a backend is picked.")),
+        discovery: discovery(root.section("discovery", "Where backends' names are looked up.")),
         upstream: upstream::upstream(root.section("upstream", "How backends are called.")),
         outlier: root
             .section_or_null("outlier", "When an endpoint is taken out for how it answers; null: never.")
@@ -83,7 +84,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         changed: Vec::new(),
         given: Given::default(),
     };
-    root.later(&["$schema", "discovery"]);
+    root.later(&["$schema"]);
     root.end();
     config
 }
@@ -102,6 +103,25 @@ fn own_addresses(root: &mut Section<'_>, origin: Origin, listen: &[SocketAddr], 
     if all.len() < count {
         root.fault(origin, "listen", "holds an address twice, or that of admin.listen");
     }
+}
+
+fn discovery(mut s: Section<'_>) -> Discovery {
+    let resolver = Spec::new(
+        "resolver",
+        Shape::Other("an IP address with a port, such as \"10.0.0.2:53\""),
+        "null",
+        "A name server to ask; null: whatever the system is set up to.",
+    )
+    .or_null();
+    let resolver = s.value(&resolver, |node| match &node.value {
+        Value::Null => Ok(None),
+        Value::Text(text) => {
+            text.parse::<SocketAddr>().ok().filter(|at| at.port() != 0).map(Some).ok_or(None)
+        }
+        _ => Err(None),
+    });
+    s.end();
+    Discovery { resolver }
 }
 
 fn health_check(mut s: Section<'_>) -> HealthCheck {

@@ -14,6 +14,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after,
 use crate::config::Backend;
 use crate::state::backends::{Backends, Change};
 
+mod server;
+
 /// Most addresses that one name may stand for; the others are left out, with a warning.
 pub const MAX_ADDRESSES: usize = 256;
 
@@ -31,8 +33,13 @@ const STACK_BYTES: usize = 512 * 1024;
 pub type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
 /// The system's resolver: hosts file, name servers, whatever it is set up to.
-pub fn system() -> Lookup {
+fn system() -> Lookup {
     Arc::new(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
+}
+
+/// The name server at that address (`discovery.resolver`), or the system's resolver.
+pub fn lookup(server: Option<SocketAddr>) -> Lookup {
+    server.map_or_else(system, server::asking)
 }
 
 /// The running look-ups; they end when this is dropped, each when its current one returns.

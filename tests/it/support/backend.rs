@@ -101,6 +101,21 @@ impl Backend {
         Self::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()))
     }
 
+    /// On a listener of the caller's, answering with 200 and that number as body.
+    pub fn named_on(listener: TcpListener, number: u8) -> Self {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{number:02}");
+        Self::on(listener, move |index, stream, shared| {
+            let mut buffer = Vec::new();
+            while let Some(seen) = read_request(index, stream, &mut buffer) {
+                shared(seen);
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    break;
+                }
+            }
+            Then::Close
+        })
+    }
+
     /// Sends the bytes and does that with the connection.
     pub fn saying(bytes: impl Into<Vec<u8>>, then: Then) -> Self {
         let bytes = bytes.into();

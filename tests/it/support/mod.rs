@@ -8,6 +8,7 @@ pub mod client;
 pub mod engine;
 pub mod gate;
 pub mod load;
+pub mod names;
 pub mod postgres;
 pub mod process;
 pub mod watchdog;

@@ -1,0 +1,86 @@
+//! A name server: answers A questions over UDP as it is told, and everything else with nothing.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a name is answered.
+#[derive(Clone)]
+pub enum Says {
+    /// These, none at all included.
+    Addresses(Vec<Ipv4Addr>),
+    /// SERVFAIL.
+    Fails,
+    /// Nothing, ever.
+    Silent,
+}
+
+type Zone = Arc<Mutex<(HashMap<String, Says>, usize)>>;
+
+/// A running server; its thread ends with the tests.
+pub struct NameServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    zone: Zone,
+}
+
+impl NameServer {
+    /// One that knows no name: SERVFAIL for all.
+    pub fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("bound");
+        let zone = Zone::default();
+        let own = Arc::clone(&zone);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1500];
+            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+                let says = |name: &str| {
+                    let mut zone = own.lock().unwrap_or_else(PoisonError::into_inner);
+                    zone.1 += 1;
+                    zone.0.get(name).cloned().unwrap_or(Says::Fails)
+                };
+                if let Some(answer) = answer(&buffer[..count], says) {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+        Self { address, zone }
+    }
+
+    /// From now on that is what it says of that name.
+    pub fn says(&self, name: &str, says: Says) {
+        self.zone.lock().unwrap_or_else(PoisonError::into_inner).0.insert(name.to_owned(), says);
+    }
+
+    /// How many questions came.
+    pub fn asked(&self) -> usize {
+        self.zone.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
+
+/// RFC 1035 §4.1: id and question again, then records whose names point at the question's.
+fn answer(question: &[u8], says: impl Fn(&str) -> Says) -> Option<Vec<u8>> {
+    let mut labels = Vec::new();
+    let mut at = 12;
+    while *question.get(at)? != 0 {
+        let end = at + 1 + usize::from(question[at]);
+        labels.push(String::from_utf8_lossy(question.get(at + 1..end)?).to_lowercase());
+        at = end;
+    }
+    let end = at + 5;
+    let is_a = question.get(at + 1..at + 3)? == [0, 1];
+    let (code, addresses) = match says(&labels.join(".")) {
+        Says::Addresses(list) if is_a => (0, list),
+        Says::Addresses(_) => (0, Vec::new()),
+        Says::Fails => (2, Vec::new()),
+        Says::Silent => return None,
+    };
+    let mut answer = question[..2].to_vec();
+    answer.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(addresses.len()).ok()?, 0, 0, 0, 0]);
+    answer.extend(question.get(12..end)?);
+    for address in addresses {
+        answer.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        answer.extend(address.octets());
+    }
+    Some(answer)
+}
