@@ -1,11 +1,20 @@
 //! What the API asks of the running process.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::edge::admin::{Health, Live, Status};
+use crate::clock::{Clock, nanos};
+use crate::edge::admin::{BucketLevel, ClientCount, Health, Live, Question, Status, Top, Usage, Verdict};
+use crate::edge::store::Limits;
 use crate::rules::Nanos;
-use crate::state::limiter::Limiter;
+use crate::rules::answer::DEFAULT_BUCKET;
+use crate::rules::identity::{ClientId, ClientKey, IdForm, client_address};
+use crate::rules::terms::{BucketSpec, ClientLimit};
+use crate::state::backends::Backends;
+use crate::state::cache::Source;
+use crate::state::heavy_hitters::{Heavy, HeavyHitters};
+use crate::state::limiter::{Ask, Granted, Levels, Limiter};
 use crate::state::metrics::Metrics;
 
 /// The process as the API sees it.
@@ -15,6 +24,9 @@ pub(super) struct Running {
     pub health: Arc<dyn Health>,
     pub metrics: Arc<Metrics>,
     pub limiter: Arc<Limiter>,
+    pub limits: Arc<Limits>,
+    pub backends: Arc<Backends>,
+    pub heavy_hitters: Arc<HeavyHitters>,
     pub clock: Clock,
 }
 
@@ -40,4 +52,103 @@ impl Live for Running {
             clients: self.limiter.clients() as u64,
         }
     }
+
+    fn usage(&self, id: &ClientId, limit: &ClientLimit) -> Usage {
+        let granted = self.limits.granted(limit, source_of(id));
+        let specs = granted.grant().map_or(&[][..], |grant| &grant.terms.buckets);
+        let levels = self.limiter.levels(ClientKey::of_id(id), specs, self.clock.moment());
+        Usage { buckets: shown(specs, &levels), in_flight: levels.in_flight }
+    }
+
+    fn reset(&self, id: &ClientId, limit: &ClientLimit) {
+        match id.form() {
+            IdForm::Range(range) if !limit.shared => {
+                let ranges = self.limits.ranges();
+                self.limiter.fill_where(|client, entry| {
+                    let net = client.network().filter(|_| entry == Source::Range);
+                    net.and_then(|net| ranges.holding(net)).is_some_and(|holding| holding.net == range)
+                });
+            }
+            _ => self.limiter.fill(ClientKey::of_id(id)),
+        }
+    }
+
+    fn check(&self, question: &Question) -> Verdict {
+        let when = self.clock.moment();
+        let snapshot = self.backends.snapshot();
+        let peer = SocketAddr::new(question.address, question.port.unwrap_or(0));
+        let client = client_address(peer, &snapshot.serving().trusted_proxies, &question.fields);
+        let port = client.port.and(question.port);
+        let found = self.limits.find(client.address, port, when.now);
+        let policy = match (&found.granted, found.source) {
+            (Granted::Unlimited, _) => "none",
+            (_, Source::Client) => "client",
+            (_, Source::Range) => "range",
+            (_, Source::Default) => "default",
+        };
+        let grant = found.granted.grant();
+        let specs = grant.map_or(&[][..], |grant| &grant.terms.buckets);
+        let decides = found.entry.as_deref().or_else(|| grant.map(|_| DEFAULT_BUCKET));
+        Verdict {
+            allowed: grant
+                .is_none_or(|grant| self.limiter.preview(found.client, Ask::of(grant), when).allowed),
+            identity: client.address.to_string(),
+            candidates: candidates(client.address, port, found.entry.as_deref(), found.source),
+            matched: decides.map(str::to_owned),
+            policy,
+            buckets: shown(specs, &self.limiter.levels(found.client, specs, when)),
+        }
+    }
+
+    fn top(&self, by: Top, window: Duration, count: usize) -> Vec<ClientCount> {
+        let (window_ns, now) = (nanos(window), self.clock.now());
+        let heavy = match by {
+            Top::Requests => self.heavy_hitters.by_requests(window_ns, count, now),
+            Top::Denied => self.heavy_hitters.by_refusals(window_ns, count, now),
+        };
+        heavy.into_iter().map(counted).collect()
+    }
+}
+
+/// What kind of entry an id makes.
+fn source_of(id: &ClientId) -> Source {
+    if matches!(id.form(), IdForm::Range(_)) { Source::Range } else { Source::Client }
+}
+
+fn shown(specs: &[BucketSpec], levels: &Levels) -> Vec<BucketLevel> {
+    let level = |(spec, level): (&BucketSpec, &u32)| BucketLevel {
+        name: spec.name.as_str().to_owned(),
+        capacity: spec.limit.capacity,
+        level: *level,
+    };
+    specs.iter().zip(&levels.buckets).map(level).collect()
+}
+
+/// The ids that were looked for, most specific first, up to the one that decided.
+fn candidates(address: IpAddr, port: Option<u16>, entry: Option<&str>, source: Source) -> Vec<String> {
+    let peer = port.map(|port| SocketAddr::new(address, port).to_string());
+    let form = entry.and_then(|entry| ClientId::parse(entry).ok()).map(|id| id.form());
+    let mut candidates: Vec<String> = peer.into_iter().collect();
+    if matches!(form, Some(IdForm::AddressPort(_))) {
+        return candidates;
+    }
+    candidates.push(address.to_string());
+    match source {
+        Source::Client => {}
+        Source::Range => candidates.extend(entry.map(str::to_owned)),
+        Source::Default => candidates.push(DEFAULT_BUCKET.to_owned()),
+    }
+    candidates
+}
+
+/// By the id that names it; else by its address alone, or the prefix that it is counted with.
+fn counted(heavy: Heavy) -> ClientCount {
+    let client_id = match (heavy.name, heavy.client.network()) {
+        (Some(name), _) => name.to_string(),
+        (None, Some(network)) if network.prefix_len() == network.max_prefix_len() => {
+            network.addr().to_string()
+        }
+        (None, _) => format!("{:?}", heavy.client),
+    };
+    ClientCount { client_id, requests: heavy.requests, denied: heavy.denied }
 }

@@ -21,6 +21,7 @@ use crate::proxy::account::Accounts;
 use crate::proxy::admit::Admit;
 use crate::proxy::forward::Forward;
 use crate::state::backends::Backends;
+use crate::state::heavy_hitters::HeavyHitters;
 use crate::state::limiter::Limiter;
 use crate::state::log_limit::LogLimit;
 use crate::state::metrics::Metrics;
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub log_limit: Arc<LogLimit>,
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
+    pub heavy_hitters: Arc<HeavyHitters>,
     pub upstream: Arc<UreqUpstream>,
     pub state: Arc<State>,
     /// Set when the public one has started.
@@ -76,7 +78,20 @@ impl Shared {
         let draining = AtomicBool::new(false);
         let state = Arc::new(State { backends, limits: Arc::clone(&limits), draining });
         let frontend = Arc::default();
-        Ok(Self { clock, metrics, access_log, log_limit, limiter, limits, upstream, state, frontend, ticker })
+        let heavy_hitters = Arc::default();
+        Ok(Self {
+            clock,
+            metrics,
+            access_log,
+            log_limit,
+            limiter,
+            limits,
+            heavy_hitters,
+            upstream,
+            state,
+            frontend,
+            ticker,
+        })
     }
 
     /// What answers requests that are not ours.
@@ -86,6 +101,7 @@ impl Shared {
             admit: Admit {
                 limits: Arc::clone(&self.limits) as Arc<_>,
                 limiter: Arc::clone(&self.limiter),
+                heavy_hitters: Arc::clone(&self.heavy_hitters),
                 metrics: Arc::clone(&self.metrics),
             },
             forward: Forward {
@@ -127,10 +143,14 @@ impl Shared {
             health: Arc::clone(&health),
             metrics: Arc::clone(&self.metrics),
             limiter: Arc::clone(&self.limiter),
+            limits: Arc::clone(&self.limits),
+            backends: Arc::clone(&self.state.backends),
+            heavy_hitters: Arc::clone(&self.heavy_hitters),
             clock: self.clock.clone(),
         });
         let limits = Arc::clone(&self.limits) as Arc<_>;
-        let parts = Parts { limits, health, series, live, control: Arc::clone(control) as Arc<_> };
+        let v1 = Arc::clone(&self.limits) as Arc<_>;
+        let parts = Parts { limits, v1, health, series, live, control: Arc::clone(control) as Arc<_> };
         Arc::new(AdminApi::new(parts, &config.admin, Arc::clone(&self.log_limit)))
     }
 }

@@ -15,6 +15,7 @@ use crate::rules::identity::{ClientAddress, ClientKey};
 use crate::rules::terms::{BucketName, CONCURRENCY};
 use crate::rules::{Moment, Nanos};
 use crate::state::cache::Found;
+use crate::state::heavy_hitters::HeavyHitters;
 use crate::state::limiter::{Ask, Decision, Granted, Limiter, MAX_ASKED, Seat, Verdict};
 use crate::state::metrics::{self, Metrics, Policy};
 
@@ -31,6 +32,8 @@ pub struct Admit {
     pub limits: Arc<dyn FindLimit>,
     /// The buckets.
     pub limiter: Arc<Limiter>,
+    /// Who asks most and who is refused most.
+    pub heavy_hitters: Arc<HeavyHitters>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -53,9 +56,16 @@ impl Admit {
     /// Takes the tokens that the request needs, if the client has a limit. `headers`: how that stands in the answer.
     pub(super) fn admit(&self, client: &ClientAddress, when: Moment, headers: RateLimitHeaders) -> Admission {
         let found = self.limits.find(client.address, client.port, when.now);
+        let admission = self.decide(&found, when, headers);
+        let name = found.entry.as_ref().filter(|_| found.source == Entry::Client);
+        self.heavy_hitters.count(found.client, name, admission.refused.is_some(), when.now);
+        admission
+    }
+
+    fn decide(&self, found: &Found, when: Moment, headers: RateLimitHeaders) -> Admission {
         let grant = match &found.granted {
             Granted::Limited(grant) => grant,
-            Granted::Exempt => return self.exempt(&found),
+            Granted::Exempt => return self.exempt(found),
             Granted::Unlimited => {
                 self.metrics.decision(Policy::None, metrics::Decision::Allowed);
                 return Admission::free(found.client, None);
@@ -66,7 +76,7 @@ impl Admit {
         let entry = decision.asked(ask).grant.map_or(found.source, |grant| grant.entry);
         self.metrics.decision(policy(entry), counted(&decision));
         let told = Told::of(&decision, ask, entry);
-        let record = record(&found, told.bucket, decision.allowed, told.fields.first);
+        let record = record(found, told.bucket, decision.allowed, told.fields.first);
         let refused = (!decision.allowed).then(|| {
             let mut reject = Reject::new(Reason::QuotaExceeded, detail(&decision));
             reject.retry_after_s = told.fields.retry_after_s;

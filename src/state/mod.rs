@@ -2,6 +2,7 @@
 
 pub mod backends;
 pub mod cache;
+pub mod heavy_hitters;
 pub mod limiter;
 pub mod log_limit;
 pub mod metrics;

@@ -47,3 +47,4 @@ mod scripts;
 mod series;
 mod strategies;
 mod tls;
+mod v1;

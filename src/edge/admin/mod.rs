@@ -6,6 +6,7 @@
 
 mod auth;
 mod input;
+mod members;
 mod metrics;
 mod openapi;
 mod ops;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config;
-use crate::edge::store::v1::Actor;
+use crate::edge::store::v1::{Actor, LimitsV1};
 use crate::edge::store::{Limits, Row, StoreError};
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, AnswerBody, Exchange, RequestHead};
@@ -33,7 +34,8 @@ use route::{Call, Found, Operation};
 
 pub use metrics::{Series, Show};
 pub use ops::{BackendHealth, Health};
-pub use v1::live::Live;
+pub use v1::limited::MAX_WINDOW;
+pub use v1::live::{BucketLevel, ClientCount, Live, Question, Top, Usage, Verdict};
 pub use v1::reload::{Control, ReloadError, Reloaded};
 pub use v1::status::Status;
 
@@ -91,6 +93,8 @@ impl LimitsStore for Limits {
 pub struct Parts {
     /// The five fixed calls' store.
     pub limits: Arc<dyn LimitsStore>,
+    /// The same store for v1.
+    pub v1: Arc<dyn LimitsV1>,
     /// What the probes ask.
     pub health: Arc<dyn Health>,
     /// What `/metrics` shows.

@@ -257,4 +257,6 @@ fn problem() -> Value {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

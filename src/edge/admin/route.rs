@@ -4,8 +4,6 @@
 //! Paths match exactly and segment by segment, as they were sent; only what stands for `{…}` is decoded, once, so that
 //! `%2F` inside an id is a slash of the id and never one of the path.
 
-#![allow(dead_code)]
-
 use serde_json::Value;
 
 use super::auth::Caller;
@@ -18,6 +16,13 @@ use crate::exchange::{Answer, Exchange};
 pub(super) static RESOURCES: &[Resource] = &[
     // In the order of the documentation.
     super::seed::RESOURCE,
+    super::v1::limits::RESOURCE,
+    super::v1::usage::RESOURCE,
+    super::v1::plans::RESOURCE,
+    super::v1::batch::RESOURCE,
+    super::v1::check::RESOURCE,
+    super::v1::limited::RESOURCE,
+    super::v1::audit::RESOURCE,
     super::v1::status::RESOURCE,
     super::v1::reload::RESOURCE,
     super::ops::RESOURCE,
@@ -240,7 +245,12 @@ pub(super) struct Call<'c, 'e> {
 impl Call<'_, '_> {
     /// The whole body, at most [`input::MAX_BODY_BYTES`]; 413.
     pub fn body(&mut self) -> Result<Vec<u8>, Reject> {
-        input::read_body(self.exchange, input::MAX_BODY_BYTES)
+        self.body_up_to(input::MAX_BODY_BYTES)
+    }
+
+    /// The whole body, at most that many bytes; 413.
+    pub fn body_up_to(&mut self, max_bytes: usize) -> Result<Vec<u8>, Reject> {
+        input::read_body(self.exchange, max_bytes)
     }
 
     /// Reads a body that should not be there: nothing, white space or `{}` passes.

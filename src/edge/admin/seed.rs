@@ -14,10 +14,10 @@ use crate::rules::identity::ClientId;
 use crate::rules::limit::{Limit, Rate};
 
 /// How many limits a page of the listing has unless the caller asks for another number.
-const DEFAULT_PAGE: usize = 100;
+pub(super) const DEFAULT_PAGE: usize = 100;
 
 /// Most limits on a page.
-const MAX_PAGE: usize = 1000;
+pub(super) const MAX_PAGE: usize = 1000;
 
 pub(super) const RESOURCE: Resource = Resource {
     title: "The five fixed calls",
@@ -187,7 +187,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
 }
 
 /// Seconds after which a caller may try again when the store is down: it is probed about once a second.
-const STORE_RETRY_AFTER_S: u64 = 1;
+pub(super) const STORE_RETRY_AFTER_S: u64 = 1;
 
 /// `POST /limits/create`: 201 without a body, 409 when an equal id has a limit.
 fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
@@ -291,7 +291,7 @@ fn parse_id(text: &str, faults: &mut Faults) -> Option<ClientId> {
     ClientId::parse(text).map_err(|fault| faults.add("client_id", fault.to_string())).ok()
 }
 
-fn page_size(text: &str) -> Option<usize> {
+pub(super) fn page_size(text: &str) -> Option<usize> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|count| digits && (1..=MAX_PAGE).contains(count))
 }
@@ -361,7 +361,7 @@ pub(super) fn as_json(body: &impl Serialize) -> Result<Answer, Reject> {
     Ok(Answer::new(200, bytes).with("Content-Type", "application/json"))
 }
 
-fn no_content() -> Answer {
+pub(super) fn no_content() -> Answer {
     let mut answer = Answer::new(204, Vec::new());
     answer.body = AnswerBody::None { declared: None };
     answer

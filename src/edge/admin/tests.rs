@@ -9,6 +9,7 @@ use crate::error::FieldFault;
 use crate::exchange::{BodyFault, BodyLength};
 
 pub(super) mod bench;
+mod fake_v1;
 
 use bench::{Bench, Call, FakeHealth, admin, head};
 

@@ -20,6 +20,11 @@ pub struct Refusal {
     pub detail: &'static str,
 }
 
+/// Whether a text is a token: a method, the name of a field (RFC 9110 §5.6.2).
+pub fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| bytes::is(*byte, bytes::TOKEN))
+}
+
 /// A 400 with its sentence.
 pub(crate) const fn bad(detail: &'static str) -> Refusal {
     Refusal { reason: Reason::BadRequest, detail }

@@ -46,6 +46,21 @@ impl Limiter {
         });
     }
 
+    /// Makes the buckets of every client full for which `chosen` is true. Takes one shard's lock after another, for a bounded
+    /// number of rows, and calls `chosen` under it.
+    pub fn fill_where(&self, chosen: impl Fn(ClientKey, Entry) -> bool) {
+        for shard in &self.shards {
+            self.walk(shard, |row| {
+                if !chosen(row.client, row.entry) {
+                    return Fate::Kept;
+                }
+                row.stamp = self.epoch.load(Ordering::Relaxed);
+                row.slots.forget();
+                if row.in_flight > 0 { Fate::Kept } else { Fate::Forgotten }
+            });
+        }
+    }
+
     /// A client has no limit any more, which counts as full; buckets of rules stay. Takes one shard's lock.
     pub(super) fn forget(&self, client: ClientKey) {
         self.forget_slots(client, Slots::forget_limits);

@@ -1,3 +1,4 @@
+use super::super::members::MAX_FAULTS;
 use super::super::tests::bench::Bench;
 use super::*;
 use proptest::prelude::*;

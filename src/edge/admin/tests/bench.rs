@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::config::{self, Secret};
+use crate::edge::admin::tests::fake_v1::FakeV1;
 use crate::edge::admin::*;
 use crate::exchange::{Abort, BodyLength, RequestBody, Version};
 use crate::rules::fields::Fields;
+use crate::rules::terms::ClientLimit;
 
 /// Nothing to measure.
 struct NoSeries;
@@ -18,8 +21,11 @@ impl Series for NoSeries {
     fn visit(&self, _show: &mut Show<'_>) {}
 }
 
-/// An instance that does nothing.
-struct FakeLive;
+/// An instance that does nothing, and remembers whose buckets it was to fill.
+#[derive(Default)]
+pub(in crate::edge::admin) struct FakeLive {
+    pub(in crate::edge::admin) resets: Mutex<Vec<String>>,
+}
 
 impl Live for FakeLive {
     fn instance(&self) -> &str {
@@ -40,6 +46,38 @@ impl Live for FakeLive {
             denied: 1,
             clients: 2,
         }
+    }
+
+    fn usage(&self, _: &ClientId, limit: &ClientLimit) -> Usage {
+        let full = limit.own.buckets.iter().map(|bucket| BucketLevel {
+            name: bucket.name.as_str().to_owned(),
+            capacity: bucket.limit.capacity,
+            level: bucket.limit.capacity,
+        });
+        Usage { buckets: full.collect(), in_flight: 3 }
+    }
+
+    fn reset(&self, id: &ClientId, _: &ClientLimit) {
+        self.resets.lock().push(id.text().to_owned());
+    }
+
+    fn check(&self, question: &Question) -> Verdict {
+        let peer = question.port.map(|port| format!("{}:{port}", question.address));
+        Verdict {
+            allowed: question.method == "GET",
+            identity: question.address.to_string(),
+            candidates: peer.into_iter().chain([question.address.to_string(), "default".into()]).collect(),
+            matched: question.fields.get("X-Matched").map(|id| String::from_utf8_lossy(id).into_owned()),
+            policy: "client",
+            buckets: Vec::new(),
+        }
+    }
+
+    fn top(&self, by: Top, window: Duration, count: usize) -> Vec<ClientCount> {
+        let requests = window.as_secs();
+        let one = |client_id: &str, denied| ClientCount { client_id: client_id.into(), requests, denied };
+        let all = [one("a", u64::from(by == Top::Denied)), one("b", 0)];
+        all.into_iter().take(count).collect()
     }
 }
 
@@ -163,6 +201,8 @@ impl RequestBody for Pieces {
 pub(in crate::edge::admin) struct Bench {
     pub(in crate::edge::admin) store: Arc<FakeStore>,
     pub(in crate::edge::admin) control: Arc<FakeControl>,
+    pub(in crate::edge::admin) v1: Arc<FakeV1>,
+    pub(in crate::edge::admin) live: Arc<FakeLive>,
     pub(in crate::edge::admin) api: AdminApi,
     pub(in crate::edge::admin) surface: Surface,
 }
@@ -199,16 +239,18 @@ pub(in crate::edge::admin) fn admin() -> config::Admin {
 
 impl Bench {
     pub(in crate::edge::admin) fn with(admin: &config::Admin, health: FakeHealth) -> Self {
-        let (store, control) = (Arc::new(FakeStore::default()), Arc::new(FakeControl::default()));
+        let (store, v1) = (Arc::<FakeStore>::default(), Arc::<FakeV1>::default());
+        let (control, live) = (Arc::<FakeControl>::default(), Arc::<FakeLive>::default());
         let parts = Parts {
             limits: Arc::clone(&store) as _,
             health: Arc::new(health),
             series: Arc::new(NoSeries),
-            live: Arc::new(FakeLive),
             control: Arc::clone(&control) as _,
+            v1: Arc::clone(&v1) as _,
+            live: Arc::clone(&live) as _,
         };
         let api = AdminApi::new(parts, admin, Arc::default());
-        Self { store, control, api, surface: Surface::Public }
+        Self { store, control, v1, live, api, surface: Surface::Public }
     }
 
     pub(in crate::edge::admin) fn new() -> Self {

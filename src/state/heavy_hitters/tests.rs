@@ -1,0 +1,133 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Barrier;
+
+use super::*;
+use proptest::prelude::*;
+
+fn client(number: u32) -> ClientKey {
+    ClientKey::address(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 | number)))
+}
+
+/// A moment in the middle of nowhere.
+const NOW: Nanos = 1_000_000 * SECOND_NS;
+
+const MINUTE: Nanos = 60 * SECOND_NS;
+
+fn shown(heavy: &[Heavy]) -> Vec<(ClientKey, u64, u64)> {
+    heavy.iter().map(|heavy| (heavy.client, heavy.requests, heavy.denied)).collect()
+}
+
+#[test]
+fn few_clients_are_counted_exactly_and_ranked() {
+    let hitters = HeavyHitters::default();
+    let name: Arc<str> = "tenant".into();
+    for number in 1..=20 {
+        for turn in 0..number {
+            hitters.count(client(number), (number == 20).then_some(&name), turn % 3 == 0, NOW);
+        }
+    }
+    let top = hitters.by_requests(5 * MINUTE, 3, NOW);
+    assert_eq!(shown(&top), [(client(20), 20, 7), (client(19), 19, 7), (client(18), 18, 6)]);
+    assert_eq!((top[0].name.as_deref(), top[1].name.as_deref()), (Some("tenant"), None));
+    let refused = hitters.by_refusals(5 * MINUTE, 100, NOW);
+    assert_eq!(refused.len(), 20);
+    assert_eq!(shown(&refused[..1]), [(client(19), 7, 7)]);
+    assert!(refused.iter().all(|heavy| heavy.requests == heavy.denied));
+}
+
+#[test]
+fn a_window_slides() {
+    let hitters = HeavyHitters::default();
+    // At the beginning of a step of both kinds.
+    let begin = COARSE.step_ns * 5_000;
+    for second in 0..3_600 {
+        hitters.count(client(1), None, false, begin + second * SECOND_NS);
+    }
+    let now = begin + 3_600 * SECOND_NS - 1;
+    for (window, count) in [
+        (SECOND_NS, 1),
+        (15 * SECOND_NS, 15),
+        (20 * SECOND_NS, 20),
+        (MINUTE, 60),
+        (5 * MINUTE, 300),
+        (6 * MINUTE, 360),
+        (10 * MINUTE, 600),
+        (60 * MINUTE, 3_600),
+        (600 * MINUTE, 3_600),
+    ] {
+        let top = hitters.by_requests(window, 10, now);
+        assert_eq!(shown(&top), [(client(1), count, 0)], "{window}");
+    }
+    // Nobody has asked since.
+    for (later, count) in [(0, 300), (MINUTE, 240), (4 * MINUTE, 60), (5 * MINUTE, 0), (500 * MINUTE, 0)] {
+        let top = hitters.by_requests(5 * MINUTE, 10, now + later);
+        assert_eq!(top.first().map_or(0, |heavy| heavy.requests), count, "{later}");
+    }
+    assert!(hitters.by_refusals(5 * MINUTE, 10, now).is_empty());
+}
+
+#[test]
+fn a_flood_of_clients_hides_nobody_and_takes_bounded_memory() {
+    let hitters = HeavyHitters::default();
+    // A hundred thousand that ask twice, and one that has a tenth of all.
+    for number in 0..100_000 {
+        hitters.count(client(number + 10), None, true, NOW);
+        hitters.count(client(number + 10), None, true, NOW);
+        if number % 4 == 0 {
+            hitters.count(client(1), None, true, NOW);
+        }
+    }
+    for top in [hitters.by_requests(MINUTE, 5, NOW), hitters.by_refusals(MINUTE, 5, NOW)] {
+        assert_eq!(top[0].client, client(1));
+        // A shard had 225,000 / 32 of all, of which one in 32 may be missing; hashes spread it by a little.
+        assert!(top[0].requests <= 25_000 && top[0].requests > 25_000 - 2_000, "{top:?}");
+        assert!(top[1].requests <= 2, "what is shown is sure: {top:?}");
+    }
+    for shard in &hitters.requests.shards {
+        let shard = shard.lock();
+        let rows = |steps: &[Step]| steps.iter().map(|step| step.rows.capacity()).max();
+        assert!(rows(&shard.fine) <= Some(2 * ROWS) && rows(&shard.coarse) <= Some(2 * ROWS));
+    }
+    let most = 2 * SHARDS * (FINE.count + COARSE.count) * ROWS * (size_of::<Row>() + 4);
+    assert!(most <= 5 << 20, "{most}");
+}
+
+#[test]
+fn threads_lose_nothing() {
+    let hitters = HeavyHitters::default();
+    let barrier = Barrier::new(4);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (hitters, barrier) = (&hitters, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                for turn in 0..2_000 {
+                    hitters.count(client(turn % 8), None, thread == 0, NOW);
+                }
+            });
+        }
+    });
+    let top = hitters.by_requests(MINUTE, 100, NOW);
+    assert_eq!(top.len(), 8);
+    assert!(top.iter().all(|heavy| (heavy.requests, heavy.denied) == (1_000, 250)), "{top:?}");
+}
+
+proptest! {
+    /// Of one summary: never too much, and too little by at most one in [`ROWS`].
+    #[test]
+    fn a_summary_is_within_its_bound(counted in proptest::collection::vec(0u32..200, 0..2_000)) {
+        let mut step = Step::default();
+        let mut exact: HashMap<u32, u64> = HashMap::new();
+        for number in &counted {
+            // Tags that collide.
+            step.count(number % 7, client(*number), None, number % 2 == 0);
+            *exact.entry(*number).or_default() += 1;
+        }
+        let bound = (counted.len() / ROWS) as u64;
+        for (number, exact) in exact {
+            let sure = step.rows.iter().find(|row| row.client == client(number)).map_or(0, |row| row.count - row.error);
+            prop_assert!(sure <= exact && exact <= sure + bound, "{} of {}", sure, exact);
+        }
+        prop_assert!(step.rows.len() <= ROWS);
+    }
+}
