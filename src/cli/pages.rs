@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::api::Api;
 use super::failure::Failure;
+use super::session::Session;
 
 /// Rows a page; the most that the API gives.
 const PAGE: usize = 1_000;
@@ -41,6 +42,27 @@ pub fn for_each_page(
             _ => return Ok(()),
         }
     }
+}
+
+/// Prints all pages of a listing as one JSON object, as if the API had answered them in one: `{"limits": […],
+/// "next_cursor": null}`, an item a line.
+///
+/// # Errors
+/// As [`for_each_page`].
+pub fn print_json(session: &mut Session, path: &str, name: &str) -> Result<(), Failure> {
+    let Session { api, out } = session;
+    out.raw(&format!("{{\"{name}\":["))?;
+    let mut separator = "\n";
+    for_each_page(api, path, |items| {
+        for item in items {
+            out.raw(separator)?;
+            out.raw(item)?;
+            separator = ",\n";
+        }
+        Ok(())
+    })?;
+    out.raw("\n],\"next_cursor\":null}\n")?;
+    out.flush()
 }
 
 /// A text as a value in a query: everything but RFC 3986's unreserved characters is percent-encoded.

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Env;
 use super::failure::Failure;
 use super::limits::Grant;
-use super::pages::{for_each_page, query_value};
+use super::pages::{for_each_page, print_json, query_value};
 use super::session::{Common, Session};
 use super::terms::Terms;
 
@@ -86,14 +86,14 @@ fn terms(grant: &Grant) -> Result<Terms, Failure> {
 }
 
 fn ls(session: &mut Session) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return print_json(session, "/-/v1/plans", "plans");
+    }
     let Session { api, out } = session;
     let mut count = 0;
     for_each_page(api, "/-/v1/plans", |items| {
         let head: &[&str] = if count == 0 && !items.is_empty() { &["PLAN", "LIMIT"] } else { &[] };
         count += items.len();
-        if out.is_json() {
-            return items.iter().try_for_each(|item| out.raw(&format!("{item}\n")));
-        }
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
             let plan: Terms = api.read(item)?;
@@ -101,7 +101,7 @@ fn ls(session: &mut Session) -> Result<(), Failure> {
         }
         out.table(head, &rows)
     })?;
-    if count == 0 && out.is_terminal() && !out.is_json() {
+    if count == 0 && out.is_terminal() {
         out.line("there is none; one is made like this: balancer plans set free 10/m")?;
     }
     out.flush()

@@ -14,7 +14,7 @@ pub struct Common {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,
-    /// Print JSON as the API gives it, one value a line.
+    /// Print JSON, as the API answers it.
     #[arg(long, global = true)]
     pub json: bool,
 }

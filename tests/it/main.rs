@@ -17,6 +17,7 @@ mod api;
 mod balancing;
 mod bodies;
 mod bounds;
+mod cli;
 mod command_line;
 mod configuration;
 mod contract_api;

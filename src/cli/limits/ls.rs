@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::failure::Failure;
-use crate::cli::pages::{for_each_page, query};
+use crate::cli::pages::{for_each_page, print_json, query};
 use crate::cli::session::Session;
 use crate::cli::terms::Terms;
 
@@ -11,7 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   balancer limits ls
   balancer limits ls --prefix sha256:
-  balancer limits ls --plan pro --json | jq -r .client_id";
+  balancer limits ls --plan pro --json | jq -r '.limits[].client_id'";
 
 /// List the limits, in byte order of the clients' ids.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -29,14 +29,14 @@ pub struct Ls {
 pub fn run(ls: &Ls, session: &mut Session) -> Result<(), Failure> {
     let path =
         format!("/-/v1/limits{}", query(&[("prefix", ls.prefix.as_deref()), ("plan", ls.plan.as_deref())]));
+    if session.out.is_json() {
+        return print_json(session, &path, "limits");
+    }
     let Session { api, out } = session;
     let mut count = 0;
     for_each_page(api, &path, |items| {
         let head: &[&str] = if count == 0 && !items.is_empty() { &["CLIENT", "LIMIT"] } else { &[] };
         count += items.len();
-        if out.is_json() {
-            return items.iter().try_for_each(|item| out.raw(&format!("{item}\n")));
-        }
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
             let terms: Terms = api.read(item)?;
@@ -44,7 +44,7 @@ pub fn run(ls: &Ls, session: &mut Session) -> Result<(), Failure> {
         }
         out.table(head, &rows)
     })?;
-    if count == 0 && out.is_terminal() && !out.is_json() {
+    if count == 0 && out.is_terminal() {
         out.line("there is none; one is made like this: balancer limits set 127.0.0.1 2/s")?;
     }
     out.flush()

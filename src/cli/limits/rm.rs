@@ -27,22 +27,27 @@ pub struct Rm {
 
 /// Does it, one after the other; the first failure ends it.
 pub fn run(rm: &Rm, session: &mut Session) -> Result<(), Failure> {
-    let Session { api, out } = session;
-    for client in &rm.clients {
-        let removed = match api.send(Method::DELETE, &item("", client), &[], None) {
-            Ok(_) => true,
-            Err(Failure::Refused { status: 404, .. }) if rm.if_exists => false,
+    let (mut removed, mut absent) = (Vec::new(), Vec::new());
+    let ended = rm.clients.iter().try_for_each(|client| {
+        match session.api.send(Method::DELETE, &item("", client), &[], None) {
+            Ok(_) => removed.push(client),
+            Err(Failure::Refused { status: 404, .. }) if rm.if_exists => absent.push(client),
             Err(Failure::Refused { status: 404, .. }) => {
-                out.flush()?;
                 return Err(Failure::Incomplete(format!("{client} has no limit")));
             }
             Err(other) => return Err(other),
-        };
-        if out.is_json() {
-            out.line(&json!({ "client_id": client, "removed": removed }).to_string())?;
-        } else if removed {
+        }
+        Ok(())
+    });
+    // What was done is told even where something else was not.
+    let out = &mut session.out;
+    if out.is_json() {
+        out.line(&json!({ "removed": removed, "absent": absent }).to_string())?;
+    } else {
+        for client in removed {
             out.line(&format!("removed {client}"))?;
         }
     }
-    out.flush()
+    out.flush()?;
+    ended
 }

@@ -1,0 +1,83 @@
+//! `balancer top`: once into a pipe, and live on a terminal.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use super::{Ground, terminal};
+use crate::support::balancer::PROGRAM;
+use crate::support::{Database, until, watchdog};
+
+/// A ground whose one client sent 5 requests, 3 of them refused.
+fn busy() -> Ground {
+    let ground = Ground::new(&Database::sqlite());
+    ground.good(&["limits", "set", "127.0.0.1", "2/h"]);
+    for allowed in [true, true, false, false, false] {
+        ground.balancer.get("/").expect(if allowed { 200 } else { 429 });
+    }
+    ground
+}
+
+#[test]
+fn piped_it_prints_both_tables_once() {
+    let ground = busy();
+    let out = until("the counts are there", || {
+        let out = ground.good(&["top", "--window", "5m"]);
+        out.contains("127.0.0.1").then_some(out)
+    });
+    assert_eq!(out, "127.0.0.1\t5\t0.0\t3\t60\n\n127.0.0.1\t3\t0.0\n");
+    let json = ground.json(&["top"]);
+    assert_eq!(json["clients"][0]["requests"], 5, "{json}");
+    assert_eq!(json["limited"][0]["denied"], 3, "{json}");
+    assert!(json["instance"].is_string(), "{json}");
+}
+
+#[test]
+fn on_a_terminal_it_is_drawn_again_and_q_gives_the_screen_back() {
+    let ground = busy();
+    let (mut ours, theirs) = terminal(60, 20);
+    let clone = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("cloned"));
+    let mut child = Command::new(PROGRAM)
+        .args(["top", "--every", "1s", "--url", &ground.balancer.admin.to_string()])
+        .env_clear()
+        .stdin(clone(&theirs))
+        .stdout(clone(&theirs))
+        .stderr(clone(&theirs))
+        .spawn()
+        .expect("the program starts");
+    watchdog::kill(child.id());
+    let mut seen = String::new();
+    let mut read = |seen: &mut String| {
+        let mut bytes = [0; 4096];
+        let count = ours.read(&mut bytes).expect("the terminal is open");
+        seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    };
+    while !(seen.contains("BUSIEST") && seen.contains("127.0.0.1  5")) {
+        read(&mut seen);
+    }
+    assert!(seen.starts_with("\x1b[?1049h"), "it takes the other screen: {seen:?}");
+    // A sixth request is seen without asking again.
+    ground.balancer.get("/").problem(429);
+    while !seen.contains("127.0.0.1  6") {
+        read(&mut seen);
+    }
+    for drawn in seen.split("\x1b[H").skip(1) {
+        let lines = drawn.trim_end_matches(['\r', '\n']).split("\r\n");
+        assert!(
+            lines.clone().count() <= 20 && lines.clone().all(|line| line.chars().count() < 70),
+            "{drawn:?}"
+        );
+    }
+    (&ours).write_all(b"q").expect("typed");
+    let status = until("it ends", || child.try_wait().expect("waitpid works"));
+    watchdog::gone(child.id());
+    assert!(status.success(), "{status}");
+    // The other end is still open here, so that what was written last can be read.
+    let mut rest = String::new();
+    while !rest.ends_with("\x1b[?1049l") {
+        let mut bytes = [0; 4096];
+        let count = (&ours).read(&mut bytes).expect("the terminal is open");
+        rest.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    drop(theirs);
+}
