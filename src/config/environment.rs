@@ -15,7 +15,12 @@ const SHORT: [(&str, &[&str]); 4] = [
 ];
 
 /// Keys whose value may stand in a file that `…_FILE` names.
-const SECRETS: [&[&str]; 3] = [&["database", "url"], &["admin", "token"], &["balancing", "sticky", "secret"]];
+const SECRETS: [&[&str]; 4] = [
+    &["database", "url"],
+    &["database", "listen_url"],
+    &["admin", "token"],
+    &["balancing", "sticky", "secret"],
+];
 
 /// Deepest key that a variable can name; ours end at 3.
 const MAX_DEPTH: usize = 8;

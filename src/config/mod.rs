@@ -309,6 +309,8 @@ pub struct CacheConfig {
 #[allow(missing_docs)]
 pub struct Database {
     pub url: DatabaseUrl,
+    /// Where changes by other instances are heard of, in PostgreSQL; `None`: by [`Database::url`].
+    pub listen_url: Option<Secret>,
     /// Connections, and store threads.
     pub pool_size: usize,
     /// The longest that an API call waits.

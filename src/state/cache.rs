@@ -1,11 +1,13 @@
 //! Limits that were looked up: one entry for each client group (an IPv4 address, or an IPv6 prefix) with every stored
-//! limit inside it, so that a new connection from a known address is no miss. Groups without any are remembered too.
+//! limit inside it, so that a new connection from a known address is no miss, and one for each opaque id. Groups and ids
+//! without any are remembered too.
 //!
 //! A load is a [`Ticket`] on the shard's list of loads. Whoever finds one there waits for it, so a group is loaded once
 //! however many ask, and outside every lock. A write takes the ticket off the list: what that load brings, which may be
 //! older than the write, is not kept. So the list is the generation of each key, and costs nothing for idle ones.
 
 mod load;
+mod words;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -14,78 +16,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, nanos};
 use crate::rules::Nanos;
 pub use crate::rules::answer::Entry as Source;
-use crate::rules::identity::{ClientId, ClientKey, IdForm, group};
-use crate::rules::terms::ClientLimit;
-use crate::state::limiter::Granted;
+use crate::rules::identity::{ClientKey, group};
 
 pub use load::Ticket;
 use load::{Load, Outcome};
-
-/// Who a request counts as, and what it may.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// Whose bucket it is.
-    pub client: ClientKey,
-    /// What it gets.
-    pub granted: Granted,
-    /// What decided.
-    pub source: Source,
-    /// The id that is stored for the deciding entry, for the log; `None` for the default.
-    pub entry: Option<Arc<str>>,
-}
-
-/// One stored limit of one address or `ip:port`.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    address: IpAddr,
-    port: Option<u16>,
-    hit: Hit,
-}
-
-/// The entry that names a client.
-#[derive(Clone, Debug)]
-pub struct Hit {
-    /// Whose bucket it is.
-    pub client: ClientKey,
-    /// What is stored for it.
-    pub limit: Arc<ClientLimit>,
-    /// The stored id.
-    pub id: Arc<str>,
-}
-
-impl Entry {
-    /// An entry by its id; `None` for a range or an opaque id, which concern no address by themselves.
-    pub fn new(id: &ClientId, limit: Arc<ClientLimit>) -> Option<Self> {
-        let (address, port) = match id.form() {
-            IdForm::Address(address) => (address, None),
-            IdForm::AddressPort(peer) => (peer.ip(), Some(peer.port())),
-            IdForm::Range(_) | IdForm::Opaque => return None,
-        };
-        Some(Self { address, port, hit: Hit { client: ClientKey::of_id(id), limit, id: id.text().into() } })
-    }
-
-    fn place(&self) -> (IpAddr, Option<u16>) {
-        (self.address, self.port)
-    }
-}
-
-/// What the cache says about a client.
-#[derive(Clone, Debug)]
-pub enum Known {
-    /// An entry names it.
-    Entry(Hit),
-    /// None does.
-    Absent,
-    /// Not known, and not to be learnt in time.
-    Unknown,
-}
+use words::{Entries, NOWHERE, pick, sorted};
+pub use words::{Entry, Found, Hit, Known, Place};
 
 /// How a load ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,13 +84,10 @@ struct Shard {
     counters: Counters,
 }
 
-type Entries = Option<Arc<[Entry]>>;
-
-/// A group's first address (an IPv4 one mapped), and its keyed hash: reckoned once for a look-up, it chooses the shard
-/// and the place in it.
+/// A group or an opaque id, and its keyed hash: reckoned once for a look-up, it chooses the shard and the place in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
-    address: u128,
+    of: ClientKey,
     hash: u64,
 }
 
@@ -251,7 +190,24 @@ impl Cache {
     ) -> Known {
         let address = address.to_canonical();
         let network = group(address, self.ipv6_prefix);
-        let key = self.key(network);
+        let key = self.key(ClientKey::group(address, self.ipv6_prefix));
+        self.look(key, || Place::Group(network), |entries| pick(entries, address, port), now, loader)
+    }
+
+    /// The same for an opaque id, by its canonical text.
+    pub fn find_id(self: &Arc<Self>, id: &str, now: Nanos, loader: &impl Loader) -> Known {
+        let key = self.key(ClientKey::digest(id.as_bytes()));
+        self.look(key, || Place::Id(id.into()), |entries| pick(entries, NOWHERE, None), now, loader)
+    }
+
+    fn look(
+        self: &Arc<Self>,
+        key: Key,
+        place: impl FnOnce() -> Place,
+        pick: impl Fn(&Entries) -> Known,
+        now: Nanos,
+        loader: &impl Loader,
+    ) -> Known {
         let ready = loader.ready();
         let (known, load, ticket) = {
             let mut shard = self.shard(key).lock();
@@ -261,7 +217,7 @@ impl Cache {
                     if due {
                         group.refresh_at = now.saturating_add(nanos(RETRY));
                     }
-                    (pick(&group.entries, address, port), now < group.stale_at, due)
+                    (pick(&group.entries), now < group.stale_at, due)
                 }
                 None => (Known::Unknown, false, ready),
             };
@@ -269,7 +225,7 @@ impl Cache {
             let (load, ticket) = match shard.loads.get(&key) {
                 Some(load) => (Some(Arc::clone(load)), None),
                 None if due => {
-                    let (ticket, load) = Ticket::open(self, &mut shard, network, key);
+                    let (ticket, load) = Ticket::open(self, &mut shard, place(), key);
                     (Some(load), Some(ticket))
                 }
                 None => (None, None),
@@ -286,7 +242,7 @@ impl Cache {
         }
         let Some(load) = load else { return known };
         match load.wait(loader.patience()) {
-            Some(Outcome::Loaded(entries)) => self.look_again(key, address, port, &entries),
+            Some(Outcome::Loaded(entries)) => self.look_again(key, pick, &entries),
             Some(Outcome::Failed) => known,
             None => {
                 self.shard(key).lock().counters.timeouts += 1;
@@ -296,17 +252,17 @@ impl Cache {
         }
     }
 
-    /// Whether a group is held, or being loaded.
-    pub fn holds(&self, network: IpNet) -> bool {
-        let key = self.key(network);
+    /// Whether a place is held, or being loaded.
+    pub fn holds(&self, place: &Place) -> bool {
+        let key = self.key_of(place);
         let shard = self.shard(key).lock();
         shard.groups.contains(&key) || shard.loads.contains_key(&key)
     }
 
-    /// A write has been committed: these are all entries of the network's group, read in the write's own transaction.
-    /// Writes of one process must be told in the order in which they were committed. In force from here on.
-    pub fn put(&self, network: IpNet, entries: Vec<Entry>) {
-        let key = self.key(network);
+    /// A write has been committed: these are all entries of the place, read in the write's own transaction. Writes of one
+    /// process must be told in the order in which they were committed. In force from here on.
+    pub fn put(&self, place: impl Into<Place>, entries: Vec<Entry>) {
+        let key = self.key_of(&place.into());
         let mut shard = self.shard(key).lock();
         shard.loads.remove(&key);
         self.keep(&mut shard, key, sorted(entries));
@@ -314,8 +270,8 @@ impl Cache {
 
     /// A write may or may not have been committed: what is here stays in force until it could be loaded again, and no
     /// load that is under way counts.
-    pub fn doubt(&self, network: IpNet) {
-        let key = self.key(network);
+    pub fn doubt(&self, place: impl Into<Place>) {
+        let key = self.key_of(&place.into());
         let mut shard = self.shard(key).lock();
         shard.loads.remove(&key);
         if let Some(group) = shard.groups.peek_mut(&key) {
@@ -324,12 +280,42 @@ impl Cache {
         }
     }
 
-    fn key(&self, network: IpNet) -> Key {
-        let address = match network.addr() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(v6) => v6.to_bits(),
-        };
-        Key { address, hash: self.hasher.hash_one(address) }
+    /// Somebody else has changed something in a place: if it is held, or being loaded, it must be loaded again, which is the ticket's
+    /// owner's duty. Requests wait for that as for any load.
+    pub fn renew(self: &Arc<Self>, place: Place) -> Option<Ticket> {
+        let key = self.key_of(&place);
+        let mut shard = self.shard(key).lock();
+        let held = shard.groups.contains(&key) || shard.loads.contains_key(&key);
+        if let Some(group) = shard.groups.peek_mut(&key) {
+            group.stale_at = 0;
+            group.refresh_at = 0;
+        }
+        // A load that is under way may have begun before the change: its place on the list is taken, and it is not kept.
+        held.then(|| Ticket::open(self, &mut shard, place, key).0)
+    }
+
+    /// Nothing that is held is known to be current: each group stays in force until it could be loaded again, and no
+    /// load that is under way counts. Takes each shard's lock in turn, for a walk over it.
+    pub fn doubt_all(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.loads.clear();
+            for (_, group) in shard.groups.iter_mut() {
+                group.stale_at = 0;
+                group.refresh_at = 0;
+            }
+        }
+    }
+
+    fn key(&self, of: ClientKey) -> Key {
+        Key { of, hash: self.hasher.hash_one(of.words()) }
+    }
+
+    fn key_of(&self, place: &Place) -> Key {
+        self.key(match place {
+            Place::Group(network) => ClientKey::group(network.addr(), self.ipv6_prefix),
+            Place::Id(id) => ClientKey::digest(id.as_bytes()),
+        })
     }
 
     fn shard(&self, key: Key) -> &Mutex<Shard> {
@@ -346,31 +332,24 @@ impl Cache {
             stale_at: now.saturating_add(self.ttl_ns),
             refresh_at: now.saturating_add(self.ttl_ns / 4 * 3),
         };
+        // Anybody can make up keys: one that nobody knows takes the place of another such, and no client's, until it is
+        // asked for again.
+        let is_made_up = group.entries.is_none() && key.of.network().is_none();
         shard.groups.put(key, group);
         if shard.groups.len() > self.room {
             shard.groups.pop_lru();
             shard.counters.evictions += 1;
         }
+        if is_made_up {
+            shard.groups.demote(&key);
+        }
     }
 
     /// After a load: a write may have put something newer.
-    fn look_again(&self, key: Key, address: IpAddr, port: Option<u16>, loaded: &Entries) -> Known {
+    fn look_again(&self, key: Key, pick: impl Fn(&Entries) -> Known, loaded: &Entries) -> Known {
         let shard = self.shard(key).lock();
-        let entries = shard.groups.peek(&key).map_or(loaded, |group| &group.entries);
-        pick(entries, address, port)
+        pick(shard.groups.peek(&key).map_or(loaded, |group| &group.entries))
     }
-}
-
-fn sorted(mut entries: Vec<Entry>) -> Entries {
-    entries.sort_unstable_by_key(Entry::place);
-    (!entries.is_empty()).then(|| entries.into())
-}
-
-fn pick(entries: &Entries, address: IpAddr, port: Option<u16>) -> Known {
-    let Some(entries) = entries else { return Known::Absent };
-    let at = |port| entries.binary_search_by_key(&(address, port), Entry::place).ok();
-    let found = port.and_then(|port| at(Some(port))).or_else(|| at(None));
-    found.and_then(|i| entries.get(i)).map_or(Known::Absent, |entry| Known::Entry(entry.hit.clone()))
 }
 
 #[cfg(test)]

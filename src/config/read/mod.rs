@@ -192,12 +192,28 @@ fn database(mut s: Section<'_>, base: &Path) -> Database {
         Value::Text(text) => forms::database_url(text, base).map(Some),
         _ => Err(None),
     });
+    let listen_url = Spec::new(
+        "listen_url",
+        Shape::Other("postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]"),
+        "null",
+        "Where changes by other instances are heard of; null: by url, which must then lead to the server itself.",
+    )
+    .or_null()
+    .secret();
+    let listen_url = s.value(&listen_url, |node| match &node.value {
+        Value::Null => Ok(None),
+        Value::Text(text) => match forms::database_url(text, base)? {
+            DatabaseUrl::Postgres(url) => Ok(Some(url)),
+            DatabaseUrl::Sqlite(_) => Err(None),
+        },
+        _ => Err(None),
+    });
     let database = Database {
         url: url.unwrap_or_else(|| DatabaseUrl::Sqlite(base.join("data/balancer.db"))),
+        listen_url,
         pool_size: s.whole("pool_size", 1..=256, "8", "Connections, and store threads."),
         timeout: s.duration("timeout", ("1ms", "10m"), "\"2s\"", "The longest that an API call waits."),
     };
-    s.later(&["listen_url"]);
     s.end();
     database
 }

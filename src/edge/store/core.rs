@@ -9,15 +9,16 @@ use arc_swap::{ArcSwap, Guard};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use super::book::Book;
 use super::breaker::Breaker;
 use super::migrate;
 use super::ops::{self, Keep};
-use super::session::{Fault, Store};
+use super::session::{Access, Fault, Store};
 use super::v1::LimitRow;
 use crate::clock::Clock;
-use crate::rules::identity::{ClientId, IdForm};
-use crate::rules::terms::{ClientLimit, MAX_PLANS, Plan, PlanName, Terms};
-use crate::state::cache::{Cache, Entry, Found, Known, Source, Ticket};
+use crate::rules::identity::ClientId;
+use crate::rules::terms::{ClientLimit, Plan, PlanName, Terms};
+use crate::state::cache::{Cache, Entry, Found, Known, Place, Source, Ticket};
 use crate::state::limiter::{Limiter, Shared};
 use crate::state::metrics::{Metrics, StoreOp};
 use crate::state::plans::{PlanMap, Plans};
@@ -28,12 +29,12 @@ pub struct Core {
     pub store: Box<dyn Store>,
     pub breaker: Breaker,
     pub cache: Arc<Cache>,
-    ranges: ArcSwap<Ranges>,
+    pub ranges: ArcSwap<Ranges>,
     /// What the snapshot of ranges stands on. Held while one is made and swapped in, never across I/O.
-    book: Mutex<Book>,
-    /// Groups of writes whose outcome is unknown: one for each time the connection broke in a commit, until the
+    pub book: Mutex<Book>,
+    /// Places of writes whose outcome is unknown: one for each time the connection broke in a commit, until the
     /// database is back.
-    doubts: Mutex<BTreeSet<IpNet>>,
+    doubts: Mutex<BTreeSet<Place>>,
     pub limiter: Arc<Limiter>,
     plans: Plans,
     default: ArcSwap<Option<Terms>>,
@@ -47,14 +48,6 @@ pub struct Core {
     /// How much of the audit is kept.
     pub keep: Keep,
     metrics: Arc<Metrics>,
-}
-
-#[derive(Default)]
-struct Book {
-    /// Writes to ranges by this process: a list that was read before one of them is too old.
-    writes: u64,
-    /// How far the snapshot follows the database's changes.
-    mark: Option<i64>,
 }
 
 /// What a [`Core`] is made of.
@@ -151,13 +144,14 @@ impl Core {
         result
     }
 
-    /// Loads a group, on a store thread.
+    /// Loads a place, on a store thread.
     pub fn load(&self, ticket: Ticket) {
         if !self.breaker.up() {
             // The database went while this waited for its turn; the ticket's drop tells those who wait for it.
             return;
         }
-        let rows = self.ask(StoreOp::Load, |store| ops::load(store, self.within, ticket.network()));
+        let rows =
+            self.ask(StoreOp::Load, |store| ops::load(store, self.within, Access::Read, ticket.place()));
         if let Ok(rows) = rows {
             ticket.finish(entries(rows));
         }
@@ -168,16 +162,16 @@ impl Core {
         !self.doubts.lock().is_empty()
     }
 
-    /// The outcome of a write of these groups is unknown. Takes a lock for a look.
-    pub fn doubt(&self, networks: impl IntoIterator<Item = IpNet>) {
-        for network in networks {
-            self.cache.doubt(network);
-            self.doubts.lock().insert(network);
+    /// The outcome of a write of these places is unknown. Takes a lock for a look.
+    pub fn doubt(&self, places: impl IntoIterator<Item = Place>) {
+        for place in places {
+            self.cache.doubt(place.clone());
+            self.doubts.lock().insert(place);
         }
     }
 
-    /// The groups of such writes; they are in doubt no longer. Takes a lock for a look.
-    pub fn take_doubts(&self) -> BTreeSet<IpNet> {
+    /// The places of such writes; they are in doubt no longer. Takes a lock for a look.
+    pub fn take_doubts(&self) -> BTreeSet<Place> {
         std::mem::take(&mut *self.doubts.lock())
     }
 
@@ -212,6 +206,7 @@ impl Core {
 
     /// A plan was written by this process, and is in force from here on; `None`: it was taken away.
     pub fn change_plan(&self, name: &PlanName, terms: Option<&Terms>) {
+        let _telling = self.telling.lock();
         let mut book = self.book.lock();
         book.writes += 1;
         let change = match terms {
@@ -224,10 +219,24 @@ impl Core {
         }
     }
 
-    /// Puts ranges in force that this process wrote; `None`: gone.
+    /// These are all plans that there are, unless this process wrote since `writes` was counted: then false. In force
+    /// from here on.
+    pub fn replace_plans(&self, plans: Vec<Plan>, writes: u64) -> bool {
+        let _telling = self.telling.lock();
+        let book = self.book.lock();
+        if book.writes != writes {
+            return false;
+        }
+        let changes = self.plans.replace(plans);
+        drop(book);
+        for change in changes {
+            self.limiter.plan_changed(&change, self.clock.moment());
+        }
+        true
+    }
+
+    /// Puts ranges in force; `None`: gone. `book` is locked.
     pub fn change_ranges(&self, changed: impl IntoIterator<Item = (IpNet, Option<LimitRow>)>) {
-        let mut book = self.book.lock();
-        book.writes += 1;
         let mut list: BTreeMap<IpNet, Range> =
             self.ranges.load().iter().map(|range| (range.net, range.clone())).collect();
         for (net, row) in changed {
@@ -243,46 +252,11 @@ impl Core {
         }
     }
 
-    /// Reads ranges and plans again if anything has changed.
-    pub fn refresh(&self) -> Result<(), Fault> {
-        let (seen, writes) = {
-            let book = self.book.lock();
-            (book.mark, book.writes)
-        };
-        let mark = self.ask(StoreOp::Ranges, |store| ops::last_change(store, self.within))?;
-        if seen == Some(mark) {
-            return Ok(());
-        }
-        // Plans first: a range that was written meanwhile may name a new one.
-        let plans = self.ask(StoreOp::Ranges, |store| ops::plans(store, self.within, "", MAX_PLANS))?;
-        let rows = self.ask(StoreOp::Ranges, |store| ops::ranges(store, self.within))?;
-        let list = rows.into_iter().filter_map(|row| match parsed(&row)?.form() {
-            IdForm::Range(net) => Some(range(net, row)),
-            _ => None,
-        });
-        let next = Arc::new(Ranges::new(list).map_err(|error| Fault::Schema(error.to_string()))?);
-        let mut book = self.book.lock();
-        if book.writes != writes {
-            // A write came in between, and may not be in the lists. The next round reads again.
-            book.mark = None;
-            return Ok(());
-        }
-        book.mark = Some(mark);
-        self.ranges.store(next);
-        let changes = self.plans.replace(plans.into_iter().map(|row| row.plan).collect());
-        drop(book);
-        for change in changes {
-            self.limiter.plan_changed(&change, self.clock.moment());
-        }
-        self.tell_shared();
-        Ok(())
-    }
-
     /// Brings the database up: its schema, then what stays in memory.
     pub fn probe(&self, migrated: bool) -> Result<(), Fault> {
         let look = if migrated { migrate::check } else { migrate::migrate };
         self.ask(StoreOp::Probe, |store| look(store, self.within))?;
-        self.refresh()
+        self.follow()
     }
 }
 
@@ -311,12 +285,14 @@ pub fn entries(rows: Vec<LimitRow>) -> Vec<Entry> {
     rows.into_iter().filter_map(|row| Entry::new(&parsed(&row)?, Arc::new(row.limit))).collect()
 }
 
-fn range(net: IpNet, row: LimitRow) -> Range {
+/// A range as its snapshot holds it.
+pub fn range(net: IpNet, row: LimitRow) -> Range {
     let version = u64::try_from(row.version).unwrap_or(0);
     Range::new(net, Arc::new(row.limit), row.client_id.into(), version)
 }
 
-fn parsed(row: &LimitRow) -> Option<ClientId> {
+/// A stored id.
+pub fn parsed(row: &LimitRow) -> Option<ClientId> {
     ClientId::parse(&row.client_id)
         .inspect_err(|fault| log::error!("store: a stored id is left out: it {fault}"))
         .ok()

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::breaker::Breaker;
 use super::core::{Core, Parts};
-use super::ops::{self, Change, Done, Keep, To, Written};
+use super::ops::{self, Change, Done, Failed, Keep, To, Written};
 use super::postgres::Postgres;
 use super::session::{Fault, Store};
 use super::sqlite::Sqlite;
@@ -26,7 +26,7 @@ use crate::rules::Nanos;
 use crate::rules::identity::ClientId;
 use crate::rules::limit::Limit;
 use crate::rules::terms::{ClientLimit, Terms};
-use crate::state::cache::{Cache, Counters, Found, Loader, Source, Ticket, Urgency};
+use crate::state::cache::{Cache, Counters, Found, Known, Loader, Source, Ticket, Urgency};
 use crate::state::limiter::{Granted, Limiter};
 use crate::state::metrics::{Metrics, StoreOp};
 use crate::state::ranges::Ranges;
@@ -39,7 +39,14 @@ pub struct Limits {
     patience: Duration,
     /// `database.timeout`.
     timeout: Duration,
-    watch: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+    beside: Mutex<Option<Beside>>,
+}
+
+/// The watch and the listener.
+struct Beside {
+    /// Its end is the sign to stop.
+    life: Sender<()>,
+    handles: [JoinHandle<()>; 2],
 }
 
 /// What the configuration says.
@@ -72,7 +79,9 @@ impl Limits {
         let size = u32::try_from(database.pool_size).unwrap_or(u32::MAX).max(1);
         let store: Box<dyn Store> = match &database.url {
             DatabaseUrl::Sqlite(path) => Box::new(Sqlite::open(path, size, database.timeout)?),
-            DatabaseUrl::Postgres(url) => Box::new(Postgres::open(url, size, database.timeout)?),
+            DatabaseUrl::Postgres(url) => {
+                Box::new(Postgres::open(url, database.listen_url.as_ref(), size, database.timeout)?)
+            }
         };
         let (wake, woken) = bounded(1);
         let core = Core::new(Parts {
@@ -91,22 +100,30 @@ impl Limits {
             |error: std::io::Error| StartError::System(format!("no thread for the store: {error}"));
         let threads = Arc::new(Threads::start(database.pool_size).map_err(no_thread)?);
         let (life, end) = bounded(0);
+        // One word is as good as many.
+        let (tell_news, news) = bounded(1);
         let watch = Watch {
             core: Arc::clone(&core),
             threads: Arc::clone(&threads),
             wake: woken,
-            end,
+            news,
+            end: end.clone(),
             ttl: cache.ttl,
         };
         let (tell, first) = bounded(1);
-        let handle =
+        let watching =
             Builder::new().name("store-watch".into()).spawn(move || watch.run(&tell)).map_err(no_thread)?;
+        let listener = core.store.listener();
+        let listening = Builder::new()
+            .name("store-listen".into())
+            .spawn(move || listener.run(&tell_news, &end))
+            .map_err(no_thread)?;
         let limits = Arc::new(Self {
             core,
             threads,
             patience: cache.load_timeout,
             timeout: database.timeout,
-            watch: Mutex::new(Some((life, handle))),
+            beside: Mutex::new(Some(Beside { life, handles: [watching, listening] })),
         });
         match first.recv_timeout(database.timeout + START_GRACE) {
             Ok(Err(fault @ Fault::Schema(_))) => {
@@ -164,6 +181,12 @@ impl Limits {
         self.core.found(known, client)
     }
 
+    /// What is stored for an opaque id, by its canonical text. Waits like [`Limits::find`]; ids that nobody knows are
+    /// remembered, too, and where there is no room for them they drive out each other.
+    pub fn find_key(&self, id: &str, now: Nanos) -> Known {
+        self.core.cache.find_id(id, now, &Gate(self))
+    }
+
     /// Puts another `rate_limit.default` in force. A bucket of a client that no entry names moves by CONTRACT's level rule.
     pub fn set_default(&self, default: Option<Terms>) {
         self.core.set_default(default);
@@ -192,11 +215,13 @@ impl Limits {
     /// Ends the store's threads. Jobs that were taken are done, each within `database.timeout`; later calls are
     /// refused, and [`Limits::find`] says what memory knows.
     pub fn stop(&self) {
-        let watch = self.watch.lock().take();
-        if let Some((life, handle)) = watch {
+        let beside = self.beside.lock().take();
+        if let Some(Beside { life, handles }) = beside {
             drop(life);
-            if handle.join().is_err() {
-                log::error!("store: the watch ended in a panic");
+            for handle in handles {
+                if handle.join().is_err() {
+                    log::error!("store: the watch, or what listens for it, ended in a panic");
+                }
             }
         }
         self.threads.stop();
@@ -222,15 +247,23 @@ impl Limits {
         actor: &Actor,
         is_batch: bool,
     ) -> Result<Written, BatchError> {
-        let (core, actor) = (Arc::clone(&self.core), actor.clone());
-        let result = self.call(Lane::Write, move || match core.write(&wishes, &actor, is_batch) {
-            Ok(written) => Ok(Ok(written)),
+        let actor = actor.clone();
+        self.attempt(move |core| core.write(&wishes, &actor, is_batch))
+    }
+
+    /// Something that changes many things, on the one thread that does.
+    pub(super) fn attempt<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Core) -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, BatchError> {
+        let result = self.change(move |core| match work(core) {
+            Ok(done) => Ok(Ok(done)),
             // A wish that can't be fulfilled is no fault of the database.
             Err(failed) if failed.index.is_some() => Ok(Err(failed)),
             Err(failed) => Err(failed.fault),
         });
         match result {
-            Ok(Ok(written)) => Ok(written),
+            Ok(Ok(done)) => Ok(done),
             Ok(Err(failed)) => Err(BatchError { index: failed.index, error: failed.fault.into() }),
             Err(error) => Err(BatchError { index: None, error }),
         }

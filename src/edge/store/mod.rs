@@ -2,8 +2,10 @@
 //! Nothing on the request path waits for a database longer than `cache.load_timeout`.
 
 mod apply;
+mod book;
 mod breaker;
 mod core;
+mod follow;
 pub mod json;
 mod limits;
 mod migrate;

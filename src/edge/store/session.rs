@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender};
+
 use super::{StartError, StoreError};
 
 /// A bound parameter. Statements name them `$1`, `$2`, … in the order in which they first stand in the text: SQLite
@@ -42,6 +44,12 @@ pub trait Session {
     /// Runs statements without parameters and without rows, one after the other.
     fn batch(&mut self, sql: &str) -> Result<(), Fault>;
 
+    /// Appends rows to a table: as many values a row as there are columns, one row after the other.
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), Fault>;
+
+    /// The statements that make the table `incoming`, which only this connection sees.
+    fn stage(&self) -> &'static str;
+
     /// The statement that tells other instances a number when its transaction is committed; empty where none listens.
     fn announce(&self) -> &'static str;
 }
@@ -66,8 +74,18 @@ pub trait Store: Send + Sync {
     /// takes at most `within`, whatever the database does.
     fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault>;
 
+    /// Who hears of changes by other processes.
+    fn listener(&self) -> Box<dyn Listener>;
+
     /// What is told apart between the databases.
     fn dialect(&self) -> &'static Dialect;
+}
+
+/// Hears of changes by other processes, on a thread of its own.
+pub trait Listener: Send {
+    /// Runs until `end` is closed; whenever something may have changed, and whenever it may have missed that, there is
+    /// a word in `news`.
+    fn run(self: Box<Self>, news: &Sender<()>, end: &Receiver<()>);
 }
 
 /// Where the databases differ.

@@ -74,6 +74,20 @@ pub struct BatchError {
     pub error: StoreError,
 }
 
+/// What an import did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Limits that were not there before.
+    pub created: u64,
+    /// Limits that were there and are others now.
+    pub replaced: u64,
+    /// Limits that were there just so: neither their versions nor the audit moved.
+    pub unchanged: u64,
+}
+
+/// Most limits of one chunk of an import.
+pub const MAX_IMPORTED: usize = 10_000;
+
 /// Which limits a listing shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitFilter {
@@ -135,6 +149,11 @@ pub trait LimitsV1: Send + Sync {
 
     /// Does all of it in one transaction, or nothing. One audit row.
     fn batch(&self, operations: Vec<BatchOp>, actor: &Actor) -> Result<(), BatchError>;
+
+    /// Adds or replaces a chunk of limits, at most [`MAX_IMPORTED`], in one transaction, or nothing; of several for one id
+    /// the last counts. Made for many chunks: what changed is in force on this process within a moment, and may be done a
+    /// second time. One audit row.
+    fn import(&self, chunk: Vec<(ClientId, ClientLimit)>, actor: &Actor) -> Result<Imported, BatchError>;
 
     /// One plan; [`StoreError::NotFound`].
     fn plan(&self, name: &PlanName) -> Result<PlanRow, StoreError>;

@@ -1,5 +1,5 @@
-//! The watch: one thread that brings the database up at the start, probes it when something is wrong, and keeps the
-//! ranges fresh while nothing is.
+//! The watch: one thread that brings the database up at the start, probes it when something is wrong, and follows what
+//! other instances change while nothing is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use super::threads::{Lane, Threads};
 
 /// Between two probes of a database that is down.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// The longest that a database may go unasked: an idle balancer notices its loss, and ranges follow other instances.
+/// The longest that a database may go unasked: an idle balancer notices its loss, and the changes of other instances
+/// even where no word of them comes.
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 /// The shortest, whatever `cache.ttl` says.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -23,6 +24,8 @@ pub struct Watch {
     pub threads: Arc<Threads>,
     /// Somebody is in doubt.
     pub wake: Receiver<()>,
+    /// Somebody may have changed something.
+    pub news: Receiver<()>,
     /// Its end is the sign to stop.
     pub end: Receiver<()>,
     /// `cache.ttl`.
@@ -77,13 +80,14 @@ impl Watch {
                 recv(next) -> _ => return true,
                 // What is known to be down keeps to its interval.
                 recv(self.wake) -> _ => if healthy { return true },
+                recv(self.news) -> _ => if healthy { return true },
             }
         }
     }
 
     fn look(&self, migrated: bool) -> Result<(), Fault> {
         if self.core.breaker.trusted() {
-            self.core.refresh()?;
+            self.core.follow()?;
         } else {
             self.core.probe(migrated)?;
         }

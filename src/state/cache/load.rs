@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Cache, Entries, Entry, Key, Shard, sorted};
+use super::{Cache, Entries, Entry, Key, Place, Shard, sorted};
 
 #[derive(Default)]
 pub(super) struct Load {
@@ -38,7 +37,7 @@ impl Load {
 /// The duty to load one group. Dropping it fails the load, so nobody waits for a load that will not come.
 pub struct Ticket {
     cache: Arc<Cache>,
-    network: IpNet,
+    place: Place,
     key: Key,
     load: Arc<Load>,
     open: bool,
@@ -46,15 +45,15 @@ pub struct Ticket {
 
 impl Ticket {
     /// Puts a load on the list of the shard, whose lock is held.
-    pub(super) fn open(cache: &Arc<Cache>, shard: &mut Shard, network: IpNet, key: Key) -> (Self, Arc<Load>) {
+    pub(super) fn open(cache: &Arc<Cache>, shard: &mut Shard, place: Place, key: Key) -> (Self, Arc<Load>) {
         let load = Arc::new(Load::default());
         shard.loads.insert(key, Arc::clone(&load));
-        (Self { cache: Arc::clone(cache), network, key, load: Arc::clone(&load), open: true }, load)
+        (Self { cache: Arc::clone(cache), place, key, load: Arc::clone(&load), open: true }, load)
     }
 
-    /// The group: every stored address and `ip:port` inside it is asked for.
-    pub fn network(&self) -> IpNet {
-        self.network
+    /// What is asked for: every stored address and `ip:port` in a group, or one id.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The load is done. Kept unless a write overtook it.

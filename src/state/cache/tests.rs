@@ -1,9 +1,15 @@
+mod ids;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::*;
+use crate::rules::identity::ClientId;
 use crate::rules::limit::{Limit, Rate};
+use crate::rules::terms::ClientLimit;
 
 const TTL: Duration = Duration::from_secs(40);
 
@@ -56,6 +62,12 @@ impl Loader for Desk {
     }
 }
 
+/// The group that a ticket is for.
+fn asked(ticket: &Ticket) -> IpNet {
+    let Place::Group(network) = ticket.place() else { panic!("an id was asked for: {:?}", ticket.place()) };
+    *network
+}
+
 /// Answers each load at once with what it is told.
 struct Table<F: Fn(IpNet) -> Vec<Entry>>(F);
 
@@ -65,7 +77,7 @@ impl<F: Fn(IpNet) -> Vec<Entry>> Loader for Table<F> {
     }
 
     fn start(&self, ticket: Ticket, _: Urgency) {
-        let entries = (self.0)(ticket.network());
+        let entries = (self.0)(asked(&ticket));
         ticket.finish(entries);
     }
 
@@ -233,7 +245,7 @@ fn past_its_time_an_entry_is_loaded_anew_and_stays_in_force_while_that_fails() {
     cache.put(network("1.2.3.4/32"), vec![entry("1.2.3.4", 4)]);
     clock.advance(TTL);
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), Some(4));
-    assert_eq!(desk.tickets.lock().pop().map(|(ticket, urgency)| (ticket.network(), urgency)), {
+    assert_eq!(desk.tickets.lock().pop().map(|(ticket, urgency)| (asked(&ticket), urgency)), {
         Some((network("1.2.3.4/32"), Urgency::Refresh))
     });
     assert_eq!(cache.counters().failures, 1, "the ticket was dropped");

@@ -149,6 +149,10 @@ labels! {
         Update = "update",
         /// A limit removed.
         Delete = "delete",
+        /// Many limits at once.
+        Batch = "batch",
+        /// What other instances changed.
+        Changes = "changes",
         /// Whether it answers.
         Probe = "probe",
     }

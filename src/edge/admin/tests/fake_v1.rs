@@ -180,6 +180,14 @@ impl LimitsV1 for FakeV1 {
         Ok(())
     }
 
+    fn import(&self, chunk: Vec<(ClientId, ClientLimit)>, actor: &Actor) -> Result<Imported, BatchError> {
+        let before = self.state().map_err(|error| BatchError { index: None, error })?.limits.len();
+        let count = chunk.len();
+        self.batch(chunk.into_iter().map(|(id, limit)| BatchOp::Put(id, limit)).collect(), actor)?;
+        let created = self.state.lock().limits.len() - before;
+        Ok(Imported { created: created as u64, replaced: (count - created) as u64, unchanged: 0 })
+    }
+
     fn plan(&self, name: &PlanName) -> Result<PlanRow, StoreError> {
         self.state()?.plans.get(name.as_str()).cloned().ok_or(StoreError::NotFound)
     }

@@ -4,7 +4,7 @@ use super::Limits;
 use crate::edge::store::StoreError;
 use crate::edge::store::ops::{self, Change, Done, To};
 use crate::edge::store::v1::{
-    Actor, AuditRow, BatchError, BatchOp, Condition, LimitFilter, LimitRow, LimitsV1, PlanRow, Put,
+    Actor, AuditRow, BatchError, BatchOp, Condition, Imported, LimitFilter, LimitRow, LimitsV1, PlanRow, Put,
 };
 use crate::rules::identity::ClientId;
 use crate::rules::terms::{ClientLimit, Plan, PlanName};
@@ -61,6 +61,11 @@ impl LimitsV1 for Limits {
         self.write(wishes.collect(), actor, true).map(drop)
     }
 
+    fn import(&self, chunk: Vec<(ClientId, ClientLimit)>, actor: &Actor) -> Result<Imported, BatchError> {
+        let actor = actor.clone();
+        self.attempt(move |core| core.import(&chunk, &actor))
+    }
+
     fn plan(&self, name: &PlanName) -> Result<PlanRow, StoreError> {
         let name = name.clone();
         self.read(StoreOp::Get, move |store, within| ops::plan(store, within, &name))
@@ -95,11 +100,7 @@ impl LimitsV1 for Limits {
 
     fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, StoreError> {
         let (id, actor) = (id.clone(), actor.clone());
-        self.change(move |core| {
-            let noted = core
-                .ask(StoreOp::Update, |store| ops::note_reset(store, core.within, &id, &actor, core.keep));
-            noted.map(|(row, _)| row)
-        })
+        self.change(move |core| core.note_reset(&id, &actor))
     }
 
     fn audit(&self, before: Option<i64>, count: usize) -> Result<Vec<AuditRow>, StoreError> {

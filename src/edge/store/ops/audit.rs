@@ -23,6 +23,17 @@ pub struct Keep {
     pub rows: u64,
 }
 
+/// Who writes, and what else every write needs to know.
+#[derive(Clone, Copy)]
+pub struct By<'a> {
+    /// For the audit.
+    pub actor: &'a Actor,
+    /// How much of the audit is kept.
+    pub keep: Keep,
+    /// Is told the first and the last number of what is about to be committed.
+    pub note: &'a dyn Fn((i64, i64)),
+}
+
 /// Most limits of a batch that its row shows, before and after.
 const SHOWN_OF_BATCH: usize = 100;
 
@@ -110,8 +121,16 @@ pub(super) fn of_plan<'a>(
     }
 }
 
+/// What every mutation ends with: its row in the audit, and word of it.
+pub(super) fn finish(session: &mut dyn Session, note: &Note<'_>, by: By<'_>) -> Result<(), Fault> {
+    write(session, note, by.keep)?;
+    announce(session, note.seqs.1)?;
+    (by.note)(note.seqs);
+    Ok(())
+}
+
 /// Writes a row, and takes away what is too old or too much now and then. The writers' lock is held.
-pub(super) fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), Fault> {
+fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), Fault> {
     let (first, seq) = note.seqs;
     session.query(
         "INSERT INTO audit (seq, actor, action, target, before, after) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -140,13 +159,7 @@ pub(super) fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> R
 }
 
 /// Notes that a client's levels were filled; gives its limit.
-pub fn note_reset(
-    store: &dyn Store,
-    within: Duration,
-    id: &ClientId,
-    actor: &Actor,
-    keep: Keep,
-) -> Result<(LimitRow, i64), Fault> {
+pub fn note_reset(store: &dyn Store, within: Duration, id: &ClientId, by: By<'_>) -> Result<LimitRow, Fault> {
     let mut found = None;
     store.with(within, Access::Write, &mut |session| {
         let mut rows = read::of_canonicals(session, &[id.canonical().into_owned()])?;
@@ -155,15 +168,14 @@ pub fn note_reset(
         let shown = text(&LimitJson::new(&row.client_id, &row.limit));
         let note = Note {
             seqs: (seq, seq),
-            actor,
+            actor: by.actor,
             action: "reset",
             target: target("client_id", &row.client_id),
             before: shown.clone(),
             after: shown,
         };
-        write(session, &note, keep)?;
-        announce(session, seq)?;
-        found = Some((row, seq));
+        finish(session, &note, by)?;
+        found = Some(row);
         Ok(())
     })?;
     found.ok_or_else(|| Fault::down("the database was not asked"))

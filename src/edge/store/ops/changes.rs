@@ -58,6 +58,60 @@ pub(super) fn passes(first: i64, last: i64) -> bool {
     (first - 1).div_euclid(PRUNE_EVERY) != last.div_euclid(PRUNE_EVERY)
 }
 
+/// What changed behind a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Limits: their ids with the change's number, oldest first.
+    pub limits: Vec<(String, i64)>,
+    /// Ranges, likewise.
+    pub ranges: Vec<(String, i64)>,
+    /// Clients whose levels were filled.
+    pub resets: Vec<(String, i64)>,
+    /// Plans, likewise.
+    pub plans: Vec<(String, i64)>,
+    /// The number of the last change that was read.
+    pub last: i64,
+    /// More are to be read.
+    pub more: bool,
+}
+
+/// Most changes that are read at once.
+const PAGE: usize = 2_000;
+
+/// The changes behind `seen`; `None` when some may have been pruned, or when the database is not the one in which that
+/// number was given.
+pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<Followed>, Fault> {
+    let mut cells = Vec::new();
+    let mut last = 0;
+    store.with(within, Access::Read, &mut |session| {
+        let sql = format!("SELECT seq, kind, id FROM changes WHERE seq > $1 ORDER BY seq LIMIT {PAGE}");
+        cells = session.query(&sql, &[Value::Int(Some(seen))])?;
+        // After the rows: what was pruned before they were read is then seen to be missing.
+        last = last_in(session)?;
+        Ok(())
+    })?;
+    // Beyond that, a change behind `seen` may have come and been pruned.
+    if last < seen || last.saturating_sub(seen) >= KEPT_CHANGES {
+        return Ok(None);
+    }
+    let mut followed = Followed { last: seen, more: cells.len() == PAGE, ..Followed::default() };
+    for row in cells {
+        let Ok([Cell::Int(seq), Cell::Text(kind), Cell::Text(id)]) = <[Cell; 3]>::try_from(row) else {
+            return Err(Fault::Schema("the table changes holds a strange row".into()));
+        };
+        followed.last = seq;
+        match kind.as_str() {
+            LIMIT => followed.limits.push((id, seq)),
+            RANGE => followed.ranges.push((id, seq)),
+            PLAN => followed.plans.push((id, seq)),
+            RESET => followed.resets.push((id, seq)),
+            // Of no concern to this program.
+            _ => {}
+        }
+    }
+    Ok(Some(followed))
+}
+
 /// The number of the last change.
 pub fn last_change(store: &dyn Store, within: Duration) -> Result<i64, Fault> {
     let mut last = 0;

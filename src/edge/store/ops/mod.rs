@@ -3,6 +3,7 @@
 mod audit;
 mod bounds;
 mod changes;
+mod import;
 mod merge;
 mod plans;
 mod read;
@@ -10,11 +11,12 @@ mod write;
 
 use super::session::{Cell, Cells, Fault, Session, Value};
 
-pub use audit::{Keep, audit, note_reset};
-pub use changes::last_change;
+pub use audit::{By, Keep, audit, note_reset};
+pub use changes::{Followed, changes, last_change};
+pub use import::import;
 pub use merge::{Change, Done, To};
-pub use plans::{list as plans, one as plan, put as put_plan, remove as remove_plan};
-pub use read::{get, list, load, load_settled, numbers, ranges};
+pub use plans::{all as all_plans, list as plans, one as plan, put as put_plan, remove as remove_plan};
+pub use read::{get, list, load, load_all, named, numbers, ranges};
 pub use write::{Failed, Terms, Written, write};
 
 /// Most rows that one statement writes or asks for: with up to a dozen values each, far below the 32,766 that SQLite

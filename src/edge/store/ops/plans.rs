@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::super::json::{self, buckets_text};
 use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value};
-use super::super::v1::{Actor, Condition, PlanRow};
-use super::audit::{self, Keep};
-use super::{STATEMENT_ROWS, announce, changes, list_of, number, read, texts};
+use super::super::v1::{Condition, PlanRow};
+use super::audit::{self, By};
+use super::{STATEMENT_ROWS, changes, list_of, number, read, texts};
 use crate::rules::terms::{MAX_PLANS, Plan, PlanName};
 
 const COLUMNS: &str = "name, buckets, max_in_flight, version";
@@ -30,6 +30,12 @@ pub fn one(store: &dyn Store, within: Duration, name: &PlanName) -> Result<PlanR
 pub fn list(store: &dyn Store, within: Duration, after: &str, count: usize) -> Result<Vec<PlanRow>, Fault> {
     let sql = format!("SELECT {COLUMNS} FROM plans WHERE name > $1 ORDER BY name LIMIT $2");
     query(store, within, &sql, &[Value::Text(after), Value::Int(i64::try_from(count).ok())])
+}
+
+/// All of them.
+pub fn all(store: &dyn Store, within: Duration) -> Result<Vec<PlanRow>, Fault> {
+    // The bound is kept under the writers' lock; only rows that came past it can be more.
+    list(store, within, "", MAX_PLANS)
 }
 
 /// Those of these names that there are.
@@ -69,7 +75,7 @@ pub fn put(
     plan: &Plan,
     condition: &Condition,
     must_be_new: bool,
-    (actor, keep): (&Actor, Keep),
+    by: By<'_>,
 ) -> Result<PlanWritten, Fault> {
     transact(store, within, &mut |session| {
         let before = find(session, &plan.name)?;
@@ -93,9 +99,8 @@ pub fn put(
                 Value::Int(Some(seq)),
             ],
         )?;
-        let note = audit::of_plan(before.as_ref().map(|row| &row.plan), Some(plan), seq, actor);
-        audit::write(session, &note, keep)?;
-        announce(session, seq)?;
+        let note = audit::of_plan(before.as_ref().map(|row| &row.plan), Some(plan), seq, by.actor);
+        audit::finish(session, &note, by)?;
         let row = Some(PlanRow { plan: plan.clone(), version: seq });
         Ok(PlanWritten { row, created: before.is_none() })
     })
@@ -107,7 +112,7 @@ pub fn remove(
     within: Duration,
     name: &PlanName,
     condition: &Condition,
-    (actor, keep): (&Actor, Keep),
+    by: By<'_>,
 ) -> Result<PlanWritten, Fault> {
     transact(store, within, &mut |session| {
         let before = find(session, name)?;
@@ -121,8 +126,7 @@ pub fn remove(
         }
         let seq = changes::record(session, &[(changes::PLAN, name.as_str())])?[0];
         session.query("DELETE FROM plans WHERE name = $1", &[Value::Text(name.as_str())])?;
-        audit::write(session, &audit::of_plan(Some(&before.plan), None, seq, actor), keep)?;
-        announce(session, seq)?;
+        audit::finish(session, &audit::of_plan(Some(&before.plan), None, seq, by.actor), by)?;
         Ok(PlanWritten { row: None, created: false })
     })
 }

@@ -1,6 +1,7 @@
 //! Limits, read.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,7 +14,8 @@ use super::bounds::MAX_LOADED;
 use super::{STATEMENT_ROWS, list_of, plans, tuples};
 use crate::rules::identity::ClientId;
 use crate::rules::limit::{Limit, Rate};
-use crate::rules::terms::{BucketSpec, ClientLimit, PlanName};
+use crate::rules::terms::{BucketSpec, ClientLimit, PlanName, Terms};
+use crate::state::cache::Place;
 use crate::state::ranges::MAX_RANGES;
 
 /// Ranges are read page by page, so that none takes longer than a call may.
@@ -74,25 +76,43 @@ fn behind(prefix: &str) -> Option<String> {
     None
 }
 
-/// Every row for an address, or an address and port, inside the network.
-pub fn load(store: &dyn Store, within: Duration, network: IpNet) -> Result<Vec<LimitRow>, Fault> {
-    load_with(store, within, Access::Read, network)
-}
-
-/// The same after every write that was under way has ended.
-pub fn load_settled(store: &dyn Store, within: Duration, network: IpNet) -> Result<Vec<LimitRow>, Fault> {
-    load_with(store, within, Access::Write, network)
-}
-
-fn load_with(
+/// Every row of a place. With [`Access::Write`] it is read after every write that was under way has ended.
+pub fn load(
     store: &dyn Store,
     within: Duration,
     access: Access,
-    network: IpNet,
+    place: &Place,
 ) -> Result<Vec<LimitRow>, Fault> {
     let mut rows = Vec::new();
     store.with(within, access, &mut |session| {
-        rows = groups(session, &[network])?.pop().unwrap_or_default();
+        rows = match place {
+            Place::Group(network) => groups(session, &[*network])?.pop().unwrap_or_default(),
+            Place::Id(id) => of_canonicals(session, &[id.to_string()])?,
+        };
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// Every row of each of these groups, in their order.
+pub fn load_all(
+    store: &dyn Store,
+    within: Duration,
+    networks: &[IpNet],
+) -> Result<Vec<Vec<LimitRow>>, Fault> {
+    let mut rows = Vec::new();
+    store.with(within, Access::Read, &mut |session| {
+        rows = groups(session, networks)?;
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// The rows of these ids, in any order; an id without one is left out.
+pub fn named(store: &dyn Store, within: Duration, canonicals: &[String]) -> Result<Vec<LimitRow>, Fault> {
+    let mut rows = Vec::new();
+    store.with(within, Access::Read, &mut |session| {
+        rows = of_canonicals(session, canonicals)?;
         Ok(())
     })?;
     Ok(rows)
@@ -137,7 +157,6 @@ pub fn ranges(store: &dyn Store, within: Duration) -> Result<Vec<LimitRow>, Faul
     }
 }
 
-/// Every row of each of these groups, in their order.
 pub(super) fn groups(session: &mut dyn Session, networks: &[IpNet]) -> Result<Vec<Vec<LimitRow>>, Fault> {
     let mut all = Vec::with_capacity(networks.len());
     for part in networks.chunks(STATEMENT_ROWS) {
@@ -156,10 +175,11 @@ pub(super) fn groups(session: &mut dyn Session, networks: &[IpNet]) -> Result<Ve
         }
         let start = all.len();
         all.resize_with(start + part.len(), Vec::new);
+        let mut reader = Reader::default();
         for mut cells in cells {
             let Cell::Int(number) = cells.remove(0) else { return Err(strange("number")) };
             let group = usize::try_from(number).ok().and_then(|number| all.get_mut(start + number));
-            group.ok_or_else(|| strange("number"))?.push(row(cells)?);
+            group.ok_or_else(|| strange("number"))?.push(reader.row(cells)?);
         }
     }
     Ok(all)
@@ -207,33 +227,50 @@ fn read(
 }
 
 fn rows(cells: Cells) -> Result<Vec<LimitRow>, Fault> {
-    cells.into_iter().map(row).collect()
+    let mut reader = Reader::default();
+    cells.into_iter().map(|cells| reader.row(cells)).collect()
 }
 
-fn row(cells: Vec<Cell>) -> Result<LimitRow, Fault> {
-    let Ok(
-        [
-            Cell::Text(client_id),
-            plan,
-            Cell::Text(buckets),
-            bound,
-            Cell::Int(exempt),
-            Cell::Int(shared),
-            Cell::Int(version),
-        ],
-    ) = <[Cell; 7]>::try_from(cells)
-    else {
-        return Err(strange("column"));
-    };
-    let plan = match plan {
-        Cell::Null => None,
-        Cell::Text(name) => Some(PlanName::parse(&name).map_err(|_| strange("plan"))?),
-        _ => return Err(strange("plan")),
-    };
-    let own = json::terms(&buckets, in_flight(&bound)?)
-        .map_err(|fault| Fault::Schema(format!("the limit of {client_id:?} can't be read: {fault}")))?;
-    let limit = ClientLimit { plan, own, exempt: exempt != 0, shared: shared != 0 };
-    Ok(LimitRow { client_id, limit, version })
+/// Reads rows one after the other. Those of one kind stand together, and share their buckets in memory.
+#[derive(Default)]
+struct Reader {
+    last: Option<(String, Arc<[BucketSpec]>)>,
+}
+
+impl Reader {
+    fn row(&mut self, cells: Vec<Cell>) -> Result<LimitRow, Fault> {
+        let Ok(
+            [
+                Cell::Text(client_id),
+                plan,
+                Cell::Text(text),
+                bound,
+                Cell::Int(exempt),
+                Cell::Int(shared),
+                Cell::Int(version),
+            ],
+        ) = <[Cell; 7]>::try_from(cells)
+        else {
+            return Err(strange("column"));
+        };
+        let plan = match plan {
+            Cell::Null => None,
+            Cell::Text(name) => Some(PlanName::parse(&name).map_err(|_| strange("plan"))?),
+            _ => return Err(strange("plan")),
+        };
+        let unreadable = |fault| Fault::Schema(format!("the limit of {client_id:?} can't be read: {fault}"));
+        let buckets = match &self.last {
+            Some((last, buckets)) if *last == text => Arc::clone(buckets),
+            _ => {
+                let buckets = json::buckets(&text).map_err(unreadable)?;
+                self.last = Some((text, Arc::clone(&buckets)));
+                buckets
+            }
+        };
+        let own = Terms { buckets, max_in_flight: in_flight(&bound)? };
+        let limit = ClientLimit { plan, own, exempt: exempt != 0, shared: shared != 0 };
+        Ok(LimitRow { client_id, limit, version })
+    }
 }
 
 /// A bound on requests at once.

@@ -6,12 +6,12 @@ use ipnet::IpNet;
 
 use super::super::json::buckets_text;
 use super::super::session::{Access, Fault, Session, Store, Value};
-use super::super::v1::{Actor, LimitRow};
-use super::audit::{self, Keep};
+use super::super::v1::LimitRow;
+use super::audit::{self, By};
 use super::merge::{Change, Done, merge};
-use super::{STATEMENT_ROWS, announce, bounds, changes, list_of, plans, read, texts, tuples};
+use super::{STATEMENT_ROWS, bounds, changes, list_of, plans, read, texts, tuples};
 use crate::rules::identity::{ClientId, IdForm};
-use crate::rules::terms::PlanName;
+use crate::rules::terms::{ClientLimit, PlanName};
 
 /// What was done.
 #[derive(Clone, Debug, Default)]
@@ -45,18 +45,16 @@ impl From<(usize, Fault)> for Failed {
 }
 
 /// What a write needs to know beside its wishes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Terms<'a> {
     /// Who asks.
-    pub actor: &'a Actor,
+    pub by: By<'a>,
     /// One audit row for all of it; else there is one wish, and the row is of that.
     pub is_batch: bool,
     /// Groups whose rows are wanted afterwards.
     pub groups: &'a [IpNet],
     /// `rate_limit.ipv6_prefix`.
     pub ipv6_prefix: u8,
-    /// How much of the audit is kept.
-    pub keep: Keep,
 }
 
 /// Does everything that is wished for, or nothing.
@@ -101,12 +99,11 @@ fn transact(session: &mut dyn Session, wishes: &[Change], terms: Terms<'_>) -> R
     bounds::check(session, &ids, terms.ipv6_prefix)
         .map_err(|(at, fault)| (new.get(at).map_or(0, |one| one.index), fault))?;
     let note = match done.first() {
-        Some(one) if !terms.is_batch => audit::of_limit(one, terms.actor),
-        _ => audit::of_batch(&done, wishes.len(), seqs, terms.actor),
+        Some(one) if !terms.is_batch => audit::of_limit(one, terms.by.actor),
+        _ => audit::of_batch(&done, wishes.len(), seqs, terms.by.actor),
     };
-    audit::write(session, &note, terms.keep)?;
     let groups = read::groups(session, terms.groups)?;
-    announce(session, seqs.1)?;
+    audit::finish(session, &note, terms.by)?;
     Ok(Written { done, groups: terms.groups.iter().copied().zip(groups).collect() })
 }
 
@@ -149,17 +146,18 @@ fn remove(session: &mut dyn Session, done: &[Done]) -> Result<(), Fault> {
 }
 
 /// The columns that a row is written by, and how each of its parameters stands in a statement.
-pub(super) const COLUMNS: &str =
+const COLUMNS: &str =
     "canonical, client_id, kind, address, port, plan, buckets, max_in_flight, exempt, shared, version";
 const SHAPE: [&str; 11] = ["{}", "{}", "{}", "{}", "{}", "{}", "{}", "{}", "({} <> 0)", "({} <> 0)", "{}"];
 
 /// What becomes of a row whose id is there already.
-pub(super) const REPLACE: &str = "ON CONFLICT (canonical) DO UPDATE SET client_id = excluded.client_id, \
+const REPLACE: &str = "ON CONFLICT (canonical) DO UPDATE SET client_id = excluded.client_id, \
     plan = excluded.plan, buckets = excluded.buckets, max_in_flight = excluded.max_in_flight, \
     exempt = excluded.exempt, shared = excluded.shared, version = excluded.version";
 
 fn upsert(session: &mut dyn Session, done: &[Done]) -> Result<(), Fault> {
-    let rows: Vec<Columns> = done.iter().filter_map(Columns::of).collect();
+    let rows: Vec<Columns> =
+        done.iter().filter_map(|one| Some(Columns::of(&one.id, one.after.as_ref()?, one.version))).collect();
     if rows.is_empty() {
         return Ok(());
     }
@@ -191,17 +189,16 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    fn of(one: &Done) -> Option<Self> {
-        let limit = one.after.as_ref()?;
-        let (kind, address, port) = match one.id.form() {
+    pub(super) fn of(id: &ClientId, limit: &ClientLimit, version: i64) -> Self {
+        let (kind, address, port) = match id.form() {
             IdForm::Opaque => (0, None, None),
             IdForm::Address(address) => (1, Some(read::octets(address)), None),
             IdForm::AddressPort(peer) => (2, Some(read::octets(peer.ip())), Some(i64::from(peer.port()))),
             IdForm::Range(range) => (3, Some(read::octets(range.network())), None),
         };
-        Some(Self {
-            canonical: one.id.canonical().into_owned(),
-            client_id: one.id.text().to_owned(),
+        Self {
+            canonical: id.canonical().into_owned(),
+            client_id: id.text().to_owned(),
             kind,
             address,
             port,
@@ -210,11 +207,11 @@ impl Columns {
             max_in_flight: limit.own.max_in_flight.map(i64::from),
             exempt: limit.exempt,
             shared: limit.shared,
-            version: one.version,
-        })
+            version,
+        }
     }
 
-    fn values(&self) -> [Value<'_>; SHAPE.len()] {
+    pub(super) fn values(&self) -> [Value<'_>; SHAPE.len()] {
         [
             Value::Text(&self.canonical),
             Value::Text(&self.client_id),

@@ -1,6 +1,9 @@
 //! Limits in PostgreSQL, through `r2d2` and the blocking `postgres` crate (which runs tokio inside itself; no code of
 //! ours does). Every connection gives up by itself ([`timed`]), and one on which anything went wrong is thrown away.
 
+mod connect;
+mod copy;
+mod listen;
 mod timed;
 mod tls;
 mod url;
@@ -8,18 +11,16 @@ mod url;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use postgres::Config;
 use postgres::error::SqlState;
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Config};
-use r2d2::{ManageConnection, Pool, PooledConnection};
-use r2d2_postgres::PostgresConnectionManager;
+use r2d2::{Pool, PooledConnection};
 
 use super::StartError;
-use super::session::{Access, Cell, Cells, Dialect, Fault, Session, Store, Value, Work};
+use super::session::{Access, Cell, Cells, Dialect, Fault, Listener, Session, Store, Value, Work};
 use crate::clock::Clock;
 use crate::config::Secret;
-use timed::Deadline;
+use connect::{Connection, Connector, Failures};
 use tls::Security;
 use url::Target;
 
@@ -28,22 +29,8 @@ pub struct Postgres {
     pool: Pool<Connector>,
     failures: Arc<Failures>,
     clock: Clock,
-}
-
-/// Attempts to connect that failed. `r2d2` keeps them to itself until a caller's time is over.
-#[derive(Default)]
-struct Failures(Mutex<(u64, String)>);
-
-impl Failures {
-    /// How many there were, and why the last one did. Takes a lock for a copy.
-    fn last(&self) -> (u64, String) {
-        self.0.lock().clone()
-    }
-
-    fn add(&self, cause: String) {
-        let mut last = self.0.lock();
-        *last = (last.0 + 1, cause);
-    }
+    /// To the server itself, for a connection that listens.
+    listening: (Config, Security, Duration),
 }
 
 /// How often a caller without a connection looks whether one can be had at all.
@@ -107,11 +94,21 @@ const MIGRATIONS_LOCK: i64 = WRITERS_LOCK + 1;
 
 impl Postgres {
     /// Reads the URL and what it names. Connects in the background: a server that is down is no error here.
-    pub fn open(url: &Secret, pool_size: u32, timeout: Duration) -> Result<Self, StartError> {
-        let target = Target::parse(url.reveal(), timeout).map_err(StartError::Url)?;
-        let security = Security::new(target.mode, &target.root).map_err(StartError::Url)?;
+    pub fn open(
+        url: &Secret,
+        listen_url: Option<&Secret>,
+        pool_size: u32,
+        timeout: Duration,
+    ) -> Result<Self, StartError> {
+        let read = |url: &Secret| {
+            let target = Target::parse(url.reveal(), timeout)?;
+            Ok((target.config, Security::new(target.mode, &target.root)?, timeout))
+        };
+        let (config, security, _) = read(url).map_err(StartError::Url)?;
+        let wrong = |text: String| StartError::System(format!("database.listen_url {text}"));
+        let listening = read(listen_url.unwrap_or(url)).map_err(wrong)?;
         let failures = Arc::new(Failures::default());
-        let manager = Connector { config: target.config, security, timeout, failures: Arc::clone(&failures) };
+        let manager = Connector { config, security, timeout, failures: Arc::clone(&failures) };
         let pool = Pool::builder()
             .max_size(pool_size)
             .test_on_check_out(false)
@@ -119,7 +116,7 @@ impl Postgres {
             .connection_timeout(timeout.clamp(Duration::from_millis(100), Duration::from_secs(1)))
             .error_handler(Box::new(super::QuietErrors))
             .build_unchecked(manager);
-        Ok(Self { pool, failures, clock: Clock::real() })
+        Ok(Self { pool, failures, clock: Clock::real(), listening })
     }
 
     /// A connection from the pool. Without any there, an attempt to connect that fails meanwhile is the answer.
@@ -240,6 +237,12 @@ impl Store for Postgres {
         }
     }
 
+    fn listener(&self) -> Box<dyn Listener> {
+        let (config, security, timeout) = self.listening.clone();
+        let connector = Connector { config, security, timeout, failures: Arc::default() };
+        Box::new(listen::Listen { connector, patience: timeout })
+    }
+
     fn dialect(&self) -> &'static Dialect {
         &DIALECT
     }
@@ -263,6 +266,18 @@ impl Session for Connection {
 
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.client.batch_execute(sql).map_err(|error| self.fault(&error))
+    }
+
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), Fault> {
+        let sql = format!("COPY {table} ({}) FROM STDIN", columns.join(", "));
+        copy::copy(&mut self.client, &sql, values, columns.len())
+    }
+
+    fn stage(&self) -> &'static str {
+        "CREATE TEMP TABLE incoming (canonical text COLLATE \"C\" PRIMARY KEY, \
+         client_id text COLLATE \"C\" NOT NULL, kind smallint NOT NULL, address bytea, port integer, \
+         plan text COLLATE \"C\", buckets text NOT NULL, max_in_flight integer, exempt integer NOT NULL, \
+         shared integer NOT NULL) ON COMMIT DROP"
     }
 
     fn announce(&self) -> &'static str {
@@ -313,74 +328,3 @@ fn fault(error: &postgres::Error) -> Fault {
         Some(_) => Fault::Refused(text),
     }
 }
-
-/// A connection and what is known of it.
-struct Connection {
-    client: Client,
-    deadline: Arc<Deadline>,
-    /// Not to be used again.
-    spoilt: bool,
-    /// The server has become read-only: after a failover another host may take writes.
-    outdated: bool,
-}
-
-impl Connection {
-    fn fault(&mut self, error: &postgres::Error) -> Fault {
-        self.outdated |= error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-        fault(error)
-    }
-}
-
-/// Makes connections through `r2d2_postgres`, each with a deadline of its own.
-struct Connector {
-    config: Config,
-    security: Security,
-    timeout: Duration,
-    failures: Arc<Failures>,
-}
-
-impl Connector {
-    fn dial(&self) -> Result<Connection, postgres::Error> {
-        let deadline = Deadline::none();
-        let connector = self.security.connector(Arc::clone(&deadline), self.timeout);
-        let manager = PostgresConnectionManager::new(self.config.clone(), connector);
-        let mut client = manager.connect()?;
-        let (statement, idle) = (patience_ms(self.timeout), self.timeout.as_millis() + 1000);
-        client.batch_execute(&format!(
-            "SET statement_timeout = {statement}; SET idle_in_transaction_session_timeout = {idle}"
-        ))?;
-        deadline.clear();
-        Ok(Connection { client, deadline, spoilt: false, outdated: false })
-    }
-}
-
-impl ManageConnection for Connector {
-    type Connection = Connection;
-    type Error = ConnectError;
-
-    fn connect(&self) -> Result<Connection, ConnectError> {
-        let connection = self.dial().map_err(|error| ConnectError(chain(&error)));
-        connection.inspect_err(|error| self.failures.add(error.0.clone()))
-    }
-
-    /// Never asked: connections are not tested on check-out.
-    fn is_valid(&self, connection: &mut Connection) -> Result<(), ConnectError> {
-        if self.has_broken(connection) { Err(ConnectError("broken".into())) } else { Ok(()) }
-    }
-
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.spoilt || connection.deadline.missed() || connection.client.is_closed()
-    }
-}
-
-/// Why there is no connection; `r2d2` keeps the text.
-#[derive(Debug)]
-struct ConnectError(String);
-
-impl std::fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ConnectError {}

@@ -1,5 +1,7 @@
 //! The store against real databases: the same tests on SQLite and on a throwaway PostgreSQL.
 
+mod follow;
+mod import;
 mod outage;
 mod security;
 mod start;
@@ -71,6 +73,7 @@ fn tester() -> Actor {
 #[derive(Clone)]
 struct Setup {
     url: DatabaseUrl,
+    listen_url: Option<String>,
     pool_size: usize,
     timeout: Duration,
     load_timeout: Duration,
@@ -87,6 +90,7 @@ impl Setup {
     fn new(url: DatabaseUrl) -> Self {
         Self {
             url,
+            listen_url: None,
             pool_size: 4,
             timeout: Duration::from_secs(10),
             load_timeout: Duration::from_secs(10),
@@ -108,8 +112,18 @@ impl Setup {
         Self::new(DatabaseUrl::Postgres(Secret::new(url)))
     }
 
+    /// Another instance: its own buckets, the same database.
+    fn another(&self) -> Self {
+        Self { limiter: Arc::new(Limiter::new(1000, Some(Terms::of_numbers(limit(9))))), ..self.clone() }
+    }
+
     fn start(&self) -> Result<Arc<Limits>, StartError> {
-        let database = Database { url: self.url.clone(), pool_size: self.pool_size, timeout: self.timeout };
+        let database = Database {
+            url: self.url.clone(),
+            listen_url: self.listen_url.as_deref().map(Secret::new),
+            pool_size: self.pool_size,
+            timeout: self.timeout,
+        };
         let cache =
             CacheConfig { max_entries: self.max_entries, ttl: self.ttl, load_timeout: self.load_timeout };
         let rate_limit = RateLimit {

@@ -14,28 +14,28 @@ fn bucket(name: &str, capacity: u32, per_secs: u32) -> BucketSpec {
 }
 
 /// A limit with every trait that one can have.
-fn rich() -> ClientLimit {
+pub(super) fn rich() -> ClientLimit {
     let mut day = bucket("per day", 10_000, 86_400);
     (day.mode, day.reset) = (Mode::Shadow, Some(Reset::Day));
     let own = Terms { buckets: Arc::new([bucket("s\"ec", 10, 1), day]), max_in_flight: Some(20) };
     ClientLimit { plan: None, own, exempt: false, shared: true }
 }
 
-fn name(text: &str) -> PlanName {
+pub(super) fn name(text: &str) -> PlanName {
     PlanName::parse(text).unwrap()
 }
 
-fn plan(text: &str, capacity: u32) -> Plan {
+pub(super) fn plan(text: &str, capacity: u32) -> Plan {
     let terms = Terms { buckets: Arc::new([bucket("minute", capacity, 60)]), max_in_flight: Some(3) };
     Plan { name: name(text), terms }
 }
 
-fn of_plan(text: &str) -> ClientLimit {
+pub(super) fn of_plan(text: &str) -> ClientLimit {
     let own = Terms { buckets: Arc::new([]), max_in_flight: None };
     ClientLimit { plan: Some(name(text)), own, exempt: false, shared: false }
 }
 
-fn plain(n: u32) -> ClientLimit {
+pub(super) fn plain(n: u32) -> ClientLimit {
     ClientLimit::of_numbers(limit(n))
 }
 

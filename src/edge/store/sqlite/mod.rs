@@ -1,7 +1,9 @@
 //! Limits in one SQLite file: the embedded default. Write-ahead logging, so that readers never wait for the writer, and
 //! `synchronous = FULL`, so that what was answered is on the disk.
 
-use std::path::Path;
+mod poll;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use r2d2::Pool;
@@ -10,18 +12,19 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
 
 use super::StartError;
-use super::session::{Access, Cell, Cells, Dialect, Fault, Session, Store, Value, Work};
+use super::session::{Access, Cell, Cells, Dialect, Fault, Listener, Session, Store, Value, Work};
 
 /// A file and its connections.
 pub struct Sqlite {
     pool: Pool<SqliteConnectionManager>,
+    path: PathBuf,
 }
 
 static DIALECT: Dialect = Dialect {
     name: "SQLite",
     migrations: &[
-        include_str!("../../../sql/sqlite/0001_limits.sql"),
-        include_str!("../../../sql/sqlite/0002_plans.sql"),
+        include_str!("../../../../sql/sqlite/0001_limits.sql"),
+        include_str!("../../../../sql/sqlite/0002_plans.sql"),
     ],
     create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \
         DEFAULT CURRENT_TIMESTAMP)",
@@ -86,7 +89,7 @@ impl Sqlite {
             .connection_timeout(timeout.max(Duration::from_millis(1)))
             .error_handler(Box::new(super::QuietErrors))
             .build_unchecked(manager);
-        Ok(Self { pool })
+        Ok(Self { pool, path: path.to_owned() })
     }
 }
 
@@ -114,6 +117,10 @@ impl Store for Sqlite {
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
         work(&mut Open(&transaction))?;
         transaction.commit().map_err(|error| fault(error).in_commit())
+    }
+
+    fn listener(&self) -> Box<dyn Listener> {
+        Box::new(poll::Poll(self.path.clone()))
     }
 
     fn dialect(&self) -> &'static Dialect {
@@ -149,6 +156,22 @@ impl Session for Open<'_> {
 
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.0.execute_batch(sql).map_err(fault)
+    }
+
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), Fault> {
+        let places: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
+        let sql = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), places.join(", "));
+        let mut statement = self.0.prepare_cached(&sql).map_err(fault)?;
+        for row in values.chunks(columns.len().max(1)) {
+            statement.execute(params_from_iter(row)).map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    fn stage(&self) -> &'static str {
+        "CREATE TEMP TABLE incoming (canonical TEXT NOT NULL PRIMARY KEY, client_id TEXT NOT NULL UNIQUE, \
+         kind INTEGER NOT NULL, address BLOB, port INTEGER, plan TEXT, buckets TEXT NOT NULL, \
+         max_in_flight INTEGER, exempt INTEGER NOT NULL, shared INTEGER NOT NULL)"
     }
 
     fn announce(&self) -> &'static str {

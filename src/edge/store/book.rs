@@ -1,0 +1,86 @@
+//! How far memory follows the database's list of changes, and which of them this process made itself.
+
+use std::collections::VecDeque;
+
+/// What stands in memory whole.
+#[derive(Default)]
+pub struct Book {
+    /// Writes to ranges and plans by this process: what was read before one of them is too old.
+    pub writes: u64,
+    /// The number of the last change by anybody that memory follows; `None`: everything must be read.
+    pub followed: Option<i64>,
+    /// First and last numbers of changes by this process, which memory follows by itself.
+    pub mine: VecDeque<(i64, i64)>,
+}
+
+/// Most spans of own numbers that are remembered. Those beyond are read again like anybody's.
+const MAX_MINE: usize = 10_000;
+
+impl Book {
+    /// A change that this process is about to commit.
+    pub fn note(&mut self, seqs: (i64, i64)) {
+        self.mine.push_back(seqs);
+        if self.mine.len() > MAX_MINE {
+            self.mine.pop_front();
+        }
+    }
+
+    /// It may not have been committed, or later, or not be put in force here: it counts as anybody's.
+    pub fn disown(&mut self, seqs: (i64, i64)) {
+        self.mine.retain(|mine| *mine != seqs);
+        if self.followed.is_some_and(|followed| followed >= seqs.0) {
+            self.followed = Some(seqs.0 - 1);
+        }
+    }
+
+    /// Whether this process made that change.
+    pub fn is_mine(&self, seq: i64) -> bool {
+        let at = self.mine.partition_point(|(_, last)| *last < seq);
+        self.mine.get(at).is_some_and(|(first, _)| *first <= seq)
+    }
+
+    /// Everything from where it was followed up to that number is, unless a change of this process was disowned
+    /// meanwhile.
+    pub fn reached(&mut self, from: Option<i64>, seq: i64) {
+        if self.followed != from {
+            return;
+        }
+        self.followed = Some(seq);
+        while self.mine.front().is_some_and(|(_, last)| *last <= seq) {
+            self.mine.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_changes_are_known_until_they_are_passed_or_disowned() {
+        let mut book = Book { followed: Some(3), ..Book::default() };
+        for seqs in [(4, 4), (6, 9), (12, 12)] {
+            book.note(seqs);
+        }
+        let mine: Vec<i64> = (0..15).filter(|seq| book.is_mine(*seq)).collect();
+        assert_eq!(mine, [4, 6, 7, 8, 9, 12]);
+        book.reached(Some(3), 7);
+        assert_eq!((book.followed, book.is_mine(4), book.is_mine(8)), (Some(7), false, true));
+        // It was passed, and is read again as anybody's.
+        book.disown((6, 9));
+        assert_eq!((book.followed, book.is_mine(7)), (Some(5), false));
+        book.reached(Some(7), 20);
+        assert_eq!(book.followed, Some(5), "who was on the way from there comes too late");
+        book.disown((12, 12));
+        assert_eq!((book.followed, book.is_mine(12)), (Some(5), false));
+    }
+
+    #[test]
+    fn what_is_remembered_of_own_changes_is_bounded() {
+        let mut book = Book::default();
+        for seq in 0..=MAX_MINE as i64 {
+            book.note((seq, seq));
+        }
+        assert_eq!((book.is_mine(0), book.is_mine(1)), (false, true));
+    }
+}
