@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod bucket;
+pub mod cors;
 pub mod fields;
 pub mod framing;
 pub mod headers;
@@ -10,6 +11,8 @@ pub mod health;
 pub mod identity;
 pub mod limit;
 pub mod outlier;
+pub mod path;
+pub mod request_rules;
 pub mod reset;
 pub mod retry;
 pub mod sticky;

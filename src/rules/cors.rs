@@ -1,0 +1,105 @@
+//! What a script of another origin must be told to see a refusal of ours (WHATWG Fetch, "CORS protocol"). Answers of
+//! backends are theirs to open.
+
+use super::fields::Fields;
+
+/// Fields of a refusal that a script may read.
+const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After";
+
+/// The same with those of the older form.
+const EXPOSED_WITH_LEGACY: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, \
+                                   X-RateLimit-Reset";
+
+/// Which origins' scripts may see refusals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    /// Serialised origins, in lower case; `None`: every one.
+    pub origins: Option<Vec<String>>,
+    /// Requests with cookies may see them too. Needs named origins.
+    pub credentials: bool,
+}
+
+impl Cors {
+    /// Whether a browser asks what it may send, before it does (Fetch, "CORS-preflight request"); from an origin that may.
+    pub fn is_preflight(&self, method: &str, fields: &Fields) -> bool {
+        method == "OPTIONS" && fields.has("Access-Control-Request-Method") && self.allowed(fields).is_some()
+    }
+
+    /// Adds what opens a refusal to the origin that asked, if it may see it.
+    pub fn open(&self, asked: &Fields, legacy: bool, answer: &mut Fields) {
+        let Some(origin) = self.allowed(asked) else { return };
+        let any = self.origins.is_none();
+        answer.push("Access-Control-Allow-Origin", if any { b"*" } else { origin });
+        if !any {
+            // The answer is another one for another origin.
+            answer.push("Vary", b"Origin");
+        }
+        if self.credentials {
+            answer.push("Access-Control-Allow-Credentials", b"true");
+        }
+        let exposed = if legacy { EXPOSED_WITH_LEGACY } else { EXPOSED };
+        answer.push("Access-Control-Expose-Headers", exposed.as_bytes());
+    }
+
+    /// The origin of a request, if it is among those that may.
+    fn allowed<'a>(&self, fields: &'a Fields) -> Option<&'a [u8]> {
+        let origin = fields.get("Origin")?;
+        match &self.origins {
+            None => Some(origin),
+            Some(origins) => {
+                origins.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(origin)).then_some(origin)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(list: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::new();
+        list.iter().for_each(|(name, value)| fields.push(name, value.as_bytes()));
+        fields
+    }
+
+    fn opened(cors: &Cors, asked: &Fields) -> Vec<(String, String)> {
+        let mut answer = Fields::new();
+        cors.open(asked, false, &mut answer);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        answer.iter().map(|(name, value)| (name.to_owned(), text(value))).collect()
+    }
+
+    #[test]
+    fn a_preflight_is_told_from_other_requests() {
+        let cors = Cors { origins: None, credentials: false };
+        let whole = [("Origin", "https://a.example"), ("Access-Control-Request-Method", "PUT")];
+        assert!(cors.is_preflight("OPTIONS", &fields(&whole)));
+        assert!(!cors.is_preflight("GET", &fields(&whole)));
+        assert!(!cors.is_preflight("OPTIONS", &fields(&whole[..1])));
+        assert!(!cors.is_preflight("OPTIONS", &fields(&whole[1..])));
+        let named = Cors { origins: Some(vec!["https://b.example".into()]), credentials: false };
+        assert!(!named.is_preflight("OPTIONS", &fields(&whole)));
+    }
+
+    #[test]
+    fn a_refusal_is_opened_to_the_origins_that_may_see_it() {
+        let asked = fields(&[("Origin", "https://a.example")]);
+        let any = opened(&Cors { origins: None, credentials: false }, &asked);
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let exposed = pair("Access-Control-Expose-Headers", EXPOSED);
+        assert_eq!(any, [pair("Access-Control-Allow-Origin", "*"), exposed.clone()]);
+        let named = Cors { origins: Some(vec!["https://a.example".into()]), credentials: true };
+        let told = [
+            pair("Access-Control-Allow-Origin", "https://a.example"),
+            pair("Vary", "Origin"),
+            pair("Access-Control-Allow-Credentials", "true"),
+            exposed,
+        ];
+        assert_eq!(opened(&named, &asked), told);
+        for other in ["https://a.example:8443", "http://a.example", "null", "https://a.example.evil"] {
+            assert!(opened(&named, &fields(&[("Origin", other)])).is_empty(), "{other}");
+        }
+        assert!(opened(&named, &fields(&[])).is_empty());
+    }
+}
