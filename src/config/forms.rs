@@ -205,6 +205,15 @@ pub(super) fn target(text: &str) -> Option<String> {
     (text.starts_with('/') && text.len() <= 2_048 && text.bytes().all(plain)).then(|| text.to_owned())
 }
 
+/// A serialised origin (RFC 6454 §6.1), `https://HOST[:PORT]`, in lower case.
+pub(super) fn origin(text: &str) -> Option<String> {
+    let (scheme, host) = text.split_once("://")?;
+    let is_scheme = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    (is_scheme && (1..=255).contains(&host.len()) && host.bytes().all(is_host))
+        .then(|| text.to_ascii_lowercase())
+}
+
 /// What a bearer token may be: visible ASCII, so that it fits into a header field.
 pub(super) fn token(text: &str) -> Parsed<Secret> {
     if text.is_empty() {

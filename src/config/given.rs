@@ -8,7 +8,7 @@ use super::json::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 17] = [
+const LIVE: [&str; 19] = [
     "backends",
     "balancing.hash_on",
     "balancing.max_in_flight",
@@ -20,8 +20,10 @@ const LIVE: [&str; 17] = [
     "health_check",
     "log.level",
     "outlier",
+    "rate_limit.cors",
     "rate_limit.default",
     "rate_limit.headers",
+    "rate_limit.rules",
     "rate_limit.trusted_proxies",
     "shutdown_delay",
     "shutdown_timeout",

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::rules::cors::Cors;
 use crate::rules::framing::request::Bounds;
+use crate::rules::request_rules::RequestRules;
 use crate::rules::terms::Terms;
 
 mod environment;
@@ -16,6 +18,8 @@ mod given;
 mod json;
 mod keys;
 mod load;
+mod objects;
+mod rate_limit;
 mod read;
 mod secret;
 mod section;
@@ -25,6 +29,7 @@ pub use fault::{Fault, Faults, Origin};
 pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, load};
+pub use rate_limit::{RateLimit, RateLimitHeaders};
 pub use read::is_own;
 pub use secret::Secret;
 
@@ -267,31 +272,6 @@ pub struct HealthCheck {
     pub rise: u32,
     /// Failures in a row that take it out.
     pub fall: u32,
-}
-
-/// How limiter fields stand in answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RateLimitHeaders {
-    /// `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-11.
-    Draft11,
-    /// None.
-    #[default]
-    Off,
-}
-
-/// `rate_limit`.
-#[derive(Clone, Debug)]
-pub struct RateLimit {
-    /// What an unknown client gets; `None`: no limit. (In code `None`, in the shipped file 1000 at 500 a second.)
-    pub default: Option<Terms>,
-    /// IPv6 clients are grouped by this many bits; 1 to 128.
-    pub ipv6_prefix: u8,
-    /// Most buckets in memory.
-    pub max_clients: usize,
-    /// Peers whose forwarding headers count.
-    pub trusted_proxies: Vec<IpNet>,
-    /// How the limiter's fields stand in answers.
-    pub headers: RateLimitHeaders,
 }
 
 /// `cache`.

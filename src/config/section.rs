@@ -74,6 +74,11 @@ impl<'r> Section<'r> {
         self.report.faults.iter().any(|fault| fault.path == path)
     }
 
+    /// Whether nothing in this object has a fault.
+    pub fn is_sound(&self) -> bool {
+        self.report.faults.iter().all(|fault| !fault.path.starts_with(&self.path))
+    }
+
     /// Takes a key's value out; further ones of the same name are faults.
     pub fn take(&mut self, name: &str) -> Option<Node> {
         let (mine, others) =
@@ -94,15 +99,21 @@ impl<'r> Section<'r> {
     /// Declares a key without reading it.
     pub fn declare(&mut self, spec: &Spec) {
         self.known.push(spec.name);
-        let path = pattern(&self.path_of(spec.name));
-        if self.report.keys.iter().all(|key| key.path != path) {
-            self.report.keys.push(Key {
-                path,
-                shape: spec.shape.clone(),
-                nullable: spec.nullable,
-                default: spec.default,
-                about: spec.about,
-            });
+        self.declared(vec![Key {
+            path: pattern(&self.path_of(spec.name)),
+            shape: spec.shape.clone(),
+            nullable: spec.nullable,
+            default: spec.default,
+            about: spec.about,
+        }]);
+    }
+
+    /// Adds keys that were declared elsewhere.
+    pub fn declared(&mut self, keys: Vec<Key>) {
+        for key in keys {
+            if self.report.keys.iter().all(|known| known.path != key.path) {
+                self.report.keys.push(key);
+            }
         }
     }
 

@@ -1,23 +1,29 @@
 //! The first step: who is it, and may they?
 
-use std::borrow::Cow;
+mod told;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-
-use smallvec::SmallVec;
 
 use super::account::LimitRecord;
 use crate::config::RateLimitHeaders;
 use crate::error::{Reason, Reject};
-use crate::exchange::Answer;
-use crate::rules::answer::{self, Concurrency, Entry, RateLimitFields, Shown, Standing, policy_name};
+use crate::exchange::RequestHead;
+use crate::rules::answer::{Entry, Shown};
+use crate::rules::cors::Cors;
 use crate::rules::identity::{ClientAddress, ClientKey};
-use crate::rules::terms::{BucketName, CONCURRENCY};
+use crate::rules::request_rules::Effect;
+use crate::rules::terms::{BucketName, BucketSpec};
 use crate::rules::{Moment, Nanos};
 use crate::state::cache::Found;
 use crate::state::heavy_hitters::HeavyHitters;
-use crate::state::limiter::{Ask, Decision, Granted, Limiter, MAX_ASKED, Seat, Verdict};
+use crate::state::limiter::{Ask, Decision, Granted, Limiter, Seat};
 use crate::state::metrics::{self, Metrics, Policy};
+use crate::state::serving::Serving;
+
+pub(super) use told::{LimitFields, has_legacy};
+
+use told::Told;
 
 /// Finds the entry that decides on a client.
 pub trait FindLimit: Send + Sync {
@@ -53,29 +59,60 @@ pub(super) struct Admission {
 }
 
 impl Admit {
-    /// Takes the tokens that the request needs, if the client has a limit. `headers`: how that stands in the answer.
-    pub(super) fn admit(&self, client: &ClientAddress, when: Moment, headers: RateLimitHeaders) -> Admission {
+    /// Takes the tokens that the request needs: of the buckets of its client's limit and of those of the rule for it.
+    pub(super) fn admit(
+        &self,
+        head: &RequestHead,
+        client: &ClientAddress,
+        when: Moment,
+        serving: &Serving,
+    ) -> Admission {
         let found = self.limits.find(client.address, client.port, when.now);
-        let admission = self.decide(&found, when, headers);
+        let admission = self.decide(head, &found, when, serving);
         let name = found.entry.as_ref().filter(|_| found.source == Entry::Client);
         self.heavy_hitters.count(found.client, name, admission.refused.is_some(), when.now);
         admission
     }
 
-    fn decide(&self, found: &Found, when: Moment, headers: RateLimitHeaders) -> Admission {
-        let grant = match &found.granted {
-            Granted::Limited(grant) => grant,
-            Granted::Exempt => return self.exempt(found),
-            Granted::Unlimited => {
-                self.metrics.decision(Policy::None, metrics::Decision::Allowed);
-                return Admission::free(found.client, None);
-            }
+    fn decide(&self, head: &RequestHead, found: &Found, when: Moment, serving: &Serving) -> Admission {
+        let is_preflight = |cors: &Cors| cors.is_preflight(&head.method, &head.fields);
+        if serving.cors.as_ref().is_some_and(is_preflight) {
+            return self.unasked(Policy::None, found.client, None);
+        }
+        let effect = serving.rules.find(&head.method, head.path()).map(|rule| &rule.effect);
+        let (rule, cost): (&[BucketSpec], u32) = match effect {
+            None => (&[], 1),
+            Some(Effect::Buckets(buckets)) => (buckets, 1),
+            Some(Effect::Cost(cost)) => (&[], *cost),
+            Some(Effect::Exempt) => return self.unasked(Policy::Rule, found.client, None),
         };
-        let ask = Ask::of(grant);
+        match &found.granted {
+            Granted::Exempt => {
+                let record = record(found, None, true, None);
+                self.unasked(policy(found.source), found.client, Some(record))
+            }
+            Granted::Unlimited if rule.is_empty() => self.unasked(Policy::None, found.client, None),
+            granted => {
+                let ask = Ask { grant: granted.grant(), rule, cost };
+                self.ask(found, ask, when, serving.headers)
+            }
+        }
+    }
+
+    /// Counted as allowed; no bucket has a say.
+    fn unasked(&self, policy: Policy, client: ClientKey, record: Option<LimitRecord>) -> Admission {
+        self.metrics.decision(policy, metrics::Decision::Allowed);
+        Admission { refused: None, fields: LimitFields::default(), record, client, seat: None }
+    }
+
+    fn ask(&self, found: &Found, ask: Ask<'_>, when: Moment, headers: RateLimitHeaders) -> Admission {
         let (decision, seat) = self.limiter.admit(found.client, ask, when);
-        let entry = decision.asked(ask).grant.map_or(found.source, |grant| grant.entry);
-        self.metrics.decision(policy(entry), counted(&decision));
-        let told = Told::of(&decision, ask, entry);
+        let grant = decision.asked(ask).grant;
+        let told = Told::of(&decision, ask, grant.map_or(found.source, |grant| grant.entry));
+        let by_rule = if decision.allowed { grant.is_none() } else { told.by_rule };
+        let policy =
+            if by_rule { Policy::Rule } else { policy(grant.map_or(found.source, |grant| grant.entry)) };
+        self.metrics.decision(policy, counted(&decision));
         let record = record(found, told.bucket, decision.allowed, told.fields.first);
         let refused = (!decision.allowed).then(|| {
             let mut reject = Reject::new(Reason::QuotaExceeded, detail(&decision));
@@ -83,65 +120,10 @@ impl Admit {
             reject.violated_policies = told.violated;
             reject
         });
-        let fields = LimitFields { told: told.fields, headers };
+        let fields = LimitFields::new(told.fields, headers);
         Admission { refused, fields, record: Some(record), client: found.client, seat }
     }
-
-    /// Counted and never refused.
-    fn exempt(&self, found: &Found) -> Admission {
-        self.metrics.decision(policy(found.source), metrics::Decision::Allowed);
-        Admission::free(found.client, Some(record(found, None, true, None)))
-    }
 }
-
-impl Admission {
-    /// Nothing was asked of any bucket.
-    fn free(client: ClientKey, record: Option<LimitRecord>) -> Self {
-        Self { refused: None, fields: LimitFields::default(), record, client, seat: None }
-    }
-}
-
-/// A decision in words.
-struct Told {
-    fields: RateLimitFields,
-    /// The bucket that stands first in the fields.
-    bucket: Option<BucketName>,
-    /// The policies that refused, the longest wait first.
-    violated: Vec<Cow<'static, str>>,
-}
-
-impl Told {
-    fn of(decision: &Decision, ask: Ask<'_>, entry: Entry) -> Self {
-        let asked = decision.asked(ask);
-        let enforced = asked.buckets().zip(decision.verdicts()).filter(|((spec, ..), _)| spec.is_enforced());
-        let (names, standings): (Names<'_>, Standings<'_>) = enforced
-            .map(|((spec, _, of_rule), verdict)| {
-                let own = spec.name.as_str();
-                let policy = if of_rule { own } else { policy_name(own, entry) };
-                let Verdict { outcome, resets } = *verdict;
-                (&spec.name, Standing { policy, limit: spec.limit, outcome, resets })
-            })
-            .unzip();
-        let most = asked.grant.and_then(|grant| grant.terms.max_in_flight);
-        let concurrency = most.map(|most| Concurrency { most, refused: decision.crowded });
-        let fields = answer::rate_limit_fields(&standings, concurrency);
-        let bucket = fields.first.map(|shown| match shown.bucket {
-            Some(place) => names[place].clone(),
-            None => BucketName::concurrency(),
-        });
-        let violated = if decision.crowded {
-            vec![Cow::Borrowed(CONCURRENCY)]
-        } else {
-            let refused = standings.iter().filter(|standing| !standing.outcome.allowed);
-            refused.map(|standing| Cow::Owned(standing.policy.to_owned())).collect()
-        };
-        Self { fields, bucket, violated }
-    }
-}
-
-type Names<'a> = SmallVec<[&'a BucketName; MAX_ASKED]>;
-
-type Standings<'a> = SmallVec<[Standing<'a>; MAX_ASKED]>;
 
 fn detail(decision: &Decision) -> &'static str {
     if decision.crowded {
@@ -158,29 +140,6 @@ fn record(found: &Found, bucket: Option<BucketName>, allowed: bool, first: Optio
         bucket,
         allowed,
         remaining: first.map(|shown| shown.left),
-    }
-}
-
-/// What the limiter adds to an answer, whoever gives it.
-#[derive(Debug, Default)]
-pub(super) struct LimitFields {
-    told: RateLimitFields,
-    headers: RateLimitHeaders,
-}
-
-impl LimitFields {
-    /// Ours come behind a backend's own.
-    pub fn add_to(&self, mut answer: Answer) -> Answer {
-        if self.headers == RateLimitHeaders::Draft11 {
-            for (name, value) in
-                [("RateLimit-Policy", &self.told.policy), ("RateLimit", &self.told.rate_limit)]
-            {
-                if !value.is_empty() {
-                    answer.fields.push(name, value.as_bytes());
-                }
-            }
-        }
-        answer
     }
 }
 

@@ -79,10 +79,13 @@ impl Proxy {
         }
         let when = Moment { now: received_at, wall_s: seconds(wall) };
         let Admission { refused, fields, record, client: counted_as, seat } =
-            self.admit.admit(&client, when, serving.headers);
+            self.admit.admit(head, &client, when, serving);
         (entry.limit, entry.seat) = (record, seat);
         if let Some(reject) = refused {
-            let answer = fields.add_to(reject.answer(&entry.marks.request_id));
+            let mut answer = fields.add_to(reject.answer(&entry.marks.request_id));
+            if let Some(cors) = &serving.cors {
+                cors.open(&head.fields, admit::has_legacy(serving.headers), &mut answer.fields);
+            }
             return self.accounts.close(answer, head, entry).into();
         }
         let story = Story { entry, peer_trusted: client.peer_trusted, counted_as, fields };

@@ -65,7 +65,11 @@ fn decoded(path: &str) -> String {
         match encoded {
             Some(byte) => {
                 rest = &behind[2..];
-                push(&mut out, byte, byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'));
+                push(
+                    &mut out,
+                    byte,
+                    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'),
+                );
             }
             None => push(&mut out, *first, may_stand(*first)),
         }

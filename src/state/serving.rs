@@ -6,6 +6,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::config::{Config, HashOn, RateLimitHeaders};
+use crate::rules::cors::Cors;
+use crate::rules::request_rules::RequestRules;
 use crate::rules::retry::Policy;
 use crate::rules::strategy::Strategy;
 
@@ -16,6 +18,10 @@ pub struct Serving {
     pub trusted_proxies: Vec<IpNet>,
     /// How the limiter's fields stand in answers.
     pub headers: RateLimitHeaders,
+    /// What some requests need beside or instead of a token of their client's limit.
+    pub rules: RequestRules,
+    /// Scripts of which origins may see refusals; `None`: none.
+    pub cors: Option<Cors>,
     /// When a request is sent again.
     pub retry: Policy,
     /// Inclusive ranges of status codes after which a request is sent again, if it may be.
@@ -53,6 +59,8 @@ impl Serving {
         Self {
             trusted_proxies: config.rate_limit.trusted_proxies.clone(),
             headers: config.rate_limit.headers,
+            rules: config.rate_limit.rules.clone(),
+            cors: config.rate_limit.cors.clone(),
             retry: Policy {
                 retries: upstream.retries,
                 on_connect: on.connect,
@@ -80,6 +88,8 @@ impl Default for Serving {
         Self {
             trusted_proxies: Vec::new(),
             headers: RateLimitHeaders::Off,
+            rules: RequestRules::default(),
+            cors: None,
             retry: Policy { retries: 0, on_connect: false, on_reset: false, on_timeout: false },
             retry_statuses: Vec::new(),
             retry_budget: 0.0,

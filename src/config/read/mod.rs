@@ -6,6 +6,8 @@ mod balancing;
 mod frontend;
 mod outlier;
 mod rate_limit;
+mod rules;
+mod terms;
 mod upstream;
 
 use std::net::SocketAddr;

@@ -43,8 +43,8 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (r#""rate_limit": {"key": ["ip"]}"#, r#"rate_limit.key: lists of keys are not yet built; must be "ip""#),
     (
-        r#""rate_limit": {"headers": "both"}"#,
-        r#"rate_limit.headers: "both" is not yet built; must be one of "draft-11", "off""#,
+        r#""rate_limit": {"headers": "all"}"#,
+        r#"rate_limit.headers: must be one of "draft-11", "legacy", "both", "off"; found "all""#,
     ),
     // Types.
     (
@@ -123,7 +123,7 @@ const ROWS: &[(&str, &str)] = &[
     // Limits.
     (
         r#""rate_limit": {"default": 5}"#,
-        r#"rate_limit.default: must be a limit: "100/s", "600/m burst 50" or {"capacity": 100, "rate_per_sec": 10} or null; found 5"#,
+        r#"rate_limit.default: must be a limit: "100/s", "600/m burst 50", {"capacity": 100, "rate_per_sec": 10} or {"buckets": […]} or null; found 5"#,
     ),
     (
         r#""rate_limit": {"default": "5"}"#,

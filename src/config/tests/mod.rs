@@ -4,6 +4,7 @@ mod balancing;
 mod environment;
 mod faults;
 mod given;
+mod limits;
 mod mutation;
 mod shipped;
 

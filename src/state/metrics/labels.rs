@@ -115,6 +115,8 @@ labels! {
         Range = "range",
         /// `rate_limit.default`.
         Default = "default",
+        /// A rule for some requests.
+        Rule = "rule",
         /// Nobody's: the client is unlimited.
         None = "none",
     }

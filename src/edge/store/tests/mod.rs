@@ -132,6 +132,8 @@ impl Setup {
             max_clients: 1000,
             trusted_proxies: Vec::new(),
             headers: RateLimitHeaders::Draft11,
+            rules: crate::rules::request_rules::RequestRules::default(),
+            cors: None,
         };
         let audit = Audit { keep: self.audit_keep, max_rows: self.audit_rows };
         Limits::start(

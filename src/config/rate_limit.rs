@@ -1,0 +1,40 @@
+//! `rate_limit`, checked.
+
+use ipnet::IpNet;
+
+use crate::rules::cors::Cors;
+use crate::rules::request_rules::RequestRules;
+use crate::rules::terms::Terms;
+
+/// How limiter fields stand in answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateLimitHeaders {
+    /// `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-11.
+    Draft11,
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`, in seconds from now.
+    Legacy,
+    /// All five.
+    Both,
+    /// None.
+    #[default]
+    Off,
+}
+
+/// `rate_limit`.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    /// What an unknown client gets; `None`: no limit. (In code `None`, in the shipped file 1000 at 500 a second.)
+    pub default: Option<Terms>,
+    /// IPv6 clients are grouped by this many bits; 1 to 128.
+    pub ipv6_prefix: u8,
+    /// Most buckets in memory.
+    pub max_clients: usize,
+    /// Peers whose forwarding headers count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How the limiter's fields stand in answers.
+    pub headers: RateLimitHeaders,
+    /// What some requests need beside or instead of a token of their client's limit.
+    pub rules: RequestRules,
+    /// Scripts of which origins may see refusals; `None`: none.
+    pub cors: Option<Cors>,
+}

@@ -1,0 +1,191 @@
+//! Keys of `rate_limit.rules` and `rate_limit.cors`.
+
+use std::sync::Arc;
+
+use super::{MAX_LIST, terms};
+use crate::config::fault::Origin;
+use crate::config::forms;
+use crate::config::json::{Node, Value};
+use crate::config::keys::{Shape, Spec};
+use crate::config::section::{Parsed, Section};
+use crate::rules::answer::DEFAULT_BUCKET;
+use crate::rules::cors::Cors;
+use crate::rules::request_rules::{Effect, MAX_COST, RequestRule, RequestRules};
+use crate::rules::terms::{BucketId, BucketName, BucketSpec, MAX_RULES};
+
+const _: () = assert!(MAX_RULES == 64 && MAX_COST == 1_000_000, "messages say so");
+
+pub(super) fn rules(s: &mut Section<'_>) -> RequestRules {
+    let spec = (
+        "rules",
+        "a list of at most 64 rules: [{\"match\": {\"method\": \"POST\", \"path\": \"/login\"}, \"limit\": \"5/m\"}]",
+        "What some requests need beside or instead of a token of their client's limit.",
+    );
+    let mut origins = Vec::new();
+    let read = s.objects(spec, MAX_RULES, |section| {
+        origins.push(section.origin());
+        rule(section)
+    });
+    let mut rules: Vec<RequestRule> = Vec::with_capacity(read.len());
+    for ((index, rule), origin) in read.into_iter().enumerate().zip(origins) {
+        let Some(rule) = rule else { continue };
+        if rules.iter().any(|other| other.name == rule.name) {
+            let text = format!("{:?} names another rule already; names must differ", &*rule.name);
+            s.fault(origin, &format!("rules[{index}].name"), text);
+        } else if let Some(other) = rules.iter().find(|other| other.meets(&rule)) {
+            let text = format!("is for requests that rule {:?} is for already", &*other.name);
+            s.fault(origin, &format!("rules[{index}].match"), text);
+        }
+        rules.push(rule);
+    }
+    RequestRules::new(rules)
+}
+
+/// `None` after a fault.
+fn rule(mut s: Section<'_>) -> Option<RequestRule> {
+    let origin = s.origin();
+    let name = Spec::new(
+        "name",
+        Shape::Other("1 to 64 printable ASCII characters, and not \"concurrency\""),
+        "null",
+        "What answers call its bucket; null: its methods and its path.",
+    )
+    .or_null();
+    let name = s.value(&name, |node| match &node.value {
+        Value::Null => Ok(None),
+        Value::Text(text) => BucketName::parse(text).map(Some).map_err(|_| None),
+        _ => Err(None),
+    });
+    let (methods, path) = matching(s.section("match", "Which requests."));
+    let effect = effect(&mut s, &origin);
+    let is_named = name.is_some();
+    let name = name.or_else(|| {
+        let methods = methods.as_ref()?.join(",");
+        let space = if methods.is_empty() { "" } else { " " };
+        BucketName::parse(&format!("{methods}{space}{}", path.as_ref()?)).ok()
+    });
+    if !is_named && name.is_none() && methods.is_some() && path.is_some() {
+        s.fault(origin, "name", "is missing: methods and path are too long for one, or not ASCII");
+    }
+    s.end();
+    let (name, methods, path) = (name?, methods?, path?);
+    let effect = match effect? {
+        Effect::Buckets(buckets) => Effect::Buckets(owned(&name, &buckets)),
+        other => other,
+    };
+    Some(RequestRule::new(name.as_str(), methods, &path, effect))
+}
+
+/// The buckets under ids that no limit's bucket has; one without a name of its own has the rule's.
+fn owned(rule: &BucketName, buckets: &[BucketSpec]) -> Arc<[BucketSpec]> {
+    let bucket = |bucket: &BucketSpec| {
+        let id = BucketId::of_rule(rule.as_str(), bucket.name.as_str());
+        let unnamed = bucket.name.as_str() == DEFAULT_BUCKET;
+        let name = if unnamed { rule.clone() } else { bucket.name.clone() };
+        BucketSpec { id, name, ..bucket.clone() }
+    };
+    buckets.iter().map(bucket).collect()
+}
+
+/// Methods, none for all, and the path; `None` after a fault.
+fn matching(mut s: Section<'_>) -> (Option<Vec<String>>, Option<String>) {
+    let method = Spec::new(
+        "method",
+        Shape::Other("a method such as \"POST\", or a list of 1 to 16"),
+        "null",
+        "For which methods, as they are written; null: for all.",
+    )
+    .or_null();
+    let path = Spec::new(
+        "path",
+        Shape::Other("a path that begins with /, without a query, such as \"/login\""),
+        "",
+        "For this path and all below it.",
+    );
+    let methods = s.value(&method, |node| methods(node).map(Some));
+    let path = s.value(&path, |node| match &node.value {
+        Value::Text(text) if text.starts_with('/') && !text.contains(['?', '#']) && text.len() <= 1_024 => {
+            Ok(Some(text.clone()))
+        }
+        _ => Err(None),
+    });
+    s.end();
+    (methods, path)
+}
+
+fn methods(node: &Node) -> Parsed<Vec<String>> {
+    let method = |node: &Node| match &node.value {
+        Value::Text(text) => forms::token_name(text).ok_or(None),
+        _ => Err(None),
+    };
+    match &node.value {
+        Value::Null => Ok(Vec::new()),
+        Value::List(nodes) if (1..=16).contains(&nodes.len()) => nodes.iter().map(method).collect(),
+        _ => method(node).map(|method| vec![method]),
+    }
+}
+
+/// Exactly one of four; `None` after a fault.
+fn effect(s: &mut Section<'_>, origin: &Origin) -> Option<Effect> {
+    let limit = Spec::new(
+        "limit",
+        Shape::Other("a limit such as \"5/m\" or \"600/m burst 50\""),
+        "null",
+        "One bucket more, for each client.",
+    )
+    .or_null();
+    let limit = s.value(&limit, |node| match &node.value {
+        Value::Null => Ok(None),
+        _ => terms::written(node).map(Some),
+    });
+    let buckets = terms::buckets(s);
+    let cost: Option<u32> = s.whole_or_null(
+        "cost",
+        0..=u64::from(MAX_COST),
+        "null",
+        "Tokens that a request takes of each bucket of its client's limit; null: one.",
+    );
+    let exempt = s.bool("exempt", "false", "No bucket is asked.");
+    let unnamed = limit.map(|limit| BucketSpec::new(BucketName::default_bucket(), limit));
+    let of_buckets = (!buckets.is_empty()).then(|| Effect::Buckets(buckets.into()));
+    let of_limit = unnamed.map(|bucket| Effect::Buckets(Arc::new([bucket])));
+    let all = [of_buckets, of_limit, cost.map(Effect::Cost), exempt.then_some(Effect::Exempt)];
+    let count = all.iter().flatten().count();
+    if count != 1 && s.is_sound() {
+        s.fault(
+            origin.clone(),
+            "limit",
+            "must stand alone: a rule has one of limit, buckets, cost and exempt",
+        );
+    }
+    all.into_iter().flatten().next().filter(|_| count == 1)
+}
+
+/// `None`: refusals are not opened to scripts of other origins.
+pub(super) fn cors(s: &mut Section<'_>) -> Option<Cors> {
+    let about =
+        "Scripts of which other origins may see refusals; null: none. Their preflights cost no token.";
+    let mut s = s.section_if_given("cors", about)?;
+    let origin = s.origin();
+    let origins = Spec::new(
+        "origins",
+        Shape::List { of: "an origin such as \"https://app.example\", or \"*\" for all", max: MAX_LIST },
+        "[]",
+        "The origins.",
+    );
+    let mut origins = s.list(&origins, true, |text| match text {
+        "*" => Ok("*".to_owned()),
+        _ => forms::origin(text).ok_or(None),
+    });
+    let credentials = s.bool("credentials", "false", "Requests with cookies may see them too.");
+    if origins.is_empty() && !s.faulty("origins") {
+        s.fault(origin.clone(), "origins", "needs at least one origin, or \"*\"");
+    }
+    let any = origins.iter().any(|origin| origin == "*");
+    if any && credentials {
+        s.fault(origin, "credentials", "needs named origins: browsers take no \"*\" with it");
+    }
+    origins.retain(|origin| origin != "*");
+    s.end();
+    Some(Cors { origins: (!any).then_some(origins), credentials })
+}

@@ -1,0 +1,104 @@
+//! A decision as clients read it.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::config::RateLimitHeaders;
+use crate::exchange::Answer;
+use crate::rules::answer::{self, Concurrency, Entry, RateLimitFields, Shown, Standing, policy_name};
+use crate::rules::terms::{BucketName, CONCURRENCY};
+use crate::state::limiter::{Ask, Decision, MAX_ASKED, Verdict};
+
+/// A decision in words.
+pub(super) struct Told {
+    pub fields: RateLimitFields,
+    /// The bucket that stands first in the fields.
+    pub bucket: Option<BucketName>,
+    /// A rule has that bucket.
+    pub by_rule: bool,
+    /// The policies that refused.
+    pub violated: Vec<Cow<'static, str>>,
+}
+
+impl Told {
+    pub fn of(decision: &Decision, ask: Ask<'_>, entry: Entry) -> Self {
+        let asked = decision.asked(ask);
+        let enforced = asked.buckets().zip(decision.verdicts()).filter(|((spec, ..), _)| spec.is_enforced());
+        let (names, standings): (Names<'_>, Standings<'_>) = enforced
+            .map(|((spec, _, of_rule), verdict)| {
+                let own = spec.name.as_str();
+                let policy = if of_rule { own } else { policy_name(own, entry) };
+                let Verdict { outcome, resets } = *verdict;
+                ((&spec.name, of_rule), Standing { policy, limit: spec.limit, outcome, resets })
+            })
+            .unzip();
+        let most = asked.grant.and_then(|grant| grant.terms.max_in_flight);
+        let concurrency = most.map(|most| Concurrency { most, refused: decision.crowded });
+        let fields = answer::rate_limit_fields(&standings, concurrency);
+        let (bucket, by_rule) = match fields.first {
+            None => (None, false),
+            Some(Shown { bucket: None, .. }) => (Some(BucketName::concurrency()), false),
+            Some(Shown { bucket: Some(place), .. }) => (Some(names[place].0.clone()), names[place].1),
+        };
+        let violated = if decision.crowded {
+            vec![Cow::Borrowed(CONCURRENCY)]
+        } else {
+            let refused = standings.iter().filter(|standing| !standing.outcome.allowed);
+            refused.map(|standing| Cow::Owned(standing.policy.to_owned())).collect()
+        };
+        Self { fields, bucket, by_rule, violated }
+    }
+}
+
+/// Names, and whether a rule has the bucket.
+type Names<'a> = SmallVec<[(&'a BucketName, bool); MAX_ASKED]>;
+
+type Standings<'a> = SmallVec<[Standing<'a>; MAX_ASKED]>;
+
+/// What the limiter adds to an answer, whoever gives it.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct LimitFields {
+    told: RateLimitFields,
+    headers: RateLimitHeaders,
+}
+
+impl LimitFields {
+    /// The fields as `rate_limit.headers` wants them.
+    pub fn new(told: RateLimitFields, headers: RateLimitHeaders) -> Self {
+        Self { told, headers }
+    }
+
+    /// Ours come behind a backend's own.
+    pub fn add_to(&self, mut answer: Answer) -> Answer {
+        if matches!(self.headers, RateLimitHeaders::Draft11 | RateLimitHeaders::Both) {
+            for (name, value) in
+                [("RateLimit-Policy", &self.told.policy), ("RateLimit", &self.told.rate_limit)]
+            {
+                if !value.is_empty() {
+                    answer.fields.push(name, value.as_bytes());
+                }
+            }
+        }
+        if has_legacy(self.headers)
+            && let Some(shown) = self.told.first
+        {
+            let fields = [
+                ("X-RateLimit-Limit", Some(shown.quota)),
+                ("X-RateLimit-Remaining", Some(shown.left)),
+                ("X-RateLimit-Reset", shown.reset_s),
+            ];
+            for (name, value) in fields {
+                if let Some(value) = value {
+                    answer.fields.push(name, value.to_string().as_bytes());
+                }
+            }
+        }
+        answer
+    }
+}
+
+/// Whether the fields of the older form stand in answers.
+pub(in crate::proxy) fn has_legacy(headers: RateLimitHeaders) -> bool {
+    matches!(headers, RateLimitHeaders::Legacy | RateLimitHeaders::Both)
+}
