@@ -18,6 +18,7 @@ each_engine! {
     waiting_ends_after_queue_timeout_with_503,
     a_request_has_one_deadline_for_waiting_and_all_else,
     a_backend_that_comes_up_serves_who_waits,
+    a_reload_that_makes_room_serves_who_waits,
     what_failed_elsewhere_waits_too,
     uploads_wait_too,
     a_crowd_passes_through_a_narrow_door,
@@ -202,6 +203,25 @@ fn a_backend_that_comes_up_serves_who_waits(engine: Engine) {
     assert_eq!(asked(), 1, "the other one is as full as it was");
     gate.open();
     assert_eq!(held.read("GET").unwrap().expect(200).text(), "full");
+}
+
+fn a_reload_that_makes_room_serves_who_waits(engine: Engine) {
+    let gate = Gate::default();
+    let backend = gated(&gate);
+    let setup = narrow(engine, &backend, 1);
+    let balancer = setup.start();
+    let mut line = vec![ask(&balancer, "/held")];
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    line.extend((0..3).map(|at| queue(&balancer, &format!("/{at}"), at)));
+    let wider = json!([{ "name": "a", "url": backend.url(), "max_in_flight": 3 }]);
+    setup.clone().set("backends", wider).write();
+    balancer.proc.signal(rustix::process::Signal::HUP);
+    until("two more are at the backend", || (backend.seen().len() == 3).then_some(()));
+    assert_eq!(waiting(&balancer), 1.0, "the third has to wait");
+    gate.open();
+    for conn in &mut line {
+        conn.read("GET").unwrap().expect(200);
+    }
 }
 
 fn what_failed_elsewhere_waits_too(engine: Engine) {
