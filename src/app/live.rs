@@ -60,17 +60,8 @@ impl Live for Running {
         Usage { buckets: shown(specs, &levels), in_flight: levels.in_flight }
     }
 
-    fn reset(&self, id: &ClientId, limit: &ClientLimit) {
-        match id.form() {
-            IdForm::Range(range) if !limit.shared => {
-                let ranges = self.limits.ranges();
-                self.limiter.fill_where(|client, entry| {
-                    let net = client.network().filter(|_| entry == Source::Range);
-                    net.and_then(|net| ranges.holding(net)).is_some_and(|holding| holding.net == range)
-                });
-            }
-            _ => self.limiter.fill(ClientKey::of_id(id)),
-        }
+    fn reset(&self, id: &ClientId, _: &ClientLimit) {
+        self.limits.fill(id);
     }
 
     fn check(&self, question: &Question) -> Verdict {

@@ -1,13 +1,18 @@
 //! Several instances on one database, and databases that are not ours or not of our time.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use crate::support::engine::each_store;
-use crate::support::{Backend, Database, Setup, Store, until};
+use crate::support::postgres::Postgres;
+use crate::support::{Backend, Balancer, Database, Setup, Store, until};
 
 each_store! {
     instances_that_start_at_once_migrate_once,
     a_change_reaches_the_other_instance_within_the_ttl,
+    what_is_changed_on_one_is_in_force_on_the_other,
+    after_a_gap_in_the_changes_the_other_instance_looks_everything_up_anew,
     a_database_from_the_future_is_refused_with_clear_words,
     a_foreign_schema_is_refused_with_clear_words,
 }
@@ -54,11 +59,111 @@ fn a_change_reaches_the_other_instance_within_the_ttl(database: &Database) {
     until("its end, too", || (second.get_from("127.0.0.50", "/").status == 200).then_some(()));
 }
 
+/// Two balancers on one database. What they know would not grow old within a test.
+fn two(database: &Database) -> (Balancer, Balancer, Backend) {
+    let backend = Backend::named("a");
+    let setup = Setup::auto()
+        .store(database)
+        .backend(backend.address())
+        .set("cache.ttl", json!("1h"))
+        .set("cache.load_timeout", json!("5s"));
+    (setup.start(), setup.start(), backend)
+}
+
+#[track_caller]
+fn becomes(balancer: &Balancer, client: &str, status: u16) {
+    until(&format!("{client} gets {status}"), || {
+        (balancer.get_from(client, "/").status == status).then_some(())
+    });
+}
+
+/// The capacity that the answers to a client show.
+fn shown(balancer: &Balancer, client: &str) -> String {
+    balancer.get_from(client, "/").field("RateLimit-Policy").unwrap_or_default().to_owned()
+}
+
+fn what_is_changed_on_one_is_in_force_on_the_other(database: &Database) {
+    let (here, there, _backend) = two(database);
+    for client in ["127.0.0.60", "127.60.0.1"] {
+        there.get_from(client, "/").expect(200);
+    }
+    here.limit("127.0.0.60", 0, 0);
+    becomes(&there, "127.0.0.60", 429);
+    here.limit("127.60.0.0/16", 0, 0);
+    becomes(&there, "127.60.0.1", 429);
+    here.api("DELETE", "/limits/delete", &json!({ "client_id": "127.0.0.60" })).expect(204);
+    becomes(&there, "127.0.0.60", 200);
+    here.api("DELETE", "/limits/delete", &json!({ "client_id": "127.60.0.0/16" })).expect(204);
+    becomes(&there, "127.60.0.1", 200);
+
+    let bucket = |capacity: u32| json!([{ "name": "hour", "amount": 1, "per": "1h", "capacity": capacity }]);
+    here.api("POST", "/-/v1/plans", &json!({ "name": "free", "buckets": bucket(40) })).expect(201);
+    here.api("POST", "/-/v1/limits", &json!({ "client_id": "127.0.0.61", "plan": "free" })).expect(201);
+    until("the plan's client is known there", || shown(&there, "127.0.0.61").contains("q=40;").then_some(()));
+    here.api("PUT", "/-/v1/plans/free", &json!({ "buckets": bucket(50) })).expect(200);
+    until("the changed plan is in force there", || {
+        shown(&there, "127.0.0.61").contains("q=50;").then_some(())
+    });
+    here.api("PUT", "/-/v1/plans/free", &json!({ "buckets": bucket(0) })).expect(200);
+    becomes(&there, "127.0.0.61", 429);
+
+    // Whoever is let off on one is on the other.
+    here.limit("127.0.0.62", 1, 0);
+    until("the limit is there", || shown(&there, "127.0.0.62").contains("q=1").then_some(()));
+    becomes(&there, "127.0.0.62", 429);
+    here.api("POST", "/-/v1/limits/127.0.0.62/reset", &json!(null)).expect(204);
+    becomes(&there, "127.0.0.62", 200);
+}
+
+fn after_a_gap_in_the_changes_the_other_instance_looks_everything_up_anew(database: &Database) {
+    let (here, there, _backend) = two(database);
+    there.get_from("127.0.0.63", "/").expect(200);
+    here.limit("somebody", 0, 0);
+    let jump = match database.store {
+        Store::Sqlite => "UPDATE sqlite_sequence SET seq = seq + 100000 WHERE name = 'changes'",
+        Store::Postgres => "SELECT setval('change_seq', nextval('change_seq') + 100000)",
+    };
+    let address = match database.store {
+        Store::Sqlite => "x'7f00003f'",
+        Store::Postgres => "'\\x7f00003f'::bytea",
+    };
+    // A limit that no change tells of, as if its change had been pruned.
+    let unsaid = format!(
+        "INSERT INTO limits (canonical, client_id, kind, address, buckets, version) \
+         SELECT '127.0.0.63', '127.0.0.63', 1, {address}, buckets, 1 FROM limits WHERE client_id = 'somebody'; {jump}"
+    );
+    execute_in(database, here.folder(), &unsaid);
+    there.get_from("127.0.0.63", "/").expect(200);
+    here.limit("somebody-else", 0, 0);
+    becomes(&there, "127.0.0.63", 429);
+    here.limit("127.0.0.64", 0, 0);
+    becomes(&there, "127.0.0.64", 429);
+}
+
+#[test]
+fn after_a_restart_of_postgresql_the_instances_hear_of_each_other_again() {
+    let Some(mut server) = Postgres::start() else { return };
+    let database = server.database("shared");
+    let (here, there, _backend) = two(&database);
+    there.get_from("127.0.0.65", "/").expect(200);
+    server.stop();
+    server.run();
+    let body = json!({ "client_id": "127.0.0.65", "capacity": 0, "rate_per_sec": 0 });
+    until("a write is done", || (here.api("POST", "/limits/create", &body).status == 201).then_some(()));
+    becomes(&there, "127.0.0.65", 429);
+    here.limit("127.65.0.0/16", 0, 0);
+    becomes(&there, "127.65.0.1", 429);
+}
+
 /// Runs statements in the database.
 fn execute(database: &Database, setup: &Setup, sql: &str) {
+    execute_in(database, setup.folder(), sql);
+}
+
+fn execute_in(database: &Database, folder: &Path, sql: &str) {
     match database.store {
         Store::Sqlite => {
-            let file = rusqlite::Connection::open(setup.folder().join("balancer.db")).unwrap();
+            let file = rusqlite::Connection::open(folder.join("balancer.db")).unwrap();
             file.execute_batch(sql).unwrap();
         }
         Store::Postgres => {

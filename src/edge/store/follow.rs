@@ -10,8 +10,8 @@ use super::core::{Core, entries, parsed, range};
 use super::ops::{self, Followed};
 use super::session::Fault;
 use super::v1::LimitRow;
-use crate::rules::identity::{ClientId, IdForm};
-use crate::state::cache::{Place, Ticket};
+use crate::rules::identity::{ClientId, ClientKey, IdForm};
+use crate::state::cache::{Place, Source, Ticket};
 use crate::state::metrics::StoreOp;
 use crate::state::ranges::Ranges;
 
@@ -56,7 +56,23 @@ impl Core {
         if !page.ranges.is_empty() {
             self.follow_ranges(&page.ranges)?;
         }
-        self.follow_limits(&page.limits)
+        self.follow_limits(&page.limits)?;
+        ids(&page.resets).for_each(|id| self.fill(&id));
+        Ok(())
+    }
+
+    /// Makes full what a stored limit gives out: of a range that is not shared, the buckets of all whom it decides about.
+    pub fn fill(&self, id: &ClientId) {
+        let ranges = self.ranges();
+        match id.form() {
+            IdForm::Range(net) if !ranges.get(net).is_some_and(|range| range.limit.shared) => {
+                self.limiter.fill_where(|client, entry| {
+                    let group = client.network().filter(|_| entry == Source::Range);
+                    group.and_then(|group| ranges.holding(group)).is_some_and(|holding| holding.net == net)
+                });
+            }
+            _ => self.limiter.fill(ClientKey::of_id(id)),
+        }
     }
 
     /// Ranges, one snapshot for all of them.

@@ -187,6 +187,11 @@ impl Limits {
         self.core.cache.find_id(id, now, &Gate(self))
     }
 
+    /// Makes full what a stored limit gives out: its bucket, or those of every client that its range decides about.
+    pub fn fill(&self, id: &ClientId) {
+        self.core.fill(id);
+    }
+
     /// Puts another `rate_limit.default` in force. A bucket of a client that no entry names moves by CONTRACT's level rule.
     pub fn set_default(&self, default: Option<Terms>) {
         self.core.set_default(default);

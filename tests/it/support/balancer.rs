@@ -155,7 +155,7 @@ impl Setup {
         let address = listening(&proc.wait_out("listening on http://"));
         let separate = self.config["admin"]["listen"].is_string();
         let admin = if separate { listening(&proc.wait_out("admin on http://")) } else { address };
-        Balancer { proc, address, admin, engine: self.engine, _folder: Arc::clone(&self.folder) }
+        Balancer { proc, address, admin, engine: self.engine, folder: Arc::clone(&self.folder) }
     }
 }
 
@@ -176,10 +176,15 @@ pub struct Balancer {
     pub admin: SocketAddr,
     /// The engine that the test asked for.
     pub engine: Option<Engine>,
-    _folder: Arc<TempDir>,
+    folder: Arc<TempDir>,
 }
 
 impl Balancer {
+    /// The folder of its configuration, and of its SQLite file.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// One GET on a connection of its own.
     #[track_caller]
     pub fn get(&self, target: &str) -> Response {
