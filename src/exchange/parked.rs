@@ -1,5 +1,7 @@
 //! Requests that wait for something other than their client, without a worker.
 
+use std::os::fd::BorrowedFd;
+
 use super::{Answer, Exchange, RequestHead};
 use crate::rules::Nanos;
 
@@ -26,6 +28,11 @@ pub type Waker = Box<dyn FnOnce() + Send>;
 pub trait Parked: Send {
     /// When it has waited long enough.
     fn until(&self) -> Nanos;
+
+    /// The socket whose readiness it waits for, instead of being told. It goes on then, and when it has waited long enough.
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Names whom to tell. False: it can go on already, and nobody will be told.
     fn on_wake(&mut self, waker: Waker) -> bool;

@@ -1,5 +1,6 @@
 //! The second step: pick a backend, send, and again where that is safe.
 
+mod attempt;
 mod course;
 mod key;
 mod line;
@@ -11,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Answered, Outgoing, Phase, Reuse, Upstream, UpstreamError};
+use super::{Answered, Outgoing, Reuse, Upstream};
 use crate::clock::{Clock, nanos};
 use crate::error::Reject;
 use crate::exchange::{Abort, RequestBody, RequestHead};
@@ -20,10 +21,12 @@ use crate::rules::fields::Fields;
 use crate::rules::headers::{self, Origin};
 use crate::rules::identity::ClientKey;
 use crate::rules::retry::{self, Failure};
-use crate::state::backends::{Backends, Ejection, Endpoint, Lease, Snapshot};
-use crate::state::metrics::{Attempt, Metrics};
+use crate::state::backends::{Backends, Lease, Snapshot};
+use crate::state::metrics::Metrics;
 use crate::state::retry_budget::RetryBudget;
 
+pub(super) use attempt::Flight;
+use attempt::{Attempted, read};
 pub(super) use course::Course;
 use key::key;
 use line::Unsent;
@@ -68,8 +71,16 @@ pub(super) enum Outcome {
     Answered(Forwarded),
     /// None did.
     Failed(Failed),
-    /// All are full, and it waits for one that is not.
-    Waits(Course),
+    /// All are full, and it waits for one that is not; or it was sent, and waits for the answer.
+    Waits(Way),
+}
+
+/// How far a request is that waits, or is to go on.
+pub(super) enum Way {
+    /// It is with nobody.
+    Before(Course),
+    /// It was sent, and its answer is awaited.
+    Sent(Flight),
 }
 
 /// A backend's answer, and what it took to get it.
@@ -142,13 +153,17 @@ impl Forward {
     /// worker.
     pub(super) fn forward(
         &self,
-        mut course: Course,
+        way: Way,
         asked: &Request<'_>,
         body: &mut dyn RequestBody,
         abort: &Abort,
         may_park: bool,
     ) -> Outcome {
         let Request { head, origin, .. } = asked;
+        let (mut course, mut under_way) = match way {
+            Way::Before(course) => (course, None),
+            Way::Sent(Flight { course, lease, awaited }) => (course, Some((lease, awaited))),
+        };
         // The cookie's name must last while the course moves on.
         let sticks = course.snapshot.serving().sticky.is_some().then(|| Arc::clone(&course.snapshot));
         let sticky = sticks.as_ref().and_then(|snapshot| snapshot.serving().sticky.as_ref());
@@ -156,22 +171,38 @@ impl Forward {
         let mut fields = None;
         let mut found = None;
         loop {
-            let patience = patience(may_park, &*body, &course);
-            let next = found.take().map_or_else(|| self.next(&mut course, preferred, patience), Ok);
-            let (mut lease, reuse) = match next {
-                Ok(next) => next,
-                Err(Unsent::Waits) => return Outcome::Waits(course),
-                Err(why) => return Outcome::Failed(unsent(why, course)),
+            let (mut lease, attempt) = match under_way.take() {
+                Some((lease, awaited)) => (lease, read(awaited)),
+                None => {
+                    let patience = patience(may_park, &*body, &course);
+                    let next = found.take().map_or_else(|| self.next(&mut course, preferred, patience), Ok);
+                    let (lease, reuse) = match next {
+                        Ok(next) => next,
+                        Err(Unsent::Waits) => return Outcome::Waits(Way::Before(course)),
+                        Err(why) => return Outcome::Failed(unsent(why, course)),
+                    };
+                    let outgoing = Outgoing {
+                        method: &head.method,
+                        target: &head.target,
+                        fields: &fields.get_or_insert_with(|| Lent::of(head, origin, &lease)).0,
+                        length: head.length,
+                        reuse,
+                        deadline: course.deadline,
+                    };
+                    course.effort.backend = Some(Arc::clone(&lease.endpoint.backend));
+                    let attempt =
+                        self.attempt(&lease.endpoint, &outgoing, asked.protocol, body, abort, may_park);
+                    (lease, attempt)
+                }
             };
-            let outgoing = Outgoing {
-                method: &head.method,
-                target: &head.target,
-                fields: &fields.get_or_insert_with(|| Lent::of(head, origin, &lease)).0,
-                length: head.length,
-                reuse,
-                deadline: course.deadline,
+            let result = match attempt {
+                Attempted::Sent(awaited) => {
+                    return Outcome::Waits(Way::Sent(Flight { course, lease, awaited }));
+                }
+                Attempted::Done(result) => result,
             };
-            match self.attempt(&mut course, &mut lease, &outgoing, asked.protocol, body, abort) {
+            self.conclude(&mut course, &mut lease, result.as_ref());
+            match result {
                 Ok(answered) => {
                     if self.frees_workers {
                         lease.free_worker();
@@ -228,67 +259,16 @@ impl Forward {
         }
         self.next(course, preferred, Patience::None).ok()
     }
-
-    /// Sends it once, and lets everybody know how that went.
-    fn attempt(
-        &self,
-        course: &mut Course,
-        lease: &mut Lease,
-        outgoing: &Outgoing<'_>,
-        protocol: Option<&str>,
-        body: &mut dyn RequestBody,
-        abort: &Abort,
-    ) -> Result<Answered, UpstreamError> {
-        course.effort.backend = Some(Arc::clone(&lease.endpoint.backend));
-        let began = course.now;
-        let result = match protocol {
-            Some(protocol) => self.upstream.upgrade(&lease.endpoint, outgoing, protocol, abort),
-            None => self.upstream.send(&lease.endpoint, outgoing, body, abort).map(Answered::Http),
-        };
-        course.now = self.clock.now();
-        let took = course.now.saturating_sub(began);
-        let spent = Duration::from_nanos(took);
-        course.effort.upstream_duration = Some(spent);
-        let attempt = result.as_ref().map_or(Attempt::Error, |answered| Attempt::Status(answered.status()));
-        self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
-        if let Some(failed) = verdict(&result, &course.snapshot.serving().outlier_statuses) {
-            let ejection = course.snapshot.observe(lease, took, failed, course.now);
-            self.tell(&lease.endpoint, ejection, &result);
-        }
-        result
-    }
-
-    /// One line for each change of who is ejected, with its cause.
-    fn tell(
-        &self,
-        endpoint: &Endpoint,
-        ejection: Option<Ejection>,
-        result: &Result<Answered, UpstreamError>,
-    ) {
-        let Some(ejection) = ejection else { return };
-        let who = format_args!("backend {} ({})", endpoint.backend, endpoint.address);
-        let last = match result {
-            Ok(answered) => format!("status {}", answered.status()),
-            Err(error) => error.cause.clone(),
-        };
-        match ejection {
-            Ejection::Out(time, cause) => {
-                log::warn!("{who} is ejected for {time:?}: {cause}; the last: {last}")
-            }
-            Ejection::StaysOut(time) => {
-                log::warn!("{who} stays ejected for {time:?}: its probe failed: {last}")
-            }
-            Ejection::Back => log::info!("{who} is no longer ejected: its probe was answered: {last}"),
-        }
-        if !matches!(ejection, Ejection::Back) {
-            self.metrics.ejected(&endpoint.backend);
-        }
-    }
 }
 
-/// A request that waited in vain, or whose client left meanwhile.
-pub(super) fn too_late(course: Course) -> Failed {
-    unsent(course.too_late(), course)
+impl Forward {
+    /// The end of a request that waited in vain, or whose client left meanwhile.
+    pub(super) fn too_late(&self, way: Way, client_gone: bool) -> Failed {
+        match way {
+            Way::Before(course) => Failed { client_gone, ..unsent(course.too_late(), course) },
+            Way::Sent(flight) => self.give_up(flight, client_gone),
+        }
+    }
 }
 
 /// What streams can't be put away once it was sent: its body is not in memory.
@@ -302,20 +282,6 @@ fn patience(may_park: bool, body: &dyn RequestBody, course: &Course) -> Patience
 
 fn is_replayable(body: &dyn RequestBody) -> bool {
     body.buffered().is_some() || !body.consumed()
-}
-
-/// Whether the endpoint failed; `None`: the attempt says nothing about it.
-fn verdict(result: &Result<Answered, UpstreamError>, outlier_statuses: &[(u16, u16)]) -> Option<bool> {
-    match result {
-        Ok(answered) => Some(is_in(outlier_statuses, answered.status())),
-        Err(error) => match error.phase {
-            // A kept connection that was closed meanwhile is nobody's fault, and took no time.
-            Phase::RequestBody(_) | Phase::Cancelled | Phase::Stale => None,
-            Phase::Connect | Phase::ConnectTimedOut | Phase::Reset | Phase::TimedOut | Phase::Malformed => {
-                Some(true)
-            }
-        },
-    }
 }
 
 /// Whether a number is in one of the inclusive ranges.

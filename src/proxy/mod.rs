@@ -7,6 +7,7 @@ pub mod forward;
 pub mod marks;
 mod relay;
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::clock::seconds;
@@ -25,7 +26,7 @@ use crate::state::backends::Endpoint;
 
 use account::{Accounts, Entry};
 use admit::{Admission, Admit, LimitFields};
-use forward::{Course, Effort, Failed, Forward, Forwarded, Outcome, Request};
+use forward::{Effort, Failed, Forward, Forwarded, Outcome, Request, Way};
 use marks::Marks;
 
 /// What happens to a request that is not ours.
@@ -90,18 +91,18 @@ impl Proxy {
         }
         let story = Story { entry, peer_trusted: client.peer_trusted, counted_as, fields };
         let course = self.forward.begin(&self.request(&story, head, false), snapshot, exchange.body);
-        self.send(exchange, story, course)
+        self.send(exchange, story, Way::Before(course))
     }
 
     /// The second and the third step, or the rest of them.
-    fn send(self: &Arc<Self>, exchange: Exchange<'_>, mut story: Story, course: Course) -> Served {
+    fn send(self: &Arc<Self>, exchange: Exchange<'_>, mut story: Story, way: Way) -> Served {
         let Exchange { head, body, abort, can_upgrade, may_park, .. } = exchange;
         let head = &*head;
         let request = self.request(&story, head, can_upgrade);
         let protocol = request.protocol.unwrap_or_default();
-        let answer = match self.forward.forward(course, &request, body, abort, may_park) {
-            Outcome::Waits(course) => {
-                return Served::Parked(Box::new(Held { proxy: Arc::clone(self), story, course }));
+        let answer = match self.forward.forward(way, &request, body, abort, may_park) {
+            Outcome::Waits(way) => {
+                return Served::Parked(Box::new(Held { proxy: Arc::clone(self), story, way }));
             }
             Outcome::Answered(Forwarded { answered, lease, effort, set_cookie }) => {
                 let is_head = head.method == "HEAD";
@@ -170,30 +171,43 @@ impl Entry {
     }
 }
 
-/// A request that waits for a backend with room.
+/// A request that waits for a backend with room, or for its answer.
 struct Held {
     proxy: Arc<Proxy>,
     story: Story,
-    course: Course,
+    way: Way,
 }
 
 impl Parked for Held {
     fn until(&self) -> Nanos {
-        self.course.waits_until()
+        match &self.way {
+            Way::Before(course) => course.waits_until(),
+            Way::Sent(flight) => flight.until(),
+        }
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.way {
+            Way::Before(_) => None,
+            Way::Sent(flight) => Some(flight.socket()),
+        }
     }
 
     fn on_wake(&mut self, waker: Waker) -> bool {
-        self.course.on_turn(waker)
+        match &self.way {
+            Way::Before(course) => course.on_turn(waker),
+            Way::Sent(_) => false,
+        }
     }
 
     fn resume(self: Box<Self>, exchange: Exchange<'_>) -> Served {
-        let Self { proxy, story, course } = *self;
-        proxy.send(exchange, story, course)
+        let Self { proxy, story, way } = *self;
+        proxy.send(exchange, story, way)
     }
 
     fn give_up(self: Box<Self>, head: &RequestHead, client_gone: bool) -> Answer {
-        let Self { proxy, mut story, course } = *self;
-        let failed = Failed { client_gone, ..forward::too_late(course) };
+        let Self { proxy, mut story, way } = *self;
+        let failed = proxy.forward.too_late(way, client_gone);
         let answer = story.entry.refuse(failed, client_gone);
         proxy.accounts.close(story.fields.add_to(answer), head, story.entry)
     }
@@ -211,6 +225,16 @@ pub trait Upstream: Send + Sync {
         abort: &Abort,
     ) -> Result<Incoming, UpstreamError>;
 
+    /// The first half of [`Upstream::send`], for a request whose body is in memory: sends it, and does not wait for the
+    /// answer.
+    fn begin(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: &Outgoing<'_>,
+        body: &mut dyn RequestBody,
+        abort: &Abort,
+    ) -> Result<Begun, UpstreamError>;
+
     /// Asks one endpoint to switch to `protocol` (a token, as it stands in `Upgrade`), on a new connection that is never
     /// shared. The request has no body; `request.reuse` does not matter. Blocks as [`Upstream::send`] does.
     fn upgrade(
@@ -220,6 +244,34 @@ pub trait Upstream: Send + Sync {
         protocol: &str,
         abort: &Abort,
     ) -> Result<Answered, UpstreamError>;
+}
+
+/// What became of a request that was sent without waiting for its answer.
+pub enum Begun {
+    /// It was answered before it was sent to its end.
+    Answered(Incoming),
+    /// It was sent.
+    Sent(Box<dyn Awaited>),
+}
+
+/// A request that was sent and not yet answered. Dropped, it closes its connection.
+pub trait Awaited: Send {
+    /// Where the answer comes.
+    fn socket(&self) -> BorrowedFd<'_>;
+
+    /// When the head must be there: [`Awaited::read`] is [`Phase::TimedOut`] from then on.
+    fn until(&self) -> Nanos;
+
+    /// Reads what has come, without waiting.
+    fn read(self: Box<Self>) -> Result<Read, UpstreamError>;
+}
+
+/// What has come of an answer.
+pub enum Read {
+    /// Its head.
+    Head(Incoming),
+    /// Less than that.
+    Later(Box<dyn Awaited>),
 }
 
 /// What a backend answered.

@@ -24,7 +24,12 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
     let active_origin = s.origin_of("active_workers").unwrap_or_else(|| s.origin());
     let frontend = Frontend {
         engine: s.choice("engine", &engines, &[], "\"auto\"", about).unwrap_or(Engine::Auto),
-        workers: s.whole("workers", 1..=4_096, "256", "Threads that handle requests."),
+        workers: s.whole(
+            "workers",
+            1..=4_096,
+            "256",
+            "Threads that handle requests, and how many requests may wait for backends' answers.",
+        ),
         active_workers: s.whole_or_null(
             "active_workers",
             1..=4_096,

@@ -21,6 +21,12 @@ use crate::rules::framing::response::{Fault, Finder, Found, Head};
 /// How long a backend that has answered already may take nothing of the request before its answer is taken.
 const STUCK: Duration = Duration::from_secs(1);
 
+const CLOSED_EARLY: &str = "closed before the answer's head was whole";
+
+fn malformed(fault: Fault) -> UpstreamError {
+    UpstreamError { phase: Phase::Malformed, cause: fault.to_string() }
+}
+
 /// Sending is over before the request is: the answer, or the error, is there or can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stopped;
@@ -53,8 +59,8 @@ impl Limits {
 pub(super) struct Call {
     pub connection: Connection,
     pub buffers: Buffers,
-    clock: Clock,
-    limits: Limits,
+    pub clock: Clock,
+    pub limits: Limits,
     finder: Finder,
     /// Bytes of the output buffer that wait to be sent.
     filled: usize,
@@ -71,6 +77,10 @@ pub(super) struct Call {
     early: Option<Head>,
     /// Where the body begins in the input, once the head was found.
     pub body_at: usize,
+    /// Nobody waits for the answer: the call ends when the request is sent.
+    pub leaves: bool,
+    /// It has been, to its end, and the answer is still to come.
+    pub is_sent: bool,
     /// What became of it.
     pub outcome: Option<Result<Head, UpstreamError>>,
 }
@@ -99,6 +109,8 @@ impl Call {
             cut_short: false,
             early: None,
             body_at: 0,
+            leaves: false,
+            is_sent: false,
             outcome: None,
         }
     }
@@ -237,6 +249,43 @@ impl Call {
         });
     }
 
+    /// Sends what is left. Afterwards it is sent and its answer is awaited by others, or `outcome` is set.
+    pub fn leave(&mut self) {
+        if !self.cut_short && self.flush().is_ok() && self.early.is_none() {
+            self.is_sent = true;
+        } else {
+            self.conclude();
+        }
+    }
+
+    /// When the answer's head must be there, from now on; whether that is the request's own deadline.
+    pub fn head_due(&self) -> (Nanos, bool) {
+        let (limit, is_deadline) = self.limits.left(self.limits.timeout, &self.clock);
+        (self.clock.now().saturating_add(nanos(limit)), is_deadline)
+    }
+
+    /// Reads what has come of the head, without waiting. `None`: it is not whole.
+    pub fn poll_head(&mut self) -> Result<Option<Head>, UpstreamError> {
+        loop {
+            match self.connection.receive_more(&mut self.buffers.input, Wait::Poll) {
+                Ok(0) => return Err(self.broke(CLOSED_EARLY)),
+                Ok(_) => {}
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(self.broke(error)),
+            }
+            let found = self.find().map_err(malformed)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// No head in time.
+    pub fn late(&self, is_deadline: bool) -> UpstreamError {
+        let cause = format!("no answer's head in time ({})", Limits::name(is_deadline));
+        UpstreamError { phase: Phase::TimedOut, cause }
+    }
+
     fn await_head(&mut self) -> Result<Head, UpstreamError> {
         let (limit, is_deadline) = self.limits.left(self.limits.timeout, &self.clock);
         let deadline = self.clock.now().saturating_add(nanos(limit));
@@ -248,15 +297,12 @@ impl Call {
         loop {
             self.connection.set_recv_timeout(remaining).map_err(|error| self.broke(error))?;
             match self.connection.receive_more(&mut self.buffers.input, Wait::Block) {
-                Ok(0) => return Err(self.broke("closed before the answer's head was whole")),
+                Ok(0) => return Err(self.broke(CLOSED_EARLY)),
                 Ok(_) => {}
                 Err(Errno::AGAIN) => return Err(timed_out()),
                 Err(error) => return Err(self.broke(error)),
             }
-            let found = self.find();
-            match found
-                .map_err(|fault| UpstreamError { phase: Phase::Malformed, cause: fault.to_string() })?
-            {
+            match self.find().map_err(malformed)? {
                 Some(head) => return Ok(head),
                 None => match deadline.saturating_sub(self.clock.now()) {
                     0 => return Err(timed_out()),

@@ -5,6 +5,7 @@
 //! - `agent`: ureq's settings, and requests in its terms.
 //! - `transport`: what ureq sees; the answer stays with us.
 //! - `call`: one request on one connection: sending, early answers, the strict look at the head.
+//! - `apart`: the same in two steps, so that nobody waits for the answer in between.
 //! - `body`: the answer's body, read straight from the socket.
 //! - `connection`, `pool`: sockets, and those that are kept.
 //! - `upgrade`: the same with a 101, which ureq can't do.
@@ -22,6 +23,7 @@
 //! everything is served as far as the kernel's buffers go (`call` says how).
 
 mod agent;
+mod apart;
 mod body;
 mod call;
 mod connection;
@@ -43,7 +45,7 @@ pub use agent::can_carry;
 use crate::clock::Clock;
 use crate::config::UpstreamConfig;
 use crate::exchange::{Abort, BodyLength, RequestBody};
-use crate::proxy::{Answered, Incoming, Outgoing, Phase, Upstream, UpstreamError};
+use crate::proxy::{Answered, Begun, Incoming, Outgoing, Phase, Upstream, UpstreamError};
 use crate::rules::framing::response::{Finder, Head};
 use crate::state::backends::Endpoint;
 use body::{Body, Source};
@@ -144,21 +146,24 @@ impl UreqUpstream {
         })
     }
 
-    /// Sends the request and reads the answer's head; the call comes back with its outcome.
+    /// Sends the request and reads the answer's head; the call comes back with its outcome. `leaves`: it comes back when
+    /// it is sent.
     fn exchange(
         &self,
         connection: Connection,
-        buffers: Buffers,
-        request: http::Request<()>,
+        ready: Ready,
         outgoing: &Outgoing<'_>,
         body: &mut dyn RequestBody,
+        leaves: bool,
     ) -> Result<Box<Call>, UpstreamError> {
+        let Ready { request, buffers } = ready;
         let has_body = !matches!(outgoing.length, BodyLength::Empty | BodyLength::Known(0));
         let limits = self.limits(outgoing);
         let mut call =
             Box::new(Call::new(connection, buffers, self.clock.clone(), limits, Finder::new(false)));
         let mut reader = agent::Reader::new(body, outgoing.length);
         call.streaming = has_body && !reader.in_memory();
+        call.leaves = leaves;
         let (call, result) = transport::run(call, || {
             if has_body {
                 self.agent.run(request.map(|()| SendBody::from_reader(&mut reader))).map(drop)
@@ -170,7 +175,7 @@ impl UreqUpstream {
         if let Some(fault) = reader.fault {
             return Err(failed(Phase::RequestBody(fault), fault));
         }
-        if call.outcome.is_none() {
+        if call.outcome.is_none() && !call.is_sent {
             match result {
                 // Sending was stopped: the backend has said why, or has gone.
                 Err(_) if call.cut_short => call.conclude(),
@@ -181,34 +186,15 @@ impl UreqUpstream {
         Ok(call)
     }
 
-    /// The answer as the proxy gets it.
-    fn incoming(
-        &self,
-        mut call: Call,
-        head: Head,
-        outgoing: &Outgoing<'_>,
-        stack: Arc<Stack>,
-        abort: &Abort,
-    ) -> Incoming {
-        let to_head = outgoing.method == "HEAD";
-        // Before the connection can go home: whoever takes it there must not lose it to this exchange's client.
-        abort.release();
-        let length = head.body_length(to_head);
-        let may_keep = head.keep_alive && !call.cut_short && length != BodyLength::UntilClose;
-        let source = Source {
-            connection: call.connection,
-            home: may_keep.then_some(stack),
-            clock: self.clock.clone(),
-        };
-        let body = Body::new(length, &mut call.buffers.input, call.body_at, source, self.limits(outgoing));
-        call.buffers.give_back();
-        Incoming {
-            status: head.status,
-            length: if to_head || head.status == 304 { head.declared_length() } else { length },
-            reason: head.reason,
-            fields: head.fields,
-            body: Box::new(body),
-        }
+    /// What is needed before a connection is.
+    fn ready(&self, endpoint: &Endpoint, outgoing: &Outgoing<'_>) -> Result<Ready, UpstreamError> {
+        let mut buffers = Buffers::lend();
+        // Not the backend's fault, but it can't be sent either.
+        let prepared = agent::prepare(outgoing, endpoint, &mut buffers.lines)
+            .map_err(|cause| failed(Phase::Malformed, cause))?;
+        let is_chunked = matches!(outgoing.length, BodyLength::Chunked | BodyLength::UntilClose);
+        buffers.make_room(prepared.head_bytes + buffers.lines.len(), is_chunked);
+        Ok(Ready { request: prepared.request, buffers })
     }
 
     fn call(
@@ -218,21 +204,42 @@ impl UreqUpstream {
         body: &mut dyn RequestBody,
         abort: &Abort,
     ) -> Result<Incoming, UpstreamError> {
-        // Not the backend's fault, but it can't be sent either.
-        let mut buffers = Buffers::lend();
-        let prepared = agent::prepare(outgoing, endpoint, &mut buffers.lines)
-            .map_err(|cause| failed(Phase::Malformed, cause))?;
-        let is_chunked = matches!(outgoing.length, BodyLength::Chunked | BodyLength::UntilClose);
-        buffers.make_room(prepared.head_bytes + buffers.lines.len(), is_chunked);
+        let ready = self.ready(endpoint, outgoing)?;
         let _watched = Watched(abort);
         let stack = self.pool.stack(endpoint.id);
         let connection = self.connection(endpoint, &stack, outgoing, abort)?;
-        let mut call = self.exchange(connection, buffers, prepared.request, outgoing, body)?;
+        let mut call = self.exchange(connection, ready, outgoing, body, false)?;
         match call.outcome.take() {
-            Some(Ok(head)) => Ok(self.incoming(*call, head, outgoing, stack, abort)),
+            Some(Ok(head)) => {
+                // Before the connection can go home: whoever takes it there must not lose it to this exchange's client.
+                abort.release();
+                Ok(incoming(*call, head, outgoing.method == "HEAD", stack))
+            }
             Some(Err(error)) => Err(error),
             None => Err(failed(Phase::Reset, "no outcome")),
         }
+    }
+}
+
+/// A request in ureq's terms, and the memory that it is sent with.
+struct Ready {
+    request: http::Request<()>,
+    buffers: Buffers,
+}
+
+/// The answer as the proxy gets it. The call is over.
+fn incoming(mut call: Call, head: Head, to_head: bool, stack: Arc<Stack>) -> Incoming {
+    let length = head.body_length(to_head);
+    let may_keep = head.keep_alive && !call.cut_short && length != BodyLength::UntilClose;
+    let source = Source { connection: call.connection, home: may_keep.then_some(stack), clock: call.clock };
+    let body = Body::new(length, &mut call.buffers.input, call.body_at, source, call.limits);
+    call.buffers.give_back();
+    Incoming {
+        status: head.status,
+        length: if to_head || head.status == 304 { head.declared_length() } else { length },
+        reason: head.reason,
+        fields: head.fields,
+        body: Box::new(body),
     }
 }
 
@@ -242,12 +249,7 @@ fn guarded<T>(
     abort: &Abort,
     call: impl FnOnce() -> Result<T, UpstreamError>,
 ) -> Result<T, UpstreamError> {
-    let result = if abort.cancelled() {
-        Err(failed(Phase::Cancelled, "before it was sent"))
-    } else {
-        abort.calling(endpoint.id);
-        call()
-    };
+    let result = if abort.cancelled() { Err(failed(Phase::Cancelled, "before it was sent")) } else { call() };
     result.map_err(|mut error| {
         if abort.cancelled() {
             error.phase = Phase::Cancelled;
@@ -265,7 +267,20 @@ impl Upstream for UreqUpstream {
         body: &mut dyn RequestBody,
         abort: &Abort,
     ) -> Result<Incoming, UpstreamError> {
-        guarded(endpoint, abort, || self.call(endpoint, request, body, abort))
+        guarded(endpoint, abort, || {
+            abort.calling(endpoint.id);
+            self.call(endpoint, request, body, abort)
+        })
+    }
+
+    fn begin(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: &Outgoing<'_>,
+        body: &mut dyn RequestBody,
+        abort: &Abort,
+    ) -> Result<Begun, UpstreamError> {
+        guarded(endpoint, abort, || self.leave(endpoint, request, body, abort))
     }
 
     fn upgrade(
@@ -275,6 +290,9 @@ impl Upstream for UreqUpstream {
         protocol: &str,
         abort: &Abort,
     ) -> Result<Answered, UpstreamError> {
-        guarded(endpoint, abort, || self.switch(endpoint, request, protocol, abort))
+        guarded(endpoint, abort, || {
+            abort.calling(endpoint.id);
+            self.switch(endpoint, request, protocol, abort)
+        })
     }
 }

@@ -2,6 +2,7 @@
 //! compared.
 
 mod answers;
+mod apart;
 mod connections;
 mod deadlines;
 mod requests;

@@ -104,7 +104,9 @@ impl Transport for CallTransport {
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
         let call = self.call()?;
-        if call.outcome.is_none() {
+        if call.leaves {
+            call.leave();
+        } else if call.outcome.is_none() {
             call.conclude();
         }
         // However it ended, ureq has to leave now.

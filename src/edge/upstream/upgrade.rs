@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use super::call::Call;
 use super::spare::Buffers;
-use super::{UreqUpstream, Watched, agent, failed};
+use super::{UreqUpstream, Watched, agent, failed, incoming};
 use crate::exchange::{Abort, BodyLength, Upgrade};
 use crate::proxy::{Answered, Outgoing, Phase, UpstreamError};
 use crate::rules::framing::bytes::{TOKEN, is};
@@ -41,8 +41,9 @@ impl UreqUpstream {
                 switched(call, head, protocol)
             }
             Some(Ok(head)) => {
+                abort.release();
                 let stack = self.pool.stack(endpoint.id);
-                Ok(Answered::Http(self.incoming(call, head, request, stack, abort)))
+                Ok(Answered::Http(incoming(call, head, request.method == "HEAD", stack)))
             }
             Some(Err(error)) => Err(error),
             None => Err(failed(Phase::Reset, Errno::NOTCONN)),

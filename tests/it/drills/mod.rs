@@ -19,6 +19,7 @@ mod normal;
 mod order;
 mod proxy_protocol;
 mod slow;
+mod stall;
 mod store;
 mod traffic;
 mod upgrades;

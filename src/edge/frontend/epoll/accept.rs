@@ -88,6 +88,7 @@ impl Core {
             fresh: true,
             expects_proxy: self.is_proxy_peer(address),
             hangup_armed: false,
+            seat: None,
             link,
         });
         self.welcome(conn);

@@ -104,7 +104,14 @@ impl Worker {
             // Nothing was read of the body: what streams parks before it is sent, not afterwards.
             Served::Parked(parked) => {
                 pending.head = head;
-                conn.state = State::Queued(Box::new(Queued { pending, parked }));
+                conn.state = State::Queued(Box::new(Queued {
+                    pending,
+                    parked,
+                    seat: None,
+                    is_watched: true,
+                    is_late: false,
+                    is_put_off: false,
+                }));
                 return Next::Backend;
             }
         };

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::deliver::Delivery;
+use super::seats::Seat;
 use super::table::Token;
 use super::timers::Pace;
 use super::uploads::Place;
@@ -42,6 +43,8 @@ pub(super) struct Conn {
     pub expects_proxy: bool,
     /// The kernel is to tell of a hang-up while the request waits for its backend.
     pub hangup_armed: bool,
+    /// The right to wait for an answer, once it was waited for.
+    pub seat: Option<Seat>,
 }
 
 /// What a connection is in the middle of.
@@ -76,6 +79,14 @@ pub(super) struct Pending {
 pub(super) struct Queued {
     pub pending: Pending,
     pub parked: Box<dyn Parked>,
+    /// It waits for its answer.
+    pub seat: Option<Seat>,
+    /// It waits for long: the kernel tells when its client leaves.
+    pub is_watched: bool,
+    /// It has waited long enough, and a worker is to go on with it.
+    pub is_late: bool,
+    /// It could go on, but no worker was free.
+    pub is_put_off: bool,
 }
 
 /// What becomes of a connection when a worker is through with it.

@@ -17,6 +17,7 @@ use super::conn::{Conn, Next, State};
 use super::gate::Gate;
 use super::keeper::Mail;
 use super::queued;
+use super::seats::Seats;
 use super::table::{Table, Taken, Token};
 use super::timers::{Due, Phase, Spans};
 use super::uploads::Uploads;
@@ -35,6 +36,7 @@ pub(super) struct Core {
     pub gate: Arc<Gate>,
     pub observer: Arc<dyn CallObserver>,
     pub uploads: Uploads,
+    pub seats: Seats,
     pub mail: Mail,
     pub service: Arc<dyn Service>,
     pub clock: Clock,
@@ -100,7 +102,7 @@ impl Core {
 
     /// Tells the kernel to wait for a backend's socket, once. It stays known to the kernel afterwards, disarmed, so
     /// that the next wait on a kept backend connection costs one call.
-    fn arm_upstream(&self, token: Token, socket: BorrowedFd<'_>) {
+    pub(super) fn arm_upstream(&self, token: Token, socket: BorrowedFd<'_>) {
         let data = EventData::new_u64(token.upstream().0);
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
         if epoll::modify(&self.epoll, socket, data, flags).is_err() {
@@ -131,7 +133,7 @@ impl Core {
                 (Due::new(Phase::ClientWritable, delivery.client_due(&self.spans, now)), EventFlags::OUT)
             }
             Next::UploadPlace => return self.queue_upload(conn),
-            Next::Backend => return self.await_backend(conn),
+            Next::Backend => return self.await_backend(conn, now),
             Next::UpstreamReadable => return self.await_upstream(conn, now),
             Next::Linger => {
                 conn.link.wire.shutdown_write();
@@ -166,6 +168,9 @@ impl Core {
         match &conn.state {
             State::Head => Due::new(Phase::Head, now.saturating_add(self.spans.head)),
             State::Body(_) => Due::new(Phase::UploadPlace, now.saturating_add(self.spans.body)),
+            State::Queued(queued) if queued.is_late => {
+                Due::new(Phase::Answer, now.saturating_add(self.spans.worker_wait))
+            }
             State::Queued(queued) => Due::new(Phase::Backend, queued.parked.until()),
             State::Answer(delivery) => Due::new(Phase::ClientWritable, delivery.client_due(&self.spans, now)),
             State::Linger { .. } => Due::new(Phase::Linger, now.saturating_add(LINGER_SILENCE_NS)),

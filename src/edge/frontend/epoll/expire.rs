@@ -11,11 +11,12 @@ use crate::exchange::{BodyFault, Delivery as Outcome, RequestHead};
 use crate::rules::Nanos;
 
 impl Keeper {
-    /// Walks all connections and ends what waits no longer.
-    pub(super) fn expire(&mut self, now: Nanos) {
+    /// Walks all connections and ends what waits no longer. When the next answer is due.
+    pub(super) fn expire(&mut self, now: Nanos) -> Nanos {
         let drain_idle_since = self.drain_idle_since(now);
         let idle = self.core.spans.idle;
         let mut passed: Vec<(u32, Due)> = Vec::new();
+        let mut soonest = Nanos::MAX;
         self.core.table.walk(|index, due| {
             let drained = drain_idle_since.is_some_and(|since| match due.phase {
                 Phase::Idle => due.at.saturating_sub(idle) <= since,
@@ -24,6 +25,8 @@ impl Keeper {
             });
             if due.at <= now || drained {
                 passed.push((index, due));
+            } else if due.phase == Phase::Answer {
+                soonest = soonest.min(due.at);
             }
         });
         for (index, due) in passed {
@@ -32,6 +35,7 @@ impl Keeper {
             let Some(conn) = self.core.table.take_due(token, due) else { continue };
             self.pass(conn, due, now);
         }
+        soonest
     }
 
     fn pass(&mut self, mut conn: Box<Conn>, due: Due, now: Nanos) {
@@ -50,6 +54,16 @@ impl Keeper {
                 let reject = Reject::new(Reason::Unavailable, "too many uploads at once").retry_after(5);
                 self.worker.refuse_pending(&mut conn, &reject)
             }
+            // Nobody was free: what can be had without waiting, else 503.
+            Phase::Seat => {
+                let Some(waited) = self.core.wait_on(conn, now) else { return };
+                conn = waited;
+                self.worker.advance(&mut conn, false)
+            }
+            Phase::Answer => match self.waited(&mut conn, now) {
+                Some(next) => next,
+                None => self.worker.give_up(&mut conn),
+            },
             Phase::Backend => self.worker.give_up(&mut conn),
             Phase::ClientWritable => return self.client_is_slow(conn, now),
             Phase::UpstreamReadable => {
@@ -61,6 +75,21 @@ impl Keeper {
             }
         };
         self.core.settle(conn, next);
+    }
+
+    /// What comes next for a request that waits for its answer. `None`: its end.
+    fn waited(&self, conn: &mut Conn, now: Nanos) -> Option<Next> {
+        let State::Queued(queued) = &mut conn.state else { return Some(Next::Close) };
+        if now < queued.parked.until() {
+            queued.is_watched = true;
+            return Some(Next::Backend);
+        }
+        if queued.is_late {
+            return None;
+        }
+        // A worker may send it to somebody else.
+        queued.is_late = true;
+        Some(Next::Again)
     }
 
     fn refuse(&mut self, conn: &mut Conn, reject: &Reject) -> Next {

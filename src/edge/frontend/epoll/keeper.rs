@@ -77,6 +77,8 @@ const LONG_SLEEP_NS: Nanos = 5_000_000_000;
 const ACCEPT_PAUSE_NS: Nanos = 100_000_000;
 /// And how often the log says so.
 const PAUSE_LOG_NS: Nanos = 10_000_000_000;
+/// The keeper looks no sooner again than this.
+const SHORTEST_LOOK_NS: Nanos = 5_000_000;
 /// A call this long has its client looked at.
 const LOOK_AFTER_NS: Nanos = 200_000_000;
 /// Kept connections may be idle this long while the engine drains.
@@ -130,8 +132,8 @@ impl Keeper {
                 self.core.gate.adapt(saturated);
             }
             if now >= next_walk {
-                next_walk = now + self.core.spans.tick;
-                self.look(now);
+                let soonest = self.look(now);
+                next_walk = (now + self.core.spans.tick).min(soonest.max(now + SHORTEST_LOOK_NS));
             }
         }
         self.relays.end_all(&self.core, &self.epoll);
@@ -204,22 +206,26 @@ impl Keeper {
     }
 
     /// One look at everything that has a deadline.
-    fn look(&mut self, now: Nanos) {
+    /// When the soonest deadline of an answer passes, as far as it was seen: those may be shorter than a look's interval.
+    fn look(&mut self, now: Nanos) -> Nanos {
         if self.draining_since.is_none() && self.core.draining.load(Ordering::SeqCst) {
             self.draining_since = Some(now);
         }
         // Workers away for long count no more, even while nobody waits at the door.
         self.core.gate.tick(now);
-        self.expire(now);
+        let soonest = self.expire(now);
         self.watch_clients(now);
         let idle_since = now.saturating_sub(self.core.spans.idle);
         self.relays.end_idle(&self.core, &self.epoll, idle_since);
         self.core.uploads.forget(|token| self.core.table.link(token).is_some());
         self.core.admit_uploads();
+        self.core.forget_seatless();
+        self.core.admit_waiting(now);
         let stuck_since = now.saturating_sub(self.core.spans.worker_wait);
         if self.core.gate.is_exhausted() && self.core.gate.all_at_work_since(stuck_since) {
             self.worker.stand_in();
         }
+        soonest
     }
 
     /// Looks whether the clients of long backend calls are still there, and ends the calls of those that are not.

@@ -21,6 +21,7 @@ mod keeper;
 mod pressure;
 mod queued;
 mod relay;
+mod seats;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use self::accept::Idlest;
 use self::core::{Addresses, Core, end_data, listener_data};
 use self::gate::Gate;
 use self::keeper::{Keeper, Mail};
+use self::seats::Seats;
 use self::table::Table;
 use self::timers::{Phase, Spans};
 use self::uploads::Uploads;
@@ -133,6 +135,7 @@ fn core(
         observer: gate.clone(),
         gate,
         uploads: Uploads::new(workers),
+        seats: Seats::new(workers),
         mail: Mail::new(wake.clone()),
         service,
         clock,
@@ -227,14 +230,14 @@ impl Running {
     /// Counts connections and workers. Walks the table: for a scrape, not for a request.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats {
-            workers_busy: self.core.gate.busy(),
+            workers_busy: self.core.gate.busy() + self.core.seats.taken(),
             uploads_waiting: self.core.uploads.waiting(),
             ..Stats::default()
         };
         self.core.table.walk(|_, due| match due.phase {
             Phase::Vacant => {}
-            Phase::Head | Phase::Body | Phase::UploadPlace => stats.reading += 1,
-            Phase::Busy | Phase::Linger => stats.busy += 1,
+            Phase::Head | Phase::Body | Phase::UploadPlace | Phase::Seat => stats.reading += 1,
+            Phase::Busy | Phase::Answer | Phase::Linger => stats.busy += 1,
             Phase::Idle => stats.idle += 1,
             Phase::Backend | Phase::ClientWritable | Phase::UpstreamReadable => stats.parked += 1,
             Phase::Relay => stats.relay += 1,

@@ -30,10 +30,20 @@ impl Worker {
             Source::Inbox(start, end) => self.inbox[start..end].to_vec(),
             Source::Body => std::mem::take(&mut self.desk.body),
         };
-        let head = std::mem::replace(&mut self.desk.head, RequestHead::blank(conn.peer));
+        let next = self.desk.spare_heads.pop().unwrap_or_else(|| RequestHead::blank(conn.peer));
+        let head = std::mem::replace(&mut self.desk.head, next);
         let (decoder, pace) = (ChunkDecoder::new(), Pace::new(received_at));
         let pending = Pending { head, keep_alive, received_at, body, decoder, pace, place: None };
-        conn.state = State::Queued(Box::new(Queued { pending, parked }));
+        let seat =
+            parked.socket().is_some().then(|| conn.seat.take().unwrap_or_else(|| self.core.seats.take()));
+        conn.state = State::Queued(Box::new(Queued {
+            pending,
+            parked,
+            seat,
+            is_watched: false,
+            is_late: false,
+            is_put_off: false,
+        }));
         Next::Backend
     }
 
@@ -44,24 +54,43 @@ impl Worker {
             return Next::Reset;
         }
         if !self.attended {
-            return self.give_up(conn);
+            return self.put_off(conn);
         }
         let State::Queued(queued) = std::mem::replace(&mut conn.state, State::Head) else {
             return Next::Close;
         };
-        let Queued { pending, parked } = *queued;
+        let Queued { pending, parked, seat, .. } = *queued;
+        conn.seat = seat;
         if pending.place.is_some() {
             return self.stream(conn, pending, Some(parked));
         }
         let Pending { head, keep_alive, received_at, body, .. } = pending;
-        self.desk.head = head;
+        let spare = std::mem::replace(&mut self.desk.head, head);
+        if self.desk.spare_heads.len() < SPARE_HEADS {
+            self.desk.spare_heads.push(spare);
+        }
         self.desk.body = body;
         let have = conn.inbox.len();
-        self.inbox[..have].copy_from_slice(&conn.inbox);
-        conn.inbox = Vec::new();
-        self.core.gate.begin_work(self.number, conn.token.0, self.core.clock.now());
+        if have > 0 {
+            self.inbox[..have].copy_from_slice(&conn.inbox);
+            conn.inbox = Vec::new();
+        }
+        self.desk.now = self.core.clock.now();
+        self.core.seats.moves(self.desk.now);
+        self.core.gate.begin_work(self.number, conn.token.0, self.desk.now);
         let step = self.serve_buffered(conn, received_at, keep_alive, Source::Body, (0, have), Some(parked));
         self.after_body(conn, step, have)
+    }
+
+    /// What comes next for a parked request that no worker is free for: its end, unless its answer has come.
+    fn put_off(&mut self, conn: &mut Conn) -> Next {
+        match &mut conn.state {
+            State::Queued(queued) if queued.parked.socket().is_some() => {
+                queued.is_put_off = true;
+                Next::Backend
+            }
+            _ => self.give_up(conn),
+        }
     }
 
     /// Answers a parked request that has waited long enough, or that no worker is free for. Never waits.
@@ -69,7 +98,7 @@ impl Worker {
         let State::Queued(queued) = std::mem::replace(&mut conn.state, State::Head) else {
             return Next::Close;
         };
-        let Queued { pending, parked } = *queued;
+        let Queued { pending, parked, .. } = *queued;
         let answer = parked.give_up(&pending.head, false);
         let mut asked = Asked::of(&pending.head, pending.keep_alive);
         asked.unread = pending.place.is_some();
@@ -85,17 +114,57 @@ impl Worker {
 /// Ends a parked request whose client is gone.
 pub(super) fn abandon(conn: &mut Conn) {
     let State::Queued(queued) = std::mem::replace(&mut conn.state, State::Head) else { return };
-    let Queued { pending, parked } = *queued;
+    let Queued { pending, parked, .. } = *queued;
     let answer = parked.give_up(&pending.head, true);
     if let Some(ticket) = answer.ticket {
         ticket.settle(0, Delivery::ClientGone);
     }
 }
 
+/// Heads whose memory a worker keeps for requests to come.
+const SPARE_HEADS: usize = 64;
+
+/// A backend's answer that takes longer than this has its client looked at: the kernel is asked to tell when it leaves. For
+/// the others that would be a system call each.
+const WATCH_AFTER_NS: Nanos = 200_000_000;
+
 impl Core {
+    /// Puts a request away that was sent, until its answer comes.
+    fn await_answer(&self, mut conn: Box<Conn>, now: Nanos) {
+        let State::Queued(queued) = &mut conn.state else { return self.close(conn) };
+        let until = queued.parked.until();
+        let watch_at = now.saturating_add(WATCH_AFTER_NS);
+        let is_put_off = std::mem::take(&mut queued.is_put_off);
+        let is_watched = queued.is_watched;
+        let due = if is_watched && !is_put_off { until } else { until.min(watch_at) };
+        let back = self.table.put(conn, Due::new(Phase::Answer, due), true, |conn| {
+            if is_put_off {
+                // The keeper looks at it again.
+                return;
+            }
+            if is_watched && !conn.hangup_armed {
+                conn.hangup_armed = true;
+                let rdhup = if self.abort_on_close { EventFlags::RDHUP } else { EventFlags::empty() };
+                self.arm_client(conn, rdhup);
+            }
+            let token = conn.token;
+            if let State::Queued(queued) = &conn.state
+                && let Some(socket) = queued.parked.socket()
+            {
+                self.arm_upstream(token, socket);
+            }
+        });
+        if let Some(conn) = back {
+            self.abandon(conn, Delivery::ClientGone);
+        }
+    }
+
     /// Puts a parked request away until it can go on, its client is gone, or it has waited long enough.
-    pub(super) fn await_backend(&self, conn: Box<Conn>) {
+    pub(super) fn await_backend(&self, conn: Box<Conn>, now: Nanos) {
         let State::Queued(queued) = &conn.state else { return self.close(conn) };
+        if queued.parked.socket().is_some() {
+            return self.await_answer(conn, now);
+        }
         let due = Due::new(Phase::Backend, queued.parked.until());
         let back = self.table.put(conn, due, true, |conn| {
             let (core, token) = (self.me.clone(), conn.token);

@@ -133,6 +133,18 @@ impl Table {
         }
     }
 
+    /// Whether a connection waits for that now, which may have changed since.
+    pub fn waits(&self, token: Token, phase: Phase) -> bool {
+        self.find(token).is_some_and(|(due, _)| Due::of(due.load(Ordering::Relaxed)).phase == phase)
+    }
+
+    /// Takes a connection out if it waits for that, however long. Takes the slot's lock.
+    pub fn take_waiting(&self, token: Token, phase: Phase) -> Option<Box<Conn>> {
+        let (due, _) = self.find(token)?;
+        let due = Due::of(due.load(Ordering::Relaxed));
+        if due.phase == phase { self.take_due(token, due) } else { None }
+    }
+
     /// Takes a connection out if it still waits for exactly that. Takes the slot's lock.
     pub fn take_due(&self, token: Token, expected: Due) -> Option<Box<Conn>> {
         let (due, slot) = self.find(token)?;

@@ -32,9 +32,13 @@ pub(super) enum Phase {
     Linger,
     /// Handed to the keeper's relay.
     Relay,
+    /// The head of its backend's answer.
+    Answer,
+    /// One of the seats for requests that wait for answers, with something to say that was not read.
+    Seat,
 }
 
-const PHASES: [Phase; 11] = [
+const PHASES: [Phase; 13] = [
     Phase::Vacant,
     Phase::Busy,
     Phase::Idle,
@@ -46,6 +50,8 @@ const PHASES: [Phase; 11] = [
     Phase::UpstreamReadable,
     Phase::Linger,
     Phase::Relay,
+    Phase::Answer,
+    Phase::Seat,
 ];
 
 const PHASE_BITS: u32 = 4;

@@ -34,6 +34,8 @@ pub(super) struct Desk {
     /// The last reading of the clock, at most one step of a request old: reading it for each would be felt.
     pub now: Nanos,
     pub head: RequestHead,
+    /// Heads of requests that are over, for their memory.
+    pub spare_heads: Vec<RequestHead>,
     /// A decoded chunked body.
     pub body: Vec<u8>,
     /// An answer's head.
@@ -61,6 +63,7 @@ impl Worker {
             desk: Desk {
                 now: core.clock.now(),
                 head: RequestHead::blank(nobody),
+                spare_heads: Vec::new(),
                 body: Vec::new(),
                 out: Vec::with_capacity(OUT_BYTES),
                 scratch: vec![0; scratch].into_boxed_slice(),
@@ -106,16 +109,21 @@ impl Worker {
         let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
         let hangup = gone && !token.is_upstream();
         let Taken::Conn(mut conn) = self.core.table.take(token, hangup) else { return };
+        if self.attended && matches!(conn.state, State::Head | State::Body(_)) && self.core.must_wait(&conn) {
+            return self.core.queue_for_seat(conn, self.core.clock.now());
+        }
         // The panic's message and place went to the log through the hook; what is left is to close the connection.
         let next = catch_unwind(AssertUnwindSafe(|| self.advance(&mut conn, hangup)));
         let next = next.unwrap_or_else(|_| {
             self.core.service.observe(FrontendEvent::Panicked);
             Next::Reset
         });
+        conn.seat = None;
         self.core.settle_at(conn, next, self.desk.now);
+        self.core.admit_waiting(self.desk.now);
     }
 
-    fn advance(&mut self, conn: &mut Conn, hangup: bool) -> Next {
+    pub(super) fn advance(&mut self, conn: &mut Conn, hangup: bool) -> Next {
         match &mut conn.state {
             State::Head => self.receive(conn),
             State::Body(_) => self.receive_body(conn),
