@@ -54,7 +54,7 @@ const REFUSALS: [Outcome; 11] = [
     outcome(400, "The request is malformed, or a part of it is not what stands here.", Content::Problem),
     outcome(405, "This path does not have that method.", Content::Problem).with(&["Allow"]),
     outcome(408, "The request came too slowly.", Content::Problem),
-    outcome(413, "The body is too large: 64 KiB, for a batch 8 MiB.", Content::Problem),
+    outcome(413, "The body is too large: 64 KiB, for a batch or an import 8 MiB.", Content::Problem),
     outcome(414, "The target is too long.", Content::Problem),
     outcome(417, "An Expect that is not 100-continue.", Content::Problem),
     outcome(431, "The head is too large.", Content::Problem),

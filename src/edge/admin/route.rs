@@ -20,6 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
     super::v1::usage::RESOURCE,
     super::v1::plans::RESOURCE,
     super::v1::batch::RESOURCE,
+    super::v1::import::RESOURCE,
     super::v1::check::RESOURCE,
     super::v1::limited::RESOURCE,
     super::v1::audit::RESOURCE,

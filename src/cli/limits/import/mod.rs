@@ -12,7 +12,6 @@ use super::entry::{self, Columns};
 use super::export::Format;
 use crate::cli::failure::Failure;
 use crate::cli::session::{Session, shown};
-use crate::cli::terms::Terms;
 use crate::clock::Clock;
 
 mod lines;
@@ -21,7 +20,7 @@ mod send;
 
 use lines::{Line, Lines};
 use progress::Progress;
-use send::Sender;
+use send::{Sender, Stored};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -104,7 +103,7 @@ pub fn run(
     progress.clear();
     let seconds = Duration::from_nanos(clock.now().saturating_sub(started_ns)).as_secs_f64();
     let count = sender.imported();
-    report(&mut out, import.dry_run, count, seconds, &faults)?;
+    report(&mut out, import.dry_run, &sender, seconds, &faults)?;
     match ended {
         Ok(()) if faults.found.is_empty() => Ok(()),
         Ok(()) => Err(Failure::Incomplete(format!("{} wrong lines were left out", faults.found.len()))),
@@ -168,29 +167,29 @@ fn guessed(first: &str) -> Format {
 fn report(
     out: &mut crate::cli::session::Output,
     dry_run: bool,
-    count: u64,
+    sender: &Sender<'_>,
     seconds: f64,
     faults: &Faults,
 ) -> Result<(), Failure> {
+    let (count, stored) = (sender.imported(), sender.stored());
     let per_second = (count as f64 / seconds.max(0.001)).round() as u64;
     if out.is_json() {
         let bad: Vec<_> =
             faults.found.iter().map(|(line, detail)| json!({ "line": line, "detail": detail })).collect();
         out.line(
-            &json!({ "imported": if dry_run { 0 } else { count }, "good": count, "bad": bad, "seconds": seconds,
-                "per_second": per_second })
+            &json!({ "imported": if dry_run { 0 } else { count }, "good": count, "bad": bad,
+                "created": stored.created, "replaced": stored.replaced, "unchanged": stored.unchanged,
+                "seconds": seconds, "per_second": per_second })
             .to_string(),
         )?;
     } else if dry_run {
         out.line(&format!("{count} lines are good; nothing was changed"))?;
     } else {
-        out.line(&format!("imported {count} limits in {seconds:.2} s, {per_second} a second"))?;
+        let Stored { created, replaced, unchanged } = stored;
+        out.line(&format!(
+            "imported {count} limits in {seconds:.2} s, {per_second} a second: {created} new, {replaced} changed, \
+             {unchanged} as they were"
+        ))?;
     }
     out.flush()
-}
-
-/// What a limit is in a batch.
-fn operation(terms: &Terms) -> String {
-    // Never empty: a limit of an import has its client's id.
-    format!("{{\"op\":\"put\",{}", terms.to_json().trim_start_matches('{'))
 }

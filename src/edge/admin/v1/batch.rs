@@ -1,5 +1,6 @@
 //! `POST /v1/batch`: many changes of limits in one transaction, all or nothing.
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::terms::{self, LIMIT_MEMBERS};
@@ -57,7 +58,7 @@ fn batch(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     // What is left out of memory is not held twice while the database works.
     drop(body);
     if applied > 0 {
-        api.parts.v1.batch(operations, &call.caller.actor).map_err(failed)?;
+        api.parts.v1.batch(operations, &call.caller.actor).map_err(|error| failed(error, "operations"))?;
     }
     as_json(&json!({ "applied": applied }))
 }
@@ -65,16 +66,7 @@ fn batch(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
 fn operations(body: &[u8]) -> Result<Vec<BatchOp>, Reject> {
     let mut faults = Faults::default();
     let members = Members::read(body, &["operations"], &mut faults)?;
-    let elements = members.elements("operations", &mut faults);
-    if !members.has_value("operations") {
-        members.fault("operations", "missing; must be a list of operations", &mut faults);
-    }
-    let mut elements = elements.unwrap_or_default();
-    if elements.len() > MAX_OPERATIONS {
-        let detail = format!("must be at most {MAX_OPERATIONS}, found {}", elements.len());
-        members.fault("operations", detail, &mut faults);
-        elements.clear();
-    }
+    let elements = elements(&members, "operations", MAX_OPERATIONS, &mut faults);
     let mut operations = Vec::with_capacity(elements.len());
     for (index, element) in elements.into_iter().enumerate() {
         let known = [&["op", "client_id", "key"][..], &LIMIT_MEMBERS].concat();
@@ -83,6 +75,24 @@ fn operations(body: &[u8]) -> Result<Vec<BatchOp>, Reject> {
     }
     faults.check()?;
     Ok(operations)
+}
+
+/// The elements of a list that has to be there; none of one that is too long, which is a fault.
+pub(super) fn elements<'a>(
+    members: &Members<'a>,
+    name: &str,
+    most: usize,
+    faults: &mut Faults,
+) -> Vec<&'a RawValue> {
+    let elements = members.elements(name, faults).unwrap_or_default();
+    if !members.has_value(name) {
+        members.fault(name, format!("missing; must be a list of {name}"), faults);
+    }
+    if elements.len() > most {
+        members.fault(name, format!("must be at most {most}, found {}", elements.len()), faults);
+        return Vec::new();
+    }
+    elements
 }
 
 /// `None`: there are faults.
@@ -112,10 +122,10 @@ fn operation_of(members: &Members<'_>, faults: &mut Faults) -> Option<BatchOp> {
     }
 }
 
-/// The status of the operation that failed, and where it stands.
-fn failed(failed: BatchError) -> Reject {
-    let Some(index) = failed.index else { return refused(failed.error, "limit", "/operations") };
-    let at = format!("/operations/{index}");
+/// The status of the element that failed, and where in that list it stands.
+pub(super) fn failed(failed: BatchError, list: &str) -> Reject {
+    let Some(index) = failed.index else { return refused(failed.error, "limit", &format!("/{list}")) };
+    let at = format!("/{list}/{index}");
     let mut reject = refused(failed.error, "limit", &at);
     if reject.reason == Reason::Unavailable {
         return reject;
@@ -123,7 +133,7 @@ fn failed(failed: BatchError) -> Reject {
     if reject.errors.is_empty() {
         reject = reject.clone().field(at, reject.detail);
     }
-    reject.detail = format!("operations/{index}: {}; nothing was changed", reject.detail).into();
+    reject.detail = format!("{list}/{index}: {}; nothing was changed", reject.detail).into();
     reject
 }
 

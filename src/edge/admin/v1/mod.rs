@@ -5,6 +5,7 @@ pub mod audit;
 pub mod batch;
 pub mod check;
 mod conditions;
+pub mod import;
 pub mod limited;
 pub mod limits;
 pub mod live;
