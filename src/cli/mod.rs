@@ -13,6 +13,7 @@ mod healthcheck;
 mod limits;
 mod pages;
 mod plans;
+mod print;
 mod reload;
 mod session;
 mod summary;
@@ -21,6 +22,7 @@ mod top;
 
 pub use failure::Failure;
 pub use healthcheck::healthcheck;
+pub use print::{Print, print};
 pub use summary::summary;
 
 /// The process's environment.
@@ -37,6 +39,8 @@ pub enum Command {
     Healthcheck(Options),
     /// Ask a running balancer's API for something; [`call`] does it.
     Call(Call),
+    /// Print what the program knows of itself; [`print()`] makes it.
+    Print(Print),
 }
 
 /// What a running balancer is asked for.
@@ -75,6 +79,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Asked::Check(source)) => Command::Check(source.into()),
         Some(Asked::Healthcheck(source)) => Command::Healthcheck(source.into()),
         Some(Asked::Limits(limits)) => Command::Call(Call::Limits(limits)),
+        Some(Asked::Config { what: ConfigText::Schema }) => Command::Print(Print::Schema),
+        Some(Asked::Config { what: ConfigText::Reference }) => Command::Print(Print::Reference),
+        Some(Asked::Completions { shell }) => Command::Print(Print::Completions(shell)),
+        Some(Asked::Man) => Command::Print(Print::Man),
         Some(Asked::Reload(reload)) => Command::Call(Call::Reload(reload)),
         Some(Asked::Plans(plans)) => Command::Call(Call::Plans(plans)),
         Some(Asked::Top(top)) => Command::Call(Call::Top(top)),
@@ -137,6 +145,27 @@ enum Asked {
     /// What several clients may do alike: list, show, set and remove plans of a running balancer.
     Plans(plans::Plans),
     Top(top::Top),
+    /// What the configuration file may hold, for editors and for people.
+    #[command(arg_required_else_help = true)]
+    Config {
+        #[command(subcommand)]
+        what: ConfigText,
+    },
+    /// A script that completes this program's arguments: balancer completions bash
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// The manual page, as roff: balancer man | man -l -
+    Man,
+}
+
+#[derive(Subcommand)]
+enum ConfigText {
+    /// Its JSON Schema; name it in the file as "$schema".
+    Schema,
+    /// Every key with what it takes, its default and what it is for, as Markdown.
+    Reference,
 }
 
 #[derive(Args)]

@@ -42,7 +42,11 @@ pub enum Shape {
     },
     /// One of these words.
     Choice(Vec<&'static str>),
-    /// A text, or whatever the words say.
+    /// A text that is what the words say.
+    Text(&'static str),
+    /// A number that is what the words say.
+    Number(&'static str),
+    /// Whatever the words say; keys below it are what its objects take.
     Other(&'static str),
     /// A list of what the words say.
     List {
@@ -71,7 +75,7 @@ impl fmt::Display for Shape {
                     words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
                 ),
             },
-            Self::Other(words) => f.write_str(words),
+            Self::Text(words) | Self::Number(words) | Self::Other(words) => f.write_str(words),
             Self::List { of, max } => write!(f, "a list of at most {max}, each {of}"),
             Self::Section => f.write_str("an object"),
         }

@@ -64,6 +64,31 @@ pub fn from_text(text: &str, base: &Path) -> Result<Config, Faults> {
     build(name, root, &Options::default(), &[], base, None).map(|loaded| loaded.config)
 }
 
+/// Every key that exists, in the order in which the code reads them.
+pub fn keys() -> Vec<Key> {
+    // Together they open what is read only when it is there.
+    const EVERY: [&str; 2] = [
+        r#"{"backends": [{"name": "a", "url": "http://127.0.0.1:9001"}],
+            "balancing": {"sticky": {"secret": "0123456789abcdef"}},
+            "rate_limit": {"default": {"capacity": 1, "rate_per_sec": 1}, "cors": {"origins": ["*"]}}}"#,
+        r#"{"backends": [{"name": "a", "url": "http://127.0.0.1:9001"}],
+            "rate_limit": {"default": {"buckets": [{"name": "day", "amount": 1, "per": "1d"}]}}}"#,
+    ];
+    let mut keys: Vec<Key> = Vec::new();
+    for text in EVERY {
+        let built = parse_file(text)
+            .map_err(|fault| Faults::new("", vec![fault]))
+            .and_then(|root| build("", root, &Options::default(), &[], Path::new("."), None));
+        // Tests hold that both are configurations and that no key is left out.
+        for key in built.map(|loaded| loaded.keys).unwrap_or_default() {
+            if keys.iter().all(|known| known.path != key.path) {
+                keys.push(key);
+            }
+        }
+    }
+    keys
+}
+
 /// An address to listen on, as `listen` takes it: `127.0.0.1:8080`, `[::]:8080`, `localhost:8080`.
 ///
 /// # Errors

@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::rules::cors::Cors;
 use crate::rules::framing::request::Bounds;
-use crate::rules::request_rules::RequestRules;
-use crate::rules::terms::Terms;
 
 mod environment;
 mod fault;
@@ -21,6 +18,8 @@ mod load;
 mod objects;
 mod rate_limit;
 mod read;
+mod reference;
+mod schema;
 mod secret;
 mod section;
 mod share;
@@ -28,9 +27,11 @@ mod share;
 pub use fault::{Fault, Faults, Origin};
 pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
-pub use load::{Loaded, Options, address, from_text, load};
+pub use load::{Loaded, Options, address, from_text, keys, load};
 pub use rate_limit::{RateLimit, RateLimitHeaders};
 pub use read::is_own;
+pub use reference::reference;
+pub use schema::schema;
 pub use secret::Secret;
 
 pub use crate::rules::strategy::{HashOn, Strategy};

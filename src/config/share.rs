@@ -7,7 +7,7 @@ use super::section::{Parsed, Section};
 impl Section<'_> {
     /// A share from 0 to 1.
     pub fn share(&mut self, name: &'static str, default: &'static str, about: &'static str) -> f64 {
-        let spec = Spec::new(name, Shape::Other("a number from 0 to 1, such as 0.5"), default, about);
+        let spec = Spec::new(name, Shape::Number("a number from 0 to 1, such as 0.5"), default, about);
         self.value(&spec, share_of)
     }
 
@@ -18,7 +18,7 @@ impl Section<'_> {
         default: &'static str,
         about: &'static str,
     ) -> Option<f64> {
-        let shape = Shape::Other("a number above 0 and at most 1, such as 0.5");
+        let shape = Shape::Number("a number above 0 and at most 1, such as 0.5");
         self.value(&Spec::new(name, shape, default, about).or_null(), |node| match node.value {
             Value::Null => Ok(None),
             _ => share_of(node).and_then(|share| if share > 0.0 { Ok(Some(share)) } else { Err(None) }),

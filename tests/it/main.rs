@@ -40,6 +40,7 @@ mod outage;
 mod process;
 mod prometheus;
 mod queue;
+mod reference;
 mod reload;
 mod requests;
 mod restarts;

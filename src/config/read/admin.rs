@@ -11,7 +11,7 @@ use crate::config::{Admin, forms};
 pub(super) fn admin(mut s: Section<'_>) -> Admin {
     let listen = Spec::new(
         "listen",
-        Shape::Other(ADDRESS),
+        Shape::Text(ADDRESS),
         "null",
         "An address of the API's own; null: the API is on the public port.",
     )
@@ -30,7 +30,7 @@ pub(super) fn admin(mut s: Section<'_>) -> Admin {
     );
     let token = Spec::new(
         "token",
-        Shape::Other("1 to 512 visible ASCII characters without spaces"),
+        Shape::Text("1 to 512 visible ASCII characters without spaces"),
         "null",
         "The bearer token that every call must carry; null: none.",
     )

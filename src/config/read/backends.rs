@@ -56,13 +56,13 @@ pub fn is_own(listener: &SocketAddr, backend: &Backend) -> bool {
 fn backend(mut s: Section<'_>) -> Backend {
     let name = Spec::new(
         "name",
-        Shape::Other("1 to 128 letters, digits and . _ - : [ ]"),
+        Shape::Text("1 to 128 letters, digits and . _ - : [ ]"),
         "",
         "Unique; what logs, metrics and the API call it.",
     );
     let url = Spec::new(
         "url",
-        Shape::Other("http://HOST[:PORT]"),
+        Shape::Text("http://HOST[:PORT]"),
         "",
         "Where it listens; port 80 when it names none.",
     );

@@ -13,7 +13,7 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     let strategy = s.choice("strategy", &Strategy::ALL, &[], "\"least_connections\"", about);
     let hash_on = Spec::new(
         "hash_on",
-        Shape::Other("\"ip\", \"client\", \"uri\", \"header:NAME\" or \"cookie:NAME\""),
+        Shape::Text("\"ip\", \"client\", \"uri\", \"header:NAME\" or \"cookie:NAME\""),
         "\"ip\"",
         "What the strategy hash takes for the key; a request without that header or cookie has its address.",
     );
@@ -43,13 +43,13 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
 fn sticky(mut s: Section<'_>) -> Sticky {
     let cookie = Spec::new(
         "cookie",
-        Shape::Other("1 to 128 letters, digits and other characters of a token (RFC 9110 §5.6.2)"),
+        Shape::Text("1 to 128 letters, digits and other characters of a token (RFC 9110 §5.6.2)"),
         "\"balancer\"",
         "The cookie's name.",
     );
     let secret = Spec::new(
         "secret",
-        Shape::Other("16 to 512 visible ASCII characters without spaces"),
+        Shape::Text("16 to 512 visible ASCII characters without spaces"),
         "",
         "What the cookie is signed with; the same in every instance.",
     )

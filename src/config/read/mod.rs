@@ -86,7 +86,13 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
         changed: Vec::new(),
         given: Given::default(),
     };
-    root.later(&["$schema"]);
+    let schema =
+        Spec::new("$schema", Shape::Text("a URL or a path"), "null", "Where editors find the schema.")
+            .or_null();
+    root.value(&schema, |node| match node.value {
+        Value::Null | Value::Text(_) => Ok(()),
+        _ => Err(None),
+    });
     root.end();
     config
 }
@@ -110,7 +116,7 @@ fn own_addresses(root: &mut Section<'_>, origin: Origin, listen: &[SocketAddr], 
 fn discovery(mut s: Section<'_>) -> Discovery {
     let resolver = Spec::new(
         "resolver",
-        Shape::Other("an IP address with a port, such as \"10.0.0.2:53\""),
+        Shape::Text("an IP address with a port, such as \"10.0.0.2:53\""),
         "null",
         "A name server to ask; null: whatever the system is set up to.",
     )
@@ -129,13 +135,13 @@ fn discovery(mut s: Section<'_>) -> Discovery {
 fn health_check(mut s: Section<'_>) -> HealthCheck {
     let path = Spec::new(
         "path",
-        Shape::Other("a path that begins with /, such as \"/healthz\""),
+        Shape::Text("a path that begins with /, such as \"/healthz\""),
         "\"/\"",
         "What is asked for, by GET.",
     );
     let expect = Spec::new(
         "expect",
-        Shape::Other("status codes from 100 to 599, such as \"200-399\" or \"200,204\""),
+        Shape::Text("status codes from 100 to 599, such as \"200-399\" or \"200,204\""),
         "\"200-399\"",
         "Answers that count as healthy.",
     );
@@ -185,7 +191,7 @@ fn cache(mut s: Section<'_>) -> CacheConfig {
 fn database(mut s: Section<'_>, base: &Path) -> Database {
     let url = Spec::new(
         "url",
-        Shape::Other("sqlite:PATH or postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]"),
+        Shape::Text("sqlite:PATH or postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]"),
         "\"sqlite:data/balancer.db\"",
         "Where limits are kept.",
     )

@@ -9,7 +9,7 @@ use crate::config::{Outlier, forms};
 pub(super) fn outlier(mut s: Section<'_>) -> Outlier {
     let statuses = Spec::new(
         "statuses",
-        Shape::Other("status codes from 100 to 599, such as \"500-599\" or \"502,503\""),
+        Shape::Text("status codes from 100 to 599, such as \"500-599\" or \"502,503\""),
         "null",
         "Answers that count as failures; null: only connections that fail or break, and time-outs.",
     )

@@ -46,7 +46,7 @@ fn rule(mut s: Section<'_>) -> Option<RequestRule> {
     let origin = s.origin();
     let name = Spec::new(
         "name",
-        Shape::Other("1 to 64 printable ASCII characters, and not \"concurrency\""),
+        Shape::Text("1 to 64 printable ASCII characters, and not \"concurrency\""),
         "null",
         "What answers call its bucket; null: its methods and its path.",
     )
@@ -98,7 +98,7 @@ fn matching(mut s: Section<'_>) -> (Option<Vec<String>>, Option<String>) {
     .or_null();
     let path = Spec::new(
         "path",
-        Shape::Other("a path that begins with /, without a query, such as \"/login\""),
+        Shape::Text("a path that begins with /, without a query, such as \"/login\""),
         "",
         "For this path and all below it.",
     );
@@ -129,7 +129,7 @@ fn methods(node: &Node) -> Parsed<Vec<String>> {
 fn effect(s: &mut Section<'_>, origin: &Origin) -> Option<Effect> {
     let limit = Spec::new(
         "limit",
-        Shape::Other("a limit such as \"5/m\" or \"600/m burst 50\""),
+        Shape::Text("a limit such as \"5/m\" or \"600/m burst 50\""),
         "null",
         "One bucket more, for each client.",
     )

@@ -50,7 +50,7 @@ pub(super) fn written(node: &Node) -> Parsed<Limit> {
 fn numbers(mut s: Section<'_>) -> Limit {
     let rate = Spec::new(
         "rate_per_sec",
-        Shape::Other("a number: 0, or 0.000001 to 1000000000 with at most 6 decimals"),
+        Shape::Number("a number: 0, or 0.000001 to 1000000000 with at most 6 decimals"),
         "",
         "Tokens that come back each second; 0: none.",
     );
@@ -121,19 +121,19 @@ pub(super) fn buckets(s: &mut Section<'_>) -> Vec<BucketSpec> {
 fn bucket(mut s: Section<'_>) -> Option<BucketSpec> {
     let name = Spec::new(
         "name",
-        Shape::Other("1 to 64 printable ASCII characters, and not \"concurrency\""),
+        Shape::Text("1 to 64 printable ASCII characters, and not \"concurrency\""),
         "",
         "What answers call it; levels carry over by it.",
     );
     let amount = Spec::new(
         "amount",
-        Shape::Other("a number: 0, or 0.000001 to 1000000000 with at most 6 decimals"),
+        Shape::Number("a number: 0, or 0.000001 to 1000000000 with at most 6 decimals"),
         "",
         "Tokens that come back each span; 0: none.",
     );
     let per = Spec::new(
         "per",
-        Shape::Other("a span such as \"1s\", \"1m\", \"1h\" or \"1d\", at most \"366d\", or \"1mo\""),
+        Shape::Text("a span such as \"1s\", \"1m\", \"1h\" or \"1d\", at most \"366d\", or \"1mo\""),
         "",
         "The span.",
     );

@@ -11,7 +11,7 @@ use crate::config::{RetryOn, UpstreamConfig, forms};
 pub(super) fn upstream(mut s: Section<'_>) -> UpstreamConfig {
     let request_timeout = Spec::new(
         "request_timeout",
-        Shape::Other("a duration from \"1ms\" to \"1d\", such as \"1m\""),
+        Shape::Text("a duration from \"1ms\" to \"1d\", such as \"1m\""),
         "null",
         "How long a request may take in all, with retries and its answer's body; null: no bound of its own.",
     )

@@ -35,7 +35,7 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (r#""cache": {"ttl": "1s", "ttl": "1s"}"#, "cache.ttl: doubled key: it stands in line 3 already"),
     // What is not built yet.
-    (r#""$schema": "x""#, "$schema: is not yet built; take it out"),
+    (r#""$schema": 1"#, "$schema: must be a URL or a path or null; found 1"),
     (r#""admin": {"tokens": []}"#, "admin.tokens: is not yet built; take it out"),
     (
         r#""rate_limit": {"key": "header:X-Key"}"#,
