@@ -48,5 +48,6 @@ mod retries;
 mod scripts;
 mod series;
 mod strategies;
+mod terms;
 mod tls;
 mod v1;

@@ -1,0 +1,98 @@
+//! Rules for some requests.
+
+use serde_json::{Value, json};
+
+use super::{bucket, fields, rest, violated};
+use crate::support::engine::each_engine;
+use crate::support::{Backend, Balancer, Engine, Setup, request};
+
+each_engine! {
+    a_rule_has_buckets_of_its_own_for_every_client,
+    a_rule_can_cost_more_and_nothing,
+    the_most_specific_rule_wins_however_the_path_is_written,
+    a_rule_bounds_those_without_a_limit_too,
+}
+
+fn ruled(engine: Engine, default: Value, rules: Value) -> (Backend, Balancer) {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(engine)
+        .backend(backend.address())
+        .set("rate_limit.default", default)
+        .set("rate_limit.rules", rules)
+        .start();
+    (backend, balancer)
+}
+
+fn a_rule_has_buckets_of_its_own_for_every_client(engine: Engine) {
+    let login = json!({ "name": "login", "match": { "method": "POST", "path": "/login" }, "limit": "2/d" });
+    let (_backend, balancer) = ruled(engine, json!({ "buckets": [bucket("day", 10)] }), json!([login]));
+    let post = |target: &str| request(balancer.address, "POST", target, &[], b"");
+    let answer = post("/login").expect(200);
+    let policy = r#""day";q=10;w=86400, "login";q=2;w=86400"#;
+    assert_eq!((fields(&answer).0, rest(&answer)), (Some(policy), Some(r#""login";r=1"#)));
+    post("/login").expect(200);
+    assert_eq!(violated(&post("/login")), json!(["login"]));
+    // The refusal took nothing of the client's own bucket, and other requests are not concerned.
+    assert_eq!(rest(&balancer.get("/login").expect(200)), Some(r#""day";r=7"#));
+    // Nor are others.
+    assert_eq!(
+        crate::support::Conn::from("127.0.0.9".parse().unwrap(), balancer.address)
+            .ask("POST", "/login", &[], b"")
+            .status,
+        200
+    );
+}
+
+fn a_rule_can_cost_more_and_nothing(engine: Engine) {
+    let rules = json!([
+        { "match": { "path": "/export" }, "cost": 4 },
+        { "match": { "path": "/export/free" }, "exempt": true },
+        { "match": { "path": "/gratis" }, "cost": 0 },
+    ]);
+    let (_backend, balancer) = ruled(engine, json!({ "buckets": [bucket("day", 10)] }), rules);
+    assert_eq!(rest(&balancer.get("/export/all").expect(200)), Some(r#""day";r=6"#));
+    assert_eq!(rest(&balancer.get("/export").expect(200)), Some(r#""day";r=2"#));
+    let refused = balancer.get("/export?all");
+    assert_eq!(violated(&refused), json!(["day"]));
+    // Two tokens are missing, each of which takes a tenth of a day.
+    let wait: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+    assert!((17_000..=17_280).contains(&wait), "{wait}");
+    assert_eq!(fields(&balancer.get("/export/free/x").expect(200)), (None, None));
+    assert_eq!(rest(&balancer.get("/gratis").expect(200)), Some(r#""day";r=2"#));
+    assert_eq!(rest(&balancer.get("/").expect(200)), Some(r#""day";r=1"#));
+}
+
+fn the_most_specific_rule_wins_however_the_path_is_written(engine: Engine) {
+    let named = |name: &str, matching: Value| json!({ "name": name, "match": matching, "limit": "9/d" });
+    let rules = json!([
+        named("all", json!({ "path": "/" })),
+        named("api", json!({ "path": "/api" })),
+        named("reads", json!({ "path": "/api", "method": ["GET", "HEAD"] })),
+        named("deep", json!({ "path": "/api/deep/" })),
+    ]);
+    let (_backend, balancer) = ruled(engine, Value::Null, rules);
+    let cases = [
+        ("GET", "/x", "all"),
+        ("GET", "/apix", "all"),
+        ("GET", "/API", "all"),
+        ("POST", "/api", "api"),
+        ("GET", "/api/x?deep", "reads"),
+        ("GET", "/api/deep", "reads"),
+        ("GET", "/api/deep/x", "deep"),
+        ("GET", "/%61pi/./x/../%64eep//x", "deep"),
+        ("GET", "//api%2Fdeep/x", "all"),
+    ];
+    for (method, target, rule) in cases {
+        let answer = request(balancer.address, method, target, &[], b"").expect(200);
+        let policy = fields(&answer).0.unwrap();
+        assert_eq!(policy, format!(r#""{rule}";q=9;w=86400"#), "{method} {target}");
+    }
+}
+
+fn a_rule_bounds_those_without_a_limit_too(engine: Engine) {
+    let rules = json!([{ "match": { "path": "/login" }, "buckets": [bucket("a", 1), bucket("b", 3)] }]);
+    let (_backend, balancer) = ruled(engine, Value::Null, rules);
+    assert_eq!(rest(&balancer.get("/login").expect(200)), Some(r#""a";r=0"#));
+    assert_eq!(violated(&balancer.get("/login/")), json!(["a"]));
+    assert_eq!(fields(&balancer.get("/").expect(200)), (None, None));
+}
