@@ -246,7 +246,8 @@ fn every_crate_forbids_unsafe_code() {
     let mut roots =
         vec![root().join("src/lib.rs"), root().join("src/main.rs"), root().join("tests/it/main.rs")];
     roots.extend(
-        ["tests/tidy.rs", "tests/fuzz.rs", "tests/differential/main.rs"].map(|name| root().join(name)),
+        ["tests/tidy.rs", "tests/allocations.rs", "tests/fuzz.rs", "tests/differential/main.rs"]
+            .map(|name| root().join(name)),
     );
     roots.extend(
         files("src/bin", ".rs").into_iter().filter(|path| path.parent().is_some_and(|p| p.ends_with("bin"))),

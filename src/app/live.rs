@@ -10,6 +10,7 @@ use crate::edge::store::Limits;
 use crate::rules::Nanos;
 use crate::rules::answer::DEFAULT_BUCKET;
 use crate::rules::identity::{ClientId, ClientKey, IdForm, client_address};
+use crate::rules::request_rules::Needs;
 use crate::rules::terms::{BucketSpec, ClientLimit};
 use crate::state::backends::Backends;
 use crate::state::cache::Source;
@@ -71,23 +72,30 @@ impl Live for Running {
         let client = client_address(peer, &snapshot.serving().trusted_proxies, &question.fields);
         let port = client.port.and(question.port);
         let found = self.limits.find(client.address, port, when.now);
+        let path = question.path.split('?').next().unwrap_or_default();
+        let exempt = matches!(found.granted, Granted::Exempt);
+        let needs = snapshot.serving().rules.needs(&question.method, path).filter(|_| !exempt);
+        let grant = found.granted.grant().filter(|_| needs.is_some());
+        let ask = needs.map(|Needs { rule, cost }| Ask { grant, rule, cost });
+        let by_rule = grant.is_none() && needs.is_none_or(|needs| !needs.rule.is_empty());
         let policy = match (&found.granted, found.source) {
+            (Granted::Unlimited, _) if by_rule => "rule",
             (Granted::Unlimited, _) => "none",
+            (Granted::Limited(_), _) if needs.is_none() => "rule",
             (_, Source::Client) => "client",
             (_, Source::Range) => "range",
             (_, Source::Default) => "default",
         };
-        let grant = found.granted.grant();
-        let specs = grant.map_or(&[][..], |grant| &grant.terms.buckets);
+        let specs: Vec<BucketSpec> =
+            ask.map(|ask| ask.buckets().map(|(spec, ..)| spec.clone()).collect()).unwrap_or_default();
         let decides = found.entry.as_deref().or_else(|| grant.map(|_| DEFAULT_BUCKET));
         Verdict {
-            allowed: grant
-                .is_none_or(|grant| self.limiter.preview(found.client, Ask::of(grant), when).allowed),
+            allowed: ask.is_none_or(|ask| self.limiter.preview(found.client, ask, when).allowed),
             identity: client.address.to_string(),
             candidates: candidates(client.address, port, found.entry.as_deref(), found.source),
             matched: decides.map(str::to_owned),
             policy,
-            buckets: shown(specs, &self.limiter.levels(found.client, specs, when)),
+            buckets: shown(&specs, &self.limiter.levels(found.client, &specs, when)),
         }
     }
 

@@ -12,8 +12,8 @@ use crate::exchange::RequestHead;
 use crate::rules::answer::{Entry, Shown};
 use crate::rules::cors::Cors;
 use crate::rules::identity::{ClientAddress, ClientKey};
-use crate::rules::request_rules::Effect;
-use crate::rules::terms::{BucketName, BucketSpec};
+use crate::rules::request_rules::Needs;
+use crate::rules::terms::BucketName;
 use crate::rules::{Moment, Nanos};
 use crate::state::cache::Found;
 use crate::state::heavy_hitters::HeavyHitters;
@@ -79,12 +79,8 @@ impl Admit {
         if serving.cors.as_ref().is_some_and(is_preflight) {
             return self.unasked(Policy::None, found.client, None);
         }
-        let effect = serving.rules.find(&head.method, head.path()).map(|rule| &rule.effect);
-        let (rule, cost): (&[BucketSpec], u32) = match effect {
-            None => (&[], 1),
-            Some(Effect::Buckets(buckets)) => (buckets, 1),
-            Some(Effect::Cost(cost)) => (&[], *cost),
-            Some(Effect::Exempt) => return self.unasked(Policy::Rule, found.client, None),
+        let Some(Needs { rule, cost }) = serving.rules.needs(&head.method, head.path()) else {
+            return self.unasked(Policy::Rule, found.client, None);
         };
         match &found.granted {
             Granted::Exempt => {

@@ -56,6 +56,15 @@ impl RequestRule {
     }
 }
 
+/// What a request needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs<'a> {
+    /// A token of each of these.
+    pub rule: &'a [BucketSpec],
+    /// So many tokens of each bucket of its client's limit.
+    pub cost: u32,
+}
+
 /// All rules, the most specific first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestRules(Vec<RequestRule>);
@@ -75,6 +84,16 @@ impl RequestRules {
         }
         let path = normal(path);
         self.0.iter().find(|rule| rule.is_for(method, &path))
+    }
+
+    /// What a request needs beside or instead of one token of its client's limit; `None`: no bucket is asked.
+    pub fn needs(&self, method: &str, path: &str) -> Option<Needs<'_>> {
+        match self.find(method, path).map(|rule| &rule.effect) {
+            None => Some(Needs { rule: &[], cost: 1 }),
+            Some(Effect::Buckets(buckets)) => Some(Needs { rule: buckets, cost: 1 }),
+            Some(Effect::Cost(cost)) => Some(Needs { rule: &[], cost: *cost }),
+            Some(Effect::Exempt) => None,
+        }
     }
 
     /// All of them, the most specific first.

@@ -48,3 +48,6 @@ impl std::fmt::Debug for Seat {
         f.debug_tuple("Seat").field(&self.place).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -306,3 +306,6 @@ impl Slot {
         Self { id: saved.id, bucket, turn, reset, of_rule: saved.of_rule }.settled(when)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,13 @@ fn a_rule_has_buckets_of_its_own_for_every_client(engine: Engine) {
     assert_eq!((fields(&answer).0, rest(&answer)), (Some(policy), Some(r#""login";r=1"#)));
     post("/login").expect(200);
     assert_eq!(violated(&post("/login")), json!(["login"]));
+    // Asked without a request: the same buckets, the same answer.
+    let question = json!({ "address": "127.0.0.1", "method": "POST", "path": "/login?x" });
+    let verdict = balancer.api("POST", "/-/v1/check", &question).expect(200).json();
+    assert_eq!(verdict["decision"], "denied");
+    let level =
+        |name: &str, capacity: u64, level: u64| json!({ "name": name, "capacity": capacity, "level": level });
+    assert_eq!(verdict["buckets"], json!([level("day", 10, 8), level("login", 2, 0)]));
     // The refusal took nothing of the client's own bucket, and other requests are not concerned.
     assert_eq!(rest(&balancer.get("/login").expect(200)), Some(r#""day";r=7"#));
     // Nor are others.
