@@ -229,10 +229,9 @@ fn in_force(read: Config, before: &Config) -> Config {
         outlier: read.outlier,
         health_check: read.health_check,
         rate_limit: config::RateLimit {
-            default: read.rate_limit.default,
-            headers: read.rate_limit.headers,
-            trusted_proxies: read.rate_limit.trusted_proxies,
-            ..before.rate_limit.clone()
+            ipv6_prefix: before.rate_limit.ipv6_prefix,
+            max_clients: before.rate_limit.max_clients,
+            ..read.rate_limit
         },
         admin: config::Admin { listen: before.admin.listen, ..read.admin },
         shutdown_delay: read.shutdown_delay,

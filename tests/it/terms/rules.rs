@@ -11,6 +11,7 @@ each_engine! {
     a_rule_can_cost_more_and_nothing,
     the_most_specific_rule_wins_however_the_path_is_written,
     a_rule_bounds_those_without_a_limit_too,
+    rules_can_be_replaced_while_serving,
 }
 
 fn ruled(engine: Engine, default: Value, rules: Value) -> (Backend, Balancer) {
@@ -102,4 +103,19 @@ fn a_rule_bounds_those_without_a_limit_too(engine: Engine) {
     assert_eq!(rest(&balancer.get("/login").expect(200)), Some(r#""a";r=0"#));
     assert_eq!(violated(&balancer.get("/login/")), json!(["a"]));
     assert_eq!(fields(&balancer.get("/").expect(200)), (None, None));
+}
+
+fn rules_can_be_replaced_while_serving(engine: Engine) {
+    let backend = Backend::named("a");
+    let setup = Setup::on(engine).backend(backend.address());
+    let with = |rules: Value| setup.clone().set("rate_limit.rules", rules);
+    let login = |limit: &str| json!([{ "name": "login", "match": { "path": "/login" }, "limit": limit }]);
+    let balancer = with(login("3/d")).start();
+    assert_eq!(rest(&balancer.get("/login").expect(200)), Some(r#""login";r=2"#));
+    for (rules, left) in [(login("5/d"), Some(r#""login";r=3"#)), (json!([]), None)] {
+        with(rules).write();
+        let answer = balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200).json();
+        assert_eq!((&answer["reloaded"], &answer["needs_restart"]), (&json!(true), &json!([])), "{answer}");
+        assert_eq!(rest(&balancer.get("/login").expect(200)), left);
+    }
 }
