@@ -4,7 +4,7 @@
 //! `cargo bench --bench instances` starts a throwaway server and prints milliseconds from the moment at which the call to
 //! the first instance was answered, and from the moment at which it was sent.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, dead_code, unused_imports)]
+#![allow(clippy::disallowed_methods, dead_code, unused_imports, unused_macros)]
 
 #[path = "../tests/it/support/mod.rs"]
 mod support;

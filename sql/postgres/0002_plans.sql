@@ -35,6 +35,9 @@ ALTER TABLE limits
 -- A plan's limits, counted, or page by page in byte order.
 CREATE INDEX limits_by_plan ON limits (plan, client_id) WHERE plan IS NOT NULL;
 
+-- Changes are read by number alone.
+DROP INDEX changes_by_kind;
+
 -- Appended by every mutation in its own transaction; pruned by age and number.
 CREATE TABLE audit (
     -- The number of the change.

@@ -51,6 +51,9 @@ CREATE INDEX limits_ranges ON limits (canonical) WHERE kind = 3;
 -- A plan's limits, counted, or page by page in byte order.
 CREATE INDEX limits_by_plan ON limits (plan, client_id) WHERE plan IS NOT NULL;
 
+-- Changes are read by number alone.
+DROP INDEX changes_by_kind;
+
 -- Appended by every mutation in its own transaction; pruned by age and number.
 CREATE TABLE audit (
     -- The number of the change.

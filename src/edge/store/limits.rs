@@ -17,7 +17,7 @@ use super::postgres::Postgres;
 use super::session::{Fault, Store};
 use super::sqlite::Sqlite;
 use super::threads::{CallError, Lane, Threads};
-use super::v1::{Actor, BatchError, Condition, LimitFilter};
+use super::v1::{Actor, BatchError, Condition, LimitFilter, SavedSegment};
 use super::watch::Watch;
 use super::{Row, StartError, StoreError};
 use crate::clock::Clock;
@@ -195,6 +195,29 @@ impl Limits {
     /// Puts another `rate_limit.default` in force. A bucket of a client that no entry names moves by CONTRACT's level rule.
     pub fn set_default(&self, default: Option<Terms>) {
         self.core.set_default(default);
+    }
+
+    /// Saves pieces of this instance's levels, each in the place of its earlier one. Waits at most `database.timeout`.
+    pub fn save_levels(&self, instance: &str, segments: Vec<(u8, Vec<u8>)>) -> Result<(), StoreError> {
+        let instance = instance.to_owned();
+        self.read(StoreOp::Levels, move |store, within| ops::save_levels(store, within, &instance, &segments))
+    }
+
+    /// What any instance saved: at most `count` pieces behind that one, in order. Waits at most `database.timeout`.
+    pub fn saved_levels(
+        &self,
+        after: Option<(String, u8)>,
+        count: usize,
+    ) -> Result<Vec<SavedSegment>, StoreError> {
+        self.read(StoreOp::Levels, move |store, within| {
+            let after = after.as_ref().map(|(instance, segment)| (instance.as_str(), *segment));
+            ops::saved_levels(store, within, after, count)
+        })
+    }
+
+    /// Forgets what was saved longer ago than that. Waits at most `database.timeout`.
+    pub fn forget_levels(&self, older_than: Duration) -> Result<(), StoreError> {
+        self.read(StoreOp::Levels, move |store, within| ops::forget_levels(store, within, older_than))
     }
 
     /// Whether the database answers.

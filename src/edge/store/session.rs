@@ -50,6 +50,9 @@ pub trait Session {
     /// The statements that make the table `incoming`, which only this connection sees.
     fn stage(&self) -> &'static str;
 
+    /// Microseconds since 1970 on the database's clock, as an expression.
+    fn now_us(&self) -> &'static str;
+
     /// The statement that tells other instances a number when its transaction is committed; empty where none listens.
     fn announce(&self) -> &'static str;
 }
@@ -60,7 +63,8 @@ pub type Work<'a> = dyn FnMut(&mut dyn Session) -> Result<(), Fault> + 'a;
 /// How a connection is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Statements that change nothing; may be run a second time, on another connection.
+    /// Statements that change nothing, or that do no harm when they are done twice; may be run a second time, on another
+    /// connection.
     Read,
     /// A transaction that holds the writers' lock to its end, so that numbers of changes are committed in order.
     Write,

@@ -88,6 +88,19 @@ pub struct Imported {
 /// Most limits of one chunk of an import.
 pub const MAX_IMPORTED: usize = 10_000;
 
+/// A piece of what an instance saved of its buckets' levels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedSegment {
+    /// Whose.
+    pub instance: String,
+    /// Its number there.
+    pub segment: u8,
+    /// What was saved.
+    pub bytes: Vec<u8>,
+    /// How long ago, on the database's clock.
+    pub age: std::time::Duration,
+}
+
 /// Which limits a listing shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitFilter {

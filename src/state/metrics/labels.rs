@@ -155,6 +155,8 @@ labels! {
         Batch = "batch",
         /// What other instances changed.
         Changes = "changes",
+        /// Levels of buckets, saved and read.
+        Levels = "levels",
         /// Whether it answers.
         Probe = "probe",
     }

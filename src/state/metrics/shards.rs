@@ -71,7 +71,7 @@ impl Gauge {
 }
 
 /// Most values of a label that [`PerLabel`] has room for.
-const MAX_VALUES: usize = 10;
+const MAX_VALUES: usize = 12;
 
 /// A counter for each value of a label.
 #[derive(Debug)]

@@ -81,7 +81,9 @@ fn transact(
     check_plans(session, rows)?;
     let places: HashMap<&ClientId, usize> = rows.iter().map(|(id, _)| id).zip(0..).collect();
     let last_of = rows.iter().enumerate().filter(|(at, (id, _))| places.get(id) == Some(at));
-    let staged: Vec<Columns> = last_of.map(|(_, (id, limit))| Columns::of(id, limit, 0)).collect();
+    let mut staged: Vec<Columns> = last_of.map(|(_, (id, limit))| Columns::of(id, limit, 0)).collect();
+    // Neighbours in the index are looked up one after the other.
+    staged.sort_unstable_by(|one, other| one.canonical.cmp(&other.canonical));
     session.batch(session.stage())?;
     let values: Vec<Value<'_>> =
         staged.iter().flat_map(|row| row.values().into_iter().take(COPIED.len())).collect();

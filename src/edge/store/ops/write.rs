@@ -175,7 +175,7 @@ fn upsert(session: &mut dyn Session, done: &[Done]) -> Result<(), Fault> {
 
 /// A row's columns.
 pub(super) struct Columns {
-    canonical: String,
+    pub(super) canonical: String,
     client_id: String,
     kind: i64,
     address: Option<Vec<u8>>,

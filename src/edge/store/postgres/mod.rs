@@ -274,10 +274,16 @@ impl Session for Connection {
     }
 
     fn stage(&self) -> &'static str {
-        "CREATE TEMP TABLE incoming (canonical text COLLATE \"C\" PRIMARY KEY, \
-         client_id text COLLATE \"C\" NOT NULL, kind smallint NOT NULL, address bytea, port integer, \
+        // The planner would rather read all of a large table than look up a few thousand rows of it.
+        "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
+         CREATE TEMP TABLE incoming (canonical text COLLATE \"C\" PRIMARY KEY, \
+         client_id text COLLATE \"C\" NOT NULL UNIQUE, kind smallint NOT NULL, address bytea, port integer, \
          plan text COLLATE \"C\", buckets text NOT NULL, max_in_flight integer, exempt integer NOT NULL, \
          shared integer NOT NULL) ON COMMIT DROP"
+    }
+
+    fn now_us(&self) -> &'static str {
+        "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
     }
 
     fn announce(&self) -> &'static str {

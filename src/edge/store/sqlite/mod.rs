@@ -174,6 +174,10 @@ impl Session for Open<'_> {
          max_in_flight INTEGER, exempt INTEGER NOT NULL, shared INTEGER NOT NULL)"
     }
 
+    fn now_us(&self) -> &'static str {
+        "(CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000)"
+    }
+
     fn announce(&self) -> &'static str {
         ""
     }

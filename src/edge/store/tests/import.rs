@@ -1,6 +1,6 @@
-//! Many limits at once from elsewhere.
+//! Many limits at once from elsewhere, and levels that are saved.
 
-use super::super::v1::{BatchError, Imported, LimitFilter, LimitsV1};
+use super::super::v1::{BatchError, Imported, LimitFilter, LimitsV1, SavedSegment};
 use super::super::{Limits, StoreError};
 use super::v1::{name, of_plan, plain, plan, rich};
 use super::{id, limit, on_both, tester, until};
@@ -73,5 +73,37 @@ fn an_import_that_can_not_be_done_whole_does_nothing() {
         import(&limits, &[(id("a"), plain(1))]).unwrap();
         assert_eq!(limits.plan(&name("gold")), Err(StoreError::NotFound));
         assert_eq!(import(&limits, &[]).unwrap(), Imported::default());
+    });
+}
+
+#[test]
+fn saved_levels_come_back_with_their_age_and_are_forgotten_when_they_are_old() {
+    on_both(|setup| {
+        let limits = setup.start().unwrap();
+        let segment = |n: u8| (n, vec![n, 0, 255, b'\\']);
+        limits.save_levels("b", (0..=255).map(segment).collect()).unwrap();
+        limits.save_levels("a", vec![segment(7)]).unwrap();
+        limits.save_levels("a", vec![(7, vec![1]), (8, Vec::new())]).unwrap();
+        limits.save_levels("a", Vec::new()).unwrap();
+        let mut seen = Vec::new();
+        loop {
+            let after = seen.last().map(|last: &SavedSegment| (last.instance.clone(), last.segment));
+            let page = limits.saved_levels(after, 100).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        let shown: Vec<_> = seen.iter().map(|one| (&*one.instance, one.segment, one.bytes.clone())).collect();
+        let mut wanted = vec![("a", 7, vec![1]), ("a", 8, Vec::new())];
+        wanted.extend((0..=255).map(segment).map(|(n, bytes)| ("b", n, bytes)));
+        assert_eq!(shown, wanted);
+        assert!(seen.iter().all(|one| one.age < std::time::Duration::from_secs(60)), "{:?}", seen[0].age);
+        limits.forget_levels(std::time::Duration::from_secs(60)).unwrap();
+        assert_eq!(limits.saved_levels(None, 1_000).unwrap().len(), 258);
+        until("they are older than a millisecond", || {
+            limits.forget_levels(std::time::Duration::from_millis(1)).unwrap();
+            limits.saved_levels(None, 1_000).unwrap().is_empty().then_some(())
+        });
     });
 }

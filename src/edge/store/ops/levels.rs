@@ -1,0 +1,78 @@
+//! Levels of buckets, as each instance saved them last: bytes in numbered segments, whatever they hold. Ages are on the
+//! database's clock, which all instances share.
+
+use std::time::Duration;
+
+use super::super::session::{Access, Cell, Fault, Store, Value};
+use super::super::v1::SavedSegment;
+use super::tuples;
+
+/// Puts an instance's segments in the place of its earlier ones of these numbers.
+pub fn save(
+    store: &dyn Store,
+    within: Duration,
+    instance: &str,
+    segments: &[(u8, Vec<u8>)],
+) -> Result<(), Fault> {
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "INSERT INTO instance_state (instance, segment, bytes) VALUES {} \
+         ON CONFLICT (instance, segment) DO UPDATE SET bytes = excluded.bytes, saved_at_us = excluded.saved_at_us",
+        tuples(segments.len(), &["{}"; 3])
+    );
+    let values: Vec<Value<'_>> = segments
+        .iter()
+        .flat_map(|(number, bytes)| {
+            [Value::Text(instance), Value::Int(Some((*number).into())), Value::Bytes(Some(bytes))]
+        })
+        .collect();
+    // By itself one statement is one transaction, and it does no harm a second time.
+    store.with(within, Access::Read, &mut |session| session.query(&sql, &values).map(drop))
+}
+
+/// At most `count` segments of any instance behind that one, in order.
+pub fn saved(
+    store: &dyn Store,
+    within: Duration,
+    after: Option<(&str, u8)>,
+    count: usize,
+) -> Result<Vec<SavedSegment>, Fault> {
+    let mut cells = Vec::new();
+    store.with(within, Access::Read, &mut |session| {
+        let sql = format!(
+            "SELECT instance, segment, bytes, {} - saved_at_us FROM instance_state \
+             WHERE (instance, segment) > ($1, $2) ORDER BY instance, segment LIMIT $3",
+            session.now_us()
+        );
+        let (instance, segment) = after.map_or(("", -1), |(instance, segment)| (instance, segment.into()));
+        let count = i64::try_from(count).ok();
+        cells =
+            session.query(&sql, &[Value::Text(instance), Value::Int(Some(segment)), Value::Int(count)])?;
+        Ok(())
+    })?;
+    let row = |cells: Vec<Cell>| match <[Cell; 4]>::try_from(cells) {
+        Ok([Cell::Text(instance), Cell::Int(segment), Cell::Bytes(bytes), Cell::Int(age_us)]) => {
+            let segment = u8::try_from(segment).map_err(|_| strange())?;
+            // A clock that was set back makes nothing younger than new.
+            let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+            Ok(SavedSegment { instance, segment, bytes, age })
+        }
+        _ => Err(strange()),
+    };
+    cells.into_iter().map(row).collect()
+}
+
+/// Forgets what was saved longer ago than that: its instance is gone.
+pub fn forget(store: &dyn Store, within: Duration, older_than: Duration) -> Result<(), Fault> {
+    let age_us = i64::try_from(older_than.as_micros()).ok();
+    store.with(within, Access::Read, &mut |session| {
+        let sql = format!("DELETE FROM instance_state WHERE saved_at_us < {} - $1", session.now_us());
+        session.query(&sql, &[Value::Int(age_us)]).map(drop)
+    })
+}
+
+fn strange() -> Fault {
+    Fault::Schema("the table instance_state holds a strange row".into())
+}
