@@ -7,15 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::edge::admin::{BackendHealth, Health};
 use crate::edge::store::Limits;
 use crate::proxy::admit::FindLimit;
+use crate::proxy::identify::KeyFound;
 use crate::rules::Nanos;
+use crate::rules::identity::ClientKey;
 use crate::state::backends::{Backends, Operator};
-use crate::state::cache::Found;
+use crate::state::cache::{Found, Known};
+use crate::state::lone_peer::{self, LonePeer};
 
 /// The process's health.
 pub(super) struct State {
     pub backends: Arc<Backends>,
     pub limits: Arc<Limits>,
     pub draining: AtomicBool,
+    pub lone_peer: Arc<LonePeer>,
 }
 
 impl Health for State {
@@ -56,10 +60,26 @@ impl Health for State {
     fn store_up(&self) -> bool {
         self.limits.up()
     }
+
+    fn notes(&self) -> Vec<String> {
+        self.lone_peer.lone().map(lone_peer::text).into_iter().collect()
+    }
 }
 
 impl FindLimit for Limits {
     fn find(&self, client: IpAddr, port: Option<u16>, now: Nanos) -> Found {
         Self::find(self, client, port, now)
+    }
+
+    fn find_key(&self, id: &str, now: Nanos) -> KeyFound {
+        match Self::find_key(self, id, now) {
+            Known::Entry(hit) => KeyFound::Known(self.of_entry(hit)),
+            Known::Absent => KeyFound::Absent,
+            Known::Unknown => KeyFound::Unknown,
+        }
+    }
+
+    fn of_unknown_key(&self, id: &str) -> Found {
+        self.of_default(ClientKey::digest(id.as_bytes()))
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::clock::{Clock, nanos};
 use crate::edge::admin::{BucketLevel, ClientCount, Health, Live, Question, Status, Top, Usage, Verdict};
 use crate::edge::store::Limits;
+use crate::proxy::identify::{Identified, Tried, identify};
 use crate::rules::Nanos;
 use crate::rules::answer::DEFAULT_BUCKET;
-use crate::rules::identity::{ClientId, ClientKey, IdForm, client_address};
+use crate::rules::identity::{ClientAddress, ClientId, ClientKey, IdForm, client_address};
 use crate::rules::request_rules::Needs;
 use crate::rules::terms::{BucketSpec, ClientLimit};
 use crate::state::backends::Backends;
@@ -69,12 +70,19 @@ impl Live for Running {
         let when = self.clock.moment();
         let snapshot = self.backends.snapshot();
         let peer = SocketAddr::new(question.address, question.port.unwrap_or(0));
-        let client = client_address(peer, &snapshot.serving().trusted_proxies, &question.fields);
-        let port = client.port.and(question.port);
-        let found = self.limits.find(client.address, port, when.now);
+        let mut client = client_address(peer, &snapshot.serving().trusted_proxies, &question.fields);
+        client.port = client.port.and(question.port);
+        let mut tried = Vec::new();
+        let note = |one: Tried<'_>| tried.extend(one.id.map(str::to_owned));
+        let (serving, fields) = (snapshot.serving(), &question.fields);
+        let Identified { found, key } =
+            match identify(&*self.limits, serving, &client, fields, when.now, note) {
+                Ok(identified) => identified,
+                Err(_) => return unknown_key(client.address, tried),
+            };
         let path = question.path.split('?').next().unwrap_or_default();
         let exempt = matches!(found.granted, Granted::Exempt);
-        let needs = snapshot.serving().rules.needs(&question.method, path).filter(|_| !exempt);
+        let needs = serving.rules.needs(&question.method, path).filter(|_| !exempt);
         let grant = found.granted.grant().filter(|_| needs.is_some());
         let ask = needs.map(|Needs { rule, cost }| Ask { grant, rule, cost });
         let by_rule = grant.is_none() && needs.is_none_or(|needs| !needs.rule.is_empty());
@@ -91,8 +99,13 @@ impl Live for Running {
         let decides = found.entry.as_deref().or_else(|| grant.map(|_| DEFAULT_BUCKET));
         Verdict {
             allowed: ask.is_none_or(|ask| self.limiter.preview(found.client, ask, when).allowed),
-            identity: client.address.to_string(),
-            candidates: candidates(client.address, port, found.entry.as_deref(), found.source),
+            identity: key.as_deref().map_or_else(|| client.address.to_string(), str::to_owned),
+            candidates: if key.is_none() {
+                tried.extend(candidates(&client, found.entry.as_deref(), found.source));
+                tried
+            } else {
+                tried
+            },
             matched: decides.map(str::to_owned),
             policy,
             buckets: shown(&specs, &self.limiter.levels(found.client, &specs, when)),
@@ -123,9 +136,22 @@ fn shown(specs: &[BucketSpec], levels: &Levels) -> Vec<BucketLevel> {
     specs.iter().zip(&levels.buckets).map(level).collect()
 }
 
+/// The verdict on a key that nobody gave a limit, where `rate_limit.unknown_keys` refuses such.
+fn unknown_key(address: IpAddr, candidates: Vec<String>) -> Verdict {
+    Verdict {
+        allowed: false,
+        identity: address.to_string(),
+        candidates,
+        matched: None,
+        policy: "none",
+        buckets: Vec::new(),
+    }
+}
+
 /// The ids that were looked for, most specific first, up to the one that decided.
-fn candidates(address: IpAddr, port: Option<u16>, entry: Option<&str>, source: Source) -> Vec<String> {
-    let peer = port.map(|port| SocketAddr::new(address, port).to_string());
+fn candidates(client: &ClientAddress, entry: Option<&str>, source: Source) -> Vec<String> {
+    let address = client.address;
+    let peer = client.port.map(|port| SocketAddr::new(address, port).to_string());
     let form = entry.and_then(|entry| ClientId::parse(entry).ok()).map(|id| id.form());
     let mut candidates: Vec<String> = peer.into_iter().collect();
     if matches!(form, Some(IdForm::AddressPort(_))) {

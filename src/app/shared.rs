@@ -76,7 +76,8 @@ impl Shared {
         )
         .map_err(failed("a thread can't be started"))?;
         let draining = AtomicBool::new(false);
-        let state = Arc::new(State { backends, limits: Arc::clone(&limits), draining });
+        let lone_peer = Arc::default();
+        let state = Arc::new(State { backends, limits: Arc::clone(&limits), draining, lone_peer });
         let frontend = Arc::default();
         let heavy_hitters = Arc::default();
         Ok(Self {
@@ -103,6 +104,7 @@ impl Shared {
                 limiter: Arc::clone(&self.limiter),
                 heavy_hitters: Arc::clone(&self.heavy_hitters),
                 metrics: Arc::clone(&self.metrics),
+                lone_peer: Arc::clone(&self.state.lone_peer),
             },
             forward: Forward {
                 upstream: Arc::clone(&self.upstream) as Arc<_>,

@@ -8,7 +8,7 @@ use super::json::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 19] = [
+const LIVE: [&str; 21] = [
     "backends",
     "balancing.hash_on",
     "balancing.max_in_flight",
@@ -23,8 +23,10 @@ const LIVE: [&str; 19] = [
     "rate_limit.cors",
     "rate_limit.default",
     "rate_limit.headers",
+    "rate_limit.key",
     "rate_limit.rules",
     "rate_limit.trusted_proxies",
+    "rate_limit.unknown_keys",
     "shutdown_delay",
     "shutdown_timeout",
     "upstream",

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use crate::rules::cors::Cors;
+use crate::rules::identity::{KeySource, UnknownKeys};
 use crate::rules::request_rules::RequestRules;
 use crate::rules::terms::Terms;
 
@@ -23,6 +24,10 @@ pub enum RateLimitHeaders {
 /// `rate_limit`.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
+    /// Where keys stand, in order; the address comes after them.
+    pub keys: Vec<KeySource>,
+    /// What becomes of a key that the store does not know.
+    pub unknown_keys: UnknownKeys,
     /// What an unknown client gets; `None`: no limit. (In code `None`, in the shipped file 1000 at 500 a second.)
     pub default: Option<Terms>,
     /// IPv6 clients are grouped by this many bits; 1 to 128.

@@ -101,6 +101,8 @@ pub struct LimitRecord {
     pub entry: Option<Arc<str>>,
     /// Whether that entry names this client alone; a range and the default hold many.
     pub names_client: bool,
+    /// The id of the key that the client showed, where that decided who it is.
+    pub key: Option<Arc<str>>,
     /// The bucket that refused, or that has the least left; `None` for a client that is exempt.
     pub bucket: Option<BucketName>,
     /// Let through or refused.
@@ -157,7 +159,8 @@ impl Accounts {
         let status = if entry.client_gone { CLIENT_GONE } else { answer.status };
         let told = if self.journal.wanted() {
             let client_id = match &entry.limit {
-                Some(LimitRecord { names_client: true, entry: Some(id), .. }) => Arc::clone(id),
+                Some(LimitRecord { key: Some(id), .. })
+                | Some(LimitRecord { names_client: true, entry: Some(id), .. }) => Arc::clone(id),
                 _ => Arc::from(entry.client_addr.to_string()),
             };
             let elapsed = Duration::from_nanos(self.clock.now().saturating_sub(entry.received_at));

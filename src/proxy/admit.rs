@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::account::LimitRecord;
+use super::identify::{self, Identified, KeyFound};
 use crate::config::RateLimitHeaders;
 use crate::error::{Reason, Reject};
 use crate::exchange::RequestHead;
 use crate::rules::answer::{Entry, Shown};
 use crate::rules::cors::Cors;
+use crate::rules::fields::Fields;
 use crate::rules::identity::{ClientAddress, ClientKey};
 use crate::rules::request_rules::Needs;
 use crate::rules::terms::BucketName;
@@ -18,6 +20,7 @@ use crate::rules::{Moment, Nanos};
 use crate::state::cache::Found;
 use crate::state::heavy_hitters::HeavyHitters;
 use crate::state::limiter::{Ask, Decision, Granted, Limiter, Seat};
+use crate::state::lone_peer::{self, LonePeer};
 use crate::state::metrics::{self, Metrics, Policy};
 use crate::state::serving::Serving;
 
@@ -30,6 +33,12 @@ pub trait FindLimit: Send + Sync {
     /// Who the client counts as, and what it may. `port`: the TCP peer's, when the peer is the client. Waits at most
     /// `cache.load_timeout`.
     fn find(&self, client: IpAddr, port: Option<u16>, now: Nanos) -> Found;
+
+    /// The same for the id of a key that a request shows.
+    fn find_key(&self, id: &str, now: Nanos) -> KeyFound;
+
+    /// What a key gets that has no limit, where it has a bucket of its own.
+    fn of_unknown_key(&self, id: &str) -> Found;
 }
 
 /// What admission needs.
@@ -42,6 +51,8 @@ pub struct Admit {
     pub heavy_hitters: Arc<HeavyHitters>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Whether a proxy in front of us is taken for the client.
+    pub lone_peer: Arc<LonePeer>,
 }
 
 /// What the limiter says of a request.
@@ -59,7 +70,7 @@ pub(super) struct Admission {
 }
 
 impl Admit {
-    /// Takes the tokens that the request needs: of the buckets of its client's limit and of those of the rule for it.
+    /// Finds out who it is, and takes the tokens that the request needs, if that client has a limit.
     pub(super) fn admit(
         &self,
         head: &RequestHead,
@@ -67,11 +78,43 @@ impl Admit {
         when: Moment,
         serving: &Serving,
     ) -> Admission {
-        let found = self.limits.find(client.address, client.port, when.now);
-        let admission = self.decide(head, &found, when, serving);
-        let name = found.entry.as_ref().filter(|_| found.source == Entry::Client);
-        self.heavy_hitters.count(found.client, name, admission.refused.is_some(), when.now);
-        admission
+        let fields = &head.fields;
+        if !client.peer_trusted {
+            self.watch(client.address, fields);
+        }
+        let tried = identify::counter(&self.metrics);
+        match identify::identify(&*self.limits, serving, client, fields, when.now, tried) {
+            Ok(Identified { found, key }) => {
+                let mut admission = self.decide(head, &found, when, serving);
+                let entry = found.entry.as_ref().filter(|_| found.source == Entry::Client);
+                let name = key.as_ref().or(entry);
+                self.heavy_hitters.count(found.client, name, admission.refused.is_some(), when.now);
+                if let Some(record) = &mut admission.record {
+                    record.key = key;
+                }
+                admission
+            }
+            Err(reject) => Admission {
+                refused: Some(reject),
+                fields: LimitFields::default(),
+                record: None,
+                client: ClientKey::address(client.address),
+                seat: None,
+            },
+        }
+    }
+
+    /// Watches for a proxy that nobody trusts. Private peers that send `X-Forwarded-For` alone are worth a look.
+    fn watch(&self, peer: IpAddr, fields: &Fields) {
+        if lone_peer::is_private(peer) && fields.has("x-forwarded-for") {
+            let total = || {
+                let totals = self.metrics.totals();
+                totals.requests + totals.in_flight
+            };
+            if let Some(peer) = self.lone_peer.note(peer, total) {
+                log::warn!("{}", lone_peer::text(peer));
+            }
+        }
     }
 
     fn decide(&self, head: &RequestHead, found: &Found, when: Moment, serving: &Serving) -> Admission {
@@ -132,6 +175,7 @@ fn detail(decision: &Decision) -> &'static str {
 fn record(found: &Found, bucket: Option<BucketName>, allowed: bool, first: Option<Shown>) -> LimitRecord {
     LimitRecord {
         names_client: found.source == Entry::Client,
+        key: None,
         entry: found.entry.clone(),
         bucket,
         allowed,

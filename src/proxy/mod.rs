@@ -4,6 +4,7 @@
 pub mod account;
 pub mod admit;
 pub mod forward;
+pub mod identify;
 pub mod marks;
 mod relay;
 

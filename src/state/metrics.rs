@@ -20,7 +20,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use labels::{
-    Attempt, ConnectionState, Decision, Label, Policy, Rejection, Reload, Retry, StoreOp, method_label,
+    Attempt, ConnectionState, Decision, KeyResult, Label, Policy, Rejection, Reload, Retry, StoreOp,
+    method_label,
 };
 pub use shards::{BUCKETS_NS, HistogramSum};
 
@@ -52,6 +53,7 @@ struct Hot {
     queue_waits: Histogram,
     decisions: [PerLabel<Decision>; Policy::ALL.len()],
     retries: PerLabel<Retry>,
+    keys: PerLabel<KeyResult>,
 }
 
 /// What is counted of one backend.
@@ -122,6 +124,11 @@ impl Metrics {
     /// A request was sent again.
     pub fn retry(&self, reason: Retry) {
         self.hot.mine().retries.count(reason);
+    }
+
+    /// A request showed a key.
+    pub fn key(&self, result: KeyResult) {
+        self.hot.mine().keys.count(result);
     }
 
     /// The limiter decided.
@@ -221,6 +228,10 @@ impl Metrics {
                 let labels = [("policy", policy.name()), ("decision", decision.name())];
                 show("balancer_ratelimit_requests_total", &labels, Value::Counter(total));
             }
+        }
+        for result in KeyResult::ALL {
+            let count = Value::Counter(self.hot.sum(|hot| hot.keys.get(result)));
+            show("balancer_ratelimit_keys_total", &[("result", result.name())], count);
         }
         for op in StoreOp::ALL {
             let sum = HistogramSum::of(std::iter::once(&self.store_durations[op.index()]));

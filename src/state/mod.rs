@@ -5,6 +5,7 @@ pub mod cache;
 pub mod heavy_hitters;
 pub mod limiter;
 pub mod log_limit;
+pub mod lone_peer;
 pub mod metrics;
 pub mod plans;
 pub mod queue;

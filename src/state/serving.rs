@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, HashOn, RateLimitHeaders};
 use crate::rules::cors::Cors;
+use crate::rules::identity::{KeySource, UnknownKeys};
 use crate::rules::request_rules::RequestRules;
 use crate::rules::retry::Policy;
 use crate::rules::strategy::Strategy;
@@ -16,6 +17,10 @@ use crate::rules::strategy::Strategy;
 pub struct Serving {
     /// Whose forwarding headers and `X-Request-Id` count.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where clients' keys stand.
+    pub keys: Vec<KeySource>,
+    /// What becomes of keys that the store does not know.
+    pub unknown_keys: UnknownKeys,
     /// How the limiter's fields stand in answers.
     pub headers: RateLimitHeaders,
     /// What some requests need beside or instead of a token of their client's limit.
@@ -58,6 +63,8 @@ impl Serving {
         let on = &upstream.retry_on;
         Self {
             trusted_proxies: config.rate_limit.trusted_proxies.clone(),
+            keys: config.rate_limit.keys.clone(),
+            unknown_keys: config.rate_limit.unknown_keys,
             headers: config.rate_limit.headers,
             rules: config.rate_limit.rules.clone(),
             cors: config.rate_limit.cors.clone(),
@@ -87,6 +94,8 @@ impl Default for Serving {
     fn default() -> Self {
         Self {
             trusted_proxies: Vec::new(),
+            keys: Vec::new(),
+            unknown_keys: UnknownKeys::Next,
             headers: RateLimitHeaders::Off,
             rules: RequestRules::default(),
             cors: None,

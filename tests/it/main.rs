@@ -32,6 +32,7 @@ mod engines;
 mod forwarding;
 mod ground;
 mod health;
+mod identity;
 mod instances;
 mod limiter;
 mod load;

@@ -4,6 +4,7 @@ mod admin;
 mod backends;
 mod balancing;
 mod frontend;
+mod identity;
 mod outlier;
 mod rate_limit;
 mod rules;

@@ -38,11 +38,6 @@ const ROWS: &[(&str, &str)] = &[
     (r#""$schema": 1"#, "$schema: must be a URL or a path or null; found 1"),
     (r#""admin": {"tokens": []}"#, "admin.tokens: is not yet built; take it out"),
     (
-        r#""rate_limit": {"key": "header:X-Key"}"#,
-        r#"rate_limit.key: identities other than "ip" are not yet built; must be "ip""#,
-    ),
-    (r#""rate_limit": {"key": ["ip"]}"#, r#"rate_limit.key: lists of keys are not yet built; must be "ip""#),
-    (
         r#""rate_limit": {"headers": "all"}"#,
         r#"rate_limit.headers: must be one of "draft-11", "legacy", "both", "off"; found "all""#,
     ),

@@ -4,6 +4,7 @@ mod balancing;
 mod environment;
 mod faults;
 mod given;
+mod identity;
 mod limits;
 mod mutation;
 mod shipped;

@@ -116,6 +116,7 @@ mod tests {
             retries: 1,
             limit: Some(LimitRecord {
                 names_client: false,
+                key: None,
                 entry: Some(Arc::from("10.0.0.0/8")),
                 bucket: crate::rules::terms::BucketName::parse("range").ok(),
                 allowed: true,

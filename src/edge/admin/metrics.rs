@@ -32,7 +32,7 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every family, in the order of the page, with what it counts.
-const FAMILIES: [(&str, Kind, &str); 33] = [
+const FAMILIES: [(&str, Kind, &str); 34] = [
     (
         "balancer_http_requests_total",
         Counter,
@@ -62,6 +62,7 @@ const FAMILIES: [(&str, Kind, &str); 33] = [
     ),
     ("balancer_health_checks_total", Counter, "Health checks by result."),
     ("balancer_ratelimit_requests_total", Counter, "Decisions by the kind of limit; none: unlimited."),
+    ("balancer_ratelimit_keys_total", Counter, "Keys that requests showed, by what came of them."),
     ("balancer_ratelimit_clients", Gauge, "Buckets in memory."),
     ("balancer_ratelimit_overflow_total", Counter, "Requests that a shared overflow bucket decided."),
     ("balancer_ratelimit_cache_hits_total", Counter, "Limits found in memory."),

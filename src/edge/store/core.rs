@@ -16,9 +16,9 @@ use super::ops::{self, Keep};
 use super::session::{Access, Fault, Store};
 use super::v1::LimitRow;
 use crate::clock::Clock;
-use crate::rules::identity::ClientId;
+use crate::rules::identity::{ClientId, ClientKey};
 use crate::rules::terms::{ClientLimit, Plan, PlanName, Terms};
-use crate::state::cache::{Cache, Entry, Found, Known, Place, Source, Ticket};
+use crate::state::cache::{Cache, Entry, Found, Hit, Known, Place, Source, Ticket};
 use crate::state::limiter::{Limiter, Shared};
 use crate::state::metrics::{Metrics, StoreOp};
 use crate::state::plans::{PlanMap, Plans};
@@ -95,21 +95,32 @@ impl Core {
 
     /// What decides about a client, by the cache's word.
     pub fn found(&self, known: Known, address: IpAddr) -> Found {
-        let in_force = self.in_force();
-        let shared = in_force.shared();
         match known {
-            Known::Entry(hit) => Found {
-                client: hit.client,
-                granted: shared.resolve(&hit.limit, Source::Client),
-                source: Source::Client,
-                entry: Some(hit.id),
-            },
+            Known::Entry(hit) => self.of_entry(hit),
             Known::Absent | Known::Unknown => {
+                let in_force = self.in_force();
+                let shared = in_force.shared();
                 let (client, granted, range) = shared.of_address(address);
                 let source = if range.is_some() { Source::Range } else { Source::Default };
                 Found { client, granted, source, entry: range.map(|range| Arc::clone(&range.id)) }
             }
         }
+    }
+
+    /// What an entry comes to that names the client.
+    pub fn of_entry(&self, hit: Hit) -> Found {
+        Found {
+            client: hit.client,
+            granted: self.in_force().shared().resolve(&hit.limit, Source::Client),
+            source: Source::Client,
+            entry: Some(hit.id),
+        }
+    }
+
+    /// What a client gets that nothing names.
+    pub fn of_default(&self, client: ClientKey) -> Found {
+        let granted = self.in_force().shared().of_default();
+        Found { client, granted, source: Source::Default, entry: None }
     }
 
     /// Asks the database and keeps account of it: one that answers, be it with a refusal, is there.

@@ -23,10 +23,10 @@ use super::{Row, StartError, StoreError};
 use crate::clock::Clock;
 use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit};
 use crate::rules::Nanos;
-use crate::rules::identity::ClientId;
+use crate::rules::identity::{ClientId, ClientKey};
 use crate::rules::limit::Limit;
 use crate::rules::terms::{ClientLimit, Terms};
-use crate::state::cache::{Cache, Counters, Found, Known, Loader, Source, Ticket, Urgency};
+use crate::state::cache::{Cache, Counters, Found, Hit, Known, Loader, Source, Ticket, Urgency};
 use crate::state::limiter::{Granted, Limiter};
 use crate::state::metrics::{Metrics, StoreOp};
 use crate::state::ranges::Ranges;
@@ -190,6 +190,16 @@ impl Limits {
     /// Makes full what a stored limit gives out: its bucket, or those of every client that its range decides about.
     pub fn fill(&self, id: &ClientId) {
         self.core.fill(id);
+    }
+
+    /// What an entry comes to that names the client.
+    pub fn of_entry(&self, hit: Hit) -> Found {
+        self.core.of_entry(hit)
+    }
+
+    /// What a client gets that nothing names.
+    pub fn of_default(&self, client: ClientKey) -> Found {
+        self.core.of_default(client)
     }
 
     /// Puts another `rate_limit.default` in force. A bucket of a client that no entry names moves by CONTRACT's level rule.

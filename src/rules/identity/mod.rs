@@ -7,9 +7,11 @@
 mod id;
 mod key;
 mod secret;
+mod source;
 mod walk;
 
 pub use id::{ClientId, IdFault, IdForm, canonical_range};
 pub use key::{ClientKey, group};
 pub use secret::{MAX_KEY_BYTES, secret_id};
+pub use source::{KeySource, MAX_SOURCES, Shown, Source, UnknownKeys};
 pub use walk::{ClientAddress, client_address, is_in};

@@ -94,7 +94,8 @@ impl Shared<'_> {
         }
     }
 
-    fn of_default(&self) -> Granted {
+    /// What a client gets that nothing names.
+    pub fn of_default(&self) -> Granted {
         match self.default {
             Some(terms) => Granted::Limited(Grant::of_default(terms.clone())),
             None => Granted::Unlimited,

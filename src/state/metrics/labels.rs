@@ -107,6 +107,18 @@ labels! {
 }
 
 labels! {
+    /// What came of a key that a request showed.
+    KeyResult {
+        /// It has a limit, which decided.
+        Matched = "matched",
+        /// It has none, or that could not be learnt.
+        Unknown = "unknown",
+        /// It can't be a key: too long, control bytes, several.
+        Unusable = "unusable",
+    }
+}
+
+labels! {
     /// Whose limit decided.
     Policy {
         /// An entry for the client.

@@ -127,6 +127,8 @@ impl Setup {
         let cache =
             CacheConfig { max_entries: self.max_entries, ttl: self.ttl, load_timeout: self.load_timeout };
         let rate_limit = RateLimit {
+            keys: Vec::new(),
+            unknown_keys: Default::default(),
             default: self.default.map(Terms::of_numbers),
             ipv6_prefix: 64,
             max_clients: 1000,

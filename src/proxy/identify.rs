@@ -1,0 +1,103 @@
+//! Who is it: the keys that a request shows, in the configured order, then its address.
+//!
+//! A key counts when the store knows it. One that nobody gave a limit is worth nothing: it would be the easiest way to a
+//! fresh bucket.
+
+use std::sync::Arc;
+
+use super::admit::FindLimit;
+use crate::error::{Reason, Reject};
+use crate::rules::Nanos;
+use crate::rules::fields::Fields;
+use crate::rules::identity::{ClientAddress, KeySource, Shown, UnknownKeys};
+use crate::state::cache::Found;
+use crate::state::metrics::{KeyResult, Metrics};
+use crate::state::serving::Serving;
+
+/// What a store says of a key's id.
+#[derive(Debug)]
+pub enum KeyFound {
+    /// It has a limit.
+    Known(Found),
+    /// It has none.
+    Absent,
+    /// That could not be learnt in time, or the store is down.
+    Unknown,
+}
+
+/// Who a request counts as.
+pub struct Identified {
+    /// Whose bucket, and what it gets.
+    pub found: Found,
+    /// The id of the key that decided, where one did: what the log calls the client.
+    pub key: Option<Arc<str>>,
+}
+
+/// Finds who a request counts as. Waits at most `cache.load_timeout` for each key. `tried` hears of each candidate.
+///
+/// # Errors
+/// 401 for a key without a limit, where `rate_limit.unknown_keys` says so. Never while the store can't tell.
+pub fn identify(
+    limits: &dyn FindLimit,
+    serving: &Serving,
+    client: &ClientAddress,
+    fields: &Fields,
+    now: Nanos,
+    mut tried: impl FnMut(Tried<'_>),
+) -> Result<Identified, Reject> {
+    for source in &serving.keys {
+        let id = match source.shown(fields, client.peer_trusted) {
+            Shown::Nothing => {
+                tried(Tried { source: Some(source), id: None, result: None });
+                continue;
+            }
+            Shown::Unusable => {
+                tried(Tried { source: Some(source), id: None, result: Some(KeyResult::Unusable) });
+                continue;
+            }
+            Shown::Id(id) => id,
+        };
+        let found = limits.find_key(&id, now);
+        let result = match &found {
+            KeyFound::Known(_) => KeyResult::Matched,
+            KeyFound::Absent | KeyFound::Unknown => KeyResult::Unknown,
+        };
+        tried(Tried { source: Some(source), id: Some(&id), result: Some(result) });
+        match (found, serving.unknown_keys) {
+            (KeyFound::Known(found), _) => {
+                let key = found.entry.clone().or_else(|| Some(Arc::from(id)));
+                return Ok(Identified { found, key });
+            }
+            (KeyFound::Absent, UnknownKeys::Refused) => {
+                return Err(Reject::new(Reason::Unauthorized, "this key is not known here"));
+            }
+            (KeyFound::Absent | KeyFound::Unknown, UnknownKeys::OwnBucket) => {
+                return Ok(Identified { found: limits.of_unknown_key(&id), key: Some(Arc::from(id)) });
+            }
+            (KeyFound::Absent, UnknownKeys::Next) | (KeyFound::Unknown, _) => {}
+        }
+    }
+    let found = limits.find(client.address, client.port, now);
+    tried(Tried { source: None, id: None, result: None });
+    Ok(Identified { found, key: None })
+}
+
+/// One identity that was tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Tried<'a> {
+    /// Where the key stood; `None`: the address.
+    pub source: Option<&'a KeySource>,
+    /// Its id, where it had one.
+    pub id: Option<&'a str>,
+    /// What came of the key; `None`: the request shows none there.
+    pub result: Option<KeyResult>,
+}
+
+/// Counts what came of keys.
+pub fn counter(metrics: &Metrics) -> impl FnMut(Tried<'_>) + '_ {
+    |tried| {
+        if let Some(result) = tried.result {
+            metrics.key(result);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Notices a proxy in front of us that nobody trusts: while nearly all requests come from one private address that sends
+//! `X-Forwarded-For`, all clients behind it are limited as one, and the operator should hear of it.
+
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+
+/// Requests of one peer that are looked at together.
+const STEP: u64 = 100;
+
+/// Requests of one peer after which counting starts anew, so that what was true yesterday is not said today.
+const WINDOW: u64 = 10_000;
+
+/// The share of all requests, in percent, above which a peer is a lone one.
+const SHARE: u64 = 90;
+
+/// What was seen so far. Takes one lock, and only for requests that such a peer sent; where that is held, the request is
+/// not counted.
+#[derive(Debug, Default)]
+pub struct LonePeer {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    peer: Option<IpAddr>,
+    /// Requests of this peer since it was the one that is watched.
+    count: u64,
+    /// All requests when that began.
+    total_before: u64,
+    lone: Option<IpAddr>,
+}
+
+impl LonePeer {
+    /// A request came from an untrusted peer with a private address, and with `X-Forwarded-For`. `total`: all requests
+    /// so far, of anybody. Returns the peer when it has just turned out to be a lone one.
+    pub fn note(&self, peer: IpAddr, total: impl FnOnce() -> u64) -> Option<IpAddr> {
+        let mut seen = self.seen.try_lock()?;
+        if seen.peer != Some(peer) || seen.count >= WINDOW {
+            let lone = seen.lone;
+            *seen = Seen { peer: Some(peer), count: 1, total_before: total(), lone };
+            return None;
+        }
+        seen.count += 1;
+        if !seen.count.is_multiple_of(STEP) {
+            return None;
+        }
+        let all = total().saturating_sub(seen.total_before);
+        let before = seen.lone;
+        seen.lone = (seen.count * 100 > all * SHARE).then_some(peer);
+        seen.lone.filter(|_| before != seen.lone)
+    }
+
+    /// The lone peer, while there is one.
+    pub fn lone(&self) -> Option<IpAddr> {
+        self.seen.lock().lone
+    }
+}
+
+/// What the operator reads.
+pub fn text(peer: IpAddr) -> String {
+    format!(
+        "nearly all requests come from {peer}, which sends X-Forwarded-For and is not in rate_limit.trusted_proxies: \
+         all clients behind it are limited as one"
+    )
+}
+
+/// Whether an address is one that proxies inside a network have (RFC 1918, RFC 4193, RFC 6598, loopback, link-local).
+pub fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let is_shared = first == 100 && second & 0xc0 == 64;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_shared
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// Sends requests of which every `nth` comes from somebody else; how often the operator was told.
+    fn told(peer: &LonePeer, requests: u64, nth: u64, total: &mut u64) -> usize {
+        let mut told = 0;
+        for request in 1..=requests {
+            *total += 1;
+            if request % nth != 0 {
+                told += usize::from(peer.note(ip("10.0.0.1"), || *total).is_some());
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn a_peer_that_sends_nearly_everything_is_said_once_and_taken_back() {
+        let (peer, mut total) = (LonePeer::default(), 0);
+        assert_eq!(told(&peer, 90, u64::MAX, &mut total), 0, "too few to say anything");
+        assert_eq!(told(&peer, 1_000, u64::MAX, &mut total), 1);
+        assert_eq!(peer.lone(), Some(ip("10.0.0.1")));
+        assert_eq!(told(&peer, 100_000, 5, &mut total), 0);
+        assert_eq!(peer.lone(), None, "a fifth comes from elsewhere now");
+    }
+
+    #[test]
+    fn two_proxies_are_no_lone_peer() {
+        let peer = LonePeer::default();
+        for request in 0..1_000 {
+            let from = if request % 2 == 0 { "10.0.0.1" } else { "10.0.0.2" };
+            assert_eq!(peer.note(ip(from), || request), None);
+        }
+        assert_eq!(peer.lone(), None);
+    }
+
+    #[test]
+    fn private_addresses_are_those_of_the_registries() {
+        for private in [
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "127.0.0.1",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(is_private(ip(private)), "{private}");
+        }
+        for public in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {
+            assert!(!is_private(ip(public)), "{public}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Who a client is: keys in fields and cookies, in the configured order, and the address at the end.
+
+use serde_json::{Value, json};
+
+use crate::support::engine::{each_engine, each_store};
+use crate::support::{Backend, Balancer, Database, Engine, Response, Setup, request, until};
+
+each_engine! {
+    a_known_key_decides_wherever_it_stands,
+    a_key_without_a_limit_counts_as_absent,
+    a_key_without_a_limit_can_have_a_bucket_of_its_own,
+    a_key_without_a_limit_can_be_refused,
+    a_declared_name_counts_from_trusted_peers_alone,
+    what_can_be_no_key_is_counted_and_never_stored,
+    a_key_is_no_address,
+    a_secret_is_in_no_log,
+    a_proxy_that_nobody_trusts_is_said,
+}
+
+each_store! { made_up_keys_are_limited_as_their_address }
+
+/// `printf alice | sha256sum`, the first half.
+const ALICE: &str = "sha256:2bd806c97f0e00af1a1fc3328fa763a9";
+
+fn keyed(engine: Engine, key: Value, default: Value) -> (Backend, Balancer) {
+    let backend = Backend::named("a");
+    let setup = Setup::on(engine).backend(backend.address()).set("rate_limit.default", default);
+    let balancer = setup.set("rate_limit.key", key).start();
+    (backend, balancer)
+}
+
+fn with(balancer: &Balancer, fields: &[(&str, &str)]) -> Response {
+    request(balancer.address, "GET", "/", fields, b"")
+}
+
+fn policy(answer: &Response) -> Option<&str> {
+    answer.field("ratelimit-policy").and_then(|value| value.split(';').next())
+}
+
+fn quota(answer: &Response) -> Option<&str> {
+    answer.field("ratelimit-policy").and_then(|value| value.split(';').nth(1))
+}
+
+fn a_known_key_decides_wherever_it_stands(engine: Engine) {
+    let key = json!(["header:X-Api-Key", "cookie:sid", "bearer"]);
+    let (_backend, balancer) = keyed(engine, key, json!("1000/s"));
+    balancer.limit(ALICE, 7, 0);
+    for fields in [
+        [("X-Api-Key", "alice")],
+        [("x-api-key", "alice")],
+        [("Cookie", "a=b; sid=alice")],
+        [("Authorization", "Bearer alice")],
+        [("Authorization", "bearer alice")],
+    ] {
+        let answer = with(&balancer, &fields).expect(200);
+        assert_eq!((policy(&answer), quota(&answer)), (Some(r#""client""#), Some("q=7")), "{fields:?}");
+    }
+    // One bucket, wherever the key stood.
+    with(&balancer, &[("X-Api-Key", "alice")]).expect(200);
+    with(&balancer, &[("Authorization", "Bearer alice")]).expect(200);
+    with(&balancer, &[("Cookie", "sid=alice")]).expect(429);
+    // Without it the address decides; the fields of a different case are another key.
+    let answer = with(&balancer, &[("X-Api-Key", "Alice")]).expect(200);
+    assert_eq!(policy(&answer), Some(r#""default""#));
+    // An address's own entry does not stand in a key's way.
+    balancer.limit("127.0.0.1", 1, 0);
+    with(&balancer, &[]).expect(200);
+    with(&balancer, &[]).expect(429);
+    balancer
+        .api("PUT", "/limits/update", &json!({"client_id": ALICE, "capacity": 8, "rate_per_sec": 0}))
+        .expect(204);
+    let answer = with(&balancer, &[("X-Api-Key", "alice")]).expect(200);
+    assert_eq!(quota(&answer), Some("q=8"), "a change is in force on the next request");
+}
+
+fn a_key_without_a_limit_counts_as_absent(engine: Engine) {
+    let (_backend, balancer) = keyed(engine, json!("header:X-Api-Key"), json!("3/d"));
+    for made_up in ["a", "b", "c"] {
+        let answer = with(&balancer, &[("X-Api-Key", made_up)]).expect(200);
+        assert_eq!(policy(&answer), Some(r#""default""#));
+    }
+    with(&balancer, &[("X-Api-Key", "d")]).expect(429);
+    with(&balancer, &[]).expect(429);
+}
+
+fn a_key_without_a_limit_can_have_a_bucket_of_its_own(engine: Engine) {
+    let backend = Backend::named("a");
+    let setup = Setup::on(engine).backend(backend.address()).set("rate_limit.default", json!("1/d"));
+    let setup = setup.set("rate_limit.key", json!("header:X-Api-Key"));
+    let balancer = setup.set("rate_limit.unknown_keys", json!("own_bucket")).start();
+    for made_up in ["a", "b"] {
+        let answer = with(&balancer, &[("X-Api-Key", made_up)]).expect(200);
+        assert_eq!(policy(&answer), Some(r#""default""#));
+        with(&balancer, &[("X-Api-Key", made_up)]).expect(429);
+    }
+    with(&balancer, &[]).expect(200);
+    with(&balancer, &[]).expect(429);
+}
+
+fn a_key_without_a_limit_can_be_refused(engine: Engine) {
+    let backend = Backend::named("a");
+    let setup = Setup::on(engine).backend(backend.address());
+    let setup = setup.set("rate_limit.key", json!("bearer"));
+    let balancer = setup.set("rate_limit.unknown_keys", json!("401")).start();
+    balancer.limit(ALICE, 5, 0);
+    with(&balancer, &[("Authorization", "Bearer alice")]).expect(200);
+    let answer = with(&balancer, &[("Authorization", "Bearer mallory")]);
+    let problem = answer.problem(401);
+    assert_eq!(answer.field("www-authenticate"), Some("Bearer"));
+    assert!(!problem.to_string().contains("mallory"), "{problem}");
+    // Without any key it is still its address.
+    with(&balancer, &[]).expect(200);
+    assert_eq!(backend.seen().len(), 2);
+}
+
+fn a_declared_name_counts_from_trusted_peers_alone(engine: Engine) {
+    let key = json!([{ "header": "X-Tenant", "as": "tenant" }, "ip"]);
+    let backend = Backend::named("a");
+    let setup = Setup::on(engine).backend(backend.address()).set("rate_limit.key", key);
+    let balancer = setup.set("rate_limit.trusted_proxies", json!(["127.0.0.1"])).start();
+    balancer.limit("tenant=acme", 4, 0);
+    let answer = with(&balancer, &[("X-Tenant", "acme"), ("X-Forwarded-For", "192.0.2.1")]).expect(200);
+    assert_eq!(quota(&answer), Some("q=4"));
+
+    let balancer = setup_untrusted(engine, &backend);
+    balancer.limit("tenant=acme", 4, 0);
+    let answer = with(&balancer, &[("X-Tenant", "acme")]).expect(200);
+    assert_eq!(quota(&answer), None);
+}
+
+fn setup_untrusted(engine: Engine, backend: &Backend) -> Balancer {
+    let key = json!({ "header": "X-Tenant", "as": "tenant" });
+    Setup::on(engine).backend(backend.address()).set("rate_limit.key", key).start()
+}
+
+fn what_can_be_no_key_is_counted_and_never_stored(engine: Engine) {
+    let (_backend, balancer) = keyed(engine, json!(["header:X-Api-Key"]), json!("1000/s"));
+    let long = "k".repeat(8 * 1024);
+    let several = [("X-Api-Key", "a"), ("X-Api-Key", "b")];
+    for fields in [&[("X-Api-Key", long.as_str())][..], &[("X-Api-Key", "a\tb")], &several] {
+        let answer = with(&balancer, fields).expect(200);
+        assert_eq!(policy(&answer), Some(r#""default""#));
+    }
+    let metrics = balancer.get("/-/metrics").expect(200).text();
+    assert!(metrics.contains("balancer_ratelimit_keys_total{result=\"unusable\"} 3"), "{metrics}");
+}
+
+fn a_key_is_no_address(engine: Engine) {
+    let (_backend, balancer) = keyed(engine, json!("header:X-Api-Key"), json!("1000/s"));
+    balancer.limit("192.0.2.1", 5, 0);
+    balancer.limit("192.0.2.0/24", 6, 0);
+    balancer.limit("plain", 7, 0);
+    for key in ["192.0.2.1", "192.0.2.0/24", "192.0.2.1:80", "plain", ALICE] {
+        let answer = with(&balancer, &[("X-Api-Key", key)]).expect(200);
+        assert_eq!(policy(&answer), Some(r#""default""#), "{key}");
+    }
+}
+
+fn a_secret_is_in_no_log(engine: Engine) {
+    let backend = Backend::named("a");
+    let setup = Setup::on(engine).backend(backend.address()).set("rate_limit.key", json!("header:X-Api-Key"));
+    let balancer = setup.set("log", json!({ "access": true, "level": "trace" })).start();
+    balancer.limit(ALICE, 5, 0);
+    with(&balancer, &[("X-Api-Key", "alice")]).expect(200);
+    let line = balancer.proc.wait_out("\"limit_entry\":\"sha256:");
+    let line: Value = serde_json::from_str(line.trim()).expect("a line of JSON");
+    assert_eq!((&line["client_id"], &line["limit_entry"]), (&json!(ALICE), &json!(ALICE)));
+    assert_eq!(line["client_addr"], "127.0.0.1");
+    for said in [balancer.proc.out(), balancer.proc.err()] {
+        assert!(!said.contains("alice"), "{said}");
+    }
+}
+
+fn a_proxy_that_nobody_trusts_is_said(engine: Engine) {
+    let (_backend, balancer) = keyed(engine, json!("ip"), Value::Null);
+    for _ in 0..220 {
+        with(&balancer, &[("X-Forwarded-For", "192.0.2.1")]).expect(200);
+    }
+    balancer.proc.wait_err(0, "a word about the proxy", |line| line.contains("rate_limit.trusted_proxies"));
+    let ready = balancer.get("/-/readyz?verbose").expect(200).json();
+    assert!(ready["notes"][0].as_str().is_some_and(|note| note.contains("127.0.0.1")), "{ready}");
+}
+
+/// 10,000 requests with 10,000 keys from one address are limited as that address, and a client that is known is served
+/// meanwhile.
+fn made_up_keys_are_limited_as_their_address(database: &Database) {
+    let backend = Backend::named("a");
+    let setup = Setup::auto().store(database).backend(backend.address());
+    let setup = setup.set("rate_limit.default", json!({ "capacity": 100, "rate_per_sec": 0 }));
+    let balancer = setup.set("rate_limit.key", json!("header:X-Api-Key")).start();
+    balancer.limit(ALICE, 1_000_000, 0);
+    with(&balancer, &[("X-Api-Key", "alice")]).expect(200);
+    let mut allowed = 0;
+    let mut flood = crate::support::Conn::open(balancer.address);
+    for number in 0..10_000 {
+        let key = format!("made-up-{number}");
+        match flood.ask("GET", "/", &[("X-Api-Key", &key)], b"").status {
+            200 => allowed += 1,
+            status => assert_eq!(status, 429),
+        }
+        if number % 100 == 0 {
+            with(&balancer, &[("X-Api-Key", "alice")]).expect(200);
+        }
+    }
+    assert_eq!(allowed, 100);
+    until("the keys are counted", || {
+        let metrics = balancer.get("/-/metrics").text();
+        metrics.contains("balancer_ratelimit_keys_total{result=\"unknown\"} 10000").then_some(())
+    });
+}
