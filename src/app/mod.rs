@@ -1,10 +1,12 @@
 //! Start order, and stop in reverse. Nothing here ends the process: [`run`] returns and `main` exits.
 
+mod backends;
 mod control;
 mod health;
 mod listen;
 mod live;
 mod notify;
+mod parts;
 mod pool;
 mod series;
 mod service;
@@ -29,10 +31,12 @@ use crate::edge::error_log;
 use crate::edge::frontend::{Frontend, tiny_http};
 use crate::edge::upstream::resolve;
 
+use backends::Facts;
 use control::Handle;
 use health::State;
 use listen::Bound;
 use notify::Notify;
+use parts::Parts;
 use service::{Private, Public};
 use shared::Shared;
 use signals::{Signal, Signals};
@@ -111,7 +115,7 @@ impl App {
         let shared = Shared::start(config, clock.clone())?;
         let backends = Arc::clone(&shared.state.backends);
         let lookup = resolve::lookup(config.discovery.resolver);
-        let (resolver, prober) = pool::watch(config, &backends, &lookup, &clock)?;
+        let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &clock)?;
         let proxy = shared.proxy(config);
         let (control, commands) = control::channel();
         let control = Arc::new(control);
@@ -132,8 +136,16 @@ impl App {
         let private = private.transpose().map_err(failed("the admin listener can't be started"))?;
         let own = public.addresses().iter().chain(private.iter().flat_map(Frontend::addresses));
         let notify = Arc::new(Notify::to(source.variable("NOTIFY_SOCKET")));
-        control::Parts {
-            own_addresses: own.copied().collect(),
+        let own_addresses: Vec<_> = own.copied().collect();
+        // Nobody else sets it.
+        let _ = control.facts.set(Facts {
+            config: Arc::clone(&in_force),
+            limits: Arc::clone(&shared.limits),
+            backends: Arc::clone(&backends),
+            own_addresses: own_addresses.clone(),
+        });
+        Parts {
+            own_addresses,
             source,
             config: Arc::clone(&in_force),
             backends,
@@ -145,6 +157,8 @@ impl App {
             resolver,
             lookup,
             prober,
+            known: Vec::new(),
+            leaving: Vec::new(),
             clock,
             notify: Arc::clone(&notify),
         }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backends::wanted;
 use super::{Failure, failed};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::edge::prober::Prober;
+use crate::edge::store::backends::BackendRow;
 use crate::edge::upstream::resolve::{Lookup, Resolver};
-use crate::state::backends::{Backends, Settings};
+use crate::state::backends::{Backends, Operator, Settings};
+use crate::state::metrics::Metrics;
 use crate::state::serving::Serving;
 
 /// What the pool is run by.
@@ -24,6 +27,23 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
+/// The pool without addresses, and its backends' entries.
+pub(super) fn begin(
+    config: &Config,
+    stored: &[BackendRow],
+    metrics: &Metrics,
+    clock: &Clock,
+) -> (Arc<Backends>, Vec<config::Backend>) {
+    let wanted = wanted(&config.backends, stored);
+    let entries: Vec<_> = wanted.iter().map(|one| one.entry.clone()).collect();
+    metrics.set_backends(entries.iter().map(|backend| backend.name.as_str()));
+    let backends = Backends::new(&settings(config), &entries, clock.clone());
+    for (group, one) in backends.backends().iter().zip(&wanted) {
+        group.set_operator(one.operator.unwrap_or(Operator::Up));
+    }
+    (Arc::new(backends), entries)
+}
+
 /// How long first look-ups and first checks are awaited.
 pub(super) fn first_patience(config: &Config) -> Duration {
     config.health_check.as_ref().map_or(config.upstream.connect_timeout, |check| check.timeout)
@@ -32,12 +52,13 @@ pub(super) fn first_patience(config: &Config) -> Duration {
 /// Finds the backends' addresses and checks each once, before anything is promised.
 pub(super) fn watch(
     config: &Config,
+    entries: &[config::Backend],
     backends: &Arc<Backends>,
     lookup: &Lookup,
     clock: &Clock,
 ) -> Result<(Resolver, Option<Prober>), Failure> {
     let first = first_patience(config);
-    let resolver = Resolver::start(backends, &config.backends, config.upstream.resolve_interval, lookup)
+    let resolver = Resolver::start(backends, entries, config.upstream.resolve_interval, lookup)
         .map_err(failed("names can't be resolved"))?;
     resolver.wait_first(first);
     let Some(check) = &config.health_check else { return Ok((resolver, None)) };

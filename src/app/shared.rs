@@ -10,7 +10,7 @@ use super::series::Gathered;
 use super::ticker::Ticker;
 use super::{Failure, failed, pool};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::edge::access_log::AccessLog;
 use crate::edge::admin::{AdminApi, Health, Parts};
 use crate::edge::frontend::Frontend;
@@ -20,7 +20,6 @@ use crate::proxy::Proxy;
 use crate::proxy::account::Accounts;
 use crate::proxy::admit::Admit;
 use crate::proxy::forward::Forward;
-use crate::state::backends::Backends;
 use crate::state::heavy_hitters::HeavyHitters;
 use crate::state::limiter::Limiter;
 use crate::state::log_limit::LogLimit;
@@ -38,6 +37,8 @@ pub(super) struct Shared {
     pub heavy_hitters: Arc<HeavyHitters>,
     pub upstream: Arc<UreqUpstream>,
     pub state: Arc<State>,
+    /// What the pool begins with.
+    pub entries: Vec<config::Backend>,
     /// Set when the public one has started.
     pub frontend: Arc<OnceLock<Arc<Frontend>>>,
     pub ticker: Ticker,
@@ -47,7 +48,6 @@ impl Shared {
     /// Opens the access log and the store; the pool has no addresses yet.
     pub fn start(config: &Config, clock: Clock) -> Result<Self, Failure> {
         let metrics = Metrics::new();
-        metrics.set_backends(config.backends.iter().map(|backend| backend.name.as_str()));
         let access_log = AccessLog::start(&config.log, clock.clone());
         let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
         let log_limit = Arc::new(LogLimit::default());
@@ -65,7 +65,7 @@ impl Shared {
             clock.clone(),
         )
         .map_err(|error| Failure::new(error.to_string()))?;
-        let backends = Arc::new(Backends::new(&pool::settings(config), &config.backends, clock.clone()));
+        let (backends, entries) = pool::begin(config, &limits.backends(), &metrics, &clock);
         let upstream = Arc::new(UreqUpstream::new(&config.upstream, clock.clone()));
         let ticker = Ticker::start(
             Arc::clone(&limiter),
@@ -90,6 +90,7 @@ impl Shared {
             heavy_hitters,
             upstream,
             state,
+            entries,
             frontend,
             ticker,
         })

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::Options;
 
 mod api;
+mod backends;
 mod failure;
 mod healthcheck;
 mod limits;
@@ -52,6 +53,8 @@ pub enum Call {
     Reload(reload::Reload),
     /// `plans …`
     Plans(plans::Plans),
+    /// `backends …`
+    Backends(backends::Backends),
     /// `top`
     Top(top::Top),
 }
@@ -65,6 +68,7 @@ pub fn call(call: &Call, env: Env<'_>) -> Result<(), Failure> {
         Call::Limits(limits) => limits::run(limits, env),
         Call::Reload(reload) => reload::run(reload, env),
         Call::Plans(plans) => plans::run(plans, env),
+        Call::Backends(backends) => backends::run(backends, env),
         Call::Top(top) => top::run(top, env),
     }
 }
@@ -85,6 +89,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Asked::Man) => Command::Print(Print::Man),
         Some(Asked::Reload(reload)) => Command::Call(Call::Reload(reload)),
         Some(Asked::Plans(plans)) => Command::Call(Call::Plans(plans)),
+        Some(Asked::Backends(backends)) => Command::Call(Call::Backends(backends)),
         Some(Asked::Top(top)) => Command::Call(Call::Top(top)),
     })
 }
@@ -144,6 +149,8 @@ enum Asked {
     Reload(reload::Reload),
     /// What several clients may do alike: list, show, set and remove plans of a running balancer.
     Plans(plans::Plans),
+    /// Where requests go: list, add, change, drain and remove backends of a running balancer.
+    Backends(backends::Backends),
     Top(top::Top),
     /// What the configuration file may hold, for editors and for people.
     #[command(arg_required_else_help = true)]

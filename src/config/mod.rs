@@ -25,6 +25,7 @@ mod section;
 mod share;
 
 pub use fault::{Fault, Faults, Origin};
+pub use forms::parse_duration as duration;
 pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, keys, load};
@@ -173,6 +174,11 @@ impl Backend {
             slow_start: Duration::ZERO,
             max_in_flight: None,
         }
+    }
+
+    /// One of that name at `http://HOST[:PORT]`; else what is wrong, by field: `name`, `url`.
+    pub fn parse(name: &str, url: &str) -> Result<Self, Vec<(&'static str, String)>> {
+        read::parse_backend(name, url)
     }
 }
 

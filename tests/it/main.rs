@@ -14,6 +14,7 @@ mod support;
 mod access;
 mod access_log;
 mod api;
+mod backends_api;
 mod balancing;
 mod bodies;
 mod bounds;

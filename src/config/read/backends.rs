@@ -53,19 +53,27 @@ pub fn is_own(listener: &SocketAddr, backend: &Backend) -> bool {
     }
 }
 
+/// A backend out of a name and a URL, as the API is given them; what is wrong, by field.
+pub(in crate::config) fn parse(name: &str, url: &str) -> Result<Backend, Vec<(&'static str, String)>> {
+    let mut faults = Vec::new();
+    let good = forms::backend_name(name);
+    if good.is_none() {
+        faults.push(("name", format!("must be {NAME}")));
+    }
+    match (good, forms::backend_url(url)) {
+        (Some(name), Ok(authority)) => return Ok(Backend::new(&name, &authority.host, authority.port)),
+        (_, Err(why)) => faults.push(("url", why.unwrap_or_else(|| format!("must be {URL}")))),
+        (None, Ok(_)) => {}
+    }
+    Err(faults)
+}
+
+const NAME: &str = "1 to 128 letters, digits and . _ - : [ ]";
+const URL: &str = "http://HOST[:PORT]";
+
 fn backend(mut s: Section<'_>) -> Backend {
-    let name = Spec::new(
-        "name",
-        Shape::Text("1 to 128 letters, digits and . _ - : [ ]"),
-        "",
-        "Unique; what logs, metrics and the API call it.",
-    );
-    let url = Spec::new(
-        "url",
-        Shape::Text("http://HOST[:PORT]"),
-        "",
-        "Where it listens; port 80 when it names none.",
-    );
+    let name = Spec::new("name", Shape::Text(NAME), "", "Unique; what logs, metrics and the API call it.");
+    let url = Spec::new("url", Shape::Text(URL), "", "Where it listens; port 80 when it names none.");
     let name = s.value(&name, |node| match &node.value {
         Value::Text(text) => forms::backend_name(text).ok_or(None),
         _ => Err(None),

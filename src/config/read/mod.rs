@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub use backends::is_own;
+pub(super) use backends::parse as parse_backend;
 
 use super::fault::Origin;
 use super::json::Value;

@@ -25,6 +25,7 @@ pub(super) static RESOURCES: &[Resource] = &[
     super::v1::limited::RESOURCE,
     super::v1::audit::RESOURCE,
     super::v1::status::RESOURCE,
+    super::v1::backends::RESOURCE,
     super::v1::reload::RESOURCE,
     super::ops::RESOURCE,
     super::metrics::RESOURCE,

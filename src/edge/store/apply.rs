@@ -162,6 +162,20 @@ impl Core {
         Ok(())
     }
 
+    /// Changes a stored backend as `judge` says.
+    pub fn write_backend(
+        &self,
+        op: StoreOp,
+        name: &str,
+        judge: &mut ops::Judge<'_>,
+        actor: &Actor,
+    ) -> Result<(), Fault> {
+        let write = |store: &dyn Store, by: By<'_>| ops::change_backend(store, self.within, name, judge, by);
+        let row = self.commit(op, actor, |fault| fault, write)?;
+        self.change_backend(name, row);
+        Ok(())
+    }
+
     /// Notes that a client's levels were filled.
     pub fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, Fault> {
         let write = |store: &dyn Store, by: By<'_>| ops::note_reset(store, self.within, id, by);

@@ -9,11 +9,13 @@ use arc_swap::{ArcSwap, Guard};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use super::backends::BackendRow;
 use super::book::Book;
 use super::breaker::Breaker;
 use super::migrate;
 use super::ops::{self, Keep};
 use super::session::{Access, Fault, Store};
+use super::stored::Stored;
 use super::v1::LimitRow;
 use crate::clock::Clock;
 use crate::rules::identity::{ClientId, ClientKey};
@@ -37,6 +39,8 @@ pub struct Core {
     doubts: Mutex<BTreeSet<Place>>,
     pub limiter: Arc<Limiter>,
     plans: Plans,
+    /// What memory knows of the stored backends. Written as plans are.
+    pub backends: Stored,
     default: ArcSwap<Option<Terms>>,
     /// Held while the limiter hears of ranges, default and entries, so that who tells last tells the newest; over no I/O.
     telling: Mutex<()>,
@@ -78,6 +82,7 @@ impl Core {
             doubts: Mutex::new(BTreeSet::new()),
             limiter,
             plans: Plans::default(),
+            backends: Stored::default(),
             default: ArcSwap::from_pointee(default),
             telling: Mutex::new(()),
             ipv6_prefix,
@@ -228,6 +233,13 @@ impl Core {
         if let Some(change) = change {
             self.limiter.plan_changed(&change, self.clock.moment());
         }
+    }
+
+    /// A backend was written by this process; `None`: it was taken away.
+    pub fn change_backend(&self, name: &str, row: Option<BackendRow>) {
+        let mut book = self.book.lock();
+        book.writes += 1;
+        self.backends.put(name, row);
     }
 
     /// These are all plans that there are, unless this process wrote since `writes` was counted: then false. In force

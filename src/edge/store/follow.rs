@@ -45,7 +45,9 @@ impl Core {
     fn follow_page(&self, mut page: Followed) -> Result<(), Fault> {
         {
             let book = self.book.lock();
-            for list in [&mut page.limits, &mut page.ranges, &mut page.plans, &mut page.resets] {
+            let lists =
+                [&mut page.limits, &mut page.ranges, &mut page.plans, &mut page.resets, &mut page.backends];
+            for list in lists {
                 list.retain(|(_, seq)| !book.is_mine(*seq));
             }
         }
@@ -55,6 +57,9 @@ impl Core {
         }
         if !page.ranges.is_empty() {
             self.follow_ranges(&page.ranges)?;
+        }
+        if !page.backends.is_empty() {
+            self.read_backends()?;
         }
         self.follow_limits(&page.limits)?;
         ids(&page.resets).for_each(|id| self.fill(&id));
@@ -110,6 +115,15 @@ impl Core {
         }
         self.book.lock().followed = None;
         Ok(false)
+    }
+
+    /// All backends, as plans are.
+    fn read_backends(&self) -> Result<bool, Fault> {
+        let read = || self.ask(StoreOp::Ranges, |store| ops::backends(store, self.within));
+        self.reading(read, |rows| {
+            self.backends.replace(rows);
+            Ok(())
+        })
     }
 
     /// Limits: what of them is held is loaded again, by two questions at most.
@@ -181,7 +195,8 @@ impl Core {
             self.ranges.store(Arc::new(next));
             Ok(())
         })?;
-        if planned && ranged {
+        let backends = self.read_backends()?;
+        if planned && ranged && backends {
             self.book.lock().reached(None, last);
         }
         self.tell_shared();

@@ -1,5 +1,6 @@
 //! The façade: what the proxy and the API know of the store.
 
+mod backends;
 mod v1;
 
 use std::net::IpAddr;

@@ -2,6 +2,7 @@
 //! Nothing on the request path waits for a database longer than `cache.load_timeout`.
 
 mod apply;
+pub mod backends;
 mod book;
 mod breaker;
 mod core;
@@ -13,6 +14,7 @@ mod ops;
 mod postgres;
 mod session;
 mod sqlite;
+mod stored;
 mod threads;
 pub mod v1;
 mod watch;

@@ -121,7 +121,7 @@ pub struct AuditRow {
     pub actor: String,
     /// `create`, `put`, `delete`, `batch` or `reset`.
     pub action: String,
-    /// The id or plan as JSON text: `{"client_id":…}`, `{"plan":…}` or `{"operations":N}`.
+    /// The id or plan as JSON text: `{"client_id":…}`, `{"plan":…}`, `{"backend":…}` or `{"operations":N}`.
     pub target: String,
     /// What stood there before, as JSON text; `null` for nothing.
     pub before: String,

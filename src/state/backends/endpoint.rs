@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
+use serde::{Deserialize, Serialize};
 
 use super::outlier::Standing;
 use crate::clock::nanos;
@@ -16,7 +17,8 @@ use crate::rules::strategy::{FAILURE_COUNTS_AS, Pace, key_of, warming_weight};
 use crate::state::queue::Queue;
 
 /// What the operator says of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Operator {
     /// Use it while it is healthy.
     Up,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::endpoint::{Backend, Endpoint};
+use super::endpoint::{Backend, Endpoint, Operator};
 use super::snapshot::{Picker, Snapshot};
 use super::{Backends, MAX_ENDPOINTS, Settings};
 use crate::config;
@@ -18,6 +18,8 @@ pub struct Placed {
     pub entry: config::Backend,
     /// Where it is to begin, should it be new or have moved; one that stays keeps the addresses that it has.
     pub addresses: Vec<SocketAddr>,
+    /// What the operator wants; `None`: as it was, up for a new one.
+    pub operator: Option<Operator>,
 }
 
 /// What became of the backends, by their names.
@@ -72,9 +74,10 @@ impl Backends {
             );
             let since = if before.endpoints.is_empty() { 0 } else { self.clock.now() };
             let mut endpoints = Vec::new();
-            for Placed { entry, addresses } in wanted {
+            for Placed { entry, addresses, operator } in wanted {
                 if let Some(group) = carried(&before, entry) {
                     group.set_terms(entry);
+                    operator.iter().for_each(|operator| group.set_operator(*operator));
                     endpoints.extend(
                         before.endpoints.iter().filter(|one| Arc::ptr_eq(&one.group, group)).cloned(),
                     );
@@ -84,6 +87,7 @@ impl Backends {
                 let namesake = before.backends.iter().find(|group| *group.name == entry.name);
                 let new = || Backend::new(entry).waited_for_in(&self.queue);
                 let group = Arc::new(namesake.map_or_else(new, |old| old.moved(entry)));
+                operator.iter().for_each(|operator| group.set_operator(*operator));
                 let list = if namesake.is_some() { &mut told.moved } else { &mut told.added };
                 list.push(entry.name.clone());
                 let mut addresses = addresses.clone();

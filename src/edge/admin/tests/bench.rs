@@ -10,9 +10,11 @@ use serde_json::Value;
 use crate::config::{self, Secret};
 use crate::edge::admin::tests::fake_v1::FakeV1;
 use crate::edge::admin::*;
+use crate::edge::store::backends::BackendSettings;
 use crate::exchange::{Abort, BodyLength, RequestBody, Version};
 use crate::rules::fields::Fields;
 use crate::rules::terms::ClientLimit;
+use crate::state::backends::Operator;
 
 /// Nothing to measure.
 struct NoSeries;
@@ -85,11 +87,74 @@ impl Live for FakeLive {
 #[derive(Default)]
 pub(in crate::edge::admin) struct FakeControl {
     pub(in crate::edge::admin) outcome: Mutex<Option<Result<Reloaded, ReloadError>>>,
+    backends: Mutex<BTreeMap<String, BackendSettings>>,
+}
+
+fn shown(name: &str, settings: &BackendSettings) -> BackendShown {
+    BackendShown {
+        name: name.to_owned(),
+        url: settings.url.clone().unwrap_or_default(),
+        weight: settings.weight.unwrap_or(1),
+        state: settings.state.unwrap_or(Operator::Up),
+        max_in_flight: settings.max_in_flight.flatten(),
+        backup: settings.backup.unwrap_or(false),
+        source: Origin::Store,
+        up: true,
+        in_flight: 0,
+        endpoints: vec![EndpointShown {
+            address: "127.0.0.1:1".parse().unwrap(),
+            health: "up",
+            in_flight: 0,
+        }],
+    }
 }
 
 impl Control for FakeControl {
     fn reload(&self, _by: &str) -> Result<Reloaded, ReloadError> {
         self.outcome.lock().clone().unwrap_or(Ok(Reloaded::default()))
+    }
+
+    fn backends(&self) -> Result<Vec<BackendShown>, BackendError> {
+        Ok(self.backends.lock().iter().map(|(name, settings)| shown(name, settings)).collect())
+    }
+
+    fn create_backend(
+        &self,
+        name: &str,
+        settings: BackendSettings,
+        _actor: &Actor,
+    ) -> Result<BackendShown, BackendError> {
+        let url = settings.url.clone().unwrap_or_default();
+        config::Backend::parse(name, &url).map_err(BackendError::Fields)?;
+        let mut backends = self.backends.lock();
+        if backends.contains_key(name) {
+            return Err(BackendError::Store(StoreError::Exists));
+        }
+        backends.insert(name.to_owned(), settings.clone());
+        Ok(shown(name, &settings))
+    }
+
+    fn patch_backend(
+        &self,
+        name: &str,
+        said: BackendSettings,
+        _actor: &Actor,
+    ) -> Result<BackendShown, BackendError> {
+        let mut backends = self.backends.lock();
+        let settings = backends.get_mut(name).ok_or(BackendError::Store(StoreError::NotFound))?;
+        *settings = settings.clone().with(&said);
+        Ok(shown(name, settings))
+    }
+
+    fn delete_backend(&self, name: &str, _drain: Duration, _actor: &Actor) -> Result<(), BackendError> {
+        match name {
+            "of-the-file" => Err(BackendError::InFile),
+            "busy" => Err(BackendError::Busy("the cause".into())),
+            _ => {
+                let gone = self.backends.lock().remove(name);
+                gone.map(drop).ok_or(BackendError::Store(StoreError::NotFound))
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! `route::RESOURCES`.
 
 pub mod audit;
+pub mod backends;
 pub mod batch;
 pub mod check;
 mod conditions;

@@ -1,11 +1,16 @@
 //! `POST /v1/reload`: reads the configuration again and puts in force what can be.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::backends::{BackendError, BackendShown};
 use crate::edge::admin::AdminApi;
 use crate::edge::admin::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
 use crate::edge::admin::seed::as_json;
+use crate::edge::store::backends::BackendSettings;
+use crate::edge::store::v1::Actor;
 use crate::error::{FieldFault, Reason, Reject};
 use crate::exchange::Answer;
 
@@ -35,6 +40,28 @@ pub trait Control: Send + Sync {
     /// Reads and checks the whole configuration, then puts all of it in force that can be, or nothing. Waits for that, a
     /// bounded time. `by`: who asked, for the log.
     fn reload(&self, by: &str) -> Result<Reloaded, ReloadError>;
+
+    /// Every backend of this instance's pool, in its order.
+    fn backends(&self) -> Result<Vec<BackendShown>, BackendError>;
+
+    /// Adds one to the store and to the pool; `settings` has a URL.
+    fn create_backend(
+        &self,
+        name: &str,
+        settings: BackendSettings,
+        actor: &Actor,
+    ) -> Result<BackendShown, BackendError>;
+
+    /// Changes what was said of one, in the store and in the pool.
+    fn patch_backend(
+        &self,
+        name: &str,
+        said: BackendSettings,
+        actor: &Actor,
+    ) -> Result<BackendShown, BackendError>;
+
+    /// Takes a stored one away. While requests are under way on it, it stays listed for `drain` at most.
+    fn delete_backend(&self, name: &str, drain: Duration, actor: &Actor) -> Result<(), BackendError>;
 }
 
 pub(in crate::edge::admin) const RESOURCE: Resource = Resource {

@@ -1,5 +1,6 @@
 //! v1 by the wire, over a store in memory.
 
+mod backends;
 mod import;
 mod limits;
 mod others;

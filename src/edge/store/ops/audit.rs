@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::ser::SerializeMap;
 
+use super::super::backends::BackendSettings;
 use super::super::json::{LimitJson, PlanJson, text};
 use super::super::session::{Access, Cell, Fault, Session, Store, Value};
 use super::super::v1::{Actor, AuditRow, LimitRow};
@@ -127,6 +128,23 @@ pub(super) fn finish(session: &mut dyn Session, note: &Note<'_>, by: By<'_>) -> 
     announce(session, note.seqs.1)?;
     (by.note)(note.seqs);
     Ok(())
+}
+
+/// What one change of a backend leaves behind.
+pub(super) fn of_backend<'a>(
+    name: &str,
+    before: Option<&BackendSettings>,
+    after: Option<&BackendSettings>,
+    seq: i64,
+    actor: &'a Actor,
+) -> Note<'a> {
+    let action = match (before, after) {
+        (None, _) => "create",
+        (Some(_), Some(_)) => "put",
+        (Some(_), None) => "delete",
+    };
+    let target = target("backend", name);
+    Note { seqs: (seq, seq), actor, action, target, before: text(&before), after: text(&after) }
 }
 
 /// Writes a row, and takes away what is too old or too much now and then. The writers' lock is held.

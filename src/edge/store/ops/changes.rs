@@ -15,6 +15,7 @@ pub(super) const PRUNE_EVERY: i64 = 64;
 pub(super) const LIMIT: &str = "limit";
 pub(super) const RANGE: &str = "range";
 pub(super) const PLAN: &str = "plan";
+pub(super) const BACKEND: &str = "backend";
 pub(super) const RESET: &str = "reset";
 /// A batch that changed nothing in the end: it has a number all the same.
 pub(super) const BATCH: &str = "batch";
@@ -69,6 +70,8 @@ pub struct Followed {
     pub resets: Vec<(String, i64)>,
     /// Plans, likewise.
     pub plans: Vec<(String, i64)>,
+    /// Backends, likewise.
+    pub backends: Vec<(String, i64)>,
     /// The number of the last change that was read.
     pub last: i64,
     /// More are to be read.
@@ -104,6 +107,7 @@ pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<
             LIMIT => followed.limits.push((id, seq)),
             RANGE => followed.ranges.push((id, seq)),
             PLAN => followed.plans.push((id, seq)),
+            BACKEND => followed.backends.push((id, seq)),
             RESET => followed.resets.push((id, seq)),
             // Of no concern to this program.
             _ => {}

@@ -1,6 +1,7 @@
 //! The statements, the same for both databases. Every value is a bound parameter.
 
 mod audit;
+mod backends;
 mod bounds;
 mod changes;
 mod import;
@@ -13,6 +14,7 @@ mod write;
 use super::session::{Cell, Cells, Fault, Session, Value};
 
 pub use audit::{By, Keep, audit, note_reset};
+pub use backends::{Judge, change as change_backend, list as backends};
 pub use changes::{Followed, changes, last_change};
 pub use import::import;
 pub use levels::{forget as forget_levels, save as save_levels, saved as saved_levels};

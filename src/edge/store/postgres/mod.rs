@@ -41,6 +41,7 @@ static DIALECT: Dialect = Dialect {
     migrations: &[
         include_str!("../../../../sql/postgres/0001_limits.sql"),
         include_str!("../../../../sql/postgres/0002_plans.sql"),
+        include_str!("../../../../sql/postgres/0003_backends.sql"),
     ],
     create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
         DEFAULT now())",
@@ -51,7 +52,7 @@ static DIALECT: Dialect = Dialect {
     columns: "SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, NULL) FROM pg_attribute a \
         JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND NOT a.attisdropped \
         AND a.attrelid IN (to_regclass('limits'), to_regclass('changes'), to_regclass('plans'), to_regclass('audit'), \
-        to_regclass('instance_state'))",
+        to_regclass('instance_state'), to_regclass('backends'))",
     expected: &[
         "limits.canonical text",
         "limits.client_id text",
@@ -82,6 +83,9 @@ static DIALECT: Dialect = Dialect {
         "instance_state.segment smallint",
         "instance_state.bytes bytea",
         "instance_state.saved_at_us bigint",
+        "backends.name text",
+        "backends.settings text",
+        "backends.version bigint",
     ],
 };
 

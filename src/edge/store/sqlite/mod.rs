@@ -25,12 +25,13 @@ static DIALECT: Dialect = Dialect {
     migrations: &[
         include_str!("../../../../sql/sqlite/0001_limits.sql"),
         include_str!("../../../../sql/sqlite/0002_plans.sql"),
+        include_str!("../../../../sql/sqlite/0003_backends.sql"),
     ],
     create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \
         DEFAULT CURRENT_TIMESTAMP)",
     find_migrations: "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'balancer_migrations'",
     columns: "SELECT t.name || '.' || c.name || ' ' || lower(c.type) FROM sqlite_schema t, pragma_table_info(t.name) c \
-        WHERE t.type = 'table' AND t.name IN ('limits', 'changes', 'plans', 'audit', 'instance_state')",
+        WHERE t.type = 'table' AND t.name IN ('limits', 'changes', 'plans', 'audit', 'instance_state', 'backends')",
     expected: &[
         "limits.canonical text",
         "limits.client_id text",
@@ -61,6 +62,9 @@ static DIALECT: Dialect = Dialect {
         "instance_state.segment integer",
         "instance_state.bytes blob",
         "instance_state.saved_at_us integer",
+        "backends.name text",
+        "backends.settings text",
+        "backends.version integer",
     ],
 };
 

@@ -1,5 +1,6 @@
 //! The store against real databases: the same tests on SQLite and on a throwaway PostgreSQL.
 
+mod backends;
 mod follow;
 mod import;
 mod outage;

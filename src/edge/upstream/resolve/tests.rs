@@ -157,7 +157,7 @@ fn other_backends_are_followed_and_those_that_stay_are_left_alone() {
         .map(|entry| {
             let is_new = entry.host != "stays.test";
             let addresses = if is_new { found.next().unwrap() } else { Vec::new() };
-            crate::state::backends::Placed { entry: entry.clone(), addresses }
+            crate::state::backends::Placed { entry: entry.clone(), addresses, operator: None }
         })
         .collect();
     pool.reconfigure(&Settings::of(Strategy::RoundRobin), &placed);
@@ -181,7 +181,7 @@ fn an_answer_for_the_place_before_is_dropped() {
     let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &before, Clock::real()));
     let mut moved = before[0].clone();
     moved.host = "10.0.0.7".to_owned();
-    let placed = crate::state::backends::Placed { entry: moved, addresses: vec![address(7)] };
+    let placed = crate::state::backends::Placed { entry: moved, addresses: vec![address(7)], operator: None };
     pool.reconfigure(&Settings::of(Strategy::RoundRobin), &[placed]);
     assert_eq!(pool.resolved(&before[0], &[address(1)]), Change::default());
     assert_eq!(addresses(&pool), [address(7)]);

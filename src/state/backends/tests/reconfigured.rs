@@ -3,7 +3,7 @@
 use super::*;
 
 fn placed(entry: config::Backend, last: u8) -> Placed {
-    Placed { entry, addresses: vec![address(last)] }
+    Placed { entry, addresses: vec![address(last)], operator: None }
 }
 
 fn entry(name: &str) -> config::Backend {
@@ -102,7 +102,7 @@ fn the_bound_on_endpoints_keeps_whom_there_is() {
     let many: Vec<_> = (0..MAX_ENDPOINTS)
         .map(|index| SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 80)))
         .collect();
-    let list = [Placed { entry: entry("b"), addresses: many }, placed(entry("a"), 1)];
+    let list = [Placed { entry: entry("b"), addresses: many, operator: None }, placed(entry("a"), 1)];
     assert_eq!(pool.reconfigure(&Settings::of(Strategy::RoundRobin), &list).left_out, 1);
     assert_eq!(pool.snapshot().endpoints().len(), MAX_ENDPOINTS);
     assert_eq!(names(&pool).last(), Some(&("a".into(), address(1))));

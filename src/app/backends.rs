@@ -1,0 +1,214 @@
+//! Which backends there are: those of the configuration file, with what the API changed of them, and those that the API
+//! added.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::control::{Command, Handle};
+use crate::config::{self, Config};
+use crate::edge::admin::{BackendError, BackendShown, EndpointShown, Origin};
+use crate::edge::store::Limits;
+use crate::edge::store::StoreError;
+use crate::edge::store::backends::{BackendRow, BackendSettings};
+use crate::edge::store::v1::Actor;
+use crate::rules::health::Status;
+use crate::state::backends::{Backend, Backends, Operator, Snapshot};
+
+/// A backend as it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub entry: config::Backend,
+    /// `None`: nobody said anything.
+    pub operator: Option<Operator>,
+}
+
+/// All of them: the file's in its order, then the others in the order of their names. One of the file has the place of a
+/// stored one of the same name, with a warning. A row that somebody wrote by hand and that is no backend is left out.
+pub(super) fn wanted(file: &[config::Backend], stored: &[BackendRow]) -> Vec<Wanted> {
+    let of_file = file.iter().map(|entry| {
+        let row = stored.iter().find(|row| row.name == entry.name);
+        match row.map(|row| &row.settings) {
+            None => Wanted { entry: entry.clone(), operator: Some(Operator::Up) },
+            Some(settings) if settings.url.is_some() => {
+                log::warn!(
+                    "backend {}: the configuration file has the place of the stored one of that name",
+                    entry.name
+                );
+                Wanted { entry: entry.clone(), operator: Some(Operator::Up) }
+            }
+            Some(settings) => changed(entry.clone(), settings),
+        }
+    });
+    let mut all: Vec<Wanted> = of_file.collect();
+    for BackendRow { name, settings, .. } in stored {
+        let Some(url) = &settings.url else { continue };
+        if all.iter().any(|one| one.entry.name == *name) {
+            continue;
+        }
+        match config::Backend::parse(name, url) {
+            Ok(entry) => all.push(changed(entry, settings)),
+            Err(faults) => log::error!("store: backend {name:?} is left out: {}", faults[0].1),
+        }
+    }
+    all
+}
+
+fn changed(mut entry: config::Backend, settings: &BackendSettings) -> Wanted {
+    entry.weight = settings.weight.unwrap_or(entry.weight);
+    entry.backup = settings.backup.unwrap_or(entry.backup);
+    entry.max_in_flight = settings.max_in_flight.unwrap_or(entry.max_in_flight);
+    Wanted { entry, operator: Some(settings.state.unwrap_or(Operator::Up)) }
+}
+
+/// What the API's questions about backends are answered from.
+pub(super) struct Facts {
+    pub config: Arc<ArcSwap<Config>>,
+    pub limits: Arc<Limits>,
+    pub backends: Arc<Backends>,
+    pub own_addresses: Vec<std::net::SocketAddr>,
+}
+
+impl Facts {
+    fn in_file(&self, name: &str) -> bool {
+        self.config.load().backends.iter().any(|entry| entry.name == name)
+    }
+
+    fn shown(&self, snapshot: &Snapshot, group: &Arc<Backend>) -> BackendShown {
+        let own = || snapshot.endpoints().iter().filter(|one| Arc::ptr_eq(&one.group, group));
+        let endpoint = |one: &Arc<crate::state::backends::Endpoint>| EndpointShown {
+            address: one.address,
+            health: match one.health() {
+                Status::Up => "up",
+                Status::Down => "down",
+                Status::Unknown => "unknown",
+            },
+            in_flight: one.in_flight(),
+        };
+        BackendShown {
+            name: group.name.to_string(),
+            url: format!("http://{}", group.authority),
+            weight: group.weight(),
+            state: group.operator(),
+            max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),
+            backup: group.backup(),
+            source: if self.in_file(&group.name) { Origin::File } else { Origin::Store },
+            up: own().any(|one| one.is_up()),
+            in_flight: group.in_flight(),
+            endpoints: own().map(endpoint).collect(),
+        }
+    }
+}
+
+impl Handle {
+    fn facts(&self) -> Result<&Facts, BackendError> {
+        self.facts.get().ok_or_else(|| BackendError::Busy("not yet started".into()))
+    }
+
+    /// All backends, as they are in the pool.
+    pub(super) fn list_backends(&self) -> Result<Vec<BackendShown>, BackendError> {
+        let facts = self.facts()?;
+        let snapshot = facts.backends.snapshot();
+        Ok(snapshot.backends().iter().map(|group| facts.shown(&snapshot, group)).collect())
+    }
+
+    fn one(&self, name: &str) -> Result<BackendShown, BackendError> {
+        let facts = self.facts()?;
+        let snapshot = facts.backends.snapshot();
+        let group = snapshot.backends().iter().find(|group| *group.name == *name);
+        group.map(|group| facts.shown(&snapshot, group)).ok_or(BackendError::Store(StoreError::NotFound))
+    }
+
+    pub(super) fn add_backend(
+        &self,
+        name: &str,
+        settings: BackendSettings,
+        actor: &Actor,
+    ) -> Result<BackendShown, BackendError> {
+        let facts = self.facts()?;
+        let url = settings.url.as_deref().unwrap_or_default();
+        let entry = config::Backend::parse(name, url).map_err(BackendError::Fields)?;
+        if let Some(own) = facts.own_addresses.iter().find(|own| config::is_own(own, &entry)) {
+            let text = format!("is our own listener {own}: requests would go round in a circle");
+            return Err(BackendError::Fields(vec![("url", text)]));
+        }
+        if facts.in_file(name) {
+            return Err(BackendError::Store(StoreError::Exists));
+        }
+        facts.limits.create_backend(name, settings, actor).map_err(BackendError::Store)?;
+        self.follow_store(None)?;
+        self.one(name)
+    }
+
+    pub(super) fn change_backend(
+        &self,
+        name: &str,
+        said: BackendSettings,
+        actor: &Actor,
+    ) -> Result<BackendShown, BackendError> {
+        let facts = self.facts()?;
+        let in_file = facts.in_file(name);
+        facts.limits.patch_backend(name, said, in_file, actor).map_err(BackendError::Store)?;
+        self.follow_store(None)?;
+        self.one(name)
+    }
+
+    pub(super) fn remove_backend(
+        &self,
+        name: &str,
+        drain: Duration,
+        actor: &Actor,
+    ) -> Result<(), BackendError> {
+        let facts = self.facts()?;
+        if facts.in_file(name) {
+            return Err(BackendError::InFile);
+        }
+        facts.limits.delete_backend(name, actor).map_err(BackendError::Store)?;
+        self.follow_store((!drain.is_zero()).then(|| (name.to_owned(), drain)))
+    }
+
+    /// What was stored is in force when this returns.
+    fn follow_store(&self, leaving: Option<(String, Duration)>) -> Result<(), BackendError> {
+        self.tell(|answer| Command::Backends { leaving, answer })
+            .map_err(|cause| BackendError::Busy(cause.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, text: &str) -> BackendRow {
+        BackendRow { name: name.into(), settings: serde_json::from_str(text).unwrap(), version: 1 }
+    }
+
+    #[test]
+    fn the_file_comes_first_and_is_changed_by_what_was_stored() {
+        let mut bounded = config::Backend::new("b", "h", 1);
+        bounded.max_in_flight = Some(9);
+        let file = [config::Backend::new("a", "h", 1), bounded];
+        let stored = [
+            row("a", r#"{"url":"http://elsewhere:2","weight":7,"state":"down"}"#),
+            row("b", r#"{"weight":5,"max_in_flight":null,"state":"drain"}"#),
+            row("c", r#"{"url":"http://[::1]:3","max_in_flight":2,"backup":true}"#),
+            row("gone", r#"{"weight":5}"#),
+            row("odd", r#"{"url":"ftp://x"}"#),
+        ];
+        let all = wanted(&file, &stored);
+        let up = |entry: config::Backend, operator| Wanted { entry, operator: Some(operator) };
+        let expected = [
+            up(file[0].clone(), Operator::Up),
+            up(config::Backend { weight: 5, max_in_flight: None, ..file[1].clone() }, Operator::Drain),
+            up(
+                config::Backend {
+                    max_in_flight: Some(2),
+                    backup: true,
+                    ..config::Backend::parse("c", "http://[::1]:3").unwrap()
+                },
+                Operator::Up,
+            ),
+        ];
+        assert_eq!(all, expected);
+    }
+}

@@ -1,0 +1,242 @@
+//! `balancer backends …`: where requests go.
+
+use clap::{Args, Subcommand, ValueEnum};
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Env;
+use super::failure::Failure;
+use super::pages::{print_json, query_value};
+use super::session::{Common, Output, Session};
+
+const EXAMPLES: &str = "\
+Examples:
+  balancer backends ls
+  balancer backends add b http://127.0.0.1:9002 --weight 2
+  balancer backends set a --weight 0
+  balancer backends drain a
+  balancer backends set a --state up
+  balancer backends rm b --drain 30s";
+
+/// `balancer backends` and what follows it.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(after_help = EXAMPLES)]
+pub struct Backends {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
+enum What {
+    /// List the backends, as the balancer that is asked has them.
+    Ls,
+    /// Add a backend.
+    Add {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Where it listens: http://HOST[:PORT].
+        #[arg(value_name = "BACKEND_URL")]
+        to: String,
+        /// Share relative to the others, 0 to 1000.
+        #[arg(long, value_name = "N")]
+        weight: Option<u32>,
+        /// Most requests at once.
+        #[arg(long, value_name = "N")]
+        max_in_flight: Option<u32>,
+        /// Use it only when no other is left.
+        #[arg(long)]
+        backup: bool,
+    },
+    /// Change what is said of a backend, one of the configuration file, too.
+    Set(Set),
+    /// Give a backend nothing new; what is under way on it ends.
+    Drain {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Take a backend away that was added.
+    Rm {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// How long it stays listed while requests are under way on it: 30s, at most 1h.
+        #[arg(long, value_name = "TIME")]
+        drain: Option<String>,
+    },
+}
+
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[group(required = true, multiple = true, id = "said", args = ["weight", "max_in_flight", "state"])]
+struct Set {
+    /// Its name.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Share relative to the others, 0 to 1000.
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+    /// Most requests at once, or none for no bound.
+    #[arg(long, value_name = "N|none", value_parser = bound)]
+    max_in_flight: Option<Bound>,
+    /// Use it, drain it, or take it out of service.
+    #[arg(long, value_name = "STATE")]
+    state: Option<State>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bound(Option<u32>);
+
+fn bound(text: &str) -> Result<Bound, String> {
+    match text {
+        "none" => Ok(Bound(None)),
+        _ => text.parse().map(|most| Bound(Some(most))).map_err(|_| "must be a number or none".into()),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum State {
+    Up,
+    Drain,
+    Down,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Drain => "drain",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A backend, as far as it is shown here.
+#[derive(Deserialize)]
+struct Shown {
+    name: String,
+    url: String,
+    weight: u32,
+    state: String,
+    up: bool,
+    in_flight: u32,
+    source: String,
+}
+
+/// Does it.
+pub(super) fn run(backends: &Backends, env: Env<'_>) -> Result<(), Failure> {
+    let mut session = Session::open(&backends.common, env)?;
+    match &backends.what {
+        What::Ls => ls(&mut session),
+        What::Add { name, to, weight, max_in_flight, backup } => {
+            let mut body = json!({ "name": name, "url": to });
+            let members = [("weight", weight), ("max_in_flight", max_in_flight)];
+            for (member, number) in members {
+                if let Some(number) = number {
+                    body[member] = json!(number);
+                }
+            }
+            if *backup {
+                body["backup"] = json!(true);
+            }
+            tell(&mut session, Method::POST, "/-/v1/backends", &body)
+        }
+        What::Set(set) => tell(&mut session, Method::PATCH, &item(&set.name), &patch(set)),
+        What::Drain { name } => tell(&mut session, Method::PATCH, &item(name), &json!({ "state": "drain" })),
+        What::Rm { name, drain } => {
+            let query = drain.as_ref().map(|drain| format!("?drain={}", query_value(drain)));
+            let path = format!("{}{}", item(name), query.unwrap_or_default());
+            session.api.send(Method::DELETE, &path, &[], None)?;
+            if session.out.is_json() {
+                session.out.line(&json!({ "name": name, "removed": true }).to_string())?;
+            } else {
+                session.out.line(&format!("removed backend {name}"))?;
+            }
+            session.out.flush()
+        }
+    }
+}
+
+fn item(name: &str) -> String {
+    format!("/-/v1/backends/{}", query_value(name))
+}
+
+fn patch(set: &Set) -> Value {
+    let mut body = Map::new();
+    if let Some(weight) = set.weight {
+        body.insert("weight".into(), json!(weight));
+    }
+    if let Some(Bound(most)) = set.max_in_flight {
+        body.insert("max_in_flight".into(), json!(most));
+    }
+    if let Some(state) = set.state {
+        body.insert("state".into(), json!(state.name()));
+    }
+    Value::Object(body)
+}
+
+fn ls(session: &mut Session) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return print_json(session, "/-/v1/backends", "backends");
+    }
+    #[derive(Deserialize)]
+    struct List {
+        backends: Vec<Shown>,
+    }
+    let Session { api, out } = session;
+    let body = api.get("/-/v1/backends")?;
+    let List { backends } = api.read(&body)?;
+    let rows: Vec<_> = backends.into_iter().map(row).collect();
+    out.table(&["BACKEND", "URL", "STATE", "HEALTH", "WEIGHT", "IN FLIGHT", "FROM"], &rows)?;
+    out.flush()
+}
+
+fn row(one: Shown) -> Vec<String> {
+    let health = if one.up { "up" } else { "down" };
+    let (weight, in_flight) = (one.weight.to_string(), one.in_flight.to_string());
+    vec![one.name, one.url, one.state, health.to_owned(), weight, in_flight, one.source]
+}
+
+/// Asks for a change and shows what the backend is then.
+fn tell(session: &mut Session, method: Method, path: &str, body: &Value) -> Result<(), Failure> {
+    let Session { api, out } = session;
+    let answer = api.send(method, path, &[], Some(&body.to_string()))?;
+    if out.is_json() {
+        out.raw(&format!("{}\n", answer.body.trim_end()))?;
+    } else {
+        show(out, &api.read(&answer.body)?, answer.status == 201)?;
+    }
+    out.flush()
+}
+
+fn show(out: &mut Output, one: &Shown, is_new: bool) -> Result<(), Failure> {
+    let done = if is_new { "added" } else { "changed" };
+    let Shown { name, url, state, weight, .. } = one;
+    out.line(&format!("{done} backend {name}: {url}, {state}, weight {weight}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_said_is_asked_for() {
+        let set = |weight, max_in_flight, state| Set { name: "a".into(), weight, max_in_flight, state };
+        for (set, expected) in [
+            (set(Some(0), None, None), json!({ "weight": 0 })),
+            (
+                set(None, Some(Bound(None)), Some(State::Down)),
+                json!({ "max_in_flight": null, "state": "down" }),
+            ),
+            (set(None, Some(Bound(Some(3))), None), json!({ "max_in_flight": 3 })),
+        ] {
+            assert_eq!(patch(&set), expected);
+        }
+        assert_eq!(bound("none"), Ok(Bound(None)));
+        assert!(bound("few").is_err());
+        assert_eq!(item("a:1/x"), "/-/v1/backends/a%3A1%2Fx");
+    }
+}

@@ -1,0 +1,79 @@
+//! Backends.
+
+use std::time::Duration;
+
+use super::super::backends::{BackendRow, BackendSettings, MAX_ROWS};
+use super::super::json::text;
+use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value};
+use super::audit::{self, By};
+use super::{changes, number};
+
+const COLUMNS: &str = "name, settings, version";
+
+/// What becomes of a row, judged inside of the transaction: its settings from now on, `None` to take it away.
+pub type Judge<'a> = dyn FnMut(Option<&BackendRow>) -> Result<Option<BackendSettings>, Fault> + 'a;
+
+/// All of them, in byte order of their names.
+pub fn list(store: &dyn Store, within: Duration) -> Result<Vec<BackendRow>, Fault> {
+    let mut found = Vec::new();
+    store.with(within, Access::Read, &mut |session| {
+        found = rows(session.query(&format!("SELECT {COLUMNS} FROM backends ORDER BY name"), &[])?)?;
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Changes one as `judge` says, with a row of the audit; gives it as it is then, `None` when it is gone.
+pub fn change(
+    store: &dyn Store,
+    within: Duration,
+    name: &str,
+    judge: &mut Judge<'_>,
+    by: By<'_>,
+) -> Result<Option<BackendRow>, Fault> {
+    let mut changed = None;
+    store.with(within, Access::Write, &mut |session| {
+        let before = find(session, name)?;
+        let after = judge(before.as_ref())?;
+        if before.is_none()
+            && after.is_some()
+            && number(&session.query("SELECT count(*) FROM backends", &[])?) >= MAX_ROWS as i64
+        {
+            return Err(Fault::Full("there are 1024 backends already, the most that are kept"));
+        }
+        let seq = changes::record(session, &[(changes::BACKEND, name)])?[0];
+        match &after {
+            Some(settings) => session.query(
+                "INSERT INTO backends (name, settings, version) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE \
+                 SET settings = excluded.settings, version = excluded.version",
+                &[Value::Text(name), Value::Text(&text(settings)), Value::Int(Some(seq))],
+            )?,
+            None => session.query("DELETE FROM backends WHERE name = $1", &[Value::Text(name)])?,
+        };
+        let note = audit::of_backend(name, before.as_ref().map(|row| &row.settings), after.as_ref(), seq, by.actor);
+        audit::finish(session, &note, by)?;
+        changed = after.map(|settings| BackendRow { name: name.to_owned(), settings, version: seq });
+        Ok(())
+    })?;
+    Ok(changed)
+}
+
+fn find(session: &mut dyn Session, name: &str) -> Result<Option<BackendRow>, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM backends WHERE name = $1");
+    Ok(rows(session.query(&sql, &[Value::Text(name)])?)?.pop())
+}
+
+fn rows(cells: Cells) -> Result<Vec<BackendRow>, Fault> {
+    let row = |cells: Vec<Cell>| {
+        let strange =
+            |what: &dyn std::fmt::Display| Fault::Schema(format!("a stored backend can't be read: {what}"));
+        let Ok([Cell::Text(name), Cell::Text(settings), Cell::Int(version)]) = <[Cell; 3]>::try_from(cells)
+        else {
+            return Err(strange(&"a strange column"));
+        };
+        let settings =
+            serde_json::from_str(&settings).map_err(|fault| strange(&format!("{name}: {fault}")))?;
+        Ok(BackendRow { name, settings, version })
+    };
+    cells.into_iter().map(row).collect()
+}
