@@ -118,7 +118,7 @@ pub struct Stats {
     pub busy: usize,
     /// Kept for the next request.
     pub idle: usize,
-    /// An answer waits for its client or its backend.
+    /// A request waits for a backend with room, or an answer for its client or its backend.
     pub parked: usize,
     /// Upgraded.
     pub relay: usize,
