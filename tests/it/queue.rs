@@ -18,6 +18,7 @@ each_engine! {
     a_full_line_is_503_at_once_and_so_is_none,
     waiting_ends_after_queue_timeout_with_503,
     a_request_has_one_deadline_for_waiting_and_all_else,
+    who_has_spent_its_time_in_line_gets_nobody_ejected,
     a_backend_that_comes_up_serves_who_waits,
     a_reload_that_makes_room_serves_who_waits,
     what_failed_elsewhere_waits_too,
@@ -167,6 +168,35 @@ fn a_request_has_one_deadline_for_waiting_and_all_else(engine: Engine) {
         conn.read("GET").unwrap().problem(504);
     }
     balancer.proc.wait_err(from, "which time-out it was", |line| line.contains("upstream.request_timeout"));
+}
+
+/// Under an overload many requests reach a backend with next to no time left. That is not the backend's fault.
+fn who_has_spent_its_time_in_line_gets_nobody_ejected(engine: Engine) {
+    let slow = || {
+        Backend::scripted(|_, stream| {
+            thread::sleep(Duration::from_millis(700));
+            let _ = stream.write_all(crate::support::backend::OK);
+            Then::Keep
+        })
+    };
+    let backends = [slow(), slow()];
+    let mut setup = Setup::on(engine).set("frontend.workers", json!(32));
+    for backend in &backends {
+        setup = setup.backend_with(json!({ "url": backend.url(), "max_in_flight": 1 }));
+    }
+    let balancer = setup
+        .set("upstream.request_timeout", json!("1s"))
+        .set("outlier", json!({ "consecutive": 1, "base_time": "1m" }))
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .start();
+    let mut conns: Vec<Conn> = (0..4).map(|_| ask(&balancer, "/")).collect();
+    let mut statuses: Vec<_> = conns.iter_mut().map(|conn| conn.read("GET").unwrap().status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 504, 504]);
+    assert_eq!(backends.iter().map(|backend| backend.seen().len()).sum::<usize>(), 4, "all were sent");
+    let ejected = ["a", "b"]
+        .map(|name| value(&balancer, &format!("balancer_backend_ejections_total{{backend=\"{name}\"}}")));
+    assert_eq!(ejected, [0.0, 0.0], "{}", balancer.proc.story());
 }
 
 fn a_backend_that_comes_up_serves_who_waits(engine: Engine) {

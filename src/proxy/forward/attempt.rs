@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::course::Course;
 use super::refusal::failed;
 use super::{Failed, Forward, is_in};
+use crate::clock::nanos;
 use crate::exchange::{Abort, RequestBody};
 use crate::proxy::{Answered, Awaited, Begun, Outgoing, Phase, Read, UpstreamError};
 use crate::rules::Nanos;
@@ -93,6 +94,9 @@ impl Forward {
         course.effort.upstream_duration = Some(spent);
         let attempt = result.map_or(Attempt::Error, |answered| Attempt::Status(answered.status()));
         self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
+        if result.is_err_and(|error| was_hurried(course, took, error.phase)) {
+            return;
+        }
         if let Some(failed) = verdict(result, &course.snapshot.serving().outlier_statuses) {
             let ejection = course.snapshot.observe(lease, took, failed, course.now);
             self.tell(&lease.endpoint, ejection, result);
@@ -139,6 +143,15 @@ impl Forward {
             self.metrics.ejected(&endpoint.backend);
         }
     }
+}
+
+/// Whether it was too late because the request had spent most of its time before, in line or elsewhere: that says nothing
+/// about the endpoint, and under an overload everybody would be ejected for it.
+fn was_hurried(course: &Course, took: Nanos, phase: Phase) -> bool {
+    let own = course.snapshot.serving().request_timeout;
+    matches!(phase, Phase::TimedOut | Phase::ConnectTimedOut)
+        && course.deadline.is_some_and(|deadline| course.now >= deadline)
+        && own.is_some_and(|own| took < nanos(own) / 2)
 }
 
 /// Whether the endpoint failed; `None`: the attempt says nothing about it.

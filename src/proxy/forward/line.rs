@@ -89,6 +89,9 @@ impl Forward {
                 }
             }
             course.now = self.clock.now();
+            if course.deadline.is_some_and(|deadline| course.now >= deadline) {
+                return Err(Unsent::Deadline);
+            }
             // What came or changed meanwhile counts.
             course.snapshot = self.backends.snapshot();
             match course.pick(preferred) {
