@@ -1,5 +1,5 @@
 // Two programs in one: `proxy LISTEN TO[,TO]` is Go's httputil.ReverseProxy, the floor to stay below; `backend LISTEN`
-// is what uploads and slow answers are measured against (nginx answers before it has read a body).
+// is what uploads, slow answers, streams and stalls are measured against (nginx answers before it has read a body).
 package main
 
 import (
@@ -22,7 +22,26 @@ func main() {
 	log.Fatal((&http.Server{Addr: os.Args[2], Handler: handler}).ListenAndServe())
 }
 
+// Until when every request waits, in nanoseconds since 1970.
+var stalledUntil atomic.Int64
+
 func backend(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/stall": // from now on, for 5 s
+		stalledUntil.Store(time.Now().Add(5 * time.Second).UnixNano())
+		return
+	case "/stream": // one event at once, the next after 20 ms
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("X-Accel-Buffering", "no") // nginx would gather it
+		w.Write([]byte("data: 1\n\n"))
+		w.(http.Flusher).Flush()
+		time.Sleep(20 * time.Millisecond)
+		w.Write([]byte("data: 2\n\n"))
+		return
+	}
+	if left := stalledUntil.Load() - time.Now().UnixNano(); left > 0 {
+		time.Sleep(time.Duration(left))
+	}
 	if r.URL.Query().Get("delay") != "" || os.Getenv("DELAY") != "" {
 		time.Sleep(100 * time.Millisecond)
 	}

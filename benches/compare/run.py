@@ -16,9 +16,11 @@ import urllib.request
 
 TICK = os.sysconf("SC_CLK_TCK")
 ENGINE = os.environ.get("ENGINE", "auto")
+# Of Balancer; the bound on requests that wait for a backend's head.
+WORKERS = int(os.environ.get("WORKERS", "256"))
 ROUNDS = int(os.environ.get("ROUNDS", "6"))
 SLICE = int(os.environ.get("SLICE", "2"))  # wrk takes whole seconds
-ALL_ROWS = ["tiny64", "tiny256", "16k", "1m", "upload", "refuse", "slow512", "mix", "idle10k"]
+ALL_ROWS = ["tiny64", "tiny256", "16k", "1m", "upload", "refuse", "slow512", "mix", "mixalone", "stall", "ttfb", "idle10k"]
 ROWS = [row for row in os.environ.get("ROWS", ",".join(ALL_ROWS)).split(",") if row]
 PROXIES = os.environ.get("PROXIES", "nginx,haproxy,balancer,go").split(",")
 # Descriptors that a process may have; a proxy needs two a connection.
@@ -113,6 +115,9 @@ NGINX = NGINX_COMMON + """http {{
   server {{ listen 127.0.0.1:{up} backlog=4096; location / {{ proxy_pass http://sink; }} }}
   server {{ listen 127.0.0.1:{late} backlog=4096; location / {{ proxy_pass http://slow; }} }}
   server {{ listen 127.0.0.1:{mixed} backlog=4096; location / {{ proxy_pass http://both; }} }}
+  upstream pair {{ least_conn; server 127.0.0.1:{fast}; server 127.0.0.1:{sink}; keepalive 1024;
+                  keepalive_requests 1000000000; }}
+  server {{ listen 127.0.0.1:{paired} backlog=4096; location / {{ proxy_pass http://pair; }} }}
   server {{ listen 127.0.0.1:{limited} backlog=4096; location / {{ limit_req zone=z; proxy_pass http://fast; }} }}
 }}
 """
@@ -140,6 +145,9 @@ frontend late
 frontend mixed
   bind 127.0.0.1:{mixed}
   default_backend both
+frontend paired
+  bind 127.0.0.1:{paired}
+  default_backend pair
 frontend limited
   bind 127.0.0.1:{limited}
   stick-table type ip size 100k expire 10m store http_req_rate(60s)
@@ -152,6 +160,10 @@ backend sink
   server a 127.0.0.1:{sink}
 backend slow
   server a 127.0.0.1:{slow}
+backend pair
+  balance leastconn
+  server a 127.0.0.1:{fast}
+  server b 127.0.0.1:{sink}
 backend both
   balance leastconn
   server a 127.0.0.1:{fast}
@@ -162,7 +174,7 @@ backend both
 def balancer_config(port, backends, limit):
     return {
         "listen": f"127.0.0.1:{port}",
-        "frontend": {"engine": ENGINE, "max_connections": 20000, "max_connections_per_ip": 20000, "idle_timeout": "600s",
+        "frontend": {"engine": ENGINE, "workers": WORKERS, "max_connections": 20000, "max_connections_per_ip": 20000, "idle_timeout": "600s",
                      "max_body_bytes": 1 << 30},
         "backends": [{"name": name, "url": f"http://127.0.0.1:{to}"} for name, to in backends],
         "health_check": None,
@@ -255,12 +267,16 @@ LOADS = {
     "refuse": ("limited", "/tiny", 64, None, True),
     "slow512": ("late", "/", 512, None, False),
     "mix": ("mixed", "/tiny", 64, None, False),
+    "paired": ("paired", "/tiny", 64, None, False),
 }
 TITLES = {
     "tiny64": "2-byte answers, 64 connections", "tiny256": "2-byte answers, 256 connections",
     "16k": "16 KiB answers, 64 connections", "1m": "1 MiB answers, 16 connections",
     "upload": "1 MiB uploads, 16 connections", "refuse": "refused with 429, 64 connections",
     "slow512": "512 clients on a backend that takes 100 ms", "mix": "one fast and one 100 ms backend, 64 connections",
+    "mixalone": "CPU per request with a 100 ms backend beside the fast one, as a ratio to the fast one alone",
+    "stall": "two fast backends, one of which stalls for 5 s, 64 connections",
+    "ttfb": "from a request for an event stream to its first event, ms",
     "idle10k": f"{IDLE:,} idle kept connections",
 }
 
@@ -302,12 +318,64 @@ def row(name, proxies):
               f"{ratio(which, 'p99'):>7.2f}{median(which, 'rss') / 2**20:>9.1f}  {sum(r['wrong'] for r in results[which])}", flush=True)
 
 
+def mixalone(proxies):
+    """Each proxy beside itself."""
+    print(f"\nmixalone: {TITLES['mixalone']}")
+    for proxy in proxies:
+        slice_of(proxy, "mix", 1)
+    ratios = {proxy.name: [] for proxy in proxies}
+    for _ in range(ROUNDS):
+        for proxy in proxies:
+            alone, mixed = slice_of(proxy, "tiny64", SLICE), slice_of(proxy, "mix", SLICE)
+            ratios[proxy.name].append(mixed["cpu"] / alone["cpu"])
+    for proxy in proxies:
+        print(f"  {proxy.name:9}{statistics.median(ratios[proxy.name]):>8.2f}", flush=True)
+
+
+def stall(proxies, sink):
+    """What is left of the traffic while one of two backends says nothing."""
+    print(f"\nstall: {TITLES['stall']}")
+    for proxy in proxies:
+        slice_of(proxy, "paired", 1)
+        before = slice_of(proxy, "paired", 3)
+        urllib.request.urlopen(f"http://127.0.0.1:{sink}/stall").read()
+        began = time.monotonic()
+        during = slice_of(proxy, "paired", 3)
+        time.sleep(max(0, 5.5 - (time.monotonic() - began)))
+        after = slice_of(proxy, "paired", 1)
+        print(f"  {proxy.name:9}{before['rps']:>8.0f} requests/s before,{during['rps']:>7.0f} during, p99 {during['p99'] * 1e3:.1f} ms,"
+              f"{after['rps']:>7.0f} after, errors {before['wrong']} {during['wrong']} {after['wrong']}", flush=True)
+
+
+def ttfb(proxies):
+    """A new request on a kept connection each time, the proxies in turns."""
+    print(f"\nttfb: {TITLES['ttfb']}")
+    request = b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n"
+    socks = {proxy.name: socket.create_connection(("127.0.0.1", proxy.ports["up"]), 10) for proxy in proxies}
+    times = {name: [] for name in socks}
+    for turn in range(50 * ROUNDS):
+        for name, s in socks.items():
+            began = time.perf_counter()
+            s.sendall(request)
+            got = b""
+            while b"data: 1" not in got:
+                got += s.recv(4096)
+            times[name].append(time.perf_counter() - began)
+            while not got.endswith(b"0\r\n\r\n"):
+                got += s.recv(4096)
+    for name, all_times in times.items():
+        all_times.sort()
+        print(f"  {name:9}{statistics.median(all_times) * 1e3:>8.2f} p50{all_times[len(all_times) * 99 // 100] * 1e3:>8.2f} p99", flush=True)
+        socks[name].close()
+
+
 def idle(proxies):
     """Opens the connections, sends one request on each, and looks at the resident size."""
     print(f"\nidle10k: {TITLES['idle10k']}")
     # nginx makes its table of connections at the start: the growth alone would flatter it.
     for proxy in proxies:
         before = proxy.rss("main")
+        alone = slice_of(proxy, "tiny64", SLICE)
         held, answered = [], 0
         request = b"GET /tiny HTTP/1.1\r\nHost: x\r\n\r\n"
         try:
@@ -327,7 +395,7 @@ def idle(proxies):
         loaded = slice_of(proxy, "tiny64", SLICE)
         print(f"  {proxy.name:9}{answered:>6} answered, RSS {before / 2**20:.1f} → {after / 2**20:.1f} MiB, {(after - before) / max(len(held), 1):.0f} B a connection"
               f" ({after / max(len(held), 1):.0f} all told){resting * 100:>7.1f} % CPU idle"
-              f"{loaded['cpu'] * 1e6:>8.1f}µs CPU/req meanwhile", flush=True)
+              f"{alone['cpu'] * 1e6:>8.1f} → {loaded['cpu'] * 1e6:.1f}µs CPU/req", flush=True)
         for s in held:
             s.close()
 
@@ -352,7 +420,7 @@ def main():
         source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "proxy.go")
         subprocess.run(["go", "build", "-o", go, source], check=True, env={**os.environ, "GOFLAGS": "-mod=mod", "GO111MODULE": "off"})
     else:
-        lost = [name for name in ("upload", "slow512", "mix") if name in rows]
+        lost = [name for name in ("upload", "slow512", "mix", "mixalone", "stall", "ttfb") if name in rows]
         print(f"Go is not installed: no ReverseProxy, and without its backends no rows {', '.join(lost)}")
         rows = [name for name in rows if name not in lost]
 
@@ -365,8 +433,9 @@ def main():
         wait_for(sink, "the upload backend")
         wait_for(slow, "the slow backend")
 
-    listeners = ["main", "up", "late", "mixed", "limited"]
-    to = {"main": [("a", fast)], "up": [("a", sink)], "late": [("a", slow)], "mixed": [("a", fast), ("b", slow)], "limited": [("a", fast)]}
+    listeners = ["main", "up", "late", "mixed", "paired", "limited"]
+    to = {"main": [("a", fast)], "up": [("a", sink)], "late": [("a", slow)], "mixed": [("a", fast), ("b", slow)],
+          "paired": [("a", fast), ("b", sink)], "limited": [("a", fast)]}
     proxies = []
     for name in PROXIES:
         ports = dict(zip(listeners, free_ports(len(listeners))))
@@ -403,6 +472,12 @@ def main():
         chosen = [proxy for proxy in proxies if name != "refuse" or proxy.name != "go"]
         if name == "idle10k":
             idle(chosen)
+        elif name == "mixalone":
+            mixalone(chosen)
+        elif name == "stall":
+            stall(chosen, sink)
+        elif name == "ttfb":
+            ttfb(chosen)
         else:
             row(name, chosen)
 
