@@ -33,6 +33,7 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/balancer-try.XXXXXX")
 project=balancer-try
 file=docker-compose.yml
 failures=0
+lone=()
 
 compose() { "${compose_program[@]}" --project-name "$project" --file "$file" "$@"; }
 down() { compose down --volumes --timeout 5 >/dev/null 2>&1 || true; }
@@ -40,6 +41,7 @@ finish() {
   local status=$?
   load_stop || true
   if [ $status -ne 0 ] || [ $failures -ne 0 ]; then compose logs --no-color --timestamps --tail 400 2>/dev/null | grep -v '"status":' || true; fi
+  [ ${#lone[@]} -eq 0 ] || docker rm --force "${lone[@]}" >/dev/null 2>&1 || true
   [ -n "$keep" ] || down
   rm -rf "$scratch"
 }
@@ -198,6 +200,24 @@ done
 under_load balancer-2 docker kill "$(container balancer-2)"
 holds "balancer-2 killed: $seen requests, at most those that it had are lost${bad:+: $bad}" \
   eval '[ "$(cat "$scratch"/load.* | grep -cv "^200 0 " || true)" -le 4 ]'
+
+say "== who the client is (docs/recipes/docker.md)"
+down
+# Without a backend each request is answered 503, and logged with the client's address all the same.
+lone() { local name=$1; shift; docker run --detach --rm --name "$project-$name" "$@" balancer:local >/dev/null; lone+=("$project-$name"); }
+sees() { docker logs "$project-$1" 2>/dev/null | grep -q "\"client_addr\":\"$2\".*\"path\":\"/who\""; }
+ports=("$(free_port)" "$(free_port)" "$(free_port)")
+lone published -p "127.0.0.1:${ports[0]}:8080"
+lone proxied -p "127.0.0.1:${ports[1]}:8080" -e BALANCER__RATE_LIMIT__TRUSTED_PROXIES='["172.16.0.0/12"]'
+lone host --network host -e "BALANCER_LISTEN=127.0.0.1:${ports[2]}"
+for port in "${ports[@]}"; do within 20 eval "[ \$(status http://127.0.0.1:$port/-/livez) = 200 ]" || wrong "port $port answers"; done
+for port in "${ports[@]}"; do
+  curl -s -o /dev/null --interface 127.0.0.5 -H 'X-Forwarded-For: 203.0.113.7' "http://127.0.0.1:$port/who"
+done
+bridge=$(docker inspect --format '{{.NetworkSettings.Networks.bridge.Gateway}}' "$project-published")
+holds "published: the gateway, $bridge" within 5 sees published "$bridge"
+holds "published, the gateway trusted: whom a proxy on the host names" within 5 sees proxied 203.0.113.7
+holds "the host's network: the client itself" within 5 sees host 127.0.0.5
 
 say
 if [ $failures -ne 0 ]; then say "$failures did not hold"; exit 1; fi

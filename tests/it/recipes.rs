@@ -1,0 +1,162 @@
+//! The recipes of `docs/`, as they are written there, against a real nginx. Skipped aloud where none is installed;
+//! `BALANCER_TEST_REQUIRE_NGINX=1` makes that a failure.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Backend, Conn, Proc, Setup, aloud, installed, root, until};
+
+/// nginx, where Debian puts it or in `PATH`.
+fn nginx() -> Option<PathBuf> {
+    let sbin = PathBuf::from("/usr/sbin/nginx");
+    let found = if sbin.is_file() { Some(sbin) } else { installed("nginx").then(|| "nginx".into()) };
+    if found.is_none() {
+        let required = std::env::var("BALANCER_TEST_REQUIRE_NGINX").is_ok_and(|value| value == "1");
+        assert!(!required, "BALANCER_TEST_REQUIRE_NGINX=1, and nginx is not installed");
+        aloud("nginx is not installed: the recipes were not tried");
+    }
+    found
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound")
+}
+
+/// Runs nginx in the foreground with that inside of its `http` block, and waits until it listens.
+fn run(program: &Path, folder: &Path, http: &str, listens: SocketAddr) -> Proc {
+    let config = format!(
+        "daemon off; worker_processes 1; pid nginx.pid; error_log stderr;\n{}events {{}}\nhttp {{ access_log off;\n\
+         client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n{http}\n}}\n",
+        if rustix::process::geteuid().is_root() { "user root;\n" } else { "" }
+    );
+    std::fs::write(folder.join("nginx.conf"), config).expect("written");
+    let prefix = folder.to_str().expect("UTF-8");
+    let args = ["-p", prefix, "-c", "nginx.conf"];
+    let nginx = Proc::start(program.to_str().expect("UTF-8"), &args, folder, &[]);
+    until("nginx listens", || TcpStream::connect(listens).ok());
+    nginx
+}
+
+/// The indented block behind a mark in a page of `docs/`.
+fn block(page: &str, mark: &str) -> String {
+    let text = std::fs::read_to_string(root().join("docs").join(page)).expect(page);
+    let (_, rest) = text.split_once(&format!("<!-- run: {mark} -->\n\n")).expect("the mark");
+    rest.lines().map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn behind_nginx_with_tls_clients_are_who_they_are() {
+    let Some(program) = nginx() else { return };
+    let backend = Backend::named("hello");
+    let balancer = Setup::auto()
+        .backend(backend.address())
+        .set("rate_limit.trusted_proxies", json!(["127.0.0.1"]))
+        .set("rate_limit.default", json!({ "capacity": 2, "rate_per_sec": 0 }))
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .set("log.access", json!(true))
+        .start();
+    let folder = tempfile::Builder::new().prefix("balancer-it-nginx-").tempdir().expect("a folder");
+    let (key, certificate) = (folder.path().join("key"), folder.path().join("pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=app.example",
+            "-keyout",
+        ])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .expect("openssl");
+    assert!(made.status.success(), "{made:?}");
+    let listens = free_port();
+    let written = block("recipes/behind-nginx.md", "nginx.conf");
+    let ours = written
+        .replace("127.0.0.1:8080", &balancer.address.to_string())
+        .replace("listen 443 ssl", &format!("listen {listens} ssl"))
+        .replace("/etc/ssl/app.example.pem", certificate.to_str().expect("UTF-8"))
+        .replace("/etc/ssl/app.example.key", key.to_str().expect("UTF-8"));
+    assert!(!ours.contains(":8080") && !ours.contains("443") && !ours.contains("/etc/ssl"), "{ours}");
+    let _nginx = run(&program, folder.path(), &ours, listens);
+    let status = |client: &str, target: &str, forwarded: Option<&str>| -> String {
+        let mut curl = Command::new("curl");
+        curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", "--interface", client]);
+        if let Some(forwarded) = forwarded {
+            curl.args(["-H", &format!("X-Forwarded-For: {forwarded}")]);
+        }
+        let output = curl.arg(format!("https://{listens}{target}")).output().expect("curl");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // Two clients, a bucket each; one that names another address in every request still has its own.
+    for (client, forwarded) in [("127.0.0.5", None), ("127.0.0.6", Some("192.0.2."))] {
+        let seen: Vec<String> = (0..3)
+            .map(|number| status(client, "/who", forwarded.map(|net| format!("{net}{number}")).as_deref()))
+            .collect();
+        assert_eq!(seen, ["200", "200", "429"], "{client}");
+    }
+    let seen = backend.seen();
+    assert_eq!(seen.len(), 4);
+    assert_eq!(seen[0].all("x-forwarded-proto"), ["https"]);
+    assert_eq!(seen[0].all("x-forwarded-for"), ["127.0.0.5, 127.0.0.1"]);
+    let line: Value = serde_json::from_str(&balancer.proc.wait_out("\"path\":\"/who\"")).expect("JSON");
+    assert_eq!((&line["client_addr"], &line["client_id"]), (&json!("127.0.0.5"), &json!("127.0.0.5")));
+    assert_eq!(line["request_id"].as_str().map(str::len), Some(32), "nginx' own id: {line}");
+    // The API is not behind nginx: that path is a backend's.
+    assert_eq!(status("127.0.0.7", "/limits", None), "200");
+    assert!(backend.seen().last().is_some_and(|seen| seen.request_line().contains("/limits")));
+}
+
+/// The same clients, the same requests, in the same order, to nginx' `limit_req` and to us.
+#[test]
+fn what_limit_req_lets_through_we_let_through() {
+    let Some(program) = nginx() else { return };
+    let backend = Backend::named("hello");
+    for (burst, rate, asked) in
+        [("burst=10 nodelay", "6r/m", 30), ("", "6r/m", 5), ("burst=3 nodelay", "30r/m", 9)]
+    {
+        let extra =
+            burst.trim_start_matches("burst=").trim_end_matches(" nodelay").parse::<u64>().unwrap_or(0);
+        let a_minute: f64 = rate.trim_end_matches("r/m").parse().expect("a rate");
+        let balancer = Setup::auto()
+            .backend(backend.address())
+            .set("rate_limit.default", json!({ "capacity": extra + 1, "rate_per_sec": a_minute / 60.0 }))
+            .start();
+        let folder = tempfile::Builder::new().prefix("balancer-it-nginx-").tempdir().expect("a folder");
+        let listens = free_port();
+        let http = format!(
+            "limit_req_zone $binary_remote_addr zone=per_ip:1m rate={rate};\nserver {{ listen {listens};\n\
+             location / {{ limit_req zone=per_ip {burst}; limit_req_status 429; proxy_pass http://{}; }} }}",
+            backend.address()
+        );
+        let _nginx = run(&program, folder.path(), &http, listens);
+        let begun = std::time::Instant::now();
+        for client in ["127.0.0.8", "127.0.0.9"] {
+            let statuses = |to: SocketAddr| -> Vec<u16> {
+                let source = client.parse().expect("an address");
+                (0..asked).map(|_| Conn::from(source, to).get("/").status).collect()
+            };
+            let (theirs, ours) = (statuses(listens), statuses(balancer.address));
+            // Meanwhile a token may have come back to either, on a machine that is busy with something else.
+            let earned = (begun.elapsed().as_secs_f64() * a_minute / 60.0) as usize;
+            let passed = |all: &[u16]| all.iter().filter(|status| **status == 200).count();
+            let due = usize::try_from(extra).expect("small") + 1;
+            for (who, all) in [("nginx", &theirs), ("we", &ours)] {
+                assert!((due..=due + earned).contains(&passed(all)), "{who}: {all:?}, {burst} {rate}");
+                assert!(all[..due].iter().all(|status| *status == 200), "{who}: {all:?}, {burst} {rate}");
+            }
+            if earned == 0 {
+                assert_eq!(theirs, ours, "{burst} {rate}");
+            }
+        }
+    }
+}
