@@ -115,8 +115,10 @@ Environment, over the file:
   BALANCER_DATABASE_URL_FILE, BALANCER_ADMIN_TOKEN_FILE
                           the same secrets, read from a file
 
-Limits are set while it runs:
+Limits are set while it runs, here or over HTTP:
+  balancer limits set 127.0.0.1 2/s
   curl -X POST localhost:8080/limits/create -d '{\"client_id\":\"127.0.0.1\",\"capacity\":10,\"rate_per_sec\":1}'
+  BALANCER_URL            which balancer limits, plans and top talk to, if not the configured one
 
 Exit code: 0 after a drained SIGTERM or SIGINT, 2 for wrong usage or configuration, 1 otherwise.";
 

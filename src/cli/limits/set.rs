@@ -36,7 +36,7 @@ pub struct Set {
     /// Never refuse it; its requests are still counted.
     #[arg(long, conflicts_with_all = ["rate", "bucket", "plan", "shadow"])]
     exempt: bool,
-    /// For a range: one bucket for all of it, where each address else gets its own.
+    /// For a range: one bucket for all of it; without this each address gets its own.
     #[arg(long)]
     shared: bool,
     /// Only if it has no limit yet.

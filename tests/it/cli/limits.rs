@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{Cli, Ground};
-use crate::support::Database;
 use crate::support::engine::each_store;
+use crate::support::{Backend, Database, Setup, request};
 
 each_store! {
     a_limit_is_set_in_force_explained_and_removed,
@@ -155,6 +155,28 @@ fn refusals_are_told_in_one_line_and_exit_with_1(database: &Database) {
     assert!(err.lines().any(|line| line.starts_with("  /shared: ")), "fields are named: {err}");
     let err = ground.cli(&["limits", "reset", "nobody"]).run().bad(1);
     assert!(err.starts_with("404 "), "{err}");
+}
+
+#[test]
+fn a_client_with_a_key_is_explained_without_the_key() {
+    let backend = Backend::named("a");
+    let balancer =
+        Setup::auto().backend(backend.address()).set("rate_limit.key", json!(["header:X-Key", "ip"])).start();
+    let cli = |args: &[&str]| Cli::new(args).env("BALANCER_URL", &balancer.admin.to_string());
+    let key = "a secret key";
+    let id = Cli::new(&["limits", "id"]).stdin(key).run().good();
+    let id = id.trim();
+    cli(&["limits", "set", id, "1/h"]).run().good();
+    for status in [200, 429] {
+        request(balancer.address, "GET", "/", &[("X-Key", key)], b"").expect(status);
+    }
+    let explain = ["limits", "explain", "127.0.0.1", "--headers-file", "-"];
+    let said = cli(&explain).stdin(format!("X-Key: {key}\n")).run().good();
+    assert!(said.contains("would be refused") && said.contains(&format!("It is taken for {id}.")), "{said}");
+    assert!(said.contains(&format!("  {id}: decides\n")) && !said.contains(key), "{said}");
+    // Another key is nobody's: the address decides.
+    let said = cli(&explain).stdin("X-Key: unknown\n").run().good();
+    assert!(said.contains("would be allowed") && said.contains("Nothing limits it."), "{said}");
 }
 
 #[test]
