@@ -35,6 +35,8 @@ pub enum Reason {
     HeadTooLarge,
     /// The client's bucket is empty.
     QuotaExceeded,
+    /// Too many wrong tokens came from this address (RFC 6585 §4).
+    TooManyRequests,
     /// A worker panicked.
     Internal,
     /// A transfer coding or method that we do not know.
@@ -68,6 +70,7 @@ impl Reason {
             Self::ExpectationFailed => (417, "Expectation Failed"),
             Self::HeadTooLarge => (431, "Request Header Fields Too Large"),
             Self::QuotaExceeded => (429, "Quota Exceeded"),
+            Self::TooManyRequests => (429, "Too Many Requests"),
             Self::Internal => (500, "Internal Server Error"),
             Self::NotImplemented => (501, "Not Implemented"),
             Self::BadGateway => (502, "Bad Gateway"),

@@ -107,7 +107,7 @@ fn value_of(value: &OsStr, from_file: bool) -> Result<String, String> {
     value.to_str().map(str::to_owned).ok_or_else(|| "is not UTF-8".into())
 }
 
-fn read_secret(path: &Path) -> Result<String, String> {
+pub(super) fn read_secret(path: &Path) -> Result<String, String> {
     use std::io::Read;
     let mut text = String::new();
     let read = std::fs::File::open(path).and_then(|file| {

@@ -70,15 +70,17 @@ pub fn keys() -> Vec<Key> {
     const EVERY: [&str; 2] = [
         r#"{"backends": [{"name": "a", "url": "http://127.0.0.1:9001"}],
             "balancing": {"sticky": {"secret": "0123456789abcdef"}},
+            "admin": {"tokens": [{"name": "a", "role": "read", "token_env": "A"}]},
             "rate_limit": {"default": {"capacity": 1, "rate_per_sec": 1}, "cors": {"origins": ["*"]}}}"#,
         r#"{"backends": [{"name": "a", "url": "http://127.0.0.1:9001"}],
             "rate_limit": {"default": {"buckets": [{"name": "day", "amount": 1, "per": "1d"}]}}}"#,
     ];
+    let env = [("A".into(), "token".into())];
     let mut keys: Vec<Key> = Vec::new();
     for text in EVERY {
         let built = parse_file(text)
             .map_err(|fault| Faults::new("", vec![fault]))
-            .and_then(|root| build("", root, &Options::default(), &[], Path::new("."), None));
+            .and_then(|root| build("", root, &Options::default(), &env, Path::new("."), None));
         // Tests hold that both are configurations and that no key is left out.
         for key in built.map(|loaded| loaded.keys).unwrap_or_default() {
             if keys.iter().all(|known| known.path != key.path) {
@@ -115,7 +117,7 @@ fn build(
     for change in changes {
         environment::apply(&mut root, change, &mut report.faults);
     }
-    let mut config = read::config(Section::open(&mut report, String::new(), root), base);
+    let mut config = read::config(Section::open(&mut report, String::new(), root), base, env);
     config.changed = std::mem::take(&mut report.changed);
     config.given = std::mem::take(&mut report.given);
     let (faults, keys) = report.finish();

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use crate::rules::framing::request::Bounds;
 
+mod admin;
 mod environment;
 mod fault;
 mod forms;
@@ -24,6 +23,7 @@ mod secret;
 mod section;
 mod share;
 
+pub use admin::{Admin, ApiToken, Role};
 pub use fault::{Fault, Faults, Origin};
 pub use forms::parse_duration as duration;
 pub use given::{Given, is_live};
@@ -33,7 +33,7 @@ pub use rate_limit::{RateLimit, RateLimitHeaders};
 pub use read::is_own;
 pub use reference::reference;
 pub use schema::schema;
-pub use secret::Secret;
+pub use secret::{Secret, SecretHash};
 
 pub use crate::rules::strategy::{HashOn, Strategy};
 
@@ -321,21 +321,6 @@ pub enum DatabaseUrl {
     Sqlite(PathBuf),
     /// `postgres://…` or `postgresql://…`, with its password: a secret.
     Postgres(Secret),
-}
-
-/// `admin`.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    /// Its own address; `None`: the API is on the public port.
-    pub listen: Option<SocketAddr>,
-    /// TCP peers that may call.
-    pub allow: Vec<IpNet>,
-    /// Host names that a call without a token may be addressed to, besides `localhost` and IP addresses.
-    pub hosts: Vec<String>,
-    /// The bearer token.
-    pub token: Option<Secret>,
-    /// Allow more than loopback without a token.
-    pub insecure: bool,
 }
 
 /// `log`.

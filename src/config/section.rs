@@ -311,15 +311,6 @@ impl<'r> Section<'r> {
         Section::open(self.report, path, node)
     }
 
-    /// Keys that are reserved for what is to come.
-    pub fn later(&mut self, names: &[&str]) {
-        for name in names {
-            if let Some(node) = self.take(name) {
-                self.fault(node.origin, name, "is not yet built; take it out");
-            }
-        }
-    }
-
     /// Reports what nobody asked for.
     pub fn end(self) {
         for member in self.members {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::engine::each_engine;
-use crate::support::{Backend, Conn, Engine, Setup, request};
+use crate::support::{Backend, Conn, Engine, Setup, request, until};
 
 each_engine! {
     addresses_outside_allow_are_403,
@@ -12,6 +12,8 @@ each_engine! {
     a_token_opens_what_a_proxy_closed,
     an_admin_listener_takes_the_api_away_from_the_public_port,
     refused_calls_change_nothing_and_reach_no_backend,
+    several_tokens_have_names_and_roles,
+    guessing_is_slowed_down_and_said,
 }
 
 fn addresses_outside_allow_are_403(engine: Engine) {
@@ -164,4 +166,81 @@ fn refused_calls_change_nothing_and_reach_no_backend(engine: Engine) {
     let outer = Setup::on(engine).backend(balancer.address).set("admin.listen", json!("127.0.0.1:0")).start();
     let through = request(outer.address, "POST", "/limits/create", &[], body.as_bytes());
     through.problem(403);
+}
+
+fn several_tokens_have_names_and_roles(engine: Engine) {
+    let backend = Backend::named("a");
+    let setup = Setup::on(engine).backend(backend.address()).env("CI_TOKEN", "ci-secret").set(
+        "admin",
+        json!({
+            "token": TOKEN,
+            "tokens": [
+                { "name": "dash", "role": "read", "token_file": "dash.token" },
+                { "name": "ci", "role": "write", "token_env": "CI_TOKEN" },
+            ],
+        }),
+    );
+    std::fs::write(setup.folder().join("dash.token"), "dash-secret\n").expect("written");
+    let balancer = setup.start();
+    let call = |token: &str, method: &str, target: &str, body: &Value| {
+        let bearer = format!("Bearer {token}");
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        request(balancer.address, method, target, &[("Authorization", &bearer)], body.as_bytes())
+    };
+    let numbers = json!({ "client_id": "x", "capacity": 1, "rate_per_sec": 1 });
+    let id = json!({ "client_id": "x" });
+    let exempt = json!({ "mode": "exempt" });
+    let writes: &[(&str, &str, &Value)] = &[
+        ("POST", "/limits/create", &numbers),
+        ("PUT", "/limits/update", &numbers),
+        ("PUT", "/-/v1/limits/x", &exempt),
+        ("POST", "/-/v1/limits/x/reset", &Value::Null),
+        ("DELETE", "/limits/delete", &id),
+    ];
+    for (method, target, body) in writes {
+        call("dash-secret", method, target, body).problem(403);
+        let status = call("ci-secret", method, target, body).status;
+        assert!((200..300).contains(&status), "{method} {target}: {status}");
+    }
+    for target in ["/limits", "/-/v1/limits", "/-/v1/status", "/-/metrics", "/-/readyz?verbose"] {
+        call("dash-secret", "GET", target, &Value::Null).expect(200);
+    }
+    call("dash-secret", "POST", "/-/v1/check", &json!({ "address": "127.0.0.1" })).expect(200);
+    call("dash-secret", "PATCH", "/-/v1/limits", &Value::Null).problem(405);
+    call(TOKEN, "POST", "/limits/create", &numbers).expect(201);
+    call("other", "GET", "/limits", &Value::Null).problem(401);
+    let audit = call("dash-secret", "GET", "/-/v1/audit", &Value::Null).expect(200);
+    let actors: Vec<_> = audit.json()["entries"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| entry["actor"].as_str().expect("text").to_owned())
+        .collect();
+    assert_eq!(actors, ["admin", "ci", "ci", "ci", "ci", "ci"]);
+}
+
+fn guessing_is_slowed_down_and_said(engine: Engine) {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(engine).backend(backend.address()).set("admin.token", json!(TOKEN)).start();
+    let right = format!("Bearer {TOKEN}");
+    let mut guesser = Conn::from("127.0.0.2".parse().unwrap(), balancer.address);
+    let refused = (0..1_000).find_map(|guess| {
+        let answer = guesser.ask("GET", "/limits", &[("Authorization", &format!("Bearer {guess}"))], b"");
+        assert!(matches!(answer.status, 401 | 429), "{answer:?}");
+        (answer.status == 429).then_some((guess, answer))
+    });
+    let (guesses, refused) = refused.expect("he is stopped");
+    assert!(guesses >= 20, "{guesses}");
+    refused.problem(429);
+    assert!(refused.field("retry-after").is_some());
+    // Nobody else is.
+    request(balancer.address, "GET", "/limits", &[("Authorization", &right)], b"").expect(200);
+    for said in ["got 429: too many wrong tokens", "got 401: a wrong token"] {
+        balancer.proc.wait_err(0, said, |line| line.contains(said));
+    }
+    // A moment later he may try again.
+    until("his address may again", || {
+        let answer = guesser.ask("GET", "/limits", &[("Authorization", &right)], b"");
+        (answer.status == 200).then_some(())
+    });
 }

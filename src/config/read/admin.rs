@@ -1,14 +1,31 @@
 //! Keys of `admin`.
 
+use std::ffi::OsString;
+use std::path::Path;
+
 use ipnet::IpNet;
 
 use super::{ADDRESS, MAX_LIST, NETWORK};
-use crate::config::json::Value;
+use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
-use crate::config::{Admin, forms};
+use crate::config::{Admin, ApiToken, Role, Secret, SecretHash, environment, forms};
 
-pub(super) fn admin(mut s: Section<'_>) -> Admin {
+/// Most further tokens.
+const MAX_TOKENS: usize = 64;
+
+/// What the audit calls whoever has `admin.token`.
+const ADMIN: &str = "admin";
+
+/// Where tokens come from.
+pub(super) struct Outside<'a> {
+    /// The folder that relative paths count from.
+    pub base: &'a Path,
+    /// The process's environment.
+    pub env: &'a [(OsString, OsString)],
+}
+
+pub(super) fn admin(mut s: Section<'_>, outside: &Outside<'_>) -> Admin {
     let listen = Spec::new(
         "listen",
         Shape::Text(ADDRESS),
@@ -37,7 +54,7 @@ pub(super) fn admin(mut s: Section<'_>) -> Admin {
     .or_null()
     .secret();
     let allow_origin = s.origin_of("allow").unwrap_or_else(|| s.origin());
-    let admin = Admin {
+    let mut admin = Admin {
         listen: s.value(&listen, |node| match &node.value {
             Value::Null => Ok(None),
             Value::Text(text) => forms::address(text).map(Some),
@@ -50,18 +67,130 @@ pub(super) fn admin(mut s: Section<'_>) -> Admin {
             Value::Text(text) => forms::token(text).map(Some),
             _ => Err(None),
         }),
+        tokens: Vec::new(),
         insecure: s.bool("insecure", "false", "Let more than loopback in without a token."),
     };
+    let (tokens, wanted) = tokens(&mut s, admin.token.as_ref(), outside);
+    admin.tokens = tokens;
     // A token that is there and faulty has its own fault.
-    let open = admin.token.is_none() && !s.faulty("token");
+    let has_token = admin.token.is_some() || s.faulty("token");
+    let open = !has_token && wanted == 0 && !s.faulty("tokens");
     if open && !admin.insecure && !admin.allow.iter().all(is_loopback) {
         let text = "lets more than loopback in without a token: set admin.token (BALANCER_ADMIN_TOKEN), keep to \
                     127.0.0.0/8 and ::1/128, or set admin.insecure to true";
         s.fault(allow_origin, "allow", text);
     }
-    s.later(&["tokens"]);
     s.end();
     admin
+}
+
+/// Those of them that have no fault, and how many there are to be. Names differ, and so do the tokens themselves: one with two roles has none.
+fn tokens(s: &mut Section<'_>, first: Option<&Secret>, outside: &Outside<'_>) -> (Vec<ApiToken>, usize) {
+    let shape = Shape::Other(
+        "a list of at most 64 tokens: [{\"name\": \"ops\", \"role\": \"read\", \"token_file\": \"ops.token\"}]",
+    );
+    let spec = Spec::new("tokens", shape, "[]", "Further tokens, each with a name for the audit and a role.");
+    let nodes: Vec<Node> = s.value(&spec, |node| match &node.value {
+        Value::List(nodes) if nodes.len() <= MAX_TOKENS => Ok(nodes.clone()),
+        _ => Err(None),
+    });
+    let first = first.map(|token| SecretHash::of(token.reveal().as_bytes()));
+    let wanted = nodes.len();
+    let mut tokens: Vec<ApiToken> = Vec::with_capacity(wanted);
+    for (index, node) in nodes.into_iter().enumerate() {
+        let element = format!("tokens[{index}]");
+        let is_object = matches!(node.clone().settled().value, Value::Object(_));
+        let section = s.open_at(&element, node);
+        if !is_object {
+            continue;
+        }
+        let origin = section.origin_of("name").unwrap_or_else(|| section.origin());
+        let Some(token) = token(section, outside) else { continue };
+        if tokens.iter().any(|other| other.name == token.name) {
+            let text = format!("{:?} names another token already; names must differ", token.name);
+            s.fault(origin.clone(), &format!("{element}.name"), text);
+        }
+        if token.name == ADMIN && first.is_some() {
+            let text = "is what the audit calls admin.token; take another name";
+            s.fault(origin.clone(), &format!("{element}.name"), text);
+        }
+        let known = tokens.iter().map(|other| &other.hash).chain(&first);
+        if known.into_iter().any(|other| bool::from(other.same(&token.hash))) {
+            s.fault(origin, &element, "is the same token as another; each must be a token of its own");
+        }
+        tokens.push(token);
+    }
+    (tokens, wanted)
+}
+
+/// `None`: there is a fault.
+fn token(mut s: Section<'_>, outside: &Outside<'_>) -> Option<ApiToken> {
+    let name = Spec::new(
+        "name",
+        Shape::Other("1 to 128 letters, digits and . _ - : [ ]"),
+        "",
+        "What the audit calls whoever has it.",
+    );
+    let name = s.value(&name, |node| match &node.value {
+        Value::Text(text) => forms::backend_name(text).ok_or(None),
+        _ => Err(None),
+    });
+    let roles = [("read", Role::Read), ("write", Role::Write)];
+    let role =
+        s.choice("role", &roles, &[], "", "Whether it may look alone (read) or change things, too (write).");
+    let text_or_null = |node: &Node| match &node.value {
+        Value::Null => Ok(None),
+        Value::Text(text) if !text.is_empty() => Ok(Some(text.clone())),
+        _ => Err(None),
+    };
+    let file = Spec::new("token_file", Shape::Other("a path"), "null", "The file that holds it.").or_null();
+    let variable =
+        Spec::new("token_env", Shape::Other("the name of a variable"), "null", "The variable that holds it.")
+            .or_null();
+    let (file_origin, env_origin) = (s.origin_of("token_file"), s.origin_of("token_env"));
+    let (file, variable) = (s.value(&file, text_or_null), s.value(&variable, text_or_null));
+    let (key, origin, text) = match (file, variable) {
+        (Some(file), None) => ("token_file", file_origin, environment::read_secret(&outside.base.join(file))),
+        (None, Some(variable)) => ("token_env", env_origin, outside.variable(&variable)),
+        (both, _) => {
+            if !s.faulty("token_file") && !s.faulty("token_env") {
+                let text = if both.is_some() {
+                    "stands beside token_env; one of them"
+                } else {
+                    "is missing; this or token_env"
+                };
+                let origin = s.origin();
+                s.fault(origin, "token_file", format!("{text} must say where the token is"));
+            }
+            s.end();
+            return None;
+        }
+    };
+    let secret = text.and_then(|text| {
+        let allowed = "holds no token: 1 to 512 visible ASCII characters without spaces";
+        forms::token(&text).map_err(|fault| fault.unwrap_or_else(|| allowed.to_owned()))
+    });
+    let hash = match secret {
+        Ok(secret) => Some(SecretHash::of(secret.reveal().as_bytes())),
+        Err(text) => {
+            let origin = origin.unwrap_or_else(|| s.origin());
+            s.fault(origin, key, text);
+            None
+        }
+    };
+    s.end();
+    Some(ApiToken { name: Some(name).filter(|name| !name.is_empty())?, role: role?, hash: hash? })
+}
+
+impl Outside<'_> {
+    fn variable(&self, name: &str) -> Result<String, String> {
+        let found = self.env.iter().find(|(other, _)| other.to_str() == Some(name));
+        let (_, value) = found.ok_or_else(|| format!("names the variable {name}, which is not set"))?;
+        value
+            .to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| format!("names the variable {name}, which is not UTF-8"))
+    }
 }
 
 fn is_loopback(net: &IpNet) -> bool {

@@ -11,11 +11,14 @@ mod rules;
 mod terms;
 mod upstream;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 
 pub use backends::is_own;
 pub(super) use backends::parse as parse_backend;
+
+use admin::Outside;
 
 use super::fault::Origin;
 use super::json::Value;
@@ -41,8 +44,8 @@ const IN_FLIGHT: std::ops::RangeInclusive<u64> = 1..=1_000_000;
 const ADDRESS: &str = "an address with a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
 const NETWORK: &str = "an IP network such as \"10.0.0.0/8\" or an IP address";
 
-/// Reads the whole tree; relative paths count from `base`.
-pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
+/// Reads the whole tree; relative paths count from `base`, and `env` is the process's environment.
+pub(super) fn config(mut root: Section<'_>, base: &Path, env: &[(OsString, OsString)]) -> Config {
     let listen = Spec::new(
         "listen",
         Shape::List { of: ADDRESS, max: MAX_LISTENERS },
@@ -51,7 +54,8 @@ pub(super) fn config(mut root: Section<'_>, base: &Path) -> Config {
     );
     let listen_origin = root.origin_of("listen").unwrap_or_else(|| root.origin());
     let listen = root.list(&listen, true, forms::address);
-    let admin = admin::admin(root.section("admin", "Who may call the API, and where."));
+    let admin =
+        admin::admin(root.section("admin", "Who may call the API, and where."), &Outside { base, env });
     own_addresses(&mut root, listen_origin, &listen, admin.listen);
     let config = Config {
         frontend: frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds.")),

@@ -36,7 +36,6 @@ const ROWS: &[(&str, &str)] = &[
     (r#""cache": {"ttl": "1s", "ttl": "1s"}"#, "cache.ttl: doubled key: it stands in line 3 already"),
     // What is not built yet.
     (r#""$schema": 1"#, "$schema: must be a URL or a path or null; found 1"),
-    (r#""admin": {"tokens": []}"#, "admin.tokens: is not yet built; take it out"),
     (
         r#""rate_limit": {"headers": "all"}"#,
         r#"rate_limit.headers: must be one of "draft-11", "legacy", "both", "off"; found "all""#,

@@ -1,5 +1,6 @@
 //! Tests of the loader as a whole; single forms have theirs beside them.
 
+mod admin;
 mod balancing;
 mod environment;
 mod faults;

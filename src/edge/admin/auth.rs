@@ -2,27 +2,20 @@
 //! a call must not look as if a proxy, a web page or a rebound name had sent it on (CONTRACT, "The API"): reaching our
 //! loopback address proves nothing about who is behind it.
 
-use ipnet::IpNet;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+mod failures;
 
-use crate::config;
+use ipnet::IpNet;
+
+use crate::config::{self, ApiToken, Role, SecretHash};
 use crate::edge::store::v1::Actor;
 use crate::error::{Reason, Reject};
 use crate::exchange::RequestHead;
-use crate::rules::identity;
+use crate::rules::{Nanos, identity};
+
+pub(super) use failures::Failures;
 
 /// Fields that tell of a proxy between the caller and us.
 const PROXY_FIELDS: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
-
-/// What a caller may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Look at everything.
-    Read,
-    /// Change things, too.
-    Write,
-}
 
 /// Who calls.
 #[derive(Clone, Debug)]
@@ -56,34 +49,57 @@ impl Caller {
 pub(super) struct Access {
     allow: Vec<IpNet>,
     hosts: Vec<String>,
-    token_hash: Option<[u8; 32]>,
+    tokens: Vec<ApiToken>,
 }
 
 impl Access {
     pub(super) fn new(admin: &config::Admin) -> Self {
+        let first = admin.token.as_ref().map(|token| ApiToken {
+            name: ADMIN.to_owned(),
+            role: Role::Write,
+            hash: SecretHash::of(token.reveal().as_bytes()),
+        });
         Self {
             allow: admin.allow.clone(),
             hosts: admin.hosts.iter().map(|host| bare(host).to_ascii_lowercase()).collect(),
-            token_hash: admin.token.as_ref().map(|token| hash(token.reveal().as_bytes())),
+            tokens: first.into_iter().chain(admin.tokens.iter().cloned()).collect(),
         }
     }
 
-    /// 403 or 401 with the cause for the log, in CONTRACT's order; or who calls.
-    pub(super) fn check(&self, head: &RequestHead) -> Result<Caller, Reject> {
-        if !identity::is_in(&self.allow, head.peer.ip()) {
+    /// 403, 401 or 429 with the cause for the log, in CONTRACT's order; or who calls. Wrong tokens are noted in
+    /// `failures`.
+    pub(super) fn check(
+        &self,
+        head: &RequestHead,
+        failures: &Failures,
+        now: Nanos,
+    ) -> Result<Caller, Reject> {
+        let peer = head.peer.ip().to_canonical();
+        if !identity::is_in(&self.allow, peer) {
             return Err(forbidden("this address may not call the API").because("not in admin.allow"));
         }
-        let actor = match &self.token_hash {
-            Some(expected) => {
-                check_token(head, expected)?;
-                ADMIN.into()
+        if self.tokens.is_empty() {
+            self.check_tokenless(head)?;
+            return Ok(Caller { actor: Actor(peer.to_string().into()), role: Role::Write });
+        }
+        let token = SecretHash::of(bearer(head)?);
+        // Before it is looked at: else whoever guesses on would learn when he was right.
+        if let Some(wait_s) = failures.wait_s(peer, now) {
+            let detail = "too many wrong tokens came from this address";
+            return Err(Reject::new(Reason::TooManyRequests, detail).retry_after(wait_s));
+        }
+        // All are looked at, each in constant time, so neither a common beginning nor a place in the list shows.
+        let mut found = None;
+        for known in &self.tokens {
+            if bool::from(known.hash.same(&token)) {
+                found = Some(known);
             }
-            None => {
-                self.check_tokenless(head)?;
-                head.peer.ip().to_canonical().to_string().into()
-            }
+        }
+        let Some(found) = found else {
+            failures.note(peer, now);
+            return Err(unauthorized("a wrong token"));
         };
-        Ok(Caller { actor: Actor(actor), role: Role::Write })
+        Ok(Caller { actor: Actor(found.name.as_str().into()), role: found.role })
     }
 
     fn check_tokenless(&self, head: &RequestHead) -> Result<(), Reject> {
@@ -130,28 +146,23 @@ fn forbidden(detail: &str) -> Reject {
     Reject::new(Reason::Forbidden, detail.to_owned())
 }
 
-/// One `Authorization: Bearer TOKEN` (RFC 6750 §2.1) with the right token. Hashes are compared, in constant time, so
-/// neither the length nor a common beginning shows.
-fn check_token(head: &RequestHead, expected: &[u8; 32]) -> Result<(), Reject> {
-    let refuse = |cause: &str| {
-        Err(Reject::new(Reason::Unauthorized, "a bearer token is needed: Authorization: Bearer …")
-            .because(cause))
-    };
+fn unauthorized(cause: &str) -> Reject {
+    Reject::new(Reason::Unauthorized, "a bearer token is needed: Authorization: Bearer …").because(cause)
+}
+
+/// The token of one `Authorization: Bearer TOKEN` (RFC 6750 §2.1).
+fn bearer(head: &RequestHead) -> Result<&[u8], Reject> {
     let mut values = head.fields.all("Authorization");
-    let Some(value) = values.next() else { return refuse("no Authorization") };
+    let value = values.next().ok_or_else(|| unauthorized("no Authorization"))?;
     if values.next().is_some() {
-        return refuse("more than one Authorization");
+        return Err(unauthorized("more than one Authorization"));
     }
     let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, token) = value.split_at(space);
     if !scheme.eq_ignore_ascii_case(b"Bearer") {
-        return refuse("an Authorization that is not Bearer");
+        return Err(unauthorized("an Authorization that is not Bearer"));
     }
-    if bool::from(hash(token.trim_ascii()).ct_eq(expected)) { Ok(()) } else { refuse("a wrong token") }
-}
-
-fn hash(token: &[u8]) -> [u8; 32] {
-    Sha256::digest(token).into()
+    Ok(token.trim_ascii())
 }
 
 /// Host and port of an authority (RFC 3986 §3.2, without user information); the brackets of an IPv6 address stay.

@@ -110,6 +110,7 @@ pub struct Parts {
 pub struct AdminApi {
     parts: Parts,
     access: ArcSwap<auth::Access>,
+    failures: auth::Failures,
     api_is_public: bool,
     log_limit: Arc<LogLimit>,
 }
@@ -118,7 +119,13 @@ impl AdminApi {
     /// The API over its parts, with the access rules of `admin`.
     pub fn new(parts: Parts, admin: &config::Admin, log_limit: Arc<LogLimit>) -> Self {
         let access = ArcSwap::from_pointee(auth::Access::new(admin));
-        Self { parts, access, api_is_public: admin.listen.is_none(), log_limit }
+        Self {
+            parts,
+            access,
+            failures: auth::Failures::default(),
+            api_is_public: admin.listen.is_none(),
+            log_limit,
+        }
     }
 
     /// Puts other access rules in force. Where the API is stays.
@@ -151,7 +158,7 @@ impl AdminApi {
         request_id: &str,
         received_at: Nanos,
     ) -> Option<Answer> {
-        let reject = self.admit(head, surface).err()?;
+        let reject = self.admit(head, surface, received_at).err()?;
         Some(finished(self.refusal(&reject, head, request_id, received_at), head))
     }
 
@@ -174,14 +181,14 @@ impl AdminApi {
     }
 
     /// What is called, by whom and how: everything that can be refused before the body is looked at.
-    fn admit<'p>(&self, head: &'p RequestHead, surface: Surface) -> Result<Admitted<'p>, Reject> {
+    fn admit<'p>(&self, head: &'p RequestHead, surface: Surface, now: Nanos) -> Result<Admitted<'p>, Reject> {
         let found = route::find(head.path(), surface, self.api_is_public).unwrap_or(Found::Nothing);
         let is_probe = found.route().is_some_and(|route| route.stand == route::Stand::Probe);
         // Probes must work for an orchestrator that has no token, and then say nothing that a stranger may not know.
         let caller = if is_probe && !ops::is_verbose(head) {
             Caller::nobody()
         } else {
-            self.access.load().check(head)?
+            self.access.load().check(head, &self.failures, now)?
         };
         let Found::Route(route, argument, base) = found else {
             return Err(Reject::new(Reason::NotFound, "there is nothing of that name here"));
@@ -203,7 +210,8 @@ impl AdminApi {
         surface: Surface,
         request_id: &str,
     ) -> Result<Answer, Reject> {
-        let Admitted { operation, argument, base, caller } = self.admit(exchange.head, surface)?;
+        let Admitted { operation, argument, base, caller } =
+            self.admit(exchange.head, surface, exchange.received_at)?;
         let argument = argument.map(str::to_owned);
         (operation.handle)(self, &mut Call { exchange, argument, base, caller, request_id })
     }
@@ -213,7 +221,9 @@ impl AdminApi {
     fn log(&self, reject: &Reject, head: &RequestHead, request_id: &str, received_at: Nanos) {
         let peer = head.peer.ip().to_canonical();
         let key = match reject.reason {
-            Reason::Forbidden | Reason::Unauthorized => format!("api {} {peer}", reject.status()),
+            Reason::Forbidden | Reason::Unauthorized | Reason::TooManyRequests => {
+                format!("api {} {peer}", reject.status())
+            }
             Reason::Unavailable => "api store".to_owned(),
             _ => {
                 log::debug!("{}", said(reject, head, peer, request_id));

@@ -1,4 +1,4 @@
-use super::super::tests::bench::{Bench, Call, admin, head};
+use super::super::tests::bench::{Bench, Call, FakeHealth, admin, head};
 use super::*;
 use crate::exchange::BodyLength;
 
@@ -18,7 +18,11 @@ fn the_tcp_peer_is_judged_by_value() {
         ("10.0.0.1:1", false),
     ] {
         let call = Call { method: "GET", target: "/limits", peer, ..Call::default() };
-        assert_eq!(access.check(&head(&call, BodyLength::Empty)).is_ok(), allowed, "{peer}");
+        assert_eq!(
+            access.check(&head(&call, BodyLength::Empty), &Failures::default(), 1).is_ok(),
+            allowed,
+            "{peer}"
+        );
     }
 }
 
@@ -81,9 +85,9 @@ fn the_target_of_a_browser_that_was_told_to_use_us_as_its_proxy_counts_too() {
     let access = Access::new(&admin());
     let call = Call { method: "GET", target: "/limits", fields: &[("Host", "localhost")], ..Call::default() };
     let mut head = head(&call, BodyLength::Empty);
-    assert!(access.check(&head).is_ok());
+    assert!(access.check(&head, &Failures::default(), 1).is_ok());
     head.host = Some("evil.example".into());
-    assert!(access.check(&head).is_err());
+    assert!(access.check(&head, &Failures::default(), 1).is_err());
 }
 
 #[test]
@@ -136,4 +140,84 @@ fn neither_debug_nor_an_answer_shows_the_token() {
     };
     let reply = Bench::with_token("s3cret").call(&call);
     assert!(!reply.text.contains("s3cret") && !reply.text.contains("wr0ng"), "{}", reply.text);
+}
+
+fn with_roles() -> Bench {
+    let token = |name: &str, role, text: &str| ApiToken {
+        name: name.into(),
+        role,
+        hash: SecretHash::of(text.as_bytes()),
+    };
+    let admin = config::Admin {
+        token: Some(config::Secret::new("t-admin")),
+        tokens: vec![token("ops", Role::Read, "t-read"), token("ci", Role::Write, "t-write")],
+        ..admin()
+    };
+    Bench::with(&admin, FakeHealth { up: true, draining: false, store_up: true })
+}
+
+/// On every path and method that there is.
+#[test]
+fn a_read_token_is_403_on_every_write_and_on_nothing_else() {
+    use crate::edge::admin::route::{Access, RESOURCES};
+    let bench = with_roles();
+    for route in RESOURCES.iter().flat_map(|resource| resource.routes) {
+        let path = route.path.replace(['{', '}'], "");
+        let path = if path.starts_with("/limits") { path } else { format!("/-{path}") };
+        for operation in route.operations {
+            let ask = |token: &str| {
+                let authorization = format!("Bearer {token}");
+                let fields = [("Authorization", authorization.as_str())];
+                let body = b"nonsense";
+                let call = Call { method: operation.method, target: &path, fields: &fields, body, peer: "" };
+                bench.call(&call).status
+            };
+            let may_not = operation.access == Access::Write;
+            assert_eq!(ask("t-read") == 403, may_not, "{} {path}", operation.method);
+            for token in ["t-write", "t-admin"] {
+                assert!(!matches!(ask(token), 401 | 403), "{} {path} with {token}", operation.method);
+            }
+        }
+        // What is not there at all comes first, for everybody.
+        let fields = [("Authorization", "Bearer t-read")];
+        let call = Call { method: "PATCH", target: &path, fields: &fields, ..Call::default() };
+        assert_eq!(bench.call(&call).status, 405, "{path}");
+    }
+}
+
+#[test]
+fn the_audit_names_the_token_and_never_shows_it() {
+    let bench = with_roles();
+    for (token, actor) in [("t-write", "ci"), ("t-admin", "admin")] {
+        let authorization = format!("Bearer {token}");
+        let fields = [("Authorization", authorization.as_str())];
+        let body = br#"{"mode":"exempt"}"#;
+        let put = Call { method: "PUT", target: "/-/v1/limits/a", fields: &fields, body, peer: "" };
+        assert!(bench.call(&put).status < 300);
+        let fields = [("Authorization", "Bearer t-read")];
+        let get = Call { method: "GET", target: "/-/v1/audit?limit=1", fields: &fields, ..Call::default() };
+        let audit = bench.call(&get);
+        assert_eq!(audit.body["entries"][0]["actor"], actor);
+        assert!(!audit.text.contains(token));
+    }
+}
+
+#[test]
+fn whoever_guesses_is_slowed_down_and_nobody_else() {
+    let bench = with_roles();
+    let ask = |peer, fields: &[(&str, &str)]| {
+        bench.call(&Call { method: "GET", target: "/limits", peer, fields, ..Call::default() })
+    };
+    let (wrong, right) = ([("Authorization", "Bearer x")], [("Authorization", "Bearer t-read")]);
+    for _ in 0..20 {
+        assert_eq!(ask("127.0.0.1:1", &right).status, 200);
+        assert_eq!(ask("127.0.0.1:1", &[]).status, 401, "nothing was guessed");
+        assert_eq!(ask("127.0.0.1:1", &wrong).status, 401);
+    }
+    let refused = ask("127.0.0.1:2", &wrong);
+    assert_eq!((refused.status, refused.fields.get("Retry-After")), (429, Some(&b"1"[..])));
+    assert_eq!(ask("127.0.0.1:2", &right).status, 429, "he must not learn that he was right");
+    assert_eq!(ask("127.0.0.1:2", &[]).status, 401);
+    assert_eq!(ask("127.0.0.2:1", &right).status, 200);
+    assert_eq!(ask("10.0.0.1:1", &wrong).status, 403);
 }

@@ -298,6 +298,7 @@ pub(in crate::edge::admin) fn admin() -> config::Admin {
         allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
         hosts: vec!["Limits.Example".into()],
         token: None,
+        tokens: Vec::new(),
         insecure: false,
     }
 }
