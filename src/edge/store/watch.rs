@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, after, select};
+use crossbeam_channel::{Receiver, Sender, after, never, select};
 
 use super::core::Core;
 use super::session::Fault;
@@ -34,7 +34,7 @@ pub struct Watch {
 
 impl Watch {
     /// Runs until the end; tells `first` how the first probe went.
-    pub fn run(self, first: &Sender<Result<(), Fault>>) {
+    pub fn run(mut self, first: &Sender<Result<(), Fault>>) {
         let mut first = Some(first);
         let mut migrated = false;
         // Whether it has been said that the schema is wrong.
@@ -71,7 +71,7 @@ impl Watch {
     }
 
     /// Waits for the next round; false at the end.
-    fn pause(&self, healthy: bool) -> bool {
+    fn pause(&mut self, healthy: bool) -> bool {
         let interval = if healthy { self.ttl.clamp(MIN_INTERVAL, MAX_INTERVAL) } else { PROBE_INTERVAL };
         let next = after(interval);
         loop {
@@ -80,7 +80,12 @@ impl Watch {
                 recv(next) -> _ => return true,
                 // What is known to be down keeps to its interval.
                 recv(self.wake) -> _ => if healthy { return true },
-                recv(self.news) -> _ => if healthy { return true },
+                recv(self.news) -> word => match word {
+                    Ok(()) if healthy => return true,
+                    Ok(()) => {}
+                    // Nobody listens any more: the interval has to do, and a channel without an end never calls.
+                    Err(_) => self.news = never(),
+                },
             }
         }
     }
