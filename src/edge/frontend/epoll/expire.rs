@@ -31,6 +31,12 @@ impl Keeper {
         });
         for (index, due) in passed {
             let Some(token) = self.core.table.token(index) else { continue };
+            let until = self.core.seat_due();
+            if due.phase == Phase::Seat && until.at > now {
+                // In place: taken out for a moment, it would miss its turn.
+                self.core.table.prolong(token, due, until);
+                continue;
+            }
             // Only if nothing has happened since the walk.
             let Some(conn) = self.core.table.take_due(token, due) else { continue };
             self.pass(conn, due, now);
@@ -55,11 +61,7 @@ impl Keeper {
                 self.worker.refuse_pending(&mut conn, &reject)
             }
             // Nobody was free: what can be had without waiting, else 503.
-            Phase::Seat => {
-                let Some(waited) = self.core.wait_on(conn, now) else { return };
-                conn = waited;
-                self.worker.advance(&mut conn, false)
-            }
+            Phase::Seat => self.worker.advance(&mut conn, false),
             Phase::Answer => match self.waited(&mut conn, now) {
                 Some(next) => next,
                 None => self.worker.give_up(&mut conn),

@@ -107,13 +107,10 @@ impl Core {
         self.seats.queued.store(queue.len(), Ordering::SeqCst);
     }
 
-    /// Puts a connection back that has waited for long, if others went on meanwhile. Gives it back if not.
-    pub fn wait_on(&self, conn: Box<Conn>, now: Nanos) -> Option<Box<Conn>> {
-        let until = self.seats.moved_at.load(Ordering::Relaxed).saturating_add(self.spans.worker_wait);
-        if until <= now {
-            return Some(conn);
-        }
-        self.table.put(conn, Due::new(Phase::Seat, until), false, |_| {})
+    /// Until when a connection may wait, others having gone on meanwhile; in the past when none has.
+    pub fn seat_due(&self) -> Due {
+        let moved_at = self.seats.moved_at.load(Ordering::Relaxed);
+        Due::new(Phase::Seat, moved_at.saturating_add(self.spans.worker_wait))
     }
 
     /// Lets connections go on for which there are seats. Takes the queue's lock and slots' locks, one after the other.

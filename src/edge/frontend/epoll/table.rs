@@ -145,6 +145,15 @@ impl Table {
         if due.phase == phase { self.take_due(token, due) } else { None }
     }
 
+    /// Gives a connection until then, if it still waits for exactly that. It stays where it is. Takes the slot's lock.
+    pub fn prolong(&self, token: Token, expected: Due, until: Due) {
+        let Some((due, slot)) = self.find(token) else { return };
+        let slot = slot.lock();
+        if slot.generation == token.generation() && due.load(Ordering::Relaxed) == expected.word() {
+            due.store(until.word(), Ordering::Relaxed);
+        }
+    }
+
     /// Takes a connection out if it still waits for exactly that. Takes the slot's lock.
     pub fn take_due(&self, token: Token, expected: Due) -> Option<Box<Conn>> {
         let (due, slot) = self.find(token)?;
