@@ -29,6 +29,7 @@ use crate::config::{self, Config};
 use crate::edge::access_log::AccessLog;
 use crate::edge::error_log;
 use crate::edge::frontend::{Frontend, tiny_http};
+use crate::edge::levels::Levels;
 use crate::edge::upstream::resolve;
 
 use backends::Facts;
@@ -46,6 +47,8 @@ pub use source::Source;
 
 /// Threads of the admin listener: its own, so that it answers when every worker is stuck.
 const ADMIN_WORKERS: usize = 2;
+/// What an instance keeps on its own disk, beside the configuration.
+const DATA: &str = "data";
 /// How long the last access log lines may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 
@@ -105,6 +108,7 @@ struct App {
     /// In force now.
     config: Arc<ArcSwap<Config>>,
     notify: Arc<Notify>,
+    levels: Levels,
     _ticker: Ticker,
 }
 
@@ -113,6 +117,9 @@ impl App {
         let in_force = Arc::new(ArcSwap::from_pointee(config));
         let config = &*in_force.load_full();
         let shared = Shared::start(config, clock.clone())?;
+        let (limiter, limits) = (Arc::clone(&shared.limiter), Arc::clone(&shared.limits));
+        let levels = Levels::start(limiter, limits, &config.base_dir.join(DATA), clock.clone())
+            .map_err(failed("a thread can't be started"))?;
         let backends = Arc::clone(&shared.state.backends);
         let lookup = resolve::lookup(config.discovery.resolver);
         let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &clock)?;
@@ -165,7 +172,17 @@ impl App {
         .start(commands)
         .map_err(failed("a thread can't be started"))?;
         let Shared { state, access_log, ticker, .. } = shared;
-        Ok(Self { state, access_log, public, private, control, config: in_force, notify, _ticker: ticker })
+        Ok(Self {
+            state,
+            access_log,
+            public,
+            private,
+            control,
+            config: in_force,
+            notify,
+            levels,
+            _ticker: ticker,
+        })
     }
 
     fn announce(&self) {
@@ -207,6 +224,7 @@ impl App {
             private.stop_accepting();
             private.drain(LOG_FLUSH);
         }
+        self.levels.stop();
         self.state.limits.stop();
         self.access_log.stop(LOG_FLUSH);
         if drained {

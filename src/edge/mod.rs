@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod admin;
 pub mod error_log;
 pub mod frontend;
+pub mod levels;
 pub mod lines;
 pub mod prober;
 pub mod store;

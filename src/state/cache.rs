@@ -14,6 +14,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -23,6 +24,7 @@ use crate::clock::{Clock, nanos};
 use crate::rules::Nanos;
 pub use crate::rules::answer::Entry as Source;
 use crate::rules::identity::{ClientKey, group};
+use crate::rules::terms::ClientLimit;
 
 pub use load::Ticket;
 use load::{Load, Outcome};
@@ -73,6 +75,7 @@ pub struct Cache {
     /// Entries a shard; all shards together hold at most `cache.max_entries`.
     room: usize,
     ttl_ns: Nanos,
+    changes: AtomicU64,
     clock: Clock,
 }
 
@@ -153,6 +156,7 @@ impl Cache {
             ipv6_prefix,
             room: (max_entries / shards).max(1),
             ttl_ns: nanos(ttl),
+            changes: AtomicU64::new(0),
             clock,
         })
     }
@@ -259,6 +263,23 @@ impl Cache {
         shard.groups.contains(&key) || shard.loads.contains_key(&key)
     }
 
+    /// Hands over every entry that is held. `each` is called outside of every lock.
+    pub fn each(&self, mut each: impl FnMut(&str, &ClientLimit)) {
+        for shard in &self.shards {
+            let held: Vec<Arc<[Entry]>> =
+                shard.lock().groups.iter().filter_map(|(_, group)| group.entries.clone()).collect();
+            for entry in held.iter().flat_map(|entries| entries.iter()) {
+                let hit = entry.hit();
+                each(&hit.id, &hit.limit);
+            }
+        }
+    }
+
+    /// Changes whenever something other is kept than before.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
     /// A write has been committed: these are all entries of the place, read in the write's own transaction. Writes of one
     /// process must be told in the order in which they were committed. In force from here on.
     pub fn put(&self, place: impl Into<Place>, entries: Vec<Entry>) {
@@ -326,6 +347,10 @@ impl Cache {
     /// Keeps a group and throws out the one that was not asked for longest when there is no room. The shard's lock is
     /// held.
     fn keep(&self, shard: &mut Shard, key: Key, entries: Entries) {
+        let before = shard.groups.peek(&key).and_then(|group| group.entries.as_ref());
+        if entries.is_some() || before.is_some() {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
         let now = self.clock.now();
         let group = Group {
             entries,

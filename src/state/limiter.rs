@@ -69,6 +69,8 @@ pub struct Limiter {
     overflowed: AtomicU64,
     /// Raised by [`Limiter::changed_since`], written into every row that changes.
     epoch: AtomicU32,
+    /// Raised when buckets are forgotten that were not full, which [`Limiter::changed_since`] does not tell.
+    fills: AtomicU64,
     /// The shard that [`Limiter::sweep`] looks at next.
     next_sweep: AtomicUsize,
 }
@@ -124,6 +126,7 @@ impl Limiter {
             clients: AtomicUsize::new(0),
             overflowed: AtomicU64::new(0),
             epoch: AtomicU32::new(1),
+            fills: AtomicU64::new(0),
             next_sweep: AtomicUsize::new(0),
         }
     }

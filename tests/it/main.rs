@@ -36,6 +36,7 @@ mod ground;
 mod health;
 mod identity;
 mod instances;
+mod levels;
 mod limiter;
 mod load;
 mod metrics;

@@ -1,5 +1,7 @@
 //! What the store threads, the watch and the façade share: the database, and what memory knows of it.
 
+mod memory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;

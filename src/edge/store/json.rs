@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::rules::limit::{Limit, Rate};
 use crate::rules::terms::{
-    BucketName, BucketSpec, ClientLimit, MAX_BUCKETS, Mode, Plan, Reset, Terms, parse_per, per_text,
+    BucketName, BucketSpec, ClientLimit, MAX_BUCKETS, Mode, Plan, PlanName, Reset, Terms, parse_per, per_text,
 };
 
 /// One bucket: `{"name","amount","per","capacity","mode","reset"}`.
@@ -140,6 +140,42 @@ pub fn terms(text: &str, max_in_flight: Option<u32>) -> Result<Terms, String> {
     Ok(Terms { buckets: buckets(text)?, max_in_flight })
 }
 
+/// A line that says what is stored.
+pub enum Line {
+    /// A plan.
+    Plan(Plan),
+    /// A limit, and the id that it has.
+    Limit(String, ClientLimit),
+}
+
+#[derive(Deserialize)]
+struct AnyLine {
+    name: Option<String>,
+    client_id: Option<String>,
+    plan: Option<String>,
+    buckets: Box<RawValue>,
+    max_in_flight: Option<u32>,
+    mode: Option<String>,
+    #[serde(default)]
+    shared: bool,
+}
+
+/// [`PlanJson`] or [`LimitJson`] as text, back. The text of a fault is for the log.
+pub fn line(text: &str) -> Result<Line, String> {
+    let line: AnyLine = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let own = terms(line.buckets.get(), line.max_in_flight)?;
+    let plan = |name: &str| PlanName::parse(name).map_err(|fault| format!("a plan's name {fault}"));
+    match (line.name, line.client_id) {
+        (Some(name), None) => Ok(Line::Plan(Plan { name: plan(&name)?, terms: own })),
+        (None, Some(client_id)) => {
+            let plan = line.plan.as_deref().map(plan).transpose()?;
+            let exempt = line.mode.as_deref() == Some("exempt");
+            Ok(Line::Limit(client_id, ClientLimit { plan, own, exempt, shared: line.shared }))
+        }
+        _ => Err("neither a plan nor a limit".into()),
+    }
+}
+
 /// Any of these as text. They hold nothing that JSON has no form for.
 pub fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|error| {
@@ -151,7 +187,6 @@ pub fn text(value: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::terms::PlanName;
     use proptest::prelude::*;
 
     #[test]

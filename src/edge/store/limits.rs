@@ -208,6 +208,21 @@ impl Limits {
         self.core.set_default(default);
     }
 
+    /// What memory knows of the database, as text.
+    pub fn remembered(&self) -> String {
+        self.core.remembered()
+    }
+
+    /// Puts that back in force until the database says otherwise; how many limits and plans it was.
+    pub fn recall(&self, text: &str) -> usize {
+        self.core.recall(text)
+    }
+
+    /// Changes with what memory knows.
+    pub fn memory_version(&self) -> u64 {
+        self.core.cache.changes()
+    }
+
     /// Saves pieces of this instance's levels, each in the place of its earlier one. Waits at most `database.timeout`.
     pub fn save_levels(&self, instance: &str, segments: Vec<(u8, Vec<u8>)>) -> Result<(), StoreError> {
         let instance = instance.to_owned();

@@ -72,6 +72,12 @@ impl ClientKey {
         bytes
     }
 
+    /// The other way; `None` for bytes that no key gives.
+    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Option<Self> {
+        let [tag, value @ ..] = bytes;
+        (tag <= TAG_DIGEST).then_some(Self { tag, value })
+    }
+
     /// The same as numbers, for a hash: reading bytes that were just put together would stall on store forwarding.
     pub fn words(self) -> (u128, u8) {
         (u128::from_ne_bytes(self.value), self.tag)
@@ -156,6 +162,7 @@ mod tests {
             for two in &keys[i + 1..] {
                 assert_ne!(one, two);
                 assert_ne!(one.to_bytes(), two.to_bytes());
+                assert_eq!(ClientKey::from_bytes(one.to_bytes()), Some(*one));
             }
         }
         assert_eq!(ClientKey::in_range(v6, 64, "2001:db8::/32".parse().unwrap()), ClientKey::group(v6, 64));

@@ -163,7 +163,8 @@ mod tests {
         let header = source(Source::Header("x-api-key".into()), None);
         let cookie = source(Source::Cookie("session".into()), None);
         let bearer = source(Source::Bearer, None);
-        let rows: &[(&KeySource, &[(&str, &str)], Shown)] = &[
+        type Row<'a> = (&'a KeySource, &'a [(&'a str, &'a str)], Shown);
+        let rows: &[Row<'_>] = &[
             (&header, &[("X-Api-Key", "k1")], id.clone()),
             (&header, &[("X-API-KEY", " k1 ")], id.clone()),
             (&header, &[("X-Api-Key", "k1"), ("X-Api-Key", "k1")], id.clone()),

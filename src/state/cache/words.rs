@@ -58,6 +58,11 @@ impl Entry {
         Some(Self { address, port, hit: Hit { client: ClientKey::of_id(id), limit, id: id.text().into() } })
     }
 
+    /// What is stored.
+    pub(super) fn hit(&self) -> &Hit {
+        &self.hit
+    }
+
     fn place(&self) -> (IpAddr, Option<u16>) {
         (self.address, self.port)
     }

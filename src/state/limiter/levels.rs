@@ -46,9 +46,15 @@ impl Limiter {
         });
     }
 
+    /// How often buckets were made full otherwise than by time.
+    pub fn fills(&self) -> u64 {
+        self.fills.load(Ordering::Relaxed)
+    }
+
     /// Makes the buckets of every client full for which `chosen` is true. Takes one shard's lock after another, for a bounded
     /// number of rows, and calls `chosen` under it.
     pub fn fill_where(&self, chosen: impl Fn(ClientKey, Entry) -> bool) {
+        self.fills.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {
             self.walk(shard, |row| {
                 if !chosen(row.client, row.entry) {
@@ -71,6 +77,7 @@ impl Limiter {
         let hash = self.hash(client);
         let mut rows = self.lock(hash);
         let Some(number) = rows.table.find(hash as u32, &client) else { return };
+        self.fills.fetch_add(1, Ordering::Relaxed);
         let row = rows.table.row_mut(number);
         row.stamp = self.epoch.load(Ordering::Relaxed);
         let is_left = forget(&mut row.slots);
