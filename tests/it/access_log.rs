@@ -28,6 +28,8 @@ fn a_line_a_request_on_stdout() {
         .start();
     let secret = [("Authorization", "Bearer hunter2")];
     let first = request(balancer.address, "POST", "/a?token=hunter2", &secret, b"hunter2").expect(200);
+    // A line is written when its answer was sent, which a quick client may be ahead of.
+    until("the line is there", || (lines(&balancer.proc.out()).len() == 1).then_some(()));
     balancer.get("/b").problem(429);
     let seen = until("both lines are there", || {
         let seen = lines(&balancer.proc.out());

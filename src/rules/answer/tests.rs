@@ -132,6 +132,37 @@ fn every_bucket_that_refuses_stands_there_with_the_longest_wait_first() {
 }
 
 #[test]
+fn requests_at_once_have_a_policy_item_and_stand_in_the_rest_when_they_refuse() {
+    let day = standing("day", 100, 1, 60, true);
+    let at_once = |refused| Some(Concurrency { most: 20, refused });
+    let allowed = rate_limit_fields(&[day], at_once(false));
+    assert_eq!(allowed.policy, r#""day";q=100;w=100, "concurrency";q=20;qu="concurrent-requests""#);
+    assert_eq!((allowed.rate_limit.as_str(), allowed.retry_after_s), (r#""day";r=39;t=39"#, None));
+    let refused = rate_limit_fields(&[day], at_once(true));
+    assert_eq!(refused.policy, allowed.policy);
+    assert_eq!((refused.rate_limit.as_str(), refused.retry_after_s), (r#""concurrency";r=0;t=1"#, Some(1)));
+    assert_eq!(refused.first, Some(Shown { bucket: None, quota: 20, left: 0, reset_s: Some(1) }));
+    // A limit whose buckets only watch.
+    let alone = rate_limit_fields(&[], at_once(false));
+    assert_eq!((alone.policy.as_str(), alone.rate_limit.as_str()), (&allowed.policy[19..], ""));
+}
+
+#[test]
+fn a_bucket_with_a_reset_names_its_period_and_the_time_to_its_turn() {
+    let limit = limit(3, 5_000_000, 86_400);
+    let at = |left, allowed| {
+        let outcome = Outcome { allowed, left, wait_ns: Some(7 * SEC - 1) };
+        rate_limit_fields(&[Standing { policy: "day", limit, outcome, resets: true }], None)
+    };
+    for (left, allowed, retry) in [(2, true, None), (0, true, None), (0, false, Some(7))] {
+        let fields = at(left, allowed);
+        assert_eq!(fields.policy, r#""day";q=3;w=86400"#);
+        assert_eq!(fields.rate_limit, format!(r#""day";r={left};t=7"#));
+        assert_eq!(fields.retry_after_s, retry);
+    }
+}
+
+#[test]
 fn names_follow_the_entry_and_are_strings_of_structured_fields() {
     assert_eq!(policy_name("default", Entry::Client), "client");
     assert_eq!(policy_name("default", Entry::Range), "range");

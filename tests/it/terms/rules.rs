@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{bucket, fields, rest, violated};
 use crate::support::engine::each_engine;
-use crate::support::{Backend, Balancer, Engine, Setup, request};
+use crate::support::{Backend, Balancer, Engine, Setup, request, until};
 
 each_engine! {
     a_rule_has_buckets_of_its_own_for_every_client,
@@ -12,6 +12,7 @@ each_engine! {
     the_most_specific_rule_wins_however_the_path_is_written,
     a_rule_bounds_those_without_a_limit_too,
     rules_can_be_replaced_while_serving,
+    the_access_log_names_the_bucket_that_decided,
 }
 
 fn ruled(engine: Engine, default: Value, rules: Value) -> (Backend, Balancer) {
@@ -117,5 +118,28 @@ fn rules_can_be_replaced_while_serving(engine: Engine) {
         let answer = balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200).json();
         assert_eq!((&answer["reloaded"], &answer["needs_restart"]), (&json!(true), &json!([])), "{answer}");
         assert_eq!(rest(&balancer.get("/login").expect(200)), left);
+    }
+}
+
+fn the_access_log_names_the_bucket_that_decided(engine: Engine) {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(engine)
+        .backend(backend.address())
+        .set("rate_limit.default", json!({ "buckets": [bucket("day", 9), bucket("default", 5)] }))
+        .set("rate_limit.rules", json!([{ "name": "login", "match": { "path": "/login" }, "limit": "1/d" }]))
+        .set("log.access", json!(true))
+        .start();
+    let cases =
+        [("/", "default", "allowed", 4), ("/login", "login", "allowed", 0), ("/login", "login", "denied", 0)];
+    for (count, (target, bucket, decision, remaining)) in cases.into_iter().enumerate() {
+        balancer.get(target);
+        let line = until("the line is there", || {
+            let out = balancer.proc.out();
+            out.lines().filter(|line| line.starts_with('{')).nth(count).map(str::to_owned)
+        });
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let told =
+            ["limit_entry", "limit_bucket", "limit_decision", "limit_remaining"].map(|member| &line[member]);
+        assert_eq!(told, [&json!("default"), &json!(bucket), &json!(decision), &json!(remaining)], "{line}");
     }
 }

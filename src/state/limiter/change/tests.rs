@@ -1,8 +1,9 @@
 use super::*;
 use crate::rules::Nanos;
 use crate::rules::limit::{Limit, Rate};
-use crate::rules::terms::BucketId;
+use crate::rules::terms::{BucketId, Plan, PlanName};
 use crate::state::limiter::Ask;
+use crate::state::plans::Plans;
 use std::sync::{Arc, LazyLock};
 
 const SEC: Nanos = 1_000_000_000;
@@ -182,4 +183,86 @@ fn tokens_flow_in_at_the_new_rate_from_the_moment_of_the_change() {
     assert_eq!(left(13 * SEC), 2);
     limiter.retune(client, &Granted::Unlimited, at(13 * SEC));
     assert_eq!(left(13 * SEC), 9);
+}
+
+fn plan(capacity: u32, micro: u64) -> (Plans, PlanName, PlanChange) {
+    let (plans, name) = (Plans::default(), PlanName::parse("pro").unwrap());
+    let terms = Terms::of_numbers(Limit { capacity, rate: Rate::per_second(micro) });
+    let change = plans.put(Plan { name: name.clone(), terms }).unwrap();
+    (plans, name, change)
+}
+
+#[test]
+fn a_changed_plan_flows_at_its_new_rate_from_the_moment_of_the_change() {
+    let (plans, name, _) = plan(10, 0);
+    let planned = ClientLimit { plan: Some(name.clone()), ..numbers(1) };
+    let ranges = Ranges::default();
+    let granted = || {
+        let plans = plans.load();
+        Shared { ranges: &ranges, plans: &plans, default: None, ipv6_prefix: 64 }
+            .resolve(&planned, Entry::Client)
+    };
+    let limiter = Limiter::new(10, None);
+    let (own, other) = (ClientKey::address(ip("1.2.3.4")), ClientKey::address(ip("1.2.3.5")));
+    let left = |client, granted: &Granted, cost, now| {
+        limiter.acquire(client, Ask { cost, ..Ask::of(granted.grant().unwrap()) }, at(now)).first().left
+    };
+    assert_eq!(left(own, &granted(), 10, SEC), 0);
+    // The same numbers by an entry of its own: no business of the plan.
+    assert_eq!(left(other, &Granted::Limited(named(10)), 10, SEC), 0);
+    let terms = Terms::of_numbers(Limit { capacity: 12, rate: Rate::per_second(1_000_000) });
+    let change = plans.put(Plan { name, terms }).unwrap();
+    limiter.plan_changed(&change, at(100 * SEC));
+    // 0 of 10 are 2 of 12, and three seconds bring three.
+    assert_eq!(left(own, &granted(), 0, 103 * SEC), 5);
+    assert_eq!(left(other, &Granted::Limited(named(10)), 0, 103 * SEC), 0);
+    // Its number may be another one's from now on.
+    limiter.plan_changed(&PlanChange { terms: None, ..change.clone() }, at(103 * SEC));
+    limiter.plan_changed(&PlanChange { terms: Some(Terms::of_numbers(limit(99))), ..change }, at(103 * SEC));
+    assert_eq!(limiter.peek(own, BucketId::of("default"), at(103 * SEC)).unwrap().limit().capacity, 12);
+}
+
+#[test]
+fn an_entry_comes_to_its_plan_its_own_buckets_or_nothing() {
+    let (plans, name, change) = plan(10, 0);
+    let (plans, ranges, default) = (plans.load(), Ranges::default(), Terms::of_numbers(limit(3)));
+    let shared = Shared { ranges: &ranges, plans: &plans, default: Some(&default), ipv6_prefix: 64 };
+    let of = |limit: ClientLimit| shared.resolve(&limit, Entry::Client);
+    let seen = |granted: &Granted| {
+        let grant = granted.grant()?;
+        Some((grant.terms.first()?.capacity, grant.terms.max_in_flight, grant.plan))
+    };
+    assert_eq!(seen(&of(numbers(7))), Some((7, None, None)));
+    let planned = ClientLimit { plan: Some(name), ..numbers(1) };
+    assert_eq!(seen(&of(planned.clone())), Some((10, None, Some(change.number))));
+    let own = Terms { max_in_flight: Some(4), ..planned.own.clone() };
+    assert_eq!(seen(&of(ClientLimit { own, ..planned })), Some((10, Some(4), Some(change.number))));
+    assert_eq!(of(ClientLimit { exempt: true, ..numbers(7) }), Granted::Exempt);
+    // A plan that is not heard of yet: what clients without an entry have, under the entry's name.
+    let unknown = ClientLimit { plan: PlanName::parse("new").ok(), ..numbers(1) };
+    assert_eq!(seen(&of(unknown.clone())), Some((3, None, None)));
+    let no_default = Shared { default: None, ..shared };
+    assert_eq!(no_default.resolve(&unknown, Entry::Client), Granted::Unlimited);
+}
+
+#[test]
+fn a_shared_range_counts_all_its_addresses_as_one_and_follows_its_changes() {
+    let whole = |capacity, shared| {
+        let limit = Arc::new(ClientLimit { shared, ..numbers(capacity) });
+        Ranges::new([Range::new("10.0.0.0/8".parse().unwrap(), limit, "10.0.0.0/8".into(), 1)]).unwrap()
+    };
+    let limiter = Limiter::new(100, None);
+    let before = whole(5, true);
+    for (address, left) in [("10.0.0.1", 4), ("10.9.9.9", 3)] {
+        assert_eq!(take(&limiter, shared(&before, Some(1)), address, 1), Some(left));
+    }
+    assert_eq!(limiter.clients(), 1);
+    let after = whole(9, true);
+    limiter.entry_changed(&id("10.0.0.0/8"), None, shared(&after, Some(1)), at(SEC));
+    assert_eq!(take(&limiter, shared(&after, Some(1)), "10.0.0.3", 1), Some(6));
+    // Not shared any more: everybody has a bucket of their own, and the common one is forgotten.
+    let apart = whole(9, false);
+    limiter.shared_changed(shared(&apart, Some(1)), at(SEC));
+    assert_eq!(limiter.clients(), 0);
+    assert_eq!(take(&limiter, shared(&apart, Some(1)), "10.0.0.3", 1), Some(8));
 }
