@@ -71,7 +71,7 @@ const WINDOW: Parameter = Parameter {
     name: "window",
     place: In::Query,
     required: false,
-    schema: r#"{"type": "string", "pattern": "^[0-9]{1,4}[smh]$", "default": "5m"}"#,
+    schema: r#"{"type": "string", "pattern": "^([1-9][0-9]{0,2}s|([1-9]|[1-5][0-9])m|1h)$", "default": "5m"}"#,
     about: "How far back, `1s` to `1h`. The oldest step of 15 seconds (beyond `5m`: 5 minutes) counts by the part of it \
             that lies within.",
 };

@@ -75,7 +75,7 @@ pub(super) const IF_MATCH: Parameter = Parameter {
     name: "If-Match",
     place: In::Head,
     required: false,
-    schema: r#"{"type": "string"}"#,
+    schema: r#"{"type": "string", "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$"}"#,
     about: "The `ETag`s of which it must have one, or `*`: it must be there.",
 };
 
@@ -83,7 +83,7 @@ pub(super) const IF_NONE_MATCH: Parameter = Parameter {
     name: "If-None-Match",
     place: In::Head,
     required: false,
-    schema: r#"{"type": "string"}"#,
+    schema: r#"{"type": "string", "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$"}"#,
     about: "On a call that reads, the `ETag`s that the caller has; on one that writes, `*`: it must not be there.",
 };
 

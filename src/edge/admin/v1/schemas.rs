@@ -62,7 +62,7 @@ fn bucket() -> Value {
                 "description": "Tokens that flow in every `per`: 0, or 0.000001 to 1000000000 with at most 6 decimals.",
             },
             "per": {
-                "type": "string", "pattern": "^([0-9]{1,9}[smhd]|1mo)$",
+                "type": "string", "pattern": "^([1-9][0-9]{0,6}s|[1-9][0-9]{0,4}m|[1-9][0-9]{0,2}h|([1-9]|[1-9][0-9]|[12][0-9]{2}|3[0-5][0-9]|36[0-6])d|1mo)$",
                 "description": "A whole number of `s`, `m`, `h` or `d`, from `1s` to `366d`; or `1mo`, 30 days.",
             },
             "capacity": {
@@ -114,6 +114,7 @@ fn limit(more: &Value, required: &Value, description: &str) -> Value {
         .collect();
     json!({
         "type": "object", "required": required, "additionalProperties": false, "properties": properties,
+        "not": { "required": ["client_id", "key"] },
         "description": description,
     })
 }
