@@ -34,6 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("edge/upstream", &["edge::upstream", "proxy", "state", "rules"]),
     ("edge/admin", &["edge::admin", "edge::store", "state", "rules"]),
     ("edge/store", &["edge::store", "state", "rules"]),
+    ("edge/levels", &["edge::levels", "edge::store", "state", "rules"]),
     ("edge/prober", &["edge::prober", "state", "rules"]),
     ("edge/resolver", &["edge::resolver", "state", "rules"]),
     ("edge/mod.rs", &[]),

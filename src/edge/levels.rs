@@ -180,7 +180,7 @@ impl Keeper {
         self.ticks = self.ticks.wrapping_add(1);
         self.write_limits(all);
         // What an instance saved before must be read before it is written over.
-        if !self.restored && !(self.limits.up() && self.restore()) {
+        if !(self.restored || self.limits.up() && self.restore()) {
             self.write_file(all);
             return;
         }

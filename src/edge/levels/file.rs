@@ -2,10 +2,12 @@
 //! its clients' levels, and the limits that it knows. One
 //! process at a time has the name; another one on the same folder gets a name for its own life and keeps no file.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, flock};
 
 /// A file up to this size is written with each tick.
 const SMALL_BYTES: usize = 256 * 1024;
@@ -121,10 +123,8 @@ fn named(folder: &Path) -> io::Result<(u64, File)> {
     fs::create_dir_all(folder)?;
     let path = folder.join("instance");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(io::Error::other("another process has it")),
-        Err(TryLockError::Error(error)) => return Err(error),
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(io::Error::other("another process has it"));
     }
     let mut text = String::new();
     (&mut file).take(64).read_to_string(&mut text)?;
