@@ -1,8 +1,8 @@
 //! Levels survive: what clients have left is saved in the background and put back at start, so that a restart gives nobody
 //! a fresh bucket.
 //!
-//! Buckets more than [`WORTH_SAVING`] from full are packed into 256 pieces by client. A piece in which something has changed
-//! is written again, to the database and to a file beside the configuration; each tick at most [`TICK_BYTES`], the rest with
+//! Buckets more than 5 s from full are packed into 256 pieces by client. A piece in which something has changed
+//! is written again, to the database and to a file beside the configuration; each tick at most 4 MiB, the rest with
 //! the next ones. At start the lowest level that any instance saved counts, refilled by its age on the database's clock; the
 //! file stands in while the database is down. Requests never wait for any of it, and `kill -9` loses at most the last tick.
 

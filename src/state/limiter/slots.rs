@@ -287,7 +287,7 @@ impl Slot {
         }
     }
 
-    /// From [`Slot::settle`]d to full; `None`: never. At least that: a wall clock may jump.
+    /// From its last settling to full; `None`: never. At least that: a wall clock may jump.
     pub fn until_full(&self, when: Moment) -> Option<Nanos> {
         match self.until_full_by_reset(when) {
             Some(until) => Some(until),
