@@ -56,10 +56,10 @@ fn four_thousand_slow_clients_hold_no_worker_and_are_ended() {
     let farm = Farm::start();
     let balancer = setup(WORKERS as u32)
         .backend(farm.address())
-        .set("frontend.head_timeout", json!("10s"))
-        .set("frontend.body_timeout", json!("9s"))
-        .set("frontend.write_timeout", json!("10s"))
-        .set("frontend.slow_grace", json!("14s"))
+        .set("frontend.head_timeout", json!("15s"))
+        .set("frontend.body_timeout", json!("13s"))
+        .set("frontend.write_timeout", json!("15s"))
+        .set("frontend.slow_grace", json!("20s"))
         .start();
     let normal = Normal::start(balancer.address);
     let mut crowd = Crowd::new(TICK);
