@@ -95,6 +95,7 @@ impl Facts {
             backup: group.backup(),
             source: if self.in_file(&group.name) { Origin::File } else { Origin::Store },
             up: own().any(|one| one.is_up()),
+            cause: super::health::cause(snapshot, group),
             in_flight: group.in_flight(),
             endpoints: own().map(endpoint).collect(),
         }

@@ -10,7 +10,7 @@ use crate::proxy::admit::FindLimit;
 use crate::proxy::identify::KeyFound;
 use crate::rules::Nanos;
 use crate::rules::identity::ClientKey;
-use crate::state::backends::{Backends, Operator};
+use crate::state::backends::{Backend, Backends, Operator, Snapshot};
 use crate::state::cache::{Found, Known};
 use crate::state::lone_peer::{self, LonePeer};
 
@@ -22,6 +22,23 @@ pub(super) struct State {
     pub lone_peer: Arc<LonePeer>,
 }
 
+fn is_up(snapshot: &Snapshot, backend: &Arc<Backend>) -> bool {
+    snapshot.endpoints().iter().any(|endpoint| Arc::ptr_eq(&endpoint.group, backend) && endpoint.is_up())
+}
+
+/// Why a backend is given nothing; `None`: it is up.
+pub(super) fn cause(snapshot: &Snapshot, backend: &Arc<Backend>) -> Option<&'static str> {
+    let resolved = snapshot.endpoints().iter().any(|endpoint| Arc::ptr_eq(&endpoint.group, backend));
+    match (is_up(snapshot, backend), backend.operator(), resolved) {
+        (true, ..) => None,
+        (false, Operator::Drain, _) => Some("the operator drains it"),
+        (false, Operator::Down, _) => Some("the operator took it out of service"),
+        (false, Operator::Up, _) if backend.weight() == 0 => Some("its weight is 0"),
+        (false, Operator::Up, true) => Some("its health checks fail"),
+        (false, Operator::Up, false) => Some("its name has no address"),
+    }
+}
+
 impl Health for State {
     fn backends(&self) -> Vec<BackendHealth> {
         let snapshot = self.backends.snapshot();
@@ -29,21 +46,8 @@ impl Health for State {
             .backends()
             .iter()
             .map(|backend| {
-                let mut own = snapshot
-                    .endpoints()
-                    .iter()
-                    .filter(|endpoint| endpoint.backend == backend.name)
-                    .peekable();
-                let resolved = own.peek().is_some();
-                let up = own.any(|endpoint| endpoint.is_up());
-                let cause = match (up, backend.operator(), resolved) {
-                    (true, ..) => None,
-                    (false, Operator::Drain, _) => Some("the operator drains it"),
-                    (false, Operator::Down, _) => Some("the operator took it out of service"),
-                    (false, Operator::Up, _) if backend.weight() == 0 => Some("its weight is 0"),
-                    (false, Operator::Up, true) => Some("its health checks fail"),
-                    (false, Operator::Up, false) => Some("its name has no address"),
-                };
+                let up = is_up(&snapshot, backend);
+                let cause = cause(&snapshot, backend);
                 BackendHealth { name: backend.name.to_string(), up, cause: cause.map(str::to_owned) }
             })
             .collect()

@@ -25,6 +25,7 @@ mod contract_api;
 mod contract_forwarding;
 mod contract_log;
 mod cuts;
+mod dashboard;
 mod deployed;
 mod discovery;
 mod drills;

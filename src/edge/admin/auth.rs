@@ -4,6 +4,8 @@
 
 mod failures;
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::config::{self, ApiToken, Role, SecretHash};
@@ -74,10 +76,7 @@ impl Access {
         failures: &Failures,
         now: Nanos,
     ) -> Result<Caller, Reject> {
-        let peer = head.peer.ip().to_canonical();
-        if !identity::is_in(&self.allow, peer) {
-            return Err(forbidden("this address may not call the API").because("not in admin.allow"));
-        }
+        let peer = self.check_address(head)?;
         if self.tokens.is_empty() {
             self.check_tokenless(head)?;
             return Ok(Caller { actor: Actor(peer.to_string().into()), role: Role::Write });
@@ -100,6 +99,20 @@ impl Access {
             return Err(unauthorized("a wrong token"));
         };
         Ok(Caller { actor: Actor(found.name.as_str().into()), role: found.role })
+    }
+
+    /// 403 for an address that is not in `admin.allow`; else the address.
+    pub(super) fn check_address(&self, head: &RequestHead) -> Result<IpAddr, Reject> {
+        let peer = head.peer.ip().to_canonical();
+        if !identity::is_in(&self.allow, peer) {
+            return Err(forbidden("this address may not call the API").because("not in admin.allow"));
+        }
+        Ok(peer)
+    }
+
+    /// Whether calls need a token.
+    pub(super) fn needs_token(&self) -> bool {
+        !self.tokens.is_empty()
     }
 
     fn check_tokenless(&self, head: &RequestHead) -> Result<(), Reject> {

@@ -5,6 +5,7 @@
 //! Answers hold neither `Date` nor `X-Request-Id`: whoever serves the exchange adds those to every answer alike.
 
 mod auth;
+mod dashboard;
 mod input;
 mod members;
 mod metrics;
@@ -30,7 +31,7 @@ use crate::rules::limit::Limit;
 use crate::state::log_limit::LogLimit;
 
 use auth::Caller;
-use route::{Call, Found, Operation};
+use route::{Call, Found, Operation, Route};
 
 pub use metrics::{Series, Show};
 pub use ops::{BackendHealth, Health};
@@ -186,6 +187,9 @@ impl AdminApi {
         let is_probe = found.route().is_some_and(|route| route.stand == route::Stand::Probe);
         // Probes must work for an orchestrator that has no token, and then say nothing that a stranger may not know.
         let caller = if is_probe && !ops::is_verbose(head) {
+            Caller::nobody()
+        } else if found.route().is_some_and(Route::is_page) {
+            self.access.load().check_address(head)?;
             Caller::nobody()
         } else {
             self.access.load().check(head, &self.failures, now)?

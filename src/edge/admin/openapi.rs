@@ -64,6 +64,9 @@ const REFUSALS: [Outcome; 11] = [
     outcome(505, "Another HTTP version.", Content::Problem),
 ];
 
+/// What somebody is answered who may not even see the page.
+const FORBIDDEN: [Outcome; 1] = [DENIALS[1]];
+
 /// What a call may be answered besides when not everybody may call it.
 const DENIALS: [Outcome; 3] = [
     outcome(401, "A token is needed, or a right one.", Content::Problem).with(&["WWW-Authenticate"]),
@@ -141,7 +144,7 @@ fn described(resource: &Resource, operation: &Operation, is_head: bool) -> Value
     described.insert("operationId".into(), json!(id));
     described.insert("summary".into(), json!(summary));
     described.insert("tags".into(), json!([resource.title]));
-    let open = operation.access == Access::Open;
+    let open = matches!(operation.access, Access::Open | Access::Allowed);
     described.insert("security".into(), if open { json!([]) } else { json!([{}, { "token": [] }]) });
     let parameters = doc.parameters.iter().map(|parameter| {
         json!({
@@ -163,7 +166,11 @@ fn described(resource: &Resource, operation: &Operation, is_head: bool) -> Value
 
 fn responses(operation: &Operation, is_head: bool) -> Value {
     let own = operation.doc.answers;
-    let denials: &[Outcome] = if operation.access == Access::Open { &[] } else { &DENIALS };
+    let denials: &[Outcome] = match operation.access {
+        Access::Open => &[],
+        Access::Allowed => &FORBIDDEN,
+        Access::Read | Access::Write => &DENIALS,
+    };
     let mut responses = Map::new();
     for status in own.iter().map(|one| one.status).collect::<BTreeSet<_>>() {
         let same: Vec<_> = own.iter().filter(|one| one.status == status).collect();

@@ -30,6 +30,7 @@ pub(super) static RESOURCES: &[Resource] = &[
     super::ops::RESOURCE,
     super::metrics::RESOURCE,
     super::openapi::RESOURCE,
+    super::dashboard::RESOURCE,
 ];
 
 /// A few paths that belong together.
@@ -82,6 +83,8 @@ pub(super) struct Argument {
 pub(super) enum Access {
     /// Anybody, unless the query says `verbose`.
     Open,
+    /// Whoever `admin.allow` lets in, without a token: what there is to see is in every copy of the program.
+    Allowed,
     /// Whoever may read.
     Read,
     /// Whoever may change things.
@@ -186,6 +189,8 @@ impl Found<'_> {
 /// Finds what a path is on a listener; `None`: not ours.
 pub(super) fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<Found<'_>> {
     let nothing = (surface == Surface::Admin).then_some(Found::Nothing);
+    // The listener's front page.
+    let path = if surface == Surface::Admin && path == "/" { super::dashboard::PAGE } else { path };
     let under_dash = path.strip_prefix("/-").filter(|rest| rest.starts_with('/'));
     // Most requests are a backend's, and need no more than this.
     if surface == Surface::Public && under_dash.is_none() && !path.starts_with("/limits") {
@@ -224,6 +229,11 @@ impl Route {
     pub fn operation(&self, method: &str) -> Option<&'static Operation> {
         let method = if method == "HEAD" { "GET" } else { method };
         self.operations.iter().find(|operation| operation.method == method)
+    }
+
+    /// Whether nothing of it needs a token.
+    pub fn is_page(&self) -> bool {
+        self.operations.iter().all(|operation| operation.access == Access::Allowed)
     }
 
     /// The name in its `{…}`.

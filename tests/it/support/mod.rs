@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod balancer;
+pub mod browser;
 pub mod client;
 pub mod engine;
 pub mod gate;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Then};
 pub use balancer::{Balancer, Setup};
+pub use browser::Browser;
 pub use client::{Conn, Fault, Framing, Response, get, request};
 pub use engine::Engine;
 pub use gate::Gate;

@@ -34,7 +34,11 @@ fn a_path_is_ours_where_the_contract_says() {
         ("/-", "", "", "-"),
         ("/-/-/livez", "", "", "-"),
         ("/v1", "", "", "-"),
-        ("/", "", "", "-"),
+        ("/", "", "", "|/dashboard|"),
+        ("/-/", "", "", "-"),
+        ("/-/dashboard", "/-|/dashboard|", "", "/-|/dashboard|"),
+        ("/dashboard", "", "", "|/dashboard|"),
+        ("/-/dashboard.js", "/-|/dashboard.js|", "", "/-|/dashboard.js|"),
         ("*", "", "", "-"),
     ];
     for (path, shared, apart, admin) in rows {

@@ -100,6 +100,7 @@ fn shown(name: &str, settings: &BackendSettings) -> BackendShown {
         backup: settings.backup.unwrap_or(false),
         source: Origin::Store,
         up: true,
+        cause: None,
         in_flight: 0,
         endpoints: vec![EndpointShown {
             address: "127.0.0.1:1".parse().unwrap(),

@@ -52,6 +52,8 @@ pub struct BackendShown {
     pub source: Origin,
     /// Whether it is given requests.
     pub up: bool,
+    /// Why not.
+    pub cause: Option<&'static str>,
     pub in_flight: u32,
     pub endpoints: Vec<EndpointShown>,
 }
@@ -326,8 +328,8 @@ fn schemas() -> Vec<(&'static str, Value)> {
     });
     let backend = json!({
         "type": "object",
-        "required": ["name", "url", "weight", "state", "max_in_flight", "backup", "source", "up", "in_flight",
-                     "endpoints"],
+        "required": ["name", "url", "weight", "state", "max_in_flight", "backup", "source", "up", "cause",
+                     "in_flight", "endpoints"],
         "properties": {
             "name": { "type": "string" },
             "url": url,
@@ -337,6 +339,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "backup": { "type": "boolean" },
             "source": { "enum": ["file", "store"], "description": "Where it comes from." },
             "up": { "type": "boolean", "description": "Whether it is given requests." },
+            "cause": { "type": ["string", "null"], "description": "Why it is not." },
             "in_flight": count,
             "endpoints": { "type": "array", "items": endpoint },
         },
