@@ -143,7 +143,7 @@ fn an_admin_listener_takes_the_api_away_from_the_public_port(engine: Engine) {
     for path in ["/livez", "/-/livez", "/readyz", "/-/readyz"] {
         on_admin(path).expect(200);
     }
-    for path in ["/", "/nothing", "/limits/", "/theirs"] {
+    for path in ["/nothing", "/limits/", "/theirs"] {
         on_admin(path).problem(404);
     }
     let before = backend.seen().len();

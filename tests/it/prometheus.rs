@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::backend::{OK, refusing};
 use crate::support::balancer::Echo;
+use crate::support::postgres;
 use crate::support::{Backend, Balancer, Proc, Setup, Then, aloud, get, installed, request, root, until};
 
 /// What is asked for `$__rate_interval`: a few scrapes.
@@ -132,7 +133,7 @@ fn prometheus(folder: &Path, target: SocketAddr) -> (Proc, SocketAddr) {
     std::fs::write(folder.join("prometheus.yml"), ours).expect("written");
     std::fs::write(folder.join("alerts.yml"), deployed("prometheus/alerts.yml")).expect("written");
     // It can't say which port it took, so it is given one that was free a moment ago.
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let free = SocketAddr::from(([127, 0, 0, 1], postgres::free_port()));
     let listen = format!("--web.listen-address={free}");
     let args = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", "--log.level=warn", &listen];
     (Proc::start("prometheus", &args, folder, &[]), free)

@@ -1,12 +1,13 @@
 //! The recipes of `docs/`, as they are written there, against a real nginx. Skipped aloud where none is installed;
 //! `BALANCER_TEST_REQUIRE_NGINX=1` makes that a failure.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::support::postgres;
 use crate::support::{Backend, Conn, Proc, Setup, aloud, installed, root, until};
 
 /// nginx, where Debian puts it or in `PATH`.
@@ -21,8 +22,9 @@ fn nginx() -> Option<PathBuf> {
     found
 }
 
+/// A port that no connection of somebody else takes in the meantime.
 fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound")
+    ([127, 0, 0, 1], postgres::free_port()).into()
 }
 
 /// Runs nginx in the foreground with that inside of its `http` block, and waits until it listens.

@@ -276,7 +276,7 @@ fn new_folder() -> PathBuf {
 
 /// PostgreSQL can't tell which port it took, so it is given one that was free a moment ago, and that no connection takes
 /// by itself while the server is stopped: below those that Linux gives out.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     (0..1_000)
         .map(|_| fastrand::u16(20_000..32_000))
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
