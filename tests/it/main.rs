@@ -51,6 +51,7 @@ mod reload;
 mod requests;
 mod restarts;
 mod retries;
+mod schemathesis;
 mod scripts;
 mod series;
 mod strategies;

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::error::{FieldFault, Reason, Reject};
 use crate::rules::limit::{Limit, LimitFault, Rate};
@@ -285,6 +286,15 @@ impl<'a> Members<'a> {
         self.fault(name, format!("must be {allowed}, found {found}"), faults);
         None
     }
+}
+
+/// The schema of what [`Members::amount`] reads. That of an amount which is shown has no `multipleOf`: readers that divide by
+/// floats get it wrong.
+pub(super) fn amount_schema(about: &str) -> Value {
+    json!({
+        "type": "number", "minimum": 0, "maximum": 1_000_000_000, "multipleOf": 0.000_001,
+        "description": format!("{about}0, or 0.000001 to 1000000000 with at most 6 decimals."),
+    })
 }
 
 /// A text, or a list of texts.

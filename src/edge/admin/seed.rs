@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::AdminApi;
 use super::input::{Faults, Members};
+use super::members::amount_schema;
 use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
 use crate::edge::store::{Row, StoreError};
 use crate::error::{Reason, Reject};
@@ -58,7 +59,7 @@ pub(super) const RESOURCE: Resource = Resource {
                     parameters: &[CLIENT_ID],
                     body: None,
                     answers: &[
-                        outcome(200, "The limit.", Content::Json("NumbersOfClient")),
+                        outcome(200, "The limit.", Content::Json("ShownNumbers")),
                         outcome(404, "It has none.", Content::Problem),
                     ],
                 },
@@ -145,13 +146,12 @@ pub(super) const LIMIT: Parameter = Parameter {
     about: "How many a page has.",
 };
 
-/// Where a page begins.
-pub(super) const CURSOR: Parameter = Parameter {
+const CURSOR: Parameter = Parameter {
     name: "cursor",
     place: In::Query,
     required: false,
-    schema: r#"{"type": "string"}"#,
-    about: "`next_cursor` of the page before; it belongs to one path and filter.",
+    schema: r#"{"type": "string", "minLength": 10, "maxLength": 520, "pattern": "^[0-9a-f]{8}([0-9a-f]{2}){1,256}$"}"#,
+    about: "`next_cursor` of the page before, and nothing else.",
 };
 
 fn schemas() -> Vec<(&'static str, Value)> {
@@ -162,28 +162,33 @@ fn schemas() -> Vec<(&'static str, Value)> {
         "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
         "description": "1 to 256 bytes of UTF-8 without control characters. Addresses and ranges are compared by value.",
     });
-    let numbers = json!({
-        "type": "object",
-        "required": ["client_id", "capacity", "rate_per_sec"],
-        "additionalProperties": false,
-        "properties": {
-            "client_id": { "$ref": "#/components/schemas/ClientId" },
-            "capacity": { "type": "integer", "minimum": 0, "maximum": Limit::MAX_CAPACITY },
-            "rate_per_sec": {
-                "type": "number", "minimum": 0, "maximum": 1_000_000_000,
-                "description": "0, or 0.000001 to 1000000000 with at most 6 decimals.",
+    let numbers = |rate: Value| {
+        json!({
+            "type": "object",
+            "required": ["client_id", "capacity", "rate_per_sec"],
+            "additionalProperties": false,
+            "properties": {
+                "client_id": { "$ref": "#/components/schemas/ClientId" },
+                "capacity": { "type": "integer", "minimum": 0, "maximum": Limit::MAX_CAPACITY },
+                "rate_per_sec": rate,
             },
-        },
-    });
+        })
+    };
+    let shown = json!({ "type": "number", "minimum": 0, "maximum": 1_000_000_000 });
     let page = json!({
         "type": "object",
         "required": ["limits", "next_cursor"],
         "properties": {
-            "limits": { "type": "array", "items": { "$ref": "#/components/schemas/NumbersOfClient" } },
+            "limits": { "type": "array", "items": { "$ref": "#/components/schemas/ShownNumbers" } },
             "next_cursor": { "type": ["string", "null"] },
         },
     });
-    vec![("ClientId", id), ("NumbersOfClient", numbers), ("PageOfNumbers", page)]
+    vec![
+        ("ClientId", id),
+        ("NumbersOfClient", numbers(amount_schema("Tokens a second: "))),
+        ("ShownNumbers", numbers(shown)),
+        ("PageOfNumbers", page),
+    ]
 }
 
 /// Seconds after which a caller may try again when the store is down: it is probed about once a second.

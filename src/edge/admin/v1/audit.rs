@@ -4,12 +4,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::page::{Page, listing};
+use super::page::{CURSOR, Page, listing};
 use super::refused;
 use crate::edge::admin::AdminApi;
 use crate::edge::admin::input::Faults;
 use crate::edge::admin::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
-use crate::edge::admin::seed::{CURSOR, LIMIT};
+use crate::edge::admin::seed::LIMIT;
 use crate::edge::store::v1::AuditRow;
 use crate::error::{Reason, Reject};
 use crate::exchange::Answer;

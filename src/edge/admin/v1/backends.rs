@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::page::encoded;
-use super::refused;
+use super::{patterns, refused};
 use crate::config;
 use crate::edge::admin::AdminApi;
 use crate::edge::admin::input::{Faults, Members};
@@ -170,7 +170,7 @@ const DELETE: Operation = Operation {
             name: "drain",
             place: In::Query,
             required: false,
-            schema: r#"{"type": "string", "default": "0s"}"#,
+            schema: r#"{"type": "string", "default": "0s", "minLength": 2, "pattern": "^([01]h|(60|[1-5]?[0-9])m|([1-5]?[0-9]m)?[1-5]?[0-9]s|([1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)s|([1-9][0-9]{0,5}|[12][0-9]{6}|3[0-5][0-9]{5}|3600000)ms)$"}"#,
             about: "How long it stays listed, in state drain, while requests are under way on it: 30s, at most 1h.",
         }],
         body: None,
@@ -317,6 +317,10 @@ fn schemas() -> Vec<(&'static str, Value)> {
     let bound = json!({ "type": ["integer", "null"], "minimum": 1, "maximum": MAX_IN_FLIGHT });
     let count = json!({ "type": "integer", "minimum": 0 });
     let url = json!({ "type": "string", "description": "`http://HOST[:PORT]`" });
+    let new_url = json!({
+        "type": "string", "minLength": 8, "maxLength": 270, "pattern": patterns::backend_url(),
+        "description": "`http://HOST[:PORT]`",
+    });
     let endpoint = json!({
         "type": "object",
         "required": ["address", "health", "in_flight"],
@@ -350,7 +354,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         "required": ["name", "url"],
         "properties": {
             "name": { "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:\\[\\]-]+$" },
-            "url": url,
+            "url": new_url,
             "weight": weight,
             "state": state,
             "max_in_flight": bound,

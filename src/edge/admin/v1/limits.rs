@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::page::{Page, encoded, listing};
+use super::page::{CURSOR, Page, encoded, listing};
 use super::terms::{self, LIMIT_MEMBERS};
 use super::{client_of, conditions, refused};
 use crate::edge::admin::AdminApi;
@@ -12,7 +12,7 @@ use crate::edge::admin::input::{Faults, Members, Query};
 use crate::edge::admin::route::{
     Access, Argument, Call, Content, Doc, In, Operation, Outcome, Parameter, Resource, Route, Stand, outcome,
 };
-use crate::edge::admin::seed::{CURSOR, LIMIT, as_json, no_content};
+use crate::edge::admin::seed::{LIMIT, as_json, no_content};
 use crate::edge::store::json::LimitJson;
 use crate::edge::store::v1::{LimitFilter, LimitRow};
 use crate::error::{Reason, Reject};
@@ -37,7 +37,7 @@ pub(in crate::edge::admin) const RESOURCE: Resource = Resource {
             argument: Some(ID),
             operations: &[
                 read("getLimit", &[IF_NONE_MATCH]),
-                put("putLimit", &[IF_MATCH, IF_NONE_MATCH]),
+                put("putLimit", &[IF_MATCH, IF_ABSENT]),
                 delete("deleteLimit", &[IF_MATCH]),
             ],
         },
@@ -48,7 +48,7 @@ pub(in crate::edge::admin) const RESOURCE: Resource = Resource {
             argument: None,
             operations: &[
                 read("getLimitById", &[CLIENT_ID, IF_NONE_MATCH]),
-                put("putLimitById", &[CLIENT_ID, IF_MATCH, IF_NONE_MATCH]),
+                put("putLimitById", &[CLIENT_ID, IF_MATCH, IF_ABSENT]),
                 delete("deleteLimitById", &[CLIENT_ID, IF_MATCH]),
             ],
         },
@@ -71,11 +71,13 @@ pub(super) const CLIENT_ID: Parameter = Parameter {
     about: "The client's id.",
 };
 
+const TAGS: &str = r#"{"anyOf": [{"const": "*"}, {"type": "string", "minLength": 2, "pattern": "^(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*$"}]}"#;
+
 pub(super) const IF_MATCH: Parameter = Parameter {
     name: "If-Match",
     place: In::Head,
     required: false,
-    schema: r#"{"type": "string", "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$"}"#,
+    schema: TAGS,
     about: "The `ETag`s of which it must have one, or `*`: it must be there.",
 };
 
@@ -83,8 +85,16 @@ pub(super) const IF_NONE_MATCH: Parameter = Parameter {
     name: "If-None-Match",
     place: In::Head,
     required: false,
-    schema: r#"{"type": "string", "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$"}"#,
-    about: "On a call that reads, the `ETag`s that the caller has; on one that writes, `*`: it must not be there.",
+    schema: TAGS,
+    about: "The `ETag`s that the caller has.",
+};
+
+pub(super) const IF_ABSENT: Parameter = Parameter {
+    name: "If-None-Match",
+    place: In::Head,
+    required: false,
+    schema: r#"{"enum": ["*"]}"#,
+    about: "`*`: it must not be there.",
 };
 
 const GONE: Outcome = outcome(404, "The client has no limit.", Content::Problem);
@@ -104,7 +114,7 @@ const LIST: Operation = Operation {
                 name: "prefix",
                 place: In::Query,
                 required: false,
-                schema: r#"{"type": "string", "maxLength": 256}"#,
+                schema: r#"{"type": "string", "maxLength": 256, "pattern": "^[^\\u0000]*$"}"#,
                 about: "Ids that begin with this, byte for byte.",
             },
             Parameter {
@@ -158,7 +168,7 @@ const fn put(id: &'static str, parameters: &'static [Parameter]) -> Operation {
         id,
         summary: "Makes or replaces a limit",
         parameters,
-        body: Some("NewLimit"),
+        body: Some("LimitTerms"),
         answers: ANSWERS,
     };
     Operation { method: "PUT", access: Access::Write, handle: put_limit, doc }

@@ -11,6 +11,7 @@ pub mod limited;
 pub mod limits;
 pub mod live;
 mod page;
+mod patterns;
 pub mod plans;
 pub mod reload;
 mod schemas;

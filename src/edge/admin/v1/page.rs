@@ -4,9 +4,19 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::edge::admin::input::{Faults, Query};
+use crate::edge::admin::route::{In, Parameter};
 use crate::edge::admin::seed::{DEFAULT_PAGE, MAX_PAGE, as_json, page_size};
 use crate::error::Reject;
 use crate::exchange::{Answer, RequestHead};
+
+/// Where a page begins.
+pub(super) const CURSOR: Parameter = Parameter {
+    name: "cursor",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "string", "minLength": 18, "maxLength": 528, "pattern": "^[0-9a-f]{16}([0-9a-f]{2}){1,256}$"}"#,
+    about: "`next_cursor` of the page before, and nothing else; it belongs to one path and filter.",
+};
 
 /// What a caller asks for.
 pub(super) struct Page {

@@ -3,15 +3,15 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::limits::{IF_MATCH, IF_NONE_MATCH, not_modified};
-use super::page::{Page, encoded, listing};
+use super::limits::{IF_ABSENT, IF_MATCH, IF_NONE_MATCH, not_modified};
+use super::page::{CURSOR, Page, encoded, listing};
 use super::{conditions, refused, terms};
 use crate::edge::admin::AdminApi;
 use crate::edge::admin::input::{Faults, Members};
 use crate::edge::admin::route::{
     Access, Argument, Call, Content, Doc, In, Operation, Outcome, Parameter, Resource, Route, Stand, outcome,
 };
-use crate::edge::admin::seed::{CURSOR, LIMIT, as_json, no_content};
+use crate::edge::admin::seed::{LIMIT, as_json, no_content};
 use crate::edge::store::json::PlanJson;
 use crate::edge::store::v1::PlanRow;
 use crate::error::{Reason, Reject};
@@ -38,7 +38,7 @@ pub(in crate::edge::admin) const RESOURCE: Resource = Resource {
             }),
             operations: &[
                 read("getPlan", &[IF_NONE_MATCH]),
-                put("putPlan", &[IF_MATCH, IF_NONE_MATCH]),
+                put("putPlan", &[IF_MATCH, IF_ABSENT]),
                 delete("deletePlan", &[IF_MATCH]),
             ],
         },
@@ -49,7 +49,7 @@ pub(in crate::edge::admin) const RESOURCE: Resource = Resource {
             argument: None,
             operations: &[
                 read("getPlanByName", &[NAME, IF_NONE_MATCH]),
-                put("putPlanByName", &[NAME, IF_MATCH, IF_NONE_MATCH]),
+                put("putPlanByName", &[NAME, IF_MATCH, IF_ABSENT]),
                 delete("deletePlanByName", &[NAME, IF_MATCH]),
             ],
         },
