@@ -125,7 +125,7 @@ fn the_service_manager_hears_of_every_state(engine: Engine) {
     }
     let deaf = setup.env("NOTIFY_SOCKET", "nonsense").start();
     deaf.get("/").expect(200);
-    assert!(deaf.proc.err().contains("NOTIFY_SOCKET"), "{}", deaf.proc.story());
+    deaf.proc.wait_err(0, "a word about the name", |line| line.contains("NOTIFY_SOCKET"));
 }
 
 fn requests_are_served_while_readiness_is_gone(engine: Engine) {
