@@ -56,6 +56,9 @@ fn may_stand(byte: u8) -> bool {
 fn decoded(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     let mut rest = path.as_bytes();
+    // Where a `%` stands that begins no encoding. What was decoded must not become one together with it: `%a%30` is not
+    // `%A0`, and `%2%65` is no dot.
+    let mut stray = None;
     while let Some((first, behind)) = rest.split_first() {
         rest = behind;
         let encoded = match (first, behind) {
@@ -65,13 +68,16 @@ fn decoded(path: &str) -> String {
         match encoded {
             Some(byte) => {
                 rest = &behind[2..];
-                push(
-                    &mut out,
-                    byte,
-                    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'),
-                );
+                let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+                let completes = byte.is_ascii_hexdigit() && stray.is_some_and(|at| out.len() - at <= 2);
+                push(&mut out, byte, unreserved && !completes);
             }
-            None => push(&mut out, *first, may_stand(*first)),
+            None => {
+                if *first == b'%' {
+                    stray = Some(out.len());
+                }
+                push(&mut out, *first, may_stand(*first));
+            }
         }
     }
     out
@@ -127,6 +133,11 @@ mod tests {
             ("/%", "/%"),
             ("/%4", "/%4"),
             ("/%zz", "/%zz"),
+            // What is no encoding becomes none by what stands behind it.
+            ("/%a%30", "/%a%30"),
+            ("/%2%65%2%65/login", "/%2%65%2%65/login"),
+            ("/%%61b", "/%%61b"),
+            ("/%%%6c", "/%%l"),
             ("/é", "/%C3%A9"),
             ("/%c3%a9", "/%C3%A9"),
             ("/a b", "/a%20b"),
