@@ -255,12 +255,11 @@ impl<'r> Section<'r> {
         })
     }
 
-    /// One of several words; `later` ones are known and not built yet.
+    /// One of several words.
     pub fn choice<T: Copy>(
         &mut self,
         name: &'static str,
         words: &[(&'static str, T)],
-        later: &[&str],
         default: &'static str,
         about: &'static str,
     ) -> Option<T> {
@@ -270,9 +269,6 @@ impl<'r> Section<'r> {
             let Value::Text(text) = &node.value else { return Err(None) };
             if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
                 return Ok(Some(*value));
-            }
-            if later.contains(&text.as_str()) {
-                return Err(Some(format!("{text:?} is not yet built; must be {shape}")));
             }
             let hint = did_you_mean(text, words.iter().map(|(word, _)| *word));
             Err(Some(format!("must be {shape}; found {}{hint}", node.describe(true))))

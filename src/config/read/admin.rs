@@ -137,7 +137,7 @@ fn token(mut s: Section<'_>, outside: &Outside<'_>) -> Option<ApiToken> {
     });
     let roles = [("read", Role::Read), ("write", Role::Write)];
     let role =
-        s.choice("role", &roles, &[], "", "Whether it may look alone (read) or change things, too (write).");
+        s.choice("role", &roles, "", "Whether it may look alone (read) or change things, too (write).");
     let text_or_null = |node: &Node| match &node.value {
         Value::Null => Ok(None),
         Value::Text(text) if !text.is_empty() => Ok(Some(text.clone())),

@@ -10,7 +10,7 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     let about = "How one of several is picked: least_connections: the fewest requests in flight per weight; \
                  round_robin: smooth and weighted; random_two: the less loaded of two drawn ones; peak_ewma: the quicker \
                  of two drawn ones; hash: the same one for the same key; first: the first that is not full.";
-    let strategy = s.choice("strategy", &Strategy::ALL, &[], "\"least_connections\"", about);
+    let strategy = s.choice("strategy", &Strategy::ALL, "\"least_connections\"", about);
     let hash_on = Spec::new(
         "hash_on",
         Shape::Text("\"ip\", \"client\", \"uri\", \"header:NAME\" or \"cookie:NAME\""),

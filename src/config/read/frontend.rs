@@ -23,7 +23,7 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
     const BYTES_MAX: u64 = 16 << 20;
     let active_origin = s.origin_of("active_workers").unwrap_or_else(|| s.origin());
     let frontend = Frontend {
-        engine: s.choice("engine", &engines, &[], "\"auto\"", about).unwrap_or(Engine::Auto),
+        engine: s.choice("engine", &engines, "\"auto\"", about).unwrap_or(Engine::Auto),
         workers: s.whole(
             "workers",
             1..=4_096,

@@ -33,7 +33,7 @@ pub(super) fn unknown_keys(s: &mut Section<'_>) -> UnknownKeys {
         [("next", UnknownKeys::Next), ("own_bucket", UnknownKeys::OwnBucket), ("401", UnknownKeys::Refused)];
     let about = "What becomes of a key without a stored limit: next: it counts as absent; own_bucket: it has a bucket of its \
                  own at the default's numbers, which lets a client have as many as it likes; 401: the request is refused.";
-    s.choice("unknown_keys", &words, &[], "\"next\"", about).unwrap_or_default()
+    s.choice("unknown_keys", &words, "\"next\"", about).unwrap_or_default()
 }
 
 /// `"ip"` may stand at the end alone.

@@ -257,11 +257,11 @@ fn log(mut s: Section<'_>, base: &Path) -> LogConfig {
     let about_access =
         "How a request's line looks: a JSON object, or the combined log format of Apache and nginx.";
     let log = LogConfig {
-        format: s.choice("format", &formats, &[], "\"text\"", about).unwrap_or(LogFormat::Text),
+        format: s.choice("format", &formats, "\"text\"", about).unwrap_or(LogFormat::Text),
         access_format: s
-            .choice("access_format", &access_formats, &[], "\"json\"", about_access)
+            .choice("access_format", &access_formats, "\"json\"", about_access)
             .unwrap_or(AccessFormat::Json),
-        level: s.choice("level", &levels, &[], "\"info\"", "What goes to stderr.").unwrap_or(Info),
+        level: s.choice("level", &levels, "\"info\"", "What goes to stderr.").unwrap_or(Info),
         access: s
             .value(&access, |node| match &node.value {
                 Value::Bool(true) => Ok(Some(AccessLog::Stdout)),

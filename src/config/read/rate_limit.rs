@@ -29,7 +29,6 @@ pub(super) fn rate_limit(mut s: Section<'_>) -> RateLimit {
             .choice(
                 "headers",
                 &headers,
-                &[],
                 "\"draft-11\"",
                 "RateLimit fields of draft-ietf-httpapi-ratelimit-headers-11, X-RateLimit ones, both, or none.",
             )

@@ -163,7 +163,6 @@ fn bucket(mut s: Section<'_>) -> Option<BucketSpec> {
     let mode = s.choice(
         "mode",
         &modes,
-        &[],
         "\"enforced\"",
         "shadow: takes tokens and counts what it would refuse, refuses nothing.",
     );
