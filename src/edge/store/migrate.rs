@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::session::{Access, Cell, Fault, Session, Store, Value};
+use super::session::{Access, Cell, Fault, Session, Store, Value, inside};
 
 /// A migration of a large table takes its time; nobody waits for it but the thread that does it.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
@@ -11,11 +11,7 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
 /// Applies what is missing and checks what is there. A database that another instance has already brought up is only
 /// looked at, with no right but to read. `within` bounds everything except migrations themselves.
 pub fn migrate(store: &dyn Store, within: Duration) -> Result<(), Fault> {
-    let mut applied = 0;
-    store.with(within, Access::Read, &mut |session| {
-        applied = last(session, store)?;
-        Ok(())
-    })?;
+    let applied = inside(store, within, Access::Read, |session| last(session, store))?;
     if applied < known(store) {
         store.with(MIGRATION_TIMEOUT, Access::Migrate, &mut |session| apply(session, store))?;
     }

@@ -92,6 +92,21 @@ pub trait Listener: Send {
     fn run(self: Box<Self>, news: &Sender<()>, end: &Receiver<()>);
 }
 
+/// [`Store::with`] for work that gives something. Work that is done twice gives what it gave last.
+pub fn inside<T>(
+    store: &dyn Store,
+    within: Duration,
+    access: Access,
+    mut work: impl FnMut(&mut dyn Session) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut given = None;
+    store.with(within, access, &mut |session| {
+        given = Some(work(session)?);
+        Ok(())
+    })?;
+    given.ok_or_else(|| Fault::down("the database was not asked"))
+}
+
 /// Where the databases differ.
 #[derive(Debug)]
 pub struct Dialect {

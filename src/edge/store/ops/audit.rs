@@ -7,7 +7,7 @@ use serde::ser::SerializeMap;
 
 use super::super::backends::BackendSettings;
 use super::super::json::{LimitJson, PlanJson, text};
-use super::super::session::{Access, Cell, Fault, Session, Store, Value};
+use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
 use super::super::v1::{Actor, AuditRow, LimitRow};
 use super::changes::{self, passes};
 use super::merge::Done;
@@ -63,11 +63,7 @@ pub(super) fn target(key: &'static str, value: impl Serialize) -> String {
 
 /// What one write of a limit leaves behind.
 pub(super) fn of_limit<'a>(one: &Done, actor: &'a Actor) -> Note<'a> {
-    let action = match (&one.before, &one.after) {
-        (None, _) => "create",
-        (Some(_), Some(_)) => "put",
-        (Some(_), None) => "delete",
-    };
+    let action = action(one.before.is_some(), one.after.is_some());
     Note {
         seqs: (one.version, one.version),
         actor,
@@ -106,11 +102,7 @@ pub(super) fn of_plan<'a>(
     seq: i64,
     actor: &'a Actor,
 ) -> Note<'a> {
-    let action = match (before, after) {
-        (None, _) => "create",
-        (Some(_), Some(_)) => "put",
-        (Some(_), None) => "delete",
-    };
+    let action = action(before.is_some(), after.is_some());
     let name = after.or(before).map(|plan| plan.name.as_str());
     Note {
         seqs: (seq, seq),
@@ -119,6 +111,15 @@ pub(super) fn of_plan<'a>(
         target: target("plan", name),
         before: text(&before.map(PlanJson::new)),
         after: text(&after.map(PlanJson::new)),
+    }
+}
+
+/// What was done, by whether there was a row before and is one now.
+fn action(before: bool, after: bool) -> &'static str {
+    match (before, after) {
+        (false, _) => "create",
+        (true, true) => "put",
+        (true, false) => "delete",
     }
 }
 
@@ -138,11 +139,7 @@ pub(super) fn of_backend<'a>(
     seq: i64,
     actor: &'a Actor,
 ) -> Note<'a> {
-    let action = match (before, after) {
-        (None, _) => "create",
-        (Some(_), Some(_)) => "put",
-        (Some(_), None) => "delete",
-    };
+    let action = action(before.is_some(), after.is_some());
     let target = target("backend", name);
     Note { seqs: (seq, seq), actor, action, target, before: text(&before), after: text(&after) }
 }
@@ -178,8 +175,7 @@ fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), F
 
 /// Notes that a client's levels were filled; gives its limit.
 pub fn note_reset(store: &dyn Store, within: Duration, id: &ClientId, by: By<'_>) -> Result<LimitRow, Fault> {
-    let mut found = None;
-    store.with(within, Access::Write, &mut |session| {
+    inside(store, within, Access::Write, |session| {
         let mut rows = read::of_canonicals(session, &[id.canonical().into_owned()])?;
         let row = rows.pop().ok_or(Fault::NotFound)?;
         let seq = changes::record(session, &[(changes::RESET, &row.client_id)])?[0];
@@ -193,10 +189,8 @@ pub fn note_reset(store: &dyn Store, within: Duration, id: &ClientId, by: By<'_>
             after: shown,
         };
         finish(session, &note, by)?;
-        found = Some(row);
-        Ok(())
-    })?;
-    found.ok_or_else(|| Fault::down("the database was not asked"))
+        Ok(row)
+    })
 }
 
 /// At most `count` rows before a number, newest first.
@@ -206,14 +200,12 @@ pub fn audit(
     before: Option<i64>,
     count: usize,
 ) -> Result<Vec<AuditRow>, Fault> {
-    let mut cells = Vec::new();
-    store.with(within, Access::Read, &mut |session| {
-        cells = session.query(
+    let cells = inside(store, within, Access::Read, |session| {
+        session.query(
             "SELECT seq, at_us, actor, action, target, before, after FROM audit WHERE seq < $1 \
              ORDER BY seq DESC LIMIT $2",
             &[Value::Int(Some(before.unwrap_or(i64::MAX))), Value::Int(i64::try_from(count).ok())],
-        )?;
-        Ok(())
+        )
     })?;
     let row = |cells: Vec<Cell>| match <[Cell; 7]>::try_from(cells) {
         Ok(

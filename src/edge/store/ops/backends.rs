@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::backends::{BackendRow, BackendSettings, MAX_ROWS};
 use super::super::json::text;
-use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value};
+use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
 use super::audit::{self, By};
 use super::{changes, number};
 
@@ -15,12 +15,9 @@ pub type Judge<'a> = dyn FnMut(Option<&BackendRow>) -> Result<Option<BackendSett
 
 /// All of them, in byte order of their names.
 pub fn list(store: &dyn Store, within: Duration) -> Result<Vec<BackendRow>, Fault> {
-    let mut found = Vec::new();
-    store.with(within, Access::Read, &mut |session| {
-        found = rows(session.query(&format!("SELECT {COLUMNS} FROM backends ORDER BY name"), &[])?)?;
-        Ok(())
-    })?;
-    Ok(found)
+    inside(store, within, Access::Read, |session| {
+        rows(session.query(&format!("SELECT {COLUMNS} FROM backends ORDER BY name"), &[])?)
+    })
 }
 
 /// Changes one as `judge` says, with a row of the audit; gives it as it is then, `None` when it is gone.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::session::{Access, Cell, Fault, Session, Store, Value};
+use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
 use super::{STATEMENT_ROWS, number, tuples};
 
 /// Changes that are kept for instances that follow. Whoever is further behind reads everything anew.
@@ -84,14 +84,11 @@ const PAGE: usize = 2_000;
 /// The changes behind `seen`; `None` when some may have been pruned, or when the database is not the one in which that
 /// number was given.
 pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<Followed>, Fault> {
-    let mut cells = Vec::new();
-    let mut last = 0;
-    store.with(within, Access::Read, &mut |session| {
+    let (cells, last) = inside(store, within, Access::Read, |session| {
         let sql = format!("SELECT seq, kind, id FROM changes WHERE seq > $1 ORDER BY seq LIMIT {PAGE}");
-        cells = session.query(&sql, &[Value::Int(Some(seen))])?;
+        let cells = session.query(&sql, &[Value::Int(Some(seen))])?;
         // After the rows: what was pruned before they were read is then seen to be missing.
-        last = last_in(session)?;
-        Ok(())
+        Ok((cells, last_in(session)?))
     })?;
     // Beyond that, a change behind `seen` may have come and been pruned.
     if last < seen || last.saturating_sub(seen) >= KEPT_CHANGES {
@@ -118,12 +115,7 @@ pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<
 
 /// The number of the last change.
 pub fn last_change(store: &dyn Store, within: Duration) -> Result<i64, Fault> {
-    let mut last = 0;
-    store.with(within, Access::Read, &mut |session| {
-        last = last_in(session)?;
-        Ok(())
-    })?;
-    Ok(last)
+    inside(store, within, Access::Read, last_in)
 }
 
 pub(super) fn last_in(session: &mut dyn Session) -> Result<i64, Fault> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::session::{Access, Cell, Fault, Store, Value};
+use super::super::session::{Access, Cell, Fault, Store, Value, inside};
 use super::super::v1::SavedSegment;
 use super::tuples;
 
@@ -39,8 +39,7 @@ pub fn saved(
     after: Option<(&str, u8)>,
     count: usize,
 ) -> Result<Vec<SavedSegment>, Fault> {
-    let mut cells = Vec::new();
-    store.with(within, Access::Read, &mut |session| {
+    let cells = inside(store, within, Access::Read, |session| {
         let sql = format!(
             "SELECT instance, segment, bytes, {} - saved_at_us FROM instance_state \
              WHERE (instance, segment) > ($1, $2) ORDER BY instance, segment LIMIT $3",
@@ -48,9 +47,7 @@ pub fn saved(
         );
         let (instance, segment) = after.map_or(("", -1), |(instance, segment)| (instance, segment.into()));
         let count = i64::try_from(count).ok();
-        cells =
-            session.query(&sql, &[Value::Text(instance), Value::Int(Some(segment)), Value::Int(count)])?;
-        Ok(())
+        session.query(&sql, &[Value::Text(instance), Value::Int(Some(segment)), Value::Int(count)])
     })?;
     let row = |cells: Vec<Cell>| match <[Cell; 4]>::try_from(cells) {
         Ok([Cell::Text(instance), Cell::Int(segment), Cell::Bytes(bytes), Cell::Int(age_us)]) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::json::{self, buckets_text};
-use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value};
+use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
 use super::super::v1::{Condition, PlanRow};
 use super::audit::{self, By};
 use super::{STATEMENT_ROWS, changes, list_of, number, read, texts};
@@ -40,15 +40,13 @@ pub fn all(store: &dyn Store, within: Duration) -> Result<Vec<PlanRow>, Fault> {
 
 /// Those of these names that there are.
 pub(super) fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
-    let mut rows = Vec::new();
-    store.with(within, Access::Read, &mut |session| {
-        rows.clear();
+    inside(store, within, Access::Read, |session| {
+        let mut rows = Vec::new();
         for part in names.chunks(STATEMENT_ROWS) {
             rows.extend(of_names(session, part)?);
         }
-        Ok(())
-    })?;
-    Ok(rows)
+        Ok(rows)
+    })
 }
 
 fn of_names(session: &mut dyn Session, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
@@ -77,7 +75,7 @@ pub fn put(
     must_be_new: bool,
     by: By<'_>,
 ) -> Result<PlanWritten, Fault> {
-    transact(store, within, &mut |session| {
+    inside(store, within, Access::Write, |session| {
         let before = find(session, &plan.name)?;
         check(before.as_ref(), condition)?;
         if must_be_new && before.is_some() {
@@ -114,7 +112,7 @@ pub fn remove(
     condition: &Condition,
     by: By<'_>,
 ) -> Result<PlanWritten, Fault> {
-    transact(store, within, &mut |session| {
+    inside(store, within, Access::Write, |session| {
         let before = find(session, name)?;
         check(before.as_ref(), condition)?;
         let before = before.ok_or(Fault::NotFound)?;
@@ -129,19 +127,6 @@ pub fn remove(
         audit::finish(session, &audit::of_plan(Some(&before.plan), None, seq, by.actor), by)?;
         Ok(PlanWritten { row: None, created: false })
     })
-}
-
-fn transact(
-    store: &dyn Store,
-    within: Duration,
-    work: &mut dyn FnMut(&mut dyn Session) -> Result<PlanWritten, Fault>,
-) -> Result<PlanWritten, Fault> {
-    let mut written = None;
-    store.with(within, Access::Write, &mut |session| {
-        written = Some(work(session)?);
-        Ok(())
-    })?;
-    written.ok_or_else(|| Fault::down("the database was not asked"))
 }
 
 fn find(session: &mut dyn Session, name: &PlanName) -> Result<Option<PlanRow>, Fault> {
@@ -164,12 +149,7 @@ fn query(
     sql: &str,
     values: &[Value<'_>],
 ) -> Result<Vec<PlanRow>, Fault> {
-    let mut found = Vec::new();
-    store.with(within, Access::Read, &mut |session| {
-        found = rows(session.query(sql, values)?)?;
-        Ok(())
-    })?;
-    Ok(found)
+    inside(store, within, Access::Read, |session| rows(session.query(sql, values)?))
 }
 
 fn rows(cells: Cells) -> Result<Vec<PlanRow>, Fault> {

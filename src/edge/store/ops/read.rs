@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::super::Row;
 use super::super::json;
-use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value};
+use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
 use super::super::v1::{LimitFilter, LimitRow};
 use super::bounds::MAX_LOADED;
 use super::{STATEMENT_ROWS, list_of, plans, tuples};
@@ -100,22 +100,12 @@ pub fn load_all(
     within: Duration,
     networks: &[IpNet],
 ) -> Result<Vec<Vec<LimitRow>>, Fault> {
-    let mut rows = Vec::new();
-    store.with(within, Access::Read, &mut |session| {
-        rows = groups(session, networks)?;
-        Ok(())
-    })?;
-    Ok(rows)
+    inside(store, within, Access::Read, |session| groups(session, networks))
 }
 
 /// The rows of these ids, in any order; an id without one is left out.
 pub fn named(store: &dyn Store, within: Duration, canonicals: &[String]) -> Result<Vec<LimitRow>, Fault> {
-    let mut rows = Vec::new();
-    store.with(within, Access::Read, &mut |session| {
-        rows = of_canonicals(session, canonicals)?;
-        Ok(())
-    })?;
-    Ok(rows)
+    inside(store, within, Access::Read, |session| of_canonicals(session, canonicals))
 }
 
 pub(super) fn of_canonicals(
@@ -218,12 +208,7 @@ fn read(
     sql: &str,
     values: &[Value<'_>],
 ) -> Result<Vec<LimitRow>, Fault> {
-    let mut found = Vec::new();
-    store.with(within, Access::Read, &mut |session| {
-        found = rows(session.query(sql, values)?)?;
-        Ok(())
-    })?;
-    Ok(found)
+    inside(store, within, Access::Read, |session| rows(session.query(sql, values)?))
 }
 
 fn rows(cells: Cells) -> Result<Vec<LimitRow>, Fault> {
