@@ -100,7 +100,10 @@ struct Keeper {
     seq: u32,
     /// How often buckets had been filled by hand when that was told.
     fills: u64,
+    /// Pieces that the database has not as they are.
     dirty: [bool; PIECES],
+    /// The file lacks a change.
+    file_is_old: bool,
     /// Where the next tick begins, so that each piece has its turn.
     next: usize,
     restored: bool,
@@ -123,6 +126,7 @@ impl Keeper {
             seq: 0,
             fills: 0,
             dirty: [false; PIECES],
+            file_is_old: false,
             next: 0,
             restored: false,
             said: false,
@@ -142,13 +146,7 @@ impl Keeper {
                     return false;
                 }
             };
-            let when = self.clock.moment();
-            for segment in &page {
-                for (client, saved) in pack::read(&segment.bytes) {
-                    self.limiter.restore(client, &saved, nanos(segment.age), when);
-                    count += 1;
-                }
-            }
+            count += page.iter().map(|segment| self.put_back(&segment.bytes, segment.age)).sum::<usize>();
             match page.last() {
                 Some(last) if page.len() == PAGE => after = Some((last.instance.clone(), last.segment)),
                 _ => break,
@@ -166,41 +164,61 @@ impl Keeper {
 
     fn restore_from_file(&self) {
         let Some((bytes, age)) = self.folder.levels.read(self.clock.wall()) else { return };
-        let when = self.clock.moment();
-        let mut count = 0_usize;
-        for (client, saved) in pack::read(&bytes) {
-            self.limiter.restore(client, &saved, nanos(age), when);
-            count += 1;
-        }
+        let count = self.put_back(&bytes, age);
         log::warn!("levels: the database is down; {count} were put back from {}", self.folder.levels.shown());
+    }
+
+    /// Puts back a piece that was saved so long ago; how many levels it holds.
+    fn put_back(&self, piece: &[u8], age: Duration) -> usize {
+        let when = self.clock.moment();
+        pack::read(piece)
+            .map(|(client, saved)| self.limiter.restore(client, &saved, nanos(age), when))
+            .count()
     }
 
     /// Saves what has changed, or a part of it. `all`: and waits for nothing else.
     fn tick(&mut self, most_bytes: usize, all: bool) {
         self.ticks = self.ticks.wrapping_add(1);
         self.write_limits(all);
+        self.note_changes();
         // What an instance saved before must be read before it is written over.
-        if !(self.restored || self.limits.up() && self.restore()) {
-            self.write_file(all);
+        let ready = self.limits.up() && (self.restored || self.restore());
+        let saves = ready && self.dirty.contains(&true);
+        let writes = self.is_file_due(all);
+        if !(saves || writes) {
             return;
         }
-        let fills = self.limiter.fills();
-        if fills != self.fills {
-            // Whom it was that somebody filled nobody tells.
-            (self.fills, self.dirty) = (fills, [true; PIECES]);
+        let pieces = self.pack();
+        let file = writes.then(|| pack::joined(&pieces));
+        if saves {
+            self.save(pieces, most_bytes);
         }
-        let (spread, dirty) = (&self.spread, &mut self.dirty);
-        self.seq = self.limiter.changed_since(self.seq, |client, _| dirty[piece_of(spread, client)] = true);
-        if self.dirty.contains(&true) {
-            if self.limits.up() {
-                self.save(most_bytes);
-            }
-            self.write_file(all);
+        if let Some(bytes) = file {
+            self.file_is_old = false;
+            self.folder.levels.write(&bytes, self.clock.wall());
         }
     }
 
-    fn save(&mut self, most_bytes: usize) {
-        let mut pieces = self.pack();
+    fn note_changes(&mut self) {
+        let fills = self.limiter.fills();
+        if fills != self.fills {
+            // Whom it was that somebody filled nobody tells.
+            (self.fills, self.dirty, self.file_is_old) = (fills, [true; PIECES], true);
+        }
+        let (spread, dirty, file_is_old) = (&self.spread, &mut self.dirty, &mut self.file_is_old);
+        self.seq = self.limiter.changed_since(self.seq, |client, _| {
+            dirty[piece_of(spread, client)] = true;
+            *file_is_old = true;
+        });
+    }
+
+    fn is_file_due(&self, all: bool) -> bool {
+        let kept = &self.folder.levels;
+        let is_time = all || kept.is_small() || self.ticks.is_multiple_of(SLOW_FILE_TICKS);
+        self.file_is_old && is_time && kept.is_kept()
+    }
+
+    fn save(&mut self, mut pieces: Vec<Vec<u8>>, most_bytes: usize) {
         let order = (0..PIECES).map(|offset| (self.next + offset) % PIECES);
         let order: Vec<usize> = order.filter(|number| self.dirty[*number]).collect();
         let (mut batch, mut bytes, mut left) = (Vec::new(), 0, most_bytes);
@@ -247,28 +265,12 @@ impl Keeper {
     fn pack(&self) -> Vec<Vec<u8>> {
         let when = self.clock.moment();
         let mut pieces: Vec<Vec<u8>> = (0..PIECES).map(|_| pack::piece()).collect();
-        self.each(when, |client, saved| {
-            pack::push(&mut pieces[piece_of(&self.spread, client)], client, saved)
-        });
-        pieces
-    }
-
-    fn each(&self, when: Moment, mut each: impl FnMut(ClientKey, &Saved)) {
         self.limiter.changed_since(0, |client, slot| {
             if slot.until_full(when).is_none_or(|until| until > WORTH_SAVING) {
-                each(client, &now(slot, when));
+                pack::push(&mut pieces[piece_of(&self.spread, client)], client, &now(slot, when));
             }
         });
-    }
-
-    fn write_file(&mut self, all: bool) {
-        let kept = &self.folder.levels;
-        if !kept.is_kept() || !(all || kept.is_small() || self.ticks.is_multiple_of(SLOW_FILE_TICKS)) {
-            return;
-        }
-        let mut bytes = pack::piece();
-        self.each(self.clock.moment(), |client, saved| pack::push(&mut bytes, client, saved));
-        self.folder.levels.write(&bytes, self.clock.wall());
+        pieces
     }
 }
 

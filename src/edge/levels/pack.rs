@@ -37,6 +37,13 @@ pub fn push(piece: &mut Vec<u8>, client: ClientKey, saved: &Saved) {
     piece.extend(turn.to_be_bytes());
 }
 
+/// Several pieces as one.
+pub fn joined(pieces: &[Vec<u8>]) -> Vec<u8> {
+    let mut all = piece();
+    all.extend(pieces.iter().flat_map(|piece| piece.get(1..).unwrap_or_default()));
+    all
+}
+
 /// Every level of a piece. Of a version that this program does not know, and of records that no program wrote, nothing
 /// comes: a level that is not restored is a full bucket.
 pub fn read(piece: &[u8]) -> impl Iterator<Item = (ClientKey, Saved)> {
@@ -102,6 +109,8 @@ mod tests {
             push(&mut piece, client, &saved);
             prop_assert_eq!(piece.len(), 1 + 2 * RECORD_BYTES);
             prop_assert_eq!(read(&piece).collect::<Vec<_>>(), [(client, saved), (client, saved)]);
+            let joined = joined(&[piece.clone(), super::piece(), piece]);
+            prop_assert_eq!(read(&joined).collect::<Vec<_>>(), [(client, saved); 4]);
         }
 
         #[test]
