@@ -64,9 +64,7 @@ impl UreqUpstream {
         outgoing: &Outgoing<'_>,
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
-        let now = self.clock.now();
-        self.pool.sweep(now);
-        if let Some(kept) = self.pool.take(stack, outgoing.reuse, now) {
+        if let Some(kept) = self.kept(stack, outgoing) {
             return Ok(kept);
         }
         abort.calling(endpoint.id);

@@ -114,13 +114,18 @@ impl UreqUpstream {
         outgoing: &Outgoing<'_>,
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
-        let now = self.clock.now();
-        self.pool.sweep(now);
-        if let Some(kept) = self.pool.take(stack, outgoing.reuse, now) {
+        if let Some(kept) = self.kept(stack, outgoing) {
             abort.watch(kept.socket());
             return Ok(kept);
         }
         self.open(endpoint, outgoing, abort)
+    }
+
+    /// A kept connection, if there is one that this request may go on.
+    fn kept(&self, stack: &Stack, outgoing: &Outgoing<'_>) -> Option<Connection> {
+        let now = self.clock.now();
+        self.pool.sweep(now);
+        self.pool.take(stack, outgoing.reuse, now)
     }
 
     /// A new connection, watched by `abort`.
