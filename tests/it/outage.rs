@@ -52,13 +52,15 @@ impl Load {
         until("the load goes on", || (self.served.load(Ordering::SeqCst) > from + 300).then_some(()));
     }
 
-    /// Ends it; every client must have been answered well, and soon.
-    fn end(self) -> usize {
+    /// It goes on once more and ends; every client must have been answered well, and soon.
+    fn ends_well(self) {
+        self.goes_on();
         self.stop.store(true, Ordering::SeqCst);
         for client in self.clients {
             client.join().expect("every request was answered 200");
         }
-        self.slowest_ms.load(Ordering::SeqCst)
+        let slowest = self.slowest_ms.load(Ordering::SeqCst);
+        assert!(slowest < 2000, "a request took {slowest} ms");
     }
 }
 
@@ -69,6 +71,22 @@ fn setup(server: &Postgres, backend: &Backend) -> Setup {
         .set("database.timeout", json!("500ms"))
         // So that the cache can't hide the store's absence.
         .set("cache.ttl", json!("100ms"))
+}
+
+/// A balancer under load that knows a client with one token of two left.
+fn at_work(server: &Postgres, backend: &Backend) -> (Balancer, Load) {
+    let balancer = setup(server, backend).start();
+    balancer.limit("127.0.0.66", 2, 0);
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    let load = Load::on(&balancer);
+    load.goes_on();
+    (balancer, load)
+}
+
+/// That client's: past their time to live, too.
+fn known_limits_are_in_force(balancer: &Balancer) {
+    balancer.get_from("127.0.0.66", "/").expect(200);
+    balancer.get_from("127.0.0.66", "/").problem(429);
 }
 
 fn create(balancer: &Balancer, client: &str) -> crate::support::Response {
@@ -109,27 +127,19 @@ fn said(balancer: &Balancer) -> (usize, usize) {
 fn a_stopped_database_is_noticed_by_no_client() {
     let Some(mut server) = Postgres::start() else { return };
     let backend = Backend::named("a");
-    let balancer = setup(&server, &backend).start();
-    balancer.limit("127.0.0.66", 2, 0);
-    balancer.get_from("127.0.0.66", "/").expect(200);
-    let load = Load::on(&balancer);
-    load.goes_on();
+    let (balancer, load) = at_work(&server, &backend);
 
     server.stop();
     is_down(&balancer);
     load.goes_on();
     is_down(&balancer);
-    // Known limits stay in force past their time to live.
-    balancer.get_from("127.0.0.66", "/").expect(200);
-    balancer.get_from("127.0.0.66", "/").problem(429);
+    known_limits_are_in_force(&balancer);
     balancer.get("/-/livez").expect(200);
     balancer.get("/-/readyz").expect(200);
 
     server.run();
     comes_back(&balancer);
-    load.goes_on();
-    let slowest = load.end();
-    assert!(slowest < 2000, "a request took {slowest} ms");
+    load.ends_well();
     assert_eq!(said(&balancer), (1, 1), "once each way\n{}", balancer.proc.err());
 }
 
@@ -137,24 +147,17 @@ fn a_stopped_database_is_noticed_by_no_client() {
 fn a_paused_database_is_noticed_by_no_client() {
     let Some(server) = Postgres::start() else { return };
     let backend = Backend::named("a");
-    let balancer = setup(&server, &backend).start();
-    balancer.limit("127.0.0.66", 2, 0);
-    balancer.get_from("127.0.0.66", "/").expect(200);
-    let load = Load::on(&balancer);
-    load.goes_on();
+    let (balancer, load) = at_work(&server, &backend);
 
     server.pause();
     is_down(&balancer);
     load.goes_on();
     is_down(&balancer);
-    balancer.get_from("127.0.0.66", "/").expect(200);
-    balancer.get_from("127.0.0.66", "/").problem(429);
+    known_limits_are_in_force(&balancer);
 
     server.resume();
     comes_back(&balancer);
-    load.goes_on();
-    let slowest = load.end();
-    assert!(slowest < 2000, "a request took {slowest} ms");
+    load.ends_well();
     assert_eq!(said(&balancer), (1, 1), "once each way\n{}", balancer.proc.err());
 }
 
@@ -162,25 +165,18 @@ fn a_paused_database_is_noticed_by_no_client() {
 fn a_killed_database_is_noticed_by_no_client() {
     let Some(mut server) = Postgres::start() else { return };
     let backend = Backend::named("a");
-    let balancer = setup(&server, &backend).start();
-    balancer.limit("127.0.0.66", 2, 0);
-    balancer.get_from("127.0.0.66", "/").expect(200);
-    let load = Load::on(&balancer);
-    load.goes_on();
+    let (balancer, load) = at_work(&server, &backend);
 
     server.kill();
     is_down(&balancer);
     load.goes_on();
-    balancer.get_from("127.0.0.66", "/").expect(200);
-    balancer.get_from("127.0.0.66", "/").problem(429);
+    known_limits_are_in_force(&balancer);
 
     // It recovers from its log, with what was answered 201.
     server.run();
     comes_back(&balancer);
     balancer.api("GET", "/limits/get?client_id=127.0.0.66", &Value::Null).expect(200);
-    load.goes_on();
-    let slowest = load.end();
-    assert!(slowest < 2000, "a request took {slowest} ms");
+    load.ends_well();
     assert_eq!(said(&balancer), (1, 1), "once each way\n{}", balancer.proc.err());
 }
 
@@ -191,11 +187,7 @@ fn a_database_without_a_connection_left_is_noticed_by_no_client() {
     let most = format!("max_connections={CONNECTIONS}");
     let Some(server) = Postgres::start_with(&[&most], |_| {}) else { return };
     let backend = Backend::named("a");
-    let balancer = setup(&server, &backend).start();
-    balancer.limit("127.0.0.66", 2, 0);
-    balancer.get_from("127.0.0.66", "/").expect(200);
-    let load = Load::on(&balancer);
-    load.goes_on();
+    let (balancer, load) = at_work(&server, &backend);
 
     let connect = || postgres::Client::connect(&server.url(), postgres::NoTls);
     let mut others = vec![connect().expect("one is left")];
@@ -217,14 +209,11 @@ fn a_database_without_a_connection_left_is_noticed_by_no_client() {
     is_down(&balancer);
     load.goes_on();
     is_down(&balancer);
-    balancer.get_from("127.0.0.66", "/").expect(200);
-    balancer.get_from("127.0.0.66", "/").problem(429);
+    known_limits_are_in_force(&balancer);
 
     drop(others);
     comes_back(&balancer);
-    load.goes_on();
-    let slowest = load.end();
-    assert!(slowest < 2000, "a request took {slowest} ms");
+    load.ends_well();
 }
 
 #[test]
