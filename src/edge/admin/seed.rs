@@ -8,6 +8,7 @@ use super::AdminApi;
 use super::input::{Faults, Members};
 use super::members::amount_schema;
 use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
+use super::v1;
 use crate::edge::store::{Row, StoreError};
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, AnswerBody};
@@ -191,9 +192,6 @@ fn schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Seconds after which a caller may try again when the store is down: it is probed about once a second.
-pub(super) const STORE_RETRY_AFTER_S: u64 = 1;
-
 /// `POST /limits/create`: 201 without a body, 409 when an equal id has a limit.
 fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let (id, limit) = id_and_limit(call)?;
@@ -376,18 +374,8 @@ fn refused(error: StoreError) -> Reject {
     match error {
         StoreError::Exists => Reject::new(Reason::Conflict, "this client has a limit already: update it"),
         StoreError::NotFound => Reject::new(Reason::NotFound, "this client has no limit"),
-        StoreError::Full(bound) => Reject::new(Reason::Conflict, bound),
-        StoreError::Precondition => Reject::new(Reason::PreconditionFailed, "it has changed in the meantime"),
-        StoreError::NoPlan => Reject::new(Reason::BadRequest, "there is no such plan"),
-        StoreError::InUse(count) => Reject::new(Reason::Conflict, format!("{count} limits name this plan")),
-        StoreError::Unavailable { cause, outcome_unknown } => {
-            let detail = if outcome_unknown {
-                "the store did not answer in time: whether the change was made is unknown, get tells"
-            } else {
-                "the store cannot be reached; nothing was changed"
-            };
-            Reject::new(Reason::Unavailable, detail).because(cause).retry_after(STORE_RETRY_AFTER_S)
-        }
+        // The rest is said in the same words as in v1.
+        other => v1::refused(other, "limit", ""),
     }
 }
 

@@ -20,13 +20,15 @@ mod terms;
 pub mod usage;
 
 use super::input::{Faults, Members};
-use super::seed::STORE_RETRY_AFTER_S;
 use crate::edge::store::StoreError;
 use crate::error::{Reason, Reject};
 use crate::rules::identity::{ClientId, MAX_KEY_BYTES, secret_id};
 
+/// Seconds after which a caller may try again when the store is down: it is probed about once a second.
+const STORE_RETRY_AFTER_S: u64 = 1;
+
 /// The refusal of a call that the store refused. `what`: `limit` or `plan`; `at`: the pointer of the object in the body.
-fn refused(error: StoreError, what: &str, at: &str) -> Reject {
+pub(super) fn refused(error: StoreError, what: &str, at: &str) -> Reject {
     match error {
         StoreError::Exists => Reject::new(Reason::Conflict, format!("there is such a {what} already")),
         StoreError::NotFound => Reject::new(Reason::NotFound, format!("there is no such {what}")),
