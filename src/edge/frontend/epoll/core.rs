@@ -17,6 +17,7 @@ use super::conn::{Conn, Next, State};
 use super::gate::Gate;
 use super::keeper::Mail;
 use super::queued;
+use super::ready::Ready;
 use super::seats::Seats;
 use super::table::{Table, Taken, Token};
 use super::timers::{Due, Phase, Spans};
@@ -34,6 +35,7 @@ pub(super) struct Core {
     pub listeners: Vec<TcpListener>,
     pub table: Table,
     pub gate: Arc<Gate>,
+    pub ready: Ready,
     pub observer: Arc<dyn CallObserver>,
     pub uploads: Uploads,
     pub seats: Seats,
@@ -61,9 +63,10 @@ pub(super) struct Core {
     pub stopping: AtomicBool,
 }
 
-/// Event data that names no connection: listeners by their number, and the call to end. No descriptor is that large.
+/// Event data that names no connection: listeners by their number, the call to end, and a nudge. No descriptor is that large.
 const SPECIAL: u64 = 0xFFFF_0000;
 const END: u64 = 0xFFFF_FFFF;
+const NUDGE: u64 = 0xFFFF_FFFE;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub(super) enum Source {
     Listener(usize),
     Connection(Token),
     End,
+    /// There is something in [`Core::ready`].
+    Nudge,
 }
 
 /// The event data of a listener.
@@ -83,10 +88,16 @@ pub(super) fn end_data() -> EventData {
     EventData::new_u64(END)
 }
 
+/// The event data of a nudge.
+pub(super) fn nudge_data() -> EventData {
+    EventData::new_u64(NUDGE)
+}
+
 /// Who an event is about.
 pub(super) fn source(data: EventData) -> Source {
     match data.u64() {
         END => Source::End,
+        NUDGE => Source::Nudge,
         word if word & 0xFFFF_FFFF >= SPECIAL => Source::Listener((word & 0xFFFF) as usize),
         word => Source::Connection(Token(word)),
     }

@@ -134,9 +134,19 @@ impl Gate {
         self.between_events(worker);
     }
 
-    /// Before a worker waits for an event.
-    pub fn before_wait(&self) {
-        self.idle.fetch_add(1, Ordering::SeqCst);
+    /// Before a worker waits for an event. True: nobody else does.
+    pub fn before_wait(&self) -> bool {
+        self.idle.fetch_add(1, Ordering::SeqCst) == 0
+    }
+
+    /// Whether somebody waits for an event beside the worker that asks, which does so, too.
+    pub fn is_another_waiting(&self) -> bool {
+        self.idle.load(Ordering::SeqCst) > 1
+    }
+
+    /// A worker goes on with an event that it had not to wait for.
+    pub fn took(&self, worker: usize) {
+        add_own(&self.stations[worker].events);
     }
 
     /// After it got one. When nobody waits any more and somebody may, a parked worker takes its place.

@@ -20,6 +20,7 @@ mod head;
 mod keeper;
 mod pressure;
 mod queued;
+mod ready;
 mod relay;
 mod seats;
 mod table;
@@ -43,9 +44,10 @@ use ipnet::IpNet;
 use rustix::event::epoll::{self, CreateFlags, EventFlags};
 
 use self::accept::Idlest;
-use self::core::{Addresses, Core, end_data, listener_data};
+use self::core::{Addresses, Core, end_data, listener_data, nudge_data};
 use self::gate::Gate;
 use self::keeper::{Keeper, Mail};
+use self::ready::Ready;
 use self::seats::Seats;
 use self::table::Table;
 use self::timers::{Phase, Spans};
@@ -97,6 +99,8 @@ pub fn start(
     let core = Arc::new_cyclic(|me| Core { me: Weak::clone(me), ..core });
     let end = Wake::new()?;
     epoll::add(&core.epoll, &end, end_data(), EventFlags::IN)?;
+    // Each nudge once, to one worker; it is never read.
+    epoll::add(&core.epoll, &core.ready.nudge, nudge_data(), EventFlags::IN | EventFlags::ET)?;
     for (index, listener) in core.listeners.iter().enumerate() {
         listener.set_nonblocking(true)?;
         // Both are inherited by every accepted connection.
@@ -134,6 +138,7 @@ fn core(
         table: Table::new(),
         observer: gate.clone(),
         gate,
+        ready: Ready::new()?,
         uploads: Uploads::new(workers),
         seats: Seats::new(workers),
         mail: Mail::new(wake.clone()),

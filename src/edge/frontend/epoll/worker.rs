@@ -13,6 +13,7 @@ use super::answer::after_push;
 use super::conn::{Conn, Next, State};
 use super::core::{Core, LINGER_BYTES, LINGER_TOTAL_NS, Source, source};
 use super::deliver::Pushed;
+use super::ready::{AT_ONCE, Event};
 use super::table::{Taken, Token};
 use super::wire::{Received, timespec};
 use crate::exchange::{FrontendEvent, RequestHead};
@@ -77,10 +78,7 @@ impl Worker {
         let core = Arc::clone(&self.core);
         core.gate.enter(self.number);
         while !core.is_stopping() {
-            core.gate.before_wait();
-            let event = next_event(&core, None);
-            core.gate.after_wait(self.number);
-            if let Some((source, flags)) = event {
+            if let Some((source, flags)) = next_event(&core, self.number) {
                 self.handle(source, flags);
                 core.gate.between_events(self.number);
             }
@@ -92,14 +90,15 @@ impl Worker {
         const AT_ONCE: usize = 256;
         let core = Arc::clone(&self.core);
         for _ in 0..AT_ONCE {
-            let Some((source, flags)) = next_event(&core, Some(&timespec(0))) else { return };
+            let event = core.ready.pop().or_else(|| take_events(&core, 1, Some(&timespec(0))).first);
+            let Some((source, flags)) = event else { return };
             self.handle(source, flags);
         }
     }
 
     fn handle(&mut self, source: Source, flags: EventFlags) {
         match source {
-            Source::End => {}
+            Source::End | Source::Nudge => {}
             Source::Listener(index) => self.core.accept(index),
             Source::Connection(token) => self.connection(token, flags),
         }
@@ -160,17 +159,53 @@ impl Worker {
     }
 }
 
-/// Waits for one event; `None` when there is none after all.
-fn next_event(core: &Core, timeout: Option<&Timespec>) -> Option<(Source, EventFlags)> {
-    let mut events = [MaybeUninit::uninit(); 1];
-    match epoll::wait(&core.epoll, &mut events, timeout) {
-        Ok((events, _)) => events.first().map(|event| (source(event.data), event.flags)),
-        Err(Errno::INTR) => None,
+/// Waits for something to do; `None` when there is nothing after all.
+fn next_event(core: &Core, worker: usize) -> Option<Event> {
+    if let Some(event) = core.ready.pop() {
+        core.gate.took(worker);
+        return Some(event);
+    }
+    let is_alone = core.gate.before_wait();
+    // Once more, now that whoever adds events sees this worker wait.
+    if let Some(event) = core.ready.pop() {
+        core.gate.after_wait(worker);
+        return Some(event);
+    }
+    // With others waiting, each of them takes its own.
+    let TakenEvents { first, any_left } = take_events(core, if is_alone { AT_ONCE } else { 1 }, None);
+    if any_left && core.gate.is_another_waiting() {
+        core.ready.nudge.wake();
+    }
+    core.gate.after_wait(worker);
+    first
+}
+
+/// What the kernel gave out.
+struct TakenEvents {
+    first: Option<Event>,
+    /// More are with [`Core::ready`].
+    any_left: bool,
+}
+
+fn take_events(core: &Core, at_most: usize, timeout: Option<&Timespec>) -> TakenEvents {
+    let mut events = [MaybeUninit::uninit(); AT_ONCE];
+    match epoll::wait(&core.epoll, &mut events[..at_most], timeout) {
+        Ok((events, _)) => {
+            let mut events = events.iter().map(|event| (source(event.data), event.flags));
+            let first = events.next();
+            let any_left = events.len() > 0;
+            if any_left {
+                core.ready.extend(events);
+            }
+            TakenEvents { first, any_left }
+        }
         Err(error) => {
-            // Nothing that the kernel documents for a valid instance; a pause keeps it from becoming a busy loop.
-            log::error!("epoll_wait: {error}");
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            None
+            if error != Errno::INTR {
+                // Nothing that the kernel documents for a valid instance; a pause keeps it from becoming a busy loop.
+                log::error!("epoll_wait: {error}");
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            TakenEvents { first: None, any_left: false }
         }
     }
 }
