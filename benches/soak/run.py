@@ -229,8 +229,8 @@ class Soak:
         await tell(way)
         await asyncio.sleep(seconds)
         failed = await tell(way)
-        # It may be ejected from before, for longer with each relapse: until it is asked again.
-        for _ in range(300):
+        # It may be ejected from before, for longer with each relapse, up to five minutes: until it is asked again.
+        for _ in range(660):
             if failed:
                 break
             await asyncio.sleep(0.5)
@@ -371,8 +371,9 @@ class Soak:
 
 
 def thirds(samples, column):
-    """Medians of the first and the last third behind the warm-up, which is a quarter of the time and at most two minutes."""
-    warm = min(samples[-1][0] / 4, 120)
+    """Medians of the first and the last third behind the warm-up, a third of the time: each worker touches its buffers when
+    it first runs, and only the rarest crowds need the last of them."""
+    warm = samples[-1][0] / 3
     values = [row[column] for row in samples if row[0] >= warm]
     third = max(len(values) // 3, 1)
     return statistics.median(values[:third]), statistics.median(values[-third:])
