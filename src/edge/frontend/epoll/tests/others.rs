@@ -150,3 +150,38 @@ fn stuck_calls_let_others_in_though_few_may_run() {
     }
     assert!(door.ask(b"GET /quick HTTP/1.0\r\n\r\n").ends_with("GET /quick "));
 }
+
+#[test]
+fn events_taken_together_are_served_though_their_worker_is_stuck_with_the_first() {
+    let narrow = crate::config::Frontend { workers: 8, active_workers: Some(1), ..config() };
+    let (open, inside) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (is_open, count) = (open.clone(), inside.clone());
+    let door = Door::open(&narrow, move |exchange| {
+        if exchange.head.target != "/quick" {
+            count.fetch_add(1, Ordering::SeqCst);
+            until("released", || is_open.load(Ordering::SeqCst));
+        }
+        echo(exchange)
+    });
+    let mut kept: Vec<_> = (0..12).map(|_| door.connect()).collect();
+    for stream in &mut kept {
+        stream.write_all(&get("/quick")).expect("sent");
+        assert!(read_answer(stream).0.starts_with("HTTP/1.1 200 "));
+    }
+    let mut first = door.connect();
+    first.write_all(&get("/stuck")).expect("sent");
+    until("the only worker that may run is at it", || inside.load(Ordering::SeqCst) == 1);
+    // Ready at once, for whoever comes next.
+    for (index, stream) in kept.iter_mut().enumerate() {
+        let target = if index % 3 == 0 { "/stuck" } else { "/quick" };
+        stream.write_all(&get(target)).expect("sent");
+    }
+    for stream in kept.iter_mut().enumerate().filter(|(index, _)| index % 3 != 0).map(|(_, stream)| stream) {
+        assert!(read_answer(stream).1.starts_with("GET /quick"));
+    }
+    until("all that get stuck are", || inside.load(Ordering::SeqCst) == 5);
+    open.store(true, Ordering::SeqCst);
+    for stream in kept.iter_mut().step_by(3).chain([&mut first]) {
+        assert!(read_answer(stream).1.starts_with("GET /stuck"));
+    }
+}
