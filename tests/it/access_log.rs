@@ -138,7 +138,12 @@ fn a_full_disk_slows_no_request_and_the_lost_lines_are_said() {
 #[test]
 fn a_stuck_pipe_slows_no_request_and_the_lost_lines_are_said() {
     let backend = Backend::named("hello");
-    let setup = Setup::auto().backend(backend.address()).set("log.access", json!(true));
+    // Refusals make lines fastest.
+    let limit = json!({ "capacity": 1, "rate_per_sec": 0.001 });
+    let setup = Setup::auto()
+        .backend(backend.address())
+        .set("log.access", json!(true))
+        .set("rate_limit.default", limit);
     setup.write();
     // Its stdout is a pipe that this test reads one line of. Opened for both, so that opening waits for nobody.
     let pipe = setup.folder().join("stdout");
@@ -152,9 +157,13 @@ fn a_stuck_pipe_slows_no_request_and_the_lost_lines_are_said() {
     let mut asked = 0;
     until("lines are dropped", || {
         let mut conn = Conn::open(address);
-        for _ in 0..500 {
-            conn.get("/").expect(200);
-            asked += 1;
+        for _ in 0..10 {
+            conn.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
+            for _ in 0..100 {
+                let status = conn.read("GET").expect("an answer").status;
+                assert!(status == 429 || asked == 0, "{status}");
+                asked += 1;
+            }
         }
         balancer.err().contains("access log: lines dropped: ").then_some(())
     });
