@@ -14,7 +14,7 @@ use crate::rules::terms::parse_per;
 struct Line {
     client_id: Option<String>,
     plan: Option<String>,
-    buckets: Option<Vec<Bucket>>,
+    buckets: Option<Vec<Written>>,
     max_in_flight: Option<u32>,
     mode: Option<String>,
     shared: Option<bool>,
@@ -23,6 +23,35 @@ struct Line {
     /// With `rate_per_sec`, as the five fixed calls have it, in place of `buckets`.
     capacity: Option<u32>,
     rate_per_sec: Option<serde_json::Number>,
+}
+
+/// A bucket as the API takes it: without a capacity it holds its amount.
+#[derive(Debug, Deserialize)]
+struct Written {
+    name: String,
+    amount: serde_json::Number,
+    per: String,
+    capacity: Option<u64>,
+    mode: Option<String>,
+    reset: Option<String>,
+}
+
+impl Written {
+    fn whole(self) -> Result<Bucket, String> {
+        let Self { name, amount, per, capacity, mode, reset } = self;
+        let capacity = capacity.or_else(|| amount.as_u64());
+        let capacity = capacity.ok_or_else(|| {
+            format!("bucket {name:?}: capacity: missing; only a whole amount stands for it")
+        })?;
+        Ok(Bucket { name, amount, per, capacity, mode, reset })
+    }
+}
+
+impl From<Bucket> for Written {
+    fn from(bucket: Bucket) -> Self {
+        let Bucket { name, amount, per, capacity, mode, reset } = bucket;
+        Self { name, amount, per, capacity: Some(capacity), mode, reset }
+    }
 }
 
 /// A limit from a JSON object.
@@ -96,8 +125,8 @@ impl Columns {
                 "max_in_flight" => line.max_in_flight = Some(number()?),
                 "capacity" => line.capacity = Some(number()?),
                 "buckets" => {
-                    line.buckets =
-                        Some(csv::read_buckets(&cell).map_err(|fault| format!("buckets: {fault}"))?);
+                    let buckets = csv::read_buckets(&cell).map_err(|fault| format!("buckets: {fault}"))?;
+                    line.buckets = Some(buckets.into_iter().map(Written::from).collect());
                 }
                 "rate_per_sec" => {
                     let number = cell.parse().map_err(|_| "rate_per_sec: must be a number")?;
@@ -138,7 +167,9 @@ fn checked(line: Line) -> Result<Terms, String> {
             return Err("a rate and buckets; give one of them".into());
         }
         (Some(bucket), _) => vec![bucket],
-        (None, buckets) => buckets.unwrap_or_default(),
+        (None, buckets) => {
+            buckets.unwrap_or_default().into_iter().map(Written::whole).collect::<Result<Vec<_>, _>>()?
+        }
     };
     for bucket in &buckets {
         check_bucket(bucket).map_err(|fault| format!("bucket {:?}: {fault}", bucket.name))?;
@@ -193,6 +224,10 @@ mod tests {
                 "day 10/d shadow utc; shared",
             ),
             (r#"{"client_id":"a","mode":"exempt"}"#, "exempt"),
+            (
+                r#"{"client_id":"a","buckets":[{"name":"minute","amount":60,"per":"1m"},{"name":"day","amount":500,"per":"1d","reset":"utc"}]}"#,
+                "minute 60/m, day 500/d utc",
+            ),
         ] {
             assert_eq!(of_json(text).unwrap().describe(), expected, "{text}");
         }
