@@ -24,7 +24,8 @@ COPY --from=build /src/target/release/balancer /src/target/release/test_backend 
 COPY config.json /etc/balancer/config.json
 ENV BALANCER_CONFIG=/etc/balancer/config.json \
     BALANCER_LISTEN=0.0.0.0:8080 \
-    BALANCER_DATABASE_URL=sqlite:/var/lib/balancer/balancer.db
+    BALANCER_DATABASE_URL=sqlite:/var/lib/balancer/balancer.db \
+    STATE_DIRECTORY=/var/lib/balancer
 VOLUME /var/lib/balancer
 USER balancer
 EXPOSE 8080

@@ -47,7 +47,7 @@ pub use source::Source;
 
 /// Threads of the admin listener: its own, so that it answers when every worker is stuck.
 const ADMIN_WORKERS: usize = 2;
-/// What an instance keeps on its own disk, beside the configuration.
+/// What an instance keeps on its own disk, beside the configuration, where nobody names another folder.
 const DATA: &str = "data";
 /// How long the last access log lines may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
@@ -118,7 +118,8 @@ impl App {
         let config = &*in_force.load_full();
         let shared = Shared::start(config, clock.clone())?;
         let (limiter, limits) = (Arc::clone(&shared.limiter), Arc::clone(&shared.limits));
-        let levels = Levels::start(limiter, limits, &config.base_dir.join(DATA), clock.clone())
+        let own = source.state_folder().unwrap_or_else(|| config.base_dir.join(DATA));
+        let levels = Levels::start(limiter, limits, &own, clock.clone())
             .map_err(failed("a thread can't be started"))?;
         let backends = Arc::clone(&shared.state.backends);
         let lookup = resolve::lookup(config.discovery.resolver);

@@ -91,6 +91,21 @@ fn levels_survive_on_another_folder() {
     limited(None, Some(&database), &backend).start().get("/").expect(429);
 }
 
+/// Where the configuration's own folder may be read alone: under systemd, in containers.
+#[test]
+fn what_is_kept_lies_where_the_service_manager_says() {
+    let backend = Backend::named("a");
+    let state = tempfile::tempdir().expect("a folder");
+    let name = state.path().to_str().expect("UTF-8");
+    let setup = limited(None, None, &backend).env("STATE_DIRECTORY", name);
+    let mut balancer = setup.start();
+    balancer.get("/").expect(200);
+    balancer.proc.signal(Signal::TERM);
+    assert!(balancer.proc.wait().success());
+    assert!(state.path().join("levels.snapshot").is_file());
+    assert!(!setup.folder().join("data/levels.snapshot").exists());
+}
+
 /// A restart while the database is down: its customers keep their limits, and what they have left.
 #[test]
 fn limits_and_levels_survive_a_restart_without_the_database() {

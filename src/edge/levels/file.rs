@@ -1,6 +1,6 @@
-//! What an instance keeps on its own disk, in `data/` beside the configuration: its name,
-//! its clients' levels, and the limits that it knows. One
-//! process at a time has the name; another one on the same folder gets a name for its own life and keeps no file.
+//! What an instance keeps on its own disk, in `data/` beside the configuration or in `STATE_DIRECTORY`: its name, its
+//! clients' levels, and the limits that it knows. One process at a time has the name; another one on the same folder gets
+//! a name for its own life and keeps no file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
