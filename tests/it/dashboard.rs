@@ -197,6 +197,31 @@ fn a_lost_store_and_a_lost_backend_are_said() {
     calm(&browser);
 }
 
+#[test]
+fn times_are_written_as_people_read_them() {
+    if !here() {
+        return;
+    }
+    let (_backend, balancer) = start();
+    let browser = dashboard(&balancer);
+    browser.sees("#flight", "0");
+    for (seconds, text) in [
+        ("null", "–"),
+        ("0.00034", "0.34 ms"),
+        ("0.007", "7 ms"),
+        ("0.0166", "17 ms"),
+        ("0.1601", "160 ms"),
+        ("0.994", "990 ms"),
+        ("0.9999", "1 s"),
+        ("2.52", "2.5 s"),
+        ("30", "30 s"),
+    ] {
+        let shown = browser.run(&format!("return time({seconds})"), &[]);
+        assert_eq!(shown, json!(text), "{seconds}");
+    }
+    calm(&browser);
+}
+
 /// The bytes of a text of RFC 4648 §4.
 fn base64(text: &str) -> Vec<u8> {
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -141,7 +141,9 @@ const rate = (number) => number.toLocaleString('en', { maximumFractionDigits: nu
 const percent = (part) => `${(100 * part).toFixed(part > 0 && part < 0.1 ? 1 : 0)} %`;
 const time = (seconds) => {
   if (seconds === null) return '–';
-  return seconds < 1 ? `${(seconds * 1000).toPrecision(2).replace(/\.0$/, '')} ms` : `${seconds.toPrecision(2)} s`;
+  // By way of a number: 160 in two digits is "1.6e+2".
+  const short = (number) => Number(number.toPrecision(2));
+  return seconds < 0.995 ? `${short(seconds * 1000)} ms` : `${short(seconds)} s`;
 };
 
 function span(seconds) {
@@ -279,7 +281,7 @@ function plot(canvas, lines, shown) {
     pen.lineTo(width, y);
     pen.stroke();
   }
-  pen.fillText(most ? shown(most) : '0', 2, top - 4);
+  if (most) pen.fillText(shown(most), 2, top - 4);
   pen.fillText(spanMs > 90000 ? `${Math.round(spanMs / 60000)} min ago` : `${Math.round(spanMs / 1000)} s ago`, 2, height - 3);
   pen.textAlign = 'right';
   pen.fillText('now', width - 2, height - 3);
@@ -321,7 +323,8 @@ function showStatus() {
   state($('store'), `store ${status.store}`, status.store === 'up' ? 'good' : 'down');
   const ready = status.draining ? 'shutting down' : status.ready ? 'ready' : 'not ready: no backend is up';
   state($('ready'), ready, status.ready ? 'good' : 'down');
-  put($('flight'), count(status.in_flight));
+  // What backends have; the status counts this page's own calls, too.
+  put($('flight'), count(backends.reduce((sum, one) => sum + one.in_flight, 0)));
   put($('clients'), count(status.clients));
 }
 
@@ -376,7 +379,7 @@ function showBackends() {
         { text: rate(requests / seconds), class: 'number' },
         {
           make: () => node('span', { class: 'level' }, node('progress', { value: share, 'aria-label': 'share' }), percent(share)),
-          same: share.toFixed(2),
+          same: percent(share),
         },
         { text: requests ? percent(errors / requests) : '–', class: errors ? 'number bad' : 'number' },
         { text: time(p99), class: 'number' },
