@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::postgres;
-use crate::support::{Backend, Conn, Proc, Setup, aloud, installed, root, until};
+use crate::support::{Backend, Conn, Proc, Setup, aloud, block, installed, until};
 
 /// nginx, where Debian puts it or in `PATH`.
 fn nginx() -> Option<PathBuf> {
@@ -40,13 +40,6 @@ fn run(program: &Path, folder: &Path, http: &str, listens: SocketAddr) -> Proc {
     let nginx = Proc::start(program.to_str().expect("UTF-8"), &args, folder, &[]);
     until("nginx listens", || TcpStream::connect(listens).ok());
     nginx
-}
-
-/// The indented block behind a mark in a page of `docs/`.
-fn block(page: &str, mark: &str) -> String {
-    let text = std::fs::read_to_string(root().join("docs").join(page)).expect(page);
-    let (_, rest) = text.split_once(&format!("<!-- run: {mark} -->\n\n")).expect("the mark");
-    rest.lines().map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect()
 }
 
 #[test]

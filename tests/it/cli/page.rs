@@ -1,17 +1,18 @@
-//! `docs/limits.md`, line by line: every command of the page is run and has to print what stands there.
+//! Pages of `docs/`, line by line: every command behind a `$` is run and has to print what stands there.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::terminal;
 use crate::support::balancer::PROGRAM;
-use crate::support::{Backend, Setup, aloud, in_ci, installed, root, until, watchdog};
+use crate::support::{Backend, Balancer, Setup, aloud, block, in_ci, installed, root, until, watchdog};
 
-/// The address of the page.
+/// The address of the pages.
 const ADDRESS: &str = "127.0.0.1:8080";
 
 /// The commands of a page, each with the lines below it: indented by four, those of commands behind a `$`.
@@ -83,24 +84,34 @@ fn typed(line: &str, folder: &Path) -> Vec<String> {
     text.trim_end().lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-#[test]
-fn every_command_of_the_page_prints_what_it_says() {
-    if !installed("curl") {
-        assert!(!in_ci(), "curl is missing");
-        return aloud("curl is not installed: the commands of docs/limits.md were not run");
+/// Whether what the commands need is there.
+fn able(page: &str, programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs.iter().filter(|program| !installed(program)).collect();
+    assert!(missing.is_empty() || !in_ci(), "missing: {missing:?}");
+    if !missing.is_empty() {
+        aloud(&format!("{missing:?} are not installed: the commands of docs/{page} were not run"));
     }
-    let backend = Backend::named("a");
-    let balancer = Setup::auto().backend(backend.address()).start();
-    let address = balancer.address.to_string();
-    let folder = tempfile::tempdir().expect("a folder");
-    let config = json!({ "listen": address, "backends": [{ "name": "a", "url": format!("http://{}", backend.address()) }] });
-    std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+    missing.is_empty()
+}
 
-    let page = std::fs::read_to_string(root().join("docs/limits.md")).expect("the page");
-    let commands = commands(&page);
-    assert!(commands.len() > 20, "{commands:?}");
+/// A folder whose configuration leads the command line to that balancer.
+fn desk(balancer: &Balancer) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let backends = json!([{ "name": "a", "url": "http://127.0.0.1:9" }]);
+    let config = json!({ "listen": balancer.address.to_string(), "backends": backends });
+    std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+    folder
+}
+
+/// Runs the commands of a page, of which there are at least that many, in that folder.
+#[track_caller]
+fn follow(page: &str, least: usize, balancer: &Balancer, folder: &Path) {
+    let address = balancer.address.to_string();
+    let text = std::fs::read_to_string(root().join("docs").join(page)).expect("the page");
+    let commands = commands(&text);
+    assert!(commands.len() >= least, "{commands:?}");
     for (command, expected) in commands {
-        let said = typed(&command.replace(ADDRESS, &address), folder.path());
+        let said = typed(&command.replace(ADDRESS, &address), folder);
         let fine =
             said.len() == expected.len() && said.iter().zip(&expected).all(|(said, page)| fits(said, page));
         assert!(
@@ -110,6 +121,48 @@ fn every_command_of_the_page_prints_what_it_says() {
             said.join("\n")
         );
     }
+}
+
+#[test]
+fn every_command_of_the_page_of_limits_prints_what_it_says() {
+    if !able("limits.md", &["curl"]) {
+        return;
+    }
+    let backend = Backend::named("a");
+    let balancer = Setup::auto().backend(backend.address()).start();
+    follow("limits.md", 20, &balancer, desk(&balancer).path());
+}
+
+/// The half of it that is ours, with what Kong's admin API would list.
+#[test]
+fn the_page_for_those_who_come_from_kong_prints_what_it_says() {
+    let page = "migrate/kong.md";
+    if !able(page, &["curl", "jq"]) {
+        return;
+    }
+    let backend = Backend::named("a");
+    let written = format!("{{ {} }}", block(page, "rate_limit"));
+    let mut config: Value = serde_json::from_str(&written).expect("JSON");
+    let balancer =
+        Setup::auto().backend(backend.address()).set("rate_limit", config["rate_limit"].take()).start();
+    let folder = desk(&balancer);
+    let plugin = |name: &str, consumer: &Value, route: &Value| {
+        let config =
+            json!({ "second": null, "minute": 3, "hour": 1000, "year": null, "limit_by": "consumer" });
+        json!({ "name": name, "enabled": true, "consumer": consumer, "route": route, "service": null, "config": config })
+    };
+    let (some, none) = (json!({ "id": "6f9d6b1e-1d5c-4a0e-9a53-0d4d1c2b3a4f" }), Value::Null);
+    let data = [
+        plugin("rate-limiting", &some, &none),
+        plugin("rate-limiting", &none, &none),
+        plugin("rate-limiting", &some, &some),
+        plugin("cors", &some, &none),
+    ];
+    let listed = json!({ "data": data, "next": null }).to_string();
+    for (name, text) in [("plugins.json", listed), ("kong.jq", block(page, "kong.jq"))] {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    }
+    follow(page, 9, &balancer, folder.path());
 }
 
 #[test]

@@ -64,3 +64,10 @@ pub fn installed(program: &str) -> bool {
 pub fn root() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
 }
+
+/// The indented block behind a mark in a page of `docs/`.
+pub fn block(page: &str, mark: &str) -> String {
+    let text = std::fs::read_to_string(root().join("docs").join(page)).expect(page);
+    let (_, rest) = text.split_once(&format!("<!-- run: {mark} -->\n\n")).expect("the mark");
+    rest.lines().map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect()
+}
