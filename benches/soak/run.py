@@ -155,8 +155,9 @@ class Soak:
             "health_check": {"path": "/health", "interval": "500ms", "rise": 1, "fall": 2},
             "rate_limit": {"default": {"capacity": 1000000, "rate_per_sec": 1000000}},
             "cache": {"ttl": "2s"},
-            # Each connection of the pool has a page cache of its own, which fills up with the writes.
+            # Each connection of the pool has a page cache of up to 2 MB: a database that grew would look like memory that does.
             "database": {"url": "sqlite:soak.db", "pool_size": 2},
+            "audit": {"max_rows": 1000},
             "shutdown_timeout": "10s",
             "log": {"level": "warn", "access": "file:access.log"},
         }
@@ -213,7 +214,7 @@ class Soak:
                 await self.api("DELETE", f"/limits/delete?client_id=10.0.{number // 250}.{number % 250}")
             except OSError:
                 pass
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
     # Faults. Each returns how often it is known to have happened; 0 is a failure of the soak itself.
 
