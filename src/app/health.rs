@@ -26,10 +26,23 @@ fn is_up(snapshot: &Snapshot, backend: &Arc<Backend>) -> bool {
     snapshot.endpoints().iter().any(|endpoint| Arc::ptr_eq(&endpoint.group, backend) && endpoint.is_up())
 }
 
-/// Why a backend is given nothing; `None`: it is up.
+/// Whether all that is left of a backend is out because of how it answered.
+fn is_ejected(snapshot: &Snapshot, backend: &Arc<Backend>) -> bool {
+    let mut left = snapshot
+        .endpoints()
+        .iter()
+        .filter(|endpoint| Arc::ptr_eq(&endpoint.group, backend) && endpoint.is_up())
+        .peekable();
+    left.peek().is_some() && left.all(|endpoint| endpoint.is_ejected())
+}
+
+/// Why a backend is given nothing, or hardly anything; `None`: it is given its share.
 pub(super) fn cause(snapshot: &Snapshot, backend: &Arc<Backend>) -> Option<&'static str> {
     let resolved = snapshot.endpoints().iter().any(|endpoint| Arc::ptr_eq(&endpoint.group, backend));
     match (is_up(snapshot, backend), backend.operator(), resolved) {
+        (true, ..) if is_ejected(snapshot, backend) => {
+            Some("it is ejected for how it answered; one request at a time tries it")
+        }
         (true, ..) => None,
         (false, Operator::Drain, _) => Some("the operator drains it"),
         (false, Operator::Down, _) => Some("the operator took it out of service"),

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::client::head;
 use crate::support::engine::each_engine;
@@ -138,6 +138,10 @@ fn a_failing_backend_is_ejected_and_comes_back_by_a_probe(engine: Engine) {
         }
     };
     assert!(line.contains("flaky") && line.contains("3 failures in a row"), "{line}");
+    let shown = balancer.api("GET", "/-/v1/backends/flaky", &Value::Null).expect(200).json();
+    assert!(shown["cause"].as_str().is_some_and(|cause| cause.contains("ejected")), "{shown}");
+    let shown = balancer.api("GET", "/-/v1/backends/good", &Value::Null).expect(200).json();
+    assert_eq!(shown["cause"], Value::Null);
     // Probes fail, each after twice the time.
     let (at, line) = until("a probe failed", || {
         assert_eq!(conn.get("/").expect(200).text(), "good");

@@ -139,7 +139,7 @@ pub struct BackendHealth {
     pub name: String,
     /// Whether it is given requests.
     pub up: bool,
-    /// Why it is not.
+    /// Why it is not, or why it is given hardly anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 }

@@ -52,7 +52,7 @@ pub struct BackendShown {
     pub source: Origin,
     /// Whether it is given requests.
     pub up: bool,
-    /// Why not.
+    /// Why not, or why hardly any.
     pub cause: Option<&'static str>,
     pub in_flight: u32,
     pub endpoints: Vec<EndpointShown>,
@@ -343,7 +343,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "backup": { "type": "boolean" },
             "source": { "enum": ["file", "store"], "description": "Where it comes from." },
             "up": { "type": "boolean", "description": "Whether it is given requests." },
-            "cause": { "type": ["string", "null"], "description": "Why it is not." },
+            "cause": { "type": ["string", "null"], "description": "Why it is not, or why only one request at a time tries it (ejected)." },
             "in_flight": count,
             "endpoints": { "type": "array", "items": endpoint },
         },
