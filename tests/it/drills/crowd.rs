@@ -109,10 +109,16 @@ impl Crowd {
 
     /// Lets everybody act until the condition holds, which is looked at at least once a tick.
     #[track_caller]
-    pub fn act_until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn act_until(&mut self, what: &str, holds: impl FnMut(&Self) -> bool) {
+        self.act_at_most(PATIENCE, what, holds);
+    }
+
+    /// The same for what takes longer than most things.
+    #[track_caller]
+    pub fn act_at_most(&mut self, patience: Duration, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + patience;
         while !holds(self) {
-            assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}: {}", self.story());
+            assert!(Instant::now() < deadline, "waited {patience:?} in vain until {what}: {}", self.story());
             self.sweep();
         }
     }
