@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::control::{Command, Handle};
+use super::health;
 use crate::config::{self, Config};
 use crate::edge::admin::{BackendError, BackendShown, EndpointShown, Origin};
 use crate::edge::store::Limits;
@@ -76,7 +77,6 @@ impl Facts {
     }
 
     fn shown(&self, snapshot: &Snapshot, group: &Arc<Backend>) -> BackendShown {
-        let own = || snapshot.endpoints().iter().filter(|one| Arc::ptr_eq(&one.group, group));
         let endpoint = |one: &Arc<crate::state::backends::Endpoint>| EndpointShown {
             address: one.address,
             health: match one.health() {
@@ -94,10 +94,10 @@ impl Facts {
             max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),
             backup: group.backup(),
             source: if self.in_file(&group.name) { Origin::File } else { Origin::Store },
-            up: own().any(|one| one.is_up()),
-            cause: super::health::cause(snapshot, group),
+            up: health::is_up(snapshot, group),
+            cause: health::cause(snapshot, group),
             in_flight: group.in_flight(),
-            endpoints: own().map(endpoint).collect(),
+            endpoints: health::own(snapshot, group).map(endpoint).collect(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::proxy::admit::FindLimit;
 use crate::proxy::identify::KeyFound;
 use crate::rules::Nanos;
 use crate::rules::identity::ClientKey;
-use crate::state::backends::{Backend, Backends, Operator, Snapshot};
+use crate::state::backends::{Backend, Backends, Endpoint, Operator, Snapshot};
 use crate::state::cache::{Found, Known};
 use crate::state::lone_peer::{self, LonePeer};
 
@@ -22,34 +22,34 @@ pub(super) struct State {
     pub lone_peer: Arc<LonePeer>,
 }
 
-fn is_up(snapshot: &Snapshot, backend: &Arc<Backend>) -> bool {
-    snapshot.endpoints().iter().any(|endpoint| Arc::ptr_eq(&endpoint.group, backend) && endpoint.is_up())
+/// The endpoints of one backend.
+pub(super) fn own<'a>(
+    snapshot: &'a Snapshot,
+    backend: &'a Arc<Backend>,
+) -> impl Iterator<Item = &'a Arc<Endpoint>> {
+    snapshot.endpoints().iter().filter(move |endpoint| Arc::ptr_eq(&endpoint.group, backend))
 }
 
-/// Whether all that is left of a backend is out because of how it answered.
-fn is_ejected(snapshot: &Snapshot, backend: &Arc<Backend>) -> bool {
-    let mut left = snapshot
-        .endpoints()
-        .iter()
-        .filter(|endpoint| Arc::ptr_eq(&endpoint.group, backend) && endpoint.is_up())
-        .peekable();
-    left.peek().is_some() && left.all(|endpoint| endpoint.is_ejected())
+/// Whether a backend is given requests.
+pub(super) fn is_up(snapshot: &Snapshot, backend: &Arc<Backend>) -> bool {
+    own(snapshot, backend).any(|endpoint| endpoint.is_up())
 }
 
 /// Why a backend is given nothing, or hardly anything; `None`: it is given its share.
 pub(super) fn cause(snapshot: &Snapshot, backend: &Arc<Backend>) -> Option<&'static str> {
-    let resolved = snapshot.endpoints().iter().any(|endpoint| Arc::ptr_eq(&endpoint.group, backend));
-    match (is_up(snapshot, backend), backend.operator(), resolved) {
-        (true, ..) if is_ejected(snapshot, backend) => {
-            Some("it is ejected for how it answered; one request at a time tries it")
-        }
-        (true, ..) => None,
-        (false, Operator::Drain, _) => Some("the operator drains it"),
-        (false, Operator::Down, _) => Some("the operator took it out of service"),
-        (false, Operator::Up, _) if backend.weight() == 0 => Some("its weight is 0"),
-        (false, Operator::Up, true) => Some("its health checks fail"),
-        (false, Operator::Up, false) => Some("its name has no address"),
+    if is_up(snapshot, backend) {
+        let mut left = own(snapshot, backend).filter(|endpoint| endpoint.is_up());
+        return left
+            .all(|endpoint| endpoint.is_ejected())
+            .then_some("it is ejected for how it answered; one request at a time tries it");
     }
+    Some(match backend.operator() {
+        Operator::Drain => "the operator drains it",
+        Operator::Down => "the operator took it out of service",
+        Operator::Up if backend.weight() == 0 => "its weight is 0",
+        Operator::Up if own(snapshot, backend).next().is_some() => "its health checks fail",
+        Operator::Up => "its name has no address",
+    })
 }
 
 impl Health for State {
