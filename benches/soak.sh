@@ -8,8 +8,8 @@
 # Lost is a request that another backend could have served: a GET or PUT without a whole 200. Not lost are requests that can't
 # be sent twice (POST, and bodies too large to be kept, once something was sent) and answers that their backend cut after
 # they had begun; both are counted.
-# The exit status is 0 only if nothing was lost and, after a warm-up of a third of the time, resident size and descriptors of the last third
-# are within 5 % of those of the first.
+# The exit status is 0 only if nothing was lost and, after a warm-up of a third of the time, resident size and
+# descriptors of the last third are within 5 % of those of the first.
 #
 # BIN      a Balancer to try instead of building one (--release)
 # BACKEND  the test_backend beside it

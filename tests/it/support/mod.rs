@@ -60,6 +60,14 @@ pub fn installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
+/// What a test needs is not on the machine: it is skipped aloud, or fails where that variable is `1`.
+#[track_caller]
+pub fn skip(variable: &str, missing: &str, skipped: &str) {
+    let required = std::env::var(variable).is_ok_and(|value| value == "1");
+    assert!(!required, "{variable}=1, and {missing}");
+    aloud(skipped);
+}
+
 /// The repository's root.
 pub fn root() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
