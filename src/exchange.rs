@@ -15,6 +15,7 @@ use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 
 mod parked;
+pub mod waits;
 
 pub use parked::{Parked, Served, Waker};
 

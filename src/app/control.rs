@@ -9,6 +9,7 @@ use super::backends::Facts;
 use crate::edge::admin::{self, BackendError, BackendShown, ReloadError, Reloaded};
 use crate::edge::store::backends::BackendSettings;
 use crate::edge::store::v1::Actor;
+use crate::exchange::waits;
 
 /// Commands that wait for their turn; more are refused.
 const WAITING: usize = 16;
@@ -60,6 +61,7 @@ impl Handle {
     pub fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, &'static str> {
         let (answer, outcome) = bounded(1);
         self.commands.try_send(command(answer)).map_err(|_| "too many commands are waiting")?;
+        let _waiting = waits::begin();
         outcome.recv_timeout(PATIENCE).map_err(|_| "it took too long")
     }
 }

@@ -21,6 +21,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, nanos};
+use crate::exchange::waits;
 use crate::rules::Nanos;
 pub use crate::rules::answer::Entry as Source;
 use crate::rules::identity::{ClientKey, group};
@@ -245,7 +246,10 @@ impl Cache {
             loader.start(ticket, urgency);
         }
         let Some(load) = load else { return known };
-        match load.wait(loader.patience()) {
+        let waiting = waits::begin();
+        let outcome = load.wait(loader.patience());
+        drop(waiting);
+        match outcome {
             Some(Outcome::Loaded(entries)) => self.look_again(key, pick, &entries),
             Some(Outcome::Failed) => known,
             None => {

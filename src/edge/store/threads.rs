@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError
 use parking_lot::Mutex;
 
 use super::session::Fault;
+use crate::exchange::waits;
 
 /// What a store thread does.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -122,7 +123,10 @@ impl Threads {
                 "the store is overloaded"
             }));
         }
-        match result.recv_timeout(wait) {
+        let waiting = waits::begin();
+        let outcome = result.recv_timeout(wait);
+        drop(waiting);
+        match outcome {
             Ok(result) => result.map_err(CallError::Fault),
             Err(RecvTimeoutError::Disconnected) => {
                 Err(CallError::TimedOut { begun: stage.load(Ordering::Acquire) == BEGUN })

@@ -4,6 +4,7 @@
 //! takes its place; so does, from the start, a worker that calls a backend known to be slow.
 
 mod adapt;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::thread::{self, Thread};
 
 use parking_lot::Mutex;
 
+use self::share::Share;
 use super::wake::Wake;
 use crate::clock::Clock;
 use crate::exchange::CallObserver;
@@ -36,6 +38,16 @@ const PACES: usize = 256;
 
 thread_local! {
     static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// How many workers run at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Active {
+    /// At least, while the processors are the bottleneck.
+    pub least: usize,
+    /// At least, while they are not.
+    pub usual: usize,
+    pub most: usize,
 }
 
 /// Where a worker stands.
@@ -80,9 +92,11 @@ fn add_own(count: &AtomicU64) {
 
 /// See the module.
 pub(super) struct Gate {
-    /// How many may count now, between `bounds`.
+    /// How many may count now, within `bounds`.
     limit: AtomicUsize,
-    bounds: RangeInclusive<usize>,
+    bounds: Active,
+    /// The keeper's alone.
+    share: Mutex<Share>,
     /// A call longer than this stops counting.
     long_call_ns: AtomicU64,
     active: AtomicUsize,
@@ -103,12 +117,14 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// For that many workers, of which a number in `bounds` runs at once.
-    pub fn new(workers: usize, bounds: RangeInclusive<usize>, clock: Clock, keeper: Wake) -> Self {
-        let most = (*bounds.end()).clamp(1, workers.max(1));
+    /// For that many workers, of which a number in `active` runs at once.
+    pub fn new(workers: usize, active: Active, clock: Clock, keeper: Wake) -> Self {
+        let most = active.most.clamp(1, workers.max(1));
+        let usual = active.usual.clamp(1, most);
         Self {
             limit: AtomicUsize::new(most),
-            bounds: (*bounds.start()).clamp(1, most)..=most,
+            bounds: Active { least: active.least.clamp(1, usual), usual, most },
+            share: Mutex::default(),
             long_call_ns: AtomicU64::new(LONG_CALL_NS),
             active: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
@@ -250,9 +266,15 @@ impl Gate {
         self.ticking.load(Ordering::SeqCst).then(|| half.clamp(*TICK_NS.start(), *TICK_NS.end()))
     }
 
+    /// Whether nobody else would come back for the next event while one worker is away.
+    fn is_single(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) == 1
+    }
+
     /// The keeper's look at all workers: whoever is away for long counts no more.
     pub fn tick(&self, now: Nanos) {
         let long_call_ns = self.long_call_ns.load(Ordering::Relaxed);
+        let long_work_ns = if self.is_single() { long_call_ns } else { LONG_WORK_NS };
         for station in self.awake() {
             match station.standing.load(Ordering::SeqCst) {
                 CALLING => {
@@ -263,7 +285,7 @@ impl Gate {
                 }
                 COUNTED => {
                     let since = station.working_since.load(Ordering::Relaxed);
-                    if since != 0 && now.saturating_sub(since) > LONG_WORK_NS {
+                    if since != 0 && now.saturating_sub(since) > long_work_ns {
                         self.discount(station, COUNTED);
                     }
                 }
@@ -370,7 +392,8 @@ impl CallObserver for Gate {
         station.endpoint.store(endpoint, Ordering::Relaxed);
         station.calling_since.store(self.clock.now(), Ordering::SeqCst);
         let pace = self.pace(endpoint);
-        let slow = pace.stuck.load(Ordering::Relaxed) > 0
+        let slow = self.is_single()
+            || pace.stuck.load(Ordering::Relaxed) > 0
             || Nanos::from(pace.mean_ns.load(Ordering::Relaxed)) > self.long_call_ns.load(Ordering::Relaxed);
         if slow {
             self.discount(station, COUNTED);

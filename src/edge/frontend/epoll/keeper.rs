@@ -128,8 +128,8 @@ impl Keeper {
             if self.core.gate.tick_span().is_some() {
                 self.core.gate.tick(now);
             }
-            if let Some(saturated) = self.pressure.look(now) {
-                self.core.gate.adapt(saturated);
+            if let Some(look) = self.pressure.look(now) {
+                self.core.gate.adapt(&look);
             }
             if now >= next_walk {
                 let soonest = self.look(now);

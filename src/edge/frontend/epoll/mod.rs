@@ -45,7 +45,7 @@ use rustix::event::epoll::{self, CreateFlags, EventFlags};
 
 use self::accept::Idlest;
 use self::core::{Addresses, Core, end_data, listener_data, nudge_data};
-use self::gate::Gate;
+use self::gate::{Active, Gate};
 use self::keeper::{Keeper, Mail};
 use self::ready::Ready;
 use self::seats::Seats;
@@ -66,9 +66,9 @@ const STACK_BYTES: usize = 512 * 1024;
 /// as much kernel memory as tcp_wmem allows, usually 4 MiB; what is on its way to a fast client is not counted.
 const KERNEL_UNSENT_BYTES: u32 = 256 * 1024;
 /// Most workers that run at once, for each core, unless the configuration says otherwise. With the processors saturated
-/// it is one for each core.
+/// it is as many as get one (`gate::share`).
 const ACTIVE_PER_CORE: usize = 4;
-/// And never fewer than this: one to wait for events while another is at a backend.
+/// Otherwise never fewer than this: one to wait for events while another is at one.
 const LEAST_ACTIVE: usize = 2;
 /// How often a draining engine looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
@@ -127,8 +127,8 @@ fn core(
     let workers = config.workers.max(1);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let active = match config.active_workers {
-        Some(active) => active..=active,
-        None => cores.max(LEAST_ACTIVE)..=ACTIVE_PER_CORE * cores,
+        Some(active) => Active { least: active, usual: active, most: active },
+        None => Active { least: 1, usual: cores.max(LEAST_ACTIVE), most: ACTIVE_PER_CORE * cores },
     };
     let gate = Arc::new(Gate::new(workers, active, clock.clone(), wake.clone()));
     Ok(Core {

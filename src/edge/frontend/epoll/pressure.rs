@@ -24,10 +24,18 @@ pub(super) struct Pressure {
     waits: Waits,
 }
 
-/// Our share of all processors, in percent, and what it was last computed from.
+/// What a look brought.
+pub(super) struct Look {
+    /// Whether the processors are the bottleneck.
+    pub saturated: bool,
+    /// What all our threads have used since this was last said, in hundredths of one processor.
+    pub used: Option<u64>,
+}
+
+/// What all our threads used lately, in hundredths of one processor, and what it was last computed from.
 #[derive(Clone, Copy, Default)]
 struct Own {
-    percent: u64,
+    used: u64,
     ns: Nanos,
     at: Nanos,
 }
@@ -62,8 +70,8 @@ impl Pressure {
         }
     }
 
-    /// Whether the processors are the bottleneck, at most once an interval.
-    pub fn look(&mut self, now: Nanos) -> Option<bool> {
+    /// At most once an interval.
+    pub fn look(&mut self, now: Nanos) -> Option<Look> {
         let span = now.saturating_sub(self.looked_at);
         if span < INTERVAL_NS {
             return None;
@@ -73,18 +81,21 @@ impl Pressure {
         let runnable = self.runnable()?.saturating_sub(1);
         self.runnable_x8 = self.runnable_x8 - self.runnable_x8 / 8 + runnable;
         let wait_ns = self.mean_wait();
-        Some(is_saturated(self.runnable_x8, self.processors, self.own_percent(now), wait_ns))
+        let used = self.used(now);
+        let own_percent = self.own.used / u64::from(self.processors).max(1);
+        let saturated = is_saturated(self.runnable_x8, self.processors, own_percent, wait_ns);
+        Some(Look { saturated, used })
     }
 
-    fn own_percent(&mut self, now: Nanos) -> u64 {
+    fn used(&mut self, now: Nanos) -> Option<u64> {
         let span = now.saturating_sub(self.own.at);
-        if span >= OWN_INTERVAL_NS {
-            let ns = own_processor_time();
-            let spent = ns.saturating_sub(self.own.ns);
-            let percent = spent.saturating_mul(100) / span.saturating_mul(u64::from(self.processors)).max(1);
-            self.own = Own { percent, ns, at: now };
+        if span < OWN_INTERVAL_NS {
+            return None;
         }
-        self.own.percent
+        let ns = own_processor_time();
+        let used = ns.saturating_sub(self.own.ns).saturating_mul(100) / span;
+        self.own = Own { used, ns, at: now };
+        Some(used)
     }
 
     /// The keeper's mean wait for a processor since the last look; 0 where the kernel does not count it.

@@ -16,7 +16,7 @@ use super::deliver::Pushed;
 use super::ready::{AT_ONCE, Event};
 use super::table::{Taken, Token};
 use super::wire::{Received, timespec};
-use crate::exchange::{FrontendEvent, RequestHead};
+use crate::exchange::{FrontendEvent, RequestHead, waits};
 use crate::rules::Nanos;
 
 /// One of the engine's threads. Buffers are its own, so that connections need none while they wait.
@@ -76,6 +76,7 @@ impl Worker {
     /// Works until the engine stops.
     pub fn run(mut self) {
         let core = Arc::clone(&self.core);
+        waits::observe(Arc::clone(&core.observer));
         core.gate.enter(self.number);
         while !core.is_stopping() {
             if let Some((source, flags)) = next_event(&core, self.number) {

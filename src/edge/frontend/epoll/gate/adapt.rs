@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::super::pressure::Look;
 use super::{Gate, LONG_CALL_BOUNDS_NS, LONG_CALL_NS, Station, UNCOUNTED};
 
 /// Whether more workers should wait for events.
@@ -29,21 +30,22 @@ impl Gate {
         surplus
     }
 
-    /// Fits the gate to what the machine has to spare and to what there is to do. Fewer workers and more patience with
-    /// calls while the processors are the bottleneck; the opposite while they are not and events find nobody waiting;
-    /// and fewer workers when events hardly ever do, since each of the surplus would be woken for an event that another
-    /// could have taken next. The keeper's alone.
-    pub fn adapt(&self, saturated: bool) {
+    /// Fits the gate to what the machine has to spare and to what there is to do. While the processors are the bottleneck,
+    /// as many workers as get one, and more patience with calls; the opposite while they are not and events find nobody
+    /// waiting; and fewer workers when events hardly ever do, since each of the surplus would be woken for an event that
+    /// another could have taken next. The keeper's alone.
+    pub fn adapt(&self, look: &Look) {
         let demand = self.demand();
         let (limit, long) = (self.limit.load(Ordering::SeqCst), self.long_call_ns.load(Ordering::Relaxed));
-        let (limit, long) = match demand {
-            _ if saturated => (limit - 1, long * 2),
-            Demand::High => (limit + 1, long / 2),
+        let calmer = long - long / 8 + LONG_CALL_NS / 8;
+        let (limit, least, long) = match (look.saturated, demand) {
+            (true, _) => (self.share.lock().fit(limit, look.used), self.bounds.least, long * 2),
+            (false, Demand::High) => (limit + 1, self.bounds.usual, long / 2),
             // Back to the middle, slowly.
-            Demand::Met => (limit, long - long / 8 + LONG_CALL_NS / 8),
-            Demand::Low => (limit - 1, long - long / 8 + LONG_CALL_NS / 8),
+            (false, Demand::Met) => (limit, self.bounds.usual, calmer),
+            (false, Demand::Low) => (limit - 1, self.bounds.usual, calmer),
         };
-        self.limit.store(limit.clamp(*self.bounds.start(), *self.bounds.end()), Ordering::SeqCst);
+        self.limit.store(limit.clamp(least, self.bounds.most), Ordering::SeqCst);
         let long = long.clamp(*LONG_CALL_BOUNDS_NS.start(), *LONG_CALL_BOUNDS_NS.end());
         self.long_call_ns.store(long, Ordering::Relaxed);
         self.promote();

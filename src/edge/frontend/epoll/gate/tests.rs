@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use super::super::pressure::Look;
 use super::*;
 
 /// Workers that take turns at the gate and count how many are between `enter` and the next park.
@@ -17,13 +18,9 @@ struct Crew {
 
 impl Crew {
     /// `work` is what each does for an event, with its own number.
-    fn new(
-        workers: usize,
-        bounds: RangeInclusive<usize>,
-        work: impl Fn(&Gate, usize) + Send + Sync + 'static,
-    ) -> Self {
+    fn new(workers: usize, active: Active, work: impl Fn(&Gate, usize) + Send + Sync + 'static) -> Self {
         let clock = Clock::manual();
-        let gate = Arc::new(Gate::new(workers, bounds, clock.clone(), Wake::new().expect("an eventfd")));
+        let gate = Arc::new(Gate::new(workers, active, clock.clone(), Wake::new().expect("an eventfd")));
         let (inside, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let work = Arc::new(work);
         let threads = (0..workers)
@@ -55,6 +52,14 @@ impl Crew {
     }
 }
 
+fn exactly(workers: usize) -> Active {
+    Active { least: workers, usual: workers, most: workers }
+}
+
+fn look(saturated: bool, used: Option<u64>) -> Look {
+    Look { saturated, used }
+}
+
 fn until(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..10_000 {
         if holds() {
@@ -67,7 +72,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 
 #[test]
 fn no_more_than_the_limit_run_and_everybody_ends() {
-    let crew = Crew::new(16, 3..=3, |_, _| thread::sleep(Duration::from_micros(100)));
+    let crew = Crew::new(16, exactly(3), |_, _| thread::sleep(Duration::from_micros(100)));
     until("three run", || crew.inside.load(Ordering::SeqCst) == 3);
     for _ in 0..200 {
         assert!(crew.inside.load(Ordering::SeqCst) <= 3);
@@ -81,7 +86,7 @@ fn no_more_than_the_limit_run_and_everybody_ends() {
 fn a_worker_in_a_long_call_is_replaced_and_comes_back_without_raising_the_count() {
     let (calling, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (count, open) = (calling.clone(), release.clone());
-    let crew = Crew::new(8, 2..=2, move |gate, _| {
+    let crew = Crew::new(8, exactly(2), move |gate, _| {
         if open.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_micros(50));
             return;
@@ -111,13 +116,53 @@ fn a_worker_in_a_long_call_is_replaced_and_comes_back_without_raising_the_count(
 
 #[test]
 fn the_limit_follows_what_there_is_to_spare() {
-    let crew = Crew::new(16, 2..=8, |_, _| thread::sleep(Duration::from_micros(100)));
+    let active = Active { least: 1, usual: 2, most: 8 };
+    let crew = Crew::new(16, active, |_, _| thread::sleep(Duration::from_micros(100)));
+    let limit = || crew.gate.limit.load(Ordering::SeqCst);
     until("eight run", || crew.inside.load(Ordering::SeqCst) == 8);
     for _ in 0..10 {
-        crew.gate.adapt(true);
+        crew.gate.adapt(&look(true, None));
     }
-    assert_eq!(crew.gate.limit.load(Ordering::SeqCst), 2);
-    until("six have parked", || crew.gate.stack.lock().len() == 14);
     assert_eq!(crew.gate.long_call_ns.load(Ordering::SeqCst), *LONG_CALL_BOUNDS_NS.end());
+    assert_eq!(limit(), 8, "nobody knows yet what they get");
+    crew.gate.adapt(&look(true, Some(220)));
+    assert_eq!(limit(), 2);
+    until("six have parked", || crew.gate.stack.lock().len() == 14);
+    crew.gate.adapt(&look(true, Some(80)));
+    assert_eq!(limit(), 1);
+    until("all but one have parked", || crew.gate.stack.lock().len() == 15);
+    crew.gate.adapt(&look(false, None));
+    assert!(limit() >= 2, "there are processors to spare again");
+    crew.end();
+}
+
+#[test]
+fn a_single_worker_that_waits_or_works_for_long_is_replaced() {
+    let (away, back) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, open) = (away.clone(), back.clone());
+    let crew = Crew::new(3, exactly(1), move |gate, worker| {
+        if open.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_micros(50));
+            return;
+        }
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        gate.begin_work(worker, 0, gate.clock.now());
+        if number == 0 {
+            gate.began(0);
+        }
+        while !open.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_micros(50));
+        }
+        gate.ended();
+    });
+    crew.clock.advance(Duration::from_secs(1));
+    until("the one that waits is replaced at once", || away.load(Ordering::SeqCst) == 2);
+    crew.gate.tick(crew.clock.now());
+    assert_eq!(away.load(Ordering::SeqCst), 2, "nobody knows whether it will be long");
+    crew.clock.advance(Duration::from_millis(2));
+    crew.gate.tick(crew.clock.now());
+    until("the one that works is replaced later", || away.load(Ordering::SeqCst) == 3);
+    back.store(true, Ordering::SeqCst);
+    until("one runs", || crew.gate.stack.lock().len() == 2);
     crew.end();
 }
