@@ -1,14 +1,19 @@
 //! Nobody at the door, and no descriptors left.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::farm::Farm;
+use super::traffic::Traffic;
 use super::{is_open, setup, turn};
+use crate::support::backend::OK;
 use crate::support::client::head;
-use crate::support::{Conn, Fault, get, until};
+use crate::support::{Backend, Conn, Engine, Fault, Then, get, until};
 
 /// A request whose answer is still to come.
 fn ask(to: std::net::SocketAddr, target: &str) -> Conn {
@@ -71,6 +76,42 @@ fn with_every_worker_at_a_hung_backend_the_door_is_still_answered() {
     for _ in 0..WORKERS {
         get(balancer.address, "/ok").expect(200);
     }
+}
+
+#[test]
+fn a_slow_backend_that_answers_is_given_more_requests_than_there_are_workers() {
+    const WORKERS: usize = 2;
+    let (at_it, most, hangs) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (now, seen, stuck) = (at_it.clone(), most.clone(), hangs.clone());
+    let backend = Backend::scripted(move |_, stream| {
+        seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(30));
+        until("it goes on", || (!stuck.load(Ordering::SeqCst)).then_some(()));
+        now.fetch_sub(1, Ordering::SeqCst);
+        let _ = stream.write_all(OK);
+        Then::Keep
+    });
+    let balancer = setup(WORKERS as u32)
+        .backend(backend.address())
+        .set("frontend.worker_wait", json!("1s"))
+        .set("upstream.response_timeout", json!("60s"))
+        .start();
+    let traffic = Traffic::start(balancer.address, Engine::Epoll);
+    until("all eight clients are at the backend", || (most.load(Ordering::SeqCst) >= 8).then_some(()));
+
+    // From now on nothing comes back, and whoever is not there yet is told so.
+    hangs.store(true, Ordering::SeqCst);
+    until("the door is shut", || {
+        let mut conn = ask(balancer.address, "/");
+        conn.wait_at_most(Duration::from_secs(3));
+        conn.read("GET").ok().filter(|answer| answer.status == 503)
+    });
+    hangs.store(false, Ordering::SeqCst);
+    traffic.goes_on(50);
+    let (tally, _) = traffic.finish();
+    assert!(tally.keys().all(|what| what == "200" || what == "503"), "{tally:?}");
+    assert!(tally["200"] > 8, "{tally:?}");
 }
 
 #[test]

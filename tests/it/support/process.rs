@@ -1,5 +1,6 @@
 //! A program under test: its output is kept and shown when a test fails, and it is killed when the test is over.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -134,13 +135,26 @@ impl Proc {
     /// Everything known about it, for a failure's message.
     pub fn story(&self) -> String {
         format!(
-            "--- command: {}\n--- directory: {}\n--- state: {:?}\n--- stdout:\n{}\n--- stderr:\n{}\n---",
+            "--- command: {}\n--- directory: {}\n--- state: {:?}\n--- threads: {:?}\n--- stdout:\n{}\n--- stderr:\n{}\n---",
             self.command,
             self.dir.display(),
             self.ended,
+            self.where_threads_wait(),
             self.out(),
             self.err()
         )
+    }
+
+    /// How many threads of each kind wait where in the kernel.
+    fn where_threads_wait(&self) -> BTreeMap<String, usize> {
+        let mut threads = BTreeMap::new();
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten() {
+            let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let (name, place) = (read("comm"), read("wchan"));
+            let kind = name.trim_end().trim_end_matches(|char: char| char.is_ascii_digit());
+            *threads.entry(format!("{kind} {place}")).or_default() += 1;
+        }
+        threads
     }
 
     /// Waits for a line on stdout that contains `text`.

@@ -4,6 +4,7 @@
 //! takes its place; so does, from the start, a worker that calls a backend known to be slow.
 
 mod adapt;
+mod calls;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,10 @@ use std::thread::{self, Thread};
 
 use parking_lot::Mutex;
 
+use self::calls::{EndpointPace, PACES};
 use self::share::Share;
 use super::wake::Wake;
 use crate::clock::Clock;
-use crate::exchange::CallObserver;
 use crate::rules::Nanos;
 
 /// A call longer than this stops counting, to begin with; the keeper looks every millisecond or two.
@@ -28,14 +29,9 @@ const LONG_CALL_NS: Nanos = 1_500_000;
 const LONG_CALL_BOUNDS_NS: RangeInclusive<Nanos> = 100_000..=4_000_000;
 /// Work longer than this stops counting too, whatever it is: nothing a worker does may close the door.
 const LONG_WORK_NS: Nanos = 20_000_000;
-/// Longest call that the mean takes in, so that one stall is forgotten within twenty quick calls.
-const MAX_SAMPLE_NS: Nanos = 16_000_000;
 /// After this many looks in a row with somebody waiting for events, the keeper looks no more: starting again costs a
 /// system call and a switch.
 const CALM_TICKS: u32 = 16;
-/// Slots for what is known of backends; two with the same number share one.
-const PACES: usize = 256;
-
 thread_local! {
     static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };
 }
@@ -76,13 +72,6 @@ struct Station {
     /// Whose request it is at.
     token: AtomicU64,
     thread: OnceLock<Thread>,
-}
-
-/// What is known of an endpoint's calls.
-#[derive(Default)]
-struct EndpointPace {
-    mean_ns: AtomicU32,
-    stuck: AtomicU32,
 }
 
 /// Adds one to a count that only the calling thread writes.
@@ -147,7 +136,7 @@ impl Gate {
         WORKER.set(worker);
         let _ = self.stations[worker].thread.set(thread::current());
         self.stations[worker].standing.store(UNCOUNTED, Ordering::SeqCst);
-        self.between_events(worker);
+        self.between_events(worker, true);
     }
 
     /// Before a worker waits for an event. True: nobody else does.
@@ -186,12 +175,13 @@ impl Gate {
         station.working_since.store(now, Ordering::Relaxed);
     }
 
-    /// Between two events: a worker that no longer counts is counted again or parks. Takes the stack's lock.
-    pub fn between_events(&self, worker: usize) {
+    /// Between two events: a worker that no longer counts is counted again or parks, if it may. It may not while there are
+    /// events that have been taken from the kernel: it could be the only one that knows. Takes the stack's lock.
+    pub fn between_events(&self, worker: usize, may_park: bool) {
         let station = &self.stations[worker];
         station.working_since.store(0, Ordering::Relaxed);
         station.streaming.store(false, Ordering::Relaxed);
-        if station.standing.load(Ordering::SeqCst) != UNCOUNTED && !self.is_surplus(station) {
+        if !may_park || (station.standing.load(Ordering::SeqCst) != UNCOUNTED && !self.is_surplus(station)) {
             return;
         }
         {
@@ -320,29 +310,6 @@ impl Gate {
         }
     }
 
-    /// Counts a worker as stuck on its endpoint until its call ends, even when that happens at the same moment.
-    fn mark_stuck(&self, station: &Station) {
-        let endpoint = station.endpoint.load(Ordering::Relaxed);
-        self.pace(endpoint).stuck.fetch_add(1, Ordering::SeqCst);
-        let marked = station.stuck_on.compare_exchange(0, endpoint + 1, Ordering::SeqCst, Ordering::SeqCst);
-        if marked.is_err() {
-            self.pace(endpoint).stuck.fetch_sub(1, Ordering::SeqCst);
-        }
-        if station.calling_since.load(Ordering::SeqCst) == 0 {
-            self.unmark_stuck(station);
-        }
-    }
-
-    fn unmark_stuck(&self, station: &Station) {
-        if let Some(endpoint) = station.stuck_on.swap(0, Ordering::SeqCst).checked_sub(1) {
-            self.pace(endpoint).stuck.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    fn pace(&self, endpoint: u32) -> &EndpointPace {
-        &self.paces[endpoint as usize % PACES]
-    }
-
     /// Whether no worker is free: none waits for an event, none is parked.
     pub fn is_exhausted(&self) -> bool {
         self.idle.load(Ordering::SeqCst) == 0 && self.stack.lock().is_empty()
@@ -382,38 +349,15 @@ impl Gate {
     }
 }
 
-impl CallObserver for Gate {
-    fn began(&self, endpoint: u64) {
-        let Some(station) = self.stations.get(WORKER.get()) else { return };
-        if station.streaming.load(Ordering::Relaxed) {
-            return;
-        }
-        let endpoint = (endpoint % PACES as u64) as u32;
-        station.endpoint.store(endpoint, Ordering::Relaxed);
-        station.calling_since.store(self.clock.now(), Ordering::SeqCst);
-        let pace = self.pace(endpoint);
-        let slow = self.is_single()
-            || pace.stuck.load(Ordering::Relaxed) > 0
-            || Nanos::from(pace.mean_ns.load(Ordering::Relaxed)) > self.long_call_ns.load(Ordering::Relaxed);
-        if slow {
-            self.discount(station, COUNTED);
-            return;
-        }
-        let _ = station.standing.compare_exchange(COUNTED, CALLING, Ordering::SeqCst, Ordering::SeqCst);
+#[cfg(test)]
+impl Gate {
+    /// Another limit, as the keeper would set it.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::SeqCst);
+        self.promote();
     }
 
-    fn ended(&self) {
-        let Some(station) = self.stations.get(WORKER.get()) else { return };
-        let since = station.calling_since.swap(0, Ordering::SeqCst);
-        if since == 0 {
-            return;
-        }
-        let _ = station.standing.compare_exchange(CALLING, COUNTED, Ordering::SeqCst, Ordering::SeqCst);
-        let pace = self.pace(station.endpoint.load(Ordering::Relaxed));
-        self.unmark_stuck(station);
-        let took = self.clock.now().saturating_sub(since).min(MAX_SAMPLE_NS) as u32;
-        // Two workers may both write: the mean is a hint, and one lost sample does not change it.
-        let mean = pace.mean_ns.load(Ordering::Relaxed);
-        pace.mean_ns.store(mean - mean / 8 + took / 8, Ordering::Relaxed);
+    pub fn counted(&self) -> usize {
+        self.active.load(Ordering::SeqCst)
     }
 }

@@ -140,7 +140,7 @@ fn core(
         gate,
         ready: Ready::new()?,
         uploads: Uploads::new(workers),
-        seats: Seats::new(workers),
+        seats: Seats::new(workers, nanos(config.worker_wait)),
         mail: Mail::new(wake.clone()),
         service,
         clock,

@@ -1,7 +1,8 @@
-//! How many requests may wait for their backends' answers: as many as there are workers. They hold none, but with that many
-//! waiting nothing new is begun, so that backends that hang are not given ever more. Connections with something to say wait
-//! here, unread, first come first served, until an answer comes; when none has come for `frontend.worker_wait`, they are
-//! told so.
+//! How many requests may wait for their backends' answers: as many as there are workers, and beyond that as many as go on
+//! within half of `frontend.worker_wait`, by what was seen lately. They hold no worker, but with that many waiting nothing
+//! new is begun, so that backends that hang are not given ever more, and slow ones that answer are given what they can take.
+//! Connections with something to say wait here, unread, first come first served, until an answer comes; when none has come
+//! for `frontend.worker_wait`, they are told so.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(super) struct Seats {
     taken: Arc<AtomicUsize>,
     /// When a request last went on.
     moved_at: AtomicU64,
+    flow: Flow,
     /// How long the queue is; written under its lock.
     queued: AtomicUsize,
     /// Waiting connections, and some that wait no longer.
@@ -29,6 +31,49 @@ pub(super) struct Seats {
 
 /// A request that waits for its answer, counted while this lives.
 pub(super) struct Seat(Arc<AtomicUsize>);
+
+/// How many requests went on in the last whole window of time. Counted by whoever goes on, without a lock: one that falls
+/// into the wrong window changes nothing.
+struct Flow {
+    window: Nanos,
+    /// When the window under way began.
+    began: AtomicU64,
+    count: AtomicUsize,
+    /// In the window before it.
+    before: AtomicUsize,
+}
+
+impl Flow {
+    fn new(window: Nanos) -> Self {
+        Self { window, began: AtomicU64::new(0), count: AtomicUsize::new(0), before: AtomicUsize::new(0) }
+    }
+
+    fn one_more(&self, now: Nanos) {
+        let began = self.began.load(Ordering::Relaxed);
+        let age = now.saturating_sub(began);
+        if age >= self.window
+            && self.began.compare_exchange(began, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            let count = self.count.swap(0, Ordering::Relaxed);
+            self.before.store(if age < 2 * self.window { count } else { 0 }, Ordering::Relaxed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn in_a_window(&self, now: Nanos) -> usize {
+        let age = now.saturating_sub(self.began.load(Ordering::Relaxed));
+        if age < self.window {
+            self.before.load(Ordering::Relaxed)
+        } else if age < 2 * self.window {
+            self.count.load(Ordering::Relaxed)
+        } else {
+            0
+        }
+    }
+}
+
+/// Windows in `frontend.worker_wait`.
+const WINDOWS: u64 = 4;
 
 /// Below this many the queue is left as it is.
 const FORGET_FROM: usize = 1024;
@@ -40,11 +85,13 @@ impl Drop for Seat {
 }
 
 impl Seats {
-    pub fn new(most: usize) -> Self {
+    /// For that many workers, and what `frontend.worker_wait` says.
+    pub fn new(workers: usize, worker_wait: Nanos) -> Self {
         Self {
-            most,
+            most: workers,
             taken: Arc::default(),
             moved_at: AtomicU64::new(0),
+            flow: Flow::new(worker_wait / WINDOWS),
             queued: AtomicUsize::new(0),
             queue: Mutex::default(),
         }
@@ -53,6 +100,7 @@ impl Seats {
     /// A request goes on.
     pub fn moves(&self, now: Nanos) {
         self.moved_at.store(now, Ordering::Relaxed);
+        self.flow.one_more(now);
     }
 
     /// Counts one more. A few more than allowed, when several workers take the last one at once.
@@ -66,8 +114,9 @@ impl Seats {
         self.taken.load(Ordering::SeqCst)
     }
 
-    fn is_full(&self) -> bool {
-        self.taken() >= self.most
+    fn is_full(&self, now: Nanos) -> bool {
+        let taken = self.taken();
+        taken >= self.most && taken >= self.flow.in_a_window(now).saturating_mul(WINDOWS as usize / 2)
     }
 
     /// Takes the queue's lock.
@@ -81,8 +130,8 @@ impl Seats {
 
 impl Core {
     /// Whether a connection with something to say has to wait for an answer to somebody else.
-    pub fn must_wait(&self, conn: &Conn) -> bool {
-        conn.seat.is_none() && (self.seats.is_full() || self.seats.queued.load(Ordering::SeqCst) > 0)
+    pub fn must_wait(&self, conn: &Conn, now: Nanos) -> bool {
+        conn.seat.is_none() && (self.seats.is_full(now) || self.seats.queued.load(Ordering::SeqCst) > 0)
     }
 
     /// Puts a connection away, unread and disarmed, until there is a seat.
@@ -115,7 +164,7 @@ impl Core {
 
     /// Lets connections go on for which there are seats. Takes the queue's lock and slots' locks, one after the other.
     pub fn admit_waiting(&self, now: Nanos) {
-        while self.seats.queued.load(Ordering::SeqCst) > 0 && !self.seats.is_full() {
+        while self.seats.queued.load(Ordering::SeqCst) > 0 && !self.seats.is_full(now) {
             let Some(token) = self.seats.pop() else { return };
             if let Some(mut conn) = self.table.take_waiting(token, Phase::Seat) {
                 conn.seat = Some(self.seats.take());
@@ -131,12 +180,39 @@ mod tests {
 
     #[test]
     fn a_seat_is_given_back_when_dropped() {
-        let seats = Seats::new(2);
+        let seats = Seats::new(2, 400);
         let (one, two) = (seats.take(), seats.take());
-        assert!(seats.is_full());
+        assert!(seats.is_full(1));
         drop(one);
-        assert!(!seats.is_full());
+        assert!(!seats.is_full(1));
         drop(two);
         assert_eq!(seats.taken(), 0);
+    }
+
+    #[test]
+    fn there_are_more_while_answers_come_and_no_more_when_none_does() {
+        let seats = Seats::new(2, 400);
+        let taken: Vec<Seat> = (0..7).map(|_| seats.take()).collect();
+        (1000..1004).for_each(|now| seats.moves(now));
+        assert!(seats.is_full(1004), "what comes in one burst is no flow yet");
+        assert!(!seats.is_full(1100), "four in a window of 100: eight go on in half of 400");
+        seats.moves(1100);
+        assert!(!seats.is_full(1199));
+        assert!(seats.is_full(1200), "one in the next window");
+        let _eighth = seats.take();
+        assert!(seats.is_full(1150));
+        drop(taken);
+        (1200..1204).for_each(|now| seats.moves(now));
+        let _more: Vec<Seat> = (0..6).map(|_| seats.take()).collect();
+        assert!(!seats.is_full(1399));
+        assert!(seats.is_full(1400), "nothing has come for a whole window");
+    }
+
+    #[test]
+    fn without_a_wait_there_are_as_many_as_workers() {
+        let seats = Seats::new(1, 0);
+        (0..100).for_each(|now| seats.moves(now));
+        let _one = seats.take();
+        assert!(seats.is_full(100));
     }
 }

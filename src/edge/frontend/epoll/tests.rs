@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::gate::Gate;
 use super::{Running, Stats, start};
 use crate::clock::Clock;
 use crate::config::{Engine, Frontend};
@@ -118,6 +119,10 @@ impl Door {
 
     pub fn running(&self) -> &Running {
         self.running.as_ref().expect("it runs until it is dropped")
+    }
+
+    pub fn gate(&self) -> &Gate {
+        &self.running().core.gate
     }
 
     pub fn stats(&self) -> Stats {

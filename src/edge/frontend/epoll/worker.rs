@@ -81,7 +81,7 @@ impl Worker {
         while !core.is_stopping() {
             if let Some((source, flags)) = next_event(&core, self.number) {
                 self.handle(source, flags);
-                core.gate.between_events(self.number);
+                core.gate.between_events(self.number, core.ready.is_empty());
             }
         }
     }
@@ -109,7 +109,10 @@ impl Worker {
         let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
         let hangup = gone && !token.is_upstream();
         let Taken::Conn(mut conn) = self.core.table.take(token, hangup) else { return };
-        if self.attended && matches!(conn.state, State::Head | State::Body(_)) && self.core.must_wait(&conn) {
+        if self.attended
+            && matches!(conn.state, State::Head | State::Body(_))
+            && self.core.must_wait(&conn, self.desk.now)
+        {
             return self.core.queue_for_seat(conn, self.core.clock.now());
         }
         // The panic's message and place went to the log through the hook; what is left is to close the connection.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::pressure::Look;
-use super::{Gate, LONG_CALL_BOUNDS_NS, LONG_CALL_NS, Station, UNCOUNTED};
+use super::{COUNTED, Gate, LONG_CALL_BOUNDS_NS, LONG_CALL_NS, Station, UNCOUNTED};
 
 /// Whether more workers should wait for events.
 enum Demand {
@@ -22,10 +22,15 @@ impl Gate {
         if self.active.load(Ordering::SeqCst) <= limit {
             return false;
         }
+        // First this, so that the keeper, which may take it for one that is away for long, does not count it off, too.
+        if station.standing.compare_exchange(COUNTED, UNCOUNTED, Ordering::SeqCst, Ordering::SeqCst).is_err()
+        {
+            return true;
+        }
         let fewer = |active| if active > limit { Some(active - 1) } else { None };
         let surplus = self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok();
-        if surplus {
-            station.standing.store(UNCOUNTED, Ordering::SeqCst);
+        if !surplus {
+            station.standing.store(COUNTED, Ordering::SeqCst);
         }
         surplus
     }

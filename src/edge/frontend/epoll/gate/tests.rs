@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::pressure::Look;
 use super::*;
+use crate::exchange::CallObserver as _;
 
 /// Workers that take turns at the gate and count how many are between `enter` and the next park.
 struct Crew {
@@ -34,7 +35,7 @@ impl Crew {
                         gate.after_wait(number);
                         work(&gate, number);
                         inside.fetch_sub(1, Ordering::SeqCst);
-                        gate.between_events(number);
+                        gate.between_events(number, true);
                         inside.fetch_add(1, Ordering::SeqCst);
                     }
                 })

@@ -185,3 +185,31 @@ fn events_taken_together_are_served_though_their_worker_is_stuck_with_the_first(
         assert!(read_answer(stream).1.starts_with("GET /stuck"));
     }
 }
+
+#[test]
+fn nothing_that_was_taken_is_left_behind_when_fewer_workers_run() {
+    let door = Door::open(&config(), |exchange| {
+        // Away for a moment, so that others come for what is left.
+        std::thread::sleep(Duration::from_micros(100));
+        echo(exchange)
+    });
+    let gate = door.gate();
+    let mut clients: Vec<_> = (0..8).map(|_| door.connect()).collect();
+    for round in 0..400 {
+        gate.set_limit(8);
+        for turn in 0..3 {
+            if turn == 1 + round % 2 {
+                gate.set_limit(1);
+            }
+            clients.iter_mut().for_each(|client| client.write_all(&get("/")).expect("sent"));
+            clients.iter_mut().for_each(|client| assert!(read_answer(client).0.starts_with("HTTP/1.1 200 ")));
+        }
+    }
+    // However they parked, one is counted, and whoever waits for an event can have it.
+    gate.set_limit(1);
+    until("one runs", || {
+        clients.iter_mut().for_each(|client| client.write_all(&get("/")).expect("sent"));
+        clients.iter_mut().for_each(|client| assert!(read_answer(client).0.starts_with("HTTP/1.1 200 ")));
+        gate.counted() == 1
+    });
+}
