@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::rules::fields::Fields;
 mod parked;
 pub mod waits;
 
-pub use parked::{Parked, Served, Waker};
+pub use parked::{Awaitable, Parked, Registration, Served, Waker};
 
 /// The protocol versions that a frontend speaks (RFC 9112 §2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,6 +152,9 @@ pub trait CallObserver: Send + Sync {
 
     /// It waits no longer.
     fn ended(&self);
+
+    /// A kept connection to a backend, which nobody waits on, was looked at and has nothing to read.
+    fn quiet(&self, _socket: BorrowedFd<'_>) {}
 }
 
 impl std::fmt::Debug for Abort {
@@ -172,6 +175,13 @@ impl Abort {
             && !self.calling.swap(true, Ordering::Relaxed)
         {
             observer.began(endpoint);
+        }
+    }
+
+    /// A kept connection is about to be used, which was looked at and has nothing to read.
+    pub fn quiet(&self, socket: &Arc<TcpStream>) {
+        if let Some(observer) = &self.observer {
+            observer.quiet(socket.as_fd());
         }
     }
 
@@ -332,7 +342,7 @@ pub trait Stream: Send {
     fn pull(&mut self, buffer: &mut [u8], wait: Wait) -> Pull;
 
     /// The socket to wait on after [`Pull::Pending`].
-    fn socket(&self) -> Option<BorrowedFd<'_>>;
+    fn socket(&self) -> Option<Awaitable<'_>>;
 
     /// The longest silence that [`Wait::Block`] allows; whoever waits on [`Stream::socket`] instead must keep it.
     fn silence_limit(&self) -> Duration;

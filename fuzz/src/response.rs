@@ -2,7 +2,7 @@
 //! in order; and what we write to the client reads as the same answer.
 
 use balancer::edge::frontend::render;
-use balancer::exchange::{Answer, AnswerBody, BodyLength, Pull, Stream, Version, Wait};
+use balancer::exchange::{Answer, AnswerBody, Awaitable, BodyLength, Pull, Stream, Version, Wait};
 use balancer::rules::framing::response::{Finder, Found, Head, MAX_FIELDS, MAX_HEAD_BYTES, parse};
 use balancer::rules::headers::to_client;
 
@@ -100,7 +100,7 @@ impl Stream for Unread {
         Pull::End
     }
 
-    fn socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+    fn socket(&self) -> Option<Awaitable<'_>> {
         None
     }
 

@@ -1,6 +1,7 @@
 //! Requests that wait for something other than their client, without a worker.
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Answer, Exchange, RequestHead};
 use crate::rules::Nanos;
@@ -19,6 +20,26 @@ impl From<Answer> for Served {
     }
 }
 
+/// A socket to wait on. Whoever does reads first until there is nothing more: it may hear of what comes from then on alone.
+#[derive(Clone, Copy)]
+pub struct Awaitable<'a> {
+    /// The socket.
+    pub socket: BorrowedFd<'a>,
+    /// Who waits on it in which way is told to the kernel once.
+    pub registration: &'a Registration,
+}
+
+/// Which frontend has told the kernel of a socket. Lives and dies with the socket.
+#[derive(Debug, Default)]
+pub struct Registration(AtomicU64);
+
+impl Registration {
+    /// Registers the socket with a frontend, whose number is not 0. False: it is already.
+    pub fn claim(&self, frontend: u64) -> bool {
+        self.0.load(Ordering::Relaxed) != frontend && self.0.swap(frontend, Ordering::Relaxed) != frontend
+    }
+}
+
 /// Tells whoever holds a parked request that it can go on. Called at most once, on the thread that made it so: must not
 /// block. It may come late, when the request has ended already.
 pub type Waker = Box<dyn FnOnce() + Send>;
@@ -30,7 +51,7 @@ pub trait Parked: Send {
     fn until(&self) -> Nanos;
 
     /// The socket whose readiness it waits for, instead of being told. It goes on then, and when it has waited long enough.
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
+    fn socket(&self) -> Option<Awaitable<'_>> {
         None
     }
 

@@ -8,14 +8,13 @@ pub mod identify;
 pub mod marks;
 mod relay;
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::clock::seconds;
 use crate::error::{Reason, Reject};
 use crate::exchange::{
-    Abort, Answer, BodyLength, Exchange, Parked, RequestBody, RequestHead, Served, Stream, Upgrade, Version,
-    Waker,
+    Abort, Answer, Awaitable, BodyLength, Exchange, Parked, RequestBody, RequestHead, Served, Stream,
+    Upgrade, Version, Waker,
 };
 use crate::rules::fields::Fields;
 use crate::rules::framing::request::ALLOW;
@@ -187,7 +186,7 @@ impl Parked for Held {
         }
     }
 
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
+    fn socket(&self) -> Option<Awaitable<'_>> {
         match &self.way {
             Way::Before(_) => None,
             Way::Sent(flight) => Some(flight.socket()),
@@ -258,7 +257,7 @@ pub enum Begun {
 /// A request that was sent and not yet answered. Dropped, it closes its connection.
 pub trait Awaited: Send {
     /// Where the answer comes.
-    fn socket(&self) -> BorrowedFd<'_>;
+    fn socket(&self) -> Awaitable<'_>;
 
     /// When the head must be there: [`Awaited::read`] is [`Phase::TimedOut`] from then on.
     fn until(&self) -> Nanos;

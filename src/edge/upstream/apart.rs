@@ -3,7 +3,6 @@
 //! thread and a quick one no switch between threads.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::call::Call;
@@ -11,7 +10,7 @@ use super::connection::Connection;
 use super::pool::Stack;
 use super::spare::Buffers;
 use super::{UreqUpstream, Watched, failed, incoming};
-use crate::exchange::{Abort, RequestBody};
+use crate::exchange::{Abort, Awaitable, RequestBody};
 use crate::proxy::{Awaited, Begun, Outgoing, Phase, Read, UpstreamError};
 use crate::rules::Nanos;
 use crate::state::backends::Endpoint;
@@ -65,6 +64,7 @@ impl UreqUpstream {
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
         if let Some(kept) = self.kept(stack, outgoing) {
+            abort.quiet(kept.socket());
             return Ok(kept);
         }
         abort.calling(endpoint.id);
@@ -74,8 +74,8 @@ impl UreqUpstream {
 }
 
 impl Awaited for Sent {
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.call.connection.socket().as_fd()
+    fn socket(&self) -> Awaitable<'_> {
+        self.call.connection.awaitable()
     }
 
     fn until(&self) -> Nanos {

@@ -1,7 +1,6 @@
 //! The body of an answer, read from the socket into the buffer of whoever relays it, its framing taken off in place
 //! (RFC 9112 §6.3, §7.1). Nothing is held but what came together with the head.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::connection::Connection;
 use super::pool::Stack;
 use super::spare;
 use crate::clock::Clock;
-use crate::exchange::{BodyLength, Pull, Stream, Wait};
+use crate::exchange::{Awaitable, BodyLength, Pull, Stream, Wait};
 use crate::rules::Nanos;
 use crate::rules::framing::chunk::{ChunkDecoder, ChunkFault, Step};
 
@@ -258,8 +257,8 @@ impl Stream for Body {
         }
     }
 
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.source.as_ref().map(|source| source.connection.socket().as_fd())
+    fn socket(&self) -> Option<Awaitable<'_>> {
+        self.source.as_ref().map(|source| source.connection.awaitable())
     }
 
     fn silence_limit(&self) -> Duration {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::exchange::{Abort, Wait};
+use crate::exchange::{Abort, Awaitable, Registration, Wait};
 
 /// A socket with what was set on it. Dropping it closes it, as soon as no [`Abort`] watches it any more.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub(super) struct Connection {
     recv_timeout: Option<Duration>,
     /// Whether it has carried an exchange before.
     pub kept: bool,
+    registration: Registration,
 }
 
 /// What a look at a kept connection says.
@@ -55,12 +57,17 @@ impl Connection {
             ));
         }
         socket.set_nodelay(true)?;
-        Ok(Self { socket, recv_timeout: None, kept: false })
+        Ok(Self { socket, recv_timeout: None, kept: false, registration: Registration::default() })
     }
 
     /// The socket, to be watched and waited on.
     pub fn socket(&self) -> &Arc<TcpStream> {
         &self.socket
+    }
+
+    /// The socket as others wait on it.
+    pub fn awaitable(&self) -> Awaitable<'_> {
+        Awaitable { socket: self.socket.as_fd(), registration: &self.registration }
     }
 
     /// Looks at a kept connection without waiting. One system call, and there is no way around it: bytes that a backend

@@ -115,6 +115,7 @@ impl UreqUpstream {
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
         if let Some(kept) = self.kept(stack, outgoing) {
+            abort.quiet(kept.socket());
             abort.watch(kept.socket());
             return Ok(kept);
         }

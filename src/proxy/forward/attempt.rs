@@ -1,6 +1,5 @@
 //! One attempt at an endpoint: sent, waited for or put away until its answer comes, and what it says of that endpoint.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use super::course::Course;
 use super::refusal::failed;
 use super::{Failed, Forward, is_in};
 use crate::clock::nanos;
-use crate::exchange::{Abort, RequestBody};
+use crate::exchange::{Abort, Awaitable, RequestBody};
 use crate::proxy::{Answered, Awaited, Begun, Outgoing, Phase, Read, UpstreamError};
 use crate::rules::Nanos;
 use crate::state::backends::{Ejection, Endpoint, Lease};
@@ -23,7 +22,7 @@ pub(in crate::proxy) struct Flight {
 
 impl Flight {
     /// Where the answer comes.
-    pub fn socket(&self) -> BorrowedFd<'_> {
+    pub fn socket(&self) -> Awaitable<'_> {
         self.awaited.socket()
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, TcpListener};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -19,11 +19,12 @@ use super::keeper::Mail;
 use super::queued;
 use super::ready::Ready;
 use super::seats::Seats;
+use super::sockets::{Sockets, Waits};
 use super::table::{Table, Taken, Token};
 use super::timers::{Due, Phase, Spans};
 use super::uploads::Uploads;
 use crate::clock::Clock;
-use crate::exchange::{CallObserver, Delivery, FrontendEvent, Service};
+use crate::exchange::{Awaitable, CallObserver, Delivery, FrontendEvent, Service};
 use crate::rules::Nanos;
 use crate::rules::framing::request::Bounds;
 
@@ -36,6 +37,9 @@ pub(super) struct Core {
     pub table: Table,
     pub gate: Arc<Gate>,
     pub ready: Ready,
+    pub sockets: Arc<Sockets>,
+    /// This engine's among all of the process.
+    pub number: u64,
     pub observer: Arc<dyn CallObserver>,
     pub uploads: Uploads,
     pub seats: Seats,
@@ -65,6 +69,8 @@ pub(super) struct Core {
 
 /// Event data that names no connection: listeners by their number, the call to end, and a nudge. No descriptor is that large.
 const SPECIAL: u64 = 0xFFFF_0000;
+/// In the upper half, behind a backend's descriptor: no token's, whose highest bit is not set here.
+const UPSTREAM: u64 = 0xFFFF_FFFF << 32;
 const END: u64 = 0xFFFF_FFFF;
 const NUDGE: u64 = 0xFFFF_FFFE;
 
@@ -73,6 +79,8 @@ const NUDGE: u64 = 0xFFFF_FFFE;
 pub(super) enum Source {
     Listener(usize),
     Connection(Token),
+    /// A backend's socket.
+    Upstream(u32),
     End,
     /// There is something in [`Core::ready`].
     Nudge,
@@ -93,9 +101,40 @@ pub(super) fn nudge_data() -> EventData {
     EventData::new_u64(NUDGE)
 }
 
+/// The event data of a backend's socket.
+fn upstream_data(descriptor: u32) -> EventData {
+    EventData::new_u64(UPSTREAM | u64::from(descriptor))
+}
+
+/// Never negative.
+pub(super) fn descriptor(socket: BorrowedFd<'_>) -> u32 {
+    socket.as_raw_fd().unsigned_abs()
+}
+
+/// Tells gate and sockets what the service says of its calls.
+pub(super) struct Observer {
+    pub gate: Arc<Gate>,
+    pub sockets: Arc<Sockets>,
+}
+
+impl CallObserver for Observer {
+    fn began(&self, endpoint: u64) {
+        self.gate.began(endpoint);
+    }
+
+    fn ended(&self) {
+        self.gate.ended();
+    }
+
+    fn quiet(&self, socket: BorrowedFd<'_>) {
+        self.sockets.quiet(descriptor(socket));
+    }
+}
+
 /// Who an event is about.
 pub(super) fn source(data: EventData) -> Source {
     match data.u64() {
+        word if word >> 32 == UPSTREAM >> 32 => Source::Upstream(word as u32),
         END => Source::End,
         NUDGE => Source::Nudge,
         word if word & 0xFFFF_FFFF >= SPECIAL => Source::Listener((word & 0xFFFF) as usize),
@@ -111,13 +150,20 @@ impl Core {
         let _ = epoll::modify(&self.epoll, &conn.link.wire, data, flags | EventFlags::ONESHOT);
     }
 
-    /// Tells the kernel to wait for a backend's socket, once. It stays known to the kernel afterwards, disarmed, so
-    /// that the next wait on a kept backend connection costs one call.
-    pub(super) fn arm_upstream(&self, token: Token, socket: BorrowedFd<'_>) {
-        let data = EventData::new_u64(token.upstream().0);
-        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
-        if epoll::modify(&self.epoll, socket, data, flags).is_err() {
-            let _ = epoll::add(&self.epoll, socket, data, flags);
+    /// Waits for a backend's socket, of which the kernel is told when it is new. Never blocks.
+    pub(super) fn await_socket(&self, token: Token, awaitable: Awaitable<'_>) {
+        let Awaitable { socket, registration } = awaitable;
+        let descriptor = descriptor(socket);
+        if registration.claim(self.number) {
+            self.sockets.begin(descriptor, token);
+            let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+            // Without memory for it the wait ends by its time.
+            let _ = epoll::add(&self.epoll, socket, upstream_data(descriptor), flags);
+        } else if self.sockets.wait(descriptor, token) == Waits::Over {
+            self.ready.extend(std::iter::once((Source::Connection(token.upstream()), EventFlags::IN)));
+            if self.gate.is_anybody_waiting() {
+                self.ready.nudge.wake();
+            }
         }
     }
 
@@ -203,7 +249,7 @@ impl Core {
             if let State::Answer(delivery) = &conn.state
                 && let Some(socket) = delivery.stream.as_ref().and_then(|stream| stream.socket())
             {
-                self.arm_upstream(token, socket);
+                self.await_socket(token, socket);
             }
         });
         if let Some(conn) = back {

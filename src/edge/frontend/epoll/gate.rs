@@ -144,6 +144,11 @@ impl Gate {
         self.idle.fetch_add(1, Ordering::SeqCst) == 0
     }
 
+    /// Whether somebody waits for an event.
+    pub fn is_anybody_waiting(&self) -> bool {
+        self.idle.load(Ordering::SeqCst) > 0
+    }
+
     /// Whether somebody waits for an event beside the worker that asks, which does so, too.
     pub fn is_another_waiting(&self) -> bool {
         self.idle.load(Ordering::SeqCst) > 1

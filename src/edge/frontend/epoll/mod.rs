@@ -23,6 +23,7 @@ mod queued;
 mod ready;
 mod relay;
 mod seats;
+mod sockets;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -44,11 +45,12 @@ use ipnet::IpNet;
 use rustix::event::epoll::{self, CreateFlags, EventFlags};
 
 use self::accept::Idlest;
-use self::core::{Addresses, Core, end_data, listener_data, nudge_data};
+use self::core::{Addresses, Core, Observer, end_data, listener_data, nudge_data};
 use self::gate::{Active, Gate};
 use self::keeper::{Keeper, Mail};
 use self::ready::Ready;
 use self::seats::Seats;
+use self::sockets::Sockets;
 use self::table::Table;
 use self::timers::{Phase, Spans};
 use self::uploads::Uploads;
@@ -116,6 +118,9 @@ pub fn start(
     Ok(running)
 }
 
+/// The engines of this process are numbered from 1.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
 fn core(
     listeners: Vec<TcpListener>,
     config: &Frontend,
@@ -130,13 +135,16 @@ fn core(
         Some(active) => Active { least: active, usual: active, most: active },
         None => Active { least: 1, usual: cores.max(LEAST_ACTIVE), most: ACTIVE_PER_CORE * cores },
     };
+    let sockets = Arc::new(Sockets::new());
     let gate = Arc::new(Gate::new(workers, active, clock.clone(), wake.clone()));
     Ok(Core {
         me: Weak::new(),
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         listeners,
         table: Table::new(),
-        observer: gate.clone(),
+        observer: Arc::new(Observer { gate: gate.clone(), sockets: sockets.clone() }),
+        sockets,
+        number: NUMBER.fetch_add(1, Ordering::Relaxed),
         gate,
         ready: Ready::new()?,
         uploads: Uploads::new(workers),

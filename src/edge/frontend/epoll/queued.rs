@@ -5,7 +5,7 @@ use rustix::event::epoll::EventFlags;
 
 use super::answer::{deliver, next_request};
 use super::conn::{Conn, Next, Pending, Queued, State};
-use super::core::Core;
+use super::core::{Core, descriptor};
 use super::head::Source;
 use super::table::{Taken, Token};
 use super::timers::{Due, Pace, Phase};
@@ -139,7 +139,12 @@ impl Core {
         let due = if is_watched && !is_put_off { until } else { until.min(watch_at) };
         let back = self.table.put(conn, Due::new(Phase::Answer, due), true, |conn| {
             if is_put_off {
-                // The keeper looks at it again.
+                // The keeper looks at it again, and then what came counts.
+                if let State::Queued(queued) = &conn.state
+                    && let Some(awaitable) = queued.parked.socket()
+                {
+                    self.sockets.came(descriptor(awaitable.socket));
+                }
                 return;
             }
             if is_watched && !conn.hangup_armed {
@@ -151,7 +156,7 @@ impl Core {
             if let State::Queued(queued) = &conn.state
                 && let Some(socket) = queued.parked.socket()
             {
-                self.arm_upstream(token, socket);
+                self.await_socket(token, socket);
             }
         });
         if let Some(conn) = back {

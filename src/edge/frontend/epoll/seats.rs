@@ -32,7 +32,7 @@ pub(super) struct Seats {
 /// A request that waits for its answer, counted while this lives.
 pub(super) struct Seat(Arc<AtomicUsize>);
 
-/// How many requests went on in the last whole window of time. Counted by whoever goes on, without a lock: one that falls
+/// How many requests went on in a window of time: the last whole one, or the one under way if that has more. Counted by whoever goes on, without a lock: one that falls
 /// into the wrong window changes nothing.
 struct Flow {
     window: Nanos,
@@ -63,7 +63,7 @@ impl Flow {
     fn in_a_window(&self, now: Nanos) -> usize {
         let age = now.saturating_sub(self.began.load(Ordering::Relaxed));
         if age < self.window {
-            self.before.load(Ordering::Relaxed)
+            self.before.load(Ordering::Relaxed).max(self.count.load(Ordering::Relaxed))
         } else if age < 2 * self.window {
             self.count.load(Ordering::Relaxed)
         } else {
@@ -193,9 +193,11 @@ mod tests {
     fn there_are_more_while_answers_come_and_no_more_when_none_does() {
         let seats = Seats::new(2, 400);
         let taken: Vec<Seat> = (0..7).map(|_| seats.take()).collect();
-        (1000..1004).for_each(|now| seats.moves(now));
-        assert!(seats.is_full(1004), "what comes in one burst is no flow yet");
-        assert!(!seats.is_full(1100), "four in a window of 100: eight go on in half of 400");
+        (1000..1003).for_each(|now| seats.moves(now));
+        assert!(seats.is_full(1003), "three in a window of 100: six go on in half of 400");
+        seats.moves(1003);
+        assert!(!seats.is_full(1003), "and now eight");
+        assert!(!seats.is_full(1100));
         seats.moves(1100);
         assert!(!seats.is_full(1199));
         assert!(seats.is_full(1200), "one in the next window");

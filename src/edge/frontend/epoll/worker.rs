@@ -14,7 +14,7 @@ use super::conn::{Conn, Next, State};
 use super::core::{Core, LINGER_BYTES, LINGER_TOTAL_NS, Source, source};
 use super::deliver::Pushed;
 use super::ready::{AT_ONCE, Event};
-use super::table::{Taken, Token};
+use super::table::Taken;
 use super::wire::{Received, timespec};
 use crate::exchange::{FrontendEvent, RequestHead, waits};
 use crate::rules::Nanos;
@@ -101,14 +101,26 @@ impl Worker {
         match source {
             Source::End | Source::Nudge => {}
             Source::Listener(index) => self.core.accept(index),
-            Source::Connection(token) => self.connection(token, flags),
+            Source::Upstream(descriptor) => {
+                let take = |token| match self.core.table.take(token, false) {
+                    Taken::Conn(conn) => Some(conn),
+                    Taken::Busy | Taken::Gone => None,
+                };
+                if let Some(conn) = self.core.sockets.hear(descriptor, take) {
+                    self.go_on_with(conn, false);
+                }
+            }
+            Source::Connection(token) => {
+                let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
+                let hangup = gone && !token.is_upstream();
+                if let Taken::Conn(conn) = self.core.table.take(token, hangup) {
+                    self.go_on_with(conn, hangup);
+                }
+            }
         }
     }
 
-    fn connection(&mut self, token: Token, flags: EventFlags) {
-        let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
-        let hangup = gone && !token.is_upstream();
-        let Taken::Conn(mut conn) = self.core.table.take(token, hangup) else { return };
+    fn go_on_with(&mut self, mut conn: Box<Conn>, hangup: bool) {
         if self.attended
             && matches!(conn.state, State::Head | State::Body(_))
             && self.core.must_wait(&conn, self.desk.now)

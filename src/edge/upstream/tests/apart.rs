@@ -29,7 +29,7 @@ fn begin(upstream: &UreqUpstream, backend: &Backend) -> Box<dyn Awaited> {
 }
 
 fn until_readable(awaited: &dyn Awaited) {
-    let socket = awaited.socket();
+    let socket = awaited.socket().socket;
     let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
     assert_eq!(poll(&mut fds, None), Ok(1));
 }

@@ -2,14 +2,14 @@
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::PATIENCE;
-use crate::exchange::{Delivery, Pull, Stream, Ticket, Wait};
+use crate::exchange::{Awaitable, Delivery, Pull, Registration, Stream, Ticket, Wait};
 use crate::rules::Nanos;
 
 /// A body that comes from a socket whose other end the test holds.
@@ -18,6 +18,7 @@ pub(super) struct Socket {
     pub silence: Duration,
     /// What its end is: a complete body or a broken one.
     pub breaks: bool,
+    pub registration: Registration,
 }
 
 impl Stream for Socket {
@@ -32,8 +33,8 @@ impl Stream for Socket {
         }
     }
 
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.stream.as_fd())
+    fn socket(&self) -> Option<Awaitable<'_>> {
+        Some(Awaitable { socket: self.stream.as_fd(), registration: &self.registration })
     }
 
     fn silence_limit(&self) -> Duration {
@@ -52,7 +53,7 @@ impl Stream for Bytes {
         if count == 0 { Pull::End } else { Pull::Bytes(count) }
     }
 
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
+    fn socket(&self) -> Option<Awaitable<'_>> {
         None
     }
 
@@ -69,7 +70,7 @@ impl Stream for Until {
         self.0.pull(buffer, wait)
     }
 
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
+    fn socket(&self) -> Option<Awaitable<'_>> {
         None
     }
 

@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::parts::{Outcomes, Socket, Told, pair, read_head};
 use super::{Door, PATIENCE, config, echo, get, read_answer, read_to_end, until};
-use crate::exchange::{Answer, AnswerBody, BodyLength, Delivery};
+use crate::exchange::{Answer, AnswerBody, BodyLength, Delivery, Registration};
 
 /// An engine whose every answer streams from a socket of [`Backends`].
 struct Backends {
@@ -36,7 +36,10 @@ impl Backends {
             let (near, stream) = pair();
             held.lock().push(near);
             let mut answer = Answer::new(200, Vec::new());
-            answer.body = AnswerBody::Stream(length, Box::new(Socket { stream, silence, breaks }));
+            answer.body = AnswerBody::Stream(
+                length,
+                Box::new(Socket { stream, silence, breaks, registration: Registration::default() }),
+            );
             answer.ticket = Some(Box::new(Told(told.clone())));
             answer
         });
