@@ -28,13 +28,13 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
             "workers",
             1..=4_096,
             "256",
-            "Threads that handle requests, and how many requests may wait for backends' answers.",
+            "Threads that handle requests, and how many requests may wait for backends that give no answers.",
         ),
         active_workers: s.whole_or_null(
             "active_workers",
             1..=4_096,
             "null",
-            "How many of them run at once; null: 4 a core.",
+            "How many of them run at once; null: up to 4 a core, fitted to what the machine has to spare.",
         ),
         worker_wait: s.duration(
             "worker_wait",
