@@ -153,8 +153,8 @@ pub trait CallObserver: Send + Sync {
     /// It waits no longer.
     fn ended(&self);
 
-    /// A kept connection to a backend, which nobody waits on, was looked at and has nothing to read.
-    fn quiet(&self, _socket: BorrowedFd<'_>) {}
+    /// A kept connection to a backend, which nobody waits on, is about to be looked at: what was known of it before is past.
+    fn looking(&self, _socket: BorrowedFd<'_>) {}
 }
 
 impl std::fmt::Debug for Abort {
@@ -178,10 +178,10 @@ impl Abort {
         }
     }
 
-    /// A kept connection is about to be used, which was looked at and has nothing to read.
-    pub fn quiet(&self, socket: &Arc<TcpStream>) {
+    /// A kept connection is about to be looked at, and then used if it has nothing to read.
+    pub fn looking(&self, socket: &Arc<TcpStream>) {
         if let Some(observer) = &self.observer {
-            observer.quiet(socket.as_fd());
+            observer.looking(socket.as_fd());
         }
     }
 

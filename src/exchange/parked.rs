@@ -38,6 +38,11 @@ impl Registration {
     pub fn claim(&self, frontend: u64) -> bool {
         self.0.load(Ordering::Relaxed) != frontend && self.0.swap(frontend, Ordering::Relaxed) != frontend
     }
+
+    /// Takes it back.
+    pub fn release(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Tells whoever holds a parked request that it can go on. Called at most once, on the thread that made it so: must not

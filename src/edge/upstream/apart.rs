@@ -49,9 +49,10 @@ impl UreqUpstream {
             Some(Err(error)) => return Err(error),
             None => return Err(failed(Phase::Reset, "no outcome")),
         }
+        // Nothing, unless the answer began while a large body was sent.
+        let (partial, address) = (call.buffers.input.clone(), endpoint.address);
         std::mem::take(&mut call.buffers).give_back();
         let (until, until_deadline) = call.head_due();
-        let (partial, address) = (Vec::new(), endpoint.address);
         Ok(Begun::Sent(Box::new(Sent { call, stack, partial, until, until_deadline, to_head, address })))
     }
 
@@ -63,8 +64,7 @@ impl UreqUpstream {
         outgoing: &Outgoing<'_>,
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
-        if let Some(kept) = self.kept(stack, outgoing) {
-            abort.quiet(kept.socket());
+        if let Some(kept) = self.kept(stack, outgoing, abort) {
             return Ok(kept);
         }
         abort.calling(endpoint.id);

@@ -114,8 +114,7 @@ impl UreqUpstream {
         outgoing: &Outgoing<'_>,
         abort: &Abort,
     ) -> Result<Connection, UpstreamError> {
-        if let Some(kept) = self.kept(stack, outgoing) {
-            abort.quiet(kept.socket());
+        if let Some(kept) = self.kept(stack, outgoing, abort) {
             abort.watch(kept.socket());
             return Ok(kept);
         }
@@ -123,10 +122,10 @@ impl UreqUpstream {
     }
 
     /// A kept connection, if there is one that this request may go on.
-    fn kept(&self, stack: &Stack, outgoing: &Outgoing<'_>) -> Option<Connection> {
+    fn kept(&self, stack: &Stack, outgoing: &Outgoing<'_>, abort: &Abort) -> Option<Connection> {
         let now = self.clock.now();
         self.pool.sweep(now);
-        self.pool.take(stack, outgoing.reuse, now)
+        self.pool.take(stack, outgoing.reuse, now, |kept| abort.looking(kept.socket()))
     }
 
     /// A new connection, watched by `abort`.

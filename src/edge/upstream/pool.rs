@@ -68,9 +68,16 @@ impl Pool {
         Arc::clone(self.stacks.write().entry(endpoint).or_default())
     }
 
-    /// A kept connection that is open and quiet. The others that it meets are closed. Takes the stack's lock, never
+    /// A kept connection that is open and quiet; `looking` hears of each before it is looked at. The others that it meets
+    /// are closed. Takes the stack's lock, never
     /// across a system call.
-    pub fn take(&self, stack: &Stack, reuse: Reuse, now: Nanos) -> Option<Connection> {
+    pub fn take(
+        &self,
+        stack: &Stack,
+        reuse: Reuse,
+        now: Nanos,
+        looking: impl Fn(&Connection),
+    ) -> Option<Connection> {
         let max_idle = match reuse {
             Reuse::Any => self.max_idle(),
             Reuse::Recent => self.max_idle().min(nanos(RECENT)),
@@ -78,6 +85,7 @@ impl Pool {
         };
         loop {
             let mut connection = stack.pop(now, max_idle)?;
+            looking(&connection);
             if connection.look() == Look::Quiet {
                 connection.kept = true;
                 return Some(connection);

@@ -126,7 +126,7 @@ impl CallObserver for Observer {
         self.gate.ended();
     }
 
-    fn quiet(&self, socket: BorrowedFd<'_>) {
+    fn looking(&self, socket: BorrowedFd<'_>) {
         self.sockets.quiet(descriptor(socket));
     }
 }
@@ -156,9 +156,15 @@ impl Core {
         let descriptor = descriptor(socket);
         if registration.claim(self.number) {
             self.sockets.begin(descriptor, token);
-            let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-            // Without memory for it the wait ends by its time.
-            let _ = epoll::add(&self.epoll, socket, upstream_data(descriptor), flags);
+            let (data, flags) =
+                (upstream_data(descriptor), EventFlags::IN | EventFlags::RDHUP | EventFlags::ET);
+            // Known already, to a number that another engine has overwritten: looked at anew.
+            let told = epoll::add(&self.epoll, socket, data, flags)
+                .or_else(|_| epoll::modify(&self.epoll, socket, data, flags));
+            if told.is_err() {
+                // No memory for it: the next wait tries again, and this one ends by its time.
+                registration.release();
+            }
         } else if self.sockets.wait(descriptor, token) == Waits::Over {
             self.ready.extend(std::iter::once((Source::Connection(token.upstream()), EventFlags::IN)));
             if self.gate.is_anybody_waiting() {

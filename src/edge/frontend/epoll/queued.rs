@@ -59,7 +59,8 @@ impl Worker {
         let State::Queued(queued) = std::mem::replace(&mut conn.state, State::Head) else {
             return Next::Close;
         };
-        let Queued { pending, parked, seat, .. } = *queued;
+        let Queued { pending, parked, seat, is_late, .. } = *queued;
+        let is_answered = seat.is_some() && !is_late;
         conn.seat = seat;
         if pending.place.is_some() {
             return self.stream(conn, pending, Some(parked));
@@ -76,7 +77,7 @@ impl Worker {
             conn.inbox = Vec::new();
         }
         self.desk.now = self.core.clock.now();
-        self.core.seats.moves(self.desk.now);
+        self.core.seats.moves(self.desk.now, is_answered);
         self.core.gate.begin_work(self.number, conn.token.0, self.desk.now);
         let step = self.serve_buffered(conn, received_at, keep_alive, Source::Body, (0, have), Some(parked));
         self.after_body(conn, step, have)

@@ -32,7 +32,7 @@ pub(super) struct Seats {
 /// A request that waits for its answer, counted while this lives.
 pub(super) struct Seat(Arc<AtomicUsize>);
 
-/// How many requests went on in a window of time: the last whole one, or the one under way if that has more. Counted by whoever goes on, without a lock: one that falls
+/// How many requests had an answer in a window of time: the last whole one, or the one under way if that has more. Counted by whoever goes on, without a lock: one that falls
 /// into the wrong window changes nothing.
 struct Flow {
     window: Nanos,
@@ -97,10 +97,12 @@ impl Seats {
         }
     }
 
-    /// A request goes on.
-    pub fn moves(&self, now: Nanos) {
+    /// A request goes on. `is_answered`: because something came from its backend.
+    pub fn moves(&self, now: Nanos, is_answered: bool) {
         self.moved_at.store(now, Ordering::Relaxed);
-        self.flow.one_more(now);
+        if is_answered {
+            self.flow.one_more(now);
+        }
     }
 
     /// Counts one more. A few more than allowed, when several workers take the last one at once.
@@ -193,18 +195,19 @@ mod tests {
     fn there_are_more_while_answers_come_and_no_more_when_none_does() {
         let seats = Seats::new(2, 400);
         let taken: Vec<Seat> = (0..7).map(|_| seats.take()).collect();
-        (1000..1003).for_each(|now| seats.moves(now));
+        (1000..1003).for_each(|now| seats.moves(now, true));
+        (1000..1003).for_each(|now| seats.moves(now, false));
         assert!(seats.is_full(1003), "three in a window of 100: six go on in half of 400");
-        seats.moves(1003);
+        seats.moves(1003, true);
         assert!(!seats.is_full(1003), "and now eight");
         assert!(!seats.is_full(1100));
-        seats.moves(1100);
+        seats.moves(1100, true);
         assert!(!seats.is_full(1199));
         assert!(seats.is_full(1200), "one in the next window");
         let _eighth = seats.take();
         assert!(seats.is_full(1150));
         drop(taken);
-        (1200..1204).for_each(|now| seats.moves(now));
+        (1200..1204).for_each(|now| seats.moves(now, true));
         let _more: Vec<Seat> = (0..6).map(|_| seats.take()).collect();
         assert!(!seats.is_full(1399));
         assert!(seats.is_full(1400), "nothing has come for a whole window");
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn without_a_wait_there_are_as_many_as_workers() {
         let seats = Seats::new(1, 0);
-        (0..100).for_each(|now| seats.moves(now));
+        (0..100).for_each(|now| seats.moves(now, true));
         let _one = seats.take();
         assert!(seats.is_full(100));
     }

@@ -65,7 +65,7 @@ impl Sockets {
         }
     }
 
-    /// Nobody waits, and the socket was just seen to have nothing: what was known of it is past.
+    /// Nobody waits, and the socket is about to be looked at: what was known of it is past.
     pub fn quiet(&self, descriptor: u32) {
         if let Some(slot) = self.slot(descriptor)
             && slot.load(Ordering::Relaxed) != QUIET
@@ -80,18 +80,21 @@ impl Sockets {
         let slot = self.slot(descriptor)?;
         let mut known = slot.load(Ordering::SeqCst);
         loop {
-            let (taken, next) = match known {
-                CAME => return None,
-                QUIET => (None, CAME),
-                token => match take(Token(token)) {
-                    Some(taken) => (Some(taken), QUIET),
-                    None => (None, CAME),
-                },
-            };
-            match slot.compare_exchange(known, next, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return taken,
-                // Another event, which is told of with the next wait.
-                Err(_) if taken.is_some() => return taken,
+            if known == CAME {
+                return None;
+            }
+            if known != QUIET
+                && let Some(taken) = take(Token(known))
+            {
+                // If this fails, another event came, which is told of with the next wait.
+                let _ = slot.compare_exchange(known, QUIET, Ordering::SeqCst, Ordering::SeqCst);
+                return Some(taken);
+            }
+            match slot.compare_exchange(known, CAME, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(QUIET) => return None,
+                // Whoever had it may have begun to wait again meanwhile, with the same token: then it is there now. If it
+                // begins later, it finds out.
+                Ok(token) => return take(Token(token)),
                 Err(now) => known = now,
             }
         }
@@ -126,6 +129,22 @@ mod tests {
         assert!(sockets.begin(9, TOKEN), "another socket with the same number");
         assert_eq!(sockets.hear(9, Some), Some(TOKEN.upstream()));
         assert!(!sockets.begin(MAX_DESCRIPTORS as u32, TOKEN));
+    }
+
+    #[test]
+    fn one_who_waits_again_while_it_is_looked_for_is_found() {
+        let sockets = Sockets::new();
+        sockets.begin(9, TOKEN);
+        let mut looks = 0;
+        let found = sockets.hear(9, |token| {
+            looks += 1;
+            // Busy at the first look; then it waits again, which leaves the slot as it was.
+            (looks > 1).then_some(token).or_else(|| {
+                assert_eq!(sockets.wait(9, TOKEN), Waits::Begun);
+                None
+            })
+        });
+        assert_eq!((found, looks), (Some(TOKEN.upstream()), 2));
     }
 
     #[test]

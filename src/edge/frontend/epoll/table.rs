@@ -140,9 +140,7 @@ impl Table {
 
     /// Takes a connection out if it waits for that, however long. Takes the slot's lock.
     pub fn take_waiting(&self, token: Token, phase: Phase) -> Option<Box<Conn>> {
-        let (due, _) = self.find(token)?;
-        let due = Due::of(due.load(Ordering::Relaxed));
-        if due.phase == phase { self.take_due(token, due) } else { None }
+        self.take_if(token, |due| due.phase == phase)
     }
 
     /// Gives a connection until then, if it still waits for exactly that. It stays where it is. Takes the slot's lock.
@@ -156,9 +154,13 @@ impl Table {
 
     /// Takes a connection out if it still waits for exactly that. Takes the slot's lock.
     pub fn take_due(&self, token: Token, expected: Due) -> Option<Box<Conn>> {
+        self.take_if(token, |due| due.word() == expected.word())
+    }
+
+    fn take_if(&self, token: Token, waits_so: impl FnOnce(Due) -> bool) -> Option<Box<Conn>> {
         let (due, slot) = self.find(token)?;
         let mut slot = slot.lock();
-        if slot.generation != token.generation() || due.load(Ordering::Relaxed) != expected.word() {
+        if slot.generation != token.generation() || !waits_so(Due::of(due.load(Ordering::Relaxed))) {
             return None;
         }
         let conn = slot.conn.take()?;

@@ -150,3 +150,32 @@ fn reset(peer: &mut Peer) -> std::io::Result<()> {
     peer.reset();
     Ok(())
 }
+
+#[test]
+fn an_answer_that_begins_while_a_large_body_is_sent_is_whole() {
+    // More than the kernel takes: it is still being sent when the answer begins.
+    let body = vec![b'x'; 16 << 20];
+    let length = body.len();
+    let backend = Backend::start(move |_, peer| {
+        peer.head()?;
+        peer.write("HTTP/1.1 200 OK\r\nContent-Le")?;
+        peer.exactly(length)?;
+        peer.write("ngth: 2\r\n\r\nok")?;
+        peer.until_closed()
+    });
+    let mut fields = Fields::new();
+    fields.push("Host", b"h");
+    let outgoing = Outgoing {
+        method: "PUT",
+        target: "/",
+        fields: &fields,
+        length: BodyLength::Known(length as u64),
+        reuse: Reuse::Any,
+        deadline: None,
+    };
+    let mut body = TestBody::in_memory(&body);
+    let begun = upstream().begin(&backend.endpoint, &outgoing, &mut body, &Abort::default());
+    let Ok(Begun::Sent(awaited)) = begun else { panic!("it is sent to its end") };
+    let mut incoming = read_on(awaited).0.expect("an answer");
+    assert_eq!((incoming.status, read(&mut *incoming.body).expect("whole")), (200, b"ok".to_vec()));
+}
