@@ -136,7 +136,7 @@ impl Gate {
         WORKER.set(worker);
         let _ = self.stations[worker].thread.set(thread::current());
         self.stations[worker].standing.store(UNCOUNTED, Ordering::SeqCst);
-        self.between_events(worker, true);
+        self.count_or_park(worker);
     }
 
     /// Before a worker waits for an event. True: nobody else does.
@@ -180,13 +180,18 @@ impl Gate {
         station.working_since.store(now, Ordering::Relaxed);
     }
 
-    /// Between two events: a worker that no longer counts is counted again or parks, if it may. It may not while there are
-    /// events that have been taken from the kernel: it could be the only one that knows. Takes the stack's lock.
-    pub fn between_events(&self, worker: usize, may_park: bool) {
+    /// A worker is through with an event.
+    pub fn end_work(&self, worker: usize) {
         let station = &self.stations[worker];
         station.working_since.store(0, Ordering::Relaxed);
         station.streaming.store(false, Ordering::Relaxed);
-        if !may_park || (station.standing.load(Ordering::SeqCst) != UNCOUNTED && !self.is_surplus(station)) {
+    }
+
+    /// Before a worker waits for an event: one that no longer counts is counted again or parks. Not while there are events
+    /// that have been taken from the kernel: it could be the only one that knows. Takes the stack's lock.
+    pub fn count_or_park(&self, worker: usize) {
+        let station = &self.stations[worker];
+        if station.standing.load(Ordering::SeqCst) != UNCOUNTED && !self.is_surplus(station) {
             return;
         }
         {
@@ -261,15 +266,9 @@ impl Gate {
         self.ticking.load(Ordering::SeqCst).then(|| half.clamp(*TICK_NS.start(), *TICK_NS.end()))
     }
 
-    /// Whether nobody else would come back for the next event while one worker is away.
-    fn is_single(&self) -> bool {
-        self.limit.load(Ordering::Relaxed) == 1
-    }
-
     /// The keeper's look at all workers: whoever is away for long counts no more.
     pub fn tick(&self, now: Nanos) {
         let long_call_ns = self.long_call_ns.load(Ordering::Relaxed);
-        let long_work_ns = if self.is_single() { long_call_ns } else { LONG_WORK_NS };
         for station in self.awake() {
             match station.standing.load(Ordering::SeqCst) {
                 CALLING => {
@@ -280,7 +279,7 @@ impl Gate {
                 }
                 COUNTED => {
                     let since = station.working_since.load(Ordering::Relaxed);
-                    if since != 0 && now.saturating_sub(since) > long_work_ns {
+                    if since != 0 && now.saturating_sub(since) > LONG_WORK_NS {
                         self.discount(station, COUNTED);
                     }
                 }

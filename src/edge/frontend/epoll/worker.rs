@@ -81,7 +81,7 @@ impl Worker {
         while !core.is_stopping() {
             if let Some((source, flags)) = next_event(&core, self.number) {
                 self.handle(source, flags);
-                core.gate.between_events(self.number, core.ready.is_empty());
+                core.gate.end_work(self.number);
             }
         }
     }
@@ -181,6 +181,7 @@ fn next_event(core: &Core, worker: usize) -> Option<Event> {
         core.gate.took(worker);
         return Some(event);
     }
+    core.gate.count_or_park(worker);
     let is_alone = core.gate.before_wait();
     // Once more, now that whoever adds events sees this worker wait.
     if let Some(event) = core.ready.pop() {

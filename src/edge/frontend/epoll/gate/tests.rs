@@ -35,7 +35,8 @@ impl Crew {
                         gate.after_wait(number);
                         work(&gate, number);
                         inside.fetch_sub(1, Ordering::SeqCst);
-                        gate.between_events(number, true);
+                        gate.end_work(number);
+                        gate.count_or_park(number);
                         inside.fetch_add(1, Ordering::SeqCst);
                     }
                 })
@@ -149,6 +150,8 @@ fn a_single_worker_that_waits_or_works_for_long_is_replaced() {
         let number = count.fetch_add(1, Ordering::SeqCst);
         gate.begin_work(worker, 0, gate.clock.now());
         if number == 0 {
+            // One that is known to take a while.
+            gate.pace(0).mean_ns.store(5_000_000, Ordering::SeqCst);
             gate.began(0);
         }
         while !open.load(Ordering::SeqCst) {
@@ -160,7 +163,7 @@ fn a_single_worker_that_waits_or_works_for_long_is_replaced() {
     until("the one that waits is replaced at once", || away.load(Ordering::SeqCst) == 2);
     crew.gate.tick(crew.clock.now());
     assert_eq!(away.load(Ordering::SeqCst), 2, "nobody knows whether it will be long");
-    crew.clock.advance(Duration::from_millis(2));
+    crew.clock.advance(Duration::from_millis(25));
     crew.gate.tick(crew.clock.now());
     until("the one that works is replaced later", || away.load(Ordering::SeqCst) == 3);
     back.store(true, Ordering::SeqCst);
