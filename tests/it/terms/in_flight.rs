@@ -1,6 +1,7 @@
 //! Requests at once.
 
 use std::io::Write;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -44,15 +45,29 @@ fn bounded(engine: Engine, backend: &Backend, most: u32) -> Balancer {
 
 const POLICY: &str = r#""day";q=100;w=86400, "concurrency";q=2;qu="concurrent-requests""#;
 
+/// A request that waits at the backend, which has seen that many then. `tiny_http` may leave a connection waiting until
+/// another one ends: then it is given up for the next.
+fn held(balancer: &Balancer, backend: &Backend, seen: usize) -> Conn {
+    for _ in 0..5 {
+        let mut conn = Conn::open(balancer.address);
+        conn.send(head("GET", "/wait", &[], None));
+        for _ in 0..500 {
+            if backend.seen().len() >= seen {
+                return conn;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    panic!("never at the backend: {}", balancer.proc.story());
+}
+
 fn as_many_as_may_be_are_under_way_and_no_more(engine: Engine) {
     let gate = Gate::default();
     let backend = slow_backend(&gate);
     let balancer = bounded(engine, &backend, 2);
     let answer = balancer.get("/").expect(200);
     assert_eq!((fields(&answer).0, rest(&answer)), (Some(POLICY), Some(r#""day";r=99"#)));
-    let mut held: Vec<Conn> = (0..2).map(|_| Conn::open(balancer.address)).collect();
-    held.iter_mut().for_each(|conn| conn.send(head("GET", "/wait", &[], None)));
-    until("both are at the backend", || (backend.seen().len() == 3).then_some(()));
+    let mut held: Vec<Conn> = [2, 3].map(|seen| held(&balancer, &backend, seen)).into();
     let refused = balancer.get("/");
     assert_eq!(violated(&refused), json!(["concurrency"]));
     assert_eq!(fields(&refused), (Some(POLICY), Some(r#""concurrency";r=0;t=1"#)));
