@@ -61,8 +61,7 @@ impl Handle {
     pub fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, &'static str> {
         let (answer, outcome) = bounded(1);
         self.commands.try_send(command(answer)).map_err(|_| "too many commands are waiting")?;
-        let _waiting = waits::begin();
-        outcome.recv_timeout(PATIENCE).map_err(|_| "it took too long")
+        waits::during(|| outcome.recv_timeout(PATIENCE)).map_err(|_| "it took too long")
     }
 }
 

@@ -15,19 +15,20 @@ pub fn observe(observer: Arc<dyn CallObserver>) {
     OBSERVER.set(Some(observer));
 }
 
-/// A wait, while this lives.
-pub struct Waiting(Option<Arc<dyn CallObserver>>);
-
-/// This thread is about to wait. Costs next to nothing where nobody observes it.
-pub fn begin() -> Waiting {
+/// Waits by `wait`, and lets the thread's observer know. Costs next to nothing where there is none.
+pub fn during<T>(wait: impl FnOnce() -> T) -> T {
     let observer = OBSERVER.with_borrow(Clone::clone);
     if let Some(observer) = &observer {
         observer.began(0);
     }
-    Waiting(observer)
+    let _ended = Ended(observer);
+    wait()
 }
 
-impl Drop for Waiting {
+/// Tells of the end, also of a wait that panics.
+struct Ended(Option<Arc<dyn CallObserver>>);
+
+impl Drop for Ended {
     fn drop(&mut self) {
         if let Some(observer) = &self.0 {
             observer.ended();
@@ -57,20 +58,21 @@ mod tests {
 
     #[test]
     fn the_observer_of_the_thread_hears_of_it_and_no_other() {
-        drop(begin());
+        assert_eq!(during(|| 7), 7, "nobody observes it");
         let (mine, other) = (Arc::new(Depth::default()), Arc::new(Depth::default()));
+        let depths = || (mine.0.load(Ordering::SeqCst), other.0.load(Ordering::SeqCst));
         observe(mine.clone());
-        let waiting = begin();
-        let elsewhere = other.clone();
-        std::thread::spawn(move || {
-            observe(elsewhere.clone());
-            let _waiting = begin();
-            assert_eq!(elsewhere.0.load(Ordering::SeqCst), 1);
-        })
-        .join()
-        .expect("counted");
-        assert_eq!((mine.0.load(Ordering::SeqCst), other.0.load(Ordering::SeqCst)), (1, 0));
-        drop(waiting);
-        assert_eq!(mine.0.load(Ordering::SeqCst), 0);
+        during(|| {
+            assert_eq!(depths(), (1, 0));
+            let elsewhere = other.clone();
+            std::thread::spawn(move || {
+                observe(elsewhere.clone());
+                during(|| assert_eq!(elsewhere.0.load(Ordering::SeqCst), 1));
+            })
+            .join()
+            .expect("counted");
+            assert_eq!(depths(), (1, 0));
+        });
+        assert_eq!(depths(), (0, 0));
     }
 }

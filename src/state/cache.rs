@@ -246,10 +246,7 @@ impl Cache {
             loader.start(ticket, urgency);
         }
         let Some(load) = load else { return known };
-        let waiting = waits::begin();
-        let outcome = load.wait(loader.patience());
-        drop(waiting);
-        match outcome {
+        match waits::during(|| load.wait(loader.patience())) {
             Some(Outcome::Loaded(entries)) => self.look_again(key, pick, &entries),
             Some(Outcome::Failed) => known,
             None => {

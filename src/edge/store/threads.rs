@@ -123,10 +123,7 @@ impl Threads {
                 "the store is overloaded"
             }));
         }
-        let waiting = waits::begin();
-        let outcome = result.recv_timeout(wait);
-        drop(waiting);
-        match outcome {
+        match waits::during(|| result.recv_timeout(wait)) {
             Ok(result) => result.map_err(CallError::Fault),
             Err(RecvTimeoutError::Disconnected) => {
                 Err(CallError::TimedOut { begun: stage.load(Ordering::Acquire) == BEGUN })

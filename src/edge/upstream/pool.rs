@@ -69,8 +69,7 @@ impl Pool {
     }
 
     /// A kept connection that is open and quiet; `looking` hears of each before it is looked at. The others that it meets
-    /// are closed. Takes the stack's lock, never
-    /// across a system call.
+    /// are closed. Takes the stack's lock, never across a system call.
     pub fn take(
         &self,
         stack: &Stack,

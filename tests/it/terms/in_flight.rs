@@ -68,6 +68,7 @@ fn as_many_as_may_be_are_under_way_and_no_more(engine: Engine) {
     let answer = balancer.get("/").expect(200);
     assert_eq!((fields(&answer).0, rest(&answer)), (Some(POLICY), Some(r#""day";r=99"#)));
     let mut held: Vec<Conn> = [2, 3].map(|seen| held(&balancer, &backend, seen)).into();
+    assert_eq!(backend.seen().len(), 3, "both are at the backend, and nobody else");
     let refused = balancer.get("/");
     assert_eq!(violated(&refused), json!(["concurrency"]));
     assert_eq!(fields(&refused), (Some(POLICY), Some(r#""concurrency";r=0;t=1"#)));

@@ -10,7 +10,7 @@ use super::table::Token;
 use super::timers::Pace;
 use super::uploads::Place;
 use super::wire::Wire;
-use crate::exchange::{Abort, Parked, RequestHead, Upgrade};
+use crate::exchange::{Abort, Awaitable, Parked, RequestHead, Upgrade};
 use crate::rules::Nanos;
 use crate::rules::framing::chunk::ChunkDecoder;
 
@@ -45,6 +45,17 @@ pub(super) struct Conn {
     pub hangup_armed: bool,
     /// The right to wait for an answer, once it was waited for.
     pub seat: Option<Seat>,
+}
+
+impl Conn {
+    /// Its backend's socket, while it waits for the answer's head or for more of its body.
+    pub fn backend(&self) -> Option<Awaitable<'_>> {
+        match &self.state {
+            State::Queued(queued) => queued.parked.socket(),
+            State::Answer(delivery) => delivery.stream.as_ref()?.socket(),
+            State::Head | State::Body(_) | State::Linger { .. } => None,
+        }
+    }
 }
 
 /// What a connection is in the middle of.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, TcpListener};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -23,6 +23,7 @@ use super::sockets::{Sockets, Waits};
 use super::table::{Table, Taken, Token};
 use super::timers::{Due, Phase, Spans};
 use super::uploads::Uploads;
+use super::wire::descriptor;
 use crate::clock::Clock;
 use crate::exchange::{Awaitable, CallObserver, Delivery, FrontendEvent, Service};
 use crate::rules::Nanos;
@@ -106,11 +107,6 @@ fn upstream_data(descriptor: u32) -> EventData {
     EventData::new_u64(UPSTREAM | u64::from(descriptor))
 }
 
-/// Never negative.
-pub(super) fn descriptor(socket: BorrowedFd<'_>) -> u32 {
-    socket.as_raw_fd().unsigned_abs()
-}
-
 /// Tells gate and sockets what the service says of its calls.
 pub(super) struct Observer {
     pub gate: Arc<Gate>,
@@ -150,10 +146,19 @@ impl Core {
         let _ = epoll::modify(&self.epoll, &conn.link.wire, data, flags | EventFlags::ONESHOT);
     }
 
-    /// Waits for a backend's socket, of which the kernel is told when it is new. Never blocks.
-    pub(super) fn await_socket(&self, token: Token, awaitable: Awaitable<'_>) {
-        let Awaitable { socket, registration } = awaitable;
-        let descriptor = descriptor(socket);
+    /// Watches for the end of a connection's client, if nobody does yet, while its request waits for its backend.
+    pub(super) fn watch_client(&self, conn: &mut Conn) {
+        if !conn.hangup_armed {
+            conn.hangup_armed = true;
+            let rdhup = if self.abort_on_close { EventFlags::RDHUP } else { EventFlags::empty() };
+            self.arm_client(conn, rdhup);
+        }
+    }
+
+    /// Waits for a connection's backend, of whose socket the kernel is told when it is new. Never blocks.
+    pub(super) fn await_socket(&self, conn: &Conn) {
+        let Some(Awaitable { socket, registration }) = conn.backend() else { return };
+        let (token, descriptor) = (conn.token, descriptor(socket));
         if registration.claim(self.number) {
             self.sockets.begin(descriptor, token);
             let (data, flags) =
@@ -166,7 +171,7 @@ impl Core {
                 registration.release();
             }
         } else if self.sockets.wait(descriptor, token) == Waits::Over {
-            self.ready.extend(std::iter::once((Source::Connection(token.upstream()), EventFlags::IN)));
+            self.ready.extend(std::iter::once((Source::Connection(token), EventFlags::IN)));
             if self.gate.is_anybody_waiting() {
                 self.ready.nudge.wake();
             }
@@ -246,17 +251,8 @@ impl Core {
         let silence = crate::clock::nanos(stream.silence_limit());
         let due = Due::new(Phase::UpstreamReadable, now.saturating_add(silence));
         let back = self.table.put(conn, due, true, |conn| {
-            if !conn.hangup_armed {
-                conn.hangup_armed = true;
-                let rdhup = if self.abort_on_close { EventFlags::RDHUP } else { EventFlags::empty() };
-                self.arm_client(conn, rdhup);
-            }
-            let token = conn.token;
-            if let State::Answer(delivery) = &conn.state
-                && let Some(socket) = delivery.stream.as_ref().and_then(|stream| stream.socket())
-            {
-                self.await_socket(token, socket);
-            }
+            self.watch_client(conn);
+            self.await_socket(conn);
         });
         if let Some(conn) = back {
             self.abandon(conn, Delivery::ClientGone);

@@ -32,6 +32,7 @@ const LONG_WORK_NS: Nanos = 20_000_000;
 /// After this many looks in a row with somebody waiting for events, the keeper looks no more: starting again costs a
 /// system call and a switch.
 const CALM_TICKS: u32 = 16;
+
 thread_local! {
     static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };
 }

@@ -5,10 +5,11 @@ use rustix::event::epoll::EventFlags;
 
 use super::answer::{deliver, next_request};
 use super::conn::{Conn, Next, Pending, Queued, State};
-use super::core::{Core, descriptor};
+use super::core::Core;
 use super::head::Source;
 use super::table::{Taken, Token};
 use super::timers::{Due, Pace, Phase};
+use super::wire::descriptor;
 use super::worker::Worker;
 use crate::exchange::{Delivery, Parked, RequestHead};
 use crate::rules::Nanos;
@@ -141,24 +142,15 @@ impl Core {
         let back = self.table.put(conn, Due::new(Phase::Answer, due), true, |conn| {
             if is_put_off {
                 // The keeper looks at it again, and then what came counts.
-                if let State::Queued(queued) = &conn.state
-                    && let Some(awaitable) = queued.parked.socket()
-                {
-                    self.sockets.came(descriptor(awaitable.socket));
+                if let Some(backend) = conn.backend() {
+                    self.sockets.came(descriptor(backend.socket));
                 }
                 return;
             }
-            if is_watched && !conn.hangup_armed {
-                conn.hangup_armed = true;
-                let rdhup = if self.abort_on_close { EventFlags::RDHUP } else { EventFlags::empty() };
-                self.arm_client(conn, rdhup);
+            if is_watched {
+                self.watch_client(conn);
             }
-            let token = conn.token;
-            if let State::Queued(queued) = &conn.state
-                && let Some(socket) = queued.parked.socket()
-            {
-                self.await_socket(token, socket);
-            }
+            self.await_socket(conn);
         });
         if let Some(conn) = back {
             self.abandon(conn, Delivery::ClientGone);

@@ -32,14 +32,9 @@ impl Ready {
         Ok(Self { events: Mutex::default(), count: AtomicUsize::new(0), nudge: Wake::new()? })
     }
 
-    /// Whether nothing is left.
-    pub fn is_empty(&self) -> bool {
-        self.count.load(Ordering::SeqCst) == 0
-    }
-
     /// The one that has waited longest. Takes the lock, if there is any.
     pub fn pop(&self) -> Option<Event> {
-        if self.is_empty() {
+        if self.count.load(Ordering::SeqCst) == 0 {
             return None;
         }
         let mut events = self.events.lock();

@@ -1,5 +1,5 @@
-//! How many requests may wait for their backends' answers: as many as there are workers, and beyond that as many as go on
-//! within half of `frontend.worker_wait`, by what was seen lately. They hold no worker, but with that many waiting nothing
+//! How many requests may wait for their backends' answers: as many as there are workers, or as many as have an answer
+//! within half of `frontend.worker_wait`, by what was seen lately, if that is more. They hold no worker, but with that many waiting nothing
 //! new is begun, so that backends that hang are not given ever more, and slow ones that answer are given what they can take.
 //! Connections with something to say wait here, unread, first come first served, until an answer comes; when none has come
 //! for `frontend.worker_wait`, they are told so.
@@ -32,8 +32,8 @@ pub(super) struct Seats {
 /// A request that waits for its answer, counted while this lives.
 pub(super) struct Seat(Arc<AtomicUsize>);
 
-/// How many requests had an answer in a window of time: the last whole one, or the one under way if that has more. Counted by whoever goes on, without a lock: one that falls
-/// into the wrong window changes nothing.
+/// How many requests had an answer in a window of time: the last whole one, or the one under way if that has more.
+/// Counted by whoever goes on, without a lock: one that falls into the wrong window changes nothing.
 struct Flow {
     window: Nanos,
     /// When the window under way began.

@@ -5,15 +5,12 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::table::Token;
+use super::table::{CHUNK, MAX_DESCRIPTORS, Token};
 
 /// Nobody waits, and nothing has come.
 const QUIET: u64 = 0;
 /// Something has come that nobody waited for. No token: the highest bit of one that waits is set.
 const CAME: u64 = 1;
-
-const CHUNK: usize = 1024;
-const MAX_DESCRIPTORS: usize = 1 << 20;
 
 /// See the module.
 pub(super) struct Sockets {
@@ -34,6 +31,7 @@ impl Sockets {
         Self { chunks: (0..MAX_DESCRIPTORS / CHUNK).map(|_| OnceLock::new()).collect() }
     }
 
+    /// `None`: it is beyond the table, where no connection is taken either.
     fn slot(&self, descriptor: u32) -> Option<&AtomicU64> {
         let chunk = self.chunks.get(descriptor as usize / CHUNK)?;
         let slots = chunk.get_or_init(|| (0..CHUNK).map(|_| AtomicU64::new(QUIET)).collect());
@@ -41,11 +39,11 @@ impl Sockets {
     }
 
     /// A descriptor that is about to be told to the kernel, waited for by `token`. What was known of its number belonged to
-    /// another socket. False: it is beyond the table.
-    pub fn begin(&self, descriptor: u32, token: Token) -> bool {
-        let Some(slot) = self.slot(descriptor) else { return false };
-        slot.store(token.upstream().0, Ordering::SeqCst);
-        true
+    /// another socket.
+    pub fn begin(&self, descriptor: u32, token: Token) {
+        if let Some(slot) = self.slot(descriptor) {
+            slot.store(token.upstream().0, Ordering::SeqCst);
+        }
     }
 
     /// Waits for a descriptor that the kernel knows.
@@ -113,7 +111,7 @@ mod tests {
     #[test]
     fn one_who_waits_is_found_once() {
         let sockets = Sockets::new();
-        assert!(sockets.begin(9, TOKEN));
+        sockets.begin(9, TOKEN);
         assert_eq!(sockets.hear(9, Some), Some(TOKEN.upstream()));
         assert_eq!(sockets.hear(9, Some), None, "nobody waits any more");
         assert_eq!(sockets.wait(9, TOKEN), Waits::Over, "but the second was not lost");
@@ -126,9 +124,11 @@ mod tests {
         assert_eq!(sockets.wait(9, TOKEN), Waits::Begun);
         sockets.quiet(9);
         assert_eq!(sockets.hear(9, Some), None, "a token of the past");
-        assert!(sockets.begin(9, TOKEN), "another socket with the same number");
+        // Another socket with the same number.
+        sockets.begin(9, TOKEN);
         assert_eq!(sockets.hear(9, Some), Some(TOKEN.upstream()));
-        assert!(!sockets.begin(MAX_DESCRIPTORS as u32, TOKEN));
+        sockets.begin(MAX_DESCRIPTORS as u32, TOKEN);
+        assert_eq!(sockets.hear(MAX_DESCRIPTORS as u32, Some), None, "beyond the table");
     }
 
     #[test]

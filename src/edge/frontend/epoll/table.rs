@@ -31,10 +31,6 @@ impl Token {
         Self(self.0 & !UPSTREAM_BIT)
     }
 
-    pub fn is_upstream(self) -> bool {
-        self.0 & UPSTREAM_BIT != 0
-    }
-
     fn index(self) -> u32 {
         self.0 as u32
     }
@@ -54,9 +50,9 @@ pub(super) enum Taken {
     Gone,
 }
 
-const CHUNK: usize = 1024;
+pub(super) const CHUNK: usize = 1024;
 /// Descriptors beyond this are not taken; the kernel's own default for the hard limit is no higher.
-const MAX_DESCRIPTORS: usize = 1 << 20;
+pub(super) const MAX_DESCRIPTORS: usize = 1 << 20;
 
 #[derive(Default)]
 struct Slot {

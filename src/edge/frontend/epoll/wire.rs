@@ -106,8 +106,7 @@ impl Wire {
 
     /// The descriptor's number, which is the index of the connection's slot.
     pub fn index(&self) -> u32 {
-        // Descriptors are never negative.
-        self.as_fd().as_raw_fd().unsigned_abs()
+        descriptor(self.as_fd())
     }
 }
 
@@ -116,6 +115,12 @@ impl AsFd for Wire {
         let Self::Plain(stream) = self;
         stream.as_fd()
     }
+}
+
+/// A socket's number.
+pub(super) fn descriptor(socket: BorrowedFd<'_>) -> u32 {
+    // Descriptors are never negative.
+    socket.as_raw_fd().unsigned_abs()
 }
 
 /// Waits on this thread for one socket.

@@ -111,8 +111,7 @@ impl Worker {
                 }
             }
             Source::Connection(token) => {
-                let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
-                let hangup = gone && !token.is_upstream();
+                let hangup = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
                 if let Taken::Conn(conn) = self.core.table.take(token, hangup) {
                     self.go_on_with(conn, hangup);
                 }

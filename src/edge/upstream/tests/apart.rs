@@ -11,18 +11,20 @@ use crate::proxy::{Awaited, Begun, Incoming, Outgoing, Phase, Read, Reuse, Upstr
 use crate::rules::fields::Fields;
 
 fn begin(upstream: &UreqUpstream, backend: &Backend) -> Box<dyn Awaited> {
+    begin_with(upstream, backend, ("GET", BodyLength::Empty), TestBody::none())
+}
+
+fn begin_with(
+    upstream: &UreqUpstream,
+    backend: &Backend,
+    (method, length): (&str, BodyLength),
+    mut body: TestBody,
+) -> Box<dyn Awaited> {
     let mut fields = Fields::new();
     fields.push("Host", b"h");
-    let outgoing = Outgoing {
-        method: "GET",
-        target: "/",
-        fields: &fields,
-        length: BodyLength::Empty,
-        reuse: Reuse::Any,
-        deadline: None,
-    };
-    let begun = upstream.begin(&backend.endpoint, &outgoing, &mut TestBody::none(), &Abort::default());
-    match begun.expect("sent") {
+    let outgoing =
+        Outgoing { method, target: "/", fields: &fields, length, reuse: Reuse::Any, deadline: None };
+    match upstream.begin(&backend.endpoint, &outgoing, &mut body, &Abort::default()).expect("sent") {
         Begun::Sent(awaited) => awaited,
         Begun::Answered(_) => panic!("answered before it was sent"),
     }
@@ -163,19 +165,8 @@ fn an_answer_that_begins_while_a_large_body_is_sent_is_whole() {
         peer.write("ngth: 2\r\n\r\nok")?;
         peer.until_closed()
     });
-    let mut fields = Fields::new();
-    fields.push("Host", b"h");
-    let outgoing = Outgoing {
-        method: "PUT",
-        target: "/",
-        fields: &fields,
-        length: BodyLength::Known(length as u64),
-        reuse: Reuse::Any,
-        deadline: None,
-    };
-    let mut body = TestBody::in_memory(&body);
-    let begun = upstream().begin(&backend.endpoint, &outgoing, &mut body, &Abort::default());
-    let Ok(Begun::Sent(awaited)) = begun else { panic!("it is sent to its end") };
+    let put = ("PUT", BodyLength::Known(length as u64));
+    let awaited = begin_with(&upstream(), &backend, put, TestBody::in_memory(&body));
     let mut incoming = read_on(awaited).0.expect("an answer");
     assert_eq!((incoming.status, read(&mut *incoming.body).expect("whole")), (200, b"ok".to_vec()));
 }

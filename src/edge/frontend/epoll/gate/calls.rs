@@ -54,9 +54,8 @@ impl CallObserver for Gate {
         station.endpoint.store(endpoint, Ordering::Relaxed);
         station.calling_since.store(self.clock.now(), Ordering::SeqCst);
         let pace = self.pace(endpoint);
-        let long = self.long_call_ns.load(Ordering::Relaxed);
         let slow = pace.stuck.load(Ordering::Relaxed) > 0
-            || Nanos::from(pace.mean_ns.load(Ordering::Relaxed)) > long;
+            || Nanos::from(pace.mean_ns.load(Ordering::Relaxed)) > self.long_call_ns.load(Ordering::Relaxed);
         if slow {
             self.discount(station, COUNTED);
             return;

@@ -54,6 +54,38 @@ impl Crew {
     }
 }
 
+/// Work that takes until it is over; from then on, each event takes a moment.
+#[derive(Default)]
+struct Absence {
+    begun: AtomicUsize,
+    away: AtomicUsize,
+    over: AtomicBool,
+}
+
+impl Absence {
+    /// `begin` is told which it is, from 0.
+    fn last(&self, gate: &Gate, begin: impl FnOnce(usize)) {
+        if self.over.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_micros(50));
+            return;
+        }
+        begin(self.begun.fetch_add(1, Ordering::SeqCst));
+        self.away.fetch_add(1, Ordering::SeqCst);
+        while !self.over.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_micros(50));
+        }
+        gate.ended();
+    }
+
+    fn away(&self) -> usize {
+        self.away.load(Ordering::SeqCst)
+    }
+
+    fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
+}
+
 fn exactly(workers: usize) -> Active {
     Active { least: workers, usual: workers, most: workers }
 }
@@ -86,30 +118,19 @@ fn no_more_than_the_limit_run_and_everybody_ends() {
 
 #[test]
 fn a_worker_in_a_long_call_is_replaced_and_comes_back_without_raising_the_count() {
-    let (calling, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let (count, open) = (calling.clone(), release.clone());
-    let crew = Crew::new(8, exactly(2), move |gate, _| {
-        if open.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_micros(50));
-            return;
-        }
-        gate.began(5);
-        count.fetch_add(1, Ordering::SeqCst);
-        while !open.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_micros(50));
-        }
-        gate.ended();
-    });
-    until("two call", || calling.load(Ordering::SeqCst) == 2);
+    let calls = Arc::new(Absence::default());
+    let calling = calls.clone();
+    let crew = Crew::new(8, exactly(2), move |gate, _| calling.last(gate, |_| gate.began(5)));
+    until("two call", || calls.away() == 2);
     // Short calls count: nobody takes their place yet.
     crew.gate.tick(crew.clock.now());
-    assert_eq!(calling.load(Ordering::SeqCst), 2);
+    assert_eq!(calls.away(), 2);
     crew.clock.advance(Duration::from_millis(5));
     crew.gate.tick(crew.clock.now());
     // Two more come, find the endpoint stuck, stop counting at once, and so on to the last.
-    until("all eight call", || calling.load(Ordering::SeqCst) == 8);
+    until("all eight call", || calls.away() == 8);
     assert!(crew.gate.is_exhausted());
-    release.store(true, Ordering::SeqCst);
+    calls.end();
     until("they are two again", || crew.gate.active.load(Ordering::SeqCst) == 2);
     until("the others are parked", || crew.gate.stack.lock().len() == 6);
     assert_eq!(crew.gate.pace(5).stuck.load(Ordering::SeqCst), 0, "nobody is stuck any more");
@@ -140,33 +161,26 @@ fn the_limit_follows_what_there_is_to_spare() {
 
 #[test]
 fn a_single_worker_that_waits_or_works_for_long_is_replaced() {
-    let (away, back) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let (count, open) = (away.clone(), back.clone());
+    let absence = Arc::new(Absence::default());
+    let work = absence.clone();
     let crew = Crew::new(3, exactly(1), move |gate, worker| {
-        if open.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_micros(50));
-            return;
-        }
-        let number = count.fetch_add(1, Ordering::SeqCst);
-        gate.begin_work(worker, 0, gate.clock.now());
-        if number == 0 {
-            // One that is known to take a while.
-            gate.pace(0).mean_ns.store(5_000_000, Ordering::SeqCst);
-            gate.began(0);
-        }
-        while !open.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_micros(50));
-        }
-        gate.ended();
+        work.last(gate, |number| {
+            gate.begin_work(worker, 0, gate.clock.now());
+            if number == 0 {
+                // One that is known to take a while.
+                gate.pace(0).mean_ns.store(5_000_000, Ordering::SeqCst);
+                gate.began(0);
+            }
+        });
     });
     crew.clock.advance(Duration::from_secs(1));
-    until("the one that waits is replaced at once", || away.load(Ordering::SeqCst) == 2);
+    until("the one that waits is replaced at once", || absence.away() == 2);
     crew.gate.tick(crew.clock.now());
-    assert_eq!(away.load(Ordering::SeqCst), 2, "nobody knows whether it will be long");
+    assert_eq!(absence.away(), 2, "nobody knows whether it will be long");
     crew.clock.advance(Duration::from_millis(25));
     crew.gate.tick(crew.clock.now());
-    until("the one that works is replaced later", || away.load(Ordering::SeqCst) == 3);
-    back.store(true, Ordering::SeqCst);
+    until("the one that works is replaced later", || absence.away() == 3);
+    absence.end();
     until("one runs", || crew.gate.stack.lock().len() == 2);
     crew.end();
 }
