@@ -2,7 +2,7 @@
 //! the `tiny_http` and the `epoll` frontend both drive a [`Service`] through these types.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,79 +15,11 @@ use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 
 mod parked;
+mod problem;
 pub mod waits;
 
+pub use crate::rules::message::{BodyLength, RequestHead, Version};
 pub use parked::{Awaitable, Parked, Registration, Served, Waker};
-
-/// The protocol versions that a frontend speaks (RFC 9112 §2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
-    /// HTTP/1.0: one request a connection unless it asks for more, no chunked coding.
-    Http10,
-    /// HTTP/1.1.
-    Http11,
-}
-
-/// How the end of a message's body is known (RFC 9112 §6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyLength {
-    /// No body at all: neither Content-Length nor Transfer-Encoding, or `Content-Length: 0` in a request.
-    Empty,
-    /// Exactly that many bytes.
-    Known(u64),
-    /// Until the last chunk.
-    Chunked,
-    /// Until the connection ends. Responses only.
-    UntilClose,
-}
-
-/// A request's head as a frontend's parser left it: checked, in origin form, with framing taken out of the fields.
-#[derive(Debug)]
-pub struct RequestHead {
-    /// A token in its own case: `GET`.
-    pub method: String,
-    /// Origin form, `/path?query`, or `*` for OPTIONS. Absolute form has been taken apart.
-    pub target: String,
-    /// As the client speaks it.
-    pub version: Version,
-    /// The authority that the request is for: the target's own in absolute form, else the Host field. `None` only in
-    /// HTTP/1.0.
-    pub host: Option<String>,
-    /// All fields in order, Host among them, without `Content-Length`, `Transfer-Encoding`, `Trailer` and `Expect`.
-    pub fields: Fields,
-    /// How the body ends.
-    pub length: BodyLength,
-    /// The client waits for `100 Continue` before it sends its body (RFC 9110 §10.1.1).
-    pub expects_continue: bool,
-    /// The TCP peer, or the client that a trusted PROXY header named.
-    pub peer: SocketAddr,
-}
-
-impl RequestHead {
-    /// A head with nothing in it but the peer, for a parser to fill; its memory is used again request after request.
-    pub fn blank(peer: SocketAddr) -> Self {
-        Self {
-            method: String::new(),
-            target: String::new(),
-            version: Version::Http11,
-            host: None,
-            fields: Fields::new(),
-            length: BodyLength::Empty,
-            expects_continue: false,
-            peer,
-        }
-    }
-
-    /// The target before `?`.
-    pub fn path(&self) -> &str {
-        self.target.split('?').next().unwrap_or("")
-    }
-
-    /// The target after the first `?`, if there is one.
-    pub fn query(&self) -> Option<&str> {
-        self.target.split_once('?').map(|(_, query)| query)
-    }
-}
 
 /// Why a request's body could not be read to its end. Travels inside an [`io::Error`] (`io::Error::other`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ pub mod headers;
 pub mod health;
 pub mod identity;
 pub mod limit;
+pub mod message;
 pub mod outlier;
 pub mod path;
 pub mod request_rules;

@@ -9,7 +9,7 @@ pub mod proxy;
 pub mod request;
 pub mod response;
 
-use crate::error::Reason;
+use crate::rules::message::Reason;
 
 /// Why a message is not taken. Nothing of it may reach a backend, and its connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

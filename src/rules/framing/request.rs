@@ -9,8 +9,8 @@ mod tests;
 
 use super::bytes::{TOKEN, is};
 use super::{Refusal, bad};
-use crate::error::Reason;
-use crate::exchange::{RequestHead, Version};
+use crate::rules::message::Reason;
+use crate::rules::message::{RequestHead, Version};
 
 /// How much of a head is taken.
 #[derive(Clone, Copy, Debug)]

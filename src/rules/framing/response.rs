@@ -8,8 +8,8 @@
 mod tests;
 
 use super::bytes::{TOKEN, VALUE, is};
-use crate::exchange::{BodyLength, Version};
 use crate::rules::fields::Fields;
+use crate::rules::message::{BodyLength, Version};
 
 /// Most bytes of one head, from its first byte through its empty line.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;

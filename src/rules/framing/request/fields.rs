@@ -4,9 +4,9 @@ use super::super::bytes::{CLASS, TOKEN, UNDERSCORE, VALUE, is};
 use super::super::host::is_host_and_port;
 use super::super::{Refusal, bad};
 use super::{HEAD_TOO_LARGE, Stop, as_text, end_of_line};
-use crate::error::Reason;
-use crate::exchange::{BodyLength, RequestHead, Version};
 use crate::rules::fields::tokens;
+use crate::rules::message::Reason;
+use crate::rules::message::{BodyLength, RequestHead, Version};
 
 /// What the field lines came to.
 pub(super) struct Summary {

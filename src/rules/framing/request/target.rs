@@ -5,8 +5,8 @@ use super::super::bytes::{PATH, QUERY, is};
 use super::super::host::{is_host_and_port, percent_encoding_is_whole};
 use super::super::{Refusal, bad};
 use super::{Stop, as_text};
-use crate::error::Reason;
-use crate::exchange::RequestHead;
+use crate::rules::message::Reason;
+use crate::rules::message::RequestHead;
 
 /// Finds the space behind the target. Returns its position and whether each `%` before the query starts two
 /// hexadecimal digits; in a query browsers send a lone `%` as it is, so there it passes.

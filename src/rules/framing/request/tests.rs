@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::exchange::BodyLength;
+use crate::rules::message::BodyLength;
 
 const BOUNDS: Bounds = Bounds { max_head_bytes: 2048, max_headers: 8, max_target_bytes: 64 };
 
