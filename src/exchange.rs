@@ -19,7 +19,8 @@ mod problem;
 pub mod waits;
 
 pub use crate::rules::message::{BodyLength, RequestHead, Version};
-pub use parked::{Awaitable, Parked, Registration, Served, Waker};
+pub use crate::state::queue::Waker;
+pub use parked::{Awaitable, Parked, Registration, Served};
 
 /// Why a request's body could not be read to its end. Travels inside an [`io::Error`] (`io::Error::other`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["cli", "config", "app", "rules"]),
     ("clock.rs", &["rules"]),
     ("error.rs", &["rules"]),
-    ("exchange", &["rules", "error"]),
+    ("exchange", &["rules", "error", "state"]),
     ("config", &["config", "rules"]),
     ("rules", &["rules"]),
     ("state", &["state", "rules"]),

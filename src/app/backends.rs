@@ -20,14 +20,14 @@ use crate::state::backends::{Backend, Backends, Operator, Snapshot};
 /// A backend as it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    pub entry: config::Backend,
+    pub entry: config::BackendEntry,
     /// `None`: nobody said anything.
     pub operator: Option<Operator>,
 }
 
 /// All of them: the file's in its order, then the others in the order of their names. One of the file has the place of a
 /// stored one of the same name, with a warning. A row that somebody wrote by hand and that is no backend is left out.
-pub(super) fn wanted(file: &[config::Backend], stored: &[BackendRow]) -> Vec<Wanted> {
+pub(super) fn wanted(file: &[config::BackendEntry], stored: &[BackendRow]) -> Vec<Wanted> {
     let of_file = file.iter().map(|entry| {
         let row = stored.iter().find(|row| row.name == entry.name);
         match row.map(|row| &row.settings) {
@@ -48,7 +48,7 @@ pub(super) fn wanted(file: &[config::Backend], stored: &[BackendRow]) -> Vec<Wan
         if all.iter().any(|one| one.entry.name == *name) {
             continue;
         }
-        match config::Backend::parse(name, url) {
+        match config::parse_backend(name, url) {
             Ok(entry) => all.push(changed(entry, settings)),
             Err(faults) => log::error!("store: backend {name:?} is left out: {}", faults[0].1),
         }
@@ -56,7 +56,7 @@ pub(super) fn wanted(file: &[config::Backend], stored: &[BackendRow]) -> Vec<Wan
     all
 }
 
-fn changed(mut entry: config::Backend, settings: &BackendSettings) -> Wanted {
+fn changed(mut entry: config::BackendEntry, settings: &BackendSettings) -> Wanted {
     entry.weight = settings.weight.unwrap_or(entry.weight);
     entry.backup = settings.backup.unwrap_or(entry.backup);
     entry.max_in_flight = settings.max_in_flight.unwrap_or(entry.max_in_flight);
@@ -129,7 +129,7 @@ impl Handle {
     ) -> Result<BackendShown, BackendError> {
         let facts = self.facts()?;
         let url = settings.url.as_deref().unwrap_or_default();
-        let entry = config::Backend::parse(name, url).map_err(BackendError::Fields)?;
+        let entry = config::parse_backend(name, url).map_err(BackendError::Fields)?;
         if let Some(own) = facts.own_addresses.iter().find(|own| config::is_own(own, &entry)) {
             let text = format!("is our own listener {own}: requests would go round in a circle");
             return Err(BackendError::Fields(vec![("url", text)]));
@@ -186,9 +186,9 @@ mod tests {
 
     #[test]
     fn the_file_comes_first_and_is_changed_by_what_was_stored() {
-        let mut bounded = config::Backend::new("b", "h", 1);
+        let mut bounded = config::BackendEntry::new("b", "h", 1);
         bounded.max_in_flight = Some(9);
-        let file = [config::Backend::new("a", "h", 1), bounded];
+        let file = [config::BackendEntry::new("a", "h", 1), bounded];
         let stored = [
             row("a", r#"{"url":"http://elsewhere:2","weight":7,"state":"down"}"#),
             row("b", r#"{"weight":5,"max_in_flight":null,"state":"drain"}"#),
@@ -197,15 +197,15 @@ mod tests {
             row("odd", r#"{"url":"ftp://x"}"#),
         ];
         let all = wanted(&file, &stored);
-        let up = |entry: config::Backend, operator| Wanted { entry, operator: Some(operator) };
+        let up = |entry: config::BackendEntry, operator| Wanted { entry, operator: Some(operator) };
         let expected = [
             up(file[0].clone(), Operator::Up),
-            up(config::Backend { weight: 5, max_in_flight: None, ..file[1].clone() }, Operator::Drain),
+            up(config::BackendEntry { weight: 5, max_in_flight: None, ..file[1].clone() }, Operator::Drain),
             up(
-                config::Backend {
+                config::BackendEntry {
                     max_in_flight: Some(2),
                     backup: true,
-                    ..config::Backend::parse("c", "http://[::1]:3").unwrap()
+                    ..config::parse_backend("c", "http://[::1]:3").unwrap()
                 },
                 Operator::Up,
             ),

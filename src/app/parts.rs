@@ -61,7 +61,7 @@ pub(super) struct Parts {
 
 /// A backend on its way out: listed, and given nothing new.
 pub(super) struct Leaving {
-    entry: config::Backend,
+    entry: config::BackendEntry,
     until: Nanos,
 }
 
@@ -174,10 +174,10 @@ impl Parts {
 
     /// Backends that are our own listeners. The loader saw what `listen` says; the real ports are known here.
     fn own_among(&self, config: &Config) -> Vec<FieldFault> {
-        let own = |backend: &config::Backend| {
+        let own = |backend: &config::BackendEntry| {
             self.own_addresses.iter().find(|own| config::is_own(own, backend)).copied()
         };
-        let fault = |(index, backend): (usize, &config::Backend)| {
+        let fault = |(index, backend): (usize, &config::BackendEntry)| {
             let address = own(backend)?;
             let detail = format!(
                 "backends[{index}].url: is our own listener {address}: requests would go round in a circle"
@@ -211,7 +211,7 @@ impl Parts {
             self.lookup = resolve::lookup(config.discovery.resolver);
         }
         let wanted = self.wanted(config);
-        let entries: Vec<config::Backend> = wanted.iter().map(|one| one.entry.clone()).collect();
+        let entries: Vec<config::BackendEntry> = wanted.iter().map(|one| one.entry.clone()).collect();
         let new = self.backends.new_among(&entries);
         let mut found = resolve::look_up_once(&new, &self.lookup, pool::first_patience(config)).into_iter();
         let placed: Vec<Placed> = wanted
@@ -228,7 +228,7 @@ impl Parts {
         if checks_change {
             self.prober = None;
         }
-        let told = self.backends.reconfigure(&pool::settings(config), &placed);
+        let told = self.backends.reconfigure(&pool::settings(config), &placed, self.clock.now());
         for (word, names) in [("new", &told.added), ("elsewhere", &told.moved), ("gone", &told.removed)] {
             if !names.is_empty() {
                 log::info!("backends that are {word}: {}", names.join(", "));

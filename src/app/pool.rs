@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::backends::wanted;
 use super::{Failure, failed};
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos};
 use crate::config::{self, Config};
 use crate::edge::prober::Prober;
 use crate::edge::store::backends::BackendRow;
 use crate::edge::upstream::resolve::{Lookup, Resolver};
+use crate::rules::outlier::Policy;
+use crate::rules::sticky::SigningKey;
 use crate::state::backends::{Backends, Operator, Settings};
 use crate::state::metrics::Metrics;
 use crate::state::serving::Serving;
@@ -21,8 +23,15 @@ pub(super) fn settings(config: &Config) -> Settings {
         checked: config.health_check.is_some(),
         max_in_flight: config.balancing.max_in_flight,
         workers: u32::try_from(config.frontend.workers).ok(),
-        outlier: config.outlier.clone(),
-        sticky: config.balancing.sticky.as_ref().map(|sticky| sticky.secret.clone()),
+        outlier: config.outlier.as_ref().map(|outlier| Policy {
+            consecutive: outlier.consecutive,
+            ratio: outlier.ratio,
+            window: nanos(outlier.window),
+            base_time: nanos(outlier.base_time),
+        }),
+        max_ejected: config.outlier.as_ref().map_or(0.0, |outlier| outlier.max_ejected),
+        sticky: (config.balancing.sticky.as_ref())
+            .map(|sticky| SigningKey::new(sticky.secret.reveal().as_bytes())),
         serving: Arc::new(Serving::of(config)),
     }
 }
@@ -32,12 +41,11 @@ pub(super) fn begin(
     config: &Config,
     stored: &[BackendRow],
     metrics: &Metrics,
-    clock: &Clock,
-) -> (Arc<Backends>, Vec<config::Backend>) {
+) -> (Arc<Backends>, Vec<config::BackendEntry>) {
     let wanted = wanted(&config.backends, stored);
     let entries: Vec<_> = wanted.iter().map(|one| one.entry.clone()).collect();
     metrics.set_backends(entries.iter().map(|backend| backend.name.as_str()));
-    let backends = Backends::new(&settings(config), &entries, clock.clone());
+    let backends = Backends::new(&settings(config), &entries);
     for (group, one) in backends.backends().iter().zip(&wanted) {
         group.set_operator(one.operator.unwrap_or(Operator::Up));
     }
@@ -52,13 +60,13 @@ pub(super) fn first_patience(config: &Config) -> Duration {
 /// Finds the backends' addresses and checks each once, before anything is promised.
 pub(super) fn watch(
     config: &Config,
-    entries: &[config::Backend],
+    entries: &[config::BackendEntry],
     backends: &Arc<Backends>,
     lookup: &Lookup,
     clock: &Clock,
 ) -> Result<(Resolver, Option<Prober>), Failure> {
     let first = first_patience(config);
-    let resolver = Resolver::start(backends, entries, config.upstream.resolve_interval, lookup)
+    let resolver = Resolver::start(backends, entries, config.upstream.resolve_interval, lookup, clock)
         .map_err(failed("names can't be resolved"))?;
     resolver.wait_first(first);
     let Some(check) = &config.health_check else { return Ok((resolver, None)) };

@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub upstream: Arc<UreqUpstream>,
     pub state: Arc<State>,
     /// What the pool begins with.
-    pub entries: Vec<config::Backend>,
+    pub entries: Vec<config::BackendEntry>,
     /// Set when the public one has started.
     pub frontend: Arc<OnceLock<Arc<Frontend>>>,
     pub ticker: Ticker,
@@ -65,7 +65,7 @@ impl Shared {
             clock.clone(),
         )
         .map_err(|error| Failure::new(error.to_string()))?;
-        let (backends, entries) = pool::begin(config, &limits.backends(), &metrics, &clock);
+        let (backends, entries) = pool::begin(config, &limits.backends(), &metrics);
         let upstream = Arc::new(UreqUpstream::new(&config.upstream, clock.clone()));
         let ticker = Ticker::start(
             Arc::clone(&limiter),

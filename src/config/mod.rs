@@ -30,11 +30,12 @@ pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, keys, load};
 pub use rate_limit::{RateLimit, RateLimitHeaders};
-pub use read::is_own;
+pub use read::{is_own, parse_backend};
 pub use reference::reference;
 pub use schema::schema;
 pub use secret::{Secret, SecretHash};
 
+pub use crate::rules::backend::BackendEntry;
 pub use crate::rules::strategy::{HashOn, Strategy};
 
 /// Everything that `config.json`, the environment and the command line say, checked. CONTRACT's shipped values are the
@@ -46,7 +47,7 @@ pub struct Config {
     /// The front door.
     pub frontend: Frontend,
     /// At least one; names are unique.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendEntry>,
     /// Where backends' names are looked up.
     pub discovery: Discovery,
     /// How a backend is picked.
@@ -140,45 +141,6 @@ impl Frontend {
             max_headers: self.max_headers,
             max_target_bytes: self.max_target_bytes,
         }
-    }
-}
-
-/// One entry of `backends`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Unique; what logs, metrics and the API call it.
-    pub name: String,
-    /// Host of its URL: a name or an address.
-    pub host: String,
-    /// Port of its URL, 80 when it names none.
-    pub port: u16,
-    /// Share relative to the others; 1 to 1000 (0: no traffic).
-    pub weight: u32,
-    /// Used only when no other is left.
-    pub backup: bool,
-    /// How long it takes to its full share after it came up.
-    pub slow_start: Duration,
-    /// Most requests at once on all its addresses together.
-    pub max_in_flight: Option<u32>,
-}
-
-impl Backend {
-    /// One of weight 1 with nothing special about it.
-    pub fn new(name: &str, host: &str, port: u16) -> Self {
-        Self {
-            name: name.to_owned(),
-            host: host.to_owned(),
-            port,
-            weight: 1,
-            backup: false,
-            slow_start: Duration::ZERO,
-            max_in_flight: None,
-        }
-    }
-
-    /// One of that name at `http://HOST[:PORT]`; else what is wrong, by field: `name`, `url`.
-    pub fn parse(name: &str, url: &str) -> Result<Self, Vec<(&'static str, String)>> {
-        read::parse_backend(name, url)
     }
 }
 

@@ -158,7 +158,7 @@ fn keep_checking(checks: &Checks, endpoint: &Endpoint, stopped: &Receiver<Infall
         }
         endpoint.group.count_check(result.is_ok());
         if let Some(transition) = health.observe(result.is_ok(), thresholds) {
-            backends.set_health(endpoint, transition.to);
+            backends.set_health(endpoint, transition.to, clock.now());
             tell(endpoint, transition, &result);
         }
         drop(ended);

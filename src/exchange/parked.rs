@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Answer, Exchange, RequestHead};
 use crate::rules::Nanos;
+use crate::state::queue::Waker;
 
 /// What a service makes of an exchange.
 pub enum Served {
@@ -44,10 +45,6 @@ impl Registration {
         self.0.store(0, Ordering::Relaxed);
     }
 }
-
-/// Tells whoever holds a parked request that it can go on. Called at most once, on the thread that made it so: must not
-/// block. It may come late, when the request has ended already.
-pub type Waker = Box<dyn FnOnce() + Send>;
 
 /// All that is needed to go on with a request, by value, except its head and its body, which the frontend keeps. Dropped,
 /// the request is forgotten: only when the frontend itself fails.

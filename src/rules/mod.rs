@@ -2,6 +2,7 @@
 //! nothing can fail on the outside world.
 
 pub mod answer;
+pub mod backend;
 pub mod bucket;
 pub mod cors;
 pub mod fields;

@@ -2,6 +2,7 @@
 //! signature in one: nobody without the secret can make one, it tells nobody where a backend is, and every instance with
 //! the same secret makes the same.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,15 +12,32 @@ use subtle::ConstantTimeEq;
 /// Bytes of the code that are kept (RFC 2104 §5: no fewer than half of them).
 const KEPT: usize = 16;
 
+/// What the codes are made with. Never shows in `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningKey(Box<[u8]>);
+
+impl SigningKey {
+    /// Any bytes, of any number.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(secret.into())
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
 /// One endpoint's code, in 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
     /// That of a backend's address: HMAC-SHA-256 (RFC 2104) over both.
-    pub fn of(secret: &[u8], backend: &str, address: SocketAddr) -> Self {
+    pub fn of(key: &SigningKey, backend: &str, address: SocketAddr) -> Self {
         // HMAC takes a key of any length.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return Self(String::new()) };
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key.0) else { return Self(String::new()) };
         mac.update(format!("{backend}\n{address}").as_bytes());
         let code = mac.finalize().into_bytes();
         Self(code.iter().take(KEPT).map(|byte| format!("{byte:02x}")).collect())
@@ -43,14 +61,14 @@ mod tests {
     #[test]
     fn a_token_names_one_endpoint_under_one_secret() {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let token = Token::of(b"secret", "a", address("10.0.0.1:80"));
+        let token = Token::of(&SigningKey::new(b"secret"), "a", address("10.0.0.1:80"));
         // Written down: python3 -c "import hmac;print(hmac.new(b'secret',b'a\\n10.0.0.1:80','sha256').hexdigest()[:32])"
         assert_eq!(token.as_str(), "1ad3c36509c8f6b318d054f76f2d39b1");
         assert!(token.is(token.as_str().as_bytes()));
         for other in [
-            Token::of(b"secreT", "a", address("10.0.0.1:80")),
-            Token::of(b"secret", "b", address("10.0.0.1:80")),
-            Token::of(b"secret", "a", address("10.0.0.1:81")),
+            Token::of(&SigningKey::new(b"secreT"), "a", address("10.0.0.1:80")),
+            Token::of(&SigningKey::new(b"secret"), "b", address("10.0.0.1:80")),
+            Token::of(&SigningKey::new(b"secret"), "a", address("10.0.0.1:81")),
         ] {
             assert!(!token.is(other.as_str().as_bytes()));
         }

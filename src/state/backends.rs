@@ -11,10 +11,11 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
-use crate::clock::{Clock, nanos};
-use crate::config::{self, Secret};
+use crate::rules::Nanos;
+use crate::rules::backend::BackendEntry;
 use crate::rules::health::Status;
 use crate::rules::outlier::Policy;
+use crate::rules::sticky::SigningKey;
 use crate::rules::strategy::Strategy;
 use crate::state::queue::Queue;
 use crate::state::serving::Serving;
@@ -35,6 +36,7 @@ pub use snapshot::{Snapshot, Unavailable, Wanted};
 
 use lease::Total;
 use outlier::Outliers;
+use reconfigure::is_of;
 use snapshot::Picker;
 
 /// Most endpoints of the whole pool. Each has a health-check thread, and each pick looks at each of them.
@@ -52,9 +54,11 @@ pub struct Settings {
     /// How many workers there are, of which one backend may hold three quarters while there is another to go to.
     pub workers: Option<u32>,
     /// `None`: nobody is ejected for how it answers.
-    pub outlier: Option<config::Outlier>,
+    pub outlier: Option<Policy>,
+    /// Share of the endpoints that may be ejected at once, 0 to 1.
+    pub max_ejected: f64,
     /// What endpoints' tokens for sticky sessions are made with.
-    pub sticky: Option<Secret>,
+    pub sticky: Option<SigningKey>,
     /// What else a request is served by.
     pub serving: Arc<Serving>,
 }
@@ -68,6 +72,7 @@ impl Settings {
             max_in_flight: None,
             workers: None,
             outlier: None,
+            max_ejected: 0.0,
             sticky: None,
             serving: Arc::default(),
         }
@@ -84,14 +89,8 @@ impl Settings {
                 .map_or(u32::MAX, |workers| (workers / 4 * 3 + workers % 4 * 3 / 4).max(1)),
             // Of a bound that is new, requests that are under way already are not counted.
             total: self.max_in_flight.map(|most| Total { most, count: count.unwrap_or_default() }),
-            outliers: self.outlier.as_ref().map(|outlier| {
-                let policy = Policy {
-                    consecutive: outlier.consecutive,
-                    ratio: outlier.ratio,
-                    window: nanos(outlier.window),
-                    base_time: nanos(outlier.base_time),
-                };
-                Outliers::new(policy, outlier.max_ejected, before.and_then(|before| before.outliers.as_ref()))
+            outliers: self.outlier.map(|policy| {
+                Outliers::new(policy, self.max_ejected, before.and_then(|before| before.outliers.as_ref()))
             }),
             checked: self.checked,
             sticky: self.sticky.clone(),
@@ -115,7 +114,6 @@ pub struct Change {
 pub struct Backends {
     snapshot: ArcSwap<Snapshot>,
     queue: Arc<Queue>,
-    clock: Clock,
     /// Held by whoever makes a new snapshot from the current one; over no I/O.
     writer: Mutex<()>,
     /// Who wants to hear of changes; at most a few, one signal each. Held over no I/O.
@@ -124,7 +122,7 @@ pub struct Backends {
 
 impl Backends {
     /// The configured backends, still without addresses.
-    pub fn new(settings: &Settings, backends: &[config::Backend], clock: Clock) -> Self {
+    pub fn new(settings: &Settings, backends: &[BackendEntry]) -> Self {
         let queue = Arc::<Queue>::default();
         let snapshot = Snapshot {
             endpoints: Vec::new(),
@@ -138,7 +136,6 @@ impl Backends {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             queue,
-            clock,
             writer: Mutex::new(()),
             listeners: Mutex::new(Vec::new()),
         }
@@ -154,13 +151,6 @@ impl Backends {
         &self.queue
     }
 
-    /// [`Snapshot::pick`] on the current snapshot, for who picks only once and whatever the key.
-    pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
-        let wanted =
-            Wanted { tried, key: fastrand::u64(..), now: self.clock.now(), may_probe: true, preferred: None };
-        self.snapshot.load().pick(&wanted).ok()
-    }
-
     /// Whether a pick would find somebody.
     pub fn any_up(&self) -> bool {
         let snapshot = self.snapshot.load();
@@ -172,19 +162,10 @@ impl Backends {
         self.snapshot.load().backends.clone()
     }
 
-    /// Makes these the addresses of the backend of that name; endpoints that stay are carried over as they are. Nothing
-    /// happens for a name that is not configured. Takes the writer's lock.
-    pub fn replace_addresses(&self, backend: &str, addresses: &[SocketAddr]) -> Change {
-        self.replace_where(|group| &*group.name == backend, addresses)
-    }
-
-    /// The same for the backend of that entry, and only while it is at that place: an answer about where it was before
-    /// concerns nobody any more.
-    pub fn resolved(&self, entry: &config::Backend, addresses: &[SocketAddr]) -> Change {
-        self.replace_where(|group| *group.name == entry.name && group.is_at(entry), addresses)
-    }
-
-    fn replace_where(&self, is_it: impl Fn(&Backend) -> bool, addresses: &[SocketAddr]) -> Change {
+    /// Makes these the addresses of the backend of that entry; endpoints that stay are carried over as they are. Nothing
+    /// happens when no backend of its name is at its place: an answer about where one was before changes nothing. Takes
+    /// the writer's lock.
+    pub fn resolved(&self, entry: &BackendEntry, addresses: &[SocketAddr], now: Nanos) -> Change {
         let mut addresses = addresses.to_vec();
         addresses.sort_unstable();
         addresses.dedup();
@@ -192,7 +173,7 @@ impl Backends {
         {
             let _writer = self.writer.lock();
             let before = self.snapshot.load_full();
-            let Some(group) = before.backends.iter().find(|group| is_it(group)) else {
+            let Some(group) = before.backends.iter().find(|group| is_of(group, entry)) else {
                 return change;
             };
             let (kept, others): (Vec<_>, Vec<_>) =
@@ -206,7 +187,7 @@ impl Backends {
             addresses.truncate(room);
             // What a backend begins with is no newcomer to anybody's caches.
             let warm = own.is_empty() && change.removed.is_empty();
-            let since = if warm { 0 } else { self.clock.now() };
+            let since = if warm { 0 } else { now };
             own.extend(addresses.iter().map(|address| before.picker.endpoint(group, *address, since)));
             own.sort_unstable_by_key(|endpoint| endpoint.address);
             change.added = addresses;
@@ -226,9 +207,9 @@ impl Backends {
     }
 
     /// Says what the health checks found. For the prober alone.
-    pub fn set_health(&self, endpoint: &Endpoint, health: Status) {
+    pub fn set_health(&self, endpoint: &Endpoint, health: Status, now: Nanos) {
         if health == Status::Up && endpoint.health() == Status::Down {
-            endpoint.up_since.store(self.clock.now(), Ordering::Relaxed);
+            endpoint.up_since.store(now, Ordering::Relaxed);
             if let Some(outliers) = &self.snapshot.load().picker.outliers {
                 outliers.begin_anew(endpoint);
             }

@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clock::Clock;
-use crate::exchange::Waker;
 use crate::rules::Nanos;
+
+/// Tells whoever keeps a request in line that it can go on. Called at most once, on the thread that made it so: must not
+/// block. It may come late, when the request has ended already.
+pub type Waker = Box<dyn FnOnce() + Send>;
 
 /// See the module. Takes its lock in every call but [`Queue::is_empty`] and, with nobody in line, [`Queue::freed`]; never
 /// across I/O, and wakers are called outside of it.
@@ -183,22 +185,22 @@ impl Place {
         }
     }
 
-    /// Blocks until it is this one's turn; false when that did not come before `until`.
-    pub fn wait(&self, until: Nanos, clock: &Clock) -> bool {
+    /// Blocks until it is this one's turn; false when that did not come before `until`. `now` tells the time.
+    pub fn wait(&self, until: Nanos, now: impl Fn() -> Nanos) -> bool {
         let thread = thread::current();
         if !self.on_turn(Box::new(move || thread.unpark())) {
             return true;
         }
         loop {
-            let now = clock.now();
+            let at = now();
             if self.may_try() {
                 return true;
             }
-            if now >= until {
+            if at >= until {
                 return false;
             }
             // Comes back early for no reason, too.
-            thread::park_timeout(Duration::from_nanos(until - now));
+            thread::park_timeout(Duration::from_nanos(until - at));
         }
     }
 
@@ -228,4 +230,4 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -6,13 +6,13 @@ use super::{DELAY, IN_FLIGHT, MAX_LIST};
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
-use crate::config::{Backend, forms};
+use crate::config::{BackendEntry, forms};
 
 pub(super) fn backends(
     root: &mut Section<'_>,
     listen: &[SocketAddr],
     admin: Option<SocketAddr>,
-) -> Vec<Backend> {
+) -> Vec<BackendEntry> {
     let shape =
         Shape::Other("a list of 1 to 1024 backends: [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]");
     let spec = Spec::new("backends", shape, "", "Where requests go.");
@@ -20,7 +20,7 @@ pub(super) fn backends(
         Value::List(nodes) if (1..=MAX_LIST).contains(&nodes.len()) => Ok(nodes.clone()),
         _ => Err(None),
     });
-    let mut backends: Vec<Backend> = Vec::with_capacity(nodes.len());
+    let mut backends: Vec<BackendEntry> = Vec::with_capacity(nodes.len());
     for (index, node) in nodes.into_iter().enumerate() {
         let element = format!("backends[{index}]");
         let section = root.open_at(&element, node);
@@ -42,7 +42,7 @@ pub(super) fn backends(
 
 /// Whether a backend is one of our listeners, as far as the text tells (a name may still resolve to us: then `Via`
 /// ends the circle with 508).
-pub fn is_own(listener: &SocketAddr, backend: &Backend) -> bool {
+pub fn is_own(listener: &SocketAddr, backend: &BackendEntry) -> bool {
     if listener.port() == 0 || listener.port() != backend.port {
         return false;
     }
@@ -54,14 +54,14 @@ pub fn is_own(listener: &SocketAddr, backend: &Backend) -> bool {
 }
 
 /// A backend out of a name and a URL, as the API is given them; what is wrong, by field.
-pub(in crate::config) fn parse(name: &str, url: &str) -> Result<Backend, Vec<(&'static str, String)>> {
+pub fn parse(name: &str, url: &str) -> Result<BackendEntry, Vec<(&'static str, String)>> {
     let mut faults = Vec::new();
     let good = forms::backend_name(name);
     if good.is_none() {
         faults.push(("name", format!("must be {NAME}")));
     }
     match (good, forms::backend_url(url)) {
-        (Some(name), Ok(authority)) => return Ok(Backend::new(&name, &authority.host, authority.port)),
+        (Some(name), Ok(authority)) => return Ok(BackendEntry::new(&name, &authority.host, authority.port)),
         (_, Err(why)) => faults.push(("url", why.unwrap_or_else(|| format!("must be {URL}")))),
         (None, Ok(_)) => {}
     }
@@ -71,7 +71,7 @@ pub(in crate::config) fn parse(name: &str, url: &str) -> Result<Backend, Vec<(&'
 const NAME: &str = "1 to 128 letters, digits and . _ - : [ ]";
 const URL: &str = "http://HOST[:PORT]";
 
-fn backend(mut s: Section<'_>) -> Backend {
+fn backend(mut s: Section<'_>) -> BackendEntry {
     let name = Spec::new("name", Shape::Text(NAME), "", "Unique; what logs, metrics and the API call it.");
     let url = Spec::new("url", Shape::Text(URL), "", "Where it listens; port 80 when it names none.");
     let name = s.value(&name, |node| match &node.value {
@@ -93,5 +93,13 @@ fn backend(mut s: Section<'_>) -> Backend {
     let about = "Most requests at once on all its addresses together; null: no bound.";
     let max_in_flight = s.whole_or_null("max_in_flight", IN_FLIGHT, "null", about);
     s.end();
-    Backend { name, host: authority.host, port: authority.port, weight, backup, slow_start, max_in_flight }
+    BackendEntry {
+        name,
+        host: authority.host,
+        port: authority.port,
+        weight,
+        backup,
+        slow_start,
+        max_in_flight,
+    }
 }

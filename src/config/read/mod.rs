@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub use backends::is_own;
-pub(super) use backends::parse as parse_backend;
+pub use backends::parse as parse_backend;
 
 use admin::Outside;
 

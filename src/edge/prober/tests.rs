@@ -6,6 +6,7 @@ use std::thread;
 use super::*;
 use crate::config;
 use crate::state::backends::Settings;
+use crate::state::backends::{Lease, Wanted};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -20,11 +21,20 @@ fn settings(timeout: Duration) -> HealthCheck {
     }
 }
 
+fn entry() -> config::BackendEntry {
+    config::BackendEntry::new("a", "a.test", 80)
+}
+
+/// Somebody that a request could go to.
+fn pick(pool: &Backends) -> Option<Lease> {
+    let wanted = Wanted { tried: &[], key: 0, now: 1, may_probe: true, preferred: None };
+    pool.snapshot().pick(&wanted).ok()
+}
+
 fn pool(addresses: &[SocketAddr]) -> Arc<Backends> {
-    let entry = config::Backend::new("a", "a.test", 80);
     let settings = Settings { checked: true, ..Settings::of(config::Strategy::LeastConnections) };
-    let pool = Backends::new(&settings, &[entry], Clock::real());
-    pool.replace_addresses("a", addresses);
+    let pool = Backends::new(&settings, &[entry()]);
+    pool.resolved(&entry(), addresses, 1);
     Arc::new(pool)
 }
 
@@ -75,7 +85,7 @@ fn twenty_that_hang_delay_nobody() {
     assert_eq!(unknown, 20, "the others hang in their first check");
     assert!(!prober.wait_first(Duration::from_millis(1)), "which is not over");
     for _ in 0..20 {
-        assert_eq!(pool.pick(&[]).map(|lease| lease.endpoint.address), Some(good));
+        assert_eq!(pick(&pool).map(|lease| lease.endpoint.address), Some(good));
     }
 }
 
@@ -110,11 +120,11 @@ fn one_goes_after_fall_failures_and_comes_back() {
         let (_, failed) = pool.backends()[0].checks();
         status.store(503, Ordering::SeqCst);
         wait_until("it is down", || health_of(&pool, address) == Some(Status::Down));
-        assert!(pool.backends()[0].checks().1 >= failed + 3 && pool.pick(&[]).is_none());
+        assert!(pool.backends()[0].checks().1 >= failed + 3 && pick(&pool).is_none());
         let (passed, _) = pool.backends()[0].checks();
         status.store(200, Ordering::SeqCst);
         wait_until("it is up", || health_of(&pool, address) == Some(Status::Up));
-        assert!(pool.backends()[0].checks().0 >= passed + 2 && pool.pick(&[]).is_some());
+        assert!(pool.backends()[0].checks().0 >= passed + 2 && pick(&pool).is_some());
     }
 }
 
@@ -125,7 +135,7 @@ fn new_endpoints_are_checked_and_removed_ones_no_more() {
     let prober = Prober::start(Arc::clone(&pool), settings(PATIENCE), Clock::real()).unwrap();
     assert!(prober.wait_first(PATIENCE));
     let removed = Arc::clone(&pool.snapshot().endpoints()[0]);
-    pool.replace_addresses("a", &[two]);
+    pool.resolved(&entry(), &[two], 1);
     wait_until("the new one is up", || health_of(&pool, two) == Some(Status::Up));
     wait_until("nobody holds the old one", || Arc::strong_count(&removed) == 1);
 

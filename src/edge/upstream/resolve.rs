@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded, select};
 
-use crate::config::Backend;
+use crate::clock::Clock;
+use crate::config::BackendEntry;
 use crate::state::backends::{Backends, Change};
 
 mod server;
@@ -45,6 +46,7 @@ pub fn lookup(server: Option<SocketAddr>) -> Lookup {
 /// The running look-ups; they end when this is dropped, each when its current one returns.
 pub struct Resolver {
     backends: Arc<Backends>,
+    clock: Clock,
     interval: Duration,
     lookup: Lookup,
     /// By the backends' names.
@@ -66,13 +68,15 @@ impl Resolver {
     /// only when no thread can be had.
     pub fn start(
         backends: &Arc<Backends>,
-        entries: &[Backend],
+        entries: &[BackendEntry],
         interval: Duration,
         lookup: &Lookup,
+        clock: &Clock,
     ) -> io::Result<Self> {
         let (_, first) = bounded(0);
         let (backends, own) = (Arc::clone(backends), Arc::clone(lookup));
-        let mut resolver = Self { backends, interval, lookup: own, followed: HashMap::new(), first };
+        let clock = clock.clone();
+        let mut resolver = Self { backends, clock, interval, lookup: own, followed: HashMap::new(), first };
         resolver.follow(entries, interval, lookup)?;
         Ok(resolver)
     }
@@ -80,13 +84,18 @@ impl Resolver {
     /// These are the backends now. Names that stay go on being looked up as they were, unless something about the look-ups
     /// changes. A name whose backend has addresses already is looked up when its time comes, the others at once. Fails when
     /// no thread can be had.
-    pub fn follow(&mut self, entries: &[Backend], interval: Duration, lookup: &Lookup) -> io::Result<()> {
+    pub fn follow(
+        &mut self,
+        entries: &[BackendEntry],
+        interval: Duration,
+        lookup: &Lookup,
+    ) -> io::Result<()> {
         let asks_another = !Arc::ptr_eq(&self.lookup, lookup);
         if asks_another || self.interval != interval {
             (self.interval, self.lookup) = (interval, Arc::clone(lookup));
             self.followed.clear();
         }
-        let is_at = |entry: &Backend, name: &str, followed: &Followed| {
+        let is_at = |entry: &BackendEntry, name: &str, followed: &Followed| {
             entry.name == *name && entry.host == followed.host && entry.port == followed.port
         };
         self.followed.retain(|name, followed| entries.iter().any(|entry| is_at(entry, name, followed)));
@@ -94,7 +103,7 @@ impl Resolver {
         self.first = first;
         for entry in entries {
             if let Some(address) = literal(&entry.host, entry.port) {
-                let change = self.backends.resolved(entry, &[address]);
+                let change = self.backends.resolved(entry, &[address], self.clock.now());
                 if change.left_out > 0 {
                     log::warn!("{}", left_out_line(&entry.name, change.left_out));
                 }
@@ -106,11 +115,17 @@ impl Resolver {
         Ok(())
     }
 
-    fn look_up(&self, entry: &Backend, at_once: bool, answered: Sender<Infallible>) -> io::Result<Followed> {
+    fn look_up(
+        &self,
+        entry: &BackendEntry,
+        at_once: bool,
+        answered: Sender<Infallible>,
+    ) -> io::Result<Followed> {
         let snapshot = self.backends.snapshot();
         let resolved = snapshot.endpoints().iter().any(|endpoint| *endpoint.backend == entry.name);
         let mut name = Name {
             backends: Arc::clone(&self.backends),
+            clock: self.clock.clone(),
             entry: entry.clone(),
             interval: self.interval,
             failing: false,
@@ -136,7 +151,7 @@ impl Resolver {
 
 /// The addresses of these backends, looked up once and all at the same time. Who has no answer within `timeout`, or a bad
 /// one, has none; the log says why.
-pub fn look_up_once(entries: &[&Backend], lookup: &Lookup, timeout: Duration) -> Vec<Vec<SocketAddr>> {
+pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duration) -> Vec<Vec<SocketAddr>> {
     let mut found: Vec<Vec<SocketAddr>> = vec![Vec::new(); entries.len()];
     let (send, answers) = bounded(entries.len());
     let mut waiting = 0;
@@ -159,7 +174,7 @@ pub fn look_up_once(entries: &[&Backend], lookup: &Lookup, timeout: Duration) ->
             recv(answers) -> answer => match answer {
                 Ok((index, Ok(addresses))) => found[index] = bounded_list(addresses).0,
                 Ok((index, Err(error))) => {
-                    let Backend { name, host, .. } = entries[index];
+                    let BackendEntry { name, host, .. } = entries[index];
                     log::warn!("backend {name}: {host} does not resolve: {error}; it has no address yet");
                 }
                 Err(_) => break,
@@ -192,7 +207,8 @@ pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
 /// One name and what its thread remembers of it.
 struct Name {
     backends: Arc<Backends>,
-    entry: Backend,
+    clock: Clock,
+    entry: BackendEntry,
     interval: Duration,
     /// The last look-up failed, and the log said so.
     failing: bool,
@@ -230,7 +246,7 @@ impl Name {
 
     /// A good answer replaces the addresses; an empty or a failed one keeps them. The log says so once each way.
     fn take(&mut self, answer: io::Result<Vec<SocketAddr>>) {
-        let Backend { name, host, .. } = &self.entry;
+        let BackendEntry { name, host, .. } = &self.entry;
         let addresses = match answer {
             Ok(addresses) if !addresses.is_empty() => addresses,
             bad => {
@@ -250,7 +266,7 @@ impl Name {
         self.failing = false;
         self.resolved = true;
         let (addresses, cut) = bounded_list(addresses);
-        let change = self.backends.resolved(&self.entry, &addresses);
+        let change = self.backends.resolved(&self.entry, &addresses, self.clock.now());
         if !change.added.is_empty() || !change.removed.is_empty() {
             log::info!("backend {name}: {}", change_line(host, &addresses, &change));
         }

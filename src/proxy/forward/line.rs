@@ -84,7 +84,7 @@ impl Forward {
                     course.wait = Some(wait);
                     return Err(Unsent::Waits);
                 }
-                if !wait.place.wait(wait.until, &self.clock) {
+                if !wait.place.wait(wait.until, || self.clock.now()) {
                     return Err(wait.too_late());
                 }
             }

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::outlier::Standing;
 use crate::clock::nanos;
-use crate::config::{self, Secret};
 use crate::rules::Nanos;
+use crate::rules::backend::BackendEntry;
 use crate::rules::health::Status;
-use crate::rules::sticky::Token;
+use crate::rules::sticky::{SigningKey, Token};
 use crate::rules::strategy::{FAILURE_COUNTS_AS, Pace, key_of, warming_weight};
 use crate::state::queue::Queue;
 
@@ -54,7 +54,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub(super) fn new(entry: &config::Backend) -> Self {
+    pub(super) fn new(entry: &BackendEntry) -> Self {
         Self {
             name: Arc::from(entry.name.as_str()),
             authority: authority(&entry.host, entry.port),
@@ -77,7 +77,7 @@ impl Backend {
     }
 
     /// The same backend under the same name, with what was counted of it and the operator's word, at another place.
-    pub(super) fn moved(&self, entry: &config::Backend) -> Self {
+    pub(super) fn moved(&self, entry: &BackendEntry) -> Self {
         let (passed, failed) = self.checks();
         Self {
             operator: AtomicU8::new(self.operator() as u8),
@@ -89,12 +89,12 @@ impl Backend {
     }
 
     /// Whether that entry names the same place.
-    pub(super) fn is_at(&self, entry: &config::Backend) -> bool {
+    pub(super) fn is_at(&self, entry: &BackendEntry) -> bool {
         self.authority == authority(&entry.host, entry.port)
     }
 
     /// Takes over what an entry says beside its name and its place. For whoever holds the pool's writer's lock.
-    pub(super) fn set_terms(&self, entry: &config::Backend) {
+    pub(super) fn set_terms(&self, entry: &BackendEntry) {
         self.weight.store(entry.weight, Ordering::Relaxed);
         self.backup.store(entry.backup, Ordering::Relaxed);
         self.slow_start.store(nanos(entry.slow_start), Ordering::Relaxed);
@@ -214,7 +214,7 @@ impl Endpoint {
 
     /// An endpoint that belongs to no pool: weight 1, healthy. For trying out an upstream by itself.
     pub fn alone(backend: &str, address: SocketAddr) -> Arc<Self> {
-        let entry = config::Backend::new(backend, &address.ip().to_string(), address.port());
+        let entry = BackendEntry::new(backend, &address.ip().to_string(), address.port());
         Arc::new(Self::new(Arc::new(Backend::new(&entry)), address, Status::Up, 0))
     }
 
@@ -247,9 +247,9 @@ impl Endpoint {
     }
 
     /// Names it anew, or not at all. For whoever holds the pool's writer's lock.
-    pub(super) fn set_token(&self, secret: Option<&Secret>) {
-        let of = |secret: &Secret| Token::of(secret.reveal().as_bytes(), &self.backend, self.address);
-        self.token.store(secret.map(of).map(Arc::new));
+    pub(super) fn set_token(&self, key: Option<&SigningKey>) {
+        let of = |key| Token::of(key, &self.backend, self.address);
+        self.token.store(key.map(of).map(Arc::new));
     }
 
     /// What is known of its latency.

@@ -7,15 +7,15 @@ use std::sync::atomic::Ordering;
 use super::endpoint::{Backend, Endpoint, Operator};
 use super::snapshot::{Picker, Snapshot};
 use super::{Backends, MAX_ENDPOINTS, Settings};
-use crate::config;
 use crate::rules::Nanos;
+use crate::rules::backend::BackendEntry;
 use crate::rules::health::Status;
 
 /// A backend as it is wanted from now on.
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// Its entry.
-    pub entry: config::Backend,
+    pub entry: BackendEntry,
     /// Where it is to begin, should it be new or have moved; one that stays keeps the addresses that it has.
     pub addresses: Vec<SocketAddr>,
     /// What the operator wants; `None`: as it was, up for a new one.
@@ -48,16 +48,16 @@ impl Picker {
 impl Backends {
     /// The names of those among `entries` that [`Backends::reconfigure`] would make anew, so that their addresses are
     /// needed.
-    pub fn new_among<'a>(&self, entries: &'a [config::Backend]) -> Vec<&'a config::Backend> {
+    pub fn new_among<'a>(&self, entries: &'a [BackendEntry]) -> Vec<&'a BackendEntry> {
         let snapshot = self.snapshot();
-        let is_new = |entry: &&config::Backend| carried(&snapshot, entry).is_none();
+        let is_new = |entry: &&BackendEntry| carried(&snapshot, entry).is_none();
         entries.iter().filter(is_new).collect()
     }
 
     /// Puts settings and backends in force, all at once. A backend of the same name at the same place is carried over
     /// with its endpoints, their counters, health and ejections; weight and bounds follow its entry. Takes the writer's
     /// lock.
-    pub fn reconfigure(&self, settings: &Settings, wanted: &[Placed]) -> Reconfigured {
+    pub fn reconfigure(&self, settings: &Settings, wanted: &[Placed], now: Nanos) -> Reconfigured {
         let mut told = Reconfigured::default();
         {
             let _writer = self.writer.lock();
@@ -72,7 +72,7 @@ impl Backends {
                     .filter(|one| wanted.iter().any(|it| is_of(&one.group, &it.entry)))
                     .count(),
             );
-            let since = if before.endpoints.is_empty() { 0 } else { self.clock.now() };
+            let since = if before.endpoints.is_empty() { 0 } else { now };
             let mut endpoints = Vec::new();
             for Placed { entry, addresses, operator } in wanted {
                 if let Some(group) = carried(&before, entry) {
@@ -111,12 +111,13 @@ impl Backends {
     }
 }
 
-fn is_of(group: &Backend, entry: &config::Backend) -> bool {
+/// Whether that entry names this backend, at the place where it is.
+pub(super) fn is_of(group: &Backend, entry: &BackendEntry) -> bool {
     *group.name == entry.name && group.is_at(entry)
 }
 
 /// The backend that goes on under that entry.
-fn carried<'a>(before: &'a Snapshot, entry: &config::Backend) -> Option<&'a Arc<Backend>> {
+fn carried<'a>(before: &'a Snapshot, entry: &BackendEntry) -> Option<&'a Arc<Backend>> {
     before.backends.iter().find(|group| is_of(group, entry))
 }
 

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use super::endpoint::{Backend, Endpoint};
 use super::lease::{Lease, Refused, Terms, Total};
 use super::outlier::{Ejection, Out, Outliers};
-use crate::config::Secret;
 use crate::rules::Nanos;
 use crate::rules::health::Status;
+use crate::rules::sticky::SigningKey;
 use crate::rules::strategy::{Candidate, Draw, Strategy};
 use crate::state::serving::Serving;
 
@@ -32,7 +32,7 @@ pub(super) struct Picker {
     /// Without health checks every endpoint counts as healthy.
     pub checked: bool,
     /// What endpoints' tokens are made with.
-    pub sticky: Option<Secret>,
+    pub sticky: Option<SigningKey>,
 }
 
 /// What a request asks of a pick.

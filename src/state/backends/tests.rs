@@ -1,16 +1,38 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::thread;
+use std::time::Duration;
 
 use super::lease::{Refused, Terms};
 use super::*;
-use crate::rules::Nanos;
+use crate::clock::nanos;
 
 mod bounds;
 mod ejections;
 mod picks;
 mod reconfigured;
+
+/// Some instant.
+const NOW: Nanos = 3_600_000_000_000;
+
+/// Stands still until it is moved on; clones move together.
+#[derive(Clone)]
+struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    fn manual() -> Self {
+        Self(Arc::new(AtomicU64::new(NOW)))
+    }
+
+    fn now(&self) -> Nanos {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn advance(&self, by: Duration) {
+        self.0.fetch_add(nanos(by), Ordering::Relaxed);
+    }
+}
 
 fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, last], 9000))
@@ -21,18 +43,18 @@ fn pool(strategy: Strategy, weights: &[u32]) -> Backends {
     let entries: Vec<_> = weights
         .iter()
         .zip(b'a'..)
-        .map(|(weight, name)| config::Backend {
+        .map(|(weight, name)| BackendEntry {
             weight: *weight,
-            ..config::Backend::new(&char::from(name).to_string(), "backend.test", 9000)
+            ..BackendEntry::new(&char::from(name).to_string(), "backend.test", 9000)
         })
         .collect();
-    of_entries(strategy, &entries, Clock::manual())
+    of_entries(strategy, &entries, NOW)
 }
 
-fn of_entries(strategy: Strategy, entries: &[config::Backend], clock: Clock) -> Backends {
-    let pool = Backends::new(&Settings::of(strategy), entries, clock);
+fn of_entries(strategy: Strategy, entries: &[BackendEntry], now: Nanos) -> Backends {
+    let pool = Backends::new(&Settings::of(strategy), entries);
     for (entry, last) in entries.iter().zip(1..) {
-        let change = pool.replace_addresses(&entry.name, &[address(last)]);
+        let change = pool.resolved(entry, &[address(last)], now);
         assert_eq!(change, Change { added: vec![address(last)], ..Change::default() });
     }
     pool
@@ -48,7 +70,17 @@ const STRATEGIES: [Strategy; 6] = [
 ];
 
 fn wanted(tried: &[u64]) -> Wanted<'_> {
-    Wanted { tried, key: fastrand::u64(..), now: Clock::manual().now(), may_probe: true, preferred: None }
+    Wanted { tried, key: fastrand::u64(..), now: NOW, may_probe: true, preferred: None }
+}
+
+/// What became known of the addresses of the backend of that name.
+fn replace(pool: &Backends, backend: &str, addresses: &[SocketAddr]) -> Change {
+    pool.resolved(&BackendEntry::new(backend, "backend.test", 9000), addresses, NOW)
+}
+
+/// Somebody of the pool as it is now.
+fn pick(pool: &Backends, tried: &[u64]) -> Option<Lease> {
+    pool.snapshot().pick(&wanted(tried)).ok()
 }
 
 fn names(pool: &Backends) -> Vec<(String, SocketAddr)> {
@@ -76,21 +108,21 @@ fn only_who_may_be_used_is_picked() {
         let pool = pool(strategy, &[1, 1]);
         let snapshot = pool.snapshot();
         let [a, b] = snapshot.endpoints() else { panic!("two endpoints") };
-        let picked = || pool.pick(&[]).map(|lease| lease.endpoint.backend.to_string());
+        let picked = || pick(&pool, &[]).map(|lease| lease.endpoint.backend.to_string());
         let only = |name: &str| (0..20).all(|_| picked().as_deref() == Some(name));
 
-        pool.set_health(a, Status::Down);
+        pool.set_health(a, Status::Down, NOW);
         assert!(only("b"));
         // Not checked yet: only when nobody is known to be up.
-        pool.set_health(a, Status::Unknown);
+        pool.set_health(a, Status::Unknown, NOW);
         assert!(only("b"));
-        pool.set_health(b, Status::Down);
+        pool.set_health(b, Status::Down, NOW);
         assert!(only("a") && pool.any_up());
-        pool.set_health(a, Status::Down);
+        pool.set_health(a, Status::Down, NOW);
         assert!(picked().is_none() && !pool.any_up());
 
-        pool.set_health(a, Status::Up);
-        pool.set_health(b, Status::Up);
+        pool.set_health(a, Status::Up, NOW);
+        pool.set_health(b, Status::Up, NOW);
         for out in [Operator::Drain, Operator::Down] {
             a.group.set_operator(out);
             assert_eq!(a.group.operator(), out);
@@ -110,19 +142,19 @@ fn weight_zero_gets_nothing_and_weights_are_kept() {
         let pool = pool(strategy, &[0, 1, 4]);
         let mut picks: HashMap<String, u32> = HashMap::new();
         for _ in 0..10_000 {
-            let lease = pool.pick(&[]).unwrap();
+            let lease = pick(&pool, &[]).unwrap();
             *picks.entry(lease.endpoint.backend.to_string()).or_default() += 1;
         }
         assert_eq!(picks.len(), 2, "{strategy:?} {picks:?}");
         assert!(picks["b"].abs_diff(2_000) < 120, "{strategy:?} {picks:?}");
     }
-    assert!(pool(Strategy::RoundRobin, &[0]).pick(&[]).is_none());
+    assert!(pick(&pool(Strategy::RoundRobin, &[0]), &[]).is_none());
 }
 
 #[test]
 fn held_requests_are_spread_by_weight() {
     let pool = pool(Strategy::LeastConnections, &[1, 3]);
-    let held: Vec<_> = (0..40).filter_map(|_| pool.pick(&[])).collect();
+    let held: Vec<_> = (0..40).filter_map(|_| pick(&pool, &[])).collect();
     let snapshot = pool.snapshot();
     let counts: Vec<_> = snapshot.endpoints().iter().map(|one| one.in_flight()).collect();
     assert_eq!(counts, [10, 30]);
@@ -137,9 +169,9 @@ fn endpoints_that_stay_are_carried_over_and_others_are_not() {
     let before = pool.snapshot();
     let kept = Arc::clone(&before.endpoints()[0]);
     let lease = before.pick(&wanted(&[before.endpoints()[1].id])).unwrap();
-    pool.set_health(&kept, Status::Down);
+    pool.set_health(&kept, Status::Down, NOW);
 
-    let change = pool.replace_addresses("a", &[address(9), address(1), address(1)]);
+    let change = replace(&pool, "a", &[address(9), address(1), address(1)]);
     assert_eq!(change, Change { added: vec![address(9)], ..Change::default() });
     assert_eq!(names(&pool), [("a".into(), address(1)), ("a".into(), address(9)), ("b".into(), address(2))]);
     let after = pool.snapshot();
@@ -147,20 +179,20 @@ fn endpoints_that_stay_are_carried_over_and_others_are_not() {
     assert_eq!((kept.in_flight(), kept.health()), (1, Status::Down));
 
     // The same again is no change and no new snapshot.
-    assert_eq!(pool.replace_addresses("a", &[address(1), address(9)]), Change::default());
+    assert_eq!(replace(&pool, "a", &[address(1), address(9)]), Change::default());
     assert!(Arc::ptr_eq(&after, &pool.snapshot()));
 
-    let change = pool.replace_addresses("a", &[address(9)]);
+    let change = replace(&pool, "a", &[address(9)]);
     assert_eq!(change, Change { removed: vec![address(1)], ..Change::default() });
     // Gone from the pool, and still counted until its request ends; then it comes back as somebody else.
     assert_eq!((kept.in_flight(), kept.group.in_flight()), (1, 1));
     drop(lease);
     assert_eq!((kept.in_flight(), kept.group.in_flight()), (0, 0));
-    pool.replace_addresses("a", &[address(1)]);
+    replace(&pool, "a", &[address(1)]);
     assert_ne!(pool.snapshot().endpoints()[0].id, kept.id);
 
-    assert_eq!(pool.replace_addresses("nobody", &[address(3)]), Change::default());
-    pool.replace_addresses("a", &[]);
+    assert_eq!(replace(&pool, "nobody", &[address(3)]), Change::default());
+    replace(&pool, "a", &[]);
     assert_eq!(names(&pool), [("b".into(), address(2))]);
 }
 
@@ -170,10 +202,10 @@ fn the_pool_is_bounded_and_keeps_whom_it_has() {
     let many: Vec<_> = (0..MAX_ENDPOINTS)
         .map(|index| SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 80)))
         .collect();
-    let change = pool.replace_addresses("b", &many);
+    let change = replace(&pool, "b", &many);
     assert_eq!((change.added.len(), change.removed.len(), change.left_out), (MAX_ENDPOINTS - 1, 1, 1));
     assert_eq!(pool.snapshot().endpoints().len(), MAX_ENDPOINTS);
-    let change = pool.replace_addresses("a", &[address(1), address(0)]);
+    let change = replace(&pool, "a", &[address(1), address(0)]);
     assert_eq!(change, Change { left_out: 1, ..Change::default() });
     assert_eq!(names(&pool)[0], ("a".into(), address(1)));
 }
@@ -184,12 +216,12 @@ fn listeners_hear_of_every_change_and_only_once() {
     let changes = pool.changes();
     assert!(changes.try_recv().is_ok(), "what was before counts as a change");
     assert!(changes.try_recv().is_err());
-    pool.replace_addresses("a", &[address(2)]);
-    pool.set_health(&pool.snapshot().endpoints()[0], Status::Down);
+    replace(&pool, "a", &[address(2)]);
+    pool.set_health(&pool.snapshot().endpoints()[0], Status::Down, NOW);
     assert!(changes.try_recv().is_ok());
     assert!(changes.try_recv().is_err());
     drop(changes);
-    pool.replace_addresses("a", &[address(3)]);
+    replace(&pool, "a", &[address(3)]);
     assert!(pool.listeners.lock().is_empty());
 }
 
@@ -198,7 +230,7 @@ fn authorities_put_ipv6_in_brackets() {
     for (host, expected) in
         [("::1", "[::1]:9000"), ("[::1]", "[::1]:9000"), ("127.0.0.1", "127.0.0.1:9000"), ("a", "a:9000")]
     {
-        let entry = config::Backend::new("a", host, 9000);
+        let entry = BackendEntry::new("a", host, 9000);
         assert_eq!(Backend::new(&entry).authority, expected);
     }
 }
@@ -242,7 +274,7 @@ fn leases_return_to_zero_while_snapshots_are_swapped() {
                 start.wait();
                 while !done.load(Ordering::Relaxed) {
                     let turn = swaps.fetch_add(1, Ordering::Relaxed) % 50;
-                    pool.replace_addresses("b", &[address(100 + turn as u8), address(2)]);
+                    replace(&pool, "b", &[address(100 + turn as u8), address(2)]);
                 }
             });
             for worker in workers {
@@ -291,7 +323,7 @@ fn a_burst_does_not_pile_up_on_one() {
             for _ in 0..THREADS {
                 scope.spawn(|| {
                     start.wait();
-                    leases.lock().push(pool.pick(&[]).unwrap());
+                    leases.lock().push(pick(&pool, &[]).unwrap());
                 });
             }
         });
@@ -313,7 +345,7 @@ fn turns_are_exact_across_threads() {
             scope.spawn(|| {
                 start.wait();
                 for _ in 0..500 {
-                    let lease = pool.pick(&[]).unwrap();
+                    let lease = pick(&pool, &[]).unwrap();
                     *counts.lock().entry(lease.endpoint.backend.to_string()).or_default() += 1;
                 }
             });
@@ -329,7 +361,7 @@ fn ids_are_never_used_again() {
     for _ in 0..3 {
         let pool = pool(Strategy::RoundRobin, &[1, 1]);
         for last in 0..20 {
-            pool.replace_addresses("a", &[address(last + 50)]);
+            replace(&pool, "a", &[address(last + 50)]);
             ids.extend(pool.snapshot().endpoints().iter().map(|one| one.id));
         }
     }

@@ -3,6 +3,12 @@ use std::sync::atomic::AtomicU32;
 
 use super::*;
 
+/// Real time.
+pub(in crate::state) fn real_time() -> impl Fn() -> Nanos {
+    let clock = crate::clock::Clock::real();
+    move || clock.now()
+}
+
 /// Notes its name when it is called.
 fn waker(calls: &Arc<Mutex<Vec<&'static str>>>, name: &'static str) -> Waker {
     let calls = Arc::clone(calls);
@@ -128,13 +134,13 @@ fn a_change_wakes_one_after_the_other_while_there_is_room() {
 #[test]
 fn waiting_ends_with_a_turn_or_in_time() {
     let bench = Bench::new();
-    let clock = Clock::real();
+    let now = real_time();
     let (a, b) = (bench.sleeper("a"), bench.sleeper("b"));
-    let began = clock.now();
-    assert!(!b.wait(began + 20_000_000, &clock));
-    assert!(clock.now() >= began + 20_000_000);
+    let began = now();
+    assert!(!b.wait(began + 20_000_000, &now));
+    assert!(now() >= began + 20_000_000);
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| a.wait(Nanos::MAX, &clock));
+        let waiter = scope.spawn(|| a.wait(Nanos::MAX, &now));
         bench.queue.freed();
         assert!(waiter.join().expect("no panic"));
     });
@@ -149,7 +155,7 @@ fn no_wake_up_is_lost_across_threads() {
         let queue = Arc::new(Queue::default());
         let (taken, done) = (AtomicU32::new(0), AtomicU32::new(0));
         let start = Barrier::new(THREADS as usize);
-        let clock = Clock::real();
+        let now = real_time();
         let try_once = || {
             let next = |now: u32| (now < permits).then_some(now + 1);
             taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
@@ -161,7 +167,7 @@ fn no_wake_up_is_lost_across_threads() {
             let mut place = queue.join(usize::MAX).expect("no bound");
             loop {
                 // Hours would pass here if a wake-up were lost.
-                assert!(place.wait(clock.now() + 60_000_000_000, &clock), "a wake-up was lost");
+                assert!(place.wait(now() + 60_000_000_000, &now), "a wake-up was lost");
                 if try_once() {
                     return place.leave();
                 }

@@ -126,7 +126,7 @@ impl Control for FakeControl {
         _actor: &Actor,
     ) -> Result<BackendShown, BackendError> {
         let url = settings.url.clone().unwrap_or_default();
-        config::Backend::parse(name, &url).map_err(BackendError::Fields)?;
+        config::parse_backend(name, &url).map_err(BackendError::Fields)?;
         let mut backends = self.backends.lock();
         if backends.contains_key(name) {
             return Err(BackendError::Store(StoreError::Exists));

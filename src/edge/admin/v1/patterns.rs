@@ -59,7 +59,7 @@ mod tests {
     use proptest::string::string_regex;
 
     use super::*;
-    use crate::config::Backend;
+    use crate::config::parse_backend;
     use crate::rules::terms::parse_per;
 
     #[test]
@@ -79,7 +79,7 @@ mod tests {
             per in strings(&per()), url in strings(&backend_url()),
         ) {
             prop_assert!(parse_per(&per).is_some(), "{per}");
-            prop_assert!(Backend::parse("a", &url).is_ok(), "{url}");
+            prop_assert!(parse_backend("a", &url).is_ok(), "{url}");
         }
     }
 }

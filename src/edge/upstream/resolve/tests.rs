@@ -23,8 +23,8 @@ fn lookup(zone: &Zone, asked: &Arc<Mutex<Vec<String>>>) -> Lookup {
     })
 }
 
-fn entries(hosts: &[&str]) -> Vec<Backend> {
-    hosts.iter().map(|host| Backend::new(&format!("of {host}"), host, 80)).collect()
+fn entries(hosts: &[&str]) -> Vec<BackendEntry> {
+    hosts.iter().map(|host| BackendEntry::new(&format!("of {host}"), host, 80)).collect()
 }
 
 fn address(last: u8) -> SocketAddr {
@@ -47,9 +47,10 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn addresses_are_never_looked_up() {
     let entries = entries(&["127.0.0.1", "::1", "[::2]"]);
-    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
+    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries));
     let asked = Arc::default();
-    let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&Zone::default(), &asked)).unwrap();
+    let resolver =
+        Resolver::start(&pool, &entries, TICK, &lookup(&Zone::default(), &asked), &Clock::real()).unwrap();
     assert!(resolver.wait_first(PATIENCE));
     let expected = ["127.0.0.1:80", "[::1]:80", "[::2]:80"].map(|text| text.parse().unwrap());
     assert_eq!(addresses(&pool), expected);
@@ -59,10 +60,10 @@ fn addresses_are_never_looked_up() {
 #[test]
 fn addresses_follow_the_name_and_bad_answers_change_nothing() {
     let entries = entries(&["a.test", "10.0.0.9"]);
-    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
+    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries));
     let (zone, asked) = (Zone::default(), Arc::default());
     zone.lock().insert("a.test", Ok(vec![address(2), address(1), address(2)]));
-    let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &asked)).unwrap();
+    let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &asked), &Clock::real()).unwrap();
     assert!(resolver.wait_first(PATIENCE));
     assert_eq!(addresses(&pool), [address(1), address(2), address(9)]);
     let kept = Arc::clone(&pool.snapshot().endpoints()[1]);
@@ -81,11 +82,11 @@ fn addresses_follow_the_name_and_bad_answers_change_nothing() {
 #[test]
 fn a_name_that_hangs_holds_up_no_other_and_one_that_is_missing_comes_later() {
     let entries = entries(&["hangs.test", "missing.test", "a.test"]);
-    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
+    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries));
     let (zone, asked) = (Zone::default(), Arc::default());
     zone.lock().insert("missing.test", Err(io::ErrorKind::NotFound));
     zone.lock().insert("a.test", Ok(vec![address(1)]));
-    let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &asked)).unwrap();
+    let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &asked), &Clock::real()).unwrap();
     wait_until("the good name is there", || addresses(&pool) == [address(1)]);
     assert!(!resolver.wait_first(TICK), "one is still without an answer");
     zone.lock().insert("missing.test", Ok(vec![address(2)]));
@@ -98,10 +99,11 @@ fn a_name_that_hangs_holds_up_no_other_and_one_that_is_missing_comes_later() {
 #[test]
 fn dropping_it_ends_the_look_ups() {
     let entries = entries(&["a.test"]);
-    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
+    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries));
     let zone = Zone::default();
     zone.lock().insert("a.test", Ok(vec![address(1)]));
-    let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &Arc::default())).unwrap();
+    let resolver =
+        Resolver::start(&pool, &entries, TICK, &lookup(&zone, &Arc::default()), &Clock::real()).unwrap();
     assert!(resolver.wait_first(PATIENCE));
     drop(resolver);
     wait_until("its thread has ended", || Arc::strong_count(&pool) == 1);
@@ -110,11 +112,12 @@ fn dropping_it_ends_the_look_ups() {
 #[test]
 fn an_answer_is_bounded() {
     let entries = entries(&["a.test"]);
-    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries, Clock::real()));
+    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &entries));
     let zone = Zone::default();
     let many = (0..300u16).map(|index| SocketAddr::from(([10, 1, (index >> 8) as u8, index as u8], 80)));
     zone.lock().insert("a.test", Ok(many.collect()));
-    let resolver = Resolver::start(&pool, &entries, TICK, &lookup(&zone, &Arc::default())).unwrap();
+    let resolver =
+        Resolver::start(&pool, &entries, TICK, &lookup(&zone, &Arc::default()), &Clock::real()).unwrap();
     assert!(resolver.wait_first(PATIENCE));
     assert_eq!(addresses(&pool).len(), MAX_ADDRESSES);
 }
@@ -133,7 +136,7 @@ fn a_change_is_told_in_one_line() {
 fn other_backends_are_followed_and_those_that_stay_are_left_alone() {
     let long = PATIENCE * 100;
     let before = entries(&["stays.test", "goes.test", "moves.test"]);
-    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &before, Clock::real()));
+    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &before));
     let (zone, asked): (_, Arc<Mutex<Vec<String>>>) = (Zone::default(), Arc::default());
     for (name, last) in
         [("stays.test", 1), ("goes.test", 2), ("moves.test", 3), ("new.test", 4), ("there.test", 5)]
@@ -141,7 +144,7 @@ fn other_backends_are_followed_and_those_that_stay_are_left_alone() {
         zone.lock().insert(name, Ok(vec![address(last)]));
     }
     let ask = lookup(&zone, &asked);
-    let mut resolver = Resolver::start(&pool, &before, long, &ask).unwrap();
+    let mut resolver = Resolver::start(&pool, &before, long, &ask, &Clock::real()).unwrap();
     assert!(resolver.wait_first(PATIENCE));
     let stayed = Arc::clone(&pool.snapshot().endpoints()[0]);
 
@@ -160,7 +163,7 @@ fn other_backends_are_followed_and_those_that_stay_are_left_alone() {
             crate::state::backends::Placed { entry: entry.clone(), addresses, operator: None }
         })
         .collect();
-    pool.reconfigure(&Settings::of(Strategy::RoundRobin), &placed);
+    pool.reconfigure(&Settings::of(Strategy::RoundRobin), &placed, 1);
     assert_eq!(addresses(&pool), [address(1), address(5), address(4)]);
     let before = asked.lock().len();
     resolver.follow(&after, long, &ask).unwrap();
@@ -178,12 +181,12 @@ fn other_backends_are_followed_and_those_that_stay_are_left_alone() {
 #[test]
 fn an_answer_for_the_place_before_is_dropped() {
     let before = entries(&["slow.test"]);
-    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &before, Clock::real()));
+    let pool = Arc::new(Backends::new(&Settings::of(Strategy::RoundRobin), &before));
     let mut moved = before[0].clone();
     moved.host = "10.0.0.7".to_owned();
     let placed = crate::state::backends::Placed { entry: moved, addresses: vec![address(7)], operator: None };
-    pool.reconfigure(&Settings::of(Strategy::RoundRobin), &[placed]);
-    assert_eq!(pool.resolved(&before[0], &[address(1)]), Change::default());
+    pool.reconfigure(&Settings::of(Strategy::RoundRobin), &[placed], 1);
+    assert_eq!(pool.resolved(&before[0], &[address(1)], 1), Change::default());
     assert_eq!(addresses(&pool), [address(7)]);
 }
 

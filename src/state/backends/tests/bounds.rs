@@ -2,11 +2,12 @@
 
 use super::picks::entries;
 use super::*;
+use crate::state::queue::tests::real_time;
 
-fn of(settings: &Settings, entries: &[config::Backend]) -> Backends {
-    let pool = Backends::new(settings, entries, Clock::manual());
+fn of(settings: &Settings, entries: &[BackendEntry]) -> Backends {
+    let pool = Backends::new(settings, entries);
     for (entry, last) in entries.iter().zip(1..) {
-        pool.replace_addresses(&entry.name, &[address(last)]);
+        pool.resolved(entry, &[address(last)], NOW);
     }
     pool
 }
@@ -24,8 +25,8 @@ fn a_full_backend_is_passed_over_and_full_is_not_nobody() {
         entries[2].backup = true;
         let pool = of(&Settings::of(strategy), &entries);
         // All of its addresses together.
-        pool.replace_addresses("a", &[address(1), address(11)]);
-        let mut held: Vec<_> = (0..6).map(|_| pool.pick(&[]).unwrap()).collect();
+        replace(&pool, "a", &[address(1), address(11)]);
+        let mut held: Vec<_> = (0..6).map(|_| pick(&pool, &[]).unwrap()).collect();
         let count = |name: &str| held.iter().filter(|lease| &*lease.endpoint.backend == name).count();
         assert_eq!((count("a"), count("b"), count("c")), (2, 3, 1), "{strategy:?}");
         assert_eq!(
@@ -35,7 +36,7 @@ fn a_full_backend_is_passed_over_and_full_is_not_nobody() {
         );
         assert_eq!(full(&pool), Unavailable::Full, "{strategy:?}");
         drop(held.swap_remove(0));
-        assert!(pool.pick(&[]).is_some());
+        assert!(pick(&pool, &[]).is_some());
         // Nobody is left to be full: that is another matter.
         drop(held);
         let ids: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.id).collect();
@@ -48,10 +49,10 @@ fn the_whole_pool_has_a_bound_too() {
     for strategy in STRATEGIES {
         let settings = Settings { max_in_flight: Some(4), ..Settings::of(strategy) };
         let pool = of(&settings, &entries(&["a", "b"]));
-        let held: Vec<_> = (0..4).map(|_| pool.pick(&[]).unwrap()).collect();
+        let held: Vec<_> = (0..4).map(|_| pick(&pool, &[]).unwrap()).collect();
         assert_eq!(full(&pool), Unavailable::Full);
         drop(held);
-        assert!(pool.pick(&[]).is_some());
+        assert!(pick(&pool, &[]).is_some());
         let counts = |one: &Arc<Endpoint>| (one.in_flight(), one.group.in_flight(), one.group.calling());
         assert!(pool.snapshot().endpoints().iter().all(|one| counts(one) == (0, 0, 0)));
     }
@@ -66,17 +67,17 @@ fn one_backend_holds_three_quarters_of_the_workers_while_there_is_another() {
     let settings = Settings { workers: Some(8), ..Settings::of(Strategy::First) };
     let pool = of(&settings, &entries(&["a", "b"]));
     let [a, b] = pool.snapshot().endpoints().to_vec().try_into().unwrap();
-    let mut held: Vec<_> = (0..8).map(|_| pool.pick(&[]).unwrap()).collect();
+    let mut held: Vec<_> = (0..8).map(|_| pick(&pool, &[]).unwrap()).collect();
     assert_eq!((a.in_flight(), b.in_flight()), (6, 2));
     // A worker that has its answer's head counts no more, though the request does.
     held[0].free_worker();
     held[0].free_worker();
     assert_eq!((a.group.calling(), a.in_flight()), (5, 6));
-    held.push(pool.pick(&[]).unwrap());
+    held.push(pick(&pool, &[]).unwrap());
     assert_eq!((a.group.calling(), a.in_flight(), b.in_flight()), (6, 7, 2));
     // With nobody else to save workers for, it may have them all.
-    pool.set_health(&b, Status::Down);
-    held.extend((0..4).map(|_| pool.pick(&[]).unwrap()));
+    pool.set_health(&b, Status::Down, NOW);
+    held.extend((0..4).map(|_| pick(&pool, &[]).unwrap()));
     assert_eq!((a.group.calling(), a.in_flight()), (10, 11));
     drop(held);
     assert_eq!((a.group.calling(), a.in_flight()), (0, 0));
@@ -120,7 +121,7 @@ fn bounds_hold_across_threads() {
         for one in pool.snapshot().endpoints() {
             assert_eq!((one.in_flight(), one.group.in_flight(), one.group.calling()), (0, 0, 0));
         }
-        let held: Vec<_> = (0..5).filter_map(|_| pool.pick(&[])).collect();
+        let held: Vec<_> = (0..5).filter_map(|_| pick(&pool, &[])).collect();
         assert_eq!(held.len(), 4, "{strategy:?}: exactly the pool's bound, {refused:?} refused before");
     }
 }
@@ -137,17 +138,17 @@ fn nobody_waits_beside_room() {
         for strategy in [Strategy::LeastConnections, Strategy::RoundRobin] {
             let settings = Settings { max_in_flight: total, workers, ..Settings::of(strategy) };
             let pool = of(&settings, &entries);
-            let (queue, clock) = (pool.queue(), Clock::real());
+            let (queue, now) = (pool.queue(), real_time());
             let take = || -> Lease {
                 if queue.is_empty()
-                    && let Some(lease) = pool.pick(&[])
+                    && let Some(lease) = pick(&pool, &[])
                 {
                     return lease;
                 }
                 let mut place = queue.join(usize::MAX).unwrap();
                 loop {
-                    assert!(place.wait(clock.now() + 60_000_000_000, &clock), "a wake-up was lost");
-                    if let Some(lease) = pool.pick(&[]) {
+                    assert!(place.wait(now() + 60_000_000_000, &now), "a wake-up was lost");
+                    if let Some(lease) = pick(&pool, &[]) {
                         place.leave();
                         return lease;
                     }

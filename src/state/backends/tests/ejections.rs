@@ -9,23 +9,16 @@ use crate::rules::outlier::Cause;
 const S: Duration = Duration::from_secs(1);
 
 fn settings(strategy: Strategy, max_ejected: f64) -> Settings {
-    let outlier = config::Outlier {
-        consecutive: 3,
-        ratio: None,
-        window: 10 * S,
-        base_time: 5 * S,
-        max_ejected,
-        statuses: Vec::new(),
-    };
-    Settings { outlier: Some(outlier), ..Settings::of(strategy) }
+    let outlier = Policy { consecutive: 3, ratio: None, window: nanos(10 * S), base_time: nanos(5 * S) };
+    Settings { outlier: Some(outlier), max_ejected, ..Settings::of(strategy) }
 }
 
 fn of(names: &[&str], max_ejected: f64) -> (Backends, Clock) {
     let clock = Clock::manual();
     let entries = entries(names);
-    let pool = Backends::new(&settings(Strategy::RoundRobin, max_ejected), &entries, clock.clone());
+    let pool = Backends::new(&settings(Strategy::RoundRobin, max_ejected), &entries);
     for (entry, last) in entries.iter().zip(1..) {
-        pool.replace_addresses(&entry.name, &[address(last)]);
+        pool.resolved(entry, &[address(last)], NOW);
     }
     (pool, clock)
 }
@@ -101,8 +94,8 @@ fn some_always_stay_and_an_ejected_one_is_better_than_nobody() {
     let gone: Vec<_> =
         endpoints.iter().flat_map(|one| (0..10).filter_map(|_| ask(&pool, &clock, one, true))).collect();
     assert_eq!(gone.len(), 1, "{gone:?}");
-    pool.set_health(&endpoints[1], Status::Down);
-    pool.set_health(&endpoints[2], Status::Down);
+    pool.set_health(&endpoints[1], Status::Down, NOW);
+    pool.set_health(&endpoints[2], Status::Down, NOW);
     // The only one left is used, and an answer brings it back before its time.
     let mut lease = next(&pool, &clock, false);
     assert_eq!(lease.endpoint.id, endpoints[0].id);
@@ -114,9 +107,9 @@ fn while_others_are_full_one_that_fails_is_left_alone() {
     let clock = Clock::manual();
     let mut entries = entries(&["a", "b"]);
     entries[1].max_in_flight = Some(1);
-    let pool = Backends::new(&settings(Strategy::LeastConnections, 0.5), &entries, clock.clone());
-    pool.replace_addresses("a", &[address(1)]);
-    pool.replace_addresses("b", &[address(2)]);
+    let pool = Backends::new(&settings(Strategy::LeastConnections, 0.5), &entries);
+    replace(&pool, "a", &[address(1)]);
+    replace(&pool, "b", &[address(2)]);
     let a = Arc::clone(&pool.snapshot().endpoints()[0]);
     for _ in 0..3 {
         ask(&pool, &clock, &a, true);
@@ -134,10 +127,10 @@ fn health_checks_that_bring_it_back_end_the_ejection() {
     for _ in 0..3 {
         ask(&pool, &clock, &a, true);
     }
-    pool.set_health(&a, Status::Up);
+    pool.set_health(&a, Status::Up, NOW);
     assert_ne!(next(&pool, &clock, true).endpoint.id, a.id, "it was up before: that is no news");
-    pool.set_health(&a, Status::Down);
-    pool.set_health(&a, Status::Up);
+    pool.set_health(&a, Status::Down, NOW);
+    pool.set_health(&a, Status::Up, NOW);
     let met: HashSet<_> = (0..4).map(|_| next(&pool, &clock, true).endpoint.id).collect();
     assert!(met.contains(&a.id));
 }

@@ -16,14 +16,19 @@ pub(super) fn saw(pool: &Backends, endpoint: &Endpoint, took: Nanos, failed: boo
     snapshot.observe(&mut lease, took, failed, now);
 }
 
-pub(super) fn entries(names: &[&str]) -> Vec<config::Backend> {
-    names.iter().map(|name| config::Backend::new(name, "backend.test", 9000)).collect()
+pub(super) fn entries(names: &[&str]) -> Vec<BackendEntry> {
+    names.iter().map(|name| BackendEntry::new(name, "backend.test", 9000)).collect()
 }
 
 fn count(pool: &Backends, picks: u32) -> HashMap<String, u32> {
+    count_at(NOW, pool, picks)
+}
+
+fn count_at(now: Nanos, pool: &Backends, picks: u32) -> HashMap<String, u32> {
     let mut counts = HashMap::new();
     for _ in 0..picks {
-        *counts.entry(pool.pick(&[]).unwrap().endpoint.backend.to_string()).or_default() += 1;
+        let lease = pool.snapshot().pick(&Wanted { now, ..wanted(&[]) }).unwrap();
+        *counts.entry(lease.endpoint.backend.to_string()).or_default() += 1;
     }
     counts
 }
@@ -33,7 +38,7 @@ fn a_backup_is_used_when_nobody_else_is_left() {
     for strategy in STRATEGIES {
         let mut entries = entries(&["spare", "a", "b"]);
         entries[0].backup = true;
-        let pool = of_entries(strategy, &entries, Clock::manual());
+        let pool = of_entries(strategy, &entries, NOW);
         let snapshot = pool.snapshot();
         let [spare, a, b] = snapshot.endpoints() else { panic!("three endpoints") };
         assert!(!count(&pool, 200).contains_key("spare"), "{strategy:?}");
@@ -41,14 +46,14 @@ fn a_backup_is_used_when_nobody_else_is_left() {
         let last = snapshot.pick(&wanted(&[a.id, b.id])).unwrap();
         assert_eq!(last.endpoint.id, spare.id);
         drop(last);
-        pool.set_health(a, Status::Down);
+        pool.set_health(a, Status::Down, NOW);
         assert_eq!(count(&pool, 20), HashMap::from([("b".into(), 20)]));
-        pool.set_health(b, Status::Down);
+        pool.set_health(b, Status::Down, NOW);
         assert_eq!(count(&pool, 20), HashMap::from([("spare".into(), 20)]));
         // One that was never checked comes after a backup that passed.
-        pool.set_health(b, Status::Unknown);
+        pool.set_health(b, Status::Unknown, NOW);
         assert_eq!(count(&pool, 20), HashMap::from([("spare".into(), 20)]));
-        pool.set_health(a, Status::Up);
+        pool.set_health(a, Status::Up, NOW);
         assert_eq!(count(&pool, 20), HashMap::from([("a".into(), 20)]));
     }
 }
@@ -58,22 +63,22 @@ fn one_that_came_back_warms_up() {
     let clock = Clock::manual();
     let mut entries = entries(&["a", "b"]);
     entries[0].slow_start = Duration::from_secs(90);
-    let pool = of_entries(Strategy::RoundRobin, &entries, clock.clone());
+    let pool = of_entries(Strategy::RoundRobin, &entries, clock.now());
     let a = Arc::clone(&pool.snapshot().endpoints()[0]);
-    assert_eq!(count(&pool, 200)["a"], 100, "at the start nobody is a newcomer");
-    pool.set_health(&a, Status::Down);
-    pool.set_health(&a, Status::Up);
+    assert_eq!(count_at(clock.now(), &pool, 200)["a"], 100, "at the start nobody is a newcomer");
+    pool.set_health(&a, Status::Down, clock.now());
+    pool.set_health(&a, Status::Up, clock.now());
     // Weights 10 to 100, then 55 to 100, then as many.
-    assert_eq!(count(&pool, 110)["a"], 10);
+    assert_eq!(count_at(clock.now(), &pool, 110)["a"], 10);
     clock.advance(Duration::from_secs(45));
-    assert!(count(&pool, 310)["a"].abs_diff(110) <= 1);
+    assert!(count_at(clock.now(), &pool, 310)["a"].abs_diff(110) <= 1);
     clock.advance(Duration::from_secs(45));
-    assert!(count(&pool, 200)["a"].abs_diff(100) <= 1);
+    assert!(count_at(clock.now(), &pool, 200)["a"].abs_diff(100) <= 1);
     // Up again after up is no coming back.
-    pool.set_health(&a, Status::Up);
-    assert!(count(&pool, 200)["a"].abs_diff(100) <= 1);
+    pool.set_health(&a, Status::Up, clock.now());
+    assert!(count_at(clock.now(), &pool, 200)["a"].abs_diff(100) <= 1);
     // An address that joins others is a newcomer; those that are there already are not.
-    pool.replace_addresses("a", &[address(1), address(7)]);
+    pool.resolved(&entries[0], &[address(1), address(7)], clock.now());
     let now = clock.now();
     let weights: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.effective_weight(now)).collect();
     assert_eq!(weights, [100, 10, 100]);
@@ -91,19 +96,19 @@ fn a_key_stays_with_its_endpoint_and_nobody_elses_keys_move() {
     let before: Vec<_> = (0..400).map(owner).collect();
     assert_eq!(before, (0..400).map(owner).collect::<Vec<_>>());
     let gone = &snapshot.endpoints()[2];
-    pool.set_health(gone, Status::Down);
+    pool.set_health(gone, Status::Down, NOW);
     for (key, was) in (0..400).zip(&before) {
         let is = owner(key);
         assert!(if *was == gone.id { is != gone.id } else { is == *was }, "{key}");
     }
-    pool.set_health(gone, Status::Up);
+    pool.set_health(gone, Status::Up, NOW);
     assert_eq!(before, (0..400).map(owner).collect::<Vec<_>>());
 }
 
 #[test]
 fn one_that_fails_fast_is_no_quick_one() {
     let clock = Clock::manual();
-    let pool = of_entries(Strategy::PeakEwma, &entries(&["a", "b"]), clock.clone());
+    let pool = of_entries(Strategy::PeakEwma, &entries(&["a", "b"]), clock.now());
     let snapshot = pool.snapshot();
     let [a, b] = snapshot.endpoints() else { panic!("two endpoints") };
     saw(&pool, a, MS, false, clock.now());
@@ -114,7 +119,7 @@ fn one_that_fails_fast_is_no_quick_one() {
     clock.advance(Duration::from_secs(300));
     saw(&pool, b, MS, false, clock.now());
     saw(&pool, a, 10 * MS, false, clock.now());
-    let held: Vec<_> = (0..110).map(|_| pool.pick(&[]).unwrap()).collect();
+    let held: Vec<_> = (0..110).map(|_| pick(&pool, &[]).unwrap()).collect();
     assert!(a.in_flight().abs_diff(10) <= 1, "{} {}", a.in_flight(), b.in_flight());
     drop(held);
 }
@@ -123,7 +128,7 @@ fn one_that_fails_fast_is_no_quick_one() {
 #[test]
 fn latencies_seen_by_many_threads_stay_between_what_was_seen() {
     let clock = Clock::manual();
-    let pool = of_entries(Strategy::PeakEwma, &entries(&["a"]), clock.clone());
+    let pool = of_entries(Strategy::PeakEwma, &entries(&["a"]), clock.now());
     let snapshot = pool.snapshot();
     let endpoint = &snapshot.endpoints()[0];
     let start = Barrier::new(8);
@@ -147,12 +152,12 @@ fn latencies_seen_by_many_threads_stay_between_what_was_seen() {
 #[test]
 fn a_session_sticks_while_its_endpoint_can_take_it() {
     for strategy in STRATEGIES {
-        let sticky = Some(config::Secret::new("0123456789abcdef"));
+        let sticky = Some(SigningKey::new(b"0123456789abcdef"));
         let mut entries = entries(&["a", "b"]);
         entries[1].max_in_flight = Some(2);
-        let pool = Backends::new(&Settings { sticky, ..Settings::of(strategy) }, &entries, Clock::manual());
-        pool.replace_addresses("a", &[address(1)]);
-        pool.replace_addresses("b", &[address(2), address(3)]);
+        let pool = Backends::new(&Settings { sticky, ..Settings::of(strategy) }, &entries);
+        replace(&pool, "a", &[address(1)]);
+        replace(&pool, "b", &[address(2), address(3)]);
         let snapshot = pool.snapshot();
         let [a, _, b] = snapshot.endpoints() else { panic!("three endpoints") };
         let token = b.token().unwrap();
@@ -169,9 +174,9 @@ fn a_session_sticks_while_its_endpoint_can_take_it() {
         let held = (pick(token, &[]), pick(token, &[]));
         assert_eq!(pick(token, &[]).endpoint.id, a.id);
         drop(held);
-        pool.set_health(b, Status::Down);
+        pool.set_health(b, Status::Down, NOW);
         assert_ne!(pick(token, &[]).endpoint.id, b.id);
-        pool.set_health(b, Status::Up);
+        pool.set_health(b, Status::Up, NOW);
         for nonsense in ["", "x", &token[1..]] {
             drop(pick(nonsense, &[]));
         }

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn placed(entry: config::Backend, last: u8) -> Placed {
+fn placed(entry: BackendEntry, last: u8) -> Placed {
     Placed { entry, addresses: vec![address(last)], operator: None }
 }
 
-fn entry(name: &str) -> config::Backend {
-    config::Backend::new(name, "backend.test", 9000)
+fn entry(name: &str) -> BackendEntry {
+    BackendEntry::new(name, "backend.test", 9000)
 }
 
 fn reconfigured(added: &[&str], moved: &[&str], removed: &[&str]) -> Reconfigured {
@@ -18,20 +18,20 @@ fn reconfigured(added: &[&str], moved: &[&str], removed: &[&str]) -> Reconfigure
 #[test]
 fn what_stays_keeps_counters_health_and_the_operators_word() {
     let clock = Clock::manual();
-    let pool = of_entries(Strategy::RoundRobin, &[entry("a"), entry("b"), entry("c")], clock);
+    let pool = of_entries(Strategy::RoundRobin, &[entry("a"), entry("b"), entry("c")], clock.now());
     let before = pool.snapshot();
     let [a, b, c] = [0, 1, 2].map(|index| Arc::clone(&before.endpoints()[index]));
     let on_c = before.pick(&wanted(&[a.id, b.id])).unwrap();
-    pool.set_health(&b, Status::Down);
+    pool.set_health(&b, Status::Down, NOW);
     b.group.set_operator(Operator::Drain);
     b.group.count_check(true);
 
     // `a` moves, `b` gets other terms, `c` goes, `d` comes, all in another order.
-    let moved = config::Backend { port: 9001, ..entry("a") };
-    let changed = config::Backend { weight: 5, backup: true, max_in_flight: Some(3), ..entry("b") };
+    let moved = BackendEntry { port: 9001, ..entry("a") };
+    let changed = BackendEntry { weight: 5, backup: true, max_in_flight: Some(3), ..entry("b") };
     assert_eq!(pool.new_among(&[moved.clone(), changed.clone(), entry("d")]), [&moved, &entry("d")]);
     let list = [placed(entry("d"), 4), placed(changed, 99), placed(moved, 9)];
-    let told = pool.reconfigure(&Settings::of(Strategy::First), &list);
+    let told = pool.reconfigure(&Settings::of(Strategy::First), &list, NOW);
     assert_eq!(told, reconfigured(&["d"], &["a"], &["c"]));
     assert_eq!(names(&pool), [("d".into(), address(4)), ("b".into(), address(2)), ("a".into(), address(9))]);
 
@@ -44,35 +44,35 @@ fn what_stays_keeps_counters_health_and_the_operators_word() {
     assert_eq!((c.in_flight(), c.group.in_flight()), (1, 1));
     drop(on_c);
     assert_eq!((c.in_flight(), c.group.in_flight()), (0, 0));
-    assert_eq!(pool.pick(&[]).unwrap().endpoint.backend.as_ref(), "d", "the new strategy is in force");
+    assert_eq!(pick(&pool, &[]).unwrap().endpoint.backend.as_ref(), "d", "the new strategy is in force");
 }
 
 #[test]
 fn a_bound_on_the_pool_goes_on_counting() {
     let bounded = |most| Settings { max_in_flight: Some(most), ..Settings::of(Strategy::RoundRobin) };
-    let pool = Backends::new(&bounded(3), &[entry("a")], Clock::manual());
-    pool.replace_addresses("a", &[address(1)]);
-    let held = [pool.pick(&[]).unwrap(), pool.pick(&[]).unwrap()];
-    pool.reconfigure(&bounded(2), &[placed(entry("a"), 1)]);
+    let pool = Backends::new(&bounded(3), &[entry("a")]);
+    replace(&pool, "a", &[address(1)]);
+    let held = [pick(&pool, &[]).unwrap(), pick(&pool, &[]).unwrap()];
+    pool.reconfigure(&bounded(2), &[placed(entry("a"), 1)], NOW);
     assert_eq!(pool.snapshot().pick(&wanted(&[])).unwrap_err(), Unavailable::Full);
     drop(held);
-    let _held = [pool.pick(&[]).unwrap(), pool.pick(&[]).unwrap()];
-    pool.reconfigure(&Settings::of(Strategy::RoundRobin), &[placed(entry("a"), 1)]);
-    assert!(pool.pick(&[]).is_some());
+    let _held = [pick(&pool, &[]).unwrap(), pick(&pool, &[]).unwrap()];
+    pool.reconfigure(&Settings::of(Strategy::RoundRobin), &[placed(entry("a"), 1)], NOW);
+    assert!(pick(&pool, &[]).is_some());
 }
 
 #[test]
 fn without_health_checks_everybody_is_up_and_new_ones_begin_as_the_settings_say() {
     let settings = |checked| Settings { checked, ..Settings::of(Strategy::RoundRobin) };
-    let pool = Backends::new(&settings(true), &[entry("a")], Clock::manual());
-    pool.replace_addresses("a", &[address(1)]);
+    let pool = Backends::new(&settings(true), &[entry("a")]);
+    replace(&pool, "a", &[address(1)]);
     let a = Arc::clone(&pool.snapshot().endpoints()[0]);
     assert_eq!(a.health(), Status::Unknown);
-    pool.set_health(&a, Status::Down);
-    assert!(pool.pick(&[]).is_none());
-    pool.reconfigure(&settings(false), &[placed(entry("a"), 1)]);
+    pool.set_health(&a, Status::Down, NOW);
+    assert!(pick(&pool, &[]).is_none());
+    pool.reconfigure(&settings(false), &[placed(entry("a"), 1)], NOW);
     assert_eq!(a.health(), Status::Up);
-    pool.reconfigure(&settings(true), &[placed(entry("a"), 1), placed(entry("b"), 2)]);
+    pool.reconfigure(&settings(true), &[placed(entry("a"), 1), placed(entry("b"), 2)], NOW);
     let health: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.health()).collect();
     assert_eq!(health, [Status::Up, Status::Unknown]);
 }
@@ -80,30 +80,30 @@ fn without_health_checks_everybody_is_up_and_new_ones_begin_as_the_settings_say(
 #[test]
 fn tokens_follow_the_secret() {
     let settings = |secret: Option<&str>| Settings {
-        sticky: secret.map(Secret::new),
+        sticky: secret.map(|text| SigningKey::new(text.as_bytes())),
         ..Settings::of(Strategy::RoundRobin)
     };
-    let pool = Backends::new(&settings(None), &[entry("a")], Clock::manual());
-    pool.replace_addresses("a", &[address(1)]);
+    let pool = Backends::new(&settings(None), &[entry("a")]);
+    replace(&pool, "a", &[address(1)]);
     let token = || pool.snapshot().endpoints()[0].token().map(|token| token.as_str().to_owned());
     assert_eq!(token(), None);
     let mut seen = HashSet::new();
     for secret in ["one", "two"] {
-        pool.reconfigure(&settings(Some(secret)), &[placed(entry("a"), 1)]);
+        pool.reconfigure(&settings(Some(secret)), &[placed(entry("a"), 1)], NOW);
         assert!(seen.insert(token().unwrap()));
     }
-    pool.reconfigure(&settings(None), &[placed(entry("a"), 1)]);
+    pool.reconfigure(&settings(None), &[placed(entry("a"), 1)], NOW);
     assert_eq!(token(), None);
 }
 
 #[test]
 fn the_bound_on_endpoints_keeps_whom_there_is() {
-    let pool = of_entries(Strategy::RoundRobin, &[entry("a")], Clock::manual());
+    let pool = of_entries(Strategy::RoundRobin, &[entry("a")], NOW);
     let many: Vec<_> = (0..MAX_ENDPOINTS)
         .map(|index| SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 80)))
         .collect();
     let list = [Placed { entry: entry("b"), addresses: many, operator: None }, placed(entry("a"), 1)];
-    assert_eq!(pool.reconfigure(&Settings::of(Strategy::RoundRobin), &list).left_out, 1);
+    assert_eq!(pool.reconfigure(&Settings::of(Strategy::RoundRobin), &list, NOW).left_out, 1);
     assert_eq!(pool.snapshot().endpoints().len(), MAX_ENDPOINTS);
     assert_eq!(names(&pool).last(), Some(&("a".into(), address(1))));
 }
@@ -113,7 +113,7 @@ fn the_bound_on_endpoints_keeps_whom_there_is() {
 fn nobody_is_lost_while_configurations_change() {
     const ROUNDS: u32 = 500;
     for strategy in STRATEGIES {
-        let pool = of_entries(strategy, &[entry("a"), entry("b")], Clock::manual());
+        let pool = of_entries(strategy, &[entry("a"), entry("b")], NOW);
         let (start, done) = (Barrier::new(5), AtomicBool::new(false));
         let seen = Mutex::new(HashMap::new());
         thread::scope(|scope| {
@@ -130,11 +130,11 @@ fn nobody_is_lost_while_configurations_change() {
             for round in 0..ROUNDS {
                 // Each in turn is replaced, so that nobody but the newcomer may be left.
                 let port = 9000 + (round % 7) as u16;
-                let moved = config::Backend { port, ..entry("a") };
+                let moved = BackendEntry { port, ..entry("a") };
                 let settings = Settings { max_in_flight: Some(1_000), ..Settings::of(strategy) };
                 let list =
-                    [placed(moved, 1), placed(config::Backend { weight: 1 + round % 3, ..entry("b") }, 2)];
-                pool.reconfigure(&settings, &list[..1 + round as usize % 2]);
+                    [placed(moved, 1), placed(BackendEntry { weight: 1 + round % 3, ..entry("b") }, 2)];
+                pool.reconfigure(&settings, &list[..1 + round as usize % 2], NOW);
             }
             done.store(true, Ordering::Relaxed);
         });
