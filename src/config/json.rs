@@ -1,7 +1,9 @@
-//! JSON text to a tree that knows where each value stands. Plain JSON (RFC 8259): no comments, no trailing commas.
+//! JSON text to a tree that knows where each value stands. JSON (RFC 8259) with `//` and `/* */` comments, and with a comma
+//! behind the last element, as it is left over when the one behind it is commented out.
 
 use jsonc_parser::common::Ranged;
-use jsonc_parser::{CollectOptions, ParseOptions, ast};
+use jsonc_parser::tokens::{Token, TokenAndRange};
+use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, ast};
 
 use super::fault::{Fault, Origin};
 
@@ -91,9 +93,9 @@ impl Node {
 pub(super) fn parse(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Node, Fault> {
     let fault = |at, text| Fault { origin: origin(at), path: String::new(), text };
     let options = ParseOptions {
-        allow_comments: false,
+        allow_comments: true,
         allow_loose_object_property_names: false,
-        allow_trailing_commas: false,
+        allow_trailing_commas: true,
         allow_missing_commas: false,
         allow_single_quoted_strings: false,
         allow_hexadecimal_numbers: false,
@@ -102,7 +104,8 @@ pub(super) fn parse(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Node
         allow_non_finite_numbers: false,
         allow_extended_string_escapes: false,
     };
-    let parsed = jsonc_parser::parse_to_ast(text, &CollectOptions::default(), &options).map_err(|error| {
+    let collect = CollectOptions { comments: CommentCollectionStrategy::AsTokens, tokens: true };
+    let parsed = jsonc_parser::parse_to_ast(text, &collect, &options).map_err(|error| {
         fault(
             error.range().start,
             format!(
@@ -113,15 +116,42 @@ pub(super) fn parse(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Node
         )
     })?;
     let Some(value) = parsed.value else { return Err(fault(0, "not JSON: the text is empty".into())) };
-    // The parser above is made for JSON with comments and lets a few things pass (leading zeros, control characters in
-    // strings); a strict one has the last word.
-    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+    // The parser above lets a few more things pass (leading zeros, control characters in strings); a strict one has the
+    // last word.
+    let plain = without_comments(text, &parsed.tokens.unwrap_or_default());
+    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&plain) {
         let at = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
         let text = error.to_string();
         let what = text.split(" at line ").next().unwrap_or("");
         return Err(fault(at, format!("not JSON: {what}, at column {}", error.column())));
     }
     Ok(convert(value, origin))
+}
+
+/// The same text with blanks in the place of comments and of commas before a closing bracket: every byte and every line
+/// stands where it stood.
+fn without_comments(text: &str, tokens: &[TokenAndRange<'_>]) -> Vec<u8> {
+    let mut plain = text.as_bytes().to_vec();
+    let mut blank = |token: &TokenAndRange<'_>| {
+        for byte in &mut plain[token.range.start..token.range.end] {
+            if !matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+    };
+    let mut before = None;
+    for token in tokens {
+        match (&token.token, before) {
+            (Token::CommentLine(_) | Token::CommentBlock(_), _) => {
+                blank(token);
+                continue;
+            }
+            (Token::CloseBrace | Token::CloseBracket, Some(comma)) => blank(comma),
+            _ => {}
+        }
+        before = Some(token).filter(|token| matches!(token.token, Token::Comma));
+    }
+    plain
 }
 
 /// Depth is bounded by both parsers (128 at most).

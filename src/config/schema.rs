@@ -17,6 +17,9 @@ pub fn schema() -> Value {
         ("$schema", json!("https://json-schema.org/draft/2020-12/schema")),
         ("title", json!("Balancer's configuration")),
         ("description", json!(format!("As version {} reads it.", env!("CARGO_PKG_VERSION")))),
+        // Words of VS Code's, which would mark them as errors otherwise; other readers pass over them.
+        ("allowComments", json!(true)),
+        ("allowTrailingCommas", json!(true)),
     ];
     for (name, value) in about {
         root.insert(name.into(), value);
@@ -142,6 +145,7 @@ mod tests {
             );
         }
         assert_eq!(schema["required"], json!(["backends"]));
+        assert_eq!([&schema["allowComments"], &schema["allowTrailingCommas"]], [true, true]);
         assert_eq!(schema["properties"]["backends"]["items"]["required"], json!(["name", "url"]));
         assert_eq!(schema["properties"]["frontend"]["additionalProperties"], json!(false));
     }

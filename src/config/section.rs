@@ -167,8 +167,11 @@ impl<'r> Section<'r> {
         let several = elements.len() > 1 || !one;
         let mut values = Vec::with_capacity(elements.len());
         for (index, element) in elements.into_iter().enumerate() {
+            // A variable that names one element may give it in quotes, or as it is.
+            let quoted = element.raw_as_json().filter(|json| matches!(json.value, Value::Text(_)));
+            let element = quoted.unwrap_or(element);
             let parsed = match &element.value {
-                Value::Text(text) => parse(text),
+                Value::Text(text) | Value::Raw(text) => parse(text),
                 _ => Err(None),
             };
             match parsed {

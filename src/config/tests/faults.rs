@@ -323,35 +323,6 @@ fn a_backend_that_is_our_own_listener_is_a_fault() {
 }
 
 #[test]
-fn text_that_is_no_json_is_told_with_its_line() {
-    for (text, expected) in [
-        ("", "FILE:1: not JSON: the text is empty"),
-        ("{\n// hello\n}", "FILE:2: not JSON: comments are not allowed, at column 1"),
-        ("{\n\"listen\": \"x\",\n}", "FILE:2: not JSON: trailing commas are not allowed, at column 14"),
-        ("{\"a\": 1\n\"b\": 2}", "FILE:1: not JSON: expected comma, at column 8"),
-        ("{\n\n'a': 1}", "FILE:3: not JSON: single-quoted strings are not allowed, at column 1"),
-        ("{a: 1}", "FILE:1: not JSON: expected string for object property, at column 2"),
-        ("{\"a\": 1", "FILE:1: not JSON: unterminated object, at column 1"),
-        ("{\"a\": 1}\n{}", "FILE:2: not JSON: text cannot contain more than one JSON value, at column 1"),
-        (
-            "{\n\"a\": \"x\ty\"}",
-            "FILE:2: not JSON: control character (\\u0000-\\u001F) found while parsing a string, at column 7",
-        ),
-        ("{\n\"a\": 01}", "FILE:2: not JSON: expected comma, at column 7"),
-        ("[]", "FILE:1: must be an object; found an empty list"),
-        ("\n\n\"x\"", "FILE:3: must be an object; found text"),
-        (
-            "{}",
-            "FILE:1: backends: is missing; must be a list of 1 to 1024 backends: [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]",
-        ),
-    ] {
-        assert_eq!(load_with(text, &[]).map(|_| ()).unwrap_err(), expected, "{text:?}");
-    }
-    let deep = "[".repeat(100_000);
-    assert!(load_with(&deep, &[]).unwrap_err().contains("not JSON"));
-}
-
-#[test]
 fn all_faults_are_told_at_once_in_the_order_of_the_file() {
     let text = r#"{
   "listen": "nowhere",
@@ -369,10 +340,4 @@ fn all_faults_are_told_at_once_in_the_order_of_the_file() {
     let expected =
         "FILE:2 FILE:3 FILE:4 FILE:6 FILE:7 FILE:7 FILE:9 FILE:10 BALANCER__CACHE__TTL BALANCER__NOPE";
     assert_eq!(places.join(" "), expected, "{text}");
-}
-
-#[test]
-fn a_mark_at_the_start_and_windows_line_ends_change_no_line() {
-    let text = format!("\u{feff}{{\r\n\"backends\": [{ONE}],\r\n\"cahce\": {{}}\r\n}}");
-    assert_eq!(load_with(&text, &[]).unwrap_err(), "FILE:3: cahce: unknown key; did you mean \"cache\"?");
 }

@@ -9,6 +9,7 @@ mod identity;
 mod limits;
 mod mutation;
 mod shipped;
+mod text;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use crate::rules::limit::{Limit, Rate};
 const SHIPPED: &str = include_str!("../../../config.json");
 
 /// Pieces that JSON and our forms are made of.
-const PIECES: [&str; 32] = [
+const PIECES: [&str; 33] = [
     "{",
     "}",
     "[",
@@ -37,6 +37,7 @@ const PIECES: [&str; 32] = [
     "\"default\":",
     "\n",
     "//",
+    "/*",
     "é",
     "[]",
     "{}",
