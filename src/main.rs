@@ -18,11 +18,14 @@ fn main() -> ExitCode {
         Ok(cli::Command::Run(options)) => run(&options, &env),
         Ok(cli::Command::Check(options)) => check(&options, &env),
         Ok(cli::Command::Healthcheck(options)) => healthcheck(&options, &env),
-        Ok(cli::Command::Print(what)) => {
-            // A closed stdout leaves nobody to tell.
-            let _ = std::io::stdout().write_all(&cli::print(what));
-            ExitCode::SUCCESS
-        }
+        Ok(cli::Command::Print(what)) => match cli::print(&what) {
+            Ok(text) => {
+                // A closed stdout leaves nobody to tell.
+                let _ = std::io::stdout().write_all(&text);
+                ExitCode::SUCCESS
+            }
+            Err(failure) => fail(failure.exit_code(), &failure),
+        },
         Ok(cli::Command::Call(call)) => match cli::call(&call, &env) {
             Ok(()) | Err(cli::Failure::Closed) => ExitCode::SUCCESS,
             Err(failure) => fail(failure.exit_code(), &failure),

@@ -86,7 +86,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Asked::Config { what: ConfigText::Schema }) => Command::Print(Print::Schema),
         Some(Asked::Config { what: ConfigText::Reference }) => Command::Print(Print::Reference),
         Some(Asked::Completions { shell }) => Command::Print(Print::Completions(shell)),
-        Some(Asked::Man) => Command::Print(Print::Man),
+        Some(Asked::Man { all: None }) => Command::Print(Print::Man),
+        Some(Asked::Man { all: Some(folder) }) => Command::Print(Print::Pages(folder)),
         Some(Asked::Reload(reload)) => Command::Call(Call::Reload(reload)),
         Some(Asked::Plans(plans)) => Command::Call(Call::Plans(plans)),
         Some(Asked::Backends(backends)) => Command::Call(Call::Backends(backends)),
@@ -166,7 +167,11 @@ enum Asked {
         shell: clap_complete::Shell,
     },
     /// The manual page, as roff: balancer man | man -l -
-    Man,
+    Man {
+        /// Write this page and those of all commands into that folder: /usr/local/share/man/man1.
+        #[arg(long, value_name = "DIR")]
+        all: Option<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]

@@ -19,6 +19,8 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// Further ones, each with a name of its own.
     pub tokens: Vec<ApiToken>,
+    /// Whether `/metrics` is shown without a token, to whoever `allow` lets in.
+    pub metrics_without_token: bool,
     /// Allow more than loopback without a token.
     pub insecure: bool,
 }

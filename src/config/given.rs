@@ -33,7 +33,14 @@ const LIVE: [&str; 21] = [
 ];
 
 /// The same in `admin`: everything but where it listens.
-const LIVE_ADMIN: [&str; 5] = ["admin.allow", "admin.hosts", "admin.insecure", "admin.token", "admin.tokens"];
+const LIVE_ADMIN: [&str; 6] = [
+    "admin.allow",
+    "admin.hosts",
+    "admin.insecure",
+    "admin.metrics_without_token",
+    "admin.token",
+    "admin.tokens",
+];
 
 /// Every key that was given another value than its default, under its whole path (`backends[0].weight`). Shows no value:
 /// there may be secrets among them.

@@ -1,5 +1,6 @@
 //! What the program prints of itself: the configuration's reference and schema, completions, the manual page.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
@@ -116,18 +117,75 @@ fn completions_are_what_the_shell_reads() {
     }
 }
 
+/// Every `NAME(1)` in a page.
+fn pages_named(page: &str) -> Vec<String> {
+    let plain = page.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "");
+    let name_of = |before: &str| {
+        let from =
+            before.rfind(|byte: char| !byte.is_ascii_alphanumeric() && byte != '-').map_or(0, |at| at + 1);
+        before[from..].to_owned()
+    };
+    plain.match_indices("(1)").map(|(at, _)| name_of(&plain[..at])).collect()
+}
+
 #[test]
-fn the_manual_page_is_readable() {
+fn every_manual_page_that_is_named_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = folder.path().join("share/man/man1");
+    assert_eq!(balancer(&["man", "--all", made.to_str().expect("UTF-8")]), "");
+    let pages: BTreeMap<String, String> = std::fs::read_dir(&made)
+        .expect("the folder")
+        .map(|entry| entry.expect("a file").path())
+        .map(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".1")).expect("NAME.1");
+            (name.to_owned(), std::fs::read_to_string(&path).expect("text"))
+        })
+        .collect();
+    assert_eq!(pages["balancer"], balancer(&["man"]));
+    let mut named: BTreeSet<String> = ["balancer".to_owned()].into();
+    for (page, text) in &pages {
+        let these = pages_named(text);
+        assert!(these.iter().all(|name| pages.contains_key(name)), "{page} names {these:?}");
+        named.extend(these);
+    }
+    // None of them can't be found from the first.
+    assert!(named.iter().eq(pages.keys()), "{named:?}\n{:?}", pages.keys());
+    assert!(named.contains("balancer-limits-set"), "{named:?}");
+
+    let unit = std::fs::read_to_string(root().join("deploy/systemd/balancer.service")).expect("the unit");
+    let (_, page) = unit.split_once("\nDocumentation=man:").expect("its page");
+    assert!(page.starts_with("balancer(1)\n"), "{page}");
+
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let output =
+        Command::new(PROGRAM).args(["man", "--all"]).arg(file.join("below")).output().expect("balancer");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("can't write into"), "{output:?}");
+}
+
+#[test]
+fn the_manual_pages_are_readable() {
     let page = balancer(&["man"]);
     assert!(page.contains(".TH balancer 1"), "{page}");
     if !installed("man") {
-        return aloud("man is not installed: the page was not shown");
+        return aloud("man is not installed: the pages were not shown");
     }
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), page).expect("written");
-    let output = Command::new("man").args(["--warnings", "-l"]).arg(file.path()).output().expect("man");
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    balancer(&["man", "--all", folder.path().to_str().expect("UTF-8")]);
+    let show = |name: &str| {
+        let output = Command::new("man")
+            .args(["--warnings", "-l"])
+            .arg(folder.path().join(name))
+            .output()
+            .expect("man");
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for entry in std::fs::read_dir(folder.path()).expect("the folder") {
+        show(entry.expect("a file").file_name().to_str().expect("UTF-8"));
+    }
+    let shown = show("balancer.1");
     for word in ["NAME", "balancer", "--config", "healthcheck", "BALANCER_CONFIG"] {
         assert!(shown.contains(word), "{word}\n{shown}");
     }

@@ -68,6 +68,11 @@ pub(super) fn admin(mut s: Section<'_>, outside: &Outside<'_>) -> Admin {
             _ => Err(None),
         }),
         tokens: Vec::new(),
+        metrics_without_token: s.bool(
+            "metrics_without_token",
+            "false",
+            "Show /metrics to whoever allow lets in, without a token: Prometheus then needs none.",
+        ),
         insecure: s.bool("insecure", "false", "Let more than loopback in without a token."),
     };
     let (tokens, wanted) = tokens(&mut s, admin.token.as_ref(), outside);

@@ -52,6 +52,7 @@ pub(super) struct Access {
     allow: Vec<IpNet>,
     hosts: Vec<String>,
     tokens: Vec<ApiToken>,
+    metrics_without_token: bool,
 }
 
 impl Access {
@@ -65,7 +66,24 @@ impl Access {
             allow: admin.allow.clone(),
             hosts: admin.hosts.iter().map(|host| bare(host).to_ascii_lowercase()).collect(),
             tokens: first.into_iter().chain(admin.tokens.iter().cloned()).collect(),
+            metrics_without_token: admin.metrics_without_token,
         }
+    }
+
+    /// [`Access::check`] for `/metrics`, which the configuration may open to callers without a token. A token that is
+    /// sent all the same is judged.
+    pub(super) fn check_metrics(
+        &self,
+        head: &RequestHead,
+        failures: &Failures,
+        now: Nanos,
+    ) -> Result<Caller, Reject> {
+        if !self.metrics_without_token || head.fields.has("Authorization") {
+            return self.check(head, failures, now);
+        }
+        self.check_address(head)?;
+        self.check_tokenless(head)?;
+        Ok(Caller::nobody())
     }
 
     /// 403, 401 or 429 with the cause for the log, in CONTRACT's order; or who calls. Wrong tokens are noted in

@@ -9,6 +9,9 @@ use crate::exchange::{Answer, RequestHead};
 use crate::rules::fields::tokens;
 use crate::state::metrics::{BUCKETS_NS, HistogramSum, LabelPair, Value};
 
+/// Where it stands.
+pub(super) const PATH: &str = "/metrics";
+
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -85,7 +88,7 @@ pub(super) const RESOURCE: Resource = Resource {
     title: "Metrics",
     routes: &[Route {
         stand: Stand::Ours,
-        path: "/metrics",
+        path: PATH,
         allow: "GET, HEAD",
         argument: None,
         operations: &[Operation {

@@ -191,6 +191,8 @@ impl AdminApi {
         } else if found.route().is_some_and(Route::is_page) {
             self.access.load().check_address(head)?;
             Caller::nobody()
+        } else if found.route().is_some_and(|route| route.path == metrics::PATH) {
+            self.access.load().check_metrics(head, &self.failures, now)?
         } else {
             self.access.load().check(head, &self.failures, now)?
         };

@@ -142,6 +142,36 @@ fn neither_debug_nor_an_answer_shows_the_token() {
     assert!(!reply.text.contains("s3cret") && !reply.text.contains("wr0ng"), "{}", reply.text);
 }
 
+#[test]
+fn metrics_may_need_no_token_and_nothing_else_does_then() {
+    let mut admin = config::Admin { token: Some(config::Secret::new("s3cret")), ..admin() };
+    let health = || FakeHealth { up: true, draining: false, store_up: true };
+    let right: &[(&str, &str)] = &[("Authorization", "Bearer s3cret")];
+    let wrong: &[(&str, &str)] = &[("Authorization", "Bearer wrong")];
+    let passed_on: &[(&str, &str)] = &[("X-Forwarded-For", "10.0.0.1")];
+    let by_name: &[(&str, &str)] = &[("Host", "rebound.example")];
+    let rows = [
+        ("GET", "/-/metrics", "", &[][..], 401, 200),
+        ("HEAD", "/-/metrics", "", &[], 401, 200),
+        ("POST", "/-/metrics", "", &[], 401, 405),
+        ("GET", "/-/metrics", "10.0.0.1:1", &[], 403, 403),
+        ("GET", "/-/metrics", "", right, 200, 200),
+        ("GET", "/-/metrics", "", wrong, 401, 401),
+        ("GET", "/-/metrics", "", passed_on, 401, 403),
+        ("GET", "/-/metrics", "", by_name, 401, 403),
+        ("GET", "/-/v1/status", "", &[], 401, 401),
+        ("GET", "/limits", "", &[], 401, 401),
+    ];
+    for (method, target, peer, fields, closed, open) in rows {
+        for (metrics_without_token, status) in [(false, closed), (true, open)] {
+            admin.metrics_without_token = metrics_without_token;
+            let call = Call { method, target, fields, peer, ..Call::default() };
+            let found = Bench::with(&admin, health()).call(&call).status;
+            assert_eq!(found, status, "{method} {target} {fields:?} {metrics_without_token}");
+        }
+    }
+}
+
 fn with_roles() -> Bench {
     let token = |name: &str, role, text: &str| ApiToken {
         name: name.into(),

@@ -300,6 +300,7 @@ pub(in crate::edge::admin) fn admin() -> config::Admin {
         hosts: vec!["Limits.Example".into()],
         token: None,
         tokens: Vec::new(),
+        metrics_without_token: false,
         insecure: false,
     }
 }
