@@ -8,12 +8,12 @@ use crate::clock::{Clock, nanos};
 use crate::edge::admin::{BucketLevel, ClientCount, Health, Live, Question, Status, Top, Usage, Verdict};
 use crate::edge::store::Limits;
 use crate::proxy::identify::{Identified, Tried, identify};
+use crate::proxy::policy::PolicyInForce;
 use crate::rules::Nanos;
 use crate::rules::answer::DEFAULT_BUCKET;
 use crate::rules::identity::{ClientAddress, ClientId, ClientKey, IdForm, client_address};
 use crate::rules::request_rules::Needs;
 use crate::rules::terms::{BucketSpec, ClientLimit};
-use crate::state::backends::Backends;
 use crate::state::cache::Source;
 use crate::state::heavy_hitters::{Heavy, HeavyHitters};
 use crate::state::limiter::{Ask, Granted, Levels, Limiter};
@@ -27,8 +27,8 @@ pub(super) struct Running {
     pub metrics: Arc<Metrics>,
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
-    pub backends: Arc<Backends>,
     pub heavy_hitters: Arc<HeavyHitters>,
+    pub policy: Arc<PolicyInForce>,
     pub clock: Clock,
 }
 
@@ -68,21 +68,20 @@ impl Live for Running {
 
     fn check(&self, question: &Question) -> Verdict {
         let when = self.clock.moment();
-        let snapshot = self.backends.snapshot();
+        let policy = self.policy.load();
         let peer = SocketAddr::new(question.address, question.port.unwrap_or(0));
-        let mut client = client_address(peer, &snapshot.serving().trusted_proxies, &question.fields);
+        let mut client = client_address(peer, &policy.trusted_proxies, &question.fields);
         client.port = client.port.and(question.port);
         let mut tried = Vec::new();
         let note = |one: Tried<'_>| tried.extend(one.id.map(str::to_owned));
-        let (serving, fields) = (snapshot.serving(), &question.fields);
         let Identified { found, key } =
-            match identify(&*self.limits, serving, &client, fields, when.now, note) {
+            match identify(&*self.limits, &policy, &client, &question.fields, when.now, note) {
                 Ok(identified) => identified,
                 Err(_) => return unknown_key(client.address, tried),
             };
         let path = question.path.split('?').next().unwrap_or_default();
         let exempt = matches!(found.granted, Granted::Exempt);
-        let needs = serving.rules.needs(&question.method, path).filter(|_| !exempt);
+        let needs = policy.rules.needs(&question.method, path).filter(|_| !exempt);
         let grant = found.granted.grant().filter(|_| needs.is_some());
         let ask = needs.map(|Needs { rule, cost }| Ask { grant, rule, cost });
         let by_rule = grant.is_none() && needs.is_none_or(|needs| !needs.rule.is_empty());

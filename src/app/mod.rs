@@ -157,6 +157,7 @@ impl App {
             source,
             config: Arc::clone(&in_force),
             backends,
+            policy: Arc::clone(&shared.policy),
             upstream: Arc::clone(&shared.upstream),
             limits: Arc::clone(&shared.limits),
             metrics: Arc::clone(&shared.metrics),

@@ -25,6 +25,7 @@ use crate::edge::store::Limits;
 use crate::edge::upstream::UreqUpstream;
 use crate::edge::upstream::resolve::{self, Lookup, Resolver};
 use crate::error::FieldFault;
+use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
 use crate::rules::Nanos;
 use crate::state::backends::{Backends, Operator, Placed};
 use crate::state::metrics::{Metrics, Reload};
@@ -41,6 +42,7 @@ pub(super) struct Parts {
     /// The configuration in force.
     pub config: Arc<ArcSwap<Config>>,
     pub backends: Arc<Backends>,
+    pub policy: Arc<PolicyInForce>,
     pub upstream: Arc<UreqUpstream>,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
@@ -229,6 +231,7 @@ impl Parts {
             self.prober = None;
         }
         let told = self.backends.reconfigure(&pool::settings(config), &placed, self.clock.now());
+        self.policy.store(Arc::new(ProxyPolicy::of(&config.rate_limit)));
         for (word, names) in [("new", &told.added), ("elsewhere", &told.moved), ("gone", &told.removed)] {
             if !names.is_empty() {
                 log::info!("backends that are {word}: {}", names.join(", "));

@@ -6,15 +6,16 @@ use std::time::Duration;
 use super::backends::wanted;
 use super::{Failure, failed};
 use crate::clock::{Clock, nanos};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Strategy};
 use crate::edge::prober::Prober;
 use crate::edge::store::backends::BackendRow;
 use crate::edge::upstream::resolve::{Lookup, Resolver};
 use crate::rules::outlier::Policy;
+use crate::rules::retry;
 use crate::rules::sticky::SigningKey;
 use crate::state::backends::{Backends, Operator, Settings};
 use crate::state::metrics::Metrics;
-use crate::state::serving::Serving;
+use crate::state::policy::{PoolPolicy, StickyCookie};
 
 /// What the pool is run by.
 pub(super) fn settings(config: &Config) -> Settings {
@@ -32,7 +33,29 @@ pub(super) fn settings(config: &Config) -> Settings {
         max_ejected: config.outlier.as_ref().map_or(0.0, |outlier| outlier.max_ejected),
         sticky: (config.balancing.sticky.as_ref())
             .map(|sticky| SigningKey::new(sticky.secret.reveal().as_bytes())),
-        serving: Arc::new(Serving::of(config)),
+        policy: Arc::new(policy(config)),
+    }
+}
+
+fn policy(config: &Config) -> PoolPolicy {
+    let (upstream, balancing) = (&config.upstream, &config.balancing);
+    let on = &upstream.retry_on;
+    PoolPolicy {
+        retry: retry::Policy {
+            retries: upstream.retries,
+            on_connect: on.connect,
+            on_reset: on.reset,
+            on_timeout: on.timeout,
+        },
+        retry_statuses: on.statuses.clone(),
+        retry_budget: upstream.retry_budget,
+        request_timeout: upstream.request_timeout,
+        queue_size: balancing.queue_size,
+        queue_timeout: balancing.queue_timeout,
+        outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
+        hash_on: (balancing.strategy == Strategy::Hash).then(|| balancing.hash_on.clone()),
+        sticky: (balancing.sticky.as_ref())
+            .map(|sticky| StickyCookie { name: sticky.cookie.clone(), secure: sticky.secure }),
     }
 }
 

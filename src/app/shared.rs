@@ -20,6 +20,7 @@ use crate::proxy::Proxy;
 use crate::proxy::account::Accounts;
 use crate::proxy::admit::Admit;
 use crate::proxy::forward::Forward;
+use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
 use crate::state::heavy_hitters::HeavyHitters;
 use crate::state::limiter::Limiter;
 use crate::state::log_limit::LogLimit;
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub heavy_hitters: Arc<HeavyHitters>,
     pub upstream: Arc<UreqUpstream>,
     pub state: Arc<State>,
+    pub policy: Arc<PolicyInForce>,
     /// What the pool begins with.
     pub entries: Vec<config::BackendEntry>,
     /// Set when the public one has started.
@@ -90,6 +92,7 @@ impl Shared {
             heavy_hitters,
             upstream,
             state,
+            policy: Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit))),
             entries,
             frontend,
             ticker,
@@ -122,7 +125,7 @@ impl Shared {
                 metrics: Arc::clone(&self.metrics),
                 clock: self.clock.clone(),
                 log_limit: Arc::clone(&self.log_limit),
-                backends: Arc::clone(&self.state.backends),
+                policy: Arc::clone(&self.policy),
             }),
             instance: format!("{:016x}", fastrand::u64(..)),
             upgrades: config.frontend.upgrades.clone(),
@@ -147,8 +150,8 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             limiter: Arc::clone(&self.limiter),
             limits: Arc::clone(&self.limits),
-            backends: Arc::clone(&self.state.backends),
             heavy_hitters: Arc::clone(&self.heavy_hitters),
+            policy: Arc::clone(&self.policy),
             clock: self.clock.clone(),
         });
         let limits = Arc::clone(&self.limits) as Arc<_>;

@@ -9,9 +9,10 @@ use super::marks::{Marks, with_date};
 use crate::clock::Clock;
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket, Version};
+use crate::proxy::policy::PolicyInForce;
 use crate::rules::terms::BucketName;
 use crate::rules::{Nanos, headers, identity};
-use crate::state::backends::{Backends, Lease};
+use crate::state::backends::Lease;
 use crate::state::limiter::Seat;
 use crate::state::log_limit::LogLimit;
 use crate::state::metrics::{InFlight, Metrics, Rejection, method_label};
@@ -122,7 +123,7 @@ pub struct Accounts {
     /// Time.
     pub clock: Clock,
     /// Where it stands whose `X-Request-Id` and `X-Forwarded-For` count.
-    pub backends: Arc<Backends>,
+    pub policy: Arc<PolicyInForce>,
 }
 
 /// What is known of a request when its answer is ready.
@@ -244,8 +245,7 @@ pub struct Own {
 impl Own {
     /// Gives the request its id. A trusted peer's own is kept.
     pub fn begin(accounts: &Accounts, head: &RequestHead, received_at: Nanos) -> Self {
-        let snapshot = accounts.backends.snapshot();
-        let trusted = identity::is_in(&snapshot.serving().trusted_proxies, head.peer.ip());
+        let trusted = identity::is_in(&accounts.policy.load().trusted_proxies, head.peer.ip());
         let marks = Marks::of(&head.fields, trusted, accounts.clock.wall());
         Self { marks, in_flight: accounts.metrics.begin(), received_at }
     }
@@ -257,9 +257,8 @@ impl Own {
 
     /// Completes the answer and sees to its being written down.
     pub fn end(self, accounts: &Arc<Accounts>, head: &RequestHead, answer: Answer) -> Answer {
-        let snapshot = accounts.backends.snapshot();
-        let trusted = &snapshot.serving().trusted_proxies;
-        let client_addr = identity::client_address(head.peer, trusted, &head.fields).address;
+        let policy = accounts.policy.load();
+        let client_addr = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields).address;
         let entry = Entry {
             marks: self.marks,
             client_addr,

@@ -10,6 +10,7 @@ use super::identify::{self, Identified, KeyFound};
 use crate::config::RateLimitHeaders;
 use crate::error::{Reason, Reject};
 use crate::exchange::RequestHead;
+use crate::proxy::policy::ProxyPolicy;
 use crate::rules::answer::{Entry, Shown};
 use crate::rules::cors::Cors;
 use crate::rules::fields::Fields;
@@ -22,7 +23,6 @@ use crate::state::heavy_hitters::HeavyHitters;
 use crate::state::limiter::{Ask, Decision, Granted, Limiter, Seat};
 use crate::state::lone_peer::{self, LonePeer};
 use crate::state::metrics::{self, Metrics, Policy};
-use crate::state::serving::Serving;
 
 pub(super) use told::{LimitFields, has_legacy};
 
@@ -76,16 +76,16 @@ impl Admit {
         head: &RequestHead,
         client: &ClientAddress,
         when: Moment,
-        serving: &Serving,
+        policy: &ProxyPolicy,
     ) -> Admission {
         let fields = &head.fields;
         if !client.peer_trusted {
             self.watch(client.address, fields);
         }
         let tried = identify::counter(&self.metrics);
-        match identify::identify(&*self.limits, serving, client, fields, when.now, tried) {
+        match identify::identify(&*self.limits, policy, client, fields, when.now, tried) {
             Ok(Identified { found, key }) => {
-                let mut admission = self.decide(head, &found, when, serving);
+                let mut admission = self.decide(head, &found, when, policy);
                 let entry = found.entry.as_ref().filter(|_| found.source == Entry::Client);
                 let name = key.as_ref().or(entry);
                 self.heavy_hitters.count(found.client, name, admission.refused.is_some(), when.now);
@@ -117,23 +117,23 @@ impl Admit {
         }
     }
 
-    fn decide(&self, head: &RequestHead, found: &Found, when: Moment, serving: &Serving) -> Admission {
+    fn decide(&self, head: &RequestHead, found: &Found, when: Moment, policy: &ProxyPolicy) -> Admission {
         let is_preflight = |cors: &Cors| cors.is_preflight(&head.method, &head.fields);
-        if serving.cors.as_ref().is_some_and(is_preflight) {
+        if policy.cors.as_ref().is_some_and(is_preflight) {
             return self.unasked(Policy::None, found.client, None);
         }
-        let Some(Needs { rule, cost }) = serving.rules.needs(&head.method, head.path()) else {
+        let Some(Needs { rule, cost }) = policy.rules.needs(&head.method, head.path()) else {
             return self.unasked(Policy::Rule, found.client, None);
         };
         match &found.granted {
             Granted::Exempt => {
                 let record = record(found, None, true, None);
-                self.unasked(policy(found.source), found.client, Some(record))
+                self.unasked(policy_label(found.source), found.client, Some(record))
             }
             Granted::Unlimited if rule.is_empty() => self.unasked(Policy::None, found.client, None),
             granted => {
                 let ask = Ask { grant: granted.grant(), rule, cost };
-                self.ask(found, ask, when, serving.headers)
+                self.ask(found, ask, when, policy.headers)
             }
         }
     }
@@ -149,8 +149,11 @@ impl Admit {
         let grant = decision.asked(ask).grant;
         let told = Told::of(&decision, ask, grant.map_or(found.source, |grant| grant.entry));
         let by_rule = if decision.allowed { grant.is_none() } else { told.by_rule };
-        let policy =
-            if by_rule { Policy::Rule } else { policy(grant.map_or(found.source, |grant| grant.entry)) };
+        let policy = if by_rule {
+            Policy::Rule
+        } else {
+            policy_label(grant.map_or(found.source, |grant| grant.entry))
+        };
         self.metrics.decision(policy, counted(&decision));
         let record = record(found, told.bucket, decision.allowed, told.fields.first);
         let refused = (!decision.allowed).then(|| {
@@ -183,7 +186,7 @@ fn record(found: &Found, bucket: Option<BucketName>, allowed: bool, first: Optio
     }
 }
 
-fn policy(entry: Entry) -> Policy {
+fn policy_label(entry: Entry) -> Policy {
     match entry {
         Entry::Client => Policy::Client,
         Entry::Range => Policy::Range,

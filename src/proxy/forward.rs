@@ -128,16 +128,16 @@ impl Forward {
         snapshot: Arc<Snapshot>,
         body: &dyn RequestBody,
     ) -> Course {
-        let serving = snapshot.serving();
+        let policy = snapshot.policy();
         let idempotent = retry::idempotent(&asked.head.method);
         let in_memory = body.buffered().is_some();
         let now = self.clock.now();
         self.budget.request(now);
         Course {
-            key: serving.hash_on.as_ref().map_or(0, |on| key(on, asked)),
+            key: policy.hash_on.as_ref().map_or(0, |on| key(on, asked)),
             idempotent,
             may_probe: idempotent && in_memory,
-            deadline: serving.request_timeout.map(|limit| asked.received_at.saturating_add(nanos(limit))),
+            deadline: policy.request_timeout.map(|limit| asked.received_at.saturating_add(nanos(limit))),
             tried: Vec::new(),
             resent: 0,
             reuse: if idempotent && in_memory { Reuse::Any } else { Reuse::Recent },
@@ -165,8 +165,8 @@ impl Forward {
             Way::Sent(Flight { course, lease, awaited }) => (course, Some((lease, awaited))),
         };
         // The cookie's name must last while the course moves on.
-        let sticks = course.snapshot.serving().sticky.is_some().then(|| Arc::clone(&course.snapshot));
-        let sticky = sticks.as_ref().and_then(|snapshot| snapshot.serving().sticky.as_ref());
+        let sticks = course.snapshot.policy().sticky.is_some().then(|| Arc::clone(&course.snapshot));
+        let sticky = sticks.as_ref().and_then(|snapshot| snapshot.policy().sticky.as_ref());
         let preferred = sticky.and_then(|sticky| sent(sticky, &head.fields));
         let mut fields = None;
         let mut found = None;
@@ -251,7 +251,7 @@ impl Forward {
         preferred: Option<&[u8]>,
         body: &dyn RequestBody,
     ) -> Option<(Lease, Reuse)> {
-        if !is_in(&course.snapshot.serving().retry_statuses, status) {
+        if !is_in(&course.snapshot.policy().retry_statuses, status) {
             return None;
         }
         if !course.set_back(Failure::Status, &lease.endpoint, is_replayable(body)) {

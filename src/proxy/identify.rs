@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::admit::FindLimit;
 use crate::error::{Reason, Reject};
+use crate::proxy::policy::ProxyPolicy;
 use crate::rules::Nanos;
 use crate::rules::fields::Fields;
 use crate::rules::identity::{ClientAddress, KeySource, Shown, UnknownKeys};
 use crate::state::cache::Found;
 use crate::state::metrics::{KeyResult, Metrics};
-use crate::state::serving::Serving;
 
 /// What a store says of a key's id.
 #[derive(Debug)]
@@ -39,13 +39,13 @@ pub struct Identified {
 /// 401 for a key without a limit, where `rate_limit.unknown_keys` says so. Never while the store can't tell.
 pub fn identify(
     limits: &dyn FindLimit,
-    serving: &Serving,
+    policy: &ProxyPolicy,
     client: &ClientAddress,
     fields: &Fields,
     now: Nanos,
     mut tried: impl FnMut(Tried<'_>),
 ) -> Result<Identified, Reject> {
-    for source in &serving.keys {
+    for source in &policy.keys {
         let id = match source.shown(fields, client.peer_trusted) {
             Shown::Nothing => {
                 tried(Tried { source: Some(source), id: None, result: None });
@@ -63,7 +63,7 @@ pub fn identify(
             KeyFound::Absent | KeyFound::Unknown => KeyResult::Unknown,
         };
         tried(Tried { source: Some(source), id: Some(&id), result: Some(result) });
-        match (found, serving.unknown_keys) {
+        match (found, policy.unknown_keys) {
             (KeyFound::Known(found), _) => {
                 let key = found.entry.clone().or_else(|| Some(Arc::from(id)));
                 return Ok(Identified { found, key });

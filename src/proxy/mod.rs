@@ -6,6 +6,7 @@ pub mod admit;
 pub mod forward;
 pub mod identify;
 pub mod marks;
+pub mod policy;
 mod relay;
 
 use std::sync::Arc;
@@ -59,8 +60,8 @@ impl Proxy {
     pub fn serve(self: &Arc<Self>, exchange: Exchange<'_>) -> Served {
         let (head, received_at) = (&*exchange.head, exchange.received_at);
         let snapshot = self.forward.backends.snapshot();
-        let serving = snapshot.serving();
-        let client = identity::client_address(head.peer, &serving.trusted_proxies, &head.fields);
+        let policy = self.accounts.policy.load();
+        let client = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields);
         let wall = self.accounts.clock.wall();
         let marks = Marks::of(&head.fields, client.peer_trusted, wall);
         let mut entry = Entry {
@@ -80,12 +81,12 @@ impl Proxy {
         }
         let when = Moment { now: received_at, wall_s: seconds(wall) };
         let Admission { refused, fields, record, client: counted_as, seat } =
-            self.admit.admit(head, &client, when, serving);
+            self.admit.admit(head, &client, when, &policy);
         (entry.limit, entry.seat) = (record, seat);
         if let Some(reject) = refused {
             let mut answer = fields.add_to(reject.answer(&entry.marks.request_id));
-            if let Some(cors) = &serving.cors {
-                cors.open(&head.fields, admit::has_legacy(serving.headers), &mut answer.fields);
+            if let Some(cors) = &policy.cors {
+                cors.open(&head.fields, admit::has_legacy(policy.headers), &mut answer.fields);
             }
             return self.accounts.close(answer, head, entry).into();
         }

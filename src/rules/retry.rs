@@ -33,8 +33,8 @@ pub struct Request {
     pub retries_done: u32,
 }
 
-/// What the configuration allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the configuration allows. The default: nothing is sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Most times that a request is sent again: `upstream.retries`. Above 0, connections that are refused at once do
     /// not count: a request fails when every candidate has refused, not before.

@@ -17,8 +17,8 @@ use crate::rules::health::Status;
 use crate::rules::outlier::Policy;
 use crate::rules::sticky::SigningKey;
 use crate::rules::strategy::Strategy;
+use crate::state::policy::PoolPolicy;
 use crate::state::queue::Queue;
-use crate::state::serving::Serving;
 
 mod endpoint;
 mod lease;
@@ -59,8 +59,8 @@ pub struct Settings {
     pub max_ejected: f64,
     /// What endpoints' tokens for sticky sessions are made with.
     pub sticky: Option<SigningKey>,
-    /// What else a request is served by.
-    pub serving: Arc<Serving>,
+    /// How the pool is used.
+    pub policy: Arc<PoolPolicy>,
 }
 
 impl Settings {
@@ -74,7 +74,7 @@ impl Settings {
             outlier: None,
             max_ejected: 0.0,
             sticky: None,
-            serving: Arc::default(),
+            policy: Arc::default(),
         }
     }
 
@@ -131,7 +131,7 @@ impl Backends {
                 .map(|entry| Arc::new(Backend::new(entry).waited_for_in(&queue)))
                 .collect(),
             picker: Arc::new(settings.picker(None)),
-            serving: Arc::clone(&settings.serving),
+            policy: Arc::clone(&settings.policy),
         };
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -199,7 +199,7 @@ impl Backends {
                 endpoints,
                 backends: before.backends.clone(),
                 picker: Arc::clone(&before.picker),
-                serving: Arc::clone(&before.serving),
+                policy: Arc::clone(&before.policy),
             }));
         }
         self.signal();

@@ -8,7 +8,7 @@ pub mod log_limit;
 pub mod lone_peer;
 pub mod metrics;
 pub mod plans;
+pub mod policy;
 pub mod queue;
 pub mod ranges;
 pub mod retry_budget;
-pub mod serving;

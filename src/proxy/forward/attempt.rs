@@ -96,7 +96,7 @@ impl Forward {
         if result.is_err_and(|error| was_hurried(course, took, error.phase)) {
             return;
         }
-        if let Some(failed) = verdict(result, &course.snapshot.serving().outlier_statuses) {
+        if let Some(failed) = verdict(result, &course.snapshot.policy().outlier_statuses) {
             let ejection = course.snapshot.observe(lease, took, failed, course.now);
             self.tell(&lease.endpoint, ejection, result);
         }
@@ -147,7 +147,7 @@ impl Forward {
 /// Whether it was too late because the request had spent most of its time before, in line or elsewhere: that says nothing
 /// about the endpoint, and under an overload everybody would be ejected for it.
 fn was_hurried(course: &Course, took: Nanos, phase: Phase) -> bool {
-    let own = course.snapshot.serving().request_timeout;
+    let own = course.snapshot.policy().request_timeout;
     matches!(phase, Phase::TimedOut | Phase::ConnectTimedOut)
         && course.deadline.is_some_and(|deadline| course.now >= deadline)
         && own.is_some_and(|own| took < nanos(own) / 2)

@@ -46,7 +46,7 @@ impl Course {
     /// setback.
     pub(super) fn set_back(&mut self, failure: Failure, at: &Arc<Endpoint>, replayable: bool) -> bool {
         let request = retry::Request { idempotent: self.idempotent, replayable, retries_done: self.resent };
-        let again = retry::again(failure, request, self.snapshot.serving().retry);
+        let again = retry::again(failure, request, self.snapshot.policy().retry);
         if again == Again::No || self.deadline.is_some_and(|deadline| self.now >= deadline) {
             return false;
         }
@@ -78,7 +78,7 @@ impl Course {
     }
 
     fn pick_untried(&self, tried: &[u64], preferred: Option<&[u8]>) -> Result<Lease, Unavailable> {
-        let may_probe = self.may_probe && self.resent < self.snapshot.serving().retry.retries;
+        let may_probe = self.may_probe && self.resent < self.snapshot.policy().retry.retries;
         let Self { key, now, .. } = *self;
         self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred })
     }
@@ -86,7 +86,7 @@ impl Course {
     /// Takes a place in the retry budget for what comes after a setback, which is then over. False: there is none.
     pub(super) fn charge(&mut self, forward: &Forward) -> bool {
         let Some(setback) = &self.setback else { return true };
-        let share = self.snapshot.serving().retry_budget;
+        let share = self.snapshot.policy().retry_budget;
         if retry::costs(setback.failure) && !forward.budget.retry(share, self.now) {
             return false;
         }

@@ -110,12 +110,12 @@ impl Forward {
     }
 
     fn join(&self, course: &Course) -> Result<Wait, Unsent> {
-        let serving = course.snapshot.serving();
-        let most = serving.queue_size.min(self.most_waiting);
+        let policy = course.snapshot.policy();
+        let most = policy.queue_size.min(self.most_waiting);
         let place = self.backends.queue().join(most).ok_or(Unsent::LineFull)?;
         self.metrics.queued();
         let since = self.clock.now();
-        let patience = since.saturating_add(nanos(serving.queue_timeout));
+        let patience = since.saturating_add(nanos(policy.queue_timeout));
         let until = course.deadline.map_or(patience, |deadline| deadline.min(patience));
         let counted = Counted { metrics: Arc::clone(&self.metrics), clock: self.clock.clone(), since };
         Ok(Wait { place, until, until_deadline: until < patience, _counted: counted })

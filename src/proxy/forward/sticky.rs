@@ -3,7 +3,7 @@
 use crate::rules::fields::Fields;
 use crate::rules::strategy::cookie;
 use crate::state::backends::Endpoint;
-use crate::state::serving::StickyCookie;
+use crate::state::policy::StickyCookie;
 
 /// What the client sent, genuine or not.
 pub(super) fn sent<'f>(sticky: &StickyCookie, fields: &'f Fields) -> Option<&'f [u8]> {

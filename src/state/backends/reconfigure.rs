@@ -103,8 +103,8 @@ impl Backends {
             told.removed =
                 before.backends.iter().filter(is_gone).map(|group| group.name.to_string()).collect();
             settle(&before.picker, &picker, &endpoints);
-            let serving = Arc::clone(&settings.serving);
-            self.snapshot.store(Arc::new(Snapshot { endpoints, backends, picker, serving }));
+            let policy = Arc::clone(&settings.policy);
+            self.snapshot.store(Arc::new(Snapshot { endpoints, backends, picker, policy }));
         }
         self.signal();
         told

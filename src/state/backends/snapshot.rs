@@ -13,7 +13,7 @@ use crate::rules::Nanos;
 use crate::rules::health::Status;
 use crate::rules::sticky::SigningKey;
 use crate::rules::strategy::{Candidate, Draw, Strategy};
-use crate::state::serving::Serving;
+use crate::state::policy::PoolPolicy;
 
 /// How often a pick begins anew because the count that it was based on had changed; then it takes it as it is.
 const MAX_REPICKS: usize = 4;
@@ -80,7 +80,7 @@ pub struct Snapshot {
     pub(super) endpoints: Vec<Arc<Endpoint>>,
     pub(super) backends: Vec<Arc<Backend>>,
     pub(super) picker: Arc<Picker>,
-    pub(super) serving: Arc<Serving>,
+    pub(super) policy: Arc<PoolPolicy>,
 }
 
 /// What gathering saw beside the candidates.
@@ -106,9 +106,9 @@ impl Snapshot {
         &self.backends
     }
 
-    /// How requests are served, beside whom they go to.
-    pub fn serving(&self) -> &Serving {
-        &self.serving
+    /// How the pool is used.
+    pub fn policy(&self) -> &PoolPolicy {
+        &self.policy
     }
 
     /// Picks an endpoint that was not tried and counts the request on it, within all bounds. Those that passed their

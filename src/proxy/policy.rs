@@ -1,0 +1,43 @@
+//! What of the configuration a request is judged by before it has a pool. A reload swaps it in whole.
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use crate::config::{RateLimit, RateLimitHeaders};
+use crate::rules::cors::Cors;
+use crate::rules::identity::{KeySource, UnknownKeys};
+use crate::rules::request_rules::RequestRules;
+
+/// See the module. Never changes; a reload makes a new one.
+#[derive(Clone, Debug)]
+pub struct ProxyPolicy {
+    /// Whose forwarding headers and `X-Request-Id` count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where clients' keys stand.
+    pub keys: Vec<KeySource>,
+    /// What becomes of keys that the store does not know.
+    pub unknown_keys: UnknownKeys,
+    /// How the limiter's fields stand in answers.
+    pub headers: RateLimitHeaders,
+    /// What some requests need beside or instead of a token of their client's limit.
+    pub rules: RequestRules,
+    /// Scripts of which origins may see refusals; `None`: none.
+    pub cors: Option<Cors>,
+}
+
+/// The policy in force. A request loads it once.
+pub type PolicyInForce = ArcSwap<ProxyPolicy>;
+
+impl ProxyPolicy {
+    /// What a configuration says of it.
+    pub fn of(config: &RateLimit) -> Self {
+        Self {
+            trusted_proxies: config.trusted_proxies.clone(),
+            keys: config.keys.clone(),
+            unknown_keys: config.unknown_keys,
+            headers: config.headers,
+            rules: config.rules.clone(),
+            cors: config.cors.clone(),
+        }
+    }
+}
