@@ -138,6 +138,10 @@ impl Caller {
             idle_timeout: Duration::from_secs(4),
             retries: 1,
             resolve_interval: Duration::from_secs(10),
+            max_head_bytes: 32 * 1024,
+            max_headers: 256,
+            accept_invalid: false,
+            via: true,
         };
         let mut fields = Fields::new();
         FIELDS.iter().for_each(|(name, value)| fields.push(name, value.as_bytes()));

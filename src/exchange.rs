@@ -207,7 +207,7 @@ pub enum FrontendEvent {
 /// An answer for the client. The frontend adds `Content-Length` or `Transfer-Encoding` and `Connection`; `fields` must
 /// not hold them, and must hold everything else (`Date`, too).
 pub struct Answer {
-    /// 200 to 599, or 101 with [`AnswerBody::Upgrade`].
+    /// 200 to 999, or 101 with [`AnswerBody::Upgrade`].
     pub status: u16,
     /// The reason phrase as the backend sent it; `None` for the standard one.
     pub reason: Option<Vec<u8>>,

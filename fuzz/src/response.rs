@@ -1,32 +1,54 @@
-//! The answer of a backend: the same head found however the stream is cut, past the interim answers; what is accepted is
-//! in order; and what we write to the client reads as the same answer.
+//! The answer of a backend, read strictly and with `upstream.accept_invalid`: the same head found however the stream is
+//! cut, past the interim answers; what is accepted is in order, and strictly what it is with the key; and what we write to
+//! the client is clean and reads as the same answer.
 
 use balancer::edge::frontend::render;
 use balancer::exchange::{Answer, AnswerBody, Awaitable, BodyLength, Pull, Stream, Version, Wait};
-use balancer::rules::framing::response::{Finder, Found, Head, MAX_FIELDS, MAX_HEAD_BYTES, parse};
+use balancer::rules::framing::response::{Finder, Found, Head, HeadRules, parse};
 use balancer::rules::headers::to_client;
 
 use super::cuts;
 
+const STRICT: HeadRules = HeadRules::SHIPPED;
+const LENIENT: HeadRules = HeadRules { accept_invalid: true, ..STRICT };
+
 /// See the module.
 pub fn check(data: &[u8]) {
+    for rules in [STRICT, LENIENT] {
+        check_with(data, &rules);
+    }
+    match (parse(data, &STRICT), parse(data, &LENIENT)) {
+        (Ok(Some((strict, used))), Ok(Some((lenient, same)))) => {
+            assert_eq!(
+                (Said::by(&strict), used),
+                (Said::by(&lenient), same),
+                "the key changes a proper answer"
+            );
+        }
+        (Ok(Some(_)), other) => panic!("the key refuses what is proper: {:?}", other.err()),
+        (Ok(None), Err(fault)) => panic!("the key refuses what may become proper: {fault}"),
+        _ => {}
+    }
+}
+
+fn check_with(data: &[u8], rules: &HeadRules) {
     for may_switch in [false, true] {
-        let whole = find([data], may_switch);
+        let whole = find([data], may_switch, rules);
         for ends in cuts::ways(data) {
-            assert_eq!(find(cuts::pieces(data, &ends), may_switch), whole, "cut at {ends:?}");
+            assert_eq!(find(cuts::pieces(data, &ends), may_switch, rules), whole, "cut at {ends:?}");
         }
     }
-    match parse(data) {
+    match parse(data, rules) {
         Ok(Some((head, used))) => {
-            assert!(used <= data.len().min(MAX_HEAD_BYTES));
-            assert!(matches!(parse(&data[..used]), Ok(Some((_, again))) if again == used));
-            assert!(matches!(parse(&data[..used - 1]), Ok(None)), "taken before its end");
-            in_order(&head);
+            assert!(used <= data.len().min(rules.max_head_bytes));
+            assert!(matches!(parse(&data[..used], rules), Ok(Some((_, again))) if again == used));
+            assert!(matches!(parse(&data[..used - 1], rules), Ok(None)), "taken before its end");
+            in_order(&head, rules);
             for is_head in [false, true] {
                 written_anew(&head, is_head);
             }
         }
-        Ok(None) => assert!(data.len() < MAX_HEAD_BYTES, "waits for ever"),
+        Ok(None) => assert!(data.len() < rules.max_head_bytes, "waits for ever"),
         Err(_) => {}
     }
 }
@@ -59,8 +81,9 @@ impl Said {
 fn find<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
     may_switch: bool,
+    rules: &HeadRules,
 ) -> Result<Option<(Said, usize)>, &'static str> {
-    let mut finder = Finder::new(may_switch);
+    let mut finder = Finder::new(may_switch, *rules);
     let (mut buffer, mut before) = (Vec::new(), 0);
     for piece in pieces {
         buffer.extend_from_slice(piece);
@@ -75,11 +98,11 @@ fn find<'a>(
     Ok(None)
 }
 
-fn in_order(head: &Head) {
+fn in_order(head: &Head, rules: &HeadRules) {
     let is_text = |byte: &u8| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7F);
-    assert!((100..600).contains(&head.status));
+    assert!((100..if rules.accept_invalid { 1000 } else { 600 }).contains(&head.status));
     assert!(head.reason.iter().all(is_text));
-    assert!(head.fields.len() <= MAX_FIELDS);
+    assert!(head.fields.len() <= rules.max_headers);
     for (name, value) in head.fields.iter() {
         http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
         assert!(value.iter().all(is_text) && value.trim_ascii().len() == value.len(), "{name}");
@@ -126,17 +149,19 @@ fn written_anew(head: &Head, is_head: bool) {
     };
     let mut answer = Answer::new(head.status, Vec::new());
     answer.reason = Some(head.reason.clone());
-    answer.fields = to_client(head.fields.clone());
+    answer.fields = to_client(head.status, head.fields.clone());
     answer.body = body;
     let framing = render::framing(&answer, Version::Http11, is_head);
     let persistence = render::persistence(&answer, framing, Version::Http11, true);
     let mut wire = Vec::new();
     render::head(&mut wire, &answer, framing, persistence);
-    if wire.len() > MAX_HEAD_BYTES || answer.fields.len() == MAX_FIELDS {
+    if wire.len() > STRICT.max_head_bytes || answer.fields.len() == STRICT.max_headers {
         // Beyond what we take from others; clients have bounds of their own.
         return;
     }
-    let (read, used) = parse(&wire).expect("we take what we write").expect("a whole head");
+    // Clean, but for a status that nobody can write otherwise.
+    let rules = if head.status < 600 { STRICT } else { LENIENT };
+    let (read, used) = parse(&wire, &rules).expect("we take what we write").expect("a whole head");
     assert_eq!(used, wire.len());
     assert_eq!((read.status, &read.reason), (head.status, &head.reason));
     assert!(read.fields.iter().eq(answer.fields.iter()));

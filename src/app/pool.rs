@@ -50,6 +50,7 @@ fn policy(config: &Config) -> PoolPolicy {
         retry_statuses: on.statuses.clone(),
         retry_budget: upstream.retry_budget,
         request_timeout: upstream.request_timeout,
+        via: upstream.via,
         queue_size: balancing.queue_size,
         queue_timeout: balancing.queue_timeout,
         outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),

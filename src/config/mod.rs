@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::rules::framing::request::Bounds;
+use crate::rules::framing::response::HeadRules;
 
 mod admin;
 mod environment;
@@ -215,6 +216,24 @@ pub struct UpstreamConfig {
     pub retry_budget: f64,
     /// How often backend names are resolved.
     pub resolve_interval: Duration,
+    /// Of an answer.
+    pub max_head_bytes: usize,
+    pub max_headers: usize,
+    /// Take answers of old applications that break RFC 9112 in ways that do no harm.
+    pub accept_invalid: bool,
+    /// Add `Via` to requests.
+    pub via: bool,
+}
+
+impl UpstreamConfig {
+    /// How answers' heads are read.
+    pub fn head_rules(&self) -> HeadRules {
+        HeadRules {
+            max_head_bytes: self.max_head_bytes,
+            max_headers: self.max_headers,
+            accept_invalid: self.accept_invalid,
+        }
+    }
 }
 
 /// `upstream.retry_on`.
@@ -241,6 +260,8 @@ pub struct HealthCheck {
     pub rise: u32,
     /// Failures in a row that take it out.
     pub fall: u32,
+    /// `upstream.accept_invalid`: an answer that a request takes, a check takes.
+    pub accept_invalid: bool,
 }
 
 /// `cache`.

@@ -147,7 +147,7 @@ fn keep_checking(checks: &Checks, endpoint: &Endpoint, stopped: &Receiver<Infall
     let mut health = Health::from_status(endpoint.health());
     loop {
         let started = clock.now();
-        let result = check::check(endpoint.address, &request, &settings.expect, settings.timeout, clock);
+        let result = check::check(endpoint.address, &request, settings, clock);
         if matches!(stopped.try_recv(), Err(TryRecvError::Disconnected)) {
             // Removed while the check ran: what it found concerns nobody, and may be the removal itself.
             return;

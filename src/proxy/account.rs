@@ -11,7 +11,7 @@ use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket, Version};
 use crate::proxy::policy::PolicyInForce;
 use crate::rules::terms::BucketName;
-use crate::rules::{Nanos, headers, identity};
+use crate::rules::{Nanos, identity};
 use crate::state::backends::Lease;
 use crate::state::limiter::Seat;
 use crate::state::log_limit::LogLimit;
@@ -44,7 +44,7 @@ pub struct AccessRecord {
     pub time: SystemTime,
     /// The id that stands in the answer.
     pub request_id: String,
-    /// The trace id inside its `traceparent`, 32 hexadecimal digits; empty when nothing was proxied.
+    /// The trace id inside its `traceparent`, 32 hexadecimal digits; empty without a valid one.
     pub trace_id: String,
     /// The client, after the walk over trusted proxies.
     pub client_addr: IpAddr,
@@ -167,7 +167,7 @@ impl Accounts {
             let elapsed = Duration::from_nanos(self.clock.now().saturating_sub(entry.received_at));
             Told::Record(Box::new(AccessRecord {
                 time: wall.checked_sub(elapsed).unwrap_or(wall),
-                trace_id: headers::trace_id(&entry.marks.traceparent).to_owned(),
+                trace_id: entry.marks.trace_id,
                 request_id: entry.marks.request_id,
                 client_addr: entry.client_addr,
                 client_id: Some(client_id),

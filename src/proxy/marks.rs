@@ -6,23 +6,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::rules::fields::Fields;
 use crate::rules::headers;
 
-/// A request's id and trace context, taken from the request where they may be, made where not.
+/// A request's id, taken from the request where it may be and made where not, and its trace's id.
 #[derive(Clone, Debug)]
 pub struct Marks {
     /// `X-Request-Id`.
     pub request_id: String,
-    /// `traceparent`, valid.
-    pub traceparent: String,
+    /// The trace id inside its `traceparent`; empty without a valid one. None is made: whether to trace is not ours to
+    /// decide.
+    pub trace_id: String,
 }
 
 impl Marks {
-    /// `trusted`: whether the peer's `X-Request-Id` counts. `traceparent` is kept from everybody: it names no right.
+    /// `trusted`: whether the peer's `X-Request-Id` counts. `traceparent` is taken from everybody: it names no right.
     pub fn of(fields: &Fields, trusted: bool, wall: SystemTime) -> Self {
         let given = if trusted { headers::request_id(fields) } else { None };
         let request_id = given.map_or_else(|| new_request_id(wall), str::to_owned);
-        let traceparent = headers::traceparent(fields)
-            .map_or_else(|| headers::new_traceparent(fastrand::u128(..), fastrand::u64(..)), str::to_owned);
-        Self { request_id, traceparent }
+        let trace_id = headers::traceparent(fields).map(headers::trace_id).unwrap_or_default().to_owned();
+        Self { request_id, trace_id }
     }
 }
 

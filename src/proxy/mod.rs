@@ -38,7 +38,7 @@ pub struct Proxy {
     pub forward: Forward,
     /// What is left of it.
     pub accounts: Arc<Accounts>,
-    /// This instance's id, in `Via`.
+    /// This instance's id, in `Via` or a field of ours.
     pub instance: String,
     /// `frontend.upgrades`: protocols that a client and a backend may agree on.
     pub upgrades: Vec<String>,
@@ -49,6 +49,8 @@ struct Story {
     entry: Entry,
     /// Whether the TCP peer is a trusted proxy.
     peer_trusted: bool,
+    /// `upstream.via`.
+    via: bool,
     /// Whom the limiter takes the client for.
     counted_as: ClientKey,
     /// The limiter's fields for the answer.
@@ -90,7 +92,13 @@ impl Proxy {
             }
             return self.accounts.close(answer, head, entry).into();
         }
-        let story = Story { entry, peer_trusted: client.peer_trusted, counted_as, fields };
+        let story = Story {
+            entry,
+            peer_trusted: client.peer_trusted,
+            via: snapshot.policy().via,
+            counted_as,
+            fields,
+        };
         let course = self.forward.begin(&self.request(&story, head, false), snapshot, exchange.body);
         self.send(exchange, story, Way::Before(course))
     }
@@ -124,14 +132,14 @@ impl Proxy {
     }
 
     fn request<'a>(&'a self, story: &'a Story, head: &'a RequestHead, can_upgrade: bool) -> Request<'a> {
-        let Story { entry, peer_trusted, counted_as, .. } = story;
+        let Story { entry, peer_trusted, via, counted_as, .. } = story;
         let origin = Origin {
             peer: head.peer,
             trusted: *peer_trusted,
             host: head.host.as_deref().unwrap_or(""),
             request_id: &entry.marks.request_id,
-            traceparent: &entry.marks.traceparent,
             instance: &self.instance,
+            via: *via,
         };
         let protocol = if can_upgrade { self.upgrade_to(head) } else { None };
         let received_at = entry.received_at;
@@ -291,7 +299,7 @@ pub enum Answered {
 }
 
 impl Answered {
-    /// 101, or 200 to 599.
+    /// 101, or 200 to 999.
     fn status(&self) -> u16 {
         match self {
             Self::Switched { .. } => 101,
@@ -331,7 +339,7 @@ pub enum Reuse {
 
 /// An answer's head, checked strictly, and its body, unread.
 pub struct Incoming {
-    /// 200 to 599.
+    /// 200 to 599; up to 999 with `upstream.accept_invalid`.
     pub status: u16,
     /// The reason phrase as it came; may be empty.
     pub reason: Vec<u8>,
@@ -365,7 +373,7 @@ pub enum Phase {
     Reset,
     /// No head within `upstream.response_timeout`, or within what was left of `upstream.request_timeout`.
     TimedOut,
-    /// An answer that breaks RFC 9112, is ambiguous, or passes a bound.
+    /// An answer that breaks RFC 9112 as `upstream.accept_invalid` does not allow, is ambiguous, or passes a bound.
     Malformed,
     /// The request's body could not be read from the client: [`crate::exchange::BodyFault`] says why.
     RequestBody(crate::exchange::BodyFault),

@@ -12,7 +12,7 @@ pub(super) fn relay(answered: Answered, is_head: bool, protocol: &str) -> Answer
         Answered::Switched { reason, fields, connection } => Answer {
             status: 101,
             reason: Some(reason),
-            fields: headers::to_client(fields),
+            fields: headers::to_client(101, fields),
             body: AnswerBody::Upgrade(connection),
             close: false,
             ticket: None,
@@ -45,7 +45,7 @@ fn relay_http(incoming: Incoming, is_head: bool) -> Answer {
     Answer {
         status,
         reason: Some(reason),
-        fields: headers::to_client(fields),
+        fields: headers::to_client(status, fields),
         body,
         close: false,
         ticket: None,

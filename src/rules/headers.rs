@@ -8,6 +8,8 @@ use super::fields::{Fields, tokens};
 
 /// Our name in `Via`; the instance's own id follows as a comment (RFC 9110 §7.6.3).
 const VIA: &str = "1.1 balancer";
+/// What tells a loop where we add no `Via`: a list of instances' ids.
+const INSTANCES: &str = "X-Balancer-Instance";
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1) and never travel on.
 fn is_hop_by_hop(name: &[u8]) -> bool {
@@ -65,18 +67,19 @@ pub struct Origin<'a> {
     pub host: &'a str,
     /// This request's id.
     pub request_id: &'a str,
-    /// This request's trace context, valid.
-    pub traceparent: &'a str,
-    /// This instance's id, in `Via`.
+    /// This instance's id.
     pub instance: &'a str,
+    /// Whether it stands in `Via`.
+    pub via: bool,
 }
 
 /// Writes the fields of a request as they go to a backend to `out`, which is empty. `Connection`, `Content-Length` and
 /// `Transfer-Encoding` are the transport's.
 pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
-    let keeps_trace_state = fields.get("traceparent") == Some(origin.traceparent.as_bytes());
+    // Whoever traces behind us would have to drop a broken context, and its state with it (W3C Trace Context §3.2, §3.3).
+    let is_traced = traceparent(fields).is_some();
     end_to_end(fields, out, |name| match name.len() {
-        3 => is(name, "Via"),
+        3 => origin.via && is(name, "Via"),
         4 => is(name, "Host"),
         6 => is(name, "Expect"),
         9 => {
@@ -84,12 +87,13 @@ pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
             let claim = is(name, "Forwarded") || is(name, "X-Real-IP");
             claim && !origin.trusted
         }
-        10 => !keeps_trace_state && is(name, "tracestate"),
-        11 => is(name, "traceparent"),
+        10 => !is_traced && is(name, "tracestate"),
+        11 => !is_traced && is(name, "traceparent"),
         12 => is(name, "X-Request-Id"),
         15 => is(name, "X-Forwarded-For"),
         16 => !origin.trusted && is(name, "X-Forwarded-Host"),
         17 => !origin.trusted && is(name, "X-Forwarded-Proto"),
+        19 => !origin.via && is(name, INSTANCES),
         _ => false,
     });
     out.push("Host", origin.host.as_bytes());
@@ -105,14 +109,15 @@ pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
     if !(origin.trusted && out.has("X-Forwarded-Host")) {
         out.push("X-Forwarded-Host", origin.host.as_bytes());
     }
-    out.push_written("Via", |text| {
-        continue_list(text, fields.all("Via"));
-        for part in [VIA, " (", origin.instance, ")"] {
+    let (name, before, behind) =
+        if origin.via { ("Via", [VIA, " ("], ")") } else { (INSTANCES, [""; 2], "") };
+    out.push_written(name, |text| {
+        continue_list(text, fields.all(name));
+        for part in [before[0], before[1], origin.instance, behind] {
             text.extend_from_slice(part.as_bytes());
         }
     });
     out.push("X-Request-Id", origin.request_id.as_bytes());
-    out.push("traceparent", origin.traceparent.as_bytes());
 }
 
 /// Writes the values of a list so far, each with a comma behind it.
@@ -130,7 +135,22 @@ fn push_ip(text: &mut Vec<u8>, address: IpAddr) {
 }
 
 /// Turns the fields of an answer into those that go to the client, without a backend's `X-Request-Id`: ours stands there.
-pub fn to_client(mut fields: Fields) -> Fields {
+/// `Upgrade` belongs to one connection, but a 426 means whoever asked with it (RFC 9110 §15.5.22): it goes on.
+pub fn to_client(status: u16, fields: Fields) -> Fields {
+    if status != 426 || !fields.has("Upgrade") {
+        return without_hop_by_hop(fields);
+    }
+    let offered: Vec<Vec<u8>> = fields.all("Upgrade").map(<[u8]>::to_vec).collect();
+    let mut out = without_hop_by_hop(fields);
+    for protocols in offered {
+        out.push("Upgrade", &protocols);
+    }
+    // RFC 9110 §7.8: nobody downstream may take it for an offer to somebody else.
+    out.push("Connection", b"upgrade");
+    out
+}
+
+fn without_hop_by_hop(mut fields: Fields) -> Fields {
     let drop = |name: &[u8]| is(name, "X-Request-Id");
     if names_fields(&fields) {
         let mut out = Fields::with_room(fields.len() + 8, 1024);
@@ -152,13 +172,15 @@ pub fn upgrade<'a>(fields: &Fields, allowed: &'a [String]) -> Option<&'a str> {
     fields.all("Upgrade").flat_map(tokens).find_map(of).map(String::as_str)
 }
 
-/// Whether a request has been through this instance before: its id stands in `Via`.
+/// Whether a request has been through this instance before: its id stands in `Via`, or in our own field, whichever
+/// the instance adds now.
 pub fn is_loop(fields: &Fields, instance: &str) -> bool {
-    fields.all("Via").flat_map(tokens).any(|hop| {
+    let in_via = fields.all("Via").flat_map(tokens).any(|hop| {
         hop.strip_prefix(VIA.as_bytes())
             .and_then(|rest| rest.trim_ascii_start().strip_prefix(b"("))
             .is_some_and(|rest| rest.strip_suffix(b")") == Some(instance.as_bytes()))
-    })
+    });
+    in_via || fields.all(INSTANCES).flat_map(tokens).any(|id| id == instance.as_bytes())
 }
 
 /// A trusted peer's `X-Request-Id`, when it is one of 1 to 128 characters of `[A-Za-z0-9._-]`.
@@ -193,24 +215,6 @@ pub fn traceparent(fields: &Fields) -> Option<&str> {
         // Version 00 ends here; later ones may go on, within reason.
         && (more.is_none() || (version != "00" && text.len() <= 256));
     valid.then_some(text)
-}
-
-/// A new trace context from random bits, not sampled: whether to record is not ours to decide.
-pub fn new_traceparent(trace: u128, parent: u64) -> String {
-    let mut text = String::with_capacity("00-".len() + 32 + "-".len() + 16 + "-00".len());
-    text.push_str("00-");
-    hex(&mut text, trace.max(1), 32);
-    text.push('-');
-    hex(&mut text, parent.max(1).into(), 16);
-    text.push_str("-00");
-    text
-}
-
-/// Appends the lowest `digits` hexadecimal digits of a number.
-fn hex(text: &mut String, number: u128, digits: u32) {
-    for place in (0..digits).rev() {
-        text.push(char::from(b"0123456789abcdef"[(number >> (4 * place)) as usize & 15]));
-    }
 }
 
 /// The trace id inside a valid `traceparent`.

@@ -17,6 +17,8 @@ pub struct PoolPolicy {
     pub retry_budget: f64,
     /// How long a request may take in all, its answer's body included.
     pub request_timeout: Option<Duration>,
+    /// Requests go on with `Via`; else with a field of ours.
+    pub via: bool,
     /// Most requests that wait for a backend with room; 0: none does.
     pub queue_size: usize,
     /// How long one waits.

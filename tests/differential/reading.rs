@@ -4,7 +4,7 @@ use balancer::exchange::{BodyLength, RequestHead, Version};
 use balancer::rules::fields::Fields;
 use balancer::rules::framing::chunk::{ChunkDecoder, Step};
 use balancer::rules::framing::request::{Verdict, parse};
-use balancer::rules::framing::response::{Finder, Found};
+use balancer::rules::framing::response::{Finder, Found, HeadRules};
 use serde::Deserialize;
 
 use super::cases::{Case, Kind};
@@ -70,7 +70,7 @@ fn requests(mut rest: &[u8], messages: &mut Vec<Message>) -> Result<&'static str
             }
         };
         messages.push(request(&head));
-        let Some(used) = body(rest, head.length, messages)? else { return Ok("open") };
+        let Some(used) = body(rest, head.length, ChunkDecoder::new(), messages)? else { return Ok("open") };
         if !keep_alive {
             return Ok("closed");
         }
@@ -90,10 +90,11 @@ fn request(head: &RequestHead) -> Message {
 }
 
 fn answer(stream: &[u8], to_head: bool, messages: &mut Vec<Message>) -> Result<&'static str, String> {
-    let (head, used) = match Finder::new(false).find(stream).map_err(|fault| fault.to_string())? {
-        Found::More { .. } => return Ok("open"),
-        Found::Final { head, used } => (head, used),
-    };
+    let (head, used) =
+        match Finder::new(false, HeadRules::SHIPPED).find(stream).map_err(|fault| fault.to_string())? {
+            Found::More { .. } => return Ok("open"),
+            Found::Final { head, used } => (head, used),
+        };
     messages.push(Message {
         start: (head.status.to_string(), text(&head.reason)),
         version: if head.version == Version::Http10 { "1.0" } else { "1.1" }.to_owned(),
@@ -101,21 +102,26 @@ fn answer(stream: &[u8], to_head: bool, messages: &mut Vec<Message>) -> Result<&
         body: String::new(),
         whole: false,
     });
-    match body(&stream[used..], head.body_length(to_head), messages)? {
+    match body(&stream[used..], head.body_length(to_head), ChunkDecoder::of_answer(), messages)? {
         Some(_) => Ok("closed"),
         None => Ok("open"),
     }
 }
 
 /// Reads the last message's body; how many bytes it has on the wire, when it is whole.
-fn body(rest: &[u8], length: BodyLength, messages: &mut [Message]) -> Result<Option<usize>, String> {
+fn body(
+    rest: &[u8],
+    length: BodyLength,
+    mut decoder: ChunkDecoder,
+    messages: &mut [Message],
+) -> Result<Option<usize>, String> {
     let Some(message) = messages.last_mut() else { return Ok(None) };
     let known = match length {
         BodyLength::Empty => 0,
         BodyLength::Known(bytes) => bytes,
         BodyLength::UntilClose => u64::MAX,
         BodyLength::Chunked => {
-            let (mut decoder, mut at) = (ChunkDecoder::new(), 0);
+            let mut at = 0;
             loop {
                 match decoder.step(&rest[at..]).map_err(|fault| fault.to_string())? {
                     Step::More => return Ok(None),

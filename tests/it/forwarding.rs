@@ -13,8 +13,6 @@ each_engine! {
     fields_that_connection_names_cannot_take_ours_away,
     forwarding_fields_of_strangers_are_replaced,
     forwarding_fields_of_trusted_proxies_are_continued,
-    via_names_us_and_a_loop_is_508,
-    request_ids_and_trace_parents,
     every_method_is_forwarded,
     answers_keep_their_fields_in_order,
     an_answer_without_a_date_gets_one,
@@ -24,6 +22,7 @@ each_engine! {
     options_asterisk_is_answered_or_forwarded,
     a_field_value_of_bytes_is_kept,
     http_1_0_is_answered_and_closed_or_kept,
+    a_426_says_what_to_upgrade_to,
 }
 
 fn the_request_arrives_as_it_was_sent(engine: Engine) {
@@ -147,66 +146,6 @@ fn forwarding_fields_of_trusted_proxies_are_continued(engine: Engine) {
     assert_eq!(seen.all("x-forwarded-proto"), ["https"]);
     assert_eq!(seen.all("x-forwarded-host"), ["shop.example"]);
     assert_eq!(seen.all("forwarded").len(), 1, "{:?}", seen.lines());
-}
-
-fn via_names_us_and_a_loop_is_508(engine: Engine) {
-    // A balancer whose backend is itself behind a name that no check of the configuration sees through.
-    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVia: 1.1 inner\r\n\r\n");
-    let balancer = Setup::on(engine).backend(backend.address()).start();
-    let answer = request(balancer.address, "GET", "/", &[("Via", "1.0 front")], b"").expect(200);
-    let via = backend.only().all("via").join(", ");
-    assert!(via.starts_with("1.0 front, 1.1 balancer"), "{via}");
-    // In answers a gateway may add itself or not (RFC 9110 §7.6.3).
-    let back = answer.all("via").join(", ");
-    assert!(back.starts_with("1.1 inner"), "{back}");
-
-    let own = via.rsplit(", ").next().unwrap();
-    let looped = request(balancer.address, "GET", "/", &[("Via", own)], b"");
-    looped.problem(508);
-    assert_eq!(backend.seen().len(), 1, "a loop went on");
-
-    // Another instance's Via is no loop.
-    let other = Setup::on(engine).backend(backend.address()).start();
-    request(other.address, "GET", "/", &[("Via", own)], b"").expect(200);
-}
-
-fn request_ids_and_trace_parents(engine: Engine) {
-    let backend = Backend::named("a");
-    let stranger = Setup::on(engine).backend(backend.address()).start();
-    let trusting = Setup::on(engine)
-        .backend(backend.address())
-        .set("rate_limit.trusted_proxies", json!(["127.0.0.1"]))
-        .start();
-    let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let cases = [
-        (&stranger, "abc-1", good, false, true),
-        (&trusting, "abc-1", good, true, true),
-        (&trusting, "white space", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", false, false),
-        (&trusting, "", "garbage", false, false),
-    ];
-    for (at, id, trace, id_kept, trace_kept) in cases {
-        let fields = [("X-Request-Id", id), ("traceparent", trace)];
-        let answer = request(at.address, "GET", "/", &fields, b"").expect(200);
-        let seen = backend.seen().pop().unwrap();
-        let (sent, told) = (seen.all("x-request-id"), answer.all("x-request-id"));
-        assert_eq!((sent.len(), told.len()), (1, 1), "{id:?}");
-        assert_eq!(sent[0], told[0], "{id:?}");
-        assert_eq!(sent[0] == id, id_kept, "{id:?} became {:?}", sent[0]);
-        if !id_kept {
-            let made = uuid::Uuid::parse_str(&sent[0]).expect("a UUID");
-            assert_eq!(made.get_version_num(), 7, "{made}");
-        }
-        let parents = seen.all("traceparent");
-        assert_eq!(parents.len(), 1, "{:?}", seen.lines());
-        assert_eq!(parents[0] == trace, trace_kept, "{trace:?} became {:?}", parents[0]);
-        let parts: Vec<usize> = parents[0].split('-').map(str::len).collect();
-        assert_eq!(parts, [2, 32, 16, 2], "{}", parents[0]);
-    }
-    // The same id stands in a problem.
-    let problem =
-        request(trusting.address, "GET", "/limits/get", &[("X-Request-Id", "abc-2"), ("Via", "1.1 x")], b"");
-    assert_eq!(problem.problem(403)["instance"], "abc-2");
-    assert_eq!(problem.field("x-request-id"), Some("abc-2"));
 }
 
 fn every_method_is_forwarded(engine: Engine) {
@@ -375,4 +314,35 @@ fn http_1_0_is_answered_and_closed_or_kept(engine: Engine) {
     assert_eq!(answer.text(), "okay!");
     let framing = if kept(&answer) { Framing::Length(5) } else { Framing::UntilClose };
     assert_eq!(answer.framing, framing, "{answer:?}");
+}
+
+fn a_426_says_what_to_upgrade_to(engine: Engine) {
+    let backend = crate::answers::numbered(crate::answers::texts(&[
+        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.2, websocket\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nno",
+        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nUpgrade: h2c\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nno",
+        "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno",
+        // Elsewhere it is an offer to the next hop, which is us.
+        "HTTP/1.1 200 OK\r\nUpgrade: h2,h2c\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nno",
+    ]));
+    let balancer = Setup::on(engine).backend(backend.address()).start();
+    let mut conn = Conn::open(balancer.address);
+    let rows: [(u16, &[&str]); 4] =
+        [(426, &["TLS/1.2, websocket"]), (426, &["websocket", "h2c"]), (426, &[]), (200, &[])];
+    for (number, (status, offered)) in rows.into_iter().enumerate() {
+        let answer = conn.get(&format!("/{number}")).expect(status);
+        assert_eq!((answer.all("upgrade"), answer.text().as_str()), (offered.to_vec(), "no"), "{number}");
+        // RFC 9110 §7.8: who sends the one sends the other.
+        let named = answer
+            .all("connection")
+            .iter()
+            .flat_map(|value| value.split(','))
+            .any(|one| one.trim().eq_ignore_ascii_case("upgrade"));
+        assert_eq!(named, !offered.is_empty(), "{number}: {answer:?}");
+        assert!(answer.field("x-hop").is_none(), "{answer:?}");
+    }
+    // Also where an upgrade was asked for and refused, on a connection that ends.
+    let fields = [("Connection", "close, Upgrade"), ("Upgrade", "websocket")];
+    let refused = request(balancer.address, "GET", "/0", &fields, b"").expect(426);
+    assert_eq!(refused.all("upgrade"), ["TLS/1.2, websocket"]);
+    assert_eq!(refused.all("connection").join(", ").to_ascii_lowercase(), "upgrade, close");
 }

@@ -13,6 +13,7 @@ mod support;
 
 mod access;
 mod access_log;
+mod answers;
 mod api;
 mod backends_api;
 mod balancing;
@@ -40,6 +41,7 @@ mod instances;
 mod levels;
 mod limiter;
 mod load;
+mod marks;
 mod metrics;
 mod outage;
 mod process;

@@ -57,7 +57,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, env: &[(OsString, OsStr
     let admin =
         admin::admin(root.section("admin", "Who may call the API, and where."), &Outside { base, env });
     own_addresses(&mut root, listen_origin, &listen, admin.listen);
-    let config = Config {
+    let mut config = Config {
         frontend: frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds.")),
         backends: backends::backends(&mut root, &listen, admin.listen),
         balancing: balancing::balancing(root.section("balancing", "How a backend is picked.")),
@@ -100,6 +100,9 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, env: &[(OsString, OsStr
         _ => Err(None),
     });
     root.end();
+    if let Some(check) = &mut config.health_check {
+        check.accept_invalid = config.upstream.accept_invalid;
+    }
     config
 }
 
@@ -169,6 +172,8 @@ fn health_check(mut s: Section<'_>) -> HealthCheck {
         timeout: s.duration("timeout", TIMEOUT, "\"1s\"", "How long a check may take."),
         rise: s.whole("rise", 1..=100, "2", "Successes in a row that bring a backend back."),
         fall: s.whole("fall", 1..=100, "3", "Failures in a row that take it out."),
+        // `upstream` says so.
+        accept_invalid: false,
     };
     s.end();
     check

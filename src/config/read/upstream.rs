@@ -8,6 +8,7 @@ use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use crate::config::{RetryOn, UpstreamConfig, forms};
 
+#[expect(clippy::too_many_lines, reason = "a table: one key after the other, and a struct is built at once")]
 pub(super) fn upstream(mut s: Section<'_>) -> UpstreamConfig {
     let request_timeout = Spec::new(
         "request_timeout",
@@ -71,6 +72,19 @@ pub(super) fn upstream(mut s: Section<'_>) -> UpstreamConfig {
             ("100ms", "1d"),
             "\"10s\"",
             "How often backend names are resolved.",
+        ),
+        max_head_bytes: s.whole("max_head_bytes", 1_024..=1 << 20, "32768", "Most bytes of an answer's head."),
+        max_headers: s.whole("max_headers", 1..=1_000, "256", "Most header fields of an answer."),
+        accept_invalid: s.bool(
+            "accept_invalid",
+            "false",
+            "For old applications: take answers with bare line feeds, folded fields, a status from 600 to 999, an empty \
+             transfer coding, a transfer coding in HTTP/1.0 or blanks before a colon, and write them anew.",
+        ),
+        via: s.bool(
+            "via",
+            "true",
+            "Add Via to requests; nginx compresses nothing for a request with one. Loops are found without it, too.",
         ),
     };
     s.end();

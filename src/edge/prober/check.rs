@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::clock::{Clock, nanos};
+use crate::config::HealthCheck;
 use crate::rules::Nanos;
 
 /// Most bytes of an answer's head, interim answers before it included. The body is not read.
@@ -19,18 +20,19 @@ pub(super) fn request(path: &str, authority: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Asks once, on a connection of its own, and takes at most `timeout` for everything. The status when it is in one of
-/// the ranges of `expect`; else the cause, for the log.
+/// Asks once, on a connection of its own, and takes at most the settings' time-out for everything. The status when it is
+/// one of those expected; else the cause, for the log.
 pub(super) fn check(
     address: SocketAddr,
     request: &[u8],
-    expect: &[(u16, u16)],
-    timeout: Duration,
+    settings: &HealthCheck,
     clock: &Clock,
 ) -> Result<u16, String> {
+    let HealthCheck { timeout, accept_invalid, .. } = *settings;
     let deadline = Deadline { clock, at: clock.now().saturating_add(nanos(timeout)), timeout };
-    let status = ask(address, request, &deadline).map_err(|error| deadline.describe(&error))?;
-    if expect.iter().any(|(from, to)| (*from..=*to).contains(&status)) {
+    let status =
+        ask(address, request, accept_invalid, &deadline).map_err(|error| deadline.describe(&error))?;
+    if settings.expect.iter().any(|(from, to)| (*from..=*to).contains(&status)) {
         Ok(status)
     } else {
         Err(format!("status {status}"))
@@ -62,7 +64,12 @@ impl Deadline<'_> {
     }
 }
 
-fn ask(address: SocketAddr, request: &[u8], deadline: &Deadline<'_>) -> io::Result<u16> {
+fn ask(
+    address: SocketAddr,
+    request: &[u8],
+    accept_invalid: bool,
+    deadline: &Deadline<'_>,
+) -> io::Result<u16> {
     let mut socket = TcpStream::connect_timeout(&address, deadline.left()?)?;
     socket.set_write_timeout(Some(deadline.left()?))?;
     socket.write_all(request)?;
@@ -77,7 +84,7 @@ fn ask(address: SocketAddr, request: &[u8], deadline: &Deadline<'_>) -> io::Resu
             Err(error) => return Err(error),
         };
         received.extend_from_slice(&buffer[..count]);
-        match status(&received) {
+        match status(&received, accept_invalid) {
             Err(cause) => return Err(io::Error::other(cause)),
             Ok(Some(status)) => return Ok(status),
             Ok(None) if received.len() > MAX_ANSWER_BYTES => {
@@ -88,39 +95,67 @@ fn ask(address: SocketAddr, request: &[u8], deadline: &Deadline<'_>) -> io::Resu
     }
 }
 
-/// The status of the final answer (RFC 9112 §4) once its head is whole, behind any interim ones (RFC 9110 §15.2).
-fn status(mut received: &[u8]) -> Result<Option<u16>, &'static str> {
+/// What the operator can do about an answer that is refused as it is.
+const BARE_LINE_FEEDS: &str =
+    "the answer's lines end with a bare line feed (upstream.accept_invalid takes such answers)";
+const HIGH_STATUS: &str = "a status above 599 (upstream.accept_invalid takes such answers)";
+
+/// The status of the final answer (RFC 9112 §4) once its head is whole, behind any interim ones (RFC 9110 §15.2). As
+/// strict as [`crate::rules::framing::response`] about what it looks at, which fields are not.
+fn status(mut received: &[u8], accept_invalid: bool) -> Result<Option<u16>, &'static str> {
     loop {
         let start = b"HTTP/1.";
         if !received.starts_with(&start[..received.len().min(start.len())]) {
             return Err("the answer is not HTTP/1");
         }
-        let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
-            return Ok(None);
+        let proper = received.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+        let end = match empty_line(received) {
+            None => return Ok(None),
+            Some(end) if accept_invalid => end,
+            Some(_) => proper.ok_or(BARE_LINE_FEEDS)?,
         };
-        let (head, rest) = received.split_at(end + 4);
-        match status_line(head).ok_or("the answer's status line is malformed")? {
+        let (head, rest) = received.split_at(end);
+        match status_line(head, accept_invalid)? {
             101 => return Err("the answer switches protocols"),
             100..=199 => received = rest,
+            600.. if !accept_invalid => return Err(HIGH_STATUS),
             status => return Ok(Some(status)),
         }
     }
 }
 
+/// The end of a head whose lines may end with a bare LF.
+fn empty_line(received: &[u8]) -> Option<usize> {
+    let mut line_ends = received.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    line_ends.find_map(|at| match received.get(at..)? {
+        [b'\n', ..] => Some(at + 1),
+        [b'\r', b'\n', ..] => Some(at + 2),
+        _ => None,
+    })
+}
+
 /// `HTTP/1.1 200 OK`; the space before an absent reason may be missing, as many servers leave it out.
-fn status_line(head: &[u8]) -> Option<u16> {
-    let line = head.get(..head.windows(2).position(|window| window == b"\r\n")?)?;
-    let rest = line.strip_prefix(b"HTTP/1.0 ").or_else(|| line.strip_prefix(b"HTTP/1.1 "))?;
-    let (digits, reason) = rest.split_at_checked(3)?;
+fn status_line(head: &[u8], accept_invalid: bool) -> Result<u16, &'static str> {
+    const MALFORMED: &str = "the answer's status line is malformed";
+    let line = match head.iter().position(|byte| *byte == b'\n') {
+        Some(end) if accept_invalid => head[..end].strip_suffix(b"\r").unwrap_or(&head[..end]),
+        Some(end) => head[..end].strip_suffix(b"\r").ok_or(MALFORMED)?,
+        None => return Err(MALFORMED),
+    };
+    let (digits, reason) = match line.strip_prefix(b"HTTP/1.") {
+        // RFC 9110 §2.5: whatever minor version.
+        Some([b'0'..=b'9', b' ', rest @ ..]) => rest.split_at_checked(3).ok_or(MALFORMED)?,
+        _ => return Err(MALFORMED),
+    };
     let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
     if !digits.iter().all(u8::is_ascii_digit) || reason.iter().any(control) {
-        return None;
+        return Err(MALFORMED);
     }
     if !reason.is_empty() && reason[0] != b' ' {
-        return None;
+        return Err(MALFORMED);
     }
     let status = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
-    (100..=599).contains(&status).then_some(status)
+    if status < 100 { Err(MALFORMED) } else { Ok(status) }
 }
 
 #[cfg(test)]
@@ -147,18 +182,46 @@ mod tests {
             ("SSH-2.0-OpenSSH", NOT_HTTP),
             ("HTTP/2 200\r\n\r\n", NOT_HTTP),
             ("HTTP/1.1 100 Continue\r\n\r\nx", NOT_HTTP),
-            ("HTTP/1.2 200 OK\r\n\r\n", BAD_LINE),
+            ("HTTP/1.2 200 OK\r\n\r\n", Ok(Some(200))),
+            ("HTTP/1.10 200 OK\r\n\r\n", BAD_LINE),
             ("HTTP/1.1  200 OK\r\n\r\n", BAD_LINE),
             ("HTTP/1.1 2000 OK\r\n\r\n", BAD_LINE),
             ("HTTP/1.1 +20 OK\r\n\r\n", BAD_LINE),
             ("HTTP/1.1 20\r\n\r\n", BAD_LINE),
             ("HTTP/1.1 099 Low\r\n\r\n", BAD_LINE),
-            ("HTTP/1.1 600 High\r\n\r\n", BAD_LINE),
+            ("HTTP/1.1 600 High\r\n\r\n", Err(HIGH_STATUS)),
+            ("HTTP/1.1 200 OK\nA: b\n\n", Err(BARE_LINE_FEEDS)),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n\n", Err(BARE_LINE_FEEDS)),
+            ("HTTP/1.1 200 OK\nA: b\n", Ok(None)),
             ("HTTP/1.1 200 O\nK\r\n\r\n", BAD_LINE),
             ("HTTP/1.1 200\tOK\r\n\r\n", BAD_LINE),
         ];
         for (received, expected) in table {
-            assert_eq!(status(received.as_bytes()), *expected, "{received:?}");
+            assert_eq!(status(received.as_bytes(), false), *expected, "{received:?}");
+        }
+        let with_the_key: &[(&str, Result<Option<u16>, &str>)] = &[
+            ("HTTP/1.1 200 OK\nA: b\n\nbody", Ok(Some(200))),
+            ("HTTP/1.1 200\r\nA: b\n\r\n", Ok(Some(200))),
+            ("HTTP/1.1 103 x\n\nHTTP/1.1 204\r\n\r\n", Ok(Some(204))),
+            ("HTTP/1.1 999 High\r\n\r\n", Ok(Some(999))),
+            ("HTTP/1.1 200 OK\nA: b\n", Ok(None)),
+            ("HTTP/1.1 200 O\x00K\n\n", BAD_LINE),
+            ("HTTP/1.1 200 O\rK\n\n", BAD_LINE),
+        ];
+        for (received, expected) in with_the_key {
+            assert_eq!(status(received.as_bytes(), true), *expected, "{received:?}");
+        }
+    }
+
+    fn settings(timeout: Duration) -> HealthCheck {
+        HealthCheck {
+            path: "/".into(),
+            expect: vec![(200, 299), (304, 304)],
+            interval: timeout,
+            timeout,
+            rise: 1,
+            fall: 1,
+            accept_invalid: false,
         }
     }
 
@@ -171,7 +234,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || serve(listener.accept().unwrap().0));
         let request = request("/health?deep=1", "a.test:80");
-        let result = check(address, &request, &[(200, 299), (304, 304)], timeout, &Clock::real());
+        let result = check(address, &request, &settings(timeout), &Clock::real());
         server.join().unwrap();
         result
     }
@@ -207,7 +270,7 @@ mod tests {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
-        let result = check(address, b"", &[(200, 399)], Duration::from_secs(30), &Clock::real());
+        let result = check(address, b"", &settings(Duration::from_secs(30)), &Clock::real());
         assert_eq!(result, Err("connection refused".into()));
     }
 

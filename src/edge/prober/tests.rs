@@ -18,6 +18,7 @@ fn settings(timeout: Duration) -> HealthCheck {
         timeout,
         rise: 2,
         fall: 3,
+        accept_invalid: false,
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::call::Call;
 use super::connection::Connection;
 use super::pool::Stack;
-use super::spare::Buffers;
 use super::{UreqUpstream, Watched, failed, incoming};
 use crate::exchange::{Abort, Awaitable, RequestBody};
 use crate::proxy::{Awaited, Begun, Outgoing, Phase, Read, UpstreamError};
@@ -83,7 +82,7 @@ impl Awaited for Sent {
     }
 
     fn read(mut self: Box<Self>) -> Result<Read, UpstreamError> {
-        self.call.buffers = Buffers::lend();
+        self.call.buffers = self.call.lend_buffers();
         self.call.buffers.input.append(&mut self.partial);
         let read = match self.call.poll_head() {
             Ok(None) if self.call.clock.now() >= self.until => Err(self.call.late(self.until_deadline)),

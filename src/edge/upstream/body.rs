@@ -90,7 +90,7 @@ impl Body {
         let framing = match length {
             BodyLength::Empty => Framing::Known { left: 0, of: 0 },
             BodyLength::Known(bytes) => Framing::Known { left: bytes, of: bytes },
-            BodyLength::Chunked => Framing::Chunked(ChunkDecoder::new()),
+            BodyLength::Chunked => Framing::Chunked(ChunkDecoder::of_answer()),
             BodyLength::UntilClose => Framing::UntilClose,
         };
         let mut body = Self { framing, early: Early::default(), source: Some(source), limits };

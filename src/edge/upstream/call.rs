@@ -115,6 +115,11 @@ impl Call {
         }
     }
 
+    /// Buffers with room for the head that is looked for.
+    pub fn lend_buffers(&self) -> Buffers {
+        Buffers::lend(self.finder.rules().max_head_bytes)
+    }
+
     /// The part of the output buffer that is free: room for the head, later [`MIN_ROOM`] at least.
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.buffers.output[self.filled..]

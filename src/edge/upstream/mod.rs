@@ -46,7 +46,7 @@ use crate::clock::Clock;
 use crate::config::UpstreamConfig;
 use crate::exchange::{Abort, BodyLength, RequestBody};
 use crate::proxy::{Answered, Begun, Incoming, Outgoing, Phase, Upstream, UpstreamError};
-use crate::rules::framing::response::{Finder, Head};
+use crate::rules::framing::response::{Finder, Head, HeadRules};
 use crate::state::backends::Endpoint;
 use body::{Body, Source};
 use call::{Call, Limits};
@@ -58,7 +58,6 @@ use spare::Buffers;
 #[derive(Debug)]
 pub struct UreqUpstream {
     agent: Agent,
-    /// Only its times are of interest here.
     config: ArcSwap<UpstreamConfig>,
     clock: Clock,
     pool: Pool,
@@ -104,6 +103,11 @@ impl UreqUpstream {
     /// How long the rest of a call may take.
     fn limits(&self, outgoing: &Outgoing<'_>) -> Limits {
         Limits { timeout: self.config.load().response_timeout, deadline: outgoing.deadline }
+    }
+
+    /// How answers' heads are read.
+    fn head_rules(&self) -> HeadRules {
+        self.config.load().head_rules()
     }
 
     /// A kept connection or a new one, watched by `abort`.
@@ -161,11 +165,10 @@ impl UreqUpstream {
         body: &mut dyn RequestBody,
         leaves: bool,
     ) -> Result<Box<Call>, UpstreamError> {
-        let Ready { request, buffers } = ready;
+        let Ready { request, buffers, finder } = ready;
         let has_body = !matches!(outgoing.length, BodyLength::Empty | BodyLength::Known(0));
         let limits = self.limits(outgoing);
-        let mut call =
-            Box::new(Call::new(connection, buffers, self.clock.clone(), limits, Finder::new(false)));
+        let mut call = Box::new(Call::new(connection, buffers, self.clock.clone(), limits, finder));
         let mut reader = agent::Reader::new(body, outgoing.length);
         call.streaming = has_body && !reader.in_memory();
         call.leaves = leaves;
@@ -193,13 +196,14 @@ impl UreqUpstream {
 
     /// What is needed before a connection is.
     fn ready(&self, endpoint: &Endpoint, outgoing: &Outgoing<'_>) -> Result<Ready, UpstreamError> {
-        let mut buffers = Buffers::lend();
+        let finder = Finder::new(false, self.head_rules());
+        let mut buffers = Buffers::lend(finder.rules().max_head_bytes);
         // Not the backend's fault, but it can't be sent either.
         let prepared = agent::prepare(outgoing, endpoint, &mut buffers.lines)
             .map_err(|cause| failed(Phase::Malformed, cause))?;
         let is_chunked = matches!(outgoing.length, BodyLength::Chunked | BodyLength::UntilClose);
         buffers.make_room(prepared.head_bytes + buffers.lines.len(), is_chunked);
-        Ok(Ready { request: prepared.request, buffers })
+        Ok(Ready { request: prepared.request, buffers, finder })
     }
 
     fn call(
@@ -226,10 +230,11 @@ impl UreqUpstream {
     }
 }
 
-/// A request in ureq's terms, and the memory that it is sent with.
+/// A request in ureq's terms, the memory that it is sent with, and how its answer is looked for.
 struct Ready {
     request: http::Request<()>,
     buffers: Buffers,
+    finder: Finder,
 }
 
 /// The answer as the proxy gets it. The call is over.

@@ -2,8 +2,6 @@
 
 use std::cell::Cell;
 
-use crate::rules::framing::response::MAX_HEAD_BYTES;
-
 /// What a request's head and body are gathered in before they are sent, in bytes. Larger than the largest head that a
 /// usual configuration takes; bodies go out in pieces of it.
 pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
@@ -31,11 +29,11 @@ thread_local! {
 }
 
 impl Buffers {
-    /// This thread's buffers, or new ones; empty, but the output.
-    pub fn lend() -> Self {
+    /// This thread's buffers, or new ones; empty, but the output. `max_head_bytes`: of an answer.
+    pub fn lend(max_head_bytes: usize) -> Self {
         let mut buffers = SPARE.take();
         buffers.input.clear();
-        buffers.input.reserve_exact(MAX_HEAD_BYTES);
+        buffers.input.reserve_exact(max_head_bytes);
         buffers.lines.clear();
         buffers
     }

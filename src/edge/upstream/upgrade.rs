@@ -20,14 +20,15 @@ impl UreqUpstream {
         protocol: &str,
         abort: &Abort,
     ) -> Result<Answered, UpstreamError> {
-        let mut buffers = Buffers::lend();
+        let finder = Finder::new(true, self.head_rules());
+        let mut buffers = Buffers::lend(finder.rules().max_head_bytes);
         let line = write_head(endpoint, request, protocol, &mut buffers.lines)
             .map_err(|cause| failed(Phase::Malformed, cause))?;
         let _watched = Watched(abort);
         let connection = self.open(endpoint, request, abort)?;
         buffers.make_room(line.len() + buffers.lines.len(), false);
         let limits = self.limits(request);
-        let mut call = Call::new(connection, buffers, self.clock.clone(), limits, Finder::new(true));
+        let mut call = Call::new(connection, buffers, self.clock.clone(), limits, finder);
         call.room()[..line.len()].copy_from_slice(line.as_bytes());
         // Whether it was sent or stopped, `conclude` goes on from there.
         let _ = call.written(line.len());

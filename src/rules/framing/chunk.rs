@@ -109,6 +109,8 @@ pub struct ChunkDecoder {
     extension_bytes: u32,
     trailer_bytes: u32,
     state: State,
+    /// Blanks may stand behind a size.
+    blanks: bool,
 }
 
 impl Default for ChunkDecoder {
@@ -120,7 +122,13 @@ impl Default for ChunkDecoder {
 impl ChunkDecoder {
     /// A decoder at the start of a body.
     pub const fn new() -> Self {
-        Self { left: 0, extension_bytes: 0, trailer_bytes: 0, state: State::Size { digits: 0 } }
+        let state = State::Size { digits: 0 };
+        Self { left: 0, extension_bytes: 0, trailer_bytes: 0, state, blanks: false }
+    }
+
+    /// The same for an answer: blanks behind a chunk's size are taken, which some servers pad it with to a fixed width.
+    pub const fn of_answer() -> Self {
+        Self { blanks: true, ..Self::new() }
     }
 
     /// Whether the last chunk and its trailer section have been read.
@@ -162,6 +170,7 @@ impl ChunkDecoder {
             (State::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(digits, byte)?,
             (State::Size { digits: 0 }, _) => return Err(ChunkFault::Size),
             (State::Size { .. }, b'\r') => State::SizeLf,
+            (State::BeforeExtension, b'\r') if self.blanks => State::SizeLf,
             (State::Size { .. } | State::BeforeExtension, b';') => State::Extension,
             // RFC 9112 §7.1.1 lets whitespace stand before the semicolon, and nowhere else.
             (State::Size { .. } | State::BeforeExtension, b' ' | b'\t') => {

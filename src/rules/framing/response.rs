@@ -1,20 +1,40 @@
-//! The head of an answer (RFC 9112 §2, §4, §5, §6), read as strictly as a request's: what is ambiguous or broken is
-//! refused and never mended, because whatever we made of it, the client might make something else.
+//! The head of an answer (RFC 9112 §2, §4, §5, §6), read almost as strictly as a request's. What can be read in two ways
+//! is refused, because whatever we made of it, the client might make something else.
 //!
-//! One leniency, which no framing hangs on: a status line may end behind the status code, without the space that
-//! RFC 9112 §4 asks for. Many servers leave it out, and every client takes that.
+//! Three leniencies, which no framing hangs on. A status line may end behind the status code, without the space that
+//! RFC 9112 §4 asks for: many servers leave it out, and every client takes that. `HTTP/1.2` and above is read as HTTP/1.1
+//! (RFC 9110 §2.5). An interim answer and a 204 have no body whatever they announce (RFC 9112 §6.3), but their connection
+//! is not used again.
+//!
+//! With [`HeadRules::accept_invalid`] more is taken that old applications send and that has only one sensible reading.
+//! Nothing of it reaches the client: the head is always written anew.
 
+mod fields;
 #[cfg(test)]
 mod tests;
 
-use super::bytes::{TOKEN, VALUE, is};
+use super::bytes::{VALUE, is};
 use crate::rules::fields::Fields;
 use crate::rules::message::{BodyLength, Version};
+use fields::Reader;
 
-/// Most bytes of one head, from its first byte through its empty line.
-pub const MAX_HEAD_BYTES: usize = 32 * 1024;
-/// Most field lines of one head.
-pub const MAX_FIELDS: usize = 256;
+/// How a head is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadRules {
+    /// Most bytes, from the first through the empty line: `upstream.max_head_bytes`.
+    pub max_head_bytes: usize,
+    /// Most field lines: `upstream.max_headers`.
+    pub max_headers: usize,
+    /// Takes lines that end with a bare LF, folded fields, statuses from 600 to 999, empty elements in a list of transfer
+    /// codings, a transfer coding in HTTP/1.0, and blanks before a field's colon: `upstream.accept_invalid`.
+    pub accept_invalid: bool,
+}
+
+impl HeadRules {
+    /// The defaults of the configuration.
+    pub const SHIPPED: Self = Self { max_head_bytes: 32 * 1024, max_headers: 256, accept_invalid: false };
+}
+
 /// Most interim answers (1xx) before the final one. Nobody sends more than two or three.
 pub const MAX_INTERIM: u8 = 8;
 
@@ -35,7 +55,7 @@ impl std::error::Error for Fault {}
 pub struct Head {
     /// As the backend speaks it.
     pub version: Version,
-    /// 100 to 599.
+    /// 100 to 599; up to 999 with [`HeadRules::accept_invalid`].
     pub status: u16,
     /// The reason phrase as it came; may be empty.
     pub reason: Vec<u8>,
@@ -43,7 +63,8 @@ pub struct Head {
     pub fields: Fields,
     /// What the two said about the body.
     declared: Declared,
-    /// Whether the connection may be kept once the body is read (RFC 9112 §9.3).
+    /// Whether the connection may be kept once the body is read (RFC 9112 §9.3). False, too, when the answer announced a
+    /// body that it can't have: the backend might send it.
     pub keep_alive: bool,
 }
 
@@ -106,26 +127,36 @@ pub enum Found {
 #[derive(Clone, Debug)]
 pub struct Finder {
     may_switch: bool,
+    rules: HeadRules,
     interim: u8,
+    /// All interim answers so far let the connection be kept.
+    keep_alive: bool,
 }
 
 impl Finder {
     /// `may_switch`: the request asked for an upgrade, so that a 101 is an answer to it.
-    pub const fn new(may_switch: bool) -> Self {
-        Self { may_switch, interim: 0 }
+    pub const fn new(may_switch: bool, rules: HeadRules) -> Self {
+        Self { may_switch, rules, interim: 0, keep_alive: true }
+    }
+
+    /// How it reads.
+    pub const fn rules(&self) -> &HeadRules {
+        &self.rules
     }
 
     /// Reads heads from the start of `bytes`, which holds everything received that was not reported as used.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Found, Fault> {
         let mut at = 0;
-        while let Some((head, used)) = parse(&bytes[at..])? {
+        while let Some((mut head, used)) = parse(&bytes[at..], &self.rules)? {
             at += used;
             if !head.is_interim() {
+                head.keep_alive &= self.keep_alive;
                 if head.status == 101 && !self.may_switch {
                     return Err(Fault("a 101 that nobody asked for"));
                 }
                 return Ok(Found::Final { head, used: at });
             }
+            self.keep_alive &= head.keep_alive;
             self.interim += 1;
             if self.interim > MAX_INTERIM {
                 return Err(Fault("too many interim answers"));
@@ -145,55 +176,67 @@ const fn broken(sentence: &'static str) -> Stop {
     Stop::Broken(Fault(sentence))
 }
 
+/// A sentence about what [`HeadRules::accept_invalid`] would have taken: the operator reads in the log what to set.
+macro_rules! unless_accepted {
+    ($sentence:literal) => {
+        crate::rules::framing::response::broken(concat!(
+            $sentence,
+            " (upstream.accept_invalid takes such answers)"
+        ))
+    };
+}
+use unless_accepted;
+
 /// Reads one head from the start of `bytes`; with it, how many bytes it has. `None`: a proper beginning, more is
 /// needed. The verdict never depends on how much came at once.
-pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
-    let seen = &bytes[..bytes.len().min(MAX_HEAD_BYTES)];
-    match read_head(seen) {
+pub fn parse(bytes: &[u8], rules: &HeadRules) -> Result<Option<(Head, usize)>, Fault> {
+    let seen = &bytes[..bytes.len().min(rules.max_head_bytes)];
+    match read_head(seen, rules) {
         Ok(found) => Ok(Some(found)),
         Err(Stop::Broken(fault)) => Err(fault),
-        Err(Stop::Incomplete) if bytes.len() >= MAX_HEAD_BYTES => Err(Fault("the head is too large")),
+        Err(Stop::Incomplete) if bytes.len() >= rules.max_head_bytes => {
+            Err(Fault("the head is larger than upstream.max_head_bytes"))
+        }
         Err(Stop::Incomplete) => Ok(None),
     }
 }
 
-fn read_head(bytes: &[u8]) -> Result<(Head, usize), Stop> {
-    let (version, status, reason, mut at) = read_status_line(bytes)?;
-    let mut reader = Reader { version, ..Reader::default() };
-    let mut lines = 0;
+fn read_head(bytes: &[u8], rules: &HeadRules) -> Result<(Head, usize), Stop> {
+    let (version, status, reason, mut at) = read_status_line(bytes, rules.accept_invalid)?;
+    let mut reader = Reader::new(version, status, rules);
     loop {
         match bytes.get(at) {
             None => return Err(Stop::Incomplete),
             Some(b'\r' | b'\n') => {
-                at = end_of_line(bytes, at)?;
-                return Ok((reader.finish(status, reason.to_vec())?, at));
+                at = end_of_line(bytes, at, rules.accept_invalid)?;
+                return Ok((reader.finish(reason.to_vec()), at));
             }
-            Some(b' ' | b'\t') => return Err(broken("a header line starts with whitespace")),
-            Some(_) if lines == MAX_FIELDS => return Err(broken("too many header fields")),
-            Some(_) => {}
+            Some(_) => at = reader.line(bytes, at)?,
         }
-        at = reader.line(bytes, at)?;
-        lines += 1;
     }
 }
 
 /// Reads `HTTP-version SP status-code [SP reason-phrase] CRLF` (RFC 9112 §4).
-fn read_status_line(bytes: &[u8]) -> Result<(Version, u16, &[u8], usize), Stop> {
-    const SHAPE: &[u8; 12] = b"HTTP/1.x 999";
+fn read_status_line(bytes: &[u8], accept_invalid: bool) -> Result<(Version, u16, &[u8], usize), Stop> {
+    const SHAPE: &[u8; 12] = b"HTTP/1.9 999";
+    const FIRST_DIGIT: usize = 9;
     for (at, shape) in SHAPE.iter().enumerate() {
         let byte = *bytes.get(at).ok_or(Stop::Incomplete)?;
         let fits = match (at, shape) {
-            (_, b'x') => matches!(byte, b'0' | b'1'),
-            (9, _) => matches!(byte, b'1'..=b'5'),
+            (FIRST_DIGIT, _) if matches!(byte, b'6'..=b'9') && !accept_invalid => {
+                return Err(unless_accepted!("a status above 599"));
+            }
+            (FIRST_DIGIT, _) => matches!(byte, b'1'..=b'9'),
             (_, b'9') => byte.is_ascii_digit(),
             _ => byte == *shape,
         };
         if !fits {
-            return Err(broken("not a status line of HTTP/1.0 or HTTP/1.1"));
+            return Err(broken("not a status line of HTTP/1"));
         }
     }
+    // RFC 9110 §2.5: a higher minor version is read as the highest that we know.
     let version = if bytes[7] == b'0' { Version::Http10 } else { Version::Http11 };
-    let status = bytes[9..12].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    let status = bytes[FIRST_DIGIT..12].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
     let mut start = SHAPE.len();
     match bytes.get(start) {
         None => return Err(Stop::Incomplete),
@@ -202,7 +245,7 @@ fn read_status_line(bytes: &[u8]) -> Result<(Version, u16, &[u8], usize), Stop> 
         Some(_) => return Err(broken("a status code that has more than three digits")),
     }
     let end = value_end(bytes, start)?;
-    Ok((version, status, &bytes[start..end], end_of_line(bytes, end)?))
+    Ok((version, status, &bytes[start..end], end_of_line(bytes, end, accept_invalid)?))
 }
 
 /// The end of a run of text at `start`; whatever comes next is no text.
@@ -215,126 +258,15 @@ fn value_end(bytes: &[u8], start: usize) -> Result<usize, Stop> {
         .ok_or(Stop::Incomplete)
 }
 
-/// The position behind the CRLF that must stand at `at`.
+/// The position behind the CRLF that must stand at `at`, or behind the LF that may.
 #[inline]
-fn end_of_line(bytes: &[u8], at: usize) -> Result<usize, Stop> {
+fn end_of_line(bytes: &[u8], at: usize, accept_invalid: bool) -> Result<usize, Stop> {
     match (bytes.get(at), bytes.get(at + 1)) {
         (Some(b'\r'), Some(b'\n')) => Ok(at + 2),
         (Some(b'\r'), None) | (None, _) => Err(Stop::Incomplete),
         (Some(b'\r'), Some(_)) => Err(broken("a carriage return without a line feed")),
-        (Some(b'\n'), _) => Err(broken("a line feed without a carriage return")),
+        (Some(b'\n'), _) if accept_invalid => Ok(at + 1),
+        (Some(b'\n'), _) => Err(unless_accepted!("a line feed without a carriage return")),
         (Some(_), _) => Err(broken("a control character in the head")),
-    }
-}
-
-/// What the field lines say so far.
-struct Reader {
-    version: Version,
-    fields: Fields,
-    declared: Declared,
-    close: bool,
-    keep: bool,
-}
-
-impl Default for Reader {
-    fn default() -> Self {
-        Self {
-            version: Version::Http11,
-            // With room for what is added on the way to the client.
-            fields: Fields::with_room(20, 768),
-            declared: Declared::Nothing,
-            close: false,
-            keep: false,
-        }
-    }
-}
-
-impl Reader {
-    /// Reads `field-name ":" OWS field-value OWS CRLF` (RFC 9112 §5). Whitespace before the colon and folded lines
-    /// could be mended by a proxy (§5.1, §5.2); here they are refused.
-    fn line(&mut self, bytes: &[u8], start: usize) -> Result<usize, Stop> {
-        let length = bytes[start..].iter().position(|byte| !is(*byte, TOKEN)).ok_or(Stop::Incomplete)?;
-        let colon = start + length;
-        match bytes[colon] {
-            b':' if length > 0 => {}
-            b':' => return Err(broken("a header field has an empty name")),
-            b' ' | b'\t' => return Err(broken("whitespace before the colon of a header field")),
-            _ => return Err(broken("a header field's name holds a byte that may not stand in it")),
-        }
-        let end = value_end(bytes, colon + 1)?;
-        let next = end_of_line(bytes, end)?;
-        // A token is ASCII.
-        let name = std::str::from_utf8(&bytes[start..colon]).unwrap_or_default();
-        self.take(name, bytes[colon + 1..end].trim_ascii())?;
-        Ok(next)
-    }
-
-    fn take(&mut self, name: &str, value: &[u8]) -> Result<(), Stop> {
-        match name.len() {
-            14 if name.eq_ignore_ascii_case("content-length") => return self.length(value),
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => return self.coding(value),
-            10 if name.eq_ignore_ascii_case("connection") => {
-                for option in crate::rules::fields::tokens(value) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep |= option.eq_ignore_ascii_case(b"keep-alive");
-                }
-            }
-            _ => {}
-        }
-        self.fields.push(name, value);
-        Ok(())
-    }
-
-    /// RFC 9110 §8.6: one value of digits. A second one is refused even when it is equal (RFC 9112 §6.3 allows it).
-    fn length(&mut self, value: &[u8]) -> Result<(), Stop> {
-        match self.declared {
-            Declared::Length(_) => return Err(broken("more than one Content-Length")),
-            Declared::Chunked => return Err(broken("both Content-Length and Transfer-Encoding")),
-            Declared::Nothing => {}
-        }
-        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-            return Err(broken("the Content-Length is not one number"));
-        }
-        let length = value
-            .iter()
-            .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
-        self.declared = Declared::Length(length.ok_or(broken("the Content-Length is too large"))?);
-        Ok(())
-    }
-
-    /// RFC 9112 §6.1: `chunked`, once, and never from HTTP/1.0.
-    fn coding(&mut self, value: &[u8]) -> Result<(), Stop> {
-        match self.declared {
-            Declared::Length(_) => return Err(broken("both Content-Length and Transfer-Encoding")),
-            Declared::Chunked => return Err(broken("more than one Transfer-Encoding")),
-            Declared::Nothing => {}
-        }
-        if self.version == Version::Http10 {
-            return Err(broken("Transfer-Encoding in HTTP/1.0"));
-        }
-        if !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(broken("a transfer coding other than chunked"));
-        }
-        self.declared = Declared::Chunked;
-        Ok(())
-    }
-
-    fn finish(self, status: u16, reason: Vec<u8>) -> Result<Head, Stop> {
-        // RFC 9110 §8.6, RFC 9112 §6.1: neither may announce a body. One that does is read differently by different
-        // recipients, so that the next answer on this connection is in doubt.
-        if matches!(status, 100..=199 | 204)
-            && !matches!(self.declared, Declared::Nothing | Declared::Length(0))
-        {
-            return Err(broken("an answer without a body announces one"));
-        }
-        let keep_alive = !self.close && (self.version == Version::Http11 || self.keep);
-        Ok(Head {
-            version: self.version,
-            status,
-            reason,
-            fields: self.fields,
-            declared: self.declared,
-            keep_alive,
-        })
     }
 }

@@ -22,8 +22,8 @@ fn origin(trusted: bool) -> Origin<'static> {
         trusted,
         host: "shop.example",
         request_id: "r-1",
-        traceparent: TRACE,
         instance: "abc",
+        via: true,
     }
 }
 
@@ -76,7 +76,7 @@ fn hop_by_hop_fields_and_what_connection_names_stay_behind() {
         let mut out = Fields::new();
         end_to_end(&fields(given), &mut out, |_| false);
         assert_eq!(shown(&out), *expected, "{case}");
-        assert_eq!(shown(&to_client(fields(given))), *expected, "in place: {case}");
+        assert_eq!(shown(&to_client(200, fields(given))), *expected, "in place: {case}");
     }
 }
 
@@ -101,7 +101,6 @@ fn forwarding_fields_of_an_untrusted_peer_are_replaced() {
             "X-Forwarded-Host: shop.example",
             "Via: 1.1 balancer (abc)",
             "X-Request-Id: r-1",
-            &format!("traceparent: {TRACE}"),
         ]
     );
 }
@@ -125,12 +124,12 @@ fn forwarding_fields_of_a_trusted_peer_are_kept_and_continued() {
             "X-Forwarded-Proto: https",
             "X-Forwarded-Host: public.example",
             "Forwarded: for=1.1.1.1",
+            &format!("traceparent: {TRACE}"),
             "tracestate: a=1",
             "Host: shop.example",
             "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.9",
             "Via: 1.1 other, 1.1 balancer (abc)",
             "X-Request-Id: r-1",
-            &format!("traceparent: {TRACE}"),
         ]
     );
 }
@@ -149,6 +148,44 @@ fn a_request_that_came_back_is_known_by_the_instance_id() {
 }
 
 #[test]
+fn without_via_a_field_of_ours_tells_a_loop() {
+    let quiet = Origin { via: false, ..origin(false) };
+    let pass = |given: &Fields, origin: &Origin<'_>| {
+        let mut out = Fields::new();
+        to_backend(given, origin, &mut out);
+        out
+    };
+    let given =
+        fields(&[("Via", "1.0 fred"), ("X-Balancer-Instance", "abd"), ("x-balancer-instance", "abe")]);
+    assert!(!is_loop(&given, "abc"));
+    let out = pass(&given, &quiet);
+    assert_eq!(out.all("Via").collect::<Vec<_>>(), [b"1.0 fred"]);
+    assert_eq!(out.all("X-Balancer-Instance").collect::<Vec<_>>(), [b"abd, abe, abc"]);
+    assert!(["abc", "abd", "abe"].iter().all(|id| is_loop(&out, id)) && !is_loop(&out, "ab"));
+    // One that adds its Via leaves the others' field as it is.
+    let next = pass(&out, &Origin { instance: "abf", ..origin(false) });
+    assert_eq!(next.all("X-Balancer-Instance").collect::<Vec<_>>(), [b"abd, abe, abc"]);
+    assert!(is_loop(&next, "abc") && is_loop(&next, "abf"));
+}
+
+#[test]
+fn a_426_keeps_what_to_upgrade_to() {
+    let given = [
+        ("Connection", "Upgrade, X-Hop"),
+        ("Upgrade", "websocket"),
+        ("X-Hop", "1"),
+        ("upgrade", "h2c"),
+        ("A", "1"),
+    ];
+    assert_eq!(
+        shown(&to_client(426, fields(&given))),
+        ["A: 1", "Upgrade: websocket", "Upgrade: h2c", "Connection: upgrade"]
+    );
+    assert_eq!(shown(&to_client(426, fields(&given[2..3]))), ["X-Hop: 1"]);
+    assert_eq!(shown(&to_client(200, fields(&given))), ["A: 1"]);
+}
+
+#[test]
 fn trace_contexts_are_kept_only_when_valid() {
     let zeros = format!("00-{}-b7ad6b7169203331-01", "0".repeat(32));
     for (value, valid) in [
@@ -162,10 +199,15 @@ fn trace_contexts_are_kept_only_when_valid() {
         ("00-0af7-b7ad6b7169203331-01", false),
         ("", false),
     ] {
-        assert_eq!(traceparent(&fields(&[("traceparent", value)])).is_some(), valid, "{value}");
+        let given = fields(&[("traceParent", value), ("tracestate", "a=1")]);
+        assert_eq!(traceparent(&given).is_some(), valid, "{value}");
+        let out = sent(&given, false);
+        assert_eq!(out.has("tracestate"), valid, "{value}");
+        assert_eq!(out.iter().any(|field| field == ("traceParent", value.as_bytes())), valid, "{value}");
     }
-    let made = new_traceparent(0, u64::MAX);
-    assert!(traceparent(&fields(&[("traceparent", &made)])).is_some(), "{made}");
+    let two = fields(&[("traceparent", TRACE), ("traceparent", TRACE)]);
+    assert!(traceparent(&two).is_none() && !sent(&two, false).has("traceparent"));
+    assert!(!sent(&Fields::new(), true).has("traceparent"), "none is made");
     assert_eq!(trace_id(TRACE), "0af7651916cd43dd8448eb211c80319c");
 }
 
@@ -181,16 +223,19 @@ proptest! {
     /// Whatever a client names in `Connection`, ours stand in what the backend gets, exactly once.
     #[test]
     fn no_client_can_remove_or_double_a_field_of_ours(
-        named in proptest::collection::vec("(?i)(x-forwarded-for|via|host|x-request-id|traceparent|x-forwarded-proto)", 0..6),
+        named in proptest::collection::vec("(?i)(x-forwarded-for|via|host|x-request-id|x-balancer-instance|x-forwarded-proto)", 0..6),
         trusted: bool,
+        via: bool,
     ) {
         let mut given = Fields::new();
         for name in &named {
             given.push("Connection", name.as_bytes());
             given.push(name, b"1.2.3.4");
         }
-        let out = sent(&given, trusted);
-        for ours in ["Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Via", "X-Request-Id", "traceparent"] {
+        let mut out = Fields::new();
+        to_backend(&given, &Origin { via, ..origin(trusted) }, &mut out);
+        let last = if via { "Via" } else { "X-Balancer-Instance" };
+        for ours in ["Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id", last] {
             prop_assert_eq!(out.all(ours).count(), 1, "{}", ours);
         }
         prop_assert!(!out.has("Connection"));

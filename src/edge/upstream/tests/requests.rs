@@ -4,7 +4,7 @@ use super::support::*;
 use crate::edge::upstream::spare::{Buffers, CHUNK_BYTES, OUTPUT_BYTES};
 use crate::exchange::{Abort, BodyFault, BodyLength};
 use crate::proxy::Phase;
-use crate::rules::framing::response::MAX_HEAD_BYTES;
+use crate::rules::framing::response::HeadRules;
 use crossbeam_channel::{Receiver, unbounded};
 
 const DONE: &str = "HTTP/1.1 204 No Content\r\n\r\n";
@@ -225,9 +225,10 @@ fn a_large_head_and_a_large_body_arrive_whole() {
             assert!(arrived == body, "{length:?}: {} of {} bytes", arrived.len(), body.len());
         }
     }
-    let kept = Buffers::lend();
+    let max_head_bytes = HeadRules::SHIPPED.max_head_bytes;
+    let kept = Buffers::lend(max_head_bytes);
     let bytes = [kept.output.len(), kept.chunk.len(), kept.input.capacity(), kept.lines.capacity()];
-    let bounds = [OUTPUT_BYTES, CHUNK_BYTES, MAX_HEAD_BYTES, OUTPUT_BYTES];
+    let bounds = [OUTPUT_BYTES, CHUNK_BYTES, max_head_bytes, OUTPUT_BYTES];
     assert!(bytes.iter().zip(bounds).all(|(bytes, bound)| *bytes <= bound), "{bytes:?} stay with the thread");
 }
 

@@ -149,6 +149,10 @@ pub fn config() -> UpstreamConfig {
         retry_on: RetryOn::default(),
         retry_budget: 0.2,
         resolve_interval: LONG,
+        max_head_bytes: 32 * 1024,
+        max_headers: 256,
+        accept_invalid: false,
+        via: true,
     }
 }
 

@@ -103,6 +103,38 @@ fn what_breaks_the_coding_is_refused_at_the_byte_that_breaks_it() {
 }
 
 #[test]
+fn blanks_behind_a_size_are_taken_in_an_answer() {
+    let of_answer = |wire: &[u8]| {
+        let (mut decoder, mut at, mut body) = (ChunkDecoder::of_answer(), 0, Vec::new());
+        loop {
+            match decoder.step(&wire[at..])? {
+                Step::Data { start, end } => {
+                    body.extend_from_slice(&wire[at + start..at + end]);
+                    at += end;
+                }
+                Step::More => return Ok((body, false)),
+                Step::End { used } => return Ok((body, at + used == wire.len())),
+            }
+        }
+    };
+    for wire in
+        [&b"1 \t\r\nx\r\n0   \r\n\r\n"[..], b"1 ;a=b\r\nx\r\n0\r\n\r\n", b"1\r\nx\r\n0\t\r\nA: b\r\n\r\n"]
+    {
+        assert_eq!(of_answer(wire), Ok((b"x".to_vec(), true)), "{}", wire.escape_ascii());
+    }
+    for (wire, fault) in [
+        (&b" 1\r\n"[..], ChunkFault::Size),
+        (b"1 1\r\n", ChunkFault::Size),
+        (b"1 \n", ChunkFault::Size),
+        (b"1 \r\r\n", ChunkFault::LineEnd),
+    ] {
+        assert_eq!(of_answer(wire), Err(fault), "{}", wire.escape_ascii());
+    }
+    let blanks = format!("1{}\r\n", " ".repeat(MAX_EXTENSION_BYTES as usize + 1));
+    assert_eq!(of_answer(blanks.as_bytes()), Err(ChunkFault::ExtensionsTooLong));
+}
+
+#[test]
 fn the_largest_size_is_read_without_overflow() {
     let mut decoder = ChunkDecoder::new();
     assert_eq!(decoder.step(b"ffffffffffffffff\r\nab"), Ok(Step::Data { start: 18, end: 20 }));
