@@ -11,7 +11,7 @@ use crate::proxy::identify::{Identified, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
 use crate::rules::Nanos;
 use crate::rules::answer::DEFAULT_BUCKET;
-use crate::rules::identity::{ClientAddress, ClientId, ClientKey, IdForm, client_address};
+use crate::rules::identity::{ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes};
 use crate::rules::request_rules::Needs;
 use crate::rules::terms::{BucketSpec, ClientLimit};
 use crate::state::cache::Source;
@@ -70,12 +70,15 @@ impl Live for Running {
         let when = self.clock.moment();
         let policy = self.policy.load();
         let peer = SocketAddr::new(question.address, question.port.unwrap_or(0));
-        let mut client = client_address(peer, &policy.trusted_proxies, &question.fields);
+        let mut fields = question.fields.clone();
+        drop_lookalikes(&policy.keys, &mut fields);
+        let fields = &fields;
+        let mut client = client_address(peer, &policy.trusted_proxies, fields);
         client.port = client.port.and(question.port);
         let mut tried = Vec::new();
         let note = |one: Tried<'_>| tried.extend(one.id.map(str::to_owned));
         let Identified { found, key } =
-            match identify(&*self.limits, &policy, &client, &question.fields, when.now, note) {
+            match identify(&*self.limits, &policy, &client, fields, when.now, note) {
                 Ok(identified) => identified,
                 Err(_) => return unknown_key(client.address, tried),
             };

@@ -36,7 +36,8 @@ pub struct Identified {
 /// Finds who a request counts as. Waits at most `cache.load_timeout` for each key. `tried` hears of each candidate.
 ///
 /// # Errors
-/// 401 for a key without a limit, where `rate_limit.unknown_keys` says so. Never while the store can't tell.
+/// 400 where one key has several values, or is written so that backends read it differently. 401 for a key without a limit or
+/// that can be none, where `rate_limit.unknown_keys` says so; for one without a limit never while the store can't tell.
 pub fn identify(
     limits: &dyn FindLimit,
     policy: &ProxyPolicy,
@@ -45,6 +46,10 @@ pub fn identify(
     now: Nanos,
     mut tried: impl FnMut(Tried<'_>),
 ) -> Result<Identified, Reject> {
+    if let Some(source) = policy.keys.iter().find(|source| source.is_blurred(fields, client.peer_trusted)) {
+        tried(Tried { source: Some(source), id: None, result: Some(KeyResult::Unusable) });
+        return Err(blurred(source));
+    }
     for source in &policy.keys {
         let id = match source.shown(fields, client.peer_trusted) {
             Shown::Nothing => {
@@ -53,8 +58,12 @@ pub fn identify(
             }
             Shown::Unusable => {
                 tried(Tried { source: Some(source), id: None, result: Some(KeyResult::Unusable) });
-                continue;
+                match policy.unknown_keys {
+                    UnknownKeys::Refused => return Err(unknown()),
+                    UnknownKeys::Next | UnknownKeys::OwnBucket => continue,
+                }
             }
+            Shown::Several => return Err(blurred(source)),
             Shown::Id(id) => id,
         };
         let found = limits.find_key(&id, now);
@@ -69,7 +78,7 @@ pub fn identify(
                 return Ok(Identified { found, key });
             }
             (KeyFound::Absent, UnknownKeys::Refused) => {
-                return Err(Reject::new(Reason::Unauthorized, "this key is not known here"));
+                return Err(unknown());
             }
             (KeyFound::Absent | KeyFound::Unknown, UnknownKeys::OwnBucket) => {
                 return Ok(Identified { found: limits.of_unknown_key(&id), key: Some(Arc::from(id)) });
@@ -80,6 +89,16 @@ pub fn identify(
     let found = limits.find(client.address, client.port, now);
     tried(Tried { source: None, id: None, result: None });
     Ok(Identified { found, key: None })
+}
+
+fn unknown() -> Reject {
+    Reject::new(Reason::Unauthorized, "this key is not known here")
+}
+
+/// Names the kind of key, and nothing of its values: they are secrets.
+fn blurred(source: &KeySource) -> Reject {
+    let detail = format!("the {} comes with several different values, or can be read as such", source.kind());
+    Reject::new(Reason::BadRequest, detail)
 }
 
 /// One identity that was tried.

@@ -60,9 +60,10 @@ struct Story {
 impl Proxy {
     /// Answers one exchange: admit → forward → relay.
     pub fn serve(self: &Arc<Self>, exchange: Exchange<'_>) -> Served {
-        let (head, received_at) = (&*exchange.head, exchange.received_at);
         let snapshot = self.forward.backends.snapshot();
         let policy = self.accounts.policy.load();
+        identity::drop_lookalikes(&policy.keys, &mut exchange.head.fields);
+        let (head, received_at) = (&*exchange.head, exchange.received_at);
         let client = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields);
         let wall = self.accounts.clock.wall();
         let marks = Marks::of(&head.fields, client.peer_trusted, wall);

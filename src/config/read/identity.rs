@@ -32,7 +32,8 @@ pub(super) fn unknown_keys(s: &mut Section<'_>) -> UnknownKeys {
     let words =
         [("next", UnknownKeys::Next), ("own_bucket", UnknownKeys::OwnBucket), ("401", UnknownKeys::Refused)];
     let about = "What becomes of a key without a stored limit: next: it counts as absent; own_bucket: it has a bucket of its \
-                 own at the default's numbers, which lets a client have as many as it likes; 401: the request is refused.";
+                 own at the default's numbers, which lets a client have as many as it likes; 401: the request is refused, as one with a \
+                 key that can be none.";
     s.choice("unknown_keys", &words, "\"next\"", about).unwrap_or_default()
 }
 

@@ -8,10 +8,11 @@ mod id;
 mod key;
 mod secret;
 mod source;
+mod values;
 mod walk;
 
 pub use id::{ClientId, IdFault, IdForm, canonical_range};
 pub use key::{ClientKey, group};
 pub use secret::{MAX_KEY_BYTES, secret_id};
-pub use source::{KeySource, MAX_SOURCES, Shown, Source, UnknownKeys};
+pub use source::{KeySource, MAX_SOURCES, Shown, Source, UnknownKeys, drop_lookalikes};
 pub use walk::{ClientAddress, client_address, is_in};

@@ -3,7 +3,10 @@
 //! A secret becomes `sha256:` and 32 hex digits, a declared value `NAME=value`: neither can ever be read as an address or a
 //! range, so no request can take an address's limit by naming it. Secrets leave this module as digests alone.
 
+use std::borrow::Cow;
+
 use super::secret::secret_id;
+use super::values::{Several, bearer, cookies, only};
 use crate::rules::fields::Fields;
 
 /// Longest declared value in bytes, so that `NAME=value` is an id ([`super::ClientId::MAX_BYTES`]).
@@ -49,9 +52,10 @@ pub enum UnknownKeys {
 pub enum Shown {
     /// Nothing, or nothing that counts from this peer.
     Nothing,
-    /// Something that can't be a key: too long, with control or other bytes that may not stand there, or several. The
-    /// request counts as keyless.
+    /// Something that can't be a key: too long, or with control or other bytes that may not stand there.
     Unusable,
+    /// Several keys that differ, or one that backends read differently: nobody can say which client this is.
+    Several,
     /// An id.
     Id(String),
 }
@@ -59,25 +63,59 @@ pub enum Shown {
 impl KeySource {
     /// What the request shows. `peer_trusted`: whether the TCP peer is in `trusted_proxies`.
     pub fn shown(&self, fields: &Fields, peer_trusted: bool) -> Shown {
-        if self.declared_as.is_some() && !peer_trusted {
-            return Shown::Nothing;
-        }
-        let value = match &self.source {
-            Source::Header(name) => only(fields.all(name)),
-            Source::Cookie(name) => only(fields.all("cookie").flat_map(|line| cookies(line, name))),
-            Source::Bearer => only(fields.all("authorization").filter_map(bearer)),
-        };
-        let value = match value {
-            Ok(Some(value)) => value.trim_ascii(),
-            Ok(None) => return Shown::Nothing,
-            Err(Several) => return Shown::Unusable,
-        };
-        match &self.declared_as {
-            _ if value.is_empty() => Shown::Nothing,
-            Some(name) => declared(name, value),
-            None => secret_id(value).map_or(Shown::Unusable, Shown::Id),
+        match (self.value(fields, peer_trusted), &self.declared_as) {
+            (Err(Several), _) => Shown::Several,
+            (Ok(None), _) => Shown::Nothing,
+            (Ok(Some(value)), Some(name)) => declared(name, &value),
+            (Ok(Some(value)), None) => secret_id(&value).map_or(Shown::Unusable, Shown::Id),
         }
     }
+
+    /// Whether the request shows [`Shown::Several`].
+    pub fn is_blurred(&self, fields: &Fields, peer_trusted: bool) -> bool {
+        self.value(fields, peer_trusted).is_err()
+    }
+
+    /// The kind of key and where it stands, for a message.
+    pub fn kind(&self) -> Cow<'static, str> {
+        match &self.source {
+            Source::Header(name) => format!("header {name}").into(),
+            Source::Cookie(name) => format!("cookie {name}").into(),
+            Source::Bearer => "bearer token".into(),
+        }
+    }
+
+    fn value<'a>(&'a self, fields: &'a Fields, peer_trusted: bool) -> Result<Option<Cow<'a, [u8]>>, Several> {
+        if self.declared_as.is_some() && !peer_trusted {
+            return Ok(None);
+        }
+        match &self.source {
+            Source::Header(name) => only(fields.all(name).map(|value| Ok(value.into()))),
+            Source::Cookie(name) => only(fields.all("cookie").flat_map(|line| cookies(line, name))),
+            Source::Bearer => {
+                only(fields.all("authorization").flat_map(bearer).map(|token| Ok(token.into())))
+            }
+        }
+    }
+}
+
+/// Drops fields that a backend may take for a key which we don't: their names are a key's but for what is no letter or digit, and
+/// all of that becomes `_` in CGI's variables (RFC 3875 §4.1.18). `X_Customer_Key` beside `X-Customer-Key` is one.
+pub fn drop_lookalikes(sources: &[KeySource], fields: &mut Fields) {
+    let is_key = |same: fn(&[u8], &[u8]) -> bool, name: &[u8]| {
+        sources.iter().any(|key| matches!(&key.source, Source::Header(own) if same(own.as_bytes(), name)))
+    };
+    let is_lookalike =
+        |name: &[u8]| is_key(is_one_variable, name) && !is_key(<[u8]>::eq_ignore_ascii_case, name);
+    if fields.lines().any(|(name, _)| is_lookalike(name)) {
+        fields.retain(|name, _| !is_lookalike(name));
+    }
+}
+
+/// Whether two names become one variable.
+fn is_one_variable(one: &[u8], two: &[u8]) -> bool {
+    let letter = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
+    one.len() == two.len() && one.iter().map(letter).eq(two.iter().map(letter))
 }
 
 impl std::fmt::Display for KeySource {
@@ -102,36 +140,6 @@ fn declared(name: &str, value: &[u8]) -> Shown {
         }
         _ => Shown::Unusable,
     }
-}
-
-/// There are several, and they differ: nobody can say which one a backend would take.
-struct Several;
-
-fn only<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]>, Several> {
-    let mut found = None;
-    for value in values {
-        match found {
-            Some(first) if first != value => return Err(Several),
-            _ => found = Some(value),
-        }
-    }
-    Ok(found)
-}
-
-/// The values of one name in a `Cookie` line.
-fn cookies<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    line.split(|byte| *byte == b';').filter_map(move |pair| {
-        let pair = pair.trim_ascii();
-        let equals = pair.iter().position(|byte| *byte == b'=')?;
-        (&pair[..equals] == name.as_bytes()).then_some(&pair[equals + 1..])
-    })
-}
-
-/// The token of `Bearer token`; the scheme in any case (RFC 9110 §11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let value = value.trim_ascii();
-    let (scheme, token) = value.split_at_checked("bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
 #[cfg(test)]
@@ -168,22 +176,106 @@ mod tests {
             (&header, &[("X-Api-Key", "k1")], id.clone()),
             (&header, &[("X-API-KEY", " k1 ")], id.clone()),
             (&header, &[("X-Api-Key", "k1"), ("X-Api-Key", "k1")], id.clone()),
-            (&header, &[("X-Api-Key", "k1"), ("X-Api-Key", "k2")], Shown::Unusable),
+            (&header, &[("X-Api-Key", "k1"), ("X-Api-Key", "k2")], Shown::Several),
+            (&header, &[("X-Api-Key", ""), ("X-Api-Key", "k1")], id.clone()),
             (&header, &[("X-Api-Key", "")], Shown::Nothing),
             (&header, &[("X-Api-Key", "a\tb")], Shown::Unusable),
             (&header, &[], Shown::Nothing),
             (&cookie, &[("Cookie", "a=1; session=k1; b=2")], id.clone()),
             (&cookie, &[("Cookie", "a=1"), ("Cookie", "session=k1")], id.clone()),
             (&cookie, &[("Cookie", "Session=k1")], Shown::Nothing),
-            (&cookie, &[("Cookie", "session=k1; session=k2")], Shown::Unusable),
+            (&cookie, &[("Cookie", "session=k1; session=k2")], Shown::Several),
+            (&cookie, &[("Cookie", "session=k1"), ("Cookie", "session=k2")], Shown::Several),
             (&bearer, &[("Authorization", "Bearer k1")], id.clone()),
             (&bearer, &[("Authorization", "bEARER  k1")], id.clone()),
+            (&bearer, &[("Authorization", "Bearer\tk1")], id.clone()),
+            (&bearer, &[("Authorization", "Bearer k1 k2")], id.clone()),
+            (&bearer, &[("Authorization", "Basic eA=="), ("Authorization", "Bearer k1")], id.clone()),
+            (&bearer, &[("Authorization", "Basic eA==, Bearer k1")], id.clone()),
+            (&bearer, &[("Authorization", "Bearer k1"), ("Authorization", "Bearer k2")], Shown::Several),
+            (&bearer, &[("Authorization", "Bearer k1, Bearer k2")], Shown::Several),
             (&bearer, &[("Authorization", "Basic k1")], Shown::Nothing),
             (&bearer, &[("Authorization", "Bearer")], Shown::Nothing),
         ];
         for (source, list, shown) in rows {
             assert_eq!(source.shown(&fields(list), false), *shown, "{source} {list:?}");
         }
+    }
+
+    #[test]
+    fn a_cookie_is_one_key_however_it_is_written() {
+        let id = secret_id(b"k1").unwrap();
+        for line in [
+            "session=k1",
+            "session = k1",
+            "session=\"k1\"",
+            "session=\"k\\1\"",
+            "session=\"\\153\\061\"; a=b",
+            "session=%6b1",
+            "session=\"%6B%31\" ; a",
+            "a=b,session=k1",
+            "a=b session=k1, c=d",
+            "session=; session=k1; session=%6b%31",
+            "$Version=1; session=k1; $Path=/",
+            "s%65ssion=k1",
+            "other=%zz%; session=k1",
+        ] {
+            let cookie = source(Source::Cookie("session".into()), None);
+            assert_eq!(cookie.shown(&fields(&[("Cookie", line)]), false), Shown::Id(id.clone()), "{line}");
+        }
+        for name in ["my.key", "my key", "my_key", "my[key"] {
+            let cookie = source(Source::Cookie("my_key".into()), None);
+            let line = format!("a=b; {name}=k1");
+            assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false), Shown::Id(id.clone()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_backends_read_differently_is_several() {
+        for line in [
+            "session=k1; session=k2",
+            "session=k1, session=k2",
+            "session=k1 session=k2",
+            "session=k1; session=\"k2\"",
+            "session=k1; s%65ssion=k2",
+            "session=\"k1",
+            "session=\"k1x",
+            "session=\"k1\"x",
+            "session=k1\"",
+            "session=\"k1\\",
+            "a=\"b; session=k1\"; session=k1",
+        ] {
+            let cookie = source(Source::Cookie("session".into()), None);
+            assert_eq!(cookie.shown(&fields(&[("Cookie", line)]), false), Shown::Several, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_cookies_is_read_in_one_go() {
+        let cookie = source(Source::Cookie("session".into()), None);
+        for piece in ["=", "%=", " =", "session=", "session =,", "session=; ", ";=\"", "session=%"] {
+            let line = piece.repeat(1 << 17);
+            // A long line: an effort that grows with its square would not end.
+            let shown = cookie.shown(&fields(&[("Cookie", &line)]), false);
+            assert!(!matches!(shown, Shown::Id(_)), "{piece}");
+        }
+    }
+
+    #[test]
+    fn fields_that_become_a_keys_variable_are_dropped() {
+        let key = |name: &str| source(Source::Header(name.into()), None);
+        let keys = [key("x-customer-key"), key("api_key"), source(Source::Bearer, None)];
+        let names = "X-Customer-Key X_Customer_Key x-customer_key X.Customer.Key X-Customer-Kez API_Key api-key \
+                     Authorization X_Other";
+        let mut asked = Fields::new();
+        names.split(' ').for_each(|name| asked.push(name, b"k"));
+        drop_lookalikes(&keys, &mut asked);
+        let left: Vec<&str> = asked.iter().map(|(name, _)| name).collect();
+        assert_eq!(left, ["X-Customer-Key", "X-Customer-Kez", "API_Key", "Authorization", "X_Other"]);
+        let both = [key("api_key"), key("api-key")];
+        let mut asked = fields(&[("api_key", "a"), ("Api-Key", "b"), ("api.key", "c")]);
+        drop_lookalikes(&both, &mut asked);
+        assert_eq!(asked.len(), 2);
     }
 
     #[test]
@@ -206,6 +298,24 @@ mod tests {
     }
 
     proptest! {
+        /// A cookie's value quoted, escaped and encoded in any way is the same key, and never a plain other one.
+        #[test]
+        fn no_writing_of_a_cookie_hides_it(
+            value in "[a-z0-9]{1,12}", quoted in any::<bool>(), how in any::<u64>(), blanks in "[ \t]{0,2}",
+        ) {
+            let letter = |(place, byte): (usize, u8)| match how >> (2 * (place % 32)) & 3 {
+                0 => format!("%{byte:02x}"),
+                1 if quoted => format!("\\{byte:03o}"),
+                _ => char::from(byte).to_string(),
+            };
+            let text: String = value.bytes().enumerate().map(letter).collect();
+            let text = if quoted { format!("\"{text}\"") } else { text };
+            let line = format!("a=b;{blanks}session{blanks}={blanks}{text}{blanks};c=d");
+            let cookie = source(Source::Cookie("session".into()), None);
+            let id = secret_id(value.as_bytes()).unwrap();
+            prop_assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false), Shown::Id(id), "{}", line);
+        }
+
         /// Whatever stands in a field, what comes of it is an opaque id: never an address, a port or a range.
         #[test]
         fn no_key_can_be_read_as_an_address(value in prop_oneof![

@@ -1,0 +1,159 @@
+//! The values at a key's place, each as the backends that read the most into it read it: whoever is throttled by a key must
+//! not come through by writing the same key so that we see another one, or none.
+
+use std::borrow::Cow;
+
+/// There are several values that differ, or one that backends read differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Several;
+
+/// One value, or the lack of any sense in it.
+pub(super) type Value<'a> = Result<Cow<'a, [u8]>, Several>;
+
+/// The one value among those that are not empty, without the blanks around it.
+pub(super) fn only<'a>(values: impl Iterator<Item = Value<'a>>) -> Result<Option<Cow<'a, [u8]>>, Several> {
+    let mut found: Option<Cow<'a, [u8]>> = None;
+    for value in values {
+        let value = trimmed(value?);
+        match &found {
+            _ if value.is_empty() => {}
+            Some(first) if *first != value => return Err(Several),
+            _ => found = Some(value),
+        }
+    }
+    Ok(found)
+}
+
+fn trimmed(value: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    match value {
+        Cow::Borrowed(bytes) => Cow::Borrowed(bytes.trim_ascii()),
+        Cow::Owned(bytes) => Cow::Owned(bytes.trim_ascii().to_vec()),
+    }
+}
+
+/// The tokens of `Bearer token` (RFC 6750 §2.1) in a value of `Authorization`, which a proxy may have put together from
+/// several. The scheme in any case (RFC 9110 §11.1), any blanks behind it, and a token up to the first byte that none has.
+pub(super) fn bearer(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter_map(|credentials| {
+        let mut parts = credentials.split(|byte| is_blank(*byte)).filter(|part| !part.is_empty());
+        parts.next().filter(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))?;
+        parts.next()
+    })
+}
+
+/// The values of one cookie in a line of `Cookie`. Pairs are parted by `;` (RFC 6265 §4.2.1); older parsers take commas
+/// and blanks too, so whatever has that name before a `=` counts. Looks at each byte a bounded number of times.
+pub(super) fn cookies<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = Value<'a>> {
+    let mut at = 0;
+    // What may be a name: everything since the last `;`, or the last word.
+    let (mut pair, mut word) = (None, None);
+    std::iter::from_fn(move || {
+        while let Some(byte) = line.get(at) {
+            at += 1;
+            match byte {
+                b';' => (pair, word) = (None, None),
+                b',' => word = None,
+                b'=' => {
+                    let names = [pair, word].into_iter().flatten();
+                    word = None;
+                    if names.map(|(start, end)| &line[start..end]).any(|found| is_name(found, name)) {
+                        return Some(cookie_value(&line[at..]));
+                    }
+                }
+                blank if is_blank(*blank) => {}
+                _ => {
+                    let start = at - 1;
+                    word = Some(
+                        word.filter(|(_, end)| *end == start).map_or((start, at), |(first, _)| (first, at)),
+                    );
+                    pair = Some((pair.map_or(start, |(first, _)| first), at));
+                }
+            }
+        }
+        None
+    })
+}
+
+/// Whether a cookie's name may be read as that one: some backends decode it, and PHP makes one letter of several.
+fn is_name(found: &[u8], name: &str) -> bool {
+    if found.len() > "%20".len() * name.len() {
+        return false;
+    }
+    let letter = |byte: &u8| if matches!(byte, b'.' | b' ' | b'[') { b'_' } else { *byte };
+    let found = percent_decoded(found.into());
+    found.len() == name.len() && found.iter().map(letter).eq(name.as_bytes().iter().map(letter))
+}
+
+/// What stands behind a cookie's `=`: its quotes and escapes (RFC 2109 §4.1) taken off, percent-decoded. A quote that is not
+/// one of a pair around the whole value is left in by some backends, and taken off with its neighbour by others.
+fn cookie_value(behind: &[u8]) -> Value<'_> {
+    let behind = behind.trim_ascii_start();
+    let value = match behind.strip_prefix(b"\"") {
+        Some(quoted) => {
+            let (value, rest) = unquoted(quoted)?;
+            if !matches!(rest.trim_ascii_start().first(), None | Some(b';' | b',')) {
+                return Err(Several);
+            }
+            value
+        }
+        None => {
+            let end = behind.iter().position(|byte| matches!(byte, b';' | b',') || is_blank(*byte));
+            let value = &behind[..end.unwrap_or(behind.len())];
+            if value.contains(&b'"') {
+                return Err(Several);
+            }
+            value.into()
+        }
+    };
+    Ok(percent_decoded(value))
+}
+
+/// What stands before the closing quote, and what behind it: `\"` is a quote, `\101` an A.
+fn unquoted(quoted: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Several> {
+    let end = quoted.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or(Several)?;
+    if quoted[end] == b'"' {
+        return Ok((quoted[..end].into(), &quoted[end + 1..]));
+    }
+    let mut value = quoted[..end].to_vec();
+    let mut rest = &quoted[end..];
+    loop {
+        match rest {
+            [] | [b'\\'] => return Err(Several),
+            [b'"', behind @ ..] => return Ok((value.into(), behind)),
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', behind @ ..] => {
+                value.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = behind;
+            }
+            [b'\\', byte, behind @ ..] | [byte, behind @ ..] => {
+                value.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+}
+
+fn percent_decoded(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if !text.contains(&b'%') {
+        return text;
+    }
+    let hex = |digit: u8| char::from(digit).to_digit(16);
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = &text[..];
+    while let [first, behind @ ..] = rest {
+        rest = behind;
+        match behind {
+            [high, low, further @ ..] if *first == b'%' => {
+                let byte =
+                    hex(*high).zip(hex(*low)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+                out.push(byte.unwrap_or(b'%'));
+                rest = if byte.is_some() { further } else { behind };
+            }
+            _ => out.push(*first),
+        }
+    }
+    out.into()
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
