@@ -98,8 +98,9 @@ fn the_decision_on_a_known_client_allocates_nothing() {
                 (key, granted)
             }
         };
-        let Some(Needs { rule, cost }) = rules.needs(method, path) else { panic!("no rule exempts") };
-        let (decision, seat) = limiter.admit(key, Ask { grant: granted.grant(), rule, cost }, when);
+        let Some(Needs { rules, cost }) = rules.needs(method, path) else { panic!("no rule exempts") };
+        let ask = Ask { grant: granted.grant(), rules: &rules, cost };
+        let (decision, seat) = limiter.admit(key, ask, when);
         drop(seat);
         decision.allowed
     };

@@ -11,8 +11,8 @@ use crate::proxy::identify::{Identified, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
 use crate::rules::Nanos;
 use crate::rules::answer::DEFAULT_BUCKET;
+use crate::rules::fields::Fields;
 use crate::rules::identity::{ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes};
-use crate::rules::request_rules::Needs;
 use crate::rules::terms::{BucketSpec, ClientLimit};
 use crate::state::cache::Source;
 use crate::state::heavy_hitters::{Heavy, HeavyHitters};
@@ -84,10 +84,12 @@ impl Live for Running {
             };
         let path = question.path.split('?').next().unwrap_or_default();
         let exempt = matches!(found.granted, Granted::Exempt);
+        let preflight = policy.is_preflight(&question.method, fields, has_body(fields));
         let needs = policy.rules.needs(&question.method, path).filter(|_| !exempt);
+        let needs = needs.map(|needs| if preflight { needs.to_look() } else { needs });
         let grant = found.granted.grant().filter(|_| needs.is_some());
-        let ask = needs.map(|Needs { rule, cost }| Ask { grant, rule, cost });
-        let by_rule = grant.is_none() && needs.is_none_or(|needs| !needs.rule.is_empty());
+        let ask = needs.as_ref().map(|needs| Ask { grant, rules: &needs.rules, cost: needs.cost });
+        let by_rule = grant.is_none() && needs.as_ref().is_none_or(|needs| !needs.rules.is_empty());
         let policy = match (&found.granted, found.source) {
             (Granted::Unlimited, _) if by_rule => "rule",
             (Granted::Unlimited, _) => "none",
@@ -127,6 +129,11 @@ impl Live for Running {
 /// What kind of entry an id makes.
 fn source_of(id: &ClientId) -> Source {
     if matches!(id.form(), IdForm::Range(_)) { Source::Range } else { Source::Client }
+}
+
+/// Whether a head with these fields has a body behind it.
+fn has_body(fields: &Fields) -> bool {
+    fields.has("Transfer-Encoding") || fields.get("Content-Length").is_some_and(|length| length != b"0")
 }
 
 fn shown(specs: &[BucketSpec], levels: &Levels) -> Vec<BucketLevel> {

@@ -9,10 +9,9 @@ use super::account::LimitRecord;
 use super::identify::{self, Identified, KeyFound};
 use crate::config::RateLimitHeaders;
 use crate::error::{Reason, Reject};
-use crate::exchange::RequestHead;
+use crate::exchange::{BodyLength, RequestHead};
 use crate::proxy::policy::ProxyPolicy;
 use crate::rules::answer::{Entry, Shown};
-use crate::rules::cors::Cors;
 use crate::rules::fields::Fields;
 use crate::rules::identity::{ClientAddress, ClientKey};
 use crate::rules::request_rules::Needs;
@@ -118,11 +117,10 @@ impl Admit {
     }
 
     fn decide(&self, head: &RequestHead, found: &Found, when: Moment, policy: &ProxyPolicy) -> Admission {
-        let is_preflight = |cors: &Cors| cors.is_preflight(&head.method, &head.fields);
-        if policy.cors.as_ref().is_some_and(is_preflight) {
-            return self.unasked(Policy::None, found.client, None);
-        }
-        let Some(Needs { rule, cost }) = policy.rules.needs(&head.method, head.path()) else {
+        let preflight = policy.is_preflight(&head.method, &head.fields, head.length != BodyLength::Empty);
+        let needs = policy.rules.needs(&head.method, head.path());
+        let Some(Needs { rules, cost }) = needs.map(|needs| if preflight { needs.to_look() } else { needs })
+        else {
             return self.unasked(Policy::Rule, found.client, None);
         };
         match &found.granted {
@@ -130,10 +128,21 @@ impl Admit {
                 let record = record(found, None, true, None);
                 self.unasked(policy_label(found.source), found.client, Some(record))
             }
-            Granted::Unlimited if rule.is_empty() => self.unasked(Policy::None, found.client, None),
+            Granted::Unlimited if rules.is_empty() => self.unasked(Policy::None, found.client, None),
             granted => {
-                let ask = Ask { grant: granted.grant(), rule, cost };
-                self.ask(found, ask, when, policy.headers)
+                let ask = Ask { grant: granted.grant(), rules: &rules, cost };
+                let (decision, seat) = if preflight {
+                    // Looks, and takes nothing: whoever has nothing left could send as many of these as it likes.
+                    match self.limiter.preview(found.client, ask, when) {
+                        Decision { allowed: true, .. } => {
+                            return self.unasked(Policy::None, found.client, None);
+                        }
+                        refused => (refused, None),
+                    }
+                } else {
+                    self.limiter.admit(found.client, ask, when)
+                };
+                self.told(found, ask, (decision, seat), policy.headers)
             }
         }
     }
@@ -144,8 +153,14 @@ impl Admit {
         Admission { refused: None, fields: LimitFields::default(), record, client, seat: None }
     }
 
-    fn ask(&self, found: &Found, ask: Ask<'_>, when: Moment, headers: RateLimitHeaders) -> Admission {
-        let (decision, seat) = self.limiter.admit(found.client, ask, when);
+    /// What becomes of a request that the limiter was asked about.
+    fn told(
+        &self,
+        found: &Found,
+        ask: Ask<'_>,
+        (decision, seat): (Decision, Option<Seat>),
+        headers: RateLimitHeaders,
+    ) -> Admission {
         let grant = decision.asked(ask).grant;
         let told = Told::of(&decision, ask, grant.map_or(found.source, |grant| grant.entry));
         let by_rule = if decision.allowed { grant.is_none() } else { told.by_rule };

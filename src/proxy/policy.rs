@@ -5,6 +5,7 @@ use ipnet::IpNet;
 
 use crate::config::{RateLimit, RateLimitHeaders};
 use crate::rules::cors::Cors;
+use crate::rules::fields::Fields;
 use crate::rules::identity::{KeySource, UnknownKeys};
 use crate::rules::request_rules::RequestRules;
 
@@ -29,6 +30,11 @@ pub struct ProxyPolicy {
 pub type PolicyInForce = ArcSwap<ProxyPolicy>;
 
 impl ProxyPolicy {
+    /// Whether a browser asks what it may send: such a request takes no token. From an origin of `rate_limit.cors` alone.
+    pub fn is_preflight(&self, method: &str, fields: &Fields, has_body: bool) -> bool {
+        self.cors.as_ref().is_some_and(|cors| cors.is_preflight(method, fields, has_body))
+    }
+
     /// What a configuration says of it.
     pub fn of(config: &RateLimit) -> Self {
         Self {

@@ -21,8 +21,11 @@ pub struct Cors {
 
 impl Cors {
     /// Whether a browser asks what it may send, before it does (Fetch, "CORS-preflight request"); from an origin that may.
-    pub fn is_preflight(&self, method: &str, fields: &Fields) -> bool {
-        method == "OPTIONS" && fields.has("Access-Control-Request-Method") && self.allowed(fields).is_some()
+    pub fn is_preflight(&self, method: &str, fields: &Fields, has_body: bool) -> bool {
+        method == "OPTIONS"
+            && !has_body
+            && fields.has("Access-Control-Request-Method")
+            && self.allowed(fields).is_some()
     }
 
     /// Adds what opens a refusal to the origin that asked, if it may see it.
@@ -74,12 +77,13 @@ mod tests {
     fn a_preflight_is_told_from_other_requests() {
         let cors = Cors { origins: None, credentials: false };
         let whole = [("Origin", "https://a.example"), ("Access-Control-Request-Method", "PUT")];
-        assert!(cors.is_preflight("OPTIONS", &fields(&whole)));
-        assert!(!cors.is_preflight("GET", &fields(&whole)));
-        assert!(!cors.is_preflight("OPTIONS", &fields(&whole[..1])));
-        assert!(!cors.is_preflight("OPTIONS", &fields(&whole[1..])));
+        assert!(cors.is_preflight("OPTIONS", &fields(&whole), false));
+        assert!(!cors.is_preflight("OPTIONS", &fields(&whole), true));
+        assert!(!cors.is_preflight("GET", &fields(&whole), false));
+        assert!(!cors.is_preflight("OPTIONS", &fields(&whole[..1]), false));
+        assert!(!cors.is_preflight("OPTIONS", &fields(&whole[1..]), false));
         let named = Cors { origins: Some(vec!["https://b.example".into()]), credentials: false };
-        assert!(!named.is_preflight("OPTIONS", &fields(&whole)));
+        assert!(!named.is_preflight("OPTIONS", &fields(&whole), false));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::path::{is_below, normal};
+use smallvec::SmallVec;
+
+use super::path::{each_reading, is_below, normal};
 use super::terms::BucketSpec;
 
 /// Most tokens that one request may cost.
@@ -50,19 +52,62 @@ impl RequestRule {
             && (self.methods.is_empty() || self.methods.iter().any(|method| other.methods.contains(method)))
     }
 
+    /// The buckets that it adds.
+    pub fn buckets(&self) -> &[BucketSpec] {
+        match &self.effect {
+            Effect::Buckets(buckets) => buckets,
+            Effect::Cost(_) | Effect::Exempt => &[],
+        }
+    }
+
+    fn is_for_method(&self, method: &str) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|own| own == method)
+    }
+
     fn is_for(&self, method: &str, path: &str) -> bool {
-        (self.methods.is_empty() || self.methods.iter().any(|own| own == method))
-            && is_below(path, &self.prefix)
+        self.is_for_method(method) && is_below(path, &self.prefix)
     }
 }
 
 /// What a request needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs<'a> {
-    /// A token of each of these.
-    pub rule: &'a [BucketSpec],
+    /// A token of each bucket of these. No allocation for the one or two that honest requests meet.
+    pub rules: SmallVec<[&'a RequestRule; 2]>,
     /// So many tokens of each bucket of its client's limit.
     pub cost: u32,
+}
+
+impl Needs<'_> {
+    /// The same for a look that takes nothing: whether each bucket has a token.
+    pub fn to_look(self) -> Self {
+        Self { cost: self.cost.min(1), ..self }
+    }
+}
+
+/// What the readings of a path have met so far; without a cost nothing but exemptions.
+#[derive(Default)]
+struct Met<'a> {
+    rules: SmallVec<[&'a RequestRule; 2]>,
+    cost: Option<u32>,
+}
+
+impl<'a> Met<'a> {
+    /// The rule that one reading meets, if any.
+    fn add(&mut self, rule: Option<&'a RequestRule>) {
+        let cost = match rule.map(|rule| (rule, &rule.effect)) {
+            None => 1,
+            Some((_, Effect::Cost(cost))) => *cost,
+            Some((_, Effect::Exempt)) => return,
+            Some((rule, Effect::Buckets(_))) => {
+                if !self.rules.iter().any(|other| std::ptr::eq(*other, rule)) {
+                    self.rules.push(rule);
+                }
+                1
+            }
+        };
+        self.cost = self.cost.max(Some(cost));
+    }
 }
 
 /// All rules, the most specific first.
@@ -82,18 +127,25 @@ impl RequestRules {
         if self.0.is_empty() {
             return None;
         }
-        let path = normal(path);
-        self.0.iter().find(|rule| rule.is_for(method, &path))
+        self.most_specific(method, &normal(path))
     }
 
-    /// What a request needs beside or instead of one token of its client's limit; `None`: no bucket is asked.
+    /// What a request needs beside or instead of one token of its client's limit, whichever reading of its path its backend
+    /// takes: the buckets of the most specific rule of each reading, and the highest cost. `None`: no bucket is asked, since
+    /// every reading is exempt. A path with more readings than are looked at meets every rule for its method.
     pub fn needs(&self, method: &str, path: &str) -> Option<Needs<'_>> {
-        match self.find(method, path).map(|rule| &rule.effect) {
-            None => Some(Needs { rule: &[], cost: 1 }),
-            Some(Effect::Buckets(buckets)) => Some(Needs { rule: buckets, cost: 1 }),
-            Some(Effect::Cost(cost)) => Some(Needs { rule: &[], cost: *cost }),
-            Some(Effect::Exempt) => None,
+        let mut met = Met::default();
+        if self.0.is_empty() || !each_reading(path, |path| met.add(self.most_specific(method, path))) {
+            met.add(None);
+            self.0.iter().filter(|rule| rule.is_for_method(method)).for_each(|rule| met.add(Some(rule)));
         }
+        let Met { rules, cost } = met;
+        cost.map(|cost| Needs { rules, cost })
+    }
+
+    /// The same as [`RequestRules::find`], for a path in its normal form.
+    fn most_specific(&self, method: &str, path: &str) -> Option<&RequestRule> {
+        self.0.iter().find(|rule| rule.is_for(method, path))
     }
 
     /// All of them, the most specific first.
@@ -105,6 +157,8 @@ impl RequestRules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::limit::{Limit, Rate};
+    use crate::rules::terms::BucketName;
 
     fn rules(list: &[(&str, &[&str], &str)]) -> RequestRules {
         let rule = |(name, methods, prefix): &(&str, &[&str], &str)| {
@@ -142,6 +196,60 @@ mod tests {
             assert_eq!(found, Some(name), "{method} {path}");
         }
         assert_eq!(RequestRules::default().find("GET", "/"), None);
+    }
+
+    #[test]
+    fn a_request_needs_what_any_reading_of_its_path_needs() {
+        let bucket = |name: &str| -> Effect {
+            let limit = Limit { capacity: 1, rate: Rate::per_second(0) };
+            Effect::Buckets(Arc::new([BucketSpec::new(BucketName::parse(name).unwrap(), limit)]))
+        };
+        let rule = |name: &str, prefix: &str, effect| RequestRule::new(name, Vec::new(), prefix, effect);
+        let login = RequestRule::new("login", vec!["POST".into()], "/login", bucket("login"));
+        let rules = RequestRules::new(vec![
+            login,
+            rule("static", "/static/", Effect::Exempt),
+            rule("images", "/images", Effect::Exempt),
+            rule("deep", "/static/deep", bucket("deep")),
+            rule("export", "/export", Effect::Cost(10)),
+            rule("free", "/free", Effect::Cost(0)),
+        ]);
+        type Row<'a> = (&'a str, Option<(&'a [&'a str], u32)>);
+        let rows: &[Row<'_>] = &[
+            ("/", Some((&[], 1))),
+            ("/login", Some((&["login"], 1))),
+            ("/static/a", None),
+            ("/static/a;v=1/b%2Fc.", None),
+            ("/static/..%2flogin", Some((&["login"], 1))),
+            ("/static/..%5clogin%20.", Some((&["login"], 1))),
+            ("/static/..%2fx", Some((&[], 1))),
+            ("/static/..%2fimages/a", None),
+            ("/static/..%2fexport", Some((&[], 10))),
+            ("/static/..%2ffree", Some((&[], 0))),
+            ("/free/..%2fexport", Some((&[], 10))),
+            ("/free/..;/x", Some((&[], 1))),
+            ("/login;x/..%2fstatic%2fdeep", Some((&["login", "deep"], 1))),
+            ("/export/..;/login", Some((&["login"], 10))),
+        ];
+        for (path, expected) in rows {
+            let needs = rules.needs("POST", path);
+            let mut names: Vec<&str> =
+                needs.iter().flat_map(|needs| &needs.rules).map(|rule| &*rule.name).collect();
+            let mut wanted: Vec<&str> =
+                expected.iter().flat_map(|(names, _)| names.iter().copied()).collect();
+            names.sort_unstable();
+            wanted.sort_unstable();
+            assert_eq!(
+                (names, needs.map(|needs| needs.cost)),
+                (wanted, expected.map(|(_, cost)| cost)),
+                "{path}"
+            );
+        }
+        // More readings than are looked at: all rules for the method, and exempt never.
+        let many = "/static/a;%3B%2f%5c\\. /%00%2500/..";
+        let all = rules.needs("POST", many).unwrap();
+        assert_eq!((all.rules.len(), all.cost), (2, 10));
+        assert_eq!(rules.needs("GET", many).unwrap().rules.len(), 1);
     }
 
     #[test]

@@ -163,8 +163,7 @@ fn effect(s: &mut Section<'_>, origin: &Origin) -> Option<Effect> {
 
 /// `None`: refusals are not opened to scripts of other origins.
 pub(super) fn cors(s: &mut Section<'_>) -> Option<Cors> {
-    let about =
-        "Scripts of which other origins may see refusals; null: none. Their preflights cost no token.";
+    let about = "Scripts of which other origins may see refusals; null: none. Their preflights cost no token, and are refused while their client has none.";
     let mut s = s.section_if_given("cors", about)?;
     let origin = s.origin();
     let origins = Spec::new(

@@ -1,13 +1,17 @@
 //! What a request asks of the limiter, and what it is told: values, made and read without an allocation.
 
+use smallvec::{SmallVec, smallvec};
+
 use super::slots::Slots;
 use crate::rules::Moment;
 use crate::rules::answer::Entry;
 use crate::rules::bucket::Outcome;
+use crate::rules::request_rules::RequestRule;
 use crate::rules::terms::{BucketSpec, MAX_BUCKETS, Terms};
 use crate::state::plans::PlanNumber;
 
-/// Most buckets that one request needs tokens of: its client's and those of one rule.
+/// Most buckets that an ordinary request needs tokens of: its client's and those of one rule. One whose path has several
+/// readings may meet several rules, and then something is allocated.
 pub const MAX_ASKED: usize = 2 * MAX_BUCKETS;
 
 /// What is in force for a client, and what decided so. Cheap to clone.
@@ -47,8 +51,8 @@ impl Granted {
 pub struct Ask<'a> {
     /// The client's own limit.
     pub grant: Option<&'a Grant>,
-    /// Buckets that a rule adds, each of which gives one token.
-    pub rule: &'a [BucketSpec],
+    /// Rules whose buckets each give one token.
+    pub rules: &'a [&'a RequestRule],
     /// Tokens of each bucket of the limit.
     pub cost: u32,
 }
@@ -56,14 +60,15 @@ pub struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// One token of each bucket of a limit.
     pub fn of(grant: &'a Grant) -> Self {
-        Self { grant: Some(grant), rule: &[], cost: 1 }
+        Self { grant: Some(grant), rules: &[], cost: 1 }
     }
 
-    /// Every bucket, its cost, and whether a rule has it: those of the limit first, at most [`MAX_ASKED`].
+    /// Every bucket, its cost, and whether a rule has it: those of the limit first.
     pub fn buckets(self) -> impl Iterator<Item = (&'a BucketSpec, u32, bool)> {
         let own = self.grant.map_or(&[][..], |grant| &grant.terms.buckets);
         let own = own.iter().take(MAX_BUCKETS).map(move |spec| (spec, self.cost, false));
-        own.chain(self.rule.iter().take(MAX_BUCKETS).map(|spec| (spec, 1, true)))
+        let of_rules = self.rules.iter().flat_map(|rule| rule.buckets().iter().take(MAX_BUCKETS));
+        own.chain(of_rules.map(|spec| (spec, 1, true)))
     }
 
     fn max_in_flight(self) -> Option<u32> {
@@ -96,7 +101,7 @@ pub struct Decision {
     pub overflow: bool,
     /// The limit that decided instead of the client's own: the default, in an overflow bucket.
     pub(super) instead: Option<Grant>,
-    verdicts: [Verdict; MAX_ASKED],
+    verdicts: SmallVec<[Verdict; MAX_ASKED]>,
 }
 
 impl Decision {
@@ -107,7 +112,7 @@ impl Decision {
 
     /// What each bucket of [`Decision::asked`] said, in its order, and more that say nothing; all of them say nothing when
     /// the request was refused by the bound on requests at once.
-    pub fn verdicts(&self) -> &[Verdict; MAX_ASKED] {
+    pub fn verdicts(&self) -> &[Verdict] {
         &self.verdicts
     }
 
@@ -132,7 +137,7 @@ pub(super) fn decide(slots: &mut Slots, in_flight: u32, ask: Ask<'_>, when: Mome
         shadow_denied: false,
         overflow: false,
         instead: None,
-        verdicts: [UNASKED; MAX_ASKED],
+        verdicts: smallvec![UNASKED; MAX_ASKED.max(ask.buckets().count())],
     };
     if !decision.crowded {
         decision.allowed = slots.acquire(ask, when, &mut decision.verdicts);

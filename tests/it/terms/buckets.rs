@@ -16,6 +16,7 @@ each_engine! {
     a_bucket_with_a_reset_says_when_that_is,
     the_older_fields_say_the_same,
     scripts_of_other_origins_can_see_a_refusal,
+    a_preflight_takes_nothing_and_is_refused_while_nothing_is_left,
 }
 
 fn limited(engine: Engine, buckets: Value) -> (Backend, Balancer) {
@@ -198,4 +199,50 @@ fn scripts_of_other_origins_can_see_a_refusal(engine: Engine) {
     let refused = request(balancer.address, "OPTIONS", "/x", &other, b"");
     refused.problem(429);
     assert_eq!(refused.field("access-control-allow-origin"), None);
+}
+
+fn a_preflight_takes_nothing_and_is_refused_while_nothing_is_left(engine: Engine) {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(engine)
+        .backend(backend.address())
+        .set("rate_limit.default", json!({ "buckets": [bucket("day", 1)] }))
+        .set("rate_limit.rules", json!([{ "match": { "path": "/export" }, "cost": 5 }]))
+        .set("rate_limit.cors", json!({ "origins": ["https://app.example"] }))
+        .start();
+    let whole = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "PUT")];
+    let preflight = |target: &str| request(balancer.address, "OPTIONS", target, &whole, b"");
+    let asked = |target: &str| {
+        let headers = json!({ "Origin": "https://app.example", "Access-Control-Request-Method": "PUT" });
+        let question =
+            json!({ "address": "127.0.0.1", "method": "OPTIONS", "path": target, "headers": headers });
+        balancer.api("POST", "/-/v1/check", &question).expect(200).json()["decision"].clone()
+    };
+    // With a token left it passes, whatever the request behind it will cost.
+    for target in ["/x", "/x", "/export"] {
+        preflight(target).expect(200);
+        assert_eq!(asked(target), "allowed");
+    }
+    let refused = |target: &str| {
+        let refused = preflight(target);
+        refused.problem(429);
+        assert_eq!(refused.field("access-control-allow-origin"), Some("https://app.example"));
+        assert_eq!(refused.field("vary"), Some("Origin"));
+        let exposed = refused.field("access-control-expose-headers").unwrap();
+        assert!(exposed.contains("Retry-After"), "{exposed}");
+        assert_eq!(asked(target), "denied");
+        refused
+    };
+    // What has a body is no preflight, and takes the token.
+    request(balancer.address, "OPTIONS", "/x", &whole, b"body").expect(200);
+    assert_eq!(violated(&refused("/x")), json!(["day"]));
+    assert!(refused("/export").field("retry-after").is_some());
+    balancer.limit("127.0.0.1", 0, 0);
+    let nothing = refused("/x");
+    assert_eq!(nothing.field("ratelimit"), Some(r#""client";r=0"#));
+    let seen = backend.seen().len();
+    assert_eq!(seen, 4, "a refused preflight reached the backend");
+    // A client without a limit is asked nothing.
+    balancer.api("DELETE", "/limits/delete", &json!({ "client_id": "127.0.0.1" })).expect(204);
+    balancer.api("PUT", "/-/v1/limits/127.0.0.1", &json!({ "mode": "exempt" })).expect(201);
+    preflight("/x").expect(200);
 }

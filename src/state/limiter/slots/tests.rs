@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::rules::bucket::Outcome;
 use crate::rules::limit::Rate;
+use crate::rules::request_rules::{Effect, RequestRule};
 use crate::rules::terms::{BucketName, Mode, Terms};
 use crate::state::limiter::Grant;
 
@@ -120,8 +121,8 @@ fn of_too_many_names_the_fullest_that_is_not_asked_for_goes() {
     assert!(slots.get(BucketId::of("5"), at(0)).is_none() && slots.get(BucketId::of("4"), at(0)).is_some());
     // As many rules as there can be have their place beside them.
     for rule in 0..MAX_OF_RULES as u32 {
-        let buckets = [of_rule(rule, 2)];
-        let ask = Ask { grant: None, rule: &buckets, cost: 1 };
+        let rule = RequestRule::new("a", Vec::new(), "/", Effect::Buckets([of_rule(rule, 2)].into()));
+        let ask = Ask { grant: None, rules: &[&rule], cost: 1 };
         assert!(slots.acquire(ask, at(0), &mut [UNSAID]));
     }
     assert_eq!(slots.iter().count(), MAX_OF_LIMITS + MAX_OF_RULES);

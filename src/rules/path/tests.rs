@@ -1,0 +1,301 @@
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn one_path_has_one_normal_form_however_it_is_written() {
+    let rows = [
+        ("/login", "/login"),
+        ("/%6Cogin", "/login"),
+        ("/%6cog%69n", "/login"),
+        ("//login", "/login"),
+        ("/./login", "/login"),
+        ("/a/../login", "/login"),
+        ("/a/%2e%2E/login", "/login"),
+        ("/../../login", "/login"),
+        ("/login/.", "/login/"),
+        ("/login/x/..", "/login/"),
+        ("/login//", "/login/"),
+        ("/", "/"),
+        ("//", "/"),
+        ("/..", "/"),
+        ("", "/"),
+        ("/.well-known/x", "/.well-known/x"),
+        ("/a..b/...", "/a..b/..."),
+        // What is reserved keeps its encoding, and its meaning with it.
+        ("/a%2fb", "/a%2Fb"),
+        ("/a%2Fb", "/a%2Fb"),
+        ("/a%2f..%2fb", "/a%2F..%2Fb"),
+        ("/%25%36%43ogin", "/%256Cogin"),
+        ("/Login", "/Login"),
+        ("/login;v=1", "/login;v=1"),
+        ("/login%3bv%3D1", "/login;v=1"),
+        ("/v1%3Abatch", "/v1:batch"),
+        ("/a[b]", "/a%5Bb%5D"),
+        ("/a%5b|\\%5C", "/a%5B%7C%5C%5C"),
+        ("/%", "/%"),
+        ("/%4", "/%4"),
+        ("/%zz", "/%zz"),
+        // What is no encoding becomes none by what stands behind it.
+        ("/%a%30", "/%a%30"),
+        ("/%2%65%2%65/login", "/%2%65%2%65/login"),
+        ("/%%61b", "/%%61b"),
+        ("/%%%6c", "/%%l"),
+        ("/é", "/%C3%A9"),
+        ("/%c3%a9", "/%C3%A9"),
+        ("/a b", "/a%20b"),
+        ("a/b", "a/b"),
+    ];
+    for (given, expected) in rows {
+        assert_eq!(normal(given), expected, "{given}");
+    }
+    assert!(matches!(normal("/api/v1/things"), Cow::Borrowed(_)));
+}
+
+#[test]
+fn below_means_by_whole_segments() {
+    let rows = [
+        ("/a", "/a", true),
+        ("/a/", "/a", true),
+        ("/a/b", "/a", true),
+        ("/ab", "/a", false),
+        ("/a", "/a/", false),
+        ("/a/b", "/a/", true),
+        ("/a", "/", true),
+        ("/A", "/a", false),
+    ];
+    for (path, above, below) in rows {
+        assert_eq!(is_below(path, above), below, "{path} {above}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_normal_form_is_its_own(path in "(/|\\.|%|%2[eEfF]|%[0-9a-fA-F]{2}|[a-c]|é| ){0,12}") {
+        let once = normal(&path).into_owned();
+        prop_assert_eq!(normal(&once), once.as_str());
+        let segments = || once.split('/').skip(1);
+        prop_assert!(segments().all(|segment| segment != "." && segment != ".."), "{}", once);
+        prop_assert!(!once.contains("//"), "{}", once);
+    }
+
+    #[test]
+    fn encoding_what_needs_none_changes_nothing(path in "(/[a-z0-9._~-]{1,6}){1,4}", which in any::<u64>()) {
+        let encoded: String = path.bytes().enumerate().map(|(place, byte)| {
+            if byte != b'/' && which >> (place % 64) & 1 == 1 { format!("%{byte:02x}") }
+            else { char::from(byte).to_string() }
+        }).collect();
+        prop_assert_eq!(normal(&encoded), normal(&path));
+    }
+}
+
+fn readings(path: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    assert!(each_reading(path, |reading| all.push(reading.to_owned())), "{path}");
+    all
+}
+
+#[test]
+fn what_a_backend_may_read_is_among_the_readings() {
+    let rows = [
+        // An encoded slash or a backslash is a slash.
+        ("/static/..%2flogin", "/login"),
+        ("/static/..%5Clogin", "/login"),
+        ("/static/..\\login", "/login"),
+        ("/static%2f..%2flogin", "/login"),
+        // One of them, and not the other (WHATWG URL).
+        ("/a/x%2F..\\..\\login", "/a/login"),
+        // Parameters are cut, before the rest is read and behind it.
+        ("/login;v=1", "/login"),
+        ("/login;a=b;c/x;y", "/login/x"),
+        ("/static/..;/login", "/login"),
+        ("/static/..;x=y/login", "/login"),
+        ("/static/.;x/..;/login", "/login"),
+        ("/static/..%3B/login", "/login"),
+        ("/a%2Flogin;%2F..%2F..%2Fx", "/a/login"),
+        ("/login;%2F..%2Fx", "/x"),
+        // Blanks and dots at a segment's end.
+        ("/login%20", "/login"),
+        ("/login.", "/login"),
+        ("/login%20.", "/login"),
+        ("/login.%20%09. ", "/login"),
+        ("/login./x", "/login/x"),
+        ("/login%00", "/login"),
+        ("/static/..%20/login", "/login"),
+        ("/a/..%20/login", "/a/login"),
+        ("/static/.../login", "/login"),
+        ("/static/.../login", "/static/login"),
+        // And these together.
+        ("/static/..%5c..;%2flogin%20.", "/login"),
+        ("/static/..%2f;/login.;x", "/login"),
+        ("/static;/.%20%5C..;%2flogin;.%20", "/login"),
+        // Encoded twice.
+        ("/static/%252e%252e%252flogin", "/login"),
+        ("/%256Cogin", "/login"),
+        ("/static/..%255c..;/login%2520", "/login"),
+        ("/login%252e%252e", "/login"),
+        // A string that ends at a NUL.
+        ("/login%00/../x", "/login"),
+        ("/login%00.png", "/login"),
+        ("/static/..%2flogin%00", "/login"),
+        // Empty segments are segments to `..`.
+        ("/a//../login", "/a/login"),
+        ("/a//../login", "/login"),
+        ("/a/;/../login", "/a/login"),
+        ("/a/%2f../login", "/a/login"),
+        // Two slashes and a host.
+        ("//host/login", "/login"),
+        ("/\\host/login", "/login"),
+        ("//host", "/"),
+        ("//login", "/login"),
+    ];
+    for (path, reading) in rows {
+        let all = readings(path);
+        assert!(all.iter().any(|one| one == reading), "{path}: {reading} is not in {all:?}");
+        assert_eq!(all[0], normal(path), "{path}");
+    }
+}
+
+#[test]
+fn an_ordinary_path_has_one_reading() {
+    for path in [
+        "/",
+        "/login",
+        "/a/b.css",
+        "/v1/users:batch",
+        "/a-b_c~d/(e)+f,g",
+        "/a/",
+        "/.well-known/x",
+        "/%C3%A9",
+        "/../a/./b",
+    ] {
+        assert_eq!(readings(path), [normal(path)], "{path}");
+    }
+}
+
+#[test]
+fn what_is_no_trick_reads_as_one_path_in_the_end() {
+    // Encodings and dots that change nothing about where it lies.
+    for path in ["/static/a%2Fb", "/static/a;v=1.css", "/static/a.", "/static/a%20", "/static/x/%2e%2e;/a"] {
+        assert!(readings(path).iter().all(|reading| is_below(reading, "/static/")), "{path}");
+    }
+}
+
+#[test]
+fn a_path_with_too_many_readings_has_none() {
+    let many = "/a;%3B%2f%5c\\. /%00%2500/..";
+    assert!(!each_reading(many, |_| panic!("handed over")));
+    let long = format!("/{}/..%2f..;/x.", "a".repeat(8_000));
+    assert!(!each_reading(&long, |_| panic!("handed over")));
+    // Length alone is no trick.
+    let plain = format!("/{}%20a", "a".repeat(100_000));
+    assert_eq!(readings(&plain).len(), 1);
+}
+
+/// Backends as they are, each in a few lines and without the code above. Segments come decoded.
+mod backends {
+    type Segments = Vec<Vec<u8>>;
+
+    fn decoded(text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut at = 0;
+        while at < text.len() {
+            let code = (text[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+            let byte = code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).unwrap(), 16).ok());
+            out.push(byte.unwrap_or(text[at]));
+            at += if byte.is_some() { 3 } else { 1 };
+        }
+        out
+    }
+
+    fn walked(segments: impl Iterator<Item = Vec<u8>>, empty_counts: bool) -> Segments {
+        let mut out = Segments::new();
+        for segment in segments {
+            match &segment[..] {
+                b"." => {}
+                b"" if !empty_counts => {}
+                b".." => drop(out.pop()),
+                _ => out.push(segment),
+            }
+        }
+        out.retain(|segment| !segment.is_empty());
+        out
+    }
+
+    fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+        path.split(|byte| *byte == b'/').skip(1).map(<[u8]>::to_vec)
+    }
+
+    /// Parameters go, all is decoded, backslashes are slashes.
+    pub fn servlet(path: &str) -> Segments {
+        let cut: Vec<&str> = path.split('/').map(|part| part.split(';').next().unwrap()).collect();
+        let plain = decoded(cut.join("/").as_bytes());
+        let plain: Vec<u8> = plain.into_iter().map(|byte| if byte == b'\\' { b'/' } else { byte }).collect();
+        walked(parts(&plain), false)
+    }
+
+    /// All is decoded, backslashes are slashes, blanks and dots at the ends go.
+    pub fn windows(path: &str) -> Segments {
+        let plain: Vec<u8> = decoded(path.as_bytes())
+            .into_iter()
+            .map(|byte| if byte == b'\\' { b'/' } else { byte })
+            .collect();
+        let trim = |segment: Vec<u8>| {
+            let end = segment.iter().rposition(|byte| *byte > b' ' && *byte != b'.');
+            match (end, &segment[..]) {
+                (_, b"" | b"." | b"..") => segment,
+                (Some(last), _) => segment[..=last].to_vec(),
+                (None, all) if all.windows(2).any(|two| two == b"..") => b"..".to_vec(),
+                (None, _) => b".".to_vec(),
+            }
+        };
+        walked(parts(&plain).map(trim), false)
+    }
+
+    /// `new URL(target, base)`, then each segment decoded.
+    pub fn whatwg(path: &str) -> Segments {
+        let plain = path.replace('\\', "/");
+        let rest = match plain.strip_prefix("//") {
+            Some(rest) => rest.trim_start_matches('/').split_once('/').map_or("", |(_, rest)| rest),
+            None => &plain[1..],
+        };
+        let dots = |part: &str| part.to_ascii_lowercase().replace("%2e", ".");
+        let part = |part: &str| match &*dots(part) {
+            dots @ ("." | "..") => dots.as_bytes().to_vec(),
+            _ => part.as_bytes().to_vec(),
+        };
+        walked(rest.split('/').map(part), true).iter().map(|segment| decoded(segment)).collect()
+    }
+
+    /// All is decoded, and ends at the first NUL.
+    pub fn c_string(path: &str) -> Segments {
+        let plain = decoded(path.as_bytes());
+        walked(parts(plain.split(|byte| *byte == 0).next().unwrap()), true)
+    }
+
+    /// All is decoded by a proxy, and again behind it.
+    pub fn twice(path: &str) -> Segments {
+        walked(parts(&decoded(&decoded(path.as_bytes()))), false)
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_backend_reads_one_of_the_readings(
+        path in "/(/|/|\\.|\\.\\.|/\\.\\./|;|\\\\|%2[fFeE0]|%3b|%5[cC]|%00|%25(2[fe]|5c|00|61)|[ab]|=|b%20){0,9}",
+    ) {
+        let mut all = Vec::new();
+        if each_reading(&path, |reading| all.push(reading.trim_end_matches('/').to_owned())) {
+            for backend in [backends::servlet, backends::windows, backends::whatwg, backends::c_string, backends::twice] {
+                let written = |byte: u8| if means_itself(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+                let read: String =
+                    backend(&path).iter().map(|one| format!("/{}", one.iter().map(|byte| written(*byte)).collect::<String>())).collect();
+                prop_assert!(all.contains(&read), "{} is read as {:?}, not among {:?}", path, read, all);
+            }
+        }
+    }
+
+    #[test]
+    fn every_reading_is_in_its_normal_form(path in "/(/|\\.|;|\\\\|%2[fe05]|%3b|%5c|%00|%[0-9a-f]{2}|[a-c]|é| ){0,9}") {
+        each_reading(&path, |reading| assert_eq!(normal(reading), reading, "{path}"));
+    }
+}
