@@ -23,7 +23,7 @@ pub fn check(data: &[u8]) {
     check_with(data, Of::Answer);
 }
 
-/// Whose body it is: in an answer blanks may stand behind a size.
+/// Whose body it is: in an answer blanks may stand behind a size, and extensions are any text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Of {
     /// A request.
@@ -137,6 +137,7 @@ fn size(line: &Line<'_>, of: Of, extensions: &mut usize) -> Option<u64> {
     let complete = !line.ended || behind.starts_with(b";") || blanks == 0 || of == Of::Answer;
     let valid = (behind.is_empty() || behind[0] == b';')
         && behind.iter().all(|byte| is_text(*byte))
+        && (of == Of::Answer || keeps_its_grammar(behind, line.ended))
         && digits.len() <= 16
         && (!digits.is_empty() || nothing_yet)
         && *extensions <= MAX_EXTENSION_BYTES as usize
@@ -144,6 +145,55 @@ fn size(line: &Line<'_>, of: Of, extensions: &mut usize) -> Option<u64> {
         && !line.broken;
     let text = std::str::from_utf8(digits).ok()?;
     valid.then(|| u64::from_str_radix(text, 16).unwrap_or(0))
+}
+
+/// RFC 9112 §7.1.1, from the first semicolon on; what has not ended may be the beginning of one.
+fn keeps_its_grammar(text: &[u8], ended: bool) -> bool {
+    let mut text = text;
+    while let Some(behind) = text.strip_prefix(b";") {
+        let (name, behind) = token(blanks_off(behind));
+        if name == 0 {
+            return behind.is_empty() && !ended;
+        }
+        let value = blanks_off(behind).strip_prefix(b"=");
+        let behind = match value.map(blanks_off) {
+            None => behind,
+            Some([b'"', quoted @ ..]) => match closing_quote(quoted) {
+                Some(end) => &quoted[end + 1..],
+                None => return !ended,
+            },
+            Some(value) => match token(value) {
+                (0, rest) => return rest.is_empty() && !ended,
+                (_, rest) => rest,
+            },
+        };
+        text = blanks_off(behind);
+        if text.is_empty() && !behind.is_empty() {
+            // Blanks at the end of the line belong to nothing.
+            return !ended;
+        }
+    }
+    text.is_empty()
+}
+
+fn blanks_off(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    &text[blanks..]
+}
+
+fn token(text: &[u8]) -> (usize, &[u8]) {
+    let length = text.iter().take_while(|byte| is_token(**byte)).count();
+    (length, &text[length..])
+}
+
+/// Where a quoted string ends that has begun.
+fn closing_quote(text: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    text.iter().position(|byte| {
+        let closes = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        closes
+    })
 }
 
 fn trailers(data: &[u8], mut at: usize, body: Vec<u8>) -> Outcome {

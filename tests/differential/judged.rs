@@ -101,7 +101,8 @@ const STRICTER: &[(&str, &str)] = &[
         "both Content-Length and Transfer-Encoding",
         "§6.1: such a request may be refused, and is the classic of smuggling",
     ),
-    ("more than one Transfer-Encoding", "§6.1, §7.1: chunked once, and last"),
+    ("chunked stands more than once in Transfer-Encoding", "§6.1, §7.1: chunked once, and last"),
+    ("the last transfer coding is not chunked", "§6.3: 400; llhttp takes some of them for no coding at all"),
     ("Transfer-Encoding in HTTP/1.0", "§6.1: framing is faulty; the others read it as HTTP/1.1"),
     (
         "a malformed Transfer-Encoding",
@@ -121,7 +122,10 @@ const STRICTER: &[(&str, &str)] = &[
         "a chunk's size has too many digits",
         "§7.1: an overflow must be expected; 16 digits are 64 bits, zeros in front count",
     ),
-    ("a chunk extension holds a control character", "§7.1.1: h11 does not look at extensions"),
+    (
+        "a chunk extension is malformed",
+        "§7.1.1: names are tokens, values tokens or quoted strings; h11 does not look at extensions, llhttp takes empty ones",
+    ),
     ("the chunk extensions are too long", "§7.1.1: bounded"),
     (
         "a line of the chunked coding does not end with CRLF",

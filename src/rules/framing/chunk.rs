@@ -3,7 +3,8 @@
 //! [`ChunkDecoder`] is fed whatever a read brought and says which of it is the body; it keeps no bytes. It decides on
 //! each byte by itself, so that however a stream is cut into reads, verdict and body are the same. Extensions and
 //! trailer fields are checked for their form, counted against a bound, and dropped (RFC 9112 §7.1.1, §7.1.2 allow it):
-//! nothing behind us ever sees them.
+//! nothing behind us ever sees them. In a request an extension must keep its grammar, because who reads a line end in a
+//! broken one sees another request behind it; in an answer it need only be text.
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ pub enum ChunkFault {
     Size,
     /// A chunk's size has more than [`MAX_SIZE_DIGITS`] digits.
     SizeOverflow,
-    /// An extension holds a control character.
+    /// An extension breaks its grammar; in an answer, it holds a control character.
     Extension,
     /// More than [`MAX_EXTENSION_BYTES`] of extensions.
     ExtensionsTooLong,
@@ -44,7 +45,7 @@ impl std::fmt::Display for ChunkFault {
         f.write_str(match self {
             Self::Size => "a chunk's size is not a hexadecimal number",
             Self::SizeOverflow => "a chunk's size has too many digits",
-            Self::Extension => "a chunk extension holds a control character",
+            Self::Extension => "a chunk extension is malformed",
             Self::ExtensionsTooLong => "the chunk extensions are too long",
             Self::LineEnd => "a line of the chunked coding does not end with CRLF",
             Self::DataEnd => "a chunk is longer than its size says",
@@ -83,7 +84,7 @@ enum State {
     },
     /// In whitespace between a size and the semicolon of its extension.
     BeforeExtension,
-    Extension,
+    Extension(Extension),
     /// Behind the CR of a size line.
     SizeLf,
     /// In a chunk's data: `left` bytes of it to come.
@@ -101,6 +102,28 @@ enum State {
     Done,
 }
 
+/// How far an extension is read: `BWS ";" BWS name [ BWS "=" BWS value ]`, where a value is a token or a quoted string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// In an answer: any text.
+    Text,
+    /// Behind the semicolon.
+    Start,
+    Name,
+    /// In whitespace behind the name.
+    NameEnd,
+    /// Behind the equals sign.
+    ValueStart,
+    Value,
+    Quoted,
+    /// Behind the backslash of a quoted pair.
+    Escaped,
+    /// Behind the closing quote.
+    QuotedEnd,
+    /// In whitespace behind the value.
+    ValueEnd,
+}
+
 /// Takes the chunked coding off a body. 24 bytes; reads from left to right and never looks back.
 #[derive(Clone, Debug)]
 pub struct ChunkDecoder {
@@ -109,8 +132,8 @@ pub struct ChunkDecoder {
     extension_bytes: u32,
     trailer_bytes: u32,
     state: State,
-    /// Blanks may stand behind a size.
-    blanks: bool,
+    /// Extensions are any text, and blanks may stand behind a size.
+    of_answer: bool,
 }
 
 impl Default for ChunkDecoder {
@@ -120,15 +143,16 @@ impl Default for ChunkDecoder {
 }
 
 impl ChunkDecoder {
-    /// A decoder at the start of a body.
+    /// A decoder at the start of a request's body.
     pub const fn new() -> Self {
         let state = State::Size { digits: 0 };
-        Self { left: 0, extension_bytes: 0, trailer_bytes: 0, state, blanks: false }
+        Self { left: 0, extension_bytes: 0, trailer_bytes: 0, state, of_answer: false }
     }
 
-    /// The same for an answer: blanks behind a chunk's size are taken, which some servers pad it with to a fixed width.
+    /// The same for an answer: extensions are any text, and blanks behind a chunk's size are taken, which some servers pad
+    /// it with to a fixed width.
     pub const fn of_answer() -> Self {
-        Self { blanks: true, ..Self::new() }
+        Self { of_answer: true, ..Self::new() }
     }
 
     /// Whether the last chunk and its trailer section have been read.
@@ -170,8 +194,10 @@ impl ChunkDecoder {
             (State::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(digits, byte)?,
             (State::Size { digits: 0 }, _) => return Err(ChunkFault::Size),
             (State::Size { .. }, b'\r') => State::SizeLf,
-            (State::BeforeExtension, b'\r') if self.blanks => State::SizeLf,
-            (State::Size { .. } | State::BeforeExtension, b';') => State::Extension,
+            (State::BeforeExtension, b'\r') if self.of_answer => State::SizeLf,
+            (State::Size { .. } | State::BeforeExtension, b';') => {
+                State::Extension(if self.of_answer { Extension::Text } else { Extension::Start })
+            }
             // RFC 9112 §7.1.1 lets whitespace stand before the semicolon, and nowhere else.
             (State::Size { .. } | State::BeforeExtension, b' ' | b'\t') => {
                 self.count_extension()?;
@@ -180,13 +206,7 @@ impl ChunkDecoder {
             (State::Size { .. }, b'\n') => return Err(ChunkFault::LineEnd),
             (State::Size { .. } | State::BeforeExtension, _) => return Err(ChunkFault::Size),
 
-            (State::Extension, b'\r') => State::SizeLf,
-            (State::Extension, b'\n') => return Err(ChunkFault::LineEnd),
-            (State::Extension, byte) if is(byte, VALUE) => {
-                self.count_extension()?;
-                State::Extension
-            }
-            (State::Extension, _) => return Err(ChunkFault::Extension),
+            (State::Extension(so_far), byte) => self.extension(so_far, byte)?,
 
             (State::SizeLf, b'\n') if self.left == 0 => State::Trailer,
             (State::SizeLf, b'\n') => State::Data,
@@ -215,6 +235,32 @@ impl ChunkDecoder {
         let value = (byte as char).to_digit(16).unwrap_or(0);
         self.left = self.left << 4 | u64::from(value);
         Ok(State::Size { digits: digits + 1 })
+    }
+
+    /// RFC 9112 §7.1.1 with RFC 9110 §5.6.2 and §5.6.4.
+    fn extension(&mut self, so_far: Extension, byte: u8) -> Result<State, ChunkFault> {
+        use Extension::{
+            Escaped, Name, NameEnd, Quoted, QuotedEnd, Start, Text, Value, ValueEnd, ValueStart,
+        };
+        let next = match (so_far, byte) {
+            (Text | Name | Value | QuotedEnd, b'\r') => return Ok(State::SizeLf),
+            (_, b'\n') => return Err(ChunkFault::LineEnd),
+            (Text, byte) if is(byte, VALUE) => Text,
+            (Quoted, b'"') => QuotedEnd,
+            (Quoted, b'\\') => Escaped,
+            (Quoted | Escaped, byte) if is(byte, VALUE) => Quoted,
+            (Start | NameEnd | ValueStart | ValueEnd, b' ' | b'\t') => so_far,
+            (Name, b' ' | b'\t') => NameEnd,
+            (Value | QuotedEnd, b' ' | b'\t') => ValueEnd,
+            (Name | NameEnd, b'=') => ValueStart,
+            (Name | NameEnd | Value | QuotedEnd | ValueEnd, b';') => Start,
+            (ValueStart, b'"') => Quoted,
+            (Start | Name, byte) if is(byte, TOKEN) => Name,
+            (ValueStart | Value, byte) if is(byte, TOKEN) => Value,
+            _ => return Err(ChunkFault::Extension),
+        };
+        self.count_extension()?;
+        Ok(State::Extension(next))
     }
 
     fn count_extension(&mut self) -> Result<(), ChunkFault> {

@@ -2,7 +2,7 @@
 
 use super::super::bytes::{CLASS, TOKEN, UNDERSCORE, VALUE, is};
 use super::super::host::is_host_and_port;
-use super::super::{Refusal, bad};
+use super::super::{Refusal, bad, is_token};
 use super::{HEAD_TOO_LARGE, Stop, as_text, end_of_line};
 use crate::rules::fields::tokens;
 use crate::rules::message::Reason;
@@ -31,6 +31,14 @@ const OURS: &[&str] = &[
     "x-request-id",
 ];
 
+/// The transfer codings so far, over all lines.
+#[derive(Default)]
+struct Codings {
+    count: usize,
+    chunked: usize,
+    chunked_is_last: bool,
+}
+
 /// The state of one head while its fields are read.
 struct Reader<'a> {
     head: &'a mut RequestHead,
@@ -39,7 +47,7 @@ struct Reader<'a> {
     authority: Option<&'a [u8]>,
     hosts: usize,
     content_length: Option<u64>,
-    chunked: bool,
+    codings: Codings,
     close: bool,
     keep: bool,
     expects_continue: bool,
@@ -60,7 +68,7 @@ pub(super) fn read(
         authority,
         hosts: 0,
         content_length: None,
-        chunked: false,
+        codings: Codings::default(),
         close: false,
         keep: false,
         expects_continue: false,
@@ -176,7 +184,7 @@ impl Reader<'_> {
         if self.content_length.is_some() {
             return Err(bad("more than one Content-Length"));
         }
-        if self.chunked {
+        if self.codings.count > 0 {
             return Err(bad("both Content-Length and Transfer-Encoding"));
         }
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
@@ -189,28 +197,39 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// RFC 9112 §6.1: `chunked`, once, and never from HTTP/1.0.
+    /// RFC 9112 §6.1, §7: a list of tokens, and never from HTTP/1.0. Several lines are one list (RFC 9110 §5.2).
     fn coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
         if self.head.version == Version::Http10 {
             return Err(bad("Transfer-Encoding in HTTP/1.0"));
         }
-        if self.chunked {
-            return Err(bad("more than one Transfer-Encoding"));
-        }
         if self.content_length.is_some() {
             return Err(bad("both Content-Length and Transfer-Encoding"));
         }
-        if value.eq_ignore_ascii_case(b"chunked") {
-            self.chunked = true;
-            return Ok(());
+        for coding in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if !is_token(coding) {
+                return Err(bad("a malformed Transfer-Encoding"));
+            }
+            let codings = &mut self.codings;
+            codings.count += 1;
+            codings.chunked_is_last = coding.eq_ignore_ascii_case(b"chunked");
+            codings.chunked += usize::from(codings.chunked_is_last);
         }
-        let is_token = |one: &[u8]| !one.is_empty() && one.iter().all(|byte| is(*byte, TOKEN));
-        let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        if !codings.clone().all(is_token) || codings.all(|one| one.eq_ignore_ascii_case(b"chunked")) {
-            return Err(bad("a malformed Transfer-Encoding"));
+        Ok(())
+    }
+
+    /// RFC 9112 §6.1, §6.3: `chunked`, once and last, or nobody knows where the body ends. Whether it is.
+    fn is_chunked(&self) -> Result<bool, Refusal> {
+        let Codings { count, chunked, chunked_is_last } = self.codings;
+        match (count, chunked) {
+            (0, _) => Ok(false),
+            _ if !chunked_is_last => Err(bad("the last transfer coding is not chunked")),
+            (_, 2..) => Err(bad("chunked stands more than once in Transfer-Encoding")),
+            (1, _) => Ok(true),
+            _ => {
+                let detail = "the only transfer coding that this server knows is chunked";
+                Err(Refusal { reason: Reason::NotImplemented, detail })
+            }
         }
-        let detail = "the only transfer coding that this server knows is chunked";
-        Err(Refusal { reason: Reason::NotImplemented, detail })
     }
 
     fn finish(mut self, end: usize) -> Result<Summary, Refusal> {
@@ -224,7 +243,7 @@ impl Reader<'_> {
             }
         }
         let length = match self.content_length {
-            _ if self.chunked => BodyLength::Chunked,
+            _ if self.is_chunked()? => BodyLength::Chunked,
             None | Some(0) => BodyLength::Empty,
             Some(length) => BodyLength::Known(length),
         };
