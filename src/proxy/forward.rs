@@ -31,7 +31,7 @@ pub(super) use course::Course;
 use key::key;
 use line::Unsent;
 use refusal::{failed, unsent};
-use sticky::{sent, set_cookie};
+use sticky::{Sent, sent, set_cookie};
 
 /// What sending needs.
 pub struct Forward {
@@ -167,7 +167,7 @@ impl Forward {
         // The cookie's name must last while the course moves on.
         let sticks = course.snapshot.policy().sticky.is_some().then(|| Arc::clone(&course.snapshot));
         let sticky = sticks.as_ref().and_then(|snapshot| snapshot.policy().sticky.as_ref());
-        let preferred = sticky.and_then(|sticky| sent(sticky, &head.fields));
+        let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
         let mut fields = None;
         let mut found = None;
         loop {
@@ -175,7 +175,7 @@ impl Forward {
                 Some((lease, awaited)) => (lease, read(awaited)),
                 None => {
                     let patience = patience(may_park, &*body, &course);
-                    let next = found.take().map_or_else(|| self.next(&mut course, preferred, patience), Ok);
+                    let next = found.take().map_or_else(|| self.next(&mut course, &preferred, patience), Ok);
                     let (lease, reuse) = match next {
                         Ok(next) => next,
                         Err(Unsent::Waits) => return Outcome::Waits(Way::Before(course)),
@@ -207,7 +207,7 @@ impl Forward {
                     if self.frees_workers {
                         lease.free_worker();
                     }
-                    found = self.after_status(&mut course, answered.status(), &lease, preferred, &*body);
+                    found = self.after_status(&mut course, answered.status(), &lease, &preferred, &*body);
                     if found.is_none() {
                         // The answer that there is beats one that there may be.
                         let set_cookie =
@@ -235,7 +235,7 @@ impl Forward {
     fn next(
         &self,
         course: &mut Course,
-        preferred: Option<&[u8]>,
+        preferred: &[&[u8]],
         patience: Patience,
     ) -> Result<(Lease, Reuse), Unsent> {
         let found = self.seek(course, preferred, patience)?;
@@ -248,7 +248,7 @@ impl Forward {
         course: &mut Course,
         status: u16,
         lease: &Lease,
-        preferred: Option<&[u8]>,
+        preferred: &[&[u8]],
         body: &dyn RequestBody,
     ) -> Option<(Lease, Reuse)> {
         if !is_in(&course.snapshot.policy().retry_statuses, status) {

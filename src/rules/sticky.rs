@@ -34,6 +34,9 @@ impl fmt::Debug for SigningKey {
 pub struct Token(String);
 
 impl Token {
+    /// Bytes of every token's text.
+    pub const LENGTH: usize = 2 * KEPT;
+
     /// That of a backend's address: HMAC-SHA-256 (RFC 2104) over both.
     pub fn of(key: &SigningKey, backend: &str, address: SocketAddr) -> Self {
         // HMAC takes a key of any length.

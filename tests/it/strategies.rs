@@ -248,6 +248,19 @@ fn a_cookie_brings_a_client_back(engine: Engine) {
         })
         .collect();
     assert_eq!(met.len(), 3, "{met:?}");
+    // Beside one that a browser kept for another path it counts as well, whichever comes first.
+    for cookies in [format!("{forged}; {pair}"), format!("{pair}; {forged}"), format!("sid=; sid=x; {pair}")]
+    {
+        for _ in 0..6 {
+            let again = with(&balancer, &cookies);
+            assert_eq!((again.text(), again.field("set-cookie")), (first.text(), None), "{cookies}");
+        }
+    }
+    let two_fields = [("Cookie", forged.as_str()), ("Cookie", pair)];
+    for _ in 0..6 {
+        let again = request(balancer.address, "GET", "/", &two_fields, b"").expect(200);
+        assert_eq!((again.text(), again.field("set-cookie")), (first.text(), None));
+    }
     // When its backend is gone, the client gets another and is told so.
     let mut left = Vec::new();
     for (name, backend) in ["a", "b", "c"].iter().zip(backends) {

@@ -28,7 +28,7 @@ fn entry() -> config::BackendEntry {
 
 /// Somebody that a request could go to.
 fn pick(pool: &Backends) -> Option<Lease> {
-    let wanted = Wanted { tried: &[], key: 0, now: 1, may_probe: true, preferred: None };
+    let wanted = Wanted { tried: &[], key: 0, now: 1, may_probe: true, preferred: &[] };
     pool.snapshot().pick(&wanted).ok()
 }
 

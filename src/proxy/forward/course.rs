@@ -64,7 +64,7 @@ impl Course {
     }
 
     /// Whom to send it to now: after a setback on another endpoint, or on the same one where only a connection was bad.
-    pub(super) fn pick(&self, preferred: Option<&[u8]>) -> Result<(Lease, Reuse), Unavailable> {
+    pub(super) fn pick(&self, preferred: &[&[u8]]) -> Result<(Lease, Reuse), Unavailable> {
         let elsewhere = self.pick_untried(&self.tried, preferred).map(|lease| (lease, self.reuse));
         match (&self.setback, elsewhere) {
             (Some(Setback { again: Again::ElsewhereOrFresh, .. }), Err(why)) => {
@@ -77,7 +77,7 @@ impl Course {
         }
     }
 
-    fn pick_untried(&self, tried: &[u64], preferred: Option<&[u8]>) -> Result<Lease, Unavailable> {
+    fn pick_untried(&self, tried: &[u64], preferred: &[&[u8]]) -> Result<Lease, Unavailable> {
         let may_probe = self.may_probe && self.resent < self.snapshot.policy().retry.retries;
         let Self { key, now, .. } = *self;
         self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred })

@@ -61,7 +61,7 @@ impl Forward {
     pub(super) fn seek(
         &self,
         course: &mut Course,
-        preferred: Option<&[u8]>,
+        preferred: &[&[u8]],
         patience: Patience,
     ) -> Result<(Lease, Reuse), Unsent> {
         if course.wait.is_none() && (course.setback.is_some() || self.backends.queue().is_empty()) {

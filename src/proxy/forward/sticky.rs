@@ -1,13 +1,21 @@
 //! Sticky sessions: a cookie that names the endpoint which answered, and brings its client there again.
 
+use smallvec::SmallVec;
+
 use crate::rules::fields::Fields;
-use crate::rules::strategy::cookie;
+use crate::rules::sticky::Token;
+use crate::rules::strategy::cookies;
 use crate::state::backends::Endpoint;
 use crate::state::policy::StickyCookie;
 
-/// What the client sent, genuine or not.
-pub(super) fn sent<'f>(sticky: &StickyCookie, fields: &'f Fields) -> Option<&'f [u8]> {
-    fields.all("Cookie").find_map(|field| cookie(field, &sticky.name))
+/// What a client sent, genuine or not: nearly always nothing or one.
+pub(super) type Sent<'f> = SmallVec<[&'f [u8]; 2]>;
+
+/// What could be a token, in order. A browser sends one cookie for each path and domain that it was set for, an old one
+/// among them perhaps, and does not say which is which.
+pub(super) fn sent<'f>(sticky: &'f StickyCookie, fields: &'f Fields) -> Sent<'f> {
+    let values = fields.all("Cookie").flat_map(|field| cookies(field, &sticky.name));
+    values.filter(|value| value.len() == Token::LENGTH).collect()
 }
 
 /// The `Set-Cookie` (RFC 6265 §4.1) of an answer, for a client that did not come with this endpoint's token already. It
@@ -15,7 +23,7 @@ pub(super) fn sent<'f>(sticky: &StickyCookie, fields: &'f Fields) -> Option<&'f 
 /// user follows a link.
 pub(crate) fn set_cookie(sticky: &StickyCookie, asked: &Fields, answered_by: &Endpoint) -> Option<String> {
     let token = answered_by.token()?;
-    if sent(sticky, asked).is_some_and(|sent| token.is(sent)) {
+    if sent(sticky, asked).iter().any(|sent| token.is(sent)) {
         return None;
     }
     let (name, token) = (&sticky.name, token.as_str());

@@ -39,9 +39,15 @@ pub fn key_of(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The value of a cookie in a `Cookie` field (RFC 6265 §4.2.1), without the quotes that may stand around it.
-pub fn cookie<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    field.split(|byte| *byte == b';').find_map(|pair| {
+/// The value of a cookie in a `Cookie` field (RFC 6265 §4.2.1), without the quotes that may stand around it; the first
+/// where there are several.
+pub fn cookie<'a>(field: &'a [u8], name: &'a str) -> Option<&'a [u8]> {
+    cookies(field, name).next()
+}
+
+/// The values of all cookies of that name in a `Cookie` field.
+pub fn cookies<'a>(field: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    field.split(|byte| *byte == b';').filter_map(move |pair| {
         let value =
             pair.trim_ascii_start().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.trim_ascii_end();
         Some(value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value))

@@ -9,7 +9,7 @@ mod random_two;
 mod round_robin;
 mod weighted;
 
-pub use hash::{HashOn, cookie, key_of};
+pub use hash::{HashOn, cookie, cookies, key_of};
 pub use peak_ewma::{FAILURE_COUNTS_AS, Pace};
 pub use weighted::warming_weight;
 

@@ -46,8 +46,8 @@ pub struct Wanted<'a> {
     pub now: Nanos,
     /// Should it fail, the request can be sent again: it may find out whether an endpoint is well again.
     pub may_probe: bool,
-    /// The token ([`crate::rules::sticky`]) of the endpoint that it should be, if that can take it.
-    pub preferred: Option<&'a [u8]>,
+    /// What may be tokens ([`crate::rules::sticky`]) of endpoints that it should be: the first that can take it.
+    pub preferred: &'a [&'a [u8]],
 }
 
 /// Why nobody was picked.
@@ -118,7 +118,7 @@ impl Snapshot {
     /// # Errors
     /// When nobody can take the request.
     pub fn pick(&self, wanted: &Wanted<'_>) -> Result<Lease, Unavailable> {
-        if let Some(lease) = wanted.preferred.and_then(|sent| self.pick_preferred(wanted, sent)) {
+        if let Some(lease) = wanted.preferred.iter().find_map(|sent| self.pick_preferred(wanted, sent)) {
             return Ok(lease);
         }
         thread_local!(static SCRATCH: Cell<Vec<Candidate>> = const { Cell::new(Vec::new()) });

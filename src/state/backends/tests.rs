@@ -70,7 +70,7 @@ const STRATEGIES: [Strategy; 6] = [
 ];
 
 fn wanted(tried: &[u64]) -> Wanted<'_> {
-    Wanted { tried, key: fastrand::u64(..), now: NOW, may_probe: true, preferred: None }
+    Wanted { tried, key: fastrand::u64(..), now: NOW, may_probe: true, preferred: &[] }
 }
 
 /// What became known of the addresses of the backend of that name.

@@ -90,7 +90,7 @@ fn a_key_stays_with_its_endpoint_and_nobody_elses_keys_move() {
     let snapshot = pool.snapshot();
     let owner = |key: u64| {
         let wanted =
-            Wanted { tried: &[], key: key_of(&key.to_le_bytes()), now: 1, may_probe: true, preferred: None };
+            Wanted { tried: &[], key: key_of(&key.to_le_bytes()), now: 1, may_probe: true, preferred: &[] };
         snapshot.pick(&wanted).unwrap().endpoint.id
     };
     let before: Vec<_> = (0..400).map(owner).collect();
@@ -163,7 +163,7 @@ fn a_session_sticks_while_its_endpoint_can_take_it() {
         let token = b.token().unwrap();
         let token = token.as_str();
         let pick = |sent: &str, tried: &[u64]| {
-            let wanted = Wanted { preferred: Some(sent.as_bytes()), ..wanted(tried) };
+            let wanted = Wanted { preferred: &[sent.as_bytes()], ..wanted(tried) };
             snapshot.pick(&wanted).unwrap()
         };
         for _ in 0..10 {
@@ -177,6 +177,17 @@ fn a_session_sticks_while_its_endpoint_can_take_it() {
         pool.set_health(b, Status::Down, NOW);
         assert_ne!(pick(token, &[]).endpoint.id, b.id);
         pool.set_health(b, Status::Up, NOW);
+        // Whichever of several it is, and the next where the first can't take it.
+        let other = a.token().unwrap();
+        let several = |sent: &[&[u8]], tried: &[u64]| {
+            snapshot.pick(&Wanted { preferred: sent, ..wanted(tried) }).unwrap().endpoint.id
+        };
+        for _ in 0..10 {
+            assert_eq!(several(&[b"x", token.as_bytes()], &[]), b.id, "{strategy:?}");
+            assert_eq!(several(&[token.as_bytes(), b"x"], &[]), b.id, "{strategy:?}");
+            let both = [token.as_bytes(), other.as_str().as_bytes()];
+            assert_eq!(several(&both, &[b.id]), a.id, "{strategy:?}");
+        }
         for nonsense in ["", "x", &token[1..]] {
             drop(pick(nonsense, &[]));
         }
