@@ -316,11 +316,22 @@ impl Shared {
         }
         text.extend_from_slice(b"\r\n");
         match parse(&text, &self.bounds, head) {
+            Verdict::Complete { .. } if head.length == BodyLength::Chunked && keeps_chunks(request) => {
+                let detail = "a chunked body beside an upgrade is not read here";
+                Err(Reject::new(Reason::NotImplemented, detail))
+            }
             Verdict::Complete { keep_alive, .. } => Ok(keep_alive),
             Verdict::Refused(refusal) => Err(Reject::new(refusal.reason, refusal.detail)),
             Verdict::Incomplete => Err(Reject::new(Reason::BadRequest, "the request's head is not whole")),
         }
     }
+}
+
+/// Whether the crate hands over a chunked body with its chunks: it takes what follows a head that asks for an upgrade for
+/// the new protocol's.
+fn keeps_chunks(request: &Request) -> bool {
+    let first = request.headers().iter().find(|header| header.field.equiv("Connection"));
+    first.is_some_and(|header| header.value.as_str().to_ascii_lowercase().contains("upgrade"))
 }
 
 /// What of a request's body is still to come from the client when its answer is ready.

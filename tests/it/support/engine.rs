@@ -46,6 +46,8 @@ pub enum Case {
     LongLengths,
     /// Whatever breaks the grammar is answered with a refusal.
     StrictFraming,
+    /// What only looks like a blank is refused at the ends of a field.
+    FieldEnds,
     /// Any declared length is safe.
     HugeLengths,
     /// The connection ends after a refused body.
@@ -72,6 +74,7 @@ impl Case {
         Self::Reasons,
         Self::LongLengths,
         Self::StrictFraming,
+        Self::FieldEnds,
         Self::HugeLengths,
         Self::ClosesAfterRefusal,
         Self::HeadBounds,
@@ -93,9 +96,15 @@ impl Case {
             Self::LongLengths => {
                 ("a declared `Content-Length` is kept on bodies over 64 KiB", &[true, false])
             }
-            Self::StrictFraming => {
-                ("every malformed request is answered, and chunk sizes are read strictly", &[true, false])
-            }
+            Self::StrictFraming => (
+                "every malformed request is answered, and chunk sizes and extensions are read strictly",
+                &[true, false],
+            ),
+            Self::FieldEnds => (
+                "VT, FF, bare CR or LF at an end of a field or of the request line (`Transfer-Encoding: \\x0bchunked`), folded \
+                 lines and words behind the version are refused; this crate trims them before anybody sees them",
+                &[true, false],
+            ),
             Self::HugeLengths => {
                 ("any declared length is safe (`Content-Length: 107374182400`)", &[true, false])
             }

@@ -77,7 +77,13 @@ impl<'a> Body<'a> {
         if self.ended || buffer.is_empty() {
             return Ok(0);
         }
-        let result = match self.request.as_reader().read(buffer) {
+        // Beside an upgrade the crate's reader goes on behind the body.
+        let most = match self.length {
+            BodyLength::Known(bytes) => usize::try_from(bytes - self.taken).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        };
+        let most = most.min(buffer.len());
+        let result = match self.request.as_reader().read(&mut buffer[..most]) {
             Ok(0) => match self.length {
                 BodyLength::Known(bytes) if self.taken < bytes => Err(BodyFault::ClientGone),
                 _ => {
