@@ -96,7 +96,15 @@ fn in_order(head: &RequestHead, bounds: &Bounds) {
             "{name} is framing"
         );
         let as_variable = plain.replace('_', "-");
-        let ours = ["content-length", "transfer-encoding", "x-request-id", "x-real-ip"];
+        let ours = [
+            "content-length",
+            "transfer-encoding",
+            "x-request-id",
+            "x-real-ip",
+            "x-client-ip",
+            "true-client-ip",
+            "cf-connecting-ip",
+        ];
         assert!(!plain.contains('_') || !ours.contains(&as_variable.as_str()), "{name} passes for ours");
         assert!(!plain.contains('_') || !as_variable.starts_with("x-forwarded-"), "{name} passes for ours");
     }
@@ -153,6 +161,7 @@ pub fn written(head: &RequestHead) -> Vec<u8> {
         request_id: "id",
         instance: "instance",
         via: true,
+        max_forwards: None,
     };
     let mut wire = format!("{} {} HTTP/1.1\r\n", head.method, head.target).into_bytes();
     let mut sent = Fields::new();
@@ -188,6 +197,14 @@ fn written_anew(head: &RequestHead) {
     }
     for name in ["x-forwarded-for", "x-request-id", "via"] {
         assert_eq!(read.fields.all(name).count(), 1, "{name}");
+    }
+    // A stranger's word on who is behind him.
+    for (name, value) in read.fields.iter() {
+        let name = name.to_ascii_lowercase();
+        let is_claim = ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"]
+            .contains(&name.as_str())
+            || (name.starts_with("x-forwarded-") && !ours.contains(&name.as_str()));
+        assert!(!is_claim, "{name}: {value:?} went on");
     }
     for name in ["connection", "keep-alive", "te", "upgrade", "http2-settings", "proxy-connection"] {
         assert!(!read.fields.has(name), "{name} is hop by hop");

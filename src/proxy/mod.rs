@@ -6,21 +6,21 @@ pub mod admit;
 pub mod forward;
 pub mod identify;
 pub mod marks;
+mod own;
 pub mod policy;
 mod relay;
 
 use std::sync::Arc;
 
 use crate::clock::seconds;
-use crate::error::{Reason, Reject};
 use crate::exchange::{
     Abort, Answer, Awaitable, BodyLength, Exchange, Parked, RequestBody, RequestHead, Served, Stream,
     Upgrade, Version, Waker,
 };
 use crate::rules::fields::Fields;
-use crate::rules::framing::request::ALLOW;
 use crate::rules::headers::{self, Origin};
 use crate::rules::identity::{self, ClientKey};
+use crate::rules::max_forwards::{self, MaxForwards};
 use crate::rules::retry::Failure;
 use crate::rules::{Moment, Nanos};
 use crate::state::backends::Endpoint;
@@ -79,7 +79,7 @@ impl Proxy {
             in_flight: self.accounts.metrics.begin(),
             marks,
         };
-        if let Some(answer) = self.answer_ourselves(head, &entry) {
+        if let Some(answer) = own::answer(head, &self.instance, &policy.keys, &entry.marks.request_id) {
             return self.accounts.close(answer, head, entry).into();
         }
         let when = Moment { now: received_at, wall_s: seconds(wall) };
@@ -141,6 +141,10 @@ impl Proxy {
             request_id: &entry.marks.request_id,
             instance: &self.instance,
             via: *via,
+            max_forwards: match max_forwards::of(&head.method, &head.fields) {
+                MaxForwards::Left(left) => Some(left),
+                _ => None,
+            },
         };
         let protocol = if can_upgrade { self.upgrade_to(head) } else { None };
         let received_at = entry.received_at;
@@ -152,19 +156,6 @@ impl Proxy {
     fn upgrade_to(&self, head: &RequestHead) -> Option<&str> {
         let is_plain = head.version == Version::Http11 && head.length == BodyLength::Empty;
         if is_plain { headers::upgrade(&head.fields, &self.upgrades) } else { None }
-    }
-
-    /// What needs neither a token nor a backend.
-    fn answer_ourselves(&self, head: &RequestHead, entry: &Entry) -> Option<Answer> {
-        if headers::is_loop(&head.fields, &self.instance) {
-            let reject = Reject::new(
-                Reason::LoopDetected,
-                "this request has been here before: a backend leads back to us",
-            );
-            return Some(reject.answer(&entry.marks.request_id));
-        }
-        // Server-wide OPTIONS (RFC 9110 §9.3.7): asks what the server can do, and we are the server.
-        (head.target == "*").then(|| Answer::new(204, Vec::new()).with("Allow", ALLOW))
     }
 }
 

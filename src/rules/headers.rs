@@ -32,6 +32,25 @@ fn is(name: &[u8], other: &str) -> bool {
     name.eq_ignore_ascii_case(other.as_bytes())
 }
 
+/// Whether a field says what only a proxy in front can know: who the client is, and how it came. From an untrusted peer it
+/// is a claim, and an application may believe it.
+pub fn is_claim(name: &[u8]) -> bool {
+    const FORWARDED: &[u8] = b"X-Forwarded-";
+    let starts_with =
+        |start: &[u8]| name.len() >= start.len() && name[..start.len()].eq_ignore_ascii_case(start);
+    let candidates: &[&str] = match name.len() {
+        9 => &["Forwarded", "X-Real-IP", "Client-IP"],
+        11 => &["X-Client-IP", "X-Forwarded"],
+        14 => &["True-Client-IP"],
+        16 => &["CF-Connecting-IP", "Fastly-Client-IP"],
+        18 => &["CF-Connecting-IPv6"],
+        19 => &["X-Cluster-Client-IP"],
+        24 => &["X-Original-Forwarded-For"],
+        _ => &[],
+    };
+    candidates.iter().any(|one| is(name, one)) || starts_with(FORWARDED)
+}
+
 /// Whether `Connection` names fields, and not only `close` or `keep-alive`.
 fn names_fields(fields: &Fields) -> bool {
     let option = |one: &[u8]| is(one, "close") || is(one, "keep-alive");
@@ -71,6 +90,8 @@ pub struct Origin<'a> {
     pub instance: &'a str,
     /// Whether it stands in `Via`.
     pub via: bool,
+    /// How many proxies may still follow (`Max-Forwards`), where that is said.
+    pub max_forwards: Option<u64>,
 }
 
 /// Writes the fields of a request as they go to a backend to `out`, which is empty. `Connection`, `Content-Length` and
@@ -78,24 +99,18 @@ pub struct Origin<'a> {
 pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
     // Whoever traces behind us would have to drop a broken context, and its state with it (W3C Trace Context §3.2, §3.3).
     let is_traced = traceparent(fields).is_some();
-    end_to_end(fields, out, |name| match name.len() {
+    let replaced = |name: &[u8]| match name.len() {
         3 => origin.via && is(name, "Via"),
         4 => is(name, "Host"),
         6 => is(name, "Expect"),
-        9 => {
-            // From an untrusted peer they are claims.
-            let claim = is(name, "Forwarded") || is(name, "X-Real-IP");
-            claim && !origin.trusted
-        }
         10 => !is_traced && is(name, "tracestate"),
         11 => !is_traced && is(name, "traceparent"),
-        12 => is(name, "X-Request-Id"),
+        12 => is(name, "X-Request-Id") || (origin.max_forwards.is_some() && is(name, "Max-Forwards")),
         15 => is(name, "X-Forwarded-For"),
-        16 => !origin.trusted && is(name, "X-Forwarded-Host"),
-        17 => !origin.trusted && is(name, "X-Forwarded-Proto"),
         19 => !origin.via && is(name, INSTANCES),
         _ => false,
-    });
+    };
+    end_to_end(fields, out, |name| replaced(name) || (!origin.trusted && is_claim(name)));
     out.push("Host", origin.host.as_bytes());
     out.push_written("X-Forwarded-For", |text| {
         if origin.trusted {
@@ -117,6 +132,9 @@ pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
             text.extend_from_slice(part.as_bytes());
         }
     });
+    if let Some(left) = origin.max_forwards {
+        out.push("Max-Forwards", left.to_string().as_bytes());
+    }
     out.push("X-Request-Id", origin.request_id.as_bytes());
 }
 

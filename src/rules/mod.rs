@@ -11,6 +11,7 @@ pub mod headers;
 pub mod health;
 pub mod identity;
 pub mod limit;
+pub mod max_forwards;
 pub mod message;
 pub mod outlier;
 pub mod path;

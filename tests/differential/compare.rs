@@ -38,7 +38,15 @@ fn plain(message: &Message, kind: Kind) -> Message {
 /// The collisions that `cases.txt` holds.
 fn passes_for_ours(name: &str) -> bool {
     let name = name.replace('_', "-");
-    name.starts_with("x-forwarded-") || ["content-length", "transfer-encoding"].contains(&name.as_str())
+    let ours = [
+        "content-length",
+        "transfer-encoding",
+        "x-real-ip",
+        "x-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+    ];
+    name.starts_with("x-forwarded-") || ours.contains(&name.as_str())
 }
 
 /// RFC 9112 §3.2.2: the authority of absolute form is the host.

@@ -24,6 +24,7 @@ fn origin(trusted: bool) -> Origin<'static> {
         request_id: "r-1",
         instance: "abc",
         via: true,
+        max_forwards: None,
     }
 }
 
@@ -132,6 +133,51 @@ fn forwarding_fields_of_a_trusted_peer_are_kept_and_continued() {
             "X-Request-Id: r-1",
         ]
     );
+}
+
+/// Names that say what a proxy in front knows, and names like them that do not.
+#[test]
+fn what_only_a_proxy_can_know_is_dropped_from_strangers_and_kept_from_trusted_peers() {
+    let claims = [
+        "Forwarded",
+        "X-Forwarded",
+        "X-Forwarded-",
+        "X-Forwarded-Port",
+        "x-forwarded-prefix",
+        "X-Forwarded-Ssl",
+        "X-Forwarded-Server",
+        "X-FORWARDED-Client-Cert",
+        "X-Real-IP",
+        "x-real-ip",
+        "X-Client-IP",
+        "Client-Ip",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "CF-Connecting-IPv6",
+        "Fastly-Client-IP",
+        "X-Cluster-Client-IP",
+        "X-Original-Forwarded-For",
+    ];
+    let others = ["X-Forwardedly", "X-Real-IPs", "X-Client-I", "True-Client", "X-Forward-For", "CF-Ray"];
+    for (name, is_one) in claims.map(|name| (name, true)).into_iter().chain(others.map(|name| (name, false)))
+    {
+        assert_eq!(is_claim(name.as_bytes()), is_one, "{name}");
+        let given = fields(&[(name, "6.6.6.6")]);
+        assert_eq!(sent(&given, false).all(name).any(|value| value == b"6.6.6.6"), !is_one, "{name}");
+        assert!(sent(&given, true).all(name).any(|value| value == b"6.6.6.6"), "{name} from a trusted peer");
+    }
+}
+
+#[test]
+fn max_forwards_is_written_anew_where_it_counts() {
+    let given = fields(&[("Max-Forwards", "7")]);
+    let with = |max_forwards| {
+        let mut out = Fields::new();
+        to_backend(&given, &Origin { max_forwards, ..origin(false) }, &mut out);
+        out.all("Max-Forwards").map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    assert_eq!(with(Some(6)), [b"6"]);
+    assert_eq!(with(None), [b"7"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::super::host::is_host_and_port;
 use super::super::{Refusal, bad, is_token};
 use super::{HEAD_TOO_LARGE, Stop, as_text, end_of_line};
 use crate::rules::fields::tokens;
+use crate::rules::headers::is_claim;
 use crate::rules::message::Reason;
 use crate::rules::message::{BodyLength, RequestHead, Version};
 
@@ -17,17 +18,17 @@ pub(super) struct Summary {
 }
 
 /// Names of ours with a hyphen. The same with an underscore could pass for them at a backend that maps both to one
-/// variable (CGI, RFC 3875 §4.1.18), so such a field is dropped; so is every `X_Forwarded_…`.
+/// variable (CGI, RFC 3875 §4.1.18), so such a field is dropped; so is every one that [`is_claim`] of a proxy.
 const OURS: &[&str] = &[
     "content-length",
     "content-type",
     "http2-settings",
     "keep-alive",
+    "max-forwards",
     "proxy-authorization",
     "proxy-connection",
     "transfer-encoding",
     "x-api-key",
-    "x-real-ip",
     "x-request-id",
 ];
 
@@ -258,19 +259,6 @@ impl Reader<'_> {
 }
 
 fn passes_for_ours(name: &str) -> bool {
-    let same = |ours: &str| {
-        name.len() == ours.len()
-            && name
-                .bytes()
-                .zip(ours.bytes())
-                .all(|(byte, our)| byte.eq_ignore_ascii_case(&our) || (byte == b'_' && our == b'-'))
-    };
-    const FORWARDED: &str = "x-forwarded-";
-    let starts_like_forwarded = name.get(..FORWARDED.len()).is_some_and(|start| {
-        start
-            .bytes()
-            .zip(FORWARDED.bytes())
-            .all(|(byte, our)| byte.eq_ignore_ascii_case(&our) || (byte == b'_' && our == b'-'))
-    });
-    starts_like_forwarded || OURS.iter().any(|ours| same(ours))
+    let hyphened = name.replace('_', "-");
+    is_claim(hyphened.as_bytes()) || OURS.iter().any(|ours| ours.eq_ignore_ascii_case(&hyphened))
 }

@@ -1,0 +1,70 @@
+//! `Max-Forwards` (RFC 9110 §7.6.2): how many proxies may still pass an OPTIONS or a TRACE on.
+
+use super::fields::Fields;
+
+/// What the field asks of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxForwards {
+    /// Nothing: it is not there, or the method gives it no meaning.
+    Unlimited,
+    /// The request goes no further: the answer is ours.
+    Reached,
+    /// The request goes on with that number.
+    Left(u64),
+    /// It is not one number.
+    Malformed,
+}
+
+/// What a request says.
+pub fn of(method: &str, fields: &Fields) -> MaxForwards {
+    if !matches!(method, "OPTIONS" | "TRACE") {
+        return MaxForwards::Unlimited;
+    }
+    let mut values = fields.all("Max-Forwards");
+    match (values.next(), values.next()) {
+        (None, _) => MaxForwards::Unlimited,
+        (Some(value), None) if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
+            // What is larger than any number of proxies is as good as the largest.
+            let hops = value
+                .iter()
+                .fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+            hops.checked_sub(1).map_or(MaxForwards::Reached, MaxForwards::Left)
+        }
+        _ => MaxForwards::Malformed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_for_two_methods_and_as_one_number() {
+        use MaxForwards::{Left, Malformed, Reached, Unlimited};
+        let rows: &[(&str, &[&str], MaxForwards)] = &[
+            ("OPTIONS", &[], Unlimited),
+            ("OPTIONS", &["0"], Reached),
+            ("TRACE", &["0"], Reached),
+            ("TRACE", &["000"], Reached),
+            ("TRACE", &["1"], Left(0)),
+            ("OPTIONS", &["010"], Left(9)),
+            ("OPTIONS", &["99999999999999999999999"], Left(u64::MAX - 1)),
+            ("OPTIONS", &[""], Malformed),
+            ("OPTIONS", &["-1"], Malformed),
+            ("OPTIONS", &["+1"], Malformed),
+            ("OPTIONS", &["1, 0"], Malformed),
+            ("OPTIONS", &["1", "1"], Malformed),
+            ("TRACE", &["x"], Malformed),
+            ("GET", &["0"], Unlimited),
+            ("GET", &["x"], Unlimited),
+            ("options", &["0"], Unlimited),
+        ];
+        for (method, values, expected) in rows {
+            let mut fields = Fields::new();
+            for value in *values {
+                fields.push("max-forwards", value.as_bytes());
+            }
+            assert_eq!(of(method, &fields), *expected, "{method} {values:?}");
+        }
+    }
+}
