@@ -225,6 +225,12 @@ const LAXER: &[Laxer] = &[
         |case| case.kind == Kind::Answers && case.stream.starts_with(b"HTTP/1.") && interim_first(case),
     ),
     ("httptools", "Invalid character in chunk extensions", EXTENSION, |case| has(case, b";")),
+    (
+        "httptools",
+        "Invalid quoted-pair in chunk extensions",
+        "§7.1.1: in answers any visible text is taken for an extension and dropped",
+        |case| case.kind != Kind::Requests && has(case, b";"),
+    ),
     ("httptools", "Invalid character in chunk size", BLANKS, |case| has(case, b" ;") || has(case, b"\t;")),
     ("h11", "illegal chunk header", BLANKS, |case| has(case, b" ;") || has(case, b"\t;")),
     (
@@ -243,8 +249,8 @@ const LAXER: &[Laxer] = &[
 
 const UNKNOWN_METHOD: &str =
     "RFC 9110 §9.1, §16.1: methods are extensible, and a proxy passes them on; llhttp has a list";
-const EXTENSION: &str =
-    "§7.1.1: a recipient ignores extensions it does not know; ours holds visible text and is dropped";
+const EXTENSION: &str = "§7.1.1: a recipient ignores extensions it does not know; ours keep the grammar in requests, which llhttp reads without \
+     blanks, are visible text in answers, and are dropped";
 const BLANKS: &str =
     "§7.1.1 lets whitespace stand before the semicolon of an extension; it is dropped with it";
 
