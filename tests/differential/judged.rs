@@ -102,6 +102,7 @@ const STRICTER: &[(&str, &str)] = &[
         "§6.1: such a request may be refused, and is the classic of smuggling",
     ),
     ("chunked stands more than once in Transfer-Encoding", "§6.1, §7.1: chunked once, and last"),
+    ("more than one Transfer-Encoding", "§6.1, §7.1: chunked once, and last"),
     ("the last transfer coding is not chunked", "§6.3: 400; llhttp takes some of them for no coding at all"),
     ("Transfer-Encoding in HTTP/1.0", "§6.1: framing is faulty; the others read it as HTTP/1.1"),
     (
