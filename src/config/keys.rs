@@ -15,6 +15,8 @@ pub struct Key {
     pub shape: Shape,
     /// Whether `null` is a value of it.
     pub nullable: bool,
+    /// Of a list: whether a single element may stand without brackets.
+    pub single: bool,
     /// JSON text; empty: it has none and must be given.
     pub default: &'static str,
     /// What it is for.

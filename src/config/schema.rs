@@ -1,13 +1,16 @@
 //! The configuration file's JSON Schema (draft 2020-12), made of the keys as the code declares them. It says less than
-//! [`super::load()`] checks: what is in a text, and what keys have to do with each other, only `balancer check` knows.
+//! [`super::load()`] checks: doubled keys, names that must differ, bounds that another key sets, and what is outside of the
+//! file, only `balancer check` knows.
+
+mod words;
 
 use serde_json::{Map, Value, json};
 
 use super::keys::{Key, Shape};
 use super::load;
 
-/// As `forms::parse_duration` reads them: larger units first, each once, at least one.
-const DURATION: &str = "^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
+/// An hour, a day and a month of 30 days, as they may be written.
+const PERIODS: &str = "^(0*(1h|60m|3600s|1d|24h|1440m|86400s|30d|720h|43200m|2592000s)|1mo)$";
 
 /// The schema.
 pub fn schema() -> Value {
@@ -45,6 +48,10 @@ fn object(path: &str, keys: &[Key]) -> Map<String, Value> {
     if !required.is_empty() {
         object.insert("required".into(), Value::Array(required));
     }
+    let together = together(path);
+    if !together.is_empty() {
+        object.insert("allOf".into(), Value::Array(together));
+    }
     object
 }
 
@@ -55,54 +62,8 @@ fn leaf<'a>(path: &str, key: &'a str) -> Option<&'a str> {
 }
 
 fn property(key: &Key, keys: &[Key]) -> Value {
-    let below = |path: &str| {
-        let prefix = format!("{path}.");
-        keys.iter().any(|other| other.path.starts_with(&prefix))
-    };
-    let elements = format!("{}[]", key.path);
-    let form = match &key.shape {
-        Shape::Bool => json!({ "type": "boolean" }),
-        Shape::Whole { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
-        Shape::Duration { .. } => {
-            json!({ "type": "string", "pattern": DURATION })
-        }
-        Shape::Choice(words) => json!({ "enum": words }),
-        Shape::Text(_) => json!({ "type": "string" }),
-        Shape::Number(_) => json!({ "type": "number" }),
-        Shape::List { max, .. } => {
-            let items =
-                if below(&elements) { object(&elements, keys).into() } else { json!({ "type": "string" }) };
-            let list = json!({ "type": "array", "items": items, "maxItems": max });
-            // A default without brackets: a single element may stand so.
-            if key.default.starts_with('"') { json!({ "anyOf": [{ "type": "string" }, list] }) } else { list }
-        }
-        Shape::Section => object(&key.path, keys).into(),
-        Shape::Other(_) if below(&elements) => {
-            let least = usize::from(key.default.is_empty());
-            json!({ "type": "array", "items": object(&elements, keys), "minItems": least })
-        }
-        Shape::Other(_) if below(&key.path) => {
-            // It may have several forms: which keys belong together is not said here.
-            let mut form = object(&key.path, keys);
-            form.remove("required");
-            json!({ "anyOf": [{ "type": "string" }, form] })
-        }
-        Shape::Other(_) => json!({}),
-    };
-    let mut property = match form {
-        Value::Object(form) => form,
-        _ => Map::new(),
-    };
-    if key.nullable && !property.is_empty() {
-        let nothing = json!({ "type": "null" });
-        property = match property.remove("anyOf") {
-            Some(Value::Array(mut forms)) => {
-                forms.push(nothing);
-                Map::from_iter([("anyOf".to_owned(), Value::Array(forms))])
-            }
-            _ => Map::from_iter([("anyOf".to_owned(), json!([property, nothing]))]),
-        };
-    }
+    let form = form(key, keys);
+    let mut property = if key.nullable && !form.is_empty() { or_null(form) } else { form };
     let takes = match key.shape {
         Shape::Section => key.about.to_owned(),
         _ => format!("{} Takes {}{}.", key.about, key.shape, if key.nullable { ", or null" } else { "" }),
@@ -112,6 +73,121 @@ fn property(key: &Key, keys: &[Key]) -> Value {
         property.insert("default".into(), default);
     }
     Value::Object(property)
+}
+
+/// What a key takes besides `null`.
+fn form(key: &Key, keys: &[Key]) -> Map<String, Value> {
+    let below = |path: &str| {
+        let prefix = format!("{path}.");
+        keys.iter().any(|other| other.path.starts_with(&prefix))
+    };
+    let elements = format!("{}[]", key.path);
+    let form = match &key.shape {
+        Shape::Bool => json!({ "type": "boolean" }),
+        Shape::Whole { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Shape::Duration { min, max } => json!({ "type": "string", "pattern": words::duration(min, max) }),
+        Shape::Choice(words) => json!({ "enum": words }),
+        Shape::Text(words) => words::form(words).unwrap_or_else(|| json!({ "type": "string" })),
+        Shape::Number(words) => words::form(words).unwrap_or_else(|| json!({ "type": "number" })),
+        Shape::List { of, max } => {
+            let item = words::form(of).unwrap_or_else(|| json!({ "type": "string" }));
+            let list = json!({ "type": "array", "items": item, "maxItems": max });
+            if key.single { json!({ "anyOf": [item, list] }) } else { list }
+        }
+        Shape::Section => object(&key.path, keys).into(),
+        Shape::Other(words) if below(&elements) => {
+            let mut list = json!({ "type": "array", "items": object(&elements, keys) });
+            if key.default.is_empty() {
+                list["minItems"] = json!(1);
+            }
+            if let Some(most) = words::most(words) {
+                list["maxItems"] = json!(most);
+            }
+            list
+        }
+        Shape::Other(words) if below(&key.path) => limit(words, object(&key.path, keys)),
+        Shape::Other(words) => words::form(words).unwrap_or_else(|| json!({})),
+    };
+    match form {
+        Value::Object(form) => form,
+        _ => Map::new(),
+    }
+}
+
+fn or_null(mut form: Map<String, Value>) -> Map<String, Value> {
+    let nothing = json!({ "type": "null" });
+    let is_choice = form.len() == 1;
+    let forms = match form.get_mut("anyOf") {
+        Some(Value::Array(forms)) if is_choice => {
+            let mut forms = std::mem::take(forms);
+            forms.push(nothing);
+            json!(forms)
+        }
+        _ => json!([form, nothing]),
+    };
+    Map::from_iter([("anyOf".to_owned(), forms)])
+}
+
+/// A limit: a text, an object with both numbers, or one with buckets.
+fn limit(words: &str, mut buckets: Map<String, Value>) -> Value {
+    const NUMBERS: [&str; 2] = ["capacity", "rate_per_sec"];
+    let mut numbers = buckets.clone();
+    let keep = |object: &mut Map<String, Value>, is_number: bool| {
+        if let Some(Value::Object(properties)) = object.get_mut("properties") {
+            properties.retain(|name, _| NUMBERS.contains(&name.as_str()) == is_number);
+        }
+    };
+    keep(&mut numbers, true);
+    numbers.insert("required".into(), json!(NUMBERS));
+    keep(&mut buckets, false);
+    buckets.insert("required".into(), json!(["buckets"]));
+    if let Some(list) = buckets.get_mut("properties").and_then(|properties| properties.get_mut("buckets")) {
+        list["minItems"] = json!(1);
+    }
+    let text = words::form(words).unwrap_or_else(|| json!({ "type": "string" }));
+    json!({ "anyOf": [text, numbers, buckets] })
+}
+
+/// Which keys of an object belong together, or to what.
+fn together(path: &str) -> Vec<Value> {
+    let has = |name: &str, form: Value| json!({ "required": [name], "properties": { name: form } });
+    let text = json!({ "type": "string" });
+    match path {
+        "" => vec![has_listener()],
+        "admin.tokens[]" => {
+            vec![json!({ "oneOf": [has("token_file", text.clone()), has("token_env", text)] })]
+        }
+        "rate_limit.rules[]" => vec![json!({ "oneOf": [
+            has("limit", text),
+            has("buckets", json!({ "minItems": 1 })),
+            has("cost", json!({ "type": "integer" })),
+            has("exempt", json!({ "const": true })),
+        ] })],
+        "rate_limit.cors" => {
+            let any =
+                json!({ "anyOf": [{ "const": "*" }, { "type": "array", "contains": { "const": "*" } }] });
+            let both = json!({
+                "required": ["origins", "credentials"],
+                "properties": { "origins": any, "credentials": { "const": true } },
+            });
+            vec![has("origins", json!({ "minItems": 1 })), json!({ "not": both })]
+        }
+        path if path.ends_with(".buckets[]") => {
+            let whole = json!({ "properties": { "amount": { "type": "integer" } } });
+            let span = json!({ "properties": { "per": { "pattern": PERIODS } } });
+            let never = json!({ "properties": { "reset": { "const": null } } });
+            vec![
+                json!({ "anyOf": [has("capacity", json!({ "type": "integer" })), whole] }),
+                json!({ "anyOf": [span, never] }),
+            ]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// At least one address, and none twice.
+fn has_listener() -> Value {
+    json!({ "properties": { "listen": { "minItems": 1, "uniqueItems": true } } })
 }
 
 #[cfg(test)]

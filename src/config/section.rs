@@ -98,11 +98,16 @@ impl<'r> Section<'r> {
 
     /// Declares a key without reading it.
     pub fn declare(&mut self, spec: &Spec) {
+        self.declare_with(spec, false);
+    }
+
+    fn declare_with(&mut self, spec: &Spec, single: bool) {
         self.known.push(spec.name);
         self.declared(vec![Key {
             path: pattern(&self.path_of(spec.name)),
             shape: spec.shape.clone(),
             nullable: spec.nullable,
+            single,
             default: spec.default,
             about: spec.about,
         }]);
@@ -143,7 +148,7 @@ impl<'r> Section<'r> {
 
     /// A list; with `one`, a single element may stand without brackets.
     pub fn list<T>(&mut self, spec: &Spec, one: bool, parse: impl Fn(&str) -> Parsed<T>) -> Vec<T> {
-        self.declare(spec);
+        self.declare_with(spec, one);
         let Shape::List { of, max } = spec.shape else { return Vec::new() };
         let given = self.take(spec.name).map(Node::settled);
         if let Some(node) = &given {

@@ -22,7 +22,7 @@ fn the_reference_in_docs_is_what_the_code_says() {
 }
 
 /// A Python with the package `jsonschema`; `None`, said aloud, where there is none.
-fn python() -> Option<String> {
+pub fn python() -> Option<String> {
     let named = std::env::var("BALANCER_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
     let has = |output: std::io::Result<Output>| output.is_ok_and(|output| output.status.success());
     if has(Command::new(&named).args(["-c", "import jsonschema"]).output()) {
@@ -103,6 +103,35 @@ fn the_schema_takes_what_the_program_takes() {
         let checked = Command::new(PROGRAM).args(["check", "--config"]).arg(&path).output().expect("check");
         assert_eq!(checked.status.success(), *valid, "by balancer check: {file}\n{checked:?}");
     }
+}
+
+/// The file of which README shows what `balancer check` says: each of the three faults is one that a schema can find.
+#[test]
+fn the_schema_finds_all_that_is_wrong_in_the_wrong_file_of_the_readme() {
+    const WRONG: &str = r#"{
+  "listen": "127.0.0.1:8080",
+  "backends": [{ "name": "a", "url": "https://10.0.0.1", "wieght": 2 }],
+  "rate_limit": { "default": "100" }
+}"#;
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("config.json"), WRONG).expect("written");
+    let checked = Command::new(PROGRAM).arg("check").current_dir(folder.path()).output().expect("check");
+    let said = String::from_utf8_lossy(&checked.stderr);
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    assert_eq!(said.lines().count(), 3, "{said}");
+    for line in said.lines() {
+        assert!(readme.contains(&format!("    {line}\n")), "README has not: {line}");
+    }
+
+    let Some(python) = python() else { return };
+    const SCRIPT: &str = "import json, sys, jsonschema\n\
+        schema, file = map(json.loads, sys.argv[1:])\n\
+        errors = jsonschema.validators.validator_for(schema)(schema).iter_errors(file)\n\
+        print(sorted('/'.join(map(str, error.absolute_path)) for error in errors))\n";
+    let schema = balancer(&["config", "schema"]);
+    let output = Command::new(python).args(["-c", SCRIPT, &schema, WRONG]).output().expect("python");
+    let found = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(found.trim(), "['backends/0', 'backends/0/url', 'rate_limit/default']", "{output:?}");
 }
 
 #[test]

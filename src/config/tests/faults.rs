@@ -1,7 +1,7 @@
 use super::*;
 
 /// A file whose line 3 is the row's text, and what its one fault says.
-const ROWS: &[(&str, &str)] = &[
+pub(super) const ROWS: &[(&str, &str)] = &[
     // Unknown keys and words.
     (r#""lisen": "x""#, r#"lisen: unknown key; did you mean "listen"?"#),
     (r#""zzz": 1"#, "zzz: unknown key"),
@@ -224,10 +224,10 @@ fn each_fault_names_its_line_its_key_and_what_is_allowed() {
     }
 }
 
-#[test]
-fn each_fault_of_a_backend_names_its_line_its_key_and_what_is_allowed() {
+/// The second of two backends, and what its one fault says.
+pub(super) fn backend_rows() -> Vec<(&'static str, String)> {
     const URL: &str = "must be http://HOST[:PORT]";
-    for (element, expected) in [
+    vec![
         (r#"{"name": "b"}"#, format!("backends[1].url: is missing; {URL}")),
         (
             r#"{"url": "http://h:1"}"#,
@@ -284,7 +284,12 @@ fn each_fault_of_a_backend_names_its_line_its_key_and_what_is_allowed() {
             r#"{"name": "b", "url": "http://h:1", "wieght": 1}"#,
             r#"backends[1].wieght: unknown key; did you mean "weight"?"#.into(),
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn each_fault_of_a_backend_names_its_line_its_key_and_what_is_allowed() {
+    for (element, expected) in backend_rows() {
         let text = format!("{{\n\"backends\": [{ONE},\n{element}]\n}}");
         let found = load_with(&text, &[]).map(|_| ()).unwrap_err();
         assert_eq!(found, format!("FILE:3: {expected}"), "{element}");

@@ -8,6 +8,7 @@ mod given;
 mod identity;
 mod limits;
 mod mutation;
+mod schema;
 mod shipped;
 mod text;
 
