@@ -44,6 +44,7 @@ mod limiter;
 mod load;
 mod marks;
 mod metrics;
+mod openapi;
 mod outage;
 mod process;
 mod prometheus;

@@ -5,9 +5,14 @@ from urllib.parse import quote, unquote
 
 import requests
 import schemathesis
+from hypothesis import strategies
 
 # A limit may only name a plan that is there.
 PLAN = {"buckets": [{"name": "day", "amount": 10, "per": "1d"}]}
+
+# Schemathesis makes fields of letters and digits alone, unless it knows how their format is made.
+TAGS = strategies.from_regex(r'\A(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)\Z')
+schemathesis.openapi.format("entity-tags", TAGS)
 
 
 def is_range(text):

@@ -1,6 +1,8 @@
 //! `/openapi.json`: the route table as an OpenAPI 3.1 document. Its paths are those of the listener that is asked, in the
 //! form in which it was asked: with `/-` or without.
 
+mod examples;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
@@ -121,6 +123,7 @@ fn path_item(resource: &Resource, route: &Route) -> Value {
             "parameters".into(),
             json!([{
                 "name": name, "in": "path", "required": true, "schema": schema, "description": argument.about,
+                "example": examples::of_parameter(name, argument.schema),
             }]),
         );
     }
@@ -153,11 +156,12 @@ fn described(resource: &Resource, operation: &Operation, is_head: bool) -> Value
             "required": parameter.required,
             "schema": parsed(parameter.schema),
             "description": parameter.about,
+            "example": examples::of_parameter(parameter.name, parameter.schema),
         })
     });
     described.insert("parameters".into(), parameters.collect());
     if let Some(schema) = doc.body {
-        let content = json!({ "application/json": { "schema": reference(schema) } });
+        let content = json!({ "application/json": media(schema, examples::of_schema(schema)) });
         described.insert("requestBody".into(), json!({ "required": true, "content": content }));
     }
     described.insert("responses".into(), responses(operation, is_head));
@@ -202,13 +206,15 @@ fn response(same: &[&Outcome]) -> Value {
         match one.content {
             Content::Nothing => {}
             Content::Json(schema) => {
-                content.insert("application/json".into(), json!({ "schema": reference(schema) }));
+                content.insert("application/json".into(), media(schema, examples::of_schema(schema)));
             }
             Content::Text(kind) => {
-                content.insert(kind.into(), json!({ "schema": { "type": "string" } }));
+                let example = examples::of_text(kind);
+                content.insert(kind.into(), json!({ "schema": { "type": "string" }, "example": example }));
             }
             Content::Problem => {
-                content.insert("application/problem+json".into(), json!({ "schema": reference("Problem") }));
+                let example = examples::problem(one.status, one.about);
+                content.insert("application/problem+json".into(), media("Problem", Some(example)));
             }
         }
     }
@@ -226,6 +232,11 @@ fn response(same: &[&Outcome]) -> Value {
         response.insert("headers".into(), Value::Object(headers));
     }
     Value::Object(response)
+}
+
+/// A body by its schema's name.
+fn media(schema: &str, example: Option<Value>) -> Value {
+    json!({ "schema": reference(schema), "example": example })
 }
 
 fn reference(schema: &str) -> Value {

@@ -61,7 +61,8 @@ fn write_operation(page: &mut String, path: &str, method: &str, item: &Value, op
         let _ = writeln!(page, "| `{name}` | {place} | {} |", text(parameter, "description"));
     }
     if let Some(body) = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str() {
-        let _ = write!(page, "\nBody: `{}`\n", name_of(body));
+        let example = &operation["requestBody"]["content"]["application/json"]["example"];
+        let _ = write!(page, "\nBody: `{}`, such as `{example}`\n", name_of(body));
     }
     page.push_str("\n| status | | body | fields |\n|---|---|---|---|\n");
     for (status, response) in operation["responses"].as_object().unwrap() {
