@@ -1,8 +1,8 @@
 //! The chunked coding: the decoder beside a second one, written another way, that sees the whole stream at once; the
 //! same verdict and body however the stream is cut; and whatever decodes can be written anew and decodes to the same.
 
-use balancer::edge::frontend::render;
 use balancer::rules::framing::chunk::{ChunkDecoder, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES, Step};
+use balancer::rules::framing::write;
 
 use super::cuts;
 
@@ -42,9 +42,9 @@ fn check_with(data: &[u8], of: Of) {
     assert!(body.len() <= data.len());
     let mut wire = Vec::new();
     for part in body.chunks(body.len() / 3 + 1) {
-        render::chunk(&mut wire, part);
+        write::chunk(&mut wire, part);
     }
-    wire.extend_from_slice(render::LAST_CHUNK);
+    wire.extend_from_slice(write::LAST_CHUNK);
     assert_eq!(
         decode([&wire[..]], Of::Request),
         Outcome::Whole(body.clone(), wire.len()),

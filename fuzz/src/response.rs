@@ -2,10 +2,10 @@
 //! cut, past the interim answers; what is accepted is in order, and strictly what it is with the key; and what we write to
 //! the client is clean and reads as the same answer.
 
-use balancer::edge::frontend::render;
-use balancer::exchange::{Answer, AnswerBody, Awaitable, BodyLength, Pull, Stream, Version, Wait};
 use balancer::rules::framing::response::{Finder, Found, Head, HeadRules, parse};
+use balancer::rules::framing::write::{self, AnswerLines, BodyShape, Framing, Persistence};
 use balancer::rules::headers::to_client;
+use balancer::rules::message::{BodyLength, Version};
 
 use super::cuts;
 
@@ -115,23 +115,6 @@ fn in_order(head: &Head, rules: &HeadRules) {
     assert!(!bodiless || head.body_length(false) == BodyLength::Empty);
 }
 
-/// A stream that nobody reads.
-struct Unread;
-
-impl Stream for Unread {
-    fn pull(&mut self, _: &mut [u8], _: Wait) -> Pull {
-        Pull::End
-    }
-
-    fn socket(&self) -> Option<Awaitable<'_>> {
-        None
-    }
-
-    fn silence_limit(&self) -> std::time::Duration {
-        std::time::Duration::ZERO
-    }
-}
-
 fn written_anew(head: &Head, is_head: bool) {
     if head.status < 200 {
         return;
@@ -143,19 +126,17 @@ fn written_anew(head: &Head, is_head: bool) {
         _ => None,
     };
     let body = match length {
-        _ if bodiless => AnswerBody::None { declared },
-        BodyLength::Empty => AnswerBody::Bytes(Vec::new()),
-        _ => AnswerBody::Stream(length, Box::new(Unread)),
+        _ if bodiless => BodyShape::Absent { declared },
+        BodyLength::Empty => BodyShape::Whole(0),
+        _ => BodyShape::Streamed(length),
     };
-    let mut answer = Answer::new(head.status, Vec::new());
-    answer.reason = Some(head.reason.clone());
-    answer.fields = to_client(head.status, head.fields.clone());
-    answer.body = body;
-    let framing = render::framing(&answer, Version::Http11, is_head);
-    let persistence = render::persistence(&answer, framing, Version::Http11, true);
+    let fields = to_client(head.status, head.fields.clone());
+    let framing = Framing::of(body, head.status, Version::Http11, is_head);
+    let persistence = Persistence::of(framing, Version::Http11, true);
     let mut wire = Vec::new();
-    render::head(&mut wire, &answer, framing, persistence);
-    if wire.len() > STRICT.max_head_bytes || answer.fields.len() == STRICT.max_headers {
+    let lines = AnswerLines { status: head.status, reason: Some(&head.reason), fields: &fields };
+    write::head(&mut wire, lines, framing, persistence);
+    if wire.len() > STRICT.max_head_bytes || fields.len() == STRICT.max_headers {
         // Beyond what we take from others; clients have bounds of their own.
         return;
     }
@@ -164,7 +145,7 @@ fn written_anew(head: &Head, is_head: bool) {
     let (read, used) = parse(&wire, &rules).expect("we take what we write").expect("a whole head");
     assert_eq!(used, wire.len());
     assert_eq!((read.status, &read.reason), (head.status, &head.reason));
-    assert!(read.fields.iter().eq(answer.fields.iter()));
+    assert!(read.fields.iter().eq(fields.iter()));
     let expected = match head.body_length(is_head) {
         BodyLength::UntilClose => BodyLength::Chunked,
         length => length,

@@ -8,6 +8,7 @@ pub mod host;
 pub mod proxy;
 pub mod request;
 pub mod response;
+pub mod write;
 
 use crate::rules::message::Reason;
 
