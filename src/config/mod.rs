@@ -260,8 +260,8 @@ pub struct HealthCheck {
     pub rise: u32,
     /// Failures in a row that take it out.
     pub fall: u32,
-    /// `upstream.accept_invalid`: an answer that a request takes, a check takes.
-    pub accept_invalid: bool,
+    /// `upstream.max_head_bytes` and `.accept_invalid`: an answer that a request takes, a check takes.
+    pub head_rules: HeadRules,
 }
 
 /// `cache`.

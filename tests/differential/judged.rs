@@ -225,6 +225,23 @@ const LAXER: &[Laxer] = &[
         "RFC 9110 §15.2: the final answer follows an interim one, whatever that says about the connection",
         |case| case.kind == Kind::Answers && case.stream.starts_with(b"HTTP/1.") && interim_first(case),
     ),
+    ("h11", "bad Content-Length", HEAD_ONLY, has_only_a_head),
+    ("h11", "conflicting Content-Length headers", HEAD_ONLY, has_only_a_head),
+    ("h11", "multiple Transfer-Encoding headers", HEAD_ONLY, has_only_a_head),
+    ("h11", "Only Transfer-Encoding: chunked is supported", HEAD_ONLY, has_only_a_head),
+    ("httptools", "Invalid character in Content-Length", HEAD_ONLY, has_only_a_head),
+    ("httptools", "Content-Length overflow", HEAD_ONLY, has_only_a_head),
+    ("httptools", "Empty Content-Length", HEAD_ONLY, has_only_a_head),
+    ("httptools", "Content-Length can't be present with", HEAD_ONLY, has_only_a_head),
+    ("httptools", "Transfer-Encoding can't be present with", HEAD_ONLY, has_only_a_head),
+    ("httptools", "Invalid `Transfer-Encoding` header value", HEAD_ONLY, has_only_a_head),
+    ("httptools", "Empty Transfer-Encoding", HEAD_ONLY, has_only_a_head),
+    ("httptools", "Invalid character in chunk size", PADDED, |case| {
+        case.kind != Kind::Requests && has(case, b" \r\n")
+    }),
+    ("httptools", "Invalid character in chunk size", PADDED, |case| {
+        case.kind != Kind::Requests && has(case, b"\t\r\n")
+    }),
     ("httptools", "Invalid character in chunk extensions", EXTENSION, |case| has(case, b";")),
     (
         "httptools",
@@ -252,6 +269,10 @@ const UNKNOWN_METHOD: &str =
     "RFC 9110 §9.1, §16.1: methods are extensible, and a proxy passes them on; llhttp has a list";
 const EXTENSION: &str = "§7.1.1: a recipient ignores extensions it does not know; ours keep the grammar in requests, which llhttp reads without \
      blanks, are visible text in answers, and are dropped";
+const HEAD_ONLY: &str =
+    "§6.3: an interim answer and a 204 end with their head; what they announce does not go on to the client";
+const PADDED: &str =
+    "§7.1.1: some servers pad a size with blanks to a fixed width; they do not go on to the client";
 const BLANKS: &str =
     "§7.1.1 lets whitespace stand before the semicolon of an extension; it is dropped with it";
 
@@ -335,4 +356,10 @@ fn in_trailer(case: &Case) -> bool {
     let field = find(b"content-length").max(find(b"transfer-encoding"));
     let head = stream.windows(4).position(|word| word == b"\r\n\r\n");
     head.is_some() && field > head
+}
+
+/// A status that has no body, with a field that frames one.
+fn has_only_a_head(case: &Case) -> bool {
+    let is_one = |word: &[u8]| word.starts_with(b"HTTP/1.") && (word[9] == b'1' || word[9..] == *b"204");
+    case.kind != Kind::Requests && case.stream.windows(12).any(is_one)
 }

@@ -338,6 +338,9 @@ fn a_health_check_takes_what_a_request_takes(engine: Engine) {
     let (_backend, old) = setup("HTTP/1.1 200 OK\nX : y\nContent-Length: 0\n\n");
     assert_eq!(ready(&old), 503);
     assert_eq!(ready(&old.set("upstream.accept_invalid", json!(true))), 200);
+    let (_backend, wordy) = setup(&format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(30_000)));
+    assert_eq!(ready(&wordy), 200);
+    assert_eq!(ready(&wordy.set("upstream.max_head_bytes", json!(20_000))), 503);
 }
 
 fn the_bounds_of_a_head_are_keys(engine: Engine) {

@@ -28,6 +28,7 @@ use super::{
     AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Given,
     HealthCheck, LogConfig, LogFormat, forms,
 };
+use crate::rules::framing::response::HeadRules;
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;
@@ -101,7 +102,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, env: &[(OsString, OsStr
     });
     root.end();
     if let Some(check) = &mut config.health_check {
-        check.accept_invalid = config.upstream.accept_invalid;
+        check.head_rules = config.upstream.head_rules();
     }
     config
 }
@@ -173,7 +174,7 @@ fn health_check(mut s: Section<'_>) -> HealthCheck {
         rise: s.whole("rise", 1..=100, "2", "Successes in a row that bring a backend back."),
         fall: s.whole("fall", 1..=100, "3", "Failures in a row that take it out."),
         // `upstream` says so.
-        accept_invalid: false,
+        head_rules: HeadRules::SHIPPED,
     };
     s.end();
     check

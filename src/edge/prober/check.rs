@@ -7,9 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, nanos};
 use crate::config::HealthCheck;
 use crate::rules::Nanos;
-
-/// Most bytes of an answer's head, interim answers before it included. The body is not read.
-const MAX_ANSWER_BYTES: usize = 16 * 1024;
+use crate::rules::framing::response::HeadRules;
 
 /// The request of a check. `path` and `authority` were checked by the configuration.
 pub(super) fn request(path: &str, authority: &str) -> Vec<u8> {
@@ -28,10 +26,9 @@ pub(super) fn check(
     settings: &HealthCheck,
     clock: &Clock,
 ) -> Result<u16, String> {
-    let HealthCheck { timeout, accept_invalid, .. } = *settings;
+    let HealthCheck { timeout, head_rules, .. } = *settings;
     let deadline = Deadline { clock, at: clock.now().saturating_add(nanos(timeout)), timeout };
-    let status =
-        ask(address, request, accept_invalid, &deadline).map_err(|error| deadline.describe(&error))?;
+    let status = ask(address, request, &head_rules, &deadline).map_err(|error| deadline.describe(&error))?;
     if settings.expect.iter().any(|(from, to)| (*from..=*to).contains(&status)) {
         Ok(status)
     } else {
@@ -64,12 +61,7 @@ impl Deadline<'_> {
     }
 }
 
-fn ask(
-    address: SocketAddr,
-    request: &[u8],
-    accept_invalid: bool,
-    deadline: &Deadline<'_>,
-) -> io::Result<u16> {
+fn ask(address: SocketAddr, request: &[u8], rules: &HeadRules, deadline: &Deadline<'_>) -> io::Result<u16> {
     let mut socket = TcpStream::connect_timeout(&address, deadline.left()?)?;
     socket.set_write_timeout(Some(deadline.left()?))?;
     socket.write_all(request)?;
@@ -84,11 +76,12 @@ fn ask(
             Err(error) => return Err(error),
         };
         received.extend_from_slice(&buffer[..count]);
-        match status(&received, accept_invalid) {
+        match status(&received, rules.accept_invalid) {
             Err(cause) => return Err(io::Error::other(cause)),
             Ok(Some(status)) => return Ok(status),
-            Ok(None) if received.len() > MAX_ANSWER_BYTES => {
-                return Err(io::Error::other("the answer's head is too large"));
+            // Interim answers before it included; the body is not read.
+            Ok(None) if received.len() > rules.max_head_bytes => {
+                return Err(io::Error::other("the answer's head is larger than upstream.max_head_bytes"));
             }
             Ok(None) => {}
         }
@@ -221,7 +214,7 @@ mod tests {
             timeout,
             rise: 1,
             fall: 1,
-            accept_invalid: false,
+            head_rules: HeadRules::SHIPPED,
         }
     }
 
@@ -296,6 +289,6 @@ mod tests {
             let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n");
             while socket.write_all(b"A: b\r\n").is_ok() {}
         });
-        assert_eq!(result, Err("the answer's head is too large".into()));
+        assert_eq!(result, Err("the answer's head is larger than upstream.max_head_bytes".into()));
     }
 }

@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::config;
+use crate::rules::framing::response::HeadRules;
 use crate::state::backends::Settings;
 use crate::state::backends::{Lease, Wanted};
 
@@ -18,7 +19,7 @@ fn settings(timeout: Duration) -> HealthCheck {
         timeout,
         rise: 2,
         fall: 3,
-        accept_invalid: false,
+        head_rules: HeadRules::SHIPPED,
     }
 }
 
