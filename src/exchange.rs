@@ -1,6 +1,7 @@
 //! What a frontend hands to a service and what it gets back. A worker knows a request and an answer, never an engine:
 //! the `tiny_http` and the `epoll` frontend both drive a [`Service`] through these types.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -217,6 +218,8 @@ pub struct Answer {
     pub body: AnswerBody,
     /// End the connection after this answer, whatever the client asked.
     pub close: bool,
+    /// Why it is a refusal of ours, in the operator's words; `None` for everything else.
+    pub cause: Option<Cow<'static, str>>,
     /// Told once how the delivery ended; dropped without a word only if the frontend itself failed.
     pub ticket: Option<Box<dyn Ticket>>,
 }
@@ -300,6 +303,8 @@ pub enum Delivery {
     ClientGone,
     /// The backend broke off in mid-body; the text is for the log.
     BackendBroke(String),
+    /// The backend broke off before anything was sent, and a 502 went out instead; the text is for the log.
+    Replaced(String),
 }
 
 /// Whatever must happen when an answer is delivered: the lease given back, the log line written.
@@ -317,6 +322,7 @@ impl Answer {
             fields: Fields::with_room(8, 384),
             body: AnswerBody::Bytes(body),
             close: false,
+            cause: None,
             ticket: None,
         }
     }

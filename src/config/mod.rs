@@ -317,6 +317,8 @@ pub struct LogConfig {
     pub access: AccessLog,
     /// How it looks.
     pub access_format: AccessFormat,
+    /// Whether it shows queries; `None`: in the combined format alone.
+    pub query: Option<bool>,
 }
 
 /// `log.format`.

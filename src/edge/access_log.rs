@@ -19,6 +19,7 @@ pub struct AccessLog {
     lines: Option<Lines>,
     owns_stdout: bool,
     format: AccessFormat,
+    query: bool,
 }
 
 impl AccessLog {
@@ -35,6 +36,7 @@ impl AccessLog {
                 .transpose()?,
             owns_stdout: config.access == config::AccessLog::Stdout,
             format: config.access_format,
+            query: config.query.unwrap_or(config.access_format == AccessFormat::Combined),
         })
     }
 
@@ -80,6 +82,10 @@ impl Journal for AccessLog {
         self.format == AccessFormat::Combined
     }
 
+    fn wants_query(&self) -> bool {
+        self.query
+    }
+
     fn record(&self, record: AccessRecord) {
         if let Some(lines) = &self.lines {
             lines.push(match self.format {
@@ -104,12 +110,14 @@ mod tests {
             client_id: None,
             method: "GET".into(),
             path: path.into(),
+            protocol: Some(crate::exchange::Version::Http11),
             status: 200,
             body_bytes: 0,
             duration: Duration::ZERO,
             upstream_duration: None,
             backend: None,
             retries: 0,
+            cause: None,
             limit: None,
             agent: None,
         }
@@ -117,7 +125,7 @@ mod tests {
 
     fn to(access: To) -> LogConfig {
         let (level, format) = (log::LevelFilter::Info, config::LogFormat::Text);
-        LogConfig { level, format, access, access_format: AccessFormat::Json }
+        LogConfig { level, format, access, access_format: AccessFormat::Json, query: None }
     }
 
     #[test]

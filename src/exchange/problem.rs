@@ -41,6 +41,7 @@ impl Reject {
         // Strings and integers alone, into memory: there is nothing to fail on.
         let _ = serde_json::to_writer(&mut body, &problem);
         let mut answer = Answer::new(status, body).with("Content-Type", "application/problem+json");
+        answer.cause = Some(self.words());
         if let Some(seconds) = self.retry_after_s {
             answer.fields.push("Retry-After", seconds.to_string().as_bytes());
         }
@@ -53,5 +54,14 @@ impl Reject {
             _ => {}
         }
         answer
+    }
+
+    /// What the operator reads.
+    fn words(&self) -> Cow<'static, str> {
+        let said = if self.cause.is_empty() { self.detail.clone() } else { self.cause.clone().into() };
+        match self.errors.first() {
+            None => said,
+            Some(FieldFault { pointer, detail }) => format!("{said}: {pointer}: {detail}").into(),
+        }
     }
 }

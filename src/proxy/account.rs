@@ -1,5 +1,6 @@
 //! The end of a request: its lease given back, its counters raised, one record for the access log.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,7 +12,7 @@ use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket, Version};
 use crate::proxy::policy::PolicyInForce;
 use crate::rules::terms::BucketName;
-use crate::rules::{Nanos, identity};
+use crate::rules::{Nanos, credentials, identity};
 use crate::state::backends::Lease;
 use crate::state::limiter::Seat;
 use crate::state::log_limit::LogLimit;
@@ -19,6 +20,15 @@ use crate::state::metrics::{InFlight, Metrics, Rejection, method_label};
 
 /// The status in logs and metrics of a request whose client left before it had an answer.
 pub const CLIENT_GONE: u16 = 499;
+
+/// The status of [`Delivery::Replaced`].
+const BAD_GATEWAY: u16 = 502;
+
+/// Longest cause in the access log, in bytes.
+const MAX_CAUSE_BYTES: usize = 512;
+
+/// The cause of a [`CLIENT_GONE`].
+const CLIENT_LEFT: &str = "the client left before it had an answer";
 
 /// What stands for the entry when no stored limit decided.
 pub const DEFAULT_ENTRY: &str = "default";
@@ -30,6 +40,11 @@ pub trait Journal: Send + Sync {
 
     /// Whether records should say what the client says of itself.
     fn wants_agent(&self) -> bool {
+        false
+    }
+
+    /// Whether records should hold the query, which may hold what should stay out of logs.
+    fn wants_query(&self) -> bool {
         false
     }
 
@@ -52,8 +67,10 @@ pub struct AccessRecord {
     pub client_id: Option<Arc<str>>,
     /// As the client wrote it; empty when no method could be read.
     pub method: String,
-    /// The target without its query; empty when none could be read.
+    /// The target, with its query when [`Journal::wants_query`]; empty when none could be read.
     pub path: String,
+    /// As the client speaks it; `None` when that could not be read.
+    pub protocol: Option<Version>,
     /// The status that was sent, 499 when the client left before the head.
     pub status: u16,
     /// Bytes of the body that were sent, framing not counted.
@@ -66,6 +83,8 @@ pub struct AccessRecord {
     pub backend: Option<Arc<str>>,
     /// How often the request was sent again.
     pub retries: u32,
+    /// Why we refused it ourselves, or that its client left; at most [`MAX_CAUSE_BYTES`] and a mark that there was more.
+    pub cause: Option<Cow<'static, str>>,
     /// How the limiter decided; `None` when it was not asked.
     pub limit: Option<LimitRecord>,
     /// What the client says of itself, when [`Journal::wants_agent`].
@@ -75,20 +94,21 @@ pub struct AccessRecord {
 /// What a client says of itself.
 #[derive(Clone, Debug)]
 pub struct AgentRecord {
-    /// Of its request.
-    pub version: Version,
-    /// `Referer` without query and fragment: others put their secrets there. Empty when there is none.
+    /// Its name in `Authorization: Basic` (RFC 7617), checked by nobody; empty when there is none.
+    pub user: Vec<u8>,
+    /// `Referer` without fragment, and without query unless [`Journal::wants_query`]. Empty when there is none.
     pub referer: Vec<u8>,
     /// `User-Agent`; empty when there is none.
     pub user_agent: Vec<u8>,
 }
 
 impl AgentRecord {
-    fn of(head: &RequestHead) -> Box<Self> {
+    fn of(head: &RequestHead, with_query: bool) -> Box<Self> {
         let first = |name| head.fields.get(name).unwrap_or_default();
-        let referer = first("Referer").split(|byte| matches!(byte, b'?' | b'#')).next();
+        let ends = |byte: &u8| *byte == b'#' || (*byte == b'?' && !with_query);
+        let referer = first("Referer").split(ends).next();
         Box::new(Self {
-            version: head.version,
+            user: credentials::user(first("Authorization")).unwrap_or_default(),
             referer: referer.unwrap_or_default().to_vec(),
             user_agent: first("User-Agent").to_vec(),
         })
@@ -139,8 +159,8 @@ pub(crate) struct Entry {
     pub seat: Option<Seat>,
     /// Nobody is left to read the answer.
     pub client_gone: bool,
-    /// What the operator should read of it, once, with the request's id.
-    pub cause: Option<String>,
+    /// No backend answered: the operator reads why, once, with the request's id.
+    pub failed: bool,
     /// Counts it as in flight until its answer is delivered.
     pub in_flight: InFlight,
 }
@@ -149,7 +169,7 @@ impl Accounts {
     /// Completes an answer with what every answer has (`Date`, `X-Request-Id`) and with the ticket that writes its end
     /// down.
     pub(crate) fn close(self: &Arc<Self>, mut answer: Answer, head: &RequestHead, entry: Entry) -> Answer {
-        if let Some(cause) = &entry.cause {
+        if let Some(cause) = answer.cause.as_ref().filter(|_| entry.failed) {
             self.explain(head, &entry.marks.request_id, answer.status, cause);
         }
         let wall = self.clock.wall();
@@ -159,6 +179,8 @@ impl Accounts {
         answer.fields.push("X-Request-Id", entry.marks.request_id.as_bytes());
         let status = if entry.client_gone { CLIENT_GONE } else { answer.status };
         let told = if self.journal.wanted() {
+            let with_query = self.journal.wants_query();
+            let cause = if entry.client_gone { Some(CLIENT_LEFT.into()) } else { answer.cause.take() };
             let client_id = match &entry.limit {
                 Some(LimitRecord { key: Some(id), .. })
                 | Some(LimitRecord { names_client: true, entry: Some(id), .. }) => Arc::clone(id),
@@ -172,15 +194,18 @@ impl Accounts {
                 client_addr: entry.client_addr,
                 client_id: Some(client_id),
                 method: head.method.clone(),
-                path: head.path().to_owned(),
+                path: if with_query { head.target.clone() } else { head.path().to_owned() },
+                // The target is taken apart when the version has been read.
+                protocol: (!head.target.is_empty()).then_some(head.version),
                 status,
                 body_bytes: 0,
                 duration: Duration::ZERO,
                 upstream_duration: entry.effort.upstream_duration,
                 backend: entry.effort.backend,
                 retries: entry.effort.retries,
+                cause: cause.map(bounded),
                 limit: entry.limit,
-                agent: self.journal.wants_agent().then(|| AgentRecord::of(head)),
+                agent: self.journal.wants_agent().then(|| AgentRecord::of(head, with_query)),
             }))
         } else {
             Told::Id(entry.marks.request_id)
@@ -213,7 +238,8 @@ impl Accounts {
         let mut answer = reject.answer(own.request_id());
         // After a framing error nobody knows where the next request begins.
         answer.close = true;
-        let (id, status, cause) = (own.request_id(), answer.status, &*reject.detail);
+        let (id, status) = (own.request_id(), answer.status);
+        let cause = answer.cause.as_deref().unwrap_or_default();
         if reject.reason != Reason::Unavailable {
             log::debug!("request {id}: refused with {status}: {cause}");
         } else if let Some(suppressed) = self.log_limit.admit(cause, self.clock.now()) {
@@ -268,11 +294,22 @@ impl Own {
             lease: None,
             seat: None,
             client_gone: false,
-            cause: None,
+            failed: false,
             in_flight: self.in_flight,
         };
         accounts.close(answer, head, entry)
     }
+}
+
+/// What fits into a line of the access log.
+fn bounded(mut cause: Cow<'static, str>) -> Cow<'static, str> {
+    if cause.len() > MAX_CAUSE_BYTES {
+        let end = (0..=MAX_CAUSE_BYTES).rev().find(|at| cause.is_char_boundary(*at)).unwrap_or(0);
+        let text = cause.to_mut();
+        text.truncate(end);
+        text.push('…');
+    }
+    cause
 }
 
 /// The ticket of an answer. Dropped without being settled (the frontend failed) it still gives lease and seat back.
@@ -316,15 +353,20 @@ impl EndOfRequest {
 impl Ticket for EndOfRequest {
     fn settle(self: Box<Self>, body_bytes: u64, delivery: Delivery) {
         let duration = Duration::from_nanos(self.accounts.clock.now().saturating_sub(self.received_at));
-        if let Delivery::BackendBroke(cause) = &delivery {
+        if let Delivery::BackendBroke(cause) | Delivery::Replaced(cause) = &delivery {
             self.explain_break(cause);
         }
+        let status = if matches!(delivery, Delivery::Replaced(_)) { BAD_GATEWAY } else { self.status };
         drop(self.lease);
         drop(self.seat);
-        self.accounts.metrics.request(self.method, self.status, duration);
+        self.accounts.metrics.request(self.method, status, duration);
         if let Told::Record(mut record) = self.told {
             record.body_bytes = body_bytes;
             record.duration = duration;
+            record.status = status;
+            if let Delivery::Replaced(cause) = delivery {
+                record.cause = Some(bounded(cause.into()));
+            }
             self.accounts.journal.record(*record);
         }
     }

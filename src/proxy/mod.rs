@@ -75,7 +75,7 @@ impl Proxy {
             lease: None,
             seat: None,
             client_gone: false,
-            cause: None,
+            failed: false,
             in_flight: self.accounts.metrics.begin(),
             marks,
         };
@@ -165,7 +165,7 @@ impl Entry {
         let Failed { reject, client_gone, effort } = failed;
         self.effort = effort;
         self.client_gone = client_gone;
-        self.cause = (!client_gone).then(|| reject.cause.clone());
+        self.failed = !client_gone;
         let mut answer = reject.answer(&self.marks.request_id);
         answer.close = close;
         answer

@@ -15,6 +15,7 @@ pub(super) fn relay(answered: Answered, is_head: bool, protocol: &str) -> Answer
             fields: headers::to_client(101, fields),
             body: AnswerBody::Upgrade(connection),
             close: false,
+            cause: None,
             ticket: None,
         }
         .with("Upgrade", protocol),
@@ -48,6 +49,7 @@ fn relay_http(incoming: Incoming, is_head: bool) -> Answer {
         fields: headers::to_client(status, fields),
         body,
         close: false,
+        cause: None,
         ticket: None,
     }
 }

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod backend;
 pub mod bucket;
 pub mod cors;
+pub mod credentials;
 pub mod fields;
 pub mod framing;
 pub mod headers;

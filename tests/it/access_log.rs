@@ -95,10 +95,10 @@ fn combined_lines_are_apaches() {
     let fields = [
         ("Authorization", "Bearer hunter2"),
         ("Cookie", "session=hunter2"),
-        ("Referer", "http://shop.example/cart?key=hunter2"),
+        ("Referer", "http://shop.example/cart?e=f"),
         ("User-Agent", "tester/1.0 \"quoted\"\u{9b}31m"),
     ];
-    request(balancer.address, "GET", "/a?key=hunter2", &fields, b"").expect(200);
+    request(balancer.address, "GET", "/a?b=c&d", &fields, b"").expect(200);
     let line = balancer.proc.wait_out("GET /a");
     let (before, after) = line.split_once(" [").expect("a time in brackets");
     let (time, rest) = after.split_once("] ").expect("its end");
@@ -106,9 +106,41 @@ fn combined_lines_are_apaches() {
     assert!(time.ends_with(" +0000") && time.len() == 26, "{time}");
     assert_eq!(
         rest,
-        r#""GET /a HTTP/1.1" 200 5 "http://shop.example/cart" "tester/1.0 \x22quoted\x22\xC2\x9B31m""#
+        r#""GET /a?b=c&d HTTP/1.1" 200 5 "http://shop.example/cart?e=f" "tester/1.0 \x22quoted\x22\xC2\x9B31m""#
     );
+    // `Aladdin:hunter2`: the name alone (RFC 7617), as Apache logs it.
+    let basic = [("Authorization", "Basic QWxhZGRpbjpodW50ZXIy")];
+    request(balancer.address, "GET", "/user", &basic, b"").expect(200);
+    let line = balancer.proc.wait_out("GET /user");
+    assert!(line.starts_with("127.0.0.1 - Aladdin ["), "{line}");
+    assert!(!balancer.proc.out().contains("QWxh"), "{}", balancer.proc.out());
     assert!(!balancer.proc.out().contains("hunter2"), "{}", balancer.proc.out());
+}
+
+/// Each format has its usual way with queries, and `log.query` says otherwise.
+#[test]
+fn queries_are_logged_as_asked() {
+    let backend = Backend::named("hello");
+    for (format, query, shown) in [
+        ("json", Value::Null, false),
+        ("json", json!(true), true),
+        ("json", json!(false), false),
+        ("combined", Value::Null, true),
+        ("combined", json!(false), false),
+        ("combined", json!(true), true),
+    ] {
+        let balancer = Setup::auto()
+            .backend(backend.address())
+            .set("log.access", json!(true))
+            .set("log.access_format", json!(format))
+            .set("log.query", query.clone())
+            .start();
+        let fields = [("Referer", "http://shop.example/cart?in=referer")];
+        request(balancer.address, "GET", "/path?in=target", &fields, b"").expect(200);
+        let line = balancer.proc.wait_out("/path");
+        assert_eq!(line.contains("/path?in=target"), shown, "{format} {query}: {line}");
+        assert_eq!(line.contains("?in=referer"), shown && format == "combined", "{format} {query}: {line}");
+    }
 }
 
 /// A disk without room costs lines, never a request, and the operator is told how many.

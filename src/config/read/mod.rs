@@ -262,6 +262,8 @@ fn log(mut s: Section<'_>, base: &Path) -> LogConfig {
     let about = "How a line on stderr looks: text, or an object with time, level and message.";
     let about_access =
         "How a request's line looks: a JSON object, or the combined log format of Apache and nginx.";
+    let about_query = "Whether the access log shows queries, which may hold secrets; null: as usual, which is yes for combined, no for json.";
+    let query = Spec::new("query", Shape::Bool, "null", about_query).or_null();
     let log = LogConfig {
         format: s.choice("format", &formats, "\"text\"", about).unwrap_or(LogFormat::Text),
         access_format: s
@@ -281,6 +283,11 @@ fn log(mut s: Section<'_>, base: &Path) -> LogConfig {
                 _ => Err(None),
             })
             .unwrap_or(AccessLog::Stdout),
+        query: s.value(&query, |node| match node.value {
+            Value::Null => Ok(None),
+            Value::Bool(shown) => Ok(Some(shown)),
+            _ => Err(None),
+        }),
     };
     s.end();
     log

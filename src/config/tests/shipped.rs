@@ -62,6 +62,7 @@ const LEFT_OUT: &[&str] = &[
     "database.listen_url",
     "log.format",
     "log.access_format",
+    "log.query",
 ];
 
 #[test]

@@ -1,12 +1,13 @@
 //! The combined log format of Apache and nginx, for tools that read nothing else:
-//! `ADDRESS - CLIENT [TIME] "METHOD PATH VERSION" STATUS BYTES "REFERER" "USER-AGENT"`.
+//! `ADDRESS - USER [TIME] "METHOD TARGET VERSION" STATUS BYTES "REFERER" "USER-AGENT"`.
 //!
 //! What a client wrote is escaped as nginx does it: quotes, backslashes and everything outside of visible ASCII as `\xHH`.
-//! CLIENT is the stored id of a client that is known by something else than its address, else `-`.
+//! USER is the name that the client gave in `Authorization: Basic`, or the stored id of one that is known by something else
+//! than its address, else `-`.
 
 use std::net::IpAddr;
 
-use super::line::push_address;
+use super::line::{push_address, version};
 use crate::edge::lines::{push_log_time, push_number};
 use crate::exchange::Version;
 use crate::proxy::account::AccessRecord;
@@ -16,25 +17,25 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     let mut line = Vec::with_capacity(256 + record.path.len());
     push_address(&mut line, record.client_addr.to_canonical());
     line.extend_from_slice(b" - ");
-    match record.client_id.as_deref().filter(|id| id.parse::<IpAddr>().is_err()) {
-        Some(id) => push_escaped(&mut line, id.as_bytes(), b'!'),
+    let agent = record.agent.as_deref();
+    let user = agent.map(|agent| &*agent.user).filter(|user| !user.is_empty());
+    let id = record.client_id.as_deref().filter(|id| id.parse::<IpAddr>().is_err());
+    match user.or(id.map(str::as_bytes)) {
+        Some(name) => push_escaped(&mut line, name, b'!'),
         None => line.push(b'-'),
     }
     line.extend_from_slice(b" [");
     push_log_time(&mut line, record.time);
     line.extend_from_slice(b"] \"");
-    let agent = record.agent.as_deref();
     if record.method.is_empty() {
         // No head could be read.
         line.push(b'-');
     } else {
         push_escaped(&mut line, record.method.as_bytes(), b'!');
         line.push(b' ');
-        push_escaped(&mut line, record.path.split('?').next().unwrap_or_default().as_bytes(), b'!');
-        line.extend_from_slice(match agent.map(|agent| agent.version) {
-            Some(Version::Http10) => b" HTTP/1.0",
-            _ => b" HTTP/1.1",
-        });
+        push_escaped(&mut line, record.path.as_bytes(), b'!');
+        line.push(b' ');
+        line.extend_from_slice(version(record.protocol.unwrap_or(Version::Http11)).as_bytes());
     }
     line.extend_from_slice(b"\" ");
     push_number(&mut line, record.status.into(), 3);
@@ -72,10 +73,10 @@ mod tests {
     use crate::proxy::account::AgentRecord;
     use std::time::{Duration, UNIX_EPOCH};
 
-    fn record(id: &str, path: &str, agent: Option<(&[u8], &[u8])>) -> AccessRecord {
-        let agent = agent.map(|(referer, user_agent)| {
-            let (referer, user_agent) = (referer.to_vec(), user_agent.to_vec());
-            Box::new(AgentRecord { version: Version::Http10, referer, user_agent })
+    fn record(id: &str, path: &str, agent: Option<[&[u8]; 3]>) -> AccessRecord {
+        let agent = agent.map(|told| {
+            let [user, referer, user_agent] = told.map(<[u8]>::to_vec);
+            Box::new(AgentRecord { user, referer, user_agent })
         });
         AccessRecord {
             time: UNIX_EPOCH + Duration::from_secs(1_772_366_400),
@@ -85,12 +86,14 @@ mod tests {
             client_id: Some(id.into()),
             method: "GET".into(),
             path: path.into(),
+            protocol: agent.is_some().then_some(Version::Http10),
             status: 200,
             body_bytes: 12,
             duration: Duration::ZERO,
             upstream_duration: None,
             backend: None,
             retries: 0,
+            cause: None,
             limit: None,
             agent,
         }
@@ -102,23 +105,33 @@ mod tests {
 
     #[test]
     fn a_line_is_what_the_tools_expect() {
-        let agent: (&[u8], &[u8]) = (b"http://a/b", b"curl/8.0 (x)");
+        let agent: [&[u8]; 3] = [b"", b"http://a/b", b"curl/8.0 (x)"];
         assert_eq!(
-            text(&record("10.0.0.7", "/a?token=secret", Some(agent))),
-            "10.0.0.7 - - [01/Mar/2026:12:00:00 +0000] \"GET /a HTTP/1.0\" 200 12 \"http://a/b\" \"curl/8.0 (x)\"\n"
+            text(&record("10.0.0.7", "/a?b", Some(agent))),
+            "10.0.0.7 - - [01/Mar/2026:12:00:00 +0000] \"GET /a?b HTTP/1.0\" 200 12 \"http://a/b\" \"curl/8.0 (x)\"\n"
         );
         assert_eq!(
             text(&record("team one", "/a", None)),
             "10.0.0.7 - team\\x20one [01/Mar/2026:12:00:00 +0000] \"GET /a HTTP/1.1\" 200 12 \"-\" \"-\"\n"
         );
+        for id in ["10.0.0.7", "team one"] {
+            let line = text(&record(id, "/a", Some([b"J\xC3\xBCrgen \"x\"", b"", b""])));
+            assert!(line.starts_with("10.0.0.7 - J\\xC3\\xBCrgen\\x20\\x22x\\x22 ["), "{line}");
+        }
         let unread = AccessRecord { method: String::new(), ..record("10.0.0.7", "", None) };
         assert!(text(&unread).contains("] \"-\" 200 "));
     }
 
     proptest! {
         #[test]
-        fn nothing_breaks_out_of_its_place(id in ".*", path in ".*", referer: Vec<u8>, agent: Vec<u8>) {
-            let line = text(&record(&id, &path, Some((&referer, &agent))));
+        fn nothing_breaks_out_of_its_place(
+            id in ".*",
+            path in ".*",
+            user: Vec<u8>,
+            referer: Vec<u8>,
+            agent: Vec<u8>,
+        ) {
+            let line = text(&record(&id, &path, Some([&user, &referer, &agent])));
             prop_assert!(line.trim_end_matches('\n').bytes().all(|byte| (b' '..=b'~').contains(&byte)));
             prop_assert_eq!(line.matches('"').count(), 6, "{}", line);
             let parts: Vec<&str> = line.split('"').collect();

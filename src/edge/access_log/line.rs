@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::edge::lines::{push_json_text, push_number, push_time};
+use crate::exchange::Version;
 use crate::proxy::account::{AccessRecord, DEFAULT_ENTRY};
 
 /// What a line without long texts needs; a longer one makes the buffer grow once.
@@ -24,7 +25,7 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     line.push(b'"');
     text(&mut line, "client_id", record.client_id.as_deref());
     text(&mut line, "method", Some(&record.method));
-    text(&mut line, "path", record.path.split('?').next());
+    text(&mut line, "path", Some(&record.path));
     number(&mut line, "status", Some(record.status.into()));
     number(&mut line, "bytes", Some(record.body_bytes));
     seconds(&mut line, "duration", Some(record.duration));
@@ -36,8 +37,18 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     text(&mut line, "limit_bucket", limit.and_then(|limit| limit.bucket.as_ref()?.as_str().into()));
     text(&mut line, "limit_decision", limit.map(|limit| if limit.allowed { "allowed" } else { "denied" }));
     number(&mut line, "limit_remaining", limit.and_then(|limit| limit.remaining));
+    text(&mut line, "cause", record.cause.as_deref());
+    text(&mut line, "protocol", record.protocol.map(version));
     line.extend_from_slice(b"}\n");
     line
+}
+
+/// As it stands in a request line.
+pub(super) fn version(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+    }
 }
 
 fn name(line: &mut Vec<u8>, name: &str) {
@@ -107,13 +118,15 @@ mod tests {
             client_addr: "::ffff:10.0.0.7".parse().unwrap(),
             client_id: Some(Arc::from("10.0.0.7")),
             method: "GET".into(),
-            path: "/a/b?token=secret".into(),
+            path: "/a/b".into(),
+            protocol: Some(Version::Http10),
             status: 200,
             body_bytes: 12,
             duration: Duration::from_micros(1_002_003),
             upstream_duration: Some(Duration::from_micros(7)),
             backend: Some(Arc::from("a")),
             retries: 1,
+            cause: Some("backend a: \"refused\"".into()),
             limit: Some(LimitRecord {
                 names_client: false,
                 key: None,
@@ -129,7 +142,7 @@ mod tests {
     #[test]
     fn a_line_has_every_member_in_the_contracts_order() {
         let line = String::from_utf8(line(&record())).unwrap();
-        let expected = r#"{"time":"2026-03-01T12:00:00.250Z","request_id":"r-1","trace_id":"0af7651916cd43dd8448eb211c80319c","client_addr":"10.0.0.7","client_id":"10.0.0.7","method":"GET","path":"/a/b","status":200,"bytes":12,"duration":1.002003,"upstream_duration":0.000007,"backend":"a","retries":1,"limit_entry":"10.0.0.0/8","limit_bucket":"range","limit_decision":"allowed","limit_remaining":9}"#;
+        let expected = r#"{"time":"2026-03-01T12:00:00.250Z","request_id":"r-1","trace_id":"0af7651916cd43dd8448eb211c80319c","client_addr":"10.0.0.7","client_id":"10.0.0.7","method":"GET","path":"/a/b","status":200,"bytes":12,"duration":1.002003,"upstream_duration":0.000007,"backend":"a","retries":1,"limit_entry":"10.0.0.0/8","limit_bucket":"range","limit_decision":"allowed","limit_remaining":9,"cause":"backend a: \"refused\"","protocol":"HTTP/1.0"}"#;
         assert_eq!(line, format!("{expected}\n"));
     }
 
@@ -140,16 +153,18 @@ mod tests {
             client_id: None,
             upstream_duration: None,
             backend: None,
+            cause: None,
+            protocol: None,
             limit: None,
             ..record()
         };
         let value: serde_json::Value = serde_json::from_slice(&line(&bare)).unwrap();
         let members =
             ["trace_id", "client_id", "upstream_duration", "backend", "limit_entry", "limit_bucket"];
-        for member in members.into_iter().chain(["limit_decision", "limit_remaining"]) {
+        for member in members.into_iter().chain(["limit_decision", "limit_remaining", "cause", "protocol"]) {
             assert_eq!(value.get(member), Some(&serde_json::Value::Null), "{member}");
         }
-        assert_eq!(value.as_object().unwrap().len(), 17);
+        assert_eq!(value.as_object().unwrap().len(), 19);
     }
 
     #[test]
@@ -168,7 +183,7 @@ mod tests {
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             prop_assert!(!line[..line.len() - 1].iter().any(|byte| *byte < b' ' || *byte == 0x7f));
             let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
-            prop_assert_eq!(value["path"].as_str().unwrap(), path.split('?').next().unwrap());
+            prop_assert_eq!(value["path"].as_str().unwrap(), path);
         }
     }
 }

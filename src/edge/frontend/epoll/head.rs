@@ -61,6 +61,8 @@ impl Worker {
                 }
                 proxy::Verdict::Refused(detail) => {
                     self.core.reject("proxy_protocol");
+                    // What is there is another request's.
+                    self.desk.head = RequestHead::blank(conn.peer);
                     return self.refuse(conn, &Reject::new(Reason::BadRequest, detail));
                 }
             }

@@ -35,9 +35,9 @@ pub(super) fn deliver(
     response_buffer_bytes: usize,
 ) {
     let ticket = answer.ticket.take();
-    if let Err(cause) = make_whole(&mut answer, client, response_buffer_bytes) {
-        answer = broken_before_the_head(answer, &cause);
-        log::warn!("a backend's answer broke off before its head was sent: {cause}");
+    let broken = make_whole(&mut answer, client, response_buffer_bytes).err();
+    if let Some(cause) = &broken {
+        answer = broken_before_the_head(answer, cause);
     }
     let (sent, delivery) = if unread == Unread::Something {
         respond_first(request, answer)
@@ -47,7 +47,7 @@ pub(super) fn deliver(
         write(&mut writer, answer, client)
     };
     if let Some(ticket) = ticket {
-        ticket.settle(sent, delivery);
+        ticket.settle(sent, broken.map_or(delivery, Delivery::Replaced));
     }
 }
 
