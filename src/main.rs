@@ -59,6 +59,9 @@ fn check(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
         Ok(loaded) => {
             let name = loaded.file.unwrap_or_default();
             let text = cli::summary(&loaded.config);
+            if let Some(exposed) = &loaded.config.exposed {
+                let _ = writeln!(std::io::stderr(), "warning: {exposed}");
+            }
             let _ = write!(std::io::stdout(), "{}: OK\n{text}", name.display());
             ExitCode::SUCCESS
         }

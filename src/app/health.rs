@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::edge::admin::{BackendHealth, Health};
-use crate::edge::store::Limits;
+use crate::edge::store::{Limits, StoreState};
 use crate::proxy::admit::FindLimit;
 use crate::proxy::identify::KeyFound;
 use crate::rules::Nanos;
@@ -74,8 +74,8 @@ impl Health for State {
         self.draining.load(Ordering::SeqCst)
     }
 
-    fn store_up(&self) -> bool {
-        self.limits.up()
+    fn store(&self) -> StoreState {
+        self.limits.state()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -46,7 +46,7 @@ impl Live for Running {
             uptime_seconds: self.clock.now().saturating_sub(self.started_at) / 1_000_000_000,
             ready: !draining && self.health.any_backend_up(),
             draining,
-            store: if self.health.store_up() { "up" } else { "down" },
+            store: self.health.store().word(),
             requests: totals.requests,
             in_flight: totals.in_flight,
             allowed: totals.allowed,

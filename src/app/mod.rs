@@ -47,8 +47,6 @@ pub use source::Source;
 
 /// Threads of the admin listener: its own, so that it answers when every worker is stuck.
 const ADMIN_WORKERS: usize = 2;
-/// What an instance keeps on its own disk, beside the configuration, where nobody names another folder.
-const DATA: &str = "data";
 /// How long the last access log lines may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 
@@ -91,6 +89,9 @@ pub fn run(config: Config, source: Source) -> Result<(), Failure> {
     let _error_log = error_log::start(&config.log, clock.clone()).map_err(failed("the error log"))?;
     // Before any thread is started: every thread inherits what is blocked or caught.
     let signals = Signals::catch().map_err(failed("signals can't be caught"))?;
+    if let Some(exposed) = &config.exposed {
+        log::warn!("{exposed}");
+    }
     listen::raise_open_files(config.frontend.max_connections);
     let bound = Bound::open(&config)?;
     let app = App::start(config, source, bound, clock)?;
@@ -118,8 +119,8 @@ impl App {
         let config = &*in_force.load_full();
         let shared = Shared::start(config, clock.clone())?;
         let (limiter, limits) = (Arc::clone(&shared.limiter), Arc::clone(&shared.limits));
-        let own = source.state_folder().unwrap_or_else(|| config.base_dir.join(DATA));
-        let levels = Levels::start(limiter, limits, &own, clock.clone())
+        let own = source.own_folder(config);
+        let levels = Levels::start(limiter, limits, own.as_deref(), clock.clone())
             .map_err(failed("a thread can't be started"))?;
         let backends = Arc::clone(&shared.state.backends);
         let lookup = resolve::lookup(config.discovery.resolver);

@@ -149,7 +149,9 @@ impl Parts {
 
     fn reload(&mut self, by: &str) -> Result<Reloaded, ReloadError> {
         self.notify.reloading();
+        let mut exposed = None;
         let outcome = self.source.load().map_err(|faults| told(&faults)).and_then(|config| {
+            exposed.clone_from(&config.exposed);
             let own = self.own_among(&config);
             if own.is_empty() { Ok(self.apply(config)) } else { Err(own) }
         });
@@ -159,6 +161,9 @@ impl Parts {
                 self.metrics.reload(Reload::Success);
                 let list = |keys: &[String]| if keys.is_empty() { "nothing".into() } else { keys.join(", ") };
                 log::info!("{by}: reloaded; changed: {}", list(&reloaded.changed));
+                if let Some(exposed) = exposed {
+                    log::warn!("{by}: {exposed}");
+                }
                 if !reloaded.needs_restart.is_empty() {
                     log::warn!("{by}: in force after a restart alone: {}", list(&reloaded.needs_restart));
                 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::edge::admin::{Series, Show};
 use crate::edge::frontend::Frontend;
-use crate::edge::store::Limits;
+use crate::edge::store::{Limits, StoreState};
 use crate::state::backends::{Backends, Endpoint};
 use crate::state::limiter::Limiter;
 use crate::state::metrics::{ConnectionState, Metrics, Value};
@@ -36,7 +36,7 @@ impl Series for Gathered {
             show(family, &[], Value::Counter(count));
         }
         show("balancer_ratelimit_clients", &[], gauge(self.limiter.clients()));
-        show("balancer_store_up", &[], Value::Gauge(i64::from(self.limits.up())));
+        show("balancer_store_up", &[], Value::Gauge(i64::from(self.limits.state() == StoreState::Up)));
         show("balancer_build_info", &[("version", env!("CARGO_PKG_VERSION"))], Value::Gauge(1));
         self.visit_process(show);
     }

@@ -3,7 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::config::{self, Config, Faults, Options};
+use crate::config::{self, Config, DatabaseUrl, Faults, Options};
+
+/// The folder of that, beside the configuration, where nobody names another one.
+const DATA: &str = "data";
 
 /// The command line and the environment that the process was started with. Files that they name are read anew each time.
 #[derive(Clone, Debug, Default)]
@@ -21,9 +24,22 @@ impl Source {
     }
 
     /// Where the service manager wants state to be: the first folder of `STATE_DIRECTORY` (systemd.exec(5)).
-    pub(super) fn state_folder(&self) -> Option<PathBuf> {
+    fn state_folder(&self) -> Option<PathBuf> {
         let folders = self.variable("STATE_DIRECTORY")?;
         std::env::split_paths(folders).next().filter(|folder| folder.is_absolute())
+    }
+
+    /// Where an instance keeps its name and what stands in for a database that is down; `None`: nowhere. Without a
+    /// configuration file nothing is written but where somebody says so.
+    pub(super) fn own_folder(&self, config: &Config) -> Option<PathBuf> {
+        match (&config.database.url, &self.options.data) {
+            (DatabaseUrl::Memory, _) => None,
+            (_, Some(folder)) => Some(folder.clone()),
+            _ if self.options.to.is_empty() => {
+                Some(self.state_folder().unwrap_or_else(|| config.base_dir.join(DATA)))
+            }
+            _ => self.state_folder(),
+        }
     }
 
     /// Reads and checks all of it.

@@ -98,7 +98,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
 const EXAMPLES: &str = "\
 Examples:
   balancer run --to :9001 --to :9002 --limit 10/s
-      Balance over two local ports, each client 10 requests a second; no file is read.
+      Balance over two local ports, each client 10 requests a second; no file is read, and none written: --data DIR
+      keeps what is set.
   balancer --config /etc/balancer/config.json
       Balance as that file says.
   balancer check
@@ -202,6 +203,9 @@ struct Run {
     /// With --to: what every client without a limit of its own gets: 100/s, "600/m burst 50", 10000/d.
     #[arg(long, value_name = "RATE", requires = "to")]
     limit: Option<String>,
+    /// With --to: the folder in which limits are kept [default: in memory, gone with the process].
+    #[arg(long, value_name = "DIR", requires = "to")]
+    data: Option<PathBuf>,
 }
 
 impl From<Source> for Options {
@@ -212,7 +216,7 @@ impl From<Source> for Options {
 
 impl From<Run> for Options {
     fn from(run: Run) -> Self {
-        Self { to: run.to, limit: run.limit, ..run.source.into() }
+        Self { to: run.to, limit: run.limit, data: run.data, ..run.source.into() }
     }
 }
 
@@ -243,7 +247,9 @@ pub(crate) mod tests {
             limit: Some("10/s".into()),
             listen: Some("[::]:80".into()),
             file: None,
+            data: None,
         };
+        let kept = Options { data: Some("d".into()), ..to.clone() };
         for (line, expected) in [
             ("balancer", Command::Run(Options::default())),
             ("balancer run", Command::Run(Options::default())),
@@ -254,6 +260,7 @@ pub(crate) mod tests {
             ("balancer reload", Command::Call(Call::Reload(reload::Reload::default()))),
             ("balancer run --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to.clone())),
             ("balancer --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to)),
+            ("balancer run --to :1 --to http://h --limit 10/s --listen [::]:80 --data d", Command::Run(kept)),
         ] {
             assert_eq!(read(line).unwrap(), expected, "{line}");
         }
@@ -265,6 +272,7 @@ pub(crate) mod tests {
             ("balancer dance", 2),
             ("balancer --nope", 2),
             ("balancer run --limit 10/s", 2),
+            ("balancer run --data d", 2),
             ("balancer run --to :1 --config x", 2),
             ("balancer --config x check", 2),
             ("balancer check --to :1", 2),
@@ -291,6 +299,7 @@ pub(crate) mod tests {
             "--config",
             "--to",
             "--limit",
+            "--data",
             "--listen",
             "--version",
             "BALANCER_CONFIG",

@@ -34,6 +34,9 @@ pub fn summary(config: &Config) -> String {
         "database",
         match &config.database.url {
             DatabaseUrl::Sqlite(path) => format!("SQLite, {}", path.display()),
+            DatabaseUrl::Memory => {
+                "in memory: limits are gone with the process; --data DIR keeps them".into()
+            }
             DatabaseUrl::Postgres(_) => "PostgreSQL".into(),
         },
     );

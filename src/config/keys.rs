@@ -94,6 +94,8 @@ pub(super) struct Report {
     pub changed: Vec<String>,
     /// The same with their values, and those without a default.
     pub given: Given,
+    /// Keys of the file that hold a secret.
+    pub secrets: Vec<String>,
 }
 
 /// A key that nobody asked for.
@@ -113,6 +115,11 @@ impl Report {
     pub fn note(&mut self, spec: &Spec, path: String, node: &Node) {
         let default = json::parse(spec.default, &|_| Origin::File).ok();
         let node = node.clone().settled();
+        if let (true, Origin::Line(_), Value::Text(text)) = (spec.secret, &node.origin, &node.value)
+            && is_secret(text)
+        {
+            self.secrets.push(path.clone());
+        }
         let is_default = default.as_ref().map(|default| node.same(default));
         if is_default == Some(false) {
             self.changed.push(path.clone());
@@ -172,6 +179,17 @@ impl Spec {
     /// The same; its value is never shown.
     pub fn secret(self) -> Self {
         Self { secret: true, ..self }
+    }
+}
+
+/// Whether what a secret key holds is one: a database's URL is, when there is a password in it.
+fn is_secret(text: &str) -> bool {
+    match text.split_once("://") {
+        Some((_, rest)) => {
+            let user = rest.split(['/', '?']).next().and_then(|host| host.rsplit_once('@'));
+            user.is_some_and(|(user, _)| user.contains(':')) || rest.contains("password=")
+        }
+        None => !text.starts_with("sqlite:"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::{self, Override};
@@ -10,10 +11,13 @@ use super::fault::{Fault, Faults, Origin};
 use super::json::{self, Lines, Member, Node, Value};
 use super::keys::Report;
 use super::section::Section;
-use super::{Config, Key, forms, read};
+use super::{Config, DatabaseUrl, Key, forms, read};
 
 /// Largest configuration file. 1,024 backends need about 100 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Whoever is neither the file's owner nor in its group may read it.
+const OTHERS_READ: u32 = 0o004;
 
 /// What the command line says about the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +30,20 @@ pub struct Options {
     pub limit: Option<String>,
     /// `--listen`.
     pub listen: Option<String>,
+    /// `--data`, with `--to`: the folder in which limits, and what clients have left, are kept.
+    pub data: Option<PathBuf>,
+}
+
+impl Options {
+    /// Where limits are kept unless `database.url` says it: beside the file, and without a file nowhere, so that trying the
+    /// program out leaves nothing behind.
+    fn store(&self, base: &Path) -> DatabaseUrl {
+        match &self.data {
+            Some(folder) => DatabaseUrl::Sqlite(folder.join("balancer.db")),
+            None if self.to.is_empty() => DatabaseUrl::Sqlite(base.join("data/balancer.db")),
+            None => DatabaseUrl::Memory,
+        }
+    }
 }
 
 /// A checked configuration and where it came from.
@@ -117,11 +135,27 @@ fn build(
     for change in changes {
         environment::apply(&mut root, change, &mut report.faults);
     }
-    let mut config = read::config(Section::open(&mut report, String::new(), root), base, env);
+    let section = Section::open(&mut report, String::new(), root);
+    let mut config = read::config(section, base, env, options.store(base));
+    config.exposed = exposed(file.as_deref(), &report.secrets);
     config.changed = std::mem::take(&mut report.changed);
     config.given = std::mem::take(&mut report.given);
     let (faults, keys) = report.finish();
     if faults.is_empty() { Ok(Loaded { config, file, keys }) } else { Err(Faults::new(name, faults)) }
+}
+
+/// A sentence for the operator when others than the file's owner and group can read secrets in it.
+fn exposed(file: Option<&Path>, secrets: &[String]) -> Option<String> {
+    let file = file.filter(|_| !secrets.is_empty())?;
+    let mode = std::fs::metadata(file).ok()?.permissions().mode();
+    (mode & OTHERS_READ != 0).then(|| {
+        let name = file.display();
+        format!(
+            "{name} holds {} and everybody on this machine can read it: chmod o-r {name}, or name a file that only \
+             balancer reads (BALANCER_ADMIN_TOKEN_FILE, BALANCER_DATABASE_URL_FILE)",
+            secrets.join(", ")
+        )
+    })
 }
 
 fn parse_file(text: &str) -> Result<Node, Fault> {

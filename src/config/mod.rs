@@ -80,6 +80,8 @@ pub struct Config {
     /// Keys that were given a value written otherwise than their default (`frontend.head_timeout`), so that an engine
     /// can say which of the user's wishes it can't honour.
     pub changed: Vec<String>,
+    /// What to tell the operator when others can read the secrets of the file that it was read from.
+    pub exposed: Option<String>,
     /// The same with their values, for a comparison with another configuration.
     pub given: Given,
 }
@@ -302,6 +304,8 @@ pub struct Audit {
 pub enum DatabaseUrl {
     /// A file, made when missing, with its folders. Absolute, or relative to the working directory.
     Sqlite(PathBuf),
+    /// Nowhere: SQLite in memory, gone with the process. What `run --to` has without `--data`; no text names it.
+    Memory,
     /// `postgres://…` or `postgresql://…`, with its password: a secret.
     Postgres(Secret),
 }

@@ -55,17 +55,18 @@ pub struct Levels {
 
 impl Levels {
     /// Puts back what was saved, waiting at most `database.timeout` for each page, and starts to save. `folder`: where the
-    /// file is kept.
+    /// file is kept; `None`: nowhere.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         limiter: Arc<Limiter>,
         limits: Arc<Limits>,
-        folder: &Path,
+        folder: Option<&Path>,
         clock: Clock,
     ) -> io::Result<Self> {
-        let mut keeper = Keeper::new(limiter, limits, Folder::open(folder), clock);
+        let folder = folder.map_or_else(Folder::nowhere, Folder::open);
+        let mut keeper = Keeper::new(limiter, limits, folder, clock);
         if !keeper.restore() {
             keeper.recall_limits();
             keeper.restore_from_file();

@@ -5,7 +5,7 @@
 //! sleeps on the queue only when nothing comes; once a line came, it collects for `GATHER` at a time and writes
 //! what it has in one go.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, after,
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock::{Clock, nanos};
+use crate::edge::files;
 use crate::rules::Nanos;
 
 mod entry;
@@ -71,9 +72,10 @@ impl Output {
     /// A file, made with its folders when missing.
     pub fn append(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            files::make_folder(folder)?;
         }
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        // A link is followed here: `file:/dev/stderr` is one.
+        let file = files::options().create(true).append(true).open(path)?;
         Ok(Self::File { path: path.to_owned(), file })
     }
 }

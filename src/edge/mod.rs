@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod error_log;
+pub mod files;
 pub mod frontend;
 pub mod levels;
 pub mod lines;

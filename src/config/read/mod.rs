@@ -45,8 +45,14 @@ const IN_FLIGHT: std::ops::RangeInclusive<u64> = 1..=1_000_000;
 const ADDRESS: &str = "an address with a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
 const NETWORK: &str = "an IP network such as \"10.0.0.0/8\" or an IP address";
 
-/// Reads the whole tree; relative paths count from `base`, and `env` is the process's environment.
-pub(super) fn config(mut root: Section<'_>, base: &Path, env: &[(OsString, OsString)]) -> Config {
+/// Reads the whole tree; relative paths count from `base`, `env` is the process's environment, and `store` is where limits
+/// are kept unless `database.url` says it.
+pub(super) fn config(
+    mut root: Section<'_>,
+    base: &Path,
+    env: &[(OsString, OsString)],
+    store: DatabaseUrl,
+) -> Config {
     let listen = Spec::new(
         "listen",
         Shape::List { of: ADDRESS, max: MAX_LISTENERS },
@@ -72,7 +78,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, env: &[(OsString, OsStr
             .map(health_check),
         rate_limit: rate_limit::rate_limit(root.section("rate_limit", "How clients are limited.")),
         cache: cache(root.section("cache", "The limits cache.")),
-        database: database(root.section("database", "Where limits are kept."), base),
+        database: database(root.section("database", "Where limits are kept."), base, store),
         audit: audit(root.section("audit", "Who changed which limit: how much of it is kept.")),
         listen,
         admin,
@@ -91,6 +97,7 @@ pub(super) fn config(mut root: Section<'_>, base: &Path, env: &[(OsString, OsStr
         log: log(root.section("log", "Logs."), base),
         base_dir: base.to_owned(),
         changed: Vec::new(),
+        exposed: None,
         given: Given::default(),
     };
     let schema =
@@ -200,7 +207,7 @@ fn cache(mut s: Section<'_>) -> CacheConfig {
     cache
 }
 
-fn database(mut s: Section<'_>, base: &Path) -> Database {
+fn database(mut s: Section<'_>, base: &Path, store: DatabaseUrl) -> Database {
     let url = Spec::new(
         "url",
         Shape::Text("sqlite:PATH or postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]"),
@@ -208,6 +215,7 @@ fn database(mut s: Section<'_>, base: &Path) -> Database {
         "Where limits are kept.",
     )
     .secret();
+    let is_given = s.origin_of("url").is_some();
     let url = s.value(&url, |node| match &node.value {
         Value::Text(text) => forms::database_url(text, base).map(Some),
         _ => Err(None),
@@ -224,12 +232,12 @@ fn database(mut s: Section<'_>, base: &Path) -> Database {
         Value::Null => Ok(None),
         Value::Text(text) => match forms::database_url(text, base)? {
             DatabaseUrl::Postgres(url) => Ok(Some(url)),
-            DatabaseUrl::Sqlite(_) => Err(None),
+            DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => Err(None),
         },
         _ => Err(None),
     });
     let database = Database {
-        url: url.unwrap_or_else(|| DatabaseUrl::Sqlite(base.join("data/balancer.db"))),
+        url: url.filter(|_| is_given).unwrap_or(store),
         listen_url,
         pool_size: s.whole("pool_size", 1..=256, "8", "Connections, and store threads."),
         timeout: s.duration("timeout", ("1ms", "10m"), "\"2s\"", "The longest that an API call waits."),

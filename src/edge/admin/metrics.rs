@@ -71,7 +71,11 @@ const FAMILIES: [(&str, Kind, &str); 34] = [
     ("balancer_ratelimit_cache_hits_total", Counter, "Limits found in memory."),
     ("balancer_ratelimit_cache_misses_total", Counter, "Limits that had to be loaded."),
     ("balancer_ratelimit_cache_evictions_total", Counter, "Limits thrown out of memory for want of room."),
-    ("balancer_store_up", Gauge, "1 while the database answers."),
+    (
+        "balancer_store_up",
+        Gauge,
+        "1 while the database answers and takes changes; /v1/status says what it does else.",
+    ),
     ("balancer_store_operation_duration_seconds", Histogram, "Calls of the database."),
     ("balancer_store_errors_total", Counter, "Calls of the database that failed."),
     ("balancer_config_reloads_total", Counter, "Reloads by result."),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::AdminApi;
 use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
+use crate::edge::store::StoreState;
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, RequestHead};
 
@@ -70,6 +71,10 @@ pub(super) const RESOURCE: Resource = Resource {
     schemas,
 };
 
+/// What the member `store` means.
+pub(super) const STORE: &str = "`read-only` and `full` answer and take no changes; without any of them limits in memory \
+                                stay in force.";
+
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 fn schemas() -> Vec<(&'static str, Value)> {
@@ -93,7 +98,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         "properties": {
             "ready": { "type": "boolean" },
             "draining": { "type": "boolean" },
-            "store": { "enum": ["up", "down"] },
+            "store": { "enum": StoreState::WORDS, "description": STORE },
             "backends": { "type": "array", "items": backend },
             "notes": { "type": "array", "items": { "type": "string" } },
         },
@@ -122,9 +127,8 @@ pub trait Health: Send + Sync {
     /// Whether the process is on its way out (`shutdown_delay` has begun).
     fn draining(&self) -> bool;
 
-    /// Whether the store answered last time. Limits in the cache stay in force without it, so it is shown and decides
-    /// nothing.
-    fn store_up(&self) -> bool;
+    /// What the store does. Limits in the cache stay in force without it, so it is shown and decides nothing.
+    fn store(&self) -> StoreState;
 
     /// What else the operator should know, one sentence each.
     fn notes(&self) -> Vec<String> {
@@ -186,7 +190,7 @@ fn look(health: &dyn Health, ready: bool) -> Verbose {
     Verbose {
         ready,
         draining: health.draining(),
-        store: if health.store_up() { "up" } else { "down" },
+        store: health.store().word(),
         backends: health.backends(),
         notes: health.notes(),
     }

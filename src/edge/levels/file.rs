@@ -2,12 +2,14 @@
 //! clients' levels, and the limits that it knows. One process at a time has the name; another one on the same folder gets
 //! a name for its own life and keeps no file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::edge::files;
 
 /// A file up to this size is written with each tick.
 const SMALL_BYTES: usize = 256 * 1024;
@@ -41,14 +43,23 @@ pub struct Kept {
 impl Folder {
     /// Takes the folder's name for this process, or makes one.
     pub fn open(folder: &Path) -> Self {
-        let (instance, lock) = match named(folder) {
-            Ok((instance, lock)) => (instance, Some(lock)),
+        match named(folder) {
+            Ok((instance, lock)) => Self::with(instance, Some((folder, lock))),
             Err(error) => {
                 log::warn!("levels: nothing is kept in {}: {error}", folder.display());
-                (fastrand::u64(..), None)
+                Self::nowhere()
             }
-        };
-        let kept = |name| Kept { path: lock.as_ref().map(|_| folder.join(name)), size: 0, said: false };
+        }
+    }
+
+    /// A name for this process's life; no file is kept.
+    pub fn nowhere() -> Self {
+        Self::with(fastrand::u64(..), None)
+    }
+
+    fn with(instance: u64, place: Option<(&Path, File)>) -> Self {
+        let (folder, lock) = place.unzip();
+        let kept = |name| Kept { path: folder.map(|folder: &Path| folder.join(name)), size: 0, said: false };
         let (levels, limits) = (kept("levels.snapshot"), kept("limits.snapshot"));
         Self { instance, name: format!("{instance:016x}"), levels, limits, _lock: lock }
     }
@@ -82,8 +93,7 @@ impl Kept {
 
     /// What was written last, and how long ago; `None` when there is none that can be read.
     pub fn read(&self, wall: SystemTime) -> Option<(Vec<u8>, Duration)> {
-        let mut bytes = Vec::new();
-        File::open(self.path.as_ref()?).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+        let bytes = files::read(self.path.as_ref()?, MAX_BYTES).ok()?;
         let (secs, content) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
         let then = UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_be_bytes(*secs)))?;
         let age = wall.duration_since(then).unwrap_or_default();
@@ -94,7 +104,7 @@ impl Kept {
     pub fn write(&mut self, content: &[u8], wall: SystemTime) {
         let Some(path) = &self.path else { return };
         let secs = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        match replace(path, &[MAGIC, &secs.to_be_bytes(), content]) {
+        match files::replace(path, &[MAGIC, &secs.to_be_bytes(), content]) {
             Ok(()) => {
                 self.said = false;
                 self.size = content.len();
@@ -108,21 +118,11 @@ impl Kept {
     }
 }
 
-fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    drop(file);
-    fs::rename(&beside, path)
-}
-
 /// The name that stands in the folder, and the file that it stands in, locked.
 fn named(folder: &Path) -> io::Result<(u64, File)> {
-    fs::create_dir_all(folder)?;
+    files::make_folder(folder)?;
     let path = folder.join("instance");
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut file = files::own().read(true).write(true).create(true).truncate(false).open(path)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Err(io::Error::other("another process has it"));
     }
@@ -138,6 +138,8 @@ fn named(folder: &Path) -> io::Result<(u64, File)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -114,7 +114,7 @@ fn a_stuck_reader_cannot_hold_the_end_up() {
 #[test]
 fn a_full_disk_loses_lines_and_counts_them() {
     let path = PathBuf::from("/dev/full");
-    let file = OpenOptions::new().append(true).open(&path).unwrap();
+    let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
     let lines = start(Output::File { path, file }, Report::ErrorLog);
     (0..100).for_each(|number| lines.push(line(number)));
     lines.stop(Duration::from_secs(10));

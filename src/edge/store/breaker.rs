@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+use super::StoreState;
+
 /// Nothing is known yet: the process has just started.
 const STARTING: u8 = 0;
 /// The database answers.
@@ -20,6 +22,8 @@ pub struct Breaker {
     state: AtomicU8,
     /// Jobs that the database answered; a probe that fails while others succeed only had no luck.
     answers: AtomicU64,
+    /// What the last change met, as a [`StoreState`] other than `Down`.
+    changes: Mutex<StoreState>,
     /// Why it is down.
     cause: Mutex<String>,
     /// Wakes whoever probes. Bounded at 1: one call to wake is as good as many.
@@ -30,12 +34,35 @@ impl Breaker {
     /// Nothing known.
     pub fn new(wake: Sender<()>) -> Self {
         let cause = Mutex::new("it has not answered yet".to_owned());
-        Self { state: AtomicU8::new(STARTING), answers: AtomicU64::new(0), cause, wake }
+        let changes = Mutex::new(StoreState::Up);
+        Self { state: AtomicU8::new(STARTING), answers: AtomicU64::new(0), changes, cause, wake }
     }
 
     /// Whether the database counts as there.
     pub fn up(&self) -> bool {
         matches!(self.state.load(Ordering::Acquire), UP | SUSPECT)
+    }
+
+    /// What the database does. Takes a lock for a look.
+    pub fn what(&self) -> StoreState {
+        if self.up() { *self.changes.lock() } else { StoreState::Down }
+    }
+
+    /// It did not take a change: it is read-only or full. Says so unless that is known.
+    pub fn refuses(&self, state: StoreState, cause: &str) {
+        if std::mem::replace(&mut *self.changes.lock(), state) != state {
+            log::warn!(
+                "store: the database is {}: {cause}; what it holds stays in force, and nothing can be changed",
+                state.word()
+            );
+        }
+    }
+
+    /// It took a change. Says so if it lately did not.
+    pub fn takes_changes(&self) {
+        if std::mem::replace(&mut *self.changes.lock(), StoreState::Up) != StoreState::Up {
+            log::info!("store: the database takes changes again");
+        }
     }
 
     /// Whether the request path may wait for it.
@@ -119,5 +146,23 @@ mod tests {
         assert_eq!(breaker.cause(), "gone");
         breaker.close();
         assert!(breaker.trusted());
+    }
+
+    #[test]
+    fn what_it_does_is_one_word_and_being_away_comes_first() {
+        let breaker = Breaker::new(crossbeam_channel::bounded(1).0);
+        assert_eq!(breaker.what(), StoreState::Down);
+        breaker.close();
+        assert_eq!(breaker.what(), StoreState::Up);
+        breaker.refuses(StoreState::Full, "no space left");
+        assert!(breaker.trusted() && breaker.what() == StoreState::Full);
+        breaker.open("gone".into());
+        assert_eq!(breaker.what(), StoreState::Down);
+        breaker.close();
+        assert_eq!(breaker.what().word(), "full", "a probe only reads");
+        breaker.refuses(StoreState::ReadOnly, "a standby");
+        assert_eq!(breaker.what().word(), "read-only");
+        breaker.takes_changes();
+        assert_eq!(breaker.what(), StoreState::Up);
     }
 }

@@ -5,12 +5,14 @@ mod memory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use super::StoreState;
 use super::backends::BackendRow;
 use super::book::Book;
 use super::breaker::Breaker;
@@ -44,6 +46,8 @@ pub struct Core {
     /// What memory knows of the stored backends. Written as plans are.
     pub backends: Stored,
     default: ArcSwap<Option<Terms>>,
+    /// Counts changes of ranges and plans.
+    changes: AtomicU64,
     /// Held while the limiter hears of ranges, default and entries, so that who tells last tells the newest; over no I/O.
     telling: Mutex<()>,
     pub ipv6_prefix: u8,
@@ -86,6 +90,7 @@ impl Core {
             plans: Plans::default(),
             backends: Stored::default(),
             default: ArcSwap::from_pointee(default),
+            changes: AtomicU64::new(0),
             telling: Mutex::new(()),
             ipv6_prefix,
             clock,
@@ -93,6 +98,17 @@ impl Core {
             keep,
             metrics,
         })
+    }
+
+    /// Changes with what memory knows of the database.
+    pub fn memory_version(&self) -> u64 {
+        self.cache.changes().wrapping_add(self.changes.load(Ordering::Relaxed))
+    }
+
+    /// These are the ranges from here on. `book` is locked.
+    pub fn put_ranges(&self, next: Ranges) {
+        self.ranges.store(Arc::new(next));
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The snapshot of ranges.
@@ -152,7 +168,14 @@ impl Core {
         let took = Duration::from_nanos(self.clock.now().saturating_sub(started));
         self.metrics.store(op, took, fault.is_none());
         match fault {
-            None => self.breaker.answered(),
+            None => {
+                self.breaker.answered();
+                if result.is_ok() && is_change(op) {
+                    self.breaker.takes_changes();
+                }
+            }
+            Some(Fault::ReadOnly(cause)) => self.breaker.refuses(StoreState::ReadOnly, cause),
+            Some(Fault::NoRoom(cause)) => self.breaker.refuses(StoreState::Full, cause),
             // The probe's own word comes from the watch.
             Some(fault @ (Fault::Down { .. } | Fault::Schema(_))) if op != StoreOp::Probe => {
                 self.breaker.suspect(&fault.to_string());
@@ -160,6 +183,32 @@ impl Core {
             Some(fault) => log::debug!("store: {}: {fault}", op.name()),
         }
         result
+    }
+
+    /// Finds out whether the database takes changes: asks it where it can tell, and where it took none lately tries one.
+    pub fn try_change(&self) {
+        let tried = match ops::read_only(self.store.as_ref(), self.within) {
+            Ok(true) => Err(Fault::ReadOnly("it says so".into())),
+            Ok(false) if self.breaker.what() == StoreState::Up => return,
+            Ok(false) => ops::try_change(self.store.as_ref(), self.within),
+            Err(fault) => Err(fault),
+        };
+        match tried {
+            Ok(()) => self.breaker.takes_changes(),
+            Err(Fault::ReadOnly(cause)) => self.breaker.refuses(StoreState::ReadOnly, &cause),
+            Err(Fault::NoRoom(cause)) => self.breaker.refuses(StoreState::Full, &cause),
+            Err(fault) => log::debug!("store: a change was tried: {fault}"),
+        }
+    }
+
+    /// What was read may no longer be so: it stays in force until it was loaded again. Takes the cache's locks in turn, and
+    /// another for a look.
+    pub fn doubt_all(&self) {
+        self.cache.doubt_all();
+        let mut book = self.book.lock();
+        book.followed = None;
+        // Another database gives the same numbers to changes of others.
+        book.mine.clear();
     }
 
     /// Loads a place, on a store thread.
@@ -232,6 +281,7 @@ impl Core {
             None => self.plans.remove(name),
         };
         drop(book);
+        self.changes.fetch_add(1, Ordering::Relaxed);
         if let Some(change) = change {
             self.limiter.plan_changed(&change, self.clock.moment());
         }
@@ -254,6 +304,7 @@ impl Core {
         }
         let changes = self.plans.replace(plans);
         drop(book);
+        self.changes.fetch_add(u64::from(!changes.is_empty()), Ordering::Relaxed);
         for change in changes {
             self.limiter.plan_changed(&change, self.clock.moment());
         }
@@ -271,7 +322,7 @@ impl Core {
             }
         }
         match Ranges::new(list.into_values()) {
-            Ok(next) => self.ranges.store(Arc::new(next)),
+            Ok(next) => self.put_ranges(next),
             // The database holds the bound for all instances; only rows that came past it can lead here.
             Err(error) => log::error!("store: {error}; a range is not in force"),
         }
@@ -283,6 +334,11 @@ impl Core {
         self.ask(StoreOp::Probe, |store| look(store, self.within))?;
         self.follow()
     }
+}
+
+/// Whether what was asked for changes something, when it is done.
+fn is_change(op: StoreOp) -> bool {
+    matches!(op, StoreOp::Create | StoreOp::Update | StoreOp::Delete | StoreOp::Batch)
 }
 
 /// One state of what decides beside entries.

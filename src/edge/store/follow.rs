@@ -2,7 +2,6 @@
 //! when some of that list is gone for good is everything read anew, and the cache no longer trusted.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -27,8 +26,7 @@ impl Core {
             match self.ask(StoreOp::Changes, |store| ops::changes(store, self.within, seen))? {
                 None => {
                     log::warn!("store: too many changes were missed; every limit is looked up anew");
-                    self.cache.doubt_all();
-                    self.book.lock().followed = None;
+                    self.doubt_all();
                 }
                 Some(followed) => {
                     let (last, more) = (followed.last, followed.more);
@@ -192,7 +190,7 @@ impl Core {
                 _ => None,
             });
             let next = Ranges::new(list).map_err(|error| Fault::Schema(error.to_string()))?;
-            self.ranges.store(Arc::new(next));
+            self.put_ranges(next);
             Ok(())
         })?;
         let backends = self.read_backends()?;

@@ -1,6 +1,7 @@
 //! The façade: what the proxy and the API know of the store.
 
 mod backends;
+mod levels;
 mod v1;
 
 use std::net::IpAddr;
@@ -18,9 +19,9 @@ use super::postgres::Postgres;
 use super::session::{Fault, Store};
 use super::sqlite::Sqlite;
 use super::threads::{CallError, Lane, Threads};
-use super::v1::{Actor, BatchError, Condition, LimitFilter, SavedSegment};
+use super::v1::{Actor, BatchError, Condition, LimitFilter};
 use super::watch::Watch;
-use super::{Row, StartError, StoreError};
+use super::{Row, StartError, StoreError, StoreState};
 use crate::clock::Clock;
 use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit};
 use crate::rules::Nanos;
@@ -80,6 +81,7 @@ impl Limits {
         let size = u32::try_from(database.pool_size).unwrap_or(u32::MAX).max(1);
         let store: Box<dyn Store> = match &database.url {
             DatabaseUrl::Sqlite(path) => Box::new(Sqlite::open(path, size, database.timeout)?),
+            DatabaseUrl::Memory => Box::new(Sqlite::in_memory(database.timeout)),
             DatabaseUrl::Postgres(url) => {
                 Box::new(Postgres::open(url, database.listen_url.as_ref(), size, database.timeout)?)
             }
@@ -110,6 +112,7 @@ impl Limits {
             news,
             end: end.clone(),
             ttl: cache.ttl,
+            tried: 0,
         };
         let (tell, first) = bounded(1);
         let watching =
@@ -208,47 +211,14 @@ impl Limits {
         self.core.set_default(default);
     }
 
-    /// What memory knows of the database, as text.
-    pub fn remembered(&self) -> String {
-        self.core.remembered()
-    }
-
-    /// Puts that back in force until the database says otherwise; how many limits and plans it was.
-    pub fn recall(&self, text: &str) -> usize {
-        self.core.recall(text)
-    }
-
-    /// Changes with what memory knows.
-    pub fn memory_version(&self) -> u64 {
-        self.core.cache.changes()
-    }
-
-    /// Saves pieces of this instance's levels, each in the place of its earlier one. Waits at most `database.timeout`.
-    pub fn save_levels(&self, instance: &str, segments: Vec<(u8, Vec<u8>)>) -> Result<(), StoreError> {
-        let instance = instance.to_owned();
-        self.read(StoreOp::Levels, move |store, within| ops::save_levels(store, within, &instance, &segments))
-    }
-
-    /// What any instance saved: at most `count` pieces behind that one, in order. Waits at most `database.timeout`.
-    pub fn saved_levels(
-        &self,
-        after: Option<(String, u8)>,
-        count: usize,
-    ) -> Result<Vec<SavedSegment>, StoreError> {
-        self.read(StoreOp::Levels, move |store, within| {
-            let after = after.as_ref().map(|(instance, segment)| (instance.as_str(), *segment));
-            ops::saved_levels(store, within, after, count)
-        })
-    }
-
-    /// Forgets what was saved longer ago than that. Waits at most `database.timeout`.
-    pub fn forget_levels(&self, older_than: Duration) -> Result<(), StoreError> {
-        self.read(StoreOp::Levels, move |store, within| ops::forget_levels(store, within, older_than))
-    }
-
     /// Whether the database answers.
     pub fn up(&self) -> bool {
         self.core.breaker.up()
+    }
+
+    /// What the database does now.
+    pub fn state(&self) -> StoreState {
+        self.core.breaker.what()
     }
 
     /// What the cache counted.
@@ -279,6 +249,7 @@ impl Limits {
             }
         }
         self.threads.stop();
+        self.core.store.close();
     }
 
     /// One wish; gives what became of it.
@@ -330,7 +301,11 @@ impl Limits {
         question: impl FnOnce(&dyn Store, Duration) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let core = Arc::clone(&self.core);
-        self.call(Lane::Read, move || core.ask(op, |store| question(store, core.within)))
+        let asked = self.call(Lane::Read, move || core.ask(op, |store| question(store, core.within)));
+        asked.map_err(|error| match error {
+            StoreError::Unavailable { cause, .. } => StoreError::Unread { cause },
+            other => other,
+        })
     }
 
     /// Something that changes something, on the one thread that does.

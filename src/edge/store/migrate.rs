@@ -75,7 +75,7 @@ fn apply(session: &mut dyn Session, store: &dyn Store) -> Result<(), Fault> {
     let applied = last(session, store)?;
     let failed = |number: usize| {
         move |fault| match fault {
-            Fault::Schema(cause) | Fault::Refused(cause) => Fault::Schema(format!(
+            Fault::Schema(cause) | Fault::Refused(cause) | Fault::ReadOnly(cause) => Fault::Schema(format!(
                 "migration {number} can't be applied to the {} database: {cause}; \
                  give balancer a database of its own, and a user who may create tables in it",
                 dialect.name

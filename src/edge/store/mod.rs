@@ -59,6 +59,34 @@ pub enum StoreError {
         /// A write may have been committed all the same.
         outcome_unknown: bool,
     },
+    /// The same of a question, which changes nothing whatever becomes of it.
+    Unread {
+        /// For the log.
+        cause: String,
+    },
+}
+
+/// What the database does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreState {
+    /// It answers, and takes changes.
+    Up,
+    /// It answers, and takes no changes.
+    ReadOnly,
+    /// It answers, and has no room for changes.
+    Full,
+    /// It does not answer. What memory knows stays in force.
+    Down,
+}
+
+impl StoreState {
+    /// All of their words.
+    pub const WORDS: [&'static str; 4] = ["up", "read-only", "full", "down"];
+
+    /// As the API and the log say it.
+    pub fn word(self) -> &'static str {
+        Self::WORDS[self as usize]
+    }
 }
 
 impl std::fmt::Display for StoreError {
@@ -70,6 +98,7 @@ impl std::fmt::Display for StoreError {
             Self::Precondition => f.write_str("it has changed in the meantime"),
             Self::NoPlan => f.write_str("there is no such plan"),
             Self::InUse(count) => write!(f, "{count} limits name this plan"),
+            Self::Unread { cause } => f.write_str(cause),
             Self::Unavailable { cause, outcome_unknown } => {
                 f.write_str(cause)?;
                 f.write_str(if *outcome_unknown { " (it may have been done all the same)" } else { "" })

@@ -78,6 +78,15 @@ pub trait Store: Send + Sync {
     /// takes at most `within`, whatever the database does.
     fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault>;
 
+    /// Opens the database again when it is no longer the one that it was opened as: a file that was deleted or replaced.
+    /// True when what was read before may no longer be so.
+    fn renew(&self, _within: Duration) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    /// Nobody will ask any more: leaves the database in good order.
+    fn close(&self) {}
+
     /// Who hears of changes by other processes.
     fn listener(&self) -> Box<dyn Listener>;
 
@@ -114,6 +123,8 @@ pub struct Dialect {
     pub name: &'static str,
     /// The migrations in order; the first has number 1.
     pub migrations: &'static [&'static str],
+    /// One row if it takes no changes; `None`: only a write tells.
+    pub read_only: Option<&'static str>,
     /// Makes the table of applied migrations.
     pub create_migrations: &'static str,
     /// One row if that table is there.
@@ -141,8 +152,12 @@ pub enum Fault {
     InUse(u64),
     /// The database is newer than this program, or is not one of ours.
     Schema(String),
-    /// The database is well, and does not do this now: locked, full, read-only.
+    /// The database is well, and does not do this now: locked, cancelled.
     Refused(String),
+    /// The database may be read and takes no changes.
+    ReadOnly(String),
+    /// The database may be read and has no room for what was to be written.
+    NoRoom(String),
     /// The database can't be reached, did not answer in time, or broke off.
     Down {
         /// For the log.
@@ -158,7 +173,9 @@ impl Fault {
         match self {
             Self::NotFound | Self::Exists | Self::Full(_) => true,
             Self::Precondition | Self::NoPlan | Self::InUse(_) => true,
-            Self::Schema(_) | Self::Refused(_) | Self::Down { .. } => false,
+            Self::Schema(_) | Self::Refused(_) | Self::ReadOnly(_) | Self::NoRoom(_) | Self::Down { .. } => {
+                false
+            }
         }
     }
 
@@ -185,7 +202,10 @@ impl std::fmt::Display for Fault {
             Self::Precondition => f.write_str("a condition does not hold"),
             Self::NoPlan => f.write_str("no such plan"),
             Self::InUse(count) => write!(f, "{count} limits name the plan"),
-            Self::Schema(cause) | Self::Refused(cause) | Self::Down { cause, .. } => f.write_str(cause),
+            Self::Schema(cause) | Self::Refused(cause) | Self::ReadOnly(cause) | Self::NoRoom(cause) => {
+                f.write_str(cause)
+            }
+            Self::Down { cause, .. } => f.write_str(cause),
         }
     }
 }
@@ -199,7 +219,7 @@ impl From<Fault> for StoreError {
             Fault::Precondition => Self::Precondition,
             Fault::NoPlan => Self::NoPlan,
             Fault::InUse(count) => Self::InUse(count),
-            Fault::Schema(cause) | Fault::Refused(cause) => {
+            Fault::Schema(cause) | Fault::Refused(cause) | Fault::ReadOnly(cause) | Fault::NoRoom(cause) => {
                 Self::Unavailable { cause, outcome_unknown: false }
             }
             Fault::Down { cause, outcome_unknown } => Self::Unavailable { cause, outcome_unknown },

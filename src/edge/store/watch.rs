@@ -9,6 +9,8 @@ use crossbeam_channel::{Receiver, Sender, after, never, select};
 use super::core::Core;
 use super::session::Fault;
 use super::threads::{Lane, Threads};
+use crate::clock::nanos;
+use crate::rules::Nanos;
 
 /// Between two probes of a database that is down.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -30,6 +32,8 @@ pub struct Watch {
     pub end: Receiver<()>,
     /// `cache.ttl`.
     pub ttl: Duration,
+    /// When the database was last asked whether it takes changes.
+    pub tried: Nanos,
 }
 
 impl Watch {
@@ -41,15 +45,18 @@ impl Watch {
         let mut said = false;
         loop {
             let answers = self.core.breaker.answers();
-            let result = self.look(migrated);
-            migrated |= result.is_ok();
+            let result = self.look(&mut migrated);
             // A probe may find all connections taken by calls that the database did answer.
             let unlucky = migrated && self.core.breaker.answers() != answers;
             said = match &result {
                 Ok(()) => false,
                 // Whoever started this ends with that text.
                 Err(Fault::Schema(_)) if first.is_some() => true,
-                Err(Fault::Down { .. } | Fault::Refused(_)) if unlucky => said,
+                Err(Fault::Down { .. } | Fault::Refused(_) | Fault::ReadOnly(_) | Fault::NoRoom(_))
+                    if unlucky =>
+                {
+                    said
+                }
                 Err(fault) => {
                     let news = self.core.breaker.open(fault.to_string());
                     let wrong = matches!(fault, Fault::Schema(_));
@@ -70,9 +77,13 @@ impl Watch {
         }
     }
 
+    fn interval(&self) -> Duration {
+        self.ttl.clamp(MIN_INTERVAL, MAX_INTERVAL)
+    }
+
     /// Waits for the next round; false at the end.
     fn pause(&mut self, healthy: bool) -> bool {
-        let interval = if healthy { self.ttl.clamp(MIN_INTERVAL, MAX_INTERVAL) } else { PROBE_INTERVAL };
+        let interval = if healthy { self.interval() } else { PROBE_INTERVAL };
         let next = after(interval);
         loop {
             select! {
@@ -90,13 +101,24 @@ impl Watch {
         }
     }
 
-    fn look(&self, migrated: bool) -> Result<(), Fault> {
-        if self.core.breaker.trusted() {
+    fn look(&mut self, migrated: &mut bool) -> Result<(), Fault> {
+        if self.core.store.renew(self.core.within)? {
+            // It may be an older one.
+            *migrated = false;
+            self.core.doubt_all();
+        }
+        if self.core.breaker.trusted() && *migrated {
             self.core.follow()?;
         } else {
-            self.core.probe(migrated)?;
+            self.core.probe(*migrated)?;
         }
+        *migrated = true;
         self.core.breaker.close();
+        let now = self.core.clock.now();
+        if self.tried == 0 || now.saturating_sub(self.tried) >= nanos(self.interval()) {
+            self.tried = now;
+            self.core.try_change();
+        }
         if self.core.has_doubts() {
             let core = Arc::clone(&self.core);
             // Without a slot the next round tries again.

@@ -20,7 +20,7 @@ mod order;
 mod proxy_protocol;
 mod slow;
 mod stall;
-mod store;
+pub(crate) mod store;
 mod traffic;
 mod upgrades;
 

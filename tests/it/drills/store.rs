@@ -10,7 +10,7 @@ each_engine! { a_full_disk_under_sqlite_costs_writes_alone }
 
 /// A file system of that size at `path`, seen by the returned process and by whoever shares its mounts; gone with it.
 /// `None`, said aloud, where it can't be had.
-fn small_disk(path: &std::path::Path, kib: usize) -> Option<Proc> {
+pub(crate) fn small_disk(path: &std::path::Path, kib: usize) -> Option<Proc> {
     if !rustix::process::geteuid().is_root() || !installed("unshare") || !installed("nsenter") {
         aloud("skipped: a small file system needs root, unshare and nsenter");
         return None;
@@ -63,6 +63,8 @@ fn a_full_disk_under_sqlite_costs_writes_alone(engine: Engine) {
     assert!(!problem.contains("disk") && !problem.contains("small"), "no cause for clients: {problem}");
     assert!(refused.field("retry-after").is_some(), "{refused:?}");
     balancer.proc.wait_err(0, "the operator is told", |line| line.contains("full"));
+    let word = || balancer.get("/-/readyz?verbose").expect(200).json()["store"].clone();
+    assert_eq!(word(), "full", "{}", balancer.proc.story());
     // Nobody else notices: limits stay in force, requests are served, and the process lives.
     traffic.goes_on(500);
     balancer.get_from("127.0.0.66", "/").problem(429);
@@ -71,10 +73,9 @@ fn a_full_disk_under_sqlite_costs_writes_alone(engine: Engine) {
 
     std::fs::remove_file(&filler).expect("room again");
     let _ = std::fs::remove_file(format!("{disk}/more"));
-    until("writes go on", || {
-        let body = json!({ "client_id": "after", "capacity": 1, "rate_per_sec": 0 });
-        matches!(balancer.api("POST", "/limits/create", &body).status, 201 | 409).then_some(())
-    });
+    // The next one, and not one some time later.
+    balancer.limit("after", 1, 0);
+    until("it says so", || (word() == "up").then_some(()));
     traffic.goes_on(200);
     let (tally, _) = traffic.finish();
     assert_eq!(others(&tally, "200"), 0, "{tally:?}\n{}", balancer.proc.story());

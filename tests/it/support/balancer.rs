@@ -151,7 +151,12 @@ impl Setup {
     /// and with it the SQLite file stay.
     #[track_caller]
     pub fn start(&self) -> Balancer {
-        let proc = self.launch();
+        self.started(self.launch())
+    }
+
+    /// The same of a process that was launched in another way.
+    #[track_caller]
+    pub fn started(&self, proc: Proc) -> Balancer {
         let address = listening(&proc.wait_out("listening on http://"));
         let separate = self.config["admin"]["listen"].is_string();
         let admin = if separate { listening(&proc.wait_out("admin on http://")) } else { address };

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::config::{self, Secret};
 use crate::edge::admin::tests::fake_v1::FakeV1;
 use crate::edge::admin::*;
+use crate::edge::store::StoreState;
 use crate::edge::store::backends::BackendSettings;
 use crate::exchange::{Abort, BodyLength, RequestBody, Version};
 use crate::rules::fields::Fields;
@@ -188,7 +189,7 @@ impl LimitsStore for FakeStore {
     }
 
     fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
-        self.check()?;
+        self.check().map_err(unread)?;
         let found = self.rows.lock().get(&*id.canonical()).cloned().ok_or(StoreError::NotFound)?;
         Ok(Row { client_id: found.0, limit: found.1, version: 1 })
     }
@@ -205,11 +206,19 @@ impl LimitsStore for FakeStore {
     }
 
     fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
-        self.check()?;
+        self.check().map_err(unread)?;
         let mut rows: Vec<_> = self.rows.lock().values().cloned().collect();
         rows.sort_by(|one, other| one.0.cmp(&other.0));
         let behind = rows.into_iter().filter(|(id, _)| after.is_none_or(|after| id.as_str() > after));
         Ok(behind.take(count).map(|(client_id, limit)| Row { client_id, limit, version: 1 }).collect())
+    }
+}
+
+/// As the store tells it of what changes nothing.
+fn unread(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable { cause, .. } => StoreError::Unread { cause },
+        other => other,
     }
 }
 
@@ -229,8 +238,8 @@ impl Health for FakeHealth {
         self.draining
     }
 
-    fn store_up(&self) -> bool {
-        self.store_up
+    fn store(&self) -> StoreState {
+        if self.store_up { StoreState::Up } else { StoreState::Down }
     }
 }
 

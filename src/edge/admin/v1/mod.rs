@@ -42,6 +42,9 @@ pub(super) fn refused(error: StoreError, what: &str, at: &str) -> Reject {
             Reject::new(Reason::BadRequest, detail).field(format!("{at}/plan"), detail)
         }
         StoreError::InUse(count) => Reject::new(Reason::Conflict, format!("{count} limits name this plan")),
+        StoreError::Unread { cause } => Reject::new(Reason::Unavailable, "the store cannot be reached")
+            .because(cause)
+            .retry_after(STORE_RETRY_AFTER_S),
         StoreError::Unavailable { cause, outcome_unknown } => {
             let detail = if outcome_unknown {
                 "the store did not answer in time: whether the change was made is unknown, get tells"

@@ -4,8 +4,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::edge::admin::AdminApi;
+use crate::edge::admin::ops::STORE;
 use crate::edge::admin::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
 use crate::edge::admin::seed::as_json;
+use crate::edge::store::StoreState;
 use crate::error::Reject;
 use crate::exchange::Answer;
 
@@ -77,7 +79,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "uptime_seconds": count,
             "ready": { "type": "boolean" },
             "draining": { "type": "boolean" },
-            "store": { "enum": ["up", "down"] },
+            "store": { "enum": StoreState::WORDS, "description": STORE },
             "requests": count,
             "in_flight": count,
             "allowed": count,

@@ -8,6 +8,7 @@ mod import;
 mod levels;
 mod merge;
 mod plans;
+mod probe;
 mod read;
 mod write;
 
@@ -20,6 +21,7 @@ pub use import::import;
 pub use levels::{forget as forget_levels, save as save_levels, saved as saved_levels};
 pub use merge::{Change, Done, To};
 pub use plans::{all as all_plans, list as plans, one as plan, put as put_plan, remove as remove_plan};
+pub use probe::{read_only, try_change};
 pub use read::{get, list, load, load_all, named, numbers, ranges};
 pub use write::{Failed, Terms, Written, write};
 

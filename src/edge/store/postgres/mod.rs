@@ -43,6 +43,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../../sql/postgres/0002_plans.sql"),
         include_str!("../../../../sql/postgres/0003_backends.sql"),
     ],
+    read_only: Some("SELECT 1 WHERE current_setting('transaction_read_only') = 'on'"),
     create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
         DEFAULT now())",
     // By the rows of the catalogue, as they are now: `to_regclass` answers from a cache that is not refreshed by waiting
@@ -334,7 +335,11 @@ fn fault(error: &postgres::Error) -> Fault {
         Some(code) if code.starts_with("08") || code.starts_with("57P") => Fault::down(text),
         // 42: a table, column or right is missing; 3F: the schema is.
         Some(code) if code.starts_with("42") || code.starts_with("3F") => Fault::Schema(text),
-        // Locked, cancelled, read-only, full.
+        // A standby, or set so: read_only_sql_transaction.
+        Some("25006") => Fault::ReadOnly(text),
+        // disk_full
+        Some("53100") => Fault::NoRoom(text),
+        // Locked, cancelled.
         Some(_) => Fault::Refused(text),
     }
 }

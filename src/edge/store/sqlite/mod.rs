@@ -1,23 +1,26 @@
 //! Limits in one SQLite file: the embedded default. Write-ahead logging, so that readers never wait for the writer, and
 //! `synchronous = FULL`, so that what was answered is on the disk.
 
+mod place;
 mod poll;
+mod pool;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use r2d2::Pool;
-use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
+use rustix::fs::StatVfsMountFlags;
 
 use super::StartError;
 use super::session::{Access, Cell, Cells, Dialect, Fault, Listener, Session, Store, Value, Work};
+use place::Place;
+use pool::Pool;
 
 /// A file and its connections.
 pub struct Sqlite {
-    pool: Pool<SqliteConnectionManager>,
-    path: PathBuf,
+    pool: Arc<Pool>,
 }
 
 static DIALECT: Dialect = Dialect {
@@ -27,6 +30,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../../sql/sqlite/0002_plans.sql"),
         include_str!("../../../../sql/sqlite/0003_backends.sql"),
     ],
+    read_only: None,
     create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \
         DEFAULT CURRENT_TIMESTAMP)",
     find_migrations: "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'balancer_migrations'",
@@ -75,33 +79,63 @@ impl Sqlite {
         let wrong = |error: &dyn std::fmt::Display| {
             StartError::System(format!("the database file {} can't be used: {error}", path.display()))
         };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
+        let place = Place::new(path);
+        place.make().map_err(|error| wrong(&error))?;
+        let pool = Arc::new(Pool::new(Some(place), pool_size, timeout));
+        match pool.get(timeout).map(drop) {
+            // Somebody holds it.
+            Ok(()) | Err(Fault::Refused(_)) => Ok(Self { pool }),
+            Err(fault) => Err(wrong(&fault)),
         }
-        let probe = Connection::open(path).and_then(|mut connection| prepare(&mut connection, timeout));
-        if let Err(error) = probe
-            && !is_contention(&error)
-        {
-            return Err(wrong(&error));
+    }
+
+    /// A database that is gone with the process.
+    pub fn in_memory(timeout: Duration) -> Self {
+        Self { pool: Arc::new(Pool::new(None, 1, timeout)) }
+    }
+
+    fn work(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
+        let mut lent = self.pool.get(within)?;
+        // Before anything is read or written: it may have been replaced while the connection lay idle.
+        self.pool.check()?;
+        let connection = lent.as_mut().ok_or_else(|| Fault::down("no connection"))?;
+        connection.busy_timeout(within).map_err(fault)?;
+        if access == Access::Read {
+            return work(&mut Open(connection));
         }
-        let manager =
-            SqliteConnectionManager::file(path).with_init(move |connection| prepare(connection, timeout));
-        let pool = Pool::builder()
-            .max_size(pool_size)
-            .min_idle(Some(1))
-            .test_on_check_out(false)
-            .connection_timeout(timeout.max(Duration::from_millis(1)))
-            .error_handler(Box::new(super::QuietErrors))
-            .build_unchecked(manager);
-        Ok(Self { pool, path: path.to_owned() })
+        // One writer at a time is SQLite's own rule: the numbers of changes come in order, and migrations exclude
+        // each other and everybody else.
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
+        work(&mut Open(&transaction))?;
+        transaction.commit().map_err(|error| fault(error).in_commit())?;
+        // Nothing is answered for that went into a file which is gone.
+        self.pool.check().map_err(Fault::in_commit)
+    }
+
+    /// What a fault of the file means, by the file system that it is on: SQLite tells some that are full or read-only as
+    /// faults of reading and writing.
+    fn judged(&self, fault: Fault) -> Fault {
+        let Fault::Down { cause, outcome_unknown: false } = fault else { return fault };
+        let folder = self.pool.place().and_then(|place| place.path().parent());
+        match folder.map(rustix::fs::statvfs) {
+            Some(Ok(system)) if system.f_flag.contains(StatVfsMountFlags::RDONLY) => Fault::ReadOnly(cause),
+            Some(Ok(system)) if system.f_bavail == 0 => Fault::NoRoom(cause),
+            _ => Fault::down(cause),
+        }
     }
 }
 
 fn prepare(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(timeout)?;
+    match connection.execute_batch("PRAGMA journal_mode = WAL;") {
+        // It can be read all the same.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {}
+        other => other?,
+    }
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; \
-         PRAGMA journal_size_limit = 16777216; PRAGMA foreign_keys = ON;",
+        "PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA journal_size_limit = 16777216; \
+         PRAGMA foreign_keys = ON;",
     )?;
     // Reads the file's first page, so that what is no database shows here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
@@ -109,22 +143,19 @@ fn prepare(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<(
 
 impl Store for Sqlite {
     fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
-        let mut connection =
-            self.pool.get_timeout(within).map_err(|error| Fault::down(format!("no connection: {error}")))?;
-        connection.busy_timeout(within).map_err(fault)?;
-        if access == Access::Read {
-            return work(&mut Open(&connection));
-        }
-        // One writer at a time is SQLite's own rule: the numbers of changes come in order, and migrations exclude
-        // each other and everybody else.
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
-        work(&mut Open(&transaction))?;
-        transaction.commit().map_err(|error| fault(error).in_commit())
+        self.work(within, access, work).map_err(|fault| self.judged(fault))
+    }
+
+    fn renew(&self, within: Duration) -> Result<bool, Fault> {
+        self.pool.renew(self, within)
+    }
+
+    fn close(&self) {
+        self.pool.close();
     }
 
     fn listener(&self) -> Box<dyn Listener> {
-        Box::new(poll::Poll(self.path.clone()))
+        Box::new(poll::Poll(Arc::clone(&self.pool)))
     }
 
     fn dialect(&self) -> &'static Dialect {
@@ -198,16 +229,13 @@ impl rusqlite::ToSql for Value<'_> {
     }
 }
 
-fn is_contention(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
 fn fault(error: rusqlite::Error) -> Fault {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             Fault::Refused(format!("another process holds the database file: {error}"))
         }
-        Some(ErrorCode::DiskFull | ErrorCode::ReadOnly) => Fault::Refused(error.to_string()),
+        Some(ErrorCode::DiskFull) => Fault::NoRoom(error.to_string()),
+        Some(ErrorCode::ReadOnly) => Fault::ReadOnly(error.to_string()),
         // `Unknown` is SQLITE_ERROR: a statement names a table or column that is not there.
         Some(ErrorCode::NotADatabase | ErrorCode::Unknown) => Fault::Schema(error.to_string()),
         _ => match error {

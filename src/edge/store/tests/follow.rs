@@ -138,11 +138,13 @@ fn after_a_gap_in_the_list_everything_is_looked_up_anew() {
         here.create(&id("a"), limit(1), &tester()).unwrap();
         // As if more changes than are kept had come and gone.
         let jump = match setup.url {
-            DatabaseUrl::Sqlite(_) => "UPDATE sqlite_sequence SET seq = seq + 100000 WHERE name = 'changes'",
+            DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => {
+                "UPDATE sqlite_sequence SET seq = seq + 100000 WHERE name = 'changes'"
+            }
             DatabaseUrl::Postgres(_) => "SELECT setval('change_seq', nextval('change_seq') + 100000)",
         };
         let address = match setup.url {
-            DatabaseUrl::Sqlite(_) => "x'01020304'",
+            DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => "x'01020304'",
             DatabaseUrl::Postgres(_) => "'\\x01020304'::bytea",
         };
         let row = |id: &str, kind: u8| {

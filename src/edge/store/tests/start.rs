@@ -10,6 +10,7 @@ use crate::rules::answer::Entry as Source;
 /// Runs statements on a database beside the store.
 pub(super) fn by_hand(url: &DatabaseUrl, sql: &str) {
     match url {
+        DatabaseUrl::Memory => unreachable!("each connection by hand would be another one"),
         DatabaseUrl::Sqlite(path) => {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
@@ -22,6 +23,7 @@ pub(super) fn by_hand(url: &DatabaseUrl, sql: &str) {
 
 fn number(url: &DatabaseUrl, sql: &str) -> i64 {
     match url {
+        DatabaseUrl::Memory => unreachable!("each connection by hand would be another one"),
         DatabaseUrl::Sqlite(path) => {
             rusqlite::Connection::open(path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
         }
@@ -93,13 +95,15 @@ fn a_wrong_schema_is_refused_with_what_is_wrong() {
 fn what_an_older_program_stored_keeps_its_meaning() {
     on_both(|setup| {
         let (first, made) = match &setup.url {
-            DatabaseUrl::Sqlite(_) => (include_str!("../../../../sql/sqlite/0001_limits.sql"), "TEXT"),
+            DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => {
+                (include_str!("../../../../sql/sqlite/0001_limits.sql"), "TEXT")
+            }
             DatabaseUrl::Postgres(_) => {
                 (include_str!("../../../../sql/postgres/0001_limits.sql"), "timestamptz")
             }
         };
         let bytes = |hex: &str| match &setup.url {
-            DatabaseUrl::Sqlite(_) => format!("x'{hex}'"),
+            DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => format!("x'{hex}'"),
             DatabaseUrl::Postgres(_) => format!("'\\x{hex}'::bytea"),
         };
         by_hand(&setup.url, first);
@@ -191,7 +195,9 @@ fn the_list_of_changes_is_bounded() {
         limits.create(&id("a"), limit(1), &tester()).unwrap();
         // Far on, and near a number at which old ones are pruned.
         let jump = match setup.url {
-            DatabaseUrl::Sqlite(_) => "UPDATE sqlite_sequence SET seq = 6400000 WHERE name = 'changes'",
+            DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => {
+                "UPDATE sqlite_sequence SET seq = 6400000 WHERE name = 'changes'"
+            }
             DatabaseUrl::Postgres(_) => "ALTER SEQUENCE change_seq RESTART WITH 6400001",
         };
         by_hand(&setup.url, jump);
@@ -229,7 +235,7 @@ fn a_user_without_the_right_to_make_tables_may_use_those_that_are_there() {
 /// `count` numbered rows at once, whose id is made of `n`.
 fn fill(setup: &Setup, count: u32, client_id: &str, kind: u8, port: &str) {
     let address = match setup.url {
-        DatabaseUrl::Sqlite(_) => "x'0a000000'",
+        DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => "x'0a000000'",
         DatabaseUrl::Postgres(_) => "'\\x0a000000'::bytea",
     };
     by_hand(
