@@ -90,7 +90,9 @@ fn with_a_folder_for_its_data_what_was_set_is_kept_there() {
     }
     let outside = below(folder.path()).into_iter().find(|path| !path.starts_with(folder.path().join("deep")));
     assert_eq!(outside, None);
-    let mut proc = without_a_file(folder.path(), &backend, &["--data", "deep/data"], &[]);
+    // However slow the machine is: what is looked up for the first time is waited for.
+    let env = [("BALANCER__CACHE__LOAD_TIMEOUT".to_owned(), "10s".to_owned())];
+    let mut proc = without_a_file(folder.path(), &backend, &["--data", "deep/data"], &env);
     let address = listening(&proc.wait_out("listening on http://"));
     request(address, "GET", "/", &[], b"").problem(429);
     ended(&mut proc);
