@@ -302,10 +302,7 @@ impl Limits {
     ) -> Result<T, StoreError> {
         let core = Arc::clone(&self.core);
         let asked = self.call(Lane::Read, move || core.ask(op, |store| question(store, core.within)));
-        asked.map_err(|error| match error {
-            StoreError::Unavailable { cause, .. } => StoreError::Unread { cause },
-            other => other,
-        })
+        asked.map_err(StoreError::of_question)
     }
 
     /// Something that changes something, on the one thread that does.

@@ -89,6 +89,16 @@ impl StoreState {
     }
 }
 
+impl StoreError {
+    /// The same of a question.
+    pub fn of_question(self) -> Self {
+        match self {
+            Self::Unavailable { cause, .. } => Self::Unread { cause },
+            other => other,
+        }
+    }
+}
+
 impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

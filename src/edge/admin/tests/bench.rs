@@ -189,7 +189,7 @@ impl LimitsStore for FakeStore {
     }
 
     fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
-        self.check().map_err(unread)?;
+        self.check().map_err(StoreError::of_question)?;
         let found = self.rows.lock().get(&*id.canonical()).cloned().ok_or(StoreError::NotFound)?;
         Ok(Row { client_id: found.0, limit: found.1, version: 1 })
     }
@@ -206,19 +206,11 @@ impl LimitsStore for FakeStore {
     }
 
     fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
-        self.check().map_err(unread)?;
+        self.check().map_err(StoreError::of_question)?;
         let mut rows: Vec<_> = self.rows.lock().values().cloned().collect();
         rows.sort_by(|one, other| one.0.cmp(&other.0));
         let behind = rows.into_iter().filter(|(id, _)| after.is_none_or(|after| id.as_str() > after));
         Ok(behind.take(count).map(|(client_id, limit)| Row { client_id, limit, version: 1 }).collect())
-    }
-}
-
-/// As the store tells it of what changes nothing.
-fn unread(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Unavailable { cause, .. } => StoreError::Unread { cause },
-        other => other,
     }
 }
 
