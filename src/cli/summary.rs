@@ -100,7 +100,7 @@ mod tests {
             "backends": [ { "name": "a", "url": "http://127.0.0.1:9001" }, { "name": "[::1]:9", "url": "http://[::1]:9" } ],
             "rate_limit": { "default": "600/m burst 50" },
             "database": { "url": "postgres://u:hunter2@h/d" },
-            "admin": { "token": "hunter2", "listen": "127.0.0.1:81" },
+            "admin": { "token": "hunter2-hunter2-hunter2", "listen": "127.0.0.1:81" },
             "log": { "access": "file:a.log" }
         }"#;
         let config = from_text(text, Path::new("/srv")).unwrap();

@@ -93,7 +93,7 @@ pub fn keys() -> Vec<Key> {
         r#"{"backends": [{"name": "a", "url": "http://127.0.0.1:9001"}],
             "rate_limit": {"default": {"buckets": [{"name": "day", "amount": 1, "per": "1d"}]}}}"#,
     ];
-    let env = [("A".into(), "token".into())];
+    let env = [("A".into(), "a-token-of-some-length".into())];
     let mut keys: Vec<Key> = Vec::new();
     for text in EVERY {
         let built = parse_file(text)

@@ -170,7 +170,7 @@ fn refused_calls_change_nothing_and_reach_no_backend(engine: Engine) {
 
 fn several_tokens_have_names_and_roles(engine: Engine) {
     let backend = Backend::named("a");
-    let setup = Setup::on(engine).backend(backend.address()).env("CI_TOKEN", "ci-secret").set(
+    let setup = Setup::on(engine).backend(backend.address()).env("CI_TOKEN", "ci-secret-of-its-own").set(
         "admin",
         json!({
             "token": TOKEN,
@@ -180,7 +180,7 @@ fn several_tokens_have_names_and_roles(engine: Engine) {
             ],
         }),
     );
-    std::fs::write(setup.folder().join("dash.token"), "dash-secret\n").expect("written");
+    std::fs::write(setup.folder().join("dash.token"), "dash-secret-of-its-own\n").expect("written");
     let balancer = setup.start();
     let call = |token: &str, method: &str, target: &str, body: &Value| {
         let bearer = format!("Bearer {token}");
@@ -198,18 +198,18 @@ fn several_tokens_have_names_and_roles(engine: Engine) {
         ("DELETE", "/limits/delete", &id),
     ];
     for (method, target, body) in writes {
-        call("dash-secret", method, target, body).problem(403);
-        let status = call("ci-secret", method, target, body).status;
+        call("dash-secret-of-its-own", method, target, body).problem(403);
+        let status = call("ci-secret-of-its-own", method, target, body).status;
         assert!((200..300).contains(&status), "{method} {target}: {status}");
     }
     for target in ["/limits", "/-/v1/limits", "/-/v1/status", "/-/metrics", "/-/readyz?verbose"] {
-        call("dash-secret", "GET", target, &Value::Null).expect(200);
+        call("dash-secret-of-its-own", "GET", target, &Value::Null).expect(200);
     }
-    call("dash-secret", "POST", "/-/v1/check", &json!({ "address": "127.0.0.1" })).expect(200);
-    call("dash-secret", "PATCH", "/-/v1/limits", &Value::Null).problem(405);
+    call("dash-secret-of-its-own", "POST", "/-/v1/check", &json!({ "address": "127.0.0.1" })).expect(200);
+    call("dash-secret-of-its-own", "PATCH", "/-/v1/limits", &Value::Null).problem(405);
     call(TOKEN, "POST", "/limits/create", &numbers).expect(201);
     call("other", "GET", "/limits", &Value::Null).problem(401);
-    let audit = call("dash-secret", "GET", "/-/v1/audit", &Value::Null).expect(200);
+    let audit = call("dash-secret-of-its-own", "GET", "/-/v1/audit", &Value::Null).expect(200);
     let actors: Vec<_> = audit.json()["entries"]
         .as_array()
         .expect("a list")
@@ -233,14 +233,18 @@ fn guessing_is_slowed_down_and_said(engine: Engine) {
     assert!(guesses >= 20, "{guesses}");
     refused.problem(429);
     assert!(refused.field("retry-after").is_some());
-    // Nobody else is.
+    // Nobody else is, and no right token from that address, however many wrong ones stand beside it.
     request(balancer.address, "GET", "/limits", &[("Authorization", &right)], b"").expect(200);
+    for _ in 0..10 {
+        guesser.ask("GET", "/limits", &[("Authorization", "Bearer one-more-wrong-guess")], b"").problem(429);
+        guesser.ask("GET", "/limits", &[("Authorization", &right)], b"").expect(200);
+    }
     for said in ["got 429: too many wrong tokens", "got 401: a wrong token"] {
         balancer.proc.wait_err(0, said, |line| line.contains(said));
     }
     // A moment later he may try again.
     until("his address may again", || {
-        let answer = guesser.ask("GET", "/limits", &[("Authorization", &right)], b"");
-        (answer.status == 200).then_some(())
+        let answer = guesser.ask("GET", "/limits", &[("Authorization", "Bearer one-more-wrong-guess")], b"");
+        (answer.status == 401).then_some(())
     });
 }

@@ -13,13 +13,13 @@ each_engine! {
 fn a_body_that_nobody_reads_comes_after_who_may_call(engine: Engine) {
     let backend = Backend::named("a");
     let setup = Setup::on(engine).backend(backend.address()).set("frontend.max_body_bytes", json!(100_000));
-    let with_token = setup.clone().set("admin.token", json!("sesame")).start();
+    let with_token = setup.clone().set("admin.token", json!("sesame-open-the-door")).start();
     let closed = setup
-        .set("admin.token", json!("sesame"))
+        .set("admin.token", json!("sesame-open-the-door"))
         .set("admin.allow", json!(["10.0.0.0/8"]))
         .set("database.url", json!("sqlite:closed.db"))
         .start();
-    let token = "Authorization: Bearer sesame\r\n";
+    let token = "Authorization: Bearer sesame-open-the-door\r\n";
     for (balancer, line, fields, status) in [
         (&closed, "POST /limits/create", token, 403),
         (&with_token, "POST /limits/create", "", 401),

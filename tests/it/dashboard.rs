@@ -151,7 +151,7 @@ fn a_token_is_asked_for_and_a_wrong_one_is_refused() {
     let balancer = Setup::auto()
         .backend(backend.address())
         .set("admin.listen", json!("127.0.0.1:0"))
-        .env("BALANCER_ADMIN_TOKEN", "the-right-token")
+        .env("BALANCER_ADMIN_TOKEN", "the-only-right-token")
         .start();
     let browser = Browser::start();
     browser.open(&format!("http://{}/", balancer.admin));
@@ -165,13 +165,13 @@ fn a_token_is_asked_for_and_a_wrong_one_is_refused() {
     let faults = browser.faults();
     assert!(faults.len() == 1 && faults[0].contains("v1/status") && faults[0].contains("401"), "{faults:?}");
     browser.clear("input[type=password]");
-    browser.write("input[type=password]", &format!("the-right-token{ENTER}"));
+    browser.write("input[type=password]", &format!("the-only-right-token{ENTER}"));
     browser.sees("#link", "live");
     browser.click("button[aria-label=\"drain a\"]");
     browser.sees("#confirm-curl", "-H \"Authorization: Bearer $TOKEN\"");
     browser.click("#confirm-no");
     let text = browser.run("return document.documentElement.outerHTML", &[]).to_string();
-    assert!(!text.contains("the-right-token"), "the token stands in the page");
+    assert!(!text.contains("the-only-right-token"), "the token stands in the page");
     browser.click("#forget");
     browser.sees("#login", "token");
     assert!(!browser.text("body").contains("Traffic"), "nothing is shown without a token");

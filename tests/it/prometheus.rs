@@ -232,8 +232,8 @@ fn a_real_prometheus_scrapes_us_and_the_dashboard_has_data() {
 fn a_scraper_without_the_token_is_refused() {
     let backend = Backend::named("a");
     let balancer =
-        Setup::auto().backend(backend.address()).set("admin.token", json!("scraper-token")).start();
+        Setup::auto().backend(backend.address()).set("admin.token", json!("token-of-the-scraper")).start();
     balancer.get("/-/metrics").problem(401);
-    let token = [("Authorization", "Bearer scraper-token")];
+    let token = [("Authorization", "Bearer token-of-the-scraper")];
     request(balancer.address, "GET", "/-/metrics", &token, b"").expect(200);
 }

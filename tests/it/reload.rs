@@ -206,17 +206,19 @@ fn access_rules_change_with_the_next_call(engine: Engine) {
     let a = Backend::named("a");
     let setup = Setup::on(engine).backend(a.address()).set("admin.listen", json!("127.0.0.1:0"));
     let balancer = setup.start();
-    reload(&balancer, &setup.clone().set("admin.token", json!("topsecret")));
+    reload(&balancer, &setup.clone().set("admin.token", json!("topsecret-of-the-api")));
     balancer.api("GET", "/limits", &Value::Null).problem(401);
     for path in ["/v1/reload", "/-/v1/reload"] {
         request(balancer.admin, "POST", path, &[], b"").problem(401);
-        request(balancer.admin, "POST", path, &[("Authorization", "Bearer topsecret")], b"").expect(200);
+        request(balancer.admin, "POST", path, &[("Authorization", "Bearer topsecret-of-the-api")], b"")
+            .expect(200);
     }
-    assert!(!balancer.proc.err().contains("topsecret"));
+    assert!(!balancer.proc.err().contains("topsecret-of-the-api"));
     // On the public port it is an ordinary path.
     assert_eq!(request(balancer.address, "POST", "/-/v1/reload", &[], b"").expect(200).text(), "a");
     setup.write();
-    request(balancer.admin, "POST", "/v1/reload", &[("Authorization", "Bearer topsecret")], b"").expect(200);
+    request(balancer.admin, "POST", "/v1/reload", &[("Authorization", "Bearer topsecret-of-the-api")], b"")
+        .expect(200);
     balancer.api("GET", "/limits", &Value::Null).expect(200);
     request(balancer.admin, "GET", "/v1/reload", &[], b"").problem(405);
 }
@@ -259,13 +261,13 @@ fn two_hundred_reloads_cost_no_request(engine: Engine) {
 
 fn the_command_reloads(engine: Engine) {
     let a = Backend::named("a");
-    let setup = Setup::on(engine).backend(a.address()).set("admin.token", json!("topsecret"));
+    let setup = Setup::on(engine).backend(a.address()).set("admin.token", json!("topsecret-of-the-api"));
     let balancer = setup.start();
     let command = |url: Option<String>| {
         let mut command = Command::new(PROGRAM);
         command.args(["reload", "--config"]).arg(setup.folder().join("config.json"));
         command.args(url.iter().flat_map(|url| ["--url", url.as_str()]));
-        command.env("BALANCER_ADMIN_TOKEN", "topsecret").current_dir(setup.folder());
+        command.env("BALANCER_ADMIN_TOKEN", "topsecret-of-the-api").current_dir(setup.folder());
         let mut proc = Proc::run(command);
         let code = proc.wait().code();
         (code, proc.out(), proc.err())
@@ -285,7 +287,7 @@ fn the_command_reloads(engine: Engine) {
     assert!(err.contains("upstream.retries: must be"), "{err}");
     let mut remote = Command::new(PROGRAM);
     remote.args(["reload", "--url", &format!("http://{}", balancer.address)]);
-    remote.env("BALANCER_ADMIN_TOKEN", "topsecret").current_dir("/");
+    remote.env("BALANCER_ADMIN_TOKEN", "topsecret-of-the-api").current_dir("/");
     let mut remote = Proc::run(remote);
     assert_eq!(remote.wait().code(), Some(1));
     let err = remote.err();

@@ -101,7 +101,7 @@ fn a_token_is_read_from_its_file_the_variable_or_the_configuration_that_named_th
     let token_file = path("token", "of-file\n");
     let config = path(
         "config.json",
-        r#"{ "backends": [{"name": "a", "url": "http://127.0.0.1:9001"}], "admin": {"token": "of-config"} }"#,
+        r#"{ "backends": [{"name": "a", "url": "http://127.0.0.1:9001"}], "admin": {"token": "of-the-configuration"} }"#,
     );
     let sent = |target: &Target, pairs: &[(&str, &str)]| {
         let api = Api::open(target, &env(pairs)).unwrap();
@@ -116,9 +116,9 @@ fn a_token_is_read_from_its_file_the_variable_or_the_configuration_that_named_th
     assert_eq!(sent(&at(":1"), &variable), of("of-variable"));
     assert_eq!(sent(&at(":1"), &file_variable), of("of-file"));
     assert_eq!(sent(&at(":1"), &[]), None);
-    assert_eq!(sent(&configured, &[]), of("of-config"));
+    assert_eq!(sent(&configured, &[]), of("of-the-configuration"));
     assert_eq!(sent(&configured, &variable), of("of-variable"), "the environment stands over the file");
-    assert_eq!(sent(&Target { url: Some(":1".into()), ..configured }, &[]), of("of-config"));
+    assert_eq!(sent(&Target { url: Some(":1".into()), ..configured }, &[]), of("of-the-configuration"));
     // A configuration that nobody named for that URL keeps its token.
     assert_eq!(sent(&at(":1"), &[("BALANCER_CONFIG", config.to_str().unwrap())]), None);
 

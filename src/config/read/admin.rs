@@ -47,7 +47,7 @@ pub(super) fn admin(mut s: Section<'_>, outside: &Outside<'_>) -> Admin {
     );
     let token = Spec::new(
         "token",
-        Shape::Text("1 to 512 visible ASCII characters without spaces"),
+        Shape::Text(forms::TOKEN),
         "null",
         "The bearer token that every call must carry; null: none.",
     )
@@ -172,8 +172,8 @@ fn token(mut s: Section<'_>, outside: &Outside<'_>) -> Option<ApiToken> {
         }
     };
     let secret = text.and_then(|text| {
-        let allowed = "holds no token: 1 to 512 visible ASCII characters without spaces";
-        forms::token(&text).map_err(|fault| fault.unwrap_or_else(|| allowed.to_owned()))
+        forms::token(&text)
+            .map_err(|fault| fault.unwrap_or_else(|| format!("holds no token: {}", forms::TOKEN)))
     });
     let hash = match secret {
         Ok(secret) => Some(SecretHash::of(secret.reveal().as_bytes())),

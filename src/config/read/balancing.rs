@@ -61,7 +61,7 @@ fn sticky(mut s: Section<'_>) -> Sticky {
         }),
         secret: s
             .value(&secret, |node| match &node.value {
-                Value::Text(text) if text.len() >= 16 => forms::token(text).map(Some).map_err(|_| None),
+                Value::Text(text) => forms::token(text).map(Some).map_err(|_| None),
                 _ => Err(None),
             })
             .unwrap_or_else(|| Secret::new("")),

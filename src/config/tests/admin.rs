@@ -4,7 +4,9 @@ use super::*;
 
 fn tokens(list: &str, env: &[(&str, &str)]) -> Result<Config, String> {
     load_with(
-        &format!("{{\n\"backends\": [{ONE}],\n\"admin\": {{\"token\": \"first\", \"tokens\": {list}}}\n}}"),
+        &format!(
+            "{{\n\"backends\": [{ONE}],\n\"admin\": {{\"token\": \"first-first-first\", \"tokens\": {list}}}\n}}"
+        ),
         env,
     )
 }
@@ -12,7 +14,7 @@ fn tokens(list: &str, env: &[(&str, &str)]) -> Result<Config, String> {
 #[test]
 fn tokens_come_from_files_and_variables_and_only_their_hashes_stay() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("ops.token"), "hunter2-ops\n").unwrap();
+    std::fs::write(folder.path().join("ops.token"), "hunter2-hunter2-ops\n").unwrap();
     let config = folder.path().join("config.json");
     let text = format!(
         r#"{{"backends": [{ONE}], "admin": {{"allow": ["0.0.0.0/0"], "tokens": [
@@ -20,9 +22,9 @@ fn tokens_come_from_files_and_variables_and_only_their_hashes_stay() {
             {{"name": "admin", "role": "write", "token_env": "CI_TOKEN"}}]}}}}"#
     );
     std::fs::write(&config, text).unwrap();
-    let env = [("CI_TOKEN".into(), "hunter2-ci".into())];
+    let env = [("CI_TOKEN".into(), "hunter2-hunter2-ci".into())];
     let loaded = load(&Options { file: Some(config), ..Options::default() }, &env).unwrap();
-    let expected = [("ops", Role::Read, "hunter2-ops"), ("admin", Role::Write, "hunter2-ci")];
+    let expected = [("ops", Role::Read, "hunter2-hunter2-ops"), ("admin", Role::Write, "hunter2-hunter2-ci")];
     let expected = expected.map(|(name, role, secret)| ApiToken {
         name: name.into(),
         role,
@@ -35,7 +37,7 @@ fn tokens_come_from_files_and_variables_and_only_their_hashes_stay() {
 #[test]
 fn each_fault_of_a_token_names_its_place_and_never_the_token() {
     let one = r#""name": "a", "role": "read""#;
-    let rows: [(String, &str); 14] = [
+    let rows: [(String, &str); 15] = [
         ("{}".into(), "FILE:3: admin.tokens: must be a list of at most 64 tokens"),
         ("[7]".into(), "FILE:3: admin.tokens[0]: must be an object; found a number"),
         (r#"[{"role": "read", "token_env": "A"}]"#.into(), "FILE:3: admin.tokens[0].name: is missing"),
@@ -69,6 +71,10 @@ fn each_fault_of_a_token_names_its_place_and_never_the_token() {
             "FILE:3: admin.tokens[0].token_env: holds no token",
         ),
         (
+            format!(r#"[{{{one}, "token_env": "SHORT"}}]"#),
+            "FILE:3: admin.tokens[0].token_env: holds no token: 16 to 512 visible ASCII characters",
+        ),
+        (
             format!(r#"[{{{one}, "token_file": "/nowhere/t"}}]"#),
             "FILE:3: admin.tokens[0].token_file: cannot read /nowhere/t",
         ),
@@ -79,11 +85,12 @@ fn each_fault_of_a_token_names_its_place_and_never_the_token() {
         ),
     ];
     let env = [
-        ("A", "hunter2"),
-        ("B", "hunter2b"),
+        ("A", "hunter2-hunter2-a"),
+        ("B", "hunter2-hunter2-b"),
         ("EMPTY", ""),
+        ("SHORT", "hunter2-hunter2"),
         ("SPACE", "hunter2 with spaces"),
-        ("FIRST", "first"),
+        ("FIRST", "first-first-first"),
     ];
     for (list, expected) in rows {
         let fault = tokens(&list, &env).map(|_| ()).unwrap_err();
@@ -110,7 +117,9 @@ fn two_tokens_are_not_one() {
         ),
     ];
     for (list, expected) in rows {
-        let fault = tokens(list, &[("A", "hunter2"), ("FIRST", "first")]).map(|_| ()).unwrap_err();
+        let fault = tokens(list, &[("A", "hunter2-hunter2-a"), ("FIRST", "first-first-first")])
+            .map(|_| ())
+            .unwrap_err();
         assert!(fault.contains(expected) && !fault.contains("hunter2"), "{list}: {fault}");
     }
 }
@@ -123,7 +132,7 @@ fn a_token_of_any_kind_closes_the_door_to_the_network() {
     let open = load_with(&text("[]"), &[]).unwrap_err();
     assert!(open.contains("admin.allow: lets more than loopback in"), "{open}");
     let one = r#"[{"name": "a", "role": "read", "token_env": "A"}]"#;
-    assert!(load_with(&text(one), &[("A", "x")]).is_ok());
+    assert!(load_with(&text(one), &[("A", "sixteen-or-more!")]).is_ok());
     // A token that is wrong has its own fault, and no second one.
     let wrong = load_with(&text(one), &[]).unwrap_err();
     assert!(wrong.contains("which is not set") && !wrong.contains("admin.allow"), "{wrong}");

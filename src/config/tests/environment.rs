@@ -1,7 +1,7 @@
 use super::*;
 
 fn bare() -> String {
-    format!(r#"{{"backends": [{ONE}], "health_check": null, "admin": {{"token": "from-file"}}}}"#)
+    format!(r#"{{"backends": [{ONE}], "health_check": null, "admin": {{"token": "from-file-from-file"}}}}"#)
 }
 
 #[test]
@@ -16,10 +16,18 @@ fn the_environment_goes_over_the_file() {
             "sqlite:/x.db",
             |c| matches!(&c.database.url, DatabaseUrl::Sqlite(path) if path == "/x.db"),
         ),
-        ("BALANCER_ADMIN_TOKEN", "12345", |c| c.admin.token == Some(Secret::new("12345"))),
-        ("BALANCER_ADMIN_TOKEN", "\"q\"", |c| c.admin.token == Some(Secret::new("\"q\""))),
-        ("BALANCER__ADMIN__TOKEN", "12345", |c| c.admin.token == Some(Secret::new("12345"))),
-        ("BALANCER__ADMIN__TOKEN", "\"q\"", |c| c.admin.token == Some(Secret::new("q"))),
+        ("BALANCER_ADMIN_TOKEN", "1234567890123456", |c| {
+            c.admin.token == Some(Secret::new("1234567890123456"))
+        }),
+        ("BALANCER_ADMIN_TOKEN", "\"a-quoted-token-q\"", |c| {
+            c.admin.token == Some(Secret::new("\"a-quoted-token-q\""))
+        }),
+        ("BALANCER__ADMIN__TOKEN", "1234567890123456", |c| {
+            c.admin.token == Some(Secret::new("1234567890123456"))
+        }),
+        ("BALANCER__ADMIN__TOKEN", "\"a-quoted-token-q\"", |c| {
+            c.admin.token == Some(Secret::new("a-quoted-token-q"))
+        }),
         ("BALANCER__ADMIN__TOKEN", "null", |c| c.admin.token.is_none()),
         ("BALANCER__FRONTEND__WORKERS", "7", |c| c.frontend.workers == 7),
         ("BALANCER__FRONTEND__ACTIVE_WORKERS", "null", |c| c.frontend.active_workers.is_none()),
@@ -78,7 +86,7 @@ const VARIABLE_FAULTS: &[(&str, &str, &str)] = &[
     (
         "BALANCER_ADMIN_TOKEN",
         "hunter2\n",
-        "admin.token: must be 1 to 512 visible ASCII characters without spaces or null; found text",
+        "admin.token: must be 16 to 512 visible ASCII characters without spaces or null; found text",
     ),
     (
         "BALANCER__ADMIN__TOKEN",
@@ -153,7 +161,8 @@ fn each_unknown_variable_is_named_and_no_value_is_given_twice() {
         ["BALANCER_ADMIN_TOKEN", "BALANCER__ADMIN__TOKEN"],
         ["BALANCER_ADMIN_TOKEN", "BALANCER_ADMIN_TOKEN_FILE"],
     ] {
-        let text = load_with(&bare(), &[(pair[0], "127.0.0.1:1"), (pair[1], "127.0.0.1:1")]).unwrap_err();
+        let text = load_with(&bare(), &[(pair[0], "127.10.10.1:12345"), (pair[1], "127.10.10.1:12345")])
+            .unwrap_err();
         let mut sorted = pair;
         sorted.sort();
         let key = if pair[0] == "BALANCER_LISTEN" { "listen" } else { "admin.token" };
@@ -165,9 +174,11 @@ fn each_unknown_variable_is_named_and_no_value_is_given_twice() {
 fn a_secret_may_stand_in_a_file_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
-    for (content, expected) in
-        [("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), ("null", "null"), ("\"x\"", "\"x\"")]
-    {
+    for (content, expected) in [
+        ("s3cret-s3cret-s3cret\n", "s3cret-s3cret-s3cret"),
+        ("s3cret-s3cret-s3cret\r\n", "s3cret-s3cret-s3cret"),
+        ("\"x-x-x-x-x-x-x-x\"", "\"x-x-x-x-x-x-x-x\""),
+    ] {
         std::fs::write(&path, content).unwrap();
         for name in ["BALANCER_ADMIN_TOKEN_FILE", "BALANCER__ADMIN__TOKEN_FILE"] {
             let config = load_with(&bare(), &[(name, path.to_str().unwrap())]).unwrap();
@@ -196,7 +207,7 @@ fn a_variable_that_is_not_utf8_is_a_fault_and_not_echoed() {
 
 #[test]
 fn secrets_never_show_in_debug() {
-    let secret = "hunter2";
+    let secret = "hunter2-hunter2-hunter2";
     let text = format!(
         r#"{{"backends": [{ONE}], "admin": {{"token": "{secret}"}},
             "database": {{"url": "postgres://u:{secret}@h/d"}}}}"#

@@ -166,15 +166,19 @@ pub(super) const ROWS: &[(&str, &str)] = &[
     ),
     (
         r#""admin": {"token": "hunter2 with spaces"}"#,
-        "admin.token: must be 1 to 512 visible ASCII characters without spaces or null; found text",
+        "admin.token: must be 16 to 512 visible ASCII characters without spaces or null; found text",
+    ),
+    (
+        r#""admin": {"token": "fifteen-letters"}"#,
+        "admin.token: must be 16 to 512 visible ASCII characters without spaces or null; found text",
     ),
     (
         r#""admin": {"token": 1234567}"#,
-        "admin.token: must be 1 to 512 visible ASCII characters without spaces or null; found a number",
+        "admin.token: must be 16 to 512 visible ASCII characters without spaces or null; found a number",
     ),
     (
         r#""admin": {"token": "with space", "allow": ["0.0.0.0/0"]}"#,
-        "admin.token: must be 1 to 512 visible ASCII characters without spaces or null; found text",
+        "admin.token: must be 16 to 512 visible ASCII characters without spaces or null; found text",
     ),
     (
         r#""admin": {"hosts": ["a:80"]}"#,

@@ -100,11 +100,6 @@ impl Access {
             return Ok(Caller { actor: Actor(peer.to_string().into()), role: Role::Write });
         }
         let token = SecretHash::of(bearer(head)?);
-        // Before it is looked at: else whoever guesses on would learn when he was right.
-        if let Some(wait_s) = failures.wait_s(peer, now) {
-            let detail = "too many wrong tokens came from this address";
-            return Err(Reject::new(Reason::TooManyRequests, detail).retry_after(wait_s));
-        }
         // All are looked at, each in constant time, so neither a common beginning nor a place in the list shows.
         let mut found = None;
         for known in &self.tokens {
@@ -113,6 +108,11 @@ impl Access {
             }
         }
         let Some(found) = found else {
+            // Only here: a right token must work behind an address from which others guess, a proxy's for example.
+            if let Some(wait_s) = failures.wait_s(peer, now) {
+                let detail = "too many wrong tokens came from this address";
+                return Err(Reject::new(Reason::TooManyRequests, detail).retry_after(wait_s));
+            }
             failures.note(peer, now);
             return Err(unauthorized("a wrong token"));
         };

@@ -11,7 +11,8 @@ const LS: &[&str] = &["limits", "ls"];
 fn a_balancer_is_found_by_its_configuration_and_with_admin_listen_there_alone() {
     let backend = Backend::named("a");
     for separate in [false, true] {
-        let mut setup = Setup::auto().backend(backend.address()).set("admin.token", json!("t0p"));
+        let mut setup =
+            Setup::auto().backend(backend.address()).set("admin.token", json!("t0p-secret-of-the-api"));
         if separate {
             setup = setup.set("admin.listen", json!("127.0.0.1:0"));
         }
@@ -32,9 +33,12 @@ fn a_balancer_is_found_by_its_configuration_and_with_admin_listen_there_alone() 
         let url = balancer.admin.to_string();
         let err = Cli::new(&["limits", "ls", "--url", &url]).folder(setup.folder()).run().bad(1);
         assert!(err.starts_with("401 ") && err.contains("--token-file"), "{err}");
-        Cli::new(&["limits", "ls", "--url", &url]).env("BALANCER_ADMIN_TOKEN", "t0p").run().good();
+        Cli::new(&["limits", "ls", "--url", &url])
+            .env("BALANCER_ADMIN_TOKEN", "t0p-secret-of-the-api")
+            .run()
+            .good();
         let token = setup.folder().join("token");
-        std::fs::write(&token, "t0p\n").expect("written");
+        std::fs::write(&token, "t0p-secret-of-the-api\n").expect("written");
         let token = token.to_str().expect("UTF-8");
         Cli::new(&["limits", "ls", "--url", &url, "--token-file", token]).run().good();
         Cli::new(&["limits", "ls", "--url", &url]).env("BALANCER_ADMIN_TOKEN_FILE", token).run().good();
@@ -44,8 +48,11 @@ fn a_balancer_is_found_by_its_configuration_and_with_admin_listen_there_alone() 
         if separate {
             // There the path is a backend's.
             let public = balancer.address.to_string();
-            let err =
-                Cli::new(LS).env("BALANCER_URL", &public).env("BALANCER_ADMIN_TOKEN", "t0p").run().bad(1);
+            let err = Cli::new(LS)
+                .env("BALANCER_URL", &public)
+                .env("BALANCER_ADMIN_TOKEN", "t0p-secret-of-the-api")
+                .run()
+                .bad(1);
             assert!(err.contains("understood") || err.contains("no word"), "{err}");
         }
     }

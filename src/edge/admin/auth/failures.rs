@@ -1,4 +1,4 @@
-//! Wrong tokens by address: whoever guesses is slowed down. A bounded table.
+//! Wrong tokens by address: whoever guesses is slowed down, and nobody whose token is right. A bounded table.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,12 +22,12 @@ const IPV6_PREFIX: u8 = 64;
 /// Who shares a place when the table is full.
 const CROWD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What each address may still get wrong. Takes a lock for a look into one table; asked only about calls with a token.
+/// What each address may still get wrong. Takes a lock for a look into one table; asked only about calls with a wrong token.
 #[derive(Debug, Default)]
 pub(in crate::edge::admin) struct Failures(Mutex<HashMap<IpAddr, Bucket>>);
 
 impl Failures {
-    /// Seconds until a token from this address is looked at again; `None`: it is now.
+    /// Seconds until the next wrong token from this address gets 401 and not 429; `None`: it does now.
     pub fn wait_s(&self, peer: IpAddr, now: Nanos) -> Option<u64> {
         let table = self.0.lock();
         let bucket = table.get(&place(&table, peer))?;

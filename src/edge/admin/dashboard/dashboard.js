@@ -9,7 +9,8 @@ const ROWS = 20; // of a page of limits and of the audit
 
 // ---- calls ----
 
-let token = sessionStorage.getItem('balancer-token') || '';
+// In memory alone, and gone with the page: on the public port a page of a backend has the same origin and reads its storage.
+let token = '';
 
 class Fault extends Error {
   constructor(status, message) {
@@ -784,7 +785,6 @@ let running = 0; // which run of the loops is the one that counts
 function askForToken(text) {
   running += 1;
   token = '';
-  sessionStorage.removeItem('balancer-token');
   $('main').hidden = true;
   $('forget').hidden = true;
   $('login').hidden = false;
@@ -800,7 +800,6 @@ $('login-form').addEventListener('submit', async (event) => {
   token = $('token').value;
   try {
     status = await get('v1/status');
-    sessionStorage.setItem('balancer-token', token);
     $('token').value = '';
     start();
   } catch (fault) {
