@@ -27,8 +27,10 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 token=try-$RANDOM$RANDOM$RANDOM
 export BALANCER_ADMIN_TOKEN=$token
 BALANCER_PORT=$(free_port)
-export BALANCER_PORT
+BALANCER_ADMIN_PORT=$(free_port)
+export BALANCER_PORT BALANCER_ADMIN_PORT
 url=http://127.0.0.1:$BALANCER_PORT
+admin=http://127.0.0.1:$BALANCER_ADMIN_PORT
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/balancer-try.XXXXXX")
 project=balancer-try
 file=docker-compose.yml
@@ -127,11 +129,12 @@ names=$(for _ in $(seq 20); do curl -sI "$url/"; done | sed -n 's/^[Xx]-[Bb]acke
 holds "both backends have their share: $names" [ "$names" = "a b" ]
 client=$(gateway)
 limit() { printf '{"client_id":"%s","capacity":%s,"rate_per_sec":%s}' "$client" "$1" "$2"; }
-holds "the API asks for the token" [ "$(status "$url/limits")" = 401 ]
-holds "a limit for $client" [ "$(api "$url/limits/create" -d "$(limit 2 0.01)")" = 201 ]
+holds "the API is not on the public port" [ "$(status "$url/limits")" = 200 ]
+holds "the API asks for the token" [ "$(status "$admin/limits")" = 401 ]
+holds "a limit for $client" [ "$(api "$admin/limits/create" -d "$(limit 2 0.01)")" = 201 ]
 seen=$(statuses 3)
 holds "two are allowed, the third is not: $seen" [ "$seen" = "2 200 1 429" ]
-holds "raised" [ "$(api -X PUT "$url/limits/update" -d "$(limit 3 0.01)")" = 204 ]
+holds "raised" [ "$(api -X PUT "$admin/limits/update" -d "$(limit 3 0.01)")" = 204 ]
 holds "allowed at once" serves
 # What clients have left is saved each second.
 sleep 2
@@ -141,17 +144,17 @@ holds "killed, and back" within 60 eval '[ "$(status "$url/-/livez")" = 200 ]'
 seen=$(statuses 4)
 holds "the limit is still there, and nothing is left of it: $seen" [ "$seen" = "4 429" ]
 holds "it keeps its own files" [ -z "$(docker logs "$(container balancer)" 2>&1 | grep 'nothing is kept')" ]
-holds "deleted" [ "$(api -X DELETE "$url/limits/delete?client_id=$client")" = 204 ]
+holds "deleted" [ "$(api -X DELETE "$admin/limits/delete?client_id=$client")" = 204 ]
 holds "allowed again" serves
 
 say "== restarts under load"
 # What one gateway may ask for is the default of the shipped file; this load is more.
-holds "no limit for the load" [ "$(api "$url/limits/create" -d "$(limit 1000000 1000000)")" = 201 ]
+holds "no limit for the load" [ "$(api "$admin/limits/create" -d "$(limit 1000000 1000000)")" = 201 ]
 for part in backend-a backend-b postgres; do
   under_load "$part" compose restart -t 10 "$part"
   holds "$part restarted: $seen requests, all answered 200${bad:+, but: $bad}" [ -z "$bad" ]
 done
-holds "the API is back" within 30 eval '[ "$(api "$url/limits")" = 200 ]'
+holds "the API is back" within 30 eval '[ "$(api "$admin/limits")" = 200 ]'
 under_load balancer compose restart -t 20 balancer
 holds "balancer restarted: $seen requests, no answer but 200${bad:+; while it was away: $bad (status and exit code of curl)}" \
   eval '! grep -qE "^[1-5]" <(cat "$scratch"/load.* | grep -v "^200 0 ")'
@@ -163,7 +166,7 @@ curl -s -o /dev/null -w '%{http_code}' --limit-rate 30000 --data-binary "@$scrat
 slow=$!
 # One connection is that of the question itself.
 in_flight() {
-  [ "$(curl -s -H "Authorization: Bearer $token" "$url/-/metrics" |
+  [ "$(curl -s -H "Authorization: Bearer $token" "$admin/metrics" |
     awk '/^balancer_connections{state="(reading|busy)"}/ { sum += $2 } END { print sum + 0 }')" -ge 2 ]
 }
 within 10 in_flight || wrong "the upload is under way"
@@ -188,13 +191,13 @@ holds "thirty requests are answered" three
 took_part() { docker logs "$(container "$1")" 2>&1 | grep -q '"path":"/"'; }
 for instance in 1 2 3; do holds "balancer-$instance took part" within 10 took_part "balancer-$instance"; done
 client=$(gateway)
-holds "a limit of 5 through any of them" [ "$(api "$url/limits/create" -d "$(limit 5 0)")" = 201 ]
+holds "a limit of 5 through one of them" [ "$(api "$admin/limits/create" -d "$(limit 5 0)")" = 201 ]
 # Longer than cache.ttl: every instance has seen it.
 sleep 3
 seen=$(statuses 40)
 holds "each of the three counts for itself: $seen" [ "$seen" = "15 200 25 429" ]
-holds "deleted" [ "$(api -X DELETE "$url/limits/delete?client_id=$client")" = 204 ]
-holds "no limit for the load" [ "$(api "$url/limits/create" -d "$(limit 1000000 1000000)")" = 201 ]
+holds "deleted" [ "$(api -X DELETE "$admin/limits/delete?client_id=$client")" = 204 ]
+holds "no limit for the load" [ "$(api "$admin/limits/create" -d "$(limit 1000000 1000000)")" = 201 ]
 sleep 3
 for part in balancer-1 balancer-2 balancer-3 postgres backend-a; do
   under_load "$part" compose restart -t 25 "$part"

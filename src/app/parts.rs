@@ -206,7 +206,7 @@ impl Parts {
             self.limits.set_default(config.rate_limit.default.clone());
         }
         self.public.set_trusted_proxies(&config.rate_limit.trusted_proxies);
-        self.api.set_access(&config.admin);
+        self.api.set_access(&config.admin, &config.rate_limit.trusted_proxies);
         error_log::set_level(config.log.level);
         self.config.store(Arc::new(config));
         Reloaded { changed, needs_restart }

@@ -157,6 +157,7 @@ impl Shared {
         let limits = Arc::clone(&self.limits) as Arc<_>;
         let v1 = Arc::clone(&self.limits) as Arc<_>;
         let parts = Parts { limits, v1, health, series, live, control: Arc::clone(control) as Arc<_> };
-        Arc::new(AdminApi::new(parts, &config.admin, Arc::clone(&self.log_limit)))
+        let log_limit = Arc::clone(&self.log_limit);
+        Arc::new(AdminApi::new(parts, &config.admin, &config.rate_limit.trusted_proxies, log_limit))
     }
 }

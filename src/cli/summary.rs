@@ -75,6 +75,8 @@ fn api(config: &Config) -> String {
     };
     let who = if admin.allow.is_empty() {
         "nobody".into()
+    } else if admin.listen.is_none() && admin.token.is_none() && admin.tokens.is_empty() {
+        "processes of its own user on this machine".into()
     } else {
         list(admin.allow.iter().map(ToString::to_string))
     };

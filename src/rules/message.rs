@@ -1,6 +1,7 @@
 //! What both directions speak of: versions, how a body ends, a request's head, and why a request is refused.
 
 use std::net::SocketAddr;
+use std::sync::Weak;
 
 use super::fields::Fields;
 
@@ -26,6 +27,13 @@ pub enum BodyLength {
     UntilClose,
 }
 
+/// The connection that a request came on, for whoever has to know more of its other end.
+pub trait Connection: Send + Sync {
+    /// The user of the process whose socket the TCP peer is, as the kernel of this machine tells it; else why that can't
+    /// be told, for the log. Asks the kernel, and waits for nothing.
+    fn peer_owner(&self) -> Result<u32, String>;
+}
+
 /// A request's head as a frontend's parser left it: checked, in origin form, with framing taken out of the fields.
 #[derive(Debug)]
 pub struct RequestHead {
@@ -46,6 +54,10 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// The TCP peer, or the client that a trusted PROXY header named.
     pub peer: SocketAddr,
+    /// A PROXY header stood before the connection's first request: whatever `peer` is, a proxy says so.
+    pub is_proxied: bool,
+    /// What it came on, as long as that stands. `None` where an engine can tell nothing of it.
+    pub connection: Option<Weak<dyn Connection>>,
 }
 
 impl RequestHead {
@@ -60,6 +72,8 @@ impl RequestHead {
             length: BodyLength::Empty,
             expects_continue: false,
             peer,
+            is_proxied: false,
+            connection: None,
         }
     }
 

@@ -175,6 +175,13 @@ fn a_token_is_asked_for_and_a_wrong_one_is_refused() {
     browser.click("#forget");
     browser.sees("#login", "token");
     assert!(!browser.text("body").contains("Traffic"), "nothing is shown without a token");
+    // It is kept in memory alone: no other page of this origin finds it, and the next load asks anew.
+    browser.write("input[type=password]", &format!("the-only-right-token{ENTER}"));
+    browser.sees("#link", "live");
+    let kept = browser.run("return JSON.stringify([sessionStorage, localStorage, document.cookie])", &[]);
+    assert!(!kept.to_string().contains("right-token"), "{kept}");
+    browser.open(&format!("http://{}/", balancer.admin));
+    browser.sees("#login", "token");
     calm(&browser);
 }
 

@@ -87,6 +87,20 @@ fn value_of<'f>(file: &'f str, key: &str) -> &'f str {
     line.unwrap_or_else(|| panic!("no {key}")).trim_matches('"')
 }
 
+/// What we ship keeps the API off the port that clients and their proxies reach.
+#[test]
+fn what_is_shipped_has_the_api_on_a_port_of_its_own() {
+    for (file, word) in [
+        ("docker-compose.yml", "BALANCER__ADMIN__LISTEN: 0.0.0.0:9000"),
+        ("docker-compose.scale.yml", "BALANCER__ADMIN__LISTEN: 0.0.0.0:9000"),
+        ("deploy/systemd/balancer.service", "Environment=BALANCER__ADMIN__LISTEN=127.0.0.1:9000"),
+        ("docs/recipes/behind-nginx.md", "\"admin\": { \"listen\": \"127.0.0.1:9000\" }"),
+    ] {
+        let text = std::fs::read_to_string(root().join(file)).expect(file);
+        assert!(text.contains(word), "{file}");
+    }
+}
+
 /// The configuration inside of the ConfigMap is one, and what the pod waits for fits to it.
 #[test]
 fn the_configuration_for_kubernetes_is_one() {

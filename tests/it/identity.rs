@@ -121,7 +121,10 @@ fn a_declared_name_counts_from_trusted_peers_alone(engine: Engine) {
     let key = json!([{ "header": "X-Tenant", "as": "tenant" }, "ip"]);
     let backend = Backend::named("a");
     let setup = Setup::on(engine).backend(backend.address()).set("rate_limit.key", key);
-    let balancer = setup.set("rate_limit.trusted_proxies", json!(["127.0.0.1"])).start();
+    let balancer = setup
+        .set("rate_limit.trusted_proxies", json!(["127.0.0.1"]))
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .start();
     balancer.limit("tenant=acme", 4, 0);
     let answer = with(&balancer, &[("X-Tenant", "acme"), ("X-Forwarded-For", "192.0.2.1")]).expect(200);
     assert_eq!(quota(&answer), Some("q=4"));

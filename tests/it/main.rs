@@ -19,6 +19,7 @@ mod backends_api;
 mod balancing;
 mod bodies;
 mod bounds;
+mod callers;
 mod causes;
 mod cli;
 mod command_line;

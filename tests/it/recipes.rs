@@ -11,7 +11,7 @@ use crate::support::postgres;
 use crate::support::{Backend, Conn, Proc, Setup, block, installed, skip, until};
 
 /// nginx, where Debian puts it or in `PATH`.
-fn nginx() -> Option<PathBuf> {
+pub fn nginx() -> Option<PathBuf> {
     let sbin = PathBuf::from("/usr/sbin/nginx");
     let found = if sbin.is_file() { Some(sbin) } else { installed("nginx").then(|| "nginx".into()) };
     if found.is_none() {
@@ -25,7 +25,7 @@ fn nginx() -> Option<PathBuf> {
 }
 
 /// A port that no connection of somebody else takes in the meantime.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     ([127, 0, 0, 1], postgres::free_port()).into()
 }
 

@@ -187,11 +187,18 @@ fn the_compose_files_are_valid() {
     }
     for file in ["docker-compose.yml", "docker-compose.scale.yml"] {
         let mut command = Command::new("docker-compose");
-        command.args(["-f", file, "config"]).current_dir(root()).env("BALANCER_ADMIN_TOKEN", "another-token");
+        command
+            .args(["-f", file, "config"])
+            .current_dir(root())
+            .env("BALANCER_ADMIN_TOKEN", "another-token-of-length");
         let mut proc = Proc::run(command);
         assert!(proc.wait().success(), "{}", proc.story());
         let out = proc.out();
-        assert!(out.contains("BALANCER_ADMIN_TOKEN: another-token"), "the token can't be overridden\n{out}");
+        assert!(
+            out.contains("BALANCER_ADMIN_TOKEN: another-token-of-length"),
+            "the token can't be overridden\n{out}"
+        );
         assert!(out.contains("postgres:17") && out.contains("127.0.0.1:8080:8080"), "{out}");
+        assert!(out.contains("127.0.0.1:9000:9000"), "the API has no port of its own\n{out}");
     }
 }

@@ -262,6 +262,7 @@ fn every_reason_to_turn_a_connection_away_is_counted() {
     let balancer = setup()
         .set("frontend.proxy_protocol", json!(true))
         .set("rate_limit.trusted_proxies", json!(["127.0.0.1"]))
+        .set("admin.listen", json!("127.0.0.1:0"))
         .start();
     let mut wrong = std::net::TcpStream::connect(balancer.address).unwrap();
     wrong.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();

@@ -108,16 +108,20 @@ fn a_token_is_read_from_its_file_the_variable_or_the_configuration_that_named_th
         api.authorization.map(|value| value.to_str().unwrap().to_owned())
     };
     let configured = Target { config: Some(config.clone()), ..Target::default() };
-    let variable = [("BALANCER_ADMIN_TOKEN", "of-variable")];
+    let variable = [("BALANCER_ADMIN_TOKEN", "of-the-variable-alone")];
     let file_variable = [("BALANCER_ADMIN_TOKEN_FILE", token_file.to_str().unwrap())];
     let of = |text: &str| Some(format!("Bearer {text}"));
 
     assert_eq!(sent(&Target { token_file: Some(token_file.clone()), ..at(":1") }, &variable), of("of-file"));
-    assert_eq!(sent(&at(":1"), &variable), of("of-variable"));
+    assert_eq!(sent(&at(":1"), &variable), of("of-the-variable-alone"));
     assert_eq!(sent(&at(":1"), &file_variable), of("of-file"));
     assert_eq!(sent(&at(":1"), &[]), None);
     assert_eq!(sent(&configured, &[]), of("of-the-configuration"));
-    assert_eq!(sent(&configured, &variable), of("of-variable"), "the environment stands over the file");
+    assert_eq!(
+        sent(&configured, &variable),
+        of("of-the-variable-alone"),
+        "the environment stands over the file"
+    );
     assert_eq!(sent(&Target { url: Some(":1".into()), ..configured }, &[]), of("of-the-configuration"));
     // A configuration that nobody named for that URL keeps its token.
     assert_eq!(sent(&at(":1"), &[("BALANCER_CONFIG", config.to_str().unwrap())]), None);

@@ -71,7 +71,7 @@ pub(super) fn admin(mut s: Section<'_>, outside: &Outside<'_>) -> Admin {
         metrics_without_token: s.bool(
             "metrics_without_token",
             "false",
-            "Show /metrics to whoever allow lets in, without a token: Prometheus then needs none.",
+            "Show /metrics of admin.listen to whoever allow lets in, without a token: Prometheus then needs none.",
         ),
         insecure: s.bool("insecure", "false", "Let more than loopback in without a token."),
     };

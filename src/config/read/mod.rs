@@ -25,7 +25,7 @@ use super::json::Value;
 use super::keys::{Shape, Spec};
 use super::section::Section;
 use super::{
-    AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Given,
+    AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Engine, Given,
     HealthCheck, LogConfig, LogFormat, forms,
 };
 use crate::rules::framing::response::HeadRules;
@@ -63,7 +63,8 @@ pub(super) fn config(
     let listen = root.list(&listen, true, forms::address);
     let admin =
         admin::admin(root.section("admin", "Who may call the API, and where."), &Outside { base, env });
-    own_addresses(&mut root, listen_origin, &listen, admin.listen);
+    own_addresses(&mut root, listen_origin.clone(), &listen, admin.listen);
+    let callers_are_told = admin.listen.is_some() || admin.token.is_some() || !admin.tokens.is_empty();
     let mut config = Config {
         frontend: frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds.")),
         backends: backends::backends(&mut root, &listen, admin.listen),
@@ -100,6 +101,9 @@ pub(super) fn config(
         exposed: None,
         given: Given::default(),
     };
+    if !callers_are_told {
+        tells_callers(&mut root, listen_origin, &config);
+    }
     let schema =
         Spec::new("$schema", Shape::Text("a URL or a path"), "null", "Where editors find the schema.")
             .or_null();
@@ -127,6 +131,17 @@ fn own_addresses(root: &mut Section<'_>, origin: Origin, listen: &[SocketAddr], 
     all.dedup();
     if all.len() < count {
         root.fault(origin, "listen", "holds an address twice, or that of admin.listen");
+    }
+}
+
+/// On an address of all interfaces the portable engine does not know at which address a connection came in, and so can't
+/// ask whose process a caller of the API is.
+fn tells_callers(root: &mut Section<'_>, origin: Origin, config: &Config) {
+    let is_everywhere = config.listen.iter().any(|address| address.ip().is_unspecified());
+    if cfg!(target_os = "linux") && config.frontend.engine == Engine::TinyHttp && is_everywhere {
+        let text = "is every address of this machine, where the tiny_http engine can't tell who calls the API: set \
+                    admin.token (BALANCER_ADMIN_TOKEN) or admin.listen, name an address, or take another frontend.engine";
+        root.fault(origin, "listen", text);
     }
 }
 

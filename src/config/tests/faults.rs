@@ -161,6 +161,10 @@ pub(super) const ROWS: &[(&str, &str)] = &[
         "admin.allow: lets more than loopback in without a token: set admin.token (BALANCER_ADMIN_TOKEN), keep to 127.0.0.0/8 and ::1/128, or set admin.insecure to true",
     ),
     (
+        r#""listen": "0.0.0.0:8080", "frontend": {"engine": "tiny_http"}"#,
+        "listen: is every address of this machine, where the tiny_http engine can't tell who calls the API: set admin.token (BALANCER_ADMIN_TOKEN) or admin.listen, name an address, or take another frontend.engine",
+    ),
+    (
         r#""admin": {"token": ""}"#,
         "admin.token: must not be empty: that would let anybody in; take it out or give one",
     ),

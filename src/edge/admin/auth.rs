@@ -1,13 +1,16 @@
 //! Who may call the API. `allow` judges the TCP peer; a token, when one is set, must be right as well. Without a token
-//! a call must not look as if a proxy, a web page or a rebound name had sent it on (CONTRACT, "The API"): reaching our
-//! loopback address proves nothing about who is behind it.
+//! a call must not look as if a proxy, a web page or a rebound name had sent it on (CONTRACT, "Access"): reaching our
+//! loopback address proves nothing about who is behind it. The public port, which proxies are put in front of, asks for
+//! more ([`direct`]) than a listener of the API's own.
 
+mod direct;
 mod failures;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::Surface;
 use crate::config::{self, ApiToken, Role, SecretHash};
 use crate::edge::store::v1::Actor;
 use crate::error::{Reason, Reject};
@@ -18,6 +21,15 @@ pub(super) use failures::Failures;
 
 /// Fields that tell of a proxy between the caller and us.
 const PROXY_FIELDS: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
+
+/// What a call without a token is told that is refused on a listener of the API's own.
+const DIRECT: &str = "without admin.token only direct calls are answered: no proxy, no web page, and a Host that is an \
+                      IP address, localhost or in admin.hosts";
+/// The same on the public port.
+const DIRECT_FROM_OUR_USER: &str = "without admin.token the public port answers only direct calls by processes of its \
+                                    own user on this machine: no proxy, no web page, and a Host that is an IP address, \
+                                    localhost or in admin.hosts; set admin.token, or give the API a port of its own \
+                                    with admin.listen";
 
 /// Who calls.
 #[derive(Clone, Debug)]
@@ -53,10 +65,11 @@ pub(super) struct Access {
     hosts: Vec<String>,
     tokens: Vec<ApiToken>,
     metrics_without_token: bool,
+    trusted_proxies: Vec<IpNet>,
 }
 
 impl Access {
-    pub(super) fn new(admin: &config::Admin) -> Self {
+    pub(super) fn new(admin: &config::Admin, trusted_proxies: &[IpNet]) -> Self {
         let first = admin.token.as_ref().map(|token| ApiToken {
             name: ADMIN.to_owned(),
             role: Role::Write,
@@ -67,22 +80,24 @@ impl Access {
             hosts: admin.hosts.iter().map(|host| bare(host).to_ascii_lowercase()).collect(),
             tokens: first.into_iter().chain(admin.tokens.iter().cloned()).collect(),
             metrics_without_token: admin.metrics_without_token,
+            trusted_proxies: trusted_proxies.to_vec(),
         }
     }
 
-    /// [`Access::check`] for `/metrics`, which the configuration may open to callers without a token. A token that is
-    /// sent all the same is judged.
+    /// [`Access::check`] for `/metrics`, which the configuration may open to callers without a token; on the public port
+    /// they are those that would be answered if there were none. A token that is sent all the same is judged.
     pub(super) fn check_metrics(
         &self,
         head: &RequestHead,
+        surface: Surface,
         failures: &Failures,
         now: Nanos,
     ) -> Result<Caller, Reject> {
         if !self.metrics_without_token || head.fields.has("Authorization") {
-            return self.check(head, failures, now);
+            return self.check(head, surface, failures, now);
         }
-        self.check_address(head)?;
-        self.check_tokenless(head)?;
+        self.check_address(head, surface)?;
+        self.check_tokenless(head, surface)?;
         Ok(Caller::nobody())
     }
 
@@ -91,12 +106,13 @@ impl Access {
     pub(super) fn check(
         &self,
         head: &RequestHead,
+        surface: Surface,
         failures: &Failures,
         now: Nanos,
     ) -> Result<Caller, Reject> {
-        let peer = self.check_address(head)?;
+        let peer = self.check_address(head, surface)?;
         if self.tokens.is_empty() {
-            self.check_tokenless(head)?;
+            self.check_tokenless(head, surface)?;
             return Ok(Caller { actor: Actor(peer.to_string().into()), role: Role::Write });
         }
         let token = SecretHash::of(bearer(head)?);
@@ -120,12 +136,29 @@ impl Access {
     }
 
     /// 403 for an address that is not in `admin.allow`; else the address.
-    pub(super) fn check_address(&self, head: &RequestHead) -> Result<IpAddr, Reject> {
+    fn check_address(&self, head: &RequestHead, surface: Surface) -> Result<IpAddr, Reject> {
         let peer = head.peer.ip().to_canonical();
-        if !identity::is_in(&self.allow, peer) {
-            return Err(forbidden("this address may not call the API").because("not in admin.allow"));
+        // A proxy that names loopback, or nobody, is no process of this machine: a network that is loopback's alone is
+        // not meant for it.
+        let counts = |net: &&IpNet| !(head.is_proxied && peer.is_loopback() && net.addr().is_loopback());
+        if !self.allow.iter().filter(counts).any(|net| identity::is_in(std::slice::from_ref(net), peer)) {
+            let detail = match surface {
+                Surface::Public if !self.needs_token() => DIRECT_FROM_OUR_USER,
+                _ => "this address may not call the API",
+            };
+            return Err(forbidden(detail).because("not in admin.allow"));
         }
         Ok(peer)
+    }
+
+    /// 403 for who may not even see a page that needs no token. On the public port a page of a backend has the same
+    /// origin, so where no token stands between that page and the API, only callers of the API are given one.
+    pub(super) fn check_page(&self, head: &RequestHead, surface: Surface) -> Result<(), Reject> {
+        self.check_address(head, surface)?;
+        if surface == Surface::Public && !self.needs_token() {
+            self.check_tokenless(head, surface)?;
+        }
+        Ok(())
     }
 
     /// Whether calls need a token.
@@ -133,11 +166,13 @@ impl Access {
         !self.tokens.is_empty()
     }
 
-    fn check_tokenless(&self, head: &RequestHead) -> Result<(), Reject> {
+    fn check_tokenless(&self, head: &RequestHead, surface: Surface) -> Result<(), Reject> {
         let refuse = |cause: String| {
-            let detail = "without admin.token only direct calls are answered: no proxy, no web page, and a Host that \
-                          is an IP address, localhost or in admin.hosts";
-            Err(forbidden(detail).because(cause))
+            Err(forbidden(match surface {
+                Surface::Public => DIRECT_FROM_OUR_USER,
+                Surface::Admin => DIRECT,
+            })
+            .because(cause))
         };
         if let Some(name) = PROXY_FIELDS.iter().find(|name| head.fields.has(name)) {
             return refuse(format!("it came through a proxy: it has {name}"));
@@ -157,7 +192,8 @@ impl Access {
         if !head.fields.all("Origin").all(|origin| is_origin_of(origin, own)) {
             return refuse("a web page of another origin sent it (Origin)".into());
         }
-        Ok(())
+        let doubt = (surface == Surface::Public).then(|| direct::doubt(head, &self.trusted_proxies));
+        doubt.flatten().map_or(Ok(()), refuse)
     }
 
     /// An authority that no name of somebody else's can stand in: DNS rebinding needs a name.

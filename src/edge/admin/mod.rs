@@ -19,6 +19,7 @@ mod v1;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 
 use crate::config;
 use crate::edge::store::v1::{Actor, LimitsV1};
@@ -117,9 +118,14 @@ pub struct AdminApi {
 }
 
 impl AdminApi {
-    /// The API over its parts, with the access rules of `admin`.
-    pub fn new(parts: Parts, admin: &config::Admin, log_limit: Arc<LogLimit>) -> Self {
-        let access = ArcSwap::from_pointee(auth::Access::new(admin));
+    /// The API over its parts, with the access rules of `admin`; `trusted_proxies` are `rate_limit`'s.
+    pub fn new(
+        parts: Parts,
+        admin: &config::Admin,
+        trusted_proxies: &[IpNet],
+        log_limit: Arc<LogLimit>,
+    ) -> Self {
+        let access = ArcSwap::from_pointee(auth::Access::new(admin, trusted_proxies));
         Self {
             parts,
             access,
@@ -130,8 +136,8 @@ impl AdminApi {
     }
 
     /// Puts other access rules in force. Where the API is stays.
-    pub fn set_access(&self, admin: &config::Admin) {
-        self.access.store(Arc::new(auth::Access::new(admin)));
+    pub fn set_access(&self, admin: &config::Admin, trusted_proxies: &[IpNet]) {
+        self.access.store(Arc::new(auth::Access::new(admin, trusted_proxies)));
     }
 
     /// Whether [`AdminApi::serve`] answers this request. On the public listener that is so for our exact paths alone,
@@ -189,12 +195,12 @@ impl AdminApi {
         let caller = if is_probe && !ops::is_verbose(head) {
             Caller::nobody()
         } else if found.route().is_some_and(Route::is_page) {
-            self.access.load().check_address(head)?;
+            self.access.load().check_page(head, surface)?;
             Caller::nobody()
         } else if found.route().is_some_and(|route| route.path == metrics::PATH) {
-            self.access.load().check_metrics(head, &self.failures, now)?
+            self.access.load().check_metrics(head, surface, &self.failures, now)?
         } else {
-            self.access.load().check(head, &self.failures, now)?
+            self.access.load().check(head, surface, &self.failures, now)?
         };
         let Found::Route(route, argument, base) = found else {
             return Err(Reject::new(Reason::NotFound, "there is nothing of that name here"));

@@ -72,8 +72,17 @@ const FORBIDDEN: [Outcome; 1] = [DENIALS[1]];
 /// What a call may be answered besides when not everybody may call it.
 const DENIALS: [Outcome; 3] = [
     outcome(401, "A token is needed, or a right one.", Content::Problem).with(&["WWW-Authenticate"]),
-    outcome(403, "This caller may not call, or may only read.", Content::Problem),
-    outcome(429, "Too many wrong tokens from this address.", Content::Problem).with(&["Retry-After"]),
+    outcome(
+        403,
+        "This caller may not call, or may only read. Without a token the public port answers only direct calls by processes of its own user on this machine.",
+        Content::Problem,
+    ),
+    outcome(
+        429,
+        "One more wrong token from an address that sent too many. A right one is never refused so.",
+        Content::Problem,
+    )
+    .with(&["Retry-After"]),
 ];
 
 /// The whole document, its paths behind `base`.

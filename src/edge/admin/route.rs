@@ -83,7 +83,7 @@ pub(super) struct Argument {
 pub(super) enum Access {
     /// Anybody, unless the query says `verbose`.
     Open,
-    /// Whoever `admin.allow` lets in, without a token: what there is to see is in every copy of the program.
+    /// Whoever `admin.allow` lets in, without a token where one is set: what there is to see is in every copy of the program.
     Allowed,
     /// Whoever may read.
     Read,

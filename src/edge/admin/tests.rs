@@ -10,6 +10,7 @@ use crate::exchange::{BodyFault, BodyLength};
 
 pub(super) mod bench;
 mod fake_v1;
+pub(super) mod owned;
 
 use bench::{Bench, Call, FakeHealth, admin, head};
 

@@ -3,6 +3,8 @@
 
 #[cfg(target_os = "linux")]
 pub mod epoll;
+#[cfg(target_os = "linux")]
+mod owner;
 pub mod render;
 pub mod tiny_http;
 

@@ -71,6 +71,8 @@ pub struct TinyHttp {
 
 struct Shared {
     listeners: Vec<TcpListener>,
+    /// Where each of them listens.
+    addresses: Vec<SocketAddr>,
     /// Locked for a moment by each worker between two requests, never across I/O.
     servers: Mutex<Vec<(usize, Arc<Server>)>>,
     service: Arc<dyn Service>,
@@ -107,6 +109,7 @@ impl TinyHttp {
         }
         let shared = Arc::new(Shared {
             listeners,
+            addresses: addresses.clone(),
             servers: Mutex::new(servers),
             service,
             clock,
@@ -185,7 +188,7 @@ impl Shared {
                 let since = *silent_since.get_or_insert_with(|| self.clock.now());
                 match server.recv_timeout(DRAIN_POLL) {
                     Ok(Some(request)) => {
-                        self.handle(request);
+                        self.handle(request, listener);
                         silent_since = None;
                     }
                     Ok(None) if self.clock.now() >= since + nanos(LAST_LOOK) => {
@@ -199,7 +202,7 @@ impl Shared {
                 continue;
             }
             match server.recv() {
-                Ok(request) => self.handle(request),
+                Ok(request) => self.handle(request, listener),
                 Err(error) => self.after_accept_error(listener, &error),
             }
         }
@@ -245,10 +248,10 @@ impl Shared {
         }
     }
 
-    /// Answers one request; whatever happens, the worker goes on.
-    fn handle(&self, request: Request) {
+    /// Answers one request that came to that listener; whatever happens, the worker goes on.
+    fn handle(&self, request: Request, listener: usize) {
         self.busy.fetch_add(1, Ordering::Relaxed);
-        let caught = catch_unwind(AssertUnwindSafe(|| self.exchange(request)));
+        let caught = catch_unwind(AssertUnwindSafe(|| self.exchange(request, listener)));
         self.busy.fetch_sub(1, Ordering::Relaxed);
         if caught.is_err() {
             self.service.observe(FrontendEvent::Panicked);
@@ -256,10 +259,17 @@ impl Shared {
         }
     }
 
-    fn exchange(&self, mut request: Request) {
+    fn exchange(&self, mut request: Request, listener: usize) {
         let received_at = self.clock.now();
         let Some(peer) = request.remote_addr().copied() else { return };
         let mut head = RequestHead::blank(peer);
+        #[cfg(target_os = "linux")]
+        let connection = self.connection(listener, peer);
+        #[cfg(target_os = "linux")]
+        {
+            let connection: std::sync::Weak<super::owner::Ends> = Arc::downgrade(&connection);
+            head.connection = Some(connection);
+        }
         let mut asked_to_keep = false;
         let refused = match self.read_head(&request, &mut head) {
             Ok(keep_alive) => {
@@ -281,6 +291,13 @@ impl Shared {
             asked_to_keep: asked_to_keep && !self.stopping.load(Ordering::SeqCst),
         };
         deliver(request, answer, client, unread, self.response_buffer_bytes);
+    }
+
+    /// What is known of a request's connection: the crate keeps the socket, and does not say which of our addresses it is at.
+    #[cfg(target_os = "linux")]
+    fn connection(&self, listener: usize, peer: SocketAddr) -> Arc<super::owner::Ends> {
+        let ours = self.addresses.get(listener).copied().filter(|ours| !ours.ip().is_unspecified());
+        Arc::new(super::owner::Ends { ours, peer })
     }
 
     /// Calls the service; a panic costs this request a 500.

@@ -24,6 +24,7 @@ pub struct Setup {
     engine: Option<Engine>,
     open_files: Option<usize>,
     mounts_of: Option<u32>,
+    user: Option<u32>,
     folder: Arc<TempDir>,
 }
 
@@ -45,6 +46,7 @@ impl Setup {
             engine: None,
             open_files: None,
             mounts_of: None,
+            user: None,
             folder: Arc::new(folder),
         }
     }
@@ -105,6 +107,11 @@ impl Setup {
         Self { mounts_of: Some(pid), ..self }
     }
 
+    /// As a process of another user, to whom its folder is given. Needs root.
+    pub fn as_user(self, user: u32) -> Self {
+        Self { user: Some(user), ..self }
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -128,6 +135,14 @@ impl Setup {
         if let Some(pid) = self.mounts_of {
             let enter = ["-t", &pid.to_string(), "-m", PROGRAM];
             return Proc::start("nsenter", &[&enter[..], &run].concat(), self.folder(), &self.env);
+        }
+        if let Some(user) = self.user {
+            for path in [self.folder(), &path] {
+                std::os::unix::fs::chown(path, Some(user), Some(user)).expect("given away");
+            }
+            let user = user.to_string();
+            let become_user = ["--reuid", &user, "--regid", &user, "--clear-groups", PROGRAM];
+            return Proc::start("setpriv", &[&become_user[..], &run].concat(), self.folder(), &self.env);
         }
         let Some(most) = self.open_files else {
             return Proc::start(PROGRAM, &run, self.folder(), &self.env);

@@ -64,6 +64,8 @@ pub enum Case {
     Descriptors,
     /// A request that waits for a backend with room needs no worker, and ends with its client.
     Parking,
+    /// The user of a process that calls the API without a token is known on wildcard addresses, too.
+    Callers,
 }
 
 impl Case {
@@ -83,6 +85,7 @@ impl Case {
         Self::Ending,
         Self::Descriptors,
         Self::Parking,
+        Self::Callers,
     ];
 
     /// Its line in the README, and a yes or no for each of [`ENGINES`].
@@ -119,6 +122,10 @@ impl Case {
             }
             Self::Parking => (
                 "a request that waits for a backend with room holds no worker, and ends with its client",
+                &[true, false],
+            ),
+            Self::Callers => (
+                "whose process calls the API without a token is told on every kind of `listen` address",
                 &[true, false],
             ),
             Self::HeadBounds => ("a head that never ends is cut off at `max_head_bytes`", &[true, false]),

@@ -1,3 +1,5 @@
+mod direct;
+
 use super::super::tests::bench::{Bench, Call, FakeHealth, admin, head};
 use super::*;
 use crate::exchange::BodyLength;
@@ -6,7 +8,7 @@ type FieldRow<'a> = &'a [(&'a str, &'a str)];
 
 #[test]
 fn the_tcp_peer_is_judged_by_value() {
-    let access = Access::new(&admin());
+    let access = Access::new(&admin(), &[]);
     for (peer, allowed) in [
         ("127.0.0.1:1", true),
         ("127.9.9.9:1", true),
@@ -19,7 +21,7 @@ fn the_tcp_peer_is_judged_by_value() {
     ] {
         let call = Call { method: "GET", target: "/limits", peer, ..Call::default() };
         assert_eq!(
-            access.check(&head(&call, BodyLength::Empty), &Failures::default(), 1).is_ok(),
+            access.check(&head(&call, BodyLength::Empty), Surface::Public, &Failures::default(), 1).is_ok(),
             allowed,
             "{peer}"
         );
@@ -82,12 +84,12 @@ fn without_a_token_a_call_must_be_direct_and_not_from_a_web_page() {
 
 #[test]
 fn the_target_of_a_browser_that_was_told_to_use_us_as_its_proxy_counts_too() {
-    let access = Access::new(&admin());
+    let access = Access::new(&admin(), &[]);
     let call = Call { method: "GET", target: "/limits", fields: &[("Host", "localhost")], ..Call::default() };
     let mut head = head(&call, BodyLength::Empty);
-    assert!(access.check(&head, &Failures::default(), 1).is_ok());
+    assert!(access.check(&head, Surface::Public, &Failures::default(), 1).is_ok());
     head.host = Some("evil.example".into());
-    assert!(access.check(&head, &Failures::default(), 1).is_err());
+    assert!(access.check(&head, Surface::Public, &Failures::default(), 1).is_err());
 }
 
 #[test]
@@ -131,7 +133,7 @@ fn with_a_token_it_decides_together_with_the_address() {
 #[test]
 fn neither_debug_nor_an_answer_shows_the_token() {
     let admin = config::Admin { token: Some(config::Secret::new("s3cret")), ..admin() };
-    assert!(!format!("{:?}", Access::new(&admin)).contains("s3cret"));
+    assert!(!format!("{:?}", Access::new(&admin, &[])).contains("s3cret"));
     let call = Call {
         method: "GET",
         target: "/limits",

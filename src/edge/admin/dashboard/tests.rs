@@ -45,13 +45,12 @@ fn who_is_not_let_in_sees_no_page_and_other_methods_are_none_of_it() {
         let stranger = Call { method: "GET", target, peer: "192.0.2.1:5", ..Call::default() };
         assert_eq!(bench.call(&stranger).status, 403, "{target}");
         assert_eq!(bench.call(&Call { method: "POST", target, ..Call::default() }).status, 405, "{target}");
-        // A link on another site leads here; the calls that the page makes are of its own origin.
+        // A link on another site leads here. Behind a token the page is for everybody; without one it is for whom the
+        // API answers, since it shares its origin with the backends' pages.
         let fields = &[("Host", "lb.example"), ("Sec-Fetch-Site", "cross-site")];
-        assert_eq!(
-            bench.call(&Call { method: "GET", target, fields, ..Call::default() }).status,
-            200,
-            "{target}"
-        );
+        let linked = Call { method: "GET", target, fields, ..Call::default() };
+        assert_eq!(bench.call(&linked).status, 403, "{target}");
+        assert_eq!(Bench::with_token("secret").call(&linked).status, 200, "{target}");
     }
 }
 
@@ -91,4 +90,15 @@ fn the_page_holds_nothing_inline_and_nothing_from_elsewhere() {
         assert!(!script.contains(text), "{text} in the script");
     }
     assert!(!include_str!("dashboard.css").contains("url("));
+}
+
+/// Pages of a backend have the same origin on the public port, and with it the same storage.
+#[test]
+fn the_script_keeps_nothing_where_another_page_finds_it() {
+    let script = Bench::new().json("GET", "/-/dashboard.js", "").text;
+    for word in
+        ["sessionStorage", "localStorage", "indexedDB", "document.cookie", "caches", "BroadcastChannel"]
+    {
+        assert!(!script.contains(word), "{word}");
+    }
 }

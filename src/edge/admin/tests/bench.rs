@@ -318,7 +318,7 @@ impl Bench {
             v1: Arc::clone(&v1) as _,
             live: Arc::clone(&live) as _,
         };
-        let api = AdminApi::new(parts, admin, Arc::default());
+        let api = AdminApi::new(parts, admin, &[], Arc::default());
         Self { store, control, v1, live, api, surface: Surface::Public }
     }
 
@@ -394,5 +394,7 @@ pub(in crate::edge::admin) fn head(call: &Call<'_>, length: BodyLength) -> Reque
         length,
         expects_continue: false,
         peer: peer.parse().unwrap(),
+        is_proxied: false,
+        connection: Some(super::owned::own()),
     }
 }

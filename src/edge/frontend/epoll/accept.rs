@@ -80,6 +80,7 @@ impl Core {
         let conn = Box::new(Conn {
             token,
             peer: SocketAddr::new(address, peer.port()),
+            is_proxied: false,
             state: State::Head,
             inbox: Vec::new(),
             look_first: false,

@@ -2,7 +2,7 @@
 //! buffers belong to the workers.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::deliver::Delivery;
 use super::seats::Seat;
@@ -10,9 +10,11 @@ use super::table::Token;
 use super::timers::Pace;
 use super::uploads::Place;
 use super::wire::Wire;
+use crate::edge::frontend::owner;
 use crate::exchange::{Abort, Awaitable, Parked, RequestHead, Upgrade};
 use crate::rules::Nanos;
 use crate::rules::framing::chunk::ChunkDecoder;
+use crate::rules::message::Connection;
 
 /// What several threads may hold of a connection at once. The last holder closes the descriptor.
 pub(super) struct Link {
@@ -28,6 +30,8 @@ pub(super) struct Conn {
     pub token: Token,
     /// The TCP peer, or the client that a trusted peer's PROXY header named.
     pub peer: SocketAddr,
+    /// A PROXY header has come.
+    pub is_proxied: bool,
     pub state: State,
     /// Received and not yet parsed; no memory while idle.
     pub inbox: Vec<u8>,
@@ -47,7 +51,22 @@ pub(super) struct Conn {
     pub seat: Option<Seat>,
 }
 
+impl Connection for Link {
+    fn peer_owner(&self) -> Result<u32, String> {
+        owner::of_peer(&self.wire)
+    }
+}
+
 impl Conn {
+    /// Says in a head where it came from.
+    pub fn sign(&self, head: &mut RequestHead) {
+        head.peer = self.peer;
+        head.is_proxied = self.is_proxied;
+        // Weak: a head that a worker keeps for later must not keep the connection open.
+        let link: Weak<Link> = Arc::downgrade(&self.link);
+        head.connection = Some(link);
+    }
+
     /// Its backend's socket, while it waits for the answer's head or for more of its body.
     pub fn backend(&self) -> Option<Awaitable<'_>> {
         match &self.state {

@@ -57,6 +57,7 @@ impl Worker {
                 proxy::Verdict::Complete { consumed, client } => {
                     conn.expects_proxy = false;
                     conn.peer = client.unwrap_or(conn.peer);
+                    conn.is_proxied = true;
                     start = consumed;
                 }
                 proxy::Verdict::Refused(detail) => {
@@ -127,7 +128,7 @@ impl Worker {
             }
             Verdict::Refused(refusal) => Step::Leave(self.refuse(conn, &reject(refusal)), have),
             Verdict::Complete { consumed, keep_alive } => {
-                self.desk.head.peer = conn.peer;
+                conn.sign(&mut self.desk.head);
                 self.whole_head(conn, start + consumed, have, keep_alive)
             }
         }
@@ -235,7 +236,7 @@ impl Worker {
 
     /// Answers what the engine itself refuses, and closes.
     pub(super) fn refuse(&mut self, conn: &mut Conn, reject: &Reject) -> Next {
-        self.desk.head.peer = conn.peer;
+        conn.sign(&mut self.desk.head);
         let answer = self.core.service.refuse(&self.desk.head, reject, self.core.clock.now());
         let asked = Asked { unread: true, ..Asked::of(&self.desk.head, false) };
         deliver(&self.core, &mut self.desk, conn, answer, asked, &[]).unwrap_or(Next::Linger)
