@@ -14,6 +14,8 @@ use crate::support::{Backend, Balancer, Setup, aloud, block, in_ci, installed, r
 
 /// The address of the pages.
 const ADDRESS: &str = "127.0.0.1:8080";
+/// Where a page has the API on a port of its own.
+const ADMIN: &str = "127.0.0.1:9000";
 
 /// The commands of a page, each with the lines below it: indented by four, those of commands behind a `$`.
 fn commands(page: &str) -> Vec<(String, Vec<String>)> {
@@ -98,7 +100,10 @@ fn able(page: &str, programs: &[&str]) -> bool {
 fn desk(balancer: &Balancer) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let backends = json!([{ "name": "a", "url": "http://127.0.0.1:9" }]);
-    let config = json!({ "listen": balancer.address.to_string(), "backends": backends });
+    let mut config = json!({ "listen": balancer.address.to_string(), "backends": backends });
+    if balancer.admin != balancer.address {
+        config["admin"] = json!({ "listen": balancer.admin.to_string() });
+    }
     std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
     folder
 }
@@ -111,7 +116,8 @@ fn follow(page: &str, least: usize, balancer: &Balancer, folder: &Path) {
     let commands = commands(&text);
     assert!(commands.len() >= least, "{commands:?}");
     for (command, expected) in commands {
-        let said = typed(&command.replace(ADDRESS, &address), folder);
+        let command = command.replace(ADDRESS, &address).replace(ADMIN, &balancer.admin.to_string());
+        let said = typed(&command, folder);
         let fine =
             said.len() == expected.len() && said.iter().zip(&expected).all(|(said, page)| fits(said, page));
         assert!(
@@ -143,8 +149,11 @@ fn the_page_for_those_who_come_from_kong_prints_what_it_says() {
     let backend = Backend::named("a");
     let written = format!("{{ {} }}", block(page, "rate_limit"));
     let mut config: Value = serde_json::from_str(&written).expect("JSON");
-    let balancer =
-        Setup::auto().backend(backend.address()).set("rate_limit", config["rate_limit"].take()).start();
+    let balancer = Setup::auto()
+        .backend(backend.address())
+        .set("rate_limit", config["rate_limit"].take())
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .start();
     let folder = desk(&balancer);
     let plugin = |name: &str, consumer: &Value, route: &Value| {
         let config =
