@@ -111,11 +111,7 @@ fn the_configuration_for_kubernetes_is_one() {
     let output = Command::new(PROGRAM)
         .args(["check", "--config"])
         .arg(&path)
-<<<<<<< HEAD
         .env("BALANCER_ADMIN_TOKEN", "a-token-for-tests")
-=======
-        .env("BALANCER_ADMIN_TOKEN", "a-token-of-some-length")
->>>>>>> 5bf2569 (Tokens: 16 bytes at least, a right one is never slowed, the dashboard keeps its own in memory)
         .output()
         .expect("balancer check");
     assert!(output.status.success(), "{config}\n{output:?}");
