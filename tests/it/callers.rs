@@ -131,7 +131,7 @@ fn the_superuser_is_another_user(engine: Engine) {
         return;
     }
     let backend = Backend::named("a");
-    let balancer = Setup::on(engine).backend(backend.address()).as_user(OTHER).start();
+    let balancer = Setup::on(engine).backend(backend.address()).run_by(OTHER).start();
     let url = format!("http://{}", balancer.address);
     for path in OURS {
         assert_eq!(curl(&[&format!("{url}{path}")]), "403", "{path}\n{}", balancer.proc.story());

@@ -108,7 +108,7 @@ impl Setup {
     }
 
     /// As a process of another user, to whom its folder is given. Needs root.
-    pub fn as_user(self, user: u32) -> Self {
+    pub fn run_by(self, user: u32) -> Self {
         Self { user: Some(user), ..self }
     }
 
