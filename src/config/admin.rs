@@ -19,7 +19,7 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// Further ones, each with a name of its own.
     pub tokens: Vec<ApiToken>,
-    /// Whether `/metrics` is shown without a token, to whoever `allow` lets in.
+    /// Whether `/metrics` of `listen` is shown without a token, to whoever `allow` lets in.
     pub metrics_without_token: bool,
     /// Allow more than loopback without a token.
     pub insecure: bool,

@@ -197,7 +197,8 @@ impl AdminApi {
         } else if found.route().is_some_and(Route::is_page) {
             self.access.load().check_page(head, surface)?;
             Caller::nobody()
-        } else if found.route().is_some_and(|route| route.path == metrics::PATH) {
+        } else if surface == Surface::Admin && found.route().is_some_and(|route| route.path == metrics::PATH)
+        {
             self.access.load().check_metrics(head, surface, &self.failures, now)?
         } else {
             self.access.load().check(head, surface, &self.failures, now)?
