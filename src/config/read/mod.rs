@@ -174,8 +174,8 @@ fn health_check(mut s: Section<'_>) -> HealthCheck {
     let expect = Spec::new(
         "expect",
         Shape::Text("status codes from 100 to 599, such as \"200-399\" or \"200,204\""),
-        "\"200-399\"",
-        "Answers that count as healthy.",
+        "\"200-499\"",
+        "Answers that count as healthy. A 401 or 404 says that the server is there.",
     );
     let check = HealthCheck {
         path: s.value(&path, |node| match &node.value {

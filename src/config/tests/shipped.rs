@@ -33,7 +33,7 @@ fn every_default_is_what_its_own_key_accepts() {
     let spelled = from_text(&root.to_string(), &PathBuf::from("/srv")).unwrap();
     let bare = from_text(&format!(r#"{{"backends": [{ONE}]}}"#), &PathBuf::from("/srv")).unwrap();
     assert_eq!(format!("{spelled:#?}"), format!("{bare:#?}"));
-    assert_eq!(bare.health_check.unwrap().expect, [(200, 399)]);
+    assert_eq!(bare.health_check.unwrap().expect, [(200, 499)]);
     assert_eq!(bare.frontend.head_timeout, Duration::from_secs(10));
     assert_eq!(bare.admin.allow.len(), 2);
 }
