@@ -64,10 +64,18 @@ fn fake_cargo(folder: &Path) -> PathBuf {
 
 /// Starts `run.sh` from another folder and waits until it has printed its hints. `bin` stands first in the PATH.
 fn run_sh(args: &[&str], folder: &Path, bin: Option<&Path>) -> Proc {
+    let path = root().join("run.sh");
+    let words: Vec<&str> = path.to_str().into_iter().chain(args.iter().copied()).collect();
+    start(&format!("'{}'", words.join("' '")), folder, bin)
+}
+
+/// The same, of a command line.
+fn start(line: &str, folder: &Path, bin: Option<&Path>) -> Proc {
     // The target folder of this test's own build.
     let target = Path::new(PROGRAM).ancestors().nth(2).expect("target/debug/balancer");
     let mut command = Command::new("bash");
-    command.arg(root().join("run.sh")).args(args).current_dir(folder).env("CARGO_TARGET_DIR", target);
+    command.args(["-c", &format!("exec {line}")]);
+    command.current_dir(folder).env("CARGO_TARGET_DIR", target);
     if let Some(bin) = bin {
         let path = std::env::var_os("PATH").unwrap();
         let path = std::iter::once(bin.to_path_buf()).chain(std::env::split_paths(&path));
@@ -128,6 +136,111 @@ fn run_sh_can_be_tried_as_printed_and_leaves_nothing() {
     }
     assert_eq!(git_status(), before, "git shows what it left behind");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it left files in the caller's folder");
+}
+
+/// A command of README's first walk, with what it prints there.
+struct Step {
+    command: String,
+    prints: String,
+}
+
+/// The walk: what is indented between its heading and the one about Docker.
+fn walk() -> Vec<Step> {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    let (_, walk) = readme.split_once("\n## Two commands\n").expect("the walk");
+    let (walk, _) = walk.split_once("\n`docker compose").expect("its end");
+    let mut steps: Vec<Step> = Vec::new();
+    let mut inside = false;
+    for line in walk.lines() {
+        let indented = line.strip_prefix("    ");
+        if let Some(command) = indented.and_then(|line| line.strip_prefix("$ ")) {
+            steps.push(Step { command: command.to_owned(), prints: String::new() });
+            inside = true;
+        } else if let (true, Some(step)) = (indented.is_some() || line.is_empty() && inside, steps.last_mut())
+        {
+            step.prints += &format!("{}\n", indented.unwrap_or_default());
+        } else {
+            inside = false;
+        }
+    }
+    steps.iter_mut().for_each(|step| step.prints = same_for_all(&step.prints));
+    steps
+}
+
+/// Without what differs from one time to the next: the date, ids, and which of two equal backends is taken.
+fn same_for_all(text: &str) -> String {
+    let mut all = String::new();
+    for line in text.trim().lines() {
+        let line = line.trim_end();
+        let own = ["Date: ", "X-Request-Id: ", "X-Backend: "].into_iter().find(|name| line.starts_with(name));
+        let line = own.unwrap_or(line);
+        match line
+            .split_once("\"instance\":\"")
+            .and_then(|(before, id)| Some((before, id.split_once('"')?.1)))
+        {
+            Some((before, after)) => all += &format!("{before}{after}\n"),
+            None => all += &format!("{line}\n"),
+        }
+    }
+    all
+}
+
+/// README's commands as they stand, in order, in a fresh clone; and once more where the first time has left a limit.
+#[test]
+fn readmes_first_walk_prints_what_it_says() {
+    let _alone = alone();
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bin = fake_cargo(elsewhere.path());
+    let steps = walk();
+    assert!(steps.len() >= 9 && steps[0].command.starts_with("git clone "), "{}", steps.len());
+    let clone = folder.path().join("balancer");
+    let shell = |command: &str, folder: &Path| {
+        let command =
+            Command::new("bash").args(["-c", command]).current_dir(folder).env("URL", root()).output();
+        let output = command.expect("bash");
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{err}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    shell(&steps[0].command, folder.path());
+    // What `./run.sh` would have built there.
+    let built = clone.join("target/release");
+    std::fs::create_dir_all(&built).unwrap();
+    std::os::unix::fs::symlink(PROGRAM, built.join("balancer")).unwrap();
+    for _ in 0..2 {
+        let mut running: Option<Proc> = None;
+        let (mut address, mut before) = (String::new(), String::new());
+        for Step { command, prints } in &steps[1..] {
+            if command.starts_with("./run.sh") {
+                if let Some(mut proc) = running.take() {
+                    proc.signal(Signal::INT);
+                    proc.wait();
+                }
+                let proc = start(command, &clone, Some(&bin));
+                let line = proc.wait_out("listening on ");
+                address = line.trim_start_matches("listening on http://").to_owned();
+                assert_eq!(same_for_all(&line).replace(&address, "127.0.0.1:8080"), *prints);
+                running = Some(proc);
+            } else if command.starts_with("export ") {
+                before += &format!("{command}\n");
+            } else {
+                // 8080 may be somebody else's here.
+                let said = shell(&format!("{before}{}", command.replace("127.0.0.1:8080", &address)), &clone);
+                assert_eq!(same_for_all(&said), *prints, "{command}");
+            }
+        }
+        let mut proc = running.expect("it was started");
+        // It is interrupted as if somebody gave up in the middle: with a limit that is used up.
+        shell(
+            &format!(
+                "curl -fsX PUT http://{address}/limits/update -d '{{\"client_id\":\"127.0.0.1\",\"capacity\":1,\
+                 \"rate_per_sec\":0}}'; curl -s http://{address}/"
+            ),
+            &clone,
+        );
+        proc.signal(Signal::INT);
+        proc.wait();
+    }
 }
 
 #[test]
@@ -201,4 +314,39 @@ fn the_compose_files_are_valid() {
         assert!(out.contains("postgres:17") && out.contains("127.0.0.1:8080:8080"), "{out}");
         assert!(out.contains("127.0.0.1:9000:9000"), "the API has no port of its own\n{out}");
     }
+}
+
+/// The step of `.ci/run`, with a `cargo-deny` that fetches or not and finds something or not.
+#[test]
+fn ci_asks_for_advisories_or_says_why_not() {
+    let ci = std::fs::read_to_string(root().join(".ci/run")).expect(".ci/run");
+    let (_, step) = ci.split_once("step \"advisories\"\n").expect("the step");
+    let (step, _) = step.split_once("\nstep ").expect("another step");
+    let folder = tempfile::tempdir().unwrap();
+    let deny = folder.path().join("cargo-deny");
+    let script = "#!/bin/sh\ncase \"$*\" in\n  'fetch db') [ -z \"$UNREACHABLE\" ] || { echo 'fatal: no such host' >&2; exit 1; } ;;\n  \
+                  '--offline check advisories') exit $FOUND ;;\n  *) exit 9 ;;\nesac\n";
+    std::fs::write(&deny, script).unwrap();
+    std::fs::set_permissions(&deny, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |deny: &Path, unreachable: &str, found: &str| {
+        let command = format!("set -euo pipefail\ndeny='{}'\n{step}", deny.display());
+        let output = Command::new("bash")
+            .args(["-c", &command])
+            .env("CARGO_HOME", folder.path())
+            .env("UNREACHABLE", unreachable)
+            .env("FOUND", found)
+            .output()
+            .expect("bash");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(run(&deny, "", "0"), (true, String::new()));
+    assert_eq!(run(&deny, "", "1"), (false, String::new()), "one that was found is a failure");
+    let (well, said) = run(&deny, "1", "0");
+    assert!(well && said.starts_with("SKIPPED: ") && said.contains("fatal: no such host"), "{said}");
+    let (well, said) = run(Path::new(""), "", "0");
+    assert!(well && said.starts_with("SKIPPED: "), "{said}");
+    // Fetched an earlier time.
+    std::fs::create_dir_all(folder.path().join("advisory-dbs/x/.git")).unwrap();
+    let (well, said) = run(&deny, "1", "1");
+    assert!(!well && !said.contains("SKIPPED"), "{said}");
 }
