@@ -79,7 +79,7 @@ fn backends_come_change_and_go_and_survive_a_restart(database: &Database) {
     assert_eq!(answering(&balancer), ["b"]);
     assert_eq!(named(&balancer, "a")["max_in_flight"], 5);
     let audit = balancer.api("GET", "/-/v1/audit", &Value::Null).expect(200).json();
-    assert_eq!(audit["entries"][0]["action"], "create", "{audit}");
+    assert_eq!(audit["entries"][0]["action"], "down", "{audit}");
     assert_eq!(audit["entries"][0]["target"], json!({ "backend": "a" }), "{audit}");
 
     balancer.api("PATCH", "/-/v1/backends/a", &json!({ "state": "up", "max_in_flight": null })).expect(200);

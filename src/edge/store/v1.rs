@@ -119,7 +119,7 @@ pub struct AuditRow {
     pub at_us: i64,
     /// See [`Actor`].
     pub actor: String,
-    /// `create`, `put`, `delete`, `batch` or `reset`.
+    /// `create`, `put`, `delete`, `batch` or `reset`; of a backend's state `drain`, `undrain`, `down` or `up`.
     pub action: String,
     /// The id or plan as JSON text: `{"client_id":…}`, `{"plan":…}`, `{"backend":…}` or `{"operations":N}`.
     pub target: String,

@@ -98,8 +98,13 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "seq": { "type": "integer" },
             "at": { "type": "string", "format": "date-time", "description": "UTC, on the database's clock." },
             "actor": { "type": "string", "description": "The token's name, or the address without one." },
-            "action": { "enum": ["create", "put", "delete", "batch", "reset"] },
-            "target": { "description": "`{\"client_id\": …}`, `{\"plan\": …}` or `{\"operations\": N}`." },
+            "action": {
+                "enum": ["create", "put", "delete", "batch", "reset", "drain", "undrain", "down", "up"],
+                "description": "The last four: a backend's state was changed, with what else was said of it.",
+            },
+            "target": {
+                "description": "`{\"client_id\": …}`, `{\"plan\": …}`, `{\"backend\": …}` or `{\"operations\": N}`.",
+            },
             "before": { "description": "What stood there; null for nothing." },
             "after": { "description": "What stands there since; null for nothing." },
         },

@@ -14,6 +14,7 @@ use super::merge::Done;
 use super::{announce, read};
 use crate::rules::identity::ClientId;
 use crate::rules::terms::Plan;
+use crate::state::backends::Operator;
 
 /// How much of the audit is kept.
 #[derive(Clone, Copy, Debug)]
@@ -139,9 +140,33 @@ pub(super) fn of_backend<'a>(
     seq: i64,
     actor: &'a Actor,
 ) -> Note<'a> {
-    let action = action(before.is_some(), after.is_some());
+    let action = turned(before, after)
+        .unwrap_or_else(|| action(before.is_some() || !is_whole(after), after.is_some()));
     let target = target("backend", name);
     Note { seqs: (seq, seq), actor, action, target, before: text(&before), after: text(&after) }
+}
+
+/// Whether it is a backend of its own, not a change of one in the configuration file.
+fn is_whole(settings: Option<&BackendSettings>) -> bool {
+    settings.is_some_and(|settings| settings.url.is_some())
+}
+
+/// The word for another state of a backend that was there before; `None`: its state is what it was.
+fn turned(before: Option<&BackendSettings>, after: Option<&BackendSettings>) -> Option<&'static str> {
+    let after = after?;
+    if before.is_none() && after.url.is_some() {
+        return None;
+    }
+    let state = |settings: &BackendSettings| settings.state.unwrap_or(Operator::Up);
+    match (before.map_or(Operator::Up, state), state(after)) {
+        (Operator::Drain, Operator::Up) => Some("undrain"),
+        (Operator::Down, Operator::Up) => Some("up"),
+        (Operator::Up | Operator::Down, Operator::Drain) => Some("drain"),
+        (Operator::Up | Operator::Drain, Operator::Down) => Some("down"),
+        (Operator::Up, Operator::Up)
+        | (Operator::Drain, Operator::Drain)
+        | (Operator::Down, Operator::Down) => None,
+    }
 }
 
 /// Writes a row, and takes away what is too old or too much now and then. The writers' lock is held.

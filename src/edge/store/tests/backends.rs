@@ -50,10 +50,32 @@ fn backends_are_kept_changed_audited_and_told_to_others() {
         let audit = here.audit(None, 10).unwrap();
         let told: Vec<_> = audit.iter().map(|row| (row.action.as_str(), row.target.as_str())).collect();
         let (a, f) = (r#"{"backend":"a"}"#, r#"{"backend":"f"}"#);
-        assert_eq!(told, [("delete", a), ("put", a), ("put", f), ("create", f), ("create", a)]);
+        assert_eq!(told, [("delete", a), ("put", a), ("put", f), ("drain", f), ("create", a)]);
         assert_eq!(audit[0].after, "null");
         assert_eq!(audit[0].before, r#"{"url":"http://a:1","weight":0,"max_in_flight":9}"#);
         assert!(audit.iter().all(|row| row.actor == "tester"));
+
+        // A change of state has a word of its own, whatever else is said with it; one of the file is not made by that.
+        for (name, in_file, said, action) in [
+            ("f", true, r#"{"state":"drain"}"#, "put"),
+            ("f", true, r#"{"state":"up","weight":2}"#, "undrain"),
+            ("f", true, r#"{"state":"down"}"#, "down"),
+            ("f", true, r#"{"state":"drain"}"#, "drain"),
+            ("g", true, r#"{"weight":0}"#, "put"),
+            ("g", true, r#"{"state":"down"}"#, "down"),
+            ("g", true, r#"{"state":"up"}"#, "up"),
+        ] {
+            here.patch_backend(name, settings(said), in_file, &tester()).unwrap();
+            let row = here.audit(None, 1).unwrap().remove(0);
+            assert_eq!(
+                (row.action.as_str(), row.target),
+                (action, format!(r#"{{"backend":"{name}"}}"#)),
+                "{said}"
+            );
+        }
+        here.create_backend("d", settings(r#"{"url":"http://d:1","state":"drain"}"#), &tester()).unwrap();
+        assert_eq!(here.audit(None, 1).unwrap()[0].action, "create");
+        here.delete_backend("d", &tester()).unwrap();
 
         // After a restart they are there from the beginning.
         drop(here);
