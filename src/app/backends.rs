@@ -7,15 +7,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::control::{Command, Handle};
-use super::health;
 use crate::config::{self, Config};
 use crate::edge::admin::{BackendError, BackendShown, EndpointShown, Origin};
 use crate::edge::store::Limits;
 use crate::edge::store::StoreError;
 use crate::edge::store::backends::{BackendRow, BackendSettings};
 use crate::edge::store::v1::Actor;
-use crate::rules::health::Status;
-use crate::state::backends::{Backend, Backends, Operator, Snapshot};
+use crate::state::backends::{Backend, Backends, Endpoint, Operator, Snapshot, Told};
 
 /// A backend as it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,15 +75,13 @@ impl Facts {
     }
 
     fn shown(&self, snapshot: &Snapshot, group: &Arc<Backend>) -> BackendShown {
-        let endpoint = |one: &Arc<crate::state::backends::Endpoint>| EndpointShown {
+        let endpoint = |one: &Arc<Endpoint>| EndpointShown {
             address: one.address,
-            health: match one.health() {
-                Status::Up => "up",
-                Status::Down => "down",
-                Status::Unknown => "unknown",
-            },
+            health: one.health_word(),
+            cause: one.cause().as_deref().map(str::to_owned),
             in_flight: one.in_flight(),
         };
+        let Told { up, health, cause, .. } = snapshot.told(group);
         BackendShown {
             name: group.name.to_string(),
             url: format!("http://{}", group.authority),
@@ -94,10 +90,11 @@ impl Facts {
             max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),
             backup: group.backup(),
             source: if self.in_file(&group.name) { Origin::File } else { Origin::Store },
-            up: health::is_up(snapshot, group),
-            cause: health::cause(snapshot, group),
+            up,
+            health,
+            cause,
             in_flight: group.in_flight(),
-            endpoints: health::own(snapshot, group).map(endpoint).collect(),
+            endpoints: snapshot.own(group).map(endpoint).collect(),
         }
     }
 }

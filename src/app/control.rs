@@ -1,6 +1,6 @@
 //! Commands to whoever owns what changes while we serve (`parts`): from signals and from the API, over a bounded channel.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -42,9 +42,9 @@ pub(super) struct Handle {
 }
 
 /// The channel to a thread that is still to be started.
-pub(super) fn channel() -> (Handle, Receiver<Command>) {
+pub(super) fn channel() -> (Arc<Handle>, Receiver<Command>) {
     let (commands, receive) = bounded(WAITING);
-    (Handle { commands, facts: OnceLock::new() }, receive)
+    (Arc::new(Handle { commands, facts: OnceLock::new() }), receive)
 }
 
 impl Handle {

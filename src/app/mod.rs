@@ -15,6 +15,7 @@ mod signals;
 mod source;
 mod ticker;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -127,7 +128,6 @@ impl App {
         let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &clock)?;
         let proxy = shared.proxy(config);
         let (control, commands) = control::channel();
-        let control = Arc::new(control);
         let api = shared.api(config, &proxy.instance, &control);
         let service = Arc::new(Public { api: Arc::clone(&api), proxy: Arc::clone(&proxy) });
         let trusted = &config.rate_limit.trusted_proxies;
@@ -169,6 +169,7 @@ impl App {
             prober,
             known: Vec::new(),
             leaving: Vec::new(),
+            withheld: HashMap::new(),
             clock,
             notify: Arc::clone(&notify),
         }

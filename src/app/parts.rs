@@ -1,6 +1,7 @@
 //! The running parts that follow the configuration and the stored backends, owned by one thread that does what it is told,
 //! one command after the other.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::edge::upstream::resolve::{self, Lookup, Resolver};
 use crate::error::FieldFault;
 use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
 use crate::rules::Nanos;
+use crate::rules::backend_state::{label, line};
 use crate::state::backends::{Backends, Operator, Placed};
 use crate::state::metrics::{Metrics, Reload};
 
@@ -59,6 +61,8 @@ pub(super) struct Parts {
     pub known: Vec<Wanted>,
     /// Backends that were taken away and whose requests may still end.
     pub leaving: Vec<Leaving>,
+    /// Backends that the operator wants nothing new to go to, and why, as the log was told.
+    pub withheld: HashMap<Arc<str>, &'static str>,
 }
 
 /// A backend on its way out: listed, and given nothing new.
@@ -70,6 +74,7 @@ pub(super) struct Leaving {
 impl Parts {
     /// Starts the thread.
     pub fn start(mut self, commands: Receiver<Command>) -> io::Result<()> {
+        self.say_withheld();
         thread::Builder::new().name("control".into()).spawn(move || {
             let changes = self.limits.backend_changes();
             loop {
@@ -111,6 +116,24 @@ impl Parts {
     fn follow_store(&mut self) {
         let config = self.config.load_full();
         self.apply_pool(&config, &config);
+    }
+
+    /// One line for each backend of which the operator says something else than before, here or on another instance.
+    fn say_withheld(&mut self) {
+        let mut before = std::mem::take(&mut self.withheld);
+        for group in self.backends.backends() {
+            let was = before.remove(&group.name);
+            let Some((state, cause)) = group.withheld() else {
+                if was.is_some() {
+                    log::info!("{} is in service again", label(&group.name, None));
+                }
+                continue;
+            };
+            if was != Some(cause) {
+                log::warn!("{}", line(&group.name, None, state, cause));
+            }
+            self.withheld.insert(Arc::clone(&group.name), cause);
+        }
     }
 
     fn is_busy(&self, name: &str) -> bool {
@@ -242,6 +265,7 @@ impl Parts {
                 log::info!("backends that are {word}: {}", names.join(", "));
             }
         }
+        self.say_withheld();
         if told.left_out > 0 {
             log::warn!("{} addresses of backends are left out: the pool is full", told.left_out);
         }

@@ -6,9 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::edge::admin::{Series, Show};
 use crate::edge::frontend::Frontend;
 use crate::edge::store::{Limits, StoreState};
-use crate::state::backends::{Backends, Endpoint};
+use crate::rules::backend_state::State;
+use crate::state::backends::Backends;
 use crate::state::limiter::Limiter;
 use crate::state::metrics::{ConnectionState, Metrics, Value};
+
+/// What the one pool is called that there is.
+const POOL: &str = "default";
 
 /// What the exporter reads.
 pub(super) struct Gathered {
@@ -51,12 +55,12 @@ impl Gathered {
         let snapshot = self.backends.snapshot();
         for backend in snapshot.backends() {
             let labels = [("backend", &*backend.name)];
-            let given_requests = |endpoint: &Endpoint| endpoint.is_up() && !endpoint.is_ejected();
-            let up = snapshot
-                .endpoints()
-                .iter()
-                .any(|endpoint| endpoint.backend == backend.name && given_requests(endpoint));
-            show("balancer_backend_up", &labels, Value::Gauge(i64::from(up)));
+            let holds = snapshot.told(backend).state;
+            show("balancer_backend_up", &labels, Value::Gauge(i64::from(holds == State::Up)));
+            for state in State::ALL {
+                let labels = [("pool", POOL), labels[0], ("state", state.name())];
+                show("balancer_backend_state", &labels, Value::Gauge(i64::from(holds == state)));
+            }
             show("balancer_backend_in_flight", &labels, Value::Gauge(backend.in_flight().into()));
             let (passed, failed) = backend.checks();
             for (result, count) in [("success", passed), ("failure", failed)] {

@@ -121,7 +121,8 @@ struct Shown {
     url: String,
     weight: u32,
     state: String,
-    up: bool,
+    health: String,
+    cause: Option<String>,
     in_flight: u32,
     source: String,
 }
@@ -190,14 +191,15 @@ fn ls(session: &mut Session) -> Result<(), Failure> {
     let body = api.get("/-/v1/backends")?;
     let List { backends } = api.read(&body)?;
     let rows: Vec<_> = backends.into_iter().map(row).collect();
-    out.table(&["BACKEND", "URL", "STATE", "HEALTH", "WEIGHT", "IN FLIGHT", "FROM"], &rows)?;
+    out.table(&["BACKEND", "URL", "STATE", "HEALTH", "WEIGHT", "IN FLIGHT", "FROM", "CAUSE"], &rows)?;
     out.flush()
 }
 
 fn row(one: Shown) -> Vec<String> {
-    let health = if one.up { "up" } else { "down" };
     let (weight, in_flight) = (one.weight.to_string(), one.in_flight.to_string());
-    vec![one.name, one.url, one.state, health.to_owned(), weight, in_flight, one.source]
+    let mut row = vec![one.name, one.url, one.state, one.health, weight, in_flight, one.source];
+    row.extend(one.cause);
+    row
 }
 
 /// Asks for a change and shows what the backend is then.

@@ -14,12 +14,16 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, nanos};
 use crate::config::HealthCheck;
+use crate::rules::Nanos;
+use crate::rules::backend_state::{self, Asked, State};
 use crate::rules::health::{Health, Status, Thresholds, Transition};
 use crate::state::backends::{Backends, Endpoint};
 
 mod check;
 #[cfg(test)]
 mod tests;
+
+use check::NotPassed;
 
 /// Stack of a checking thread: its buffers are on the heap and small, and there may be
 /// [`crate::state::backends::MAX_ENDPOINTS`] of them.
@@ -142,9 +146,8 @@ fn start_checker(checks: &Arc<Checks>, endpoint: &Arc<Endpoint>) -> io::Result<S
 
 fn keep_checking(checks: &Checks, endpoint: &Endpoint, stopped: &Receiver<Infallible>) {
     let Checks { backends, settings, clock, ended } = checks;
-    let thresholds = Thresholds { rise: settings.rise, fall: settings.fall };
     let request = check::request(&settings.path, &endpoint.group.authority);
-    let mut health = Health::from_status(endpoint.health());
+    let mut course = Course::new(settings, endpoint.health());
     loop {
         let started = clock.now();
         let result = check::check(endpoint.address, &request, settings, clock);
@@ -156,11 +159,7 @@ fn keep_checking(checks: &Checks, endpoint: &Endpoint, stopped: &Receiver<Infall
         if *ended {
             return;
         }
-        endpoint.group.count_check(result.is_ok());
-        if let Some(transition) = health.observe(result.is_ok(), thresholds) {
-            backends.set_health(endpoint, transition.to, clock.now());
-            tell(endpoint, transition, &result);
-        }
+        course.take(&result, endpoint, backends, clock.now());
         drop(ended);
         let took = Duration::from_nanos(clock.now().saturating_sub(started));
         if stopped.recv_timeout(pause(settings.interval, took, fastrand::f64()))
@@ -171,35 +170,98 @@ fn keep_checking(checks: &Checks, endpoint: &Endpoint, stopped: &Receiver<Infall
     }
 }
 
+/// What the checks of one endpoint have found so far, and what was said of it.
+struct Course {
+    asked: Asked,
+    thresholds: Thresholds,
+    health: Health,
+    /// Why it is down, as it was said last.
+    said: String,
+    /// Another cause, and how often in a row it was found since.
+    other: (String, u32),
+    /// The last check could not be made.
+    short: bool,
+}
+
+impl Course {
+    fn new(settings: &HealthCheck, status: Status) -> Self {
+        let HealthCheck { path, expect, timeout, rise, fall, .. } = settings;
+        Self {
+            asked: Asked { path: path.clone(), expect: expect.clone(), timeout: *timeout },
+            thresholds: Thresholds { rise: *rise, fall: *fall },
+            health: Health::from_status(status),
+            said: String::new(),
+            other: (String::new(), 0),
+            short: false,
+        }
+    }
+
+    fn take(
+        &mut self,
+        result: &Result<u16, NotPassed>,
+        endpoint: &Endpoint,
+        backends: &Backends,
+        now: Nanos,
+    ) {
+        let cause = match result {
+            Ok(status) => self.asked.passed(*status),
+            Err(NotPassed::Failed(failed)) => self.asked.failed(failed),
+            // What this process lacks says nothing about the backend.
+            Err(NotPassed::Shortage(cause)) => {
+                if !std::mem::replace(&mut self.short, true) {
+                    log::error!("{} is not checked: {cause}", label(endpoint));
+                }
+                return;
+            }
+        };
+        self.short = false;
+        endpoint.group.count_check(result.is_ok());
+        let transition = self.health.observe(result.is_ok(), self.thresholds);
+        let count = transition.map(counted).or_else(|| self.changed(&cause));
+        let Some(count) = count else { return };
+        let state = if self.health.status() == Status::Up { State::Up } else { State::Down };
+        let line = change_line(endpoint, state, &cause, &count);
+        if state == State::Up {
+            log::info!("{line}");
+        } else {
+            endpoint.set_failing(&cause);
+            log::warn!("{line}");
+            (self.said, self.other) = (cause, (String::new(), 0));
+        }
+        if let Some(transition) = transition {
+            backends.set_health(endpoint, transition.to, now);
+        }
+    }
+
+    /// While it is down, a cause that is not the one that was said takes its place when it was found as often in a row as
+    /// it takes to go. `Some`: it does, and how often that was.
+    fn changed(&mut self, cause: &str) -> Option<String> {
+        let is_news = self.health.status() == Status::Down && cause != self.said;
+        let times = if is_news && cause == self.other.0 { self.other.1 + 1 } else { u32::from(is_news) };
+        self.other = (cause.to_owned(), times);
+        (is_news && times >= self.thresholds.fall).then(|| format!("still, {times} in a row"))
+    }
+}
+
 /// How long to wait after a check that took so long: from start to start it is the interval or a little less. `random`
 /// is in 0..1.
 fn pause(interval: Duration, took: Duration, random: f64) -> Duration {
     interval.mul_f64(1.0 - JITTER * random).saturating_sub(took)
 }
 
-/// One line for each change of state, with its cause.
-fn tell(endpoint: &Endpoint, transition: Transition, result: &Result<u16, String>) {
-    let line = change_line(endpoint, transition, result);
-    if transition.to == Status::Up {
-        log::info!("{line}");
-    } else {
-        log::warn!("{line}");
+fn counted(transition: Transition) -> String {
+    match transition {
+        Transition { first: true, .. } => "first check".to_owned(),
+        Transition { in_a_row, .. } => format!("{in_a_row} in a row"),
     }
 }
 
-fn change_line(endpoint: &Endpoint, transition: Transition, result: &Result<u16, String>) -> String {
-    let state = if transition.to == Status::Up { "up" } else { "down" };
-    let cause = match result {
-        Ok(status) => format!("status {status}"),
-        Err(cause) => cause.clone(),
-    };
-    let count = match transition {
-        Transition { first: true, .. } => "first check".to_owned(),
-        Transition { in_a_row, .. } => format!("{in_a_row} in a row"),
-    };
-    format!("{} is {state}: {cause} ({count})", label(endpoint))
+/// One line for each change of state, with its cause.
+fn change_line(endpoint: &Endpoint, state: State, cause: &str, count: &str) -> String {
+    let line = backend_state::line(&endpoint.backend, Some(endpoint.address), state, cause);
+    format!("{line} ({count})")
 }
 
 fn label(endpoint: &Endpoint) -> String {
-    format!("backend {} ({})", endpoint.backend, endpoint.address)
+    backend_state::label(&endpoint.backend, Some(endpoint.address))
 }

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod backend;
+pub mod backend_state;
 pub mod bucket;
 pub mod cors;
 pub mod credentials;

@@ -27,12 +27,14 @@ mod reconfigure;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use endpoint::{Backend, Endpoint, Operator};
 pub use lease::Lease;
 pub use outlier::Ejection;
 pub use reconfigure::{Placed, Reconfigured};
 pub use snapshot::{Snapshot, Unavailable, Wanted};
+pub use told::Told;
 
 use lease::Total;
 use outlier::Outliers;
@@ -204,6 +206,15 @@ impl Backends {
         }
         self.signal();
         change
+    }
+
+    /// Says why the backend of that entry has no address. For whoever looks its name up, alone.
+    pub fn set_absence(&self, entry: &BackendEntry, cause: &str) {
+        let snapshot = self.snapshot.load();
+        let group = snapshot.backends.iter().find(|group| *group.name == entry.name && group.is_at(entry));
+        if let Some(group) = group {
+            group.set_absence(cause);
+        }
     }
 
     /// Says what the health checks found. For the prober alone.

@@ -131,6 +131,9 @@ fn a_backend_is_drained_and_undrained_with_a_confirmation() {
     browser.write("#confirm-yes", ENTER);
     state("a", "drain");
     browser.sees("#backend-rows", "the operator drains it");
+    balancer
+        .proc
+        .wait_err(0, "the same on stderr", |line| line.ends_with("in drain: the operator drains it"));
     let before = backend.seen().len();
     for _ in 0..8 {
         balancer.get("/").expect(200);
@@ -199,7 +202,9 @@ fn a_lost_store_and_a_lost_backend_are_said() {
     browser.sees("#store", "store down");
     browser.sees("#ready", "not ready");
     browser.sees("#backend-rows tr td:nth-child(2)", "down");
-    browser.sees("#backend-rows", "its health checks fail");
+    let (_, line) = balancer.proc.wait_err(0, "the cause", |line| line.contains("is down: GET /: "));
+    let cause = line.split_once("is down: ").and_then(|(_, rest)| rest.rsplit_once(" (")).expect("a cause").0;
+    browser.sees("#backend-rows", cause);
     browser.sees("#limit-rows", "The store is down");
     calm(&browser);
 }

@@ -24,6 +24,7 @@ const FAMILIES: &[&str] = &[
     "balancer_queue_wait_seconds",
     "balancer_panics_total",
     "balancer_backend_up",
+    "balancer_backend_state",
     "balancer_backend_requests_total",
     "balancer_backend_request_duration_seconds",
     "balancer_backend_in_flight",

@@ -35,7 +35,7 @@ enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// Every family, in the order of the page, with what it counts.
-const FAMILIES: [(&str, Kind, &str); 34] = [
+const FAMILIES: [(&str, Kind, &str); 35] = [
     (
         "balancer_http_requests_total",
         Counter,
@@ -54,6 +54,7 @@ const FAMILIES: [(&str, Kind, &str); 34] = [
     ("balancer_queue_wait_seconds", Histogram, "How long requests waited for a backend to have room."),
     ("balancer_panics_total", Counter, "Panics that a worker caught."),
     ("balancer_backend_up", Gauge, "1 while a backend is given requests."),
+    ("balancer_backend_state", Gauge, "1 for what a backend is: up, drain, down or ejected."),
     ("balancer_backend_requests_total", Counter, "Attempts by the status of the answer, or error."),
     ("balancer_backend_request_duration_seconds", Histogram, "An attempt, up to the head of the answer."),
     ("balancer_backend_in_flight", Gauge, "Requests in flight on a backend."),

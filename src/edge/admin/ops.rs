@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use super::AdminApi;
 use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
+use super::v1::backends;
 use crate::edge::store::StoreState;
 use crate::error::{Reason, Reject};
 use crate::exchange::{Answer, RequestHead};
+use crate::state::backends::Operator;
 
 /// The probe of liveness, which needs no worker.
 pub(super) const LIVEZ: &str = "/livez";
@@ -85,11 +87,13 @@ fn schemas() -> Vec<(&'static str, Value)> {
     });
     let backend = json!({
         "type": "object",
-        "required": ["name", "up"],
+        "required": ["name", "up", "state", "health"],
         "properties": {
             "name": { "type": "string" },
-            "up": { "type": "boolean" },
-            "cause": { "type": "string" },
+            "up": { "type": "boolean", "description": "Whether it is given requests." },
+            "state": backends::state_schema(),
+            "health": backends::health_schema(),
+            "cause": { "type": "string", "description": backends::CAUSE },
         },
     });
     let readiness = json!({
@@ -143,7 +147,11 @@ pub struct BackendHealth {
     pub name: String,
     /// Whether it is given requests.
     pub up: bool,
-    /// Why it is not, or why it is given hardly anything.
+    /// What the operator says.
+    pub state: Operator,
+    /// What checks and answers say: `up`, `down`, `ejected` or `unknown`.
+    pub health: &'static str,
+    /// Why it is not up, or not whole, as the log said it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 }

@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::config;
+use crate::rules::backend_state::Failed;
 use crate::rules::framing::response::HeadRules;
 use crate::state::backends::Settings;
 use crate::state::backends::{Lease, Wanted};
@@ -166,18 +167,41 @@ fn a_new_prober_goes_on_from_what_is_known() {
 #[test]
 fn a_change_of_state_is_one_line_with_its_cause() {
     let endpoint = Endpoint::alone("a", SocketAddr::from(([127, 0, 0, 1], 9001)));
-    for (to, in_a_row, first, result, line) in [
-        (
-            Status::Down,
-            3,
-            false,
-            Err("connection refused".to_owned()),
-            "backend a (127.0.0.1:9001) is down: connection refused (3 in a row)",
-        ),
-        (Status::Up, 1, true, Ok(200), "backend a (127.0.0.1:9001) is up: status 200 (first check)"),
+    for (state, cause, count, line) in [
+        (State::Down, "x", "3 in a row", "backend a (127.0.0.1:9001) is down: x (3 in a row)"),
+        (State::Up, "y", "first check", "backend a (127.0.0.1:9001) is up: y (first check)"),
     ] {
-        assert_eq!(change_line(&endpoint, Transition { to, in_a_row, first }, &result), line);
+        assert_eq!(change_line(&endpoint, state, cause, count), line);
     }
+}
+
+/// What stands in the API is what was said last: another cause takes its place after `fall` of it in a row, and one that
+/// comes and goes does not.
+#[test]
+fn another_cause_is_said_once_it_lasts() {
+    let pool = pool(&[SocketAddr::from(([127, 0, 0, 1], 9001))]);
+    let endpoint = Arc::clone(&pool.snapshot().endpoints()[0]);
+    let mut course = Course::new(&settings(PATIENCE), Status::Unknown);
+    let failed = |failed| Err(NotPassed::Failed(failed));
+    let cause = || endpoint.cause().map(|cause| cause.split(';').next().unwrap_or_default().to_owned());
+    for (result, expected) in [
+        (Err(NotPassed::Shortage("too many open files".into())), None),
+        (failed(Failed::Refused), Some("GET /: connection refused")),
+        (failed(Failed::Status(500)), Some("GET /: connection refused")),
+        (failed(Failed::Status(500)), Some("GET /: connection refused")),
+        (failed(Failed::Refused), Some("GET /: connection refused")),
+        (failed(Failed::Status(500)), Some("GET /: connection refused")),
+        (failed(Failed::Status(500)), Some("GET /: connection refused")),
+        (failed(Failed::Status(500)), Some("GET /: status 500")),
+        (Err(NotPassed::Shortage("too many open files".into())), Some("GET /: status 500")),
+        (Ok(200), Some("GET /: status 500")),
+        (Ok(200), None),
+        (Err(NotPassed::Shortage("too many open files".into())), None),
+    ] {
+        course.take(&result, &endpoint, &pool, 0);
+        assert_eq!(cause().as_deref(), expected, "{result:?}");
+    }
+    assert_eq!(pool.backends()[0].checks(), (2, 7), "what could not be made is not counted");
 }
 
 /// So `rise` checks of a backend that is back fit in `rise` intervals, even after one that timed out.

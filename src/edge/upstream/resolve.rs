@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after,
 
 use crate::clock::Clock;
 use crate::config::BackendEntry;
+use crate::rules::backend_state::{self, State};
 use crate::state::backends::{Backends, Change};
 
 mod server;
@@ -105,7 +106,7 @@ impl Resolver {
             if let Some(address) = literal(&entry.host, entry.port) {
                 let change = self.backends.resolved(entry, &[address], self.clock.now());
                 if change.left_out > 0 {
-                    log::warn!("{}", left_out_line(&entry.name, change.left_out));
+                    say_left_out(&self.backends, entry, change.left_out);
                 }
             } else if !self.followed.contains_key(&entry.name) {
                 let followed = self.look_up(entry, asks_another, answered.clone())?;
@@ -150,7 +151,7 @@ impl Resolver {
 }
 
 /// The addresses of these backends, looked up once and all at the same time. Who has no answer within `timeout`, or a bad
-/// one, has none; the log says why.
+/// one, has none: whoever goes on looking its name up says why.
 pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duration) -> Vec<Vec<SocketAddr>> {
     let mut found: Vec<Vec<SocketAddr>> = vec![Vec::new(); entries.len()];
     let (send, answers) = bounded(entries.len());
@@ -173,10 +174,7 @@ pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duratio
         select! {
             recv(answers) -> answer => match answer {
                 Ok((index, Ok(addresses))) => found[index] = bounded_list(addresses).0,
-                Ok((index, Err(error))) => {
-                    let BackendEntry { name, host, .. } = entries[index];
-                    log::warn!("backend {name}: {host} does not resolve: {error}; it has no address yet");
-                }
+                Ok((_, Err(_))) => {}
                 Err(_) => break,
             },
             recv(deadline) -> _ => {
@@ -252,9 +250,13 @@ impl Name {
             bad => {
                 if !self.failing {
                     let cause = bad.map_or_else(|error| error.to_string(), |_| "no addresses".to_owned());
-                    let kept =
-                        if self.resolved { "keeping its last addresses" } else { "it has no address yet" };
-                    log::warn!("backend {name}: {host} does not resolve: {cause}; {kept}");
+                    let cause = backend_state::unresolved(host, cause);
+                    if self.resolved {
+                        log::warn!("backend {name} is keeping its last addresses: {cause}");
+                    } else {
+                        self.backends.set_absence(&self.entry, &cause);
+                        log::warn!("{}", backend_state::line(name, None, State::Down, &cause));
+                    }
                 }
                 self.failing = true;
                 return;
@@ -272,7 +274,7 @@ impl Name {
         }
         let left_out = change.left_out + cut;
         if left_out > self.left_out {
-            log::warn!("{}", left_out_line(name, left_out));
+            say_left_out(&self.backends, &self.entry, left_out);
         }
         self.left_out = left_out;
     }
@@ -291,8 +293,11 @@ fn change_line(host: &str, addresses: &[SocketAddr], change: &Change) -> String 
     line
 }
 
-fn left_out_line(name: &str, count: usize) -> String {
-    format!("backend {name}: {count} addresses are left out: too many for one name or for the pool")
+/// A backend all of whose addresses are left out is down for it.
+fn say_left_out(backends: &Backends, entry: &BackendEntry, count: usize) {
+    let cause = backend_state::left_out(count);
+    log::warn!("backend {}: {cause}", entry.name);
+    backends.set_absence(entry, &cause);
 }
 
 #[cfg(test)]

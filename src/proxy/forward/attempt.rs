@@ -10,6 +10,7 @@ use crate::clock::nanos;
 use crate::exchange::{Abort, Awaitable, RequestBody};
 use crate::proxy::{Answered, Awaited, Begun, Outgoing, Phase, Read, UpstreamError};
 use crate::rules::Nanos;
+use crate::rules::backend_state;
 use crate::state::backends::{Ejection, Endpoint, Lease};
 use crate::state::metrics::Attempt;
 
@@ -124,23 +125,21 @@ impl Forward {
         result: Result<&Answered, &UpstreamError>,
     ) {
         let Some(ejection) = ejection else { return };
-        let who = format_args!("backend {} ({})", endpoint.backend, endpoint.address);
         let last = match result {
             Ok(answered) => format!("status {}", answered.status()),
             Err(error) => error.cause.clone(),
         };
-        match ejection {
-            Ejection::Out(time, cause) => {
-                log::warn!("{who} is ejected for {time:?}: {cause}; the last: {last}")
+        let who = backend_state::label(&endpoint.backend, Some(endpoint.address));
+        let (verb, cause) = match ejection {
+            Ejection::Out(time, cause) => ("is", backend_state::ejected(cause, &last, time)),
+            Ejection::StaysOut(time) => ("stays", backend_state::ejected("its probe failed", &last, time)),
+            Ejection::Back => {
+                return log::info!("{who} is no longer ejected: its probe was answered: {last}");
             }
-            Ejection::StaysOut(time) => {
-                log::warn!("{who} stays ejected for {time:?}: its probe failed: {last}")
-            }
-            Ejection::Back => log::info!("{who} is no longer ejected: its probe was answered: {last}"),
-        }
-        if !matches!(ejection, Ejection::Back) {
-            self.metrics.ejected(&endpoint.backend);
-        }
+        };
+        endpoint.set_ejected_for(&cause);
+        log::warn!("{who} {verb} {cause}");
+        self.metrics.ejected(&endpoint.backend);
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Backend {
     pub(super) calling: AtomicU32,
     checks_passed: AtomicU64,
     checks_failed: AtomicU64,
+    /// Why it has no address. Written by whoever looks its name up, alone.
+    absence: ArcSwapOption<Arc<str>>,
     /// The pool's line of requests that wait for room.
     pub(super) queue: Arc<Queue>,
 }
@@ -67,6 +69,7 @@ impl Backend {
             calling: AtomicU32::new(0),
             checks_passed: AtomicU64::new(0),
             checks_failed: AtomicU64::new(0),
+            absence: ArcSwapOption::empty(),
             queue: Arc::default(),
         }
     }
@@ -126,6 +129,16 @@ impl Backend {
         self.queue.changed();
     }
 
+    /// Why it has no address, as long as it has none.
+    pub fn absence(&self) -> Option<Arc<str>> {
+        self.absence.load().as_deref().cloned()
+    }
+
+    /// Says why it has no address. For whoever looks its name up, alone.
+    pub fn set_absence(&self, cause: &str) {
+        self.absence.store(Some(Arc::new(cause.into())));
+    }
+
     /// Most requests at once on all its endpoints together; `u32::MAX`: no bound.
     pub fn max_in_flight(&self) -> u32 {
         self.max_in_flight.load(Ordering::Relaxed)
@@ -182,6 +195,8 @@ pub struct Endpoint {
     pub(super) in_flight: AtomicU32,
     /// Written by the prober alone, through [`super::Backends::set_health`].
     pub(super) health: AtomicU8,
+    /// Why its checks fail, while it is down. Written by the prober alone.
+    pub(super) failing: ArcSwapOption<Arc<str>>,
     /// When it came up while others were running; 0: it always was. Written as `health` is.
     pub(super) up_since: AtomicU64,
     /// Whether it is out because of how it answered. Written by [`super::outlier`] alone.
@@ -205,6 +220,7 @@ impl Endpoint {
             group,
             in_flight: AtomicU32::new(0),
             health: AtomicU8::new(health as u8),
+            failing: ArcSwapOption::empty(),
             up_since: AtomicU64::new(since),
             standing: Standing::default(),
             pace: AtomicU64::new(0),
@@ -225,6 +241,16 @@ impl Endpoint {
             code if code == Status::Down as u8 => Status::Down,
             _ => Status::Unknown,
         }
+    }
+
+    /// Says why its checks fail. For the prober alone, before it says that they do.
+    pub fn set_failing(&self, cause: &str) {
+        self.failing.store(Some(Arc::new(cause.into())));
+    }
+
+    /// Says why its answers took it out.
+    pub fn set_ejected_for(&self, cause: &str) {
+        self.standing.set_cause(cause);
     }
 
     /// Requests in flight on it.

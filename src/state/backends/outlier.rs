@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::endpoint::Endpoint;
@@ -36,6 +37,8 @@ pub(super) struct Standing {
     relapses: AtomicU32,
     /// When it was last let in.
     back_since: AtomicU64,
+    /// Why it was last taken out. Written by whoever tells the log.
+    cause: ArcSwapOption<Arc<str>>,
 }
 
 /// Whether an endpoint is out.
@@ -72,6 +75,16 @@ impl Standing {
     /// Whether it is out, half open or not.
     pub fn is_out(&self) -> bool {
         self.out_until.load(Ordering::Relaxed) != 0
+    }
+
+    /// Why it was last taken out.
+    pub fn cause(&self) -> Option<Arc<str>> {
+        self.cause.load().as_deref().cloned()
+    }
+
+    /// Says why it was taken out.
+    pub fn set_cause(&self, cause: &str) {
+        self.cause.store(Some(Arc::new(cause.into())));
     }
 
     /// When it was last let in; 0: it was never out.

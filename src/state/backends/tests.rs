@@ -12,6 +12,7 @@ mod bounds;
 mod ejections;
 mod picks;
 mod reconfigured;
+mod told;
 
 /// Some instant.
 const NOW: Nanos = 3_600_000_000_000;

@@ -366,10 +366,9 @@ function showBackends() {
   });
   const all = counted.reduce((sum, { requests }) => sum + requests, 0);
   fill($('backend-rows'), counted.map(({ one, requests, errors, p99 }) => {
-    const kind = one.state !== 'up' ? one.state : one.up ? 'up' : 'down';
+    const kind = one.state !== 'up' ? one.state : one.health === 'unknown' ? 'up' : one.health;
     const share = all ? requests / all : 0;
-    const failing = one.endpoints.filter(({ health }) => health === 'down').map(({ address }) => address);
-    const why = [one.cause, one.up && failing.length ? `down: ${failing.join(', ')}` : '', one.backup ? 'backup' : ''];
+    const why = [one.cause, one.backup ? 'backup' : ''];
     return {
       key: one.name,
       cells: [

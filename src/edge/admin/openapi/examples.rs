@@ -19,10 +19,11 @@ pub(super) fn of_schema(name: &str) -> Option<Value> {
     let new_limit = json!({ "client_id": "10.0.0.7", "buckets": [new_day], "max_in_flight": 20 });
     let numbers = json!({ "client_id": "10.0.0.7", "capacity": 10, "rate_per_sec": 1.5 });
     let level = json!({ "name": "day", "capacity": 1000, "level": 993 });
+    let cause = "GET /: connection refused; does it run, and is backends[].url right?";
     let backend = json!({
         "name": "b", "url": "http://10.0.0.12:8080", "weight": 1, "state": "up", "max_in_flight": null, "backup": false,
-        "source": "store", "up": false, "cause": "connection refused", "in_flight": 0,
-        "endpoints": [{ "address": "10.0.0.12:8080", "health": "down", "in_flight": 0 }],
+        "source": "store", "up": false, "health": "down", "cause": cause, "in_flight": 0,
+        "endpoints": [{ "address": "10.0.0.12:8080", "health": "down", "cause": cause, "in_flight": 0 }],
     });
     Some(match name {
         "Limit" => limit,
@@ -79,7 +80,10 @@ pub(super) fn of_schema(name: &str) -> Option<Value> {
         "Liveness" => json!({ "alive": true, "version": env!("CARGO_PKG_VERSION") }),
         "Readiness" => json!({
             "ready": true, "draining": false, "store": "up", "notes": [],
-            "backends": [{ "name": "a", "up": true }, { "name": "b", "up": false, "cause": "connection refused" }],
+            "backends": [
+                { "name": "a", "up": true, "state": "up", "health": "up" },
+                { "name": "b", "up": false, "state": "up", "health": "down", "cause": cause },
+            ],
         }),
         "OpenApi" => json!({
             "openapi": "3.1.0", "info": { "title": "Balancer", "version": env!("CARGO_PKG_VERSION") }, "paths": {},

@@ -101,11 +101,13 @@ fn shown(name: &str, settings: &BackendSettings) -> BackendShown {
         backup: settings.backup.unwrap_or(false),
         source: Origin::Store,
         up: true,
+        health: "up",
         cause: None,
         in_flight: 0,
         endpoints: vec![EndpointShown {
             address: "127.0.0.1:1".parse().unwrap(),
             health: "up",
+            cause: None,
             in_flight: 0,
         }],
     }
@@ -223,7 +225,8 @@ pub(in crate::edge::admin) struct FakeHealth {
 impl Health for FakeHealth {
     fn backends(&self) -> Vec<BackendHealth> {
         let cause = (!self.up).then(|| "refused".to_owned());
-        vec![BackendHealth { name: "secret-name".into(), up: self.up, cause }]
+        let (name, state) = ("secret-name".into(), Operator::Up);
+        vec![BackendHealth { name, up: self.up, state, health: "up", cause }]
     }
 
     fn draining(&self) -> bool {

@@ -52,8 +52,10 @@ pub struct BackendShown {
     pub source: Origin,
     /// Whether it is given requests.
     pub up: bool,
-    /// Why not, or why hardly any.
-    pub cause: Option<&'static str>,
+    /// What checks and answers say: `up`, `down`, `ejected` or `unknown`.
+    pub health: &'static str,
+    /// Why it is not up, or not whole, as the log said it.
+    pub cause: Option<String>,
     pub in_flight: u32,
     pub endpoints: Vec<EndpointShown>,
 }
@@ -63,8 +65,10 @@ pub struct BackendShown {
 #[allow(missing_docs)]
 pub struct EndpointShown {
     pub address: SocketAddr,
-    /// `up`, `down` or `unknown`.
+    /// `up`, `down`, `ejected` or `unknown`.
     pub health: &'static str,
+    /// Why it is down or ejected, as the log said it.
+    pub cause: Option<String>,
     pub in_flight: u32,
 }
 
@@ -311,8 +315,22 @@ fn rejected(error: BackendError) -> Reject {
     }
 }
 
+pub(in crate::edge::admin) const CAUSE: &str =
+    "Why it is given nothing, or not its share, in the words of the line on stderr.";
+
+pub(in crate::edge::admin) fn state_schema() -> Value {
+    json!({ "enum": ["up", "drain", "down"], "description": "What the operator says." })
+}
+
+pub(in crate::edge::admin) fn health_schema() -> Value {
+    json!({
+        "enum": ["up", "down", "ejected", "unknown"],
+        "description": "What its checks and answers say, whatever the operator says.",
+    })
+}
+
 fn schemas() -> Vec<(&'static str, Value)> {
-    let state = json!({ "enum": ["up", "drain", "down"] });
+    let state = state_schema();
     let weight = json!({ "type": "integer", "minimum": 0, "maximum": MAX_WEIGHT });
     let bound = json!({ "type": ["integer", "null"], "minimum": 1, "maximum": MAX_IN_FLIGHT });
     let count = json!({ "type": "integer", "minimum": 0 });
@@ -323,17 +341,18 @@ fn schemas() -> Vec<(&'static str, Value)> {
     });
     let endpoint = json!({
         "type": "object",
-        "required": ["address", "health", "in_flight"],
+        "required": ["address", "health", "cause", "in_flight"],
         "properties": {
             "address": { "type": "string" },
-            "health": { "enum": ["up", "down", "unknown"] },
+            "health": health_schema(),
+            "cause": { "type": ["string", "null"], "description": "Why it is down or ejected." },
             "in_flight": count,
         },
     });
     let backend = json!({
         "type": "object",
-        "required": ["name", "url", "weight", "state", "max_in_flight", "backup", "source", "up", "cause",
-                     "in_flight", "endpoints"],
+        "required": ["name", "url", "weight", "state", "max_in_flight", "backup", "source", "up", "health",
+                     "cause", "in_flight", "endpoints"],
         "properties": {
             "name": { "type": "string" },
             "url": url,
@@ -343,7 +362,8 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "backup": { "type": "boolean" },
             "source": { "enum": ["file", "store"], "description": "Where it comes from." },
             "up": { "type": "boolean", "description": "Whether it is given requests." },
-            "cause": { "type": ["string", "null"], "description": "Why it is not, or why only one request at a time tries it (ejected)." },
+            "health": health_schema(),
+            "cause": { "type": ["string", "null"], "description": CAUSE },
             "in_flight": count,
             "endpoints": { "type": "array", "items": endpoint },
         },
