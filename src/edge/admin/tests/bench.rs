@@ -12,7 +12,7 @@ use crate::edge::admin::tests::fake_v1::FakeV1;
 use crate::edge::admin::*;
 use crate::edge::store::StoreState;
 use crate::edge::store::backends::BackendSettings;
-use crate::exchange::{Abort, BodyLength, RequestBody, Version};
+use crate::exchange::{Abort, BodyLength, RequestBody};
 use crate::rules::fields::Fields;
 use crate::rules::terms::ClientLimit;
 use crate::state::backends::Operator;
@@ -391,13 +391,10 @@ pub(in crate::edge::admin) fn head(call: &Call<'_>, length: BodyLength) -> Reque
     RequestHead {
         method: call.method.into(),
         target: call.target.into(),
-        version: Version::Http11,
         host,
         fields,
         length,
-        expects_continue: false,
-        peer: peer.parse().unwrap(),
-        is_proxied: false,
         connection: Some(super::owned::own()),
+        ..RequestHead::blank(peer.parse().unwrap())
     }
 }
