@@ -41,7 +41,7 @@ fn client(number: u32) -> ClientKey {
 
 /// A table with that many clients, none of whose buckets is ever full again.
 fn filled(clients: u32) -> Limiter {
-    let limiter = Limiter::new(2_000_000, None);
+    let limiter = Limiter::new(2_000_000);
     let never = grant(NEVER);
     for number in 0..clients {
         limiter.acquire(client(number), Ask::of(&never), at(1));
@@ -77,7 +77,7 @@ fn on_threads(limiter: &Limiter, threads: u32, own: u32, decisions: u64) -> Dura
 
 fn decisions(c: &mut Criterion) {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
-    let limiter = Limiter::new(1_000_000, None);
+    let limiter = Limiter::new(1_000_000);
     let (usual, slow, never) = (grant(USUAL), grant(SLOW), grant(NEVER));
     let mut now = 1_000_000_000;
     c.bench_function("decision/one client", |b| {
@@ -107,7 +107,7 @@ fn decisions(c: &mut Criterion) {
         });
     });
     c.bench_function("decision/new client, table full", |b| {
-        let full = Limiter::new(100_000, Some(Terms::of_numbers(USUAL)));
+        let full = Limiter::new(100_000);
         for number in 0..100_000 {
             full.acquire(client(number), Ask::of(&never), at(1));
         }

@@ -67,7 +67,7 @@ fn open(url: &str) -> Arc<Limits> {
         cache: &config.cache,
         rate_limit: &config.rate_limit,
     };
-    let limiter = Arc::new(Limiter::new(1_000, None));
+    let limiter = Arc::new(Limiter::new(1_000));
     Limits::start(&sources, limiter, Arc::new(Metrics::default()), Clock::real()).expect("a store")
 }
 

@@ -14,7 +14,7 @@ use balancer::rules::limit::{Limit, Rate};
 use balancer::rules::request_rules::{Effect, Needs, RequestRule, RequestRules};
 use balancer::rules::terms::{BucketName, BucketSpec, ClientLimit, Mode, Plan, PlanName, Reset, Terms};
 use balancer::state::cache::{Cache, Entry, Known, Loader, Source, Ticket, Urgency};
-use balancer::state::limiter::{Ask, Limiter, Shared};
+use balancer::state::limiter::{Ask, Limiter, Room, Shared};
 use balancer::state::plans::Plans;
 use balancer::state::ranges::{Range, Ranges};
 
@@ -75,7 +75,7 @@ fn the_decision_on_a_known_client_allocates_nothing() {
     let ranges = [range("10.1.0.0/16", ClientLimit::of_numbers(numbers(60))), range("10.2.0.0/16", shared)];
     let ranges = Ranges::new(ranges).expect("two ranges");
     let default = Terms::of_numbers(numbers(60));
-    let limiter = Arc::new(Limiter::new(1_000, Some(default.clone())));
+    let limiter = Arc::new(Limiter::new(1_000));
     let put = |text: &str, limit: Option<ClientLimit>| {
         let id = ClientId::parse(text).expect("an id");
         let entry = limit.and_then(|limit| Entry::new(&id, Arc::new(limit)));
@@ -91,15 +91,15 @@ fn the_decision_on_a_known_client_allocates_nothing() {
         let plans = plans.load();
         let in_force = Shared { ranges: &ranges, plans: &plans, default: Some(&default), ipv6_prefix: 64 };
         let when = clock.moment();
-        let (key, granted) = match cache.find(client, Some(80), when.now, &Nowhere) {
-            Known::Entry(hit) => (hit.client, in_force.resolve(&hit.limit, Source::Client)),
+        let (key, granted, room) = match cache.find(client, Some(80), when.now, &Nowhere) {
+            Known::Entry(hit) => (hit.client, in_force.resolve(&hit.limit, Source::Client), Room::Own),
             Known::Absent | Known::Unknown => {
-                let (key, granted, _) = in_force.of_address(client);
-                (key, granted)
+                let (key, granted, range) = in_force.of_address(client);
+                (key, granted, in_force.room(range))
             }
         };
         let Some(Needs { rules, cost }) = rules.needs(method, path) else { panic!("no rule exempts") };
-        let ask = Ask { grant: granted.grant(), rules: &rules, cost };
+        let ask = Ask { grant: granted.grant(), rules: &rules, cost, room };
         let (decision, seat) = limiter.admit(key, ask, when);
         drop(seat);
         decision.allowed

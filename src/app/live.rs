@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, nanos};
-use crate::edge::admin::{BucketLevel, ClientCount, Health, Live, Question, Status, Top, Usage, Verdict};
+use crate::edge::admin::{
+    BucketLevel, ClientCount, DeniedFor, Health, Live, Question, Status, Top, Usage, Verdict,
+};
 use crate::edge::store::Limits;
 use crate::proxy::identify::{Identified, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
@@ -15,8 +17,8 @@ use crate::rules::fields::Fields;
 use crate::rules::identity::{ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes};
 use crate::rules::terms::{BucketSpec, ClientLimit};
 use crate::state::cache::Source;
-use crate::state::heavy_hitters::{Heavy, HeavyHitters};
-use crate::state::limiter::{Ask, Granted, Levels, Limiter};
+use crate::state::heavy_hitters::{Heavy, HeavyHitters, Reason, Refusal};
+use crate::state::limiter::{Ask, Granted, Limiter};
 use crate::state::metrics::Metrics;
 
 /// The process as the API sees it.
@@ -59,7 +61,7 @@ impl Live for Running {
         let granted = self.limits.granted(limit, source_of(id));
         let specs = granted.grant().map_or(&[][..], |grant| &grant.terms.buckets);
         let levels = self.limiter.levels(ClientKey::of_id(id), specs, self.clock.moment());
-        Usage { buckets: shown(specs, &levels), in_flight: levels.in_flight }
+        Usage { buckets: shown(specs, &levels.buckets), in_flight: levels.in_flight }
     }
 
     fn reset(&self, id: &ClientId, _: &ClientLimit) {
@@ -88,7 +90,12 @@ impl Live for Running {
         let needs = policy.rules.needs(&question.method, path).filter(|_| !exempt);
         let needs = needs.map(|needs| if preflight { needs.to_look() } else { needs });
         let grant = found.granted.grant().filter(|_| needs.is_some());
-        let ask = needs.as_ref().map(|needs| Ask { grant, rules: &needs.rules, cost: needs.cost });
+        let ask = needs.as_ref().map(|needs| Ask {
+            grant,
+            rules: &needs.rules,
+            cost: needs.cost,
+            room: found.room,
+        });
         let by_rule = grant.is_none() && needs.as_ref().is_none_or(|needs| !needs.rules.is_empty());
         let policy = match (&found.granted, found.source) {
             (Granted::Unlimited, _) if by_rule => "rule",
@@ -100,9 +107,12 @@ impl Live for Running {
         };
         let specs: Vec<BucketSpec> =
             ask.map(|ask| ask.buckets().map(|(spec, ..)| spec.clone()).collect()).unwrap_or_default();
+        let decided = ask.map(|ask| self.limiter.foresee(found.client, ask, when));
+        let (allowed, levels) =
+            decided.map_or((true, Vec::new()), |(decision, levels)| (decision.allowed, levels));
         let decides = found.entry.as_deref().or_else(|| grant.map(|_| DEFAULT_BUCKET));
         Verdict {
-            allowed: ask.is_none_or(|ask| self.limiter.preview(found.client, ask, when).allowed),
+            allowed,
             identity: key.as_deref().map_or_else(|| client.address.to_string(), str::to_owned),
             candidates: if key.is_none() {
                 tried.extend(candidates(&client, found.entry.as_deref(), found.source));
@@ -112,7 +122,7 @@ impl Live for Running {
             },
             matched: decides.map(str::to_owned),
             policy,
-            buckets: shown(&specs, &self.limiter.levels(found.client, &specs, when)),
+            buckets: shown(&specs, &levels),
         }
     }
 
@@ -136,13 +146,13 @@ fn has_body(fields: &Fields) -> bool {
     fields.has("Transfer-Encoding") || fields.get("Content-Length").is_some_and(|length| length != b"0")
 }
 
-fn shown(specs: &[BucketSpec], levels: &Levels) -> Vec<BucketLevel> {
+fn shown(specs: &[BucketSpec], levels: &[u32]) -> Vec<BucketLevel> {
     let level = |(spec, level): (&BucketSpec, &u32)| BucketLevel {
         name: spec.name.as_str().to_owned(),
         capacity: spec.limit.capacity,
         level: *level,
     };
-    specs.iter().zip(&levels.buckets).map(level).collect()
+    specs.iter().zip(levels).map(level).collect()
 }
 
 /// The verdict on a key that nobody gave a limit, where `rate_limit.unknown_keys` refuses such.
@@ -184,5 +194,12 @@ fn counted(heavy: Heavy) -> ClientCount {
         }
         (None, _) => format!("{:?}", heavy.client),
     };
-    ClientCount { client_id, requests: heavy.requests, denied: heavy.denied }
+    let reason = |Reason { refusal: Refusal { policy, bucket, rule }, denied }: Reason| DeniedFor {
+        policy: policy.name(),
+        bucket: bucket.as_str().to_owned(),
+        rule: rule.map(|rule| rule.to_string()),
+        denied,
+    };
+    let reasons = heavy.reasons.into_iter().map(reason).collect();
+    ClientCount { client_id, requests: heavy.requests, denied: heavy.denied, reasons }
 }

@@ -53,8 +53,7 @@ impl Shared {
         let access_log = AccessLog::start(&config.log, clock.clone());
         let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
         let log_limit = Arc::new(LogLimit::default());
-        let limiter =
-            Arc::new(Limiter::new(config.rate_limit.max_clients, config.rate_limit.default.clone()));
+        let limiter = Arc::new(Limiter::new(config.rate_limit.max_clients));
         let limits = Limits::start(
             &Sources {
                 database: &config.database,

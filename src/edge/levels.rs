@@ -117,6 +117,7 @@ struct Keeper {
 impl Keeper {
     fn new(limiter: Arc<Limiter>, limits: Arc<Limits>, folder: Folder, clock: Clock) -> Self {
         let key = folder.instance_number();
+        limiter.spread_by(key);
         Self {
             limiter,
             limits,
@@ -147,7 +148,10 @@ impl Keeper {
                     return false;
                 }
             };
-            count += page.iter().map(|segment| self.put_back(&segment.bytes, segment.age)).sum::<usize>();
+            for segment in &page {
+                let name = || format!("piece {} of instance {}", segment.segment, segment.instance);
+                count += self.put_back(&segment.bytes, segment.age, name);
+            }
             match page.last() {
                 Some(last) if page.len() == PAGE => after = Some((last.instance.clone(), last.segment)),
                 _ => break,
@@ -165,16 +169,26 @@ impl Keeper {
 
     fn restore_from_file(&self) {
         let Some((bytes, age)) = self.folder.levels.read(self.clock.wall()) else { return };
-        let count = self.put_back(&bytes, age);
+        let count = self.put_back(&bytes, age, || self.folder.levels.shown());
         log::warn!("levels: the database is down; {count} were put back from {}", self.folder.levels.shown());
     }
 
     /// Puts back a piece that was saved so long ago; how many levels it holds.
-    fn put_back(&self, piece: &[u8], age: Duration) -> usize {
+    fn put_back(&self, piece: &[u8], age: Duration, name: impl Fn() -> String) -> usize {
+        let unreadable = pack::unreadable(piece);
+        if unreadable > 0 {
+            log::error!("levels: {}: {unreadable} records can't be read; those buckets start full", name());
+        }
         let when = self.clock.moment();
-        pack::read(piece)
-            .map(|(client, saved)| self.limiter.restore(client, &saved, nanos(age), when))
-            .count()
+        let (mut count, mut left_out) = (0, 0);
+        for (client, saved) in pack::read(piece) {
+            count += 1;
+            left_out += usize::from(!self.limiter.restore(client, &saved, nanos(age), when));
+        }
+        if left_out > 0 {
+            log::warn!("levels: {}: there is no room for {left_out} of {count} buckets", name());
+        }
+        count
     }
 
     /// Saves what has changed, or a part of it. `all`: and waits for nothing else.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::account::LimitRecord;
 use super::identify::{self, Identified, KeyFound};
-use crate::config::RateLimitHeaders;
 use crate::error::{Reason, Reject};
 use crate::exchange::{BodyLength, RequestHead};
 use crate::proxy::policy::ProxyPolicy;
@@ -18,8 +17,8 @@ use crate::rules::request_rules::Needs;
 use crate::rules::terms::BucketName;
 use crate::rules::{Moment, Nanos};
 use crate::state::cache::Found;
-use crate::state::heavy_hitters::HeavyHitters;
-use crate::state::limiter::{Ask, Decision, Granted, Limiter, Seat};
+use crate::state::heavy_hitters::{HeavyHitters, Refusal};
+use crate::state::limiter::{Ask, Decision, Granted, Limiter, Room, Seat};
 use crate::state::lone_peer::{self, LonePeer};
 use crate::state::metrics::{self, Metrics, Policy};
 
@@ -58,6 +57,8 @@ pub struct Admit {
 pub(super) struct Admission {
     /// The 429, when it may not.
     pub refused: Option<Reject>,
+    /// Why, when it may not.
+    pub why: Option<Refusal>,
     /// Fields for the answer, whoever gives it.
     pub fields: LimitFields,
     /// For the log.
@@ -85,9 +86,10 @@ impl Admit {
         match identify::identify(&*self.limits, policy, client, fields, when.now, tried) {
             Ok(Identified { found, key }) => {
                 let mut admission = self.decide(head, &found, when, policy);
-                let entry = found.entry.as_ref().filter(|_| found.source == Entry::Client);
+                // What stands for one bucket alone, a shared range among them.
+                let entry = found.entry.as_ref().filter(|_| found.room == Room::Own);
                 let name = key.as_ref().or(entry);
-                self.heavy_hitters.count(found.client, name, admission.refused.is_some(), when.now);
+                self.heavy_hitters.count(found.client, name, admission.why.as_ref(), when.now);
                 if let Some(record) = &mut admission.record {
                     record.key = key;
                 }
@@ -95,6 +97,7 @@ impl Admit {
             }
             Err(reject) => Admission {
                 refused: Some(reject),
+                why: None,
                 fields: LimitFields::default(),
                 record: None,
                 client: ClientKey::address(client.address),
@@ -130,7 +133,7 @@ impl Admit {
             }
             Granted::Unlimited if rules.is_empty() => self.unasked(Policy::None, found.client, None),
             granted => {
-                let ask = Ask { grant: granted.grant(), rules: &rules, cost };
+                let ask = Ask { grant: granted.grant(), rules: &rules, cost, room: found.room };
                 let (decision, seat) = if preflight {
                     // Looks, and takes nothing: whoever has nothing left could send as many of these as it likes.
                     match self.limiter.preview(found.client, ask, when) {
@@ -142,7 +145,7 @@ impl Admit {
                 } else {
                     self.limiter.admit(found.client, ask, when)
                 };
-                self.told(found, ask, (decision, seat), policy.headers)
+                self.told(found, ask, (decision, seat), policy)
             }
         }
     }
@@ -150,7 +153,7 @@ impl Admit {
     /// Counted as allowed; no bucket has a say.
     fn unasked(&self, policy: Policy, client: ClientKey, record: Option<LimitRecord>) -> Admission {
         self.metrics.decision(policy, metrics::Decision::Allowed);
-        Admission { refused: None, fields: LimitFields::default(), record, client, seat: None }
+        Admission { refused: None, why: None, fields: LimitFields::default(), record, client, seat: None }
     }
 
     /// What becomes of a request that the limiter was asked about.
@@ -159,17 +162,22 @@ impl Admit {
         found: &Found,
         ask: Ask<'_>,
         (decision, seat): (Decision, Option<Seat>),
-        headers: RateLimitHeaders,
+        policy: &ProxyPolicy,
     ) -> Admission {
-        let grant = decision.asked(ask).grant;
+        let grant = ask.grant;
         let told = Told::of(&decision, ask, grant.map_or(found.source, |grant| grant.entry));
-        let by_rule = if decision.allowed { grant.is_none() } else { told.by_rule };
-        let policy = if by_rule {
+        let by_rule = if decision.allowed { grant.is_none() } else { told.of_rule.is_some() };
+        let label = if by_rule {
             Policy::Rule
         } else {
             policy_label(grant.map_or(found.source, |grant| grant.entry))
         };
-        self.metrics.decision(policy, counted(&decision));
+        self.metrics.decision(label, counted(&decision));
+        let why = told.bucket.clone().filter(|_| !decision.allowed).map(|bucket| {
+            let rule =
+                told.of_rule.and_then(|id| policy.rules.of_bucket(id)).map(|rule| Arc::clone(&rule.name));
+            Refusal { policy: label, bucket, rule }
+        });
         let record = record(found, told.bucket, decision.allowed, told.fields.first);
         let refused = (!decision.allowed).then(|| {
             let mut reject = Reject::new(Reason::QuotaExceeded, detail(&decision));
@@ -177,8 +185,8 @@ impl Admit {
             reject.violated_policies = told.violated;
             reject
         });
-        let fields = LimitFields::new(told.fields, headers);
-        Admission { refused, fields, record: Some(record), client: found.client, seat }
+        let fields = LimitFields::new(told.fields, policy.headers);
+        Admission { refused, why, fields, record: Some(record), client: found.client, seat }
     }
 }
 

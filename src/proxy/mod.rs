@@ -83,7 +83,7 @@ impl Proxy {
             return self.accounts.close(answer, head, entry).into();
         }
         let when = Moment { now: received_at, wall_s: seconds(wall) };
-        let Admission { refused, fields, record, client: counted_as, seat } =
+        let Admission { refused, why: _, fields, record, client: counted_as, seat } =
             self.admit.admit(head, &client, when, &policy);
         (entry.limit, entry.seat) = (record, seat);
         if let Some(reject) = refused {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::path::{each_reading, is_below, normal};
-use super::terms::BucketSpec;
+use super::terms::{BucketId, BucketSpec};
 
 /// Most tokens that one request may cost.
 pub const MAX_COST: u32 = 1_000_000;
@@ -146,6 +146,15 @@ impl RequestRules {
     /// The same as [`RequestRules::find`], for a path in its normal form.
     fn most_specific(&self, method: &str, path: &str) -> Option<&RequestRule> {
         self.0.iter().find(|rule| rule.is_for(method, path))
+    }
+
+    /// The rule that has a bucket.
+    pub fn of_bucket(&self, id: BucketId) -> Option<&RequestRule> {
+        let has = |rule: &&RequestRule| match &rule.effect {
+            Effect::Buckets(buckets) => buckets.iter().any(|bucket| bucket.id == id),
+            Effect::Cost(_) | Effect::Exempt => false,
+        };
+        self.0.iter().find(has)
     }
 
     /// All of them, the most specific first.

@@ -249,6 +249,17 @@ impl ClientLimit {
         Self { plan: None, own: Terms::of_numbers(limit), exempt: false, shared: false }
     }
 
+    /// What stands in memory for a stored row that can't be read: the default decides.
+    pub fn unreadable() -> Self {
+        let own = Terms { buckets: Arc::new([]), max_in_flight: None };
+        Self { plan: None, own, exempt: false, shared: false }
+    }
+
+    /// Whether it grants nothing that could be put in force, as no limit does that was read.
+    pub fn is_unreadable(&self) -> bool {
+        !self.exempt && self.plan.is_none() && self.own.buckets.is_empty()
+    }
+
     /// The numbers, if this is what the five fixed calls store and nothing else.
     pub fn as_numbers(&self) -> Option<Limit> {
         match &*self.own.buckets {

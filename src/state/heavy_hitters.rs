@@ -6,7 +6,7 @@
 //! never too high, and too low by at most that one in [`ROWS`]; with at most [`ROWS`] clients a shard it is exact.
 //!
 //! Counting takes one shard's lock for a look through a few hundred bytes. Two summaries (one by requests, one by
-//! refusals) take at most 5 MiB together.
+//! refusals) take at most 20 MiB together: a third of it where few are refused for more than one reason.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -18,6 +18,11 @@ use siphasher::sip::SipHasher13;
 
 use crate::rules::Nanos;
 use crate::rules::identity::ClientKey;
+use crate::rules::terms::BucketName;
+use crate::state::metrics::Policy;
+
+/// Most reasons that are kept of one client and step, and shown of one client.
+pub const MAX_REASONS: usize = 8;
 
 /// Clients that a summary holds.
 pub const ROWS: usize = 32;
@@ -50,6 +55,26 @@ impl Steps {
 /// The longest window that can be asked for.
 pub const MAX_WINDOW_NS: Nanos = COARSE.longest_ns();
 
+/// Why a request was refused, as it was decided then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind of entry whose bucket refused, or `rule`.
+    pub policy: Policy,
+    /// The bucket, or `concurrency`.
+    pub bucket: BucketName,
+    /// The rule that has the bucket; `None`: a limit has it.
+    pub rule: Option<Arc<str>>,
+}
+
+/// How often it was for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The reason.
+    pub refusal: Refusal,
+    /// How often.
+    pub denied: u64,
+}
+
 /// One client of a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heavy {
@@ -61,6 +86,8 @@ pub struct Heavy {
     pub requests: u64,
     /// At least so many of them were refused.
     pub denied: u64,
+    /// Why, most frequent first; at most [`MAX_REASONS`]. Only by refusals.
+    pub reasons: Vec<Reason>,
 }
 
 /// Both rankings.
@@ -77,12 +104,12 @@ impl Default for HeavyHitters {
 }
 
 impl HeavyHitters {
-    /// Counts one request of a client. Allocates nothing while a step goes on and its clients are known. Takes one shard's
-    /// lock, of a refused request two, one after the other.
-    pub fn count(&self, client: ClientKey, name: Option<&Arc<str>>, denied: bool, now: Nanos) {
-        self.requests.count(client, name, denied, now);
-        if denied {
-            self.denied.count(client, name, true, now);
+    /// Counts one request of a client. Allocates nothing while a step goes on and its clients and their reasons are known.
+    /// Takes one shard's lock, of a refused request two, one after the other.
+    pub fn count(&self, client: ClientKey, name: Option<&Arc<str>>, refusal: Option<&Refusal>, now: Nanos) {
+        self.requests.count(client, name, refusal.is_some(), None, now);
+        if refusal.is_some() {
+            self.denied.count(client, name, true, refusal, now);
         }
     }
 
@@ -127,6 +154,7 @@ struct Row {
     /// What the one before it in this place had: so much of `count` may be others'.
     error: u64,
     denied: u64,
+    reasons: Vec<Reason>,
 }
 
 impl Ranking {
@@ -139,7 +167,14 @@ impl Ranking {
         }
     }
 
-    fn count(&self, client: ClientKey, name: Option<&Arc<str>>, denied: bool, now: Nanos) {
+    fn count(
+        &self,
+        client: ClientKey,
+        name: Option<&Arc<str>>,
+        denied: bool,
+        reason: Option<&Refusal>,
+        now: Nanos,
+    ) {
         let (value, tag) = client.words();
         let mut hasher = self.hasher;
         hasher.write_u64(value as u64);
@@ -149,7 +184,10 @@ impl Ranking {
         let mut shard = self.shards[(hash >> 32) as usize % SHARDS].lock();
         let shard = &mut *shard;
         for (steps, all) in [(FINE, &mut shard.fine), (COARSE, &mut shard.coarse)] {
-            step_at(all, steps, now).count(hash as u32, client, name, denied);
+            let row = step_at(all, steps, now).count(hash as u32, client, name, denied);
+            if let Some(reason) = reason {
+                add(&mut row.reasons, reason, 1);
+            }
         }
     }
 
@@ -175,9 +213,17 @@ impl Ranking {
                         name: None,
                         requests: 0,
                         denied: 0,
+                        reasons: Vec::new(),
                     });
                     heavy.requests += part(row.count - row.error);
                     heavy.denied += part(row.denied);
+                    // Rounded so that they add up to what is said of all.
+                    let mut before = 0;
+                    for reason in &row.reasons {
+                        let upto = before + reason.denied;
+                        add(&mut heavy.reasons, &reason.refusal, part(upto) - part(before));
+                        before = upto;
+                    }
                     if row.name.is_some() {
                         heavy.name.clone_from(&row.name);
                     }
@@ -188,7 +234,22 @@ impl Ranking {
         let rank = |heavy: &Heavy| (std::cmp::Reverse(heavy.requests), heavy.client);
         found.sort_by_key(rank);
         found.truncate(count);
+        for heavy in &mut found {
+            heavy.reasons.retain(|reason| reason.denied > 0);
+            heavy.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.denied));
+        }
         found
+    }
+}
+
+/// Counts a reason, if it is known or there is room for it.
+fn add(reasons: &mut Vec<Reason>, refusal: &Refusal, denied: u64) {
+    match reasons.iter().position(|reason| reason.refusal == *refusal) {
+        Some(at) => reasons[at].denied += denied,
+        None if reasons.len() < MAX_REASONS => {
+            reasons.push(Reason { refusal: refusal.clone(), denied });
+        }
+        None => {}
     }
 }
 
@@ -214,26 +275,37 @@ fn step_at(all: &mut Vec<Step>, steps: Steps, now: Nanos) -> &mut Step {
 }
 
 impl Step {
-    fn count(&mut self, tag: u32, client: ClientKey, name: Option<&Arc<str>>, denied: bool) {
-        let known =
-            self.tags.iter().zip(&mut self.rows).find(|(other, row)| **other == tag && row.client == client);
-        if let Some((_, row)) = known {
+    fn count(&mut self, tag: u32, client: ClientKey, name: Option<&Arc<str>>, denied: bool) -> &mut Row {
+        let same = |(other, row): (&u32, &Row)| *other == tag && row.client == client;
+        if let Some(at) = self.tags.iter().zip(&self.rows).position(same) {
+            let row = &mut self.rows[at];
             row.count += 1;
             row.denied += u64::from(denied);
             if row.name.is_none() {
                 row.name = name.cloned();
             }
-            return;
+            return row;
         }
-        let row = |error| Row { client, name: name.cloned(), count: error + 1, error, denied: denied.into() };
+        let row = |error, reasons| Row {
+            client,
+            name: name.cloned(),
+            count: error + 1,
+            error,
+            denied: denied.into(),
+            reasons,
+        };
         if self.rows.len() < ROWS {
             self.tags.push(tag);
-            self.rows.push(row(0));
-            return;
+            self.rows.push(row(0, Vec::new()));
+            let last = self.rows.len() - 1;
+            return &mut self.rows[last];
         }
         let least = self.rows.iter().enumerate().min_by_key(|(_, row)| row.count).map_or(0, |(at, _)| at);
         self.tags[least] = tag;
-        self.rows[least] = row(self.rows[least].count);
+        let mut reasons = std::mem::take(&mut self.rows[least].reasons);
+        reasons.clear();
+        self.rows[least] = row(self.rows[least].count, reasons);
+        &mut self.rows[least]
     }
 }
 

@@ -2,14 +2,17 @@
 //! piece of work in memory, never two at once.
 //!
 //! A bucket belongs to a client, whatever entry decides about it, and remembers the numbers that are in force. It is
-//! made full and forgotten when it is full again: such a bucket is in no way different from a new one. At the bound on
-//! clients, new ones share a fixed set of overflow buckets; a bucket that still holds somebody back is never pushed out,
-//! nor is a client with a request under way.
+//! made full and forgotten when it is full again: such a bucket is in no way different from a new one. A bucket that still
+//! holds somebody back is never pushed out, nor is a client with a request under way.
 //!
-//! Shards, places and overflow buckets are chosen by a hash that is keyed per process, so that no client can choose
-//! whom it meets. A client with one bucket takes at most 112 bytes of row and 22 of index; each further one 64.
+//! At the bound on clients a new one counts with a crowd: some of the members of its range, or of those that nothing names,
+//! share a row at the numbers that each of them would have. Whom an entry names has a row of its own always. A client that
+//! leaves its crowd starts from what that has left, so a full table gives nobody more than a table with room.
+//!
+//! Shards, places and crowds are chosen by keyed hashes, so that no client can choose whom it meets. A client with one bucket takes at most 112 bytes of row and 22 of index; each further one 64.
 
 mod change;
+mod crowd;
 mod decision;
 mod levels;
 mod seat;
@@ -18,31 +21,28 @@ mod table;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
 use crate::rules::Moment;
 use crate::rules::identity::ClientKey;
-use crate::rules::terms::Terms;
 
 pub use change::{Change, Shared};
-pub use decision::{Ask, Decision, Grant, Granted, MAX_ASKED, Verdict};
+pub use decision::{Ask, Decision, Grant, Granted, MAX_ASKED, Room, Verdict};
 pub use levels::Levels;
 pub use seat::Seat;
 pub use slots::{Saved, Slot};
 
-use decision::decide;
+use decision::{decide, refused_by_full};
 use seat::Place;
 use slots::Slots;
 use table::{Row, Table};
 
 /// With a million clients a shard holds some 4,000, whose index is rebuilt in microseconds.
 const SHARDS: usize = 256;
-
-/// Buckets that clients share when there is no room for one of their own.
-pub const OVERFLOW_BUCKETS: usize = 1024;
 
 /// Rows that are looked at for full buckets whenever a client is added: more than one, so that the table shrinks
 /// faster than it grows.
@@ -60,12 +60,12 @@ const SWEEP_CALLS: usize = 16;
 /// The table of buckets.
 pub struct Limiter {
     shards: Box<[Shard]>,
-    overflow: Box<[Mutex<Crowd>]>,
-    /// What overflow buckets are made of.
-    default: RwLock<Option<Grant>>,
     hasher: SipHasher13,
+    /// Chooses crowds: see [`Limiter::spread_by`].
+    spread: OnceLock<SipHasher13>,
     max_clients: usize,
     clients: AtomicUsize,
+    crowds: AtomicUsize,
     overflowed: AtomicU64,
     /// Raised by [`Limiter::changed_since`], written into every row that changes.
     epoch: AtomicU32,
@@ -79,13 +79,6 @@ pub struct Limiter {
 #[repr(align(128))]
 struct Shard(Mutex<Rows>);
 
-/// Clients that share their buckets.
-#[derive(Default)]
-struct Crowd {
-    slots: Slots,
-    in_flight: u32,
-}
-
 struct Rows {
     table: Table,
     /// The row that is looked at next for full buckets.
@@ -93,37 +86,45 @@ struct Rows {
 }
 
 impl Rows {
-    /// Forgets clients with nothing but full buckets among the next `rows` rows; returns how many.
-    fn sweep(&mut self, rows: usize, when: Moment) -> usize {
-        let before = self.table.len();
-        for _ in 0..rows.min(before) {
+    /// Forgets clients with nothing but full buckets among the next `rows` rows, and tells which.
+    fn sweep(&mut self, rows: usize, when: Moment, mut gone: impl FnMut(ClientKey)) {
+        for _ in 0..rows.min(self.table.len()) {
             if self.cursor >= self.table.len() {
                 self.cursor = 0;
             }
             match self.table.len() {
                 0 => break,
                 // Another row takes that number: it is next.
-                _ if self.table.row(self.cursor).is_idle(when) => self.table.remove(self.cursor),
+                _ if self.table.row(self.cursor).is_idle(when) => {
+                    gone(self.table.row(self.cursor).client);
+                    self.table.remove(self.cursor);
+                }
                 _ => self.cursor += 1,
             }
         }
-        before - self.table.len()
+    }
+
+    /// Whether such a sweep would forget a client.
+    fn can_spare(&self, rows: usize, when: Moment) -> bool {
+        let len = self.table.len();
+        let numbers = (self.cursor..len).chain(0..self.cursor.min(len)).take(rows);
+        numbers.map(|number| self.table.row(number)).any(|row| !row.client.is_crowd() && row.is_idle(when))
     }
 }
 
 impl Limiter {
-    /// An empty table for at most `max_clients` clients, with the default that overflow buckets are made of.
-    pub fn new(max_clients: usize, default: Option<Terms>) -> Self {
+    /// An empty table for at most `max_clients` clients, those that entries name aside.
+    pub fn new(max_clients: usize) -> Self {
         let shard = || Shard(Mutex::new(Rows { table: Table::new(), cursor: 0 }));
         // The process's own random keys: `RandomState` is keyed by the operating system.
         let random = RandomState::new();
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
-            overflow: (0..OVERFLOW_BUCKETS).map(|_| Mutex::default()).collect(),
-            default: RwLock::new(default.map(Grant::of_default)),
             hasher: SipHasher13::new_with_keys(random.hash_one(0u8), random.hash_one(1u8)),
+            spread: OnceLock::new(),
             max_clients,
             clients: AtomicUsize::new(0),
+            crowds: AtomicUsize::new(0),
             overflowed: AtomicU64::new(0),
             epoch: AtomicU32::new(1),
             fills: AtomicU64::new(0),
@@ -139,21 +140,11 @@ impl Limiter {
         self.decide(client, ask, when, false).0
     }
 
-    /// What [`Limiter::acquire`] would say, without taking anything. Takes one shard's lock.
-    pub fn preview(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> Decision {
-        let hash = self.hash(client);
-        let rows = self.lock(hash);
-        let row = rows.table.find(hash as u32, &client).map(|row| rows.table.row(row));
-        let (mut slots, in_flight) =
-            row.map_or_else(Default::default, |row| (row.slots.clone(), row.in_flight));
-        drop(rows);
-        decide(&mut slots, in_flight, ask, when)
-    }
-
     /// Takes tokens of a limit's buckets whether they are there or not: what other instances admitted. Takes one shard's
     /// lock.
     pub fn charge(&self, client: ClientKey, grant: &Grant, tokens: u64, when: Moment) {
-        self.with_slots(client, Ask::of(grant), when, |slots, _, ask| slots.charge(ask, tokens, when));
+        let ask = Ask::of(grant);
+        self.with_slots(client, ask, when, |slots, _| slots.charge(ask, tokens, when));
     }
 
     /// Forgets clients with nothing but full buckets in one sixteenth of the table. Meant to be called about once a
@@ -177,7 +168,12 @@ impl Limiter {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// How many requests an overflow bucket decided.
+    /// How many crowds there are.
+    pub fn crowds(&self) -> usize {
+        self.crowds.load(Ordering::Relaxed)
+    }
+
+    /// How many requests a crowd's buckets decided.
     pub fn overflowed(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed)
     }
@@ -185,94 +181,102 @@ impl Limiter {
     /// Memory of the table in bytes, by capacities. Takes each shard's lock once.
     pub fn memory_bytes(&self) -> usize {
         let shards: usize = self.shards.iter().map(|shard| shard.0.lock().table.memory_bytes()).sum();
-        shards + SHARDS * size_of::<Shard>() + OVERFLOW_BUCKETS * size_of::<Mutex<Crowd>>()
+        shards + SHARDS * size_of::<Shard>()
     }
 
     fn decide(&self, client: ClientKey, ask: Ask<'_>, when: Moment, enter: bool) -> (Decision, Place) {
-        let (mut decision, instead, place) = self.with_slots(client, ask, when, |slots, in_flight, ask| {
+        let act = |slots: &mut Slots, in_flight: &mut u32| {
             let decision = decide(slots, *in_flight, ask, when);
             *in_flight += u32::from(enter && decision.allowed);
             decision
-        });
-        decision.overflow = matches!(place, Place::Overflow(_));
-        decision.instead = instead;
-        (decision, place)
+        };
+        let hash = self.hash(client);
+        let place = Place { client, hash };
+        let mut rows = self.lock(hash);
+        if let Some(row) = rows.table.find(hash as u32, &client) {
+            return (self.act_on(rows.table.row_mut(row), ask, act), place);
+        }
+        drop(rows);
+        if let Some(refused) = refused_by_full(ask, when) {
+            return (refused, place);
+        }
+        let (decision, place) = self.with_slots(client, ask, when, act);
+        (decision.told_by(place.client.is_crowd()), place)
     }
 
-    /// Hands over a client's buckets and the number of its requests under way, or those of the crowd that it is in, with
-    /// what is to be asked for there.
+    /// Hands over a client's buckets and the number of its requests under way, or those of its crowd. Makes the row that
+    /// is not there.
     fn with_slots<R>(
         &self,
         client: ClientKey,
         ask: Ask<'_>,
         when: Moment,
-        act: impl FnOnce(&mut Slots, &mut u32, Ask<'_>) -> R,
-    ) -> (R, Option<Grant>, Place) {
+        act: impl FnOnce(&mut Slots, &mut u32) -> R,
+    ) -> (R, Place) {
         let hash = self.hash(client);
-        let mut rows = self.lock(hash);
-        let row = match rows.table.find(hash as u32, &client) {
-            Some(row) => row,
-            None if self.make_room(&mut rows, when) => {
-                rows.table.insert(Row::new(client, hash, Slots::default()))
-            }
-            None => {
-                drop(rows);
-                return self.overflow(hash, ask, act);
-            }
+        let crowd = match ask.room {
+            Room::Own => None,
+            Room::Shared(crowds) => Some(crowds.key(self.spread(client))),
         };
-        let row = rows.table.row_mut(row);
+        let (start, stays) = crowd.map_or_else(Default::default, |crowd| self.left_of(crowd, ask));
+        let mut rows = self.lock(hash);
+        let found = rows.table.find(hash as u32, &client);
+        match (found, crowd) {
+            (Some(row), _) => {
+                return (self.act_on(rows.table.row_mut(row), ask, act), Place { client, hash });
+            }
+            (None, Some(crowd)) if stays || !self.make_room(&mut rows, when) => {
+                drop(rows);
+                self.overflowed.fetch_add(1, Ordering::Relaxed);
+                return self.in_crowd(crowd, ask, when, act);
+            }
+            (None, Some(_)) => {}
+            (None, None) => self.count(client),
+        }
+        let row = rows.table.insert(Row::new(client, hash, start));
+        (self.act_on(rows.table.row_mut(row), ask, act), Place { client, hash })
+    }
+
+    /// The shard's lock is held.
+    fn act_on<R>(&self, row: &mut Row, ask: Ask<'_>, act: impl FnOnce(&mut Slots, &mut u32) -> R) -> R {
         // Read under the lock: see `changed_since`.
         row.stamp = self.epoch.load(Ordering::Relaxed);
         if let Some(grant) = ask.grant {
             (row.entry, row.plan) = (grant.entry, grant.plan);
         }
-        (act(&mut row.slots, &mut row.in_flight, ask), None, Place::Row { client, hash })
+        act(&mut row.slots, &mut row.in_flight)
     }
 
     /// Counts one more client, or finds that there is no room even after looking for full buckets in this shard.
     fn make_room(&self, rows: &mut Rows, when: Moment) -> bool {
         let at_bound = self.clients() >= self.max_clients;
-        let freed = rows.sweep(if at_bound { SWEEP_FOR_ROOM } else { SWEEP_PER_INSERT }, when);
-        if freed > 0 {
-            self.clients.fetch_sub(freed, Ordering::Relaxed);
-        }
+        let looked_at = if at_bound { SWEEP_FOR_ROOM } else { SWEEP_PER_INSERT };
+        rows.sweep(looked_at, when, |client| self.uncount(client));
         let one_more = |clients| (clients < self.max_clients).then_some(clients + 1);
         self.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Lets shared buckets decide, by the default's numbers. Without a default it is the client's own numbers: a table
-    /// that was filled on purpose must not lift the limits of those that have one.
-    fn overflow<R>(
-        &self,
-        hash: u64,
-        ask: Ask<'_>,
-        act: impl FnOnce(&mut Slots, &mut u32, Ask<'_>) -> R,
-    ) -> (R, Option<Grant>, Place) {
-        self.overflowed.fetch_add(1, Ordering::Relaxed);
-        let instead = ask.grant.and_then(|_| self.default.read().clone());
-        // Bits that chose neither the shard nor the place.
-        let number = (hash >> 32) as usize % OVERFLOW_BUCKETS;
-        let mut crowd = self.overflow[number].lock();
-        let Crowd { slots, in_flight } = &mut *crowd;
-        let result = act(slots, in_flight, Ask { grant: instead.as_ref().or(ask.grant), ..ask });
-        (result, instead, Place::Overflow(number))
+    /// A row was made.
+    fn count(&self, client: ClientKey) {
+        self.counter(client).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A row was taken out.
+    fn uncount(&self, client: ClientKey) {
+        self.counter(client).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn counter(&self, client: ClientKey) -> &AtomicUsize {
+        if client.is_crowd() { &self.crowds } else { &self.clients }
     }
 
     /// A request is over.
-    fn leave(&self, place: Place) {
-        match place {
-            Place::Overflow(number) => {
-                let mut crowd = self.overflow[number].lock();
-                crowd.in_flight = crowd.in_flight.saturating_sub(1);
-            }
-            Place::Row { client, hash } => {
-                let mut rows = self.lock(hash);
-                // It is there: a row with requests under way is never taken out.
-                if let Some(row) = rows.table.find(hash as u32, &client) {
-                    let row = rows.table.row_mut(row);
-                    row.in_flight = row.in_flight.saturating_sub(1);
-                }
-            }
+    fn leave(&self, Place { client, hash }: Place) {
+        let mut rows = self.lock(hash);
+        // It is there: a row with requests under way is never taken out.
+        if let Some(row) = rows.table.find(hash as u32, &client) {
+            let row = rows.table.row_mut(row);
+            row.in_flight = row.in_flight.saturating_sub(1);
         }
     }
 
@@ -302,8 +306,8 @@ impl Limiter {
                 match each(rows.table.row_mut(number)) {
                     Fate::Kept => {}
                     Fate::Forgotten => {
+                        self.uncount(rows.table.row(number).client);
                         rows.table.remove(number);
-                        self.clients.fetch_sub(1, Ordering::Relaxed);
                     }
                 }
             }
@@ -324,6 +328,7 @@ impl std::fmt::Debug for Limiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Limiter")
             .field("clients", &self.clients())
+            .field("crowds", &self.crowds())
             .field("overflowed", &self.overflowed())
             .finish_non_exhaustive()
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::rules::identity::{ClientKey, canonical_range};
+use crate::rules::identity::{ClientKey, Crowds, canonical_range};
 use crate::rules::terms::ClientLimit;
 
 /// Most ranges that a snapshot holds. At about 150 bytes each they stay below 16 MB.
@@ -29,6 +29,8 @@ pub struct Range {
     pub version: u64,
     /// Made once: a digest takes longer than the decision that it is for.
     shared_key: Option<ClientKey>,
+    /// Where its members count that find no room. Made once, too.
+    crowds: Crowds,
 }
 
 impl Range {
@@ -36,7 +38,7 @@ impl Range {
     pub fn new(net: IpNet, limit: Arc<ClientLimit>, id: Arc<str>, version: u64) -> Self {
         let net = canonical_range(net);
         let shared_key = limit.shared.then(|| ClientKey::digest(net.to_string().as_bytes()));
-        Self { net, limit, id, version, shared_key }
+        Self { net, limit, id, version, shared_key, crowds: Crowds::of_range(net) }
     }
 
     /// Whose buckets an address in it counts with.
@@ -44,11 +46,20 @@ impl Range {
         self.shared_key.unwrap_or_else(|| ClientKey::in_range(address, ipv6_prefix, self.net))
     }
 
+    /// Where its members count that find no room, in as many crowds as there can be.
+    pub fn crowds(&self) -> Crowds {
+        self.crowds
+    }
+
     /// The owner of the buckets that all of it shares, as [`ClientKey::of_id`] of its id; `None`: it shares none.
     pub fn shared_key(&self) -> Option<ClientKey> {
         self.shared_key
     }
 }
+
+/// Crowds of all ranges together: at 120 bytes each they stay below 130 MB, whoever fills them. Up to 1,024 ranges have as
+/// many as there can be, more ranges fewer each.
+const MAX_CROWDS: usize = 1 << 20;
 
 /// More than [`MAX_RANGES`] different ranges; holds how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +142,11 @@ impl Ranges {
             at = self.parents[at as usize]?;
         }
         Some(&self.list[at as usize])
+    }
+
+    /// Where the members of one of these ranges count that find no room.
+    pub fn crowds(&self, range: &Range) -> Crowds {
+        range.crowds.at_most(MAX_CROWDS / self.len().max(1))
     }
 
     /// One range by value.

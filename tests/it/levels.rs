@@ -3,12 +3,17 @@
 use serde_json::{Value, json};
 
 use crate::support::engine::{each_engine, each_store};
-use crate::support::{Backend, Database, Engine, Setup, until};
+use crate::support::{Backend, Database, Engine, Setup, Store, until};
 use rustix::process::Signal;
 
 each_engine! { levels_survive_a_restart }
 
-each_store! { levels_survive_a_kill, a_reset_survives_a_kill }
+each_store! {
+    levels_survive_a_kill,
+    a_reset_survives_a_kill,
+    a_window_that_was_saved_while_the_clock_was_ahead_is_the_current_one,
+    what_was_saved_in_the_future_is_as_old_as_the_first_start_that_saw_it,
+}
 
 /// Two tokens, and none comes back during the test.
 const SLOW: &str = "2/d";
@@ -76,6 +81,121 @@ fn a_reset_survives_a_kill(database: &Database) {
 
 fn limit() -> Value {
     json!({ "buckets": [{ "name": "day", "amount": 1, "per": "1d", "capacity": 1 }] })
+}
+
+const DAY_SECS: u64 = 86_400;
+
+/// The pieces of levels in the database, with what `change` makes of them.
+fn change_pieces(database: &Database, setup: &Setup, change: impl Fn(&mut Vec<u8>)) {
+    const READ: &str = "SELECT segment, bytes FROM instance_state";
+    const WRITE: &str = "UPDATE instance_state SET bytes = $1 WHERE segment = $2";
+    match database.store {
+        Store::Sqlite => {
+            let file = rusqlite::Connection::open(setup.folder().join("balancer.db")).unwrap();
+            let mut read = file.prepare(READ).unwrap();
+            let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            let rows: Vec<(i64, Vec<u8>)> = rows.map(Result::unwrap).collect();
+            for (segment, mut bytes) in rows {
+                change(&mut bytes);
+                file.execute(WRITE, (bytes, segment)).unwrap();
+            }
+        }
+        Store::Postgres => {
+            let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
+            for row in client.query(READ, &[]).unwrap() {
+                let (segment, mut bytes): (i16, Vec<u8>) = (row.get(0), row.get(1));
+                change(&mut bytes);
+                client.execute(WRITE, &[&bytes, &segment]).unwrap();
+            }
+        }
+    }
+}
+
+/// Records are 54 bytes behind one of version; the period stands in the last four (`edge::levels::pack`).
+fn move_periods(piece: &mut [u8], by: u32) {
+    for record in piece[1..].chunks_exact_mut(54) {
+        let (_, turn) = record.split_last_chunk_mut::<4>().unwrap();
+        *turn = (u32::from_be_bytes(*turn) + by).to_be_bytes();
+    }
+}
+
+fn daily(balancer: &crate::support::Balancer) {
+    let day = json!([{ "name": "day", "amount": 1, "per": "1d", "capacity": 1, "reset": "utc" }]);
+    balancer.api("PUT", "/-/v1/limits/127.0.0.1", &json!({ "buckets": day })).expect(201);
+}
+
+/// What a clock leaves behind that ran ahead by a day or a decade and was set right, in the database and in the file.
+fn a_window_that_was_saved_while_the_clock_was_ahead_is_the_current_one(database: &Database) {
+    let backend = Backend::named("a");
+    for days in [1, 3_653] {
+        let setup = limited(None, Some(database), &backend);
+        let mut balancer = setup.start();
+        daily(&balancer);
+        balancer.get("/").expect(200);
+        balancer.proc.signal(Signal::TERM);
+        assert!(balancer.proc.wait().success());
+        change_pieces(database, &setup, |piece| move_periods(piece, days));
+        let wait = |balancer: &crate::support::Balancer| {
+            let refused = balancer.get("/").expect(429);
+            refused.field("retry-after").unwrap().parse::<u64>().unwrap()
+        };
+        let mut again = setup.start();
+        assert!(wait(&again) <= DAY_SECS);
+        again.proc.signal(Signal::TERM);
+        assert!(again.proc.wait().success());
+        let snapshot = setup.folder().join("data/levels.snapshot");
+        let mut file = std::fs::read(&snapshot).unwrap();
+        // The mark and the time of writing come first.
+        move_periods(&mut file[16..], days);
+        let ahead = u64::from(days) * DAY_SECS;
+        let written = u64::from_be_bytes(file[8..16].try_into().unwrap());
+        file[8..16].copy_from_slice(&(written + ahead).to_be_bytes());
+        std::fs::write(&snapshot, file).unwrap();
+        let nowhere = "postgres://nobody@127.0.0.1:1/nothing?connect_timeout=1";
+        let third = setup.clone().set("database.url", json!(nowhere)).start();
+        assert!(wait(&third) <= DAY_SECS);
+        drop(third);
+        setup.start().api("DELETE", "/-/v1/limits/127.0.0.1", &Value::Null).expect(204);
+        execute(database, &setup, "DELETE FROM instance_state");
+    }
+}
+
+/// Tokens flow in from the first start on: the row is not new again at each.
+fn what_was_saved_in_the_future_is_as_old_as_the_first_start_that_saw_it(database: &Database) {
+    let backend = Backend::named("a");
+    let setup = limited(None, Some(database), &backend);
+    drop(setup.start());
+    let lost = "INSERT INTO instance_state (instance, segment, bytes, saved_at_us) \
+                SELECT 'gone', 0, {}, {} + 1000000000000000";
+    let (bytes, now) = match database.store {
+        Store::Sqlite => ("x'01'", "unixepoch() * 1000000"),
+        Store::Postgres => ("'\\x01'::bytea", "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"),
+    };
+    execute(database, &setup, &lost.replacen("{}", bytes, 1).replacen("{}", now, 1));
+    drop(setup.start());
+    // Fails where the row still lies ahead.
+    let claim = match database.store {
+        Store::Sqlite => format!(
+            "INSERT INTO plans (name, buckets, version) SELECT '', '', 1 FROM instance_state WHERE saved_at_us > {now} + 60000000"
+        ),
+        Store::Postgres => {
+            format!("SELECT 1 / (1 - count(*)) FROM instance_state WHERE saved_at_us > {now} + 60000000")
+        }
+    };
+    execute(database, &setup, &claim);
+}
+
+fn execute(database: &Database, setup: &Setup, sql: &str) {
+    match database.store {
+        Store::Sqlite => {
+            let file = rusqlite::Connection::open(setup.folder().join("balancer.db")).unwrap();
+            file.execute_batch(sql).unwrap();
+        }
+        Store::Postgres => {
+            let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
+            client.batch_execute(sql).unwrap();
+        }
+    }
 }
 
 /// What one instance saved counts for every other: a client can't have more by being sent to another one.

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use http::Method;
-use serde::Deserialize;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::item;
+use crate::cli::api::Api;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::terms::Terms;
@@ -69,16 +71,36 @@ struct Level {
     level: u64,
 }
 
+/// A row of `/v1/limited`.
+#[derive(Debug, Deserialize, Serialize)]
+struct Refused {
+    client_id: String,
+    denied: u64,
+    #[serde(default)]
+    reasons: Vec<Reason>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Reason {
+    policy: String,
+    bucket: String,
+    rule: Option<String>,
+    denied: u64,
+}
+
 /// Does it; nothing is asked before the words make sense.
 pub fn run(explain: &Explain, open: impl FnOnce() -> Result<Session, Failure>) -> Result<(), Failure> {
     let question = question(explain)?;
     let Session { api, mut out } = open()?;
     let answer = api.send(Method::POST, "/-/v1/check", &[], Some(&question.to_string()))?;
+    let verdict: Verdict = api.read(&answer.body)?;
+    let refused = refused(&api, &verdict, &explain.address)?;
     if out.is_json() {
-        out.raw(&format!("{}\n", answer.body.trim_end()))?;
+        let mut all: Map<String, Value> = api.read(&answer.body)?;
+        all.insert("refused".into(), refused.map_or(Value::Null, |refused| json!(refused)));
+        out.raw(&format!("{}\n", Value::Object(all)))?;
         return out.flush();
     }
-    let verdict: Verdict = api.read(&answer.body)?;
     // What was granted, in words. The limit may be gone again since.
     let matched =
         verdict.matched.as_deref().filter(|_| ["client", "range"].contains(&verdict.policy.as_str()));
@@ -87,8 +109,29 @@ pub fn run(explain: &Explain, open: impl FnOnce() -> Result<Session, Failure>) -
         Some(Err(Failure::Refused { status: 404, .. })) | None => None,
         Some(Err(other)) => return Err(other),
     };
-    out.raw(&tell(explain, &verdict, granted.as_deref()))?;
+    out.raw(&tell(explain, &verdict, granted.as_deref(), refused.as_ref()))?;
     out.flush()
+}
+
+/// How often the client was refused lately, and why: as it was decided then, whatever holds now.
+fn refused(api: &Api, verdict: &Verdict, address: &str) -> Result<Option<Refused>, Failure> {
+    #[derive(Deserialize)]
+    struct Limited {
+        limited: Vec<Refused>,
+    }
+    let answer = api.get("/-/v1/limited?window=1h&top=1000")?;
+    let Limited { limited } = api.read(&answer)?;
+    let own = verdict.matched.as_deref().filter(|_| ["client", "range"].contains(&verdict.policy.as_str()));
+    let address = verdict.identity.parse::<IpAddr>().ok().or_else(|| address.parse().ok());
+    let is_it = |refused: &Refused| {
+        let id = refused.client_id.as_str();
+        let group = id.parse::<IpNet>().ok().filter(|net| matches!(net, IpNet::V6(_)));
+        id == verdict.identity
+            || Some(id) == own
+            || verdict.identity.parse::<IpAddr>().is_ok()
+                && group.zip(address).is_some_and(|(group, address)| group.contains(&address))
+    };
+    Ok(limited.into_iter().find(is_it))
 }
 
 fn question(explain: &Explain) -> Result<Value, Failure> {
@@ -161,7 +204,7 @@ fn text_of(file: &Path) -> Result<String, String> {
 }
 
 /// The answer in words.
-fn tell(explain: &Explain, verdict: &Verdict, granted: Option<&str>) -> String {
+fn tell(explain: &Explain, verdict: &Verdict, granted: Option<&str>, refused: Option<&Refused>) -> String {
     let mut text = String::new();
     let mut line = |line: String| {
         // Writing to a string has nothing to fail on.
@@ -201,6 +244,18 @@ fn tell(explain: &Explain, verdict: &Verdict, granted: Option<&str>) -> String {
     for bucket in &verdict.buckets {
         let empty = if bucket.level == 0 { ": empty" } else { "" };
         line(format!("  {}: {} of {} tokens left{empty}", bucket.name, bucket.level, bucket.capacity));
+    }
+    if let Some(refused) = refused {
+        line(format!("Refused in the last hour, as it was decided then: {}.", refused.denied));
+        for Reason { policy, bucket, rule, denied } in &refused.reasons {
+            let whose = match (rule, policy.as_str()) {
+                (Some(rule), _) => format!("the rule {rule}"),
+                (None, "client") => "its own limit".into(),
+                (None, "range") => "its range".into(),
+                (None, policy) => format!("the {policy}"),
+            };
+            line(format!("  {denied} by the bucket {bucket} of {whose}"));
+        }
     }
     text
 }
@@ -272,8 +327,12 @@ mod tests {
         let explain = command::<Explain>("10.1.2.3 --path /x").unwrap();
         let verdict = r#"{"decision":"denied","identity":"10.1.2.3","candidates":["10.1.2.3","10.0.0.0/8","default"],
             "matched":"10.0.0.0/8","policy":"range","buckets":[{"name":"default","capacity":2,"level":0}],"instance":"i"}"#;
+        let refused = r#"{"client_id":"10.1.2.3","denied":5,"reasons":[
+            {"policy":"rule","bucket":"minute","rule":"login","denied":3},
+            {"policy":"range","bucket":"default","rule":null,"denied":2}]}"#;
+        let refused: Refused = serde_json::from_str(refused).unwrap();
         assert_eq!(
-            tell(&explain, &serde_json::from_str(verdict).unwrap(), Some("2/s")),
+            tell(&explain, &serde_json::from_str(verdict).unwrap(), Some("2/s"), Some(&refused)),
             "GET /x from 10.1.2.3: would be refused\n\
              It is taken for 10.1.2.3.\n\
              Limits are looked for in this order; the first that is there decides alone:\n  \
@@ -281,11 +340,14 @@ mod tests {
                10.0.0.0/8: decides\n  \
                default: not asked\n\
              The limit of the range 10.0.0.0/8 is in force: 2/s.\n  \
-               default: 0 of 2 tokens left: empty\n"
+               default: 0 of 2 tokens left: empty\n\
+             Refused in the last hour, as it was decided then: 5.\n  \
+               3 by the bucket minute of the rule login\n  \
+               2 by the bucket default of its range\n"
         );
         let verdict = r#"{"decision":"allowed","identity":"10.1.2.3","candidates":["10.1.2.3","default"],"matched":null,
             "policy":"none","buckets":[],"instance":"i"}"#;
-        let text = tell(&explain, &serde_json::from_str(verdict).unwrap(), None);
+        let text = tell(&explain, &serde_json::from_str(verdict).unwrap(), None, None);
         assert!(text.ends_with("  default: there is none\nNothing limits it.\n"), "{text}");
     }
 }

@@ -38,7 +38,7 @@ pub use metrics::{Series, Show};
 pub use ops::{BackendHealth, Health};
 pub use v1::backends::{BackendError, BackendShown, EndpointShown, Origin};
 pub use v1::limited::MAX_WINDOW;
-pub use v1::live::{BucketLevel, ClientCount, Live, Question, Top, Usage, Verdict};
+pub use v1::live::{BucketLevel, ClientCount, DeniedFor, Live, Question, Top, Usage, Verdict};
 pub use v1::reload::{Control, ReloadError, Reloaded};
 pub use v1::status::Status;
 

@@ -12,7 +12,8 @@ pub(super) mod bench;
 mod fake_v1;
 pub(super) mod owned;
 
-use bench::{Bench, Call, FakeHealth, admin, head};
+use bench::{Bench, Call, FakeHealth, admin};
+use owned::head;
 
 #[test]
 fn only_exact_paths_of_ours_are_taken_from_the_backends() {

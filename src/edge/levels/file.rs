@@ -93,8 +93,13 @@ impl Kept {
 
     /// What was written last, and how long ago; `None` when there is none that can be read.
     pub fn read(&self, wall: SystemTime) -> Option<(Vec<u8>, Duration)> {
-        let bytes = files::read(self.path.as_ref()?, MAX_BYTES).ok()?;
-        let (secs, content) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
+        let path = self.path.as_ref()?;
+        let bytes = files::read(path, MAX_BYTES).ok()?;
+        let Some((secs, content)) = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk())
+        else {
+            log::error!("levels: {} can't be read: it is none of ours, or was cut off", path.display());
+            return None;
+        };
         let then = UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_be_bytes(*secs)))?;
         let age = wall.duration_since(then).unwrap_or_default();
         Some((content.to_vec(), age))

@@ -54,6 +54,14 @@ pub fn read(piece: &[u8]) -> impl Iterator<Item = (ClientKey, Saved)> {
     records.chunks_exact(RECORD_BYTES).filter_map(record)
 }
 
+/// How many records of a piece [`read`] gives nothing for; a piece of another version counts as one.
+pub fn unreadable(piece: &[u8]) -> usize {
+    match piece.split_first() {
+        Some((&VERSION, records)) => records.len().div_ceil(RECORD_BYTES) - read(piece).count(),
+        _ => 1,
+    }
+}
+
 fn record(bytes: &[u8]) -> Option<(ClientKey, Saved)> {
     let mut rest = bytes;
     let client = ClientKey::from_bytes(take(&mut rest)?)?;

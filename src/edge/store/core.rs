@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::rules::identity::{ClientId, ClientKey};
 use crate::rules::terms::{ClientLimit, Plan, PlanName, Terms};
 use crate::state::cache::{Cache, Entry, Found, Hit, Known, Place, Source, Ticket};
-use crate::state::limiter::{Limiter, Shared};
+use crate::state::limiter::{Limiter, Room, Shared};
 use crate::state::metrics::{Metrics, StoreOp};
 use crate::state::plans::{PlanMap, Plans};
 use crate::state::ranges::{Range, Ranges};
@@ -125,7 +125,8 @@ impl Core {
                 let shared = in_force.shared();
                 let (client, granted, range) = shared.of_address(address);
                 let source = if range.is_some() { Source::Range } else { Source::Default };
-                Found { client, granted, source, entry: range.map(|range| Arc::clone(&range.id)) }
+                let (room, entry) = (shared.room(range), range.map(|range| Arc::clone(&range.id)));
+                Found { client, granted, source, entry, room }
             }
         }
     }
@@ -137,13 +138,21 @@ impl Core {
             granted: self.in_force().shared().resolve(&hit.limit, Source::Client),
             source: Source::Client,
             entry: Some(hit.id),
+            room: Room::Own,
         }
     }
 
     /// What a client gets that nothing names.
     pub fn of_default(&self, client: ClientKey) -> Found {
-        let granted = self.in_force().shared().of_default();
-        Found { client, granted, source: Source::Default, entry: None }
+        let in_force = self.in_force();
+        let shared = in_force.shared();
+        Found {
+            client,
+            granted: shared.of_default(),
+            source: Source::Default,
+            entry: None,
+            room: shared.room(None),
+        }
     }
 
     /// Asks the database and keeps account of it: one that answers, be it with a refusal, is there.
@@ -375,6 +384,6 @@ pub fn range(net: IpNet, row: LimitRow) -> Range {
 /// A stored id.
 pub fn parsed(row: &LimitRow) -> Option<ClientId> {
     ClientId::parse(&row.client_id)
-        .inspect_err(|fault| log::error!("store: a stored id is left out: it {fault}"))
+        .inspect_err(|fault| log::error!("store: the stored id {:?} is left out: it {fault}", row.client_id))
         .ok()
 }

@@ -166,6 +166,7 @@ pub fn line(text: &str) -> Result<Line, String> {
     let own = terms(line.buckets.get(), line.max_in_flight)?;
     let plan = |name: &str| PlanName::parse(name).map_err(|fault| format!("a plan's name {fault}"));
     match (line.name, line.client_id) {
+        (Some(_), None) if own.buckets.is_empty() => Err("a plan without buckets".into()),
         (Some(name), None) => Ok(Line::Plan(Plan { name: plan(&name)?, terms: own })),
         (None, Some(client_id)) => {
             let plan = line.plan.as_deref().map(plan).transpose()?;
@@ -174,6 +175,15 @@ pub fn line(text: &str) -> Result<Line, String> {
         }
         _ => Err("neither a plan nor a limit".into()),
     }
+}
+
+/// The id that a line has, whatever else is wrong with it.
+pub fn id_of_line(text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Id {
+        client_id: String,
+    }
+    serde_json::from_str::<Id>(text).ok().map(|line| line.client_id)
 }
 
 /// Any of these as text. They hold nothing that JSON has no form for.

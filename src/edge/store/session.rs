@@ -31,6 +31,8 @@ pub enum Cell {
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),
+    /// Something that no column of ours holds: text that is not UTF-8, or a fraction. Its row can't be read; the others can.
+    Strange,
 }
 
 /// The rows that a statement gave.

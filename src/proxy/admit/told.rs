@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::config::RateLimitHeaders;
 use crate::exchange::Answer;
 use crate::rules::answer::{self, Concurrency, Entry, RateLimitFields, Shown, Standing, policy_name};
-use crate::rules::terms::{BucketName, CONCURRENCY};
+use crate::rules::terms::{BucketId, BucketName, BucketSpec, CONCURRENCY};
 use crate::state::limiter::{Ask, Decision, MAX_ASKED, Verdict};
 
 /// A decision in words.
@@ -15,31 +15,33 @@ pub(super) struct Told {
     pub fields: RateLimitFields,
     /// The bucket that stands first in the fields.
     pub bucket: Option<BucketName>,
-    /// A rule has that bucket.
-    pub by_rule: bool,
+    /// A rule has that bucket: this one.
+    pub of_rule: Option<BucketId>,
     /// The policies that refused.
     pub violated: Vec<Cow<'static, str>>,
 }
 
 impl Told {
     pub fn of(decision: &Decision, ask: Ask<'_>, entry: Entry) -> Self {
-        let asked = decision.asked(ask);
-        let enforced = asked.buckets().zip(decision.verdicts()).filter(|((spec, ..), _)| spec.is_enforced());
+        let enforced = ask.buckets().zip(decision.verdicts()).filter(|((spec, ..), _)| spec.is_enforced());
         let (names, standings): (Names<'_>, Standings<'_>) = enforced
             .map(|((spec, _, of_rule), verdict)| {
                 let own = spec.name.as_str();
                 let policy = if of_rule { own } else { policy_name(own, entry) };
                 let Verdict { outcome, resets } = *verdict;
-                ((&spec.name, of_rule), Standing { policy, limit: spec.limit, outcome, resets })
+                ((spec, of_rule), Standing { policy, limit: spec.limit, outcome, resets })
             })
             .unzip();
-        let most = asked.grant.and_then(|grant| grant.terms.max_in_flight);
+        let most = ask.grant.and_then(|grant| grant.terms.max_in_flight);
         let concurrency = most.map(|most| Concurrency { most, refused: decision.crowded });
         let fields = answer::rate_limit_fields(&standings, concurrency);
-        let (bucket, by_rule) = match fields.first {
-            None => (None, false),
-            Some(Shown { bucket: None, .. }) => (Some(BucketName::concurrency()), false),
-            Some(Shown { bucket: Some(place), .. }) => (Some(names[place].0.clone()), names[place].1),
+        let (bucket, of_rule) = match fields.first {
+            None => (None, None),
+            Some(Shown { bucket: None, .. }) => (Some(BucketName::concurrency()), None),
+            Some(Shown { bucket: Some(place), .. }) => {
+                let (spec, of_rule) = names[place];
+                (Some(spec.name.clone()), of_rule.then_some(spec.id))
+            }
         };
         let violated = if decision.crowded {
             vec![Cow::Borrowed(CONCURRENCY)]
@@ -47,12 +49,12 @@ impl Told {
             let refused = standings.iter().filter(|standing| !standing.outcome.allowed);
             refused.map(|standing| Cow::Owned(standing.policy.to_owned())).collect()
         };
-        Self { fields, bucket, by_rule, violated }
+        Self { fields, bucket, of_rule, violated }
     }
 }
 
-/// Names, and whether a rule has the bucket.
-type Names<'a> = SmallVec<[(&'a BucketName, bool); MAX_ASKED]>;
+/// Buckets, and whether a rule has them.
+type Names<'a> = SmallVec<[(&'a BucketSpec, bool); MAX_ASKED]>;
 
 type Standings<'a> = SmallVec<[Standing<'a>; MAX_ASKED]>;
 

@@ -1,9 +1,11 @@
 //! What the limiter counts by: a small value that is the same in every process.
 
+use std::hash::Hasher;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::id::{ClientId, IdForm};
 
@@ -12,7 +14,7 @@ use super::id::{ClientId, IdForm};
 /// that prefix is 128 bits, which is the address). 17 bytes, the same in every process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientKey {
-    /// 0 to 128: bits of an IPv6 prefix; [`TAG_V4`]; [`TAG_DIGEST`].
+    /// 0 to 128: bits of an IPv6 prefix; [`TAG_V4`]; [`TAG_DIGEST`]; [`TAG_CROWD`].
     tag: u8,
     /// The prefix with its host bits 0, the IPv4 address and 12 zeros, or the digest.
     value: [u8; 16],
@@ -20,6 +22,53 @@ pub struct ClientKey {
 
 const TAG_V4: u8 = 129;
 const TAG_DIGEST: u8 = 130;
+const TAG_CROWD: u8 = 131;
+
+/// Clients that share overflow buckets when there is no room for rows of their own: those of one range, or those of the
+/// default. Each counts with one of at most [`Crowds::MOST`] crowds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Crowds {
+    /// Its last bits are 0: there the number of a crowd stands.
+    owner: [u8; 16],
+    /// A power of two.
+    count: u16,
+}
+
+impl Crowds {
+    /// Most crowds that clients of one kind are spread over.
+    pub const MOST: u16 = 1024;
+
+    /// Of clients that nothing names.
+    pub const OF_DEFAULT: Self = Self { owner: [0; 16], count: Self::MOST };
+
+    /// Of a range's members, by its canonical form. The same in every process and version.
+    pub fn of_range(net: IpNet) -> Self {
+        // Nobody but the operator chooses ranges, so the hash needs no secret; a digest would cost more for each.
+        let mut hasher = SipHasher13::new();
+        match net {
+            IpNet::V4(net) => hasher.write(&net.addr().octets()),
+            IpNet::V6(net) => hasher.write(&net.addr().octets()),
+        }
+        hasher.write(&[net.prefix_len()]);
+        let mut owner = hasher.finish128().as_u128().to_be_bytes();
+        owner[14..].fill(0);
+        Self { owner, count: Self::MOST }
+    }
+
+    /// The same clients in at most so many crowds.
+    pub fn at_most(self, count: usize) -> Self {
+        let most = count.clamp(1, Self::MOST.into());
+        Self { count: 1 << most.ilog2(), ..self }
+    }
+
+    /// The crowd of a client with that hash.
+    pub fn key(self, hash: u64) -> ClientKey {
+        let number = (hash as u16) & (self.count - 1);
+        let mut value = self.owner;
+        value[14..].copy_from_slice(&number.to_be_bytes());
+        ClientKey { tag: TAG_CROWD, value }
+    }
+}
 
 impl ClientKey {
     /// How long [`ClientKey::to_bytes`] is.
@@ -65,6 +114,18 @@ impl ClientKey {
         Self { tag: TAG_DIGEST, value }
     }
 
+    /// Whether it stands for a crowd, and for no client.
+    pub fn is_crowd(self) -> bool {
+        self.tag == TAG_CROWD
+    }
+
+    /// What all crowds of one kind have in common; `None` for a client.
+    pub fn crowd_owner(self) -> Option<Crowds> {
+        let mut owner = self.value;
+        owner[14..].fill(0);
+        self.is_crowd().then_some(Crowds { owner, count: Crowds::MOST })
+    }
+
     /// Tag and value; the same in every process and version.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [self.tag; Self::BYTES];
@@ -75,7 +136,7 @@ impl ClientKey {
     /// The other way; `None` for bytes that no key gives.
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Option<Self> {
         let [tag, value @ ..] = bytes;
-        (tag <= TAG_DIGEST).then_some(Self { tag, value })
+        (tag <= TAG_CROWD).then_some(Self { tag, value })
     }
 
     /// The same as numbers, for a hash: reading bytes that were just put together would stall on store forwarding.
@@ -88,7 +149,7 @@ impl ClientKey {
         let [a, b, c, d, ..] = self.value;
         match self.tag {
             TAG_V4 => Ipv4Net::new([a, b, c, d].into(), 32).ok().map(IpNet::V4),
-            TAG_DIGEST => None,
+            TAG_DIGEST | TAG_CROWD => None,
             prefix => Ipv6Net::new(Ipv6Addr::from(self.value), prefix).ok().map(IpNet::V6),
         }
     }

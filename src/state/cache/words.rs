@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::rules::answer::Entry as Source;
 use crate::rules::identity::{ClientId, ClientKey, IdForm, group};
 use crate::rules::terms::ClientLimit;
-use crate::state::limiter::Granted;
+use crate::state::limiter::{Granted, Room};
 
 /// Who a request counts as, and what it may.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Found {
     pub source: Source,
     /// The id that is stored for the deciding entry, for the log; `None` for the default.
     pub entry: Option<Arc<str>>,
+    /// Where it counts when the limiter's table is full.
+    pub room: Room,
 }
 
 /// The address of an entry that has none.

@@ -8,6 +8,17 @@ fn client(number: u32) -> ClientKey {
     ClientKey::address(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 | number)))
 }
 
+fn refusal(bucket: &str, rule: Option<&str>) -> Refusal {
+    let policy = if rule.is_some() { Policy::Rule } else { Policy::Default };
+    Refusal { policy, bucket: BucketName::parse(bucket).unwrap(), rule: rule.map(Into::into) }
+}
+
+/// One and the same reason, for a request that is refused.
+fn why(refused: bool) -> Option<&'static Refusal> {
+    static WHY: std::sync::LazyLock<Refusal> = std::sync::LazyLock::new(|| refusal("default", None));
+    refused.then_some(&*WHY)
+}
+
 /// A moment in the middle of nowhere.
 const NOW: Nanos = 1_000_000 * SECOND_NS;
 
@@ -23,7 +34,7 @@ fn few_clients_are_counted_exactly_and_ranked() {
     let name: Arc<str> = "tenant".into();
     for number in 1..=20 {
         for turn in 0..number {
-            hitters.count(client(number), (number == 20).then_some(&name), turn % 3 == 0, NOW);
+            hitters.count(client(number), (number == 20).then_some(&name), why(turn % 3 == 0), NOW);
         }
     }
     let top = hitters.by_requests(5 * MINUTE, 3, NOW);
@@ -36,12 +47,43 @@ fn few_clients_are_counted_exactly_and_ranked() {
 }
 
 #[test]
+fn each_refusal_keeps_the_reason_that_it_had() {
+    let hitters = HeavyHitters::default();
+    let reasons =
+        [refusal("default", None), refusal("minute", Some("login")), refusal("minute", Some("export"))];
+    let begin = COARSE.step_ns * 5_000;
+    for second in 0..60 {
+        // As often as its place in the list, and one.
+        for (place, reason) in reasons.iter().enumerate() {
+            for _ in 0..=place {
+                hitters.count(client(1), None, Some(reason), begin + second * SECOND_NS);
+            }
+        }
+    }
+    let now = begin + 60 * SECOND_NS - 1;
+    for (window, each) in [(MINUTE, 60), (20 * SECOND_NS, 20)] {
+        let top = hitters.by_refusals(window, 10, now);
+        let expected: Vec<_> = [2, 1, 0]
+            .map(|place: usize| Reason { refusal: reasons[place].clone(), denied: each * (place as u64 + 1) })
+            .into();
+        assert_eq!((top[0].denied, &top[0].reasons), (6 * each, &expected));
+        assert!(hitters.by_requests(window, 10, now)[0].reasons.is_empty());
+    }
+    for number in 0..20 {
+        hitters.count(client(2), None, Some(&refusal(&number.to_string(), None)), now);
+    }
+    let of_many =
+        hitters.by_refusals(MINUTE, 10, now).into_iter().find(|heavy| heavy.client == client(2)).unwrap();
+    assert_eq!((of_many.denied, of_many.reasons.len()), (20, MAX_REASONS));
+}
+
+#[test]
 fn a_window_slides() {
     let hitters = HeavyHitters::default();
     // At the beginning of a step of both kinds.
     let begin = COARSE.step_ns * 5_000;
     for second in 0..3_600 {
-        hitters.count(client(1), None, false, begin + second * SECOND_NS);
+        hitters.count(client(1), None, None, begin + second * SECOND_NS);
     }
     let now = begin + 3_600 * SECOND_NS - 1;
     for (window, count) in [
@@ -71,10 +113,10 @@ fn a_flood_of_clients_hides_nobody_and_takes_bounded_memory() {
     let hitters = HeavyHitters::default();
     // A hundred thousand that ask twice, and one that has a tenth of all.
     for number in 0..100_000 {
-        hitters.count(client(number + 10), None, true, NOW);
-        hitters.count(client(number + 10), None, true, NOW);
+        hitters.count(client(number + 10), None, why(true), NOW);
+        hitters.count(client(number + 10), None, why(true), NOW);
         if number % 4 == 0 {
-            hitters.count(client(1), None, true, NOW);
+            hitters.count(client(1), None, why(true), NOW);
         }
     }
     for top in [hitters.by_requests(MINUTE, 5, NOW), hitters.by_refusals(MINUTE, 5, NOW)] {
@@ -88,8 +130,9 @@ fn a_flood_of_clients_hides_nobody_and_takes_bounded_memory() {
         let rows = |steps: &[Step]| steps.iter().map(|step| step.rows.capacity()).max();
         assert!(rows(&shard.fine) <= Some(2 * ROWS) && rows(&shard.coarse) <= Some(2 * ROWS));
     }
-    let most = 2 * SHARDS * (FINE.count + COARSE.count) * ROWS * (size_of::<Row>() + 4);
-    assert!(most <= 5 << 20, "{most}");
+    let rows = SHARDS * (FINE.count + COARSE.count) * ROWS;
+    let most = 2 * rows * (size_of::<Row>() + 4) + rows * MAX_REASONS * size_of::<Reason>();
+    assert!(most <= 20 << 20, "{most}");
 }
 
 #[test]
@@ -102,7 +145,7 @@ fn threads_lose_nothing() {
             scope.spawn(move || {
                 barrier.wait();
                 for turn in 0..2_000 {
-                    hitters.count(client(turn % 8), None, thread == 0, NOW);
+                    hitters.count(client(turn % 8), None, why(thread == 0), NOW);
                 }
             });
         }

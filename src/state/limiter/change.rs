@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use ipnet::IpNet;
 
 use super::table::Row;
-use super::{Fate, Grant, Granted, Limiter};
+use super::{Fate, Grant, Granted, Limiter, Room};
 use crate::rules::Moment;
 use crate::rules::answer::Entry;
-use crate::rules::identity::{ClientId, ClientKey, IdForm};
+use crate::rules::identity::{ClientId, ClientKey, Crowds, IdForm};
 use crate::rules::terms::{ClientLimit, Terms};
 use crate::state::plans::{PlanChange, PlanMap};
 use crate::state::ranges::{Range, Ranges};
@@ -50,8 +50,12 @@ pub struct Shared<'a> {
 
 impl Shared<'_> {
     /// What an entry comes to. Its own bound on requests at once wins over its plan's. A plan that is not known (it was
-    /// just made, and not heard of yet) leaves its clients what those without an entry have.
+    /// just made and not heard of yet, or its row can't be read) leaves its clients what those without an entry have; so
+    /// does an entry whose own row can't be read.
     pub fn resolve(&self, limit: &ClientLimit, entry: Entry) -> Granted {
+        if limit.is_unreadable() {
+            return self.of_default();
+        }
         if limit.exempt {
             return Granted::Exempt;
         }
@@ -82,6 +86,15 @@ impl Shared<'_> {
                 (client, self.resolve(&range.limit, Entry::Range), Some(range))
             }
             None => (ClientKey::group(address, self.ipv6_prefix), self.of_default(), None),
+        }
+    }
+
+    /// Where an address without an entry of its own counts when the table is full; `range`: what decides about it.
+    pub fn room(&self, range: Option<&Range>) -> Room {
+        match range {
+            None => Room::Shared(Crowds::OF_DEFAULT),
+            Some(range) if range.limit.shared => Room::Own,
+            Some(range) => Room::Shared(self.ranges.crowds(range)),
         }
     }
 
@@ -134,25 +147,24 @@ impl Limiter {
     }
 
     /// The ranges or the default have changed: puts the new numbers in force for every client that no entry names, and
-    /// for the overflow buckets. Takes every lock, one after another.
+    /// for their crowds. Takes every lock, one after another.
     pub fn shared_changed(&self, shared: Shared<'_>, when: Moment) {
-        let default = shared.default.cloned().map(Grant::of_default);
-        self.default.write().clone_from(&default);
+        let with_crowds = shared.ranges.iter().filter(|_| self.crowds() > 0);
+        let crowds: HashMap<Crowds, &Range> = with_crowds.map(|range| (range.crowds(), range)).collect();
         let whole: HashMap<ClientKey, &Range> =
             shared.ranges.iter().filter_map(|range| Some((range.shared_key()?, range))).collect();
         self.retune_where(when, |client, entry| match (client.network(), entry) {
             (_, Entry::Client) => Change::Keep,
             (Some(group), _) => shared.of_group(group).map_or(Change::Keep, Change::of),
             (None, Entry::Default) => Change::of(shared.of_default()),
-            (None, Entry::Range) => match whole.get(&client) {
-                Some(range) => Change::of(shared.resolve(&range.limit, Entry::Range)),
-                None => Change::Unlimited,
-            },
+            (None, Entry::Range) => {
+                let crowd = client.crowd_owner();
+                match crowd.map_or_else(|| whole.get(&client), |owner| crowds.get(&owner)) {
+                    Some(range) => Change::of(shared.resolve(&range.limit, Entry::Range)),
+                    None => Change::Unlimited,
+                }
+            }
         });
-        let Some(default) = default else { return };
-        for crowd in &self.overflow {
-            crowd.lock().slots.put_in_force(&default.terms.buckets, when);
-        }
     }
 
     /// A plan has changed: puts its new numbers in force for all its clients, each from this moment on. Takes one shard's
@@ -223,11 +235,12 @@ impl Limiter {
         let mut rows = self.lock(hash);
         let row = match (rows.table.find(hash as u32, &own), start) {
             (Some(row), _) => row,
-            // Full before, full now, and made when it is first asked. Where there is no room, likewise.
-            (None, Some(start)) if self.make_room(&mut rows, when) => {
+            (None, Some(start)) => {
+                self.count(own);
                 rows.table.insert(Row::new(own, hash, start))
             }
-            (None, _) => return,
+            // Full before, full now, and made when it is first asked.
+            (None, None) => return,
         };
         self.put_in_force(rows.table.row_mut(row), grant, when);
     }

@@ -2,10 +2,11 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use crate::rules::Moment;
 use crate::rules::answer::Entry;
 use crate::rules::bucket::Outcome;
+use crate::rules::identity::Crowds;
 use crate::rules::request_rules::RequestRule;
 use crate::rules::terms::{BucketSpec, MAX_BUCKETS, Terms};
 use crate::state::plans::PlanNumber;
@@ -46,6 +47,15 @@ impl Granted {
     }
 }
 
+/// Where a client counts when the table is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// In a row of its own all the same: an entry names it, and entries bound the number of such rows.
+    Own,
+    /// With others.
+    Shared(Crowds),
+}
+
 /// What one request needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
@@ -55,12 +65,18 @@ pub struct Ask<'a> {
     pub rules: &'a [&'a RequestRule],
     /// Tokens of each bucket of the limit.
     pub cost: u32,
+    /// Where it counts when the table is full.
+    pub room: Room,
 }
 
 impl<'a> Ask<'a> {
-    /// One token of each bucket of a limit.
+    /// One token of each bucket of a limit. At a full table, clients without an entry count with those of the default.
     pub fn of(grant: &'a Grant) -> Self {
-        Self { grant: Some(grant), rules: &[], cost: 1 }
+        let room = match grant.entry {
+            Entry::Default => Room::Shared(Crowds::OF_DEFAULT),
+            Entry::Client | Entry::Range => Room::Own,
+        };
+        Self { grant: Some(grant), rules: &[], cost: 1, room }
     }
 
     /// Every bucket, its cost, and whether a rule has it: those of the limit first.
@@ -71,7 +87,7 @@ impl<'a> Ask<'a> {
         own.chain(of_rules.map(|spec| (spec, 1, true)))
     }
 
-    fn max_in_flight(self) -> Option<u32> {
+    pub(super) fn max_in_flight(self) -> Option<u32> {
         self.grant.and_then(|grant| grant.terms.max_in_flight)
     }
 }
@@ -99,18 +115,26 @@ pub struct Decision {
     pub shadow_denied: bool,
     /// A shared overflow bucket decided.
     pub overflow: bool,
-    /// The limit that decided instead of the client's own: the default, in an overflow bucket.
-    pub(super) instead: Option<Grant>,
     verdicts: SmallVec<[Verdict; MAX_ASKED]>,
 }
 
 impl Decision {
-    /// What was asked for in the end.
-    pub fn asked<'a>(&'a self, ask: Ask<'a>) -> Ask<'a> {
-        Ask { grant: self.instead.as_ref().or(ask.grant), ..ask }
+    fn new(ask: Ask<'_>, crowded: bool) -> Self {
+        Self {
+            allowed: false,
+            crowded,
+            shadow_denied: false,
+            overflow: false,
+            verdicts: smallvec![UNASKED; MAX_ASKED.max(ask.buckets().count())],
+        }
     }
 
-    /// What each bucket of [`Decision::asked`] said, in its order, and more that say nothing; all of them say nothing when
+    /// By a crowd's buckets, or not.
+    pub(super) fn told_by(self, overflow: bool) -> Self {
+        Self { overflow, ..self }
+    }
+
+    /// What each bucket of the [`Ask`] said, in its order, and more that say nothing; all of them say nothing when
     /// the request was refused by the bound on requests at once.
     pub fn verdicts(&self) -> &[Verdict] {
         &self.verdicts
@@ -131,14 +155,7 @@ impl Grant {
 
 /// By the bound on requests at once first, then by the buckets.
 pub(super) fn decide(slots: &mut Slots, in_flight: u32, ask: Ask<'_>, when: Moment) -> Decision {
-    let mut decision = Decision {
-        allowed: false,
-        crowded: ask.max_in_flight().is_some_and(|most| in_flight >= most),
-        shadow_denied: false,
-        overflow: false,
-        instead: None,
-        verdicts: smallvec![UNASKED; MAX_ASKED.max(ask.buckets().count())],
-    };
+    let mut decision = Decision::new(ask, ask.max_in_flight().is_some_and(|most| in_flight >= most));
     if !decision.crowded {
         decision.allowed = slots.acquire(ask, when, &mut decision.verdicts);
         // Whoever was allowed was refused by none that is enforced.
@@ -146,4 +163,22 @@ pub(super) fn decide(slots: &mut Slots, in_flight: u32, ask: Ask<'_>, when: Mome
             decision.allowed && decision.verdicts.iter().any(|verdict| !verdict.outcome.allowed);
     }
     decision
+}
+
+/// What a client without a row hears whom even full buckets refuse: there is nothing to remember of it, so it needs no row.
+/// `None`: full buckets would let it pass. Allocates nothing.
+pub(super) fn refused_by_full(ask: Ask<'_>, when: Moment) -> Option<Decision> {
+    let crowded = ask.max_in_flight() == Some(0);
+    let refuses =
+        |(spec, cost, _): (&BucketSpec, u32, bool)| spec.is_enforced() && cost > spec.limit.capacity;
+    if !crowded && !ask.buckets().any(refuses) {
+        return None;
+    }
+    let mut decision = Decision::new(ask, crowded);
+    if !crowded {
+        for (verdict, (spec, cost, of_rule)) in decision.verdicts.iter_mut().zip(ask.buckets()) {
+            *verdict = Slot::full(spec, of_rule, when).verdict(cost, cost <= spec.limit.capacity, when);
+        }
+    }
+    Some(decision)
 }

@@ -11,6 +11,9 @@ use crate::rules::identity::ClientKey;
 use crate::rules::terms::{BucketId, BucketSpec};
 use crate::rules::{Moment, Nanos};
 
+/// Rows that are put back beyond twice the bound on clients: those that entries have, and crowds.
+const RESTORED_BEYOND: usize = 1 << 17;
+
 /// What a client has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Levels {
@@ -24,12 +27,8 @@ impl Limiter {
     /// What a client has left of buckets that are in force for it. Takes nothing, and changes nothing. Takes one shard's
     /// lock.
     pub fn levels(&self, client: ClientKey, specs: &[BucketSpec], when: Moment) -> Levels {
-        let (mut slots, in_flight) = self.read(client, |row| (row.slots.clone(), row.in_flight));
-        slots.put_in_force(specs, when);
-        let level = |spec: &BucketSpec| {
-            slots.get(spec.id, when).map_or(spec.limit.capacity, |slot| slot.bucket().whole())
-        };
-        Levels { buckets: specs.iter().map(level).collect(), in_flight }
+        let (slots, in_flight) = self.read(client, |row| (row.slots.clone(), row.in_flight));
+        Levels { buckets: slots.levels(specs.iter(), when), in_flight }
     }
 
     /// One bucket of a client as it is at that moment; `None` for one that was never asked, or was forgotten because it
@@ -83,7 +82,7 @@ impl Limiter {
         let is_left = forget(&mut row.slots);
         if !is_left && row.in_flight == 0 {
             rows.table.remove(number);
-            self.clients.fetch_sub(1, Ordering::Relaxed);
+            self.uncount(client);
         }
     }
 
@@ -117,26 +116,29 @@ impl Limiter {
     }
 
     /// Puts back a bucket that was saved `age` ago, with what flowed in since; of two levels for one bucket the lower
-    /// counts. Full ones are left out, and so is who comes when there is no room. Takes one shard's lock.
-    pub fn restore(&self, client: ClientKey, saved: &Saved, age: Nanos, when: Moment) {
+    /// counts. Full ones are left out. False: there was no room, not even beyond the bound (other instances have clients too).
+    /// Takes one shard's lock.
+    pub fn restore(&self, client: ClientKey, saved: &Saved, age: Nanos, when: Moment) -> bool {
         let slot = Slot::restored(saved, age, when);
         if slot.until_full(when) == Some(0) {
-            return;
+            return true;
         }
         let hash = self.hash(client);
         let mut rows = self.lock(hash);
         let number = match rows.table.find(hash as u32, &client) {
             Some(number) => number,
-            None if self.make_room(&mut rows, when) => {
+            None if self.clients() + self.crowds() < self.max_clients.saturating_mul(2) + RESTORED_BEYOND => {
+                self.count(client);
                 // Nobody knows yet what decides about it: no change of ranges or the default may touch it before it asks.
                 let row = Row::new(client, hash, Slots::default());
                 rows.table.insert(Row { entry: Entry::Client, ..row })
             }
-            None => return,
+            None => return false,
         };
         let row = rows.table.row_mut(number);
         row.stamp = self.epoch.load(Ordering::Relaxed);
         row.slots.restore(slot, when);
+        true
     }
 }
 

@@ -6,20 +6,18 @@ use super::{Ask, Decision, Limiter};
 use crate::rules::Moment;
 use crate::rules::identity::ClientKey;
 
-/// Counts a request as under way until it is dropped. Dropping takes one shard's lock, or that of an overflow bucket.
+/// Counts a request as under way until it is dropped. Dropping takes one shard's lock.
 #[must_use]
 pub struct Seat {
     limiter: Arc<Limiter>,
     place: Place,
 }
 
-/// Where a request is counted.
+/// The row in which a request is counted: its client's, or that of a crowd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In its client's row.
-    Row { client: ClientKey, hash: u64 },
-    /// In an overflow bucket.
-    Overflow(usize),
+pub(super) struct Place {
+    pub client: ClientKey,
+    pub hash: u64,
 }
 
 impl Limiter {

@@ -34,7 +34,7 @@ pub struct Slot {
 
 impl Slot {
     /// A bucket that nobody has asked yet.
-    fn full(spec: &BucketSpec, of_rule: bool, when: Moment) -> Self {
+    pub(super) fn full(spec: &BucketSpec, of_rule: bool, when: Moment) -> Self {
         Self {
             id: spec.id,
             bucket: Bucket::full(spec.in_force(), when.now),
@@ -64,17 +64,18 @@ impl Slot {
         self.of_rule
     }
 
-    /// Counts what has flowed in, or fills it if its period has turned. A wall clock that jumps back fills nothing: the
-    /// period that it was filled in comes a second time.
+    /// Counts what has flowed in, or fills it if its period has turned. A wall clock that was set back fills nothing, and the
+    /// period that it shows now is the one that the bucket is in, with the level that it has. Otherwise a clock that ran
+    /// ahead for a moment would hold its clients back until the time that it had shown.
     fn settle(&mut self, when: Moment) {
         match self.reset {
             None => self.bucket = self.bucket.refilled(when.now),
             Some(reset) => {
                 let turn = reset.turn(when.wall_s);
                 if turn > self.turn {
-                    self.turn = turn;
                     self.bucket.fill(when.now);
                 }
+                self.turn = turn;
             }
         }
     }
@@ -112,7 +113,7 @@ impl Slot {
         Some(next.saturating_sub(when.wall_s).saturating_mul(NANOS_PER_SEC))
     }
 
-    fn verdict(&self, cost: u32, allowed: bool, when: Moment) -> Verdict {
+    pub(super) fn verdict(&self, cost: u32, allowed: bool, when: Moment) -> Verdict {
         let mut outcome = self.bucket.outcome(cost, allowed);
         if let Some(until_reset) = self.until_reset(when) {
             let never = !allowed && cost > self.bucket.limit().capacity;
@@ -176,6 +177,15 @@ impl Slots {
             }
         }
         changed
+    }
+
+    /// Whole tokens of each of these buckets, with their numbers in force.
+    pub fn levels<'a>(mut self, specs: impl Iterator<Item = &'a BucketSpec>, when: Moment) -> Vec<u32> {
+        let level = |spec: &BucketSpec| {
+            self.put_in_force(std::slice::from_ref(spec), when);
+            self.get(spec.id, when).map_or(spec.limit.capacity, |slot| slot.bucket().whole())
+        };
+        specs.map(level).collect()
     }
 
     /// Whether every bucket is full, and so nothing worth remembering.
@@ -296,7 +306,7 @@ impl Slot {
     }
 
     fn until_full_by_reset(&self, when: Moment) -> Option<Nanos> {
-        if self.is_full(when) { Some(0) } else { self.until_reset(when) }
+        if self.is_full(when) { Some(0) } else { self.settled(when).until_reset(when) }
     }
 
     /// A bucket that was saved `age` ago.

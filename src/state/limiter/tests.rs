@@ -4,14 +4,16 @@ use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use parking_lot::RwLock;
 use proptest::prelude::*;
 
 use super::*;
 use crate::rules::Nanos;
 use crate::rules::answer::Entry;
 use crate::rules::bucket::{Bucket, Outcome};
+use crate::rules::identity::Crowds;
 use crate::rules::limit::{Limit, Rate};
-use crate::rules::terms::BucketId;
+use crate::rules::terms::{BucketId, Terms};
 
 const SEC: Nanos = 1_000_000_000;
 
@@ -58,7 +60,7 @@ fn at_once(threads: u32, each: impl Fn(u32) -> u64 + Sync) -> u64 {
 
 #[test]
 fn exactly_the_capacity_passes_however_many_threads_ask() {
-    let limiter = Limiter::new(1000, None);
+    let limiter = Limiter::new(1000);
     let passed = at_once(24, |_| {
         (0..100).filter(|_| take(&limiter, client(1), &grant(200, 0), 1, SEC).allowed).count() as u64
     });
@@ -69,7 +71,7 @@ fn exactly_the_capacity_passes_however_many_threads_ask() {
 
 #[test]
 fn every_client_gets_exactly_its_own_tokens_when_threads_ask_for_many() {
-    let limiter = Limiter::new(10_000, None);
+    let limiter = Limiter::new(10_000);
     let (clients, capacity) = (500u32, 7);
     let passed = at_once(8, |thread| {
         let mut random = fastrand::Rng::with_seed(u64::from(thread));
@@ -84,7 +86,7 @@ fn every_client_gets_exactly_its_own_tokens_when_threads_ask_for_many() {
 
 #[test]
 fn no_token_is_made_or_lost_while_the_numbers_change() {
-    let limiter = Limiter::new(1000, None);
+    let limiter = Limiter::new(1000);
     // Whoever asks holds the numbers that are in force: what is said about changes holds for requests that see them.
     let in_force = RwLock::new(grant(100, 0));
     let changing = AtomicBool::new(true);
@@ -114,7 +116,7 @@ fn no_token_is_made_or_lost_while_the_numbers_change() {
 
 #[test]
 fn a_flood_of_new_addresses_pushes_out_nobody_who_is_held_back() {
-    let limiter = Limiter::new(1000, Some(terms(3, 0)));
+    let limiter = Limiter::new(1000);
     let held = Grant { entry: Entry::Client, ..grant(5, 0) };
     let victims: Vec<ClientKey> = (0..100).map(client).collect();
     for victim in &victims {
@@ -128,19 +130,19 @@ fn a_flood_of_new_addresses_pushes_out_nobody_who_is_held_back() {
     assert_eq!(limiter.clients(), 1000);
     assert_eq!(limiter.overflowed(), 80_000 - 900);
     // 900 in buckets of their own, the others on what 1,024 shared ones hold: some 77 clients share each.
-    assert_eq!(passed, 900 + 3 * OVERFLOW_BUCKETS as u64);
+    assert_eq!(passed, 900 + 3 * u64::from(Crowds::MOST));
     for victim in &victims {
         assert!(!take(&limiter, *victim, &held, 1, SEC).allowed);
     }
-    // A client with an entry finds no room either, and is held to the default's numbers.
+    // A client with an entry has its own row and numbers all the same.
     let decision =
-        take(&limiter, client(77_000_000), &Grant { entry: Entry::Client, ..grant(50, 0) }, 1, SEC);
-    assert!(decision.overflow && decision.instead == Some(grant(3, 0)) && !decision.allowed);
+        take(&limiter, client(77_000_000), &Grant { entry: Entry::Client, ..grant(50, 0) }, 50, SEC);
+    assert!(!decision.overflow && decision.allowed);
 }
 
 #[test]
 fn without_a_default_a_full_table_lifts_nobodys_limit() {
-    let limiter = Limiter::new(1, None);
+    let limiter = Limiter::new(1);
     take(&limiter, client(1), &grant(5, 0), 1, SEC);
     let passed = (0..100).filter(|_| take(&limiter, client(2), &grant(5, 0), 1, SEC).allowed).count();
     assert_eq!((passed, limiter.overflowed()), (5, 100));
@@ -148,7 +150,7 @@ fn without_a_default_a_full_table_lifts_nobodys_limit() {
 
 #[test]
 fn full_buckets_make_room_for_new_clients() {
-    let limiter = Limiter::new(1000, Some(terms(10, 1)));
+    let limiter = Limiter::new(1000);
     for number in 0..50_000u32 {
         // Each bucket is full again after a second, in which a hundred others come.
         let now = SEC + Nanos::from(number) * SEC / 100;
@@ -160,13 +162,13 @@ fn full_buckets_make_room_for_new_clients() {
         limiter.sweep(at(1000 * SEC));
     }
     assert_eq!(limiter.clients(), 0);
-    let empty = Limiter::new(1000, None).memory_bytes();
+    let empty = Limiter::new(1000).memory_bytes();
     assert!(limiter.memory_bytes() <= empty + SHARDS * 200, "{}", limiter.memory_bytes());
 }
 
 #[test]
 fn a_sweep_keeps_whoever_is_not_full() {
-    let limiter = Limiter::new(100_000, None);
+    let limiter = Limiter::new(100_000);
     for number in 0..20_000 {
         let slow = if number % 3 == 0 { 0 } else { 1 };
         take(&limiter, client(number), &grant(10, slow), 1, SEC);
@@ -181,7 +183,7 @@ fn a_sweep_keeps_whoever_is_not_full() {
 #[test]
 fn a_million_clients_take_less_than_200_bytes_each() {
     // By capacities of rows and index, growth included; `benches/limiter.rs` measures the resident size.
-    let limiter = Limiter::new(1_000_000, None);
+    let limiter = Limiter::new(1_000_000);
     let mut most = 0;
     for number in 0..1_000_000 {
         take(&limiter, client(number), &grant(10, 0), 1, SEC);
@@ -196,7 +198,7 @@ fn a_million_clients_take_less_than_200_bytes_each() {
 
 #[test]
 fn what_changed_is_told_once_the_dust_has_settled() {
-    let limiter = Limiter::new(10_000, None);
+    let limiter = Limiter::new(10_000);
     let working = AtomicU64::new(4);
     let told = Mutex::new(HashMap::new());
     at_once(5, |thread| {
@@ -230,7 +232,7 @@ fn what_changed_is_told_once_the_dust_has_settled() {
 
 #[test]
 fn a_charge_holds_back_without_being_asked_and_forgetting_sets_free() {
-    let limiter = Limiter::new(10, None);
+    let limiter = Limiter::new(10);
     limiter.charge(client(1), &grant(10, 1), 12, at(SEC));
     let refused = take(&limiter, client(1), &grant(10, 1), 1, SEC).first();
     assert_eq!(refused, Outcome { allowed: false, left: 0, wait_ns: Some(3 * SEC) });
@@ -263,7 +265,7 @@ proptest! {
     #[test]
     fn forgetting_full_buckets_can_not_be_seen(steps in prop::collection::vec(any_step(), 1..80)) {
         let grants = [grant(3, 1), grant(10, 2), grant(10, 0), grant(0, 1)];
-        let limiter = Limiter::new(100, None);
+        let limiter = Limiter::new(100);
         let mut plain: HashMap<u32, Bucket> = HashMap::new();
         let mut now = SEC;
         for step in steps {

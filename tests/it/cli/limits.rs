@@ -33,6 +33,7 @@ fn a_limit_is_set_in_force_explained_and_removed(database: &Database) {
         "  127.0.0.1: decides\n",
         "The limit of 127.0.0.1 is in force: 2/h.\n",
         "  default: 0 of 2 tokens left: empty\n",
+        "Refused in the last hour, as it was decided then: 1.\n  1 by the bucket default of its own limit\n",
     ] {
         assert!(said.contains(line), "{line:?} in\n{said}");
     }

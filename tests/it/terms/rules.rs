@@ -14,6 +14,7 @@ each_engine! {
     a_request_is_exempt_only_if_every_reading_is,
     a_rule_bounds_those_without_a_limit_too,
     rules_can_be_replaced_while_serving,
+    why_a_client_was_refused_is_kept_as_it_was_decided,
     the_access_log_names_the_bucket_that_decided,
 }
 
@@ -51,6 +52,30 @@ fn a_rule_has_buckets_of_its_own_for_every_client(engine: Engine) {
             .ask("POST", "/login", &[], b"")
             .status,
         200
+    );
+}
+
+fn why_a_client_was_refused_is_kept_as_it_was_decided(engine: Engine) {
+    let rules = json!([{ "name": "login", "match": { "path": "/login" }, "buckets": [bucket("hour", 1)] }]);
+    let (_backend, balancer) = ruled(engine, json!({ "buckets": [bucket("day", 2)] }), rules);
+    for status in [200, 429, 429] {
+        balancer.get("/login").expect(status);
+    }
+    balancer.get("/").expect(200);
+    for _ in 0..3 {
+        balancer.get("/").expect(429);
+    }
+    // What holds now is no reason of then.
+    balancer.limit("127.0.0.1", 100, 0);
+    balancer.get("/").expect(200);
+    let limited = balancer.get("/-/v1/limited").expect(200).json();
+    let row = limited["limited"].as_array().unwrap().iter().find(|row| row["denied"] == 5).unwrap();
+    assert_eq!(
+        row["reasons"],
+        json!([
+            { "policy": "default", "bucket": "day", "rule": null, "denied": 3 },
+            { "policy": "rule", "bucket": "hour", "rule": "login", "denied": 2 },
+        ])
     );
 }
 

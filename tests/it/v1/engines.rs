@@ -149,7 +149,12 @@ fn who_is_refused_most_is_told(engine: Engine) {
         }
     }
     let limited = balancer.get("/-/v1/limited?window=5m&top=50").expect(200).json();
-    let rows = json!([{ "client_id": "127.0.0.3", "denied": 5 }, { "client_id": "127.0.0.2", "denied": 3 }]);
+    let reasons =
+        |denied: u64| json!([{ "policy": "client", "bucket": "default", "rule": null, "denied": denied }]);
+    let rows = json!([
+        { "client_id": "127.0.0.3", "denied": 5, "reasons": reasons(5) },
+        { "client_id": "127.0.0.2", "denied": 3, "reasons": reasons(3) },
+    ]);
     assert_eq!((&limited["limited"], &limited["window"]), (&rows, &json!("5m")));
     assert!(limited["instance"].is_string());
     let clients = balancer.get("/-/v1/clients?top=2").expect(200).json();

@@ -1,6 +1,7 @@
 mod direct;
 
-use super::super::tests::bench::{Bench, Call, FakeHealth, admin, head};
+use super::super::tests::bench::{Bench, Call, FakeHealth, admin};
+use super::super::tests::owned::head;
 use super::*;
 use crate::exchange::BodyLength;
 

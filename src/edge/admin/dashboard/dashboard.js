@@ -438,30 +438,22 @@ async function storedLimit(id) {
   return limits.length && limits[0].client_id === id ? limits[0] : null;
 }
 
-async function inspect(id) {
+// What a client has left now.
+async function levelsOf(id) {
   const peer = addressOf(id);
   if (peer) {
     const { json } = await call('POST', 'v1/check', peer.port === undefined ? { address: peer.address } : peer);
-    const source = {
-      client: `limit of ${json.matched}`, range: `limit of the range ${json.matched}`,
-      default: 'the default limit', none: 'no limit',
-    }[json.policy];
-    return { source, matched: json.policy === 'default' ? null : json.matched, buckets: json.buckets, allowed: json.decision === 'allowed' };
+    return json.buckets;
   }
   const limit = await storedLimit(id);
-  if (!limit) return { source: 'a limit that is not stored under its id', matched: null, buckets: [], allowed: null };
-  const usage = await get(`v1/limit/usage?${query({ client_id: id })}`);
-  const allowed = usage.buckets.every(({ level }) => level > 0);
-  return { source: 'its own limit', matched: id, buckets: usage.buckets, allowed, limit };
+  return limit ? (await get(`v1/limit/usage?${query({ client_id: id })}`)).buckets : [];
 }
 
-async function why(found) {
-  const limit = found.limit || (found.matched ? await storedLimit(found.matched) : null);
-  const terms = limit ? ` (${limit.plan ? `plan ${limit.plan}` : termsOf(limit)})` : '';
-  const empty = [...found.buckets].sort((one, other) => one.level / one.capacity - other.level / other.capacity);
-  const levels = empty.map(({ name, level, capacity }) => `${name}: ${count(level)} of ${count(capacity)} left`);
-  const now = found.allowed === null ? '' : found.allowed ? '; let through at this moment' : '';
-  return `${found.source}${terms}${levels.length ? `; ${levels.join(', ')}` : ''}${now}`;
+const LIMIT_OF = { client: 'its own limit', range: 'the limit of its range', default: 'the default limit' };
+
+// As it was decided then.
+function why({ policy, bucket, rule, denied }) {
+  return `bucket ${bucket} of ${rule === null ? LIMIT_OF[policy] || policy : `the rule ${rule}`} (${count(denied)})`;
 }
 
 async function lookAtClients() {
@@ -470,25 +462,19 @@ async function lookAtClients() {
   ]);
   const found = new Map();
   for (const id of new Set([...limited, ...clients].map((one) => one.client_id))) {
-    found.set(id, await inspect(id).catch((fault) => {
+    found.set(id, await levelsOf(id).catch((fault) => {
       if (fault.status === 401) throw fault;
-      return null;
+      return [];
     }));
   }
-  const rows = [];
-  for (const { client_id: id, denied } of limited) {
-    const one = found.get(id);
-    const text = one ? await why(one).catch(() => one.source) : '–';
-    rows.push({
-      key: id,
-      cells: [
-        { make: () => [id, ' ', button('set limit', `set the limit of ${id}`, () => edit(id))], same: id, class: 'id' },
-        { text: count(denied), class: 'number bad' }, { text, class: 'why' },
-      ],
-    });
-  }
-  fill($('limited-rows'), rows, 'Nobody is being limited.');
-  const close = [...found].flatMap(([id, one]) => (one ? one.buckets : [])
+  fill($('limited-rows'), limited.map(({ client_id: id, denied, reasons }) => ({
+    key: id,
+    cells: [
+      { make: () => [id, ' ', button('set limit', `set the limit of ${id}`, () => edit(id))], same: id, class: 'id' },
+      { text: count(denied), class: 'number bad' }, { text: reasons.map(why).join(', '), class: 'why' },
+    ],
+  })), 'Nobody is being limited.');
+  const close = [...found].flatMap(([id, buckets]) => buckets
     .map((bucket) => ({ id, bucket, used: bucket.capacity ? 1 - bucket.level / bucket.capacity : 0 }))
     .filter(({ used }) => used > 0.8));
   close.sort((one, other) => other.used - one.used);

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::config::{self, Secret};
 use crate::edge::admin::tests::fake_v1::FakeV1;
+use crate::edge::admin::tests::owned::head;
 use crate::edge::admin::*;
 use crate::edge::store::StoreState;
 use crate::edge::store::backends::BackendSettings;
@@ -77,10 +78,12 @@ impl Live for FakeLive {
     }
 
     fn top(&self, by: Top, window: Duration, count: usize) -> Vec<ClientCount> {
-        let requests = window.as_secs();
-        let one = |client_id: &str, denied| ClientCount { client_id: client_id.into(), requests, denied };
-        let all = [one("a", u64::from(by == Top::Denied)), one("b", 0)];
-        all.into_iter().take(count).collect()
+        let (requests, denied) = (window.as_secs(), u64::from(by == Top::Denied));
+        let (bucket, rule) = ("minute".into(), Some("login".into()));
+        let reasons = vec![DeniedFor { policy: "rule", bucket, rule, denied }];
+        let a = ClientCount { client_id: "a".into(), requests, denied, reasons };
+        let b = ClientCount { client_id: "b".into(), denied: 0, reasons: Vec::new(), ..a.clone() };
+        [a, b].into_iter().take(count).collect()
     }
 }
 
@@ -335,8 +338,10 @@ impl Bench {
     }
 
     pub(in crate::edge::admin) fn call(&self, call: &Call<'_>) -> Reply {
-        let length =
-            if call.body.is_empty() { BodyLength::Empty } else { BodyLength::Known(call.body.len() as u64) };
+        let length = match call.body.len() {
+            0 => BodyLength::Empty,
+            bytes => BodyLength::Known(bytes as u64),
+        };
         self.call_with(call, length, vec![Ok(call.body.to_vec())])
     }
 
@@ -347,8 +352,7 @@ impl Bench {
         body: Vec<io::Result<Vec<u8>>>,
     ) -> Reply {
         let mut head = head(call, length);
-        let claimed = self.api.claims(&head, self.surface);
-        assert!(claimed, "{} {} is ours", call.method, call.target);
+        assert!(self.api.claims(&head, self.surface), "{} {} is ours", call.method, call.target);
         let mut exchange = Exchange {
             head: &mut head,
             body: &mut Pieces(body.into()),
@@ -365,11 +369,10 @@ impl Bench {
         };
         let text = String::from_utf8(bytes).unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let reply =
-            Reply { status: answer.status, body, text, fields: answer.fields, declared, close: answer.close };
+        let Answer { status, fields, close, .. } = answer;
+        let reply = Reply { status, body, text, fields, declared, close };
         if reply.status >= 400 && call.method != "HEAD" {
-            let kind = reply.fields.get("Content-Type");
-            assert_eq!(kind, Some(&b"application/problem+json"[..]), "{reply:?}");
+            assert!(reply.fields.get("Content-Type") == Some(b"application/problem+json"), "{reply:?}");
             assert_eq!(reply.body["instance"], "request-1", "{reply:?}");
             assert_eq!(reply.body["status"], reply.status, "{reply:?}");
         }
@@ -378,23 +381,5 @@ impl Bench {
 
     pub(in crate::edge::admin) fn json(&self, method: &str, target: &str, body: &str) -> Reply {
         self.call(&Call { method, target, body: body.as_bytes(), ..Call::default() })
-    }
-}
-
-pub(in crate::edge::admin) fn head(call: &Call<'_>, length: BodyLength) -> RequestHead {
-    let mut fields = Fields::new();
-    for (name, value) in call.fields {
-        fields.push(name, value.as_bytes());
-    }
-    let host = fields.get("Host").map(|host| String::from_utf8_lossy(host).into_owned());
-    let peer = if call.peer.is_empty() { "127.0.0.1:5555" } else { call.peer };
-    RequestHead {
-        method: call.method.into(),
-        target: call.target.into(),
-        host,
-        fields,
-        length,
-        connection: Some(super::owned::own()),
-        ..RequestHead::blank(peer.parse().unwrap())
     }
 }

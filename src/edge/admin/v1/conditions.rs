@@ -105,7 +105,8 @@ fn parse(list: &[u8]) -> Option<Tags> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::admin::tests::bench::{Call, head};
+    use crate::edge::admin::tests::bench::Call;
+    use crate::edge::admin::tests::owned::head;
     use crate::exchange::BodyLength;
 
     type FieldRow<'a> = &'a [(&'a str, &'a str)];

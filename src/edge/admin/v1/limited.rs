@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::live::{ClientCount, Top};
+use super::live::{ClientCount, DeniedFor, Top};
 use crate::edge::admin::AdminApi;
 use crate::edge::admin::input::{Faults, Query};
 use crate::edge::admin::route::{
@@ -88,6 +88,7 @@ const TOP: Parameter = Parameter {
 struct Refusals<'a> {
     client_id: &'a str,
     denied: u64,
+    reasons: &'a [DeniedFor],
 }
 
 #[derive(Serialize)]
@@ -110,7 +111,11 @@ fn limited(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let asked = Asked::read(&query)?;
     let live = &*api.parts.live;
     let found = live.top(Top::Denied, asked.window, asked.top);
-    let limited = found.iter().map(|one| Refusals { client_id: &one.client_id, denied: one.denied });
+    let limited = found.iter().map(|one| Refusals {
+        client_id: &one.client_id,
+        denied: one.denied,
+        reasons: &one.reasons,
+    });
     as_json(&Limited { limited: limited.collect(), window: asked.text, instance: live.instance() })
 }
 
@@ -162,9 +167,25 @@ fn schemas() -> Vec<(&'static str, Value)> {
         })
     };
     let id = json!({ "type": "string", "description": "The stored id that names the client, else its address or prefix." });
+    let reason = json!({
+        "type": "object", "required": ["policy", "bucket", "rule", "denied"],
+        "properties": {
+            "policy": {
+                "enum": ["client", "range", "default", "rule", "none"],
+                "description": "The kind of entry whose bucket refused, as in `balancer_ratelimit_requests_total`.",
+            },
+            "bucket": { "type": "string", "description": "Its name; `concurrency` for `max_in_flight`." },
+            "rule": { "type": ["string", "null"], "description": "The rule that has the bucket." },
+            "denied": count,
+        },
+    });
+    let reasons = json!({
+        "type": "array", "items": reason, "maxItems": 8,
+        "description": "Why, as it was decided then; most frequent first.",
+    });
     let refusals = json!({
-        "type": "object", "required": ["client_id", "denied"],
-        "properties": { "client_id": id, "denied": count },
+        "type": "object", "required": ["client_id", "denied", "reasons"],
+        "properties": { "client_id": id, "denied": count, "reasons": reasons },
     });
     let counts = json!({
         "type": "object", "required": ["client_id", "requests", "denied"],

@@ -71,6 +71,22 @@ pub struct ClientCount {
     pub requests: u64,
     /// Those that were refused.
     pub denied: u64,
+    /// Why, most frequent first; only for [`Top::Denied`]. Shown by `/v1/limited` alone.
+    #[serde(skip)]
+    pub reasons: Vec<DeniedFor>,
+}
+
+/// Why requests of a client were refused, as it was decided then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeniedFor {
+    /// `client`, `range` or `default`: the kind of entry whose bucket refused; `rule` for a rule's.
+    pub policy: &'static str,
+    /// The bucket, or `concurrency`.
+    pub bucket: String,
+    /// The rule that has the bucket.
+    pub rule: Option<String>,
+    /// How often.
+    pub denied: u64,
 }
 
 /// By what clients are counted.

@@ -13,7 +13,7 @@ use super::super::json::{self, LimitJson, PlanJson};
 use super::super::v1::LimitRow;
 use super::{Core, parsed};
 use crate::rules::identity::IdForm;
-use crate::rules::terms::Plan;
+use crate::rules::terms::{ClientLimit, Plan};
 use crate::state::cache::{Entry, Place};
 
 impl Core {
@@ -35,13 +35,13 @@ impl Core {
     }
 
     /// Puts that back in force until the database says otherwise. Returns how many limits and plans there were; what can't
-    /// be read is left out and said.
+    /// be read is said: its client gets the default.
     pub fn recall(&self, text: &str) -> usize {
         let mut count = 0;
         let mut ranges = Vec::new();
         let mut places: HashMap<Place, Vec<Entry>> = HashMap::new();
-        for line in text.lines() {
-            match json::line(line) {
+        for (number, line) in (1..).zip(text.lines()) {
+            match json::line(line).or_else(|fault| unreadable(line, number, &fault)) {
                 Ok(json::Line::Plan(plan)) => self.change_plan(&plan.name, Some(&plan.terms)),
                 Ok(json::Line::Limit(client_id, limit)) => {
                     let row = LimitRow { client_id, limit, version: 0 };
@@ -54,10 +54,7 @@ impl Core {
                         (_, None) => continue,
                     }
                 }
-                Err(fault) => {
-                    log::warn!("store: a remembered limit is left out: {fault}");
-                    continue;
-                }
+                Err(()) => continue,
             }
             count += 1;
         }
@@ -76,5 +73,21 @@ impl Core {
         self.change_ranges(ranges);
         drop(book);
         self.tell_shared();
+    }
+}
+
+/// A line that has an id stands for its client, as a row of the database does.
+fn unreadable(line: &str, number: usize, fault: &str) -> Result<json::Line, ()> {
+    match json::id_of_line(line) {
+        Some(id) => {
+            log::error!(
+                "store: the remembered limit of {id:?} can't be read, and the default decides: {fault}"
+            );
+            Ok(json::Line::Limit(id, ClientLimit::unreadable()))
+        }
+        None => {
+            log::error!("store: line {number} of the remembered limits is left out: {fault}");
+            Err(())
+        }
     }
 }

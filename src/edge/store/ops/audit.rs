@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde::ser::SerializeMap;
 
 use super::super::backends::BackendSettings;
@@ -11,7 +12,7 @@ use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
 use super::super::v1::{Actor, AuditRow, LimitRow};
 use super::changes::{self, passes};
 use super::merge::Done;
-use super::{announce, read};
+use super::{announce, left_out, read, readable};
 use crate::rules::identity::ClientId;
 use crate::rules::terms::Plan;
 use crate::state::backends::Operator;
@@ -89,7 +90,8 @@ pub(super) fn of_batch<'a>(done: &[Done], wishes: usize, seqs: (i64, i64), actor
 }
 
 fn before(one: &Done) -> Option<LimitJson<'_>> {
-    one.before.as_ref().map(|row| LimitJson::new(&row.client_id, &row.limit))
+    let readable = one.before.as_ref().filter(|row| !row.limit.is_unreadable());
+    readable.map(|row| LimitJson::new(&row.client_id, &row.limit))
 }
 
 fn after(one: &Done) -> Option<LimitJson<'_>> {
@@ -202,7 +204,7 @@ fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), F
 pub fn note_reset(store: &dyn Store, within: Duration, id: &ClientId, by: By<'_>) -> Result<LimitRow, Fault> {
     inside(store, within, Access::Write, |session| {
         let mut rows = read::of_canonicals(session, &[id.canonical().into_owned()])?;
-        let row = rows.pop().ok_or(Fault::NotFound)?;
+        let row = rows.pop().filter(|row| !row.limit.is_unreadable()).ok_or(Fault::NotFound)?;
         let seq = changes::record(session, &[(changes::RESET, &row.client_id)])?[0];
         let shown = text(&LimitJson::new(&row.client_id, &row.limit));
         let note = Note {
@@ -218,33 +220,50 @@ pub fn note_reset(store: &dyn Store, within: Duration, id: &ClientId, by: By<'_>
     })
 }
 
-/// At most `count` rows before a number, newest first.
+/// At most `count` rows before a number, newest first. Those that can't be read are left out.
 pub fn audit(
     store: &dyn Store,
     within: Duration,
     before: Option<i64>,
     count: usize,
 ) -> Result<Vec<AuditRow>, Fault> {
-    let cells = inside(store, within, Access::Read, |session| {
-        session.query(
-            "SELECT seq, at_us, actor, action, target, before, after FROM audit WHERE seq < $1 \
-             ORDER BY seq DESC LIMIT $2",
-            &[Value::Int(Some(before.unwrap_or(i64::MAX))), Value::Int(i64::try_from(count).ok())],
-        )
-    })?;
-    let row = |cells: Vec<Cell>| match <[Cell; 7]>::try_from(cells) {
-        Ok(
-            [
-                Cell::Int(seq),
-                Cell::Int(at_us),
-                Cell::Text(actor),
-                Cell::Text(action),
-                Cell::Text(target),
-                Cell::Text(before),
-                Cell::Text(after),
-            ],
-        ) => Ok(AuditRow { seq, at_us, actor, action, target, before, after }),
-        _ => Err(Fault::Schema("the table audit holds a strange row".into())),
+    let page = |before: &i64, count| {
+        inside(store, within, Access::Read, |session| {
+            session.query(
+                "SELECT seq, at_us, actor, action, target, before, after FROM audit WHERE seq < $1 \
+                 ORDER BY seq DESC LIMIT $2",
+                &[Value::Int(Some(*before)), Value::Int(Some(count))],
+            )
+        })
     };
-    cells.into_iter().map(row).collect()
+    let place = |row: &[Cell]| match row.first() {
+        Some(Cell::Int(seq)) => Some(*seq),
+        _ => None,
+    };
+    readable(count, before.unwrap_or(i64::MAX), page, place, row)
+}
+
+fn row(cells: Vec<Cell>) -> Option<AuditRow> {
+    let seq = cells.first().cloned();
+    let Ok(
+        [
+            Cell::Int(seq),
+            Cell::Int(at_us),
+            Cell::Text(actor),
+            Cell::Text(action),
+            Cell::Text(target),
+            Cell::Text(before),
+            Cell::Text(after),
+        ],
+    ) = <[Cell; 7]>::try_from(cells)
+    else {
+        return left_out("audit", seq, "a column holds something else");
+    };
+    let row = AuditRow { seq, at_us, actor, action, target, before, after };
+    let texts = [&row.target, &row.before, &row.after];
+    let is_json = texts.into_iter().all(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+    if !is_json || jiff::Timestamp::from_microsecond(at_us).is_err() {
+        return left_out("audit", seq, "it holds no JSON, or no time");
+    }
+    Some(row)
 }

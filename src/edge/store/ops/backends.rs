@@ -6,7 +6,7 @@ use super::super::backends::{BackendRow, BackendSettings, MAX_ROWS};
 use super::super::json::text;
 use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
 use super::audit::{self, By};
-use super::{changes, number};
+use super::{changes, first_text, left_out, number};
 
 const COLUMNS: &str = "name, settings, version";
 
@@ -16,7 +16,7 @@ pub type Judge<'a> = dyn FnMut(Option<&BackendRow>) -> Result<Option<BackendSett
 /// All of them, in byte order of their names.
 pub fn list(store: &dyn Store, within: Duration) -> Result<Vec<BackendRow>, Fault> {
     inside(store, within, Access::Read, |session| {
-        rows(session.query(&format!("SELECT {COLUMNS} FROM backends ORDER BY name"), &[])?)
+        Ok(rows(session.query(&format!("SELECT {COLUMNS} FROM backends ORDER BY name"), &[])?))
     })
 }
 
@@ -57,20 +57,22 @@ pub fn change(
 
 fn find(session: &mut dyn Session, name: &str) -> Result<Option<BackendRow>, Fault> {
     let sql = format!("SELECT {COLUMNS} FROM backends WHERE name = $1");
-    Ok(rows(session.query(&sql, &[Value::Text(name)])?)?.pop())
+    Ok(rows(session.query(&sql, &[Value::Text(name)])?).pop())
 }
 
-fn rows(cells: Cells) -> Result<Vec<BackendRow>, Fault> {
-    let row = |cells: Vec<Cell>| {
-        let strange =
-            |what: &dyn std::fmt::Display| Fault::Schema(format!("a stored backend can't be read: {what}"));
-        let Ok([Cell::Text(name), Cell::Text(settings), Cell::Int(version)]) = <[Cell; 3]>::try_from(cells)
-        else {
-            return Err(strange(&"a strange column"));
-        };
-        let settings =
-            serde_json::from_str(&settings).map_err(|fault| strange(&format!("{name}: {fault}")))?;
-        Ok(BackendRow { name, settings, version })
+fn rows(cells: Cells) -> Vec<BackendRow> {
+    cells.into_iter().filter_map(row).collect()
+}
+
+/// `None`, said in the log, when it can't be read.
+fn row(cells: Vec<Cell>) -> Option<BackendRow> {
+    let id = first_text(&cells);
+    let Ok([Cell::Text(name), Cell::Text(settings), Cell::Int(version)]) = <[Cell; 3]>::try_from(cells)
+    else {
+        return left_out("backends", id, "a column holds something else");
     };
-    cells.into_iter().map(row).collect()
+    match serde_json::from_str(&settings) {
+        Ok(settings) => Some(BackendRow { name, settings, version }),
+        Err(fault) => left_out("backends", name, &fault.to_string()),
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::session::{Access, Cell, Fault, Store, Value, inside};
 use super::super::v1::SavedSegment;
-use super::tuples;
+use super::{first_text, left_out, readable, tuples};
 
 /// Puts an instance's segments in the place of its earlier ones of these numbers.
 pub fn save(
@@ -32,44 +32,52 @@ pub fn save(
     store.with(within, Access::Read, &mut |session| session.query(&sql, &values).map(drop))
 }
 
-/// At most `count` segments of any instance behind that one, in order.
+/// At most `count` segments of any instance behind that one, in order. Those that can't be read are left out.
 pub fn saved(
     store: &dyn Store,
     within: Duration,
     after: Option<(&str, u8)>,
     count: usize,
 ) -> Result<Vec<SavedSegment>, Fault> {
-    let cells = inside(store, within, Access::Read, |session| {
-        let sql = format!(
-            "SELECT instance, segment, bytes, {} - saved_at_us FROM instance_state \
-             WHERE (instance, segment) > ($1, $2) ORDER BY instance, segment LIMIT $3",
-            session.now_us()
-        );
-        let (instance, segment) = after.map_or(("", -1), |(instance, segment)| (instance, segment.into()));
-        let count = i64::try_from(count).ok();
-        session.query(&sql, &[Value::Text(instance), Value::Int(Some(segment)), Value::Int(count)])
-    })?;
-    let row = |cells: Vec<Cell>| match <[Cell; 4]>::try_from(cells) {
-        Ok([Cell::Text(instance), Cell::Int(segment), Cell::Bytes(bytes), Cell::Int(age_us)]) => {
-            let segment = u8::try_from(segment).map_err(|_| strange())?;
-            // A clock that was set back makes nothing younger than new.
-            let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
-            Ok(SavedSegment { instance, segment, bytes, age })
-        }
-        _ => Err(strange()),
+    let page = |after: &(String, i64), count| {
+        inside(store, within, Access::Read, |session| {
+            let sql = format!(
+                "SELECT instance, segment, bytes, {} - saved_at_us FROM instance_state \
+                 WHERE (instance, segment) > ($1, $2) ORDER BY instance, segment LIMIT $3",
+                session.now_us()
+            );
+            session.query(&sql, &[Value::Text(&after.0), Value::Int(Some(after.1)), Value::Int(Some(count))])
+        })
     };
-    cells.into_iter().map(row).collect()
+    let place = |row: &[Cell]| match row {
+        [Cell::Text(instance), Cell::Int(segment), ..] => Some((instance.clone(), *segment)),
+        _ => None,
+    };
+    let after = after.map_or((String::new(), -1), |(instance, segment)| (instance.into(), segment.into()));
+    readable(count, after, page, place, row)
 }
 
-/// Forgets what was saved longer ago than that: its instance is gone.
+fn row(cells: Vec<Cell>) -> Option<SavedSegment> {
+    let id = (first_text(&cells), cells.get(1).cloned());
+    match <[Cell; 4]>::try_from(cells) {
+        Ok([Cell::Text(instance), Cell::Int(segment @ 0..=255), Cell::Bytes(bytes), Cell::Int(age_us)]) => {
+            // A clock that was set back makes nothing younger than new.
+            let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+            Some(SavedSegment { instance, segment: segment as u8, bytes, age })
+        }
+        _ => left_out("instance_state", id, "a column holds something else"),
+    }
+}
+
+/// Forgets what was saved longer ago than that: its instance is gone. What seems to come from the future was saved while the
+/// clock was ahead: it counts as saved now, or it would be as young at every start until that time.
 pub fn forget(store: &dyn Store, within: Duration, older_than: Duration) -> Result<(), Fault> {
     let age_us = i64::try_from(older_than.as_micros()).ok();
     store.with(within, Access::Read, &mut |session| {
+        let now = session.now_us();
+        let sql = format!("UPDATE instance_state SET saved_at_us = {now} WHERE saved_at_us > {now}");
+        session.query(&sql, &[])?;
         let sql = format!("DELETE FROM instance_state WHERE saved_at_us < {} - $1", session.now_us());
         session.query(&sql, &[Value::Int(age_us)]).map(drop)
     })
-}
-
-fn strange() -> Fault {
-    Fault::Schema("the table instance_state holds a strange row".into())
 }

@@ -54,6 +54,44 @@ fn list_of(count: usize) -> String {
     numbers.join(", ")
 }
 
+/// At most `count` rows that can be read. `page` gives at most so many rows behind a place, in order; `place` is a row's
+/// own; `read` says in the log which row it can't read. Those are left out, and more are asked for instead: a page that
+/// has too few rows would look like the last one.
+fn readable<P, T>(
+    count: usize,
+    mut after: P,
+    mut page: impl FnMut(&P, i64) -> Result<Cells, Fault>,
+    place: impl Fn(&[Cell]) -> Option<P>,
+    mut read: impl FnMut(Vec<Cell>) -> Option<T>,
+) -> Result<Vec<T>, Fault> {
+    let mut found = Vec::new();
+    loop {
+        let wanted = count - found.len();
+        let rows = page(&after, i64::try_from(wanted).unwrap_or(i64::MAX))?;
+        let is_last = rows.len() < wanted;
+        let Some(next) = rows.iter().rev().find_map(|row| place(row)) else { return Ok(found) };
+        after = next;
+        found.extend(rows.into_iter().filter_map(&mut read));
+        if is_last || found.len() >= count {
+            return Ok(found);
+        }
+    }
+}
+
+/// The text in a row's first column: its id.
+fn first_text(row: &[Cell]) -> Option<String> {
+    match row.first() {
+        Some(Cell::Text(text)) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// Says that a row can't be read, and leaves it out.
+fn left_out<T>(table: &str, id: impl std::fmt::Debug, why: &str) -> Option<T> {
+    log::error!("store: the row {id:?} of the table {table} can't be read and is left out: {why}");
+    None
+}
+
 /// The one number that a statement gave; 0 for none.
 fn number(cells: &Cells) -> i64 {
     match cells.first().and_then(|row| row.first()) {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::super::json::{self, buckets_text};
-use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
 use super::super::v1::{Condition, PlanRow};
 use super::audit::{self, By};
-use super::{STATEMENT_ROWS, changes, list_of, number, read, texts};
+use super::{STATEMENT_ROWS, changes, first_text, left_out, list_of, number, read, readable, texts};
 use crate::rules::terms::{MAX_PLANS, Plan, PlanName};
 
 const COLUMNS: &str = "name, buckets, max_in_flight, version";
@@ -26,10 +26,14 @@ pub fn one(store: &dyn Store, within: Duration, name: &PlanName) -> Result<PlanR
     named(store, within, &[name.as_str().to_owned()])?.pop().ok_or(Fault::NotFound)
 }
 
-/// At most `count` plans behind `after`, in byte order of their names.
+/// At most `count` plans behind `after`, in byte order of their names. Those that can't be read are left out.
 pub fn list(store: &dyn Store, within: Duration, after: &str, count: usize) -> Result<Vec<PlanRow>, Fault> {
     let sql = format!("SELECT {COLUMNS} FROM plans WHERE name > $1 ORDER BY name LIMIT $2");
-    query(store, within, &sql, &[Value::Text(after), Value::Int(i64::try_from(count).ok())])
+    let page = |after: &String, count| {
+        let values = [Value::Text(after), Value::Int(Some(count))];
+        inside(store, within, Access::Read, |session| session.query(&sql, &values))
+    };
+    readable(count, after.to_owned(), page, first_text, row)
 }
 
 /// All of them.
@@ -51,7 +55,8 @@ pub(super) fn named(store: &dyn Store, within: Duration, names: &[String]) -> Re
 
 fn of_names(session: &mut dyn Session, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
     let sql = format!("SELECT {COLUMNS} FROM plans WHERE name IN ({})", list_of(names.len()));
-    rows(session.query(&sql, &names.iter().map(|name| Value::Text(name)).collect::<Vec<_>>())?)
+    let cells = session.query(&sql, &names.iter().map(|name| Value::Text(name)).collect::<Vec<_>>())?;
+    Ok(cells.into_iter().filter_map(row).collect())
 }
 
 /// Which of these names there are.
@@ -143,27 +148,21 @@ fn check(row: Option<&PlanRow>, condition: &Condition) -> Result<(), Fault> {
     if holds { Ok(()) } else { Err(Fault::Precondition) }
 }
 
-fn query(
-    store: &dyn Store,
-    within: Duration,
-    sql: &str,
-    values: &[Value<'_>],
-) -> Result<Vec<PlanRow>, Fault> {
-    inside(store, within, Access::Read, |session| rows(session.query(sql, values)?))
+/// A plan; `None`, said in the log, when it can't be read: who has it gets the default.
+fn row(cells: Vec<Cell>) -> Option<PlanRow> {
+    let name = first_text(&cells);
+    read_row(cells).map_or_else(|why| left_out("plans", name, &why), Some)
 }
 
-fn rows(cells: Cells) -> Result<Vec<PlanRow>, Fault> {
-    cells.into_iter().map(row).collect()
-}
-
-fn row(cells: Vec<Cell>) -> Result<PlanRow, Fault> {
-    let strange =
-        |what: &dyn std::fmt::Display| Fault::Schema(format!("a stored plan can't be read: {what}"));
+fn read_row(cells: Vec<Cell>) -> Result<PlanRow, String> {
     let Ok([Cell::Text(name), Cell::Text(buckets), bound, Cell::Int(version)]) = <[Cell; 4]>::try_from(cells)
     else {
-        return Err(strange(&"a strange column"));
+        return Err("a column holds something else".into());
     };
-    let terms = json::terms(&buckets, read::in_flight(&bound)?).map_err(|fault| strange(&fault))?;
-    let name = PlanName::parse(&name).map_err(|fault| strange(&format!("its name {fault}")))?;
+    let terms = json::terms(&buckets, read::in_flight(&bound)?)?;
+    if terms.buckets.is_empty() {
+        return Err("it has no buckets".into());
+    }
+    let name = PlanName::parse(&name).map_err(|fault| format!("its name {fault}"))?;
     Ok(PlanRow { plan: Plan { name, terms }, version })
 }

@@ -11,7 +11,7 @@ use super::super::json;
 use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
 use super::super::v1::{LimitFilter, LimitRow};
 use super::bounds::MAX_LOADED;
-use super::{STATEMENT_ROWS, list_of, plans, tuples};
+use super::{STATEMENT_ROWS, first_text, left_out, list_of, plans, readable, tuples};
 use crate::rules::identity::ClientId;
 use crate::rules::limit::{Limit, Rate};
 use crate::rules::terms::{BucketSpec, ClientLimit, PlanName, Terms};
@@ -31,10 +31,10 @@ pub(super) const IN_SPAN: &str =
 pub fn get(store: &dyn Store, within: Duration, id: &ClientId) -> Result<LimitRow, Fault> {
     let sql = format!("SELECT {COLUMNS} FROM limits WHERE canonical = $1");
     let rows = read(store, within, &sql, &[Value::Text(&id.canonical())])?;
-    rows.into_iter().next().ok_or(Fault::NotFound)
+    rows.into_iter().find(|row| !row.limit.is_unreadable()).ok_or(Fault::NotFound)
 }
 
-/// At most `count` rows behind `after`, in byte order of their ids.
+/// At most `count` rows behind `after`, in byte order of their ids. Those that can't be read are left out.
 pub fn list(
     store: &dyn Store,
     within: Duration,
@@ -42,6 +42,19 @@ pub fn list(
     after: &str,
     count: usize,
 ) -> Result<Vec<LimitRow>, Fault> {
+    let page = |after: &String, count| page(store, within, filter, after, count);
+    let mut reader = Reader::default();
+    let read = |cells| reader.row(cells).filter(|row: &LimitRow| !row.limit.is_unreadable());
+    readable(count, after.to_owned(), page, first_text, read)
+}
+
+fn page(
+    store: &dyn Store,
+    within: Duration,
+    filter: &LimitFilter,
+    after: &str,
+    count: i64,
+) -> Result<Cells, Fault> {
     let prefix = filter.prefix.as_deref().unwrap_or_default();
     // One lower bound, whichever is higher, so that an index leads straight to it.
     let (compare, low) = if after >= prefix { (">", after) } else { (">=", prefix) };
@@ -56,9 +69,9 @@ pub fn list(
         values.push(Value::Text(plan.as_str()));
         sql.push_str(&format!(" AND plan = ${}", values.len()));
     }
-    values.push(Value::Int(i64::try_from(count).ok()));
+    values.push(Value::Int(Some(count)));
     sql.push_str(&format!(" ORDER BY client_id LIMIT ${}", values.len()));
-    read(store, within, &sql, &values)
+    inside(store, within, Access::Read, |session| session.query(&sql, &values))
 }
 
 /// The first text in byte order that is behind all that begin with the prefix: its last character, raised by one, for
@@ -116,7 +129,7 @@ pub(super) fn of_canonicals(
     for part in canonicals.chunks(STATEMENT_ROWS) {
         let sql = format!("SELECT {COLUMNS} FROM limits WHERE canonical IN ({})", list_of(part.len()));
         let values: Vec<_> = part.iter().map(|text| Value::Text(text)).collect();
-        all.extend(rows(session.query(&sql, &values)?)?);
+        all.extend(rows(session.query(&sql, &values)?));
     }
     Ok(all)
 }
@@ -167,9 +180,12 @@ pub(super) fn groups(session: &mut dyn Session, networks: &[IpNet]) -> Result<Ve
         all.resize_with(start + part.len(), Vec::new);
         let mut reader = Reader::default();
         for mut cells in cells {
-            let Cell::Int(number) = cells.remove(0) else { return Err(strange("number")) };
+            let Cell::Int(number) = cells.remove(0) else { continue };
+            // Numbers that stand in the statement itself.
             let group = usize::try_from(number).ok().and_then(|number| all.get_mut(start + number));
-            group.ok_or_else(|| strange("number"))?.push(reader.row(cells)?);
+            if let (Some(group), Some(row)) = (group, reader.row(cells)) {
+                group.push(row);
+            }
         }
     }
     Ok(all)
@@ -208,12 +224,12 @@ fn read(
     sql: &str,
     values: &[Value<'_>],
 ) -> Result<Vec<LimitRow>, Fault> {
-    inside(store, within, Access::Read, |session| rows(session.query(sql, values)?))
+    inside(store, within, Access::Read, |session| Ok(rows(session.query(sql, values)?)))
 }
 
-fn rows(cells: Cells) -> Result<Vec<LimitRow>, Fault> {
+fn rows(cells: Cells) -> Vec<LimitRow> {
     let mut reader = Reader::default();
-    cells.into_iter().map(|cells| reader.row(cells)).collect()
+    cells.into_iter().filter_map(|cells| reader.row(cells)).collect()
 }
 
 /// Reads rows one after the other. Those of one kind stand together, and share their buckets in memory.
@@ -223,52 +239,59 @@ struct Reader {
 }
 
 impl Reader {
-    fn row(&mut self, cells: Vec<Cell>) -> Result<LimitRow, Fault> {
-        let Ok(
-            [
-                Cell::Text(client_id),
-                plan,
-                Cell::Text(text),
-                bound,
-                Cell::Int(exempt),
-                Cell::Int(shared),
-                Cell::Int(version),
-            ],
-        ) = <[Cell; 7]>::try_from(cells)
+    /// A row whose id can be read stands for its client even where nothing else can: then the default decides. What can't
+    /// be read is said in the log.
+    fn row(&mut self, cells: Vec<Cell>) -> Option<LimitRow> {
+        let client_id = first_text(&cells);
+        let version = match cells.last() {
+            Some(Cell::Int(version)) => *version,
+            _ => 0,
+        };
+        let Some(client_id) = client_id else {
+            return left_out("limits", version, "its id is no text");
+        };
+        let limit = self.limit(cells).unwrap_or_else(|why| {
+            log::error!("store: the limit of {client_id:?} can't be read, and the default decides: {why}");
+            ClientLimit::unreadable()
+        });
+        Some(LimitRow { client_id, limit, version })
+    }
+
+    fn limit(&mut self, cells: Vec<Cell>) -> Result<ClientLimit, String> {
+        let Ok([_, plan, Cell::Text(text), bound, Cell::Int(exempt), Cell::Int(shared), Cell::Int(_)]) =
+            <[Cell; 7]>::try_from(cells)
         else {
-            return Err(strange("column"));
+            return Err("a column holds something else".into());
         };
         let plan = match plan {
             Cell::Null => None,
-            Cell::Text(name) => Some(PlanName::parse(&name).map_err(|_| strange("plan"))?),
-            _ => return Err(strange("plan")),
+            Cell::Text(name) => {
+                Some(PlanName::parse(&name).map_err(|fault| format!("its plan's name {fault}"))?)
+            }
+            _ => return Err("its plan's name is no text".into()),
         };
-        let unreadable = |fault| Fault::Schema(format!("the limit of {client_id:?} can't be read: {fault}"));
         let buckets = match &self.last {
             Some((last, buckets)) if *last == text => Arc::clone(buckets),
             _ => {
-                let buckets = json::buckets(&text).map_err(unreadable)?;
+                let buckets = json::buckets(&text)?;
                 self.last = Some((text, Arc::clone(&buckets)));
                 buckets
             }
         };
         let own = Terms { buckets, max_in_flight: in_flight(&bound)? };
         let limit = ClientLimit { plan, own, exempt: exempt != 0, shared: shared != 0 };
-        Ok(LimitRow { client_id, limit, version })
+        if limit.is_unreadable() { Err("it has neither buckets nor a plan".into()) } else { Ok(limit) }
     }
 }
 
 /// A bound on requests at once.
-pub(super) fn in_flight(cell: &Cell) -> Result<Option<u32>, Fault> {
+pub(super) fn in_flight(cell: &Cell) -> Result<Option<u32>, String> {
+    let strange = || "max_in_flight is none".to_owned();
     match cell {
         Cell::Null => Ok(None),
-        Cell::Int(number) => u32::try_from(*number).map(Some).map_err(|_| strange("max_in_flight")),
-        _ => Err(strange("max_in_flight")),
+        Cell::Int(number) => u32::try_from(*number).map(Some).map_err(|_| strange()),
+        _ => Err(strange()),
     }
-}
-
-fn strange(what: &str) -> Fault {
-    Fault::Schema(format!("the table limits holds a row with a strange {what}"))
 }
 
 /// What the five fixed calls show of limits: the first bucket, of the plan where there is one.

@@ -175,14 +175,11 @@ impl Session for Open<'_> {
             let cell = |at| match row.get_ref(at).map_err(fault)? {
                 ValueRef::Null => Ok(Cell::Null),
                 ValueRef::Integer(number) => Ok(Cell::Int(number)),
-                ValueRef::Text(text) => match std::str::from_utf8(text) {
-                    Ok(text) => Ok(Cell::Text(text.to_owned())),
-                    Err(_) => Err(Fault::Schema("the database holds text that is not UTF-8".into())),
-                },
-                ValueRef::Blob(bytes) => Ok(Cell::Bytes(bytes.to_vec())),
-                other => {
-                    Err(Fault::Schema(format!("the database holds a {} in column {at}", other.data_type())))
+                ValueRef::Text(text) => {
+                    Ok(std::str::from_utf8(text).map_or(Cell::Strange, |text| Cell::Text(text.to_owned())))
                 }
+                ValueRef::Blob(bytes) => Ok(Cell::Bytes(bytes.to_vec())),
+                ValueRef::Real(_) => Ok(Cell::Strange),
             };
             cells.push((0..columns).map(cell).collect::<Result<_, _>>()?);
         }

@@ -101,7 +101,7 @@ impl Setup {
             audit_rows: 1000,
             default: Some(limit(9)),
             clock: Clock::real(),
-            limiter: Arc::new(Limiter::new(1000, Some(Terms::of_numbers(limit(9))))),
+            limiter: Arc::new(Limiter::new(1000)),
         }
     }
 
@@ -115,7 +115,7 @@ impl Setup {
 
     /// Another instance: its own buckets, the same database.
     fn another(&self) -> Self {
-        Self { limiter: Arc::new(Limiter::new(1000, Some(Terms::of_numbers(limit(9))))), ..self.clone() }
+        Self { limiter: Arc::new(Limiter::new(1000)), ..self.clone() }
     }
 
     fn start(&self) -> Result<Arc<Limits>, StartError> {

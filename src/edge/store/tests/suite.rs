@@ -250,7 +250,7 @@ fn what_another_instance_writes_is_in_force_when_the_time_of_an_entry_is_over() 
     on_both(|setup| {
         let mut setup = Setup { ttl: std::time::Duration::from_millis(200), ..setup.clone() };
         let one = setup.start().unwrap();
-        setup.limiter = Arc::new(Limiter::new(1000, None));
+        setup.limiter = Arc::new(Limiter::new(1000));
         let other = setup.start().unwrap();
         let now = || setup.clock.now();
         let source = |client: &str| one.find(client.parse().unwrap(), None, now()).source;

@@ -83,7 +83,7 @@ fn an_address_is_decided_by_its_longest_range_or_the_default() {
 
 #[test]
 fn a_change_of_ranges_or_default_reaches_every_client_without_an_entry() {
-    let limiter = Limiter::new(1000, Some(Terms::of_numbers(limit(10))));
+    let limiter = Limiter::new(1000);
     let none = ranges(&[]);
     let before = shared(&none, Some(10));
     let own = ClientKey::address(ip("10.0.0.9"));
@@ -118,7 +118,7 @@ fn a_change_of_ranges_or_default_reaches_every_client_without_an_entry() {
 
 #[test]
 fn overflow_buckets_follow_the_default() {
-    let limiter = Limiter::new(1, Some(Terms::of_numbers(limit(10))));
+    let limiter = Limiter::new(1);
     let none = ranges(&[]);
     take(&limiter, shared(&none, Some(10)), "10.0.0.1", 1);
     assert_eq!(take(&limiter, shared(&none, Some(10)), "10.0.0.2", 10), Some(0));
@@ -129,7 +129,7 @@ fn overflow_buckets_follow_the_default() {
 
 #[test]
 fn an_entry_for_an_ipv4_address_moves_the_level_that_the_address_has() {
-    let limiter = Limiter::new(1000, None);
+    let limiter = Limiter::new(1000);
     let none = ranges(&[]);
     let shared = shared(&none, Some(5));
     assert_eq!(take(&limiter, shared, "1.2.3.4", 5), Some(0));
@@ -145,7 +145,7 @@ fn an_entry_for_an_ipv4_address_moves_the_level_that_the_address_has() {
 
 #[test]
 fn an_entry_with_a_bucket_of_its_own_starts_from_where_its_client_was() {
-    let limiter = Limiter::new(1000, None);
+    let limiter = Limiter::new(1000);
     let none = ranges(&[]);
     let shared = shared(&none, Some(5));
     let own = ClientKey::address(ip("2001:db8::1"));
@@ -173,7 +173,7 @@ fn an_entry_with_a_bucket_of_its_own_starts_from_where_its_client_was() {
 
 #[test]
 fn tokens_flow_in_at_the_new_rate_from_the_moment_of_the_change() {
-    let limiter = Limiter::new(1000, None);
+    let limiter = Limiter::new(1000);
     let client = ClientKey::address(ip("1.2.3.4"));
     assert_eq!(take_own(&limiter, client, &named(10), 10), Some(0));
     let terms = Terms::of_numbers(Limit { capacity: 10, rate: Rate::per_second(1_000_000) });
@@ -202,7 +202,7 @@ fn a_changed_plan_flows_at_its_new_rate_from_the_moment_of_the_change() {
         Shared { ranges: &ranges, plans: &plans, default: None, ipv6_prefix: 64 }
             .resolve(&planned, Entry::Client)
     };
-    let limiter = Limiter::new(10, None);
+    let limiter = Limiter::new(10);
     let (own, other) = (ClientKey::address(ip("1.2.3.4")), ClientKey::address(ip("1.2.3.5")));
     let left = |client, granted: &Granted, cost, now| {
         limiter.acquire(client, Ask { cost, ..Ask::of(granted.grant().unwrap()) }, at(now)).first().left
@@ -251,7 +251,7 @@ fn a_shared_range_counts_all_its_addresses_as_one_and_follows_its_changes() {
         let limit = Arc::new(ClientLimit { shared, ..numbers(capacity) });
         Ranges::new([Range::new("10.0.0.0/8".parse().unwrap(), limit, "10.0.0.0/8".into(), 1)]).unwrap()
     };
-    let limiter = Limiter::new(100, None);
+    let limiter = Limiter::new(100);
     let before = whole(5, true);
     for (address, left) in [("10.0.0.1", 4), ("10.9.9.9", 3)] {
         assert_eq!(take(&limiter, shared(&before, Some(1)), address, 1), Some(left));

@@ -50,7 +50,7 @@ fn most_at_once(
 
 #[test]
 fn there_are_never_more_inside_than_may_be_and_in_the_end_nobody_is() {
-    let limiter = Arc::new(Limiter::new(100, None));
+    let limiter = Arc::new(Limiter::new(100));
     let most = most_at_once(&limiter, 12, |_| (client(1), grant(1_000_000, 3)));
     assert!((1..=3).contains(&most), "{most}");
     let Levels { in_flight, .. } = limiter.levels(client(1), &[], NOW);
@@ -59,10 +59,10 @@ fn there_are_never_more_inside_than_may_be_and_in_the_end_nobody_is() {
 
 #[test]
 fn a_crowd_that_shares_an_overflow_bucket_shares_its_bound() {
-    let limiter = Arc::new(Limiter::new(1, Some(grant(1_000_000, 2).terms)));
+    let limiter = Arc::new(Limiter::new(1));
     let (_, first) = limiter.admit(client(0), Ask::of(&grant(5, 1)), NOW);
     // Every one of them alone in its crowd or with others: never more than two of the same client.
-    let most = most_at_once(&limiter, 8, |_| (client(1), grant(1_000_000, 50)));
+    let most = most_at_once(&limiter, 8, |_| (client(1), grant(1_000_000, 2)));
     assert!((1..=2).contains(&most), "{most}");
     assert!(limiter.overflowed() >= 8 * 2_000);
     drop(first);
@@ -70,7 +70,7 @@ fn a_crowd_that_shares_an_overflow_bucket_shares_its_bound() {
 
 #[test]
 fn the_bound_is_asked_first_and_its_refusal_takes_no_token() {
-    let limiter = Arc::new(Limiter::new(10, None));
+    let limiter = Arc::new(Limiter::new(10));
     let one = grant(5, 1);
     let (decision, seat) = limiter.admit(client(1), Ask::of(&one), NOW);
     assert_eq!((decision.allowed, decision.first().left), (true, 4));
@@ -83,7 +83,7 @@ fn the_bound_is_asked_first_and_its_refusal_takes_no_token() {
 
 #[test]
 fn who_is_inside_is_not_forgotten() {
-    let limiter = Arc::new(Limiter::new(1, None));
+    let limiter = Arc::new(Limiter::new(1));
     let full = Grant { terms: Terms { max_in_flight: Some(1), ..grant(0, 1).terms }, ..grant(0, 1) };
     let free = Ask { cost: 0, ..Ask::of(&full) };
     let (_, seat) = limiter.admit(client(1), free, NOW);

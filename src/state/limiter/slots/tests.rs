@@ -7,7 +7,7 @@ use crate::rules::bucket::Outcome;
 use crate::rules::limit::Rate;
 use crate::rules::request_rules::{Effect, RequestRule};
 use crate::rules::terms::{BucketName, Mode, Terms};
-use crate::state::limiter::Grant;
+use crate::state::limiter::{Grant, Room};
 
 const SEC: Nanos = NANOS_PER_SEC;
 
@@ -58,8 +58,9 @@ fn a_bucket_with_a_reset_is_filled_at_the_turn_and_at_no_other_time() {
         (3_600, true, 1, 3_600),
         (3_601, true, 0, 3_599),
         // Back over the turn: nothing is filled, and the next turn is the one that comes.
-        (3_000, false, 0, 4_200),
-        (3_600, false, 0, 3_600),
+        (3_000, false, 0, 600),
+        (3_600, true, 1, 3_600),
+        (3_601, true, 0, 3_599),
         (7_199, false, 0, 1),
         // Several turns at once fill it once.
         (20_000, true, 1, 1_600),
@@ -72,6 +73,55 @@ fn a_bucket_with_a_reset_is_filled_at_the_turn_and_at_no_other_time() {
     }
     // More than it can ever hold.
     assert_eq!(ask(&mut slots, &grant, 3, at(20_000)).1[0].outcome.wait_ns, None);
+}
+
+/// Seconds that a wall clock is ahead before it is set right.
+const STEPS: [u64; 4] = [60, HOUR, 24 * HOUR, 3_653 * 24 * HOUR];
+
+#[test]
+fn a_clock_that_ran_ahead_and_was_set_right_refuses_for_the_rest_of_one_period() {
+    let periods = [(Reset::Hour, HOUR), (Reset::Day, 24 * HOUR), (Reset::Month, 31 * 24 * HOUR)];
+    for ((reset, longest), ahead) in periods.into_iter().flat_map(|one| STEPS.map(|ahead| (one, ahead))) {
+        let grant = grant(vec![BucketSpec { reset: Some(reset), ..spec("x", 2, 0, Mode::Enforced) }]);
+        // Just before, at and just behind a turn of all three: 2026-03-01T00:00:00Z.
+        for wall_s in [1_772_323_170, 1_772_323_200, 1_772_323_230] {
+            let said = format!("{reset:?}, {ahead} s ahead at {wall_s}");
+            let at = |wall_s, secs| Moment { now: (1_000 + secs) * SEC, wall_s };
+            let mut slots = Slots::default();
+            assert!(ask(&mut slots, &grant, 2, at(wall_s + ahead, 0)).0, "{said}");
+            let saved = slots.iter().next().unwrap().saved();
+            let mut restored = Slots::default();
+            restored.restore(Slot::restored(&saved, 0, at(wall_s, 1)), at(wall_s, 1));
+            for mut slots in [slots, restored] {
+                let (allowed, verdicts) = ask(&mut slots, &grant, 1, at(wall_s, 1));
+                let wait = verdicts[0].outcome.wait_ns.unwrap() / SEC;
+                assert!(!allowed && (1..=longest).contains(&wait), "{said}: {allowed}, {wait} s to wait");
+                assert_eq!(
+                    slots.iter().next().unwrap().until_full(at(wall_s, 1)),
+                    Some(wait * SEC),
+                    "{said}"
+                );
+                assert!(!ask(&mut slots, &grant, 1, at(wall_s + wait - 1, wait)).0, "{said}");
+                assert!(ask(&mut slots, &grant, 2, at(wall_s + wait, 1 + wait)).0, "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_leaves_the_level_alone() {
+    let daily = BucketSpec { reset: Some(Reset::Day), ..spec("day", 5, 0, Mode::Enforced) };
+    let grant = grant(vec![daily]);
+    for back in STEPS {
+        let wall_s = 1_772_323_230;
+        let mut slots = Slots::default();
+        assert_eq!(ask(&mut slots, &grant, 2, Moment { now: SEC, wall_s }).1[0].outcome.left, 3);
+        let when = Moment { now: 2 * SEC, wall_s: wall_s - back };
+        assert_eq!(ask(&mut slots, &grant, 1, when).1[0].outcome.left, 2, "{back} s back");
+        // The clock's beginning: what it shows when there is no battery.
+        let when = Moment { now: 3 * SEC, wall_s: 0 };
+        assert_eq!(ask(&mut slots, &grant, 1, when).1[0].outcome.left, 1, "{back} s back");
+    }
 }
 
 #[test]
@@ -122,7 +172,7 @@ fn of_too_many_names_the_fullest_that_is_not_asked_for_goes() {
     // As many rules as there can be have their place beside them.
     for rule in 0..MAX_OF_RULES as u32 {
         let rule = RequestRule::new("a", Vec::new(), "/", Effect::Buckets([of_rule(rule, 2)].into()));
-        let ask = Ask { grant: None, rules: &[&rule], cost: 1 };
+        let ask = Ask { grant: None, rules: &[&rule], cost: 1, room: Room::Own };
         assert!(slots.acquire(ask, at(0), &mut [UNSAID]));
     }
     assert_eq!(slots.iter().count(), MAX_OF_LIMITS + MAX_OF_RULES);

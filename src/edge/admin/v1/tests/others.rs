@@ -223,7 +223,11 @@ fn rankings_are_of_a_window() {
     let bench = Bench::new();
     let get = |target: &str| bench.json("GET", target, "");
     let limited = get("/-/v1/limited");
-    let rows = json!([{ "client_id": "a", "denied": 1 }, { "client_id": "b", "denied": 0 }]);
+    let reasons = json!([{ "policy": "rule", "bucket": "minute", "rule": "login", "denied": 1 }]);
+    let rows = json!([
+        { "client_id": "a", "denied": 1, "reasons": reasons },
+        { "client_id": "b", "denied": 0, "reasons": [] },
+    ]);
     assert_eq!(limited.body, json!({ "limited": rows, "window": "5m", "instance": "i-1" }));
     let clients = get("/-/v1/clients?window=1h&top=1");
     let rows = json!([{ "client_id": "a", "requests": 3600, "denied": 0 }]);
