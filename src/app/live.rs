@@ -17,7 +17,7 @@ use crate::rules::fields::Fields;
 use crate::rules::identity::{ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes};
 use crate::rules::terms::{BucketSpec, ClientLimit};
 use crate::state::cache::Source;
-use crate::state::heavy_hitters::{Heavy, HeavyHitters, Reason, Refusal};
+use crate::state::heavy_hitters::{Heavy, HeavyHitters, Reason};
 use crate::state::limiter::{Ask, Granted, Limiter};
 use crate::state::metrics::Metrics;
 
@@ -194,10 +194,10 @@ fn counted(heavy: Heavy) -> ClientCount {
         }
         (None, _) => format!("{:?}", heavy.client),
     };
-    let reason = |Reason { refusal: Refusal { policy, bucket, rule }, denied }: Reason| DeniedFor {
-        policy: policy.name(),
-        bucket: bucket.as_str().to_owned(),
-        rule: rule.map(|rule| rule.to_string()),
+    let reason = |Reason { refusal, denied }: Reason| DeniedFor {
+        policy: refusal.policy(),
+        bucket: refusal.bucket.as_str().to_owned(),
+        rule: refusal.rule.map(|rule| rule.to_string()),
         denied,
     };
     let reasons = heavy.reasons.into_iter().map(reason).collect();

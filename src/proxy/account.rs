@@ -83,7 +83,7 @@ pub struct AccessRecord {
     pub backend: Option<Arc<str>>,
     /// How often the request was sent again.
     pub retries: u32,
-    /// Why we refused it ourselves, or that its client left; at most [`MAX_CAUSE_BYTES`] and a mark that there was more.
+    /// Why we refused it ourselves, or that its client left; at most 512 bytes and a mark that there was more.
     pub cause: Option<Cow<'static, str>>,
     /// How the limiter decided; `None` when it was not asked.
     pub limit: Option<LimitRecord>,

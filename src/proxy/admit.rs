@@ -165,18 +165,15 @@ impl Admit {
         policy: &ProxyPolicy,
     ) -> Admission {
         let grant = ask.grant;
-        let told = Told::of(&decision, ask, grant.map_or(found.source, |grant| grant.entry));
+        let entry = grant.map_or(found.source, |grant| grant.entry);
+        let told = Told::of(&decision, ask, entry);
         let by_rule = if decision.allowed { grant.is_none() } else { told.of_rule.is_some() };
-        let label = if by_rule {
-            Policy::Rule
-        } else {
-            policy_label(grant.map_or(found.source, |grant| grant.entry))
-        };
+        let label = if by_rule { Policy::Rule } else { policy_label(entry) };
         self.metrics.decision(label, counted(&decision));
         let why = told.bucket.clone().filter(|_| !decision.allowed).map(|bucket| {
             let rule =
                 told.of_rule.and_then(|id| policy.rules.of_bucket(id)).map(|rule| Arc::clone(&rule.name));
-            Refusal { policy: label, bucket, rule }
+            Refusal { entry: (!by_rule).then_some(entry), bucket, rule }
         });
         let record = record(found, told.bucket, decision.allowed, told.fields.first);
         let refused = (!decision.allowed).then(|| {

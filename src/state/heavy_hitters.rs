@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 
 use crate::rules::Nanos;
+use crate::rules::answer::Entry;
 use crate::rules::identity::ClientKey;
 use crate::rules::terms::BucketName;
-use crate::state::metrics::Policy;
 
 /// Most reasons that are kept of one client and step, and shown of one client.
 pub const MAX_REASONS: usize = 8;
@@ -58,12 +58,19 @@ pub const MAX_WINDOW_NS: Nanos = COARSE.longest_ns();
 /// Why a request was refused, as it was decided then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of entry whose bucket refused, or `rule`.
-    pub policy: Policy,
+    /// The kind of entry whose bucket refused; `None`: a rule's.
+    pub entry: Option<Entry>,
     /// The bucket, or `concurrency`.
     pub bucket: BucketName,
     /// The rule that has the bucket; `None`: a limit has it.
     pub rule: Option<Arc<str>>,
+}
+
+impl Refusal {
+    /// `client`, `range`, `default` or `rule`: the word of the metrics.
+    pub fn policy(&self) -> &'static str {
+        self.entry.map_or("rule", Entry::policy)
+    }
 }
 
 /// How often it was for one reason.

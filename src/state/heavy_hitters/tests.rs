@@ -9,8 +9,8 @@ fn client(number: u32) -> ClientKey {
 }
 
 fn refusal(bucket: &str, rule: Option<&str>) -> Refusal {
-    let policy = if rule.is_some() { Policy::Rule } else { Policy::Default };
-    Refusal { policy, bucket: BucketName::parse(bucket).unwrap(), rule: rule.map(Into::into) }
+    let entry = rule.is_none().then_some(Entry::Default);
+    Refusal { entry, bucket: BucketName::parse(bucket).unwrap(), rule: rule.map(Into::into) }
 }
 
 /// One and the same reason, for a request that is refused.
