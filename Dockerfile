@@ -3,16 +3,22 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
+COPY crates/http/Cargo.toml crates/http/
+COPY crates/limiter/Cargo.toml crates/limiter/
+COPY crates/pool/Cargo.toml crates/pool/
+COPY crates/time/Cargo.toml crates/time/
 COPY benches benches
 RUN mkdir -p src/bin \
  && echo 'fn main() {}' | tee src/main.rs > src/bin/test_backend.rs \
+ && for crate in crates/*; do mkdir "$crate/src"; touch "$crate/src/lib.rs"; done \
  && touch src/lib.rs \
  && cargo build --release --locked --bins \
- && rm -r src
+ && rm -r src crates/*/src
 COPY sql sql
+COPY crates crates
 COPY src src
 # Newer than the empty programs above, whatever times the files came with.
-RUN find src -name '*.rs' -exec touch {} + \
+RUN find src crates -name '*.rs' -exec touch {} + \
  && cargo build --release --locked --bins
 
 FROM debian:bookworm-slim

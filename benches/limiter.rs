@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use balancer::rules::answer::{Standing, rate_limit_fields};
-use balancer::rules::bucket::Bucket;
-use balancer::rules::identity::ClientKey;
-use balancer::rules::limit::{Limit, Rate};
-use balancer::rules::terms::{ClientLimit, Terms};
-use balancer::rules::{Moment, Nanos};
-use balancer::state::limiter::{Ask, Grant, Limiter};
-use balancer::state::ranges::{MAX_RANGES, Range, Ranges};
+use balancer_limiter::answer::{Standing, rate_limit_fields};
+use balancer_limiter::bucket::Bucket;
+use balancer_limiter::identity::ClientKey;
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::limiter::{Ask, Grant, Limiter};
+use balancer_limiter::ranges::{MAX_RANGES, Range, Ranges};
+use balancer_limiter::terms::{ClientLimit, Terms};
+use balancer_time::{Moment, Nanos};
 
 fn grant(limit: Limit) -> Grant {
     Grant::of_default(Terms::of_numbers(limit))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use balancer::state::metrics::{Attempt, Decision, Metrics, Policy};
+use balancer::metrics::{Attempt, Decision, Metrics, Policy};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn metrics() -> Arc<Metrics> {

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use balancer::clock::Clock;
 use balancer::config;
-use balancer::edge::store::v1::{Actor, LimitFilter, LimitsV1, MAX_IMPORTED};
-use balancer::edge::store::{Limits, Sources};
-use balancer::rules::identity::ClientId;
-use balancer::rules::limit::{Limit, Rate};
-use balancer::rules::terms::ClientLimit;
-use balancer::state::cache::{Known, Source};
-use balancer::state::limiter::Limiter;
-use balancer::state::metrics::Metrics;
+use balancer::metrics::Metrics;
+use balancer::store::cache::{Known, Source};
+use balancer::store::v1::{Actor, LimitFilter, LimitsV1, MAX_IMPORTED};
+use balancer::store::{Limits, Sources};
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::limiter::Limiter;
+use balancer_limiter::terms::ClientLimit;
 use support::postgres::Postgres;
 
 const LOOKS: u32 = 2_000;

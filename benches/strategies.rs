@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use balancer::rules::strategy::{Candidate, Draw, Pace, Strategy, key_of, warming_weight};
+use balancer_pool::strategy::{Candidate, Draw, Pace, Strategy, key_of, warming_weight};
 
 const SECOND: u64 = 1_000_000_000;
 /// Mean service time of a backend of speed 1.

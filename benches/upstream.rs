@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use balancer::clock::Clock;
 use balancer::config::{RetryOn, UpstreamConfig};
-use balancer::edge::upstream::UreqUpstream;
-use balancer::exchange::{Abort, BodyLength, Pull, RequestBody, Stream, Wait};
+use balancer::proxy::exchange::{Abort, Pull, RequestBody, Stream, Wait};
 use balancer::proxy::{Outgoing, Reuse, Upstream};
-use balancer::rules::fields::Fields;
-use balancer::state::backends::Endpoint;
+use balancer::upstream::UreqUpstream;
+use balancer_http::fields::Fields;
+use balancer_http::message::BodyLength;
+use balancer_pool::backends::Endpoint;
 use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: usize = 7;

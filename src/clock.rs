@@ -1,10 +1,11 @@
 //! The only place that reads time. Everything else takes `now` as an argument or holds a [`Clock`].
 
+use balancer_time::{nanos, seconds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::rules::{Moment, Nanos};
+use balancer_time::{Moment, Nanos};
 
 /// A monotone clock and a wall clock. Cheap to clone; clones of a manual clock move together.
 #[derive(Clone, Debug)]
@@ -59,14 +60,4 @@ impl Clock {
             now_ns.fetch_add(nanos(by), Ordering::Relaxed);
         }
     }
-}
-
-/// A duration in whole nanoseconds, at most `u64::MAX`.
-pub fn nanos(duration: Duration) -> Nanos {
-    u64::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
-}
-
-/// Seconds since the Unix epoch; 0 before it.
-pub fn seconds(wall: SystemTime) -> u64 {
-    wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

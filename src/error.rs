@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-pub use crate::rules::message::Reason;
+use balancer_http::message::Reason;
 
 /// A refusal. `detail` and `errors` are for the client, `cause` is for the log alone.
 #[derive(Clone, Debug)]

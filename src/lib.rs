@@ -9,18 +9,22 @@
 //!                         └──── limits cache (TTL + LRU) ── store threads ── PostgreSQL | SQLite
 //! ```
 //!
-//! Rules decide, state remembers, the edge touches the world, the proxy tells the story. `ARCHITECTURE.md`
-//! says who may use whom and which invariants hold; `tests/tidy.rs` checks it.
+//! The libraries under `crates/` decide and remember, without any I/O; the rooms here touch the world. `ARCHITECTURE.md` says
+//! who may use whom and which invariants hold; cargo and `tests/tidy.rs` check it.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod edge;
+pub mod engine;
 pub mod error;
-pub mod exchange;
+pub mod files;
+pub mod log;
+pub mod metrics;
 pub mod proxy;
-pub mod rules;
-pub mod state;
+pub mod store;
+pub mod upstream;
+pub mod waits;

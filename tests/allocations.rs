@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balancer::clock::Clock;
-use balancer::rules::identity::{ClientId, group};
-use balancer::rules::limit::{Limit, Rate};
-use balancer::rules::request_rules::{Effect, Needs, RequestRule, RequestRules};
-use balancer::rules::terms::{BucketName, BucketSpec, ClientLimit, Mode, Plan, PlanName, Reset, Terms};
-use balancer::state::cache::{Cache, Entry, Known, Loader, Source, Ticket, Urgency};
-use balancer::state::limiter::{Ask, Limiter, Room, Shared};
-use balancer::state::plans::Plans;
-use balancer::state::ranges::{Range, Ranges};
+use balancer::store::cache::{Cache, Entry, Known, Loader, Source, Ticket, Urgency};
+use balancer_limiter::identity::{ClientId, group};
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::limiter::{Ask, Limiter, Room, Shared};
+use balancer_limiter::plans::Plans;
+use balancer_limiter::ranges::{Range, Ranges};
+use balancer_limiter::request_rules::{Effect, Needs, RequestRule, RequestRules};
+use balancer_limiter::terms::{BucketName, BucketSpec, ClientLimit, Mode, Plan, PlanName, Reset, Terms};
 
 /// Everything is known: nothing is ever loaded.
 struct Nowhere;

@@ -12,37 +12,31 @@ const MAX_LINES: usize = 400;
 /// Files that may be longer, each with its reason.
 const LONGER: &[(&str, &str)] = &[];
 
-/// Who may use whom: the folder (or file) under `src`, and what it may name by `crate::`. The first row whose prefix
-/// fits counts. What is neutral may be used by everybody.
-const LAYERS: &[(&str, &[&str])] = &[
+/// Who may use whom: the room (or file) under `src`, and the rooms that it may name by `crate::`. The first row whose
+/// prefix fits counts. What is neutral may be used by everybody. That the libraries of `crates/` use nothing of these,
+/// and which of each other, cargo holds.
+const ROOMS: &[(&str, &[&str])] = &[
     ("main.rs", &["*"]),
     ("lib.rs", &["*"]),
     ("bin", &["*"]),
     ("app", &["*"]),
-    ("cli", &["cli", "config", "app", "rules"]),
-    ("clock.rs", &["rules"]),
-    ("error.rs", &["rules"]),
-    ("exchange", &["rules", "error", "state"]),
-    ("config", &["config", "rules"]),
-    ("rules", &["rules"]),
-    ("state", &["state", "rules"]),
-    ("proxy", &["proxy", "state", "rules"]),
-    ("edge/frontend", &["edge::frontend", "rules"]),
-    ("edge/files", &[]),
-    ("edge/lines", &["edge::lines", "edge::files", "rules"]),
-    ("edge/access_log", &["edge::access_log", "edge::lines", "proxy", "rules"]),
-    ("edge/error_log", &["edge::error_log", "edge::lines"]),
-    ("edge/upstream", &["edge::upstream", "proxy", "state", "rules"]),
-    ("edge/admin", &["edge::admin", "edge::store", "state", "rules"]),
-    ("edge/store", &["edge::store", "edge::files", "state", "rules"]),
-    ("edge/levels", &["edge::levels", "edge::store", "edge::files", "state", "rules"]),
-    ("edge/prober", &["edge::prober", "state", "rules"]),
-    ("edge/resolver", &["edge::resolver", "state", "rules"]),
-    ("edge/mod.rs", &[]),
+    ("api", &["api", "store", "proxy", "log", "metrics"]),
+    ("cli", &["cli"]),
+    ("clock.rs", &[]),
+    ("config", &["config"]),
+    ("engine", &["engine", "proxy"]),
+    ("error.rs", &[]),
+    ("files.rs", &[]),
+    ("log", &["log", "proxy"]),
+    ("metrics", &["metrics"]),
+    ("proxy", &["proxy", "store", "log", "metrics"]),
+    ("store", &["store", "metrics"]),
+    ("upstream", &["upstream", "proxy"]),
+    ("waits.rs", &[]),
 ];
 
-/// Types without behaviour of a layer of their own: everybody may use them, but `rules` neither clock nor configuration.
-const NEUTRAL: &[&str] = &["exchange", "error", "clock", "config"];
+/// What every room may use.
+const NEUTRAL: &[&str] = &["error", "clock", "config", "files", "waits"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -155,11 +149,11 @@ fn expand(rest: &str) -> Vec<String> {
 #[test]
 fn uses_are_read_as_the_compiler_reads_them() {
     let cases = [
-        ("rules::bucket::Bucket;", vec!["rules::bucket"]),
+        ("store::cache::Cache;", vec!["store::cache"]),
         ("error;", vec!["error"]),
-        ("rules::{bucket, limit::Limit};", vec!["rules::bucket", "rules::limit"]),
-        ("{state::cache::{A, B}, rules};", vec!["state::cache", "rules"]),
-        ("edge::{\n  store::{a, b},\n  admin,\n};", vec!["edge::store", "edge::admin"]),
+        ("store::{cache, limits::Limits};", vec!["store::cache", "store::limits"]),
+        ("{store::cache::{A, B}, error};", vec!["store::cache", "error"]),
+        ("proxy::{\n  exchange::{a, b},\n  admit,\n};", vec!["proxy::exchange", "proxy::admit"]),
     ];
     for (text, expected) in cases {
         assert_eq!(expand(text), expected, "{text}");
@@ -167,30 +161,29 @@ fn uses_are_read_as_the_compiler_reads_them() {
 }
 
 #[test]
-fn layers_point_one_way() {
+fn rooms_use_what_they_may() {
     let mut found = Vec::new();
     for path in files("src", ".rs") {
         let inside = path.strip_prefix(root().join("src")).expect("below src").display().to_string();
-        let Some((_, allowed)) = LAYERS.iter().find(|(prefix, _)| inside.starts_with(prefix)) else {
-            found.push(format!("{}: no row of LAYERS in tests/tidy.rs says what it may use", shown(&path)));
+        let Some((_, allowed)) = ROOMS.iter().find(|(prefix, _)| inside.starts_with(prefix)) else {
+            found.push(format!("{}: no row of ROOMS in tests/tidy.rs says what it may use", shown(&path)));
             continue;
         };
-        let pure = inside.starts_with("rules");
         for (line, used) in uses(&path) {
             let fits = |name: &str| name == "*" || used == name || used.starts_with(&format!("{name}::"));
-            let neutral = !pure && NEUTRAL.iter().any(|name| fits(name));
+            let neutral = NEUTRAL.iter().any(|name| fits(name));
             if !neutral && !allowed.iter().any(|name| fits(name)) {
                 found.push(format!("{}:{line}: uses crate::{used}", shown(&path)));
             }
         }
     }
-    none("a layer uses what it may not", &found);
+    none("a room uses what it may not", &found);
 }
 
 #[test]
 fn files_are_short() {
     let mut found = Vec::new();
-    for path in ["src", "tests", "benches", "fuzz"].iter().flat_map(|folder| files(folder, ".rs")) {
+    for path in ["src", "crates", "tests", "benches", "fuzz"].iter().flat_map(|folder| files(folder, ".rs")) {
         let name = shown(&path);
         let lines = fs::read_to_string(&path).expect("a readable file").lines().count();
         if lines > MAX_LINES && !LONGER.iter().any(|(longer, _)| *longer == name) {
@@ -206,9 +199,9 @@ fn files_are_short() {
     none("a file is too long", &found);
 }
 
-/// What may not stand in `src`, outside the files named, and why.
+/// What may not stand in `src` and `crates`, outside the files named, and why.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
-    ("Instant::now", &["src/clock.rs"], "time is read in clock.rs"),
+    ("Instant::now", &["src/clock.rs", "crates/pool/src/queue/tests.rs"], "time is read in clock.rs"),
     ("SystemTime::now", &["src/clock.rs"], "time is read in clock.rs"),
     ("process::exit", &["src/main.rs"], "only main ends the process"),
     ("process::abort", &[], "only main ends the process"),
@@ -218,10 +211,30 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("thread_rng", &[], "randomness is fastrand's"),
 ];
 
+/// What may not stand in `crates` either: the libraries touch no file and no socket.
+const IMPURE: &[&str] =
+    &["std::fs", "std::io::Read", "File::", "TcpStream", "TcpListener", "UdpSocket", "thread::sleep"];
+
+#[test]
+fn libraries_touch_nothing() {
+    let mut found = Vec::new();
+    for path in files("crates", ".rs").into_iter().filter(|path| !shown(path).contains("tests")) {
+        for (line, text) in code(&path) {
+            found.extend(
+                IMPURE
+                    .iter()
+                    .filter(|word| text.contains(**word))
+                    .map(|word| format!("{}:{line}: {word}", shown(&path))),
+            );
+        }
+    }
+    none("a library touches the world", &found);
+}
+
 #[test]
 fn forbidden_words_stand_nowhere() {
     let mut found = Vec::new();
-    for path in files("src", ".rs") {
+    for path in ["src", "crates"].iter().flat_map(|folder| files(folder, ".rs")) {
         let name = shown(&path);
         for (line, text) in code(&path) {
             for (word, allowed, why) in FORBIDDEN {
@@ -251,6 +264,7 @@ fn every_crate_forbids_unsafe_code() {
         ["tests/tidy.rs", "tests/allocations.rs", "tests/fuzz.rs", "tests/differential/main.rs"]
             .map(|name| root().join(name)),
     );
+    roots.extend(files("crates", "lib.rs"));
     roots.extend(
         files("src/bin", ".rs").into_iter().filter(|path| path.parent().is_some_and(|p| p.ends_with("bin"))),
     );
@@ -270,7 +284,7 @@ fn every_crate_forbids_unsafe_code() {
 #[test]
 fn nothing_is_a_manager() {
     let mut found = Vec::new();
-    for path in files("src", ".rs") {
+    for path in ["src", "crates"].iter().flat_map(|folder| files(folder, ".rs")) {
         for (line, text) in code(&path) {
             let mut words = text.split_whitespace();
             let defines = words.any(|word| matches!(word, "struct" | "enum" | "trait" | "mod"));
@@ -291,7 +305,7 @@ fn named_files(text: &str) -> Vec<String> {
     let linked = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     for word in quoted.chain(linked).flat_map(str::split_whitespace) {
         let word = word.trim_start_matches("./").split('#').next().unwrap_or_default();
-        let folders = ["src/", "tests/", "benches/", "sql/", "docs/", "deploy/", "fuzz/", ".ci/"];
+        let folders = ["src/", "crates/", "tests/", "benches/", "sql/", "docs/", "deploy/", "fuzz/", ".ci/"];
         let top = [
             "run.sh",
             "Dockerfile",

@@ -1,8 +1,8 @@
 //! The chunked coding: the decoder beside a second one, written another way, that sees the whole stream at once; the
 //! same verdict and body however the stream is cut; and whatever decodes can be written anew and decodes to the same.
 
-use balancer::rules::framing::chunk::{ChunkDecoder, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES, Step};
-use balancer::rules::framing::write;
+use balancer_http::framing::chunk::{ChunkDecoder, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES, Step};
+use balancer_http::framing::write;
 
 use super::cuts;
 

@@ -1,6 +1,6 @@
 //! The PROXY protocol's header: one verdict however it is cut, and never more used than is there.
 
-use balancer::rules::framing::proxy::{Verdict, parse};
+use balancer_http::framing::proxy::{Verdict, parse};
 
 use super::cuts;
 

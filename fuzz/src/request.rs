@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
-use balancer::rules::fields::Fields;
-use balancer::rules::framing::request::{Bounds, Verdict, parse};
-use balancer::rules::headers::{Origin, to_backend};
-use balancer::rules::message::{BodyLength, RequestHead, Version};
+use balancer_http::fields::Fields;
+use balancer_http::framing::request::{Bounds, Verdict, parse};
+use balancer_http::headers::{Origin, to_backend};
+use balancer_http::message::{BodyLength, RequestHead, Version};
 
 use super::cuts;
 

@@ -2,10 +2,10 @@
 //! cut, past the interim answers; what is accepted is in order, and strictly what it is with the key; and what we write to
 //! the client is clean and reads as the same answer.
 
-use balancer::rules::framing::response::{Finder, Found, Head, HeadRules, parse};
-use balancer::rules::framing::write::{self, AnswerLines, BodyShape, Framing, Persistence};
-use balancer::rules::headers::to_client;
-use balancer::rules::message::{BodyLength, Version};
+use balancer_http::framing::response::{Finder, Found, Head, HeadRules, parse};
+use balancer_http::framing::write::{self, AnswerLines, BodyShape, Framing, Persistence};
+use balancer_http::headers::to_client;
+use balancer_http::message::{BodyLength, Version};
 
 use super::cuts;
 

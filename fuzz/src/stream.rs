@@ -1,9 +1,9 @@
 //! A client's whole connection, requests behind each other with their bodies, read as the engine reads it: the same
 //! requests, bodies and end however the stream is cut, so that nobody's body becomes somebody's request.
 
-use balancer::rules::framing::chunk::{ChunkDecoder, Step};
-use balancer::rules::framing::request::{Verdict, parse};
-use balancer::rules::message::{BodyLength, RequestHead};
+use balancer_http::framing::chunk::{ChunkDecoder, Step};
+use balancer_http::framing::request::{Verdict, parse};
+use balancer_http::message::{BodyLength, RequestHead};
 
 use super::cuts;
 use super::request::{SHIPPED, blank, written};

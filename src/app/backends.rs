@@ -7,25 +7,26 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::control::{Command, Handle};
+use crate::api::{BackendError, BackendShown, EndpointShown, Origin};
 use crate::config::{self, Config};
-use crate::edge::admin::{BackendError, BackendShown, EndpointShown, Origin};
-use crate::edge::store::Limits;
-use crate::edge::store::StoreError;
-use crate::edge::store::backends::{BackendRow, BackendSettings};
-use crate::edge::store::v1::Actor;
-use crate::state::backends::{Backend, Backends, Endpoint, Operator, Snapshot, Told};
+use crate::store::Limits;
+use crate::store::StoreError;
+use crate::store::backends::{BackendRow, BackendSettings};
+use crate::store::v1::Actor;
+use balancer_pool::backend::BackendEntry;
+use balancer_pool::backends::{Backend, Backends, Endpoint, Operator, Snapshot, Told};
 
 /// A backend as it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    pub entry: config::BackendEntry,
+    pub entry: BackendEntry,
     /// `None`: nobody said anything.
     pub operator: Option<Operator>,
 }
 
 /// All of them: the file's in its order, then the others in the order of their names. One of the file has the place of a
 /// stored one of the same name, with a warning. A row that somebody wrote by hand and that is no backend is left out.
-pub(super) fn wanted(file: &[config::BackendEntry], stored: &[BackendRow]) -> Vec<Wanted> {
+pub(super) fn wanted(file: &[BackendEntry], stored: &[BackendRow]) -> Vec<Wanted> {
     let of_file = file.iter().map(|entry| {
         let row = stored.iter().find(|row| row.name == entry.name);
         match row.map(|row| &row.settings) {
@@ -54,7 +55,7 @@ pub(super) fn wanted(file: &[config::BackendEntry], stored: &[BackendRow]) -> Ve
     all
 }
 
-fn changed(mut entry: config::BackendEntry, settings: &BackendSettings) -> Wanted {
+fn changed(mut entry: BackendEntry, settings: &BackendSettings) -> Wanted {
     entry.weight = settings.weight.unwrap_or(entry.weight);
     entry.backup = settings.backup.unwrap_or(entry.backup);
     entry.max_in_flight = settings.max_in_flight.unwrap_or(entry.max_in_flight);
@@ -183,9 +184,9 @@ mod tests {
 
     #[test]
     fn the_file_comes_first_and_is_changed_by_what_was_stored() {
-        let mut bounded = config::BackendEntry::new("b", "h", 1);
+        let mut bounded = BackendEntry::new("b", "h", 1);
         bounded.max_in_flight = Some(9);
-        let file = [config::BackendEntry::new("a", "h", 1), bounded];
+        let file = [BackendEntry::new("a", "h", 1), bounded];
         let stored = [
             row("a", r#"{"url":"http://elsewhere:2","weight":7,"state":"down"}"#),
             row("b", r#"{"weight":5,"max_in_flight":null,"state":"drain"}"#),
@@ -194,12 +195,12 @@ mod tests {
             row("odd", r#"{"url":"ftp://x"}"#),
         ];
         let all = wanted(&file, &stored);
-        let up = |entry: config::BackendEntry, operator| Wanted { entry, operator: Some(operator) };
+        let up = |entry: BackendEntry, operator| Wanted { entry, operator: Some(operator) };
         let expected = [
             up(file[0].clone(), Operator::Up),
-            up(config::BackendEntry { weight: 5, max_in_flight: None, ..file[1].clone() }, Operator::Drain),
+            up(BackendEntry { weight: 5, max_in_flight: None, ..file[1].clone() }, Operator::Drain),
             up(
-                config::BackendEntry {
+                BackendEntry {
                     max_in_flight: Some(2),
                     backup: true,
                     ..config::parse_backend("c", "http://[::1]:3").unwrap()

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::backends::Facts;
-use crate::edge::admin::{self, BackendError, BackendShown, ReloadError, Reloaded};
-use crate::edge::store::backends::BackendSettings;
-use crate::edge::store::v1::Actor;
-use crate::exchange::waits;
+use crate::api::{self, BackendError, BackendShown, ReloadError, Reloaded};
+use crate::store::backends::BackendSettings;
+use crate::store::v1::Actor;
+use crate::waits;
 
 /// Commands that wait for their turn; more are refused.
 const WAITING: usize = 16;
@@ -65,7 +65,7 @@ impl Handle {
     }
 }
 
-impl admin::Control for Handle {
+impl api::Control for Handle {
     fn reload(&self, by: &str) -> Result<Reloaded, ReloadError> {
         self.tell(|answer| Command::Reload { by: by.to_owned(), answer: Some(answer) })
             .unwrap_or_else(|cause| Err(ReloadError::Busy(cause.to_owned())))

@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::edge::admin::{BackendHealth, Health};
-use crate::edge::store::{Limits, StoreState};
+use crate::api::{BackendHealth, Health};
 use crate::proxy::admit::FindLimit;
 use crate::proxy::identify::KeyFound;
-use crate::rules::Nanos;
-use crate::rules::identity::ClientKey;
-use crate::state::backends::{Backends, Told};
-use crate::state::cache::{Found, Known};
-use crate::state::lone_peer::{self, LonePeer};
+use crate::proxy::lone_peer::{self, LonePeer};
+use crate::store::cache::{Found, Known};
+use crate::store::{Limits, StoreState};
+use balancer_limiter::identity::ClientKey;
+use balancer_pool::backends::{Backends, Told};
+use balancer_time::Nanos;
 
 /// The process's health.
 pub(super) struct State {

@@ -4,22 +4,23 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, nanos};
-use crate::edge::admin::{
-    BucketLevel, ClientCount, DeniedFor, Health, Live, Question, Status, Top, Usage, Verdict,
-};
-use crate::edge::store::Limits;
+use crate::api::{BucketLevel, ClientCount, DeniedFor, Health, Live, Question, Status, Top, Usage, Verdict};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::proxy::identify::{Identified, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
-use crate::rules::Nanos;
-use crate::rules::answer::DEFAULT_BUCKET;
-use crate::rules::fields::Fields;
-use crate::rules::identity::{ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes};
-use crate::rules::terms::{BucketSpec, ClientLimit};
-use crate::state::cache::Source;
-use crate::state::heavy_hitters::{Heavy, HeavyHitters, Reason};
-use crate::state::limiter::{Ask, Granted, Limiter};
-use crate::state::metrics::Metrics;
+use crate::store::Limits;
+use crate::store::cache::Source;
+use balancer_http::fields::Fields;
+use balancer_limiter::answer::DEFAULT_BUCKET;
+use balancer_limiter::heavy_hitters::{Heavy, HeavyHitters, Reason};
+use balancer_limiter::identity::{
+    ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes,
+};
+use balancer_limiter::limiter::{Ask, Granted, Limiter};
+use balancer_limiter::terms::{BucketSpec, ClientLimit};
+use balancer_time::Nanos;
+use balancer_time::nanos;
 
 /// The process as the API sees it.
 pub(super) struct Running {

@@ -27,11 +27,11 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::edge::access_log::AccessLog;
-use crate::edge::error_log;
-use crate::edge::frontend::{Frontend, tiny_http};
-use crate::edge::levels::Levels;
-use crate::edge::upstream::resolve;
+use crate::engine::{Frontend, portable};
+use crate::log::access::AccessLog;
+use crate::log::errors;
+use crate::store::levels::Levels;
+use crate::upstream::resolve;
 
 use backends::Facts;
 use control::Handle;
@@ -87,7 +87,7 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> Failure + '_ {
 /// within `shutdown_timeout`.
 pub fn run(config: Config, source: Source) -> Result<(), Failure> {
     let clock = Clock::real();
-    let _error_log = error_log::start(&config.log, clock.clone()).map_err(failed("the error log"))?;
+    let _error_log = errors::start(&config.log, clock.clone()).map_err(failed("the error log"))?;
     // Before any thread is started: every thread inherits what is blocked or caught.
     let signals = Signals::catch().map_err(failed("signals can't be caught"))?;
     if let Some(exposed) = &config.exposed {
@@ -247,7 +247,7 @@ fn warn_of_unused_keys(config: &Config, public: &Frontend) {
     if !matches!(public, Frontend::TinyHttp(_)) {
         return;
     }
-    let is_ignored = |key: &&String| tiny_http::IGNORED_KEYS.contains(&key.as_str());
+    let is_ignored = |key: &&String| portable::IGNORED_KEYS.contains(&key.as_str());
     let ignored: Vec<&str> = config.changed.iter().filter(is_ignored).map(String::as_str).collect();
     if !ignored.is_empty() {
         log::warn!("the tiny_http engine can't honour {}: they have no effect", ignored.join(", "));

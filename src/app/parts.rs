@@ -16,21 +16,23 @@ use super::control::Command;
 use super::notify::Notify;
 use super::pool;
 use super::source::Source;
-use crate::clock::{Clock, nanos};
+use crate::api::{AdminApi, ReloadError, Reloaded};
+use crate::clock::Clock;
 use crate::config::{self, Config, Faults};
-use crate::edge::admin::{AdminApi, ReloadError, Reloaded};
-use crate::edge::error_log;
-use crate::edge::frontend::Frontend;
-use crate::edge::prober::Prober;
-use crate::edge::store::Limits;
-use crate::edge::upstream::UreqUpstream;
-use crate::edge::upstream::resolve::{self, Lookup, Resolver};
+use crate::engine::Frontend;
 use crate::error::FieldFault;
+use crate::log::errors;
+use crate::metrics::{Metrics, Reload};
 use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
-use crate::rules::Nanos;
-use crate::rules::backend_state::{label, line};
-use crate::state::backends::{Backends, Operator, Placed};
-use crate::state::metrics::{Metrics, Reload};
+use crate::store::Limits;
+use crate::upstream::UreqUpstream;
+use crate::upstream::prober::Prober;
+use crate::upstream::resolve::{self, Lookup, Resolver};
+use balancer_pool::backend::BackendEntry;
+use balancer_pool::backend_state::{label, line};
+use balancer_pool::backends::{Backends, Operator, Placed};
+use balancer_time::Nanos;
+use balancer_time::nanos;
 
 /// How often backends on their way out are looked at.
 const LOOK_AT_LEAVING: Duration = Duration::from_millis(50);
@@ -67,7 +69,7 @@ pub(super) struct Parts {
 
 /// A backend on its way out: listed, and given nothing new.
 pub(super) struct Leaving {
-    entry: config::BackendEntry,
+    entry: BackendEntry,
     until: Nanos,
 }
 
@@ -204,10 +206,10 @@ impl Parts {
 
     /// Backends that are our own listeners. The loader saw what `listen` says; the real ports are known here.
     fn own_among(&self, config: &Config) -> Vec<FieldFault> {
-        let own = |backend: &config::BackendEntry| {
+        let own = |backend: &BackendEntry| {
             self.own_addresses.iter().find(|own| config::is_own(own, backend)).copied()
         };
-        let fault = |(index, backend): (usize, &config::BackendEntry)| {
+        let fault = |(index, backend): (usize, &BackendEntry)| {
             let address = own(backend)?;
             let detail = format!(
                 "backends[{index}].url: is our own listener {address}: requests would go round in a circle"
@@ -230,7 +232,7 @@ impl Parts {
         }
         self.public.set_trusted_proxies(&config.rate_limit.trusted_proxies);
         self.api.set_access(&config.admin, &config.rate_limit.trusted_proxies);
-        error_log::set_level(config.log.level);
+        errors::set_level(config.log.level);
         self.config.store(Arc::new(config));
         Reloaded { changed, needs_restart }
     }
@@ -241,7 +243,7 @@ impl Parts {
             self.lookup = resolve::lookup(config.discovery.resolver);
         }
         let wanted = self.wanted(config);
-        let entries: Vec<config::BackendEntry> = wanted.iter().map(|one| one.entry.clone()).collect();
+        let entries: Vec<BackendEntry> = wanted.iter().map(|one| one.entry.clone()).collect();
         let new = self.backends.new_among(&entries);
         let mut found = resolve::look_up_once(&new, &self.lookup, pool::first_patience(config)).into_iter();
         let placed: Vec<Placed> = wanted

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use super::backends::wanted;
 use super::{Failure, failed};
-use crate::clock::{Clock, nanos};
-use crate::config::{self, Config, Strategy};
-use crate::edge::prober::Prober;
-use crate::edge::store::backends::BackendRow;
-use crate::edge::upstream::resolve::{Lookup, Resolver};
-use crate::rules::outlier::Policy;
-use crate::rules::retry;
-use crate::rules::sticky::SigningKey;
-use crate::state::backends::{Backends, Operator, Settings};
-use crate::state::metrics::Metrics;
-use crate::state::policy::{PoolPolicy, StickyCookie};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::store::backends::BackendRow;
+use crate::upstream::prober::Prober;
+use crate::upstream::resolve::{Lookup, Resolver};
+use balancer_pool::backend::BackendEntry;
+use balancer_pool::backends::{Backends, Operator, Settings};
+use balancer_pool::outlier::Policy;
+use balancer_pool::policy::{PoolPolicy, StickyCookie};
+use balancer_pool::retry;
+use balancer_pool::sticky::SigningKey;
+use balancer_pool::strategy::Strategy;
+use balancer_time::nanos;
 
 /// What the pool is run by.
 pub(super) fn settings(config: &Config) -> Settings {
@@ -65,7 +68,7 @@ pub(super) fn begin(
     config: &Config,
     stored: &[BackendRow],
     metrics: &Metrics,
-) -> (Arc<Backends>, Vec<config::BackendEntry>) {
+) -> (Arc<Backends>, Vec<BackendEntry>) {
     let wanted = wanted(&config.backends, stored);
     let entries: Vec<_> = wanted.iter().map(|one| one.entry.clone()).collect();
     metrics.set_backends(entries.iter().map(|backend| backend.name.as_str()));
@@ -84,7 +87,7 @@ pub(super) fn first_patience(config: &Config) -> Duration {
 /// Finds the backends' addresses and checks each once, before anything is promised.
 pub(super) fn watch(
     config: &Config,
-    entries: &[config::BackendEntry],
+    entries: &[BackendEntry],
     backends: &Arc<Backends>,
     lookup: &Lookup,
     clock: &Clock,

@@ -3,13 +3,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::edge::admin::{Series, Show};
-use crate::edge::frontend::Frontend;
-use crate::edge::store::{Limits, StoreState};
-use crate::rules::backend_state::State;
-use crate::state::backends::Backends;
-use crate::state::limiter::Limiter;
-use crate::state::metrics::{ConnectionState, Metrics, Value};
+use crate::api::{Series, Show};
+use crate::engine::Frontend;
+use crate::metrics::{ConnectionState, Metrics, Value};
+use crate::store::{Limits, StoreState};
+use balancer_limiter::limiter::Limiter;
+use balancer_pool::backend_state::State;
+use balancer_pool::backends::Backends;
 
 /// What the one pool is called that there is.
 const POOL: &str = "default";

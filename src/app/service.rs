@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::edge::admin::{AdminApi, Surface};
-use crate::error::{Reason, Reject};
-use crate::exchange::{Answer, Exchange, FrontendEvent, RequestHead, Served, Service};
+use crate::api::{AdminApi, Surface};
+use crate::error::Reject;
 use crate::proxy::Proxy;
 use crate::proxy::account::Own;
-use crate::rules::Nanos;
+use crate::proxy::exchange::{Answer, Exchange, FrontendEvent, Served, Service};
+use balancer_http::message::Reason;
+use balancer_http::message::RequestHead;
+use balancer_time::Nanos;
 
 /// The public port: our exact paths first, everything else goes to a backend.
 pub struct Public {

@@ -9,23 +9,24 @@ use super::live::Running;
 use super::series::Gathered;
 use super::ticker::Ticker;
 use super::{Failure, failed, pool};
+use crate::api::{AdminApi, Health, Parts};
 use crate::clock::Clock;
-use crate::config::{self, Config};
-use crate::edge::access_log::AccessLog;
-use crate::edge::admin::{AdminApi, Health, Parts};
-use crate::edge::frontend::Frontend;
-use crate::edge::store::{Limits, Sources};
-use crate::edge::upstream::UreqUpstream;
+use crate::config::Config;
+use crate::engine::Frontend;
+use crate::log::access::AccessLog;
+use crate::log::repeats::LogLimit;
+use crate::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::proxy::account::Accounts;
 use crate::proxy::admit::Admit;
 use crate::proxy::forward::Forward;
 use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
-use crate::state::heavy_hitters::HeavyHitters;
-use crate::state::limiter::Limiter;
-use crate::state::log_limit::LogLimit;
-use crate::state::metrics::Metrics;
-use crate::state::retry_budget::RetryBudget;
+use crate::store::{Limits, Sources};
+use crate::upstream::UreqUpstream;
+use balancer_limiter::heavy_hitters::HeavyHitters;
+use balancer_limiter::limiter::Limiter;
+use balancer_pool::backend::BackendEntry;
+use balancer_pool::retry_budget::RetryBudget;
 
 /// See the module.
 pub(super) struct Shared {
@@ -40,7 +41,7 @@ pub(super) struct Shared {
     pub state: Arc<State>,
     pub policy: Arc<PolicyInForce>,
     /// What the pool begins with.
-    pub entries: Vec<config::BackendEntry>,
+    pub entries: Vec<BackendEntry>,
     /// Set when the public one has started.
     pub frontend: Arc<OnceLock<Arc<Frontend>>>,
     pub ticker: Ticker,

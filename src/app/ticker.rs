@@ -10,10 +10,10 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::clock::Clock;
-use crate::edge::upstream::UreqUpstream;
-use crate::state::backends::Backends;
-use crate::state::limiter::Limiter;
-use crate::state::log_limit::LogLimit;
+use crate::log::repeats::LogLimit;
+use crate::upstream::UreqUpstream;
+use balancer_limiter::limiter::Limiter;
+use balancer_pool::backends::Backends;
 
 /// How often. An idle process wakes up no oftener for it.
 const INTERVAL: Duration = Duration::from_secs(1);

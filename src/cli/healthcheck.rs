@@ -4,7 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::clock::{Clock, nanos};
+use crate::clock::Clock;
+use balancer_time::nanos;
 
 /// How long the whole question may take; below the usual time-out of a container's check.
 const PATIENCE: Duration = Duration::from_secs(4);

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::rules::limit::{Limit, Rate};
-use crate::rules::terms::{parse_per, per_text};
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::terms::{parse_per, per_text};
 
 /// The bucket of a limit that is one rate.
 pub const DEFAULT_BUCKET: &str = "default";

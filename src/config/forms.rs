@@ -7,7 +7,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::section::Parsed;
-use super::{DatabaseUrl, HashOn, RetryOn, Secret};
+use super::{DatabaseUrl, RetryOn, Secret};
+use balancer_pool::strategy::HashOn;
 
 /// `10s`, `50ms`, `1m30s`, `0s`: whole numbers with `ms`, `s`, `m`, `h` or `d`, larger units first, each once.
 pub fn parse_duration(text: &str) -> Option<Duration> {

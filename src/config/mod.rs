@@ -1,11 +1,13 @@
 //! The checked configuration. Raw text becomes these types once, in [`load()`]; everything behind it can rely on them.
 
+use balancer_pool::backend::BackendEntry;
+use balancer_pool::strategy::{HashOn, Strategy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::rules::framing::request::Bounds;
-use crate::rules::framing::response::HeadRules;
+use balancer_http::framing::request::Bounds;
+use balancer_http::framing::response::HeadRules;
 
 mod admin;
 mod environment;
@@ -35,9 +37,6 @@ pub use read::{is_own, parse_backend};
 pub use reference::reference;
 pub use schema::schema;
 pub use secret::{Secret, SecretHash};
-
-pub use crate::rules::backend::BackendEntry;
-pub use crate::rules::strategy::{HashOn, Strategy};
 
 /// Everything that `config.json`, the environment and the command line say, checked. CONTRACT's shipped values are the
 /// defaults, except where a field says otherwise.

@@ -2,10 +2,10 @@
 
 use ipnet::IpNet;
 
-use crate::rules::cors::Cors;
-use crate::rules::identity::{KeySource, UnknownKeys};
-use crate::rules::request_rules::RequestRules;
-use crate::rules::terms::Terms;
+use balancer_http::cors::Cors;
+use balancer_limiter::identity::{KeySource, UnknownKeys};
+use balancer_limiter::request_rules::RequestRules;
+use balancer_limiter::terms::Terms;
 
 /// How limiter fields stand in answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

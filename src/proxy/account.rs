@@ -8,15 +8,19 @@ use std::time::{Duration, SystemTime};
 use super::forward::Effort;
 use super::marks::{Marks, with_date};
 use crate::clock::Clock;
-use crate::error::{Reason, Reject};
-use crate::exchange::{Answer, Delivery, FrontendEvent, RequestHead, Ticket, Version};
+use crate::error::Reject;
+use crate::log::repeats::LogLimit;
+use crate::metrics::{InFlight, Metrics, Rejection, method_label};
+use crate::proxy::exchange::{Answer, Delivery, FrontendEvent, Ticket};
 use crate::proxy::policy::PolicyInForce;
-use crate::rules::terms::BucketName;
-use crate::rules::{Nanos, credentials, identity};
-use crate::state::backends::Lease;
-use crate::state::limiter::Seat;
-use crate::state::log_limit::LogLimit;
-use crate::state::metrics::{InFlight, Metrics, Rejection, method_label};
+use balancer_http::credentials;
+use balancer_http::message::Reason;
+use balancer_http::message::{RequestHead, Version};
+use balancer_limiter::identity;
+use balancer_limiter::limiter::Seat;
+use balancer_limiter::terms::BucketName;
+use balancer_pool::backends::Lease;
+use balancer_time::Nanos;
 
 /// The status in logs and metrics of a request whose client left before it had an answer.
 pub const CLIENT_GONE: u16 = 499;

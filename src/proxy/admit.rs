@@ -7,20 +7,21 @@ use std::sync::Arc;
 
 use super::account::LimitRecord;
 use super::identify::{self, Identified, KeyFound};
-use crate::error::{Reason, Reject};
-use crate::exchange::{BodyLength, RequestHead};
+use crate::error::Reject;
+use crate::metrics::{self, Metrics, Policy};
+use crate::proxy::lone_peer::{self, LonePeer};
 use crate::proxy::policy::ProxyPolicy;
-use crate::rules::answer::{Entry, Shown};
-use crate::rules::fields::Fields;
-use crate::rules::identity::{ClientAddress, ClientKey};
-use crate::rules::request_rules::Needs;
-use crate::rules::terms::BucketName;
-use crate::rules::{Moment, Nanos};
-use crate::state::cache::Found;
-use crate::state::heavy_hitters::{HeavyHitters, Refusal};
-use crate::state::limiter::{Ask, Decision, Granted, Limiter, Room, Seat};
-use crate::state::lone_peer::{self, LonePeer};
-use crate::state::metrics::{self, Metrics, Policy};
+use crate::store::cache::Found;
+use balancer_http::fields::Fields;
+use balancer_http::message::Reason;
+use balancer_http::message::{BodyLength, RequestHead};
+use balancer_limiter::answer::{Entry, Shown};
+use balancer_limiter::heavy_hitters::{HeavyHitters, Refusal};
+use balancer_limiter::identity::{ClientAddress, ClientKey};
+use balancer_limiter::limiter::{Ask, Decision, Granted, Limiter, Room, Seat};
+use balancer_limiter::request_rules::Needs;
+use balancer_limiter::terms::BucketName;
+use balancer_time::{Moment, Nanos};
 
 pub(super) use told::{LimitFields, has_legacy};
 

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use super::admit::FindLimit;
-use crate::error::{Reason, Reject};
+use crate::error::Reject;
+use crate::metrics::{KeyResult, Metrics};
 use crate::proxy::policy::ProxyPolicy;
-use crate::rules::Nanos;
-use crate::rules::fields::Fields;
-use crate::rules::identity::{ClientAddress, KeySource, Shown, UnknownKeys};
-use crate::state::cache::Found;
-use crate::state::metrics::{KeyResult, Metrics};
+use crate::store::cache::Found;
+use balancer_http::fields::Fields;
+use balancer_http::message::Reason;
+use balancer_limiter::identity::{ClientAddress, KeySource, Shown, UnknownKeys};
+use balancer_time::Nanos;
 
 /// What a store says of a key's id.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::rules::fields::Fields;
-use crate::rules::headers;
+use balancer_http::fields::Fields;
+use balancer_http::headers;
 
 /// A request's id, taken from the request where it may be and made where not, and its trace's id.
 #[derive(Clone, Debug)]

@@ -3,8 +3,10 @@
 
 pub mod account;
 pub mod admit;
+pub mod exchange;
 pub mod forward;
 pub mod identify;
+pub mod lone_peer;
 pub mod marks;
 mod own;
 pub mod policy;
@@ -12,18 +14,19 @@ mod relay;
 
 use std::sync::Arc;
 
-use crate::clock::seconds;
-use crate::exchange::{
-    Abort, Answer, Awaitable, BodyLength, Exchange, Parked, RequestBody, RequestHead, Served, Stream,
-    Upgrade, Version, Waker,
+use crate::proxy::exchange::{
+    Abort, Answer, Awaitable, Exchange, Parked, RequestBody, Served, Stream, Upgrade,
 };
-use crate::rules::fields::Fields;
-use crate::rules::headers::{self, Origin};
-use crate::rules::identity::{self, ClientKey};
-use crate::rules::max_forwards::{self, MaxForwards};
-use crate::rules::retry::Failure;
-use crate::rules::{Moment, Nanos};
-use crate::state::backends::Endpoint;
+use balancer_http::fields::Fields;
+use balancer_http::headers::{self, Origin};
+use balancer_http::max_forwards::{self, MaxForwards};
+use balancer_http::message::{BodyLength, RequestHead, Version};
+use balancer_limiter::identity::{self, ClientKey};
+use balancer_pool::backends::Endpoint;
+use balancer_pool::queue::Waker;
+use balancer_pool::retry::Failure;
+use balancer_time::seconds;
+use balancer_time::{Moment, Nanos};
 
 use account::{Accounts, Entry};
 use admit::{Admission, Admit, LimitFields};
@@ -367,8 +370,8 @@ pub enum Phase {
     TimedOut,
     /// An answer that breaks RFC 9112 as `upstream.accept_invalid` does not allow, is ambiguous, or passes a bound.
     Malformed,
-    /// The request's body could not be read from the client: [`crate::exchange::BodyFault`] says why.
-    RequestBody(crate::exchange::BodyFault),
+    /// The request's body could not be read from the client: [`crate::proxy::exchange::BodyFault`] says why.
+    RequestBody(crate::proxy::exchange::BodyFault),
     /// The client left; the call was ended by [`Abort::cancel`].
     Cancelled,
 }

@@ -1,11 +1,13 @@
 //! What the proxy answers by itself: what needs neither a token nor a backend.
 
-use crate::error::{Reason, Reject};
-use crate::exchange::{Answer, RequestHead, Version};
-use crate::rules::framing::request::ALLOW;
-use crate::rules::headers;
-use crate::rules::identity::{KeySource, Source};
-use crate::rules::max_forwards::{self, MaxForwards};
+use crate::error::Reject;
+use crate::proxy::exchange::Answer;
+use balancer_http::framing::request::ALLOW;
+use balancer_http::headers;
+use balancer_http::max_forwards::{self, MaxForwards};
+use balancer_http::message::Reason;
+use balancer_http::message::{RequestHead, Version};
+use balancer_limiter::identity::{KeySource, Source};
 
 /// The answer, if it is ours. `instance`: our id in `Via`. `keys`: where clients' keys stand.
 pub(super) fn answer(

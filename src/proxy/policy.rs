@@ -4,10 +4,10 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use crate::config::{RateLimit, RateLimitHeaders};
-use crate::rules::cors::Cors;
-use crate::rules::fields::Fields;
-use crate::rules::identity::{KeySource, UnknownKeys};
-use crate::rules::request_rules::RequestRules;
+use balancer_http::cors::Cors;
+use balancer_http::fields::Fields;
+use balancer_limiter::identity::{KeySource, UnknownKeys};
+use balancer_limiter::request_rules::RequestRules;
 
 /// See the module. Never changes; a reload makes a new one.
 #[derive(Clone, Debug)]

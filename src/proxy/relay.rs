@@ -1,8 +1,9 @@
 //! The third step: a backend's answer becomes the client's.
 
 use super::{Answered, Incoming};
-use crate::exchange::{Answer, AnswerBody, BodyLength, Pull, Wait};
-use crate::rules::headers;
+use crate::proxy::exchange::{Answer, AnswerBody, Pull, Wait};
+use balancer_http::headers;
+use balancer_http::message::BodyLength;
 
 /// Makes the client's answer out of a backend's. The body is not read here: the frontend pulls it as the client takes
 /// it. `protocol`: what was switched to, if it was.

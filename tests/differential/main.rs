@@ -164,8 +164,8 @@ fn upstream(case: &Case) -> Option<Case> {
         let is_chunked = head.ends_with(b"\r\nTransfer-Encoding: chunked\r\n\r\n");
         wire.extend_from_slice(&head);
         if is_chunked {
-            balancer::rules::framing::write::chunk(&mut wire, &body);
-            wire.extend_from_slice(balancer::rules::framing::write::LAST_CHUNK);
+            balancer_http::framing::write::chunk(&mut wire, &body);
+            wire.extend_from_slice(balancer_http::framing::write::LAST_CHUNK);
         } else {
             wire.extend_from_slice(&body);
         }

@@ -1,10 +1,10 @@
 //! What a parser makes of a stream, ours in the terms of the others, so that they can be compared.
 
-use balancer::rules::fields::Fields;
-use balancer::rules::framing::chunk::{ChunkDecoder, Step};
-use balancer::rules::framing::request::{Verdict, parse};
-use balancer::rules::framing::response::{Finder, Found, HeadRules};
-use balancer::rules::message::{BodyLength, RequestHead, Version};
+use balancer_http::fields::Fields;
+use balancer_http::framing::chunk::{ChunkDecoder, Step};
+use balancer_http::framing::request::{Verdict, parse};
+use balancer_http::framing::response::{Finder, Found, HeadRules};
+use balancer_http::message::{BodyLength, RequestHead, Version};
 use serde::Deserialize;
 
 use super::cases::{Case, Kind};

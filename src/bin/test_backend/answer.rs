@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use balancer::exchange::{RequestHead, Version};
+use balancer_http::message::{RequestHead, Version};
 use serde::de::IgnoredAny;
 
 /// What the command line asked for.

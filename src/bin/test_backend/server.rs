@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use balancer::exchange::{BodyLength, RequestHead};
-use balancer::rules::framing::chunk::{ChunkDecoder, Step};
-use balancer::rules::framing::request::{Bounds, Verdict, parse};
+use balancer_http::framing::chunk::{ChunkDecoder, Step};
+use balancer_http::framing::request::{Bounds, Verdict, parse};
+use balancer_http::message::{BodyLength, RequestHead};
 
 use crate::answer::{Answer, Behaviour, Body, echo, refusal};
 

@@ -4,9 +4,9 @@ use serde::Deserialize;
 
 use super::csv;
 use crate::cli::terms::{Bucket, DEFAULT_BUCKET, Terms};
-use crate::rules::identity::ClientId;
-use crate::rules::limit::{Limit, Rate};
-use crate::rules::terms::parse_per;
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::terms::parse_per;
 
 /// What a line may say: a limit as the API has it, or one rate in short.
 #[derive(Debug, Default, Deserialize)]

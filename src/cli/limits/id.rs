@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cli::failure::Failure;
 use crate::cli::session::Output;
-use crate::rules::identity::{MAX_KEY_BYTES, secret_id};
+use balancer_limiter::identity::{MAX_KEY_BYTES, secret_id};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -10,7 +10,7 @@ use super::api::Api;
 use super::failure::Failure;
 use super::pages::query_value;
 use super::session::{Common, Session};
-use crate::rules::terms::parse_per;
+use balancer_limiter::terms::parse_per;
 
 mod screen;
 mod terminal;

@@ -10,7 +10,8 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwins
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 
 use crate::cli::failure::Failure;
-use crate::clock::{Clock, nanos};
+use crate::clock::Clock;
+use balancer_time::nanos;
 
 /// The alternate screen without a cursor, and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";

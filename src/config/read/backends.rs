@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{DELAY, IN_FLIGHT, MAX_LIST};
+use crate::config::forms;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
-use crate::config::{BackendEntry, forms};
+use balancer_pool::backend::BackendEntry;
 
 pub(super) fn backends(
     root: &mut Section<'_>,

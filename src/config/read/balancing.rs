@@ -4,7 +4,8 @@ use super::{IN_FLIGHT, TIMEOUT};
 use crate::config::json::Value;
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
-use crate::config::{Balancing, HashOn, Secret, Sticky, Strategy, forms};
+use crate::config::{Balancing, Secret, Sticky, forms};
+use balancer_pool::strategy::{HashOn, Strategy};
 
 pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     let about = "How one of several is picked: least_connections: the fewest requests in flight per weight; \

@@ -4,7 +4,7 @@ use crate::config::forms;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
-use crate::rules::identity::{KeySource, MAX_SOURCES, Source, UnknownKeys};
+use balancer_limiter::identity::{KeySource, MAX_SOURCES, Source, UnknownKeys};
 
 /// What every fault says is allowed.
 const FORMS: &str = "\"ip\", \"header:NAME\", \"cookie:NAME\", \"bearer\", {\"header\": \"NAME\", \"as\": \"KIND\"}, or a list of at \

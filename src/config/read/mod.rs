@@ -28,7 +28,7 @@ use super::{
     AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Engine, Given,
     HealthCheck, LogConfig, LogFormat, forms,
 };
-use crate::rules::framing::response::HeadRules;
+use balancer_http::framing::response::HeadRules;
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;

@@ -3,8 +3,8 @@
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::{Parsed, Section};
-use crate::rules::limit::{Limit, Rate};
-use crate::rules::terms::{
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::terms::{
     BucketName, BucketSpec, MAX_BUCKETS, MAX_IN_FLIGHT, MAX_PER_SECS, Mode, Reset, Terms, parse_per,
 };
 

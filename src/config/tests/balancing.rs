@@ -1,7 +1,8 @@
 //! Keys about who gets a request.
 
 use super::*;
-use crate::config::{HashOn, RetryOn};
+use crate::config::RetryOn;
+use balancer_pool::strategy::HashOn;
 
 const FAULTS: &[(&str, &str)] = &[
     (

@@ -1,7 +1,7 @@
 //! Keys about who a client is.
 
 use super::*;
-use crate::rules::identity::{Source, UnknownKeys};
+use balancer_limiter::identity::{Source, UnknownKeys};
 
 const FORMS: &str = "\"ip\", \"header:NAME\", \"cookie:NAME\", \"bearer\", {\"header\": \"NAME\", \"as\": \"KIND\"}, or a list of at \
                      most 8 of these";

@@ -1,9 +1,9 @@
 //! Keys about limits of several buckets, rules, and who may see refusals.
 
 use super::*;
-use crate::rules::limit::{Limit, Rate};
-use crate::rules::request_rules::Effect;
-use crate::rules::terms::{BucketId, BucketSpec, Mode, Reset};
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::request_rules::Effect;
+use balancer_limiter::terms::{BucketId, BucketSpec, Mode, Reset};
 
 const FAULTS: &[(&str, &str)] = &[
     (r#""default": {"buckets": []}"#, "default.buckets: is missing; a limit has 1 to 4"),

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use proptest::strategy::Strategy;
 
 use super::{Config, Duration, Options, Origin, PathBuf, env, from_text, load};
-use crate::rules::limit::{Limit, Rate};
+use balancer_limiter::limit::{Limit, Rate};
 
 const SHIPPED: &str = include_str!("../../../config.json");
 

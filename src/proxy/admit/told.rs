@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use crate::config::RateLimitHeaders;
-use crate::exchange::Answer;
-use crate::rules::answer::{self, Concurrency, Entry, RateLimitFields, Shown, Standing, policy_name};
-use crate::rules::terms::{BucketId, BucketName, BucketSpec, CONCURRENCY};
-use crate::state::limiter::{Ask, Decision, MAX_ASKED, Verdict};
+use crate::proxy::exchange::Answer;
+use balancer_limiter::answer::{self, Concurrency, Entry, RateLimitFields, Shown, Standing, policy_name};
+use balancer_limiter::limiter::{Ask, Decision, MAX_ASKED, Verdict};
+use balancer_limiter::terms::{BucketId, BucketName, BucketSpec, CONCURRENCY};
 
 /// A decision in words.
 pub(super) struct Told {

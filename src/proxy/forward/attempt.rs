@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::course::Course;
 use super::refusal::failed;
 use super::{Failed, Forward, is_in};
-use crate::clock::nanos;
-use crate::exchange::{Abort, Awaitable, RequestBody};
+use crate::metrics::Attempt;
+use crate::proxy::exchange::{Abort, Awaitable, RequestBody};
 use crate::proxy::{Answered, Awaited, Begun, Outgoing, Phase, Read, UpstreamError};
-use crate::rules::Nanos;
-use crate::rules::backend_state;
-use crate::state::backends::{Ejection, Endpoint, Lease};
-use crate::state::metrics::Attempt;
+use balancer_pool::backend_state;
+use balancer_pool::backends::{Ejection, Endpoint, Lease};
+use balancer_time::Nanos;
+use balancer_time::nanos;
 
 /// A request that was sent and that nobody waits with for the answer.
 pub(in crate::proxy) struct Flight {

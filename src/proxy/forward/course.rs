@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::line::Wait;
 use super::{Effort, Forward};
+use crate::metrics::Retry;
 use crate::proxy::{Reuse, UpstreamError};
-use crate::rules::Nanos;
-use crate::rules::retry::{self, Again, Failure};
-use crate::state::backends::{Endpoint, Lease, Snapshot, Unavailable, Wanted};
-use crate::state::metrics::Retry;
+use balancer_pool::backends::{Endpoint, Lease, Snapshot, Unavailable, Wanted};
+use balancer_pool::retry::{self, Again, Failure};
+use balancer_time::Nanos;
 
 /// See the module.
 pub(in crate::proxy) struct Course {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Request;
-use crate::rules::strategy::{HashOn, cookie, key_of};
+use balancer_pool::strategy::{HashOn, cookie, key_of};
 
 /// As a number that is the same in every instance.
 pub(super) fn key(on: &HashOn, asked: &Request<'_>) -> u64 {

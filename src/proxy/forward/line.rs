@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::course::Course;
 use super::{Forward, Patience};
-use crate::clock::{Clock, nanos};
-use crate::exchange::Waker;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::proxy::Reuse;
-use crate::rules::Nanos;
-use crate::state::backends::{Lease, Unavailable};
-use crate::state::metrics::Metrics;
-use crate::state::queue::Place;
+use balancer_pool::backends::{Lease, Unavailable};
+use balancer_pool::queue::Place;
+use balancer_pool::queue::Waker;
+use balancer_time::Nanos;
+use balancer_time::nanos;
 
 /// A request's place in the line.
 pub(super) struct Wait {

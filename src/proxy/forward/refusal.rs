@@ -3,10 +3,11 @@
 use super::course::{Course, Setback};
 use super::line::Unsent;
 use super::{Effort, Failed};
-use crate::error::{Reason, Reject};
-use crate::exchange::BodyFault;
+use crate::error::Reject;
+use crate::proxy::exchange::BodyFault;
 use crate::proxy::{Phase, UpstreamError};
-use crate::state::backends::Endpoint;
+use balancer_http::message::Reason;
+use balancer_pool::backends::Endpoint;
 
 /// Seconds that a client is told to wait when no backend can answer now.
 const RETRY_AFTER_S: u64 = 1;

@@ -2,11 +2,11 @@
 
 use smallvec::SmallVec;
 
-use crate::rules::fields::Fields;
-use crate::rules::sticky::Token;
-use crate::rules::strategy::cookies;
-use crate::state::backends::Endpoint;
-use crate::state::policy::StickyCookie;
+use balancer_http::fields::Fields;
+use balancer_pool::backends::Endpoint;
+use balancer_pool::policy::StickyCookie;
+use balancer_pool::sticky::Token;
+use balancer_pool::strategy::cookies;
 
 /// What a client sent, genuine or not: nearly always nothing or one.
 pub(super) type Sent<'f> = SmallVec<[&'f [u8]; 2]>;

@@ -3,7 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use crate::clock::{Clock, nanos};
+use crate::clock::Clock;
+use balancer_time::nanos;
 
 /// How often it is drawn again at most.
 const STEP: Duration = Duration::from_millis(200);

@@ -1,0 +1,171 @@
+//! The head of a request (RFC 9112 §2, §3, §5, §6): strict, one pass, from left to right.
+//!
+//! What goes upstream is written anew from the [`RequestHead`] that this fills; no byte of the wire is copied past it.
+
+mod fields;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use super::bytes::{TOKEN, is};
+use super::{Refusal, bad};
+use crate::message::Reason;
+use crate::message::{RequestHead, Version};
+
+/// How much of a head is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// From the first byte through the empty line, in bytes; more is 431.
+    pub max_head_bytes: usize,
+    /// Field lines; more is 431.
+    pub max_headers: usize,
+    /// Bytes of the request target; more is 414.
+    pub max_target_bytes: usize,
+}
+
+/// What the bytes so far amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A proper beginning; more bytes are needed.
+    Incomplete,
+    /// A whole head, now in the [`RequestHead`].
+    Complete {
+        /// Bytes of the head; the body starts behind them.
+        consumed: usize,
+        /// Whether the client wants the connection kept (RFC 9112 §9.3).
+        keep_alive: bool,
+    },
+    /// Not a request that we take; the [`RequestHead`] holds what was understood before that.
+    Refused(Refusal),
+}
+
+/// Empty lines tolerated before a request line (RFC 9112 §2.2 asks for at least one).
+const MAX_EMPTY_LINES: usize = 4;
+/// Longest method that is told from an unknown one; the longest registered has 17 bytes (RFC 9110 §9.1).
+const MAX_METHOD_BYTES: usize = 32;
+/// The methods of a 405 to CONNECT.
+pub const ALLOW: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH";
+
+const HEAD_TOO_LARGE: Refusal =
+    Refusal { reason: Reason::HeadTooLarge, detail: "the request's header section is too large" };
+
+/// Why reading stopped.
+enum Stop {
+    Incomplete,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Reads a head from the beginning of `buffer`, which holds everything received since the last request's end. `head`
+/// is overwritten except for its peer; its memory is used again.
+pub fn parse(buffer: &[u8], bounds: &Bounds, head: &mut RequestHead) -> Verdict {
+    // Only this much is ever looked at, so that the verdict can't depend on how much came at once.
+    let seen = &buffer[..buffer.len().min(bounds.max_head_bytes)];
+    match read_head(seen, bounds, head) {
+        Ok((consumed, keep_alive)) => Verdict::Complete { consumed, keep_alive },
+        Err(Stop::Incomplete) if buffer.len() >= bounds.max_head_bytes => Verdict::Refused(HEAD_TOO_LARGE),
+        Err(Stop::Incomplete) => Verdict::Incomplete,
+        Err(Stop::Refused(refusal)) => Verdict::Refused(refusal),
+    }
+}
+
+fn read_head(bytes: &[u8], bounds: &Bounds, head: &mut RequestHead) -> Result<(usize, bool), Stop> {
+    head.method.clear();
+    head.target.clear();
+    head.fields.clear();
+    let mut at = skip_empty_lines(bytes)?;
+    at = read_method(bytes, at, head)?;
+    let target_at = at;
+    let (target_end, path_is_whole) = target::scan(bytes, at, bounds.max_target_bytes)?;
+    at = read_version(bytes, target_end + 1, head)?;
+    if !path_is_whole {
+        return Err(bad("the request target holds a broken percent-encoding").into());
+    }
+    let authority = target::resolve(&bytes[target_at..target_end], head)?;
+    let summary = fields::read(bytes, at, bounds.max_headers, authority, head)?;
+    head.length = summary.length;
+    head.expects_continue = summary.expects_continue;
+    Ok((summary.end, summary.keep_alive))
+}
+
+fn skip_empty_lines(bytes: &[u8]) -> Result<usize, Stop> {
+    let mut at = 0;
+    while let Some(b'\r' | b'\n') = bytes.get(at) {
+        if at == MAX_EMPTY_LINES * 2 {
+            return Err(bad("too many empty lines before a request").into());
+        }
+        at = end_of_line(bytes, at)?;
+    }
+    Ok(at)
+}
+
+/// The position behind the CRLF that must stand at `at`.
+#[inline]
+fn end_of_line(bytes: &[u8], at: usize) -> Result<usize, Stop> {
+    match (bytes.get(at), bytes.get(at + 1)) {
+        (Some(b'\r'), Some(b'\n')) => Ok(at + 2),
+        (Some(b'\r'), None) | (None, _) => Err(Stop::Incomplete),
+        (Some(b'\r'), Some(_)) => Err(bad("a carriage return without a line feed").into()),
+        (Some(b'\n'), _) => Err(bad("a line feed without a carriage return").into()),
+        (Some(_), _) => Err(bad("a byte that may not stand here").into()),
+    }
+}
+
+/// Reads `method SP`.
+fn read_method(bytes: &[u8], start: usize, head: &mut RequestHead) -> Result<usize, Stop> {
+    let mut at = start;
+    loop {
+        match bytes.get(at) {
+            None => return Err(Stop::Incomplete),
+            Some(byte) if is(*byte, TOKEN) => at += 1,
+            Some(b' ') if at > start => break,
+            Some(_) => return Err(bad("the request line does not start with a method").into()),
+        }
+        if at - start > MAX_METHOD_BYTES {
+            let detail = "a method that this server does not know";
+            return Err(Refusal { reason: Reason::NotImplemented, detail }.into());
+        }
+    }
+    head.method.push_str(as_text(&bytes[start..at]));
+    if head.method == "CONNECT" {
+        let detail = "this server opens no tunnels";
+        return Err(Refusal { reason: Reason::MethodNotAllowed, detail }.into());
+    }
+    Ok(at + 1)
+}
+
+/// Reads `HTTP-version CRLF` (RFC 9112 §2.3). A minor version above 1 is spoken to as 1.1 (RFC 9110 §2.5).
+fn read_version(bytes: &[u8], start: usize, head: &mut RequestHead) -> Result<usize, Stop> {
+    const SHAPE: &[u8; 8] = b"HTTP/1.1";
+    let malformed = || bad("the request line does not end with an HTTP version");
+    for (offset, shape) in SHAPE.iter().enumerate() {
+        let byte = *bytes.get(start + offset).ok_or(Stop::Incomplete)?;
+        let fits = if shape.is_ascii_digit() { byte.is_ascii_digit() } else { byte == *shape };
+        if !fits {
+            return Err(malformed().into());
+        }
+    }
+    match bytes.get(start + SHAPE.len()) {
+        None => return Err(Stop::Incomplete),
+        Some(b'\r' | b'\n') => {}
+        Some(_) => return Err(malformed().into()),
+    }
+    let at = end_of_line(bytes, start + SHAPE.len())?;
+    if bytes[start + 5] != b'1' {
+        let detail = "this server speaks HTTP/1.0 and HTTP/1.1";
+        return Err(Refusal { reason: Reason::VersionNotSupported, detail }.into());
+    }
+    head.version = if bytes[start + 7] == b'0' { Version::Http10 } else { Version::Http11 };
+    Ok(at)
+}
+
+/// Bytes that were checked to be ASCII, as text.
+#[inline]
+fn as_text(ascii: &[u8]) -> &str {
+    std::str::from_utf8(ascii).unwrap_or_default()
+}

@@ -1,0 +1,264 @@
+//! The field lines of a request's head (RFC 9112 §5) and what they say about its framing (§6) and its connection (§9).
+
+use super::super::bytes::{CLASS, TOKEN, UNDERSCORE, VALUE, is};
+use super::super::host::is_host_and_port;
+use super::super::{Refusal, bad, is_token};
+use super::{HEAD_TOO_LARGE, Stop, as_text, end_of_line};
+use crate::fields::tokens;
+use crate::headers::is_claim;
+use crate::message::Reason;
+use crate::message::{BodyLength, RequestHead, Version};
+
+/// What the field lines came to.
+pub(super) struct Summary {
+    pub end: usize,
+    pub length: BodyLength,
+    pub expects_continue: bool,
+    pub keep_alive: bool,
+}
+
+/// Names of ours with a hyphen. The same with an underscore could pass for them at a backend that maps both to one
+/// variable (CGI, RFC 3875 §4.1.18), so such a field is dropped; so is every one that [`is_claim`] of a proxy.
+const OURS: &[&str] = &[
+    "content-length",
+    "content-type",
+    "http2-settings",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authorization",
+    "proxy-connection",
+    "transfer-encoding",
+    "x-api-key",
+    "x-request-id",
+];
+
+/// The transfer codings so far, over all lines.
+#[derive(Default)]
+struct Codings {
+    count: usize,
+    chunked: usize,
+    chunked_is_last: bool,
+}
+
+/// The state of one head while its fields are read.
+struct Reader<'a> {
+    head: &'a mut RequestHead,
+    /// The last request's Host, for its memory.
+    host_memory: String,
+    authority: Option<&'a [u8]>,
+    hosts: usize,
+    content_length: Option<u64>,
+    codings: Codings,
+    close: bool,
+    keep: bool,
+    expects_continue: bool,
+}
+
+/// Reads field lines up to and with the empty line.
+pub(super) fn read(
+    bytes: &[u8],
+    start: usize,
+    max_headers: usize,
+    authority: Option<&[u8]>,
+    head: &mut RequestHead,
+) -> Result<Summary, Stop> {
+    let host_memory = head.host.take().unwrap_or_default();
+    let mut reader = Reader {
+        head,
+        host_memory,
+        authority,
+        hosts: 0,
+        content_length: None,
+        codings: Codings::default(),
+        close: false,
+        keep: false,
+        expects_continue: false,
+    };
+    let mut at = start;
+    let mut lines = 0;
+    loop {
+        match bytes.get(at) {
+            None => return Err(Stop::Incomplete),
+            Some(b'\r' | b'\n') => return Ok(reader.finish(end_of_line(bytes, at)?)?),
+            Some(b' ' | b'\t') => return Err(bad("a header line starts with whitespace").into()),
+            Some(_) if lines == max_headers => return Err(HEAD_TOO_LARGE.into()),
+            Some(_) => {}
+        }
+        at = reader.line(bytes, at)?;
+        lines += 1;
+    }
+}
+
+impl Reader<'_> {
+    /// Reads `field-name ":" OWS field-value OWS CRLF`.
+    fn line(&mut self, bytes: &[u8], start: usize) -> Result<usize, Stop> {
+        let mut at = start;
+        let mut flags = 0;
+        loop {
+            let byte = *bytes.get(at).ok_or(Stop::Incomplete)?;
+            let class = CLASS[byte as usize];
+            if class & TOKEN == 0 {
+                break;
+            }
+            flags |= class;
+            at += 1;
+        }
+        let name = &bytes[start..at];
+        match bytes[at] {
+            b':' if !name.is_empty() => at += 1,
+            b':' => return Err(bad("a header field has an empty name").into()),
+            b' ' | b'\t' => return Err(bad("whitespace before the colon of a header field").into()),
+            _ => return Err(bad("a header field's name holds a byte that may not stand in it").into()),
+        }
+        let value_at = at;
+        while is(*bytes.get(at).ok_or(Stop::Incomplete)?, VALUE) {
+            at += 1;
+        }
+        let value = bytes[value_at..at].trim_ascii();
+        if !matches!(bytes[at], b'\r' | b'\n') {
+            return Err(bad("a header field's value holds a control character").into());
+        }
+        let next = end_of_line(bytes, at)?;
+        self.take(as_text(name), value, flags & UNDERSCORE != 0)?;
+        Ok(next)
+    }
+
+    fn take(&mut self, name: &str, value: &[u8], has_underscore: bool) -> Result<(), Refusal> {
+        if has_underscore && passes_for_ours(name) {
+            return Ok(());
+        }
+        match name.len() {
+            4 if name.eq_ignore_ascii_case("host") => return self.host(value),
+            6 if name.eq_ignore_ascii_case("expect") => return self.expect(value),
+            7 if name.eq_ignore_ascii_case("trailer") => return Ok(()),
+            10 if name.eq_ignore_ascii_case("connection") => self.connection(value),
+            14 if name.eq_ignore_ascii_case("content-length") => return self.length(value),
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => return self.coding(value),
+            _ => {}
+        }
+        self.head.fields.push(name, value);
+        Ok(())
+    }
+
+    /// RFC 9112 §3.2: one valid Host; absolute form's authority stands in its place.
+    fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        self.hosts += 1;
+        if self.hosts > 1 {
+            return Err(bad("more than one Host"));
+        }
+        if !is_host_and_port(value) {
+            return Err(bad("the Host is not a valid host"));
+        }
+        let host = self.authority.unwrap_or(value);
+        self.keep_host(host);
+        Ok(())
+    }
+
+    fn keep_host(&mut self, host: &[u8]) {
+        self.head.fields.push("Host", host);
+        let mut text = std::mem::take(&mut self.host_memory);
+        text.clear();
+        text.push_str(as_text(host));
+        self.head.host = Some(text);
+    }
+
+    /// RFC 9110 §10.1.1.
+    fn expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if tokens(value).all(|one| one.eq_ignore_ascii_case(b"100-continue")) && !value.is_empty() {
+            self.expects_continue = true;
+            return Ok(());
+        }
+        let detail = "the only expectation that this server meets is 100-continue";
+        Err(Refusal { reason: Reason::ExpectationFailed, detail })
+    }
+
+    /// RFC 9112 §9.3.
+    fn connection(&mut self, value: &[u8]) {
+        for option in tokens(value) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    /// RFC 9110 §8.6: one value of digits. A second one is refused even when it is equal (RFC 9112 §6.3 allows it).
+    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.content_length.is_some() {
+            return Err(bad("more than one Content-Length"));
+        }
+        if self.codings.count > 0 {
+            return Err(bad("both Content-Length and Transfer-Encoding"));
+        }
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Err(bad("the Content-Length is not a number"));
+        }
+        let length = value
+            .iter()
+            .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
+        self.content_length = Some(length.ok_or(bad("the Content-Length is too large for any message"))?);
+        Ok(())
+    }
+
+    /// RFC 9112 §6.1, §7: a list of tokens, and never from HTTP/1.0. Several lines are one list (RFC 9110 §5.2).
+    fn coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.head.version == Version::Http10 {
+            return Err(bad("Transfer-Encoding in HTTP/1.0"));
+        }
+        if self.content_length.is_some() {
+            return Err(bad("both Content-Length and Transfer-Encoding"));
+        }
+        for coding in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if !is_token(coding) {
+                return Err(bad("a malformed Transfer-Encoding"));
+            }
+            let codings = &mut self.codings;
+            codings.count += 1;
+            codings.chunked_is_last = coding.eq_ignore_ascii_case(b"chunked");
+            codings.chunked += usize::from(codings.chunked_is_last);
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 §6.1, §6.3: `chunked`, once and last, or nobody knows where the body ends. Whether it is.
+    fn is_chunked(&self) -> Result<bool, Refusal> {
+        let Codings { count, chunked, chunked_is_last } = self.codings;
+        match (count, chunked) {
+            (0, _) => Ok(false),
+            _ if !chunked_is_last => Err(bad("the last transfer coding is not chunked")),
+            (_, 2..) => Err(bad("chunked stands more than once in Transfer-Encoding")),
+            (1, _) => Ok(true),
+            _ => {
+                let detail = "the only transfer coding that this server knows is chunked";
+                Err(Refusal { reason: Reason::NotImplemented, detail })
+            }
+        }
+    }
+
+    fn finish(mut self, end: usize) -> Result<Summary, Refusal> {
+        let is_http11 = self.head.version == Version::Http11;
+        if self.hosts == 0 {
+            if is_http11 {
+                return Err(bad("no Host"));
+            }
+            if let Some(authority) = self.authority {
+                self.keep_host(authority);
+            }
+        }
+        let length = match self.content_length {
+            _ if self.is_chunked()? => BodyLength::Chunked,
+            None | Some(0) => BodyLength::Empty,
+            Some(length) => BodyLength::Known(length),
+        };
+        Ok(Summary {
+            end,
+            length,
+            // RFC 9110 §10.1.1: ignored from HTTP/1.0, and without a body there is nothing to wait for.
+            expects_continue: self.expects_continue && is_http11 && length != BodyLength::Empty,
+            keep_alive: !self.close && (is_http11 || self.keep),
+        })
+    }
+}
+
+fn passes_for_ours(name: &str) -> bool {
+    let hyphened = name.replace('_', "-");
+    is_claim(hyphened.as_bytes()) || OURS.iter().any(|ours| ours.eq_ignore_ascii_case(&hyphened))
+}

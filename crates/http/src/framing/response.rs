@@ -1,0 +1,269 @@
+//! The head of an answer (RFC 9112 §2, §4, §5, §6), read almost as strictly as a request's. What can be read in two ways
+//! is refused, because whatever we made of it, the client might make something else.
+//!
+//! Three leniencies, which no framing hangs on. A status line may end behind the status code, without the space that
+//! RFC 9112 §4 asks for: many servers leave it out, and every client takes that. `HTTP/1.2` and above is read as HTTP/1.1
+//! (RFC 9110 §2.5). An interim answer and a 204 have no body whatever they announce (RFC 9112 §6.3), but their connection
+//! is not used again.
+//!
+//! With [`HeadRules::accept_invalid`] more is taken that old applications send and that has only one sensible reading.
+//! Nothing of it reaches the client: the head is always written anew.
+
+mod fields;
+#[cfg(test)]
+mod tests;
+
+use super::bytes::{VALUE, is};
+use crate::fields::Fields;
+use crate::message::{BodyLength, Version};
+use fields::Reader;
+
+/// How a head is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadRules {
+    /// Most bytes, from the first through the empty line: `upstream.max_head_bytes`.
+    pub max_head_bytes: usize,
+    /// Most field lines: `upstream.max_headers`.
+    pub max_headers: usize,
+    /// Takes lines that end with a bare LF, folded fields, statuses from 600 to 999, empty elements in a list of transfer
+    /// codings, a transfer coding in HTTP/1.0, and blanks before a field's colon: `upstream.accept_invalid`.
+    pub accept_invalid: bool,
+}
+
+impl HeadRules {
+    /// The defaults of the configuration.
+    pub const SHIPPED: Self = Self { max_head_bytes: 32 * 1024, max_headers: 256, accept_invalid: false };
+}
+
+/// Most interim answers (1xx) before the final one. Nobody sends more than two or three.
+pub const MAX_INTERIM: u8 = 8;
+
+/// Which rule an answer breaks, as a sentence for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault(pub &'static str);
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The head of one answer, checked.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// As the backend speaks it.
+    pub version: Version,
+    /// 100 to 599; up to 999 with [`HeadRules::accept_invalid`].
+    pub status: u16,
+    /// The reason phrase as it came; may be empty.
+    pub reason: Vec<u8>,
+    /// All fields in order except `Content-Length` and `Transfer-Encoding`.
+    pub fields: Fields,
+    /// What the two said about the body.
+    declared: Declared,
+    /// Whether the connection may be kept once the body is read (RFC 9112 §9.3). False, too, when the answer announced a
+    /// body that it can't have: the backend might send it.
+    pub keep_alive: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Declared {
+    Nothing,
+    Length(u64),
+    Chunked,
+}
+
+impl Head {
+    /// How the body ends that follows this head (RFC 9112 §6.3). `to_head`: the request was a HEAD.
+    pub fn body_length(&self, to_head: bool) -> BodyLength {
+        match self.declared {
+            _ if to_head || self.has_no_body() => BodyLength::Empty,
+            Declared::Chunked => BodyLength::Chunked,
+            Declared::Length(0) => BodyLength::Empty,
+            Declared::Length(bytes) => BodyLength::Known(bytes),
+            Declared::Nothing => BodyLength::UntilClose,
+        }
+    }
+
+    /// How the body of a GET would have ended, as an answer to HEAD and a 304 tell it (RFC 9110 §8.6, §9.3.2).
+    /// [`BodyLength::Empty`] when they do not.
+    pub fn declared_length(&self) -> BodyLength {
+        match self.declared {
+            Declared::Chunked => BodyLength::Chunked,
+            Declared::Length(bytes) => BodyLength::Known(bytes),
+            Declared::Nothing => BodyLength::Empty,
+        }
+    }
+
+    fn has_no_body(&self) -> bool {
+        matches!(self.status, 100..=199 | 204 | 304)
+    }
+
+    fn is_interim(&self) -> bool {
+        matches!(self.status, 100..=199) && self.status != 101
+    }
+}
+
+/// What a look for the final answer came to.
+#[derive(Debug)]
+pub enum Found {
+    /// More bytes are needed. The first `used` bytes were interim answers and are done with.
+    More {
+        /// Bytes to drop.
+        used: usize,
+    },
+    /// The final answer's head, or a 101. Its body starts behind `used` bytes.
+    Final {
+        /// The head.
+        head: Head,
+        /// Bytes up to the body.
+        used: usize,
+    },
+}
+
+/// Looks for the final answer to one request, past the interim ones (RFC 9110 §15.2).
+#[derive(Clone, Debug)]
+pub struct Finder {
+    may_switch: bool,
+    rules: HeadRules,
+    interim: u8,
+    /// All interim answers so far let the connection be kept.
+    keep_alive: bool,
+}
+
+impl Finder {
+    /// `may_switch`: the request asked for an upgrade, so that a 101 is an answer to it.
+    pub const fn new(may_switch: bool, rules: HeadRules) -> Self {
+        Self { may_switch, rules, interim: 0, keep_alive: true }
+    }
+
+    /// How it reads.
+    pub const fn rules(&self) -> &HeadRules {
+        &self.rules
+    }
+
+    /// Reads heads from the start of `bytes`, which holds everything received that was not reported as used.
+    pub fn find(&mut self, bytes: &[u8]) -> Result<Found, Fault> {
+        let mut at = 0;
+        while let Some((mut head, used)) = parse(&bytes[at..], &self.rules)? {
+            at += used;
+            if !head.is_interim() {
+                head.keep_alive &= self.keep_alive;
+                if head.status == 101 && !self.may_switch {
+                    return Err(Fault("a 101 that nobody asked for"));
+                }
+                return Ok(Found::Final { head, used: at });
+            }
+            self.keep_alive &= head.keep_alive;
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                return Err(Fault("too many interim answers"));
+            }
+        }
+        Ok(Found::More { used: at })
+    }
+}
+
+/// Why reading stopped.
+enum Stop {
+    Incomplete,
+    Broken(Fault),
+}
+
+const fn broken(sentence: &'static str) -> Stop {
+    Stop::Broken(Fault(sentence))
+}
+
+/// A sentence about what [`HeadRules::accept_invalid`] would have taken: the operator reads in the log what to set.
+macro_rules! unless_accepted {
+    ($sentence:literal) => {
+        crate::framing::response::broken(concat!($sentence, " (upstream.accept_invalid takes such answers)"))
+    };
+}
+use unless_accepted;
+
+/// Reads one head from the start of `bytes`; with it, how many bytes it has. `None`: a proper beginning, more is
+/// needed. The verdict never depends on how much came at once.
+pub fn parse(bytes: &[u8], rules: &HeadRules) -> Result<Option<(Head, usize)>, Fault> {
+    let seen = &bytes[..bytes.len().min(rules.max_head_bytes)];
+    match read_head(seen, rules) {
+        Ok(found) => Ok(Some(found)),
+        Err(Stop::Broken(fault)) => Err(fault),
+        Err(Stop::Incomplete) if bytes.len() >= rules.max_head_bytes => {
+            Err(Fault("the head is larger than upstream.max_head_bytes"))
+        }
+        Err(Stop::Incomplete) => Ok(None),
+    }
+}
+
+fn read_head(bytes: &[u8], rules: &HeadRules) -> Result<(Head, usize), Stop> {
+    let (version, status, reason, mut at) = read_status_line(bytes, rules.accept_invalid)?;
+    let mut reader = Reader::new(version, status, rules);
+    loop {
+        match bytes.get(at) {
+            None => return Err(Stop::Incomplete),
+            Some(b'\r' | b'\n') => {
+                at = end_of_line(bytes, at, rules.accept_invalid)?;
+                return Ok((reader.finish(reason.to_vec()), at));
+            }
+            Some(_) => at = reader.line(bytes, at)?,
+        }
+    }
+}
+
+/// Reads `HTTP-version SP status-code [SP reason-phrase] CRLF` (RFC 9112 §4).
+fn read_status_line(bytes: &[u8], accept_invalid: bool) -> Result<(Version, u16, &[u8], usize), Stop> {
+    const SHAPE: &[u8; 12] = b"HTTP/1.9 999";
+    const FIRST_DIGIT: usize = 9;
+    for (at, shape) in SHAPE.iter().enumerate() {
+        let byte = *bytes.get(at).ok_or(Stop::Incomplete)?;
+        let fits = match (at, shape) {
+            (FIRST_DIGIT, _) if matches!(byte, b'6'..=b'9') && !accept_invalid => {
+                return Err(unless_accepted!("a status above 599"));
+            }
+            (FIRST_DIGIT, _) => matches!(byte, b'1'..=b'9'),
+            (_, b'9') => byte.is_ascii_digit(),
+            _ => byte == *shape,
+        };
+        if !fits {
+            return Err(broken("not a status line of HTTP/1"));
+        }
+    }
+    // RFC 9110 §2.5: a higher minor version is read as the highest that we know.
+    let version = if bytes[7] == b'0' { Version::Http10 } else { Version::Http11 };
+    let status = bytes[FIRST_DIGIT..12].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    let mut start = SHAPE.len();
+    match bytes.get(start) {
+        None => return Err(Stop::Incomplete),
+        Some(b' ') => start += 1,
+        Some(b'\r' | b'\n') => {}
+        Some(_) => return Err(broken("a status code that has more than three digits")),
+    }
+    let end = value_end(bytes, start)?;
+    Ok((version, status, &bytes[start..end], end_of_line(bytes, end, accept_invalid)?))
+}
+
+/// The end of a run of text at `start`; whatever comes next is no text.
+#[inline]
+fn value_end(bytes: &[u8], start: usize) -> Result<usize, Stop> {
+    bytes[start..]
+        .iter()
+        .position(|byte| !is(*byte, VALUE))
+        .map(|length| start + length)
+        .ok_or(Stop::Incomplete)
+}
+
+/// The position behind the CRLF that must stand at `at`, or behind the LF that may.
+#[inline]
+fn end_of_line(bytes: &[u8], at: usize, accept_invalid: bool) -> Result<usize, Stop> {
+    match (bytes.get(at), bytes.get(at + 1)) {
+        (Some(b'\r'), Some(b'\n')) => Ok(at + 2),
+        (Some(b'\r'), None) | (None, _) => Err(Stop::Incomplete),
+        (Some(b'\r'), Some(_)) => Err(broken("a carriage return without a line feed")),
+        (Some(b'\n'), _) if accept_invalid => Ok(at + 1),
+        (Some(b'\n'), _) => Err(unless_accepted!("a line feed without a carriage return")),
+        (Some(_), _) => Err(broken("a control character in the head")),
+    }
+}

@@ -1,0 +1,13 @@
+//! HTTP as it stands on the wire and between its parts: fields, heads, framing both ways, paths as they may be read,
+//! what is forwarded, CORS. Values in, values out: no socket, no clock, no file.
+#![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::too_many_lines)]
+
+pub mod cors;
+pub mod credentials;
+pub mod fields;
+pub mod framing;
+pub mod headers;
+pub mod max_forwards;
+pub mod message;
+pub mod path;

@@ -1,0 +1,235 @@
+//! The token bucket: exact, in whole numbers, with `now` as an argument.
+//!
+//! Any span of T seconds admits at most `capacity + rate × T` tokens. The level is counted in millionths of a token and
+//! the remainder of every refill is carried on, so that nothing drifts however often a bucket is asked. A clock that
+//! runs back refills nothing and takes nothing.
+
+use super::limit::{Limit, Rate};
+use balancer_time::Nanos;
+
+/// Millionths in one token; what levels are counted in.
+pub const MICRO: i64 = 1_000_000;
+
+/// Deepest debt that [`Bucket::charge`] leaves, in millionths: as deep as the largest bucket is high. With it every sum
+/// below stays far inside 64 bits.
+const MAX_DEBT: i64 = Limit::MAX_CAPACITY as i64 * MICRO;
+
+/// One token bucket and the numbers that are in force for it. 48 bytes, `Copy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// The limit's numbers, laid out without a gap.
+    capacity: u32,
+    per_secs: u32,
+    micro: u64,
+    /// Millionths of a token, from −[`MAX_DEBT`] to the capacity.
+    level: i64,
+    /// What the last refill left over, in parts of a millionth: below [`parts`].
+    carry: u64,
+    /// Up to when refills are counted.
+    at: Nanos,
+    /// Tokens that [`Bucket::acquire`] took since the bucket was made. Never falls.
+    spent: u64,
+}
+
+/// What became of a request for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether the tokens were taken. A refusal takes none.
+    pub allowed: bool,
+    /// Whole tokens that are left.
+    pub left: u32,
+    /// After a refusal: until the same request would be allowed. Otherwise: until there is a whole token, 0 while
+    /// there is one. `None`: never. More than 584 years count as 584.
+    pub wait_ns: Option<Nanos>,
+}
+
+impl Bucket {
+    /// A new bucket; it starts full.
+    pub const fn full(limit: Limit, now: Nanos) -> Self {
+        let Limit { capacity, rate } = limit;
+        Self {
+            capacity,
+            per_secs: rate.per_secs,
+            micro: rate.micro,
+            level: top(limit),
+            carry: 0,
+            at: now,
+            spent: 0,
+        }
+    }
+
+    /// A bucket that had that level, in millionths, `age` ago.
+    pub fn restored(limit: Limit, level_micro: i64, age: Nanos, now: Nanos) -> Self {
+        let mut bucket = Self { level: level_micro.clamp(-MAX_DEBT, top(limit)), ..Self::full(limit, 0) };
+        bucket.refill(age);
+        bucket.at = now;
+        bucket
+    }
+
+    /// Takes `cost` tokens if they are there.
+    pub fn acquire(&mut self, cost: u32, now: Nanos) -> Outcome {
+        let allowed = self.holds(cost, now);
+        if allowed {
+            self.take(cost);
+        }
+        self.outcome(cost, allowed)
+    }
+
+    /// Whether `cost` tokens are there. What has flowed in until `now` is counted.
+    pub fn holds(&mut self, cost: u32, now: Nanos) -> bool {
+        self.refill(now);
+        self.level >= i64::from(cost) * MICRO
+    }
+
+    /// Takes `cost` tokens, which [`Bucket::holds`] has just found to be there.
+    pub fn take(&mut self, cost: u32) {
+        debug_assert!(self.level >= i64::from(cost) * MICRO);
+        self.level -= i64::from(cost) * MICRO;
+        self.spent = self.spent.saturating_add(u64::from(cost));
+    }
+
+    /// What is said of a request for `cost` tokens after it was allowed or refused.
+    pub fn outcome(&self, cost: u32, allowed: bool) -> Outcome {
+        let goal = if allowed { MICRO } else { i64::from(cost) * MICRO };
+        Outcome { allowed, left: self.whole(), wait_ns: self.until(goal) }
+    }
+
+    /// Makes it full.
+    pub fn fill(&mut self, now: Nanos) {
+        self.at = self.at.max(now);
+        self.level = top(self.limit());
+        self.carry = 0;
+    }
+
+    /// Takes `tokens` whether they are there or not: what was admitted elsewhere. It may leave a debt of up to 10^9
+    /// tokens, and is not counted as spent here.
+    pub fn charge(&mut self, tokens: u64, now: Nanos) {
+        self.refill(now);
+        let tokens = tokens.min(2 * Limit::MAX_CAPACITY as u64) as i64;
+        self.level = (self.level - tokens * MICRO).max(-MAX_DEBT);
+    }
+
+    /// Puts other numbers in force: the level moves by as much as the capacity, and stays between 0 and the new one. A
+    /// full bucket stays full, so that a bucket that was forgotten because it was full has lost nothing.
+    pub fn retune(&mut self, limit: Limit, now: Nanos) {
+        self.refill(now);
+        let (old, new) = (parts(self.limit()), parts(limit));
+        if old != new {
+            // Rounds down by less than a millionth of a token; at most 3.2e16², which needs more than 64 bits.
+            self.carry = (u128::from(self.carry) * u128::from(new) / u128::from(old)) as u64;
+        }
+        let moved = self.level + top(limit) - top(self.limit());
+        self.level = moved.clamp(0, top(limit));
+        if self.level != moved || self.level == top(limit) {
+            self.carry = 0;
+        }
+        self.capacity = limit.capacity;
+        self.per_secs = limit.rate.per_secs;
+        self.micro = limit.rate.micro;
+    }
+
+    /// Whether it is full at `now`, and so in no way different from a new one.
+    pub fn is_full(&self, now: Nanos) -> bool {
+        let later = self.refilled(now);
+        later.level == top(later.limit())
+    }
+
+    /// The same bucket with what has flowed in until `now`.
+    pub fn refilled(mut self, now: Nanos) -> Self {
+        self.refill(now);
+        self
+    }
+
+    /// The same level for another client, which has spent nothing yet.
+    pub fn starting_over(mut self) -> Self {
+        self.spent = 0;
+        self
+    }
+
+    /// The numbers in force.
+    pub const fn limit(&self) -> Limit {
+        Limit { capacity: self.capacity, rate: Rate { micro: self.micro, per_secs: self.per_secs } }
+    }
+
+    /// Millionths of a token as of the last call that took `now`; negative for a debt.
+    pub fn level_micro(&self) -> i64 {
+        self.level
+    }
+
+    /// Tokens that [`Bucket::acquire`] took since the bucket was made.
+    pub fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    /// Whole tokens as of the last call that took `now`; 0 for a debt.
+    pub fn whole(&self) -> u32 {
+        // At most `Limit::MAX_CAPACITY`.
+        (self.level.max(0) / MICRO) as u32
+    }
+
+    /// From the last call that took `now` until it is full; `None` if never.
+    pub fn until_full(&self) -> Option<Nanos> {
+        self.until(top(self.limit()))
+    }
+
+    /// Time until the level is `goal` millionths; 0 if it is already, `None` if it never will be.
+    fn until(&self, goal: i64) -> Option<Nanos> {
+        if self.level >= goal {
+            return Some(0);
+        }
+        let micro = self.micro;
+        if micro == 0 || goal > top(self.limit()) {
+            return None;
+        }
+        // Positive: at most 4.3e15 + 1e15 millionths.
+        let missing = (goal - self.level) as u64;
+        match missing.checked_mul(parts(self.limit())) {
+            Some(parts) => Some((parts - self.carry).div_ceil(micro)),
+            None => {
+                let parts = u128::from(missing) * u128::from(parts(self.limit())) - u128::from(self.carry);
+                Some(Nanos::try_from(parts.div_ceil(u128::from(micro))).unwrap_or(Nanos::MAX))
+            }
+        }
+    }
+
+    fn refill(&mut self, now: Nanos) {
+        let elapsed = now.saturating_sub(self.at);
+        if elapsed == 0 {
+            return;
+        }
+        self.at = now;
+        // Not negative: the level never passes the top.
+        let room = (top(self.limit()) - self.level) as u64;
+        let parts = parts(self.limit());
+        let micro = self.micro;
+        let (gained, carry) = match elapsed.checked_mul(micro).and_then(|sum| sum.checked_add(self.carry)) {
+            Some(sum) => (sum / parts, sum % parts),
+            None => {
+                let sum = u128::from(elapsed) * u128::from(micro) + u128::from(self.carry);
+                let gained = sum / u128::from(parts);
+                (u64::try_from(gained).unwrap_or(u64::MAX), (sum % u128::from(parts)) as u64)
+            }
+        };
+        if gained >= room {
+            self.level = top(self.limit());
+            self.carry = 0;
+        } else {
+            self.level += gained as i64;
+            self.carry = carry;
+        }
+    }
+}
+
+/// Into how many parts a millionth is divided, so that one nanosecond brings a whole number of them, namely
+/// `rate.micro`. At most 3.2e16.
+fn parts(limit: Limit) -> u64 {
+    u64::from(limit.rate.per_secs.max(1)) * 1_000_000_000
+}
+
+/// The capacity in millionths.
+const fn top(limit: Limit) -> i64 {
+    limit.capacity as i64 * MICRO
+}
+
+#[cfg(test)]
+mod tests;

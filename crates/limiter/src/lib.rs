@@ -1,0 +1,16 @@
+//! Who a client is and what it may do: identities, buckets, limits and plans, the rules of requests, the sharded table of
+//! buckets, and the fields that tell a client of them. `now` is an argument; locks are held over no I/O.
+#![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::too_many_lines)]
+
+pub mod answer;
+pub mod bucket;
+pub mod heavy_hitters;
+pub mod identity;
+pub mod limit;
+pub mod limiter;
+pub mod plans;
+pub mod ranges;
+pub mod request_rules;
+pub mod reset;
+pub mod terms;

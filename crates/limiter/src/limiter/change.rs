@@ -1,0 +1,259 @@
+//! Changes of the numbers in force.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use ipnet::IpNet;
+
+use super::table::Row;
+use super::{Fate, Grant, Granted, Limiter, Room};
+use crate::answer::Entry;
+use crate::identity::{ClientId, ClientKey, Crowds, IdForm};
+use crate::plans::{PlanChange, PlanMap};
+use crate::ranges::{Range, Ranges};
+use crate::terms::{ClientLimit, Terms};
+use balancer_time::Moment;
+
+/// What [`Limiter::retune_where`] does with a client's buckets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    Keep,
+    /// Other numbers are in force.
+    To(Grant),
+    /// The client is unlimited now, which counts as full.
+    Unlimited,
+}
+
+impl Change {
+    fn of(granted: Granted) -> Self {
+        match granted {
+            Granted::Limited(grant) => Self::To(grant),
+            Granted::Unlimited | Granted::Exempt => Self::Unlimited,
+        }
+    }
+}
+
+/// What decides about clients that no entry names, and what the names in entries stand for.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'a> {
+    /// Every range that has a limit.
+    pub ranges: &'a Ranges,
+    /// Every plan.
+    pub plans: &'a PlanMap,
+    /// `rate_limit.default`.
+    pub default: Option<&'a Terms>,
+    /// `rate_limit.ipv6_prefix`.
+    pub ipv6_prefix: u8,
+}
+
+impl Shared<'_> {
+    /// What an entry comes to. Its own bound on requests at once wins over its plan's. A plan that is not known (it was
+    /// just made and not heard of yet, or its row can't be read) leaves its clients what those without an entry have; so
+    /// does an entry whose own row can't be read.
+    pub fn resolve(&self, limit: &ClientLimit, entry: Entry) -> Granted {
+        if limit.is_unreadable() {
+            return self.of_default();
+        }
+        if limit.exempt {
+            return Granted::Exempt;
+        }
+        let Some(name) = &limit.plan else {
+            return Granted::Limited(Grant { terms: limit.own.clone(), entry, plan: None });
+        };
+        let max_in_flight = limit.own.max_in_flight;
+        match (self.plans.get(name), self.default) {
+            (Some(plan), _) => {
+                let max_in_flight = max_in_flight.or(plan.terms.max_in_flight);
+                let terms = Terms { max_in_flight, ..plan.terms.clone() };
+                Granted::Limited(Grant { terms, entry, plan: Some(plan.number) })
+            }
+            (None, Some(default)) => {
+                let max_in_flight = max_in_flight.or(default.max_in_flight);
+                let terms = Terms { max_in_flight, ..default.clone() };
+                Granted::Limited(Grant { terms, entry, plan: None })
+            }
+            (None, None) => Granted::Unlimited,
+        }
+    }
+
+    /// Who an address counts as without an entry of its own, what it gets, and the range that decided.
+    pub fn of_address(&self, address: IpAddr) -> (ClientKey, Granted, Option<&Range>) {
+        match self.ranges.longest(address) {
+            Some(range) => {
+                let client = range.client(address, self.ipv6_prefix);
+                (client, self.resolve(&range.limit, Entry::Range), Some(range))
+            }
+            None => (ClientKey::group(address, self.ipv6_prefix), self.of_default(), None),
+        }
+    }
+
+    /// Where an address without an entry of its own counts when the table is full; `range`: what decides about it.
+    pub fn room(&self, range: Option<&Range>) -> Room {
+        match range {
+            None => Room::Shared(Crowds::OF_DEFAULT),
+            Some(range) if range.limit.shared => Room::Own,
+            Some(range) => Room::Shared(self.ranges.crowds(range)),
+        }
+    }
+
+    /// What a whole client group gets; `None`: it counts with a range that is shared, and is asked no more itself.
+    fn of_group(&self, group: IpNet) -> Option<Granted> {
+        match self.ranges.holding(group) {
+            Some(range) if range.limit.shared => None,
+            Some(range) => Some(self.resolve(&range.limit, Entry::Range)),
+            None => Some(self.of_default()),
+        }
+    }
+
+    /// What a client gets that nothing names.
+    pub fn of_default(&self) -> Granted {
+        match self.default {
+            Some(terms) => Granted::Limited(Grant::of_default(terms.clone())),
+            None => Granted::Unlimited,
+        }
+    }
+}
+
+impl Limiter {
+    /// Puts other numbers in force for one client. Needed although [`Limiter::acquire`] does the same: tokens flow in at
+    /// the old rate until a change is told. Takes one shard's lock.
+    pub fn retune(&self, client: ClientKey, granted: &Granted, when: Moment) {
+        let Some(grant) = granted.grant() else { return self.forget(client) };
+        let hash = self.hash(client);
+        let mut rows = self.lock(hash);
+        if let Some(row) = rows.table.find(hash as u32, &client) {
+            self.put_in_force(rows.table.row_mut(row), grant, when);
+        }
+    }
+
+    /// Asks `change` about every client: what decides about it. Takes one shard's lock after another, for a bounded number
+    /// of rows, and calls `change` under it. A row may be asked about twice.
+    pub fn retune_where(&self, when: Moment, mut change: impl FnMut(ClientKey, Entry) -> Change) {
+        for shard in &self.shards {
+            self.walk(shard, |row| match change(row.client, row.entry) {
+                Change::Keep => Fate::Kept,
+                Change::Unlimited => {
+                    row.plan = None;
+                    if row.slots.forget_limits() || row.in_flight > 0 { Fate::Kept } else { Fate::Forgotten }
+                }
+                Change::To(grant) => {
+                    self.put_in_force(row, &grant, when);
+                    Fate::Kept
+                }
+            });
+        }
+    }
+
+    /// The ranges or the default have changed: puts the new numbers in force for every client that no entry names, and
+    /// for their crowds. Takes every lock, one after another.
+    pub fn shared_changed(&self, shared: Shared<'_>, when: Moment) {
+        let with_crowds = shared.ranges.iter().filter(|_| self.crowds() > 0);
+        let crowds: HashMap<Crowds, &Range> = with_crowds.map(|range| (range.crowds(), range)).collect();
+        let whole: HashMap<ClientKey, &Range> =
+            shared.ranges.iter().filter_map(|range| Some((range.shared_key()?, range))).collect();
+        self.retune_where(when, |client, entry| match (client.network(), entry) {
+            (_, Entry::Client) => Change::Keep,
+            (Some(group), _) => shared.of_group(group).map_or(Change::Keep, Change::of),
+            (None, Entry::Default) => Change::of(shared.of_default()),
+            (None, Entry::Range) => {
+                let crowd = client.crowd_owner();
+                match crowd.map_or_else(|| whole.get(&client), |owner| crowds.get(&owner)) {
+                    Some(range) => Change::of(shared.resolve(&range.limit, Entry::Range)),
+                    None => Change::Unlimited,
+                }
+            }
+        });
+    }
+
+    /// A plan has changed: puts its new numbers in force for all its clients, each from this moment on. Takes one shard's
+    /// lock after another.
+    pub fn plan_changed(&self, change: &PlanChange, when: Moment) {
+        for shard in &self.shards {
+            self.walk(shard, |row| {
+                if row.plan == Some(change.number) {
+                    match &change.terms {
+                        Some(terms) => {
+                            if row.slots.put_in_force(&terms.buckets, when) {
+                                row.stamp = self.epoch.load(Ordering::Relaxed);
+                            }
+                        }
+                        // The number will be another plan's.
+                        None => row.plan = None,
+                    }
+                }
+                Fate::Kept
+            });
+        }
+    }
+
+    /// One entry was created, updated (`limit`) or deleted (`None`). `shared` is what holds after the change.
+    ///
+    /// An entry that gives a client buckets of its own (an `ip:port`; an IPv6 address out of its prefix; an address out of
+    /// a shared range) starts from those that the client had until now, moved like at any other change of its numbers.
+    /// After such an entry is deleted the client counts with the others again.
+    ///
+    /// Takes one lock at a time; for a range all of them.
+    pub fn entry_changed(
+        &self,
+        id: &ClientId,
+        limit: Option<&ClientLimit>,
+        shared: Shared<'_>,
+        when: Moment,
+    ) {
+        let own = ClientKey::of_id(id);
+        let named = limit.map(|limit| shared.resolve(limit, Entry::Client));
+        match id.form() {
+            IdForm::Range(_) => self.shared_changed(shared, when),
+            IdForm::Opaque => self.retune(own, &named.unwrap_or(Granted::Unlimited), when),
+            IdForm::Address(address) => {
+                let (client, granted, _) = shared.of_address(address);
+                match named {
+                    named if client == own => self.retune(own, &named.unwrap_or(granted), when),
+                    Some(named) => self.adopt(own, &[client], &named, when),
+                    None => self.forget(own),
+                }
+            }
+            IdForm::AddressPort(peer) => match named {
+                Some(named) => {
+                    let (client, ..) = shared.of_address(peer.ip());
+                    self.adopt(own, &[ClientKey::address(peer.ip()), client], &named, when);
+                }
+                None => self.forget(own),
+            },
+        }
+    }
+
+    /// Gives a client buckets of its own that start from the first of `before` that there is. If it has some, those are
+    /// retuned instead.
+    fn adopt(&self, own: ClientKey, before: &[ClientKey], granted: &Granted, when: Moment) {
+        let Some(grant) = granted.grant() else { return self.forget(own) };
+        let start =
+            before.iter().find_map(|client| self.read(*client, |row| Some(row.slots.starting_over())));
+        let hash = self.hash(own);
+        let mut rows = self.lock(hash);
+        let row = match (rows.table.find(hash as u32, &own), start) {
+            (Some(row), _) => row,
+            (None, Some(start)) => {
+                self.count(own);
+                rows.table.insert(Row::new(own, hash, start))
+            }
+            // Full before, full now, and made when it is first asked.
+            (None, None) => return,
+        };
+        self.put_in_force(rows.table.row_mut(row), grant, when);
+    }
+
+    /// Puts a limit in force for the row of a client. The shard's lock is held.
+    fn put_in_force(&self, row: &mut Row, grant: &Grant, when: Moment) {
+        let changed = row.slots.put_in_force(&grant.terms.buckets, when);
+        if changed || row.entry != grant.entry || row.plan != grant.plan {
+            (row.entry, row.plan) = (grant.entry, grant.plan);
+            row.stamp = self.epoch.load(Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! Crowds: who shares a row at a full table, and what a client takes along that leaves one.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use super::decision::{decide, refused_by_full};
+use super::seat::Place;
+use super::slots::Slots;
+use super::table::Row;
+use super::{Ask, Decision, Limiter, Room, SWEEP_FOR_ROOM, SWEEP_PER_INSERT};
+use crate::identity::ClientKey;
+use balancer_time::Moment;
+
+impl Limiter {
+    /// Chooses clients' crowds by this key, in this process and after a restart alike: else a restart would give those a
+    /// full bucket whose own is empty. Without effect after the first request.
+    pub fn spread_by(&self, key: u64) {
+        let _ = self.spread.set(SipHasher13::new_with_keys(key, key.rotate_left(32)));
+    }
+
+    /// What [`Limiter::acquire`] would say, without taking anything. Takes one shard's lock at a time.
+    pub fn preview(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> Decision {
+        let (mut slots, in_flight, overflow) = self.look(client, ask, when);
+        decide(&mut slots, in_flight, ask, when).told_by(overflow)
+    }
+
+    /// The same, and what each bucket of the request has left before.
+    pub fn foresee(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> (Decision, Vec<u32>) {
+        let (mut slots, in_flight, overflow) = self.look(client, ask, when);
+        let levels = slots.clone().levels(ask.buckets().map(|(spec, ..)| spec), when);
+        (decide(&mut slots, in_flight, ask, when).told_by(overflow), levels)
+    }
+
+    /// The buckets that would decide, the requests under way beside them, and whether they are a crowd's.
+    fn look(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> (Slots, u32, bool) {
+        let own = self.read(client, |row| Some((row.slots.clone(), row.in_flight, false)));
+        if let Some(own) = own {
+            return own;
+        }
+        let Room::Shared(crowds) = ask.room else { return Default::default() };
+        if refused_by_full(ask, when).is_some() {
+            return Default::default();
+        }
+        let crowd = crowds.key(self.spread(client));
+        let (start, stays) = self.left_of(crowd, ask);
+        let full = self.clients() >= self.max_clients;
+        if !stays && (!full || self.lock(self.hash(client)).can_spare(SWEEP_FOR_ROOM, when)) {
+            return (start, 0, false);
+        }
+        self.read(crowd, |row| Some((row.slots.clone(), row.in_flight, true))).unwrap_or((start, 0, true))
+    }
+
+    /// The same for a crowd, which has a row as a client has.
+    pub(super) fn in_crowd<R>(
+        &self,
+        crowd: ClientKey,
+        ask: Ask<'_>,
+        when: Moment,
+        act: impl FnOnce(&mut Slots, &mut u32) -> R,
+    ) -> (R, Place) {
+        let hash = self.hash(crowd);
+        let mut rows = self.lock(hash);
+        let row = match rows.table.find(hash as u32, &crowd) {
+            Some(row) => row,
+            None => {
+                rows.sweep(SWEEP_PER_INSERT, when, |client| self.uncount(client));
+                self.count(crowd);
+                rows.table.insert(Row::new(crowd, hash, Slots::default()))
+            }
+        };
+        (self.act_on(rows.table.row_mut(row), ask, act), Place { client: crowd, hash })
+    }
+
+    /// What a crowd has left, for a client that leaves it, and whether it has to stay: requests under way can't be told
+    /// apart, so it stays while there are any and a limit bounds them. Takes one shard's lock.
+    pub(super) fn left_of(&self, crowd: ClientKey, ask: Ask<'_>) -> (Slots, bool) {
+        if self.crowds() == 0 {
+            return Default::default();
+        }
+        let bounded = ask.max_in_flight().is_some();
+        self.read(crowd, |row| (row.slots.starting_over(), bounded && row.in_flight > 0))
+    }
+
+    /// What chooses a client's crowd.
+    pub(super) fn spread(&self, client: ClientKey) -> u64 {
+        let random = || SipHasher13::new_with_keys(fastrand::u64(..), fastrand::u64(..));
+        let mut hasher = *self.spread.get_or_init(random);
+        hasher.write(&client.to_bytes());
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Levels, as they are: to be shown, saved and put back.
+
+use std::sync::atomic::Ordering;
+
+use super::slots::{Saved, Slot, Slots};
+use super::table::Row;
+use super::{Fate, Limiter, SHARDS};
+use crate::answer::Entry;
+use crate::bucket::Bucket;
+use crate::identity::ClientKey;
+use crate::terms::{BucketId, BucketSpec};
+use balancer_time::{Moment, Nanos};
+
+/// Rows that are put back beyond twice the bound on clients: those that entries have, and crowds.
+const RESTORED_BEYOND: usize = 1 << 17;
+
+/// What a client has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Whole tokens of each bucket that was asked about, in that order.
+    pub buckets: Vec<u32>,
+    /// Its requests under way in this process.
+    pub in_flight: u32,
+}
+
+impl Limiter {
+    /// What a client has left of buckets that are in force for it. Takes nothing, and changes nothing. Takes one shard's
+    /// lock.
+    pub fn levels(&self, client: ClientKey, specs: &[BucketSpec], when: Moment) -> Levels {
+        let (slots, in_flight) = self.read(client, |row| (row.slots.clone(), row.in_flight));
+        Levels { buckets: slots.levels(specs.iter(), when), in_flight }
+    }
+
+    /// One bucket of a client as it is at that moment; `None` for one that was never asked, or was forgotten because it
+    /// was full. Takes one shard's lock.
+    pub fn peek(&self, client: ClientKey, bucket: BucketId, when: Moment) -> Option<Bucket> {
+        self.read(client, |row| row.slots.get(bucket, when)).map(|slot| *slot.bucket())
+    }
+
+    /// Makes a client's buckets full. Takes one shard's lock.
+    pub fn fill(&self, client: ClientKey) {
+        self.forget_slots(client, |slots| {
+            slots.forget();
+            false
+        });
+    }
+
+    /// How often buckets were made full otherwise than by time.
+    pub fn fills(&self) -> u64 {
+        self.fills.load(Ordering::Relaxed)
+    }
+
+    /// Makes the buckets of every client full for which `chosen` is true. Takes one shard's lock after another, for a bounded
+    /// number of rows, and calls `chosen` under it.
+    pub fn fill_where(&self, chosen: impl Fn(ClientKey, Entry) -> bool) {
+        self.fills.fetch_add(1, Ordering::Relaxed);
+        for shard in &self.shards {
+            self.walk(shard, |row| {
+                if !chosen(row.client, row.entry) {
+                    return Fate::Kept;
+                }
+                row.stamp = self.epoch.load(Ordering::Relaxed);
+                row.slots.forget();
+                if row.in_flight > 0 { Fate::Kept } else { Fate::Forgotten }
+            });
+        }
+    }
+
+    /// A client has no limit any more, which counts as full; buckets of rules stay. Takes one shard's lock.
+    pub(super) fn forget(&self, client: ClientKey) {
+        self.forget_slots(client, Slots::forget_limits);
+    }
+
+    /// `forget` says whether anything is left.
+    fn forget_slots(&self, client: ClientKey, forget: impl FnOnce(&mut Slots) -> bool) {
+        let hash = self.hash(client);
+        let mut rows = self.lock(hash);
+        let Some(number) = rows.table.find(hash as u32, &client) else { return };
+        self.fills.fetch_add(1, Ordering::Relaxed);
+        let row = rows.table.row_mut(number);
+        row.stamp = self.epoch.load(Ordering::Relaxed);
+        let is_left = forget(&mut row.slots);
+        if !is_left && row.in_flight == 0 {
+            rows.table.remove(number);
+            self.uncount(client);
+        }
+    }
+
+    /// What `look` says of a client's row, or the default where there is none.
+    pub(super) fn read<R: Default>(&self, client: ClientKey, look: impl FnOnce(&Row) -> R) -> R {
+        let hash = self.hash(client);
+        let rows = self.lock(hash);
+        let row = rows.table.find(hash as u32, &client).map(|row| rows.table.row(row));
+        row.map_or_else(R::default, look)
+    }
+
+    /// Hands over every bucket of the clients that changed after `seq`, and returns the sequence to ask for next. 0 asks
+    /// for everything. A bucket that was forgotten, because it was full, is not told. `each` is called outside of every
+    /// lock; it may see a bucket twice.
+    ///
+    /// Each call begins a new epoch before it looks into any shard, and rows are stamped under the shard's lock: who
+    /// comes after the look stamps the new epoch, and is told next time.
+    pub fn changed_since(&self, seq: u32, mut each: impl FnMut(ClientKey, &Slot)) -> u32 {
+        let told = self.epoch.fetch_add(1, Ordering::SeqCst);
+        let mut changed = Vec::new();
+        for number in 0..SHARDS {
+            self.walk(&self.shards[number], |row| {
+                if row.stamp > seq {
+                    changed.extend(row.slots.iter().map(|slot| (row.client, *slot)));
+                }
+                Fate::Kept
+            });
+            changed.drain(..).for_each(|(client, slot)| each(client, &slot));
+        }
+        told
+    }
+
+    /// Puts back a bucket that was saved `age` ago, with what flowed in since; of two levels for one bucket the lower
+    /// counts. Full ones are left out. False: there was no room, not even beyond the bound (other instances have clients too).
+    /// Takes one shard's lock.
+    pub fn restore(&self, client: ClientKey, saved: &Saved, age: Nanos, when: Moment) -> bool {
+        let slot = Slot::restored(saved, age, when);
+        if slot.until_full(when) == Some(0) {
+            return true;
+        }
+        let hash = self.hash(client);
+        let mut rows = self.lock(hash);
+        let number = match rows.table.find(hash as u32, &client) {
+            Some(number) => number,
+            None if self.clients() + self.crowds() < self.max_clients.saturating_mul(2) + RESTORED_BEYOND => {
+                self.count(client);
+                // Nobody knows yet what decides about it: no change of ranges or the default may touch it before it asks.
+                let row = Row::new(client, hash, Slots::default());
+                rows.table.insert(Row { entry: Entry::Client, ..row })
+            }
+            None => return false,
+        };
+        let row = rows.table.row_mut(number);
+        row.stamp = self.epoch.load(Ordering::Relaxed);
+        row.slots.restore(slot, when);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::super::{Ask, Grant};
+use super::*;
+use crate::limit::{Limit, Rate};
+use crate::reset::Reset;
+use crate::terms::{BucketName, Terms};
+
+const SEC: Nanos = 1_000_000_000;
+
+const HOUR_SECS: u64 = 3_600;
+
+fn client(number: u32) -> ClientKey {
+    ClientKey::address(Ipv4Addr::from(number).into())
+}
+
+/// An instant on both clocks.
+fn at(secs: u64) -> Moment {
+    Moment { now: (secs + 1) * SEC, wall_s: 1_000 * HOUR_SECS + secs }
+}
+
+/// Buckets of these names and capacities; a token a second each.
+fn grant(buckets: &[(&str, u32)]) -> Grant {
+    let bucket = |(name, capacity): &(&str, u32)| {
+        let limit = Limit { capacity: *capacity, rate: Rate::per_second(1_000_000) };
+        BucketSpec::new(BucketName::parse(name).unwrap(), limit)
+    };
+    Grant::of_default(Terms { buckets: buckets.iter().map(bucket).collect(), max_in_flight: None })
+}
+
+fn hourly(capacity: u32) -> Grant {
+    let limit = Limit { capacity, rate: Rate { micro: 1_000_000 * u64::from(capacity), per_secs: 3_600 } };
+    let name = BucketName::parse("hour").unwrap();
+    let spec = BucketSpec { reset: Some(Reset::Hour), ..BucketSpec::new(name, limit) };
+    Grant::of_default(Terms { buckets: Arc::new([spec]), max_in_flight: None })
+}
+
+fn take(limiter: &Limiter, grant: &Grant, cost: u32, when: Moment) -> bool {
+    limiter.acquire(client(1), Ask { cost, ..Ask::of(grant) }, when).allowed
+}
+
+fn saved(limiter: &Limiter) -> Vec<(ClientKey, Saved)> {
+    let mut all = Vec::new();
+    limiter.changed_since(0, |client, slot| all.push((client, slot.saved())));
+    all
+}
+
+#[test]
+fn levels_are_shown_by_the_numbers_in_force_and_nothing_is_taken() {
+    let limiter = Limiter::new(10);
+    let both = grant(&[("second", 5), ("day", 50)]);
+    assert!(take(&limiter, &both, 3, at(0)));
+    for _ in 0..2 {
+        let levels = limiter.levels(client(1), &both.terms.buckets, at(1));
+        assert_eq!(levels, Levels { buckets: vec![3, 48], in_flight: 0 });
+    }
+    // Numbers that will be put in force by the next request.
+    let larger = grant(&[("day", 60), ("new", 7)]);
+    assert_eq!(limiter.levels(client(1), &larger.terms.buckets, at(1)).buckets, [58, 7]);
+    assert_eq!(limiter.levels(client(2), &larger.terms.buckets, at(1)).buckets, [60, 7]);
+}
+
+#[test]
+fn a_preview_says_what_the_next_request_gets_and_leaves_it_to_it() {
+    let limiter = Limiter::new(10);
+    let one = grant(&[("one", 1)]);
+    let preview = || limiter.preview(client(1), Ask::of(&one), at(0));
+    assert!(preview().allowed && preview().allowed);
+    assert_eq!(limiter.clients(), 0);
+    assert!(take(&limiter, &one, 1, at(0)));
+    assert!(!preview().allowed);
+}
+
+#[test]
+fn filling_makes_every_bucket_full_and_keeps_count_of_what_is_under_way() {
+    let limiter = Arc::new(Limiter::new(10));
+    let one = grant(&[("one", 1)]);
+    let (decision, seat) = limiter.admit(client(1), Ask::of(&one), at(0));
+    assert!(decision.allowed && !take(&limiter, &one, 1, at(0)));
+    limiter.fill(client(1));
+    let levels = limiter.levels(client(1), &one.terms.buckets, at(0));
+    assert_eq!(levels, Levels { buckets: vec![1], in_flight: 1 });
+    drop(seat);
+    limiter.fill(client(1));
+    assert_eq!(limiter.clients(), 0);
+}
+
+#[test]
+fn saved_levels_come_back_with_what_flowed_in_since() {
+    let before = Limiter::new(10);
+    let both = grant(&[("second", 5), ("day", 50)]);
+    assert!(take(&before, &both, 5, at(0)));
+    let saved = saved(&before);
+    assert_eq!(saved.len(), 2);
+    let after = Limiter::new(10);
+    for (client, saved) in &saved {
+        after.restore(*client, saved, 2 * SEC, at(0));
+    }
+    assert_eq!(after.levels(client(1), &both.terms.buckets, at(0)).buckets, [2, 47]);
+    assert!(take(&after, &both, 2, at(0)) && !take(&after, &both, 1, at(0)));
+    // Long enough ago: full, and not worth a row.
+    let late = Limiter::new(10);
+    assert!(saved.iter().all(|(client, saved)| late.restore(*client, saved, 60 * SEC, at(0))));
+    assert_eq!(late.clients(), 0);
+}
+
+#[test]
+fn of_two_saved_levels_the_lower_counts_whatever_comes_first() {
+    let grant = grant(&[("day", 10)]);
+    let saved: HashMap<u32, Saved> = [3, 8]
+        .into_iter()
+        .map(|taken| {
+            let limiter = Limiter::new(10);
+            assert!(take(&limiter, &grant, taken, at(0)));
+            (taken, saved(&limiter)[0].1)
+        })
+        .collect();
+    for order in [[3, 8], [8, 3]] {
+        let limiter = Limiter::new(10);
+        assert!(order.iter().all(|taken| limiter.restore(client(1), &saved[taken], 0, at(0))));
+        assert_eq!(limiter.levels(client(1), &grant.terms.buckets, at(0)).buckets, [2]);
+    }
+}
+
+#[test]
+fn a_bucket_with_a_reset_comes_back_as_it_was_until_its_period_turns() {
+    let before = Limiter::new(10);
+    let hourly = hourly(10);
+    assert!(take(&before, &hourly, 10, at(0)));
+    let saved = saved(&before);
+    assert_eq!(saved[0].1.reset, Some((Reset::Hour, 1_000)));
+    let after = Limiter::new(10);
+    after.restore(client(1), &saved[0].1, 1_800 * SEC, at(1_800));
+    assert!(!take(&after, &hourly, 1, at(1_800)) && !take(&after, &hourly, 1, at(HOUR_SECS - 1)));
+    assert!(take(&after, &hourly, 10, at(HOUR_SECS)));
+    let late = Limiter::new(10);
+    late.restore(client(1), &saved[0].1, HOUR_SECS * SEC, at(HOUR_SECS));
+    assert_eq!(late.clients(), 0);
+}

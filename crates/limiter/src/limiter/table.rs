@@ -1,0 +1,258 @@
+//! One shard's clients: rows that lie densely in chunks, and an index of them by hash.
+//!
+//! Dense rows can be walked by number, a few at a time, which is how full buckets are found. Chunks never move when the
+//! table grows, so no insert copies more than the index: 8 bytes a place.
+
+use super::slots::Slots;
+use crate::answer::Entry;
+use crate::identity::ClientKey;
+use crate::plans::PlanNumber;
+use balancer_time::Moment;
+
+/// One client. 112 bytes, with one bucket inside.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub slots: Slots,
+    pub client: ClientKey,
+    /// What decided about the client when it last asked.
+    pub entry: Entry,
+    /// The plan that it had then.
+    pub plan: Option<PlanNumber>,
+    /// Its requests under way.
+    pub in_flight: u32,
+    /// The limiter's epoch when the row last changed.
+    pub stamp: u32,
+    /// The lower half of the client's hash; the upper one chose the shard.
+    pub hash: u32,
+}
+
+impl Row {
+    /// A client that comes for the first time.
+    pub fn new(client: ClientKey, hash: u64, slots: Slots) -> Self {
+        // The lower half.
+        let hash = hash as u32;
+        Self { slots, client, entry: Entry::Default, plan: None, in_flight: 0, stamp: 0, hash }
+    }
+
+    /// Whether it can be forgotten: every bucket is full, and no request is under way.
+    pub fn is_idle(&self, when: Moment) -> bool {
+        self.in_flight == 0 && self.slots.are_full(when)
+    }
+}
+
+/// Rows in a chunk: 7 KiB, so that a table of few clients stays small.
+const CHUNK: usize = 64;
+
+/// Places in the smallest index.
+const MIN_PLACES: usize = 8;
+
+/// A place of the index: linear probing, backward-shift deletion, at most 3/4 full.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u32,
+    row: u32,
+}
+
+const EMPTY: Place = Place { hash: 0, row: u32::MAX };
+
+pub(super) struct Table {
+    /// Each holds [`CHUNK`] rows, the last at least one.
+    chunks: Vec<Vec<Row>>,
+    /// A power of two.
+    index: Vec<Place>,
+    len: usize,
+}
+
+impl Table {
+    pub fn new() -> Self {
+        Self { chunks: Vec::new(), index: vec![EMPTY; MIN_PLACES], len: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The row with that number, below [`Table::len`].
+    pub fn row(&self, row: usize) -> &Row {
+        &self.chunks[row / CHUNK][row % CHUNK]
+    }
+
+    pub fn row_mut(&mut self, row: usize) -> &mut Row {
+        &mut self.chunks[row / CHUNK][row % CHUNK]
+    }
+
+    /// The number of a client's row; it holds until the next removal.
+    pub fn find(&self, hash: u32, client: &ClientKey) -> Option<usize> {
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            let place = self.index[at];
+            if place.row == EMPTY.row {
+                return None;
+            }
+            if place.hash == hash && self.row(place.row as usize).client == *client {
+                return Some(place.row as usize);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// Adds a client that is not there.
+    pub fn insert(&mut self, row: Row) -> usize {
+        if (self.len + 1) * 4 > self.index.len() * 3 {
+            self.rebuild(self.index.len() * 2);
+        }
+        let number = self.len;
+        self.place(Place { hash: row.hash, row: number as u32 });
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK => chunk.push(row),
+            _ => {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                chunk.push(row);
+                self.chunks.push(chunk);
+            }
+        }
+        self.len += 1;
+        number
+    }
+
+    /// Takes a row out; the last one takes its number.
+    pub fn remove(&mut self, number: usize) {
+        let gone = self.place_of(self.row(number).hash, number as u32);
+        self.vacate(gone);
+        self.len -= 1;
+        let Some(last) = self.chunks.last_mut().and_then(Vec::pop) else { return };
+        if number != self.len {
+            let moved = self.place_of(last.hash, self.len as u32);
+            self.index[moved].row = number as u32;
+            *self.row_mut(number) = last;
+        }
+        if self.chunks.last().is_some_and(Vec::is_empty) {
+            self.chunks.pop();
+        }
+        if self.index.len() > MIN_PLACES && self.len * 8 < self.index.len() {
+            self.rebuild(self.index.len() / 2);
+        }
+    }
+
+    /// Heap memory in bytes, by capacities; the allocator's own overhead (16 bytes an allocation) is left out.
+    pub fn memory_bytes(&self) -> usize {
+        let rows: usize = self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<Row>()).sum();
+        let more: usize = self.chunks.iter().flatten().map(|row| row.slots.heap_bytes()).sum();
+        rows + more
+            + self.chunks.capacity() * size_of::<Vec<Row>>()
+            + self.index.capacity() * size_of::<Place>()
+    }
+
+    /// Where the index names that row, which it does.
+    fn place_of(&self, hash: u32, row: u32) -> usize {
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        while self.index[at].row != row {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    fn place(&mut self, place: Place) {
+        let mask = self.index.len() - 1;
+        let mut at = place.hash as usize & mask;
+        while self.index[at].row != EMPTY.row {
+            at = (at + 1) & mask;
+        }
+        self.index[at] = place;
+    }
+
+    /// Empties a place and moves up what was pushed past it.
+    fn vacate(&mut self, mut hole: usize) {
+        let mask = self.index.len() - 1;
+        let mut at = (hole + 1) & mask;
+        while self.index[at].row != EMPTY.row {
+            let home = self.index[at].hash as usize & mask;
+            if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
+                self.index[hole] = self.index[at];
+                hole = at;
+            }
+            at = (at + 1) & mask;
+        }
+        self.index[hole] = EMPTY;
+    }
+
+    /// Makes an index of that many places. Places hold their hashes, so no row is touched.
+    fn rebuild(&mut self, places: usize) {
+        let old = std::mem::replace(&mut self.index, vec![EMPTY; places]);
+        for place in old.into_iter().filter(|place| place.row != EMPTY.row) {
+            self.place(place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn row(id: u16, hash: u32) -> Row {
+        let client = ClientKey::digest(&id.to_be_bytes());
+        Row { stamp: u32::from(id), ..Row::new(client, hash.into(), Slots::default()) }
+    }
+
+    #[test]
+    fn a_row_keeps_to_112_bytes() {
+        assert_eq!(size_of::<Row>(), 112);
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let mut table = Table::new();
+        let empty = table.memory_bytes();
+        for id in 0..10_000 {
+            table.insert(row(id, u32::from(id).wrapping_mul(0x9e37_79b9)));
+        }
+        assert!(table.memory_bytes() > 10_000 * 112);
+        while table.len() > 0 {
+            table.remove(table.len() / 2);
+        }
+        assert!(table.memory_bytes() < empty + 10_000, "{}", table.memory_bytes());
+    }
+
+    proptest! {
+        /// Few different hashes and many equal ones, at the index's ends too: long, wrapping runs of places.
+        #[test]
+        fn it_agrees_with_a_plain_map(steps in prop::collection::vec((0u16..200, any::<bool>(), 0u8..3), 1..600)) {
+            let mut table = Table::new();
+            let mut plain: HashMap<u16, u32> = HashMap::new();
+            let hash = |id: u16| match id % 4 {
+                0 => u32::from(id),
+                1 => u32::MAX,
+                2 => u32::MAX - u32::from(id % 16),
+                _ => u32::from(id).wrapping_mul(0x9e37_79b9),
+            };
+            for (id, insert, bump) in steps {
+                let found = table.find(hash(id), &row(id, 0).client);
+                prop_assert_eq!(found.map(|at| table.row(at).stamp), plain.get(&id).copied());
+                match found {
+                    None if insert => {
+                        table.insert(row(id, hash(id)));
+                        plain.insert(id, u32::from(id));
+                    }
+                    Some(at) if insert => {
+                        table.row_mut(at).stamp += u32::from(bump);
+                        *plain.get_mut(&id).unwrap() += u32::from(bump);
+                    }
+                    Some(at) => {
+                        table.remove(at);
+                        plain.remove(&id);
+                    }
+                    None => {}
+                }
+                prop_assert_eq!(table.len(), plain.len());
+            }
+            for (id, stamp) in plain {
+                let at = table.find(hash(id), &row(id, 0).client);
+                prop_assert_eq!(at.map(|at| table.row(at).stamp), Some(stamp));
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The pool: one snapshot of endpoints, picked from by a strategy, counted by leases.
+//!
+//! A request takes one [`Snapshot`] and picks from it as often as it has to be sent. Writers swap the whole snapshot;
+//! endpoints that did not change are carried over with their counters and their health.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+
+use crate::backend::BackendEntry;
+use crate::health::Status;
+use crate::outlier::Policy;
+use crate::policy::PoolPolicy;
+use crate::queue::Queue;
+use crate::sticky::SigningKey;
+use crate::strategy::Strategy;
+use balancer_time::Nanos;
+
+mod endpoint;
+mod lease;
+mod outlier;
+mod reconfigure;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod told;
+
+pub use endpoint::{Backend, Endpoint, Operator};
+pub use lease::Lease;
+pub use outlier::Ejection;
+pub use reconfigure::{Placed, Reconfigured};
+pub use snapshot::{Snapshot, Unavailable, Wanted};
+pub use told::Told;
+
+use lease::Total;
+use outlier::Outliers;
+use reconfigure::is_of;
+use snapshot::Picker;
+
+/// Most endpoints of the whole pool. Each has a health-check thread, and each pick looks at each of them.
+pub const MAX_ENDPOINTS: usize = 1024;
+
+/// What the pool is run by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How one of several is picked.
+    pub strategy: Strategy,
+    /// Without health checks every endpoint counts as healthy.
+    pub checked: bool,
+    /// Most requests at once on the whole pool.
+    pub max_in_flight: Option<u32>,
+    /// How many workers there are, of which one backend may hold three quarters while there is another to go to.
+    pub workers: Option<u32>,
+    /// `None`: nobody is ejected for how it answers.
+    pub outlier: Option<Policy>,
+    /// Share of the endpoints that may be ejected at once, 0 to 1.
+    pub max_ejected: f64,
+    /// What endpoints' tokens for sticky sessions are made with.
+    pub sticky: Option<SigningKey>,
+    /// How the pool is used.
+    pub policy: Arc<PoolPolicy>,
+}
+
+impl Settings {
+    /// Nothing but a strategy: no health checks, no bounds, no ejections.
+    pub fn of(strategy: Strategy) -> Self {
+        Self {
+            strategy,
+            checked: false,
+            max_in_flight: None,
+            workers: None,
+            outlier: None,
+            max_ejected: 0.0,
+            sticky: None,
+            policy: Arc::default(),
+        }
+    }
+
+    /// `before`: what this replaces, whose counts and locks go on.
+    fn picker(&self, before: Option<&Picker>) -> Picker {
+        let count = before.and_then(|before| before.total.as_ref()).map(|total| Arc::clone(&total.count));
+        Picker {
+            strategy: self.strategy,
+            turns: before.map(|before| Arc::clone(&before.turns)).unwrap_or_default(),
+            most_workers: self
+                .workers
+                .map_or(u32::MAX, |workers| (workers / 4 * 3 + workers % 4 * 3 / 4).max(1)),
+            // Of a bound that is new, requests that are under way already are not counted.
+            total: self.max_in_flight.map(|most| Total { most, count: count.unwrap_or_default() }),
+            outliers: self.outlier.map(|policy| {
+                Outliers::new(policy, self.max_ejected, before.and_then(|before| before.outliers.as_ref()))
+            }),
+            checked: self.checked,
+            sticky: self.sticky.clone(),
+        }
+    }
+}
+
+/// What a change of a backend's addresses came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Addresses that are new.
+    pub added: Vec<SocketAddr>,
+    /// Addresses that are gone.
+    pub removed: Vec<SocketAddr>,
+    /// New addresses that were left out because the pool is at [`MAX_ENDPOINTS`].
+    pub left_out: usize,
+}
+
+/// The pool, shared by everybody.
+#[derive(Debug)]
+pub struct Backends {
+    snapshot: ArcSwap<Snapshot>,
+    queue: Arc<Queue>,
+    /// Held by whoever makes a new snapshot from the current one; over no I/O.
+    writer: Mutex<()>,
+    /// Who wants to hear of changes; at most a few, one signal each. Held over no I/O.
+    listeners: Mutex<Vec<Sender<()>>>,
+}
+
+impl Backends {
+    /// The configured backends, still without addresses.
+    pub fn new(settings: &Settings, backends: &[BackendEntry]) -> Self {
+        let queue = Arc::<Queue>::default();
+        let snapshot = Snapshot {
+            endpoints: Vec::new(),
+            backends: backends
+                .iter()
+                .map(|entry| Arc::new(Backend::new(entry).waited_for_in(&queue)))
+                .collect(),
+            picker: Arc::new(settings.picker(None)),
+            policy: Arc::clone(&settings.policy),
+        };
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            queue,
+            writer: Mutex::new(()),
+            listeners: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The pool as it is now: what one request works with from its beginning to its end. Takes no lock.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The line of requests that wait for room on any of them.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Whether a pick would find somebody.
+    pub fn any_up(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.endpoints.iter().any(|endpoint| endpoint.in_service() && endpoint.health() != Status::Down)
+    }
+
+    /// What is configured now, in order, with the counters.
+    pub fn backends(&self) -> Vec<Arc<Backend>> {
+        self.snapshot.load().backends.clone()
+    }
+
+    /// Makes these the addresses of the backend of that entry; endpoints that stay are carried over as they are. Nothing
+    /// happens when no backend of its name is at its place: an answer about where one was before changes nothing. Takes
+    /// the writer's lock.
+    pub fn resolved(&self, entry: &BackendEntry, addresses: &[SocketAddr], now: Nanos) -> Change {
+        let mut addresses = addresses.to_vec();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let mut change = Change::default();
+        {
+            let _writer = self.writer.lock();
+            let before = self.snapshot.load_full();
+            let Some(group) = before.backends.iter().find(|group| is_of(group, entry)) else {
+                return change;
+            };
+            let (kept, others): (Vec<_>, Vec<_>) =
+                before.endpoints.iter().partition(|endpoint| Arc::ptr_eq(&endpoint.group, group));
+            let stays = |endpoint: &&Arc<Endpoint>| addresses.binary_search(&endpoint.address).is_ok();
+            let (mut own, gone): (Vec<_>, Vec<_>) = kept.into_iter().cloned().partition(|one| stays(&one));
+            change.removed.extend(gone.iter().map(|endpoint| endpoint.address));
+            addresses.retain(|address| own.iter().all(|endpoint| endpoint.address != *address));
+            let room = MAX_ENDPOINTS.saturating_sub(others.len() + own.len());
+            change.left_out = addresses.len().saturating_sub(room);
+            addresses.truncate(room);
+            // What a backend begins with is no newcomer to anybody's caches.
+            let warm = own.is_empty() && change.removed.is_empty();
+            let since = if warm { 0 } else { now };
+            own.extend(addresses.iter().map(|address| before.picker.endpoint(group, *address, since)));
+            own.sort_unstable_by_key(|endpoint| endpoint.address);
+            change.added = addresses;
+            if change.added.is_empty() && change.removed.is_empty() {
+                return change;
+            }
+            let endpoints = in_order(&before.backends, &others, group, &own);
+            self.snapshot.store(Arc::new(Snapshot {
+                endpoints,
+                backends: before.backends.clone(),
+                picker: Arc::clone(&before.picker),
+                policy: Arc::clone(&before.policy),
+            }));
+        }
+        self.signal();
+        change
+    }
+
+    /// Says why the backend of that entry has no address. For whoever looks its name up, alone.
+    pub fn set_absence(&self, entry: &BackendEntry, cause: &str) {
+        let snapshot = self.snapshot.load();
+        let group = snapshot.backends.iter().find(|group| *group.name == entry.name && group.is_at(entry));
+        if let Some(group) = group {
+            group.set_absence(cause);
+        }
+    }
+
+    /// Says what the health checks found. For the prober alone.
+    pub fn set_health(&self, endpoint: &Endpoint, health: Status, now: Nanos) {
+        if health == Status::Up && endpoint.health() == Status::Down {
+            endpoint.up_since.store(now, Ordering::Relaxed);
+            if let Some(outliers) = &self.snapshot.load().picker.outliers {
+                outliers.begin_anew(endpoint);
+            }
+        }
+        endpoint.health.store(health as u8, Ordering::Relaxed);
+        self.signal();
+    }
+
+    /// One signal waits here after any number of changes of addresses or health since it was last taken; a first one
+    /// waits at once. Dropping the receiver ends it.
+    pub fn changes(&self) -> Receiver<()> {
+        let (sender, receiver) = bounded(1);
+        let _ = sender.try_send(());
+        self.listeners.lock().push(sender);
+        receiver
+    }
+
+    fn signal(&self) {
+        self.queue.changed();
+        // A full channel has a signal waiting already; a closed one has nobody.
+        self.listeners
+            .lock()
+            .retain(|listener| !matches!(listener.try_send(()), Err(TrySendError::Disconnected(()))));
+    }
+}
+
+fn in_order(
+    backends: &[Arc<Backend>],
+    others: &[&Arc<Endpoint>],
+    changed: &Arc<Backend>,
+    own: &[Arc<Endpoint>],
+) -> Vec<Arc<Endpoint>> {
+    let mut endpoints = Vec::with_capacity(others.len() + own.len());
+    for group in backends {
+        if Arc::ptr_eq(group, changed) {
+            endpoints.extend_from_slice(own);
+        } else {
+            endpoints.extend(others.iter().filter(|one| Arc::ptr_eq(&one.group, group)).copied().cloned());
+        }
+    }
+    endpoints
+}

@@ -1,0 +1,308 @@
+//! What is balanced over: backends as configured, their endpoints, and the leases that count requests on them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use serde::{Deserialize, Serialize};
+
+use super::outlier::Standing;
+use crate::backend::BackendEntry;
+use crate::health::Status;
+use crate::queue::Queue;
+use crate::sticky::{SigningKey, Token};
+use crate::strategy::{FAILURE_COUNTS_AS, Pace, key_of, warming_weight};
+use balancer_time::Nanos;
+use balancer_time::nanos;
+
+/// What the operator says of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operator {
+    /// Use it while it is healthy.
+    Up,
+    /// Nothing new goes there; what is under way ends.
+    Drain,
+    /// Out of service.
+    Down,
+}
+
+/// One entry of `backends`: what all its endpoints share. Lives as long as the backend is configured, whatever its name
+/// resolves to, so that its counters never fall.
+#[derive(Debug)]
+pub struct Backend {
+    /// The name in the configuration, in logs, metrics and the API.
+    pub name: Arc<str>,
+    /// `host:port` as configured: the Host of health checks.
+    pub authority: String,
+    backup: AtomicBool,
+    /// How long an endpoint takes to its full share after it came up.
+    slow_start: AtomicU64,
+    weight: AtomicU32,
+    operator: AtomicU8,
+    /// Most requests at once on all its endpoints; `u32::MAX`: no bound.
+    max_in_flight: AtomicU32,
+    /// Written by [`super::Lease`] alone.
+    pub(super) in_flight: AtomicU32,
+    /// Workers that wait for an answer's head, or are held to its end. Written by [`super::Lease`] alone.
+    pub(super) calling: AtomicU32,
+    checks_passed: AtomicU64,
+    checks_failed: AtomicU64,
+    /// Why it has no address. Written by whoever looks its name up, alone.
+    absence: ArcSwapOption<Arc<str>>,
+    /// The pool's line of requests that wait for room.
+    pub(super) queue: Arc<Queue>,
+}
+
+impl Backend {
+    pub(super) fn new(entry: &BackendEntry) -> Self {
+        Self {
+            name: Arc::from(entry.name.as_str()),
+            authority: authority(&entry.host, entry.port),
+            backup: AtomicBool::new(entry.backup),
+            slow_start: AtomicU64::new(nanos(entry.slow_start)),
+            weight: AtomicU32::new(entry.weight),
+            operator: AtomicU8::new(Operator::Up as u8),
+            max_in_flight: AtomicU32::new(entry.max_in_flight.unwrap_or(u32::MAX)),
+            in_flight: AtomicU32::new(0),
+            calling: AtomicU32::new(0),
+            checks_passed: AtomicU64::new(0),
+            checks_failed: AtomicU64::new(0),
+            absence: ArcSwapOption::empty(),
+            queue: Arc::default(),
+        }
+    }
+
+    /// The same with that line.
+    pub(super) fn waited_for_in(self, queue: &Arc<Queue>) -> Self {
+        Self { queue: Arc::clone(queue), ..self }
+    }
+
+    /// The same backend under the same name, with what was counted of it and the operator's word, at another place.
+    pub(super) fn moved(&self, entry: &BackendEntry) -> Self {
+        let (passed, failed) = self.checks();
+        Self {
+            operator: AtomicU8::new(self.operator() as u8),
+            checks_passed: AtomicU64::new(passed),
+            checks_failed: AtomicU64::new(failed),
+            queue: Arc::clone(&self.queue),
+            ..Self::new(entry)
+        }
+    }
+
+    /// Whether that entry names the same place.
+    pub(super) fn is_at(&self, entry: &BackendEntry) -> bool {
+        self.authority == authority(&entry.host, entry.port)
+    }
+
+    /// Takes over what an entry says beside its name and its place. For whoever holds the pool's writer's lock.
+    pub(super) fn set_terms(&self, entry: &BackendEntry) {
+        self.weight.store(entry.weight, Ordering::Relaxed);
+        self.backup.store(entry.backup, Ordering::Relaxed);
+        self.slow_start.store(nanos(entry.slow_start), Ordering::Relaxed);
+        self.max_in_flight.store(entry.max_in_flight.unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Used only when no other backend is left.
+    pub fn backup(&self) -> bool {
+        self.backup.load(Ordering::Relaxed)
+    }
+
+    /// Share relative to the others, for each of its endpoints; 0 gets nothing new.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// What the operator says.
+    pub fn operator(&self) -> Operator {
+        match self.operator.load(Ordering::Relaxed) {
+            code if code == Operator::Up as u8 => Operator::Up,
+            code if code == Operator::Drain as u8 => Operator::Drain,
+            _ => Operator::Down,
+        }
+    }
+
+    /// Says what the operator wants. For whoever serves the operator, alone.
+    pub fn set_operator(&self, operator: Operator) {
+        self.operator.store(operator as u8, Ordering::Relaxed);
+        self.queue.changed();
+    }
+
+    /// Why it has no address, as long as it has none.
+    pub fn absence(&self) -> Option<Arc<str>> {
+        self.absence.load().as_deref().cloned()
+    }
+
+    /// Says why it has no address. For whoever looks its name up, alone.
+    pub fn set_absence(&self, cause: &str) {
+        self.absence.store(Some(Arc::new(cause.into())));
+    }
+
+    /// Most requests at once on all its endpoints together; `u32::MAX`: no bound.
+    pub fn max_in_flight(&self) -> u32 {
+        self.max_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Workers that its endpoints hold.
+    pub fn calling(&self) -> u32 {
+        self.calling.load(Ordering::Relaxed)
+    }
+
+    /// Requests in flight on all its endpoints, on former ones too.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Health checks that passed and that failed, of all its endpoints.
+    pub fn checks(&self) -> (u64, u64) {
+        (self.checks_passed.load(Ordering::Relaxed), self.checks_failed.load(Ordering::Relaxed))
+    }
+
+    /// Counts a health check. For the prober.
+    pub fn count_check(&self, passed: bool) {
+        let counter = if passed { &self.checks_passed } else { &self.checks_failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// `host:port`, an IPv6 address in brackets (RFC 3986 §3.2.2).
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// The unit of balancing: one address of one backend. Carried across snapshots while it does not change, with its
+/// counters and its health.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The backend's name in the configuration.
+    pub backend: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Never used again in this process; what a pool of connections is keyed by.
+    pub id: u64,
+    /// What it shares with the backend's other addresses: weight and the operator's word.
+    pub group: Arc<Backend>,
+    /// What a sticky session's cookie names it by; none: sessions do not stick. Written under the pool's writer's lock.
+    token: ArcSwapOption<Token>,
+    /// What `hash` knows it by: the same in every process that calls it so.
+    pub(super) identity: u64,
+    /// Written by [`super::Lease`] alone.
+    pub(super) in_flight: AtomicU32,
+    /// Written by the prober alone, through [`super::Backends::set_health`].
+    pub(super) health: AtomicU8,
+    /// Why its checks fail, while it is down. Written by the prober alone.
+    pub(super) failing: ArcSwapOption<Arc<str>>,
+    /// When it came up while others were running; 0: it always was. Written as `health` is.
+    pub(super) up_since: AtomicU64,
+    /// Whether it is out because of how it answered. Written by [`super::outlier`] alone.
+    pub(super) standing: Standing,
+    /// A [`Pace`]. Written by [`Endpoint::observe_latency`] alone.
+    pace: AtomicU64,
+    /// Written by round robin alone, under the lock of the turns.
+    pub(super) turn: AtomicI64,
+}
+
+impl Endpoint {
+    /// A new endpoint with an id of its own, that is new since then; 0: it is no newcomer.
+    pub fn new(group: Arc<Backend>, address: SocketAddr, health: Status, since: Nanos) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Self {
+            backend: Arc::clone(&group.name),
+            address,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            token: ArcSwapOption::empty(),
+            identity: key_of(format!("{}\n{address}", group.name).as_bytes()),
+            group,
+            in_flight: AtomicU32::new(0),
+            health: AtomicU8::new(health as u8),
+            failing: ArcSwapOption::empty(),
+            up_since: AtomicU64::new(since),
+            standing: Standing::default(),
+            pace: AtomicU64::new(0),
+            turn: AtomicI64::new(0),
+        }
+    }
+
+    /// An endpoint that belongs to no pool: weight 1, healthy. For trying out an upstream by itself.
+    pub fn alone(backend: &str, address: SocketAddr) -> Arc<Self> {
+        let entry = BackendEntry::new(backend, &address.ip().to_string(), address.port());
+        Arc::new(Self::new(Arc::new(Backend::new(&entry)), address, Status::Up, 0))
+    }
+
+    /// What the health checks say.
+    pub fn health(&self) -> Status {
+        match self.health.load(Ordering::Relaxed) {
+            code if code == Status::Up as u8 => Status::Up,
+            code if code == Status::Down as u8 => Status::Down,
+            _ => Status::Unknown,
+        }
+    }
+
+    /// Says why its checks fail. For the prober alone, before it says that they do.
+    pub fn set_failing(&self, cause: &str) {
+        self.failing.store(Some(Arc::new(cause.into())));
+    }
+
+    /// Says why its answers took it out.
+    pub fn set_ejected_for(&self, cause: &str) {
+        self.standing.set_cause(cause);
+    }
+
+    /// Requests in flight on it.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Its share as strategies count it: smaller than its weight says while it warms up.
+    pub fn effective_weight(&self, now: Nanos) -> u32 {
+        let up_for = match self.up_since.load(Ordering::Relaxed).max(self.standing.back_since()) {
+            0 => Nanos::MAX,
+            since => now.saturating_sub(since),
+        };
+        warming_weight(self.group.weight(), up_for, self.group.slow_start.load(Ordering::Relaxed))
+    }
+
+    /// What a sticky session's cookie names it by; `None`: sessions do not stick.
+    pub fn token(&self) -> Option<Arc<Token>> {
+        self.token.load_full()
+    }
+
+    /// Names it anew, or not at all. For whoever holds the pool's writer's lock.
+    pub(super) fn set_token(&self, key: Option<&SigningKey>) {
+        let of = |key| Token::of(key, &self.backend, self.address);
+        self.token.store(key.map(of).map(Arc::new));
+    }
+
+    /// What is known of its latency.
+    pub(super) fn pace(&self) -> Pace {
+        Pace::from_bits(self.pace.load(Ordering::Relaxed))
+    }
+
+    /// Takes one more attempt into account.
+    pub(super) fn observe_latency(&self, took: Nanos, failed: bool, now: Nanos) {
+        let took = if failed { took.max(FAILURE_COUNTS_AS) } else { took };
+        let next = |bits| Some(Pace::from_bits(bits).observe(took, now).bits());
+        // The closure always gives a value, so this always succeeds.
+        let _ = self.pace.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// Whether it counts as up: in service, and not taken out by its health checks. One that was never checked counts.
+    pub fn is_up(&self) -> bool {
+        self.in_service() && self.health() != Status::Down
+    }
+
+    /// Whether it is out because of how it answered, or being probed after that.
+    pub fn is_ejected(&self) -> bool {
+        self.standing.is_out()
+    }
+
+    /// Whether configuration and operator let anything new go there, health aside.
+    pub fn in_service(&self) -> bool {
+        self.group.weight() > 0 && self.group.operator() == Operator::Up
+    }
+}

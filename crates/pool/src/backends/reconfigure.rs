@@ -1,0 +1,133 @@
+//! Another configuration for the pool, put in force in one step: what did not change is carried over, the rest is new.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::endpoint::{Backend, Endpoint, Operator};
+use super::snapshot::{Picker, Snapshot};
+use super::{Backends, MAX_ENDPOINTS, Settings};
+use crate::backend::BackendEntry;
+use crate::health::Status;
+use balancer_time::Nanos;
+
+/// A backend as it is wanted from now on.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its entry.
+    pub entry: BackendEntry,
+    /// Where it is to begin, should it be new or have moved; one that stays keeps the addresses that it has.
+    pub addresses: Vec<SocketAddr>,
+    /// What the operator wants; `None`: as it was, up for a new one.
+    pub operator: Option<Operator>,
+}
+
+/// What became of the backends, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconfigured {
+    /// New.
+    pub added: Vec<String>,
+    /// At another place under the same name.
+    pub moved: Vec<String>,
+    /// No longer there. What is under way on them ends.
+    pub removed: Vec<String>,
+    /// Addresses that found no room in the pool ([`MAX_ENDPOINTS`]).
+    pub left_out: usize,
+}
+
+impl Picker {
+    /// A new endpoint under these settings, new since then; 0: it is no newcomer.
+    pub(super) fn endpoint(&self, group: &Arc<Backend>, address: SocketAddr, since: Nanos) -> Arc<Endpoint> {
+        let health = if self.checked { Status::Unknown } else { Status::Up };
+        let endpoint = Endpoint::new(Arc::clone(group), address, health, since);
+        endpoint.set_token(self.sticky.as_ref());
+        Arc::new(endpoint)
+    }
+}
+
+impl Backends {
+    /// The names of those among `entries` that [`Backends::reconfigure`] would make anew, so that their addresses are
+    /// needed.
+    pub fn new_among<'a>(&self, entries: &'a [BackendEntry]) -> Vec<&'a BackendEntry> {
+        let snapshot = self.snapshot();
+        let is_new = |entry: &&BackendEntry| carried(&snapshot, entry).is_none();
+        entries.iter().filter(is_new).collect()
+    }
+
+    /// Puts settings and backends in force, all at once. A backend of the same name at the same place is carried over
+    /// with its endpoints, their counters, health and ejections; weight and bounds follow its entry. Takes the writer's
+    /// lock.
+    pub fn reconfigure(&self, settings: &Settings, wanted: &[Placed], now: Nanos) -> Reconfigured {
+        let mut told = Reconfigured::default();
+        {
+            let _writer = self.writer.lock();
+            let before = self.snapshot.load_full();
+            let picker = Arc::new(settings.picker(Some(&before.picker)));
+            let mut backends: Vec<Arc<Backend>> = Vec::with_capacity(wanted.len());
+            // What stays has its place before anybody new gets one.
+            let mut room = MAX_ENDPOINTS.saturating_sub(
+                before
+                    .endpoints
+                    .iter()
+                    .filter(|one| wanted.iter().any(|it| is_of(&one.group, &it.entry)))
+                    .count(),
+            );
+            let since = if before.endpoints.is_empty() { 0 } else { now };
+            let mut endpoints = Vec::new();
+            for Placed { entry, addresses, operator } in wanted {
+                if let Some(group) = carried(&before, entry) {
+                    group.set_terms(entry);
+                    operator.iter().for_each(|operator| group.set_operator(*operator));
+                    endpoints.extend(
+                        before.endpoints.iter().filter(|one| Arc::ptr_eq(&one.group, group)).cloned(),
+                    );
+                    backends.push(Arc::clone(group));
+                    continue;
+                }
+                let namesake = before.backends.iter().find(|group| *group.name == entry.name);
+                let new = || Backend::new(entry).waited_for_in(&self.queue);
+                let group = Arc::new(namesake.map_or_else(new, |old| old.moved(entry)));
+                operator.iter().for_each(|operator| group.set_operator(*operator));
+                let list = if namesake.is_some() { &mut told.moved } else { &mut told.added };
+                list.push(entry.name.clone());
+                let mut addresses = addresses.clone();
+                addresses.sort_unstable();
+                addresses.dedup();
+                told.left_out += addresses.len().saturating_sub(room);
+                addresses.truncate(room);
+                room -= addresses.len();
+                endpoints.extend(addresses.iter().map(|address| picker.endpoint(&group, *address, since)));
+                backends.push(group);
+            }
+            let is_gone = |group: &&Arc<Backend>| wanted.iter().all(|one| one.entry.name != *group.name);
+            told.removed =
+                before.backends.iter().filter(is_gone).map(|group| group.name.to_string()).collect();
+            settle(&before.picker, &picker, &endpoints);
+            let policy = Arc::clone(&settings.policy);
+            self.snapshot.store(Arc::new(Snapshot { endpoints, backends, picker, policy }));
+        }
+        self.signal();
+        told
+    }
+}
+
+/// Whether that entry names this backend, at the place where it is.
+pub(super) fn is_of(group: &Backend, entry: &BackendEntry) -> bool {
+    *group.name == entry.name && group.is_at(entry)
+}
+
+/// The backend that goes on under that entry.
+fn carried<'a>(before: &'a Snapshot, entry: &BackendEntry) -> Option<&'a Arc<Backend>> {
+    before.backends.iter().find(|group| is_of(group, entry))
+}
+
+/// What other settings mean for endpoints that were there before.
+fn settle(before: &Picker, after: &Picker, endpoints: &[Arc<Endpoint>]) {
+    if before.checked && !after.checked {
+        // Nobody would ever bring up again what the last check found down. The prober has ended by now.
+        endpoints.iter().for_each(|one| one.health.store(Status::Up as u8, Ordering::Relaxed));
+    }
+    if before.sticky != after.sticky {
+        endpoints.iter().for_each(|one| one.set_token(after.sticky.as_ref()));
+    }
+}

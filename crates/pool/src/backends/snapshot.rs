@@ -1,0 +1,303 @@
+//! The pool at one moment, and how one of it is picked.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::endpoint::{Backend, Endpoint};
+use super::lease::{Lease, Refused, Terms, Total};
+use super::outlier::{Ejection, Out, Outliers};
+use crate::health::Status;
+use crate::policy::PoolPolicy;
+use crate::sticky::SigningKey;
+use crate::strategy::{Candidate, Draw, Strategy};
+use balancer_time::Nanos;
+
+/// How often a pick begins anew because the count that it was based on had changed; then it takes it as it is.
+const MAX_REPICKS: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Picker {
+    pub strategy: Strategy,
+    /// Held while a strategy that keeps turns reads, decides and writes them; over no I/O.
+    pub turns: Arc<Mutex<()>>,
+    /// Most workers that one backend may hold while there is another to go to.
+    pub most_workers: u32,
+    /// A bound on the whole pool.
+    pub total: Option<Total>,
+    /// `None`: nobody is taken out for how it answers.
+    pub outliers: Option<Outliers>,
+    /// Without health checks every endpoint counts as healthy.
+    pub checked: bool,
+    /// What endpoints' tokens are made with.
+    pub sticky: Option<SigningKey>,
+}
+
+/// What a request asks of a pick.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Ids of endpoints that it must not be.
+    pub tried: &'a [u64],
+    /// What the request is hashed on ([`crate::strategy::key_of`]); only `hash` looks at it.
+    pub key: u64,
+    /// The present.
+    pub now: Nanos,
+    /// Should it fail, the request can be sent again: it may find out whether an endpoint is well again.
+    pub may_probe: bool,
+    /// What may be tokens ([`crate::sticky`]) of endpoints that it should be: the first that can take it.
+    pub preferred: &'a [&'a [u8]],
+}
+
+/// Why nobody was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Nobody is there who was not tried, may be used and is healthy.
+    Nobody,
+    /// Somebody is, but has as many requests as it may have.
+    Full,
+}
+
+/// Who comes before whom: nobody of a later rank is picked while somebody of an earlier one can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// It was out and its time is over: the next request finds out.
+    Probe,
+    /// Passed its health checks.
+    Regular,
+    /// The same, and meant for when nobody else is left.
+    Backup,
+    /// Was never checked.
+    Unknown,
+    /// Out for how it answered: better than nobody.
+    Ejected,
+}
+
+/// The pool at one moment. Its list never changes; counters and health in it do.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
+    pub(super) backends: Vec<Arc<Backend>>,
+    pub(super) picker: Arc<Picker>,
+    pub(super) policy: Arc<PoolPolicy>,
+}
+
+/// What gathering saw beside the candidates.
+struct Seen {
+    /// That of all candidates.
+    rank: Rank,
+    /// Somebody was left out because a bound of its own has no room.
+    full: bool,
+    /// Somebody holds as many workers as it may while others are there.
+    over_share: bool,
+    /// There are two backends or more to go to.
+    several: bool,
+}
+
+impl Snapshot {
+    /// All endpoints, whatever their state, in the order of the configuration and then by address.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// What is configured, in order, with the counters.
+    pub fn backends(&self) -> &[Arc<Backend>] {
+        &self.backends
+    }
+
+    /// How the pool is used.
+    pub fn policy(&self) -> &PoolPolicy {
+        &self.policy
+    }
+
+    /// Picks an endpoint that was not tried and counts the request on it, within all bounds. Those that passed their
+    /// health checks come first, then backups, then who was never checked; one that was ejected is used when there is no
+    /// other; one that is down, never. Takes the lock of the turns under round robin, else none.
+    ///
+    /// # Errors
+    /// When nobody can take the request.
+    pub fn pick(&self, wanted: &Wanted<'_>) -> Result<Lease, Unavailable> {
+        if let Some(lease) = wanted.preferred.iter().find_map(|sent| self.pick_preferred(wanted, sent)) {
+            return Ok(lease);
+        }
+        thread_local!(static SCRATCH: Cell<Vec<Candidate>> = const { Cell::new(Vec::new()) });
+        let mut candidates = SCRATCH.take();
+        let lease = self.pick_among(wanted, &mut candidates);
+        SCRATCH.set(candidates);
+        lease
+    }
+
+    /// The one that the token names; `None`: it is gone, or can't take the request.
+    fn pick_preferred(&self, wanted: &Wanted<'_>, sent: &[u8]) -> Option<Lease> {
+        let named = |one: &&Arc<Endpoint>| one.token().is_some_and(|token| token.is(sent));
+        let endpoint = self.endpoints.iter().find(named)?;
+        let rank = self.rank(endpoint, wanted).filter(|rank| *rank < Rank::Unknown)?;
+        let group = &endpoint.group;
+        if self.pool_is_full() || group.in_flight() >= group.max_in_flight() {
+            return None;
+        }
+        let is_other = |one: &Arc<Endpoint>| {
+            !Arc::ptr_eq(&one.group, group) && self.rank(one, wanted).is_some_and(|rank| rank < Rank::Ejected)
+        };
+        let most = self.picker.most_workers;
+        if group.calling() >= most && self.endpoints.iter().any(is_other) {
+            return None;
+        }
+        let terms = Terms {
+            seen: None,
+            most_workers: u32::MAX,
+            share: most,
+            total: self.picker.total.as_ref(),
+            as_probe: rank == Rank::Probe,
+        };
+        Lease::take(endpoint, terms).ok()
+    }
+
+    fn pick_among(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>) -> Result<Lease, Unavailable> {
+        let Picker { strategy, turns, most_workers, total, .. } = &*self.picker;
+        let _turns = strategy.keeps_turns().then(|| turns.lock());
+        // Ends: every further round is one that somebody else got what this one wanted, or sees that all is full.
+        for round in 0.. {
+            let seen = self.gather_within_shares(wanted, candidates)?;
+            // Before anything is counted: taking it back would look like room to whoever waits for some.
+            if self.pool_is_full() {
+                return Err(Unavailable::Full);
+            }
+            let draw = Draw { random: fastrand::u64(..), key: wanted.key };
+            let index = strategy.pick(candidates, draw).ok_or(Unavailable::Nobody)?;
+            if strategy.keeps_turns() {
+                for candidate in candidates.iter() {
+                    self.at(candidate).turn.store(candidate.turn, Ordering::Relaxed);
+                }
+            }
+            let chosen = candidates[index];
+            let terms = Terms {
+                // Another pick may have come between looking and counting: look again, or a burst piles up on one.
+                seen: (!strategy.keeps_turns() && round < MAX_REPICKS).then_some(chosen.in_flight),
+                most_workers: if seen.several { *most_workers } else { u32::MAX },
+                share: *most_workers,
+                total: total.as_ref(),
+                as_probe: seen.rank == Rank::Probe,
+            };
+            match Lease::take(self.at(&chosen), terms) {
+                Ok(lease) => return Ok(lease),
+                Err(Refused::Moved | Refused::Full) => {}
+            }
+        }
+        Err(Unavailable::Full)
+    }
+
+    fn pool_is_full(&self) -> bool {
+        self.picker.total.as_ref().is_some_and(|total| total.count.load(Ordering::Relaxed) >= total.most)
+    }
+
+    /// [`Snapshot::gather`] without those that hold their share of the workers, if there are others.
+    fn gather_within_shares(
+        &self,
+        wanted: &Wanted<'_>,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<Seen, Unavailable> {
+        let mut seen = self.gather(wanted, candidates, false);
+        if seen.over_share && seen.several {
+            seen = Seen { several: true, ..self.gather(wanted, candidates, true) };
+        }
+        // Those that are full will have room before one that fails is well.
+        if candidates.is_empty() || (seen.full && seen.rank == Rank::Ejected) {
+            return Err(if seen.full { Unavailable::Full } else { Unavailable::Nobody });
+        }
+        Ok(seen)
+    }
+
+    /// Fills `candidates` with those of the best rank that anybody with room has.
+    fn gather(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>, within_share: bool) -> Seen {
+        candidates.clear();
+        let mut seen = Seen { rank: Rank::Ejected, full: false, over_share: false, several: false };
+        let mut backend: Option<&Arc<Backend>> = None;
+        for (position, endpoint) in (0u32..).zip(&self.endpoints) {
+            let Some(rank) = self.rank(endpoint, wanted) else { continue };
+            let group = &endpoint.group;
+            if rank != Rank::Ejected {
+                seen.several |= backend.is_some_and(|other| !Arc::ptr_eq(other, group));
+                backend = Some(group);
+            }
+            let over_share = group.calling() >= self.picker.most_workers;
+            seen.over_share |= over_share;
+            if group.in_flight() >= group.max_in_flight() || (within_share && over_share) {
+                seen.full |= rank != Rank::Ejected;
+                continue;
+            }
+            if rank > seen.rank {
+                continue;
+            }
+            if rank < seen.rank {
+                candidates.clear();
+                seen.rank = rank;
+            }
+            candidates.push(self.candidate(position, endpoint, wanted.now));
+        }
+        seen
+    }
+
+    fn candidate(&self, position: u32, endpoint: &Endpoint, now: Nanos) -> Candidate {
+        let in_flight = endpoint.in_flight();
+        let latency_ns = if self.picker.strategy.needs_latency() {
+            endpoint.pace().expected_ns(in_flight, now)
+        } else {
+            0
+        };
+        Candidate {
+            position,
+            weight: endpoint.effective_weight(now),
+            in_flight,
+            turn: endpoint.turn.load(Ordering::Relaxed),
+            identity: endpoint.identity,
+            latency_ns,
+        }
+    }
+
+    fn at(&self, candidate: &Candidate) -> &Arc<Endpoint> {
+        &self.endpoints[candidate.position as usize]
+    }
+
+    /// Where an endpoint stands for this request; `None`: it is none for it.
+    fn rank(&self, endpoint: &Endpoint, wanted: &Wanted<'_>) -> Option<Rank> {
+        if !endpoint.in_service() || wanted.tried.contains(&endpoint.id) {
+            return None;
+        }
+        let rank = match endpoint.health() {
+            Status::Up if endpoint.group.backup() => Rank::Backup,
+            Status::Up => Rank::Regular,
+            Status::Unknown => Rank::Unknown,
+            Status::Down => return None,
+        };
+        let Some(outliers) = &self.picker.outliers else { return Some(rank) };
+        Some(match endpoint.standing.out(wanted.now) {
+            Out::No => rank,
+            Out::HalfOpen(since) if wanted.may_probe || since > outliers.patience() => match rank {
+                Rank::Regular => Rank::Probe,
+                other => other,
+            },
+            Out::Yes | Out::HalfOpen(_) => Rank::Ejected,
+        })
+    }
+
+    /// Takes into account how an attempt ended: how long it took to the answer's head, or to its failure. Somebody may
+    /// go or come back for it. Takes the lock of the ejections when somebody does.
+    pub fn observe(&self, lease: &mut Lease, took: Nanos, failed: bool, now: Nanos) -> Option<Ejection> {
+        let Picker { strategy, outliers, .. } = &*self.picker;
+        if strategy.needs_latency() {
+            lease.endpoint.observe_latency(took, failed, now);
+        }
+        let outliers = outliers.as_ref()?;
+        let ejection = if std::mem::take(&mut lease.is_probe) {
+            outliers.conclude_probe(&lease.endpoint, failed, now)
+        } else {
+            outliers.observe(&self.endpoints, &lease.endpoint, failed, now)
+        };
+        if ejection.is_some() {
+            lease.endpoint.group.queue.changed();
+        }
+        ejection
+    }
+}

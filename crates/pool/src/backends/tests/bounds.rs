@@ -1,0 +1,179 @@
+//! Bounds on requests at once.
+
+use super::picks::entries;
+use super::*;
+use crate::queue::tests::real_time;
+
+fn of(settings: &Settings, entries: &[BackendEntry]) -> Backends {
+    let pool = Backends::new(settings, entries);
+    for (entry, last) in entries.iter().zip(1..) {
+        pool.resolved(entry, &[address(last)], NOW);
+    }
+    pool
+}
+
+fn full(pool: &Backends) -> Unavailable {
+    pool.snapshot().pick(&wanted(&[])).unwrap_err()
+}
+
+#[test]
+fn a_full_backend_is_passed_over_and_full_is_not_nobody() {
+    for strategy in STRATEGIES {
+        let mut entries = entries(&["a", "b", "c"]);
+        (entries[0].max_in_flight, entries[1].max_in_flight) = (Some(2), Some(3));
+        entries[2].max_in_flight = Some(1);
+        entries[2].backup = true;
+        let pool = of(&Settings::of(strategy), &entries);
+        // All of its addresses together.
+        replace(&pool, "a", &[address(1), address(11)]);
+        let mut held: Vec<_> = (0..6).map(|_| pick(&pool, &[]).unwrap()).collect();
+        let count = |name: &str| held.iter().filter(|lease| &*lease.endpoint.backend == name).count();
+        assert_eq!((count("a"), count("b"), count("c")), (2, 3, 1), "{strategy:?}");
+        assert_eq!(
+            held.last().unwrap().endpoint.backend.as_ref(),
+            "c",
+            "the backup when all others are full"
+        );
+        assert_eq!(full(&pool), Unavailable::Full, "{strategy:?}");
+        drop(held.swap_remove(0));
+        assert!(pick(&pool, &[]).is_some());
+        // Nobody is left to be full: that is another matter.
+        drop(held);
+        let ids: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.id).collect();
+        assert_eq!(pool.snapshot().pick(&wanted(&ids)).unwrap_err(), Unavailable::Nobody);
+    }
+}
+
+#[test]
+fn the_whole_pool_has_a_bound_too() {
+    for strategy in STRATEGIES {
+        let settings = Settings { max_in_flight: Some(4), ..Settings::of(strategy) };
+        let pool = of(&settings, &entries(&["a", "b"]));
+        let held: Vec<_> = (0..4).map(|_| pick(&pool, &[]).unwrap()).collect();
+        assert_eq!(full(&pool), Unavailable::Full);
+        drop(held);
+        assert!(pick(&pool, &[]).is_some());
+        let counts = |one: &Arc<Endpoint>| (one.in_flight(), one.group.in_flight(), one.group.calling());
+        assert!(pool.snapshot().endpoints().iter().all(|one| counts(one) == (0, 0, 0)));
+    }
+}
+
+#[test]
+fn one_backend_holds_three_quarters_of_the_workers_while_there_is_another() {
+    for (workers, share) in [(8, 6), (256, 192), (3, 2), (1, 1), (u32::MAX, 3_221_225_471)] {
+        let settings = Settings { workers: Some(workers), ..Settings::of(Strategy::First) };
+        assert_eq!(settings.picker(None).most_workers, share);
+    }
+    let settings = Settings { workers: Some(8), ..Settings::of(Strategy::First) };
+    let pool = of(&settings, &entries(&["a", "b"]));
+    let [a, b] = pool.snapshot().endpoints().to_vec().try_into().unwrap();
+    let mut held: Vec<_> = (0..8).map(|_| pick(&pool, &[]).unwrap()).collect();
+    assert_eq!((a.in_flight(), b.in_flight()), (6, 2));
+    // A worker that has its answer's head counts no more, though the request does.
+    held[0].free_worker();
+    held[0].free_worker();
+    assert_eq!((a.group.calling(), a.in_flight()), (5, 6));
+    held.push(pick(&pool, &[]).unwrap());
+    assert_eq!((a.group.calling(), a.in_flight(), b.in_flight()), (6, 7, 2));
+    // With nobody else to save workers for, it may have them all.
+    pool.set_health(&b, Status::Down, NOW);
+    held.extend((0..4).map(|_| pick(&pool, &[]).unwrap()));
+    assert_eq!((a.group.calling(), a.in_flight()), (10, 11));
+    drop(held);
+    assert_eq!((a.group.calling(), a.in_flight()), (0, 0));
+}
+
+/// However many threads want one at the same time, no bound is ever passed.
+#[test]
+fn bounds_hold_across_threads() {
+    const THREADS: usize = 8;
+    for strategy in STRATEGIES {
+        let mut entries = entries(&["a", "b"]);
+        (entries[0].max_in_flight, entries[1].max_in_flight) = (Some(2), Some(3));
+        let settings = Settings { max_in_flight: Some(4), ..Settings::of(strategy) };
+        let pool = of(&settings, &entries);
+        let start = Barrier::new(THREADS);
+        let refused = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    let snapshot = pool.snapshot();
+                    let [a, b] = snapshot.endpoints() else { panic!("two endpoints") };
+                    start.wait();
+                    for round in 0..2_000 {
+                        match snapshot.pick(&wanted(&[])) {
+                            Ok(lease) => {
+                                assert!(a.group.in_flight() <= 2 && b.group.in_flight() <= 3);
+                                if round % 7 == 0 {
+                                    thread::yield_now();
+                                }
+                                drop(lease);
+                            }
+                            Err(why) => {
+                                assert_eq!(why, Unavailable::Full);
+                                refused.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        for one in pool.snapshot().endpoints() {
+            assert_eq!((one.in_flight(), one.group.in_flight(), one.group.calling()), (0, 0, 0));
+        }
+        let held: Vec<_> = (0..5).filter_map(|_| pick(&pool, &[])).collect();
+        assert_eq!(held.len(), 4, "{strategy:?}: exactly the pool's bound, {refused:?} refused before");
+    }
+}
+
+/// Whatever the bound, nobody sleeps in line beside room: each thread waits until it has a lease, as requests do.
+#[test]
+fn nobody_waits_beside_room() {
+    const THREADS: usize = 8;
+    for (total, workers) in [(None, None), (Some(3), None), (None, Some(2))] {
+        let mut entries = entries(&["a", "b"]);
+        if workers.is_none() {
+            (entries[0].max_in_flight, entries[1].max_in_flight) = (Some(1), Some(2));
+        }
+        for strategy in [Strategy::LeastConnections, Strategy::RoundRobin] {
+            let settings = Settings { max_in_flight: total, workers, ..Settings::of(strategy) };
+            let pool = of(&settings, &entries);
+            let (queue, now) = (pool.queue(), real_time());
+            let take = || -> Lease {
+                if queue.is_empty()
+                    && let Some(lease) = pick(&pool, &[])
+                {
+                    return lease;
+                }
+                let mut place = queue.join(usize::MAX).unwrap();
+                loop {
+                    assert!(place.wait(now() + 60_000_000_000, &now), "a wake-up was lost");
+                    if let Some(lease) = pick(&pool, &[]) {
+                        place.leave();
+                        return lease;
+                    }
+                    let _ = place.sleep(false);
+                }
+            };
+            let start = Barrier::new(THREADS);
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        start.wait();
+                        for round in 0..500 {
+                            let mut lease = take();
+                            if round % 5 == 0 {
+                                thread::yield_now();
+                            }
+                            if round % 2 == 0 {
+                                lease.free_worker();
+                            }
+                        }
+                    });
+                }
+            });
+            assert!(queue.is_empty(), "{total:?} {workers:?} {strategy:?}");
+            assert!(pool.backends().iter().all(|one| one.in_flight() == 0 && one.calling() == 0));
+        }
+    }
+}

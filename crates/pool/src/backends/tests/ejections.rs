@@ -1,0 +1,180 @@
+//! Passive health: who goes, who may probe, who comes back.
+
+use std::time::Duration;
+
+use super::picks::entries;
+use super::*;
+use crate::outlier::Cause;
+
+const S: Duration = Duration::from_secs(1);
+
+fn settings(strategy: Strategy, max_ejected: f64) -> Settings {
+    let outlier = Policy { consecutive: 3, ratio: None, window: nanos(10 * S), base_time: nanos(5 * S) };
+    Settings { outlier: Some(outlier), max_ejected, ..Settings::of(strategy) }
+}
+
+fn of(names: &[&str], max_ejected: f64) -> (Backends, Clock) {
+    let clock = Clock::manual();
+    let entries = entries(names);
+    let pool = Backends::new(&settings(Strategy::RoundRobin, max_ejected), &entries);
+    for (entry, last) in entries.iter().zip(1..) {
+        pool.resolved(entry, &[address(last)], NOW);
+    }
+    (pool, clock)
+}
+
+/// One request to that endpoint ended so.
+fn ask(pool: &Backends, clock: &Clock, endpoint: &Endpoint, failed: bool) -> Option<Ejection> {
+    let snapshot = pool.snapshot();
+    let others: Vec<_> =
+        snapshot.endpoints().iter().map(|one| one.id).filter(|id| *id != endpoint.id).collect();
+    let mut lease = snapshot.pick(&Wanted { now: clock.now(), ..wanted(&others) }).unwrap();
+    snapshot.observe(&mut lease, 1, failed, clock.now())
+}
+
+fn next(pool: &Backends, clock: &Clock, may_probe: bool) -> Lease {
+    pool.snapshot().pick(&Wanted { now: clock.now(), may_probe, ..wanted(&[]) }).unwrap()
+}
+
+#[test]
+fn it_goes_is_probed_and_comes_back() {
+    let (pool, clock) = of(&["a", "b"], 0.5);
+    let [a, b]: [Arc<Endpoint>; 2] = pool.snapshot().endpoints().to_vec().try_into().unwrap();
+    let only = |who: &Endpoint| (0..10).all(|_| next(&pool, &clock, true).endpoint.id == who.id);
+    assert_eq!(ask(&pool, &clock, &a, true), None);
+    assert_eq!(ask(&pool, &clock, &a, true), None);
+    assert_eq!(ask(&pool, &clock, &a, true), Some(Ejection::Out(5 * S, Cause::Consecutive(3))));
+    assert!(only(&b) && pool.any_up());
+
+    // Its time is over: the next request that can be sent again probes it, and only that one.
+    clock.advance(5 * S);
+    let cautious = next(&pool, &clock, false);
+    assert_eq!(cautious.endpoint.id, b.id, "a request that can't be sent again is no probe");
+    let mut probe = next(&pool, &clock, true);
+    assert_eq!(probe.endpoint.id, a.id);
+    assert!(only(&b));
+    assert_eq!(pool.snapshot().observe(&mut probe, 1, true, clock.now()), Some(Ejection::StaysOut(10 * S)));
+    drop(probe);
+    assert!(only(&b));
+    clock.advance(10 * S);
+    // A probe that ends without a verdict leaves the place to the next.
+    drop(next(&pool, &clock, true));
+    let mut probe = next(&pool, &clock, true);
+    assert_eq!(probe.endpoint.id, a.id);
+    assert_eq!(pool.snapshot().observe(&mut probe, 1, false, clock.now()), Some(Ejection::Back));
+    drop(probe);
+    assert!(!only(&b) && !only(&a));
+
+    // A relapse right behind it takes longer still; one after a while of peace begins anew.
+    let fail = || (0..3).filter_map(|_| ask(&pool, &clock, &a, true)).last();
+    assert_eq!(fail(), Some(Ejection::Out(20 * S, Cause::Consecutive(3))));
+    clock.advance(20 * S);
+    assert_eq!(ask(&pool, &clock, &a, false), Some(Ejection::Back));
+    clock.advance(60 * S);
+    assert_eq!(fail(), Some(Ejection::Out(5 * S, Cause::Consecutive(3))));
+}
+
+#[test]
+fn without_safe_requests_any_will_do_in_the_end() {
+    let (pool, clock) = of(&["a", "b"], 0.5);
+    let [a, b]: [Arc<Endpoint>; 2] = pool.snapshot().endpoints().to_vec().try_into().unwrap();
+    for _ in 0..3 {
+        ask(&pool, &clock, &a, true);
+    }
+    clock.advance(10 * S);
+    assert_eq!(next(&pool, &clock, false).endpoint.id, b.id);
+    clock.advance(S);
+    assert_eq!(next(&pool, &clock, false).endpoint.id, a.id);
+}
+
+#[test]
+fn some_always_stay_and_an_ejected_one_is_better_than_nobody() {
+    let (pool, clock) = of(&["a", "b", "c"], 0.5);
+    let endpoints = pool.snapshot().endpoints().to_vec();
+    let gone: Vec<_> =
+        endpoints.iter().flat_map(|one| (0..10).filter_map(|_| ask(&pool, &clock, one, true))).collect();
+    assert_eq!(gone.len(), 1, "{gone:?}");
+    pool.set_health(&endpoints[1], Status::Down, NOW);
+    pool.set_health(&endpoints[2], Status::Down, NOW);
+    // The only one left is used, and an answer brings it back before its time.
+    let mut lease = next(&pool, &clock, false);
+    assert_eq!(lease.endpoint.id, endpoints[0].id);
+    assert_eq!(pool.snapshot().observe(&mut lease, 1, false, clock.now()), Some(Ejection::Back));
+}
+
+#[test]
+fn while_others_are_full_one_that_fails_is_left_alone() {
+    let clock = Clock::manual();
+    let mut entries = entries(&["a", "b"]);
+    entries[1].max_in_flight = Some(1);
+    let pool = Backends::new(&settings(Strategy::LeastConnections, 0.5), &entries);
+    replace(&pool, "a", &[address(1)]);
+    replace(&pool, "b", &[address(2)]);
+    let a = Arc::clone(&pool.snapshot().endpoints()[0]);
+    for _ in 0..3 {
+        ask(&pool, &clock, &a, true);
+    }
+    let held = next(&pool, &clock, true);
+    assert_eq!(&*held.endpoint.backend, "b");
+    let refused = pool.snapshot().pick(&Wanted { now: clock.now(), ..wanted(&[]) }).unwrap_err();
+    assert_eq!(refused, Unavailable::Full);
+}
+
+#[test]
+fn health_checks_that_bring_it_back_end_the_ejection() {
+    let (pool, clock) = of(&["a", "b"], 0.5);
+    let a = Arc::clone(&pool.snapshot().endpoints()[0]);
+    for _ in 0..3 {
+        ask(&pool, &clock, &a, true);
+    }
+    pool.set_health(&a, Status::Up, NOW);
+    assert_ne!(next(&pool, &clock, true).endpoint.id, a.id, "it was up before: that is no news");
+    pool.set_health(&a, Status::Down, NOW);
+    pool.set_health(&a, Status::Up, NOW);
+    let met: HashSet<_> = (0..4).map(|_| next(&pool, &clock, true).endpoint.id).collect();
+    assert!(met.contains(&a.id));
+}
+
+/// All fail at once, seen by many threads: never are more out than may be, and of the threads that see a half-open
+/// endpoint at the same time exactly one probes it.
+#[test]
+fn the_share_and_the_single_probe_hold_across_threads() {
+    const THREADS: usize = 8;
+    for _ in 0..20 {
+        let (pool, clock) = of(&["a", "b", "c", "d", "e"], 0.5);
+        let start = Barrier::new(THREADS);
+        let gone = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    start.wait();
+                    for endpoint in pool.snapshot().endpoints() {
+                        for _ in 0..5 {
+                            if ask(&pool, &clock, endpoint, true).is_some() {
+                                gone.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let out = |one: &&Arc<Endpoint>| one.standing.out(clock.now()) != outlier::Out::No;
+        let snapshot = pool.snapshot();
+        assert_eq!(snapshot.endpoints().iter().filter(out).count(), 2);
+        clock.advance(300 * S);
+        let probes = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    start.wait();
+                    probes.lock().push(next(&pool, &clock, true));
+                });
+            }
+        });
+        let probes = probes.into_inner();
+        for endpoint in snapshot.endpoints().iter().filter(out) {
+            let on = probes.iter().filter(|lease| lease.endpoint.id == endpoint.id).count();
+            assert_eq!(on, 1, "{}", endpoint.backend);
+        }
+    }
+}

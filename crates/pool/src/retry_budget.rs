@@ -1,0 +1,174 @@
+//! How many requests may be sent again: a share of those that came within the last ten seconds, and a few a second
+//! anyway, so that retries can't double an overload. No lock; a request costs one compare-and-swap.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use balancer_time::Nanos;
+
+/// How far back requests count.
+const WINDOW_S: u64 = 10;
+
+/// Retries a second that are allowed however few requests there are.
+const FLOOR_PER_S: u64 = 10;
+
+/// Seconds that are kept apart: the window, and the one that is being overwritten.
+const SLOTS: usize = 16;
+
+const NANOS_PER_S: Nanos = 1_000_000_000;
+
+/// Bits of each of a second's two counts; they stay at their greatest value when there are more.
+const COUNT_BITS: u32 = 20;
+const MOST: u64 = (1 << COUNT_BITS) - 1;
+
+/// The requests and retries of the last seconds.
+#[derive(Debug)]
+pub struct RetryBudget {
+    /// One second each: the lower 24 bits of its number, requests, retries.
+    slots: [AtomicU64; SLOTS],
+}
+
+impl RetryBudget {
+    /// Without any request so far.
+    pub const fn new() -> Self {
+        Self { slots: [const { AtomicU64::new(0) }; SLOTS] }
+    }
+
+    /// A request came.
+    pub fn request(&self, now: Nanos) {
+        self.add(now, 1 << COUNT_BITS);
+    }
+
+    /// Whether a request may be sent again when `share` of them may (0 to 1, `upstream.retry_budget`); if so, it is counted.
+    /// Several threads at once may be refused where one of them would have been let through, never the other way round.
+    pub fn retry(&self, share: f64, now: Nanos) -> bool {
+        self.add(now, 1);
+        let (requests, retries) = self.sum(now);
+        let allowed = share * requests as f64 + (FLOOR_PER_S * WINDOW_S) as f64;
+        let fits = retries as f64 <= allowed;
+        if !fits {
+            let slot = &self.slots[index(now)];
+            let back = |bits: u64| (same_second(bits, now) && bits & MOST > 0).then(|| bits - 1);
+            // Of another second by now: then it is out of every sum.
+            let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
+        }
+        fits
+    }
+
+    fn add(&self, now: Nanos, one: u64) {
+        let mask = MOST * one;
+        let next = |bits: u64| {
+            let bits = if same_second(bits, now) { bits } else { stamp(now) };
+            Some(if bits & mask == mask { bits } else { bits + one })
+        };
+        // The closure always gives a value, so this always succeeds.
+        let _ = self.slots[index(now)].fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    fn sum(&self, now: Nanos) -> (u64, u64) {
+        let second = now / NANOS_PER_S;
+        (second.saturating_sub(WINDOW_S - 1)..=second).fold((0, 0), |(requests, retries), second| {
+            let at = second * NANOS_PER_S;
+            let bits = self.slots[index(at)].load(Ordering::Relaxed);
+            if same_second(bits, at) {
+                (requests + (bits >> COUNT_BITS & MOST), retries + (bits & MOST))
+            } else {
+                (requests, retries)
+            }
+        })
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const fn index(now: Nanos) -> usize {
+    (now / NANOS_PER_S) as usize % SLOTS
+}
+
+const fn stamp(now: Nanos) -> u64 {
+    (now / NANOS_PER_S) << (2 * COUNT_BITS)
+}
+
+const fn same_second(bits: u64, now: Nanos) -> bool {
+    bits >> (2 * COUNT_BITS) == stamp(now) >> (2 * COUNT_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicU32;
+
+    const S: Nanos = NANOS_PER_S;
+
+    fn retries(budget: &RetryBudget, share: f64, now: Nanos) -> u32 {
+        (0..100_000).map_while(|_| budget.retry(share, now).then_some(1)).sum()
+    }
+
+    #[test]
+    fn a_share_of_the_window_and_a_floor() {
+        // Requests, each at its second; retries that are allowed at the end.
+        let table: &[(&[u64], u64, f64, u32)] = &[
+            (&[], 100, 0.2, 100),
+            (&[100; 50], 100, 0.2, 110),
+            (&[100; 5_000], 100, 0.2, 1_100),
+            (&[91; 5_000], 100, 0.2, 1_100),
+            (&[90; 5_000], 100, 0.2, 100),
+            (&[84; 5_000], 100, 0.2, 100),
+            (&[0; 5_000], 5, 0.2, 1_100),
+            (&[100; 5_000], 100, 0.0, 100),
+        ];
+        for (requests, now, share, allowed) in table {
+            let budget = RetryBudget::new();
+            requests.iter().for_each(|second| budget.request(second * S));
+            assert_eq!(retries(&budget, *share, now * S), *allowed, "{now} {share}");
+            assert!(!budget.retry(*share, now * S + S / 2));
+        }
+    }
+
+    #[test]
+    fn what_was_spent_comes_back_with_time() {
+        let budget = RetryBudget::new();
+        assert_eq!(retries(&budget, 0.2, 50 * S), 100);
+        assert!(!budget.retry(0.2, 59 * S));
+        assert_eq!(retries(&budget, 0.2, 60 * S), 100);
+    }
+
+    #[test]
+    fn counts_stay_at_their_greatest() {
+        let budget = RetryBudget::new();
+        budget.slots[index(7 * S)].store(stamp(7 * S) | (MOST - 1) << COUNT_BITS, Ordering::Relaxed);
+        for _ in 0..5 {
+            budget.request(7 * S);
+        }
+        assert_eq!(budget.sum(7 * S), (MOST, 0));
+    }
+
+    /// However many threads ask at the same time: never one too many.
+    #[test]
+    fn the_bound_holds_across_threads() {
+        for _ in 0..20 {
+            let budget = RetryBudget::new();
+            let (start, granted) = (Barrier::new(8), AtomicU32::new(0));
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        start.wait();
+                        for _ in 0..100 {
+                            budget.request(S);
+                            if budget.retry(0.2, S) {
+                                granted.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    });
+                }
+            });
+            let granted = granted.into_inner();
+            assert!((100..=260).contains(&granted), "{granted}");
+            assert!(budget.sum(S).1 <= 260, "{:?}", budget.sum(S));
+        }
+    }
+}

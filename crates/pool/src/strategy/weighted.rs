@@ -1,0 +1,106 @@
+//! Weights: how one that has just come up gets its share, and drawing by weight, which the strategies that use chance
+//! have in common.
+
+use super::Candidate;
+use balancer_time::Nanos;
+
+/// What one of weight 1 weighs to strategies, so that there is room for less.
+const FULL: u32 = 100;
+
+/// What one weighs, in percent of its full weight, when it has just come up.
+const COLD_PERCENT: u64 = 10;
+
+/// The weight that strategies see: a hundredfold, or while it is younger than `slow_start` a growing part of that, from a
+/// tenth. 0 is taken for 1.
+pub fn warming_weight(weight: u32, up_for: Nanos, slow_start: Nanos) -> u32 {
+    let full = weight.max(1).saturating_mul(FULL);
+    if up_for >= slow_start {
+        return full;
+    }
+    let warmed = u128::from(100 - COLD_PERCENT) * u128::from(up_for) / u128::from(slow_start);
+    // At most 100 percent of what fits.
+    ((u128::from(full) * (u128::from(COLD_PERCENT) + warmed) / 100) as u32).max(1)
+}
+
+/// One of those that `accept` takes (by index), each with a chance in proportion to its weight.
+pub(super) fn draw(
+    candidates: &[Candidate],
+    random: u64,
+    accept: impl Fn(usize, Candidate) -> bool,
+) -> Option<usize> {
+    let weight = |index: usize, one: Candidate| if accept(index, one) { u64::from(one.weight) } else { 0 };
+    let total: u64 = candidates.iter().enumerate().map(|(index, one)| weight(index, *one)).sum();
+    // The remainder favours small values by less than total / 2^64.
+    let mut left = random.checked_rem(total)?;
+    candidates.iter().enumerate().position(|(index, one)| {
+        let share = weight(index, *one);
+        let found = left < share;
+        left = left.saturating_sub(share);
+        found
+    })
+}
+
+/// Two different ones, each drawn by weight: the first among all, the second among the rest. `None`: there are not two.
+pub(super) fn draw_two(candidates: &[Candidate], random: u64) -> Option<(usize, usize)> {
+    let one = draw(candidates, random, |_, _| true)?;
+    let two = draw(candidates, mix(random), |index, _| index != one)?;
+    Some((one, two))
+}
+
+/// Bits that have nothing to do with those they were made from, as far as a draw can tell: the finaliser of SplitMix64
+/// (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
+pub(super) const fn mix(bits: u64) -> u64 {
+    let bits = bits.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newcomer_warms_up() {
+        for (weight, up_for, slow_start, expected) in [
+            (1, 0, 0, 100),
+            (1, 0, 30, 10),
+            (1, 15, 30, 55),
+            (1, 29, 30, 97),
+            (1, 30, 30, 100),
+            (1000, 10, 100, 19_000),
+            (0, 0, 30, 10),
+            (u32::MAX, Nanos::MAX - 1, Nanos::MAX, 4_252_017_622),
+        ] {
+            assert_eq!(
+                warming_weight(weight, up_for, slow_start),
+                expected,
+                "{weight} {up_for} {slow_start}"
+            );
+        }
+    }
+
+    #[test]
+    fn pairs_are_two_different_ones_and_come_by_weight() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let weights = [1u32, 2, 5];
+        let pool: Vec<_> =
+            weights.iter().map(|weight| Candidate { weight: *weight, ..Candidate::default() }).collect();
+        let (mut first, mut second) = ([0u32; 3], [0u32; 3]);
+        for _ in 0..80_000 {
+            let (one, two) = draw_two(&pool, random.u64(..)).unwrap();
+            assert_ne!(one, two);
+            first[one] += 1;
+            second[two] += 1;
+        }
+        // The second: P(j) = sum over i of P(i) × w(j) / (W − w(i)).
+        let expected = [[0.125, 0.25, 0.625], [0.25, 0.4524, 0.2976]];
+        for (counts, shares) in [first, second].iter().zip(expected) {
+            for (count, share) in counts.iter().zip(shares) {
+                assert!((f64::from(*count) / 80_000.0 - share).abs() < 0.01, "{counts:?}");
+            }
+        }
+        assert_eq!(draw_two(&pool[..1], 7), None);
+        assert_eq!(draw_two(&[], 7), None);
+    }
+}

@@ -1,0 +1,27 @@
+//! Words for time, which all crates share. Nothing here reads a clock.
+#![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::too_many_lines)]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds on the process's monotone clock; 0 is an instant before the process's first request. 2^64 ns are 584 years.
+pub type Nanos = u64;
+
+/// One instant on both clocks: spans are measured on the monotone one, periods of the calendar turn on the wall's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// On the monotone clock.
+    pub now: Nanos,
+    /// Seconds since the Unix epoch, in UTC. May jump, either way.
+    pub wall_s: u64,
+}
+
+/// A duration in whole nanoseconds, at most `u64::MAX`.
+pub fn nanos(duration: Duration) -> Nanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
+}
+
+/// Seconds since the Unix epoch; 0 before it.
+pub fn seconds(wall: SystemTime) -> u64 {
+    wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

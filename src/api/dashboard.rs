@@ -1,0 +1,104 @@
+//! The dashboard: one page, its script, its style and its icon, all in the binary. It is a client of the API like any other,
+//! and has no right that its token does not have; so the files themselves need none.
+//!
+//! URLs in the page are relative, so that it works at `/`, `/dashboard` and `/-/dashboard` alike.
+
+use super::AdminApi;
+use super::route::{
+    Access, Call, Content, Doc, Handler, Operation, Outcome, Resource, Route, Stand, no_schemas, outcome,
+};
+use crate::error::Reject;
+use crate::proxy::exchange::Answer;
+
+/// Where the page is; an admin listener has it at `/`, too.
+pub(super) const PAGE: &str = "/dashboard";
+
+/// Script and style come from us alone and stand in files of their own, so nothing inline is ever run: what a client's id
+/// holds stays text. Nobody may frame the page, and it sends no form anywhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const ICON: &str = "image/svg+xml";
+
+pub(super) const RESOURCE: Resource = Resource {
+    title: "Dashboard",
+    routes: &[
+        route(
+            PAGE,
+            &[get("dashboard", "The dashboard", page, &[outcome(200, "The page.", Content::Text(HTML))])],
+        ),
+        route(
+            "/dashboard.js",
+            &[get(
+                "dashboardJs",
+                "Its script",
+                script,
+                &[outcome(200, "The script.", Content::Text(SCRIPT))],
+            )],
+        ),
+        route(
+            "/dashboard.css",
+            &[get("dashboardCss", "Its style", style, &[outcome(200, "The style.", Content::Text(STYLE))])],
+        ),
+        route(
+            "/dashboard.svg",
+            &[get("dashboardSvg", "Its icon", icon, &[outcome(200, "The icon.", Content::Text(ICON))])],
+        ),
+    ],
+    schemas: no_schemas,
+};
+
+const fn route(path: &'static str, operations: &'static [Operation]) -> Route {
+    Route { stand: Stand::Ours, path, allow: "GET, HEAD", argument: None, operations }
+}
+
+const fn get(
+    id: &'static str,
+    summary: &'static str,
+    handle: Handler,
+    answers: &'static [Outcome],
+) -> Operation {
+    let doc = Doc { id, summary, parameters: &[], body: None, answers };
+    Operation { method: "GET", access: Access::Allowed, handle, doc }
+}
+
+/// The page says whether calls need a token: so it asks for one before it makes a call that can only fail.
+fn page(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let html = include_str!("dashboard/dashboard.html");
+    let html = if api.access.load().needs_token() {
+        html.replacen("<html", "<html data-token=\"needed\"", 1)
+    } else {
+        html.to_owned()
+    };
+    file(call, HTML, html)
+}
+
+fn script(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    file(call, SCRIPT, include_str!("dashboard/dashboard.js"))
+}
+
+fn style(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    file(call, STYLE, include_str!("dashboard/dashboard.css"))
+}
+
+fn icon(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    file(call, ICON, include_str!("dashboard/dashboard.svg"))
+}
+
+fn file(call: &mut Call<'_, '_>, kind: &str, body: impl Into<String>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    Ok(Answer::new(200, body.into().into_bytes())
+        .with("Content-Type", kind)
+        .with("Content-Security-Policy", POLICY)
+        .with("X-Content-Type-Options", "nosniff")
+        .with("X-Frame-Options", "DENY")
+        .with("Referrer-Policy", "no-referrer")
+        .with("Cross-Origin-Opener-Policy", "same-origin")
+        .with("Cross-Origin-Resource-Policy", "same-origin"))
+}
+
+#[cfg(test)]
+mod tests;

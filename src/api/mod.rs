@@ -1,0 +1,284 @@
+//! Our own paths: the five fixed calls of the API, its v1, the probes and metrics. Which of them a listener has
+//! (`route`), who may call them (`auth`), and in which order a call is refused: 403, 401, 405, 413, 400, 404, 409 or 412,
+//! 503 (CONTRACT, "The API").
+//!
+//! Answers hold neither `Date` nor `X-Request-Id`: whoever serves the exchange adds those to every answer alike.
+
+mod auth;
+mod dashboard;
+mod input;
+mod members;
+mod metrics;
+mod openapi;
+mod ops;
+mod problem;
+mod route;
+mod seed;
+mod v1;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use crate::config;
+use crate::error::Reject;
+use crate::log::repeats::LogLimit;
+use crate::proxy::exchange::{Answer, AnswerBody, Exchange};
+use crate::store::v1::{Actor, LimitsV1};
+use crate::store::{Limits, Row, StoreError};
+use balancer_http::message::Reason;
+use balancer_http::message::RequestHead;
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::limit::Limit;
+use balancer_time::Nanos;
+
+use auth::Caller;
+use route::{Call, Found, Operation, Route};
+
+pub use metrics::{Series, Show};
+pub use ops::{BackendHealth, Health};
+pub use v1::backends::{BackendError, BackendShown, EndpointShown, Origin};
+pub use v1::limited::MAX_WINDOW;
+pub use v1::live::{BucketLevel, ClientCount, DeniedFor, Live, Question, Top, Usage, Verdict};
+pub use v1::reload::{Control, ReloadError, Reloaded};
+pub use v1::status::Status;
+
+/// Which listener a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    /// `listen`: paths that are not ours go to a backend.
+    Public,
+    /// `admin.listen`: every path is ours.
+    Admin,
+}
+
+/// What the five calls need of the store; [`Limits`] is it. They show the first bucket of a limit alone. An implementation waits at most `database.timeout`, and a
+/// write that it reports as done is in force on this process's next request.
+pub trait LimitsStore: Send + Sync {
+    /// Adds a limit; [`StoreError::Exists`] when an equal id has one.
+    fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError>;
+
+    /// The id as it was stored, and its limit; [`StoreError::NotFound`] when there is none.
+    fn get(&self, id: &ClientId) -> Result<Row, StoreError>;
+
+    /// Replaces the numbers, and takes the limit off its plan; [`StoreError::NotFound`] when there is none.
+    fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError>;
+
+    /// Takes the limit away; [`StoreError::NotFound`] when there is none.
+    fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError>;
+
+    /// At most `count` limits in byte order of the id, those behind `after`.
+    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError>;
+}
+
+impl LimitsStore for Limits {
+    fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        Self::create(self, id, limit, actor)
+    }
+
+    fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
+        Self::get(self, id)
+    }
+
+    fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        Self::update(self, id, limit, actor)
+    }
+
+    fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError> {
+        Self::delete(self, id, actor)
+    }
+
+    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
+        Self::list(self, after, count)
+    }
+}
+
+/// What the API answers from.
+pub struct Parts {
+    /// The five fixed calls' store.
+    pub limits: Arc<dyn LimitsStore>,
+    /// The same store for v1.
+    pub v1: Arc<dyn LimitsV1>,
+    /// What the probes ask.
+    pub health: Arc<dyn Health>,
+    /// What `/metrics` shows.
+    pub series: Arc<dyn Series>,
+    /// What the instance is doing now.
+    pub live: Arc<dyn Live>,
+    /// Who changes what is running.
+    pub control: Arc<dyn Control>,
+}
+
+/// Answers what is ours.
+pub struct AdminApi {
+    parts: Parts,
+    access: ArcSwap<auth::Access>,
+    failures: auth::Failures,
+    api_is_public: bool,
+    log_limit: Arc<LogLimit>,
+}
+
+impl AdminApi {
+    /// The API over its parts, with the access rules of `admin`; `trusted_proxies` are `rate_limit`'s.
+    pub fn new(
+        parts: Parts,
+        admin: &config::Admin,
+        trusted_proxies: &[IpNet],
+        log_limit: Arc<LogLimit>,
+    ) -> Self {
+        let access = ArcSwap::from_pointee(auth::Access::new(admin, trusted_proxies));
+        Self {
+            parts,
+            access,
+            failures: auth::Failures::default(),
+            api_is_public: admin.listen.is_none(),
+            log_limit,
+        }
+    }
+
+    /// Puts other access rules in force. Where the API is stays.
+    pub fn set_access(&self, admin: &config::Admin, trusted_proxies: &[IpNet]) {
+        self.access.store(Arc::new(auth::Access::new(admin, trusted_proxies)));
+    }
+
+    /// Whether [`AdminApi::serve`] answers this request. On the public listener that is so for our exact paths alone,
+    /// on the admin listener for every path.
+    pub fn claims(&self, head: &RequestHead, surface: Surface) -> bool {
+        route::find(head.path(), surface, self.api_is_public).is_some()
+    }
+
+    /// Answers a request that [`AdminApi::claims`]. `request_id` stands in problems and in the log. Blocks for the
+    /// body and for the store, the latter at most `database.timeout`.
+    pub fn serve(&self, exchange: &mut Exchange<'_>, surface: Surface, request_id: &str) -> Answer {
+        let answer = match self.answer(exchange, surface, request_id) {
+            Ok(answer) => answer,
+            Err(reject) => self.refusal(&reject, exchange.head, request_id, exchange.received_at),
+        };
+        finished(answer, exchange.head)
+    }
+
+    /// The answer to a request that [`AdminApi::claims`] and whose body is too large for the frontend to read at all,
+    /// when something comes before that: nobody learns from a 413 what a 403 or 405 would keep from him.
+    pub fn refuse_unread(
+        &self,
+        head: &RequestHead,
+        surface: Surface,
+        request_id: &str,
+        received_at: Nanos,
+    ) -> Option<Answer> {
+        let reject = self.admit(head, surface, received_at).err()?;
+        Some(finished(self.refusal(&reject, head, request_id, received_at), head))
+    }
+
+    fn refusal(&self, reject: &Reject, head: &RequestHead, request_id: &str, received_at: Nanos) -> Answer {
+        self.log(reject, head, request_id, received_at);
+        problem::answer(reject, request_id)
+    }
+
+    /// The answer that needs no worker: the process is alive. On a thread that must never block, so nothing else is
+    /// answered here.
+    pub fn unattended(&self, head: &RequestHead, surface: Surface) -> Option<Answer> {
+        let found = route::find(head.path(), surface, self.api_is_public)?;
+        let plain = found.route()?.path == ops::LIVEZ && !ops::is_verbose(head);
+        let answer = plain.then(|| ops::plain_livez().with("Cache-Control", "no-store"))?;
+        match head.method.as_str() {
+            "GET" => Some(answer),
+            "HEAD" => Some(without_body(answer)),
+            _ => None,
+        }
+    }
+
+    /// What is called, by whom and how: everything that can be refused before the body is looked at.
+    fn admit<'p>(&self, head: &'p RequestHead, surface: Surface, now: Nanos) -> Result<Admitted<'p>, Reject> {
+        let found = route::find(head.path(), surface, self.api_is_public).unwrap_or(Found::Nothing);
+        let is_probe = found.route().is_some_and(|route| route.stand == route::Stand::Probe);
+        // Probes must work for an orchestrator that has no token, and then say nothing that a stranger may not know.
+        let caller = if is_probe && !ops::is_verbose(head) {
+            Caller::nobody()
+        } else if found.route().is_some_and(Route::is_page) {
+            self.access.load().check_page(head, surface)?;
+            Caller::nobody()
+        } else if surface == Surface::Admin && found.route().is_some_and(|route| route.path == metrics::PATH)
+        {
+            self.access.load().check_metrics(head, surface, &self.failures, now)?
+        } else {
+            self.access.load().check(head, surface, &self.failures, now)?
+        };
+        let Found::Route(route, argument, base) = found else {
+            return Err(Reject::new(Reason::NotFound, "there is nothing of that name here"));
+        };
+        let Some(operation) = route.operation(&head.method) else {
+            let mut reject = Reject::new(Reason::MethodNotAllowed, format!("this path has {}", route.allow));
+            reject.allow = Some(route.allow);
+            return Err(reject);
+        };
+        if operation.access == route::Access::Write {
+            caller.may_write()?;
+        }
+        Ok(Admitted { operation, argument, base, caller })
+    }
+
+    fn answer(
+        &self,
+        exchange: &mut Exchange<'_>,
+        surface: Surface,
+        request_id: &str,
+    ) -> Result<Answer, Reject> {
+        let Admitted { operation, argument, base, caller } =
+            self.admit(exchange.head, surface, exchange.received_at)?;
+        let argument = argument.map(str::to_owned);
+        (operation.handle)(self, &mut Call { exchange, argument, base, caller, request_id })
+    }
+
+    /// Refused callers and a store that is down are said at `warn`, one line a cause and address in a while; what a
+    /// caller got wrong in a call that it may make, at `debug`.
+    fn log(&self, reject: &Reject, head: &RequestHead, request_id: &str, received_at: Nanos) {
+        let peer = head.peer.ip().to_canonical();
+        let key = match reject.reason {
+            Reason::Forbidden | Reason::Unauthorized | Reason::TooManyRequests => {
+                format!("api {} {peer}", reject.status())
+            }
+            Reason::Unavailable => "api store".to_owned(),
+            _ => {
+                log::debug!("{}", said(reject, head, peer, request_id));
+                return;
+            }
+        };
+        if let Some(suppressed) = self.log_limit.admit(&key, received_at) {
+            log::warn!("{}{suppressed}", said(reject, head, peer, request_id));
+        }
+    }
+}
+
+/// A call that nothing speaks against so far.
+struct Admitted<'p> {
+    operation: &'static Operation,
+    argument: Option<&'p str>,
+    base: &'static str,
+    caller: Caller,
+}
+
+fn said(reject: &Reject, head: &RequestHead, peer: std::net::IpAddr, request_id: &str) -> String {
+    let cause = if reject.cause.is_empty() { &*reject.detail } else { &*reject.cause };
+    let (method, path, status) = (&head.method, head.path(), reject.status());
+    format!("API: {method} {path} from {peer} got {status}: {cause} (request {request_id})")
+}
+
+/// What every answer of ours has, and none to HEAD.
+fn finished(answer: Answer, head: &RequestHead) -> Answer {
+    // What a cache kept of our state would be wrong a moment later.
+    let answer = answer.with("Cache-Control", "no-store");
+    if head.method == "HEAD" { without_body(answer) } else { answer }
+}
+
+/// The same head without the body (RFC 9110 §9.3.2).
+fn without_body(mut answer: Answer) -> Answer {
+    if let AnswerBody::Bytes(bytes) = &answer.body {
+        answer.body = AnswerBody::None { declared: Some(bytes.len() as u64) };
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+//! The five calls that the user fixed: create, get, update, delete and the listing.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::AdminApi;
+use super::input::{Faults, Members};
+use super::members::amount_schema;
+use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
+use super::v1;
+use crate::error::Reject;
+use crate::proxy::exchange::{Answer, AnswerBody};
+use crate::store::{Row, StoreError};
+use balancer_http::message::Reason;
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::limit::{Limit, Rate};
+
+/// How many limits a page of the listing has unless the caller asks for another number.
+pub(super) const DEFAULT_PAGE: usize = 100;
+
+/// Most limits on a page.
+pub(super) const MAX_PAGE: usize = 1000;
+
+pub(super) const RESOURCE: Resource = Resource {
+    title: "The five fixed calls",
+    routes: &[
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits/create",
+            allow: "POST",
+            argument: None,
+            operations: &[Operation {
+                method: "POST",
+                access: route::Access::Write,
+                handle: create,
+                doc: Doc {
+                    id: "createFixed",
+                    summary: "Gives a client a limit",
+                    parameters: &[],
+                    body: Some("NumbersOfClient"),
+                    answers: &[
+                        outcome(201, "It has it.", Content::Nothing),
+                        outcome(409, "It has one already.", Content::Problem),
+                    ],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits/get",
+            allow: "GET, HEAD",
+            argument: None,
+            operations: &[Operation {
+                method: "GET",
+                access: route::Access::Read,
+                handle: get,
+                doc: Doc {
+                    id: "getFixed",
+                    summary: "A client's limit",
+                    parameters: &[CLIENT_ID],
+                    body: None,
+                    answers: &[
+                        outcome(200, "The limit.", Content::Json("ShownNumbers")),
+                        outcome(404, "It has none.", Content::Problem),
+                    ],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits/update",
+            allow: "PUT",
+            argument: None,
+            operations: &[Operation {
+                method: "PUT",
+                access: route::Access::Write,
+                handle: update,
+                doc: Doc {
+                    id: "updateFixed",
+                    summary: "Gives a client other numbers",
+                    parameters: &[],
+                    body: Some("NumbersOfClient"),
+                    answers: &[
+                        outcome(204, "It has them.", Content::Nothing),
+                        outcome(404, "It has no limit.", Content::Problem),
+                    ],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits/delete",
+            allow: "DELETE",
+            argument: None,
+            operations: &[Operation {
+                method: "DELETE",
+                access: route::Access::Write,
+                handle: delete,
+                doc: Doc {
+                    id: "deleteFixed",
+                    summary: "Takes a client's limit away",
+                    parameters: &[CLIENT_ID],
+                    body: None,
+                    answers: &[
+                        outcome(204, "It has none.", Content::Nothing),
+                        outcome(404, "It had none.", Content::Problem),
+                    ],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Fixed,
+            path: "/limits",
+            allow: "GET, HEAD",
+            argument: None,
+            operations: &[Operation {
+                method: "GET",
+                access: route::Access::Read,
+                handle: list,
+                doc: Doc {
+                    id: "listFixed",
+                    summary: "All limits, in byte order of the id",
+                    parameters: &[LIMIT, CURSOR],
+                    body: None,
+                    answers: &[outcome(200, "A page.", Content::Json("PageOfNumbers"))],
+                },
+            }],
+        },
+    ],
+    schemas,
+};
+
+const CLIENT_ID: Parameter = Parameter {
+    name: "client_id",
+    place: In::Query,
+    required: true,
+    schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
+    about: "The client's id. It may also stand in a body, `{\"client_id\": …}`.",
+};
+
+/// How many lines a page has.
+pub(super) const LIMIT: Parameter = Parameter {
+    name: "limit",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#,
+    about: "How many a page has.",
+};
+
+const CURSOR: Parameter = Parameter {
+    name: "cursor",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "string", "minLength": 10, "maxLength": 520, "pattern": "^[0-9a-f]{8}([0-9a-f]{2}){1,256}$"}"#,
+    about: "`next_cursor` of the page before, and nothing else.",
+};
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let id = json!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": ClientId::MAX_BYTES,
+        "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
+        "description": "1 to 256 bytes of UTF-8 without control characters. Addresses and ranges are compared by value.",
+    });
+    let numbers = |rate: Value| {
+        json!({
+            "type": "object",
+            "required": ["client_id", "capacity", "rate_per_sec"],
+            "additionalProperties": false,
+            "properties": {
+                "client_id": { "$ref": "#/components/schemas/ClientId" },
+                "capacity": { "type": "integer", "minimum": 0, "maximum": Limit::MAX_CAPACITY },
+                "rate_per_sec": rate,
+            },
+        })
+    };
+    let shown = json!({ "type": "number", "minimum": 0, "maximum": 1_000_000_000 });
+    let page = json!({
+        "type": "object",
+        "required": ["limits", "next_cursor"],
+        "properties": {
+            "limits": { "type": "array", "items": { "$ref": "#/components/schemas/ShownNumbers" } },
+            "next_cursor": { "type": ["string", "null"] },
+        },
+    });
+    vec![
+        ("ClientId", id),
+        ("NumbersOfClient", numbers(amount_schema("Tokens a second: "))),
+        ("ShownNumbers", numbers(shown)),
+        ("PageOfNumbers", page),
+    ]
+}
+
+/// `POST /limits/create`: 201 without a body, 409 when an equal id has a limit.
+fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let (id, limit) = id_and_limit(call)?;
+    api.parts.limits.create(&id, limit, &call.caller.actor).map_err(refused)?;
+    Ok(Answer::new(201, Vec::new()))
+}
+
+/// `PUT /limits/update`: 204, 404 when the id has no limit.
+fn update(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let (id, limit) = id_and_limit(call)?;
+    api.parts.limits.update(&id, limit, &call.caller.actor).map_err(refused)?;
+    Ok(no_content())
+}
+
+/// `DELETE /limits/delete`: 204, 404 when the id has no limit.
+fn delete(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let id = id_alone(call)?;
+    api.parts.limits.delete(&id, &call.caller.actor).map_err(refused)?;
+    Ok(no_content())
+}
+
+/// `GET /limits/get`: 200 with the id as it was stored, 404 when it has no limit.
+fn get(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let id = id_alone(call)?;
+    as_json(&Shown::new(&api.parts.limits.get(&id).map_err(refused)?))
+}
+
+/// `GET /limits`: a page in byte order of the id, from the cursor on.
+fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let body = call.body()?;
+    let mut faults = Faults::default();
+    Members::read(&body, &[], &mut faults)?;
+    let query = call.query(&["limit", "cursor"])?;
+    let count = query.get("limit").map_or(Some(DEFAULT_PAGE), page_size);
+    if count.is_none() {
+        faults.add("limit", format!("must be a whole number from 1 to {MAX_PAGE}"));
+    }
+    let after = query.get("cursor").map(read_cursor);
+    if after == Some(None) {
+        faults.add("cursor", "is no cursor of this listing: take next_cursor from the page before");
+    }
+    faults.check()?;
+
+    let count = count.unwrap_or(DEFAULT_PAGE);
+    let mut found = api.parts.limits.list(after.flatten().as_deref(), count + 1).map_err(refused)?;
+    let more = found.len() > count;
+    found.truncate(count);
+    let next_cursor = if more { found.last().map(|row| cursor(&row.client_id)) } else { None };
+    let limits = found.iter().map(Shown::new).collect();
+    as_json(&Page { limits, next_cursor })
+}
+
+fn id_and_limit(call: &mut Call<'_, '_>) -> Result<(ClientId, Limit), Reject> {
+    let body = call.body()?;
+    let mut faults = Faults::default();
+    call.query(&[])?;
+    let members = Members::read(&body, &["client_id", "capacity", "rate_per_sec"], &mut faults)?;
+    let text = members.text("client_id", &mut faults);
+    if text.is_none() && !members.has("client_id") {
+        faults.add("client_id", MISSING_ID);
+    }
+    let id = text.and_then(|text| parse_id(&text, &mut faults));
+    let capacity = members.capacity("capacity", &mut faults);
+    let rate = members.rate("rate_per_sec", &mut faults);
+    faults.check()?;
+    match (id, capacity, rate) {
+        (Some(id), Some(capacity), Some(rate)) => Ok((id, Limit { capacity, rate })),
+        _ => Err(Reject::new(Reason::BadRequest, "the body is incomplete")),
+    }
+}
+
+/// The id from the body, from the query, or from both when they agree byte for byte.
+fn id_alone(call: &mut Call<'_, '_>) -> Result<ClientId, Reject> {
+    let body = call.body()?;
+    let mut faults = Faults::default();
+    let query = call.query(&["client_id"])?;
+    let members = Members::read(&body, &["client_id"], &mut faults)?;
+    let in_body = members.text("client_id", &mut faults);
+    let text = match (in_body.as_deref(), query.get("client_id")) {
+        (Some(body), Some(query)) if body != query => {
+            faults.add("client_id", "the body names another client than the query");
+            None
+        }
+        (Some(text), _) | (None, Some(text)) => Some(text),
+        (None, None) => {
+            if !members.has("client_id") {
+                faults.add("client_id", MISSING_ID);
+            }
+            None
+        }
+    };
+    let id = text.and_then(|text| parse_id(text, &mut faults));
+    faults.check()?;
+    id.ok_or_else(|| Reject::new(Reason::BadRequest, MISSING_ID))
+}
+
+const MISSING_ID: &str = "missing; must be the client's id";
+
+fn parse_id(text: &str, faults: &mut Faults) -> Option<ClientId> {
+    ClientId::parse(text).map_err(|fault| faults.add("client_id", fault.to_string())).ok()
+}
+
+pub(super) fn page_size(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|count| digits && (1..=MAX_PAGE).contains(count))
+}
+
+/// What stands before the id in a cursor, and what makes one of another listing, or one that somebody made up, no
+/// cursor of this one.
+const CURSOR_KIND: &str = "limits";
+
+/// A cursor: the last id that was shown, and a sum over it, in hex. It is opaque, not secret.
+fn cursor(last_id: &str) -> String {
+    let mut text = format!("{:08x}", cursor_sum(last_id));
+    for byte in last_id.bytes() {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+fn read_cursor(text: &str) -> Option<String> {
+    let (sum, id) = text.split_at_checked(8)?;
+    let byte = |pair: &[u8]| {
+        let digit =
+            |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f').then(|| char::from(byte).to_digit(16))?;
+        let (high, low) = (digit(pair[0])?, digit(*pair.get(1)?)?);
+        u8::try_from(high * 16 + low).ok()
+    };
+    let id = id.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
+    let id = String::from_utf8(id).ok().filter(|id| !id.is_empty() && id.len() <= ClientId::MAX_BYTES)?;
+    (sum == format!("{:08x}", cursor_sum(&id))).then_some(id)
+}
+
+/// FNV-1a, 32 bits: a fixed function, so that a cursor outlives a restart and serves another instance.
+fn cursor_sum(id: &str) -> u32 {
+    let bytes = CURSOR_KIND.bytes().chain([0]).chain(id.bytes());
+    bytes.fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// A limit as the five calls show it: whole numbers without a point, others with as few decimals as they have.
+#[derive(Serialize)]
+struct Shown<'a> {
+    client_id: &'a str,
+    capacity: u32,
+    rate_per_sec: Box<RawValue>,
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    limits: Vec<Shown<'a>>,
+    next_cursor: Option<String>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(row: &'a Row) -> Self {
+        // A rate of another span has no exact decimal; the nearest millionth that is not a false 0 stands for it.
+        let Rate { micro, per_secs } = row.limit.rate;
+        let per = u64::from(per_secs.max(1));
+        let nearest = if per == 1 { micro } else { (micro.saturating_add(per / 2) / per).max(micro.min(1)) };
+        let rate = Rate::per_second(nearest).to_string();
+        // `Rate` prints as JSON prints numbers.
+        let rate_per_sec = RawValue::from_string(rate).unwrap_or_default();
+        Self { client_id: &row.client_id, capacity: row.limit.capacity, rate_per_sec }
+    }
+}
+
+pub(super) fn as_json(body: &impl Serialize) -> Result<Answer, Reject> {
+    let bytes = serde_json::to_vec(body)
+        .map_err(|error| Reject::new(Reason::Internal, "the answer could not be written").because(error))?;
+    Ok(Answer::new(200, bytes).with("Content-Type", "application/json"))
+}
+
+pub(super) fn no_content() -> Answer {
+    let mut answer = Answer::new(204, Vec::new());
+    answer.body = AnswerBody::None { declared: None };
+    answer
+}
+
+fn refused(error: StoreError) -> Reject {
+    match error {
+        StoreError::Exists => Reject::new(Reason::Conflict, "this client has a limit already: update it"),
+        StoreError::NotFound => Reject::new(Reason::NotFound, "this client has no limit"),
+        // The rest is said in the same words as in v1.
+        other => v1::refused(other, "limit", ""),
+    }
+}
+
+#[cfg(test)]
+mod tests;

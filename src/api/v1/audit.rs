@@ -1,0 +1,122 @@
+//! `GET /v1/audit`: who changed what, newest first.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::page::{CURSOR, Page, listing};
+use super::refused;
+use crate::api::AdminApi;
+use crate::api::input::Faults;
+use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::api::seed::LIMIT;
+use crate::error::Reject;
+use crate::proxy::exchange::Answer;
+use crate::store::v1::AuditRow;
+use balancer_http::message::Reason;
+
+pub(in crate::api) const RESOURCE: Resource = Resource {
+    title: "Audit",
+    routes: &[Route {
+        stand: Stand::Ours,
+        path: "/v1/audit",
+        allow: "GET, HEAD",
+        argument: None,
+        operations: &[Operation {
+            method: "GET",
+            access: Access::Read,
+            handle: list,
+            doc: Doc {
+                id: "listAudit",
+                summary: "Who changed what, newest first",
+                parameters: &[LIMIT, CURSOR],
+                body: None,
+                answers: &[outcome(200, "A page.", Content::Json("Audit")).with(&["Link"])],
+            },
+        }],
+    }],
+    schemas,
+};
+
+#[derive(Serialize)]
+struct Entries<'a> {
+    entries: Vec<Entry<'a>>,
+    next_cursor: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    seq: i64,
+    /// UTC, RFC 3339.
+    at: String,
+    actor: &'a str,
+    action: &'a str,
+    target: Box<RawValue>,
+    before: Box<RawValue>,
+    after: Box<RawValue>,
+}
+
+fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    let query = call.query(&["limit", "cursor"])?;
+    let mut faults = Faults::default();
+    let page = Page::read("/v1/audit", &query, &[], &mut faults);
+    faults.check()?;
+    // A cursor of ours holds what `place` wrote.
+    let before = page.after.as_deref().and_then(|place| place.parse().ok());
+    let mut rows = api.parts.v1.audit(before, page.count + 1).map_err(|error| refused(error, "entry", ""))?;
+    let next_cursor = page.cut(&mut rows, |row| row.seq.to_string());
+    let entries = rows.iter().map(Entry::new).collect::<Result<_, _>>()?;
+    let body = Entries { entries, next_cursor: next_cursor.as_deref() };
+    listing(call.exchange.head, &body, next_cursor.as_deref())
+}
+
+impl<'a> Entry<'a> {
+    fn new(row: &'a AuditRow) -> Result<Self, Reject> {
+        let fault = |error: &dyn std::fmt::Display| {
+            Reject::new(Reason::Internal, "an entry of the audit cannot be shown")
+                .because(format!("audit {}: {error}", row.seq))
+        };
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).map_err(|error| fault(&error));
+        let at = jiff::Timestamp::from_microsecond(row.at_us).map_err(|error| fault(&error))?;
+        Ok(Self {
+            seq: row.seq,
+            at: at.to_string(),
+            actor: &row.actor,
+            action: &row.action,
+            target: raw(&row.target)?,
+            before: raw(&row.before)?,
+            after: raw(&row.after)?,
+        })
+    }
+}
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let entry = json!({
+        "type": "object",
+        "required": ["seq", "at", "actor", "action", "target", "before", "after"],
+        "properties": {
+            "seq": { "type": "integer" },
+            "at": { "type": "string", "format": "date-time", "description": "UTC, on the database's clock." },
+            "actor": { "type": "string", "description": "The token's name, or the address without one." },
+            "action": {
+                "enum": ["create", "put", "delete", "batch", "reset", "drain", "undrain", "down", "up"],
+                "description": "The last four: a backend's state was changed, with what else was said of it.",
+            },
+            "target": {
+                "description": "`{\"client_id\": …}`, `{\"plan\": …}`, `{\"backend\": …}` or `{\"operations\": N}`.",
+            },
+            "before": { "description": "What stood there; null for nothing." },
+            "after": { "description": "What stands there since; null for nothing." },
+        },
+    });
+    let page = json!({
+        "type": "object",
+        "required": ["entries", "next_cursor"],
+        "properties": {
+            "entries": { "type": "array", "items": entry },
+            "next_cursor": { "type": ["string", "null"] },
+        },
+    });
+    vec![("Audit", page)]
+}

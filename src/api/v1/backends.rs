@@ -1,0 +1,400 @@
+//! `/v1/backends`: where requests go, changed while serving. Those of the configuration file can be changed, and the change
+//! is stored; others are stored whole.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::page::encoded;
+use super::{patterns, refused};
+use crate::api::AdminApi;
+use crate::api::input::{Faults, Members};
+use crate::api::route::{
+    Access, Argument, Call, Content, Doc, In, Operation, Outcome, Parameter, Resource, Route, Stand, outcome,
+};
+use crate::api::seed::{as_json, no_content};
+use crate::config;
+use crate::error::Reject;
+use crate::proxy::exchange::Answer;
+use crate::store::StoreError;
+use crate::store::backends::BackendSettings;
+use balancer_http::message::Reason;
+use balancer_pool::backends::Operator;
+
+const MAX_WEIGHT: u32 = 1_000;
+const MAX_IN_FLIGHT: u32 = 1_000_000;
+/// The longest that a deleted backend may stay listed.
+const MAX_DRAIN: Duration = Duration::from_secs(3_600);
+/// Seconds that a caller is told to wait while others' changes are under way.
+const RETRY_AFTER_S: u64 = 1;
+
+/// Where a backend comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The configuration file.
+    File,
+    /// The store.
+    Store,
+}
+
+/// A backend as it is in the pool of this instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct BackendShown {
+    pub name: String,
+    pub url: String,
+    pub weight: u32,
+    pub state: Operator,
+    pub max_in_flight: Option<u32>,
+    pub backup: bool,
+    pub source: Origin,
+    /// Whether it is given requests.
+    pub up: bool,
+    /// What checks and answers say: `up`, `down`, `ejected` or `unknown`.
+    pub health: &'static str,
+    /// Why it is not up, or not whole, as the log said it.
+    pub cause: Option<String>,
+    pub in_flight: u32,
+    pub endpoints: Vec<EndpointShown>,
+}
+
+/// One address of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct EndpointShown {
+    pub address: SocketAddr,
+    /// `up`, `down`, `ejected` or `unknown`.
+    pub health: &'static str,
+    /// Why it is down or ejected, as the log said it.
+    pub cause: Option<String>,
+    pub in_flight: u32,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendError {
+    /// What is wrong, by field.
+    Fields(Vec<(&'static str, String)>),
+    /// The configuration file has it, and only its own change can take it away.
+    InFile,
+    /// The store's word.
+    Store(StoreError),
+    /// It could not be put in force now.
+    Busy(String),
+}
+
+pub(in crate::api) const RESOURCE: Resource = Resource {
+    title: "Backends",
+    routes: &[
+        Route {
+            stand: Stand::Ours,
+            path: "/v1/backends",
+            allow: "GET, HEAD, POST",
+            argument: None,
+            operations: &[LIST, CREATE],
+        },
+        Route {
+            stand: Stand::Ours,
+            path: "/v1/backends/{name}",
+            allow: "GET, HEAD, PATCH, DELETE",
+            argument: Some(Argument { schema: r#"{"type": "string"}"#, about: "The backend's name." }),
+            operations: &[READ, PATCH, DELETE],
+        },
+    ],
+    schemas,
+};
+
+const GONE: Outcome = outcome(404, "There is no such backend.", Content::Problem);
+
+const LIST: Operation = Operation {
+    method: "GET",
+    access: Access::Read,
+    handle: list,
+    doc: Doc {
+        id: "listBackends",
+        summary: "All backends, as this instance has them",
+        parameters: &[],
+        body: None,
+        answers: &[outcome(200, "All of them, on one page.", Content::Json("Backends"))],
+    },
+};
+
+const CREATE: Operation = Operation {
+    method: "POST",
+    access: Access::Write,
+    handle: create,
+    doc: Doc {
+        id: "createBackend",
+        summary: "Adds a backend, in force when this is answered",
+        parameters: &[],
+        body: Some("NewBackend"),
+        answers: &[
+            outcome(201, "The backend.", Content::Json("Backend")).with(&["Location"]),
+            outcome(409, "There is one of that name, or there are too many.", Content::Problem),
+        ],
+    },
+};
+
+const READ: Operation = Operation {
+    method: "GET",
+    access: Access::Read,
+    handle: read,
+    doc: Doc {
+        id: "getBackend",
+        summary: "A backend",
+        parameters: &[],
+        body: None,
+        answers: &[outcome(200, "The backend.", Content::Json("Backend")), GONE],
+    },
+};
+
+const PATCH: Operation = Operation {
+    method: "PATCH",
+    access: Access::Write,
+    handle: patch,
+    doc: Doc {
+        id: "patchBackend",
+        summary: "Changes what is said of a backend, in force when this is answered",
+        parameters: &[],
+        body: Some("BackendPatch"),
+        answers: &[outcome(200, "The backend.", Content::Json("Backend")), GONE],
+    },
+};
+
+const DELETE: Operation = Operation {
+    method: "DELETE",
+    access: Access::Write,
+    handle: delete,
+    doc: Doc {
+        id: "deleteBackend",
+        summary: "Takes a backend away; requests under way on it end by themselves",
+        parameters: &[Parameter {
+            name: "drain",
+            place: In::Query,
+            required: false,
+            schema: r#"{"type": "string", "default": "0s", "minLength": 2, "pattern": "^([01]h|(60|[1-5]?[0-9])m|([1-5]?[0-9]m)?[1-5]?[0-9]s|([1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)s|([1-9][0-9]{0,5}|[12][0-9]{6}|3[0-5][0-9]{5}|3600000)ms)$"}"#,
+            about: "How long it stays listed, in state drain, while requests are under way on it: 30s, at most 1h.",
+        }],
+        body: None,
+        answers: &[
+            outcome(204, "It is given nothing new.", Content::Nothing),
+            GONE,
+            outcome(409, "It is in the configuration file.", Content::Problem),
+        ],
+    },
+};
+
+#[derive(Serialize)]
+struct Backends {
+    backends: Vec<BackendShown>,
+    next_cursor: Option<String>,
+}
+
+fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    call.query(&[])?;
+    as_json(&Backends { backends: api.parts.control.backends().map_err(rejected)?, next_cursor: None })
+}
+
+fn read(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    call.query(&[])?;
+    let name = call.argument("name")?;
+    let all = api.parts.control.backends().map_err(rejected)?;
+    let one = all.into_iter().find(|one| one.name == name);
+    as_json(&one.ok_or_else(|| rejected(BackendError::Store(StoreError::NotFound)))?)
+}
+
+fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let body = call.body()?;
+    call.query(&[])?;
+    let mut faults = Faults::default();
+    let known = ["name", "url", "weight", "state", "max_in_flight", "backup"];
+    let members = Members::read(&body, &known, &mut faults)?;
+    let mut settings = said(&members, &mut faults);
+    let mut required = |name: &str, what: &str| {
+        let text = members.text(name, &mut faults);
+        if !members.has(name) {
+            members.fault(name, format!("missing; must be {what}"), &mut faults);
+        }
+        text
+    };
+    let name = required("name", "the backend's name");
+    settings.url = required("url", "http://HOST[:PORT]");
+    if members.has("backup") {
+        settings.backup = Some(members.flag("backup", &mut faults));
+    }
+    faults.check()?;
+    let shown = api
+        .parts
+        .control
+        .create_backend(&name.unwrap_or_default(), settings, &call.caller.actor)
+        .map_err(rejected)?;
+    let mut answer = as_json(&shown)?;
+    answer.status = 201;
+    Ok(answer.with("Location", format!("{}/v1/backends/{}", call.base, encoded(&shown.name))))
+}
+
+fn patch(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let body = call.body()?;
+    call.query(&[])?;
+    let name = call.argument("name")?;
+    let mut faults = Faults::default();
+    let members = Members::read(&body, &["weight", "state", "max_in_flight"], &mut faults)?;
+    let settings = said(&members, &mut faults);
+    faults.check()?;
+    if settings == BackendSettings::default() {
+        let detail = "says nothing to change: weight, state or max_in_flight";
+        return Err(Reject::new(Reason::BadRequest, format!("the body {detail}")).field("", detail));
+    }
+    let shown = api.parts.control.patch_backend(&name, settings, &call.caller.actor).map_err(rejected)?;
+    as_json(&shown)
+}
+
+fn delete(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    let query = call.query(&["drain"])?;
+    let name = call.argument("name")?;
+    let drain = match query.get("drain") {
+        None => Duration::ZERO,
+        Some(text) => config::duration(text).filter(|drain| *drain <= MAX_DRAIN).ok_or_else(|| {
+            let detail = "must be a duration up to \"1h\", such as \"30s\"";
+            Reject::new(Reason::BadRequest, format!("drain: {detail}")).field("/drain", detail)
+        })?,
+    };
+    api.parts.control.delete_backend(&name, drain, &call.caller.actor).map_err(rejected)?;
+    Ok(no_content())
+}
+
+/// What a body says of weight, state and bound.
+fn said(members: &Members<'_>, faults: &mut Faults) -> BackendSettings {
+    let mut settings = BackendSettings::default();
+    if members.has("weight") {
+        settings.weight = members.whole("weight", 0, MAX_WEIGHT, faults);
+    }
+    if members.has_value("max_in_flight") {
+        settings.max_in_flight = members.whole("max_in_flight", 1, MAX_IN_FLIGHT, faults).map(Some);
+    } else if members.has("max_in_flight") {
+        settings.max_in_flight = Some(None);
+    }
+    if members.has("state") {
+        settings.state = match members.text("state", faults).as_deref() {
+            Some("up") => Some(Operator::Up),
+            Some("drain") => Some(Operator::Drain),
+            Some("down") => Some(Operator::Down),
+            Some(_) => {
+                members.fault("state", "must be \"up\", \"drain\" or \"down\"", faults);
+                None
+            }
+            None => None,
+        };
+    }
+    settings
+}
+
+fn rejected(error: BackendError) -> Reject {
+    match error {
+        BackendError::Store(error) => refused(error, "backend", ""),
+        BackendError::InFile => Reject::new(
+            Reason::Conflict,
+            "this backend is in the configuration file: take it out there and reload, or set its state to down",
+        ),
+        BackendError::Busy(cause) => Reject::new(
+            Reason::Unavailable,
+            "other changes are under way: this one is stored and will be in force soon",
+        )
+        .because(cause)
+        .retry_after(RETRY_AFTER_S),
+        BackendError::Fields(faults) => {
+            let mut all = Faults::default();
+            faults.into_iter().for_each(|(name, detail)| all.add(name, detail));
+            all.check().err().unwrap_or_else(|| Reject::new(Reason::BadRequest, "the body is wrong"))
+        }
+    }
+}
+
+pub(in crate::api) const CAUSE: &str =
+    "Why it is given nothing, or not its share, in the words of the line on stderr.";
+
+pub(in crate::api) fn state_schema() -> Value {
+    json!({ "enum": ["up", "drain", "down"], "description": "What the operator says." })
+}
+
+pub(in crate::api) fn health_schema() -> Value {
+    json!({
+        "enum": ["up", "down", "ejected", "unknown"],
+        "description": "What its checks and answers say, whatever the operator says.",
+    })
+}
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let state = state_schema();
+    let weight = json!({ "type": "integer", "minimum": 0, "maximum": MAX_WEIGHT });
+    let bound = json!({ "type": ["integer", "null"], "minimum": 1, "maximum": MAX_IN_FLIGHT });
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let url = json!({ "type": "string", "description": "`http://HOST[:PORT]`" });
+    let new_url = json!({
+        "type": "string", "minLength": 8, "maxLength": 270, "pattern": patterns::backend_url(),
+        "description": "`http://HOST[:PORT]`",
+    });
+    let endpoint = json!({
+        "type": "object",
+        "required": ["address", "health", "cause", "in_flight"],
+        "properties": {
+            "address": { "type": "string" },
+            "health": health_schema(),
+            "cause": { "type": ["string", "null"], "description": "Why it is down or ejected." },
+            "in_flight": count,
+        },
+    });
+    let backend = json!({
+        "type": "object",
+        "required": ["name", "url", "weight", "state", "max_in_flight", "backup", "source", "up", "health",
+                     "cause", "in_flight", "endpoints"],
+        "properties": {
+            "name": { "type": "string" },
+            "url": url,
+            "weight": weight,
+            "state": state,
+            "max_in_flight": bound,
+            "backup": { "type": "boolean" },
+            "source": { "enum": ["file", "store"], "description": "Where it comes from." },
+            "up": { "type": "boolean", "description": "Whether it is given requests." },
+            "health": health_schema(),
+            "cause": { "type": ["string", "null"], "description": CAUSE },
+            "in_flight": count,
+            "endpoints": { "type": "array", "items": endpoint },
+        },
+    });
+    let new = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["name", "url"],
+        "properties": {
+            "name": { "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:\\[\\]-]+$" },
+            "url": new_url,
+            "weight": weight,
+            "state": state,
+            "max_in_flight": bound,
+            "backup": { "type": "boolean" },
+        },
+    });
+    let patch = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "minProperties": 1,
+        "properties": { "weight": weight, "state": state, "max_in_flight": bound },
+    });
+    let list = json!({
+        "type": "object",
+        "required": ["backends", "next_cursor"],
+        "properties": {
+            "backends": { "type": "array", "items": { "$ref": "#/components/schemas/Backend" } },
+            "next_cursor": { "type": "null" },
+        },
+    });
+    vec![("Backend", backend), ("NewBackend", new), ("BackendPatch", patch), ("Backends", list)]
+}

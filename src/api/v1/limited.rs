@@ -1,0 +1,195 @@
+//! `GET /v1/limited` and `GET /v1/clients`: who was refused most, and who asks most, within the last minutes. Both are read
+//! from bounded sketches (`state::limited`) and are this instance's own.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::live::{ClientCount, DeniedFor, Top};
+use crate::api::AdminApi;
+use crate::api::input::{Faults, Query};
+use crate::api::route::{
+    Access, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome,
+};
+use crate::api::seed::{as_json, page_size};
+use crate::error::Reject;
+use crate::proxy::exchange::Answer;
+use balancer_limiter::terms::parse_per;
+
+/// The longest window.
+pub const MAX_WINDOW: Duration = Duration::from_secs(3_600);
+
+const DEFAULT_WINDOW: &str = "5m";
+
+const DEFAULT_TOP: usize = 50;
+
+pub(in crate::api) const RESOURCE: Resource = Resource {
+    title: "Busiest clients",
+    routes: &[
+        Route {
+            stand: Stand::Ours,
+            path: "/v1/limited",
+            allow: "GET, HEAD",
+            argument: None,
+            operations: &[Operation {
+                method: "GET",
+                access: Access::Read,
+                handle: limited,
+                doc: Doc {
+                    id: "listLimited",
+                    summary: "Who was refused most",
+                    parameters: &[WINDOW, TOP],
+                    body: None,
+                    answers: &[outcome(200, "Most refusals first.", Content::Json("Limited"))],
+                },
+            }],
+        },
+        Route {
+            stand: Stand::Ours,
+            path: "/v1/clients",
+            allow: "GET, HEAD",
+            argument: None,
+            operations: &[Operation {
+                method: "GET",
+                access: Access::Read,
+                handle: clients,
+                doc: Doc {
+                    id: "listClients",
+                    summary: "Who asks most",
+                    parameters: &[WINDOW, TOP],
+                    body: None,
+                    answers: &[outcome(200, "Most requests first.", Content::Json("Clients"))],
+                },
+            }],
+        },
+    ],
+    schemas,
+};
+
+const WINDOW: Parameter = Parameter {
+    name: "window",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "string", "pattern": "^([1-9][0-9]{0,2}s|([1-9]|[1-5][0-9])m|1h)$", "default": "5m"}"#,
+    about: "How far back, `1s` to `1h`. The oldest step of 15 seconds (beyond `5m`: 5 minutes) counts by the part of it \
+            that lies within.",
+};
+
+const TOP: Parameter = Parameter {
+    name: "top",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}"#,
+    about: "How many clients at most.",
+};
+
+#[derive(Serialize)]
+struct Refusals<'a> {
+    client_id: &'a str,
+    denied: u64,
+    reasons: &'a [DeniedFor],
+}
+
+#[derive(Serialize)]
+struct Limited<'a> {
+    limited: Vec<Refusals<'a>>,
+    window: &'a str,
+    instance: &'a str,
+}
+
+#[derive(Serialize)]
+struct Clients<'a> {
+    clients: &'a [ClientCount],
+    window: &'a str,
+    instance: &'a str,
+}
+
+fn limited(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    let query = call.query(&["window", "top"])?;
+    let asked = Asked::read(&query)?;
+    let live = &*api.parts.live;
+    let found = live.top(Top::Denied, asked.window, asked.top);
+    let limited = found.iter().map(|one| Refusals {
+        client_id: &one.client_id,
+        denied: one.denied,
+        reasons: &one.reasons,
+    });
+    as_json(&Limited { limited: limited.collect(), window: asked.text, instance: live.instance() })
+}
+
+fn clients(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    let query = call.query(&["window", "top"])?;
+    let asked = Asked::read(&query)?;
+    let live = &*api.parts.live;
+    let found = live.top(Top::Requests, asked.window, asked.top);
+    as_json(&Clients { clients: &found, window: asked.text, instance: live.instance() })
+}
+
+struct Asked<'a> {
+    window: Duration,
+    /// As it was asked for.
+    text: &'a str,
+    top: usize,
+}
+
+impl<'a> Asked<'a> {
+    fn read(query: &'a Query) -> Result<Self, Reject> {
+        let mut faults = Faults::default();
+        let text = query.get("window").unwrap_or(DEFAULT_WINDOW);
+        let secs = parse_per(text).map(u64::from).filter(|secs| *secs <= MAX_WINDOW.as_secs());
+        if secs.is_none() {
+            faults.add("window", "must be a span from \"1s\" to \"1h\", such as \"5m\"");
+        }
+        let top = query.get("top").map_or(Some(DEFAULT_TOP), page_size);
+        if top.is_none() {
+            faults.add("top", "must be a whole number from 1 to 1000");
+        }
+        faults.check()?;
+        let window = Duration::from_secs(secs.unwrap_or_default());
+        Ok(Self { window, text, top: top.unwrap_or(DEFAULT_TOP) })
+    }
+}
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let page = |name: &str, row: Value| {
+        json!({
+            "type": "object",
+            "required": [name, "window", "instance"],
+            "properties": {
+                name: { "type": "array", "items": row },
+                "window": { "type": "string" },
+                "instance": { "type": "string" },
+            },
+        })
+    };
+    let id = json!({ "type": "string", "description": "The stored id that names the client, else its address or prefix." });
+    let reason = json!({
+        "type": "object", "required": ["policy", "bucket", "rule", "denied"],
+        "properties": {
+            "policy": {
+                "enum": ["client", "range", "default", "rule", "none"],
+                "description": "The kind of entry whose bucket refused, as in `balancer_ratelimit_requests_total`.",
+            },
+            "bucket": { "type": "string", "description": "Its name; `concurrency` for `max_in_flight`." },
+            "rule": { "type": ["string", "null"], "description": "The rule that has the bucket." },
+            "denied": count,
+        },
+    });
+    let reasons = json!({
+        "type": "array", "items": reason, "maxItems": 8,
+        "description": "Why, as it was decided then; most frequent first.",
+    });
+    let refusals = json!({
+        "type": "object", "required": ["client_id", "denied", "reasons"],
+        "properties": { "client_id": id, "denied": count, "reasons": reasons },
+    });
+    let counts = json!({
+        "type": "object", "required": ["client_id", "requests", "denied"],
+        "properties": { "client_id": id, "requests": count, "denied": count },
+    });
+    vec![("Limited", page("limited", refusals)), ("Clients", page("clients", counts))]
+}

@@ -1,0 +1,341 @@
+//! `/v1/limits`: what a client may do. Each limit stands under `/v1/limits/{id}` and, for proxies that rewrite `%2F`,
+//! under `/v1/limit?client_id=`.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::page::{CURSOR, Page, encoded, listing};
+use super::terms::{self, LIMIT_MEMBERS};
+use super::{client_of, conditions, refused};
+use crate::api::AdminApi;
+use crate::api::input::{Faults, Members, Query};
+use crate::api::route::{
+    Access, Argument, Call, Content, Doc, In, Operation, Outcome, Parameter, Resource, Route, Stand, outcome,
+};
+use crate::api::seed::{LIMIT, as_json, no_content};
+use crate::error::Reject;
+use crate::proxy::exchange::{Answer, AnswerBody};
+use crate::store::json::LimitJson;
+use crate::store::v1::{LimitFilter, LimitRow};
+use balancer_http::message::Reason;
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::terms::{ClientLimit, PlanName};
+
+pub(in crate::api) const RESOURCE: Resource = Resource {
+    title: "Limits",
+    routes: &[
+        Route {
+            stand: Stand::Ours,
+            path: "/v1/limits",
+            allow: "GET, HEAD, POST",
+            argument: None,
+            operations: &[LIST, CREATE],
+        },
+        Route {
+            stand: Stand::Ours,
+            path: "/v1/limits/{id}",
+            allow: "GET, HEAD, PUT, DELETE",
+            argument: Some(ID),
+            operations: &[
+                read("getLimit", &[IF_NONE_MATCH]),
+                put("putLimit", &[IF_MATCH, IF_ABSENT]),
+                delete("deleteLimit", &[IF_MATCH]),
+            ],
+        },
+        Route {
+            stand: Stand::Ours,
+            path: "/v1/limit",
+            allow: "GET, HEAD, PUT, DELETE",
+            argument: None,
+            operations: &[
+                read("getLimitById", &[CLIENT_ID, IF_NONE_MATCH]),
+                put("putLimitById", &[CLIENT_ID, IF_MATCH, IF_ABSENT]),
+                delete("deleteLimitById", &[CLIENT_ID, IF_MATCH]),
+            ],
+        },
+    ],
+    schemas,
+};
+
+/// The client in a path.
+pub(super) const ID: Argument = Argument {
+    schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
+    about: "The client's id, percent-encoded: one segment, decoded once.",
+};
+
+/// The client in a query.
+pub(super) const CLIENT_ID: Parameter = Parameter {
+    name: "client_id",
+    place: In::Query,
+    required: true,
+    schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
+    about: "The client's id.",
+};
+
+/// One form alone: generators of clients leave out whole operations for a choice of forms in a field of the head.
+const TAGS: &str = r#"{"type": "string", "format": "entity-tags", "minLength": 1, "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$"}"#;
+
+pub(super) const IF_MATCH: Parameter = Parameter {
+    name: "If-Match",
+    place: In::Head,
+    required: false,
+    schema: TAGS,
+    about: "The `ETag`s of which it must have one, or `*`: it must be there.",
+};
+
+pub(super) const IF_NONE_MATCH: Parameter = Parameter {
+    name: "If-None-Match",
+    place: In::Head,
+    required: false,
+    schema: TAGS,
+    about: "The `ETag`s that the caller has.",
+};
+
+pub(super) const IF_ABSENT: Parameter = Parameter {
+    name: "If-None-Match",
+    place: In::Head,
+    required: false,
+    schema: r#"{"type": "string", "enum": ["*"]}"#,
+    about: "`*`: it must not be there.",
+};
+
+const GONE: Outcome = outcome(404, "The client has no limit.", Content::Problem);
+const CHANGED: Outcome = outcome(412, "If-Match or If-None-Match does not hold.", Content::Problem);
+
+const LIST: Operation = Operation {
+    method: "GET",
+    access: Access::Read,
+    handle: list_limits,
+    doc: Doc {
+        id: "listLimits",
+        summary: "Limits in byte order of the id",
+        parameters: &[
+            LIMIT,
+            CURSOR,
+            Parameter {
+                name: "prefix",
+                place: In::Query,
+                required: false,
+                schema: r#"{"type": "string", "maxLength": 256, "pattern": "^[^\\u0000]*$"}"#,
+                about: "Ids that begin with this, byte for byte.",
+            },
+            Parameter {
+                name: "plan",
+                place: In::Query,
+                required: false,
+                schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
+                about: "Limits that name this plan.",
+            },
+        ],
+        body: None,
+        answers: &[outcome(200, "A page.", Content::Json("Limits")).with(&["Link"])],
+    },
+};
+
+const CREATE: Operation = Operation {
+    method: "POST",
+    access: Access::Write,
+    handle: create_limit,
+    doc: Doc {
+        id: "createLimit",
+        summary: "Gives a client a limit",
+        parameters: &[],
+        body: Some("NewLimit"),
+        answers: &[
+            outcome(201, "The limit.", Content::Json("Limit")).with(&["ETag", "Location"]),
+            outcome(409, "The client has one already.", Content::Problem),
+        ],
+    },
+};
+
+const fn read(id: &'static str, parameters: &'static [Parameter]) -> Operation {
+    const ANSWERS: &[Outcome] = &[
+        outcome(200, "The limit.", Content::Json("Limit")).with(&["ETag"]),
+        outcome(304, "The caller has it.", Content::Nothing).with(&["ETag"]),
+        GONE,
+        CHANGED,
+    ];
+    let doc = Doc { id, summary: "A client's limit", parameters, body: None, answers: ANSWERS };
+    Operation { method: "GET", access: Access::Read, handle: get_limit, doc }
+}
+
+const fn put(id: &'static str, parameters: &'static [Parameter]) -> Operation {
+    const ANSWERS: &[Outcome] = &[
+        outcome(200, "The limit, in the place of another.", Content::Json("Limit")).with(&["ETag"]),
+        outcome(201, "The limit, which is new.", Content::Json("Limit")).with(&["ETag", "Location"]),
+        outcome(409, "A bound on the number of limits is reached.", Content::Problem),
+        CHANGED,
+    ];
+    let doc = Doc {
+        id,
+        summary: "Makes or replaces a limit",
+        parameters,
+        body: Some("LimitTerms"),
+        answers: ANSWERS,
+    };
+    Operation { method: "PUT", access: Access::Write, handle: put_limit, doc }
+}
+
+const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation {
+    const ANSWERS: &[Outcome] = &[outcome(204, "It is gone.", Content::Nothing), GONE, CHANGED];
+    let doc = Doc { id, summary: "Takes a limit away", parameters, body: None, answers: ANSWERS };
+    Operation { method: "DELETE", access: Access::Write, handle: delete_limit, doc }
+}
+
+/// The client that the path or the query names.
+pub(super) fn client_id(call: &Call<'_, '_>) -> Result<ClientId, Reject> {
+    let text = if call.argument.is_some() {
+        call.query(&[])?;
+        call.argument("client_id")?
+    } else {
+        let query = call.query(&["client_id"])?;
+        let missing = "missing; must be the client's id";
+        let reject = || Reject::new(Reason::BadRequest, format!("client_id: {missing}"));
+        query.get("client_id").ok_or_else(|| reject().field("/client_id", missing))?.to_owned()
+    };
+    ClientId::parse(&text).map_err(|fault| {
+        let fault = fault.to_string();
+        Reject::new(Reason::BadRequest, format!("client_id: {fault}")).field("/client_id", fault)
+    })
+}
+
+fn list_limits(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    let query = call.query(&["limit", "cursor", "prefix", "plan"])?;
+    let mut faults = Faults::default();
+    let page = Page::read("/v1/limits", &query, &["prefix", "plan"], &mut faults);
+    let filter = filter(&query, &mut faults);
+    faults.check()?;
+    let mut rows = api
+        .parts
+        .v1
+        .limits(&filter, page.after.as_deref(), page.count + 1)
+        .map_err(|error| refused(error, "limit", ""))?;
+    let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
+    let limits: Vec<_> = rows.iter().map(|row| LimitJson::new(&row.client_id, &row.limit)).collect();
+    let body = Limits { limits, next_cursor: next_cursor.as_deref() };
+    listing(call.exchange.head, &body, next_cursor.as_deref())
+}
+
+#[derive(Serialize)]
+struct Limits<'a> {
+    limits: Vec<LimitJson<'a>>,
+    next_cursor: Option<&'a str>,
+}
+
+fn filter(query: &Query, faults: &mut Faults) -> LimitFilter {
+    let prefix = query.get("prefix").filter(|prefix| !prefix.is_empty());
+    if prefix.is_some_and(|prefix| prefix.len() > ClientId::MAX_BYTES || prefix.contains('\0')) {
+        faults.add("prefix", format!("must have at most {} bytes, none of them 0", ClientId::MAX_BYTES));
+    }
+    let plan = query.get("plan").map(PlanName::parse);
+    if let Some(Err(fault)) = &plan {
+        faults.add("plan", fault.to_string());
+    }
+    LimitFilter { prefix: prefix.map(str::to_owned), plan: plan.and_then(Result::ok) }
+}
+
+fn create_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let body = call.body()?;
+    call.query(&[])?;
+    let (id, limit) = new_limit(&body, None)?;
+    let row = api
+        .parts
+        .v1
+        .create_limit(&id, &limit, &call.caller.actor)
+        .map_err(|error| refused(error, "limit", ""))?;
+    shown(&row, 201, Some(call.base))
+}
+
+fn get_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    let id = client_id(call)?;
+    let row = api.parts.v1.limit(&id).map_err(|error| refused(error, "limit", ""))?;
+    if conditions::is_known(call.exchange.head, row.version)? {
+        return Ok(not_modified(row.version));
+    }
+    shown(&row, 200, None)
+}
+
+fn put_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    let body = call.body()?;
+    let id = client_id(call)?;
+    let (id, limit) = new_limit(&body, Some(id))?;
+    let condition = conditions::condition(call.exchange.head)?;
+    let put = api
+        .parts
+        .v1
+        .put_limit(&id, &limit, &condition, &call.caller.actor)
+        .map_err(|error| refused(error, "limit", ""))?;
+    shown(&put.row, if put.created { 201 } else { 200 }, put.created.then_some(call.base))
+}
+
+fn delete_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    let id = client_id(call)?;
+    let condition = conditions::condition(call.exchange.head)?;
+    api.parts
+        .v1
+        .delete_limit(&id, &condition, &call.caller.actor)
+        .map_err(|error| refused(error, "limit", ""))?;
+    Ok(no_content())
+}
+
+/// The client and the limit of a body; `named` is the client that the target names, which the body may leave out.
+fn new_limit(body: &[u8], named: Option<ClientId>) -> Result<(ClientId, ClientLimit), Reject> {
+    let mut faults = Faults::default();
+    let known = [&["client_id", "key"][..], &LIMIT_MEMBERS].concat();
+    let members = Members::read(body, &known, &mut faults)?;
+    let in_body = client_of(&members, &mut faults);
+    let member = if members.has("key") { "key" } else { "client_id" };
+    match (&named, &in_body) {
+        (Some(named), Some(other)) if named != other => {
+            members.fault(member, "names another client than the target", &mut faults);
+        }
+        (None, None) if !members.has("client_id") && !members.has("key") => {
+            members.fault("client_id", "missing; must be the client's id, or give its key", &mut faults);
+        }
+        _ => {}
+    }
+    let id = named.or(in_body);
+    let limit = terms::limit(&members, id.as_ref(), &mut faults);
+    faults.check()?;
+    id.zip(limit).ok_or_else(|| Reject::new(Reason::BadRequest, "the body is incomplete"))
+}
+
+/// A limit; with `base` it is new, and the answer says where it stands.
+fn shown(row: &LimitRow, status: u16, base: Option<&str>) -> Result<Answer, Reject> {
+    let mut answer = as_json(&LimitJson::new(&row.client_id, &row.limit))?;
+    answer.status = status;
+    let answer = answer.with("ETag", conditions::etag(row.version));
+    let Some(base) = base else { return Ok(answer) };
+    let id = encoded(&row.client_id);
+    // A reader would take `.` and `..` in a path for directions (RFC 3986 §5.2.4).
+    let place = if matches!(id.as_str(), "." | "..") {
+        format!("{base}/v1/limit?client_id={id}")
+    } else {
+        format!("{base}/v1/limits/{id}")
+    };
+    Ok(answer.with("Location", place))
+}
+
+/// 304 (RFC 9110 §15.4.5).
+pub(super) fn not_modified(version: i64) -> Answer {
+    let mut answer = Answer::new(304, Vec::new()).with("ETag", conditions::etag(version));
+    answer.body = AnswerBody::None { declared: None };
+    answer
+}
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let page = json!({
+        "type": "object",
+        "required": ["limits", "next_cursor"],
+        "properties": {
+            "limits": { "type": "array", "items": { "$ref": "#/components/schemas/Limit" } },
+            "next_cursor": { "type": ["string", "null"] },
+        },
+    });
+    let mut schemas = super::schemas::schemas();
+    schemas.push(("Limits", page));
+    schemas
+}

@@ -1,0 +1,203 @@
+//! Pages of listings: how many, from where on, and the link to the next one.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::api::input::{Faults, Query};
+use crate::api::route::{In, Parameter};
+use crate::api::seed::{DEFAULT_PAGE, MAX_PAGE, as_json, page_size};
+use crate::error::Reject;
+use crate::proxy::exchange::Answer;
+use balancer_http::message::RequestHead;
+
+/// Where a page begins.
+pub(super) const CURSOR: Parameter = Parameter {
+    name: "cursor",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "string", "minLength": 18, "maxLength": 528, "pattern": "^[0-9a-f]{16}([0-9a-f]{2}){1,256}$"}"#,
+    about: "`next_cursor` of the page before, and nothing else; it belongs to one path and filter.",
+};
+
+/// What a caller asks for.
+pub(super) struct Page {
+    /// 1 to [`MAX_PAGE`].
+    pub count: usize,
+    /// Where the page before ended.
+    pub after: Option<String>,
+    /// What cursors of this listing belong to: its path and filter.
+    scope: String,
+}
+
+/// Hexadecimal digits of the sum in a cursor.
+const SUM_DIGITS: usize = 16;
+
+/// Longest place that a cursor holds, in bytes.
+const MAX_PLACE_BYTES: usize = 256;
+
+impl Page {
+    /// Reads `limit` and `cursor`. `filter` holds the other parameters that decide what is listed: a cursor made with
+    /// others is none of this listing.
+    pub fn read(path: &str, query: &Query, filter: &[&str], faults: &mut Faults) -> Self {
+        let mut scope = path.to_owned();
+        for name in filter {
+            // With lengths, so that no value can look like two.
+            let value = query.get(name);
+            scope.push_str(&format!("\n{name} {}", value.map_or(-1, |value| value.len() as i64)));
+            scope.push_str(value.unwrap_or_default());
+        }
+        let count = query.get("limit").map_or(Some(DEFAULT_PAGE), page_size);
+        if count.is_none() {
+            faults.add("limit", format!("must be a whole number from 1 to {MAX_PAGE}"));
+        }
+        let after = query.get("cursor").map(|text| read_cursor(&scope, text));
+        if after == Some(None) {
+            let detail = "is no cursor of this listing and filter: take next_cursor from the page before";
+            faults.add("cursor", detail);
+        }
+        Self { count: count.unwrap_or(DEFAULT_PAGE), after: after.flatten(), scope }
+    }
+
+    /// One more than the page has was asked for; takes it off, and makes the cursor of the next page if it was there.
+    pub fn cut<T>(&self, rows: &mut Vec<T>, place: impl Fn(&T) -> String) -> Option<String> {
+        let more = rows.len() > self.count;
+        rows.truncate(self.count);
+        let last = rows.last().filter(|_| more)?;
+        Some(cursor(&self.scope, &place(last)))
+    }
+}
+
+/// The answer of a listing; `Link` is there exactly when there is another page (RFC 8288).
+pub(super) fn listing(
+    head: &RequestHead,
+    body: &impl Serialize,
+    next_cursor: Option<&str>,
+) -> Result<Answer, Reject> {
+    let answer = as_json(body)?;
+    let Some(cursor) = next_cursor else { return Ok(answer) };
+    let mut target = format!("{}?", head.path());
+    for part in head.query().unwrap_or_default().split('&') {
+        // As it was sent; only what the query's reader takes for a cursor is replaced.
+        if !part.is_empty() && Query::name_of(part).as_deref() != Some("cursor") {
+            target.push_str(&format!("{part}&"));
+        }
+    }
+    Ok(answer.with("Link", format!("<{target}cursor={cursor}>; rel=\"next\"")))
+}
+
+/// A place in a listing, in hexadecimal behind a sum over it and the listing. It is opaque, not secret; and the same in
+/// every process, so that it outlives a restart and serves another instance.
+fn cursor(scope: &str, place: &str) -> String {
+    let mut text = sum(scope, place);
+    for byte in place.bytes() {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+fn read_cursor(scope: &str, text: &str) -> Option<String> {
+    let (told, place) = text.split_at_checked(SUM_DIGITS)?;
+    let digit =
+        |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f').then(|| char::from(byte).to_digit(16))?;
+    let byte = |pair: &[u8]| {
+        let (high, low) = (digit(pair[0])?, digit(*pair.get(1)?)?);
+        u8::try_from(high * 16 + low).ok()
+    };
+    if place.is_empty() || place.len() > 2 * MAX_PLACE_BYTES {
+        return None;
+    }
+    let place = place.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
+    let place = String::from_utf8(place).ok()?;
+    (told == sum(scope, &place)).then_some(place)
+}
+
+fn sum(scope: &str, place: &str) -> String {
+    let digest = Sha256::new_with_prefix(scope.as_bytes()).chain_update([0]).chain_update(place).finalize();
+    digest[..SUM_DIGITS / 2].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A text as one segment of a path, or as a value of a query: all but unreserved characters encoded (RFC 3986 §2.3).
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn page(path: &str, query: &str) -> Result<Page, Reject> {
+        let known = ["limit", "cursor", "prefix", "plan"];
+        let query = Query::read(Some(query), &known)?;
+        let mut faults = Faults::default();
+        let page = Page::read(path, &query, &["prefix", "plan"], &mut faults);
+        faults.check()?;
+        Ok(page)
+    }
+
+    #[test]
+    fn a_cursor_belongs_to_one_path_and_filter_and_not_to_a_size() {
+        let first = page("/v1/limits", "limit=2&prefix=a").unwrap();
+        let mut rows = vec!["a1", "a2", "a3"];
+        let cursor = first.cut(&mut rows, |row| (*row).to_owned()).unwrap();
+        assert_eq!(rows, ["a1", "a2"]);
+        let next = |path: &str, query: &str| page(path, &format!("{query}&cursor={cursor}"));
+        assert_eq!(next("/v1/limits", "prefix=a").unwrap().after.as_deref(), Some("a2"));
+        assert_eq!(next("/v1/limits", "limit=7&prefix=a").unwrap().after.as_deref(), Some("a2"));
+        for (path, query) in [
+            ("/v1/plans", "prefix=a"),
+            ("/v1/limits", ""),
+            ("/v1/limits", "prefix="),
+            ("/v1/limits", "prefix=ab"),
+            ("/v1/limits", "prefix=a&plan=a"),
+            ("/v1/limits", "plan=a"),
+        ] {
+            let reject = next(path, query).err().unwrap();
+            assert_eq!(reject.status(), 400, "{path}?{query}");
+            assert_eq!(reject.errors[0].pointer, "/cursor");
+        }
+    }
+
+    #[test]
+    fn the_last_page_has_no_cursor() {
+        let page = page("/v1/limits", "limit=2").unwrap();
+        for mut rows in [vec![], vec!["a"], vec!["a", "b"]] {
+            let before = rows.clone();
+            assert_eq!(page.cut(&mut rows, |row| (*row).to_owned()), None);
+            assert_eq!(rows, before);
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_one_segment() {
+        assert_eq!(encoded("a/b?c#d%e f+🎉~-._"), "a%2Fb%3Fc%23d%25e%20f%2B%F0%9F%8E%89~-._");
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_back_and_a_touched_one_does_not(
+            scope in ".{0,20}", place in ".{1,60}", at in any::<prop::sample::Index>()
+        ) {
+            let text = cursor(&scope, &place);
+            prop_assert_eq!(read_cursor(&scope, &text), Some(place));
+            let mut touched = text.into_bytes();
+            let at = at.index(touched.len());
+            touched[at] = if touched[at] == b'0' { b'1' } else { b'0' };
+            prop_assert_eq!(read_cursor(&scope, std::str::from_utf8(&touched).unwrap()), None);
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,60}") {
+            prop_assert_eq!(read_cursor("/v1/limits", &text), None);
+        }
+    }
+}

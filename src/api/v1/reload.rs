@@ -1,0 +1,131 @@
+//! `POST /v1/reload`: reads the configuration again and puts in force what can be.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::backends::{BackendError, BackendShown};
+use crate::api::AdminApi;
+use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::api::seed::as_json;
+use crate::error::{FieldFault, Reject};
+use crate::proxy::exchange::Answer;
+use crate::store::backends::BackendSettings;
+use crate::store::v1::Actor;
+use balancer_http::message::Reason;
+
+/// Seconds that a caller is told to wait while others' reloads are under way.
+const RETRY_AFTER_S: u64 = 1;
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reloaded {
+    /// Keys that are in force with another value now.
+    pub changed: Vec<String>,
+    /// Keys that have another value and are in force only after a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReloadError {
+    /// Everything that is wrong with the configuration, at least one fault, as JSON pointers into it.
+    Faults(Vec<FieldFault>),
+    /// It could not be done now; whether it is done later is unknown.
+    Busy(String),
+}
+
+/// What the API asks of whoever owns the running parts.
+pub trait Control: Send + Sync {
+    /// Reads and checks the whole configuration, then puts all of it in force that can be, or nothing. Waits for that, a
+    /// bounded time. `by`: who asked, for the log.
+    fn reload(&self, by: &str) -> Result<Reloaded, ReloadError>;
+
+    /// Every backend of this instance's pool, in its order.
+    fn backends(&self) -> Result<Vec<BackendShown>, BackendError>;
+
+    /// Adds one to the store and to the pool; `settings` has a URL.
+    fn create_backend(
+        &self,
+        name: &str,
+        settings: BackendSettings,
+        actor: &Actor,
+    ) -> Result<BackendShown, BackendError>;
+
+    /// Changes what was said of one, in the store and in the pool.
+    fn patch_backend(
+        &self,
+        name: &str,
+        said: BackendSettings,
+        actor: &Actor,
+    ) -> Result<BackendShown, BackendError>;
+
+    /// Takes a stored one away. While requests are under way on it, it stays listed for `drain` at most.
+    fn delete_backend(&self, name: &str, drain: Duration, actor: &Actor) -> Result<(), BackendError>;
+}
+
+pub(in crate::api) const RESOURCE: Resource = Resource {
+    title: "Configuration",
+    routes: &[Route {
+        stand: Stand::Ours,
+        path: "/v1/reload",
+        allow: "POST",
+        argument: None,
+        operations: &[Operation {
+            method: "POST",
+            access: Access::Write,
+            handle: post,
+            doc: Doc {
+                id: "reload",
+                summary: "Read the configuration again, and put in force what needs no restart",
+                parameters: &[],
+                body: None,
+                answers: &[
+                    outcome(200, "It was read, and what can be is in force.", Content::Json("Reloaded")),
+                    outcome(
+                        400,
+                        "The configuration has faults, which `errors` names one by one: nothing was changed.",
+                        Content::Problem,
+                    ),
+                ],
+            },
+        }],
+    }],
+    schemas,
+};
+
+fn post(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    call.query(&[])?;
+    match api.parts.control.reload(&call.caller.actor.0) {
+        Ok(Reloaded { changed, needs_restart }) => {
+            as_json(&json!({ "reloaded": true, "changed": changed, "needs_restart": needs_restart }))
+        }
+        Err(ReloadError::Busy(cause)) => Err(Reject::new(Reason::Unavailable, "a reload is under way")
+            .because(cause)
+            .retry_after(RETRY_AFTER_S)),
+        Err(ReloadError::Faults(faults)) => {
+            let count =
+                if faults.len() == 1 { "a fault".to_owned() } else { format!("{} faults", faults.len()) };
+            let detail = format!("the configuration has {count}, see errors; nothing was changed");
+            let mut reject = Reject::new(Reason::BadRequest, detail);
+            reject.errors = faults;
+            Err(reject)
+        }
+    }
+}
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let keys = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "description": about });
+    let reloaded = json!({
+        "type": "object",
+        "required": ["reloaded", "changed", "needs_restart"],
+        "properties": {
+            "reloaded": { "const": true },
+            "changed": keys("Keys that are in force with another value now."),
+            "needs_restart": keys("Keys that have another value and are in force only after a restart."),
+        },
+    });
+    vec![("Reloaded", reloaded)]
+}

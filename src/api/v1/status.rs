@@ -1,0 +1,91 @@
+//! `GET /v1/status`: one look at this instance.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::api::AdminApi;
+use crate::api::ops::STORE;
+use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::api::seed::as_json;
+use crate::error::Reject;
+use crate::proxy::exchange::Answer;
+use crate::store::StoreState;
+
+/// What an instance says of itself. Counts are since its start.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// As in `Via`.
+    pub instance: String,
+    /// The program's.
+    pub version: &'static str,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Some backend is up and it is not shutting down.
+    pub ready: bool,
+    /// It is shutting down.
+    pub draining: bool,
+    /// `up` or `down`.
+    pub store: &'static str,
+    /// Requests that were answered, ours among them.
+    pub requests: u64,
+    /// Requests whose answers are not delivered yet.
+    pub in_flight: u64,
+    /// Requests that a limit allowed, without a limit among them.
+    pub allowed: u64,
+    /// Requests that a limit refused.
+    pub denied: u64,
+    /// Clients that have a bucket in memory.
+    pub clients: u64,
+}
+
+pub(in crate::api) const RESOURCE: Resource = Resource {
+    title: "This instance",
+    routes: &[Route {
+        stand: Stand::Ours,
+        path: "/v1/status",
+        allow: "GET, HEAD",
+        argument: None,
+        operations: &[Operation {
+            method: "GET",
+            access: Access::Read,
+            handle: get,
+            doc: Doc {
+                id: "getStatus",
+                summary: "One look at this instance",
+                parameters: &[],
+                body: None,
+                answers: &[outcome(200, "What it is doing.", Content::Json("Status"))],
+            },
+        }],
+    }],
+    schemas,
+};
+
+fn get(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    call.query(&[])?;
+    as_json(&api.parts.live.status())
+}
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let status = json!({
+        "type": "object",
+        "required": ["instance", "version", "uptime_seconds", "ready", "draining", "store", "requests", "in_flight",
+                     "allowed", "denied", "clients"],
+        "properties": {
+            "instance": { "type": "string", "description": "The id that stands in `Via`." },
+            "version": { "type": "string" },
+            "uptime_seconds": count,
+            "ready": { "type": "boolean" },
+            "draining": { "type": "boolean" },
+            "store": { "enum": StoreState::WORDS, "description": STORE },
+            "requests": count,
+            "in_flight": count,
+            "allowed": count,
+            "denied": count,
+            "clients": { "type": "integer", "minimum": 0, "description": "Clients that have a bucket in memory." },
+        },
+    });
+    vec![("Status", status)]
+}

@@ -1,0 +1,376 @@
+//! The portable engine, on the crate `tiny_http`. It runs everywhere; what it cannot do (close a connection that the
+//! client wants kept, bound heads and connections, time out) is in README's table of cases × engines.
+//!
+//! Its crate parses leniently, so every head that it hands over is written out again and read by our own strict parser:
+//! both engines judge by one rule.
+
+mod body;
+mod deliver;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tiny_http::{Request, Server};
+
+use crate::clock::Clock;
+use crate::config;
+use crate::error::Reject;
+use crate::proxy::exchange::{Abort, Answer, Exchange, FrontendEvent, Served, Service};
+use balancer_http::framing::request::{Bounds, Verdict, parse};
+use balancer_http::message::Reason;
+use balancer_http::message::{BodyLength, RequestHead, Version};
+use balancer_time::nanos;
+
+use body::Body;
+use deliver::{Client, deliver};
+
+/// Keys of the configuration that have no effect on this engine: the crate keeps its connections to itself.
+pub const IGNORED_KEYS: [&str; 13] = [
+    "frontend.active_workers",
+    "frontend.worker_wait",
+    "frontend.max_connections",
+    "frontend.max_connections_per_ip",
+    "frontend.head_timeout",
+    "frontend.body_timeout",
+    "frontend.idle_timeout",
+    "frontend.write_timeout",
+    "frontend.min_bytes_per_sec",
+    "frontend.slow_grace",
+    "frontend.upgrades",
+    "frontend.abort_on_close",
+    "frontend.proxy_protocol",
+];
+/// Most servers that live at once: one for each listener, and one more after each accept error, since that ends the
+/// crate's accept thread for good while its kept connections go on. The oldest gives way.
+const MAX_SERVERS: usize = 16;
+/// How long a worker that is to stop waits for one more request: kept connections can't be closed, and a client that was
+/// not told yet may be about to send its next one.
+const LAST_LOOK: Duration = Duration::from_millis(250);
+/// How long it waits at a time, and how often draining looks whether all workers have stopped.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// The pause after an accept error, most likely too many open files, before accepting goes on.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// What the crate's `recv` says after `unblock`.
+const UNBLOCKED: &str = "thread unblocked";
+/// Deep enough for ureq and TLS-free I/O; touched lazily.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// A running engine.
+pub struct TinyHttp {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    addresses: Vec<SocketAddr>,
+    /// Whether shutting the listeners down would end them for other processes, too.
+    inherited: bool,
+}
+
+struct Shared {
+    listeners: Vec<TcpListener>,
+    /// Where each of them listens.
+    addresses: Vec<SocketAddr>,
+    /// Locked for a moment by each worker between two requests, never across I/O.
+    servers: Mutex<Vec<(usize, Arc<Server>)>>,
+    service: Arc<dyn Service>,
+    clock: Clock,
+    bounds: Bounds,
+    max_body_bytes: u64,
+    request_buffer_bytes: usize,
+    response_buffer_bytes: usize,
+    workers: usize,
+    stopping: AtomicBool,
+    busy: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+impl TinyHttp {
+    /// Starts accepting on bound listeners.
+    ///
+    /// # Errors
+    /// When a listener can't be cloned or a thread not be started.
+    pub fn start(
+        listeners: Vec<TcpListener>,
+        inherited: bool,
+        config: &config::Frontend,
+        service: Arc<dyn Service>,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let mut addresses = Vec::new();
+        let mut servers = Vec::new();
+        for (index, listener) in listeners.iter().enumerate() {
+            addresses.push(listener.local_addr()?);
+            // Inherited by the accepted connections; without it 1 MiB answers run at a quarter of the speed.
+            socket2::SockRef::from(listener).set_tcp_nodelay(true)?;
+            servers.push((index, Arc::new(serve_on(listener)?)));
+        }
+        let shared = Arc::new(Shared {
+            listeners,
+            addresses: addresses.clone(),
+            servers: Mutex::new(servers),
+            service,
+            clock,
+            bounds: config.head_bounds(),
+            max_body_bytes: config.max_body_bytes,
+            request_buffer_bytes: config.request_buffer_bytes,
+            response_buffer_bytes: config.response_buffer_bytes,
+            workers: config.workers,
+            stopping: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+        });
+        let workers = (0..config.workers)
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                thread::Builder::new()
+                    .name(format!("worker-{index}"))
+                    .stack_size(STACK_BYTES)
+                    .spawn(move || shared.work(index))
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self { shared, workers, addresses, inherited })
+    }
+
+    /// Where it listens, with real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// How many workers are at a request. The crate does not say what its connections are doing.
+    pub fn workers_busy(&self) -> usize {
+        self.shared.busy.load(Ordering::Relaxed)
+    }
+
+    /// Takes no new connections; kept ones are told to close with their next answer.
+    pub fn stop_accepting(&self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        if !self.inherited {
+            for listener in &self.shared.listeners {
+                // Wakes the crate's accept thread with an error, which ends it.
+                let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+            }
+        }
+        self.shared.wake_workers();
+    }
+
+    /// Waits until every request is answered; false when that took longer than `limit`.
+    pub fn drain(&self, limit: Duration) -> bool {
+        let deadline = self.shared.clock.now() + nanos(limit);
+        while self.shared.ended.load(Ordering::SeqCst) < self.workers.len() {
+            if self.shared.clock.now() >= deadline {
+                return false;
+            }
+            // Again and again: a worker that looks for a last request swallows what was meant to wake another.
+            self.shared.wake_workers();
+            thread::sleep(DRAIN_POLL);
+        }
+        true
+    }
+}
+
+fn serve_on(listener: &TcpListener) -> io::Result<Server> {
+    Server::from_listener(listener.try_clone()?, None).map_err(|error| io::Error::other(error.to_string()))
+}
+
+impl Shared {
+    fn work(&self, index: usize) {
+        let mut silent_since = None;
+        loop {
+            let server = {
+                let servers = self.servers.lock();
+                servers.get(index % servers.len().max(1)).cloned()
+            };
+            let Some((listener, server)) = server else { break };
+            if self.stopping.load(Ordering::SeqCst) {
+                let since = *silent_since.get_or_insert_with(|| self.clock.now());
+                match server.recv_timeout(DRAIN_POLL) {
+                    Ok(Some(request)) => {
+                        self.handle(request, listener);
+                        silent_since = None;
+                    }
+                    Ok(None) if self.clock.now() >= since + nanos(LAST_LOOK) => {
+                        // This may have taken the `unblock` that was meant for a worker which still waits.
+                        server.unblock();
+                        break;
+                    }
+                    // An `unblock` ends a look, too.
+                    Ok(None) | Err(_) => {}
+                }
+                continue;
+            }
+            match server.recv() {
+                Ok(request) => self.handle(request, listener),
+                Err(error) => self.after_accept_error(listener, &error),
+            }
+        }
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// `recv` fails once after an accept error, which ended that server's accepting, and after each `unblock`.
+    fn after_accept_error(&self, listener: usize, error: &io::Error) {
+        if self.stopping.load(Ordering::SeqCst) || error.to_string() == UNBLOCKED {
+            return;
+        }
+        log::error!("accepting failed ({error}); going on in {ACCEPT_PAUSE:?}");
+        self.service.observe(FrontendEvent::Rejected("descriptors"));
+        let fresh = loop {
+            thread::sleep(ACCEPT_PAUSE);
+            match serve_on(&self.listeners[listener]) {
+                Ok(server) => break Arc::new(server),
+                Err(error) => log::error!("accepting cannot go on yet: {error}"),
+            }
+            if self.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+        };
+        {
+            let mut servers = self.servers.lock();
+            servers.push((listener, fresh));
+            if servers.len() > MAX_SERVERS.max(2 * self.listeners.len()) {
+                servers.remove(0);
+                log::warn!("kept connections from before an accept error were given up");
+            }
+        }
+        // Each looks again which server it belongs to.
+        self.wake_workers();
+    }
+
+    /// Ends every blocked `recv` once.
+    fn wake_workers(&self) {
+        let servers: Vec<_> = self.servers.lock().iter().map(|(_, server)| Arc::clone(server)).collect();
+        for server in servers {
+            for _ in 0..self.workers {
+                server.unblock();
+            }
+        }
+    }
+
+    /// Answers one request that came to that listener; whatever happens, the worker goes on.
+    fn handle(&self, request: Request, listener: usize) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let caught = catch_unwind(AssertUnwindSafe(|| self.exchange(request, listener)));
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+        if caught.is_err() {
+            self.service.observe(FrontendEvent::Panicked);
+            log::error!("a worker panicked outside of a service; its request was dropped");
+        }
+    }
+
+    fn exchange(&self, mut request: Request, listener: usize) {
+        let received_at = self.clock.now();
+        let Some(peer) = request.remote_addr().copied() else { return };
+        let mut head = RequestHead::blank(peer);
+        #[cfg(target_os = "linux")]
+        let connection = self.connection(listener, peer);
+        #[cfg(target_os = "linux")]
+        {
+            let connection: std::sync::Weak<super::owner::Ends> = Arc::downgrade(&connection);
+            head.connection = Some(connection);
+        }
+        let mut asked_to_keep = false;
+        let refused = match self.read_head(&request, &mut head) {
+            Ok(keep_alive) => {
+                asked_to_keep = keep_alive;
+                None
+            }
+            Err(reject) => Some(reject),
+        };
+        let mut body = Body::new(&mut request, &head, self.max_body_bytes, self.request_buffer_bytes);
+        let answer = match refused.or_else(|| body.refusal()) {
+            Some(reject) => self.service.refuse(&head, &reject, received_at),
+            None => self.call(&mut head, &mut body, received_at),
+        };
+        let unread = body.unread();
+        let client = Client {
+            version: head.version,
+            is_head: head.method == "HEAD",
+            // As things are now: it may have begun to stop meanwhile.
+            asked_to_keep: asked_to_keep && !self.stopping.load(Ordering::SeqCst),
+        };
+        deliver(request, answer, client, unread, self.response_buffer_bytes);
+    }
+
+    /// What is known of a request's connection: the crate keeps the socket, and does not say which of our addresses it is at.
+    #[cfg(target_os = "linux")]
+    fn connection(&self, listener: usize, peer: SocketAddr) -> Arc<super::owner::Ends> {
+        let ours = self.addresses.get(listener).copied().filter(|ours| !ours.ip().is_unspecified());
+        Arc::new(super::owner::Ends { ours, peer })
+    }
+
+    /// Calls the service; a panic costs this request a 500.
+    fn call(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: u64) -> Answer {
+        let abort = Abort::default();
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            let exchange =
+                Exchange { head, body, abort: &abort, received_at, can_upgrade: false, may_park: false };
+            match self.service.serve(exchange) {
+                Served::Answer(answer) => answer,
+                // It may not; and nobody here could wake it.
+                Served::Parked(parked) => parked.give_up(head, false),
+            }
+        }));
+        served.unwrap_or_else(|_| {
+            self.service.observe(FrontendEvent::Panicked);
+            let reject = Reject::new(Reason::Internal, "the request could not be handled")
+                .because("a panic while it was served; see the message of the panic above");
+            self.service.refuse(head, &reject, received_at)
+        })
+    }
+
+    /// Reads what the crate understood by our own rules. `Ok`: whether the client wants its connection kept.
+    fn read_head(&self, request: &Request, head: &mut RequestHead) -> Result<bool, Reject> {
+        let mut text = Vec::with_capacity(1024);
+        for part in [request.method().as_str(), " ", request.url(), " HTTP/"] {
+            text.extend_from_slice(part.as_bytes());
+        }
+        let version = request.http_version();
+        text.extend_from_slice(format!("{}.{}\r\n", version.0, version.1).as_bytes());
+        for header in request.headers() {
+            super::render::field(&mut text, header.field.as_str().as_str(), header.value.as_bytes());
+        }
+        text.extend_from_slice(b"\r\n");
+        match parse(&text, &self.bounds, head) {
+            Verdict::Complete { .. } if head.length == BodyLength::Chunked && keeps_chunks(request) => {
+                let detail = "a chunked body beside an upgrade is not read here";
+                Err(Reject::new(Reason::NotImplemented, detail))
+            }
+            Verdict::Complete { keep_alive, .. } => Ok(keep_alive),
+            Verdict::Refused(refusal) => Err(Reject::new(refusal.reason, refusal.detail)),
+            Verdict::Incomplete => Err(Reject::new(Reason::BadRequest, "the request's head is not whole")),
+        }
+    }
+}
+
+/// Whether the crate hands over a chunked body with its chunks: it takes what follows a head that asks for an upgrade for
+/// the new protocol's.
+fn keeps_chunks(request: &Request) -> bool {
+    let first = request.headers().iter().find(|header| header.field.equiv("Connection"));
+    first.is_some_and(|header| header.value.as_str().to_ascii_lowercase().contains("upgrade"))
+}
+
+/// What of a request's body is still to come from the client when its answer is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// Nothing.
+    Nothing,
+    /// Something: answering has to come before the crate reads the rest.
+    Something,
+}
+
+impl Client {
+    fn speaks_chunked(&self) -> bool {
+        self.version == Version::Http11
+    }
+}
+
+/// Whether the body is one that can be read whole before the request is served.
+fn fits(length: BodyLength, buffer_bytes: usize) -> Option<usize> {
+    match length {
+        BodyLength::Known(bytes) => usize::try_from(bytes).ok().filter(|bytes| *bytes <= buffer_bytes),
+        _ => None,
+    }
+}

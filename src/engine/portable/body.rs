@@ -1,0 +1,133 @@
+//! A request's body on this engine: small ones are read whole before the service sees the request, larger ones stream.
+
+use std::io;
+
+use tiny_http::Request;
+
+use super::{Unread, fits};
+use crate::error::Reject;
+use crate::proxy::exchange::{BodyFault, RequestBody};
+use balancer_http::message::Reason;
+use balancer_http::message::{BodyLength, RequestHead};
+
+pub(super) struct Body<'a> {
+    request: &'a mut Request,
+    length: BodyLength,
+    taken: u64,
+    max_bytes: u64,
+    /// The whole body, when it was read ahead; then `taken` counts in here.
+    ahead: Option<Vec<u8>>,
+    fault: Option<BodyFault>,
+    ended: bool,
+}
+
+impl<'a> Body<'a> {
+    /// Reads a small body ahead, unless its client waits for a `100 Continue`.
+    pub fn new(request: &'a mut Request, head: &RequestHead, max_bytes: u64, buffer_bytes: usize) -> Self {
+        let mut body = Self {
+            request,
+            length: head.length,
+            taken: 0,
+            max_bytes,
+            ahead: None,
+            fault: None,
+            ended: head.length == BodyLength::Empty,
+        };
+        if matches!(head.length, BodyLength::Known(bytes) if bytes > max_bytes) {
+            body.fault = Some(BodyFault::TooLarge);
+        } else if let (Some(bytes), false) = (fits(head.length, buffer_bytes), head.expects_continue) {
+            body.read_ahead(bytes);
+        }
+        body
+    }
+
+    fn read_ahead(&mut self, bytes: usize) {
+        let mut whole = vec![0; bytes];
+        let mut filled = 0;
+        while filled < bytes {
+            match self.read_on(&mut whole[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                // `fault` says why.
+                Err(_) => return,
+            }
+        }
+        self.taken = 0;
+        self.ended = true;
+        self.ahead = Some(whole);
+    }
+
+    /// Why the request cannot be served, known before it is.
+    pub fn refusal(&self) -> Option<Reject> {
+        let fault = self.fault?;
+        let reason = match fault {
+            BodyFault::TooLarge => Reason::ContentTooLarge,
+            BodyFault::TimedOut => Reason::RequestTimeout,
+            BodyFault::Malformed | BodyFault::ClientGone => Reason::BadRequest,
+        };
+        Some(Reject::new(reason, fault.to_string()))
+    }
+
+    pub fn unread(&self) -> Unread {
+        if self.ended { Unread::Nothing } else { Unread::Something }
+    }
+
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(fault) = self.fault {
+            return Err(io::Error::other(fault));
+        }
+        if self.ended || buffer.is_empty() {
+            return Ok(0);
+        }
+        // Beside an upgrade the crate's reader goes on behind the body.
+        let most = match self.length {
+            BodyLength::Known(bytes) => usize::try_from(bytes - self.taken).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        };
+        let most = most.min(buffer.len());
+        let result = match self.request.as_reader().read(&mut buffer[..most]) {
+            Ok(0) => match self.length {
+                BodyLength::Known(bytes) if self.taken < bytes => Err(BodyFault::ClientGone),
+                _ => {
+                    self.ended = true;
+                    return Ok(0);
+                }
+            },
+            Ok(read) => {
+                self.taken += read as u64;
+                self.ended = self.length == BodyLength::Known(self.taken);
+                if self.taken > self.max_bytes { Err(BodyFault::TooLarge) } else { Ok(read) }
+            }
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => BodyFault::Malformed,
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => BodyFault::TimedOut,
+                _ => BodyFault::ClientGone,
+            }),
+        };
+        result.map_err(|fault| {
+            self.fault = Some(fault);
+            // A broken or ended stream has nothing left that could be waited for.
+            self.ended = matches!(fault, BodyFault::ClientGone | BodyFault::Malformed);
+            io::Error::other(fault)
+        })
+    }
+}
+
+impl RequestBody for Body<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(whole) = &self.ahead else { return self.read_on(buffer) };
+        let rest = &whole[usize::try_from(self.taken).unwrap_or(whole.len()).min(whole.len())..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.taken += count as u64;
+        Ok(count)
+    }
+
+    fn buffered(&self) -> Option<&[u8]> {
+        if self.length == BodyLength::Empty { Some(&[]) } else { self.ahead.as_deref() }
+    }
+
+    fn consumed(&self) -> bool {
+        self.ahead.is_none() && self.taken > 0
+    }
+}

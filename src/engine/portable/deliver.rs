@@ -1,0 +1,194 @@
+//! How an answer reaches the client on this engine. The crate's `Response` strips fields, re-chunks and buffers, so
+//! everything goes through its raw writer. It cannot close a connection, so a body whose source may break off is either
+//! read whole first or sent chunked, where a break is an invalid chunk-size line.
+
+use std::io::{self, Write};
+
+use tiny_http::{Header, Request, Response, StatusCode};
+
+use super::Unread;
+use crate::engine::render::{self, Framing, LAST_CHUNK};
+use crate::error::Reject;
+use crate::proxy::exchange::{Answer, AnswerBody, Delivery, Pull, Stream, Wait};
+use balancer_http::message::Reason;
+use balancer_http::message::{BodyLength, Version};
+
+/// What stands in place of a chunk size when the backend broke off: no parser takes it for the end of the body.
+const BROKEN_CHUNK: &[u8] = b"upstream broke off\r\n";
+/// Bodies of unknown length are read whole up to this for HTTP/1.0 clients, which know no chunks.
+const MAX_HTTP10_BYTES: usize = 16 * 1024 * 1024;
+/// One read from a backend.
+const COPY_BYTES: usize = 64 * 1024;
+
+/// What matters of the client for its answer.
+#[derive(Clone, Copy)]
+pub(super) struct Client {
+    pub version: Version,
+    pub is_head: bool,
+    pub asked_to_keep: bool,
+}
+
+/// Sends the answer and settles its ticket.
+pub(super) fn deliver(
+    request: Request,
+    mut answer: Answer,
+    client: Client,
+    unread: Unread,
+    response_buffer_bytes: usize,
+) {
+    let ticket = answer.ticket.take();
+    let broken = make_whole(&mut answer, client, response_buffer_bytes).err();
+    if let Some(cause) = &broken {
+        answer = broken_before_the_head(answer, cause);
+    }
+    let (sent, delivery) = if unread == Unread::Something {
+        respond_first(request, answer)
+    } else {
+        // A body that was read to its end: the crate has nothing to wait for when the request is taken apart.
+        let mut writer = request.into_writer();
+        write(&mut writer, answer, client)
+    };
+    if let Some(ticket) = ticket {
+        ticket.settle(sent, broken.map_or(delivery, Delivery::Replaced));
+    }
+}
+
+/// A 502 in place of an answer that turned out broken, with the fields that are ours.
+fn broken_before_the_head(broken: Answer, cause: &str) -> Answer {
+    let id = broken.fields.get("X-Request-Id").map(|id| String::from_utf8_lossy(id).into_owned());
+    let reject = Reject::new(Reason::BadGateway, "the backend's answer broke off").because(cause);
+    let mut answer = reject.answer(id.as_deref().unwrap_or(""));
+    for name in ["Date", "X-Request-Id", "RateLimit-Policy", "RateLimit"] {
+        if let Some(value) = broken.fields.get(name) {
+            answer.fields.push(name, value);
+        }
+    }
+    answer
+}
+
+/// Reads bodies whole where a break could not be shown to the client otherwise.
+fn make_whole(answer: &mut Answer, client: Client, response_buffer_bytes: usize) -> Result<(), String> {
+    let AnswerBody::Stream(length, stream) = &mut answer.body else { return Ok(()) };
+    let bound = match *length {
+        BodyLength::Known(bytes) if bytes <= response_buffer_bytes as u64 => response_buffer_bytes,
+        BodyLength::Known(_) if client.speaks_chunked() || !client.asked_to_keep => return Ok(()),
+        _ if client.speaks_chunked() => return Ok(()),
+        _ => MAX_HTTP10_BYTES,
+    };
+    let whole = read_whole(stream.as_mut(), bound)?;
+    answer.body = AnswerBody::Bytes(whole);
+    Ok(())
+}
+
+fn read_whole(stream: &mut dyn Stream, bound: usize) -> Result<Vec<u8>, String> {
+    let mut whole = Vec::new();
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        match stream.pull(&mut buffer, Wait::Block) {
+            Pull::Bytes(count) if whole.len() + count <= bound => whole.extend_from_slice(&buffer[..count]),
+            Pull::Bytes(_) => {
+                return Err(format!("longer than the {bound} bytes kept for an HTTP/1.0 client"));
+            }
+            Pull::End => return Ok(whole),
+            Pull::Pending => return Err("a blocking read came back empty".into()),
+            Pull::Broken(cause) => return Err(cause),
+        }
+    }
+}
+
+/// The client has not sent its whole body, and taking the request apart would wait for it: the crate's own `respond`
+/// answers first. Only refusals come here, so there is no stream.
+fn respond_first(request: Request, answer: Answer) -> (u64, Delivery) {
+    let body = match answer.body {
+        AnswerBody::Bytes(bytes) => bytes,
+        AnswerBody::Stream(_, mut stream) => match read_whole(stream.as_mut(), MAX_HTTP10_BYTES) {
+            Ok(bytes) => bytes,
+            Err(cause) => return (0, Delivery::BackendBroke(cause)),
+        },
+        AnswerBody::None { .. } | AnswerBody::Upgrade(_) => Vec::new(),
+    };
+    let sent = body.len() as u64;
+    let mut response = Response::from_data(body).with_status_code(StatusCode(answer.status));
+    for (name, value) in answer.fields.iter() {
+        // A name or value that the crate does not take (bytes beyond ASCII) is left out of a refusal.
+        if let Ok(header) = Header::from_bytes(name.as_bytes(), value) {
+            response.add_header(header);
+        }
+    }
+    match request.respond(response) {
+        Ok(()) => (sent, Delivery::Complete),
+        Err(_) => (0, Delivery::ClientGone),
+    }
+}
+
+fn write(writer: &mut dyn Write, answer: Answer, client: Client) -> (u64, Delivery) {
+    let mut framing = render::framing(&answer, client.version, client.is_head);
+    if let (AnswerBody::Stream(..), Framing::Length(_), true) =
+        (&answer.body, framing, client.speaks_chunked())
+    {
+        framing = Framing::Chunked;
+    }
+    let persistence = render::persistence(&answer, framing, client.version, client.asked_to_keep);
+    let mut out = Vec::with_capacity(1024);
+    render::head(&mut out, &answer, framing, persistence);
+    match answer.body {
+        AnswerBody::Bytes(bytes) if !matches!(framing, Framing::None(_)) => {
+            out.extend_from_slice(&bytes);
+            match flush(writer, &out) {
+                Ok(()) => (bytes.len() as u64, Delivery::Complete),
+                Err(_) => (0, Delivery::ClientGone),
+            }
+        }
+        AnswerBody::Stream(_, mut stream) if !matches!(framing, Framing::None(_)) => {
+            if flush(writer, &out).is_err() {
+                return (0, Delivery::ClientGone);
+            }
+            copy(writer, stream.as_mut(), framing == Framing::Chunked)
+        }
+        _ => match flush(writer, &out) {
+            Ok(()) => (0, Delivery::Complete),
+            Err(_) => (0, Delivery::ClientGone),
+        },
+    }
+}
+
+/// Sends a body as it comes, flushed after every read, so that event streams arrive.
+fn copy(writer: &mut dyn Write, stream: &mut dyn Stream, chunked: bool) -> (u64, Delivery) {
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut out = Vec::with_capacity(COPY_BYTES + 32);
+    let mut sent = 0;
+    loop {
+        out.clear();
+        let count = match stream.pull(&mut buffer, Wait::Block) {
+            Pull::Bytes(count) => count,
+            Pull::End => {
+                let end = if chunked { flush(writer, LAST_CHUNK) } else { Ok(()) };
+                return (sent, if end.is_ok() { Delivery::Complete } else { Delivery::ClientGone });
+            }
+            Pull::Broken(cause) => {
+                if chunked {
+                    // The client may be gone, too; the backend's break is what counts.
+                    let _ = flush(writer, BROKEN_CHUNK);
+                }
+                return (sent, Delivery::BackendBroke(cause));
+            }
+            Pull::Pending => {
+                return (sent, Delivery::BackendBroke("a blocking read came back empty".into()));
+            }
+        };
+        if chunked {
+            render::chunk(&mut out, &buffer[..count]);
+        } else {
+            out.extend_from_slice(&buffer[..count]);
+        }
+        if flush(writer, &out).is_err() {
+            return (sent, Delivery::ClientGone);
+        }
+        sent += count as u64;
+    }
+}
+
+fn flush(writer: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+    writer.write_all(bytes)?;
+    writer.flush()
+}

@@ -1,0 +1,6 @@
+//! What is written down: a line a request, what the operator reads, and the thread that writes both so that nobody waits.
+
+pub mod access;
+pub mod errors;
+pub mod lines;
+pub mod repeats;

@@ -1,0 +1,322 @@
+//! What is counted while requests are served. Counting takes no lock and shares no cache line between workers that
+//! run at once: counters lie in shards, a thread has one, and whoever reads adds them up.
+//!
+//! Some of CONTRACT's families are kept where the thing itself lives, and are read from there: backends' health,
+//! checks and requests in flight (`state::backends`), the cache (`state::cache`), clients and overflow (the limiter), and
+//! connections and busy workers (the frontend).
+//! Labels are bounded: never a client's id, never a path.
+
+mod labels;
+mod shards;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+pub use labels::{
+    Attempt, ConnectionState, Decision, KeyResult, Label, Policy, Rejection, Reload, Retry, StoreOp,
+    method_label,
+};
+pub use shards::{BUCKETS_NS, HistogramSum};
+
+use labels::{METHODS, OTHER_METHOD, method_index};
+use shards::{Codes, Gauge, Histogram, PerLabel, Shards};
+
+/// Most backends that have series of their own; more are not configured at once.
+const MAX_BACKENDS: usize = balancer_pool::backends::MAX_ENDPOINTS;
+
+/// All counters of the process. One, in an [`Arc`].
+#[derive(Debug, Default)]
+pub struct Metrics {
+    hot: Shards<Hot>,
+    backends: ArcSwap<HashMap<Box<str>, Arc<BackendMetrics>>>,
+    rejections: PerLabel<Rejection>,
+    reloads: PerLabel<Reload>,
+    store_durations: [Histogram; StoreOp::ALL.len()],
+    store_errors: PerLabel<StoreOp>,
+    panics: AtomicU64,
+}
+
+/// What nearly every request touches.
+#[derive(Debug, Default)]
+struct Hot {
+    requests: [Codes; METHODS.len() + 1],
+    durations: Histogram,
+    in_flight: Gauge,
+    queued: Gauge,
+    queue_waits: Histogram,
+    decisions: [PerLabel<Decision>; Policy::ALL.len()],
+    retries: PerLabel<Retry>,
+    keys: PerLabel<KeyResult>,
+}
+
+/// What is counted of one backend.
+#[derive(Debug, Default)]
+pub struct BackendMetrics {
+    shards: Shards<BackendShard>,
+    ejections: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct BackendShard {
+    codes: Codes,
+    errors: AtomicU64,
+    durations: Histogram,
+}
+
+/// A request that is being served; counts as in flight until it is dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Metrics>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.hot.mine().in_flight.add(-1);
+    }
+}
+
+impl Metrics {
+    /// Everything at 0.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// A request's head is complete.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.hot.mine().in_flight.add(1);
+        InFlight(Arc::clone(self))
+    }
+
+    /// A request was answered, or its client left (status 499). `duration` as in the access log.
+    pub fn request(&self, method: &str, status: u16, duration: Duration) {
+        let hot = self.hot.mine();
+        hot.requests[method_index(method)].count(status);
+        hot.durations.observe(duration);
+    }
+
+    /// A connection was not taken.
+    pub fn rejected(&self, reason: Rejection) {
+        self.rejections.count(reason);
+    }
+
+    /// A request began to wait for a backend.
+    pub fn queued(&self) {
+        self.hot.mine().queued.add(1);
+    }
+
+    /// A request waits no longer.
+    pub fn unqueued(&self, waited: Duration) {
+        let hot = self.hot.mine();
+        hot.queued.add(-1);
+        hot.queue_waits.observe(waited);
+    }
+
+    /// A worker panicked; its request was answered 500.
+    pub fn panicked(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
+    /// A request was sent again.
+    pub fn retry(&self, reason: Retry) {
+        self.hot.mine().retries.count(reason);
+    }
+
+    /// A request showed a key.
+    pub fn key(&self, result: KeyResult) {
+        self.hot.mine().keys.count(result);
+    }
+
+    /// The limiter decided.
+    pub fn decision(&self, policy: Policy, decision: Decision) {
+        self.hot.mine().decisions[policy.index()].count(decision);
+    }
+
+    /// The store was asked.
+    pub fn store(&self, op: StoreOp, duration: Duration, ok: bool) {
+        self.store_durations[op.index()].observe(duration);
+        if !ok {
+            self.store_errors.count(op);
+        }
+    }
+
+    /// A reload was asked for.
+    pub fn reload(&self, result: Reload) {
+        self.reloads.count(result);
+    }
+
+    /// One attempt at a backend ended; `duration` up to the answer's head. Not counted for a backend that
+    /// [`Metrics::set_backends`] did not name: it was taken out of the configuration meanwhile.
+    pub fn backend_request(&self, backend: &str, attempt: Attempt, duration: Duration) {
+        if let Some(metrics) = self.backends.load().get(backend) {
+            metrics.attempt(attempt, duration);
+        }
+    }
+
+    /// A backend was taken out because of what its answers were.
+    pub fn ejected(&self, backend: &str) {
+        if let Some(metrics) = self.backends.load().get(backend) {
+            metrics.ejections.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The backends that are configured now: each has a series from the start, and those of others end.
+    pub fn set_backends<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) {
+        self.backends.rcu(|old| {
+            let kept = |name: &str| old.get(name).cloned().unwrap_or_default();
+            names.clone().take(MAX_BACKENDS).map(|name| (name.into(), kept(name))).collect::<HashMap<_, _>>()
+        });
+    }
+}
+
+impl BackendMetrics {
+    fn attempt(&self, attempt: Attempt, duration: Duration) {
+        let shard = self.shards.mine();
+        match attempt {
+            Attempt::Status(status) => shard.codes.count(status),
+            Attempt::Error => {
+                shard.errors.fetch_add(1, Relaxed);
+            }
+        }
+        shard.durations.observe(duration);
+    }
+}
+
+/// One series at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Only grows.
+    Counter(u64),
+    /// Goes up and down.
+    Gauge(i64),
+    /// Either, where it has fractions.
+    Float(f64),
+    /// A distribution of seconds.
+    Histogram(HistogramSum),
+}
+
+/// A few sums at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests that were answered or whose client left, ours among them.
+    pub requests: u64,
+    /// Requests whose answers are not delivered yet.
+    pub in_flight: u64,
+    /// Requests that the limiter let through, unlimited ones among them.
+    pub allowed: u64,
+    /// Requests that it refused.
+    pub denied: u64,
+}
+
+/// A label's name and value.
+pub type LabelPair<'a> = (&'static str, &'a str);
+
+impl Metrics {
+    /// Shows every series, families together: name, labels, value. Series of bounded labels are there from the
+    /// start, at 0. Counts that other threads make meanwhile may be in some series and not yet in others.
+    pub fn visit(&self, show: &mut dyn FnMut(&'static str, &[LabelPair<'_>], Value)) {
+        self.visit_requests(show);
+        self.visit_connections(show);
+        self.visit_backends(show);
+        for policy in Policy::ALL {
+            for decision in Decision::ALL {
+                let total = self.hot.sum(|hot| hot.decisions[policy.index()].get(decision));
+                let labels = [("policy", policy.name()), ("decision", decision.name())];
+                show("balancer_ratelimit_requests_total", &labels, Value::Counter(total));
+            }
+        }
+        for result in KeyResult::ALL {
+            let count = Value::Counter(self.hot.sum(|hot| hot.keys.get(result)));
+            show("balancer_ratelimit_keys_total", &[("result", result.name())], count);
+        }
+        for op in StoreOp::ALL {
+            let sum = HistogramSum::of(std::iter::once(&self.store_durations[op.index()]));
+            let name = "balancer_store_operation_duration_seconds";
+            show(name, &[("op", op.name())], Value::Histogram(sum));
+        }
+        for op in StoreOp::ALL {
+            let errors = Value::Counter(self.store_errors.get(op));
+            show("balancer_store_errors_total", &[("op", op.name())], errors);
+        }
+        for result in Reload::ALL {
+            let reloads = Value::Counter(self.reloads.get(result));
+            show("balancer_config_reloads_total", &[("result", result.name())], reloads);
+        }
+    }
+
+    /// What a status page shows.
+    pub fn totals(&self) -> Totals {
+        let codes = self.hot.iter().flat_map(|hot| &hot.requests);
+        let decisions = |decision| {
+            let of = |policy: Policy| self.hot.sum(|hot| hot.decisions[policy.index()].get(decision));
+            Policy::ALL.into_iter().map(of).sum()
+        };
+        Totals {
+            requests: Codes::sum(codes).values().sum(),
+            in_flight: u64::try_from(self.hot.level(|hot| &hot.in_flight)).unwrap_or(0),
+            allowed: decisions(Decision::Allowed),
+            denied: decisions(Decision::Denied),
+        }
+    }
+
+    fn visit_requests(&self, show: &mut dyn FnMut(&'static str, &[LabelPair<'_>], Value)) {
+        for (index, method) in METHODS.into_iter().chain([OTHER_METHOD]).enumerate() {
+            let mut codes = Codes::sum(self.hot.iter().map(|hot| &hot.requests[index]));
+            if method == "GET" {
+                codes.entry(200).or_insert(0);
+            }
+            for (code, count) in codes {
+                let labels = [("method", method), ("code", &*code.to_string())];
+                show("balancer_http_requests_total", &labels, Value::Counter(count));
+            }
+        }
+        let durations = HistogramSum::of(self.hot.iter().map(|hot| &hot.durations));
+        show("balancer_http_request_duration_seconds", &[], Value::Histogram(durations));
+        let in_flight = self.hot.level(|hot| &hot.in_flight);
+        show("balancer_http_requests_in_flight", &[], Value::Gauge(in_flight));
+        show("balancer_panics_total", &[], Value::Counter(self.panics.load(Relaxed)));
+    }
+
+    fn visit_connections(&self, show: &mut dyn FnMut(&'static str, &[LabelPair<'_>], Value)) {
+        for reason in Rejection::ALL {
+            let count = Value::Counter(self.rejections.get(reason));
+            show("balancer_connections_rejected_total", &[("reason", reason.name())], count);
+        }
+        show("balancer_queue_depth", &[], Value::Gauge(self.hot.level(|hot| &hot.queued)));
+        let waits = HistogramSum::of(self.hot.iter().map(|hot| &hot.queue_waits));
+        show("balancer_queue_wait_seconds", &[], Value::Histogram(waits));
+    }
+
+    fn visit_backends(&self, show: &mut dyn FnMut(&'static str, &[LabelPair<'_>], Value)) {
+        let backends = self.backends.load();
+        let mut backends: Vec<_> = backends.iter().collect();
+        backends.sort_by_key(|(name, _)| *name);
+        for (name, metrics) in &backends {
+            let mut codes = Codes::sum(metrics.shards.iter().map(|shard| &shard.codes));
+            codes.entry(200).or_insert(0);
+            let errors = metrics.shards.sum(|shard| shard.errors.load(Relaxed));
+            let codes = codes.into_iter().map(|(code, count)| (code.to_string(), count));
+            for (code, count) in codes.chain([("error".to_owned(), errors)]) {
+                let labels = [("backend", &***name), ("code", &*code)];
+                show("balancer_backend_requests_total", &labels, Value::Counter(count));
+            }
+        }
+        for (name, metrics) in &backends {
+            let durations = HistogramSum::of(metrics.shards.iter().map(|shard| &shard.durations));
+            let family = "balancer_backend_request_duration_seconds";
+            show(family, &[("backend", name)], Value::Histogram(durations));
+        }
+        for (name, metrics) in &backends {
+            let ejections = Value::Counter(metrics.ejections.load(Relaxed));
+            show("balancer_backend_ejections_total", &[("backend", name)], ejections);
+        }
+        for reason in Retry::ALL {
+            let count = Value::Counter(self.hot.sum(|hot| hot.retries.get(reason)));
+            show("balancer_backend_retries_total", &[("reason", reason.name())], count);
+        }
+    }
+}

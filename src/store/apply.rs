@@ -1,0 +1,200 @@
+//! Writes, and memory after them: what was committed is in force before anybody is told that it was.
+
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+
+use ipnet::IpNet;
+
+use super::core::{Core, entries};
+use super::ops::{self, By, Change, Done, Failed, To, Written};
+use super::session::{Access, Fault, Store};
+use super::v1::{Actor, Condition, Imported, LimitRow, PlanRow};
+use crate::metrics::StoreOp;
+use crate::store::cache::Place;
+use balancer_limiter::identity::{ClientId, IdForm};
+use balancer_limiter::terms::{ClientLimit, Plan, PlanName};
+
+/// Most groups whose rows a batch reads anew for the cache; those beyond are loaded when they are next asked for.
+const MAX_GROUPS_READ: usize = 1_000;
+
+impl Core {
+    /// Writes, on the one thread that does, and puts what was committed in force before anybody is told.
+    pub fn write(&self, wishes: &[Change], actor: &Actor, is_batch: bool) -> Result<Written, Failed> {
+        let places = self.places(wishes);
+        let group = |place: &Place| match place {
+            Place::Group(network) if !is_batch || self.cache.holds(place) => Some(*network),
+            _ => None,
+        };
+        let groups: Vec<IpNet> = places.iter().filter_map(group).take(MAX_GROUPS_READ).collect();
+        let name = match wishes {
+            [Change { to: To::New(_), .. }] if !is_batch => StoreOp::Create,
+            [Change { to: To::Gone, .. }] if !is_batch => StoreOp::Delete,
+            _ if is_batch => StoreOp::Batch,
+            _ => StoreOp::Update,
+        };
+        let write = |store: &dyn Store, by: By<'_>| {
+            let terms = ops::Terms { by, is_batch, groups: &groups, ipv6_prefix: self.ipv6_prefix };
+            ops::write(store, self.within, wishes, terms)
+        };
+        match self.commit(name, actor, |failed: &Failed| &failed.fault, write) {
+            Ok(mut written) => {
+                let groups = std::mem::take(&mut written.groups);
+                let mut known: HashMap<Place, Vec<LimitRow>> =
+                    groups.into_iter().map(|(network, rows)| (Place::Group(network), rows)).collect();
+                for one in written.done.iter().filter(|one| one.id.form() == IdForm::Opaque) {
+                    let place = Place::Id(one.id.text().into());
+                    if !is_batch || self.cache.holds(&place) {
+                        known.insert(place, one.row().into_iter().collect());
+                    }
+                }
+                self.apply(&written.done, known, places);
+                Ok(written)
+            }
+            Err(failed) => {
+                if matches!(failed.fault, Fault::Down { outcome_unknown: true, .. }) {
+                    self.doubt(places);
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// Where the wishes' ids are looked up, each place once.
+    fn places(&self, wishes: &[Change]) -> Vec<Place> {
+        let mut seen = HashSet::new();
+        let places = wishes.iter().filter_map(|wish| Place::of(&wish.id, self.ipv6_prefix));
+        places.filter(|place| seen.insert(place.clone())).collect()
+    }
+
+    /// Memory follows what was committed: `known` are the rows of some of the `places`. The limiter hears of a new entry
+    /// before the cache does: a bucket of its own then starts from the one that its client had until now.
+    fn apply(&self, done: &[Done], mut known: HashMap<Place, Vec<LimitRow>>, places: Vec<Place>) {
+        let ranges: Vec<&Done> = done.iter().filter(|one| is_range(&one.id)).collect();
+        if !ranges.is_empty() {
+            self.apply_ranges(&ranges);
+        }
+        let tell = |one: &Done| self.tell_entry(&one.id, one.after.as_ref());
+        let (new, old): (Vec<&Done>, Vec<&Done>) =
+            done.iter().filter(|one| !is_range(&one.id)).partition(|one| one.is_new());
+        new.into_iter().for_each(tell);
+        for place in places {
+            match known.remove(&place) {
+                Some(rows) => self.cache.put(place, entries(rows)),
+                None => self.cache.doubt(place),
+            }
+        }
+        old.into_iter().for_each(tell);
+        if !ranges.is_empty() {
+            self.tell_shared();
+        }
+    }
+
+    /// Ranges were written by this process.
+    fn apply_ranges(&self, done: &[&Done]) {
+        let mut book = self.book.lock();
+        book.writes += 1;
+        self.change_ranges(done.iter().filter_map(|one| {
+            let IdForm::Range(net) = one.id.form() else { return None };
+            Some((net, one.row()))
+        }));
+    }
+
+    /// Something that changes something. Its numbers are this process's own from before the commit on, so that the watch
+    /// does not read again what is put in force anyway; what failed, or may have, is anybody's.
+    fn commit<T, E>(
+        &self,
+        op: StoreOp,
+        actor: &Actor,
+        fault_of: impl Fn(&E) -> &Fault,
+        write: impl FnOnce(&dyn Store, By<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let noted = Cell::new(None);
+        let note = |seqs| {
+            noted.set(Some(seqs));
+            self.book.lock().note(seqs);
+        };
+        let by = By { actor, keep: self.keep, note: &note };
+        let result = self.ask_for(op, fault_of, |store| write(store, by));
+        if let (Err(_), Some(seqs)) = (&result, noted.get()) {
+            self.book.lock().disown(seqs);
+        }
+        result
+    }
+
+    /// Writes many limits. Memory follows as it follows other instances: nothing that was held counts as current, and the
+    /// watch reads what changed.
+    pub fn import(&self, rows: &[(ClientId, ClientLimit)], actor: &Actor) -> Result<Imported, Failed> {
+        let by = By { actor, keep: self.keep, note: &|_| () };
+        let import = |store: &dyn Store| ops::import(store, self.within, rows, self.ipv6_prefix, by);
+        let result = self.ask_for(StoreOp::Batch, |failed: &Failed| &failed.fault, import);
+        let places = rows.iter().filter_map(|(id, _)| Place::of(id, self.ipv6_prefix));
+        match &result {
+            Ok(_) => places.for_each(|place| self.cache.doubt(place)),
+            Err(Failed { fault: Fault::Down { outcome_unknown: true, .. }, .. }) => self.doubt(places),
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// Writes a plan, in force on the next request of all its clients.
+    pub fn put_plan(
+        &self,
+        plan: &Plan,
+        condition: &Condition,
+        must_be_new: bool,
+        actor: &Actor,
+    ) -> Result<(PlanRow, bool), Fault> {
+        let name = if must_be_new { StoreOp::Create } else { StoreOp::Update };
+        let write = |store: &dyn Store, by: By<'_>| {
+            ops::put_plan(store, self.within, plan, condition, must_be_new, by)
+        };
+        let written = self.commit(name, actor, |fault| fault, write)?;
+        let row = written.row.ok_or_else(|| Fault::down("the database was not asked"))?;
+        self.change_plan(&row.plan.name, Some(&row.plan.terms));
+        Ok((row, written.created))
+    }
+
+    /// Takes a plan away.
+    pub fn remove_plan(&self, plan: &PlanName, condition: &Condition, actor: &Actor) -> Result<(), Fault> {
+        let write = |store: &dyn Store, by: By<'_>| ops::remove_plan(store, self.within, plan, condition, by);
+        self.commit(StoreOp::Delete, actor, |fault| fault, write)?;
+        self.change_plan(plan, None);
+        Ok(())
+    }
+
+    /// Changes a stored backend as `judge` says.
+    pub fn write_backend(
+        &self,
+        op: StoreOp,
+        name: &str,
+        judge: &mut ops::Judge<'_>,
+        actor: &Actor,
+    ) -> Result<(), Fault> {
+        let write = |store: &dyn Store, by: By<'_>| ops::change_backend(store, self.within, name, judge, by);
+        let row = self.commit(op, actor, |fault| fault, write)?;
+        self.change_backend(name, row);
+        Ok(())
+    }
+
+    /// Notes that a client's levels were filled.
+    pub fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, Fault> {
+        let write = |store: &dyn Store, by: By<'_>| ops::note_reset(store, self.within, id, by);
+        self.commit(StoreOp::Update, actor, |fault| fault, write)
+    }
+
+    /// Learns what became of the writes whose outcome was unknown, on the thread that writes. Such a write holds the
+    /// writers' lock to its end, and the database may commit it long after its caller gave up: what is read under that
+    /// lock is true, what was read before it may not have been.
+    pub fn settle(&self) {
+        for place in self.take_doubts() {
+            match self.ask(StoreOp::Load, |store| ops::load(store, self.within, Access::Write, &place)) {
+                Ok(rows) => self.cache.put(place, entries(rows)),
+                Err(_) => self.doubt([place]),
+            }
+        }
+    }
+}
+
+fn is_range(id: &ClientId) -> bool {
+    matches!(id.form(), IdForm::Range(_))
+}

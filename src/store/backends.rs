@@ -1,0 +1,84 @@
+//! Backends as the store keeps them: those that the API added, and what it changed of those in the configuration file.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use balancer_pool::backends::Operator;
+
+/// Most rows.
+pub const MAX_ROWS: usize = 1_024;
+
+/// A stored backend, or a change of one of the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendRow {
+    /// Its name.
+    pub name: String,
+    /// What was said of it.
+    pub settings: BackendSettings,
+    /// From one sequence for all rows of a database.
+    pub version: i64,
+}
+
+/// What was said of a backend; nothing where nothing was said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendSettings {
+    /// `http://HOST[:PORT]`; `None`: it is in the configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Share relative to the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Most requests at once; `Some(None)`: no bound, whatever the file says.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "said")]
+    pub max_in_flight: Option<Option<u32>>,
+    /// What the operator wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Operator>,
+    /// Used only when no other is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
+}
+
+/// `null` was said, too.
+fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+    Option::<u32>::deserialize(deserializer).map(Some)
+}
+
+impl BackendSettings {
+    /// These, with what the other says put over them.
+    pub fn with(mut self, other: &Self) -> Self {
+        let Self { url, weight, max_in_flight, state, backup } = other.clone();
+        self.url = url.or(self.url);
+        self.weight = weight.or(self.weight);
+        self.max_in_flight = max_in_flight.or(self.max_in_flight);
+        self.state = state.or(self.state);
+        self.backup = backup.or(self.backup);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_said_is_not_written_and_null_was_said() {
+        let bare = BackendSettings::default();
+        assert_eq!(serde_json::to_string(&bare).unwrap(), "{}");
+        let all = BackendSettings {
+            url: Some("http://a:1".into()),
+            weight: Some(0),
+            max_in_flight: Some(None),
+            state: Some(Operator::Drain),
+            backup: Some(true),
+        };
+        let text = r#"{"url":"http://a:1","weight":0,"max_in_flight":null,"state":"drain","backup":true}"#;
+        assert_eq!(serde_json::to_string(&all).unwrap(), text);
+        for (settings, text) in [(&bare, "{}"), (&all, text)] {
+            assert_eq!(&serde_json::from_str::<BackendSettings>(text).unwrap(), settings);
+        }
+        assert!(serde_json::from_str::<BackendSettings>(r#"{"state":"off"}"#).is_err());
+        assert_eq!(bare.clone().with(&all), all);
+        assert_eq!(all.clone().with(&bare), all);
+    }
+}

@@ -1,0 +1,389 @@
+//! What the store threads, the watch and the façade share: the database, and what memory knows of it.
+
+mod memory;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use ipnet::IpNet;
+use parking_lot::Mutex;
+
+use super::StoreState;
+use super::backends::BackendRow;
+use super::book::Book;
+use super::breaker::Breaker;
+use super::migrate;
+use super::ops::{self, Keep};
+use super::session::{Access, Fault, Store};
+use super::stored::Stored;
+use super::v1::LimitRow;
+use crate::clock::Clock;
+use crate::metrics::{Metrics, StoreOp};
+use crate::store::cache::{Cache, Entry, Found, Hit, Known, Place, Source, Ticket};
+use balancer_limiter::identity::{ClientId, ClientKey};
+use balancer_limiter::limiter::{Limiter, Room, Shared};
+use balancer_limiter::plans::{PlanMap, Plans};
+use balancer_limiter::ranges::{Range, Ranges};
+use balancer_limiter::terms::{ClientLimit, Plan, PlanName, Terms};
+
+/// Shared by everything that knows the database.
+pub struct Core {
+    pub store: Box<dyn Store>,
+    pub breaker: Breaker,
+    pub cache: Arc<Cache>,
+    pub ranges: ArcSwap<Ranges>,
+    /// What the snapshot of ranges stands on. Held while one is made and swapped in, never across I/O.
+    pub book: Mutex<Book>,
+    /// Places of writes whose outcome is unknown: one for each time the connection broke in a commit, until the
+    /// database is back.
+    doubts: Mutex<BTreeSet<Place>>,
+    pub limiter: Arc<Limiter>,
+    plans: Plans,
+    /// What memory knows of the stored backends. Written as plans are.
+    pub backends: Stored,
+    default: ArcSwap<Option<Terms>>,
+    /// Counts changes of ranges and plans.
+    changes: AtomicU64,
+    /// Held while the limiter hears of ranges, default and entries, so that who tells last tells the newest; over no I/O.
+    telling: Mutex<()>,
+    pub ipv6_prefix: u8,
+    pub clock: Clock,
+    /// How long the database may take for one call: a little less than its caller waits, who then hears whether it was
+    /// done and not merely that time is over.
+    pub within: Duration,
+    /// How much of the audit is kept.
+    pub keep: Keep,
+    metrics: Arc<Metrics>,
+}
+
+/// What a [`Core`] is made of.
+pub struct Parts {
+    pub store: Box<dyn Store>,
+    pub breaker: Breaker,
+    pub cache: Arc<Cache>,
+    pub limiter: Arc<Limiter>,
+    pub default: Option<Terms>,
+    pub ipv6_prefix: u8,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    pub within: Duration,
+    pub keep: Keep,
+}
+
+impl Core {
+    /// Puts the parts together, without a range.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { store, breaker, cache, limiter, default, ipv6_prefix, metrics, clock, within, keep } =
+            parts;
+        Arc::new(Self {
+            store,
+            breaker,
+            cache,
+            ranges: ArcSwap::from_pointee(Ranges::default()),
+            book: Mutex::new(Book::default()),
+            doubts: Mutex::new(BTreeSet::new()),
+            limiter,
+            plans: Plans::default(),
+            backends: Stored::default(),
+            default: ArcSwap::from_pointee(default),
+            changes: AtomicU64::new(0),
+            telling: Mutex::new(()),
+            ipv6_prefix,
+            clock,
+            within,
+            keep,
+            metrics,
+        })
+    }
+
+    /// Changes with what memory knows of the database.
+    pub fn memory_version(&self) -> u64 {
+        self.cache.changes().wrapping_add(self.changes.load(Ordering::Relaxed))
+    }
+
+    /// These are the ranges from here on. `book` is locked.
+    pub fn put_ranges(&self, next: Ranges) {
+        self.ranges.store(Arc::new(next));
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The snapshot of ranges.
+    pub fn ranges(&self) -> Arc<Ranges> {
+        self.ranges.load_full()
+    }
+
+    /// What decides about a client, by the cache's word.
+    pub fn found(&self, known: Known, address: IpAddr) -> Found {
+        match known {
+            Known::Entry(hit) => self.of_entry(hit),
+            Known::Absent | Known::Unknown => {
+                let in_force = self.in_force();
+                let shared = in_force.shared();
+                let (client, granted, range) = shared.of_address(address);
+                let source = if range.is_some() { Source::Range } else { Source::Default };
+                let (room, entry) = (shared.room(range), range.map(|range| Arc::clone(&range.id)));
+                Found { client, granted, source, entry, room }
+            }
+        }
+    }
+
+    /// What an entry comes to that names the client.
+    pub fn of_entry(&self, hit: Hit) -> Found {
+        Found {
+            client: hit.client,
+            granted: self.in_force().shared().resolve(&hit.limit, Source::Client),
+            source: Source::Client,
+            entry: Some(hit.id),
+            room: Room::Own,
+        }
+    }
+
+    /// What a client gets that nothing names.
+    pub fn of_default(&self, client: ClientKey) -> Found {
+        let in_force = self.in_force();
+        let shared = in_force.shared();
+        Found {
+            client,
+            granted: shared.of_default(),
+            source: Source::Default,
+            entry: None,
+            room: shared.room(None),
+        }
+    }
+
+    /// Asks the database and keeps account of it: one that answers, be it with a refusal, is there.
+    pub fn ask<T>(
+        &self,
+        op: StoreOp,
+        question: impl FnOnce(&dyn Store) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.ask_for(op, |fault| fault, question)
+    }
+
+    /// The same where the fault is a part of the answer.
+    pub fn ask_for<T, E>(
+        &self,
+        op: StoreOp,
+        fault_of: impl Fn(&E) -> &Fault,
+        question: impl FnOnce(&dyn Store) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let started = self.clock.now();
+        let result = question(self.store.as_ref());
+        let fault = result.as_ref().err().map(fault_of).filter(|fault| !fault.is_answer());
+        let took = Duration::from_nanos(self.clock.now().saturating_sub(started));
+        self.metrics.store(op, took, fault.is_none());
+        match fault {
+            None => {
+                self.breaker.answered();
+                if result.is_ok() && is_change(op) {
+                    self.breaker.takes_changes();
+                }
+            }
+            Some(Fault::ReadOnly(cause)) => self.breaker.refuses(StoreState::ReadOnly, cause),
+            Some(Fault::NoRoom(cause)) => self.breaker.refuses(StoreState::Full, cause),
+            // The probe's own word comes from the watch.
+            Some(fault @ (Fault::Down { .. } | Fault::Schema(_))) if op != StoreOp::Probe => {
+                self.breaker.suspect(&fault.to_string());
+            }
+            Some(fault) => log::debug!("store: {}: {fault}", op.name()),
+        }
+        result
+    }
+
+    /// Finds out whether the database takes changes: asks it where it can tell, and where it took none lately tries one.
+    pub fn try_change(&self) {
+        let tried = match ops::read_only(self.store.as_ref(), self.within) {
+            Ok(true) => Err(Fault::ReadOnly("it says so".into())),
+            Ok(false) if self.breaker.what() == StoreState::Up => return,
+            Ok(false) => ops::try_change(self.store.as_ref(), self.within),
+            Err(fault) => Err(fault),
+        };
+        match tried {
+            Ok(()) => self.breaker.takes_changes(),
+            Err(Fault::ReadOnly(cause)) => self.breaker.refuses(StoreState::ReadOnly, &cause),
+            Err(Fault::NoRoom(cause)) => self.breaker.refuses(StoreState::Full, &cause),
+            Err(fault) => log::debug!("store: a change was tried: {fault}"),
+        }
+    }
+
+    /// What was read may no longer be so: it stays in force until it was loaded again. Takes the cache's locks in turn, and
+    /// another for a look.
+    pub fn doubt_all(&self) {
+        self.cache.doubt_all();
+        let mut book = self.book.lock();
+        book.followed = None;
+        // Another database gives the same numbers to changes of others.
+        book.mine.clear();
+    }
+
+    /// Loads a place, on a store thread.
+    pub fn load(&self, ticket: Ticket) {
+        if !self.breaker.up() {
+            // The database went while this waited for its turn; the ticket's drop tells those who wait for it.
+            return;
+        }
+        let rows =
+            self.ask(StoreOp::Load, |store| ops::load(store, self.within, Access::Read, ticket.place()));
+        if let Ok(rows) = rows {
+            ticket.finish(entries(rows));
+        }
+    }
+
+    /// Whether a write's outcome is still unknown. Takes a lock for a look.
+    pub fn has_doubts(&self) -> bool {
+        !self.doubts.lock().is_empty()
+    }
+
+    /// The outcome of a write of these places is unknown. Takes a lock for a look.
+    pub fn doubt(&self, places: impl IntoIterator<Item = Place>) {
+        for place in places {
+            self.cache.doubt(place.clone());
+            self.doubts.lock().insert(place);
+        }
+    }
+
+    /// The places of such writes; they are in doubt no longer. Takes a lock for a look.
+    pub fn take_doubts(&self) -> BTreeSet<Place> {
+        std::mem::take(&mut *self.doubts.lock())
+    }
+
+    /// What decides beside entries, now.
+    pub fn in_force(&self) -> InForce {
+        InForce {
+            ranges: self.ranges.load(),
+            plans: self.plans.load(),
+            default: self.default.load(),
+            ipv6_prefix: self.ipv6_prefix,
+        }
+    }
+
+    /// Another default is in force from now on, on the buckets that there are too. Takes every lock of the limiter, one
+    /// after another.
+    pub fn set_default(&self, default: Option<Terms>) {
+        self.default.store(Arc::new(default));
+        self.tell_shared();
+    }
+
+    /// The limiter hears of ranges and default. Takes every lock of it, one after another.
+    pub fn tell_shared(&self) {
+        let _telling = self.telling.lock();
+        self.limiter.shared_changed(self.in_force().shared(), self.clock.moment());
+    }
+
+    /// The limiter hears of an entry; `None`: it is gone. Takes one lock of it at a time.
+    pub fn tell_entry(&self, id: &ClientId, limit: Option<&ClientLimit>) {
+        let _telling = self.telling.lock();
+        self.limiter.entry_changed(id, limit, self.in_force().shared(), self.clock.moment());
+    }
+
+    /// A plan was written by this process, and is in force from here on; `None`: it was taken away.
+    pub fn change_plan(&self, name: &PlanName, terms: Option<&Terms>) {
+        let _telling = self.telling.lock();
+        let mut book = self.book.lock();
+        book.writes += 1;
+        let change = match terms {
+            Some(terms) => self.plans.put(Plan { name: name.clone(), terms: terms.clone() }),
+            None => self.plans.remove(name),
+        };
+        drop(book);
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        if let Some(change) = change {
+            self.limiter.plan_changed(&change, self.clock.moment());
+        }
+    }
+
+    /// A backend was written by this process; `None`: it was taken away.
+    pub fn change_backend(&self, name: &str, row: Option<BackendRow>) {
+        let mut book = self.book.lock();
+        book.writes += 1;
+        self.backends.put(name, row);
+    }
+
+    /// These are all plans that there are, unless this process wrote since `writes` was counted: then false. In force
+    /// from here on.
+    pub fn replace_plans(&self, plans: Vec<Plan>, writes: u64) -> bool {
+        let _telling = self.telling.lock();
+        let book = self.book.lock();
+        if book.writes != writes {
+            return false;
+        }
+        let changes = self.plans.replace(plans);
+        drop(book);
+        self.changes.fetch_add(u64::from(!changes.is_empty()), Ordering::Relaxed);
+        for change in changes {
+            self.limiter.plan_changed(&change, self.clock.moment());
+        }
+        true
+    }
+
+    /// Puts ranges in force; `None`: gone. `book` is locked.
+    pub fn change_ranges(&self, changed: impl IntoIterator<Item = (IpNet, Option<LimitRow>)>) {
+        let mut list: BTreeMap<IpNet, Range> =
+            self.ranges.load().iter().map(|range| (range.net, range.clone())).collect();
+        for (net, row) in changed {
+            match row.map(|row| range(net, row)) {
+                Some(range) => drop(list.insert(net, range)),
+                None => drop(list.remove(&net)),
+            }
+        }
+        match Ranges::new(list.into_values()) {
+            Ok(next) => self.put_ranges(next),
+            // The database holds the bound for all instances; only rows that came past it can lead here.
+            Err(error) => log::error!("store: {error}; a range is not in force"),
+        }
+    }
+
+    /// Brings the database up: its schema, then what stays in memory.
+    pub fn probe(&self, migrated: bool) -> Result<(), Fault> {
+        let look = if migrated { migrate::check } else { migrate::migrate };
+        self.ask(StoreOp::Probe, |store| look(store, self.within))?;
+        self.follow()
+    }
+}
+
+/// Whether what was asked for changes something, when it is done.
+fn is_change(op: StoreOp) -> bool {
+    matches!(op, StoreOp::Create | StoreOp::Update | StoreOp::Delete | StoreOp::Batch)
+}
+
+/// One state of what decides beside entries.
+pub struct InForce {
+    ranges: Guard<Arc<Ranges>>,
+    plans: Guard<Arc<PlanMap>>,
+    default: Guard<Arc<Option<Terms>>>,
+    ipv6_prefix: u8,
+}
+
+impl InForce {
+    /// As the limiter takes it.
+    pub fn shared(&self) -> Shared<'_> {
+        Shared {
+            ranges: &self.ranges,
+            plans: &self.plans,
+            default: self.default.as_ref().as_ref(),
+            ipv6_prefix: self.ipv6_prefix,
+        }
+    }
+}
+
+/// What concerns addresses; a row that somebody wrote by hand and that is no id is left out.
+pub fn entries(rows: Vec<LimitRow>) -> Vec<Entry> {
+    rows.into_iter().filter_map(|row| Entry::new(&parsed(&row)?, Arc::new(row.limit))).collect()
+}
+
+/// A range as its snapshot holds it.
+pub fn range(net: IpNet, row: LimitRow) -> Range {
+    let version = u64::try_from(row.version).unwrap_or(0);
+    Range::new(net, Arc::new(row.limit), row.client_id.into(), version)
+}
+
+/// A stored id.
+pub fn parsed(row: &LimitRow) -> Option<ClientId> {
+    ClientId::parse(&row.client_id)
+        .inspect_err(|fault| log::error!("store: the stored id {:?} is left out: it {fault}", row.client_id))
+        .ok()
+}

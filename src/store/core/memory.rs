@@ -1,0 +1,93 @@
+//! What memory knows of the database, as text: kept on this machine, so that a restart while the database is down does not
+//! turn every customer into the default.
+//!
+//! A line of JSON each, as the API shows them: plans, then ranges and what is in the cache.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::super::json::{self, LimitJson, PlanJson};
+use super::super::v1::LimitRow;
+use super::{Core, parsed};
+use crate::store::cache::{Entry, Place};
+use balancer_limiter::identity::IdForm;
+use balancer_limiter::terms::{ClientLimit, Plan};
+
+impl Core {
+    /// Everything that is in memory. Takes each lock of the cache in turn, for a walk over it.
+    pub fn remembered(&self) -> String {
+        let mut text = String::new();
+        // Writing to a `String` can't fail, here and below.
+        for (name, planned) in self.plans.load().iter() {
+            let plan = Plan { name: name.clone(), terms: planned.terms.clone() };
+            let _ = writeln!(text, "{}", json::text(&PlanJson::new(&plan)));
+        }
+        for range in self.ranges.load().iter() {
+            let _ = writeln!(text, "{}", json::text(&LimitJson::new(&range.id, &range.limit)));
+        }
+        self.cache.each(|id, limit| {
+            let _ = writeln!(text, "{}", json::text(&LimitJson::new(id, limit)));
+        });
+        text
+    }
+
+    /// Puts that back in force until the database says otherwise. Returns how many limits and plans there were; what can't
+    /// be read is said: its client gets the default.
+    pub fn recall(&self, text: &str) -> usize {
+        let mut count = 0;
+        let mut ranges = Vec::new();
+        let mut places: HashMap<Place, Vec<Entry>> = HashMap::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            match json::line(line).or_else(|fault| unreadable(line, number, &fault)) {
+                Ok(json::Line::Plan(plan)) => self.change_plan(&plan.name, Some(&plan.terms)),
+                Ok(json::Line::Limit(client_id, limit)) => {
+                    let row = LimitRow { client_id, limit, version: 0 };
+                    let Some(id) = parsed(&row) else { continue };
+                    match (id.form(), Place::of(&id, self.ipv6_prefix)) {
+                        (IdForm::Range(net), _) => ranges.push((net, Some(row))),
+                        (_, Some(place)) => {
+                            places.entry(place).or_default().extend(Entry::new(&id, Arc::new(row.limit)));
+                        }
+                        (_, None) => continue,
+                    }
+                }
+                Err(()) => continue,
+            }
+            count += 1;
+        }
+        self.recall_ranges(ranges);
+        for (place, entries) in places {
+            self.cache.put(place.clone(), entries);
+            // In force, and to be asked for as soon as somebody can be asked.
+            self.cache.doubt(place);
+        }
+        count
+    }
+
+    fn recall_ranges(&self, ranges: Vec<(IpNet, Option<LimitRow>)>) {
+        let mut book = self.book.lock();
+        book.writes += 1;
+        self.change_ranges(ranges);
+        drop(book);
+        self.tell_shared();
+    }
+}
+
+/// A line that has an id stands for its client, as a row of the database does.
+fn unreadable(line: &str, number: usize, fault: &str) -> Result<json::Line, ()> {
+    match json::id_of_line(line) {
+        Some(id) => {
+            log::error!(
+                "store: the remembered limit of {id:?} can't be read, and the default decides: {fault}"
+            );
+            Ok(json::Line::Limit(id, ClientLimit::unreadable()))
+        }
+        None => {
+            log::error!("store: line {number} of the remembered limits is left out: {fault}");
+            Err(())
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What other instances changed, put in force here: the watch reads on in the list of changes from where it was. Only
+//! when some of that list is gone for good is everything read anew, and the cache no longer trusted.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::core::{Core, entries, parsed, range};
+use super::ops::{self, Followed};
+use super::session::Fault;
+use super::v1::LimitRow;
+use crate::metrics::StoreOp;
+use crate::store::cache::{Place, Source, Ticket};
+use balancer_limiter::identity::{ClientId, ClientKey, IdForm};
+use balancer_limiter::ranges::Ranges;
+
+/// So often something is read again because this process wrote meanwhile; then the next round's turn comes.
+const TRIES: u32 = 5;
+
+impl Core {
+    /// Brings memory to where the database is. On one thread, the watch's.
+    pub fn follow(&self) -> Result<(), Fault> {
+        loop {
+            let from = self.book.lock().followed;
+            let Some(seen) = from else { return self.read_all() };
+            match self.ask(StoreOp::Changes, |store| ops::changes(store, self.within, seen))? {
+                None => {
+                    log::warn!("store: too many changes were missed; every limit is looked up anew");
+                    self.doubt_all();
+                }
+                Some(followed) => {
+                    let (last, more) = (followed.last, followed.more);
+                    self.follow_page(followed)?;
+                    self.book.lock().reached(from, last);
+                    if !more {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn follow_page(&self, mut page: Followed) -> Result<(), Fault> {
+        {
+            let book = self.book.lock();
+            let lists =
+                [&mut page.limits, &mut page.ranges, &mut page.plans, &mut page.resets, &mut page.backends];
+            for list in lists {
+                list.retain(|(_, seq)| !book.is_mine(*seq));
+            }
+        }
+        // Plans first: what is new among the others may name a new one.
+        if !page.plans.is_empty() {
+            self.read_plans()?;
+        }
+        if !page.ranges.is_empty() {
+            self.follow_ranges(&page.ranges)?;
+        }
+        if !page.backends.is_empty() {
+            self.read_backends()?;
+        }
+        self.follow_limits(&page.limits)?;
+        ids(&page.resets).for_each(|id| self.fill(&id));
+        Ok(())
+    }
+
+    /// Makes full what a stored limit gives out: of a range that is not shared, the buckets of all whom it decides about.
+    pub fn fill(&self, id: &ClientId) {
+        let ranges = self.ranges();
+        match id.form() {
+            IdForm::Range(net) if !ranges.get(net).is_some_and(|range| range.limit.shared) => {
+                self.limiter.fill_where(|client, entry| {
+                    let group = client.network().filter(|_| entry == Source::Range);
+                    group.and_then(|group| ranges.holding(group)).is_some_and(|holding| holding.net == net)
+                });
+            }
+            _ => self.limiter.fill(ClientKey::of_id(id)),
+        }
+    }
+
+    /// Ranges, one snapshot for all of them.
+    fn follow_ranges(&self, changed: &[(String, i64)]) -> Result<(), Fault> {
+        let nets: BTreeMap<IpNet, String> = ids(changed)
+            .filter_map(|id| match id.form() {
+                IdForm::Range(net) => Some((net, id.canonical().into_owned())),
+                _ => None,
+            })
+            .collect();
+        let canonicals: Vec<String> = nets.values().cloned().collect();
+        let read = || self.ask(StoreOp::Ranges, |store| ops::named(store, self.within, &canonicals));
+        self.reading(read, |rows| {
+            let mut now: BTreeMap<IpNet, Option<LimitRow>> = nets.keys().map(|net| (*net, None)).collect();
+            for row in rows {
+                if let Some(IdForm::Range(net)) = parsed(&row).map(|id| id.form()) {
+                    now.insert(net, Some(row));
+                }
+            }
+            self.change_ranges(now);
+            Ok(())
+        })?;
+        self.tell_shared();
+        Ok(())
+    }
+
+    /// All plans: there are few, and one question brings them. False when that was in vain.
+    fn read_plans(&self) -> Result<bool, Fault> {
+        for _ in 0..TRIES {
+            let writes = self.book.lock().writes;
+            let rows = self.ask(StoreOp::Ranges, |store| ops::all_plans(store, self.within))?;
+            if self.replace_plans(rows.into_iter().map(|row| row.plan).collect(), writes) {
+                return Ok(true);
+            }
+        }
+        self.book.lock().followed = None;
+        Ok(false)
+    }
+
+    /// All backends, as plans are.
+    fn read_backends(&self) -> Result<bool, Fault> {
+        let read = || self.ask(StoreOp::Ranges, |store| ops::backends(store, self.within));
+        self.reading(read, |rows| {
+            self.backends.replace(rows);
+            Ok(())
+        })
+    }
+
+    /// Limits: what of them is held is loaded again, by two questions at most.
+    fn follow_limits(&self, changed: &[(String, i64)]) -> Result<(), Fault> {
+        let mut places: BTreeMap<Place, Vec<ClientId>> = BTreeMap::new();
+        for id in ids(changed) {
+            if let Some(place) = Place::of(&id, self.ipv6_prefix) {
+                places.entry(place).or_default().push(id);
+            }
+        }
+        // Without an answer the tickets are dropped: what is held stays in force, and is due.
+        let mut held: BTreeMap<Place, Ticket> = places
+            .keys()
+            .filter_map(|place| Some((place.clone(), self.cache.renew(place.clone())?)))
+            .collect();
+        for (place, rows) in self.read_places(held.keys())? {
+            self.tell(places.get(&place).map_or(&[], Vec::as_slice), &rows);
+            if let Some(ticket) = held.remove(&place) {
+                ticket.finish(entries(rows));
+            }
+        }
+        Ok(())
+    }
+
+    /// The limiter hears what these ids have now.
+    fn tell(&self, ids: &[ClientId], rows: &[LimitRow]) {
+        for id in ids {
+            let row = rows.iter().find(|row| parsed(row).as_ref() == Some(id));
+            self.tell_entry(id, row.map(|row| &row.limit));
+        }
+    }
+
+    fn read_places<'a>(
+        &self,
+        places: impl Iterator<Item = &'a Place>,
+    ) -> Result<Vec<(Place, Vec<LimitRow>)>, Fault> {
+        let (mut networks, mut texts) = (Vec::new(), Vec::new());
+        for place in places {
+            match place {
+                Place::Group(network) => networks.push(*network),
+                Place::Id(id) => texts.push(id.to_string()),
+            }
+        }
+        let mut all = Vec::with_capacity(networks.len() + texts.len());
+        if !networks.is_empty() {
+            let rows = self.ask(StoreOp::Load, |store| ops::load_all(store, self.within, &networks))?;
+            all.extend(networks.into_iter().map(Place::Group).zip(rows));
+        }
+        if !texts.is_empty() {
+            let rows = self.ask(StoreOp::Load, |store| ops::named(store, self.within, &texts))?;
+            let of = |text: &String| rows.iter().filter(|row| row.client_id == *text).cloned().collect();
+            all.extend(texts.iter().map(|text| (Place::Id(text.as_str().into()), of(text))));
+        }
+        Ok(all)
+    }
+
+    /// Reads everything that memory holds whole.
+    fn read_all(&self) -> Result<(), Fault> {
+        // Before the rows: what comes between is then followed, never missed.
+        let last = self.ask(StoreOp::Changes, |store| ops::last_change(store, self.within))?;
+        let planned = self.read_plans()?;
+        let read = || self.ask(StoreOp::Ranges, |store| ops::ranges(store, self.within));
+        let ranged = self.reading(read, |rows| {
+            let list = rows.into_iter().filter_map(|row| match parsed(&row)?.form() {
+                IdForm::Range(net) => Some(range(net, row)),
+                _ => None,
+            });
+            let next = Ranges::new(list).map_err(|error| Fault::Schema(error.to_string()))?;
+            self.put_ranges(next);
+            Ok(())
+        })?;
+        let backends = self.read_backends()?;
+        if planned && ranged && backends {
+            self.book.lock().reached(None, last);
+        }
+        self.tell_shared();
+        Ok(())
+    }
+
+    /// Reads something and puts it in force under the book's lock, again if this process wrote in between: its own
+    /// write may not be in what was read. False, and everything is to be read anew, when that was in vain.
+    fn reading<T>(
+        &self,
+        read: impl Fn() -> Result<T, Fault>,
+        put: impl Fn(T) -> Result<(), Fault>,
+    ) -> Result<bool, Fault> {
+        for _ in 0..TRIES {
+            let writes = self.book.lock().writes;
+            let rows = read()?;
+            let book = self.book.lock();
+            if book.writes == writes {
+                put(rows)?;
+                return Ok(true);
+            }
+        }
+        self.book.lock().followed = None;
+        Ok(false)
+    }
+}
+
+fn ids(changed: &[(String, i64)]) -> impl Iterator<Item = ClientId> {
+    // What somebody wrote by hand and is no id concerns nobody.
+    changed.iter().filter_map(|(text, _)| ClientId::parse(text).ok())
+}

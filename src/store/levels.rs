@@ -1,0 +1,326 @@
+//! Levels survive: what clients have left is saved in the background and put back at start, so that a restart gives nobody
+//! a fresh bucket.
+//!
+//! Buckets more than 5 s from full are packed into 256 pieces by client. A piece in which something has changed
+//! is written again, to the database and to a file beside the configuration; each tick at most 4 MiB, the rest with
+//! the next ones. At start the lowest level that any instance saved counts, refilled by its age on the database's clock; the
+//! file stands in while the database is down. Requests never wait for any of it, and `kill -9` loses at most the last tick.
+
+mod file;
+mod pack;
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
+
+use crate::clock::Clock;
+use crate::store::Limits;
+use balancer_limiter::identity::ClientKey;
+use balancer_limiter::limiter::{Limiter, Saved, Slot};
+use balancer_time::nanos;
+use balancer_time::{Moment, Nanos};
+use file::Folder;
+
+/// How often what has changed is saved.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A bucket that is full again so soon is not worth a byte.
+const WORTH_SAVING: Nanos = 5_000_000_000;
+
+/// Most bytes that go to the database in one tick, but for one piece more.
+const TICK_BYTES: usize = 4 * 1024 * 1024;
+
+const PIECES: usize = 256;
+
+/// Pieces that are read at once at start.
+const PAGE: usize = 16;
+
+/// What was saved longer ago is older than any reset: all of its buckets are full, or their instance is long gone.
+const KEPT: Duration = Duration::from_secs(400 * 86_400);
+
+/// The file is written with each tick while it is small, and every so many ticks when it is large.
+const SLOW_FILE_TICKS: u32 = 10;
+
+/// The thread that saves; stops with [`Levels::stop`], which saves once more.
+pub struct Levels {
+    life: Sender<Infallible>,
+    thread: JoinHandle<()>,
+}
+
+impl Levels {
+    /// Puts back what was saved, waiting at most `database.timeout` for each page, and starts to save. `folder`: where the
+    /// file is kept; `None`: nowhere.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        limiter: Arc<Limiter>,
+        limits: Arc<Limits>,
+        folder: Option<&Path>,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let folder = folder.map_or_else(Folder::nowhere, Folder::open);
+        let mut keeper = Keeper::new(limiter, limits, folder, clock);
+        if !keeper.restore() {
+            keeper.recall_limits();
+            keeper.restore_from_file();
+        }
+        let (life, end) = bounded::<Infallible>(0);
+        let thread = Builder::new().name("levels".into()).spawn(move || {
+            while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                keeper.tick(TICK_BYTES, false);
+            }
+            keeper.tick(usize::MAX, true);
+        })?;
+        Ok(Self { life, thread })
+    }
+
+    /// Saves what is left to save. Waits at most `database.timeout` for each 4 MiB.
+    pub fn stop(self) {
+        drop(self.life);
+        if self.thread.join().is_err() {
+            log::error!("levels: the thread that saves them ended in a panic");
+        }
+    }
+}
+
+struct Keeper {
+    limiter: Arc<Limiter>,
+    limits: Arc<Limits>,
+    folder: Folder,
+    clock: Clock,
+    /// Spreads clients over pieces, for this instance alike after each restart, and for no client to foresee.
+    spread: SipHasher13,
+    /// What the limiter has told.
+    seq: u32,
+    /// How often buckets had been filled by hand when that was told.
+    fills: u64,
+    /// Pieces that the database has not as they are.
+    dirty: [bool; PIECES],
+    /// The file lacks a change.
+    file_is_old: bool,
+    /// Where the next tick begins, so that each piece has its turn.
+    next: usize,
+    restored: bool,
+    said: bool,
+    ticks: u32,
+    /// [`Limits::memory_version`] of what is in the file.
+    known: u64,
+}
+
+impl Keeper {
+    fn new(limiter: Arc<Limiter>, limits: Arc<Limits>, folder: Folder, clock: Clock) -> Self {
+        let key = folder.instance_number();
+        limiter.spread_by(key);
+        Self {
+            limiter,
+            limits,
+            spread: SipHasher13::new_with_keys(key, !key),
+            folder,
+            known: 0,
+            clock,
+            seq: 0,
+            fills: 0,
+            dirty: [false; PIECES],
+            file_is_old: false,
+            next: 0,
+            restored: false,
+            said: false,
+            ticks: 0,
+        }
+    }
+
+    /// Puts back what every instance saved. False when the database can't be asked now.
+    fn restore(&mut self) -> bool {
+        let mut after = None;
+        let mut count = 0_usize;
+        loop {
+            let page = match self.limits.saved_levels(after.take(), PAGE) {
+                Ok(page) => page,
+                Err(error) => {
+                    log::debug!("levels: not read yet: {error}");
+                    return false;
+                }
+            };
+            for segment in &page {
+                let name = || format!("piece {} of instance {}", segment.segment, segment.instance);
+                count += self.put_back(&segment.bytes, segment.age, name);
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some((last.instance.clone(), last.segment)),
+                _ => break,
+            }
+        }
+        if count > 0 {
+            log::info!("levels: {count} were put back");
+        }
+        if let Err(error) = self.limits.forget_levels(KEPT) {
+            log::debug!("levels: old ones are not forgotten: {error}");
+        }
+        self.restored = true;
+        true
+    }
+
+    fn restore_from_file(&self) {
+        let Some((bytes, age)) = self.folder.levels.read(self.clock.wall()) else { return };
+        let count = self.put_back(&bytes, age, || self.folder.levels.shown());
+        log::warn!("levels: the database is down; {count} were put back from {}", self.folder.levels.shown());
+    }
+
+    /// Puts back a piece that was saved so long ago; how many levels it holds.
+    fn put_back(&self, piece: &[u8], age: Duration, name: impl Fn() -> String) -> usize {
+        let unreadable = pack::unreadable(piece);
+        if unreadable > 0 {
+            log::error!("levels: {}: {unreadable} records can't be read; those buckets start full", name());
+        }
+        let when = self.clock.moment();
+        let (mut count, mut left_out) = (0, 0);
+        for (client, saved) in pack::read(piece) {
+            count += 1;
+            left_out += usize::from(!self.limiter.restore(client, &saved, nanos(age), when));
+        }
+        if left_out > 0 {
+            log::warn!("levels: {}: there is no room for {left_out} of {count} buckets", name());
+        }
+        count
+    }
+
+    /// Saves what has changed, or a part of it. `all`: and waits for nothing else.
+    fn tick(&mut self, most_bytes: usize, all: bool) {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.write_limits(all);
+        self.note_changes();
+        // What an instance saved before must be read before it is written over.
+        let ready = self.limits.up() && (self.restored || self.restore());
+        let saves = ready && self.dirty.contains(&true);
+        let writes = self.is_file_due(all);
+        if !(saves || writes) {
+            return;
+        }
+        let pieces = self.pack();
+        let file = writes.then(|| pack::joined(&pieces));
+        if saves {
+            self.save(pieces, most_bytes);
+        }
+        if let Some(bytes) = file {
+            self.file_is_old = false;
+            self.folder.levels.write(&bytes, self.clock.wall());
+        }
+    }
+
+    fn note_changes(&mut self) {
+        let fills = self.limiter.fills();
+        if fills != self.fills {
+            // Whom it was that somebody filled nobody tells.
+            (self.fills, self.dirty, self.file_is_old) = (fills, [true; PIECES], true);
+        }
+        let (spread, dirty, file_is_old) = (&self.spread, &mut self.dirty, &mut self.file_is_old);
+        self.seq = self.limiter.changed_since(self.seq, |client, _| {
+            dirty[piece_of(spread, client)] = true;
+            *file_is_old = true;
+        });
+    }
+
+    fn is_file_due(&self, all: bool) -> bool {
+        let kept = &self.folder.levels;
+        let is_time = all || kept.is_small() || self.ticks.is_multiple_of(SLOW_FILE_TICKS);
+        self.file_is_old && is_time && kept.is_kept()
+    }
+
+    fn save(&mut self, mut pieces: Vec<Vec<u8>>, most_bytes: usize) {
+        let order = (0..PIECES).map(|offset| (self.next + offset) % PIECES);
+        let order: Vec<usize> = order.filter(|number| self.dirty[*number]).collect();
+        let (mut batch, mut bytes, mut left) = (Vec::new(), 0, most_bytes);
+        let mut done = Vec::new();
+        for number in order {
+            let piece = std::mem::take(&mut pieces[number]);
+            left = left.saturating_sub(piece.len());
+            bytes += piece.len();
+            batch.push((number as u8, piece));
+            done.push(number);
+            if bytes >= TICK_BYTES && !self.send(&mut batch, &mut done, &mut bytes) || left == 0 {
+                break;
+            }
+        }
+        self.send(&mut batch, &mut done, &mut bytes);
+    }
+
+    /// Writes pieces; those that are written are clean.
+    fn send(&mut self, batch: &mut Vec<(u8, Vec<u8>)>, done: &mut Vec<usize>, bytes: &mut usize) -> bool {
+        if batch.is_empty() {
+            return true;
+        }
+        *bytes = 0;
+        match self.limits.save_levels(self.folder.instance(), std::mem::take(batch)) {
+            Ok(()) => {
+                for number in done.drain(..) {
+                    self.dirty[number] = false;
+                    self.next = (number + 1) % PIECES;
+                }
+                self.said = false;
+                true
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.said, true) {
+                    log::warn!("levels: they are not saved, and will be when the database is back: {error}");
+                }
+                done.clear();
+                false
+            }
+        }
+    }
+
+    /// Every level that is worth it, by piece.
+    fn pack(&self) -> Vec<Vec<u8>> {
+        let when = self.clock.moment();
+        let mut pieces: Vec<Vec<u8>> = (0..PIECES).map(|_| pack::piece()).collect();
+        self.limiter.changed_since(0, |client, slot| {
+            if slot.until_full(when).is_none_or(|until| until > WORTH_SAVING) {
+                pack::push(&mut pieces[piece_of(&self.spread, client)], client, &now(slot, when));
+            }
+        });
+        pieces
+    }
+}
+
+impl Keeper {
+    /// Keeps what this process knows of limits, if that has changed.
+    fn write_limits(&mut self, all: bool) {
+        let (kept, version) = (&self.folder.limits, self.limits.memory_version());
+        let is_time = all || kept.is_small() || self.ticks.is_multiple_of(SLOW_FILE_TICKS);
+        // While the database is down memory knows no more than the file.
+        if kept.is_kept() && is_time && version != self.known && self.limits.up() {
+            self.known = version;
+            let text = self.limits.remembered();
+            self.folder.limits.write(text.as_bytes(), self.clock.wall());
+        }
+    }
+
+    /// The limits that the last process knew stand in for those of a database that is down.
+    fn recall_limits(&self) {
+        let Some((text, _)) = self.folder.limits.read(self.clock.wall()) else { return };
+        let count = self.limits.recall(&String::from_utf8_lossy(&text));
+        log::warn!(
+            "limits: the database is down; {count} limits and plans are in force from {}",
+            self.folder.limits.shown()
+        );
+    }
+}
+
+/// What is to be saved: the level as it is now, since the age counts from now.
+fn now(slot: &Slot, when: Moment) -> Saved {
+    Saved { level_micro: slot.bucket().refilled(when.now).level_micro(), ..slot.saved() }
+}
+
+fn piece_of(spread: &SipHasher13, client: ClientKey) -> usize {
+    let mut hasher = *spread;
+    hasher.write(&client.to_bytes());
+    hasher.finish() as usize % PIECES
+}

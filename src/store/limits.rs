@@ -1,0 +1,370 @@
+//! The façade: what the proxy and the API know of the store.
+
+mod backends;
+mod levels;
+mod v1;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use parking_lot::Mutex;
+
+use super::breaker::Breaker;
+use super::core::{Core, Parts};
+use super::ops::{self, Change, Done, Failed, Keep, To, Written};
+use super::postgres::Postgres;
+use super::session::{Fault, Store};
+use super::sqlite::Sqlite;
+use super::threads::{CallError, Lane, Threads};
+use super::v1::{Actor, BatchError, Condition, LimitFilter};
+use super::watch::Watch;
+use super::{Row, StartError, StoreError, StoreState};
+use crate::clock::Clock;
+use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit};
+use crate::metrics::{Metrics, StoreOp};
+use crate::store::cache::{Cache, Counters, Found, Hit, Known, Loader, Source, Ticket, Urgency};
+use balancer_limiter::identity::{ClientId, ClientKey};
+use balancer_limiter::limit::Limit;
+use balancer_limiter::limiter::{Granted, Limiter};
+use balancer_limiter::ranges::Ranges;
+use balancer_limiter::terms::{ClientLimit, Terms};
+use balancer_time::Nanos;
+
+/// Every client's limit: the cache and the ranges in memory, and the database behind them.
+pub struct Limits {
+    core: Arc<Core>,
+    threads: Arc<Threads>,
+    /// `cache.load_timeout`.
+    patience: Duration,
+    /// `database.timeout`.
+    timeout: Duration,
+    beside: Mutex<Option<Beside>>,
+}
+
+/// The watch and the listener.
+struct Beside {
+    /// Its end is the sign to stop.
+    life: Sender<()>,
+    handles: [JoinHandle<()>; 2],
+}
+
+/// What the configuration says.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// `database`.
+    pub database: &'a Database,
+    /// `audit`.
+    pub audit: Audit,
+    /// `cache`.
+    pub cache: &'a CacheConfig,
+    /// `rate_limit`.
+    pub rate_limit: &'a RateLimit,
+}
+
+/// What the first probe may take longer than `database.timeout`: several statements, one after the other.
+const START_GRACE: Duration = Duration::from_millis(500);
+
+impl Limits {
+    /// Opens the store. A database that is down is waited for in the background, and is no error; a wrong URL, a file
+    /// that can't be opened and a schema that is newer or somebody else's are. Waits for the first contact a little
+    /// longer than `database.timeout`.
+    pub fn start(
+        sources: &Sources<'_>,
+        limiter: Arc<Limiter>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, StartError> {
+        let Sources { database, audit, cache, rate_limit } = *sources;
+        let size = u32::try_from(database.pool_size).unwrap_or(u32::MAX).max(1);
+        let store: Box<dyn Store> = match &database.url {
+            DatabaseUrl::Sqlite(path) => Box::new(Sqlite::open(path, size, database.timeout)?),
+            DatabaseUrl::Memory => Box::new(Sqlite::in_memory(database.timeout)),
+            DatabaseUrl::Postgres(url) => {
+                Box::new(Postgres::open(url, database.listen_url.as_ref(), size, database.timeout)?)
+            }
+        };
+        let (wake, woken) = bounded(1);
+        let core = Core::new(Parts {
+            store,
+            breaker: Breaker::new(wake),
+            cache: Cache::new(cache.max_entries, cache.ttl, rate_limit.ipv6_prefix, clock.clone()),
+            limiter,
+            default: rate_limit.default.clone(),
+            ipv6_prefix: rate_limit.ipv6_prefix,
+            metrics,
+            clock,
+            within: database.timeout / 10 * 9,
+            keep: Keep { age: audit.keep, rows: audit.max_rows },
+        });
+        let no_thread =
+            |error: std::io::Error| StartError::System(format!("no thread for the store: {error}"));
+        let threads = Arc::new(Threads::start(database.pool_size).map_err(no_thread)?);
+        let (life, end) = bounded(0);
+        // One word is as good as many.
+        let (tell_news, news) = bounded(1);
+        let watch = Watch {
+            core: Arc::clone(&core),
+            threads: Arc::clone(&threads),
+            wake: woken,
+            news,
+            end: end.clone(),
+            ttl: cache.ttl,
+            tried: 0,
+        };
+        let (tell, first) = bounded(1);
+        let watching =
+            Builder::new().name("store-watch".into()).spawn(move || watch.run(&tell)).map_err(no_thread)?;
+        let listener = core.store.listener();
+        let listening = Builder::new()
+            .name("store-listen".into())
+            .spawn(move || listener.run(&tell_news, &end))
+            .map_err(no_thread)?;
+        let limits = Arc::new(Self {
+            core,
+            threads,
+            patience: cache.load_timeout,
+            timeout: database.timeout,
+            beside: Mutex::new(Some(Beside { life, handles: [watching, listening] })),
+        });
+        match first.recv_timeout(database.timeout + START_GRACE) {
+            Ok(Err(fault @ Fault::Schema(_))) => {
+                limits.stop();
+                Err(fault.into())
+            }
+            // What is wrong has been said in the log.
+            Ok(_) => Ok(limits),
+            Err(_) => {
+                limits.core.breaker.open("no answer yet".into());
+                Ok(limits)
+            }
+        }
+    }
+
+    /// Stores a new limit; in force on this process's next request. Waits at most `database.timeout`.
+    pub fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        self.write_one(id, To::New(ClientLimit::of_numbers(limit)), Condition::None, actor).map(drop)
+    }
+
+    /// The limit of that id, or of one of equal value: its first bucket. Waits at most `database.timeout`.
+    pub fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
+        let id = id.clone();
+        let row = self.read(StoreOp::Get, move |store, within| {
+            ops::numbers(store, within, vec![ops::get(store, within, &id)?])
+        })?;
+        row.into_iter().next().ok_or(StoreError::NotFound)
+    }
+
+    /// Replaces the numbers, and takes the limit off its plan; the id stays as it was stored. In force on this
+    /// process's next request. Waits at most `database.timeout`.
+    pub fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        self.write_one(id, To::Numbers(limit), Condition::None, actor).map(drop)
+    }
+
+    /// Removes the limit; in force on this process's next request. Waits at most `database.timeout`.
+    pub fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError> {
+        self.write_one(id, To::Gone, Condition::None, actor).map(drop)
+    }
+
+    /// At most `count` limits behind the id `after`, in byte order of the ids, each with its first bucket. Waits at
+    /// most `database.timeout`.
+    pub fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
+        let after = after.unwrap_or_default().to_owned();
+        self.read(StoreOp::List, move |store, within| {
+            ops::numbers(store, within, ops::list(store, within, &LimitFilter::default(), &after, count)?)
+        })
+    }
+
+    /// Who a request counts as, and by which numbers. `tcp_port` is the peer's when the peer is the client. Waits at
+    /// most `cache.load_timeout`, and not at all for a client in the cache or while the database is down; a client that
+    /// could not be looked up in time gets its range's limit, or the default.
+    pub fn find(&self, client: IpAddr, tcp_port: Option<u16>, now: Nanos) -> Found {
+        let known = self.core.cache.find(client, tcp_port, now, &Gate(self));
+        self.core.found(known, client)
+    }
+
+    /// What is stored for an opaque id, by its canonical text. Waits like [`Limits::find`]; ids that nobody knows are
+    /// remembered, too, and where there is no room for them they drive out each other.
+    pub fn find_key(&self, id: &str, now: Nanos) -> Known {
+        self.core.cache.find_id(id, now, &Gate(self))
+    }
+
+    /// Makes full what a stored limit gives out: its bucket, or those of every client that its range decides about.
+    pub fn fill(&self, id: &ClientId) {
+        self.core.fill(id);
+    }
+
+    /// What an entry comes to that names the client.
+    pub fn of_entry(&self, hit: Hit) -> Found {
+        self.core.of_entry(hit)
+    }
+
+    /// What a client gets that nothing names.
+    pub fn of_default(&self, client: ClientKey) -> Found {
+        self.core.of_default(client)
+    }
+
+    /// Puts another `rate_limit.default` in force. A bucket of a client that no entry names moves by CONTRACT's level rule.
+    pub fn set_default(&self, default: Option<Terms>) {
+        self.core.set_default(default);
+    }
+
+    /// Whether the database answers.
+    pub fn up(&self) -> bool {
+        self.core.breaker.up()
+    }
+
+    /// What the database does now.
+    pub fn state(&self) -> StoreState {
+        self.core.breaker.what()
+    }
+
+    /// What the cache counted.
+    pub fn cache_counters(&self) -> Counters {
+        self.core.cache.counters()
+    }
+
+    /// The ranges in force.
+    pub fn ranges(&self) -> Arc<Ranges> {
+        self.core.ranges()
+    }
+
+    /// What a stored limit comes to with the plans in force.
+    pub fn granted(&self, limit: &ClientLimit, source: Source) -> Granted {
+        self.core.in_force().shared().resolve(limit, source)
+    }
+
+    /// Ends the store's threads. Jobs that were taken are done, each within `database.timeout`; later calls are
+    /// refused, and [`Limits::find`] says what memory knows.
+    pub fn stop(&self) {
+        let beside = self.beside.lock().take();
+        if let Some(Beside { life, handles }) = beside {
+            drop(life);
+            for handle in handles {
+                if handle.join().is_err() {
+                    log::error!("store: the watch, or what listens for it, ended in a panic");
+                }
+            }
+        }
+        self.threads.stop();
+        self.core.store.close();
+    }
+
+    /// One wish; gives what became of it.
+    pub(super) fn write_one(
+        &self,
+        id: &ClientId,
+        to: To,
+        condition: Condition,
+        actor: &Actor,
+    ) -> Result<Done, StoreError> {
+        let wish = Change { id: id.clone(), to, condition };
+        let written = self.write(vec![wish], actor, false).map_err(|failed| failed.error)?;
+        written.done.into_iter().next().ok_or(StoreError::NotFound)
+    }
+
+    /// All of the wishes, or none.
+    pub(super) fn write(
+        &self,
+        wishes: Vec<Change>,
+        actor: &Actor,
+        is_batch: bool,
+    ) -> Result<Written, BatchError> {
+        let actor = actor.clone();
+        self.attempt(move |core| core.write(&wishes, &actor, is_batch))
+    }
+
+    /// Something that changes many things, on the one thread that does.
+    pub(super) fn attempt<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Core) -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, BatchError> {
+        let result = self.change(move |core| match work(core) {
+            Ok(done) => Ok(Ok(done)),
+            // A wish that can't be fulfilled is no fault of the database.
+            Err(failed) if failed.index.is_some() => Ok(Err(failed)),
+            Err(failed) => Err(failed.fault),
+        });
+        match result {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(failed)) => Err(BatchError { index: failed.index, error: failed.fault.into() }),
+            Err(error) => Err(BatchError { index: None, error }),
+        }
+    }
+
+    /// Something that changes nothing.
+    pub(super) fn read<T: Send + 'static>(
+        &self,
+        op: StoreOp,
+        question: impl FnOnce(&dyn Store, Duration) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let core = Arc::clone(&self.core);
+        let asked = self.call(Lane::Read, move || core.ask(op, |store| question(store, core.within)));
+        asked.map_err(StoreError::of_question)
+    }
+
+    /// Something that changes something, on the one thread that does.
+    pub(super) fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Core) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let core = Arc::clone(&self.core);
+        self.call(Lane::Write, move || work(&core))
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let unavailable = |cause: String, outcome_unknown| StoreError::Unavailable { cause, outcome_unknown };
+        let breaker = &self.core.breaker;
+        if !breaker.up() {
+            return Err(unavailable(format!("not asked: {}", breaker.cause()), false));
+        }
+        self.threads.call(lane, self.timeout, work).map_err(|error| match error {
+            CallError::Fault(fault) => fault.into(),
+            CallError::Refused(cause) => unavailable(cause.into(), false),
+            CallError::TimedOut { begun } => {
+                breaker.suspect("a call took longer than database.timeout");
+                let cause = format!("no answer within database.timeout ({:?})", self.timeout);
+                unavailable(cause, begun && lane == Lane::Write)
+            }
+        })
+    }
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// How the cache reaches the store threads.
+struct Gate<'a>(&'a Limits);
+
+impl Loader for Gate<'_> {
+    fn ready(&self) -> bool {
+        self.0.core.breaker.trusted()
+    }
+
+    fn start(&self, ticket: Ticket, urgency: Urgency) {
+        let lane = match urgency {
+            Urgency::Unknown => Lane::Unknown,
+            Urgency::Refresh => Lane::Read,
+        };
+        let core = Arc::clone(&self.0.core);
+        // Without a slot the job is dropped, the ticket in it has failed, and nobody waits.
+        drop(self.0.threads.submit(lane, Box::new(move || core.load(ticket))));
+    }
+
+    fn patience(&self) -> Duration {
+        self.0.patience
+    }
+
+    fn gave_up(&self) {
+        self.0.core.breaker.suspect("a load took longer than cache.load_timeout");
+    }
+}

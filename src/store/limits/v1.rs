@@ -1,0 +1,113 @@
+//! What the API's v1 needs, out of the store.
+
+use super::Limits;
+use crate::metrics::StoreOp;
+use crate::store::StoreError;
+use crate::store::ops::{self, Change, Done, To};
+use crate::store::v1::{
+    Actor, AuditRow, BatchError, BatchOp, Condition, Imported, LimitFilter, LimitRow, LimitsV1, PlanRow, Put,
+};
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::terms::{ClientLimit, Plan, PlanName};
+
+impl LimitsV1 for Limits {
+    fn limit(&self, id: &ClientId) -> Result<LimitRow, StoreError> {
+        let id = id.clone();
+        self.read(StoreOp::Get, move |store, within| ops::get(store, within, &id))
+    }
+
+    fn limits(
+        &self,
+        filter: &LimitFilter,
+        after: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<LimitRow>, StoreError> {
+        let (filter, after) = (filter.clone(), after.unwrap_or_default().to_owned());
+        self.read(StoreOp::List, move |store, within| ops::list(store, within, &filter, &after, count))
+    }
+
+    fn create_limit(
+        &self,
+        id: &ClientId,
+        limit: &ClientLimit,
+        actor: &Actor,
+    ) -> Result<LimitRow, StoreError> {
+        let done = self.write_one(id, To::New(limit.clone()), Condition::None, actor)?;
+        row(&done)
+    }
+
+    fn put_limit(
+        &self,
+        id: &ClientId,
+        limit: &ClientLimit,
+        condition: &Condition,
+        actor: &Actor,
+    ) -> Result<Put<LimitRow>, StoreError> {
+        let done = self.write_one(id, To::Put(limit.clone()), condition.clone(), actor)?;
+        Ok(Put { created: done.is_new(), row: row(&done)? })
+    }
+
+    fn delete_limit(&self, id: &ClientId, condition: &Condition, actor: &Actor) -> Result<(), StoreError> {
+        self.write_one(id, To::Gone, condition.clone(), actor).map(drop)
+    }
+
+    fn batch(&self, operations: Vec<BatchOp>, actor: &Actor) -> Result<(), BatchError> {
+        let wish = |(id, to)| Change { id, to, condition: Condition::None };
+        let wishes = operations.into_iter().map(|operation| match operation {
+            BatchOp::Create(id, limit) => wish((id, To::New(limit))),
+            BatchOp::Put(id, limit) => wish((id, To::Put(limit))),
+            BatchOp::Delete(id) => wish((id, To::Gone)),
+        });
+        self.write(wishes.collect(), actor, true).map(drop)
+    }
+
+    fn import(&self, chunk: Vec<(ClientId, ClientLimit)>, actor: &Actor) -> Result<Imported, BatchError> {
+        let actor = actor.clone();
+        self.attempt(move |core| core.import(&chunk, &actor))
+    }
+
+    fn plan(&self, name: &PlanName) -> Result<PlanRow, StoreError> {
+        let name = name.clone();
+        self.read(StoreOp::Get, move |store, within| ops::plan(store, within, &name))
+    }
+
+    fn plans(&self, after: Option<&str>, count: usize) -> Result<Vec<PlanRow>, StoreError> {
+        let after = after.unwrap_or_default().to_owned();
+        self.read(StoreOp::List, move |store, within| ops::plans(store, within, &after, count))
+    }
+
+    fn create_plan(&self, plan: &Plan, actor: &Actor) -> Result<PlanRow, StoreError> {
+        let (plan, actor) = (plan.clone(), actor.clone());
+        let (row, _) = self.change(move |core| core.put_plan(&plan, &Condition::None, true, &actor))?;
+        Ok(row)
+    }
+
+    fn put_plan(
+        &self,
+        plan: &Plan,
+        condition: &Condition,
+        actor: &Actor,
+    ) -> Result<Put<PlanRow>, StoreError> {
+        let (plan, condition, actor) = (plan.clone(), condition.clone(), actor.clone());
+        let (row, created) = self.change(move |core| core.put_plan(&plan, &condition, false, &actor))?;
+        Ok(Put { created, row })
+    }
+
+    fn delete_plan(&self, name: &PlanName, condition: &Condition, actor: &Actor) -> Result<(), StoreError> {
+        let (name, condition, actor) = (name.clone(), condition.clone(), actor.clone());
+        self.change(move |core| core.remove_plan(&name, &condition, &actor))
+    }
+
+    fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, StoreError> {
+        let (id, actor) = (id.clone(), actor.clone());
+        self.change(move |core| core.note_reset(&id, &actor))
+    }
+
+    fn audit(&self, before: Option<i64>, count: usize) -> Result<Vec<AuditRow>, StoreError> {
+        self.read(StoreOp::List, move |store, within| ops::audit(store, within, before, count))
+    }
+}
+
+fn row(done: &Done) -> Result<LimitRow, StoreError> {
+    done.row().ok_or(StoreError::NotFound)
+}

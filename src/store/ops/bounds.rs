@@ -1,0 +1,69 @@
+//! How many limits there may be where memory holds all of them.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::super::session::{Cell, Fault, Session};
+use super::read::{IN_SPAN, Spans};
+use super::{STATEMENT_ROWS, number, tuples};
+use balancer_limiter::identity::{ClientId, IdForm, group};
+use balancer_limiter::ranges;
+
+/// Ranges stay in memory, in every instance.
+const MAX_RANGES: i64 = ranges::MAX_RANGES as i64;
+const _: () = assert!(MAX_RANGES == 100_000, "a message says so");
+/// Limits of one IPv4 address and its ports, or inside one IPv6 prefix: they are loaded together.
+pub(super) const MAX_GROUP: i64 = 4_096;
+const _: () = assert!(MAX_GROUP == 4_096, "a message says so");
+/// What a load brings at most: more than [`MAX_GROUP`], since `ipv6_prefix` may have been another one.
+pub(super) const MAX_LOADED: i64 = 4 * MAX_GROUP;
+
+/// Refuses the new ids if, with them already written, there are too many; says which of them is the first in the group
+/// that is too large. Called at the end of a transaction that is undone then.
+pub(super) fn check(
+    session: &mut dyn Session,
+    new: &[&ClientId],
+    ipv6_prefix: u8,
+) -> Result<(), (usize, Fault)> {
+    if let Some(at) = new.iter().position(|id| matches!(id.form(), IdForm::Range(_))) {
+        let cells = session.query("SELECT count(*) FROM limits WHERE kind = 3", &[]);
+        if cells.as_ref().map(number).map_err(|fault| (at, fault.clone()))? > MAX_RANGES {
+            return Err((at, Fault::Full("there are 100000 ranges already, the most that are kept")));
+        }
+    }
+    // The one row of an IPv4 address itself makes no group too large.
+    let crowded = |id: &&ClientId| match id.form() {
+        IdForm::Address(address) => address.is_ipv6(),
+        form => matches!(form, IdForm::AddressPort(_)),
+    };
+    let network = |id: &ClientId| id.address().map(|address| group(address, ipv6_prefix));
+    let networks: BTreeSet<IpNet> = new.iter().copied().filter(crowded).filter_map(network).collect();
+    let networks: Vec<IpNet> = networks.into_iter().collect();
+    for part in networks.chunks(STATEMENT_ROWS) {
+        let full = first_full(session, part).map_err(|fault| (0, fault))?;
+        if let Some(full) = full {
+            let at = new.iter().position(|id| network(id) == Some(full)).unwrap_or(0);
+            return Err((
+                at,
+                Fault::Full(
+                    "there are 4096 limits for this address or IPv6 prefix already, the most that are kept",
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn first_full(session: &mut dyn Session, networks: &[IpNet]) -> Result<Option<IpNet>, Fault> {
+    let sql = format!(
+        "WITH v (number, low, high, length) AS (VALUES {}) SELECT v.number FROM v WHERE \
+         (SELECT count(*) FROM limits WHERE {IN_SPAN}) > {MAX_GROUP} LIMIT 1",
+        tuples(networks.len(), &["{}"; 4])
+    );
+    let cells = session.query(&sql, &Spans::of(networks).values())?;
+    Ok(match cells.first().and_then(|row| row.first()) {
+        Some(Cell::Int(number)) => usize::try_from(*number).ok().and_then(|at| networks.get(at)).copied(),
+        _ => None,
+    })
+}

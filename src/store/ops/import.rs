@@ -1,0 +1,149 @@
+//! Many limits at once from elsewhere: copied into a table of this transaction alone, and merged from there by a few
+//! statements, however many rows they are.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::super::session::{Access, Fault, Session, Store, Value};
+use super::super::v1::{Imported, LimitRow};
+use super::audit::{self, By, Note};
+use super::changes::{self, KEPT_CHANGES};
+use super::write::{Columns, Failed};
+use super::{bounds, plans, read, texts};
+use crate::store::json::{LimitJson, text};
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::terms::ClientLimit;
+
+/// The columns that are copied: those of a limit but its version, truth values as 0 and 1.
+const COPIED: &[&str] = &[
+    "canonical",
+    "client_id",
+    "kind",
+    "address",
+    "port",
+    "plan",
+    "buckets",
+    "max_in_flight",
+    "exempt",
+    "shared",
+];
+
+/// What is stored like that already needs no write.
+const DROP_UNCHANGED: &str = "DELETE FROM incoming WHERE EXISTS (SELECT 1 FROM limits l \
+    WHERE l.canonical = incoming.canonical AND l.plan IS NOT DISTINCT FROM incoming.plan \
+    AND l.buckets = incoming.buckets AND l.max_in_flight IS NOT DISTINCT FROM incoming.max_in_flight \
+    AND l.exempt = (incoming.exempt <> 0) AND l.shared = (incoming.shared <> 0))";
+const NEW: &str = "SELECT i.client_id FROM incoming i \
+    WHERE NOT EXISTS (SELECT 1 FROM limits l WHERE l.canonical = i.canonical)";
+const NUMBER: &str = "INSERT INTO changes (kind, id) \
+    SELECT CASE kind WHEN 3 THEN 'range' ELSE 'limit' END, client_id FROM incoming ORDER BY canonical";
+/// The writers' lock is held, so every number behind the last one is of these rows. (`WHERE true`: without it SQLite
+/// takes `ON` for a part of the join.)
+const MERGE: &str = "INSERT INTO limits (canonical, client_id, kind, address, port, plan, buckets, max_in_flight, \
+    exempt, shared, version) \
+    SELECT i.canonical, i.client_id, i.kind, i.address, i.port, i.plan, i.buckets, i.max_in_flight, \
+    (i.exempt <> 0), (i.shared <> 0), c.seq FROM changes c JOIN incoming i ON i.client_id = c.id \
+    WHERE c.seq > $1 \
+    ON CONFLICT (canonical) DO UPDATE SET plan = excluded.plan, buckets = excluded.buckets, \
+    max_in_flight = excluded.max_in_flight, exempt = excluded.exempt, shared = excluded.shared, \
+    version = excluded.version";
+
+/// Most limits that the audit shows of one chunk.
+const SHOWN: i64 = 100;
+
+/// Adds or replaces these limits, all or none. Of several for one id the last counts.
+pub fn import(
+    store: &dyn Store,
+    within: Duration,
+    rows: &[(ClientId, ClientLimit)],
+    ipv6_prefix: u8,
+    by: By<'_>,
+) -> Result<Imported, Failed> {
+    let (mut imported, mut failed_at) = (Imported::default(), None);
+    let result = store.with(within, Access::Write, &mut |session| {
+        failed_at = None;
+        imported = transact(session, rows, ipv6_prefix, by).map_err(|failed| {
+            failed_at = failed.index;
+            failed.fault
+        })?;
+        Ok(())
+    });
+    result.map_err(|fault| Failed { index: failed_at, fault })?;
+    Ok(imported)
+}
+
+fn transact(
+    session: &mut dyn Session,
+    rows: &[(ClientId, ClientLimit)],
+    ipv6_prefix: u8,
+    by: By<'_>,
+) -> Result<Imported, Failed> {
+    check_plans(session, rows)?;
+    let places: HashMap<&ClientId, usize> = rows.iter().map(|(id, _)| id).zip(0..).collect();
+    let last_of = rows.iter().enumerate().filter(|(at, (id, _))| places.get(id) == Some(at));
+    let mut staged: Vec<Columns> = last_of.map(|(_, (id, limit))| Columns::of(id, limit, 0)).collect();
+    // Neighbours in the index are looked up one after the other.
+    staged.sort_unstable_by(|one, other| one.canonical.cmp(&other.canonical));
+    session.batch(session.stage())?;
+    let values: Vec<Value<'_>> =
+        staged.iter().flat_map(|row| row.values().into_iter().take(COPIED.len())).collect();
+    session.copy("incoming", COPIED, &values)?;
+    session.query(DROP_UNCHANGED, &[])?;
+    let new: Vec<ClientId> =
+        texts(session.query(NEW, &[])?).filter_map(|text| ClientId::parse(&text).ok()).collect();
+    let changed = super::number(&session.query("SELECT count(*) FROM incoming", &[])?).unsigned_abs();
+    if changed > 0 {
+        let shown = shown(session)?;
+        let before = read::of_canonicals(session, &shown)?;
+        let seqs = merge(session)?;
+        let ids: Vec<&ClientId> = new.iter().collect();
+        let index = |at: usize| new.get(at).and_then(|id| places.get(id)).copied().unwrap_or(0);
+        bounds::check(session, &ids, ipv6_prefix).map_err(|(at, fault)| (index(at), fault))?;
+        let after = read::of_canonicals(session, &shown)?;
+        let note = Note {
+            seqs,
+            actor: by.actor,
+            action: "batch",
+            target: audit::target("operations", changed),
+            before: as_text(&before),
+            after: as_text(&after),
+        };
+        audit::finish(session, &note, by)?;
+    }
+    session.batch("DROP TABLE incoming")?;
+    let created = new.len() as u64;
+    let unchanged = (staged.len() as u64).saturating_sub(changed);
+    Ok(Imported { created, replaced: changed.saturating_sub(created), unchanged })
+}
+
+fn check_plans(session: &mut dyn Session, rows: &[(ClientId, ClientLimit)]) -> Result<(), Failed> {
+    let plan = |limit: &ClientLimit| limit.plan.as_ref().map(|plan| plan.as_str().to_owned());
+    let mut names: Vec<String> = rows.iter().filter_map(|(_, limit)| plan(limit)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let known = plans::known(session, &names)?;
+    let unknown = rows.iter().position(|(_, limit)| plan(limit).is_some_and(|name| !known.contains(&name)));
+    match unknown {
+        Some(index) => Err((index, Fault::NoPlan).into()),
+        None => Ok(()),
+    }
+}
+
+fn shown(session: &mut dyn Session) -> Result<Vec<String>, Fault> {
+    let sql = "SELECT canonical FROM incoming ORDER BY canonical LIMIT $1";
+    Ok(texts(session.query(sql, &[Value::Int(Some(SHOWN))])?).collect())
+}
+
+/// Gives each row a number and writes all of them; the first and the last number.
+fn merge(session: &mut dyn Session) -> Result<(i64, i64), Fault> {
+    let before = changes::last_in(session)?;
+    session.query(NUMBER, &[])?;
+    session.query(MERGE, &[Value::Int(Some(before))])?;
+    let last = changes::last_in(session)?;
+    session.query("DELETE FROM changes WHERE seq <= $1", &[Value::Int(Some(last - KEPT_CHANGES))])?;
+    Ok((before + 1, last))
+}
+
+fn as_text(rows: &[LimitRow]) -> String {
+    text(&rows.iter().map(|row| LimitJson::new(&row.client_id, &row.limit)).collect::<Vec<_>>())
+}

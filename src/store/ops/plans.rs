@@ -1,0 +1,168 @@
+//! Plans.
+
+use std::time::Duration;
+
+use super::super::json::{self, buckets_text};
+use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
+use super::super::v1::{Condition, PlanRow};
+use super::audit::{self, By};
+use super::{STATEMENT_ROWS, changes, first_text, left_out, list_of, number, read, readable, texts};
+use balancer_limiter::terms::{MAX_PLANS, Plan, PlanName};
+
+const COLUMNS: &str = "name, buckets, max_in_flight, version";
+const _: () = assert!(MAX_PLANS == 1_000, "a message says so");
+
+/// What a write of a plan did.
+#[derive(Clone, Debug)]
+pub struct PlanWritten {
+    /// As it is now; `None` when it is gone.
+    pub row: Option<PlanRow>,
+    /// There was none before.
+    pub created: bool,
+}
+
+/// One plan.
+pub fn one(store: &dyn Store, within: Duration, name: &PlanName) -> Result<PlanRow, Fault> {
+    named(store, within, &[name.as_str().to_owned()])?.pop().ok_or(Fault::NotFound)
+}
+
+/// At most `count` plans behind `after`, in byte order of their names. Those that can't be read are left out.
+pub fn list(store: &dyn Store, within: Duration, after: &str, count: usize) -> Result<Vec<PlanRow>, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM plans WHERE name > $1 ORDER BY name LIMIT $2");
+    let page = |after: &String, count| {
+        let values = [Value::Text(after), Value::Int(Some(count))];
+        inside(store, within, Access::Read, |session| session.query(&sql, &values))
+    };
+    readable(count, after.to_owned(), page, first_text, row)
+}
+
+/// All of them.
+pub fn all(store: &dyn Store, within: Duration) -> Result<Vec<PlanRow>, Fault> {
+    // The bound is kept under the writers' lock; only rows that came past it can be more.
+    list(store, within, "", MAX_PLANS)
+}
+
+/// Those of these names that there are.
+pub(super) fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
+    inside(store, within, Access::Read, |session| {
+        let mut rows = Vec::new();
+        for part in names.chunks(STATEMENT_ROWS) {
+            rows.extend(of_names(session, part)?);
+        }
+        Ok(rows)
+    })
+}
+
+fn of_names(session: &mut dyn Session, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM plans WHERE name IN ({})", list_of(names.len()));
+    let cells = session.query(&sql, &names.iter().map(|name| Value::Text(name)).collect::<Vec<_>>())?;
+    Ok(cells.into_iter().filter_map(row).collect())
+}
+
+/// Which of these names there are.
+pub(super) fn known(session: &mut dyn Session, names: &[String]) -> Result<Vec<String>, Fault> {
+    let mut known = Vec::new();
+    for part in names.chunks(STATEMENT_ROWS) {
+        let sql = format!("SELECT name FROM plans WHERE name IN ({})", list_of(part.len()));
+        known.extend(texts(
+            session.query(&sql, &part.iter().map(|name| Value::Text(name)).collect::<Vec<_>>())?,
+        ));
+    }
+    Ok(known)
+}
+
+/// Adds or replaces a plan; `must_be_new` makes one that is there an error.
+pub fn put(
+    store: &dyn Store,
+    within: Duration,
+    plan: &Plan,
+    condition: &Condition,
+    must_be_new: bool,
+    by: By<'_>,
+) -> Result<PlanWritten, Fault> {
+    inside(store, within, Access::Write, |session| {
+        let before = find(session, &plan.name)?;
+        check(before.as_ref(), condition)?;
+        if must_be_new && before.is_some() {
+            return Err(Fault::Exists);
+        }
+        if before.is_none() && number(&session.query("SELECT count(*) FROM plans", &[])?) >= MAX_PLANS as i64
+        {
+            return Err(Fault::Full("there are 1000 plans already, the most that are kept"));
+        }
+        let seq = changes::record(session, &[(changes::PLAN, plan.name.as_str())])?[0];
+        session.query(
+            "INSERT INTO plans (name, buckets, max_in_flight, version) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (name) DO UPDATE SET buckets = excluded.buckets, \
+             max_in_flight = excluded.max_in_flight, version = excluded.version",
+            &[
+                Value::Text(plan.name.as_str()),
+                Value::Text(&buckets_text(&plan.terms.buckets)),
+                Value::Int(plan.terms.max_in_flight.map(i64::from)),
+                Value::Int(Some(seq)),
+            ],
+        )?;
+        let note = audit::of_plan(before.as_ref().map(|row| &row.plan), Some(plan), seq, by.actor);
+        audit::finish(session, &note, by)?;
+        let row = Some(PlanRow { plan: plan.clone(), version: seq });
+        Ok(PlanWritten { row, created: before.is_none() })
+    })
+}
+
+/// Takes a plan away that no limit names.
+pub fn remove(
+    store: &dyn Store,
+    within: Duration,
+    name: &PlanName,
+    condition: &Condition,
+    by: By<'_>,
+) -> Result<PlanWritten, Fault> {
+    inside(store, within, Access::Write, |session| {
+        let before = find(session, name)?;
+        check(before.as_ref(), condition)?;
+        let before = before.ok_or(Fault::NotFound)?;
+        let users = number(
+            &session.query("SELECT count(*) FROM limits WHERE plan = $1", &[Value::Text(name.as_str())])?,
+        );
+        if users > 0 {
+            return Err(Fault::InUse(users.unsigned_abs()));
+        }
+        let seq = changes::record(session, &[(changes::PLAN, name.as_str())])?[0];
+        session.query("DELETE FROM plans WHERE name = $1", &[Value::Text(name.as_str())])?;
+        audit::finish(session, &audit::of_plan(Some(&before.plan), None, seq, by.actor), by)?;
+        Ok(PlanWritten { row: None, created: false })
+    })
+}
+
+fn find(session: &mut dyn Session, name: &PlanName) -> Result<Option<PlanRow>, Fault> {
+    Ok(of_names(session, &[name.as_str().to_owned()])?.pop())
+}
+
+fn check(row: Option<&PlanRow>, condition: &Condition) -> Result<(), Fault> {
+    let holds = match condition {
+        Condition::None => true,
+        Condition::Exists => row.is_some(),
+        Condition::Absent => row.is_none(),
+        Condition::Version(versions) => row.is_some_and(|row| versions.contains(&row.version)),
+    };
+    if holds { Ok(()) } else { Err(Fault::Precondition) }
+}
+
+/// A plan; `None`, said in the log, when it can't be read: who has it gets the default.
+fn row(cells: Vec<Cell>) -> Option<PlanRow> {
+    let name = first_text(&cells);
+    read_row(cells).map_or_else(|why| left_out("plans", name, &why), Some)
+}
+
+fn read_row(cells: Vec<Cell>) -> Result<PlanRow, String> {
+    let Ok([Cell::Text(name), Cell::Text(buckets), bound, Cell::Int(version)]) = <[Cell; 4]>::try_from(cells)
+    else {
+        return Err("a column holds something else".into());
+    };
+    let terms = json::terms(&buckets, read::in_flight(&bound)?)?;
+    if terms.buckets.is_empty() {
+        return Err("it has no buckets".into());
+    }
+    let name = PlanName::parse(&name).map_err(|fault| format!("its name {fault}"))?;
+    Ok(PlanRow { plan: Plan { name, terms }, version })
+}

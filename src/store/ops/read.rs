@@ -1,0 +1,342 @@
+//! Limits, read.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::super::Row;
+use super::super::json;
+use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
+use super::super::v1::{LimitFilter, LimitRow};
+use super::bounds::MAX_LOADED;
+use super::{STATEMENT_ROWS, first_text, left_out, list_of, plans, readable, tuples};
+use crate::store::cache::Place;
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::ranges::MAX_RANGES;
+use balancer_limiter::terms::{BucketSpec, ClientLimit, PlanName, Terms};
+
+/// Ranges are read page by page, so that none takes longer than a call may.
+const RANGES_PAGE: usize = 5_000;
+
+const COLUMNS: &str = "client_id, plan, buckets, max_in_flight, exempt, shared, version";
+
+/// The length keeps the families apart: an IPv4 address sorts among the IPv6 ones that begin with its bytes.
+pub(super) const IN_SPAN: &str =
+    "kind IN (1, 2) AND address BETWEEN v.low AND v.high AND octet_length(address) = v.length";
+
+/// The row of an id of equal value.
+pub fn get(store: &dyn Store, within: Duration, id: &ClientId) -> Result<LimitRow, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM limits WHERE canonical = $1");
+    let rows = read(store, within, &sql, &[Value::Text(&id.canonical())])?;
+    rows.into_iter().find(|row| !row.limit.is_unreadable()).ok_or(Fault::NotFound)
+}
+
+/// At most `count` rows behind `after`, in byte order of their ids. Those that can't be read are left out.
+pub fn list(
+    store: &dyn Store,
+    within: Duration,
+    filter: &LimitFilter,
+    after: &str,
+    count: usize,
+) -> Result<Vec<LimitRow>, Fault> {
+    let page = |after: &String, count| page(store, within, filter, after, count);
+    let mut reader = Reader::default();
+    let read = |cells| reader.row(cells).filter(|row: &LimitRow| !row.limit.is_unreadable());
+    readable(count, after.to_owned(), page, first_text, read)
+}
+
+fn page(
+    store: &dyn Store,
+    within: Duration,
+    filter: &LimitFilter,
+    after: &str,
+    count: i64,
+) -> Result<Cells, Fault> {
+    let prefix = filter.prefix.as_deref().unwrap_or_default();
+    // One lower bound, whichever is higher, so that an index leads straight to it.
+    let (compare, low) = if after >= prefix { (">", after) } else { (">=", prefix) };
+    let mut sql = format!("SELECT {COLUMNS} FROM limits WHERE client_id {compare} $1");
+    let mut values = vec![Value::Text(low)];
+    let high = behind(prefix);
+    if let Some(high) = &high {
+        values.push(Value::Text(high));
+        sql.push_str(&format!(" AND client_id < ${}", values.len()));
+    }
+    if let Some(plan) = &filter.plan {
+        values.push(Value::Text(plan.as_str()));
+        sql.push_str(&format!(" AND plan = ${}", values.len()));
+    }
+    values.push(Value::Int(Some(count)));
+    sql.push_str(&format!(" ORDER BY client_id LIMIT ${}", values.len()));
+    inside(store, within, Access::Read, |session| session.query(&sql, &values))
+}
+
+/// The first text in byte order that is behind all that begin with the prefix: its last character, raised by one, for
+/// code points sort as their UTF-8 does. `None`: there is none.
+fn behind(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        // Surrogates are no characters.
+        let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
+        if let Some(next) = next {
+            text.push(next);
+            return Some(text);
+        }
+    }
+    None
+}
+
+/// Every row of a place. With [`Access::Write`] it is read after every write that was under way has ended.
+pub fn load(
+    store: &dyn Store,
+    within: Duration,
+    access: Access,
+    place: &Place,
+) -> Result<Vec<LimitRow>, Fault> {
+    let mut rows = Vec::new();
+    store.with(within, access, &mut |session| {
+        rows = match place {
+            Place::Group(network) => groups(session, &[*network])?.pop().unwrap_or_default(),
+            Place::Id(id) => of_canonicals(session, &[id.to_string()])?,
+        };
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// Every row of each of these groups, in their order.
+pub fn load_all(
+    store: &dyn Store,
+    within: Duration,
+    networks: &[IpNet],
+) -> Result<Vec<Vec<LimitRow>>, Fault> {
+    inside(store, within, Access::Read, |session| groups(session, networks))
+}
+
+/// The rows of these ids, in any order; an id without one is left out.
+pub fn named(store: &dyn Store, within: Duration, canonicals: &[String]) -> Result<Vec<LimitRow>, Fault> {
+    inside(store, within, Access::Read, |session| of_canonicals(session, canonicals))
+}
+
+pub(super) fn of_canonicals(
+    session: &mut dyn Session,
+    canonicals: &[String],
+) -> Result<Vec<LimitRow>, Fault> {
+    let mut all = Vec::with_capacity(canonicals.len());
+    for part in canonicals.chunks(STATEMENT_ROWS) {
+        let sql = format!("SELECT {COLUMNS} FROM limits WHERE canonical IN ({})", list_of(part.len()));
+        let values: Vec<_> = part.iter().map(|text| Value::Text(text)).collect();
+        all.extend(rows(session.query(&sql, &values)?));
+    }
+    Ok(all)
+}
+
+/// Every range.
+pub fn ranges(store: &dyn Store, within: Duration) -> Result<Vec<LimitRow>, Fault> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM limits WHERE kind = 3 AND canonical > $1 ORDER BY canonical LIMIT {RANGES_PAGE}"
+    );
+    let mut all: Vec<LimitRow> = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = read(store, within, &sql, &[Value::Text(&after)])?;
+        let whole = page.len() == RANGES_PAGE;
+        if let Some(row) = page.last() {
+            let id = ClientId::parse(&row.client_id);
+            after = id.map_or_else(|_| row.client_id.clone(), |id| id.canonical().into_owned());
+        }
+        all.extend(page);
+        if !whole {
+            return Ok(all);
+        }
+        if all.len() > MAX_RANGES {
+            log::error!("store: there are more than {MAX_RANGES} ranges; those beyond are not in force");
+            all.truncate(MAX_RANGES);
+            return Ok(all);
+        }
+    }
+}
+
+pub(super) fn groups(session: &mut dyn Session, networks: &[IpNet]) -> Result<Vec<Vec<LimitRow>>, Fault> {
+    let mut all = Vec::with_capacity(networks.len());
+    for part in networks.chunks(STATEMENT_ROWS) {
+        let spans = Spans::of(part);
+        let sql = format!(
+            "WITH v (number, low, high, length) AS (VALUES {}) SELECT v.number, {COLUMNS} FROM v, limits \
+             WHERE {IN_SPAN} LIMIT {MAX_LOADED}",
+            tuples(part.len(), &["{}"; 4])
+        );
+        let cells = session.query(&sql, &spans.values())?;
+        if cells.len() as i64 >= MAX_LOADED {
+            log::error!(
+                "store: {} holds {MAX_LOADED} limits or more with others; those beyond are not in force",
+                part[0]
+            );
+        }
+        let start = all.len();
+        all.resize_with(start + part.len(), Vec::new);
+        let mut reader = Reader::default();
+        for mut cells in cells {
+            let Cell::Int(number) = cells.remove(0) else { continue };
+            // Numbers that stand in the statement itself.
+            let group = usize::try_from(number).ok().and_then(|number| all.get_mut(start + number));
+            if let (Some(group), Some(row)) = (group, reader.row(cells)) {
+                group.push(row);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Networks by number, and their first and last addresses as they are stored.
+pub(super) struct Spans(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Spans {
+    pub(super) fn of(networks: &[IpNet]) -> Self {
+        Self(networks.iter().map(|net| (octets(net.network()), octets(net.broadcast()))).collect())
+    }
+
+    /// Four a network: number, first, last, length of an address.
+    pub(super) fn values(&self) -> Vec<Value<'_>> {
+        let int = |number: usize| Value::Int(i64::try_from(number).ok());
+        let spans = self.0.iter().enumerate();
+        spans
+            .flat_map(|(number, (low, high))| {
+                [int(number), Value::Bytes(Some(low)), Value::Bytes(Some(high)), int(low.len())]
+            })
+            .collect()
+    }
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn read(
+    store: &dyn Store,
+    within: Duration,
+    sql: &str,
+    values: &[Value<'_>],
+) -> Result<Vec<LimitRow>, Fault> {
+    inside(store, within, Access::Read, |session| Ok(rows(session.query(sql, values)?)))
+}
+
+fn rows(cells: Cells) -> Vec<LimitRow> {
+    let mut reader = Reader::default();
+    cells.into_iter().filter_map(|cells| reader.row(cells)).collect()
+}
+
+/// Reads rows one after the other. Those of one kind stand together, and share their buckets in memory.
+#[derive(Default)]
+struct Reader {
+    last: Option<(String, Arc<[BucketSpec]>)>,
+}
+
+impl Reader {
+    /// A row whose id can be read stands for its client even where nothing else can: then the default decides. What can't
+    /// be read is said in the log.
+    fn row(&mut self, cells: Vec<Cell>) -> Option<LimitRow> {
+        let client_id = first_text(&cells);
+        let version = match cells.last() {
+            Some(Cell::Int(version)) => *version,
+            _ => 0,
+        };
+        let Some(client_id) = client_id else {
+            return left_out("limits", version, "its id is no text");
+        };
+        let limit = self.limit(cells).unwrap_or_else(|why| {
+            log::error!("store: the limit of {client_id:?} can't be read, and the default decides: {why}");
+            ClientLimit::unreadable()
+        });
+        Some(LimitRow { client_id, limit, version })
+    }
+
+    fn limit(&mut self, cells: Vec<Cell>) -> Result<ClientLimit, String> {
+        let Ok([_, plan, Cell::Text(text), bound, Cell::Int(exempt), Cell::Int(shared), Cell::Int(_)]) =
+            <[Cell; 7]>::try_from(cells)
+        else {
+            return Err("a column holds something else".into());
+        };
+        let plan = match plan {
+            Cell::Null => None,
+            Cell::Text(name) => {
+                Some(PlanName::parse(&name).map_err(|fault| format!("its plan's name {fault}"))?)
+            }
+            _ => return Err("its plan's name is no text".into()),
+        };
+        let buckets = match &self.last {
+            Some((last, buckets)) if *last == text => Arc::clone(buckets),
+            _ => {
+                let buckets = json::buckets(&text)?;
+                self.last = Some((text, Arc::clone(&buckets)));
+                buckets
+            }
+        };
+        let own = Terms { buckets, max_in_flight: in_flight(&bound)? };
+        let limit = ClientLimit { plan, own, exempt: exempt != 0, shared: shared != 0 };
+        if limit.is_unreadable() { Err("it has neither buckets nor a plan".into()) } else { Ok(limit) }
+    }
+}
+
+/// A bound on requests at once.
+pub(super) fn in_flight(cell: &Cell) -> Result<Option<u32>, String> {
+    let strange = || "max_in_flight is none".to_owned();
+    match cell {
+        Cell::Null => Ok(None),
+        Cell::Int(number) => u32::try_from(*number).map(Some).map_err(|_| strange()),
+        _ => Err(strange()),
+    }
+}
+
+/// What the five fixed calls show of limits: the first bucket, of the plan where there is one.
+pub fn numbers(store: &dyn Store, within: Duration, rows: Vec<LimitRow>) -> Result<Vec<Row>, Fault> {
+    let mut names: Vec<String> =
+        rows.iter().filter_map(|row| Some(row.limit.plan.as_ref()?.as_str().to_owned())).collect();
+    names.sort_unstable();
+    names.dedup();
+    let plans = if names.is_empty() { Vec::new() } else { plans::named(store, within, &names)? };
+    let first = |limit: &ClientLimit| {
+        let of_plan = || plans.iter().find(|row| Some(&row.plan.name) == limit.plan.as_ref());
+        let buckets = limit.own.buckets.first().cloned();
+        buckets.or_else(|| of_plan()?.plan.terms.buckets.first().cloned())
+    };
+    let row = |row: LimitRow| Row {
+        limit: first(&row.limit).map_or(NEVER_REFUSED, |bucket: BucketSpec| bucket.limit),
+        client_id: row.client_id,
+        version: row.version,
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+/// The numbers of a client that is exempt and has no buckets, for callers who know numbers alone.
+const NEVER_REFUSED: Limit = Limit { capacity: Limit::MAX_CAPACITY, rate: Rate::per_second(Rate::MAX_MICRO) };
+
+#[cfg(test)]
+mod tests {
+    use super::behind;
+
+    #[test]
+    fn a_prefix_is_a_range_in_byte_order() {
+        for (prefix, high) in [
+            ("", None),
+            ("a", Some("b")),
+            ("10.", Some("10/")),
+            ("a%_", Some("a%`")),
+            ("é", Some("ê")),
+            ("a\u{d7ff}", Some("a\u{e000}")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{10ffff}", None),
+        ] {
+            assert_eq!(behind(prefix).as_deref(), high, "{prefix:?}");
+            for text in [format!("{prefix}x"), prefix.to_owned(), format!("{prefix}\u{10ffff}")] {
+                assert!(high.is_none_or(|high| text.as_str() < high));
+            }
+        }
+    }
+}

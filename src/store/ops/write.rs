@@ -1,0 +1,229 @@
+//! Limits, written: everything that is wished for, with its changes and its audit row, in one transaction.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::super::json::buckets_text;
+use super::super::session::{Access, Fault, Session, Store, Value};
+use super::super::v1::LimitRow;
+use super::audit::{self, By};
+use super::merge::{Change, Done, merge};
+use super::{STATEMENT_ROWS, bounds, changes, list_of, plans, read, texts, tuples};
+use balancer_limiter::identity::{ClientId, IdForm};
+use balancer_limiter::terms::{ClientLimit, PlanName};
+
+/// What was done.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// What became of each id, in the order in which they were first named.
+    pub done: Vec<Done>,
+    /// Every row of each group that was asked for, as the write left it.
+    pub groups: Vec<(IpNet, Vec<LimitRow>)>,
+}
+
+/// Why nothing was done.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// The wish, from 0; `None` when it was the database.
+    pub index: Option<usize>,
+    /// What was wrong.
+    pub fault: Fault,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self { index: None, fault }
+    }
+}
+
+impl From<(usize, Fault)> for Failed {
+    fn from((index, fault): (usize, Fault)) -> Self {
+        let of_wish = !matches!(fault, Fault::Schema(_) | Fault::Refused(_) | Fault::Down { .. });
+        Self { index: of_wish.then_some(index), fault }
+    }
+}
+
+/// What a write needs to know beside its wishes.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// Who asks.
+    pub by: By<'a>,
+    /// One audit row for all of it; else there is one wish, and the row is of that.
+    pub is_batch: bool,
+    /// Groups whose rows are wanted afterwards.
+    pub groups: &'a [IpNet],
+    /// `rate_limit.ipv6_prefix`.
+    pub ipv6_prefix: u8,
+}
+
+/// Does everything that is wished for, or nothing.
+pub fn write(
+    store: &dyn Store,
+    within: Duration,
+    wishes: &[Change],
+    terms: Terms<'_>,
+) -> Result<Written, Failed> {
+    let (mut written, mut failed_at) = (None, None);
+    let result = store.with(within, Access::Write, &mut |session| {
+        (written, failed_at) = (None, None);
+        match transact(session, wishes, terms) {
+            Ok(done) => {
+                written = Some(done);
+                Ok(())
+            }
+            Err(failed) => {
+                failed_at = failed.index;
+                Err(failed.fault)
+            }
+        }
+    });
+    result.map_err(|fault| Failed { index: failed_at, fault })?;
+    written.ok_or_else(|| Fault::down("the database was not asked").into())
+}
+
+fn transact(session: &mut dyn Session, wishes: &[Change], terms: Terms<'_>) -> Result<Written, Failed> {
+    let mut canonicals: Vec<String> = wishes.iter().map(|wish| wish.id.canonical().into_owned()).collect();
+    canonicals.sort_unstable();
+    canonicals.dedup();
+    let stored = read::of_canonicals(session, &canonicals)?;
+    let plans = plans_of(session, wishes)?;
+    let mut done = merge(stored, wishes, |name| plans.iter().any(|known| known == name.as_str()))?;
+    let seqs = number(session, &mut done)?;
+    for part in done.chunks(STATEMENT_ROWS) {
+        remove(session, part)?;
+        upsert(session, part)?;
+    }
+    let new: Vec<&Done> = done.iter().filter(|one| one.is_new()).collect();
+    let ids: Vec<&ClientId> = new.iter().map(|one| &one.id).collect();
+    bounds::check(session, &ids, terms.ipv6_prefix)
+        .map_err(|(at, fault)| (new.get(at).map_or(0, |one| one.index), fault))?;
+    let note = match done.first() {
+        Some(one) if !terms.is_batch => audit::of_limit(one, terms.by.actor),
+        _ => audit::of_batch(&done, wishes.len(), seqs, terms.by.actor),
+    };
+    let groups = read::groups(session, terms.groups)?;
+    audit::finish(session, &note, terms.by)?;
+    Ok(Written { done, groups: terms.groups.iter().copied().zip(groups).collect() })
+}
+
+/// Which of the plans that the wishes name there are.
+fn plans_of(session: &mut dyn Session, wishes: &[Change]) -> Result<Vec<String>, Fault> {
+    use super::merge::To;
+    let plan = |wish: &Change| match &wish.to {
+        To::New(limit) | To::Put(limit) => limit.plan.as_ref().map(PlanName::as_str).map(str::to_owned),
+        To::Numbers(_) | To::Gone => None,
+    };
+    let mut names: Vec<String> = wishes.iter().filter_map(plan).collect();
+    names.sort_unstable();
+    names.dedup();
+    plans::known(session, &names)
+}
+
+/// Takes a number for each, and appends their changes.
+fn number(session: &mut dyn Session, done: &mut [Done]) -> Result<(i64, i64), Fault> {
+    let list: Vec<(&str, &str)> = done.iter().map(|one| (kind_of_change(&one.id), one.id.text())).collect();
+    let numbers = changes::record(session, if list.is_empty() { &[(changes::BATCH, "")] } else { &list })?;
+    for (one, seq) in done.iter_mut().zip(&numbers) {
+        one.version = *seq;
+    }
+    let bounds = (numbers.iter().min().copied(), numbers.iter().max().copied());
+    bounds.0.zip(bounds.1).ok_or_else(|| Fault::Schema("a change got no number".into()))
+}
+
+fn kind_of_change(id: &ClientId) -> &'static str {
+    if matches!(id.form(), IdForm::Range(_)) { changes::RANGE } else { changes::LIMIT }
+}
+
+fn remove(session: &mut dyn Session, done: &[Done]) -> Result<(), Fault> {
+    let gone: Vec<_> = done.iter().filter(|one| one.after.is_none()).map(|one| one.id.canonical()).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("DELETE FROM limits WHERE canonical IN ({})", list_of(gone.len()));
+    session.query(&sql, &gone.iter().map(|id| Value::Text(id)).collect::<Vec<_>>())?;
+    Ok(())
+}
+
+/// The columns that a row is written by, and how each of its parameters stands in a statement.
+const COLUMNS: &str =
+    "canonical, client_id, kind, address, port, plan, buckets, max_in_flight, exempt, shared, version";
+const SHAPE: [&str; 11] = ["{}", "{}", "{}", "{}", "{}", "{}", "{}", "{}", "({} <> 0)", "({} <> 0)", "{}"];
+
+/// What becomes of a row whose id is there already.
+const REPLACE: &str = "ON CONFLICT (canonical) DO UPDATE SET client_id = excluded.client_id, \
+    plan = excluded.plan, buckets = excluded.buckets, max_in_flight = excluded.max_in_flight, \
+    exempt = excluded.exempt, shared = excluded.shared, version = excluded.version";
+
+fn upsert(session: &mut dyn Session, done: &[Done]) -> Result<(), Fault> {
+    let rows: Vec<Columns> =
+        done.iter().filter_map(|one| Some(Columns::of(&one.id, one.after.as_ref()?, one.version))).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "INSERT INTO limits ({COLUMNS}) VALUES {} {REPLACE} RETURNING client_id",
+        tuples(rows.len(), &SHAPE)
+    );
+    let values: Vec<_> = rows.iter().flat_map(Columns::values).collect();
+    let written = texts(session.query(&sql, &values)?).count();
+    if written != rows.len() {
+        return Err(Fault::Schema(format!("{written} of {} rows were written", rows.len())));
+    }
+    Ok(())
+}
+
+/// A row's columns.
+pub(super) struct Columns {
+    pub(super) canonical: String,
+    client_id: String,
+    kind: i64,
+    address: Option<Vec<u8>>,
+    port: Option<i64>,
+    plan: Option<String>,
+    buckets: String,
+    max_in_flight: Option<i64>,
+    exempt: bool,
+    shared: bool,
+    version: i64,
+}
+
+impl Columns {
+    pub(super) fn of(id: &ClientId, limit: &ClientLimit, version: i64) -> Self {
+        let (kind, address, port) = match id.form() {
+            IdForm::Opaque => (0, None, None),
+            IdForm::Address(address) => (1, Some(read::octets(address)), None),
+            IdForm::AddressPort(peer) => (2, Some(read::octets(peer.ip())), Some(i64::from(peer.port()))),
+            IdForm::Range(range) => (3, Some(read::octets(range.network())), None),
+        };
+        Self {
+            canonical: id.canonical().into_owned(),
+            client_id: id.text().to_owned(),
+            kind,
+            address,
+            port,
+            plan: limit.plan.as_ref().map(|plan| plan.as_str().to_owned()),
+            buckets: buckets_text(&limit.own.buckets),
+            max_in_flight: limit.own.max_in_flight.map(i64::from),
+            exempt: limit.exempt,
+            shared: limit.shared,
+            version,
+        }
+    }
+
+    pub(super) fn values(&self) -> [Value<'_>; SHAPE.len()] {
+        [
+            Value::Text(&self.canonical),
+            Value::Text(&self.client_id),
+            Value::Int(Some(self.kind)),
+            Value::Bytes(self.address.as_deref()),
+            Value::Int(self.port),
+            Value::OptionalText(self.plan.as_deref()),
+            Value::Text(&self.buckets),
+            Value::Int(self.max_in_flight),
+            Value::Int(Some(self.exempt.into())),
+            Value::Int(Some(self.shared.into())),
+            Value::Int(Some(self.version)),
+        ]
+    }
+}

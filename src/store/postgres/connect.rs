@@ -1,0 +1,104 @@
+//! Connections: each with a deadline of its own, thrown away when anything went wrong on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use postgres::error::SqlState;
+use postgres::{Client, Config};
+use r2d2::ManageConnection;
+use r2d2_postgres::PostgresConnectionManager;
+
+use super::timed::Deadline;
+use super::tls::Security;
+use super::{chain, fault, patience_ms};
+use crate::store::session::Fault;
+
+/// A connection and what is known of it.
+pub struct Connection {
+    pub client: Client,
+    pub deadline: Arc<Deadline>,
+    /// Not to be used again.
+    pub spoilt: bool,
+    /// The server has become read-only: after a failover another host may take writes.
+    pub outdated: bool,
+}
+
+impl Connection {
+    /// What an error on it means.
+    pub fn fault(&mut self, error: &postgres::Error) -> Fault {
+        self.outdated |= error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+        fault(error)
+    }
+}
+
+/// Makes connections through `r2d2_postgres`, each with a deadline of its own.
+pub struct Connector {
+    pub config: Config,
+    pub security: Security,
+    pub timeout: Duration,
+    pub failures: Arc<Failures>,
+}
+
+impl Connector {
+    /// A new connection.
+    pub fn dial(&self) -> Result<Connection, postgres::Error> {
+        let deadline = Deadline::none();
+        let connector = self.security.connector(Arc::clone(&deadline), self.timeout);
+        let manager = PostgresConnectionManager::new(self.config.clone(), connector);
+        let mut client = manager.connect()?;
+        let (statement, idle) = (patience_ms(self.timeout), self.timeout.as_millis() + 1000);
+        client.batch_execute(&format!(
+            "SET statement_timeout = {statement}; SET idle_in_transaction_session_timeout = {idle}"
+        ))?;
+        deadline.clear();
+        Ok(Connection { client, deadline, spoilt: false, outdated: false })
+    }
+}
+
+impl ManageConnection for Connector {
+    type Connection = Connection;
+    type Error = ConnectError;
+
+    fn connect(&self) -> Result<Connection, ConnectError> {
+        let connection = self.dial().map_err(|error| ConnectError(chain(&error)));
+        connection.inspect_err(|error| self.failures.add(error.0.clone()))
+    }
+
+    /// Never asked: connections are not tested on check-out.
+    fn is_valid(&self, connection: &mut Connection) -> Result<(), ConnectError> {
+        if self.has_broken(connection) { Err(ConnectError("broken".into())) } else { Ok(()) }
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.spoilt || connection.deadline.missed() || connection.client.is_closed()
+    }
+}
+
+/// Why there is no connection; `r2d2` keeps the text.
+#[derive(Debug)]
+pub struct ConnectError(String);
+
+impl std::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// Attempts to connect that failed. `r2d2` keeps them to itself until a caller's time is over.
+#[derive(Default)]
+pub struct Failures(Mutex<(u64, String)>);
+
+impl Failures {
+    /// How many there were, and why the last one did. Takes a lock for a copy.
+    pub fn last(&self) -> (u64, String) {
+        self.0.lock().clone()
+    }
+
+    fn add(&self, cause: String) {
+        let mut last = self.0.lock();
+        *last = (last.0 + 1, cause);
+    }
+}

@@ -1,0 +1,81 @@
+//! Rows in the text format of `COPY` (PostgreSQL manual, "COPY", "Text Format"): a line a row, tabs between columns.
+
+use std::io::Write;
+
+use postgres::Client;
+
+use super::chain;
+use super::fault;
+use crate::store::session::{Fault, Value};
+
+/// Appends rows of `width` values each, by one `COPY … FROM STDIN`.
+pub(super) fn copy(client: &mut Client, sql: &str, values: &[Value<'_>], width: usize) -> Result<(), Fault> {
+    let text = text(values, width);
+    let mut writer = client.copy_in(sql).map_err(|error| fault(&error))?;
+    writer.write_all(text.as_bytes()).map_err(|error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<postgres::Error>());
+        inner.map_or_else(|| Fault::down(chain(&error)), fault)
+    })?;
+    writer.finish().map_err(|error| fault(&error))?;
+    Ok(())
+}
+
+fn text(values: &[Value<'_>], width: usize) -> String {
+    let mut text = String::with_capacity(values.len() * 12);
+    for row in values.chunks(width.max(1)) {
+        for (at, value) in row.iter().enumerate() {
+            if at > 0 {
+                text.push('\t');
+            }
+            push(&mut text, value);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn push(text: &mut String, value: &Value<'_>) {
+    use std::fmt::Write;
+    // Writing into a string does not fail.
+    let _ = match value {
+        Value::Text(plain) | Value::OptionalText(Some(plain)) => {
+            for character in plain.chars() {
+                match character {
+                    '\\' => text.push_str("\\\\"),
+                    '\n' => text.push_str("\\n"),
+                    '\r' => text.push_str("\\r"),
+                    '\t' => text.push_str("\\t"),
+                    other => text.push(other),
+                }
+            }
+            Ok(())
+        }
+        Value::Int(Some(number)) => write!(text, "{number}"),
+        Value::Bytes(Some(bytes)) => {
+            text.push_str("\\\\x");
+            bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))
+        }
+        Value::OptionalText(None) | Value::Int(None) | Value::Bytes(None) => {
+            text.push_str("\\N");
+            Ok(())
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_means_something_to_copy_is_escaped() {
+        let values = [
+            Value::Text("a\\N\t\n\r\\."),
+            Value::OptionalText(None),
+            Value::Int(Some(-7)),
+            Value::Bytes(Some(&[0, 255])),
+            Value::Text(""),
+            Value::Int(None),
+        ];
+        assert_eq!(text(&values, 3), "a\\\\N\\t\\n\\r\\\\.\t\\N\t-7\n\\\\x00ff\t\t\\N\n");
+    }
+}

@@ -1,0 +1,120 @@
+//! Word of changes by other instances: one connection that listens and does nothing else. The word is only that there is
+//! something; what it is stands in the table of changes. A pooler that shares connections by transaction loses `LISTEN`
+//! without a sign: `database.listen_url` leads past it.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use postgres::fallible_iterator::FallibleIterator;
+
+use super::chain;
+use super::connect::{Connection, Connector};
+use crate::store::session::Listener;
+
+/// What the `NOTIFY` of a write names.
+const LISTEN: &str = "LISTEN balancer_changes";
+/// How long the thread listens before it looks whether it is to end.
+const SLICE: Duration = Duration::from_millis(100);
+/// So many words in a row, and it looks as well.
+const MAX_WORDS: usize = 1_000;
+/// So many slices without a word, and the server is asked whether it is still there.
+const SLICES_UNASKED: u32 = 50;
+/// Between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(250);
+/// So many attempts that fail in a row, and it is said in the log.
+const SAID_AFTER: u32 = 4;
+
+/// Listens on PostgreSQL.
+pub(super) struct Listen {
+    pub connector: Connector,
+    /// What the server may take to answer.
+    pub patience: Duration,
+}
+
+impl Listener for Listen {
+    fn run(self: Box<Self>, news: &Sender<()>, end: &Receiver<()>) {
+        let mut failures = 0;
+        while end.recv_timeout(Duration::ZERO) == Err(RecvTimeoutError::Timeout) {
+            let cause = match self.connect() {
+                Ok(mut connection) => {
+                    if failures >= SAID_AFTER {
+                        log::info!("store: changes by other instances are heard of again");
+                    }
+                    failures = 0;
+                    // Whatever came before this connection was there.
+                    let _ = news.try_send(());
+                    match self.listen(&mut connection, news, end) {
+                        Ok(()) => return,
+                        Err(cause) => cause,
+                    }
+                }
+                Err(cause) => cause,
+            };
+            failures += 1;
+            if failures == SAID_AFTER {
+                log::warn!(
+                    "store: no word of changes by other instances: {cause}; they are looked for every few seconds"
+                );
+            } else {
+                log::debug!("store: listening: {cause}");
+            }
+            if end.recv_timeout(RETRY) == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+        }
+    }
+}
+
+impl Listen {
+    fn connect(&self) -> Result<Connection, String> {
+        let mut connection = self.connector.dial().map_err(|error| chain(&error))?;
+        self.ask(&mut connection, LISTEN)?;
+        Ok(connection)
+    }
+
+    /// Until the end, which is `Ok`, or until the connection breaks.
+    fn listen(
+        &self,
+        connection: &mut Connection,
+        news: &Sender<()>,
+        end: &Receiver<()>,
+    ) -> Result<(), String> {
+        let mut silent = 0;
+        loop {
+            silent = if hear(connection, news)? { 0 } else { silent + 1 };
+            if end.try_recv() == Err(TryRecvError::Disconnected) {
+                return Ok(());
+            }
+            if connection.client.is_closed() {
+                return Err("the server closed the connection".into());
+            }
+            if silent >= SLICES_UNASKED {
+                silent = 0;
+                self.ask(connection, "SELECT 1")?;
+            }
+        }
+    }
+
+    fn ask(&self, connection: &mut Connection, sql: &str) -> Result<(), String> {
+        connection.deadline.set(self.patience);
+        let result = connection.client.batch_execute(sql).map_err(|error| chain(&error));
+        connection.deadline.clear();
+        result
+    }
+}
+
+/// Passes on every word until there was none for a while; whether there was any.
+fn hear(connection: &mut Connection, news: &Sender<()>) -> Result<bool, String> {
+    let mut heard = false;
+    let mut words = connection.client.notifications();
+    let mut words = words.timeout_iter(SLICE);
+    for _ in 0..MAX_WORDS {
+        if words.next().map_err(|error| chain(&error))?.is_none() {
+            break;
+        }
+        heard = true;
+        // Full: somebody is on the way to look.
+        let _ = news.try_send(());
+    }
+    Ok(heard)
+}

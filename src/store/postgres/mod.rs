@@ -1,0 +1,345 @@
+//! Limits in PostgreSQL, through `r2d2` and the blocking `postgres` crate (which runs tokio inside itself; no code of
+//! ours does). Every connection gives up by itself ([`timed`]), and one on which anything went wrong is thrown away.
+
+mod connect;
+mod copy;
+mod listen;
+mod timed;
+mod tls;
+mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postgres::Config;
+use postgres::error::SqlState;
+use postgres::types::{ToSql, Type};
+use r2d2::{Pool, PooledConnection};
+
+use super::StartError;
+use super::session::{Access, Cell, Cells, Dialect, Fault, Listener, Session, Store, Value, Work};
+use crate::clock::Clock;
+use crate::config::Secret;
+use connect::{Connection, Connector, Failures};
+use tls::Security;
+use url::Target;
+
+/// A server and its connections.
+pub struct Postgres {
+    pool: Pool<Connector>,
+    failures: Arc<Failures>,
+    clock: Clock,
+    /// To the server itself, for a connection that listens.
+    listening: (Config, Security, Duration),
+}
+
+/// How often a caller without a connection looks whether one can be had at all.
+const LOOK: Duration = Duration::from_millis(20);
+
+static DIALECT: Dialect = Dialect {
+    name: "PostgreSQL",
+    migrations: &[
+        include_str!("../../../sql/postgres/0001_limits.sql"),
+        include_str!("../../../sql/postgres/0002_plans.sql"),
+        include_str!("../../../sql/postgres/0003_backends.sql"),
+    ],
+    read_only: Some("SELECT 1 WHERE current_setting('transaction_read_only') = 'on'"),
+    create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
+        DEFAULT now())",
+    // By the rows of the catalogue, as they are now: `to_regclass` answers from a cache that is not refreshed by waiting
+    // for the lock, so that the second of two instances would make the table again.
+    find_migrations: "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'balancer_migrations' \
+                      AND relkind = 'r' AND pg_catalog.pg_table_is_visible(oid)",
+    columns: "SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, NULL) FROM pg_attribute a \
+        JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND NOT a.attisdropped \
+        AND a.attrelid IN (to_regclass('limits'), to_regclass('changes'), to_regclass('plans'), to_regclass('audit'), \
+        to_regclass('instance_state'), to_regclass('backends'))",
+    expected: &[
+        "limits.canonical text",
+        "limits.client_id text",
+        "limits.kind smallint",
+        "limits.address bytea",
+        "limits.port integer",
+        "limits.plan text",
+        "limits.buckets text",
+        "limits.max_in_flight integer",
+        "limits.exempt boolean",
+        "limits.shared boolean",
+        "limits.version bigint",
+        "changes.seq bigint",
+        "changes.kind text",
+        "changes.id text",
+        "plans.name text",
+        "plans.buckets text",
+        "plans.max_in_flight integer",
+        "plans.version bigint",
+        "audit.seq bigint",
+        "audit.at_us bigint",
+        "audit.actor text",
+        "audit.action text",
+        "audit.target text",
+        "audit.before text",
+        "audit.after text",
+        "instance_state.instance text",
+        "instance_state.segment smallint",
+        "instance_state.bytes bytea",
+        "instance_state.saved_at_us bigint",
+        "backends.name text",
+        "backends.settings text",
+        "backends.version bigint",
+    ],
+};
+
+/// Tells the instances that listen how far the changes go.
+const ANNOUNCE: &str = "SELECT pg_notify('balancer_changes', $1)";
+
+/// Numbers of advisory locks: "balancer" in ASCII, and what follows it.
+const WRITERS_LOCK: i64 = 0x6261_6c61_6e63_6572;
+const MIGRATIONS_LOCK: i64 = WRITERS_LOCK + 1;
+
+impl Postgres {
+    /// Reads the URL and what it names. Connects in the background: a server that is down is no error here.
+    pub fn open(
+        url: &Secret,
+        listen_url: Option<&Secret>,
+        pool_size: u32,
+        timeout: Duration,
+    ) -> Result<Self, StartError> {
+        let read = |url: &Secret| {
+            let target = Target::parse(url.reveal(), timeout)?;
+            Ok((target.config, Security::new(target.mode, &target.root)?, timeout))
+        };
+        let (config, security, _) = read(url).map_err(StartError::Url)?;
+        let wrong = |text: String| StartError::System(format!("database.listen_url {text}"));
+        let listening = read(listen_url.unwrap_or(url)).map_err(wrong)?;
+        let failures = Arc::new(Failures::default());
+        let manager = Connector { config, security, timeout, failures: Arc::clone(&failures) };
+        let pool = Pool::builder()
+            .max_size(pool_size)
+            .test_on_check_out(false)
+            // Half of this is the longest pause between two attempts to connect.
+            .connection_timeout(timeout.clamp(Duration::from_millis(100), Duration::from_secs(1)))
+            .error_handler(Box::new(super::QuietErrors))
+            .build_unchecked(manager);
+        Ok(Self { pool, failures, clock: Clock::real(), listening })
+    }
+
+    /// A connection from the pool. Without any there, an attempt to connect that fails meanwhile is the answer.
+    fn connection(&self, within: Duration) -> Result<PooledConnection<Connector>, Fault> {
+        let started = self.clock.now();
+        let (known, _) = self.failures.last();
+        loop {
+            let spent = Duration::from_nanos(self.clock.now().saturating_sub(started));
+            let left = within.saturating_sub(spent);
+            if let Ok(connection) = self.pool.get_timeout(left.min(LOOK)) {
+                return Ok(connection);
+            }
+            let (failures, cause) = self.failures.last();
+            let none = self.pool.state().connections == 0;
+            if none && failures != known {
+                return Err(Fault::down(format!("no connection: {cause}")));
+            }
+            if left <= LOOK {
+                let cause = if none && failures > 0 { &cause } else { "none was free in time" };
+                return Err(Fault::down(format!("no connection: {cause}")));
+            }
+        }
+    }
+
+    /// One attempt on one connection.
+    fn attempt(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Attempt {
+        let started = self.clock.now();
+        let mut connection = match self.connection(within) {
+            Ok(connection) => connection,
+            Err(fault) => return Attempt::Over(Err(fault)),
+        };
+        let waited = Duration::from_nanos(self.clock.now().saturating_sub(started));
+        connection.deadline.set(within.saturating_sub(waited));
+        // Until it is known to be well again.
+        connection.spoilt = true;
+        connection.outdated = false;
+        let attempt = run(&mut connection, within, access, work);
+        connection.deadline.clear();
+        connection.spoilt = match &attempt {
+            Attempt::Over(Err(Fault::Down { .. })) | Attempt::Stale(_) => true,
+            Attempt::Over(_) => connection.outdated,
+        };
+        attempt
+    }
+}
+
+enum Attempt {
+    Over(Result<(), Fault>),
+    /// The connection was dead before anything was done: another one may serve.
+    Stale(Fault),
+}
+
+/// How long the server may work on one statement for a call that may take `within`: three quarters of it, at least 1 ms
+/// (0 would be for ever).
+fn patience_ms(within: Duration) -> u128 {
+    (within.as_millis() * 3 / 4).max(1)
+}
+
+fn run(
+    connection: &mut PooledConnection<Connector>,
+    within: Duration,
+    access: Access,
+    work: &mut Work<'_>,
+) -> Attempt {
+    let lock = match access {
+        Access::Read => {
+            let result = work(&mut **connection);
+            return match result {
+                Err(fault @ Fault::Down { .. }) if !connection.deadline.missed() => Attempt::Stale(fault),
+                other => Attempt::Over(other),
+            };
+        }
+        Access::Write => WRITERS_LOCK,
+        Access::Migrate => MIGRATIONS_LOCK,
+    };
+    // Under this lock until the end of the transaction; whatever reads later sees everything committed before. A wait
+    // that the server ends has a known outcome, so it ends earlier than ours.
+    let millis = patience_ms(within);
+    let begin =
+        format!("BEGIN; SET LOCAL statement_timeout = {millis}; SELECT pg_advisory_xact_lock({lock})");
+    if let Err(error) = connection.client.batch_execute(&begin) {
+        return match fault(&error) {
+            // No outcome is in doubt: nothing was said yet.
+            down @ Fault::Down { .. } if !connection.deadline.missed() => Attempt::Stale(down),
+            other => Attempt::Over(rolled_back(connection, other)),
+        };
+    }
+    let result = work(&mut **connection);
+    Attempt::Over(match result {
+        Ok(()) => connection.client.batch_execute("COMMIT").map_err(|error| fault(&error).in_commit()),
+        Err(fault) => rolled_back(connection, fault),
+    })
+}
+
+/// Ends a transaction that failed. If even that fails, the connection goes, and the transaction with it.
+fn rolled_back(connection: &mut PooledConnection<Connector>, fault: Fault) -> Result<(), Fault> {
+    if matches!(fault, Fault::Down { .. }) {
+        return Err(fault);
+    }
+    match connection.client.batch_execute("ROLLBACK") {
+        Ok(()) => Err(fault),
+        Err(error) => Err(Fault::down(chain(&error))),
+    }
+}
+
+impl Store for Postgres {
+    fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
+        let started = self.clock.now();
+        // After a restart of the server each pooled connection is dead, and shows it at once.
+        let mut tries = self.pool.max_size();
+        loop {
+            let spent = Duration::from_nanos(self.clock.now().saturating_sub(started));
+            match self.attempt(within.saturating_sub(spent), access, work) {
+                Attempt::Over(result) => return result,
+                Attempt::Stale(fault) if tries == 0 || spent >= within => return Err(fault),
+                Attempt::Stale(_) => tries -= 1,
+            }
+        }
+    }
+
+    fn listener(&self) -> Box<dyn Listener> {
+        let (config, security, timeout) = self.listening.clone();
+        let connector = Connector { config, security, timeout, failures: Arc::default() };
+        Box::new(listen::Listen { connector, patience: timeout })
+    }
+
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+}
+
+impl Session for Connection {
+    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, Fault> {
+        let parameters: Vec<(&(dyn ToSql + Sync), Type)> = values
+            .iter()
+            .map(|value| match value {
+                Value::Text(text) => (text as &(dyn ToSql + Sync), Type::TEXT),
+                Value::OptionalText(text) => (text as _, Type::TEXT),
+                Value::Int(number) => (number as _, Type::INT8),
+                Value::Bytes(bytes) => (bytes as _, Type::BYTEA),
+            })
+            .collect();
+        // One round trip, and no named statement, which a pooler in transaction mode would lose.
+        let rows = self.client.query_typed(sql, &parameters).map_err(|error| self.fault(&error))?;
+        rows.iter().map(|row| (0..row.len()).map(|at| cell(row, at)).collect()).collect()
+    }
+
+    fn batch(&mut self, sql: &str) -> Result<(), Fault> {
+        self.client.batch_execute(sql).map_err(|error| self.fault(&error))
+    }
+
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), Fault> {
+        let sql = format!("COPY {table} ({}) FROM STDIN", columns.join(", "));
+        copy::copy(&mut self.client, &sql, values, columns.len())
+    }
+
+    fn stage(&self) -> &'static str {
+        // The planner would rather read all of a large table than look up a few thousand rows of it.
+        "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
+         CREATE TEMP TABLE incoming (canonical text COLLATE \"C\" PRIMARY KEY, \
+         client_id text COLLATE \"C\" NOT NULL UNIQUE, kind smallint NOT NULL, address bytea, port integer, \
+         plan text COLLATE \"C\", buckets text NOT NULL, max_in_flight integer, exempt integer NOT NULL, \
+         shared integer NOT NULL) ON COMMIT DROP"
+    }
+
+    fn now_us(&self) -> &'static str {
+        "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+    }
+
+    fn announce(&self) -> &'static str {
+        ANNOUNCE
+    }
+}
+
+fn cell(row: &postgres::Row, at: usize) -> Result<Cell, Fault> {
+    let kind = row.columns().get(at).map_or(&Type::UNKNOWN, postgres::Column::type_);
+    let int = |number: Option<i64>| number.map_or(Cell::Null, Cell::Int);
+    let read = match *kind {
+        Type::INT2 => row.try_get::<_, Option<i16>>(at).map(|number| int(number.map(i64::from))),
+        Type::INT4 => row.try_get::<_, Option<i32>>(at).map(|number| int(number.map(i64::from))),
+        Type::INT8 => row.try_get(at).map(int),
+        Type::BOOL => row.try_get::<_, Option<bool>>(at).map(|truth| int(truth.map(i64::from))),
+        Type::BYTEA => {
+            row.try_get::<_, Option<Vec<u8>>>(at).map(|bytes| bytes.map_or(Cell::Null, Cell::Bytes))
+        }
+        Type::VOID => Ok(Cell::Null),
+        _ => row.try_get::<_, Option<String>>(at).map(|text| text.map_or(Cell::Null, Cell::Text)),
+    };
+    read.map_err(|error| {
+        Fault::Schema(format!("the database holds something else than expected: {}", chain(&error)))
+    })
+}
+
+/// An error with everything beneath it: the crate's own text is only "db error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+fn fault(error: &postgres::Error) -> Fault {
+    let text = chain(error);
+    // The first two characters are the class (PostgreSQL manual, appendix A).
+    match error.code().map(SqlState::code) {
+        // Without a code it is the connection itself. 08: broken; 57P: the server is going down or coming up.
+        None => Fault::down(text),
+        Some(code) if code.starts_with("08") || code.starts_with("57P") => Fault::down(text),
+        // 42: a table, column or right is missing; 3F: the schema is.
+        Some(code) if code.starts_with("42") || code.starts_with("3F") => Fault::Schema(text),
+        // A standby, or set so: read_only_sql_transaction.
+        Some("25006") => Fault::ReadOnly(text),
+        // disk_full
+        Some("53100") => Fault::NoRoom(text),
+        // Locked, cancelled.
+        Some(_) => Fault::Refused(text),
+    }
+}

@@ -1,0 +1,144 @@
+//! A socket that gives up. The `postgres` crate waits for an answer as long as it takes, and a paused server never
+//! answers while its kernel acknowledges every keepalive. So each connection carries a deadline of its own, and a read
+//! or write that is pending when it passes fails for good: the store thread is free again and the connection is
+//! thrown away.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::clock::Clock;
+use balancer_time::Nanos;
+use balancer_time::nanos;
+
+/// When one connection's present call must be over. Shared by the connection and whoever calls through it; always real
+/// time.
+#[derive(Debug)]
+pub struct Deadline {
+    clock: Clock,
+    /// 0: none.
+    at_ns: AtomicU64,
+    missed: AtomicBool,
+}
+
+impl Deadline {
+    /// No deadline yet.
+    pub fn none() -> Arc<Self> {
+        let (at_ns, missed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { clock: Clock::real(), at_ns, missed })
+    }
+
+    /// A new stream begins, whatever became of the one before: a host with several addresses is tried at each.
+    pub fn begin(&self, within: Duration) {
+        self.missed.store(false, Ordering::Release);
+        self.set(within);
+    }
+
+    /// Everything from here on must be over within that time.
+    pub fn set(&self, within: Duration) {
+        self.at_ns.store(self.clock.now().saturating_add(nanos(within)), Ordering::Release);
+    }
+
+    /// Nothing is under way: an idle connection has no deadline.
+    pub fn clear(&self) {
+        self.at_ns.store(0, Ordering::Release);
+    }
+
+    /// Whether it passed while something was pending. The connection is of no more use then.
+    pub fn missed(&self) -> bool {
+        self.missed.load(Ordering::Acquire)
+    }
+}
+
+/// A stream under a [`Deadline`].
+pub struct Timed<S> {
+    stream: S,
+    deadline: Arc<Deadline>,
+    alarm: Option<(Nanos, Pin<Box<Sleep>>)>,
+}
+
+impl<S> Timed<S> {
+    /// Puts the stream under the deadline.
+    pub fn new(stream: S, deadline: Arc<Deadline>) -> Self {
+        Self { stream, deadline, alarm: None }
+    }
+
+    fn dead(&self) -> Option<io::Error> {
+        self.deadline
+            .missed()
+            .then(|| io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time"))
+    }
+
+    /// To be asked when the stream itself is pending: whether to go on waiting. Leaves an alarm that wakes the task at
+    /// the deadline. Must run inside the runtime that the `postgres` crate keeps for each connection.
+    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let at_ns = self.deadline.at_ns.load(Ordering::Acquire);
+        if at_ns == 0 {
+            self.alarm = None;
+            return Poll::Pending;
+        }
+        loop {
+            let left_ns = at_ns.saturating_sub(self.deadline.clock.now());
+            if left_ns == 0 {
+                self.deadline.missed.store(true, Ordering::Release);
+                return self.dead().map_or(Poll::Pending, Poll::Ready);
+            }
+            let alarm = match &mut self.alarm {
+                Some((at, alarm)) if *at == at_ns && !alarm.is_elapsed() => alarm,
+                other => {
+                    let sleep = tokio::time::sleep(Duration::from_nanos(left_ns));
+                    &mut other.insert((at_ns, Box::pin(sleep))).1
+                }
+            };
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<S: Unpin> Timed<S> {
+    fn guard<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        act: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if let Some(error) = self.dead() {
+            return Poll::Ready(Err(error));
+        }
+        match act(Pin::new(&mut self.stream), cx) {
+            Poll::Pending => self.overdue(cx).map(Err),
+            done => done,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.get_mut().guard(cx, |stream, cx| stream.poll_read(cx, buffer))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().guard(cx, |stream, cx| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().guard(cx, |stream, cx| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().guard(cx, |stream, cx| stream.poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,244 @@
+//! Limits in one SQLite file: the embedded default. Write-ahead logging, so that readers never wait for the writer, and
+//! `synchronous = FULL`, so that what was answered is on the disk.
+
+mod place;
+mod poll;
+mod pool;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
+use rustix::fs::StatVfsMountFlags;
+
+use super::StartError;
+use super::session::{Access, Cell, Cells, Dialect, Fault, Listener, Session, Store, Value, Work};
+use place::Place;
+use pool::Pool;
+
+/// A file and its connections.
+pub struct Sqlite {
+    pool: Arc<Pool>,
+}
+
+static DIALECT: Dialect = Dialect {
+    name: "SQLite",
+    migrations: &[
+        include_str!("../../../sql/sqlite/0001_limits.sql"),
+        include_str!("../../../sql/sqlite/0002_plans.sql"),
+        include_str!("../../../sql/sqlite/0003_backends.sql"),
+    ],
+    read_only: None,
+    create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \
+        DEFAULT CURRENT_TIMESTAMP)",
+    find_migrations: "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'balancer_migrations'",
+    columns: "SELECT t.name || '.' || c.name || ' ' || lower(c.type) FROM sqlite_schema t, pragma_table_info(t.name) c \
+        WHERE t.type = 'table' AND t.name IN ('limits', 'changes', 'plans', 'audit', 'instance_state', 'backends')",
+    expected: &[
+        "limits.canonical text",
+        "limits.client_id text",
+        "limits.kind integer",
+        "limits.address blob",
+        "limits.port integer",
+        "limits.plan text",
+        "limits.buckets text",
+        "limits.max_in_flight integer",
+        "limits.exempt integer",
+        "limits.shared integer",
+        "limits.version integer",
+        "changes.seq integer",
+        "changes.kind text",
+        "changes.id text",
+        "plans.name text",
+        "plans.buckets text",
+        "plans.max_in_flight integer",
+        "plans.version integer",
+        "audit.seq integer",
+        "audit.at_us integer",
+        "audit.actor text",
+        "audit.action text",
+        "audit.target text",
+        "audit.before text",
+        "audit.after text",
+        "instance_state.instance text",
+        "instance_state.segment integer",
+        "instance_state.bytes blob",
+        "instance_state.saved_at_us integer",
+        "backends.name text",
+        "backends.settings text",
+        "backends.version integer",
+    ],
+};
+
+impl Sqlite {
+    /// Opens the file, and makes it with its folders when it is missing. A file that another process has locked is no
+    /// error here; one that can't be read or written, or is no database, is.
+    pub fn open(path: &Path, pool_size: u32, timeout: Duration) -> Result<Self, StartError> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            StartError::System(format!("the database file {} can't be used: {error}", path.display()))
+        };
+        let place = Place::new(path);
+        place.make().map_err(|error| wrong(&error))?;
+        let pool = Arc::new(Pool::new(Some(place), pool_size, timeout));
+        match pool.get(timeout).map(drop) {
+            // Somebody holds it.
+            Ok(()) | Err(Fault::Refused(_)) => Ok(Self { pool }),
+            Err(fault) => Err(wrong(&fault)),
+        }
+    }
+
+    /// A database that is gone with the process.
+    pub fn in_memory(timeout: Duration) -> Self {
+        Self { pool: Arc::new(Pool::new(None, 1, timeout)) }
+    }
+
+    fn work(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
+        let mut lent = self.pool.get(within)?;
+        // Before anything is read or written: it may have been replaced while the connection lay idle.
+        self.pool.check()?;
+        let connection = lent.as_mut().ok_or_else(|| Fault::down("no connection"))?;
+        connection.busy_timeout(within).map_err(fault)?;
+        if access == Access::Read {
+            return work(&mut Open(connection));
+        }
+        // One writer at a time is SQLite's own rule: the numbers of changes come in order, and migrations exclude
+        // each other and everybody else.
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
+        work(&mut Open(&transaction))?;
+        transaction.commit().map_err(|error| fault(error).in_commit())?;
+        // Nothing is answered for that went into a file which is gone.
+        self.pool.check().map_err(Fault::in_commit)
+    }
+
+    /// What a fault of the file means, by the file system that it is on: SQLite tells some that are full or read-only as
+    /// faults of reading and writing.
+    fn judged(&self, fault: Fault) -> Fault {
+        let Fault::Down { cause, outcome_unknown: false } = fault else { return fault };
+        let folder = self.pool.place().and_then(|place| place.path().parent());
+        match folder.map(rustix::fs::statvfs) {
+            Some(Ok(system)) if system.f_flag.contains(StatVfsMountFlags::RDONLY) => Fault::ReadOnly(cause),
+            Some(Ok(system)) if system.f_bavail == 0 => Fault::NoRoom(cause),
+            _ => Fault::down(cause),
+        }
+    }
+}
+
+fn prepare(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(timeout)?;
+    match connection.execute_batch("PRAGMA journal_mode = WAL;") {
+        // It can be read all the same.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {}
+        other => other?,
+    }
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA journal_size_limit = 16777216; \
+         PRAGMA foreign_keys = ON;",
+    )?;
+    // Reads the file's first page, so that what is no database shows here.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}
+
+impl Store for Sqlite {
+    fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
+        self.work(within, access, work).map_err(|fault| self.judged(fault))
+    }
+
+    fn renew(&self, within: Duration) -> Result<bool, Fault> {
+        self.pool.renew(self, within)
+    }
+
+    fn close(&self) {
+        self.pool.close();
+    }
+
+    fn listener(&self) -> Box<dyn Listener> {
+        Box::new(poll::Poll(Arc::clone(&self.pool)))
+    }
+
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+}
+
+struct Open<'a>(&'a Connection);
+
+impl Session for Open<'_> {
+    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, Fault> {
+        let mut statement = self.0.prepare_cached(sql).map_err(fault)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
+        let mut cells = Cells::new();
+        while let Some(row) = rows.next().map_err(fault)? {
+            let cell = |at| match row.get_ref(at).map_err(fault)? {
+                ValueRef::Null => Ok(Cell::Null),
+                ValueRef::Integer(number) => Ok(Cell::Int(number)),
+                ValueRef::Text(text) => {
+                    Ok(std::str::from_utf8(text).map_or(Cell::Strange, |text| Cell::Text(text.to_owned())))
+                }
+                ValueRef::Blob(bytes) => Ok(Cell::Bytes(bytes.to_vec())),
+                ValueRef::Real(_) => Ok(Cell::Strange),
+            };
+            cells.push((0..columns).map(cell).collect::<Result<_, _>>()?);
+        }
+        Ok(cells)
+    }
+
+    fn batch(&mut self, sql: &str) -> Result<(), Fault> {
+        self.0.execute_batch(sql).map_err(fault)
+    }
+
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), Fault> {
+        let places: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
+        let sql = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), places.join(", "));
+        let mut statement = self.0.prepare_cached(&sql).map_err(fault)?;
+        for row in values.chunks(columns.len().max(1)) {
+            statement.execute(params_from_iter(row)).map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    fn stage(&self) -> &'static str {
+        "CREATE TEMP TABLE incoming (canonical TEXT NOT NULL PRIMARY KEY, client_id TEXT NOT NULL UNIQUE, \
+         kind INTEGER NOT NULL, address BLOB, port INTEGER, plan TEXT, buckets TEXT NOT NULL, \
+         max_in_flight INTEGER, exempt INTEGER NOT NULL, shared INTEGER NOT NULL)"
+    }
+
+    fn now_us(&self) -> &'static str {
+        "(CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000)"
+    }
+
+    fn announce(&self) -> &'static str {
+        ""
+    }
+}
+
+impl rusqlite::ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        match self {
+            Self::Text(text) => text.to_sql(),
+            Self::OptionalText(text) => text.to_sql(),
+            Self::Int(number) => number.to_sql(),
+            Self::Bytes(bytes) => bytes.to_sql(),
+        }
+    }
+}
+
+fn fault(error: rusqlite::Error) -> Fault {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Fault::Refused(format!("another process holds the database file: {error}"))
+        }
+        Some(ErrorCode::DiskFull) => Fault::NoRoom(error.to_string()),
+        Some(ErrorCode::ReadOnly) => Fault::ReadOnly(error.to_string()),
+        // `Unknown` is SQLITE_ERROR: a statement names a table or column that is not there.
+        Some(ErrorCode::NotADatabase | ErrorCode::Unknown) => Fault::Schema(error.to_string()),
+        _ => match error {
+            // The same when it shows early; the error's own text would repeat the whole statement.
+            rusqlite::Error::SqlInputError { msg, .. } => Fault::Schema(msg),
+            other => Fault::down(other.to_string()),
+        },
+    }
+}

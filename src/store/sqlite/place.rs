@@ -1,0 +1,212 @@
+//! The place of a database file: what stands there, and how a database is put back there whose file was taken away.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::fault;
+use crate::files;
+use crate::store::session::{Dialect, Fault};
+
+/// A path, and those of what SQLite keeps beside it.
+pub struct Place {
+    path: PathBuf,
+    beside: Beside,
+}
+
+/// What SQLite keeps beside a file.
+struct Beside {
+    log: PathBuf,
+    shared: PathBuf,
+}
+
+impl Beside {
+    fn of(path: &Path) -> Self {
+        let named = |end: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(end);
+            PathBuf::from(name)
+        };
+        Self { log: named("-wal"), shared: named("-shm") }
+    }
+}
+
+/// A file, whatever its name.
+type FileId = (u64, u64);
+
+/// What connections were opened on. SQLite keeps the write-ahead log and the shared memory at their names as long as
+/// anybody has the database open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub file: FileId,
+    log: Option<FileId>,
+    shared: Option<FileId>,
+}
+
+/// What stands at the place.
+pub enum Seen {
+    /// Something to open.
+    File(Held),
+    /// A file without a byte, which no database in use is.
+    Empty(FileId),
+    Nothing,
+    /// Something else; the text says what.
+    Other(String),
+}
+
+impl Place {
+    /// Of that file.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), beside: Beside::of(path) }
+    }
+
+    /// Beside the file that it leads to, when a link stands there.
+    fn linked(&self) -> Option<Beside> {
+        let real = self.path.is_symlink().then(|| fs::canonicalize(&self.path));
+        real.and_then(Result::ok).map(|real| Beside::of(&real))
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the file with its folders when there is none. SQLite would make it for everybody to read, and what it makes
+    /// beside it has the rights that it has.
+    pub fn make(&self) -> io::Result<()> {
+        if let Some(folder) = self.folder() {
+            files::make_folder(folder)?;
+        }
+        match files::create_new(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::metadata(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(io::Error::other("it is a link to nothing"))
+                }
+                _ => Ok(()),
+            },
+            other => other.map(drop),
+        }
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.path.parent().filter(|folder| !folder.as_os_str().is_empty())
+    }
+
+    /// What stands there now. A link is followed, as SQLite does.
+    pub fn look(&self) -> Seen {
+        let shown = self.path.display();
+        match fs::metadata(&self.path) {
+            Ok(file) if !file.is_file() => {
+                Seen::Other(format!("there is no file at {shown}, but something else"))
+            }
+            Ok(file) if file.len() == 0 => Seen::Empty(id(&file)),
+            Ok(file) => {
+                let linked = self.linked();
+                let beside = linked.as_ref().unwrap_or(&self.beside);
+                let id_of = |path| fs::metadata(path).ok().as_ref().map(id);
+                Seen::File(Held { file: id(&file), log: id_of(&beside.log), shared: id_of(&beside.shared) })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(&self.path) {
+                Ok(_) => Seen::Other(format!("the database file {shown} is a link to nothing")),
+                Err(_) => Seen::Nothing,
+            },
+            Err(error) => Seen::Other(format!("the database file {shown} can't be looked at: {error}")),
+        }
+    }
+
+    /// What of that is no longer there, as a sentence.
+    pub fn lacks(&self, held: &Held) -> Option<String> {
+        let same = |was: Option<FileId>, now: Option<FileId>| was.is_none() || was == now;
+        let said = |path: &Path, what: &str| Some(format!("the database file {} {what}", path.display()));
+        match self.look() {
+            Seen::Nothing => said(&self.path, "is gone: it was deleted or moved away"),
+            Seen::Empty(_) => said(&self.path, "was emptied"),
+            Seen::Other(cause) => Some(cause),
+            Seen::File(now) if now.file != held.file => said(&self.path, "was replaced by another one"),
+            Seen::File(now) if !same(held.log, now.log) => said(&self.beside.log, "is gone or was replaced"),
+            Seen::File(now) if !same(held.shared, now.shared) => {
+                said(&self.beside.shared, "is gone or was replaced")
+            }
+            Seen::File(_) => None,
+        }
+    }
+
+    /// Whether what stands there is a database of ours. Changes nothing of it.
+    pub fn judge(&self, dialect: &Dialect) -> Result<(), Fault> {
+        let found = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .and_then(|connection| connection.prepare(dialect.find_migrations)?.exists([]));
+        if found.map_err(fault)? {
+            return Ok(());
+        }
+        Err(Fault::Schema(format!(
+            "the database file {} was replaced by one that holds no limits: move a backup to its place",
+            self.path.display()
+        )))
+    }
+
+    /// The log has lost its name, and would go with the last connection: what it holds goes into the database. Not when
+    /// another process has made a log of its own meanwhile; then nothing is written over what that one knows.
+    pub fn save_log(&self, old: &Connection, now: &Held) -> Result<(), Fault> {
+        if now.log.is_some() {
+            return Ok(());
+        }
+        match old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(fault)? {
+            0 => Ok(()),
+            // In fact it is the flag of a reader that was in the way.
+            _busy => Err(Fault::down("the database's log is gone, and somebody reads what it held")),
+        }
+    }
+
+    /// Takes away what belongs to a file that is gone: SQLite would put the log of the one into the other. Whoever moved the
+    /// file away has in it what the log held.
+    pub fn clear(&self, old: &Connection, held: &Held) {
+        let saved = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = saved {
+            log::debug!("store: a log of a file that is gone was not written into it: {error}");
+        }
+        for (path, was) in [(&self.beside.log, held.log), (&self.beside.shared, held.shared)] {
+            if was.is_some() && fs::metadata(path).ok().as_ref().map(id) == was {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    /// Writes all that a connection still reads to a new file at the place. Whoever puts another one there first, wins.
+    pub fn make_anew(&self, old: &Connection, held: &Held, is_empty: bool) -> Result<(), Fault> {
+        let failed = |error: io::Error| {
+            Fault::down(format!(
+                "the database file {} is gone and can't be made anew: {error}",
+                self.path.display()
+            ))
+        };
+        if let Some(folder) = self.folder() {
+            files::make_folder(folder).map_err(failed)?;
+        }
+        let beside = self.path.with_extension(format!("{:016x}", fastrand::u64(..)));
+        files::create_new(&beside).map_err(failed)?;
+        let copied = self.copy(old, &beside).and_then(|()| {
+            self.clear(old, held);
+            if is_empty {
+                fs::remove_file(&self.path).map_err(failed)?;
+            }
+            // Unlike a rename, a link replaces nothing.
+            fs::hard_link(&beside, &self.path).map_err(failed)
+        });
+        let removed = fs::remove_file(&beside).map_err(failed);
+        copied.and(removed)
+    }
+
+    fn copy(&self, old: &Connection, to: &Path) -> Result<(), Fault> {
+        let name = to.to_str().ok_or_else(|| Fault::down("its name is not UTF-8"))?;
+        old.execute("VACUUM INTO ?1", [name]).map_err(fault)?;
+        // SQLite leaves that to its caller here.
+        File::open(to).and_then(|file| file.sync_all()).map_err(|error| Fault::down(error.to_string()))
+    }
+}
+
+fn id(file: &fs::Metadata) -> FileId {
+    (file.dev(), file.ino())
+}

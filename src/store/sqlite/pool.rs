@@ -1,0 +1,306 @@
+//! Connections to one file, or to one database in memory. They are lent out while the file at its place is the one that
+//! they were opened on: SQLite itself would go on for ever with a file that is gone.
+
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, OpenFlags};
+
+use super::fault;
+use super::place::{Held, Place, Seen};
+use crate::clock::Clock;
+use crate::store::session::{Fault, Store};
+use balancer_time::Nanos;
+
+/// How long a file must be gone before it is made anew: whoever takes one away may be about to put another one there.
+const GONE: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub struct Pool {
+    /// `None`: in memory.
+    place: Option<Place>,
+    most: usize,
+    timeout: Duration,
+    clock: Clock,
+    state: Mutex<State>,
+    /// A connection came back.
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Connection>,
+    /// Idle ones and lent ones, without the one that polls.
+    open: usize,
+    /// The one that polls, while it is not lent.
+    polling: Option<Connection>,
+    /// All that are lent.
+    lent: usize,
+    /// What they were opened on; `None` before the first.
+    held: Option<Held>,
+    /// Why none is lent, and since when.
+    lost: Option<(String, Nanos)>,
+}
+
+/// A connection until it is given back.
+pub struct Lent<'a> {
+    pool: &'a Pool,
+    connection: Option<Connection>,
+    polls: bool,
+}
+
+impl Pool {
+    /// Without a connection yet. In memory there is one alone: each would be a database of its own.
+    pub fn new(place: Option<Place>, most: u32, timeout: Duration) -> Self {
+        let most = if place.is_some() { most as usize } else { 1 };
+        let (state, freed) = Default::default();
+        Self { place, most, timeout, clock: Clock::real(), state, freed }
+    }
+
+    /// Where the file is; `None` in memory.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// A connection, within that time. Takes the lock for a look, again whenever one came back.
+    pub fn get(&self, within: Duration) -> Result<Lent<'_>, Fault> {
+        let started = self.clock.now();
+        let mut state = self.state.lock();
+        loop {
+            if let Some((cause, _)) = &state.lost {
+                return Err(Fault::down(cause.clone()));
+            }
+            let connection = state.idle.pop();
+            if connection.is_some() || state.open < self.most {
+                state.open += usize::from(connection.is_none());
+                state.lent += 1;
+                drop(state);
+                let mut lent = Lent { pool: self, connection, polls: false };
+                lent.filled(|| self.open())?;
+                return Ok(lent);
+            }
+            let left = within.saturating_sub(self.since(started));
+            if left.is_zero() {
+                return Err(Fault::down("no connection: none was free in time"));
+            }
+            self.freed.wait_for(&mut state, left);
+        }
+    }
+
+    /// The connection that polls. Takes the lock for a look.
+    pub fn polling(&self) -> Result<Lent<'_>, Fault> {
+        let mut state = self.state.lock();
+        if let Some((cause, _)) = &state.lost {
+            return Err(Fault::down(cause.clone()));
+        }
+        let connection = state.polling.take();
+        state.lent += 1;
+        drop(state);
+        let mut lent = Lent { pool: self, connection, polls: true };
+        // No transaction is ever open on it: it holds up nobody.
+        lent.filled(|| {
+            Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(fault)
+        })?;
+        Ok(lent)
+    }
+
+    fn path(&self) -> &std::path::Path {
+        self.place.as_ref().map_or(std::path::Path::new(":memory:"), Place::path)
+    }
+
+    fn since(&self, then: Nanos) -> Duration {
+        Duration::from_nanos(self.clock.now().saturating_sub(then))
+    }
+
+    /// A new connection, set up. The file is not made: who made it for want of one would write into another database.
+    fn open(&self) -> Result<Connection, Fault> {
+        let opened = match &self.place {
+            None => Connection::open_in_memory(),
+            Some(place) => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                Connection::open_with_flags(place.path(), flags)
+            }
+        };
+        let mut connection = opened.map_err(fault)?;
+        super::prepare(&mut connection, self.timeout).map_err(fault)?;
+        Ok(connection)
+    }
+
+    /// Whether the file at its place is still the one that the connections are on. Once it is not, none is lent until
+    /// [`Pool::renew`] has put that right. Takes the lock for a look.
+    pub fn check(&self) -> Result<(), Fault> {
+        let Some(place) = &self.place else { return Ok(()) };
+        let held = {
+            let state = self.state.lock();
+            if let Some((cause, _)) = &state.lost {
+                return Err(Fault::down(cause.clone()));
+            }
+            state.held
+        };
+        match held.and_then(|held| place.lacks(&held)) {
+            None => Ok(()),
+            Some(cause) => Err(self.lose(cause)),
+        }
+    }
+
+    /// No connection is lent from here on. Says so once.
+    fn lose(&self, cause: String) -> Fault {
+        let mut state = self.state.lock();
+        if state.lost.is_none() {
+            log::error!("store: {cause}; what memory knows stays in force, and it will be opened again");
+            state.lost = Some((cause.clone(), self.clock.now()));
+        }
+        Fault::down(cause)
+    }
+
+    /// Puts right what [`Pool::check`] found; true when what was read before may no longer be so. On one thread, the
+    /// watch's.
+    pub fn renew(&self, store: &dyn Store, within: Duration) -> Result<bool, Fault> {
+        self.reopen(store, within).inspect_err(|fault| {
+            let cause = fault.to_string();
+            let mut state = self.state.lock();
+            if let Some((known, _)) = state.lost.as_mut().filter(|(known, _)| *known != cause) {
+                log::error!("store: {cause}");
+                *known = cause;
+            }
+        })
+    }
+
+    fn reopen(&self, store: &dyn Store, within: Duration) -> Result<bool, Fault> {
+        let Some(place) = &self.place else { return Ok(false) };
+        if self.check().is_ok() {
+            return Ok(false);
+        }
+        let (held, gone) = self.alone(within)?;
+        let Some(held) = held else { return Ok(false) };
+        match place.look() {
+            Seen::File(now) if now == held => {
+                log::info!("store: the database file {} is there again", place.path().display());
+                self.state.lock().lost = None;
+                return Ok(false);
+            }
+            // The same database, but its log or its shared memory has lost its name.
+            Seen::File(now) if now.file == held.file => self.with_old(|old| place.save_log(old, &now))?,
+            Seen::File(_) => self.with_old(|old| {
+                place.clear(old, &held);
+                place.judge(store.dialect())
+            })?,
+            Seen::Nothing | Seen::Empty(_) if gone < GONE => return Err(Fault::down(self.cause())),
+            Seen::Empty(now) if now == held.file => {
+                return Err(Fault::down(format!(
+                    "the database file {} was emptied in place, and what it held can't be read any more: move a backup \
+                     to its place",
+                    place.path().display()
+                )));
+            }
+            seen @ (Seen::Nothing | Seen::Empty(_)) => {
+                self.with_old(|old| place.make_anew(old, &held, matches!(seen, Seen::Empty(_))))?;
+            }
+            Seen::Other(cause) => return Err(Fault::down(cause)),
+        }
+        self.close();
+        let connection = self.open()?;
+        let Seen::File(now) = place.look() else { return Err(Fault::down(self.cause())) };
+        let mut state = self.state.lock();
+        (state.idle, state.open) = (vec![connection], 1);
+        (state.held, state.lost) = (Some(now), None);
+        log::warn!("store: the database file {} was opened again", place.path().display());
+        Ok(true)
+    }
+
+    fn cause(&self) -> String {
+        self.state.lock().lost.as_ref().map(|(cause, _)| cause.clone()).unwrap_or_default()
+    }
+
+    /// Waits until every connection has come back; what they were on, and how long that has been lost. Takes the lock,
+    /// again whenever one came back.
+    fn alone(&self, within: Duration) -> Result<(Option<Held>, Duration), Fault> {
+        let started = self.clock.now();
+        let mut state = self.state.lock();
+        while state.lent > 0 {
+            let left = within.saturating_sub(self.since(started));
+            if left.is_zero() {
+                return Err(Fault::down("connections to a database file that is gone are still in use"));
+            }
+            self.freed.wait_for(&mut state, left);
+        }
+        let since = state.lost.as_ref().map_or(started, |(_, since)| *since);
+        Ok((state.held, self.since(since)))
+    }
+
+    /// Does something on a connection to what was there before. Nobody else is given one meanwhile.
+    fn with_old(&self, work: impl FnOnce(&Connection) -> Result<(), Fault>) -> Result<(), Fault> {
+        let old = self.state.lock().idle.pop();
+        let result =
+            old.as_ref().map_or_else(|| Err(Fault::down("no connection is left to what it held")), work);
+        self.state.lock().idle.extend(old);
+        result
+    }
+
+    /// Closes every connection that is not lent: the last one puts the log into the database. Takes the lock for a look.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        // In that order: the one that polls may not write, and the last one to close has to.
+        let old = (state.polling.take(), std::mem::take(&mut state.idle));
+        state.open -= old.1.len();
+        drop(state);
+        drop(old);
+    }
+}
+
+impl Lent<'_> {
+    /// Opens the connection if there is none, and sees to it that it is on the same file as the others.
+    fn filled(&mut self, open: impl FnOnce() -> Result<Connection, Fault>) -> Result<(), Fault> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let connection = open()?;
+        let place = self.pool.place.as_ref().map(Place::look);
+        let mut state = self.pool.state.lock();
+        match (place, state.held) {
+            // Without a byte yet: another process is making it.
+            (None, _) | (Some(Seen::Empty(_)), None) => {}
+            (Some(Seen::File(now)), None) => state.held = Some(now),
+            (Some(Seen::File(now)), Some(held)) if now == held => {}
+            _ => {
+                drop(state);
+                // It may be on either file.
+                drop(connection);
+                self.pool.check()?;
+                return Err(Fault::down("the database file is being replaced"));
+            }
+        }
+        drop(state);
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Lent<'_> {
+    type Target = Option<Connection>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.connection
+    }
+}
+
+impl std::ops::DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.connection
+    }
+}
+
+impl Drop for Lent<'_> {
+    /// Takes the lock for a look.
+    fn drop(&mut self) {
+        let mut state = self.pool.state.lock();
+        state.lent -= 1;
+        match (self.connection.take(), self.polls) {
+            (connection, true) => state.polling = connection,
+            (Some(connection), false) => state.idle.push(connection),
+            (None, false) => state.open -= 1,
+        }
+        drop(state);
+        self.pool.freed.notify_all();
+    }
+}

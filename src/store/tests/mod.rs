@@ -1,0 +1,158 @@
+//! The store against real databases: the same tests on SQLite and on a throwaway PostgreSQL.
+
+mod backends;
+mod follow;
+mod import;
+mod outage;
+mod security;
+mod start;
+mod suite;
+mod v1;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit, RateLimitHeaders, Secret};
+use crate::metrics::Metrics;
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::limiter::Limiter;
+use balancer_limiter::terms::Terms;
+
+use super::v1::Actor;
+use super::{Limits, Sources, StartError};
+
+/// The throwaway PostgreSQL of the integration tests, which use more of it.
+#[allow(dead_code)]
+#[path = "../../../tests/it/support/postgres.rs"]
+mod postgres;
+#[allow(dead_code)]
+#[path = "../../../tests/it/support/watchdog.rs"]
+mod watchdog;
+
+/// A test that needs longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something; fails with `what` after [`PATIENCE`].
+#[track_caller]
+fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let clock = Clock::real();
+    let started = clock.now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        let waited = Duration::from_nanos(clock.now() - started);
+        assert!(waited < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Says something that the test runner does not swallow: what was skipped, and why.
+fn aloud(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "store: {text}");
+}
+
+/// Ten tokens, one a second, times `n`.
+fn limit(n: u32) -> Limit {
+    Limit { capacity: 10 * n, rate: Rate::per_second(1_000_000 * u64::from(n)) }
+}
+
+fn id(text: &str) -> ClientId {
+    ClientId::parse(text).unwrap()
+}
+
+/// Who writes here.
+fn tester() -> Actor {
+    Actor("tester".into())
+}
+
+/// How a test starts the store.
+#[derive(Clone)]
+struct Setup {
+    url: DatabaseUrl,
+    listen_url: Option<String>,
+    pool_size: usize,
+    timeout: Duration,
+    load_timeout: Duration,
+    ttl: Duration,
+    max_entries: usize,
+    audit_keep: Duration,
+    audit_rows: u64,
+    default: Option<Limit>,
+    clock: Clock,
+    limiter: Arc<Limiter>,
+}
+
+impl Setup {
+    fn new(url: DatabaseUrl) -> Self {
+        Self {
+            url,
+            listen_url: None,
+            pool_size: 4,
+            timeout: Duration::from_secs(10),
+            load_timeout: Duration::from_secs(10),
+            ttl: Duration::from_secs(600),
+            max_entries: 1000,
+            audit_keep: Duration::from_secs(86_400),
+            audit_rows: 1000,
+            default: Some(limit(9)),
+            clock: Clock::real(),
+            limiter: Arc::new(Limiter::new(1000)),
+        }
+    }
+
+    fn sqlite(folder: &Path) -> Self {
+        Self::new(DatabaseUrl::Sqlite(folder.join("deep/er/limits.db")))
+    }
+
+    fn postgres(url: &str) -> Self {
+        Self::new(DatabaseUrl::Postgres(Secret::new(url)))
+    }
+
+    /// Another instance: its own buckets, the same database.
+    fn another(&self) -> Self {
+        Self { limiter: Arc::new(Limiter::new(1000)), ..self.clone() }
+    }
+
+    fn start(&self) -> Result<Arc<Limits>, StartError> {
+        let database = Database {
+            url: self.url.clone(),
+            listen_url: self.listen_url.as_deref().map(Secret::new),
+            pool_size: self.pool_size,
+            timeout: self.timeout,
+        };
+        let cache =
+            CacheConfig { max_entries: self.max_entries, ttl: self.ttl, load_timeout: self.load_timeout };
+        let rate_limit = RateLimit {
+            keys: Vec::new(),
+            unknown_keys: Default::default(),
+            default: self.default.map(Terms::of_numbers),
+            ipv6_prefix: 64,
+            max_clients: 1000,
+            trusted_proxies: Vec::new(),
+            headers: RateLimitHeaders::Draft11,
+            rules: balancer_limiter::request_rules::RequestRules::default(),
+            cors: None,
+        };
+        let audit = Audit { keep: self.audit_keep, max_rows: self.audit_rows };
+        Limits::start(
+            &Sources { database: &database, audit, cache: &cache, rate_limit: &rate_limit },
+            Arc::clone(&self.limiter),
+            Arc::new(Metrics::default()),
+            self.clock.clone(),
+        )
+    }
+}
+
+/// Runs a test on SQLite and, where there is one, on PostgreSQL, each with an empty database.
+fn on_both(test: impl Fn(&Setup)) {
+    let folder = tempfile::tempdir().unwrap();
+    test(&Setup::sqlite(folder.path()));
+    if let Some(database) = postgres::Database::postgres() {
+        test(&Setup::postgres(&database.url));
+    }
+}

@@ -1,0 +1,207 @@
+//! The database is down, paused, restarted, locked.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{Limits, StartError, StoreError};
+use super::postgres::Postgres;
+use super::{Setup, id, limit, tester, until};
+use crate::clock::Clock;
+use crate::config::DatabaseUrl;
+use balancer_limiter::answer::Entry as Source;
+
+/// Beyond a bound on a machine that is busy with other tests.
+const SLACK: Duration = Duration::from_secs(2);
+
+fn source(limits: &Limits, client: &str) -> Source {
+    let client: IpAddr = client.parse().unwrap();
+    limits.find(client, Some(7), Clock::real().now()).source
+}
+
+/// How long something took.
+fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
+    let clock = Clock::real();
+    let started = clock.now();
+    let result = what();
+    (result, Duration::from_nanos(clock.now() - started))
+}
+
+fn impatient(url: &str) -> Setup {
+    Setup { timeout: Duration::from_secs(1), load_timeout: Duration::from_millis(50), ..Setup::postgres(url) }
+}
+
+fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
+    match result {
+        Err(StoreError::Unavailable { outcome_unknown, .. }) => outcome_unknown,
+        Err(StoreError::Unread { .. }) => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Once it is up: a load and a write.
+fn serves(limits: &Limits, client: &str) {
+    until("the store is back", || limits.up().then_some(()));
+    until("a write is done", || limits.create(&id(client), limit(1), &tester()).ok());
+    assert_eq!(source(limits, client), Source::Client);
+}
+
+#[test]
+fn a_paused_server_holds_up_nobody_and_is_used_again_when_it_goes_on() {
+    let Some(server) = Postgres::start() else { return };
+    let setup = impatient(&server.url());
+    let limits = setup.start().unwrap();
+    limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
+    limits.create(&id("10.0.0.0/8"), limit(1), &tester()).unwrap();
+    server.pause();
+
+    let (found, took) = timed(|| source(&limits, "10.1.1.1"));
+    assert_eq!(found, Source::Range, "what is known decides");
+    assert!(took < setup.load_timeout + SLACK, "{took:?}");
+    assert_eq!(limits.cache_counters().timeouts, 1);
+    // From now on nobody waits at all: a thousand waits of 50 ms would be seen.
+    let ((), took) = timed(|| {
+        for n in 0..1000 {
+            assert_eq!(source(&limits, &format!("9.9.{}.{}", n / 250, n % 250)), Source::Default);
+        }
+    });
+    assert!(took < SLACK, "{took:?}");
+    assert_eq!(source(&limits, "1.2.3.4"), Source::Client, "the cache holds");
+    // Until the probe has failed as well, the API tries, and waits no longer than it may.
+    let (result, took) = timed(|| limits.create(&id("5.5.5.5"), limit(1), &tester()));
+    assert!(took < setup.timeout + SLACK, "{took:?}");
+    unavailable(result);
+    until("the store counts as down", || (!limits.up()).then_some(()));
+    let (result, took) = timed(|| limits.get(&id("1.2.3.4")));
+    assert!(!unavailable(result) && took < Duration::from_millis(500), "{took:?}");
+    // Long enough for every connection to have given up.
+    std::thread::sleep(setup.timeout + Duration::from_millis(200));
+
+    server.resume();
+    serves(&limits, "7.7.7.7");
+    assert_eq!(limits.get(&id("1.2.3.4")).unwrap().client_id, "1.2.3.4");
+}
+
+/// Makes a commit take longer than its caller may wait, and the server do it in the end all the same.
+const SLOW_COMMIT: &str = "
+    CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_sleep(2.5);
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER dawdle AFTER UPDATE ON limits DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION dawdle();";
+
+#[test]
+fn a_commit_without_an_answer_has_an_unknown_outcome_and_memory_learns_the_truth() {
+    let Some(server) = Postgres::start() else { return };
+    let setup = impatient(&server.url());
+    let limits = setup.start().unwrap();
+    limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
+    let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
+    client.batch_execute(SLOW_COMMIT).unwrap();
+    assert!(unavailable(limits.update(&id("1.2.3.4"), limit(2), &tester())), "it may still be done");
+    let in_force = || {
+        let found = limits.find("1.2.3.4".parse().unwrap(), None, Clock::real().now());
+        found.granted.grant().and_then(|grant| grant.terms.first())
+    };
+    // Not yet committed: the old numbers are in force, and are what a load brings.
+    assert_eq!(in_force(), Some(limit(1)));
+    until("memory has the numbers that were committed after all", || {
+        (in_force() == Some(limit(2))).then_some(())
+    });
+    assert_eq!(limits.get(&id("1.2.3.4")).unwrap().limit, limit(2));
+}
+
+#[test]
+fn a_write_that_never_came_to_its_commit_was_not_done_for_certain() {
+    let Some(server) = Postgres::start() else { return };
+    let setup = Setup { timeout: Duration::from_millis(500), ..impatient(&server.url()) };
+    let limits = setup.start().unwrap();
+    // Another writer stands in the way.
+    let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
+    client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'62616c616e636572'::bigint)").unwrap();
+    let result = limits.create(&id("1.2.3.4"), limit(1), &tester());
+    assert!(!unavailable(result), "the server ended the wait, and said so");
+    assert!(limits.up(), "readers are served");
+    client.batch_execute("COMMIT").unwrap();
+    limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
+}
+
+#[test]
+fn a_server_that_is_restarted_is_found_again_by_dead_connections_too() {
+    let Some(mut server) = Postgres::start() else { return };
+    let limits = impatient(&server.url()).start().unwrap();
+    // While nobody looks: every pooled connection is dead, and the first call is served all the same.
+    server.stop();
+    server.run();
+    until("a write is done", || limits.create(&id("1.2.3.4"), limit(1), &tester()).ok());
+    server.stop();
+    until("the store counts as down", || {
+        source(&limits, "8.8.8.8");
+        (!limits.up()).then_some(())
+    });
+    assert_eq!(source(&limits, "1.2.3.4"), Source::Client);
+    server.run();
+    serves(&limits, "7.7.7.7");
+}
+
+#[test]
+fn a_start_without_the_server_is_no_error_and_migrates_when_it_comes() {
+    let Some(mut server) = Postgres::start() else { return };
+    let setup = impatient(&server.url());
+    server.stop();
+    let (limits, took) = timed(|| setup.start().unwrap());
+    assert!(took < setup.timeout + Duration::from_millis(500) + SLACK, "{took:?}");
+    assert!(!limits.up());
+    assert_eq!(source(&limits, "1.2.3.4"), Source::Default);
+    assert!(!unavailable(limits.create(&id("1.2.3.4"), limit(1), &tester())));
+    server.run();
+    serves(&limits, "1.2.3.4");
+}
+
+#[test]
+fn a_stop_during_an_outage_takes_no_longer_than_the_calls_may() {
+    let Some(server) = Postgres::start() else { return };
+    let setup = impatient(&server.url());
+    let limits = setup.start().unwrap();
+    server.pause();
+    let begun = Arc::clone(&limits);
+    let writer = std::thread::spawn(move || begun.create(&id("1.2.3.4"), limit(1), &tester()));
+    source(&limits, "9.9.9.9");
+    let ((), took) = timed(|| limits.stop());
+    assert!(took < setup.timeout * 4 + SLACK, "{took:?}");
+    unavailable(writer.join().unwrap());
+    server.resume();
+}
+
+#[test]
+fn a_file_that_another_process_holds_is_waited_for_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup { timeout: Duration::from_millis(300), ..Setup::sqlite(folder.path()) };
+    let limits = setup.start().unwrap();
+    let DatabaseUrl::Sqlite(path) = &setup.url else { unreachable!() };
+    let other = rusqlite::Connection::open(path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let result = limits.create(&id("1.2.3.4"), limit(1), &tester());
+    assert!(matches!(result, Err(StoreError::Unavailable { .. })), "{result:?}");
+    assert_eq!(source(&limits, "5.5.5.5"), Source::Default);
+    assert_eq!(limits.list(None, 10).unwrap(), [], "readers are not held up");
+    other.execute_batch("COMMIT").unwrap();
+    until("a write is done", || limits.create(&id("1.2.3.5"), limit(1), &tester()).ok());
+    assert!(limits.up());
+}
+
+#[test]
+fn a_host_that_answers_nothing_is_an_outage_and_no_fault_of_the_configuration() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://u:hunter2@{}/d?sslmode=disable", listener.local_addr().unwrap());
+    let setup = Setup { timeout: Duration::from_millis(300), ..Setup::postgres(&url) };
+    let limits = setup.start().unwrap();
+    assert!(!limits.up());
+    let Err(StoreError::Unread { cause }) = limits.get(&id("a")) else { panic!("it answered") };
+    assert!(!cause.contains("hunter2"), "{cause}");
+    let wrong = Setup::postgres("postgres://u:hunter2@h/d?sslmode=perhaps").start();
+    let Err(StartError::Url(text)) = wrong else { panic!("it started") };
+    assert!(!text.contains("hunter2") && text.contains("verify-full"), "{text}");
+}

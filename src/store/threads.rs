@@ -1,0 +1,238 @@
+//! The store threads: the only ones that talk to the database on somebody's behalf. Jobs come in three lanes, so that a
+//! flood of unknown clients takes at most half of the slots and of the threads, and writes are committed one after
+//! the other, by one thread, in the order in which memory is then told of them.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, bounded};
+use parking_lot::Mutex;
+
+use super::session::Fault;
+use crate::waits;
+
+/// What a store thread does.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// Slots in all lanes together.
+pub const SLOTS: usize = 1024;
+
+/// Where a job waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// What changes something. A quarter of the slots; the first thread alone takes them.
+    Write,
+    /// What the API reads, and known clients whose entry grows old. A quarter of the slots.
+    Read,
+    /// Clients that are not in the cache. Half of the slots, at most half of the threads.
+    Unknown,
+}
+
+/// Why a call brought nothing.
+#[derive(Debug)]
+pub enum CallError {
+    /// The database said so.
+    Fault(Fault),
+    /// Every slot of the lane is taken, or the threads are ending.
+    Refused(&'static str),
+    /// It took too long.
+    TimedOut {
+        /// A store thread had begun.
+        begun: bool,
+    },
+}
+
+/// The threads and their lanes.
+pub struct Threads {
+    lanes: [Sender<Job>; 3],
+    /// Its end is the sign to stop.
+    life: Mutex<Option<Sender<()>>>,
+    stopping: AtomicBool,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
+const WAITING: u8 = 0;
+const BEGUN: u8 = 1;
+const ABANDONED: u8 = 2;
+
+impl Threads {
+    /// Starts `count` threads, at least one.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let count = count.max(1);
+        let (write, writes) = bounded(SLOTS / 4);
+        let (read, reads) = bounded(SLOTS / 4);
+        let (unknown, unknowns) = bounded(SLOTS / 2);
+        let (life, end) = bounded(0);
+        let threads = Self {
+            lanes: [write, read, unknown],
+            life: Mutex::new(Some(life)),
+            stopping: AtomicBool::new(false),
+            handles: Mutex::new(Vec::new()),
+        };
+        for number in 0..count {
+            let mut lanes: Vec<Receiver<Job>> = Vec::with_capacity(3);
+            if number == 0 {
+                lanes.push(writes.clone());
+            }
+            lanes.push(reads.clone());
+            // The last half; with one thread, that one.
+            if number >= count.div_ceil(2) || count == 1 {
+                lanes.push(unknowns.clone());
+            }
+            let end = end.clone();
+            let handle = Builder::new().name(format!("store-{number}")).spawn(move || serve(&lanes, &end))?;
+            threads.handles.lock().push(handle);
+        }
+        Ok(threads)
+    }
+
+    /// Puts a job in its lane and returns at once; gives it back if there is no slot.
+    pub fn submit(&self, lane: Lane, job: Job) -> Result<(), Job> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(job);
+        }
+        self.lanes[lane as usize].try_send(job).map_err(crossbeam_channel::TrySendError::into_inner)
+    }
+
+    /// Has a job done and waits for its result at most `wait`. A job that nobody waits for any more is not begun; one
+    /// that was begun is done to its end all the same.
+    pub fn call<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        wait: Duration,
+        work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let (reply, result) = bounded(1);
+        let stage = Arc::new(AtomicU8::new(WAITING));
+        let seen = Arc::clone(&stage);
+        let job = Box::new(move || {
+            if seen.compare_exchange(WAITING, BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                // Nobody there any more: the work has told memory itself.
+                let _ = reply.send(work());
+            }
+        });
+        if self.submit(lane, job).is_err() {
+            let stopping = self.stopping.load(Ordering::Acquire);
+            return Err(CallError::Refused(if stopping {
+                "the store is closing"
+            } else {
+                "the store is overloaded"
+            }));
+        }
+        match waits::during(|| result.recv_timeout(wait)) {
+            Ok(result) => result.map_err(CallError::Fault),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(CallError::TimedOut { begun: stage.load(Ordering::Acquire) == BEGUN })
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let left = stage.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
+                match result.try_recv() {
+                    Ok(result) => result.map_err(CallError::Fault),
+                    Err(_) => Err(CallError::TimedOut { begun: left.is_err() }),
+                }
+            }
+        }
+    }
+
+    /// Takes no more jobs, has those that wait done, and waits for the threads. What each may take is bounded.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        drop(self.life.lock().take());
+        let handles = std::mem::take(&mut *self.handles.lock());
+        for handle in handles {
+            if handle.join().is_err() {
+                log::error!("store: a thread ended in a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        drop(self.life.lock().take());
+    }
+}
+
+/// One thread: the first lane that holds a job, first. Ends when there is none and the end has come.
+fn serve(lanes: &[Receiver<Job>], end: &Receiver<()>) {
+    loop {
+        if let Some(job) = lanes.iter().find_map(|lane| lane.try_recv().ok()) {
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                log::error!("store: a job ended in a panic; its thread goes on");
+            }
+            continue;
+        }
+        if end.try_recv() == Err(TryRecvError::Disconnected) {
+            return;
+        }
+        let mut select = Select::new();
+        for lane in lanes {
+            select.recv(lane);
+        }
+        select.recv(end);
+        select.ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_unknown_clients_leaves_slots_and_threads_to_the_rest() {
+        let threads = Threads::start(2).unwrap();
+        let (hold, held) = bounded::<()>(0);
+        let (begun, first) = bounded::<()>(1);
+        let gate = held.clone();
+        let job = move || {
+            begun.send(()).unwrap();
+            let _ = gate.recv();
+        };
+        threads.submit(Lane::Unknown, Box::new(job)).map_err(drop).unwrap();
+        first.recv().unwrap();
+        // The one thread for them is held; this many wait, and no more.
+        let room = (0..SLOTS).take_while(|_| threads.submit(Lane::Unknown, Box::new(|| ())).is_ok()).count();
+        assert_eq!(room, SLOTS / 2);
+        let answer = threads.call(Lane::Read, Duration::from_secs(10), || Ok(1)).unwrap();
+        let answer = answer + threads.call(Lane::Write, Duration::from_secs(10), || Ok(2)).unwrap();
+        assert_eq!(answer, 3);
+        drop(hold);
+        threads.stop();
+        assert!(threads.submit(Lane::Read, Box::new(|| ())).is_err());
+    }
+
+    #[test]
+    fn a_call_that_timed_out_knows_whether_it_was_begun_and_is_not_begun_later() {
+        let threads = Threads::start(1).unwrap();
+        let (hold, held) = bounded::<()>(0);
+        let gate = held.clone();
+        let result = threads.call(Lane::Write, Duration::from_millis(20), move || {
+            let _ = gate.recv();
+            Ok(())
+        });
+        assert!(matches!(result, Err(CallError::TimedOut { begun: true })), "{result:?}");
+        let ran = Arc::new(AtomicBool::new(false));
+        let late = Arc::clone(&ran);
+        let result = threads.call(Lane::Write, Duration::from_millis(20), move || {
+            late.store(true, Ordering::SeqCst);
+            Ok(())
+        });
+        assert!(matches!(result, Err(CallError::TimedOut { begun: false })), "{result:?}");
+        drop(hold);
+        threads.stop();
+        assert!(!ran.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_panic_costs_its_own_job_alone() {
+        let threads = Threads::start(1).unwrap();
+        let result =
+            threads.call(Lane::Read, Duration::from_secs(10), || -> Result<(), Fault> { panic!("a test's") });
+        assert!(matches!(result, Err(CallError::TimedOut { begun: true })));
+        assert_eq!(threads.call(Lane::Read, Duration::from_secs(10), || Ok(7)).unwrap(), 7);
+    }
+}

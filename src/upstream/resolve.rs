@@ -1,0 +1,304 @@
+//! Names of backends become addresses: looked up on an interval, each name on a thread of its own, so that a name server
+//! that hangs holds up neither the start nor the other names. Addresses are never looked up.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded, select};
+
+use crate::clock::Clock;
+use balancer_pool::backend::BackendEntry;
+use balancer_pool::backend_state::{self, State};
+use balancer_pool::backends::{Backends, Change};
+
+mod server;
+
+/// Most addresses that one name may stand for; the others are left out, with a warning.
+pub const MAX_ADDRESSES: usize = 256;
+
+/// While a backend has no address at all it is looked up this often, if the interval is not shorter: what is missing
+/// at start comes soon.
+const MISSING_AGAIN: Duration = Duration::from_secs(1);
+
+/// Look-ups come up to this share of the interval early, so that those of many names drift apart.
+const JITTER: f64 = 0.1;
+
+/// Stack of a look-up thread: the system's resolver loads modules and keeps its answers there.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Asks for the addresses of a name, at a port; may block for as long as it likes.
+pub type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
+
+/// The system's resolver: hosts file, name servers, whatever it is set up to.
+fn system() -> Lookup {
+    Arc::new(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
+}
+
+/// The name server at that address (`discovery.resolver`), or the system's resolver.
+pub fn lookup(server: Option<SocketAddr>) -> Lookup {
+    server.map_or_else(system, server::asking)
+}
+
+/// The running look-ups; they end when this is dropped, each when its current one returns.
+pub struct Resolver {
+    backends: Arc<Backends>,
+    clock: Clock,
+    interval: Duration,
+    lookup: Lookup,
+    /// By the backends' names.
+    followed: HashMap<String, Followed>,
+    /// Disconnected when every name that was new at the last change had its first answer.
+    first: Receiver<Infallible>,
+}
+
+/// A name that a thread looks up.
+struct Followed {
+    host: String,
+    port: u16,
+    /// Never sent on: dropping it is the signal.
+    _stop: Sender<Infallible>,
+}
+
+impl Resolver {
+    /// Gives the pool the addresses of backends that are configured by address, and starts looking up the others. Fails
+    /// only when no thread can be had.
+    pub fn start(
+        backends: &Arc<Backends>,
+        entries: &[BackendEntry],
+        interval: Duration,
+        lookup: &Lookup,
+        clock: &Clock,
+    ) -> io::Result<Self> {
+        let (_, first) = bounded(0);
+        let (backends, own) = (Arc::clone(backends), Arc::clone(lookup));
+        let clock = clock.clone();
+        let mut resolver = Self { backends, clock, interval, lookup: own, followed: HashMap::new(), first };
+        resolver.follow(entries, interval, lookup)?;
+        Ok(resolver)
+    }
+
+    /// These are the backends now. Names that stay go on being looked up as they were, unless something about the look-ups
+    /// changes. A name whose backend has addresses already is looked up when its time comes, the others at once. Fails when
+    /// no thread can be had.
+    pub fn follow(
+        &mut self,
+        entries: &[BackendEntry],
+        interval: Duration,
+        lookup: &Lookup,
+    ) -> io::Result<()> {
+        let asks_another = !Arc::ptr_eq(&self.lookup, lookup);
+        if asks_another || self.interval != interval {
+            (self.interval, self.lookup) = (interval, Arc::clone(lookup));
+            self.followed.clear();
+        }
+        let is_at = |entry: &BackendEntry, name: &str, followed: &Followed| {
+            entry.name == *name && entry.host == followed.host && entry.port == followed.port
+        };
+        self.followed.retain(|name, followed| entries.iter().any(|entry| is_at(entry, name, followed)));
+        let (answered, first) = bounded(0);
+        self.first = first;
+        for entry in entries {
+            if let Some(address) = literal(&entry.host, entry.port) {
+                let change = self.backends.resolved(entry, &[address], self.clock.now());
+                if change.left_out > 0 {
+                    say_left_out(&self.backends, entry, change.left_out);
+                }
+            } else if !self.followed.contains_key(&entry.name) {
+                let followed = self.look_up(entry, asks_another, answered.clone())?;
+                self.followed.insert(entry.name.clone(), followed);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_up(
+        &self,
+        entry: &BackendEntry,
+        at_once: bool,
+        answered: Sender<Infallible>,
+    ) -> io::Result<Followed> {
+        let snapshot = self.backends.snapshot();
+        let resolved = snapshot.endpoints().iter().any(|endpoint| *endpoint.backend == entry.name);
+        let mut name = Name {
+            backends: Arc::clone(&self.backends),
+            clock: self.clock.clone(),
+            entry: entry.clone(),
+            interval: self.interval,
+            failing: false,
+            resolved,
+            left_out: 0,
+        };
+        let (stop, stopped) = bounded(0);
+        let lookup = Arc::clone(&self.lookup);
+        Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+            let is_due = at_once || !name.resolved;
+            if is_due || stopped.recv_timeout(name.pause()) == Err(RecvTimeoutError::Timeout) {
+                name.keep_looking(&lookup, &stopped, answered);
+            }
+        })?;
+        Ok(Followed { host: entry.host.clone(), port: entry.port, _stop: stop })
+    }
+
+    /// Waits until every name had its first answer, good or bad, at most `timeout`. Whether all had.
+    pub fn wait_first(&self, timeout: Duration) -> bool {
+        self.first.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
+    }
+}
+
+/// The addresses of these backends, looked up once and all at the same time. Who has no answer within `timeout`, or a bad
+/// one, has none: whoever goes on looking its name up says why.
+pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duration) -> Vec<Vec<SocketAddr>> {
+    let mut found: Vec<Vec<SocketAddr>> = vec![Vec::new(); entries.len()];
+    let (send, answers) = bounded(entries.len());
+    let mut waiting = 0;
+    for (index, entry) in entries.iter().enumerate() {
+        if let Some(address) = literal(&entry.host, entry.port) {
+            found[index] = vec![address];
+            continue;
+        }
+        let (send, lookup, host, port) = (send.clone(), Arc::clone(lookup), entry.host.clone(), entry.port);
+        // There is room for every answer, and nobody minds one that comes too late.
+        let ask = move || drop(send.send((index, lookup(&host, port))));
+        match Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(ask) {
+            Ok(_) => waiting += 1,
+            Err(error) => log::error!("backend {}: no thread to look it up: {error}", entry.name),
+        }
+    }
+    let deadline = after(timeout);
+    for _ in 0..waiting {
+        select! {
+            recv(answers) -> answer => match answer {
+                Ok((index, Ok(addresses))) => found[index] = bounded_list(addresses).0,
+                Ok((_, Err(_))) => {}
+                Err(_) => break,
+            },
+            recv(deadline) -> _ => {
+                log::warn!("some backends' names were not resolved within {timeout:?}: they come later");
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Sorted and without doubles, at most [`MAX_ADDRESSES`], and how many were cut off. Name servers rotate their answers:
+/// sorted first, the same ones are cut off each time.
+fn bounded_list(mut addresses: Vec<SocketAddr>) -> (Vec<SocketAddr>, usize) {
+    addresses.sort_unstable();
+    addresses.dedup();
+    let cut = addresses.len().saturating_sub(MAX_ADDRESSES);
+    addresses.truncate(MAX_ADDRESSES);
+    (addresses, cut)
+}
+
+/// An IP address as it may stand in a URL's host (IPv6 with or without brackets), with its port.
+pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.unwrap_or(host).parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port))
+}
+
+/// One name and what its thread remembers of it.
+struct Name {
+    backends: Arc<Backends>,
+    clock: Clock,
+    entry: BackendEntry,
+    interval: Duration,
+    /// The last look-up failed, and the log said so.
+    failing: bool,
+    /// The pool has addresses of it.
+    resolved: bool,
+    /// How many addresses were left out when last told.
+    left_out: usize,
+}
+
+impl Name {
+    fn keep_looking(
+        &mut self,
+        lookup: &Lookup,
+        stopped: &Receiver<Infallible>,
+        answered: Sender<Infallible>,
+    ) {
+        let mut answered = Some(answered);
+        loop {
+            let answer = lookup(&self.entry.host, self.entry.port);
+            if matches!(stopped.try_recv(), Err(TryRecvError::Disconnected)) {
+                return;
+            }
+            self.take(answer);
+            answered.take();
+            if stopped.recv_timeout(self.pause()) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let pause = if self.resolved { self.interval } else { self.interval.min(MISSING_AGAIN) };
+        pause.mul_f64(1.0 - JITTER * fastrand::f64())
+    }
+
+    /// A good answer replaces the addresses; an empty or a failed one keeps them. The log says so once each way.
+    fn take(&mut self, answer: io::Result<Vec<SocketAddr>>) {
+        let BackendEntry { name, host, .. } = &self.entry;
+        let addresses = match answer {
+            Ok(addresses) if !addresses.is_empty() => addresses,
+            bad => {
+                if !self.failing {
+                    let cause = bad.map_or_else(|error| error.to_string(), |_| "no addresses".to_owned());
+                    let cause = backend_state::unresolved(host, cause);
+                    if self.resolved {
+                        log::warn!("backend {name} is keeping its last addresses: {cause}");
+                    } else {
+                        self.backends.set_absence(&self.entry, &cause);
+                        log::warn!("{}", backend_state::line(name, None, State::Down, &cause));
+                    }
+                }
+                self.failing = true;
+                return;
+            }
+        };
+        if self.failing {
+            log::info!("backend {name}: {host} resolves now");
+        }
+        self.failing = false;
+        self.resolved = true;
+        let (addresses, cut) = bounded_list(addresses);
+        let change = self.backends.resolved(&self.entry, &addresses, self.clock.now());
+        if !change.added.is_empty() || !change.removed.is_empty() {
+            log::info!("backend {name}: {}", change_line(host, &addresses, &change));
+        }
+        let left_out = change.left_out + cut;
+        if left_out > self.left_out {
+            say_left_out(&self.backends, &self.entry, left_out);
+        }
+        self.left_out = left_out;
+    }
+}
+
+fn change_line(host: &str, addresses: &[SocketAddr], change: &Change) -> String {
+    let list = |addresses: &[SocketAddr]| {
+        addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let mut line = format!("{host} resolves to {} addresses", addresses.len());
+    for (word, some) in [("new", &change.added), ("gone", &change.removed)] {
+        if !some.is_empty() {
+            line.push_str(&format!("; {word}: {}", list(some)));
+        }
+    }
+    line
+}
+
+/// A backend all of whose addresses are left out is down for it.
+fn say_left_out(backends: &Backends, entry: &BackendEntry, count: usize) {
+    let cause = backend_state::left_out(count);
+    log::warn!("backend {}: {cause}", entry.name);
+    backends.set_absence(entry, &cause);
+}
+
+#[cfg(test)]
+mod tests;
