@@ -2,7 +2,7 @@
 //! run at once: counters lie in shards, a thread has one, and whoever reads adds them up.
 //!
 //! Some of CONTRACT's families are kept where the thing itself lives, and are read from there: backends' health,
-//! checks and requests in flight (`state::backends`), the cache (`state::cache`), clients and overflow (the limiter), and
+//! checks and requests in flight (the pool), the cache (`store::cache`), clients and overflow (the limiter), and
 //! connections and busy workers (the frontend).
 //! Labels are bounded: never a client's id, never a path.
 

@@ -81,7 +81,7 @@ fn none(rule: &str, found: &[String]) {
     assert!(found.is_empty(), "{rule}:\n  {}", found.join("\n  "));
 }
 
-/// Every path that begins with `crate::` (or `balancer::` in `main.rs`), up to two segments: `edge::store`.
+/// Every path that begins with `crate::` (or `balancer::` in `main.rs`), up to two segments: `store::cache`.
 fn uses(path: &Path) -> Vec<(usize, String)> {
     let lines = code(path);
     let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();

@@ -111,7 +111,7 @@ fn change_pieces(database: &Database, setup: &Setup, change: impl Fn(&mut Vec<u8
     }
 }
 
-/// Records are 54 bytes behind one of version; the period stands in the last four (`edge::levels::pack`).
+/// Records are 54 bytes behind one of version; the period stands in the last four (`store::levels::pack`).
 fn move_periods(piece: &mut [u8], by: u32) {
     for record in piece[1..].chunks_exact_mut(54) {
         let (_, turn) = record.split_last_chunk_mut::<4>().unwrap();

@@ -1,6 +1,6 @@
 //! Passive health: what requests themselves say of an endpoint. Failures in a row, or too large a share of failures
 //! within a window, take it out for a time that grows with every relapse. Who counts, who is asked and how many may be
-//! out at once is `state::backends`' matter.
+//! out at once is `backends`' matter.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
 //! Which of several endpoints gets the next request. One small file a strategy, the same verb in each:
-//! `pick(candidates, draw) → index`. Who may be picked at all is decided before (`state::backends`).
+//! `pick(candidates, draw) → index`. Who may be picked at all is decided before (`backends`).
 
 mod first;
 mod hash;
