@@ -202,7 +202,7 @@ mod tests {
             (Level::Info, "balancerx", false),
             (Level::Warn, "ureq", true),
             (Level::Error, "tiny_http", false),
-            (Level::Debug, "balancer::edge", true),
+            (Level::Debug, "balancer::store", true),
         ] {
             assert_eq!(!said(level, target, "x").is_empty(), heard, "{target} at {level}");
         }

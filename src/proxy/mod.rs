@@ -1,5 +1,5 @@
-//! A request's story: admit → forward → relay. Uses rules and state; the world comes in through the traits here, which
-//! `edge` implements.
+//! A request's story: admit → forward → relay. The libraries decide and count; the world comes in through the traits here,
+//! which `upstream`, `store` and `log` implement.
 
 pub mod account;
 pub mod admit;

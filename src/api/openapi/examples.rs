@@ -51,7 +51,8 @@ pub(super) fn of_schema(name: &str) -> Option<Value> {
             "matched": "10.0.0.7", "policy": "client", "buckets": [level], "instance": INSTANCE,
         }),
         "Limited" => {
-            let row = json!({ "client_id": "10.0.0.7", "denied": 12 });
+            let reasons = json!([{ "policy": "rule", "bucket": "minute", "rule": "login", "denied": 12 }]);
+            let row = json!({ "client_id": "10.0.0.7", "denied": 12, "reasons": reasons });
             json!({ "limited": [row], "window": "5m", "instance": INSTANCE })
         }
         "Clients" => {

@@ -8,7 +8,7 @@ use super::faults::{ROWS, backend_rows};
 use super::*;
 
 /// Words of the faults that no schema can find.
-const BEYOND: [&str; 6] = [
+const BEYOND: [&str; 7] = [
     // Of two members of one name a reader of JSON sees one.
     "doubled key",
     // To a schema 4.0 is the whole number 4.
@@ -18,6 +18,7 @@ const BEYOND: [&str; 6] = [
     "must be at most frontend.workers",
     // A token may come from the environment.
     "lets more than loopback in without a token",
+    "is every address of this machine, where the tiny_http engine",
     // What only the client of PostgreSQL knows.
     "is no PostgreSQL URL",
 ];

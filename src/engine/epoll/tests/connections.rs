@@ -166,6 +166,16 @@ fn a_panic_costs_its_own_request_a_500() {
     assert_eq!(door.service.events.lock().len(), 20);
 }
 
+/// Lets those go that wait for it to become false, however the test ends.
+struct LetGo(Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>);
+
+impl Drop for LetGo {
+    fn drop(&mut self) {
+        *self.0.0.lock() = false;
+        self.0.1.notify_all();
+    }
+}
+
 #[test]
 fn with_every_worker_stuck_the_keeper_answers() {
     let few = crate::config::Frontend { workers: 4, worker_wait: Duration::from_millis(200), ..config() };
@@ -180,6 +190,8 @@ fn with_every_worker_stuck_the_keeper_answers() {
         }
         Answer::new(200, b"late".to_vec())
     });
+    // Else a failed assertion would wait for the workers for ever.
+    let let_go = LetGo(held);
     let mut stuck: Vec<_> = (0..4)
         .map(|_| {
             let mut stream = door.connect();
@@ -194,8 +206,7 @@ fn with_every_worker_stuck_the_keeper_answers() {
     let mut slow = door.connect();
     slow.write_all(b"GET / HT").expect("sent");
     assert!(door.ask(&get("/")).starts_with("HTTP/1.1 503 "), "and again");
-    *held.0.lock() = false;
-    held.1.notify_all();
+    drop(let_go);
     for stream in &mut stuck {
         assert_eq!(read_answer(stream).1, "late");
     }
