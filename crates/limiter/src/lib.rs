@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod bucket;
+pub mod document;
 pub mod heavy_hitters;
 pub mod identity;
 pub mod limit;

@@ -74,6 +74,11 @@ impl Rate {
     pub fn parse_decimal(text: &str) -> Result<Self, LimitFault> {
         micro_from_decimal(text).map(Self::per_second)
     }
+
+    /// What a bucket holds that has no capacity of its own: the tokens of one span, where they are a whole number.
+    pub fn whole(self) -> Option<u32> {
+        self.micro.is_multiple_of(MICRO).then(|| u32::try_from(self.micro / MICRO).ok()).flatten()
+    }
 }
 
 /// Tokens a second print as a decimal without trailing zeros (`1`, `0.5`), which [`Rate::parse_decimal`] reads back;
@@ -117,16 +122,12 @@ impl Limit {
             LimitFault::NotANumber => LimitFault::Form,
             other => other,
         })?;
+        let rate = Rate { micro, per_secs };
         let capacity = match burst {
             Some(burst) => whole(burst.ok_or(LimitFault::Form)?.trim())?,
-            None if micro.is_multiple_of(MICRO) => micro / MICRO,
-            None => return Err(LimitFault::NeedsBurst),
+            None => rate.whole().ok_or(LimitFault::NeedsBurst)?,
         };
-        let capacity = u32::try_from(capacity).map_err(|_| LimitFault::TooLarge)?;
-        if capacity > Self::MAX_CAPACITY {
-            return Err(LimitFault::TooLarge);
-        }
-        Ok(Self { capacity, rate: Rate { micro, per_secs } })
+        Ok(Self { capacity, rate })
     }
 }
 
@@ -136,11 +137,12 @@ const MICRO: u64 = 1_000_000;
 /// Most digits that are looked at before or behind the point; 10^9 with 6 decimals needs 16. Zeros beyond are free.
 const MAX_DIGITS: i64 = 16;
 
-fn whole(text: &str) -> Result<u64, LimitFault> {
+/// A capacity.
+fn whole(text: &str) -> Result<u32, LimitFault> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(LimitFault::Form);
     }
-    text.parse().map_err(|_| LimitFault::TooLarge)
+    text.parse().ok().filter(|whole| *whole <= Limit::MAX_CAPACITY).ok_or(LimitFault::TooLarge)
 }
 
 /// Millionths from a decimal, with whole numbers alone: the digits are one long number, `shift` says how many of them

@@ -6,8 +6,9 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::store::StoreError;
-use crate::store::json::{LimitJson, text};
+use crate::store::json::text;
 use crate::store::v1::*;
+use balancer_limiter::document::LimitDocument;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::{ClientLimit, Plan, PlanName};
 
@@ -139,7 +140,7 @@ impl LimitsV1 for FakeV1 {
     ) -> Result<LimitRow, StoreError> {
         let mut state = self.state()?;
         let row = state.put(id, limit, &Condition::None, true)?.row;
-        state.note(actor, "create", target(id), text(&LimitJson::new(&row.client_id, &row.limit)));
+        state.note(actor, "create", target(id), text(&LimitDocument::new(&row.client_id, &row.limit)));
         Ok(row)
     }
 
@@ -152,7 +153,7 @@ impl LimitsV1 for FakeV1 {
     ) -> Result<Put<LimitRow>, StoreError> {
         let mut state = self.state()?;
         let put = state.put(id, limit, condition, false)?;
-        state.note(actor, "put", target(id), text(&LimitJson::new(&put.row.client_id, &put.row.limit)));
+        state.note(actor, "put", target(id), text(&LimitDocument::new(&put.row.client_id, &put.row.limit)));
         Ok(put)
     }
 

@@ -15,9 +15,9 @@ use crate::api::route::{
 use crate::api::seed::{LIMIT, as_json, no_content};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody};
-use crate::store::json::LimitJson;
 use crate::store::v1::{LimitFilter, LimitRow};
 use balancer_http::message::Reason;
+use balancer_limiter::document::LimitDocument;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::{ClientLimit, PlanName};
 
@@ -212,14 +212,14 @@ fn list_limits(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject
         .limits(&filter, page.after.as_deref(), page.count + 1)
         .map_err(|error| refused(error, "limit", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
-    let limits: Vec<_> = rows.iter().map(|row| LimitJson::new(&row.client_id, &row.limit)).collect();
+    let limits: Vec<_> = rows.iter().map(|row| LimitDocument::new(&row.client_id, &row.limit)).collect();
     let body = Limits { limits, next_cursor: next_cursor.as_deref() };
     listing(call.exchange.head, &body, next_cursor.as_deref())
 }
 
 #[derive(Serialize)]
 struct Limits<'a> {
-    limits: Vec<LimitJson<'a>>,
+    limits: Vec<LimitDocument<'a>>,
     next_cursor: Option<&'a str>,
 }
 
@@ -305,7 +305,7 @@ fn new_limit(body: &[u8], named: Option<ClientId>) -> Result<(ClientId, ClientLi
 
 /// A limit; with `base` it is new, and the answer says where it stands.
 fn shown(row: &LimitRow, status: u16, base: Option<&str>) -> Result<Answer, Reject> {
-    let mut answer = as_json(&LimitJson::new(&row.client_id, &row.limit))?;
+    let mut answer = as_json(&LimitDocument::new(&row.client_id, &row.limit))?;
     answer.status = status;
     let answer = answer.with("ETag", conditions::etag(row.version));
     let Some(base) = base else { return Ok(answer) };

@@ -14,9 +14,9 @@ use crate::api::route::{
 use crate::api::seed::{LIMIT, as_json, no_content};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
-use crate::store::json::PlanJson;
 use crate::store::v1::PlanRow;
 use balancer_http::message::Reason;
+use balancer_limiter::document::PlanDocument;
 use balancer_limiter::terms::{Plan, PlanName};
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
@@ -172,14 +172,14 @@ fn list_plans(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject>
         .plans(page.after.as_deref(), page.count + 1)
         .map_err(|error| refused(error, "plan", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.plan.name.as_str().to_owned());
-    let plans: Vec<_> = rows.iter().map(|row| PlanJson::new(&row.plan)).collect();
+    let plans: Vec<_> = rows.iter().map(|row| PlanDocument::new(&row.plan)).collect();
     let body = Plans { plans, next_cursor: next_cursor.as_deref() };
     listing(call.exchange.head, &body, next_cursor.as_deref())
 }
 
 #[derive(Serialize)]
 struct Plans<'a> {
-    plans: Vec<PlanJson<'a>>,
+    plans: Vec<PlanDocument<'a>>,
     next_cursor: Option<&'a str>,
 }
 
@@ -255,7 +255,7 @@ fn new_plan(body: &[u8], named: Option<PlanName>) -> Result<Plan, Reject> {
 
 /// A plan; with `base` it is new, and the answer says where it stands.
 fn shown(row: &PlanRow, status: u16, base: Option<&str>) -> Result<Answer, Reject> {
-    let mut answer = as_json(&PlanJson::new(&row.plan))?;
+    let mut answer = as_json(&PlanDocument::new(&row.plan))?;
     answer.status = status;
     let answer = answer.with("ETag", conditions::etag(row.version));
     let Some(base) = base else { return Ok(answer) };

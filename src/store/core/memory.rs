@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::json::{self, LimitJson, PlanJson};
+use super::super::json;
 use super::super::v1::LimitRow;
 use super::{Core, parsed};
 use crate::store::cache::{Entry, Place};
+use balancer_limiter::document::{Document, LimitDocument, PlanDocument};
 use balancer_limiter::identity::IdForm;
 use balancer_limiter::terms::{ClientLimit, Plan};
 
@@ -23,13 +24,13 @@ impl Core {
         // Writing to a `String` can't fail, here and below.
         for (name, planned) in self.plans.load().iter() {
             let plan = Plan { name: name.clone(), terms: planned.terms.clone() };
-            let _ = writeln!(text, "{}", json::text(&PlanJson::new(&plan)));
+            let _ = writeln!(text, "{}", json::text(&PlanDocument::new(&plan)));
         }
         for range in self.ranges.load().iter() {
-            let _ = writeln!(text, "{}", json::text(&LimitJson::new(&range.id, &range.limit)));
+            let _ = writeln!(text, "{}", json::text(&LimitDocument::new(&range.id, &range.limit)));
         }
         self.cache.each(|id, limit| {
-            let _ = writeln!(text, "{}", json::text(&LimitJson::new(id, limit)));
+            let _ = writeln!(text, "{}", json::text(&LimitDocument::new(id, limit)));
         });
         text
     }
@@ -41,9 +42,9 @@ impl Core {
         let mut ranges = Vec::new();
         let mut places: HashMap<Place, Vec<Entry>> = HashMap::new();
         for (number, line) in (1..).zip(text.lines()) {
-            match json::line(line).or_else(|fault| unreadable(line, number, &fault)) {
-                Ok(json::Line::Plan(plan)) => self.change_plan(&plan.name, Some(&plan.terms)),
-                Ok(json::Line::Limit(client_id, limit)) => {
+            match Document::read(line).or_else(|fault| unreadable(line, number, &fault)) {
+                Ok(Document::Plan(plan)) => self.change_plan(&plan.name, Some(&plan.terms)),
+                Ok(Document::Limit(client_id, limit)) => {
                     let row = LimitRow { client_id, limit, version: 0 };
                     let Some(id) = parsed(&row) else { continue };
                     match (id.form(), Place::of(&id, self.ipv6_prefix)) {
@@ -77,13 +78,13 @@ impl Core {
 }
 
 /// A line that has an id stands for its client, as a row of the database does.
-fn unreadable(line: &str, number: usize, fault: &str) -> Result<json::Line, ()> {
-    match json::id_of_line(line) {
+fn unreadable(line: &str, number: usize, fault: &str) -> Result<Document, ()> {
+    match Document::client_id(line) {
         Some(id) => {
             log::error!(
                 "store: the remembered limit of {id:?} can't be read, and the default decides: {fault}"
             );
-            Ok(json::Line::Limit(id, ClientLimit::unreadable()))
+            Ok(Document::Limit(id, ClientLimit::unreadable()))
         }
         None => {
             log::error!("store: line {number} of the remembered limits is left out: {fault}");

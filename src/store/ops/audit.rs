@@ -7,12 +7,13 @@ use serde::de::IgnoredAny;
 use serde::ser::SerializeMap;
 
 use super::super::backends::BackendSettings;
-use super::super::json::{LimitJson, PlanJson, text};
+use super::super::json::text;
 use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
 use super::super::v1::{Actor, AuditRow, LimitRow};
 use super::changes::{self, passes};
 use super::merge::Done;
 use super::{announce, left_out, read, readable};
+use balancer_limiter::document::{LimitDocument, PlanDocument};
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::Plan;
 use balancer_pool::backends::Operator;
@@ -89,13 +90,13 @@ pub(super) fn of_batch<'a>(done: &[Done], wishes: usize, seqs: (i64, i64), actor
     }
 }
 
-fn before(one: &Done) -> Option<LimitJson<'_>> {
+fn before(one: &Done) -> Option<LimitDocument<'_>> {
     let readable = one.before.as_ref().filter(|row| !row.limit.is_unreadable());
-    readable.map(|row| LimitJson::new(&row.client_id, &row.limit))
+    readable.map(|row| LimitDocument::new(&row.client_id, &row.limit))
 }
 
-fn after(one: &Done) -> Option<LimitJson<'_>> {
-    one.after.as_ref().map(|limit| LimitJson::new(one.id.text(), limit))
+fn after(one: &Done) -> Option<LimitDocument<'_>> {
+    one.after.as_ref().map(|limit| LimitDocument::new(one.id.text(), limit))
 }
 
 /// What a write of a plan leaves behind.
@@ -112,8 +113,8 @@ pub(super) fn of_plan<'a>(
         actor,
         action,
         target: target("plan", name),
-        before: text(&before.map(PlanJson::new)),
-        after: text(&after.map(PlanJson::new)),
+        before: text(&before.map(PlanDocument::new)),
+        after: text(&after.map(PlanDocument::new)),
     }
 }
 
@@ -206,7 +207,7 @@ pub fn note_reset(store: &dyn Store, within: Duration, id: &ClientId, by: By<'_>
         let mut rows = read::of_canonicals(session, &[id.canonical().into_owned()])?;
         let row = rows.pop().filter(|row| !row.limit.is_unreadable()).ok_or(Fault::NotFound)?;
         let seq = changes::record(session, &[(changes::RESET, &row.client_id)])?[0];
-        let shown = text(&LimitJson::new(&row.client_id, &row.limit));
+        let shown = text(&LimitDocument::new(&row.client_id, &row.limit));
         let note = Note {
             seqs: (seq, seq),
             actor: by.actor,

@@ -10,7 +10,8 @@ use super::audit::{self, By, Note};
 use super::changes::{self, KEPT_CHANGES};
 use super::write::{Columns, Failed};
 use super::{bounds, plans, read, texts};
-use crate::store::json::{LimitJson, text};
+use crate::store::json::text;
+use balancer_limiter::document::LimitDocument;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::ClientLimit;
 
@@ -145,5 +146,5 @@ fn merge(session: &mut dyn Session) -> Result<(i64, i64), Fault> {
 }
 
 fn as_text(rows: &[LimitRow]) -> String {
-    text(&rows.iter().map(|row| LimitJson::new(&row.client_id, &row.limit)).collect::<Vec<_>>())
+    text(&rows.iter().map(|row| LimitDocument::new(&row.client_id, &row.limit)).collect::<Vec<_>>())
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::json::{self, buckets_text};
+use super::super::json::text;
 use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
 use super::super::v1::{Condition, PlanRow};
 use super::audit::{self, By};
 use super::{STATEMENT_ROWS, changes, first_text, left_out, list_of, number, read, readable, texts};
-use balancer_limiter::terms::{MAX_PLANS, Plan, PlanName};
+use balancer_limiter::document::{self, BucketDocument};
+use balancer_limiter::terms::{MAX_PLANS, Plan, PlanName, Terms};
 
 const COLUMNS: &str = "name, buckets, max_in_flight, version";
 const _: () = assert!(MAX_PLANS == 1_000, "a message says so");
@@ -97,7 +98,7 @@ pub fn put(
              max_in_flight = excluded.max_in_flight, version = excluded.version",
             &[
                 Value::Text(plan.name.as_str()),
-                Value::Text(&buckets_text(&plan.terms.buckets)),
+                Value::Text(&text(&BucketDocument::list(&plan.terms.buckets))),
                 Value::Int(plan.terms.max_in_flight.map(i64::from)),
                 Value::Int(Some(seq)),
             ],
@@ -159,7 +160,7 @@ fn read_row(cells: Vec<Cell>) -> Result<PlanRow, String> {
     else {
         return Err("a column holds something else".into());
     };
-    let terms = json::terms(&buckets, read::in_flight(&bound)?)?;
+    let terms = Terms { buckets: document::buckets(&buckets)?, max_in_flight: read::in_flight(&bound)? };
     if terms.buckets.is_empty() {
         return Err("it has no buckets".into());
     }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::super::Row;
-use super::super::json;
 use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
 use super::super::v1::{LimitFilter, LimitRow};
 use super::bounds::MAX_LOADED;
 use super::{STATEMENT_ROWS, first_text, left_out, list_of, plans, readable, tuples};
 use crate::store::cache::Place;
+use balancer_limiter::document;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::ranges::MAX_RANGES;
@@ -273,7 +273,7 @@ impl Reader {
         let buckets = match &self.last {
             Some((last, buckets)) if *last == text => Arc::clone(buckets),
             _ => {
-                let buckets = json::buckets(&text)?;
+                let buckets = document::buckets(&text)?;
                 self.last = Some((text, Arc::clone(&buckets)));
                 buckets
             }

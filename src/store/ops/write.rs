@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::super::json::buckets_text;
+use super::super::json::text;
 use super::super::session::{Access, Fault, Session, Store, Value};
 use super::super::v1::LimitRow;
 use super::audit::{self, By};
 use super::merge::{Change, Done, merge};
 use super::{STATEMENT_ROWS, bounds, changes, list_of, plans, read, texts, tuples};
+use balancer_limiter::document::BucketDocument;
 use balancer_limiter::identity::{ClientId, IdForm};
 use balancer_limiter::terms::{ClientLimit, PlanName};
 
@@ -203,7 +204,7 @@ impl Columns {
             address,
             port,
             plan: limit.plan.as_ref().map(|plan| plan.as_str().to_owned()),
-            buckets: buckets_text(&limit.own.buckets),
+            buckets: text(&BucketDocument::list(&limit.own.buckets)),
             max_in_flight: limit.own.max_in_flight.map(i64::from),
             exempt: limit.exempt,
             shared: limit.shared,

@@ -1,0 +1,302 @@
+//! Limits and plans as documents: the JSON that databases hold, the API shows and takes, and the command line reads and
+//! sends; and the one check of what a document says, whoever read its members.
+//!
+//! Two forms: a document that is shown or stored is whole, one that is sent may leave out what has a default.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::limit::{Limit, Rate};
+use crate::terms::{
+    BucketName, BucketSpec, ClientLimit, MAX_BUCKETS, MAX_IN_FLIGHT, Mode, Plan, PlanName, Reset, Terms,
+    parse_per, per_text,
+};
+
+/// Is told each fault: the member's name, and what is wrong with it.
+pub type Say<'a> = dyn FnMut(&'static str, String) + 'a;
+
+/// The value; a fault is said, and leaves none.
+fn said<T, F: Display>(value: Result<T, F>, member: &'static str, say: &mut Say<'_>) -> Option<T> {
+    value.map_err(|fault| say(member, fault.to_string())).ok()
+}
+
+/// That many buckets may stand in one document.
+pub fn check_count(count: usize) -> Result<(), String> {
+    let fault = || format!("must be 1 to {MAX_BUCKETS}, found {count}");
+    (count <= MAX_BUCKETS).then_some(()).ok_or_else(fault)
+}
+
+/// The members of a bucket as they were read. `None` where one has no value: it was left out, or its fault was said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BucketMembers<'a> {
+    /// The bucket's name.
+    pub name: Option<&'a str>,
+    /// Millionths of a token that come every `per`.
+    pub amount_micro: Option<u64>,
+    /// The span.
+    pub per: Option<&'a str>,
+    /// `None`: it was left out; `Some(None)`: its fault was said.
+    pub capacity: Option<Option<u64>>,
+    /// `enforced`, or `shadow`.
+    pub mode: Option<&'a str>,
+    /// `utc`.
+    pub reset: Option<&'a str>,
+}
+
+impl BucketMembers<'_> {
+    /// The bucket; `None` after a fault that leaves none. `beside` are the buckets before it.
+    pub fn check(self, beside: &[BucketSpec], say: &mut Say<'_>) -> Option<BucketSpec> {
+        let name = self.name.and_then(|text| said(BucketName::parse(text), "name", say));
+        let span = "must be a span such as \"1s\", \"1m\", \"1h\" or \"1d\", at most \"366d\", or \"1mo\"";
+        let per_secs = self.per.and_then(|text| said(parse_per(text).ok_or(span), "per", say));
+        let capacity = self.capacity(say);
+        let mode = match self.mode {
+            None | Some("enforced") => Ok(Mode::Enforced),
+            Some("shadow") => Ok(Mode::Shadow),
+            Some(_) => Err("must be \"enforced\" or \"shadow\""),
+        };
+        let mode = said(mode, "mode", say);
+        let period =
+            || per_secs.map(|secs| Reset::of_per(secs).ok_or("needs a per of \"1h\", \"1d\" or \"1mo\""));
+        let reset = match self.reset {
+            None => Ok(None),
+            Some("utc") => period().transpose(),
+            Some(_) => Err("must be \"utc\" or null"),
+        };
+        let reset = said(reset, "reset", say);
+        let limit =
+            Limit { capacity: capacity?, rate: Rate { micro: self.amount_micro?, per_secs: per_secs? } };
+        let spec = BucketSpec { mode: mode?, reset: reset?, ..BucketSpec::new(name?, limit) };
+        if beside.iter().any(|other| other.id == spec.id) {
+            say("name", format!("{:?} names another bucket of this limit already", spec.name.as_str()));
+        }
+        Some(spec)
+    }
+
+    /// Without a capacity a bucket holds its amount.
+    fn capacity(&self, say: &mut Say<'_>) -> Option<u32> {
+        let capacity = match self.capacity {
+            Some(given) => u32::try_from(given?)
+                .ok()
+                .filter(|capacity| *capacity <= Limit::MAX_CAPACITY)
+                .ok_or_else(|| format!("must be at most {}", Limit::MAX_CAPACITY)),
+            None => Rate::per_second(self.amount_micro?)
+                .whole()
+                .ok_or_else(|| "is missing: an amount that is no whole number needs one".to_owned()),
+        };
+        said(capacity, "capacity", say)
+    }
+}
+
+/// The members of a limit as they were read. `None` where one has no value: it was left out, or its fault was said.
+#[derive(Clone, Debug, Default)]
+pub struct LimitMembers<'a> {
+    /// Whether a plan is named, even if that can't be read.
+    pub has_plan: bool,
+    /// The plan's name.
+    pub plan: Option<&'a str>,
+    /// `None`: there are some that can't be read.
+    pub buckets: Option<Vec<BucketSpec>>,
+    /// Most requests at once.
+    pub max_in_flight: Option<u32>,
+    /// `exempt`.
+    pub mode: Option<&'a str>,
+    /// One bucket for all of a range.
+    pub shared: bool,
+    /// Whether it is the limit of a range.
+    pub is_range: bool,
+}
+
+impl LimitMembers<'_> {
+    /// The limit. One may be returned after a fault too: it counts only when none was said.
+    pub fn check(self, say: &mut Say<'_>) -> Option<ClientLimit> {
+        let plan = self.plan.and_then(|text| said(PlanName::parse(text), "plan", say));
+        let max_in_flight = self.max_in_flight.and_then(|most| said(in_flight(most), "max_in_flight", say));
+        let exempt = self.mode == Some("exempt");
+        if self.mode.is_some() && !exempt {
+            let text =
+                "must be \"exempt\" or not be there; \"enforced\" and \"shadow\" are for single buckets";
+            say("mode", text.to_owned());
+        }
+        if self.shared && !self.is_range {
+            say("shared", "only a range such as 10.0.0.0/8 is shared by several clients".to_owned());
+        }
+        let has_buckets = self.buckets.as_ref().is_none_or(|buckets| !buckets.is_empty());
+        match (self.has_plan, has_buckets) {
+            (true, true) => say("buckets", "has a plan and buckets; a limit has one of them".to_owned()),
+            (false, false) if !exempt => {
+                say("buckets", "missing: neither a plan nor buckets nor \"mode\": \"exempt\"".to_owned());
+            }
+            _ => {}
+        }
+        let own = Terms { buckets: self.buckets?.into(), max_in_flight };
+        Some(ClientLimit { plan, own, exempt, shared: self.shared })
+    }
+}
+
+fn in_flight(most: u32) -> Result<u32, String> {
+    let fault = || format!("must be a whole number from 1 to {MAX_IN_FLIGHT}");
+    (1..=MAX_IN_FLIGHT).contains(&most).then_some(most).ok_or_else(fault)
+}
+
+/// A whole bucket: `{"name","amount","per","capacity","mode","reset"}`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketDocument {
+    name: String,
+    /// A JSON number with at most 6 decimals, exact.
+    amount: Box<RawValue>,
+    per: String,
+    capacity: u32,
+    mode: Cow<'static, str>,
+    reset: Option<Cow<'static, str>>,
+}
+
+/// A whole limit: `{"client_id","plan","buckets","max_in_flight","mode"?,"shared"}`; `mode` only where it is `exempt`.
+#[derive(Debug, Serialize)]
+pub struct LimitDocument<'a> {
+    client_id: &'a str,
+    plan: Option<&'a str>,
+    buckets: Vec<BucketDocument>,
+    max_in_flight: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
+    shared: bool,
+}
+
+/// A whole plan: `{"name","buckets","max_in_flight"}`.
+#[derive(Debug, Serialize)]
+pub struct PlanDocument<'a> {
+    name: &'a str,
+    buckets: Vec<BucketDocument>,
+    max_in_flight: Option<u32>,
+}
+
+impl BucketDocument {
+    /// Buckets as a database holds them.
+    pub fn list(buckets: &[BucketSpec]) -> Vec<Self> {
+        buckets.iter().map(Self::new).collect()
+    }
+
+    fn new(bucket: &BucketSpec) -> Self {
+        let Limit { capacity, rate } = bucket.limit;
+        Self {
+            name: bucket.name.as_str().to_owned(),
+            // `Rate` prints tokens a second as JSON prints numbers.
+            amount: RawValue::from_string(Rate::per_second(rate.micro).to_string()).unwrap_or_default(),
+            per: per_text(rate),
+            capacity,
+            mode: Cow::Borrowed(if bucket.is_enforced() { "enforced" } else { "shadow" }),
+            reset: bucket.reset.map(|_| Cow::Borrowed("utc")),
+        }
+    }
+
+    fn spec(&self, beside: &[BucketSpec]) -> Result<BucketSpec, String> {
+        let micro = Rate::parse_decimal(self.amount.get()).map_err(|fault| format!("amount {fault}"))?.micro;
+        let members = BucketMembers {
+            name: Some(&self.name),
+            amount_micro: Some(micro),
+            per: Some(&self.per),
+            capacity: Some(Some(self.capacity.into())),
+            mode: Some(&self.mode),
+            reset: self.reset.as_deref(),
+        };
+        let mut fault = None;
+        let spec = members.check(beside, &mut |member, text| fault = Some(format!("{member} {text}")));
+        spec.filter(|_| fault.is_none()).ok_or_else(|| fault.unwrap_or_default())
+    }
+}
+
+impl<'a> LimitDocument<'a> {
+    /// A limit under the id that is stored.
+    pub fn new(client_id: &'a str, limit: &'a ClientLimit) -> Self {
+        Self {
+            client_id,
+            plan: limit.plan.as_ref().map(|plan| plan.as_str()),
+            buckets: BucketDocument::list(&limit.own.buckets),
+            max_in_flight: limit.own.max_in_flight,
+            mode: limit.exempt.then_some("exempt"),
+            shared: limit.shared,
+        }
+    }
+}
+
+impl<'a> PlanDocument<'a> {
+    /// A plan.
+    pub fn new(plan: &'a Plan) -> Self {
+        Self {
+            name: plan.name.as_str(),
+            buckets: BucketDocument::list(&plan.terms.buckets),
+            max_in_flight: plan.terms.max_in_flight,
+        }
+    }
+}
+
+/// What a database holds of buckets, back. The text of a fault is for the log.
+pub fn buckets(text: &str) -> Result<Arc<[BucketSpec]>, String> {
+    specs(&serde_json::from_str::<Vec<BucketDocument>>(text).map_err(|error| error.to_string())?)
+}
+
+fn specs(list: &[BucketDocument]) -> Result<Arc<[BucketSpec]>, String> {
+    check_count(list.len()).map_err(|fault| format!("buckets {fault}"))?;
+    let mut specs = Vec::with_capacity(list.len());
+    for bucket in list {
+        specs.push(bucket.spec(&specs).map_err(|fault| format!("a bucket's {fault}"))?);
+    }
+    Ok(specs.into())
+}
+
+/// A whole document, read back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Document {
+    /// A plan.
+    Plan(Plan),
+    /// A limit, and the id that it has.
+    Limit(String, ClientLimit),
+}
+
+impl Document {
+    /// Reads what [`PlanDocument`] or [`LimitDocument`] wrote. The text of a fault is for the log.
+    pub fn read(text: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Either {
+            name: Option<String>,
+            client_id: Option<String>,
+            plan: Option<String>,
+            buckets: Vec<BucketDocument>,
+            max_in_flight: Option<u32>,
+            mode: Option<String>,
+            #[serde(default)]
+            shared: bool,
+        }
+        let read: Either = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let own = Terms { buckets: specs(&read.buckets)?, max_in_flight: read.max_in_flight };
+        let plan = |name: &str| PlanName::parse(name).map_err(|fault| format!("a plan's name {fault}"));
+        match (read.name, read.client_id) {
+            (Some(_), None) if own.buckets.is_empty() => Err("a plan without buckets".into()),
+            (Some(name), None) => Ok(Self::Plan(Plan { name: plan(&name)?, terms: own })),
+            (None, Some(client_id)) => {
+                let plan = read.plan.as_deref().map(plan).transpose()?;
+                let exempt = read.mode.as_deref() == Some("exempt");
+                Ok(Self::Limit(client_id, ClientLimit { plan, own, exempt, shared: read.shared }))
+            }
+            _ => Err("neither a plan nor a limit".into()),
+        }
+    }
+
+    /// The client id of a limit, whatever else is wrong with it.
+    pub fn client_id(text: &str) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Id {
+            client_id: String,
+        }
+        serde_json::from_str::<Id>(text).ok().map(|limit| limit.client_id)
+    }
+}
+
+#[cfg(test)]
+mod tests;
