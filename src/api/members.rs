@@ -212,6 +212,14 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// The same of a member that must be there.
+    pub(super) fn text_required(&self, name: &str, what: &str, faults: &mut Faults) -> Option<String> {
+        if !self.has(name) {
+            self.fault(name, format!("missing; must be {what}"), faults);
+        }
+        self.text(name, faults)
+    }
+
     /// A member that is text or `null`, when it is there.
     pub(super) fn text_or_null(&self, name: &str, faults: &mut Faults) -> Option<String> {
         if self.has_value(name) { self.text(name, faults) } else { None }

@@ -215,15 +215,8 @@ fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let known = ["name", "url", "weight", "state", "max_in_flight", "backup"];
     let members = Members::read(&body, &known, &mut faults)?;
     let mut settings = said(&members, &mut faults);
-    let mut required = |name: &str, what: &str| {
-        let text = members.text(name, &mut faults);
-        if !members.has(name) {
-            members.fault(name, format!("missing; must be {what}"), &mut faults);
-        }
-        text
-    };
-    let name = required("name", "the backend's name");
-    settings.url = required("url", "http://HOST[:PORT]");
+    let name = members.text_required("name", "the backend's name", &mut faults);
+    settings.url = members.text_required("url", "http://HOST[:PORT]", &mut faults);
     if members.has("backup") {
         settings.backup = Some(members.flag("backup", &mut faults));
     }

@@ -3,9 +3,10 @@
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::{Parsed, Section};
+use balancer_limiter::document::BucketMembers;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::terms::{
-    BucketName, BucketSpec, MAX_BUCKETS, MAX_IN_FLIGHT, MAX_PER_SECS, Mode, Reset, Terms, parse_per,
+    BucketName, BucketSpec, MAX_BUCKETS, MAX_IN_FLIGHT, MAX_PER_SECS, Terms, parse_per,
 };
 
 const _: () = assert!(MAX_PER_SECS == 366 * 86_400 && MAX_BUCKETS == 4, "messages say so");
@@ -100,25 +101,17 @@ pub(super) fn buckets(s: &mut Section<'_>) -> Vec<BucketSpec> {
         "a list of 1 to 4 buckets: [{\"name\": \"day\", \"amount\": 1000, \"per\": \"1d\"}]",
         "What each request needs a token of.",
     );
-    let mut origins = Vec::new();
-    let read = s.objects(spec, MAX_BUCKETS, |section| {
-        origins.push(section.origin_of("name").unwrap_or_else(|| section.origin()));
-        bucket(section)
+    let mut buckets = Vec::new();
+    s.objects(spec, MAX_BUCKETS, |section| {
+        let bucket = bucket(section, &buckets);
+        buckets.extend(bucket);
     });
-    let mut buckets: Vec<BucketSpec> = Vec::with_capacity(read.len());
-    for ((index, bucket), origin) in read.into_iter().enumerate().zip(origins) {
-        let Some(bucket) = bucket else { continue };
-        if buckets.iter().any(|other| other.id == bucket.id) {
-            let text = format!("{:?} names another bucket of this limit already", bucket.name.as_str());
-            s.fault(origin, &format!("buckets[{index}].name"), text);
-        }
-        buckets.push(bucket);
-    }
     buckets
 }
 
-/// `None` after a fault.
-fn bucket(mut s: Section<'_>) -> Option<BucketSpec> {
+/// `None` after a fault. `beside` are the buckets before it.
+fn bucket(mut s: Section<'_>, beside: &[BucketSpec]) -> Option<BucketSpec> {
+    let name_at = s.origin_of("name").unwrap_or_else(|| s.origin());
     let name = Spec::new(
         "name",
         Shape::Text("1 to 64 printable ASCII characters, and not \"concurrency\""),
@@ -137,7 +130,6 @@ fn bucket(mut s: Section<'_>) -> Option<BucketSpec> {
         "",
         "The span.",
     );
-    let modes = [("enforced", Mode::Enforced), ("shadow", Mode::Shadow)];
     let reset = Spec::new(
         "reset",
         Shape::Choice(vec!["utc"]),
@@ -145,16 +137,14 @@ fn bucket(mut s: Section<'_>) -> Option<BucketSpec> {
         "utc: filled at each UTC hour, day or month (as per says) and at no other time.",
     )
     .or_null();
-    let name = s.value(&name, |node| match &node.value {
-        Value::Text(text) => BucketName::parse(text).map(Some).map_err(|_| None),
+    let text_if = |node: &Node, is_one: fn(&str) -> bool| match &node.value {
+        Value::Text(text) if is_one(text) => Ok(Some(text.clone())),
         _ => Err(None),
-    });
-    let micro = s.value(&amount, |node| micro(node).map(Some));
-    let per_secs = s.value(&per, |node| match &node.value {
-        Value::Text(text) => parse_per(text).map(Some).ok_or(None),
-        _ => Err(None),
-    });
-    let capacity: Option<u32> = s.whole_or_null(
+    };
+    let name = s.value(&name, |node| text_if(node, |text| BucketName::parse(text).is_ok()));
+    let amount_micro = s.value(&amount, |node| micro(node).map(Some));
+    let per = s.value(&per, |node| text_if(node, |text| parse_per(text).is_some()));
+    let capacity: Option<u64> = s.whole_or_null(
         "capacity",
         0..=u64::from(Limit::MAX_CAPACITY),
         "null",
@@ -162,30 +152,27 @@ fn bucket(mut s: Section<'_>) -> Option<BucketSpec> {
     );
     let mode = s.choice(
         "mode",
-        &modes,
+        &[("enforced", "enforced"), ("shadow", "shadow")],
         "\"enforced\"",
         "shadow: takes tokens and counts what it would refuse, refuses nothing.",
     );
-    let resets = s.value(&reset, |node| match &node.value {
-        Value::Null => Ok(false),
-        Value::Text(text) if text == "utc" => Ok(true),
+    let reset = s.value(&reset, |node| match &node.value {
+        Value::Null => Ok(None),
+        Value::Text(text) if text == "utc" => Ok(Some("utc")),
         _ => Err(None),
     });
-    let period = per_secs.filter(|_| resets).and_then(Reset::of_per);
-    if resets && per_secs.is_some() && period.is_none() {
-        let origin = s.origin_of("reset").unwrap_or_else(|| s.origin());
-        s.fault(origin, "reset", "needs a per of \"1h\", \"1d\" or \"1mo\"");
-    }
-    let (name, micro, per_secs) = (name?, micro?, per_secs?);
-    let capacity = capacity.or_else(|| {
-        let whole = micro.is_multiple_of(1_000_000).then(|| u32::try_from(micro / 1_000_000).ok()).flatten();
-        if whole.is_none() {
-            let text = "is missing: an amount that is no whole number needs one";
-            s.fault(s.origin(), "capacity", text);
-        }
-        whole
-    });
-    let limit = Limit { capacity: capacity?, rate: Rate { micro, per_secs } };
+    let read = BucketMembers {
+        name: name.as_deref(),
+        amount_micro,
+        per: per.as_deref(),
+        capacity: capacity.map(Some),
+        mode,
+        reset,
+    };
+    let bucket = read.check(beside, &mut |member, text| {
+        let origin = if member == "name" { name_at.clone() } else { s.origin() };
+        s.fault(origin, member, text);
+    })?;
     s.end();
-    Some(BucketSpec { mode: mode?, reset: period, ..BucketSpec::new(name, limit) })
+    Some(bucket)
 }
