@@ -18,7 +18,6 @@ mod print;
 mod reload;
 mod session;
 mod summary;
-mod terms;
 mod top;
 
 pub use failure::Failure;

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::limits::Grant;
 use super::pages::{for_each_page, print_json, query_value};
 use super::session::{Common, Session};
-use super::terms::Terms;
+use balancer_limiter::document::NewLimit;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,14 +75,14 @@ fn item(name: &str) -> String {
     format!("/-/v1/plan?name={}", query_value(name))
 }
 
-fn terms(grant: &Grant) -> Result<Terms, Failure> {
+fn terms(grant: &Grant) -> Result<NewLimit, Failure> {
     let buckets = grant.buckets()?;
     if buckets.is_empty() {
         let text =
             "how much may its clients do? Give a rate (10/m) or --bucket; see balancer plans set --help";
         return Err(Failure::Usage(text.into()));
     }
-    Ok(Terms { buckets, max_in_flight: grant.max_in_flight, ..Terms::default() })
+    Ok(NewLimit { buckets, max_in_flight: grant.max_in_flight, ..NewLimit::default() })
 }
 
 fn ls(session: &mut Session) -> Result<(), Failure> {
@@ -96,7 +96,7 @@ fn ls(session: &mut Session) -> Result<(), Failure> {
         count += items.len();
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
-            let plan: Terms = api.read(item)?;
+            let plan: NewLimit = api.read(item)?;
             rows.push(vec![plan.name.clone().unwrap_or_default(), plan.describe()]);
         }
         out.table(head, &rows)
@@ -114,7 +114,7 @@ fn get(name: &str, session: &mut Session) -> Result<(), Failure> {
         out.raw(&format!("{}\n", answer.body.trim_end()))?;
         return out.flush();
     }
-    let plan: Terms = api.read(&answer.body)?;
+    let plan: NewLimit = api.read(&answer.body)?;
     let mut rows = vec![vec!["plan".to_owned(), plan.name.clone().unwrap_or_default()]];
     rows.extend(plan.buckets.iter().map(|bucket| vec![bucket.name.clone(), bucket.rate()]));
     if let Some(most) = plan.max_in_flight {
@@ -131,7 +131,7 @@ fn set(name: &str, body: &str, session: &mut Session) -> Result<(), Failure> {
     if out.is_json() {
         out.raw(&format!("{}\n", answer.body.trim_end()))?;
     } else {
-        let plan: Terms = api.read(&answer.body)?;
+        let plan: NewLimit = api.read(&answer.body)?;
         let done = if answer.status == 201 { "made" } else { "changed" };
         out.line(&format!("{done} plan {name}: {}", plan.describe()))?;
     }

@@ -1,7 +1,10 @@
 //! Limits and plans as documents: the JSON that databases hold, the API shows and takes, and the command line reads and
-//! sends; and the one check of what a document says, whoever read its members.
+//! sends; and the one check of what a document says. Readers with places of their own (configuration, API) read the members
+//! and have them checked here.
 //!
-//! Two forms: a document that is shown or stored is whole, one that is sent may leave out what has a default.
+//! What is shown or stored is whole; what is sent ([`NewLimit`]) may leave out members that have a default.
+
+mod written;
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -10,21 +13,22 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use self::written::{NewBucket, NewLimit};
 use crate::limit::{Limit, Rate};
 use crate::terms::{
     BucketName, BucketSpec, ClientLimit, MAX_BUCKETS, MAX_IN_FLIGHT, Mode, Plan, PlanName, Reset, Terms,
     parse_per, per_text,
 };
 
-/// Is told each fault: the member's name, and what is wrong with it.
+/// Receives each fault: the member's name, and what is wrong with it.
 pub type Say<'a> = dyn FnMut(&'static str, String) + 'a;
 
-/// The value; a fault is said, and leaves none.
+/// The value; a fault goes to `say`.
 fn said<T, F: Display>(value: Result<T, F>, member: &'static str, say: &mut Say<'_>) -> Option<T> {
     value.map_err(|fault| say(member, fault.to_string())).ok()
 }
 
-/// That many buckets may stand in one document.
+/// Whether one document may have that many buckets.
 pub fn check_count(count: usize) -> Result<(), String> {
     let fault = || format!("must be 1 to {MAX_BUCKETS}, found {count}");
     (count <= MAX_BUCKETS).then_some(()).ok_or_else(fault)

@@ -1,7 +1,7 @@
 //! Limits as rows of comma-separated values (RFC 4180). Client ids, plans and buckets hold no line ends, so a record is
 //! exactly one line: a quote that is not closed costs that line alone, and lines can be named by number.
 
-use crate::cli::terms::{Bucket, Terms};
+use balancer_limiter::document::{NewBucket, NewLimit};
 
 /// Columns of an export, and with [`SHORTHANDS`] those of an import.
 pub const COLUMNS: [&str; 6] = ["client_id", "plan", "buckets", "max_in_flight", "mode", "shared"];
@@ -15,7 +15,7 @@ pub fn head() -> String {
 }
 
 /// A limit as a line; [`super::entry::Columns`] reads it back.
-pub fn line(terms: &Terms) -> String {
+pub fn line(terms: &NewLimit) -> String {
     let cells = [
         terms.client_id.clone().unwrap_or_default(),
         terms.plan.clone().unwrap_or_default(),
@@ -29,15 +29,15 @@ pub fn line(terms: &Terms) -> String {
 }
 
 /// `second=10/s burst 20; day=10000/d`, or JSON where a name would make that ambiguous.
-fn buckets_cell(buckets: &[Bucket]) -> String {
+fn buckets_cell(buckets: &[NewBucket]) -> String {
     let plain = |name: &str| {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     };
     // What a later version adds to a bucket is no rate either.
-    let reads_back = |bucket: &Bucket| {
+    let reads_back = |bucket: &NewBucket| {
         let enforced =
-            Bucket { mode: bucket.mode.clone().filter(|mode| mode != "enforced"), ..bucket.clone() };
-        Bucket::parse(&bucket.name, &bucket.rate()).is_ok_and(|again| again == enforced)
+            NewBucket { mode: bucket.mode.clone().filter(|mode| mode != "enforced"), ..bucket.clone() };
+        NewBucket::parse(&bucket.name, &bucket.rate()).is_ok_and(|again| again == enforced)
     };
     if buckets.iter().all(|bucket| plain(&bucket.name) && reads_back(bucket)) {
         let named = buckets.iter().map(|bucket| format!("{}={}", bucket.name, bucket.rate()));
@@ -50,12 +50,12 @@ fn buckets_cell(buckets: &[Bucket]) -> String {
 ///
 /// # Errors
 /// What it must look like.
-pub fn read_buckets(cell: &str) -> Result<Vec<Bucket>, String> {
+pub fn read_buckets(cell: &str) -> Result<Vec<NewBucket>, String> {
     if cell.trim_start().starts_with('[') {
         return serde_json::from_str(cell).map_err(|error| format!("is no list of buckets: {error}"));
     }
     let parts = cell.split(';').map(str::trim).filter(|part| !part.is_empty());
-    parts.map(Bucket::parse_named).collect()
+    parts.map(NewBucket::parse_named).collect()
 }
 
 fn quoted(cell: &str) -> String {
@@ -153,13 +153,13 @@ mod tests {
 
     #[test]
     fn buckets_are_written_for_people_unless_a_name_forbids_it() {
-        let day = Bucket::parse("day", "10000/d utc").unwrap();
-        let odd = Bucket::parse("a; b=c", "2/s").unwrap();
+        let day = NewBucket::parse("day", "10000/d utc").unwrap();
+        let odd = NewBucket::parse("a; b=c", "2/s").unwrap();
         assert_eq!(
-            buckets_cell(&[Bucket::parse("s", "2/s burst 5").unwrap(), day.clone()]),
+            buckets_cell(&[NewBucket::parse("s", "2/s burst 5").unwrap(), day.clone()]),
             "s=2/s burst 5; day=10000/d utc"
         );
-        let enforced = Bucket { mode: Some("enforced".into()), ..day.clone() };
+        let enforced = NewBucket { mode: Some("enforced".into()), ..day.clone() };
         assert_eq!(buckets_cell(&[enforced]), "day=10000/d utc");
         let cell = buckets_cell(&[day.clone(), odd.clone()]);
         assert!(cell.starts_with('['), "{cell}");

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 
 use super::csv;
-use crate::cli::terms::{Bucket, DEFAULT_BUCKET, Terms};
+use balancer_limiter::answer::DEFAULT_BUCKET;
+use balancer_limiter::document::{NewBucket, NewLimit};
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::{Limit, Rate};
-use balancer_limiter::terms::parse_per;
 
 /// What a line may say: a limit as the API has it, or one rate in short.
 #[derive(Debug, Default, Deserialize)]
@@ -14,7 +14,7 @@ use balancer_limiter::terms::parse_per;
 struct Line {
     client_id: Option<String>,
     plan: Option<String>,
-    buckets: Option<Vec<Written>>,
+    buckets: Option<Vec<NewBucket>>,
     max_in_flight: Option<u32>,
     mode: Option<String>,
     shared: Option<bool>,
@@ -25,40 +25,11 @@ struct Line {
     rate_per_sec: Option<serde_json::Number>,
 }
 
-/// A bucket as the API takes it: without a capacity it holds its amount.
-#[derive(Debug, Deserialize)]
-struct Written {
-    name: String,
-    amount: serde_json::Number,
-    per: String,
-    capacity: Option<u64>,
-    mode: Option<String>,
-    reset: Option<String>,
-}
-
-impl Written {
-    fn whole(self) -> Result<Bucket, String> {
-        let Self { name, amount, per, capacity, mode, reset } = self;
-        let capacity = capacity.or_else(|| amount.as_u64());
-        let capacity = capacity.ok_or_else(|| {
-            format!("bucket {name:?}: capacity: missing; only a whole amount stands for it")
-        })?;
-        Ok(Bucket { name, amount, per, capacity, mode, reset })
-    }
-}
-
-impl From<Bucket> for Written {
-    fn from(bucket: Bucket) -> Self {
-        let Bucket { name, amount, per, capacity, mode, reset } = bucket;
-        Self { name, amount, per, capacity: Some(capacity), mode, reset }
-    }
-}
-
 /// A limit from a JSON object.
 ///
 /// # Errors
 /// What is wrong with it, to be put behind the line's number.
-pub fn of_json(text: &str) -> Result<Terms, String> {
+pub fn of_json(text: &str) -> Result<NewLimit, String> {
     let line: Line = serde_json::from_str(text).map_err(|error| {
         // Where in the line; its own "line 1" would only be taken for the file's.
         error.to_string().replace(" at line 1 column ", " at column ")
@@ -102,7 +73,7 @@ impl Columns {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(&self, text: &str) -> Result<Terms, String> {
+    pub fn read(&self, text: &str) -> Result<NewLimit, String> {
         let cells = csv::cells(text, self.separator)?;
         if cells.len() != self.names.len() {
             return Err(format!(
@@ -126,7 +97,7 @@ impl Columns {
                 "capacity" => line.capacity = Some(number()?),
                 "buckets" => {
                     let buckets = csv::read_buckets(&cell).map_err(|fault| format!("buckets: {fault}"))?;
-                    line.buckets = Some(buckets.into_iter().map(Written::from).collect());
+                    line.buckets = Some(buckets);
                 }
                 "rate_per_sec" => {
                     let number = cell.parse().map_err(|_| "rate_per_sec: must be a number")?;
@@ -146,17 +117,17 @@ impl Columns {
 }
 
 /// What can be judged without a balancer. It judges again; whatever passes here and not there is named as well.
-fn checked(line: Line) -> Result<Terms, String> {
+fn checked(line: Line) -> Result<NewLimit, String> {
     let client_id = line.client_id.ok_or("client_id: missing")?;
     ClientId::parse(&client_id).map_err(|fault| format!("client_id: {fault}"))?;
     let short = match (&line.rate, line.capacity, &line.rate_per_sec) {
         (Some(rate), None, None) => {
-            Some(Bucket::parse(DEFAULT_BUCKET, rate).map_err(|fault| format!("rate: {fault}"))?)
+            Some(NewBucket::parse(DEFAULT_BUCKET, rate).map_err(|fault| format!("rate: {fault}"))?)
         }
         (None, Some(capacity), Some(rate)) => {
             let rate =
                 Rate::parse_decimal(&rate.to_string()).map_err(|fault| format!("rate_per_sec: {fault}"))?;
-            Some(Bucket::new(DEFAULT_BUCKET, Limit { capacity, rate }))
+            Some(NewBucket::new(DEFAULT_BUCKET, Limit { capacity, rate }))
         }
         (None, None, None) => None,
         (Some(_), _, _) => return Err("rate: stands for capacity and rate_per_sec; give one of them".into()),
@@ -167,26 +138,9 @@ fn checked(line: Line) -> Result<Terms, String> {
             return Err("a rate and buckets; give one of them".into());
         }
         (Some(bucket), _) => vec![bucket],
-        (None, buckets) => {
-            buckets.unwrap_or_default().into_iter().map(Written::whole).collect::<Result<Vec<_>, _>>()?
-        }
+        (None, buckets) => buckets.unwrap_or_default(),
     };
-    for bucket in &buckets {
-        check_bucket(bucket).map_err(|fault| format!("bucket {:?}: {fault}", bucket.name))?;
-    }
-    let exempt = match line.mode.as_deref() {
-        None => false,
-        Some("exempt") => true,
-        Some(_) => return Err("mode: must be \"exempt\" or not be there".into()),
-    };
-    match (&line.plan, buckets.is_empty()) {
-        (Some(_), false) => return Err("a plan and buckets; a client has one of them".into()),
-        (None, true) if !exempt => {
-            return Err("neither a plan nor a rate nor buckets nor mode \"exempt\"".into());
-        }
-        _ => {}
-    }
-    Ok(Terms {
+    let limit = NewLimit {
         client_id: Some(client_id),
         name: None,
         plan: line.plan,
@@ -194,16 +148,8 @@ fn checked(line: Line) -> Result<Terms, String> {
         max_in_flight: line.max_in_flight,
         mode: line.mode,
         shared: line.shared.unwrap_or_default(),
-    })
-}
-
-fn check_bucket(bucket: &Bucket) -> Result<(), String> {
-    Rate::parse_decimal(&bucket.amount.to_string()).map_err(|fault| format!("amount: {fault}"))?;
-    parse_per(&bucket.per).ok_or("per: must be a span such as \"1s\", \"1m\", \"1h\" or \"1d\"")?;
-    if bucket.capacity > u64::from(Limit::MAX_CAPACITY) {
-        return Err(format!("capacity: must be at most {}", Limit::MAX_CAPACITY));
-    }
-    Ok(())
+    };
+    limit.check().map(|_| limit)
 }
 
 #[cfg(test)]
@@ -305,11 +251,11 @@ mod tests {
             r#"{"client_id":" x ","plan":null,"buckets":[{"name":"a b","amount":1e-6,"per":"90s","capacity":3,"mode":"shadow","reset":null}],"max_in_flight":null,"shared":true}"#,
             r#"{"client_id":"🦀","plan":null,"buckets":[],"max_in_flight":null,"mode":"exempt","shared":false}"#,
         ] {
-            let terms: Terms = serde_json::from_str(json).unwrap();
+            let terms: NewLimit = serde_json::from_str(json).unwrap();
             let row = csv::line(&terms);
             let again =
                 Columns::of_head(csv::head().trim_end()).unwrap().read(row.trim_end_matches('\n')).unwrap();
-            let plain = |mut terms: Terms| {
+            let plain = |mut terms: NewLimit| {
                 for bucket in &mut terms.buckets {
                     bucket.mode = bucket.mode.take().filter(|mode| mode != "enforced");
                 }

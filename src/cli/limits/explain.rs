@@ -15,7 +15,7 @@ use super::item;
 use crate::cli::api::Api;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::cli::terms::Terms;
+use balancer_limiter::document::NewLimit;
 
 /// Most bytes of fields; a request's head has at most as many by default.
 const MAX_FIELD_BYTES: u64 = 64 << 10;
@@ -105,7 +105,7 @@ pub fn run(explain: &Explain, open: impl FnOnce() -> Result<Session, Failure>) -
     let matched =
         verdict.matched.as_deref().filter(|_| ["client", "range"].contains(&verdict.policy.as_str()));
     let granted = match matched.map(|id| api.get(&item("", id))) {
-        Some(Ok(body)) => Some(api.read::<Terms>(&body)?.describe()),
+        Some(Ok(body)) => Some(api.read::<NewLimit>(&body)?.describe()),
         Some(Err(Failure::Refused { status: 404, .. })) | None => None,
         Some(Err(other)) => return Err(other),
     };

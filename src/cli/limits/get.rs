@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::item;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::cli::terms::Terms;
+use balancer_limiter::document::NewLimit;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,7 +44,7 @@ pub fn run(get: &Get, session: &mut Session) -> Result<(), Failure> {
         out.raw(&format!("{}\n", answer.body.trim_end()))?;
         return out.flush();
     }
-    let terms: Terms = api.read(&answer.body)?;
+    let terms: NewLimit = api.read(&answer.body)?;
     let usage: Usage = api.read(&api.get(&item("/usage", &get.client))?)?;
     let mut rows = vec![
         vec!["client".to_owned(), terms.client_id.clone().unwrap_or_default()],

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::cli::failure::Failure;
 use crate::cli::pages::{for_each_page, print_json, query};
 use crate::cli::session::Session;
-use crate::cli::terms::Terms;
+use balancer_limiter::document::NewLimit;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,7 +39,7 @@ pub fn run(ls: &Ls, session: &mut Session) -> Result<(), Failure> {
         count += items.len();
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
-            let terms: Terms = api.read(item)?;
+            let terms: NewLimit = api.read(item)?;
             rows.push(vec![terms.client_id.clone().unwrap_or_default(), terms.describe()]);
         }
         out.table(head, &rows)

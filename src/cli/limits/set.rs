@@ -6,7 +6,8 @@ use http::Method;
 use super::item;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::cli::terms::{Bucket, DEFAULT_BUCKET, Terms};
+use balancer_limiter::answer::DEFAULT_BUCKET;
+use balancer_limiter::document::{NewBucket, NewLimit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,15 +70,15 @@ impl Grant {
     ///
     /// # Errors
     /// [`Failure::Usage`], which names the text that is no rate.
-    pub fn buckets(&self) -> Result<Vec<Bucket>, Failure> {
+    pub fn buckets(&self) -> Result<Vec<NewBucket>, Failure> {
         let mut buckets = Vec::new();
         if !self.rate.is_empty() {
             let text = self.rate.join(" ");
-            let bucket = Bucket::parse(DEFAULT_BUCKET, &text);
+            let bucket = NewBucket::parse(DEFAULT_BUCKET, &text);
             buckets.push(bucket.map_err(|fault| Failure::Usage(format!("{text:?}: {fault}")))?);
         }
         for text in &self.bucket {
-            let bucket = Bucket::parse_named(text);
+            let bucket = NewBucket::parse_named(text);
             buckets.push(bucket.map_err(|fault| Failure::Usage(format!("--bucket {text:?}: {fault}")))?);
         }
         if self.shadow {
@@ -88,7 +89,7 @@ impl Grant {
 }
 
 impl Set {
-    fn terms(&self) -> Result<Terms, Failure> {
+    fn terms(&self) -> Result<NewLimit, Failure> {
         let buckets = self.grant.buckets()?;
         if buckets.is_empty() && self.plan.is_none() && !self.exempt {
             let text = "how much may it do? Give a rate (2/s), --bucket, --plan or --exempt; see balancer limits set --help";
@@ -97,13 +98,13 @@ impl Set {
         if self.grant.shadow && buckets.is_empty() {
             return Err(Failure::Usage("--shadow needs a rate or --bucket: a plan has its own modes".into()));
         }
-        Ok(Terms {
+        Ok(NewLimit {
             plan: self.plan.clone(),
             buckets,
             max_in_flight: self.grant.max_in_flight,
             mode: self.exempt.then(|| "exempt".to_owned()),
             shared: self.shared,
-            ..Terms::default()
+            ..NewLimit::default()
         })
     }
 }
@@ -134,7 +135,7 @@ pub fn run(set: &Set, open: impl FnOnce() -> Result<Session, Failure>) -> Result
     if out.is_json() {
         out.raw(&format!("{}\n", answer.body.trim_end()))?;
     } else {
-        let terms: Terms = api.read(&answer.body)?;
+        let terms: NewLimit = api.read(&answer.body)?;
         let done = if answer.status == 201 { "set" } else { "replaced" };
         out.line(&format!("{done} {}: {}", set.client, terms.describe()))?;
     }

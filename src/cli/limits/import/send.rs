@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::Faults;
 use crate::cli::api::Api;
 use crate::cli::failure::Failure;
-use crate::cli::terms::Terms;
 use crate::clock::Clock;
+use balancer_limiter::document::NewLimit;
 
 /// Limits of the first chunk.
 const FIRST: usize = 1_000;
@@ -86,7 +86,7 @@ impl<'a> Sender<'a> {
     ///
     /// # Errors
     /// Whatever ends the import.
-    pub fn add(&mut self, line: u64, terms: &Terms, faults: &mut Faults) -> Result<(), Failure> {
+    pub fn add(&mut self, line: u64, terms: &NewLimit, faults: &mut Faults) -> Result<(), Failure> {
         if self.api.is_none() {
             self.imported += 1;
             return Ok(());

@@ -1,24 +1,24 @@
-//! Limits and plans as people write and read them (`"600/m burst 50"`), and as the API does.
+//! Limits and plans as they are sent, with what has a default left out, and as people write them: `600/m burst 50`.
 
 use serde::{Deserialize, Serialize};
 
-use balancer_limiter::limit::{Limit, Rate};
-use balancer_limiter::terms::{parse_per, per_text};
+use super::{BucketMembers, LimitMembers, Say, check_count, said};
+use crate::answer::DEFAULT_BUCKET;
+use crate::limit::{Limit, Rate};
+use crate::terms::{BucketSpec, ClientLimit, parse_per, per_text};
 
-/// The bucket of a limit that is one rate.
-pub const DEFAULT_BUCKET: &str = "default";
-
-/// One bucket as the API has it.
+/// One bucket. Spans and amounts that this version does not know are kept, so that they can be shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bucket {
+pub struct NewBucket {
     /// Different within one limit.
     pub name: String,
     /// Tokens that come every `per`.
     pub amount: serde_json::Number,
     /// `1s`, `1m`, `1h`, `1d`.
     pub per: String,
-    /// Most tokens that it holds.
-    pub capacity: u64,
+    /// Most tokens that it holds; else the amount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
     /// `enforced` or `shadow`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
@@ -29,7 +29,7 @@ pub struct Bucket {
 
 /// What a client is granted, or with a `name` a plan. What is absent is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct NewLimit {
     /// Whose limit it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
@@ -41,7 +41,7 @@ pub struct Terms {
     pub plan: Option<String>,
     /// One to four.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub buckets: Vec<Bucket>,
+    pub buckets: Vec<NewBucket>,
     /// Most requests at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
@@ -53,7 +53,7 @@ pub struct Terms {
     pub shared: bool,
 }
 
-impl Bucket {
+impl NewBucket {
     /// A bucket from its rate: `2/s`, `600/m burst 50`, `7/90s`, and behind it `shadow` or `utc`.
     ///
     /// # Errors
@@ -98,13 +98,13 @@ impl Bucket {
             // A decimal is always a number.
             amount: amount.parse().unwrap_or_else(|_| 0.into()),
             per: per_text(limit.rate),
-            capacity: limit.capacity.into(),
+            capacity: Some(limit.capacity.into()),
             mode: None,
             reset: None,
         }
     }
 
-    /// The rate, which [`Bucket::parse`] reads back: `600/m burst 50 shadow`.
+    /// The rate, which [`NewBucket::parse`] reads back: `600/m burst 50 shadow`.
     pub fn rate(&self) -> String {
         let decimal = Rate::parse_decimal(&self.amount.to_string()).map(|rate| rate.to_string());
         let amount = decimal.unwrap_or_else(|_| self.amount.to_string());
@@ -117,8 +117,8 @@ impl Bucket {
             _ => &per,
         };
         let mut text = format!("{amount}/{unit}");
-        if amount != self.capacity.to_string() {
-            text.push_str(&format!(" burst {}", self.capacity));
+        if let Some(capacity) = self.capacity.filter(|capacity| amount != capacity.to_string()) {
+            text.push_str(&format!(" burst {capacity}"));
         }
         for (word, stands) in [("shadow", self.is_shadow()), ("utc", self.reset.is_some())] {
             if stands {
@@ -129,13 +129,58 @@ impl Bucket {
         text
     }
 
+    /// The bucket that this says. `beside` are those before it.
+    pub fn check(&self, beside: &[BucketSpec], say: &mut Say<'_>) -> Option<BucketSpec> {
+        let read = BucketMembers {
+            name: Some(&self.name),
+            amount_micro: said(Rate::parse_decimal(&self.amount.to_string()), "amount", say)
+                .map(|rate| rate.micro),
+            per: Some(&self.per),
+            capacity: self.capacity.map(Some),
+            mode: self.mode.as_deref(),
+            reset: self.reset.as_deref(),
+        };
+        read.check(beside, say)
+    }
+
     /// Whether it refuses nothing.
     pub fn is_shadow(&self) -> bool {
         self.mode.as_deref() == Some("shadow")
     }
 }
 
-impl Terms {
+impl NewLimit {
+    /// The limit that this says, of whichever client.
+    ///
+    /// # Errors
+    /// The first fault, behind the member that it is of.
+    pub fn check(&self) -> Result<ClientLimit, String> {
+        let mut faults = Vec::new();
+        check_count(self.buckets.len()).map_err(|fault| format!("buckets: {fault}"))?;
+        let mut buckets = Vec::new();
+        for bucket in &self.buckets {
+            let place = format!("bucket {:?}: ", bucket.name);
+            let spec =
+                bucket.check(&buckets, &mut |member, text| faults.push(format!("{place}{member}: {text}")));
+            buckets.extend(spec);
+        }
+        let read = LimitMembers {
+            has_plan: self.plan.is_some(),
+            plan: self.plan.as_deref(),
+            buckets: (buckets.len() == self.buckets.len()).then_some(buckets),
+            max_in_flight: self.max_in_flight,
+            mode: self.mode.as_deref(),
+            shared: self.shared,
+            // Left to the balancer to judge.
+            is_range: true,
+        };
+        let limit = read.check(&mut |member, text| faults.push(format!("{member}: {text}")));
+        match faults.into_iter().next() {
+            Some(fault) => Err(fault),
+            None => limit.ok_or_else(String::new),
+        }
+    }
+
     /// In a few words: `2/s`, `plan pro`, `second 10/s, day 10000/d; at most 20 at once`.
     pub fn describe(&self) -> String {
         let mut parts = Vec::new();
@@ -190,15 +235,15 @@ mod tests {
             ("5/d utc burst 9 shadow", "5", "1d", 9, "5/d burst 9 shadow utc"),
             ("0/s burst 20", "0", "1s", 20, "0/s burst 20"),
         ] {
-            let bucket = Bucket::parse("b", text).unwrap();
+            let bucket = NewBucket::parse("b", text).unwrap();
             let number: serde_json::Number = amount.parse().unwrap();
             assert_eq!(
                 (&bucket.amount, bucket.per.as_str(), bucket.capacity),
-                (&number, per, capacity),
+                (&number, per, Some(capacity)),
                 "{text}"
             );
             assert_eq!(bucket.rate(), shown);
-            assert_eq!(Bucket::parse("b", &bucket.rate()).unwrap(), bucket, "{text}");
+            assert_eq!(NewBucket::parse("b", &bucket.rate()).unwrap(), bucket, "{text}");
             assert_eq!(bucket.is_shadow(), text.contains("shadow"));
         }
         for text in [
@@ -213,16 +258,16 @@ mod tests {
             "2/s 3/s",
             "-1/s",
         ] {
-            assert!(Bucket::parse("b", text).is_err(), "{text:?}");
+            assert!(NewBucket::parse("b", text).is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn a_name_stands_before_the_first_equals_sign() {
-        let bucket = Bucket::parse_named(" per day = 2/s").unwrap();
+        let bucket = NewBucket::parse_named(" per day = 2/s").unwrap();
         assert_eq!((bucket.name.as_str(), bucket.rate().as_str()), ("per day", "2/s"));
         for text in ["2/s", "a=1/s, b=2/s", "a=b=2/s"] {
-            assert!(Bucket::parse_named(text).is_err(), "{text}");
+            assert!(NewBucket::parse_named(text).is_err(), "{text}");
         }
     }
 
@@ -246,10 +291,10 @@ mod tests {
             ),
         ];
         for (json, expected) in rows {
-            let terms: Terms = serde_json::from_str(json).unwrap();
+            let terms: NewLimit = serde_json::from_str(json).unwrap();
             assert_eq!(terms.describe(), expected);
         }
-        let terms = Terms { plan: Some("p\"".into()), ..Terms::default() };
+        let terms = NewLimit { plan: Some("p\"".into()), ..NewLimit::default() };
         assert_eq!(terms.to_json(), r#"{"plan":"p\""}"#);
     }
 }
