@@ -32,6 +32,8 @@ fn setup(database: &Database, backend: &Backend) -> Setup {
         .store(database)
         .backend(backend.address())
         .set("rate_limit.default", json!({ "capacity": 3, "rate_per_sec": 0 }))
+        // The first look-up must not lose against a busy machine: then the default would decide.
+        .set("cache.load_timeout", json!("10s"))
 }
 
 fn end(mut balancer: Balancer) {
