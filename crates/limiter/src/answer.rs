@@ -244,19 +244,7 @@ fn parameter(out: &mut String, key: &str, value: u64) {
     out.push(';');
     out.push_str(key);
     out.push('=');
-    let mut digits = [b'0'; 15];
-    let mut at = digits.len();
-    let mut rest = value.min(MAX_INTEGER);
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    // Digits are ASCII.
-    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or("0"));
+    out.push_str(itoa::Buffer::new().format(value.min(MAX_INTEGER)));
 }
 
 #[cfg(test)]

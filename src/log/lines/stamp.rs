@@ -53,17 +53,12 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
-/// A number in decimal, with zeros before it up to that many digits (at most 20).
-pub fn push_number(line: &mut Vec<u8>, mut value: u64, digits: usize) {
-    let mut text = [b'0'; 20];
-    let mut start = text.len();
-    while value > 0 {
-        start -= 1;
-        // A digit: the cast loses nothing.
-        text[start] = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
-    line.extend_from_slice(&text[start.min(text.len().saturating_sub(digits))..]);
+/// A number in decimal, with zeros before it up to that many digits.
+pub fn push_number(line: &mut Vec<u8>, value: u64, digits: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let text = buffer.format(value).as_bytes();
+    line.extend(std::iter::repeat_n(b'0', digits.saturating_sub(text.len())));
+    line.extend_from_slice(text);
 }
 
 #[cfg(test)]
