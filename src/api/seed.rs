@@ -306,24 +306,14 @@ const CURSOR_KIND: &str = "limits";
 
 /// A cursor: the last id that was shown, and a sum over it, in hex. It is opaque, not secret.
 fn cursor(last_id: &str) -> String {
-    let mut text = format!("{:08x}", cursor_sum(last_id));
-    for byte in last_id.bytes() {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
+    format!("{:08x}{}", cursor_sum(last_id), hex::encode(last_id))
 }
 
 fn read_cursor(text: &str) -> Option<String> {
-    let (sum, id) = text.split_at_checked(8)?;
-    let byte = |pair: &[u8]| {
-        let digit =
-            |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f').then(|| char::from(byte).to_digit(16))?;
-        let (high, low) = (digit(pair[0])?, digit(*pair.get(1)?)?);
-        u8::try_from(high * 16 + low).ok()
-    };
-    let id = id.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
-    let id = String::from_utf8(id).ok().filter(|id| !id.is_empty() && id.len() <= ClientId::MAX_BYTES)?;
-    (sum == format!("{:08x}", cursor_sum(&id))).then_some(id)
+    let id = String::from_utf8(hex::decode(text.get(8..)?).ok()?).ok()?;
+    // The whole text: `decode` takes capitals, too, which we never write.
+    let ours = (1..=ClientId::MAX_BYTES).contains(&id.len()) && text == cursor(&id);
+    ours.then_some(id)
 }
 
 /// FNV-1a, 32 bits: a fixed function, so that a cursor outlives a restart and serves another instance.

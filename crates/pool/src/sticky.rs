@@ -43,7 +43,7 @@ impl Token {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key.0) else { return Self(String::new()) };
         mac.update(format!("{backend}\n{address}").as_bytes());
         let code = mac.finalize().into_bytes();
-        Self(code.iter().take(KEPT).map(|byte| format!("{byte:02x}")).collect())
+        Self(hex::encode(&code[..KEPT]))
     }
 
     /// As it stands in the cookie.

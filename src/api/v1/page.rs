@@ -88,32 +88,19 @@ pub(super) fn listing(
 /// A place in a listing, in hexadecimal behind a sum over it and the listing. It is opaque, not secret; and the same in
 /// every process, so that it outlives a restart and serves another instance.
 fn cursor(scope: &str, place: &str) -> String {
-    let mut text = sum(scope, place);
-    for byte in place.bytes() {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
+    sum(scope, place) + &hex::encode(place)
 }
 
 fn read_cursor(scope: &str, text: &str) -> Option<String> {
-    let (told, place) = text.split_at_checked(SUM_DIGITS)?;
-    let digit =
-        |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f').then(|| char::from(byte).to_digit(16))?;
-    let byte = |pair: &[u8]| {
-        let (high, low) = (digit(pair[0])?, digit(*pair.get(1)?)?);
-        u8::try_from(high * 16 + low).ok()
-    };
-    if place.is_empty() || place.len() > 2 * MAX_PLACE_BYTES {
-        return None;
-    }
-    let place = place.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
-    let place = String::from_utf8(place).ok()?;
-    (told == sum(scope, &place)).then_some(place)
+    let digits = text.get(SUM_DIGITS..).filter(|digits| (1..=2 * MAX_PLACE_BYTES).contains(&digits.len()))?;
+    let place = String::from_utf8(hex::decode(digits).ok()?).ok()?;
+    // The whole text: `decode` takes capitals, too, which we never write.
+    (text == cursor(scope, &place)).then_some(place)
 }
 
 fn sum(scope: &str, place: &str) -> String {
     let digest = Sha256::new_with_prefix(scope.as_bytes()).chain_update([0]).chain_update(place).finalize();
-    digest[..SUM_DIGITS / 2].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&digest[..SUM_DIGITS / 2])
 }
 
 /// A text as one segment of a path, or as a value of a query: all but unreserved characters encoded (RFC 3986 §2.3).

@@ -51,10 +51,7 @@ fn push(text: &mut String, value: &Value<'_>) {
             Ok(())
         }
         Value::Int(Some(number)) => write!(text, "{number}"),
-        Value::Bytes(Some(bytes)) => {
-            text.push_str("\\\\x");
-            bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))
-        }
+        Value::Bytes(Some(bytes)) => write!(text, "\\\\x{}", hex::encode(bytes)),
         Value::OptionalText(None) | Value::Int(None) | Value::Bytes(None) => {
             text.push_str("\\N");
             Ok(())

@@ -13,12 +13,7 @@ pub fn secret_id(secret: &[u8]) -> Option<String> {
     if !fits || secret.iter().any(u8::is_ascii_control) {
         return None;
     }
-    let digest = Sha256::digest(secret);
-    let mut id = String::from("sha256:");
-    for byte in &digest[..16] {
-        id.push_str(&format!("{byte:02x}"));
-    }
-    Some(id)
+    Some(format!("sha256:{}", hex::encode(&Sha256::digest(secret)[..16])))
 }
 
 #[cfg(test)]
