@@ -52,9 +52,6 @@ impl Steps {
     }
 }
 
-/// The longest window that can be asked for.
-pub const MAX_WINDOW_NS: Nanos = COARSE.longest_ns();
-
 /// Why a request was refused, as it was decided then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {

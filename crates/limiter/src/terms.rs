@@ -259,14 +259,6 @@ impl ClientLimit {
     pub fn is_unreadable(&self) -> bool {
         !self.exempt && self.plan.is_none() && self.own.buckets.is_empty()
     }
-
-    /// The numbers, if this is what the five fixed calls store and nothing else.
-    pub fn as_numbers(&self) -> Option<Limit> {
-        match &*self.own.buckets {
-            [only] if *self == Self::of_numbers(only.limit) => Some(only.limit),
-            _ => None,
-        }
-    }
 }
 
 /// A plan.
@@ -363,22 +355,5 @@ mod tests {
         assert_eq!(BucketName::parse("concurrency"), Err(NameFault::Reserved));
         assert!(PlanName::parse("früh/🎉").is_ok());
         assert_eq!(PlanName::parse("a\u{85}"), Err(NameFault::Character));
-    }
-
-    #[test]
-    fn a_limit_of_numbers_is_known_again_and_nothing_else_is_taken_for_one() {
-        let limit = Limit { capacity: 10, rate: Rate::per_second(1_000_000) };
-        let plain = ClientLimit::of_numbers(limit);
-        assert_eq!(plain.as_numbers(), Some(limit));
-        let mut shadow = plain.clone();
-        shadow.own.buckets = Arc::new([BucketSpec { mode: Mode::Shadow, ..plain.own.buckets[0].clone() }]);
-        for other in [
-            ClientLimit { exempt: true, ..plain.clone() },
-            ClientLimit { shared: true, ..plain.clone() },
-            ClientLimit { plan: PlanName::parse("free").ok(), ..plain.clone() },
-            shadow,
-        ] {
-            assert_eq!(other.as_numbers(), None);
-        }
     }
 }

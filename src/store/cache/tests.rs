@@ -109,7 +109,7 @@ fn cache(max_entries: usize) -> (Arc<Cache>, Clock) {
 /// The capacity of the entry that names the client; 0: none does; `None`: not known.
 fn ask(cache: &Arc<Cache>, clock: &Clock, client: &str, port: u16, loader: &impl Loader) -> Option<u32> {
     match cache.find(address(client), Some(port), clock.now(), loader) {
-        Known::Entry(hit) => Some(hit.limit.as_numbers().unwrap().capacity),
+        Known::Entry(hit) => Some(hit.limit.own.first().unwrap().capacity),
         Known::Absent => Some(0),
         Known::Unknown => None,
     }

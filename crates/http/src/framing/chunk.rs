@@ -155,11 +155,6 @@ impl ChunkDecoder {
         Self { of_answer: true, ..Self::new() }
     }
 
-    /// Whether the last chunk and its trailer section have been read.
-    pub fn is_done(&self) -> bool {
-        self.state == State::Done
-    }
-
     /// Reads on. After a fault, and after the end, the decoder is of no more use: it repeats the end, and what it says
     /// after a fault is not specified.
     pub fn step(&mut self, input: &[u8]) -> Result<Step, ChunkFault> {

@@ -59,11 +59,6 @@ impl Slot {
         self.reset.map(|reset| (reset, self.turn))
     }
 
-    /// Whether a rule has it, and not a limit.
-    pub fn is_of_rule(&self) -> bool {
-        self.of_rule
-    }
-
     /// Counts what has flowed in, or fills it if its period has turned. A wall clock that was set back fills nothing, and the
     /// period that it shows now is the one that the bucket is in, with the level that it has. Otherwise a clock that ran
     /// ahead for a moment would hold its clients back until the time that it had shown.
