@@ -1,7 +1,12 @@
 //! What a caller of the API sent: a bounded body and a query string.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
 use crate::error::Reject;
 use crate::proxy::exchange::{BodyFault, Exchange};
+use balancer_http::framing::host::percent_encoding_is_whole;
 use balancer_http::message::BodyLength;
 use balancer_http::message::Reason;
 
@@ -101,21 +106,12 @@ pub(super) enum Plus {
 
 /// Takes percent-encoding off, once; a fault is worded to follow a name.
 pub(super) fn decode(text: &str, plus: Plus) -> Result<String, &'static str> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' if plus == Plus::IsSpace => b' ',
-            b'%' => {
-                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-                let (high, low) = (digit(rest.next()), digit(rest.next()));
-                let value = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-                value.ok_or("has a % that is not followed by two hex digits")?
-            }
-            other => other,
-        });
+    if !percent_encoding_is_whole(text.as_bytes()) {
+        return Err("has a % that is not followed by two hex digits");
     }
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8")
+    let text = if plus == Plus::IsSpace { text.replace('+', " ") } else { text.to_owned() };
+    let decoded = percent_decode_str(&text).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| "is not UTF-8")
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::Env;
 use super::failure::Failure;
-use super::pages::{print_json, query_value};
+use super::pages::print_json;
 use super::session::{Common, Output, Session};
+use balancer_http::path::encoded;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -148,7 +149,7 @@ pub(super) fn run(backends: &Backends, env: Env<'_>) -> Result<(), Failure> {
         What::Set(set) => tell(&mut session, Method::PATCH, &item(&set.name), &patch(set)),
         What::Drain { name } => tell(&mut session, Method::PATCH, &item(name), &json!({ "state": "drain" })),
         What::Rm { name, drain } => {
-            let query = drain.as_ref().map(|drain| format!("?drain={}", query_value(drain)));
+            let query = drain.as_ref().map(|drain| format!("?drain={}", encoded(drain)));
             let path = format!("{}{}", item(name), query.unwrap_or_default());
             session.api.send(Method::DELETE, &path, &[], None)?;
             if session.out.is_json() {
@@ -162,7 +163,7 @@ pub(super) fn run(backends: &Backends, env: Env<'_>) -> Result<(), Failure> {
 }
 
 fn item(name: &str) -> String {
-    format!("/-/v1/backends/{}", query_value(name))
+    format!("/-/v1/backends/{}", encoded(name))
 }
 
 fn patch(set: &Set) -> Value {

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use super::api::Api;
 use super::failure::Failure;
 use super::session::Session;
+use balancer_http::path::encoded;
 
 /// Rows a page; the most that the API gives.
 const PAGE: usize = 1_000;
@@ -31,7 +32,7 @@ pub fn for_each_page(
     let mut cursor = None::<String>;
     loop {
         let after =
-            cursor.as_deref().map(|cursor| format!("&cursor={}", query_value(cursor))).unwrap_or_default();
+            cursor.as_deref().map(|cursor| format!("&cursor={}", encoded(cursor))).unwrap_or_default();
         let body = api.get(&format!("{path}{joint}limit={PAGE}{after}"))?;
         let page: Page<'_> = api.read(&body)?;
         let items: Vec<&str> = page.items.iter().map(|item| item.get()).collect();
@@ -65,24 +66,11 @@ pub fn print_json(session: &mut Session, path: &str, name: &str) -> Result<(), F
     out.flush()
 }
 
-/// A text as a value in a query: everything but RFC 3986's unreserved characters is percent-encoded.
-pub fn query_value(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
 /// `?a=1&b=2` of those that are there; empty without any.
 pub fn query(members: &[(&str, Option<&str>)]) -> String {
     let there: Vec<String> = members
         .iter()
-        .filter_map(|(name, value)| value.map(|value| format!("{name}={}", query_value(value))))
+        .filter_map(|(name, value)| value.map(|value| format!("{name}={}", encoded(value))))
         .collect();
     if there.is_empty() { String::new() } else { format!("?{}", there.join("&")) }
 }
@@ -93,9 +81,9 @@ mod tests {
 
     #[test]
     fn values_survive_a_query() {
-        assert_eq!(query_value("a-b._~1"), "a-b._~1");
-        assert_eq!(query_value("10.0.0.0/8"), "10.0.0.0%2F8");
-        assert_eq!(query_value("a+b &é%"), "a%2Bb%20%26%C3%A9%25");
+        assert_eq!(encoded("a-b._~1"), "a-b._~1");
+        assert_eq!(encoded("10.0.0.0/8"), "10.0.0.0%2F8");
+        assert_eq!(encoded("a+b &é%"), "a%2Bb%20%26%C3%A9%25");
         assert_eq!(query(&[("a", None), ("b", None)]), "");
         assert_eq!(query(&[("a", Some("x y")), ("b", None), ("c", Some(""))]), "?a=x%20y&c=");
     }

@@ -7,8 +7,9 @@ use serde_json::json;
 use super::Env;
 use super::failure::Failure;
 use super::limits::Grant;
-use super::pages::{for_each_page, print_json, query_value};
+use super::pages::{for_each_page, print_json};
 use super::session::{Common, Session};
+use balancer_http::path::encoded;
 use balancer_limiter::document::NewLimit;
 
 const EXAMPLES: &str = "\
@@ -72,7 +73,7 @@ pub(super) fn run(plans: &Plans, env: Env<'_>) -> Result<(), Failure> {
 }
 
 fn item(name: &str) -> String {
-    format!("/-/v1/plan?name={}", query_value(name))
+    format!("/-/v1/plan?name={}", encoded(name))
 }
 
 fn terms(grant: &Grant) -> Result<NewLimit, Failure> {

@@ -6,6 +6,8 @@ mod readings;
 
 use std::borrow::Cow;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 pub use readings::each_reading;
 
 /// A path in origin form (RFC 3986 §3.3, without its query) as its normal form (§6.2.2): `.` and `..` are gone (§6.2.2.3),
@@ -27,6 +29,14 @@ pub fn normal(path: &str) -> Cow<'_, str> {
 pub fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above)
         .is_some_and(|rest| rest.is_empty() || above.ends_with('/') || rest.starts_with('/'))
+}
+
+/// All but unreserved characters (RFC 3986 §2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A text as one segment of a path, or as a value of a query: all but unreserved characters encoded.
+pub fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// Nothing in it could have another form.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::page::encoded;
 use super::{patterns, refused};
 use crate::api::AdminApi;
 use crate::api::input::{Faults, Members};
@@ -21,6 +20,7 @@ use crate::proxy::exchange::Answer;
 use crate::store::StoreError;
 use crate::store::backends::BackendSettings;
 use balancer_http::message::Reason;
+use balancer_http::path::encoded;
 use balancer_pool::backends::Operator;
 
 const MAX_WEIGHT: u32 = 1_000;

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::page::{CURSOR, Page, encoded, listing};
+use super::page::{CURSOR, Page, listing};
 use super::terms::{self, LIMIT_MEMBERS};
 use super::{client_of, conditions, refused};
 use crate::api::AdminApi;
@@ -17,6 +17,7 @@ use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody};
 use crate::store::v1::{LimitFilter, LimitRow};
 use balancer_http::message::Reason;
+use balancer_http::path::encoded;
 use balancer_limiter::document::LimitDocument;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::{ClientLimit, PlanName};

@@ -103,20 +103,6 @@ fn sum(scope: &str, place: &str) -> String {
     hex::encode(&digest[..SUM_DIGITS / 2])
 }
 
-/// A text as one segment of a path, or as a value of a query: all but unreserved characters encoded (RFC 3986 §2.3).
-pub(super) fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,11 +148,6 @@ mod tests {
             assert_eq!(page.cut(&mut rows, |row| (*row).to_owned()), None);
             assert_eq!(rows, before);
         }
-    }
-
-    #[test]
-    fn what_is_encoded_is_one_segment() {
-        assert_eq!(encoded("a/b?c#d%e f+🎉~-._"), "a%2Fb%3Fc%23d%25e%20f%2B%F0%9F%8E%89~-._");
     }
 
     proptest! {

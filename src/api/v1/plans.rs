@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::limits::{IF_ABSENT, IF_MATCH, IF_NONE_MATCH, not_modified};
-use super::page::{CURSOR, Page, encoded, listing};
+use super::page::{CURSOR, Page, listing};
 use super::{conditions, refused, terms};
 use crate::api::AdminApi;
 use crate::api::input::{Faults, Members};
@@ -16,6 +16,7 @@ use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::v1::PlanRow;
 use balancer_http::message::Reason;
+use balancer_http::path::encoded;
 use balancer_limiter::document::PlanDocument;
 use balancer_limiter::terms::{Plan, PlanName};
 

@@ -61,5 +61,5 @@ pub(super) fn run(limits: &Limits, env: Env<'_>) -> Result<(), Failure> {
 /// The path of one client's limit, or of what stands below it. The id goes as a query, which no proxy on the way
 /// takes apart.
 fn item(below: &str, client_id: &str) -> String {
-    format!("/-/v1/limit{below}?client_id={}", super::pages::query_value(client_id))
+    format!("/-/v1/limit{below}?client_id={}", balancer_http::path::encoded(client_id))
 }

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::Env;
 use super::api::Api;
 use super::failure::Failure;
-use super::pages::query_value;
 use super::session::{Common, Session};
+use balancer_http::path::encoded;
 use balancer_limiter::terms::parse_per;
 
 mod screen;
@@ -85,7 +85,7 @@ struct Answers {
 
 impl Answers {
     fn ask(api: &Api, window: &str, rows: u16) -> Result<Self, Failure> {
-        let ask = |what: &str| api.get(&format!("/-/v1/{what}?window={}&top={rows}", query_value(window)));
+        let ask = |what: &str| api.get(&format!("/-/v1/{what}?window={}&top={rows}", encoded(window)));
         Ok(Self { clients: ask("clients")?, limited: ask("limited")? })
     }
 

@@ -1,9 +1,12 @@
 //! `database.url` for PostgreSQL: libpq's parameters, of which the `postgres` crate reads most. The TLS ones are ours,
 //! because the crate knows neither `verify-ca` nor `verify-full` nor a root of one's own.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use balancer_http::framing::host::percent_encoding_is_whole;
+use percent_encoding::percent_decode_str;
 use postgres::Config;
 use postgres::config::{Host, SslMode as CrateMode, SslNegotiation};
 
@@ -122,22 +125,11 @@ fn parse_mode(value: &str) -> Result<SslMode, String> {
 
 /// Takes percent-encoding off (RFC 3986 §2.1).
 fn decode(value: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        let Some(byte) = digits.and_then(|two| u8::from_str_radix(two, 16).ok()) else {
-            return Err("sslrootcert holds a % that two hexadecimal digits do not follow".into());
-        };
-        bytes.push(byte);
-        rest = tail.get(2..).unwrap_or_default();
+    if !percent_encoding_is_whole(value.as_bytes()) {
+        return Err("sslrootcert holds a % that two hexadecimal digits do not follow".into());
     }
-    String::from_utf8(bytes).map_err(|_| "sslrootcert is not UTF-8".into())
+    let decoded = percent_decode_str(value).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| "sslrootcert is not UTF-8".into())
 }
 
 #[cfg(test)]

@@ -2,6 +2,11 @@ use super::*;
 use proptest::prelude::*;
 
 #[test]
+fn what_is_encoded_is_one_segment() {
+    assert_eq!(encoded("a/b?c#d%e f+🎉~-._"), "a%2Fb%3Fc%23d%25e%20f%2B%F0%9F%8E%89~-._");
+}
+
+#[test]
 fn one_path_has_one_normal_form_however_it_is_written() {
     let rows = [
         ("/login", "/login"),

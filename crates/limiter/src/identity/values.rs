@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode;
+
 /// There are several values that differ, or one that backends read differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Several;
@@ -133,25 +135,10 @@ fn unquoted(quoted: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Several> {
 }
 
 fn percent_decoded(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    if !text.contains(&b'%') {
-        return text;
+    match text {
+        Cow::Borrowed(text) => percent_decode(text).into(),
+        Cow::Owned(text) => percent_decode(&text).collect(),
     }
-    let hex = |digit: u8| char::from(digit).to_digit(16);
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = &text[..];
-    while let [first, behind @ ..] = rest {
-        rest = behind;
-        match behind {
-            [high, low, further @ ..] if *first == b'%' => {
-                let byte =
-                    hex(*high).zip(hex(*low)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-                out.push(byte.unwrap_or(b'%'));
-                rest = if byte.is_some() { further } else { behind };
-            }
-            _ => out.push(*first),
-        }
-    }
-    out.into()
 }
 
 fn is_blank(byte: u8) -> bool {
