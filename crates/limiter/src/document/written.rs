@@ -297,4 +297,38 @@ mod tests {
         let terms = NewLimit { plan: Some("p\"".into()), ..NewLimit::default() };
         assert_eq!(terms.to_json(), r#"{"plan":"p\""}"#);
     }
+
+    #[test]
+    fn the_first_fault_of_a_limit_is_told_with_its_place() {
+        let bucket = r#"{"name":"b","amount":1,"per":"1s"}"#;
+        let rows = [
+            (format!(r#"{{"buckets":[{bucket}]}}"#), ""),
+            (r#"{"buckets":[{"name":"b","amount":0.5,"per":"1s","capacity":1}],"shared":true}"#.into(), ""),
+            (
+                r#"{"buckets":[{"name":"b","amount":1e10,"per":"1s"}]}"#.into(),
+                "bucket \"b\": amount: must be at most",
+            ),
+            (
+                r#"{"buckets":[{"name":"b","amount":1,"per":"1w"}],"plan":"p"}"#.into(),
+                "bucket \"b\": per: must be a span",
+            ),
+            (format!(r#"{{"buckets":[{bucket},{bucket}]}}"#), "bucket \"b\": name: \"b\" names another"),
+            (format!(r#"{{"buckets":[{}]}}"#, [bucket; 5].join(",")), "buckets: must be 1 to 4, found 5"),
+            (format!(r#"{{"buckets":[{bucket}],"plan":"p"}}"#), "buckets: has a plan and buckets"),
+            (
+                format!(r#"{{"buckets":[{bucket}],"max_in_flight":0}}"#),
+                "max_in_flight: must be a whole number",
+            ),
+            (r#"{"plan":""}"#.into(), "plan: must have 1 to 64 bytes"),
+            ("{}".into(), "buckets: missing"),
+        ];
+        for (json, beginning) in rows {
+            let fault = serde_json::from_str::<NewLimit>(&json).unwrap().check().map(|_| ()).err();
+            let fault = fault.unwrap_or_default();
+            assert!(
+                fault.starts_with(beginning) && fault.is_empty() == beginning.is_empty(),
+                "{json}: {fault}"
+            );
+        }
+    }
 }

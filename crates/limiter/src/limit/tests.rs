@@ -112,6 +112,20 @@ fn rates_print_without_a_point_when_they_are_whole() {
     }
 }
 
+#[test]
+fn a_whole_amount_is_a_capacity() {
+    let rows = [
+        (0, Some(0)),
+        (1, None),
+        (1_000_000, Some(1)),
+        (1_500_000, None),
+        (Rate::MAX_MICRO, Some(Limit::MAX_CAPACITY)),
+    ];
+    for (micro, capacity) in rows {
+        assert_eq!(Rate { micro, per_secs: 60 }.whole(), capacity, "{micro}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_a_rate_prints_is_read_back_as_the_same_rate(micro in 0..=Rate::MAX_MICRO) {
