@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::lines::{Lines, Output, Report};
 use crate::clock::Clock;
 use crate::config::{self, AccessFormat, LogConfig};
-use crate::proxy::account::{AccessRecord, Journal};
+use crate::log::record::{AccessRecord, Journal};
 
 mod combined;
 mod line;

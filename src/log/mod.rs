@@ -3,4 +3,5 @@
 pub mod access;
 pub mod errors;
 pub mod lines;
+pub mod record;
 pub mod repeats;

@@ -3,22 +3,22 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::forward::Effort;
 use super::marks::{Marks, with_date};
 use crate::clock::Clock;
 use crate::error::Reject;
+use crate::log::record::{AccessRecord, AgentRecord, Journal, LimitRecord};
 use crate::log::repeats::LogLimit;
 use crate::metrics::{InFlight, Metrics, Rejection, method_label};
 use crate::proxy::exchange::{Answer, Delivery, FrontendEvent, Ticket};
 use crate::proxy::policy::PolicyInForce;
 use balancer_http::credentials;
 use balancer_http::message::Reason;
-use balancer_http::message::{RequestHead, Version};
+use balancer_http::message::RequestHead;
 use balancer_limiter::identity;
 use balancer_limiter::limiter::Seat;
-use balancer_limiter::terms::BucketName;
 use balancer_pool::backends::Lease;
 use balancer_time::Nanos;
 
@@ -33,108 +33,6 @@ const MAX_CAUSE_BYTES: usize = 512;
 
 /// The cause of a [`CLIENT_GONE`].
 const CLIENT_LEFT: &str = "the client left before it had an answer";
-
-/// What stands for the entry when no stored limit decided.
-pub const DEFAULT_ENTRY: &str = "default";
-
-/// Takes records of finished requests; never blocks.
-pub trait Journal: Send + Sync {
-    /// Whether anybody reads them; if not, none need be made.
-    fn wanted(&self) -> bool;
-
-    /// Whether records should say what the client says of itself.
-    fn wants_agent(&self) -> bool {
-        false
-    }
-
-    /// Whether records should hold the query, which may hold what should stay out of logs.
-    fn wants_query(&self) -> bool {
-        false
-    }
-
-    /// Takes one. When the journal is full the record is dropped and counted.
-    fn record(&self, record: AccessRecord);
-}
-
-/// One finished request, proxied or answered by us.
-#[derive(Clone, Debug)]
-pub struct AccessRecord {
-    /// When its head was complete.
-    pub time: SystemTime,
-    /// The id that stands in the answer.
-    pub request_id: String,
-    /// The trace id inside its `traceparent`, 32 hexadecimal digits; empty without a valid one.
-    pub trace_id: String,
-    /// The client, after the walk over trusted proxies.
-    pub client_addr: IpAddr,
-    /// The stored id that names the client, where there is one, else its address.
-    pub client_id: Option<Arc<str>>,
-    /// As the client wrote it; empty when no method could be read.
-    pub method: String,
-    /// The target, with its query when [`Journal::wants_query`]; empty when none could be read.
-    pub path: String,
-    /// As the client speaks it; `None` when that could not be read.
-    pub protocol: Option<Version>,
-    /// The status that was sent, 499 when the client left before the head.
-    pub status: u16,
-    /// Bytes of the body that were sent, framing not counted.
-    pub body_bytes: u64,
-    /// From the complete head to the last byte of the answer.
-    pub duration: Duration,
-    /// What of it was spent on the last backend, up to its head.
-    pub upstream_duration: Option<Duration>,
-    /// The backend whose answer was passed on, or that failed last.
-    pub backend: Option<Arc<str>>,
-    /// How often the request was sent again.
-    pub retries: u32,
-    /// Why we refused it ourselves, or that its client left; at most 512 bytes and a mark that there was more.
-    pub cause: Option<Cow<'static, str>>,
-    /// How the limiter decided; `None` when it was not asked.
-    pub limit: Option<LimitRecord>,
-    /// What the client says of itself, when [`Journal::wants_agent`].
-    pub agent: Option<Box<AgentRecord>>,
-}
-
-/// What a client says of itself.
-#[derive(Clone, Debug)]
-pub struct AgentRecord {
-    /// Its name in `Authorization: Basic` (RFC 7617), checked by nobody; empty when there is none.
-    pub user: Vec<u8>,
-    /// `Referer` without fragment, and without query unless [`Journal::wants_query`]. Empty when there is none.
-    pub referer: Vec<u8>,
-    /// `User-Agent`; empty when there is none.
-    pub user_agent: Vec<u8>,
-}
-
-impl AgentRecord {
-    fn of(head: &RequestHead, with_query: bool) -> Box<Self> {
-        let first = |name| head.fields.get(name).unwrap_or_default();
-        let ends = |byte: &u8| *byte == b'#' || (*byte == b'?' && !with_query);
-        let referer = first("Referer").split(ends).next();
-        Box::new(Self {
-            user: credentials::user(first("Authorization")).unwrap_or_default(),
-            referer: referer.unwrap_or_default().to_vec(),
-            user_agent: first("User-Agent").to_vec(),
-        })
-    }
-}
-
-/// What the limiter decided on a request.
-#[derive(Clone, Debug)]
-pub struct LimitRecord {
-    /// The stored id of the entry that decided; `None`: the default did.
-    pub entry: Option<Arc<str>>,
-    /// Whether that entry names this client alone; a range and the default hold many.
-    pub names_client: bool,
-    /// The id of the key that the client showed, where that decided who it is.
-    pub key: Option<Arc<str>>,
-    /// The bucket that refused, or that has the least left; `None` for a client that is exempt.
-    pub bucket: Option<BucketName>,
-    /// Let through or refused.
-    pub allowed: bool,
-    /// Whole tokens left; `None` without a limit.
-    pub remaining: Option<u64>,
-}
 
 /// Where the ends of requests are written down.
 pub struct Accounts {
@@ -209,7 +107,7 @@ impl Accounts {
                 retries: entry.effort.retries,
                 cause: cause.map(bounded),
                 limit: entry.limit,
-                agent: self.journal.wants_agent().then(|| AgentRecord::of(head, with_query)),
+                agent: self.journal.wants_agent().then(|| agent(head, with_query)),
             }))
         } else {
             Told::Id(entry.marks.request_id)
@@ -303,6 +201,18 @@ impl Own {
         };
         accounts.close(answer, head, entry)
     }
+}
+
+/// What the client says of itself.
+fn agent(head: &RequestHead, with_query: bool) -> Box<AgentRecord> {
+    let first = |name| head.fields.get(name).unwrap_or_default();
+    let ends = |byte: &u8| *byte == b'#' || (*byte == b'?' && !with_query);
+    let referer = first("Referer").split(ends).next();
+    Box::new(AgentRecord {
+        user: credentials::user(first("Authorization")).unwrap_or_default(),
+        referer: referer.unwrap_or_default().to_vec(),
+        user_agent: first("User-Agent").to_vec(),
+    })
 }
 
 /// What fits into a line of the access log.

@@ -5,9 +5,9 @@ mod told;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::account::LimitRecord;
 use super::identify::{self, Identified, KeyFound};
 use crate::error::Reject;
+use crate::log::record::LimitRecord;
 use crate::metrics::{self, Metrics, Policy};
 use crate::proxy::lone_peer::{self, LonePeer};
 use crate::proxy::policy::ProxyPolicy;

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use super::line::{push_address, version};
 use crate::log::lines::{push_log_time, push_number};
-use crate::proxy::account::AccessRecord;
+use crate::log::record::AccessRecord;
 use balancer_http::message::Version;
 
 /// The record as a line with its newline.
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    use crate::proxy::account::AgentRecord;
+    use crate::log::record::AgentRecord;
     use std::time::{Duration, UNIX_EPOCH};
 
     fn record(id: &str, path: &str, agent: Option<[&[u8]; 3]>) -> AccessRecord {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::log::lines::{push_json_text, push_number, push_time};
-use crate::proxy::account::{AccessRecord, DEFAULT_ENTRY};
+use crate::log::record::{AccessRecord, DEFAULT_ENTRY};
 use balancer_http::message::Version;
 
 /// What a line without long texts needs; a longer one makes the buffer grow once.
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    use crate::proxy::account::LimitRecord;
+    use crate::log::record::LimitRecord;
     use std::sync::Arc;
     use std::time::UNIX_EPOCH;
 
