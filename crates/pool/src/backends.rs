@@ -222,7 +222,7 @@ impl Backends {
         if health == Status::Up && endpoint.health() == Status::Down {
             endpoint.up_since.store(now, Ordering::Relaxed);
             if let Some(outliers) = &self.snapshot.load().picker.outliers {
-                outliers.begin_anew(endpoint);
+                outliers.begin_anew(&endpoint.standing);
             }
         }
         endpoint.health.store(health as u8, Ordering::Relaxed);

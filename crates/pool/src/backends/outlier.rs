@@ -11,7 +11,6 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
-use super::endpoint::Endpoint;
 use crate::outlier::{Cause, Policy, Tally, most_out, time_out};
 use balancer_time::Nanos;
 
@@ -118,15 +117,15 @@ impl Outliers {
         Self { policy, max_ejected, writer }
     }
 
-    /// An ordinary request ended. Takes the writer's lock only when that is one failure too many.
-    pub fn observe(
+    /// An ordinary request ended. `up`: all endpoints that count as up. Takes the writer's lock only when that is one
+    /// failure too many.
+    pub fn observe<'p>(
         &self,
-        pool: &[Arc<Endpoint>],
-        endpoint: &Endpoint,
+        standing: &Standing,
+        up: impl Iterator<Item = &'p Standing>,
         failed: bool,
         now: Nanos,
     ) -> Option<Ejection> {
-        let standing = &endpoint.standing;
         let mut cause = None;
         let next = |bits| {
             let (next, found) = Tally::from_bits(bits).observe(failed, now, &self.policy);
@@ -141,9 +140,8 @@ impl Outliers {
             // Sent before it went.
             return None;
         }
-        let counted = || pool.iter().filter(|one| one.is_up());
-        let out = counted().filter(|one| one.standing.out_until.load(Ordering::Relaxed) != 0).count();
-        if out >= most_out(self.max_ejected, counted().count()) {
+        let (all, out) = up.fold((0, 0), |(all, out), one| (all + 1, out + usize::from(one.is_out())));
+        if out >= most_out(self.max_ejected, all) {
             return None;
         }
         let relapses = standing.relapses.load(Ordering::Relaxed);
@@ -153,9 +151,8 @@ impl Outliers {
     }
 
     /// A probe ended.
-    pub fn conclude_probe(&self, endpoint: &Endpoint, failed: bool, now: Nanos) -> Option<Ejection> {
+    pub fn conclude_probe(&self, standing: &Standing, failed: bool, now: Nanos) -> Option<Ejection> {
         let _writer = self.writer.lock();
-        let standing = &endpoint.standing;
         let told = match standing.out_until.load(Ordering::Relaxed) {
             // Let in meanwhile by the health checks.
             0 => None,
@@ -177,9 +174,8 @@ impl Outliers {
     }
 
     /// The health checks brought it back: what was seen before is of no interest any more.
-    pub fn begin_anew(&self, endpoint: &Endpoint) {
+    pub fn begin_anew(&self, standing: &Standing) {
         let _writer = self.writer.lock();
-        let standing = &endpoint.standing;
         standing.tally.store(0, Ordering::Relaxed);
         standing.relapses.store(0, Ordering::Relaxed);
         standing.out_until.store(0, Ordering::Release);

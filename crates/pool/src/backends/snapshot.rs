@@ -290,10 +290,12 @@ impl Snapshot {
             lease.endpoint.observe_latency(took, failed, now);
         }
         let outliers = outliers.as_ref()?;
+        let standing = &lease.endpoint.standing;
         let ejection = if std::mem::take(&mut lease.is_probe) {
-            outliers.conclude_probe(&lease.endpoint, failed, now)
+            outliers.conclude_probe(standing, failed, now)
         } else {
-            outliers.observe(&self.endpoints, &lease.endpoint, failed, now)
+            let up = self.endpoints.iter().filter(|one| one.is_up()).map(|one| &one.standing);
+            outliers.observe(standing, up, failed, now)
         };
         if ejection.is_some() {
             lease.endpoint.group.queue.changed();
