@@ -15,6 +15,9 @@ pub enum Origin {
     Flag(&'static str),
 }
 
+/// A value, or why it is none: `None` when "must be …" says it all.
+pub(super) type Parsed<T> = Result<T, Option<String>>;
+
 /// One fault. Displays without the file's name; [`Faults`] puts that in front.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

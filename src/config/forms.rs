@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::section::Parsed;
+use super::fault::Parsed;
 use super::{DatabaseUrl, RetryOn, Secret};
 use balancer_pool::strategy::HashOn;
 

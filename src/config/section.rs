@@ -4,13 +4,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::fault::{Origin, did_you_mean};
+use super::fault::{Origin, Parsed, did_you_mean};
 use super::forms::parse_duration;
 use super::json::{self, Member, Node, Value};
 use super::keys::{Key, Report, Shape, Spec, Unknown, pattern};
-
-/// A value, or why it is none: `None` when "must be …" says it all.
-pub(super) type Parsed<T> = Result<T, Option<String>>;
 
 /// One object, being read.
 pub(super) struct Section<'r> {

@@ -1,8 +1,9 @@
 //! Keys whose values are shares of something.
 
+use super::fault::Parsed;
 use super::json::{Node, Value};
 use super::keys::{Shape, Spec};
-use super::section::{Parsed, Section};
+use super::section::Section;
 
 impl Section<'_> {
     /// A share from 0 to 1.

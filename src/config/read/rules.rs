@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{MAX_LIST, terms};
-use crate::config::fault::Origin;
+use crate::config::fault::{Origin, Parsed};
 use crate::config::forms;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
-use crate::config::section::{Parsed, Section};
+use crate::config::section::Section;
 use balancer_http::cors::Cors;
 use balancer_limiter::answer::DEFAULT_BUCKET;
 use balancer_limiter::request_rules::{Effect, MAX_COST, RequestRule, RequestRules};

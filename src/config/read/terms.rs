@@ -1,8 +1,9 @@
 //! Keys of limits: of their numbers, and of buckets with names.
 
+use crate::config::fault::Parsed;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
-use crate::config::section::{Parsed, Section};
+use crate::config::section::Section;
 use balancer_limiter::document::BucketMembers;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::terms::{
