@@ -12,13 +12,12 @@ use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 use crate::store::cache::Source;
 use balancer_http::fields::Fields;
-use balancer_limiter::answer::DEFAULT_BUCKET;
 use balancer_limiter::heavy_hitters::{Heavy, HeavyHitters, Reason};
 use balancer_limiter::identity::{
     ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes,
 };
 use balancer_limiter::limiter::{Ask, Granted, Limiter};
-use balancer_limiter::terms::{BucketSpec, ClientLimit};
+use balancer_limiter::terms::{BucketSpec, ClientLimit, DEFAULT_BUCKET};
 use balancer_time::Nanos;
 use balancer_time::nanos;
 

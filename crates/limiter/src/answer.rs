@@ -3,11 +3,8 @@
 
 use super::bucket::{MICRO, Outcome};
 use super::limit::Limit;
-use super::terms::CONCURRENCY;
+use super::terms::{CONCURRENCY, DEFAULT_BUCKET};
 use balancer_time::Nanos;
-
-/// The name of the bucket that a limit has when its numbers were given without one.
-pub const DEFAULT_BUCKET: &str = "default";
 
 /// Which kind of entry decided about a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

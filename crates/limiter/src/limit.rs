@@ -1,7 +1,5 @@
 //! What an operator grants a client: a capacity and a refill rate, both exact.
 
-use super::terms::parse_per;
-
 /// A token bucket's numbers. `Copy`, 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
@@ -16,7 +14,7 @@ pub struct Limit {
 pub struct Rate {
     /// Millionths of a token; 0 never refills. At most [`Rate::MAX_MICRO`].
     pub micro: u64,
-    /// The span in seconds, 1 to [`super::terms::MAX_PER_SECS`].
+    /// The span in seconds, 1 to [`MAX_PER_SECS`].
     pub per_secs: u32,
 }
 
@@ -129,6 +127,45 @@ impl Limit {
         };
         Ok(Self { capacity, rate })
     }
+}
+
+/// Seconds of the longest span that a rate is written over: a leap year.
+pub const MAX_PER_SECS: u32 = 366 * 86_400;
+
+/// Seconds that a month counts as where a rate is needed.
+pub const MONTH_SECS: u32 = 30 * 86_400;
+
+/// A span as it stands in `per`: a whole number of `s`, `m`, `h` or `d`, or `1mo`; in seconds. `None`: neither, or
+/// beyond [`MAX_PER_SECS`].
+pub fn parse_per(text: &str) -> Option<u32> {
+    if text == "1mo" {
+        return Some(MONTH_SECS);
+    }
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    if digits.is_empty() || digits.len() > 9 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let secs = digits.parse::<u64>().ok()?.checked_mul(factor)?;
+    u32::try_from(secs).ok().filter(|secs| (1..=MAX_PER_SECS).contains(secs))
+}
+
+/// The same the other way, in the largest unit that divides it.
+pub fn per_text(rate: Rate) -> String {
+    let secs = rate.per_secs.max(1);
+    let (count, unit) = match secs {
+        secs if secs.is_multiple_of(86_400) => (secs / 86_400, "d"),
+        secs if secs.is_multiple_of(3_600) => (secs / 3_600, "h"),
+        secs if secs.is_multiple_of(60) => (secs / 60, "m"),
+        secs => (secs, "s"),
+    };
+    format!("{count}{unit}")
 }
 
 /// Millionths in one.

@@ -1,7 +1,7 @@
 //! Periods of the UTC calendar: which one an instant lies in, and when one begins. Some buckets are filled when a
 //! period turns, and at no other time.
 
-use super::terms::MONTH_SECS;
+use super::limit::MONTH_SECS;
 
 /// A bucket that is filled at the turn of a UTC period, and at no other time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

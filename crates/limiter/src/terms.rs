@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest, Sha256};
 
-use super::answer::DEFAULT_BUCKET;
 use super::limit::{Limit, Rate};
+pub use super::limit::{MAX_PER_SECS, MONTH_SECS, parse_per, per_text};
 pub use super::reset::Reset;
 
 /// Most buckets of one limit, of one plan and of one rule.
@@ -64,6 +64,9 @@ impl std::fmt::Display for NameFault {
 }
 
 impl std::error::Error for NameFault {}
+
+/// The name of the bucket that a limit has when its numbers were given without one.
+pub const DEFAULT_BUCKET: &str = "default";
 
 /// The policy that answers show for requests at once.
 pub const CONCURRENCY: &str = "concurrency";
@@ -270,80 +273,9 @@ pub struct Plan {
     pub terms: Terms,
 }
 
-/// Seconds of the longest span that a rate is written over: a leap year.
-pub const MAX_PER_SECS: u32 = 366 * 86_400;
-
-/// Seconds that a month counts as where a rate is needed.
-pub const MONTH_SECS: u32 = 30 * 86_400;
-
-/// A span as it stands in `per`: a whole number of `s`, `m`, `h` or `d`, or `1mo`; in seconds. `None`: neither, or
-/// beyond [`MAX_PER_SECS`].
-pub fn parse_per(text: &str) -> Option<u32> {
-    if text == "1mo" {
-        return Some(MONTH_SECS);
-    }
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let factor = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    if digits.is_empty() || digits.len() > 9 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let secs = digits.parse::<u64>().ok()?.checked_mul(factor)?;
-    u32::try_from(secs).ok().filter(|secs| (1..=MAX_PER_SECS).contains(secs))
-}
-
-/// The same the other way, in the largest unit that divides it.
-pub fn per_text(rate: Rate) -> String {
-    let secs = rate.per_secs.max(1);
-    let (count, unit) = match secs {
-        secs if secs.is_multiple_of(86_400) => (secs / 86_400, "d"),
-        secs if secs.is_multiple_of(3_600) => (secs / 3_600, "h"),
-        secs if secs.is_multiple_of(60) => (secs / 60, "m"),
-        secs => (secs, "s"),
-    };
-    format!("{count}{unit}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_span_is_a_whole_number_of_one_unit() {
-        let rows = [
-            ("1s", Some(1)),
-            ("90s", Some(90)),
-            ("1m", Some(60)),
-            ("1h", Some(3_600)),
-            ("1d", Some(86_400)),
-            ("30d", Some(MONTH_SECS)),
-            ("1mo", Some(MONTH_SECS)),
-            ("366d", Some(MAX_PER_SECS)),
-            ("367d", None),
-            ("0s", None),
-            ("s", None),
-            ("", None),
-            ("1", None),
-            ("+1s", None),
-            ("1.5s", None),
-            ("1 s", None),
-            ("2mo", None),
-            ("1é", None),
-            ("9999999999s", None),
-        ];
-        for (text, secs) in rows {
-            assert_eq!(parse_per(text), secs, "{text:?}");
-        }
-        for secs in [1, 59, 60, 61, 3_600, 7_200, 86_400, MONTH_SECS] {
-            let rate = Rate { micro: 1, per_secs: secs };
-            assert_eq!(parse_per(&per_text(rate)), Some(secs));
-        }
-    }
 
     #[test]
     fn names_fit_where_they_are_shown() {

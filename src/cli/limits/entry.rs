@@ -3,10 +3,10 @@
 use serde::Deserialize;
 
 use super::csv;
-use balancer_limiter::answer::DEFAULT_BUCKET;
 use balancer_limiter::document::{NewBucket, NewLimit};
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::terms::DEFAULT_BUCKET;
 
 /// What a line may say: a limit as the API has it, or one rate in short.
 #[derive(Debug, Default, Deserialize)]

@@ -6,8 +6,8 @@ use http::Method;
 use super::item;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use balancer_limiter::answer::DEFAULT_BUCKET;
 use balancer_limiter::document::{NewBucket, NewLimit};
+use balancer_limiter::terms::DEFAULT_BUCKET;
 
 const EXAMPLES: &str = "\
 Examples:

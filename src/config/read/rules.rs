@@ -9,9 +9,8 @@ use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use balancer_http::cors::Cors;
-use balancer_limiter::answer::DEFAULT_BUCKET;
 use balancer_limiter::request_rules::{Effect, MAX_COST, RequestRule, RequestRules};
-use balancer_limiter::terms::{BucketId, BucketName, BucketSpec, MAX_RULES};
+use balancer_limiter::terms::{BucketId, BucketName, BucketSpec, DEFAULT_BUCKET, MAX_RULES};
 
 const _: () = assert!(MAX_RULES == 64 && MAX_COST == 1_000_000, "messages say so");
 

@@ -144,3 +144,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_span_is_a_whole_number_of_one_unit() {
+    let rows = [
+        ("1s", Some(1)),
+        ("90s", Some(90)),
+        ("1m", Some(60)),
+        ("1h", Some(3_600)),
+        ("1d", Some(86_400)),
+        ("30d", Some(MONTH_SECS)),
+        ("1mo", Some(MONTH_SECS)),
+        ("366d", Some(MAX_PER_SECS)),
+        ("367d", None),
+        ("0s", None),
+        ("s", None),
+        ("", None),
+        ("1", None),
+        ("+1s", None),
+        ("1.5s", None),
+        ("1 s", None),
+        ("2mo", None),
+        ("1é", None),
+        ("9999999999s", None),
+    ];
+    for (text, secs) in rows {
+        assert_eq!(parse_per(text), secs, "{text:?}");
+    }
+    for secs in [1, 59, 60, 61, 3_600, 7_200, 86_400, MONTH_SECS] {
+        let rate = Rate { micro: 1, per_secs: secs };
+        assert_eq!(parse_per(&per_text(rate)), Some(secs));
+    }
+}
