@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::super::session::{Cell, Fault, Session};
-use super::read::{IN_SPAN, Spans};
+use super::spans::{IN_SPAN, Spans};
 use super::{STATEMENT_ROWS, number, tuples};
 use balancer_limiter::identity::{ClientId, IdForm, group};
 use balancer_limiter::ranges;

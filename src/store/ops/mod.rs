@@ -10,6 +10,7 @@ mod merge;
 mod plans;
 mod probe;
 mod read;
+mod spans;
 mod write;
 
 use super::session::{Cell, Cells, Fault, Session, Value};
@@ -20,9 +21,11 @@ pub use changes::{Followed, changes, last_change};
 pub use import::import;
 pub use levels::{forget as forget_levels, save as save_levels, saved as saved_levels};
 pub use merge::{Change, Done, To};
-pub use plans::{all as all_plans, list as plans, one as plan, put as put_plan, remove as remove_plan};
+pub use plans::{
+    all as all_plans, list as plans, numbers, one as plan, put as put_plan, remove as remove_plan,
+};
 pub use probe::{read_only, try_change};
-pub use read::{get, list, load, load_all, named, numbers, ranges};
+pub use read::{get, list, load, load_all, named, ranges};
 pub use write::{Failed, Terms, Written, write};
 
 /// Most rows that one statement writes or asks for: with up to a dozen values each, far below the 32,766 that SQLite

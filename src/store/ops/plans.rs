@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use super::super::Row;
 use super::super::json::text;
 use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
-use super::super::v1::{Condition, PlanRow};
+use super::super::v1::{Condition, LimitRow, PlanRow};
 use super::audit::{self, By};
 use super::{STATEMENT_ROWS, changes, first_text, left_out, list_of, number, read, readable, texts};
 use balancer_limiter::document::{self, BucketDocument};
-use balancer_limiter::terms::{MAX_PLANS, Plan, PlanName, Terms};
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::terms::{BucketSpec, ClientLimit, MAX_PLANS, Plan, PlanName, Terms};
 
 const COLUMNS: &str = "name, buckets, max_in_flight, version";
 const _: () = assert!(MAX_PLANS == 1_000, "a message says so");
@@ -44,7 +46,7 @@ pub fn all(store: &dyn Store, within: Duration) -> Result<Vec<PlanRow>, Fault> {
 }
 
 /// Those of these names that there are.
-pub(super) fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
+fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
     inside(store, within, Access::Read, |session| {
         let mut rows = Vec::new();
         for part in names.chunks(STATEMENT_ROWS) {
@@ -167,3 +169,26 @@ fn read_row(cells: Vec<Cell>) -> Result<PlanRow, String> {
     let name = PlanName::parse(&name).map_err(|fault| format!("its name {fault}"))?;
     Ok(PlanRow { plan: Plan { name, terms }, version })
 }
+
+/// What the five fixed calls show of limits: the first bucket, of the plan where there is one.
+pub fn numbers(store: &dyn Store, within: Duration, rows: Vec<LimitRow>) -> Result<Vec<Row>, Fault> {
+    let mut names: Vec<String> =
+        rows.iter().filter_map(|row| Some(row.limit.plan.as_ref()?.as_str().to_owned())).collect();
+    names.sort_unstable();
+    names.dedup();
+    let plans = if names.is_empty() { Vec::new() } else { named(store, within, &names)? };
+    let first = |limit: &ClientLimit| {
+        let of_plan = || plans.iter().find(|row| Some(&row.plan.name) == limit.plan.as_ref());
+        let buckets = limit.own.buckets.first().cloned();
+        buckets.or_else(|| of_plan()?.plan.terms.buckets.first().cloned())
+    };
+    let row = |row: LimitRow| Row {
+        limit: first(&row.limit).map_or(NEVER_REFUSED, |bucket: BucketSpec| bucket.limit),
+        client_id: row.client_id,
+        version: row.version,
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+/// The numbers of a client that is exempt and has no buckets, for callers who know numbers alone.
+const NEVER_REFUSED: Limit = Limit { capacity: Limit::MAX_CAPACITY, rate: Rate::per_second(Rate::MAX_MICRO) };

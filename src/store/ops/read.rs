@@ -1,20 +1,18 @@
 //! Limits, read.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::super::Row;
 use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
 use super::super::v1::{LimitFilter, LimitRow};
 use super::bounds::MAX_LOADED;
-use super::{STATEMENT_ROWS, first_text, left_out, list_of, plans, readable, tuples};
+use super::spans::{IN_SPAN, Spans};
+use super::{STATEMENT_ROWS, first_text, left_out, list_of, readable, tuples};
 use crate::store::cache::Place;
 use balancer_limiter::document;
 use balancer_limiter::identity::ClientId;
-use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::ranges::MAX_RANGES;
 use balancer_limiter::terms::{BucketSpec, ClientLimit, PlanName, Terms};
 
@@ -22,10 +20,6 @@ use balancer_limiter::terms::{BucketSpec, ClientLimit, PlanName, Terms};
 const RANGES_PAGE: usize = 5_000;
 
 const COLUMNS: &str = "client_id, plan, buckets, max_in_flight, exempt, shared, version";
-
-/// The length keeps the families apart: an IPv4 address sorts among the IPv6 ones that begin with its bytes.
-pub(super) const IN_SPAN: &str =
-    "kind IN (1, 2) AND address BETWEEN v.low AND v.high AND octet_length(address) = v.length";
 
 /// The row of an id of equal value.
 pub fn get(store: &dyn Store, within: Duration, id: &ClientId) -> Result<LimitRow, Fault> {
@@ -191,33 +185,6 @@ pub(super) fn groups(session: &mut dyn Session, networks: &[IpNet]) -> Result<Ve
     Ok(all)
 }
 
-/// Networks by number, and their first and last addresses as they are stored.
-pub(super) struct Spans(Vec<(Vec<u8>, Vec<u8>)>);
-
-impl Spans {
-    pub(super) fn of(networks: &[IpNet]) -> Self {
-        Self(networks.iter().map(|net| (octets(net.network()), octets(net.broadcast()))).collect())
-    }
-
-    /// Four a network: number, first, last, length of an address.
-    pub(super) fn values(&self) -> Vec<Value<'_>> {
-        let int = |number: usize| Value::Int(i64::try_from(number).ok());
-        let spans = self.0.iter().enumerate();
-        spans
-            .flat_map(|(number, (low, high))| {
-                [int(number), Value::Bytes(Some(low)), Value::Bytes(Some(high)), int(low.len())]
-            })
-            .collect()
-    }
-}
-
-pub(super) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
 fn read(
     store: &dyn Store,
     within: Duration,
@@ -293,29 +260,6 @@ pub(super) fn in_flight(cell: &Cell) -> Result<Option<u32>, String> {
         _ => Err(strange()),
     }
 }
-
-/// What the five fixed calls show of limits: the first bucket, of the plan where there is one.
-pub fn numbers(store: &dyn Store, within: Duration, rows: Vec<LimitRow>) -> Result<Vec<Row>, Fault> {
-    let mut names: Vec<String> =
-        rows.iter().filter_map(|row| Some(row.limit.plan.as_ref()?.as_str().to_owned())).collect();
-    names.sort_unstable();
-    names.dedup();
-    let plans = if names.is_empty() { Vec::new() } else { plans::named(store, within, &names)? };
-    let first = |limit: &ClientLimit| {
-        let of_plan = || plans.iter().find(|row| Some(&row.plan.name) == limit.plan.as_ref());
-        let buckets = limit.own.buckets.first().cloned();
-        buckets.or_else(|| of_plan()?.plan.terms.buckets.first().cloned())
-    };
-    let row = |row: LimitRow| Row {
-        limit: first(&row.limit).map_or(NEVER_REFUSED, |bucket: BucketSpec| bucket.limit),
-        client_id: row.client_id,
-        version: row.version,
-    };
-    Ok(rows.into_iter().map(row).collect())
-}
-
-/// The numbers of a client that is exempt and has no buckets, for callers who know numbers alone.
-const NEVER_REFUSED: Limit = Limit { capacity: Limit::MAX_CAPACITY, rate: Rate::per_second(Rate::MAX_MICRO) };
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use super::super::session::{Access, Fault, Session, Store, Value};
 use super::super::v1::LimitRow;
 use super::audit::{self, By};
 use super::merge::{Change, Done, merge};
-use super::{STATEMENT_ROWS, bounds, changes, list_of, plans, read, texts, tuples};
+use super::{STATEMENT_ROWS, bounds, changes, list_of, plans, read, spans, texts, tuples};
 use balancer_limiter::document::BucketDocument;
 use balancer_limiter::identity::{ClientId, IdForm};
 use balancer_limiter::terms::{ClientLimit, PlanName};
@@ -193,9 +193,9 @@ impl Columns {
     pub(super) fn of(id: &ClientId, limit: &ClientLimit, version: i64) -> Self {
         let (kind, address, port) = match id.form() {
             IdForm::Opaque => (0, None, None),
-            IdForm::Address(address) => (1, Some(read::octets(address)), None),
-            IdForm::AddressPort(peer) => (2, Some(read::octets(peer.ip())), Some(i64::from(peer.port()))),
-            IdForm::Range(range) => (3, Some(read::octets(range.network())), None),
+            IdForm::Address(address) => (1, Some(spans::octets(address)), None),
+            IdForm::AddressPort(peer) => (2, Some(spans::octets(peer.ip())), Some(i64::from(peer.port()))),
+            IdForm::Range(range) => (3, Some(spans::octets(range.network())), None),
         };
         Self {
             canonical: id.canonical().into_owned(),

@@ -1,0 +1,38 @@
+//! Networks in a statement: which limits lie inside.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::super::session::Value;
+
+/// The length keeps the families apart: an IPv4 address sorts among the IPv6 ones that begin with its bytes.
+pub(super) const IN_SPAN: &str =
+    "kind IN (1, 2) AND address BETWEEN v.low AND v.high AND octet_length(address) = v.length";
+
+/// Networks by number, and their first and last addresses as they are stored.
+pub(super) struct Spans(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Spans {
+    pub(super) fn of(networks: &[IpNet]) -> Self {
+        Self(networks.iter().map(|net| (octets(net.network()), octets(net.broadcast()))).collect())
+    }
+
+    /// Four a network: number, first, last, length of an address.
+    pub(super) fn values(&self) -> Vec<Value<'_>> {
+        let int = |number: usize| Value::Int(i64::try_from(number).ok());
+        let spans = self.0.iter().enumerate();
+        spans
+            .flat_map(|(number, (low, high))| {
+                [int(number), Value::Bytes(Some(low)), Value::Bytes(Some(high)), int(low.len())]
+            })
+            .collect()
+    }
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
