@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::api::{BackendHealth, Health};
-use crate::proxy::admit::FindLimit;
-use crate::proxy::identify::KeyFound;
+use crate::proxy::identify::{FindLimit, KeyFound};
 use crate::proxy::lone_peer::{self, LonePeer};
 use crate::store::cache::{Found, Known};
 use crate::store::{Limits, StoreState};

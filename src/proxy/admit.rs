@@ -5,7 +5,7 @@ mod told;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::identify::{self, Identified, KeyFound};
+use super::identify::{self, FindLimit, Identified};
 use crate::error::Reject;
 use crate::log::record::LimitRecord;
 use crate::metrics::{self, Metrics, Policy};
@@ -21,24 +21,11 @@ use balancer_limiter::identity::{ClientAddress, ClientKey};
 use balancer_limiter::limiter::{Ask, Decision, Granted, Limiter, Room, Seat};
 use balancer_limiter::request_rules::Needs;
 use balancer_limiter::terms::BucketName;
-use balancer_time::{Moment, Nanos};
+use balancer_time::Moment;
 
 pub(super) use told::{LimitFields, has_legacy};
 
 use told::Told;
-
-/// Finds the entry that decides on a client.
-pub trait FindLimit: Send + Sync {
-    /// Who the client counts as, and what it may. `port`: the TCP peer's, when the peer is the client. Waits at most
-    /// `cache.load_timeout`.
-    fn find(&self, client: IpAddr, port: Option<u16>, now: Nanos) -> Found;
-
-    /// The same for the id of a key that a request shows.
-    fn find_key(&self, id: &str, now: Nanos) -> KeyFound;
-
-    /// What a key gets that has no limit, where it has a bucket of its own.
-    fn of_unknown_key(&self, id: &str) -> Found;
-}
 
 /// What admission needs.
 pub struct Admit {

@@ -3,9 +3,9 @@
 //! A key counts when the store knows it. One that nobody gave a limit is worth nothing: it would be the easiest way to a
 //! fresh bucket.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::admit::FindLimit;
 use crate::error::Reject;
 use crate::metrics::{KeyResult, Metrics};
 use crate::proxy::policy::ProxyPolicy;
@@ -24,6 +24,19 @@ pub enum KeyFound {
     Absent,
     /// That could not be learnt in time, or the store is down.
     Unknown,
+}
+
+/// Finds the entry that decides on a client.
+pub trait FindLimit: Send + Sync {
+    /// Who the client counts as, and what it may. `port`: the TCP peer's, when the peer is the client. Waits at most
+    /// `cache.load_timeout`.
+    fn find(&self, client: IpAddr, port: Option<u16>, now: Nanos) -> Found;
+
+    /// The same for the id of a key that a request shows.
+    fn find_key(&self, id: &str, now: Nanos) -> KeyFound;
+
+    /// What a key gets that has no limit, where it has a bucket of its own.
+    fn of_unknown_key(&self, id: &str) -> Found;
 }
 
 /// Who a request counts as.

@@ -2,12 +2,14 @@
 //! by value, so that it can be put away while the request waits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::line::Wait;
 use super::{Effort, Forward};
-use crate::metrics::Retry;
+use crate::clock::Clock;
+use crate::metrics::{Metrics, Retry};
 use crate::proxy::{Reuse, UpstreamError};
 use balancer_pool::backends::{Endpoint, Lease, Snapshot, Unavailable, Wanted};
+use balancer_pool::queue::Place;
 use balancer_pool::retry::{self, Again, Failure};
 use balancer_time::Nanos;
 
@@ -39,6 +41,29 @@ pub(super) struct Setback {
     pub at: Arc<Endpoint>,
     /// `None`: there was an answer, only not a good one.
     pub error: Option<UpstreamError>,
+}
+
+/// A request's place in the line.
+pub(super) struct Wait {
+    pub place: Place,
+    pub until: Nanos,
+    /// It is the request's own time that is over then, not the line's.
+    pub until_deadline: bool,
+    pub _counted: Counted,
+}
+
+/// Counts a request as queued while it lives.
+pub(super) struct Counted {
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    pub since: Nanos,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let waited = self.clock.now().saturating_sub(self.since);
+        self.metrics.unqueued(Duration::from_nanos(waited));
+    }
 }
 
 impl Course {

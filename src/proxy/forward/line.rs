@@ -1,41 +1,14 @@
 //! Waiting for a backend with room, when every one that could take a request is full.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::course::Course;
+use super::course::{Counted, Course, Wait};
 use super::{Forward, Patience};
-use crate::clock::Clock;
-use crate::metrics::Metrics;
 use crate::proxy::Reuse;
 use balancer_pool::backends::{Lease, Unavailable};
-use balancer_pool::queue::Place;
 use balancer_pool::queue::Waker;
 use balancer_time::Nanos;
 use balancer_time::nanos;
-
-/// A request's place in the line.
-pub(super) struct Wait {
-    place: Place,
-    until: Nanos,
-    /// It is the request's own time that is over then, not the line's.
-    until_deadline: bool,
-    _counted: Counted,
-}
-
-/// Counts a request as queued while it lives.
-struct Counted {
-    metrics: Arc<Metrics>,
-    clock: Clock,
-    since: Nanos,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let waited = self.clock.now().saturating_sub(self.since);
-        self.metrics.unqueued(Duration::from_nanos(waited));
-    }
-}
 
 /// Why a request is not sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
