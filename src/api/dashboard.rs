@@ -5,13 +5,11 @@
 
 use super::AdminApi;
 use super::route::{
-    Access, Call, Content, Doc, Handler, Operation, Outcome, Resource, Route, Stand, no_schemas, outcome,
+    Access, Call, Content, Doc, Handler, Operation, Outcome, PAGE, Resource, Route, Stand, no_schemas,
+    outcome,
 };
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
-
-/// Where the page is; an admin listener has it at `/`, too.
-pub(super) const PAGE: &str = "/dashboard";
 
 /// Script and style come from us alone and stand in files of their own, so nothing inline is ever run: what a client's id
 /// holds stays text. Nobody may frame the page, and it sends no form anywhere.

@@ -34,7 +34,7 @@ use balancer_limiter::limit::Limit;
 use balancer_time::Nanos;
 
 use auth::Caller;
-use route::{Call, Found, Operation, Route};
+use route::{Call, Found, Operation, Resource, Route};
 
 pub use metrics::{Series, Show};
 pub use ops::{BackendHealth, Health};
@@ -43,6 +43,27 @@ pub use v1::limited::MAX_WINDOW;
 pub use v1::live::{BucketLevel, ClientCount, DeniedFor, Live, Question, Top, Usage, Verdict};
 pub use v1::reload::{Control, ReloadError, Reloaded};
 pub use v1::status::Status;
+
+/// Everything that is ours.
+static RESOURCES: &[Resource] = &[
+    // In the order of the documentation.
+    seed::RESOURCE,
+    v1::limits::RESOURCE,
+    v1::usage::RESOURCE,
+    v1::plans::RESOURCE,
+    v1::batch::RESOURCE,
+    v1::import::RESOURCE,
+    v1::check::RESOURCE,
+    v1::limited::RESOURCE,
+    v1::audit::RESOURCE,
+    v1::status::RESOURCE,
+    v1::backends::RESOURCE,
+    v1::reload::RESOURCE,
+    ops::RESOURCE,
+    metrics::RESOURCE,
+    openapi::RESOURCE,
+    dashboard::RESOURCE,
+];
 
 /// Which listener a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

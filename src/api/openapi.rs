@@ -7,11 +7,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::AdminApi;
-use super::route::{
-    Access, Call, Content, Doc, In, Operation, Outcome, RESOURCES, Resource, Route, Stand, outcome,
-};
+use super::route::{Access, Call, Content, Doc, In, Operation, Outcome, Resource, Route, Stand, outcome};
 use super::seed::as_json;
+use super::{AdminApi, RESOURCES};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 

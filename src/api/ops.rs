@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::AdminApi;
 use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
-use super::v1::backends;
+use super::v1::{backends, status};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::StoreState;
@@ -75,10 +75,6 @@ pub(super) const RESOURCE: Resource = Resource {
     schemas,
 };
 
-/// What the member `store` means.
-pub(super) const STORE: &str = "`read-only` and `full` answer and take no changes; without any of them limits in memory \
-                                stay in force.";
-
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 fn schemas() -> Vec<(&'static str, Value)> {
@@ -104,7 +100,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         "properties": {
             "ready": { "type": "boolean" },
             "draining": { "type": "boolean" },
-            "store": { "enum": StoreState::WORDS, "description": STORE },
+            "store": { "enum": StoreState::WORDS, "description": status::STORE },
             "backends": { "type": "array", "items": backend },
             "notes": { "type": "array", "items": { "type": "string" } },
         },

@@ -1,5 +1,5 @@
 //! The route table: which paths are ours, what each has, and what the OpenAPI document says of it. A resource is one
-//! file with a [`Resource`] in it, and one line in [`RESOURCES`].
+//! file with a [`Resource`] in it, and one line in [`RESOURCES`](super::RESOURCES).
 //!
 //! Paths match exactly and segment by segment, as they were sent; only what stands for `{…}` is decoded, once, so that
 //! `%2F` inside an id is a slash of the id and never one of the path.
@@ -8,31 +8,13 @@ use serde_json::Value;
 
 use super::auth::Caller;
 use super::input::{self, Query};
-use super::{AdminApi, Surface};
+use super::{AdminApi, RESOURCES, Surface};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, Exchange};
 use balancer_http::message::Reason;
 
-/// Everything that is ours.
-pub(super) static RESOURCES: &[Resource] = &[
-    // In the order of the documentation.
-    super::seed::RESOURCE,
-    super::v1::limits::RESOURCE,
-    super::v1::usage::RESOURCE,
-    super::v1::plans::RESOURCE,
-    super::v1::batch::RESOURCE,
-    super::v1::import::RESOURCE,
-    super::v1::check::RESOURCE,
-    super::v1::limited::RESOURCE,
-    super::v1::audit::RESOURCE,
-    super::v1::status::RESOURCE,
-    super::v1::backends::RESOURCE,
-    super::v1::reload::RESOURCE,
-    super::ops::RESOURCE,
-    super::metrics::RESOURCE,
-    super::openapi::RESOURCE,
-    super::dashboard::RESOURCE,
-];
+/// The dashboard; an admin listener has it at `/`, too.
+pub(super) const PAGE: &str = "/dashboard";
 
 /// A few paths that belong together.
 pub(super) struct Resource {
@@ -191,7 +173,7 @@ impl Found<'_> {
 pub(super) fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<Found<'_>> {
     let nothing = (surface == Surface::Admin).then_some(Found::Nothing);
     // The listener's front page.
-    let path = if surface == Surface::Admin && path == "/" { super::dashboard::PAGE } else { path };
+    let path = if surface == Surface::Admin && path == "/" { PAGE } else { path };
     let under_dash = path.strip_prefix("/-").filter(|rest| rest.starts_with('/'));
     // Most requests are a backend's, and need no more than this.
     if surface == Surface::Public && under_dash.is_none() && !path.starts_with("/limits") {

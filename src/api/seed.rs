@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::AdminApi;
 use super::input::{Faults, Members};
 use super::members::amount_schema;
+use super::problem;
 use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
-use super::v1;
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody};
 use crate::store::{Row, StoreError};
@@ -366,7 +366,7 @@ fn refused(error: StoreError) -> Reject {
         StoreError::Exists => Reject::new(Reason::Conflict, "this client has a limit already: update it"),
         StoreError::NotFound => Reject::new(Reason::NotFound, "this client has no limit"),
         // The rest is said in the same words as in v1.
-        other => v1::refused(other, "limit", ""),
+        other => problem::refused(other, "limit", ""),
     }
 }
 

@@ -198,7 +198,8 @@ fn with_roles() -> Bench {
 /// On every path and method that there is.
 #[test]
 fn a_read_token_is_403_on_every_write_and_on_nothing_else() {
-    use crate::api::route::{Access, RESOURCES};
+    use crate::api::RESOURCES;
+    use crate::api::route::Access;
     let bench = with_roles();
     for route in RESOURCES.iter().flat_map(|resource| resource.routes) {
         let path = route.path.replace(['{', '}'], "");

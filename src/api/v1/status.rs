@@ -4,12 +4,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::api::AdminApi;
-use crate::api::ops::STORE;
 use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
 use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::StoreState;
+
+/// What the member `store` means.
+pub(in crate::api) const STORE: &str =
+    "`read-only` and `full` answer and take no changes; without any of them limits in memory stay in force.";
 
 /// What an instance says of itself. Counts are since its start.
 #[derive(Clone, Debug, PartialEq, Serialize)]
