@@ -2,11 +2,9 @@
 //! added.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::control::{Command, Handle};
 use crate::api::{BackendError, BackendShown, EndpointShown, Origin};
 use crate::config::{self, Config};
 use crate::store::Limits;
@@ -62,15 +60,15 @@ fn changed(mut entry: BackendEntry, settings: &BackendSettings) -> Wanted {
     Wanted { entry, operator: Some(settings.state.unwrap_or(Operator::Up)) }
 }
 
-/// What the API's questions about backends are answered from.
-pub(super) struct Facts {
+/// What the API's calls about backends read and write.
+pub(super) struct BackendCalls {
     pub config: Arc<ArcSwap<Config>>,
     pub limits: Arc<Limits>,
     pub backends: Arc<Backends>,
     pub own_addresses: Vec<std::net::SocketAddr>,
 }
 
-impl Facts {
+impl BackendCalls {
     fn in_file(&self, name: &str) -> bool {
         self.config.load().backends.iter().any(|entry| entry.name == name)
     }
@@ -98,79 +96,46 @@ impl Facts {
             endpoints: snapshot.own(group).map(endpoint).collect(),
         }
     }
-}
-
-impl Handle {
-    fn facts(&self) -> Result<&Facts, BackendError> {
-        self.facts.get().ok_or_else(|| BackendError::Busy("not yet started".into()))
-    }
 
     /// All backends, as they are in the pool.
-    pub(super) fn list_backends(&self) -> Result<Vec<BackendShown>, BackendError> {
-        let facts = self.facts()?;
-        let snapshot = facts.backends.snapshot();
-        Ok(snapshot.backends().iter().map(|group| facts.shown(&snapshot, group)).collect())
+    pub fn list(&self) -> Vec<BackendShown> {
+        let snapshot = self.backends.snapshot();
+        snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect()
     }
 
-    fn one(&self, name: &str) -> Result<BackendShown, BackendError> {
-        let facts = self.facts()?;
-        let snapshot = facts.backends.snapshot();
+    /// One of them.
+    pub fn one(&self, name: &str) -> Result<BackendShown, BackendError> {
+        let snapshot = self.backends.snapshot();
         let group = snapshot.backends().iter().find(|group| *group.name == *name);
-        group.map(|group| facts.shown(&snapshot, group)).ok_or(BackendError::Store(StoreError::NotFound))
+        group.map(|group| self.shown(&snapshot, group)).ok_or(BackendError::Store(StoreError::NotFound))
     }
 
-    pub(super) fn add_backend(
-        &self,
-        name: &str,
-        settings: BackendSettings,
-        actor: &Actor,
-    ) -> Result<BackendShown, BackendError> {
-        let facts = self.facts()?;
+    /// Stores a new one.
+    pub fn create(&self, name: &str, settings: BackendSettings, actor: &Actor) -> Result<(), BackendError> {
         let url = settings.url.as_deref().unwrap_or_default();
         let entry = config::parse_backend(name, url).map_err(BackendError::Fields)?;
-        if let Some(own) = facts.own_addresses.iter().find(|own| config::is_own(own, &entry)) {
+        if let Some(own) = self.own_addresses.iter().find(|own| config::is_own(own, &entry)) {
             let text = format!("is our own listener {own}: requests would go round in a circle");
             return Err(BackendError::Fields(vec![("url", text)]));
         }
-        if facts.in_file(name) {
+        if self.in_file(name) {
             return Err(BackendError::Store(StoreError::Exists));
         }
-        facts.limits.create_backend(name, settings, actor).map_err(BackendError::Store)?;
-        self.follow_store(None)?;
-        self.one(name)
+        self.limits.create_backend(name, settings, actor).map_err(BackendError::Store)
     }
 
-    pub(super) fn change_backend(
-        &self,
-        name: &str,
-        said: BackendSettings,
-        actor: &Actor,
-    ) -> Result<BackendShown, BackendError> {
-        let facts = self.facts()?;
-        let in_file = facts.in_file(name);
-        facts.limits.patch_backend(name, said, in_file, actor).map_err(BackendError::Store)?;
-        self.follow_store(None)?;
-        self.one(name)
+    /// Stores a change of one.
+    pub fn patch(&self, name: &str, said: BackendSettings, actor: &Actor) -> Result<(), BackendError> {
+        let in_file = self.in_file(name);
+        self.limits.patch_backend(name, said, in_file, actor).map_err(BackendError::Store)
     }
 
-    pub(super) fn remove_backend(
-        &self,
-        name: &str,
-        drain: Duration,
-        actor: &Actor,
-    ) -> Result<(), BackendError> {
-        let facts = self.facts()?;
-        if facts.in_file(name) {
+    /// Takes a stored one away.
+    pub fn delete(&self, name: &str, actor: &Actor) -> Result<(), BackendError> {
+        if self.in_file(name) {
             return Err(BackendError::InFile);
         }
-        facts.limits.delete_backend(name, actor).map_err(BackendError::Store)?;
-        self.follow_store((!drain.is_zero()).then(|| (name.to_owned(), drain)))
-    }
-
-    /// What was stored is in force when this returns.
-    fn follow_store(&self, leaving: Option<(String, Duration)>) -> Result<(), BackendError> {
-        self.tell(|answer| Command::Backends { leaving, answer })
-            .map_err(|cause| BackendError::Busy(cause.into()))
+        self.limits.delete_backend(name, actor).map_err(BackendError::Store)
     }
 }
 

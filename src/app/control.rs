@@ -1,11 +1,11 @@
 //! Commands to whoever owns what changes while we serve (`parts`): from signals and from the API, over a bounded channel.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::backends::Facts;
+use super::backends::BackendCalls;
 use crate::api::{self, BackendError, BackendShown, ReloadError, Reloaded};
 use crate::store::backends::BackendSettings;
 use crate::store::v1::Actor;
@@ -37,14 +37,13 @@ pub(super) enum Command {
 /// Tells the thread what to do.
 pub(super) struct Handle {
     commands: Sender<Command>,
-    /// Set before the first question.
-    pub facts: OnceLock<Facts>,
+    backends: BackendCalls,
 }
 
 /// The channel to a thread that is still to be started.
-pub(super) fn channel() -> (Arc<Handle>, Receiver<Command>) {
+pub(super) fn channel(backends: BackendCalls) -> (Arc<Handle>, Receiver<Command>) {
     let (commands, receive) = bounded(WAITING);
-    (Arc::new(Handle { commands, facts: OnceLock::new() }), receive)
+    (Arc::new(Handle { commands, backends }), receive)
 }
 
 impl Handle {
@@ -58,10 +57,16 @@ impl Handle {
     }
 
     /// Gives a command and waits until it is done; an error is what was in the way.
-    pub fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, &'static str> {
+    fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, &'static str> {
         let (answer, outcome) = bounded(1);
         self.commands.try_send(command(answer)).map_err(|_| "too many commands are waiting")?;
         waits::during(|| outcome.recv_timeout(PATIENCE)).map_err(|_| "it took too long")
+    }
+
+    /// What was stored is in force when this returns.
+    fn follow_store(&self, leaving: Option<(String, Duration)>) -> Result<(), BackendError> {
+        self.tell(|answer| Command::Backends { leaving, answer })
+            .map_err(|cause| BackendError::Busy(cause.into()))
     }
 }
 
@@ -72,7 +77,7 @@ impl api::Control for Handle {
     }
 
     fn backends(&self) -> Result<Vec<BackendShown>, BackendError> {
-        self.list_backends()
+        Ok(self.backends.list())
     }
 
     fn create_backend(
@@ -81,7 +86,9 @@ impl api::Control for Handle {
         settings: BackendSettings,
         actor: &Actor,
     ) -> Result<BackendShown, BackendError> {
-        self.add_backend(name, settings, actor)
+        self.backends.create(name, settings, actor)?;
+        self.follow_store(None)?;
+        self.backends.one(name)
     }
 
     fn patch_backend(
@@ -90,10 +97,13 @@ impl api::Control for Handle {
         said: BackendSettings,
         actor: &Actor,
     ) -> Result<BackendShown, BackendError> {
-        self.change_backend(name, said, actor)
+        self.backends.patch(name, said, actor)?;
+        self.follow_store(None)?;
+        self.backends.one(name)
     }
 
     fn delete_backend(&self, name: &str, drain: Duration, actor: &Actor) -> Result<(), BackendError> {
-        self.remove_backend(name, drain, actor)
+        self.backends.delete(name, actor)?;
+        self.follow_store((!drain.is_zero()).then(|| (name.to_owned(), drain)))
     }
 }

@@ -37,6 +37,11 @@ impl Bound {
         let private = config.admin.listen.map(bind).transpose()?;
         Ok(Self { public, inherited: is_inherited, private })
     }
+
+    /// Where we listen, with real ports.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.public.iter().chain(&self.private).map(TcpListener::local_addr).collect()
+    }
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -33,7 +33,7 @@ use crate::log::errors;
 use crate::store::levels::Levels;
 use crate::upstream::resolve;
 
-use backends::Facts;
+use backends::BackendCalls;
 use control::Handle;
 use health::State;
 use listen::Bound;
@@ -127,7 +127,13 @@ impl App {
         let lookup = resolve::lookup(config.discovery.resolver);
         let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &clock)?;
         let proxy = shared.proxy(config);
-        let (control, commands) = control::channel();
+        let own_addresses = bound.addresses().map_err(failed("our own addresses"))?;
+        let (control, commands) = control::channel(BackendCalls {
+            config: Arc::clone(&in_force),
+            limits: Arc::clone(&shared.limits),
+            backends: Arc::clone(&backends),
+            own_addresses: own_addresses.clone(),
+        });
         let api = shared.api(config, &proxy.instance, &control);
         let service = Arc::new(Public { api: Arc::clone(&api), proxy: Arc::clone(&proxy) });
         let trusted = &config.rate_limit.trusted_proxies;
@@ -143,16 +149,7 @@ impl App {
             Frontend::start(vec![listener], false, &frontend, &[], service, clock.clone())
         });
         let private = private.transpose().map_err(failed("the admin listener can't be started"))?;
-        let own = public.addresses().iter().chain(private.iter().flat_map(Frontend::addresses));
         let notify = Arc::new(Notify::to(source.variable("NOTIFY_SOCKET")));
-        let own_addresses: Vec<_> = own.copied().collect();
-        // Nobody else sets it.
-        let _ = control.facts.set(Facts {
-            config: Arc::clone(&in_force),
-            limits: Arc::clone(&shared.limits),
-            backends: Arc::clone(&backends),
-            own_addresses: own_addresses.clone(),
-        });
         Parts {
             own_addresses,
             source,
