@@ -11,6 +11,7 @@
 //!
 //! Shards, places and crowds are chosen by keyed hashes, so that no client can choose whom it meets. A client with one bucket takes at most 112 bytes of row and 22 of index; each further one 64.
 
+mod ask;
 mod change;
 mod crowd;
 mod decision;
@@ -30,8 +31,9 @@ use siphasher::sip::SipHasher13;
 use crate::identity::ClientKey;
 use balancer_time::Moment;
 
+pub use ask::{Ask, Grant, Granted, MAX_ASKED, Room, Verdict};
 pub use change::{Change, Shared};
-pub use decision::{Ask, Decision, Grant, Granted, MAX_ASKED, Room, Verdict};
+pub use decision::Decision;
 pub use levels::Levels;
 pub use seat::Seat;
 pub use slots::{Saved, Slot};

@@ -1,0 +1,105 @@
+//! What a request asks of the limiter, and what each bucket says.
+
+use crate::answer::Entry;
+use crate::bucket::Outcome;
+use crate::identity::Crowds;
+use crate::plans::PlanNumber;
+use crate::request_rules::RequestRule;
+use crate::terms::{BucketSpec, MAX_BUCKETS, Terms};
+
+/// Most buckets that an ordinary request needs tokens of: its client's and those of one rule. One whose path has several
+/// readings may meet several rules, and then something is allocated.
+pub const MAX_ASKED: usize = 2 * MAX_BUCKETS;
+
+/// What is in force for a client, and what decided so. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Buckets, and the bound on requests at once.
+    pub terms: Terms,
+    /// Which kind of entry they come from.
+    pub entry: Entry,
+    /// The plan that has them.
+    pub plan: Option<PlanNumber>,
+}
+
+impl Grant {
+    /// The numbers of clients that no entry names.
+    pub fn of_default(terms: Terms) -> Self {
+        Self { terms, entry: Entry::Default, plan: None }
+    }
+}
+
+/// What an entry, or the lack of one, comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Granted {
+    /// No limit.
+    Unlimited,
+    /// Never refused, whatever there is.
+    Exempt,
+    /// So much.
+    Limited(Grant),
+}
+
+impl Granted {
+    /// The limit, where there is one.
+    pub fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::Limited(grant) => Some(grant),
+            Self::Unlimited | Self::Exempt => None,
+        }
+    }
+}
+
+/// Where a client counts when the table is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// In a row of its own all the same: an entry names it, and entries bound the number of such rows.
+    Own,
+    /// With others.
+    Shared(Crowds),
+}
+
+/// What one request needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The client's own limit.
+    pub grant: Option<&'a Grant>,
+    /// Rules whose buckets each give one token.
+    pub rules: &'a [&'a RequestRule],
+    /// Tokens of each bucket of the limit.
+    pub cost: u32,
+    /// Where it counts when the table is full.
+    pub room: Room,
+}
+
+impl<'a> Ask<'a> {
+    /// One token of each bucket of a limit. At a full table, clients without an entry count with those of the default.
+    pub fn of(grant: &'a Grant) -> Self {
+        let room = match grant.entry {
+            Entry::Default => Room::Shared(Crowds::OF_DEFAULT),
+            Entry::Client | Entry::Range => Room::Own,
+        };
+        Self { grant: Some(grant), rules: &[], cost: 1, room }
+    }
+
+    /// Every bucket, its cost, and whether a rule has it: those of the limit first.
+    pub fn buckets(self) -> impl Iterator<Item = (&'a BucketSpec, u32, bool)> {
+        let own = self.grant.map_or(&[][..], |grant| &grant.terms.buckets);
+        let own = own.iter().take(MAX_BUCKETS).map(move |spec| (spec, self.cost, false));
+        let of_rules = self.rules.iter().flat_map(|rule| rule.buckets().iter().take(MAX_BUCKETS));
+        own.chain(of_rules.map(|spec| (spec, 1, true)))
+    }
+
+    pub(super) fn max_in_flight(self) -> Option<u32> {
+        self.grant.and_then(|grant| grant.terms.max_in_flight)
+    }
+}
+
+/// What one bucket says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it had the tokens, what is left, how long to wait. With a reset the wait is the time to that, always.
+    pub outcome: Outcome,
+    /// It is filled at a turn of the calendar.
+    pub resets: bool,
+}
