@@ -138,12 +138,6 @@ impl Abort {
     pub fn cancelled(&self) -> bool {
         self.cancelled.load(Ordering::SeqCst)
     }
-
-    /// Makes the handle ready for the next exchange.
-    pub fn reset(&self) {
-        self.release();
-        self.cancelled.store(false, Ordering::SeqCst);
-    }
 }
 
 /// One exchange, as a service sees it. The answer is the service's return value, so none can be forgotten.

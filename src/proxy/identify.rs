@@ -61,17 +61,17 @@ pub fn identify(
     mut tried: impl FnMut(Tried<'_>),
 ) -> Result<Identified, Reject> {
     if let Some(source) = policy.keys.iter().find(|source| source.is_blurred(fields, client.peer_trusted)) {
-        tried(Tried { source: Some(source), id: None, result: Some(KeyResult::Unusable) });
+        tried(Tried { id: None, result: Some(KeyResult::Unusable) });
         return Err(blurred(source));
     }
     for source in &policy.keys {
         let id = match source.shown(fields, client.peer_trusted) {
             Shown::Nothing => {
-                tried(Tried { source: Some(source), id: None, result: None });
+                tried(Tried { id: None, result: None });
                 continue;
             }
             Shown::Unusable => {
-                tried(Tried { source: Some(source), id: None, result: Some(KeyResult::Unusable) });
+                tried(Tried { id: None, result: Some(KeyResult::Unusable) });
                 match policy.unknown_keys {
                     UnknownKeys::Refused => return Err(unknown()),
                     UnknownKeys::Next | UnknownKeys::OwnBucket => continue,
@@ -85,7 +85,7 @@ pub fn identify(
             KeyFound::Known(_) => KeyResult::Matched,
             KeyFound::Absent | KeyFound::Unknown => KeyResult::Unknown,
         };
-        tried(Tried { source: Some(source), id: Some(&id), result: Some(result) });
+        tried(Tried { id: Some(&id), result: Some(result) });
         match (found, policy.unknown_keys) {
             (KeyFound::Known(found), _) => {
                 let key = found.entry.clone().or_else(|| Some(Arc::from(id)));
@@ -101,7 +101,7 @@ pub fn identify(
         }
     }
     let found = limits.find(client.address, client.port, now);
-    tried(Tried { source: None, id: None, result: None });
+    tried(Tried { id: None, result: None });
     Ok(Identified { found, key: None })
 }
 
@@ -118,8 +118,6 @@ fn blurred(source: &KeySource) -> Reject {
 /// One identity that was tried.
 #[derive(Clone, Copy, Debug)]
 pub struct Tried<'a> {
-    /// Where the key stood; `None`: the address.
-    pub source: Option<&'a KeySource>,
     /// Its id, where it had one.
     pub id: Option<&'a str>,
     /// What came of the key; `None`: the request shows none there.

@@ -41,8 +41,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ureq::{Agent, SendBody};
 
-pub use agent::can_carry;
-
 use crate::clock::Clock;
 use crate::config::UpstreamConfig;
 use crate::proxy::exchange::{Abort, RequestBody};

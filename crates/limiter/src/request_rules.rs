@@ -40,11 +40,6 @@ impl RequestRule {
         Self { name: name.into(), methods, prefix: normal(prefix).into_owned(), effect }
     }
 
-    /// The prefix in its normal form.
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     /// Whether some request is meant by both, and neither is more specific.
     pub fn meets(&self, other: &Self) -> bool {
         self.prefix == other.prefix
@@ -155,11 +150,6 @@ impl RequestRules {
             Effect::Cost(_) | Effect::Exempt => false,
         };
         self.0.iter().find(has)
-    }
-
-    /// All of them, the most specific first.
-    pub fn iter(&self) -> impl Iterator<Item = &RequestRule> {
-        self.0.iter()
     }
 }
 
@@ -272,8 +262,9 @@ mod tests {
             ("f", &[], "/x/"),
         ]);
         let meeting: Vec<(&str, &str)> = all
+            .0
             .iter()
-            .flat_map(|one| all.iter().map(move |two| (one, two)))
+            .flat_map(|one| all.0.iter().map(move |two| (one, two)))
             .filter(|(one, two)| one.name < two.name && one.meets(two))
             .map(|(one, two)| (&*one.name, &*two.name))
             .collect();

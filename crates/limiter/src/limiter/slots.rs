@@ -44,11 +44,6 @@ impl Slot {
         }
     }
 
-    /// Which bucket it is.
-    pub fn id(&self) -> BucketId {
-        self.id
-    }
-
     /// Its level, as of the last call that settled it, and the numbers in force.
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
