@@ -35,7 +35,7 @@ command -v cc >/dev/null || fail "a C compiler is missing (SQLite is built from 
 
 say "building (the first time takes a few minutes) …"
 # The compiler tells where the programs are, wherever the target folder may be.
-built=$(cargo build --release --locked --bins --manifest-path "$root/Cargo.toml" --message-format json-render-diagnostics) ||
+built=$(cargo build --profile quick --locked --bins --manifest-path "$root/Cargo.toml" --message-format json-render-diagnostics) ||
   fail "the build failed"
 program() { printf '%s\n' "$built" | sed -n 's/.*"executable":"\([^"]*\/'"$1"'\)".*/\1/p' | tail -n 1; }
 balancer_bin=$(program balancer)

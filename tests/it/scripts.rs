@@ -1,4 +1,4 @@
-//! `run.sh` and the compose file, as a newcomer meets them. `run.sh` builds in release mode, which takes minutes: all
+//! `run.sh` and the compose file, as a newcomer meets them. `run.sh` builds by the profile quick, which takes minutes: all
 //! but one of its tests give it a `cargo` that has built already.
 
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use crate::support::balancer::{PROGRAM, TEST_BACKEND};
 use crate::support::{Proc, aloud, installed, root, until};
 
-/// How long a build in release mode may take.
+/// How long a build by the profile quick may take.
 const BUILD: Duration = Duration::from_secs(900);
 
 /// What `git status` shows.
@@ -105,7 +105,7 @@ fn try_out(proc: &Proc) {
 }
 
 #[test]
-#[ignore = "builds in release mode, which takes minutes; run by .ci/run"]
+#[ignore = "builds all of it, which takes minutes; run by .ci/run"]
 fn run_sh_builds_and_can_be_tried_as_printed() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
@@ -204,7 +204,7 @@ fn readmes_first_walk_prints_what_it_says() {
     };
     shell(&steps[0].command, folder.path());
     // What `./run.sh` would have built there.
-    let built = clone.join("target/release");
+    let built = clone.join("target/quick");
     std::fs::create_dir_all(&built).unwrap();
     std::os::unix::fs::symlink(PROGRAM, built.join("balancer")).unwrap();
     for _ in 0..2 {
