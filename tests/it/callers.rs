@@ -247,6 +247,12 @@ fn http_1_0_and_trusted_proxies_are_no_callers(engine: Engine) {
     balancer.get_from("127.0.0.9", "/limits").problem(403);
     balancer.get_from("127.0.0.9", "/-/dashboard").problem(403);
     balancer.get_from("127.0.0.8", "/limits").expect(200);
+    // With `_` for `-` such a field goes to nobody, and tells of a proxy all the same.
+    for name in ["X_Original_URL", "X_Forwarded_For", "x-forwarded_host", "X_Real_IP", "X_CLIENT_IP"] {
+        request(balancer.address, "GET", "/limits", &[(name, "1")], b"").problem(403);
+        request(balancer.address, "GET", "/theirs", &[(name, "1")], b"").expect(200);
+    }
+    balancer.get("/limits").expect(200);
     // A listener of its own asks for none of it.
     let own = setup.set("admin.listen", json!("127.0.0.1:0")).start();
     let mut old = Conn::open(own.admin);

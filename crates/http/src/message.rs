@@ -56,6 +56,8 @@ pub struct RequestHead {
     pub peer: SocketAddr,
     /// A PROXY header stood before the connection's first request: whatever `peer` is, a proxy says so.
     pub is_proxied: bool,
+    /// A field that passes for one of a proxy's (`X_Forwarded_For`) was dropped.
+    pub lost_claim: bool,
     /// What it came on, as long as that stands. `None` where an engine can tell nothing of it.
     pub connection: Option<Weak<dyn Connection>>,
 }
@@ -73,6 +75,7 @@ impl RequestHead {
             expects_continue: false,
             peer,
             is_proxied: false,
+            lost_claim: false,
             connection: None,
         }
     }

@@ -27,6 +27,11 @@ pub(super) fn doubt(head: &RequestHead, trusted_proxies: &[IpNet]) -> Option<Str
     if let Some(name) = proxy_field(head) {
         return Some(format!("it came through a proxy: it has {name}"));
     }
+    if head.lost_claim {
+        return Some(
+            "it came through a proxy: it had a field of one, with _ for -, which was dropped".into(),
+        );
+    }
     if head.is_proxied || identity::is_in(trusted_proxies, peer) {
         return Some("it came through a proxy of rate_limit.trusted_proxies".into());
     }

@@ -78,6 +78,7 @@ fn read_head(bytes: &[u8], bounds: &Bounds, head: &mut RequestHead) -> Result<(u
     head.method.clear();
     head.target.clear();
     head.fields.clear();
+    head.lost_claim = false;
     let mut at = skip_empty_lines(bytes)?;
     at = read_method(bytes, at, head)?;
     let target_at = at;

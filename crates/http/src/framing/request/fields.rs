@@ -124,8 +124,13 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, name: &str, value: &[u8], has_underscore: bool) -> Result<(), Refusal> {
-        if has_underscore && passes_for_ours(name) {
-            return Ok(());
+        if has_underscore {
+            let hyphened = name.replace('_', "-");
+            let is_claim = is_claim(hyphened.as_bytes());
+            self.head.lost_claim |= is_claim;
+            if is_claim || OURS.iter().any(|ours| ours.eq_ignore_ascii_case(&hyphened)) {
+                return Ok(());
+            }
         }
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => return self.host(value),
@@ -256,9 +261,4 @@ impl Reader<'_> {
             keep_alive: !self.close && (is_http11 || self.keep),
         })
     }
-}
-
-fn passes_for_ours(name: &str) -> bool {
-    let hyphened = name.replace('_', "-");
-    is_claim(hyphened.as_bytes()) || OURS.iter().any(|ours| ours.eq_ignore_ascii_case(&hyphened))
 }

@@ -296,7 +296,10 @@ fn underscored_names_that_could_pass_for_ours_are_dropped() {
     );
     assert!(matches!(verdict, Verdict::Complete { .. }), "{verdict:?}");
     assert_eq!(head.fields.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["Host", "my_own"]);
-    assert_eq!(head.length, BodyLength::Empty);
+    assert_eq!((head.length, head.lost_claim), (BodyLength::Empty, true));
+    // Whether it was a proxy's is known of the last head alone.
+    parse(b"GET / HTTP/1.1\r\nHost: a\r\nX_Request_ID: 3\r\n\r\n", &bounds, &mut head);
+    assert_eq!((head.fields.len(), head.lost_claim), (1, false));
 }
 
 #[test]
