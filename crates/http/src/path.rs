@@ -31,6 +31,15 @@ pub fn is_below(path: &str, above: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || above.ends_with('/') || rest.starts_with('/'))
 }
 
+/// The same where the case of ASCII letters does not count.
+pub fn is_below_in_any_case(path: &str, above: &str) -> bool {
+    let (path, above) = (path.as_bytes(), above.as_bytes());
+    path.split_at_checked(above.len()).is_some_and(|(start, rest)| {
+        start.eq_ignore_ascii_case(above)
+            && (rest.is_empty() || above.ends_with(b"/") || rest.starts_with(b"/"))
+    })
+}
+
 /// All but unreserved characters (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

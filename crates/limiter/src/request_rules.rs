@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::terms::{BucketId, BucketSpec};
-use balancer_http::path::{each_reading, is_below, normal};
+use balancer_http::path::{each_reading, is_below, is_below_in_any_case, normal};
 
 /// Most tokens that one request may cost.
 pub const MAX_COST: u32 = 1_000_000;
@@ -44,7 +44,7 @@ impl RequestRule {
     pub fn meets(&self, other: &Self) -> bool {
         self.prefix == other.prefix
             && self.methods.is_empty() == other.methods.is_empty()
-            && (self.methods.is_empty() || self.methods.iter().any(|method| other.methods.contains(method)))
+            && (self.methods.is_empty() || self.methods.iter().any(|method| is_among(&other.methods, method)))
     }
 
     /// The buckets that it adds.
@@ -55,13 +55,27 @@ impl RequestRule {
         }
     }
 
+    /// Some backends take `post` for `POST`, so it needs what `POST` needs; to be exempt it must be the method itself.
     fn is_for_method(&self, method: &str) -> bool {
-        self.methods.is_empty() || self.methods.iter().any(|own| own == method)
+        self.methods.is_empty()
+            || if self.is_exemption() {
+                self.methods.iter().any(|own| own == method)
+            } else {
+                is_among(&self.methods, method)
+            }
+    }
+
+    fn is_exemption(&self) -> bool {
+        self.effect == Effect::Exempt
     }
 
     fn is_for(&self, method: &str, path: &str) -> bool {
         self.is_for_method(method) && is_below(path, &self.prefix)
     }
+}
+
+fn is_among(methods: &[String], method: &str) -> bool {
+    methods.iter().any(|one| one.eq_ignore_ascii_case(method))
 }
 
 /// What a request needs.
@@ -116,8 +130,7 @@ impl RequestRules {
         Self(rules)
     }
 
-    /// The most specific rule for a request; `path` without its query. Methods are compared as they are (RFC 9110 §9.1),
-    /// paths in their normal form.
+    /// The most specific rule for a request; `path` without its query, compared in its normal form.
     pub fn find(&self, method: &str, path: &str) -> Option<&RequestRule> {
         if self.0.is_empty() {
             return None;
@@ -130,12 +143,26 @@ impl RequestRules {
     /// every reading is exempt. A path with more readings than are looked at meets every rule for its method.
     pub fn needs(&self, method: &str, path: &str) -> Option<Needs<'_>> {
         let mut met = Met::default();
-        if self.0.is_empty() || !each_reading(path, |path| met.add(self.most_specific(method, path))) {
+        if self.0.is_empty() || !each_reading(path, |path| self.meet(method, path, &mut met)) {
             met.add(None);
             self.0.iter().filter(|rule| rule.is_for_method(method)).for_each(|rule| met.add(Some(rule)));
         }
         let Met { rules, cost } = met;
         cost.map(|cost| Needs { rules, cost })
+    }
+
+    /// What one reading meets. To some backends `/LOGIN` is `/login`: a rule that is more specific when case does not count
+    /// is met too, unless it exempts.
+    fn meet<'a>(&'a self, method: &str, path: &str, met: &mut Met<'a>) {
+        let exact = self.most_specific(method, path);
+        met.add(exact);
+        let above = exact.map_or(0, |rule| rule.prefix.len());
+        let loose = |rule: &&RequestRule| {
+            !rule.is_exemption() && rule.is_for_method(method) && is_below_in_any_case(path, &rule.prefix)
+        };
+        if let Some(rule) = self.0.iter().take_while(|rule| rule.prefix.len() > above).find(loose) {
+            met.add(Some(rule));
+        }
     }
 
     /// The same as [`RequestRules::find`], for a path in its normal form.
@@ -162,7 +189,7 @@ mod tests {
     fn rules(list: &[(&str, &[&str], &str)]) -> RequestRules {
         let rule = |(name, methods, prefix): &(&str, &[&str], &str)| {
             let methods = methods.iter().map(|method| (*method).to_owned()).collect();
-            RequestRule::new(name, methods, prefix, Effect::Exempt)
+            RequestRule::new(name, methods, prefix, Effect::Cost(1))
         };
         RequestRules::new(list.iter().map(rule).collect())
     }
@@ -181,7 +208,8 @@ mod tests {
             ("GET", "/api", "api"),
             ("GET", "/apis", "all"),
             ("PUT", "/api/x", "writes"),
-            ("post", "/api/x", "api"),
+            ("post", "/api/x", "writes"),
+            ("Post", "/login", "login"),
             ("GET", "/api/export", "api"),
             ("GET", "/api/export/1", "export"),
             ("POST", "/api/export/1", "writes"),
@@ -197,23 +225,28 @@ mod tests {
         assert_eq!(RequestRules::default().find("GET", "/"), None);
     }
 
-    #[test]
-    fn a_request_needs_what_any_reading_of_its_path_needs() {
+    type Row<'a> = (&'a str, Option<(&'a [&'a str], u32)>);
+
+    fn kinds() -> RequestRules {
         let bucket = |name: &str| -> Effect {
             let limit = Limit { capacity: 1, rate: Rate::per_second(0) };
             Effect::Buckets(Arc::new([BucketSpec::new(BucketName::parse(name).unwrap(), limit)]))
         };
         let rule = |name: &str, prefix: &str, effect| RequestRule::new(name, Vec::new(), prefix, effect);
         let login = RequestRule::new("login", vec!["POST".into()], "/login", bucket("login"));
-        let rules = RequestRules::new(vec![
+        RequestRules::new(vec![
             login,
             rule("static", "/static/", Effect::Exempt),
             rule("images", "/images", Effect::Exempt),
             rule("deep", "/static/deep", bucket("deep")),
             rule("export", "/export", Effect::Cost(10)),
             rule("free", "/free", Effect::Cost(0)),
-        ]);
-        type Row<'a> = (&'a str, Option<(&'a [&'a str], u32)>);
+        ])
+    }
+
+    #[test]
+    fn a_request_needs_what_any_reading_of_its_path_needs() {
+        let rules = kinds();
         let rows: &[Row<'_>] = &[
             ("/", Some((&[], 1))),
             ("/login", Some((&["login"], 1))),
@@ -251,6 +284,35 @@ mod tests {
         assert_eq!(rules.needs("GET", many).unwrap().rules.len(), 1);
     }
 
+    /// Whoever takes a method or a path without its case finds the same needs, and no exemption.
+    #[test]
+    fn case_is_no_way_around_a_rule() {
+        let strict = RequestRule::new("strict", vec!["GET".into()], "/login/form", Effect::Exempt);
+        let cased = RequestRules::new(kinds().0.into_iter().chain([strict]).collect());
+        let rows: &[(&str, Row<'_>)] = &[
+            ("post", ("/login", Some((&["login"], 1)))),
+            ("pOST", ("/LOGIN", Some((&["login"], 1)))),
+            ("GET", ("/login", Some((&[], 1)))),
+            ("GET", ("/login/form", None)),
+            ("get", ("/login/form", Some((&[], 1)))),
+            ("GET", ("/LOGIN/form", Some((&[], 1)))),
+            ("POST", ("/Login/x", Some((&["login"], 1)))),
+            ("POST", ("/Export", Some((&[], 10)))),
+            ("POST", ("/STATIC/a", Some((&[], 1)))),
+            ("POST", ("/static/A.CSS", None)),
+            ("POST", ("/static/DEEP", Some((&["deep"], 1)))),
+            ("POST", ("/static/..%2fLogin", Some((&["login"], 1)))),
+            ("POST", ("/static/..%2flogin%3f/../x", Some((&["login"], 1)))),
+        ];
+        for (method, (path, expected)) in rows {
+            let needs = cased.needs(method, path);
+            let names: Vec<&str> =
+                needs.iter().flat_map(|needs| &needs.rules).map(|rule| &*rule.name).collect();
+            let found = needs.as_ref().map(|needs| (&names[..], needs.cost));
+            assert_eq!(found, *expected, "{method} {path}");
+        }
+    }
+
     #[test]
     fn two_rules_meet_when_neither_is_more_specific() {
         let all = rules(&[
@@ -260,6 +322,7 @@ mod tests {
             ("d", &["GET", "PUT"], "/x"),
             ("e", &["POST"], "/x"),
             ("f", &[], "/x/"),
+            ("g", &["post"], "/x"),
         ]);
         let meeting: Vec<(&str, &str)> = all
             .0
@@ -268,6 +331,6 @@ mod tests {
             .filter(|(one, two)| one.name < two.name && one.meets(two))
             .map(|(one, two)| (&*one.name, &*two.name))
             .collect();
-        assert_eq!(meeting, [("c", "d"), ("a", "b")]);
+        assert_eq!(meeting, [("c", "d"), ("e", "g"), ("a", "b")]);
     }
 }

@@ -11,6 +11,7 @@ each_engine! {
     a_rule_can_cost_more_and_nothing,
     the_most_specific_rule_wins_however_the_path_is_written,
     a_rule_sees_a_path_as_any_backend_may_read_it,
+    a_rule_sees_a_method_as_any_backend_may_read_it,
     a_request_is_exempt_only_if_every_reading_is,
     a_rule_bounds_those_without_a_limit_too,
     rules_can_be_replaced_while_serving,
@@ -110,7 +111,6 @@ fn the_most_specific_rule_wins_however_the_path_is_written(engine: Engine) {
     let cases = [
         ("GET", "/x", "all"),
         ("GET", "/apix", "all"),
-        ("GET", "/API", "all"),
         ("POST", "/api", "api"),
         ("GET", "/api/x?deep", "reads"),
         ("GET", "/api/deep", "reads"),
@@ -122,6 +122,9 @@ fn the_most_specific_rule_wins_however_the_path_is_written(engine: Engine) {
         let policy = fields(&answer).0.unwrap();
         assert_eq!(policy, format!(r#""{rule}";q=9;w=86400"#), "{method} {target}");
     }
+    // To some backends that is `/api`.
+    let answer = balancer.get("/API").expect(200);
+    assert_eq!(fields(&answer).0, Some(r#""all";q=9;w=86400, "reads";q=9;w=86400"#));
 }
 
 /// The rule's one token is gone: whatever some backend reads as `/login` is refused, here and in a question.
@@ -157,6 +160,10 @@ fn a_rule_sees_a_path_as_any_backend_may_read_it(engine: Engine) {
         "//host/login",
         "/%2fhost/login",
         "http://127.0.0.1/static/..%2flogin",
+        "/LOGIN",
+        "/static/..%2fLogin",
+        "/login%3fx",
+        "/static/..%2flogin%23/../a",
     ];
     for target in written {
         assert_eq!(violated(&balancer.get(target)), json!(["login"]), "{target}");
@@ -170,6 +177,28 @@ fn a_rule_sees_a_path_as_any_backend_may_read_it(engine: Engine) {
     let verdict = balancer.api("POST", "/-/v1/check", &question).expect(200).json();
     assert_eq!(verdict["decision"], "denied", "{verdict}");
     assert_eq!(backend.seen().len(), 1);
+}
+
+/// The same for a method: `post` is `POST` to some backends, and free to none.
+fn a_rule_sees_a_method_as_any_backend_may_read_it(engine: Engine) {
+    let rules = json!([
+        { "name": "login", "match": { "method": "POST", "path": "/login" }, "limit": "1/d" },
+        { "match": { "method": "PUT", "path": "/free" }, "exempt": true },
+    ]);
+    let (_backend, balancer) = ruled(engine, json!({ "buckets": [bucket("day", 10)] }), rules);
+    request(balancer.address, "POST", "/login", &[], b"").expect(200);
+    for method in ["post", "Post", "POST"] {
+        let question = json!({ "address": "127.0.0.1", "method": method, "path": "/login" });
+        let verdict = balancer.api("POST", "/-/v1/check", &question).expect(200).json();
+        assert_eq!(verdict["decision"], "denied", "{method}: {verdict}");
+        assert_eq!(
+            violated(&request(balancer.address, method, "/login", &[], b"")),
+            json!(["login"]),
+            "{method}"
+        );
+    }
+    assert_eq!(fields(&request(balancer.address, "PUT", "/free", &[], b"")), (None, None));
+    assert_eq!(rest(&request(balancer.address, "put", "/free", &[], b"")), Some(r#""day";r=8"#));
 }
 
 fn a_request_is_exempt_only_if_every_reading_is(engine: Engine) {

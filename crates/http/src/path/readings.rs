@@ -36,6 +36,11 @@ const EMPTY_COUNTS: Reading = 1 << 10;
 /// What begins with two slashes begins with a host (RFC 3986 §4.2): `//host/b` is `/b`.
 const HOST: Reading = 1 << 11;
 
+/// `?` ends the path, though it was encoded: whoever decodes before taking it apart takes it so.
+const QUERY: Reading = 1 << 12;
+/// So does `#`.
+const FRAGMENT: Reading = 1 << 13;
+
 /// Bounds on one path's readings: their number, and their bytes together.
 const MAX_READINGS: usize = 256;
 const MAX_BYTES: usize = 64 * 1024;
@@ -107,6 +112,16 @@ impl Unit {
             (b'/', true) => Some(SLASH),
             (b'\\', false) => Some(BACKSLASH),
             (b'\\', true) => Some(ENCODED_BACKSLASH),
+            _ => None,
+        }
+    }
+
+    /// The habit with which the path ends here.
+    fn ends_path(self) -> Option<Reading> {
+        match (self.byte, self.encoded) {
+            (0, true) => Some(NUL),
+            (b'?', _) => Some(QUERY),
+            (b'#', _) => Some(FRAGMENT),
             _ => None,
         }
     }
@@ -206,8 +221,12 @@ impl Scan {
     }
 
     fn unit(&mut self, unit: Unit, is_first: bool) {
-        if unit.encoded && unit.byte == 0 {
-            self.found |= NUL;
+        if let Some(habit) = unit.ends_path() {
+            self.found |= habit;
+            // What stands before it is a segment's end then.
+            if self.tail > 0 {
+                self.found |= TRIMMED | if self.tail_goes_up { NOT_UP } else { AS_SENT };
+            }
         }
         if let Some(habit) = unit.separates().or(unit.begins_parameters()) {
             self.end_of_segment(is_first);
@@ -265,7 +284,7 @@ fn spell(path: &str, reading: Reading, out: &mut String) {
     let mut in_parameters = false;
     for unit in units(path) {
         let Unit { byte, encoded } = unit;
-        if encoded && byte == 0 && has(NUL) {
+        if unit.ends_path().is_some_and(has) {
             return;
         }
         if let Some(habit) = unit.separates()

@@ -67,9 +67,15 @@ fn below_means_by_whole_segments() {
         ("/a/b", "/a/", true),
         ("/a", "/", true),
         ("/A", "/a", false),
+        ("/\u{e9}", "/%", false),
     ];
     for (path, above, below) in rows {
         assert_eq!(is_below(path, above), below, "{path} {above}");
+        assert_eq!(
+            is_below_in_any_case(&path.to_uppercase(), above),
+            below || path == "/A",
+            "{path} {above}"
+        );
     }
 }
 
@@ -142,6 +148,16 @@ fn what_a_backend_may_read_is_among_the_readings() {
         ("/login%00/../x", "/login"),
         ("/login%00.png", "/login"),
         ("/static/..%2flogin%00", "/login"),
+        // What is decoded before it is taken apart ends at `?` and `#`.
+        ("/login%3fx", "/login"),
+        ("/login%23/../x", "/login"),
+        ("/login%23x%3Fy", "/login"),
+        ("/login%3f%23", "/login%3F"),
+        ("/static/..%2flogin%3F/../a", "/login"),
+        ("/login%253f", "/login"),
+        ("/login.%3fx", "/login"),
+        ("/login.%00x", "/login"),
+        ("/%3f", "/"),
         // Empty segments are segments to `..`.
         ("/a//../login", "/a/login"),
         ("/a//../login", "/login"),
@@ -277,6 +293,12 @@ mod backends {
         walked(parts(plain.split(|byte| *byte == 0).next().unwrap()), true)
     }
 
+    /// All is decoded, and taken apart only then.
+    pub fn decodes_first(path: &str) -> Segments {
+        let plain = decoded(path.as_bytes());
+        walked(parts(plain.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap()), false)
+    }
+
     /// All is decoded by a proxy, and again behind it.
     pub fn twice(path: &str) -> Segments {
         walked(parts(&decoded(&decoded(path.as_bytes()))), false)
@@ -286,11 +308,11 @@ mod backends {
 proptest! {
     #[test]
     fn every_backend_reads_one_of_the_readings(
-        path in "/(/|/|\\.|\\.\\.|/\\.\\./|;|\\\\|%2[fFeE0]|%3b|%5[cC]|%00|%25(2[fe]|5c|00|61)|[ab]|=|b%20){0,9}",
+        path in "/(/|/|\\.|\\.\\.|/\\.\\./|;|\\\\|%2[fFeE0]|%3b|%5[cC]|%00|%3[fF]|%23|%25(2[fe]|3f|5c|00|61)|[ab]|=|b%20){0,9}",
     ) {
         let mut all = Vec::new();
         if each_reading(&path, |reading| all.push(reading.trim_end_matches('/').to_owned())) {
-            for backend in [backends::servlet, backends::windows, backends::whatwg, backends::c_string, backends::twice] {
+            for backend in [backends::servlet, backends::windows, backends::whatwg, backends::c_string, backends::decodes_first, backends::twice] {
                 let written = |byte: u8| if means_itself(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
                 let read: String =
                     backend(&path).iter().map(|one| format!("/{}", one.iter().map(|byte| written(*byte)).collect::<String>())).collect();
@@ -300,7 +322,7 @@ proptest! {
     }
 
     #[test]
-    fn every_reading_is_in_its_normal_form(path in "/(/|\\.|;|\\\\|%2[fe05]|%3b|%5c|%00|%[0-9a-f]{2}|[a-c]|é| ){0,9}") {
+    fn every_reading_is_in_its_normal_form(path in "/(/|\\.|;|\\\\|%2[fe053]|%3[bf]|%5c|%00|%[0-9a-f]{2}|[a-c]|é| ){0,9}") {
         each_reading(&path, |reading| assert_eq!(normal(reading), reading, "{path}"));
     }
 }
