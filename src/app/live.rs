@@ -82,7 +82,7 @@ impl Live for Running {
         let Identified { found, key } =
             match identify(&*self.limits, &policy, &client, fields, when.now, note) {
                 Ok(identified) => identified,
-                Err(_) => return unknown_key(client.address, tried),
+                Err(_) => return refused(client.address, tried),
             };
         let path = question.path.split('?').next().unwrap_or_default();
         let exempt = matches!(found.granted, Granted::Exempt);
@@ -155,8 +155,8 @@ fn shown(specs: &[BucketSpec], levels: &[u32]) -> Vec<BucketLevel> {
     specs.iter().zip(levels).map(level).collect()
 }
 
-/// The verdict on a key that nobody gave a limit, where `rate_limit.unknown_keys` refuses such.
-fn unknown_key(address: IpAddr, candidates: Vec<String>) -> Verdict {
+/// The verdict on a request whose key is blurred, or one that `rate_limit.unknown_keys` refuses.
+fn refused(address: IpAddr, candidates: Vec<String>) -> Verdict {
     Verdict {
         allowed: false,
         identity: address.to_string(),

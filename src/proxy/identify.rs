@@ -51,7 +51,7 @@ pub struct Identified {
 ///
 /// # Errors
 /// 400 where one key has several values, or is written so that backends read it differently. 401 for a key without a limit or
-/// that can be none, where `rate_limit.unknown_keys` says so; for one without a limit never while the store can't tell.
+/// that can be none, where `rate_limit.unknown_keys` says so; 503 there while the store can't tell whether a key has one.
 pub fn identify(
     limits: &dyn FindLimit,
     policy: &ProxyPolicy,
@@ -91,13 +91,12 @@ pub fn identify(
                 let key = found.entry.clone().or_else(|| Some(Arc::from(id)));
                 return Ok(Identified { found, key });
             }
-            (KeyFound::Absent, UnknownKeys::Refused) => {
-                return Err(unknown());
-            }
+            (KeyFound::Absent, UnknownKeys::Refused) => return Err(unknown()),
             (KeyFound::Absent | KeyFound::Unknown, UnknownKeys::OwnBucket) => {
                 return Ok(Identified { found: limits.of_unknown_key(&id), key: Some(Arc::from(id)) });
             }
-            (KeyFound::Absent, UnknownKeys::Next) | (KeyFound::Unknown, _) => {}
+            (KeyFound::Unknown, UnknownKeys::Refused) => return Err(untold()),
+            (KeyFound::Absent | KeyFound::Unknown, UnknownKeys::Next) => {}
         }
     }
     let found = limits.find(client.address, client.port, now);
@@ -107,6 +106,16 @@ pub fn identify(
 
 fn unknown() -> Reject {
     Reject::new(Reason::Unauthorized, "this key is not known here")
+}
+
+/// Seconds after which the store may answer again.
+const RETRY_AFTER_S: u64 = 5;
+
+/// Let through by its address, a key that was taken away would be worth something again.
+fn untold() -> Reject {
+    Reject::new(Reason::Unavailable, "whether this key is known can't be told now")
+        .because("the store did not say whether a key has a limit, and rate_limit.unknown_keys is 401")
+        .retry_after(RETRY_AFTER_S)
 }
 
 /// Names the kind of key, and nothing of its values: they are secrets.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::engine::{each_engine, each_store};
-use crate::support::{Backend, Balancer, Database, Engine, Response, Setup, request, until};
+use crate::support::{Backend, Balancer, Conn, Database, Engine, Response, Setup, request, until};
 
 each_engine! {
     a_known_key_decides_wherever_it_stands,
@@ -173,12 +173,42 @@ fn a_key_that_is_throttled_is_so_however_it_is_written(engine: Engine) {
         &[("Authorization", "Bearer\talice")],
         &[("Authorization", "Bearer \t  alice")],
         &[("Authorization", "Basic eA=="), ("Authorization", "bearer alice")],
+        &[("Authorization", "xBearer alice")],
+        &[("Authorization", "Basic x Bearer alice")],
+        &[("Cookie", "SID=alice")],
+        &[("Cookie", "sid%00x=alice")],
     ];
     for fields in written {
         with(&balancer, fields).expect(429);
         assert_eq!(asked(&balancer, fields)["decision"], "denied", "{fields:?}");
     }
+    blanks_beyond_ascii_hide_nothing(engine, &balancer);
     assert_eq!(backend.seen().len(), 1);
+}
+
+fn blanks_beyond_ascii_hide_nothing(engine: Engine, balancer: &Balancer) {
+    let written: [&[(&str, &str)]; 3] = [
+        &[("X-Customer-Key", "\u{a0}alice\u{85}")],
+        &[("Cookie", "a=b; \u{85}sid\u{a0}=\u{a0}alice\u{a0}")],
+        &[("Authorization", "Bearer \u{a0}alice\u{85}")],
+    ];
+    for fields in written {
+        assert_eq!(asked(balancer, fields)["decision"], "denied", "{fields:?}");
+    }
+    // The crate of the portable engine takes ASCII alone, and closes the connection.
+    if engine == Engine::Epoll {
+        written.iter().for_each(|fields| drop(with(balancer, fields).expect(429)));
+        // Latin-1.
+        for line in [
+            &b"X-Customer-Key: \xa0alice\x85"[..],
+            b"Cookie: sid=\x85alice\xa0",
+            b"Authorization: Bearer\xa0alice",
+        ] {
+            let mut conn = Conn::open(balancer.address);
+            conn.send([b"GET / HTTP/1.1\r\nHost: a\r\n", line, b"\r\n\r\n"].concat());
+            conn.read("GET").expect("an answer").expect(429);
+        }
+    }
 }
 
 /// The verdict on a GET with these fields.
@@ -202,6 +232,9 @@ fn a_key_with_several_values_is_refused(engine: Engine) {
         ("cookie sid", &[("Cookie", "sid=zoe-key"), ("Cookie", "sid=alice")]),
         ("cookie sid", &[("Cookie", "sid=\"alice")]),
         ("bearer token", &[("Authorization", "Bearer alice"), ("Authorization", "Bearer zoe-key")]),
+        ("bearer token", &[("Authorization", "Bearer Bearer alice")]),
+        ("cookie sid", &[("Cookie", "sid=alice; SID=zoe-key")]),
+        ("cookie sid", &[("Cookie", "sid=alice%00")]),
         // The first key decides, and another one is blurred.
         ("cookie sid", &[("X-Customer-Key", "alice"), ("Cookie", "sid=bob; sid=zoe-key")]),
     ];
@@ -247,7 +280,11 @@ fn a_key_that_can_be_none_is_refused_where_unknown_ones_are(engine: Engine) {
         // A question has no room for the long one in a terminal, but all in the API.
         assert_eq!(asked(&balancer, &fields)["decision"], "denied");
     }
-    with(&balancer, &[("Authorization", "Bearer\tmallory")]).problem(401);
+    for value in ["Bearer\tmallory", "Bearer", "bearer ", "Basic eA==, Bearer"] {
+        let fields = [("Authorization", value)];
+        with(&balancer, &fields).problem(401);
+        assert_eq!(asked(&balancer, &fields)["decision"], "denied");
+    }
     with(&balancer, &[("X-Api-Key", "alice")]).expect(200);
     for keyless in [&[][..], &[("X-Api-Key", "")], &[("Authorization", "Basic eA==")]] {
         with(&balancer, keyless).expect(200);
@@ -301,7 +338,7 @@ fn made_up_keys_are_limited_as_their_address(database: &Database) {
     balancer.limit(ALICE, 1_000_000, 0);
     with(&balancer, &[("X-Api-Key", "alice")]).expect(200);
     let mut allowed = 0;
-    let mut flood = crate::support::Conn::open(balancer.address);
+    let mut flood = Conn::open(balancer.address);
     for number in 0..10_000 {
         let key = format!("made-up-{number}");
         match flood.ask("GET", "/", &[("X-Api-Key", &key)], b"").status {

@@ -236,6 +236,37 @@ fn it_starts_without_its_database_and_finds_it_later() {
     comes_back(&balancer);
 }
 
+/// Where unknown keys are refused, one that nobody can be asked about is not let through by its address.
+#[test]
+fn whether_a_key_is_known_is_no_guess() {
+    let Some(mut server) = Postgres::start() else { return };
+    let backend = Backend::named("a");
+    let keyed = setup(&server, &backend).set("rate_limit.key", json!("bearer"));
+    let balancer = keyed.set("rate_limit.unknown_keys", json!("401")).set("log.access", json!(true)).start();
+    // `printf alice | sha256sum`, the first half.
+    balancer.limit("sha256:2bd806c97f0e00af1a1fc3328fa763a9", 100, 0);
+    let with = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        crate::support::request(balancer.address, "GET", "/", &[("Authorization", &bearer)], b"")
+    };
+    with("alice").expect(200);
+    server.stop();
+    is_down(&balancer);
+    with("alice").expect(200);
+    let answer = with("mallory");
+    let problem = answer.problem(503);
+    assert_eq!(problem["detail"], "whether this key is known can't be told now");
+    assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    balancer.proc.wait_out("the store did not say whether a key has a limit");
+    let question = json!({ "address": "127.0.0.1", "headers": { "authorization": ["Bearer mallory"] } });
+    let verdict = balancer.api("POST", "/-/v1/check", &question).expect(200).json();
+    assert_eq!(verdict["decision"], "denied", "{verdict}");
+    balancer.get("/").expect(200);
+    server.run();
+    until("the key is known to be unknown", || (with("mallory").status == 401).then_some(()));
+    assert_eq!(backend.seen().len(), 3);
+}
+
 #[test]
 fn a_paused_database_does_not_hold_up_the_end() {
     let Some(server) = Postgres::start() else { return };

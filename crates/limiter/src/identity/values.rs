@@ -27,25 +27,83 @@ pub(super) fn only<'a>(values: impl Iterator<Item = Value<'a>>) -> Result<Option
 }
 
 fn trimmed(value: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    let trim = |bytes: Vec<u8>| Cow::Owned(bytes.trim_ascii().to_vec());
     match value {
-        Cow::Borrowed(bytes) => Cow::Borrowed(bytes.trim_ascii()),
-        Cow::Owned(bytes) => Cow::Owned(bytes.trim_ascii().to_vec()),
+        Cow::Borrowed(bytes) => match with_plain_blanks(bytes) {
+            Cow::Borrowed(bytes) => Cow::Borrowed(bytes.trim_ascii()),
+            Cow::Owned(bytes) => trim(bytes),
+        },
+        Cow::Owned(bytes) => trim(with_plain_blanks(&bytes).into_owned()),
     }
 }
 
-/// The tokens of `Bearer token` (RFC 6750 §2.1) in a value of `Authorization`, which a proxy may have put together from
-/// several. The scheme in any case (RFC 9110 §11.1), any blanks behind it, and a token up to the first byte that none has.
-pub(super) fn bearer(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter_map(|credentials| {
-        let mut parts = credentials.split(|byte| is_blank(*byte)).filter(|part| !part.is_empty());
-        parts.next().filter(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))?;
-        parts.next()
+/// With a space for each other blank than ASCII's: backends that read text cut and split at U+00A0 as at a space, as a
+/// character of UTF-8 or as the lone byte that it is in Latin-1.
+fn with_plain_blanks(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if bytes.is_ascii() {
+        return bytes.into();
+    }
+    let is_blank = |letter: char| !letter.is_ascii() && (letter.is_whitespace() || letter == '\u{feff}');
+    let mut out = Vec::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.extend_from_slice(chunk.valid().replace(is_blank, " ").as_bytes());
+        out.extend(chunk.invalid().iter().map(|byte| if matches!(byte, 0x85 | 0xa0) { b' ' } else { *byte }));
+    }
+    out.into()
+}
+
+/// The tokens of `Bearer token` (RFC 6750 §2.1) in a value of `Authorization`: what stands behind any `bearer` and blanks, in
+/// any case (RFC 9110 §11.1), up to a comma or a blank. Backends look for the word by splitting, by searching, or in what a
+/// proxy has put together from several fields.
+pub(super) fn bearer(value: &[u8]) -> impl Iterator<Item = Value<'_>> {
+    let (value, others) = match with_plain_blanks(value) {
+        Cow::Borrowed(value) => (value, Vec::new()),
+        Cow::Owned(value) => (&[][..], bearer_in(&value).map(owned).collect()),
+    };
+    bearer_in(value).chain(others)
+}
+
+fn bearer_in(mut rest: &[u8]) -> impl Iterator<Item = Value<'_>> {
+    std::iter::from_fn(move || {
+        loop {
+            rest = behind_bearer(rest)?;
+            let blanks = rest.iter().position(|byte| !is_blank(*byte)).unwrap_or(rest.len());
+            if blanks > 0 {
+                let token = rest[blanks..].split(|byte| *byte == b',' || is_blank(*byte)).next()?;
+                return Some(Ok(token.into()));
+            }
+        }
     })
+}
+
+/// Whether a value of `Authorization` has the word and no token behind it.
+pub(super) fn is_bare_bearer(value: &[u8]) -> bool {
+    let value = with_plain_blanks(value);
+    let mut parts = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    parts.any(|credentials| credentials.eq_ignore_ascii_case(b"bearer"))
+}
+
+fn behind_bearer(text: &[u8]) -> Option<&[u8]> {
+    const WORD: &[u8] = b"bearer";
+    let at = text.windows(WORD.len()).position(|word| word.eq_ignore_ascii_case(WORD))?;
+    Some(&text[at + WORD.len()..])
 }
 
 /// The values of one cookie in a line of `Cookie`. Pairs are parted by `;` (RFC 6265 §4.2.1); older parsers take commas
 /// and blanks too, so whatever has that name before a `=` counts. Looks at each byte a bounded number of times.
 pub(super) fn cookies<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = Value<'a>> {
+    let (line, others) = match with_plain_blanks(line) {
+        Cow::Borrowed(line) => (line, Vec::new()),
+        Cow::Owned(line) => (&[][..], cookies_in(&line, name).map(owned).collect()),
+    };
+    cookies_in(line, name).chain(others)
+}
+
+fn owned<'a>(value: Value<'_>) -> Value<'a> {
+    value.map(|value| Cow::Owned(value.into_owned()))
+}
+
+fn cookies_in<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = Value<'a>> {
     let mut at = 0;
     // What may be a name: everything since the last `;`, or the last word.
     let (mut pair, mut word) = (None, None);
@@ -76,18 +134,16 @@ pub(super) fn cookies<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item =
     })
 }
 
-/// Whether a cookie's name may be read as that one: some backends decode it, and PHP makes one letter of several.
+/// Whether a cookie's name may be read as that one: some backends decode it, end it at a NUL or take it without its case, and
+/// PHP makes one letter of several. Looks no further than the name is long.
 fn is_name(found: &[u8], name: &str) -> bool {
-    if found.len() > "%20".len() * name.len() {
-        return false;
-    }
-    let letter = |byte: &u8| if matches!(byte, b'.' | b' ' | b'[') { b'_' } else { *byte };
-    let found = percent_decoded(found.into());
-    found.len() == name.len() && found.iter().map(letter).eq(name.as_bytes().iter().map(letter))
+    let letter = |byte: u8| if matches!(byte, b'.' | b' ' | b'[') { b'_' } else { byte.to_ascii_lowercase() };
+    percent_decode(found).take_while(|byte| *byte != 0).map(letter).eq(name.bytes().map(letter))
 }
 
 /// What stands behind a cookie's `=`: its quotes and escapes (RFC 2109 §4.1) taken off, percent-decoded. A quote that is not
-/// one of a pair around the whole value is left in by some backends, and taken off with its neighbour by others.
+/// one of a pair around the whole value is left in by some backends, and taken off with its neighbour by others; a NUL ends
+/// the value to some.
 fn cookie_value(behind: &[u8]) -> Value<'_> {
     let behind = behind.trim_ascii_start();
     let value = match behind.strip_prefix(b"\"") {
@@ -107,7 +163,8 @@ fn cookie_value(behind: &[u8]) -> Value<'_> {
             value.into()
         }
     };
-    Ok(percent_decoded(value))
+    let value = percent_decoded(value);
+    if value.contains(&0) { Err(Several) } else { Ok(value) }
 }
 
 /// What stands before the closing quote, and what behind it: `\"` is a quote, `\101` an A.
