@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::recipes::{free_port, nginx};
+use crate::recipes::{Nginx, free_port, nginx};
 use crate::support::client::head;
 use crate::support::engine::{Case, each_engine};
 use crate::support::{Backend, Balancer, Conn, Engine, Proc, Setup, aloud, installed, request, skip, until};
@@ -188,9 +188,7 @@ fn behind_nginx_nobody_is_a_caller(engine: Engine) {
          uwsgi_temp_path u; scgi_temp_path s;\n{http} }}"
     );
     std::fs::write(folder.path().join("nginx.conf"), config).expect("written");
-    let prefix = folder.path().to_str().expect("UTF-8");
-    let program = program.to_str().expect("UTF-8");
-    let _nginx = Proc::start(program, &["-p", prefix, "-c", "nginx.conf"], folder.path(), &[]);
+    let _nginx = Nginx::start(&program, folder.path());
     behind(&balancer, &[plain, newer]);
 }
 

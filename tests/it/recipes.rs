@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::postgres;
@@ -29,17 +30,36 @@ pub fn free_port() -> SocketAddr {
     ([127, 0, 0, 1], postgres::free_port()).into()
 }
 
+/// An nginx on the `nginx.conf` of a folder, in the foreground. Its workers outlive a master that is killed, so it is told to
+/// end and awaited.
+pub struct Nginx(Proc);
+
+impl Nginx {
+    pub fn start(program: &Path, folder: &Path) -> Self {
+        let (program, prefix) = (program.to_str().expect("UTF-8"), folder.to_str().expect("UTF-8"));
+        Self(Proc::start(program, &["-p", prefix, "-c", "nginx.conf"], folder, &[]))
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // A test that has failed already ends as it can.
+        if !std::thread::panicking() {
+            self.0.signal(Signal::TERM);
+            self.0.wait();
+        }
+    }
+}
+
 /// Runs nginx in the foreground with that inside of its `http` block, and waits until it listens.
-fn run(program: &Path, folder: &Path, http: &str, listens: SocketAddr) -> Proc {
+fn run(program: &Path, folder: &Path, http: &str, listens: SocketAddr) -> Nginx {
     let config = format!(
         "daemon off; worker_processes 1; pid nginx.pid; error_log stderr;\n{}events {{}}\nhttp {{ access_log off;\n\
          client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n{http}\n}}\n",
         if rustix::process::geteuid().is_root() { "user root;\n" } else { "" }
     );
     std::fs::write(folder.join("nginx.conf"), config).expect("written");
-    let prefix = folder.to_str().expect("UTF-8");
-    let args = ["-p", prefix, "-c", "nginx.conf"];
-    let nginx = Proc::start(program.to_str().expect("UTF-8"), &args, folder, &[]);
+    let nginx = Nginx::start(program, folder);
     until("nginx listens", || TcpStream::connect(listens).ok());
     nginx
 }
