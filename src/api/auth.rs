@@ -86,8 +86,8 @@ impl Access {
         }
     }
 
-    /// [`Access::check`] for `/metrics`, which the configuration may open to callers without a token; on the public port
-    /// they are those that would be answered if there were none. A token that is sent all the same is judged.
+    /// [`Access::check`] for `/metrics` of the admin listener, which the configuration may open to callers without a token.
+    /// A token that is sent all the same is judged.
     pub(super) fn check_metrics(
         &self,
         head: &RequestHead,

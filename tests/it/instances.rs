@@ -1,12 +1,10 @@
 //! Several instances on one database, and databases that are not ours or not of our time.
 
-use std::path::Path;
-
 use serde_json::json;
 
 use crate::support::engine::each_store;
 use crate::support::postgres::Postgres;
-use crate::support::{Backend, Balancer, Database, Setup, Store, until};
+use crate::support::{Backend, Balancer, Database, Setup, Store, execute, until};
 
 each_store! {
     instances_that_start_at_once_migrate_once,
@@ -132,7 +130,7 @@ fn after_a_gap_in_the_changes_the_other_instance_looks_everything_up_anew(databa
         "INSERT INTO limits (canonical, client_id, kind, address, buckets, version) \
          SELECT '127.0.0.63', '127.0.0.63', 1, {address}, buckets, 1 FROM limits WHERE client_id = 'somebody'; {jump}"
     );
-    execute_in(database, here.folder(), &unsaid);
+    execute(database, here.folder(), &unsaid);
     there.get_from("127.0.0.63", "/").expect(200);
     here.limit("somebody-else", 0, 0);
     becomes(&there, "127.0.0.63", 429);
@@ -153,24 +151,6 @@ fn after_a_restart_of_postgresql_the_instances_hear_of_each_other_again() {
     becomes(&there, "127.0.0.65", 429);
     here.limit("127.65.0.0/16", 0, 0);
     becomes(&there, "127.65.0.1", 429);
-}
-
-/// Runs statements in the database.
-fn execute(database: &Database, setup: &Setup, sql: &str) {
-    execute_in(database, setup.folder(), sql);
-}
-
-fn execute_in(database: &Database, folder: &Path, sql: &str) {
-    match database.store {
-        Store::Sqlite => {
-            let file = rusqlite::Connection::open(folder.join("balancer.db")).unwrap();
-            file.execute_batch(sql).unwrap();
-        }
-        Store::Postgres => {
-            let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
-            client.batch_execute(sql).unwrap();
-        }
-    }
 }
 
 /// It must not serve limits from it, and must say why: either it ends, or it runs with the store down.
@@ -198,13 +178,13 @@ fn a_database_from_the_future_is_refused_with_clear_words(database: &Database) {
     let backend = Backend::named("a");
     let setup = Setup::auto().store(database).backend(backend.address());
     drop(setup.start());
-    execute(database, &setup, "INSERT INTO balancer_migrations (number) VALUES (999)");
+    execute(database, setup.folder(), "INSERT INTO balancer_migrations (number) VALUES (999)");
     refuses(&setup, &["newer"]);
 }
 
 fn a_foreign_schema_is_refused_with_clear_words(database: &Database) {
     let backend = Backend::named("a");
     let setup = Setup::auto().store(database).backend(backend.address());
-    execute(database, &setup, "CREATE TABLE limits (something TEXT)");
+    execute(database, setup.folder(), "CREATE TABLE limits (something TEXT)");
     refuses(&setup, &["schema", "table", "migrat"]);
 }

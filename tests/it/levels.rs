@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::engine::{each_engine, each_store};
-use crate::support::{Backend, Database, Engine, Setup, Store, until};
+use crate::support::{Backend, Database, Engine, Setup, Store, execute, until};
 use rustix::process::Signal;
 
 each_engine! { levels_survive_a_restart }
@@ -156,7 +156,7 @@ fn a_window_that_was_saved_while_the_clock_was_ahead_is_the_current_one(database
         assert!(wait(&third) <= DAY_SECS);
         drop(third);
         setup.start().api("DELETE", "/-/v1/limits/127.0.0.1", &Value::Null).expect(204);
-        execute(database, &setup, "DELETE FROM instance_state");
+        execute(database, setup.folder(), "DELETE FROM instance_state");
     }
 }
 
@@ -171,7 +171,7 @@ fn what_was_saved_in_the_future_is_as_old_as_the_first_start_that_saw_it(databas
         Store::Sqlite => ("x'01'", "unixepoch() * 1000000"),
         Store::Postgres => ("'\\x01'::bytea", "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"),
     };
-    execute(database, &setup, &lost.replacen("{}", bytes, 1).replacen("{}", now, 1));
+    execute(database, setup.folder(), &lost.replacen("{}", bytes, 1).replacen("{}", now, 1));
     drop(setup.start());
     // Fails where the row still lies ahead.
     let claim = match database.store {
@@ -182,20 +182,7 @@ fn what_was_saved_in_the_future_is_as_old_as_the_first_start_that_saw_it(databas
             format!("SELECT 1 / (1 - count(*)) FROM instance_state WHERE saved_at_us > {now} + 60000000")
         }
     };
-    execute(database, &setup, &claim);
-}
-
-fn execute(database: &Database, setup: &Setup, sql: &str) {
-    match database.store {
-        Store::Sqlite => {
-            let file = rusqlite::Connection::open(setup.folder().join("balancer.db")).unwrap();
-            file.execute_batch(sql).unwrap();
-        }
-        Store::Postgres => {
-            let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
-            client.batch_execute(sql).unwrap();
-        }
-    }
+    execute(database, setup.folder(), &claim);
 }
 
 /// What one instance saved counts for every other: a client can't have more by being sent to another one.

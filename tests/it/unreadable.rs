@@ -1,30 +1,15 @@
 //! Rows that somebody broke by hand: each is said with its id, its client gets the default, and nothing else stops.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use crate::support::engine::each_store;
-use crate::support::{Backend, Balancer, Database, Setup, Store};
+use crate::support::{Backend, Balancer, Database, Setup, Store, execute};
 use rustix::process::Signal;
 
 each_store! {
     a_limit_that_can_not_be_read_leaves_its_client_the_default,
     a_plan_that_can_not_be_read_leaves_its_clients_the_default,
     rows_of_every_other_table_that_can_not_be_read_stop_nothing,
-}
-
-fn execute(database: &Database, folder: &Path, sql: &str) {
-    match database.store {
-        Store::Sqlite => {
-            let file = rusqlite::Connection::open(folder.join("balancer.db")).unwrap();
-            file.execute_batch(sql).unwrap();
-        }
-        Store::Postgres => {
-            let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
-            client.batch_execute(sql).unwrap();
-        }
-    }
 }
 
 fn setup(database: &Database, backend: &Backend) -> Setup {

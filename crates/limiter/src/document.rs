@@ -14,10 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use self::written::{NewBucket, NewLimit};
-use crate::limit::{Limit, Rate};
+use crate::limit::{Limit, Rate, parse_per, per_text};
 use crate::terms::{
     BucketName, BucketSpec, ClientLimit, MAX_BUCKETS, MAX_IN_FLIGHT, Mode, Plan, PlanName, Reset, Terms,
-    parse_per, per_text,
 };
 
 /// Receives each fault: the member's name, and what is wrong with it.

@@ -9,7 +9,6 @@ use std::sync::{Arc, LazyLock};
 use sha2::{Digest, Sha256};
 
 use super::limit::{Limit, Rate};
-pub use super::limit::{MAX_PER_SECS, MONTH_SECS, parse_per, per_text};
 pub use super::reset::Reset;
 
 /// Most buckets of one limit, of one plan and of one rule.

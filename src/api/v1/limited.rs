@@ -15,7 +15,7 @@ use crate::api::route::{
 use crate::api::seed::{as_json, page_size};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
-use balancer_limiter::terms::parse_per;
+use balancer_limiter::limit::parse_per;
 
 /// The longest window.
 pub const MAX_WINDOW: Duration = Duration::from_secs(3_600);

@@ -1,7 +1,7 @@
 //! Regular expressions of what callers write, for the schemas: as much of ECMA-262 as every validator has. What one of them
 //! takes, the reader of that value takes, too; a test holds them to it.
 
-use balancer_limiter::terms::MAX_PER_SECS;
+use balancer_limiter::limit::MAX_PER_SECS;
 
 /// The whole numbers from 1 to `most`.
 fn up_to(most: u32) -> String {
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
     use crate::config::parse_backend;
-    use balancer_limiter::terms::parse_per;
+    use balancer_limiter::limit::parse_per;
 
     #[test]
     fn numbers_end_at_their_bound() {

@@ -212,7 +212,8 @@ fn reference(schema: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use balancer_limiter::terms::{Reset, parse_per};
+    use balancer_limiter::limit::parse_per;
+    use balancer_limiter::terms::Reset;
 
     #[test]
     fn every_period_is_one() {

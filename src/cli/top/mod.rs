@@ -10,7 +10,7 @@ use super::api::Api;
 use super::failure::Failure;
 use super::session::{Common, Session};
 use balancer_http::path::encoded;
-use balancer_limiter::terms::parse_per;
+use balancer_limiter::limit::parse_per;
 
 mod screen;
 mod terminal;

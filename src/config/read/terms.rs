@@ -5,10 +5,8 @@ use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use balancer_limiter::document::BucketMembers;
-use balancer_limiter::limit::{Limit, Rate};
-use balancer_limiter::terms::{
-    BucketName, BucketSpec, MAX_BUCKETS, MAX_IN_FLIGHT, MAX_PER_SECS, Terms, parse_per,
-};
+use balancer_limiter::limit::{Limit, MAX_PER_SECS, Rate, parse_per};
+use balancer_limiter::terms::{BucketName, BucketSpec, MAX_BUCKETS, MAX_IN_FLIGHT, Terms};
 
 const _: () = assert!(MAX_PER_SECS == 366 * 86_400 && MAX_BUCKETS == 4, "messages say so");
 

@@ -15,6 +15,7 @@ pub mod process;
 pub mod watchdog;
 
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Then};
@@ -40,6 +41,20 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs statements in a database; on SQLite in the file of that folder.
+pub fn execute(database: &Database, folder: &Path, sql: &str) {
+    match database.store {
+        Store::Sqlite => {
+            let file = rusqlite::Connection::open(folder.join("balancer.db")).unwrap();
+            file.execute_batch(sql).unwrap();
+        }
+        Store::Postgres => {
+            let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
+            client.batch_execute(sql).unwrap();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::terms::{MAX_PER_SECS, MONTH_SECS};
+use crate::limit::{MAX_PER_SECS, MONTH_SECS};
 
 const DAY: BucketMembers<'_> = BucketMembers {
     name: Some("day"),

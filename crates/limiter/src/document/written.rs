@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{BucketMembers, LimitMembers, Say, check_count, said};
 use crate::limit::{Limit, Rate};
-use crate::terms::{BucketSpec, ClientLimit, DEFAULT_BUCKET, parse_per, per_text};
+use crate::limit::{parse_per, per_text};
+use crate::terms::{BucketSpec, ClientLimit, DEFAULT_BUCKET};
 
 /// One bucket. Spans and amounts that this version does not know are kept, so that they can be shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
