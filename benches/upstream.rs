@@ -136,6 +136,7 @@ impl Caller {
             retry_budget: 0.2,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(30),
+            read_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(4),
             retries: 1,
             resolve_interval: Duration::from_secs(10),

@@ -121,6 +121,8 @@ pub struct Frontend {
     pub idle_timeout: Duration,
     /// How long a client may take nothing of an answer.
     pub write_timeout: Duration,
+    /// The longest silence in a connection that was upgraded.
+    pub tunnel_timeout: Duration,
     /// Request bodies up to this are read before a worker is taken.
     pub request_buffer_bytes: usize,
     pub response_buffer_bytes: usize,
@@ -133,6 +135,8 @@ pub struct Frontend {
     pub abort_on_close: bool,
     /// Expect PROXY protocol headers from `rate_limit.trusted_proxies`.
     pub proxy_protocol: bool,
+    /// Take bytes above 0x7F in request targets.
+    pub accept_invalid: bool,
 }
 
 impl Frontend {
@@ -203,8 +207,10 @@ pub struct Outlier {
 #[allow(missing_docs)]
 pub struct UpstreamConfig {
     pub connect_timeout: Duration,
-    /// To the response's head, and the longest silence inside its body.
+    /// To the response's head.
     pub response_timeout: Duration,
+    /// The longest silence inside its body.
+    pub read_timeout: Duration,
     /// How long a kept backend connection may be idle.
     pub idle_timeout: Duration,
     /// How long a request may take in all, its answer's body included; `None`: no bound of its own.

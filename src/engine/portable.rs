@@ -31,7 +31,7 @@ use body::Body;
 use deliver::{Client, deliver};
 
 /// Keys of the configuration that have no effect on this engine: the crate keeps its connections to itself.
-pub const IGNORED_KEYS: [&str; 13] = [
+pub const IGNORED_KEYS: [&str; 14] = [
     "frontend.active_workers",
     "frontend.worker_wait",
     "frontend.max_connections",
@@ -40,6 +40,7 @@ pub const IGNORED_KEYS: [&str; 13] = [
     "frontend.body_timeout",
     "frontend.idle_timeout",
     "frontend.write_timeout",
+    "frontend.tunnel_timeout",
     "frontend.min_bytes_per_sec",
     "frontend.slow_grace",
     "frontend.upgrades",

@@ -82,6 +82,12 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
             "\"30s\"",
             "How long a client may take nothing of an answer.",
         ),
+        tunnel_timeout: s.duration(
+            "tunnel_timeout",
+            TIMEOUT,
+            "\"1h\"",
+            "The longest silence in a connection that was upgraded, such as a WebSocket.",
+        ),
         request_buffer_bytes: s.whole(
             "request_buffer_bytes",
             0..=BYTES_MAX,
@@ -116,6 +122,11 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
             "proxy_protocol",
             "false",
             "Expect PROXY protocol headers from rate_limit.trusted_proxies.",
+        ),
+        accept_invalid: s.bool(
+            "accept_invalid",
+            "false",
+            "For old clients: take bytes above 0x7F in request targets, which RFC 3986 wants encoded.",
         ),
     };
     if frontend.active_workers.is_some_and(|active| active > frontend.workers) {

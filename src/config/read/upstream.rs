@@ -53,7 +53,13 @@ pub(super) fn upstream(mut s: Section<'_>) -> UpstreamConfig {
             "response_timeout",
             TIMEOUT,
             "\"30s\"",
-            "To the head of the answer, and the longest silence inside its body.",
+            "To the head of the answer.",
+        ),
+        read_timeout: s.duration(
+            "read_timeout",
+            TIMEOUT,
+            "\"60s\"",
+            "The longest silence inside an answer's body.",
         ),
         idle_timeout: s.duration(
             "idle_timeout",

@@ -47,6 +47,7 @@ pub(super) fn config() -> Frontend {
         body_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),
         write_timeout: Duration::from_secs(30),
+        tunnel_timeout: Duration::from_secs(3_600),
         request_buffer_bytes: 65536,
         response_buffer_bytes: 65536,
         min_bytes_per_sec: 240,
@@ -54,6 +55,7 @@ pub(super) fn config() -> Frontend {
         upgrades: vec!["websocket".into()],
         abort_on_close: false,
         proxy_protocol: false,
+        accept_invalid: false,
     }
 }
 

@@ -144,6 +144,7 @@ pub fn config() -> UpstreamConfig {
     UpstreamConfig {
         connect_timeout: LONG,
         response_timeout: LONG,
+        read_timeout: LONG,
         idle_timeout: Duration::from_secs(4),
         request_timeout: None,
         retries: 1,
