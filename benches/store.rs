@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use balancer::clock::Clock;
 use balancer::config;
 use balancer::metrics::Metrics;
-use balancer::store::cache::{Known, Source};
+use balancer::store::cache::{Known, Pending, Source};
 use balancer::store::v1::{Actor, LimitFilter, LimitsV1, MAX_IMPORTED};
 use balancer::store::{Limits, Sources};
 use balancer_limiter::identity::ClientId;
@@ -52,6 +52,14 @@ fn address(n: u32) -> IpAddr {
 
 fn limit(n: u32) -> ClientLimit {
     ClientLimit::of_numbers(Limit { capacity: n % 100 + 1, rate: Rate::per_second(1_000_000) })
+}
+
+/// What `look` gives in the end.
+fn waited<T>(limits: &Limits, look: impl Fn(Option<Pending>) -> Result<T, Pending>) -> T {
+    look(None).unwrap_or_else(|pending| {
+        pending.wait(limits.load_timeout());
+        look(Some(pending)).expect("it has waited")
+    })
 }
 
 fn open(url: &str) -> Arc<Limits> {
@@ -97,14 +105,14 @@ fn run(name: &str, url: &str, rows: u32) {
         };
         report(&format!("{name}: cold look-up of {what}"), (0..LOOKS.min(rows / 4)).map(one).collect());
     };
-    looked("an address", &|n| limits.find(address(n + 1), Some(9), 1).source == Source::Client);
-    looked("an opaque id", &|n| matches!(limits.find_key(id(n).text(), 1), Known::Entry(_)));
+    let find = |client: IpAddr| waited(&limits, |pending| limits.find(client, Some(9), 1, pending)).source;
+    let find_key = |id: &str| waited(&limits, |pending| limits.find_key(id, 1, pending));
+    looked("an address", &|n| find(address(n + 1)) == Source::Client);
+    looked("an opaque id", &|n| matches!(find_key(id(n).text()), Known::Entry(_)));
     looked("an address without a limit", &|n| {
-        limits.find(Ipv4Addr::from(0x0b00_0000 | n).into(), Some(9), 1).source == Source::Default
+        find(Ipv4Addr::from(0x0b00_0000 | n).into()) == Source::Default
     });
-    looked("a key that nobody knows", &|n| {
-        matches!(limits.find_key(&format!("sha256:{n:032x}"), 1), Known::Absent)
-    });
+    looked("a key that nobody knows", &|n| matches!(find_key(&format!("sha256:{n:032x}")), Known::Absent));
     let page = |filter: &LimitFilter, after: Option<&str>| {
         let times = (0..PAGES).map(|_| {
             let started = Instant::now();

@@ -30,10 +30,6 @@ impl Loader for Nowhere {
         panic!("a client that is known was loaded");
     }
 
-    fn patience(&self) -> Duration {
-        Duration::ZERO
-    }
-
     fn gave_up(&self) {}
 }
 
@@ -92,11 +88,12 @@ fn the_decision_on_a_known_client_allocates_nothing() {
         let in_force = Shared { ranges: &ranges, plans: &plans, default: Some(&default), ipv6_prefix: 64 };
         let when = clock.moment();
         let (key, granted, room) = match cache.find(client, Some(80), when.now, &Nowhere) {
-            Known::Entry(hit) => (hit.client, in_force.resolve(&hit.limit, Source::Client), Room::Own),
-            Known::Absent | Known::Unknown => {
+            Ok(Known::Entry(hit)) => (hit.client, in_force.resolve(&hit.limit, Source::Client), Room::Own),
+            Ok(Known::Absent | Known::Unknown) => {
                 let (key, granted, range) = in_force.of_address(client);
                 (key, granted, in_force.room(range))
             }
+            Err(_) => panic!("every client is in the cache"),
         };
         let Some(Needs { rules, cost }) = rules.needs(method, path) else { panic!("no rule exempts") };
         let ask = Ask { grant: granted.grant(), rules: &rules, cost, room };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::api::{BucketLevel, ClientCount, DeniedFor, Health, Live, Question, Status, Top, Usage, Verdict};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::proxy::identify::{Identified, Tried, identify};
+use crate::proxy::identify::{Identified, Stopped, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 use crate::store::cache::Source;
@@ -78,12 +78,15 @@ impl Live for Running {
         let mut client = client_address(peer, &policy.trusted_proxies, fields);
         client.port = client.port.and(question.port);
         let mut tried = Vec::new();
-        let note = |one: Tried<'_>| tried.extend(one.id.map(str::to_owned));
-        let Identified { found, key } =
-            match identify(&*self.limits, &policy, &client, fields, when.now, note) {
-                Ok(identified) => identified,
-                Err(_) => return refused(client.address, tried),
-            };
+        let mut note = |one: Tried<'_>| tried.extend(one.id.map(str::to_owned));
+        let mut waited = None;
+        let Identified { found, key } = loop {
+            match identify(&self.limits, &policy, &client, fields, when.now, waited, &mut note) {
+                Ok(identified) => break identified,
+                Err(Stopped::Refused(_)) => return refused(client.address, tried),
+                Err(Stopped::Waits(waiting)) => waited = Some(waiting.block(&self.limits)),
+            }
+        };
         let path = question.path.split('?').next().unwrap_or_default();
         let exempt = matches!(found.granted, Granted::Exempt);
         let preflight = policy.is_preflight(&question.method, fields, has_body(fields));

@@ -104,7 +104,7 @@ impl Shared {
         let frees_workers = Frontend::frees_workers(config.frontend.engine);
         Arc::new(Proxy {
             admit: Admit {
-                limits: Arc::clone(&self.limits) as Arc<_>,
+                limits: Arc::clone(&self.limits),
                 limiter: Arc::clone(&self.limiter),
                 heavy_hitters: Arc::clone(&self.heavy_hitters),
                 metrics: Arc::clone(&self.metrics),

@@ -5,12 +5,13 @@ mod told;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::identify::{self, FindLimit, Identified};
+use super::identify::{self, Identified, Stopped, Waiting};
 use crate::error::Reject;
 use crate::log::record::LimitRecord;
 use crate::metrics::{self, Metrics, Policy};
 use crate::proxy::lone_peer::{self, LonePeer};
 use crate::proxy::policy::ProxyPolicy;
+use crate::store::Limits;
 use crate::store::cache::Found;
 use balancer_http::fields::Fields;
 use balancer_http::message::Reason;
@@ -30,7 +31,7 @@ use told::Told;
 /// What admission needs.
 pub struct Admit {
     /// The stored limits.
-    pub limits: Arc<dyn FindLimit>,
+    pub limits: Arc<Limits>,
     /// The buckets.
     pub limiter: Arc<Limiter>,
     /// Who asks most and who is refused most.
@@ -58,20 +59,26 @@ pub(super) struct Admission {
 }
 
 impl Admit {
-    /// Finds out who it is, and takes the tokens that the request needs, if that client has a limit.
+    /// Finds out who it is, and takes the tokens that the request needs, if that client has a limit. Never blocks. `waited`:
+    /// what this gave before, for which the request has waited since, at most [`Limits::load_timeout`]; everything else must
+    /// then be as it was, and nothing is counted twice.
+    ///
+    /// # Errors
+    /// The request has to wait for the database.
     pub(super) fn admit(
         &self,
         head: &RequestHead,
         client: &ClientAddress,
         when: Moment,
         policy: &ProxyPolicy,
-    ) -> Admission {
+        waited: Option<Waiting>,
+    ) -> Result<Admission, Waiting> {
         let fields = &head.fields;
-        if !client.peer_trusted {
+        if !client.peer_trusted && waited.is_none() {
             self.watch(client.address, fields);
         }
         let tried = identify::counter(&self.metrics);
-        match identify::identify(&*self.limits, policy, client, fields, when.now, tried) {
+        match identify::identify(&self.limits, policy, client, fields, when.now, waited, tried) {
             Ok(Identified { found, key }) => {
                 let mut admission = self.decide(head, &found, when, policy);
                 // What stands for one bucket alone, a shared range among them.
@@ -81,16 +88,17 @@ impl Admit {
                 if let Some(record) = &mut admission.record {
                     record.key = key;
                 }
-                admission
+                Ok(admission)
             }
-            Err(reject) => Admission {
+            Err(Stopped::Waits(waiting)) => Err(waiting),
+            Err(Stopped::Refused(reject)) => Ok(Admission {
                 refused: Some(reject),
                 why: None,
                 fields: LimitFields::default(),
                 record: None,
                 client: ClientKey::address(client.address),
                 seat: None,
-            },
+            }),
         }
     }
 

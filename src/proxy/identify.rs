@@ -3,40 +3,46 @@
 //! A key counts when the store knows it. One that nobody gave a limit is worth nothing: it would be the easiest way to a
 //! fresh bucket.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::error::Reject;
 use crate::metrics::{KeyResult, Metrics};
 use crate::proxy::policy::ProxyPolicy;
-use crate::store::cache::Found;
+use crate::store::Limits;
+use crate::store::cache::{Found, Known, Pending};
 use balancer_http::fields::Fields;
 use balancer_http::message::Reason;
-use balancer_limiter::identity::{ClientAddress, KeySource, Shown, UnknownKeys};
+use balancer_limiter::identity::{ClientAddress, ClientKey, KeySource, Shown, UnknownKeys};
 use balancer_time::Nanos;
 
-/// What a store says of a key's id.
-#[derive(Debug)]
-pub enum KeyFound {
-    /// It has a limit.
-    Known(Found),
-    /// It has none.
-    Absent,
-    /// That could not be learnt in time, or the store is down.
-    Unknown,
+/// A request that has to wait for the database, and how far it had come.
+pub struct Waiting {
+    /// How many keys were tried before the identity that is looked up; they are counted.
+    passed: usize,
+    /// The look-up.
+    pub pending: Pending,
 }
 
-/// Finds the entry that decides on a client.
-pub trait FindLimit: Send + Sync {
-    /// Who the client counts as, and what it may. `port`: the TCP peer's, when the peer is the client. Waits at most
-    /// `cache.load_timeout`.
-    fn find(&self, client: IpAddr, port: Option<u16>, now: Nanos) -> Found;
+impl Waiting {
+    /// Waits on the calling thread, at most `cache.load_timeout`.
+    pub fn block(self, limits: &Limits) -> Self {
+        self.pending.wait(limits.load_timeout());
+        self
+    }
+}
 
-    /// The same for the id of a key that a request shows.
-    fn find_key(&self, id: &str, now: Nanos) -> KeyFound;
+/// Why a request is not identified.
+pub enum Stopped {
+    /// It is refused.
+    Refused(Reject),
+    /// It has to wait for the database.
+    Waits(Waiting),
+}
 
-    /// What a key gets that has no limit, where it has a bucket of its own.
-    fn of_unknown_key(&self, id: &str) -> Found;
+impl From<Reject> for Stopped {
+    fn from(reject: Reject) -> Self {
+        Self::Refused(reject)
+    }
 }
 
 /// Who a request counts as.
@@ -47,24 +53,31 @@ pub struct Identified {
     pub key: Option<Arc<str>>,
 }
 
-/// Finds who a request counts as. Waits at most `cache.load_timeout` for each key. `tried` hears of each candidate.
+/// Finds who a request counts as. Never blocks. `waited`: what this gave before, for which the request has waited since, at
+/// most [`Limits::load_timeout`]; everything else must then be as it was. `tried` hears of each candidate once, however often
+/// the request has to wait.
 ///
 /// # Errors
-/// 400 where one key has several values, or is written so that backends read it differently. 401 for a key without a limit or
-/// that can be none, where `rate_limit.unknown_keys` says so; 503 there while the store can't tell whether a key has one.
+/// [`Stopped::Waits`]. 400 where one key has several values, or is written so that backends read it differently. 401 for a key
+/// without a limit or that can be none, where `rate_limit.unknown_keys` says so; 503 there while the store can't tell whether
+/// a key has one.
 pub fn identify(
-    limits: &dyn FindLimit,
+    limits: &Limits,
     policy: &ProxyPolicy,
     client: &ClientAddress,
     fields: &Fields,
     now: Nanos,
+    waited: Option<Waiting>,
     mut tried: impl FnMut(Tried<'_>),
-) -> Result<Identified, Reject> {
-    if let Some(source) = policy.keys.iter().find(|source| source.is_blurred(fields, client.peer_trusted)) {
+) -> Result<Identified, Stopped> {
+    let begins = waited.is_none();
+    let blurs = |source: &&KeySource| begins && source.is_blurred(fields, client.peer_trusted);
+    if let Some(source) = policy.keys.iter().find(blurs) {
         tried(Tried { id: None, result: Some(KeyResult::Unusable) });
-        return Err(blurred(source));
+        return Err(blurred(source).into());
     }
-    for source in &policy.keys {
+    let (from, mut waited) = waited.map_or((0, None), |waiting| (waiting.passed, Some(waiting.pending)));
+    for (passed, source) in policy.keys.iter().enumerate().skip(from) {
         let id = match source.shown(fields, client.peer_trusted) {
             Shown::Nothing => {
                 tried(Tried { id: None, result: None });
@@ -73,33 +86,37 @@ pub fn identify(
             Shown::Unusable => {
                 tried(Tried { id: None, result: Some(KeyResult::Unusable) });
                 match policy.unknown_keys {
-                    UnknownKeys::Refused => return Err(unknown()),
+                    UnknownKeys::Refused => return Err(unknown().into()),
                     UnknownKeys::Next | UnknownKeys::OwnBucket => continue,
                 }
             }
-            Shown::Several => return Err(blurred(source)),
+            Shown::Several => return Err(blurred(source).into()),
             Shown::Id(id) => id,
         };
-        let found = limits.find_key(&id, now);
-        let result = match &found {
-            KeyFound::Known(_) => KeyResult::Matched,
-            KeyFound::Absent | KeyFound::Unknown => KeyResult::Unknown,
+        let known = limits.find_key(&id, now, waited.take());
+        let known = known.map_err(|pending| Stopped::Waits(Waiting { passed, pending }))?;
+        let result = match &known {
+            Known::Entry(_) => KeyResult::Matched,
+            Known::Absent | Known::Unknown => KeyResult::Unknown,
         };
         tried(Tried { id: Some(&id), result: Some(result) });
-        match (found, policy.unknown_keys) {
-            (KeyFound::Known(found), _) => {
+        match (known, policy.unknown_keys) {
+            (Known::Entry(hit), _) => {
+                let found = limits.of_entry(hit);
                 let key = found.entry.clone().or_else(|| Some(Arc::from(id)));
                 return Ok(Identified { found, key });
             }
-            (KeyFound::Absent, UnknownKeys::Refused) => return Err(unknown()),
-            (KeyFound::Absent | KeyFound::Unknown, UnknownKeys::OwnBucket) => {
-                return Ok(Identified { found: limits.of_unknown_key(&id), key: Some(Arc::from(id)) });
+            (Known::Absent, UnknownKeys::Refused) => return Err(unknown().into()),
+            (Known::Absent | Known::Unknown, UnknownKeys::OwnBucket) => {
+                let found = limits.of_default(ClientKey::digest(id.as_bytes()));
+                return Ok(Identified { found, key: Some(Arc::from(id)) });
             }
-            (KeyFound::Unknown, UnknownKeys::Refused) => return Err(untold()),
-            (KeyFound::Absent | KeyFound::Unknown, UnknownKeys::Next) => {}
+            (Known::Unknown, UnknownKeys::Refused) => return Err(untold().into()),
+            (Known::Absent | Known::Unknown, UnknownKeys::Next) => {}
         }
     }
-    let found = limits.find(client.address, client.port, now);
+    let found = limits.find(client.address, client.port, now, waited);
+    let found = found.map_err(|pending| Stopped::Waits(Waiting { passed: policy.keys.len(), pending }))?;
     tried(Tried { id: None, result: None });
     Ok(Identified { found, key: None })
 }
@@ -141,3 +158,6 @@ pub fn counter(metrics: &Metrics) -> impl FnMut(Tried<'_>) + '_ {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

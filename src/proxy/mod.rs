@@ -86,8 +86,14 @@ impl Proxy {
             return self.accounts.close(answer, head, entry).into();
         }
         let when = Moment { now: received_at, wall_s: seconds(wall) };
-        let Admission { refused, why: _, fields, record, client: counted_as, seat } =
-            self.admit.admit(head, &client, when, &policy);
+        let mut waited = None;
+        let admission = loop {
+            match self.admit.admit(head, &client, when, &policy, waited) {
+                Ok(admission) => break admission,
+                Err(waiting) => waited = Some(waiting.block(&self.admit.limits)),
+            }
+        };
+        let Admission { refused, why: _, fields, record, client: counted_as, seat } = admission;
         (entry.limit, entry.seat) = (record, seat);
         if let Some(reject) = refused {
             let mut answer = fields.add_to(reject.answer(&entry.marks.request_id));

@@ -2,8 +2,8 @@
 //! limit inside it, so that a new connection from a known address is no miss, and one for each opaque id. Groups and ids
 //! without any are remembered too.
 //!
-//! A load is a [`Ticket`] on the shard's list of loads. Whoever finds one there waits for it, so a group is loaded once
-//! however many ask, and outside every lock. A write takes the ticket off the list: what that load brings, which may be
+//! A load is a [`Ticket`] on the shard's list of loads. Whoever finds one there is given a [`Pending`] to wait for it, so a
+//! group is loaded once however many ask, and outside every lock. Nothing here waits. A write takes the ticket off the list: what that load brings, which may be
 //! older than the write, is not kept. So the list is the generation of each key, and costs nothing for idle ones.
 
 mod load;
@@ -21,15 +21,14 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
-use crate::waits;
 pub use balancer_limiter::answer::Entry as Source;
 use balancer_limiter::identity::{ClientKey, group};
 use balancer_limiter::terms::ClientLimit;
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
-pub use load::Ticket;
 use load::{Load, Outcome};
+pub use load::{Pending, Ticket};
 use words::{Entries, NOWHERE, pick, sorted};
 pub use words::{Entry, Found, Hit, Known, Place};
 
@@ -48,8 +47,6 @@ pub trait Loader {
     fn ready(&self) -> bool;
     /// Starts a load somewhere else and returns at once. A ticket that is dropped has failed.
     fn start(&self, ticket: Ticket, urgency: Urgency);
-    /// The longest that a caller waits.
-    fn patience(&self) -> Duration;
     /// A caller has waited that long for nothing.
     fn gave_up(&self);
 }
@@ -185,35 +182,37 @@ impl Cache {
     }
 
     /// The most specific entry for a client: its `ip:port`, then its address. A group that is fresh costs one shard's
-    /// lock and allocates nothing. In the last quarter of its time one caller starts a load and does not wait for it;
-    /// past it, or if the group is not here, callers wait for one load at most `loader.patience()`.
+    /// lock and allocates nothing. In the last quarter of its time one caller starts a load and does not wait for it.
+    ///
+    /// # Errors
+    /// Past its time, or if the group is not here, the answer is that of a load which has not ended yet.
     pub fn find(
         self: &Arc<Self>,
         address: IpAddr,
         port: Option<u16>,
         now: Nanos,
         loader: &impl Loader,
-    ) -> Known {
+    ) -> Result<Known, Pending> {
         let address = address.to_canonical();
         let network = group(address, self.ipv6_prefix);
         let key = self.key(ClientKey::group(address, self.ipv6_prefix));
-        self.look(key, || Place::Group(network), |entries| pick(entries, address, port), now, loader)
+        self.look(key, || Place::Group(network), (address, port), now, loader)
     }
 
     /// The same for an opaque id, by its canonical text.
-    pub fn find_id(self: &Arc<Self>, id: &str, now: Nanos, loader: &impl Loader) -> Known {
+    pub fn find_id(self: &Arc<Self>, id: &str, now: Nanos, loader: &impl Loader) -> Result<Known, Pending> {
         let key = self.key(ClientKey::digest(id.as_bytes()));
-        self.look(key, || Place::Id(id.into()), |entries| pick(entries, NOWHERE, None), now, loader)
+        self.look(key, || Place::Id(id.into()), (NOWHERE, None), now, loader)
     }
 
     fn look(
         self: &Arc<Self>,
         key: Key,
         place: impl FnOnce() -> Place,
-        pick: impl Fn(&Entries) -> Known,
+        client: (IpAddr, Option<u16>),
         now: Nanos,
         loader: &impl Loader,
-    ) -> Known {
+    ) -> Result<Known, Pending> {
         let ready = loader.ready();
         let (known, load, ticket) = {
             let mut shard = self.shard(key).lock();
@@ -223,7 +222,7 @@ impl Cache {
                     if due {
                         group.refresh_at = now.saturating_add(nanos(RETRY));
                     }
-                    (pick(&group.entries), now < group.stale_at, due)
+                    (pick(&group.entries, client.0, client.1), now < group.stale_at, due)
                 }
                 None => (Known::Unknown, false, ready),
             };
@@ -246,16 +245,10 @@ impl Cache {
         if let Some(ticket) = ticket {
             loader.start(ticket, urgency);
         }
-        let Some(load) = load else { return known };
-        match waits::during(|| load.wait(loader.patience())) {
-            Some(Outcome::Loaded(entries)) => self.look_again(key, pick, &entries),
-            Some(Outcome::Failed) => known,
-            None => {
-                self.shard(key).lock().counters.timeouts += 1;
-                loader.gave_up();
-                known
-            }
-        }
+        let Some(load) = load else { return Ok(known) };
+        let pending = Pending { cache: Arc::clone(self), load, key, client, before: known };
+        // One that found no slot has failed at once.
+        if pending.has_ended() { Ok(pending.known(loader)) } else { Err(pending) }
     }
 
     /// Whether a place is held, or being loaded.
@@ -286,9 +279,15 @@ impl Cache {
     /// process must be told in the order in which they were committed. In force from here on.
     pub fn put(&self, place: impl Into<Place>, entries: Vec<Entry>) {
         let key = self.key_of(&place.into());
+        let entries = sorted(entries);
         let mut shard = self.shard(key).lock();
-        shard.loads.remove(&key);
-        self.keep(&mut shard, key, sorted(entries));
+        let overtaken = shard.loads.remove(&key);
+        self.keep(&mut shard, key, entries.clone());
+        drop(shard);
+        if let Some(load) = overtaken {
+            // Whoever waits for it need not wait longer.
+            load.settle(Outcome::Loaded(entries));
+        }
     }
 
     /// A write may or may not have been committed: what is here stays in force until it could be loaded again, and no
@@ -370,12 +369,6 @@ impl Cache {
         if is_made_up {
             shard.groups.demote(&key);
         }
-    }
-
-    /// After a load: a write may have put something newer.
-    fn look_again(&self, key: Key, pick: impl Fn(&Entries) -> Known, loaded: &Entries) -> Known {
-        let shard = self.shard(key).lock();
-        pick(shard.groups.peek(&key).map_or(loaded, |group| &group.entries))
     }
 }
 

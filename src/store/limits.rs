@@ -25,7 +25,7 @@ use super::{Row, StartError, StoreError, StoreState};
 use crate::clock::Clock;
 use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit};
 use crate::metrics::{Metrics, StoreOp};
-use crate::store::cache::{Cache, Counters, Found, Hit, Known, Loader, Source, Ticket, Urgency};
+use crate::store::cache::{Cache, Counters, Found, Hit, Known, Loader, Pending, Source, Ticket, Urgency};
 use balancer_limiter::identity::{ClientId, ClientKey};
 use balancer_limiter::limit::Limit;
 use balancer_limiter::limiter::{Granted, Limiter};
@@ -38,7 +38,7 @@ pub struct Limits {
     core: Arc<Core>,
     threads: Arc<Threads>,
     /// `cache.load_timeout`.
-    patience: Duration,
+    load_timeout: Duration,
     /// `database.timeout`.
     timeout: Duration,
     beside: Mutex<Option<Beside>>,
@@ -125,7 +125,7 @@ impl Limits {
         let limits = Arc::new(Self {
             core,
             threads,
-            patience: cache.load_timeout,
+            load_timeout: cache.load_timeout,
             timeout: database.timeout,
             beside: Mutex::new(Some(Beside { life, handles: [watching, listening] })),
         });
@@ -177,18 +177,38 @@ impl Limits {
         })
     }
 
-    /// Who a request counts as, and by which numbers. `tcp_port` is the peer's when the peer is the client. Waits at
-    /// most `cache.load_timeout`, and not at all for a client in the cache or while the database is down; a client that
-    /// could not be looked up in time gets its range's limit, or the default.
-    pub fn find(&self, client: IpAddr, tcp_port: Option<u16>, now: Nanos) -> Found {
-        let known = self.core.cache.find(client, tcp_port, now, &Gate(self));
-        self.core.found(known, client)
+    /// Who a request counts as, and by which numbers. `tcp_port` is the peer's when the peer is the client. A client that
+    /// could not be looked up in time gets its range's limit, or the default. `waited`: what the same call gave before, for
+    /// which the caller has waited since, at most [`Limits::load_timeout`].
+    ///
+    /// # Errors
+    /// Must be waited for. Never for a client in the cache, while the database is down, or after a wait.
+    pub fn find(
+        &self,
+        client: IpAddr,
+        tcp_port: Option<u16>,
+        now: Nanos,
+        waited: Option<Pending>,
+    ) -> Result<Found, Pending> {
+        let known = match waited {
+            Some(pending) => pending.known(&Gate(self)),
+            None => self.core.cache.find(client, tcp_port, now, &Gate(self))?,
+        };
+        Ok(self.core.found(known, client))
     }
 
-    /// What is stored for an opaque id, by its canonical text. Waits like [`Limits::find`]; ids that nobody knows are
+    /// What is stored for an opaque id, by its canonical text; otherwise like [`Limits::find`]. Ids that nobody knows are
     /// remembered, too, and where there is no room for them they drive out each other.
-    pub fn find_key(&self, id: &str, now: Nanos) -> Known {
-        self.core.cache.find_id(id, now, &Gate(self))
+    pub fn find_key(&self, id: &str, now: Nanos, waited: Option<Pending>) -> Result<Known, Pending> {
+        match waited {
+            Some(pending) => Ok(pending.known(&Gate(self))),
+            None => self.core.cache.find_id(id, now, &Gate(self)),
+        }
+    }
+
+    /// `cache.load_timeout`: the longest that a request waits for one look-up.
+    pub fn load_timeout(&self) -> Duration {
+        self.load_timeout
     }
 
     /// Makes full what a stored limit gives out: its bucket, or those of every client that its range decides about.
@@ -358,10 +378,6 @@ impl Loader for Gate<'_> {
         let core = Arc::clone(&self.0.core);
         // Without a slot the job is dropped, the ticket in it has failed, and nobody waits.
         drop(self.0.threads.submit(lane, Box::new(move || core.load(ticket))));
-    }
-
-    fn patience(&self) -> Duration {
-        self.0.patience
     }
 
     fn gave_up(&self) {

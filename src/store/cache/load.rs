@@ -1,17 +1,29 @@
 //! One load of one group: who waits for it, and whose duty it is.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Cache, Entries, Entry, Key, Place, Shard, sorted};
+use super::{Cache, Entries, Entry, Key, Known, Loader, Place, Shard, pick, sorted};
+use crate::waits;
+use balancer_pool::queue::Waker;
 
 #[derive(Default)]
 pub(super) struct Load {
-    /// `None` while it is under way.
-    outcome: Mutex<Option<Outcome>>,
+    progress: Mutex<Progress>,
     done: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// `None` while the load is under way.
+    outcome: Option<Outcome>,
+    /// One for each look-up that is parked; all are called when there is an outcome. As many as there are requests that
+    /// wait; that of a request which gave up stays until the load ends.
+    wakers: Vec<Waker>,
 }
 
 #[derive(Clone)]
@@ -21,16 +33,87 @@ pub(super) enum Outcome {
 }
 
 impl Load {
-    /// `None` when it took longer than `patience`. Holds its own lock alone, and gives it up while it waits.
-    pub(super) fn wait(&self, patience: Duration) -> Option<Outcome> {
-        let mut outcome = self.outcome.lock();
-        self.done.wait_while_for(&mut outcome, |outcome| outcome.is_none(), patience);
-        outcome.clone()
+    /// Blocks until it has ended, at most for `patience`. Holds its own lock alone, and gives it up while it waits.
+    fn wait(&self, patience: Duration) {
+        let mut progress = self.progress.lock();
+        self.done.wait_while_for(&mut progress, |progress| progress.outcome.is_none(), patience);
     }
 
-    fn settle(&self, outcome: Outcome) {
-        *self.outcome.lock() = Some(outcome);
+    /// The first outcome counts. Wakes whoever waits, outside of every lock; the caller holds none.
+    pub(super) fn settle(&self, outcome: Outcome) {
+        let mut progress = self.progress.lock();
+        progress.outcome.get_or_insert(outcome);
+        let wakers = std::mem::take(&mut progress.wakers);
+        drop(progress);
         self.done.notify_all();
+        for waker in wakers {
+            waker();
+        }
+    }
+}
+
+/// A look-up that waits for the database, its miss counted. Its owner waits for the end of the load, on its own thread or
+/// by a [`Waker`], at most `cache.load_timeout`, and then takes what is [`Pending::known`].
+#[derive(Clone)]
+pub struct Pending {
+    pub(super) cache: Arc<Cache>,
+    pub(super) load: Arc<Load>,
+    pub(super) key: Key,
+    pub(super) client: (IpAddr, Option<u16>),
+    /// What decides without the load: an entry past its time, or nothing.
+    pub(super) before: Known,
+}
+
+impl Pending {
+    /// Has `waker` called once when the load has ended, on the thread that ended it. False: it has ended already, and
+    /// `waker` is dropped. Takes the load's lock for a look.
+    pub fn on_end(&self, waker: Waker) -> bool {
+        let mut progress = self.load.progress.lock();
+        let under_way = progress.outcome.is_none();
+        if under_way {
+            progress.wakers.push(waker);
+        }
+        under_way
+    }
+
+    /// Blocks until the load has ended, at most for `patience`.
+    pub fn wait(&self, patience: Duration) {
+        waits::during(|| self.load.wait(patience));
+    }
+
+    /// Whether the load has ended. Takes its lock for a look.
+    pub fn has_ended(&self) -> bool {
+        self.load.progress.lock().outcome.is_some()
+    }
+
+    /// What the load brought. Where it has not ended the caller has waited for as long as it may: that counts as a
+    /// time-out, and what was known before decides.
+    pub fn known(self, loader: &impl Loader) -> Known {
+        let (address, port) = self.client;
+        let outcome = self.load.progress.lock().outcome.clone();
+        match outcome {
+            Some(Outcome::Loaded(entries)) => {
+                // A write may have put something newer.
+                let shard = self.cache.shard(self.key).lock();
+                let held = shard.groups.peek(&self.key).map_or(&entries, |group| &group.entries);
+                pick(held, address, port)
+            }
+            Some(Outcome::Failed) => self.before,
+            None => {
+                self.cache.shard(self.key).lock().counters.timeouts += 1;
+                loader.gave_up();
+                self.before
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending")
+            .field("client", &self.client)
+            .field("before", &self.before)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,5 @@
 mod ids;
+mod parked;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
@@ -53,12 +54,28 @@ impl Loader for Desk {
         self.tickets.lock().push((ticket, urgency));
     }
 
-    fn patience(&self) -> Duration {
-        self.patience
-    }
-
     fn gave_up(&self) {
         self.gave_up.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A loader that look-ups wait for, on the calling thread.
+trait Awaited: Loader + Sized {
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn settled(&self, looked: Result<Known, Pending>) -> Known {
+        looked.unwrap_or_else(|pending| {
+            pending.wait(self.patience());
+            pending.known(self)
+        })
+    }
+}
+
+impl Awaited for Desk {
+    fn patience(&self) -> Duration {
+        self.patience
     }
 }
 
@@ -81,12 +98,10 @@ impl<F: Fn(IpNet) -> Vec<Entry>> Loader for Table<F> {
         ticket.finish(entries);
     }
 
-    fn patience(&self) -> Duration {
-        Duration::ZERO
-    }
-
     fn gave_up(&self) {}
 }
+
+impl<F: Fn(IpNet) -> Vec<Entry>> Awaited for Table<F> {}
 
 fn entry(id: &str, capacity: u32) -> Entry {
     let limit = Limit { capacity, rate: Rate::per_second(1) };
@@ -107,8 +122,12 @@ fn cache(max_entries: usize) -> (Arc<Cache>, Clock) {
 }
 
 /// The capacity of the entry that names the client; 0: none does; `None`: not known.
-fn ask(cache: &Arc<Cache>, clock: &Clock, client: &str, port: u16, loader: &impl Loader) -> Option<u32> {
-    match cache.find(address(client), Some(port), clock.now(), loader) {
+fn ask(cache: &Arc<Cache>, clock: &Clock, client: &str, port: u16, loader: &impl Awaited) -> Option<u32> {
+    capacity(loader.settled(cache.find(address(client), Some(port), clock.now(), loader)))
+}
+
+fn capacity(known: Known) -> Option<u32> {
+    match known {
         Known::Entry(hit) => Some(hit.limit.own.first().unwrap().capacity),
         Known::Absent => Some(0),
         Known::Unknown => None,

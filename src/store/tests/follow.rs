@@ -8,7 +8,7 @@ use super::super::v1::{BatchOp, Condition, LimitsV1};
 use super::postgres::Postgres;
 use super::start::by_hand;
 use super::v1::{of_plan, plan};
-use super::{Setup, id, limit, on_both, tester, until};
+use super::{Setup, find, find_key, id, limit, on_both, tester, until};
 use crate::config::DatabaseUrl;
 use crate::store::cache::Known;
 use balancer_limiter::answer::Entry as Source;
@@ -20,7 +20,7 @@ fn two(setup: &Setup) -> (Arc<Limits>, Arc<Limits>) {
 }
 
 fn source(limits: &Limits, client: &str) -> Source {
-    limits.find(client.parse().unwrap(), Some(7), 1).source
+    find(limits, client, Some(7), 1).source
 }
 
 #[track_caller]
@@ -62,7 +62,7 @@ fn limits_and_ranges_follow_every_kind_of_change() {
 
 /// The capacity of a client's first bucket; 0 for none.
 fn capacity(limits: &Limits, client: &str) -> u32 {
-    let found = limits.find(client.parse().unwrap(), Some(7), 1);
+    let found = find(limits, client, Some(7), 1);
     found.granted.grant().and_then(|grant| grant.terms.first()).map_or(0, |limit| limit.capacity)
 }
 
@@ -88,7 +88,7 @@ fn plans_follow_for_clients_that_are_known_already() {
 fn opaque_ids_are_found_and_follow_too() {
     on_both(|setup| {
         let (here, there) = two(setup);
-        let stored = |limits: &Limits| match limits.find_key("tenant=ä/1", 1) {
+        let stored = |limits: &Limits| match find_key(limits, "tenant=ä/1") {
             Known::Entry(hit) => Some(hit.id.to_string()),
             Known::Absent => None,
             Known::Unknown => panic!("the database was not asked"),

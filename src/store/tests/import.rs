@@ -3,7 +3,7 @@
 use super::super::v1::{BatchError, Imported, LimitFilter, LimitsV1, SavedSegment};
 use super::super::{Limits, StoreError};
 use super::v1::{name, of_plan, plain, plan, rich};
-use super::{id, limit, on_both, tester, until};
+use super::{find, id, limit, on_both, tester, until};
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::ClientLimit;
 
@@ -17,7 +17,7 @@ fn an_import_adds_replaces_and_leaves_alone_what_is_so_already() {
         let limits = setup.start().unwrap();
         limits.create_plan(&plan("free", 1), &tester()).unwrap();
         limits.create(&id("::ffff:1.2.3.4"), limit(1), &tester()).unwrap();
-        let seen = |client: &str| limits.find(client.parse().unwrap(), Some(7), 1).entry;
+        let seen = |client: &str| find(&limits, client, Some(7), 1).entry;
         assert_eq!(seen("1.2.3.4").as_deref(), Some("::ffff:1.2.3.4"));
         let chunk = [
             (id("1.2.3.4"), plain(2)),

@@ -4,11 +4,13 @@ mod backends;
 mod follow;
 mod import;
 mod outage;
+mod parked;
 mod security;
 mod start;
 mod suite;
 mod v1;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,9 @@ use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::limiter::Limiter;
 use balancer_limiter::terms::Terms;
+use balancer_time::Nanos;
 
+use super::cache::{Found, Known, Pending};
 use super::v1::Actor;
 use super::{Limits, Sources, StartError};
 
@@ -59,6 +63,23 @@ fn aloud(text: &str) {
 /// Ten tokens, one a second, times `n`.
 fn limit(n: u32) -> Limit {
     Limit { capacity: 10 * n, rate: Rate::per_second(1_000_000 * u64::from(n)) }
+}
+
+/// What `look` gives in the end. Waits for the database as a request does, on this thread.
+fn waited<T>(limits: &Limits, look: impl Fn(Option<Pending>) -> Result<T, Pending>) -> T {
+    look(None).unwrap_or_else(|pending| {
+        pending.wait(limits.load_timeout());
+        look(Some(pending)).unwrap()
+    })
+}
+
+fn find(limits: &Limits, client: &str, port: Option<u16>, now: Nanos) -> Found {
+    let client: IpAddr = client.parse().unwrap();
+    waited(limits, |pending| limits.find(client, port, now, pending))
+}
+
+fn find_key(limits: &Limits, id: &str) -> Known {
+    waited(limits, |pending| limits.find_key(id, 1, pending))
 }
 
 fn id(text: &str) -> ClientId {

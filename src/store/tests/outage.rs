@@ -1,12 +1,11 @@
 //! The database is down, paused, restarted, locked.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Limits, StartError, StoreError};
 use super::postgres::Postgres;
-use super::{Setup, id, limit, tester, until};
+use super::{Setup, find, id, limit, tester, until};
 use crate::clock::Clock;
 use crate::config::DatabaseUrl;
 use balancer_limiter::answer::Entry as Source;
@@ -15,8 +14,7 @@ use balancer_limiter::answer::Entry as Source;
 const SLACK: Duration = Duration::from_secs(2);
 
 fn source(limits: &Limits, client: &str) -> Source {
-    let client: IpAddr = client.parse().unwrap();
-    limits.find(client, Some(7), Clock::real().now()).source
+    find(limits, client, Some(7), Clock::real().now()).source
 }
 
 /// How long something took.
@@ -102,7 +100,7 @@ fn a_commit_without_an_answer_has_an_unknown_outcome_and_memory_learns_the_truth
     client.batch_execute(SLOW_COMMIT).unwrap();
     assert!(unavailable(limits.update(&id("1.2.3.4"), limit(2), &tester())), "it may still be done");
     let in_force = || {
-        let found = limits.find("1.2.3.4".parse().unwrap(), None, Clock::real().now());
+        let found = find(&limits, "1.2.3.4", None, Clock::real().now());
         found.granted.grant().and_then(|grant| grant.terms.first())
     };
     // Not yet committed: the old numbers are in force, and are what a load brings.

@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use super::super::{StartError, StoreError};
-use super::{Setup, id, limit, on_both, postgres, tester};
+use super::{Setup, find, id, limit, on_both, postgres, tester};
 use crate::config::DatabaseUrl;
 use balancer_limiter::answer::Entry as Source;
 
@@ -148,7 +148,7 @@ fn what_an_older_program_stored_keeps_its_meaning() {
                 ("x", 7, 1_000_000_000_000_000, 1, 7),
             ]
         );
-        let entry = |port| limits.find("1.2.3.4".parse().unwrap(), Some(port), 1).entry.unwrap().to_string();
+        let entry = |port| find(&limits, "1.2.3.4", Some(port), 1).entry.unwrap().to_string();
         assert_eq!((entry(5), entry(6)), ("1.2.3.4:5".into(), "::ffff:1.2.3.4".into()));
         assert_eq!(limits.ranges().len(), 1);
         limits.create(&id("new"), limit(1), &tester()).unwrap();
@@ -258,7 +258,7 @@ fn ranges_have_a_bound_and_all_of_them_are_in_force() {
         fill(setup, 99_999, range, 3, "NULL");
         let limits = setup.start().unwrap();
         super::until("all are read", || (limits.ranges().len() == 99_999).then_some(()));
-        let source = |client: &str| limits.find(client.parse().unwrap(), None, 1).source;
+        let source = |client: &str| find(&limits, client, None, 1).source;
         assert_eq!((source("10.1.134.158"), source("10.1.134.159")), (Source::Range, Source::Default));
         limits.create(&id("10.1.134.159/32"), limit(1), &tester()).unwrap();
         assert_eq!(source("10.1.134.159"), Source::Range);
@@ -285,7 +285,7 @@ fn one_address_has_a_bound_of_entries_and_all_of_them_are_in_force() {
         };
         assert!(text.contains("4096"), "{text}");
         limits.create(&id("10.0.0.1:5000"), limit(1), &tester()).unwrap();
-        let entry = |port| limits.find("10.0.0.0".parse().unwrap(), Some(port), 1).entry.unwrap();
+        let entry = |port| find(&limits, "10.0.0.0", Some(port), 1).entry.unwrap();
         assert_eq!((&*entry(1), &*entry(4_095), &*entry(4_096)), ("10.0.0.0:1", "10.0.0.0:4095", "10.0.0.0"));
     });
 }

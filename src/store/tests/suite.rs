@@ -14,7 +14,7 @@ use balancer_limiter::limiter::{Ask, Limiter};
 use balancer_limiter::terms::{BucketId, Terms};
 
 fn find(limits: &Limits, client: &str, port: u16) -> Found {
-    limits.find(client.parse().unwrap(), Some(port), 1)
+    super::find(limits, client, Some(port), 1)
 }
 
 /// The numbers of the one bucket.
@@ -190,7 +190,7 @@ fn a_change_moves_the_level_of_the_clients_bucket() {
         let limits = setup.start().unwrap();
         let now = setup.clock.moment();
         let take = |client: &str, n: u32| {
-            let found = limits.find(client.parse().unwrap(), None, now.now);
+            let found = super::find(&limits, client, None, now.now);
             let ask = Ask { cost: n, ..Ask::of(found.granted.grant().unwrap()) };
             setup.limiter.acquire(found.client, ask, now).first().left
         };
@@ -253,7 +253,7 @@ fn what_another_instance_writes_is_in_force_when_the_time_of_an_entry_is_over() 
         setup.limiter = Arc::new(Limiter::new(1000));
         let other = setup.start().unwrap();
         let now = || setup.clock.now();
-        let source = |client: &str| one.find(client.parse().unwrap(), None, now()).source;
+        let source = |client: &str| super::find(&one, client, None, now()).source;
         assert_eq!((source("1.2.3.4"), source("10.1.1.1")), (Source::Default, Source::Default));
         other.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
         other.create(&id("10.0.0.0/8"), limit(1), &tester()).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::v1::{Actor, BatchError, BatchOp, Condition, LimitFilter, LimitRow, LimitsV1, Put};
 use super::super::{Limits, StoreError};
-use super::{Setup, id, limit, on_both, tester};
+use super::{Setup, find, id, limit, on_both, tester};
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::terms::{BucketName, BucketSpec, ClientLimit, Mode, Plan, PlanName, Reset, Terms};
 
@@ -249,7 +249,7 @@ fn a_batch_is_done_as_a_whole_or_not_at_all() {
             assert_eq!(limits.limit(&id("old")).unwrap().limit, plain(1));
         }
         let seen = |limits: &Limits| {
-            let found = limits.find("1.2.3.4".parse().unwrap(), Some(1), 1);
+            let found = find(limits, "1.2.3.4", Some(1), 1);
             found.entry.map(|entry| entry.to_string())
         };
         assert_eq!(seen(&limits), None);

@@ -3,8 +3,8 @@
 use super::*;
 
 /// Whether an opaque id has a limit; `None`: not known.
-fn has(cache: &Arc<Cache>, clock: &Clock, id: &str, loader: &impl Loader) -> Option<bool> {
-    match cache.find_id(id, clock.now(), loader) {
+fn has(cache: &Arc<Cache>, clock: &Clock, id: &str, loader: &impl Awaited) -> Option<bool> {
+    match loader.settled(cache.find_id(id, clock.now(), loader)) {
         Known::Entry(hit) => {
             assert_eq!(&*hit.id, id);
             Some(true)
