@@ -19,11 +19,9 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Shows every series there is, by family, labels and value.
 pub type Show<'a> = dyn FnMut(&'static str, &[LabelPair<'_>], Value) + 'a;
 
-/// Where the series come from.
-pub trait Series: Send + Sync {
-    /// Shows each series once. Must not wait.
-    fn visit(&self, show: &mut Show<'_>);
-}
+/// Shows each series once, and waits for nothing. A function, since some of what it gathers is the engine's, which the API
+/// may not use.
+pub type Series = Box<dyn Fn(&mut Show<'_>) + Send + Sync>;
 
 /// What a family is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,7 +117,7 @@ pub(super) const RESOURCE: Resource = Resource {
 /// The page.
 fn answer(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let open = wants_open_metrics(call.exchange.head);
-    let body = page(&*api.parts.series, open);
+    let body = page(&api.parts.series, open);
     Ok(Answer::new(200, body.into_bytes()).with("Content-Type", if open { OPEN_METRICS } else { TEXT }))
 }
 
@@ -133,10 +131,10 @@ fn wants_open_metrics(head: &RequestHead) -> bool {
     })
 }
 
-fn page(series: &dyn Series, open: bool) -> String {
+fn page(series: &dyn Fn(&mut Show<'_>), open: bool) -> String {
     // By family, whatever order they are shown in: a family must not be in two places.
     let mut lines: [String; FAMILIES.len()] = std::array::from_fn(|_| String::new());
-    series.visit(&mut |family, labels, value| {
+    series(&mut |family, labels, value| {
         if let Some(place) = FAMILIES.iter().position(|(name, ..)| *name == family) {
             sample(&mut lines[place], family, labels, &value);
         } else {
@@ -222,22 +220,18 @@ fn line(
 mod tests {
     use super::*;
 
-    struct Some3;
-
-    impl Series for Some3 {
-        fn visit(&self, show: &mut Show<'_>) {
-            show("balancer_panics_total", &[], Value::Counter(3));
-            show("balancer_backend_up", &[("backend", "a\"\\b")], Value::Gauge(1));
-            show("balancer_panics_total", &[("x", "y")], Value::Counter(4));
-            let mut sum = HistogramSum { count: 2, sum_ns: 1_500_000_000, ..HistogramSum::default() };
-            sum.cumulative[14] = 1;
-            show("balancer_queue_wait_seconds", &[], Value::Histogram(sum));
-        }
+    fn some(show: &mut Show<'_>) {
+        show("balancer_panics_total", &[], Value::Counter(3));
+        show("balancer_backend_up", &[("backend", "a\"\\b")], Value::Gauge(1));
+        show("balancer_panics_total", &[("x", "y")], Value::Counter(4));
+        let mut sum = HistogramSum { count: 2, sum_ns: 1_500_000_000, ..HistogramSum::default() };
+        sum.cumulative[14] = 1;
+        show("balancer_queue_wait_seconds", &[], Value::Histogram(sum));
     }
 
     #[test]
     fn families_stand_together_and_labels_are_escaped() {
-        let text = page(&Some3, false);
+        let text = page(&some, false);
         assert!(text.contains("# TYPE balancer_panics_total counter\nbalancer_panics_total 3\nbalancer_panics_total{x=\"y\"} 4\n"));
         assert!(text.contains("balancer_backend_up{backend=\"a\\\"\\\\b\"} 1\n"));
         assert!(text.contains("balancer_queue_wait_seconds_bucket{le=\"0.0005\"} 0\n"));
@@ -250,7 +244,7 @@ mod tests {
 
     #[test]
     fn open_metrics_names_a_counter_without_total_and_ends() {
-        let text = page(&Some3, true);
+        let text = page(&some, true);
         assert!(text.contains("# TYPE balancer_panics counter\nbalancer_panics_total 3\n"));
         assert!(text.ends_with("# EOF\n"));
         let mut head = RequestHead::blank("127.0.0.1:1".parse().unwrap());

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::api::{Series, Show};
+use crate::api::Show;
 use crate::engine::Frontend;
 use crate::metrics::{ConnectionState, Metrics, Value};
 use crate::store::{Limits, StoreState};
@@ -25,8 +25,9 @@ pub(super) struct Gathered {
     pub started: SystemTime,
 }
 
-impl Series for Gathered {
-    fn visit(&self, show: &mut Show<'_>) {
+impl Gathered {
+    /// Shows each series once. Waits for nothing.
+    pub fn visit(&self, show: &mut Show<'_>) {
         self.metrics.visit(show);
         self.visit_backends(show);
         self.visit_frontend(show);
@@ -44,13 +45,7 @@ impl Series for Gathered {
         show("balancer_build_info", &[("version", env!("CARGO_PKG_VERSION"))], Value::Gauge(1));
         self.visit_process(show);
     }
-}
 
-fn gauge(level: usize) -> Value {
-    Value::Gauge(i64::try_from(level).unwrap_or(i64::MAX))
-}
-
-impl Gathered {
     fn visit_backends(&self, show: &mut Show<'_>) {
         let snapshot = self.backends.snapshot();
         for backend in snapshot.backends() {
@@ -108,4 +103,8 @@ impl Gathered {
             show("process_threads", &[], Value::Gauge(threads));
         }
     }
+}
+
+fn gauge(level: usize) -> Value {
+    Value::Gauge(i64::try_from(level).unwrap_or(i64::MAX))
 }
