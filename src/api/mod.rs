@@ -35,7 +35,7 @@ use auth::Caller;
 use route::{Call, Found, Operation, Resource, Route};
 
 pub use health::Health;
-pub use metrics::{Series, Show};
+pub use metrics::Series;
 pub use v1::control::{Command, Control, Controlled};
 pub use v1::live::Live;
 pub use v1::reload::{ReloadError, Reloaded};
