@@ -74,6 +74,18 @@ pub struct BatchError {
     pub error: StoreError,
 }
 
+impl From<StoreError> for BatchError {
+    fn from(error: StoreError) -> Self {
+        Self { index: None, error }
+    }
+}
+
+impl From<(usize, StoreError)> for BatchError {
+    fn from((index, error): (usize, StoreError)) -> Self {
+        Self { index: error.is_answer().then_some(index), error }
+    }
+}
+
 /// What an import did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
