@@ -6,7 +6,6 @@
 
 mod auth;
 mod dashboard;
-mod health;
 mod input;
 mod members;
 mod metrics;
@@ -26,19 +25,24 @@ use crate::config;
 use crate::error::Reject;
 use crate::log::repeats::LogLimit;
 use crate::proxy::exchange::{Answer, AnswerBody, Exchange};
-use crate::store::Limits;
+use crate::store::v1::{Actor, LimitsV1};
+use crate::store::{Limits, Row, StoreError};
 use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::limit::Limit;
 use balancer_time::Nanos;
 
 use auth::Caller;
 use route::{Call, Found, Operation, Resource, Route};
 
-pub use health::Health;
-pub use metrics::Series;
-pub use v1::control::{Command, Control, Controlled};
-pub use v1::live::Live;
-pub use v1::reload::{ReloadError, Reloaded};
+pub use metrics::{Series, Show};
+pub use ops::{BackendHealth, Health};
+pub use v1::backends::{BackendError, BackendShown, EndpointShown, Origin};
+pub use v1::limited::MAX_WINDOW;
+pub use v1::live::{BucketLevel, ClientCount, DeniedFor, Live, Question, Top, Usage, Verdict};
+pub use v1::reload::{Control, ReloadError, Reloaded};
+pub use v1::status::Status;
 
 /// Everything that is ours.
 static RESOURCES: &[Resource] = &[
@@ -70,18 +74,61 @@ pub enum Surface {
     Admin,
 }
 
+/// What the five calls need of the store; [`Limits`] is it. They show the first bucket of a limit alone. An implementation waits at most `database.timeout`, and a
+/// write that it reports as done is in force on this process's next request.
+pub trait LimitsStore: Send + Sync {
+    /// Adds a limit; [`StoreError::Exists`] when an equal id has one.
+    fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError>;
+
+    /// The id as it was stored, and its limit; [`StoreError::NotFound`] when there is none.
+    fn get(&self, id: &ClientId) -> Result<Row, StoreError>;
+
+    /// Replaces the numbers, and takes the limit off its plan; [`StoreError::NotFound`] when there is none.
+    fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError>;
+
+    /// Takes the limit away; [`StoreError::NotFound`] when there is none.
+    fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError>;
+
+    /// At most `count` limits in byte order of the id, those behind `after`.
+    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError>;
+}
+
+impl LimitsStore for Limits {
+    fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        Self::create(self, id, limit, actor)
+    }
+
+    fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
+        Self::get(self, id)
+    }
+
+    fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
+        Self::update(self, id, limit, actor)
+    }
+
+    fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError> {
+        Self::delete(self, id, actor)
+    }
+
+    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
+        Self::list(self, after, count)
+    }
+}
+
 /// What the API answers from.
 pub struct Parts {
-    /// What is stored.
-    pub limits: Arc<Limits>,
+    /// The five fixed calls' store.
+    pub limits: Arc<dyn LimitsStore>,
+    /// The same store for v1.
+    pub v1: Arc<dyn LimitsV1>,
     /// What the probes ask.
-    pub health: Arc<Health>,
+    pub health: Arc<dyn Health>,
     /// What `/metrics` shows.
-    pub series: Series,
+    pub series: Arc<dyn Series>,
     /// What the instance is doing now.
-    pub live: Live,
-    /// Gives commands to the thread that owns what a reload changes.
-    pub control: Arc<Control>,
+    pub live: Arc<dyn Live>,
+    /// Who changes what is running.
+    pub control: Arc<dyn Control>,
 }
 
 /// Answers what is ours.
@@ -143,6 +190,16 @@ impl AdminApi {
     ) -> Option<Answer> {
         let reject = self.admit(head, surface, received_at).err()?;
         Some(finished(self.refusal(&reject, head, request_id, received_at), head))
+    }
+
+    /// The longest body that this call may have, in bytes, as far as reading more of it would tell anything.
+    pub fn most_body_bytes(&self, head: &RequestHead, surface: Surface) -> usize {
+        let found = route::find(head.path(), surface, self.api_is_public);
+        let is_long = found
+            .as_ref()
+            .and_then(Found::route)
+            .is_some_and(|route| ["/v1/batch", "/v1/import"].contains(&route.path));
+        if is_long { v1::batch::MAX_BATCH_BYTES } else { input::MAX_BODY_BYTES }
     }
 
     fn refusal(&self, reject: &Reject, head: &RequestHead, request_id: &str, received_at: Nanos) -> Answer {

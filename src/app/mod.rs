@@ -1,7 +1,10 @@
 //! Start order, and stop in reverse. Nothing here ends the process: [`run`] returns and `main` exits.
 
 mod backends;
+mod control;
+mod health;
 mod listen;
+mod live;
 mod notify;
 mod parts;
 mod pool;
@@ -22,15 +25,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::api::{Control, Controlled, Health};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::engine::{Frontend, portable};
+use crate::engine::{Drained, Frontend, portable};
 use crate::log::access::AccessLog;
 use crate::log::errors;
 use crate::store::levels::Levels;
 use crate::upstream::resolve;
 
+use backends::BackendCalls;
+use control::Handle;
+use health::State;
 use listen::Bound;
 use notify::Notify;
 use parts::Parts;
@@ -97,11 +102,11 @@ pub fn run(config: Config, source: Source) -> Result<(), Failure> {
 }
 
 struct App {
-    health: Arc<Health>,
+    state: Arc<State>,
     access_log: Arc<AccessLog>,
     public: Arc<Frontend>,
     private: Option<Frontend>,
-    control: Arc<Control>,
+    control: Arc<Handle>,
     /// In force now.
     config: Arc<ArcSwap<Config>>,
     notify: Arc<Notify>,
@@ -118,12 +123,12 @@ impl App {
         let own = source.own_folder(config);
         let levels = Levels::start(limiter, limits, own.as_deref(), clock.clone())
             .map_err(failed("a thread can't be started"))?;
-        let backends = Arc::clone(&shared.health.backends);
+        let backends = Arc::clone(&shared.state.backends);
         let lookup = resolve::lookup(config.discovery.resolver);
         let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &clock)?;
         let proxy = shared.proxy(config);
         let own_addresses = bound.addresses().map_err(failed("our own addresses"))?;
-        let (control, commands) = Control::new(Controlled {
+        let (control, commands) = control::channel(BackendCalls {
             config: Arc::clone(&in_force),
             limits: Arc::clone(&shared.limits),
             backends: Arc::clone(&backends),
@@ -167,9 +172,9 @@ impl App {
         }
         .start(commands)
         .map_err(failed("a thread can't be started"))?;
-        let Shared { health, access_log, ticker, .. } = shared;
+        let Shared { state, access_log, ticker, .. } = shared;
         Ok(Self {
-            health,
+            state,
             access_log,
             public,
             private,
@@ -212,7 +217,7 @@ impl App {
     fn stop(self) -> Result<(), Failure> {
         let config = self.config.load_full();
         self.notify.stopping();
-        self.health.draining.store(true, Ordering::SeqCst);
+        self.state.draining.store(true, Ordering::SeqCst);
         thread::sleep(config.shutdown_delay);
         self.public.stop_accepting();
         let drained = self.public.drain(config.shutdown_timeout);
@@ -221,11 +226,21 @@ impl App {
             private.drain(LOG_FLUSH);
         }
         self.levels.stop();
-        self.health.limits.stop();
+        self.state.limits.stop();
         self.access_log.stop(LOG_FLUSH);
-        if drained {
-            log::info!("every request was answered");
-            return Ok(());
+        match drained {
+            Drained { streams: 0, tunnels: 0, requests: 0 } => {
+                log::info!("every request was answered");
+                return Ok(());
+            }
+            Drained { streams, tunnels, requests: 0 } => {
+                log::info!(
+                    "{streams} answers and {tunnels} upgraded connections were cut after shutdown_timeout ({:?})",
+                    config.shutdown_timeout
+                );
+                return Ok(());
+            }
+            _ => {}
         }
         Err(Failure::new(format!(
             "requests were still under way after shutdown_timeout ({:?})",

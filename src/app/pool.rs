@@ -14,7 +14,7 @@ use crate::upstream::resolve::{Lookup, Resolver};
 use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::{Backends, Operator, Settings};
 use balancer_pool::outlier::Policy;
-use balancer_pool::policy::{PoolPolicy, StickyCookie};
+use balancer_pool::policy::{CallPolicy, PoolPolicy, StickyCookie};
 use balancer_pool::retry;
 use balancer_pool::sticky::SigningKey;
 use balancer_pool::strategy::Strategy;
@@ -60,6 +60,15 @@ fn policy(config: &Config) -> PoolPolicy {
         hash_on: (balancing.strategy == Strategy::Hash).then(|| balancing.hash_on.clone()),
         sticky: (balancing.sticky.as_ref())
             .map(|sticky| StickyCookie { name: sticky.cookie.clone(), secure: sticky.secure }),
+        call: CallPolicy {
+            connect: nanos(upstream.connect_timeout),
+            response: nanos(upstream.response_timeout),
+            read: nanos(upstream.read_timeout),
+            idle: nanos(upstream.idle_timeout),
+            max_head_bytes: upstream.max_head_bytes,
+            max_headers: upstream.max_headers,
+            accept_invalid: upstream.accept_invalid,
+        },
     }
 }
 

@@ -6,7 +6,10 @@ use crate::api::{AdminApi, Surface};
 use crate::error::Reject;
 use crate::proxy::Proxy;
 use crate::proxy::account::Own;
-use crate::proxy::exchange::{Answer, Exchange, FrontendEvent, Served, Service};
+use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::exchange::{Answer, Exchange, Served};
+use crate::proxy::service::Service;
+use crate::proxy::story::{Asked, Step};
 use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
 use balancer_time::Nanos;
@@ -33,7 +36,24 @@ fn serve_own(api: &AdminApi, proxy: &Proxy, mut exchange: Exchange<'_>, surface:
     own.end(&proxy.accounts, exchange.head, answer)
 }
 
-fn unattended(api: &AdminApi, proxy: &Proxy, head: &RequestHead, surface: Surface) -> Option<Answer> {
+/// What needs no thread that may block is answered at once: that the process is alive, and what is refused before its body
+/// is read.
+fn begin_own(api: &AdminApi, proxy: &Arc<Proxy>, asked: &Asked<'_>, surface: Surface) -> Step {
+    let Asked { head, in_memory, received_at, .. } = asked;
+    if let Some(answer) = unattended(api, proxy, head, surface) {
+        return Step::Answer(answer);
+    }
+    if !in_memory {
+        let own = Own::begin(&proxy.accounts, head, *received_at);
+        if let Some(mut answer) = api.refuse_unread(head, surface, own.request_id(), *received_at) {
+            answer.close = true;
+            return Step::Answer(own.end(&proxy.accounts, head, answer));
+        }
+    }
+    Step::Work(api.most_body_bytes(head, surface))
+}
+
+fn unattended(api: &AdminApi, proxy: &Arc<Proxy>, head: &RequestHead, surface: Surface) -> Option<Answer> {
     let answer = api.unattended(head, surface)?;
     let own = Own::begin(&proxy.accounts, head, proxy.accounts.clock.now());
     Some(own.end(&proxy.accounts, head, answer))
@@ -59,6 +79,14 @@ fn refuse(
 }
 
 impl Service for Public {
+    fn begin(&self, asked: Asked<'_>) -> Step {
+        if self.api.claims(asked.head, Surface::Public) {
+            begin_own(&self.api, &self.proxy, &asked, Surface::Public)
+        } else {
+            self.proxy.begin(asked)
+        }
+    }
+
     fn serve(&self, exchange: Exchange<'_>) -> Served {
         if self.api.claims(exchange.head, Surface::Public) {
             serve_own(&self.api, &self.proxy, exchange, Surface::Public).into()
@@ -81,6 +109,10 @@ impl Service for Public {
 }
 
 impl Service for Private {
+    fn begin(&self, asked: Asked<'_>) -> Step {
+        begin_own(&self.api, &self.proxy, &asked, Surface::Admin)
+    }
+
     fn serve(&self, exchange: Exchange<'_>) -> Served {
         serve_own(&self.api, &self.proxy, exchange, Surface::Admin).into()
     }

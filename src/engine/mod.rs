@@ -4,6 +4,8 @@
 #[cfg(target_os = "linux")]
 pub mod epoll;
 #[cfg(target_os = "linux")]
+pub mod loops;
+#[cfg(target_os = "linux")]
 mod owner;
 pub mod portable;
 pub mod render;
@@ -17,7 +19,7 @@ use ipnet::IpNet;
 
 use crate::clock::Clock;
 use crate::config::{self, Engine};
-use crate::proxy::exchange::Service;
+use crate::proxy::service::Service;
 
 use crate::engine::portable::TinyHttp;
 
@@ -26,6 +28,9 @@ pub enum Frontend {
     /// Our own, for Linux.
     #[cfg(target_os = "linux")]
     Epoll(epoll::Running),
+    /// The one that takes its place.
+    #[cfg(target_os = "linux")]
+    Loops(loops::Running),
     /// The portable one.
     TinyHttp(TinyHttp),
 }
@@ -50,6 +55,14 @@ impl Frontend {
         clock: Clock,
     ) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
+        if matches!(config.engine, Engine::Auto | Engine::Epoll)
+            && std::env::var_os("BALANCER_LOOPS").is_some()
+        {
+            let loops = std::env::var("BALANCER_LOOPS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+            let start = loops::Start { inherited, config, loops, trusted_proxies: trusted, ipv6_prefix: 64 };
+            return loops::start(listeners, &start, service, clock).map(Self::Loops);
+        }
+        #[cfg(target_os = "linux")]
         if matches!(config.engine, Engine::Auto | Engine::Epoll) {
             return epoll::start(listeners, inherited, config, trusted, service, clock).map(Self::Epoll);
         }
@@ -67,6 +80,8 @@ impl Frontend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Epoll(engine) => engine.addresses(),
+            #[cfg(target_os = "linux")]
+            Self::Loops(engine) => engine.addresses(),
             Self::TinyHttp(engine) => engine.addresses(),
         }
     }
@@ -76,6 +91,8 @@ impl Frontend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Epoll(engine) => engine.stats(),
+            #[cfg(target_os = "linux")]
+            Self::Loops(engine) => engine.stats(),
             Self::TinyHttp(engine) => {
                 let workers_busy = engine.workers_busy();
                 Stats { busy: workers_busy, workers_busy, ..Stats::default() }
@@ -88,6 +105,8 @@ impl Frontend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Epoll(engine) => engine.set_trusted_proxies(trusted),
+            #[cfg(target_os = "linux")]
+            Self::Loops(engine) => engine.set_trusted_proxies(trusted),
             Self::TinyHttp(_) => {}
         }
     }
@@ -97,17 +116,39 @@ impl Frontend {
         match self {
             #[cfg(target_os = "linux")]
             Self::Epoll(engine) => engine.stop_accepting(),
+            #[cfg(target_os = "linux")]
+            Self::Loops(engine) => engine.stop_accepting(),
             Self::TinyHttp(engine) => engine.stop_accepting(),
         }
     }
 
-    /// Waits until every request is answered; false when that took longer than `limit`.
-    pub fn drain(&self, limit: Duration) -> bool {
+    /// Waits until every request is answered, at most `limit`. What was left then.
+    pub fn drain(&self, limit: Duration) -> Drained {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Epoll(engine) => engine.drain(limit),
-            Self::TinyHttp(engine) => engine.drain(limit),
+            Self::Epoll(engine) => Drained::of(engine.drain(limit)),
+            #[cfg(target_os = "linux")]
+            Self::Loops(engine) => engine.drain(limit),
+            Self::TinyHttp(engine) => Drained::of(engine.drain(limit)),
         }
+    }
+}
+
+/// What was still open when the time to drain was over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Answers on their way.
+    pub streams: usize,
+    /// Upgraded connections.
+    pub tunnels: usize,
+    /// Requests without an answer.
+    pub requests: usize,
+}
+
+impl Drained {
+    /// Of an engine that does not tell what was left.
+    fn of(all: bool) -> Self {
+        Self { requests: usize::from(!all), ..Self::default() }
     }
 }
 

@@ -6,7 +6,6 @@
 
 mod body;
 mod deliver;
-pub(super) mod target;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -22,7 +21,9 @@ use tiny_http::{Request, Server};
 use crate::clock::Clock;
 use crate::config;
 use crate::error::Reject;
-use crate::proxy::exchange::{Abort, Answer, Exchange, FrontendEvent, Served, Service};
+use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::exchange::{Abort, Answer, Exchange, Served};
+use crate::proxy::service::Service;
 use balancer_http::framing::request::{Bounds, Verdict, parse};
 use balancer_http::message::Reason;
 use balancer_http::message::{BodyLength, RequestHead, Version};
@@ -32,7 +33,7 @@ use body::Body;
 use deliver::{Client, deliver};
 
 /// Keys of the configuration that have no effect on this engine: the crate keeps its connections to itself.
-pub const IGNORED_KEYS: [&str; 15] = [
+pub const IGNORED_KEYS: [&str; 14] = [
     "frontend.active_workers",
     "frontend.worker_wait",
     "frontend.max_connections",
@@ -47,7 +48,6 @@ pub const IGNORED_KEYS: [&str; 15] = [
     "frontend.upgrades",
     "frontend.abort_on_close",
     "frontend.proxy_protocol",
-    "frontend.accept_invalid",
 ];
 /// Most servers that live at once: one for each listener, and one more after each accept error, since that ends the
 /// crate's accept thread for good while its kept connections go on. The oldest gives way.
@@ -341,7 +341,7 @@ impl Shared {
                 let detail = "a chunked body beside an upgrade is not read here";
                 Err(Reject::new(Reason::NotImplemented, detail))
             }
-            Verdict::Complete { keep_alive, .. } => target::refusal(&head.target).map_or(Ok(keep_alive), Err),
+            Verdict::Complete { keep_alive, .. } => Ok(keep_alive),
             Verdict::Refused(refusal) => Err(Reject::new(refusal.reason, refusal.detail)),
             Verdict::Incomplete => Err(Reject::new(Reason::BadRequest, "the request's head is not whole")),
         }

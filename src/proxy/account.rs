@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::forward::Effort;
+use super::forward::{Effort, Failed};
 use super::marks::{Marks, with_date};
 use crate::clock::Clock;
 use crate::error::Reject;
 use crate::log::record::{AccessRecord, AgentRecord, Journal, LimitRecord};
 use crate::log::repeats::LogLimit;
 use crate::metrics::{InFlight, Metrics, Rejection, method_label};
-use crate::proxy::exchange::{Answer, Delivery, FrontendEvent, Ticket};
+use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::exchange::{Answer, Delivery, Ticket};
 use crate::proxy::policy::PolicyInForce;
 use balancer_http::credentials;
 use balancer_http::message::Reason;
@@ -65,6 +66,19 @@ pub(crate) struct Entry {
     pub failed: bool,
     /// Counts it as in flight until its answer is delivered.
     pub in_flight: InFlight,
+}
+
+impl Entry {
+    /// The answer to a request that no backend answered.
+    pub(super) fn refuse(&mut self, failed: Failed, close: bool) -> Answer {
+        let Failed { reject, client_gone, effort } = failed;
+        self.effort = effort;
+        self.client_gone = client_gone;
+        self.failed = !client_gone;
+        let mut answer = reject.answer(&self.marks.request_id);
+        answer.close = close;
+        answer
+    }
 }
 
 impl Accounts {
@@ -159,6 +173,12 @@ impl Accounts {
                 self.metrics.rejected(rejection.unwrap_or(Rejection::Descriptors));
             }
             FrontendEvent::Panicked => self.metrics.panicked(),
+            FrontendEvent::Turn(_) => {}
+            FrontendEvent::Short(error) => {
+                if let Some(suppressed) = self.log_limit.admit("accept", self.clock.now()) {
+                    log::error!("no connection can be accepted for a moment: {error}{suppressed}");
+                }
+            }
         }
     }
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::error::Reject;
 use crate::waits::CallObserver;
 use balancer_http::fields::Fields;
 use balancer_time::Nanos;
@@ -156,26 +155,6 @@ pub struct Exchange<'a> {
     pub may_park: bool,
 }
 
-/// What a frontend calls for each request, on one of its workers. It may block only up to the response head and while
-/// it streams a large request body. A panic in it costs that request a 500.
-pub trait Service: Send + Sync + 'static {
-    /// Answers one exchange, or parks it.
-    fn serve(&self, exchange: Exchange<'_>) -> Served;
-
-    /// The answer to a request that the frontend itself refuses (framing, bounds, a panic in [`Service::serve`]): with a
-    /// request id, counted and logged like every other. `head` holds what was understood. Must not panic.
-    fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer;
-
-    /// Counts what happens outside of any exchange. Cheap.
-    fn observe(&self, event: FrontendEvent);
-
-    /// The answer to a request that no worker is free for, when it can be had without waiting for anything: the
-    /// process's own liveness. Called on a thread that must never block. `None`: the request is refused with 503.
-    fn unattended(&self, _head: &RequestHead) -> Option<Answer> {
-        None
-    }
-}
-
 /// What a frontend tells its service to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrontendEvent {
@@ -184,6 +163,10 @@ pub enum FrontendEvent {
     Rejected(&'static str),
     /// A worker caught a panic.
     Panicked,
+    /// A loop handled a batch of events, and took that long, in nanoseconds.
+    Turn(Nanos),
+    /// This process has no descriptor or memory left to accept connections.
+    Short(rustix::io::Errno),
 }
 
 /// An answer for the client. The frontend adds `Content-Length` or `Transfer-Encoding` and `Connection`; `fields` must
@@ -220,6 +203,11 @@ pub enum AnswerBody {
     Stream(BodyLength, Box<dyn Stream>),
     /// After a 101: both directions are relayed until one side ends.
     Upgrade(Upgrade),
+    /// A body that the engine moves from the backend that answered; [`BodyLength::Known`] is sent as Content-Length, the
+    /// others chunked (or until close to HTTP/1.0).
+    Relayed(BodyLength),
+    /// After a 101: the engine relays both directions until one side ends.
+    Tunnel,
 }
 
 /// The backend's side of an upgraded connection.

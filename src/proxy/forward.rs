@@ -5,6 +5,7 @@ mod course;
 mod key;
 mod line;
 mod refusal;
+mod step;
 mod sticky;
 
 use std::cell::Cell;
@@ -12,16 +13,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Answered, Outgoing, Reuse, Upstream};
+use super::{Answered, Outgoing, Phase, Reuse, Upstream, UpstreamError};
 use crate::clock::Clock;
 use crate::error::Reject;
 use crate::metrics::Metrics;
 use crate::proxy::exchange::{Abort, RequestBody};
 use balancer_http::fields::Fields;
 use balancer_http::headers::{self, Origin};
-use balancer_http::message::RequestHead;
+use balancer_http::message::{Reason, RequestHead};
 use balancer_limiter::identity::ClientKey;
-use balancer_pool::backends::{Backends, Lease, Snapshot};
+use balancer_pool::backends::{Backends, Endpoint, Lease, Snapshot};
 use balancer_pool::retry::{self, Failure};
 use balancer_pool::retry_budget::RetryBudget;
 use balancer_time::Nanos;
@@ -33,6 +34,7 @@ pub(super) use course::Course;
 use key::key;
 use line::Unsent;
 use refusal::{failed, unsent};
+pub(super) use step::{Next, Received};
 use sticky::{Sent, sent, set_cookie};
 
 /// What sending needs.
@@ -124,15 +126,9 @@ enum Patience {
 
 impl Forward {
     /// The way of a new request, before its first step.
-    pub(super) fn begin(
-        &self,
-        asked: &Request<'_>,
-        snapshot: Arc<Snapshot>,
-        body: &dyn RequestBody,
-    ) -> Course {
+    pub(super) fn begin(&self, asked: &Request<'_>, snapshot: Arc<Snapshot>, in_memory: bool) -> Course {
         let policy = snapshot.policy();
         let idempotent = retry::idempotent(&asked.head.method);
-        let in_memory = body.buffered().is_some();
         let now = self.clock.now();
         self.budget.request(now);
         Course {
@@ -186,7 +182,7 @@ impl Forward {
                     let outgoing = Outgoing {
                         method: &head.method,
                         target: &head.target,
-                        fields: &fields.get_or_insert_with(|| Lent::of(head, origin, &lease)).0,
+                        fields: &fields.get_or_insert_with(|| Lent::of(head, origin, &lease.endpoint)).0,
                         length: head.length,
                         reuse,
                         deadline: course.deadline,
@@ -203,7 +199,7 @@ impl Forward {
                 }
                 Attempted::Done(result) => result,
             };
-            self.conclude(&mut course, &mut lease, result.as_ref());
+            self.conclude(&mut course, &mut lease, result.as_ref().map(Answered::status));
             match result {
                 Ok(answered) => {
                     if self.frees_workers {
@@ -264,6 +260,24 @@ impl Forward {
 }
 
 impl Forward {
+    /// The end of a request that waited in line in vain.
+    pub(super) fn out_of_patience(&self, course: Course) -> Failed {
+        unsent(course.too_late(), course)
+    }
+
+    /// The end of a request whose client left before anybody was asked.
+    pub(super) fn left_early(&self) -> Failed {
+        let reject = Reject::new(Reason::BadRequest, "the client left");
+        Failed { reject, client_gone: true, effort: Effort::default() }
+    }
+
+    /// The end of a request whose client left while its answer was awaited.
+    pub(super) fn left(&self, mut course: Course, mut lease: Lease) -> Failed {
+        let error = UpstreamError { phase: Phase::Cancelled, cause: "the client left".into() };
+        self.conclude(&mut course, &mut lease, Err(&error));
+        failed(&error, &lease.endpoint, course.effort)
+    }
+
     /// The end of a request that waited in vain, or whose client left meanwhile.
     pub(super) fn too_late(&self, way: Way, client_gone: bool) -> Failed {
         match way {
@@ -296,21 +310,26 @@ thread_local! {
 }
 
 /// The fields of a request as they go to a backend, in memory that this thread lends to one request after the other.
-struct Lent(Fields);
+pub(super) struct Lent(Fields);
 
 impl Lent {
     /// Written once: a request is the same to whichever backend it goes.
-    fn of(head: &RequestHead, origin: &Origin<'_>, lease: &Lease) -> Self {
+    pub(super) fn of(head: &RequestHead, origin: &Origin<'_>, endpoint: &Endpoint) -> Self {
         let mut fields = SPARE.take().unwrap_or_default();
         fields.clear();
         if origin.host.is_empty() {
             // HTTP/1.0 without Host: HTTP/1.1 towards the backend needs one (RFC 9112 §3.2).
-            let host = lease.endpoint.address.to_string();
+            let host = endpoint.address.to_string();
             headers::to_backend(&head.fields, &Origin { host: &host, ..*origin }, &mut fields);
         } else {
             headers::to_backend(&head.fields, origin, &mut fields);
         }
         Self(fields)
+    }
+
+    /// The fields.
+    pub(super) fn fields(&self) -> &Fields {
+        &self.0
     }
 }
 

@@ -11,6 +11,8 @@ pub mod marks;
 mod own;
 pub mod policy;
 mod relay;
+pub mod service;
+pub mod story;
 
 use std::sync::Arc;
 
@@ -30,7 +32,7 @@ use balancer_time::{Moment, Nanos};
 
 use account::{Accounts, Entry};
 use admit::{Admission, Admit, LimitFields};
-use forward::{Effort, Failed, Forward, Forwarded, Outcome, Request, Way};
+use forward::{Effort, Forward, Forwarded, Outcome, Request, Way};
 use marks::Marks;
 
 /// What happens to a request that is not ours.
@@ -48,7 +50,7 @@ pub struct Proxy {
 }
 
 /// A request that was admitted, beside its head and its body.
-struct Story {
+struct Admitted {
     entry: Entry,
     /// Whether the TCP peer is a trusted proxy.
     peer_trusted: bool,
@@ -102,19 +104,20 @@ impl Proxy {
             }
             return self.accounts.close(answer, head, entry).into();
         }
-        let story = Story {
+        let story = Admitted {
             entry,
             peer_trusted: client.peer_trusted,
             via: snapshot.policy().via,
             counted_as,
             fields,
         };
-        let course = self.forward.begin(&self.request(&story, head, false), snapshot, exchange.body);
+        let in_memory = exchange.body.buffered().is_some();
+        let course = self.forward.begin(&self.request(&story, head, false), snapshot, in_memory);
         self.send(exchange, story, Way::Before(course))
     }
 
     /// The second and the third step, or the rest of them.
-    fn send(self: &Arc<Self>, exchange: Exchange<'_>, mut story: Story, way: Way) -> Served {
+    fn send(self: &Arc<Self>, exchange: Exchange<'_>, mut story: Admitted, way: Way) -> Served {
         let Exchange { head, body, abort, can_upgrade, may_park, .. } = exchange;
         let head = &*head;
         let request = self.request(&story, head, can_upgrade);
@@ -141,8 +144,8 @@ impl Proxy {
         self.accounts.close(story.fields.add_to(answer), head, story.entry).into()
     }
 
-    fn request<'a>(&'a self, story: &'a Story, head: &'a RequestHead, can_upgrade: bool) -> Request<'a> {
-        let Story { entry, peer_trusted, via, counted_as, .. } = story;
+    fn request<'a>(&'a self, story: &'a Admitted, head: &'a RequestHead, can_upgrade: bool) -> Request<'a> {
+        let Admitted { entry, peer_trusted, via, counted_as, .. } = story;
         let origin = Origin {
             peer: head.peer,
             trusted: *peer_trusted,
@@ -168,23 +171,10 @@ impl Proxy {
     }
 }
 
-impl Entry {
-    /// The answer to a request that no backend answered.
-    fn refuse(&mut self, failed: Failed, close: bool) -> Answer {
-        let Failed { reject, client_gone, effort } = failed;
-        self.effort = effort;
-        self.client_gone = client_gone;
-        self.failed = !client_gone;
-        let mut answer = reject.answer(&self.marks.request_id);
-        answer.close = close;
-        answer
-    }
-}
-
 /// A request that waits for a backend with room, or for its answer.
 struct Held {
     proxy: Arc<Proxy>,
-    story: Story,
+    story: Admitted,
     way: Way,
 }
 
@@ -380,6 +370,8 @@ pub enum Phase {
     RequestBody(crate::proxy::exchange::BodyFault),
     /// The client left; the call was ended by [`Abort::cancel`].
     Cancelled,
+    /// This process has no descriptor, port or memory left for a connection: nobody's failure but ours.
+    Shortage,
 }
 
 impl From<Phase> for Failure {
@@ -391,7 +383,7 @@ impl From<Phase> for Failure {
             Phase::Reset => Self::Reset,
             Phase::TimedOut => Self::TimedOut,
             Phase::Malformed => Self::Malformed,
-            Phase::RequestBody(_) | Phase::Cancelled => Self::Client,
+            Phase::RequestBody(_) | Phase::Cancelled | Phase::Shortage => Self::Client,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::retry;
 use crate::strategy::HashOn;
+use balancer_time::Nanos;
 
 /// See the module. Never changes; a reload makes a new one. The default sends nothing again and keeps nobody waiting.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,27 @@ pub struct PoolPolicy {
     pub hash_on: Option<HashOn>,
     /// Clients stay with the endpoint that a cookie names.
     pub sticky: Option<StickyCookie>,
+    /// How one backend is called.
+    pub call: CallPolicy,
+}
+
+/// How long parts of a call to a backend may take, and how its answer's head is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallPolicy {
+    /// For a connection.
+    pub connect: Nanos,
+    /// From the end of the request to the answer's head.
+    pub response: Nanos,
+    /// Silence inside an answer's body.
+    pub read: Nanos,
+    /// How long a kept connection may be idle.
+    pub idle: Nanos,
+    /// Most bytes of an answer's head.
+    pub max_head_bytes: usize,
+    /// Most field lines in it.
+    pub max_headers: usize,
+    /// Takes answers of old applications that break RFC 9112 in ways that do no harm.
+    pub accept_invalid: bool,
 }
 
 /// The cookie of sticky sessions.

@@ -28,12 +28,7 @@ const LINGER_READS: u32 = 128;
 /// The longest silence meanwhile.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 
-const BOUNDS: Bounds = Bounds {
-    max_head_bytes: 64 * 1024,
-    max_headers: 1000,
-    max_target_bytes: 32 * 1024,
-    accept_invalid: true,
-};
+const BOUNDS: Bounds = Bounds { max_head_bytes: 64 * 1024, max_headers: 1000, max_target_bytes: 32 * 1024 };
 
 /// What all connections share.
 #[derive(Debug)]

@@ -11,8 +11,9 @@ use super::relay;
 use super::worker::Desk;
 use crate::engine::render::{self, Framing};
 use crate::error::Reject;
+use crate::proxy::exchange::FrontendEvent;
 use crate::proxy::exchange::{
-    Answer, AnswerBody, Delivery as Outcome, Exchange, FrontendEvent, Parked, RequestBody, Served, Wait,
+    Answer, AnswerBody, Delivery as Outcome, Exchange, Parked, RequestBody, Served, Wait,
 };
 use balancer_http::message::Reason;
 use balancer_http::message::{RequestHead, Version};
@@ -105,7 +106,10 @@ pub(super) fn deliver(
             let _ = stream.pull(&mut desk.scratch, Wait::Poll);
             delivery.push_whole(wire, &desk.out, &[], now)
         }
-        AnswerBody::Bytes(_) | AnswerBody::None { .. } => delivery.push_whole(wire, &desk.out, &[], now),
+        // The last two are made for the other engine alone.
+        AnswerBody::Bytes(_) | AnswerBody::None { .. } | AnswerBody::Relayed(_) | AnswerBody::Tunnel => {
+            delivery.push_whole(wire, &desk.out, &[], now)
+        }
     };
     if pushed == Pushed::Done {
         delivery.settle(Outcome::Complete);

@@ -59,7 +59,7 @@ use self::worker::Worker;
 pub use super::Stats;
 use crate::clock::Clock;
 use crate::config::Frontend;
-use crate::proxy::exchange::Service;
+use crate::proxy::service::Service;
 use balancer_time::nanos;
 
 /// What a worker's stack holds: the deepest path is a proxied request through the client library, measured below

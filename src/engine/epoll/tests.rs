@@ -23,7 +23,9 @@ use super::{Running, Stats, start};
 use crate::clock::Clock;
 use crate::config::{Engine, Frontend};
 use crate::error::Reject;
-use crate::proxy::exchange::{Answer, Exchange, FrontendEvent, Served, Service};
+use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::exchange::{Answer, Exchange, Served};
+use crate::proxy::service::Service;
 use balancer_http::message::RequestHead;
 use balancer_time::Nanos;
 

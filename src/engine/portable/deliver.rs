@@ -105,7 +105,9 @@ fn respond_first(request: Request, answer: Answer) -> (u64, Delivery) {
             Ok(bytes) => bytes,
             Err(cause) => return (0, Delivery::BackendBroke(cause)),
         },
-        AnswerBody::None { .. } | AnswerBody::Upgrade(_) => Vec::new(),
+        AnswerBody::None { .. } | AnswerBody::Upgrade(_) | AnswerBody::Relayed(_) | AnswerBody::Tunnel => {
+            Vec::new()
+        }
     };
     let sent = body.len() as u64;
     let mut response = Response::from_data(body).with_status_code(StatusCode(answer.status));

@@ -85,14 +85,14 @@ impl Forward {
         &self,
         course: &mut Course,
         lease: &mut Lease,
-        result: Result<&Answered, &UpstreamError>,
+        result: Result<u16, &UpstreamError>,
     ) {
         let began = course.now;
         course.now = self.clock.now();
         let took = course.now.saturating_sub(began);
         let spent = Duration::from_nanos(took);
         course.effort.upstream_duration = Some(spent);
-        let attempt = result.map_or(Attempt::Error, |answered| Attempt::Status(answered.status()));
+        let attempt = result.map_or(Attempt::Error, Attempt::Status);
         self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
         if result.is_err_and(|error| was_hurried(course, took, error.phase)) {
             return;
@@ -118,15 +118,10 @@ impl Forward {
     }
 
     /// One line for each change of who is ejected, with its cause.
-    fn tell(
-        &self,
-        endpoint: &Endpoint,
-        ejection: Option<Ejection>,
-        result: Result<&Answered, &UpstreamError>,
-    ) {
+    fn tell(&self, endpoint: &Endpoint, ejection: Option<Ejection>, result: Result<u16, &UpstreamError>) {
         let Some(ejection) = ejection else { return };
         let last = match result {
-            Ok(answered) => format!("status {}", answered.status()),
+            Ok(status) => format!("status {status}"),
             Err(error) => error.cause.clone(),
         };
         let who = backend_state::label(&endpoint.backend, Some(endpoint.address));
@@ -153,12 +148,12 @@ fn was_hurried(course: &Course, took: Nanos, phase: Phase) -> bool {
 }
 
 /// Whether the endpoint failed; `None`: the attempt says nothing about it.
-fn verdict(result: Result<&Answered, &UpstreamError>, outlier_statuses: &[(u16, u16)]) -> Option<bool> {
+fn verdict(result: Result<u16, &UpstreamError>, outlier_statuses: &[(u16, u16)]) -> Option<bool> {
     match result {
-        Ok(answered) => Some(is_in(outlier_statuses, answered.status())),
+        Ok(status) => Some(is_in(outlier_statuses, status)),
         Err(error) => match error.phase {
             // A kept connection that was closed meanwhile is nobody's fault, and took no time.
-            Phase::RequestBody(_) | Phase::Cancelled | Phase::Stale => None,
+            Phase::RequestBody(_) | Phase::Cancelled | Phase::Stale | Phase::Shortage => None,
             Phase::Connect | Phase::ConnectTimedOut | Phase::Reset | Phase::TimedOut | Phase::Malformed => {
                 Some(true)
             }

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::metrics::{Metrics, Retry};
 use crate::proxy::{Reuse, UpstreamError};
 use balancer_pool::backends::{Endpoint, Lease, Snapshot, Unavailable, Wanted};
+use balancer_pool::policy::CallPolicy;
 use balancer_pool::queue::Place;
 use balancer_pool::retry::{self, Again, Failure};
 use balancer_time::Nanos;
@@ -67,6 +68,16 @@ impl Drop for Counted {
 }
 
 impl Course {
+    /// When all of the request must be over.
+    pub(in crate::proxy) fn deadline(&self) -> Option<Nanos> {
+        self.deadline
+    }
+
+    /// How its endpoint is called.
+    pub(in crate::proxy) fn call_policy(&self) -> CallPolicy {
+        self.snapshot.policy().call
+    }
+
     /// Whether a failed attempt may be followed by another one, as far as the request and the time go. Then it has had a
     /// setback.
     pub(super) fn set_back(&mut self, failure: Failure, at: &Arc<Endpoint>, replayable: bool) -> bool {

@@ -72,6 +72,7 @@ pub(super) fn failed(error: &UpstreamError, endpoint: &Endpoint, effort: Effort)
             false,
         ),
         Phase::Cancelled => (Reason::BadRequest, "the client left", false),
+        Phase::Shortage => (Reason::Unavailable, "this server is short of resources at the moment", true),
     };
     let client_gone = matches!(error.phase, Phase::Cancelled | Phase::RequestBody(BodyFault::ClientGone));
     let mut reject =

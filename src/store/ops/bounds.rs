@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::super::session::{Cell, Session};
+use super::super::session::{Cell, Fault, Session};
 use super::spans::{IN_SPAN, Spans};
 use super::{STATEMENT_ROWS, number, tuples};
-use crate::store::StoreError;
 use balancer_limiter::identity::{ClientId, IdForm, group};
 use balancer_limiter::ranges;
 
@@ -26,11 +25,11 @@ pub(super) fn check(
     session: &mut dyn Session,
     new: &[&ClientId],
     ipv6_prefix: u8,
-) -> Result<(), (usize, StoreError)> {
+) -> Result<(), (usize, Fault)> {
     if let Some(at) = new.iter().position(|id| matches!(id.form(), IdForm::Range(_))) {
         let cells = session.query("SELECT count(*) FROM limits WHERE kind = 3", &[]);
         if cells.as_ref().map(number).map_err(|fault| (at, fault.clone()))? > MAX_RANGES {
-            return Err((at, StoreError::Full("there are 100000 ranges already, the most that are kept")));
+            return Err((at, Fault::Full("there are 100000 ranges already, the most that are kept")));
         }
     }
     // The one row of an IPv4 address itself makes no group too large.
@@ -47,7 +46,7 @@ pub(super) fn check(
             let at = new.iter().position(|id| network(id) == Some(full)).unwrap_or(0);
             return Err((
                 at,
-                StoreError::Full(
+                Fault::Full(
                     "there are 4096 limits for this address or IPv6 prefix already, the most that are kept",
                 ),
             ));
@@ -56,7 +55,7 @@ pub(super) fn check(
     Ok(())
 }
 
-fn first_full(session: &mut dyn Session, networks: &[IpNet]) -> Result<Option<IpNet>, StoreError> {
+fn first_full(session: &mut dyn Session, networks: &[IpNet]) -> Result<Option<IpNet>, Fault> {
     let sql = format!(
         "WITH v (number, low, high, length) AS (VALUES {}) SELECT v.number FROM v WHERE \
          (SELECT count(*) FROM limits WHERE {IN_SPAN}) > {MAX_GROUP} LIMIT 1",

@@ -13,8 +13,7 @@ mod read;
 mod spans;
 mod write;
 
-use super::session::{Cell, Cells, Session, Value};
-use crate::store::StoreError;
+use super::session::{Cell, Cells, Fault, Session, Value};
 
 pub use audit::{By, Keep, audit, note_reset};
 pub use backends::{Judge, change as change_backend, list as backends};
@@ -27,7 +26,7 @@ pub use plans::{
 };
 pub use probe::{read_only, try_change};
 pub use read::{get, list, load, load_all, named, ranges};
-pub use write::{Terms, Written, write};
+pub use write::{Failed, Terms, Written, write};
 
 /// Most rows that one statement writes or asks for: with up to a dozen values each, far below the 32,766 that SQLite
 /// can bind.
@@ -64,10 +63,10 @@ fn list_of(count: usize) -> String {
 fn readable<P, T>(
     count: usize,
     mut after: P,
-    mut page: impl FnMut(&P, i64) -> Result<Cells, StoreError>,
+    mut page: impl FnMut(&P, i64) -> Result<Cells, Fault>,
     place: impl Fn(&[Cell]) -> Option<P>,
     mut read: impl FnMut(Vec<Cell>) -> Option<T>,
-) -> Result<Vec<T>, StoreError> {
+) -> Result<Vec<T>, Fault> {
     let mut found = Vec::new();
     loop {
         let wanted = count - found.len();
@@ -113,7 +112,7 @@ fn texts(cells: Cells) -> impl Iterator<Item = String> {
 }
 
 /// Tells the instances that listen how far the changes go, when this transaction is committed.
-fn announce(session: &mut dyn Session, seq: i64) -> Result<(), StoreError> {
+fn announce(session: &mut dyn Session, seq: i64) -> Result<(), Fault> {
     let sql = session.announce();
     if !sql.is_empty() {
         session.query(sql, &[Value::Text(&seq.to_string())])?;

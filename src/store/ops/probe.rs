@@ -2,20 +2,19 @@
 
 use std::time::Duration;
 
-use super::super::session::{Access, Store, Value, inside};
-use crate::store::StoreError;
+use super::super::session::{Access, Fault, Store, Value, inside};
 
 /// About as much as a change of several limits with its notes needs.
 const BYTES: usize = 16 * 1024;
 
 /// Whether it says itself that it takes none. False where only a change tells.
-pub fn read_only(store: &dyn Store, within: Duration) -> Result<bool, StoreError> {
+pub fn read_only(store: &dyn Store, within: Duration) -> Result<bool, Fault> {
     let Some(sql) = store.dialect().read_only else { return Ok(false) };
     inside(store, within, Access::Read, |session| Ok(!session.query(sql, &[])?.is_empty()))
 }
 
 /// A change that leaves nothing behind: a piece of levels of an instance that is none comes and goes in one transaction.
-pub fn try_change(store: &dyn Store, within: Duration) -> Result<(), StoreError> {
+pub fn try_change(store: &dyn Store, within: Duration) -> Result<(), Fault> {
     // What can't be compressed takes its room.
     let bytes: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(BYTES).collect();
     store.with(within, Access::Write, &mut |session| {

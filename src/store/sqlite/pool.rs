@@ -9,8 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::fault;
 use super::place::{Held, Place, Seen};
 use crate::clock::Clock;
-use crate::store::StoreError;
-use crate::store::session::Store;
+use crate::store::session::{Fault, Store};
 use balancer_time::Nanos;
 
 /// How long a file must be gone before it is made anew: whoever takes one away may be about to put another one there.
@@ -64,12 +63,12 @@ impl Pool {
     }
 
     /// A connection, within that time. Takes the lock for a look, again whenever one came back.
-    pub fn get(&self, within: Duration) -> Result<Lent<'_>, StoreError> {
+    pub fn get(&self, within: Duration) -> Result<Lent<'_>, Fault> {
         let started = self.clock.now();
         let mut state = self.state.lock();
         loop {
             if let Some((cause, _)) = &state.lost {
-                return Err(StoreError::down(cause.clone()));
+                return Err(Fault::down(cause.clone()));
             }
             let connection = state.idle.pop();
             if connection.is_some() || state.open < self.most {
@@ -82,17 +81,17 @@ impl Pool {
             }
             let left = within.saturating_sub(self.since(started));
             if left.is_zero() {
-                return Err(StoreError::down("no connection: none was free in time"));
+                return Err(Fault::down("no connection: none was free in time"));
             }
             self.freed.wait_for(&mut state, left);
         }
     }
 
     /// The connection that polls. Takes the lock for a look.
-    pub fn polling(&self) -> Result<Lent<'_>, StoreError> {
+    pub fn polling(&self) -> Result<Lent<'_>, Fault> {
         let mut state = self.state.lock();
         if let Some((cause, _)) = &state.lost {
-            return Err(StoreError::down(cause.clone()));
+            return Err(Fault::down(cause.clone()));
         }
         let connection = state.polling.take();
         state.lent += 1;
@@ -114,7 +113,7 @@ impl Pool {
     }
 
     /// A new connection, set up. The file is not made: who made it for want of one would write into another database.
-    fn open(&self) -> Result<Connection, StoreError> {
+    fn open(&self) -> Result<Connection, Fault> {
         let opened = match &self.place {
             None => Connection::open_in_memory(),
             Some(place) => {
@@ -129,12 +128,12 @@ impl Pool {
 
     /// Whether the file at its place is still the one that the connections are on. Once it is not, none is lent until
     /// [`Pool::renew`] has put that right. Takes the lock for a look.
-    pub fn check(&self) -> Result<(), StoreError> {
+    pub fn check(&self) -> Result<(), Fault> {
         let Some(place) = &self.place else { return Ok(()) };
         let held = {
             let state = self.state.lock();
             if let Some((cause, _)) = &state.lost {
-                return Err(StoreError::down(cause.clone()));
+                return Err(Fault::down(cause.clone()));
             }
             state.held
         };
@@ -145,18 +144,18 @@ impl Pool {
     }
 
     /// No connection is lent from here on. Says so once.
-    fn lose(&self, cause: String) -> StoreError {
+    fn lose(&self, cause: String) -> Fault {
         let mut state = self.state.lock();
         if state.lost.is_none() {
             log::error!("store: {cause}; what memory knows stays in force, and it will be opened again");
             state.lost = Some((cause.clone(), self.clock.now()));
         }
-        StoreError::down(cause)
+        Fault::down(cause)
     }
 
     /// Puts right what [`Pool::check`] found; true when what was read before may no longer be so. On one thread, the
     /// watch's.
-    pub fn renew(&self, store: &dyn Store, within: Duration) -> Result<bool, StoreError> {
+    pub fn renew(&self, store: &dyn Store, within: Duration) -> Result<bool, Fault> {
         self.reopen(store, within).inspect_err(|fault| {
             let cause = fault.to_string();
             let mut state = self.state.lock();
@@ -167,7 +166,7 @@ impl Pool {
         })
     }
 
-    fn reopen(&self, store: &dyn Store, within: Duration) -> Result<bool, StoreError> {
+    fn reopen(&self, store: &dyn Store, within: Duration) -> Result<bool, Fault> {
         let Some(place) = &self.place else { return Ok(false) };
         if self.check().is_ok() {
             return Ok(false);
@@ -186,9 +185,9 @@ impl Pool {
                 place.clear(old, &held);
                 place.judge(store.dialect())
             })?,
-            Seen::Nothing | Seen::Empty(_) if gone < GONE => return Err(StoreError::down(self.cause())),
+            Seen::Nothing | Seen::Empty(_) if gone < GONE => return Err(Fault::down(self.cause())),
             Seen::Empty(now) if now == held.file => {
-                return Err(StoreError::down(format!(
+                return Err(Fault::down(format!(
                     "the database file {} was emptied in place, and what it held can't be read any more: move a backup \
                      to its place",
                     place.path().display()
@@ -197,11 +196,11 @@ impl Pool {
             seen @ (Seen::Nothing | Seen::Empty(_)) => {
                 self.with_old(|old| place.make_anew(old, &held, matches!(seen, Seen::Empty(_))))?;
             }
-            Seen::Other(cause) => return Err(StoreError::down(cause)),
+            Seen::Other(cause) => return Err(Fault::down(cause)),
         }
         self.close();
         let connection = self.open()?;
-        let Seen::File(now) = place.look() else { return Err(StoreError::down(self.cause())) };
+        let Seen::File(now) = place.look() else { return Err(Fault::down(self.cause())) };
         let mut state = self.state.lock();
         (state.idle, state.open) = (vec![connection], 1);
         (state.held, state.lost) = (Some(now), None);
@@ -215,13 +214,13 @@ impl Pool {
 
     /// Waits until every connection has come back; what they were on, and how long that has been lost. Takes the lock,
     /// again whenever one came back.
-    fn alone(&self, within: Duration) -> Result<(Option<Held>, Duration), StoreError> {
+    fn alone(&self, within: Duration) -> Result<(Option<Held>, Duration), Fault> {
         let started = self.clock.now();
         let mut state = self.state.lock();
         while state.lent > 0 {
             let left = within.saturating_sub(self.since(started));
             if left.is_zero() {
-                return Err(StoreError::down("connections to a database file that is gone are still in use"));
+                return Err(Fault::down("connections to a database file that is gone are still in use"));
             }
             self.freed.wait_for(&mut state, left);
         }
@@ -230,10 +229,10 @@ impl Pool {
     }
 
     /// Does something on a connection to what was there before. Nobody else is given one meanwhile.
-    fn with_old(&self, work: impl FnOnce(&Connection) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn with_old(&self, work: impl FnOnce(&Connection) -> Result<(), Fault>) -> Result<(), Fault> {
         let old = self.state.lock().idle.pop();
         let result =
-            old.as_ref().map_or_else(|| Err(StoreError::down("no connection is left to what it held")), work);
+            old.as_ref().map_or_else(|| Err(Fault::down("no connection is left to what it held")), work);
         self.state.lock().idle.extend(old);
         result
     }
@@ -251,7 +250,7 @@ impl Pool {
 
 impl Lent<'_> {
     /// Opens the connection if there is none, and sees to it that it is on the same file as the others.
-    fn filled(&mut self, open: impl FnOnce() -> Result<Connection, StoreError>) -> Result<(), StoreError> {
+    fn filled(&mut self, open: impl FnOnce() -> Result<Connection, Fault>) -> Result<(), Fault> {
         if self.connection.is_some() {
             return Ok(());
         }
@@ -268,7 +267,7 @@ impl Lent<'_> {
                 // It may be on either file.
                 drop(connection);
                 self.pool.check()?;
-                return Err(StoreError::down("the database file is being replaced"));
+                return Err(Fault::down("the database file is being replaced"));
             }
         }
         drop(state);

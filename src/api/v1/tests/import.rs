@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{call, pointers};
 use crate::api::tests::bench::{Bench, Call, Reply};
 use crate::api::v1::batch::MAX_BATCH_BYTES;
+use crate::store::StoreError;
 use balancer_http::message::BodyLength;
 
 fn import(bench: &Bench, limits: &Value) -> Reply {
@@ -43,9 +44,10 @@ fn limits_are_imported_as_a_whole_or_not_at_all() {
     assert_eq!((reply.status, pointers(&reply)), (400, vec!["/limits"]));
     assert_eq!(import(&bench, &json!(many[..10_000])).body["created"], 10_000);
 
-    bench.limits.stop();
+    *bench.v1.fault.lock() =
+        Some(StoreError::Unavailable { cause: "the disk is on fire".into(), outcome_unknown: true });
     let reply = import(&bench, &json!([limit("e")]));
-    assert!(reply.status == 503 && !reply.text.contains("ending"), "{reply:?}");
+    assert!(reply.status == 503 && !reply.text.contains("fire"), "{reply:?}");
 }
 
 #[test]

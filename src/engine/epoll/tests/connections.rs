@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Door, PATIENCE, config, echo, get, half_close, read_answer, read_to_end, until};
-use crate::proxy::exchange::{Answer, FrontendEvent};
+use crate::proxy::exchange::Answer;
+use crate::proxy::exchange::FrontendEvent;
 
 #[test]
 fn a_connection_is_kept_as_its_version_and_its_options_say() {

@@ -1,0 +1,209 @@
+//! New connections: taken while there is room, counted per address, and dealt to the loop with the fewest.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+
+use super::conn::{Conn, Stage};
+use super::counts::{Counted, Kind};
+use super::keys::ClientKey;
+use super::room::{Letter, Newcomer, Room};
+use super::shared::Shared;
+use super::turn::{Desk, Loop};
+use super::wire::Socket;
+use crate::proxy::exchange::FrontendEvent;
+use balancer_limiter::identity;
+use balancer_time::Nanos;
+
+/// Most connections that one event accepts, so that requests are not kept waiting behind a flood, and other loops accept, too.
+const MOST_ACCEPTS: usize = 16;
+/// The pause after an accept error for want of descriptors.
+const PAUSE: Nanos = 200_000_000;
+
+impl Shared {
+    /// Takes one connection that waits at a listener and says whose it is. `Ok(None)`: none waits any more. `own`: the loop
+    /// that asks, which is as good as any other.
+    pub(super) fn accept(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        own: usize,
+        evict: impl FnMut(Kind) -> bool,
+    ) -> Result<Option<Accepted>, Errno> {
+        match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((socket, peer)) => {
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                Ok(Some(peer.map_or(Accepted::Refused, |peer| self.admit(socket, peer, own, evict))))
+            }
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => Err(error),
+            // The connection died in the queue, or a signal came: the next one may be fine.
+            Err(_) => Ok(Some(Accepted::Refused)),
+        }
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        socket: OwnedFd,
+        peer: SocketAddr,
+        own: usize,
+        mut evict: impl FnMut(Kind) -> bool,
+    ) -> Accepted {
+        let reject = |reason| {
+            self.service.observe(FrontendEvent::Rejected(reason));
+            Accepted::Refused
+        };
+        let address = peer.ip().to_canonical();
+        let is_full = self.counts.all() >= self.max_connections;
+        // Those that never said anything go first, then who was idle for longest.
+        if is_full && !(evict(Kind::Silent) || evict(Kind::Idle)) {
+            return reject("max_connections");
+        }
+        let room = self.emptiest(own);
+        let Some(counted) = Counted::enter(&self.counts, room, address) else {
+            return reject("max_connections_per_ip");
+        };
+        let peers = self.proxy_peers.as_ref();
+        let expects_proxy = peers.is_some_and(|peers| identity::is_in(&peers.load(), address));
+        let newcomer = Newcomer {
+            socket: Arc::new(Socket(socket.into())),
+            counted,
+            peer: SocketAddr::new(address, peer.port()),
+            is_proxied: false,
+            expects_proxy,
+            fresh: true,
+        };
+        Accepted::For(room, newcomer)
+    }
+
+    /// The room with the fewest connections; of several, `own` if it is one of them.
+    fn emptiest(&self, own: usize) -> usize {
+        let rooms = &self.rooms;
+        let count = |n: &usize| self.counts.of_room(*n);
+        let usable = |n: &usize| !rooms[*n].is_stuck.load(Ordering::Relaxed);
+        let least = (0..rooms.len()).filter(usable).min_by_key(count).unwrap_or(own);
+        if usable(&own) && count(&own) <= count(&least) { own } else { least }
+    }
+}
+
+/// What became of a connection.
+pub(super) enum Accepted {
+    /// It belongs to that loop.
+    For(usize, Newcomer),
+    /// It is closed.
+    Refused,
+}
+
+impl Loop {
+    /// Waits for new connections.
+    pub(super) fn watch_listeners(&self) -> std::io::Result<()> {
+        if self.shared.closed_door.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        for (index, listener) in self.shared.listeners.iter().enumerate() {
+            let data = EventData::new_u64(index as u64);
+            // One loop is woken for one connection, not all.
+            match epoll::add(&self.epoll, listener, data, EventFlags::IN | EventFlags::EXCLUSIVE) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for none.
+    pub(super) fn unwatch_listeners(&self) {
+        for listener in &self.shared.listeners {
+            let _ = epoll::delete(&self.epoll, listener);
+        }
+    }
+
+    /// Accepts what waits.
+    pub(super) fn accept(&mut self, desk: &mut Desk) {
+        let shared = Arc::clone(&self.shared);
+        for listener in &shared.listeners {
+            for _ in 0..MOST_ACCEPTS {
+                if shared.closed_door.load(Ordering::SeqCst) {
+                    return self.unwatch_listeners();
+                }
+                match shared.accept(listener, self.number, |kind| self.evict_somewhere(kind)) {
+                    Ok(None) => break,
+                    Ok(Some(Accepted::Refused)) => {}
+                    Ok(Some(Accepted::For(room, newcomer))) if room == self.number => {
+                        self.welcome(newcomer, desk);
+                    }
+                    Ok(Some(Accepted::For(room, newcomer))) => {
+                        shared.rooms[room].post(Letter::Welcome(newcomer));
+                    }
+                    Err(error) => return self.pause_accepting(error),
+                }
+            }
+        }
+    }
+
+    fn pause_accepting(&mut self, error: Errno) {
+        self.shared.service.observe(FrontendEvent::Rejected("descriptors"));
+        self.shared.service.observe(FrontendEvent::Short(error));
+        self.accepts_again_at = self.now.saturating_add(PAUSE);
+        self.unwatch_listeners();
+    }
+
+    /// Ends one connection of that kind, in whichever loop has most of them. False: there is none.
+    fn evict_somewhere(&mut self, kind: Kind) -> bool {
+        let rooms = &self.shared.rooms;
+        let count = |n: &usize| self.shared.counts.of_kind_in(*n, kind);
+        let most = (0..rooms.len()).max_by_key(count).unwrap_or(self.number);
+        if count(&most) == 0 {
+            return false;
+        }
+        if most == self.number || count(&self.number) == count(&most) {
+            return self.evict(kind);
+        }
+        rooms[most].post(Letter::Evict(kind));
+        true
+    }
+
+    /// Ends the oldest connection of that kind here. False: there is none.
+    pub(super) fn evict(&mut self, kind: Kind) -> bool {
+        while let Some((key, since)) = self.oldest(kind) {
+            let is_same = |conn: &Conn| conn.counted.kind() == kind && conn.moved_at == since;
+            let Some(Some(client)) = self.clients.get(key) else { continue };
+            if !matches!(client.stage, Stage::Head) || !is_same(&client.conn) {
+                continue;
+            }
+            if let Some(Some(mut client)) = self.clients.remove(key) {
+                self.end(&mut client);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The next one to go, of those that one walk found: a flood at the bound costs one walk for many connections.
+    fn oldest(&mut self, kind: Kind) -> Option<(ClientKey, Nanos)> {
+        const CANDIDATES: usize = 64;
+        let candidates = if kind == Kind::Silent { &mut self.oldest_silent } else { &mut self.oldest_idle };
+        if candidates.is_empty() {
+            let of_kind = self.clients.iter().filter_map(|(key, client)| {
+                let conn = &client.as_ref()?.conn;
+                (conn.counted.kind() == kind).then_some((key, conn.moved_at))
+            });
+            let mut found: Vec<_> = of_kind.collect();
+            found.sort_unstable_by_key(|(_, since)| std::cmp::Reverse(*since));
+            let surplus = found.len().saturating_sub(CANDIDATES);
+            *candidates = found.split_off(surplus);
+        }
+        candidates.pop()
+    }
+}
+
+impl Room {
+    /// Says whether it can take newcomers.
+    pub fn set_stuck(&self, stuck: bool) -> bool {
+        self.is_stuck.swap(stuck, Ordering::Relaxed) != stuck
+    }
+}

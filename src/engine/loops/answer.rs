@@ -1,0 +1,154 @@
+//! The head of a backend's answer: looked for behind interim ones, checked, and told to the request's story.
+
+use super::back::Coding;
+use super::conn::{Conn, Gone};
+use super::dial::lost;
+use super::exchange::{Calling, Doing, Exchange};
+use super::turn::{Desk, Go, Loop};
+use super::wire::Got;
+use crate::proxy::story::Event;
+use crate::proxy::{Phase, UpstreamError};
+use balancer_http::framing::response::{self, Fault, HeadRules, MAX_INTERIM};
+use balancer_http::framing::write;
+use balancer_http::message::{BodyLength, Version};
+use balancer_time::Nanos;
+
+/// What reading an answer's head came to.
+pub(super) enum Looked {
+    /// The final head; its body begins so many bytes into the scratch memory, and so many came.
+    Head(Box<response::Head>, (usize, usize)),
+    /// More has to come.
+    Later,
+    Failed(UpstreamError),
+    /// The client is gone.
+    Gone,
+}
+
+impl Loop {
+    /// Reads what has come of the answer's head.
+    pub(super) fn look_for_head(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        desk: &mut Desk,
+    ) -> Looked {
+        let Doing::Calling(calling) = &mut exchange.doing else { return Looked::Later };
+        let policy = calling.call.policy;
+        if desk.scratch.len() < policy.max_head_bytes * 2 {
+            desk.scratch = vec![0; policy.max_head_bytes * 2].into();
+        }
+        let rules = HeadRules {
+            max_head_bytes: policy.max_head_bytes,
+            max_headers: policy.max_headers,
+            accept_invalid: policy.accept_invalid,
+        };
+        loop {
+            let Some(back) = self.backs.get(calling.back) else { return Looked::Failed(lost()) };
+            if !back.readable || back.is_connecting {
+                return Looked::Later;
+            }
+            let mut have = back.head.len();
+            desk.scratch[..have].copy_from_slice(&back.head);
+            match back.receive(&mut desk.scratch[have..]) {
+                Got::Bytes(bytes) => have += bytes,
+                Got::Nothing => return Looked::Later,
+                Got::End => {
+                    return Looked::Failed(back.broke("closed before the answer's head was whole"));
+                }
+                Got::Broken(error) => return Looked::Failed(back.broke(std::io::Error::from(error))),
+            }
+            back.head.clear();
+            let mut at = 0;
+            loop {
+                match response::parse(&desk.scratch[at..have], &rules) {
+                    Err(fault) => return Looked::Failed(malformed(fault)),
+                    Ok(None) => break,
+                    Ok(Some((mut head, used))) => {
+                        at += used;
+                        if !matches!(head.status, 100..=199) || head.status == 101 {
+                            head.keep_alive &= calling.keep_alive;
+                            return Looked::Head(Box::new(head), (at, have));
+                        }
+                        calling.keep_alive &= head.keep_alive;
+                        calling.interim += 1;
+                        if calling.interim > MAX_INTERIM {
+                            return Looked::Failed(malformed(Fault("too many interim answers")));
+                        }
+                        if head.status != 100
+                            && exchange.head.version == Version::Http11
+                            && interim(conn, &head, desk, self.now).is_err()
+                        {
+                            return Looked::Gone;
+                        }
+                    }
+                }
+            }
+            back.head.extend_from_slice(&desk.scratch[at..have]);
+        }
+    }
+
+    /// The final head came.
+    pub(super) fn answered(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        head: response::Head,
+        (at, have): (usize, usize),
+        desk: &mut Desk,
+    ) -> Go {
+        let Doing::Calling(Calling { story, call, back: key, .. }) =
+            std::mem::replace(&mut exchange.doing, Doing::Nothing)
+        else {
+            return Go::Close;
+        };
+        let is_whole = !exchange.upload.is_under_way();
+        // Who refuses, or ends the connection, wants no more of the body. Others may answer while it comes.
+        if !is_whole && (head.status >= 400 || !head.keep_alive) {
+            exchange.upload.is_stopped = true;
+        }
+        let length = head.body_length(exchange.is_head());
+        let asks_for_more = is_pinning(&head);
+        if let Some(back) = self.backs.get(key) {
+            back.coding = Coding::of(length);
+            back.may_keep = head.keep_alive
+                && is_whole
+                && !exchange.upload.is_stopped
+                && length != BodyLength::UntilClose
+                && head.status != 101;
+            if asks_for_more && !back.is_pinned && back.may_keep {
+                back.is_pinned = true;
+                if let Some(before) = conn.pinned.replace(key).filter(|before| *before != key) {
+                    self.backs.close(before);
+                }
+            }
+        }
+        let replayable = exchange.upload.is_replayable();
+        let step = self.guarded(exchange, |asked| story.on(Event::Head(head), asked, replayable));
+        self.take_step(conn, exchange, step, Some((key, call, (at, have))), desk)
+    }
+}
+
+fn malformed(fault: Fault) -> UpstreamError {
+    UpstreamError { phase: Phase::Malformed, cause: fault.to_string() }
+}
+
+/// Whether the backend asks for credentials that belong to the connection (RFC 4559 §5): it is this client's alone then.
+fn is_pinning(head: &response::Head) -> bool {
+    let named = |value: &[u8], scheme: &[u8]| {
+        value.len() >= scheme.len() && value[..scheme.len()].eq_ignore_ascii_case(scheme)
+    };
+    head.status == 401
+        && head
+            .fields
+            .all("WWW-Authenticate")
+            .any(|value| named(value, b"NTLM") || named(value, b"Negotiate"))
+}
+
+/// Forwards an interim answer (RFC 9110 §15.2).
+fn interim(conn: &mut Conn, head: &response::Head, desk: &mut Desk, now: Nanos) -> Result<(), Gone> {
+    desk.out.clear();
+    let fields = balancer_http::headers::to_client(head.status, head.fields.clone());
+    let lines = write::AnswerLines { status: head.status, reason: Some(&head.reason), fields: &fields };
+    write::head(&mut desk.out, lines, write::Framing::None(None), write::Persistence::Kept);
+    conn.emit(&[&desk.out], &mut desk.together, now)
+}

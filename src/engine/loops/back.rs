@@ -1,0 +1,282 @@
+//! Connections to backends: a loop's own, kept after an answer and used again, those used last first.
+
+use std::collections::HashMap;
+
+use rustix::io::Errno;
+use slotmap::SlotMap;
+
+use super::keys::{BackKey, ClientKey};
+use super::wire::{Got, Socket};
+use crate::proxy::story::Call;
+use crate::proxy::{Phase, Reuse, UpstreamError};
+use balancer_http::framing::chunk::{ChunkDecoder, ChunkFault, Step};
+use balancer_http::message::BodyLength;
+use balancer_time::Nanos;
+
+/// A backend connection.
+pub(super) struct Back {
+    pub socket: Socket,
+    /// [`balancer_pool::backends::Endpoint::id`].
+    pub endpoint: u64,
+    /// Whose request it has.
+    pub client: Option<ClientKey>,
+    pub is_connecting: bool,
+    /// There may be something to read.
+    pub readable: bool,
+    /// The backend sends no more.
+    pub ended: bool,
+    /// It has answered before.
+    pub kept: bool,
+    /// A byte of this request's answer came.
+    pub answered: bool,
+    /// Written and not yet taken by the kernel.
+    pub out: Vec<u8>,
+    pub out_at: usize,
+    /// The beginning of an answer's head.
+    pub head: Vec<u8>,
+    pub coding: Coding,
+    /// Nothing speaks against using it again.
+    pub may_keep: bool,
+    /// It belongs to one client.
+    pub is_pinned: bool,
+}
+
+/// How an answer's body is read.
+pub(super) enum Coding {
+    /// So many bytes are to come, of so many.
+    Length {
+        left: u64,
+        of: u64,
+    },
+    Chunked(ChunkDecoder),
+    UntilClose,
+    Done,
+}
+
+impl Coding {
+    pub fn of(length: BodyLength) -> Self {
+        match length {
+            BodyLength::Empty | BodyLength::Known(0) => Self::Done,
+            BodyLength::Known(bytes) => Self::Length { left: bytes, of: bytes },
+            BodyLength::Chunked => Self::Chunked(ChunkDecoder::of_answer()),
+            BodyLength::UntilClose => Self::UntilClose,
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Moves the body's bytes to the front of `bytes`: how many those are, and how many of the input belonged to it with
+    /// its framing.
+    pub fn take(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), ChunkFault> {
+        match self {
+            Self::Done => Ok((0, 0)),
+            Self::UntilClose => Ok((bytes.len(), bytes.len())),
+            Self::Length { left, .. } => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= taken as u64;
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+                Ok((taken, taken))
+            }
+            Self::Chunked(decoder) => {
+                let (mut at, mut body) = (0, 0);
+                loop {
+                    match decoder.step(&bytes[at..])? {
+                        Step::Data { start, end } => {
+                            bytes.copy_within(at + start..at + end, body);
+                            body += end - start;
+                            at += end;
+                        }
+                        Step::More => return Ok((body, bytes.len())),
+                        Step::End { used } => {
+                            *self = Self::Done;
+                            return Ok((body, at + used));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The backend has closed its side. `Err`: the body is not whole (RFC 9112 §8).
+    pub fn end(&mut self) -> Result<(), String> {
+        match self {
+            Self::Done => Ok(()),
+            Self::UntilClose => {
+                *self = Self::Done;
+                Ok(())
+            }
+            Self::Length { left, of } => {
+                Err(format!("closed after {} of {of} bytes of the body", *of - *left))
+            }
+            Self::Chunked(_) => Err("closed before the last chunk of the body".to_owned()),
+        }
+    }
+}
+
+impl Back {
+    /// Whether all that was written is with the kernel.
+    pub fn is_flushed(&self) -> bool {
+        self.out_at == self.out.len()
+    }
+
+    /// Sends what is left over. `Err`: the backend takes no more.
+    pub fn flush(&mut self) -> Result<(), Errno> {
+        while self.out_at < self.out.len() {
+            match self.socket.send(&self.out[self.out_at..])? {
+                0 => return Ok(()),
+                sent => self.out_at += sent,
+            }
+        }
+        self.out.clear();
+        self.out_at = 0;
+        if self.out.capacity() > 16 * 1024 {
+            self.out = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Sends, and keeps what the kernel does not take. Everything before has been taken.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        if !self.is_flushed() || self.is_connecting {
+            self.out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let sent = self.socket.send(bytes)?;
+        self.out.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    /// Reads on.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Got {
+        let got = self.socket.receive(buffer);
+        match got {
+            // Less than asked for: drained, and what comes next is told. An end is read to its end.
+            Got::Bytes(bytes) => {
+                self.answered = true;
+                self.readable = bytes == buffer.len() || self.ended;
+            }
+            Got::Nothing => self.readable = false,
+            Got::End | Got::Broken(_) => {}
+        }
+        got
+    }
+
+    /// What it means that the connection is gone before the head came.
+    pub fn broke(&self, cause: impl std::fmt::Display) -> UpstreamError {
+        let phase = if self.kept && !self.answered { Phase::Stale } else { Phase::Reset };
+        UpstreamError { phase, cause: cause.to_string() }
+    }
+}
+
+/// Kept connections of one endpoint, the one used last at the end.
+#[derive(Default)]
+pub(super) struct Kept {
+    idle: Vec<(BackKey, Nanos)>,
+    /// `upstream.idle_timeout` as it was last seen.
+    most: Nanos,
+}
+
+/// All backend connections of a loop.
+#[derive(Default)]
+pub(super) struct Backs {
+    pub by_key: SlotMap<BackKey, Box<Back>>,
+    kept: HashMap<u64, Kept>,
+    swept_at: Nanos,
+}
+
+/// Most kept connections of one endpoint and loop.
+const MAX_KEPT: usize = 512;
+/// [`Reuse::Recent`] takes connections that were idle for less.
+const RECENT: Nanos = 1_000_000_000;
+/// How often old ones are looked for.
+const SWEEP: Nanos = 1_000_000_000;
+
+impl Backs {
+    pub fn get(&mut self, key: BackKey) -> Option<&mut Back> {
+        self.by_key.get_mut(key).map(|back| &mut **back)
+    }
+
+    /// Closes one. Closing takes it out of epoll: the descriptor is nobody else's.
+    pub fn close(&mut self, key: BackKey) {
+        self.by_key.remove(key);
+    }
+
+    /// A kept connection that is open and quiet; those that it meets and that are not are closed.
+    pub fn take(&mut self, call: &Call, reuse: Reuse, now: Nanos) -> Option<BackKey> {
+        let most = match reuse {
+            Reuse::Any => call.policy.idle,
+            Reuse::Recent => call.policy.idle.min(RECENT),
+            Reuse::Never => return None,
+        };
+        let kept = self.kept.get_mut(&call.endpoint.id)?;
+        kept.most = call.policy.idle;
+        loop {
+            let (key, since) = *kept.idle.last()?;
+            // The newest is last: when it is too old, so are all.
+            if now.saturating_sub(since) >= most {
+                return None;
+            }
+            kept.idle.pop();
+            let Some(back) = self.by_key.get_mut(key) else { continue };
+            if back.socket.is_quiet() {
+                back.kept = true;
+                return Some(key);
+            }
+            self.by_key.remove(key);
+        }
+    }
+
+    /// The answer is read, or nobody wants it: the connection is kept if it may be.
+    pub fn release(&mut self, key: BackKey, now: Nanos) {
+        let Some(back) = self.by_key.get_mut(key) else { return };
+        let is_clean = back.may_keep && back.coding.is_done() && !back.ended && back.is_flushed();
+        if !is_clean || (back.readable && !back.socket.is_quiet()) {
+            self.by_key.remove(key);
+            return;
+        }
+        back.readable = false;
+        back.client = None;
+        if back.is_pinned {
+            return;
+        }
+        let kept = self.kept.entry(back.endpoint).or_default();
+        if kept.idle.len() >= MAX_KEPT {
+            self.by_key.remove(key);
+            return;
+        }
+        kept.idle.push((key, now));
+    }
+
+    /// Closes what is too old and forgets endpoints that have none; once a second.
+    pub fn sweep(&mut self, now: Nanos) {
+        if now.saturating_sub(self.swept_at) < SWEEP {
+            return;
+        }
+        self.swept_at = now;
+        let by_key = &mut self.by_key;
+        self.kept.retain(|_, kept| {
+            let most = kept.most;
+            // Oldest first. The last user's time-out is the one in force; before there was one nothing is too old.
+            let old = kept
+                .idle
+                .iter()
+                .take_while(|(_, since)| most > 0 && now.saturating_sub(*since) >= most)
+                .count();
+            for (key, _) in kept.idle.drain(..old) {
+                by_key.remove(key);
+            }
+            // Those that the backend has closed meanwhile are gone already.
+            kept.idle.retain(|(key, _)| by_key.contains_key(*key));
+            !kept.idle.is_empty()
+        });
+    }
+
+    /// Whether any is kept, so that there is something to sweep.
+    pub fn has_kept(&self) -> bool {
+        !self.kept.is_empty()
+    }
+}

@@ -1,0 +1,76 @@
+//! Loops compare how much of a processor they used lately, and the busiest gives connections that are between two requests
+//! to the one that is least.
+
+use std::sync::atomic::Ordering;
+
+use rustix::event::epoll;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::conn::Stage;
+use super::keys::ClientKey;
+use super::room::{Letter, Newcomer, Room};
+use super::turn::Loop;
+use balancer_time::Nanos;
+
+/// How often loops compare.
+const WINDOW: Nanos = 200_000_000;
+/// Below this share of a processor, in thousandths, nothing is gained.
+const BUSY: u64 = 300;
+
+impl Loop {
+    /// Compares, when it is time for that.
+    pub(super) fn balance(&mut self) {
+        let span = self.now.saturating_sub(self.share.looked_at);
+        if span < WINDOW || self.shared.rooms.len() == 1 {
+            return;
+        }
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        let used = time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs();
+        let share = used.saturating_sub(self.share.used) * 1000 / span;
+        (self.share.used, self.share.looked_at) = (used, self.now);
+        let rooms = &self.shared.rooms;
+        rooms[self.number].busy.store(share, Ordering::Relaxed);
+        let busy = |room: &Room| room.busy.load(Ordering::Relaxed);
+        let usable = (0..rooms.len()).filter(|n| !rooms[*n].is_stuck.load(Ordering::Relaxed));
+        let least = usable.min_by_key(|n| busy(&rooms[*n])).unwrap_or(self.number);
+        let other = busy(&rooms[least]);
+        self.share.to_move = 0;
+        if least != self.number && share > BUSY && share > other + other / 4 + 50 {
+            // A quarter of the difference: the other loop looks, too.
+            let part = (share - other) as usize * 1000 / share as usize;
+            self.share.to = least;
+            self.share.to_move = self.shared.counts.of_room(self.number) * part / 4000;
+        }
+    }
+
+    /// Gives a client that is between two requests away, if one is to go. True: it is gone.
+    pub(super) fn give_away(&mut self, key: ClientKey) -> bool {
+        if self.share.to_move == 0 || self.draining_since.is_some() {
+            return false;
+        }
+        let Some(Some(client)) = self.clients.get(key) else { return false };
+        let conn = &client.conn;
+        let is_free = matches!(client.stage, Stage::Head)
+            && conn.inbox.is_empty()
+            && conn.is_flushed()
+            && !(conn.readable || conn.ended || conn.broken || conn.expects_proxy || conn.pinned.is_some());
+        if !is_free {
+            return false;
+        }
+        self.share.to_move -= 1;
+        let Some(Some(client)) = self.clients.remove(key) else { return false };
+        let mut conn = client.conn;
+        let _ = epoll::delete(&self.epoll, &conn.socket);
+        conn.counted.move_to(self.share.to);
+        let newcomer = Newcomer {
+            socket: conn.socket,
+            counted: conn.counted,
+            peer: conn.peer,
+            is_proxied: conn.is_proxied,
+            expects_proxy: false,
+            fresh: conn.fresh,
+        };
+        self.shared.rooms[self.share.to].post(Letter::Welcome(newcomer));
+        true
+    }
+}

@@ -1,0 +1,302 @@
+//! Requests' bodies: small ones are read before anybody is asked, large ones stream to the backend as they come.
+
+use super::conn::Conn;
+use super::exchange::{Doing, Exchange, Upload};
+use super::keys::BackKey;
+use super::lane::Job;
+use super::turn::{Desk, Go, Loop};
+use super::wire::Got;
+use crate::engine::render;
+use crate::error::Reject;
+use crate::proxy::exchange::BodyFault;
+use balancer_http::framing::chunk::Step;
+use balancer_http::message::{BodyLength, Reason, RequestHead};
+
+/// RFC 9110 §15.2.1.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// Reads of one body before others have their turn.
+const READS: usize = 4;
+/// Most bytes of calls' bodies that one loop gathers, beyond what every request may have in memory.
+const MOST_GATHERED: usize = 64 * 1024 * 1024;
+
+impl Upload {
+    /// Takes what came of the body; how many bytes of the input belong to it.
+    pub fn add(&mut self, input: &[u8], most: u64) -> Result<usize, BodyFault> {
+        match self.length {
+            BodyLength::Empty | BodyLength::UntilClose => Ok(0),
+            BodyLength::Known(_) => {
+                let taken = usize::try_from(self.left).unwrap_or(usize::MAX).min(input.len());
+                self.body.extend_from_slice(&input[..taken]);
+                self.came += taken as u64;
+                self.left -= taken as u64;
+                self.is_whole = self.left == 0;
+                Ok(taken)
+            }
+            BodyLength::Chunked => self.decode(input, most),
+        }
+    }
+
+    /// Takes the framing off.
+    fn decode(&mut self, input: &[u8], most: u64) -> Result<usize, BodyFault> {
+        let mut at = 0;
+        loop {
+            match self.decoder.step(&input[at..]) {
+                Ok(Step::Data { start, end }) => {
+                    self.came += (end - start) as u64;
+                    if self.came > most {
+                        return Err(BodyFault::TooLarge);
+                    }
+                    self.body.extend_from_slice(&input[at + start..at + end]);
+                    at += end;
+                }
+                Ok(Step::More) => return Ok(input.len()),
+                Ok(Step::End { used }) => {
+                    self.is_whole = true;
+                    return Ok(at + used);
+                }
+                Err(_) => return Err(BodyFault::Malformed),
+            }
+        }
+    }
+}
+
+/// How far reading a body got.
+enum Read {
+    /// Something came.
+    Some,
+    /// Nothing more is there now.
+    Empty,
+}
+
+impl Loop {
+    /// Reads a small body until it is whole. A large one, or one that its client wants to be asked for, streams.
+    pub(super) fn read_ahead(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+        for _ in 0..READS {
+            let upload = &exchange.upload;
+            let bound = self.shared.request_buffer_bytes;
+            let is_large = match upload.length {
+                BodyLength::Known(bytes) => bytes > bound as u64,
+                _ => upload.body.len() > bound,
+            };
+            let asks = upload.owes_continue && upload.body.is_empty();
+            if upload.is_whole || is_large || asks {
+                return self.begin(conn, exchange, desk);
+            }
+            match self.read_body(conn, exchange, desk) {
+                Ok(Read::Some) => {}
+                Ok(Read::Empty) => return Go::Wait,
+                Err(fault) => return self.refuse_body(conn, exchange, fault, desk),
+            }
+        }
+        Go::On
+    }
+
+    /// Reads a call's body until it is whole, or more than it may be, and hands it to the lane.
+    pub(super) fn gather_call(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        most: usize,
+        desk: &mut Desk,
+    ) -> Go {
+        if std::mem::take(&mut exchange.upload.owes_continue)
+            && !exchange.upload.is_whole
+            && conn.emit(&[CONTINUE], &mut desk.together, self.now).is_err()
+        {
+            return Go::On;
+        }
+        loop {
+            let upload = &exchange.upload;
+            let is_over = match upload.length {
+                BodyLength::Known(bytes) => bytes > most as u64,
+                _ => upload.body.len() > most,
+            };
+            if upload.is_whole || is_over {
+                return self.hand_over(conn, exchange, is_over, desk);
+            }
+            if upload.body.len() + self.gathered > MOST_GATHERED {
+                let reject = Reject::new(Reason::Unavailable, "too many large calls at once").retry_after(1);
+                return self.refuse_exchange(conn, exchange, &reject, desk);
+            }
+            let before = upload.body.len();
+            match self.read_body(conn, exchange, desk) {
+                Ok(Read::Some) => self.gathered += exchange.upload.body.len() - before,
+                Ok(Read::Empty) => return Go::Wait,
+                Err(fault) => return self.refuse_body(conn, exchange, fault, desk),
+            }
+        }
+    }
+
+    /// Forgets what a call gathered.
+    pub(super) fn ungather(&mut self, exchange: &Exchange) {
+        self.gathered = self.gathered.saturating_sub(exchange.upload.body.len());
+    }
+
+    fn hand_over(&mut self, conn: &mut Conn, exchange: &mut Exchange, is_over: bool, desk: &mut Desk) -> Go {
+        self.ungather(exchange);
+        let head = std::mem::replace(&mut exchange.head, RequestHead::blank(conn.peer));
+        // What its answer must know of it.
+        exchange.head.version = head.version;
+        exchange.head.method.push_str(&head.method);
+        let job = Job {
+            room: self.number,
+            client: conn.key,
+            head,
+            body: std::mem::take(&mut exchange.upload.body),
+            is_too_large: is_over,
+            received_at: exchange.received_at,
+        };
+        match self.lane.send(job) {
+            Ok(()) => {
+                exchange.doing = Doing::InLane;
+                Go::Wait
+            }
+            Err(job) => {
+                exchange.head = job.head;
+                let reject = Reject::new(Reason::Unavailable, "too many calls at once").retry_after(1);
+                self.refuse_exchange(conn, exchange, &reject, desk)
+            }
+        }
+    }
+
+    /// Reads once from the client into the body. What came behind it goes into the inbox.
+    fn read_body(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        desk: &mut Desk,
+    ) -> Result<Read, BodyFault> {
+        if !conn.readable {
+            return Ok(Read::Empty);
+        }
+        let upload = &mut exchange.upload;
+        // Never more than the body, so that nothing of the next request is taken.
+        let room = match upload.length {
+            BodyLength::Known(_) => usize::try_from(upload.left).unwrap_or(usize::MAX).min(desk.inbox.len()),
+            _ => desk.inbox.len(),
+        };
+        match conn.socket.receive(&mut desk.inbox[..room]) {
+            Got::Bytes(bytes) => {
+                conn.readable = bytes == room || conn.ended;
+                upload.pace.moved(bytes, self.now);
+                let used = upload.add(&desk.inbox[..bytes], self.shared.max_body_bytes)?;
+                if used < bytes {
+                    conn.inbox.extend_from_slice(&desk.inbox[used..bytes]);
+                    conn.look_first = true;
+                }
+                Ok(Read::Some)
+            }
+            Got::Nothing => {
+                conn.readable = false;
+                Ok(Read::Empty)
+            }
+            Got::End => Err(BodyFault::ClientGone),
+            Got::Broken(_) => {
+                conn.broken = true;
+                Err(BodyFault::ClientGone)
+            }
+        }
+    }
+
+    /// Moves a streamed body on, as fast as both sides can. `Err`: the client's side is at fault.
+    pub(super) fn upload(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        back: BackKey,
+        desk: &mut Desk,
+    ) -> Result<(), BodyFault> {
+        for _ in 0..READS {
+            let upload = &mut exchange.upload;
+            let Some(to) = self.backs.get(back) else { return Ok(()) };
+            if !upload.is_under_way() || to.is_connecting || !to.is_flushed() {
+                return Ok(());
+            }
+            if std::mem::take(&mut upload.owes_continue) && matches!(exchange.doing, Doing::Calling(_)) {
+                // A client that is gone shows at the next step.
+                let _ = conn.emit(&[CONTINUE], &mut desk.together, self.now);
+            }
+            let upload = &mut exchange.upload;
+            if !upload.body.is_empty() || upload.is_whole {
+                upload.is_gone |= !upload.body.is_empty();
+                frame(upload, &mut desk.out);
+                upload.is_sent = upload.is_whole;
+                // The pace is the client's alone: while the backend takes nothing, it can't.
+                upload.pace.moved(0, self.now);
+                if to.send(&desk.out).is_err() {
+                    // It may have said why before.
+                    upload.is_stopped = true;
+                    to.may_keep = false;
+                    to.readable = true;
+                }
+                continue;
+            }
+            let read = match upload.length {
+                BodyLength::Known(_) => self.pass_on(conn, exchange, back, desk)?,
+                _ => self.read_body(conn, exchange, desk)?,
+            };
+            if matches!(read, Read::Empty) {
+                return Ok(());
+            }
+        }
+        self.again.push(conn.key);
+        Ok(())
+    }
+
+    /// Moves one piece of a body of known length straight through.
+    fn pass_on(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        back: BackKey,
+        desk: &mut Desk,
+    ) -> Result<Read, BodyFault> {
+        let upload = &mut exchange.upload;
+        let room = usize::try_from(upload.left).unwrap_or(usize::MAX).min(desk.scratch.len());
+        if !conn.readable {
+            return Ok(Read::Empty);
+        }
+        match conn.socket.receive(&mut desk.scratch[..room]) {
+            Got::Bytes(bytes) => {
+                conn.readable = bytes == room || conn.ended;
+                upload.pace.moved(bytes, self.now);
+                upload.came += bytes as u64;
+                upload.left -= bytes as u64;
+                upload.is_gone = true;
+                upload.is_whole = upload.left == 0;
+                upload.is_sent = upload.is_whole;
+                if let Some(to) = self.backs.get(back)
+                    && to.send(&desk.scratch[..bytes]).is_err()
+                {
+                    upload.is_stopped = true;
+                    to.may_keep = false;
+                    to.readable = true;
+                }
+                Ok(Read::Some)
+            }
+            Got::Nothing => {
+                conn.readable = false;
+                Ok(Read::Empty)
+            }
+            Got::End => Err(BodyFault::ClientGone),
+            Got::Broken(_) => {
+                conn.broken = true;
+                Err(BodyFault::ClientGone)
+            }
+        }
+    }
+}
+
+/// Writes what came of the body, as the backend is to have it, and forgets it.
+fn frame(upload: &mut Upload, out: &mut Vec<u8>) {
+    out.clear();
+    if upload.length == BodyLength::Chunked {
+        render::chunk(out, &upload.body);
+        if upload.is_whole {
+            out.extend_from_slice(render::LAST_CHUNK);
+        }
+    } else {
+        out.extend_from_slice(&upload.body);
+    }
+    upload.body.clear();
+}

@@ -1,0 +1,266 @@
+//! A request and its backend: sent, its answer's head awaited, sent again where its story says so.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::answer::Looked;
+use super::conn::Conn;
+use super::dial::{lost, refused};
+use super::exchange::{Calling, Doing, Exchange};
+use super::keys::BackKey;
+use super::room::Letter;
+use super::turn::{Desk, Go, Loop};
+use crate::error::Reject;
+use crate::proxy::exchange::BodyFault;
+use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::story::{Asked, Call, Event, Step, Story};
+use crate::proxy::{Phase, Reuse, UpstreamError};
+use balancer_http::fields::Fields;
+use balancer_http::message::{BodyLength, Reason, RequestHead};
+use balancer_time::Nanos;
+
+impl Loop {
+    /// Asks the service about a request.
+    pub(super) fn begin(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+        exchange.upload.streams = !exchange.upload.is_whole;
+        let (service, received_at) = (self.shared.service.clone(), exchange.received_at);
+        let asked = Asked {
+            head: &mut exchange.head,
+            in_memory: exchange.upload.is_whole,
+            received_at,
+            can_upgrade: self.shared.can_upgrade,
+        };
+        let step = catch_unwind(AssertUnwindSafe(|| service.begin(asked)));
+        let step = step.unwrap_or_else(|_| self.panicked(&exchange.head, received_at));
+        self.take_step(conn, exchange, step, None, desk)
+    }
+
+    fn panicked(&self, head: &RequestHead, received_at: Nanos) -> Step {
+        self.shared.service.observe(FrontendEvent::Panicked);
+        let reject = Reject::new(Reason::Internal, "the request could not be handled");
+        let mut answer = self.shared.service.refuse(head, &reject, received_at);
+        answer.close = true;
+        Step::Answer(answer)
+    }
+
+    /// Does what a story asks for. `answered`: the backend whose answer it may be about.
+    pub(super) fn take_step(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        mut step: Step,
+        answered: Option<(BackKey, Call, (usize, usize))>,
+        desk: &mut Desk,
+    ) -> Go {
+        let mut answered = answered;
+        loop {
+            step = match step {
+                Step::Answer(answer) => return self.deliver(conn, exchange, answer, answered, desk),
+                Step::Work(most) => {
+                    exchange.upload.streams = false;
+                    self.gathered += exchange.upload.body.len();
+                    exchange.doing = Doing::Gathering(most);
+                    return Go::On;
+                }
+                Step::Wait(story, until) => match self.listen(conn, &story) {
+                    true => {
+                        exchange.doing = Doing::Waiting(story, until);
+                        return Go::Wait;
+                    }
+                    false => self.guarded(exchange, |head| story.resume(head, false)),
+                },
+                Step::Call(story, call) => {
+                    // The answer that there was is not the one.
+                    if let Some((back, ..)) = answered.take() {
+                        self.backs.release(back, self.now);
+                    }
+                    match self.send(conn, exchange, &story, &call, desk) {
+                        Ok(back) => {
+                            let since = self.now;
+                            let calling = Calling { story, call, back, since, interim: 0, keep_alive: true };
+                            exchange.doing = Doing::Calling(calling);
+                            return Go::On;
+                        }
+                        Err(error) => {
+                            let replayable = exchange.upload.is_replayable();
+                            self.guarded(exchange, |head| story.on(Event::Failed(error), head, replayable))
+                        }
+                    }
+                }
+            };
+        }
+    }
+
+    /// Calls a story; a panic in it becomes a 500.
+    pub(super) fn guarded(&self, exchange: &Exchange, call: impl FnOnce(&RequestHead) -> Step) -> Step {
+        let head = &exchange.head;
+        catch_unwind(AssertUnwindSafe(|| call(head)))
+            .unwrap_or_else(|_| self.panicked(head, exchange.received_at))
+    }
+
+    /// Has this loop told when a request in line can go on. False: it can already.
+    fn listen(&self, conn: &Conn, story: &Story) -> bool {
+        let (shared, number, key) = (self.shared.clone(), self.number, conn.key);
+        story.listen(Box::new(move || shared.rooms[number].post(Letter::Woken(key))))
+    }
+
+    /// Sends the head, and the body as far as it is here.
+    fn send(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        story: &Story,
+        call: &Call,
+        desk: &mut Desk,
+    ) -> Result<BackKey, UpstreamError> {
+        let Exchange { head, upload, .. } = exchange;
+        let protocol = story.protocol(head);
+        // What is upgraded is a connection of its own.
+        let reuse = if protocol.is_some() { Reuse::Never } else { call.reuse };
+        let key = self.dial(conn.key, conn.pinned, call, reuse)?;
+        let out = &mut desk.out;
+        out.clear();
+        story.outgoing(head, &call.endpoint, |fields| write_head(out, head, fields, upload.length, protocol));
+        if upload.is_whole && !upload.streams && upload.length == BodyLength::Chunked {
+            crate::engine::render::chunk(out, &upload.body);
+            out.extend_from_slice(crate::engine::render::LAST_CHUNK);
+        } else if !upload.streams {
+            out.extend_from_slice(&upload.body);
+        }
+        let Some(back) = self.backs.get(key) else { return Err(lost()) };
+        if let Err(error) = back.send(out) {
+            let error = back.broke(std::io::Error::from(error));
+            self.backs.close(key);
+            return Err(error);
+        }
+        Ok(key)
+    }
+
+    /// Goes on with a request that was sent.
+    pub(super) fn call(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+        let Doing::Calling(calling) = &mut exchange.doing else { return Go::On };
+        let key = calling.back;
+        if let Err(error) = self.push_request(key, calling) {
+            return self.failed(conn, exchange, error, desk);
+        }
+        if exchange.upload.is_under_way()
+            && let Err(fault) = self.upload(conn, exchange, key, desk)
+        {
+            let error = UpstreamError { phase: Phase::RequestBody(fault), cause: fault.to_string() };
+            return self.failed(conn, exchange, error, desk);
+        }
+        if conn.broken {
+            return Go::On;
+        }
+        match self.look_for_head(conn, exchange, desk) {
+            Looked::Later => self.after_look(conn, exchange),
+            Looked::Gone => Go::On,
+            Looked::Failed(error) => self.failed(conn, exchange, error, desk),
+            Looked::Head(head, span) => self.answered(conn, exchange, *head, span, desk),
+        }
+    }
+
+    /// There is no answer yet; a client that sends no more may be gone.
+    fn after_look(&mut self, conn: &mut Conn, exchange: &Exchange) -> Go {
+        // Its body can't come any more.
+        if conn.ended && exchange.upload.is_under_way() && exchange.upload.body.is_empty() && conn.readable {
+            return Go::On;
+        }
+        Go::Wait
+    }
+
+    /// Finishes the connection and sends what is left.
+    fn push_request(&mut self, key: BackKey, calling: &mut Calling) -> Result<(), UpstreamError> {
+        let now = self.now;
+        let Some(back) = self.backs.get(key) else { return Err(lost()) };
+        if back.is_connecting {
+            match rustix::net::sockopt::socket_error(&back.socket) {
+                Ok(Err(error)) | Err(error) => return Err(refused(error)),
+                Ok(Ok(())) => {}
+            }
+            // Without an address at the other end it is still being made.
+            if back.socket.0.peer_addr().is_err() {
+                return Ok(());
+            }
+            back.is_connecting = false;
+            calling.since = now;
+        }
+        if back.is_flushed() {
+            return Ok(());
+        }
+        calling.since = now;
+        if let Err(error) = back.flush() {
+            // It may have said why before.
+            if !back.readable && !back.ended {
+                return Err(back.broke(std::io::Error::from(error)));
+            }
+            back.out.clear();
+            back.out_at = 0;
+            back.readable = true;
+        }
+        Ok(())
+    }
+
+    /// No head came.
+    pub(super) fn failed(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        mut error: UpstreamError,
+        desk: &mut Desk,
+    ) -> Go {
+        let Doing::Calling(Calling { story, call, back, .. }) =
+            std::mem::replace(&mut exchange.doing, Doing::Nothing)
+        else {
+            return Go::Close;
+        };
+        self.backs.close(back);
+        if !matches!(error.phase, Phase::RequestBody(_)) {
+            error.cause = format!("{}: {}", call.endpoint.address, error.cause);
+        }
+        if matches!(error.phase, Phase::RequestBody(BodyFault::ClientGone)) {
+            exchange.upload.is_stopped = true;
+        }
+        let replayable = exchange.upload.is_replayable();
+        let step = self.guarded(exchange, |head| story.on(Event::Failed(error), head, replayable));
+        self.take_step(conn, exchange, step, None, desk)
+    }
+}
+
+/// Writes a request's head as a backend gets it.
+fn write_head(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    fields: &Fields,
+    length: BodyLength,
+    protocol: Option<&str>,
+) {
+    for part in [head.method.as_bytes(), b" ", head.target.as_bytes(), b" HTTP/1.1\r\n"] {
+        out.extend_from_slice(part);
+    }
+    for (name, value) in fields.lines() {
+        for part in [name, b": ", value, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    match length {
+        BodyLength::Known(bytes) => {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        BodyLength::Chunked | BodyLength::UntilClose => {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        // RFC 9110 §8.6: where a body is expected, its absence is said.
+        BodyLength::Empty if matches!(&*head.method, "POST" | "PUT" | "PATCH") => {
+            out.extend_from_slice(b"Content-Length: 0\r\n");
+        }
+        BodyLength::Empty => {}
+    }
+    if let Some(protocol) = protocol {
+        for part in ["Connection: Upgrade\r\nUpgrade: ", protocol, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,145 @@
+//! What a client's connection does next, by what it is in the middle of.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::conn::{Client, Conn, Stage};
+use super::counts::{Counted, Kind};
+use super::exchange::{Doing, Exchange};
+use super::keys::ClientKey;
+use super::turn::{Desk, Go, Loop};
+use super::wire::{Got, Socket};
+use balancer_time::Nanos;
+
+/// How long a closing connection may be silent.
+pub(super) const LINGER_SILENCE: Nanos = 2_000_000_000;
+/// How long it may take in all.
+pub(super) const LINGER_TOTAL: Nanos = 10_000_000_000;
+/// How much of what the client still sends is dropped before it is reset: bodies of a usual size, so that a client that
+/// sends all before it reads finds the answer.
+const LINGER_BYTES: usize = 32 * 1024 * 1024;
+/// Reads of one closing connection before others have their turn.
+const LINGER_READS: usize = 16;
+
+impl Client {
+    pub fn new(
+        key: ClientKey,
+        socket: Arc<Socket>,
+        counted: Counted,
+        peer: SocketAddr,
+        (is_proxied, expects_proxy, fresh): (bool, bool, bool),
+        now: Nanos,
+    ) -> Self {
+        let conn = Conn {
+            key,
+            socket,
+            counted,
+            peer,
+            is_proxied,
+            expects_proxy,
+            fresh,
+            readable: true,
+            tells_room: false,
+            ended: false,
+            broken: false,
+            inbox: Vec::new(),
+            look_first: false,
+            judged: 0,
+            head_since: if fresh { now } else { 0 },
+            moved_at: now,
+            out: Vec::new(),
+            out_at: 0,
+            pace: None,
+            due: 0,
+            timer: Nanos::MAX,
+            pinned: None,
+        };
+        Self { conn, stage: Stage::Head }
+    }
+
+    /// How metrics count it.
+    pub fn kind(&self) -> Kind {
+        match &self.stage {
+            Stage::Head if !self.conn.inbox.is_empty() => Kind::Reading,
+            Stage::Head if self.conn.fresh => Kind::Silent,
+            Stage::Head => Kind::Idle,
+            Stage::Linger { .. } => Kind::Busy,
+            Stage::Busy(exchange) => match exchange.doing {
+                Doing::Reading | Doing::Gathering(_) => Kind::Reading,
+                Doing::Waiting(..) | Doing::InLane => Kind::Parked,
+                Doing::Calling(_) => Kind::Calling,
+                Doing::Answering(_) | Doing::Nothing => Kind::Busy,
+                Doing::Tunnel(_) => Kind::Tunnel,
+            },
+        }
+    }
+
+    /// Ends our direction.
+    pub fn begin_linger(&mut self, now: Nanos) {
+        self.conn.socket.shutdown_write();
+        self.conn.readable = true;
+        self.conn.moved_at = now;
+        self.stage = Stage::Linger { dropped: 0, since: now };
+    }
+}
+
+impl Loop {
+    /// One step of a client.
+    pub(super) fn step(&mut self, client: &mut Client, desk: &mut Desk) -> Go {
+        match &mut client.stage {
+            Stage::Head => self.receive(client, desk),
+            Stage::Linger { dropped, .. } => self.drop_input(&mut client.conn, dropped, desk),
+            Stage::Busy(_) => {
+                let Stage::Busy(mut exchange) = std::mem::replace(&mut client.stage, Stage::Head) else {
+                    return Go::Close;
+                };
+                let go = self.go_on(&mut client.conn, &mut exchange, desk);
+                if matches!(exchange.doing, Doing::Nothing) {
+                    self.recycle(exchange);
+                } else {
+                    client.stage = Stage::Busy(exchange);
+                }
+                go
+            }
+        }
+    }
+
+    /// Goes on with a request. Over it is when it does [`Doing::Nothing`].
+    fn go_on(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+        if conn.broken {
+            self.gone(conn, exchange);
+            return Go::Close;
+        }
+        match &exchange.doing {
+            Doing::Reading => self.read_ahead(conn, exchange, desk),
+            Doing::Gathering(most) => {
+                let most = *most;
+                self.gather_call(conn, exchange, most, desk)
+            }
+            Doing::Waiting(..) | Doing::InLane => Go::Wait,
+            Doing::Calling(_) => self.call(conn, exchange, desk),
+            Doing::Answering(_) => self.answer_on(conn, exchange, desk),
+            Doing::Tunnel(_) => self.relay_tunnel(conn, exchange, desk),
+            Doing::Nothing => Go::On,
+        }
+    }
+
+    /// What a client sends whose last answer it has.
+    fn drop_input(&mut self, conn: &mut Conn, dropped: &mut usize, desk: &mut Desk) -> Go {
+        for _ in 0..LINGER_READS {
+            match conn.socket.receive(&mut desk.scratch) {
+                Got::Bytes(bytes) => {
+                    *dropped += bytes;
+                    conn.moved_at = self.now;
+                    if *dropped > LINGER_BYTES {
+                        return Go::Reset;
+                    }
+                }
+                Got::Nothing => return Go::Wait,
+                Got::End | Got::Broken(_) => return Go::Close,
+            }
+        }
+        self.again.push(conn.key);
+        Go::Wait
+    }
+}

@@ -1,0 +1,183 @@
+//! How many connections there are: in all, in each loop, of each kind, and from each address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+/// All counts of an engine.
+pub(super) struct Counts {
+    /// Of each loop, those in its mail included.
+    rooms: Box<[OfRoom]>,
+    connections: AtomicUsize,
+    addresses: Addresses,
+}
+
+#[derive(Default)]
+struct OfRoom {
+    connections: AtomicUsize,
+    kinds: [AtomicUsize; KINDS],
+}
+
+impl Counts {
+    pub fn new(rooms: usize, most_per_address: usize, ipv6_prefix: u8) -> Self {
+        Self {
+            rooms: (0..rooms).map(|_| OfRoom::default()).collect(),
+            connections: AtomicUsize::new(0),
+            addresses: Addresses::new(most_per_address, ipv6_prefix),
+        }
+    }
+
+    /// All connections.
+    pub fn all(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Those of one loop.
+    pub fn of_room(&self, room: usize) -> usize {
+        self.rooms[room].connections.load(Ordering::Relaxed)
+    }
+
+    /// Those of one kind in one loop.
+    pub fn of_kind_in(&self, room: usize, kind: Kind) -> usize {
+        self.rooms[room].kinds[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Those of one kind.
+    pub fn of_kind(&self, kind: Kind) -> usize {
+        (0..self.rooms.len()).map(|room| self.of_kind_in(room, kind)).sum()
+    }
+}
+
+/// What a connection is doing, as metrics count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing ever came on it.
+    Silent,
+    /// A head or a body is being received.
+    Reading,
+    /// Kept for the next request.
+    Idle,
+    /// It waits for a backend with room, for the store or for the lane.
+    Parked,
+    /// A backend is to answer it.
+    Calling,
+    /// An answer is on its way, or the connection is closing.
+    Busy,
+    /// Upgraded.
+    Tunnel,
+}
+
+const KINDS: usize = 7;
+
+/// A connection as it is counted; dropping it takes it out of every count.
+pub(super) struct Counted {
+    counts: Arc<Counts>,
+    room: usize,
+    kind: Kind,
+    /// The TCP peer as the bound per address sees it.
+    address: IpAddr,
+}
+
+impl Counted {
+    /// Counts a new connection in that room; `None`: its address has as many as it may.
+    pub fn enter(counts: &Arc<Counts>, room: usize, address: IpAddr) -> Option<Self> {
+        if !counts.addresses.enter(address) {
+            return None;
+        }
+        counts.connections.fetch_add(1, Ordering::SeqCst);
+        let counted = Self { counts: Arc::clone(counts), room, kind: Kind::Silent, address };
+        counted.change(1);
+        Some(counted)
+    }
+
+    fn change(&self, by: isize) {
+        let room = &self.counts.rooms[self.room];
+        for count in [&room.connections, &room.kinds[self.kind as usize]] {
+            // Wraps: adding -1 takes one away.
+            count.fetch_add(by as usize, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection is another loop's.
+    pub fn move_to(&mut self, room: usize) {
+        self.change(-1);
+        self.room = room;
+        self.change(1);
+    }
+
+    /// It does something else now.
+    pub fn set_kind(&mut self, kind: Kind) {
+        if self.kind != kind {
+            let kinds = &self.counts.rooms[self.room].kinds;
+            kinds[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
+            kinds[kind as usize].fetch_add(1, Ordering::Relaxed);
+            self.kind = kind;
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.change(-1);
+        self.counts.addresses.leave(self.address);
+        self.counts.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// How many connections each address has; an IPv6 client counts by its prefix.
+struct Addresses {
+    most: usize,
+    ipv6_prefix: u8,
+    shards: Box<[Mutex<HashMap<IpAddr, usize>>]>,
+}
+
+const SHARDS: usize = 16;
+
+impl Addresses {
+    fn new(most: usize, ipv6_prefix: u8) -> Self {
+        Self { most, ipv6_prefix, shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn group(&self, address: IpAddr) -> IpAddr {
+        balancer_limiter::identity::group(address, self.ipv6_prefix).addr()
+    }
+
+    fn shard(&self, group: IpAddr) -> &Mutex<HashMap<IpAddr, usize>> {
+        let last = match group {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => address.octets().iter().fold(0, |sum, byte| sum ^ byte),
+        };
+        &self.shards[last as usize % SHARDS]
+    }
+
+    /// Counts one more, if that is allowed. Takes the shard's lock.
+    fn enter(&self, address: IpAddr) -> bool {
+        let group = self.group(address);
+        let mut shard = self.shard(group).lock();
+        let count = shard.entry(group).or_insert(0);
+        if *count >= self.most {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    /// Counts one less. Takes the shard's lock.
+    fn leave(&self, address: IpAddr) {
+        let group = self.group(address);
+        let mut shard = self.shard(group).lock();
+        if let Some(count) = shard.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(&group);
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! An answer on its way to the client: what the kernel takes goes out at once, what it does not take waits in a bounded
+//! buffer, and nothing more is read from the backend meanwhile.
+
+use std::sync::atomic::Ordering;
+
+use super::conn::{Conn, Gone};
+use super::exchange::{After, Delivery, Doing, Exchange, Gather, Origin, Tunnel};
+use super::keys::BackKey;
+use super::relay::{Pumped, pass, pump};
+use super::turn::{Desk, Go, Loop};
+use crate::engine::render::{self, Framing};
+use crate::proxy::exchange::{Answer, AnswerBody, Delivery as Outcome};
+use crate::proxy::story::Call;
+
+/// A backend that has answered: how it was called, and where in the scratch memory its body begins and ends so far.
+pub(super) type Answered = Option<(BackKey, Call, (usize, usize))>;
+
+impl Loop {
+    /// Sends an answer, or begins to. `answered`: whose body it is.
+    pub(super) fn deliver(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        mut answer: Answer,
+        answered: Answered,
+        desk: &mut Desk,
+    ) -> Go {
+        let unread = !exchange.upload.is_whole || (exchange.upload.streams && !exchange.upload.is_sent);
+        answer.close |= unread || self.shared.draining.load(Ordering::Relaxed);
+        let (version, is_head) = (exchange.version(), exchange.is_head());
+        let framing = render::framing(&answer, version, is_head);
+        let persistence = render::persistence(&answer, framing, version, exchange.keep_alive);
+        let after = After::of(persistence, unread || !conn.inbox.is_empty());
+        let ticket = answer.ticket.take();
+        let mut delivery = Delivery { source: None, framing, body_bytes: 0, ticket, after, gather: None };
+        desk.out.clear();
+        match answer.body {
+            AnswerBody::Relayed(_) | AnswerBody::Tunnel => {
+                let Some((back, call, span)) = answered else {
+                    return self.broke(conn, &mut delivery, "no backend");
+                };
+                if matches!(answer.body, AnswerBody::Tunnel) {
+                    render::head(&mut desk.out, &answer, framing, persistence);
+                    return self.switch(conn, exchange, delivery, back, span, desk);
+                }
+                let (read, deadline) = (call.policy.read, call.deadline);
+                delivery.source = Some(Origin { back, last: self.now, read, deadline });
+                if framing == Framing::UntilClose && exchange.keep_alive && !answer.close {
+                    answer.body = AnswerBody::None { declared: None };
+                    delivery.gather = Some(Box::new(Gather { answer, collected: Vec::new() }));
+                } else {
+                    render::head(&mut desk.out, &answer, framing, persistence);
+                }
+                return self.relay_first(conn, exchange, delivery, span, desk);
+            }
+            AnswerBody::Bytes(bytes) if !matches!(framing, Framing::None(_)) => {
+                render::head(
+                    &mut desk.out,
+                    &answer_of(answer.status, answer.reason, answer.fields),
+                    framing,
+                    persistence,
+                );
+                delivery.body_bytes = bytes.len() as u64;
+                // A client that is gone shows at the next step.
+                let _ = conn.emit(&[&desk.out, &bytes], &mut desk.together, self.now);
+            }
+            _ => {
+                render::head(
+                    &mut desk.out,
+                    &answer_of(answer.status, answer.reason, answer.fields),
+                    framing,
+                    persistence,
+                );
+                let _ = conn.emit(&[&desk.out], &mut desk.together, self.now);
+            }
+        }
+        if let Some((back, _, (at, have))) = answered {
+            self.let_go(back, at == have);
+        }
+        exchange.doing = Doing::Answering(delivery);
+        self.answer_on(conn, exchange, desk)
+    }
+
+    /// The connection of an answer that is read. Not clean: something came behind it.
+    fn let_go(&mut self, back: BackKey, is_clean: bool) {
+        if let Some(one) = self.backs.get(back) {
+            one.may_keep &= is_clean;
+        }
+        self.backs.release(back, self.now);
+    }
+
+    /// Sends the head with what came of the body together with the backend's.
+    fn relay_first(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        mut delivery: Delivery,
+        (at, have): (usize, usize),
+        desk: &mut Desk,
+    ) -> Go {
+        desk.scratch.copy_within(at..have, 0);
+        let piece = have - at;
+        let pumped = match delivery.source.as_ref().and_then(|source| self.backs.get(source.back)) {
+            Some(back) => pass(conn, &mut delivery, back, (piece, self.now), desk),
+            None => Pumped::Broke("the connection is gone".to_owned()),
+        };
+        exchange.doing = Doing::Answering(delivery);
+        match pumped {
+            Pumped::Broke(cause) => {
+                let Doing::Answering(delivery) = &mut exchange.doing else { return Go::Close };
+                let go = self.broke(conn, delivery, &cause);
+                exchange.doing = Doing::Nothing;
+                go
+            }
+            Pumped::Gone => Go::On,
+            Pumped::Done => self.finish_source(exchange, |own, exchange| own.answer_on(conn, exchange, desk)),
+            Pumped::Later | Pumped::Again => self.answer_on(conn, exchange, desk),
+        }
+    }
+
+    fn finish_source(
+        &mut self,
+        exchange: &mut Exchange,
+        then: impl FnOnce(&mut Self, &mut Exchange) -> Go,
+    ) -> Go {
+        if let Doing::Answering(delivery) = &mut exchange.doing
+            && let Some(origin) = delivery.source.take()
+        {
+            let stops = exchange.upload.is_under_way();
+            if let Some(back) = self.backs.get(origin.back) {
+                back.may_keep &= !stops;
+            }
+            exchange.upload.is_stopped |= stops;
+            self.backs.release(origin.back, self.now);
+        }
+        then(self, exchange)
+    }
+
+    /// Goes on with an answer that is on its way.
+    pub(super) fn answer_on(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+        let Doing::Answering(delivery) = &mut exchange.doing else { return Go::On };
+        if let Some(origin) = &delivery.source
+            && exchange.upload.is_under_way()
+        {
+            let back = origin.back;
+            if self.upload(conn, exchange, back, desk).is_err() {
+                exchange.upload.is_stopped = true;
+                if let Some(back) = self.backs.get(back) {
+                    back.may_keep = false;
+                }
+            }
+        }
+        let Doing::Answering(delivery) = &mut exchange.doing else { return Go::On };
+        match conn.flush(self.now) {
+            Err(Gone) => return Go::On,
+            Ok(false) => {
+                self.tell_room(conn);
+                return Go::Wait;
+            }
+            Ok(true) => {}
+        }
+        if conn.broken {
+            return Go::On;
+        }
+        let Some(origin) = &mut delivery.source else { return self.finish(conn, exchange) };
+        let pumped = match self.backs.by_key.get_mut(origin.back) {
+            Some(back) => pump(conn, delivery, back, self.now, desk),
+            None => Pumped::Broke("the connection is gone".to_owned()),
+        };
+        match pumped {
+            Pumped::Done => self.finish_source(exchange, |_, _| Go::On),
+            Pumped::Later if !conn.is_flushed() => {
+                self.tell_room(conn);
+                Go::Wait
+            }
+            Pumped::Later => Go::Wait,
+            Pumped::Again => {
+                self.again.push(conn.key);
+                Go::Wait
+            }
+            Pumped::Gone => Go::On,
+            Pumped::Broke(cause) => {
+                let go = self.broke(conn, delivery, &cause);
+                exchange.doing = Doing::Nothing;
+                go
+            }
+        }
+    }
+
+    /// Every byte is with the kernel.
+    fn finish(&mut self, conn: &mut Conn, exchange: &mut Exchange) -> Go {
+        let Doing::Answering(mut delivery) = std::mem::replace(&mut exchange.doing, Doing::Nothing) else {
+            return Go::Close;
+        };
+        delivery.settle(Outcome::Complete, 0);
+        match delivery.after {
+            After::Keep => {
+                conn.begin_next(self.now);
+                Go::On
+            }
+            After::Close => Go::Close,
+            After::Linger => Go::Linger,
+        }
+    }
+
+    /// Ends an answer before its end. The client must see that it is broken: with a length or chunks it does by the missing
+    /// rest, and may still read what was sent; without, only a reset tells it.
+    pub(super) fn broke(&mut self, conn: &mut Conn, delivery: &mut Delivery, cause: &str) -> Go {
+        // The backend's connection ends before the ticket gives the lease back.
+        if let Some(origin) = delivery.source.take() {
+            self.backs.close(origin.back);
+        }
+        delivery.settle(Outcome::BackendBroke(cause.to_owned()), conn.out.len() - conn.out_at);
+        if delivery.framing == Framing::UntilClose { Go::Reset } else { Go::Close }
+    }
+
+    /// After a 101: sends it, and relays from then on.
+    fn switch(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        mut delivery: Delivery,
+        back: BackKey,
+        (at, have): (usize, usize),
+        desk: &mut Desk,
+    ) -> Go {
+        let early = &desk.scratch[at..have];
+        delivery.body_bytes = early.len() as u64;
+        let sent = conn.emit(&[&desk.out, early], &mut desk.together, self.now);
+        let behind = std::mem::take(&mut conn.inbox);
+        let told = self.backs.get(back).map(|to| to.send(&behind));
+        exchange.doing =
+            Doing::Tunnel(Tunnel { back, delivery, last: self.now, client_done: false, backend_done: false });
+        if sent.is_err() || !matches!(told, Some(Ok(()))) {
+            conn.broken = true;
+        }
+        Go::On
+    }
+
+    /// Asks the kernel to tell when the client takes more.
+    pub(super) fn tell_room(&self, conn: &mut Conn) {
+        use rustix::event::epoll::{EventFlags, modify};
+        if !conn.tells_room {
+            conn.tells_room = true;
+            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+            // Fails only for want of memory; the client's time-out then looks again.
+            let _ = modify(&self.epoll, &conn.socket, super::turn::data_of(conn.key), flags);
+        }
+    }
+}
+
+/// An answer without its body, for its head.
+fn answer_of(status: u16, reason: Option<Vec<u8>>, fields: balancer_http::fields::Fields) -> Answer {
+    let body = AnswerBody::None { declared: None };
+    Answer { status, reason, fields, body, close: false, cause: None, ticket: None }
+}

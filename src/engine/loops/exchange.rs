@@ -1,0 +1,202 @@
+//! One request on its way: its body, what it waits for, and its answer's delivery.
+
+use balancer_http::framing::chunk::ChunkDecoder;
+use balancer_http::message::{BodyLength, RequestHead, Version};
+use balancer_time::Nanos;
+
+use super::keys::BackKey;
+use super::pace::Pace;
+use crate::engine::render::{Framing, Persistence};
+use crate::proxy::exchange::{Answer, Delivery as Outcome, Ticket};
+use crate::proxy::story::{Call, Story};
+
+/// See the module.
+pub(super) struct Exchange {
+    pub head: RequestHead,
+    pub keep_alive: bool,
+    pub received_at: Nanos,
+    pub upload: Upload,
+    pub doing: Doing,
+}
+
+/// What a request is in the middle of.
+pub(super) enum Doing {
+    /// Its body is read ahead, before anybody is asked.
+    Reading,
+    /// The same for a call that is answered on a thread of the lane: at most so many bytes.
+    Gathering(usize),
+    /// It waits in line.
+    Waiting(Box<Story>, Nanos),
+    /// A thread of the lane answers it.
+    InLane,
+    /// It was sent, or is being sent.
+    Calling(Calling),
+    /// Its answer is on its way.
+    Answering(Delivery),
+    /// Upgraded: both directions are relayed.
+    Tunnel(Tunnel),
+    /// Between two of these.
+    Nothing,
+}
+
+/// A request that a backend is to answer.
+pub(super) struct Calling {
+    pub story: Box<Story>,
+    pub call: Call,
+    pub back: BackKey,
+    /// When the last of it was sent, or, before that, when the connection was begun.
+    pub since: Nanos,
+    /// Heads of interim answers so far.
+    pub interim: u8,
+    /// All interim answers so far let the connection be kept.
+    pub keep_alive: bool,
+}
+
+/// An answer that is not yet delivered.
+pub(super) struct Delivery {
+    /// Where the rest of its body comes from.
+    pub source: Option<Origin>,
+    pub framing: Framing,
+    /// Body bytes that were handed to the kernel or wait for it.
+    pub body_bytes: u64,
+    pub ticket: Option<Box<dyn Ticket>>,
+    pub after: After,
+    /// The head is not decided yet: the body's length is being found out.
+    pub gather: Option<Box<Gather>>,
+}
+
+/// A backend whose answer is relayed.
+pub(super) struct Origin {
+    pub back: BackKey,
+    /// When it last sent something.
+    pub last: Nanos,
+    /// Longest silence.
+    pub read: Nanos,
+    /// When all of it must be over.
+    pub deadline: Option<Nanos>,
+}
+
+/// An answer whose head waits for its body.
+pub(super) struct Gather {
+    /// Without its body.
+    pub answer: Answer,
+    pub collected: Vec<u8>,
+}
+
+/// An upgraded connection.
+pub(super) struct Tunnel {
+    pub back: BackKey,
+    pub delivery: Delivery,
+    pub last: Nanos,
+    /// The client sends no more, and the backend was told.
+    pub client_done: bool,
+    /// The backend sends no more, and the client was told.
+    pub backend_done: bool,
+}
+
+/// What becomes of the connection behind a whole answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// The next request.
+    Keep,
+    /// The end.
+    Close,
+    /// The end, though the client may still be sending.
+    Linger,
+}
+
+/// A request's body.
+pub(super) struct Upload {
+    pub length: BodyLength,
+    /// Read and not yet sent, framing taken off; all of it when it is read ahead.
+    pub body: Vec<u8>,
+    /// Bytes of a body of known length that are still to come from the client.
+    pub left: u64,
+    pub decoder: ChunkDecoder,
+    /// Bytes of body that came.
+    pub came: u64,
+    pub pace: Pace,
+    /// All of it came.
+    pub is_whole: bool,
+    /// It goes on while it comes.
+    pub streams: bool,
+    /// The last of a streamed body was sent.
+    pub is_sent: bool,
+    /// Some of it is gone: it can't be sent again.
+    pub is_gone: bool,
+    /// Nothing of it is wanted any more.
+    pub is_stopped: bool,
+    /// The client waits to be asked for it.
+    pub owes_continue: bool,
+}
+
+impl Exchange {
+    /// A blank one, for its memory.
+    pub fn blank(head: RequestHead) -> Box<Self> {
+        let length = BodyLength::Empty;
+        Box::new(Self {
+            head,
+            keep_alive: false,
+            received_at: 0,
+            upload: Upload::new(length, 0),
+            doing: Doing::Nothing,
+        })
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.head.method == "HEAD"
+    }
+
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+}
+
+impl Upload {
+    pub fn new(length: BodyLength, now: Nanos) -> Self {
+        Self {
+            length,
+            body: Vec::new(),
+            left: if let BodyLength::Known(bytes) = length { bytes } else { 0 },
+            decoder: ChunkDecoder::new(),
+            came: 0,
+            pace: Pace::new(now),
+            is_whole: matches!(length, BodyLength::Empty | BodyLength::UntilClose | BodyLength::Known(0)),
+            streams: false,
+            is_sent: false,
+            is_gone: false,
+            is_stopped: false,
+            owes_continue: false,
+        }
+    }
+
+    /// Whether some of it is still to be read from the client, or to be sent.
+    pub fn is_under_way(&self) -> bool {
+        self.streams && !self.is_sent && !self.is_stopped
+    }
+
+    /// Whether the request can be sent again.
+    pub fn is_replayable(&self) -> bool {
+        !self.is_gone
+    }
+}
+
+impl Delivery {
+    /// Tells the ticket how it ended. `unsent`: bytes that the kernel did not take.
+    pub fn settle(&mut self, outcome: Outcome, unsent: usize) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.settle(self.body_bytes.saturating_sub(unsent as u64), outcome);
+        }
+    }
+}
+
+impl After {
+    /// What an answer's `Connection` means. `unread`: the client may still be sending.
+    pub fn of(persistence: Persistence, unread: bool) -> Self {
+        match persistence {
+            Persistence::Kept | Persistence::KeptAsAsked => Self::Keep,
+            Persistence::Closed if unread => Self::Linger,
+            Persistence::Closed => Self::Close,
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! When something has to happen by itself, and what.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
+
+use super::client::{LINGER_SILENCE, LINGER_TOTAL};
+use super::conn::{Client, Conn, Stage};
+use super::exchange::{Calling, Delivery, Doing, Exchange, Upload};
+use super::turn::{Desk, Go, Loop};
+use crate::error::Reject;
+use crate::proxy::exchange::{BodyFault, Delivery as Outcome};
+use crate::proxy::{Phase, UpstreamError};
+use balancer_http::message::{Reason, RequestHead};
+use balancer_time::Nanos;
+use std::time::Duration;
+
+/// How long a client that sends no more may get no byte of its answer before it counts as gone.
+const ENDED_SILENCE: Nanos = 1_000_000_000;
+/// How long a connection may still be idle when the engine drains.
+pub(super) const DRAIN_IDLE: Nanos = 2_000_000_000;
+/// A client's socket that takes nothing is tried that often, since the kernel calls it writable late.
+const TRY_AGAIN: Nanos = 1_000_000_000;
+
+impl Loop {
+    /// When a client needs a look though nothing came.
+    pub(super) fn due(&self, client: &Client) -> Nanos {
+        let (conn, spans) = (&client.conn, &self.shared.spans);
+        match &client.stage {
+            Stage::Head if conn.inbox.is_empty() && conn.head_since == 0 => {
+                let idle = conn.moved_at.saturating_add(spans.idle);
+                let drained = |since: Nanos| since.max(conn.moved_at).saturating_add(DRAIN_IDLE);
+                self.draining_since.map_or(idle, |since| idle.min(drained(since)))
+            }
+            Stage::Head => {
+                let due = conn.head_since.saturating_add(spans.head);
+                let drained = |since: Nanos| since.saturating_add(DRAIN_IDLE);
+                let is_silent = conn.inbox.is_empty();
+                self.draining_since.filter(|_| is_silent).map_or(due, |since| due.min(drained(since)))
+            }
+            Stage::Linger { since, .. } => {
+                conn.moved_at.saturating_add(LINGER_SILENCE).min(since.saturating_add(LINGER_TOTAL))
+            }
+            Stage::Busy(exchange) => self.due_of(conn, exchange),
+        }
+    }
+
+    fn due_of(&self, conn: &Conn, exchange: &Exchange) -> Nanos {
+        let spans = &self.shared.spans;
+        let upload = &exchange.upload;
+        // A client that sends no more, whose request is whole, and that gets nothing.
+        let ended = if conn.ended && self.shared.abort_on_close && !upload.is_under_way() {
+            conn.moved_at.saturating_add(ENDED_SILENCE)
+        } else {
+            Nanos::MAX
+        };
+        let due = match &exchange.doing {
+            Doing::Reading | Doing::Gathering(_) => return upload.pace.due(spans.body, spans),
+            Doing::Waiting(_, until) => *until,
+            Doing::InLane | Doing::Nothing => Nanos::MAX,
+            Doing::Calling(calling) => self.call_due(upload, calling).0,
+            Doing::Answering(delivery) => self.answer_due(conn, delivery),
+            Doing::Tunnel(tunnel) => return tunnel.last.saturating_add(spans.tunnel),
+        };
+        due.min(ended)
+    }
+
+    /// When a call is too late, and what for.
+    fn call_due(&self, upload: &Upload, calling: &Calling) -> (Nanos, Late) {
+        let Calling { call, since, back, .. } = calling;
+        let policy = call.policy;
+        let back = self.backs.by_key.get(*back);
+        let (due, why) = if back.is_some_and(|back| back.is_connecting) {
+            (since.saturating_add(policy.connect), Late::Connect)
+        } else if back.is_some_and(|back| !back.is_flushed()) {
+            (since.saturating_add(policy.response), Late::Sending)
+        } else if upload.is_under_way() {
+            (upload.pace.due(self.shared.spans.body, &self.shared.spans), Late::Upload)
+        } else {
+            ((*since).max(upload.pace.last()).saturating_add(policy.response), Late::Head)
+        };
+        match call.deadline {
+            Some(deadline) if deadline < due => (deadline, Late::Deadline),
+            _ => (due, why),
+        }
+    }
+
+    fn answer_due(&self, conn: &Conn, delivery: &Delivery) -> Nanos {
+        let spans = &self.shared.spans;
+        let origin = delivery.source.as_ref();
+        let deadline = origin.and_then(|origin| origin.deadline).unwrap_or(Nanos::MAX);
+        let due = match (&conn.pace, origin) {
+            _ if !conn.is_flushed() => {
+                let slow = conn
+                    .pace
+                    .map_or(self.now.saturating_add(spans.write), |pace| pace.due(spans.write, spans));
+                slow.min(self.now.saturating_add(TRY_AGAIN))
+            }
+            (_, Some(origin)) => origin.last.saturating_add(origin.read),
+            (_, None) => Nanos::MAX,
+        };
+        due.min(deadline)
+    }
+
+    /// Puts a client among the timers, if it is not there early enough.
+    pub(super) fn arm(&mut self, conn: &mut Conn, due: Nanos) {
+        conn.due = due;
+        if due < conn.timer {
+            conn.timer = due;
+            self.timers.push(Reverse((due, conn.key)));
+        }
+    }
+
+    /// Handles every client whose time has come.
+    pub(super) fn expire(&mut self, desk: &mut Desk) {
+        while let Some(Reverse((at, key))) = self.timers.peek().copied() {
+            if at > self.now {
+                return;
+            }
+            self.timers.pop();
+            let Some(Some(client)) = self.clients.get_mut(key) else { continue };
+            let conn = &mut client.conn;
+            if conn.timer != at {
+                // An earlier entry took its place.
+                continue;
+            }
+            conn.timer = Nanos::MAX;
+            if conn.due > self.now {
+                conn.timer = conn.due;
+                let due = conn.due;
+                self.timers.push(Reverse((due, key)));
+                continue;
+            }
+            self.with_client(key, desk, Self::pass);
+            self.advance(key, desk);
+        }
+    }
+
+    /// A client's time has come.
+    fn pass(&mut self, client: &mut Client, desk: &mut Desk) -> Go {
+        match &mut client.stage {
+            Stage::Linger { .. } => Go::Close,
+            Stage::Head if client.conn.inbox.is_empty() => Go::Close,
+            Stage::Head => match self.judge_overdue(client, desk) {
+                Some(go) => go,
+                None => {
+                    desk.head = RequestHead::blank(client.conn.peer);
+                    let reject =
+                        Reject::new(Reason::RequestTimeout, "the request's head did not arrive in time");
+                    client.conn.inbox = Vec::new();
+                    self.refuse(client, &reject, desk)
+                }
+            },
+            Stage::Busy(exchange) if matches!(exchange.doing, Doing::Waiting(..)) => {
+                if self.is_left(&client.conn, exchange) {
+                    return Go::Reset;
+                }
+                self.resume(client, true, desk)
+            }
+            Stage::Busy(_) => {
+                let Stage::Busy(mut exchange) = std::mem::replace(&mut client.stage, Stage::Head) else {
+                    return Go::Close;
+                };
+                let go = self.too_late(&mut client.conn, &mut exchange, desk);
+                if matches!(exchange.doing, Doing::Nothing) {
+                    self.recycle(exchange);
+                } else {
+                    client.stage = Stage::Busy(exchange);
+                }
+                go
+            }
+        }
+    }
+
+    /// Whether it is the client's silence that is over.
+    fn is_left(&self, conn: &Conn, exchange: &Exchange) -> bool {
+        conn.ended
+            && self.shared.abort_on_close
+            && !exchange.upload.is_under_way()
+            && conn.moved_at.saturating_add(ENDED_SILENCE) <= self.now
+    }
+
+    fn too_late(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+        match &exchange.doing {
+            Doing::Reading => return self.refuse_body(conn, exchange, BodyFault::TimedOut, desk),
+            Doing::Gathering(_) => {
+                self.ungather(exchange);
+                return self.refuse_body(conn, exchange, BodyFault::TimedOut, desk);
+            }
+            Doing::Tunnel(_) => {
+                self.gone(conn, exchange);
+                return Go::Close;
+            }
+            _ => {}
+        }
+        if self.is_left(conn, exchange) {
+            self.gone(conn, exchange);
+            return Go::Reset;
+        }
+        match &exchange.doing {
+            Doing::Calling(calling) => {
+                let (due, why) = self.call_due(&exchange.upload, calling);
+                if due > self.now {
+                    return Go::Wait;
+                }
+                let error = self.late(exchange, why);
+                self.failed(conn, exchange, error, desk)
+            }
+            Doing::Answering(_) => self.answer_late(conn, exchange),
+            _ => Go::Wait,
+        }
+    }
+
+    fn late(&self, exchange: &Exchange, why: Late) -> UpstreamError {
+        let Doing::Calling(Calling { call, .. }) = &exchange.doing else {
+            return UpstreamError { phase: Phase::TimedOut, cause: String::new() };
+        };
+        let timed_out = |cause: String| UpstreamError { phase: Phase::TimedOut, cause };
+        let response = Duration::from_nanos(call.policy.response);
+        match why {
+            Late::Connect => UpstreamError {
+                phase: Phase::ConnectTimedOut,
+                cause: format!("no connection within {:?}", Duration::from_nanos(call.policy.connect)),
+            },
+            Late::Sending => timed_out(format!(
+                "nothing of the request was taken for {response:?} (upstream.response_timeout)"
+            )),
+            Late::Head => timed_out("no answer's head in time (upstream.response_timeout)".to_owned()),
+            Late::Deadline => timed_out("no answer's head in time (upstream.request_timeout)".to_owned()),
+            Late::Upload => UpstreamError {
+                phase: Phase::RequestBody(BodyFault::TimedOut),
+                cause: BodyFault::TimedOut.to_string(),
+            },
+        }
+    }
+
+    /// The client takes nothing, or the backend sends nothing.
+    fn answer_late(&mut self, conn: &mut Conn, exchange: &mut Exchange) -> Go {
+        let Doing::Answering(delivery) = &mut exchange.doing else { return Go::Wait };
+        let spans = &self.shared.spans;
+        let origin = delivery.source.as_ref();
+        let cause = match origin {
+            Some(origin) if origin.deadline.is_some_and(|at| at <= self.now) => {
+                Some("the answer was not over in time (upstream.request_timeout)".to_owned())
+            }
+            Some(origin) if conn.is_flushed() && origin.last.saturating_add(origin.read) <= self.now => {
+                Some(format!(
+                    "the backend was silent for {:?} in the middle of its answer (upstream.read_timeout)",
+                    Duration::from_nanos(origin.read)
+                ))
+            }
+            _ => None,
+        };
+        if let Some(cause) = cause {
+            let go = self.broke(conn, delivery, &cause);
+            exchange.doing = Doing::Nothing;
+            return go;
+        }
+        // The kernel says "writable" only when a third of its buffer is free: a client that reads slowly but fast enough is
+        // told from a silent one by trying.
+        let unsent = conn.out.len() - conn.out_at;
+        let is_slow = conn.flush(self.now).is_err()
+            || (!conn.is_flushed() && conn.pace.is_some_and(|pace| pace.due(spans.write, spans) <= self.now));
+        if is_slow {
+            if let Some(origin) = delivery.source.take() {
+                self.backs.close(origin.back);
+            }
+            delivery.settle(Outcome::ClientGone, unsent);
+            exchange.doing = Doing::Nothing;
+            return Go::Reset;
+        }
+        Go::On
+    }
+
+    /// What is to be done now and then.
+    pub(super) fn keep_house(&mut self) {
+        self.backs.sweep(self.now);
+        self.balance();
+        if self.accepts_again_at > 0 && self.now >= self.accepts_again_at {
+            self.accepts_again_at = 0;
+            // Fails only for want of memory: then other loops accept.
+            let _ = self.watch_listeners();
+        }
+    }
+
+    /// Something in what the loops share has changed.
+    pub(super) fn look(&mut self) {
+        if self.shared.draining.load(Ordering::SeqCst) && self.draining_since.is_none() {
+            self.draining_since = Some(self.now);
+            self.unwatch_listeners();
+            let keys: Vec<_> = self.clients.keys().collect();
+            for key in keys {
+                let Some(Some(client)) = self.clients.get(key) else { continue };
+                let due = self.due(client);
+                if let Some(mut client) = self.clients.get_mut(key).and_then(Option::take) {
+                    self.arm(&mut client.conn, due);
+                    self.clients[key] = Some(client);
+                }
+            }
+        }
+    }
+
+    /// Closes everything that is left.
+    pub(super) fn end_all(&mut self) {
+        let keys: Vec<_> = self.clients.keys().collect();
+        for key in keys {
+            if let Some(Some(mut client)) = self.clients.remove(key) {
+                client.conn.socket.reset_on_close();
+                self.end(&mut client);
+            }
+        }
+        // What came since belongs to nobody.
+        drop(self.room().open_mail());
+    }
+}
+
+/// Which time-out of a call is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    Connect,
+    Sending,
+    Upload,
+    Head,
+    Deadline,
+}

@@ -1,0 +1,246 @@
+//! From received bytes to a request.
+
+use super::conn::{Client, Conn, Stage};
+use super::exchange::{Doing, Exchange, Upload};
+use super::turn::{Desk, Go, Loop};
+use super::wire::Got;
+use crate::error::Reject;
+use crate::proxy::exchange::BodyFault;
+use crate::proxy::exchange::FrontendEvent;
+use balancer_http::framing::Refusal;
+use balancer_http::framing::proxy;
+use balancer_http::framing::request::{Verdict, parse};
+use balancer_http::message::{BodyLength, Reason, RequestHead};
+
+impl Loop {
+    /// Reads what the client sent and begins the request that is whole.
+    pub(super) fn receive(&mut self, client: &mut Client, desk: &mut Desk) -> Go {
+        let conn = &mut client.conn;
+        if conn.broken {
+            return Go::Close;
+        }
+        let mut have = conn.inbox.len();
+        desk.inbox[..have].copy_from_slice(&conn.inbox);
+        // The memory goes, too: an idle connection has none.
+        conn.inbox = Vec::new();
+        if !std::mem::take(&mut conn.look_first) {
+            if !conn.readable {
+                return keep(conn, &desk.inbox[..have], Go::Wait);
+            }
+            let room = desk.inbox.len() - have;
+            match conn.socket.receive(&mut desk.inbox[have..]) {
+                Got::Bytes(bytes) => {
+                    if have == 0 {
+                        conn.head_since = self.now;
+                    }
+                    have += bytes;
+                    // Less than asked for: drained, and what comes next is told. A hang-up is read to its end.
+                    conn.readable = bytes == room || conn.ended;
+                }
+                Got::Nothing => {
+                    conn.readable = false;
+                    return keep(conn, &desk.inbox[..have], Go::Wait);
+                }
+                Got::End => return self.judge_beginning(client, have, desk).unwrap_or(Go::Close),
+                Got::Broken(_) => return Go::Close,
+            }
+        }
+        let mut start = 0;
+        if conn.expects_proxy {
+            match self.proxy_header(client, have, desk) {
+                Ok(consumed) => start = consumed,
+                Err(go) => return go,
+            }
+        }
+        let conn = &mut client.conn;
+        if start == have {
+            conn.judged = 0;
+            return if conn.readable { Go::On } else { Go::Wait };
+        }
+        self.request(client, start, have, desk)
+    }
+
+    /// Reads the PROXY header that must come first. `Err`: it is not whole, or wrong.
+    fn proxy_header(&mut self, client: &mut Client, have: usize, desk: &mut Desk) -> Result<usize, Go> {
+        let conn = &mut client.conn;
+        match proxy::parse(&desk.inbox[..have]) {
+            proxy::Verdict::Incomplete => {
+                let go = if conn.readable { Go::On } else { Go::Wait };
+                Err(keep(conn, &desk.inbox[..have], go))
+            }
+            proxy::Verdict::Complete { consumed, client } => {
+                conn.expects_proxy = false;
+                conn.peer = client.unwrap_or(conn.peer);
+                conn.is_proxied = true;
+                Ok(consumed)
+            }
+            proxy::Verdict::Refused(detail) => {
+                self.shared.service.observe(FrontendEvent::Rejected("proxy_protocol"));
+                // What is there is another request's.
+                desk.head = RequestHead::blank(conn.peer);
+                Err(self.refuse(client, &Reject::new(Reason::BadRequest, detail), desk))
+            }
+        }
+    }
+
+    /// The refusal of a beginning to which nothing comes any more, if it is wrong already: it may have waited for more
+    /// before it was judged (see [`worth_judging`]). `None`: no request, and nothing to answer.
+    fn judge_beginning(&mut self, client: &mut Client, have: usize, desk: &mut Desk) -> Option<Go> {
+        let conn = &client.conn;
+        if conn.expects_proxy || have <= conn.judged {
+            return None;
+        }
+        match parse(&desk.inbox[..have], &self.shared.bounds, &mut desk.head) {
+            Verdict::Refused(refusal) => Some(self.refuse(client, &reject(refusal), desk)),
+            Verdict::Incomplete | Verdict::Complete { .. } => None,
+        }
+    }
+
+    /// The same for one whose deadline has passed, in the connection's own inbox.
+    pub(super) fn judge_overdue(&mut self, client: &mut Client, desk: &mut Desk) -> Option<Go> {
+        let conn = &client.conn;
+        let have = conn.inbox.len();
+        desk.inbox[..have].copy_from_slice(&conn.inbox);
+        self.judge_beginning(client, have, desk)
+    }
+
+    /// Handles what starts at `start`.
+    fn request(&mut self, client: &mut Client, start: usize, have: usize, desk: &mut Desk) -> Go {
+        let conn = &mut client.conn;
+        let bytes = &desk.inbox[start..have];
+        let more = if conn.readable { Go::On } else { Go::Wait };
+        if conn.judged > 0 && !worth_judging(bytes, conn.judged) {
+            return keep(conn, bytes, more);
+        }
+        match parse(bytes, &self.shared.bounds, &mut desk.head) {
+            Verdict::Incomplete => {
+                conn.judged = bytes.len();
+                keep(conn, bytes, more)
+            }
+            Verdict::Refused(refusal) => self.refuse(client, &reject(refusal), desk),
+            Verdict::Complete { consumed, keep_alive } => {
+                conn.sign(&mut desk.head);
+                self.begin_exchange(client, (start + consumed, have), keep_alive, desk)
+            }
+        }
+    }
+
+    /// A head is whole; its body begins at the first position of the inbox.
+    fn begin_exchange(
+        &mut self,
+        client: &mut Client,
+        (start, have): (usize, usize),
+        keep_alive: bool,
+        desk: &mut Desk,
+    ) -> Go {
+        let conn = &mut client.conn;
+        let length = desk.head.length;
+        if matches!(length, BodyLength::Known(bytes) if bytes > self.shared.max_body_bytes) {
+            return self.refuse(client, &too_large(), desk);
+        }
+        let mut exchange = self.exchange(conn, desk);
+        exchange.keep_alive = keep_alive;
+        exchange.upload = Upload::new(length, self.now);
+        exchange.upload.owes_continue = exchange.head.expects_continue;
+        exchange.doing = Doing::Reading;
+        let here = &desk.inbox[start..have];
+        let used = match exchange.upload.add(here, self.shared.max_body_bytes) {
+            Ok(used) => used,
+            Err(fault) => {
+                let go = self.refuse_body(conn, &mut exchange, fault, desk);
+                self.keep_exchange(client, exchange);
+                return go;
+            }
+        };
+        if used < here.len() {
+            conn.inbox.extend_from_slice(&here[used..]);
+        }
+        client.stage = Stage::Busy(exchange);
+        Go::On
+    }
+
+    /// Answers what the engine itself refuses, and closes. The head is the desk's.
+    pub(super) fn refuse(&mut self, client: &mut Client, reject: &Reject, desk: &mut Desk) -> Go {
+        let conn = &mut client.conn;
+        conn.sign(&mut desk.head);
+        let mut exchange = self.exchange(conn, desk);
+        // Whatever comes behind it is not read.
+        exchange.upload = Upload::new(BodyLength::Chunked, self.now);
+        let go = self.refuse_exchange(conn, &mut exchange, reject, desk);
+        self.keep_exchange(client, exchange);
+        go
+    }
+
+    /// A request with the desk's head.
+    fn exchange(&mut self, conn: &Conn, desk: &mut Desk) -> Box<Exchange> {
+        let mut exchange = self.spare.pop().unwrap_or_else(|| Exchange::blank(RequestHead::blank(conn.peer)));
+        std::mem::swap(&mut exchange.head, &mut desk.head);
+        exchange.received_at = self.now;
+        exchange
+    }
+
+    /// Goes on with a request that is not over.
+    fn keep_exchange(&mut self, client: &mut Client, exchange: Box<Exchange>) {
+        if matches!(exchange.doing, Doing::Nothing) {
+            self.recycle(exchange);
+        } else {
+            client.stage = Stage::Busy(exchange);
+        }
+    }
+
+    /// The same for a request whose body is at fault.
+    pub(super) fn refuse_body(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        fault: BodyFault,
+        desk: &mut Desk,
+    ) -> Go {
+        let reject = match fault {
+            BodyFault::TooLarge => too_large(),
+            BodyFault::TimedOut => Reject::new(Reason::RequestTimeout, fault.to_string()),
+            BodyFault::Malformed | BodyFault::ClientGone => {
+                Reject::new(Reason::BadRequest, fault.to_string())
+            }
+        };
+        self.refuse_exchange(conn, exchange, &reject, desk)
+    }
+
+    /// Answers a request that the engine refuses, and closes.
+    pub(super) fn refuse_exchange(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        reject: &Reject,
+        desk: &mut Desk,
+    ) -> Go {
+        let answer = self.shared.service.refuse(&exchange.head, reject, exchange.received_at);
+        exchange.keep_alive = false;
+        self.deliver(conn, exchange, answer, None, desk)
+    }
+}
+
+/// Keeps what is left of the inbox with the connection.
+fn keep(conn: &mut Conn, bytes: &[u8], go: Go) -> Go {
+    conn.inbox.extend_from_slice(bytes);
+    go
+}
+
+/// Whether bytes added to a proper beginning can change the verdict soon: a line ended, or there are a quarter more.
+/// Without that, a head sent byte by byte would be read from its start for every byte.
+fn worth_judging(bytes: &[u8], judged: usize) -> bool {
+    let new = bytes.get(judged..).unwrap_or(&[]);
+    new.contains(&b'\n') || new.len() >= 64 + judged / 4
+}
+
+fn reject(refusal: Refusal) -> Reject {
+    let mut reject = Reject::new(refusal.reason, refusal.detail);
+    if refusal.reason == Reason::MethodNotAllowed {
+        reject.allow = Some(balancer_http::framing::request::ALLOW);
+    }
+    reject
+}
+
+fn too_large() -> Reject {
+    Reject::new(Reason::ContentTooLarge, BodyFault::TooLarge.to_string())
+}

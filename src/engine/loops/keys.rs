@@ -1,0 +1,11 @@
+//! Names of a loop's connections. A name is never used again for another one.
+
+use slotmap::new_key_type;
+
+new_key_type! {
+    /// A client of one loop.
+    pub(super) struct ClientKey;
+
+    /// A backend connection of one loop.
+    pub(super) struct BackKey;
+}

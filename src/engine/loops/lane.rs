@@ -1,0 +1,112 @@
+//! Threads for what may block: calls of the API, which wait for the database. Loops hand over a request whose body is
+//! whole, and are mailed its answer.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::keys::ClientKey;
+use super::room::Letter;
+use super::shared::Shared;
+use crate::error::Reject;
+use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::exchange::{Abort, Answer, BodyFault, Exchange, RequestBody, Served};
+use balancer_http::message::{Reason, RequestHead};
+use balancer_time::Nanos;
+
+/// Threads of a lane.
+const THREADS: usize = 2;
+/// Most requests that wait for one of them.
+const MOST_WAITING: usize = 256;
+
+/// A request for the lane.
+pub(super) struct Job {
+    pub room: usize,
+    pub client: ClientKey,
+    pub head: RequestHead,
+    pub body: Vec<u8>,
+    /// More of the body came than the call may have.
+    pub is_too_large: bool,
+    pub received_at: Nanos,
+}
+
+/// The running threads; they end when the last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Lane(Sender<Job>);
+
+impl Lane {
+    /// Starts the threads; `shared` is who they answer to.
+    pub fn start(shared: &Arc<Shared>) -> io::Result<Self> {
+        let (send, receive) = bounded::<Job>(MOST_WAITING);
+        for number in 0..THREADS {
+            let (receive, shared) = (receive.clone(), Arc::clone(shared));
+            thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
+                for job in receive {
+                    let (room, client) = (job.room, job.client);
+                    let answer = answer(&shared, job);
+                    shared.rooms[room].post(Letter::Answered(client, answer));
+                }
+            })?;
+        }
+        Ok(Self(send))
+    }
+
+    /// Hands a request over; it comes back when too many wait.
+    pub fn send(&self, job: Job) -> Result<(), Box<Job>> {
+        self.0.try_send(job).map_err(|refused| Box::new(refused.into_inner()))
+    }
+}
+
+fn answer(shared: &Shared, mut job: Job) -> Answer {
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        let mut body = Whole { bytes: &job.body, at: 0, is_too_large: job.is_too_large };
+        shared.service.serve(Exchange {
+            head: &mut job.head,
+            body: &mut body,
+            abort: &Abort::default(),
+            received_at: job.received_at,
+            can_upgrade: false,
+            may_park: false,
+        })
+    }));
+    match served {
+        Ok(Served::Answer(answer)) => answer,
+        Ok(Served::Parked(parked)) => parked.give_up(&job.head, false),
+        Err(_) => {
+            shared.service.observe(FrontendEvent::Panicked);
+            let reject = Reject::new(Reason::Internal, "the request could not be handled");
+            shared.service.refuse(&job.head, &reject, job.received_at)
+        }
+    }
+}
+
+/// A body in memory.
+struct Whole<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    is_too_large: bool,
+}
+
+impl RequestBody for Whole<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = &self.bytes[self.at..];
+        if rest.is_empty() && self.is_too_large {
+            return Err(io::Error::other(BodyFault::TooLarge));
+        }
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        Ok(count)
+    }
+
+    fn buffered(&self) -> Option<&[u8]> {
+        Some(self.bytes)
+    }
+
+    fn consumed(&self) -> bool {
+        false
+    }
+}

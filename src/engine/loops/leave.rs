@@ -1,0 +1,101 @@
+//! Requests that waited go on, and those whose client left end.
+
+use super::conn::{Client, Conn, Stage};
+use super::exchange::{Calling, Doing, Exchange};
+use super::keys::ClientKey;
+use super::turn::{Desk, Go, Loop};
+use crate::error::Reject;
+use crate::proxy::exchange::{Answer, BodyFault, Delivery as Outcome};
+use balancer_http::message::Reason;
+
+impl Loop {
+    /// What a request waited for may be there.
+    pub(super) fn wake(&mut self, key: ClientKey, desk: &mut Desk) {
+        self.with_client(key, desk, |own, client, desk| own.resume(client, false, desk));
+        self.advance(key, desk);
+    }
+
+    /// Goes on with a request in line.
+    pub(super) fn resume(&mut self, client: &mut Client, late: bool, desk: &mut Desk) -> Go {
+        let Stage::Busy(exchange) = &mut client.stage else { return Go::Wait };
+        match std::mem::replace(&mut exchange.doing, Doing::Nothing) {
+            Doing::Waiting(story, _) => {
+                let step = self.guarded(exchange, |head| story.resume(head, late));
+                let go = self.take_step(&mut client.conn, exchange, step, None, desk);
+                self.settle(client, go)
+            }
+            other => {
+                exchange.doing = other;
+                Go::Wait
+            }
+        }
+    }
+
+    /// The lane has answered.
+    pub(super) fn lane_answered(&mut self, key: ClientKey, answer: Answer, desk: &mut Desk) {
+        let mut answer = Some(answer);
+        self.with_client(key, desk, |own, client, desk| {
+            let Stage::Busy(exchange) = &mut client.stage else { return Go::Wait };
+            let (true, Some(answer)) = (matches!(exchange.doing, Doing::InLane), answer.take()) else {
+                return Go::Wait;
+            };
+            let go = own.deliver(&mut client.conn, exchange, answer, None, desk);
+            own.settle(client, go)
+        });
+        // Its client has left.
+        if let Some(ticket) = answer.and_then(|answer| answer.ticket) {
+            ticket.settle(0, Outcome::ClientGone);
+        }
+        self.advance(key, desk);
+    }
+
+    /// A request that is over gives its memory back.
+    fn settle(&mut self, client: &mut Client, go: Go) -> Go {
+        if let Stage::Busy(exchange) = &client.stage
+            && matches!(exchange.doing, Doing::Nothing)
+            && let Stage::Busy(exchange) = std::mem::replace(&mut client.stage, Stage::Head)
+        {
+            self.recycle(exchange);
+        }
+        go
+    }
+
+    /// The client has left: everything that the request holds goes back, and its end is written down.
+    pub(super) fn gone(&mut self, conn: &mut Conn, exchange: &mut Exchange) {
+        match std::mem::replace(&mut exchange.doing, Doing::Nothing) {
+            Doing::Reading => {
+                let reject = Reject::new(Reason::BadRequest, BodyFault::ClientGone.to_string());
+                let answer = self.shared.service.refuse(&exchange.head, &reject, exchange.received_at);
+                if let Some(ticket) = answer.ticket {
+                    ticket.settle(0, Outcome::ClientGone);
+                }
+            }
+            Doing::Gathering(_) => self.ungather(exchange),
+            Doing::Waiting(story, _) => story.abandon(&exchange.head),
+            Doing::Calling(Calling { story, back, .. }) => {
+                self.backs.close(back);
+                story.abandon(&exchange.head);
+            }
+            Doing::Answering(mut delivery) => {
+                if let Some(origin) = delivery.source.take() {
+                    self.backs.close(origin.back);
+                }
+                delivery.settle(Outcome::ClientGone, conn.out.len() - conn.out_at);
+            }
+            Doing::Tunnel(mut tunnel) => {
+                self.backs.close(tunnel.back);
+                tunnel.delivery.settle(Outcome::Complete, conn.out.len() - conn.out_at);
+            }
+            // The lane's answer finds nobody.
+            Doing::InLane | Doing::Nothing => {}
+        }
+    }
+
+    /// Ends whatever a client is in the middle of.
+    pub(super) fn abandon(&mut self, client: &mut Client) {
+        if let Stage::Busy(mut exchange) = std::mem::replace(&mut client.stage, Stage::Head) {
+            self.gone(&mut client.conn, &mut exchange);
+            self.recycle(exchange);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Our own front door, for Linux: loops that own their connections. Each loop is a thread with its own epoll instance, its
+//! clients, its connections to backends, its timers and its buffers; what waits holds memory alone. A loop never waits for
+//! anything but events: what may block is done by the threads of a lane, and mailed back.
+//!
+//! A client's connection is handled by one function for each thing that it can be in the middle of (`client`): a request's
+//! head (`head`), its body (`body`), its backend (`call`, `back`), its answer (`deliver`), an upgraded connection (`tunnel`).
+//! Sockets are registered once, edge-triggered: who reads less than it asked for has read everything.
+
+mod accept;
+mod answer;
+mod back;
+mod balance;
+mod body;
+mod call;
+mod client;
+mod conn;
+mod counts;
+mod deliver;
+mod dial;
+mod exchange;
+mod expire;
+mod head;
+mod keys;
+mod lane;
+mod leave;
+mod pace;
+mod relay;
+mod room;
+mod shared;
+mod tunnel;
+mod turn;
+mod watchdog;
+mod wire;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use self::accept::Accepted;
+use self::counts::{Counts, Kind};
+use self::lane::Lane;
+use self::pace::Spans;
+use self::room::{Letter, Room};
+use self::shared::Shared;
+use self::turn::Loop;
+use self::watchdog::Watchdog;
+use super::{Drained, Stats};
+use crate::clock::Clock;
+use crate::config::Frontend;
+use crate::proxy::service::Service;
+use balancer_time::nanos;
+
+/// Most bytes of an answer that the kernel keeps beyond what it may send. Without it a client that does not read holds
+/// as much kernel memory as tcp_wmem allows, usually 4 MiB; what is on its way to a fast client is not counted.
+const KERNEL_UNSENT_BYTES: u32 = 256 * 1024;
+/// How often a draining engine looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// How long cut connections may take to be closed.
+const CUT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The engine, running. Dropped without [`Running::stop`] its threads go on.
+pub struct Running {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    inherited: bool,
+    threads: Vec<JoinHandle<()>>,
+    _watchdog: Watchdog,
+}
+
+/// What an engine is started with, beside its listeners.
+pub struct Start<'a> {
+    /// They belong to other processes, too, and go on listening when this one no longer accepts.
+    pub inherited: bool,
+    /// `frontend`.
+    pub config: &'a Frontend,
+    /// How many loops.
+    pub loops: usize,
+    /// Whose PROXY headers count, when `config.proxy_protocol` is on.
+    pub trusted_proxies: &'a [IpNet],
+    /// How many bits of an IPv6 address tell clients apart.
+    pub ipv6_prefix: u8,
+}
+
+/// Starts loops, lane and watchdog on sockets that listen already. Errors are those of making epoll instances and threads.
+pub fn start(
+    listeners: Vec<TcpListener>,
+    start: &Start<'_>,
+    service: Arc<dyn Service>,
+    clock: Clock,
+) -> io::Result<Running> {
+    let Start { inherited, config, loops, trusted_proxies, ipv6_prefix } = *start;
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+    for listener in &listeners {
+        listener.set_nonblocking(true)?;
+        // Both are inherited by every accepted connection.
+        rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
+        socket2::SockRef::from(listener).set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
+    }
+    let shared = Arc::new(Shared {
+        rooms: (0..loops.max(1)).map(|_| Room::new()).collect::<io::Result<_>>()?,
+        listeners,
+        service,
+        clock,
+        spans: Spans::new(config),
+        bounds: config.head_bounds(),
+        max_body_bytes: config.max_body_bytes,
+        request_buffer_bytes: config.request_buffer_bytes,
+        response_buffer_bytes: config.response_buffer_bytes,
+        max_connections: config.max_connections,
+        abort_on_close: config.abort_on_close,
+        can_upgrade: !config.upgrades.is_empty(),
+        proxy_peers: config.proxy_protocol.then(|| ArcSwap::from_pointee(trusted_proxies.to_vec())),
+        counts: Arc::new(Counts::new(loops.max(1), config.max_connections_per_ip, ipv6_prefix)),
+        closed_door: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+        stopping: AtomicBool::new(false),
+    });
+    let lane = Lane::start(&shared)?;
+    let loops: Vec<Loop> = (0..shared.rooms.len())
+        .map(|number| Loop::new(number, Arc::clone(&shared), lane.clone()))
+        .collect::<io::Result<_>>()?;
+    let watchdog = Watchdog::start(&shared)?;
+    let mut running = Running { shared, addresses, inherited, threads: Vec::new(), _watchdog: watchdog };
+    for (number, one) in loops.into_iter().enumerate() {
+        match thread::Builder::new().name(format!("loop-{number}")).spawn(move || one.run()) {
+            Ok(thread) => running.threads.push(thread),
+            Err(error) => {
+                running.stop();
+                return Err(error);
+            }
+        }
+    }
+    Ok(running)
+}
+
+impl Running {
+    /// Where it listens: the real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// New connections of other peers begin with a PROXY header from now on, if any do.
+    pub fn set_trusted_proxies(&self, trusted: &[IpNet]) {
+        if let Some(peers) = &self.shared.proxy_peers {
+            peers.store(Arc::new(trusted.to_vec()));
+        }
+    }
+
+    /// Takes no new connections; kept ones end with their next answer, or when they have been idle for 2 s.
+    pub fn stop_accepting(&self) {
+        let shared = &self.shared;
+        if shared.closed_door.load(Ordering::SeqCst) {
+            return;
+        }
+        if !self.inherited {
+            // Whoever is connected already is let in: a listener that ends resets those that it still has.
+            for listener in &shared.listeners {
+                while let Ok(Some(accepted)) = shared.accept(listener, 0, |_| false) {
+                    if let Accepted::For(room, newcomer) = accepted {
+                        shared.rooms[room].post(Letter::Welcome(newcomer));
+                    }
+                }
+            }
+        }
+        shared.closed_door.store(true, Ordering::SeqCst);
+        shared.draining.store(true, Ordering::SeqCst);
+        shared.rooms.iter().for_each(|room| room.post(Letter::Look));
+        if !self.inherited {
+            for listener in &shared.listeners {
+                // Clients are refused from now on, instead of waiting in a queue that nobody empties.
+                let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+            }
+        }
+    }
+
+    /// Stops accepting and waits until the last connection is closed, at most `patience`; what is left then is cut.
+    pub fn drain(&self, patience: Duration) -> Drained {
+        self.stop_accepting();
+        let shared = &self.shared;
+        let until = shared.clock.now().saturating_add(nanos(patience));
+        while shared.counts.all() > 0 {
+            if shared.clock.now() >= until {
+                return self.cut();
+            }
+            thread::sleep(DRAIN_LOOK);
+        }
+        Drained::default()
+    }
+
+    /// Ends what is left.
+    fn cut(&self) -> Drained {
+        let shared = &self.shared;
+        let count = |kind| shared.counts.of_kind(kind);
+        let streams = count(Kind::Busy);
+        let drained = Drained {
+            tunnels: count(Kind::Tunnel),
+            streams,
+            requests: count(Kind::Parked) + count(Kind::Calling) + count(Kind::Reading),
+        };
+        shared.stopping.store(true, Ordering::SeqCst);
+        shared.rooms.iter().for_each(|room| room.post(Letter::Look));
+        let until = shared.clock.now().saturating_add(nanos(CUT_PATIENCE));
+        while shared.counts.all() > 0 && shared.clock.now() < until {
+            thread::sleep(DRAIN_LOOK);
+        }
+        drained
+    }
+
+    /// Ends all threads; what is still open is closed.
+    pub fn stop(self) {
+        self.stop_accepting();
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.rooms.iter().for_each(|room| room.post(Letter::Look));
+        for thread in self.threads {
+            // A loop catches panics; one that got through has been logged.
+            let _ = thread.join();
+        }
+    }
+
+    /// Counts connections and loops.
+    pub fn stats(&self) -> Stats {
+        let rooms = &self.shared.rooms;
+        let count = |kind| self.shared.counts.of_kind(kind);
+        let is_busy = |room: &&Room| room.busy.load(Ordering::Relaxed) >= 500;
+        Stats {
+            reading: count(Kind::Reading) + count(Kind::Silent),
+            busy: count(Kind::Busy) + count(Kind::Calling),
+            idle: count(Kind::Idle),
+            parked: count(Kind::Parked),
+            relay: count(Kind::Tunnel),
+            workers_busy: rooms.iter().filter(is_busy).count(),
+            uploads_waiting: 0,
+        }
+    }
+}

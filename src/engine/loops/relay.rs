@@ -1,0 +1,177 @@
+//! A backend's body on its way through: its framing off, the client's on, and no more read than is taken.
+
+use super::back::Back;
+use super::conn::{Conn, Gone};
+use super::exchange::{After, Delivery, Gather};
+use super::turn::Desk;
+use super::wire::Got;
+use crate::engine::render::{self, Framing, LAST_CHUNK, Persistence};
+
+/// Pieces of one body before others have their turn.
+const PIECES: usize = 4;
+
+/// How far relaying got.
+pub(super) enum Pumped {
+    /// All of the body is with the client's connection.
+    Done,
+    /// Nothing more is there, or the client takes no more, for now.
+    Later,
+    /// Others shall have their turn.
+    Again,
+    Gone,
+    /// The backend broke off.
+    Broke(String),
+}
+
+/// Relays until one side has nothing or takes nothing.
+pub(super) fn pump(
+    conn: &mut Conn,
+    delivery: &mut Delivery,
+    back: &mut Back,
+    now: u64,
+    desk: &mut Desk,
+) -> Pumped {
+    desk.out.clear();
+    for _ in 0..PIECES {
+        if !back.readable {
+            return Pumped::Later;
+        }
+        let piece = match back.receive(&mut desk.scratch) {
+            Got::Bytes(bytes) => bytes,
+            Got::Nothing => return Pumped::Later,
+            Got::End => match back.coding.end() {
+                Ok(()) => {
+                    back.may_keep = false;
+                    return close_body(conn, delivery, now, desk);
+                }
+                Err(cause) => return Pumped::Broke(cause),
+            },
+            Got::Broken(error) => {
+                return Pumped::Broke(format!("broke off inside the body: {}", std::io::Error::from(error)));
+            }
+        };
+        if let Some(origin) = &mut delivery.source {
+            origin.last = now;
+        }
+        match pass(conn, delivery, back, (piece, now), desk) {
+            Pumped::Again => {}
+            other => return other,
+        }
+        if !conn.is_flushed() {
+            return Pumped::Later;
+        }
+    }
+    Pumped::Again
+}
+
+/// Passes the first `piece` bytes of the scratch memory on, behind the head in the desk's `out`, if there is one.
+pub(super) fn pass(
+    conn: &mut Conn,
+    delivery: &mut Delivery,
+    back: &mut Back,
+    (piece, now): (usize, u64),
+    desk: &mut Desk,
+) -> Pumped {
+    let (body, used) = match back.coding.take(&mut desk.scratch[..piece]) {
+        Ok(taken) => taken,
+        Err(fault) => {
+            // The head is the client's all the same, so that it sees a broken answer.
+            let _ = conn.emit(&[&desk.out], &mut desk.together, now);
+            return Pumped::Broke(fault.to_string());
+        }
+    };
+    let is_last = back.coding.is_done();
+    back.may_keep &= used == piece || !is_last;
+    if let Some(gather) = &mut delivery.gather {
+        gather.collected.extend_from_slice(&desk.scratch[..body]);
+        if !is_last && gather.collected.len() <= desk.scratch.len() {
+            return Pumped::Again;
+        }
+        return gathered(conn, delivery, is_last, now, desk);
+    }
+    delivery.body_bytes += body as u64;
+    let bytes = &desk.scratch[..body];
+    let end: &[u8] = if is_last { LAST_CHUNK } else { b"" };
+    let mut size = [0; 18];
+    let emitted = match delivery.framing {
+        Framing::Chunked if body == 0 => conn.emit(&[&desk.out, end], &mut desk.together, now),
+        Framing::Chunked => {
+            let size = chunk_size(body, &mut size);
+            conn.emit(&[&desk.out, size, bytes, b"\r\n", end], &mut desk.together, now)
+        }
+        _ => conn.emit(&[&desk.out, bytes], &mut desk.together, now),
+    };
+    desk.out.clear();
+    match emitted {
+        Err(Gone) => Pumped::Gone,
+        Ok(()) if is_last => Pumped::Done,
+        Ok(()) => Pumped::Again,
+    }
+}
+
+/// A body that is ended by its connection's end.
+fn close_body(conn: &mut Conn, delivery: &mut Delivery, now: u64, desk: &mut Desk) -> Pumped {
+    if delivery.gather.is_some() {
+        return gathered(conn, delivery, true, now, desk);
+    }
+    if delivery.framing == Framing::Chunked && conn.emit(&[LAST_CHUNK], &mut desk.together, now).is_err() {
+        return Pumped::Gone;
+    }
+    Pumped::Done
+}
+
+/// The head of a gathered answer is decided: with a length when the body is whole, ended by the connection's end when it
+/// is too long to be waited for.
+fn gathered(conn: &mut Conn, delivery: &mut Delivery, is_whole: bool, now: u64, desk: &mut Desk) -> Pumped {
+    let Some(gather) = delivery.gather.take() else { return Pumped::Done };
+    let Gather { answer, collected } = *gather;
+    let persistence = if is_whole {
+        delivery.framing = Framing::Length(collected.len() as u64);
+        Persistence::KeptAsAsked
+    } else {
+        Persistence::Closed
+    };
+    delivery.after = After::of(persistence, false);
+    desk.out.clear();
+    render::head(&mut desk.out, &answer, delivery.framing, persistence);
+    delivery.body_bytes = collected.len() as u64;
+    let emitted = conn.emit(&[&desk.out, &collected], &mut desk.together, now);
+    desk.out.clear();
+    match emitted {
+        Err(Gone) => Pumped::Gone,
+        Ok(()) if is_whole => Pumped::Done,
+        Ok(()) => Pumped::Again,
+    }
+}
+
+/// Writes `SIZE CRLF` (RFC 9112 §7.1) to the end of the buffer and returns it.
+fn chunk_size(mut size: usize, buffer: &mut [u8; 18]) -> &[u8] {
+    let mut at = buffer.len() - 2;
+    buffer[at..].copy_from_slice(b"\r\n");
+    loop {
+        at -= 1;
+        buffer[at] = b"0123456789abcdef"[size & 15];
+        size >>= 4;
+        if size == 0 {
+            return &buffer[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunk_sizes() {
+        for (size, text) in [
+            (1, "1\r\n"),
+            (15, "f\r\n"),
+            (16, "10\r\n"),
+            (65536, "10000\r\n"),
+            (usize::MAX, "ffffffffffffffff\r\n"),
+        ] {
+            assert_eq!(chunk_size(size, &mut [0; 18]), text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What all loops of an engine share: settings that do not change, counts, and each other's rooms.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use super::counts::Counts;
+use super::pace::Spans;
+use super::room::Room;
+use crate::clock::Clock;
+use crate::proxy::service::Service;
+use balancer_http::framing::request::Bounds;
+
+/// See the module.
+pub(super) struct Shared {
+    pub rooms: Box<[Room]>,
+    pub listeners: Vec<TcpListener>,
+    pub service: Arc<dyn Service>,
+    pub clock: Clock,
+    pub spans: Spans,
+    pub bounds: Bounds,
+    pub max_body_bytes: u64,
+    pub request_buffer_bytes: usize,
+    pub response_buffer_bytes: usize,
+    pub max_connections: usize,
+    pub abort_on_close: bool,
+    pub can_upgrade: bool,
+    /// Peers whose first bytes must be a PROXY header; `None` when the option is off.
+    pub proxy_peers: Option<ArcSwap<Vec<IpNet>>>,
+    pub counts: Arc<Counts>,
+    /// No new connections.
+    pub closed_door: AtomicBool,
+    /// Answers end their connections.
+    pub draining: AtomicBool,
+    /// Threads end.
+    pub stopping: AtomicBool,
+}

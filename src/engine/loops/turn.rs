@@ -1,0 +1,375 @@
+//! A loop: waits for events, handles them, waits again. It owns its connections and never waits for anything else.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use slotmap::{Key, KeyData, SlotMap};
+
+use super::back::Backs;
+use super::conn::Client;
+use super::counts::Kind;
+use super::exchange::Exchange;
+use super::keys::{BackKey, ClientKey};
+use super::lane::Lane;
+use super::room::{Letter, Newcomer, Room};
+use super::shared::Shared;
+use super::wire::timespec;
+use crate::proxy::exchange::FrontendEvent;
+use balancer_http::message::RequestHead;
+use balancer_time::Nanos;
+
+/// See the module.
+pub(super) struct Loop {
+    pub number: usize,
+    pub shared: Arc<Shared>,
+    pub lane: Lane,
+    pub epoll: OwnedFd,
+    /// Empty while its client is being handled.
+    pub clients: SlotMap<ClientKey, Option<Box<Client>>>,
+    pub backs: Backs,
+    /// Clients that have more to do at once, after everybody else had a turn.
+    pub again: Vec<ClientKey>,
+    pub timers: BinaryHeap<Reverse<(Nanos, ClientKey)>>,
+    /// When the events that are handled now were told.
+    pub now: Nanos,
+    /// The boxes are what is kept.
+    #[allow(clippy::vec_box)]
+    pub spare: Vec<Box<Exchange>>,
+    /// Accepting goes on then; 0: it does.
+    pub accepts_again_at: Nanos,
+    pub draining_since: Option<Nanos>,
+    /// Bytes that calls of the API have gathered beyond what every request may.
+    pub gathered: usize,
+    pub share: Share,
+    /// Candidates for an eviction, the oldest last.
+    pub oldest_silent: Vec<(ClientKey, Nanos)>,
+    pub oldest_idle: Vec<(ClientKey, Nanos)>,
+}
+
+/// What a loop used lately, and what it is to give away.
+#[derive(Default)]
+pub(super) struct Share {
+    pub looked_at: Nanos,
+    pub used: Nanos,
+    /// How many connections are to go, and where.
+    pub to_move: usize,
+    pub to: usize,
+}
+
+/// Memory that a loop lends to whoever is being handled.
+pub(super) struct Desk {
+    /// What was received of requests.
+    pub inbox: Box<[u8]>,
+    /// Bodies on their way through, and answers' heads.
+    pub scratch: Box<[u8]>,
+    /// A head that is written.
+    pub out: Vec<u8>,
+    /// Pieces that are sent as one.
+    pub together: Vec<u8>,
+    pub head: RequestHead,
+}
+
+/// What a client's handling came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Go {
+    /// It waits for something.
+    Wait,
+    /// There is more to do at once.
+    On,
+    /// Close now.
+    Close,
+    /// Close so that the client sees that something is missing.
+    Reset,
+    /// End our direction, drop what still comes for a while, close.
+    Linger,
+}
+
+/// Events that are handled between two looks at the clock.
+const BATCH: usize = 256;
+/// Steps of one client before others have their turn.
+const STEPS: usize = 32;
+/// An idle loop looks around that often.
+const LONGEST_WAIT: Nanos = 5_000_000_000;
+/// Timers are kept about that exactly: many that are close to each other wake a loop once.
+const STEP_OF_TIME: Nanos = 5_000_000;
+/// Room behind the longest head: small bodies arrive with their heads, and pipelined requests with each other.
+const INBOX_BEYOND_HEAD: usize = 16 * 1024;
+/// A body passes in pieces of at most this; more would only wait for the client.
+const MOST_SCRATCH: usize = 256 * 1024;
+/// An answer's head must fit.
+const LEAST_SCRATCH: usize = 64 * 1024;
+/// Memory of requests that are over, kept for those to come.
+const MOST_SPARE: usize = 256;
+
+/// Event data of the letter box; listeners have their number. Keys of slots are never this small.
+const MAIL: u64 = 0x7FFF_FFFF;
+/// In the lower half of event data: it is about a backend. No loop has that many connections.
+pub(super) const BACK: u64 = 1 << 31;
+
+/// The event data of a client.
+pub(super) fn data_of(key: ClientKey) -> EventData {
+    EventData::new_u64(key.data().as_ffi())
+}
+
+impl Desk {
+    fn new(shared: &Shared) -> Self {
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        let scratch = shared.response_buffer_bytes.clamp(LEAST_SCRATCH, MOST_SCRATCH);
+        Self {
+            inbox: vec![0; shared.bounds.max_head_bytes + INBOX_BEYOND_HEAD].into(),
+            scratch: vec![0; scratch].into(),
+            out: Vec::with_capacity(4096),
+            together: Vec::with_capacity(4096),
+            head: RequestHead::blank(nobody),
+        }
+    }
+}
+
+impl Loop {
+    /// A loop that waits on every listener.
+    pub fn new(number: usize, shared: Arc<Shared>, lane: Lane) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mail = EventData::new_u64(MAIL);
+        epoll::add(&epoll, shared.rooms[number].wake(), mail, EventFlags::IN | EventFlags::ET)?;
+        let own = Self {
+            number,
+            lane,
+            epoll,
+            clients: SlotMap::with_key(),
+            backs: Backs::default(),
+            again: Vec::new(),
+            timers: BinaryHeap::new(),
+            now: shared.clock.now(),
+            spare: Vec::new(),
+            accepts_again_at: 0,
+            draining_since: None,
+            gathered: 0,
+            share: Share::default(),
+            oldest_silent: Vec::new(),
+            oldest_idle: Vec::new(),
+            shared,
+        };
+        own.watch_listeners()?;
+        Ok(own)
+    }
+
+    pub fn room(&self) -> &Room {
+        &self.shared.rooms[self.number]
+    }
+
+    /// Runs until the engine stops.
+    pub fn run(mut self) {
+        let mut desk = Desk::new(&self.shared);
+        let mut events = vec![MaybeUninit::uninit(); BATCH];
+        while !self.shared.stopping.load(Ordering::SeqCst) {
+            let wait = timespec(if self.again.is_empty() { self.until_next_timer() } else { 0 });
+            self.room().turn_since.store(0, Ordering::Relaxed);
+            let ready: &[epoll::Event] = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
+                Ok((ready, _)) => ready,
+                // A signal: as if nothing had come.
+                Err(_) => &mut [],
+            };
+            self.now = self.shared.clock.now();
+            self.room().turn_since.store(self.now, Ordering::Relaxed);
+            self.handle(ready, &mut desk);
+            for key in std::mem::take(&mut self.again) {
+                self.advance(key, &mut desk);
+            }
+            self.expire(&mut desk);
+            self.keep_house();
+            let took = self.shared.clock.now().saturating_sub(self.now);
+            self.shared.service.observe(FrontendEvent::Turn(took));
+        }
+        self.end_all();
+    }
+
+    fn handle(&mut self, ready: &[epoll::Event], desk: &mut Desk) {
+        // Backends first: a kept connection that was closed, or that has bytes nobody asked for, is found out before it is
+        // taken. New connections last.
+        for event in ready {
+            let data = event.data.u64();
+            if data >> 32 != 0 && data & BACK != 0 {
+                self.on_back(KeyData::from_ffi(data & !BACK).into(), event.flags, desk);
+            }
+        }
+        let mut listens = false;
+        for event in ready {
+            let data = event.data.u64();
+            match data {
+                MAIL => self.read_mail(desk),
+                data if data >> 32 == 0 => listens = true,
+                data if data & BACK == 0 => {
+                    self.on_client(KeyData::from_ffi(data).into(), event.flags, desk);
+                }
+                _ => {}
+            }
+        }
+        if listens {
+            self.accept(desk);
+        }
+    }
+
+    fn on_client(&mut self, key: ClientKey, flags: EventFlags, desk: &mut Desk) {
+        let now = self.now;
+        let Some(Some(client)) = self.clients.get_mut(key) else { return };
+        let conn = &mut client.conn;
+        conn.readable |=
+            flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        if flags.intersects(EventFlags::RDHUP | EventFlags::HUP) && !conn.ended {
+            conn.ended = true;
+            conn.moved_at = now;
+        }
+        // A hang-up alone is both directions' proper end.
+        conn.broken |= flags.contains(EventFlags::ERR);
+        self.advance(key, desk);
+    }
+
+    fn on_back(&mut self, key: BackKey, flags: EventFlags, desk: &mut Desk) {
+        let Some(back) = self.backs.get(key) else { return };
+        let ends = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        let Some(client) = back.client else {
+            // Kept, and it speaks or ends: nobody asked for that.
+            if ends || flags.contains(EventFlags::IN) {
+                self.backs.close(key);
+            }
+            return;
+        };
+        back.ended |= ends;
+        back.readable |= ends || flags.contains(EventFlags::IN);
+        self.advance(client, desk);
+    }
+
+    fn read_mail(&mut self, desk: &mut Desk) {
+        for letter in self.room().open_mail() {
+            match letter {
+                Letter::Welcome(newcomer) => self.welcome(newcomer, desk),
+                Letter::Woken(key) => self.wake(key, desk),
+                Letter::Answered(key, answer) => self.lane_answered(key, answer, desk),
+                Letter::Evict(kind) => drop(self.evict(kind)),
+                Letter::Look => self.look(),
+            }
+        }
+    }
+
+    /// Takes a connection over. Usually its request is here already.
+    pub fn welcome(&mut self, newcomer: Newcomer, desk: &mut Desk) {
+        let Newcomer { socket, counted, peer, is_proxied, expects_proxy, fresh } = newcomer;
+        let now = self.now;
+        let key = self.clients.insert_with_key(|key| {
+            Some(Box::new(Client::new(key, socket, counted, peer, (is_proxied, expects_proxy, fresh), now)))
+        });
+        let Some(Some(client)) = self.clients.get(key) else { return };
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        if epoll::add(&self.epoll, &client.conn.socket, data_of(key), flags).is_err() {
+            // The kernel has no room for one more watch (fs.epoll.max_user_watches).
+            self.shared.service.observe(FrontendEvent::Rejected("watches"));
+            self.clients.remove(key);
+            return;
+        }
+        self.advance(key, desk);
+    }
+
+    /// Goes on with a client as far as it can. A panic costs that client alone.
+    pub fn advance(&mut self, key: ClientKey, desk: &mut Desk) {
+        self.with_client(key, desk, |own, client, desk| {
+            for _ in 0..STEPS {
+                match own.step(client, desk) {
+                    Go::On => {}
+                    go => return go,
+                }
+            }
+            own.again.push(client.conn.key);
+            Go::Wait
+        });
+        self.give_away(key);
+    }
+
+    /// Lends a client out of its slot, and puts it back or ends it as `handle` says.
+    pub fn with_client(
+        &mut self,
+        key: ClientKey,
+        desk: &mut Desk,
+        handle: impl FnOnce(&mut Self, &mut Client, &mut Desk) -> Go,
+    ) {
+        let Some(mut client) = self.clients.get_mut(key).and_then(Option::take) else { return };
+        let handled = catch_unwind(AssertUnwindSafe(|| {
+            let go = handle(self, &mut client, desk);
+            self.conclude(client, go)
+        }));
+        match handled {
+            Ok(Some(client)) => {
+                if let Some(slot) = self.clients.get_mut(key) {
+                    *slot = Some(client);
+                }
+            }
+            Ok(None) => {
+                self.clients.remove(key);
+            }
+            Err(_) => {
+                // The unwinding dropped the client: its leases, seats and counts came back by that.
+                self.shared.service.observe(FrontendEvent::Panicked);
+                self.clients.remove(key);
+                let orphans = self.backs.by_key.iter().filter(|(_, back)| back.client == Some(key));
+                let orphans: Vec<_> = orphans.map(|(back, _)| back).collect();
+                orphans.into_iter().for_each(|back| self.backs.close(back));
+            }
+        }
+    }
+
+    /// What becomes of a client; `None`: it is closed.
+    fn conclude(&mut self, mut client: Box<Client>, go: Go) -> Option<Box<Client>> {
+        match go {
+            Go::Wait | Go::On => {
+                let due = self.due(&client);
+                client.conn.counted.set_kind(client.kind());
+                self.arm(&mut client.conn, due);
+                return Some(client);
+            }
+            Go::Linger => {
+                client.begin_linger(self.now);
+                let due = self.due(&client);
+                client.conn.counted.set_kind(Kind::Busy);
+                self.arm(&mut client.conn, due);
+                self.again.push(client.conn.key);
+                return Some(client);
+            }
+            Go::Reset => client.conn.socket.reset_on_close(),
+            Go::Close => {}
+        }
+        self.end(&mut client);
+        None
+    }
+
+    /// Gives back what a client still holds.
+    pub fn end(&mut self, client: &mut Client) {
+        if let Some(back) = client.conn.pinned.take() {
+            self.backs.close(back);
+        }
+        self.abandon(client);
+        // Others may hold the socket for a moment: the kernel is to forget it now.
+        let _ = epoll::delete(&self.epoll, &client.conn.socket);
+    }
+
+    /// Keeps an exchange's memory.
+    pub fn recycle(&mut self, exchange: Box<Exchange>) {
+        if self.spare.len() < MOST_SPARE {
+            self.spare.push(exchange);
+        }
+    }
+
+    fn until_next_timer(&self) -> Nanos {
+        let due = self.timers.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
+        let due = if self.accepts_again_at > 0 { due.min(self.accepts_again_at) } else { due };
+        let longest =
+            if self.backs.has_kept() || self.draining_since.is_some() { 1_000_000_000 } else { LONGEST_WAIT };
+        due.saturating_sub(self.now).clamp(STEP_OF_TIME, longest)
+    }
+}

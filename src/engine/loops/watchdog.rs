@@ -1,0 +1,47 @@
+//! A thread that looks whether every loop goes round. One that is stuck, by a fault of ours, is said in the log with its
+//! number, gets no new connections, and gets some again when it goes on.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+
+use super::shared::Shared;
+use balancer_time::{Nanos, nanos};
+
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// A turn takes microseconds, and with a thousand events some milliseconds.
+const STUCK: Duration = Duration::from_millis(500);
+
+/// The running thread; it ends when this is dropped.
+pub(super) struct Watchdog(#[allow(dead_code)] Sender<Infallible>);
+
+impl Watchdog {
+    pub fn start(shared: &Arc<Shared>) -> io::Result<Self> {
+        let (end, ended) = bounded::<Infallible>(0);
+        let shared = Arc::clone(shared);
+        thread::Builder::new().name("watchdog".into()).spawn(move || {
+            while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                look(&shared, shared.clock.now());
+            }
+        })?;
+        Ok(Self(end))
+    }
+}
+
+fn look(shared: &Shared, now: Nanos) {
+    for (number, room) in shared.rooms.iter().enumerate() {
+        let is_stuck = room.is_late(now, nanos(STUCK));
+        if room.set_stuck(is_stuck) {
+            if is_stuck {
+                log::error!("loop {number} is stuck: it gets no new connections until it goes on");
+            } else {
+                log::warn!("loop {number} goes on");
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Picking and sending again without I/O: what an attempt came to goes in, whom to send the request to next comes out.
+
+use super::course::Course;
+use super::line::Unsent;
+use super::refusal::{failed, unsent};
+use super::sticky::{Sent, sent, set_cookie};
+use super::{Effort, Failed, Forward, Patience, is_in};
+use crate::proxy::{Reuse, UpstreamError};
+use balancer_http::message::RequestHead;
+use balancer_pool::backends::Lease;
+use balancer_pool::retry::Failure;
+
+/// Where a request goes next.
+pub(in crate::proxy) enum Next {
+    /// To the endpoint of this lease.
+    To(Course, Lease, Reuse),
+    /// Every endpoint is full: it waits in line.
+    Waits(Course),
+    /// To nobody.
+    Failed(Failed),
+}
+
+/// What an answer's head means for a request.
+pub(in crate::proxy) enum Received {
+    /// It is the client's.
+    Final { lease: Lease, effort: Effort, set_cookie: Option<String> },
+    /// Its status asks for another try, at the endpoint of this lease.
+    Again(Course, Lease, Reuse),
+}
+
+impl Forward {
+    /// Picks an endpoint, or a place in line. `replayable`: none of the body is gone.
+    pub(in crate::proxy) fn step(&self, mut course: Course, head: &RequestHead, replayable: bool) -> Next {
+        // The cookie's name must last while the course moves on.
+        let sticks = course.snapshot.policy().sticky.is_some().then(|| course.snapshot.clone());
+        let sticky = sticks.as_ref().and_then(|snapshot| snapshot.policy().sticky.as_ref());
+        let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
+        let patience = if replayable || course.tried.is_empty() { Patience::Park } else { Patience::None };
+        match self.next(&mut course, &preferred, patience) {
+            Ok((lease, reuse)) => {
+                course.effort.backend = Some(lease.endpoint.backend.clone());
+                Next::To(course, lease, reuse)
+            }
+            Err(Unsent::Waits) => Next::Waits(course),
+            Err(why) => Next::Failed(unsent(why, course)),
+        }
+    }
+
+    /// An answer's head came.
+    pub(in crate::proxy) fn received(
+        &self,
+        mut course: Course,
+        mut lease: Lease,
+        head: &RequestHead,
+        status: u16,
+        replayable: bool,
+    ) -> Received {
+        self.conclude(&mut course, &mut lease, Ok(status));
+        lease.free_worker();
+        let snapshot = course.snapshot.clone();
+        let policy = snapshot.policy();
+        let sticky = policy.sticky.as_ref();
+        if is_in(&policy.retry_statuses, status)
+            && course.set_back(Failure::Status, &lease.endpoint, replayable)
+        {
+            let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
+            // The answer that there is beats one that there may be: nobody waits for a second one.
+            if let Ok((again, reuse)) = self.next(&mut course, &preferred, Patience::None) {
+                course.effort.backend = Some(again.endpoint.backend.clone());
+                return Received::Again(course, again, reuse);
+            }
+        }
+        let set_cookie = sticky.and_then(|sticky| set_cookie(sticky, &head.fields, &lease.endpoint));
+        Received::Final { lease, effort: course.effort, set_cookie }
+    }
+
+    /// An attempt failed.
+    pub(in crate::proxy) fn broke(
+        &self,
+        mut course: Course,
+        mut lease: Lease,
+        error: UpstreamError,
+        head: &RequestHead,
+        replayable: bool,
+    ) -> Next {
+        self.conclude(&mut course, &mut lease, Err(&error));
+        let at = lease.endpoint.clone();
+        // Its place may be the one that the next attempt needs.
+        drop(lease);
+        if !course.set_back(error.phase.into(), &at, replayable) {
+            return Next::Failed(failed(&error, &at, course.effort));
+        }
+        course.failed_with(error);
+        self.step(course, head, replayable)
+    }
+}

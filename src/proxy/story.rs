@@ -1,0 +1,374 @@
+//! A request's story without I/O: admit → forward → relay. An engine tells it what happened and does what the [`Step`] asks
+//! for; it never blocks and owns no socket, so that both engines drive the same one.
+
+use std::sync::Arc;
+
+use arc_swap::Guard;
+
+use super::account::Entry;
+use super::admit::{self, Admission, LimitFields};
+use super::exchange::{Answer, AnswerBody, Delivery};
+use super::forward::{Course, Effort, Failed, Lent, Next, Received};
+use super::identify::Waiting;
+use super::marks::Marks;
+use super::own;
+use super::policy::ProxyPolicy;
+use super::{Admitted, Proxy, Reuse, UpstreamError};
+use balancer_http::fields::Fields;
+use balancer_http::framing::response;
+use balancer_http::headers;
+use balancer_http::message::{BodyLength, RequestHead};
+use balancer_limiter::identity::{self, ClientAddress, ClientKey};
+use balancer_pool::backends::{Endpoint, Lease, Snapshot};
+use balancer_pool::policy::CallPolicy;
+use balancer_pool::queue::Waker;
+use balancer_time::{Moment, Nanos, nanos, seconds};
+
+/// A new request, as an engine hands it over.
+pub struct Asked<'a> {
+    /// What was asked.
+    pub head: &'a mut RequestHead,
+    /// The whole body is in memory: it can be sent again.
+    pub in_memory: bool,
+    /// When the head was complete.
+    pub received_at: Nanos,
+    /// The engine can relay both directions of a connection after a 101.
+    pub can_upgrade: bool,
+}
+
+/// What an engine is to do next with a request.
+pub enum Step {
+    /// Send this answer. The story is over.
+    Answer(Answer),
+    /// Send the request there, and tell what came of it.
+    Call(Box<Story>, Call),
+    /// Wait until the waker is called ([`Story::listen`]), at most until then.
+    Wait(Box<Story>, Nanos),
+    /// Have the whole body read, at most so many bytes, and the request answered by [`super::service::Service::serve`] on a
+    /// thread that may block.
+    Work(usize),
+}
+
+/// Where a request is to be sent, and how.
+#[derive(Clone)]
+pub struct Call {
+    /// Where.
+    pub endpoint: Arc<Endpoint>,
+    /// Which kept connections may be taken.
+    pub reuse: Reuse,
+    /// When all of it must be over, the answer's body too: `upstream.request_timeout`.
+    pub deadline: Option<Nanos>,
+    /// How long its parts may take.
+    pub policy: CallPolicy,
+}
+
+/// What came of a call.
+pub enum Event {
+    /// The head of the final answer, or a 101.
+    Head(response::Head),
+    /// None came.
+    Failed(UpstreamError),
+}
+
+/// A request under way, beside its head and its body, which the engine keeps.
+pub struct Story {
+    proxy: Arc<Proxy>,
+    admitted: Admitted,
+    can_upgrade: bool,
+    stage: Stage,
+}
+
+enum Stage {
+    /// What the store has of its client is looked up.
+    Identifying(Identity, Arc<ProxyPolicy>, Waiting),
+    /// In line for an endpoint with room.
+    InLine(Course),
+    /// Sent.
+    Sent(Course, Lease),
+    /// Between two stages.
+    Between,
+}
+
+impl Proxy {
+    /// Begins a request that is not ours.
+    pub fn begin(self: &Arc<Self>, asked: Asked<'_>) -> Step {
+        let Asked { head, in_memory, received_at, can_upgrade } = asked;
+        let snapshot = self.forward.backends.snapshot();
+        let policy = self.accounts.policy.load();
+        identity::drop_lookalikes(&policy.keys, &mut head.fields);
+        let head = &*head;
+        let client = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields);
+        let wall = self.accounts.clock.wall();
+        let marks = Marks::of(&head.fields, client.peer_trusted, wall);
+        let entry = Entry {
+            client_addr: client.address,
+            received_at,
+            effort: Effort::default(),
+            limit: None,
+            lease: None,
+            seat: None,
+            client_gone: false,
+            failed: false,
+            in_flight: self.accounts.metrics.begin(),
+            marks,
+        };
+        if let Some(answer) = own::answer(head, &self.instance, &policy.keys, &entry.marks.request_id) {
+            return Step::Answer(self.accounts.close(answer, head, entry));
+        }
+        let when = Moment { now: received_at, wall_s: seconds(wall) };
+        let admitted = Admitted {
+            entry,
+            peer_trusted: client.peer_trusted,
+            via: snapshot.policy().via,
+            counted_as: ClientKey::address(client.address),
+            fields: LimitFields::default(),
+        };
+        let story = Box::new(Story { proxy: Arc::clone(self), admitted, can_upgrade, stage: Stage::Between });
+        let identity = Identity { client, when, in_memory, snapshot };
+        match story.admit(head, &identity, &policy, None) {
+            Ok(step) => step,
+            Err((story, waiting)) => story.wait_for_store(identity, Guard::into_inner(policy), waiting),
+        }
+    }
+}
+
+/// What a request is admitted by. Nothing of it changes while it waits for the database.
+struct Identity {
+    client: ClientAddress,
+    when: Moment,
+    in_memory: bool,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Story {
+    /// Finds out who it is, takes its tokens, and sends it on. `Err`: it has to wait for the database.
+    fn admit(
+        mut self: Box<Self>,
+        head: &RequestHead,
+        identity: &Identity,
+        policy: &ProxyPolicy,
+        waited: Option<Waiting>,
+    ) -> Result<Step, (Box<Self>, Waiting)> {
+        let proxy = Arc::clone(&self.proxy);
+        let Identity { client, when, in_memory, snapshot } = identity;
+        let admission = match proxy.admit.admit(head, client, *when, policy, waited) {
+            Ok(admission) => admission,
+            Err(waiting) => return Err((self, waiting)),
+        };
+        let Admission { refused, why: _, fields, record, client: counted_as, seat } = admission;
+        (self.admitted.entry.limit, self.admitted.entry.seat) = (record, seat);
+        if let Some(reject) = refused {
+            let entry = self.admitted.entry;
+            let mut answer = fields.add_to(reject.answer(&entry.marks.request_id));
+            if let Some(cors) = &policy.cors {
+                cors.open(&head.fields, admit::has_legacy(policy.headers), &mut answer.fields);
+            }
+            return Ok(Step::Answer(proxy.accounts.close(answer, head, entry)));
+        }
+        (self.admitted.fields, self.admitted.counted_as) = (fields, counted_as);
+        let asked = proxy.request(&self.admitted, head, false);
+        let course = proxy.forward.begin(&asked, Arc::clone(snapshot), *in_memory);
+        let next = proxy.forward.step(course, head, true);
+        Ok(self.go(next, head))
+    }
+
+    fn wait_for_store(
+        mut self: Box<Self>,
+        identity: Identity,
+        policy: Arc<ProxyPolicy>,
+        waiting: Waiting,
+    ) -> Step {
+        let until =
+            self.proxy.accounts.clock.now().saturating_add(nanos(self.proxy.admit.limits.load_timeout()));
+        self.stage = Stage::Identifying(identity, policy, waiting);
+        Step::Wait(self, until)
+    }
+}
+
+impl Story {
+    /// Tells what came of its call. `replayable`: none of the body is gone.
+    pub fn on(mut self: Box<Self>, event: Event, head: &RequestHead, replayable: bool) -> Step {
+        let Stage::Sent(course, lease) = std::mem::replace(&mut self.stage, Stage::Between) else {
+            return self.lost(head);
+        };
+        let event = match event {
+            Event::Head(answer) => self.check_switch(answer, head),
+            failed => failed,
+        };
+        let proxy = Arc::clone(&self.proxy);
+        match event {
+            Event::Head(answer) => {
+                match proxy.forward.received(course, lease, head, answer.status, replayable) {
+                    Received::Again(course, lease, reuse) => self.go(Next::To(course, lease, reuse), head),
+                    Received::Final { lease, effort, set_cookie } => {
+                        self.relay(answer, head, lease, effort, set_cookie)
+                    }
+                }
+            }
+            Event::Failed(error) => {
+                let next = proxy.forward.broke(course, lease, error, head, replayable);
+                self.go(next, head)
+            }
+        }
+    }
+
+    /// It was woken, or the time it may wait is over (`late`).
+    pub fn resume(mut self: Box<Self>, head: &RequestHead, late: bool) -> Step {
+        let proxy = Arc::clone(&self.proxy);
+        match std::mem::replace(&mut self.stage, Stage::Between) {
+            // In time or not: what is known now decides.
+            Stage::Identifying(identity, policy, waiting) => {
+                match self.admit(head, &identity, &policy, Some(waiting)) {
+                    Ok(step) => step,
+                    Err((story, waiting)) => story.wait_for_store(identity, policy, waiting),
+                }
+            }
+            Stage::InLine(course) if late => {
+                let next = Next::Failed(proxy.forward.out_of_patience(course));
+                self.go(next, head)
+            }
+            Stage::InLine(course) => {
+                let next = proxy.forward.step(course, head, true);
+                self.go(next, head)
+            }
+            stage => {
+                self.stage = stage;
+                self.lost(head)
+            }
+        }
+    }
+
+    /// Names whom to tell that it can go on. False: it can already.
+    pub fn listen(&self, waker: Waker) -> bool {
+        match &self.stage {
+            Stage::Identifying(_, _, waiting) => waiting.pending.on_end(waker),
+            Stage::InLine(course) => course.on_turn(waker),
+            Stage::Sent(..) | Stage::Between => false,
+        }
+    }
+
+    /// The client left: the end of the story is written down, and there is nobody to answer.
+    pub fn abandon(mut self: Box<Self>, head: &RequestHead) {
+        let proxy = Arc::clone(&self.proxy);
+        let failed = match std::mem::replace(&mut self.stage, Stage::Between) {
+            Stage::InLine(course) => Failed { client_gone: true, ..proxy.forward.out_of_patience(course) },
+            Stage::Sent(course, lease) => proxy.forward.left(course, lease),
+            Stage::Identifying(..) => proxy.forward.left_early(),
+            Stage::Between => return,
+        };
+        if let Step::Answer(answer) = self.go(Next::Failed(failed), head)
+            && let Some(ticket) = answer.ticket
+        {
+            ticket.settle(0, Delivery::ClientGone);
+        }
+    }
+
+    /// The protocol that the request asks to go on in and that may be.
+    pub fn protocol<'a>(&'a self, head: &'a RequestHead) -> Option<&'a str> {
+        if self.can_upgrade { self.proxy.upgrade_to(head) } else { None }
+    }
+
+    /// The request's fields as they go to that endpoint, in memory that this thread lends.
+    pub fn outgoing(&self, head: &RequestHead, endpoint: &Endpoint, use_them: impl FnOnce(&Fields)) {
+        let origin = self.proxy.request(&self.admitted, head, false).origin;
+        use_them(Lent::of(head, &origin, endpoint).fields());
+    }
+
+    /// The request's id, for the log.
+    pub fn request_id(&self) -> &str {
+        &self.admitted.entry.marks.request_id
+    }
+
+    fn go(mut self: Box<Self>, next: Next, head: &RequestHead) -> Step {
+        match next {
+            Next::To(course, lease, reuse) => {
+                let call = Call {
+                    endpoint: Arc::clone(&lease.endpoint),
+                    reuse,
+                    deadline: course.deadline(),
+                    policy: course.call_policy(),
+                };
+                self.stage = Stage::Sent(course, lease);
+                Step::Call(self, call)
+            }
+            Next::Waits(course) => {
+                let until = course.waits_until();
+                self.stage = Stage::InLine(course);
+                Step::Wait(self, until)
+            }
+            Next::Failed(failed) => {
+                let Admitted { mut entry, fields, .. } = self.admitted;
+                // Whether the rest of a body is in the way of the next request is the engine's to know.
+                let answer = entry.refuse(failed, false);
+                Step::Answer(self.proxy.accounts.close(fields.add_to(answer), head, entry))
+            }
+        }
+    }
+
+    /// What comes of an engine that tells a story something that it does not wait for: a fault of ours.
+    fn lost(self: Box<Self>, head: &RequestHead) -> Step {
+        let reject = crate::error::Reject::new(
+            balancer_http::message::Reason::Internal,
+            "the request could not be handled",
+        );
+        let Admitted { entry, fields, .. } = self.admitted;
+        let answer = reject.answer(&entry.marks.request_id);
+        Step::Answer(self.proxy.accounts.close(fields.add_to(answer), head, entry))
+    }
+
+    /// RFC 9110 §15.2.2: a 101 is an answer to a request for an upgrade alone, and says what it switches to.
+    fn check_switch(&self, answer: response::Head, head: &RequestHead) -> Event {
+        if answer.status != 101 {
+            return Event::Head(answer);
+        }
+        let cause = match self.protocol(head) {
+            None => "a 101 that nobody asked for".to_owned(),
+            Some(protocol)
+                if answer.fields.has_token("Upgrade", protocol)
+                    && answer.fields.has_token("Connection", "upgrade") =>
+            {
+                return Event::Head(answer);
+            }
+            Some(protocol) => format!("a 101 that does not switch to {protocol}"),
+        };
+        Event::Failed(UpstreamError { phase: super::Phase::Malformed, cause })
+    }
+
+    /// Makes the client's answer out of a backend's. Its body is the engine's to move.
+    fn relay(
+        mut self: Box<Self>,
+        answer: response::Head,
+        head: &RequestHead,
+        lease: Lease,
+        effort: Effort,
+        set_cookie: Option<String>,
+    ) -> Step {
+        let length = answer.body_length(head.method == "HEAD");
+        let declared = answer.declared_length();
+        let response::Head { status, reason, fields, .. } = answer;
+        let body = match length {
+            _ if status == 101 => AnswerBody::Tunnel,
+            BodyLength::Empty if head.method == "HEAD" || matches!(status, 204 | 304) => AnswerBody::None {
+                declared: match declared {
+                    BodyLength::Known(bytes) => Some(bytes),
+                    BodyLength::Empty | BodyLength::Chunked | BodyLength::UntilClose => None,
+                },
+            },
+            BodyLength::Empty => AnswerBody::Bytes(Vec::new()),
+            length => AnswerBody::Relayed(length),
+        };
+        let mut fields = headers::to_client(status, fields);
+        if status == 101 {
+            fields.push("Upgrade", self.protocol(head).unwrap_or_default().as_bytes());
+        }
+        if let Some(set_cookie) = set_cookie {
+            fields.push("Set-Cookie", set_cookie.as_bytes());
+        }
+        let answer =
+            Answer { status, reason: Some(reason), fields, body, close: false, cause: None, ticket: None };
+        let Admitted { ref mut entry, fields: ref limits, .. } = self.admitted;
+        (entry.lease, entry.effort) = (Some(lease), effort);
+        let answer = limits.add_to(answer);
+        Step::Answer(self.proxy.accounts.close(answer, head, self.admitted.entry))
+    }
+}
