@@ -247,6 +247,8 @@ impl Backends {
     }
 }
 
+/// All endpoints in the order of the backends, which the others are in already: one walk, however many there are, since a
+/// start does this for every backend.
 fn in_order(
     backends: &[Arc<Backend>],
     others: &[&Arc<Endpoint>],
@@ -254,12 +256,15 @@ fn in_order(
     own: &[Arc<Endpoint>],
 ) -> Vec<Arc<Endpoint>> {
     let mut endpoints = Vec::with_capacity(others.len() + own.len());
+    let mut rest = others.iter().copied().peekable();
     for group in backends {
         if Arc::ptr_eq(group, changed) {
             endpoints.extend_from_slice(own);
-        } else {
-            endpoints.extend(others.iter().filter(|one| Arc::ptr_eq(&one.group, group)).copied().cloned());
+        }
+        while let Some(one) = rest.next_if(|one| Arc::ptr_eq(&one.group, group)) {
+            endpoints.push(Arc::clone(one));
         }
     }
+    debug_assert!(rest.next().is_none(), "endpoints stand in the order of their backends");
     endpoints
 }
