@@ -275,10 +275,10 @@ impl Parts {
         if let Err(error) = self.resolver.follow(&entries, interval, &self.lookup) {
             log::error!("some backends' names are not looked up any more: no thread: {error}");
         }
-        if let (true, Some(check)) = (checks_change, &config.health_check) {
-            match Prober::start(Arc::clone(&self.backends), check.clone(), self.clock.clone()) {
-                Ok(prober) => self.prober = Some(prober),
-                Err(error) => log::error!("health checks have ended: no thread: {error}"),
+        if checks_change {
+            match pool::checks(config, &self.backends, &self.clock) {
+                Ok(prober) => self.prober = prober,
+                Err(error) => log::error!("health checks have ended: {error}"),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The pool as a configuration wants it, and the threads that keep it: look-ups and health checks.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store::backends::BackendRow;
-use crate::upstream::prober::Prober;
+use crate::upstream::prober::{CheckDriver, Prober};
 use crate::upstream::resolve::{Lookup, Resolver};
 use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::{Backends, Operator, Settings};
@@ -105,9 +106,16 @@ pub(super) fn watch(
     let resolver = Resolver::start(backends, entries, config.upstream.resolve_interval, lookup, clock)
         .map_err(failed("names can't be resolved"))?;
     resolver.wait_first(first);
-    let Some(check) = &config.health_check else { return Ok((resolver, None)) };
-    let prober = Prober::start(Arc::clone(backends), check.clone(), clock.clone())
-        .map_err(failed("health checks can't be started"))?;
-    prober.wait_first(first);
-    Ok((resolver, Some(prober)))
+    let prober = checks(config, backends, clock).map_err(failed("health checks can't be started"))?;
+    if let Some(prober) = &prober {
+        prober.wait_first(first);
+    }
+    Ok((resolver, prober))
+}
+
+/// Starts the health checks that are configured, if any are.
+pub(super) fn checks(config: &Config, backends: &Arc<Backends>, clock: &Clock) -> io::Result<Option<Prober>> {
+    let driver = CheckDriver::of(config.frontend.engine);
+    let start = |check| Prober::start(Arc::clone(backends), check, driver, clock.clone());
+    config.health_check.clone().map(start).transpose()
 }

@@ -333,11 +333,13 @@ fn a_health_check_takes_what_a_request_takes(engine: Engine) {
             .set("health_check", json!({ "interval": "100ms", "expect": "200-399" }));
         (backend, setup)
     };
-    let (_backend, newer) = setup("HTTP/1.3 204 No Content\r\nContent-Length: 5\r\n\r\n");
-    assert_eq!(ready(&newer), 200);
-    let (_backend, old) = setup("HTTP/1.1 200 OK\nX : y\nContent-Length: 0\n\n");
-    assert_eq!(ready(&old), 503);
-    assert_eq!(ready(&old.set("upstream.accept_invalid", json!(true))), 200);
+    if engine.can(Case::Checks) {
+        let (_backend, newer) = setup("HTTP/1.3 204 No Content\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(ready(&newer), 200);
+        let (_backend, old) = setup("HTTP/1.1 200 OK\nX : y\nContent-Length: 0\n\n");
+        assert_eq!(ready(&old), 503);
+        assert_eq!(ready(&old.set("upstream.accept_invalid", json!(true))), 200);
+    }
     let (_backend, wordy) = setup(&format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(30_000)));
     assert_eq!(ready(&wordy), 200);
     assert_eq!(ready(&wordy.set("upstream.max_head_bytes", json!(20_000))), 503);

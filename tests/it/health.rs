@@ -1,14 +1,17 @@
 //! Health checks: who is taken out, who comes back, and what is said about it.
 
 use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::backend::refusing;
 use crate::support::engine::each_engine;
-use crate::support::{Backend, Engine, Setup, Then, until};
+use crate::support::{Backend, Engine, Setup, Then, aloud, until};
 
 each_engine! {
     the_first_checks_decide_alone_before_it_listens,
@@ -16,6 +19,7 @@ each_engine! {
     without_a_healthy_backend_it_is_503,
     without_health_checks_everybody_is_healthy,
     hanging_backends_delay_nobody_elses_check,
+    a_thousand_backends_of_which_a_hundred_hang_start_at_once_and_on_few_threads,
     checks_open_a_fresh_connection_and_spend_no_token,
     weight_0_gets_no_traffic,
 }
@@ -119,6 +123,40 @@ fn hanging_backends_delay_nobody_elses_check(engine: Engine) {
         // Far fewer than the twenty time-outs' worth of intervals: the next check came when it was due.
         assert!(good.seen().len() - checks <= 10, "{} checks until {word}", good.seen().len() - checks);
     }
+}
+
+fn a_thousand_backends_of_which_a_hundred_hang_start_at_once_and_on_few_threads(engine: Engine) {
+    const TIMEOUT: Duration = Duration::from_millis(500);
+    // A loaded machine and a build without optimisations take their time for the rest of the start.
+    const SLACK: Duration = Duration::from_secs(10);
+    let everywhere = |line: i32| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).expect("a free port");
+        socket.listen(line).expect("a listener");
+        TcpListener::from(socket)
+    };
+    // The kernel takes as many connections as its line is long, and answers nobody beyond: both kinds of hanging.
+    let hanging = everywhere(50);
+    let good = Backend::named_on(everywhere(4096), 7);
+    let mut setup = Setup::on(engine);
+    for number in 0..1000 {
+        let port =
+            if number % 10 == 3 { hanging.local_addr().expect("bound") } else { good.address() }.port();
+        let url = format!("http://127.0.{}.{}:{port}", 1 + number / 250, 1 + number % 250);
+        setup = setup.backend_with(json!({ "name": format!("b{number}"), "url": url }));
+    }
+    let check = json!({ "path": "/", "interval": "1h", "timeout": "500ms" });
+    let began = Instant::now();
+    let balancer = setup.set("health_check", check).set("frontend.workers", json!(4)).start();
+    let (took, threads) = (began.elapsed(), balancer.proc.threads());
+    aloud(&format!("1,000 backends, 100 hang, {}: {took:?} to start, {threads} threads", engine.name()));
+    assert!(took < TIMEOUT + SLACK, "{took:?}");
+    assert!(threads < 100, "{threads} threads");
+    let said = |word: &str| balancer.proc.err().lines().filter(|line| line.contains(word)).count();
+    until("everybody was checked", || (said("is up: GET /: status 200 (first check)") == 900).then_some(()));
+    until("and those that hang were found out", || (said("(first check)") == 1000).then_some(()));
+    assert_eq!(said("is down: GET /: no "), 100);
+    assert_eq!(balancer.get("/").expect(200).text(), "07");
 }
 
 fn checks_open_a_fresh_connection_and_spend_no_token(engine: Engine) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, TrySendError, bounded};
 use parking_lot::Mutex;
 
 use crate::backend::BackendEntry;
@@ -22,6 +22,7 @@ use balancer_time::Nanos;
 
 mod endpoint;
 mod lease;
+mod listeners;
 mod outlier;
 mod reconfigure;
 mod snapshot;
@@ -37,11 +38,12 @@ pub use snapshot::{Snapshot, Unavailable, Wanted};
 pub use told::Told;
 
 use lease::Total;
+use listeners::Listeners;
 use outlier::Outliers;
 use reconfigure::is_of;
 use snapshot::Picker;
 
-/// Most endpoints of the whole pool. Each has a health-check thread, and each pick looks at each of them.
+/// Most endpoints of the whole pool. Each is checked, and each pick looks at each of them.
 pub const MAX_ENDPOINTS: usize = 1024;
 
 /// What the pool is run by.
@@ -118,8 +120,8 @@ pub struct Backends {
     queue: Arc<Queue>,
     /// Held by whoever makes a new snapshot from the current one; over no I/O.
     writer: Mutex<()>,
-    /// Who wants to hear of changes; at most a few, one signal each. Held over no I/O.
-    listeners: Mutex<Vec<Sender<()>>>,
+    /// Who wants to hear of changes; at most a few.
+    listeners: Listeners,
 }
 
 impl Backends {
@@ -139,7 +141,7 @@ impl Backends {
             snapshot: ArcSwap::from_pointee(snapshot),
             queue,
             writer: Mutex::new(()),
-            listeners: Mutex::new(Vec::new()),
+            listeners: Listeners::default(),
         }
     }
 
@@ -233,17 +235,20 @@ impl Backends {
     /// waits at once. Dropping the receiver ends it.
     pub fn changes(&self) -> Receiver<()> {
         let (sender, receiver) = bounded(1);
-        let _ = sender.try_send(());
-        self.listeners.lock().push(sender);
+        // A full channel has a signal waiting already; a closed one has nobody.
+        self.on_change(move || sender.try_send(()) != Err(TrySendError::Disconnected(())));
         receiver
+    }
+
+    /// Calls `tell` now and after every change of addresses or health, until it gives false. It is called under a lock:
+    /// it must neither block nor call the pool.
+    pub fn on_change(&self, tell: impl Fn() -> bool + Send + 'static) {
+        self.listeners.add(Box::new(tell));
     }
 
     fn signal(&self) {
         self.queue.changed();
-        // A full channel has a signal waiting already; a closed one has nobody.
-        self.listeners
-            .lock()
-            .retain(|listener| !matches!(listener.try_send(()), Err(TrySendError::Disconnected(()))));
+        self.listeners.tell();
     }
 }
 

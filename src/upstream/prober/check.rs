@@ -1,26 +1,20 @@
-//! One health check: a fresh connection, one GET, the answer's status. All of it within one deadline.
+//! One health check as a state machine: what happens on its connection goes in, what to send and the result come out. It does
+//! no I/O and knows no time, so that a loop can have many under way.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::clock::Clock;
 use crate::config::HealthCheck;
 use balancer_http::framing::response::HeadRules;
 use balancer_pool::backend_state::Failed;
-use balancer_time::Nanos;
-use balancer_time::nanos;
 
-/// The request of a check. `path` and `authority` were checked by the configuration.
-pub(super) fn request(path: &str, authority: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: balancer-health\r\nAccept: */*\r\n\
-         Connection: close\r\n\r\n"
-    )
-    .into_bytes()
-}
+/// What checks call themselves.
+pub(super) const USER_AGENT: &str = "balancer-health";
+
+/// What a check has found: the status, when it is expected.
+pub(super) type CheckResult = Result<u16, NotPassed>;
 
 /// Why a check did not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,64 +25,149 @@ pub(super) enum NotPassed {
     Shortage(String),
 }
 
-/// Asks once, on a connection of its own, and takes at most the time-out for everything. The status when it is
-/// expected.
-pub(super) fn check(
-    address: SocketAddr,
-    request: &[u8],
-    settings: &HealthCheck,
-    clock: &Clock,
-) -> Result<u16, NotPassed> {
-    let deadline = Deadline { clock, at: clock.now().saturating_add(nanos(settings.timeout)) };
-    let status = connect(address, &deadline)
-        .and_then(|socket| ask(socket, request, &settings.head_rules, &deadline))?;
-    if settings.expect.iter().any(|(from, to)| (*from..=*to).contains(&status)) {
-        Ok(status)
-    } else {
-        Err(NotPassed::Failed(Failed::Status(status)))
+/// One GET on a connection of its own.
+pub(super) struct Check {
+    settings: Arc<HealthCheck>,
+    is_connected: bool,
+    request: Vec<u8>,
+    /// How much of it is on its way.
+    sent: usize,
+    /// The beginning of an answer, behind any interim ones.
+    received: Vec<u8>,
+    /// How long those were; they count as head.
+    interim_bytes: usize,
+    /// Where the look for the head's end goes on: what comes byte by byte is not searched from the start each time.
+    searched: usize,
+}
+
+impl Check {
+    /// Of the backend that calls itself so. Both this and the path were checked by the configuration.
+    pub fn new(settings: &Arc<HealthCheck>, authority: &str) -> Self {
+        let path = &settings.path;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n\
+             Connection: close\r\n\r\n"
+        );
+        Self {
+            settings: Arc::clone(settings),
+            is_connected: false,
+            request: request.into_bytes(),
+            sent: 0,
+            received: Vec::new(),
+            interim_bytes: 0,
+            searched: 0,
+        }
     }
-}
 
-struct Deadline<'a> {
-    clock: &'a Clock,
-    at: Nanos,
-}
+    /// Whether the connection stands.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
+    }
 
-impl Deadline<'_> {
-    /// What is left, never zero: that would mean "for ever" to a socket.
-    fn left(&self) -> io::Result<Duration> {
-        match self.at.saturating_sub(self.clock.now()) {
-            0 => Err(ErrorKind::TimedOut.into()),
-            left => Ok(Duration::from_nanos(left)),
+    /// The connection stands.
+    pub fn connected(&mut self) {
+        self.is_connected = true;
+    }
+
+    /// What is still to be sent.
+    pub fn unsent(&self) -> &[u8] {
+        &self.request[self.sent..]
+    }
+
+    /// So many bytes of it were sent.
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent += bytes;
+    }
+
+    /// Bytes came; none: the connection was closed. `Some`: that was all that is needed.
+    pub fn received(&mut self, bytes: &[u8]) -> Option<CheckResult> {
+        if bytes.is_empty() {
+            return Some(Err(Failed::Closed.into()));
+        }
+        self.received.extend_from_slice(bytes);
+        match self.status() {
+            Ok(Some(status)) => Some(judge(status, &self.settings)),
+            Ok(None) => None,
+            Err(failed) => Some(Err(failed.into())),
+        }
+    }
+
+    /// The connection could not be made, or broke.
+    pub fn broken(&self, error: &io::Error) -> NotPassed {
+        if self.is_connected { NotPassed::lost(error) } else { NotPassed::unconnected(error) }
+    }
+
+    /// Its time is over.
+    pub fn timed_out(&self) -> NotPassed {
+        self.broken(&ErrorKind::TimedOut.into())
+    }
+
+    /// The status of the final answer (RFC 9112 §4) once its head is whole, behind any interim ones (RFC 9110 §15.2). As
+    /// strict as [`balancer_http::framing::response`] about what it looks at, which fields are not.
+    fn status(&mut self) -> Result<Option<u16>, Failed> {
+        let HeadRules { max_head_bytes, accept_invalid, .. } = self.settings.head_rules;
+        loop {
+            let received = &self.received[..];
+            let start = b"HTTP/1.";
+            if !received.starts_with(&start[..received.len().min(start.len())]) {
+                // A TLS alert, or a handshake: content type and major version (RFC 8446 §5.1).
+                let is_tls = matches!(received, [21 | 22, 3, ..]);
+                return Err(if is_tls { Failed::Tls } else { Failed::NotHttp });
+            }
+            let end = match empty_line(received, self.searched) {
+                Some(_) if !accept_invalid => {
+                    let proper = received.windows(4).position(|window| window == b"\r\n\r\n");
+                    Some(proper.ok_or(Failed::BareLineFeeds)? + 4)
+                }
+                end => end,
+            };
+            if self.interim_bytes + end.unwrap_or(received.len()) > max_head_bytes {
+                return Err(Failed::HeadTooLarge(max_head_bytes));
+            }
+            let Some(end) = end else {
+                // The last line's end may be the first half of an empty one.
+                self.searched = received.len().saturating_sub(2);
+                return Ok(None);
+            };
+            match status_line(&received[..end], accept_invalid)? {
+                100 | 102..=199 => {
+                    self.received.drain(..end);
+                    (self.interim_bytes, self.searched) = (self.interim_bytes + end, 0);
+                }
+                status => return Ok(Some(status)),
+            }
         }
     }
 }
 
-fn connect(address: SocketAddr, deadline: &Deadline<'_>) -> Result<TcpStream, NotPassed> {
-    let connected = deadline.left().and_then(|left| TcpStream::connect_timeout(&address, left));
-    connected.map_err(|error| {
+impl NotPassed {
+    /// Whether it used up its time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Failed(Failed::NoConnection | Failed::NoAnswer))
+    }
+
+    /// No connection came of it.
+    pub fn unconnected(error: &io::Error) -> Self {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
         if let Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) = errno {
-            return NotPassed::Shortage(error.to_string());
+            return Self::Shortage(error.to_string());
         }
-        NotPassed::Failed(match error.kind() {
+        Self::Failed(match error.kind() {
             ErrorKind::ConnectionRefused => Failed::Refused,
             // A socket's time-out shows as either.
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Failed::NoConnection,
-            _ => Failed::Other(named(&error)),
+            _ => Failed::Other(named(error)),
         })
-    })
-}
+    }
 
-/// What became of a connection that was made.
-impl From<io::Error> for NotPassed {
-    fn from(error: io::Error) -> Self {
+    /// What became of a connection that was made.
+    pub fn lost(error: &io::Error) -> Self {
         Self::Failed(match error.kind() {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Failed::NoAnswer,
             ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
                 Failed::Reset
             }
-            _ => Failed::Other(named(&error)),
+            _ => Failed::Other(named(error)),
         })
     }
 }
@@ -107,65 +186,21 @@ fn named(error: &io::Error) -> String {
     }
 }
 
-fn ask(
-    mut socket: TcpStream,
-    request: &[u8],
-    rules: &HeadRules,
-    deadline: &Deadline<'_>,
-) -> Result<u16, NotPassed> {
-    socket.set_write_timeout(Some(deadline.left()?))?;
-    socket.write_all(request)?;
-    let mut received = Vec::with_capacity(1024);
-    let mut buffer = [0; 4096];
-    loop {
-        socket.set_read_timeout(Some(deadline.left()?))?;
-        let count = match socket.read(&mut buffer) {
-            Ok(0) => return Err(Failed::Closed.into()),
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.into()),
-        };
-        received.extend_from_slice(&buffer[..count]);
-        match status(&received, rules.accept_invalid)? {
-            Some(status) => return Ok(status),
-            // Interim answers before it included; the body is not read.
-            None if received.len() > rules.max_head_bytes => {
-                return Err(Failed::HeadTooLarge(rules.max_head_bytes).into());
-            }
-            None => {}
-        }
+/// What the status of a final answer says.
+pub(super) fn judge(status: u16, settings: &HealthCheck) -> CheckResult {
+    let is_expected = || settings.expect.iter().any(|(from, to)| (*from..=*to).contains(&status));
+    match status {
+        101 => Err(Failed::Switches.into()),
+        600.. if !settings.head_rules.accept_invalid => Err(Failed::HighStatus.into()),
+        _ if is_expected() => Ok(status),
+        _ => Err(Failed::Status(status).into()),
     }
 }
 
-/// The status of the final answer (RFC 9112 §4) once its head is whole, behind any interim ones (RFC 9110 §15.2). As
-/// strict as [`balancer_http::framing::response`] about what it looks at, which fields are not.
-fn status(mut received: &[u8], accept_invalid: bool) -> Result<Option<u16>, Failed> {
-    loop {
-        let start = b"HTTP/1.";
-        if !received.starts_with(&start[..received.len().min(start.len())]) {
-            // A TLS alert, or a handshake: content type and major version (RFC 8446 §5.1).
-            let is_tls = matches!(received, [21 | 22, 3, ..]);
-            return Err(if is_tls { Failed::Tls } else { Failed::NotHttp });
-        }
-        let proper = received.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
-        let end = match empty_line(received) {
-            None => return Ok(None),
-            Some(end) if accept_invalid => end,
-            Some(_) => proper.ok_or(Failed::BareLineFeeds)?,
-        };
-        let (head, rest) = received.split_at(end);
-        match status_line(head, accept_invalid)? {
-            101 => return Err(Failed::Switches),
-            100..=199 => received = rest,
-            600.. if !accept_invalid => return Err(Failed::HighStatus),
-            status => return Ok(Some(status)),
-        }
-    }
-}
-
-/// The end of a head whose lines may end with a bare LF.
-fn empty_line(received: &[u8]) -> Option<usize> {
-    let mut line_ends = received.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+/// The end of a head whose lines may end with a bare LF, looked for from there on.
+fn empty_line(received: &[u8], from: usize) -> Option<usize> {
+    let line_feeds = received.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'\n');
+    let mut line_ends = line_feeds.map(|(at, _)| at + 1);
     line_ends.find_map(|at| match received.get(at..)? {
         [b'\n', ..] => Some(at + 1),
         [b'\r', b'\n', ..] => Some(at + 2),
@@ -198,9 +233,24 @@ fn status_line(head: &[u8], accept_invalid: bool) -> Result<u16, Failed> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::settings;
     use super::*;
-    use std::net::TcpListener;
-    use std::thread;
+    use std::time::Duration;
+
+    fn check(accept_invalid: bool) -> Check {
+        let mut settings = settings(Duration::from_secs(1));
+        settings.expect = vec![(200, 299), (304, 304), (404, 404), (503, 503), (999, 999)];
+        settings.head_rules.accept_invalid = accept_invalid;
+        Check::new(&Arc::new(settings), "a.test:80")
+    }
+
+    /// What is found when all of it comes at once, and byte by byte.
+    fn found(received: &str, accept_invalid: bool) -> [Option<CheckResult>; 2] {
+        let whole = Some(received.as_bytes()).filter(|bytes| !bytes.is_empty());
+        let whole = whole.and_then(|bytes| check(accept_invalid).received(bytes));
+        let mut check = check(accept_invalid);
+        [whole, received.as_bytes().chunks(1).find_map(|byte| check.received(byte))]
+    }
 
     #[test]
     fn the_status_of_the_final_answer_is_found_and_nothing_else_passes() {
@@ -238,7 +288,12 @@ mod tests {
             ("HTTP/1.1 200\tOK\r\n\r\n", BAD_LINE),
         ];
         for (received, expected) in table {
-            assert_eq!(status(received.as_bytes(), false), *expected, "{received:?}");
+            let expected = expected.clone().map_err(NotPassed::from).transpose();
+            let [whole, by_byte] = found(received, false);
+            assert_eq!(whole, expected, "{received:?}");
+            if !matches!(whole, Some(Err(NotPassed::Failed(Failed::Tls)))) {
+                assert_eq!(by_byte, expected, "{received:?}, byte by byte");
+            }
         }
         let with_the_key: &[(&str, Result<Option<u16>, Failed>)] = &[
             ("HTTP/1.1 200 OK\nA: b\n\nbody", Ok(Some(200))),
@@ -250,96 +305,45 @@ mod tests {
             ("HTTP/1.1 200 O\rK\n\n", BAD_LINE),
         ];
         for (received, expected) in with_the_key {
-            assert_eq!(status(received.as_bytes(), true), *expected, "{received:?}");
+            let expected = expected.clone().map_err(NotPassed::from).transpose();
+            assert_eq!(found(received, true), [expected.clone(), expected], "{received:?}");
         }
-    }
-
-    fn settings(timeout: Duration) -> HealthCheck {
-        HealthCheck {
-            path: "/".into(),
-            expect: vec![(200, 299), (304, 304)],
-            interval: timeout,
-            timeout,
-            rise: 1,
-            fall: 1,
-            head_rules: HeadRules::SHIPPED,
-        }
-    }
-
-    fn failed(failed: Failed) -> Result<u16, NotPassed> {
-        Err(NotPassed::Failed(failed))
-    }
-
-    /// Checks against a server that does `serve` with its one connection.
-    fn check_against(
-        timeout: Duration,
-        serve: impl FnOnce(TcpStream) + Send + 'static,
-    ) -> Result<u16, NotPassed> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = thread::spawn(move || serve(listener.accept().unwrap().0));
-        let request = request("/health?deep=1", "a.test:80");
-        let result = check(address, &request, &settings(timeout), &Clock::real());
-        server.join().unwrap();
-        result
-    }
-
-    fn answer(text: &'static str) -> Result<u16, NotPassed> {
-        check_against(Duration::from_secs(30), move |mut socket| {
-            let mut request = [0; 1024];
-            let count = socket.read(&mut request).unwrap();
-            assert_eq!(
-                std::str::from_utf8(&request[..count]).unwrap(),
-                "GET /health?deep=1 HTTP/1.1\r\nHost: a.test:80\r\nUser-Agent: balancer-health\r\n\
-                 Accept: */*\r\nConnection: close\r\n\r\n"
-            );
-            socket.write_all(text.as_bytes()).unwrap();
-        })
     }
 
     #[test]
     fn statuses_are_held_against_the_ranges() {
-        assert_eq!(answer("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"), Ok(200));
-        assert_eq!(answer("HTTP/1.1 299 x\r\n\r\n"), Ok(299));
-        assert_eq!(answer("HTTP/1.1 304 x\r\n\r\n"), Ok(304));
-        assert_eq!(answer("HTTP/1.1 300 x\r\n\r\n"), failed(Failed::Status(300)));
-        assert_eq!(answer("HTTP/1.1 503 x\r\n\r\n"), failed(Failed::Status(503)));
-        assert_eq!(answer("ok\r\n\r\n"), failed(Failed::NotHttp));
-        assert_eq!(answer("HTTP/1.1 200 OK\r\n"), failed(Failed::Closed));
+        let mut settings = settings(Duration::from_secs(1));
+        settings.expect = vec![(200, 299), (304, 304)];
+        for (status, passes) in [(200, true), (299, true), (304, true), (300, false), (503, false)] {
+            let expected = if passes { Ok(status) } else { Err(Failed::Status(status).into()) };
+            assert_eq!(judge(status, &settings), expected);
+        }
     }
 
     #[test]
-    fn a_closed_port_is_named_as_such() {
-        // Bound and not listening: nobody else can get the port meanwhile.
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
-        let result = check(address, b"", &settings(Duration::from_secs(30)), &Clock::real());
-        assert_eq!(result, failed(Failed::Refused));
-    }
-
-    /// A byte every few milliseconds would pass any time-out that starts anew with each read.
-    #[test]
-    fn the_deadline_counts_for_the_whole_check() {
-        let result = check_against(Duration::from_millis(100), |mut socket| {
-            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nA: ");
-            while socket.write_all(b"x").is_ok() {
-                thread::sleep(Duration::from_millis(5));
-            }
-        });
-        assert_eq!(result, failed(Failed::NoAnswer));
-        let result = check_against(Duration::from_millis(50), |mut socket| {
-            let _ = io::copy(&mut socket, &mut io::sink());
-        });
-        assert_eq!(result, failed(Failed::NoAnswer));
+    fn what_breaks_is_told_by_how_far_it_came() {
+        let mut check = check(false);
+        let refused = io::Error::from(ErrorKind::ConnectionRefused);
+        assert_eq!(check.broken(&refused), Failed::Refused.into());
+        assert_eq!(check.timed_out(), Failed::NoConnection.into());
+        let lacking = check.broken(&Errno::MFILE.into());
+        assert!(matches!(lacking, NotPassed::Shortage(_)), "{lacking:?}");
+        check.connected();
+        check.sent(check.unsent().len() - 1);
+        assert_eq!(check.unsent(), b"\n");
+        assert_eq!(check.timed_out(), Failed::NoAnswer.into());
+        assert_eq!(check.broken(&ErrorKind::ConnectionReset.into()), Failed::Reset.into());
+        assert_eq!(check.received(b""), Some(Err(Failed::Closed.into())));
     }
 
     #[test]
-    fn an_endless_head_is_given_up() {
-        let result = check_against(Duration::from_secs(30), |mut socket| {
-            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n");
-            while socket.write_all(b"A: b\r\n").is_ok() {}
-        });
-        assert_eq!(result, failed(Failed::HeadTooLarge(HeadRules::SHIPPED.max_head_bytes)));
+    fn interim_answers_count_as_head() {
+        let mut check = check(false);
+        let most = HeadRules::SHIPPED.max_head_bytes;
+        let interim = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+        let results: Vec<_> = (0..=most / interim.len()).map(|_| check.received(interim)).collect();
+        let (last, before) = results.split_last().unwrap();
+        assert!(before.iter().all(Option::is_none));
+        assert_eq!(*last, Some(Err(Failed::HeadTooLarge(most).into())));
     }
 }

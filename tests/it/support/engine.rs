@@ -66,6 +66,8 @@ pub enum Case {
     Parking,
     /// The user of a process that calls the API without a token is known on wildcard addresses, too.
     Callers,
+    /// Health checks judge an answer as requests do, and name what is wrong with one that is no HTTP.
+    Checks,
 }
 
 impl Case {
@@ -86,6 +88,7 @@ impl Case {
         Self::Descriptors,
         Self::Parking,
         Self::Callers,
+        Self::Checks,
     ];
 
     /// Its line in the README, and a yes or no for each of [`ENGINES`].
@@ -126,6 +129,10 @@ impl Case {
             ),
             Self::Callers => (
                 "whose process calls the API without a token is told on every kind of `listen` address",
+                &[true, false],
+            ),
+            Self::Checks => (
+                "health checks take HTTP/1.2 and what `upstream.accept_invalid` takes, and name TLS and malformed status lines",
                 &[true, false],
             ),
             Self::HeadBounds => ("a head that never ends is cut off at `max_head_bytes`", &[true, false]),

@@ -223,7 +223,7 @@ fn listeners_hear_of_every_change_and_only_once() {
     assert!(changes.try_recv().is_err());
     drop(changes);
     replace(&pool, "a", &[address(3)]);
-    assert!(pool.listeners.lock().is_empty());
+    assert!(pool.listeners.0.lock().is_empty());
 }
 
 #[test]
