@@ -17,7 +17,7 @@ use balancer::clock::Clock;
 use balancer::config;
 use balancer::metrics::Metrics;
 use balancer::store::cache::{Known, Pending, Source};
-use balancer::store::v1::{Actor, LimitFilter, LimitsV1, MAX_IMPORTED};
+use balancer::store::v1::{Actor, LimitFilter, MAX_IMPORTED};
 use balancer::store::{Limits, Sources};
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::{Limit, Rate};

@@ -5,7 +5,10 @@
 //! checks and requests in flight (the pool), the cache (`store::cache`), clients and overflow (the limiter), and
 //! connections and busy workers (the frontend).
 //! Labels are bounded: never a client's id, never a path.
+//!
+//! A metric is declared here, whatever keeps it: its name, kind and help are a line of [`Family`], and nothing else can be shown.
 
+mod family;
 mod labels;
 mod shards;
 #[cfg(test)]
@@ -19,6 +22,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+pub use family::Kind;
 pub use labels::{
     Attempt, ConnectionState, Decision, KeyResult, Label, Policy, Rejection, Reload, Retry, StoreOp,
     method_label,
@@ -27,6 +31,60 @@ pub use shards::{BUCKETS_NS, HistogramSum};
 
 use labels::{METHODS, OTHER_METHOD, method_index};
 use shards::{Codes, Gauge, Histogram, PerLabel, Shards};
+
+family::families! {
+    // In the order of the page.
+    HttpRequests = Counter "balancer_http_requests_total":
+        "Requests by method and by the status that was sent; 499: the client left.";
+    HttpRequestDurationSeconds = Histogram "balancer_http_request_duration_seconds":
+        "From the complete head to the last byte of the answer.";
+    HttpRequestsInFlight = Gauge "balancer_http_requests_in_flight":
+        "Requests whose answers are not delivered yet.";
+    Connections = Gauge "balancer_connections": "Client connections by what they are doing.";
+    ConnectionsRejected = Counter "balancer_connections_rejected_total": "Connections that were not taken.";
+    WorkersBusy = Gauge "balancer_workers_busy": "Workers at a request.";
+    QueueDepth = Gauge "balancer_queue_depth": "Requests that wait for a backend to have room.";
+    QueueWaitSeconds = Histogram "balancer_queue_wait_seconds":
+        "How long requests waited for a backend to have room.";
+    Panics = Counter "balancer_panics_total": "Panics that a worker caught.";
+    BackendUp = Gauge "balancer_backend_up": "1 while a backend is given requests.";
+    BackendState = Gauge "balancer_backend_state": "1 for what a backend is: up, drain, down or ejected.";
+    BackendRequests = Counter "balancer_backend_requests_total":
+        "Attempts by the status of the answer, or error.";
+    BackendRequestDurationSeconds = Histogram "balancer_backend_request_duration_seconds":
+        "An attempt, up to the head of the answer.";
+    BackendInFlight = Gauge "balancer_backend_in_flight": "Requests in flight on a backend.";
+    BackendRetries = Counter "balancer_backend_retries_total": "Requests that were sent again.";
+    BackendEjections = Counter "balancer_backend_ejections_total":
+        "How often a backend was taken out because of its answers.";
+    HealthChecks = Counter "balancer_health_checks_total": "Health checks by result.";
+    RatelimitRequests = Counter "balancer_ratelimit_requests_total":
+        "Decisions by the kind of limit; none: unlimited.";
+    RatelimitKeys = Counter "balancer_ratelimit_keys_total":
+        "Keys that requests showed, by what came of them.";
+    RatelimitClients = Gauge "balancer_ratelimit_clients": "Buckets in memory.";
+    RatelimitOverflow = Counter "balancer_ratelimit_overflow_total":
+        "Requests that a shared overflow bucket decided.";
+    RatelimitCacheHits = Counter "balancer_ratelimit_cache_hits_total": "Limits found in memory.";
+    RatelimitCacheMisses = Counter "balancer_ratelimit_cache_misses_total": "Limits that had to be loaded.";
+    RatelimitCacheEvictions = Counter "balancer_ratelimit_cache_evictions_total":
+        "Limits thrown out of memory for want of room.";
+    StoreUp = Gauge "balancer_store_up":
+        "1 while the database answers and takes changes; /v1/status says what it does else.";
+    StoreOperationDurationSeconds = Histogram "balancer_store_operation_duration_seconds":
+        "Calls of the database.";
+    StoreErrors = Counter "balancer_store_errors_total": "Calls of the database that failed.";
+    ConfigReloads = Counter "balancer_config_reloads_total": "Reloads by result.";
+    BuildInfo = Gauge "balancer_build_info": "1; the version is a label.";
+    ProcessCpuSeconds = Counter "process_cpu_seconds_total": "CPU time of the process, user and system.";
+    ProcessResidentMemoryBytes = Gauge "process_resident_memory_bytes":
+        "Memory of the process that is in RAM.";
+    ProcessOpenFds = Gauge "process_open_fds": "Open file descriptors.";
+    ProcessMaxFds = Gauge "process_max_fds": "How many file descriptors may be open.";
+    ProcessStartTimeSeconds = Gauge "process_start_time_seconds":
+        "When the process started, since the epoch.";
+    ProcessThreads = Gauge "process_threads": "Threads of the process.";
+}
 
 /// Most backends that have series of their own; more are not configured at once.
 const MAX_BACKENDS: usize = balancer_pool::backends::MAX_ENDPOINTS;
@@ -215,10 +273,13 @@ pub struct Totals {
 /// A label's name and value.
 pub type LabelPair<'a> = (&'static str, &'a str);
 
+/// Shows a series: its family, labels and value.
+pub type Show<'a> = dyn FnMut(Family, &[LabelPair<'_>], Value) + 'a;
+
 impl Metrics {
-    /// Shows every series, families together: name, labels, value. Series of bounded labels are there from the
+    /// Shows every series, families together. Series of bounded labels are there from the
     /// start, at 0. Counts that other threads make meanwhile may be in some series and not yet in others.
-    pub fn visit(&self, show: &mut dyn FnMut(&'static str, &[LabelPair<'_>], Value)) {
+    pub fn visit(&self, show: &mut Show<'_>) {
         self.visit_requests(show);
         self.visit_connections(show);
         self.visit_backends(show);
@@ -226,25 +287,24 @@ impl Metrics {
             for decision in Decision::ALL {
                 let total = self.hot.sum(|hot| hot.decisions[policy.index()].get(decision));
                 let labels = [("policy", policy.name()), ("decision", decision.name())];
-                show("balancer_ratelimit_requests_total", &labels, Value::Counter(total));
+                show(Family::RatelimitRequests, &labels, Value::Counter(total));
             }
         }
         for result in KeyResult::ALL {
             let count = Value::Counter(self.hot.sum(|hot| hot.keys.get(result)));
-            show("balancer_ratelimit_keys_total", &[("result", result.name())], count);
+            show(Family::RatelimitKeys, &[("result", result.name())], count);
         }
         for op in StoreOp::ALL {
             let sum = HistogramSum::of(std::iter::once(&self.store_durations[op.index()]));
-            let name = "balancer_store_operation_duration_seconds";
-            show(name, &[("op", op.name())], Value::Histogram(sum));
+            show(Family::StoreOperationDurationSeconds, &[("op", op.name())], Value::Histogram(sum));
         }
         for op in StoreOp::ALL {
             let errors = Value::Counter(self.store_errors.get(op));
-            show("balancer_store_errors_total", &[("op", op.name())], errors);
+            show(Family::StoreErrors, &[("op", op.name())], errors);
         }
         for result in Reload::ALL {
             let reloads = Value::Counter(self.reloads.get(result));
-            show("balancer_config_reloads_total", &[("result", result.name())], reloads);
+            show(Family::ConfigReloads, &[("result", result.name())], reloads);
         }
     }
 
@@ -263,7 +323,7 @@ impl Metrics {
         }
     }
 
-    fn visit_requests(&self, show: &mut dyn FnMut(&'static str, &[LabelPair<'_>], Value)) {
+    fn visit_requests(&self, show: &mut Show<'_>) {
         for (index, method) in METHODS.into_iter().chain([OTHER_METHOD]).enumerate() {
             let mut codes = Codes::sum(self.hot.iter().map(|hot| &hot.requests[index]));
             if method == "GET" {
@@ -271,27 +331,27 @@ impl Metrics {
             }
             for (code, count) in codes {
                 let labels = [("method", method), ("code", &*code.to_string())];
-                show("balancer_http_requests_total", &labels, Value::Counter(count));
+                show(Family::HttpRequests, &labels, Value::Counter(count));
             }
         }
         let durations = HistogramSum::of(self.hot.iter().map(|hot| &hot.durations));
-        show("balancer_http_request_duration_seconds", &[], Value::Histogram(durations));
+        show(Family::HttpRequestDurationSeconds, &[], Value::Histogram(durations));
         let in_flight = self.hot.level(|hot| &hot.in_flight);
-        show("balancer_http_requests_in_flight", &[], Value::Gauge(in_flight));
-        show("balancer_panics_total", &[], Value::Counter(self.panics.load(Relaxed)));
+        show(Family::HttpRequestsInFlight, &[], Value::Gauge(in_flight));
+        show(Family::Panics, &[], Value::Counter(self.panics.load(Relaxed)));
     }
 
-    fn visit_connections(&self, show: &mut dyn FnMut(&'static str, &[LabelPair<'_>], Value)) {
+    fn visit_connections(&self, show: &mut Show<'_>) {
         for reason in Rejection::ALL {
             let count = Value::Counter(self.rejections.get(reason));
-            show("balancer_connections_rejected_total", &[("reason", reason.name())], count);
+            show(Family::ConnectionsRejected, &[("reason", reason.name())], count);
         }
-        show("balancer_queue_depth", &[], Value::Gauge(self.hot.level(|hot| &hot.queued)));
+        show(Family::QueueDepth, &[], Value::Gauge(self.hot.level(|hot| &hot.queued)));
         let waits = HistogramSum::of(self.hot.iter().map(|hot| &hot.queue_waits));
-        show("balancer_queue_wait_seconds", &[], Value::Histogram(waits));
+        show(Family::QueueWaitSeconds, &[], Value::Histogram(waits));
     }
 
-    fn visit_backends(&self, show: &mut dyn FnMut(&'static str, &[LabelPair<'_>], Value)) {
+    fn visit_backends(&self, show: &mut Show<'_>) {
         let backends = self.backends.load();
         let mut backends: Vec<_> = backends.iter().collect();
         backends.sort_by_key(|(name, _)| *name);
@@ -302,21 +362,20 @@ impl Metrics {
             let codes = codes.into_iter().map(|(code, count)| (code.to_string(), count));
             for (code, count) in codes.chain([("error".to_owned(), errors)]) {
                 let labels = [("backend", &***name), ("code", &*code)];
-                show("balancer_backend_requests_total", &labels, Value::Counter(count));
+                show(Family::BackendRequests, &labels, Value::Counter(count));
             }
         }
         for (name, metrics) in &backends {
             let durations = HistogramSum::of(metrics.shards.iter().map(|shard| &shard.durations));
-            let family = "balancer_backend_request_duration_seconds";
-            show(family, &[("backend", name)], Value::Histogram(durations));
+            show(Family::BackendRequestDurationSeconds, &[("backend", name)], Value::Histogram(durations));
         }
         for (name, metrics) in &backends {
             let ejections = Value::Counter(metrics.ejections.load(Relaxed));
-            show("balancer_backend_ejections_total", &[("backend", name)], ejections);
+            show(Family::BackendEjections, &[("backend", name)], ejections);
         }
         for reason in Retry::ALL {
             let count = Value::Counter(self.hot.sum(|hot| hot.retries.get(reason)));
-            show("balancer_backend_retries_total", &[("reason", reason.name())], count);
+            show(Family::BackendRetries, &[("reason", reason.name())], count);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::AdminApi;
 use super::route::{self, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
 use crate::error::Reject;
-use crate::metrics::{BUCKETS_NS, HistogramSum, LabelPair, Value};
+use crate::metrics::{BUCKETS_NS, Family, HistogramSum, Kind, LabelPair, Show, Value};
 use crate::proxy::exchange::Answer;
 use balancer_http::fields::tokens;
 use balancer_http::message::RequestHead;
@@ -16,79 +16,9 @@ pub(super) const PATH: &str = "/metrics";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Shows every series there is, by family, labels and value.
-pub type Show<'a> = dyn FnMut(&'static str, &[LabelPair<'_>], Value) + 'a;
-
-/// Where the series come from.
-pub trait Series: Send + Sync {
-    /// Shows each series once. Must not wait.
-    fn visit(&self, show: &mut Show<'_>);
-}
-
-/// What a family is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-use Kind::{Counter, Gauge, Histogram};
-
-/// Every family, in the order of the page, with what it counts.
-const FAMILIES: [(&str, Kind, &str); 35] = [
-    (
-        "balancer_http_requests_total",
-        Counter,
-        "Requests by method and by the status that was sent; 499: the client left.",
-    ),
-    (
-        "balancer_http_request_duration_seconds",
-        Histogram,
-        "From the complete head to the last byte of the answer.",
-    ),
-    ("balancer_http_requests_in_flight", Gauge, "Requests whose answers are not delivered yet."),
-    ("balancer_connections", Gauge, "Client connections by what they are doing."),
-    ("balancer_connections_rejected_total", Counter, "Connections that were not taken."),
-    ("balancer_workers_busy", Gauge, "Workers at a request."),
-    ("balancer_queue_depth", Gauge, "Requests that wait for a backend to have room."),
-    ("balancer_queue_wait_seconds", Histogram, "How long requests waited for a backend to have room."),
-    ("balancer_panics_total", Counter, "Panics that a worker caught."),
-    ("balancer_backend_up", Gauge, "1 while a backend is given requests."),
-    ("balancer_backend_state", Gauge, "1 for what a backend is: up, drain, down or ejected."),
-    ("balancer_backend_requests_total", Counter, "Attempts by the status of the answer, or error."),
-    ("balancer_backend_request_duration_seconds", Histogram, "An attempt, up to the head of the answer."),
-    ("balancer_backend_in_flight", Gauge, "Requests in flight on a backend."),
-    ("balancer_backend_retries_total", Counter, "Requests that were sent again."),
-    (
-        "balancer_backend_ejections_total",
-        Counter,
-        "How often a backend was taken out because of its answers.",
-    ),
-    ("balancer_health_checks_total", Counter, "Health checks by result."),
-    ("balancer_ratelimit_requests_total", Counter, "Decisions by the kind of limit; none: unlimited."),
-    ("balancer_ratelimit_keys_total", Counter, "Keys that requests showed, by what came of them."),
-    ("balancer_ratelimit_clients", Gauge, "Buckets in memory."),
-    ("balancer_ratelimit_overflow_total", Counter, "Requests that a shared overflow bucket decided."),
-    ("balancer_ratelimit_cache_hits_total", Counter, "Limits found in memory."),
-    ("balancer_ratelimit_cache_misses_total", Counter, "Limits that had to be loaded."),
-    ("balancer_ratelimit_cache_evictions_total", Counter, "Limits thrown out of memory for want of room."),
-    (
-        "balancer_store_up",
-        Gauge,
-        "1 while the database answers and takes changes; /v1/status says what it does else.",
-    ),
-    ("balancer_store_operation_duration_seconds", Histogram, "Calls of the database."),
-    ("balancer_store_errors_total", Counter, "Calls of the database that failed."),
-    ("balancer_config_reloads_total", Counter, "Reloads by result."),
-    ("balancer_build_info", Gauge, "1; the version is a label."),
-    ("process_cpu_seconds_total", Counter, "CPU time of the process, user and system."),
-    ("process_resident_memory_bytes", Gauge, "Memory of the process that is in RAM."),
-    ("process_open_fds", Gauge, "Open file descriptors."),
-    ("process_max_fds", Gauge, "How many file descriptors may be open."),
-    ("process_start_time_seconds", Gauge, "When the process started, since the epoch."),
-    ("process_threads", Gauge, "Threads of the process."),
-];
+/// Shows each series once, and waits for nothing. A function, since some of what it gathers is the engine's, which the API
+/// may not use.
+pub type Series = Box<dyn Fn(&mut Show<'_>) + Send + Sync>;
 
 pub(super) const RESOURCE: Resource = Resource {
     title: "Metrics",
@@ -119,7 +49,7 @@ pub(super) const RESOURCE: Resource = Resource {
 /// The page.
 fn answer(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let open = wants_open_metrics(call.exchange.head);
-    let body = page(&*api.parts.series, open);
+    let body = page(&api.parts.series, open);
     Ok(Answer::new(200, body.into_bytes()).with("Content-Type", if open { OPEN_METRICS } else { TEXT }))
 }
 
@@ -133,23 +63,20 @@ fn wants_open_metrics(head: &RequestHead) -> bool {
     })
 }
 
-fn page(series: &dyn Series, open: bool) -> String {
+fn page(series: &dyn Fn(&mut Show<'_>), open: bool) -> String {
     // By family, whatever order they are shown in: a family must not be in two places.
-    let mut lines: [String; FAMILIES.len()] = std::array::from_fn(|_| String::new());
-    series.visit(&mut |family, labels, value| {
-        if let Some(place) = FAMILIES.iter().position(|(name, ..)| *name == family) {
-            sample(&mut lines[place], family, labels, &value);
-        } else {
-            debug_assert!(false, "{family} is in no list");
-        }
+    let mut lines: [String; Family::ALL.len()] = std::array::from_fn(|_| String::new());
+    series(&mut |family, labels, value| {
+        sample(&mut lines[family as usize], family.about().0, labels, &value);
     });
     let mut page = String::with_capacity(lines.iter().map(|text| text.len() + 160).sum());
-    for ((name, kind, help), lines) in FAMILIES.iter().zip(&lines) {
-        let family = if open && *kind == Counter { name.trim_end_matches("_total") } else { name };
+    for (family, lines) in Family::ALL.iter().zip(&lines) {
+        let (name, kind, help) = family.about();
+        let family = if open && kind == Kind::Counter { name.trim_end_matches("_total") } else { name };
         let kind = match kind {
-            Counter => "counter",
-            Gauge => "gauge",
-            Histogram => "histogram",
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         // Writing to a String cannot fail, here and below.
         let _ = write!(page, "# HELP {family} {help}\n# TYPE {family} {kind}\n{lines}");
@@ -222,22 +149,18 @@ fn line(
 mod tests {
     use super::*;
 
-    struct Some3;
-
-    impl Series for Some3 {
-        fn visit(&self, show: &mut Show<'_>) {
-            show("balancer_panics_total", &[], Value::Counter(3));
-            show("balancer_backend_up", &[("backend", "a\"\\b")], Value::Gauge(1));
-            show("balancer_panics_total", &[("x", "y")], Value::Counter(4));
-            let mut sum = HistogramSum { count: 2, sum_ns: 1_500_000_000, ..HistogramSum::default() };
-            sum.cumulative[14] = 1;
-            show("balancer_queue_wait_seconds", &[], Value::Histogram(sum));
-        }
+    fn some(show: &mut Show<'_>) {
+        show(Family::Panics, &[], Value::Counter(3));
+        show(Family::BackendUp, &[("backend", "a\"\\b")], Value::Gauge(1));
+        show(Family::Panics, &[("x", "y")], Value::Counter(4));
+        let mut sum = HistogramSum { count: 2, sum_ns: 1_500_000_000, ..HistogramSum::default() };
+        sum.cumulative[14] = 1;
+        show(Family::QueueWaitSeconds, &[], Value::Histogram(sum));
     }
 
     #[test]
     fn families_stand_together_and_labels_are_escaped() {
-        let text = page(&Some3, false);
+        let text = page(&some, false);
         assert!(text.contains("# TYPE balancer_panics_total counter\nbalancer_panics_total 3\nbalancer_panics_total{x=\"y\"} 4\n"));
         assert!(text.contains("balancer_backend_up{backend=\"a\\\"\\\\b\"} 1\n"));
         assert!(text.contains("balancer_queue_wait_seconds_bucket{le=\"0.0005\"} 0\n"));
@@ -250,7 +173,7 @@ mod tests {
 
     #[test]
     fn open_metrics_names_a_counter_without_total_and_ends() {
-        let text = page(&Some3, true);
+        let text = page(&some, true);
         assert!(text.contains("# TYPE balancer_panics counter\nbalancer_panics_total 3\n"));
         assert!(text.ends_with("# EOF\n"));
         let mut head = RequestHead::blank("127.0.0.1:1".parse().unwrap());

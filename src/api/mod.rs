@@ -6,6 +6,7 @@
 
 mod auth;
 mod dashboard;
+mod health;
 mod input;
 mod members;
 mod metrics;
@@ -25,24 +26,19 @@ use crate::config;
 use crate::error::Reject;
 use crate::log::repeats::LogLimit;
 use crate::proxy::exchange::{Answer, AnswerBody, Exchange};
-use crate::store::v1::{Actor, LimitsV1};
-use crate::store::{Limits, Row, StoreError};
+use crate::store::Limits;
 use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
-use balancer_limiter::identity::ClientId;
-use balancer_limiter::limit::Limit;
 use balancer_time::Nanos;
 
 use auth::Caller;
 use route::{Call, Found, Operation, Resource, Route};
 
-pub use metrics::{Series, Show};
-pub use ops::{BackendHealth, Health};
-pub use v1::backends::{BackendError, BackendShown, EndpointShown, Origin};
-pub use v1::limited::MAX_WINDOW;
-pub use v1::live::{BucketLevel, ClientCount, DeniedFor, Live, Question, Top, Usage, Verdict};
-pub use v1::reload::{Control, ReloadError, Reloaded};
-pub use v1::status::Status;
+pub use health::Health;
+pub use metrics::Series;
+pub use v1::control::{Command, Control, Controlled};
+pub use v1::live::Live;
+pub use v1::reload::{ReloadError, Reloaded};
 
 /// Everything that is ours.
 static RESOURCES: &[Resource] = &[
@@ -74,61 +70,18 @@ pub enum Surface {
     Admin,
 }
 
-/// What the five calls need of the store; [`Limits`] is it. They show the first bucket of a limit alone. An implementation waits at most `database.timeout`, and a
-/// write that it reports as done is in force on this process's next request.
-pub trait LimitsStore: Send + Sync {
-    /// Adds a limit; [`StoreError::Exists`] when an equal id has one.
-    fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError>;
-
-    /// The id as it was stored, and its limit; [`StoreError::NotFound`] when there is none.
-    fn get(&self, id: &ClientId) -> Result<Row, StoreError>;
-
-    /// Replaces the numbers, and takes the limit off its plan; [`StoreError::NotFound`] when there is none.
-    fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError>;
-
-    /// Takes the limit away; [`StoreError::NotFound`] when there is none.
-    fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError>;
-
-    /// At most `count` limits in byte order of the id, those behind `after`.
-    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError>;
-}
-
-impl LimitsStore for Limits {
-    fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
-        Self::create(self, id, limit, actor)
-    }
-
-    fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
-        Self::get(self, id)
-    }
-
-    fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
-        Self::update(self, id, limit, actor)
-    }
-
-    fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError> {
-        Self::delete(self, id, actor)
-    }
-
-    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
-        Self::list(self, after, count)
-    }
-}
-
 /// What the API answers from.
 pub struct Parts {
-    /// The five fixed calls' store.
-    pub limits: Arc<dyn LimitsStore>,
-    /// The same store for v1.
-    pub v1: Arc<dyn LimitsV1>,
+    /// What is stored.
+    pub limits: Arc<Limits>,
     /// What the probes ask.
-    pub health: Arc<dyn Health>,
+    pub health: Arc<Health>,
     /// What `/metrics` shows.
-    pub series: Arc<dyn Series>,
+    pub series: Series,
     /// What the instance is doing now.
-    pub live: Arc<dyn Live>,
-    /// Who changes what is running.
-    pub control: Arc<dyn Control>,
+    pub live: Live,
+    /// Gives commands to the thread that owns what a reload changes.
+    pub control: Arc<Control>,
 }
 
 /// Answers what is ours.

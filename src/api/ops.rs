@@ -1,18 +1,22 @@
 //! `/-/livez` and `/-/readyz`: is the process alive, and should it get traffic. `?verbose` says why and obeys the
 //! access rules of the API.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::AdminApi;
+use super::health::Health;
 use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
 use super::v1::{backends, status};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
+use crate::proxy::lone_peer;
 use crate::store::StoreState;
 use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
-use balancer_pool::backends::Operator;
+use balancer_pool::backends::{Backend, Operator, Told};
 
 /// The probe of liveness, which needs no worker.
 pub(super) const LIVEZ: &str = "/livez";
@@ -113,45 +117,18 @@ fn livez(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
 }
 
 fn readyz(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
-    Ok(readiness(&*api.parts.health, is_verbose(call.exchange.head), call.request_id))
-}
-
-/// What readiness is judged by. Asked on a worker: must not wait.
-pub trait Health: Send + Sync {
-    /// Every backend that is configured.
-    fn backends(&self) -> Vec<BackendHealth>;
-
-    /// Whether one backend at least would be given a request now.
-    fn any_backend_up(&self) -> bool {
-        self.backends().iter().any(|backend| backend.up)
-    }
-
-    /// Whether the process is on its way out (`shutdown_delay` has begun).
-    fn draining(&self) -> bool;
-
-    /// What the store does. Limits in the cache stay in force without it, so it is shown and decides nothing.
-    fn store(&self) -> StoreState;
-
-    /// What else the operator should know, one sentence each.
-    fn notes(&self) -> Vec<String> {
-        Vec::new()
-    }
+    Ok(readiness(&api.parts.health, is_verbose(call.exchange.head), call.request_id))
 }
 
 /// One backend, as `?verbose` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BackendHealth {
-    /// `backends[].name`.
-    pub name: String,
-    /// Whether it is given requests.
-    pub up: bool,
-    /// What the operator says.
-    pub state: Operator,
-    /// What checks and answers say: `up`, `down`, `ejected` or `unknown`.
-    pub health: &'static str,
-    /// Why it is not up, or not whole, as the log said it.
+#[derive(Serialize)]
+struct BackendHealth {
+    name: String,
+    up: bool,
+    state: Operator,
+    health: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<String>,
+    cause: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -178,9 +155,8 @@ fn verbose_livez() -> Answer {
 }
 
 /// 200 when a backend is healthy and the process is not draining, else 503.
-fn readiness(health: &dyn Health, verbose: bool, request_id: &str) -> Answer {
-    let draining = health.draining();
-    let ready = !draining && health.any_backend_up();
+fn readiness(health: &Health, verbose: bool, request_id: &str) -> Answer {
+    let (draining, ready) = (health.draining(), health.ready());
     if ready && !verbose {
         return text("ok\n");
     }
@@ -192,13 +168,19 @@ fn readiness(health: &dyn Health, verbose: bool, request_id: &str) -> Answer {
     if verbose { with_members(problem, &look(health, ready)) } else { problem }
 }
 
-fn look(health: &dyn Health, ready: bool) -> Verbose {
+fn look(health: &Health, ready: bool) -> Verbose {
+    let snapshot = health.backends.snapshot();
+    let backend = |backend: &Arc<Backend>| {
+        let Told { up, health, cause, .. } = snapshot.told(backend);
+        let (name, state) = (backend.name.to_string(), backend.operator());
+        BackendHealth { name, up, state, health, cause }
+    };
     Verbose {
         ready,
         draining: health.draining(),
-        store: health.store().word(),
-        backends: health.backends(),
-        notes: health.notes(),
+        store: health.limits.state().word(),
+        backends: snapshot.backends().iter().map(backend).collect(),
+        notes: health.lone_peer.lone().map(lone_peer::text).into_iter().collect(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
-use crate::store::StoreError;
+use crate::store::{Outcome, StoreError};
 use balancer_http::message::Reason;
 
 /// The answer of a refusal. After a body that was too large to be read the connection is at its end.
@@ -30,16 +30,18 @@ pub(super) fn refused(error: StoreError, what: &str, at: &str) -> Reject {
             Reject::new(Reason::BadRequest, detail).field(format!("{at}/plan"), detail)
         }
         StoreError::InUse(count) => Reject::new(Reason::Conflict, format!("{count} limits name this plan")),
-        StoreError::Unread { cause } => Reject::new(Reason::Unavailable, "the store cannot be reached")
-            .because(cause)
-            .retry_after(STORE_RETRY_AFTER_S),
-        StoreError::Unavailable { cause, outcome_unknown } => {
-            let detail = if outcome_unknown {
-                "the store did not answer in time: whether the change was made is unknown, get tells"
-            } else {
-                "the store cannot be reached; nothing was changed"
-            };
-            Reject::new(Reason::Unavailable, detail).because(cause).retry_after(STORE_RETRY_AFTER_S)
-        }
+        StoreError::Schema(cause) | StoreError::Refused { cause, .. } => unavailable(Outcome::NotDone, cause),
+        StoreError::Unavailable { cause, outcome } => unavailable(outcome, cause),
     }
+}
+
+fn unavailable(outcome: Outcome, cause: String) -> Reject {
+    let detail = match outcome {
+        Outcome::Question => "the store cannot be reached",
+        Outcome::NotDone => "the store cannot be reached; nothing was changed",
+        Outcome::Unknown => {
+            "the store did not answer in time: whether the change was made is unknown, get tells"
+        }
+    };
+    Reject::new(Reason::Unavailable, detail).because(cause).retry_after(STORE_RETRY_AFTER_S)
 }

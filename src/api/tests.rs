@@ -1,6 +1,7 @@
 //! Who is refused, in which order, and what our paths answer.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
@@ -10,10 +11,9 @@ use crate::proxy::exchange::BodyFault;
 use balancer_http::message::BodyLength;
 
 pub(super) mod bench;
-mod fake_v1;
 pub(super) mod owned;
 
-use bench::{Bench, Call, FakeHealth, admin};
+use bench::{Bench, Call, admin};
 use owned::head;
 
 #[test]
@@ -48,10 +48,7 @@ fn only_exact_paths_of_ours_are_taken_from_the_backends() {
         ("*", false, false),
     ] {
         for (listen, public) in [(None, shared), (Some("127.0.0.1:9".parse().unwrap()), apart)] {
-            let bench = Bench::with(
-                &config::Admin { listen, ..admin() },
-                FakeHealth { up: true, draining: false, store_up: true },
-            );
+            let bench = Bench::with(&config::Admin { listen, ..admin() });
             let head = head(&Call { method: "GET", target, ..Call::default() }, BodyLength::Empty);
             assert_eq!(bench.api.claims(&head, Surface::Public), public, "{target} with {listen:?}");
             assert!(bench.api.claims(&head, Surface::Admin), "{target}");
@@ -61,10 +58,7 @@ fn only_exact_paths_of_ours_are_taken_from_the_backends() {
 
 #[test]
 fn the_admin_listener_has_the_probes_under_both_names_and_404_for_the_rest() {
-    let mut bench = Bench::with(
-        &config::Admin { listen: Some("127.0.0.1:9".parse().unwrap()), ..admin() },
-        FakeHealth { up: true, draining: false, store_up: true },
-    );
+    let mut bench = Bench::with(&config::Admin { listen: Some("127.0.0.1:9".parse().unwrap()), ..admin() });
     bench.surface = Surface::Admin;
     for (target, status) in [
         ("/livez", 200),
@@ -90,8 +84,7 @@ fn the_admin_listener_has_the_probes_under_both_names_and_404_for_the_rest() {
 #[test]
 fn refusals_come_in_the_contracts_order() {
     let bench = Bench::with_token("t0ken");
-    *bench.store.fault.lock() =
-        Some(StoreError::Unavailable { cause: "the disk is on fire".into(), outcome_unknown: false });
+    bench.limits.stop();
     let large = vec![b'x'; input::MAX_BODY_BYTES + 1];
     let right = [("Authorization", "Bearer t0ken")];
     let wrong = [("Authorization", "Bearer other")];
@@ -107,7 +100,7 @@ fn refusals_come_in_the_contracts_order() {
     ] {
         let reply = bench.call(&call);
         assert_eq!(reply.status, status, "{reply:?}");
-        assert!(!reply.text.contains("fire"), "a cause is for the log: {reply:?}");
+        assert!(!reply.text.contains("ending"), "a cause is for the log: {reply:?}");
         let has = |name| reply.fields.has(name);
         assert_eq!(has("WWW-Authenticate"), status == 401);
         assert_eq!(has("Allow"), status == 405);
@@ -115,7 +108,7 @@ fn refusals_come_in_the_contracts_order() {
         assert_eq!(reply.close, status == 413);
         assert_eq!(reply.fields.all("Cache-Control").collect::<Vec<_>>(), [b"no-store"]);
     }
-    *bench.store.fault.lock() = None;
+    let bench = Bench::with_token("t0ken");
     assert_eq!(bench.call(&call("POST", &right, good, "127.0.0.1:1")).status, 201);
     assert_eq!(bench.call(&call("POST", &right, good, "127.0.0.1:1")).status, 409);
 }
@@ -180,13 +173,13 @@ fn a_body_that_cannot_be_read_is_answered_by_what_went_wrong() {
 
 #[test]
 fn probes_answer_anybody_and_tell_strangers_nothing() {
-    let up = || FakeHealth { up: true, draining: false, store_up: false };
-    for (health, ready, detail) in [
-        (up(), 200, ""),
-        (FakeHealth { up: false, ..up() }, 503, "no backend is healthy"),
-        (FakeHealth { draining: true, ..up() }, 503, "shutting down"),
-    ] {
-        let bench = Bench::with(&admin(), health);
+    let change: [fn(&Bench); 3] =
+        [|_| {}, Bench::take_down, |bench| bench.health.draining.store(true, Ordering::SeqCst)];
+    for (change, (ready, detail)) in
+        change.into_iter().zip([(200, ""), (503, "no backend is healthy"), (503, "shutting down")])
+    {
+        let bench = Bench::without_store();
+        change(&bench);
         let call = |target| Call {
             method: "GET",
             target,
@@ -239,7 +232,7 @@ fn a_reload_says_what_it_did_and_why_it_did_nothing() {
         changed: vec!["backends".into()],
         needs_restart: vec!["listen".into(), "cache.ttl".into()],
     };
-    *bench.control.outcome.lock() = Some(Ok(reloaded));
+    *bench.reloaded.lock() = Some(Ok(reloaded));
     let reply = bench.json("POST", "/-/v1/reload", "");
     assert_eq!(reply.status, 200);
     assert_eq!(
@@ -251,11 +244,11 @@ fn a_reload_says_what_it_did_and_why_it_did_nothing() {
     assert_eq!(bench.json("GET", "/-/v1/reload", "").status, 405);
 
     let fault = |pointer: &str| FieldFault { pointer: pointer.into(), detail: "f:1: wrong".into() };
-    *bench.control.outcome.lock() = Some(Err(ReloadError::Faults(vec![fault("/a"), fault("/b/0")])));
+    *bench.reloaded.lock() = Some(Err(ReloadError::Faults(vec![fault("/a"), fault("/b/0")])));
     let reply = bench.json("POST", "/-/v1/reload", "");
     assert_eq!((reply.status, &reply.body["errors"][1]["pointer"]), (400, &"/b/0".into()));
     assert!(reply.body["detail"].as_str().is_some_and(|text| text.contains("2 faults")), "{reply:?}");
-    *bench.control.outcome.lock() = Some(Err(ReloadError::Busy("the cause".into())));
+    *bench.reloaded.lock() = Some(Err(ReloadError::Busy("the cause".into())));
     let reply = bench.json("POST", "/-/v1/reload", "");
     assert_eq!(reply.status, 503);
     assert!(!reply.text.contains("the cause"), "{reply:?}");

@@ -1,18 +1,10 @@
 //! Which backends there are: those of the configuration file, with what the API changed of them, and those that the API
 //! added.
 
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
-
-use crate::api::{BackendError, BackendShown, EndpointShown, Origin};
-use crate::config::{self, Config};
-use crate::store::Limits;
-use crate::store::StoreError;
+use crate::config;
 use crate::store::backends::{BackendRow, BackendSettings};
-use crate::store::v1::Actor;
 use balancer_pool::backend::BackendEntry;
-use balancer_pool::backends::{Backend, Backends, Endpoint, Operator, Snapshot, Told};
+use balancer_pool::backends::Operator;
 
 /// A backend as it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,85 +50,6 @@ fn changed(mut entry: BackendEntry, settings: &BackendSettings) -> Wanted {
     entry.backup = settings.backup.unwrap_or(entry.backup);
     entry.max_in_flight = settings.max_in_flight.unwrap_or(entry.max_in_flight);
     Wanted { entry, operator: Some(settings.state.unwrap_or(Operator::Up)) }
-}
-
-/// What the API's calls about backends read and write.
-pub(super) struct BackendCalls {
-    pub config: Arc<ArcSwap<Config>>,
-    pub limits: Arc<Limits>,
-    pub backends: Arc<Backends>,
-    pub own_addresses: Vec<std::net::SocketAddr>,
-}
-
-impl BackendCalls {
-    fn in_file(&self, name: &str) -> bool {
-        self.config.load().backends.iter().any(|entry| entry.name == name)
-    }
-
-    fn shown(&self, snapshot: &Snapshot, group: &Arc<Backend>) -> BackendShown {
-        let endpoint = |one: &Arc<Endpoint>| EndpointShown {
-            address: one.address,
-            health: one.health_word(),
-            cause: one.cause().as_deref().map(str::to_owned),
-            in_flight: one.in_flight(),
-        };
-        let Told { up, health, cause, .. } = snapshot.told(group);
-        BackendShown {
-            name: group.name.to_string(),
-            url: format!("http://{}", group.authority),
-            weight: group.weight(),
-            state: group.operator(),
-            max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),
-            backup: group.backup(),
-            source: if self.in_file(&group.name) { Origin::File } else { Origin::Store },
-            up,
-            health,
-            cause,
-            in_flight: group.in_flight(),
-            endpoints: snapshot.own(group).map(endpoint).collect(),
-        }
-    }
-
-    /// All backends, as they are in the pool.
-    pub fn list(&self) -> Vec<BackendShown> {
-        let snapshot = self.backends.snapshot();
-        snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect()
-    }
-
-    /// One of them.
-    pub fn one(&self, name: &str) -> Result<BackendShown, BackendError> {
-        let snapshot = self.backends.snapshot();
-        let group = snapshot.backends().iter().find(|group| *group.name == *name);
-        group.map(|group| self.shown(&snapshot, group)).ok_or(BackendError::Store(StoreError::NotFound))
-    }
-
-    /// Stores a new one.
-    pub fn create(&self, name: &str, settings: BackendSettings, actor: &Actor) -> Result<(), BackendError> {
-        let url = settings.url.as_deref().unwrap_or_default();
-        let entry = config::parse_backend(name, url).map_err(BackendError::Fields)?;
-        if let Some(own) = self.own_addresses.iter().find(|own| config::is_own(own, &entry)) {
-            let text = format!("is our own listener {own}: requests would go round in a circle");
-            return Err(BackendError::Fields(vec![("url", text)]));
-        }
-        if self.in_file(name) {
-            return Err(BackendError::Store(StoreError::Exists));
-        }
-        self.limits.create_backend(name, settings, actor).map_err(BackendError::Store)
-    }
-
-    /// Stores a change of one.
-    pub fn patch(&self, name: &str, said: BackendSettings, actor: &Actor) -> Result<(), BackendError> {
-        let in_file = self.in_file(name);
-        self.limits.patch_backend(name, said, in_file, actor).map_err(BackendError::Store)
-    }
-
-    /// Takes a stored one away.
-    pub fn delete(&self, name: &str, actor: &Actor) -> Result<(), BackendError> {
-        if self.in_file(name) {
-            return Err(BackendError::InFile);
-        }
-        self.limits.delete_backend(name, actor).map_err(BackendError::Store)
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
 //! Start order, and stop in reverse. Nothing here ends the process: [`run`] returns and `main` exits.
 
 mod backends;
-mod control;
-mod health;
 mod listen;
-mod live;
 mod notify;
 mod parts;
 mod pool;
@@ -25,6 +22,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::api::{Control, Controlled, Health};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::engine::{Drained, Frontend, portable};
@@ -33,9 +31,6 @@ use crate::log::errors;
 use crate::store::levels::Levels;
 use crate::upstream::resolve;
 
-use backends::BackendCalls;
-use control::Handle;
-use health::State;
 use listen::Bound;
 use notify::Notify;
 use parts::Parts;
@@ -102,11 +97,11 @@ pub fn run(config: Config, source: Source) -> Result<(), Failure> {
 }
 
 struct App {
-    state: Arc<State>,
+    health: Arc<Health>,
     access_log: Arc<AccessLog>,
     public: Arc<Frontend>,
     private: Option<Frontend>,
-    control: Arc<Handle>,
+    control: Arc<Control>,
     /// In force now.
     config: Arc<ArcSwap<Config>>,
     notify: Arc<Notify>,
@@ -123,12 +118,12 @@ impl App {
         let own = source.own_folder(config);
         let levels = Levels::start(limiter, limits, own.as_deref(), clock.clone())
             .map_err(failed("a thread can't be started"))?;
-        let backends = Arc::clone(&shared.state.backends);
+        let backends = Arc::clone(&shared.health.backends);
         let lookup = resolve::lookup(config.discovery.resolver);
         let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &clock)?;
         let proxy = shared.proxy(config);
         let own_addresses = bound.addresses().map_err(failed("our own addresses"))?;
-        let (control, commands) = control::channel(BackendCalls {
+        let (control, commands) = Control::new(Controlled {
             config: Arc::clone(&in_force),
             limits: Arc::clone(&shared.limits),
             backends: Arc::clone(&backends),
@@ -172,9 +167,9 @@ impl App {
         }
         .start(commands)
         .map_err(failed("a thread can't be started"))?;
-        let Shared { state, access_log, ticker, .. } = shared;
+        let Shared { health, access_log, ticker, .. } = shared;
         Ok(Self {
-            state,
+            health,
             access_log,
             public,
             private,
@@ -217,7 +212,7 @@ impl App {
     fn stop(self) -> Result<(), Failure> {
         let config = self.config.load_full();
         self.notify.stopping();
-        self.state.draining.store(true, Ordering::SeqCst);
+        self.health.draining.store(true, Ordering::SeqCst);
         thread::sleep(config.shutdown_delay);
         self.public.stop_accepting();
         let drained = self.public.drain(config.shutdown_timeout);
@@ -226,7 +221,7 @@ impl App {
             private.drain(LOG_FLUSH);
         }
         self.levels.stop();
-        self.state.limits.stop();
+        self.health.limits.stop();
         self.access_log.stop(LOG_FLUSH);
         match drained {
             Drained { streams: 0, tunnels: 0, requests: 0 } => {

@@ -12,11 +12,10 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, after, never, select};
 
 use super::backends::{Wanted, wanted};
-use super::control::Command;
 use super::notify::Notify;
 use super::pool;
 use super::source::Source;
-use crate::api::{AdminApi, ReloadError, Reloaded};
+use crate::api::{AdminApi, Command, ReloadError, Reloaded};
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults};
 use crate::engine::Frontend;

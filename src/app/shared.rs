@@ -3,13 +3,10 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use super::control::Handle;
-use super::health::State;
-use super::live::Running;
 use super::series::Gathered;
 use super::ticker::Ticker;
 use super::{Failure, failed, pool};
-use crate::api::{AdminApi, Health, Parts};
+use crate::api::{AdminApi, Control, Health, Live, Parts};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Frontend;
@@ -38,7 +35,7 @@ pub(super) struct Shared {
     pub limits: Arc<Limits>,
     pub heavy_hitters: Arc<HeavyHitters>,
     pub upstream: Arc<UreqUpstream>,
-    pub state: Arc<State>,
+    pub health: Arc<Health>,
     pub policy: Arc<PolicyInForce>,
     /// What the pool begins with.
     pub entries: Vec<BackendEntry>,
@@ -79,7 +76,7 @@ impl Shared {
         .map_err(failed("a thread can't be started"))?;
         let draining = AtomicBool::new(false);
         let lone_peer = Arc::default();
-        let state = Arc::new(State { backends, limits: Arc::clone(&limits), draining, lone_peer });
+        let health = Arc::new(Health { backends, limits: Arc::clone(&limits), draining, lone_peer });
         let frontend = Arc::default();
         let heavy_hitters = Arc::default();
         Ok(Self {
@@ -91,7 +88,7 @@ impl Shared {
             limits,
             heavy_hitters,
             upstream,
-            state,
+            health,
             policy: Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit))),
             entries,
             frontend,
@@ -108,11 +105,11 @@ impl Shared {
                 limiter: Arc::clone(&self.limiter),
                 heavy_hitters: Arc::clone(&self.heavy_hitters),
                 metrics: Arc::clone(&self.metrics),
-                lone_peer: Arc::clone(&self.state.lone_peer),
+                lone_peer: Arc::clone(&self.health.lone_peer),
             },
             forward: Forward {
                 upstream: Arc::clone(&self.upstream) as Arc<_>,
-                backends: Arc::clone(&self.state.backends),
+                backends: Arc::clone(&self.health.backends),
                 budget: RetryBudget::new(),
                 frees_workers,
                 // Where whoever waits holds a worker, half of them are left for those who don't.
@@ -133,30 +130,33 @@ impl Shared {
     }
 
     /// What answers those that are.
-    pub fn api(&self, config: &Config, instance: &str, control: &Arc<Handle>) -> Arc<AdminApi> {
-        let health = Arc::clone(&self.state) as Arc<dyn Health>;
-        let series = Arc::new(Gathered {
+    pub fn api(&self, config: &Config, instance: &str, control: &Arc<Control>) -> Arc<AdminApi> {
+        let series = Gathered {
             metrics: Arc::clone(&self.metrics),
-            backends: Arc::clone(&self.state.backends),
+            backends: Arc::clone(&self.health.backends),
             limiter: Arc::clone(&self.limiter),
             limits: Arc::clone(&self.limits),
             frontend: Arc::clone(&self.frontend),
             started: self.clock.wall(),
-        });
-        let live = Arc::new(Running {
+        };
+        let live = Live {
             instance: instance.to_owned(),
             started_at: self.clock.now(),
-            health: Arc::clone(&health),
+            health: Arc::clone(&self.health),
             metrics: Arc::clone(&self.metrics),
             limiter: Arc::clone(&self.limiter),
             limits: Arc::clone(&self.limits),
             heavy_hitters: Arc::clone(&self.heavy_hitters),
             policy: Arc::clone(&self.policy),
             clock: self.clock.clone(),
-        });
-        let limits = Arc::clone(&self.limits) as Arc<_>;
-        let v1 = Arc::clone(&self.limits) as Arc<_>;
-        let parts = Parts { limits, v1, health, series, live, control: Arc::clone(control) as Arc<_> };
+        };
+        let parts = Parts {
+            limits: Arc::clone(&self.limits),
+            health: Arc::clone(&self.health),
+            series: Box::new(move |show| series.visit(show)),
+            live,
+            control: Arc::clone(control),
+        };
         let log_limit = Arc::clone(&self.log_limit);
         Arc::new(AdminApi::new(parts, &config.admin, &config.rate_limit.trusted_proxies, log_limit))
     }

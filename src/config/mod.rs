@@ -146,6 +146,7 @@ impl Frontend {
             max_head_bytes: self.max_head_bytes,
             max_headers: self.max_headers,
             max_target_bytes: self.max_target_bytes,
+            accept_invalid: self.accept_invalid,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod body;
 mod deliver;
+pub(super) mod target;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -33,7 +34,7 @@ use body::Body;
 use deliver::{Client, deliver};
 
 /// Keys of the configuration that have no effect on this engine: the crate keeps its connections to itself.
-pub const IGNORED_KEYS: [&str; 14] = [
+pub const IGNORED_KEYS: [&str; 15] = [
     "frontend.active_workers",
     "frontend.worker_wait",
     "frontend.max_connections",
@@ -48,6 +49,7 @@ pub const IGNORED_KEYS: [&str; 14] = [
     "frontend.upgrades",
     "frontend.abort_on_close",
     "frontend.proxy_protocol",
+    "frontend.accept_invalid",
 ];
 /// Most servers that live at once: one for each listener, and one more after each accept error, since that ends the
 /// crate's accept thread for good while its kept connections go on. The oldest gives way.
@@ -341,7 +343,7 @@ impl Shared {
                 let detail = "a chunked body beside an upgrade is not read here";
                 Err(Reject::new(Reason::NotImplemented, detail))
             }
-            Verdict::Complete { keep_alive, .. } => Ok(keep_alive),
+            Verdict::Complete { keep_alive, .. } => target::refusal(&head.target).map_or(Ok(keep_alive), Err),
             Verdict::Refused(refusal) => Err(Reject::new(refusal.reason, refusal.detail)),
             Verdict::Incomplete => Err(Reject::new(Reason::BadRequest, "the request's head is not whole")),
         }

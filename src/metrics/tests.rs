@@ -6,7 +6,8 @@ type Series = BTreeMap<String, Value>;
 
 fn series(metrics: &Metrics) -> Series {
     let mut all = Series::new();
-    metrics.visit(&mut |name, labels, value| {
+    metrics.visit(&mut |family, labels, value| {
+        let name = family.about().0;
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let key = format!("{name}{{{}}}", labels.join(","));
         assert!(all.insert(key.clone(), value).is_none(), "{key} is shown once");

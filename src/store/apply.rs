@@ -6,11 +6,12 @@ use std::collections::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::core::{Core, entries};
-use super::ops::{self, By, Change, Done, Failed, To, Written};
-use super::session::{Access, Fault, Store};
-use super::v1::{Actor, Condition, Imported, LimitRow, PlanRow};
+use super::ops::{self, By, Change, Done, To, Written};
+use super::session::{Access, Store};
+use super::v1::{Actor, BatchError, Condition, Imported, LimitRow, PlanRow};
 use crate::metrics::StoreOp;
 use crate::store::cache::Place;
+use crate::store::{Outcome, StoreError};
 use balancer_limiter::identity::{ClientId, IdForm};
 use balancer_limiter::terms::{ClientLimit, Plan, PlanName};
 
@@ -19,7 +20,7 @@ const MAX_GROUPS_READ: usize = 1_000;
 
 impl Core {
     /// Writes, on the one thread that does, and puts what was committed in force before anybody is told.
-    pub fn write(&self, wishes: &[Change], actor: &Actor, is_batch: bool) -> Result<Written, Failed> {
+    pub fn write(&self, wishes: &[Change], actor: &Actor, is_batch: bool) -> Result<Written, BatchError> {
         let places = self.places(wishes);
         let group = |place: &Place| match place {
             Place::Group(network) if !is_batch || self.cache.holds(place) => Some(*network),
@@ -36,7 +37,7 @@ impl Core {
             let terms = ops::Terms { by, is_batch, groups: &groups, ipv6_prefix: self.ipv6_prefix };
             ops::write(store, self.within, wishes, terms)
         };
-        match self.commit(name, actor, |failed: &Failed| &failed.fault, write) {
+        match self.commit(name, actor, |failed: &BatchError| &failed.error, write) {
             Ok(mut written) => {
                 let groups = std::mem::take(&mut written.groups);
                 let mut known: HashMap<Place, Vec<LimitRow>> =
@@ -51,7 +52,7 @@ impl Core {
                 Ok(written)
             }
             Err(failed) => {
-                if matches!(failed.fault, Fault::Down { outcome_unknown: true, .. }) {
+                if matches!(failed.error, StoreError::Unavailable { outcome: Outcome::Unknown, .. }) {
                     self.doubt(places);
                 }
                 Err(failed)
@@ -105,7 +106,7 @@ impl Core {
         &self,
         op: StoreOp,
         actor: &Actor,
-        fault_of: impl Fn(&E) -> &Fault,
+        fault_of: impl Fn(&E) -> &StoreError,
         write: impl FnOnce(&dyn Store, By<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let noted = Cell::new(None);
@@ -123,14 +124,16 @@ impl Core {
 
     /// Writes many limits. Memory follows as it follows other instances: nothing that was held counts as current, and the
     /// watch reads what changed.
-    pub fn import(&self, rows: &[(ClientId, ClientLimit)], actor: &Actor) -> Result<Imported, Failed> {
+    pub fn import(&self, rows: &[(ClientId, ClientLimit)], actor: &Actor) -> Result<Imported, BatchError> {
         let by = By { actor, keep: self.keep, note: &|_| () };
         let import = |store: &dyn Store| ops::import(store, self.within, rows, self.ipv6_prefix, by);
-        let result = self.ask_for(StoreOp::Batch, |failed: &Failed| &failed.fault, import);
+        let result = self.ask_for(StoreOp::Batch, |failed: &BatchError| &failed.error, import);
         let places = rows.iter().filter_map(|(id, _)| Place::of(id, self.ipv6_prefix));
         match &result {
             Ok(_) => places.for_each(|place| self.cache.doubt(place)),
-            Err(Failed { fault: Fault::Down { outcome_unknown: true, .. }, .. }) => self.doubt(places),
+            Err(BatchError { error: StoreError::Unavailable { outcome: Outcome::Unknown, .. }, .. }) => {
+                self.doubt(places)
+            }
             Err(_) => {}
         }
         result
@@ -143,19 +146,24 @@ impl Core {
         condition: &Condition,
         must_be_new: bool,
         actor: &Actor,
-    ) -> Result<(PlanRow, bool), Fault> {
+    ) -> Result<(PlanRow, bool), StoreError> {
         let name = if must_be_new { StoreOp::Create } else { StoreOp::Update };
         let write = |store: &dyn Store, by: By<'_>| {
             ops::put_plan(store, self.within, plan, condition, must_be_new, by)
         };
         let written = self.commit(name, actor, |fault| fault, write)?;
-        let row = written.row.ok_or_else(|| Fault::down("the database was not asked"))?;
+        let row = written.row.ok_or_else(|| StoreError::down("the database was not asked"))?;
         self.change_plan(&row.plan.name, Some(&row.plan.terms));
         Ok((row, written.created))
     }
 
     /// Takes a plan away.
-    pub fn remove_plan(&self, plan: &PlanName, condition: &Condition, actor: &Actor) -> Result<(), Fault> {
+    pub fn remove_plan(
+        &self,
+        plan: &PlanName,
+        condition: &Condition,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
         let write = |store: &dyn Store, by: By<'_>| ops::remove_plan(store, self.within, plan, condition, by);
         self.commit(StoreOp::Delete, actor, |fault| fault, write)?;
         self.change_plan(plan, None);
@@ -169,7 +177,7 @@ impl Core {
         name: &str,
         judge: &mut ops::Judge<'_>,
         actor: &Actor,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         let write = |store: &dyn Store, by: By<'_>| ops::change_backend(store, self.within, name, judge, by);
         let row = self.commit(op, actor, |fault| fault, write)?;
         self.change_backend(name, row);
@@ -177,7 +185,7 @@ impl Core {
     }
 
     /// Notes that a client's levels were filled.
-    pub fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, Fault> {
+    pub fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, StoreError> {
         let write = |store: &dyn Store, by: By<'_>| ops::note_reset(store, self.within, id, by);
         self.commit(StoreOp::Update, actor, |fault| fault, write)
     }

@@ -18,11 +18,12 @@ use super::book::Book;
 use super::breaker::Breaker;
 use super::migrate;
 use super::ops::{self, Keep};
-use super::session::{Access, Fault, Store};
+use super::session::{Access, Store};
 use super::stored::Stored;
 use super::v1::LimitRow;
 use crate::clock::Clock;
 use crate::metrics::{Metrics, StoreOp};
+use crate::store::StoreError;
 use crate::store::cache::{Cache, Entry, Found, Hit, Known, Place, Source, Ticket};
 use balancer_limiter::identity::{ClientId, ClientKey};
 use balancer_limiter::limiter::{Limiter, Room, Shared};
@@ -159,8 +160,8 @@ impl Core {
     pub fn ask<T>(
         &self,
         op: StoreOp,
-        question: impl FnOnce(&dyn Store) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        question: impl FnOnce(&dyn Store) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         self.ask_for(op, |fault| fault, question)
     }
 
@@ -168,7 +169,7 @@ impl Core {
     pub fn ask_for<T, E>(
         &self,
         op: StoreOp,
-        fault_of: impl Fn(&E) -> &Fault,
+        fault_of: impl Fn(&E) -> &StoreError,
         question: impl FnOnce(&dyn Store) -> Result<T, E>,
     ) -> Result<T, E> {
         let started = self.clock.now();
@@ -183,10 +184,13 @@ impl Core {
                     self.breaker.takes_changes();
                 }
             }
-            Some(Fault::ReadOnly(cause)) => self.breaker.refuses(StoreState::ReadOnly, cause),
-            Some(Fault::NoRoom(cause)) => self.breaker.refuses(StoreState::Full, cause),
+            Some(StoreError::Refused { state, cause }) if *state != StoreState::Up => {
+                self.breaker.refuses(*state, cause);
+            }
             // The probe's own word comes from the watch.
-            Some(fault @ (Fault::Down { .. } | Fault::Schema(_))) if op != StoreOp::Probe => {
+            Some(fault @ (StoreError::Unavailable { .. } | StoreError::Schema(_)))
+                if op != StoreOp::Probe =>
+            {
                 self.breaker.suspect(&fault.to_string());
             }
             Some(fault) => log::debug!("store: {}: {fault}", op.name()),
@@ -197,15 +201,16 @@ impl Core {
     /// Finds out whether the database takes changes: asks it where it can tell, and where it took none lately tries one.
     pub fn try_change(&self) {
         let tried = match ops::read_only(self.store.as_ref(), self.within) {
-            Ok(true) => Err(Fault::ReadOnly("it says so".into())),
+            Ok(true) => Err(StoreError::Refused { state: StoreState::ReadOnly, cause: "it says so".into() }),
             Ok(false) if self.breaker.what() == StoreState::Up => return,
             Ok(false) => ops::try_change(self.store.as_ref(), self.within),
             Err(fault) => Err(fault),
         };
         match tried {
             Ok(()) => self.breaker.takes_changes(),
-            Err(Fault::ReadOnly(cause)) => self.breaker.refuses(StoreState::ReadOnly, &cause),
-            Err(Fault::NoRoom(cause)) => self.breaker.refuses(StoreState::Full, &cause),
+            Err(StoreError::Refused { state, cause }) if state != StoreState::Up => {
+                self.breaker.refuses(state, &cause);
+            }
             Err(fault) => log::debug!("store: a change was tried: {fault}"),
         }
     }
@@ -338,7 +343,7 @@ impl Core {
     }
 
     /// Brings the database up: its schema, then what stays in memory.
-    pub fn probe(&self, migrated: bool) -> Result<(), Fault> {
+    pub fn probe(&self, migrated: bool) -> Result<(), StoreError> {
         let look = if migrated { migrate::check } else { migrate::migrate };
         self.ask(StoreOp::Probe, |store| look(store, self.within))?;
         self.follow()

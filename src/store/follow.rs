@@ -7,9 +7,9 @@ use ipnet::IpNet;
 
 use super::core::{Core, entries, parsed, range};
 use super::ops::{self, Followed};
-use super::session::Fault;
 use super::v1::LimitRow;
 use crate::metrics::StoreOp;
+use crate::store::StoreError;
 use crate::store::cache::{Place, Source, Ticket};
 use balancer_limiter::identity::{ClientId, ClientKey, IdForm};
 use balancer_limiter::ranges::Ranges;
@@ -19,7 +19,7 @@ const TRIES: u32 = 5;
 
 impl Core {
     /// Brings memory to where the database is. On one thread, the watch's.
-    pub fn follow(&self) -> Result<(), Fault> {
+    pub fn follow(&self) -> Result<(), StoreError> {
         loop {
             let from = self.book.lock().followed;
             let Some(seen) = from else { return self.read_all() };
@@ -40,7 +40,7 @@ impl Core {
         }
     }
 
-    fn follow_page(&self, mut page: Followed) -> Result<(), Fault> {
+    fn follow_page(&self, mut page: Followed) -> Result<(), StoreError> {
         {
             let book = self.book.lock();
             let lists =
@@ -79,7 +79,7 @@ impl Core {
     }
 
     /// Ranges, one snapshot for all of them.
-    fn follow_ranges(&self, changed: &[(String, i64)]) -> Result<(), Fault> {
+    fn follow_ranges(&self, changed: &[(String, i64)]) -> Result<(), StoreError> {
         let nets: BTreeMap<IpNet, String> = ids(changed)
             .filter_map(|id| match id.form() {
                 IdForm::Range(net) => Some((net, id.canonical().into_owned())),
@@ -103,7 +103,7 @@ impl Core {
     }
 
     /// All plans: there are few, and one question brings them. False when that was in vain.
-    fn read_plans(&self) -> Result<bool, Fault> {
+    fn read_plans(&self) -> Result<bool, StoreError> {
         for _ in 0..TRIES {
             let writes = self.book.lock().writes;
             let rows = self.ask(StoreOp::Ranges, |store| ops::all_plans(store, self.within))?;
@@ -116,7 +116,7 @@ impl Core {
     }
 
     /// All backends, as plans are.
-    fn read_backends(&self) -> Result<bool, Fault> {
+    fn read_backends(&self) -> Result<bool, StoreError> {
         let read = || self.ask(StoreOp::Ranges, |store| ops::backends(store, self.within));
         self.reading(read, |rows| {
             self.backends.replace(rows);
@@ -125,7 +125,7 @@ impl Core {
     }
 
     /// Limits: what of them is held is loaded again, by two questions at most.
-    fn follow_limits(&self, changed: &[(String, i64)]) -> Result<(), Fault> {
+    fn follow_limits(&self, changed: &[(String, i64)]) -> Result<(), StoreError> {
         let mut places: BTreeMap<Place, Vec<ClientId>> = BTreeMap::new();
         for id in ids(changed) {
             if let Some(place) = Place::of(&id, self.ipv6_prefix) {
@@ -157,7 +157,7 @@ impl Core {
     fn read_places<'a>(
         &self,
         places: impl Iterator<Item = &'a Place>,
-    ) -> Result<Vec<(Place, Vec<LimitRow>)>, Fault> {
+    ) -> Result<Vec<(Place, Vec<LimitRow>)>, StoreError> {
         let (mut networks, mut texts) = (Vec::new(), Vec::new());
         for place in places {
             match place {
@@ -179,7 +179,7 @@ impl Core {
     }
 
     /// Reads everything that memory holds whole.
-    fn read_all(&self) -> Result<(), Fault> {
+    fn read_all(&self) -> Result<(), StoreError> {
         // Before the rows: what comes between is then followed, never missed.
         let last = self.ask(StoreOp::Changes, |store| ops::last_change(store, self.within))?;
         let planned = self.read_plans()?;
@@ -189,7 +189,7 @@ impl Core {
                 IdForm::Range(net) => Some(range(net, row)),
                 _ => None,
             });
-            let next = Ranges::new(list).map_err(|error| Fault::Schema(error.to_string()))?;
+            let next = Ranges::new(list).map_err(|error| StoreError::Schema(error.to_string()))?;
             self.put_ranges(next);
             Ok(())
         })?;
@@ -205,9 +205,9 @@ impl Core {
     /// write may not be in what was read. False, and everything is to be read anew, when that was in vain.
     fn reading<T>(
         &self,
-        read: impl Fn() -> Result<T, Fault>,
-        put: impl Fn(T) -> Result<(), Fault>,
-    ) -> Result<bool, Fault> {
+        read: impl Fn() -> Result<T, StoreError>,
+        put: impl Fn(T) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
         for _ in 0..TRIES {
             let writes = self.book.lock().writes;
             let rows = read()?;

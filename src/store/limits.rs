@@ -14,14 +14,14 @@ use parking_lot::Mutex;
 
 use super::breaker::Breaker;
 use super::core::{Core, Parts};
-use super::ops::{self, Change, Done, Failed, Keep, To, Written};
+use super::ops::{self, Change, Done, Keep, To, Written};
 use super::postgres::Postgres;
-use super::session::{Fault, Store};
+use super::session::Store;
 use super::sqlite::Sqlite;
 use super::threads::{CallError, Lane, Threads};
 use super::v1::{Actor, BatchError, Condition, LimitFilter};
 use super::watch::Watch;
-use super::{Row, StartError, StoreError, StoreState};
+use super::{Outcome, Row, StartError, StoreError, StoreState};
 use crate::clock::Clock;
 use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit};
 use crate::metrics::{Metrics, StoreOp};
@@ -130,7 +130,7 @@ impl Limits {
             beside: Mutex::new(Some(Beside { life, handles: [watching, listening] })),
         });
         match first.recv_timeout(database.timeout + START_GRACE) {
-            Ok(Err(fault @ Fault::Schema(_))) => {
+            Ok(Err(fault @ StoreError::Schema(_))) => {
                 limits.stop();
                 Err(fault.into())
             }
@@ -299,26 +299,16 @@ impl Limits {
     /// Something that changes many things, on the one thread that does.
     pub(super) fn attempt<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Core) -> Result<T, Failed> + Send + 'static,
+        work: impl FnOnce(&Core) -> Result<T, BatchError> + Send + 'static,
     ) -> Result<T, BatchError> {
-        let result = self.change(move |core| match work(core) {
-            Ok(done) => Ok(Ok(done)),
-            // A wish that can't be fulfilled is no fault of the database.
-            Err(failed) if failed.index.is_some() => Ok(Err(failed)),
-            Err(failed) => Err(failed.fault),
-        });
-        match result {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(failed)) => Err(BatchError { index: failed.index, error: failed.fault.into() }),
-            Err(error) => Err(BatchError { index: None, error }),
-        }
+        self.change(move |core| Ok(work(core)))?
     }
 
     /// Something that changes nothing.
     pub(super) fn read<T: Send + 'static>(
         &self,
         op: StoreOp,
-        question: impl FnOnce(&dyn Store, Duration) -> Result<T, Fault> + Send + 'static,
+        question: impl FnOnce(&dyn Store, Duration) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let core = Arc::clone(&self.core);
         let asked = self.call(Lane::Read, move || core.ask(op, |store| question(store, core.within)));
@@ -328,7 +318,7 @@ impl Limits {
     /// Something that changes something, on the one thread that does.
     pub(super) fn change<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Core) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let core = Arc::clone(&self.core);
         self.call(Lane::Write, move || work(&core))
@@ -337,20 +327,21 @@ impl Limits {
     fn call<T: Send + 'static>(
         &self,
         lane: Lane,
-        work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let unavailable = |cause: String, outcome_unknown| StoreError::Unavailable { cause, outcome_unknown };
         let breaker = &self.core.breaker;
         if !breaker.up() {
-            return Err(unavailable(format!("not asked: {}", breaker.cause()), false));
+            return Err(StoreError::down(format!("not asked: {}", breaker.cause())));
         }
         self.threads.call(lane, self.timeout, work).map_err(|error| match error {
-            CallError::Fault(fault) => fault.into(),
-            CallError::Refused(cause) => unavailable(cause.into(), false),
+            CallError::Store(error) => error,
+            CallError::Refused(cause) => StoreError::down(cause),
             CallError::TimedOut { begun } => {
                 breaker.suspect("a call took longer than database.timeout");
                 let cause = format!("no answer within database.timeout ({:?})", self.timeout);
-                unavailable(cause, begun && lane == Lane::Write)
+                let begun = begun && lane == Lane::Write;
+                let outcome = if begun { Outcome::Unknown } else { Outcome::NotDone };
+                StoreError::Unavailable { cause, outcome }
             }
         })
     }

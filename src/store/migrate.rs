@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use super::session::{Access, Cell, Fault, Session, Store, Value, inside};
+use super::session::{Access, Cell, Session, Store, Value, inside};
+use crate::store::{StoreError, StoreState};
 
 /// A migration of a large table takes its time; nobody waits for it but the thread that does it.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Applies what is missing and checks what is there. A database that another instance has already brought up is only
 /// looked at, with no right but to read. `within` bounds everything except migrations themselves.
-pub fn migrate(store: &dyn Store, within: Duration) -> Result<(), Fault> {
+pub fn migrate(store: &dyn Store, within: Duration) -> Result<(), StoreError> {
     let applied = inside(store, within, Access::Read, |session| last(session, store))?;
     if applied < known(store) {
         store.with(MIGRATION_TIMEOUT, Access::Migrate, &mut |session| apply(session, store))?;
@@ -19,11 +20,11 @@ pub fn migrate(store: &dyn Store, within: Duration) -> Result<(), Fault> {
 }
 
 /// Whether the database answers and has the shape that this program knows.
-pub fn check(store: &dyn Store, within: Duration) -> Result<(), Fault> {
+pub fn check(store: &dyn Store, within: Duration) -> Result<(), StoreError> {
     store.with(within, Access::Read, &mut |session| {
         let applied = last(session, store)?;
         if applied < known(store) {
-            return Err(Fault::Schema(format!(
+            return Err(StoreError::Schema(format!(
                 "the {} database has lost its tables: migration {applied} of {} is its last",
                 store.dialect().name,
                 known(store)
@@ -35,7 +36,7 @@ pub fn check(store: &dyn Store, within: Duration) -> Result<(), Fault> {
         };
         match store.dialect().expected.iter().find(|name| !has(name)) {
             None => Ok(()),
-            Some(name) => Err(Fault::Schema(format!(
+            Some(name) => Err(StoreError::Schema(format!(
                 "the {} database has a wrong schema: it lacks the column {name}",
                 store.dialect().name
             ))),
@@ -48,7 +49,7 @@ fn known(store: &dyn Store) -> i64 {
 }
 
 /// The number of the last migration that was applied, 0 for none; refuses one that this program does not know.
-fn last(session: &mut dyn Session, store: &dyn Store) -> Result<i64, Fault> {
+fn last(session: &mut dyn Session, store: &dyn Store) -> Result<i64, StoreError> {
     if session.query(store.dialect().find_migrations, &[])?.is_empty() {
         return Ok(0);
     }
@@ -58,7 +59,7 @@ fn last(session: &mut dyn Session, store: &dyn Store) -> Result<i64, Fault> {
         _ => 0,
     };
     if last > known(store) {
-        return Err(Fault::Schema(format!(
+        return Err(StoreError::Schema(format!(
             "the {} database is newer than this program: it is at migration {last}, this program knows {}; \
              start a newer balancer",
             store.dialect().name,
@@ -69,17 +70,20 @@ fn last(session: &mut dyn Session, store: &dyn Store) -> Result<i64, Fault> {
 }
 
 /// Under the lock of migrations.
-fn apply(session: &mut dyn Session, store: &dyn Store) -> Result<(), Fault> {
+fn apply(session: &mut dyn Session, store: &dyn Store) -> Result<(), StoreError> {
     let dialect = store.dialect();
     // Somebody else may have been faster.
     let applied = last(session, store)?;
     let failed = |number: usize| {
         move |fault| match fault {
-            Fault::Schema(cause) | Fault::Refused(cause) | Fault::ReadOnly(cause) => Fault::Schema(format!(
-                "migration {number} can't be applied to the {} database: {cause}; \
+            StoreError::Schema(cause)
+            | StoreError::Refused { state: StoreState::Up | StoreState::ReadOnly, cause } => {
+                StoreError::Schema(format!(
+                    "migration {number} can't be applied to the {} database: {cause}; \
                  give balancer a database of its own, and a user who may create tables in it",
-                dialect.name
-            )),
+                    dialect.name
+                ))
+            }
             other => other,
         }
     };

@@ -7,6 +7,7 @@ mod book;
 mod breaker;
 pub mod cache;
 mod core;
+mod error;
 mod follow;
 pub mod json;
 pub mod levels;
@@ -24,6 +25,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use error::{Outcome, StoreError};
 pub use limits::{Limits, Sources};
 
 use balancer_limiter::limit::Limit;
@@ -37,35 +39,6 @@ pub struct Row {
     pub limit: Limit,
     /// From one sequence for all rows of a database; every write gives the row a new one, and none is used twice.
     pub version: i64,
-}
-
-/// Why a call to the store came to nothing. Causes are for the log, never for a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreError {
-    /// No limit for that id, or for one of equal value.
-    NotFound,
-    /// There is one already, for that id or for one of equal value.
-    Exists,
-    /// A bound is reached; the text says which, and is fit for the client.
-    Full(&'static str),
-    /// A condition of the caller does not hold: the row has another version, is there, or is not.
-    Precondition,
-    /// The limit names a plan that is not there.
-    NoPlan,
-    /// That many limits name the plan.
-    InUse(u64),
-    /// The database could not be asked, or did not answer in time.
-    Unavailable {
-        /// For the log.
-        cause: String,
-        /// A write may have been committed all the same.
-        outcome_unknown: bool,
-    },
-    /// The same of a question, which changes nothing whatever becomes of it.
-    Unread {
-        /// For the log.
-        cause: String,
-    },
 }
 
 /// What the database does now.
@@ -90,36 +63,6 @@ impl StoreState {
         Self::WORDS[self as usize]
     }
 }
-
-impl StoreError {
-    /// The same of a question.
-    pub fn of_question(self) -> Self {
-        match self {
-            Self::Unavailable { cause, .. } => Self::Unread { cause },
-            other => other,
-        }
-    }
-}
-
-impl std::fmt::Display for StoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NotFound => f.write_str("there is no such limit"),
-            Self::Exists => f.write_str("there is such a limit already"),
-            Self::Full(what) => f.write_str(what),
-            Self::Precondition => f.write_str("it has changed in the meantime"),
-            Self::NoPlan => f.write_str("there is no such plan"),
-            Self::InUse(count) => write!(f, "{count} limits name this plan"),
-            Self::Unread { cause } => f.write_str(cause),
-            Self::Unavailable { cause, outcome_unknown } => {
-                f.write_str(cause)?;
-                f.write_str(if *outcome_unknown { " (it may have been done all the same)" } else { "" })
-            }
-        }
-    }
-}
-
-impl std::error::Error for StoreError {}
 
 /// Why the process must not start on this database. A database that is down is no such reason.
 #[derive(Clone, Debug, PartialEq, Eq)]

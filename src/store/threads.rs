@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 
-use super::session::Fault;
+use crate::store::StoreError;
 use crate::waits;
 
 /// What a store thread does.
@@ -36,7 +36,7 @@ pub enum Lane {
 #[derive(Debug)]
 pub enum CallError {
     /// The database said so.
-    Fault(Fault),
+    Store(StoreError),
     /// Every slot of the lane is taken, or the threads are ending.
     Refused(&'static str),
     /// It took too long.
@@ -104,7 +104,7 @@ impl Threads {
         &self,
         lane: Lane,
         wait: Duration,
-        work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, CallError> {
         let (reply, result) = bounded(1);
         let stage = Arc::new(AtomicU8::new(WAITING));
@@ -124,14 +124,14 @@ impl Threads {
             }));
         }
         match waits::during(|| result.recv_timeout(wait)) {
-            Ok(result) => result.map_err(CallError::Fault),
+            Ok(result) => result.map_err(CallError::Store),
             Err(RecvTimeoutError::Disconnected) => {
                 Err(CallError::TimedOut { begun: stage.load(Ordering::Acquire) == BEGUN })
             }
             Err(RecvTimeoutError::Timeout) => {
                 let left = stage.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
                 match result.try_recv() {
-                    Ok(result) => result.map_err(CallError::Fault),
+                    Ok(result) => result.map_err(CallError::Store),
                     Err(_) => Err(CallError::TimedOut { begun: left.is_err() }),
                 }
             }
@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn a_panic_costs_its_own_job_alone() {
         let threads = Threads::start(1).unwrap();
-        let result =
-            threads.call(Lane::Read, Duration::from_secs(10), || -> Result<(), Fault> { panic!("a test's") });
+        let result = threads
+            .call(Lane::Read, Duration::from_secs(10), || -> Result<(), StoreError> { panic!("a test's") });
         assert!(matches!(result, Err(CallError::TimedOut { begun: true })));
         assert_eq!(threads.call(Lane::Read, Duration::from_secs(10), || Ok(7)).unwrap(), 7);
     }

@@ -74,6 +74,18 @@ pub struct BatchError {
     pub error: StoreError,
 }
 
+impl From<StoreError> for BatchError {
+    fn from(error: StoreError) -> Self {
+        Self { index: None, error }
+    }
+}
+
+impl From<(usize, StoreError)> for BatchError {
+    fn from((index, error): (usize, StoreError)) -> Self {
+        Self { index: error.is_answer().then_some(index), error }
+    }
+}
+
 /// What an import did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
@@ -127,66 +139,4 @@ pub struct AuditRow {
     pub before: String,
     /// What stands there now.
     pub after: String,
-}
-
-/// What the API's v1 needs of the store. An implementation waits at most `database.timeout`, writes an audit row in each
-/// mutation's own transaction, and what it reports as done is in force on this process's next request.
-pub trait LimitsV1: Send + Sync {
-    /// One limit; [`StoreError::NotFound`].
-    fn limit(&self, id: &ClientId) -> Result<LimitRow, StoreError>;
-
-    /// A page in byte order of the ids, those behind `after`.
-    fn limits(
-        &self,
-        filter: &LimitFilter,
-        after: Option<&str>,
-        count: usize,
-    ) -> Result<Vec<LimitRow>, StoreError>;
-
-    /// Adds a limit; [`StoreError::Exists`]; [`StoreError::NoPlan`] when it names a plan that is not there.
-    fn create_limit(&self, id: &ClientId, limit: &ClientLimit, actor: &Actor)
-    -> Result<LimitRow, StoreError>;
-
-    /// Adds or replaces one; [`StoreError::Precondition`], [`StoreError::NoPlan`].
-    fn put_limit(
-        &self,
-        id: &ClientId,
-        limit: &ClientLimit,
-        condition: &Condition,
-        actor: &Actor,
-    ) -> Result<Put<LimitRow>, StoreError>;
-
-    /// Takes one away; [`StoreError::NotFound`], [`StoreError::Precondition`] (also for an absent one when there is a
-    /// condition).
-    fn delete_limit(&self, id: &ClientId, condition: &Condition, actor: &Actor) -> Result<(), StoreError>;
-
-    /// Does all of it in one transaction, or nothing. One audit row.
-    fn batch(&self, operations: Vec<BatchOp>, actor: &Actor) -> Result<(), BatchError>;
-
-    /// Adds or replaces a chunk of limits, at most [`MAX_IMPORTED`], in one transaction, or nothing; of several for one id
-    /// the last counts. Made for many chunks: what changed is in force on this process within a moment, and may be done a
-    /// second time. One audit row.
-    fn import(&self, chunk: Vec<(ClientId, ClientLimit)>, actor: &Actor) -> Result<Imported, BatchError>;
-
-    /// One plan; [`StoreError::NotFound`].
-    fn plan(&self, name: &PlanName) -> Result<PlanRow, StoreError>;
-
-    /// A page in byte order of the names, those behind `after`.
-    fn plans(&self, after: Option<&str>, count: usize) -> Result<Vec<PlanRow>, StoreError>;
-
-    /// Adds a plan; [`StoreError::Exists`], [`StoreError::Full`] at the bound.
-    fn create_plan(&self, plan: &Plan, actor: &Actor) -> Result<PlanRow, StoreError>;
-
-    /// Adds or replaces one, in force on the next request of all its clients; [`StoreError::Precondition`].
-    fn put_plan(&self, plan: &Plan, condition: &Condition, actor: &Actor)
-    -> Result<Put<PlanRow>, StoreError>;
-
-    /// Takes one away; [`StoreError::InUse`] with the count of limits that name it.
-    fn delete_plan(&self, name: &PlanName, condition: &Condition, actor: &Actor) -> Result<(), StoreError>;
-
-    /// Notes in the audit that a client's levels were filled; [`StoreError::NotFound`] without a limit.
-    fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, StoreError>;
-
-    /// A page of the audit, newest first, those before `before`.
-    fn audit(&self, before: Option<i64>, count: usize) -> Result<Vec<AuditRow>, StoreError>;
 }

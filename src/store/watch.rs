@@ -7,8 +7,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 
 use super::core::Core;
-use super::session::Fault;
 use super::threads::{Lane, Threads};
+use crate::store::StoreError;
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
@@ -38,7 +38,7 @@ pub struct Watch {
 
 impl Watch {
     /// Runs until the end; tells `first` how the first probe went.
-    pub fn run(mut self, first: &Sender<Result<(), Fault>>) {
+    pub fn run(mut self, first: &Sender<Result<(), StoreError>>) {
         let mut first = Some(first);
         let mut migrated = false;
         // Whether it has been said that the schema is wrong.
@@ -51,15 +51,11 @@ impl Watch {
             said = match &result {
                 Ok(()) => false,
                 // Whoever started this ends with that text.
-                Err(Fault::Schema(_)) if first.is_some() => true,
-                Err(Fault::Down { .. } | Fault::Refused(_) | Fault::ReadOnly(_) | Fault::NoRoom(_))
-                    if unlucky =>
-                {
-                    said
-                }
+                Err(StoreError::Schema(_)) if first.is_some() => true,
+                Err(StoreError::Unavailable { .. } | StoreError::Refused { .. }) if unlucky => said,
                 Err(fault) => {
                     let news = self.core.breaker.open(fault.to_string());
-                    let wrong = matches!(fault, Fault::Schema(_));
+                    let wrong = matches!(fault, StoreError::Schema(_));
                     if wrong && !news && !said {
                         log::error!("store: {fault}");
                     }
@@ -101,7 +97,7 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, migrated: &mut bool) -> Result<(), Fault> {
+    fn look(&mut self, migrated: &mut bool) -> Result<(), StoreError> {
         if self.core.store.renew(self.core.within)? {
             // It may be an older one.
             *migrated = false;

@@ -13,6 +13,8 @@ each_engine! {
     malformed_requests_are_refused,
     ambiguous_lengths_are_refused,
     requests_that_are_well_formed_pass,
+    what_clients_send_in_targets_goes_on_unchanged,
+    bytes_above_ascii_in_targets_pass_where_they_are_accepted,
     bounds_on_heads_are_held,
     an_endless_head_is_cut_off,
     a_huge_length_is_only_a_number,
@@ -213,6 +215,42 @@ fn requests_that_are_well_formed_pass(engine: Engine) {
     }
     let absolute = &backend.seen().into_iter().find(|seen| seen.request_line().contains("/2?q")).unwrap();
     assert_eq!(absolute.all("host"), ["shop.example:81"], "the target's authority wins over Host");
+}
+
+fn what_clients_send_in_targets_goes_on_unchanged(engine: Engine) {
+    let (backend, balancer) = start(engine);
+    let every = [r#"/a{b}|[c]^\d"e?{a}|[b]^\c'100%`"#, r"/..\a"];
+    let where_it_can = ["/<a>", "/a`b", "/?<a>", r#"/?a="b""#];
+    let carries_all = engine.can(Case::Targets);
+    let mut passed = 0;
+    for target in every.iter().chain(&where_it_can) {
+        // Often enough to take a backend out that was blamed for it.
+        for _ in 0..6 {
+            let status = outcome(&balancer, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+            let expected = if every.contains(target) || carries_all { 200 } else { 400 };
+            assert_eq!(status, expected, "{target}");
+            if status == 200 {
+                passed += 1;
+                assert_eq!(backend.seen().pop().unwrap().request_line(), format!("GET {target} HTTP/1.1"));
+            }
+        }
+    }
+    assert_eq!(backend.seen().len(), passed, "what was refused did not reach the backend");
+    balancer.get("/").expect(200);
+}
+
+fn bytes_above_ascii_in_targets_pass_where_they_are_accepted(engine: Engine) {
+    let backend = Backend::named("a");
+    let setup = Setup::on(engine).backend(backend.address());
+    let request = b"GET /\xC3\xA4?\xE4 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let strict = outcome(&setup.clone().start(), request);
+    assert!(strict == 400 || (strict == 0 && !engine.can(Case::StrictFraming)), "{strict}");
+    assert!(backend.seen().is_empty(), "{:?}", backend.seen());
+    if engine.can(Case::Targets) {
+        let balancer = setup.set("frontend.accept_invalid", json!(true)).start();
+        assert_eq!(outcome(&balancer, request), 200);
+        assert_eq!(backend.seen().pop().unwrap().request_line(), "GET /\u{e4}?%E4 HTTP/1.1");
+    }
 }
 
 fn bounds_on_heads_are_held(engine: Engine) {

@@ -1,6 +1,6 @@
 mod direct;
 
-use super::super::tests::bench::{Bench, Call, FakeHealth, admin};
+use super::super::tests::bench::{Bench, Call, admin};
 use super::super::tests::owned::head;
 use super::*;
 use balancer_http::message::BodyLength;
@@ -148,7 +148,6 @@ fn neither_debug_nor_an_answer_shows_the_token() {
 #[test]
 fn metrics_may_need_no_token_and_nothing_else_does_then() {
     let mut admin = config::Admin { token: Some(config::Secret::new("s3cret")), ..admin() };
-    let health = || FakeHealth { up: true, draining: false, store_up: true };
     let right: &[(&str, &str)] = &[("Authorization", "Bearer s3cret")];
     let wrong: &[(&str, &str)] = &[("Authorization", "Bearer wrong")];
     let passed_on: &[(&str, &str)] = &[("X-Forwarded-For", "10.0.0.1")];
@@ -169,7 +168,7 @@ fn metrics_may_need_no_token_and_nothing_else_does_then() {
         for (metrics_without_token, status) in [(false, closed), (true, open)] {
             admin.metrics_without_token = metrics_without_token;
             let call = Call { method, target, fields, peer, ..Call::default() };
-            let mut bench = Bench::with(&admin, health());
+            let mut bench = Bench::with(&admin);
             // Through a proxy before the public port everybody comes from one address.
             if fields.is_empty() && peer.is_empty() && method != "POST" {
                 assert_eq!(bench.call(&call).status, 401, "{method} {target} on the public port");
@@ -192,7 +191,7 @@ fn with_roles() -> Bench {
         tokens: vec![token("ops", Role::Read, "t-read"), token("ci", Role::Write, "t-write")],
         ..admin()
     };
-    Bench::with(&admin, FakeHealth { up: true, draining: false, store_up: true })
+    Bench::with(&admin)
 }
 
 /// On every path and method that there is.

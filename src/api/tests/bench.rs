@@ -1,246 +1,41 @@
 //! An API over a store in memory, and requests as tables write them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::thread;
 
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::api::tests::fake_v1::FakeV1;
 use crate::api::tests::owned::head;
 use crate::api::*;
-use crate::config::{self, Secret};
+use crate::clock::Clock;
+use crate::config::{self, Config, Database, DatabaseUrl, Secret};
+use crate::metrics::Metrics;
 use crate::proxy::exchange::{Abort, RequestBody};
-use crate::store::StoreState;
-use crate::store::backends::BackendSettings;
+use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
+use crate::store::Sources;
+use crate::store::v1::Actor;
 use balancer_http::fields::Fields;
 use balancer_http::message::BodyLength;
-use balancer_limiter::terms::ClientLimit;
-use balancer_pool::backends::Operator;
+use balancer_limiter::heavy_hitters::HeavyHitters;
+use balancer_limiter::identity::ClientId;
+use balancer_limiter::limiter::{Ask, Limiter, Seat};
+use balancer_pool::backends::{Backends, Placed, Settings};
+use balancer_pool::health::Status;
+use balancer_pool::strategy::Strategy;
 
-/// Nothing to measure.
-struct NoSeries;
+/// One backend, and a header that shows a client's key.
+const CONFIG: &str = r#"{
+    "backends": [{ "name": "secret-name", "url": "http://127.0.0.1:1" }],
+    "rate_limit": { "key": "header:X-Tenant" }
+}"#;
 
-impl Series for NoSeries {
-    fn visit(&self, _show: &mut Show<'_>) {}
-}
-
-/// An instance that does nothing, and remembers whose buckets it was to fill.
-#[derive(Default)]
-pub(in crate::api) struct FakeLive {
-    pub(in crate::api) resets: Mutex<Vec<String>>,
-}
-
-impl Live for FakeLive {
-    fn instance(&self) -> &str {
-        "i-1"
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            instance: "i-1".into(),
-            version: "0.0.0",
-            uptime_seconds: 61,
-            ready: true,
-            draining: false,
-            store: "up",
-            requests: 7,
-            in_flight: 1,
-            allowed: 5,
-            denied: 1,
-            clients: 2,
-        }
-    }
-
-    fn usage(&self, _: &ClientId, limit: &ClientLimit) -> Usage {
-        let full = limit.own.buckets.iter().map(|bucket| BucketLevel {
-            name: bucket.name.as_str().to_owned(),
-            capacity: bucket.limit.capacity,
-            level: bucket.limit.capacity,
-        });
-        Usage { buckets: full.collect(), in_flight: 3 }
-    }
-
-    fn reset(&self, id: &ClientId, _: &ClientLimit) {
-        self.resets.lock().push(id.text().to_owned());
-    }
-
-    fn check(&self, question: &Question) -> Verdict {
-        let peer = question.port.map(|port| format!("{}:{port}", question.address));
-        Verdict {
-            allowed: question.method == "GET",
-            identity: question.address.to_string(),
-            candidates: peer.into_iter().chain([question.address.to_string(), "default".into()]).collect(),
-            matched: question.fields.get("X-Matched").map(|id| String::from_utf8_lossy(id).into_owned()),
-            policy: "client",
-            buckets: Vec::new(),
-        }
-    }
-
-    fn top(&self, by: Top, window: Duration, count: usize) -> Vec<ClientCount> {
-        let (requests, denied) = (window.as_secs(), u64::from(by == Top::Denied));
-        let (bucket, rule) = ("minute".into(), Some("login".into()));
-        let reasons = vec![DeniedFor { policy: "rule", bucket, rule, denied }];
-        let a = ClientCount { client_id: "a".into(), requests, denied, reasons };
-        let b = ClientCount { client_id: "b".into(), denied: 0, reasons: Vec::new(), ..a.clone() };
-        [a, b].into_iter().take(count).collect()
-    }
-}
-
-/// Nobody to change anything.
-#[derive(Default)]
-pub(in crate::api) struct FakeControl {
-    pub(in crate::api) outcome: Mutex<Option<Result<Reloaded, ReloadError>>>,
-    backends: Mutex<BTreeMap<String, BackendSettings>>,
-}
-
-fn shown(name: &str, settings: &BackendSettings) -> BackendShown {
-    BackendShown {
-        name: name.to_owned(),
-        url: settings.url.clone().unwrap_or_default(),
-        weight: settings.weight.unwrap_or(1),
-        state: settings.state.unwrap_or(Operator::Up),
-        max_in_flight: settings.max_in_flight.flatten(),
-        backup: settings.backup.unwrap_or(false),
-        source: Origin::Store,
-        up: true,
-        health: "up",
-        cause: None,
-        in_flight: 0,
-        endpoints: vec![EndpointShown {
-            address: "127.0.0.1:1".parse().unwrap(),
-            health: "up",
-            cause: None,
-            in_flight: 0,
-        }],
-    }
-}
-
-impl Control for FakeControl {
-    fn reload(&self, _by: &str) -> Result<Reloaded, ReloadError> {
-        self.outcome.lock().clone().unwrap_or(Ok(Reloaded::default()))
-    }
-
-    fn backends(&self) -> Result<Vec<BackendShown>, BackendError> {
-        Ok(self.backends.lock().iter().map(|(name, settings)| shown(name, settings)).collect())
-    }
-
-    fn create_backend(
-        &self,
-        name: &str,
-        settings: BackendSettings,
-        _actor: &Actor,
-    ) -> Result<BackendShown, BackendError> {
-        let url = settings.url.clone().unwrap_or_default();
-        config::parse_backend(name, &url).map_err(BackendError::Fields)?;
-        let mut backends = self.backends.lock();
-        if backends.contains_key(name) {
-            return Err(BackendError::Store(StoreError::Exists));
-        }
-        backends.insert(name.to_owned(), settings.clone());
-        Ok(shown(name, &settings))
-    }
-
-    fn patch_backend(
-        &self,
-        name: &str,
-        said: BackendSettings,
-        _actor: &Actor,
-    ) -> Result<BackendShown, BackendError> {
-        let mut backends = self.backends.lock();
-        let settings = backends.get_mut(name).ok_or(BackendError::Store(StoreError::NotFound))?;
-        *settings = settings.clone().with(&said);
-        Ok(shown(name, settings))
-    }
-
-    fn delete_backend(&self, name: &str, _drain: Duration, _actor: &Actor) -> Result<(), BackendError> {
-        match name {
-            "of-the-file" => Err(BackendError::InFile),
-            "busy" => Err(BackendError::Busy("the cause".into())),
-            _ => {
-                let gone = self.backends.lock().remove(name);
-                gone.map(drop).ok_or(BackendError::Store(StoreError::NotFound))
-            }
-        }
-    }
-}
-
-/// A store in memory, keyed as databases key it. `fault` is given instead of an answer.
-#[derive(Default)]
-pub(in crate::api) struct FakeStore {
-    rows: Mutex<BTreeMap<String, (String, Limit)>>,
-    pub(in crate::api) fault: Mutex<Option<StoreError>>,
-}
-
-impl FakeStore {
-    fn check(&self) -> Result<(), StoreError> {
-        self.fault.lock().clone().map_or(Ok(()), Err)
-    }
-
-    pub(in crate::api) fn ids(&self) -> Vec<String> {
-        self.rows.lock().values().map(|(id, _)| id.clone()).collect()
-    }
-}
-
-impl LimitsStore for FakeStore {
-    fn create(&self, id: &ClientId, limit: Limit, _: &Actor) -> Result<(), StoreError> {
-        self.check()?;
-        let mut rows = self.rows.lock();
-        if rows.contains_key(&*id.canonical()) {
-            return Err(StoreError::Exists);
-        }
-        rows.insert(id.canonical().into_owned(), (id.text().to_owned(), limit));
-        Ok(())
-    }
-
-    fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
-        self.check().map_err(StoreError::of_question)?;
-        let found = self.rows.lock().get(&*id.canonical()).cloned().ok_or(StoreError::NotFound)?;
-        Ok(Row { client_id: found.0, limit: found.1, version: 1 })
-    }
-
-    fn update(&self, id: &ClientId, limit: Limit, _: &Actor) -> Result<(), StoreError> {
-        self.check()?;
-        self.rows.lock().get_mut(&*id.canonical()).ok_or(StoreError::NotFound)?.1 = limit;
-        Ok(())
-    }
-
-    fn delete(&self, id: &ClientId, _: &Actor) -> Result<(), StoreError> {
-        self.check()?;
-        self.rows.lock().remove(&*id.canonical()).map(|_| ()).ok_or(StoreError::NotFound)
-    }
-
-    fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
-        self.check().map_err(StoreError::of_question)?;
-        let mut rows: Vec<_> = self.rows.lock().values().cloned().collect();
-        rows.sort_by(|one, other| one.0.cmp(&other.0));
-        let behind = rows.into_iter().filter(|(id, _)| after.is_none_or(|after| id.as_str() > after));
-        Ok(behind.take(count).map(|(client_id, limit)| Row { client_id, limit, version: 1 }).collect())
-    }
-}
-
-pub(in crate::api) struct FakeHealth {
-    pub(in crate::api) up: bool,
-    pub(in crate::api) draining: bool,
-    pub(in crate::api) store_up: bool,
-}
-
-impl Health for FakeHealth {
-    fn backends(&self) -> Vec<BackendHealth> {
-        let cause = (!self.up).then(|| "refused".to_owned());
-        let (name, state) = ("secret-name".into(), Operator::Up);
-        vec![BackendHealth { name, up: self.up, state, health: "up", cause }]
-    }
-
-    fn draining(&self) -> bool {
-        self.draining
-    }
-
-    fn store(&self) -> StoreState {
-        if self.store_up { StoreState::Up } else { StoreState::Down }
-    }
-}
+/// Where nothing listens: a database that is down.
+pub(in crate::api) const NO_DATABASE: &str = "postgres://u@127.0.0.1:1/b";
 
 /// A body that comes in the given pieces; an error ends it.
 struct Pieces(VecDeque<io::Result<Vec<u8>>>);
@@ -273,10 +68,13 @@ impl RequestBody for Pieces {
 
 /// An API and what it is called with.
 pub(in crate::api) struct Bench {
-    pub(in crate::api) store: Arc<FakeStore>,
-    pub(in crate::api) control: Arc<FakeControl>,
-    pub(in crate::api) v1: Arc<FakeV1>,
-    pub(in crate::api) live: Arc<FakeLive>,
+    pub(in crate::api) limits: Arc<Limits>,
+    pub(in crate::api) health: Arc<Health>,
+    pub(in crate::api) heavy_hitters: Arc<HeavyHitters>,
+    limiter: Arc<Limiter>,
+    /// What the next reloads come to; `None`: commands are taken and never done.
+    pub(in crate::api) reloaded: Arc<Mutex<Option<Result<Reloaded, ReloadError>>>>,
+    pub(in crate::api) clock: Clock,
     pub(in crate::api) api: AdminApi,
     pub(in crate::api) surface: Surface,
 }
@@ -313,29 +111,141 @@ pub(in crate::api) fn admin() -> config::Admin {
     }
 }
 
+/// Does what commands say, as far as the API sees it: the pool is that of the file, then what is stored.
+fn obey(commands: Receiver<Command>, bench: &Bench, config: &Config, settings: Settings) {
+    let (limits, backends) = (Arc::clone(&bench.limits), Arc::clone(&bench.health.backends));
+    let (reloaded, file) = (Arc::clone(&bench.reloaded), config.backends.clone());
+    thread::spawn(move || {
+        for command in commands {
+            let Some(reloaded) = reloaded.lock().clone() else { continue };
+            match command {
+                Command::Reload { answer, .. } => answer.unwrap().send(reloaded).unwrap(),
+                Command::Backends { answer, .. } => {
+                    let mut wanted: Vec<_> = file
+                        .iter()
+                        .map(|entry| Placed { entry: entry.clone(), addresses: Vec::new(), operator: None })
+                        .collect();
+                    for row in limits.backends().iter() {
+                        let said = &row.settings;
+                        let mut entry =
+                            config::parse_backend(&row.name, said.url.as_deref().unwrap()).unwrap();
+                        entry.weight = said.weight.unwrap_or(entry.weight);
+                        entry.max_in_flight = said.max_in_flight.flatten();
+                        entry.backup = said.backup.unwrap_or(false);
+                        let addresses = vec!["127.0.0.1:9".parse().unwrap()];
+                        wanted.push(Placed { entry, addresses, operator: said.state });
+                    }
+                    backends.reconfigure(&settings, &wanted, 1);
+                    answer.send(()).unwrap();
+                }
+            }
+        }
+    });
+}
+
 impl Bench {
-    pub(in crate::api) fn with(admin: &config::Admin, health: FakeHealth) -> Self {
-        let (store, v1) = (Arc::<FakeStore>::default(), Arc::<FakeV1>::default());
-        let (control, live) = (Arc::<FakeControl>::default(), Arc::<FakeLive>::default());
+    pub(in crate::api) fn with(admin: &config::Admin) -> Self {
+        Self::over(admin, DatabaseUrl::Memory)
+    }
+
+    /// With a store that is down.
+    pub(in crate::api) fn without_store() -> Self {
+        Self::over(&admin(), DatabaseUrl::Postgres(Secret::new(NO_DATABASE)))
+    }
+
+    fn over(admin: &config::Admin, url: DatabaseUrl) -> Self {
+        let config = config::from_text(CONFIG, Path::new("/")).unwrap();
+        let clock = Clock::real();
+        let (metrics, limiter) = (Metrics::new(), Arc::new(Limiter::new(1_000)));
+        let database = Database { url, pool_size: 1, ..config.database.clone() };
+        let sources = Sources {
+            database: &database,
+            audit: config.audit,
+            cache: &config.cache,
+            rate_limit: &config.rate_limit,
+        };
+        let limits =
+            Limits::start(&sources, Arc::clone(&limiter), Arc::clone(&metrics), clock.clone()).unwrap();
+        let settings = Settings::of(Strategy::RoundRobin);
+        let backends = Arc::new(Backends::new(&settings, &config.backends));
+        backends.resolved(&config.backends[0], &["127.0.0.1:1".parse().unwrap()], 1);
+        let health = Arc::new(Health {
+            backends: Arc::clone(&backends),
+            limits: Arc::clone(&limits),
+            draining: AtomicBool::new(false),
+            lone_peer: Arc::default(),
+        });
+        let heavy_hitters = Arc::<HeavyHitters>::default();
+        let live = Live {
+            instance: "i-1".into(),
+            started_at: clock.now(),
+            health: Arc::clone(&health),
+            metrics,
+            limiter: Arc::clone(&limiter),
+            limits: Arc::clone(&limits),
+            heavy_hitters: Arc::clone(&heavy_hitters),
+            policy: Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit))),
+            clock: clock.clone(),
+        };
+        let (control, commands) = Control::new(Controlled {
+            config: Arc::new(ArcSwap::from_pointee(config.clone())),
+            limits: Arc::clone(&limits),
+            backends,
+            own_addresses: Vec::new(),
+        });
         let parts = Parts {
-            limits: Arc::clone(&store) as _,
-            health: Arc::new(health),
-            series: Arc::new(NoSeries),
-            control: Arc::clone(&control) as _,
-            v1: Arc::clone(&v1) as _,
-            live: Arc::clone(&live) as _,
+            limits: Arc::clone(&limits),
+            health: Arc::clone(&health),
+            series: Box::new(|_| {}),
+            live,
+            control,
         };
         let api = AdminApi::new(parts, admin, &[], Arc::default());
-        Self { store, control, v1, live, api, surface: Surface::Public }
+        let reloaded = Arc::new(Mutex::new(Some(Ok(Reloaded::default()))));
+        let surface = Surface::Public;
+        let bench = Self { limits, health, heavy_hitters, limiter, reloaded, clock, api, surface };
+        obey(commands, &bench, &config, settings);
+        bench
     }
 
     pub(in crate::api) fn new() -> Self {
-        Self::with(&admin(), FakeHealth { up: true, draining: false, store_up: true })
+        Self::with(&admin())
     }
 
     pub(in crate::api) fn with_token(token: &str) -> Self {
-        let admin = config::Admin { token: Some(Secret::new(token)), ..admin() };
-        Self::with(&admin, FakeHealth { up: true, draining: false, store_up: true })
+        Self::with(&config::Admin { token: Some(Secret::new(token)), ..admin() })
+    }
+
+    /// Its backend fails its checks.
+    pub(in crate::api) fn take_down(&self) {
+        let endpoint = Arc::clone(&self.health.backends.snapshot().endpoints()[0]);
+        endpoint.set_failing("refused");
+        self.health.backends.set_health(&endpoint, Status::Down, 1);
+    }
+
+    /// Every stored id.
+    pub(in crate::api) fn ids(&self) -> Vec<String> {
+        self.limits.list(None, 1_000).unwrap().into_iter().map(|row| row.client_id).collect()
+    }
+
+    /// Without limits: for cases that are too many for a store each.
+    pub(in crate::api) fn emptied(&self) -> &Self {
+        for id in self.ids() {
+            self.limits.delete(&ClientId::parse(&id).unwrap(), &Actor("test".into())).unwrap();
+        }
+        self
+    }
+
+    /// A request of that address, which has a limit.
+    pub(in crate::api) fn enter(&self, address: &str) -> Seat {
+        let when = self.clock.moment();
+        let client = address.parse().unwrap();
+        let found = self.limits.find(client, None, when.now, None).unwrap_or_else(|pending| {
+            pending.wait(self.limits.load_timeout());
+            self.limits.find(client, None, when.now, Some(pending)).ok().unwrap()
+        });
+        let ask = Ask::of(found.granted.grant().unwrap());
+        self.limiter.admit(found.client, ask, when).1.unwrap()
     }
 
     pub(in crate::api) fn call(&self, call: &Call<'_>) -> Reply {

@@ -64,7 +64,8 @@ fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     faults.check()?;
     // A cursor of ours holds what `place` wrote.
     let before = page.after.as_deref().and_then(|place| place.parse().ok());
-    let mut rows = api.parts.v1.audit(before, page.count + 1).map_err(|error| refused(error, "entry", ""))?;
+    let mut rows =
+        api.parts.limits.audit(before, page.count + 1).map_err(|error| refused(error, "entry", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.seq.to_string());
     let entries = rows.iter().map(Entry::new).collect::<Result<_, _>>()?;
     let body = Entries { entries, next_cursor: next_cursor.as_deref() };

@@ -31,9 +31,9 @@ const MAX_DRAIN: Duration = Duration::from_secs(3_600);
 const RETRY_AFTER_S: u64 = 1;
 
 /// Where a backend comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub(super) enum Origin {
     /// The configuration file.
     File,
     /// The store.
@@ -41,9 +41,8 @@ pub enum Origin {
 }
 
 /// A backend as it is in the pool of this instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)]
-pub struct BackendShown {
+#[derive(Serialize)]
+pub(super) struct BackendShown {
     pub name: String,
     pub url: String,
     pub weight: u32,
@@ -62,9 +61,8 @@ pub struct BackendShown {
 }
 
 /// One address of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)]
-pub struct EndpointShown {
+#[derive(Serialize)]
+pub(super) struct EndpointShown {
     pub address: SocketAddr,
     /// `up`, `down`, `ejected` or `unknown`.
     pub health: &'static str,
@@ -74,8 +72,7 @@ pub struct EndpointShown {
 }
 
 /// Why nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BackendError {
+pub(super) enum BackendError {
     /// What is wrong, by field.
     Fields(Vec<(&'static str, String)>),
     /// The configuration file has it, and only its own change can take it away.
@@ -196,16 +193,14 @@ struct Backends {
 fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
-    as_json(&Backends { backends: api.parts.control.backends().map_err(rejected)?, next_cursor: None })
+    as_json(&Backends { backends: api.parts.control.backends(), next_cursor: None })
 }
 
 fn read(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     let name = call.argument("name")?;
-    let all = api.parts.control.backends().map_err(rejected)?;
-    let one = all.into_iter().find(|one| one.name == name);
-    as_json(&one.ok_or_else(|| rejected(BackendError::Store(StoreError::NotFound)))?)
+    as_json(&api.parts.control.backend(&name).map_err(rejected)?)
 }
 
 fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {

@@ -59,7 +59,10 @@ fn batch(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     // What is left out of memory is not held twice while the database works.
     drop(body);
     if applied > 0 {
-        api.parts.v1.batch(operations, &call.caller.actor).map_err(|error| failed(error, "operations"))?;
+        api.parts
+            .limits
+            .batch(operations, &call.caller.actor)
+            .map_err(|error| failed(error, "operations"))?;
     }
     as_json(&json!({ "applied": applied }))
 }

@@ -55,7 +55,7 @@ fn check(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
     let question = question(&body)?;
-    let live = &*api.parts.live;
+    let live = &api.parts.live;
     let verdict = live.check(&question);
     as_json(&Shown {
         decision: if verdict.allowed { "allowed" } else { "denied" },
@@ -64,7 +64,7 @@ fn check(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
         matched: verdict.matched.as_deref(),
         policy: verdict.policy,
         buckets: &verdict.buckets,
-        instance: live.instance(),
+        instance: &live.instance,
     })
 }
 

@@ -58,7 +58,9 @@ fn import(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     drop(body);
     let Imported { created, replaced, unchanged } = match chunk.is_empty() {
         true => Imported::default(),
-        false => api.parts.v1.import(chunk, &call.caller.actor).map_err(|error| failed(error, "limits"))?,
+        false => {
+            api.parts.limits.import(chunk, &call.caller.actor).map_err(|error| failed(error, "limits"))?
+        }
     };
     as_json(&Shown { created, replaced, unchanged })
 }

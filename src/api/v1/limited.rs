@@ -109,23 +109,23 @@ fn limited(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let query = call.query(&["window", "top"])?;
     let asked = Asked::read(&query)?;
-    let live = &*api.parts.live;
+    let live = &api.parts.live;
     let found = live.top(Top::Denied, asked.window, asked.top);
     let limited = found.iter().map(|one| Refusals {
         client_id: &one.client_id,
         denied: one.denied,
         reasons: &one.reasons,
     });
-    as_json(&Limited { limited: limited.collect(), window: asked.text, instance: live.instance() })
+    as_json(&Limited { limited: limited.collect(), window: asked.text, instance: &live.instance })
 }
 
 fn clients(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let query = call.query(&["window", "top"])?;
     let asked = Asked::read(&query)?;
-    let live = &*api.parts.live;
+    let live = &api.parts.live;
     let found = live.top(Top::Requests, asked.window, asked.top);
-    as_json(&Clients { clients: &found, window: asked.text, instance: live.instance() })
+    as_json(&Clients { clients: &found, window: asked.text, instance: &live.instance })
 }
 
 struct Asked<'a> {

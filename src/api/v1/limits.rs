@@ -209,7 +209,7 @@ fn list_limits(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject
     faults.check()?;
     let mut rows = api
         .parts
-        .v1
+        .limits
         .limits(&filter, page.after.as_deref(), page.count + 1)
         .map_err(|error| refused(error, "limit", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
@@ -242,7 +242,7 @@ fn create_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Rejec
     let (id, limit) = new_limit(&body, None)?;
     let row = api
         .parts
-        .v1
+        .limits
         .create_limit(&id, &limit, &call.caller.actor)
         .map_err(|error| refused(error, "limit", ""))?;
     shown(&row, 201, Some(call.base))
@@ -251,7 +251,7 @@ fn create_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Rejec
 fn get_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let id = client_id(call)?;
-    let row = api.parts.v1.limit(&id).map_err(|error| refused(error, "limit", ""))?;
+    let row = api.parts.limits.limit(&id).map_err(|error| refused(error, "limit", ""))?;
     if conditions::is_known(call.exchange.head, row.version)? {
         return Ok(not_modified(row.version));
     }
@@ -265,7 +265,7 @@ fn put_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> 
     let condition = conditions::condition(call.exchange.head)?;
     let put = api
         .parts
-        .v1
+        .limits
         .put_limit(&id, &limit, &condition, &call.caller.actor)
         .map_err(|error| refused(error, "limit", ""))?;
     shown(&put.row, if put.created { 201 } else { 200 }, put.created.then_some(call.base))
@@ -276,7 +276,7 @@ fn delete_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Rejec
     let id = client_id(call)?;
     let condition = conditions::condition(call.exchange.head)?;
     api.parts
-        .v1
+        .limits
         .delete_limit(&id, &condition, &call.caller.actor)
         .map_err(|error| refused(error, "limit", ""))?;
     Ok(no_content())

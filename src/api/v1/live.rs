@@ -1,18 +1,153 @@
-//! What this instance is doing now, beside what the store keeps.
+//! What this instance is doing now, beside what the store keeps. Nothing here takes a token from a bucket.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::status::Status;
+use crate::api::health::Health;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::proxy::identify::{Identified, Stopped, Tried, identify};
+use crate::proxy::policy::PolicyInForce;
+use crate::store::Limits;
+use crate::store::cache::Source;
 use balancer_http::fields::Fields;
-use balancer_limiter::identity::ClientId;
-use balancer_limiter::terms::ClientLimit;
+use balancer_limiter::heavy_hitters::{Heavy, HeavyHitters, Reason};
+use balancer_limiter::identity::{
+    ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes,
+};
+use balancer_limiter::limiter::{Ask, Granted, Limiter};
+use balancer_limiter::terms::{BucketSpec, ClientLimit, DEFAULT_BUCKET};
+use balancer_time::Nanos;
+use balancer_time::nanos;
+
+/// The process as the API sees it.
+#[allow(missing_docs)]
+pub struct Live {
+    /// This instance's id, as in `Via`: answers about counts are its own.
+    pub instance: String,
+    pub started_at: Nanos,
+    pub health: Arc<Health>,
+    pub metrics: Arc<Metrics>,
+    pub limiter: Arc<Limiter>,
+    pub limits: Arc<Limits>,
+    pub heavy_hitters: Arc<HeavyHitters>,
+    pub policy: Arc<PolicyInForce>,
+    pub clock: Clock,
+}
+
+impl Live {
+    /// What `GET /v1/status` shows. Waits for nothing.
+    pub(super) fn status(&self) -> Status {
+        let totals = self.metrics.totals();
+        Status {
+            instance: self.instance.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: self.clock.now().saturating_sub(self.started_at) / 1_000_000_000,
+            ready: self.health.ready(),
+            draining: self.health.draining(),
+            store: self.limits.state().word(),
+            requests: totals.requests,
+            in_flight: totals.in_flight,
+            allowed: totals.allowed,
+            denied: totals.denied,
+            clients: self.limiter.clients() as u64,
+        }
+    }
+
+    /// What the client of a stored limit has left here. A range that is not shared has a bucket for each address; it
+    /// shows one that nobody used. Waits for nothing.
+    pub(super) fn usage(&self, id: &ClientId, limit: &ClientLimit) -> Usage {
+        let granted = self.limits.granted(limit, source_of(id));
+        let specs = granted.grant().map_or(&[][..], |grant| &grant.terms.buckets);
+        let levels = self.limiter.levels(ClientKey::of_id(id), specs, self.clock.moment());
+        Usage { buckets: shown(specs, &levels.buckets), in_flight: levels.in_flight }
+    }
+
+    /// Makes the buckets of a stored limit's client full; of a range, those of every address in it. Waits for nothing.
+    pub(super) fn reset(&self, id: &ClientId) {
+        self.limits.fill(id);
+    }
+
+    /// What a request would get. Waits at most `cache.load_timeout`, as that request would.
+    pub(super) fn check(&self, question: &Question) -> Verdict {
+        let when = self.clock.moment();
+        let policy = self.policy.load();
+        let peer = SocketAddr::new(question.address, question.port.unwrap_or(0));
+        let mut fields = question.fields.clone();
+        drop_lookalikes(&policy.keys, &mut fields);
+        let fields = &fields;
+        let mut client = client_address(peer, &policy.trusted_proxies, fields);
+        client.port = client.port.and(question.port);
+        let mut tried = Vec::new();
+        let mut note = |one: Tried<'_>| tried.extend(one.id.map(str::to_owned));
+        let mut waited = None;
+        let Identified { found, key } = loop {
+            match identify(&self.limits, &policy, &client, fields, when.now, waited, &mut note) {
+                Ok(identified) => break identified,
+                Err(Stopped::Refused(_)) => return refused(client.address, tried),
+                Err(Stopped::Waits(waiting)) => waited = Some(waiting.block(&self.limits)),
+            }
+        };
+        let path = question.path.split('?').next().unwrap_or_default();
+        let exempt = matches!(found.granted, Granted::Exempt);
+        let preflight = policy.is_preflight(&question.method, fields, has_body(fields));
+        let needs = policy.rules.needs(&question.method, path).filter(|_| !exempt);
+        let needs = needs.map(|needs| if preflight { needs.to_look() } else { needs });
+        let grant = found.granted.grant().filter(|_| needs.is_some());
+        let ask = needs.as_ref().map(|needs| Ask {
+            grant,
+            rules: &needs.rules,
+            cost: needs.cost,
+            room: found.room,
+        });
+        let by_rule = grant.is_none() && needs.as_ref().is_none_or(|needs| !needs.rules.is_empty());
+        let policy = match (&found.granted, found.source) {
+            (Granted::Unlimited, _) if by_rule => "rule",
+            (Granted::Unlimited, _) => "none",
+            (Granted::Limited(_), _) if needs.is_none() => "rule",
+            (_, Source::Client) => "client",
+            (_, Source::Range) => "range",
+            (_, Source::Default) => "default",
+        };
+        let specs: Vec<BucketSpec> =
+            ask.map(|ask| ask.buckets().map(|(spec, ..)| spec.clone()).collect()).unwrap_or_default();
+        let decided = ask.map(|ask| self.limiter.foresee(found.client, ask, when));
+        let (allowed, levels) =
+            decided.map_or((true, Vec::new()), |(decision, levels)| (decision.allowed, levels));
+        let decides = found.entry.as_deref().or_else(|| grant.map(|_| DEFAULT_BUCKET));
+        Verdict {
+            allowed,
+            identity: key.as_deref().map_or_else(|| client.address.to_string(), str::to_owned),
+            candidates: if key.is_none() {
+                tried.extend(candidates(&client, found.entry.as_deref(), found.source));
+                tried
+            } else {
+                tried
+            },
+            matched: decides.map(str::to_owned),
+            policy,
+            buckets: shown(&specs, &levels),
+        }
+    }
+
+    /// At most `count` clients of the last `window` (at most an hour). Waits for nothing.
+    pub(super) fn top(&self, by: Top, window: Duration, count: usize) -> Vec<ClientCount> {
+        let (window_ns, now) = (nanos(window), self.clock.now());
+        let heavy = match by {
+            Top::Requests => self.heavy_hitters.by_requests(window_ns, count, now),
+            Top::Denied => self.heavy_hitters.by_refusals(window_ns, count, now),
+        };
+        heavy.into_iter().map(counted).collect()
+    }
+}
 
 /// One bucket as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BucketLevel {
+pub(in crate::api) struct BucketLevel {
     /// Its name.
     pub name: String,
     /// Most tokens that it holds.
@@ -23,7 +158,7 @@ pub struct BucketLevel {
 
 /// What a client has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub(in crate::api) struct Usage {
     /// In the order of its limit, or of its plan.
     pub buckets: Vec<BucketLevel>,
     /// Its requests under way in this instance.
@@ -32,7 +167,7 @@ pub struct Usage {
 
 /// A request that somebody might send.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub(in crate::api) struct Question {
     /// The TCP peer.
     pub address: IpAddr,
     /// Its port, where that matters.
@@ -47,7 +182,7 @@ pub struct Question {
 
 /// What that request would get now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub(in crate::api) struct Verdict {
     /// Whether it would be let through.
     pub allowed: bool,
     /// Who it counts as.
@@ -64,7 +199,7 @@ pub struct Verdict {
 
 /// A client by what it sent within a window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ClientCount {
+pub(in crate::api) struct ClientCount {
     /// The stored id that names it, else its address or prefix.
     pub client_id: String,
     /// Requests, refused ones among them.
@@ -78,7 +213,7 @@ pub struct ClientCount {
 
 /// Why requests of a client were refused, as it was decided then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DeniedFor {
+pub(in crate::api) struct DeniedFor {
     /// `client`, `range` or `default`: the kind of entry whose bucket refused; `rule` for a rule's.
     pub policy: &'static str,
     /// The bucket, or `concurrency`.
@@ -91,31 +226,77 @@ pub struct DeniedFor {
 
 /// By what clients are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Top {
+pub(in crate::api) enum Top {
     /// Most requests first.
     Requests,
     /// Most refusals first, and only who was refused.
     Denied,
 }
 
-/// What the API asks of the running process. Nothing here takes a token from a bucket.
-pub trait Live: Send + Sync {
-    /// This instance's id, as in `Via`: answers about counts are its own.
-    fn instance(&self) -> &str;
+/// What kind of entry an id makes.
+fn source_of(id: &ClientId) -> Source {
+    if matches!(id.form(), IdForm::Range(_)) { Source::Range } else { Source::Client }
+}
 
-    /// What `GET /v1/status` shows. Must not wait.
-    fn status(&self) -> Status;
+/// Whether a head with these fields has a body behind it.
+fn has_body(fields: &Fields) -> bool {
+    fields.has("Transfer-Encoding") || fields.get("Content-Length").is_some_and(|length| length != b"0")
+}
 
-    /// What the client of a stored limit has left here. A range that is not shared has a bucket for each address; it
-    /// shows one that nobody used. Must not wait.
-    fn usage(&self, id: &ClientId, limit: &ClientLimit) -> Usage;
+fn shown(specs: &[BucketSpec], levels: &[u32]) -> Vec<BucketLevel> {
+    let level = |(spec, level): (&BucketSpec, &u32)| BucketLevel {
+        name: spec.name.as_str().to_owned(),
+        capacity: spec.limit.capacity,
+        level: *level,
+    };
+    specs.iter().zip(levels).map(level).collect()
+}
 
-    /// Makes the buckets of a stored limit's client full; of a range, those of every address in it. Must not wait.
-    fn reset(&self, id: &ClientId, limit: &ClientLimit);
+/// The verdict on a request whose key is blurred, or one that `rate_limit.unknown_keys` refuses.
+fn refused(address: IpAddr, candidates: Vec<String>) -> Verdict {
+    Verdict {
+        allowed: false,
+        identity: address.to_string(),
+        candidates,
+        matched: None,
+        policy: "none",
+        buckets: Vec::new(),
+    }
+}
 
-    /// What a request would get. Waits at most `cache.load_timeout`, as that request would.
-    fn check(&self, question: &Question) -> Verdict;
+/// The ids that were looked for, most specific first, up to the one that decided.
+fn candidates(client: &ClientAddress, entry: Option<&str>, source: Source) -> Vec<String> {
+    let address = client.address;
+    let peer = client.port.map(|port| SocketAddr::new(address, port).to_string());
+    let form = entry.and_then(|entry| ClientId::parse(entry).ok()).map(|id| id.form());
+    let mut candidates: Vec<String> = peer.into_iter().collect();
+    if matches!(form, Some(IdForm::AddressPort(_))) {
+        return candidates;
+    }
+    candidates.push(address.to_string());
+    match source {
+        Source::Client => {}
+        Source::Range => candidates.extend(entry.map(str::to_owned)),
+        Source::Default => candidates.push(DEFAULT_BUCKET.to_owned()),
+    }
+    candidates
+}
 
-    /// At most `count` clients of the last `window` (at most [`super::limited::MAX_WINDOW`]). Must not wait.
-    fn top(&self, by: Top, window: Duration, count: usize) -> Vec<ClientCount>;
+/// By the id that names it; else by its address alone, or the prefix that it is counted with.
+fn counted(heavy: Heavy) -> ClientCount {
+    let client_id = match (heavy.name, heavy.client.network()) {
+        (Some(name), _) => name.to_string(),
+        (None, Some(network)) if network.prefix_len() == network.max_prefix_len() => {
+            network.addr().to_string()
+        }
+        (None, _) => format!("{:?}", heavy.client),
+    };
+    let reason = |Reason { refusal, denied }: Reason| DeniedFor {
+        policy: refusal.policy(),
+        bucket: refusal.bucket.as_str().to_owned(),
+        rule: refusal.rule.map(|rule| rule.to_string()),
+        denied,
+    };
+    let reasons = heavy.reasons.into_iter().map(reason).collect();
+    ClientCount { client_id, requests: heavy.requests, denied: heavy.denied, reasons }
 }

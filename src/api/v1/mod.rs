@@ -6,6 +6,7 @@ pub mod backends;
 pub mod batch;
 pub mod check;
 mod conditions;
+pub mod control;
 pub mod import;
 pub mod limited;
 pub mod limits;

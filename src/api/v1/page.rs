@@ -1,5 +1,6 @@
 //! Pages of listings: how many, from where on, and the link to the next one.
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -34,6 +35,20 @@ const SUM_DIGITS: usize = 16;
 
 /// Longest place that a cursor holds, in bytes.
 const MAX_PLACE_BYTES: usize = 256;
+
+/// What a query may hold and a reference may not (RFC 3986 §3.4): a `>` would end it in `Link`.
+const NOT_IN_A_REFERENCE: &AsciiSet = &CONTROLS
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'[')
+    .add(b']')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 impl Page {
     /// Reads `limit` and `cursor`. `filter` holds the other parameters that decide what is listed: a cursor made with
@@ -77,9 +92,9 @@ pub(super) fn listing(
     let Some(cursor) = next_cursor else { return Ok(answer) };
     let mut target = format!("{}?", head.path());
     for part in head.query().unwrap_or_default().split('&') {
-        // As it was sent; only what the query's reader takes for a cursor is replaced.
+        // As it was sent, as a reference (RFC 8288 §3); only what the query's reader takes for a cursor is replaced.
         if !part.is_empty() && Query::name_of(part).as_deref() != Some("cursor") {
-            target.push_str(&format!("{part}&"));
+            target.push_str(&format!("{}&", utf8_percent_encode(part, NOT_IN_A_REFERENCE)));
         }
     }
     Ok(answer.with("Link", format!("<{target}cursor={cursor}>; rel=\"next\"")))
@@ -138,6 +153,15 @@ mod tests {
             assert_eq!(reject.status(), 400, "{path}?{query}");
             assert_eq!(reject.errors[0].pointer, "/cursor");
         }
+    }
+
+    #[test]
+    fn nothing_in_a_query_breaks_out_of_the_link() {
+        let mut head = RequestHead::blank("192.0.2.1:5".parse().unwrap());
+        head.target = "/v1/limits?prefix=a>;\"\u{e9}%3E&cursor=1".into();
+        let answer = listing(&head, &(), Some("2")).unwrap();
+        let link = "</v1/limits?prefix=a%3E;%22%C3%A9%3E&cursor=2>; rel=\"next\"";
+        assert_eq!(answer.fields.get("Link"), Some(link.as_bytes()));
     }
 
     #[test]

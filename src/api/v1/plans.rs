@@ -169,7 +169,7 @@ fn list_plans(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject>
     faults.check()?;
     let mut rows = api
         .parts
-        .v1
+        .limits
         .plans(page.after.as_deref(), page.count + 1)
         .map_err(|error| refused(error, "plan", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.plan.name.as_str().to_owned());
@@ -188,15 +188,18 @@ fn create_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject
     let body = call.body()?;
     call.query(&[])?;
     let plan = new_plan(&body, None)?;
-    let row =
-        api.parts.v1.create_plan(&plan, &call.caller.actor).map_err(|error| refused(error, "plan", ""))?;
+    let row = api
+        .parts
+        .limits
+        .create_plan(&plan, &call.caller.actor)
+        .map_err(|error| refused(error, "plan", ""))?;
     shown(&row, 201, Some(call.base))
 }
 
 fn get_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let name = plan_name(call)?;
-    let row = api.parts.v1.plan(&name).map_err(|error| refused(error, "plan", ""))?;
+    let row = api.parts.limits.plan(&name).map_err(|error| refused(error, "plan", ""))?;
     if conditions::is_known(call.exchange.head, row.version)? {
         return Ok(not_modified(row.version));
     }
@@ -210,7 +213,7 @@ fn put_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     let condition = conditions::condition(call.exchange.head)?;
     let put = api
         .parts
-        .v1
+        .limits
         .put_plan(&plan, &condition, &call.caller.actor)
         .map_err(|error| refused(error, "plan", ""))?;
     shown(&put.row, if put.created { 201 } else { 200 }, put.created.then_some(call.base))
@@ -221,7 +224,7 @@ fn delete_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject
     let name = plan_name(call)?;
     let condition = conditions::condition(call.exchange.head)?;
     api.parts
-        .v1
+        .limits
         .delete_plan(&name, &condition, &call.caller.actor)
         .map_err(|error| refused(error, "plan", ""))?;
     Ok(no_content())

@@ -1,18 +1,13 @@
 //! `POST /v1/reload`: reads the configuration again and puts in force what can be.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::backends::{BackendError, BackendShown};
 use crate::api::AdminApi;
 use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
 use crate::api::seed::as_json;
 use crate::error::{FieldFault, Reject};
 use crate::proxy::exchange::Answer;
-use crate::store::backends::BackendSettings;
-use crate::store::v1::Actor;
 use balancer_http::message::Reason;
 
 /// Seconds that a caller is told to wait while others' reloads are under way.
@@ -34,35 +29,6 @@ pub enum ReloadError {
     Faults(Vec<FieldFault>),
     /// It could not be done now; whether it is done later is unknown.
     Busy(String),
-}
-
-/// What the API asks of whoever owns the running parts.
-pub trait Control: Send + Sync {
-    /// Reads and checks the whole configuration, then puts all of it in force that can be, or nothing. Waits for that, a
-    /// bounded time. `by`: who asked, for the log.
-    fn reload(&self, by: &str) -> Result<Reloaded, ReloadError>;
-
-    /// Every backend of this instance's pool, in its order.
-    fn backends(&self) -> Result<Vec<BackendShown>, BackendError>;
-
-    /// Adds one to the store and to the pool; `settings` has a URL.
-    fn create_backend(
-        &self,
-        name: &str,
-        settings: BackendSettings,
-        actor: &Actor,
-    ) -> Result<BackendShown, BackendError>;
-
-    /// Changes what was said of one, in the store and in the pool.
-    fn patch_backend(
-        &self,
-        name: &str,
-        said: BackendSettings,
-        actor: &Actor,
-    ) -> Result<BackendShown, BackendError>;
-
-    /// Takes a stored one away. While requests are under way on it, it stays listed for `drain` at most.
-    fn delete_backend(&self, name: &str, drain: Duration, actor: &Actor) -> Result<(), BackendError>;
 }
 
 pub(in crate::api) const RESOURCE: Resource = Resource {

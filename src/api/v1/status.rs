@@ -15,8 +15,8 @@ pub(in crate::api) const STORE: &str =
     "`read-only` and `full` answer and take no changes; without any of them limits in memory stay in force.";
 
 /// What an instance says of itself. Counts are since its start.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Status {
+#[derive(Serialize)]
+pub(in crate::api) struct Status {
     /// As in `Via`.
     pub instance: String,
     /// The program's.

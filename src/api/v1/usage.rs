@@ -88,14 +88,14 @@ struct Shown<'a> {
 fn get_usage(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let id = client_id(call)?;
-    let row = api.parts.v1.limit(&id).map_err(|error| refused(error, "limit", ""))?;
-    let live = &*api.parts.live;
+    let row = api.parts.limits.limit(&id).map_err(|error| refused(error, "limit", ""))?;
+    let live = &api.parts.live;
     let usage = live.usage(&stored(&row.client_id, id), &row.limit);
     as_json(&Shown {
         client_id: &row.client_id,
         buckets: usage.buckets,
         in_flight: usage.in_flight,
-        instance: live.instance(),
+        instance: &live.instance,
     })
 }
 
@@ -104,8 +104,8 @@ fn post_reset(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject>
     let id = client_id(call)?;
     // Written down first: what is done is in the audit.
     let row =
-        api.parts.v1.note_reset(&id, &call.caller.actor).map_err(|error| refused(error, "limit", ""))?;
-    api.parts.live.reset(&stored(&row.client_id, id), &row.limit);
+        api.parts.limits.note_reset(&id, &call.caller.actor).map_err(|error| refused(error, "limit", ""))?;
+    api.parts.live.reset(&stored(&row.client_id, id));
     Ok(no_content())
 }
 

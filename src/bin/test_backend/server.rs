@@ -28,7 +28,12 @@ const LINGER_READS: u32 = 128;
 /// The longest silence meanwhile.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 
-const BOUNDS: Bounds = Bounds { max_head_bytes: 64 * 1024, max_headers: 1000, max_target_bytes: 32 * 1024 };
+const BOUNDS: Bounds = Bounds {
+    max_head_bytes: 64 * 1024,
+    max_headers: 1000,
+    max_target_bytes: 32 * 1024,
+    accept_invalid: true,
+};
 
 /// What all connections share.
 #[derive(Debug)]

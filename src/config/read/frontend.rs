@@ -126,7 +126,8 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
         accept_invalid: s.bool(
             "accept_invalid",
             "false",
-            "For old clients: take bytes above 0x7F in request targets, which RFC 3986 wants encoded.",
+            "For old clients: take bytes above 0x7F in request targets. Text in UTF-8 goes on as it is; blanks, controls and \
+             other bytes go on percent-encoded.",
         ),
     };
     if frontend.active_workers.is_some_and(|active| active > frontend.workers) {

@@ -6,6 +6,7 @@ use super::conn::{Conn, Next, Pending, State};
 use super::timers::Pace;
 use super::wire::Received;
 use super::worker::{Desk, Worker};
+use crate::engine::portable::target;
 use crate::error::Reject;
 use crate::proxy::exchange::{BodyFault, Parked, Served};
 use balancer_http::framing::Refusal;
@@ -130,6 +131,9 @@ impl Worker {
             }
             Verdict::Refused(refusal) => Step::Leave(self.refuse(conn, &reject(refusal)), have),
             Verdict::Complete { consumed, keep_alive } => {
+                if let Some(reject) = target::refusal(&self.desk.head.target) {
+                    return Step::Leave(self.refuse(conn, &reject), have);
+                }
                 conn.sign(&mut self.desk.head);
                 self.whole_head(conn, start + consumed, have, keep_alive)
             }

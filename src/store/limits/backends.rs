@@ -8,7 +8,6 @@ use super::Limits;
 use crate::metrics::StoreOp;
 use crate::store::StoreError;
 use crate::store::backends::{BackendRow, BackendSettings};
-use crate::store::session::Fault;
 use crate::store::v1::Actor;
 
 impl Limits {
@@ -30,7 +29,7 @@ impl Limits {
         actor: &Actor,
     ) -> Result<(), StoreError> {
         self.change_backend(StoreOp::Create, name, actor, move |before| match before {
-            Some(_) => Err(Fault::Exists),
+            Some(_) => Err(StoreError::Exists),
             None => Ok(Some(settings.clone())),
         })
     }
@@ -49,7 +48,7 @@ impl Limits {
             match (in_file, &stored.url) {
                 (true, _) => Ok(Some(BackendSettings { url: None, ..stored.with(&said) })),
                 (false, Some(_)) => Ok(Some(stored.with(&said))),
-                (false, None) => Err(Fault::NotFound),
+                (false, None) => Err(StoreError::NotFound),
             }
         })
     }
@@ -58,7 +57,7 @@ impl Limits {
     pub fn delete_backend(&self, name: &str, actor: &Actor) -> Result<(), StoreError> {
         self.change_backend(StoreOp::Delete, name, actor, |before| match before {
             Some(BackendRow { settings: BackendSettings { url: Some(_), .. }, .. }) => Ok(None),
-            _ => Err(Fault::NotFound),
+            _ => Err(StoreError::NotFound),
         })
     }
 
@@ -67,7 +66,7 @@ impl Limits {
         op: StoreOp,
         name: &str,
         actor: &Actor,
-        mut judge: impl FnMut(Option<&BackendRow>) -> Result<Option<BackendSettings>, Fault> + Send + 'static,
+        mut judge: impl FnMut(Option<&BackendRow>) -> Result<Option<BackendSettings>, StoreError> + Send + 'static,
     ) -> Result<(), StoreError> {
         let (name, actor) = (name.to_owned(), actor.clone());
         self.change(move |core| core.write_backend(op, &name, &mut judge, &actor))

@@ -1,22 +1,25 @@
-//! What the API's v1 needs, out of the store.
+//! What the API's v1 needs, out of the store. Each waits at most `database.timeout`; a mutation writes its audit row in its
+//! own transaction, and what is reported as done is in force on this process's next request.
 
 use super::Limits;
 use crate::metrics::StoreOp;
 use crate::store::StoreError;
 use crate::store::ops::{self, Change, Done, To};
 use crate::store::v1::{
-    Actor, AuditRow, BatchError, BatchOp, Condition, Imported, LimitFilter, LimitRow, LimitsV1, PlanRow, Put,
+    Actor, AuditRow, BatchError, BatchOp, Condition, Imported, LimitFilter, LimitRow, PlanRow, Put,
 };
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::{ClientLimit, Plan, PlanName};
 
-impl LimitsV1 for Limits {
-    fn limit(&self, id: &ClientId) -> Result<LimitRow, StoreError> {
+impl Limits {
+    /// One limit; [`StoreError::NotFound`].
+    pub fn limit(&self, id: &ClientId) -> Result<LimitRow, StoreError> {
         let id = id.clone();
         self.read(StoreOp::Get, move |store, within| ops::get(store, within, &id))
     }
 
-    fn limits(
+    /// A page in byte order of the ids, those behind `after`.
+    pub fn limits(
         &self,
         filter: &LimitFilter,
         after: Option<&str>,
@@ -26,7 +29,8 @@ impl LimitsV1 for Limits {
         self.read(StoreOp::List, move |store, within| ops::list(store, within, &filter, &after, count))
     }
 
-    fn create_limit(
+    /// Adds a limit; [`StoreError::Exists`]; [`StoreError::NoPlan`] when it names a plan that is not there.
+    pub fn create_limit(
         &self,
         id: &ClientId,
         limit: &ClientLimit,
@@ -36,7 +40,8 @@ impl LimitsV1 for Limits {
         row(&done)
     }
 
-    fn put_limit(
+    /// Adds or replaces one; [`StoreError::Precondition`], [`StoreError::NoPlan`].
+    pub fn put_limit(
         &self,
         id: &ClientId,
         limit: &ClientLimit,
@@ -47,11 +52,19 @@ impl LimitsV1 for Limits {
         Ok(Put { created: done.is_new(), row: row(&done)? })
     }
 
-    fn delete_limit(&self, id: &ClientId, condition: &Condition, actor: &Actor) -> Result<(), StoreError> {
+    /// Takes one away; [`StoreError::NotFound`], [`StoreError::Precondition`] (also for an absent one when there is a
+    /// condition).
+    pub fn delete_limit(
+        &self,
+        id: &ClientId,
+        condition: &Condition,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
         self.write_one(id, To::Gone, condition.clone(), actor).map(drop)
     }
 
-    fn batch(&self, operations: Vec<BatchOp>, actor: &Actor) -> Result<(), BatchError> {
+    /// Does all of it in one transaction, or nothing. One audit row.
+    pub fn batch(&self, operations: Vec<BatchOp>, actor: &Actor) -> Result<(), BatchError> {
         let wish = |(id, to)| Change { id, to, condition: Condition::None };
         let wishes = operations.into_iter().map(|operation| match operation {
             BatchOp::Create(id, limit) => wish((id, To::New(limit))),
@@ -61,28 +74,35 @@ impl LimitsV1 for Limits {
         self.write(wishes.collect(), actor, true).map(drop)
     }
 
-    fn import(&self, chunk: Vec<(ClientId, ClientLimit)>, actor: &Actor) -> Result<Imported, BatchError> {
+    /// Adds or replaces a chunk of limits, at most [`MAX_IMPORTED`](crate::store::v1::MAX_IMPORTED), in one transaction, or
+    /// nothing; of several for one id the last counts. Made for many chunks: what changed is in force on this process within
+    /// a moment, and may be done a second time. One audit row.
+    pub fn import(&self, chunk: Vec<(ClientId, ClientLimit)>, actor: &Actor) -> Result<Imported, BatchError> {
         let actor = actor.clone();
         self.attempt(move |core| core.import(&chunk, &actor))
     }
 
-    fn plan(&self, name: &PlanName) -> Result<PlanRow, StoreError> {
+    /// One plan; [`StoreError::NotFound`].
+    pub fn plan(&self, name: &PlanName) -> Result<PlanRow, StoreError> {
         let name = name.clone();
         self.read(StoreOp::Get, move |store, within| ops::plan(store, within, &name))
     }
 
-    fn plans(&self, after: Option<&str>, count: usize) -> Result<Vec<PlanRow>, StoreError> {
+    /// A page in byte order of the names, those behind `after`.
+    pub fn plans(&self, after: Option<&str>, count: usize) -> Result<Vec<PlanRow>, StoreError> {
         let after = after.unwrap_or_default().to_owned();
         self.read(StoreOp::List, move |store, within| ops::plans(store, within, &after, count))
     }
 
-    fn create_plan(&self, plan: &Plan, actor: &Actor) -> Result<PlanRow, StoreError> {
+    /// Adds a plan; [`StoreError::Exists`], [`StoreError::Full`] at the bound.
+    pub fn create_plan(&self, plan: &Plan, actor: &Actor) -> Result<PlanRow, StoreError> {
         let (plan, actor) = (plan.clone(), actor.clone());
         let (row, _) = self.change(move |core| core.put_plan(&plan, &Condition::None, true, &actor))?;
         Ok(row)
     }
 
-    fn put_plan(
+    /// Adds or replaces one, in force on the next request of all its clients; [`StoreError::Precondition`].
+    pub fn put_plan(
         &self,
         plan: &Plan,
         condition: &Condition,
@@ -93,17 +113,25 @@ impl LimitsV1 for Limits {
         Ok(Put { created, row })
     }
 
-    fn delete_plan(&self, name: &PlanName, condition: &Condition, actor: &Actor) -> Result<(), StoreError> {
+    /// Takes one away; [`StoreError::InUse`] with the count of limits that name it.
+    pub fn delete_plan(
+        &self,
+        name: &PlanName,
+        condition: &Condition,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
         let (name, condition, actor) = (name.clone(), condition.clone(), actor.clone());
         self.change(move |core| core.remove_plan(&name, &condition, &actor))
     }
 
-    fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, StoreError> {
+    /// Notes in the audit that a client's levels were filled; [`StoreError::NotFound`] without a limit.
+    pub fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, StoreError> {
         let (id, actor) = (id.clone(), actor.clone());
         self.change(move |core| core.note_reset(&id, &actor))
     }
 
-    fn audit(&self, before: Option<i64>, count: usize) -> Result<Vec<AuditRow>, StoreError> {
+    /// A page of the audit, newest first, those before `before`.
+    pub fn audit(&self, before: Option<i64>, count: usize) -> Result<Vec<AuditRow>, StoreError> {
         self.read(StoreOp::List, move |store, within| ops::audit(store, within, before, count))
     }
 }

@@ -8,11 +8,12 @@ use serde::ser::SerializeMap;
 
 use super::super::backends::BackendSettings;
 use super::super::json::text;
-use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Session, Store, Value, inside};
 use super::super::v1::{Actor, AuditRow, LimitRow};
 use super::changes::{self, passes};
 use super::merge::Done;
 use super::{announce, left_out, read, readable};
+use crate::store::StoreError;
 use balancer_limiter::document::{LimitDocument, PlanDocument};
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::Plan;
@@ -128,7 +129,7 @@ fn action(before: bool, after: bool) -> &'static str {
 }
 
 /// What every mutation ends with: its row in the audit, and word of it.
-pub(super) fn finish(session: &mut dyn Session, note: &Note<'_>, by: By<'_>) -> Result<(), Fault> {
+pub(super) fn finish(session: &mut dyn Session, note: &Note<'_>, by: By<'_>) -> Result<(), StoreError> {
     write(session, note, by.keep)?;
     announce(session, note.seqs.1)?;
     (by.note)(note.seqs);
@@ -173,7 +174,7 @@ fn turned(before: Option<&BackendSettings>, after: Option<&BackendSettings>) -> 
 }
 
 /// Writes a row, and takes away what is too old or too much now and then. The writers' lock is held.
-fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), Fault> {
+fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), StoreError> {
     let (first, seq) = note.seqs;
     session.query(
         "INSERT INTO audit (seq, actor, action, target, before, after) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -202,10 +203,15 @@ fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), F
 }
 
 /// Notes that a client's levels were filled; gives its limit.
-pub fn note_reset(store: &dyn Store, within: Duration, id: &ClientId, by: By<'_>) -> Result<LimitRow, Fault> {
+pub fn note_reset(
+    store: &dyn Store,
+    within: Duration,
+    id: &ClientId,
+    by: By<'_>,
+) -> Result<LimitRow, StoreError> {
     inside(store, within, Access::Write, |session| {
         let mut rows = read::of_canonicals(session, &[id.canonical().into_owned()])?;
-        let row = rows.pop().filter(|row| !row.limit.is_unreadable()).ok_or(Fault::NotFound)?;
+        let row = rows.pop().filter(|row| !row.limit.is_unreadable()).ok_or(StoreError::NotFound)?;
         let seq = changes::record(session, &[(changes::RESET, &row.client_id)])?[0];
         let shown = text(&LimitDocument::new(&row.client_id, &row.limit));
         let note = Note {
@@ -227,7 +233,7 @@ pub fn audit(
     within: Duration,
     before: Option<i64>,
     count: usize,
-) -> Result<Vec<AuditRow>, Fault> {
+) -> Result<Vec<AuditRow>, StoreError> {
     let page = |before: &i64, count| {
         inside(store, within, Access::Read, |session| {
             session.query(

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use super::super::backends::{BackendRow, BackendSettings, MAX_ROWS};
 use super::super::json::text;
-use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Cells, Session, Store, Value, inside};
 use super::audit::{self, By};
 use super::{changes, first_text, left_out, number};
+use crate::store::StoreError;
 
 const COLUMNS: &str = "name, settings, version";
 
 /// What becomes of a row, judged inside of the transaction: its settings from now on, `None` to take it away.
-pub type Judge<'a> = dyn FnMut(Option<&BackendRow>) -> Result<Option<BackendSettings>, Fault> + 'a;
+pub type Judge<'a> = dyn FnMut(Option<&BackendRow>) -> Result<Option<BackendSettings>, StoreError> + 'a;
 
 /// All of them, in byte order of their names.
-pub fn list(store: &dyn Store, within: Duration) -> Result<Vec<BackendRow>, Fault> {
+pub fn list(store: &dyn Store, within: Duration) -> Result<Vec<BackendRow>, StoreError> {
     inside(store, within, Access::Read, |session| {
         Ok(rows(session.query(&format!("SELECT {COLUMNS} FROM backends ORDER BY name"), &[])?))
     })
@@ -27,7 +28,7 @@ pub fn change(
     name: &str,
     judge: &mut Judge<'_>,
     by: By<'_>,
-) -> Result<Option<BackendRow>, Fault> {
+) -> Result<Option<BackendRow>, StoreError> {
     let mut changed = None;
     store.with(within, Access::Write, &mut |session| {
         let before = find(session, name)?;
@@ -36,7 +37,7 @@ pub fn change(
             && after.is_some()
             && number(&session.query("SELECT count(*) FROM backends", &[])?) >= MAX_ROWS as i64
         {
-            return Err(Fault::Full("there are 1024 backends already, the most that are kept"));
+            return Err(StoreError::Full("there are 1024 backends already, the most that are kept"));
         }
         let seq = changes::record(session, &[(changes::BACKEND, name)])?[0];
         match &after {
@@ -55,7 +56,7 @@ pub fn change(
     Ok(changed)
 }
 
-fn find(session: &mut dyn Session, name: &str) -> Result<Option<BackendRow>, Fault> {
+fn find(session: &mut dyn Session, name: &str) -> Result<Option<BackendRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM backends WHERE name = $1");
     Ok(rows(session.query(&sql, &[Value::Text(name)])?).pop())
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::super::session::{Cell, Fault, Session};
+use super::super::session::{Cell, Session};
 use super::spans::{IN_SPAN, Spans};
 use super::{STATEMENT_ROWS, number, tuples};
+use crate::store::StoreError;
 use balancer_limiter::identity::{ClientId, IdForm, group};
 use balancer_limiter::ranges;
 
@@ -25,11 +26,11 @@ pub(super) fn check(
     session: &mut dyn Session,
     new: &[&ClientId],
     ipv6_prefix: u8,
-) -> Result<(), (usize, Fault)> {
+) -> Result<(), (usize, StoreError)> {
     if let Some(at) = new.iter().position(|id| matches!(id.form(), IdForm::Range(_))) {
         let cells = session.query("SELECT count(*) FROM limits WHERE kind = 3", &[]);
         if cells.as_ref().map(number).map_err(|fault| (at, fault.clone()))? > MAX_RANGES {
-            return Err((at, Fault::Full("there are 100000 ranges already, the most that are kept")));
+            return Err((at, StoreError::Full("there are 100000 ranges already, the most that are kept")));
         }
     }
     // The one row of an IPv4 address itself makes no group too large.
@@ -46,7 +47,7 @@ pub(super) fn check(
             let at = new.iter().position(|id| network(id) == Some(full)).unwrap_or(0);
             return Err((
                 at,
-                Fault::Full(
+                StoreError::Full(
                     "there are 4096 limits for this address or IPv6 prefix already, the most that are kept",
                 ),
             ));
@@ -55,7 +56,7 @@ pub(super) fn check(
     Ok(())
 }
 
-fn first_full(session: &mut dyn Session, networks: &[IpNet]) -> Result<Option<IpNet>, Fault> {
+fn first_full(session: &mut dyn Session, networks: &[IpNet]) -> Result<Option<IpNet>, StoreError> {
     let sql = format!(
         "WITH v (number, low, high, length) AS (VALUES {}) SELECT v.number FROM v WHERE \
          (SELECT count(*) FROM limits WHERE {IN_SPAN}) > {MAX_GROUP} LIMIT 1",

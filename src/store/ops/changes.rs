@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Session, Store, Value, inside};
 use super::{STATEMENT_ROWS, left_out, number, tuples};
+use crate::store::StoreError;
 
 /// Changes that are kept for instances that follow. Whoever is further behind reads everything anew.
 pub const KEPT_CHANGES: i64 = 100_000;
@@ -21,7 +22,7 @@ pub(super) const RESET: &str = "reset";
 pub(super) const BATCH: &str = "batch";
 
 /// Appends changes and prunes the oldest; gives their numbers, in order. The writers' lock is held.
-pub(super) fn record(session: &mut dyn Session, changes: &[(&str, &str)]) -> Result<Vec<i64>, Fault> {
+pub(super) fn record(session: &mut dyn Session, changes: &[(&str, &str)]) -> Result<Vec<i64>, StoreError> {
     let mut numbers = Vec::with_capacity(changes.len());
     for part in changes.chunks(STATEMENT_ROWS) {
         let sql = format!(
@@ -42,7 +43,7 @@ pub(super) fn record(session: &mut dyn Session, changes: &[(&str, &str)]) -> Res
         given.sort_unstable();
         for (_, id) in part {
             let at = given.binary_search_by(|(other, _)| other.as_str().cmp(id));
-            let seq = at.map_err(|_| Fault::Schema("a change got no number".into()))?;
+            let seq = at.map_err(|_| StoreError::Schema("a change got no number".into()))?;
             numbers.push(given[seq].1);
         }
     }
@@ -83,7 +84,7 @@ const PAGE: usize = 2_000;
 
 /// The changes behind `seen`; `None` when some may have been pruned, or when the database is not the one in which that
 /// number was given.
-pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<Followed>, Fault> {
+pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<Followed>, StoreError> {
     let (cells, last) = inside(store, within, Access::Read, |session| {
         let sql = format!("SELECT seq, kind, id FROM changes WHERE seq > $1 ORDER BY seq LIMIT {PAGE}");
         let cells = session.query(&sql, &[Value::Int(Some(seen))])?;
@@ -118,11 +119,11 @@ pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<
 }
 
 /// The number of the last change.
-pub fn last_change(store: &dyn Store, within: Duration) -> Result<i64, Fault> {
+pub fn last_change(store: &dyn Store, within: Duration) -> Result<i64, StoreError> {
     inside(store, within, Access::Read, last_in)
 }
 
-pub(super) fn last_in(session: &mut dyn Session) -> Result<i64, Fault> {
+pub(super) fn last_in(session: &mut dyn Session) -> Result<i64, StoreError> {
     Ok(number(&session.query("SELECT max(seq) FROM changes", &[])?))
 }
 

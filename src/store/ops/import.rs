@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::super::session::{Access, Fault, Session, Store, Value};
-use super::super::v1::{Imported, LimitRow};
+use super::super::session::{Access, Session, Store, Value};
+use super::super::v1::{BatchError, Imported, LimitRow};
 use super::audit::{self, By, Note};
 use super::changes::{self, KEPT_CHANGES};
-use super::write::{Columns, Failed};
+use super::write::Columns;
 use super::{bounds, plans, read, texts};
+use crate::store::StoreError;
 use crate::store::json::text;
 use balancer_limiter::document::LimitDocument;
 use balancer_limiter::identity::ClientId;
@@ -59,17 +60,17 @@ pub fn import(
     rows: &[(ClientId, ClientLimit)],
     ipv6_prefix: u8,
     by: By<'_>,
-) -> Result<Imported, Failed> {
+) -> Result<Imported, BatchError> {
     let (mut imported, mut failed_at) = (Imported::default(), None);
     let result = store.with(within, Access::Write, &mut |session| {
         failed_at = None;
         imported = transact(session, rows, ipv6_prefix, by).map_err(|failed| {
             failed_at = failed.index;
-            failed.fault
+            failed.error
         })?;
         Ok(())
     });
-    result.map_err(|fault| Failed { index: failed_at, fault })?;
+    result.map_err(|error| BatchError { index: failed_at, error })?;
     Ok(imported)
 }
 
@@ -78,7 +79,7 @@ fn transact(
     rows: &[(ClientId, ClientLimit)],
     ipv6_prefix: u8,
     by: By<'_>,
-) -> Result<Imported, Failed> {
+) -> Result<Imported, BatchError> {
     check_plans(session, rows)?;
     let places: HashMap<&ClientId, usize> = rows.iter().map(|(id, _)| id).zip(0..).collect();
     let last_of = rows.iter().enumerate().filter(|(at, (id, _))| places.get(id) == Some(at));
@@ -117,7 +118,7 @@ fn transact(
     Ok(Imported { created, replaced: changed.saturating_sub(created), unchanged })
 }
 
-fn check_plans(session: &mut dyn Session, rows: &[(ClientId, ClientLimit)]) -> Result<(), Failed> {
+fn check_plans(session: &mut dyn Session, rows: &[(ClientId, ClientLimit)]) -> Result<(), BatchError> {
     let plan = |limit: &ClientLimit| limit.plan.as_ref().map(|plan| plan.as_str().to_owned());
     let mut names: Vec<String> = rows.iter().filter_map(|(_, limit)| plan(limit)).collect();
     names.sort_unstable();
@@ -125,18 +126,18 @@ fn check_plans(session: &mut dyn Session, rows: &[(ClientId, ClientLimit)]) -> R
     let known = plans::known(session, &names)?;
     let unknown = rows.iter().position(|(_, limit)| plan(limit).is_some_and(|name| !known.contains(&name)));
     match unknown {
-        Some(index) => Err((index, Fault::NoPlan).into()),
+        Some(index) => Err((index, StoreError::NoPlan).into()),
         None => Ok(()),
     }
 }
 
-fn shown(session: &mut dyn Session) -> Result<Vec<String>, Fault> {
+fn shown(session: &mut dyn Session) -> Result<Vec<String>, StoreError> {
     let sql = "SELECT canonical FROM incoming ORDER BY canonical LIMIT $1";
     Ok(texts(session.query(sql, &[Value::Int(Some(SHOWN))])?).collect())
 }
 
 /// Gives each row a number and writes all of them; the first and the last number.
-fn merge(session: &mut dyn Session) -> Result<(i64, i64), Fault> {
+fn merge(session: &mut dyn Session) -> Result<(i64, i64), StoreError> {
     let before = changes::last_in(session)?;
     session.query(NUMBER, &[])?;
     session.query(MERGE, &[Value::Int(Some(before))])?;

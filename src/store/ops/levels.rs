@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::super::session::{Access, Cell, Fault, Store, Value, inside};
+use super::super::session::{Access, Cell, Store, Value, inside};
 use super::super::v1::SavedSegment;
 use super::{first_text, left_out, readable, tuples};
+use crate::store::StoreError;
 
 /// Puts an instance's segments in the place of its earlier ones of these numbers.
 pub fn save(
@@ -13,7 +14,7 @@ pub fn save(
     within: Duration,
     instance: &str,
     segments: &[(u8, Vec<u8>)],
-) -> Result<(), Fault> {
+) -> Result<(), StoreError> {
     if segments.is_empty() {
         return Ok(());
     }
@@ -38,7 +39,7 @@ pub fn saved(
     within: Duration,
     after: Option<(&str, u8)>,
     count: usize,
-) -> Result<Vec<SavedSegment>, Fault> {
+) -> Result<Vec<SavedSegment>, StoreError> {
     let page = |after: &(String, i64), count| {
         inside(store, within, Access::Read, |session| {
             let sql = format!(
@@ -71,7 +72,7 @@ fn row(cells: Vec<Cell>) -> Option<SavedSegment> {
 
 /// Forgets what was saved longer ago than that: its instance is gone. What seems to come from the future was saved while the
 /// clock was ahead: it counts as saved now, or it would be as young at every start until that time.
-pub fn forget(store: &dyn Store, within: Duration, older_than: Duration) -> Result<(), Fault> {
+pub fn forget(store: &dyn Store, within: Duration, older_than: Duration) -> Result<(), StoreError> {
     let age_us = i64::try_from(older_than.as_micros()).ok();
     store.with(within, Access::Read, &mut |session| {
         let now = session.now_us();

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::super::session::Fault;
 use super::super::v1::{Condition, LimitRow};
+use crate::store::StoreError;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::Limit;
 use balancer_limiter::terms::{ClientLimit, PlanName};
@@ -67,7 +67,7 @@ pub(super) fn merge(
     stored: Vec<LimitRow>,
     wishes: &[Change],
     plan_exists: impl Fn(&PlanName) -> bool,
-) -> Result<Vec<Done>, (usize, Fault)> {
+) -> Result<Vec<Done>, (usize, StoreError)> {
     let mut places: HashMap<ClientId, usize> = HashMap::with_capacity(wishes.len());
     let mut done: Vec<Done> = Vec::with_capacity(wishes.len());
     let rows = stored.into_iter().filter_map(|row| Some((ClientId::parse(&row.client_id).ok()?, row)));
@@ -100,7 +100,7 @@ fn step(
     wish: &Change,
     index: usize,
     plan_exists: &impl Fn(&PlanName) -> bool,
-) -> Result<Option<ClientLimit>, Fault> {
+) -> Result<Option<ClientLimit>, StoreError> {
     let touched = now.index != index;
     let holds = match &wish.condition {
         Condition::None => true,
@@ -114,13 +114,13 @@ fn step(
         }
     };
     if !holds {
-        return Err(Fault::Precondition);
+        return Err(StoreError::Precondition);
     }
     let known = |limit: &ClientLimit| limit.plan.as_ref().is_none_or(plan_exists);
     match (&wish.to, &now.after) {
-        (To::New(_), Some(_)) => Err(Fault::Exists),
-        (To::Numbers(_) | To::Gone, None) => Err(Fault::NotFound),
-        (To::New(limit) | To::Put(limit), _) if !known(limit) => Err(Fault::NoPlan),
+        (To::New(_), Some(_)) => Err(StoreError::Exists),
+        (To::Numbers(_) | To::Gone, None) => Err(StoreError::NotFound),
+        (To::New(limit) | To::Put(limit), _) if !known(limit) => Err(StoreError::NoPlan),
         (To::New(limit) | To::Put(limit), _) => Ok(Some(limit.clone())),
         (To::Numbers(limit), Some(old)) => {
             let mut new = ClientLimit { shared: old.shared, ..ClientLimit::of_numbers(*limit) };
@@ -156,7 +156,7 @@ mod tests {
 
     type Left = Vec<(String, Option<ClientLimit>)>;
 
-    fn result(rows: Vec<LimitRow>, wishes: &[Change]) -> Result<Left, (usize, Fault)> {
+    fn result(rows: Vec<LimitRow>, wishes: &[Change]) -> Result<Left, (usize, StoreError)> {
         let done = merge(rows, wishes, |name| name.as_str() == "free")?;
         Ok(done.into_iter().map(|one| (one.id.text().to_owned(), one.after)).collect())
     }
@@ -184,14 +184,17 @@ mod tests {
         let when = |condition| Change { condition, ..wish("c", To::Put(numbers(1))) };
         let fine = wish("d", To::New(numbers(1)));
         for (wrong, fault) in [
-            (wish("c", To::New(numbers(1))), Fault::Exists),
-            (wish("a", To::Gone), Fault::NotFound),
-            (wish("a", To::Numbers(numbers(1).own.buckets[0].limit)), Fault::NotFound),
-            (wish("a", To::Put(of_plan("gold"))), Fault::NoPlan),
-            (when(Condition::Absent), Fault::Precondition),
-            (when(Condition::Version(vec![5, 7])), Fault::Precondition),
-            (Change { condition: Condition::Exists, ..wish("a", To::Gone) }, Fault::Precondition),
-            (Change { condition: Condition::Version(vec![1]), ..wish("d", To::Gone) }, Fault::Precondition),
+            (wish("c", To::New(numbers(1))), StoreError::Exists),
+            (wish("a", To::Gone), StoreError::NotFound),
+            (wish("a", To::Numbers(numbers(1).own.buckets[0].limit)), StoreError::NotFound),
+            (wish("a", To::Put(of_plan("gold"))), StoreError::NoPlan),
+            (when(Condition::Absent), StoreError::Precondition),
+            (when(Condition::Version(vec![5, 7])), StoreError::Precondition),
+            (Change { condition: Condition::Exists, ..wish("a", To::Gone) }, StoreError::Precondition),
+            (
+                Change { condition: Condition::Version(vec![1]), ..wish("d", To::Gone) },
+                StoreError::Precondition,
+            ),
         ] {
             let failed = result(vec![stored("c", 6)], &[fine.clone(), wrong.clone()]).unwrap_err();
             assert_eq!(failed, (1, fault), "{wrong:?}");

@@ -13,7 +13,8 @@ mod read;
 mod spans;
 mod write;
 
-use super::session::{Cell, Cells, Fault, Session, Value};
+use super::session::{Cell, Cells, Session, Value};
+use crate::store::StoreError;
 
 pub use audit::{By, Keep, audit, note_reset};
 pub use backends::{Judge, change as change_backend, list as backends};
@@ -26,7 +27,7 @@ pub use plans::{
 };
 pub use probe::{read_only, try_change};
 pub use read::{get, list, load, load_all, named, ranges};
-pub use write::{Failed, Terms, Written, write};
+pub use write::{Terms, Written, write};
 
 /// Most rows that one statement writes or asks for: with up to a dozen values each, far below the 32,766 that SQLite
 /// can bind.
@@ -63,10 +64,10 @@ fn list_of(count: usize) -> String {
 fn readable<P, T>(
     count: usize,
     mut after: P,
-    mut page: impl FnMut(&P, i64) -> Result<Cells, Fault>,
+    mut page: impl FnMut(&P, i64) -> Result<Cells, StoreError>,
     place: impl Fn(&[Cell]) -> Option<P>,
     mut read: impl FnMut(Vec<Cell>) -> Option<T>,
-) -> Result<Vec<T>, Fault> {
+) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::new();
     loop {
         let wanted = count - found.len();
@@ -112,7 +113,7 @@ fn texts(cells: Cells) -> impl Iterator<Item = String> {
 }
 
 /// Tells the instances that listen how far the changes go, when this transaction is committed.
-fn announce(session: &mut dyn Session, seq: i64) -> Result<(), Fault> {
+fn announce(session: &mut dyn Session, seq: i64) -> Result<(), StoreError> {
     let sql = session.announce();
     if !sql.is_empty() {
         session.query(sql, &[Value::Text(&seq.to_string())])?;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::super::Row;
 use super::super::json::text;
-use super::super::session::{Access, Cell, Fault, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Session, Store, Value, inside};
 use super::super::v1::{Condition, LimitRow, PlanRow};
 use super::audit::{self, By};
 use super::{STATEMENT_ROWS, changes, first_text, left_out, list_of, number, read, readable, texts};
+use crate::store::StoreError;
 use balancer_limiter::document::{self, BucketDocument};
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::terms::{BucketSpec, ClientLimit, MAX_PLANS, Plan, PlanName, Terms};
@@ -25,12 +26,17 @@ pub struct PlanWritten {
 }
 
 /// One plan.
-pub fn one(store: &dyn Store, within: Duration, name: &PlanName) -> Result<PlanRow, Fault> {
-    named(store, within, &[name.as_str().to_owned()])?.pop().ok_or(Fault::NotFound)
+pub fn one(store: &dyn Store, within: Duration, name: &PlanName) -> Result<PlanRow, StoreError> {
+    named(store, within, &[name.as_str().to_owned()])?.pop().ok_or(StoreError::NotFound)
 }
 
 /// At most `count` plans behind `after`, in byte order of their names. Those that can't be read are left out.
-pub fn list(store: &dyn Store, within: Duration, after: &str, count: usize) -> Result<Vec<PlanRow>, Fault> {
+pub fn list(
+    store: &dyn Store,
+    within: Duration,
+    after: &str,
+    count: usize,
+) -> Result<Vec<PlanRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM plans WHERE name > $1 ORDER BY name LIMIT $2");
     let page = |after: &String, count| {
         let values = [Value::Text(after), Value::Int(Some(count))];
@@ -40,13 +46,13 @@ pub fn list(store: &dyn Store, within: Duration, after: &str, count: usize) -> R
 }
 
 /// All of them.
-pub fn all(store: &dyn Store, within: Duration) -> Result<Vec<PlanRow>, Fault> {
+pub fn all(store: &dyn Store, within: Duration) -> Result<Vec<PlanRow>, StoreError> {
     // The bound is kept under the writers' lock; only rows that came past it can be more.
     list(store, within, "", MAX_PLANS)
 }
 
 /// Those of these names that there are.
-fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
+fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<PlanRow>, StoreError> {
     inside(store, within, Access::Read, |session| {
         let mut rows = Vec::new();
         for part in names.chunks(STATEMENT_ROWS) {
@@ -56,14 +62,14 @@ fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<Pl
     })
 }
 
-fn of_names(session: &mut dyn Session, names: &[String]) -> Result<Vec<PlanRow>, Fault> {
+fn of_names(session: &mut dyn Session, names: &[String]) -> Result<Vec<PlanRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM plans WHERE name IN ({})", list_of(names.len()));
     let cells = session.query(&sql, &names.iter().map(|name| Value::Text(name)).collect::<Vec<_>>())?;
     Ok(cells.into_iter().filter_map(row).collect())
 }
 
 /// Which of these names there are.
-pub(super) fn known(session: &mut dyn Session, names: &[String]) -> Result<Vec<String>, Fault> {
+pub(super) fn known(session: &mut dyn Session, names: &[String]) -> Result<Vec<String>, StoreError> {
     let mut known = Vec::new();
     for part in names.chunks(STATEMENT_ROWS) {
         let sql = format!("SELECT name FROM plans WHERE name IN ({})", list_of(part.len()));
@@ -82,16 +88,16 @@ pub fn put(
     condition: &Condition,
     must_be_new: bool,
     by: By<'_>,
-) -> Result<PlanWritten, Fault> {
+) -> Result<PlanWritten, StoreError> {
     inside(store, within, Access::Write, |session| {
         let before = find(session, &plan.name)?;
         check(before.as_ref(), condition)?;
         if must_be_new && before.is_some() {
-            return Err(Fault::Exists);
+            return Err(StoreError::Exists);
         }
         if before.is_none() && number(&session.query("SELECT count(*) FROM plans", &[])?) >= MAX_PLANS as i64
         {
-            return Err(Fault::Full("there are 1000 plans already, the most that are kept"));
+            return Err(StoreError::Full("there are 1000 plans already, the most that are kept"));
         }
         let seq = changes::record(session, &[(changes::PLAN, plan.name.as_str())])?[0];
         session.query(
@@ -119,16 +125,16 @@ pub fn remove(
     name: &PlanName,
     condition: &Condition,
     by: By<'_>,
-) -> Result<PlanWritten, Fault> {
+) -> Result<PlanWritten, StoreError> {
     inside(store, within, Access::Write, |session| {
         let before = find(session, name)?;
         check(before.as_ref(), condition)?;
-        let before = before.ok_or(Fault::NotFound)?;
+        let before = before.ok_or(StoreError::NotFound)?;
         let users = number(
             &session.query("SELECT count(*) FROM limits WHERE plan = $1", &[Value::Text(name.as_str())])?,
         );
         if users > 0 {
-            return Err(Fault::InUse(users.unsigned_abs()));
+            return Err(StoreError::InUse(users.unsigned_abs()));
         }
         let seq = changes::record(session, &[(changes::PLAN, name.as_str())])?[0];
         session.query("DELETE FROM plans WHERE name = $1", &[Value::Text(name.as_str())])?;
@@ -137,18 +143,18 @@ pub fn remove(
     })
 }
 
-fn find(session: &mut dyn Session, name: &PlanName) -> Result<Option<PlanRow>, Fault> {
+fn find(session: &mut dyn Session, name: &PlanName) -> Result<Option<PlanRow>, StoreError> {
     Ok(of_names(session, &[name.as_str().to_owned()])?.pop())
 }
 
-fn check(row: Option<&PlanRow>, condition: &Condition) -> Result<(), Fault> {
+fn check(row: Option<&PlanRow>, condition: &Condition) -> Result<(), StoreError> {
     let holds = match condition {
         Condition::None => true,
         Condition::Exists => row.is_some(),
         Condition::Absent => row.is_none(),
         Condition::Version(versions) => row.is_some_and(|row| versions.contains(&row.version)),
     };
-    if holds { Ok(()) } else { Err(Fault::Precondition) }
+    if holds { Ok(()) } else { Err(StoreError::Precondition) }
 }
 
 /// A plan; `None`, said in the log, when it can't be read: who has it gets the default.
@@ -171,7 +177,7 @@ fn read_row(cells: Vec<Cell>) -> Result<PlanRow, String> {
 }
 
 /// What the five fixed calls show of limits: the first bucket, of the plan where there is one.
-pub fn numbers(store: &dyn Store, within: Duration, rows: Vec<LimitRow>) -> Result<Vec<Row>, Fault> {
+pub fn numbers(store: &dyn Store, within: Duration, rows: Vec<LimitRow>) -> Result<Vec<Row>, StoreError> {
     let mut names: Vec<String> =
         rows.iter().filter_map(|row| Some(row.limit.plan.as_ref()?.as_str().to_owned())).collect();
     names.sort_unstable();

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::super::session::{Access, Cell, Cells, Fault, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Cells, Session, Store, Value, inside};
 use super::super::v1::{LimitFilter, LimitRow};
 use super::bounds::MAX_LOADED;
 use super::spans::{IN_SPAN, Spans};
 use super::{STATEMENT_ROWS, first_text, left_out, list_of, readable, tuples};
+use crate::store::StoreError;
 use crate::store::cache::Place;
 use balancer_limiter::document;
 use balancer_limiter::identity::ClientId;
@@ -22,10 +23,10 @@ const RANGES_PAGE: usize = 5_000;
 const COLUMNS: &str = "client_id, plan, buckets, max_in_flight, exempt, shared, version";
 
 /// The row of an id of equal value.
-pub fn get(store: &dyn Store, within: Duration, id: &ClientId) -> Result<LimitRow, Fault> {
+pub fn get(store: &dyn Store, within: Duration, id: &ClientId) -> Result<LimitRow, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM limits WHERE canonical = $1");
     let rows = read(store, within, &sql, &[Value::Text(&id.canonical())])?;
-    rows.into_iter().find(|row| !row.limit.is_unreadable()).ok_or(Fault::NotFound)
+    rows.into_iter().find(|row| !row.limit.is_unreadable()).ok_or(StoreError::NotFound)
 }
 
 /// At most `count` rows behind `after`, in byte order of their ids. Those that can't be read are left out.
@@ -35,7 +36,7 @@ pub fn list(
     filter: &LimitFilter,
     after: &str,
     count: usize,
-) -> Result<Vec<LimitRow>, Fault> {
+) -> Result<Vec<LimitRow>, StoreError> {
     let page = |after: &String, count| page(store, within, filter, after, count);
     let mut reader = Reader::default();
     let read = |cells| reader.row(cells).filter(|row: &LimitRow| !row.limit.is_unreadable());
@@ -48,7 +49,7 @@ fn page(
     filter: &LimitFilter,
     after: &str,
     count: i64,
-) -> Result<Cells, Fault> {
+) -> Result<Cells, StoreError> {
     let prefix = filter.prefix.as_deref().unwrap_or_default();
     // One lower bound, whichever is higher, so that an index leads straight to it.
     let (compare, low) = if after >= prefix { (">", after) } else { (">=", prefix) };
@@ -89,7 +90,7 @@ pub fn load(
     within: Duration,
     access: Access,
     place: &Place,
-) -> Result<Vec<LimitRow>, Fault> {
+) -> Result<Vec<LimitRow>, StoreError> {
     let mut rows = Vec::new();
     store.with(within, access, &mut |session| {
         rows = match place {
@@ -106,19 +107,23 @@ pub fn load_all(
     store: &dyn Store,
     within: Duration,
     networks: &[IpNet],
-) -> Result<Vec<Vec<LimitRow>>, Fault> {
+) -> Result<Vec<Vec<LimitRow>>, StoreError> {
     inside(store, within, Access::Read, |session| groups(session, networks))
 }
 
 /// The rows of these ids, in any order; an id without one is left out.
-pub fn named(store: &dyn Store, within: Duration, canonicals: &[String]) -> Result<Vec<LimitRow>, Fault> {
+pub fn named(
+    store: &dyn Store,
+    within: Duration,
+    canonicals: &[String],
+) -> Result<Vec<LimitRow>, StoreError> {
     inside(store, within, Access::Read, |session| of_canonicals(session, canonicals))
 }
 
 pub(super) fn of_canonicals(
     session: &mut dyn Session,
     canonicals: &[String],
-) -> Result<Vec<LimitRow>, Fault> {
+) -> Result<Vec<LimitRow>, StoreError> {
     let mut all = Vec::with_capacity(canonicals.len());
     for part in canonicals.chunks(STATEMENT_ROWS) {
         let sql = format!("SELECT {COLUMNS} FROM limits WHERE canonical IN ({})", list_of(part.len()));
@@ -129,7 +134,7 @@ pub(super) fn of_canonicals(
 }
 
 /// Every range.
-pub fn ranges(store: &dyn Store, within: Duration) -> Result<Vec<LimitRow>, Fault> {
+pub fn ranges(store: &dyn Store, within: Duration) -> Result<Vec<LimitRow>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM limits WHERE kind = 3 AND canonical > $1 ORDER BY canonical LIMIT {RANGES_PAGE}"
     );
@@ -154,7 +159,10 @@ pub fn ranges(store: &dyn Store, within: Duration) -> Result<Vec<LimitRow>, Faul
     }
 }
 
-pub(super) fn groups(session: &mut dyn Session, networks: &[IpNet]) -> Result<Vec<Vec<LimitRow>>, Fault> {
+pub(super) fn groups(
+    session: &mut dyn Session,
+    networks: &[IpNet],
+) -> Result<Vec<Vec<LimitRow>>, StoreError> {
     let mut all = Vec::with_capacity(networks.len());
     for part in networks.chunks(STATEMENT_ROWS) {
         let spans = Spans::of(part);
@@ -190,7 +198,7 @@ fn read(
     within: Duration,
     sql: &str,
     values: &[Value<'_>],
-) -> Result<Vec<LimitRow>, Fault> {
+) -> Result<Vec<LimitRow>, StoreError> {
     inside(store, within, Access::Read, |session| Ok(rows(session.query(sql, values)?)))
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::super::json::text;
-use super::super::session::{Access, Fault, Session, Store, Value};
-use super::super::v1::LimitRow;
+use super::super::session::{Access, Session, Store, Value};
+use super::super::v1::{BatchError, LimitRow};
 use super::audit::{self, By};
 use super::merge::{Change, Done, merge};
 use super::{STATEMENT_ROWS, bounds, changes, list_of, plans, read, spans, texts, tuples};
+use crate::store::StoreError;
 use balancer_limiter::document::BucketDocument;
 use balancer_limiter::identity::{ClientId, IdForm};
 use balancer_limiter::terms::{ClientLimit, PlanName};
@@ -21,28 +22,6 @@ pub struct Written {
     pub done: Vec<Done>,
     /// Every row of each group that was asked for, as the write left it.
     pub groups: Vec<(IpNet, Vec<LimitRow>)>,
-}
-
-/// Why nothing was done.
-#[derive(Clone, Debug)]
-pub struct Failed {
-    /// The wish, from 0; `None` when it was the database.
-    pub index: Option<usize>,
-    /// What was wrong.
-    pub fault: Fault,
-}
-
-impl From<Fault> for Failed {
-    fn from(fault: Fault) -> Self {
-        Self { index: None, fault }
-    }
-}
-
-impl From<(usize, Fault)> for Failed {
-    fn from((index, fault): (usize, Fault)) -> Self {
-        let of_wish = !matches!(fault, Fault::Schema(_) | Fault::Refused(_) | Fault::Down { .. });
-        Self { index: of_wish.then_some(index), fault }
-    }
 }
 
 /// What a write needs to know beside its wishes.
@@ -64,7 +43,7 @@ pub fn write(
     within: Duration,
     wishes: &[Change],
     terms: Terms<'_>,
-) -> Result<Written, Failed> {
+) -> Result<Written, BatchError> {
     let (mut written, mut failed_at) = (None, None);
     let result = store.with(within, Access::Write, &mut |session| {
         (written, failed_at) = (None, None);
@@ -75,15 +54,15 @@ pub fn write(
             }
             Err(failed) => {
                 failed_at = failed.index;
-                Err(failed.fault)
+                Err(failed.error)
             }
         }
     });
-    result.map_err(|fault| Failed { index: failed_at, fault })?;
-    written.ok_or_else(|| Fault::down("the database was not asked").into())
+    result.map_err(|error| BatchError { index: failed_at, error })?;
+    written.ok_or_else(|| StoreError::down("the database was not asked").into())
 }
 
-fn transact(session: &mut dyn Session, wishes: &[Change], terms: Terms<'_>) -> Result<Written, Failed> {
+fn transact(session: &mut dyn Session, wishes: &[Change], terms: Terms<'_>) -> Result<Written, BatchError> {
     let mut canonicals: Vec<String> = wishes.iter().map(|wish| wish.id.canonical().into_owned()).collect();
     canonicals.sort_unstable();
     canonicals.dedup();
@@ -109,7 +88,7 @@ fn transact(session: &mut dyn Session, wishes: &[Change], terms: Terms<'_>) -> R
 }
 
 /// Which of the plans that the wishes name there are.
-fn plans_of(session: &mut dyn Session, wishes: &[Change]) -> Result<Vec<String>, Fault> {
+fn plans_of(session: &mut dyn Session, wishes: &[Change]) -> Result<Vec<String>, StoreError> {
     use super::merge::To;
     let plan = |wish: &Change| match &wish.to {
         To::New(limit) | To::Put(limit) => limit.plan.as_ref().map(PlanName::as_str).map(str::to_owned),
@@ -122,21 +101,21 @@ fn plans_of(session: &mut dyn Session, wishes: &[Change]) -> Result<Vec<String>,
 }
 
 /// Takes a number for each, and appends their changes.
-fn number(session: &mut dyn Session, done: &mut [Done]) -> Result<(i64, i64), Fault> {
+fn number(session: &mut dyn Session, done: &mut [Done]) -> Result<(i64, i64), StoreError> {
     let list: Vec<(&str, &str)> = done.iter().map(|one| (kind_of_change(&one.id), one.id.text())).collect();
     let numbers = changes::record(session, if list.is_empty() { &[(changes::BATCH, "")] } else { &list })?;
     for (one, seq) in done.iter_mut().zip(&numbers) {
         one.version = *seq;
     }
     let bounds = (numbers.iter().min().copied(), numbers.iter().max().copied());
-    bounds.0.zip(bounds.1).ok_or_else(|| Fault::Schema("a change got no number".into()))
+    bounds.0.zip(bounds.1).ok_or_else(|| StoreError::Schema("a change got no number".into()))
 }
 
 fn kind_of_change(id: &ClientId) -> &'static str {
     if matches!(id.form(), IdForm::Range(_)) { changes::RANGE } else { changes::LIMIT }
 }
 
-fn remove(session: &mut dyn Session, done: &[Done]) -> Result<(), Fault> {
+fn remove(session: &mut dyn Session, done: &[Done]) -> Result<(), StoreError> {
     let gone: Vec<_> = done.iter().filter(|one| one.after.is_none()).map(|one| one.id.canonical()).collect();
     if gone.is_empty() {
         return Ok(());
@@ -156,7 +135,7 @@ const REPLACE: &str = "ON CONFLICT (canonical) DO UPDATE SET client_id = exclude
     plan = excluded.plan, buckets = excluded.buckets, max_in_flight = excluded.max_in_flight, \
     exempt = excluded.exempt, shared = excluded.shared, version = excluded.version";
 
-fn upsert(session: &mut dyn Session, done: &[Done]) -> Result<(), Fault> {
+fn upsert(session: &mut dyn Session, done: &[Done]) -> Result<(), StoreError> {
     let rows: Vec<Columns> =
         done.iter().filter_map(|one| Some(Columns::of(&one.id, one.after.as_ref()?, one.version))).collect();
     if rows.is_empty() {
@@ -169,7 +148,7 @@ fn upsert(session: &mut dyn Session, done: &[Done]) -> Result<(), Fault> {
     let values: Vec<_> = rows.iter().flat_map(Columns::values).collect();
     let written = texts(session.query(&sql, &values)?).count();
     if written != rows.len() {
-        return Err(Fault::Schema(format!("{written} of {} rows were written", rows.len())));
+        return Err(StoreError::Schema(format!("{written} of {} rows were written", rows.len())));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use r2d2_postgres::PostgresConnectionManager;
 use super::timed::Deadline;
 use super::tls::Security;
 use super::{chain, fault, patience_ms};
-use crate::store::session::Fault;
+use crate::store::StoreError;
 
 /// A connection and what is known of it.
 pub struct Connection {
@@ -26,7 +26,7 @@ pub struct Connection {
 
 impl Connection {
     /// What an error on it means.
-    pub fn fault(&mut self, error: &postgres::Error) -> Fault {
+    pub fn fault(&mut self, error: &postgres::Error) -> StoreError {
         self.outdated |= error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
         fault(error)
     }

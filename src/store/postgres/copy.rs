@@ -6,15 +6,21 @@ use postgres::Client;
 
 use super::chain;
 use super::fault;
-use crate::store::session::{Fault, Value};
+use crate::store::StoreError;
+use crate::store::session::Value;
 
 /// Appends rows of `width` values each, by one `COPY … FROM STDIN`.
-pub(super) fn copy(client: &mut Client, sql: &str, values: &[Value<'_>], width: usize) -> Result<(), Fault> {
+pub(super) fn copy(
+    client: &mut Client,
+    sql: &str,
+    values: &[Value<'_>],
+    width: usize,
+) -> Result<(), StoreError> {
     let text = text(values, width);
     let mut writer = client.copy_in(sql).map_err(|error| fault(&error))?;
     writer.write_all(text.as_bytes()).map_err(|error| {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<postgres::Error>());
-        inner.map_or_else(|| Fault::down(chain(&error)), fault)
+        inner.map_or_else(|| StoreError::down(chain(&error)), fault)
     })?;
     writer.finish().map_err(|error| fault(&error))?;
     Ok(())

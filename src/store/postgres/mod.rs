@@ -17,9 +17,10 @@ use postgres::types::{ToSql, Type};
 use r2d2::{Pool, PooledConnection};
 
 use super::StartError;
-use super::session::{Access, Cell, Cells, Dialect, Fault, Listener, Session, Store, Value, Work};
+use super::session::{Access, Cell, Cells, Dialect, Listener, Session, Store, Value, Work};
 use crate::clock::Clock;
 use crate::config::Secret;
+use crate::store::{StoreError, StoreState};
 use connect::{Connection, Connector, Failures};
 use tls::Security;
 use url::Target;
@@ -125,7 +126,7 @@ impl Postgres {
     }
 
     /// A connection from the pool. Without any there, an attempt to connect that fails meanwhile is the answer.
-    fn connection(&self, within: Duration) -> Result<PooledConnection<Connector>, Fault> {
+    fn connection(&self, within: Duration) -> Result<PooledConnection<Connector>, StoreError> {
         let started = self.clock.now();
         let (known, _) = self.failures.last();
         loop {
@@ -137,11 +138,11 @@ impl Postgres {
             let (failures, cause) = self.failures.last();
             let none = self.pool.state().connections == 0;
             if none && failures != known {
-                return Err(Fault::down(format!("no connection: {cause}")));
+                return Err(StoreError::down(format!("no connection: {cause}")));
             }
             if left <= LOOK {
                 let cause = if none && failures > 0 { &cause } else { "none was free in time" };
-                return Err(Fault::down(format!("no connection: {cause}")));
+                return Err(StoreError::down(format!("no connection: {cause}")));
             }
         }
     }
@@ -161,7 +162,7 @@ impl Postgres {
         let attempt = run(&mut connection, within, access, work);
         connection.deadline.clear();
         connection.spoilt = match &attempt {
-            Attempt::Over(Err(Fault::Down { .. })) | Attempt::Stale(_) => true,
+            Attempt::Over(Err(StoreError::Unavailable { .. })) | Attempt::Stale(_) => true,
             Attempt::Over(_) => connection.outdated,
         };
         attempt
@@ -169,9 +170,9 @@ impl Postgres {
 }
 
 enum Attempt {
-    Over(Result<(), Fault>),
+    Over(Result<(), StoreError>),
     /// The connection was dead before anything was done: another one may serve.
-    Stale(Fault),
+    Stale(StoreError),
 }
 
 /// How long the server may work on one statement for a call that may take `within`: three quarters of it, at least 1 ms
@@ -190,7 +191,9 @@ fn run(
         Access::Read => {
             let result = work(&mut **connection);
             return match result {
-                Err(fault @ Fault::Down { .. }) if !connection.deadline.missed() => Attempt::Stale(fault),
+                Err(fault @ StoreError::Unavailable { .. }) if !connection.deadline.missed() => {
+                    Attempt::Stale(fault)
+                }
                 other => Attempt::Over(other),
             };
         }
@@ -205,7 +208,7 @@ fn run(
     if let Err(error) = connection.client.batch_execute(&begin) {
         return match fault(&error) {
             // No outcome is in doubt: nothing was said yet.
-            down @ Fault::Down { .. } if !connection.deadline.missed() => Attempt::Stale(down),
+            down @ StoreError::Unavailable { .. } if !connection.deadline.missed() => Attempt::Stale(down),
             other => Attempt::Over(rolled_back(connection, other)),
         };
     }
@@ -217,18 +220,18 @@ fn run(
 }
 
 /// Ends a transaction that failed. If even that fails, the connection goes, and the transaction with it.
-fn rolled_back(connection: &mut PooledConnection<Connector>, fault: Fault) -> Result<(), Fault> {
-    if matches!(fault, Fault::Down { .. }) {
+fn rolled_back(connection: &mut PooledConnection<Connector>, fault: StoreError) -> Result<(), StoreError> {
+    if matches!(fault, StoreError::Unavailable { .. }) {
         return Err(fault);
     }
     match connection.client.batch_execute("ROLLBACK") {
         Ok(()) => Err(fault),
-        Err(error) => Err(Fault::down(chain(&error))),
+        Err(error) => Err(StoreError::down(chain(&error))),
     }
 }
 
 impl Store for Postgres {
-    fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
+    fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), StoreError> {
         let started = self.clock.now();
         // After a restart of the server each pooled connection is dead, and shows it at once.
         let mut tries = self.pool.max_size();
@@ -254,7 +257,7 @@ impl Store for Postgres {
 }
 
 impl Session for Connection {
-    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, Fault> {
+    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, StoreError> {
         let parameters: Vec<(&(dyn ToSql + Sync), Type)> = values
             .iter()
             .map(|value| match value {
@@ -269,11 +272,11 @@ impl Session for Connection {
         rows.iter().map(|row| (0..row.len()).map(|at| cell(row, at)).collect()).collect()
     }
 
-    fn batch(&mut self, sql: &str) -> Result<(), Fault> {
+    fn batch(&mut self, sql: &str) -> Result<(), StoreError> {
         self.client.batch_execute(sql).map_err(|error| self.fault(&error))
     }
 
-    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), Fault> {
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), StoreError> {
         let sql = format!("COPY {table} ({}) FROM STDIN", columns.join(", "));
         copy::copy(&mut self.client, &sql, values, columns.len())
     }
@@ -296,7 +299,7 @@ impl Session for Connection {
     }
 }
 
-fn cell(row: &postgres::Row, at: usize) -> Result<Cell, Fault> {
+fn cell(row: &postgres::Row, at: usize) -> Result<Cell, StoreError> {
     let kind = row.columns().get(at).map_or(&Type::UNKNOWN, postgres::Column::type_);
     let int = |number: Option<i64>| number.map_or(Cell::Null, Cell::Int);
     let read = match *kind {
@@ -311,7 +314,7 @@ fn cell(row: &postgres::Row, at: usize) -> Result<Cell, Fault> {
         _ => row.try_get::<_, Option<String>>(at).map(|text| text.map_or(Cell::Null, Cell::Text)),
     };
     read.map_err(|error| {
-        Fault::Schema(format!("the database holds something else than expected: {}", chain(&error)))
+        StoreError::Schema(format!("the database holds something else than expected: {}", chain(&error)))
     })
 }
 
@@ -326,20 +329,20 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn fault(error: &postgres::Error) -> Fault {
+fn fault(error: &postgres::Error) -> StoreError {
     let text = chain(error);
     // The first two characters are the class (PostgreSQL manual, appendix A).
     match error.code().map(SqlState::code) {
         // Without a code it is the connection itself. 08: broken; 57P: the server is going down or coming up.
-        None => Fault::down(text),
-        Some(code) if code.starts_with("08") || code.starts_with("57P") => Fault::down(text),
+        None => StoreError::down(text),
+        Some(code) if code.starts_with("08") || code.starts_with("57P") => StoreError::down(text),
         // 42: a table, column or right is missing; 3F: the schema is.
-        Some(code) if code.starts_with("42") || code.starts_with("3F") => Fault::Schema(text),
+        Some(code) if code.starts_with("42") || code.starts_with("3F") => StoreError::Schema(text),
         // A standby, or set so: read_only_sql_transaction.
-        Some("25006") => Fault::ReadOnly(text),
+        Some("25006") => StoreError::Refused { state: StoreState::ReadOnly, cause: text },
         // disk_full
-        Some("53100") => Fault::NoRoom(text),
+        Some("53100") => StoreError::Refused { state: StoreState::Full, cause: text },
         // Locked, cancelled.
-        Some(_) => Fault::Refused(text),
+        Some(_) => StoreError::Refused { state: StoreState::Up, cause: text },
     }
 }

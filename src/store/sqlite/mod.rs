@@ -14,7 +14,8 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
 use rustix::fs::StatVfsMountFlags;
 
 use super::StartError;
-use super::session::{Access, Cell, Cells, Dialect, Fault, Listener, Session, Store, Value, Work};
+use super::session::{Access, Cell, Cells, Dialect, Listener, Session, Store, Value, Work};
+use crate::store::{Outcome, StoreError, StoreState};
 use place::Place;
 use pool::Pool;
 
@@ -84,7 +85,7 @@ impl Sqlite {
         let pool = Arc::new(Pool::new(Some(place), pool_size, timeout));
         match pool.get(timeout).map(drop) {
             // Somebody holds it.
-            Ok(()) | Err(Fault::Refused(_)) => Ok(Self { pool }),
+            Ok(()) | Err(StoreError::Refused { .. }) => Ok(Self { pool }),
             Err(fault) => Err(wrong(&fault)),
         }
     }
@@ -94,11 +95,11 @@ impl Sqlite {
         Self { pool: Arc::new(Pool::new(None, 1, timeout)) }
     }
 
-    fn work(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
+    fn work(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), StoreError> {
         let mut lent = self.pool.get(within)?;
         // Before anything is read or written: it may have been replaced while the connection lay idle.
         self.pool.check()?;
-        let connection = lent.as_mut().ok_or_else(|| Fault::down("no connection"))?;
+        let connection = lent.as_mut().ok_or_else(|| StoreError::down("no connection"))?;
         connection.busy_timeout(within).map_err(fault)?;
         if access == Access::Read {
             return work(&mut Open(connection));
@@ -110,18 +111,22 @@ impl Sqlite {
         work(&mut Open(&transaction))?;
         transaction.commit().map_err(|error| fault(error).in_commit())?;
         // Nothing is answered for that went into a file which is gone.
-        self.pool.check().map_err(Fault::in_commit)
+        self.pool.check().map_err(StoreError::in_commit)
     }
 
     /// What a fault of the file means, by the file system that it is on: SQLite tells some that are full or read-only as
     /// faults of reading and writing.
-    fn judged(&self, fault: Fault) -> Fault {
-        let Fault::Down { cause, outcome_unknown: false } = fault else { return fault };
+    fn judged(&self, fault: StoreError) -> StoreError {
+        let StoreError::Unavailable { cause, outcome: Outcome::NotDone } = fault else { return fault };
         let folder = self.pool.place().and_then(|place| place.path().parent());
         match folder.map(rustix::fs::statvfs) {
-            Some(Ok(system)) if system.f_flag.contains(StatVfsMountFlags::RDONLY) => Fault::ReadOnly(cause),
-            Some(Ok(system)) if system.f_bavail == 0 => Fault::NoRoom(cause),
-            _ => Fault::down(cause),
+            Some(Ok(system)) if system.f_flag.contains(StatVfsMountFlags::RDONLY) => {
+                StoreError::Refused { state: StoreState::ReadOnly, cause }
+            }
+            Some(Ok(system)) if system.f_bavail == 0 => {
+                StoreError::Refused { state: StoreState::Full, cause }
+            }
+            _ => StoreError::down(cause),
         }
     }
 }
@@ -142,11 +147,11 @@ fn prepare(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<(
 }
 
 impl Store for Sqlite {
-    fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), Fault> {
+    fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), StoreError> {
         self.work(within, access, work).map_err(|fault| self.judged(fault))
     }
 
-    fn renew(&self, within: Duration) -> Result<bool, Fault> {
+    fn renew(&self, within: Duration) -> Result<bool, StoreError> {
         self.pool.renew(self, within)
     }
 
@@ -166,7 +171,7 @@ impl Store for Sqlite {
 struct Open<'a>(&'a Connection);
 
 impl Session for Open<'_> {
-    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, Fault> {
+    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, StoreError> {
         let mut statement = self.0.prepare_cached(sql).map_err(fault)?;
         let columns = statement.column_count();
         let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
@@ -186,11 +191,11 @@ impl Session for Open<'_> {
         Ok(cells)
     }
 
-    fn batch(&mut self, sql: &str) -> Result<(), Fault> {
+    fn batch(&mut self, sql: &str) -> Result<(), StoreError> {
         self.0.execute_batch(sql).map_err(fault)
     }
 
-    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), Fault> {
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), StoreError> {
         let places: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
         let sql = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), places.join(", "));
         let mut statement = self.0.prepare_cached(&sql).map_err(fault)?;
@@ -226,19 +231,24 @@ impl rusqlite::ToSql for Value<'_> {
     }
 }
 
-fn fault(error: rusqlite::Error) -> Fault {
+fn fault(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            Fault::Refused(format!("another process holds the database file: {error}"))
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Refused {
+            state: StoreState::Up,
+            cause: format!("another process holds the database file: {error}"),
+        },
+        Some(ErrorCode::DiskFull) => {
+            StoreError::Refused { state: StoreState::Full, cause: error.to_string() }
         }
-        Some(ErrorCode::DiskFull) => Fault::NoRoom(error.to_string()),
-        Some(ErrorCode::ReadOnly) => Fault::ReadOnly(error.to_string()),
+        Some(ErrorCode::ReadOnly) => {
+            StoreError::Refused { state: StoreState::ReadOnly, cause: error.to_string() }
+        }
         // `Unknown` is SQLITE_ERROR: a statement names a table or column that is not there.
-        Some(ErrorCode::NotADatabase | ErrorCode::Unknown) => Fault::Schema(error.to_string()),
+        Some(ErrorCode::NotADatabase | ErrorCode::Unknown) => StoreError::Schema(error.to_string()),
         _ => match error {
             // The same when it shows early; the error's own text would repeat the whole statement.
-            rusqlite::Error::SqlInputError { msg, .. } => Fault::Schema(msg),
-            other => Fault::down(other.to_string()),
+            rusqlite::Error::SqlInputError { msg, .. } => StoreError::Schema(msg),
+            other => StoreError::down(other.to_string()),
         },
     }
 }

@@ -9,7 +9,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::fault;
 use crate::files;
-use crate::store::session::{Dialect, Fault};
+use crate::store::StoreError;
+use crate::store::session::Dialect;
 
 /// A path, and those of what SQLite keeps beside it.
 pub struct Place {
@@ -135,13 +136,13 @@ impl Place {
     }
 
     /// Whether what stands there is a database of ours. Changes nothing of it.
-    pub fn judge(&self, dialect: &Dialect) -> Result<(), Fault> {
+    pub fn judge(&self, dialect: &Dialect) -> Result<(), StoreError> {
         let found = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .and_then(|connection| connection.prepare(dialect.find_migrations)?.exists([]));
         if found.map_err(fault)? {
             return Ok(());
         }
-        Err(Fault::Schema(format!(
+        Err(StoreError::Schema(format!(
             "the database file {} was replaced by one that holds no limits: move a backup to its place",
             self.path.display()
         )))
@@ -149,14 +150,14 @@ impl Place {
 
     /// The log has lost its name, and would go with the last connection: what it holds goes into the database. Not when
     /// another process has made a log of its own meanwhile; then nothing is written over what that one knows.
-    pub fn save_log(&self, old: &Connection, now: &Held) -> Result<(), Fault> {
+    pub fn save_log(&self, old: &Connection, now: &Held) -> Result<(), StoreError> {
         if now.log.is_some() {
             return Ok(());
         }
         match old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(fault)? {
             0 => Ok(()),
             // In fact it is the flag of a reader that was in the way.
-            _busy => Err(Fault::down("the database's log is gone, and somebody reads what it held")),
+            _busy => Err(StoreError::down("the database's log is gone, and somebody reads what it held")),
         }
     }
 
@@ -175,9 +176,9 @@ impl Place {
     }
 
     /// Writes all that a connection still reads to a new file at the place. Whoever puts another one there first, wins.
-    pub fn make_anew(&self, old: &Connection, held: &Held, is_empty: bool) -> Result<(), Fault> {
+    pub fn make_anew(&self, old: &Connection, held: &Held, is_empty: bool) -> Result<(), StoreError> {
         let failed = |error: io::Error| {
-            Fault::down(format!(
+            StoreError::down(format!(
                 "the database file {} is gone and can't be made anew: {error}",
                 self.path.display()
             ))
@@ -199,11 +200,11 @@ impl Place {
         copied.and(removed)
     }
 
-    fn copy(&self, old: &Connection, to: &Path) -> Result<(), Fault> {
-        let name = to.to_str().ok_or_else(|| Fault::down("its name is not UTF-8"))?;
+    fn copy(&self, old: &Connection, to: &Path) -> Result<(), StoreError> {
+        let name = to.to_str().ok_or_else(|| StoreError::down("its name is not UTF-8"))?;
         old.execute("VACUUM INTO ?1", [name]).map_err(fault)?;
         // SQLite leaves that to its caller here.
-        File::open(to).and_then(|file| file.sync_all()).map_err(|error| Fault::down(error.to_string()))
+        File::open(to).and_then(|file| file.sync_all()).map_err(|error| StoreError::down(error.to_string()))
     }
 }
 

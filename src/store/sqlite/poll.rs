@@ -8,7 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::pool::Pool;
-use crate::store::session::{Fault, Listener};
+use crate::store::StoreError;
+use crate::store::session::Listener;
 
 /// How often it is asked.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -42,7 +43,7 @@ impl Listener for Poll {
 
 impl Poll {
     /// Changes whenever another connection commits.
-    fn version(&self) -> Result<i64, Fault> {
+    fn version(&self) -> Result<i64, StoreError> {
         self.0.check()?;
         let mut lent = self.0.polling()?;
         let asked = lent.as_ref().map(|one| one.query_row("PRAGMA data_version", [], |row| row.get(0)));

@@ -9,7 +9,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::fault;
 use super::place::{Held, Place, Seen};
 use crate::clock::Clock;
-use crate::store::session::{Fault, Store};
+use crate::store::StoreError;
+use crate::store::session::Store;
 use balancer_time::Nanos;
 
 /// How long a file must be gone before it is made anew: whoever takes one away may be about to put another one there.
@@ -63,12 +64,12 @@ impl Pool {
     }
 
     /// A connection, within that time. Takes the lock for a look, again whenever one came back.
-    pub fn get(&self, within: Duration) -> Result<Lent<'_>, Fault> {
+    pub fn get(&self, within: Duration) -> Result<Lent<'_>, StoreError> {
         let started = self.clock.now();
         let mut state = self.state.lock();
         loop {
             if let Some((cause, _)) = &state.lost {
-                return Err(Fault::down(cause.clone()));
+                return Err(StoreError::down(cause.clone()));
             }
             let connection = state.idle.pop();
             if connection.is_some() || state.open < self.most {
@@ -81,17 +82,17 @@ impl Pool {
             }
             let left = within.saturating_sub(self.since(started));
             if left.is_zero() {
-                return Err(Fault::down("no connection: none was free in time"));
+                return Err(StoreError::down("no connection: none was free in time"));
             }
             self.freed.wait_for(&mut state, left);
         }
     }
 
     /// The connection that polls. Takes the lock for a look.
-    pub fn polling(&self) -> Result<Lent<'_>, Fault> {
+    pub fn polling(&self) -> Result<Lent<'_>, StoreError> {
         let mut state = self.state.lock();
         if let Some((cause, _)) = &state.lost {
-            return Err(Fault::down(cause.clone()));
+            return Err(StoreError::down(cause.clone()));
         }
         let connection = state.polling.take();
         state.lent += 1;
@@ -113,7 +114,7 @@ impl Pool {
     }
 
     /// A new connection, set up. The file is not made: who made it for want of one would write into another database.
-    fn open(&self) -> Result<Connection, Fault> {
+    fn open(&self) -> Result<Connection, StoreError> {
         let opened = match &self.place {
             None => Connection::open_in_memory(),
             Some(place) => {
@@ -128,12 +129,12 @@ impl Pool {
 
     /// Whether the file at its place is still the one that the connections are on. Once it is not, none is lent until
     /// [`Pool::renew`] has put that right. Takes the lock for a look.
-    pub fn check(&self) -> Result<(), Fault> {
+    pub fn check(&self) -> Result<(), StoreError> {
         let Some(place) = &self.place else { return Ok(()) };
         let held = {
             let state = self.state.lock();
             if let Some((cause, _)) = &state.lost {
-                return Err(Fault::down(cause.clone()));
+                return Err(StoreError::down(cause.clone()));
             }
             state.held
         };
@@ -144,18 +145,18 @@ impl Pool {
     }
 
     /// No connection is lent from here on. Says so once.
-    fn lose(&self, cause: String) -> Fault {
+    fn lose(&self, cause: String) -> StoreError {
         let mut state = self.state.lock();
         if state.lost.is_none() {
             log::error!("store: {cause}; what memory knows stays in force, and it will be opened again");
             state.lost = Some((cause.clone(), self.clock.now()));
         }
-        Fault::down(cause)
+        StoreError::down(cause)
     }
 
     /// Puts right what [`Pool::check`] found; true when what was read before may no longer be so. On one thread, the
     /// watch's.
-    pub fn renew(&self, store: &dyn Store, within: Duration) -> Result<bool, Fault> {
+    pub fn renew(&self, store: &dyn Store, within: Duration) -> Result<bool, StoreError> {
         self.reopen(store, within).inspect_err(|fault| {
             let cause = fault.to_string();
             let mut state = self.state.lock();
@@ -166,7 +167,7 @@ impl Pool {
         })
     }
 
-    fn reopen(&self, store: &dyn Store, within: Duration) -> Result<bool, Fault> {
+    fn reopen(&self, store: &dyn Store, within: Duration) -> Result<bool, StoreError> {
         let Some(place) = &self.place else { return Ok(false) };
         if self.check().is_ok() {
             return Ok(false);
@@ -185,9 +186,9 @@ impl Pool {
                 place.clear(old, &held);
                 place.judge(store.dialect())
             })?,
-            Seen::Nothing | Seen::Empty(_) if gone < GONE => return Err(Fault::down(self.cause())),
+            Seen::Nothing | Seen::Empty(_) if gone < GONE => return Err(StoreError::down(self.cause())),
             Seen::Empty(now) if now == held.file => {
-                return Err(Fault::down(format!(
+                return Err(StoreError::down(format!(
                     "the database file {} was emptied in place, and what it held can't be read any more: move a backup \
                      to its place",
                     place.path().display()
@@ -196,11 +197,11 @@ impl Pool {
             seen @ (Seen::Nothing | Seen::Empty(_)) => {
                 self.with_old(|old| place.make_anew(old, &held, matches!(seen, Seen::Empty(_))))?;
             }
-            Seen::Other(cause) => return Err(Fault::down(cause)),
+            Seen::Other(cause) => return Err(StoreError::down(cause)),
         }
         self.close();
         let connection = self.open()?;
-        let Seen::File(now) = place.look() else { return Err(Fault::down(self.cause())) };
+        let Seen::File(now) = place.look() else { return Err(StoreError::down(self.cause())) };
         let mut state = self.state.lock();
         (state.idle, state.open) = (vec![connection], 1);
         (state.held, state.lost) = (Some(now), None);
@@ -214,13 +215,13 @@ impl Pool {
 
     /// Waits until every connection has come back; what they were on, and how long that has been lost. Takes the lock,
     /// again whenever one came back.
-    fn alone(&self, within: Duration) -> Result<(Option<Held>, Duration), Fault> {
+    fn alone(&self, within: Duration) -> Result<(Option<Held>, Duration), StoreError> {
         let started = self.clock.now();
         let mut state = self.state.lock();
         while state.lent > 0 {
             let left = within.saturating_sub(self.since(started));
             if left.is_zero() {
-                return Err(Fault::down("connections to a database file that is gone are still in use"));
+                return Err(StoreError::down("connections to a database file that is gone are still in use"));
             }
             self.freed.wait_for(&mut state, left);
         }
@@ -229,10 +230,10 @@ impl Pool {
     }
 
     /// Does something on a connection to what was there before. Nobody else is given one meanwhile.
-    fn with_old(&self, work: impl FnOnce(&Connection) -> Result<(), Fault>) -> Result<(), Fault> {
+    fn with_old(&self, work: impl FnOnce(&Connection) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let old = self.state.lock().idle.pop();
         let result =
-            old.as_ref().map_or_else(|| Err(Fault::down("no connection is left to what it held")), work);
+            old.as_ref().map_or_else(|| Err(StoreError::down("no connection is left to what it held")), work);
         self.state.lock().idle.extend(old);
         result
     }
@@ -250,7 +251,7 @@ impl Pool {
 
 impl Lent<'_> {
     /// Opens the connection if there is none, and sees to it that it is on the same file as the others.
-    fn filled(&mut self, open: impl FnOnce() -> Result<Connection, Fault>) -> Result<(), Fault> {
+    fn filled(&mut self, open: impl FnOnce() -> Result<Connection, StoreError>) -> Result<(), StoreError> {
         if self.connection.is_some() {
             return Ok(());
         }
@@ -267,7 +268,7 @@ impl Lent<'_> {
                 // It may be on either file.
                 drop(connection);
                 self.pool.check()?;
-                return Err(Fault::down("the database file is being replaced"));
+                return Err(StoreError::down("the database file is being replaced"));
             }
         }
         drop(state);

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::super::StoreError;
 use super::super::backends::BackendSettings;
-use super::super::v1::LimitsV1;
 use super::{on_both, tester};
 use balancer_pool::backends::Operator;
 

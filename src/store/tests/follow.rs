@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::Limits;
-use super::super::v1::{BatchOp, Condition, LimitsV1};
+use super::super::v1::{BatchOp, Condition};
 use super::postgres::Postgres;
 use super::start::by_hand;
 use super::v1::{of_plan, plan};

@@ -1,6 +1,6 @@
 //! Many limits at once from elsewhere, and levels that are saved.
 
-use super::super::v1::{BatchError, Imported, LimitFilter, LimitsV1, SavedSegment};
+use super::super::v1::{BatchError, Imported, LimitFilter, SavedSegment};
 use super::super::{Limits, StoreError};
 use super::v1::{name, of_plan, plain, plan, rich};
 use super::{find, id, limit, on_both, tester, until};

@@ -8,6 +8,7 @@ use super::postgres::Postgres;
 use super::{Setup, find, id, limit, tester, until};
 use crate::clock::Clock;
 use crate::config::DatabaseUrl;
+use crate::store::{Outcome, StoreState};
 use balancer_limiter::answer::Entry as Source;
 
 /// Beyond a bound on a machine that is busy with other tests.
@@ -31,8 +32,8 @@ fn impatient(url: &str) -> Setup {
 
 fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
     match result {
-        Err(StoreError::Unavailable { outcome_unknown, .. }) => outcome_unknown,
-        Err(StoreError::Unread { .. }) => false,
+        Err(StoreError::Unavailable { outcome, .. }) => outcome == Outcome::Unknown,
+        Err(StoreError::Refused { .. }) => false,
         other => panic!("{other:?}"),
     }
 }
@@ -182,7 +183,7 @@ fn a_file_that_another_process_holds_is_waited_for_and_nothing_is_lost() {
     let other = rusqlite::Connection::open(path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let result = limits.create(&id("1.2.3.4"), limit(1), &tester());
-    assert!(matches!(result, Err(StoreError::Unavailable { .. })), "{result:?}");
+    assert!(matches!(result, Err(StoreError::Refused { state: StoreState::Up, .. })), "{result:?}");
     assert_eq!(source(&limits, "5.5.5.5"), Source::Default);
     assert_eq!(limits.list(None, 10).unwrap(), [], "readers are not held up");
     other.execute_batch("COMMIT").unwrap();
@@ -197,7 +198,9 @@ fn a_host_that_answers_nothing_is_an_outage_and_no_fault_of_the_configuration() 
     let setup = Setup { timeout: Duration::from_millis(300), ..Setup::postgres(&url) };
     let limits = setup.start().unwrap();
     assert!(!limits.up());
-    let Err(StoreError::Unread { cause }) = limits.get(&id("a")) else { panic!("it answered") };
+    let Err(StoreError::Unavailable { cause, outcome: Outcome::Question }) = limits.get(&id("a")) else {
+        panic!("it answered")
+    };
     assert!(!cause.contains("hunter2"), "{cause}");
     let wrong = Setup::postgres("postgres://u:hunter2@h/d?sslmode=perhaps").start();
     let Err(StartError::Url(text)) = wrong else { panic!("it started") };

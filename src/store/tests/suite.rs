@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::{Limits, Row, StoreError};
 use super::{Setup, id, limit, on_both, tester};
 use crate::clock::Clock;
+use crate::store::Outcome;
 use crate::store::cache::Found;
 use balancer_limiter::answer::Entry as Source;
 use balancer_limiter::identity::ClientKey;
@@ -171,7 +172,10 @@ fn everything_is_there_after_a_restart() {
         let version = limits.list(None, 10).unwrap().iter().map(|row| row.version).max().unwrap();
         limits.delete(&id("tenant"), &tester()).unwrap();
         limits.stop();
-        assert!(matches!(limits.get(&id("1.2.3.4")), Err(StoreError::Unread { .. })));
+        assert!(matches!(
+            limits.get(&id("1.2.3.4")),
+            Err(StoreError::Unavailable { outcome: Outcome::Question, .. })
+        ));
         let limits = setup.start().unwrap();
         assert_eq!(limits.list(None, 10).unwrap().len(), 4);
         assert_eq!(decided(&limits, "1.2.3.4", 80), (Source::Client, 10, "1.2.3.4:80".into()));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::v1::{Actor, BatchError, BatchOp, Condition, LimitFilter, LimitRow, LimitsV1, Put};
+use super::super::v1::{Actor, BatchError, BatchOp, Condition, LimitFilter, LimitRow, Put};
 use super::super::{Limits, StoreError};
 use super::{Setup, find, id, limit, on_both, tester};
 use balancer_limiter::limit::{Limit, Rate};

@@ -44,6 +44,8 @@ pub enum Case {
     Reasons,
     /// A length that the backend declared is a length to the client, however long the body.
     LongLengths,
+    /// What clients send in targets beside the grammar goes on byte for byte.
+    Targets,
     /// Whatever breaks the grammar is answered with a refusal.
     StrictFraming,
     /// What only looks like a blank is refused at the ends of a field.
@@ -77,6 +79,7 @@ impl Case {
         Self::BrokenAnswers,
         Self::Reasons,
         Self::LongLengths,
+        Self::Targets,
         Self::StrictFraming,
         Self::FieldEnds,
         Self::HugeLengths,
@@ -102,6 +105,12 @@ impl Case {
             Self::LongLengths => {
                 ("a declared `Content-Length` is kept on bodies over 64 KiB", &[true, false])
             }
+            // On `epoll` from the time that it writes its requests without ureq.
+            Self::Targets => (
+                "`<`, `>`, backtick in a request's path and `<`, `>`, `\"` in its query go on as they came (else 400), as do bytes \
+                 above 0x7F with `frontend.accept_invalid`",
+                &[false, false],
+            ),
             Self::StrictFraming => (
                 "every malformed request is answered, and chunk sizes and extensions are read strictly",
                 &[true, false],

@@ -4,10 +4,10 @@
 pub const TOKEN: u8 = 1;
 /// A byte of a field value: visible ASCII, obs-text, space, tab (RFC 9110 §5.5).
 pub const VALUE: u8 = 1 << 1;
-/// A byte of a request target's path (RFC 3986 §3.3), and what browsers leave as it is there: `[ ] ^ |`.
-pub const PATH: u8 = 1 << 2;
-/// A byte of a query (RFC 3986 §3.4), and what browsers leave as it is there: `[ ] ^ | \ { }` and backtick.
-pub const QUERY: u8 = 1 << 3;
+/// A byte of a request target (RFC 3986 §3.3, §3.4), and what clients send beside that: visible ASCII but `#`.
+pub const TARGET: u8 = 1 << 2;
+/// A byte above 0x7F.
+pub const HIGH: u8 = 1 << 3;
 /// A byte of a registered name or an IPv4 address in an authority (RFC 3986 §3.2.2), except the comma: a list of two
 /// hosts must never look like one.
 pub const REG_NAME: u8 = 1 << 4;
@@ -38,22 +38,22 @@ const fn build() -> [u8; 256] {
 const fn classify(byte: u8) -> u8 {
     let mut flags = 0;
     if byte.is_ascii_alphanumeric() {
-        flags |= TOKEN | PATH | QUERY | REG_NAME;
+        flags |= TOKEN | REG_NAME;
     }
     if byte.is_ascii_hexdigit() {
         flags |= HEX;
     }
+    if byte.is_ascii_graphic() && byte != b'#' {
+        flags |= TARGET;
+    }
+    if !byte.is_ascii() {
+        flags |= HIGH;
+    }
     flags |= match byte {
-        b'-' | b'.' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'*' | b'+' | b'%' => {
-            TOKEN | PATH | QUERY | REG_NAME
-        }
-        b'_' => TOKEN | PATH | QUERY | REG_NAME | UNDERSCORE,
-        b'#' => TOKEN,
-        b'^' | b'|' => TOKEN | PATH | QUERY,
-        b'`' => TOKEN | QUERY,
-        b'(' | b')' | b';' | b'=' => PATH | QUERY | REG_NAME,
-        b',' | b':' | b'@' | b'/' | b'[' | b']' => PATH | QUERY,
-        b'?' | b'\\' | b'{' | b'}' => QUERY,
+        b'-' | b'.' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'*' | b'+' | b'%' => TOKEN | REG_NAME,
+        b'_' => TOKEN | REG_NAME | UNDERSCORE,
+        b'#' | b'^' | b'|' | b'`' => TOKEN,
+        b'(' | b')' | b';' | b'=' => REG_NAME,
         _ => 0,
     };
     // The flags of tokens above hold for "$&'*+.^_`|~!#%-" and no other punctuation: "(),/:;<=>?@[\]{}" are delimiters.
@@ -72,8 +72,7 @@ mod tests {
         let alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
         let rows = [
             (TOKEN, "!#$%&'*+-.^_`|~"),
-            (PATH, "-._~!$&'()*+,;=:@/%[]^|"),
-            (QUERY, "-._~!$&'()*+,;=:@/?%[]^|\\{}`"),
+            (TARGET, "-._~!$&'()*+,;=:@/?%[]^|\\{}`\"<>"),
             (REG_NAME, "-._~!$&'()*+;=%"),
         ];
         for (class, punctuation) in rows {
@@ -86,6 +85,7 @@ mod tests {
         for byte in 0..=255u8 {
             assert_eq!(is(byte, VALUE), byte == 9 || (byte >= 32 && byte != 127), "byte {byte:#x}");
             assert_eq!(is(byte, HEX), (byte as char).is_ascii_hexdigit(), "byte {byte:#x}");
+            assert_eq!(is(byte, HIGH), byte > 0x7F, "byte {byte:#x}");
         }
     }
 }

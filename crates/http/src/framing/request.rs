@@ -21,6 +21,8 @@ pub struct Bounds {
     pub max_headers: usize,
     /// Bytes of the request target; more is 414.
     pub max_target_bytes: usize,
+    /// Take bytes above 0x7F in the target, which RFC 3986 wants encoded.
+    pub accept_invalid: bool,
 }
 
 /// What the bytes so far amount to.
@@ -82,7 +84,7 @@ fn read_head(bytes: &[u8], bounds: &Bounds, head: &mut RequestHead) -> Result<(u
     let mut at = skip_empty_lines(bytes)?;
     at = read_method(bytes, at, head)?;
     let target_at = at;
-    let (target_end, path_is_whole) = target::scan(bytes, at, bounds.max_target_bytes)?;
+    let (target_end, path_is_whole) = target::scan(bytes, at, bounds)?;
     at = read_version(bytes, target_end + 1, head)?;
     if !path_is_whole {
         return Err(bad("the request target holds a broken percent-encoding").into());

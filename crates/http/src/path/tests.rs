@@ -308,7 +308,7 @@ mod backends {
 proptest! {
     #[test]
     fn every_backend_reads_one_of_the_readings(
-        path in "/(/|/|\\.|\\.\\.|/\\.\\./|;|\\\\|%2[fFeE0]|%3b|%5[cC]|%00|%3[fF]|%23|%25(2[fe]|3f|5c|00|61)|[ab]|=|b%20){0,9}",
+        path in "/(/|/|\\.|\\.\\.|/\\.\\./|;|\\\\|%2[fFeE0]|%3b|%5[cC]|%00|%3[fF]|%23|%25(2[fe]|3f|5c|00|61)|[ab\"<>^`{|}é]|=|b%20){0,9}",
     ) {
         let mut all = Vec::new();
         if each_reading(&path, |reading| all.push(reading.trim_end_matches('/').to_owned())) {

@@ -1,31 +1,23 @@
 //! The request target: origin form, absolute form, asterisk form (RFC 9112 §3.2). Authority form belongs to CONNECT,
 //! which is refused before.
 
-use super::super::bytes::{PATH, QUERY, is};
+use percent_encoding::percent_encode_byte;
+
+use super::super::bytes::{HIGH, TARGET, is};
 use super::super::host::{is_host_and_port, percent_encoding_is_whole};
 use super::super::{Refusal, bad};
-use super::{Stop, as_text};
+use super::{Bounds, Stop, as_text};
 use crate::message::Reason;
 use crate::message::RequestHead;
 
 /// Finds the space behind the target. Returns its position and whether each `%` before the query starts two
 /// hexadecimal digits; in a query browsers send a lone `%` as it is, so there it passes.
-pub(super) fn scan(bytes: &[u8], start: usize, max_bytes: usize) -> Result<(usize, bool), Stop> {
-    let mut allowed = PATH;
-    let mut query_at = None;
+pub(super) fn scan(bytes: &[u8], start: usize, bounds: &Bounds) -> Result<(usize, bool), Stop> {
+    let allowed = if bounds.accept_invalid { TARGET | HIGH } else { TARGET };
     let mut at = start;
-    loop {
-        match bytes.get(at) {
-            None => break,
-            Some(byte) if is(*byte, allowed) => {}
-            Some(b'?') if query_at.is_none() => {
-                allowed = QUERY;
-                query_at = Some(at);
-            }
-            Some(_) => break,
-        }
+    while bytes.get(at).is_some_and(|byte| is(*byte, allowed)) {
         at += 1;
-        if at - start > max_bytes {
+        if at - start > bounds.max_target_bytes {
             let detail = "the request target is too long";
             return Err(Refusal { reason: Reason::UriTooLong, detail }.into());
         }
@@ -33,7 +25,8 @@ pub(super) fn scan(bytes: &[u8], start: usize, max_bytes: usize) -> Result<(usiz
     match bytes.get(at) {
         None => Err(Stop::Incomplete),
         Some(b' ') if at > start => {
-            Ok((at, percent_encoding_is_whole(&bytes[start..query_at.unwrap_or(at)])))
+            let path = bytes[start..at].split(|byte| *byte == b'?').next().unwrap_or_default();
+            Ok((at, percent_encoding_is_whole(path)))
         }
         Some(b' ') => Err(bad("the request line holds an empty target").into()),
         Some(_) => Err(bad("the request target holds a byte that may not stand in it").into()),
@@ -43,7 +36,7 @@ pub(super) fn scan(bytes: &[u8], start: usize, max_bytes: usize) -> Result<(usiz
 /// Writes the target in origin form, or `*`, and returns absolute form's authority.
 pub(super) fn resolve<'a>(target: &'a [u8], head: &mut RequestHead) -> Result<Option<&'a [u8]>, Refusal> {
     if target[0] == b'/' {
-        head.target.push_str(as_text(target));
+        push(&mut head.target, target);
         return Ok(None);
     }
     if target == b"*" {
@@ -67,10 +60,34 @@ pub(super) fn resolve<'a>(target: &'a [u8], head: &mut RequestHead) -> Result<Op
             if *first == b'?' {
                 head.target.push('/');
             }
-            head.target.push_str(as_text(rest));
+            push(&mut head.target, rest);
         }
     }
     Ok(Some(authority))
+}
+
+/// Appends bytes to a target. Those above 0x7F go as they are where they are text in UTF-8; other bytes, blanks and
+/// controls among them are encoded, since whoever reads a line as text may take it apart there (ISO 8859-1 has a blank
+/// at A0, at which Python's `http.server` ends the target), and since a target is one line of text to everybody here.
+fn push(target: &mut String, bytes: &[u8]) {
+    if bytes.is_ascii() {
+        target.push_str(as_text(bytes));
+        return;
+    }
+    for chunk in bytes.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            if char.is_whitespace() || char.is_control() {
+                encode(target, char.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                target.push(char);
+            }
+        }
+        encode(target, chunk.invalid());
+    }
+}
+
+fn encode(target: &mut String, bytes: &[u8]) {
+    bytes.iter().for_each(|byte| target.push_str(percent_encode_byte(*byte)));
 }
 
 fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
@@ -79,4 +96,42 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
         let (start, rest) = target.split_at_checked(scheme.len())?;
         start.eq_ignore_ascii_case(scheme).then_some(rest)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Verdict, parse};
+    use super::*;
+
+    #[test]
+    fn bytes_above_ascii_pass_where_they_are_accepted_and_what_goes_on_is_a_line_of_text() {
+        let bounds =
+            Bounds { max_head_bytes: 256, max_headers: 8, max_target_bytes: 64, accept_invalid: true };
+        let mut head = RequestHead::blank("192.0.2.1:5".parse().expect("an address"));
+        let rows: [(&[u8], Result<&str, u16>); 12] = [
+            (b"/\xC3\xA4?\xE2\x82\xAC", Ok("/\u{e4}?\u{20ac}")),
+            (b"http://b/\xC3\xA4", Ok("/\u{e4}")),
+            // ISO 8859-1, cut off, overlong, a surrogate.
+            (b"/\xE4?\xE4\xC3\xA4", Ok("/%E4?%E4\u{e4}")),
+            (b"/\xC3", Ok("/%C3")),
+            (b"/\xC0\xAF", Ok("/%C0%AF")),
+            (b"/\xED\xA0\x80", Ok("/%ED%A0%80")),
+            // No-break space, next line, line separator, byte order mark.
+            (b"/a\xA0", Ok("/a%A0")),
+            (b"/a\xC2\xA0\xC2\x85\xE2\x80\xA8", Ok("/a%C2%A0%C2%85%E2%80%A8")),
+            (b"/\xEF\xBB\xBF", Ok("/\u{feff}")),
+            (b"http://\xC3\xA4/", Err(400)),
+            (b"/\xC3\xA4#", Err(400)),
+            (b"/\x7F\xC3\xA4", Err(400)),
+        ];
+        for (target, expected) in rows {
+            let text = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            let found = match parse(&text, &bounds, &mut head) {
+                Verdict::Complete { .. } => Ok(head.target.as_str()),
+                Verdict::Refused(refusal) => Err(refusal.reason.status().0),
+                Verdict::Incomplete => Err(0),
+            };
+            assert_eq!(found, expected, "{}", target.escape_ascii());
+        }
+    }
 }

@@ -1,0 +1,32 @@
+//! Whether this process should get traffic.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::proxy::lone_peer::LonePeer;
+use crate::store::Limits;
+use balancer_pool::backends::Backends;
+
+/// What readiness is judged by. Asked on a worker: waits for nothing.
+pub struct Health {
+    /// The pool.
+    pub backends: Arc<Backends>,
+    /// Shown, and decides nothing: limits in the cache stay in force without the database.
+    pub limits: Arc<Limits>,
+    /// Whether the process is on its way out (`shutdown_delay` has begun).
+    pub draining: AtomicBool,
+    /// A proxy in front of us that is taken for a client.
+    pub lone_peer: Arc<LonePeer>,
+}
+
+impl Health {
+    /// Whether the process is on its way out.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Some backend would be given a request now, and the process is not on its way out.
+    pub(super) fn ready(&self) -> bool {
+        !self.draining() && self.backends.any_up()
+    }
+}

@@ -1,0 +1,183 @@
+//! Commands to the thread that owns what changes while we serve: from signals and from the API, over a bounded channel.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::backends::{BackendError, BackendShown, EndpointShown, Origin};
+use super::reload::{ReloadError, Reloaded};
+use crate::config::{self, Config};
+use crate::store::backends::BackendSettings;
+use crate::store::v1::Actor;
+use crate::store::{Limits, StoreError};
+use crate::waits;
+use balancer_pool::backends::{Backend, Backends, Endpoint, Snapshot, Told};
+
+/// Commands that wait for their turn; more are refused.
+const WAITING: usize = 16;
+/// How long a caller waits for a command: those before it take a few seconds each at worst, while names are looked up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the thread is told. Answers have room for their one word.
+pub enum Command {
+    /// Read the configuration again.
+    Reload {
+        /// Who asked.
+        by: String,
+        /// Where the outcome goes.
+        answer: Option<Sender<Result<Reloaded, ReloadError>>>,
+    },
+    /// The stored backends have changed.
+    Backends {
+        /// One that was taken away, and how long its requests have until it is gone for good.
+        leaving: Option<(String, Duration)>,
+        /// Told when that is in force.
+        answer: Sender<()>,
+    },
+}
+
+/// Tells the thread what to do, and shows and stores the backends that it looks after.
+pub struct Control {
+    commands: Sender<Command>,
+    pool: Controlled,
+}
+
+/// What the calls about backends read and write.
+#[allow(missing_docs)]
+pub struct Controlled {
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<Config>>,
+    pub limits: Arc<Limits>,
+    pub backends: Arc<Backends>,
+    /// Where we listen ourselves, with real ports.
+    pub own_addresses: Vec<SocketAddr>,
+}
+
+impl Control {
+    /// With the channel to a thread that is still to be started.
+    pub fn new(pool: Controlled) -> (Arc<Self>, Receiver<Command>) {
+        let (commands, receive) = bounded(WAITING);
+        (Arc::new(Self { commands, pool }), receive)
+    }
+
+    /// Asks for a reload and does not wait for it.
+    pub fn ask_reload(&self, by: &str) {
+        if self.commands.try_send(Command::Reload { by: by.to_owned(), answer: None }).is_err() {
+            log::warn!(
+                "{by}: no reload: {WAITING} commands are waiting already, or everything is at its end"
+            );
+        }
+    }
+
+    /// Gives a command and waits until it is done; an error is what was in the way.
+    fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, &'static str> {
+        let (answer, outcome) = bounded(1);
+        self.commands.try_send(command(answer)).map_err(|_| "too many commands are waiting")?;
+        waits::during(|| outcome.recv_timeout(PATIENCE)).map_err(|_| "it took too long")
+    }
+
+    /// What was stored is in force when this returns.
+    fn follow_store(&self, leaving: Option<(String, Duration)>) -> Result<(), BackendError> {
+        self.tell(|answer| Command::Backends { leaving, answer })
+            .map_err(|cause| BackendError::Busy(cause.into()))
+    }
+
+    /// Reads and checks the whole configuration, then puts all of it in force that can be, or nothing. Waits for that, a
+    /// bounded time. `by`: who asked, for the log.
+    pub(super) fn reload(&self, by: &str) -> Result<Reloaded, ReloadError> {
+        self.tell(|answer| Command::Reload { by: by.to_owned(), answer: Some(answer) })
+            .unwrap_or_else(|cause| Err(ReloadError::Busy(cause.to_owned())))
+    }
+
+    /// Adds one to the store and to the pool; `settings` has a URL.
+    pub(super) fn create_backend(
+        &self,
+        name: &str,
+        settings: BackendSettings,
+        actor: &Actor,
+    ) -> Result<BackendShown, BackendError> {
+        let url = settings.url.as_deref().unwrap_or_default();
+        let entry = config::parse_backend(name, url).map_err(BackendError::Fields)?;
+        if let Some(own) = self.pool.own_addresses.iter().find(|own| config::is_own(own, &entry)) {
+            let text = format!("is our own listener {own}: requests would go round in a circle");
+            return Err(BackendError::Fields(vec![("url", text)]));
+        }
+        if self.in_file(name) {
+            return Err(BackendError::Store(StoreError::Exists));
+        }
+        self.pool.limits.create_backend(name, settings, actor).map_err(BackendError::Store)?;
+        self.follow_store(None)?;
+        self.backend(name)
+    }
+
+    /// Changes what was said of one, in the store and in the pool.
+    pub(super) fn patch_backend(
+        &self,
+        name: &str,
+        said: BackendSettings,
+        actor: &Actor,
+    ) -> Result<BackendShown, BackendError> {
+        let in_file = self.in_file(name);
+        self.pool.limits.patch_backend(name, said, in_file, actor).map_err(BackendError::Store)?;
+        self.follow_store(None)?;
+        self.backend(name)
+    }
+
+    /// Takes a stored one away. While requests are under way on it, it stays listed for `drain` at most.
+    pub(super) fn delete_backend(
+        &self,
+        name: &str,
+        drain: Duration,
+        actor: &Actor,
+    ) -> Result<(), BackendError> {
+        if self.in_file(name) {
+            return Err(BackendError::InFile);
+        }
+        self.pool.limits.delete_backend(name, actor).map_err(BackendError::Store)?;
+        self.follow_store((!drain.is_zero()).then(|| (name.to_owned(), drain)))
+    }
+
+    fn in_file(&self, name: &str) -> bool {
+        self.pool.config.load().backends.iter().any(|entry| entry.name == name)
+    }
+
+    fn shown(&self, snapshot: &Snapshot, group: &Arc<Backend>) -> BackendShown {
+        let endpoint = |one: &Arc<Endpoint>| EndpointShown {
+            address: one.address,
+            health: one.health_word(),
+            cause: one.cause().as_deref().map(str::to_owned),
+            in_flight: one.in_flight(),
+        };
+        let Told { up, health, cause, .. } = snapshot.told(group);
+        BackendShown {
+            name: group.name.to_string(),
+            url: format!("http://{}", group.authority),
+            weight: group.weight(),
+            state: group.operator(),
+            max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),
+            backup: group.backup(),
+            source: if self.in_file(&group.name) { Origin::File } else { Origin::Store },
+            up,
+            health,
+            cause,
+            in_flight: group.in_flight(),
+            endpoints: snapshot.own(group).map(endpoint).collect(),
+        }
+    }
+
+    /// Every backend of this instance's pool, in its order.
+    pub(super) fn backends(&self) -> Vec<BackendShown> {
+        let snapshot = self.pool.backends.snapshot();
+        snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect()
+    }
+
+    /// One of them.
+    pub(super) fn backend(&self, name: &str) -> Result<BackendShown, BackendError> {
+        let snapshot = self.pool.backends.snapshot();
+        let group = snapshot.backends().iter().find(|group| *group.name == *name);
+        group.map(|group| self.shown(&snapshot, group)).ok_or(BackendError::Store(StoreError::NotFound))
+    }
+}
