@@ -4,10 +4,7 @@
 //! URLs in the page are relative, so that it works at `/`, `/dashboard` and `/-/dashboard` alike.
 
 use super::AdminApi;
-use super::route::{
-    Access, Call, Content, Doc, Handler, Operation, Outcome, PAGE, Resource, Route, Stand, no_schemas,
-    outcome,
-};
+use super::route::{Access, Call, Handler, Operation, PAGE, Resource, Route, get, no_schemas, text};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 
@@ -24,43 +21,48 @@ const ICON: &str = "image/svg+xml";
 pub(super) const RESOURCE: Resource = Resource {
     title: "Dashboard",
     routes: &[
-        route(
+        Route::ours(
             PAGE,
-            &[get("dashboard", "The dashboard", page, &[outcome(200, "The page.", Content::Text(HTML))])],
+            &[file("dashboard", "The dashboard", page).answers(&[text(
+                200,
+                "The page.",
+                HTML,
+                "<!doctype html>\n<title>Balancer</title>\n",
+            )])],
         ),
-        route(
+        Route::ours(
             "/dashboard.js",
-            &[get(
-                "dashboardJs",
-                "Its script",
-                script,
-                &[outcome(200, "The script.", Content::Text(SCRIPT))],
-            )],
+            &[file("dashboardJs", "Its script", script).answers(&[text(
+                200,
+                "The script.",
+                SCRIPT,
+                "\"use strict\";\n",
+            )])],
         ),
-        route(
+        Route::ours(
             "/dashboard.css",
-            &[get("dashboardCss", "Its style", style, &[outcome(200, "The style.", Content::Text(STYLE))])],
+            &[file("dashboardCss", "Its style", style).answers(&[text(
+                200,
+                "The style.",
+                STYLE,
+                "body { margin: 0 }\n",
+            )])],
         ),
-        route(
+        Route::ours(
             "/dashboard.svg",
-            &[get("dashboardSvg", "Its icon", icon, &[outcome(200, "The icon.", Content::Text(ICON))])],
+            &[file("dashboardSvg", "Its icon", icon).answers(&[text(
+                200,
+                "The icon.",
+                ICON,
+                "<svg xmlns=\"http://www.w3.org/2000/svg\"/>\n",
+            )])],
         ),
     ],
     schemas: no_schemas,
 };
 
-const fn route(path: &'static str, operations: &'static [Operation]) -> Route {
-    Route { stand: Stand::Ours, path, allow: "GET, HEAD", argument: None, operations }
-}
-
-const fn get(
-    id: &'static str,
-    summary: &'static str,
-    handle: Handler,
-    answers: &'static [Outcome],
-) -> Operation {
-    let doc = Doc { id, summary, parameters: &[], body: None, answers };
-    Operation { method: "GET", access: Access::Allowed, handle, doc }
+const fn file(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
+    get(id, summary, handle).access(Access::Allowed)
 }
 
 /// The page says whether calls need a token: so it asks for one before it makes a call that can only fail.
@@ -71,22 +73,22 @@ fn page(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     } else {
         html.to_owned()
     };
-    file(call, HTML, html)
+    answer(call, HTML, html)
 }
 
 fn script(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
-    file(call, SCRIPT, include_str!("dashboard/dashboard.js"))
+    answer(call, SCRIPT, include_str!("dashboard/dashboard.js"))
 }
 
 fn style(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
-    file(call, STYLE, include_str!("dashboard/dashboard.css"))
+    answer(call, STYLE, include_str!("dashboard/dashboard.css"))
 }
 
 fn icon(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
-    file(call, ICON, include_str!("dashboard/dashboard.svg"))
+    answer(call, ICON, include_str!("dashboard/dashboard.svg"))
 }
 
-fn file(call: &mut Call<'_, '_>, kind: &str, body: impl Into<String>) -> Result<Answer, Reject> {
+fn answer(call: &mut Call<'_, '_>, kind: &str, body: impl Into<String>) -> Result<Answer, Reject> {
     call.no_body()?;
     Ok(Answer::new(200, body.into().into_bytes())
         .with("Content-Type", kind)

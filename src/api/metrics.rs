@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::AdminApi;
-use super::route::{self, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use super::route::{Call, Resource, Route, get, no_schemas, text};
 use crate::error::Reject;
 use crate::metrics::{BUCKETS_NS, Family, HistogramSum, Kind, LabelPair, Show, Value};
 use crate::proxy::exchange::Answer;
@@ -20,30 +20,19 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// may not use.
 pub type Series = Box<dyn Fn(&mut Show<'_>) + Send + Sync>;
 
+const EXAMPLE: &str = "# HELP balancer_store_up 1 while the database answers.\n# TYPE balancer_store_up gauge\nbalancer_store_up 1\n";
+const OPEN_EXAMPLE: &str = "# HELP balancer_store_up 1 while the database answers.\n# TYPE balancer_store_up gauge\nbalancer_store_up 1\n# EOF\n";
+
 pub(super) const RESOURCE: Resource = Resource {
     title: "Metrics",
-    routes: &[Route {
-        stand: Stand::Ours,
-        path: PATH,
-        allow: "GET, HEAD",
-        argument: None,
-        operations: &[Operation {
-            method: "GET",
-            access: route::Access::Read,
-            handle: answer,
-            doc: Doc {
-                id: "metrics",
-                summary: "Every series, for Prometheus",
-                parameters: &[],
-                body: None,
-                answers: &[
-                    outcome(200, "The series.", Content::Text(TEXT)),
-                    outcome(200, "The series.", Content::Text(OPEN_METRICS)),
-                ],
-            },
-        }],
-    }],
-    schemas: route::no_schemas,
+    routes: &[Route::ours(
+        PATH,
+        &[get("metrics", "Every series, for Prometheus", answer).answers(&[
+            text(200, "The series.", TEXT, EXAMPLE),
+            text(200, "The series.", OPEN_METRICS, OPEN_EXAMPLE),
+        ])],
+    )],
+    schemas: no_schemas,
 };
 
 /// The page.

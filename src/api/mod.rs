@@ -5,6 +5,7 @@
 //! Answers hold neither `Date` nor `X-Request-Id`: whoever serves the exchange adds those to every answer alike.
 
 mod auth;
+mod call;
 mod dashboard;
 mod health;
 mod input;
@@ -40,26 +41,16 @@ pub use v1::control::{Command, Control, Controlled};
 pub use v1::live::Live;
 pub use v1::reload::{ReloadError, Reloaded};
 
-/// Everything that is ours.
-static RESOURCES: &[Resource] = &[
-    // In the order of the documentation.
-    seed::RESOURCE,
-    v1::limits::RESOURCE,
-    v1::usage::RESOURCE,
-    v1::plans::RESOURCE,
-    v1::batch::RESOURCE,
-    v1::import::RESOURCE,
-    v1::check::RESOURCE,
-    v1::limited::RESOURCE,
-    v1::audit::RESOURCE,
-    v1::status::RESOURCE,
-    v1::backends::RESOURCE,
-    v1::reload::RESOURCE,
-    ops::RESOURCE,
-    metrics::RESOURCE,
-    openapi::RESOURCE,
-    dashboard::RESOURCE,
+/// Everything that is ours, in the order of the documentation.
+static RESOURCES: [&[Resource]; 3] = [
+    &[seed::RESOURCE],
+    v1::RESOURCES,
+    &[ops::RESOURCE, metrics::RESOURCE, openapi::RESOURCE, dashboard::RESOURCE],
 ];
+
+fn resources() -> impl Iterator<Item = &'static Resource> {
+    RESOURCES.into_iter().flatten()
+}
 
 /// Which listener a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,8 +184,9 @@ impl AdminApi {
             return Err(Reject::new(Reason::NotFound, "there is nothing of that name here"));
         };
         let Some(operation) = route.operation(&head.method) else {
-            let mut reject = Reject::new(Reason::MethodNotAllowed, format!("this path has {}", route.allow));
-            reject.allow = Some(route.allow);
+            let allow = route.allow();
+            let mut reject = Reject::new(Reason::MethodNotAllowed, format!("this path has {allow}"));
+            reject.allow = Some(allow);
             return Err(reject);
         };
         if operation.access == route::Access::Write {

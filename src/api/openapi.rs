@@ -1,103 +1,94 @@
 //! `/openapi.json`: the route table as an OpenAPI 3.1 document. Its paths are those of the listener that is asked, in the
 //! form in which it was asked: with `/-` or without.
 
-mod examples;
+mod problems;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::route::{Access, Call, Content, Doc, In, Operation, Outcome, Resource, Route, Stand, outcome};
+use super::route::{
+    Access, AnswerDoc, Call, Content, In, Operation, Resource, Route, Schema, Stand, get, refusal, shows,
+};
 use super::seed::as_json;
-use super::{AdminApi, RESOURCES};
+use super::{AdminApi, resources};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 
 pub(super) const RESOURCE: Resource = Resource {
     title: "Description",
-    routes: &[Route {
-        stand: Stand::Ours,
-        path: "/openapi.json",
-        allow: "GET, HEAD",
-        argument: None,
-        operations: &[Operation {
-            method: "GET",
-            access: Access::Read,
-            handle: get,
-            doc: Doc {
-                id: "openapi",
-                summary: "This description, OpenAPI 3.1",
-                parameters: &[],
-                body: None,
-                answers: &[outcome(200, "The document.", Content::Json("OpenApi"))],
-            },
-        }],
-    }],
+    routes: &[Route::ours(
+        "/openapi.json",
+        &[get("openapi", "This description, OpenAPI 3.1", read).answers(&[shows(
+            200,
+            "The document.",
+            "OpenApi",
+        )])],
+    )],
     schemas,
 };
 
-fn schemas() -> Vec<(&'static str, Value)> {
-    vec![(
+fn schemas() -> Vec<Schema> {
+    vec![Schema::new(
         "OpenApi",
         json!({ "type": "object", "required": ["openapi", "info", "paths"], "description": "An OpenAPI 3.1 document." }),
+        json!({
+            "openapi": "3.1.0", "info": { "title": "Balancer", "version": env!("CARGO_PKG_VERSION") }, "paths": {},
+        }),
     )]
 }
 
-fn get(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn read(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     as_json(&document(call.base))
 }
 
 /// What every call may be answered, whatever it is. Those of 400 and above that a framing fault brings are told once.
-const REFUSALS: [Outcome; 11] = [
-    outcome(400, "The request is malformed, or a part of it is not what stands here.", Content::Problem),
-    outcome(405, "This path does not have that method.", Content::Problem).with(&["Allow"]),
-    outcome(408, "The request came too slowly.", Content::Problem),
-    outcome(413, "The body is too large: 64 KiB, for a batch or an import 8 MiB.", Content::Problem),
-    outcome(414, "The target is too long.", Content::Problem),
-    outcome(417, "An Expect that is not 100-continue.", Content::Problem),
-    outcome(431, "The head is too large.", Content::Problem),
-    outcome(500, "A fault of ours.", Content::Problem),
-    outcome(501, "An unknown transfer coding.", Content::Problem),
-    outcome(503, "The store is down, or nobody is free to answer.", Content::Problem).with(&["Retry-After"]),
-    outcome(505, "Another HTTP version.", Content::Problem),
+const REFUSALS: [AnswerDoc; 11] = [
+    refusal(400, "The request is malformed, or a part of it is not what stands here."),
+    refusal(405, "This path does not have that method.").with(&["Allow"]),
+    refusal(408, "The request came too slowly."),
+    refusal(413, "The body is too large: 64 KiB, for a batch or an import 8 MiB."),
+    refusal(414, "The target is too long."),
+    refusal(417, "An Expect that is not 100-continue."),
+    refusal(431, "The head is too large."),
+    refusal(500, "A fault of ours."),
+    refusal(501, "An unknown transfer coding."),
+    refusal(503, "The store is down, or nobody is free to answer.").with(&["Retry-After"]),
+    refusal(505, "Another HTTP version."),
 ];
 
 /// What somebody is answered who may not even see the page.
-const FORBIDDEN: [Outcome; 1] = [DENIALS[1]];
+const FORBIDDEN: [AnswerDoc; 1] = [DENIALS[1]];
 
 /// What a call may be answered besides when not everybody may call it.
-const DENIALS: [Outcome; 3] = [
-    outcome(401, "A token is needed, or a right one.", Content::Problem).with(&["WWW-Authenticate"]),
-    outcome(
+const DENIALS: [AnswerDoc; 3] = [
+    refusal(401, "A token is needed, or a right one.").with(&["WWW-Authenticate"]),
+    refusal(
         403,
         "This caller may not call, or may only read. Without a token the public port answers only direct calls by processes of its own user on this machine.",
-        Content::Problem,
     ),
-    outcome(
-        429,
-        "One more wrong token from an address that sent too many. A right one is never refused so.",
-        Content::Problem,
-    )
-    .with(&["Retry-After"]),
+    refusal(429, "One more wrong token from an address that sent too many. A right one is never refused so.")
+        .with(&["Retry-After"]),
 ];
 
 /// The whole document, its paths behind `base`.
 pub(super) fn document(base: &str) -> Value {
     let mut paths = Map::new();
-    let mut schemas = Map::new();
-    for resource in RESOURCES {
+    let schemas: Vec<Schema> = resources().flat_map(|resource| (resource.schemas)()).collect();
+    let examples = Examples(&schemas);
+    for resource in resources() {
         for route in resource.routes {
             let base = if route.stand == Stand::Fixed { "" } else { base };
-            paths.insert(format!("{base}{}", route.path), path_item(resource, route));
+            paths.insert(format!("{base}{}", route.path), examples.path_item(resource, route));
         }
-        schemas.extend((resource.schemas)().into_iter().map(|(name, schema)| (name.to_owned(), schema)));
     }
-    schemas.insert("Problem".into(), problem());
     let common = REFUSALS.iter().chain(&DENIALS);
     let responses: Map<String, Value> =
-        common.map(|one| (one.status.to_string(), response(&[one]))).collect();
+        common.map(|one| (one.status.to_string(), examples.response(&[one]))).collect();
+    let named = schemas.into_iter().map(|one| (one.name.to_owned(), one.schema));
+    let schemas: Map<String, Value> = named.chain([("Problem".to_owned(), problem())]).collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -107,7 +98,7 @@ pub(super) fn document(base: &str) -> Value {
                             calls stands under `/-`; on an admin listener it stands there without it, too.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
-        "tags": RESOURCES.iter().map(|resource| json!({ "name": resource.title })).collect::<Vec<_>>(),
+        "tags": resources().map(|resource| json!({ "name": resource.title })).collect::<Vec<_>>(),
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -122,128 +113,134 @@ pub(super) fn document(base: &str) -> Value {
     })
 }
 
-fn path_item(resource: &Resource, route: &Route) -> Value {
-    let mut item = Map::new();
-    if let (Some(name), Some(argument)) = (route.argument_name(), route.argument) {
-        let schema = parsed(argument.schema);
-        item.insert(
+/// Writes operations, with the examples of these schemas.
+struct Examples<'a>(&'a [Schema]);
+
+impl Examples<'_> {
+    fn path_item(&self, resource: &Resource, route: &Route) -> Value {
+        let mut item = Map::new();
+        if let (Some(name), Some(argument)) = (route.argument_name(), route.argument) {
+            let schema = parsed(argument.schema);
+            item.insert(
             "parameters".into(),
             json!([{
                 "name": name, "in": "path", "required": true, "schema": schema, "description": argument.about,
-                "example": examples::of_parameter(name, argument.schema),
+                "example": parsed(argument.example),
             }]),
         );
-    }
-    for operation in route.operations {
-        item.insert(operation.method.to_lowercase(), described(resource, operation, false));
-        if operation.method == "GET" {
-            item.insert("head".into(), described(resource, operation, true));
         }
-    }
-    Value::Object(item)
-}
-
-fn described(resource: &Resource, operation: &Operation, is_head: bool) -> Value {
-    let doc = &operation.doc;
-    let mut described = Map::new();
-    let (id, summary) = if is_head {
-        (format!("{}Head", doc.id), format!("{}: the head alone", doc.summary))
-    } else {
-        (doc.id.to_owned(), doc.summary.to_owned())
-    };
-    described.insert("operationId".into(), json!(id));
-    described.insert("summary".into(), json!(summary));
-    described.insert("tags".into(), json!([resource.title]));
-    let open = matches!(operation.access, Access::Open | Access::Allowed);
-    described.insert("security".into(), if open { json!([]) } else { json!([{}, { "token": [] }]) });
-    let parameters = doc.parameters.iter().map(|parameter| {
-        json!({
-            "name": parameter.name,
-            "in": if parameter.place == In::Query { "query" } else { "header" },
-            "required": parameter.required,
-            "schema": parsed(parameter.schema),
-            "description": parameter.about,
-            "example": examples::of_parameter(parameter.name, parameter.schema),
-        })
-    });
-    described.insert("parameters".into(), parameters.collect());
-    if let Some(schema) = doc.body {
-        let content = json!({ "application/json": media(schema, examples::of_schema(schema)) });
-        described.insert("requestBody".into(), json!({ "required": true, "content": content }));
-    }
-    described.insert("responses".into(), responses(operation, is_head));
-    Value::Object(described)
-}
-
-fn responses(operation: &Operation, is_head: bool) -> Value {
-    let own = operation.doc.answers;
-    let denials: &[Outcome] = match operation.access {
-        Access::Open => &[],
-        Access::Allowed => &FORBIDDEN,
-        Access::Read | Access::Write => &DENIALS,
-    };
-    let mut responses = Map::new();
-    for status in own.iter().map(|one| one.status).collect::<BTreeSet<_>>() {
-        let same: Vec<_> = own.iter().filter(|one| one.status == status).collect();
-        responses.insert(status.to_string(), response(&same));
-    }
-    for common in REFUSALS.iter().chain(denials) {
-        let name = common.status.to_string();
-        responses
-            .entry(name.clone())
-            .or_insert_with(|| json!({ "$ref": format!("#/components/responses/{name}") }));
-    }
-    if is_head {
-        for response in responses.values_mut() {
-            // The same head; what would be its body is not sent (RFC 9110 §9.3.2).
-            if let Value::Object(response) = response {
-                response.remove("content");
+        for operation in route.operations {
+            item.insert(operation.method.to_lowercase(), self.described(resource, operation, false));
+            if operation.method == "GET" {
+                item.insert("head".into(), self.described(resource, operation, true));
             }
         }
+        Value::Object(item)
     }
-    Value::Object(responses)
-}
 
-/// Answers of one status.
-fn response(same: &[&Outcome]) -> Value {
-    let mut response = Map::new();
-    response.insert("description".into(), json!(same.first().map_or("", |one| one.about)));
-    let mut content = Map::new();
-    for one in same {
-        match one.content {
-            Content::Nothing => {}
-            Content::Json(schema) => {
-                content.insert("application/json".into(), media(schema, examples::of_schema(schema)));
-            }
-            Content::Text(kind) => {
-                let example = examples::of_text(kind);
-                content.insert(kind.into(), json!({ "schema": { "type": "string" }, "example": example }));
-            }
-            Content::Problem => {
-                let example = examples::problem(one.status, one.about);
-                content.insert("application/problem+json".into(), media("Problem", Some(example)));
+    fn described(&self, resource: &Resource, operation: &Operation, is_head: bool) -> Value {
+        let mut described = Map::new();
+        let (id, summary) = if is_head {
+            (format!("{}Head", operation.id), format!("{}: the head alone", operation.summary))
+        } else {
+            (operation.id.to_owned(), operation.summary.to_owned())
+        };
+        described.insert("operationId".into(), json!(id));
+        described.insert("summary".into(), json!(summary));
+        described.insert("tags".into(), json!([resource.title]));
+        let open = matches!(operation.access, Access::Open | Access::Allowed);
+        described.insert("security".into(), if open { json!([]) } else { json!([{}, { "token": [] }]) });
+        let parameters = operation.parameters.iter().map(|parameter| {
+            json!({
+                "name": parameter.name,
+                "in": if parameter.place == In::Query { "query" } else { "header" },
+                "required": parameter.required,
+                "schema": parsed(parameter.schema),
+                "description": parameter.about,
+                "example": parsed(parameter.example),
+            })
+        });
+        described.insert("parameters".into(), parameters.collect());
+        if let Some(schema) = operation.body {
+            let content = json!({ "application/json": self.media(schema) });
+            described.insert("requestBody".into(), json!({ "required": true, "content": content }));
+        }
+        described.insert("responses".into(), self.responses(operation, is_head));
+        Value::Object(described)
+    }
+
+    fn responses(&self, operation: &Operation, is_head: bool) -> Value {
+        let own = operation.answers;
+        let denials: &[AnswerDoc] = match operation.access {
+            Access::Open => &[],
+            Access::Allowed => &FORBIDDEN,
+            Access::Read | Access::Write => &DENIALS,
+        };
+        let mut responses = Map::new();
+        for status in own.iter().map(|one| one.status).collect::<BTreeSet<_>>() {
+            let same: Vec<_> = own.iter().filter(|one| one.status == status).collect();
+            responses.insert(status.to_string(), self.response(&same));
+        }
+        for common in REFUSALS.iter().chain(denials) {
+            let name = common.status.to_string();
+            responses
+                .entry(name.clone())
+                .or_insert_with(|| json!({ "$ref": format!("#/components/responses/{name}") }));
+        }
+        if is_head {
+            for response in responses.values_mut() {
+                // The same head; what would be its body is not sent (RFC 9110 §9.3.2).
+                if let Value::Object(response) = response {
+                    response.remove("content");
+                }
             }
         }
+        Value::Object(responses)
     }
-    if !content.is_empty() {
-        response.insert("content".into(), Value::Object(content));
-    }
-    let fields = same.iter().flat_map(|one| one.fields);
-    let headers: Map<String, Value> = fields
-        .map(|name| {
-            let kind = if *name == "Retry-After" { "integer" } else { "string" };
-            ((*name).to_owned(), json!({ "schema": { "type": kind } }))
-        })
-        .collect();
-    if !headers.is_empty() {
-        response.insert("headers".into(), Value::Object(headers));
-    }
-    Value::Object(response)
-}
 
-/// A body by its schema's name.
-fn media(schema: &str, example: Option<Value>) -> Value {
-    json!({ "schema": reference(schema), "example": example })
+    /// Answers of one status.
+    fn response(&self, same: &[&AnswerDoc]) -> Value {
+        let mut response = Map::new();
+        response.insert("description".into(), json!(same.first().map_or("", |one| one.about)));
+        let mut content = Map::new();
+        for one in same {
+            match one.content {
+                Content::Nothing => {}
+                Content::Json(schema) => {
+                    content.insert("application/json".into(), self.media(schema));
+                }
+                Content::Text(kind, example) => {
+                    content
+                        .insert(kind.into(), json!({ "schema": { "type": "string" }, "example": example }));
+                }
+                Content::Problem => {
+                    let example = problems::example(one.status, one.about);
+                    let media = json!({ "schema": reference("Problem"), "example": example });
+                    content.insert("application/problem+json".into(), media);
+                }
+            }
+        }
+        if !content.is_empty() {
+            response.insert("content".into(), Value::Object(content));
+        }
+        let fields = same.iter().flat_map(|one| one.fields);
+        let headers: Map<String, Value> = fields
+            .map(|name| {
+                let kind = if *name == "Retry-After" { "integer" } else { "string" };
+                ((*name).to_owned(), json!({ "schema": { "type": kind } }))
+            })
+            .collect();
+        if !headers.is_empty() {
+            response.insert("headers".into(), Value::Object(headers));
+        }
+        Value::Object(response)
+    }
+
+    /// A body by its schema's name.
+    fn media(&self, schema: &str) -> Value {
+        let example = self.0.iter().find(|one| one.name == schema).map(|one| &one.example);
+        json!({ "schema": reference(schema), "example": example })
+    }
 }
 
 fn reference(schema: &str) -> Value {

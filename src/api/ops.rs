@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::AdminApi;
 use super::health::Health;
-use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
+use super::route::{Access, Call, In, Parameter, Resource, Route, Schema, get, refusal, shows, text};
 use super::v1::{backends, status};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -27,61 +27,37 @@ const VERBOSE: Parameter = Parameter {
     required: false,
     schema: r#"{"type": "string"}"#,
     about: "Says more, in JSON, to whoever may call the API.",
+    example: r#""1""#,
 };
 
 pub(super) const RESOURCE: Resource = Resource {
     title: "Probes",
     routes: &[
-        Route {
-            stand: Stand::Probe,
-            path: LIVEZ,
-            allow: "GET, HEAD",
-            argument: None,
-            operations: &[Operation {
-                method: "GET",
-                access: route::Access::Open,
-                handle: livez,
-                doc: Doc {
-                    id: "livez",
-                    summary: "Whether the process is alive",
-                    parameters: &[VERBOSE],
-                    body: None,
-                    answers: &[
-                        outcome(200, "It is.", Content::Text(PLAIN)),
-                        outcome(200, "It is.", Content::Json("Liveness")),
-                    ],
-                },
-            }],
-        },
-        Route {
-            stand: Stand::Probe,
-            path: "/readyz",
-            allow: "GET, HEAD",
-            argument: None,
-            operations: &[Operation {
-                method: "GET",
-                access: route::Access::Open,
-                handle: readyz,
-                doc: Doc {
-                    id: "readyz",
-                    summary: "Whether it should get traffic",
-                    parameters: &[VERBOSE],
-                    body: None,
-                    answers: &[
-                        outcome(200, "It should.", Content::Text(PLAIN)),
-                        outcome(200, "It should.", Content::Json("Readiness")),
-                        outcome(503, "No backend is healthy, or it is shutting down.", Content::Problem),
-                    ],
-                },
-            }],
-        },
+        Route::probe(
+            LIVEZ,
+            &[get("livez", "Whether the process is alive", livez)
+                .access(Access::Open)
+                .parameters(&[VERBOSE])
+                .answers(&[text(200, "It is.", PLAIN, "ok\n"), shows(200, "It is.", "Liveness")])],
+        ),
+        Route::probe(
+            "/readyz",
+            &[get("readyz", "Whether it should get traffic", readyz)
+                .access(Access::Open)
+                .parameters(&[VERBOSE])
+                .answers(&[
+                    text(200, "It should.", PLAIN, "ok\n"),
+                    shows(200, "It should.", "Readiness"),
+                    refusal(503, "No backend is healthy, or it is shutting down."),
+                ])],
+        ),
     ],
     schemas,
 };
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let liveness = json!({
         "type": "object",
         "required": ["alive", "version"],
@@ -109,7 +85,23 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "notes": { "type": "array", "items": { "type": "string" } },
         },
     });
-    vec![("Liveness", liveness), ("Readiness", readiness)]
+    vec![
+        Schema::new("Liveness", liveness, json!({ "alive": true, "version": env!("CARGO_PKG_VERSION") })),
+        Schema::new(
+            "Readiness",
+            readiness,
+            json!({
+                "ready": true, "draining": false, "store": "up", "notes": [],
+                "backends": [
+                    { "name": "a", "up": true, "state": "up", "health": "up" },
+                    {
+                        "name": "b", "up": false, "state": "up", "health": "down",
+                        "cause": "GET /: connection refused; does it run, and is backends[].url right?",
+                    },
+                ],
+            }),
+        ),
+    ]
 }
 
 fn livez(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
@@ -147,7 +139,7 @@ pub(super) fn is_verbose(head: &RequestHead) -> bool {
 
 /// The process takes requests and answers them: this is one.
 pub(super) fn plain_livez() -> Answer {
-    text("ok\n")
+    plain("ok\n")
 }
 
 fn verbose_livez() -> Answer {
@@ -158,7 +150,7 @@ fn verbose_livez() -> Answer {
 fn readiness(health: &Health, verbose: bool, request_id: &str) -> Answer {
     let (draining, ready) = (health.draining(), health.ready());
     if ready && !verbose {
-        return text("ok\n");
+        return plain("ok\n");
     }
     if ready {
         return as_json(200, serde_json::to_vec(&look(health, ready)).unwrap_or_default());
@@ -197,7 +189,7 @@ fn with_members(mut problem: Answer, members: &Verbose) -> Answer {
     problem
 }
 
-fn text(body: &str) -> Answer {
+fn plain(body: &str) -> Answer {
     Answer::new(200, body.into()).with("Content-Type", PLAIN)
 }
 

@@ -1,17 +1,20 @@
 //! The route table: which paths are ours, what each has, and what the OpenAPI document says of it. A resource is one
-//! file with a [`Resource`] in it, and one line in [`RESOURCES`](super::RESOURCES).
+//! file with a [`Resource`] in it, which says all of that beside the handlers, and one line in `api::RESOURCES` or
+//! `v1::RESOURCES`.
 //!
 //! Paths match exactly and segment by segment, as they were sent; only what stands for `{…}` is decoded, once, so that
 //! `%2F` inside an id is a slash of the id and never one of the path.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
-use super::auth::Caller;
-use super::input::{self, Query};
-use super::{AdminApi, RESOURCES, Surface};
+use super::{AdminApi, Surface, resources};
 use crate::error::Reject;
-use crate::proxy::exchange::{Answer, Exchange};
-use balancer_http::message::Reason;
+use crate::proxy::exchange::Answer;
+
+pub(super) use super::call::Call;
 
 /// The dashboard; an admin listener has it at `/`, too.
 pub(super) const PAGE: &str = "/dashboard";
@@ -21,12 +24,32 @@ pub(super) struct Resource {
     /// Its heading in the documentation.
     pub title: &'static str,
     pub routes: &'static [Route],
-    /// JSON Schemas (2020-12) by name, for `#/components/schemas/NAME`.
-    pub schemas: fn() -> Vec<(&'static str, Value)>,
+    /// The schemas that its operations name, and those that these name.
+    pub schemas: fn() -> Vec<Schema>,
+}
+
+/// A JSON Schema (2020-12): `#/components/schemas/NAME`.
+pub(super) struct Schema {
+    pub name: &'static str,
+    pub schema: Value,
+    /// `Null` for one that only others refer to.
+    pub example: Value,
+}
+
+impl Schema {
+    /// Of a body or an answer.
+    pub fn new(name: &'static str, schema: Value, example: Value) -> Self {
+        Self { name, schema, example }
+    }
+
+    /// Of a part that other schemas refer to.
+    pub fn part(name: &'static str, schema: Value) -> Self {
+        Self::new(name, schema, Value::Null)
+    }
 }
 
 /// No schemas.
-pub(super) fn no_schemas() -> Vec<(&'static str, Value)> {
+pub(super) fn no_schemas() -> Vec<Schema> {
     Vec::new()
 }
 
@@ -46,8 +69,6 @@ pub(super) struct Route {
     pub stand: Stand,
     /// Without `/-`; one segment at most is `{name}`.
     pub path: &'static str,
-    /// The methods of `operations`, and HEAD beside GET, as an `Allow` value.
-    pub allow: &'static str,
     /// What stands for the path's `{…}`.
     pub argument: Option<Argument>,
     pub operations: &'static [Operation],
@@ -59,6 +80,8 @@ pub(super) struct Argument {
     /// A JSON Schema as text.
     pub schema: &'static str,
     pub about: &'static str,
+    /// JSON as text.
+    pub example: &'static str,
 }
 
 /// Who may call.
@@ -77,18 +100,13 @@ pub(super) enum Access {
 /// Answers a call that may be made. Reads the body before it judges anything else, so that 413 comes before 400.
 pub(super) type Handler = fn(&AdminApi, &mut Call<'_, '_>) -> Result<Answer, Reject>;
 
-/// One method of a path.
+/// One method of a path. What every call may be answered (401, 403, 405, 503, …) is added by `openapi`.
+#[derive(Clone, Copy)]
 pub(super) struct Operation {
     /// `GET` answers HEAD, too.
     pub method: &'static str,
     pub access: Access,
     pub handle: Handler,
-    pub doc: Doc,
-}
-
-/// What the documentation says of an operation. What every call may be answered (401, 403, 405, 503, …) is added by
-/// `openapi`.
-pub(super) struct Doc {
     /// `operationId`.
     pub id: &'static str,
     pub summary: &'static str,
@@ -97,12 +115,66 @@ pub(super) struct Doc {
     /// The schema of the body; `None`: it has none.
     pub body: Option<&'static str>,
     /// What it may be answered beside the refusals of every call. A status that has two media types stands there twice.
-    pub answers: &'static [Outcome],
+    pub answers: &'static [AnswerDoc],
+}
+
+/// Whoever may read may call it.
+pub(super) const fn get(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
+    Operation {
+        method: "GET",
+        access: Access::Read,
+        handle,
+        id,
+        summary,
+        parameters: &[],
+        body: None,
+        answers: &[],
+    }
+}
+
+/// Whoever may change things may call it.
+const fn change(method: &'static str, id: &'static str, summary: &'static str, handle: Handler) -> Operation {
+    Operation { method, access: Access::Write, ..get(id, summary, handle) }
+}
+
+pub(super) const fn post(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
+    change("POST", id, summary, handle)
+}
+
+pub(super) const fn put(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
+    change("PUT", id, summary, handle)
+}
+
+pub(super) const fn patch(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
+    change("PATCH", id, summary, handle)
+}
+
+pub(super) const fn delete(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
+    change("DELETE", id, summary, handle)
+}
+
+impl Operation {
+    pub const fn access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    pub const fn parameters(self, parameters: &'static [Parameter]) -> Self {
+        Self { parameters, ..self }
+    }
+
+    /// With a body by the schema of that name.
+    pub const fn body(self, schema: &'static str) -> Self {
+        Self { body: Some(schema), ..self }
+    }
+
+    pub const fn answers(self, answers: &'static [AnswerDoc]) -> Self {
+        Self { answers, ..self }
+    }
 }
 
 /// One answer of an operation.
 #[derive(Clone, Copy)]
-pub(super) struct Outcome {
+pub(super) struct AnswerDoc {
     pub status: u16,
     pub about: &'static str,
     pub content: Content,
@@ -110,12 +182,32 @@ pub(super) struct Outcome {
     pub fields: &'static [&'static str],
 }
 
-/// An answer with nothing of note in its head.
-pub(super) const fn outcome(status: u16, about: &'static str, content: Content) -> Outcome {
-    Outcome { status, about, content, fields: &[] }
+/// An answer without a body.
+pub(super) const fn bare(status: u16, about: &'static str) -> AnswerDoc {
+    AnswerDoc { status, about, content: Content::Nothing, fields: &[] }
 }
 
-impl Outcome {
+/// JSON by the schema of that name.
+pub(super) const fn shows(status: u16, about: &'static str, schema: &'static str) -> AnswerDoc {
+    AnswerDoc { content: Content::Json(schema), ..bare(status, about) }
+}
+
+/// Another media type, with an example.
+pub(super) const fn text(
+    status: u16,
+    about: &'static str,
+    kind: &'static str,
+    example: &'static str,
+) -> AnswerDoc {
+    AnswerDoc { content: Content::Text(kind, example), ..bare(status, about) }
+}
+
+/// `application/problem+json`.
+pub(super) const fn refusal(status: u16, about: &'static str) -> AnswerDoc {
+    AnswerDoc { content: Content::Problem, ..bare(status, about) }
+}
+
+impl AnswerDoc {
     /// The same with these fields.
     pub const fn with(self, fields: &'static [&'static str]) -> Self {
         Self { fields, ..self }
@@ -128,8 +220,8 @@ pub(super) enum Content {
     Nothing,
     /// JSON by a schema of that name.
     Json(&'static str),
-    /// Another media type.
-    Text(&'static str),
+    /// Another media type, and an example.
+    Text(&'static str, &'static str),
     /// `application/problem+json`.
     Problem,
 }
@@ -149,6 +241,8 @@ pub(super) struct Parameter {
     /// A JSON Schema as text.
     pub schema: &'static str,
     pub about: &'static str,
+    /// JSON as text.
+    pub example: &'static str,
 }
 
 /// A path that is ours.
@@ -188,7 +282,7 @@ pub(super) fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<
             None => (surface == Surface::Admin).then_some((path, "")),
         },
     };
-    for route in RESOURCES.iter().flat_map(|resource| resource.routes) {
+    for route in resources().flat_map(|resource| resource.routes) {
         let Some((path, base)) = stands(route.stand) else { continue };
         if let Some(argument) = matches(route.path, path) {
             return Some(Found::Route(route, argument, base));
@@ -208,6 +302,39 @@ fn matches<'p>(route: &str, path: &'p str) -> Option<Option<&'p str>> {
 }
 
 impl Route {
+    const fn at(stand: Stand, path: &'static str, operations: &'static [Operation]) -> Self {
+        Self { stand, path, argument: None, operations }
+    }
+
+    pub const fn fixed(path: &'static str, operations: &'static [Operation]) -> Self {
+        Self::at(Stand::Fixed, path, operations)
+    }
+
+    pub const fn probe(path: &'static str, operations: &'static [Operation]) -> Self {
+        Self::at(Stand::Probe, path, operations)
+    }
+
+    pub const fn ours(path: &'static str, operations: &'static [Operation]) -> Self {
+        Self::at(Stand::Ours, path, operations)
+    }
+
+    /// With what stands for its `{…}`.
+    pub const fn of(self, argument: Argument) -> Self {
+        Self { argument: Some(argument), ..self }
+    }
+
+    /// The methods of its operations, and HEAD beside GET, as an `Allow` value.
+    pub fn allow(&self) -> &'static str {
+        static ALL: LazyLock<HashMap<&str, String>> = LazyLock::new(|| {
+            let methods = |route: &Route| {
+                let one = |it: &Operation| if it.method == "GET" { "GET, HEAD" } else { it.method };
+                route.operations.iter().map(one).collect::<Vec<_>>().join(", ")
+            };
+            resources().flat_map(|it| it.routes).map(|route| (route.path, methods(route))).collect()
+        });
+        ALL.get(self.path).map_or("", String::as_str)
+    }
+
     /// The operation of a method; HEAD is GET's.
     pub fn operation(&self, method: &str) -> Option<&'static Operation> {
         let method = if method == "HEAD" { "GET" } else { method };
@@ -223,51 +350,6 @@ impl Route {
     pub fn argument_name(&self) -> Option<&'static str> {
         let (_, rest) = self.path.split_once('{')?;
         rest.split_once('}').map(|(name, _)| name)
-    }
-}
-
-/// A call that may be made.
-pub(super) struct Call<'c, 'e> {
-    pub exchange: &'c mut Exchange<'e>,
-    /// What stood for the path's `{…}`, undecoded.
-    pub argument: Option<String>,
-    /// `/-`, or nothing on the admin listener: what stands before the route's path.
-    pub base: &'static str,
-    pub caller: Caller,
-    pub request_id: &'c str,
-}
-
-impl Call<'_, '_> {
-    /// The whole body, at most [`input::MAX_BODY_BYTES`]; 413.
-    pub fn body(&mut self) -> Result<Vec<u8>, Reject> {
-        self.body_up_to(input::MAX_BODY_BYTES)
-    }
-
-    /// The whole body, at most that many bytes; 413.
-    pub fn body_up_to(&mut self, max_bytes: usize) -> Result<Vec<u8>, Reject> {
-        input::read_body(self.exchange, max_bytes)
-    }
-
-    /// Reads a body that should not be there: nothing, white space or `{}` passes.
-    pub fn no_body(&mut self) -> Result<(), Reject> {
-        let body = self.body()?;
-        let mut faults = input::Faults::default();
-        input::Members::read(&body, &[], &mut faults)?;
-        faults.check()
-    }
-
-    /// The query, of which these parameters are known.
-    pub fn query(&self, known: &[&str]) -> Result<Query, Reject> {
-        Query::read(self.exchange.head.query(), known)
-    }
-
-    /// What stood for the path's `{…}`, decoded once; `name` is what a fault points at.
-    pub fn argument(&self, name: &str) -> Result<String, Reject> {
-        let raw = self.argument.as_deref().unwrap_or_default();
-        input::decode(raw, input::Plus::IsPlus).map_err(|fault| {
-            Reject::new(Reason::BadRequest, format!("the {name} in the path {fault}"))
-                .field(input::pointer(name), fault)
-        })
     }
 }
 

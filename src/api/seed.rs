@@ -8,7 +8,7 @@ use super::AdminApi;
 use super::input::{Faults, Members};
 use super::members::amount_schema;
 use super::problem;
-use super::route::{self, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome};
+use super::route::{self, Call, In, Parameter, Resource, Route, Schema, bare, post, put, refusal, shows};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody};
 use crate::store::{Row, StoreError};
@@ -25,108 +25,36 @@ pub(super) const MAX_PAGE: usize = 1000;
 pub(super) const RESOURCE: Resource = Resource {
     title: "The five fixed calls",
     routes: &[
-        Route {
-            stand: Stand::Fixed,
-            path: "/limits/create",
-            allow: "POST",
-            argument: None,
-            operations: &[Operation {
-                method: "POST",
-                access: route::Access::Write,
-                handle: create,
-                doc: Doc {
-                    id: "createFixed",
-                    summary: "Gives a client a limit",
-                    parameters: &[],
-                    body: Some("NumbersOfClient"),
-                    answers: &[
-                        outcome(201, "It has it.", Content::Nothing),
-                        outcome(409, "It has one already.", Content::Problem),
-                    ],
-                },
-            }],
-        },
-        Route {
-            stand: Stand::Fixed,
-            path: "/limits/get",
-            allow: "GET, HEAD",
-            argument: None,
-            operations: &[Operation {
-                method: "GET",
-                access: route::Access::Read,
-                handle: get,
-                doc: Doc {
-                    id: "getFixed",
-                    summary: "A client's limit",
-                    parameters: &[CLIENT_ID],
-                    body: None,
-                    answers: &[
-                        outcome(200, "The limit.", Content::Json("ShownNumbers")),
-                        outcome(404, "It has none.", Content::Problem),
-                    ],
-                },
-            }],
-        },
-        Route {
-            stand: Stand::Fixed,
-            path: "/limits/update",
-            allow: "PUT",
-            argument: None,
-            operations: &[Operation {
-                method: "PUT",
-                access: route::Access::Write,
-                handle: update,
-                doc: Doc {
-                    id: "updateFixed",
-                    summary: "Gives a client other numbers",
-                    parameters: &[],
-                    body: Some("NumbersOfClient"),
-                    answers: &[
-                        outcome(204, "It has them.", Content::Nothing),
-                        outcome(404, "It has no limit.", Content::Problem),
-                    ],
-                },
-            }],
-        },
-        Route {
-            stand: Stand::Fixed,
-            path: "/limits/delete",
-            allow: "DELETE",
-            argument: None,
-            operations: &[Operation {
-                method: "DELETE",
-                access: route::Access::Write,
-                handle: delete,
-                doc: Doc {
-                    id: "deleteFixed",
-                    summary: "Takes a client's limit away",
-                    parameters: &[CLIENT_ID],
-                    body: None,
-                    answers: &[
-                        outcome(204, "It has none.", Content::Nothing),
-                        outcome(404, "It had none.", Content::Problem),
-                    ],
-                },
-            }],
-        },
-        Route {
-            stand: Stand::Fixed,
-            path: "/limits",
-            allow: "GET, HEAD",
-            argument: None,
-            operations: &[Operation {
-                method: "GET",
-                access: route::Access::Read,
-                handle: list,
-                doc: Doc {
-                    id: "listFixed",
-                    summary: "All limits, in byte order of the id",
-                    parameters: &[LIMIT, CURSOR],
-                    body: None,
-                    answers: &[outcome(200, "A page.", Content::Json("PageOfNumbers"))],
-                },
-            }],
-        },
+        Route::fixed(
+            "/limits/create",
+            &[post("createFixed", "Gives a client a limit", create)
+                .body("NumbersOfClient")
+                .answers(&[bare(201, "It has it."), refusal(409, "It has one already.")])],
+        ),
+        Route::fixed(
+            "/limits/get",
+            &[route::get("getFixed", "A client's limit", get)
+                .parameters(&[CLIENT_ID])
+                .answers(&[shows(200, "The limit.", "ShownNumbers"), refusal(404, "It has none.")])],
+        ),
+        Route::fixed(
+            "/limits/update",
+            &[put("updateFixed", "Gives a client other numbers", update)
+                .body("NumbersOfClient")
+                .answers(&[bare(204, "It has them."), refusal(404, "It has no limit.")])],
+        ),
+        Route::fixed(
+            "/limits/delete",
+            &[route::delete("deleteFixed", "Takes a client's limit away", delete)
+                .parameters(&[CLIENT_ID])
+                .answers(&[bare(204, "It has none."), refusal(404, "It had none.")])],
+        ),
+        Route::fixed(
+            "/limits",
+            &[route::get("listFixed", "All limits, in byte order of the id", list)
+                .parameters(&[LIMIT, CURSOR])
+                .answers(&[shows(200, "A page.", "PageOfNumbers")])],
+        ),
     ],
     schemas,
 };
@@ -137,6 +65,7 @@ const CLIENT_ID: Parameter = Parameter {
     required: true,
     schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
     about: "The client's id. It may also stand in a body, `{\"client_id\": …}`.",
+    example: r#""10.0.0.7""#,
 };
 
 /// How many lines a page has.
@@ -146,7 +75,11 @@ pub(super) const LIMIT: Parameter = Parameter {
     required: false,
     schema: r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#,
     about: "How many a page has.",
+    example: "100",
 };
+
+/// Hexadecimal; a page's own `next_cursor` is another one.
+pub(super) const EXAMPLE_CURSOR: &str = r#""0123456789abcdef31302e302e302e37""#;
 
 const CURSOR: Parameter = Parameter {
     name: "cursor",
@@ -154,9 +87,10 @@ const CURSOR: Parameter = Parameter {
     required: false,
     schema: r#"{"type": "string", "minLength": 10, "maxLength": 520, "pattern": "^[0-9a-f]{8}([0-9a-f]{2}){1,256}$"}"#,
     about: "`next_cursor` of the page before, and nothing else.",
+    example: EXAMPLE_CURSOR,
 };
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let id = json!({
         "type": "string",
         "minLength": 1,
@@ -185,11 +119,12 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "next_cursor": { "type": ["string", "null"] },
         },
     });
+    let example = json!({ "client_id": "10.0.0.7", "capacity": 10, "rate_per_sec": 1.5 });
     vec![
-        ("ClientId", id),
-        ("NumbersOfClient", numbers(amount_schema("Tokens a second: "))),
-        ("ShownNumbers", numbers(shown)),
-        ("PageOfNumbers", page),
+        Schema::part("ClientId", id),
+        Schema::new("NumbersOfClient", numbers(amount_schema("Tokens a second: ")), example.clone()),
+        Schema::new("ShownNumbers", numbers(shown), example.clone()),
+        Schema::new("PageOfNumbers", page, json!({ "limits": [example], "next_cursor": null })),
     ]
 }
 

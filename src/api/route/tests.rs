@@ -75,23 +75,19 @@ fn a_parameter_is_one_segment_as_it_was_sent() {
 fn the_table_says_what_it_has() {
     let mut paths = std::collections::HashSet::new();
     let mut ids = std::collections::HashSet::new();
-    for route in RESOURCES.iter().flat_map(|resource| resource.routes) {
+    for route in resources().flat_map(|resource| resource.routes) {
         assert!(paths.insert(route.path), "{} stands there twice", route.path);
         assert!(route.path.matches('{').count() <= 1, "{}", route.path);
         assert_eq!(route.argument_name().is_some(), route.argument.is_some(), "{}", route.path);
-        let mut methods = Vec::new();
         for operation in route.operations {
-            methods.push(operation.method);
             if operation.method == "GET" {
-                methods.push("HEAD");
                 assert_ne!(operation.access, Access::Write, "{} changes nothing", route.path);
             }
-            assert!(ids.insert(operation.doc.id), "{} names two operations", operation.doc.id);
-            for parameter in operation.doc.parameters {
+            assert!(ids.insert(operation.id), "{} names two operations", operation.id);
+            for parameter in operation.parameters {
                 let schema = serde_json::from_str::<Value>(parameter.schema);
                 assert!(schema.is_ok_and(|schema| schema.is_object()), "{}", parameter.name);
             }
         }
-        assert_eq!(route.allow, methods.join(", "), "{}", route.path);
     }
 }

@@ -1,14 +1,15 @@
 //! `GET /v1/audit`: who changed what, newest first.
 
 use serde::Serialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::page::{CURSOR, Page, listing};
 use super::refused;
+use super::schemas::examples;
 use crate::api::AdminApi;
 use crate::api::input::Faults;
-use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::api::route::{Call, Resource, Route, Schema, get, shows};
 use crate::api::seed::LIMIT;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -17,24 +18,12 @@ use balancer_http::message::Reason;
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Audit",
-    routes: &[Route {
-        stand: Stand::Ours,
-        path: "/v1/audit",
-        allow: "GET, HEAD",
-        argument: None,
-        operations: &[Operation {
-            method: "GET",
-            access: Access::Read,
-            handle: list,
-            doc: Doc {
-                id: "listAudit",
-                summary: "Who changed what, newest first",
-                parameters: &[LIMIT, CURSOR],
-                body: None,
-                answers: &[outcome(200, "A page.", Content::Json("Audit")).with(&["Link"])],
-            },
-        }],
-    }],
+    routes: &[Route::ours(
+        "/v1/audit",
+        &[get("listAudit", "Who changed what, newest first", list)
+            .parameters(&[LIMIT, CURSOR])
+            .answers(&[shows(200, "A page.", "Audit").with(&["Link"])])],
+    )],
     schemas,
 };
 
@@ -92,7 +81,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let entry = json!({
         "type": "object",
         "required": ["seq", "at", "actor", "action", "target", "before", "after"],
@@ -119,5 +108,9 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "next_cursor": { "type": ["string", "null"] },
         },
     });
-    vec![("Audit", page)]
+    let example = json!({
+        "seq": 41, "at": "2026-03-04T05:06:07.890Z", "actor": "ops", "action": "delete",
+        "target": { "client_id": "10.0.0.7" }, "before": examples::limit(), "after": null,
+    });
+    vec![Schema::new("Audit", page, json!({ "entries": [example], "next_cursor": null }))]
 }

@@ -11,7 +11,7 @@ use super::{patterns, refused};
 use crate::api::AdminApi;
 use crate::api::input::{Faults, Members};
 use crate::api::route::{
-    Access, Argument, Call, Content, Doc, In, Operation, Outcome, Parameter, Resource, Route, Stand, outcome,
+    self, AnswerDoc, Argument, Call, In, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
 };
 use crate::api::seed::{as_json, no_content};
 use crate::config;
@@ -86,103 +86,49 @@ pub(super) enum BackendError {
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Backends",
     routes: &[
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/backends",
-            allow: "GET, HEAD, POST",
-            argument: None,
-            operations: &[LIST, CREATE],
-        },
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/backends/{name}",
-            allow: "GET, HEAD, PATCH, DELETE",
-            argument: Some(Argument { schema: r#"{"type": "string"}"#, about: "The backend's name." }),
-            operations: &[READ, PATCH, DELETE],
-        },
+        Route::ours("/v1/backends", &[LIST, CREATE]),
+        Route::ours("/v1/backends/{name}", &[READ, PATCH, DELETE]).of(Argument {
+            schema: r#"{"type": "string"}"#,
+            about: "The backend's name.",
+            example: r#""b""#,
+        }),
     ],
     schemas,
 };
 
-const GONE: Outcome = outcome(404, "There is no such backend.", Content::Problem);
+const GONE: AnswerDoc = refusal(404, "There is no such backend.");
 
-const LIST: Operation = Operation {
-    method: "GET",
-    access: Access::Read,
-    handle: list,
-    doc: Doc {
-        id: "listBackends",
-        summary: "All backends, as this instance has them",
-        parameters: &[],
-        body: None,
-        answers: &[outcome(200, "All of them, on one page.", Content::Json("Backends"))],
-    },
-};
+const LIST: Operation = route::get("listBackends", "All backends, as this instance has them", list)
+    .answers(&[shows(200, "All of them, on one page.", "Backends")]);
 
-const CREATE: Operation = Operation {
-    method: "POST",
-    access: Access::Write,
-    handle: create,
-    doc: Doc {
-        id: "createBackend",
-        summary: "Adds a backend, in force when this is answered",
-        parameters: &[],
-        body: Some("NewBackend"),
-        answers: &[
-            outcome(201, "The backend.", Content::Json("Backend")).with(&["Location"]),
-            outcome(409, "There is one of that name, or there are too many.", Content::Problem),
-        ],
-    },
-};
+const CREATE: Operation =
+    route::post("createBackend", "Adds a backend, in force when this is answered", create)
+        .body("NewBackend")
+        .answers(&[
+            shows(201, "The backend.", "Backend").with(&["Location"]),
+            refusal(409, "There is one of that name, or there are too many."),
+        ]);
 
-const READ: Operation = Operation {
-    method: "GET",
-    access: Access::Read,
-    handle: read,
-    doc: Doc {
-        id: "getBackend",
-        summary: "A backend",
-        parameters: &[],
-        body: None,
-        answers: &[outcome(200, "The backend.", Content::Json("Backend")), GONE],
-    },
-};
+const READ: Operation =
+    route::get("getBackend", "A backend", read).answers(&[shows(200, "The backend.", "Backend"), GONE]);
 
-const PATCH: Operation = Operation {
-    method: "PATCH",
-    access: Access::Write,
-    handle: patch,
-    doc: Doc {
-        id: "patchBackend",
-        summary: "Changes what is said of a backend, in force when this is answered",
-        parameters: &[],
-        body: Some("BackendPatch"),
-        answers: &[outcome(200, "The backend.", Content::Json("Backend")), GONE],
-    },
-};
+const PATCH: Operation =
+    route::patch("patchBackend", "Changes what is said of a backend, in force when this is answered", patch)
+        .body("BackendPatch")
+        .answers(&[shows(200, "The backend.", "Backend"), GONE]);
 
-const DELETE: Operation = Operation {
-    method: "DELETE",
-    access: Access::Write,
-    handle: delete,
-    doc: Doc {
-        id: "deleteBackend",
-        summary: "Takes a backend away; requests under way on it end by themselves",
-        parameters: &[Parameter {
+const DELETE: Operation = route::delete("deleteBackend", "Takes a backend away; requests under way on it end by themselves", delete).parameters(&[Parameter {
             name: "drain",
             place: In::Query,
             required: false,
             schema: r#"{"type": "string", "default": "0s", "minLength": 2, "pattern": "^([01]h|(60|[1-5]?[0-9])m|([1-5]?[0-9]m)?[1-5]?[0-9]s|([1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)s|([1-9][0-9]{0,5}|[12][0-9]{6}|3[0-5][0-9]{5}|3600000)ms)$"}"#,
             about: "How long it stays listed, in state drain, while requests are under way on it: 30s, at most 1h.",
-        }],
-        body: None,
-        answers: &[
-            outcome(204, "It is given nothing new.", Content::Nothing),
+example: r#""10s""#,
+        }]).answers(&[
+            bare(204, "It is given nothing new."),
             GONE,
-            outcome(409, "It is in the configuration file.", Content::Problem),
-        ],
-    },
-};
+            refusal(409, "It is in the configuration file."),
+        ]);
 
 #[derive(Serialize)]
 struct Backends {
@@ -318,7 +264,20 @@ pub(in crate::api) fn health_schema() -> Value {
     })
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn endpoint_schema() -> Value {
+    json!({
+        "type": "object",
+        "required": ["address", "health", "cause", "in_flight"],
+        "properties": {
+            "address": { "type": "string" },
+            "health": health_schema(),
+            "cause": { "type": ["string", "null"], "description": "Why it is down or ejected." },
+            "in_flight": { "type": "integer", "minimum": 0 },
+        },
+    })
+}
+
+fn schemas() -> Vec<Schema> {
     let state = state_schema();
     let weight = json!({ "type": "integer", "minimum": 0, "maximum": MAX_WEIGHT });
     let bound = json!({ "type": ["integer", "null"], "minimum": 1, "maximum": MAX_IN_FLIGHT });
@@ -327,16 +286,6 @@ fn schemas() -> Vec<(&'static str, Value)> {
     let new_url = json!({
         "type": "string", "minLength": 8, "maxLength": 270, "pattern": patterns::backend_url(),
         "description": "`http://HOST[:PORT]`",
-    });
-    let endpoint = json!({
-        "type": "object",
-        "required": ["address", "health", "cause", "in_flight"],
-        "properties": {
-            "address": { "type": "string" },
-            "health": health_schema(),
-            "cause": { "type": ["string", "null"], "description": "Why it is down or ejected." },
-            "in_flight": count,
-        },
     });
     let backend = json!({
         "type": "object",
@@ -354,7 +303,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "health": health_schema(),
             "cause": { "type": ["string", "null"], "description": CAUSE },
             "in_flight": count,
-            "endpoints": { "type": "array", "items": endpoint },
+            "endpoints": { "type": "array", "items": endpoint_schema() },
         },
     });
     let new = json!({
@@ -384,5 +333,21 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "next_cursor": { "type": "null" },
         },
     });
-    vec![("Backend", backend), ("NewBackend", new), ("BackendPatch", patch), ("Backends", list)]
+    let example = example();
+    let added = json!({ "name": "b", "url": "http://10.0.0.12:8080", "weight": 1 });
+    vec![
+        Schema::new("Backend", backend, example.clone()),
+        Schema::new("NewBackend", new, added),
+        Schema::new("BackendPatch", patch, json!({ "state": "drain" })),
+        Schema::new("Backends", list, json!({ "backends": [example], "next_cursor": null })),
+    ]
+}
+
+fn example() -> Value {
+    let cause = "GET /: connection refused; does it run, and is backends[].url right?";
+    json!({
+        "name": "b", "url": "http://10.0.0.12:8080", "weight": 1, "state": "up", "max_in_flight": null, "backup": false,
+        "source": "store", "up": false, "health": "down", "cause": cause, "in_flight": 0,
+        "endpoints": [{ "address": "10.0.0.12:8080", "health": "down", "cause": cause, "in_flight": 0 }],
+    })
 }

@@ -1,13 +1,14 @@
 //! `POST /v1/batch`: many changes of limits in one transaction, all or nothing.
 
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
+use super::schemas::examples;
 use super::terms::{self, LIMIT_MEMBERS};
 use super::{client_of, refused};
 use crate::api::AdminApi;
 use crate::api::input::{Faults, Members};
-use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::api::route::{Call, Resource, Route, Schema, post, refusal, shows};
 use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -22,32 +23,14 @@ const MAX_OPERATIONS: usize = 10_000;
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Batches",
-    routes: &[Route {
-        stand: Stand::Ours,
-        path: "/v1/batch",
-        allow: "POST",
-        argument: None,
-        operations: &[Operation {
-            method: "POST",
-            access: Access::Write,
-            handle: batch,
-            doc: Doc {
-                id: "batch",
-                summary: "Up to 10,000 changes of limits, all or nothing",
-                parameters: &[],
-                body: Some("Batch"),
-                answers: &[
-                    outcome(200, "All of them were made.", Content::Json("Applied")),
-                    outcome(
-                        404,
-                        "None was made: one takes away a limit that is not there.",
-                        Content::Problem,
-                    ),
-                    outcome(409, "None was made: one creates a limit that is there.", Content::Problem),
-                ],
-            },
-        }],
-    }],
+    routes: &[Route::ours(
+        "/v1/batch",
+        &[post("batch", "Up to 10,000 changes of limits, all or nothing", batch).body("Batch").answers(&[
+            shows(200, "All of them were made.", "Applied"),
+            refusal(404, "None was made: one takes away a limit that is not there."),
+            refusal(409, "None was made: one creates a limit that is there."),
+        ])],
+    )],
     schemas,
 };
 
@@ -141,7 +124,7 @@ pub(super) fn failed(failed: BatchError, list: &str) -> Reject {
     reject
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let batch = json!({
         "type": "object",
         "required": ["operations"],
@@ -158,5 +141,9 @@ fn schemas() -> Vec<(&'static str, Value)> {
         "required": ["applied"],
         "properties": { "applied": { "type": "integer", "minimum": 0, "maximum": MAX_OPERATIONS } },
     });
-    vec![("Batch", batch), ("Applied", applied)]
+    let example = json!({ "operations": [
+        { "op": "put", "client_id": "10.0.0.7", "buckets": [examples::new_bucket()] },
+        { "op": "delete", "client_id": "10.0.0.8" },
+    ] });
+    vec![Schema::new("Batch", batch, example), Schema::new("Applied", applied, json!({ "applied": 2 }))]
 }

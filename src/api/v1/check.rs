@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::live::{BucketLevel, Question};
+use super::schemas::examples;
+use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
 use crate::api::members::{Faults, Members, list_of_texts};
-use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::api::route::{Access, Call, Resource, Route, Schema, post, shows};
 use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -19,24 +21,13 @@ use balancer_http::message::Reason;
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Questions",
-    routes: &[Route {
-        stand: Stand::Ours,
-        path: "/v1/check",
-        allow: "POST",
-        argument: None,
-        operations: &[Operation {
-            method: "POST",
-            access: Access::Read,
-            handle: check,
-            doc: Doc {
-                id: "check",
-                summary: "What a request would get now, and why; takes nothing",
-                parameters: &[],
-                body: Some("Question"),
-                answers: &[outcome(200, "What it would get.", Content::Json("Verdict"))],
-            },
-        }],
-    }],
+    routes: &[Route::ours(
+        "/v1/check",
+        &[post("check", "What a request would get now, and why; takes nothing", check)
+            .access(Access::Read)
+            .body("Question")
+            .answers(&[shows(200, "What it would get.", "Verdict")])],
+    )],
     schemas,
 };
 
@@ -133,7 +124,7 @@ fn values(value: &RawValue, headers: &Members<'_>, name: &str, faults: &mut Faul
     })
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let question = json!({
         "type": "object",
         "required": ["address"],
@@ -178,5 +169,14 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "instance": { "type": "string" },
         },
     });
-    vec![("Question", question), ("FieldValue", value), ("Verdict", verdict)]
+    let asked = json!({ "address": "10.0.0.7", "method": "POST", "path": "/login" });
+    let told = json!({
+        "decision": "allowed", "identity": "10.0.0.7", "candidates": ["10.0.0.7", "10.0.0.0/8", "default"],
+        "matched": "10.0.0.7", "policy": "client", "buckets": [examples::level()], "instance": EXAMPLE_INSTANCE,
+    });
+    vec![
+        Schema::new("Question", question, asked),
+        Schema::part("FieldValue", value),
+        Schema::new("Verdict", verdict, told),
+    ]
 }

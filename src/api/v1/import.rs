@@ -2,14 +2,15 @@
 //! many limits they are, and is in force within a moment, not on the next request.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::batch::{MAX_BATCH_BYTES, elements, failed};
 use super::client_of;
+use super::schemas::examples;
 use super::terms::{self, LIMIT_MEMBERS};
 use crate::api::AdminApi;
 use crate::api::input::{Faults, Members};
-use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::api::route::{Call, Resource, Route, Schema, post, refusal, shows};
 use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -19,27 +20,19 @@ use balancer_limiter::terms::ClientLimit;
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Imports",
-    routes: &[Route {
-        stand: Stand::Ours,
-        path: "/v1/import",
-        allow: "POST",
-        argument: None,
-        operations: &[Operation {
-            method: "POST",
-            access: Access::Write,
-            handle: import,
-            doc: Doc {
-                id: "importLimits",
-                summary: "Up to 10,000 limits added or replaced, all or none; in force within a moment",
-                parameters: &[],
-                body: Some("Import"),
-                answers: &[
-                    outcome(200, "All of them are stored.", Content::Json("Imported")),
-                    outcome(409, "None was stored: there would be too many ranges.", Content::Problem),
-                ],
-            },
-        }],
-    }],
+    routes: &[Route::ours(
+        "/v1/import",
+        &[post(
+            "importLimits",
+            "Up to 10,000 limits added or replaced, all or none; in force within a moment",
+            import,
+        )
+        .body("Import")
+        .answers(&[
+            shows(200, "All of them are stored.", "Imported"),
+            refusal(409, "None was stored: there would be too many ranges."),
+        ])],
+    )],
     schemas,
 };
 
@@ -89,7 +82,7 @@ fn limit_of(members: &Members<'_>, faults: &mut Faults) -> Option<(ClientId, Cli
     Some((id?, limit))
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let import = json!({
         "type": "object",
         "required": ["limits"],
@@ -108,5 +101,9 @@ fn schemas() -> Vec<(&'static str, Value)> {
         "required": ["created", "replaced", "unchanged"],
         "properties": { "created": count, "replaced": count, "unchanged": count },
     });
-    vec![("Import", import), ("Imported", imported)]
+    let example = json!({ "created": 1, "replaced": 0, "unchanged": 0 });
+    vec![
+        Schema::new("Import", import, json!({ "limits": [examples::new_limit()] })),
+        Schema::new("Imported", imported, example),
+    ]
 }

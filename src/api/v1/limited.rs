@@ -7,11 +7,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::live::{ClientCount, DeniedFor, Top};
+use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
 use crate::api::input::{Faults, Query};
-use crate::api::route::{
-    Access, Call, Content, Doc, In, Operation, Parameter, Resource, Route, Stand, outcome,
-};
+use crate::api::route::{Call, In, Parameter, Resource, Route, Schema, get, shows};
 use crate::api::seed::{as_json, page_size};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -27,42 +26,20 @@ const DEFAULT_TOP: usize = 50;
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Busiest clients",
     routes: &[
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/limited",
-            allow: "GET, HEAD",
-            argument: None,
-            operations: &[Operation {
-                method: "GET",
-                access: Access::Read,
-                handle: limited,
-                doc: Doc {
-                    id: "listLimited",
-                    summary: "Who was refused most",
-                    parameters: &[WINDOW, TOP],
-                    body: None,
-                    answers: &[outcome(200, "Most refusals first.", Content::Json("Limited"))],
-                },
-            }],
-        },
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/clients",
-            allow: "GET, HEAD",
-            argument: None,
-            operations: &[Operation {
-                method: "GET",
-                access: Access::Read,
-                handle: clients,
-                doc: Doc {
-                    id: "listClients",
-                    summary: "Who asks most",
-                    parameters: &[WINDOW, TOP],
-                    body: None,
-                    answers: &[outcome(200, "Most requests first.", Content::Json("Clients"))],
-                },
-            }],
-        },
+        Route::ours(
+            "/v1/limited",
+            &[get("listLimited", "Who was refused most", limited)
+                .parameters(&[WINDOW, TOP])
+                .answers(&[shows(200, "Most refusals first.", "Limited")])],
+        ),
+        Route::ours(
+            "/v1/clients",
+            &[get("listClients", "Who asks most", clients).parameters(&[WINDOW, TOP]).answers(&[shows(
+                200,
+                "Most requests first.",
+                "Clients",
+            )])],
+        ),
     ],
     schemas,
 };
@@ -74,6 +51,7 @@ const WINDOW: Parameter = Parameter {
     schema: r#"{"type": "string", "pattern": "^([1-9][0-9]{0,2}s|([1-9]|[1-5][0-9])m|1h)$", "default": "5m"}"#,
     about: "How far back, `1s` to `1h`. The oldest step of 15 seconds (beyond `5m`: 5 minutes) counts by the part of it \
             that lies within.",
+    example: r#""5m""#,
 };
 
 const TOP: Parameter = Parameter {
@@ -82,6 +60,7 @@ const TOP: Parameter = Parameter {
     required: false,
     schema: r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}"#,
     about: "How many clients at most.",
+    example: "50",
 };
 
 #[derive(Serialize)]
@@ -153,7 +132,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let count = json!({ "type": "integer", "minimum": 0 });
     let page = |name: &str, row: Value| {
         json!({
@@ -191,5 +170,12 @@ fn schemas() -> Vec<(&'static str, Value)> {
         "type": "object", "required": ["client_id", "requests", "denied"],
         "properties": { "client_id": id, "requests": count, "denied": count },
     });
-    vec![("Limited", page("limited", refusals)), ("Clients", page("clients", counts))]
+    let reasons = json!([{ "policy": "rule", "bucket": "minute", "rule": "login", "denied": 12 }]);
+    let refused = json!([{ "client_id": "10.0.0.7", "denied": 12, "reasons": reasons }]);
+    let counted = json!([{ "client_id": "10.0.0.7", "requests": 1040, "denied": 12 }]);
+    let example = |name: &str, rows| json!({ name: rows, "window": "5m", "instance": EXAMPLE_INSTANCE });
+    vec![
+        Schema::new("Limited", page("limited", refusals), example("limited", refused)),
+        Schema::new("Clients", page("clients", counts), example("clients", counted)),
+    ]
 }

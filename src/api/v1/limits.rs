@@ -2,15 +2,16 @@
 //! under `/v1/limit?client_id=`.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::page::{CURSOR, Page, listing};
+use super::schemas::examples;
 use super::terms::{self, LIMIT_MEMBERS};
 use super::{client_of, conditions, refused};
 use crate::api::AdminApi;
 use crate::api::input::{Faults, Members, Query};
 use crate::api::route::{
-    Access, Argument, Call, Content, Doc, In, Operation, Outcome, Parameter, Resource, Route, Stand, outcome,
+    self, AnswerDoc, Argument, Call, In, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
 };
 use crate::api::seed::{LIMIT, as_json, no_content};
 use crate::error::Reject;
@@ -25,35 +26,24 @@ use balancer_limiter::terms::{ClientLimit, PlanName};
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Limits",
     routes: &[
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/limits",
-            allow: "GET, HEAD, POST",
-            argument: None,
-            operations: &[LIST, CREATE],
-        },
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/limits/{id}",
-            allow: "GET, HEAD, PUT, DELETE",
-            argument: Some(ID),
-            operations: &[
+        Route::ours("/v1/limits", &[LIST, CREATE]),
+        Route::ours(
+            "/v1/limits/{id}",
+            &[
                 read("getLimit", &[IF_NONE_MATCH]),
                 put("putLimit", &[IF_MATCH, IF_ABSENT]),
                 delete("deleteLimit", &[IF_MATCH]),
             ],
-        },
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/limit",
-            allow: "GET, HEAD, PUT, DELETE",
-            argument: None,
-            operations: &[
+        )
+        .of(ID),
+        Route::ours(
+            "/v1/limit",
+            &[
                 read("getLimitById", &[CLIENT_ID, IF_NONE_MATCH]),
                 put("putLimitById", &[CLIENT_ID, IF_MATCH, IF_ABSENT]),
                 delete("deleteLimitById", &[CLIENT_ID, IF_MATCH]),
             ],
-        },
+        ),
     ],
     schemas,
 };
@@ -62,6 +52,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 pub(super) const ID: Argument = Argument {
     schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
     about: "The client's id, percent-encoded: one segment, decoded once.",
+    example: r#""10.0.0.7""#,
 };
 
 /// The client in a query.
@@ -71,6 +62,7 @@ pub(super) const CLIENT_ID: Parameter = Parameter {
     required: true,
     schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
     about: "The client's id.",
+    example: r#""10.0.0.7""#,
 };
 
 /// One form alone: generators of clients leave out whole operations for a choice of forms in a field of the head.
@@ -82,6 +74,7 @@ pub(super) const IF_MATCH: Parameter = Parameter {
     required: false,
     schema: TAGS,
     about: "The `ETag`s of which it must have one, or `*`: it must be there.",
+    example: r#""\"3\"""#,
 };
 
 pub(super) const IF_NONE_MATCH: Parameter = Parameter {
@@ -90,6 +83,7 @@ pub(super) const IF_NONE_MATCH: Parameter = Parameter {
     required: false,
     schema: TAGS,
     about: "The `ETag`s that the caller has.",
+    example: r#""\"3\"""#,
 };
 
 pub(super) const IF_ABSENT: Parameter = Parameter {
@@ -98,89 +92,67 @@ pub(super) const IF_ABSENT: Parameter = Parameter {
     required: false,
     schema: r#"{"type": "string", "enum": ["*"]}"#,
     about: "`*`: it must not be there.",
+    example: r#""*""#,
 };
 
-const GONE: Outcome = outcome(404, "The client has no limit.", Content::Problem);
-const CHANGED: Outcome = outcome(412, "If-Match or If-None-Match does not hold.", Content::Problem);
+const GONE: AnswerDoc = refusal(404, "The client has no limit.");
+const CHANGED: AnswerDoc = refusal(412, "If-Match or If-None-Match does not hold.");
 
-const LIST: Operation = Operation {
-    method: "GET",
-    access: Access::Read,
-    handle: list_limits,
-    doc: Doc {
-        id: "listLimits",
-        summary: "Limits in byte order of the id",
-        parameters: &[
-            LIMIT,
-            CURSOR,
-            Parameter {
-                name: "prefix",
-                place: In::Query,
-                required: false,
-                schema: r#"{"type": "string", "maxLength": 256, "pattern": "^[^\\u0000]*$"}"#,
-                about: "Ids that begin with this, byte for byte.",
-            },
-            Parameter {
-                name: "plan",
-                place: In::Query,
-                required: false,
-                schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
-                about: "Limits that name this plan.",
-            },
-        ],
-        body: None,
-        answers: &[outcome(200, "A page.", Content::Json("Limits")).with(&["Link"])],
-    },
-};
+const LIST: Operation = route::get("listLimits", "Limits in byte order of the id", list_limits)
+    .parameters(&[
+        LIMIT,
+        CURSOR,
+        Parameter {
+            name: "prefix",
+            place: In::Query,
+            required: false,
+            schema: r#"{"type": "string", "maxLength": 256, "pattern": "^[^\\u0000]*$"}"#,
+            about: "Ids that begin with this, byte for byte.",
+            example: r#""10.0.""#,
+        },
+        Parameter {
+            name: "plan",
+            place: In::Query,
+            required: false,
+            schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
+            about: "Limits that name this plan.",
+            example: examples::PLAN_NAME,
+        },
+    ])
+    .answers(&[shows(200, "A page.", "Limits").with(&["Link"])]);
 
-const CREATE: Operation = Operation {
-    method: "POST",
-    access: Access::Write,
-    handle: create_limit,
-    doc: Doc {
-        id: "createLimit",
-        summary: "Gives a client a limit",
-        parameters: &[],
-        body: Some("NewLimit"),
-        answers: &[
-            outcome(201, "The limit.", Content::Json("Limit")).with(&["ETag", "Location"]),
-            outcome(409, "The client has one already.", Content::Problem),
-        ],
-    },
-};
+const CREATE: Operation =
+    route::post("createLimit", "Gives a client a limit", create_limit).body("NewLimit").answers(&[
+        shows(201, "The limit.", "Limit").with(&["ETag", "Location"]),
+        refusal(409, "The client has one already."),
+    ]);
 
 const fn read(id: &'static str, parameters: &'static [Parameter]) -> Operation {
-    const ANSWERS: &[Outcome] = &[
-        outcome(200, "The limit.", Content::Json("Limit")).with(&["ETag"]),
-        outcome(304, "The caller has it.", Content::Nothing).with(&["ETag"]),
+    const ANSWERS: &[AnswerDoc] = &[
+        shows(200, "The limit.", "Limit").with(&["ETag"]),
+        bare(304, "The caller has it.").with(&["ETag"]),
         GONE,
         CHANGED,
     ];
-    let doc = Doc { id, summary: "A client's limit", parameters, body: None, answers: ANSWERS };
-    Operation { method: "GET", access: Access::Read, handle: get_limit, doc }
+    route::get(id, "A client's limit", get_limit).parameters(parameters).answers(ANSWERS)
 }
 
 const fn put(id: &'static str, parameters: &'static [Parameter]) -> Operation {
-    const ANSWERS: &[Outcome] = &[
-        outcome(200, "The limit, in the place of another.", Content::Json("Limit")).with(&["ETag"]),
-        outcome(201, "The limit, which is new.", Content::Json("Limit")).with(&["ETag", "Location"]),
-        outcome(409, "A bound on the number of limits is reached.", Content::Problem),
+    const ANSWERS: &[AnswerDoc] = &[
+        shows(200, "The limit, in the place of another.", "Limit").with(&["ETag"]),
+        shows(201, "The limit, which is new.", "Limit").with(&["ETag", "Location"]),
+        refusal(409, "A bound on the number of limits is reached."),
         CHANGED,
     ];
-    let doc = Doc {
-        id,
-        summary: "Makes or replaces a limit",
-        parameters,
-        body: Some("LimitTerms"),
-        answers: ANSWERS,
-    };
-    Operation { method: "PUT", access: Access::Write, handle: put_limit, doc }
+    route::put(id, "Makes or replaces a limit", put_limit)
+        .parameters(parameters)
+        .body("LimitTerms")
+        .answers(ANSWERS)
 }
 
 const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation {
-    const ANSWERS: &[Outcome] = &[outcome(204, "It is gone.", Content::Nothing), GONE, CHANGED];
-    let doc = Doc { id, summary: "Takes a limit away", parameters, body: None, answers: ANSWERS };
-    Operation { method: "DELETE", access: Access::Write, handle: delete_limit, doc }
+    const ANSWERS: &[AnswerDoc] = &[bare(204, "It is gone."), GONE, CHANGED];
+    route::delete(id, "Takes a limit away", delete_limit).parameters(parameters).answers(ANSWERS)
 }
 
 /// The client that the path or the query names.
@@ -327,7 +299,7 @@ pub(super) fn not_modified(version: i64) -> Answer {
     answer
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let page = json!({
         "type": "object",
         "required": ["limits", "next_cursor"],
@@ -337,6 +309,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         },
     });
     let mut schemas = super::schemas::schemas();
-    schemas.push(("Limits", page));
+    let example = json!({ "limits": [examples::limit()], "next_cursor": null });
+    schemas.push(Schema::new("Limits", page, example));
     schemas
 }

@@ -1,28 +1,44 @@
 //! The API's v1: limits and plans, and what an instance is doing. One file a resource; each is a line in
-//! `api::RESOURCES`.
+//! [`RESOURCES`].
 
-pub mod audit;
+mod audit;
 pub mod backends;
 pub mod batch;
-pub mod check;
+mod check;
 mod conditions;
 pub mod control;
-pub mod import;
-pub mod limited;
-pub mod limits;
+mod import;
+mod limited;
+mod limits;
 pub mod live;
 mod page;
 mod patterns;
-pub mod plans;
+mod plans;
 pub mod reload;
 mod schemas;
 pub mod status;
 mod terms;
-pub mod usage;
+mod usage;
 
 use super::input::{Faults, Members};
 use super::problem::refused;
+use super::route::Resource;
 use balancer_limiter::identity::{ClientId, MAX_KEY_BYTES, secret_id};
+
+/// In the order of the documentation.
+pub(super) const RESOURCES: &[Resource] = &[
+    limits::RESOURCE,
+    usage::RESOURCE,
+    plans::RESOURCE,
+    batch::RESOURCE,
+    import::RESOURCE,
+    check::RESOURCE,
+    limited::RESOURCE,
+    audit::RESOURCE,
+    status::RESOURCE,
+    backends::RESOURCE,
+    reload::RESOURCE,
+];
 
 /// The client that a body names: by `client_id`, or by the `key` that it has.
 fn client_of(members: &Members<'_>, faults: &mut Faults) -> Option<ClientId> {

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::api::input::{Faults, Query};
 use crate::api::route::{In, Parameter};
-use crate::api::seed::{DEFAULT_PAGE, MAX_PAGE, as_json, page_size};
+use crate::api::seed::{DEFAULT_PAGE, EXAMPLE_CURSOR, MAX_PAGE, as_json, page_size};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use balancer_http::message::RequestHead;
@@ -18,6 +18,7 @@ pub(super) const CURSOR: Parameter = Parameter {
     required: false,
     schema: r#"{"type": "string", "minLength": 18, "maxLength": 528, "pattern": "^[0-9a-f]{16}([0-9a-f]{2}){1,256}$"}"#,
     about: "`next_cursor` of the page before, and nothing else; it belongs to one path and filter.",
+    example: EXAMPLE_CURSOR,
 };
 
 /// What a caller asks for.

@@ -1,15 +1,16 @@
 //! `/v1/plans`: terms that many limits share. A changed plan is in force on the next request of all its clients.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::limits::{IF_ABSENT, IF_MATCH, IF_NONE_MATCH, not_modified};
 use super::page::{CURSOR, Page, listing};
+use super::schemas::examples;
 use super::{conditions, refused, terms};
 use crate::api::AdminApi;
 use crate::api::input::{Faults, Members};
 use crate::api::route::{
-    Access, Argument, Call, Content, Doc, In, Operation, Outcome, Parameter, Resource, Route, Stand, outcome,
+    self, AnswerDoc, Argument, Call, In, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
 };
 use crate::api::seed::{LIMIT, as_json, no_content};
 use crate::error::Reject;
@@ -23,38 +24,28 @@ use balancer_limiter::terms::{Plan, PlanName};
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Plans",
     routes: &[
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/plans",
-            allow: "GET, HEAD, POST",
-            argument: None,
-            operations: &[LIST, CREATE],
-        },
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/plans/{name}",
-            allow: "GET, HEAD, PUT, DELETE",
-            argument: Some(Argument {
-                schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
-                about: "The plan's name, percent-encoded: one segment, decoded once.",
-            }),
-            operations: &[
+        Route::ours("/v1/plans", &[LIST, CREATE]),
+        Route::ours(
+            "/v1/plans/{name}",
+            &[
                 read("getPlan", &[IF_NONE_MATCH]),
                 put("putPlan", &[IF_MATCH, IF_ABSENT]),
                 delete("deletePlan", &[IF_MATCH]),
             ],
-        },
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/plan",
-            allow: "GET, HEAD, PUT, DELETE",
-            argument: None,
-            operations: &[
+        )
+        .of(Argument {
+            schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
+            about: "The plan's name, percent-encoded: one segment, decoded once.",
+            example: examples::PLAN_NAME,
+        }),
+        Route::ours(
+            "/v1/plan",
+            &[
                 read("getPlanByName", &[NAME, IF_NONE_MATCH]),
                 put("putPlanByName", &[NAME, IF_MATCH, IF_ABSENT]),
                 delete("deletePlanByName", &[NAME, IF_MATCH]),
             ],
-        },
+        ),
     ],
     schemas,
 };
@@ -65,83 +56,51 @@ const NAME: Parameter = Parameter {
     required: true,
     schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
     about: "The plan's name.",
+    example: examples::PLAN_NAME,
 };
 
-const GONE: Outcome = outcome(404, "There is no such plan.", Content::Problem);
-const CHANGED: Outcome = outcome(412, "If-Match or If-None-Match does not hold.", Content::Problem);
+const GONE: AnswerDoc = refusal(404, "There is no such plan.");
+const CHANGED: AnswerDoc = refusal(412, "If-Match or If-None-Match does not hold.");
 
-const LIST: Operation = Operation {
-    method: "GET",
-    access: Access::Read,
-    handle: list_plans,
-    doc: Doc {
-        id: "listPlans",
-        summary: "Plans in byte order of the name",
-        parameters: &[LIMIT, CURSOR],
-        body: None,
-        answers: &[outcome(200, "A page.", Content::Json("Plans")).with(&["Link"])],
-    },
-};
+const LIST: Operation = route::get("listPlans", "Plans in byte order of the name", list_plans)
+    .parameters(&[LIMIT, CURSOR])
+    .answers(&[shows(200, "A page.", "Plans").with(&["Link"])]);
 
-const CREATE: Operation = Operation {
-    method: "POST",
-    access: Access::Write,
-    handle: create_plan,
-    doc: Doc {
-        id: "createPlan",
-        summary: "Adds a plan; there may be 1,000",
-        parameters: &[],
-        body: Some("NewPlan"),
-        answers: &[
-            outcome(201, "The plan.", Content::Json("Plan")).with(&["ETag", "Location"]),
-            outcome(409, "There is one of that name, or there are too many.", Content::Problem),
-        ],
-    },
-};
+const CREATE: Operation =
+    route::post("createPlan", "Adds a plan; there may be 1,000", create_plan).body("NewPlan").answers(&[
+        shows(201, "The plan.", "Plan").with(&["ETag", "Location"]),
+        refusal(409, "There is one of that name, or there are too many."),
+    ]);
 
 const fn read(id: &'static str, parameters: &'static [Parameter]) -> Operation {
-    const ANSWERS: &[Outcome] = &[
-        outcome(200, "The plan.", Content::Json("Plan")).with(&["ETag"]),
-        outcome(304, "The caller has it.", Content::Nothing).with(&["ETag"]),
+    const ANSWERS: &[AnswerDoc] = &[
+        shows(200, "The plan.", "Plan").with(&["ETag"]),
+        bare(304, "The caller has it.").with(&["ETag"]),
         GONE,
         CHANGED,
     ];
-    let doc = Doc { id, summary: "A plan", parameters, body: None, answers: ANSWERS };
-    Operation { method: "GET", access: Access::Read, handle: get_plan, doc }
+    route::get(id, "A plan", get_plan).parameters(parameters).answers(ANSWERS)
 }
 
 const fn put(id: &'static str, parameters: &'static [Parameter]) -> Operation {
-    const ANSWERS: &[Outcome] = &[
-        outcome(200, "The plan, in the place of another.", Content::Json("Plan")).with(&["ETag"]),
-        outcome(201, "The plan, which is new.", Content::Json("Plan")).with(&["ETag", "Location"]),
-        outcome(409, "There are too many plans.", Content::Problem),
+    const ANSWERS: &[AnswerDoc] = &[
+        shows(200, "The plan, in the place of another.", "Plan").with(&["ETag"]),
+        shows(201, "The plan, which is new.", "Plan").with(&["ETag", "Location"]),
+        refusal(409, "There are too many plans."),
         CHANGED,
     ];
-    let doc = Doc {
-        id,
-        summary: "Makes or replaces a plan",
-        parameters,
-        body: Some("PlanTerms"),
-        answers: ANSWERS,
-    };
-    Operation { method: "PUT", access: Access::Write, handle: put_plan, doc }
+    route::put(id, "Makes or replaces a plan", put_plan)
+        .parameters(parameters)
+        .body("PlanTerms")
+        .answers(ANSWERS)
 }
 
 const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation {
-    const ANSWERS: &[Outcome] = &[
-        outcome(204, "It is gone.", Content::Nothing),
-        GONE,
-        outcome(409, "Limits name it; `detail` says how many.", Content::Problem),
-        CHANGED,
-    ];
-    let doc = Doc {
-        id,
-        summary: "Takes away a plan that no limit names",
-        parameters,
-        body: None,
-        answers: ANSWERS,
-    };
-    Operation { method: "DELETE", access: Access::Write, handle: delete_plan, doc }
+    const ANSWERS: &[AnswerDoc] =
+        &[bare(204, "It is gone."), GONE, refusal(409, "Limits name it; `detail` says how many."), CHANGED];
+    route::delete(id, "Takes away a plan that no limit names", delete_plan)
+        .parameters(parameters)
+        .answers(ANSWERS)
 }
 
 /// The plan that the path or the query names.
@@ -272,7 +231,7 @@ fn shown(row: &PlanRow, status: u16, base: Option<&str>) -> Result<Answer, Rejec
     Ok(answer.with("Location", place))
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let page = json!({
         "type": "object",
         "required": ["plans", "next_cursor"],
@@ -281,5 +240,5 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "next_cursor": { "type": ["string", "null"] },
         },
     });
-    vec![("Plans", page)]
+    vec![Schema::new("Plans", page, json!({ "plans": [examples::plan()], "next_cursor": null }))]
 }

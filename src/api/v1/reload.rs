@@ -1,10 +1,10 @@
 //! `POST /v1/reload`: reads the configuration again and puts in force what can be.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::AdminApi;
-use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::api::route::{Call, Resource, Route, Schema, post, refusal, shows};
 use crate::api::seed::as_json;
 use crate::error::{FieldFault, Reject};
 use crate::proxy::exchange::Answer;
@@ -33,35 +33,21 @@ pub enum ReloadError {
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Configuration",
-    routes: &[Route {
-        stand: Stand::Ours,
-        path: "/v1/reload",
-        allow: "POST",
-        argument: None,
-        operations: &[Operation {
-            method: "POST",
-            access: Access::Write,
-            handle: post,
-            doc: Doc {
-                id: "reload",
-                summary: "Read the configuration again, and put in force what needs no restart",
-                parameters: &[],
-                body: None,
-                answers: &[
-                    outcome(200, "It was read, and what can be is in force.", Content::Json("Reloaded")),
-                    outcome(
-                        400,
-                        "The configuration has faults, which `errors` names one by one: nothing was changed.",
-                        Content::Problem,
-                    ),
-                ],
-            },
-        }],
-    }],
+    routes: &[Route::ours(
+        "/v1/reload",
+        &[post("reload", "Read the configuration again, and put in force what needs no restart", reload)
+            .answers(&[
+                shows(200, "It was read, and what can be is in force.", "Reloaded"),
+                refusal(
+                    400,
+                    "The configuration has faults, which `errors` names one by one: nothing was changed.",
+                ),
+            ])],
+    )],
     schemas,
 };
 
-fn post(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn reload(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     match api.parts.control.reload(&call.caller.actor.0) {
@@ -82,7 +68,7 @@ fn post(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     }
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let keys = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "description": about });
     let reloaded = json!({
         "type": "object",
@@ -93,5 +79,6 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "needs_restart": keys("Keys that have another value and are in force only after a restart."),
         },
     });
-    vec![("Reloaded", reloaded)]
+    let example = json!({ "reloaded": true, "changed": ["upstream.retries"], "needs_restart": ["listen"] });
+    vec![Schema::new("Reloaded", reloaded, example)]
 }

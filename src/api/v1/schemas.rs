@@ -4,12 +4,14 @@ use serde_json::{Map, Value, json};
 
 use super::patterns;
 use crate::api::members::amount_schema;
+use crate::api::route::Schema;
 use balancer_limiter::identity::MAX_KEY_BYTES;
 use balancer_limiter::limit::Limit;
 use balancer_limiter::terms::{MAX_BUCKETS, MAX_IN_FLIGHT};
 
 /// All of them.
-pub(super) fn schemas() -> Vec<(&'static str, Value)> {
+#[expect(clippy::too_many_lines, reason = "a table: one schema after the other")]
+pub(super) fn schemas() -> Vec<Schema> {
     let id = json!({ "$ref": "#/components/schemas/ClientId" });
     let key = json!({
         "type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES, "writeOnly": true,
@@ -25,11 +27,18 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let terms = json!({ "anyOf": some_terms() });
     let at_most_one_name = json!({ "not": { "required": ["client_id", "key"] } });
     vec![
-        ("Bucket", object(&json!(["name", "amount", "per", "capacity", "mode", "reset"]), &bucket(), "")),
-        ("NewBucket", new_bucket()),
-        ("PlanName", plan_name()),
-        ("Limit", object(&shown, &limit(&json!({ "client_id": id }), "Bucket"), TERMS)),
-        (
+        Schema::part(
+            "Bucket",
+            object(&json!(["name", "amount", "per", "capacity", "mode", "reset"]), &bucket(), ""),
+        ),
+        Schema::part("NewBucket", new_bucket()),
+        Schema::part("PlanName", plan_name()),
+        Schema::new(
+            "Limit",
+            object(&shown, &limit(&json!({ "client_id": id }), "Bucket"), TERMS),
+            examples::limit(),
+        ),
+        Schema::new(
             "NewLimit",
             with_all_of(
                 object(
@@ -39,8 +48,9 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 ),
                 &[&one_name, &terms],
             ),
+            examples::new_limit(),
         ),
-        (
+        Schema::new(
             "LimitTerms",
             with_all_of(
                 object(
@@ -52,27 +62,36 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 ),
                 &[&at_most_one_name, &terms],
             ),
+            json!({ "buckets": [examples::new_bucket()], "max_in_flight": 20 }),
         ),
-        (
+        Schema::part(
             "Operation",
             json!({ "oneOf": [
                 { "$ref": "#/components/schemas/CreateOrPut" }, { "$ref": "#/components/schemas/Delete" },
             ] }),
         ),
-        (
+        Schema::part(
             "CreateOrPut",
             with_all_of(
                 object(&json!(["op"]), &limit(&create, "NewBucket"), "A limit to create or put."),
                 &[&one_name, &terms],
             ),
         ),
-        (
+        Schema::part(
             "Delete",
             with_all_of(object(&json!(["op"]), &delete, "A client whose limit is to go."), &[&one_name]),
         ),
-        ("Plan", plan(&json!(["name", "buckets", "max_in_flight"]), "Bucket")),
-        ("NewPlan", plan(&json!(["name", "buckets"]), "NewBucket")),
-        ("PlanTerms", plan(&json!(["buckets"]), "NewBucket")),
+        Schema::new("Plan", plan(&json!(["name", "buckets", "max_in_flight"]), "Bucket"), examples::plan()),
+        Schema::new(
+            "NewPlan",
+            plan(&json!(["name", "buckets"]), "NewBucket"),
+            json!({ "name": "pro", "buckets": [examples::new_bucket()] }),
+        ),
+        Schema::new(
+            "PlanTerms",
+            plan(&json!(["buckets"]), "NewBucket"),
+            json!({ "buckets": [examples::new_bucket()] }),
+        ),
     ]
 }
 
@@ -207,6 +226,40 @@ fn plan(required: &Value, bucket: &str) -> Value {
 
 fn reference(schema: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+/// Examples of limits, plans and what is left of them.
+pub(super) mod examples {
+    use serde_json::{Value, json};
+
+    /// JSON as text.
+    pub const PLAN_NAME: &str = r#""pro""#;
+
+    fn bucket() -> Value {
+        json!({ "name": "day", "amount": 1000, "per": "1d", "capacity": 1000, "mode": "enforced", "reset": "utc" })
+    }
+
+    pub fn new_bucket() -> Value {
+        json!({ "name": "day", "amount": 1000, "per": "1d", "reset": "utc" })
+    }
+
+    pub fn limit() -> Value {
+        json!({
+            "client_id": "10.0.0.7", "plan": null, "buckets": [bucket()], "max_in_flight": 20, "shared": false,
+        })
+    }
+
+    pub fn new_limit() -> Value {
+        json!({ "client_id": "10.0.0.7", "buckets": [new_bucket()], "max_in_flight": 20 })
+    }
+
+    pub fn plan() -> Value {
+        json!({ "name": "pro", "buckets": [bucket()], "max_in_flight": null })
+    }
+
+    pub fn level() -> Value {
+        json!({ "name": "day", "capacity": 1000, "level": 993 })
+    }
 }
 
 #[cfg(test)]

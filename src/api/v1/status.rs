@@ -1,10 +1,10 @@
 //! `GET /v1/status`: one look at this instance.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::AdminApi;
-use crate::api::route::{Access, Call, Content, Doc, Operation, Resource, Route, Stand, outcome};
+use crate::api::route::{Call, Resource, Route, Schema, get, shows};
 use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -13,6 +13,9 @@ use crate::store::StoreState;
 /// What the member `store` means.
 pub(in crate::api) const STORE: &str =
     "`read-only` and `full` answer and take no changes; without any of them limits in memory stay in force.";
+
+/// An instance, as examples name it.
+pub(super) const EXAMPLE_INSTANCE: &str = "08f621cf6cfecde1";
 
 /// What an instance says of itself. Counts are since its start.
 #[derive(Serialize)]
@@ -43,34 +46,24 @@ pub(in crate::api) struct Status {
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "This instance",
-    routes: &[Route {
-        stand: Stand::Ours,
-        path: "/v1/status",
-        allow: "GET, HEAD",
-        argument: None,
-        operations: &[Operation {
-            method: "GET",
-            access: Access::Read,
-            handle: get,
-            doc: Doc {
-                id: "getStatus",
-                summary: "One look at this instance",
-                parameters: &[],
-                body: None,
-                answers: &[outcome(200, "What it is doing.", Content::Json("Status"))],
-            },
-        }],
-    }],
+    routes: &[Route::ours(
+        "/v1/status",
+        &[get("getStatus", "One look at this instance", read).answers(&[shows(
+            200,
+            "What it is doing.",
+            "Status",
+        )])],
+    )],
     schemas,
 };
 
-fn get(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn read(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     as_json(&api.parts.live.status())
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let count = json!({ "type": "integer", "minimum": 0 });
     let status = json!({
         "type": "object",
@@ -90,5 +83,10 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "clients": { "type": "integer", "minimum": 0, "description": "Clients that have a bucket in memory." },
         },
     });
-    vec![("Status", status)]
+    let example = json!({
+        "instance": EXAMPLE_INSTANCE, "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 3600, "ready": true,
+        "draining": false, "store": "up", "requests": 120_000, "in_flight": 3, "allowed": 119_000, "denied": 1_000,
+        "clients": 250,
+    });
+    vec![Schema::new("Status", status, example)]
 }

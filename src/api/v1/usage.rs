@@ -1,14 +1,16 @@
 //! What is left of a limit, and filling it up: `/v1/limits/{id}/usage` and `/reset`. Both are this instance's own.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::limits::{CLIENT_ID, ID, client_id};
 use super::live::BucketLevel;
 use super::refused;
+use super::schemas::examples;
+use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
 use crate::api::route::{
-    Access, Call, Content, Doc, Operation, Outcome, Parameter, Resource, Route, Stand, outcome,
+    self, AnswerDoc, Call, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
 };
 use crate::api::seed::{as_json, no_content};
 use crate::error::Reject;
@@ -18,63 +20,26 @@ use balancer_limiter::identity::ClientId;
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Levels",
     routes: &[
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/limits/{id}/usage",
-            allow: "GET, HEAD",
-            argument: Some(ID),
-            operations: &[usage("getUsage", &[])],
-        },
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/limit/usage",
-            allow: "GET, HEAD",
-            argument: None,
-            operations: &[usage("getUsageById", &[CLIENT_ID])],
-        },
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/limits/{id}/reset",
-            allow: "POST",
-            argument: Some(ID),
-            operations: &[reset("resetLimit", &[])],
-        },
-        Route {
-            stand: Stand::Ours,
-            path: "/v1/limit/reset",
-            allow: "POST",
-            argument: None,
-            operations: &[reset("resetLimitById", &[CLIENT_ID])],
-        },
+        Route::ours("/v1/limits/{id}/usage", &[usage("getUsage", &[])]).of(ID),
+        Route::ours("/v1/limit/usage", &[usage("getUsageById", &[CLIENT_ID])]),
+        Route::ours("/v1/limits/{id}/reset", &[reset("resetLimit", &[])]).of(ID),
+        Route::ours("/v1/limit/reset", &[reset("resetLimitById", &[CLIENT_ID])]),
     ],
     schemas,
 };
 
-const GONE: Outcome = outcome(404, "The client has no limit.", Content::Problem);
+const GONE: AnswerDoc = refusal(404, "The client has no limit.");
 
 const fn usage(id: &'static str, parameters: &'static [Parameter]) -> Operation {
-    const ANSWERS: &[Outcome] =
-        &[outcome(200, "What is left in this instance.", Content::Json("Usage")), GONE];
-    let doc = Doc {
-        id,
-        summary: "What a client has left; takes nothing",
-        parameters,
-        body: None,
-        answers: ANSWERS,
-    };
-    Operation { method: "GET", access: Access::Read, handle: get_usage, doc }
+    const ANSWERS: &[AnswerDoc] = &[shows(200, "What is left in this instance.", "Usage"), GONE];
+    route::get(id, "What a client has left; takes nothing", get_usage).parameters(parameters).answers(ANSWERS)
 }
 
 const fn reset(id: &'static str, parameters: &'static [Parameter]) -> Operation {
-    const ANSWERS: &[Outcome] = &[outcome(204, "They are full.", Content::Nothing), GONE];
-    let doc = Doc {
-        id,
-        summary: "Fills a client's buckets in this instance",
-        parameters,
-        body: None,
-        answers: ANSWERS,
-    };
-    Operation { method: "POST", access: Access::Write, handle: post_reset, doc }
+    const ANSWERS: &[AnswerDoc] = &[bare(204, "They are full."), GONE];
+    route::post(id, "Fills a client's buckets in this instance", post_reset)
+        .parameters(parameters)
+        .answers(ANSWERS)
 }
 
 #[derive(Serialize)]
@@ -114,7 +79,7 @@ fn stored(text: &str, asked: ClientId) -> ClientId {
     ClientId::parse(text).unwrap_or(asked)
 }
 
-fn schemas() -> Vec<(&'static str, Value)> {
+fn schemas() -> Vec<Schema> {
     let level = json!({
         "type": "object",
         "required": ["name", "capacity", "level"],
@@ -138,5 +103,8 @@ fn schemas() -> Vec<(&'static str, Value)> {
             "instance": { "type": "string" },
         },
     });
-    vec![("BucketLevel", level), ("Usage", usage)]
+    let example = json!({
+        "client_id": "10.0.0.7", "buckets": [examples::level()], "in_flight": 1, "instance": EXAMPLE_INSTANCE,
+    });
+    vec![Schema::part("BucketLevel", level), Schema::new("Usage", usage, example)]
 }

@@ -1,0 +1,52 @@
+//! A call that may be made, as its handler reads it.
+
+use super::auth::Caller;
+use super::input::{self, Query};
+use crate::error::Reject;
+use crate::proxy::exchange::Exchange;
+use balancer_http::message::Reason;
+
+/// A call that may be made.
+pub(super) struct Call<'c, 'e> {
+    pub exchange: &'c mut Exchange<'e>,
+    /// What stood for the path's `{…}`, undecoded.
+    pub argument: Option<String>,
+    /// `/-`, or nothing on the admin listener: what stands before the route's path.
+    pub base: &'static str,
+    pub caller: Caller,
+    pub request_id: &'c str,
+}
+
+impl Call<'_, '_> {
+    /// The whole body, at most [`input::MAX_BODY_BYTES`]; 413.
+    pub fn body(&mut self) -> Result<Vec<u8>, Reject> {
+        self.body_up_to(input::MAX_BODY_BYTES)
+    }
+
+    /// The whole body, at most that many bytes; 413.
+    pub fn body_up_to(&mut self, max_bytes: usize) -> Result<Vec<u8>, Reject> {
+        input::read_body(self.exchange, max_bytes)
+    }
+
+    /// Reads a body that should not be there: nothing, white space or `{}` passes.
+    pub fn no_body(&mut self) -> Result<(), Reject> {
+        let body = self.body()?;
+        let mut faults = input::Faults::default();
+        input::Members::read(&body, &[], &mut faults)?;
+        faults.check()
+    }
+
+    /// The query, of which these parameters are known.
+    pub fn query(&self, known: &[&str]) -> Result<Query, Reject> {
+        Query::read(self.exchange.head.query(), known)
+    }
+
+    /// What stood for the path's `{…}`, decoded once; `name` is what a fault points at.
+    pub fn argument(&self, name: &str) -> Result<String, Reject> {
+        let raw = self.argument.as_deref().unwrap_or_default();
+        input::decode(raw, input::Plus::IsPlus).map_err(|fault| {
+            Reject::new(Reason::BadRequest, format!("the {name} in the path {fault}"))
+                .field(input::pointer(name), fault)
+        })
+    }
+}
