@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             Err(failure) => fail(failure.exit_code(), &failure),
         },
         Ok(cli::Command::Call(call)) => match cli::call(&call, &env) {
-            Ok(()) | Err(cli::Failure::Closed) => ExitCode::SUCCESS,
+            Ok(()) | Err(cli::CommandFailure::Closed) => ExitCode::SUCCESS,
             Err(failure) => fail(failure.exit_code(), &failure),
         },
         Err(error) => {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use family::Kind;
+pub use family::FamilyKind;
 pub use labels::{
     Attempt, ConnectionState, Decision, KeyResult, Label, Policy, Rejection, Reload, Retry, StoreOp,
     method_label,
@@ -246,7 +246,7 @@ impl BackendMetrics {
 
 /// One series at one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum SeriesValue {
     /// Only grows.
     Counter(u64),
     /// Goes up and down.
@@ -274,7 +274,7 @@ pub struct Totals {
 pub type LabelPair<'a> = (&'static str, &'a str);
 
 /// Shows a series: its family, labels and value.
-pub type Show<'a> = dyn FnMut(Family, &[LabelPair<'_>], Value) + 'a;
+pub type Show<'a> = dyn FnMut(Family, &[LabelPair<'_>], SeriesValue) + 'a;
 
 impl Metrics {
     /// Shows every series, families together. Series of bounded labels are there from the
@@ -287,23 +287,23 @@ impl Metrics {
             for decision in Decision::ALL {
                 let total = self.hot.sum(|hot| hot.decisions[policy.index()].get(decision));
                 let labels = [("policy", policy.name()), ("decision", decision.name())];
-                show(Family::RatelimitRequests, &labels, Value::Counter(total));
+                show(Family::RatelimitRequests, &labels, SeriesValue::Counter(total));
             }
         }
         for result in KeyResult::ALL {
-            let count = Value::Counter(self.hot.sum(|hot| hot.keys.get(result)));
+            let count = SeriesValue::Counter(self.hot.sum(|hot| hot.keys.get(result)));
             show(Family::RatelimitKeys, &[("result", result.name())], count);
         }
         for op in StoreOp::ALL {
             let sum = HistogramSum::of(std::iter::once(&self.store_durations[op.index()]));
-            show(Family::StoreOperationDurationSeconds, &[("op", op.name())], Value::Histogram(sum));
+            show(Family::StoreOperationDurationSeconds, &[("op", op.name())], SeriesValue::Histogram(sum));
         }
         for op in StoreOp::ALL {
-            let errors = Value::Counter(self.store_errors.get(op));
+            let errors = SeriesValue::Counter(self.store_errors.get(op));
             show(Family::StoreErrors, &[("op", op.name())], errors);
         }
         for result in Reload::ALL {
-            let reloads = Value::Counter(self.reloads.get(result));
+            let reloads = SeriesValue::Counter(self.reloads.get(result));
             show(Family::ConfigReloads, &[("result", result.name())], reloads);
         }
     }
@@ -331,24 +331,24 @@ impl Metrics {
             }
             for (code, count) in codes {
                 let labels = [("method", method), ("code", &*code.to_string())];
-                show(Family::HttpRequests, &labels, Value::Counter(count));
+                show(Family::HttpRequests, &labels, SeriesValue::Counter(count));
             }
         }
         let durations = HistogramSum::of(self.hot.iter().map(|hot| &hot.durations));
-        show(Family::HttpRequestDurationSeconds, &[], Value::Histogram(durations));
+        show(Family::HttpRequestDurationSeconds, &[], SeriesValue::Histogram(durations));
         let in_flight = self.hot.level(|hot| &hot.in_flight);
-        show(Family::HttpRequestsInFlight, &[], Value::Gauge(in_flight));
-        show(Family::Panics, &[], Value::Counter(self.panics.load(Relaxed)));
+        show(Family::HttpRequestsInFlight, &[], SeriesValue::Gauge(in_flight));
+        show(Family::Panics, &[], SeriesValue::Counter(self.panics.load(Relaxed)));
     }
 
     fn visit_connections(&self, show: &mut Show<'_>) {
         for reason in Rejection::ALL {
-            let count = Value::Counter(self.rejections.get(reason));
+            let count = SeriesValue::Counter(self.rejections.get(reason));
             show(Family::ConnectionsRejected, &[("reason", reason.name())], count);
         }
-        show(Family::QueueDepth, &[], Value::Gauge(self.hot.level(|hot| &hot.queued)));
+        show(Family::QueueDepth, &[], SeriesValue::Gauge(self.hot.level(|hot| &hot.queued)));
         let waits = HistogramSum::of(self.hot.iter().map(|hot| &hot.queue_waits));
-        show(Family::QueueWaitSeconds, &[], Value::Histogram(waits));
+        show(Family::QueueWaitSeconds, &[], SeriesValue::Histogram(waits));
     }
 
     fn visit_backends(&self, show: &mut Show<'_>) {
@@ -362,19 +362,23 @@ impl Metrics {
             let codes = codes.into_iter().map(|(code, count)| (code.to_string(), count));
             for (code, count) in codes.chain([("error".to_owned(), errors)]) {
                 let labels = [("backend", &***name), ("code", &*code)];
-                show(Family::BackendRequests, &labels, Value::Counter(count));
+                show(Family::BackendRequests, &labels, SeriesValue::Counter(count));
             }
         }
         for (name, metrics) in &backends {
             let durations = HistogramSum::of(metrics.shards.iter().map(|shard| &shard.durations));
-            show(Family::BackendRequestDurationSeconds, &[("backend", name)], Value::Histogram(durations));
+            show(
+                Family::BackendRequestDurationSeconds,
+                &[("backend", name)],
+                SeriesValue::Histogram(durations),
+            );
         }
         for (name, metrics) in &backends {
-            let ejections = Value::Counter(metrics.ejections.load(Relaxed));
+            let ejections = SeriesValue::Counter(metrics.ejections.load(Relaxed));
             show(Family::BackendEjections, &[("backend", name)], ejections);
         }
         for reason in Retry::ALL {
-            let count = Value::Counter(self.hot.sum(|hot| hot.retries.get(reason)));
+            let count = SeriesValue::Counter(self.hot.sum(|hot| hot.retries.get(reason)));
             show(Family::BackendRetries, &[("reason", reason.name())], count);
         }
     }

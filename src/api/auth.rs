@@ -19,7 +19,7 @@ use balancer_http::message::RequestHead;
 use balancer_limiter::identity;
 use balancer_time::Nanos;
 
-pub(super) use failures::Failures;
+pub(super) use failures::WrongTokens;
 
 /// Fields that tell of a proxy between the caller and us.
 const PROXY_FIELDS: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
@@ -62,7 +62,7 @@ impl Caller {
 
 /// The access rules, ready to be asked. Of a token only its hash is kept.
 #[derive(Debug)]
-pub(super) struct Access {
+pub(super) struct AccessRules {
     allow: Vec<IpNet>,
     hosts: Vec<String>,
     tokens: Vec<ApiToken>,
@@ -70,7 +70,7 @@ pub(super) struct Access {
     trusted_proxies: Vec<IpNet>,
 }
 
-impl Access {
+impl AccessRules {
     pub(super) fn new(admin: &config::Admin, trusted_proxies: &[IpNet]) -> Self {
         let first = admin.token.as_ref().map(|token| ApiToken {
             name: ADMIN.to_owned(),
@@ -86,13 +86,13 @@ impl Access {
         }
     }
 
-    /// [`Access::check`] for `/metrics` of the admin listener, which the configuration may open to callers without a token.
+    /// [`AccessRules::check`] for `/metrics` of the admin listener, which the configuration may open to callers without a token.
     /// A token that is sent all the same is judged.
     pub(super) fn check_metrics(
         &self,
         head: &RequestHead,
         surface: Surface,
-        failures: &Failures,
+        failures: &WrongTokens,
         now: Nanos,
     ) -> Result<Caller, Reject> {
         if !self.metrics_without_token || head.fields.has("Authorization") {
@@ -109,7 +109,7 @@ impl Access {
         &self,
         head: &RequestHead,
         surface: Surface,
-        failures: &Failures,
+        failures: &WrongTokens,
         now: Nanos,
     ) -> Result<Caller, Reject> {
         let peer = self.check_address(head, surface)?;

@@ -7,7 +7,7 @@ use crate::proxy::exchange::Exchange;
 use balancer_http::message::Reason;
 
 /// A call that may be made.
-pub(super) struct Call<'c, 'e> {
+pub(super) struct ApiCall<'c, 'e> {
     pub exchange: &'c mut Exchange<'e>,
     /// What stood for the path's `{…}`, undecoded.
     pub argument: Option<String>,
@@ -17,7 +17,7 @@ pub(super) struct Call<'c, 'e> {
     pub request_id: &'c str,
 }
 
-impl Call<'_, '_> {
+impl ApiCall<'_, '_> {
     /// The whole body, at most [`input::MAX_BODY_BYTES`]; 413.
     pub fn body(&mut self) -> Result<Vec<u8>, Reject> {
         self.body_up_to(input::MAX_BODY_BYTES)
@@ -31,7 +31,7 @@ impl Call<'_, '_> {
     /// Reads a body that should not be there: nothing, white space or `{}` passes.
     pub fn no_body(&mut self) -> Result<(), Reject> {
         let body = self.body()?;
-        let mut faults = input::Faults::default();
+        let mut faults = input::BodyFaults::default();
         input::Members::read(&body, &[], &mut faults)?;
         faults.check()
     }

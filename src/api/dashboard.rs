@@ -4,7 +4,7 @@
 //! URLs in the page are relative, so that it works at `/`, `/dashboard` and `/-/dashboard` alike.
 
 use super::AdminApi;
-use super::route::{Access, Call, Handler, Operation, PAGE, Resource, Route, get, no_schemas, text};
+use super::route::{ApiCall, Handler, Operation, PAGE, Permission, Resource, Route, get, no_schemas, text};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 
@@ -62,11 +62,11 @@ pub(super) const RESOURCE: Resource = Resource {
 };
 
 const fn file(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
-    get(id, summary, handle).access(Access::Allowed)
+    get(id, summary, handle).access(Permission::Allowed)
 }
 
 /// The page says whether calls need a token: so it asks for one before it makes a call that can only fail.
-fn page(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn page(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let html = include_str!("dashboard/dashboard.html");
     let html = if api.access.load().needs_token() {
         html.replacen("<html", "<html data-token=\"needed\"", 1)
@@ -76,19 +76,19 @@ fn page(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     answer(call, HTML, html)
 }
 
-fn script(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn script(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     answer(call, SCRIPT, include_str!("dashboard/dashboard.js"))
 }
 
-fn style(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn style(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     answer(call, STYLE, include_str!("dashboard/dashboard.css"))
 }
 
-fn icon(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn icon(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     answer(call, ICON, include_str!("dashboard/dashboard.svg"))
 }
 
-fn answer(call: &mut Call<'_, '_>, kind: &str, body: impl Into<String>) -> Result<Answer, Reject> {
+fn answer(call: &mut ApiCall<'_, '_>, kind: &str, body: impl Into<String>) -> Result<Answer, Reject> {
     call.no_body()?;
     Ok(Answer::new(200, body.into().into_bytes())
         .with("Content-Type", kind)

@@ -8,7 +8,7 @@ use crate::store::Limits;
 use balancer_pool::backends::Backends;
 
 /// What readiness is judged by. Asked on a worker: waits for nothing.
-pub struct Health {
+pub struct ProcessHealth {
     /// The pool.
     pub backends: Arc<Backends>,
     /// Shown, and decides nothing: limits in the cache stay in force without the database.
@@ -19,7 +19,7 @@ pub struct Health {
     pub lone_peer: Arc<LonePeer>,
 }
 
-impl Health {
+impl ProcessHealth {
     /// Whether the process is on its way out.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)

@@ -11,7 +11,7 @@ use balancer_http::message::BodyLength;
 use balancer_http::message::Reason;
 
 use super::members::list;
-pub(super) use super::members::{Faults, Members, pointer};
+pub(super) use super::members::{BodyFaults, Members, pointer};
 
 /// The longest body of an API call, unless the call says otherwise.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;

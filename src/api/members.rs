@@ -22,9 +22,9 @@ const MAX_ANY: usize = 256;
 
 /// Faults found so far.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Vec<FieldFault>);
+pub(super) struct BodyFaults(Vec<FieldFault>);
 
-impl Faults {
+impl BodyFaults {
     /// One more, at the top-level member of that name.
     pub(super) fn add(&mut self, name: &str, detail: impl Into<String>) {
         self.at(pointer(name), detail);
@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for Raw<'de> {
 impl<'a> Members<'a> {
     /// Reads a body that is one JSON object; a body of nothing but white space counts as `{}`. Members that are not
     /// in `known`, or stand there twice, become faults.
-    pub(super) fn read(body: &'a [u8], known: &[&str], faults: &mut Faults) -> Result<Self, Reject> {
+    pub(super) fn read(body: &'a [u8], known: &[&str], faults: &mut BodyFaults) -> Result<Self, Reject> {
         let text = std::str::from_utf8(body)
             .map_err(|error| Reject::new(Reason::BadRequest, format!("the body is not UTF-8: {error}")))?;
         if text.trim_matches([' ', '\t', '\r', '\n']).is_empty() {
@@ -112,14 +112,14 @@ impl<'a> Members<'a> {
         value: &'a RawValue,
         base: String,
         known: &[&str],
-        faults: &mut Faults,
+        faults: &mut BodyFaults,
     ) -> Option<Self> {
         let raw = Self::object(value, &base, faults)?;
         Some(Self::known(raw, base, known, faults))
     }
 
     /// An object whose members may have any name; at most [`MAX_ANY`] of them. `None`: it is none, which is a fault.
-    pub(super) fn any(value: &'a RawValue, base: String, faults: &mut Faults) -> Option<Self> {
+    pub(super) fn any(value: &'a RawValue, base: String, faults: &mut BodyFaults) -> Option<Self> {
         let Raw(members) = Self::object(value, &base, faults)?;
         if members.len() > MAX_ANY {
             faults.at(base, format!("has {} members; {MAX_ANY} are allowed", members.len()));
@@ -133,7 +133,7 @@ impl<'a> Members<'a> {
         Some(Self { base, members })
     }
 
-    fn object(value: &'a RawValue, base: &str, faults: &mut Faults) -> Option<Raw<'a>> {
+    fn object(value: &'a RawValue, base: &str, faults: &mut BodyFaults) -> Option<Raw<'a>> {
         let raw = serde_json::from_str(value.get());
         if raw.is_err() {
             let detail = match kind(value.get()) {
@@ -151,7 +151,7 @@ impl<'a> Members<'a> {
         self.members.iter().map(|(name, value)| (name.as_str(), *value))
     }
 
-    fn known(raw: Raw<'a>, base: String, known: &[&str], faults: &mut Faults) -> Self {
+    fn known(raw: Raw<'a>, base: String, known: &[&str], faults: &mut BodyFaults) -> Self {
         let mut members: Vec<(String, &'a RawValue)> = Vec::new();
         for (name, value) in raw.0 {
             if !known.contains(&name.as_str()) {
@@ -172,7 +172,7 @@ impl<'a> Members<'a> {
     }
 
     /// A fault of a member.
-    pub(super) fn fault(&self, name: &str, detail: impl Into<String>, faults: &mut Faults) {
+    pub(super) fn fault(&self, name: &str, detail: impl Into<String>, faults: &mut BodyFaults) {
         faults.at(self.pointer(name), detail);
     }
 
@@ -196,7 +196,7 @@ impl<'a> Members<'a> {
     }
 
     /// A member that is text, when it is there. Anything but text becomes a fault.
-    pub(super) fn text(&self, name: &str, faults: &mut Faults) -> Option<String> {
+    pub(super) fn text(&self, name: &str, faults: &mut BodyFaults) -> Option<String> {
         let raw = self.get(name)?;
         if !raw.starts_with('"') {
             self.fault(name, format!("must be a string, found {}", kind(raw)), faults);
@@ -213,7 +213,7 @@ impl<'a> Members<'a> {
     }
 
     /// The same of a member that must be there.
-    pub(super) fn text_required(&self, name: &str, what: &str, faults: &mut Faults) -> Option<String> {
+    pub(super) fn text_required(&self, name: &str, what: &str, faults: &mut BodyFaults) -> Option<String> {
         if !self.has(name) {
             self.fault(name, format!("missing; must be {what}"), faults);
         }
@@ -221,12 +221,12 @@ impl<'a> Members<'a> {
     }
 
     /// A member that is text or `null`, when it is there.
-    pub(super) fn text_or_null(&self, name: &str, faults: &mut Faults) -> Option<String> {
+    pub(super) fn text_or_null(&self, name: &str, faults: &mut BodyFaults) -> Option<String> {
         if self.has_value(name) { self.text(name, faults) } else { None }
     }
 
     /// A member that is `true` or `false`; `false` when it is not there.
-    pub(super) fn flag(&self, name: &str, faults: &mut Faults) -> bool {
+    pub(super) fn flag(&self, name: &str, faults: &mut BodyFaults) -> bool {
         match self.get(name) {
             None | Some("false") => false,
             Some("true") => true,
@@ -238,7 +238,7 @@ impl<'a> Members<'a> {
     }
 
     /// The elements of a member that is a list, when it is there and not `null`.
-    pub(super) fn elements(&self, name: &str, faults: &mut Faults) -> Option<Vec<&'a RawValue>> {
+    pub(super) fn elements(&self, name: &str, faults: &mut BodyFaults) -> Option<Vec<&'a RawValue>> {
         let raw = self.get(name).filter(|raw| *raw != "null")?;
         let elements = serde_json::from_str(raw).ok();
         if elements.is_none() {
@@ -248,12 +248,12 @@ impl<'a> Members<'a> {
     }
 
     /// A capacity: a whole number by its value, so `10.0` and `1e1` are 10.
-    pub(super) fn capacity(&self, name: &str, faults: &mut Faults) -> Option<u32> {
+    pub(super) fn capacity(&self, name: &str, faults: &mut BodyFaults) -> Option<u32> {
         self.whole(name, 0, Limit::MAX_CAPACITY, faults)
     }
 
     /// A whole number that must be there, by its value; `max` is at most 10^9.
-    pub(super) fn whole(&self, name: &str, min: u32, max: u32, faults: &mut Faults) -> Option<u32> {
+    pub(super) fn whole(&self, name: &str, min: u32, max: u32, faults: &mut BodyFaults) -> Option<u32> {
         let allowed = format!("a whole number from {min} to {max}");
         let micro = self.millionths(name, &allowed, faults)?;
         let whole = micro.is_multiple_of(MICRO).then_some(micro / MICRO);
@@ -270,17 +270,17 @@ impl<'a> Members<'a> {
     }
 
     /// A refill rate in tokens a second.
-    pub(super) fn rate(&self, name: &str, faults: &mut Faults) -> Option<Rate> {
+    pub(super) fn rate(&self, name: &str, faults: &mut BodyFaults) -> Option<Rate> {
         self.amount(name, faults).map(Rate::per_second)
     }
 
     /// A number of tokens that must be there, 0 to 10^9, in millionths.
-    pub(super) fn amount(&self, name: &str, faults: &mut Faults) -> Option<u64> {
+    pub(super) fn amount(&self, name: &str, faults: &mut BodyFaults) -> Option<u64> {
         self.millionths(name, "0, or a number from 0.000001 to 1000000000 with at most 6 decimals", faults)
     }
 
     /// A number that must be there, 0 to 10^9, in millionths. Read from its text: no float comes near it.
-    fn millionths(&self, name: &str, allowed: &str, faults: &mut Faults) -> Option<u64> {
+    fn millionths(&self, name: &str, allowed: &str, faults: &mut BodyFaults) -> Option<u64> {
         let Some(raw) = self.get(name) else {
             self.fault(name, format!("missing; must be {allowed}"), faults);
             return None;

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::AdminApi;
-use super::route::{Call, Resource, Route, get, no_schemas, text};
+use super::route::{ApiCall, Resource, Route, get, no_schemas, text};
 use crate::error::Reject;
-use crate::metrics::{BUCKETS_NS, Family, HistogramSum, Kind, LabelPair, Show, Value};
+use crate::metrics::{BUCKETS_NS, Family, FamilyKind, HistogramSum, LabelPair, SeriesValue, Show};
 use crate::proxy::exchange::Answer;
 use balancer_http::fields::tokens;
 use balancer_http::message::RequestHead;
@@ -36,7 +36,7 @@ pub(super) const RESOURCE: Resource = Resource {
 };
 
 /// The page.
-fn answer(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn answer(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let open = wants_open_metrics(call.exchange.head);
     let body = page(&api.parts.series, open);
     Ok(Answer::new(200, body.into_bytes()).with("Content-Type", if open { OPEN_METRICS } else { TEXT }))
@@ -61,11 +61,11 @@ fn page(series: &dyn Fn(&mut Show<'_>), open: bool) -> String {
     let mut page = String::with_capacity(lines.iter().map(|text| text.len() + 160).sum());
     for (family, lines) in Family::ALL.iter().zip(&lines) {
         let (name, kind, help) = family.about();
-        let family = if open && kind == Kind::Counter { name.trim_end_matches("_total") } else { name };
+        let family = if open && kind == FamilyKind::Counter { name.trim_end_matches("_total") } else { name };
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            FamilyKind::Counter => "counter",
+            FamilyKind::Gauge => "gauge",
+            FamilyKind::Histogram => "histogram",
         };
         // Writing to a String cannot fail, here and below.
         let _ = write!(page, "# HELP {family} {help}\n# TYPE {family} {kind}\n{lines}");
@@ -76,12 +76,12 @@ fn page(series: &dyn Fn(&mut Show<'_>), open: bool) -> String {
     page
 }
 
-fn sample(out: &mut String, family: &str, labels: &[LabelPair<'_>], value: &Value) {
+fn sample(out: &mut String, family: &str, labels: &[LabelPair<'_>], value: &SeriesValue) {
     match value {
-        Value::Counter(count) => line(out, family, "", labels, None, *count),
-        Value::Gauge(level) => line(out, family, "", labels, None, *level),
-        Value::Float(number) => line(out, family, "", labels, None, *number),
-        Value::Histogram(sum) => histogram(out, family, labels, sum),
+        SeriesValue::Counter(count) => line(out, family, "", labels, None, *count),
+        SeriesValue::Gauge(level) => line(out, family, "", labels, None, *level),
+        SeriesValue::Float(number) => line(out, family, "", labels, None, *number),
+        SeriesValue::Histogram(sum) => histogram(out, family, labels, sum),
     }
 }
 
@@ -139,12 +139,12 @@ mod tests {
     use super::*;
 
     fn some(show: &mut Show<'_>) {
-        show(Family::Panics, &[], Value::Counter(3));
-        show(Family::BackendUp, &[("backend", "a\"\\b")], Value::Gauge(1));
-        show(Family::Panics, &[("x", "y")], Value::Counter(4));
+        show(Family::Panics, &[], SeriesValue::Counter(3));
+        show(Family::BackendUp, &[("backend", "a\"\\b")], SeriesValue::Gauge(1));
+        show(Family::Panics, &[("x", "y")], SeriesValue::Counter(4));
         let mut sum = HistogramSum { count: 2, sum_ns: 1_500_000_000, ..HistogramSum::default() };
         sum.cumulative[14] = 1;
-        show(Family::QueueWaitSeconds, &[], Value::Histogram(sum));
+        show(Family::QueueWaitSeconds, &[], SeriesValue::Histogram(sum));
     }
 
     #[test]

@@ -33,11 +33,11 @@ use balancer_http::message::RequestHead;
 use balancer_time::Nanos;
 
 use auth::Caller;
-use route::{Call, Found, Operation, Resource, Route};
+use route::{ApiCall, FoundRoute, Operation, Resource, Route};
 
-pub use health::Health;
+pub use health::ProcessHealth;
 pub use metrics::Series;
-pub use v1::control::{Command, Control, Controlled};
+pub use v1::control::{Control, ControlCommand, Controlled};
 pub use v1::live::Live;
 pub use v1::reload::{ReloadError, Reloaded};
 
@@ -62,11 +62,11 @@ pub enum Surface {
 }
 
 /// What the API answers from.
-pub struct Parts {
+pub struct ApiParts {
     /// What is stored.
     pub limits: Arc<Limits>,
     /// What the probes ask.
-    pub health: Arc<Health>,
+    pub health: Arc<ProcessHealth>,
     /// What `/metrics` shows.
     pub series: Series,
     /// What the instance is doing now.
@@ -77,9 +77,9 @@ pub struct Parts {
 
 /// Answers what is ours.
 pub struct AdminApi {
-    parts: Parts,
-    access: ArcSwap<auth::Access>,
-    failures: auth::Failures,
+    parts: ApiParts,
+    access: ArcSwap<auth::AccessRules>,
+    failures: auth::WrongTokens,
     api_is_public: bool,
     log_limit: Arc<LogLimit>,
 }
@@ -87,16 +87,16 @@ pub struct AdminApi {
 impl AdminApi {
     /// The API over its parts, with the access rules of `admin`; `trusted_proxies` are `rate_limit`'s.
     pub fn new(
-        parts: Parts,
+        parts: ApiParts,
         admin: &config::Admin,
         trusted_proxies: &[IpNet],
         log_limit: Arc<LogLimit>,
     ) -> Self {
-        let access = ArcSwap::from_pointee(auth::Access::new(admin, trusted_proxies));
+        let access = ArcSwap::from_pointee(auth::AccessRules::new(admin, trusted_proxies));
         Self {
             parts,
             access,
-            failures: auth::Failures::default(),
+            failures: auth::WrongTokens::default(),
             api_is_public: admin.listen.is_none(),
             log_limit,
         }
@@ -104,7 +104,7 @@ impl AdminApi {
 
     /// Puts other access rules in force. Where the API is stays.
     pub fn set_access(&self, admin: &config::Admin, trusted_proxies: &[IpNet]) {
-        self.access.store(Arc::new(auth::Access::new(admin, trusted_proxies)));
+        self.access.store(Arc::new(auth::AccessRules::new(admin, trusted_proxies)));
     }
 
     /// Whether [`AdminApi::serve`] answers this request. On the public listener that is so for our exact paths alone,
@@ -141,7 +141,7 @@ impl AdminApi {
         let found = route::find(head.path(), surface, self.api_is_public);
         let is_long = found
             .as_ref()
-            .and_then(Found::route)
+            .and_then(FoundRoute::route)
             .is_some_and(|route| ["/v1/batch", "/v1/import"].contains(&route.path));
         if is_long { v1::batch::MAX_BATCH_BYTES } else { input::MAX_BODY_BYTES }
     }
@@ -166,7 +166,7 @@ impl AdminApi {
 
     /// What is called, by whom and how: everything that can be refused before the body is looked at.
     fn admit<'p>(&self, head: &'p RequestHead, surface: Surface, now: Nanos) -> Result<Admitted<'p>, Reject> {
-        let found = route::find(head.path(), surface, self.api_is_public).unwrap_or(Found::Nothing);
+        let found = route::find(head.path(), surface, self.api_is_public).unwrap_or(FoundRoute::Nothing);
         let is_probe = found.route().is_some_and(|route| route.stand == route::Stand::Probe);
         // Probes must work for an orchestrator that has no token, and then say nothing that a stranger may not know.
         let caller = if is_probe && !ops::is_verbose(head) {
@@ -180,7 +180,7 @@ impl AdminApi {
         } else {
             self.access.load().check(head, surface, &self.failures, now)?
         };
-        let Found::Route(route, argument, base) = found else {
+        let FoundRoute::Route(route, argument, base) = found else {
             return Err(Reject::new(Reason::NotFound, "there is nothing of that name here"));
         };
         let Some(operation) = route.operation(&head.method) else {
@@ -189,7 +189,7 @@ impl AdminApi {
             reject.allow = Some(allow);
             return Err(reject);
         };
-        if operation.access == route::Access::Write {
+        if operation.access == route::Permission::Write {
             caller.may_write()?;
         }
         Ok(Admitted { operation, argument, base, caller })
@@ -204,7 +204,7 @@ impl AdminApi {
         let Admitted { operation, argument, base, caller } =
             self.admit(exchange.head, surface, exchange.received_at)?;
         let argument = argument.map(str::to_owned);
-        (operation.handle)(self, &mut Call { exchange, argument, base, caller, request_id })
+        (operation.handle)(self, &mut ApiCall { exchange, argument, base, caller, request_id })
     }
 
     /// Refused callers and a store that is down are said at `warn`, one line a cause and address in a while; what a

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::route::{
-    Access, AnswerDoc, Call, Content, In, Operation, Resource, Route, Schema, Stand, get, refusal, shows,
+    AnswerDoc, ApiCall, Content, In, Operation, Permission, Resource, Route, Schema, Stand, get, refusal,
+    shows,
 };
 use super::seed::as_json;
 use super::{AdminApi, resources};
@@ -38,7 +39,7 @@ fn schemas() -> Vec<Schema> {
     )]
 }
 
-fn read(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn read(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     as_json(&document(call.base))
@@ -148,7 +149,7 @@ impl Examples<'_> {
         described.insert("operationId".into(), json!(id));
         described.insert("summary".into(), json!(summary));
         described.insert("tags".into(), json!([resource.title]));
-        let open = matches!(operation.access, Access::Open | Access::Allowed);
+        let open = matches!(operation.access, Permission::Open | Permission::Allowed);
         described.insert("security".into(), if open { json!([]) } else { json!([{}, { "token": [] }]) });
         let parameters = operation.parameters.iter().map(|parameter| {
             json!({
@@ -172,9 +173,9 @@ impl Examples<'_> {
     fn responses(&self, operation: &Operation, is_head: bool) -> Value {
         let own = operation.answers;
         let denials: &[AnswerDoc] = match operation.access {
-            Access::Open => &[],
-            Access::Allowed => &FORBIDDEN,
-            Access::Read | Access::Write => &DENIALS,
+            Permission::Open => &[],
+            Permission::Allowed => &FORBIDDEN,
+            Permission::Read | Permission::Write => &DENIALS,
         };
         let mut responses = Map::new();
         for status in own.iter().map(|one| one.status).collect::<BTreeSet<_>>() {

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::AdminApi;
-use super::health::Health;
-use super::route::{Access, Call, In, Parameter, Resource, Route, Schema, get, refusal, shows, text};
+use super::health::ProcessHealth;
+use super::route::{ApiCall, In, Parameter, Permission, Resource, Route, Schema, get, refusal, shows, text};
 use super::v1::{backends, status};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -16,7 +16,7 @@ use crate::proxy::lone_peer;
 use crate::store::StoreState;
 use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
-use balancer_pool::backends::{Backend, Operator, Told};
+use balancer_pool::backends::{Backend, BackendReport, Operator};
 
 /// The probe of liveness, which needs no worker.
 pub(super) const LIVEZ: &str = "/livez";
@@ -36,14 +36,14 @@ pub(super) const RESOURCE: Resource = Resource {
         Route::probe(
             LIVEZ,
             &[get("livez", "Whether the process is alive", livez)
-                .access(Access::Open)
+                .access(Permission::Open)
                 .parameters(&[VERBOSE])
                 .answers(&[text(200, "It is.", PLAIN, "ok\n"), shows(200, "It is.", "Liveness")])],
         ),
         Route::probe(
             "/readyz",
             &[get("readyz", "Whether it should get traffic", readyz)
-                .access(Access::Open)
+                .access(Permission::Open)
                 .parameters(&[VERBOSE])
                 .answers(&[
                     text(200, "It should.", PLAIN, "ok\n"),
@@ -104,11 +104,11 @@ fn schemas() -> Vec<Schema> {
     ]
 }
 
-fn livez(_: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn livez(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     Ok(if is_verbose(call.exchange.head) { verbose_livez() } else { plain_livez() })
 }
 
-fn readyz(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn readyz(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     Ok(readiness(&api.parts.health, is_verbose(call.exchange.head), call.request_id))
 }
 
@@ -147,7 +147,7 @@ fn verbose_livez() -> Answer {
 }
 
 /// 200 when a backend is healthy and the process is not draining, else 503.
-fn readiness(health: &Health, verbose: bool, request_id: &str) -> Answer {
+fn readiness(health: &ProcessHealth, verbose: bool, request_id: &str) -> Answer {
     let (draining, ready) = (health.draining(), health.ready());
     if ready && !verbose {
         return plain("ok\n");
@@ -160,10 +160,10 @@ fn readiness(health: &Health, verbose: bool, request_id: &str) -> Answer {
     if verbose { with_members(problem, &look(health, ready)) } else { problem }
 }
 
-fn look(health: &Health, ready: bool) -> Verbose {
+fn look(health: &ProcessHealth, ready: bool) -> Verbose {
     let snapshot = health.backends.snapshot();
     let backend = |backend: &Arc<Backend>| {
-        let Told { up, health, cause, .. } = snapshot.told(backend);
+        let BackendReport { up, health, cause, .. } = snapshot.told(backend);
         let (name, state) = (backend.name.to_string(), backend.operator());
         BackendHealth { name, up, state, health, cause }
     };

@@ -14,7 +14,7 @@ use super::{AdminApi, Surface, resources};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 
-pub(super) use super::call::Call;
+pub(super) use super::call::ApiCall;
 
 /// The dashboard; an admin listener has it at `/`, too.
 pub(super) const PAGE: &str = "/dashboard";
@@ -86,7 +86,7 @@ pub(super) struct Argument {
 
 /// Who may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub(super) enum Permission {
     /// Anybody, unless the query says `verbose`.
     Open,
     /// Whoever `admin.allow` lets in, without a token where one is set: what there is to see is in every copy of the program.
@@ -98,14 +98,14 @@ pub(super) enum Access {
 }
 
 /// Answers a call that may be made. Reads the body before it judges anything else, so that 413 comes before 400.
-pub(super) type Handler = fn(&AdminApi, &mut Call<'_, '_>) -> Result<Answer, Reject>;
+pub(super) type Handler = fn(&AdminApi, &mut ApiCall<'_, '_>) -> Result<Answer, Reject>;
 
 /// One method of a path. What every call may be answered (401, 403, 405, 503, …) is added by `openapi`.
 #[derive(Clone, Copy)]
 pub(super) struct Operation {
     /// `GET` answers HEAD, too.
     pub method: &'static str,
-    pub access: Access,
+    pub access: Permission,
     pub handle: Handler,
     /// `operationId`.
     pub id: &'static str,
@@ -122,7 +122,7 @@ pub(super) struct Operation {
 pub(super) const fn get(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
     Operation {
         method: "GET",
-        access: Access::Read,
+        access: Permission::Read,
         handle,
         id,
         summary,
@@ -134,7 +134,7 @@ pub(super) const fn get(id: &'static str, summary: &'static str, handle: Handler
 
 /// Whoever may change things may call it.
 const fn change(method: &'static str, id: &'static str, summary: &'static str, handle: Handler) -> Operation {
-    Operation { method, access: Access::Write, ..get(id, summary, handle) }
+    Operation { method, access: Permission::Write, ..get(id, summary, handle) }
 }
 
 pub(super) const fn post(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
@@ -154,7 +154,7 @@ pub(super) const fn delete(id: &'static str, summary: &'static str, handle: Hand
 }
 
 impl Operation {
-    pub const fn access(self, access: Access) -> Self {
+    pub const fn access(self, access: Permission) -> Self {
         Self { access, ..self }
     }
 
@@ -247,14 +247,14 @@ pub(super) struct Parameter {
 
 /// A path that is ours.
 #[derive(Clone, Copy)]
-pub(super) enum Found<'p> {
+pub(super) enum FoundRoute<'p> {
     /// A route, what stood for its `{…}`, undecoded, and `/-` or nothing.
     Route(&'static Route, Option<&'p str>, &'static str),
     /// Below `/-/v1`, or anywhere on the admin listener, and nothing is there.
     Nothing,
 }
 
-impl Found<'_> {
+impl FoundRoute<'_> {
     pub fn route(&self) -> Option<&'static Route> {
         match self {
             Self::Route(route, ..) => Some(route),
@@ -264,8 +264,8 @@ impl Found<'_> {
 }
 
 /// Finds what a path is on a listener; `None`: not ours.
-pub(super) fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<Found<'_>> {
-    let nothing = (surface == Surface::Admin).then_some(Found::Nothing);
+pub(super) fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<FoundRoute<'_>> {
+    let nothing = (surface == Surface::Admin).then_some(FoundRoute::Nothing);
     // The listener's front page.
     let path = if surface == Surface::Admin && path == "/" { PAGE } else { path };
     let under_dash = path.strip_prefix("/-").filter(|rest| rest.starts_with('/'));
@@ -285,11 +285,11 @@ pub(super) fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<
     for route in resources().flat_map(|resource| resource.routes) {
         let Some((path, base)) = stands(route.stand) else { continue };
         if let Some(argument) = matches(route.path, path) {
-            return Some(Found::Route(route, argument, base));
+            return Some(FoundRoute::Route(route, argument, base));
         }
     }
     let is_v1 = under_dash.is_some_and(|rest| rest == "/v1" || rest.starts_with("/v1/"));
-    if is_v1 && api_is_here { Some(Found::Nothing) } else { nothing }
+    if is_v1 && api_is_here { Some(FoundRoute::Nothing) } else { nothing }
 }
 
 /// Whether a path is that of a route; with what stands for its parameter, which is never empty.
@@ -343,7 +343,7 @@ impl Route {
 
     /// Whether nothing of it needs a token.
     pub fn is_page(&self) -> bool {
-        self.operations.iter().all(|operation| operation.access == Access::Allowed)
+        self.operations.iter().all(|operation| operation.access == Permission::Allowed)
     }
 
     /// The name in its `{…}`.

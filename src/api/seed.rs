@@ -5,10 +5,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::AdminApi;
-use super::input::{Faults, Members};
+use super::input::{BodyFaults, Members};
 use super::members::amount_schema;
 use super::problem;
-use super::route::{self, Call, In, Parameter, Resource, Route, Schema, bare, post, put, refusal, shows};
+use super::route::{self, ApiCall, In, Parameter, Resource, Route, Schema, bare, post, put, refusal, shows};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody};
 use crate::store::{Row, StoreError};
@@ -129,36 +129,36 @@ fn schemas() -> Vec<Schema> {
 }
 
 /// `POST /limits/create`: 201 without a body, 409 when an equal id has a limit.
-fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn create(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let (id, limit) = id_and_limit(call)?;
     api.parts.limits.create(&id, limit, &call.caller.actor).map_err(refused)?;
     Ok(Answer::new(201, Vec::new()))
 }
 
 /// `PUT /limits/update`: 204, 404 when the id has no limit.
-fn update(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn update(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let (id, limit) = id_and_limit(call)?;
     api.parts.limits.update(&id, limit, &call.caller.actor).map_err(refused)?;
     Ok(no_content())
 }
 
 /// `DELETE /limits/delete`: 204, 404 when the id has no limit.
-fn delete(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn delete(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let id = id_alone(call)?;
     api.parts.limits.delete(&id, &call.caller.actor).map_err(refused)?;
     Ok(no_content())
 }
 
 /// `GET /limits/get`: 200 with the id as it was stored, 404 when it has no limit.
-fn get(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn get(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let id = id_alone(call)?;
     as_json(&Shown::new(&api.parts.limits.get(&id).map_err(refused)?))
 }
 
 /// `GET /limits`: a page in byte order of the id, from the cursor on.
-fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     Members::read(&body, &[], &mut faults)?;
     let query = call.query(&["limit", "cursor"])?;
     let count = query.get("limit").map_or(Some(DEFAULT_PAGE), page_size);
@@ -180,9 +180,9 @@ fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     as_json(&Page { limits, next_cursor })
 }
 
-fn id_and_limit(call: &mut Call<'_, '_>) -> Result<(ClientId, Limit), Reject> {
+fn id_and_limit(call: &mut ApiCall<'_, '_>) -> Result<(ClientId, Limit), Reject> {
     let body = call.body()?;
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     call.query(&[])?;
     let members = Members::read(&body, &["client_id", "capacity", "rate_per_sec"], &mut faults)?;
     let text = members.text("client_id", &mut faults);
@@ -200,9 +200,9 @@ fn id_and_limit(call: &mut Call<'_, '_>) -> Result<(ClientId, Limit), Reject> {
 }
 
 /// The id from the body, from the query, or from both when they agree byte for byte.
-fn id_alone(call: &mut Call<'_, '_>) -> Result<ClientId, Reject> {
+fn id_alone(call: &mut ApiCall<'_, '_>) -> Result<ClientId, Reject> {
     let body = call.body()?;
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let query = call.query(&["client_id"])?;
     let members = Members::read(&body, &["client_id"], &mut faults)?;
     let in_body = members.text("client_id", &mut faults);
@@ -226,7 +226,7 @@ fn id_alone(call: &mut Call<'_, '_>) -> Result<ClientId, Reject> {
 
 const MISSING_ID: &str = "missing; must be the client's id";
 
-fn parse_id(text: &str, faults: &mut Faults) -> Option<ClientId> {
+fn parse_id(text: &str, faults: &mut BodyFaults) -> Option<ClientId> {
     ClientId::parse(text).map_err(|fault| faults.add("client_id", fault.to_string())).ok()
 }
 

@@ -22,11 +22,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::api::{Control, Controlled, Health};
+use crate::api::{Control, Controlled, ProcessHealth};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::engine::{Drained, Frontend, portable};
-use crate::log::access::AccessLog;
+use crate::log::access::AccessLogWriter;
 use crate::log::errors;
 use crate::store::levels::Levels;
 use crate::upstream::resolve;
@@ -97,8 +97,8 @@ pub fn run(config: Config, source: Source) -> Result<(), Failure> {
 }
 
 struct App {
-    health: Arc<Health>,
-    access_log: Arc<AccessLog>,
+    health: Arc<ProcessHealth>,
+    access_log: Arc<AccessLogWriter>,
     public: Arc<Frontend>,
     private: Option<Frontend>,
     control: Arc<Control>,

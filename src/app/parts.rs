@@ -15,7 +15,7 @@ use super::backends::{Wanted, wanted};
 use super::notify::Notify;
 use super::pool;
 use super::source::Source;
-use crate::api::{AdminApi, Command, ReloadError, Reloaded};
+use crate::api::{AdminApi, ControlCommand, ReloadError, Reloaded};
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults};
 use crate::engine::Frontend;
@@ -74,7 +74,7 @@ pub(super) struct Leaving {
 
 impl Parts {
     /// Starts the thread.
-    pub fn start(mut self, commands: Receiver<Command>) -> io::Result<()> {
+    pub fn start(mut self, commands: Receiver<ControlCommand>) -> io::Result<()> {
         self.say_withheld();
         thread::Builder::new().name("control".into()).spawn(move || {
             let changes = self.limits.backend_changes();
@@ -94,16 +94,16 @@ impl Parts {
         Ok(())
     }
 
-    fn carry_out(&mut self, command: Command) {
+    fn carry_out(&mut self, command: ControlCommand) {
         match command {
-            Command::Reload { by, answer } => {
+            ControlCommand::Reload { by, answer } => {
                 let outcome = self.reload(&by);
                 if let Some(answer) = answer {
                     // He may have lost patience.
                     let _ = answer.try_send(outcome);
                 }
             }
-            Command::Backends { leaving, answer } => {
+            ControlCommand::Backends { leaving, answer } => {
                 if let Some((name, time)) = leaving {
                     self.let_go(&name, time);
                 }

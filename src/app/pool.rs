@@ -14,7 +14,7 @@ use crate::upstream::prober::{CheckDriver, Prober};
 use crate::upstream::resolve::{Lookup, Resolver};
 use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::{Backends, Operator, Settings};
-use balancer_pool::outlier::Policy;
+use balancer_pool::outlier::OutlierPolicy;
 use balancer_pool::policy::{CallPolicy, PoolPolicy, StickyCookie};
 use balancer_pool::retry;
 use balancer_pool::sticky::SigningKey;
@@ -28,7 +28,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         checked: config.health_check.is_some(),
         max_in_flight: config.balancing.max_in_flight,
         workers: u32::try_from(config.frontend.workers).ok(),
-        outlier: config.outlier.as_ref().map(|outlier| Policy {
+        outlier: config.outlier.as_ref().map(|outlier| OutlierPolicy {
             consecutive: outlier.consecutive,
             ratio: outlier.ratio,
             window: nanos(outlier.window),
@@ -45,7 +45,7 @@ fn policy(config: &Config) -> PoolPolicy {
     let (upstream, balancing) = (&config.upstream, &config.balancing);
     let on = &upstream.retry_on;
     PoolPolicy {
-        retry: retry::Policy {
+        retry: retry::RetryPolicy {
             retries: upstream.retries,
             on_connect: on.connect,
             on_reset: on.reset,

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::engine::Frontend;
-use crate::metrics::{ConnectionState, Family, Metrics, Show, Value};
+use crate::metrics::{ConnectionState, Family, Metrics, SeriesValue, Show};
 use crate::store::{Limits, StoreState};
 use balancer_limiter::limiter::Limiter;
 use balancer_pool::backend_state::State;
@@ -37,11 +37,11 @@ impl Gathered {
             (Family::RatelimitCacheMisses, cache.misses),
             (Family::RatelimitCacheEvictions, cache.evictions),
         ] {
-            show(family, &[], Value::Counter(count));
+            show(family, &[], SeriesValue::Counter(count));
         }
         show(Family::RatelimitClients, &[], gauge(self.limiter.clients()));
-        show(Family::StoreUp, &[], Value::Gauge(i64::from(self.limits.state() == StoreState::Up)));
-        show(Family::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))], Value::Gauge(1));
+        show(Family::StoreUp, &[], SeriesValue::Gauge(i64::from(self.limits.state() == StoreState::Up)));
+        show(Family::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))], SeriesValue::Gauge(1));
         self.visit_process(show);
     }
 
@@ -50,16 +50,16 @@ impl Gathered {
         for backend in snapshot.backends() {
             let labels = [("backend", &*backend.name)];
             let holds = snapshot.told(backend).state;
-            show(Family::BackendUp, &labels, Value::Gauge(i64::from(holds == State::Up)));
+            show(Family::BackendUp, &labels, SeriesValue::Gauge(i64::from(holds == State::Up)));
             for state in State::ALL {
                 let labels = [("pool", POOL), labels[0], ("state", state.name())];
-                show(Family::BackendState, &labels, Value::Gauge(i64::from(holds == state)));
+                show(Family::BackendState, &labels, SeriesValue::Gauge(i64::from(holds == state)));
             }
-            show(Family::BackendInFlight, &labels, Value::Gauge(backend.in_flight().into()));
+            show(Family::BackendInFlight, &labels, SeriesValue::Gauge(backend.in_flight().into()));
             let (passed, failed) = backend.checks();
             for (result, count) in [("success", passed), ("failure", failed)] {
                 let labels = [("backend", &*backend.name), ("result", result)];
-                show(Family::HealthChecks, &labels, Value::Counter(count));
+                show(Family::HealthChecks, &labels, SeriesValue::Counter(count));
             }
         }
     }
@@ -81,12 +81,16 @@ impl Gathered {
     /// As the Prometheus client libraries name them. What the system does not tell is left out.
     fn visit_process(&self, show: &mut Show<'_>) {
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        show(Family::ProcessStartTimeSeconds, &[], Value::Float(started.as_secs_f64()));
+        show(Family::ProcessStartTimeSeconds, &[], SeriesValue::Float(started.as_secs_f64()));
         let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let cpu_seconds = usage.tv_sec as f64 + usage.tv_nsec as f64 / 1e9;
-        show(Family::ProcessCpuSeconds, &[], Value::Float(cpu_seconds));
+        show(Family::ProcessCpuSeconds, &[], SeriesValue::Float(cpu_seconds));
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        show(Family::ProcessMaxFds, &[], Value::Float(limit.map_or(f64::INFINITY, |files| files as f64)));
+        show(
+            Family::ProcessMaxFds,
+            &[],
+            SeriesValue::Float(limit.map_or(f64::INFINITY, |files| files as f64)),
+        );
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
             show(Family::ProcessOpenFds, &[], gauge(files.count()));
         }
@@ -96,14 +100,14 @@ impl Gathered {
             line.split_ascii_whitespace().next()?.parse().ok()
         };
         if let Some(kib) = number("VmRSS:") {
-            show(Family::ProcessResidentMemoryBytes, &[], Value::Gauge(kib * 1024));
+            show(Family::ProcessResidentMemoryBytes, &[], SeriesValue::Gauge(kib * 1024));
         }
         if let Some(threads) = number("Threads:") {
-            show(Family::ProcessThreads, &[], Value::Gauge(threads));
+            show(Family::ProcessThreads, &[], SeriesValue::Gauge(threads));
         }
     }
 }
 
-fn gauge(level: usize) -> Value {
-    Value::Gauge(i64::try_from(level).unwrap_or(i64::MAX))
+fn gauge(level: usize) -> SeriesValue {
+    SeriesValue::Gauge(i64::try_from(level).unwrap_or(i64::MAX))
 }

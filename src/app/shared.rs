@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use super::series::Gathered;
 use super::ticker::Ticker;
 use super::{Failure, failed, pool};
-use crate::api::{AdminApi, Control, Health, Live, Parts};
+use crate::api::{AdminApi, ApiParts, Control, Live, ProcessHealth};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Frontend;
-use crate::log::access::AccessLog;
+use crate::log::access::AccessLogWriter;
 use crate::log::repeats::LogLimit;
 use crate::metrics::Metrics;
 use crate::proxy::Proxy;
@@ -29,13 +29,13 @@ use balancer_pool::retry_budget::RetryBudget;
 pub(super) struct Shared {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
-    pub access_log: Arc<AccessLog>,
+    pub access_log: Arc<AccessLogWriter>,
     pub log_limit: Arc<LogLimit>,
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
     pub heavy_hitters: Arc<HeavyHitters>,
     pub upstream: Arc<UreqUpstream>,
-    pub health: Arc<Health>,
+    pub health: Arc<ProcessHealth>,
     pub policy: Arc<PolicyInForce>,
     /// What the pool begins with.
     pub entries: Vec<BackendEntry>,
@@ -48,7 +48,7 @@ impl Shared {
     /// Opens the access log and the store; the pool has no addresses yet.
     pub fn start(config: &Config, clock: Clock) -> Result<Self, Failure> {
         let metrics = Metrics::new();
-        let access_log = AccessLog::start(&config.log, clock.clone());
+        let access_log = AccessLogWriter::start(&config.log, clock.clone());
         let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
         let log_limit = Arc::new(LogLimit::default());
         let limiter = Arc::new(Limiter::new(config.rate_limit.max_clients));
@@ -76,7 +76,7 @@ impl Shared {
         .map_err(failed("a thread can't be started"))?;
         let draining = AtomicBool::new(false);
         let lone_peer = Arc::default();
-        let health = Arc::new(Health { backends, limits: Arc::clone(&limits), draining, lone_peer });
+        let health = Arc::new(ProcessHealth { backends, limits: Arc::clone(&limits), draining, lone_peer });
         let frontend = Arc::default();
         let heavy_hitters = Arc::default();
         Ok(Self {
@@ -150,7 +150,7 @@ impl Shared {
             policy: Arc::clone(&self.policy),
             clock: self.clock.clone(),
         };
-        let parts = Parts {
+        let parts = ApiParts {
             limits: Arc::clone(&self.limits),
             health: Arc::clone(&self.health),
             series: Box::new(move |show| series.visit(show)),

@@ -10,7 +10,7 @@ use clap::Args;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Uri};
 
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use crate::config::{self, Options, Secret};
 
 /// How long connecting may take.
@@ -27,7 +27,7 @@ const MAX_TOKEN_BYTES: u64 = 4_096;
 
 /// Which balancer a command talks to. Options of every such command, before or after its name.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Target {
+pub struct ApiTarget {
     /// The balancer to talk to: http://HOST:PORT, HOST:PORT or :PORT [default: BALANCER_URL, else what the configuration
     /// says].
     #[arg(long, global = true, value_name = "URL", help_heading = "Which balancer")]
@@ -51,7 +51,7 @@ pub struct Api {
 
 /// An answer with a status below 300, or 304.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiAnswer {
     /// Its status.
     pub status: u16,
     /// Its body; empty for 204.
@@ -64,8 +64,8 @@ impl Api {
     /// The balancer that options and environment name. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`Failure::Usage`] when they name none, or a token that cannot be read.
-    pub fn open(target: &Target, env: &[(OsString, OsString)]) -> Result<Self, Failure> {
+    /// [`CommandFailure::Usage`] when they name none, or a token that cannot be read.
+    pub fn open(target: &ApiTarget, env: &[(OsString, OsString)]) -> Result<Self, CommandFailure> {
         let (base, configured) = place(target, env)?;
         let token = match &target.token_file {
             Some(file) => Some(token_of(file)?),
@@ -91,14 +91,14 @@ impl Api {
     /// fields.
     ///
     /// # Errors
-    /// [`Failure::Refused`] for every status from 300 on but 304, [`Failure::Unreachable`] without an answer.
+    /// [`CommandFailure::Refused`] for every status from 300 on but 304, [`CommandFailure::Unreachable`] without an answer.
     pub fn send(
         &self,
         method: Method,
         path: &str,
         fields: &[(&'static str, &str)],
         body: Option<&str>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ApiAnswer, CommandFailure> {
         let uri = format!("{}{path}", self.base);
         let mut request =
             Request::builder().method(method).uri(&uri).header(header::ACCEPT, "application/json");
@@ -108,14 +108,14 @@ impl Api {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let unsendable = |error: http::Error| Failure::Usage(format!("this cannot be asked: {error}"));
+        let unsendable = |error: http::Error| CommandFailure::Usage(format!("this cannot be asked: {error}"));
         let answered = match body {
             Some(body) => self.agent.run(
                 request.header(header::CONTENT_TYPE, "application/json").body(body).map_err(unsendable)?,
             ),
             None => self.agent.run(request.body(()).map_err(unsendable)?),
         };
-        let unreachable = |error: &ureq::Error| Failure::unreachable(&self.base, error);
+        let unreachable = |error: &ureq::Error| CommandFailure::unreachable(&self.base, error);
         let response = answered.map_err(|error| unreachable(&error))?;
         let status = response.status().as_u16();
         let field = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -128,8 +128,8 @@ impl Api {
             .read_to_string()
             .map_err(|error| unreachable(&error))?;
         match status {
-            200..=299 | 304 => Ok(Answer { status, body, etag }),
-            _ => Err(Failure::refused(&self.base, status, json.then_some(body.as_str()))),
+            200..=299 | 304 => Ok(ApiAnswer { status, body, etag }),
+            _ => Err(CommandFailure::refused(&self.base, status, json.then_some(body.as_str()))),
         }
     }
 
@@ -137,7 +137,7 @@ impl Api {
     ///
     /// # Errors
     /// As [`Api::send`].
-    pub fn get(&self, path: &str) -> Result<String, Failure> {
+    pub fn get(&self, path: &str) -> Result<String, CommandFailure> {
         self.send(Method::GET, path, &[], None).map(|answer| answer.body)
     }
 
@@ -149,23 +149,26 @@ impl Api {
     /// Reads an answer's JSON.
     ///
     /// # Errors
-    /// [`Failure::Unreachable`]: whoever answered is no balancer, or another version of it.
-    pub fn read<'a, T: serde::Deserialize<'a>>(&self, body: &'a str) -> Result<T, Failure> {
+    /// [`CommandFailure::Unreachable`]: whoever answered is no balancer, or another version of it.
+    pub fn read<'a, T: serde::Deserialize<'a>>(&self, body: &'a str) -> Result<T, CommandFailure> {
         serde_json::from_str(body).map_err(|error| {
-            Failure::Unreachable(format!("{}: its answer is not understood: {error}", self.base))
+            CommandFailure::Unreachable(format!("{}: its answer is not understood: {error}", self.base))
         })
     }
 }
 
 /// The base, and the token of the configuration that named it. A token that stands in a configuration is sent to what
 /// that configuration names, or where `--config` was given beside a URL; to no other.
-fn place(target: &Target, env: &[(OsString, OsString)]) -> Result<(String, Option<Secret>), Failure> {
+fn place(
+    target: &ApiTarget,
+    env: &[(OsString, OsString)],
+) -> Result<(String, Option<Secret>), CommandFailure> {
     let given = match &target.url {
         Some(url) => Some((url.clone(), "--url")),
         None => variable(env, "BALANCER_URL")?.map(|url| (url, "BALANCER_URL")),
     };
     if let Some((url, name)) = given {
-        let base = base_of(&url).map_err(|text| Failure::Usage(format!("{name}: {text}")))?;
+        let base = base_of(&url).map_err(|text| CommandFailure::Usage(format!("{name}: {text}")))?;
         let token = match &target.config {
             Some(_) => configuration(target, env)?.admin.token,
             None => None,
@@ -178,20 +181,22 @@ fn place(target: &Target, env: &[(OsString, OsString)]) -> Result<(String, Optio
         None => config.listen.first().map(|address| ("listen", *address)),
     };
     match listen {
-        Some((key, address)) if address.port() == 0 => Err(Failure::Usage(format!(
+        Some((key, address)) if address.port() == 0 => Err(CommandFailure::Usage(format!(
             "{key} has port 0, so only the running balancer knows the real one: name it with --url or BALANCER_URL"
         ))),
         Some((_, address)) => {
             Ok((format!("http://{}", super::healthcheck::reachable(address)), config.admin.token))
         }
-        None => Err(Failure::Usage("the configuration listens nowhere: name the balancer with --url".into())),
+        None => Err(CommandFailure::Usage(
+            "the configuration listens nowhere: name the balancer with --url".into(),
+        )),
     }
 }
 
-fn configuration(target: &Target, env: &[(OsString, OsString)]) -> Result<config::Config, Failure> {
+fn configuration(target: &ApiTarget, env: &[(OsString, OsString)]) -> Result<config::Config, CommandFailure> {
     let options = Options { file: target.config.clone(), ..Options::default() };
     config::load(&options, env).map(|loaded| loaded.config).map_err(|faults| {
-        Failure::Usage(format!(
+        CommandFailure::Usage(format!(
             "{faults}\n(the configuration was read to find the balancer; --url or BALANCER_URL name it instead)"
         ))
     })
@@ -227,17 +232,17 @@ fn base_of(text: &str) -> Result<String, String> {
 }
 
 /// A variable that is set and not empty.
-fn variable(env: &[(OsString, OsString)], name: &str) -> Result<Option<String>, Failure> {
+fn variable(env: &[(OsString, OsString)], name: &str) -> Result<Option<String>, CommandFailure> {
     match env.iter().find(|(key, value)| key == name && !value.is_empty()) {
         None => Ok(None),
         Some((_, value)) => match value.to_str() {
             Some(text) => Ok(Some(text.to_owned())),
-            None => Err(Failure::Usage(format!("{name}: is not UTF-8"))),
+            None => Err(CommandFailure::Usage(format!("{name}: is not UTF-8"))),
         },
     }
 }
 
-fn token_of_env(env: &[(OsString, OsString)]) -> Result<Option<Secret>, Failure> {
+fn token_of_env(env: &[(OsString, OsString)]) -> Result<Option<Secret>, CommandFailure> {
     match (variable(env, "BALANCER_ADMIN_TOKEN")?, variable(env, "BALANCER_ADMIN_TOKEN_FILE")?) {
         (Some(token), _) => Ok(Some(Secret::new(token))),
         (None, Some(file)) => token_of(Path::new(&file)).map(Some),
@@ -246,8 +251,8 @@ fn token_of_env(env: &[(OsString, OsString)]) -> Result<Option<Secret>, Failure>
 }
 
 /// A file's text without the line end behind it.
-fn token_of(file: &Path) -> Result<Secret, Failure> {
-    let wrong = |text: &str| Failure::Usage(format!("{}: {text}", file.display()));
+fn token_of(file: &Path) -> Result<Secret, CommandFailure> {
+    let wrong = |text: &str| CommandFailure::Usage(format!("{}: {text}", file.display()));
     let mut text = String::new();
     std::fs::File::open(file)
         .and_then(|file| file.take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text))
@@ -260,12 +265,14 @@ fn token_of(file: &Path) -> Result<Secret, Failure> {
     }
 }
 
-fn bearer(token: &Secret) -> Result<HeaderValue, Failure> {
+fn bearer(token: &Secret) -> Result<HeaderValue, CommandFailure> {
     if !token.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Failure::Usage("the token must be visible ASCII characters without spaces".into()));
+        return Err(CommandFailure::Usage(
+            "the token must be visible ASCII characters without spaces".into(),
+        ));
     }
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
-        .map_err(|_| Failure::Usage("the token does not fit into a header field".into()))?;
+        .map_err(|_| CommandFailure::Usage("the token does not fit into a header field".into()))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Env;
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::pages::print_json;
-use super::session::{Common, Output, Session};
+use super::session::{ApiSession, CommandOutput, Common};
 use balancer_http::path::encoded;
 
 const EXAMPLES: &str = "\
@@ -23,7 +23,7 @@ Examples:
 /// `balancer backends` and what follows it.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = EXAMPLES)]
-pub struct Backends {
+pub struct BackendsCommand {
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
@@ -129,8 +129,8 @@ struct Shown {
 }
 
 /// Does it.
-pub(super) fn run(backends: &Backends, env: Env<'_>) -> Result<(), Failure> {
-    let mut session = Session::open(&backends.common, env)?;
+pub(super) fn run(backends: &BackendsCommand, env: Env<'_>) -> Result<(), CommandFailure> {
+    let mut session = ApiSession::open(&backends.common, env)?;
     match &backends.what {
         What::Ls => ls(&mut session),
         What::Add { name, to, weight, max_in_flight, backup } => {
@@ -180,7 +180,7 @@ fn patch(set: &Set) -> Value {
     Value::Object(body)
 }
 
-fn ls(session: &mut Session) -> Result<(), Failure> {
+fn ls(session: &mut ApiSession) -> Result<(), CommandFailure> {
     if session.out.is_json() {
         return print_json(session, "/-/v1/backends", "backends");
     }
@@ -188,7 +188,7 @@ fn ls(session: &mut Session) -> Result<(), Failure> {
     struct List {
         backends: Vec<Shown>,
     }
-    let Session { api, out } = session;
+    let ApiSession { api, out } = session;
     let body = api.get("/-/v1/backends")?;
     let List { backends } = api.read(&body)?;
     let rows: Vec<_> = backends.into_iter().map(row).collect();
@@ -204,8 +204,8 @@ fn row(one: Shown) -> Vec<String> {
 }
 
 /// Asks for a change and shows what the backend is then.
-fn tell(session: &mut Session, method: Method, path: &str, body: &Value) -> Result<(), Failure> {
-    let Session { api, out } = session;
+fn tell(session: &mut ApiSession, method: Method, path: &str, body: &Value) -> Result<(), CommandFailure> {
+    let ApiSession { api, out } = session;
     let answer = api.send(method, path, &[], Some(&body.to_string()))?;
     if out.is_json() {
         out.raw(&format!("{}\n", answer.body.trim_end()))?;
@@ -215,7 +215,7 @@ fn tell(session: &mut Session, method: Method, path: &str, body: &Value) -> Resu
     out.flush()
 }
 
-fn show(out: &mut Output, one: &Shown, is_new: bool) -> Result<(), Failure> {
+fn show(out: &mut CommandOutput, one: &Shown, is_new: bool) -> Result<(), CommandFailure> {
     let done = if is_new { "added" } else { "changed" };
     let Shown { name, url, state, weight, .. } = one;
     out.line(&format!("{done} backend {name}: {url}, {state}, weight {weight}"))

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
-pub enum Failure {
+pub enum CommandFailure {
     /// What was asked makes no sense, or names no balancer; exit code 2. Nothing was sent.
     Usage(String),
     /// The balancer answered with another status than 2xx; exit code 1.
@@ -26,7 +26,7 @@ pub enum Failure {
     Closed,
 }
 
-impl Failure {
+impl CommandFailure {
     /// 0, 1 or 2.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -69,7 +69,7 @@ impl Failure {
     }
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for CommandFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Usage(text)
@@ -82,7 +82,7 @@ impl std::fmt::Display for Failure {
 }
 
 /// Writing failed: a reader that has left is no fault.
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for CommandFailure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::Closed,
@@ -168,7 +168,7 @@ mod tests {
             (500, Some("{}"), "500 refused"),
         ];
         for (status, body, expected) in rows {
-            let failure = Failure::refused("http://h", status, body);
+            let failure = CommandFailure::refused("http://h", status, body);
             assert_eq!(failure.to_string(), expected);
             assert_eq!(failure.exit_code(), 1);
         }
@@ -177,18 +177,18 @@ mod tests {
     #[test]
     fn what_is_no_problem_document_is_no_balancers() {
         for body in [None, Some("[1]"), Some("<html>")] {
-            let text = Failure::refused("http://h:1", 404, body).to_string();
+            let text = CommandFailure::refused("http://h:1", 404, body).to_string();
             assert!(text.starts_with("http://h:1 answered 404 and no word"), "{text}");
         }
     }
 
     #[test]
     fn exit_codes_tell_usage_from_failure() {
-        assert_eq!(Failure::Usage("x".into()).exit_code(), 2);
-        assert_eq!(Failure::Incomplete("x".into()).exit_code(), 1);
-        let closed = Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert_eq!(CommandFailure::Usage("x".into()).exit_code(), 2);
+        assert_eq!(CommandFailure::Incomplete("x".into()).exit_code(), 1);
+        let closed = CommandFailure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         assert_eq!(closed.exit_code(), 0);
-        let full = Failure::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        let full = CommandFailure::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
         assert_eq!(full.exit_code(), 1);
     }
 }

@@ -20,7 +20,7 @@ mod session;
 mod summary;
 mod top;
 
-pub use failure::Failure;
+pub use failure::CommandFailure;
 pub use healthcheck::healthcheck;
 pub use print::{Print, print};
 pub use summary::summary;
@@ -38,37 +38,37 @@ pub enum Command {
     /// Ask the running balancer whether it is alive.
     Healthcheck(Options),
     /// Ask a running balancer's API for something; [`call`] does it.
-    Call(Call),
+    Call(ApiCommand),
     /// Print what the program knows of itself; [`print()`] makes it.
     Print(Print),
 }
 
 /// What a running balancer is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Call {
+pub enum ApiCommand {
     /// `limits …`
-    Limits(limits::Limits),
+    Limits(limits::LimitsCommand),
     /// `reload`
     Reload(reload::Reload),
     /// `plans …`
-    Plans(plans::Plans),
+    Plans(plans::PlansCommand),
     /// `backends …`
-    Backends(backends::Backends),
+    Backends(backends::BackendsCommand),
     /// `top`
-    Top(top::Top),
+    Top(top::TopCommand),
 }
 
 /// Asks a running balancer, and prints to stdout what it says.
 ///
 /// # Errors
 /// Say what went wrong, and know their exit code.
-pub fn call(call: &Call, env: Env<'_>) -> Result<(), Failure> {
+pub fn call(call: &ApiCommand, env: Env<'_>) -> Result<(), CommandFailure> {
     match call {
-        Call::Limits(limits) => limits::run(limits, env),
-        Call::Reload(reload) => reload::run(reload, env),
-        Call::Plans(plans) => plans::run(plans, env),
-        Call::Backends(backends) => backends::run(backends, env),
-        Call::Top(top) => top::run(top, env),
+        ApiCommand::Limits(limits) => limits::run(limits, env),
+        ApiCommand::Reload(reload) => reload::run(reload, env),
+        ApiCommand::Plans(plans) => plans::run(plans, env),
+        ApiCommand::Backends(backends) => backends::run(backends, env),
+        ApiCommand::Top(top) => top::run(top, env),
     }
 }
 
@@ -81,16 +81,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Asked::Run(run)) => Command::Run(run.into()),
         Some(Asked::Check(source)) => Command::Check(source.into()),
         Some(Asked::Healthcheck(source)) => Command::Healthcheck(source.into()),
-        Some(Asked::Limits(limits)) => Command::Call(Call::Limits(limits)),
+        Some(Asked::Limits(limits)) => Command::Call(ApiCommand::Limits(limits)),
         Some(Asked::Config { what: ConfigText::Schema }) => Command::Print(Print::Schema),
         Some(Asked::Config { what: ConfigText::Reference }) => Command::Print(Print::Reference),
         Some(Asked::Completions { shell }) => Command::Print(Print::Completions(shell)),
         Some(Asked::Man { all: None }) => Command::Print(Print::Man),
         Some(Asked::Man { all: Some(folder) }) => Command::Print(Print::Pages(folder)),
-        Some(Asked::Reload(reload)) => Command::Call(Call::Reload(reload)),
-        Some(Asked::Plans(plans)) => Command::Call(Call::Plans(plans)),
-        Some(Asked::Backends(backends)) => Command::Call(Call::Backends(backends)),
-        Some(Asked::Top(top)) => Command::Call(Call::Top(top)),
+        Some(Asked::Reload(reload)) => Command::Call(ApiCommand::Reload(reload)),
+        Some(Asked::Plans(plans)) => Command::Call(ApiCommand::Plans(plans)),
+        Some(Asked::Backends(backends)) => Command::Call(ApiCommand::Backends(backends)),
+        Some(Asked::Top(top)) => Command::Call(ApiCommand::Top(top)),
     })
 }
 
@@ -147,14 +147,14 @@ enum Asked {
     /// Ask /-/livez of the configured listener: exit code 0 when it answers 200, else 1.
     Healthcheck(Source),
     /// What single clients may do: list, show, set and remove limits of a running balancer.
-    Limits(limits::Limits),
+    Limits(limits::LimitsCommand),
     /// Make the running balancer read its configuration again; a wrong one changes nothing, and every fault is told.
     Reload(reload::Reload),
     /// What several clients may do alike: list, show, set and remove plans of a running balancer.
-    Plans(plans::Plans),
+    Plans(plans::PlansCommand),
     /// Where requests go: list, add, change, drain and remove backends of a running balancer.
-    Backends(backends::Backends),
-    Top(top::Top),
+    Backends(backends::BackendsCommand),
+    Top(top::TopCommand),
     /// What the configuration file may hold, for editors and for people.
     #[command(arg_required_else_help = true)]
     Config {
@@ -256,7 +256,7 @@ pub(crate) mod tests {
             ("balancer run --config x.json", Command::Run(file("x.json"))),
             ("balancer check --config x.json", Command::Check(file("x.json"))),
             ("balancer healthcheck", Command::Healthcheck(Options::default())),
-            ("balancer reload", Command::Call(Call::Reload(reload::Reload::default()))),
+            ("balancer reload", Command::Call(ApiCommand::Reload(reload::Reload::default()))),
             ("balancer run --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to.clone())),
             ("balancer --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to)),
             ("balancer run --to :1 --to http://h --limit 10/s --listen [::]:80 --data d", Command::Run(kept)),

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::api::Api;
-use super::failure::Failure;
-use super::session::Session;
+use super::failure::CommandFailure;
+use super::session::ApiSession;
 use balancer_http::path::encoded;
 
 /// Rows a page; the most that the API gives.
@@ -26,8 +26,8 @@ struct Page<'a> {
 pub fn for_each_page(
     api: &Api,
     path: &str,
-    mut each: impl FnMut(&[&str]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    mut each: impl FnMut(&[&str]) -> Result<(), CommandFailure>,
+) -> Result<(), CommandFailure> {
     let joint = if path.contains('?') { '&' } else { '?' };
     let mut cursor = None::<String>;
     loop {
@@ -50,8 +50,8 @@ pub fn for_each_page(
 ///
 /// # Errors
 /// As [`for_each_page`].
-pub fn print_json(session: &mut Session, path: &str, name: &str) -> Result<(), Failure> {
-    let Session { api, out } = session;
+pub fn print_json(session: &mut ApiSession, path: &str, name: &str) -> Result<(), CommandFailure> {
+    let ApiSession { api, out } = session;
     out.raw(&format!("{{\"{name}\":["))?;
     let mut separator = "\n";
     for_each_page(api, path, |items| {

@@ -5,10 +5,10 @@ use http::Method;
 use serde_json::json;
 
 use super::Env;
-use super::failure::Failure;
-use super::limits::Grant;
+use super::failure::CommandFailure;
+use super::limits::GrantArgs;
 use super::pages::{for_each_page, print_json};
-use super::session::{Common, Session};
+use super::session::{ApiSession, Common};
 use balancer_http::path::encoded;
 use balancer_limiter::document::NewLimit;
 
@@ -23,7 +23,7 @@ Examples:
 /// `balancer plans` and what follows it.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = EXAMPLES)]
-pub struct Plans {
+pub struct PlansCommand {
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
@@ -47,7 +47,7 @@ enum What {
         #[arg(value_name = "NAME")]
         name: String,
         #[command(flatten)]
-        grant: Grant,
+        grant: GrantArgs,
     },
     /// Take a plan away; one that clients are on stays.
     Rm {
@@ -58,8 +58,8 @@ enum What {
 }
 
 /// Does it.
-pub(super) fn run(plans: &Plans, env: Env<'_>) -> Result<(), Failure> {
-    let open = || Session::open(&plans.common, env);
+pub(super) fn run(plans: &PlansCommand, env: Env<'_>) -> Result<(), CommandFailure> {
+    let open = || ApiSession::open(&plans.common, env);
     match &plans.what {
         What::Ls => ls(&mut open()?),
         What::Get { name } => get(name, &mut open()?),
@@ -76,21 +76,21 @@ fn item(name: &str) -> String {
     format!("/-/v1/plan?name={}", encoded(name))
 }
 
-fn terms(grant: &Grant) -> Result<NewLimit, Failure> {
+fn terms(grant: &GrantArgs) -> Result<NewLimit, CommandFailure> {
     let buckets = grant.buckets()?;
     if buckets.is_empty() {
         let text =
             "how much may its clients do? Give a rate (10/m) or --bucket; see balancer plans set --help";
-        return Err(Failure::Usage(text.into()));
+        return Err(CommandFailure::Usage(text.into()));
     }
     Ok(NewLimit { buckets, max_in_flight: grant.max_in_flight, ..NewLimit::default() })
 }
 
-fn ls(session: &mut Session) -> Result<(), Failure> {
+fn ls(session: &mut ApiSession) -> Result<(), CommandFailure> {
     if session.out.is_json() {
         return print_json(session, "/-/v1/plans", "plans");
     }
-    let Session { api, out } = session;
+    let ApiSession { api, out } = session;
     let mut count = 0;
     for_each_page(api, "/-/v1/plans", |items| {
         let head: &[&str] = if count == 0 && !items.is_empty() { &["PLAN", "LIMIT"] } else { &[] };
@@ -108,8 +108,8 @@ fn ls(session: &mut Session) -> Result<(), Failure> {
     out.flush()
 }
 
-fn get(name: &str, session: &mut Session) -> Result<(), Failure> {
-    let Session { api, out } = session;
+fn get(name: &str, session: &mut ApiSession) -> Result<(), CommandFailure> {
+    let ApiSession { api, out } = session;
     let answer = api.send(Method::GET, &item(name), &[], None)?;
     if out.is_json() {
         out.raw(&format!("{}\n", answer.body.trim_end()))?;
@@ -126,8 +126,8 @@ fn get(name: &str, session: &mut Session) -> Result<(), Failure> {
     out.flush()
 }
 
-fn set(name: &str, body: &str, session: &mut Session) -> Result<(), Failure> {
-    let Session { api, out } = session;
+fn set(name: &str, body: &str, session: &mut ApiSession) -> Result<(), CommandFailure> {
+    let ApiSession { api, out } = session;
     let answer = api.send(Method::PUT, &item(name), &[], Some(body))?;
     if out.is_json() {
         out.raw(&format!("{}\n", answer.body.trim_end()))?;
@@ -139,8 +139,8 @@ fn set(name: &str, body: &str, session: &mut Session) -> Result<(), Failure> {
     out.flush()
 }
 
-fn rm(name: &str, session: &mut Session) -> Result<(), Failure> {
-    let Session { api, out } = session;
+fn rm(name: &str, session: &mut ApiSession) -> Result<(), CommandFailure> {
+    let ApiSession { api, out } = session;
     api.send(Method::DELETE, &item(name), &[], None)?;
     if out.is_json() {
         out.line(&json!({ "name": name, "removed": true }).to_string())?;
@@ -156,11 +156,11 @@ mod tests {
 
     #[test]
     fn a_plan_needs_buckets() {
-        let grant = Grant { rate: vec!["10/m".into()], max_in_flight: Some(2), ..Grant::default() };
+        let grant = GrantArgs { rate: vec!["10/m".into()], max_in_flight: Some(2), ..GrantArgs::default() };
         let expected =
             r#"{"buckets":[{"name":"default","amount":10,"per":"1m","capacity":10}],"max_in_flight":2}"#;
         assert_eq!(terms(&grant).unwrap().to_json(), expected);
-        assert_eq!(terms(&Grant::default()).unwrap_err().exit_code(), 2);
+        assert_eq!(terms(&GrantArgs::default()).unwrap_err().exit_code(), 2);
         assert_eq!(item("früh/1"), "/-/v1/plan?name=fr%C3%BCh%2F1");
     }
 }

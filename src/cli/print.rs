@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Arguments, Failure};
+use super::{Arguments, CommandFailure};
 use crate::config;
 
 /// What to print.
@@ -29,7 +29,7 @@ pub enum Print {
 ///
 /// # Errors
 /// The folder cannot be written.
-pub fn print(what: &Print) -> Result<Vec<u8>, Failure> {
+pub fn print(what: &Print) -> Result<Vec<u8>, CommandFailure> {
     let mut text = Vec::new();
     match what {
         Print::Schema => {
@@ -44,7 +44,7 @@ pub fn print(what: &Print) -> Result<Vec<u8>, Failure> {
             let _ = clap_mangen::Man::new(with_pages()).render(&mut text);
         }
         Print::Pages(folder) => write_pages(folder).map_err(|error| {
-            Failure::Incomplete(format!("can't write into {}: {error}", folder.display()))
+            CommandFailure::Incomplete(format!("can't write into {}: {error}", folder.display()))
         })?,
     }
     Ok(text)

@@ -4,8 +4,8 @@ use clap::Args;
 use http::Method;
 use serde::Deserialize;
 
-use super::failure::Failure;
-use super::session::{Common, Session};
+use super::failure::CommandFailure;
+use super::session::{ApiSession, Common};
 use crate::cli::Env;
 
 /// `balancer reload`.
@@ -22,8 +22,8 @@ struct Reloaded {
 }
 
 /// Asks for it and says what is in force now.
-pub(super) fn run(reload: &Reload, env: Env<'_>) -> Result<(), Failure> {
-    let mut session = Session::open(&reload.common, env)?;
+pub(super) fn run(reload: &Reload, env: Env<'_>) -> Result<(), CommandFailure> {
+    let mut session = ApiSession::open(&reload.common, env)?;
     let answer = session.api.send(Method::POST, "/-/v1/reload", &[], None)?;
     if session.out.is_json() {
         session.out.line(&answer.body)?;

@@ -5,40 +5,40 @@ use std::io::{IsTerminal, Write};
 
 use clap::Args;
 
-use super::api::{Api, Target};
-use super::failure::Failure;
+use super::api::{Api, ApiTarget};
+use super::failure::CommandFailure;
 
 /// Options of every command that talks to a balancer.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Common {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ApiTarget,
     /// Print JSON, as the API answers it.
     #[arg(long, global = true)]
     pub json: bool,
 }
 
 /// A command under way.
-pub struct Session {
+pub struct ApiSession {
     /// Whom it asks.
     pub api: Api,
     /// Where it prints.
-    pub out: Output,
+    pub out: CommandOutput,
 }
 
-impl Session {
+impl ApiSession {
     /// A session that prints to stdout.
     ///
     /// # Errors
     /// As [`Api::open`].
-    pub fn open(common: &Common, env: &[(OsString, OsString)]) -> Result<Self, Failure> {
-        Ok(Self { api: Api::open(&common.target, env)?, out: Output::stdout(common.json) })
+    pub fn open(common: &Common, env: &[(OsString, OsString)]) -> Result<Self, CommandFailure> {
+        Ok(Self { api: Api::open(&common.target, env)?, out: CommandOutput::stdout(common.json) })
     }
 }
 
 /// Where results go. Tables are aligned for a terminal and tab-separated, without a head, for anything else.
-pub struct Output {
+pub struct CommandOutput {
     sink: Box<dyn Write>,
     terminal: bool,
     json: bool,
@@ -47,7 +47,7 @@ pub struct Output {
 /// Widest column of an aligned table; what is longer pushes the rest of its line to the right.
 const MAX_COLUMN: usize = 48;
 
-impl Output {
+impl CommandOutput {
     /// The process's own.
     pub fn stdout(json: bool) -> Self {
         let stdout = std::io::stdout();
@@ -70,7 +70,7 @@ impl Output {
     ///
     /// # Errors
     /// When nothing can be written any more.
-    pub fn line(&mut self, text: &str) -> Result<(), Failure> {
+    pub fn line(&mut self, text: &str) -> Result<(), CommandFailure> {
         Ok(writeln!(self.sink, "{}", shown(text))?)
     }
 
@@ -78,7 +78,7 @@ impl Output {
     ///
     /// # Errors
     /// When nothing can be written any more.
-    pub fn raw(&mut self, text: &str) -> Result<(), Failure> {
+    pub fn raw(&mut self, text: &str) -> Result<(), CommandFailure> {
         Ok(self.sink.write_all(text.as_bytes())?)
     }
 
@@ -86,7 +86,7 @@ impl Output {
     ///
     /// # Errors
     /// When nothing can be written any more.
-    pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> Result<(), CommandFailure> {
         let text = if self.terminal { aligned(head, rows) } else { separated(rows) };
         self.raw(&text)
     }
@@ -95,7 +95,7 @@ impl Output {
     ///
     /// # Errors
     /// When nothing can be written any more.
-    pub fn flush(&mut self) -> Result<(), Failure> {
+    pub fn flush(&mut self) -> Result<(), CommandFailure> {
         Ok(self.sink.flush()?)
     }
 }

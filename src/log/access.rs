@@ -1,11 +1,11 @@
 //! The access log: one line a request, to stdout or to a file, written by a thread of its own (see
-//! [`super::lines`]). stdout also carries the lines that say where we listen; they go through [`AccessLog::announce`],
+//! [`super::lines`]). stdout also carries the lines that say where we listen; they go through [`AccessLogWriter::announce`],
 //! so that nothing is ever written into the middle of another line.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::lines::{Lines, Output, Report};
+use super::lines::{LogLines, LogReport, Output};
 use crate::clock::Clock;
 use crate::config::{self, AccessFormat, LogConfig};
 use crate::log::record::{AccessRecord, Journal};
@@ -15,14 +15,14 @@ mod line;
 
 /// The access log, or its absence.
 #[derive(Debug)]
-pub struct AccessLog {
-    lines: Option<Lines>,
+pub struct AccessLogWriter {
+    lines: Option<LogLines>,
     owns_stdout: bool,
     format: AccessFormat,
     query: bool,
 }
 
-impl AccessLog {
+impl AccessLogWriter {
     /// Opens what `log.access` names and starts the thread. A file is made with its folders.
     pub fn start(config: &LogConfig, clock: Clock) -> io::Result<Self> {
         let output = match &config.access {
@@ -32,7 +32,7 @@ impl AccessLog {
         };
         Ok(Self {
             lines: output
-                .map(|output| Lines::start("access log", output, Report::ErrorLog, clock))
+                .map(|output| LogLines::start("access log", output, LogReport::ErrorLog, clock))
                 .transpose()?,
             owns_stdout: config.access == config::AccessLog::Stdout,
             format: config.access_format,
@@ -69,11 +69,11 @@ impl AccessLog {
 
     /// How many lines were dropped so far because they did not fit or could not be written.
     pub fn dropped(&self) -> u64 {
-        self.lines.as_ref().map_or(0, Lines::dropped)
+        self.lines.as_ref().map_or(0, LogLines::dropped)
     }
 }
 
-impl Journal for AccessLog {
+impl Journal for AccessLogWriter {
     fn wanted(&self) -> bool {
         self.lines.is_some()
     }
@@ -132,7 +132,7 @@ mod tests {
     fn records_go_to_the_file_with_its_folders_and_follow_a_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("logs/deep/access.log");
-        let log = AccessLog::start(&to(To::File(path.clone())), Clock::real()).unwrap();
+        let log = AccessLogWriter::start(&to(To::File(path.clone())), Clock::real()).unwrap();
         assert!(log.wanted());
         log.record(record("/one"));
         // The file is there from the start; the rename must not take lines that come after the reopen.
@@ -155,12 +155,12 @@ mod tests {
 
     #[test]
     fn a_log_that_is_off_records_nothing_and_a_folder_is_no_file() {
-        let log = AccessLog::start(&to(To::Off), Clock::real()).unwrap();
+        let log = AccessLogWriter::start(&to(To::Off), Clock::real()).unwrap();
         assert!(!log.wanted());
         log.record(record("/"));
         log.reopen();
         log.stop(Duration::from_secs(1));
         let folder = tempfile::tempdir().unwrap();
-        assert!(AccessLog::start(&to(To::File(folder.path().to_owned())), Clock::real()).is_err());
+        assert!(AccessLogWriter::start(&to(To::File(folder.path().to_owned())), Clock::real()).is_err());
     }
 }

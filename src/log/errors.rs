@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger};
 
-use super::lines::{Lines, Output, Report, push_entry, push_time};
+use super::lines::{LogLines, LogReport, Output, push_entry, push_time};
 use crate::clock::Clock;
 use crate::config::{LogConfig, LogFormat};
 
@@ -18,15 +18,15 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Keeps the error log alive; dropping it writes what is queued, at most for a second. `main` drops it before it
 /// exits.
 #[derive(Debug)]
-pub struct ErrorLog(Option<Arc<Lines>>);
+pub struct ErrorLog(Option<Arc<LogLines>>);
 
 /// Starts the error log at a level. A second call in one process changes the level alone.
 pub fn start(config: &LogConfig, clock: Clock) -> io::Result<ErrorLog> {
     let report = match config.format {
-        LogFormat::Text => Report::InBand,
-        LogFormat::Json => Report::InBandJson,
+        LogFormat::Text => LogReport::InBand,
+        LogFormat::Json => LogReport::InBandJson,
     };
-    let lines = Arc::new(Lines::start("error log", Output::of(io::stderr())?, report, clock.clone())?);
+    let lines = Arc::new(LogLines::start("error log", Output::of(io::stderr())?, report, clock.clone())?);
     let queue = Arc::clone(&lines);
     let push = move |line| queue.push(line);
     let logger: Box<dyn Log> = match config.format {

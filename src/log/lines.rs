@@ -83,7 +83,7 @@ impl Output {
 
 /// Who is told about dropped lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
+pub enum LogReport {
     /// The error log.
     ErrorLog,
     /// A line among the others: for the error log itself.
@@ -99,7 +99,7 @@ enum Order {
 
 /// The way in. Dropping it lets the thread write what is queued and end.
 #[derive(Debug)]
-pub struct Lines {
+pub struct LogLines {
     lines: Sender<Vec<u8>>,
     orders: Sender<Order>,
     ended: Receiver<()>,
@@ -112,9 +112,9 @@ struct Shared {
     dropped: AtomicU64,
 }
 
-impl Lines {
+impl LogLines {
     /// Starts the thread. `name` names it and stands in its reports.
-    pub fn start(name: &'static str, output: Output, report: Report, clock: Clock) -> io::Result<Self> {
+    pub fn start(name: &'static str, output: Output, report: LogReport, clock: Clock) -> io::Result<Self> {
         let (lines, incoming) = bounded(QUEUE_LINES);
         let (orders, ordered) = bounded(4);
         let (alive, ended) = bounded(0);
@@ -179,7 +179,7 @@ impl Lines {
 struct Writer {
     name: &'static str,
     output: Output,
-    report: Report,
+    report: LogReport,
     clock: Clock,
     incoming: Receiver<Vec<u8>>,
     ordered: Receiver<Order>,
@@ -303,7 +303,7 @@ impl Writer {
                 let whole = newlines.saturating_sub(u64::from(mends));
                 self.shared.dropped.fetch_add(self.batch_lines.saturating_sub(whole), Ordering::Relaxed);
                 self.broken_line = if written > 0 { batch[written - 1] != b'\n' } else { mends };
-                if !std::mem::replace(&mut self.failing, true) && self.report == Report::ErrorLog {
+                if !std::mem::replace(&mut self.failing, true) && self.report == LogReport::ErrorLog {
                     log::error!("{}: cannot be written: {error}", self.name);
                 }
             }
@@ -347,7 +347,7 @@ impl Writer {
             if given_up {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "its reader does not read"));
             }
-            if self.report == Report::ErrorLog {
+            if self.report == LogReport::ErrorLog {
                 self.report_dropped();
             }
         }
@@ -369,9 +369,9 @@ impl Writer {
         let text =
             format!("{}: lines dropped: {lost}; their reader is too slow or their disk full", self.name);
         match self.report {
-            Report::ErrorLog => log::error!("{text}"),
-            Report::InBand | Report::InBandJson => {
-                let json = self.report == Report::InBandJson;
+            LogReport::ErrorLog => log::error!("{text}"),
+            LogReport::InBand | LogReport::InBandJson => {
+                let json = self.report == LogReport::InBandJson;
                 push_entry(&mut self.batch, self.clock.wall(), log::Level::Error, &text, json);
                 self.batch_lines += 1;
                 self.write();

@@ -2,7 +2,7 @@
 
 /// What the numbers of a family mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FamilyKind {
     /// They only grow.
     Counter,
     /// They go up and down.
@@ -26,9 +26,9 @@ macro_rules! families {
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
             /// Its name, kind and help.
-            pub const fn about(self) -> (&'static str, Kind, &'static str) {
+            pub const fn about(self) -> (&'static str, FamilyKind, &'static str) {
                 match self {
-                    $(Self::$variant => ($name, Kind::$kind, $help),)+
+                    $(Self::$variant => ($name, FamilyKind::$kind, $help),)+
                 }
             }
         }

@@ -2,7 +2,7 @@ use super::*;
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 
-type Series = BTreeMap<String, Value>;
+type Series = BTreeMap<String, SeriesValue>;
 
 fn series(metrics: &Metrics) -> Series {
     let mut all = Series::new();
@@ -17,14 +17,14 @@ fn series(metrics: &Metrics) -> Series {
 
 fn counter(all: &Series, key: &str) -> u64 {
     match all.get(key) {
-        Some(Value::Counter(count)) => *count,
+        Some(SeriesValue::Counter(count)) => *count,
         other => panic!("{key}: {other:?}"),
     }
 }
 
 fn gauge(all: &Series, key: &str) -> i64 {
     match all.get(key) {
-        Some(Value::Gauge(level)) => *level,
+        Some(SeriesValue::Gauge(level)) => *level,
         other => panic!("{key}: {other:?}"),
     }
 }
@@ -57,9 +57,11 @@ fn every_bounded_series_is_there_from_the_start_at_0() {
         "balancer_backend_request_duration_seconds{backend=a}",
         "balancer_store_operation_duration_seconds{op=load}",
     ] {
-        assert_eq!(all.get(key), Some(&Value::Histogram(HistogramSum::default())), "{key}");
+        assert_eq!(all.get(key), Some(&SeriesValue::Histogram(HistogramSum::default())), "{key}");
     }
-    let moved = |value: &Value| !matches!(value, Value::Counter(0) | Value::Gauge(0) | Value::Histogram(_));
+    let moved = |value: &SeriesValue| {
+        !matches!(value, SeriesValue::Counter(0) | SeriesValue::Gauge(0) | SeriesValue::Histogram(_))
+    };
     assert_eq!(all.values().filter(|value| moved(value)).count(), 0);
 }
 
@@ -88,13 +90,13 @@ fn each_event_moves_its_series_and_no_other() {
         let before = series(&metrics);
         event(&metrics);
         let after = series(&metrics);
-        let same = |key: &String, value: &Value| before.get(key) == Some(value);
-        let histogram = |value: &Value| matches!(value, Value::Histogram(_));
+        let same = |key: &String, value: &SeriesValue| before.get(key) == Some(value);
+        let histogram = |value: &SeriesValue| matches!(value, SeriesValue::Histogram(_));
         let moved: Vec<_> =
             after.iter().filter(|(key, value)| !same(key, value) && !histogram(value)).collect();
         assert_eq!(moved.len(), 1, "{key}: {moved:?}");
         assert_eq!(moved[0].0, key);
-        assert!(matches!(moved[0].1, Value::Counter(1) | Value::Gauge(1)), "{moved:?}");
+        assert!(matches!(moved[0].1, SeriesValue::Counter(1) | SeriesValue::Gauge(1)), "{moved:?}");
     }
     let metrics = Metrics::new();
     metrics.set_backends(std::iter::once("a"));
@@ -107,7 +109,7 @@ fn each_event_moves_its_series_and_no_other() {
     assert_eq!(counter(&all, "balancer_backend_requests_total{backend=a,code=502}"), 1);
     assert_eq!(counter(&all, "balancer_backend_requests_total{backend=a,code=error}"), 1);
     let count = |key: &str| match &all[key] {
-        Value::Histogram(sum) => (sum.count, sum.sum_ns),
+        SeriesValue::Histogram(sum) => (sum.count, sum.sum_ns),
         other => panic!("{other:?}"),
     };
     assert_eq!(count("balancer_store_operation_duration_seconds{op=create}"), (2, 2_000_000));
@@ -127,7 +129,7 @@ fn a_duration_falls_into_the_buckets_whose_bound_it_does_not_pass() {
         let metrics = Metrics::new();
         metrics.request("GET", 200, Duration::from_nanos(ns));
         let all = series(&metrics);
-        let Value::Histogram(sum) = &all["balancer_http_request_duration_seconds{}"] else { panic!() };
+        let SeriesValue::Histogram(sum) = &all["balancer_http_request_duration_seconds{}"] else { panic!() };
         assert_eq!(sum.cumulative.iter().position(|count| *count == 1), first, "{ns}");
         assert!(sum.cumulative.is_sorted(), "{ns}");
         assert_eq!((sum.count, sum.sum_ns), (1, ns));
@@ -165,7 +167,7 @@ fn no_count_is_lost_between_threads_and_every_gauge_comes_back_to_0() {
         assert_eq!(counter(&all, key), expected, "{key}");
     }
     assert_eq!(gauge(&all, "balancer_http_requests_in_flight{}"), 0);
-    let Value::Histogram(sum) = &all["balancer_http_request_duration_seconds{}"] else { panic!() };
+    let SeriesValue::Histogram(sum) = &all["balancer_http_request_duration_seconds{}"] else { panic!() };
     assert_eq!((sum.count, sum.sum_ns), (expected, THREADS as u64 * (ROUNDS - 1) * ROUNDS / 2));
 }
 

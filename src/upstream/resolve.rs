@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after,
 use crate::clock::Clock;
 use balancer_pool::backend::BackendEntry;
 use balancer_pool::backend_state::{self, State};
-use balancer_pool::backends::{Backends, Change};
+use balancer_pool::backends::{AddressChange, Backends};
 
 mod server;
 
@@ -280,7 +280,7 @@ impl Name {
     }
 }
 
-fn change_line(host: &str, addresses: &[SocketAddr], change: &Change) -> String {
+fn change_line(host: &str, addresses: &[SocketAddr], change: &AddressChange) -> String {
     let list = |addresses: &[SocketAddr]| {
         addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     };

@@ -1,7 +1,7 @@
 //! What a limited client is told: the fields `RateLimit-Policy` and `RateLimit` of
 //! draft-ietf-httpapi-ratelimit-headers-11, and `Retry-After` (RFC 9110 §10.2.3).
 
-use super::bucket::{MICRO, Outcome};
+use super::bucket::{MICRO, TakeOutcome};
 use super::limit::Limit;
 use super::terms::{CONCURRENCY, DEFAULT_BUCKET};
 use balancer_time::Nanos;
@@ -41,8 +41,8 @@ pub struct Standing<'a> {
     /// Capacity, and the rate as it was granted.
     pub limit: Limit,
     /// What it said; not allowed for those that refused.
-    pub outcome: Outcome,
-    /// It is filled at a turn of the calendar, in [`Outcome::wait_ns`], and at no other time.
+    pub outcome: TakeOutcome,
+    /// It is filled at a turn of the calendar, in [`TakeOutcome::wait_ns`], and at no other time.
     pub resets: bool,
 }
 

@@ -33,7 +33,7 @@ pub struct Bucket {
 
 /// What became of a request for tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct TakeOutcome {
     /// Whether the tokens were taken. A refusal takes none.
     pub allowed: bool,
     /// Whole tokens that are left.
@@ -67,7 +67,7 @@ impl Bucket {
     }
 
     /// Takes `cost` tokens if they are there.
-    pub fn acquire(&mut self, cost: u32, now: Nanos) -> Outcome {
+    pub fn acquire(&mut self, cost: u32, now: Nanos) -> TakeOutcome {
         let allowed = self.holds(cost, now);
         if allowed {
             self.take(cost);
@@ -89,9 +89,9 @@ impl Bucket {
     }
 
     /// What is said of a request for `cost` tokens after it was allowed or refused.
-    pub fn outcome(&self, cost: u32, allowed: bool) -> Outcome {
+    pub fn outcome(&self, cost: u32, allowed: bool) -> TakeOutcome {
         let goal = if allowed { MICRO } else { i64::from(cost) * MICRO };
-        Outcome { allowed, left: self.whole(), wait_ns: self.until(goal) }
+        TakeOutcome { allowed, left: self.whole(), wait_ns: self.until(goal) }
     }
 
     /// Makes it full.

@@ -72,7 +72,7 @@ impl Refusal {
 
 /// How often it was for one reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
+pub struct RefusalReason {
     /// The reason.
     pub refusal: Refusal,
     /// How often.
@@ -91,7 +91,7 @@ pub struct Heavy {
     /// At least so many of them were refused.
     pub denied: u64,
     /// Why, most frequent first; at most [`MAX_REASONS`]. Only by refusals.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<RefusalReason>,
 }
 
 /// Both rankings.
@@ -158,7 +158,7 @@ struct Row {
     /// What the one before it in this place had: so much of `count` may be others'.
     error: u64,
     denied: u64,
-    reasons: Vec<Reason>,
+    reasons: Vec<RefusalReason>,
 }
 
 impl Ranking {
@@ -247,11 +247,11 @@ impl Ranking {
 }
 
 /// Counts a reason, if it is known or there is room for it.
-fn add(reasons: &mut Vec<Reason>, refusal: &Refusal, denied: u64) {
+fn add(reasons: &mut Vec<RefusalReason>, refusal: &Refusal, denied: u64) {
     match reasons.iter().position(|reason| reason.refusal == *refusal) {
         Some(at) => reasons[at].denied += denied,
         None if reasons.len() < MAX_REASONS => {
-            reasons.push(Reason { refusal: refusal.clone(), denied });
+            reasons.push(RefusalReason { refusal: refusal.clone(), denied });
         }
         None => {}
     }

@@ -32,16 +32,16 @@ use crate::identity::ClientKey;
 use balancer_time::Moment;
 
 pub use ask::{Ask, Grant, Granted, MAX_ASKED, Room, Verdict};
-pub use change::{Change, Shared};
+pub use change::{EntryChange, Shared};
 pub use decision::Decision;
-pub use levels::Levels;
+pub use levels::ClientLevels;
 pub use seat::Seat;
 pub use slots::{Saved, Slot};
 
 use decision::{decide, refused_by_full};
-use seat::Place;
+use seat::CountedRow;
 use slots::Slots;
-use table::{Row, Table};
+use table::{ClientTable, TableRow};
 
 /// With a million clients a shard holds some 4,000, whose index is rebuilt in microseconds.
 const SHARDS: usize = 256;
@@ -82,7 +82,7 @@ pub struct Limiter {
 struct Shard(Mutex<Rows>);
 
 struct Rows {
-    table: Table,
+    table: ClientTable,
     /// The row that is looked at next for full buckets.
     cursor: usize,
 }
@@ -117,7 +117,7 @@ impl Rows {
 impl Limiter {
     /// An empty table for at most `max_clients` clients, those that entries name aside.
     pub fn new(max_clients: usize) -> Self {
-        let shard = || Shard(Mutex::new(Rows { table: Table::new(), cursor: 0 }));
+        let shard = || Shard(Mutex::new(Rows { table: ClientTable::new(), cursor: 0 }));
         // The process's own random keys: `RandomState` is keyed by the operating system.
         let random = RandomState::new();
         Self {
@@ -186,14 +186,14 @@ impl Limiter {
         shards + SHARDS * size_of::<Shard>()
     }
 
-    fn decide(&self, client: ClientKey, ask: Ask<'_>, when: Moment, enter: bool) -> (Decision, Place) {
+    fn decide(&self, client: ClientKey, ask: Ask<'_>, when: Moment, enter: bool) -> (Decision, CountedRow) {
         let act = |slots: &mut Slots, in_flight: &mut u32| {
             let decision = decide(slots, *in_flight, ask, when);
             *in_flight += u32::from(enter && decision.allowed);
             decision
         };
         let hash = self.hash(client);
-        let place = Place { client, hash };
+        let place = CountedRow { client, hash };
         let mut rows = self.lock(hash);
         if let Some(row) = rows.table.find(hash as u32, &client) {
             return (self.act_on(rows.table.row_mut(row), ask, act), place);
@@ -214,7 +214,7 @@ impl Limiter {
         ask: Ask<'_>,
         when: Moment,
         act: impl FnOnce(&mut Slots, &mut u32) -> R,
-    ) -> (R, Place) {
+    ) -> (R, CountedRow) {
         let hash = self.hash(client);
         let crowd = match ask.room {
             Room::Own => None,
@@ -225,7 +225,7 @@ impl Limiter {
         let found = rows.table.find(hash as u32, &client);
         match (found, crowd) {
             (Some(row), _) => {
-                return (self.act_on(rows.table.row_mut(row), ask, act), Place { client, hash });
+                return (self.act_on(rows.table.row_mut(row), ask, act), CountedRow { client, hash });
             }
             (None, Some(crowd)) if stays || !self.make_room(&mut rows, when) => {
                 drop(rows);
@@ -235,12 +235,12 @@ impl Limiter {
             (None, Some(_)) => {}
             (None, None) => self.count(client),
         }
-        let row = rows.table.insert(Row::new(client, hash, start));
-        (self.act_on(rows.table.row_mut(row), ask, act), Place { client, hash })
+        let row = rows.table.insert(TableRow::new(client, hash, start));
+        (self.act_on(rows.table.row_mut(row), ask, act), CountedRow { client, hash })
     }
 
     /// The shard's lock is held.
-    fn act_on<R>(&self, row: &mut Row, ask: Ask<'_>, act: impl FnOnce(&mut Slots, &mut u32) -> R) -> R {
+    fn act_on<R>(&self, row: &mut TableRow, ask: Ask<'_>, act: impl FnOnce(&mut Slots, &mut u32) -> R) -> R {
         // Read under the lock: see `changed_since`.
         row.stamp = self.epoch.load(Ordering::Relaxed);
         if let Some(grant) = ask.grant {
@@ -273,7 +273,7 @@ impl Limiter {
     }
 
     /// A request is over.
-    fn leave(&self, Place { client, hash }: Place) {
+    fn leave(&self, CountedRow { client, hash }: CountedRow) {
         let mut rows = self.lock(hash);
         // It is there: a row with requests under way is never taken out.
         if let Some(row) = rows.table.find(hash as u32, &client) {
@@ -298,7 +298,7 @@ impl Limiter {
 
     /// Hands every row of a shard to `each`, [`STEP`] rows a lock. From the end: a removal moves only the last row, which
     /// was seen already, so none is missed in between; a row may be seen twice.
-    fn walk(&self, shard: &Shard, mut each: impl FnMut(&mut Row) -> Fate) {
+    fn walk(&self, shard: &Shard, mut each: impl FnMut(&mut TableRow) -> Fate) {
         let mut end = usize::MAX;
         loop {
             let mut rows = shard.0.lock();

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::backend::BackendEntry;
 use crate::health::Status;
-use crate::outlier::Policy;
+use crate::outlier::OutlierPolicy;
 use crate::policy::PoolPolicy;
 use crate::queue::Queue;
 use crate::sticky::SigningKey;
@@ -35,7 +35,7 @@ pub use lease::Lease;
 pub use outlier::Ejection;
 pub use reconfigure::{Placed, Reconfigured};
 pub use snapshot::{Snapshot, Unavailable, Wanted};
-pub use told::Told;
+pub use told::BackendReport;
 
 use lease::Total;
 use listeners::Listeners;
@@ -58,7 +58,7 @@ pub struct Settings {
     /// How many workers there are, of which one backend may hold three quarters while there is another to go to.
     pub workers: Option<u32>,
     /// `None`: nobody is ejected for how it answers.
-    pub outlier: Option<Policy>,
+    pub outlier: Option<OutlierPolicy>,
     /// Share of the endpoints that may be ejected at once, 0 to 1.
     pub max_ejected: f64,
     /// What endpoints' tokens for sticky sessions are made with.
@@ -104,7 +104,7 @@ impl Settings {
 
 /// What a change of a backend's addresses came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct AddressChange {
     /// Addresses that are new.
     pub added: Vec<SocketAddr>,
     /// Addresses that are gone.
@@ -169,11 +169,11 @@ impl Backends {
     /// Makes these the addresses of the backend of that entry; endpoints that stay are carried over as they are. Nothing
     /// happens when no backend of its name is at its place: an answer about where one was before changes nothing. Takes
     /// the writer's lock.
-    pub fn resolved(&self, entry: &BackendEntry, addresses: &[SocketAddr], now: Nanos) -> Change {
+    pub fn resolved(&self, entry: &BackendEntry, addresses: &[SocketAddr], now: Nanos) -> AddressChange {
         let mut addresses = addresses.to_vec();
         addresses.sort_unstable();
         addresses.dedup();
-        let mut change = Change::default();
+        let mut change = AddressChange::default();
         {
             let _writer = self.writer.lock();
             let before = self.snapshot.load_full();

@@ -14,7 +14,7 @@ pub const MAX_TIME: Nanos = 300_000_000_000;
 
 /// When an endpoint is taken out: `outlier`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Policy {
+pub struct OutlierPolicy {
     /// Failures in a row; 0: they don't matter.
     pub consecutive: u32,
     /// Share of failures within a window, above 0 to 1; `None`: it doesn't matter.
@@ -73,7 +73,7 @@ impl Tally {
     }
 
     /// Takes one more request into account; a cause when it is one too many.
-    pub fn observe(self, failed: bool, now: Nanos, policy: &Policy) -> (Self, Option<Cause>) {
+    pub fn observe(self, failed: bool, now: Nanos, policy: &OutlierPolicy) -> (Self, Option<Cause>) {
         // Wraps after 65,536 windows without a request in between; then two windows count as one.
         let window = (now / policy.window.max(1)) as u16;
         let mut next =
@@ -91,7 +91,7 @@ impl Tally {
         (next, next.cause(policy))
     }
 
-    fn cause(self, policy: &Policy) -> Option<Cause> {
+    fn cause(self, policy: &OutlierPolicy) -> Option<Cause> {
         let (in_a_row, requests, failures) =
             (u32::from(self.in_a_row), u32::from(self.requests), u32::from(self.failures));
         if policy.consecutive > 0 && in_a_row >= policy.consecutive {
@@ -104,7 +104,7 @@ impl Tally {
 }
 
 /// How long an endpoint is out the `relapse`-th time in a row, from 1: twice as long each time.
-pub fn time_out(policy: &Policy, relapse: u32) -> Nanos {
+pub fn time_out(policy: &OutlierPolicy, relapse: u32) -> Nanos {
     let doubled = 1u64.checked_shl(relapse.saturating_sub(1)).unwrap_or(Nanos::MAX);
     policy.base_time.saturating_mul(doubled).min(MAX_TIME.max(policy.base_time))
 }
@@ -121,10 +121,11 @@ mod tests {
     use proptest::prelude::*;
 
     const S: Nanos = 1_000_000_000;
-    const POLICY: Policy = Policy { consecutive: 3, ratio: Some(0.5), window: 10 * S, base_time: 5 * S };
+    const POLICY: OutlierPolicy =
+        OutlierPolicy { consecutive: 3, ratio: Some(0.5), window: 10 * S, base_time: 5 * S };
 
     /// One request a letter, `+` answered and `-` failed, `|` ten seconds later; the first cause and after how many.
-    fn run(requests: &str, policy: &Policy) -> Option<(usize, Cause)> {
+    fn run(requests: &str, policy: &OutlierPolicy) -> Option<(usize, Cause)> {
         let (mut tally, mut now, mut seen) = (Tally::default(), S, 0);
         for letter in requests.chars() {
             if letter == '|' {
@@ -158,16 +159,16 @@ mod tests {
         ] {
             assert_eq!(run(requests, &POLICY), expected, "{requests}");
         }
-        assert_eq!(run("-----", &Policy { consecutive: 0, ..POLICY }), None);
-        assert_eq!(run(&mixed, &Policy { ratio: None, ..POLICY }), None);
-        let all = Policy { consecutive: 0, ratio: Some(1.0), ..POLICY };
+        assert_eq!(run("-----", &OutlierPolicy { consecutive: 0, ..POLICY }), None);
+        assert_eq!(run(&mixed, &OutlierPolicy { ratio: None, ..POLICY }), None);
+        let all = OutlierPolicy { consecutive: 0, ratio: Some(1.0), ..POLICY };
         assert_eq!(run(&"-".repeat(20), &all), Some((20, Cause::Ratio(20, 20))));
         assert_eq!(run(&format!("+{}", "-".repeat(100)), &all), None);
     }
 
     #[test]
     fn counts_that_do_not_fit_are_halved_together() {
-        let policy = Policy { consecutive: 0, ratio: Some(0.26), ..POLICY };
+        let policy = OutlierPolicy { consecutive: 0, ratio: Some(0.26), ..POLICY };
         let mut tally = Tally::default();
         for index in 0..400_000u32 {
             let (next, cause) = tally.observe(index % 4 == 0, S, &policy);
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 300, 300]);
         assert_eq!(time_out(&POLICY, 0), 5 * S);
         assert_eq!(time_out(&POLICY, u32::MAX), MAX_TIME);
-        assert_eq!(time_out(&Policy { base_time: 2 * MAX_TIME, ..POLICY }, 9), 2 * MAX_TIME);
+        assert_eq!(time_out(&OutlierPolicy { base_time: 2 * MAX_TIME, ..POLICY }, 9), 2 * MAX_TIME);
     }
 
     #[test]
@@ -199,7 +200,7 @@ mod tests {
         /// Nobody goes without a failure, and nobody goes at an answer.
         #[test]
         fn answers_take_nobody_out(requests in prop::collection::vec(any::<bool>(), 0..200), ratio in 0.01f64..=1.0) {
-            let policy = Policy { ratio: Some(ratio), ..POLICY };
+            let policy = OutlierPolicy { ratio: Some(ratio), ..POLICY };
             let mut tally = Tally::default();
             for (index, failed) in requests.into_iter().enumerate() {
                 let (next, cause) = tally.observe(failed, index as u64 * S / 3, &policy);

@@ -11,7 +11,7 @@ use balancer_time::Nanos;
 #[derive(Clone, Debug, Default)]
 pub struct PoolPolicy {
     /// When a request is sent again.
-    pub retry: retry::Policy,
+    pub retry: retry::RetryPolicy,
     /// Inclusive ranges of status codes after which a request is sent again, if it may be.
     pub retry_statuses: Vec<(u16, u16)>,
     /// Share of the requests that may be sent again, 0 to 1.

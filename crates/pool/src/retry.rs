@@ -35,7 +35,7 @@ pub struct Request {
 
 /// What the configuration allows. The default: nothing is sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
+pub struct RetryPolicy {
     /// Most times that a request is sent again: `upstream.retries`. Above 0, connections that are refused at once do
     /// not count: a request fails when every candidate has refused, not before.
     pub retries: u32,
@@ -65,7 +65,7 @@ pub enum Again {
 }
 
 /// Decides after a failed attempt.
-pub fn again(failure: Failure, request: Request, policy: Policy) -> Again {
+pub fn again(failure: Failure, request: Request, policy: RetryPolicy) -> Again {
     if policy.retries == 0 || !request.replayable {
         return Again::No;
     }
@@ -107,13 +107,14 @@ mod tests {
         }
     }
 
-    const ALL_ON: Policy = Policy { retries: 1, on_connect: true, on_reset: true, on_timeout: true };
+    const ALL_ON: RetryPolicy =
+        RetryPolicy { retries: 1, on_connect: true, on_reset: true, on_timeout: true };
 
     #[test]
     fn only_what_is_safe_is_sent_again() {
         use Again::{Elsewhere, ElsewhereOrFresh, No};
         use Failure::{Client, Connect, ConnectTimedOut, Malformed, Reset, Stale, Status, TimedOut};
-        let all_off = Policy { on_connect: false, on_reset: false, on_timeout: false, ..ALL_ON };
+        let all_off = RetryPolicy { on_connect: false, on_reset: false, on_timeout: false, ..ALL_ON };
         // For each failure: idempotent with all that may be chosen, with none of it, not idempotent with all of it.
         for (failure, with_all, with_none, unsafe_method) in [
             (Connect, Elsewhere, No, Elsewhere),
@@ -142,7 +143,7 @@ mod tests {
             [(0, 0, Again::No), (1, 0, Again::Elsewhere), (1, 1, Again::No), (3, 2, Again::Elsewhere)]
         {
             let request = Request { idempotent: true, replayable: true, retries_done };
-            let policy = Policy { retries, ..ALL_ON };
+            let policy = RetryPolicy { retries, ..ALL_ON };
             assert_eq!(
                 again(Failure::ConnectTimedOut, request, policy),
                 decision,

@@ -24,9 +24,9 @@ const CROWD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What each address may still get wrong. Takes a lock for a look into one table; asked only about calls with a wrong token.
 #[derive(Debug, Default)]
-pub(in crate::api) struct Failures(Mutex<HashMap<IpAddr, Bucket>>);
+pub(in crate::api) struct WrongTokens(Mutex<HashMap<IpAddr, Bucket>>);
 
-impl Failures {
+impl WrongTokens {
     /// Seconds until the next wrong token from this address gets 401 and not 429; `None`: it does now.
     pub fn wait_s(&self, peer: IpAddr, now: Nanos) -> Option<u64> {
         let table = self.0.lock();
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn twenty_in_a_row_and_one_a_second() {
-        let failures = Failures::default();
+        let failures = WrongTokens::default();
         let (one, other) = (ip("10.0.0.1"), ip("10.0.0.2"));
         for _ in 0..20 {
             assert_eq!(failures.wait_s(one, SECOND), None);
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_is_one_address() {
-        let failures = Failures::default();
+        let failures = WrongTokens::default();
         for host in 0..20 {
             failures.note(ip(&format!("2001:db8::{host:x}")), 0);
         }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_those_beyond_it_are_slowed_down_together() {
-        let failures = Failures::default();
+        let failures = WrongTokens::default();
         for number in 0..10_000_u32 {
             failures.note(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)), SECOND);
         }

@@ -9,7 +9,7 @@ type FieldRow<'a> = &'a [(&'a str, &'a str)];
 
 #[test]
 fn the_tcp_peer_is_judged_by_value() {
-    let access = Access::new(&admin(), &[]);
+    let access = AccessRules::new(&admin(), &[]);
     for (peer, allowed) in [
         ("127.0.0.1:1", true),
         ("127.9.9.9:1", true),
@@ -22,7 +22,9 @@ fn the_tcp_peer_is_judged_by_value() {
     ] {
         let call = Call { method: "GET", target: "/limits", peer, ..Call::default() };
         assert_eq!(
-            access.check(&head(&call, BodyLength::Empty), Surface::Public, &Failures::default(), 1).is_ok(),
+            access
+                .check(&head(&call, BodyLength::Empty), Surface::Public, &WrongTokens::default(), 1)
+                .is_ok(),
             allowed,
             "{peer}"
         );
@@ -85,12 +87,12 @@ fn without_a_token_a_call_must_be_direct_and_not_from_a_web_page() {
 
 #[test]
 fn the_target_of_a_browser_that_was_told_to_use_us_as_its_proxy_counts_too() {
-    let access = Access::new(&admin(), &[]);
+    let access = AccessRules::new(&admin(), &[]);
     let call = Call { method: "GET", target: "/limits", fields: &[("Host", "localhost")], ..Call::default() };
     let mut head = head(&call, BodyLength::Empty);
-    assert!(access.check(&head, Surface::Public, &Failures::default(), 1).is_ok());
+    assert!(access.check(&head, Surface::Public, &WrongTokens::default(), 1).is_ok());
     head.host = Some("evil.example".into());
-    assert!(access.check(&head, Surface::Public, &Failures::default(), 1).is_err());
+    assert!(access.check(&head, Surface::Public, &WrongTokens::default(), 1).is_err());
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn with_a_token_it_decides_together_with_the_address() {
 #[test]
 fn neither_debug_nor_an_answer_shows_the_token() {
     let admin = config::Admin { token: Some(config::Secret::new("s3cret")), ..admin() };
-    assert!(!format!("{:?}", Access::new(&admin, &[])).contains("s3cret"));
+    assert!(!format!("{:?}", AccessRules::new(&admin, &[])).contains("s3cret"));
     let call = Call {
         method: "GET",
         target: "/limits",
@@ -198,7 +200,7 @@ fn with_roles() -> Bench {
 #[test]
 fn a_read_token_is_403_on_every_write_and_on_nothing_else() {
     use crate::api::resources;
-    use crate::api::route::Access;
+    use crate::api::route::Permission;
     let bench = with_roles();
     for route in resources().flat_map(|resource| resource.routes) {
         let path = route.path.replace(['{', '}'], "");
@@ -211,7 +213,7 @@ fn a_read_token_is_403_on_every_write_and_on_nothing_else() {
                 let call = Call { method: operation.method, target: &path, fields: &fields, body, peer: "" };
                 bench.call(&call).status
             };
-            let may_not = operation.access == Access::Write;
+            let may_not = operation.access == Permission::Write;
             assert_eq!(ask("t-read") == 403, may_not, "{} {path}", operation.method);
             for token in ["t-write", "t-admin"] {
                 assert!(!matches!(ask(token), 401 | 403), "{} {path} with {token}", operation.method);

@@ -4,8 +4,8 @@ use super::*;
 fn found(path: &str, surface: Surface, api_is_public: bool) -> String {
     match find(path, surface, api_is_public) {
         None => String::new(),
-        Some(Found::Nothing) => "-".into(),
-        Some(Found::Route(route, argument, base)) => {
+        Some(FoundRoute::Nothing) => "-".into(),
+        Some(FoundRoute::Route(route, argument, base)) => {
             format!("{base}|{}|{}", route.path, argument.unwrap_or(""))
         }
     }
@@ -81,7 +81,7 @@ fn the_table_says_what_it_has() {
         assert_eq!(route.argument_name().is_some(), route.argument.is_some(), "{}", route.path);
         for operation in route.operations {
             if operation.method == "GET" {
-                assert_ne!(operation.access, Access::Write, "{} changes nothing", route.path);
+                assert_ne!(operation.access, Permission::Write, "{} changes nothing", route.path);
             }
             assert!(ids.insert(operation.id), "{} names two operations", operation.id);
             for parameter in operation.parameters {

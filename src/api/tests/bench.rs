@@ -69,7 +69,7 @@ impl RequestBody for Pieces {
 /// An API and what it is called with.
 pub(in crate::api) struct Bench {
     pub(in crate::api) limits: Arc<Limits>,
-    pub(in crate::api) health: Arc<Health>,
+    pub(in crate::api) health: Arc<ProcessHealth>,
     pub(in crate::api) heavy_hitters: Arc<HeavyHitters>,
     limiter: Arc<Limiter>,
     /// What the next reloads come to; `None`: commands are taken and never done.
@@ -112,15 +112,15 @@ pub(in crate::api) fn admin() -> config::Admin {
 }
 
 /// Does what commands say, as far as the API sees it: the pool is that of the file, then what is stored.
-fn obey(commands: Receiver<Command>, bench: &Bench, config: &Config, settings: Settings) {
+fn obey(commands: Receiver<ControlCommand>, bench: &Bench, config: &Config, settings: Settings) {
     let (limits, backends) = (Arc::clone(&bench.limits), Arc::clone(&bench.health.backends));
     let (reloaded, file) = (Arc::clone(&bench.reloaded), config.backends.clone());
     thread::spawn(move || {
         for command in commands {
             let Some(reloaded) = reloaded.lock().clone() else { continue };
             match command {
-                Command::Reload { answer, .. } => answer.unwrap().send(reloaded).unwrap(),
-                Command::Backends { answer, .. } => {
+                ControlCommand::Reload { answer, .. } => answer.unwrap().send(reloaded).unwrap(),
+                ControlCommand::Backends { answer, .. } => {
                     let mut wanted: Vec<_> = file
                         .iter()
                         .map(|entry| Placed { entry: entry.clone(), addresses: Vec::new(), operator: None })
@@ -169,7 +169,7 @@ impl Bench {
         let settings = Settings::of(Strategy::RoundRobin);
         let backends = Arc::new(Backends::new(&settings, &config.backends));
         backends.resolved(&config.backends[0], &["127.0.0.1:1".parse().unwrap()], 1);
-        let health = Arc::new(Health {
+        let health = Arc::new(ProcessHealth {
             backends: Arc::clone(&backends),
             limits: Arc::clone(&limits),
             draining: AtomicBool::new(false),
@@ -193,7 +193,7 @@ impl Bench {
             backends,
             own_addresses: Vec::new(),
         });
-        let parts = Parts {
+        let parts = ApiParts {
             limits: Arc::clone(&limits),
             health: Arc::clone(&health),
             series: Box::new(|_| {}),

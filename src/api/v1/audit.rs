@@ -8,8 +8,8 @@ use super::page::{CURSOR, Page, listing};
 use super::refused;
 use super::schemas::examples;
 use crate::api::AdminApi;
-use crate::api::input::Faults;
-use crate::api::route::{Call, Resource, Route, Schema, get, shows};
+use crate::api::input::BodyFaults;
+use crate::api::route::{ApiCall, Resource, Route, Schema, get, shows};
 use crate::api::seed::LIMIT;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -45,10 +45,10 @@ struct Entry<'a> {
     after: Box<RawValue>,
 }
 
-fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let query = call.query(&["limit", "cursor"])?;
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let page = Page::read("/v1/audit", &query, &[], &mut faults);
     faults.check()?;
     // A cursor of ours holds what `place` wrote.

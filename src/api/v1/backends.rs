@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::{patterns, refused};
 use crate::api::AdminApi;
-use crate::api::input::{Faults, Members};
+use crate::api::input::{BodyFaults, Members};
 use crate::api::route::{
-    self, AnswerDoc, Argument, Call, In, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
+    self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
+    shows,
 };
 use crate::api::seed::{as_json, no_content};
 use crate::config;
@@ -33,7 +34,7 @@ const RETRY_AFTER_S: u64 = 1;
 /// Where a backend comes from.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Origin {
+pub(super) enum BackendOrigin {
     /// The configuration file.
     File,
     /// The store.
@@ -49,7 +50,7 @@ pub(super) struct BackendShown {
     pub state: Operator,
     pub max_in_flight: Option<u32>,
     pub backup: bool,
-    pub source: Origin,
+    pub source: BackendOrigin,
     /// Whether it is given requests.
     pub up: bool,
     /// What checks and answers say: `up`, `down`, `ejected` or `unknown`.
@@ -136,23 +137,23 @@ struct Backends {
     next_cursor: Option<String>,
 }
 
-fn list(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     as_json(&Backends { backends: api.parts.control.backends(), next_cursor: None })
 }
 
-fn read(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     let name = call.argument("name")?;
     as_json(&api.parts.control.backend(&name).map_err(rejected)?)
 }
 
-fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn create(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let known = ["name", "url", "weight", "state", "max_in_flight", "backup"];
     let members = Members::read(&body, &known, &mut faults)?;
     let mut settings = said(&members, &mut faults);
@@ -172,11 +173,11 @@ fn create(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     Ok(answer.with("Location", format!("{}/v1/backends/{}", call.base, encoded(&shown.name))))
 }
 
-fn patch(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn patch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
     let name = call.argument("name")?;
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let members = Members::read(&body, &["weight", "state", "max_in_flight"], &mut faults)?;
     let settings = said(&members, &mut faults);
     faults.check()?;
@@ -188,7 +189,7 @@ fn patch(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     as_json(&shown)
 }
 
-fn delete(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn delete(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let query = call.query(&["drain"])?;
     let name = call.argument("name")?;
@@ -204,7 +205,7 @@ fn delete(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
 }
 
 /// What a body says of weight, state and bound.
-fn said(members: &Members<'_>, faults: &mut Faults) -> BackendSettings {
+fn said(members: &Members<'_>, faults: &mut BodyFaults) -> BackendSettings {
     let mut settings = BackendSettings::default();
     if members.has("weight") {
         settings.weight = members.whole("weight", 0, MAX_WEIGHT, faults);
@@ -243,7 +244,7 @@ fn rejected(error: BackendError) -> Reject {
         .because(cause)
         .retry_after(RETRY_AFTER_S),
         BackendError::Fields(faults) => {
-            let mut all = Faults::default();
+            let mut all = BodyFaults::default();
             faults.into_iter().for_each(|(name, detail)| all.add(name, detail));
             all.check().err().unwrap_or_else(|| Reject::new(Reason::BadRequest, "the body is wrong"))
         }

@@ -7,8 +7,8 @@ use super::schemas::examples;
 use super::terms::{self, LIMIT_MEMBERS};
 use super::{client_of, refused};
 use crate::api::AdminApi;
-use crate::api::input::{Faults, Members};
-use crate::api::route::{Call, Resource, Route, Schema, post, refusal, shows};
+use crate::api::input::{BodyFaults, Members};
+use crate::api::route::{ApiCall, Resource, Route, Schema, post, refusal, shows};
 use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -34,7 +34,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
     schemas,
 };
 
-fn batch(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn batch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body_up_to(MAX_BATCH_BYTES)?;
     call.query(&[])?;
     let operations = operations(&body)?;
@@ -51,7 +51,7 @@ fn batch(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
 }
 
 fn operations(body: &[u8]) -> Result<Vec<BatchOp>, Reject> {
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let members = Members::read(body, &["operations"], &mut faults)?;
     let elements = elements(&members, "operations", MAX_OPERATIONS, &mut faults);
     let mut operations = Vec::with_capacity(elements.len());
@@ -69,7 +69,7 @@ pub(super) fn elements<'a>(
     members: &Members<'a>,
     name: &str,
     most: usize,
-    faults: &mut Faults,
+    faults: &mut BodyFaults,
 ) -> Vec<&'a RawValue> {
     let elements = members.elements(name, faults).unwrap_or_default();
     if !members.has_value(name) {
@@ -83,7 +83,7 @@ pub(super) fn elements<'a>(
 }
 
 /// `None`: there are faults.
-fn operation_of(members: &Members<'_>, faults: &mut Faults) -> Option<BatchOp> {
+fn operation_of(members: &Members<'_>, faults: &mut BodyFaults) -> Option<BatchOp> {
     let op = members.text("op", faults);
     let id = client_of(members, faults);
     if !members.has("client_id") && !members.has("key") {

@@ -10,8 +10,8 @@ use super::live::{BucketLevel, Question};
 use super::schemas::examples;
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
-use crate::api::members::{Faults, Members, list_of_texts};
-use crate::api::route::{Access, Call, Resource, Route, Schema, post, shows};
+use crate::api::members::{BodyFaults, Members, list_of_texts};
+use crate::api::route::{ApiCall, Permission, Resource, Route, Schema, post, shows};
 use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -24,7 +24,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
     routes: &[Route::ours(
         "/v1/check",
         &[post("check", "What a request would get now, and why; takes nothing", check)
-            .access(Access::Read)
+            .access(Permission::Read)
             .body("Question")
             .answers(&[shows(200, "What it would get.", "Verdict")])],
     )],
@@ -42,7 +42,7 @@ struct Shown<'a> {
     instance: &'a str,
 }
 
-fn check(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn check(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
     let question = question(&body)?;
@@ -60,7 +60,7 @@ fn check(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
 }
 
 fn question(body: &[u8]) -> Result<Question, Reject> {
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let known = ["address", "port", "method", "path", "headers"];
     let members = Members::read(body, &known, &mut faults)?;
     let address = members.text("address", &mut faults);
@@ -94,7 +94,7 @@ fn question(body: &[u8]) -> Result<Question, Reject> {
 }
 
 /// `{"name": "value"}`, or a list of values for a field that stands there more than once.
-fn fields(members: &Members<'_>, faults: &mut Faults) -> Fields {
+fn fields(members: &Members<'_>, faults: &mut BodyFaults) -> Fields {
     let mut fields = Fields::new();
     if !members.has_value("headers") {
         return fields;
@@ -117,7 +117,7 @@ fn fields(members: &Members<'_>, faults: &mut Faults) -> Fields {
     fields
 }
 
-fn values(value: &RawValue, headers: &Members<'_>, name: &str, faults: &mut Faults) -> Vec<String> {
+fn values(value: &RawValue, headers: &Members<'_>, name: &str, faults: &mut BodyFaults) -> Vec<String> {
     list_of_texts(value).unwrap_or_else(|| {
         headers.fault(name, "must be a string or a list of strings", faults);
         Vec::new()

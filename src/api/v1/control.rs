@@ -7,14 +7,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::backends::{BackendError, BackendShown, EndpointShown, Origin};
+use super::backends::{BackendError, BackendOrigin, BackendShown, EndpointShown};
 use super::reload::{ReloadError, Reloaded};
 use crate::config::{self, Config};
 use crate::store::backends::BackendSettings;
 use crate::store::v1::Actor;
 use crate::store::{Limits, StoreError};
 use crate::waits;
-use balancer_pool::backends::{Backend, Backends, Endpoint, Snapshot, Told};
+use balancer_pool::backends::{Backend, BackendReport, Backends, Endpoint, Snapshot};
 
 /// Commands that wait for their turn; more are refused.
 const WAITING: usize = 16;
@@ -22,7 +22,7 @@ const WAITING: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the thread is told. Answers have room for their one word.
-pub enum Command {
+pub enum ControlCommand {
     /// Read the configuration again.
     Reload {
         /// Who asked.
@@ -41,7 +41,7 @@ pub enum Command {
 
 /// Tells the thread what to do, and shows and stores the backends that it looks after.
 pub struct Control {
-    commands: Sender<Command>,
+    commands: Sender<ControlCommand>,
     pool: Controlled,
 }
 
@@ -58,14 +58,14 @@ pub struct Controlled {
 
 impl Control {
     /// With the channel to a thread that is still to be started.
-    pub fn new(pool: Controlled) -> (Arc<Self>, Receiver<Command>) {
+    pub fn new(pool: Controlled) -> (Arc<Self>, Receiver<ControlCommand>) {
         let (commands, receive) = bounded(WAITING);
         (Arc::new(Self { commands, pool }), receive)
     }
 
     /// Asks for a reload and does not wait for it.
     pub fn ask_reload(&self, by: &str) {
-        if self.commands.try_send(Command::Reload { by: by.to_owned(), answer: None }).is_err() {
+        if self.commands.try_send(ControlCommand::Reload { by: by.to_owned(), answer: None }).is_err() {
             log::warn!(
                 "{by}: no reload: {WAITING} commands are waiting already, or everything is at its end"
             );
@@ -73,7 +73,7 @@ impl Control {
     }
 
     /// Gives a command and waits until it is done; an error is what was in the way.
-    fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, &'static str> {
+    fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> ControlCommand) -> Result<T, &'static str> {
         let (answer, outcome) = bounded(1);
         self.commands.try_send(command(answer)).map_err(|_| "too many commands are waiting")?;
         waits::during(|| outcome.recv_timeout(PATIENCE)).map_err(|_| "it took too long")
@@ -81,14 +81,14 @@ impl Control {
 
     /// What was stored is in force when this returns.
     fn follow_store(&self, leaving: Option<(String, Duration)>) -> Result<(), BackendError> {
-        self.tell(|answer| Command::Backends { leaving, answer })
+        self.tell(|answer| ControlCommand::Backends { leaving, answer })
             .map_err(|cause| BackendError::Busy(cause.into()))
     }
 
     /// Reads and checks the whole configuration, then puts all of it in force that can be, or nothing. Waits for that, a
     /// bounded time. `by`: who asked, for the log.
     pub(super) fn reload(&self, by: &str) -> Result<Reloaded, ReloadError> {
-        self.tell(|answer| Command::Reload { by: by.to_owned(), answer: Some(answer) })
+        self.tell(|answer| ControlCommand::Reload { by: by.to_owned(), answer: Some(answer) })
             .unwrap_or_else(|cause| Err(ReloadError::Busy(cause.to_owned())))
     }
 
@@ -151,7 +151,7 @@ impl Control {
             cause: one.cause().as_deref().map(str::to_owned),
             in_flight: one.in_flight(),
         };
-        let Told { up, health, cause, .. } = snapshot.told(group);
+        let BackendReport { up, health, cause, .. } = snapshot.told(group);
         BackendShown {
             name: group.name.to_string(),
             url: format!("http://{}", group.authority),
@@ -159,7 +159,7 @@ impl Control {
             state: group.operator(),
             max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),
             backup: group.backup(),
-            source: if self.in_file(&group.name) { Origin::File } else { Origin::Store },
+            source: if self.in_file(&group.name) { BackendOrigin::File } else { BackendOrigin::Store },
             up,
             health,
             cause,

@@ -9,8 +9,8 @@ use super::client_of;
 use super::schemas::examples;
 use super::terms::{self, LIMIT_MEMBERS};
 use crate::api::AdminApi;
-use crate::api::input::{Faults, Members};
-use crate::api::route::{Call, Resource, Route, Schema, post, refusal, shows};
+use crate::api::input::{BodyFaults, Members};
+use crate::api::route::{ApiCall, Resource, Route, Schema, post, refusal, shows};
 use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -43,7 +43,7 @@ struct Shown {
     unchanged: u64,
 }
 
-fn import(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn import(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body_up_to(MAX_BATCH_BYTES)?;
     call.query(&[])?;
     let chunk = chunk(&body)?;
@@ -59,7 +59,7 @@ fn import(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
 }
 
 fn chunk(body: &[u8]) -> Result<Vec<(ClientId, ClientLimit)>, Reject> {
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let members = Members::read(body, &["limits"], &mut faults)?;
     let elements = elements(&members, "limits", MAX_IMPORTED, &mut faults);
     let known = [&["client_id", "key"][..], &LIMIT_MEMBERS].concat();
@@ -73,7 +73,7 @@ fn chunk(body: &[u8]) -> Result<Vec<(ClientId, ClientLimit)>, Reject> {
 }
 
 /// `None`: there are faults.
-fn limit_of(members: &Members<'_>, faults: &mut Faults) -> Option<(ClientId, ClientLimit)> {
+fn limit_of(members: &Members<'_>, faults: &mut BodyFaults) -> Option<(ClientId, ClientLimit)> {
     let id = client_of(members, faults);
     if !members.has("client_id") && !members.has("key") {
         members.fault("client_id", "missing; must be the client's id, or give its key", faults);

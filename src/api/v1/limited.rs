@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::live::{ClientCount, DeniedFor, Top};
+use super::live::{ClientCount, DeniedFor, RankBy};
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
-use crate::api::input::{Faults, Query};
-use crate::api::route::{Call, In, Parameter, Resource, Route, Schema, get, shows};
+use crate::api::input::{BodyFaults, Query};
+use crate::api::route::{ApiCall, In, Parameter, Resource, Route, Schema, get, shows};
 use crate::api::seed::{as_json, page_size};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -84,12 +84,12 @@ struct Clients<'a> {
     instance: &'a str,
 }
 
-fn limited(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn limited(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let query = call.query(&["window", "top"])?;
     let asked = Asked::read(&query)?;
     let live = &api.parts.live;
-    let found = live.top(Top::Denied, asked.window, asked.top);
+    let found = live.top(RankBy::Denied, asked.window, asked.top);
     let limited = found.iter().map(|one| Refusals {
         client_id: &one.client_id,
         denied: one.denied,
@@ -98,12 +98,12 @@ fn limited(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     as_json(&Limited { limited: limited.collect(), window: asked.text, instance: &live.instance })
 }
 
-fn clients(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn clients(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let query = call.query(&["window", "top"])?;
     let asked = Asked::read(&query)?;
     let live = &api.parts.live;
-    let found = live.top(Top::Requests, asked.window, asked.top);
+    let found = live.top(RankBy::Requests, asked.window, asked.top);
     as_json(&Clients { clients: &found, window: asked.text, instance: &live.instance })
 }
 
@@ -116,7 +116,7 @@ struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     fn read(query: &'a Query) -> Result<Self, Reject> {
-        let mut faults = Faults::default();
+        let mut faults = BodyFaults::default();
         let text = query.get("window").unwrap_or(DEFAULT_WINDOW);
         let secs = parse_per(text).map(u64::from).filter(|secs| *secs <= MAX_WINDOW.as_secs());
         if secs.is_none() {

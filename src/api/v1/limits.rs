@@ -9,9 +9,10 @@ use super::schemas::examples;
 use super::terms::{self, LIMIT_MEMBERS};
 use super::{client_of, conditions, refused};
 use crate::api::AdminApi;
-use crate::api::input::{Faults, Members, Query};
+use crate::api::input::{BodyFaults, Members, Query};
 use crate::api::route::{
-    self, AnswerDoc, Argument, Call, In, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
+    self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
+    shows,
 };
 use crate::api::seed::{LIMIT, as_json, no_content};
 use crate::error::Reject;
@@ -156,7 +157,7 @@ const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation
 }
 
 /// The client that the path or the query names.
-pub(super) fn client_id(call: &Call<'_, '_>) -> Result<ClientId, Reject> {
+pub(super) fn client_id(call: &ApiCall<'_, '_>) -> Result<ClientId, Reject> {
     let text = if call.argument.is_some() {
         call.query(&[])?;
         call.argument("client_id")?
@@ -172,10 +173,10 @@ pub(super) fn client_id(call: &Call<'_, '_>) -> Result<ClientId, Reject> {
     })
 }
 
-fn list_limits(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn list_limits(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let query = call.query(&["limit", "cursor", "prefix", "plan"])?;
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let page = Page::read("/v1/limits", &query, &["prefix", "plan"], &mut faults);
     let filter = filter(&query, &mut faults);
     faults.check()?;
@@ -196,7 +197,7 @@ struct Limits<'a> {
     next_cursor: Option<&'a str>,
 }
 
-fn filter(query: &Query, faults: &mut Faults) -> LimitFilter {
+fn filter(query: &Query, faults: &mut BodyFaults) -> LimitFilter {
     let prefix = query.get("prefix").filter(|prefix| !prefix.is_empty());
     if prefix.is_some_and(|prefix| prefix.len() > ClientId::MAX_BYTES || prefix.contains('\0')) {
         faults.add("prefix", format!("must have at most {} bytes, none of them 0", ClientId::MAX_BYTES));
@@ -208,7 +209,7 @@ fn filter(query: &Query, faults: &mut Faults) -> LimitFilter {
     LimitFilter { prefix: prefix.map(str::to_owned), plan: plan.and_then(Result::ok) }
 }
 
-fn create_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn create_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
     let (id, limit) = new_limit(&body, None)?;
@@ -220,7 +221,7 @@ fn create_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Rejec
     shown(&row, 201, Some(call.base))
 }
 
-fn get_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn get_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let id = client_id(call)?;
     let row = api.parts.limits.limit(&id).map_err(|error| refused(error, "limit", ""))?;
@@ -230,7 +231,7 @@ fn get_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> 
     shown(&row, 200, None)
 }
 
-fn put_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn put_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     let id = client_id(call)?;
     let (id, limit) = new_limit(&body, Some(id))?;
@@ -243,7 +244,7 @@ fn put_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> 
     shown(&put.row, if put.created { 201 } else { 200 }, put.created.then_some(call.base))
 }
 
-fn delete_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn delete_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let id = client_id(call)?;
     let condition = conditions::condition(call.exchange.head)?;
@@ -256,7 +257,7 @@ fn delete_limit(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Rejec
 
 /// The client and the limit of a body; `named` is the client that the target names, which the body may leave out.
 fn new_limit(body: &[u8], named: Option<ClientId>) -> Result<(ClientId, ClientLimit), Reject> {
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let known = [&["client_id", "key"][..], &LIMIT_MEMBERS].concat();
     let members = Members::read(body, &known, &mut faults)?;
     let in_body = client_of(&members, &mut faults);

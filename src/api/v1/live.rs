@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::status::Status;
-use crate::api::health::Health;
+use super::status::InstanceStatus;
+use crate::api::health::ProcessHealth;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::proxy::identify::{Identified, Stopped, Tried, identify};
@@ -15,7 +15,7 @@ use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 use crate::store::cache::Source;
 use balancer_http::fields::Fields;
-use balancer_limiter::heavy_hitters::{Heavy, HeavyHitters, Reason};
+use balancer_limiter::heavy_hitters::{Heavy, HeavyHitters, RefusalReason};
 use balancer_limiter::identity::{
     ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes,
 };
@@ -30,7 +30,7 @@ pub struct Live {
     /// This instance's id, as in `Via`: answers about counts are its own.
     pub instance: String,
     pub started_at: Nanos,
-    pub health: Arc<Health>,
+    pub health: Arc<ProcessHealth>,
     pub metrics: Arc<Metrics>,
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
@@ -41,9 +41,9 @@ pub struct Live {
 
 impl Live {
     /// What `GET /v1/status` shows. Waits for nothing.
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> InstanceStatus {
         let totals = self.metrics.totals();
-        Status {
+        InstanceStatus {
             instance: self.instance.clone(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.clock.now().saturating_sub(self.started_at) / 1_000_000_000,
@@ -73,7 +73,7 @@ impl Live {
     }
 
     /// What a request would get. Waits at most `cache.load_timeout`, as that request would.
-    pub(super) fn check(&self, question: &Question) -> Verdict {
+    pub(super) fn check(&self, question: &Question) -> CheckVerdict {
         let when = self.clock.moment();
         let policy = self.policy.load();
         let peer = SocketAddr::new(question.address, question.port.unwrap_or(0));
@@ -119,7 +119,7 @@ impl Live {
         let (allowed, levels) =
             decided.map_or((true, Vec::new()), |(decision, levels)| (decision.allowed, levels));
         let decides = found.entry.as_deref().or_else(|| grant.map(|_| DEFAULT_BUCKET));
-        Verdict {
+        CheckVerdict {
             allowed,
             identity: key.as_deref().map_or_else(|| client.address.to_string(), str::to_owned),
             candidates: if key.is_none() {
@@ -135,11 +135,11 @@ impl Live {
     }
 
     /// At most `count` clients of the last `window` (at most an hour). Waits for nothing.
-    pub(super) fn top(&self, by: Top, window: Duration, count: usize) -> Vec<ClientCount> {
+    pub(super) fn top(&self, by: RankBy, window: Duration, count: usize) -> Vec<ClientCount> {
         let (window_ns, now) = (nanos(window), self.clock.now());
         let heavy = match by {
-            Top::Requests => self.heavy_hitters.by_requests(window_ns, count, now),
-            Top::Denied => self.heavy_hitters.by_refusals(window_ns, count, now),
+            RankBy::Requests => self.heavy_hitters.by_requests(window_ns, count, now),
+            RankBy::Denied => self.heavy_hitters.by_refusals(window_ns, count, now),
         };
         heavy.into_iter().map(counted).collect()
     }
@@ -182,7 +182,7 @@ pub(in crate::api) struct Question {
 
 /// What that request would get now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::api) struct Verdict {
+pub(in crate::api) struct CheckVerdict {
     /// Whether it would be let through.
     pub allowed: bool,
     /// Who it counts as.
@@ -206,7 +206,7 @@ pub(in crate::api) struct ClientCount {
     pub requests: u64,
     /// Those that were refused.
     pub denied: u64,
-    /// Why, most frequent first; only for [`Top::Denied`]. Shown by `/v1/limited` alone.
+    /// Why, most frequent first; only for [`RankBy::Denied`]. Shown by `/v1/limited` alone.
     #[serde(skip)]
     pub reasons: Vec<DeniedFor>,
 }
@@ -226,7 +226,7 @@ pub(in crate::api) struct DeniedFor {
 
 /// By what clients are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::api) enum Top {
+pub(in crate::api) enum RankBy {
     /// Most requests first.
     Requests,
     /// Most refusals first, and only who was refused.
@@ -253,8 +253,8 @@ fn shown(specs: &[BucketSpec], levels: &[u32]) -> Vec<BucketLevel> {
 }
 
 /// The verdict on a request whose key is blurred, or one that `rate_limit.unknown_keys` refuses.
-fn refused(address: IpAddr, candidates: Vec<String>) -> Verdict {
-    Verdict {
+fn refused(address: IpAddr, candidates: Vec<String>) -> CheckVerdict {
+    CheckVerdict {
         allowed: false,
         identity: address.to_string(),
         candidates,
@@ -291,7 +291,7 @@ fn counted(heavy: Heavy) -> ClientCount {
         }
         (None, _) => format!("{:?}", heavy.client),
     };
-    let reason = |Reason { refusal, denied }: Reason| DeniedFor {
+    let reason = |RefusalReason { refusal, denied }: RefusalReason| DeniedFor {
         policy: refusal.policy(),
         bucket: refusal.bucket.as_str().to_owned(),
         rule: refusal.rule.map(|rule| rule.to_string()),

@@ -20,7 +20,7 @@ pub mod status;
 mod terms;
 mod usage;
 
-use super::input::{Faults, Members};
+use super::input::{BodyFaults, Members};
 use super::problem::refused;
 use super::route::Resource;
 use balancer_limiter::identity::{ClientId, MAX_KEY_BYTES, secret_id};
@@ -41,7 +41,7 @@ pub(super) const RESOURCES: &[Resource] = &[
 ];
 
 /// The client that a body names: by `client_id`, or by the `key` that it has.
-fn client_of(members: &Members<'_>, faults: &mut Faults) -> Option<ClientId> {
+fn client_of(members: &Members<'_>, faults: &mut BodyFaults) -> Option<ClientId> {
     let text = members.text("client_id", faults);
     let key = members.text("key", faults);
     match (members.has("client_id"), members.has("key")) {

@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::api::input::{Faults, Query};
+use crate::api::input::{BodyFaults, Query};
 use crate::api::route::{In, Parameter};
 use crate::api::seed::{DEFAULT_PAGE, EXAMPLE_CURSOR, MAX_PAGE, as_json, page_size};
 use crate::error::Reject;
@@ -54,7 +54,7 @@ const NOT_IN_A_REFERENCE: &AsciiSet = &CONTROLS
 impl Page {
     /// Reads `limit` and `cursor`. `filter` holds the other parameters that decide what is listed: a cursor made with
     /// others is none of this listing.
-    pub fn read(path: &str, query: &Query, filter: &[&str], faults: &mut Faults) -> Self {
+    pub fn read(path: &str, query: &Query, filter: &[&str], faults: &mut BodyFaults) -> Self {
         let mut scope = path.to_owned();
         for name in filter {
             // With lengths, so that no value can look like two.
@@ -127,7 +127,7 @@ mod tests {
     fn page(path: &str, query: &str) -> Result<Page, Reject> {
         let known = ["limit", "cursor", "prefix", "plan"];
         let query = Query::read(Some(query), &known)?;
-        let mut faults = Faults::default();
+        let mut faults = BodyFaults::default();
         let page = Page::read(path, &query, &["prefix", "plan"], &mut faults);
         faults.check()?;
         Ok(page)

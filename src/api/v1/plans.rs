@@ -8,9 +8,10 @@ use super::page::{CURSOR, Page, listing};
 use super::schemas::examples;
 use super::{conditions, refused, terms};
 use crate::api::AdminApi;
-use crate::api::input::{Faults, Members};
+use crate::api::input::{BodyFaults, Members};
 use crate::api::route::{
-    self, AnswerDoc, Argument, Call, In, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
+    self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
+    shows,
 };
 use crate::api::seed::{LIMIT, as_json, no_content};
 use crate::error::Reject;
@@ -104,7 +105,7 @@ const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation
 }
 
 /// The plan that the path or the query names.
-fn plan_name(call: &Call<'_, '_>) -> Result<PlanName, Reject> {
+fn plan_name(call: &ApiCall<'_, '_>) -> Result<PlanName, Reject> {
     let text = if call.argument.is_some() {
         call.query(&[])?;
         call.argument("name")?
@@ -120,10 +121,10 @@ fn plan_name(call: &Call<'_, '_>) -> Result<PlanName, Reject> {
     })
 }
 
-fn list_plans(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn list_plans(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let query = call.query(&["limit", "cursor"])?;
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let page = Page::read("/v1/plans", &query, &[], &mut faults);
     faults.check()?;
     let mut rows = api
@@ -143,7 +144,7 @@ struct Plans<'a> {
     next_cursor: Option<&'a str>,
 }
 
-fn create_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn create_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
     let plan = new_plan(&body, None)?;
@@ -155,7 +156,7 @@ fn create_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject
     shown(&row, 201, Some(call.base))
 }
 
-fn get_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn get_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let name = plan_name(call)?;
     let row = api.parts.limits.plan(&name).map_err(|error| refused(error, "plan", ""))?;
@@ -165,7 +166,7 @@ fn get_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     shown(&row, 200, None)
 }
 
-fn put_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn put_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     let name = plan_name(call)?;
     let plan = new_plan(&body, Some(name))?;
@@ -178,7 +179,7 @@ fn put_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
     shown(&put.row, if put.created { 201 } else { 200 }, put.created.then_some(call.base))
 }
 
-fn delete_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn delete_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let name = plan_name(call)?;
     let condition = conditions::condition(call.exchange.head)?;
@@ -191,7 +192,7 @@ fn delete_plan(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject
 
 /// The plan of a body; `named` is the one that the target names, which the body may leave out.
 fn new_plan(body: &[u8], named: Option<PlanName>) -> Result<Plan, Reject> {
-    let mut faults = Faults::default();
+    let mut faults = BodyFaults::default();
     let members = Members::read(body, &["name", "buckets", "max_in_flight"], &mut faults)?;
     let in_body = if members.has("name") {
         let text = members.text("name", &mut faults);

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::api::AdminApi;
-use crate::api::route::{Call, Resource, Route, Schema, post, refusal, shows};
+use crate::api::route::{ApiCall, Resource, Route, Schema, post, refusal, shows};
 use crate::api::seed::as_json;
 use crate::error::{FieldFault, Reject};
 use crate::proxy::exchange::Answer;
@@ -47,7 +47,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
     schemas,
 };
 
-fn reload(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn reload(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     match api.parts.control.reload(&call.caller.actor.0) {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::api::AdminApi;
-use crate::api::route::{Call, Resource, Route, Schema, get, shows};
+use crate::api::route::{ApiCall, Resource, Route, Schema, get, shows};
 use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -19,7 +19,7 @@ pub(super) const EXAMPLE_INSTANCE: &str = "08f621cf6cfecde1";
 
 /// What an instance says of itself. Counts are since its start.
 #[derive(Serialize)]
-pub(in crate::api) struct Status {
+pub(in crate::api) struct InstanceStatus {
     /// As in `Via`.
     pub instance: String,
     /// The program's.
@@ -57,7 +57,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
     schemas,
 };
 
-fn read(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     as_json(&api.parts.live.status())

@@ -1,6 +1,6 @@
 //! Limits and plans as callers write them.
 
-use crate::api::members::{Faults, Members};
+use crate::api::members::{BodyFaults, Members};
 use balancer_limiter::document::{BucketMembers, LimitMembers, check_count};
 use balancer_limiter::identity::{ClientId, IdForm};
 use balancer_limiter::terms::{BucketSpec, ClientLimit, MAX_BUCKETS, MAX_IN_FLIGHT, Terms};
@@ -12,7 +12,7 @@ pub(super) const LIMIT_MEMBERS: [&str; 5] = ["plan", "buckets", "max_in_flight",
 pub(super) fn limit(
     members: &Members<'_>,
     id: Option<&ClientId>,
-    faults: &mut Faults,
+    faults: &mut BodyFaults,
 ) -> Option<ClientLimit> {
     let plan = members.text_or_null("plan", faults);
     let buckets = buckets(members, faults);
@@ -31,7 +31,7 @@ pub(super) fn limit(
 }
 
 /// Reads what a plan grants. `None`: there are faults.
-pub(super) fn plan_terms(members: &Members<'_>, faults: &mut Faults) -> Option<Terms> {
+pub(super) fn plan_terms(members: &Members<'_>, faults: &mut BodyFaults) -> Option<Terms> {
     let buckets = buckets(members, faults);
     if buckets.as_ref().is_some_and(Vec::is_empty) {
         members.fault("buckets", format!("missing; a plan has 1 to {MAX_BUCKETS}"), faults);
@@ -40,13 +40,13 @@ pub(super) fn plan_terms(members: &Members<'_>, faults: &mut Faults) -> Option<T
     Some(Terms { buckets: buckets?.into(), max_in_flight })
 }
 
-fn max_in_flight(members: &Members<'_>, faults: &mut Faults) -> Option<u32> {
+fn max_in_flight(members: &Members<'_>, faults: &mut BodyFaults) -> Option<u32> {
     let given = members.has_value("max_in_flight");
     given.then(|| members.whole("max_in_flight", 1, MAX_IN_FLIGHT, faults)).flatten()
 }
 
 /// None at all when the member is not there, `null` or `[]`.
-fn buckets(members: &Members<'_>, faults: &mut Faults) -> Option<Vec<BucketSpec>> {
+fn buckets(members: &Members<'_>, faults: &mut BodyFaults) -> Option<Vec<BucketSpec>> {
     if !members.has_value("buckets") {
         return Some(Vec::new());
     }
@@ -63,7 +63,7 @@ fn buckets(members: &Members<'_>, faults: &mut Faults) -> Option<Vec<BucketSpec>
     (specs.len() == count).then_some(specs)
 }
 
-fn bucket(members: &Members<'_>, beside: &[BucketSpec], faults: &mut Faults) -> Option<BucketSpec> {
+fn bucket(members: &Members<'_>, beside: &[BucketSpec], faults: &mut BodyFaults) -> Option<BucketSpec> {
     let name = members.text_required("name", "a name such as \"day\"", faults);
     let amount_micro = members.amount("amount", faults);
     let per = members.text_required("per", "a span such as \"1s\", \"1m\", \"1h\" or \"1d\"", faults);

@@ -10,7 +10,7 @@ use super::schemas::examples;
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
 use crate::api::route::{
-    self, AnswerDoc, Call, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
+    self, AnswerDoc, ApiCall, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
 };
 use crate::api::seed::{as_json, no_content};
 use crate::error::Reject;
@@ -50,7 +50,7 @@ struct Shown<'a> {
     instance: &'a str,
 }
 
-fn get_usage(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn get_usage(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let id = client_id(call)?;
     let row = api.parts.limits.limit(&id).map_err(|error| refused(error, "limit", ""))?;
@@ -64,7 +64,7 @@ fn get_usage(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> 
     })
 }
 
-fn post_reset(api: &AdminApi, call: &mut Call<'_, '_>) -> Result<Answer, Reject> {
+fn post_reset(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let id = client_id(call)?;
     // Written down first: what is done is in the audit.

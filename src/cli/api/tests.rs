@@ -10,8 +10,8 @@ fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
-fn at(url: &str) -> Target {
-    Target { url: Some(url.into()), ..Target::default() }
+fn at(url: &str) -> ApiTarget {
+    ApiTarget { url: Some(url.into()), ..ApiTarget::default() }
 }
 
 /// Answers one connection with these bytes; gives what was asked.
@@ -73,7 +73,7 @@ fn a_balancer_is_found_by_option_then_variable_then_configuration() {
     ];
     for (keys, base) in rows {
         std::fs::write(&file, format!("{{ {backends}, {keys} }}")).unwrap();
-        let target = Target { config: Some(file.clone()), ..Target::default() };
+        let target = ApiTarget { config: Some(file.clone()), ..ApiTarget::default() };
         let found = Api::open(&target, &[]).map(|api| api.base);
         match base {
             Some(base) => assert_eq!(found.unwrap(), base),
@@ -81,10 +81,10 @@ fn a_balancer_is_found_by_option_then_variable_then_configuration() {
         }
         // Whatever the file says, a URL stands over it; the option over the variable.
         let variables = env(&[("BALANCER_URL", ":1"), ("BALANCER_CONFIG", file.to_str().unwrap())]);
-        assert_eq!(Api::open(&Target::default(), &variables).unwrap().base, "http://127.0.0.1:1");
+        assert_eq!(Api::open(&ApiTarget::default(), &variables).unwrap().base, "http://127.0.0.1:1");
         assert_eq!(Api::open(&at(":2"), &variables).unwrap().base, "http://127.0.0.1:2");
     }
-    let missing = Target { config: Some(folder.path().join("nowhere.json")), ..Target::default() };
+    let missing = ApiTarget { config: Some(folder.path().join("nowhere.json")), ..ApiTarget::default() };
     let failure = Api::open(&missing, &[]).unwrap_err();
     assert_eq!(failure.exit_code(), 2);
     assert!(failure.to_string().contains("--url"), "{failure}");
@@ -103,16 +103,19 @@ fn a_token_is_read_from_its_file_the_variable_or_the_configuration_that_named_th
         "config.json",
         r#"{ "backends": [{"name": "a", "url": "http://127.0.0.1:9001"}], "admin": {"token": "of-the-configuration"} }"#,
     );
-    let sent = |target: &Target, pairs: &[(&str, &str)]| {
+    let sent = |target: &ApiTarget, pairs: &[(&str, &str)]| {
         let api = Api::open(target, &env(pairs)).unwrap();
         api.authorization.map(|value| value.to_str().unwrap().to_owned())
     };
-    let configured = Target { config: Some(config.clone()), ..Target::default() };
+    let configured = ApiTarget { config: Some(config.clone()), ..ApiTarget::default() };
     let variable = [("BALANCER_ADMIN_TOKEN", "of-the-variable-alone")];
     let file_variable = [("BALANCER_ADMIN_TOKEN_FILE", token_file.to_str().unwrap())];
     let of = |text: &str| Some(format!("Bearer {text}"));
 
-    assert_eq!(sent(&Target { token_file: Some(token_file.clone()), ..at(":1") }, &variable), of("of-file"));
+    assert_eq!(
+        sent(&ApiTarget { token_file: Some(token_file.clone()), ..at(":1") }, &variable),
+        of("of-file")
+    );
     assert_eq!(sent(&at(":1"), &variable), of("of-the-variable-alone"));
     assert_eq!(sent(&at(":1"), &file_variable), of("of-file"));
     assert_eq!(sent(&at(":1"), &[]), None);
@@ -122,17 +125,17 @@ fn a_token_is_read_from_its_file_the_variable_or_the_configuration_that_named_th
         of("of-the-variable-alone"),
         "the environment stands over the file"
     );
-    assert_eq!(sent(&Target { url: Some(":1".into()), ..configured }, &[]), of("of-the-configuration"));
+    assert_eq!(sent(&ApiTarget { url: Some(":1".into()), ..configured }, &[]), of("of-the-configuration"));
     // A configuration that nobody named for that URL keeps its token.
     assert_eq!(sent(&at(":1"), &[("BALANCER_CONFIG", config.to_str().unwrap())]), None);
 
     for (name, text) in [("empty", "\n"), ("two", "a\nb"), ("space", "a b"), ("long", &"x".repeat(5_000))] {
-        let target = Target { token_file: Some(path(name, text)), ..at(":1") };
+        let target = ApiTarget { token_file: Some(path(name, text)), ..at(":1") };
         let failure = Api::open(&target, &[]).unwrap_err();
         assert_eq!(failure.exit_code(), 2, "{name}");
         assert!(!failure.to_string().contains("a b"), "{failure}");
     }
-    let absent = Target { token_file: Some(folder.path().join("absent")), ..at(":1") };
+    let absent = ApiTarget { token_file: Some(folder.path().join("absent")), ..at(":1") };
     assert_eq!(Api::open(&absent, &[]).unwrap_err().exit_code(), 2);
 }
 
@@ -166,7 +169,7 @@ fn a_refusal_is_told_with_its_fields_and_a_redirect_is_not_followed() {
         r#"{"title":"Bad Request","status":400,"detail":"wrong","errors":[{"pointer":"/a","detail":"b"}]}"#;
     let (address, server) = serve(answer("400 Bad Request", "application/problem+json", problem));
     match Api::open(&at(&address.to_string()), &[]).unwrap().get("/x").unwrap_err() {
-        Failure::Refused { status: 400, text, errors } => {
+        CommandFailure::Refused { status: 400, text, errors } => {
             assert_eq!(text, "400 Bad Request: wrong\n  /a: b");
             assert_eq!(errors, [("/a".to_owned(), "b".to_owned())]);
         }
@@ -176,7 +179,7 @@ fn a_refusal_is_told_with_its_fields_and_a_redirect_is_not_followed() {
 
     let (address, server) = serve(answer("302 Found\r\nLocation: http://127.0.0.1:1/", "text/html", "no"));
     let failure = Api::open(&at(&address.to_string()), &[]).unwrap().get("/x").unwrap_err();
-    assert!(matches!(failure, Failure::Refused { status: 302, .. }), "{failure:?}");
+    assert!(matches!(failure, CommandFailure::Refused { status: 302, .. }), "{failure:?}");
     server.join().unwrap();
 }
 
@@ -194,7 +197,7 @@ fn nobody_there_and_half_an_answer_are_told_by_the_place() {
     for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"] {
         let (address, server) = serve(answer.to_owned());
         let failure = Api::open(&at(&address.to_string()), &[]).unwrap().get("/x").unwrap_err();
-        assert!(matches!(failure, Failure::Unreachable(_)), "{failure:?}");
+        assert!(matches!(failure, CommandFailure::Unreachable(_)), "{failure:?}");
         server.join().unwrap();
     }
 }

@@ -39,12 +39,12 @@ pub fn of_json(text: &str) -> Result<NewLimit, String> {
 
 /// A CSV file's columns, from its head.
 #[derive(Debug)]
-pub struct Columns {
+pub struct EntryColumns {
     names: Vec<String>,
     separator: char,
 }
 
-impl Columns {
+impl EntryColumns {
     /// Reads the head.
     ///
     /// # Errors
@@ -231,7 +231,7 @@ mod tests {
             ("client_id,buckets", "a,5/d", Err("buckets: must look like")),
             ("client_id,rate,shared", "a,1/s,perhaps", Err("shared: must be")),
         ] {
-            let read = Columns::of_head(head).unwrap().read(row);
+            let read = EntryColumns::of_head(head).unwrap().read(row);
             match (read, expected) {
                 (Ok(terms), Ok(expected)) => assert_eq!(terms.describe(), expected, "{row}"),
                 (Err(found), Err(fault)) => assert!(found.contains(fault), "{row}: {found}"),
@@ -239,7 +239,7 @@ mod tests {
             }
         }
         for head in ["", "a,b", "rate", "client_id,client_id", "client_id,\"x"] {
-            assert!(Columns::of_head(head).is_err(), "{head:?}");
+            assert!(EntryColumns::of_head(head).is_err(), "{head:?}");
         }
     }
 
@@ -253,8 +253,10 @@ mod tests {
         ] {
             let terms: NewLimit = serde_json::from_str(json).unwrap();
             let row = csv::line(&terms);
-            let again =
-                Columns::of_head(csv::head().trim_end()).unwrap().read(row.trim_end_matches('\n')).unwrap();
+            let again = EntryColumns::of_head(csv::head().trim_end())
+                .unwrap()
+                .read(row.trim_end_matches('\n'))
+                .unwrap();
             let plain = |mut terms: NewLimit| {
                 for bucket in &mut terms.buckets {
                     bucket.mode = bucket.mode.take().filter(|mode| mode != "enforced");

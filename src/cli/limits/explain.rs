@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::item;
 use crate::cli::api::Api;
-use crate::cli::failure::Failure;
-use crate::cli::session::Session;
+use crate::cli::failure::CommandFailure;
+use crate::cli::session::ApiSession;
 use balancer_limiter::document::NewLimit;
 
 /// Most bytes of fields; a request's head has at most as many by default.
@@ -89,9 +89,12 @@ struct Reason {
 }
 
 /// Does it; nothing is asked before the words make sense.
-pub fn run(explain: &Explain, open: impl FnOnce() -> Result<Session, Failure>) -> Result<(), Failure> {
+pub fn run(
+    explain: &Explain,
+    open: impl FnOnce() -> Result<ApiSession, CommandFailure>,
+) -> Result<(), CommandFailure> {
     let question = question(explain)?;
-    let Session { api, mut out } = open()?;
+    let ApiSession { api, mut out } = open()?;
     let answer = api.send(Method::POST, "/-/v1/check", &[], Some(&question.to_string()))?;
     let verdict: Verdict = api.read(&answer.body)?;
     let refused = refused(&api, &verdict, &explain.address)?;
@@ -106,7 +109,7 @@ pub fn run(explain: &Explain, open: impl FnOnce() -> Result<Session, Failure>) -
         verdict.matched.as_deref().filter(|_| ["client", "range"].contains(&verdict.policy.as_str()));
     let granted = match matched.map(|id| api.get(&item("", id))) {
         Some(Ok(body)) => Some(api.read::<NewLimit>(&body)?.describe()),
-        Some(Err(Failure::Refused { status: 404, .. })) | None => None,
+        Some(Err(CommandFailure::Refused { status: 404, .. })) | None => None,
         Some(Err(other)) => return Err(other),
     };
     out.raw(&tell(explain, &verdict, granted.as_deref(), refused.as_ref()))?;
@@ -114,7 +117,7 @@ pub fn run(explain: &Explain, open: impl FnOnce() -> Result<Session, Failure>) -
 }
 
 /// How often the client was refused lately, and why: as it was decided then, whatever holds now.
-fn refused(api: &Api, verdict: &Verdict, address: &str) -> Result<Option<Refused>, Failure> {
+fn refused(api: &Api, verdict: &Verdict, address: &str) -> Result<Option<Refused>, CommandFailure> {
     #[derive(Deserialize)]
     struct Limited {
         limited: Vec<Refused>,
@@ -134,12 +137,12 @@ fn refused(api: &Api, verdict: &Verdict, address: &str) -> Result<Option<Refused
     Ok(limited.into_iter().find(is_it))
 }
 
-fn question(explain: &Explain) -> Result<Value, Failure> {
+fn question(explain: &Explain) -> Result<Value, CommandFailure> {
     let (address, port) = match (explain.address.parse::<IpAddr>(), explain.address.parse::<SocketAddr>()) {
         (Ok(address), _) => (address, None),
         (_, Ok(peer)) => (peer.ip(), Some(peer.port())),
         _ => {
-            return Err(Failure::Usage(format!(
+            return Err(CommandFailure::Usage(format!(
                 "{:?} is no address: explain asks for where a request comes from, as 127.0.0.1 or 127.0.0.1:5000; keys \
                  and tenants stand in its fields (--header, --headers-file)",
                 explain.address
@@ -148,10 +151,10 @@ fn question(explain: &Explain) -> Result<Value, Failure> {
     };
     let mut headers = Map::new();
     for line in &explain.header {
-        let name =
-            add_field(&mut headers, line).map_err(|fault| Failure::Usage(format!("--header: {fault}")))?;
+        let name = add_field(&mut headers, line)
+            .map_err(|fault| CommandFailure::Usage(format!("--header: {fault}")))?;
         if SECRET_FIELDS.contains(&name.as_str()) {
-            return Err(Failure::Usage(format!(
+            return Err(CommandFailure::Usage(format!(
                 "--header: {name} holds a secret, and arguments can be seen by others: put it into a file, or pipe it \
                  into --headers-file -"
             )));
@@ -159,10 +162,10 @@ fn question(explain: &Explain) -> Result<Value, Failure> {
     }
     if let Some(file) = &explain.headers_file {
         let shown = file.display();
-        let text = text_of(file).map_err(|error| Failure::Usage(format!("{shown}: {error}")))?;
+        let text = text_of(file).map_err(|error| CommandFailure::Usage(format!("{shown}: {error}")))?;
         for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             add_field(&mut headers, line)
-                .map_err(|fault| Failure::Usage(format!("{shown}:{}: {fault}", at + 1)))?;
+                .map_err(|fault| CommandFailure::Usage(format!("{shown}:{}: {fault}", at + 1)))?;
         }
     }
     let mut question = json!({ "address": address, "method": explain.method, "path": explain.path });
@@ -269,7 +272,7 @@ mod tests {
     use super::*;
     use crate::cli::tests::command;
 
-    fn asked(line: &str) -> Result<String, Failure> {
+    fn asked(line: &str) -> Result<String, CommandFailure> {
         question(&command::<Explain>(line).unwrap()).map(|question| question.to_string())
     }
 

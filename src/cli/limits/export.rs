@@ -3,9 +3,9 @@
 use clap::{Args, ValueEnum};
 
 use super::csv;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandFailure;
 use crate::cli::pages::{for_each_page, query};
-use crate::cli::session::Session;
+use crate::cli::session::ApiSession;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,9 +38,9 @@ pub enum Format {
 }
 
 /// Does it, a page in memory at a time. Limits that change meanwhile may be in it as they were or as they are.
-pub fn run(export: &Export, session: &mut Session) -> Result<(), Failure> {
+pub fn run(export: &Export, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let filter = query(&[("prefix", export.prefix.as_deref()), ("plan", export.plan.as_deref())]);
-    let Session { api, out } = session;
+    let ApiSession { api, out } = session;
     let csv = export.format == Format::Csv && !out.is_json();
     if csv {
         out.raw(&csv::head())?;

@@ -4,8 +4,8 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::item;
-use crate::cli::failure::Failure;
-use crate::cli::session::Session;
+use crate::cli::failure::CommandFailure;
+use crate::cli::session::ApiSession;
 use balancer_limiter::document::NewLimit;
 
 const EXAMPLES: &str = "\
@@ -37,8 +37,8 @@ struct Level {
 }
 
 /// Does it. `--json` prints the limit alone.
-pub fn run(get: &Get, session: &mut Session) -> Result<(), Failure> {
-    let Session { api, out } = session;
+pub fn run(get: &Get, session: &mut ApiSession) -> Result<(), CommandFailure> {
+    let ApiSession { api, out } = session;
     let answer = api.send(http::Method::GET, &item("", &get.client), &[], None)?;
     if out.is_json() {
         out.raw(&format!("{}\n", answer.body.trim_end()))?;

@@ -6,8 +6,8 @@ use std::io::{IsTerminal, Read, Write};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::failure::Failure;
-use crate::cli::session::Output;
+use crate::cli::failure::CommandFailure;
+use crate::cli::session::CommandOutput;
 use balancer_limiter::identity::{MAX_KEY_BYTES, secret_id};
 
 const EXAMPLES: &str = "\
@@ -31,10 +31,10 @@ pub struct Id {
 }
 
 /// Does it.
-pub fn run(id: &Id, out: &mut Output) -> Result<(), Failure> {
+pub fn run(id: &Id, out: &mut CommandOutput) -> Result<(), CommandFailure> {
     if id.key.is_some() {
         let text = "the key is read from stdin, never from an argument, which others can see: balancer limits id < key.txt";
-        return Err(Failure::Usage(text.into()));
+        return Err(CommandFailure::Usage(text.into()));
     }
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
@@ -45,7 +45,7 @@ pub fn run(id: &Id, out: &mut Output) -> Result<(), Failure> {
     stdin
         .take(MAX_KEY_BYTES as u64 + 3)
         .read_to_end(&mut key)
-        .map_err(|error| Failure::Usage(format!("stdin cannot be read: {error}")))?;
+        .map_err(|error| CommandFailure::Usage(format!("stdin cannot be read: {error}")))?;
     let client_id = id_of(&key)?;
     if key.get(..7).is_some_and(|word| word.eq_ignore_ascii_case(b"bearer ")) {
         let _ = writeln!(
@@ -61,7 +61,7 @@ pub fn run(id: &Id, out: &mut Output) -> Result<(), Failure> {
     out.flush()
 }
 
-fn id_of(input: &[u8]) -> Result<String, Failure> {
+fn id_of(input: &[u8]) -> Result<String, CommandFailure> {
     let key = input.strip_suffix(b"\n").unwrap_or(input);
     let key = key.strip_suffix(b"\r").unwrap_or(key);
     secret_id(key).ok_or_else(|| {
@@ -70,7 +70,7 @@ fn id_of(input: &[u8]) -> Result<String, Failure> {
             length if length > MAX_KEY_BYTES => format!("is longer than {MAX_KEY_BYTES} bytes"),
             _ => "holds a control character, perhaps a second line".to_owned(),
         };
-        Failure::Usage(format!("the key on stdin {fault}; no request is known by such a key"))
+        CommandFailure::Usage(format!("the key on stdin {fault}; no request is known by such a key"))
     })
 }
 

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandFailure;
 use crate::cli::pages::{for_each_page, print_json, query};
-use crate::cli::session::Session;
+use crate::cli::session::ApiSession;
 use balancer_limiter::document::NewLimit;
 
 const EXAMPLES: &str = "\
@@ -26,13 +26,13 @@ pub struct Ls {
 }
 
 /// Does it.
-pub fn run(ls: &Ls, session: &mut Session) -> Result<(), Failure> {
+pub fn run(ls: &Ls, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let path =
         format!("/-/v1/limits{}", query(&[("prefix", ls.prefix.as_deref()), ("plan", ls.plan.as_deref())]));
     if session.out.is_json() {
         return print_json(session, &path, "limits");
     }
-    let Session { api, out } = session;
+    let ApiSession { api, out } = session;
     let mut count = 0;
     for_each_page(api, &path, |items| {
         let head: &[&str] = if count == 0 && !items.is_empty() { &["CLIENT", "LIMIT"] } else { &[] };

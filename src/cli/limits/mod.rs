@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 
-use super::failure::Failure;
-use super::session::{Common, Output, Session};
+use super::failure::CommandFailure;
+use super::session::{ApiSession, CommandOutput, Common};
 use crate::cli::Env;
 
 mod csv;
@@ -18,11 +18,11 @@ mod reset;
 mod rm;
 mod set;
 
-pub use set::Grant;
+pub use set::GrantArgs;
 
 /// `balancer limits` and what follows it.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct LimitsCommand {
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
@@ -35,7 +35,7 @@ enum What {
     Get(get::Get),
     Set(Box<set::Set>),
     Rm(rm::Rm),
-    Reset(reset::Reset),
+    Reset(reset::ResetCommand),
     Explain(explain::Explain),
     Id(id::Id),
     Import(import::Import),
@@ -43,8 +43,8 @@ enum What {
 }
 
 /// Does it.
-pub(super) fn run(limits: &Limits, env: Env<'_>) -> Result<(), Failure> {
-    let open = || Session::open(&limits.common, env);
+pub(super) fn run(limits: &LimitsCommand, env: Env<'_>) -> Result<(), CommandFailure> {
+    let open = || ApiSession::open(&limits.common, env);
     match &limits.what {
         What::Ls(ls) => ls::run(ls, &mut open()?),
         What::Get(get) => get::run(get, &mut open()?),
@@ -52,7 +52,7 @@ pub(super) fn run(limits: &Limits, env: Env<'_>) -> Result<(), Failure> {
         What::Rm(rm) => rm::run(rm, &mut open()?),
         What::Reset(reset) => reset::run(reset, &mut open()?),
         What::Explain(explain) => explain::run(explain, open),
-        What::Id(id) => id::run(id, &mut Output::stdout(limits.common.json)),
+        What::Id(id) => id::run(id, &mut CommandOutput::stdout(limits.common.json)),
         What::Import(import) => import::run(import, limits.common.json, open),
         What::Export(export) => export::run(export, &mut open()?),
     }

@@ -5,21 +5,21 @@ use http::Method;
 use serde_json::json;
 
 use super::item;
-use crate::cli::failure::Failure;
-use crate::cli::session::Session;
+use crate::cli::failure::CommandFailure;
+use crate::cli::session::ApiSession;
 
 /// Fill a client's buckets in the balancer that is asked: its next requests are allowed again.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = "Examples:\n  balancer limits reset 127.0.0.1")]
-pub struct Reset {
+pub struct ResetCommand {
     /// The client, as its limit names it.
     #[arg(value_name = "CLIENT")]
     client: String,
 }
 
 /// Does it.
-pub fn run(reset: &Reset, session: &mut Session) -> Result<(), Failure> {
-    let Session { api, out } = session;
+pub fn run(reset: &ResetCommand, session: &mut ApiSession) -> Result<(), CommandFailure> {
+    let ApiSession { api, out } = session;
     api.send(Method::POST, &item("/reset", &reset.client), &[], None)?;
     if out.is_json() {
         out.line(&json!({ "client_id": reset.client, "reset": true }).to_string())?;

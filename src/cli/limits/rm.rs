@@ -5,8 +5,8 @@ use http::Method;
 use serde_json::json;
 
 use super::item;
-use crate::cli::failure::Failure;
-use crate::cli::session::Session;
+use crate::cli::failure::CommandFailure;
+use crate::cli::session::ApiSession;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,14 +26,14 @@ pub struct Rm {
 }
 
 /// Does it, one after the other; the first failure ends it.
-pub fn run(rm: &Rm, session: &mut Session) -> Result<(), Failure> {
+pub fn run(rm: &Rm, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let (mut removed, mut absent) = (Vec::new(), Vec::new());
     let ended = rm.clients.iter().try_for_each(|client| {
         match session.api.send(Method::DELETE, &item("", client), &[], None) {
             Ok(_) => removed.push(client),
-            Err(Failure::Refused { status: 404, .. }) if rm.if_exists => absent.push(client),
-            Err(Failure::Refused { status: 404, .. }) => {
-                return Err(Failure::Incomplete(format!("{client} has no limit")));
+            Err(CommandFailure::Refused { status: 404, .. }) if rm.if_exists => absent.push(client),
+            Err(CommandFailure::Refused { status: 404, .. }) => {
+                return Err(CommandFailure::Incomplete(format!("{client} has no limit")));
             }
             Err(other) => return Err(other),
         }

@@ -4,8 +4,8 @@ use clap::Args;
 use http::Method;
 
 use super::item;
-use crate::cli::failure::Failure;
-use crate::cli::session::Session;
+use crate::cli::failure::CommandFailure;
+use crate::cli::session::ApiSession;
 use balancer_limiter::document::{NewBucket, NewLimit};
 use balancer_limiter::terms::DEFAULT_BUCKET;
 
@@ -30,7 +30,7 @@ pub struct Set {
     #[arg(value_name = "CLIENT")]
     client: String,
     #[command(flatten)]
-    grant: Grant,
+    grant: GrantArgs,
     /// The plan that it is on, in place of a rate of its own.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["rate", "bucket"])]
     plan: Option<String>,
@@ -50,7 +50,7 @@ pub struct Set {
 
 /// Rates and the bound on requests at once, as limits and plans have them.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grant {
+pub struct GrantArgs {
     /// How much: 2/s, "600/m burst 50", 10000/d.
     #[arg(value_name = "RATE")]
     pub rate: Vec<String>,
@@ -65,21 +65,22 @@ pub struct Grant {
     pub max_in_flight: Option<u32>,
 }
 
-impl Grant {
+impl GrantArgs {
     /// The buckets that were asked for; none is one too.
     ///
     /// # Errors
-    /// [`Failure::Usage`], which names the text that is no rate.
-    pub fn buckets(&self) -> Result<Vec<NewBucket>, Failure> {
+    /// [`CommandFailure::Usage`], which names the text that is no rate.
+    pub fn buckets(&self) -> Result<Vec<NewBucket>, CommandFailure> {
         let mut buckets = Vec::new();
         if !self.rate.is_empty() {
             let text = self.rate.join(" ");
             let bucket = NewBucket::parse(DEFAULT_BUCKET, &text);
-            buckets.push(bucket.map_err(|fault| Failure::Usage(format!("{text:?}: {fault}")))?);
+            buckets.push(bucket.map_err(|fault| CommandFailure::Usage(format!("{text:?}: {fault}")))?);
         }
         for text in &self.bucket {
             let bucket = NewBucket::parse_named(text);
-            buckets.push(bucket.map_err(|fault| Failure::Usage(format!("--bucket {text:?}: {fault}")))?);
+            buckets
+                .push(bucket.map_err(|fault| CommandFailure::Usage(format!("--bucket {text:?}: {fault}")))?);
         }
         if self.shadow {
             buckets.iter_mut().for_each(|bucket| bucket.mode = Some("shadow".to_owned()));
@@ -89,14 +90,16 @@ impl Grant {
 }
 
 impl Set {
-    fn terms(&self) -> Result<NewLimit, Failure> {
+    fn terms(&self) -> Result<NewLimit, CommandFailure> {
         let buckets = self.grant.buckets()?;
         if buckets.is_empty() && self.plan.is_none() && !self.exempt {
             let text = "how much may it do? Give a rate (2/s), --bucket, --plan or --exempt; see balancer limits set --help";
-            return Err(Failure::Usage(text.into()));
+            return Err(CommandFailure::Usage(text.into()));
         }
         if self.grant.shadow && buckets.is_empty() {
-            return Err(Failure::Usage("--shadow needs a rate or --bucket: a plan has its own modes".into()));
+            return Err(CommandFailure::Usage(
+                "--shadow needs a rate or --bucket: a plan has its own modes".into(),
+            ));
         }
         Ok(NewLimit {
             plan: self.plan.clone(),
@@ -110,7 +113,10 @@ impl Set {
 }
 
 /// Does it; nothing is asked before the words make sense.
-pub fn run(set: &Set, open: impl FnOnce() -> Result<Session, Failure>) -> Result<(), Failure> {
+pub fn run(
+    set: &Set,
+    open: impl FnOnce() -> Result<ApiSession, CommandFailure>,
+) -> Result<(), CommandFailure> {
     let body = set.terms()?.to_json();
     let mut fields = Vec::new();
     if set.only_new {
@@ -119,15 +125,15 @@ pub fn run(set: &Set, open: impl FnOnce() -> Result<Session, Failure>) -> Result
     if let Some(tag) = &set.if_match {
         fields.push(("if-match", tag.as_str()));
     }
-    let Session { api, mut out } = open()?;
+    let ApiSession { api, mut out } = open()?;
     let answer =
         api.send(Method::PUT, &item("", &set.client), &fields, Some(&body)).map_err(|failure| {
             match (failure, set.only_new) {
-                (Failure::Refused { status: 412, .. }, true) => {
-                    Failure::Incomplete(format!("{} has a limit already", set.client))
+                (CommandFailure::Refused { status: 412, .. }, true) => {
+                    CommandFailure::Incomplete(format!("{} has a limit already", set.client))
                 }
-                (Failure::Refused { status: 412, .. }, false) => {
-                    Failure::Incomplete(format!("{}: its limit is another by now", set.client))
+                (CommandFailure::Refused { status: 412, .. }, false) => {
+                    CommandFailure::Incomplete(format!("{}: its limit is another by now", set.client))
                 }
                 (other, _) => other,
             }

@@ -7,15 +7,15 @@ use serde::Deserialize;
 
 use super::Env;
 use super::api::Api;
-use super::failure::Failure;
-use super::session::{Common, Session};
+use super::failure::CommandFailure;
+use super::session::{ApiSession, Common};
 use balancer_http::path::encoded;
 use balancer_limiter::limit::parse_per;
 
 mod screen;
 mod terminal;
 
-use screen::{Client, Picture};
+use screen::{Picture, RankedClient};
 use terminal::{Terminal, Woken};
 
 const EXAMPLES: &str = "\
@@ -30,7 +30,7 @@ at its top are right, those far below may be missing. Piped, it prints once and 
 /// Watch the clients that ask most and those that are refused most. q or Ctrl-C ends it.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = EXAMPLES)]
-pub struct Top {
+pub struct TopCommand {
     #[command(flatten)]
     common: Common,
     /// How far back is counted: 15s to 1h.
@@ -67,14 +67,14 @@ fn span(text: &str) -> Result<Span, String> {
 #[derive(Deserialize)]
 struct Asking<'a> {
     #[serde(borrow)]
-    clients: Vec<Client<'a>>,
+    clients: Vec<RankedClient<'a>>,
     instance: std::borrow::Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
 struct Limited<'a> {
     #[serde(borrow)]
-    limited: Vec<Client<'a>>,
+    limited: Vec<RankedClient<'a>>,
 }
 
 /// What was answered, as text; tables are read from it.
@@ -84,12 +84,12 @@ struct Answers {
 }
 
 impl Answers {
-    fn ask(api: &Api, window: &str, rows: u16) -> Result<Self, Failure> {
+    fn ask(api: &Api, window: &str, rows: u16) -> Result<Self, CommandFailure> {
         let ask = |what: &str| api.get(&format!("/-/v1/{what}?window={}&top={rows}", encoded(window)));
         Ok(Self { clients: ask("clients")?, limited: ask("limited")? })
     }
 
-    fn picture<'a>(&'a self, api: &'a Api, top: &'a Top) -> Result<Picture<'a>, Failure> {
+    fn picture<'a>(&'a self, api: &'a Api, top: &'a TopCommand) -> Result<Picture<'a>, CommandFailure> {
         let asking: Asking<'a> = api.read(&self.clients)?;
         let limited: Limited<'a> = api.read(&self.limited)?;
         Ok(Picture {
@@ -104,7 +104,7 @@ impl Answers {
     }
 
     /// Both answers in one object.
-    fn json(&self, api: &Api) -> Result<String, Failure> {
+    fn json(&self, api: &Api) -> Result<String, CommandFailure> {
         let clients: serde_json::Map<String, serde_json::Value> = api.read(&self.clients)?;
         let mut limited: serde_json::Map<String, serde_json::Value> = api.read(&self.limited)?;
         limited.extend(clients);
@@ -113,15 +113,15 @@ impl Answers {
 }
 
 /// Does it.
-pub(super) fn run(top: &Top, env: Env<'_>) -> Result<(), Failure> {
-    let mut session = Session::open(&top.common, env)?;
+pub(super) fn run(top: &TopCommand, env: Env<'_>) -> Result<(), CommandFailure> {
+    let mut session = ApiSession::open(&top.common, env)?;
     let live = session.out.is_terminal() && !top.once && !session.out.is_json();
     if live { watch(top, &session.api) } else { print(top, &mut session) }
 }
 
 /// One round.
-fn print(top: &Top, session: &mut Session) -> Result<(), Failure> {
-    let Session { api, out } = session;
+fn print(top: &TopCommand, session: &mut ApiSession) -> Result<(), CommandFailure> {
+    let ApiSession { api, out } = session;
     let answers = Answers::ask(api, &top.window.text, top.rows.unwrap_or(ROWS))?;
     if out.is_json() {
         out.line(&answers.json(api)?)?;
@@ -135,7 +135,7 @@ fn print(top: &Top, session: &mut Session) -> Result<(), Failure> {
 }
 
 /// Until q or a signal.
-fn watch(top: &Top, api: &Api) -> Result<(), Failure> {
+fn watch(top: &TopCommand, api: &Api) -> Result<(), CommandFailure> {
     // Asked once before the screen is taken: a wrong address is told like everywhere else.
     let mut answers = Answers::ask(api, &top.window.text, top.rows.unwrap_or(ROWS))?;
     let mut fault = None;

@@ -14,7 +14,7 @@ pub const REFUSED: [&str; 3] = ["MOST REFUSED", "REFUSED", "A SECOND"];
 
 /// One client's counts.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Client<'a> {
+pub struct RankedClient<'a> {
     #[serde(borrow)]
     pub client_id: Cow<'a, str>,
     #[serde(default)]
@@ -34,9 +34,9 @@ pub struct Picture<'a> {
     /// The same in seconds.
     pub window_secs: u32,
     /// Most requests first.
-    pub clients: Vec<Client<'a>>,
+    pub clients: Vec<RankedClient<'a>>,
     /// Most refusals first.
-    pub limited: Vec<Client<'a>>,
+    pub limited: Vec<RankedClient<'a>>,
     /// Why the counts are old, when they are.
     pub fault: Option<&'a str>,
 }
@@ -52,7 +52,7 @@ pub fn most_rows(lines: u16) -> u16 {
 impl Picture<'_> {
     /// Rows below [`ASKING`].
     pub fn asking_rows(&self) -> Vec<Vec<String>> {
-        let row = |client: &Client<'_>| {
+        let row = |client: &RankedClient<'_>| {
             let share = (client.denied * 100).checked_div(client.requests).unwrap_or(0);
             vec![
                 client.client_id.to_string(),
@@ -67,7 +67,7 @@ impl Picture<'_> {
 
     /// Rows below [`REFUSED`].
     pub fn refused_rows(&self) -> Vec<Vec<String>> {
-        let row = |client: &Client<'_>| {
+        let row = |client: &RankedClient<'_>| {
             vec![client.client_id.to_string(), client.denied.to_string(), self.a_second(client.denied)]
         };
         self.limited.iter().map(row).collect()
@@ -114,8 +114,11 @@ mod tests {
     use super::*;
 
     fn picture(count: u64) -> Picture<'static> {
-        let client =
-            |n: u64| Client { client_id: format!("10.0.0.{n}").into(), requests: 600 / n, denied: 60 / n };
+        let client = |n: u64| RankedClient {
+            client_id: format!("10.0.0.{n}").into(),
+            requests: 600 / n,
+            denied: 60 / n,
+        };
         Picture {
             place: "http://h:1",
             instance: "i".into(),

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandFailure;
 use crate::clock::Clock;
 use balancer_time::nanos;
 
@@ -42,7 +42,7 @@ impl Terminal {
     ///
     /// # Errors
     /// When there is no terminal to draw on, or signals cannot be caught.
-    pub fn take() -> Result<Self, Failure> {
+    pub fn take() -> Result<Self, CommandFailure> {
         let (ended, resized) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&ended))?;
@@ -74,12 +74,12 @@ impl Terminal {
     ///
     /// # Errors
     /// When the terminal is gone.
-    pub fn draw(&self, lines: &[String]) -> Result<(), Failure> {
+    pub fn draw(&self, lines: &[String]) -> Result<(), CommandFailure> {
         let drawn: Vec<String> = lines.iter().map(|line| format!("{line}\x1b[K")).collect();
         self.write(&format!("\x1b[H{}\x1b[J", drawn.join("\r\n")))
     }
 
-    fn write(&self, text: &str) -> Result<(), Failure> {
+    fn write(&self, text: &str) -> Result<(), CommandFailure> {
         let mut stdout = std::io::stdout().lock();
         stdout.write_all(text.as_bytes())?;
         Ok(stdout.flush()?)

@@ -9,8 +9,8 @@ fn pipe() -> (File, File) {
     (File::from(reader), File::from(writer))
 }
 
-fn start(output: Output, report: Report) -> Lines {
-    Lines::start("test log", output, report, Clock::real()).unwrap()
+fn start(output: Output, report: LogReport) -> LogLines {
+    LogLines::start("test log", output, report, Clock::real()).unwrap()
 }
 
 fn line(number: usize) -> Vec<u8> {
@@ -31,7 +31,7 @@ fn every_line_of_every_thread_arrives_whole_and_in_its_threads_order() {
     const THREADS: usize = 8;
     const EACH: usize = 1_000;
     let (mut reader, writer) = pipe();
-    let lines = start(Output::Pipe(writer), Report::ErrorLog);
+    let lines = start(Output::Pipe(writer), LogReport::ErrorLog);
     let reading = std::thread::spawn(move || {
         let mut text = String::new();
         reader.read_to_string(&mut text).map(|_| text).unwrap()
@@ -61,7 +61,7 @@ fn every_line_of_every_thread_arrives_whole_and_in_its_threads_order() {
 #[test]
 fn a_stuck_reader_slows_nobody_and_what_is_dropped_is_counted() {
     let (mut reader, writer) = pipe();
-    let lines = start(Output::Pipe(writer), Report::ErrorLog);
+    let lines = start(Output::Pipe(writer), LogReport::ErrorLog);
     let pushed = QUEUE_LINES * 3;
     // Nobody reads: if a push could wait, this would never end.
     (0..pushed).for_each(|number| lines.push(line(number)));
@@ -83,7 +83,7 @@ fn a_stuck_reader_slows_nobody_and_what_is_dropped_is_counted() {
 #[test]
 fn long_lines_are_bounded_by_their_bytes() {
     let (_reader, writer) = pipe();
-    let lines = start(Output::Pipe(writer), Report::ErrorLog);
+    let lines = start(Output::Pipe(writer), LogReport::ErrorLog);
     for _ in 0..100 {
         lines.push(vec![b'x'; QUEUE_BYTES / 10]);
     }
@@ -95,7 +95,7 @@ fn long_lines_are_bounded_by_their_bytes() {
 #[test]
 fn a_stuck_reader_cannot_hold_the_end_up() {
     let (reader, writer) = pipe();
-    let lines = start(Output::Pipe(writer), Report::ErrorLog);
+    let lines = start(Output::Pipe(writer), LogReport::ErrorLog);
     (0..QUEUE_LINES).for_each(|number| lines.push(line(number)));
     let clock = Clock::real();
     let before = clock.now();
@@ -115,7 +115,7 @@ fn a_stuck_reader_cannot_hold_the_end_up() {
 fn a_full_disk_loses_lines_and_counts_them() {
     let path = PathBuf::from("/dev/full");
     let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-    let lines = start(Output::File { path, file }, Report::ErrorLog);
+    let lines = start(Output::File { path, file }, LogReport::ErrorLog);
     (0..100).for_each(|number| lines.push(line(number)));
     lines.stop(Duration::from_secs(10));
     assert_eq!(lines.dropped(), 100);
@@ -126,7 +126,7 @@ fn a_full_disk_loses_lines_and_counts_them() {
 #[test]
 fn a_reader_that_left_is_no_reason_to_die() {
     let (reader, writer) = pipe();
-    let lines = start(Output::Pipe(writer), Report::ErrorLog);
+    let lines = start(Output::Pipe(writer), LogReport::ErrorLog);
     drop(reader);
     lines.push(line(1));
     wait_until(|| lines.dropped() == 1);
@@ -138,7 +138,7 @@ fn a_reader_that_left_is_no_reason_to_die() {
 #[test]
 fn the_error_log_says_among_its_own_lines_what_it_dropped() {
     let (mut reader, writer) = pipe();
-    let lines = start(Output::Pipe(writer), Report::InBand);
+    let lines = start(Output::Pipe(writer), LogReport::InBand);
     (0..QUEUE_LINES * 2).for_each(|number| lines.push(line(number)));
     let reading = std::thread::spawn(move || {
         let mut text = String::new();
@@ -166,7 +166,7 @@ fn after_a_line_that_broke_off_the_next_begins_on_its_own() {
     let mut writer = Writer {
         name: "test log",
         output: Output::Pipe(writer),
-        report: Report::ErrorLog,
+        report: LogReport::ErrorLog,
         clock: Clock::real(),
         incoming,
         ordered,

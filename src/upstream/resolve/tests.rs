@@ -125,7 +125,8 @@ fn an_answer_is_bounded() {
 
 #[test]
 fn a_change_is_told_in_one_line() {
-    let change = Change { added: vec![address(1), address(2)], removed: vec![address(3)], left_out: 0 };
+    let change =
+        AddressChange { added: vec![address(1), address(2)], removed: vec![address(3)], left_out: 0 };
     assert_eq!(
         change_line("a.test", &[address(1), address(2)], &change),
         "a.test resolves to 2 addresses; new: 10.0.0.1, 10.0.0.2; gone: 10.0.0.3"
@@ -188,7 +189,7 @@ fn an_answer_for_the_place_before_is_dropped() {
     let placed =
         balancer_pool::backends::Placed { entry: moved, addresses: vec![address(7)], operator: None };
     pool.reconfigure(&Settings::of(Strategy::RoundRobin), &[placed], 1);
-    assert_eq!(pool.resolved(&before[0], &[address(1)], 1), Change::default());
+    assert_eq!(pool.resolved(&before[0], &[address(1)], 1), AddressChange::default());
     assert_eq!(addresses(&pool), [address(7)]);
 }
 

@@ -16,7 +16,7 @@ mod tests;
 use super::bytes::{VALUE, is};
 use crate::fields::Fields;
 use crate::message::{BodyLength, Version};
-use fields::Reader;
+use fields::FieldReader;
 
 /// How a head is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +200,7 @@ pub fn parse(bytes: &[u8], rules: &HeadRules) -> Result<Option<(Head, usize)>, F
 
 fn read_head(bytes: &[u8], rules: &HeadRules) -> Result<(Head, usize), Stop> {
     let (version, status, reason, mut at) = read_status_line(bytes, rules.accept_invalid)?;
-    let mut reader = Reader::new(version, status, rules);
+    let mut reader = FieldReader::new(version, status, rules);
     loop {
         match bytes.get(at) {
             None => return Err(Stop::Incomplete),

@@ -151,7 +151,7 @@ fn requests_at_once_have_a_policy_item_and_stand_in_the_rest_when_they_refuse() 
 fn a_bucket_with_a_reset_names_its_period_and_the_time_to_its_turn() {
     let limit = limit(3, 5_000_000, 86_400);
     let at = |left, allowed| {
-        let outcome = Outcome { allowed, left, wait_ns: Some(7 * SEC - 1) };
+        let outcome = TakeOutcome { allowed, left, wait_ns: Some(7 * SEC - 1) };
         rate_limit_fields(&[Standing { policy: "day", limit, outcome, resets: true }], None)
     };
     for (left, allowed, retry) in [(2, true, None), (0, true, None), (0, false, Some(7))] {

@@ -14,7 +14,7 @@ struct Step(Nanos, u32, bool, u32, Option<Nanos>);
 fn run(mut bucket: Bucket, steps: &[Step]) {
     for (i, Step(now, cost, allowed, left, wait_ns)) in steps.iter().enumerate() {
         let outcome = bucket.acquire(*cost, *now);
-        assert_eq!(outcome, Outcome { allowed: *allowed, left: *left, wait_ns: *wait_ns }, "step {i}");
+        assert_eq!(outcome, TakeOutcome { allowed: *allowed, left: *left, wait_ns: *wait_ns }, "step {i}");
     }
 }
 
@@ -126,7 +126,7 @@ fn a_charge_can_leave_a_debt_that_is_refilled_first() {
     assert_eq!((bucket.level_micro(), bucket.whole(), bucket.spent()), (-4 * MICRO, 0, 0));
     assert_eq!(bucket.until_full(), Some(14 * SEC));
     let refused = bucket.acquire(1, 2 * SEC);
-    assert_eq!(refused, Outcome { allowed: false, left: 0, wait_ns: Some(3 * SEC) });
+    assert_eq!(refused, TakeOutcome { allowed: false, left: 0, wait_ns: Some(3 * SEC) });
     bucket.charge(u64::MAX, 2 * SEC);
     bucket.charge(u64::MAX, 2 * SEC);
     assert_eq!(bucket.level_micro(), -MAX_DEBT);

@@ -64,7 +64,10 @@ fn each_refusal_keeps_the_reason_that_it_had() {
     for (window, each) in [(MINUTE, 60), (20 * SECOND_NS, 20)] {
         let top = hitters.by_refusals(window, 10, now);
         let expected: Vec<_> = [2, 1, 0]
-            .map(|place: usize| Reason { refusal: reasons[place].clone(), denied: each * (place as u64 + 1) })
+            .map(|place: usize| RefusalReason {
+                refusal: reasons[place].clone(),
+                denied: each * (place as u64 + 1),
+            })
             .into();
         assert_eq!((top[0].denied, &top[0].reasons), (6 * each, &expected));
         assert!(hitters.by_requests(window, 10, now)[0].reasons.is_empty());
@@ -131,7 +134,7 @@ fn a_flood_of_clients_hides_nobody_and_takes_bounded_memory() {
         assert!(rows(&shard.fine) <= Some(2 * ROWS) && rows(&shard.coarse) <= Some(2 * ROWS));
     }
     let rows = SHARDS * (FINE.count + COARSE.count) * ROWS;
-    let most = 2 * rows * (size_of::<Row>() + 4) + rows * MAX_REASONS * size_of::<Reason>();
+    let most = 2 * rows * (size_of::<Row>() + 4) + rows * MAX_REASONS * size_of::<RefusalReason>();
     assert!(most <= 20 << 20, "{most}");
 }
 

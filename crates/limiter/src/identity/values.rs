@@ -10,10 +10,10 @@ use percent_encoding::percent_decode;
 pub(super) struct Several;
 
 /// One value, or the lack of any sense in it.
-pub(super) type Value<'a> = Result<Cow<'a, [u8]>, Several>;
+pub(super) type KeyValue<'a> = Result<Cow<'a, [u8]>, Several>;
 
 /// The one value among those that are not empty, without the blanks around it.
-pub(super) fn only<'a>(values: impl Iterator<Item = Value<'a>>) -> Result<Option<Cow<'a, [u8]>>, Several> {
+pub(super) fn only<'a>(values: impl Iterator<Item = KeyValue<'a>>) -> Result<Option<Cow<'a, [u8]>>, Several> {
     let mut found: Option<Cow<'a, [u8]>> = None;
     for value in values {
         let value = trimmed(value?);
@@ -55,7 +55,7 @@ fn with_plain_blanks(bytes: &[u8]) -> Cow<'_, [u8]> {
 /// The tokens of `Bearer token` (RFC 6750 §2.1) in a value of `Authorization`: what stands behind any `bearer` and blanks, in
 /// any case (RFC 9110 §11.1), up to a comma or a blank. Backends look for the word by splitting, by searching, or in what a
 /// proxy has put together from several fields.
-pub(super) fn bearer(value: &[u8]) -> impl Iterator<Item = Value<'_>> {
+pub(super) fn bearer(value: &[u8]) -> impl Iterator<Item = KeyValue<'_>> {
     let (value, others) = match with_plain_blanks(value) {
         Cow::Borrowed(value) => (value, Vec::new()),
         Cow::Owned(value) => (&[][..], bearer_in(&value).map(owned).collect()),
@@ -63,7 +63,7 @@ pub(super) fn bearer(value: &[u8]) -> impl Iterator<Item = Value<'_>> {
     bearer_in(value).chain(others)
 }
 
-fn bearer_in(mut rest: &[u8]) -> impl Iterator<Item = Value<'_>> {
+fn bearer_in(mut rest: &[u8]) -> impl Iterator<Item = KeyValue<'_>> {
     std::iter::from_fn(move || {
         loop {
             rest = behind_bearer(rest)?;
@@ -91,7 +91,7 @@ fn behind_bearer(text: &[u8]) -> Option<&[u8]> {
 
 /// The values of one cookie in a line of `Cookie`. Pairs are parted by `;` (RFC 6265 §4.2.1); older parsers take commas
 /// and blanks too, so whatever has that name before a `=` counts. Looks at each byte a bounded number of times.
-pub(super) fn cookies<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = Value<'a>> {
+pub(super) fn cookies<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = KeyValue<'a>> {
     let (line, others) = match with_plain_blanks(line) {
         Cow::Borrowed(line) => (line, Vec::new()),
         Cow::Owned(line) => (&[][..], cookies_in(&line, name).map(owned).collect()),
@@ -99,11 +99,11 @@ pub(super) fn cookies<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item =
     cookies_in(line, name).chain(others)
 }
 
-fn owned<'a>(value: Value<'_>) -> Value<'a> {
+fn owned<'a>(value: KeyValue<'_>) -> KeyValue<'a> {
     value.map(|value| Cow::Owned(value.into_owned()))
 }
 
-fn cookies_in<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = Value<'a>> {
+fn cookies_in<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = KeyValue<'a>> {
     let mut at = 0;
     // What may be a name: everything since the last `;`, or the last word.
     let (mut pair, mut word) = (None, None);
@@ -144,7 +144,7 @@ fn is_name(found: &[u8], name: &str) -> bool {
 /// What stands behind a cookie's `=`: its quotes and escapes (RFC 2109 §4.1) taken off, percent-decoded. A quote that is not
 /// one of a pair around the whole value is left in by some backends, and taken off with its neighbour by others; a NUL ends
 /// the value to some.
-fn cookie_value(behind: &[u8]) -> Value<'_> {
+fn cookie_value(behind: &[u8]) -> KeyValue<'_> {
     let behind = behind.trim_ascii_start();
     let value = match behind.strip_prefix(b"\"") {
         Some(quoted) => {

@@ -1,7 +1,7 @@
 //! What a request asks of the limiter, and what each bucket says.
 
 use crate::answer::Entry;
-use crate::bucket::Outcome;
+use crate::bucket::TakeOutcome;
 use crate::identity::Crowds;
 use crate::plans::PlanNumber;
 use crate::request_rules::RequestRule;
@@ -99,7 +99,7 @@ impl<'a> Ask<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Whether it had the tokens, what is left, how long to wait. With a reset the wait is the time to that, always.
-    pub outcome: Outcome,
+    pub outcome: TakeOutcome,
     /// It is filled at a turn of the calendar.
     pub resets: bool,
 }

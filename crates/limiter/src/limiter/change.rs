@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use ipnet::IpNet;
 
-use super::table::Row;
+use super::table::TableRow;
 use super::{Fate, Grant, Granted, Limiter, Room};
 use crate::answer::Entry;
 use crate::identity::{ClientId, ClientKey, Crowds, IdForm};
@@ -17,7 +17,7 @@ use balancer_time::Moment;
 
 /// What [`Limiter::retune_where`] does with a client's buckets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum EntryChange {
     /// Nothing.
     Keep,
     /// Other numbers are in force.
@@ -26,7 +26,7 @@ pub enum Change {
     Unlimited,
 }
 
-impl Change {
+impl EntryChange {
     fn of(granted: Granted) -> Self {
         match granted {
             Granted::Limited(grant) => Self::To(grant),
@@ -130,15 +130,15 @@ impl Limiter {
 
     /// Asks `change` about every client: what decides about it. Takes one shard's lock after another, for a bounded number
     /// of rows, and calls `change` under it. A row may be asked about twice.
-    pub fn retune_where(&self, when: Moment, mut change: impl FnMut(ClientKey, Entry) -> Change) {
+    pub fn retune_where(&self, when: Moment, mut change: impl FnMut(ClientKey, Entry) -> EntryChange) {
         for shard in &self.shards {
             self.walk(shard, |row| match change(row.client, row.entry) {
-                Change::Keep => Fate::Kept,
-                Change::Unlimited => {
+                EntryChange::Keep => Fate::Kept,
+                EntryChange::Unlimited => {
                     row.plan = None;
                     if row.slots.forget_limits() || row.in_flight > 0 { Fate::Kept } else { Fate::Forgotten }
                 }
-                Change::To(grant) => {
+                EntryChange::To(grant) => {
                     self.put_in_force(row, &grant, when);
                     Fate::Kept
                 }
@@ -154,14 +154,14 @@ impl Limiter {
         let whole: HashMap<ClientKey, &Range> =
             shared.ranges.iter().filter_map(|range| Some((range.shared_key()?, range))).collect();
         self.retune_where(when, |client, entry| match (client.network(), entry) {
-            (_, Entry::Client) => Change::Keep,
-            (Some(group), _) => shared.of_group(group).map_or(Change::Keep, Change::of),
-            (None, Entry::Default) => Change::of(shared.of_default()),
+            (_, Entry::Client) => EntryChange::Keep,
+            (Some(group), _) => shared.of_group(group).map_or(EntryChange::Keep, EntryChange::of),
+            (None, Entry::Default) => EntryChange::of(shared.of_default()),
             (None, Entry::Range) => {
                 let crowd = client.crowd_owner();
                 match crowd.map_or_else(|| whole.get(&client), |owner| crowds.get(&owner)) {
-                    Some(range) => Change::of(shared.resolve(&range.limit, Entry::Range)),
-                    None => Change::Unlimited,
+                    Some(range) => EntryChange::of(shared.resolve(&range.limit, Entry::Range)),
+                    None => EntryChange::Unlimited,
                 }
             }
         });
@@ -237,7 +237,7 @@ impl Limiter {
             (Some(row), _) => row,
             (None, Some(start)) => {
                 self.count(own);
-                rows.table.insert(Row::new(own, hash, start))
+                rows.table.insert(TableRow::new(own, hash, start))
             }
             // Full before, full now, and made when it is first asked.
             (None, None) => return,
@@ -246,7 +246,7 @@ impl Limiter {
     }
 
     /// Puts a limit in force for the row of a client. The shard's lock is held.
-    fn put_in_force(&self, row: &mut Row, grant: &Grant, when: Moment) {
+    fn put_in_force(&self, row: &mut TableRow, grant: &Grant, when: Moment) {
         let changed = row.slots.put_in_force(&grant.terms.buckets, when);
         if changed || row.entry != grant.entry || row.plan != grant.plan {
             (row.entry, row.plan) = (grant.entry, grant.plan);

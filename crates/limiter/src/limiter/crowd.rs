@@ -5,9 +5,9 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 use super::decision::{decide, refused_by_full};
-use super::seat::Place;
+use super::seat::CountedRow;
 use super::slots::Slots;
-use super::table::Row;
+use super::table::TableRow;
 use super::{Ask, Decision, Limiter, Room, SWEEP_FOR_ROOM, SWEEP_PER_INSERT};
 use crate::identity::ClientKey;
 use balancer_time::Moment;
@@ -58,7 +58,7 @@ impl Limiter {
         ask: Ask<'_>,
         when: Moment,
         act: impl FnOnce(&mut Slots, &mut u32) -> R,
-    ) -> (R, Place) {
+    ) -> (R, CountedRow) {
         let hash = self.hash(crowd);
         let mut rows = self.lock(hash);
         let row = match rows.table.find(hash as u32, &crowd) {
@@ -66,10 +66,10 @@ impl Limiter {
             None => {
                 rows.sweep(SWEEP_PER_INSERT, when, |client| self.uncount(client));
                 self.count(crowd);
-                rows.table.insert(Row::new(crowd, hash, Slots::default()))
+                rows.table.insert(TableRow::new(crowd, hash, Slots::default()))
             }
         };
-        (self.act_on(rows.table.row_mut(row), ask, act), Place { client: crowd, hash })
+        (self.act_on(rows.table.row_mut(row), ask, act), CountedRow { client: crowd, hash })
     }
 
     /// What a crowd has left, for a client that leaves it, and whether it has to stay: requests under way can't be told

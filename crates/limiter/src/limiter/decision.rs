@@ -4,12 +4,12 @@ use smallvec::{SmallVec, smallvec};
 
 use super::ask::{Ask, MAX_ASKED, Verdict};
 use super::slots::{Slot, Slots};
-use crate::bucket::Outcome;
+use crate::bucket::TakeOutcome;
 use crate::terms::BucketSpec;
 use balancer_time::Moment;
 
 const UNASKED: Verdict =
-    Verdict { outcome: Outcome { allowed: true, left: 0, wait_ns: None }, resets: false };
+    Verdict { outcome: TakeOutcome { allowed: true, left: 0, wait_ns: None }, resets: false };
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Decision {
     }
 
     /// What the first bucket said.
-    pub fn first(&self) -> Outcome {
+    pub fn first(&self) -> TakeOutcome {
         self.verdicts[0].outcome
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::slots::{Saved, Slot, Slots};
-use super::table::Row;
+use super::table::TableRow;
 use super::{Fate, Limiter, SHARDS};
 use crate::answer::Entry;
 use crate::bucket::Bucket;
@@ -16,7 +16,7 @@ const RESTORED_BEYOND: usize = 1 << 17;
 
 /// What a client has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Levels {
+pub struct ClientLevels {
     /// Whole tokens of each bucket that was asked about, in that order.
     pub buckets: Vec<u32>,
     /// Its requests under way in this process.
@@ -26,9 +26,9 @@ pub struct Levels {
 impl Limiter {
     /// What a client has left of buckets that are in force for it. Takes nothing, and changes nothing. Takes one shard's
     /// lock.
-    pub fn levels(&self, client: ClientKey, specs: &[BucketSpec], when: Moment) -> Levels {
+    pub fn levels(&self, client: ClientKey, specs: &[BucketSpec], when: Moment) -> ClientLevels {
         let (slots, in_flight) = self.read(client, |row| (row.slots.clone(), row.in_flight));
-        Levels { buckets: slots.levels(specs.iter(), when), in_flight }
+        ClientLevels { buckets: slots.levels(specs.iter(), when), in_flight }
     }
 
     /// One bucket of a client as it is at that moment; `None` for one that was never asked, or was forgotten because it
@@ -87,7 +87,7 @@ impl Limiter {
     }
 
     /// What `look` says of a client's row, or the default where there is none.
-    pub(super) fn read<R: Default>(&self, client: ClientKey, look: impl FnOnce(&Row) -> R) -> R {
+    pub(super) fn read<R: Default>(&self, client: ClientKey, look: impl FnOnce(&TableRow) -> R) -> R {
         let hash = self.hash(client);
         let rows = self.lock(hash);
         let row = rows.table.find(hash as u32, &client).map(|row| rows.table.row(row));
@@ -130,8 +130,8 @@ impl Limiter {
             None if self.clients() + self.crowds() < self.max_clients.saturating_mul(2) + RESTORED_BEYOND => {
                 self.count(client);
                 // Nobody knows yet what decides about it: no change of ranges or the default may touch it before it asks.
-                let row = Row::new(client, hash, Slots::default());
-                rows.table.insert(Row { entry: Entry::Client, ..row })
+                let row = TableRow::new(client, hash, Slots::default());
+                rows.table.insert(TableRow { entry: Entry::Client, ..row })
             }
             None => return false,
         };

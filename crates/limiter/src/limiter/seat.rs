@@ -10,12 +10,12 @@ use balancer_time::Moment;
 #[must_use]
 pub struct Seat {
     limiter: Arc<Limiter>,
-    place: Place,
+    place: CountedRow,
 }
 
 /// The row in which a request is counted: its client's, or that of a crowd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct CountedRow {
     pub client: ClientKey,
     pub hash: u64,
 }

@@ -11,7 +11,7 @@ use balancer_time::Moment;
 
 /// One client. 112 bytes, with one bucket inside.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct TableRow {
     pub slots: Slots,
     pub client: ClientKey,
     /// What decided about the client when it last asked.
@@ -26,7 +26,7 @@ pub(super) struct Row {
     pub hash: u32,
 }
 
-impl Row {
+impl TableRow {
     /// A client that comes for the first time.
     pub fn new(client: ClientKey, hash: u64, slots: Slots) -> Self {
         // The lower half.
@@ -48,22 +48,22 @@ const MIN_PLACES: usize = 8;
 
 /// A place of the index: linear probing, backward-shift deletion, at most 3/4 full.
 #[derive(Clone, Copy)]
-struct Place {
+struct CountedRow {
     hash: u32,
     row: u32,
 }
 
-const EMPTY: Place = Place { hash: 0, row: u32::MAX };
+const EMPTY: CountedRow = CountedRow { hash: 0, row: u32::MAX };
 
-pub(super) struct Table {
+pub(super) struct ClientTable {
     /// Each holds [`CHUNK`] rows, the last at least one.
-    chunks: Vec<Vec<Row>>,
+    chunks: Vec<Vec<TableRow>>,
     /// A power of two.
-    index: Vec<Place>,
+    index: Vec<CountedRow>,
     len: usize,
 }
 
-impl Table {
+impl ClientTable {
     pub fn new() -> Self {
         Self { chunks: Vec::new(), index: vec![EMPTY; MIN_PLACES], len: 0 }
     }
@@ -72,12 +72,12 @@ impl Table {
         self.len
     }
 
-    /// The row with that number, below [`Table::len`].
-    pub fn row(&self, row: usize) -> &Row {
+    /// The row with that number, below [`ClientTable::len`].
+    pub fn row(&self, row: usize) -> &TableRow {
         &self.chunks[row / CHUNK][row % CHUNK]
     }
 
-    pub fn row_mut(&mut self, row: usize) -> &mut Row {
+    pub fn row_mut(&mut self, row: usize) -> &mut TableRow {
         &mut self.chunks[row / CHUNK][row % CHUNK]
     }
 
@@ -98,12 +98,12 @@ impl Table {
     }
 
     /// Adds a client that is not there.
-    pub fn insert(&mut self, row: Row) -> usize {
+    pub fn insert(&mut self, row: TableRow) -> usize {
         if (self.len + 1) * 4 > self.index.len() * 3 {
             self.rebuild(self.index.len() * 2);
         }
         let number = self.len;
-        self.place(Place { hash: row.hash, row: number as u32 });
+        self.place(CountedRow { hash: row.hash, row: number as u32 });
         match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push(row),
             _ => {
@@ -137,11 +137,11 @@ impl Table {
 
     /// Heap memory in bytes, by capacities; the allocator's own overhead (16 bytes an allocation) is left out.
     pub fn memory_bytes(&self) -> usize {
-        let rows: usize = self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<Row>()).sum();
+        let rows: usize = self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<TableRow>()).sum();
         let more: usize = self.chunks.iter().flatten().map(|row| row.slots.heap_bytes()).sum();
         rows + more
-            + self.chunks.capacity() * size_of::<Vec<Row>>()
-            + self.index.capacity() * size_of::<Place>()
+            + self.chunks.capacity() * size_of::<Vec<TableRow>>()
+            + self.index.capacity() * size_of::<CountedRow>()
     }
 
     /// Where the index names that row, which it does.
@@ -154,7 +154,7 @@ impl Table {
         at
     }
 
-    fn place(&mut self, place: Place) {
+    fn place(&mut self, place: CountedRow) {
         let mask = self.index.len() - 1;
         let mut at = place.hash as usize & mask;
         while self.index[at].row != EMPTY.row {
@@ -193,19 +193,19 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    fn row(id: u16, hash: u32) -> Row {
+    fn row(id: u16, hash: u32) -> TableRow {
         let client = ClientKey::digest(&id.to_be_bytes());
-        Row { stamp: u32::from(id), ..Row::new(client, hash.into(), Slots::default()) }
+        TableRow { stamp: u32::from(id), ..TableRow::new(client, hash.into(), Slots::default()) }
     }
 
     #[test]
     fn a_row_keeps_to_112_bytes() {
-        assert_eq!(size_of::<Row>(), 112);
+        assert_eq!(size_of::<TableRow>(), 112);
     }
 
     #[test]
     fn memory_is_given_back() {
-        let mut table = Table::new();
+        let mut table = ClientTable::new();
         let empty = table.memory_bytes();
         for id in 0..10_000 {
             table.insert(row(id, u32::from(id).wrapping_mul(0x9e37_79b9)));
@@ -221,7 +221,7 @@ mod tests {
         /// Few different hashes and many equal ones, at the index's ends too: long, wrapping runs of places.
         #[test]
         fn it_agrees_with_a_plain_map(steps in prop::collection::vec((0u16..200, any::<bool>(), 0u8..3), 1..600)) {
-            let mut table = Table::new();
+            let mut table = ClientTable::new();
             let mut plain: HashMap<u16, u32> = HashMap::new();
             let hash = |id: u16| match id % 4 {
                 0 => u32::from(id),

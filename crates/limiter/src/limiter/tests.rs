@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::answer::Entry;
-use crate::bucket::{Bucket, Outcome};
+use crate::bucket::{Bucket, TakeOutcome};
 use crate::identity::Crowds;
 use crate::limit::{Limit, Rate};
 use crate::terms::{BucketId, Terms};
@@ -235,7 +235,7 @@ fn a_charge_holds_back_without_being_asked_and_forgetting_sets_free() {
     let limiter = Limiter::new(10);
     limiter.charge(client(1), &grant(10, 1), 12, at(SEC));
     let refused = take(&limiter, client(1), &grant(10, 1), 1, SEC).first();
-    assert_eq!(refused, Outcome { allowed: false, left: 0, wait_ns: Some(3 * SEC) });
+    assert_eq!(refused, TakeOutcome { allowed: false, left: 0, wait_ns: Some(3 * SEC) });
     limiter.forget(client(1));
     limiter.forget(client(1));
     assert_eq!(limiter.clients(), 0);

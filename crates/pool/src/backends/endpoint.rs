@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
-use super::outlier::Standing;
+use super::outlier::EndpointStanding;
 use crate::backend::BackendEntry;
 use crate::health::Status;
 use crate::queue::Queue;
@@ -200,7 +200,7 @@ pub struct Endpoint {
     /// When it came up while others were running; 0: it always was. Written as `health` is.
     pub(super) up_since: AtomicU64,
     /// Whether it is out because of how it answered. Written by [`super::outlier`] alone.
-    pub(super) standing: Standing,
+    pub(super) standing: EndpointStanding,
     /// A [`Pace`]. Written by [`Endpoint::observe_latency`] alone.
     pace: AtomicU64,
     /// Written by round robin alone, under the lock of the turns.
@@ -222,7 +222,7 @@ impl Endpoint {
             health: AtomicU8::new(health as u8),
             failing: ArcSwapOption::empty(),
             up_since: AtomicU64::new(since),
-            standing: Standing::default(),
+            standing: EndpointStanding::default(),
             pace: AtomicU64::new(0),
             turn: AtomicI64::new(0),
         }

@@ -24,7 +24,7 @@ pub(super) enum Refused {
 
 /// What a lease is taken with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms<'a> {
+pub(super) struct LeaseTerms<'a> {
     /// The count that the decision was based on; `None`: whatever it is.
     pub seen: Option<u32>,
     /// Most workers that the backend may hold.
@@ -50,7 +50,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn take(endpoint: &Arc<Endpoint>, terms: Terms<'_>) -> Result<Self, Refused> {
+    pub(super) fn take(endpoint: &Arc<Endpoint>, terms: LeaseTerms<'_>) -> Result<Self, Refused> {
         let group = &endpoint.group;
         match terms.seen {
             None => {

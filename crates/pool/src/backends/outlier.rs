@@ -11,13 +11,13 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
-use crate::outlier::{Cause, Policy, Tally, most_out, time_out};
+use crate::outlier::{Cause, OutlierPolicy, Tally, most_out, time_out};
 use balancer_time::Nanos;
 
 /// The pool's settings for it, and its writer.
 #[derive(Debug)]
 pub(super) struct Outliers {
-    policy: Policy,
+    policy: OutlierPolicy,
     max_ejected: f64,
     /// Held while somebody is taken out or let in; over no I/O. The same one whatever becomes of the settings.
     writer: Arc<Mutex<()>>,
@@ -25,7 +25,7 @@ pub(super) struct Outliers {
 
 /// One endpoint's part.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct EndpointStanding {
     /// A [`Tally`].
     tally: AtomicU64,
     /// When it may be probed; 0: it is in.
@@ -62,7 +62,7 @@ pub enum Ejection {
     Back,
 }
 
-impl Standing {
+impl EndpointStanding {
     pub fn out(&self, now: Nanos) -> Out {
         match self.out_until.load(Ordering::Relaxed) {
             0 => Out::No,
@@ -112,7 +112,7 @@ impl Standing {
 
 impl Outliers {
     /// `before`: what these settings replace.
-    pub fn new(policy: Policy, max_ejected: f64, before: Option<&Self>) -> Self {
+    pub fn new(policy: OutlierPolicy, max_ejected: f64, before: Option<&Self>) -> Self {
         let writer = before.map(|before| Arc::clone(&before.writer)).unwrap_or_default();
         Self { policy, max_ejected, writer }
     }
@@ -121,8 +121,8 @@ impl Outliers {
     /// failure too many.
     pub fn observe<'p>(
         &self,
-        standing: &Standing,
-        up: impl Iterator<Item = &'p Standing>,
+        standing: &EndpointStanding,
+        up: impl Iterator<Item = &'p EndpointStanding>,
         failed: bool,
         now: Nanos,
     ) -> Option<Ejection> {
@@ -151,7 +151,7 @@ impl Outliers {
     }
 
     /// A probe ended.
-    pub fn conclude_probe(&self, standing: &Standing, failed: bool, now: Nanos) -> Option<Ejection> {
+    pub fn conclude_probe(&self, standing: &EndpointStanding, failed: bool, now: Nanos) -> Option<Ejection> {
         let _writer = self.writer.lock();
         let told = match standing.out_until.load(Ordering::Relaxed) {
             // Let in meanwhile by the health checks.
@@ -174,14 +174,14 @@ impl Outliers {
     }
 
     /// The health checks brought it back: what was seen before is of no interest any more.
-    pub fn begin_anew(&self, standing: &Standing) {
+    pub fn begin_anew(&self, standing: &EndpointStanding) {
         let _writer = self.writer.lock();
         standing.tally.store(0, Ordering::Relaxed);
         standing.relapses.store(0, Ordering::Relaxed);
         standing.out_until.store(0, Ordering::Release);
     }
 
-    fn take_out(&self, standing: &Standing, relapse: u32, now: Nanos) -> Duration {
+    fn take_out(&self, standing: &EndpointStanding, relapse: u32, now: Nanos) -> Duration {
         let time = time_out(&self.policy, relapse);
         standing.relapses.store(relapse, Ordering::Relaxed);
         standing.out_until.store(now.saturating_add(time).max(1), Ordering::Release);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use super::endpoint::{Backend, Endpoint};
-use super::lease::{Lease, Refused, Terms, Total};
+use super::lease::{Lease, LeaseTerms, Refused, Total};
 use super::outlier::{Ejection, Out, Outliers};
 use crate::health::Status;
 use crate::policy::PoolPolicy;
@@ -144,7 +144,7 @@ impl Snapshot {
         if group.calling() >= most && self.endpoints.iter().any(is_other) {
             return None;
         }
-        let terms = Terms {
+        let terms = LeaseTerms {
             seen: None,
             most_workers: u32::MAX,
             share: most,
@@ -172,7 +172,7 @@ impl Snapshot {
                 }
             }
             let chosen = candidates[index];
-            let terms = Terms {
+            let terms = LeaseTerms {
                 // Another pick may have come between looking and counting: look again, or a burst piles up on one.
                 seen: (!strategy.keeps_turns() && round < MAX_REPICKS).then_some(chosen.in_flight),
                 most_workers: if seen.several { *most_workers } else { u32::MAX },

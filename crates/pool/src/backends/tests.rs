@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::thread;
 use std::time::Duration;
 
-use super::lease::{Refused, Terms};
+use super::lease::{LeaseTerms, Refused};
 use super::*;
 use balancer_time::nanos;
 
@@ -56,7 +56,7 @@ fn of_entries(strategy: Strategy, entries: &[BackendEntry], now: Nanos) -> Backe
     let pool = Backends::new(&Settings::of(strategy), entries);
     for (entry, last) in entries.iter().zip(1..) {
         let change = pool.resolved(entry, &[address(last)], now);
-        assert_eq!(change, Change { added: vec![address(last)], ..Change::default() });
+        assert_eq!(change, AddressChange { added: vec![address(last)], ..AddressChange::default() });
     }
     pool
 }
@@ -75,7 +75,7 @@ fn wanted(tried: &[u64]) -> Wanted<'_> {
 }
 
 /// What became known of the addresses of the backend of that name.
-fn replace(pool: &Backends, backend: &str, addresses: &[SocketAddr]) -> Change {
+fn replace(pool: &Backends, backend: &str, addresses: &[SocketAddr]) -> AddressChange {
     pool.resolved(&BackendEntry::new(backend, "backend.test", 9000), addresses, NOW)
 }
 
@@ -173,18 +173,18 @@ fn endpoints_that_stay_are_carried_over_and_others_are_not() {
     pool.set_health(&kept, Status::Down, NOW);
 
     let change = replace(&pool, "a", &[address(9), address(1), address(1)]);
-    assert_eq!(change, Change { added: vec![address(9)], ..Change::default() });
+    assert_eq!(change, AddressChange { added: vec![address(9)], ..AddressChange::default() });
     assert_eq!(names(&pool), [("a".into(), address(1)), ("a".into(), address(9)), ("b".into(), address(2))]);
     let after = pool.snapshot();
     assert!(Arc::ptr_eq(&kept, &after.endpoints()[0]));
     assert_eq!((kept.in_flight(), kept.health()), (1, Status::Down));
 
     // The same again is no change and no new snapshot.
-    assert_eq!(replace(&pool, "a", &[address(1), address(9)]), Change::default());
+    assert_eq!(replace(&pool, "a", &[address(1), address(9)]), AddressChange::default());
     assert!(Arc::ptr_eq(&after, &pool.snapshot()));
 
     let change = replace(&pool, "a", &[address(9)]);
-    assert_eq!(change, Change { removed: vec![address(1)], ..Change::default() });
+    assert_eq!(change, AddressChange { removed: vec![address(1)], ..AddressChange::default() });
     // Gone from the pool, and still counted until its request ends; then it comes back as somebody else.
     assert_eq!((kept.in_flight(), kept.group.in_flight()), (1, 1));
     drop(lease);
@@ -192,7 +192,7 @@ fn endpoints_that_stay_are_carried_over_and_others_are_not() {
     replace(&pool, "a", &[address(1)]);
     assert_ne!(pool.snapshot().endpoints()[0].id, kept.id);
 
-    assert_eq!(replace(&pool, "nobody", &[address(3)]), Change::default());
+    assert_eq!(replace(&pool, "nobody", &[address(3)]), AddressChange::default());
     replace(&pool, "a", &[]);
     assert_eq!(names(&pool), [("b".into(), address(2))]);
 }
@@ -207,7 +207,7 @@ fn the_pool_is_bounded_and_keeps_whom_it_has() {
     assert_eq!((change.added.len(), change.removed.len(), change.left_out), (MAX_ENDPOINTS - 1, 1, 1));
     assert_eq!(pool.snapshot().endpoints().len(), MAX_ENDPOINTS);
     let change = replace(&pool, "a", &[address(1), address(0)]);
-    assert_eq!(change, Change { left_out: 1, ..Change::default() });
+    assert_eq!(change, AddressChange { left_out: 1, ..AddressChange::default() });
     assert_eq!(names(&pool)[0], ("a".into(), address(1)));
 }
 
@@ -300,8 +300,13 @@ fn leases_return_to_zero_while_snapshots_are_swapped() {
 fn a_count_is_taken_only_as_it_was_seen() {
     let endpoint = Endpoint::alone("a", address(1));
     let take_at = |seen| {
-        let terms =
-            Terms { seen: Some(seen), most_workers: u32::MAX, share: u32::MAX, total: None, as_probe: false };
+        let terms = LeaseTerms {
+            seen: Some(seen),
+            most_workers: u32::MAX,
+            share: u32::MAX,
+            total: None,
+            as_probe: false,
+        };
         Lease::take(&endpoint, terms)
     };
     let first = take_at(0).unwrap();

@@ -12,7 +12,7 @@ const NAMED: usize = 3;
 
 /// What is told of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct BackendReport {
     /// The operator's word, then the health.
     pub state: State,
     /// Whether it is given requests; one that is ejected is, one at a time.
@@ -30,7 +30,7 @@ impl Snapshot {
     }
 
     /// How that backend is. Takes no lock.
-    pub fn told(&self, backend: &Arc<Backend>) -> Told {
+    pub fn told(&self, backend: &Arc<Backend>) -> BackendReport {
         let own: Vec<_> = self.own(backend).collect();
         let healthy = || own.iter().filter(|one| one.health() != Status::Down);
         let usable = |one: &&&Arc<Endpoint>| !one.is_ejected();
@@ -45,7 +45,7 @@ impl Snapshot {
         let word = backend.withheld();
         let mut causes: Vec<String> = word.iter().map(|(_, cause)| (*cause).to_owned()).collect();
         causes.extend(why(backend, &own));
-        Told {
+        BackendReport {
             state: word.map_or(state, |(state, _)| state),
             up: word.is_none() && state != State::Down,
             health,

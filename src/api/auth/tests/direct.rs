@@ -7,13 +7,13 @@ use crate::api::tests::owned::{Owned, own_user};
 use balancer_http::message::Version;
 
 /// The status that a call has on each listener; it may be changed before it is made.
-fn statuses(access: &Access, change: impl FnOnce(&mut RequestHead)) -> [u16; 2] {
+fn statuses(access: &AccessRules, change: impl FnOnce(&mut RequestHead)) -> [u16; 2] {
     let call =
         Call { method: "GET", target: "/limits", fields: &[("Host", "127.0.0.1:8080")], ..Call::default() };
     let mut head = head(&call, BodyLength::Empty);
     change(&mut head);
     [Surface::Public, Surface::Admin].map(|surface| {
-        let checked = access.check(&head, surface, &Failures::default(), 1).map(|_| ());
+        let checked = access.check(&head, surface, &WrongTokens::default(), 1).map(|_| ());
         let page = access.check_page(&head, surface);
         // A page is shown to whom the API answers, and on a listener of its own to whoever `allow` lets in.
         assert!(page.is_ok() || checked.is_err(), "{page:?}");
@@ -36,7 +36,7 @@ fn set_owner(head: &mut RequestHead, owner: &Arc<Owned>) {
 
 #[test]
 fn only_a_process_of_our_own_user_is_answered() {
-    let access = Access::new(&admin(), &[]);
+    let access = AccessRules::new(&admin(), &[]);
     let own = own_user();
     for (owner, status) in [
         (Ok(own), 200),
@@ -54,7 +54,7 @@ fn only_a_process_of_our_own_user_is_answered() {
 
 #[test]
 fn what_a_proxy_adds_is_refused_and_the_old_rules_hold_on_a_listener_of_the_apis_own() {
-    let access = Access::new(&admin(), &[]);
+    let access = AccessRules::new(&admin(), &[]);
     for (name, public, own) in [
         ("Forwarded", 403, 403),
         ("Via", 403, 403),
@@ -85,7 +85,7 @@ fn what_a_proxy_adds_is_refused_and_the_old_rules_hold_on_a_listener_of_the_apis
 #[test]
 fn trusted_proxies_and_whom_they_name_are_no_callers_without_a_token() {
     let trusted = ["127.0.0.9/32".parse().unwrap(), "::1/128".parse().unwrap()];
-    let access = Access::new(&admin(), &trusted);
+    let access = AccessRules::new(&admin(), &trusted);
     for (peer, public) in
         [("127.0.0.9:1", 403), ("[::ffff:127.0.0.9]:1", 403), ("[::1]:1", 403), ("127.0.0.8:1", 200)]
     {
@@ -110,7 +110,7 @@ fn a_token_opens_nothing_to_a_loopback_that_a_proxy_names_unless_everybody_is_me
             allow: vec![allow.parse().unwrap()],
             ..admin()
         };
-        let access = Access::new(&admin, &[]);
+        let access = AccessRules::new(&admin, &[]);
         let bearer = format!("Bearer {text}");
         let call = Call {
             method: "GET",
@@ -120,9 +120,12 @@ fn a_token_opens_nothing_to_a_loopback_that_a_proxy_names_unless_everybody_is_me
         };
         let mut head = head(&call, BodyLength::Empty);
         head.connection = None;
-        assert!(access.check(&head, Surface::Public, &Failures::default(), 1).is_ok(), "the token decides");
+        assert!(
+            access.check(&head, Surface::Public, &WrongTokens::default(), 1).is_ok(),
+            "the token decides"
+        );
         head.is_proxied = true;
-        let got = access.check(&head, Surface::Public, &Failures::default(), 1);
+        let got = access.check(&head, Surface::Public, &WrongTokens::default(), 1);
         assert_eq!(got.map_or_else(|reject| reject.status(), |_| 200), status, "{allow}");
     }
 }
@@ -131,7 +134,7 @@ fn a_token_opens_nothing_to_a_loopback_that_a_proxy_names_unless_everybody_is_me
 #[test]
 fn without_a_token_no_allow_opens_the_public_port_to_the_network() {
     let admin = config::Admin { allow: vec!["0.0.0.0/0".parse().unwrap()], insecure: true, ..admin() };
-    let access = Access::new(&admin, &[]);
+    let access = AccessRules::new(&admin, &[]);
     for (peer, public) in [("127.0.0.1:1", 200), ("10.0.0.1:1", 403), ("192.0.2.1:1", 403)] {
         assert_eq!(statuses(&access, |head| head.peer = peer.parse().unwrap()), [public, 200], "{peer}");
     }

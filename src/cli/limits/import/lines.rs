@@ -6,7 +6,7 @@ use std::io::{BufRead, Read};
 const MAX_LINE_BYTES: usize = 64 << 10;
 
 /// The lines of a source that are not blank.
-pub struct Lines<R> {
+pub struct ImportLines<R> {
     source: R,
     buffer: Vec<u8>,
     number: u64,
@@ -24,7 +24,7 @@ pub struct Line<'a> {
     pub end: u64,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> ImportLines<R> {
     /// From the beginning.
     pub fn new(source: R) -> Self {
         Self { source, buffer: Vec::new(), number: 0, read: 0 }
@@ -72,7 +72,7 @@ mod tests {
         let mut source = format!("a\r\n\n  \nb\n{long}\n{exact}\n").into_bytes();
         source.extend_from_slice(b"\xff\nlast");
         let total = source.len() as u64;
-        let mut lines = Lines::new(source.as_slice());
+        let mut lines = ImportLines::new(source.as_slice());
         let mut found = Vec::new();
         while let Some(line) = lines.next().unwrap() {
             found.push((

@@ -8,19 +8,19 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::entry::{self, Columns};
+use super::entry::{self, EntryColumns};
 use super::export::Format;
-use crate::cli::failure::Failure;
-use crate::cli::session::{Session, shown};
+use crate::cli::failure::CommandFailure;
+use crate::cli::session::{ApiSession, shown};
 use crate::clock::Clock;
 
 mod lines;
 mod progress;
 mod send;
 
-use lines::{Line, Lines};
+use lines::{ImportLines, Line};
 use progress::Progress;
-use send::{Sender, Stored};
+use send::{ImportTally, Sender};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,12 +65,12 @@ struct Faults {
 
 impl Faults {
     /// One more, said on stderr at once.
-    fn add(&mut self, line: u64, detail: String) -> Result<(), Failure> {
+    fn add(&mut self, line: u64, detail: String) -> Result<(), CommandFailure> {
         // A closed stderr leaves nobody to tell.
         let _ = writeln!(std::io::stderr(), "{}:{line}: {}", self.name, shown(&detail));
         self.found.push((line, detail));
         if self.found.len() as u64 >= self.most {
-            return Err(Failure::Incomplete(format!("{} wrong lines: given up", self.found.len())));
+            return Err(CommandFailure::Incomplete(format!("{} wrong lines: given up", self.found.len())));
         }
         Ok(())
     }
@@ -80,12 +80,12 @@ impl Faults {
 pub fn run(
     import: &Import,
     json: bool,
-    open: impl FnOnce() -> Result<Session, Failure>,
-) -> Result<(), Failure> {
+    open: impl FnOnce() -> Result<ApiSession, CommandFailure>,
+) -> Result<(), CommandFailure> {
     let clock = Clock::real();
     let stdin = import.file.as_os_str() == "-";
     let name = if stdin { "stdin".to_owned() } else { import.file.display().to_string() };
-    let unreadable = |error: std::io::Error| Failure::Usage(format!("{name}: {error}"));
+    let unreadable = |error: std::io::Error| CommandFailure::Usage(format!("{name}: {error}"));
     let (source, size): (Box<dyn BufRead>, Option<u64>) = if stdin {
         (Box::new(BufReader::new(std::io::stdin())), None)
     } else {
@@ -94,21 +94,23 @@ pub fn run(
         (Box::new(BufReader::with_capacity(1 << 17, file)), size)
     };
     let mut faults = Faults { name: name.clone(), most: import.max_errors, found: Vec::new() };
-    let mut out = crate::cli::session::Output::stdout(json);
+    let mut out = crate::cli::session::CommandOutput::stdout(json);
     let api = if import.dry_run { None } else { Some(open()?.api) };
     let started_ns = clock.now();
     let mut progress = Progress::new(size, &clock);
     let mut sender = Sender::new(api.as_ref(), &clock);
-    let ended = feed(Lines::new(source), import.format, &mut sender, &mut faults, &mut progress);
+    let ended = feed(ImportLines::new(source), import.format, &mut sender, &mut faults, &mut progress);
     progress.clear();
     let seconds = Duration::from_nanos(clock.now().saturating_sub(started_ns)).as_secs_f64();
     let count = sender.imported();
     report(&mut out, import.dry_run, &sender, seconds, &faults)?;
     match ended {
         Ok(()) if faults.found.is_empty() => Ok(()),
-        Ok(()) => Err(Failure::Incomplete(format!("{} wrong lines were left out", faults.found.len()))),
+        Ok(()) => {
+            Err(CommandFailure::Incomplete(format!("{} wrong lines were left out", faults.found.len())))
+        }
         Err(failure) if import.dry_run => Err(failure),
-        Err(failure) => Err(Failure::Incomplete(format!(
+        Err(failure) => Err(CommandFailure::Incomplete(format!(
             "{failure}\n{count} limits were imported; when that is mended, the same import can be repeated"
         ))),
     }
@@ -116,26 +118,26 @@ pub fn run(
 
 /// Reads, judges and sends all lines.
 fn feed(
-    mut lines: Lines<Box<dyn BufRead>>,
+    mut lines: ImportLines<Box<dyn BufRead>>,
     format: Option<Format>,
     sender: &mut Sender<'_>,
     faults: &mut Faults,
     progress: &mut Progress<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     let mut format = format;
     let mut columns = None;
     while let Some(Line { number, text, end }) = lines.next().map_err(|error| {
-        Failure::Incomplete(format!("{}: cannot be read to its end: {error}", faults.name))
+        CommandFailure::Incomplete(format!("{}: cannot be read to its end: {error}", faults.name))
     })? {
         let judged = match text {
             Err(fault) => Err(fault),
             Ok(text) => match *format.get_or_insert_with(|| guessed(text)) {
                 Format::Jsonl => entry::of_json(text),
                 Format::Csv => match &columns {
-                    Some(columns) => Columns::read(columns, text),
+                    Some(columns) => EntryColumns::read(columns, text),
                     None => {
-                        let head = Columns::of_head(text).map_err(|fault| {
-                            Failure::Incomplete(format!("{}:{number}: {fault}", faults.name))
+                        let head = EntryColumns::of_head(text).map_err(|fault| {
+                            CommandFailure::Incomplete(format!("{}:{number}: {fault}", faults.name))
                         })?;
                         columns = Some(head);
                         continue;
@@ -165,12 +167,12 @@ fn guessed(first: &str) -> Format {
 }
 
 fn report(
-    out: &mut crate::cli::session::Output,
+    out: &mut crate::cli::session::CommandOutput,
     dry_run: bool,
     sender: &Sender<'_>,
     seconds: f64,
     faults: &Faults,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     let (count, stored) = (sender.imported(), sender.stored());
     let per_second = (count as f64 / seconds.max(0.001)).round() as u64;
     if out.is_json() {
@@ -185,7 +187,7 @@ fn report(
     } else if dry_run {
         out.line(&format!("{count} lines are good; nothing was changed"))?;
     } else {
-        let Stored { created, replaced, unchanged } = stored;
+        let ImportTally { created, replaced, unchanged } = stored;
         out.line(&format!(
             "imported {count} limits in {seconds:.2} s, {per_second} a second: {created} new, {replaced} changed, \
              {unchanged} as they were"

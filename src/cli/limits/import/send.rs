@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::Faults;
 use crate::cli::api::Api;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandFailure;
 use crate::clock::Clock;
 use balancer_limiter::document::NewLimit;
 
@@ -36,7 +36,7 @@ const RETRIES: u32 = 5;
 
 /// What became of limits that are stored.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct Stored {
+pub struct ImportTally {
     /// Clients that had none.
     pub created: u64,
     /// Clients that had another.
@@ -55,7 +55,7 @@ pub struct Sender<'a> {
     bytes: usize,
     size: usize,
     imported: u64,
-    stored: Stored,
+    stored: ImportTally,
 }
 
 impl<'a> Sender<'a> {
@@ -68,7 +68,7 @@ impl<'a> Sender<'a> {
             bytes: 0,
             size: FIRST,
             imported: 0,
-            stored: Stored::default(),
+            stored: ImportTally::default(),
         }
     }
 
@@ -78,7 +78,7 @@ impl<'a> Sender<'a> {
     }
 
     /// What became of their clients.
-    pub fn stored(&self) -> Stored {
+    pub fn stored(&self) -> ImportTally {
         self.stored
     }
 
@@ -86,7 +86,7 @@ impl<'a> Sender<'a> {
     ///
     /// # Errors
     /// Whatever ends the import.
-    pub fn add(&mut self, line: u64, terms: &NewLimit, faults: &mut Faults) -> Result<(), Failure> {
+    pub fn add(&mut self, line: u64, terms: &NewLimit, faults: &mut Faults) -> Result<(), CommandFailure> {
         if self.api.is_none() {
             self.imported += 1;
             return Ok(());
@@ -104,7 +104,7 @@ impl<'a> Sender<'a> {
     ///
     /// # Errors
     /// Whatever ends the import.
-    pub fn finish(&mut self, faults: &mut Faults) -> Result<(), Failure> {
+    pub fn finish(&mut self, faults: &mut Faults) -> Result<(), CommandFailure> {
         while !self.waiting.is_empty() {
             self.send(faults)?;
         }
@@ -113,7 +113,7 @@ impl<'a> Sender<'a> {
 
     /// The first of those that wait. Limits that are refused become faults, and the others are sent again without them: a
     /// chunk is all or nothing.
-    fn send(&mut self, faults: &mut Faults) -> Result<(), Failure> {
+    fn send(&mut self, faults: &mut Faults) -> Result<(), CommandFailure> {
         let Some(api) = self.api else { return Ok(()) };
         let mut chunk = self.take();
         let mut retries = 0;
@@ -122,7 +122,7 @@ impl<'a> Sender<'a> {
             let body = body(&chunk);
             match api.send(Method::POST, "/-/v1/import", &[], Some(&body)) {
                 Ok(answer) => {
-                    let stored: Stored = api.read(&answer.body)?;
+                    let stored: ImportTally = api.read(&answer.body)?;
                     self.stored.created += stored.created;
                     self.stored.replaced += stored.replaced;
                     self.stored.unchanged += stored.unchanged;
@@ -131,7 +131,7 @@ impl<'a> Sender<'a> {
                     return Ok(());
                 }
                 // Too much at once, or the store is slow or away for a moment. A put may be repeated.
-                Err(failure @ Failure::Refused { status: 413 | 503, .. }) => {
+                Err(failure @ CommandFailure::Refused { status: 413 | 503, .. }) => {
                     retries += 1;
                     if retries > RETRIES {
                         return Err(failure);
@@ -143,7 +143,9 @@ impl<'a> Sender<'a> {
                     }
                     std::thread::sleep(Duration::from_millis(200 * u64::from(retries)));
                 }
-                Err(Failure::Refused { errors, .. }) if named(&errors, chunk.len()).next().is_some() => {
+                Err(CommandFailure::Refused { errors, .. })
+                    if named(&errors, chunk.len()).next().is_some() =>
+                {
                     let mut wrong: BTreeMap<usize, &str> = BTreeMap::new();
                     let details: Vec<_> = named(&errors, chunk.len()).collect();
                     for (index, detail) in &details {
@@ -211,11 +213,13 @@ fn named(errors: &[(String, String)], count: usize) -> impl Iterator<Item = (usi
 }
 
 /// A refusal that names no limit, with the lines that it was about.
-fn lines_of(chunk: &[(u64, String)], failure: Failure) -> Failure {
+fn lines_of(chunk: &[(u64, String)], failure: CommandFailure) -> CommandFailure {
     match (chunk.first(), chunk.last(), &failure) {
-        (Some((first, _)), Some((last, _)), Failure::Refused { status: 400 | 404 | 409, text, .. }) => {
-            Failure::Incomplete(format!("lines {first} to {last}: {text}"))
-        }
+        (
+            Some((first, _)),
+            Some((last, _)),
+            CommandFailure::Refused { status: 400 | 404 | 409, text, .. },
+        ) => CommandFailure::Incomplete(format!("lines {first} to {last}: {text}")),
         _ => failure,
     }
 }

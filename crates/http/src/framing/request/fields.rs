@@ -41,7 +41,7 @@ struct Codings {
 }
 
 /// The state of one head while its fields are read.
-struct Reader<'a> {
+struct FieldReader<'a> {
     head: &'a mut RequestHead,
     /// The last request's Host, for its memory.
     host_memory: String,
@@ -63,7 +63,7 @@ pub(super) fn read(
     head: &mut RequestHead,
 ) -> Result<Summary, Stop> {
     let host_memory = head.host.take().unwrap_or_default();
-    let mut reader = Reader {
+    let mut reader = FieldReader {
         head,
         host_memory,
         authority,
@@ -89,7 +89,7 @@ pub(super) fn read(
     }
 }
 
-impl Reader<'_> {
+impl FieldReader<'_> {
     /// Reads `field-name ":" OWS field-value OWS CRLF`.
     fn line(&mut self, bytes: &[u8], start: usize) -> Result<usize, Stop> {
         let mut at = start;

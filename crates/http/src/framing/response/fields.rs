@@ -8,7 +8,7 @@ use crate::fields::{Fields, tokens};
 use crate::message::Version;
 
 /// What the field lines say so far.
-pub(super) struct Reader<'a> {
+pub(super) struct FieldReader<'a> {
     rules: &'a HeadRules,
     version: Version,
     status: u16,
@@ -21,7 +21,7 @@ pub(super) struct Reader<'a> {
     keep: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     pub fn new(version: Version, status: u16, rules: &'a HeadRules) -> Self {
         Self {
             rules,

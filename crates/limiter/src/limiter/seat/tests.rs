@@ -5,7 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::limit::{Limit, Rate};
-use crate::limiter::{Grant, Granted, Levels};
+use crate::limiter::{ClientLevels, Grant, Granted};
 use crate::terms::Terms;
 
 fn client(number: u32) -> ClientKey {
@@ -53,7 +53,7 @@ fn there_are_never_more_inside_than_may_be_and_in_the_end_nobody_is() {
     let limiter = Arc::new(Limiter::new(100));
     let most = most_at_once(&limiter, 12, |_| (client(1), grant(1_000_000, 3)));
     assert!((1..=3).contains(&most), "{most}");
-    let Levels { in_flight, .. } = limiter.levels(client(1), &[], NOW);
+    let ClientLevels { in_flight, .. } = limiter.levels(client(1), &[], NOW);
     assert_eq!(in_flight, 0);
 }
 
@@ -76,7 +76,10 @@ fn the_bound_is_asked_first_and_its_refusal_takes_no_token() {
     assert_eq!((decision.allowed, decision.first().left), (true, 4));
     let (decision, none) = limiter.admit(client(1), Ask::of(&one), NOW);
     assert!(!decision.allowed && decision.crowded && none.is_none());
-    assert_eq!(limiter.levels(client(1), &one.terms.buckets, NOW), Levels { buckets: vec![4], in_flight: 1 });
+    assert_eq!(
+        limiter.levels(client(1), &one.terms.buckets, NOW),
+        ClientLevels { buckets: vec![4], in_flight: 1 }
+    );
     drop(seat);
     assert_eq!(limiter.admit(client(1), Ask::of(&one), NOW).0.first().left, 3);
 }

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::bucket::Outcome;
+use crate::bucket::TakeOutcome;
 use crate::limit::Rate;
 use crate::limiter::{Grant, Room};
 use crate::request_rules::{Effect, RequestRule};
@@ -31,7 +31,7 @@ fn at(secs: u64) -> Moment {
 }
 
 const UNSAID: Verdict =
-    Verdict { outcome: Outcome { allowed: false, left: 0, wait_ns: None }, resets: false };
+    Verdict { outcome: TakeOutcome { allowed: false, left: 0, wait_ns: None }, resets: false };
 
 /// What every bucket says to a request, and whether it was allowed.
 fn ask(slots: &mut Slots, grant: &Grant, cost: u32, when: Moment) -> (bool, Vec<Verdict>) {
@@ -68,7 +68,7 @@ fn a_bucket_with_a_reset_is_filled_at_the_turn_and_at_no_other_time() {
     for (place, (wall, allowed, left, wait)) in steps.into_iter().enumerate() {
         let when = Moment { now: (place as u64 + 1) * 1_000 * SEC, wall_s: 1_000 * HOUR + wall };
         let (got, verdicts) = ask(&mut slots, &grant, 1, when);
-        let outcome = Outcome { allowed, left, wait_ns: Some(wait * SEC) };
+        let outcome = TakeOutcome { allowed, left, wait_ns: Some(wait * SEC) };
         assert_eq!((got, verdicts[0]), (allowed, Verdict { outcome, resets: true }), "step {place}");
     }
     // More than it can ever hold.
@@ -154,7 +154,10 @@ fn a_shadow_bucket_takes_tokens_of_what_is_allowed_alone_and_keeps_its_level() {
     assert!(!ask(&mut slots, &shadowed, 4, at(0)).0);
     assert_eq!(
         ask(&mut slots, &grant(vec![day]), 1, at(0)),
-        (true, vec![Verdict { outcome: Outcome { allowed: true, left: 0, wait_ns: None }, resets: false }])
+        (
+            true,
+            vec![Verdict { outcome: TakeOutcome { allowed: true, left: 0, wait_ns: None }, resets: false }]
+        )
     );
 }
 

@@ -9,7 +9,8 @@ use crate::outlier::Cause;
 const S: Duration = Duration::from_secs(1);
 
 fn settings(strategy: Strategy, max_ejected: f64) -> Settings {
-    let outlier = Policy { consecutive: 3, ratio: None, window: nanos(10 * S), base_time: nanos(5 * S) };
+    let outlier =
+        OutlierPolicy { consecutive: 3, ratio: None, window: nanos(10 * S), base_time: nanos(5 * S) };
     Settings { outlier: Some(outlier), max_ejected, ..Settings::of(strategy) }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::backend_state::State;
-use crate::backends::Told;
+use crate::backends::BackendReport;
 
 #[test]
 fn the_operators_word_comes_first_and_health_stands_apart() {
@@ -12,7 +12,7 @@ fn the_operators_word_comes_first_and_health_stands_apart() {
     };
     let told = |state, up, health, cause: &str| {
         let cause = Some(cause.to_owned()).filter(|cause| !cause.is_empty());
-        assert_eq!(pool.snapshot().told(&group), Told { state, up, health, cause });
+        assert_eq!(pool.snapshot().told(&group), BackendReport { state, up, health, cause });
     };
     told(State::Up, true, "up", "");
     group.set_operator(Operator::Drain);
