@@ -1,5 +1,5 @@
 //! What is counted while requests are served. Counting takes no lock and shares no cache line between workers that
-//! run at once: counters lie in shards, a thread has one, and whoever reads adds them up.
+//! run at once: counters lie in shards, a thread has one, and a reader adds them up.
 //!
 //! Some of CONTRACT's families are kept where the thing itself lives, and are read from there: backends' health,
 //! checks and requests in flight (the pool), the cache (`store::cache`), clients and overflow (the limiter), and

@@ -41,11 +41,11 @@ pub(super) struct Caller {
     role: Role,
 }
 
-/// What the audit calls whoever has `admin.token`.
+/// What the audit calls a caller that has `admin.token`.
 const ADMIN: &str = "admin";
 
 impl Caller {
-    /// Whoever asks what anybody may.
+    /// A caller of what anybody may call.
     pub fn nobody() -> Self {
         Self { actor: Actor("".into()), role: Role::Read }
     }
@@ -140,8 +140,8 @@ impl AccessRules {
     /// 403 for an address that is not in `admin.allow`; else the address.
     fn check_address(&self, head: &RequestHead, surface: Surface) -> Result<IpAddr, Reject> {
         let peer = head.peer.ip().to_canonical();
-        // A proxy that names loopback, or nobody, is no process of this machine: a network that is loopback's alone is
-        // not meant for it.
+        // A request that a proxy passed on from loopback, or without an address, does not come from a process of this machine: a
+        // network that is loopback's alone is not meant for it.
         let counts = |net: &&IpNet| !(head.is_proxied && peer.is_loopback() && net.addr().is_loopback());
         if !self.allow.iter().filter(counts).any(|net| identity::is_in(std::slice::from_ref(net), peer)) {
             let detail = match surface {
@@ -154,7 +154,7 @@ impl AccessRules {
     }
 
     /// 403 for who may not even see a page that needs no token. On the public port a page of a backend has the same
-    /// origin, so where no token stands between that page and the API, only callers of the API are given one.
+    /// origin, so where no token protects the API from that page, only callers of the API are given one.
     pub(super) fn check_page(&self, head: &RequestHead, surface: Surface) -> Result<(), Reject> {
         self.check_address(head, surface)?;
         if surface == Surface::Public && !self.needs_token() {
@@ -198,7 +198,7 @@ impl AccessRules {
         doubt.flatten().map_or(Ok(()), refuse)
     }
 
-    /// An authority that no name of somebody else's can stand in: DNS rebinding needs a name.
+    /// An authority without a name of someone else: DNS rebinding needs a name.
     fn is_ours(&self, authority: &str) -> bool {
         let Some((host, _)) = split_port(authority) else { return false };
         let name = bare(host).to_ascii_lowercase();
@@ -259,7 +259,7 @@ fn bare(name: &str) -> &str {
 }
 
 /// Whether an Origin (RFC 6454 §7) is that of the page that `authority` would serve: the same host and port, where no
-/// port stands for the scheme's own. `null` is nobody's.
+/// port means the scheme's own. `null` is the origin of no such page.
 fn is_origin_of(origin: &[u8], authority: &str) -> bool {
     let Ok(origin) = std::str::from_utf8(origin) else { return false };
     let Some((scheme, rest)) = origin.split_once("://") else { return false };

@@ -11,7 +11,7 @@ pub(super) struct ApiCall<'c, 'e> {
     pub exchange: &'c mut Exchange<'e>,
     /// What stood for the path's `{…}`, undecoded.
     pub argument: Option<String>,
-    /// `/-`, or nothing on the admin listener: what stands before the route's path.
+    /// `/-`, or nothing on the admin listener: what comes before the route's path.
     pub base: &'static str,
     pub caller: Caller,
     pub request_id: &'c str,

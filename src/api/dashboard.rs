@@ -8,8 +8,8 @@ use super::route::{ApiCall, Handler, Operation, PAGE, Permission, Resource, Rout
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 
-/// Script and style come from us alone and stand in files of their own, so nothing inline is ever run: what a client's id
-/// holds stays text. Nobody may frame the page, and it sends no form anywhere.
+/// Script and style come from us alone and are files of their own, so nothing inline is ever run: what a client's id
+/// holds stays text. No other page may frame this one, and it sends no form anywhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

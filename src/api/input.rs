@@ -60,7 +60,7 @@ fn unreadable(error: &std::io::Error) -> Reject {
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads a query; every parameter must be in `known` and stand there once.
+    /// Reads a query; every parameter must be in `known`, and be given once.
     pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Reject> {
         let bad = |detail: String| Reject::new(Reason::BadRequest, detail);
         let mut parameters: Vec<(String, String)> = Vec::new();
@@ -95,7 +95,7 @@ impl Query {
     }
 }
 
-/// What a `+` stands for.
+/// What a `+` means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plus {
     /// A space: in a query.

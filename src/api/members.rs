@@ -94,7 +94,7 @@ impl<'de> Deserialize<'de> for Raw<'de> {
 
 impl<'a> Members<'a> {
     /// Reads a body that is one JSON object; a body of nothing but white space counts as `{}`. Members that are not
-    /// in `known`, or stand there twice, become faults.
+    /// in `known`, or are given twice, become faults.
     pub(super) fn read(body: &'a [u8], known: &[&str], faults: &mut BodyFaults) -> Result<Self, Reject> {
         let text = std::str::from_utf8(body)
             .map_err(|error| Reject::new(Reason::BadRequest, format!("the body is not UTF-8: {error}")))?;

@@ -1,4 +1,4 @@
-//! `/metrics`: every series in Prometheus' text format 0.0.4, or in OpenMetrics 1.0 for whoever asks for it.
+//! `/metrics`: every series in Prometheus' text format 0.0.4, or in OpenMetrics 1.0 for a scraper that asks for it.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use crate::proxy::exchange::Answer;
 use balancer_http::fields::tokens;
 use balancer_http::message::RequestHead;
 
-/// Where it stands.
+/// Its path.
 pub(super) const PATH: &str = "/metrics";
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -2,7 +2,7 @@
 //! (`route`), who may call them (`auth`), and in which order a call is refused: 403, 401, 405, 413, 400, 404, 409 or 412,
 //! 503 (CONTRACT, "The API").
 //!
-//! Answers hold neither `Date` nor `X-Request-Id`: whoever serves the exchange adds those to every answer alike.
+//! Answers hold neither `Date` nor `X-Request-Id`: the engine adds those to every answer alike.
 
 mod auth;
 mod call;
@@ -113,7 +113,7 @@ impl AdminApi {
         route::find(head.path(), surface, self.api_is_public).is_some()
     }
 
-    /// Answers a request that [`AdminApi::claims`]. `request_id` stands in problems and in the log. Blocks for the
+    /// Answers a request that [`AdminApi::claims`]. `request_id` is told in problems and in the log. Blocks for the
     /// body and for the store, the latter at most `database.timeout`.
     pub fn serve(&self, exchange: &mut Exchange<'_>, surface: Surface, request_id: &str) -> Answer {
         let answer = match self.answer(exchange, surface, request_id) {
@@ -124,7 +124,7 @@ impl AdminApi {
     }
 
     /// The answer to a request that [`AdminApi::claims`] and whose body is too large for the frontend to read at all,
-    /// when something comes before that: nobody learns from a 413 what a 403 or 405 would keep from him.
+    /// when something comes before that: a 413 must not tell a caller what a 403 or 405 would hide.
     pub fn refuse_unread(
         &self,
         head: &RequestHead,

@@ -2,7 +2,7 @@
 //! file with a [`Resource`] in it, which says all of that beside the handlers, and one line in `api::RESOURCES` or
 //! `v1::RESOURCES`.
 //!
-//! Paths match exactly and segment by segment, as they were sent; only what stands for `{…}` is decoded, once, so that
+//! Paths match exactly and segment by segment, as they were sent; only the part at `{…}` is decoded, once, so that
 //! `%2F` inside an id is a slash of the id and never one of the path.
 
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ pub(super) fn no_schemas() -> Vec<Schema> {
     Vec::new()
 }
 
-/// Where a path stands.
+/// Under which names a listener has a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stand {
     /// Just so, wherever the API is.
@@ -69,12 +69,12 @@ pub(super) struct Route {
     pub stand: Stand,
     /// Without `/-`; one segment at most is `{name}`.
     pub path: &'static str,
-    /// What stands for the path's `{…}`.
+    /// The path's `{…}`.
     pub argument: Option<Argument>,
     pub operations: &'static [Operation],
 }
 
-/// What stands for a path's `{…}`.
+/// A path's `{…}`.
 #[derive(Clone, Copy)]
 pub(super) struct Argument {
     /// A JSON Schema as text.
@@ -89,11 +89,11 @@ pub(super) struct Argument {
 pub(super) enum Permission {
     /// Anybody, unless the query says `verbose`.
     Open,
-    /// Whoever `admin.allow` lets in, without a token where one is set: what there is to see is in every copy of the program.
+    /// Callers that `admin.allow` lets in, without a token: what is shown is in every copy of the program.
     Allowed,
-    /// Whoever may read.
+    /// Callers that may read.
     Read,
-    /// Whoever may change things.
+    /// Callers that may change things.
     Write,
 }
 
@@ -114,11 +114,11 @@ pub(super) struct Operation {
     pub parameters: &'static [Parameter],
     /// The schema of the body; `None`: it has none.
     pub body: Option<&'static str>,
-    /// What it may be answered beside the refusals of every call. A status that has two media types stands there twice.
+    /// What it may be answered beside the refusals of every call. A status that has two media types is listed twice.
     pub answers: &'static [AnswerDoc],
 }
 
-/// Whoever may read may call it.
+/// Callers that may read may call it.
 pub(super) const fn get(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
     Operation {
         method: "GET",
@@ -132,7 +132,7 @@ pub(super) const fn get(id: &'static str, summary: &'static str, handle: Handler
     }
 }
 
-/// Whoever may change things may call it.
+/// Callers that may change things may call it.
 const fn change(method: &'static str, id: &'static str, summary: &'static str, handle: Handler) -> Operation {
     Operation { method, access: Permission::Write, ..get(id, summary, handle) }
 }
@@ -226,7 +226,7 @@ pub(super) enum Content {
     Problem,
 }
 
-/// Where a parameter stands.
+/// Which part of a request has a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum In {
     Query,
@@ -292,7 +292,7 @@ pub(super) fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<
     if is_v1 && api_is_here { Some(FoundRoute::Nothing) } else { nothing }
 }
 
-/// Whether a path is that of a route; with what stands for its parameter, which is never empty.
+/// Whether a path is that of a route; with the value of its parameter, which is never empty.
 fn matches<'p>(route: &str, path: &'p str) -> Option<Option<&'p str>> {
     let (Some(open), Some(close)) = (route.find('{'), route.find('}')) else {
         return (route == path).then_some(None);
@@ -318,7 +318,7 @@ impl Route {
         Self::at(Stand::Ours, path, operations)
     }
 
-    /// With what stands for its `{…}`.
+    /// With its `{…}`.
     pub const fn of(self, argument: Argument) -> Self {
         Self { argument: Some(argument), ..self }
     }

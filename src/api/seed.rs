@@ -235,8 +235,7 @@ pub(super) fn page_size(text: &str) -> Option<usize> {
     text.parse().ok().filter(|count| digits && (1..=MAX_PAGE).contains(count))
 }
 
-/// What stands before the id in a cursor, and what makes one of another listing, or one that somebody made up, no
-/// cursor of this one.
+/// Summed before the id in a cursor, so that a cursor of another listing, or an invented one, is none of this listing.
 const CURSOR_KIND: &str = "limits";
 
 /// A cursor: the last id that was shown, and a sum over it, in hex. It is opaque, not secret.
@@ -273,7 +272,7 @@ struct Page<'a> {
 
 impl<'a> Shown<'a> {
     fn new(row: &'a Row) -> Self {
-        // A rate of another span has no exact decimal; the nearest millionth that is not a false 0 stands for it.
+        // A rate of another span has no exact decimal; the nearest millionth that is not a false 0 is shown.
         let Rate { micro, per_secs } = row.limit.rate;
         let per = u64::from(per_secs.max(1));
         let nearest = if per == 1 { micro } else { (micro.saturating_add(per / 2) / per).max(micro.min(1)) };

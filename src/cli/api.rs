@@ -87,7 +87,7 @@ impl Api {
         Ok(Self { agent: config.new_agent(), base, authorization })
     }
 
-    /// One call. `path` begins with a slash and stands below the base: `/-/v1/limits`. `fields` are further header
+    /// One call. `path` begins with a slash and is below the base: `/-/v1/limits`. `fields` are further header
     /// fields.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ impl Api {
     /// Reads an answer's JSON.
     ///
     /// # Errors
-    /// [`CommandFailure::Unreachable`]: whoever answered is no balancer, or another version of it.
+    /// [`CommandFailure::Unreachable`]: what answered is no balancer, or another version of it.
     pub fn read<'a, T: serde::Deserialize<'a>>(&self, body: &'a str) -> Result<T, CommandFailure> {
         serde_json::from_str(body).map_err(|error| {
             CommandFailure::Unreachable(format!("{}: its answer is not understood: {error}", self.base))
@@ -157,7 +157,7 @@ impl Api {
     }
 }
 
-/// The base, and the token of the configuration that named it. A token that stands in a configuration is sent to what
+/// The base, and the token of the configuration that named it. A token of a configuration is sent to what
 /// that configuration names, or where `--config` was given beside a URL; to no other.
 fn place(
     target: &ApiTarget,

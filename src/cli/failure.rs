@@ -18,11 +18,11 @@ pub enum CommandFailure {
         /// The fields that were wrong: JSON pointer and what is wrong there.
         errors: Vec<(String, String)>,
     },
-    /// Nobody answered, or not as a balancer does; exit code 1. What was asked may have happened.
+    /// There was no answer, or none that a balancer gives; exit code 1. What was asked may have happened.
     Unreachable(String),
     /// It was done in part, or found what it looked for; exit code 1.
     Incomplete(String),
-    /// Whoever read the output stopped reading; exit code 0, as nobody is left to tell.
+    /// The reader of the output has closed it; exit code 0, as for any program in a pipe.
     Closed,
 }
 

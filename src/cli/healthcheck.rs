@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn nobody_there_is_an_error_that_names_the_address() {
-        // Bound and not listening: nobody else gets the port, and connecting is refused.
+        // Bound and not listening: no other program gets the port, and connecting is refused.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();

@@ -46,7 +46,7 @@ impl AccessLogWriter {
             Some(lines) if self.owns_stdout => lines.push(format!("{line}\n").into_bytes()),
             _ => {
                 let mut stdout = io::stdout().lock();
-                // Nobody reads our stdout: there is nobody to tell either.
+                // Stdout has no reader, so the report would have none either.
                 let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
             }
         }

@@ -1,5 +1,5 @@
 //! The error log: what the `log` macros say, as lines on stderr, written by `simplelog`. They go through a queue and a
-//! thread of their own (see [`super::lines`]): a worker that has something to say never waits for whoever reads stderr.
+//! thread of their own (see [`super::lines`]): a worker that has something to say never waits for the reader of stderr.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ fn format() -> Config {
     ConfigBuilder::new().set_level_padding(LevelPadding::Off).set_time_level(LevelFilter::Off).build()
 }
 
-/// Keeps a line one line whatever stands in it.
+/// Keeps a line one line, whatever it holds.
 struct Plain<L>(L);
 
 /// Packages that we use are heard at `warn` and above: at `debug` they repeat what clients and databases say, secrets

@@ -1,5 +1,5 @@
 //! Lines on their way to a file or a pipe. A thread of its own writes them from a bounded queue, so that a full disk or
-//! a stuck pipe slows nobody who has something to say; what does not fit is dropped, counted and reported.
+//! a stuck pipe slows no caller; what does not fit is dropped, counted and reported.
 //!
 //! A line that wakes a sleeping thread costs a context switch, more than everything else about it. So the writer
 //! sleeps on the queue only when nothing comes; once a line came, it collects for `GATHER` at a time and writes
@@ -113,7 +113,7 @@ struct Shared {
 }
 
 impl LogLines {
-    /// Starts the thread. `name` names it and stands in its reports.
+    /// Starts the thread. `name` is the thread's, and is told in its reports.
     pub fn start(name: &'static str, output: Output, report: LogReport, clock: Clock) -> io::Result<Self> {
         let (lines, incoming) = bounded(QUEUE_LINES);
         let (orders, ordered) = bounded(4);
@@ -136,7 +136,7 @@ impl LogLines {
             failing: false,
         };
         std::thread::Builder::new().name(name.into()).spawn(move || {
-            // Whoever waits for the end sees this sender go.
+            // A caller that waits for the end sees this sender go.
             let _alive: Sender<()> = alive;
             writer.run();
         })?;
@@ -214,7 +214,7 @@ impl Writer {
         }
     }
 
-    /// Sleeps until a line or an order comes, or a report is due. False: nobody can send any more.
+    /// Sleeps until a line or an order comes, or a report is due. False: every sender is gone.
     fn wait(&mut self) -> bool {
         let unsaid = self.shared.dropped.load(Ordering::Relaxed) > self.reported;
         let until_report =

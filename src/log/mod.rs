@@ -1,4 +1,4 @@
-//! What is written down: a line a request, what the operator reads, and the thread that writes both so that nobody waits.
+//! What is written down: a line a request, what the operator reads, and the thread that writes both so that no request waits.
 
 pub mod access;
 pub mod errors;

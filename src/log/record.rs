@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use balancer_http::message::Version;
 use balancer_limiter::terms::BucketName;
 
-/// What stands for the entry when no stored limit decided.
+/// The entry's name when no stored limit decided.
 pub const DEFAULT_ENTRY: &str = "default";
 
 /// Takes records of finished requests; never blocks.
@@ -35,7 +35,7 @@ pub trait Journal: Send + Sync {
 pub struct AccessRecord {
     /// When its head was complete.
     pub time: SystemTime,
-    /// The id that stands in the answer.
+    /// The id that the answer has.
     pub request_id: String,
     /// The trace id inside its `traceparent`, 32 hexadecimal digits; empty without a valid one.
     pub trace_id: String,
@@ -72,7 +72,7 @@ pub struct AccessRecord {
 /// What a client says of itself.
 #[derive(Clone, Debug)]
 pub struct AgentRecord {
-    /// Its name in `Authorization: Basic` (RFC 7617), checked by nobody; empty when there is none.
+    /// Its name in `Authorization: Basic` (RFC 7617), not checked; empty when there is none.
     pub user: Vec<u8>,
     /// `Referer` without fragment, and without query unless [`Journal::wants_query`]. Empty when there is none.
     pub referer: Vec<u8>,

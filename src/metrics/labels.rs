@@ -40,7 +40,7 @@ macro_rules! labels {
             /// Every value.
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$value),+];
 
-            /// As it stands in the series.
+            /// As the series have it.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$value => $text,)+
@@ -129,7 +129,7 @@ labels! {
         Default = "default",
         /// A rule for some requests.
         Rule = "rule",
-        /// Nobody's: the client is unlimited.
+        /// None: the client is unlimited.
         None = "none",
     }
 }

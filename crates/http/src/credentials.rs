@@ -1,4 +1,4 @@
-//! The user's name in `Authorization: Basic` (RFC 7617 §2), for the access log alone: nobody checked it. The password
+//! The user's name in `Authorization: Basic` (RFC 7617 §2), for the access log alone: it is not checked. The password
 //! leaves nothing behind.
 
 /// The name before the first colon. `None`: another scheme, or what is no Base64 (RFC 4648 §4).

@@ -136,7 +136,7 @@ pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn as_name(name: &[u8]) -> &str {
-    // `push` takes a `&str`, so the span of a name is UTF-8; an empty name stands for what cannot happen.
+    // `push` takes a `&str`, so the span of a name is UTF-8; the empty name is for a case that cannot happen.
     std::str::from_utf8(name).unwrap_or("")
 }
 

@@ -88,7 +88,7 @@ pub struct Origin<'a> {
     pub request_id: &'a str,
     /// This instance's id.
     pub instance: &'a str,
-    /// Whether it stands in `Via`.
+    /// Whether `Via` has it.
     pub via: bool,
     /// How many proxies may still follow (`Max-Forwards`), where that is said.
     pub max_forwards: Option<u64>,
@@ -97,7 +97,7 @@ pub struct Origin<'a> {
 /// Writes the fields of a request as they go to a backend to `out`, which is empty. `Connection`, `Content-Length` and
 /// `Transfer-Encoding` are the transport's.
 pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
-    // Whoever traces behind us would have to drop a broken context, and its state with it (W3C Trace Context §3.2, §3.3).
+    // A tracer behind us would have to drop a broken context, and its state with it (W3C Trace Context §3.2, §3.3).
     let is_traced = traceparent(fields).is_some();
     let replaced = |name: &[u8]| match name.len() {
         3 => origin.via && is(name, "Via"),
@@ -141,7 +141,7 @@ pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
 /// Writes the values of a list so far, each with a comma behind it.
 fn continue_list<'a>(text: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>) {
     for value in values {
-        // As text: what is no UTF-8 becomes the character that stands for it.
+        // As text: what is no UTF-8 becomes the replacement character.
         text.extend_from_slice(String::from_utf8_lossy(value).as_bytes());
         text.extend_from_slice(b", ");
     }
@@ -152,8 +152,8 @@ fn push_ip(text: &mut Vec<u8>, address: IpAddr) {
     let _ = write!(text, "{}", address.to_canonical());
 }
 
-/// Turns the fields of an answer into those that go to the client, without a backend's `X-Request-Id`: ours stands there.
-/// `Upgrade` belongs to one connection, but a 426 means whoever asked with it (RFC 9110 §15.5.22): it goes on.
+/// Turns the fields of an answer into those that go to the client, without a backend's `X-Request-Id`: ours is sent.
+/// `Upgrade` belongs to one connection, but a 426 is for the client that asked with it (RFC 9110 §15.5.22): it goes on.
 pub fn to_client(status: u16, fields: Fields) -> Fields {
     if status != 426 || !fields.has("Upgrade") {
         return without_hop_by_hop(fields);
@@ -163,7 +163,7 @@ pub fn to_client(status: u16, fields: Fields) -> Fields {
     for protocols in offered {
         out.push("Upgrade", &protocols);
     }
-    // RFC 9110 §7.8: nobody downstream may take it for an offer to somebody else.
+    // RFC 9110 §7.8: it must not look like an offer to the next hop.
     out.push("Connection", b"upgrade");
     out
 }
@@ -190,7 +190,7 @@ pub fn upgrade<'a>(fields: &Fields, allowed: &'a [String]) -> Option<&'a str> {
     fields.all("Upgrade").flat_map(tokens).find_map(of).map(String::as_str)
 }
 
-/// Whether a request has been through this instance before: its id stands in `Via`, or in our own field, whichever
+/// Whether a request has been through this instance before: its id is in `Via`, or in our own field, whichever
 /// the instance adds now.
 pub fn is_loop(fields: &Fields, instance: &str) -> bool {
     let in_via = fields.all("Via").flat_map(tokens).any(|hop| {

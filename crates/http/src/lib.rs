@@ -1,4 +1,4 @@
-//! HTTP as it stands on the wire and between its parts: fields, heads, framing both ways, paths as they may be read,
+//! HTTP on the wire and between its parts: fields, heads, framing both ways, paths as they may be read,
 //! what is forwarded, CORS. Values in, values out: no socket, no clock, no file.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]

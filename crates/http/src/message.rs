@@ -27,7 +27,7 @@ pub enum BodyLength {
     UntilClose,
 }
 
-/// The connection that a request came on, for whoever has to know more of its other end.
+/// The connection that a request came on, for code that has to know more of its other end.
 pub trait Connection: Send + Sync {
     /// The user of the process whose socket the TCP peer is, as the kernel of this machine tells it; else why that can't
     /// be told, for the log. Asks the kernel, and waits for nothing.
@@ -58,7 +58,7 @@ pub struct RequestHead {
     pub is_proxied: bool,
     /// A field that passes for one of a proxy's (`X_Forwarded_For`) was dropped.
     pub lost_claim: bool,
-    /// What it came on, as long as that stands. `None` where an engine can tell nothing of it.
+    /// The connection that it came on, while that is open. `None` where an engine can tell nothing of it.
     pub connection: Option<Weak<dyn Connection>>,
 }
 
@@ -128,7 +128,7 @@ pub enum Reason {
     NotImplemented,
     /// No backend gave a usable answer.
     BadGateway,
-    /// Nobody can answer now.
+    /// No backend, worker or database can answer now.
     Unavailable,
     /// A backend was too slow.
     GatewayTimeout,

@@ -1,4 +1,4 @@
-//! Paths as rules compare them with requests. Whoever writes `/%6Cogin`, `//login` or `/a/../login` means `/login` to every
+//! Paths as rules compare them with requests. One that writes `/%6Cogin`, `//login` or `/a/../login` means `/login` to every
 //! backend, and is taken at that: the normal form. Other spellings mean `/login` to some backends alone; those are the
 //! [readings](each_reading) of a path.
 
@@ -13,7 +13,7 @@ pub use readings::each_reading;
 /// A path in origin form (RFC 3986 §3.3, without its query) as its normal form (§6.2.2): `.` and `..` are gone (§6.2.2.3),
 /// encodings are written in capitals (§6.2.2.1), and what means the same encoded and plain is written plain (§6.2.2.2). Beyond
 /// the RFC that holds for punctuation too, since backends decode it like letters (`/v1%3Abatch` is `/v1:batch`); several
-/// slashes count as one, and bytes that may not stand in a path are encoded. Letters keep their case. Allocates nothing for a
+/// slashes count as one, and bytes that a path may not have are encoded. Letters keep their case. Allocates nothing for a
 /// path that is in its normal form and has neither an encoding nor a segment that begins with a dot.
 pub fn normal(path: &str) -> Cow<'_, str> {
     if is_plain(path) {

@@ -69,7 +69,7 @@ pub struct RateLimitFields {
     pub first: Option<Shown>,
 }
 
-/// What stands first in `RateLimit`.
+/// What comes first in `RateLimit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// Which bucket, by its place among those that were given; `None`: the bound on requests at once.

@@ -80,7 +80,7 @@ impl Rate {
 }
 
 /// Tokens a second print as a decimal without trailing zeros (`1`, `0.5`), which [`Rate::parse_decimal`] reads back;
-/// any other span stands behind a slash: `600/m`, `5/h`, `10000/d`, `7/90s`.
+/// any other span follows a slash: `600/m`, `5/h`, `10000/d`, `7/90s`.
 impl std::fmt::Display for Rate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.micro / MICRO)?;
@@ -135,7 +135,7 @@ pub const MAX_PER_SECS: u32 = 366 * 86_400;
 /// Seconds that a month counts as where a rate is needed.
 pub const MONTH_SECS: u32 = 30 * 86_400;
 
-/// A span as it stands in `per`: a whole number of `s`, `m`, `h` or `d`, or `1mo`; in seconds. `None`: neither, or
+/// A span as `per` has it: a whole number of `s`, `m`, `h` or `d`, or `1mo`; in seconds. `None`: neither, or
 /// beyond [`MAX_PER_SECS`].
 pub fn parse_per(text: &str) -> Option<u32> {
     if text == "1mo" {
@@ -183,7 +183,7 @@ fn whole(text: &str) -> Result<u32, LimitFault> {
 }
 
 /// Millionths from a decimal, with whole numbers alone: the digits are one long number, `shift` says how many of them
-/// stand before the point once the exponent is applied.
+/// come before the point once the exponent is applied.
 fn micro_from_decimal(text: &str) -> Result<u64, LimitFault> {
     let (negative, rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -7,7 +7,7 @@
 //!
 //! At the bound on clients a new one counts with a crowd: some of the members of its range, or of those that nothing names,
 //! share a row at the numbers that each of them would have. Whom an entry names has a row of its own always. A client that
-//! leaves its crowd starts from what that has left, so a full table gives nobody more than a table with room.
+//! leaves its crowd starts from what that has left, so a full table gives no client more than a table with room.
 //!
 //! Shards, places and crowds are chosen by keyed hashes, so that no client can choose whom it meets. A client with one bucket takes at most 112 bytes of row and 22 of index; each further one 64.
 
@@ -150,7 +150,7 @@ impl Limiter {
     }
 
     /// Forgets clients with nothing but full buckets in one sixteenth of the table. Meant to be called about once a
-    /// second, so that the memory of a flood is given back when nobody new comes. Takes one shard's lock after another,
+    /// second, so that the memory of a flood is given back when no new client comes. Takes one shard's lock after another,
     /// for `STEP` rows each.
     pub fn sweep(&self, when: Moment) {
         let first = self.next_sweep.fetch_add(SHARDS / SWEEP_CALLS, Ordering::Relaxed);

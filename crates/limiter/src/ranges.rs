@@ -57,7 +57,7 @@ impl Range {
     }
 }
 
-/// Crowds of all ranges together: at 120 bytes each they stay below 130 MB, whoever fills them. Up to 1,024 ranges have as
+/// Crowds of all ranges together: at 120 bytes each they stay below 130 MB, however they are filled. Up to 1,024 ranges have as
 /// many as there can be, more ranges fewer each.
 const MAX_CROWDS: usize = 1 << 20;
 
@@ -76,7 +76,7 @@ impl std::error::Error for TooManyRanges {}
 /// A snapshot of all ranges.
 #[derive(Clone, Debug, Default)]
 pub struct Ranges {
-    /// In order of family, first address, prefix length: a range stands before what lies inside it.
+    /// In order of family, first address, prefix length: a range comes before what lies inside it.
     list: Vec<Range>,
     /// For each range, the next longer-reaching one that holds it.
     parents: Vec<Option<u32>>,

@@ -17,7 +17,7 @@ pub enum Effect {
     Buckets(Arc<[BucketSpec]>),
     /// Each request takes so many tokens of every bucket of the client's limit.
     Cost(u32),
-    /// No bucket is asked, whoever it is.
+    /// No bucket is asked, for any client.
     Exempt,
 }
 
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(rules.needs("GET", many).unwrap().rules.len(), 1);
     }
 
-    /// Whoever takes a method or a path without its case finds the same needs, and no exemption.
+    /// A backend that takes a method or a path without its case finds the same needs, and no exemption.
     #[test]
     fn case_is_no_way_around_a_rule() {
         let strict = RequestRule::new("strict", vec!["GET".into()], "/login/form", Effect::Exempt);

@@ -46,7 +46,7 @@ impl Name {
 pub enum NameFault {
     /// Empty, or over [`Name::MAX_BYTES`].
     Length,
-    /// A character that may not stand there.
+    /// A character that is not allowed there.
     Character,
     /// A name that answers use for something else.
     Reserved,
@@ -92,7 +92,7 @@ impl BucketName {
         NAME.clone()
     }
 
-    /// What stands for requests at once where a bucket's name would stand.
+    /// The name of the bound on requests at once, where a bucket has its name.
     pub fn concurrency() -> Self {
         static NAME: LazyLock<BucketName> = LazyLock::new(|| BucketName(CONCURRENCY.into()));
         NAME.clone()
@@ -148,7 +148,7 @@ pub enum Mode {
     /// It does.
     #[default]
     Enforced,
-    /// It takes tokens and counts what it would refuse, refuses nothing and stands in no answer.
+    /// It takes tokens and counts what it would refuse, refuses nothing and is told in no answer.
     Shadow,
 }
 
@@ -251,7 +251,7 @@ impl ClientLimit {
         Self { plan: None, own: Terms::of_numbers(limit), exempt: false, shared: false }
     }
 
-    /// What stands in memory for a stored row that can't be read: the default decides.
+    /// What memory has instead of a stored row that can't be read: the default decides.
     pub fn unreadable() -> Self {
         let own = Terms { buckets: Arc::new([]), max_in_flight: None };
         Self { plan: None, own, exempt: false, shared: false }

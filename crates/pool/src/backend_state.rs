@@ -38,7 +38,7 @@ impl State {
 pub enum Failed {
     /// A whole answer with a status that is not expected.
     Status(u16),
-    /// Nobody listens there.
+    /// No process listens there.
     Refused,
     /// No connection in time.
     NoConnection,
@@ -58,7 +58,7 @@ pub enum Failed {
     BareLineFeeds,
     /// A status above 599.
     HighStatus,
-    /// Status 101, for which nobody asked.
+    /// Status 101, which was not asked for.
     Switches,
     /// More than this many bytes of head.
     HeadTooLarge(usize),
@@ -138,7 +138,7 @@ impl fmt::Display for Ranges<'_> {
     }
 }
 
-/// Nobody has answered yet what its name stands for.
+/// Its name was not looked up yet.
 pub const NO_ADDRESS_YET: &str = "its name has no address yet";
 
 /// Addresses for which the pool has no room.

@@ -57,7 +57,7 @@ pub struct Settings {
     pub max_in_flight: Option<u32>,
     /// How many workers there are, of which one backend may hold three quarters while there is another to go to.
     pub workers: Option<u32>,
-    /// `None`: nobody is ejected for how it answers.
+    /// `None`: no endpoint is ejected for how it answers.
     pub outlier: Option<OutlierPolicy>,
     /// Share of the endpoints that may be ejected at once, 0 to 1.
     pub max_ejected: f64,
@@ -118,7 +118,7 @@ pub struct AddressChange {
 pub struct Backends {
     snapshot: ArcSwap<Snapshot>,
     queue: Arc<Queue>,
-    /// Held by whoever makes a new snapshot from the current one; over no I/O.
+    /// Held while a new snapshot is made from the current one; over no I/O.
     writer: Mutex<()>,
     /// Who wants to hear of changes; at most a few.
     listeners: Listeners,
@@ -210,7 +210,7 @@ impl Backends {
         change
     }
 
-    /// Says why the backend of that entry has no address. For whoever looks its name up, alone.
+    /// Says why the backend of that entry has no address. Only the resolver calls it.
     pub fn set_absence(&self, entry: &BackendEntry, cause: &str) {
         let snapshot = self.snapshot.load();
         let group = snapshot.backends.iter().find(|group| *group.name == entry.name && group.is_at(entry));
@@ -235,7 +235,7 @@ impl Backends {
     /// waits at once. Dropping the receiver ends it.
     pub fn changes(&self) -> Receiver<()> {
         let (sender, receiver) = bounded(1);
-        // A full channel has a signal waiting already; a closed one has nobody.
+        // A full channel has a signal waiting already; a closed one has no reader.
         self.on_change(move || sender.try_send(()) != Err(TrySendError::Disconnected(())));
         receiver
     }

@@ -32,7 +32,7 @@ pub struct Transition {
     pub first: bool,
 }
 
-/// One endpoint's health. Belongs to whoever checks it.
+/// One endpoint's health. Belongs to its checker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     status: Status,

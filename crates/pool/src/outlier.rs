@@ -9,7 +9,7 @@ use balancer_time::Nanos;
 /// No share is computed of fewer requests within a window than this: two of three is no statistic.
 pub const MIN_REQUESTS: u32 = 20;
 
-/// Nobody is out for longer, however often it relapses (unless `base_time` itself is longer).
+/// No endpoint is out for longer, however often it relapses (unless `base_time` itself is longer).
 pub const MAX_TIME: Nanos = 300_000_000_000;
 
 /// When an endpoint is taken out: `outlier`.
@@ -197,7 +197,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nobody goes without a failure, and nobody goes at an answer.
+        /// No endpoint is ejected without a failure, and none by an answer.
         #[test]
         fn answers_take_nobody_out(requests in prop::collection::vec(any::<bool>(), 0..200), ratio in 0.01f64..=1.0) {
             let policy = OutlierPolicy { ratio: Some(ratio), ..POLICY };

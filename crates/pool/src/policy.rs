@@ -7,7 +7,7 @@ use crate::retry;
 use crate::strategy::HashOn;
 use balancer_time::Nanos;
 
-/// See the module. Never changes; a reload makes a new one. The default sends nothing again and keeps nobody waiting.
+/// See the module. Never changes; a reload makes a new one. The default sends nothing again and keeps no request waiting.
 #[derive(Clone, Debug, Default)]
 pub struct PoolPolicy {
     /// When a request is sent again.

@@ -1,9 +1,9 @@
-//! The line of requests that found every backend full. First come first served: whoever is in it has come before
-//! everybody who is not, and a newcomer joins its end without trying. What gives room wakes exactly one, the first that
+//! The line of requests that found every backend full. First come first served: a request in it has come before
+//! every one that is not, and a newcomer joins its end without trying. What gives room wakes exactly one, the first that
 //! sleeps; it tries, and either leaves the line or keeps its place in it.
 //!
-//! No wake-up is lost: whoever finds everything full and goes to sleep does so in a line that is not empty, and from then
-//! on every lease that ends wakes somebody or, when nobody sleeps, is remembered as spare for whoever tries in vain or
+//! No wake-up is lost: a request that finds everything full and goes to sleep does so in a line that is not empty, and from
+//! then on every lease that ends wakes a sleeper or, when there is none, is remembered as spare for one that tries in vain or
 //! joins. When more than one place may have come up at once (a backend came up, the first one joined), the line is swept:
 //! one after the other is woken for as long as they find room, never all at once.
 
@@ -18,11 +18,11 @@ use parking_lot::Mutex;
 
 use balancer_time::Nanos;
 
-/// Tells whoever keeps a request in line that it can go on. Called at most once, on the thread that made it so: must not
+/// Tells the keeper of a request in line that it can go on. Called at most once, on the thread that made it so: must not
 /// block. It may come late, when the request has ended already.
 pub type Waker = Box<dyn FnOnce() + Send>;
 
-/// See the module. Takes its lock in every call but [`Queue::is_empty`] and, with nobody in line, [`Queue::freed`]; never
+/// See the module. Takes its lock in every call but [`Queue::is_empty`] and, with an empty line, [`Queue::freed`]; never
 /// across I/O, and wakers are called outside of it.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -35,11 +35,11 @@ pub struct Queue {
 struct Line {
     /// The next one's place.
     next: u64,
-    /// Who sleeps, by place, and how to wake them; the others in line are trying.
+    /// Requests that sleep, by place, and how to wake them; the others in line are trying.
     asleep: BTreeMap<u64, Waker>,
-    /// Leases that ended while nobody slept.
+    /// Leases that ended while none slept.
     spare: usize,
-    /// There may be room for more than one: whoever finds some wakes the next, and who joins tries at once.
+    /// There may be room for more than one: a request that finds some wakes the next, and one that joins tries at once.
     sweeping: bool,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Debug for Line {
 }
 
 impl Line {
-    /// Wakes the first that sleeps at `from` or behind it. `None`: nobody does. The waker is for after the lock.
+    /// Wakes the first that sleeps at `from` or behind it. `None`: none does. The waker is for after the lock.
     fn wake(&mut self, from: u64) -> Option<Waker> {
         let place = *self.asleep.range(from..).next()?.0;
         self.asleep.remove(&place)
@@ -78,7 +78,7 @@ pub struct Place {
 }
 
 impl Queue {
-    /// Whether nobody is in line, so that a newcomer may try.
+    /// Whether the line is empty, so that a newcomer may try.
     pub fn is_empty(&self) -> bool {
         self.members.load(Ordering::SeqCst) == 0
     }
@@ -97,7 +97,7 @@ impl Queue {
         }
         let number = line.next;
         line.next += 1;
-        // What ended while there was no line was told to nobody.
+        // No request was told of what ended while there was no line.
         line.sweeping |= members == 0;
         if line.spare > 0 {
             line.spare -= 1;
@@ -160,7 +160,7 @@ impl Place {
         let mut woken = None;
         if choosy {
             woken = line.wake(self.number + 1);
-            // With nobody behind it the room is for whoever joins.
+            // With none behind it the room is for the next that joins.
             line.sweeping |= woken.is_none();
         } else if line.spare > 0 {
             line.spare -= 1;

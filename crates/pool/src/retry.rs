@@ -14,7 +14,7 @@ pub enum Failure {
     Reset,
     /// No head in time.
     TimedOut,
-    /// A broken answer: the backend may have acted on the request, and nobody can tell what it said.
+    /// A broken answer: the backend may have acted on the request, and it cannot be told what it said.
     Malformed,
     /// A whole answer, with a status that asks for another try.
     Status,

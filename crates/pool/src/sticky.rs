@@ -1,6 +1,6 @@
 //! What a sticky session's cookie holds: a message authentication code that names one endpoint. It is the name and its
-//! signature in one: nobody without the secret can make one, it tells nobody where a backend is, and every instance with
-//! the same secret makes the same.
+//! signature in one: it can't be made without the secret, does not tell where a backend is, and is the same in every
+//! instance with the same secret.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -46,7 +46,7 @@ impl Token {
         Self(hex::encode(&code[..KEPT]))
     }
 
-    /// As it stands in the cookie.
+    /// As the cookie has it.
     pub fn as_str(&self) -> &str {
         &self.0
     }

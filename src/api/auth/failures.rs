@@ -1,4 +1,4 @@
-//! Wrong tokens by address: whoever guesses is slowed down, and nobody whose token is right. A bounded table.
+//! Wrong tokens by address: an address that guesses is slowed down; a right token never is. A bounded table.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -99,7 +99,7 @@ mod tests {
         assert!(failures.0.lock().len() <= MAX_ADDRESSES + 1);
         assert!(failures.wait_s(ip("192.0.2.1"), SECOND).is_some());
         assert!(failures.wait_s(ip("10.0.0.1"), SECOND).is_none(), "it has a place of its own");
-        // What was long ago is forgotten for whoever comes now.
+        // A minute later the earlier ones are forgotten, so that a new address has room.
         failures.note(ip("192.0.2.1"), 60 * SECOND);
         assert!(failures.0.lock().len() <= 1 + 1);
     }

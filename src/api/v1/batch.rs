@@ -109,7 +109,7 @@ fn operation_of(members: &Members<'_>, faults: &mut BodyFaults) -> Option<BatchO
     }
 }
 
-/// The status of the element that failed, and where in that list it stands.
+/// The status of the element that failed, and its place in that list.
 pub(super) fn failed(failed: BatchError, list: &str) -> Reject {
     let Some(index) = failed.index else { return refused(failed.error, "limit", &format!("/{list}")) };
     let at = format!("/{list}/{index}");

@@ -93,7 +93,7 @@ fn question(body: &[u8]) -> Result<Question, Reject> {
     Ok(Question { address, port, method, path, fields })
 }
 
-/// `{"name": "value"}`, or a list of values for a field that stands there more than once.
+/// `{"name": "value"}`, or a list of values for a field that is given more than once.
 fn fields(members: &Members<'_>, faults: &mut BodyFaults) -> Fields {
     let mut fields = Fields::new();
     if !members.has_value("headers") {

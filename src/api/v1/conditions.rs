@@ -15,7 +15,7 @@ pub(super) fn etag(version: i64) -> String {
 enum Tags {
     /// `*`.
     Any,
-    /// Tags: whether it is weak, and what stands between the quotes.
+    /// Tags: whether it is weak, and the text between the quotes.
     These(Vec<(bool, Vec<u8>)>),
 }
 
@@ -37,7 +37,7 @@ pub(super) fn condition(head: &RequestHead) -> Result<Condition, Reject> {
         Some(Tags::Any) => return Ok(Condition::Exists),
         Some(Tags::These(tags)) => tags,
     };
-    // Strong comparison (RFC 9110 §8.8.3.2): a weak tag is nobody's.
+    // Strong comparison (RFC 9110 §8.8.3.2): a weak tag matches none.
     let versions = wanted.iter().filter(|(weak, _)| !weak).filter_map(|(_, tag)| version(tag));
     Ok(Condition::Version(versions.collect()))
 }

@@ -1,4 +1,4 @@
-//! `/v1/limits`: what a client may do. Each limit stands under `/v1/limits/{id}` and, for proxies that rewrite `%2F`,
+//! `/v1/limits`: what a client may do. Each limit is at `/v1/limits/{id}` and, for proxies that rewrite `%2F`,
 //! under `/v1/limit?client_id=`.
 
 use serde::Serialize;
@@ -277,7 +277,7 @@ fn new_limit(body: &[u8], named: Option<ClientId>) -> Result<(ClientId, ClientLi
     id.zip(limit).ok_or_else(|| Reject::new(Reason::BadRequest, "the body is incomplete"))
 }
 
-/// A limit; with `base` it is new, and the answer says where it stands.
+/// A limit; with `base` it is new, and the answer says where it is.
 fn shown(row: &LimitRow, status: u16, base: Option<&str>) -> Result<Answer, Reject> {
     let mut answer = as_json(&LimitDocument::new(&row.client_id, &row.limit))?;
     answer.status = status;

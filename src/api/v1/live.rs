@@ -59,7 +59,7 @@ impl Live {
     }
 
     /// What the client of a stored limit has left here. A range that is not shared has a bucket for each address; it
-    /// shows one that nobody used. Waits for nothing.
+    /// shows an unused one. Waits for nothing.
     pub(super) fn usage(&self, id: &ClientId, limit: &ClientLimit) -> Usage {
         let granted = self.limits.granted(limit, source_of(id));
         let specs = granted.grant().map_or(&[][..], |grant| &grant.terms.buckets);

@@ -217,7 +217,7 @@ fn new_plan(body: &[u8], named: Option<PlanName>) -> Result<Plan, Reject> {
     plan.ok_or_else(|| Reject::new(Reason::BadRequest, "the body is incomplete"))
 }
 
-/// A plan; with `base` it is new, and the answer says where it stands.
+/// A plan; with `base` it is new, and the answer says where it is.
 fn shown(row: &PlanRow, status: u16, base: Option<&str>) -> Result<Answer, Reject> {
     let mut answer = as_json(&PlanDocument::new(&row.plan))?;
     answer.status = status;

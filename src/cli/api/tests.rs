@@ -185,7 +185,7 @@ fn a_refusal_is_told_with_its_fields_and_a_redirect_is_not_followed() {
 
 #[test]
 fn nobody_there_and_half_an_answer_are_told_by_the_place() {
-    // Bound and not listening: nobody else gets the port, and connecting is refused.
+    // Bound and not listening: no other program gets the port, and connecting is refused.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();

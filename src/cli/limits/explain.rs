@@ -20,7 +20,7 @@ use balancer_limiter::document::NewLimit;
 /// Most bytes of fields; a request's head has at most as many by default.
 const MAX_FIELD_BYTES: u64 = 64 << 10;
 
-/// Fields whose values are secrets: an argument stands in the list of processes and in the shell's history.
+/// Fields whose values are secrets: an argument is shown in the list of processes and in the shell's history.
 const SECRET_FIELDS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 const EXAMPLES: &str = "\

@@ -58,7 +58,7 @@ pub(super) fn run(limits: &LimitsCommand, env: Env<'_>) -> Result<(), CommandFai
     }
 }
 
-/// The path of one client's limit, or of what stands below it. The id goes as a query, which no proxy on the way
+/// The path of one client's limit, or of what is below it. The id goes as a query, which no proxy on the way
 /// takes apart.
 fn item(below: &str, client_id: &str) -> String {
     format!("/-/v1/limit{below}?client_id={}", balancer_http::path::encoded(client_id))

@@ -70,7 +70,7 @@ impl Terminal {
         }
     }
 
-    /// Draws over what stands there, without a flicker.
+    /// Draws over the last picture, without a flicker.
     ///
     /// # Errors
     /// When the terminal is gone.

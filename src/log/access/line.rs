@@ -43,7 +43,7 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     line
 }
 
-/// As it stands in a request line.
+/// As a request line has it.
 pub(super) fn version(version: Version) -> &'static str {
     match version {
         Version::Http10 => "HTTP/1.0",

@@ -1,4 +1,4 @@
-//! Which byte may stand where: one table of flags, built at compile time.
+//! Which byte is allowed where: one table of flags, built at compile time.
 
 /// A byte of a token (RFC 9110 §5.6.2).
 pub const TOKEN: u8 = 1;

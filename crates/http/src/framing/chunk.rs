@@ -13,7 +13,7 @@ use super::bytes::{TOKEN, VALUE, is};
 
 /// Most hexadecimal digits in a chunk's size: what 64 bits hold. Longer ones are refused even when they are zeros.
 pub const MAX_SIZE_DIGITS: u8 = 16;
-/// Most bytes of chunk extensions in one body, all chunks together. Nobody uses them; unbounded they are a way to make
+/// Most bytes of chunk extensions in one body, all chunks together. They are hardly used; unbounded they are a way to make
 /// us read for ever without a byte of body.
 pub const MAX_EXTENSION_BYTES: u32 = 4096;
 /// Most bytes of the trailer section in one body.
@@ -22,7 +22,7 @@ pub const MAX_TRAILER_BYTES: u32 = 8192;
 /// Which rule a chunked body breaks. Never mended: where such a body ends is a matter of opinion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkFault {
-    /// A chunk's size is missing, no hexadecimal number, or followed by what may not stand there.
+    /// A chunk's size is missing, no hexadecimal number, or followed by a byte that is not allowed there.
     Size,
     /// A chunk's size has more than [`MAX_SIZE_DIGITS`] digits.
     SizeOverflow,
@@ -60,7 +60,7 @@ impl std::error::Error for ChunkFault {}
 /// What a piece of input amounts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// `input[start..end]`, never empty, is body; what stands before it was framing. Go on with `input[end..]`.
+    /// `input[start..end]`, never empty, is body; what comes before it was framing. Go on with `input[end..]`.
     Data {
         /// Where the body's bytes begin.
         start: usize,
@@ -132,7 +132,7 @@ pub struct ChunkDecoder {
     extension_bytes: u32,
     trailer_bytes: u32,
     state: State,
-    /// Extensions are any text, and blanks may stand behind a size.
+    /// Extensions are any text, and blanks may follow a size.
     of_answer: bool,
 }
 
@@ -193,7 +193,7 @@ impl ChunkDecoder {
             (State::Size { .. } | State::BeforeExtension, b';') => {
                 State::Extension(if self.of_answer { Extension::Text } else { Extension::Start })
             }
-            // RFC 9112 §7.1.1 lets whitespace stand before the semicolon, and nowhere else.
+            // RFC 9112 §7.1.1 allows whitespace before the semicolon, and nowhere else.
             (State::Size { .. } | State::BeforeExtension, b' ' | b'\t') => {
                 self.count_extension()?;
                 State::BeforeExtension

@@ -8,7 +8,7 @@ use super::bytes::{HEX, REG_NAME, is};
 pub const MAX_HOST_BYTES: usize = 255;
 
 /// Whether the text is a host with an optional port: a registered name, an IPv4 address or a bracketed IPv6 address.
-/// Empty hosts, user information, IPv6 zones and future address forms (nobody has any) are not.
+/// Empty hosts, user information, IPv6 zones and future address forms (none exists) are not.
 pub fn is_host_and_port(text: &[u8]) -> bool {
     let (host_len, host_valid) = match text.first() {
         Some(b'[') => match text.iter().position(|byte| *byte == b']') {

@@ -1,5 +1,5 @@
 //! Message framing, strict in both directions (RFC 9110, RFC 9112): where a head ends, what it says about its body, and
-//! which bytes may stand where. Every rule decides from the bytes that it has seen, from left to right, so that however
+//! which bytes are allowed where. Every rule decides from the bytes that it has seen, from left to right, so that however
 //! a stream is cut into reads, the verdict is the same.
 
 pub mod bytes;

@@ -124,7 +124,7 @@ mod tests {
         [V2_START, &[command, family], &length, body].concat()
     }
 
-    /// `Err` is a refusal, `Ok(None)` a header that names nobody.
+    /// `Err` is a refusal, `Ok(None)` a header that names no client.
     type Named = Result<Option<&'static str>, ()>;
 
     fn rows() -> Vec<(Vec<u8>, Named)> {

@@ -107,7 +107,7 @@ fn skip_empty_lines(bytes: &[u8]) -> Result<usize, Stop> {
     Ok(at)
 }
 
-/// The position behind the CRLF that must stand at `at`.
+/// The position behind the CRLF that must be at `at`.
 #[inline]
 fn end_of_line(bytes: &[u8], at: usize) -> Result<usize, Stop> {
     match (bytes.get(at), bytes.get(at + 1)) {

@@ -35,7 +35,7 @@ impl HeadRules {
     pub const SHIPPED: Self = Self { max_head_bytes: 32 * 1024, max_headers: 256, accept_invalid: false };
 }
 
-/// Most interim answers (1xx) before the final one. Nobody sends more than two or three.
+/// Most interim answers (1xx) before the final one. Servers send two or three at most.
 pub const MAX_INTERIM: u8 = 8;
 
 /// Which rule an answer breaks, as a sentence for the log.
@@ -255,7 +255,7 @@ fn value_end(bytes: &[u8], start: usize) -> Result<usize, Stop> {
         .ok_or(Stop::Incomplete)
 }
 
-/// The position behind the CRLF that must stand at `at`, or behind the LF that may.
+/// The position behind the CRLF that must be at `at`, or behind the LF that may.
 #[inline]
 fn end_of_line(bytes: &[u8], at: usize, accept_invalid: bool) -> Result<usize, Stop> {
     match (bytes.get(at), bytes.get(at + 1)) {

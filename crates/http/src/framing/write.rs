@@ -1,4 +1,4 @@
-//! How an answer stands on the wire: its head and the framing of its body (RFC 9112 §2.2, §6, §7.1).
+//! An answer on the wire: its head and the framing of its body (RFC 9112 §2.2, §6, §7.1).
 
 use std::io::Write;
 

@@ -21,7 +21,7 @@ const SLASH: Reading = 1 << 2;
 const BACKSLASH: Reading = 1 << 3;
 /// `%5C` is a slash.
 const ENCODED_BACKSLASH: Reading = 1 << 4;
-/// `;` and what stands behind it in a segment is no part of it (Servlet 4.0 §3.5).
+/// `;` and what follows it in a segment is no part of it (Servlet 4.0 §3.5).
 const PARAMETERS: Reading = 1 << 5;
 /// So with `%3B`.
 const ENCODED_PARAMETERS: Reading = 1 << 6;
@@ -36,7 +36,7 @@ const EMPTY_COUNTS: Reading = 1 << 10;
 /// What begins with two slashes begins with a host (RFC 3986 §4.2): `//host/b` is `/b`.
 const HOST: Reading = 1 << 11;
 
-/// `?` ends the path, though it was encoded: whoever decodes before taking it apart takes it so.
+/// `?` ends the path, though it was encoded: a reader that decodes before it splits does so.
 const QUERY: Reading = 1 << 12;
 /// So does `#`.
 const FRAGMENT: Reading = 1 << 13;
@@ -223,7 +223,7 @@ impl Scan {
     fn unit(&mut self, unit: Unit, is_first: bool) {
         if let Some(habit) = unit.ends_path() {
             self.found |= habit;
-            // What stands before it is a segment's end then.
+            // What comes before it is a segment's end then.
             if self.tail > 0 {
                 self.found |= TRIMMED | if self.tail_goes_up { NOT_UP } else { AS_SENT };
             }
@@ -278,7 +278,7 @@ impl Scan {
 fn spell(path: &str, reading: Reading, out: &mut String) {
     out.clear();
     let has = |habit: Reading| reading & habit != 0;
-    // Where a `%` stands that begins no encoding. What was decoded must not become one together with it: `%a%30` is not
+    // Where a `%` begins no encoding. What was decoded must not become one together with it: `%a%30` is not
     // `%A0`, and `%2%65` is no dot.
     let mut stray = None;
     let mut in_parameters = false;

@@ -12,7 +12,7 @@ pub struct ClientId {
     form: IdForm,
 }
 
-/// What an id stands for.
+/// What an id names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IdForm {
     /// `1.2.3.4` or `2001:db8::1`: one address. A v4-mapped one is its IPv4 address.
@@ -54,7 +54,7 @@ impl ClientId {
     /// Longest id in bytes.
     pub const MAX_BYTES: usize = 256;
 
-    /// Reads an id as it stands in the API's bodies.
+    /// Reads an id as the API's bodies have it.
     pub fn parse(text: &str) -> Result<Self, IdFault> {
         match text.len() {
             0 => return Err(IdFault::Empty),
@@ -72,7 +72,7 @@ impl ClientId {
         &self.text
     }
 
-    /// What it stands for.
+    /// What it names.
     pub fn form(&self) -> IdForm {
         self.form
     }

@@ -28,7 +28,7 @@ const TAG_CROWD: u8 = 131;
 /// default. Each counts with one of at most [`Crowds::MOST`] crowds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Crowds {
-    /// Its last bits are 0: there the number of a crowd stands.
+    /// Its last bits are 0: a crowd has its number there.
     owner: [u8; 16],
     /// A power of two.
     count: u16,
@@ -43,7 +43,7 @@ impl Crowds {
 
     /// Of a range's members, by its canonical form. The same in every process and version.
     pub fn of_range(net: IpNet) -> Self {
-        // Nobody but the operator chooses ranges, so the hash needs no secret; a digest would cost more for each.
+        // Only the operator chooses ranges, so the hash needs no secret; a digest would cost more for each.
         let mut hasher = SipHasher13::new();
         match net {
             IpNet::V4(net) => hasher.write(&net.addr().octets()),
@@ -114,7 +114,7 @@ impl ClientKey {
         Self { tag: TAG_DIGEST, value }
     }
 
-    /// Whether it stands for a crowd, and for no client.
+    /// Whether it is a crowd's key, not a client's.
     pub fn is_crowd(self) -> bool {
         self.tag == TAG_CROWD
     }

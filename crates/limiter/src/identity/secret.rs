@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 /// Longest secret in bytes that names a client.
 pub const MAX_KEY_BYTES: usize = 4_096;
 
-/// The id that stands for a secret, `sha256:` and the first 32 hexadecimal digits of its SHA-256, so that the secret
+/// The id of a secret, `sha256:` and the first 32 hexadecimal digits of its SHA-256, so that the secret
 /// itself is never stored, logged or shown. `None`: it is empty, longer than [`MAX_KEY_BYTES`], or holds a control
 /// character of ASCII, which no field of a head can hold.
 pub fn secret_id(secret: &[u8]) -> Option<String> {

@@ -15,7 +15,7 @@ pub const MAX_ID_BYTES: usize = super::ClientId::MAX_BYTES;
 /// Most sources that a list names.
 pub const MAX_SOURCES: usize = 8;
 
-/// Where a key stands.
+/// Which part of a request has a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A field, by its name in lower case.
@@ -29,7 +29,7 @@ pub enum Source {
 /// One element of `rate_limit.key` before the address, which always ends the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySource {
-    /// Where the key stands.
+    /// Which part of a request has the key.
     pub source: Source,
     /// The key is no secret but a name for this kind of client (`tenant`), and counts from trusted peers alone.
     pub declared_as: Option<String>,
@@ -52,9 +52,9 @@ pub enum UnknownKeys {
 pub enum Shown {
     /// Nothing, or nothing that counts from this peer.
     Nothing,
-    /// Something that can't be a key: too long, with control or other bytes that may not stand there, or `Bearer` alone.
+    /// Something that can't be a key: too long, with control or other bytes that are not allowed there, or `Bearer` alone.
     Unusable,
-    /// Several keys that differ, or one that backends read differently: nobody can say which client this is.
+    /// Several keys that differ, or one that backends read differently: it cannot be told which client this is.
     Several,
     /// An id.
     Id(String),
@@ -77,7 +77,7 @@ impl KeySource {
         self.value(fields, peer_trusted).is_err()
     }
 
-    /// The kind of key and where it stands, for a message.
+    /// The kind of key and its place, for a message.
     pub fn kind(&self) -> Cow<'static, str> {
         match &self.source {
             Source::Header(name) => format!("header {name}").into(),

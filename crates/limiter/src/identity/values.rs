@@ -1,4 +1,4 @@
-//! The values at a key's place, each as the backends that read the most into it read it: whoever is throttled by a key must
+//! The values at a key's place, each as the backends that read the most into it read it: one that is throttled by a key must
 //! not come through by writing the same key so that we see another one, or none.
 
 use std::borrow::Cow;
@@ -52,7 +52,7 @@ fn with_plain_blanks(bytes: &[u8]) -> Cow<'_, [u8]> {
     out.into()
 }
 
-/// The tokens of `Bearer token` (RFC 6750 §2.1) in a value of `Authorization`: what stands behind any `bearer` and blanks, in
+/// The tokens of `Bearer token` (RFC 6750 §2.1) in a value of `Authorization`: what follows any `bearer` and blanks, in
 /// any case (RFC 9110 §11.1), up to a comma or a blank. Backends look for the word by splitting, by searching, or in what a
 /// proxy has put together from several fields.
 pub(super) fn bearer(value: &[u8]) -> impl Iterator<Item = KeyValue<'_>> {
@@ -141,7 +141,7 @@ fn is_name(found: &[u8], name: &str) -> bool {
     percent_decode(found).take_while(|byte| *byte != 0).map(letter).eq(name.bytes().map(letter))
 }
 
-/// What stands behind a cookie's `=`: its quotes and escapes (RFC 2109 §4.1) taken off, percent-decoded. A quote that is not
+/// What follows a cookie's `=`: its quotes and escapes (RFC 2109 §4.1) taken off, percent-decoded. A quote that is not
 /// one of a pair around the whole value is left in by some backends, and taken off with its neighbour by others; a NUL ends
 /// the value to some.
 fn cookie_value(behind: &[u8]) -> KeyValue<'_> {
@@ -167,7 +167,7 @@ fn cookie_value(behind: &[u8]) -> KeyValue<'_> {
     if value.contains(&0) { Err(Several) } else { Ok(value) }
 }
 
-/// What stands before the closing quote, and what behind it: `\"` is a quote, `\101` an A.
+/// What comes before the closing quote, and what behind it: `\"` is a quote, `\101` an A.
 fn unquoted(quoted: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Several> {
     let end = quoted.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or(Several)?;
     if quoted[end] == b'"' {

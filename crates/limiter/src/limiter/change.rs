@@ -35,7 +35,7 @@ impl EntryChange {
     }
 }
 
-/// What decides about clients that no entry names, and what the names in entries stand for.
+/// What decides about clients that no entry names, and what the names in entries mean.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
     /// Every range that has a limit.

@@ -58,7 +58,7 @@ pub(super) fn decide(slots: &mut Slots, in_flight: u32, ask: Ask<'_>, when: Mome
     let mut decision = Decision::new(ask, ask.max_in_flight().is_some_and(|most| in_flight >= most));
     if !decision.crowded {
         decision.allowed = slots.acquire(ask, when, &mut decision.verdicts);
-        // Whoever was allowed was refused by none that is enforced.
+        // An allowed request was refused by no bucket that is enforced.
         decision.shadow_denied =
             decision.allowed && decision.verdicts.iter().any(|verdict| !verdict.outcome.allowed);
     }

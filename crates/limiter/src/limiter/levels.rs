@@ -129,7 +129,7 @@ impl Limiter {
             Some(number) => number,
             None if self.clients() + self.crowds() < self.max_clients.saturating_mul(2) + RESTORED_BEYOND => {
                 self.count(client);
-                // Nobody knows yet what decides about it: no change of ranges or the default may touch it before it asks.
+                // It is not known yet what decides about it: no change of ranges or the default may touch it before it asks.
                 let row = TableRow::new(client, hash, Slots::default());
                 rows.table.insert(TableRow { entry: Entry::Client, ..row })
             }

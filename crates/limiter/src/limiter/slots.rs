@@ -33,7 +33,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A bucket that nobody has asked yet.
+    /// A bucket that was never asked.
     pub(super) fn full(spec: &BucketSpec, of_rule: bool, when: Moment) -> Self {
         Self {
             id: spec.id,

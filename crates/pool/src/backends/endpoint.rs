@@ -49,7 +49,7 @@ pub struct Backend {
     pub(super) calling: AtomicU32,
     checks_passed: AtomicU64,
     checks_failed: AtomicU64,
-    /// Why it has no address. Written by whoever looks its name up, alone.
+    /// Why it has no address. Written by the resolver alone.
     absence: ArcSwapOption<Arc<str>>,
     /// The pool's line of requests that wait for room.
     pub(super) queue: Arc<Queue>,
@@ -96,7 +96,7 @@ impl Backend {
         self.authority == authority(&entry.host, entry.port)
     }
 
-    /// Takes over what an entry says beside its name and its place. For whoever holds the pool's writer's lock.
+    /// Takes over what an entry says beside its name and its place. Needs the pool's writer's lock.
     pub(super) fn set_terms(&self, entry: &BackendEntry) {
         self.weight.store(entry.weight, Ordering::Relaxed);
         self.backup.store(entry.backup, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Backend {
         }
     }
 
-    /// Says what the operator wants. For whoever serves the operator, alone.
+    /// Says what the operator wants. Only what serves the operator calls it.
     pub fn set_operator(&self, operator: Operator) {
         self.operator.store(operator as u8, Ordering::Relaxed);
         self.queue.changed();
@@ -134,7 +134,7 @@ impl Backend {
         self.absence.load().as_deref().cloned()
     }
 
-    /// Says why it has no address. For whoever looks its name up, alone.
+    /// Says why it has no address. Only the resolver calls it.
     pub fn set_absence(&self, cause: &str) {
         self.absence.store(Some(Arc::new(cause.into())));
     }
@@ -272,7 +272,7 @@ impl Endpoint {
         self.token.load_full()
     }
 
-    /// Names it anew, or not at all. For whoever holds the pool's writer's lock.
+    /// Names it anew, or not at all. Needs the pool's writer's lock.
     pub(super) fn set_token(&self, key: Option<&SigningKey>) {
         let of = |key| Token::of(key, &self.backend, self.address);
         self.token.store(key.map(of).map(Arc::new));

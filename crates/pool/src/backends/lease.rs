@@ -119,7 +119,7 @@ impl Drop for Lease {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
         let group = &self.endpoint.group;
         group.in_flight.fetch_sub(1, Ordering::SeqCst);
-        // Sequentially consistent before this: whoever is not seen waiting sees that there is room.
+        // Sequentially consistent before this: a request that is not seen waiting sees that there is room.
         group.queue.freed();
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct EndpointStanding {
     relapses: AtomicU32,
     /// When it was last let in.
     back_since: AtomicU64,
-    /// Why it was last taken out. Written by whoever tells the log.
+    /// Why it was last taken out. Written where the log is told.
     cause: ArcSwapOption<Arc<str>>,
 }
 
@@ -91,7 +91,7 @@ impl EndpointStanding {
         self.back_since.load(Ordering::Relaxed)
     }
 
-    /// Makes the caller's request the probe, if the endpoint is out and nobody else's is.
+    /// Makes the caller's request the probe, if the endpoint is out and no other request is.
     pub fn begin_probe(&self) -> bool {
         if self.out_until.load(Ordering::Relaxed) == 0 || self.probing.swap(true, Ordering::AcqRel) {
             return false;

@@ -27,7 +27,7 @@ pub(super) struct Picker {
     pub most_workers: u32,
     /// A bound on the whole pool.
     pub total: Option<Total>,
-    /// `None`: nobody is taken out for how it answers.
+    /// `None`: no endpoint is taken out for how it answers.
     pub outliers: Option<Outliers>,
     /// Without health checks every endpoint counts as healthy.
     pub checked: bool,
@@ -50,27 +50,27 @@ pub struct Wanted<'a> {
     pub preferred: &'a [&'a [u8]],
 }
 
-/// Why nobody was picked.
+/// Why no endpoint was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// Nobody is there who was not tried, may be used and is healthy.
+    /// Every endpoint was tried, may not be used or is unhealthy.
     Nobody,
-    /// Somebody is, but has as many requests as it may have.
+    /// One could be picked, but has as many requests as it may have.
     Full,
 }
 
-/// Who comes before whom: nobody of a later rank is picked while somebody of an earlier one can be.
+/// The order of picking: none of a later rank is picked while one of an earlier rank can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// It was out and its time is over: the next request finds out.
     Probe,
     /// Passed its health checks.
     Regular,
-    /// The same, and meant for when nobody else is left.
+    /// The same, and meant for when no other is left.
     Backup,
     /// Was never checked.
     Unknown,
-    /// Out for how it answered: better than nobody.
+    /// Out for how it answered: better than none.
     Ejected,
 }
 
@@ -116,7 +116,7 @@ impl Snapshot {
     /// other; one that is down, never. Takes the lock of the turns under round robin, else none.
     ///
     /// # Errors
-    /// When nobody can take the request.
+    /// When no endpoint can take the request.
     pub fn pick(&self, wanted: &Wanted<'_>) -> Result<Lease, Unavailable> {
         if let Some(lease) = wanted.preferred.iter().find_map(|sent| self.pick_preferred(wanted, sent)) {
             return Ok(lease);
@@ -160,7 +160,7 @@ impl Snapshot {
         // Ends: every further round is one that somebody else got what this one wanted, or sees that all is full.
         for round in 0.. {
             let seen = self.gather_within_shares(wanted, candidates)?;
-            // Before anything is counted: taking it back would look like room to whoever waits for some.
+            // Before anything is counted: taking it back would look like room to a request that waits for some.
             if self.pool_is_full() {
                 return Err(Unavailable::Full);
             }
@@ -260,7 +260,7 @@ impl Snapshot {
         &self.endpoints[candidate.position as usize]
     }
 
-    /// Where an endpoint stands for this request; `None`: it is none for it.
+    /// An endpoint's rank for this request; `None`: it must not be picked.
     fn rank(&self, endpoint: &Endpoint, wanted: &Wanted<'_>) -> Option<Rank> {
         if !endpoint.in_service() || wanted.tried.contains(&endpoint.id) {
             return None;

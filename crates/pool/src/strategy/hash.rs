@@ -2,7 +2,7 @@
 //! (Mirrokni, Thorup, Zadimoghaddam: "Consistent Hashing with Bounded Loads", 2016). Every endpoint draws a number from
 //! the key and its own identity; the highest wins. When an endpoint comes, only the keys move that it wins; when one
 //! goes, only its own. One that has its share and a quarter on it already is passed over, so that a popular key can't
-//! drown an endpoint, nor one that hangs hold its keys for ever; a handful of requests is nobody's flood.
+//! drown an endpoint, nor one that hangs hold its keys for ever; a handful of requests floods none.
 
 use std::hash::Hasher;
 
@@ -13,8 +13,8 @@ use super::{Candidate, Draw, weighted};
 /// An endpoint takes at most this share of the mean load per weight, in percent, rounded up to a whole request.
 const BOUND_PERCENT: u64 = 125;
 
-/// Below this many requests nobody is overloaded: in a quiet pool of many, the mean is a fraction of a request, and what
-/// one browser asks for at once (6 connections) belongs together.
+/// Below this many requests no endpoint is overloaded: in a quiet pool of many, the mean is a fraction of a request, and
+/// what one browser asks for at once (6 connections) belongs together.
 const CALM: u32 = 8;
 
 /// What requests are hashed on: `balancing.hash_on`.
@@ -39,7 +39,7 @@ pub fn key_of(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The value of a cookie in a `Cookie` field (RFC 6265 §4.2.1), without the quotes that may stand around it; the first
+/// The value of a cookie in a `Cookie` field (RFC 6265 §4.2.1), without the quotes that may be around it; the first
 /// where there are several.
 pub fn cookie<'a>(field: &'a [u8], name: &'a str) -> Option<&'a [u8]> {
     cookies(field, name).next()
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn keys_are_the_same_in_every_version() {
-        // Written down: instances of different versions stand side by side.
+        // Written down: instances of different versions run side by side.
         assert_eq!(key_of(b"198.51.100.7"), 0x6A15_11EE_8110_CEFF);
         for (field, value) in [
             ("a=1; b=2", Some("2")),

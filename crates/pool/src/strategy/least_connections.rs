@@ -79,7 +79,7 @@ mod tests {
     }
 
     proptest! {
-        /// Requests that stay in flight end up spread by weight: nobody is ever a whole request per weight ahead.
+        /// Requests that stay in flight end up spread by weight: no endpoint is ever a whole request per weight ahead.
         #[test]
         fn held_requests_spread_by_weight(
             weights in prop::collection::vec(1u32..=100, 1..12),

@@ -31,7 +31,7 @@ pub(super) fn pick(candidates: &mut [Candidate], draw: Draw) -> Option<usize> {
 fn is_cheaper(a: Candidate, b: Candidate) -> bool {
     let cost = |one: Candidate| {
         let latency = match (one.latency_ns, one.in_flight) {
-            // Nobody has tried it, so somebody should; but one at a time until it has answered.
+            // It was not tried yet, so it comes first; with one request at a time until it has answered.
             (0, 0) => 0,
             (0, _) => UNKNOWN_NS,
             (known, _) => known,
@@ -160,7 +160,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever costs more than everybody else gets nothing.
+        /// An endpoint that costs more than all others gets nothing.
         #[test]
         fn the_costliest_is_never_picked(
             pool in prop::collection::vec((1u32..1000, 0u32..1000, 0..10 * S), 2..20),

@@ -37,7 +37,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whoever has more on it per weight than everybody else gets nothing: that is why one that hangs is left alone.
+        /// An endpoint with more requests per weight than all others gets none: so one that hangs is left alone.
         #[test]
         fn the_most_loaded_is_never_picked(
             pool in prop::collection::vec((1u32..1000, 0u32..1000), 2..20),

@@ -66,7 +66,7 @@ struct Faults {
 impl Faults {
     /// One more, said on stderr at once.
     fn add(&mut self, line: u64, detail: String) -> Result<(), CommandFailure> {
-        // A closed stderr leaves nobody to tell.
+        // When stderr is closed, there is no place to report that.
         let _ = writeln!(std::io::stderr(), "{}:{line}: {}", self.name, shown(&detail));
         self.found.push((line, detail));
         if self.found.len() as u64 >= self.most {

@@ -42,11 +42,11 @@ impl<'a> Progress<'a> {
         self.drawn_ns = now_ns;
         self.stands = true;
         let elapsed = Duration::from_nanos(now_ns.saturating_sub(self.started_ns));
-        // A closed stderr leaves nobody to tell.
+        // When stderr is closed, there is no place to report that.
         let _ = write!(std::io::stderr(), "\r{}\x1b[K", text(self.size, read, imported, wrong, elapsed));
     }
 
-    /// Takes it away, so that something else can stand there.
+    /// Takes it away, so that something else can be written there.
     pub fn clear(&mut self) {
         if std::mem::take(&mut self.stands) {
             let _ = write!(std::io::stderr(), "\r\x1b[K");

@@ -145,7 +145,7 @@ impl FieldReader<'_> {
         Ok(())
     }
 
-    /// RFC 9112 §3.2: one valid Host; absolute form's authority stands in its place.
+    /// RFC 9112 §3.2: one valid Host; absolute form's authority replaces it.
     fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
         self.hosts += 1;
         if self.hosts > 1 {
@@ -223,7 +223,7 @@ impl FieldReader<'_> {
         Ok(())
     }
 
-    /// RFC 9112 §6.1, §6.3: `chunked`, once and last, or nobody knows where the body ends. Whether it is.
+    /// RFC 9112 §6.1, §6.3: `chunked`, once and last; otherwise the body has no certain end. Whether it is.
     fn is_chunked(&self) -> Result<bool, Refusal> {
         let Codings { count, chunked, chunked_is_last } = self.codings;
         match (count, chunked) {

@@ -67,7 +67,7 @@ pub(super) fn resolve<'a>(target: &'a [u8], head: &mut RequestHead) -> Result<Op
 }
 
 /// Appends bytes to a target. Those above 0x7F go as they are where they are text in UTF-8; other bytes, blanks and
-/// controls among them are encoded, since whoever reads a line as text may take it apart there (ISO 8859-1 has a blank
+/// controls among them are encoded, since a reader of lines of text may split one there (ISO 8859-1 has a blank
 /// at A0, at which Python's `http.server` ends the target), and since a target is one line of text to everybody here.
 fn push(target: &mut String, bytes: &[u8]) {
     if bytes.is_ascii() {

@@ -76,7 +76,7 @@ impl<'a> FieldReader<'a> {
         Ok(())
     }
 
-    /// Where the colon must stand: behind the name, or behind blanks there.
+    /// Where the colon must be: behind the name, or behind blanks there.
     fn colon(&self, bytes: &[u8], name_end: usize) -> Result<usize, Stop> {
         let blanks = bytes[name_end..].iter().position(|byte| !matches!(byte, b' ' | b'\t'));
         match blanks.ok_or(Stop::Incomplete)? {
@@ -173,7 +173,7 @@ impl<'a> FieldReader<'a> {
             if !self.rules.accept_invalid {
                 return Err(unless_accepted!("a transfer coding in HTTP/1.0"));
             }
-            // RFC 9112 §6.1: whoever sends that may not know where it ends.
+            // RFC 9112 §6.1: a sender of that may not know where it ends.
             self.close = true;
         }
         self.declared = Declared::Chunked;
