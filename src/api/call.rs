@@ -49,4 +49,24 @@ impl ApiCall<'_, '_> {
                 .field(input::pointer(name), fault)
         })
     }
+
+    /// What the path's `{…}`, or the query's only parameter, names; `what` says what that is. `parse` judges it.
+    pub fn named<T, F: ToString>(
+        &self,
+        name: &str,
+        what: &str,
+        parse: impl FnOnce(&str) -> Result<T, F>,
+    ) -> Result<T, Reject> {
+        let wrong = |fault: String| {
+            Reject::new(Reason::BadRequest, format!("{name}: {fault}")).field(format!("/{name}"), fault)
+        };
+        let text = if self.argument.is_some() {
+            self.query(&[])?;
+            self.argument(name)?
+        } else {
+            let query = self.query(&[name])?;
+            query.get(name).ok_or_else(|| wrong(format!("missing; must be {what}")))?.to_owned()
+        };
+        parse(&text).map_err(|fault| wrong(fault.to_string()))
+    }
 }

@@ -45,6 +45,36 @@ pub fn for_each_page(
     }
 }
 
+/// Prints all pages of a listing as a table, `column` and `LIMIT`, or with `--json` as [`print_json`] does. `row` reads an item;
+/// where there is none, a person is told the command that makes one.
+///
+/// # Errors
+/// As [`for_each_page`].
+pub fn print_all(
+    session: &mut ApiSession,
+    path: &str,
+    list: &str,
+    column: &str,
+    making_one: &str,
+    row: impl Fn(&Api, &str) -> Result<Vec<String>, CommandFailure>,
+) -> Result<(), CommandFailure> {
+    if session.out.is_json() {
+        return print_json(session, path, list);
+    }
+    let ApiSession { api, out } = session;
+    let mut count = 0;
+    for_each_page(api, path, |items| {
+        let head: &[&str] = if count == 0 && !items.is_empty() { &[column, "LIMIT"] } else { &[] };
+        count += items.len();
+        let rows = items.iter().map(|item| row(api, item)).collect::<Result<Vec<_>, _>>()?;
+        out.table(head, &rows)
+    })?;
+    if count == 0 && out.is_terminal() {
+        out.line(&format!("there is none; one is made like this: {making_one}"))?;
+    }
+    out.flush()
+}
+
 /// Prints all pages of a listing as one JSON object, as if the API had answered them in one: `{"limits": […],
 /// "next_cursor": null}`, an item a line.
 ///

@@ -5,9 +5,10 @@ use http::Method;
 use serde_json::json;
 
 use super::Env;
+use super::api::Api;
 use super::failure::CommandFailure;
 use super::limits::GrantArgs;
-use super::pages::{for_each_page, print_json};
+use super::pages::print_all;
 use super::session::{ApiSession, Common};
 use balancer_http::path::encoded;
 use balancer_limiter::document::NewLimit;
@@ -87,25 +88,11 @@ fn terms(grant: &GrantArgs) -> Result<NewLimit, CommandFailure> {
 }
 
 fn ls(session: &mut ApiSession) -> Result<(), CommandFailure> {
-    if session.out.is_json() {
-        return print_json(session, "/-/v1/plans", "plans");
-    }
-    let ApiSession { api, out } = session;
-    let mut count = 0;
-    for_each_page(api, "/-/v1/plans", |items| {
-        let head: &[&str] = if count == 0 && !items.is_empty() { &["PLAN", "LIMIT"] } else { &[] };
-        count += items.len();
-        let mut rows = Vec::with_capacity(items.len());
-        for item in items {
-            let plan: NewLimit = api.read(item)?;
-            rows.push(vec![plan.name.clone().unwrap_or_default(), plan.describe()]);
-        }
-        out.table(head, &rows)
-    })?;
-    if count == 0 && out.is_terminal() {
-        out.line("there is none; one is made like this: balancer plans set free 10/m")?;
-    }
-    out.flush()
+    let row = |api: &Api, item: &str| {
+        let plan: NewLimit = api.read(item)?;
+        Ok(vec![plan.name.clone().unwrap_or_default(), plan.describe()])
+    };
+    print_all(session, "/-/v1/plans", "plans", "PLAN", "balancer plans set free 10/m", row)
 }
 
 fn get(name: &str, session: &mut ApiSession) -> Result<(), CommandFailure> {

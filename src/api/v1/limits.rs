@@ -158,19 +158,7 @@ const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation
 
 /// The client that the path or the query names.
 pub(super) fn client_id(call: &ApiCall<'_, '_>) -> Result<ClientId, Reject> {
-    let text = if call.argument.is_some() {
-        call.query(&[])?;
-        call.argument("client_id")?
-    } else {
-        let query = call.query(&["client_id"])?;
-        let missing = "missing; must be the client's id";
-        let reject = || Reject::new(Reason::BadRequest, format!("client_id: {missing}"));
-        query.get("client_id").ok_or_else(|| reject().field("/client_id", missing))?.to_owned()
-    };
-    ClientId::parse(&text).map_err(|fault| {
-        let fault = fault.to_string();
-        Reject::new(Reason::BadRequest, format!("client_id: {fault}")).field("/client_id", fault)
-    })
+    call.named("client_id", "the client's id", ClientId::parse)
 }
 
 fn list_limits(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {

@@ -106,19 +106,7 @@ const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation
 
 /// The plan that the path or the query names.
 fn plan_name(call: &ApiCall<'_, '_>) -> Result<PlanName, Reject> {
-    let text = if call.argument.is_some() {
-        call.query(&[])?;
-        call.argument("name")?
-    } else {
-        let query = call.query(&["name"])?;
-        let missing = "missing; must be the plan's name";
-        let reject = || Reject::new(Reason::BadRequest, format!("name: {missing}"));
-        query.get("name").ok_or_else(|| reject().field("/name", missing))?.to_owned()
-    };
-    PlanName::parse(&text).map_err(|fault| {
-        let fault = fault.to_string();
-        Reject::new(Reason::BadRequest, format!("name: {fault}")).field("/name", fault)
-    })
+    call.named("name", "the plan's name", PlanName::parse)
 }
 
 fn list_plans(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {

@@ -2,8 +2,9 @@
 
 use clap::Args;
 
+use crate::cli::api::Api;
 use crate::cli::failure::CommandFailure;
-use crate::cli::pages::{for_each_page, print_json, query};
+use crate::cli::pages::{print_all, query};
 use crate::cli::session::ApiSession;
 use balancer_limiter::document::NewLimit;
 
@@ -29,23 +30,9 @@ pub struct Ls {
 pub fn run(ls: &Ls, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let path =
         format!("/-/v1/limits{}", query(&[("prefix", ls.prefix.as_deref()), ("plan", ls.plan.as_deref())]));
-    if session.out.is_json() {
-        return print_json(session, &path, "limits");
-    }
-    let ApiSession { api, out } = session;
-    let mut count = 0;
-    for_each_page(api, &path, |items| {
-        let head: &[&str] = if count == 0 && !items.is_empty() { &["CLIENT", "LIMIT"] } else { &[] };
-        count += items.len();
-        let mut rows = Vec::with_capacity(items.len());
-        for item in items {
-            let terms: NewLimit = api.read(item)?;
-            rows.push(vec![terms.client_id.clone().unwrap_or_default(), terms.describe()]);
-        }
-        out.table(head, &rows)
-    })?;
-    if count == 0 && out.is_terminal() {
-        out.line("there is none; one is made like this: balancer limits set 127.0.0.1 2/s")?;
-    }
-    out.flush()
+    let row = |api: &Api, item: &str| {
+        let terms: NewLimit = api.read(item)?;
+        Ok(vec![terms.client_id.clone().unwrap_or_default(), terms.describe()])
+    };
+    print_all(session, &path, "limits", "CLIENT", "balancer limits set 127.0.0.1 2/s", row)
 }
