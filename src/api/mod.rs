@@ -167,7 +167,7 @@ impl AdminApi {
     /// What is called, by whom and how: everything that can be refused before the body is looked at.
     fn admit<'p>(&self, head: &'p RequestHead, surface: Surface, now: Nanos) -> Result<Admitted<'p>, Reject> {
         let found = route::find(head.path(), surface, self.api_is_public).unwrap_or(FoundRoute::Nothing);
-        let is_probe = found.route().is_some_and(|route| route.stand == route::Stand::Probe);
+        let is_probe = found.route().is_some_and(|route| route.form == route::PathForm::Probe);
         // Probes must work for an orchestrator that has no token, and then say nothing that a stranger may not know.
         let caller = if is_probe && !ops::is_verbose(head) {
             Caller::nobody()

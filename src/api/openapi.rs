@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::route::{
-    AnswerDoc, ApiCall, Content, In, Operation, Permission, Resource, Route, Schema, Stand, get, refusal,
+    AnswerDoc, ApiCall, Content, In, Operation, PathForm, Permission, Resource, Route, Schema, get, refusal,
     shows,
 };
 use super::seed::as_json;
@@ -81,7 +81,7 @@ pub(super) fn document(base: &str) -> Value {
     let examples = Examples(&schemas);
     for resource in resources() {
         for route in resource.routes {
-            let base = if route.stand == Stand::Fixed { "" } else { base };
+            let base = if route.form == PathForm::Fixed { "" } else { base };
             paths.insert(format!("{base}{}", route.path), examples.path_item(resource, route));
         }
     }

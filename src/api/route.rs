@@ -55,7 +55,7 @@ pub(super) fn no_schemas() -> Vec<Schema> {
 
 /// Under which names a listener has a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stand {
+pub(super) enum PathForm {
     /// Just so, wherever the API is.
     Fixed,
     /// Under `/-` on both listeners, on the public one even beside an admin listener; and without it on the latter.
@@ -66,7 +66,7 @@ pub(super) enum Stand {
 
 /// One path.
 pub(super) struct Route {
-    pub stand: Stand,
+    pub form: PathForm,
     /// Without `/-`; one segment at most is `{name}`.
     pub path: &'static str,
     /// The path's `{…}`.
@@ -274,16 +274,16 @@ pub(super) fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<
         return None;
     }
     let api_is_here = surface == Surface::Admin || api_is_public;
-    let stands = |stand: Stand| match stand {
-        Stand::Fixed => (api_is_here && under_dash.is_none()).then_some((path, "")),
-        Stand::Ours if !api_is_here => None,
-        Stand::Probe | Stand::Ours => match under_dash {
+    let here = |form: PathForm| match form {
+        PathForm::Fixed => (api_is_here && under_dash.is_none()).then_some((path, "")),
+        PathForm::Ours if !api_is_here => None,
+        PathForm::Probe | PathForm::Ours => match under_dash {
             Some(rest) => Some((rest, "/-")),
             None => (surface == Surface::Admin).then_some((path, "")),
         },
     };
     for route in resources().flat_map(|resource| resource.routes) {
-        let Some((path, base)) = stands(route.stand) else { continue };
+        let Some((path, base)) = here(route.form) else { continue };
         if let Some(argument) = matches(route.path, path) {
             return Some(FoundRoute::Route(route, argument, base));
         }
@@ -302,20 +302,20 @@ fn matches<'p>(route: &str, path: &'p str) -> Option<Option<&'p str>> {
 }
 
 impl Route {
-    const fn at(stand: Stand, path: &'static str, operations: &'static [Operation]) -> Self {
-        Self { stand, path, argument: None, operations }
+    const fn at(form: PathForm, path: &'static str, operations: &'static [Operation]) -> Self {
+        Self { form, path, argument: None, operations }
     }
 
     pub const fn fixed(path: &'static str, operations: &'static [Operation]) -> Self {
-        Self::at(Stand::Fixed, path, operations)
+        Self::at(PathForm::Fixed, path, operations)
     }
 
     pub const fn probe(path: &'static str, operations: &'static [Operation]) -> Self {
-        Self::at(Stand::Probe, path, operations)
+        Self::at(PathForm::Probe, path, operations)
     }
 
     pub const fn ours(path: &'static str, operations: &'static [Operation]) -> Self {
-        Self::at(Stand::Ours, path, operations)
+        Self::at(PathForm::Ours, path, operations)
     }
 
     /// With its `{…}`.

@@ -152,7 +152,7 @@ fn delete(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> 
 /// `GET /limits/get`: 200 with the id as it was stored, 404 when it has no limit.
 fn get(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let id = id_alone(call)?;
-    as_json(&Shown::new(&api.parts.limits.get(&id).map_err(refused)?))
+    as_json(&ShownNumbers::new(&api.parts.limits.get(&id).map_err(refused)?))
 }
 
 /// `GET /limits`: a page in byte order of the id, from the cursor on.
@@ -176,8 +176,8 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let more = found.len() > count;
     found.truncate(count);
     let next_cursor = if more { found.last().map(|row| cursor(&row.client_id)) } else { None };
-    let limits = found.iter().map(Shown::new).collect();
-    as_json(&Page { limits, next_cursor })
+    let limits = found.iter().map(ShownNumbers::new).collect();
+    as_json(&NumbersPage { limits, next_cursor })
 }
 
 fn id_and_limit(call: &mut ApiCall<'_, '_>) -> Result<(ClientId, Limit), Reject> {
@@ -258,19 +258,19 @@ fn cursor_sum(id: &str) -> u32 {
 
 /// A limit as the five calls show it: whole numbers without a point, others with as few decimals as they have.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct ShownNumbers<'a> {
     client_id: &'a str,
     capacity: u32,
     rate_per_sec: Box<RawValue>,
 }
 
 #[derive(Serialize)]
-struct Page<'a> {
-    limits: Vec<Shown<'a>>,
+struct NumbersPage<'a> {
+    limits: Vec<ShownNumbers<'a>>,
     next_cursor: Option<String>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> ShownNumbers<'a> {
     fn new(row: &'a Row) -> Self {
         // A rate of another span has no exact decimal; the nearest millionth that is not a false 0 is shown.
         let Rate { micro, per_secs } = row.limit.rate;

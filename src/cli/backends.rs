@@ -117,7 +117,7 @@ impl State {
 
 /// A backend, as far as it is shown here.
 #[derive(Deserialize)]
-struct Shown {
+struct ShownBackend {
     name: String,
     url: String,
     weight: u32,
@@ -186,7 +186,7 @@ fn ls(session: &mut ApiSession) -> Result<(), CommandFailure> {
     }
     #[derive(Deserialize)]
     struct List {
-        backends: Vec<Shown>,
+        backends: Vec<ShownBackend>,
     }
     let ApiSession { api, out } = session;
     let body = api.get("/-/v1/backends")?;
@@ -196,7 +196,7 @@ fn ls(session: &mut ApiSession) -> Result<(), CommandFailure> {
     out.flush()
 }
 
-fn row(one: Shown) -> Vec<String> {
+fn row(one: ShownBackend) -> Vec<String> {
     let (weight, in_flight) = (one.weight.to_string(), one.in_flight.to_string());
     let mut row = vec![one.name, one.url, one.state, one.health, weight, in_flight, one.source];
     row.extend(one.cause);
@@ -215,9 +215,9 @@ fn tell(session: &mut ApiSession, method: Method, path: &str, body: &Value) -> R
     out.flush()
 }
 
-fn show(out: &mut CommandOutput, one: &Shown, is_new: bool) -> Result<(), CommandFailure> {
+fn show(out: &mut CommandOutput, one: &ShownBackend, is_new: bool) -> Result<(), CommandFailure> {
     let done = if is_new { "added" } else { "changed" };
-    let Shown { name, url, state, weight, .. } = one;
+    let ShownBackend { name, url, state, weight, .. } = one;
     out.line(&format!("{done} backend {name}: {url}, {state}, weight {weight}"))
 }
 

@@ -207,7 +207,7 @@ fn a_rate_of_another_span_shows_as_the_nearest_millionth_and_never_as_a_false_0(
     ] {
         let limit = Limit { capacity: 1, rate: Rate { micro, per_secs } };
         let row = Row { client_id: "a".into(), limit, version: 1 };
-        assert_eq!(Shown::new(&row).rate_per_sec.get(), expected);
+        assert_eq!(ShownNumbers::new(&row).rate_per_sec.get(), expected);
     }
 }
 

@@ -28,13 +28,13 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 };
 
 #[derive(Serialize)]
-struct Entries<'a> {
-    entries: Vec<Entry<'a>>,
+struct AuditPage<'a> {
+    entries: Vec<AuditEntry<'a>>,
     next_cursor: Option<&'a str>,
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct AuditEntry<'a> {
     seq: i64,
     /// UTC, RFC 3339.
     at: String,
@@ -56,12 +56,12 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let mut rows =
         api.parts.limits.audit(before, page.count + 1).map_err(|error| refused(error, "entry", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.seq.to_string());
-    let entries = rows.iter().map(Entry::new).collect::<Result<_, _>>()?;
-    let body = Entries { entries, next_cursor: next_cursor.as_deref() };
+    let entries = rows.iter().map(AuditEntry::new).collect::<Result<_, _>>()?;
+    let body = AuditPage { entries, next_cursor: next_cursor.as_deref() };
     listing(call.exchange.head, &body, next_cursor.as_deref())
 }
 
-impl<'a> Entry<'a> {
+impl<'a> AuditEntry<'a> {
     fn new(row: &'a AuditRow) -> Result<Self, Reject> {
         let fault = |error: &dyn std::fmt::Display| {
             Reject::new(Reason::Internal, "an entry of the audit cannot be shown")

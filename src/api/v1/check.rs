@@ -32,7 +32,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 };
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct ShownVerdict<'a> {
     decision: &'static str,
     identity: &'a str,
     candidates: &'a [String],
@@ -48,7 +48,7 @@ fn check(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let question = question(&body)?;
     let live = &api.parts.live;
     let verdict = live.check(&question);
-    as_json(&Shown {
+    as_json(&ShownVerdict {
         decision: if verdict.allowed { "allowed" } else { "denied" },
         identity: &verdict.identity,
         candidates: &verdict.candidates,

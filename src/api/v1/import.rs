@@ -37,7 +37,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 };
 
 #[derive(Serialize)]
-struct Shown {
+struct ShownCounts {
     created: u64,
     replaced: u64,
     unchanged: u64,
@@ -55,7 +55,7 @@ fn import(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> 
             api.parts.limits.import(chunk, &call.caller.actor).map_err(|error| failed(error, "limits"))?
         }
     };
-    as_json(&Shown { created, replaced, unchanged })
+    as_json(&ShownCounts { created, replaced, unchanged })
 }
 
 fn chunk(body: &[u8]) -> Result<Vec<(ClientId, ClientLimit)>, Reject> {

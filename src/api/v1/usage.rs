@@ -43,7 +43,7 @@ const fn reset(id: &'static str, parameters: &'static [Parameter]) -> Operation 
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct ShownUsage<'a> {
     client_id: &'a str,
     buckets: Vec<BucketLevel>,
     in_flight: u32,
@@ -56,7 +56,7 @@ fn get_usage(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rejec
     let row = api.parts.limits.limit(&id).map_err(|error| refused(error, "limit", ""))?;
     let live = &api.parts.live;
     let usage = live.usage(&stored(&row.client_id, id), &row.limit);
-    as_json(&Shown {
+    as_json(&ShownUsage {
         client_id: &row.client_id,
         buckets: usage.buckets,
         in_flight: usage.in_flight,
