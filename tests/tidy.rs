@@ -206,6 +206,43 @@ fn every_crate_forbids_unsafe_code() {
     none("no #![forbid(unsafe_code)] in", &missing);
 }
 
+/// Packages that the product stands on by order.
+const ORDERED: &[&str] = &[
+    "tiny_http",
+    "ureq",
+    "postgres",
+    "r2d2",
+    "r2d2_postgres",
+    "serde",
+    "serde_json",
+    "crossbeam_channel",
+    "parking_lot",
+    "log",
+    "simplelog",
+];
+
+#[test]
+fn no_ordered_package_is_a_dead_dependency() {
+    let sources: Vec<String> = files("src", ".rs")
+        .iter()
+        .filter(|path| !path.iter().any(|part| part == "tests" || part == "bin" || part == "tests.rs"))
+        .map(|path| code(path).into_iter().map(|(_, line)| line + "\n").collect::<String>())
+        .map(|text| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned())
+        .collect();
+    let uses = |text: &str, name: &str| {
+        let path = format!("{name}::");
+        text.match_indices(&path).any(|(at, _)| {
+            !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
+        })
+    };
+    let dead: Vec<String> = ORDERED
+        .iter()
+        .filter(|name| !sources.iter().any(|text| uses(text, name)))
+        .map(|name| (*name).to_owned())
+        .collect();
+    none("packages that no source uses", &dead);
+}
+
 #[test]
 fn nothing_is_a_manager() {
     let mut found = Vec::new();

@@ -3,9 +3,16 @@
 //!
 //! Its crate parses leniently, so every head that it hands over is written out again and read by our own strict parser:
 //! both engines judge by one rule.
+//!
+//! - `steps`: a request's story, driven by a worker that waits for whatever the story waits for.
+//! - `call`: one call of a backend, by ureq's public interface.
+//! - `body`, `deliver`: a request's body, and an answer on its way to the client.
+//! - `target`: what ureq can't send on.
 
 mod body;
+mod call;
 mod deliver;
+mod steps;
 pub(super) mod target;
 
 use std::io;
@@ -23,7 +30,6 @@ use crate::clock::Clock;
 use crate::config;
 use crate::error::Reject;
 use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::{Abort, Answer, Exchange, Served};
 use crate::proxy::service::Service;
 use balancer_http::framing::request::{Bounds, Verdict, parse};
 use balancer_http::message::Reason;
@@ -31,6 +37,7 @@ use balancer_http::message::{BodyLength, RequestHead, Version};
 use balancer_time::nanos;
 
 use body::Body;
+use call::Caller;
 use deliver::{Client, deliver};
 
 /// Keys of the configuration that have no effect on this engine: the crate keeps its connections to itself.
@@ -82,6 +89,7 @@ struct Shared {
     /// Locked for a moment by each worker between two requests, never across I/O.
     servers: Mutex<Vec<(usize, Arc<Server>)>>,
     service: Arc<dyn Service>,
+    caller: Caller,
     clock: Clock,
     bounds: Bounds,
     max_body_bytes: u64,
@@ -118,6 +126,7 @@ impl TinyHttp {
             addresses: addresses.clone(),
             servers: Mutex::new(servers),
             service,
+            caller: Caller::new(config.head_bounds().max_head_bytes, config.workers, clock.clone()),
             clock,
             bounds: config.head_bounds(),
             max_body_bytes: config.max_body_bytes,
@@ -285,9 +294,9 @@ impl Shared {
             Err(reject) => Some(reject),
         };
         let mut body = Body::new(&mut request, &head, self.max_body_bytes, self.request_buffer_bytes);
-        let answer = match refused.or_else(|| body.refusal()) {
-            Some(reject) => self.service.refuse(&head, &reject, received_at),
-            None => self.call(&mut head, &mut body, received_at),
+        let answered = match refused.or_else(|| body.refusal()) {
+            Some(reject) => (self.service.refuse(&head, &reject, received_at), None),
+            None => self.answer(&mut head, &mut body, received_at),
         };
         let unread = body.unread();
         let client = Client {
@@ -296,7 +305,7 @@ impl Shared {
             // As things are now: it may have begun to stop meanwhile.
             asked_to_keep: asked_to_keep && !self.stopping.load(Ordering::SeqCst),
         };
-        deliver(request, answer, client, unread, self.response_buffer_bytes);
+        deliver(request, answered, client, unread, self.response_buffer_bytes);
     }
 
     /// What is known of a request's connection: the crate keeps the socket, and does not say which of our addresses it is at.
@@ -304,26 +313,6 @@ impl Shared {
     fn connection(&self, listener: usize, peer: SocketAddr) -> Arc<super::owner::Ends> {
         let ours = self.addresses.get(listener).copied().filter(|ours| !ours.ip().is_unspecified());
         Arc::new(super::owner::Ends { ours, peer })
-    }
-
-    /// Calls the service; a panic costs this request a 500.
-    fn call(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: u64) -> Answer {
-        let abort = Abort::default();
-        let served = catch_unwind(AssertUnwindSafe(|| {
-            let exchange =
-                Exchange { head, body, abort: &abort, received_at, can_upgrade: false, may_park: false };
-            match self.service.serve(exchange) {
-                Served::Answer(answer) => answer,
-                // It may not; and nobody here could wake it.
-                Served::Parked(parked) => parked.give_up(head, false),
-            }
-        }));
-        served.unwrap_or_else(|_| {
-            self.service.observe(FrontendEvent::Panicked);
-            let reject = Reject::new(Reason::Internal, "the request could not be handled")
-                .because("a panic while it was served; see the message of the panic above");
-            self.service.refuse(head, &reject, received_at)
-        })
     }
 
     /// Reads what the crate understood by our own rules. `Ok`: whether the client wants its connection kept.
@@ -343,7 +332,10 @@ impl Shared {
                 let detail = "a chunked body beside an upgrade is not read here";
                 Err(Reject::new(Reason::NotImplemented, detail))
             }
-            Verdict::Complete { keep_alive, .. } => target::refusal(&head.target).map_or(Ok(keep_alive), Err),
+            Verdict::Complete { keep_alive, .. } => {
+                let refused = target::refusal(&head.target).or_else(|| target::unsendable(head));
+                refused.map_or(Ok(keep_alive), Err)
+            }
             Verdict::Refused(refusal) => Err(Reject::new(refusal.reason, refusal.detail)),
             Verdict::Incomplete => Err(Reject::new(Reason::BadRequest, "the request's head is not whole")),
         }

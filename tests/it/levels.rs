@@ -35,7 +35,7 @@ fn levels_survive_a_restart(engine: Engine) {
     assert!(balancer.proc.wait().success());
     let again = setup.start();
     again.get("/").expect(429);
-    assert!(again.proc.err().contains("were put back"), "{}", again.proc.err());
+    again.proc.wait_err(0, "levels come back", |line| line.contains("were put back"));
 }
 
 /// Waits until the process has saved what it knows now: two ticks.

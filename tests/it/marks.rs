@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::engine::each_engine;
+use crate::support::engine::{Case, each_engine};
 use crate::support::{Backend, Balancer, Engine, Setup, request};
 
 each_engine! {
@@ -111,8 +111,9 @@ fn request_ids_and_trace_parents(engine: Engine) {
         request(logging.address, "GET", &format!("/{}", kept as u8), fields, b"").expect(200);
         let seen = backend.seen().pop().unwrap();
         assert_eq!(seen.all("traceparent"), if kept { vec![good] } else { vec![] });
-        // As it came.
-        assert_eq!(seen.lines().contains(&format!("Traceparent: {good}")), kept, "{:?}", seen.lines());
+        if engine.can(Case::Spelling) {
+            assert_eq!(seen.lines().contains(&format!("Traceparent: {good}")), kept, "{:?}", seen.lines());
+        }
         let line = logging.proc.wait_out(&format!("\"path\":\"/{}\"", kept as u8));
         let id = if kept { "\"4bf92f3577b34da6a3ce929d0e0e4736\"" } else { "null" };
         assert!(line.contains(&format!("\"trace_id\":{id}")), "{line}");

@@ -1,6 +1,6 @@
 //! A request's body on this engine: small ones are read whole before the service sees the request, larger ones stream.
 
-use std::io;
+use std::io::{self, Read};
 
 use tiny_http::Request;
 
@@ -68,6 +68,18 @@ impl<'a> Body<'a> {
         Some(Reject::new(reason, fault.to_string()))
     }
 
+    /// Why it could not be read.
+    pub fn fault(&self) -> Option<BodyFault> {
+        self.fault
+    }
+
+    /// Reads it from its beginning again, if it lies in memory.
+    pub fn rewind(&mut self) {
+        if self.ahead.is_some() {
+            self.taken = 0;
+        }
+    }
+
     pub fn unread(&self) -> Unread {
         if self.ended { Unread::Nothing } else { Unread::Something }
     }
@@ -110,6 +122,13 @@ impl<'a> Body<'a> {
             self.ended = matches!(fault, BodyFault::ClientGone | BodyFault::Malformed);
             io::Error::other(fault)
         })
+    }
+}
+
+/// As ureq reads it.
+impl Read for Body<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        RequestBody::read(self, buffer)
     }
 }
 

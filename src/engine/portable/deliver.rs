@@ -7,9 +7,11 @@ use std::io::{self, Write};
 use tiny_http::{Header, Request, Response, StatusCode};
 
 use super::Unread;
+use super::call::Incoming;
+use super::steps::Answered;
 use crate::engine::render::{self, Framing, LAST_CHUNK};
 use crate::error::Reject;
-use crate::proxy::exchange::{Answer, AnswerBody, Delivery, Pull, Stream, Wait};
+use crate::proxy::exchange::{Answer, AnswerBody, Delivery};
 use balancer_http::message::Reason;
 use balancer_http::message::{BodyLength, Version};
 
@@ -19,6 +21,7 @@ const BROKEN_CHUNK: &[u8] = b"upstream broke off\r\n";
 const MAX_HTTP10_BYTES: usize = 16 * 1024 * 1024;
 /// One read from a backend.
 const COPY_BYTES: usize = 64 * 1024;
+const NO_BODY: &str = "the backend's answer has no body to read";
 
 /// What matters of the client for its answer.
 #[derive(Clone, Copy)]
@@ -31,22 +34,22 @@ pub(super) struct Client {
 /// Sends the answer and settles its ticket.
 pub(super) fn deliver(
     request: Request,
-    mut answer: Answer,
+    (mut answer, mut incoming): Answered,
     client: Client,
     unread: Unread,
     response_buffer_bytes: usize,
 ) {
     let ticket = answer.ticket.take();
-    let broken = make_whole(&mut answer, client, response_buffer_bytes).err();
+    let broken = make_whole(&mut answer, &mut incoming, client, response_buffer_bytes).err();
     if let Some(cause) = &broken {
         answer = broken_before_the_head(answer, cause);
     }
     let (sent, delivery) = if unread == Unread::Something {
-        respond_first(request, answer)
+        respond_first(request, answer, incoming)
     } else {
         // A body that was read to its end: the crate has nothing to wait for when the request is taken apart.
         let mut writer = request.into_writer();
-        write(&mut writer, answer, client)
+        write(&mut writer, answer, incoming, client)
     };
     if let Some(ticket) = ticket {
         ticket.settle(sent, broken.map_or(delivery, Delivery::Replaced));
@@ -67,47 +70,46 @@ fn broken_before_the_head(broken: Answer, cause: &str) -> Answer {
 }
 
 /// Reads bodies whole where a break could not be shown to the client otherwise.
-fn make_whole(answer: &mut Answer, client: Client, response_buffer_bytes: usize) -> Result<(), String> {
-    let AnswerBody::Stream(length, stream) = &mut answer.body else { return Ok(()) };
-    let bound = match *length {
+fn make_whole(
+    answer: &mut Answer,
+    incoming: &mut Option<Incoming>,
+    client: Client,
+    response_buffer_bytes: usize,
+) -> Result<(), String> {
+    let AnswerBody::Relayed(length) = answer.body else { return Ok(()) };
+    let bound = match length {
         BodyLength::Known(bytes) if bytes <= response_buffer_bytes as u64 => response_buffer_bytes,
         BodyLength::Known(_) if client.speaks_chunked() || !client.asked_to_keep => return Ok(()),
         _ if client.speaks_chunked() => return Ok(()),
         _ => MAX_HTTP10_BYTES,
     };
-    let whole = read_whole(stream.as_mut(), bound)?;
-    answer.body = AnswerBody::Bytes(whole);
+    answer.body = AnswerBody::Bytes(read_whole(incoming.take(), bound)?);
     Ok(())
 }
 
-fn read_whole(stream: &mut dyn Stream, bound: usize) -> Result<Vec<u8>, String> {
+fn read_whole(incoming: Option<Incoming>, bound: usize) -> Result<Vec<u8>, String> {
+    let mut incoming = incoming.ok_or(NO_BODY)?;
     let mut whole = Vec::new();
     let mut buffer = vec![0; COPY_BYTES];
     loop {
-        match stream.pull(&mut buffer, Wait::Block) {
-            Pull::Bytes(count) if whole.len() + count <= bound => whole.extend_from_slice(&buffer[..count]),
-            Pull::Bytes(_) => {
-                return Err(format!("longer than the {bound} bytes kept for an HTTP/1.0 client"));
-            }
-            Pull::End => return Ok(whole),
-            Pull::Pending => return Err("a blocking read came back empty".into()),
-            Pull::Broken(cause) => return Err(cause),
+        match incoming.read(&mut buffer)? {
+            0 => return Ok(whole),
+            count if whole.len() + count <= bound => whole.extend_from_slice(&buffer[..count]),
+            _ => return Err(format!("longer than the {bound} bytes kept for an HTTP/1.0 client")),
         }
     }
 }
 
 /// The client has not sent its whole body, and taking the request apart would wait for it: the crate's own `respond`
-/// answers first. Only refusals come here, so there is no stream.
-fn respond_first(request: Request, answer: Answer) -> (u64, Delivery) {
+/// answers first. Hardly anything but refusals comes here: ureq sends a body to its end before it looks for the answer.
+fn respond_first(request: Request, answer: Answer, incoming: Option<Incoming>) -> (u64, Delivery) {
     let body = match answer.body {
         AnswerBody::Bytes(bytes) => bytes,
-        AnswerBody::Stream(_, mut stream) => match read_whole(stream.as_mut(), MAX_HTTP10_BYTES) {
+        AnswerBody::Relayed(_) => match read_whole(incoming, MAX_HTTP10_BYTES) {
             Ok(bytes) => bytes,
             Err(cause) => return (0, Delivery::BackendBroke(cause)),
         },
-        AnswerBody::None { .. } | AnswerBody::Upgrade(_) | AnswerBody::Relayed(_) | AnswerBody::Tunnel => {
-            Vec::new()
-        }
+        _ => Vec::new(),
     };
     let sent = body.len() as u64;
     let mut response = Response::from_data(body).with_status_code(StatusCode(answer.status));
@@ -123,9 +125,14 @@ fn respond_first(request: Request, answer: Answer) -> (u64, Delivery) {
     }
 }
 
-fn write(writer: &mut dyn Write, answer: Answer, client: Client) -> (u64, Delivery) {
+fn write(
+    writer: &mut dyn Write,
+    answer: Answer,
+    incoming: Option<Incoming>,
+    client: Client,
+) -> (u64, Delivery) {
     let mut framing = render::framing(&answer, client.version, client.is_head);
-    if let (AnswerBody::Stream(..), Framing::Length(_), true) =
+    if let (AnswerBody::Relayed(_), Framing::Length(_), true) =
         (&answer.body, framing, client.speaks_chunked())
     {
         framing = Framing::Chunked;
@@ -141,11 +148,11 @@ fn write(writer: &mut dyn Write, answer: Answer, client: Client) -> (u64, Delive
                 Err(_) => (0, Delivery::ClientGone),
             }
         }
-        AnswerBody::Stream(_, mut stream) if !matches!(framing, Framing::None(_)) => {
+        AnswerBody::Relayed(_) if !matches!(framing, Framing::None(_)) => {
             if flush(writer, &out).is_err() {
                 return (0, Delivery::ClientGone);
             }
-            copy(writer, stream.as_mut(), framing == Framing::Chunked)
+            copy(writer, incoming, framing == Framing::Chunked)
         }
         _ => match flush(writer, &out) {
             Ok(()) => (0, Delivery::Complete),
@@ -155,27 +162,25 @@ fn write(writer: &mut dyn Write, answer: Answer, client: Client) -> (u64, Delive
 }
 
 /// Sends a body as it comes, flushed after every read, so that event streams arrive.
-fn copy(writer: &mut dyn Write, stream: &mut dyn Stream, chunked: bool) -> (u64, Delivery) {
+fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u64, Delivery) {
+    let Some(mut incoming) = incoming else { return (0, Delivery::BackendBroke(NO_BODY.to_owned())) };
     let mut buffer = vec![0; COPY_BYTES];
     let mut out = Vec::with_capacity(COPY_BYTES + 32);
     let mut sent = 0;
     loop {
         out.clear();
-        let count = match stream.pull(&mut buffer, Wait::Block) {
-            Pull::Bytes(count) => count,
-            Pull::End => {
+        let count = match incoming.read(&mut buffer) {
+            Ok(0) => {
                 let end = if chunked { flush(writer, LAST_CHUNK) } else { Ok(()) };
                 return (sent, if end.is_ok() { Delivery::Complete } else { Delivery::ClientGone });
             }
-            Pull::Broken(cause) => {
+            Ok(count) => count,
+            Err(cause) => {
                 if chunked {
                     // The client may be gone, too; the backend's break is what counts.
                     let _ = flush(writer, BROKEN_CHUNK);
                 }
                 return (sent, Delivery::BackendBroke(cause));
-            }
-            Pull::Pending => {
-                return (sent, Delivery::BackendBroke("a blocking read came back empty".into()));
             }
         };
         if chunked {

@@ -1,9 +1,9 @@
-//! Which request targets this engine takes.
+//! Which requests this engine takes: those that ureq can send on.
 
 use http::uri::PathAndQuery;
 
 use crate::error::Reject;
-use balancer_http::message::Reason;
+use balancer_http::message::{BodyLength, Reason, RequestHead};
 
 /// The longest target that an [`http::Uri`] holds.
 const MAX_BYTES: usize = 65_534;
@@ -18,6 +18,20 @@ pub fn refusal(target: &str) -> Option<Reject> {
     let is_carried = PathAndQuery::try_from(target).is_ok_and(|carried| carried.as_str() == target);
     let detail = "the request target holds a character that this engine can't send on: write it encoded";
     (!is_carried).then(|| Reject::new(Reason::BadRequest, detail))
+}
+
+/// Refuses what ureq can't send on, though our parser takes it: a HEAD with a body, credentials that are no ASCII, and names
+/// of fields that are longer than an [`http::HeaderName`].
+pub fn unsendable(head: &RequestHead) -> Option<Reject> {
+    const MAX_NAME_BYTES: usize = 65_535;
+    if head.method == "HEAD" && !matches!(head.length, BodyLength::Empty | BodyLength::Known(0)) {
+        return Some(Reject::new(Reason::BadRequest, "this engine can't send a HEAD with a body on"));
+    }
+    let is_unsendable = |(name, value): (&[u8], &[u8])| {
+        name.len() > MAX_NAME_BYTES || (name.eq_ignore_ascii_case(b"authorization") && !value.is_ascii())
+    };
+    let detail = "a header field holds what this engine can't send on";
+    head.fields.lines().any(is_unsendable).then(|| Reject::new(Reason::BadRequest, detail))
 }
 
 #[cfg(test)]
@@ -38,5 +52,28 @@ mod tests {
         }
         let long = |bytes: usize| refusal(&format!("/{}", "a".repeat(bytes - 1))).map(|one| one.status());
         assert_eq!((long(MAX_BYTES), long(MAX_BYTES + 1)), (None, Some(414)));
+    }
+
+    #[test]
+    fn it_refuses_credentials_beyond_ascii_and_a_head_with_a_body() {
+        let head = || RequestHead::blank(([127, 0, 0, 1], 1).into());
+        let refused = |name: &str, value: &[u8]| {
+            let mut head = head();
+            head.fields.push(name, value);
+            unsendable(&head).map(|one| one.status())
+        };
+        assert_eq!(refused("AUTHORIZATION", b"Basic \xe4"), Some(400));
+        assert_eq!(refused("Authorization", b"Basic a\tb"), None);
+        assert_eq!(refused("X-Any", b"\xe4\xff\t"), None);
+        assert_eq!(refused(&"x".repeat(65_536), b""), Some(400));
+        for (method, length, status) in [
+            ("HEAD", BodyLength::Known(1), Some(400)),
+            ("HEAD", BodyLength::Chunked, Some(400)),
+            ("HEAD", BodyLength::Empty, None),
+            ("GET", BodyLength::Known(1), None),
+        ] {
+            let head = RequestHead { method: method.into(), length, ..head() };
+            assert_eq!(unsendable(&head).map(|one| one.status()), status, "{method} {length:?}");
+        }
     }
 }

@@ -56,7 +56,9 @@ impl Forward {
         replayable: bool,
     ) -> Received {
         self.conclude(&mut course, &mut lease, Ok(status));
-        lease.free_worker();
+        if self.frees_workers {
+            lease.free_worker();
+        }
         let snapshot = course.snapshot.clone();
         let policy = snapshot.policy();
         let sticky = policy.sticky.as_ref();

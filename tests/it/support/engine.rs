@@ -40,8 +40,20 @@ pub enum Case {
     Streaming,
     /// A backend that breaks off reaches the client as a broken answer.
     BrokenAnswers,
+    /// A reset in the middle of an answer that ends with its connection is a break.
+    Resets,
     /// Reason phrases of backends are kept.
     Reasons,
+    /// Names of fields are passed on as they are spelled.
+    Spelling,
+    /// Answers are judged by our rules to the letter.
+    StrictAnswers,
+    /// An answer's head may be as large as the configuration says.
+    AnswerBounds,
+    /// Interim answers are counted, and looked at.
+    Interim,
+    /// A kept connection that breaks is told from a backend that does.
+    Stale,
     /// A length that the backend declared is a length to the client, however long the body.
     LongLengths,
     /// What clients send in targets beside the grammar goes on byte for byte.
@@ -77,7 +89,13 @@ impl Case {
     pub const ALL: &[Self] = &[
         Self::Streaming,
         Self::BrokenAnswers,
+        Self::Resets,
         Self::Reasons,
+        Self::Spelling,
+        Self::StrictAnswers,
+        Self::AnswerBounds,
+        Self::Interim,
+        Self::Stale,
         Self::LongLengths,
         Self::Targets,
         Self::StrictFraming,
@@ -101,7 +119,30 @@ impl Case {
             Self::BrokenAnswers => {
                 ("a backend that breaks off reaches the client as a broken answer", &[true, true])
             }
-            Self::Reasons => ("a backend's reason phrase is kept", &[true, true]),
+            Self::Resets => {
+                ("so does a reset inside an answer that has neither a length nor chunks", &[true, false])
+            }
+            Self::Reasons => ("a backend's reason phrase is kept", &[true, false]),
+            Self::Spelling => {
+                ("field names are passed on as they are spelled (`X-Forwarded-For`)", &[true, false])
+            }
+            Self::StrictAnswers => (
+                "HTTP/1.2, blanks behind a chunk's size, a 204 with any length and what `upstream.accept_invalid` takes are taken; \
+                 lines that end with a bare LF are refused without that key",
+                &[true, false],
+            ),
+            Self::AnswerBounds => (
+                "an answer's head may have `upstream.max_headers` fields and `upstream.max_head_bytes` (else 128, and 128 KiB)",
+                &[true, false],
+            ),
+            Self::Interim => (
+                "more than eight interim answers (1xx) are refused, and one that announces a body ends its connection",
+                &[true, false],
+            ),
+            Self::Stale => (
+                "a kept connection that breaks under an idempotent request costs nothing: it goes again, even to the same backend",
+                &[true, false],
+            ),
             Self::LongLengths => {
                 ("a declared `Content-Length` is kept on bodies over 64 KiB", &[true, false])
             }

@@ -1,0 +1,96 @@
+//! A request's story, driven on its worker: whatever it waits for, the worker waits for.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::Shared;
+use super::body::Body;
+use super::call::Incoming;
+use crate::error::Reject;
+use crate::proxy::exchange::{Abort, Answer, Exchange, FrontendEvent, RequestBody, Served};
+use crate::proxy::story::{Asked, Event, Step, Story};
+use balancer_http::message::{Reason, RequestHead};
+use balancer_time::Nanos;
+
+/// An answer, and the body that goes with it if a backend's is relayed.
+pub(super) type Answered = (Answer, Option<Incoming>);
+
+impl Shared {
+    /// Has a request answered; a panic costs it a 500.
+    pub(super) fn answer(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answered {
+        let caught = catch_unwind(AssertUnwindSafe(|| self.follow(head, body, received_at)));
+        caught.unwrap_or_else(|_| {
+            self.service.observe(FrontendEvent::Panicked);
+            let reject = Reject::new(Reason::Internal, "the request could not be handled")
+                .because("a panic while it was served; see the message of the panic above");
+            (self.service.refuse(head, &reject, received_at), None)
+        })
+    }
+
+    /// Does what the story asks for until it has an answer.
+    fn follow(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answered {
+        let in_memory = body.buffered().is_some();
+        let mut step = self.service.begin(Asked { head, in_memory, received_at, can_upgrade: false });
+        let mut incoming = None;
+        loop {
+            step = match step {
+                Step::Answer(answer) => return (answer, incoming),
+                Step::Work(_) => return (self.serve_own(head, body, received_at), None),
+                Step::Wait(story, until) => {
+                    let late = self.wait(&story, until);
+                    story.resume(head, late)
+                }
+                Step::Call(story, call) => {
+                    // The answer that there was is not the one: its connection closes.
+                    drop(incoming.take());
+                    let event = match self.caller.call(&story, &call, head, body) {
+                        Ok((answer, rest)) => {
+                            incoming = Some(rest);
+                            Event::Head(answer)
+                        }
+                        Err(error) => Event::Failed(error),
+                    };
+                    let replayable = body.buffered().is_some() || !body.consumed();
+                    story.on(event, head, replayable)
+                }
+            };
+        }
+    }
+
+    /// Answers a call of the API.
+    fn serve_own(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answer {
+        let abort = Abort::default();
+        let exchange =
+            Exchange { head, body, abort: &abort, received_at, can_upgrade: false, may_park: false };
+        match self.service.serve(exchange) {
+            Served::Answer(answer) => answer,
+            // It may not; and nobody here could wake it.
+            Served::Parked(parked) => parked.give_up(head, false),
+        }
+    }
+
+    /// Waits until a story can go on; whether its time is over.
+    fn wait(&self, story: &Story, until: Nanos) -> bool {
+        let woken = Arc::new(AtomicBool::new(false));
+        let (told, worker) = (Arc::clone(&woken), thread::current());
+        let waker = move || {
+            told.store(true, Ordering::Release);
+            worker.unpark();
+        };
+        if !story.listen(Box::new(waker)) {
+            return false;
+        }
+        while !woken.load(Ordering::Acquire) {
+            let left = until.saturating_sub(self.clock.now());
+            if left == 0 {
+                return true;
+            }
+            // It may end for no reason, or for a word to an earlier request.
+            thread::park_timeout(Duration::from_nanos(left));
+        }
+        false
+    }
+}
