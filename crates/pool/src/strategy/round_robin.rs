@@ -66,7 +66,7 @@ mod tests {
 
     proptest! {
         /// Over one round of as many picks as the weights sum up to, each gets exactly its weight; so over 10,000
-        /// picks nobody is off by more than 1 %, and nobody waits longer than a round.
+        /// picks none is off by more than 1 %, and none waits longer than a round.
         #[test]
         fn every_round_is_exact(weights in prop::collection::vec(1u32..=50, 1..12)) {
             let mut pool = candidates(&weights);
@@ -94,7 +94,7 @@ mod tests {
             }
         }
 
-        /// Whoever comes and goes, turns stay within the sum of all weights: nothing runs away, nobody starves.
+        /// However candidates come and go, turns stay within the sum of all weights: none runs away, none starves.
         #[test]
         fn turns_stay_bounded_while_candidates_come_and_go(
             weights in prop::collection::vec(1u32..=1000, 2..6),
