@@ -7,7 +7,7 @@
 #   ENGINE=tiny_http ROWS=tiny64,refuse ROUNDS=5 SLICE=2 benches/compare.sh
 #
 # ENGINE   frontend.engine of Balancer (auto)
-# WORKERS  frontend.workers of Balancer (256)
+# WORKERS  frontend.workers of Balancer (null)
 # ROWS     tiny64 tiny256 16k 1m upload refuse slow512 mix mixalone stall ttfb idle10k, separated by commas
 # ROUNDS   slices of each proxy in each row (6); the medians are shown
 # SLICE    whole seconds of one slice (2)

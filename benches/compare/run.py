@@ -17,7 +17,7 @@ import urllib.request
 TICK = os.sysconf("SC_CLK_TCK")
 ENGINE = os.environ.get("ENGINE", "auto")
 # Of Balancer; the bound on requests that wait for a backend's head.
-WORKERS = int(os.environ.get("WORKERS", "256"))
+WORKERS = int(os.environ["WORKERS"]) if "WORKERS" in os.environ else None
 ROUNDS = int(os.environ.get("ROUNDS", "6"))
 SLICE = int(os.environ.get("SLICE", "2"))  # wrk takes whole seconds
 ALL_ROWS = ["tiny64", "tiny256", "16k", "1m", "upload", "refuse", "slow512", "mix", "mixalone", "stall", "ttfb", "idle10k"]

@@ -145,7 +145,7 @@ class Soak:
         backends = [("a", self.a), ("b", self.b), ("c", self.c)]
         config = {
             "listen": f"127.0.0.1:{self.port}",
-            "frontend": {"engine": ENGINE, "workers": 64, "max_connections_per_ip": 20000},
+            "frontend": {"engine": ENGINE, "max_connections_per_ip": 20000},
             "backends": [{"name": name, "url": f"http://127.0.0.1:{port}", "max_in_flight": 24}
                          for name, port in backends],
             "balancing": {"queue_timeout": "10s"},

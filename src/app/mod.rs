@@ -42,7 +42,7 @@ use ticker::Ticker;
 pub use source::Source;
 
 /// Threads of the admin listener: its own, so that it answers when every worker is stuck.
-const ADMIN_WORKERS: usize = 2;
+const ADMIN_WORKERS: Option<usize> = Some(2);
 /// How long the last access log lines may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 

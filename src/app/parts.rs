@@ -360,7 +360,7 @@ mod tests {
         let config = in_force(after.clone(), &before);
         assert_eq!(
             (&config.listen, config.frontend.workers, config.upstream.retries),
-            (&before.listen, 256, 7)
+            (&before.listen, None, 7)
         );
         assert_eq!((config.admin.listen, config.admin.hosts.len()), (None, 1));
         assert_eq!((config.rate_limit.ipv6_prefix, config.rate_limit.default.is_some()), (64, true));

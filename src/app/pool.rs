@@ -27,7 +27,9 @@ pub(super) fn settings(config: &Config) -> Settings {
         strategy: config.balancing.strategy,
         checked: config.health_check.is_some(),
         max_in_flight: config.balancing.max_in_flight,
-        workers: u32::try_from(config.frontend.workers).ok(),
+        // Only where a request that waits for its backend holds one.
+        workers: (config.frontend.engine.is_portable())
+            .then(|| u32::try_from(config.frontend.workers()).unwrap_or(u32::MAX)),
         outlier: config.outlier.as_ref().map(|outlier| OutlierPolicy {
             consecutive: outlier.consecutive,
             ratio: outlier.ratio,

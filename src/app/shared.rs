@@ -113,7 +113,7 @@ impl Shared {
                 budget: RetryBudget::new(),
                 frees_workers,
                 // Where whoever waits holds a worker, half of them are left for those who don't.
-                most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers / 2 },
+                most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers() / 2 },
                 clock: self.clock.clone(),
                 metrics: Arc::clone(&self.metrics),
             },

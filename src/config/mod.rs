@@ -96,17 +96,20 @@ pub enum Engine {
     TinyHttp,
 }
 
+impl Engine {
+    /// Whether the portable engine is what runs, by name or because nothing else is built.
+    pub const fn is_portable(self) -> bool {
+        matches!(self, Self::TinyHttp) || (matches!(self, Self::Auto) && !cfg!(target_os = "linux"))
+    }
+}
+
 /// `frontend`. Sizes are bytes.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct Frontend {
     pub engine: Engine,
-    /// Threads that handle requests.
-    pub workers: usize,
-    /// How many of them run at once; `None`: 4 a core.
-    pub active_workers: Option<usize>,
-    /// How long a ready connection waits for a worker before it is answered 503.
-    pub worker_wait: Duration,
+    /// What is given; [`Frontend::workers`] says what holds.
+    pub workers: Option<usize>,
     pub max_connections: usize,
     pub max_connections_per_ip: usize,
     pub max_head_bytes: usize,
@@ -123,7 +126,7 @@ pub struct Frontend {
     pub write_timeout: Duration,
     /// The longest silence in a connection that was upgraded.
     pub tunnel_timeout: Duration,
-    /// Request bodies up to this are read before a worker is taken.
+    /// Request bodies up to this are read whole before a backend is asked.
     pub request_buffer_bytes: usize,
     pub response_buffer_bytes: usize,
     /// A slower side is ended, after `slow_grace`.
@@ -131,7 +134,7 @@ pub struct Frontend {
     pub slow_grace: Duration,
     /// Lower-case protocol names that may be upgraded to.
     pub upgrades: Vec<String>,
-    /// End a request whose client half-closed.
+    /// End a request whose client half-closed and is sent nothing.
     pub abort_on_close: bool,
     /// Expect PROXY protocol headers from `rate_limit.trusted_proxies`.
     pub proxy_protocol: bool,
@@ -139,7 +142,23 @@ pub struct Frontend {
     pub accept_invalid: bool,
 }
 
+/// Worker threads of the portable engine unless the configuration names a number.
+const PORTABLE_WORKERS: usize = 64;
+/// More loops would only take the processors from each other.
+const MOST_LOOPS_A_CORE: usize = 4;
+
 impl Frontend {
+    /// How many loops there are on `epoll`, how many worker threads on the portable engine.
+    pub fn workers(&self) -> usize {
+        let usual = || if self.engine.is_portable() { PORTABLE_WORKERS } else { cores() };
+        self.workers.unwrap_or_else(usual)
+    }
+
+    /// The most that [`Frontend::workers`] may be, where the machine says so.
+    fn most_workers(&self) -> Option<usize> {
+        (!self.engine.is_portable()).then(|| MOST_LOOPS_A_CORE * cores())
+    }
+
     /// How much of a request's head is taken.
     pub fn head_bounds(&self) -> Bounds {
         Bounds {
@@ -149,6 +168,11 @@ impl Frontend {
             accept_invalid: self.accept_invalid,
         }
     }
+}
+
+/// How many threads run at once on what this process has of the machine.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// `balancing`.

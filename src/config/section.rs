@@ -93,6 +93,14 @@ impl<'r> Section<'r> {
         (!mine.is_empty()).then(|| mine.swap_remove(0).node)
     }
 
+    /// A key of earlier versions that nothing stands for any more, and what it was.
+    pub fn gone(&mut self, name: &str, was: &str) {
+        if let Some(node) = self.take(name) {
+            let text = format!("is gone, and nothing replaces it: it was {was}; take it out");
+            self.fault(node.origin, name, text);
+        }
+    }
+
     /// Declares a key without reading it.
     pub fn declare(&mut self, spec: &Spec) {
         self.declare_with(spec, false);

@@ -41,9 +41,7 @@ use call::Caller;
 use deliver::{Client, deliver};
 
 /// Keys of the configuration that have no effect on this engine: the crate keeps its connections to itself.
-pub const IGNORED_KEYS: [&str; 15] = [
-    "frontend.active_workers",
-    "frontend.worker_wait",
+pub const IGNORED_KEYS: [&str; 13] = [
     "frontend.max_connections",
     "frontend.max_connections_per_ip",
     "frontend.head_timeout",
@@ -132,12 +130,12 @@ impl TinyHttp {
             max_body_bytes: config.max_body_bytes,
             request_buffer_bytes: config.request_buffer_bytes,
             response_buffer_bytes: config.response_buffer_bytes,
-            workers: config.workers,
+            workers: config.workers(),
             stopping: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
         });
-        let workers = (0..config.workers)
+        let workers = (0..config.workers())
             .map(|index| {
                 let shared = Arc::clone(&shared);
                 thread::Builder::new()

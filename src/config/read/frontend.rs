@@ -21,26 +21,17 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
         _ => Err(None),
     };
     const BYTES_MAX: u64 = 16 << 20;
-    let active_origin = s.origin_of("active_workers").unwrap_or_else(|| s.origin());
+    let workers_origin = s.origin_of("workers").unwrap_or_else(|| s.origin());
+    s.gone("active_workers", "how many workers ran at once");
+    s.gone("worker_wait", "how long a connection waited for a free worker");
     let frontend = Frontend {
         engine: s.choice("engine", &engines, "\"auto\"", about).unwrap_or(Engine::Auto),
-        workers: s.whole(
+        workers: s.whole_or_null(
             "workers",
             1..=4_096,
-            "256",
-            "Threads that handle requests, and how many requests may wait for backends that give no answers.",
-        ),
-        active_workers: s.whole_or_null(
-            "active_workers",
-            1..=4_096,
             "null",
-            "How many of them run at once; null: up to 4 a core, fitted to what the machine has to spare.",
-        ),
-        worker_wait: s.duration(
-            "worker_wait",
-            TIMEOUT,
-            "\"1s\"",
-            "How long a ready connection waits for a worker before it is answered 503.",
+            "Loops, each of which serves many connections at once, at most 4 a core; null: one a core. On tiny_http threads, each \
+             of which serves one request; null: 64.",
         ),
         max_connections: s.whole("max_connections", 1..=1_000_000, "20000", "Most client connections."),
         max_connections_per_ip: s.whole(
@@ -92,7 +83,7 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
             "request_buffer_bytes",
             0..=BYTES_MAX,
             "65536",
-            "Request bodies up to this are read before a worker is taken.",
+            "Request bodies up to this are read whole before a backend is asked; longer ones stream.",
         ),
         response_buffer_bytes: s.whole(
             "response_buffer_bytes",
@@ -115,8 +106,9 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
         upgrades: s.list(&upgrades, false, websocket),
         abort_on_close: s.bool(
             "abort_on_close",
-            "false",
-            "End a request whose client closed its sending side.",
+            "true",
+            "End a request whose client closed its sending side and for a second was sent nothing; false: it is answered, however \
+             late. A client whose connection broke ends it in both cases.",
         ),
         proxy_protocol: s.bool(
             "proxy_protocol",
@@ -130,9 +122,14 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
              other bytes go on percent-encoded.",
         ),
     };
-    if frontend.active_workers.is_some_and(|active| active > frontend.workers) {
-        let text = format!("must be at most frontend.workers, {}", frontend.workers);
-        s.fault(active_origin, "active_workers", text);
+    if let Some(most) = frontend.most_workers()
+        && frontend.workers() > most
+    {
+        let text = format!(
+            "must be at most {most}, 4 a core: it means loops now, each of which serves many connections at once, and no longer \
+             threads that serve one; null is one a core"
+        );
+        s.fault(workers_origin, "workers", text);
     }
     s.end();
     frontend

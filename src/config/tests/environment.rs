@@ -29,8 +29,8 @@ fn the_environment_goes_over_the_file() {
             c.admin.token == Some(Secret::new("a-quoted-token-q"))
         }),
         ("BALANCER__ADMIN__TOKEN", "null", |c| c.admin.token.is_none()),
-        ("BALANCER__FRONTEND__WORKERS", "7", |c| c.frontend.workers == 7),
-        ("BALANCER__FRONTEND__ACTIVE_WORKERS", "null", |c| c.frontend.active_workers.is_none()),
+        ("BALANCER__FRONTEND__WORKERS", "2", |c| c.frontend.workers == Some(2)),
+        ("BALANCER__FRONTEND__WORKERS", "null", |c| c.frontend.workers.is_none()),
         ("BALANCER__FRONTEND__HEAD_TIMEOUT", "1m30s", |c| c.frontend.head_timeout == Duration::from_secs(90)),
         ("BALANCER__FRONTEND__HEAD_TIMEOUT", "\"3s\"", |c| c.frontend.head_timeout == Duration::from_secs(3)),
         ("BALANCER__FRONTEND__UPGRADES", "[]", |c| c.frontend.upgrades.is_empty()),
@@ -103,11 +103,20 @@ const VARIABLE_FAULTS: &[(&str, &str, &str)] = &[
         "postgres://u:hunter2@h:x/d",
         "database.url: is no PostgreSQL URL: must be postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]; percent-encode @ : / ? # % in user and password",
     ),
-    ("BALANCER__FRONTEND__WORKERS", "0", "frontend.workers: must be a whole number from 1 to 4096; found 0"),
+    (
+        "BALANCER__FRONTEND__WORKERS",
+        "0",
+        "frontend.workers: must be a whole number from 1 to 4096 or null; found 0",
+    ),
+    (
+        "BALANCER__FRONTEND__ACTIVE_WORKERS",
+        "null",
+        "frontend.active_workers: is gone, and nothing replaces it: it was how many workers ran at once; take it out",
+    ),
     (
         "BALANCER__FRONTEND__WORKERS",
         "many",
-        r#"frontend.workers: must be a whole number from 1 to 4096; found "many""#,
+        r#"frontend.workers: must be a whole number from 1 to 4096 or null; found "many""#,
     ),
     ("BALANCER__FRONTEND__WORKER", "1", r#"frontend.worker: unknown key; did you mean "workers"?"#),
     ("BALANCER__NOPE__DEEP", "1", "nope: unknown key"),
@@ -115,7 +124,7 @@ const VARIABLE_FAULTS: &[(&str, &str, &str)] = &[
     (
         "BALANCER__FRONTEND__WORKERS__X",
         "1",
-        "frontend.workers: must be a whole number from 1 to 4096; found an object",
+        "frontend.workers: must be a whole number from 1 to 4096 or null; found an object",
     ),
     (
         "BALANCER__BACKENDS__1__WEIGHT",

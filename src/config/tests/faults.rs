@@ -62,9 +62,12 @@ pub(super) const ROWS: &[(&str, &str)] = &[
     (r#""frontend": null"#, "frontend: must be an object; found null"),
     (
         r#""frontend": {"workers": "4"}"#,
-        r#"frontend.workers: must be a whole number from 1 to 4096; found "4""#,
+        r#"frontend.workers: must be a whole number from 1 to 4096 or null; found "4""#,
     ),
-    (r#""frontend": {"workers": 4.0}"#, "frontend.workers: must be a whole number from 1 to 4096; found 4.0"),
+    (
+        r#""frontend": {"workers": 4.0}"#,
+        "frontend.workers: must be a whole number from 1 to 4096 or null; found 4.0",
+    ),
     (r#""frontend": {"abort_on_close": 1}"#, "frontend.abort_on_close: must be true or false; found 1"),
     (
         r#""frontend": {"upgrades": ["h2c"]}"#,
@@ -72,15 +75,21 @@ pub(super) const ROWS: &[(&str, &str)] = &[
     ),
     (r#""health_check": true"#, "health_check: must be an object; found true"),
     // Bounds.
-    (r#""frontend": {"workers": 0}"#, "frontend.workers: must be a whole number from 1 to 4096; found 0"),
-    (r#""frontend": {"workers": -1}"#, "frontend.workers: must be a whole number from 1 to 4096; found -1"),
     (
-        r#""frontend": {"active_workers": 0}"#,
-        "frontend.active_workers: must be a whole number from 1 to 4096 or null; found 0",
+        r#""frontend": {"workers": 0}"#,
+        "frontend.workers: must be a whole number from 1 to 4096 or null; found 0",
     ),
     (
-        r#""frontend": {"workers": 4, "active_workers": 5}"#,
-        "frontend.active_workers: must be at most frontend.workers, 4",
+        r#""frontend": {"workers": -1}"#,
+        "frontend.workers: must be a whole number from 1 to 4096 or null; found -1",
+    ),
+    (
+        r#""frontend": {"active_workers": 5}"#,
+        "frontend.active_workers: is gone, and nothing replaces it: it was how many workers ran at once; take it out",
+    ),
+    (
+        r#""frontend": {"worker_wait": "1s"}"#,
+        "frontend.worker_wait: is gone, and nothing replaces it: it was how long a connection waited for a free worker; take it out",
     ),
     (
         r#""frontend": {"max_body_bytes": 1099511627777}"#,
@@ -333,6 +342,28 @@ fn a_backend_that_is_our_own_listener_is_a_fault() {
     let text =
         r#"{"admin": {"listen": "127.0.0.1:9"}, "backends": [{"name": "a", "url": "http://127.0.0.1:9"}]}"#;
     assert!(load_with(text, &[]).unwrap_err().contains("is our own listener 127.0.0.1:9"));
+}
+
+#[test]
+fn more_loops_than_four_a_core_are_a_fault_that_says_what_changed() {
+    let most = 4 * std::thread::available_parallelism().unwrap().get();
+    let with = |engine: &str, workers: &str| {
+        let frontend = format!(r#"{{"engine": "{engine}", "workers": {workers}}}"#);
+        load_with(&format!(r#"{{"backends": [{ONE}], "frontend": {frontend}}}"#), &[])
+            .map(|config| config.frontend.workers())
+    };
+    if cfg!(target_os = "linux") {
+        for engine in ["auto", "epoll"] {
+            assert_eq!(with(engine, "null").unwrap(), most / 4);
+            assert_eq!(with(engine, &most.to_string()).unwrap(), most);
+            let fault = with(engine, &(most + 1).to_string()).unwrap_err();
+            let begins =
+                format!("FILE:1: frontend.workers: must be at most {most}, 4 a core: it means loops now");
+            assert!(fault.starts_with(&begins), "{fault}");
+        }
+    }
+    assert_eq!(with("tiny_http", "null").unwrap(), 64);
+    assert_eq!(with("tiny_http", "4096").unwrap(), 4_096);
 }
 
 #[test]

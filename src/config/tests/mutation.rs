@@ -87,7 +87,9 @@ fn within_bounds(config: &Config) -> Result<(), TestCaseError> {
         prop_assert!(backend.weight <= 1_000);
     }
     let frontend = &config.frontend;
-    prop_assert!((1..=4_096).contains(&frontend.workers) && frontend.active_workers.is_none_or(|n| n > 0));
+    prop_assert!(
+        frontend.workers.is_none_or(|workers| workers > 0) && (1..=4_096).contains(&frontend.workers())
+    );
     prop_assert!(
         frontend.max_body_bytes <= 1 << 40 && frontend.max_headers > 0 && frontend.max_head_bytes >= 1_024
     );

@@ -8,14 +8,13 @@ use super::faults::{ROWS, backend_rows};
 use super::*;
 
 /// Words of the faults that no schema can find.
-const BEYOND: [&str; 7] = [
+const BEYOND: [&str; 6] = [
     // Of two members of one name a reader of JSON sees one.
     "doubled key",
     // To a schema 4.0 is the whole number 4.
     "found 4.0",
     // One value against another.
     "names another backend already",
-    "must be at most frontend.workers",
     // A token may come from the environment.
     "lets more than loopback in without a token",
     "is every address of this machine, where the tiny_http engine",

@@ -84,7 +84,7 @@ fn the_shipped_file_names_every_key_but_the_rarer_ones_and_each_key_says_what_it
 #[test]
 fn what_was_given_otherwise_than_its_default_is_known() {
     let text = format!(
-        r#"{{"backends": [{ONE}], "frontend": {{"head_timeout": "3s", "workers": 256, "upgrades": []}},
+        r#"{{"backends": [{ONE}], "frontend": {{"head_timeout": "3s", "workers": null, "upgrades": []}},
             "listen": ["127.0.0.1:8080"]}}"#
     );
     let config =

@@ -112,13 +112,15 @@ pub fn start(
         epoll::add(&core.epoll, listener, listener_data(index), EventFlags::IN | EventFlags::ONESHOT)?;
     }
     let mut running = Running { core, addresses, inherited, end, threads: Vec::new() };
-    if let Err(error) = running.spawn(config.workers.max(1), wake) {
+    if let Err(error) = running.spawn(config.workers.unwrap_or(WORKERS), wake) {
         running.stop();
         return Err(error);
     }
     Ok(running)
 }
 
+/// Threads when no number is given.
+const WORKERS: usize = 256;
 /// The engines of this process are numbered from 1.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
@@ -130,12 +132,9 @@ fn core(
     clock: Clock,
     wake: &Wake,
 ) -> io::Result<Core> {
-    let workers = config.workers.max(1);
+    let workers = config.workers.unwrap_or(WORKERS);
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let active = match config.active_workers {
-        Some(active) => Active { least: active, usual: active, most: active },
-        None => Active { least: 1, usual: cores.max(LEAST_ACTIVE), most: ACTIVE_PER_CORE * cores },
-    };
+    let active = Active { least: 1, usual: cores.max(LEAST_ACTIVE), most: ACTIVE_PER_CORE * cores };
     let sockets = Arc::new(Sockets::new());
     let gate = Arc::new(Gate::new(workers, active, clock.clone(), wake.clone()));
     Ok(Core {
@@ -149,7 +148,7 @@ fn core(
         gate,
         ready: Ready::new()?,
         uploads: Uploads::new(workers),
-        seats: Seats::new(workers, nanos(config.worker_wait)),
+        seats: Seats::new(workers, nanos(timers::WORKER_WAIT)),
         mail: Mail::new(wake.clone()),
         service,
         clock,

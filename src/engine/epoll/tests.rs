@@ -36,9 +36,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) fn config() -> Frontend {
     Frontend {
         engine: Engine::Epoll,
-        workers: 8,
-        active_workers: None,
-        worker_wait: Duration::from_secs(1),
+        workers: Some(8),
         max_connections: 1000,
         max_connections_per_ip: 1000,
         max_head_bytes: 16384,

@@ -103,10 +103,13 @@ const LONGEST_TICK: Duration = Duration::from_millis(100);
 /// And no more often than this, however short a time-out is.
 const SHORTEST_TICK: Duration = Duration::from_millis(5);
 
+/// How long a ready connection waits for a worker.
+pub(super) const WORKER_WAIT: Duration = Duration::from_secs(1);
+
 impl Spans {
     pub fn new(config: &Frontend) -> Self {
         let shortest = [
-            config.worker_wait,
+            WORKER_WAIT,
             config.head_timeout,
             config.body_timeout,
             config.idle_timeout,
@@ -118,7 +121,7 @@ impl Spans {
         .min()
         .unwrap_or(LONGEST_TICK);
         Self {
-            worker_wait: nanos(config.worker_wait),
+            worker_wait: nanos(WORKER_WAIT),
             head: nanos(config.head_timeout),
             body: nanos(config.body_timeout),
             idle: nanos(config.idle_timeout),

@@ -42,7 +42,8 @@ fn a_small_body_is_whole_before_it_is_served_however_it_is_framed_and_cut() {
 
 #[test]
 fn a_slow_small_body_holds_no_worker_and_gets_408() {
-    let times = crate::config::Frontend { workers: 2, body_timeout: Duration::from_millis(300), ..config() };
+    let times =
+        crate::config::Frontend { workers: Some(2), body_timeout: Duration::from_millis(300), ..config() };
     let door = Door::open(&times, echo);
     let mut slow: Vec<_> = (0..50)
         .map(|_| {

@@ -1,8 +1,6 @@
 //! Keeping, pipelining, closing, bounds and deadlines.
 
 use std::io::{Read, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Door, PATIENCE, config, echo, get, half_close, read_answer, read_to_end, until};
@@ -165,54 +163,6 @@ fn a_panic_costs_its_own_request_a_500() {
     }
     assert!(door.ask(b"GET / HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 200 "));
     assert_eq!(door.service.events.lock().len(), 20);
-}
-
-/// Lets those go that wait for it to become false, however the test ends.
-struct LetGo(Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>);
-
-impl Drop for LetGo {
-    fn drop(&mut self) {
-        *self.0.0.lock() = false;
-        self.0.1.notify_all();
-    }
-}
-
-#[test]
-fn with_every_worker_stuck_the_keeper_answers() {
-    let few = crate::config::Frontend { workers: 4, worker_wait: Duration::from_millis(200), ..config() };
-    let held = Arc::new((parking_lot::Mutex::new(true), parking_lot::Condvar::new()));
-    let inside = Arc::new(AtomicUsize::new(0));
-    let (hold, count) = (held.clone(), inside.clone());
-    let door = Door::open(&few, move |_| {
-        count.fetch_add(1, Ordering::SeqCst);
-        let mut held = hold.0.lock();
-        while *held {
-            hold.1.wait_for(&mut held, PATIENCE);
-        }
-        Answer::new(200, b"late".to_vec())
-    });
-    // Else a failed assertion would wait for the workers for ever.
-    let let_go = LetGo(held);
-    let mut stuck: Vec<_> = (0..4)
-        .map(|_| {
-            let mut stream = door.connect();
-            stream.write_all(&get("/stuck")).expect("sent");
-            stream
-        })
-        .collect();
-    until("all four are stuck", || inside.load(Ordering::SeqCst) == 4);
-    let refused = door.ask(&get("/"));
-    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("\r\nRetry-After: "), "{refused:?}");
-    assert!(door.ask(&get("/-/livez")).ends_with("alive"));
-    let mut slow = door.connect();
-    slow.write_all(b"GET / HT").expect("sent");
-    assert!(door.ask(&get("/")).starts_with("HTTP/1.1 503 "), "and again");
-    drop(let_go);
-    for stream in &mut stuck {
-        assert_eq!(read_answer(stream).1, "late");
-    }
-    slow.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").expect("sent");
-    assert_eq!(read_answer(&mut slow).1, "late");
 }
 
 #[test]

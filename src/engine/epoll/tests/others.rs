@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,7 +15,7 @@ fn upgraded_connections_are_relayed_without_a_worker() {
     let backends = Arc::new(Mutex::new(Vec::new()));
     let outcomes = Outcomes::default();
     let (held, told) = (backends.clone(), outcomes.clone());
-    let few = crate::config::Frontend { workers: 2, ..config() };
+    let few = crate::config::Frontend { workers: Some(2), ..config() };
     let door = Door::open(&few, move |exchange| {
         if exchange.head.target == "/quick" {
             return echo(exchange);
@@ -115,75 +114,6 @@ fn the_client_that_a_trusted_proxy_names_is_the_peer() {
     assert_eq!(read_answer(&mut stream).1, "192.0.2.7:1234");
     assert!(door.ask(b"GET / HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 400 "), "it must send one");
     assert_eq!(door.served(), 2);
-}
-
-#[test]
-fn stuck_calls_let_others_in_though_few_may_run() {
-    // One may run; the call that waits stops counting, so that the others are served.
-    let narrow = crate::config::Frontend { workers: 8, active_workers: Some(1), ..config() };
-    let (open, waiting) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let (is_open, count) = (open.clone(), waiting.clone());
-    let door = Door::open(&narrow, move |exchange| {
-        if exchange.head.target == "/quick" {
-            return echo(exchange);
-        }
-        exchange.abort.calling(3);
-        count.fetch_add(1, Ordering::SeqCst);
-        until("released", || is_open.load(Ordering::SeqCst));
-        exchange.abort.release();
-        Answer::new(200, Vec::new())
-    });
-    let mut stuck: Vec<_> = (0..7)
-        .map(|_| {
-            let mut stream = door.connect();
-            stream.write_all(&get("/stuck")).expect("sent");
-            stream
-        })
-        .collect();
-    until("seven are inside", || waiting.load(Ordering::SeqCst) == 7);
-    for _ in 0..20 {
-        assert!(door.ask(b"GET /quick HTTP/1.0\r\n\r\n").ends_with("GET /quick "));
-    }
-    open.store(true, Ordering::SeqCst);
-    for stream in &mut stuck {
-        assert!(read_answer(stream).0.starts_with("HTTP/1.1 200 "));
-    }
-    assert!(door.ask(b"GET /quick HTTP/1.0\r\n\r\n").ends_with("GET /quick "));
-}
-
-#[test]
-fn events_taken_together_are_served_though_their_worker_is_stuck_with_the_first() {
-    let narrow = crate::config::Frontend { workers: 8, active_workers: Some(1), ..config() };
-    let (open, inside) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let (is_open, count) = (open.clone(), inside.clone());
-    let door = Door::open(&narrow, move |exchange| {
-        if exchange.head.target != "/quick" {
-            count.fetch_add(1, Ordering::SeqCst);
-            until("released", || is_open.load(Ordering::SeqCst));
-        }
-        echo(exchange)
-    });
-    let mut kept: Vec<_> = (0..12).map(|_| door.connect()).collect();
-    for stream in &mut kept {
-        stream.write_all(&get("/quick")).expect("sent");
-        assert!(read_answer(stream).0.starts_with("HTTP/1.1 200 "));
-    }
-    let mut first = door.connect();
-    first.write_all(&get("/stuck")).expect("sent");
-    until("the only worker that may run is at it", || inside.load(Ordering::SeqCst) == 1);
-    // Ready at once, for whoever comes next.
-    for (index, stream) in kept.iter_mut().enumerate() {
-        let target = if index % 3 == 0 { "/stuck" } else { "/quick" };
-        stream.write_all(&get(target)).expect("sent");
-    }
-    for stream in kept.iter_mut().enumerate().filter(|(index, _)| index % 3 != 0).map(|(_, stream)| stream) {
-        assert!(read_answer(stream).1.starts_with("GET /quick"));
-    }
-    until("all that get stuck are", || inside.load(Ordering::SeqCst) == 5);
-    open.store(true, Ordering::SeqCst);
-    for stream in kept.iter_mut().step_by(3).chain([&mut first]) {
-        assert!(read_answer(stream).1.starts_with("GET /stuck"));
-    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn clients_that_do_not_read_hold_no_worker_and_get_everything_once_they_do() {
     const SIZE: usize = 20 << 20;
     let outcomes = Outcomes::default();
     let told = outcomes.clone();
-    let few = crate::config::Frontend { workers: 2, ..config() };
+    let few = crate::config::Frontend { workers: Some(2), ..config() };
     let door = Door::open(&few, move |exchange| {
         let mut answer = echo(exchange);
         if matches!(&answer.body, AnswerBody::Bytes(bytes) if bytes.starts_with(b"GET /big")) {

@@ -55,7 +55,7 @@ impl Backends {
 
 #[test]
 fn event_streams_hold_no_worker_and_are_flushed_as_they_come() {
-    let few = crate::config::Frontend { workers: 2, ..config() };
+    let few = crate::config::Frontend { workers: Some(2), ..config() };
     let (door, backends) = Backends::door(&few, BodyLength::UntilClose, PATIENCE, false);
     let mut clients: Vec<_> = (0..100)
         .map(|_| {
