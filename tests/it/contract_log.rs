@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::head;
-use crate::support::{Backend, Conn, Setup, Then, until};
+use crate::support::{Backend, Conn, Setup, Then};
 
 fn record(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
@@ -27,23 +27,6 @@ fn a_client_of_a_range_is_logged_as_itself() {
         assert_eq!(record["limit_entry"], entry, "{line}");
         assert_eq!(record["client_id"], id, "{line}");
     }
-}
-
-/// A 503 of our own making has a line: nobody else could tell the operator.
-#[test]
-#[cfg(target_os = "linux")]
-fn busy_workers_are_said_on_stderr() {
-    let deaf = Backend::deaf();
-    let balancer = Setup::auto()
-        .backend(deaf.address())
-        .set("frontend.workers", json!(1))
-        .set("frontend.worker_wait", json!("50ms"))
-        .start();
-    let mut held = Conn::open(balancer.address);
-    held.send(head("GET", "/", &[], None));
-    until("the only worker waits for the backend", || (deaf.seen().len() == 1).then_some(()));
-    balancer.get("/").problem(503);
-    balancer.proc.wait_err(0, "the cause is said", |line| line.contains("every worker is busy"));
 }
 
 /// Without an access log nothing else tells which backend breaks off its answers.

@@ -51,12 +51,12 @@ fn gated(gate: &Gate) -> Backend {
     })
 }
 
-/// One backend with that bound, a metrics port of its own, eight workers.
+/// One backend with that bound, a metrics port of its own, eight workers where there are workers.
 fn narrow(engine: Engine, backend: &Backend, bound: u32) -> Setup {
     Setup::on(engine)
         .backend_with(json!({ "url": backend.url(), "max_in_flight": bound }))
         .set("admin.listen", json!("127.0.0.1:0"))
-        .set("frontend.workers", json!(8))
+        .workers(8)
         .set("balancing.queue_timeout", json!("1m"))
 }
 
@@ -179,7 +179,7 @@ fn who_has_spent_its_time_in_line_gets_nobody_ejected(engine: Engine) {
         })
     };
     let backends = [slow(), slow()];
-    let mut setup = Setup::on(engine).set("frontend.workers", json!(32));
+    let mut setup = Setup::on(engine).workers(32);
     for backend in &backends {
         setup = setup.backend_with(json!({ "url": backend.url(), "max_in_flight": 1 }));
     }
@@ -302,9 +302,9 @@ fn uploads_wait_too(engine: Engine) {
 fn a_crowd_passes_through_a_narrow_door(engine: Engine) {
     const EACH: usize = 20;
     // Half of the workers may wait where waiting takes one.
-    let (clients, workers) = if engine == Engine::Epoll { (64, 16) } else { (16, 64) };
+    let clients = if engine == Engine::Epoll { 64 } else { 16 };
     let backends = ["a", "b", "c"].map(Backend::named);
-    let mut setup = Setup::on(engine).set("frontend.workers", json!(workers));
+    let mut setup = Setup::on(engine).workers(64);
     for backend in &backends {
         setup = setup.backend_with(json!({ "url": backend.url(), "max_in_flight": 2 }));
     }

@@ -183,7 +183,7 @@ fn what_needs_a_restart_is_named_until_it_is_done(engine: Engine) {
     let balancer = setup.start();
     let other = setup
         .clone()
-        .set("frontend.workers", json!(9))
+        .set("frontend.workers", json!(3))
         .set("database.pool_size", json!(2))
         .set("listen", json!("127.0.0.1:1"))
         .set("cache.ttl", json!("9s"))

@@ -26,14 +26,8 @@ fn fifty_restarts_behind_an_activated_socket_cost_no_request(engine: Engine) {
         return;
     }
     let (a, b) = (Backend::named("a"), Backend::named("b"));
-    let setup = Setup::on(engine)
-        .backend(a.address())
-        .backend(b.address())
-        // Small, so that a restart is quick in a debug build on a busy machine.
-        .set("frontend.workers", json!(16))
-        // What is shown is that nobody is turned away by a restart, and not by a machine that has no time.
-        .set("frontend.worker_wait", json!("30s"))
-        .set("database.pool_size", json!(1));
+    let setup =
+        Setup::on(engine).backend(a.address()).backend(b.address()).set("database.pool_size", json!(1));
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = socket.local_addr().expect("bound");
     let mut proc = setup.launch_on(&socket);

@@ -268,7 +268,7 @@ fn every_reason_to_turn_a_connection_away_is_counted() {
     wrong.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let _ = wrong.read(&mut [0; 64]);
     reaches(&balancer, "balancer_connections_rejected_total{reason=\"proxy_protocol\"}", 1.0);
-    let balancer = setup().set("frontend.workers", json!(8)).open_files(120).start();
+    let balancer = setup().open_files(120).start();
     let _held = crowd(&balancer, 240);
     balancer.proc.wait_err(0, "it is said", |line| line.contains("no new connections for now"));
     drop(_held);

@@ -30,7 +30,7 @@ each_engine! {
 fn setup(engine: Engine, backends: [SocketAddr; 3]) -> Setup {
     let setup = Setup::on(engine)
         .set("admin.listen", json!("127.0.0.1:0"))
-        .set("frontend.workers", json!(32))
+        .workers(32)
         .set("upstream.response_timeout", json!("500ms"))
         .set("upstream.retry_on", json!(["connect", "reset", "timeout"]))
         .set("outlier", json!({ "base_time": "300ms" }));

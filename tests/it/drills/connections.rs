@@ -16,7 +16,7 @@ fn refused(mut conn: Conn) {
 fn beyond_max_connections_the_longest_idle_makes_room_and_then_nobody_is_let_in() {
     const MOST: usize = 20;
     let backend = Backend::named("a");
-    let balancer = setup(8)
+    let balancer = setup()
         .backend(backend.address())
         .set("frontend.max_connections", json!(MOST))
         .set("admin.listen", json!("127.0.0.1:0"))

@@ -24,11 +24,8 @@ fn sigterm_under_load_costs_no_request(engine: Engine) {
     });
     let quick = Backend::named("quick");
     for round in 0..3 {
-        let mut balancer = Setup::on(engine)
-            .backend(slow.address())
-            .backend(quick.address())
-            .set("frontend.workers", json!(32))
-            .start();
+        let mut balancer =
+            Setup::on(engine).backend(slow.address()).backend(quick.address()).workers(32).start();
         let traffic = Traffic::start(balancer.address, engine);
         traffic.goes_on(200);
         let before = traffic.done();
@@ -55,7 +52,7 @@ fn descriptors_run_out_and_come_back(engine: Engine) {
     let backend = Backend::named("a");
     let mut balancer = Setup::on(engine)
         .backend(backend.address())
-        .set("frontend.workers", json!(16))
+        .workers(16)
         .set("frontend.max_connections_per_ip", json!(1000))
         .open_files(FILES)
         .start();

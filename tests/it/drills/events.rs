@@ -19,7 +19,7 @@ fn two_thousand_event_streams_leave_normal_requests_untouched() {
         return;
     }
     let farm = Farm::start();
-    let balancer = setup(64).backend(farm.address()).start();
+    let balancer = setup().backend(farm.address()).start();
     let threads = balancer.proc.threads();
     let mut crowd = Crowd::new(Duration::from_millis(100));
     let first: Arc<[u8]> = Arc::from(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n".as_slice());

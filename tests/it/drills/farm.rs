@@ -18,8 +18,6 @@ use crate::support::client::find;
 /// What each farm counts.
 #[derive(Default)]
 struct Counts {
-    /// Whole requests.
-    requests: AtomicUsize,
     /// Requests to `/hang`, never answered, whose connection is open.
     hanging: AtomicUsize,
     /// Open event streams.
@@ -75,11 +73,6 @@ impl Farm {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Whole requests so far.
-    pub fn requests(&self) -> usize {
-        self.shared.counts.requests.load(Ordering::SeqCst)
     }
 
     /// Open connections whose request to `/hang` waits.
@@ -308,7 +301,6 @@ impl Peer {
     }
 
     fn answer(&mut self, counts: &Counts) {
-        counts.requests.fetch_add(1, Ordering::SeqCst);
         let path = self.target.split('?').next().unwrap_or_default();
         if path == "/hang" {
             return self.turn_to(counts, Doing::Hanging);

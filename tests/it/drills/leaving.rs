@@ -24,7 +24,7 @@ fn a_half_closed_client_gets_its_late_answer() {
         let _ = std::io::Write::write_all(stream, OK);
         Then::Keep
     });
-    let balancer = setup(8).backend(backend.address()).start();
+    let balancer = setup().backend(backend.address()).start();
     for (method, body) in [("GET", None), ("POST", Some(5))] {
         let mut conn = Conn::open(balancer.address);
         let before = backend.seen().len();
@@ -77,7 +77,7 @@ fn under_way() -> [(&'static str, Vec<u8>); 4] {
 #[test]
 fn a_client_that_resets_gives_its_backend_slot_back_within_a_second() {
     let farm = Farm::start();
-    let balancer = setup(8).backend(farm.address()).start();
+    let balancer = setup().backend(farm.address()).start();
     for (what, request) in under_way() {
         let took = soonest_end(&farm, &balancer, &request, Conn::reset);
         assert!(took < SOON, "{what}, reset: {took:?}");
@@ -89,7 +89,7 @@ fn a_client_that_resets_gives_its_backend_slot_back_within_a_second() {
 #[test]
 fn with_abort_on_close_a_half_close_ends_the_request() {
     let farm = Farm::start();
-    let balancer = setup(8).backend(farm.address()).set("frontend.abort_on_close", json!(true)).start();
+    let balancer = setup().backend(farm.address()).set("frontend.abort_on_close", json!(true)).start();
     // A client that takes nothing of its answer is told by its pace, and half a body is no request.
     for (what, request) in under_way().into_iter().filter(|(what, _)| *what != "long") {
         let held = std::cell::RefCell::new(Vec::new());
@@ -105,7 +105,7 @@ fn with_abort_on_close_a_half_close_ends_the_request() {
 #[test]
 fn without_it_a_half_close_ends_no_stream() {
     let farm = Farm::start();
-    let balancer = setup(8).backend(farm.address()).start();
+    let balancer = setup().backend(farm.address()).start();
     let mut conn = Conn::open(balancer.address);
     conn.send(head("GET", "/events", &[], None));
     conn.finish();

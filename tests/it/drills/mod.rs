@@ -19,7 +19,6 @@ mod normal;
 mod order;
 mod proxy_protocol;
 mod slow;
-mod stall;
 pub(crate) mod store;
 mod traffic;
 mod upgrades;
@@ -58,10 +57,9 @@ fn is_open(conn: &mut Conn) -> bool {
     open
 }
 
-/// The `epoll` engine with that many workers and no bound on the connections from this machine.
-fn setup(workers: u32) -> Setup {
+/// The `epoll` engine without a bound on the connections from this machine.
+fn setup() -> Setup {
     Setup::on(Engine::Epoll)
-        .set("frontend.workers", json!(workers))
         .set("frontend.max_connections", json!(18_000))
         .set("frontend.max_connections_per_ip", json!(18_000))
 }

@@ -19,7 +19,7 @@ fn echo() -> Backend {
 #[test]
 fn a_pipeline_is_answered_in_order_up_to_the_request_that_is_refused() {
     let backend = echo();
-    let balancer = setup(8).backend(backend.address()).set("frontend.max_body_bytes", json!(1000)).start();
+    let balancer = setup().backend(backend.address()).set("frontend.max_body_bytes", json!(1000)).start();
     let refused: [(&str, u16); 4] = [
         ("POST /large HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", 413),
         ("POST /large HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n", 413),
@@ -55,7 +55,7 @@ fn a_pipeline_is_answered_in_order_up_to_the_request_that_is_refused() {
 #[test]
 fn a_client_that_sends_four_mebibytes_before_it_reads_finds_its_413() {
     let backend = echo();
-    let balancer = setup(8).backend(backend.address()).set("frontend.max_body_bytes", json!(1 << 20)).start();
+    let balancer = setup().backend(backend.address()).set("frontend.max_body_bytes", json!(1 << 20)).start();
     let size = 4 << 20;
     let body = vec![b'x'; size];
     for coding in ["length", "chunked"] {
@@ -83,7 +83,7 @@ fn a_client_that_sends_four_mebibytes_before_it_reads_finds_its_413() {
 #[test]
 fn the_request_that_ends_tiny_http_is_a_413_here() {
     let backend = Backend::named("a");
-    let mut balancer = setup(8).backend(backend.address()).start();
+    let mut balancer = setup().backend(backend.address()).start();
     let mut conns: Vec<Conn> = (0..50).map(|_| Conn::open(balancer.address)).collect();
     for conn in &mut conns {
         conn.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 107374182400\r\n\r\nsome of it");

@@ -10,7 +10,7 @@ use crate::support::{Backend, Balancer, Conn, Fault, PATIENCE};
 const TRUSTED: &str = "127.0.0.2";
 
 fn start(backend: &Backend) -> Balancer {
-    setup(8)
+    setup()
         .backend(backend.address())
         .set("frontend.proxy_protocol", json!(true))
         .set("rate_limit.trusted_proxies", json!([TRUSTED]))

@@ -54,7 +54,7 @@ fn four_thousand_slow_clients_hold_no_worker_and_are_ended() {
         return;
     }
     let farm = Farm::start();
-    let balancer = setup(WORKERS as u32)
+    let balancer = setup()
         .backend(farm.address())
         .set("frontend.head_timeout", json!("15s"))
         .set("frontend.body_timeout", json!("13s"))

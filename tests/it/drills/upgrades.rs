@@ -46,7 +46,7 @@ fn a_thousand_real_websockets_need_no_thread() {
     let Some((folder, python)) = python() else { return };
     let server = script(&python, folder.path(), &["server.py"]);
     let backend = listening(&server.wait_out("listening on http://"));
-    let balancer = setup(64).backend(backend).start();
+    let balancer = setup().backend(backend).start();
     let threads = balancer.proc.threads();
     let files = balancer.proc.files();
     let go = folder.path().join("go");
@@ -94,7 +94,7 @@ fn backend() -> Backend {
 #[test]
 fn no_other_protocol_gets_past() {
     let backend = backend();
-    let balancer = setup(8).backend(backend.address()).start();
+    let balancer = setup().backend(backend.address()).start();
     const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let rows: &[&[(&str, &str)]] = &[
         &[("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABk")],
@@ -135,7 +135,7 @@ fn no_other_protocol_gets_past() {
 #[test]
 fn a_list_of_protocols_offers_the_backend_only_the_one_that_is_allowed() {
     let backend = backend();
-    let balancer = setup(8).backend(backend.address()).start();
+    let balancer = setup().backend(backend.address()).start();
     for list in ["websocket, h2c", "h2c, websocket", "WebSocket"] {
         let mut conn = Conn::open(balancer.address);
         let fields =
@@ -163,7 +163,7 @@ fn a_list_of_protocols_offers_the_backend_only_the_one_that_is_allowed() {
     conn.read("GET").unwrap().expect(200);
     assert_eq!(backend.seen().pop().unwrap().field("upgrade"), None);
     // With the option emptied, none is.
-    let balancer = setup(8).backend(backend.address()).set("frontend.upgrades", json!([])).start();
+    let balancer = setup().backend(backend.address()).set("frontend.upgrades", json!([])).start();
     let fields = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
     crate::support::request(balancer.address, "GET", "/", &fields, b"").expect(200);
     assert_eq!(backend.seen().pop().unwrap().field("upgrade"), None);

@@ -45,7 +45,7 @@ fn a_crowd_that_leaves_at_random_leaves_nothing_behind(engine: Engine) {
         })
     };
     let backends = ["a", "b"].map(slow);
-    let mut setup = Setup::on(engine).set("frontend.workers", json!(8));
+    let mut setup = Setup::on(engine).workers(8);
     for backend in &backends {
         setup = setup.backend_with(json!({ "url": backend.url(), "max_in_flight": 2 }));
     }

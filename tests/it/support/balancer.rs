@@ -62,6 +62,11 @@ impl Setup {
         self.set("database.url", json!(database.url))
     }
 
+    /// With that many workers where the engine has such. A loop serves any number of requests.
+    pub fn workers(self, count: u32) -> Self {
+        if self.engine == Some(Engine::TinyHttp) { self.set("frontend.workers", json!(count)) } else { self }
+    }
+
     /// With one more backend, named by its place: `a`, `b`, …
     pub fn backend(self, address: SocketAddr) -> Self {
         self.backend_with(json!({ "url": format!("http://{address}") }))
