@@ -146,11 +146,10 @@ impl Case {
             Self::LongLengths => {
                 ("a declared `Content-Length` is kept on bodies over 64 KiB", &[true, false])
             }
-            // On `epoll` from the time that it writes its requests without ureq.
             Self::Targets => (
                 "`<`, `>`, backtick in a request's path and `<`, `>`, `\"` in its query go on as they came (else 400), as do bytes \
                  above 0x7F with `frontend.accept_invalid`",
-                &[false, false],
+                &[true, false],
             ),
             Self::StrictFraming => (
                 "every malformed request is answered, and chunk sizes and extensions are read strictly",
