@@ -42,7 +42,12 @@ family::families! {
         "Requests whose answers are not delivered yet.";
     Connections = Gauge "balancer_connections": "Client connections by what they are doing.";
     ConnectionsRejected = Counter "balancer_connections_rejected_total": "Connections that were not taken.";
-    WorkersBusy = Gauge "balancer_workers_busy": "Workers at a request.";
+    WorkersBusy = Gauge "balancer_workers_busy":
+        "Loops that were busy for most of the time when they looked last; tiny_http: workers at a request.";
+    LoopLagSeconds = Histogram "balancer_loop_lag_seconds":
+        "How long a loop took for the events that it was told of at once: so long others waited.";
+    LoopConnections = Gauge "balancer_loop_connections": "Client connections by the loop that has them.";
+    LoopsStuck = Gauge "balancer_loops_stuck": "Loops that do not go on, by a fault of this program.";
     QueueDepth = Gauge "balancer_queue_depth": "Requests that wait for a backend to have room.";
     QueueWaitSeconds = Histogram "balancer_queue_wait_seconds":
         "How long requests waited for a backend to have room.";
@@ -106,6 +111,7 @@ pub struct Metrics {
 struct Hot {
     requests: [Codes; METHODS.len() + 1],
     durations: Histogram,
+    loop_lag: Histogram,
     in_flight: Gauge,
     queued: Gauge,
     queue_waits: Histogram,
@@ -148,6 +154,11 @@ impl Metrics {
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.hot.mine().in_flight.add(1);
         InFlight(Arc::clone(self))
+    }
+
+    /// A loop was through with what it was told of at once.
+    pub fn loop_lag(&self, took: Duration) {
+        self.hot.mine().loop_lag.observe(took);
     }
 
     /// A request was answered, or its client left (status 499). `duration` as in the access log.
@@ -336,6 +347,8 @@ impl Metrics {
         }
         let durations = HistogramSum::of(self.hot.iter().map(|hot| &hot.durations));
         show(Family::HttpRequestDurationSeconds, &[], SeriesValue::Histogram(durations));
+        let lag = HistogramSum::of(self.hot.iter().map(|hot| &hot.loop_lag));
+        show(Family::LoopLagSeconds, &[], SeriesValue::Histogram(lag));
         let in_flight = self.hot.level(|hot| &hot.in_flight);
         show(Family::HttpRequestsInFlight, &[], SeriesValue::Gauge(in_flight));
         show(Family::Panics, &[], SeriesValue::Counter(self.panics.load(Relaxed)));

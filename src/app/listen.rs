@@ -56,8 +56,9 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     open().map_err(|error| Failure::new(format!("can't listen on {address}: {error}")))
 }
 
-/// Raises the soft limit of open files to the hard one and says when that is too low.
-pub(super) fn raise_open_files(max_connections: usize) {
+/// Raises the soft limit of open files to the hard one. How many client connections there may be under it: as many as
+/// are wanted, or fewer, so that descriptors are left for backends, the database and logs.
+pub(super) fn raise_open_files(max_connections: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
@@ -65,13 +66,34 @@ pub(super) fn raise_open_files(max_connections: usize) {
         log::warn!("the limit of open files can't be raised: {error}");
     }
     // `None` is no limit.
-    if let Some(files) = getrlimit(Resource::Nofile).current {
-        let needed = max_connections as u64 + SPARE_FILES;
-        if files < needed {
-            log::warn!(
-                "{files} open files are allowed, {needed} are needed for frontend.max_connections ({max_connections}): \
-                 raise the limit (ulimit -n) or lower max_connections"
-            );
+    let Some(files) = getrlimit(Resource::Nofile).current else { return max_connections };
+    let needed = max_connections as u64 + SPARE_FILES;
+    if files >= needed {
+        return max_connections;
+    }
+    let fitted = fitted(files);
+    log::warn!(
+        "{files} open files are allowed, {needed} are needed for frontend.max_connections ({max_connections}): \
+         {fitted} connections are taken at most; raise the limit (ulimit -n) or lower max_connections"
+    );
+    fitted.min(max_connections)
+}
+
+/// How many of so many descriptors may be clients': what is left beside the spare ones, and half where that is less, since
+/// each request needs one for its backend.
+fn fitted(files: u64) -> usize {
+    let most = files.saturating_sub(SPARE_FILES).max(files / 2);
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_left_for_backends() {
+        for (files, clients) in [(20_000, 18_976), (2_048, 1_024), (1_024, 512), (120, 60), (0, 0)] {
+            assert_eq!(fitted(files), clients, "{files}");
         }
     }
 }

@@ -15,6 +15,7 @@ mod ticker;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -25,7 +26,7 @@ use arc_swap::ArcSwap;
 use crate::api::{Control, Controlled, ProcessHealth};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::engine::{Drained, Frontend, portable};
+use crate::engine::{Drained, EngineStart, Frontend, portable};
 use crate::log::access::AccessLogWriter;
 use crate::log::errors;
 use crate::store::levels::Levels;
@@ -41,8 +42,9 @@ use ticker::Ticker;
 
 pub use source::Source;
 
-/// Threads of the admin listener: its own, so that it answers when every worker is stuck.
-const ADMIN_WORKERS: Option<usize> = Some(2);
+/// Worker threads of the admin listener on the portable engine: its own, so that it answers when every worker is stuck. On
+/// the other it has a loop of its own.
+const ADMIN_WORKERS: usize = 2;
 /// How long the last access log lines may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 
@@ -88,7 +90,9 @@ pub fn run(config: Config, source: Source) -> Result<(), Failure> {
     if let Some(exposed) = &config.exposed {
         log::warn!("{exposed}");
     }
-    listen::raise_open_files(config.frontend.max_connections);
+    let max_connections = listen::raise_open_files(config.frontend.max_connections);
+    let frontend = config::Frontend { max_connections, ..config.frontend.clone() };
+    let config = Config { frontend, ..config };
     let bound = Bound::open(&config)?;
     let app = App::start(config, source, bound, clock)?;
     app.announce();
@@ -131,17 +135,19 @@ impl App {
         });
         let api = shared.api(config, &proxy.instance, &control);
         let service = Arc::new(Public { api: Arc::clone(&api), proxy: Arc::clone(&proxy) });
-        let trusted = &config.rate_limit.trusted_proxies;
-        let public =
-            Frontend::start(bound.public, bound.inherited, &config.frontend, trusted, service, clock.clone())
-                .map_err(failed("the frontend can't be started"))?;
+        let start = EngineStart {
+            inherited: bound.inherited,
+            config: &config.frontend,
+            trusted_proxies: &config.rate_limit.trusted_proxies,
+            ipv6_prefix: config.rate_limit.ipv6_prefix,
+        };
+        let public = Frontend::start(bound.public, &start, service, clock.clone())
+            .map_err(failed("the frontend can't be started"))?;
         let public = Arc::clone(shared.frontend.get_or_init(|| Arc::new(public)));
         warn_of_unused_keys(config, &public);
         let private = bound.private.map(|listener| {
-            let frontend =
-                config::Frontend { workers: ADMIN_WORKERS, proxy_protocol: false, ..config.frontend.clone() };
             let service = Arc::new(Private { api: Arc::clone(&api), proxy });
-            Frontend::start(vec![listener], false, &frontend, &[], service, clock.clone())
+            start_private(listener, &start, service, clock.clone())
         });
         let private = private.transpose().map_err(failed("the admin listener can't be started"))?;
         let notify = Arc::new(Notify::to(source.variable("NOTIFY_SOCKET")));
@@ -242,6 +248,19 @@ impl App {
             config.shutdown_timeout
         )))
     }
+}
+
+/// Starts the admin listener: with threads of its own, so that it answers whatever the others do.
+fn start_private(
+    listener: TcpListener,
+    start: &EngineStart<'_>,
+    service: Arc<Private>,
+    clock: Clock,
+) -> io::Result<Frontend> {
+    let workers = if start.config.engine.is_portable() { ADMIN_WORKERS } else { 1 };
+    let frontend = config::Frontend { workers: Some(workers), proxy_protocol: false, ..start.config.clone() };
+    let start = EngineStart { inherited: false, config: &frontend, trusted_proxies: &[], ..*start };
+    Frontend::start(vec![listener], &start, service, clock)
 }
 
 /// One warning for the keys that are set and that the portable engine can't honour.

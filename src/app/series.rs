@@ -76,6 +76,11 @@ impl Gathered {
             show(Family::Connections, &[("state", state.name())], gauge(connections));
         }
         show(Family::WorkersBusy, &[], gauge(load.workers_busy));
+        for (number, connections) in load.loops.iter().enumerate() {
+            let number = number.to_string();
+            show(Family::LoopConnections, &[("loop", &number)], gauge(*connections));
+        }
+        show(Family::LoopsStuck, &[], gauge(load.loops_stuck));
     }
 
     /// As the Prometheus client libraries name them. What the system does not tell is left out.

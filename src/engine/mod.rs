@@ -2,8 +2,6 @@
 //! deliver its answers. They share how an answer is written ([`render`]); everything else is each engine's own.
 
 #[cfg(target_os = "linux")]
-pub mod epoll;
-#[cfg(target_os = "linux")]
 pub mod loops;
 #[cfg(target_os = "linux")]
 mod owner;
@@ -27,9 +25,6 @@ use crate::engine::portable::TinyHttp;
 pub enum Frontend {
     /// Our own, for Linux.
     #[cfg(target_os = "linux")]
-    Epoll(epoll::Running),
-    /// The one that takes its place.
-    #[cfg(target_os = "linux")]
     Loops(loops::Running),
     /// The portable one.
     TinyHttp(TinyHttp),
@@ -41,36 +36,23 @@ impl Frontend {
         cfg!(target_os = "linux") && matches!(engine, Engine::Auto | Engine::Epoll)
     }
 
-    /// Starts the configured engine on sockets that listen already. `inherited`: they belong to other processes, too.
-    /// `trusted` may send PROXY headers.
+    /// Starts the configured engine on sockets that listen already.
     ///
     /// # Errors
     /// When a thread or a descriptor can't be had.
     pub fn start(
         listeners: Vec<TcpListener>,
-        inherited: bool,
-        config: &config::Frontend,
-        trusted: &[IpNet],
+        start: &EngineStart<'_>,
         service: Arc<dyn Service>,
         clock: Clock,
     ) -> io::Result<Self> {
-        #[cfg(target_os = "linux")]
-        if matches!(config.engine, Engine::Auto | Engine::Epoll)
-            && std::env::var_os("BALANCER_LOOPS").is_some()
-        {
-            let loops = std::env::var("BALANCER_LOOPS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
-            let start = loops::Start { inherited, config, loops, trusted_proxies: trusted, ipv6_prefix: 64 };
-            return loops::start(listeners, &start, service, clock).map(Self::Loops);
-        }
-        #[cfg(target_os = "linux")]
-        if matches!(config.engine, Engine::Auto | Engine::Epoll) {
-            return epoll::start(listeners, inherited, config, trusted, service, clock).map(Self::Epoll);
-        }
-        let _ = trusted;
-        match config.engine {
+        match start.config.engine {
+            #[cfg(target_os = "linux")]
+            Engine::Auto | Engine::Epoll => loops::start(listeners, start, service, clock).map(Self::Loops),
+            #[cfg(not(target_os = "linux"))]
             Engine::Epoll => Err(io::Error::other("frontend.engine \"epoll\" is not built on this system")),
-            Engine::Auto | Engine::TinyHttp => {
-                TinyHttp::start(listeners, inherited, config, service, clock).map(Self::TinyHttp)
+            _ => {
+                TinyHttp::start(listeners, start.inherited, start.config, service, clock).map(Self::TinyHttp)
             }
         }
     }
@@ -78,8 +60,6 @@ impl Frontend {
     /// Where it listens, with real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         match self {
-            #[cfg(target_os = "linux")]
-            Self::Epoll(engine) => engine.addresses(),
             #[cfg(target_os = "linux")]
             Self::Loops(engine) => engine.addresses(),
             Self::TinyHttp(engine) => engine.addresses(),
@@ -89,8 +69,6 @@ impl Frontend {
     /// What its connections and workers are doing. `tiny_http` tells its connections from the busy workers alone.
     pub fn load(&self) -> Stats {
         match self {
-            #[cfg(target_os = "linux")]
-            Self::Epoll(engine) => engine.stats(),
             #[cfg(target_os = "linux")]
             Self::Loops(engine) => engine.stats(),
             Self::TinyHttp(engine) => {
@@ -104,8 +82,6 @@ impl Frontend {
     pub fn set_trusted_proxies(&self, trusted: &[IpNet]) {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Epoll(engine) => engine.set_trusted_proxies(trusted),
-            #[cfg(target_os = "linux")]
             Self::Loops(engine) => engine.set_trusted_proxies(trusted),
             Self::TinyHttp(_) => {}
         }
@@ -114,8 +90,6 @@ impl Frontend {
     /// Takes no new connections; kept ones end with their next answer.
     pub fn stop_accepting(&self) {
         match self {
-            #[cfg(target_os = "linux")]
-            Self::Epoll(engine) => engine.stop_accepting(),
             #[cfg(target_os = "linux")]
             Self::Loops(engine) => engine.stop_accepting(),
             Self::TinyHttp(engine) => engine.stop_accepting(),
@@ -126,12 +100,23 @@ impl Frontend {
     pub fn drain(&self, limit: Duration) -> Drained {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Epoll(engine) => Drained::of(engine.drain(limit)),
-            #[cfg(target_os = "linux")]
             Self::Loops(engine) => engine.drain(limit),
             Self::TinyHttp(engine) => Drained::of(engine.drain(limit)),
         }
     }
+}
+
+/// What an engine is started with, beside its listeners.
+#[derive(Clone, Copy)]
+pub struct EngineStart<'a> {
+    /// The listeners belong to other processes, too, and go on listening when this one no longer accepts.
+    pub inherited: bool,
+    /// `frontend`.
+    pub config: &'a config::Frontend,
+    /// Whose PROXY headers count, when `frontend.proxy_protocol` is on.
+    pub trusted_proxies: &'a [IpNet],
+    /// How many bits of an IPv6 address tell clients apart.
+    pub ipv6_prefix: u8,
 }
 
 /// What was still open when the time to drain was over.
@@ -153,7 +138,7 @@ impl Drained {
 }
 
 /// How many connections are in which state, and how many workers at work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// A head or body is being received.
     pub reading: usize,
@@ -165,8 +150,10 @@ pub struct Stats {
     pub parked: usize,
     /// Upgraded.
     pub relay: usize,
-    /// Workers at a request.
+    /// Loops that are busy, or workers at a request.
     pub workers_busy: usize,
-    /// Uploads that wait for a place.
-    pub uploads_waiting: usize,
+    /// Connections of each loop; empty where there are none.
+    pub loops: Vec<usize>,
+    /// Loops that do not go on.
+    pub loops_stuck: usize,
 }

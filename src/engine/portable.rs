@@ -124,7 +124,7 @@ impl TinyHttp {
             addresses: addresses.clone(),
             servers: Mutex::new(servers),
             service,
-            caller: Caller::new(config.head_bounds().max_head_bytes, config.workers, clock.clone()),
+            caller: Caller::new(config.head_bounds().max_head_bytes, config.workers(), clock.clone()),
             clock,
             bounds: config.head_bounds(),
             max_body_bytes: config.max_body_bytes,

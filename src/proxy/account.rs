@@ -173,10 +173,12 @@ impl Accounts {
                 self.metrics.rejected(rejection.unwrap_or(Rejection::Descriptors));
             }
             FrontendEvent::Panicked => self.metrics.panicked(),
-            FrontendEvent::Turn(_) => {}
+            FrontendEvent::Turn(took) => self.metrics.loop_lag(Duration::from_nanos(took)),
             FrontendEvent::Short(error) => {
                 if let Some(suppressed) = self.log_limit.admit("accept", self.clock.now()) {
-                    log::error!("no connection can be accepted for a moment: {error}{suppressed}");
+                    log::warn!(
+                        "no new connections for now: {error}; raise the limit of open files{suppressed}"
+                    );
                 }
             }
         }

@@ -1,5 +1,5 @@
 //! What a frontend hands to a service and what it gets back. A worker knows a request and an answer, never an engine:
-//! the `tiny_http` and the `epoll` frontend both drive a [`Service`] through these types.
+//! the `tiny_http` and the `epoll` frontend both drive a [`Service`](super::service::Service) through these types.
 
 use std::borrow::Cow;
 use std::io;

@@ -136,6 +136,7 @@ impl Forward {
             idempotent,
             may_probe: idempotent && in_memory,
             deadline: policy.request_timeout.map(|limit| asked.received_at.saturating_add(nanos(limit))),
+            bound_to: None,
             tried: Vec::new(),
             resent: 0,
             reuse: if idempotent && in_memory { Reuse::Any } else { Reuse::Recent },

@@ -34,6 +34,9 @@ pub struct Asked<'a> {
     pub received_at: Nanos,
     /// The engine can relay both directions of a connection after a 101.
     pub can_upgrade: bool,
+    /// Id of the endpoint to which the client's connection is bound, since the credentials that it gave belong to one
+    /// connection.
+    pub bound_to: Option<u64>,
 }
 
 /// What an engine is to do next with a request.
@@ -92,7 +95,7 @@ enum Stage {
 impl Proxy {
     /// Begins a request that is not ours.
     pub fn begin(self: &Arc<Self>, asked: Asked<'_>) -> Step {
-        let Asked { head, in_memory, received_at, can_upgrade } = asked;
+        let Asked { head, in_memory, received_at, can_upgrade, bound_to } = asked;
         let snapshot = self.forward.backends.snapshot();
         let policy = self.accounts.policy.load();
         identity::drop_lookalikes(&policy.keys, &mut head.fields);
@@ -124,7 +127,7 @@ impl Proxy {
             fields: LimitFields::default(),
         };
         let story = Box::new(Story { proxy: Arc::clone(self), admitted, can_upgrade, stage: Stage::Between });
-        let identity = Identity { client, when, in_memory, snapshot };
+        let identity = Identity { client, when, in_memory, bound_to, snapshot };
         match story.admit(head, &identity, &policy, None) {
             Ok(step) => step,
             Err((story, waiting)) => story.wait_for_store(identity, Guard::into_inner(policy), waiting),
@@ -137,6 +140,7 @@ struct Identity {
     client: ClientAddress,
     when: Moment,
     in_memory: bool,
+    bound_to: Option<u64>,
     snapshot: Arc<Snapshot>,
 }
 
@@ -150,7 +154,7 @@ impl Story {
         waited: Option<Waiting>,
     ) -> Result<Step, (Box<Self>, Waiting)> {
         let proxy = Arc::clone(&self.proxy);
-        let Identity { client, when, in_memory, snapshot } = identity;
+        let Identity { client, when, in_memory, bound_to, snapshot } = identity;
         let admission = match proxy.admit.admit(head, client, *when, policy, waited) {
             Ok(admission) => admission,
             Err(waiting) => return Err((self, waiting)),
@@ -167,7 +171,8 @@ impl Story {
         }
         (self.admitted.fields, self.admitted.counted_as) = (fields, counted_as);
         let asked = proxy.request(&self.admitted, head, false);
-        let course = proxy.forward.begin(&asked, Arc::clone(snapshot), *in_memory);
+        let mut course = proxy.forward.begin(&asked, Arc::clone(snapshot), *in_memory);
+        course.bind(*bound_to);
         let next = proxy.forward.step(course, head, true);
         Ok(self.go(next, head))
     }

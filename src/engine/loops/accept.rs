@@ -22,6 +22,8 @@ use balancer_time::Nanos;
 
 /// Most connections that one event accepts, so that requests are not kept waiting behind a flood, and other loops accept, too.
 const MOST_ACCEPTS: usize = 16;
+/// How many more connections than others a loop may have before it hands new ones over.
+const SLACK: usize = 1;
 /// The pause after an accept error for want of descriptors.
 const PAUSE: Nanos = 200_000_000;
 
@@ -80,13 +82,13 @@ impl Shared {
         Accepted::For(room, newcomer)
     }
 
-    /// The room with the fewest connections; of several, `own` if it is one of them.
+    /// The room with the fewest connections, or `own` if that has hardly more: handing over costs two system calls.
     fn emptiest(&self, own: usize) -> usize {
         let rooms = &self.rooms;
         let count = |n: &usize| self.counts.of_room(*n);
         let usable = |n: &usize| !rooms[*n].is_stuck.load(Ordering::Relaxed);
         let least = (0..rooms.len()).filter(usable).min_by_key(count).unwrap_or(own);
-        if usable(&own) && count(&own) <= count(&least) { own } else { least }
+        if usable(&own) && count(&own) <= count(&least) + SLACK { own } else { least }
     }
 }
 
@@ -139,15 +141,22 @@ impl Loop {
                     Ok(Some(Accepted::For(room, newcomer))) => {
                         shared.rooms[room].post(Letter::Welcome(newcomer));
                     }
-                    Err(error) => return self.pause_accepting(error),
+                    Err(error) => {
+                        self.shared.service.observe(FrontendEvent::Rejected("descriptors"));
+                        self.shared.service.observe(FrontendEvent::Short(error));
+                        // A descriptor that somebody holds for nothing may be all that is missing, if it is the process's
+                        // own bound that was met.
+                        let made_room = self.evict(Kind::Silent) || self.evict(Kind::Idle);
+                        if !made_room || error != Errno::MFILE {
+                            return self.pause_accepting();
+                        }
+                    }
                 }
             }
         }
     }
 
-    fn pause_accepting(&mut self, error: Errno) {
-        self.shared.service.observe(FrontendEvent::Rejected("descriptors"));
-        self.shared.service.observe(FrontendEvent::Short(error));
+    fn pause_accepting(&mut self) {
         self.accepts_again_at = self.now.saturating_add(PAUSE);
         self.unwatch_listeners();
     }

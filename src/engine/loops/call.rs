@@ -23,11 +23,13 @@ impl Loop {
     pub(super) fn begin(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
         exchange.upload.streams = !exchange.upload.is_whole;
         let (service, received_at) = (self.shared.service.clone(), exchange.received_at);
+        let bound_to = conn.pinned.and_then(|key| self.backs.get(key)).map(|back| back.endpoint);
         let asked = Asked {
             head: &mut exchange.head,
             in_memory: exchange.upload.is_whole,
             received_at,
             can_upgrade: self.shared.can_upgrade,
+            bound_to,
         };
         let step = catch_unwind(AssertUnwindSafe(|| service.begin(asked)));
         let step = step.unwrap_or_else(|_| self.panicked(&exchange.head, received_at));

@@ -63,12 +63,12 @@ impl Client {
             Stage::Head if !self.conn.inbox.is_empty() => Kind::Reading,
             Stage::Head if self.conn.fresh => Kind::Silent,
             Stage::Head => Kind::Idle,
-            Stage::Linger { .. } => Kind::Busy,
+            Stage::Linger { .. } => Kind::Closing,
             Stage::Busy(exchange) => match exchange.doing {
                 Doing::Reading | Doing::Gathering(_) => Kind::Reading,
                 Doing::Waiting(..) | Doing::InLane => Kind::Parked,
                 Doing::Calling(_) => Kind::Calling,
-                Doing::Answering(_) | Doing::Nothing => Kind::Busy,
+                Doing::Answering(_) | Doing::Nothing => Kind::Answering,
                 Doing::Tunnel(_) => Kind::Tunnel,
             },
         }

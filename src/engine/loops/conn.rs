@@ -174,7 +174,8 @@ impl Conn {
     pub fn begin_next(&mut self, now: Nanos) {
         self.fresh = false;
         self.judged = 0;
-        self.head_since = 0;
+        // What came behind the last request is the beginning of the next.
+        self.head_since = if self.inbox.is_empty() { 0 } else { now };
         self.moved_at = now;
         self.look_first = !self.inbox.is_empty();
     }

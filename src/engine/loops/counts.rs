@@ -64,13 +64,15 @@ pub(super) enum Kind {
     Parked,
     /// A backend is to answer it.
     Calling,
-    /// An answer is on its way, or the connection is closing.
-    Busy,
+    /// An answer is on its way, and waits for its client or its backend.
+    Answering,
+    /// It is closing.
+    Closing,
     /// Upgraded.
     Tunnel,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 8;
 
 /// A connection as it is counted; dropping it takes it out of every count.
 pub(super) struct Counted {

@@ -30,7 +30,9 @@ impl Loop {
         let (version, is_head) = (exchange.version(), exchange.is_head());
         let framing = render::framing(&answer, version, is_head);
         let persistence = render::persistence(&answer, framing, version, exchange.keep_alive);
-        let after = After::of(persistence, unread || !conn.inbox.is_empty());
+        // Closed with something unread, the kernel would reset it, and the answer might be lost on its way.
+        let unread = unread || !conn.inbox.is_empty() || (conn.readable && !conn.ended);
+        let after = After::of(persistence, unread);
         let ticket = answer.ticket.take();
         let mut delivery = Delivery { source: None, framing, body_bytes: 0, ticket, after, gather: None };
         desk.out.clear();

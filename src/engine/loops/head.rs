@@ -30,9 +30,6 @@ impl Loop {
             let room = desk.inbox.len() - have;
             match conn.socket.receive(&mut desk.inbox[have..]) {
                 Got::Bytes(bytes) => {
-                    if have == 0 {
-                        conn.head_since = self.now;
-                    }
                     have += bytes;
                     // Less than asked for: drained, and what comes next is told. A hang-up is read to its end.
                     conn.readable = bytes == room || conn.ended;
@@ -44,6 +41,10 @@ impl Loop {
                 Got::End => return self.judge_beginning(client, have, desk).unwrap_or(Go::Close),
                 Got::Broken(_) => return Go::Close,
             }
+        }
+        // Also of what came behind the last request.
+        if conn.head_since == 0 {
+            conn.head_since = self.now;
         }
         let mut start = 0;
         if conn.expects_proxy {

@@ -50,9 +50,8 @@ use self::room::{Letter, Room};
 use self::shared::Shared;
 use self::turn::Loop;
 use self::watchdog::Watchdog;
-use super::{Drained, Stats};
+use super::{Drained, EngineStart, Stats};
 use crate::clock::Clock;
-use crate::config::Frontend;
 use crate::proxy::service::Service;
 use balancer_time::nanos;
 
@@ -73,28 +72,15 @@ pub struct Running {
     _watchdog: Watchdog,
 }
 
-/// What an engine is started with, beside its listeners.
-pub struct Start<'a> {
-    /// They belong to other processes, too, and go on listening when this one no longer accepts.
-    pub inherited: bool,
-    /// `frontend`.
-    pub config: &'a Frontend,
-    /// How many loops.
-    pub loops: usize,
-    /// Whose PROXY headers count, when `config.proxy_protocol` is on.
-    pub trusted_proxies: &'a [IpNet],
-    /// How many bits of an IPv6 address tell clients apart.
-    pub ipv6_prefix: u8,
-}
-
 /// Starts loops, lane and watchdog on sockets that listen already. Errors are those of making epoll instances and threads.
 pub fn start(
     listeners: Vec<TcpListener>,
-    start: &Start<'_>,
+    start: &EngineStart<'_>,
     service: Arc<dyn Service>,
     clock: Clock,
 ) -> io::Result<Running> {
-    let Start { inherited, config, loops, trusted_proxies, ipv6_prefix } = *start;
+    let EngineStart { inherited, config, trusted_proxies, ipv6_prefix } = *start;
+    let loops = config.workers().max(1);
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
     for listener in &listeners {
         listener.set_nonblocking(true)?;
@@ -103,7 +89,7 @@ pub fn start(
         socket2::SockRef::from(listener).set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
     }
     let shared = Arc::new(Shared {
-        rooms: (0..loops.max(1)).map(|_| Room::new()).collect::<io::Result<_>>()?,
+        rooms: (0..loops).map(|_| Room::new()).collect::<io::Result<_>>()?,
         listeners,
         service,
         clock,
@@ -116,7 +102,7 @@ pub fn start(
         abort_on_close: config.abort_on_close,
         can_upgrade: !config.upgrades.is_empty(),
         proxy_peers: config.proxy_protocol.then(|| ArcSwap::from_pointee(trusted_proxies.to_vec())),
-        counts: Arc::new(Counts::new(loops.max(1), config.max_connections_per_ip, ipv6_prefix)),
+        counts: Arc::new(Counts::new(loops, config.max_connections_per_ip, ipv6_prefix)),
         closed_door: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
@@ -197,7 +183,7 @@ impl Running {
     fn cut(&self) -> Drained {
         let shared = &self.shared;
         let count = |kind| shared.counts.of_kind(kind);
-        let streams = count(Kind::Busy);
+        let streams = count(Kind::Answering);
         let drained = Drained {
             tunnels: count(Kind::Tunnel),
             streams,
@@ -230,12 +216,13 @@ impl Running {
         let is_busy = |room: &&Room| room.busy.load(Ordering::Relaxed) >= 500;
         Stats {
             reading: count(Kind::Reading) + count(Kind::Silent),
-            busy: count(Kind::Busy) + count(Kind::Calling),
+            busy: count(Kind::Closing) + count(Kind::Calling),
             idle: count(Kind::Idle),
-            parked: count(Kind::Parked),
+            parked: count(Kind::Parked) + count(Kind::Answering),
             relay: count(Kind::Tunnel),
             workers_busy: rooms.iter().filter(is_busy).count(),
-            uploads_waiting: 0,
+            loops: (0..rooms.len()).map(|room| self.shared.counts.of_room(room)).collect(),
+            loops_stuck: rooms.iter().filter(|room| room.is_stuck.load(Ordering::Relaxed)).count(),
         }
     }
 }

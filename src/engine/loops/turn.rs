@@ -336,7 +336,7 @@ impl Loop {
             Go::Linger => {
                 client.begin_linger(self.now);
                 let due = self.due(&client);
-                client.conn.counted.set_kind(Kind::Busy);
+                client.conn.counted.set_kind(Kind::Closing);
                 self.arm(&mut client.conn, due);
                 self.again.push(client.conn.key);
                 return Some(client);
@@ -354,8 +354,10 @@ impl Loop {
             self.backs.close(back);
         }
         self.abandon(client);
-        // Others may hold the socket for a moment: the kernel is to forget it now.
-        let _ = epoll::delete(&self.epoll, &client.conn.socket);
+        // Closing it takes it out of epoll, unless somebody else holds it for a moment.
+        if Arc::strong_count(&client.conn.socket) > 1 {
+            let _ = epoll::delete(&self.epoll, &client.conn.socket);
+        }
     }
 
     /// Keeps an exchange's memory.

@@ -33,7 +33,8 @@ impl Shared {
     /// Does what the story asks for until it has an answer.
     fn follow(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answered {
         let in_memory = body.buffered().is_some();
-        let mut step = self.service.begin(Asked { head, in_memory, received_at, can_upgrade: false });
+        let mut step =
+            self.service.begin(Asked { head, in_memory, received_at, can_upgrade: false, bound_to: None });
         let mut incoming = None;
         loop {
             step = match step {

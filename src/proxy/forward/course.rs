@@ -23,6 +23,8 @@ pub(in crate::proxy) struct Course {
     /// It can be sent again, whatever becomes of it: it may find out whether an endpoint is well again.
     pub(super) may_probe: bool,
     pub(super) deadline: Option<Nanos>,
+    /// Id of the endpoint to which the client's connection is bound.
+    pub(super) bound_to: Option<u64>,
     /// Ids of endpoints.
     pub(super) tried: Vec<u64>,
     /// How often it was sent again, refused connections not counted.
@@ -73,6 +75,11 @@ impl Course {
         self.deadline
     }
 
+    /// Binds it to an endpoint.
+    pub(in crate::proxy) fn bind(&mut self, endpoint: Option<u64>) {
+        self.bound_to = endpoint;
+    }
+
     /// How its endpoint is called.
     pub(in crate::proxy) fn call_policy(&self) -> CallPolicy {
         self.snapshot.policy().call
@@ -116,7 +123,7 @@ impl Course {
     fn pick_untried(&self, tried: &[u64], preferred: &[&[u8]]) -> Result<Lease, Unavailable> {
         let may_probe = self.may_probe && self.resent < self.snapshot.policy().retry.retries;
         let Self { key, now, .. } = *self;
-        self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred })
+        self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred, bound_to: self.bound_to })
     }
 
     /// Takes a place in the retry budget for what comes after a setback, which is then over. False: there is none.

@@ -41,7 +41,7 @@ fn start(driver: CheckDriver, pool: &Arc<Backends>, settings: HealthCheck) -> Pr
 
 /// Somebody that a request could go to.
 fn pick(pool: &Backends) -> Option<Lease> {
-    let wanted = Wanted { tried: &[], key: 0, now: 1, may_probe: true, preferred: &[] };
+    let wanted = Wanted { tried: &[], key: 0, now: 1, may_probe: true, preferred: &[], bound_to: None };
     pool.snapshot().pick(&wanted).ok()
 }
 

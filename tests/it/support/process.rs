@@ -96,7 +96,6 @@ impl Proc {
             .args(args)
             .current_dir(dir)
             .env_clear()
-            .envs(std::env::var("BALANCER_LOOPS").map(|loops| ("BALANCER_LOOPS", loops)))
             .envs(
                 ["PATH", "HOME", "LD_LIBRARY_PATH", "LLVM_PROFILE_FILE"]
                     .iter()

@@ -48,6 +48,8 @@ pub struct Wanted<'a> {
     pub may_probe: bool,
     /// What may be tokens ([`crate::sticky`]) of endpoints that it should be: the first that can take it.
     pub preferred: &'a [&'a [u8]],
+    /// Id of the endpoint to which the client's connection is bound: it comes before all others.
+    pub bound_to: Option<u64>,
 }
 
 /// Why no endpoint was picked.
@@ -118,7 +120,10 @@ impl Snapshot {
     /// # Errors
     /// When no endpoint can take the request.
     pub fn pick(&self, wanted: &Wanted<'_>) -> Result<Lease, Unavailable> {
-        if let Some(lease) = wanted.preferred.iter().find_map(|sent| self.pick_preferred(wanted, sent)) {
+        let bound = wanted.bound_to.and_then(|id| self.pick_preferred(wanted, |one| one.id == id));
+        let named =
+            |sent: &&[u8]| self.pick_preferred(wanted, |one| one.token().is_some_and(|token| token.is(sent)));
+        if let Some(lease) = bound.or_else(|| wanted.preferred.iter().find_map(named)) {
             return Ok(lease);
         }
         thread_local!(static SCRATCH: Cell<Vec<Candidate>> = const { Cell::new(Vec::new()) });
@@ -128,10 +133,9 @@ impl Snapshot {
         lease
     }
 
-    /// The one that the token names; `None`: it is gone, or can't take the request.
-    fn pick_preferred(&self, wanted: &Wanted<'_>, sent: &[u8]) -> Option<Lease> {
-        let named = |one: &&Arc<Endpoint>| one.token().is_some_and(|token| token.is(sent));
-        let endpoint = self.endpoints.iter().find(named)?;
+    /// The one that is meant; `None`: it is gone, or can't take the request.
+    fn pick_preferred(&self, wanted: &Wanted<'_>, is_meant: impl Fn(&Endpoint) -> bool) -> Option<Lease> {
+        let endpoint = self.endpoints.iter().find(|one| is_meant(one))?;
         let rank = self.rank(endpoint, wanted).filter(|rank| *rank < Rank::Unknown)?;
         let group = &endpoint.group;
         if self.pool_is_full() || group.in_flight() >= group.max_in_flight() {

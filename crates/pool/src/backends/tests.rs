@@ -71,7 +71,7 @@ const STRATEGIES: [Strategy; 6] = [
 ];
 
 fn wanted(tried: &[u64]) -> Wanted<'_> {
-    Wanted { tried, key: fastrand::u64(..), now: NOW, may_probe: true, preferred: &[] }
+    Wanted { tried, key: fastrand::u64(..), now: NOW, may_probe: true, preferred: &[], bound_to: None }
 }
 
 /// What became known of the addresses of the backend of that name.

@@ -89,8 +89,7 @@ fn a_key_stays_with_its_endpoint_and_nobody_elses_keys_move() {
     let pool = pool(Strategy::Hash, &[1, 1, 1, 1]);
     let snapshot = pool.snapshot();
     let owner = |key: u64| {
-        let wanted =
-            Wanted { tried: &[], key: key_of(&key.to_le_bytes()), now: 1, may_probe: true, preferred: &[] };
+        let wanted = Wanted { key: key_of(&key.to_le_bytes()), now: 1, ..wanted(&[]) };
         snapshot.pick(&wanted).unwrap().endpoint.id
     };
     let before: Vec<_> = (0..400).map(owner).collect();
