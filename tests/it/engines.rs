@@ -1,6 +1,6 @@
 //! The table of what each engine can do stands in the README as the tests have it.
 
-use crate::support::{engine, root};
+use crate::support::{Backend, Conn, Engine, Setup, client, engine, root};
 
 #[test]
 fn the_readme_shows_the_table_that_the_tests_ask() {
@@ -9,4 +9,20 @@ fn the_readme_shows_the_table_that_the_tests_ask() {
     };
     let table = engine::table();
     assert!(readme.contains(&table), "README.md must hold this table, word for word:\n{table}");
+}
+
+/// On its way to the backend it would count as a failure of that.
+#[test]
+fn what_ureq_cannot_send_is_refused_at_the_door() {
+    let backend = Backend::named("a");
+    let balancer = Setup::on(Engine::TinyHttp).backend(backend.address()).start();
+    let mut conn = Conn::open(balancer.address);
+    conn.send(client::head("HEAD", "/", &[], Some(4)));
+    conn.send("body");
+    assert_eq!(conn.read("HEAD").expect("an answer").status, 400);
+    let mut conn = Conn::open(balancer.address);
+    conn.send(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic \xe4\r\n\r\n");
+    assert!(!conn.read("GET").is_ok_and(|answer| answer.status >= 500));
+    assert!(backend.seen().is_empty(), "{:?}", backend.seen().len());
+    assert!(!balancer.proc.err().contains("backend a"), "{}", balancer.proc.err());
 }
