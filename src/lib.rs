@@ -27,4 +27,3 @@ pub mod metrics;
 pub mod proxy;
 pub mod store;
 pub mod upstream;
-pub mod waits;

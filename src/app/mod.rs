@@ -157,7 +157,6 @@ impl App {
             config: Arc::clone(&in_force),
             backends,
             policy: Arc::clone(&shared.policy),
-            upstream: Arc::clone(&shared.upstream),
             limits: Arc::clone(&shared.limits),
             metrics: Arc::clone(&shared.metrics),
             api,

@@ -24,7 +24,6 @@ use crate::log::errors;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
 use crate::store::Limits;
-use crate::upstream::UreqUpstream;
 use crate::upstream::prober::Prober;
 use crate::upstream::resolve::{self, Lookup, Resolver};
 use balancer_pool::backend::BackendEntry;
@@ -46,7 +45,6 @@ pub(super) struct Parts {
     pub config: Arc<ArcSwap<Config>>,
     pub backends: Arc<Backends>,
     pub policy: Arc<PolicyInForce>,
-    pub upstream: Arc<UreqUpstream>,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
     pub api: Arc<AdminApi>,
@@ -254,7 +252,6 @@ impl Parts {
             })
             .collect();
         self.metrics.set_backends(entries.iter().map(|backend| backend.name.as_str()));
-        self.upstream.reconfigure(&config.upstream);
         let checks_change = config.health_check != before.health_check;
         if checks_change {
             self.prober = None;

@@ -7,7 +7,7 @@ use crate::error::Reject;
 use crate::proxy::Proxy;
 use crate::proxy::account::Own;
 use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::{Answer, Exchange, Served};
+use crate::proxy::exchange::{Answer, Exchange};
 use crate::proxy::service::Service;
 use crate::proxy::story::{Asked, Step};
 use balancer_http::message::Reason;
@@ -30,7 +30,7 @@ pub struct Private {
     pub proxy: Arc<Proxy>,
 }
 
-fn serve_own(api: &AdminApi, proxy: &Proxy, mut exchange: Exchange<'_>, surface: Surface) -> Answer {
+fn work(api: &AdminApi, proxy: &Proxy, mut exchange: Exchange<'_>, surface: Surface) -> Answer {
     let own = Own::begin(&proxy.accounts, exchange.head, exchange.received_at);
     let answer = api.serve(&mut exchange, surface, own.request_id());
     own.end(&proxy.accounts, exchange.head, answer)
@@ -87,12 +87,8 @@ impl Service for Public {
         }
     }
 
-    fn serve(&self, exchange: Exchange<'_>) -> Served {
-        if self.api.claims(exchange.head, Surface::Public) {
-            serve_own(&self.api, &self.proxy, exchange, Surface::Public).into()
-        } else {
-            self.proxy.serve(exchange)
-        }
+    fn work(&self, exchange: Exchange<'_>) -> Answer {
+        work(&self.api, &self.proxy, exchange, Surface::Public)
     }
 
     fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
@@ -102,10 +98,6 @@ impl Service for Public {
     fn observe(&self, event: FrontendEvent) {
         self.proxy.accounts.observe(event);
     }
-
-    fn unattended(&self, head: &RequestHead) -> Option<Answer> {
-        unattended(&self.api, &self.proxy, head, Surface::Public)
-    }
 }
 
 impl Service for Private {
@@ -113,8 +105,8 @@ impl Service for Private {
         begin_own(&self.api, &self.proxy, &asked, Surface::Admin)
     }
 
-    fn serve(&self, exchange: Exchange<'_>) -> Served {
-        serve_own(&self.api, &self.proxy, exchange, Surface::Admin).into()
+    fn work(&self, exchange: Exchange<'_>) -> Answer {
+        work(&self.api, &self.proxy, exchange, Surface::Admin)
     }
 
     fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
@@ -123,9 +115,5 @@ impl Service for Private {
 
     fn observe(&self, event: FrontendEvent) {
         self.proxy.accounts.observe(event);
-    }
-
-    fn unattended(&self, head: &RequestHead) -> Option<Answer> {
-        unattended(&self.api, &self.proxy, head, Surface::Admin)
     }
 }

@@ -19,7 +19,6 @@ use crate::proxy::admit::Admit;
 use crate::proxy::forward::Forward;
 use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
 use crate::store::{Limits, Sources};
-use crate::upstream::UreqUpstream;
 use balancer_limiter::heavy_hitters::HeavyHitters;
 use balancer_limiter::limiter::Limiter;
 use balancer_pool::backend::BackendEntry;
@@ -34,7 +33,6 @@ pub(super) struct Shared {
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
     pub heavy_hitters: Arc<HeavyHitters>,
-    pub upstream: Arc<UreqUpstream>,
     pub health: Arc<ProcessHealth>,
     pub policy: Arc<PolicyInForce>,
     /// What the pool begins with.
@@ -65,15 +63,9 @@ impl Shared {
         )
         .map_err(|error| Failure::new(error.to_string()))?;
         let (backends, entries) = pool::begin(config, &limits.backends(), &metrics);
-        let upstream = Arc::new(UreqUpstream::new(&config.upstream, clock.clone()));
-        let ticker = Ticker::start(
-            Arc::clone(&limiter),
-            Arc::clone(&log_limit),
-            Arc::clone(&upstream),
-            Arc::clone(&backends),
-            clock.clone(),
-        )
-        .map_err(failed("a thread can't be started"))?;
+        let ticker =
+            Ticker::start(Arc::clone(&limiter), Arc::clone(&log_limit), Arc::clone(&backends), clock.clone())
+                .map_err(failed("a thread can't be started"))?;
         let draining = AtomicBool::new(false);
         let lone_peer = Arc::default();
         let health = Arc::new(ProcessHealth { backends, limits: Arc::clone(&limits), draining, lone_peer });
@@ -87,7 +79,6 @@ impl Shared {
             limiter,
             limits,
             heavy_hitters,
-            upstream,
             health,
             policy: Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit))),
             entries,
@@ -108,7 +99,6 @@ impl Shared {
                 lone_peer: Arc::clone(&self.health.lone_peer),
             },
             forward: Forward {
-                upstream: Arc::clone(&self.upstream) as Arc<_>,
                 backends: Arc::clone(&self.health.backends),
                 budget: RetryBudget::new(),
                 frees_workers,

@@ -1,4 +1,4 @@
-//! What has to be done now and then: full buckets forgotten, idle backend connections closed, left-out log lines
+//! What has to be done now and then: full buckets forgotten, left-out log lines
 //! told of, those that wait in line told to look (an ejection ends by time alone).
 
 use std::convert::Infallible;
@@ -11,7 +11,6 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::clock::Clock;
 use crate::log::repeats::LogLimit;
-use crate::upstream::UreqUpstream;
 use balancer_limiter::limiter::Limiter;
 use balancer_pool::backends::Backends;
 
@@ -26,7 +25,6 @@ impl Ticker {
     pub fn start(
         limiter: Arc<Limiter>,
         log_limit: Arc<LogLimit>,
-        upstream: Arc<UreqUpstream>,
         backends: Arc<Backends>,
         clock: Clock,
     ) -> io::Result<Self> {
@@ -34,7 +32,6 @@ impl Ticker {
         thread::Builder::new().name("ticker".into()).spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 limiter.sweep(clock.moment());
-                upstream.sweep();
                 backends.queue().changed();
                 for (key, lines) in log_limit.sweep(clock.now()) {
                     log::warn!("{lines} more like this were left out: {key}");

@@ -11,8 +11,8 @@ pub fn framing(answer: &Answer, version: Version, is_head: bool) -> Framing {
     let body = match &answer.body {
         AnswerBody::None { declared } => BodyShape::Absent { declared: *declared },
         AnswerBody::Bytes(bytes) => BodyShape::Whole(bytes.len() as u64),
-        AnswerBody::Stream(length, _) | AnswerBody::Relayed(length) => BodyShape::Streamed(*length),
-        AnswerBody::Upgrade(_) | AnswerBody::Tunnel => BodyShape::Upgraded,
+        AnswerBody::Relayed(length) => BodyShape::Streamed(*length),
+        AnswerBody::Tunnel => BodyShape::Upgraded,
     };
     Framing::of(body, answer.status, version, is_head)
 }

@@ -3,23 +3,13 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use crate::waits::CallObserver;
 use balancer_http::fields::Fields;
 use balancer_time::Nanos;
 
-mod parked;
 mod problem;
 
 use balancer_http::message::{BodyLength, RequestHead};
-pub use parked::{Awaitable, Parked, Registration, Served};
 
 /// Why a request's body could not be read to its end. Travels inside an [`io::Error`] (`io::Error::other`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,93 +56,15 @@ pub trait RequestBody {
     fn consumed(&self) -> bool;
 }
 
-/// A handle on the backend connection that a worker is blocked on, so that whoever sees the client leave can end the
-/// call. Belongs to one exchange; takes a lock that is never held across I/O. It also tells the frontend that the
-/// worker is blocked, so that another one can take its place.
-#[derive(Default)]
-pub struct Abort {
-    socket: Mutex<Option<Arc<TcpStream>>>,
-    cancelled: AtomicBool,
-    calling: AtomicBool,
-    observer: Option<Arc<dyn CallObserver>>,
-}
-
-impl std::fmt::Debug for Abort {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Abort").field("cancelled", &self.cancelled).finish_non_exhaustive()
-    }
-}
-
-impl Abort {
-    /// A handle whose calls somebody hears of.
-    pub fn observed_by(observer: Arc<dyn CallObserver>) -> Self {
-        Self { observer: Some(observer), ..Self::default() }
-    }
-
-    /// A blocking call to that endpoint begins, connecting included. [`Abort::release`] ends it.
-    pub fn calling(&self, endpoint: u64) {
-        if let Some(observer) = &self.observer
-            && !self.calling.swap(true, Ordering::Relaxed)
-        {
-            observer.began(endpoint);
-        }
-    }
-
-    /// A kept connection is about to be looked at, and then used if it has nothing to read.
-    pub fn looking(&self, socket: &Arc<TcpStream>) {
-        if let Some(observer) = &self.observer {
-            observer.looking(socket.as_fd());
-        }
-    }
-
-    /// Names the socket that the call is about to block on; shut down at once if the client is gone already.
-    pub fn watch(&self, socket: &Arc<TcpStream>) {
-        self.calling(0);
-        *self.socket.lock() = Some(Arc::clone(socket));
-        if self.cancelled() {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// The call is over; its socket may be kept for the next one.
-    pub fn release(&self) {
-        *self.socket.lock() = None;
-        if let Some(observer) = &self.observer
-            && self.calling.swap(false, Ordering::Relaxed)
-        {
-            observer.ended();
-        }
-    }
-
-    /// The client is gone: ends the call that is under way and every later one of this exchange.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::SeqCst);
-        if let Some(socket) = self.socket.lock().as_ref() {
-            // The peer may have closed already; then there is nothing to end.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Whether the client is gone.
-    pub fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::SeqCst)
-    }
-}
-
-/// One exchange, as a service sees it. The answer is the service's return value, so none can be forgotten.
+/// A request for a thread that may block: a call of the API. The answer is the service's return value, so none can be
+/// forgotten.
 pub struct Exchange<'a> {
     /// What was asked.
     pub head: &'a mut RequestHead,
     /// The body, unread.
     pub body: &'a mut dyn RequestBody,
-    /// Where a blocked backend call is made known.
-    pub abort: &'a Abort,
     /// When the head was complete.
     pub received_at: Nanos,
-    /// Whether the frontend can relay a connection in both directions after a 101.
-    pub can_upgrade: bool,
-    /// Whether the frontend can keep the request while nobody works at it; if not, the service waits on the worker.
-    pub may_park: bool,
 }
 
 /// What a frontend tells its service to count.
@@ -172,7 +84,7 @@ pub enum FrontendEvent {
 /// An answer for the client. The frontend adds `Content-Length` or `Transfer-Encoding` and `Connection`; `fields` must
 /// not hold them, and must hold everything else (`Date`, too).
 pub struct Answer {
-    /// 200 to 999, or 101 with [`AnswerBody::Upgrade`].
+    /// 200 to 999, or 101 with [`AnswerBody::Tunnel`].
     pub status: u16,
     /// The reason phrase as the backend sent it; `None` for the standard one.
     pub reason: Option<Vec<u8>>,
@@ -198,69 +110,11 @@ pub enum AnswerBody {
     },
     /// A whole body in memory.
     Bytes(Vec<u8>),
-    /// A body that arrives while it is sent. [`BodyLength::Known`] is sent as Content-Length, the others chunked (or
-    /// until close to HTTP/1.0).
-    Stream(BodyLength, Box<dyn Stream>),
-    /// After a 101: both directions are relayed until one side ends.
-    Upgrade(Upgrade),
     /// A body that the engine moves from the backend that answered; [`BodyLength::Known`] is sent as Content-Length, the
     /// others chunked (or until close to HTTP/1.0).
     Relayed(BodyLength),
     /// After a 101: the engine relays both directions until one side ends.
     Tunnel,
-}
-
-/// The backend's side of an upgraded connection.
-pub struct Upgrade {
-    /// The connection, its own and in no pool.
-    pub backend: TcpStream,
-    /// What the backend sent behind its 101 already.
-    pub early: Vec<u8>,
-}
-
-/// May a read wait?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Until bytes come, the end, or the time-out for silence.
-    Block,
-    /// Not at all: [`Pull::Pending`] when nothing is there.
-    Poll,
-}
-
-/// What a read of a response body brought.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Pull {
-    /// That many bytes, at least 1.
-    Bytes(usize),
-    /// The body is complete.
-    End,
-    /// Nothing for now; only with [`Wait::Poll`].
-    Pending,
-    /// The backend broke off, was too slow or sent bad framing; the text is for the log. The client must see a broken
-    /// answer, never a complete one.
-    Broken(String),
-}
-
-/// A response body that arrives while it is sent. Dropping it before its end closes the backend's connection.
-pub trait Stream: Send {
-    /// Reads the next bytes of the body, its framing taken off.
-    fn pull(&mut self, buffer: &mut [u8], wait: Wait) -> Pull;
-
-    /// The socket to wait on after [`Pull::Pending`].
-    fn socket(&self) -> Option<Awaitable<'_>>;
-
-    /// The longest silence that [`Wait::Block`] allows; whoever waits on [`Stream::socket`] instead must keep it.
-    fn silence_limit(&self) -> Duration;
-
-    /// When all of it must be over, however slowly its reader takes it.
-    fn deadline(&self) -> Option<Nanos> {
-        None
-    }
-
-    /// Why the answer breaks off when either has passed, for the log.
-    fn too_late(&self) -> String {
-        "the backend was silent for too long in the middle of its answer".to_owned()
-    }
 }
 
 /// How the delivery of an answer ended.

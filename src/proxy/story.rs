@@ -47,7 +47,7 @@ pub enum Step {
     Call(Box<Story>, Call),
     /// Wait until the waker is called ([`Story::listen`]), at most until then.
     Wait(Box<Story>, Nanos),
-    /// Have the whole body read, at most so many bytes, and the request answered by [`super::service::Service::serve`] on a
+    /// Have the whole body read, at most so many bytes, and the request answered by [`super::service::Service::work`] on a
     /// thread that may block.
     Work(usize),
 }
@@ -170,7 +170,7 @@ impl Story {
             return Ok(Step::Answer(proxy.accounts.close(answer, head, entry)));
         }
         (self.admitted.fields, self.admitted.counted_as) = (fields, counted_as);
-        let asked = proxy.request(&self.admitted, head, false);
+        let asked = proxy.request(&self.admitted, head);
         let mut course = proxy.forward.begin(&asked, Arc::clone(snapshot), *in_memory);
         course.bind(*bound_to);
         let next = proxy.forward.step(course, head, true);
@@ -275,7 +275,7 @@ impl Story {
 
     /// The request's fields as they go to that endpoint, in memory that this thread lends.
     pub fn outgoing(&self, head: &RequestHead, endpoint: &Endpoint, use_them: impl FnOnce(&Fields)) {
-        let origin = self.proxy.request(&self.admitted, head, false).origin;
+        let origin = self.proxy.request(&self.admitted, head).origin;
         use_them(Lent::of(head, &origin, endpoint).fields());
     }
 

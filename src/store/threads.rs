@@ -13,7 +13,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError
 use parking_lot::Mutex;
 
 use crate::store::StoreError;
-use crate::waits;
 
 /// What a store thread does.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -123,7 +122,7 @@ impl Threads {
                 "the store is overloaded"
             }));
         }
-        match waits::during(|| result.recv_timeout(wait)) {
+        match result.recv_timeout(wait) {
             Ok(result) => result.map_err(CallError::Store),
             Err(RecvTimeoutError::Disconnected) => {
                 Err(CallError::TimedOut { begun: stage.load(Ordering::Acquire) == BEGUN })

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::thread;
-use std::time::Duration;
+#[cfg(test)]
+use std::{thread, time::Duration};
 
 use parking_lot::Mutex;
 
+#[cfg(test)]
 use balancer_time::Nanos;
 
 /// Tells the keeper of a request in line that it can go on. Called at most once, on the thread that made it so: must not
@@ -186,6 +187,7 @@ impl Place {
     }
 
     /// Blocks until it is this one's turn; false when that did not come before `until`. `now` tells the time.
+    #[cfg(test)]
     pub fn wait(&self, until: Nanos, now: impl Fn() -> Nanos) -> bool {
         let thread = thread::current();
         if !self.on_turn(Box::new(move || thread.unpark())) {

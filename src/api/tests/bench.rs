@@ -15,7 +15,7 @@ use crate::api::*;
 use crate::clock::Clock;
 use crate::config::{self, Config, Database, DatabaseUrl, Secret};
 use crate::metrics::Metrics;
-use crate::proxy::exchange::{Abort, RequestBody};
+use crate::proxy::exchange::RequestBody;
 use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
 use crate::store::Sources;
 use crate::store::v1::Actor;
@@ -264,19 +264,12 @@ impl Bench {
     ) -> Reply {
         let mut head = head(call, length);
         assert!(self.api.claims(&head, self.surface), "{} {} is ours", call.method, call.target);
-        let mut exchange = Exchange {
-            head: &mut head,
-            body: &mut Pieces(body.into()),
-            abort: &Abort::default(),
-            received_at: 1,
-            can_upgrade: false,
-            may_park: false,
-        };
+        let mut exchange = Exchange { head: &mut head, body: &mut Pieces(body.into()), received_at: 1 };
         let answer = self.api.serve(&mut exchange, self.surface, "request-1");
         let (bytes, declared) = match answer.body {
             AnswerBody::Bytes(bytes) => (bytes, None),
             AnswerBody::None { declared } => (Vec::new(), declared),
-            AnswerBody::Stream(..) | AnswerBody::Upgrade(_) | AnswerBody::Relayed(_) | AnswerBody::Tunnel => {
+            AnswerBody::Relayed(_) | AnswerBody::Tunnel => {
                 panic!("the API streams nothing")
             }
         };

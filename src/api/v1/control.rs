@@ -13,7 +13,6 @@ use crate::config::{self, Config};
 use crate::store::backends::BackendSettings;
 use crate::store::v1::Actor;
 use crate::store::{Limits, StoreError};
-use crate::waits;
 use balancer_pool::backends::{Backend, BackendReport, Backends, Endpoint, Snapshot};
 
 /// Commands that wait for their turn; more are refused.
@@ -76,7 +75,7 @@ impl Control {
     fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> ControlCommand) -> Result<T, &'static str> {
         let (answer, outcome) = bounded(1);
         self.commands.try_send(command(answer)).map_err(|_| "too many commands are waiting")?;
-        waits::during(|| outcome.recv_timeout(PATIENCE)).map_err(|_| "it took too long")
+        outcome.recv_timeout(PATIENCE).map_err(|_| "it took too long")
     }
 
     /// What was stored is in force when this returns.

@@ -13,7 +13,7 @@ use super::room::Letter;
 use super::shared::Shared;
 use crate::error::Reject;
 use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::{Abort, Answer, BodyFault, Exchange, RequestBody, Served};
+use crate::proxy::exchange::{Answer, BodyFault, Exchange, RequestBody};
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 
@@ -63,18 +63,10 @@ impl Lane {
 fn answer(shared: &Shared, mut job: Job) -> Answer {
     let served = catch_unwind(AssertUnwindSafe(|| {
         let mut body = Whole { bytes: &job.body, at: 0, is_too_large: job.is_too_large };
-        shared.service.serve(Exchange {
-            head: &mut job.head,
-            body: &mut body,
-            abort: &Abort::default(),
-            received_at: job.received_at,
-            can_upgrade: false,
-            may_park: false,
-        })
+        shared.service.work(Exchange { head: &mut job.head, body: &mut body, received_at: job.received_at })
     }));
     match served {
-        Ok(Served::Answer(answer)) => answer,
-        Ok(Served::Parked(parked)) => parked.give_up(&job.head, false),
+        Ok(answer) => answer,
         Err(_) => {
             shared.service.observe(FrontendEvent::Panicked);
             let reject = Reject::new(Reason::Internal, "the request could not be handled");

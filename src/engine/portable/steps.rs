@@ -10,7 +10,7 @@ use super::Shared;
 use super::body::Body;
 use super::call::Incoming;
 use crate::error::Reject;
-use crate::proxy::exchange::{Abort, Answer, Exchange, FrontendEvent, RequestBody, Served};
+use crate::proxy::exchange::{Answer, Exchange, FrontendEvent, RequestBody};
 use crate::proxy::story::{Asked, Event, Step, Story};
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
@@ -63,14 +63,7 @@ impl Shared {
 
     /// Answers a call of the API.
     fn serve_own(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answer {
-        let abort = Abort::default();
-        let exchange =
-            Exchange { head, body, abort: &abort, received_at, can_upgrade: false, may_park: false };
-        match self.service.serve(exchange) {
-            Served::Answer(answer) => answer,
-            // It may not; and nobody here could wake it.
-            Served::Parked(parked) => parked.give_up(head, false),
-        }
+        self.service.work(Exchange { head, body, received_at })
     }
 
     /// Waits until a story can go on; whether its time is over.

@@ -1,85 +1,17 @@
-//! One attempt at an endpoint: sent, waited for or put away until its answer comes, and what it says of that endpoint.
+//! One attempt at an endpoint, and what it says of that endpoint.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::course::Course;
-use super::refusal::failed;
-use super::{Failed, Forward, is_in};
+use super::{Forward, is_in};
 use crate::metrics::Attempt;
-use crate::proxy::exchange::{Abort, Awaitable, RequestBody};
-use crate::proxy::{Answered, Awaited, Begun, Outgoing, Phase, Read, UpstreamError};
+use crate::proxy::{Phase, UpstreamError};
 use balancer_pool::backend_state;
 use balancer_pool::backends::{Ejection, Endpoint, Lease};
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
-/// A request that was sent and that nobody waits with for the answer.
-pub(in crate::proxy) struct Flight {
-    pub(super) course: Course,
-    pub(super) lease: Lease,
-    pub(super) awaited: Box<dyn Awaited>,
-}
-
-impl Flight {
-    /// Where the answer comes.
-    pub fn socket(&self) -> Awaitable<'_> {
-        self.awaited.socket()
-    }
-
-    /// When it must be there.
-    pub fn until(&self) -> Nanos {
-        self.awaited.until()
-    }
-}
-
-/// How far an attempt got.
-pub(super) enum Attempted {
-    /// To its end.
-    Done(Result<Answered, UpstreamError>),
-    /// It was sent.
-    Sent(Box<dyn Awaited>),
-}
-
-impl From<Result<Answered, UpstreamError>> for Attempted {
-    fn from(result: Result<Answered, UpstreamError>) -> Self {
-        Self::Done(result)
-    }
-}
-
-/// What has come of an answer.
-pub(super) fn read(awaited: Box<dyn Awaited>) -> Attempted {
-    match awaited.read() {
-        Ok(Read::Later(awaited)) => Attempted::Sent(awaited),
-        Ok(Read::Head(incoming)) => Ok(Answered::Http(incoming)).into(),
-        Err(error) => Err(error).into(),
-    }
-}
-
 impl Forward {
-    /// Sends it once. `may_leave`: its answer can be awaited by others, if its body can be sent again.
-    pub(super) fn attempt(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        outgoing: &Outgoing<'_>,
-        protocol: Option<&str>,
-        body: &mut dyn RequestBody,
-        abort: &Abort,
-        may_leave: bool,
-    ) -> Attempted {
-        if let Some(protocol) = protocol {
-            return self.upstream.upgrade(endpoint, outgoing, protocol, abort).into();
-        }
-        if !may_leave || body.buffered().is_none() {
-            return self.upstream.send(endpoint, outgoing, body, abort).map(Answered::Http).into();
-        }
-        match self.upstream.begin(endpoint, outgoing, body, abort) {
-            Ok(Begun::Sent(awaited)) => Attempted::Sent(awaited),
-            Ok(Begun::Answered(incoming)) => Ok(Answered::Http(incoming)).into(),
-            Err(error) => Err(error).into(),
-        }
-    }
-
     /// Lets everybody know how an attempt went that began when the course stood last.
     pub(super) fn conclude(
         &self,
@@ -101,20 +33,6 @@ impl Forward {
             let ejection = course.snapshot.observe(lease, took, failed, course.now);
             self.tell(&lease.endpoint, ejection, result);
         }
-    }
-
-    /// The end of a request whose answer did not come in time, or whose client left meanwhile.
-    pub(super) fn give_up(&self, flight: Flight, client_gone: bool) -> Failed {
-        let Flight { mut course, mut lease, awaited } = flight;
-        drop(awaited);
-        let error = if client_gone {
-            UpstreamError { phase: Phase::Cancelled, cause: "the client left".into() }
-        } else {
-            let cause = format!("{}: no answer's head in time", lease.endpoint.address);
-            UpstreamError { phase: Phase::TimedOut, cause }
-        };
-        self.conclude(&mut course, &mut lease, Err(&error));
-        failed(&error, &lease.endpoint, course.effort)
     }
 
     /// One line for each change of who is ejected, with its cause.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::Forward;
 use super::course::{Counted, Course, Wait};
-use super::{Forward, Patience};
 use crate::proxy::Reuse;
 use balancer_pool::backends::{Lease, Unavailable};
 use balancer_pool::queue::Waker;
@@ -36,7 +36,7 @@ impl Forward {
         &self,
         course: &mut Course,
         preferred: &[&[u8]],
-        patience: Patience,
+        may_wait: bool,
     ) -> Result<(Lease, Reuse), Unsent> {
         if course.wait.is_none() && (course.setback.is_some() || self.backends.queue().is_empty()) {
             match course.pick(preferred) {
@@ -45,7 +45,7 @@ impl Forward {
                 Err(Unavailable::Full) => {}
             }
         }
-        if patience == Patience::None {
+        if !may_wait {
             return Err(Unsent::Full);
         }
         let mut wait = match course.wait.take() {
@@ -54,13 +54,8 @@ impl Forward {
         };
         loop {
             if !wait.place.may_try() {
-                if patience == Patience::Park {
-                    course.wait = Some(wait);
-                    return Err(Unsent::Waits);
-                }
-                if !wait.place.wait(wait.until, || self.clock.now()) {
-                    return Err(wait.too_late());
-                }
+                course.wait = Some(wait);
+                return Err(Unsent::Waits);
             }
             course.now = self.clock.now();
             if course.deadline.is_some_and(|deadline| course.now >= deadline) {

@@ -4,7 +4,7 @@ use super::course::Course;
 use super::line::Unsent;
 use super::refusal::{failed, unsent};
 use super::sticky::{Sent, sent, set_cookie};
-use super::{Effort, Failed, Forward, Patience, is_in};
+use super::{Effort, Failed, Forward, is_in};
 use crate::proxy::{Reuse, UpstreamError};
 use balancer_http::message::RequestHead;
 use balancer_pool::backends::Lease;
@@ -35,8 +35,9 @@ impl Forward {
         let sticks = course.snapshot.policy().sticky.is_some().then(|| course.snapshot.clone());
         let sticky = sticks.as_ref().and_then(|snapshot| snapshot.policy().sticky.as_ref());
         let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
-        let patience = if replayable || course.tried.is_empty() { Patience::Park } else { Patience::None };
-        match self.next(&mut course, &preferred, patience) {
+        // A body that is gone can't wait for a second try.
+        let may_wait = replayable || course.tried.is_empty();
+        match self.next(&mut course, &preferred, may_wait) {
             Ok((lease, reuse)) => {
                 course.effort.backend = Some(lease.endpoint.backend.clone());
                 Next::To(course, lease, reuse)
@@ -67,7 +68,7 @@ impl Forward {
         {
             let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
             // The answer that there is beats one that there may be: nobody waits for a second one.
-            if let Ok((again, reuse)) = self.next(&mut course, &preferred, Patience::None) {
+            if let Ok((again, reuse)) = self.next(&mut course, &preferred, false) {
                 course.effort.backend = Some(again.endpoint.backend.clone());
                 return Received::Again(course, again, reuse);
             }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Cache, Entries, Entry, Key, Known, Loader, Place, Shard, pick, sorted};
-use crate::waits;
 use balancer_pool::queue::Waker;
 
 #[derive(Default)]
@@ -78,7 +77,7 @@ impl Pending {
 
     /// Blocks until the load has ended, at most for `patience`.
     pub fn wait(&self, patience: Duration) {
-        waits::during(|| self.load.wait(patience));
+        self.load.wait(patience);
     }
 
     /// Whether the load has ended. Takes its lock for a look.
