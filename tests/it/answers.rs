@@ -66,6 +66,7 @@ fn a_204_that_announces_a_body_is_a_204(engine: Engine) {
     };
     let backends: Vec<Backend> = (0..2).map(answers).collect();
     let balancer = Setup::on(engine)
+        .one_loop()
         .backend(backends[0].address())
         .backend(backends[1].address())
         .set("outlier", json!({ "consecutive": 1 }))
@@ -89,7 +90,7 @@ fn a_204_that_announces_a_body_is_a_204(engine: Engine) {
 
     // A body of no bytes is none: the connection stays.
     let backend = numbered(texts(&["HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"]));
-    let balancer = Setup::on(engine).backend(backend.address()).start();
+    let balancer = Setup::on(engine).one_loop().backend(backend.address()).start();
     for _ in 0..3 {
         assert!(balancer.get("/0").expect(204).field("content-length").is_none());
     }
@@ -107,7 +108,7 @@ fn interim_answers_that_announce_a_body_have_none(engine: Engine) {
             .map(|field| format!("HTTP/1.1 103 Early Hints\r\n{field}\r\n\r\n{LAST}").into_bytes())
             .collect(),
     );
-    let balancer = Setup::on(engine).backend(backend.address()).start();
+    let balancer = Setup::on(engine).one_loop().backend(backend.address()).start();
     for (number, connections) in [(0, 1), (1, 2), (2, 3), (2, 3)] {
         assert_eq!(balancer.get(&format!("/{number}")).expect(200).text(), "ok", "{number}");
         assert_eq!(backend.connections(), connections, "{number}");
@@ -171,7 +172,7 @@ fn what_harms_nobody_is_taken(engine: Engine) {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5   \t\r\nhello\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5 ;x=y\r\nhello\r\n0\r\n\r\n",
     ]));
-    let balancer = Setup::on(engine).backend(backend.address()).start();
+    let balancer = Setup::on(engine).one_loop().backend(backend.address()).start();
     for number in 0..5 {
         assert_eq!(balancer.get(&format!("/{number}")).expect(200).text(), "hello", "{number}");
     }
@@ -274,7 +275,7 @@ fn invalid_answers_are_taken_when_asked_for_and_the_log_says_how(engine: Engine)
     }
     let rows: Vec<&str> = INVALID.iter().map(|row| row.1).chain(REFUSED.iter().copied()).collect();
     let backend = numbered(texts(&rows));
-    let setup = Setup::on(engine).backend(backend.address());
+    let setup = Setup::on(engine).one_loop().backend(backend.address());
     let strict = setup.start();
     let mut skip = 0;
     let mut last = "";

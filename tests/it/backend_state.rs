@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::backend::refusing;
 use crate::support::balancer::{PROGRAM, listening};
-use crate::support::client::request;
+use crate::support::client::{head, request};
 use crate::support::engine::{Case, each_engine, each_store};
 use crate::support::{Backend, Balancer, Conn, Database, Engine, Proc, Setup, Then, until};
 
@@ -207,10 +207,16 @@ fn a_drain_is_said_audited_and_shown_apart_from_health(database: &Database) {
     late.proc.wait_err(0, "said at start", |line| line.ends_with("is in drain: the operator drains it"));
 }
 
-/// With every descriptor taken by clients no check can be made: that is ours, and its backend stays up.
+/// With every descriptor taken by requests that wait no check can be made: that is ours, and its backend stays up.
 #[test]
 fn what_we_lack_takes_no_backend_out() {
-    let a = Backend::named("a");
+    let a = Backend::scripted(|seen, stream| {
+        if seen.request_line().contains("/hang") {
+            return Then::Hang;
+        }
+        let _ = stream.write_all(crate::support::backend::OK);
+        Then::Keep
+    });
     let balancer = Setup::auto()
         .open_files(72)
         .backend(a.address())
@@ -218,13 +224,15 @@ fn what_we_lack_takes_no_backend_out() {
         .start();
     let mut held: Vec<Conn> = Vec::new();
     let line = until("it is said", || {
-        if held.len() < 200 {
-            held.push(Conn::open(balancer.address));
+        if held.len() < 36 {
+            let mut conn = Conn::open(balancer.address);
+            conn.send(head("GET", "/hang", &[], None));
+            held.push(conn);
         }
         balancer.proc.err().lines().find(|line| line.contains("is not checked")).map(str::to_owned)
     });
     assert!(line.contains("backend a (") && line.to_lowercase().contains("open files"), "{line}");
-    drop(held);
+    held.into_iter().for_each(Conn::reset);
     until("it answers again", || (balancer.get("/").status == 200).then_some(()));
     let err = balancer.proc.err();
     assert!(!err.contains("is down"), "{err}");

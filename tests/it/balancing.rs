@@ -111,7 +111,7 @@ fn least_connections_spreads_ties(engine: Engine) {
 
 fn kept_connections_are_used_again(engine: Engine) {
     let backend = Backend::named("a");
-    let balancer = Setup::on(engine).backend(backend.address()).start();
+    let balancer = Setup::on(engine).one_loop().backend(backend.address()).start();
     for _ in 0..30 {
         balancer.get("/").expect(200);
     }

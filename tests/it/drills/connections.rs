@@ -16,7 +16,9 @@ fn refused(mut conn: Conn) {
 fn beyond_max_connections_the_longest_idle_makes_room_and_then_nobody_is_let_in() {
     const MOST: usize = 20;
     let backend = Backend::named("a");
+    // Several loops each close the longest idle of their own.
     let balancer = setup()
+        .one_loop()
         .backend(backend.address())
         .set("frontend.max_connections", json!(MOST))
         .set("admin.listen", json!("127.0.0.1:0"))

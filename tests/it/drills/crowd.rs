@@ -50,11 +50,6 @@ impl Client {
         line.strip_prefix("HTTP/1.1 ")?.parse().ok()
     }
 
-    /// What came first, as text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.start).into_owned()
-    }
-
     fn read(&mut self, most: usize) {
         let mut buffer = [0; 16384];
         let mut left = most;

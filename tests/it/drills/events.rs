@@ -1,4 +1,4 @@
-//! 2,000 open event streams on 64 workers.
+//! 2,000 open event streams.
 
 use std::sync::Arc;
 use std::time::Duration;

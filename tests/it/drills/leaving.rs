@@ -8,15 +8,26 @@ use super::farm::Farm;
 use super::setup;
 use crate::support::backend::OK;
 use crate::support::client::head;
-use crate::support::{Backend, Balancer, Conn, Gate, Then, until};
+use crate::support::{Backend, Balancer, Conn, Fault, Gate, Setup, Then, until};
 
 /// How soon a slot must be free again.
 const SOON: Duration = Duration::from_secs(1);
 /// The machine may be busy with something else: the best of so many counts.
 const TRIES: usize = 5;
 
+/// Without `abort_on_close`.
+fn patient() -> Setup {
+    setup().set("frontend.abort_on_close", json!(false))
+}
+
+/// Waits longer than a half-closed client may get no byte of its answer.
+fn silence_passes() {
+    let looked = Instant::now() + Duration::from_millis(1500);
+    until("the silence is long", || (Instant::now() > looked).then_some(()));
+}
+
 #[test]
-fn a_half_closed_client_gets_its_late_answer() {
+fn without_abort_on_close_a_half_closed_client_gets_its_late_answer() {
     let gate = Gate::default();
     let opened = gate.clone();
     let backend = Backend::scripted(move |_, stream| {
@@ -24,26 +35,58 @@ fn a_half_closed_client_gets_its_late_answer() {
         let _ = std::io::Write::write_all(stream, OK);
         Then::Keep
     });
-    let balancer = setup().backend(backend.address()).start();
+    let balancer = patient().backend(backend.address()).start();
+    let mut asked: Vec<(&str, Conn)> = Vec::new();
     for (method, body) in [("GET", None), ("POST", Some(5))] {
         let mut conn = Conn::open(balancer.address);
-        let before = backend.seen().len();
         conn.send(head(method, "/", &[], body));
         conn.send(vec![b'x'; body.unwrap_or(0)]);
         conn.finish();
-        until("the backend has it", || (backend.seen().len() == before + 1).then_some(()));
-        // Longer than the keeper waits before it looks whether clients of long calls are still there.
-        let looked = Instant::now() + Duration::from_millis(500);
-        until("the keeper has looked", || (Instant::now() > looked).then_some(()));
-        assert_eq!(backend.open(), 1, "the call goes on");
-        gate.open();
+        asked.push((method, conn));
+    }
+    until("the backend has both", || (backend.seen().len() == 2).then_some(()));
+    silence_passes();
+    assert_eq!(backend.open(), 2, "the calls go on");
+    gate.open();
+    for (method, mut conn) in asked {
         conn.read(method).unwrap().expect(200);
         assert_eq!(conn.wait_closed().0, b"");
     }
 }
 
+/// `printf … | nc` ends its direction with the request.
+#[test]
+fn a_half_closed_client_gets_the_answer_of_a_quick_backend() {
+    let backend = Backend::named("quick");
+    let balancer = setup().backend(backend.address()).start();
+    let get = head("GET", "/", &[], None);
+    let post = [head("POST", "/", &[], Some(5)), b"hello".to_vec()].concat();
+    let chunks =
+        [head("POST", "/", &[("Transfer-Encoding", "chunked")], None), b"5\r\nhello\r\n0\r\n\r\n".to_vec()];
+    let pipeline = get.repeat(3);
+    for (request, method, answers) in
+        [(get, "GET", 1), (post, "POST", 1), (chunks.concat(), "POST", 1), (pipeline, "GET", 3)]
+    {
+        for _ in 0..20 {
+            let mut conn = Conn::open(balancer.address);
+            conn.send(&request);
+            conn.finish();
+            for _ in 0..answers {
+                assert_eq!(conn.read(method).unwrap().expect(200).text(), "quick");
+            }
+            assert_eq!(conn.wait_closed(), (Vec::new(), Fault::Closed));
+        }
+    }
+}
+
 /// How long after `leave` the backend saw its connection end; the best of a few tries.
-fn soonest_end(farm: &Farm, balancer: &Balancer, request: &[u8], leave: impl Fn(Conn)) -> Duration {
+fn soonest_end(
+    farm: &Farm,
+    balancer: &Balancer,
+    request: &[u8],
+    soon: Duration,
+    leave: impl Fn(Conn),
+) -> Duration {
     let is_there = || farm.hanging() + farm.streams() + farm.answers() + farm.bodies() == 1;
     let mut soonest = Duration::MAX;
     for _ in 0..TRIES {
@@ -59,7 +102,7 @@ fn soonest_end(farm: &Farm, balancer: &Balancer, request: &[u8], leave: impl Fn(
         leave(conn);
         let seen = until("the backend's connection has ended", || farm.cut().get(ended).cloned()).1;
         soonest = soonest.min(seen.saturating_duration_since(left));
-        if soonest < SOON {
+        if soonest < soon {
             break;
         }
     }
@@ -79,7 +122,7 @@ fn a_client_that_resets_gives_its_backend_slot_back_within_a_second() {
     let farm = Farm::start();
     let balancer = setup().backend(farm.address()).start();
     for (what, request) in under_way() {
-        let took = soonest_end(&farm, &balancer, &request, Conn::reset);
+        let took = soonest_end(&farm, &balancer, &request, SOON, Conn::reset);
         assert!(took < SOON, "{what}, reset: {took:?}");
     }
     balancer.get("/ok").expect(200);
@@ -87,17 +130,19 @@ fn a_client_that_resets_gives_its_backend_slot_back_within_a_second() {
 }
 
 #[test]
-fn with_abort_on_close_a_half_close_ends_the_request() {
+fn a_half_close_ends_a_request_that_gets_no_byte_for_a_second() {
     let farm = Farm::start();
-    let balancer = setup().backend(farm.address()).set("frontend.abort_on_close", json!(true)).start();
-    // A client that takes nothing of its answer is told by its pace, and half a body is no request.
+    let balancer = setup().backend(farm.address()).start();
+    // A client that takes nothing of its answer is told by its pace.
     for (what, request) in under_way().into_iter().filter(|(what, _)| *what != "long") {
         let held = std::cell::RefCell::new(Vec::new());
-        let took = soonest_end(&farm, &balancer, &request, |conn| {
+        // Half a body is no request, and can't become one.
+        let least = if what == "upload" { Duration::ZERO } else { Duration::from_millis(950) };
+        let took = soonest_end(&farm, &balancer, &request, least + SOON, |conn| {
             conn.finish();
             held.borrow_mut().push(conn);
         });
-        assert!(took < SOON, "{what}, half-closed: {took:?}");
+        assert!(took >= least && took < least + SOON, "{what}, half-closed: {took:?}");
     }
     balancer.get("/ok").expect(200);
 }
@@ -105,11 +150,12 @@ fn with_abort_on_close_a_half_close_ends_the_request() {
 #[test]
 fn without_it_a_half_close_ends_no_stream() {
     let farm = Farm::start();
-    let balancer = setup().backend(farm.address()).start();
+    let balancer = patient().backend(farm.address()).start();
     let mut conn = Conn::open(balancer.address);
     conn.send(head("GET", "/events", &[], None));
     conn.finish();
     conn.read_head("GET").unwrap().expect(200);
+    silence_passes();
     for number in 0..3 {
         let event = format!("data: {number}\n\n");
         farm.send_event(&number.to_string());

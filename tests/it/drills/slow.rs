@@ -1,4 +1,4 @@
-//! 4,000 clients that send or take their bytes one by one, on 64 workers.
+//! 4,000 clients that send or take their bytes one by one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use crate::support::{PATIENCE, until};
 /// Of each of the five kinds.
 const EACH: usize = 800;
 const ALL: usize = 5 * EACH;
-const WORKERS: usize = 64;
 /// How often a slow client moves a byte (a slow reader: some), far below `min_bytes_per_sec`.
 const TICK: Duration = Duration::from_millis(250);
 const SIP_BYTES: usize = 8;
@@ -48,7 +47,7 @@ fn gather(crowd: &mut Crowd, to: std::net::SocketAddr) {
 }
 
 #[test]
-fn four_thousand_slow_clients_hold_no_worker_and_are_ended() {
+fn four_thousand_slow_clients_hold_nobody_up_and_are_ended() {
     let _turn = turn();
     if !may_open(3 * ALL as u64) {
         return;
@@ -68,7 +67,7 @@ fn four_thousand_slow_clients_hold_no_worker_and_are_ended() {
     // All at once, and each really in the middle of its own kind of slowness.
     crowd.act_until("every slow reader has its first bytes and the uploads are under way", |crowd| {
         let reads = |group| crowd.group(group).all(|client| client.got > 0);
-        reads(ANSWER_64K) && reads(ANSWER_4M) && farm.bodies() == WORKERS / 4
+        reads(ANSWER_64K) && reads(ANSWER_4M) && farm.bodies() == EACH
     });
     assert_eq!(crowd.open(), ALL, "{}", crowd.story());
     let before = normal.answered();
@@ -78,26 +77,22 @@ fn four_thousand_slow_clients_hold_no_worker_and_are_ended() {
     assert!(farm.answers() > 0, "long answers wait at the backend, too");
 
     // The slow sides are ended. What lies whole in the kernel's buffers has no slow side left for us to end. The deadlines
-    // above alone take twenty seconds, and those whose turn to upload comes then have theirs.
-    crowd.act_at_most(3 * PATIENCE, "the slow sides were ended", |crowd| {
+    // above alone take twenty seconds.
+    crowd.act_at_most(2 * PATIENCE, "the slow sides were ended", |crowd| {
         crowd.clients.iter().all(|client| client.group == ANSWER_64K || client.end.is_some())
     });
     let (answered, slowest) = normal.finish();
     let mut ends: BTreeMap<_, usize> = BTreeMap::new();
     for client in crowd.clients.iter().filter(|client| client.group != ANSWER_64K) {
         *ends.entry((client.group, client.status(), client.end)).or_default() += 1;
-        if client.status() == Some(503) {
-            assert!(client.text().contains("\r\nRetry-After: "), "{}", client.text());
-        }
         if client.group == ANSWER_4M {
             assert!(client.got < 4 << 20, "{} bytes", client.got);
         }
     }
     let clean = Some(End::Closed);
-    assert_eq!(ends[&(HEAD, Some(408), clean)], EACH, "{ends:?}");
-    assert_eq!(ends[&(BODY_64K, Some(408), clean)], EACH, "{ends:?}");
-    let large = |status| ends.get(&(BODY_4M, Some(status), clean)).copied().unwrap_or(0);
-    assert!(large(408) >= WORKERS / 4 && large(408) + large(503) == EACH, "{ends:?}");
+    for group in [HEAD, BODY_64K, BODY_4M] {
+        assert_eq!(ends[&(group, Some(408), clean)], EACH, "{ends:?}");
+    }
     assert_eq!(ends[&(ANSWER_4M, Some(200), Some(End::Reset))], EACH, "{ends:?}");
     until("nothing is left at the backend", || (farm.answers() + farm.bodies() == 0).then_some(()));
     assert!(slowest < Duration::from_secs(10), "the slowest of {answered} took {slowest:?}");

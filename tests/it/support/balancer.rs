@@ -67,6 +67,11 @@ impl Setup {
         if self.engine == Some(Engine::TinyHttp) { self.set("frontend.workers", json!(count)) } else { self }
     }
 
+    /// With one loop where the engine has loops. Each keeps backend connections of its own.
+    pub fn one_loop(self) -> Self {
+        if self.engine == Some(Engine::TinyHttp) { self } else { self.set("frontend.workers", json!(1)) }
+    }
+
     /// With one more backend, named by its place: `a`, `b`, …
     pub fn backend(self, address: SocketAddr) -> Self {
         self.backend_with(json!({ "url": format!("http://{address}") }))
