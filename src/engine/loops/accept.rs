@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -26,6 +27,8 @@ const MOST_ACCEPTS: usize = 16;
 const SLACK: usize = 1;
 /// The pause after an accept error for want of descriptors.
 const PAUSE: Nanos = 200_000_000;
+/// A connection that has said nothing for less than this may be a client whose request is on its way.
+const NEW: Nanos = 1_000_000_000;
 
 impl Shared {
     /// Takes one connection that waits at a listener and says whose it is. `Ok(None)`: none waits any more. `own`: the loop
@@ -34,12 +37,12 @@ impl Shared {
         self: &Arc<Self>,
         listener: &TcpListener,
         own: usize,
-        evict: impl FnMut(Kind) -> bool,
+        make_room: impl FnOnce() -> bool,
     ) -> Result<Option<Accepted>, Errno> {
         match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((socket, peer)) => {
                 let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                Ok(Some(peer.map_or(Accepted::Refused, |peer| self.admit(socket, peer, own, evict))))
+                Ok(Some(peer.map_or(Accepted::Refused, |peer| self.admit(socket, peer, own, make_room))))
             }
             Err(Errno::AGAIN) => Ok(None),
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => Err(error),
@@ -53,16 +56,14 @@ impl Shared {
         socket: OwnedFd,
         peer: SocketAddr,
         own: usize,
-        mut evict: impl FnMut(Kind) -> bool,
+        make_room: impl FnOnce() -> bool,
     ) -> Accepted {
         let reject = |reason| {
             self.service.observe(FrontendEvent::Rejected(reason));
             Accepted::Refused
         };
         let address = peer.ip().to_canonical();
-        let is_full = self.counts.all() >= self.max_connections;
-        // Those that never said anything go first, then who was idle for longest.
-        if is_full && !(evict(Kind::Silent) || evict(Kind::Idle)) {
+        if self.counts.all() >= self.max_connections && !make_room() {
             return reject("max_connections");
         }
         let room = self.emptiest(own);
@@ -90,6 +91,12 @@ impl Shared {
         let least = (0..rooms.len()).filter(usable).min_by_key(count).unwrap_or(own);
         if usable(&own) && count(&own) <= count(&least) + SLACK { own } else { least }
     }
+}
+
+/// Whether a connection waits to be accepted.
+fn has_waiting(listener: &TcpListener) -> bool {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// What became of a connection.
@@ -132,7 +139,7 @@ impl Loop {
                 if shared.closed_door.load(Ordering::SeqCst) {
                     return self.unwatch_listeners();
                 }
-                match shared.accept(listener, self.number, |kind| self.evict_somewhere(kind)) {
+                match shared.accept(listener, self.number, || self.make_room()) {
                     Ok(None) => break,
                     Ok(Some(Accepted::Refused)) => {}
                     Ok(Some(Accepted::For(room, newcomer))) if room == self.number => {
@@ -141,13 +148,14 @@ impl Loop {
                     Ok(Some(Accepted::For(room, newcomer))) => {
                         shared.rooms[room].post(Letter::Welcome(newcomer));
                     }
+                    // The kernel says so before it looks whether anybody waits.
+                    Err(_) if !has_waiting(listener) => break,
                     Err(error) => {
                         self.shared.service.observe(FrontendEvent::Rejected("descriptors"));
                         self.shared.service.observe(FrontendEvent::Short(error));
                         // A descriptor that somebody holds for nothing may be all that is missing, if it is the process's
                         // own bound that was met.
-                        let made_room = self.evict(Kind::Silent) || self.evict(Kind::Idle);
-                        if !made_room || error != Errno::MFILE {
+                        if error != Errno::MFILE || !self.evict() {
                             return self.pause_accepting();
                         }
                     }
@@ -161,24 +169,42 @@ impl Loop {
         self.unwatch_listeners();
     }
 
-    /// Ends one connection of that kind, in whichever loop has most of them. False: there is none.
-    fn evict_somewhere(&mut self, kind: Kind) -> bool {
-        let rooms = &self.shared.rooms;
-        let count = |n: &usize| self.shared.counts.of_kind_in(*n, kind);
-        let most = (0..rooms.len()).max_by_key(count).unwrap_or(self.number);
-        if count(&most) == 0 {
-            return false;
+    /// Ends one connection, in the loop with most that never said anything, or else with most idle ones. False: there is
+    /// none.
+    fn make_room(&mut self) -> bool {
+        let counts = Arc::clone(&self.shared.counts);
+        let own = self.number;
+        for kind in [Kind::Silent, Kind::Idle] {
+            let count = |n: usize| counts.of_kind_in(n, kind);
+            let most = (0..self.shared.rooms.len()).max_by_key(|n| count(*n)).unwrap_or(own);
+            if count(most) == 0 {
+                continue;
+            }
+            if count(own) < count(most) {
+                self.shared.rooms[most].post(Letter::Evict);
+                return true;
+            }
+            return self.evict();
         }
-        if most == self.number || count(&self.number) == count(&most) {
-            return self.evict(kind);
-        }
-        rooms[most].post(Letter::Evict(kind));
-        true
+        false
     }
 
-    /// Ends the oldest connection of that kind here. False: there is none.
-    pub(super) fn evict(&mut self, kind: Kind) -> bool {
+    /// Ends one connection here: one that never said anything, or else an idle one, the oldest first. Those that are new
+    /// go last. False: there is none.
+    pub(super) fn evict(&mut self) -> bool {
+        let old = self.now.saturating_sub(NEW);
+        self.evict_oldest(Kind::Silent, old)
+            || self.evict_oldest(Kind::Idle, self.now)
+            || self.evict_oldest(Kind::Silent, self.now)
+    }
+
+    /// Ends the oldest connection of that kind, if nothing happened on it since that moment.
+    fn evict_oldest(&mut self, kind: Kind, before: Nanos) -> bool {
         while let Some((key, since)) = self.oldest(kind) {
+            if since > before {
+                self.candidates(kind).push((key, since));
+                return false;
+            }
             let is_same = |conn: &Conn| conn.counted.kind() == kind && conn.moved_at == since;
             let Some(Some(client)) = self.clients.get(key) else { continue };
             if !matches!(client.stage, Stage::Head) || !is_same(&client.conn) {
@@ -192,11 +218,14 @@ impl Loop {
         false
     }
 
+    fn candidates(&mut self, kind: Kind) -> &mut Vec<(ClientKey, Nanos)> {
+        if kind == Kind::Silent { &mut self.oldest_silent } else { &mut self.oldest_idle }
+    }
+
     /// The next one to go, of those that one walk found: a flood at the bound costs one walk for many connections.
     fn oldest(&mut self, kind: Kind) -> Option<(ClientKey, Nanos)> {
         const CANDIDATES: usize = 64;
-        let candidates = if kind == Kind::Silent { &mut self.oldest_silent } else { &mut self.oldest_idle };
-        if candidates.is_empty() {
+        if self.candidates(kind).is_empty() {
             let of_kind = self.clients.iter().filter_map(|(key, client)| {
                 let conn = &client.as_ref()?.conn;
                 (conn.counted.kind() == kind).then_some((key, conn.moved_at))
@@ -204,9 +233,9 @@ impl Loop {
             let mut found: Vec<_> = of_kind.collect();
             found.sort_unstable_by_key(|(_, since)| std::cmp::Reverse(*since));
             let surplus = found.len().saturating_sub(CANDIDATES);
-            *candidates = found.split_off(surplus);
+            *self.candidates(kind) = found.split_off(surplus);
         }
-        candidates.pop()
+        self.candidates(kind).pop()
     }
 }
 

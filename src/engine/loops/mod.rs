@@ -147,7 +147,7 @@ impl Running {
         if !self.inherited {
             // Whoever is connected already is let in: a listener that ends resets those that it still has.
             for listener in &shared.listeners {
-                while let Ok(Some(accepted)) = shared.accept(listener, 0, |_| false) {
+                while let Ok(Some(accepted)) = shared.accept(listener, 0, || false) {
                     if let Accepted::For(room, newcomer) = accepted {
                         shared.rooms[room].post(Letter::Welcome(newcomer));
                     }

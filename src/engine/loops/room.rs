@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::counts::{Counted, Kind};
+use super::counts::Counted;
 use super::keys::ClientKey;
 use super::wire::{Socket, Wake};
 use crate::proxy::exchange::Answer;
@@ -33,7 +33,7 @@ pub(super) enum Letter {
     /// The lane has answered.
     Answered(ClientKey, Answer),
     /// Room is needed: the connection that never said anything and is oldest ends, or the one that was idle for longest.
-    Evict(Kind),
+    Evict,
     /// Something in [`Shared`] changed.
     Look,
 }

@@ -253,7 +253,7 @@ impl Loop {
                 Letter::Welcome(newcomer) => self.welcome(newcomer, desk),
                 Letter::Woken(key) => self.wake(key, desk),
                 Letter::Answered(key, answer) => self.lane_answered(key, answer, desk),
-                Letter::Evict(kind) => drop(self.evict(kind)),
+                Letter::Evict => drop(self.evict()),
                 Letter::Look => self.look(),
             }
         }

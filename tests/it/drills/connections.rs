@@ -103,3 +103,22 @@ fn one_address_has_a_bound_that_leaves_the_others_alone() {
         asked.ok().and_then(|()| conn.read("GET").ok()).map(|answer| answer.expect(200))
     });
 }
+
+/// At the bound each newcomer costs somebody a place: those who came a moment before have had no time to ask.
+#[test]
+fn newcomers_take_the_places_of_idle_clients_and_not_each_others() {
+    const MOST: usize = 20;
+    let backend = Backend::named("a");
+    let balancer = setup().backend(backend.address()).set("frontend.max_connections", json!(MOST)).start();
+    let mut kept: Vec<Conn> = (0..MOST).map(|_| Conn::open(balancer.address)).collect();
+    kept.iter_mut().for_each(|conn| drop(conn.get("/").expect(200)));
+    for _ in 0..5 {
+        let mut newcomers: Vec<Conn> = (0..MOST / 4).map(|_| Conn::open(balancer.address)).collect();
+        for conn in &mut newcomers {
+            conn.get("/").expect(200);
+        }
+        kept.extend(newcomers);
+    }
+    let open = kept.iter_mut().map(is_open).filter(|open| *open).count();
+    assert!(open <= MOST, "{open} are open");
+}
