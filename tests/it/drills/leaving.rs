@@ -167,3 +167,51 @@ fn without_it_a_half_close_ends_no_stream() {
     }
     assert_eq!((farm.streams(), farm.cut().len()), (1, 0));
 }
+
+/// In line, and at the second backend after the first has failed: the same second.
+#[test]
+fn a_half_close_ends_a_request_in_line_and_one_that_was_sent_again() {
+    let farm = Farm::start();
+    let setup = setup().set("admin.listen", json!("127.0.0.1:0"));
+    let narrow = setup
+        .clone()
+        .backend_with(json!({ "url": format!("http://{}", farm.address()), "max_in_flight": 1 }))
+        .set("balancing.queue_timeout", json!("5m"))
+        .start();
+    let value = |balancer: &Balancer, series: &str| {
+        let text = crate::support::get(balancer.admin, "/metrics").expect(200).text();
+        text.contains(&format!("{series}\n")).then_some(())
+    };
+    let mut held = Conn::open(narrow.address);
+    held.send(head("GET", "/hang", &[], None));
+    until("it is at the backend", || (farm.hanging() == 1).then_some(()));
+    let mut waits = Conn::open(narrow.address);
+    waits.send(head("GET", "/ok", &[], None));
+    until("it is in line", || value(&narrow, "balancer_queue_depth 1"));
+    let began = Instant::now();
+    waits.finish();
+    until("it has left the line", || value(&narrow, "balancer_queue_depth 0"));
+    assert!(began.elapsed() > Duration::from_millis(950), "{:?}", began.elapsed());
+    assert!(waits.wait_closed().0.is_empty());
+    held.reset();
+    until("the place is free", || value(&narrow, "balancer_backend_in_flight{backend=\"a\"} 0"));
+
+    let broken = Backend::saying("", Then::Reset);
+    let twice = setup
+        .backend(broken.address())
+        .backend(farm.address())
+        .set("balancing.strategy", json!("first"))
+        .start();
+    for leave in [Conn::reset, |conn: Conn| {
+        conn.finish();
+        std::mem::forget(conn);
+    }] {
+        let mut conn = Conn::open(twice.address);
+        conn.send(head("GET", "/hang", &[], None));
+        until("it was sent again", || (farm.hanging() == 1).then_some(()));
+        leave(conn);
+        until("the second attempt has ended", || (farm.hanging() == 0).then_some(()));
+        until("every place is given back", || value(&twice, "balancer_backend_in_flight{backend=\"b\"} 0"));
+    }
+    assert!(!broken.seen().is_empty());
+}

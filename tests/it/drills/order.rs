@@ -97,3 +97,34 @@ fn the_request_that_ends_tiny_http_is_a_413_here() {
     assert_eq!(backend.only().request_line(), "GET / HTTP/1.1");
     assert!(balancer.proc.rss_kib() < 200 << 10, "{} KiB", balancer.proc.rss_kib());
 }
+
+#[test]
+fn two_hundred_requests_in_one_packet_are_answered_in_order() {
+    let backend = echo();
+    let balancer = setup().backend(backend.address()).start();
+    let mut conn = Conn::open(balancer.address);
+    for round in 0..5 {
+        // Ours and the backend's in turns: those of ours are answered on another thread.
+        let target = |number: usize| {
+            if number % 10 == 9 { "/-/openapi.json".to_owned() } else { format!("/{round}/{number}") }
+        };
+        let bytes: String =
+            (0..200).map(|number| format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", target(number))).collect();
+        conn.send(bytes);
+        for number in 0..200 {
+            let answer = conn.read("GET").unwrap();
+            if number % 10 == 9 {
+                assert_ne!(answer.text(), target(number));
+            } else {
+                assert_eq!(answer.expect(200).text(), target(number));
+            }
+        }
+    }
+    // The last one closes; what stands behind it is nobody's.
+    conn.send(
+        "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /behind HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    assert_eq!(conn.read("GET").unwrap().expect(200).text(), "/last");
+    assert!(conn.wait_closed().0.is_empty());
+    assert!(backend.seen().iter().all(|seen| !seen.request_line().contains("behind")));
+}
