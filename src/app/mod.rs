@@ -1,6 +1,8 @@
 //! Start order, and stop in reverse. Nothing here ends the process: [`run`] returns and `main` exits.
 
 mod backends;
+#[cfg(debug_assertions)]
+mod faults;
 mod listen;
 mod notify;
 mod parts;

@@ -80,6 +80,8 @@ fn refuse(
 
 impl Service for Public {
     fn begin(&self, asked: Asked<'_>) -> Step {
+        #[cfg(debug_assertions)]
+        super::faults::commit(&asked.head.target, &self.proxy.accounts.clock);
         if self.api.claims(asked.head, Surface::Public) {
             begin_own(&self.api, &self.proxy, &asked, Surface::Public)
         } else {

@@ -1,0 +1,24 @@
+//! Faults that the tests have no other way to bring about. In debug builds, with `BALANCER_TEST_FAULTS` in the environment, a
+//! request on the public port for `/test/spin/MILLISECONDS` keeps its loop busy for so long, and one for `/test/panic` panics.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use balancer_time::nanos;
+
+/// Commits the fault that a request asks for, if it does.
+pub(super) fn commit(target: &str, clock: &Clock) {
+    static ON: LazyLock<bool> = LazyLock::new(|| std::env::var_os("BALANCER_TEST_FAULTS").is_some());
+    if !target.starts_with("/test/") || !*ON {
+        return;
+    }
+    assert_ne!(target, "/test/panic", "a test asked for this panic");
+    let spin = target.strip_prefix("/test/spin/").and_then(|span| span.parse().ok());
+    if let Some(span) = spin.map(Duration::from_millis) {
+        let until = clock.now().saturating_add(nanos(span));
+        while clock.now() < until {
+            std::hint::spin_loop();
+        }
+    }
+}
