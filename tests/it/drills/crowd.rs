@@ -1,7 +1,7 @@
 //! Thousands of clients on the test's own thread. They act in ticks: a tick is a byte sent or a few bytes read.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ pub enum Habit {
     Drip,
     /// Reads that many bytes a tick.
     Sip(usize),
+    /// Sends that many bytes a tick, if the other side takes them; reads what comes.
+    Pour(usize),
     /// Reads what comes.
     Listen,
 }
@@ -40,6 +42,8 @@ pub struct Client {
     pub end: Option<End>,
 }
 
+/// What a [`Habit::Pour`] sends.
+static POURED: [u8; 4096] = [b'x'; 4096];
 /// Bytes of an answer that are remembered.
 const START_BYTES: usize = 4096;
 
@@ -87,8 +91,21 @@ impl Crowd {
     /// Connects one client more, which sends `first` at once. A receive buffer of a few KiB keeps a slow reader's
     /// bytes on the other side.
     pub fn join(&mut self, to: SocketAddr, group: &'static str, habit: Habit, first: &Arc<[u8]>) {
+        self.join_from(Ipv4Addr::LOCALHOST, to, group, habit, first);
+    }
+
+    /// The same from another address of this machine.
+    pub fn join_from(
+        &mut self,
+        from: Ipv4Addr,
+        to: SocketAddr,
+        group: &'static str,
+        habit: Habit,
+        first: &Arc<[u8]>,
+    ) {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address of this machine");
         if matches!(habit, Habit::Sip(_)) {
             socket.set_recv_buffer_size(4096).expect("a buffer");
         }
@@ -157,8 +174,16 @@ impl Crowd {
                 // Refused when the other side has closed: the poll says so.
                 Habit::Drip => drop(client.stream.write(b"x")),
                 Habit::Sip(bytes) => client.read(bytes),
+                Habit::Pour(bytes) => drop(client.stream.write(&POURED[..bytes])),
                 Habit::Listen => {}
             }
+        }
+    }
+
+    /// Everybody leaves with a reset.
+    pub fn reset(&mut self) {
+        for client in self.clients.drain(..) {
+            let _ = socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO));
         }
     }
 

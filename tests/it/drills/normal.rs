@@ -1,13 +1,13 @@
 //! Clients that do nothing unusual, all through a drill. Every answer of theirs is checked.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::support::Conn;
 use crate::support::client::head;
+use crate::support::{Conn, until};
 
 /// How many of them there are.
 const CLIENTS: usize = 4;
@@ -16,10 +16,10 @@ const MOST_FAILURES: usize = 3;
 
 #[derive(Default)]
 struct Shared {
-    answered: AtomicUsize,
+    /// How long each answered request took.
+    took: Mutex<Vec<Duration>>,
     stop: AtomicBool,
     failures: Mutex<Vec<String>>,
-    slowest: Mutex<Duration>,
 }
 
 /// Running clients.
@@ -43,17 +43,32 @@ impl Normal {
 
     /// Requests answered as they should be.
     pub fn answered(&self) -> usize {
-        self.shared.answered.load(Ordering::SeqCst)
+        lock(&self.shared.took).len()
+    }
+
+    /// What at most 99 of 100 requests took, of those answered since there were that many.
+    pub fn p99_since(&self, answered: usize) -> Duration {
+        let mut took = lock(&self.shared.took)[answered..].to_vec();
+        took.sort_unstable();
+        took[took.len() * 99 / 100]
+    }
+
+    /// Waits until so many more were answered; their 99th percentile.
+    #[track_caller]
+    pub fn measure(&self, requests: usize) -> Duration {
+        let before = self.answered();
+        until("the normal requests were answered", || (self.answered() >= before + requests).then_some(()));
+        self.p99_since(before)
     }
 
     /// Ends them; fails if any request failed. Gives the number of requests and the longest one.
     #[track_caller]
     pub fn finish(mut self) -> (usize, Duration) {
         self.end();
-        let failures = self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let slowest = *self.shared.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = lock(&self.shared.failures).clone();
         assert!(failures.is_empty(), "beside {} good answers: {failures:#?}", self.answered());
-        (self.answered(), slowest)
+        let took = lock(&self.shared.took);
+        (took.len(), took.iter().max().copied().unwrap_or_default())
     }
 
     fn end(&mut self) {
@@ -70,11 +85,15 @@ impl Drop for Normal {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn run(to: SocketAddr, shared: &Shared) {
     for _ in 0..MOST_FAILURES {
         match rounds(to, shared) {
             Ok(()) => return,
-            Err(text) => shared.failures.lock().unwrap_or_else(PoisonError::into_inner).push(text),
+            Err(text) => lock(&shared.failures).push(text),
         }
     }
 }
@@ -98,9 +117,7 @@ fn rounds(to: SocketAddr, shared: &Shared) -> Result<(), String> {
             if answer.status != 200 || answer.body.len() != receives {
                 return Err(told(format!("{} {}", answer.status, answer.text())));
             }
-            let mut slowest = shared.slowest.lock().unwrap_or_else(PoisonError::into_inner);
-            *slowest = slowest.max(began.elapsed());
-            shared.answered.fetch_add(1, Ordering::SeqCst);
+            lock(&shared.took).push(began.elapsed());
         }
     }
     Ok(())

@@ -1,0 +1,167 @@
+//! The loops beside each other: who gets which connection, and what becomes of the others when one of them is at fault.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::setup;
+use crate::support::client::head;
+use crate::support::{Backend, Balancer, Conn, Setup, aloud, get, until};
+
+/// A series' value on the admin listener, whose connections are no loop's.
+fn value(balancer: &Balancer, series: &str) -> usize {
+    let text = get(balancer.admin, "/metrics").expect(200).text();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().expect("a whole number")
+}
+
+fn connections(balancer: &Balancer, at: usize) -> usize {
+    value(balancer, &format!("balancer_loop_connections{{loop=\"{at}\"}}"))
+}
+
+fn with_loops(loops: usize, backend: &Backend) -> Setup {
+    setup()
+        .backend(backend.address())
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .set("frontend.workers", json!(loops))
+}
+
+#[test]
+fn connections_are_dealt_evenly() {
+    const ALL: usize = 64;
+    let backend = Backend::named("a");
+    for loops in [2, 4] {
+        let balancer = with_loops(loops, &backend).start();
+        // At once, as clients come after a restart; some ask and some do not yet.
+        let mut conns: Vec<Conn> = (0..ALL).map(|_| Conn::open(balancer.address)).collect();
+        for conn in &mut conns[..ALL / 2] {
+            conn.get("/").expect(200);
+        }
+        let counts = until("all are accepted", || {
+            let counts: Vec<usize> = (0..loops).map(|at| connections(&balancer, at)).collect();
+            (counts.iter().sum::<usize>() == ALL).then_some(counts)
+        });
+        let fair = ALL / loops;
+        assert!(counts.iter().all(|count| count.abs_diff(fair) <= 2), "{counts:?}");
+        drop(conns);
+        until("all have left", || (0..loops).all(|at| connections(&balancer, at) == 0).then_some(()));
+    }
+}
+
+/// Asks for nothing but the process's own word, many requests at once, until told to stop.
+fn ask_much(mut conn: Conn, stop: &AtomicBool) {
+    let many = head("GET", "/-/livez", &[], None).repeat(50);
+    while !stop.load(Ordering::SeqCst) {
+        conn.send(&many);
+        for _ in 0..50 {
+            conn.read("GET").unwrap().expect(200);
+        }
+    }
+}
+
+#[test]
+fn busy_connections_of_one_loop_are_moved_apart_within_three_seconds() {
+    const EACH: usize = 6;
+    let backend = Backend::named("a");
+    let balancer = with_loops(2, &backend).start();
+    // Those of loop 0 are to be busy, and those of loop 1 idle.
+    let (mut busy, mut idle) = (Vec::new(), Vec::new());
+    while busy.len() < EACH || idle.len() < EACH {
+        let before = connections(&balancer, 0);
+        let mut conn = Conn::open(balancer.address);
+        conn.get("/").expect(200);
+        let is_first = connections(&balancer, 0) > before;
+        if is_first { busy.push(conn) } else { idle.push(conn) }
+    }
+    let before = connections(&balancer, 0);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for conn in busy {
+            scope.spawn(|| ask_much(conn, &stop));
+        }
+        let began = Instant::now();
+        until("some were moved", || (connections(&balancer, 0) + 2 <= before).then_some(()));
+        let took = began.elapsed();
+        stop.store(true, Ordering::SeqCst);
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    });
+    // Who was not moved and who was: all are still served.
+    for conn in &mut idle {
+        conn.get("/").expect(200);
+    }
+}
+
+/// A balancer that commits the faults that it is asked for; `None`, said aloud, where it was built without that.
+fn faulty(setup: Setup) -> Option<Balancer> {
+    if !cfg!(debug_assertions) {
+        aloud("skipped: only debug builds commit faults");
+        return None;
+    }
+    Some(setup.env("BALANCER_TEST_FAULTS", "1").start())
+}
+
+fn ask(to: SocketAddr, target: &str) -> Conn {
+    let mut conn = Conn::open(to);
+    conn.send(head("GET", target, &[], None));
+    conn
+}
+
+#[test]
+fn a_loop_that_spins_is_named_within_a_second_and_gets_no_new_connections() {
+    const TRIES: usize = 3;
+    let backend = Backend::named("a");
+    let Some(balancer) = faulty(with_loops(2, &backend)) else { return };
+    let mut lines = 0;
+    let mut soonest = Duration::MAX;
+    for _ in 0..TRIES {
+        let began = Instant::now();
+        let mut spins = ask(balancer.address, "/test/spin/4000");
+        let is_named =
+            |line: &str| line.contains("[ERROR]") && line.contains("loop ") && line.contains("is stuck");
+        (lines, _) = balancer.proc.wait_err(lines, "it is named", is_named);
+        soonest = soonest.min(began.elapsed());
+        assert_eq!(value(&balancer, "balancer_loops_stuck"), 1);
+        let mut served = Vec::new();
+        while began.elapsed() < Duration::from_secs(3) && served.len() < 40 {
+            let mut conn = Conn::open(balancer.address);
+            conn.get("/").expect(200);
+            served.push(conn);
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "it still spins: {:?}", began.elapsed());
+        assert!(served.len() >= 10, "{} in {:?}", served.len(), began.elapsed());
+        get(balancer.admin, "/-/livez").expect(200);
+        spins.read("GET").unwrap().expect(200);
+        (lines, _) = balancer.proc.wait_err(lines, "it goes on", |line| line.contains("goes on"));
+        assert_eq!(value(&balancer, "balancer_loops_stuck"), 0);
+        drop(served);
+        if soonest < Duration::from_secs(1) {
+            break;
+        }
+    }
+    assert!(soonest < Duration::from_secs(1), "{soonest:?}");
+}
+
+#[test]
+fn a_panic_costs_its_own_request() {
+    let backend = Backend::named("a");
+    let Some(balancer) = faulty(with_loops(1, &backend)) else { return };
+    let mut others: Vec<Conn> = (0..10).map(|_| Conn::open(balancer.address)).collect();
+    others.iter_mut().for_each(|conn| conn.send("GET / HTTP/1.1\r\nHo"));
+    for number in 1..=3 {
+        let mut conn = ask(balancer.address, "/test/panic");
+        let answer = conn.read("GET").unwrap();
+        answer.problem(500);
+        assert_eq!(answer.field("connection"), Some("close"));
+        until("it is counted", || (value(&balancer, "balancer_panics_total") == number).then_some(()));
+    }
+    for conn in &mut others {
+        conn.send("st: a\r\n\r\n");
+        conn.read("GET").unwrap().expect(200);
+        conn.get("/").expect(200);
+    }
+    until("nothing is left of them", || {
+        (value(&balancer, "balancer_http_requests_in_flight") == 1).then_some(())
+    });
+}
