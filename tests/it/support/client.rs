@@ -112,7 +112,9 @@ impl Conn {
     /// The same, where a refusal is no failure.
     pub fn try_from(source: IpAddr, to: SocketAddr) -> std::io::Result<Self> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
-        if source.is_ipv4() == to.is_ipv4() {
+        // 127.0.0.1 is what the kernel chooses. A bound socket takes a port that no other connection of the machine has, and
+        // of those there are 28,000.
+        if source.is_ipv4() == to.is_ipv4() && source != IpAddr::V4(Ipv4Addr::LOCALHOST) {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
         socket.connect_timeout(&to.into(), PATIENCE)?;
