@@ -20,7 +20,7 @@ ENGINE = os.environ.get("ENGINE", "auto")
 WORKERS = int(os.environ["WORKERS"]) if "WORKERS" in os.environ else None
 ROUNDS = int(os.environ.get("ROUNDS", "6"))
 SLICE = int(os.environ.get("SLICE", "2"))  # wrk takes whole seconds
-ALL_ROWS = ["tiny64", "tiny256", "16k", "1m", "upload", "refuse", "slow512", "mix", "mixalone", "stall", "ttfb", "idle10k"]
+ALL_ROWS = ["tiny64", "tiny256", "16k", "1m", "upload", "refuse", "connect", "slow512", "mix", "mixalone", "stall", "ttfb", "idle10k"]
 ROWS = [row for row in os.environ.get("ROWS", ",".join(ALL_ROWS)).split(",") if row]
 PROXIES = os.environ.get("PROXIES", "nginx,haproxy,balancer,go").split(",")
 # Descriptors that a process may have; a proxy needs two a connection.
@@ -265,6 +265,7 @@ LOADS = {
     "1m": ("main", "/1m", 16, None, False),
     "upload": ("up", "/", 16, "upload", False),
     "refuse": ("limited", "/tiny", 64, None, True),
+    "connect": ("main", "/tiny", 64, "close", False),
     "slow512": ("late", "/", 512, None, False),
     "mix": ("mixed", "/tiny", 64, None, False),
     "paired": ("paired", "/tiny", 64, None, False),
@@ -273,6 +274,7 @@ TITLES = {
     "tiny64": "2-byte answers, 64 connections", "tiny256": "2-byte answers, 256 connections",
     "16k": "16 KiB answers, 64 connections", "1m": "1 MiB answers, 16 connections",
     "upload": "1 MiB uploads, 16 connections", "refuse": "refused with 429, 64 connections",
+    "connect": "2-byte answers, a new connection each, 64 clients",
     "slow512": "512 clients on a backend that takes 100 ms", "mix": "one fast and one 100 ms backend, 64 connections",
     "mixalone": "CPU per request with a 100 ms backend beside the fast one, as a ratio to the fast one alone",
     "stall": "two fast backends, one of which stalls for 5 s, 64 connections",
@@ -284,7 +286,7 @@ TITLES = {
 def slice_of(proxy, row, duration):
     listener, path, connections, script, refusals = LOADS[row]
     cpu, switches = proxy.cpu(listener), proxy.switches(listener)
-    result = wrk(proxy.ports[listener], path, connections, duration, script and os.path.join(folder, "upload.lua"))
+    result = wrk(proxy.ports[listener], path, connections, duration, script and os.path.join(folder, f"{script}.lua"))
     done = max(result["requests"], 1)
     result["cpu"] = (proxy.cpu(listener) - cpu) / done
     result["ctx"] = (proxy.switches(listener) - switches) / done
@@ -412,6 +414,7 @@ def main():
         with open(f"{folder}/www/{name}", "wb") as file:
             file.write(os.urandom(size))
     write("upload.lua", 'wrk.method = "POST"\nwrk.body = string.rep("x", 1048576)\n')
+    write("close.lua", 'wrk.headers["Connection"] = "close"\n')
     rows = [name for name in ROWS if name in TITLES]
 
     go = None

@@ -119,19 +119,71 @@ impl Proxy {
             return Step::Answer(self.accounts.close(answer, head, entry));
         }
         let when = Moment { now: received_at, wall_s: seconds(wall) };
+        let identity = Identity { client, when, in_memory, can_upgrade, bound_to, snapshot };
+        match self.admit.admit(head, &identity.client, when, &policy, None) {
+            Ok(admission) => self.proceed(head, entry, &identity, admission, &policy),
+            Err(waiting) => self.wait_for_store(entry, identity, Guard::into_inner(policy), waiting),
+        }
+    }
+
+    /// The limiter has decided: the request is refused, or goes on to a backend.
+    fn proceed(
+        self: &Arc<Self>,
+        head: &RequestHead,
+        mut entry: Entry,
+        identity: &Identity,
+        admission: Admission,
+        policy: &ProxyPolicy,
+    ) -> Step {
+        let Admission { refused, why: _, fields, record, client: counted_as, seat } = admission;
+        (entry.limit, entry.seat) = (record, seat);
+        if let Some(reject) = refused {
+            let mut answer = fields.add_to(reject.answer(&entry.marks.request_id));
+            if let Some(cors) = &policy.cors {
+                cors.open(&head.fields, admit::has_legacy(policy.headers), &mut answer.fields);
+            }
+            return Step::Answer(self.accounts.close(answer, head, entry));
+        }
+        let story = self.story(entry, identity, counted_as, fields);
+        let snapshot = Arc::clone(&identity.snapshot);
+        let asked = self.request(&story.admitted, head);
+        let mut course = self.forward.begin(&asked, snapshot, identity.in_memory);
+        course.bind(identity.bound_to);
+        let next = self.forward.step(course, head, true);
+        story.go(next, head)
+    }
+
+    fn wait_for_store(
+        self: &Arc<Self>,
+        entry: Entry,
+        identity: Identity,
+        policy: Arc<ProxyPolicy>,
+        waiting: Waiting,
+    ) -> Step {
+        let client = ClientKey::address(identity.client.address);
+        let mut story = self.story(entry, &identity, client, LimitFields::default());
+        let most = nanos(self.admit.limits.load_timeout());
+        let until = self.accounts.clock.now().saturating_add(most);
+        story.stage = Stage::Identifying(identity, policy, waiting);
+        Step::Wait(story, until)
+    }
+
+    fn story(
+        self: &Arc<Self>,
+        entry: Entry,
+        identity: &Identity,
+        counted_as: ClientKey,
+        fields: LimitFields,
+    ) -> Box<Story> {
         let admitted = Admitted {
             entry,
-            peer_trusted: client.peer_trusted,
-            via: snapshot.policy().via,
-            counted_as: ClientKey::address(client.address),
-            fields: LimitFields::default(),
+            peer_trusted: identity.client.peer_trusted,
+            via: identity.snapshot.policy().via,
+            counted_as,
+            fields,
         };
-        let story = Box::new(Story { proxy: Arc::clone(self), admitted, can_upgrade, stage: Stage::Between });
-        let identity = Identity { client, when, in_memory, bound_to, snapshot };
-        match story.admit(head, &identity, &policy, None) {
-            Ok(step) => step,
-            Err((story, waiting)) => story.wait_for_store(identity, Guard::into_inner(policy), waiting),
-        }
+        let can_upgrade = identity.can_upgrade;
+        Box::new(Story { proxy: Arc::clone(self), admitted, can_upgrade, stage: Stage::Between })
     }
 }
 
@@ -140,54 +192,9 @@ struct Identity {
     client: ClientAddress,
     when: Moment,
     in_memory: bool,
+    can_upgrade: bool,
     bound_to: Option<u64>,
     snapshot: Arc<Snapshot>,
-}
-
-impl Story {
-    /// Finds out who it is, takes its tokens, and sends it on. `Err`: it has to wait for the database.
-    fn admit(
-        mut self: Box<Self>,
-        head: &RequestHead,
-        identity: &Identity,
-        policy: &ProxyPolicy,
-        waited: Option<Waiting>,
-    ) -> Result<Step, (Box<Self>, Waiting)> {
-        let proxy = Arc::clone(&self.proxy);
-        let Identity { client, when, in_memory, bound_to, snapshot } = identity;
-        let admission = match proxy.admit.admit(head, client, *when, policy, waited) {
-            Ok(admission) => admission,
-            Err(waiting) => return Err((self, waiting)),
-        };
-        let Admission { refused, why: _, fields, record, client: counted_as, seat } = admission;
-        (self.admitted.entry.limit, self.admitted.entry.seat) = (record, seat);
-        if let Some(reject) = refused {
-            let entry = self.admitted.entry;
-            let mut answer = fields.add_to(reject.answer(&entry.marks.request_id));
-            if let Some(cors) = &policy.cors {
-                cors.open(&head.fields, admit::has_legacy(policy.headers), &mut answer.fields);
-            }
-            return Ok(Step::Answer(proxy.accounts.close(answer, head, entry)));
-        }
-        (self.admitted.fields, self.admitted.counted_as) = (fields, counted_as);
-        let asked = proxy.request(&self.admitted, head);
-        let mut course = proxy.forward.begin(&asked, Arc::clone(snapshot), *in_memory);
-        course.bind(*bound_to);
-        let next = proxy.forward.step(course, head, true);
-        Ok(self.go(next, head))
-    }
-
-    fn wait_for_store(
-        mut self: Box<Self>,
-        identity: Identity,
-        policy: Arc<ProxyPolicy>,
-        waiting: Waiting,
-    ) -> Step {
-        let until =
-            self.proxy.accounts.clock.now().saturating_add(nanos(self.proxy.admit.limits.load_timeout()));
-        self.stage = Stage::Identifying(identity, policy, waiting);
-        Step::Wait(self, until)
-    }
 }
 
 impl Story {
@@ -223,9 +230,10 @@ impl Story {
         match std::mem::replace(&mut self.stage, Stage::Between) {
             // In time or not: what is known now decides.
             Stage::Identifying(identity, policy, waiting) => {
-                match self.admit(head, &identity, &policy, Some(waiting)) {
-                    Ok(step) => step,
-                    Err((story, waiting)) => story.wait_for_store(identity, policy, waiting),
+                let entry = self.admitted.entry;
+                match proxy.admit.admit(head, &identity.client, identity.when, &policy, Some(waiting)) {
+                    Ok(admission) => proxy.proceed(head, entry, &identity, admission, &policy),
+                    Err(waiting) => proxy.wait_for_store(entry, identity, policy, waiting),
                 }
             }
             Stage::InLine(course) if late => {
