@@ -151,17 +151,19 @@ impl AdminApi {
         problem::answer(reject, request_id)
     }
 
-    /// The answer that needs no worker: the process is alive. On a thread that must never block, so nothing else is
-    /// answered here.
-    pub fn unattended(&self, head: &RequestHead, surface: Surface) -> Option<Answer> {
-        let found = route::find(head.path(), surface, self.api_is_public)?;
-        let plain = found.route()?.path == ops::LIVEZ && !ops::is_verbose(head);
-        let answer = plain.then(|| ops::plain_livez().with("Cache-Control", "no-store"))?;
-        match head.method.as_str() {
-            "GET" => Some(answer),
-            "HEAD" => Some(without_body(answer)),
-            _ => None,
+    /// The answer to a probe, which waits for nothing: an orchestrator is answered whatever calls wait for. `None`: it is none,
+    /// or asks for more than a stranger may know.
+    pub fn probe(&self, head: &RequestHead, surface: Surface, request_id: &str) -> Option<Answer> {
+        let path = route::find(head.path(), surface, self.api_is_public)?.route()?.path;
+        let is_probe = [ops::LIVEZ, ops::READYZ].contains(&path) && !ops::is_verbose(head);
+        if !is_probe || !["GET", "HEAD"].contains(&&*head.method) {
+            return None;
         }
+        let answer = match path {
+            ops::LIVEZ => ops::plain_livez(),
+            _ => ops::readiness(&self.parts.health, false, request_id),
+        };
+        Some(finished(answer, head))
     }
 
     /// What is called, by whom and how: everything that can be refused before the body is looked at.

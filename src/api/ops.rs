@@ -20,6 +20,7 @@ use balancer_pool::backends::{Backend, BackendReport, Operator};
 
 /// The probe of liveness, which needs no worker.
 pub(super) const LIVEZ: &str = "/livez";
+pub(super) const READYZ: &str = "/readyz";
 
 const VERBOSE: Parameter = Parameter {
     name: "verbose",
@@ -41,7 +42,7 @@ pub(super) const RESOURCE: Resource = Resource {
                 .answers(&[text(200, "It is.", PLAIN, "ok\n"), shows(200, "It is.", "Liveness")])],
         ),
         Route::probe(
-            "/readyz",
+            READYZ,
             &[get("readyz", "Whether it should get traffic", readyz)
                 .access(Permission::Open)
                 .parameters(&[VERBOSE])
@@ -147,7 +148,7 @@ fn verbose_livez() -> Answer {
 }
 
 /// 200 when a backend is healthy and the process is not draining, else 503.
-fn readiness(health: &ProcessHealth, verbose: bool, request_id: &str) -> Answer {
+pub(super) fn readiness(health: &ProcessHealth, verbose: bool, request_id: &str) -> Answer {
     let (draining, ready) = (health.draining(), health.ready());
     if ready && !verbose {
         return plain("ok\n");

@@ -36,27 +36,19 @@ fn work(api: &AdminApi, proxy: &Proxy, mut exchange: Exchange<'_>, surface: Surf
     own.end(&proxy.accounts, exchange.head, answer)
 }
 
-/// What needs no thread that may block is answered at once: that the process is alive, and what is refused before its body
+/// What needs no thread that may block is answered at once: probes, and what is refused before its body
 /// is read.
 fn begin_own(api: &AdminApi, proxy: &Arc<Proxy>, asked: &Asked<'_>, surface: Surface) -> Step {
     let Asked { head, in_memory, received_at, .. } = asked;
-    if let Some(answer) = unattended(api, proxy, head, surface) {
-        return Step::Answer(answer);
+    let own = Own::begin(&proxy.accounts, head, *received_at);
+    if let Some(answer) = api.probe(head, surface, own.request_id()) {
+        return Step::Answer(own.end(&proxy.accounts, head, answer));
     }
-    if !in_memory {
-        let own = Own::begin(&proxy.accounts, head, *received_at);
-        if let Some(mut answer) = api.refuse_unread(head, surface, own.request_id(), *received_at) {
-            answer.close = true;
-            return Step::Answer(own.end(&proxy.accounts, head, answer));
-        }
+    if !in_memory && let Some(mut answer) = api.refuse_unread(head, surface, own.request_id(), *received_at) {
+        answer.close = true;
+        return Step::Answer(own.end(&proxy.accounts, head, answer));
     }
     Step::Work(api.most_body_bytes(head, surface))
-}
-
-fn unattended(api: &AdminApi, proxy: &Arc<Proxy>, head: &RequestHead, surface: Surface) -> Option<Answer> {
-    let answer = api.unattended(head, surface)?;
-    let own = Own::begin(&proxy.accounts, head, proxy.accounts.clock.now());
-    Some(own.end(&proxy.accounts, head, answer))
 }
 
 /// What a frontend refuses by itself. A body that is too large comes after who may call, and how.
