@@ -1,7 +1,7 @@
 //! The chunked coding: the decoder beside a second one, written another way, that sees the whole stream at once; the
 //! same verdict and body however the stream is cut; and whatever decodes can be written anew and decodes to the same.
 
-use balancer_http::framing::chunk::{ChunkDecoder, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES, Step};
+use balancer_http::framing::chunk::{ChunkDecoder, ChunkStep, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
 use balancer_http::framing::write;
 
 use super::cuts;
@@ -62,14 +62,14 @@ pub fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, of: Of) -> Outcome
         loop {
             match decoder.step(&piece[at..]) {
                 Err(_) => return Outcome::Broken(body),
-                Ok(Step::More) => break,
-                Ok(Step::Data { start, end }) => {
+                Ok(ChunkStep::More) => break,
+                Ok(ChunkStep::Data { start, end }) => {
                     assert!(start < end, "data is never empty");
                     body.extend_from_slice(&piece[at + start..at + end]);
                     at += end;
                 }
-                Ok(Step::End { used }) => {
-                    assert_eq!(decoder.step(b"abc"), Ok(Step::End { used: 0 }), "the end is repeated");
+                Ok(ChunkStep::End { used }) => {
+                    assert_eq!(decoder.step(b"abc"), Ok(ChunkStep::End { used: 0 }), "the end is repeated");
                     return Outcome::Whole(body, before + at + used);
                 }
             }

@@ -1,6 +1,6 @@
 //! The PROXY protocol's header: one verdict however it is cut, and never more used than is there.
 
-use balancer_http::framing::proxy::{Verdict, parse};
+use balancer_http::framing::proxy::{ProxyVerdict, parse};
 
 use super::cuts;
 
@@ -11,21 +11,21 @@ const MOST: usize = 16 + 2048;
 pub fn check(data: &[u8]) {
     let whole = parse(data);
     for ends in cuts::ways(data) {
-        let mut decided = Verdict::Incomplete;
+        let mut decided = ProxyVerdict::Incomplete;
         for end in ends {
             let now = parse(&data[..end]);
-            assert!(decided == Verdict::Incomplete || now == decided, "{decided:?}, then {now:?}");
+            assert!(decided == ProxyVerdict::Incomplete || now == decided, "{decided:?}, then {now:?}");
             decided = now;
         }
         assert_eq!(decided, whole);
     }
     match whole {
-        Verdict::Complete { consumed, .. } => {
+        ProxyVerdict::Complete { consumed, .. } => {
             assert!(consumed <= data.len().min(MOST));
             assert_eq!(parse(&data[..consumed]), whole);
-            assert_eq!(parse(&data[..consumed - 1]), Verdict::Incomplete, "taken before its end");
+            assert_eq!(parse(&data[..consumed - 1]), ProxyVerdict::Incomplete, "taken before its end");
         }
-        Verdict::Incomplete => assert!(data.len() < MOST, "waits for ever"),
-        Verdict::Refused(_) => {}
+        ProxyVerdict::Incomplete => assert!(data.len() < MOST, "waits for ever"),
+        ProxyVerdict::Refused(_) => {}
     }
 }

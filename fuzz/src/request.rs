@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use balancer_http::fields::Fields;
-use balancer_http::framing::request::{Bounds, Verdict, parse};
+use balancer_http::framing::request::{Bounds, HeadVerdict, parse};
 use balancer_http::headers::{Origin, to_backend};
 use balancer_http::message::{BodyLength, RequestHead, Version};
 
@@ -35,7 +35,7 @@ pub fn blank() -> RequestHead {
 fn used() -> RequestHead {
     let mut head = blank();
     let left = b"OPTIONS http://left:1/?x HTTP/1.0\r\nHost: left\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
-    assert!(matches!(parse(left, &SHIPPED, &mut head), Verdict::Complete { .. }));
+    assert!(matches!(parse(left, &SHIPPED, &mut head), HeadVerdict::Complete { .. }));
     head
 }
 
@@ -43,29 +43,36 @@ fn check_within(data: &[u8], bounds: &Bounds) {
     let mut head = used();
     let whole = parse(data, bounds, &mut head);
     for ends in cuts::ways(data) {
-        let mut decided = Verdict::Incomplete;
+        let mut decided = HeadVerdict::Incomplete;
         for end in ends {
             let now = parse(&data[..end], bounds, &mut blank());
-            assert!(decided == Verdict::Incomplete || now == decided, "{decided:?}, then {now:?} at {end}");
+            assert!(
+                decided == HeadVerdict::Incomplete || now == decided,
+                "{decided:?}, then {now:?} at {end}"
+            );
             decided = now;
         }
         assert_eq!(decided, whole);
     }
     match whole {
-        Verdict::Complete { consumed, keep_alive } => {
+        HeadVerdict::Complete { consumed, keep_alive } => {
             assert!(consumed <= data.len().min(bounds.max_head_bytes));
             let wire = &data[..consumed];
             let mut again = blank();
             assert_eq!(parse(wire, bounds, &mut again), whole);
-            assert_eq!(parse(&wire[..consumed - 1], bounds, &mut blank()), Verdict::Incomplete, "too early");
+            assert_eq!(
+                parse(&wire[..consumed - 1], bounds, &mut blank()),
+                HeadVerdict::Incomplete,
+                "too early"
+            );
             same(&head, &again);
             in_order(&head, bounds);
             naive(wire, keep_alive);
             carried(&head);
             written_anew(&head);
         }
-        Verdict::Incomplete => assert!(data.len() < bounds.max_head_bytes, "waits for ever"),
-        Verdict::Refused(refusal) => {
+        HeadVerdict::Incomplete => assert!(data.len() < bounds.max_head_bytes, "waits for ever"),
+        HeadVerdict::Refused(refusal) => {
             let (status, _) = refusal.reason.status();
             assert!([400, 405, 414, 417, 431, 501, 505].contains(&status), "{status}");
         }
@@ -197,7 +204,7 @@ fn written_anew(head: &RequestHead) {
     let wire = written(head);
     let mut read = blank();
     let verdict = parse(&wire, &WIDE, &mut read);
-    assert_eq!(verdict, Verdict::Complete { consumed: wire.len(), keep_alive: true });
+    assert_eq!(verdict, HeadVerdict::Complete { consumed: wire.len(), keep_alive: true });
     assert_eq!((&read.method, &read.target, read.length), (&head.method, &head.target, head.length));
     assert_eq!(read.host.as_deref(), Some(head.host.as_deref().unwrap_or("192.0.2.9:80")));
     // Nothing is invented: every field but those of ours stood in what came.

@@ -1,8 +1,8 @@
 //! A client's whole connection, requests behind each other with their bodies, read as the engine reads it: the same
 //! requests, bodies and end however the stream is cut, so that nobody's body becomes somebody's request.
 
-use balancer_http::framing::chunk::{ChunkDecoder, Step};
-use balancer_http::framing::request::{Verdict, parse};
+use balancer_http::framing::chunk::{ChunkDecoder, ChunkStep};
+use balancer_http::framing::request::{HeadVerdict, parse};
 use balancer_http::message::{BodyLength, RequestHead};
 
 use super::cuts;
@@ -78,9 +78,9 @@ impl Reader {
                     self.over = true;
                     return false;
                 }
-                Ok(Step::End { used }) => (used, None),
-                Ok(Step::More) => (self.buffer.len(), Some(Body::Chunked(decoder))),
-                Ok(Step::Data { start, end }) => {
+                Ok(ChunkStep::End { used }) => (used, None),
+                Ok(ChunkStep::More) => (self.buffer.len(), Some(Body::Chunked(decoder))),
+                Ok(ChunkStep::Data { start, end }) => {
                     taken.extend_from_slice(&self.buffer[start..end]);
                     (end, Some(Body::Chunked(decoder)))
                 }
@@ -100,13 +100,13 @@ impl Reader {
     fn head(&mut self) -> bool {
         let mut head = blank();
         match parse(&self.buffer, &SHIPPED, &mut head) {
-            Verdict::Incomplete => return false,
-            Verdict::Refused(refusal) => {
+            HeadVerdict::Incomplete => return false,
+            HeadVerdict::Refused(refusal) => {
                 self.events.push(Event::Refused(refusal.reason.status().0));
                 self.over = true;
                 return false;
             }
-            Verdict::Complete { consumed, .. } => self.buffer.drain(..consumed),
+            HeadVerdict::Complete { consumed, .. } => self.buffer.drain(..consumed),
         };
         let body = match head.length {
             BodyLength::Known(bytes) => Body::Known(bytes),

@@ -3,12 +3,12 @@
 use super::auth::Caller;
 use super::input::{self, Query};
 use crate::error::Reject;
-use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::BlockingRequest;
 use balancer_http::message::Reason;
 
 /// A call that may be made.
 pub(super) struct ApiCall<'c, 'e> {
-    pub exchange: &'c mut Exchange<'e>,
+    pub exchange: &'c mut BlockingRequest<'e>,
     /// What stood for the path's `{…}`, undecoded.
     pub argument: Option<String>,
     /// `/-`, or nothing on the admin listener: what comes before the route's path.

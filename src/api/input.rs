@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use crate::error::Reject;
-use crate::proxy::exchange::{BodyFault, Exchange};
+use crate::proxy::exchange::{BlockingRequest, BodyFault};
 use balancer_http::framing::host::percent_encoding_is_whole;
 use balancer_http::message::BodyLength;
 use balancer_http::message::Reason;
@@ -18,7 +18,7 @@ pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Reads the whole body, at most `max_bytes`. A longer one is 413, and the connection is to end then: what is left of it
 /// is not read.
-pub(super) fn read_body(exchange: &mut Exchange<'_>, max_bytes: usize) -> Result<Vec<u8>, Reject> {
+pub(super) fn read_body(exchange: &mut BlockingRequest<'_>, max_bytes: usize) -> Result<Vec<u8>, Reject> {
     if matches!(exchange.head.length, BodyLength::Known(bytes) if bytes > max_bytes as u64) {
         return Err(too_large(max_bytes));
     }

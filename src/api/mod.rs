@@ -26,7 +26,7 @@ use ipnet::IpNet;
 use crate::config;
 use crate::error::Reject;
 use crate::log::repeats::LogLimit;
-use crate::proxy::exchange::{Answer, AnswerBody, Exchange};
+use crate::proxy::exchange::{Answer, AnswerBody, BlockingRequest};
 use crate::store::Limits;
 use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
@@ -115,7 +115,7 @@ impl AdminApi {
 
     /// Answers a request that [`AdminApi::claims`]. `request_id` is told in problems and in the log. Blocks for the
     /// body and for the store, the latter at most `database.timeout`.
-    pub fn serve(&self, exchange: &mut Exchange<'_>, surface: Surface, request_id: &str) -> Answer {
+    pub fn serve(&self, exchange: &mut BlockingRequest<'_>, surface: Surface, request_id: &str) -> Answer {
         let answer = match self.answer(exchange, surface, request_id) {
             Ok(answer) => answer,
             Err(reject) => self.refusal(&reject, exchange.head, request_id, exchange.received_at),
@@ -199,7 +199,7 @@ impl AdminApi {
 
     fn answer(
         &self,
-        exchange: &mut Exchange<'_>,
+        exchange: &mut BlockingRequest<'_>,
         surface: Surface,
         request_id: &str,
     ) -> Result<Answer, Reject> {

@@ -7,9 +7,9 @@ use crate::error::Reject;
 use crate::proxy::Proxy;
 use crate::proxy::account::Own;
 use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::{Answer, Exchange};
+use crate::proxy::exchange::{Answer, BlockingRequest};
 use crate::proxy::service::Service;
-use crate::proxy::story::{Asked, Step};
+use crate::proxy::story::{NewRequest, Step};
 use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
 use balancer_time::Nanos;
@@ -30,7 +30,7 @@ pub struct Private {
     pub proxy: Arc<Proxy>,
 }
 
-fn work(api: &AdminApi, proxy: &Proxy, mut exchange: Exchange<'_>, surface: Surface) -> Answer {
+fn work(api: &AdminApi, proxy: &Proxy, mut exchange: BlockingRequest<'_>, surface: Surface) -> Answer {
     let own = Own::begin(&proxy.accounts, exchange.head, exchange.received_at);
     let answer = api.serve(&mut exchange, surface, own.request_id());
     own.end(&proxy.accounts, exchange.head, answer)
@@ -38,8 +38,8 @@ fn work(api: &AdminApi, proxy: &Proxy, mut exchange: Exchange<'_>, surface: Surf
 
 /// What needs no thread that may block is answered at once: probes, and what is refused before its body
 /// is read.
-fn begin_own(api: &AdminApi, proxy: &Arc<Proxy>, asked: &Asked<'_>, surface: Surface) -> Step {
-    let Asked { head, in_memory, received_at, .. } = asked;
+fn begin_own(api: &AdminApi, proxy: &Arc<Proxy>, asked: &NewRequest<'_>, surface: Surface) -> Step {
+    let NewRequest { head, in_memory, received_at, .. } = asked;
     let own = Own::begin(&proxy.accounts, head, *received_at);
     if let Some(answer) = api.probe(head, surface, own.request_id()) {
         return Step::Answer(own.end(&proxy.accounts, head, answer));
@@ -71,7 +71,7 @@ fn refuse(
 }
 
 impl Service for Public {
-    fn begin(&self, asked: Asked<'_>) -> Step {
+    fn begin(&self, asked: NewRequest<'_>) -> Step {
         #[cfg(debug_assertions)]
         super::faults::commit(&asked.head.target, &self.proxy.accounts.clock);
         if self.api.claims(asked.head, Surface::Public) {
@@ -81,7 +81,7 @@ impl Service for Public {
         }
     }
 
-    fn work(&self, exchange: Exchange<'_>) -> Answer {
+    fn work(&self, exchange: BlockingRequest<'_>) -> Answer {
         work(&self.api, &self.proxy, exchange, Surface::Public)
     }
 
@@ -95,11 +95,11 @@ impl Service for Public {
 }
 
 impl Service for Private {
-    fn begin(&self, asked: Asked<'_>) -> Step {
+    fn begin(&self, asked: NewRequest<'_>) -> Step {
         begin_own(&self.api, &self.proxy, &asked, Surface::Admin)
     }
 
-    fn work(&self, exchange: Exchange<'_>) -> Answer {
+    fn work(&self, exchange: BlockingRequest<'_>) -> Answer {
         work(&self.api, &self.proxy, exchange, Surface::Admin)
     }
 

@@ -25,7 +25,7 @@ use crate::engine::portable::TinyHttp;
 pub enum Frontend {
     /// Our own, for Linux.
     #[cfg(target_os = "linux")]
-    Loops(loops::Running),
+    Loops(loops::RunningLoops),
     /// The portable one.
     TinyHttp(TinyHttp),
 }

@@ -12,7 +12,7 @@ use rustix::net::{
 };
 use socket2::SockRef;
 
-use balancer_http::message::Connection;
+use balancer_http::message::ClientConnection;
 
 /// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h): the type of the question and of its answer.
 const BY_FAMILY: u16 = 20;
@@ -159,7 +159,7 @@ pub(super) struct Ends {
     pub peer: SocketAddr,
 }
 
-impl Connection for Ends {
+impl ClientConnection for Ends {
     fn peer_owner(&self) -> Result<u32, String> {
         let ours = self.ours.ok_or("this engine does not say to which of our addresses it came")?;
         of_peer_at(ours, self.peer)

@@ -31,7 +31,7 @@ use crate::config;
 use crate::error::Reject;
 use crate::proxy::exchange::FrontendEvent;
 use crate::proxy::service::Service;
-use balancer_http::framing::request::{Bounds, Verdict, parse};
+use balancer_http::framing::request::{Bounds, HeadVerdict, parse};
 use balancer_http::message::Reason;
 use balancer_http::message::{BodyLength, RequestHead, Version};
 use balancer_time::nanos;
@@ -326,16 +326,18 @@ impl Shared {
         }
         text.extend_from_slice(b"\r\n");
         match parse(&text, &self.bounds, head) {
-            Verdict::Complete { .. } if head.length == BodyLength::Chunked && keeps_chunks(request) => {
+            HeadVerdict::Complete { .. } if head.length == BodyLength::Chunked && keeps_chunks(request) => {
                 let detail = "a chunked body beside an upgrade is not read here";
                 Err(Reject::new(Reason::NotImplemented, detail))
             }
-            Verdict::Complete { keep_alive, .. } => {
+            HeadVerdict::Complete { keep_alive, .. } => {
                 let refused = target::refusal(&head.target).or_else(|| target::unsendable(head));
                 refused.map_or(Ok(keep_alive), Err)
             }
-            Verdict::Refused(refusal) => Err(Reject::new(refusal.reason, refusal.detail)),
-            Verdict::Incomplete => Err(Reject::new(Reason::BadRequest, "the request's head is not whole")),
+            HeadVerdict::Refused(refusal) => Err(Reject::new(refusal.reason, refusal.detail)),
+            HeadVerdict::Incomplete => {
+                Err(Reject::new(Reason::BadRequest, "the request's head is not whole"))
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::log::record::{AccessRecord, AgentRecord, Journal, LimitRecord};
 use crate::log::repeats::LogLimit;
 use crate::metrics::{InFlight, Metrics, Rejection, method_label};
 use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::{Answer, Delivery, Ticket};
+use crate::proxy::exchange::{Answer, DeliveryOutcome, Ticket};
 use crate::proxy::policy::PolicyInForce;
 use balancer_http::credentials;
 use balancer_http::message::Reason;
@@ -26,7 +26,7 @@ use balancer_time::Nanos;
 /// The status in logs and metrics of a request whose client left before it had an answer.
 pub const CLIENT_GONE: u16 = 499;
 
-/// The status of [`Delivery::Replaced`].
+/// The status of [`DeliveryOutcome::Replaced`].
 const BAD_GATEWAY: u16 = 502;
 
 /// Longest cause in the access log, in bytes.
@@ -287,12 +287,12 @@ impl EndOfRequest {
 }
 
 impl Ticket for EndOfRequest {
-    fn settle(self: Box<Self>, body_bytes: u64, delivery: Delivery) {
+    fn settle(self: Box<Self>, body_bytes: u64, delivery: DeliveryOutcome) {
         let duration = Duration::from_nanos(self.accounts.clock.now().saturating_sub(self.received_at));
-        if let Delivery::BackendBroke(cause) | Delivery::Replaced(cause) = &delivery {
+        if let DeliveryOutcome::BackendBroke(cause) | DeliveryOutcome::Replaced(cause) = &delivery {
             self.explain_break(cause);
         }
-        let status = if matches!(delivery, Delivery::Replaced(_)) { BAD_GATEWAY } else { self.status };
+        let status = if matches!(delivery, DeliveryOutcome::Replaced(_)) { BAD_GATEWAY } else { self.status };
         drop(self.lease);
         drop(self.seat);
         self.accounts.metrics.request(self.method, status, duration);
@@ -300,7 +300,7 @@ impl Ticket for EndOfRequest {
             record.body_bytes = body_bytes;
             record.duration = duration;
             record.status = status;
-            if let Delivery::Replaced(cause) = delivery {
+            if let DeliveryOutcome::Replaced(cause) = delivery {
                 record.cause = Some(bounded(cause.into()));
             }
             self.accounts.journal.record(*record);

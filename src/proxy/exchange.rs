@@ -58,7 +58,7 @@ pub trait RequestBody {
 
 /// A request for a thread that may block: a call of the API. The answer is the service's return value, so none can be
 /// forgotten.
-pub struct Exchange<'a> {
+pub struct BlockingRequest<'a> {
     /// What was asked.
     pub head: &'a mut RequestHead,
     /// The body, unread.
@@ -119,7 +119,7 @@ pub enum AnswerBody {
 
 /// How the delivery of an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub enum DeliveryOutcome {
     /// Every byte was handed to the kernel.
     Complete,
     /// The client left or took nothing for `frontend.write_timeout`.
@@ -133,7 +133,7 @@ pub enum Delivery {
 /// Whatever must happen when an answer is delivered: the lease given back, the log line written.
 pub trait Ticket: Send {
     /// Called once, with the body bytes that were sent (framing not counted).
-    fn settle(self: Box<Self>, body_bytes: u64, delivery: Delivery);
+    fn settle(self: Box<Self>, body_bytes: u64, delivery: DeliveryOutcome);
 }
 
 impl Answer {

@@ -1,7 +1,7 @@
 //! What a frontend calls.
 
-use super::exchange::{Answer, Exchange, FrontendEvent};
-use super::story::{Asked, Step};
+use super::exchange::{Answer, BlockingRequest, FrontendEvent};
+use super::story::{NewRequest, Step};
 use crate::error::Reject;
 use balancer_http::message::RequestHead;
 use balancer_time::Nanos;
@@ -9,10 +9,10 @@ use balancer_time::Nanos;
 /// What requests are asked of. A panic in it costs that request a 500.
 pub trait Service: Send + Sync + 'static {
     /// Begins a request: what the engine is to do with it. Never blocks.
-    fn begin(&self, asked: Asked<'_>) -> Step;
+    fn begin(&self, asked: NewRequest<'_>) -> Step;
 
     /// Answers a request for which [`Service::begin`] asked that ([`Step::Work`]), on a thread that may block.
-    fn work(&self, exchange: Exchange<'_>) -> Answer;
+    fn work(&self, exchange: BlockingRequest<'_>) -> Answer;
 
     /// The answer to a request that the frontend itself refuses (framing, bounds, a panic): with a request id, counted and
     /// logged like every other. `head` holds what was understood. Must not panic.

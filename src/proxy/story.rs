@@ -7,7 +7,7 @@ use arc_swap::Guard;
 
 use super::account::Entry;
 use super::admit::{self, Admission, LimitFields};
-use super::exchange::{Answer, AnswerBody, Delivery};
+use super::exchange::{Answer, AnswerBody, DeliveryOutcome};
 use super::forward::{Course, Effort, Failed, Lent, Next, Received};
 use super::identify::Waiting;
 use super::marks::Marks;
@@ -25,7 +25,7 @@ use balancer_pool::queue::Waker;
 use balancer_time::{Moment, Nanos, nanos, seconds};
 
 /// A new request, as an engine hands it over.
-pub struct Asked<'a> {
+pub struct NewRequest<'a> {
     /// What was asked.
     pub head: &'a mut RequestHead,
     /// The whole body is in memory: it can be sent again.
@@ -94,8 +94,8 @@ enum Stage {
 
 impl Proxy {
     /// Begins a request that is not ours.
-    pub fn begin(self: &Arc<Self>, asked: Asked<'_>) -> Step {
-        let Asked { head, in_memory, received_at, can_upgrade, bound_to } = asked;
+    pub fn begin(self: &Arc<Self>, asked: NewRequest<'_>) -> Step {
+        let NewRequest { head, in_memory, received_at, can_upgrade, bound_to } = asked;
         let snapshot = self.forward.backends.snapshot();
         let policy = self.accounts.policy.load();
         identity::drop_lookalikes(&policy.keys, &mut head.fields);
@@ -272,7 +272,7 @@ impl Story {
         if let Step::Answer(answer) = self.go(Next::Failed(failed), head)
             && let Some(ticket) = answer.ticket
         {
-            ticket.settle(0, Delivery::ClientGone);
+            ticket.settle(0, DeliveryOutcome::ClientGone);
         }
     }
 

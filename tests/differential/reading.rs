@@ -1,8 +1,8 @@
 //! What a parser makes of a stream, ours in the terms of the others, so that they can be compared.
 
 use balancer_http::fields::Fields;
-use balancer_http::framing::chunk::{ChunkDecoder, Step};
-use balancer_http::framing::request::{Verdict, parse};
+use balancer_http::framing::chunk::{ChunkDecoder, ChunkStep};
+use balancer_http::framing::request::{HeadVerdict, parse};
 use balancer_http::framing::response::{Finder, Found, HeadRules};
 use balancer_http::message::{BodyLength, RequestHead, Version};
 use serde::Deserialize;
@@ -62,9 +62,9 @@ fn requests(mut rest: &[u8], messages: &mut Vec<Message>) -> Result<&'static str
     loop {
         let mut head = blank();
         let keep_alive = match parse(rest, &SHIPPED, &mut head) {
-            Verdict::Incomplete => return Ok("open"),
-            Verdict::Refused(refusal) => return Err(refusal.detail.to_owned()),
-            Verdict::Complete { consumed, keep_alive } => {
+            HeadVerdict::Incomplete => return Ok("open"),
+            HeadVerdict::Refused(refusal) => return Err(refusal.detail.to_owned()),
+            HeadVerdict::Complete { consumed, keep_alive } => {
                 rest = &rest[consumed..];
                 keep_alive
             }
@@ -124,12 +124,12 @@ fn body(
             let mut at = 0;
             loop {
                 match decoder.step(&rest[at..]).map_err(|fault| fault.to_string())? {
-                    Step::More => return Ok(None),
-                    Step::Data { start, end } => {
+                    ChunkStep::More => return Ok(None),
+                    ChunkStep::Data { start, end } => {
                         message.body.push_str(&text(&rest[at + start..at + end]));
                         at += end;
                     }
-                    Step::End { used } => {
+                    ChunkStep::End { used } => {
                         message.whole = true;
                         return Ok(Some(at + used));
                     }

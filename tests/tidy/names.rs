@@ -10,8 +10,7 @@ const LEFT_OUT: [&str; 6] =
     ["src/app/", "src/bin/", "src/engine/", "src/proxy/", "src/store/cache/", "src/upstream/"];
 
 /// Names that still stand for two things, since a room of [`LEFT_OUT`] uses one of them or the other is the configuration's.
-const SHARED: [&str; 10] =
-    ["Connection", "Connector", "Fault", "Origin", "Place", "Refusal", "Shown", "Terms", "Value", "Verdict"];
+const SHARED: [&str; 6] = ["Connector", "Origin", "Place", "Shown", "Terms", "Value"];
 
 /// The name of the public type that a line declares.
 fn declared(line: &str) -> Option<&str> {

@@ -28,7 +28,7 @@ pub enum BodyLength {
 }
 
 /// The connection that a request came on, for code that has to know more of its other end.
-pub trait Connection: Send + Sync {
+pub trait ClientConnection: Send + Sync {
     /// The user of the process whose socket the TCP peer is, as the kernel of this machine tells it; else why that can't
     /// be told, for the log. Asks the kernel, and waits for nothing.
     fn peer_owner(&self) -> Result<u32, String>;
@@ -59,7 +59,7 @@ pub struct RequestHead {
     /// A field that passes for one of a proxy's (`X_Forwarded_For`) was dropped.
     pub lost_claim: bool,
     /// The connection that it came on, while that is open. `None` where an engine can tell nothing of it.
-    pub connection: Option<Weak<dyn Connection>>,
+    pub connection: Option<Weak<dyn ClientConnection>>,
 }
 
 impl RequestHead {

@@ -264,7 +264,8 @@ impl Bench {
     ) -> Reply {
         let mut head = head(call, length);
         assert!(self.api.claims(&head, self.surface), "{} {} is ours", call.method, call.target);
-        let mut exchange = Exchange { head: &mut head, body: &mut Pieces(body.into()), received_at: 1 };
+        let mut exchange =
+            BlockingRequest { head: &mut head, body: &mut Pieces(body.into()), received_at: 1 };
         let answer = self.api.serve(&mut exchange, self.surface, "request-1");
         let (bytes, declared) = match answer.body {
             AnswerBody::Bytes(bytes) => (bytes, None),

@@ -4,12 +4,12 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use super::bench::Call;
 use balancer_http::fields::Fields;
-use balancer_http::message::{BodyLength, Connection, RequestHead};
+use balancer_http::message::{BodyLength, ClientConnection, RequestHead};
 
 /// A connection whose peer has that owner.
 pub(in crate::api) struct Owned(pub Result<u32, String>);
 
-impl Connection for Owned {
+impl ClientConnection for Owned {
     fn peer_owner(&self) -> Result<u32, String> {
         self.0.clone()
     }
@@ -21,8 +21,8 @@ pub(in crate::api) fn own_user() -> u32 {
 }
 
 /// A connection from a process of our own user.
-pub(in crate::api) fn own() -> Weak<dyn Connection> {
-    static OWN: LazyLock<Arc<dyn Connection>> = LazyLock::new(|| Arc::new(Owned(Ok(own_user()))));
+pub(in crate::api) fn own() -> Weak<dyn ClientConnection> {
+    static OWN: LazyLock<Arc<dyn ClientConnection>> = LazyLock::new(|| Arc::new(Owned(Ok(own_user()))));
     Arc::downgrade(&*OWN)
 }
 

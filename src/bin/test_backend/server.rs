@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use balancer_http::framing::chunk::{ChunkDecoder, Step};
-use balancer_http::framing::request::{Bounds, Verdict, parse};
+use balancer_http::framing::chunk::{ChunkDecoder, ChunkStep};
+use balancer_http::framing::request::{Bounds, HeadVerdict, parse};
 use balancer_http::message::{BodyLength, RequestHead};
 
 use crate::answer::{Answer, Behaviour, Body, echo, refusal};
@@ -150,15 +150,15 @@ impl Connection {
     fn read_request(&mut self) -> io::Result<Request> {
         let keep_alive = loop {
             match parse(&self.received, &BOUNDS, &mut self.head) {
-                Verdict::Complete { consumed, keep_alive } => {
+                HeadVerdict::Complete { consumed, keep_alive } => {
                     self.received.drain(..consumed);
                     break keep_alive;
                 }
-                Verdict::Refused(why) => {
+                HeadVerdict::Refused(why) => {
                     return Ok(Request::Refused(refusal(why.reason.status().0, why.detail)));
                 }
-                Verdict::Incomplete if self.read_more()? == 0 => return Ok(Request::End),
-                Verdict::Incomplete => {}
+                HeadVerdict::Incomplete if self.read_more()? == 0 => return Ok(Request::End),
+                HeadVerdict::Incomplete => {}
             }
         };
         if matches!(self.head.length, BodyLength::Known(length) if length > MAX_BODY_BYTES) {
@@ -196,12 +196,12 @@ impl Connection {
             let mut at = 0;
             loop {
                 match decoder.step(&self.received[at..]) {
-                    Ok(Step::Data { start, end }) => {
+                    Ok(ChunkStep::Data { start, end }) => {
                         body.extend_from_slice(&self.received[at + start..at + end]);
                         at += end;
                     }
-                    Ok(Step::More) => break,
-                    Ok(Step::End { used }) => {
+                    Ok(ChunkStep::More) => break,
+                    Ok(ChunkStep::End { used }) => {
                         self.received.drain(..at + used);
                         return Ok(Ok(body));
                     }

@@ -12,10 +12,10 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::conn::{Conn, Stage};
 use super::counts::{Counted, Kind};
-use super::keys::ClientKey;
-use super::room::{Letter, Newcomer, Room};
-use super::shared::Shared;
-use super::turn::{Desk, Loop};
+use super::keys::ClientSlot;
+use super::shared::LoopsShared;
+use super::state::{Letter, LoopState, Newcomer};
+use super::turn::{Buffers, Loop};
 use super::wire::Socket;
 use crate::proxy::exchange::FrontendEvent;
 use balancer_limiter::identity;
@@ -30,7 +30,7 @@ const PAUSE: Nanos = 200_000_000;
 /// A connection that has said nothing for less than this may be a client whose request is on its way.
 const NEW: Nanos = 1_000_000_000;
 
-impl Shared {
+impl LoopsShared {
     /// Takes one connection that waits at a listener and says whose it is. `Ok(None)`: none waits any more. `own`: the loop
     /// that asks, which is as good as any other.
     pub(super) fn accept(
@@ -66,8 +66,8 @@ impl Shared {
         if self.counts.all() >= self.max_connections && !make_room() {
             return reject("max_connections");
         }
-        let room = self.emptiest(own);
-        let Some(counted) = Counted::enter(&self.counts, room, address) else {
+        let number = self.emptiest(own);
+        let Some(counted) = Counted::enter(&self.counts, number, address) else {
             return reject("max_connections_per_ip");
         };
         let peers = self.proxy_peers.as_ref();
@@ -80,15 +80,15 @@ impl Shared {
             expects_proxy,
             fresh: true,
         };
-        Accepted::For(room, newcomer)
+        Accepted::For(number, newcomer)
     }
 
-    /// The room with the fewest connections, or `own` if that has hardly more: handing over costs two system calls.
+    /// The number with the fewest connections, or `own` if that has hardly more: handing over costs two system calls.
     fn emptiest(&self, own: usize) -> usize {
-        let rooms = &self.rooms;
-        let count = |n: &usize| self.counts.of_room(*n);
-        let usable = |n: &usize| !rooms[*n].is_stuck.load(Ordering::Relaxed);
-        let least = (0..rooms.len()).filter(usable).min_by_key(count).unwrap_or(own);
+        let loops = &self.loops;
+        let count = |n: &usize| self.counts.of_loop(*n);
+        let usable = |n: &usize| !loops[*n].is_stuck.load(Ordering::Relaxed);
+        let least = (0..loops.len()).filter(usable).min_by_key(count).unwrap_or(own);
         if usable(&own) && count(&own) <= count(&least) + SLACK { own } else { least }
     }
 }
@@ -132,7 +132,7 @@ impl Loop {
     }
 
     /// Accepts what waits.
-    pub(super) fn accept(&mut self, desk: &mut Desk) {
+    pub(super) fn accept(&mut self, buffers: &mut Buffers) {
         let shared = Arc::clone(&self.shared);
         for listener in &shared.listeners {
             for _ in 0..MOST_ACCEPTS {
@@ -142,11 +142,11 @@ impl Loop {
                 match shared.accept(listener, self.number, || self.make_room()) {
                     Ok(None) => break,
                     Ok(Some(Accepted::Refused)) => {}
-                    Ok(Some(Accepted::For(room, newcomer))) if room == self.number => {
-                        self.welcome(newcomer, desk);
+                    Ok(Some(Accepted::For(number, newcomer))) if number == self.number => {
+                        self.welcome(newcomer, buffers);
                     }
-                    Ok(Some(Accepted::For(room, newcomer))) => {
-                        shared.rooms[room].post(Letter::Welcome(newcomer));
+                    Ok(Some(Accepted::For(number, newcomer))) => {
+                        shared.loops[number].post(Letter::Welcome(newcomer));
                     }
                     // The kernel says so before it looks whether anybody waits.
                     Err(_) if !has_waiting(listener) => break,
@@ -176,12 +176,12 @@ impl Loop {
         let own = self.number;
         for kind in [Kind::Silent, Kind::Idle] {
             let count = |n: usize| counts.of_kind_in(n, kind);
-            let most = (0..self.shared.rooms.len()).max_by_key(|n| count(*n)).unwrap_or(own);
+            let most = (0..self.shared.loops.len()).max_by_key(|n| count(*n)).unwrap_or(own);
             if count(most) == 0 {
                 continue;
             }
             if count(own) < count(most) {
-                self.shared.rooms[most].post(Letter::Evict);
+                self.shared.loops[most].post(Letter::Evict);
                 return true;
             }
             return self.evict();
@@ -218,12 +218,12 @@ impl Loop {
         false
     }
 
-    fn candidates(&mut self, kind: Kind) -> &mut Vec<(ClientKey, Nanos)> {
+    fn candidates(&mut self, kind: Kind) -> &mut Vec<(ClientSlot, Nanos)> {
         if kind == Kind::Silent { &mut self.oldest_silent } else { &mut self.oldest_idle }
     }
 
     /// The next one to go, of those that one walk found: a flood at the bound costs one walk for many connections.
-    fn oldest(&mut self, kind: Kind) -> Option<(ClientKey, Nanos)> {
+    fn oldest(&mut self, kind: Kind) -> Option<(ClientSlot, Nanos)> {
         const CANDIDATES: usize = 64;
         if self.candidates(kind).is_empty() {
             let of_kind = self.clients.iter().filter_map(|(key, client)| {
@@ -239,7 +239,7 @@ impl Loop {
     }
 }
 
-impl Room {
+impl LoopState {
     /// Says whether it can take newcomers.
     pub fn set_stuck(&self, stuck: bool) -> bool {
         self.is_stuck.swap(stuck, Ordering::Relaxed) != stuck

@@ -4,11 +4,11 @@ use super::back::Coding;
 use super::conn::{Conn, Gone};
 use super::dial::lost;
 use super::exchange::{Calling, Doing, Exchange};
-use super::turn::{Desk, Go, Loop};
+use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
 use crate::proxy::story::Event;
 use crate::proxy::{Phase, UpstreamError};
-use balancer_http::framing::response::{self, Fault, HeadRules, MAX_INTERIM};
+use balancer_http::framing::response::{self, AnswerFault, HeadRules, MAX_INTERIM};
 use balancer_http::framing::write;
 use balancer_http::message::{BodyLength, Version};
 use balancer_time::Nanos;
@@ -30,12 +30,12 @@ impl Loop {
         &mut self,
         conn: &mut Conn,
         exchange: &mut Exchange,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Looked {
         let Doing::Calling(calling) = &mut exchange.doing else { return Looked::Later };
         let policy = calling.call.policy;
-        if desk.scratch.len() < policy.max_head_bytes * 2 {
-            desk.scratch = vec![0; policy.max_head_bytes * 2].into();
+        if buffers.scratch.len() < policy.max_head_bytes * 2 {
+            buffers.scratch = vec![0; policy.max_head_bytes * 2].into();
         }
         let rules = HeadRules {
             max_head_bytes: policy.max_head_bytes,
@@ -48,8 +48,8 @@ impl Loop {
                 return Looked::Later;
             }
             let mut have = back.head.len();
-            desk.scratch[..have].copy_from_slice(&back.head);
-            match back.receive(&mut desk.scratch[have..]) {
+            buffers.scratch[..have].copy_from_slice(&back.head);
+            match back.receive(&mut buffers.scratch[have..]) {
                 Got::Bytes(bytes) => have += bytes,
                 Got::Nothing => return Looked::Later,
                 Got::End => {
@@ -60,7 +60,7 @@ impl Loop {
             back.head.clear();
             let mut at = 0;
             loop {
-                match response::parse(&desk.scratch[at..have], &rules) {
+                match response::parse(&buffers.scratch[at..have], &rules) {
                     Err(fault) => return Looked::Failed(malformed(fault)),
                     Ok(None) => break,
                     Ok(Some((mut head, used))) => {
@@ -72,18 +72,18 @@ impl Loop {
                         calling.keep_alive &= head.keep_alive;
                         calling.interim += 1;
                         if calling.interim > MAX_INTERIM {
-                            return Looked::Failed(malformed(Fault("too many interim answers")));
+                            return Looked::Failed(malformed(AnswerFault("too many interim answers")));
                         }
                         if head.status != 100
                             && exchange.head.version == Version::Http11
-                            && interim(conn, &head, desk, self.now).is_err()
+                            && interim(conn, &head, buffers, self.now).is_err()
                         {
                             return Looked::Gone;
                         }
                     }
                 }
             }
-            back.head.extend_from_slice(&desk.scratch[at..have]);
+            back.head.extend_from_slice(&buffers.scratch[at..have]);
         }
     }
 
@@ -94,7 +94,7 @@ impl Loop {
         exchange: &mut Exchange,
         head: response::Head,
         (at, have): (usize, usize),
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Go {
         let Doing::Calling(Calling { story, call, back: key, .. }) =
             std::mem::replace(&mut exchange.doing, Doing::Nothing)
@@ -124,11 +124,11 @@ impl Loop {
         }
         let replayable = exchange.upload.is_replayable();
         let step = self.guarded(exchange, |asked| story.on(Event::Head(head), asked, replayable));
-        self.take_step(conn, exchange, step, Some((key, call, (at, have))), desk)
+        self.take_step(conn, exchange, step, Some((key, call, (at, have))), buffers)
     }
 }
 
-fn malformed(fault: Fault) -> UpstreamError {
+fn malformed(fault: AnswerFault) -> UpstreamError {
     UpstreamError { phase: Phase::Malformed, cause: fault.to_string() }
 }
 
@@ -145,10 +145,10 @@ fn is_pinning(head: &response::Head) -> bool {
 }
 
 /// Forwards an interim answer (RFC 9110 §15.2).
-fn interim(conn: &mut Conn, head: &response::Head, desk: &mut Desk, now: Nanos) -> Result<(), Gone> {
-    desk.out.clear();
+fn interim(conn: &mut Conn, head: &response::Head, buffers: &mut Buffers, now: Nanos) -> Result<(), Gone> {
+    buffers.out.clear();
     let fields = balancer_http::headers::to_client(head.status, head.fields.clone());
     let lines = write::AnswerLines { status: head.status, reason: Some(&head.reason), fields: &fields };
-    write::head(&mut desk.out, lines, write::Framing::None(None), write::Persistence::Kept);
-    conn.emit(&[&desk.out], &mut desk.together, now)
+    write::head(&mut buffers.out, lines, write::Framing::None(None), write::Persistence::Kept);
+    conn.emit(&[&buffers.out], &mut buffers.together, now)
 }

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use rustix::io::Errno;
 use slotmap::SlotMap;
 
-use super::keys::{BackKey, ClientKey};
+use super::keys::{BackSlot, ClientSlot};
 use super::wire::{Got, Socket};
 use crate::proxy::story::Call;
 use crate::proxy::{Phase, Reuse, UpstreamError};
-use balancer_http::framing::chunk::{ChunkDecoder, ChunkFault, Step};
+use balancer_http::framing::chunk::{ChunkDecoder, ChunkFault, ChunkStep};
 use balancer_http::message::BodyLength;
 use balancer_time::Nanos;
 
@@ -19,7 +19,7 @@ pub(super) struct Back {
     /// [`balancer_pool::backends::Endpoint::id`].
     pub endpoint: u64,
     /// Whose request it has.
-    pub client: Option<ClientKey>,
+    pub client: Option<ClientSlot>,
     pub is_connecting: bool,
     /// There may be something to read.
     pub readable: bool,
@@ -85,13 +85,13 @@ impl Coding {
                 let (mut at, mut body) = (0, 0);
                 loop {
                     match decoder.step(&bytes[at..])? {
-                        Step::Data { start, end } => {
+                        ChunkStep::Data { start, end } => {
                             bytes.copy_within(at + start..at + end, body);
                             body += end - start;
                             at += end;
                         }
-                        Step::More => return Ok((body, bytes.len())),
-                        Step::End { used } => {
+                        ChunkStep::More => return Ok((body, bytes.len())),
+                        ChunkStep::End { used } => {
                             *self = Self::Done;
                             return Ok((body, at + used));
                         }
@@ -174,8 +174,8 @@ impl Back {
 
 /// Kept connections of one endpoint, the one used last at the end.
 #[derive(Default)]
-pub(super) struct Kept {
-    idle: Vec<(BackKey, Nanos)>,
+pub(super) struct KeptConnections {
+    idle: Vec<(BackSlot, Nanos)>,
     /// `upstream.idle_timeout` as it was last seen.
     most: Nanos,
 }
@@ -183,8 +183,8 @@ pub(super) struct Kept {
 /// All backend connections of a loop.
 #[derive(Default)]
 pub(super) struct Backs {
-    pub by_key: SlotMap<BackKey, Box<Back>>,
-    kept: HashMap<u64, Kept>,
+    pub by_key: SlotMap<BackSlot, Box<Back>>,
+    kept: HashMap<u64, KeptConnections>,
     swept_at: Nanos,
 }
 
@@ -196,17 +196,17 @@ const RECENT: Nanos = 1_000_000_000;
 const SWEEP: Nanos = 1_000_000_000;
 
 impl Backs {
-    pub fn get(&mut self, key: BackKey) -> Option<&mut Back> {
+    pub fn get(&mut self, key: BackSlot) -> Option<&mut Back> {
         self.by_key.get_mut(key).map(|back| &mut **back)
     }
 
     /// Closes one. Closing takes it out of epoll: the descriptor is nobody else's.
-    pub fn close(&mut self, key: BackKey) {
+    pub fn close(&mut self, key: BackSlot) {
         self.by_key.remove(key);
     }
 
     /// A kept connection that is open and quiet; those that it meets and that are not are closed.
-    pub fn take(&mut self, call: &Call, reuse: Reuse, now: Nanos) -> Option<BackKey> {
+    pub fn take(&mut self, call: &Call, reuse: Reuse, now: Nanos) -> Option<BackSlot> {
         let most = match reuse {
             Reuse::Any => call.policy.idle,
             Reuse::Recent => call.policy.idle.min(RECENT),
@@ -231,7 +231,7 @@ impl Backs {
     }
 
     /// The answer is read, or nobody wants it: the connection is kept if it may be.
-    pub fn release(&mut self, key: BackKey, now: Nanos) {
+    pub fn release(&mut self, key: BackSlot, now: Nanos) {
         let Some(back) = self.by_key.get_mut(key) else { return };
         let is_clean = back.may_keep && back.coding.is_done() && !back.ended && back.is_flushed();
         if !is_clean || (back.readable && !back.socket.is_quiet()) {

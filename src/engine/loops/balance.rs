@@ -7,8 +7,8 @@ use rustix::event::epoll;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::conn::Stage;
-use super::keys::ClientKey;
-use super::room::{Letter, Newcomer, Room};
+use super::keys::ClientSlot;
+use super::state::{Letter, LoopState, Newcomer};
 use super::turn::Loop;
 use balancer_time::Nanos;
 
@@ -21,30 +21,30 @@ impl Loop {
     /// Compares, when it is time for that.
     pub(super) fn balance(&mut self) {
         let span = self.now.saturating_sub(self.share.looked_at);
-        if span < WINDOW || self.shared.rooms.len() == 1 {
+        if span < WINDOW || self.shared.loops.len() == 1 {
             return;
         }
         let time = clock_gettime(ClockId::ThreadCPUTime);
         let used = time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs();
         let share = used.saturating_sub(self.share.used) * 1000 / span;
         (self.share.used, self.share.looked_at) = (used, self.now);
-        let rooms = &self.shared.rooms;
-        rooms[self.number].busy.store(share, Ordering::Relaxed);
-        let busy = |room: &Room| room.busy.load(Ordering::Relaxed);
-        let usable = (0..rooms.len()).filter(|n| !rooms[*n].is_stuck.load(Ordering::Relaxed));
-        let least = usable.min_by_key(|n| busy(&rooms[*n])).unwrap_or(self.number);
-        let other = busy(&rooms[least]);
+        let loops = &self.shared.loops;
+        loops[self.number].busy.store(share, Ordering::Relaxed);
+        let busy = |one: &LoopState| one.busy.load(Ordering::Relaxed);
+        let usable = (0..loops.len()).filter(|n| !loops[*n].is_stuck.load(Ordering::Relaxed));
+        let least = usable.min_by_key(|n| busy(&loops[*n])).unwrap_or(self.number);
+        let other = busy(&loops[least]);
         self.share.to_move = 0;
         if least != self.number && share > BUSY && share > other + other / 4 + 50 {
             // A quarter of the difference: the other loop looks, too.
             let part = (share - other) as usize * 1000 / share as usize;
             self.share.to = least;
-            self.share.to_move = self.shared.counts.of_room(self.number) * part / 4000;
+            self.share.to_move = self.shared.counts.of_loop(self.number) * part / 4000;
         }
     }
 
     /// Gives a client that is between two requests away, if one is to go. True: it is gone.
-    pub(super) fn give_away(&mut self, key: ClientKey) -> bool {
+    pub(super) fn give_away(&mut self, key: ClientSlot) -> bool {
         if self.share.to_move == 0 || self.draining_since.is_some() {
             return false;
         }
@@ -70,7 +70,7 @@ impl Loop {
             expects_proxy: false,
             fresh: conn.fresh,
         };
-        self.shared.rooms[self.share.to].post(Letter::Welcome(newcomer));
+        self.shared.loops[self.share.to].post(Letter::Welcome(newcomer));
         true
     }
 }

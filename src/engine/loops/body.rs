@@ -2,14 +2,14 @@
 
 use super::conn::Conn;
 use super::exchange::{Doing, Exchange, Upload};
-use super::keys::BackKey;
-use super::lane::Job;
-use super::turn::{Desk, Go, Loop};
+use super::keys::BackSlot;
+use super::lane::LaneJob;
+use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
 use crate::engine::render;
 use crate::error::Reject;
 use crate::proxy::exchange::BodyFault;
-use balancer_http::framing::chunk::Step;
+use balancer_http::framing::chunk::ChunkStep;
 use balancer_http::message::{BodyLength, Reason, RequestHead};
 
 /// RFC 9110 §15.2.1.
@@ -41,7 +41,7 @@ impl Upload {
         let mut at = 0;
         loop {
             match self.decoder.step(&input[at..]) {
-                Ok(Step::Data { start, end }) => {
+                Ok(ChunkStep::Data { start, end }) => {
                     self.came += (end - start) as u64;
                     if self.came > most {
                         return Err(BodyFault::TooLarge);
@@ -49,8 +49,8 @@ impl Upload {
                     self.body.extend_from_slice(&input[at + start..at + end]);
                     at += end;
                 }
-                Ok(Step::More) => return Ok(input.len()),
-                Ok(Step::End { used }) => {
+                Ok(ChunkStep::More) => return Ok(input.len()),
+                Ok(ChunkStep::End { used }) => {
                     self.is_whole = true;
                     return Ok(at + used);
                 }
@@ -70,7 +70,12 @@ enum Read {
 
 impl Loop {
     /// Reads a small body until it is whole. A large one, or one that its client wants to be asked for, streams.
-    pub(super) fn read_ahead(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+    pub(super) fn read_ahead(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        buffers: &mut Buffers,
+    ) -> Go {
         for _ in 0..READS {
             let upload = &exchange.upload;
             let bound = self.shared.request_buffer_bytes;
@@ -80,12 +85,12 @@ impl Loop {
             };
             let asks = upload.owes_continue && upload.body.is_empty();
             if upload.is_whole || is_large || asks {
-                return self.begin(conn, exchange, desk);
+                return self.begin(conn, exchange, buffers);
             }
-            match self.read_body(conn, exchange, desk) {
+            match self.read_body(conn, exchange, buffers) {
                 Ok(Read::Some) => {}
                 Ok(Read::Empty) => return Go::Wait,
-                Err(fault) => return self.refuse_body(conn, exchange, fault, desk),
+                Err(fault) => return self.refuse_body(conn, exchange, fault, buffers),
             }
         }
         Go::On
@@ -97,11 +102,11 @@ impl Loop {
         conn: &mut Conn,
         exchange: &mut Exchange,
         most: usize,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Go {
         if std::mem::take(&mut exchange.upload.owes_continue)
             && !exchange.upload.is_whole
-            && conn.emit(&[CONTINUE], &mut desk.together, self.now).is_err()
+            && conn.emit(&[CONTINUE], &mut buffers.together, self.now).is_err()
         {
             return Go::On;
         }
@@ -112,17 +117,17 @@ impl Loop {
                 _ => upload.body.len() > most,
             };
             if upload.is_whole || is_over {
-                return self.hand_over(conn, exchange, is_over, desk);
+                return self.hand_over(conn, exchange, is_over, buffers);
             }
             if upload.body.len() + self.gathered > MOST_GATHERED {
                 let reject = Reject::new(Reason::Unavailable, "too many large calls at once").retry_after(1);
-                return self.refuse_exchange(conn, exchange, &reject, desk);
+                return self.refuse_exchange(conn, exchange, &reject, buffers);
             }
             let before = upload.body.len();
-            match self.read_body(conn, exchange, desk) {
+            match self.read_body(conn, exchange, buffers) {
                 Ok(Read::Some) => self.gathered += exchange.upload.body.len() - before,
                 Ok(Read::Empty) => return Go::Wait,
-                Err(fault) => return self.refuse_body(conn, exchange, fault, desk),
+                Err(fault) => return self.refuse_body(conn, exchange, fault, buffers),
             }
         }
     }
@@ -132,14 +137,20 @@ impl Loop {
         self.gathered = self.gathered.saturating_sub(exchange.upload.body.len());
     }
 
-    fn hand_over(&mut self, conn: &mut Conn, exchange: &mut Exchange, is_over: bool, desk: &mut Desk) -> Go {
+    fn hand_over(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        is_over: bool,
+        buffers: &mut Buffers,
+    ) -> Go {
         self.ungather(exchange);
         let head = std::mem::replace(&mut exchange.head, RequestHead::blank(conn.peer));
         // What its answer must know of it.
         exchange.head.version = head.version;
         exchange.head.method.push_str(&head.method);
-        let job = Job {
-            room: self.number,
+        let job = LaneJob {
+            number: self.number,
             client: conn.key,
             head,
             body: std::mem::take(&mut exchange.upload.body),
@@ -154,7 +165,7 @@ impl Loop {
             Err(job) => {
                 exchange.head = job.head;
                 let reject = Reject::new(Reason::Unavailable, "too many calls at once").retry_after(1);
-                self.refuse_exchange(conn, exchange, &reject, desk)
+                self.refuse_exchange(conn, exchange, &reject, buffers)
             }
         }
     }
@@ -164,7 +175,7 @@ impl Loop {
         &mut self,
         conn: &mut Conn,
         exchange: &mut Exchange,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Result<Read, BodyFault> {
         if !conn.readable {
             return Ok(Read::Empty);
@@ -172,16 +183,18 @@ impl Loop {
         let upload = &mut exchange.upload;
         // Never more than the body, so that nothing of the next request is taken.
         let room = match upload.length {
-            BodyLength::Known(_) => usize::try_from(upload.left).unwrap_or(usize::MAX).min(desk.inbox.len()),
-            _ => desk.inbox.len(),
+            BodyLength::Known(_) => {
+                usize::try_from(upload.left).unwrap_or(usize::MAX).min(buffers.inbox.len())
+            }
+            _ => buffers.inbox.len(),
         };
-        match conn.socket.receive(&mut desk.inbox[..room]) {
+        match conn.socket.receive(&mut buffers.inbox[..room]) {
             Got::Bytes(bytes) => {
                 conn.readable = bytes == room || conn.ended;
                 upload.pace.moved(bytes, self.now);
-                let used = upload.add(&desk.inbox[..bytes], self.shared.max_body_bytes)?;
+                let used = upload.add(&buffers.inbox[..bytes], self.shared.max_body_bytes)?;
                 if used < bytes {
-                    conn.inbox.extend_from_slice(&desk.inbox[used..bytes]);
+                    conn.inbox.extend_from_slice(&buffers.inbox[used..bytes]);
                     conn.look_first = true;
                 }
                 Ok(Read::Some)
@@ -203,8 +216,8 @@ impl Loop {
         &mut self,
         conn: &mut Conn,
         exchange: &mut Exchange,
-        back: BackKey,
-        desk: &mut Desk,
+        back: BackSlot,
+        buffers: &mut Buffers,
     ) -> Result<(), BodyFault> {
         for _ in 0..READS {
             let upload = &mut exchange.upload;
@@ -214,16 +227,16 @@ impl Loop {
             }
             if std::mem::take(&mut upload.owes_continue) && matches!(exchange.doing, Doing::Calling(_)) {
                 // A client that is gone shows at the next step.
-                let _ = conn.emit(&[CONTINUE], &mut desk.together, self.now);
+                let _ = conn.emit(&[CONTINUE], &mut buffers.together, self.now);
             }
             let upload = &mut exchange.upload;
             if !upload.body.is_empty() || upload.is_whole {
                 upload.is_gone |= !upload.body.is_empty();
-                frame(upload, &mut desk.out);
+                frame(upload, &mut buffers.out);
                 upload.is_sent = upload.is_whole;
                 // The pace is the client's alone: while the backend takes nothing, it can't.
                 upload.pace.moved(0, self.now);
-                if to.send(&desk.out).is_err() {
+                if to.send(&buffers.out).is_err() {
                     // It may have said why before.
                     upload.is_stopped = true;
                     to.may_keep = false;
@@ -232,8 +245,8 @@ impl Loop {
                 continue;
             }
             let read = match upload.length {
-                BodyLength::Known(_) => self.pass_on(conn, exchange, back, desk)?,
-                _ => self.read_body(conn, exchange, desk)?,
+                BodyLength::Known(_) => self.pass_on(conn, exchange, back, buffers)?,
+                _ => self.read_body(conn, exchange, buffers)?,
             };
             if matches!(read, Read::Empty) {
                 return Ok(());
@@ -248,15 +261,15 @@ impl Loop {
         &mut self,
         conn: &mut Conn,
         exchange: &mut Exchange,
-        back: BackKey,
-        desk: &mut Desk,
+        back: BackSlot,
+        buffers: &mut Buffers,
     ) -> Result<Read, BodyFault> {
         let upload = &mut exchange.upload;
-        let room = usize::try_from(upload.left).unwrap_or(usize::MAX).min(desk.scratch.len());
+        let room = usize::try_from(upload.left).unwrap_or(usize::MAX).min(buffers.scratch.len());
         if !conn.readable {
             return Ok(Read::Empty);
         }
-        match conn.socket.receive(&mut desk.scratch[..room]) {
+        match conn.socket.receive(&mut buffers.scratch[..room]) {
             Got::Bytes(bytes) => {
                 conn.readable = bytes == room || conn.ended;
                 upload.pace.moved(bytes, self.now);
@@ -266,7 +279,7 @@ impl Loop {
                 upload.is_whole = upload.left == 0;
                 upload.is_sent = upload.is_whole;
                 if let Some(to) = self.backs.get(back)
-                    && to.send(&desk.scratch[..bytes]).is_err()
+                    && to.send(&buffers.scratch[..bytes]).is_err()
                 {
                     upload.is_stopped = true;
                     to.may_keep = false;

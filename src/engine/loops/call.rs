@@ -6,13 +6,13 @@ use super::answer::Looked;
 use super::conn::Conn;
 use super::dial::{lost, refused};
 use super::exchange::{Calling, Doing, Exchange};
-use super::keys::BackKey;
-use super::room::Letter;
-use super::turn::{Desk, Go, Loop};
+use super::keys::BackSlot;
+use super::state::Letter;
+use super::turn::{Buffers, Go, Loop};
 use crate::error::Reject;
 use crate::proxy::exchange::BodyFault;
 use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::story::{Asked, Call, Event, Step, Story};
+use crate::proxy::story::{Call, Event, NewRequest, Step, Story};
 use crate::proxy::{Phase, Reuse, UpstreamError};
 use balancer_http::fields::Fields;
 use balancer_http::message::{BodyLength, Reason, RequestHead};
@@ -20,11 +20,11 @@ use balancer_time::Nanos;
 
 impl Loop {
     /// Asks the service about a request.
-    pub(super) fn begin(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+    pub(super) fn begin(&mut self, conn: &mut Conn, exchange: &mut Exchange, buffers: &mut Buffers) -> Go {
         exchange.upload.streams = !exchange.upload.is_whole;
         let (service, received_at) = (self.shared.service.clone(), exchange.received_at);
         let bound_to = conn.pinned.and_then(|key| self.backs.get(key)).map(|back| back.endpoint);
-        let asked = Asked {
+        let asked = NewRequest {
             head: &mut exchange.head,
             in_memory: exchange.upload.is_whole,
             received_at,
@@ -33,7 +33,7 @@ impl Loop {
         };
         let step = catch_unwind(AssertUnwindSafe(|| service.begin(asked)));
         let step = step.unwrap_or_else(|_| self.panicked(&exchange.head, received_at));
-        self.take_step(conn, exchange, step, None, desk)
+        self.take_step(conn, exchange, step, None, buffers)
     }
 
     fn panicked(&self, head: &RequestHead, received_at: Nanos) -> Step {
@@ -50,13 +50,13 @@ impl Loop {
         conn: &mut Conn,
         exchange: &mut Exchange,
         mut step: Step,
-        answered: Option<(BackKey, Call, (usize, usize))>,
-        desk: &mut Desk,
+        answered: Option<(BackSlot, Call, (usize, usize))>,
+        buffers: &mut Buffers,
     ) -> Go {
         let mut answered = answered;
         loop {
             step = match step {
-                Step::Answer(answer) => return self.deliver(conn, exchange, answer, answered, desk),
+                Step::Answer(answer) => return self.deliver(conn, exchange, answer, answered, buffers),
                 Step::Work(most) => {
                     exchange.upload.streams = false;
                     self.gathered += exchange.upload.body.len();
@@ -75,7 +75,7 @@ impl Loop {
                     if let Some((back, ..)) = answered.take() {
                         self.backs.release(back, self.now);
                     }
-                    match self.send(conn, exchange, &story, &call, desk) {
+                    match self.send(conn, exchange, &story, &call, buffers) {
                         Ok(back) => {
                             let since = self.now;
                             let calling = Calling { story, call, back, since, interim: 0, keep_alive: true };
@@ -102,7 +102,7 @@ impl Loop {
     /// Has this loop told when a request in line can go on. False: it can already.
     fn listen(&self, conn: &Conn, story: &Story) -> bool {
         let (shared, number, key) = (self.shared.clone(), self.number, conn.key);
-        story.listen(Box::new(move || shared.rooms[number].post(Letter::Woken(key))))
+        story.listen(Box::new(move || shared.loops[number].post(Letter::Woken(key))))
     }
 
     /// Sends the head, and the body as far as it is here.
@@ -112,14 +112,14 @@ impl Loop {
         exchange: &mut Exchange,
         story: &Story,
         call: &Call,
-        desk: &mut Desk,
-    ) -> Result<BackKey, UpstreamError> {
+        buffers: &mut Buffers,
+    ) -> Result<BackSlot, UpstreamError> {
         let Exchange { head, upload, .. } = exchange;
         let protocol = story.protocol(head);
         // What is upgraded is a connection of its own.
         let reuse = if protocol.is_some() { Reuse::Never } else { call.reuse };
         let key = self.dial(conn.key, conn.pinned, call, reuse)?;
-        let out = &mut desk.out;
+        let out = &mut buffers.out;
         out.clear();
         story.outgoing(head, &call.endpoint, |fields| write_head(out, head, fields, upload.length, protocol));
         if upload.is_whole && !upload.streams && upload.length == BodyLength::Chunked {
@@ -138,26 +138,26 @@ impl Loop {
     }
 
     /// Goes on with a request that was sent.
-    pub(super) fn call(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+    pub(super) fn call(&mut self, conn: &mut Conn, exchange: &mut Exchange, buffers: &mut Buffers) -> Go {
         let Doing::Calling(calling) = &mut exchange.doing else { return Go::On };
         let key = calling.back;
         if let Err(error) = self.push_request(key, calling) {
-            return self.failed(conn, exchange, error, desk);
+            return self.failed(conn, exchange, error, buffers);
         }
         if exchange.upload.is_under_way()
-            && let Err(fault) = self.upload(conn, exchange, key, desk)
+            && let Err(fault) = self.upload(conn, exchange, key, buffers)
         {
             let error = UpstreamError { phase: Phase::RequestBody(fault), cause: fault.to_string() };
-            return self.failed(conn, exchange, error, desk);
+            return self.failed(conn, exchange, error, buffers);
         }
         if conn.broken {
             return Go::On;
         }
-        match self.look_for_head(conn, exchange, desk) {
+        match self.look_for_head(conn, exchange, buffers) {
             Looked::Later => self.after_look(conn, exchange),
             Looked::Gone => Go::On,
-            Looked::Failed(error) => self.failed(conn, exchange, error, desk),
-            Looked::Head(head, span) => self.answered(conn, exchange, *head, span, desk),
+            Looked::Failed(error) => self.failed(conn, exchange, error, buffers),
+            Looked::Head(head, span) => self.answered(conn, exchange, *head, span, buffers),
         }
     }
 
@@ -171,7 +171,7 @@ impl Loop {
     }
 
     /// Finishes the connection and sends what is left.
-    fn push_request(&mut self, key: BackKey, calling: &mut Calling) -> Result<(), UpstreamError> {
+    fn push_request(&mut self, key: BackSlot, calling: &mut Calling) -> Result<(), UpstreamError> {
         let now = self.now;
         let Some(back) = self.backs.get(key) else { return Err(lost()) };
         if back.is_connecting {
@@ -208,7 +208,7 @@ impl Loop {
         conn: &mut Conn,
         exchange: &mut Exchange,
         mut error: UpstreamError,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Go {
         let Doing::Calling(Calling { story, call, back, .. }) =
             std::mem::replace(&mut exchange.doing, Doing::Nothing)
@@ -224,7 +224,7 @@ impl Loop {
         }
         let replayable = exchange.upload.is_replayable();
         let step = self.guarded(exchange, |head| story.on(Event::Failed(error), head, replayable));
-        self.take_step(conn, exchange, step, None, desk)
+        self.take_step(conn, exchange, step, None, buffers)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::conn::{Client, Conn, Stage};
 use super::counts::{Counted, Kind};
 use super::exchange::{Doing, Exchange};
-use super::keys::ClientKey;
-use super::turn::{Desk, Go, Loop};
+use super::keys::ClientSlot;
+use super::turn::{Buffers, Go, Loop};
 use super::wire::{Got, Socket};
 use balancer_time::Nanos;
 
@@ -23,7 +23,7 @@ const LINGER_READS: usize = 16;
 
 impl Client {
     pub fn new(
-        key: ClientKey,
+        key: ClientSlot,
         socket: Arc<Socket>,
         counted: Counted,
         peer: SocketAddr,
@@ -85,15 +85,15 @@ impl Client {
 
 impl Loop {
     /// One step of a client.
-    pub(super) fn step(&mut self, client: &mut Client, desk: &mut Desk) -> Go {
+    pub(super) fn step(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
         match &mut client.stage {
-            Stage::Head => self.receive(client, desk),
-            Stage::Linger { dropped, .. } => self.drop_input(&mut client.conn, dropped, desk),
+            Stage::Head => self.receive(client, buffers),
+            Stage::Linger { dropped, .. } => self.drop_input(&mut client.conn, dropped, buffers),
             Stage::Busy(_) => {
                 let Stage::Busy(mut exchange) = std::mem::replace(&mut client.stage, Stage::Head) else {
                     return Go::Close;
                 };
-                let go = self.go_on(&mut client.conn, &mut exchange, desk);
+                let go = self.go_on(&mut client.conn, &mut exchange, buffers);
                 if matches!(exchange.doing, Doing::Nothing) {
                     self.recycle(exchange);
                 } else {
@@ -105,29 +105,29 @@ impl Loop {
     }
 
     /// Goes on with a request. Over it is when it does [`Doing::Nothing`].
-    fn go_on(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+    fn go_on(&mut self, conn: &mut Conn, exchange: &mut Exchange, buffers: &mut Buffers) -> Go {
         if conn.broken {
             self.gone(conn, exchange);
             return Go::Close;
         }
         match &exchange.doing {
-            Doing::Reading => self.read_ahead(conn, exchange, desk),
+            Doing::Reading => self.read_ahead(conn, exchange, buffers),
             Doing::Gathering(most) => {
                 let most = *most;
-                self.gather_call(conn, exchange, most, desk)
+                self.gather_call(conn, exchange, most, buffers)
             }
             Doing::Waiting(..) | Doing::InLane => Go::Wait,
-            Doing::Calling(_) => self.call(conn, exchange, desk),
-            Doing::Answering(_) => self.answer_on(conn, exchange, desk),
-            Doing::Tunnel(_) => self.relay_tunnel(conn, exchange, desk),
+            Doing::Calling(_) => self.call(conn, exchange, buffers),
+            Doing::Answering(_) => self.answer_on(conn, exchange, buffers),
+            Doing::Tunnel(_) => self.relay_tunnel(conn, exchange, buffers),
             Doing::Nothing => Go::On,
         }
     }
 
     /// What a client sends whose last answer it has.
-    fn drop_input(&mut self, conn: &mut Conn, dropped: &mut usize, desk: &mut Desk) -> Go {
+    fn drop_input(&mut self, conn: &mut Conn, dropped: &mut usize, buffers: &mut Buffers) -> Go {
         for _ in 0..LINGER_READS {
-            match conn.socket.receive(&mut desk.scratch) {
+            match conn.socket.receive(&mut buffers.scratch) {
                 Got::Bytes(bytes) => {
                     *dropped += bytes;
                     conn.moved_at = self.now;

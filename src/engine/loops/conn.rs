@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use super::counts::Counted;
 use super::exchange::Exchange;
-use super::keys::{BackKey, ClientKey};
+use super::keys::{BackSlot, ClientSlot};
 use super::pace::Pace;
 use super::wire::Socket;
-use balancer_http::message::{Connection, RequestHead};
+use balancer_http::message::{ClientConnection, RequestHead};
 use balancer_time::Nanos;
 
 /// A client, whole.
@@ -33,7 +33,7 @@ pub(super) enum Stage {
 
 /// A client's connection.
 pub(super) struct Conn {
-    pub key: ClientKey,
+    pub key: ClientSlot,
     pub socket: Arc<Socket>,
     pub counted: Counted,
     /// The TCP peer, or the client that a trusted peer's PROXY header named.
@@ -72,7 +72,7 @@ pub(super) struct Conn {
     /// The earliest entry among the loop's timers.
     pub timer: Nanos,
     /// The backend connection that is this client's alone, since its credentials belong to it.
-    pub pinned: Option<BackKey>,
+    pub pinned: Option<BackSlot>,
 }
 
 /// The client is gone.
@@ -88,7 +88,7 @@ impl Conn {
         head.peer = self.peer;
         head.is_proxied = self.is_proxied;
         // Weak: a head that is kept for later must not keep the connection open. The clone is the type that is wanted.
-        let socket: Arc<dyn Connection> = self.socket.clone();
+        let socket: Arc<dyn ClientConnection> = self.socket.clone();
         head.connection = Some(Arc::downgrade(&socket));
     }
 

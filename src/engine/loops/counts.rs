@@ -10,21 +10,21 @@ use parking_lot::Mutex;
 /// All counts of an engine.
 pub(super) struct Counts {
     /// Of each loop, those in its mail included.
-    rooms: Box<[OfRoom]>,
+    loops: Box<[OfLoop]>,
     connections: AtomicUsize,
     addresses: Addresses,
 }
 
 #[derive(Default)]
-struct OfRoom {
+struct OfLoop {
     connections: AtomicUsize,
     kinds: [AtomicUsize; KINDS],
 }
 
 impl Counts {
-    pub fn new(rooms: usize, most_per_address: usize, ipv6_prefix: u8) -> Self {
+    pub fn new(loops: usize, most_per_address: usize, ipv6_prefix: u8) -> Self {
         Self {
-            rooms: (0..rooms).map(|_| OfRoom::default()).collect(),
+            loops: (0..loops).map(|_| OfLoop::default()).collect(),
             connections: AtomicUsize::new(0),
             addresses: Addresses::new(most_per_address, ipv6_prefix),
         }
@@ -36,18 +36,18 @@ impl Counts {
     }
 
     /// Those of one loop.
-    pub fn of_room(&self, room: usize) -> usize {
-        self.rooms[room].connections.load(Ordering::Relaxed)
+    pub fn of_loop(&self, number: usize) -> usize {
+        self.loops[number].connections.load(Ordering::Relaxed)
     }
 
     /// Those of one kind in one loop.
-    pub fn of_kind_in(&self, room: usize, kind: Kind) -> usize {
-        self.rooms[room].kinds[kind as usize].load(Ordering::Relaxed)
+    pub fn of_kind_in(&self, number: usize, kind: Kind) -> usize {
+        self.loops[number].kinds[kind as usize].load(Ordering::Relaxed)
     }
 
     /// Those of one kind.
     pub fn of_kind(&self, kind: Kind) -> usize {
-        (0..self.rooms.len()).map(|room| self.of_kind_in(room, kind)).sum()
+        (0..self.loops.len()).map(|number| self.of_kind_in(number, kind)).sum()
     }
 }
 
@@ -77,43 +77,43 @@ const KINDS: usize = 8;
 /// A connection as it is counted; dropping it takes it out of every count.
 pub(super) struct Counted {
     counts: Arc<Counts>,
-    room: usize,
+    number: usize,
     kind: Kind,
     /// The TCP peer as the bound per address sees it.
     address: IpAddr,
 }
 
 impl Counted {
-    /// Counts a new connection in that room; `None`: its address has as many as it may.
-    pub fn enter(counts: &Arc<Counts>, room: usize, address: IpAddr) -> Option<Self> {
+    /// Counts a new connection in that loop; `None`: its address has as many as it may.
+    pub fn enter(counts: &Arc<Counts>, number: usize, address: IpAddr) -> Option<Self> {
         if !counts.addresses.enter(address) {
             return None;
         }
         counts.connections.fetch_add(1, Ordering::SeqCst);
-        let counted = Self { counts: Arc::clone(counts), room, kind: Kind::Silent, address };
+        let counted = Self { counts: Arc::clone(counts), number, kind: Kind::Silent, address };
         counted.change(1);
         Some(counted)
     }
 
     fn change(&self, by: isize) {
-        let room = &self.counts.rooms[self.room];
-        for count in [&room.connections, &room.kinds[self.kind as usize]] {
+        let of_loop = &self.counts.loops[self.number];
+        for count in [&of_loop.connections, &of_loop.kinds[self.kind as usize]] {
             // Wraps: adding -1 takes one away.
             count.fetch_add(by as usize, Ordering::Relaxed);
         }
     }
 
     /// The connection is another loop's.
-    pub fn move_to(&mut self, room: usize) {
+    pub fn move_to(&mut self, number: usize) {
         self.change(-1);
-        self.room = room;
+        self.number = number;
         self.change(1);
     }
 
     /// It does something else now.
     pub fn set_kind(&mut self, kind: Kind) {
         if self.kind != kind {
-            let kinds = &self.counts.rooms[self.room].kinds;
+            let kinds = &self.counts.loops[self.number].kinds;
             kinds[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
             kinds[kind as usize].fetch_add(1, Ordering::Relaxed);
             self.kind = kind;

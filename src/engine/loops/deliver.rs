@@ -4,16 +4,16 @@
 use std::sync::atomic::Ordering;
 
 use super::conn::{Conn, Gone};
-use super::exchange::{After, Delivery, Doing, Exchange, Gather, Origin, Tunnel};
-use super::keys::BackKey;
+use super::exchange::{After, BodySource, Delivery, Doing, Exchange, Gather, Tunnel};
+use super::keys::BackSlot;
 use super::relay::{Pumped, pass, pump};
-use super::turn::{Desk, Go, Loop};
+use super::turn::{Buffers, Go, Loop};
 use crate::engine::render::{self, Framing};
-use crate::proxy::exchange::{Answer, AnswerBody, Delivery as Outcome};
+use crate::proxy::exchange::{Answer, AnswerBody, DeliveryOutcome};
 use crate::proxy::story::Call;
 
 /// A backend that has answered: how it was called, and where in the scratch memory its body begins and ends so far.
-pub(super) type Answered = Option<(BackKey, Call, (usize, usize))>;
+pub(super) type FromBackend = Option<(BackSlot, Call, (usize, usize))>;
 
 impl Loop {
     /// Sends an answer, or begins to. `answered`: whose body it is.
@@ -22,8 +22,8 @@ impl Loop {
         conn: &mut Conn,
         exchange: &mut Exchange,
         mut answer: Answer,
-        answered: Answered,
-        desk: &mut Desk,
+        answered: FromBackend,
+        buffers: &mut Buffers,
     ) -> Go {
         let unread = !exchange.upload.is_whole || (exchange.upload.streams && !exchange.upload.is_sent);
         answer.close |= unread || self.shared.draining.load(Ordering::Relaxed);
@@ -35,56 +35,56 @@ impl Loop {
         let after = After::of(persistence, unread);
         let ticket = answer.ticket.take();
         let mut delivery = Delivery { source: None, framing, body_bytes: 0, ticket, after, gather: None };
-        desk.out.clear();
+        buffers.out.clear();
         match answer.body {
             AnswerBody::Relayed(_) | AnswerBody::Tunnel => {
                 let Some((back, call, span)) = answered else {
                     return self.broke(conn, &mut delivery, "no backend");
                 };
                 if matches!(answer.body, AnswerBody::Tunnel) {
-                    render::head(&mut desk.out, &answer, framing, persistence);
-                    return self.switch(conn, exchange, delivery, back, span, desk);
+                    render::head(&mut buffers.out, &answer, framing, persistence);
+                    return self.switch(conn, exchange, delivery, back, span, buffers);
                 }
                 let (read, deadline) = (call.policy.read, call.deadline);
-                delivery.source = Some(Origin { back, last: self.now, read, deadline });
+                delivery.source = Some(BodySource { back, last: self.now, read, deadline });
                 if framing == Framing::UntilClose && exchange.keep_alive && !answer.close {
                     answer.body = AnswerBody::None { declared: None };
                     delivery.gather = Some(Box::new(Gather { answer, collected: Vec::new() }));
                 } else {
-                    render::head(&mut desk.out, &answer, framing, persistence);
+                    render::head(&mut buffers.out, &answer, framing, persistence);
                 }
-                return self.relay_first(conn, exchange, delivery, span, desk);
+                return self.relay_first(conn, exchange, delivery, span, buffers);
             }
             AnswerBody::Bytes(bytes) if !matches!(framing, Framing::None(_)) => {
                 render::head(
-                    &mut desk.out,
+                    &mut buffers.out,
                     &answer_of(answer.status, answer.reason, answer.fields),
                     framing,
                     persistence,
                 );
                 delivery.body_bytes = bytes.len() as u64;
                 // A client that is gone shows at the next step.
-                let _ = conn.emit(&[&desk.out, &bytes], &mut desk.together, self.now);
+                let _ = conn.emit(&[&buffers.out, &bytes], &mut buffers.together, self.now);
             }
             _ => {
                 render::head(
-                    &mut desk.out,
+                    &mut buffers.out,
                     &answer_of(answer.status, answer.reason, answer.fields),
                     framing,
                     persistence,
                 );
-                let _ = conn.emit(&[&desk.out], &mut desk.together, self.now);
+                let _ = conn.emit(&[&buffers.out], &mut buffers.together, self.now);
             }
         }
         if let Some((back, _, (at, have))) = answered {
             self.let_go(back, at == have);
         }
         exchange.doing = Doing::Answering(delivery);
-        self.answer_on(conn, exchange, desk)
+        self.answer_on(conn, exchange, buffers)
     }
 
     /// The connection of an answer that is read. Not clean: something came behind it.
-    fn let_go(&mut self, back: BackKey, is_clean: bool) {
+    fn let_go(&mut self, back: BackSlot, is_clean: bool) {
         if let Some(one) = self.backs.get(back) {
             one.may_keep &= is_clean;
         }
@@ -98,12 +98,12 @@ impl Loop {
         exchange: &mut Exchange,
         mut delivery: Delivery,
         (at, have): (usize, usize),
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Go {
-        desk.scratch.copy_within(at..have, 0);
+        buffers.scratch.copy_within(at..have, 0);
         let piece = have - at;
         let pumped = match delivery.source.as_ref().and_then(|source| self.backs.get(source.back)) {
-            Some(back) => pass(conn, &mut delivery, back, (piece, self.now), desk),
+            Some(back) => pass(conn, &mut delivery, back, (piece, self.now), buffers),
             None => Pumped::Broke("the connection is gone".to_owned()),
         };
         exchange.doing = Doing::Answering(delivery);
@@ -115,8 +115,10 @@ impl Loop {
                 go
             }
             Pumped::Gone => Go::On,
-            Pumped::Done => self.finish_source(exchange, |own, exchange| own.answer_on(conn, exchange, desk)),
-            Pumped::Later | Pumped::Again => self.answer_on(conn, exchange, desk),
+            Pumped::Done => {
+                self.finish_source(exchange, |own, exchange| own.answer_on(conn, exchange, buffers))
+            }
+            Pumped::Later | Pumped::Again => self.answer_on(conn, exchange, buffers),
         }
     }
 
@@ -139,13 +141,18 @@ impl Loop {
     }
 
     /// Goes on with an answer that is on its way.
-    pub(super) fn answer_on(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+    pub(super) fn answer_on(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        buffers: &mut Buffers,
+    ) -> Go {
         let Doing::Answering(delivery) = &mut exchange.doing else { return Go::On };
         if let Some(origin) = &delivery.source
             && exchange.upload.is_under_way()
         {
             let back = origin.back;
-            if self.upload(conn, exchange, back, desk).is_err() {
+            if self.upload(conn, exchange, back, buffers).is_err() {
                 exchange.upload.is_stopped = true;
                 if let Some(back) = self.backs.get(back) {
                     back.may_keep = false;
@@ -166,7 +173,7 @@ impl Loop {
         }
         let Some(origin) = &mut delivery.source else { return self.finish(conn, exchange) };
         let pumped = match self.backs.by_key.get_mut(origin.back) {
-            Some(back) => pump(conn, delivery, back, self.now, desk),
+            Some(back) => pump(conn, delivery, back, self.now, buffers),
             None => Pumped::Broke("the connection is gone".to_owned()),
         };
         match pumped {
@@ -194,7 +201,7 @@ impl Loop {
         let Doing::Answering(mut delivery) = std::mem::replace(&mut exchange.doing, Doing::Nothing) else {
             return Go::Close;
         };
-        delivery.settle(Outcome::Complete, 0);
+        delivery.settle(DeliveryOutcome::Complete, 0);
         match delivery.after {
             After::Keep => {
                 conn.begin_next(self.now);
@@ -212,7 +219,7 @@ impl Loop {
         if let Some(origin) = delivery.source.take() {
             self.backs.close(origin.back);
         }
-        delivery.settle(Outcome::BackendBroke(cause.to_owned()), conn.out.len() - conn.out_at);
+        delivery.settle(DeliveryOutcome::BackendBroke(cause.to_owned()), conn.out.len() - conn.out_at);
         if delivery.framing == Framing::UntilClose { Go::Reset } else { Go::Close }
     }
 
@@ -222,13 +229,13 @@ impl Loop {
         conn: &mut Conn,
         exchange: &mut Exchange,
         mut delivery: Delivery,
-        back: BackKey,
+        back: BackSlot,
         (at, have): (usize, usize),
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Go {
-        let early = &desk.scratch[at..have];
+        let early = &buffers.scratch[at..have];
         delivery.body_bytes = early.len() as u64;
-        let sent = conn.emit(&[&desk.out, early], &mut desk.together, self.now);
+        let sent = conn.emit(&[&buffers.out, early], &mut buffers.together, self.now);
         let behind = std::mem::take(&mut conn.inbox);
         let told = self.backs.get(back).map(|to| to.send(&behind));
         exchange.doing =

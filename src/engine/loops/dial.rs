@@ -8,7 +8,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use slotmap::Key;
 
 use super::back::{Back, Coding};
-use super::keys::{BackKey, ClientKey};
+use super::keys::{BackSlot, ClientSlot};
 use super::turn::{BACK, Loop};
 use super::wire::Socket;
 use crate::proxy::story::Call;
@@ -18,11 +18,11 @@ impl Loop {
     /// A kept connection for that call, the client's own if it has one, or a new one that is being made.
     pub(super) fn dial(
         &mut self,
-        client: ClientKey,
-        pinned: Option<BackKey>,
+        client: ClientSlot,
+        pinned: Option<BackSlot>,
         call: &Call,
         reuse: Reuse,
-    ) -> Result<BackKey, UpstreamError> {
+    ) -> Result<BackSlot, UpstreamError> {
         let own =
             pinned.filter(|key| self.backs.get(*key).is_some_and(|back| back.endpoint == call.endpoint.id));
         let own = own.filter(|_| reuse != Reuse::Never);
@@ -40,7 +40,7 @@ impl Loop {
         self.connect(client, call)
     }
 
-    fn connect(&mut self, client: ClientKey, call: &Call) -> Result<BackKey, UpstreamError> {
+    fn connect(&mut self, client: ClientSlot, call: &Call) -> Result<BackSlot, UpstreamError> {
         let socket = open(call.endpoint.address)?;
         let key = self.backs.by_key.insert(Box::new(Back {
             socket,
@@ -71,7 +71,7 @@ impl Loop {
 }
 
 /// The event data of a backend connection.
-fn data_of(key: BackKey) -> u64 {
+fn data_of(key: BackSlot) -> u64 {
     key.data().as_ffi() | BACK
 }
 

@@ -4,10 +4,10 @@ use balancer_http::framing::chunk::ChunkDecoder;
 use balancer_http::message::{BodyLength, RequestHead, Version};
 use balancer_time::Nanos;
 
-use super::keys::BackKey;
+use super::keys::BackSlot;
 use super::pace::Pace;
 use crate::engine::render::{Framing, Persistence};
-use crate::proxy::exchange::{Answer, Delivery as Outcome, Ticket};
+use crate::proxy::exchange::{Answer, DeliveryOutcome, Ticket};
 use crate::proxy::story::{Call, Story};
 
 /// See the module.
@@ -43,7 +43,7 @@ pub(super) enum Doing {
 pub(super) struct Calling {
     pub story: Box<Story>,
     pub call: Call,
-    pub back: BackKey,
+    pub back: BackSlot,
     /// When the last of it was sent, or, before that, when the connection was begun.
     pub since: Nanos,
     /// Heads of interim answers so far.
@@ -55,7 +55,7 @@ pub(super) struct Calling {
 /// An answer that is not yet delivered.
 pub(super) struct Delivery {
     /// Where the rest of its body comes from.
-    pub source: Option<Origin>,
+    pub source: Option<BodySource>,
     pub framing: Framing,
     /// Body bytes that were handed to the kernel or wait for it.
     pub body_bytes: u64,
@@ -66,8 +66,8 @@ pub(super) struct Delivery {
 }
 
 /// A backend whose answer is relayed.
-pub(super) struct Origin {
-    pub back: BackKey,
+pub(super) struct BodySource {
+    pub back: BackSlot,
     /// When it last sent something.
     pub last: Nanos,
     /// Longest silence.
@@ -85,7 +85,7 @@ pub(super) struct Gather {
 
 /// An upgraded connection.
 pub(super) struct Tunnel {
-    pub back: BackKey,
+    pub back: BackSlot,
     pub delivery: Delivery,
     pub last: Nanos,
     /// The client sends no more, and the backend was told.
@@ -183,7 +183,7 @@ impl Upload {
 
 impl Delivery {
     /// Tells the ticket how it ended. `unsent`: bytes that the kernel did not take.
-    pub fn settle(&mut self, outcome: Outcome, unsent: usize) {
+    pub fn settle(&mut self, outcome: DeliveryOutcome, unsent: usize) {
         if let Some(ticket) = self.ticket.take() {
             ticket.settle(self.body_bytes.saturating_sub(unsent as u64), outcome);
         }

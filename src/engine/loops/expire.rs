@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use super::client::{LINGER_SILENCE, LINGER_TOTAL};
 use super::conn::{Client, Conn, Stage};
 use super::exchange::{Calling, Delivery, Doing, Exchange, Upload};
-use super::turn::{Desk, Go, Loop};
+use super::turn::{Buffers, Go, Loop};
 use crate::error::Reject;
-use crate::proxy::exchange::{BodyFault, Delivery as Outcome};
+use crate::proxy::exchange::{BodyFault, DeliveryOutcome};
 use crate::proxy::{Phase, UpstreamError};
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
@@ -24,15 +24,15 @@ const TRY_AGAIN: Nanos = 1_000_000_000;
 impl Loop {
     /// When a client needs a look though nothing came.
     pub(super) fn due(&self, client: &Client) -> Nanos {
-        let (conn, spans) = (&client.conn, &self.shared.spans);
+        let (conn, timeouts) = (&client.conn, &self.shared.timeouts);
         match &client.stage {
             Stage::Head if conn.inbox.is_empty() && conn.head_since == 0 => {
-                let idle = conn.moved_at.saturating_add(spans.idle);
+                let idle = conn.moved_at.saturating_add(timeouts.idle);
                 let drained = |since: Nanos| since.max(conn.moved_at).saturating_add(DRAIN_IDLE);
                 self.draining_since.map_or(idle, |since| idle.min(drained(since)))
             }
             Stage::Head => {
-                let due = conn.head_since.saturating_add(spans.head);
+                let due = conn.head_since.saturating_add(timeouts.head);
                 let drained = |since: Nanos| since.saturating_add(DRAIN_IDLE);
                 let is_silent = conn.inbox.is_empty();
                 self.draining_since.filter(|_| is_silent).map_or(due, |since| due.min(drained(since)))
@@ -45,7 +45,7 @@ impl Loop {
     }
 
     fn due_of(&self, conn: &Conn, exchange: &Exchange) -> Nanos {
-        let spans = &self.shared.spans;
+        let timeouts = &self.shared.timeouts;
         let upload = &exchange.upload;
         // A client that sends no more, whose request is whole, and that gets nothing.
         let ended = if conn.ended && self.shared.abort_on_close && !upload.is_under_way() {
@@ -54,12 +54,12 @@ impl Loop {
             Nanos::MAX
         };
         let due = match &exchange.doing {
-            Doing::Reading | Doing::Gathering(_) => return upload.pace.due(spans.body, spans),
+            Doing::Reading | Doing::Gathering(_) => return upload.pace.due(timeouts.body, timeouts),
             Doing::Waiting(_, until) => *until,
             Doing::InLane | Doing::Nothing => Nanos::MAX,
             Doing::Calling(calling) => self.call_due(upload, calling).0,
             Doing::Answering(delivery) => self.answer_due(conn, delivery),
-            Doing::Tunnel(tunnel) => return tunnel.last.saturating_add(spans.tunnel),
+            Doing::Tunnel(tunnel) => return tunnel.last.saturating_add(timeouts.tunnel),
         };
         due.min(ended)
     }
@@ -74,7 +74,7 @@ impl Loop {
         } else if back.is_some_and(|back| !back.is_flushed()) {
             (since.saturating_add(policy.response), Late::Sending)
         } else if upload.is_under_way() {
-            (upload.pace.due(self.shared.spans.body, &self.shared.spans), Late::Upload)
+            (upload.pace.due(self.shared.timeouts.body, &self.shared.timeouts), Late::Upload)
         } else {
             ((*since).max(upload.pace.last()).saturating_add(policy.response), Late::Head)
         };
@@ -85,14 +85,14 @@ impl Loop {
     }
 
     fn answer_due(&self, conn: &Conn, delivery: &Delivery) -> Nanos {
-        let spans = &self.shared.spans;
+        let timeouts = &self.shared.timeouts;
         let origin = delivery.source.as_ref();
         let deadline = origin.and_then(|origin| origin.deadline).unwrap_or(Nanos::MAX);
         let due = match (&conn.pace, origin) {
             _ if !conn.is_flushed() => {
-                let slow = conn
-                    .pace
-                    .map_or(self.now.saturating_add(spans.write), |pace| pace.due(spans.write, spans));
+                let slow = conn.pace.map_or(self.now.saturating_add(timeouts.write), |pace| {
+                    pace.due(timeouts.write, timeouts)
+                });
                 slow.min(self.now.saturating_add(TRY_AGAIN))
             }
             (_, Some(origin)) => origin.last.saturating_add(origin.read),
@@ -111,7 +111,7 @@ impl Loop {
     }
 
     /// Handles every client whose time has come.
-    pub(super) fn expire(&mut self, desk: &mut Desk) {
+    pub(super) fn expire(&mut self, buffers: &mut Buffers) {
         while let Some(Reverse((at, key))) = self.timers.peek().copied() {
             if at > self.now {
                 return;
@@ -130,37 +130,37 @@ impl Loop {
                 self.timers.push(Reverse((due, key)));
                 continue;
             }
-            self.with_client(key, desk, Self::pass);
-            self.advance(key, desk);
+            self.with_client(key, buffers, Self::pass);
+            self.advance(key, buffers);
         }
     }
 
     /// A client's time has come.
-    fn pass(&mut self, client: &mut Client, desk: &mut Desk) -> Go {
+    fn pass(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
         match &mut client.stage {
             Stage::Linger { .. } => Go::Close,
             Stage::Head if client.conn.inbox.is_empty() => Go::Close,
-            Stage::Head => match self.judge_overdue(client, desk) {
+            Stage::Head => match self.judge_overdue(client, buffers) {
                 Some(go) => go,
                 None => {
-                    desk.head = RequestHead::blank(client.conn.peer);
+                    buffers.head = RequestHead::blank(client.conn.peer);
                     let reject =
                         Reject::new(Reason::RequestTimeout, "the request's head did not arrive in time");
                     client.conn.inbox = Vec::new();
-                    self.refuse(client, &reject, desk)
+                    self.refuse(client, &reject, buffers)
                 }
             },
             Stage::Busy(exchange) if matches!(exchange.doing, Doing::Waiting(..)) => {
                 if self.is_left(&client.conn, exchange) {
                     return Go::Reset;
                 }
-                self.resume(client, true, desk)
+                self.resume(client, true, buffers)
             }
             Stage::Busy(_) => {
                 let Stage::Busy(mut exchange) = std::mem::replace(&mut client.stage, Stage::Head) else {
                     return Go::Close;
                 };
-                let go = self.too_late(&mut client.conn, &mut exchange, desk);
+                let go = self.too_late(&mut client.conn, &mut exchange, buffers);
                 if matches!(exchange.doing, Doing::Nothing) {
                     self.recycle(exchange);
                 } else {
@@ -179,12 +179,12 @@ impl Loop {
             && conn.moved_at.saturating_add(ENDED_SILENCE) <= self.now
     }
 
-    fn too_late(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+    fn too_late(&mut self, conn: &mut Conn, exchange: &mut Exchange, buffers: &mut Buffers) -> Go {
         match &exchange.doing {
-            Doing::Reading => return self.refuse_body(conn, exchange, BodyFault::TimedOut, desk),
+            Doing::Reading => return self.refuse_body(conn, exchange, BodyFault::TimedOut, buffers),
             Doing::Gathering(_) => {
                 self.ungather(exchange);
-                return self.refuse_body(conn, exchange, BodyFault::TimedOut, desk);
+                return self.refuse_body(conn, exchange, BodyFault::TimedOut, buffers);
             }
             Doing::Tunnel(_) => {
                 self.gone(conn, exchange);
@@ -203,7 +203,7 @@ impl Loop {
                     return Go::Wait;
                 }
                 let error = self.late(exchange, why);
-                self.failed(conn, exchange, error, desk)
+                self.failed(conn, exchange, error, buffers)
             }
             Doing::Answering(_) => self.answer_late(conn, exchange),
             _ => Go::Wait,
@@ -236,7 +236,7 @@ impl Loop {
     /// The client takes nothing, or the backend sends nothing.
     fn answer_late(&mut self, conn: &mut Conn, exchange: &mut Exchange) -> Go {
         let Doing::Answering(delivery) = &mut exchange.doing else { return Go::Wait };
-        let spans = &self.shared.spans;
+        let timeouts = &self.shared.timeouts;
         let origin = delivery.source.as_ref();
         let cause = match origin {
             Some(origin) if origin.deadline.is_some_and(|at| at <= self.now) => {
@@ -259,12 +259,13 @@ impl Loop {
         // told from a silent one by trying.
         let unsent = conn.out.len() - conn.out_at;
         let is_slow = conn.flush(self.now).is_err()
-            || (!conn.is_flushed() && conn.pace.is_some_and(|pace| pace.due(spans.write, spans) <= self.now));
+            || (!conn.is_flushed()
+                && conn.pace.is_some_and(|pace| pace.due(timeouts.write, timeouts) <= self.now));
         if is_slow {
             if let Some(origin) = delivery.source.take() {
                 self.backs.close(origin.back);
             }
-            delivery.settle(Outcome::ClientGone, unsent);
+            delivery.settle(DeliveryOutcome::ClientGone, unsent);
             exchange.doing = Doing::Nothing;
             return Go::Reset;
         }
@@ -309,7 +310,7 @@ impl Loop {
             }
         }
         // What came since belongs to nobody.
-        drop(self.room().open_mail());
+        drop(self.state().open_mail());
     }
 }
 

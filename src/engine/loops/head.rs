@@ -2,33 +2,33 @@
 
 use super::conn::{Client, Conn, Stage};
 use super::exchange::{Doing, Exchange, Upload};
-use super::turn::{Desk, Go, Loop};
+use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
 use crate::error::Reject;
 use crate::proxy::exchange::BodyFault;
 use crate::proxy::exchange::FrontendEvent;
-use balancer_http::framing::Refusal;
+use balancer_http::framing::FramingRefusal;
 use balancer_http::framing::proxy;
-use balancer_http::framing::request::{Verdict, parse};
+use balancer_http::framing::request::{HeadVerdict, parse};
 use balancer_http::message::{BodyLength, Reason, RequestHead};
 
 impl Loop {
     /// Reads what the client sent and begins the request that is whole.
-    pub(super) fn receive(&mut self, client: &mut Client, desk: &mut Desk) -> Go {
+    pub(super) fn receive(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
         let conn = &mut client.conn;
         if conn.broken {
             return Go::Close;
         }
         let mut have = conn.inbox.len();
-        desk.inbox[..have].copy_from_slice(&conn.inbox);
+        buffers.inbox[..have].copy_from_slice(&conn.inbox);
         // The memory goes, too: an idle connection has none.
         conn.inbox = Vec::new();
         if !std::mem::take(&mut conn.look_first) {
             if !conn.readable {
-                return keep(conn, &desk.inbox[..have], Go::Wait);
+                return keep(conn, &buffers.inbox[..have], Go::Wait);
             }
-            let room = desk.inbox.len() - have;
-            match conn.socket.receive(&mut desk.inbox[have..]) {
+            let room = buffers.inbox.len() - have;
+            match conn.socket.receive(&mut buffers.inbox[have..]) {
                 Got::Bytes(bytes) => {
                     have += bytes;
                     // Less than asked for: drained, and what comes next is told. A hang-up is read to its end.
@@ -36,9 +36,9 @@ impl Loop {
                 }
                 Got::Nothing => {
                     conn.readable = false;
-                    return keep(conn, &desk.inbox[..have], Go::Wait);
+                    return keep(conn, &buffers.inbox[..have], Go::Wait);
                 }
-                Got::End => return self.judge_beginning(client, have, desk).unwrap_or(Go::Close),
+                Got::End => return self.judge_beginning(client, have, buffers).unwrap_or(Go::Close),
                 Got::Broken(_) => return Go::Close,
             }
         }
@@ -48,7 +48,7 @@ impl Loop {
         }
         let mut start = 0;
         if conn.expects_proxy {
-            match self.proxy_header(client, have, desk) {
+            match self.proxy_header(client, have, buffers) {
                 Ok(consumed) => start = consumed,
                 Err(go) => return go,
             }
@@ -58,70 +58,70 @@ impl Loop {
             conn.judged = 0;
             return if conn.readable { Go::On } else { Go::Wait };
         }
-        self.request(client, start, have, desk)
+        self.request(client, start, have, buffers)
     }
 
     /// Reads the PROXY header that must come first. `Err`: it is not whole, or wrong.
-    fn proxy_header(&mut self, client: &mut Client, have: usize, desk: &mut Desk) -> Result<usize, Go> {
+    fn proxy_header(&mut self, client: &mut Client, have: usize, buffers: &mut Buffers) -> Result<usize, Go> {
         let conn = &mut client.conn;
-        match proxy::parse(&desk.inbox[..have]) {
-            proxy::Verdict::Incomplete => {
+        match proxy::parse(&buffers.inbox[..have]) {
+            proxy::ProxyVerdict::Incomplete => {
                 let go = if conn.readable { Go::On } else { Go::Wait };
-                Err(keep(conn, &desk.inbox[..have], go))
+                Err(keep(conn, &buffers.inbox[..have], go))
             }
-            proxy::Verdict::Complete { consumed, client } => {
+            proxy::ProxyVerdict::Complete { consumed, client } => {
                 conn.expects_proxy = false;
                 conn.peer = client.unwrap_or(conn.peer);
                 conn.is_proxied = true;
                 Ok(consumed)
             }
-            proxy::Verdict::Refused(detail) => {
+            proxy::ProxyVerdict::Refused(detail) => {
                 self.shared.service.observe(FrontendEvent::Rejected("proxy_protocol"));
                 // What is there is another request's.
-                desk.head = RequestHead::blank(conn.peer);
-                Err(self.refuse(client, &Reject::new(Reason::BadRequest, detail), desk))
+                buffers.head = RequestHead::blank(conn.peer);
+                Err(self.refuse(client, &Reject::new(Reason::BadRequest, detail), buffers))
             }
         }
     }
 
     /// The refusal of a beginning to which nothing comes any more, if it is wrong already: it may have waited for more
     /// before it was judged (see [`worth_judging`]). `None`: no request, and nothing to answer.
-    fn judge_beginning(&mut self, client: &mut Client, have: usize, desk: &mut Desk) -> Option<Go> {
+    fn judge_beginning(&mut self, client: &mut Client, have: usize, buffers: &mut Buffers) -> Option<Go> {
         let conn = &client.conn;
         if conn.expects_proxy || have <= conn.judged {
             return None;
         }
-        match parse(&desk.inbox[..have], &self.shared.bounds, &mut desk.head) {
-            Verdict::Refused(refusal) => Some(self.refuse(client, &reject(refusal), desk)),
-            Verdict::Incomplete | Verdict::Complete { .. } => None,
+        match parse(&buffers.inbox[..have], &self.shared.bounds, &mut buffers.head) {
+            HeadVerdict::Refused(refusal) => Some(self.refuse(client, &reject(refusal), buffers)),
+            HeadVerdict::Incomplete | HeadVerdict::Complete { .. } => None,
         }
     }
 
     /// The same for one whose deadline has passed, in the connection's own inbox.
-    pub(super) fn judge_overdue(&mut self, client: &mut Client, desk: &mut Desk) -> Option<Go> {
+    pub(super) fn judge_overdue(&mut self, client: &mut Client, buffers: &mut Buffers) -> Option<Go> {
         let conn = &client.conn;
         let have = conn.inbox.len();
-        desk.inbox[..have].copy_from_slice(&conn.inbox);
-        self.judge_beginning(client, have, desk)
+        buffers.inbox[..have].copy_from_slice(&conn.inbox);
+        self.judge_beginning(client, have, buffers)
     }
 
     /// Handles what starts at `start`.
-    fn request(&mut self, client: &mut Client, start: usize, have: usize, desk: &mut Desk) -> Go {
+    fn request(&mut self, client: &mut Client, start: usize, have: usize, buffers: &mut Buffers) -> Go {
         let conn = &mut client.conn;
-        let bytes = &desk.inbox[start..have];
+        let bytes = &buffers.inbox[start..have];
         let more = if conn.readable { Go::On } else { Go::Wait };
         if conn.judged > 0 && !worth_judging(bytes, conn.judged) {
             return keep(conn, bytes, more);
         }
-        match parse(bytes, &self.shared.bounds, &mut desk.head) {
-            Verdict::Incomplete => {
+        match parse(bytes, &self.shared.bounds, &mut buffers.head) {
+            HeadVerdict::Incomplete => {
                 conn.judged = bytes.len();
                 keep(conn, bytes, more)
             }
-            Verdict::Refused(refusal) => self.refuse(client, &reject(refusal), desk),
-            Verdict::Complete { consumed, keep_alive } => {
-                conn.sign(&mut desk.head);
-                self.begin_exchange(client, (start + consumed, have), keep_alive, desk)
+            HeadVerdict::Refused(refusal) => self.refuse(client, &reject(refusal), buffers),
+            HeadVerdict::Complete { consumed, keep_alive } => {
+                conn.sign(&mut buffers.head);
+                self.begin_exchange(client, (start + consumed, have), keep_alive, buffers)
             }
         }
     }
@@ -132,23 +132,23 @@ impl Loop {
         client: &mut Client,
         (start, have): (usize, usize),
         keep_alive: bool,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Go {
         let conn = &mut client.conn;
-        let length = desk.head.length;
+        let length = buffers.head.length;
         if matches!(length, BodyLength::Known(bytes) if bytes > self.shared.max_body_bytes) {
-            return self.refuse(client, &too_large(), desk);
+            return self.refuse(client, &too_large(), buffers);
         }
-        let mut exchange = self.exchange(conn, desk);
+        let mut exchange = self.exchange(conn, buffers);
         exchange.keep_alive = keep_alive;
         exchange.upload = Upload::new(length, self.now);
         exchange.upload.owes_continue = exchange.head.expects_continue;
         exchange.doing = Doing::Reading;
-        let here = &desk.inbox[start..have];
+        let here = &buffers.inbox[start..have];
         let used = match exchange.upload.add(here, self.shared.max_body_bytes) {
             Ok(used) => used,
             Err(fault) => {
-                let go = self.refuse_body(conn, &mut exchange, fault, desk);
+                let go = self.refuse_body(conn, &mut exchange, fault, buffers);
                 self.keep_exchange(client, exchange);
                 return go;
             }
@@ -160,22 +160,22 @@ impl Loop {
         Go::On
     }
 
-    /// Answers what the engine itself refuses, and closes. The head is the desk's.
-    pub(super) fn refuse(&mut self, client: &mut Client, reject: &Reject, desk: &mut Desk) -> Go {
+    /// Answers what the engine itself refuses, and closes. The head is the buffers'.
+    pub(super) fn refuse(&mut self, client: &mut Client, reject: &Reject, buffers: &mut Buffers) -> Go {
         let conn = &mut client.conn;
-        conn.sign(&mut desk.head);
-        let mut exchange = self.exchange(conn, desk);
+        conn.sign(&mut buffers.head);
+        let mut exchange = self.exchange(conn, buffers);
         // Whatever comes behind it is not read.
         exchange.upload = Upload::new(BodyLength::Chunked, self.now);
-        let go = self.refuse_exchange(conn, &mut exchange, reject, desk);
+        let go = self.refuse_exchange(conn, &mut exchange, reject, buffers);
         self.keep_exchange(client, exchange);
         go
     }
 
-    /// A request with the desk's head.
-    fn exchange(&mut self, conn: &Conn, desk: &mut Desk) -> Box<Exchange> {
+    /// A request with the buffers' head.
+    fn exchange(&mut self, conn: &Conn, buffers: &mut Buffers) -> Box<Exchange> {
         let mut exchange = self.spare.pop().unwrap_or_else(|| Exchange::blank(RequestHead::blank(conn.peer)));
-        std::mem::swap(&mut exchange.head, &mut desk.head);
+        std::mem::swap(&mut exchange.head, &mut buffers.head);
         exchange.received_at = self.now;
         exchange
     }
@@ -195,7 +195,7 @@ impl Loop {
         conn: &mut Conn,
         exchange: &mut Exchange,
         fault: BodyFault,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Go {
         let reject = match fault {
             BodyFault::TooLarge => too_large(),
@@ -204,7 +204,7 @@ impl Loop {
                 Reject::new(Reason::BadRequest, fault.to_string())
             }
         };
-        self.refuse_exchange(conn, exchange, &reject, desk)
+        self.refuse_exchange(conn, exchange, &reject, buffers)
     }
 
     /// Answers a request that the engine refuses, and closes.
@@ -213,11 +213,11 @@ impl Loop {
         conn: &mut Conn,
         exchange: &mut Exchange,
         reject: &Reject,
-        desk: &mut Desk,
+        buffers: &mut Buffers,
     ) -> Go {
         let answer = self.shared.service.refuse(&exchange.head, reject, exchange.received_at);
         exchange.keep_alive = false;
-        self.deliver(conn, exchange, answer, None, desk)
+        self.deliver(conn, exchange, answer, None, buffers)
     }
 }
 
@@ -234,7 +234,7 @@ fn worth_judging(bytes: &[u8], judged: usize) -> bool {
     new.contains(&b'\n') || new.len() >= 64 + judged / 4
 }
 
-fn reject(refusal: Refusal) -> Reject {
+fn reject(refusal: FramingRefusal) -> Reject {
     let mut reject = Reject::new(refusal.reason, refusal.detail);
     if refusal.reason == Reason::MethodNotAllowed {
         reject.allow = Some(balancer_http::framing::request::ALLOW);

@@ -4,8 +4,8 @@ use slotmap::new_key_type;
 
 new_key_type! {
     /// A client of one loop.
-    pub(super) struct ClientKey;
+    pub(super) struct ClientSlot;
 
     /// A backend connection of one loop.
-    pub(super) struct BackKey;
+    pub(super) struct BackSlot;
 }

@@ -8,12 +8,12 @@ use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::keys::ClientKey;
-use super::room::Letter;
-use super::shared::Shared;
+use super::keys::ClientSlot;
+use super::shared::LoopsShared;
+use super::state::Letter;
 use crate::error::Reject;
 use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::{Answer, BodyFault, Exchange, RequestBody};
+use crate::proxy::exchange::{Answer, BlockingRequest, BodyFault, RequestBody};
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 
@@ -23,9 +23,9 @@ const THREADS: usize = 2;
 const MOST_WAITING: usize = 256;
 
 /// A request for the lane.
-pub(super) struct Job {
-    pub room: usize,
-    pub client: ClientKey,
+pub(super) struct LaneJob {
+    pub number: usize,
+    pub client: ClientSlot,
     pub head: RequestHead,
     pub body: Vec<u8>,
     /// More of the body came than the call may have.
@@ -35,19 +35,19 @@ pub(super) struct Job {
 
 /// The running threads; they end when the last clone is dropped.
 #[derive(Clone)]
-pub(super) struct Lane(Sender<Job>);
+pub(super) struct Lane(Sender<LaneJob>);
 
 impl Lane {
     /// Starts the threads; `shared` is who they answer to.
-    pub fn start(shared: &Arc<Shared>) -> io::Result<Self> {
-        let (send, receive) = bounded::<Job>(MOST_WAITING);
+    pub fn start(shared: &Arc<LoopsShared>) -> io::Result<Self> {
+        let (send, receive) = bounded::<LaneJob>(MOST_WAITING);
         for number in 0..THREADS {
             let (receive, shared) = (receive.clone(), Arc::clone(shared));
             thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
                 for job in receive {
-                    let (room, client) = (job.room, job.client);
+                    let (number, client) = (job.number, job.client);
                     let answer = answer(&shared, job);
-                    shared.rooms[room].post(Letter::Answered(client, answer));
+                    shared.loops[number].post(Letter::Answered(client, answer));
                 }
             })?;
         }
@@ -55,15 +55,19 @@ impl Lane {
     }
 
     /// Hands a request over; it comes back when too many wait.
-    pub fn send(&self, job: Job) -> Result<(), Box<Job>> {
+    pub fn send(&self, job: LaneJob) -> Result<(), Box<LaneJob>> {
         self.0.try_send(job).map_err(|refused| Box::new(refused.into_inner()))
     }
 }
 
-fn answer(shared: &Shared, mut job: Job) -> Answer {
+fn answer(shared: &LoopsShared, mut job: LaneJob) -> Answer {
     let served = catch_unwind(AssertUnwindSafe(|| {
         let mut body = Whole { bytes: &job.body, at: 0, is_too_large: job.is_too_large };
-        shared.service.work(Exchange { head: &mut job.head, body: &mut body, received_at: job.received_at })
+        shared.service.work(BlockingRequest {
+            head: &mut job.head,
+            body: &mut body,
+            received_at: job.received_at,
+        })
     }));
     match served {
         Ok(answer) => answer,

@@ -2,26 +2,26 @@
 
 use super::conn::{Client, Conn, Stage};
 use super::exchange::{Calling, Doing, Exchange};
-use super::keys::ClientKey;
-use super::turn::{Desk, Go, Loop};
+use super::keys::ClientSlot;
+use super::turn::{Buffers, Go, Loop};
 use crate::error::Reject;
-use crate::proxy::exchange::{Answer, BodyFault, Delivery as Outcome};
+use crate::proxy::exchange::{Answer, BodyFault, DeliveryOutcome};
 use balancer_http::message::Reason;
 
 impl Loop {
     /// What a request waited for may be there.
-    pub(super) fn wake(&mut self, key: ClientKey, desk: &mut Desk) {
-        self.with_client(key, desk, |own, client, desk| own.resume(client, false, desk));
-        self.advance(key, desk);
+    pub(super) fn wake(&mut self, key: ClientSlot, buffers: &mut Buffers) {
+        self.with_client(key, buffers, |own, client, buffers| own.resume(client, false, buffers));
+        self.advance(key, buffers);
     }
 
     /// Goes on with a request in line.
-    pub(super) fn resume(&mut self, client: &mut Client, late: bool, desk: &mut Desk) -> Go {
+    pub(super) fn resume(&mut self, client: &mut Client, late: bool, buffers: &mut Buffers) -> Go {
         let Stage::Busy(exchange) = &mut client.stage else { return Go::Wait };
         match std::mem::replace(&mut exchange.doing, Doing::Nothing) {
             Doing::Waiting(story, _) => {
                 let step = self.guarded(exchange, |head| story.resume(head, late));
-                let go = self.take_step(&mut client.conn, exchange, step, None, desk);
+                let go = self.take_step(&mut client.conn, exchange, step, None, buffers);
                 self.settle(client, go)
             }
             other => {
@@ -32,21 +32,21 @@ impl Loop {
     }
 
     /// The lane has answered.
-    pub(super) fn lane_answered(&mut self, key: ClientKey, answer: Answer, desk: &mut Desk) {
+    pub(super) fn lane_answered(&mut self, key: ClientSlot, answer: Answer, buffers: &mut Buffers) {
         let mut answer = Some(answer);
-        self.with_client(key, desk, |own, client, desk| {
+        self.with_client(key, buffers, |own, client, buffers| {
             let Stage::Busy(exchange) = &mut client.stage else { return Go::Wait };
             let (true, Some(answer)) = (matches!(exchange.doing, Doing::InLane), answer.take()) else {
                 return Go::Wait;
             };
-            let go = own.deliver(&mut client.conn, exchange, answer, None, desk);
+            let go = own.deliver(&mut client.conn, exchange, answer, None, buffers);
             own.settle(client, go)
         });
         // Its client has left.
         if let Some(ticket) = answer.and_then(|answer| answer.ticket) {
-            ticket.settle(0, Outcome::ClientGone);
+            ticket.settle(0, DeliveryOutcome::ClientGone);
         }
-        self.advance(key, desk);
+        self.advance(key, buffers);
     }
 
     /// A request that is over gives its memory back.
@@ -67,7 +67,7 @@ impl Loop {
                 let reject = Reject::new(Reason::BadRequest, BodyFault::ClientGone.to_string());
                 let answer = self.shared.service.refuse(&exchange.head, &reject, exchange.received_at);
                 if let Some(ticket) = answer.ticket {
-                    ticket.settle(0, Outcome::ClientGone);
+                    ticket.settle(0, DeliveryOutcome::ClientGone);
                 }
             }
             Doing::Gathering(_) => self.ungather(exchange),
@@ -80,11 +80,11 @@ impl Loop {
                 if let Some(origin) = delivery.source.take() {
                     self.backs.close(origin.back);
                 }
-                delivery.settle(Outcome::ClientGone, conn.out.len() - conn.out_at);
+                delivery.settle(DeliveryOutcome::ClientGone, conn.out.len() - conn.out_at);
             }
             Doing::Tunnel(mut tunnel) => {
                 self.backs.close(tunnel.back);
-                tunnel.delivery.settle(Outcome::Complete, conn.out.len() - conn.out_at);
+                tunnel.delivery.settle(DeliveryOutcome::Complete, conn.out.len() - conn.out_at);
             }
             // The lane's answer finds nobody.
             Doing::InLane | Doing::Nothing => {}

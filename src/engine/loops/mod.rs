@@ -25,8 +25,8 @@ mod lane;
 mod leave;
 mod pace;
 mod relay;
-mod room;
 mod shared;
+mod state;
 mod tunnel;
 mod turn;
 mod watchdog;
@@ -45,9 +45,9 @@ use ipnet::IpNet;
 use self::accept::Accepted;
 use self::counts::{Counts, Kind};
 use self::lane::Lane;
-use self::pace::Spans;
-use self::room::{Letter, Room};
-use self::shared::Shared;
+use self::pace::Timeouts;
+use self::shared::LoopsShared;
+use self::state::{Letter, LoopState};
 use self::turn::Loop;
 use self::watchdog::Watchdog;
 use super::{Drained, EngineStart, Stats};
@@ -63,9 +63,9 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// How long cut connections may take to be closed.
 const CUT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The engine, running. Dropped without [`Running::stop`] its threads go on.
-pub struct Running {
-    shared: Arc<Shared>,
+/// The engine, running. Dropped without [`RunningLoops::stop`] its threads go on.
+pub struct RunningLoops {
+    shared: Arc<LoopsShared>,
     addresses: Vec<SocketAddr>,
     inherited: bool,
     threads: Vec<JoinHandle<()>>,
@@ -78,7 +78,7 @@ pub fn start(
     start: &EngineStart<'_>,
     service: Arc<dyn Service>,
     clock: Clock,
-) -> io::Result<Running> {
+) -> io::Result<RunningLoops> {
     let EngineStart { inherited, config, trusted_proxies, ipv6_prefix } = *start;
     let loops = config.workers().max(1);
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
@@ -88,12 +88,12 @@ pub fn start(
         rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
         socket2::SockRef::from(listener).set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
     }
-    let shared = Arc::new(Shared {
-        rooms: (0..loops).map(|_| Room::new()).collect::<io::Result<_>>()?,
+    let shared = Arc::new(LoopsShared {
+        loops: (0..loops).map(|_| LoopState::new()).collect::<io::Result<_>>()?,
         listeners,
         service,
         clock,
-        spans: Spans::new(config),
+        timeouts: Timeouts::new(config),
         bounds: config.head_bounds(),
         max_body_bytes: config.max_body_bytes,
         request_buffer_bytes: config.request_buffer_bytes,
@@ -108,11 +108,11 @@ pub fn start(
         stopping: AtomicBool::new(false),
     });
     let lane = Lane::start(&shared)?;
-    let loops: Vec<Loop> = (0..shared.rooms.len())
+    let loops: Vec<Loop> = (0..shared.loops.len())
         .map(|number| Loop::new(number, Arc::clone(&shared), lane.clone()))
         .collect::<io::Result<_>>()?;
     let watchdog = Watchdog::start(&shared)?;
-    let mut running = Running { shared, addresses, inherited, threads: Vec::new(), _watchdog: watchdog };
+    let mut running = RunningLoops { shared, addresses, inherited, threads: Vec::new(), _watchdog: watchdog };
     for (number, one) in loops.into_iter().enumerate() {
         match thread::Builder::new().name(format!("loop-{number}")).spawn(move || one.run()) {
             Ok(thread) => running.threads.push(thread),
@@ -125,7 +125,7 @@ pub fn start(
     Ok(running)
 }
 
-impl Running {
+impl RunningLoops {
     /// Where it listens: the real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -148,15 +148,15 @@ impl Running {
             // Whoever is connected already is let in: a listener that ends resets those that it still has.
             for listener in &shared.listeners {
                 while let Ok(Some(accepted)) = shared.accept(listener, 0, || false) {
-                    if let Accepted::For(room, newcomer) = accepted {
-                        shared.rooms[room].post(Letter::Welcome(newcomer));
+                    if let Accepted::For(number, newcomer) = accepted {
+                        shared.loops[number].post(Letter::Welcome(newcomer));
                     }
                 }
             }
         }
         shared.closed_door.store(true, Ordering::SeqCst);
         shared.draining.store(true, Ordering::SeqCst);
-        shared.rooms.iter().for_each(|room| room.post(Letter::Look));
+        shared.loops.iter().for_each(|one| one.post(Letter::Look));
         if !self.inherited {
             for listener in &shared.listeners {
                 // Clients are refused from now on, instead of waiting in a queue that nobody empties.
@@ -190,7 +190,7 @@ impl Running {
             requests: count(Kind::Parked) + count(Kind::Calling) + count(Kind::Reading),
         };
         shared.stopping.store(true, Ordering::SeqCst);
-        shared.rooms.iter().for_each(|room| room.post(Letter::Look));
+        shared.loops.iter().for_each(|one| one.post(Letter::Look));
         let until = shared.clock.now().saturating_add(nanos(CUT_PATIENCE));
         while shared.counts.all() > 0 && shared.clock.now() < until {
             thread::sleep(DRAIN_LOOK);
@@ -202,7 +202,7 @@ impl Running {
     pub fn stop(self) {
         self.stop_accepting();
         self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.rooms.iter().for_each(|room| room.post(Letter::Look));
+        self.shared.loops.iter().for_each(|one| one.post(Letter::Look));
         for thread in self.threads {
             // A loop catches panics; one that got through has been logged.
             let _ = thread.join();
@@ -211,18 +211,18 @@ impl Running {
 
     /// Counts connections and loops.
     pub fn stats(&self) -> Stats {
-        let rooms = &self.shared.rooms;
+        let loops = &self.shared.loops;
         let count = |kind| self.shared.counts.of_kind(kind);
-        let is_busy = |room: &&Room| room.busy.load(Ordering::Relaxed) >= 500;
+        let is_busy = |one: &&LoopState| one.busy.load(Ordering::Relaxed) >= 500;
         Stats {
             reading: count(Kind::Reading) + count(Kind::Silent),
             busy: count(Kind::Closing) + count(Kind::Calling),
             idle: count(Kind::Idle),
             parked: count(Kind::Parked) + count(Kind::Answering),
             relay: count(Kind::Tunnel),
-            workers_busy: rooms.iter().filter(is_busy).count(),
-            loops: (0..rooms.len()).map(|room| self.shared.counts.of_room(room)).collect(),
-            loops_stuck: rooms.iter().filter(|room| room.is_stuck.load(Ordering::Relaxed)).count(),
+            workers_busy: loops.iter().filter(is_busy).count(),
+            loops: (0..loops.len()).map(|number| self.shared.counts.of_loop(number)).collect(),
+            loops_stuck: loops.iter().filter(|one| one.is_stuck.load(Ordering::Relaxed)).count(),
         }
     }
 }

@@ -5,7 +5,7 @@ use balancer_time::{Nanos, nanos};
 
 /// Every span of the configuration that a loop keeps, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spans {
+pub(super) struct Timeouts {
     pub head: Nanos,
     pub body: Nanos,
     pub idle: Nanos,
@@ -15,7 +15,7 @@ pub(super) struct Spans {
     pub min_bytes_per_sec: u64,
 }
 
-impl Spans {
+impl Timeouts {
     pub fn new(config: &Frontend) -> Self {
         Self {
             head: nanos(config.head_timeout),
@@ -55,14 +55,14 @@ impl Pace {
 
     /// When the side is too slow unless more bytes move before: `silence` after the last one, or when the mean since
     /// the start, less a grace, falls below the minimum rate.
-    pub fn due(&self, silence: Nanos, spans: &Spans) -> Nanos {
+    pub fn due(&self, silence: Nanos, timeouts: &Timeouts) -> Nanos {
         let silent = self.last.saturating_add(silence);
-        if spans.min_bytes_per_sec == 0 {
+        if timeouts.min_bytes_per_sec == 0 {
             return silent;
         }
-        let earned = u128::from(self.bytes) * 1_000_000_000 / u128::from(spans.min_bytes_per_sec);
+        let earned = u128::from(self.bytes) * 1_000_000_000 / u128::from(timeouts.min_bytes_per_sec);
         let earned = Nanos::try_from(earned).unwrap_or(Nanos::MAX);
-        silent.min(self.since.saturating_add(spans.grace).saturating_add(earned))
+        silent.min(self.since.saturating_add(timeouts.grace).saturating_add(earned))
     }
 }
 
@@ -73,16 +73,16 @@ mod tests {
     #[test]
     fn a_side_is_too_slow_by_silence_or_by_its_mean() {
         const S: Nanos = 1_000_000_000;
-        let spans =
-            Spans { head: 0, body: 0, idle: 0, write: 0, tunnel: 0, grace: 5 * S, min_bytes_per_sec: 100 };
+        let timeouts =
+            Timeouts { head: 0, body: 0, idle: 0, write: 0, tunnel: 0, grace: 5 * S, min_bytes_per_sec: 100 };
         let mut pace = Pace::new(10 * S);
         // (bytes at second, deadline in seconds): silence is 30 s, the rate 100 B/s after 5 s.
-        assert_eq!(pace.due(30 * S, &spans), 15 * S);
+        assert_eq!(pace.due(30 * S, &timeouts), 15 * S);
         for (at, bytes, due) in [(11, 100, 16), (12, 400, 20), (13, 1_000_000, 43), (40, 1, 70)] {
             pace.moved(bytes, at * S);
-            assert_eq!(pace.due(30 * S, &spans), due * S, "at {at}");
+            assert_eq!(pace.due(30 * S, &timeouts), due * S, "at {at}");
         }
-        let unbounded = Spans { min_bytes_per_sec: 0, ..spans };
+        let unbounded = Timeouts { min_bytes_per_sec: 0, ..timeouts };
         assert_eq!(Pace::new(0).due(30 * S, &unbounded), 30 * S);
     }
 }

@@ -3,7 +3,7 @@
 use super::back::Back;
 use super::conn::{Conn, Gone};
 use super::exchange::{After, Delivery, Gather};
-use super::turn::Desk;
+use super::turn::Buffers;
 use super::wire::Got;
 use crate::engine::render::{self, Framing, LAST_CHUNK, Persistence};
 
@@ -29,20 +29,20 @@ pub(super) fn pump(
     delivery: &mut Delivery,
     back: &mut Back,
     now: u64,
-    desk: &mut Desk,
+    buffers: &mut Buffers,
 ) -> Pumped {
-    desk.out.clear();
+    buffers.out.clear();
     for _ in 0..PIECES {
         if !back.readable {
             return Pumped::Later;
         }
-        let piece = match back.receive(&mut desk.scratch) {
+        let piece = match back.receive(&mut buffers.scratch) {
             Got::Bytes(bytes) => bytes,
             Got::Nothing => return Pumped::Later,
             Got::End => match back.coding.end() {
                 Ok(()) => {
                     back.may_keep = false;
-                    return close_body(conn, delivery, now, desk);
+                    return close_body(conn, delivery, now, buffers);
                 }
                 Err(cause) => return Pumped::Broke(cause),
             },
@@ -53,7 +53,7 @@ pub(super) fn pump(
         if let Some(origin) = &mut delivery.source {
             origin.last = now;
         }
-        match pass(conn, delivery, back, (piece, now), desk) {
+        match pass(conn, delivery, back, (piece, now), buffers) {
             Pumped::Again => {}
             other => return other,
         }
@@ -64,44 +64,44 @@ pub(super) fn pump(
     Pumped::Again
 }
 
-/// Passes the first `piece` bytes of the scratch memory on, behind the head in the desk's `out`, if there is one.
+/// Passes the first `piece` bytes of the scratch memory on, behind the head in the buffers' `out`, if there is one.
 pub(super) fn pass(
     conn: &mut Conn,
     delivery: &mut Delivery,
     back: &mut Back,
     (piece, now): (usize, u64),
-    desk: &mut Desk,
+    buffers: &mut Buffers,
 ) -> Pumped {
-    let (body, used) = match back.coding.take(&mut desk.scratch[..piece]) {
+    let (body, used) = match back.coding.take(&mut buffers.scratch[..piece]) {
         Ok(taken) => taken,
         Err(fault) => {
             // The head is the client's all the same, so that it sees a broken answer.
-            let _ = conn.emit(&[&desk.out], &mut desk.together, now);
+            let _ = conn.emit(&[&buffers.out], &mut buffers.together, now);
             return Pumped::Broke(fault.to_string());
         }
     };
     let is_last = back.coding.is_done();
     back.may_keep &= used == piece || !is_last;
     if let Some(gather) = &mut delivery.gather {
-        gather.collected.extend_from_slice(&desk.scratch[..body]);
-        if !is_last && gather.collected.len() <= desk.scratch.len() {
+        gather.collected.extend_from_slice(&buffers.scratch[..body]);
+        if !is_last && gather.collected.len() <= buffers.scratch.len() {
             return Pumped::Again;
         }
-        return gathered(conn, delivery, is_last, now, desk);
+        return gathered(conn, delivery, is_last, now, buffers);
     }
     delivery.body_bytes += body as u64;
-    let bytes = &desk.scratch[..body];
+    let bytes = &buffers.scratch[..body];
     let end: &[u8] = if is_last { LAST_CHUNK } else { b"" };
     let mut size = [0; 18];
     let emitted = match delivery.framing {
-        Framing::Chunked if body == 0 => conn.emit(&[&desk.out, end], &mut desk.together, now),
+        Framing::Chunked if body == 0 => conn.emit(&[&buffers.out, end], &mut buffers.together, now),
         Framing::Chunked => {
             let size = chunk_size(body, &mut size);
-            conn.emit(&[&desk.out, size, bytes, b"\r\n", end], &mut desk.together, now)
+            conn.emit(&[&buffers.out, size, bytes, b"\r\n", end], &mut buffers.together, now)
         }
-        _ => conn.emit(&[&desk.out, bytes], &mut desk.together, now),
+        _ => conn.emit(&[&buffers.out, bytes], &mut buffers.together, now),
     };
-    desk.out.clear();
+    buffers.out.clear();
     match emitted {
         Err(Gone) => Pumped::Gone,
         Ok(()) if is_last => Pumped::Done,
@@ -110,11 +110,11 @@ pub(super) fn pass(
 }
 
 /// A body that is ended by its connection's end.
-fn close_body(conn: &mut Conn, delivery: &mut Delivery, now: u64, desk: &mut Desk) -> Pumped {
+fn close_body(conn: &mut Conn, delivery: &mut Delivery, now: u64, buffers: &mut Buffers) -> Pumped {
     if delivery.gather.is_some() {
-        return gathered(conn, delivery, true, now, desk);
+        return gathered(conn, delivery, true, now, buffers);
     }
-    if delivery.framing == Framing::Chunked && conn.emit(&[LAST_CHUNK], &mut desk.together, now).is_err() {
+    if delivery.framing == Framing::Chunked && conn.emit(&[LAST_CHUNK], &mut buffers.together, now).is_err() {
         return Pumped::Gone;
     }
     Pumped::Done
@@ -122,7 +122,13 @@ fn close_body(conn: &mut Conn, delivery: &mut Delivery, now: u64, desk: &mut Des
 
 /// The head of a gathered answer is decided: with a length when the body is whole, ended by the connection's end when it
 /// is too long to be waited for.
-fn gathered(conn: &mut Conn, delivery: &mut Delivery, is_whole: bool, now: u64, desk: &mut Desk) -> Pumped {
+fn gathered(
+    conn: &mut Conn,
+    delivery: &mut Delivery,
+    is_whole: bool,
+    now: u64,
+    buffers: &mut Buffers,
+) -> Pumped {
     let Some(gather) = delivery.gather.take() else { return Pumped::Done };
     let Gather { answer, collected } = *gather;
     let persistence = if is_whole {
@@ -132,11 +138,11 @@ fn gathered(conn: &mut Conn, delivery: &mut Delivery, is_whole: bool, now: u64, 
         Persistence::Closed
     };
     delivery.after = After::of(persistence, false);
-    desk.out.clear();
-    render::head(&mut desk.out, &answer, delivery.framing, persistence);
+    buffers.out.clear();
+    render::head(&mut buffers.out, &answer, delivery.framing, persistence);
     delivery.body_bytes = collected.len() as u64;
-    let emitted = conn.emit(&[&desk.out, &collected], &mut desk.together, now);
-    desk.out.clear();
+    let emitted = conn.emit(&[&buffers.out, &collected], &mut buffers.together, now);
+    buffers.out.clear();
     match emitted {
         Err(Gone) => Pumped::Gone,
         Ok(()) if is_whole => Pumped::Done,

@@ -1,4 +1,4 @@
-//! What all loops of an engine share: settings that do not change, counts, and each other's rooms.
+//! What all loops of an engine share: settings that do not change, counts, and what each tells the others.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::counts::Counts;
-use super::pace::Spans;
-use super::room::Room;
+use super::pace::Timeouts;
+use super::state::LoopState;
 use crate::clock::Clock;
 use crate::proxy::service::Service;
 use balancer_http::framing::request::Bounds;
 
 /// See the module.
-pub(super) struct Shared {
-    pub rooms: Box<[Room]>,
+pub(super) struct LoopsShared {
+    pub loops: Box<[LoopState]>,
     pub listeners: Vec<TcpListener>,
     pub service: Arc<dyn Service>,
     pub clock: Clock,
-    pub spans: Spans,
+    pub timeouts: Timeouts,
     pub bounds: Bounds,
     pub max_body_bytes: u64,
     pub request_buffer_bytes: usize,

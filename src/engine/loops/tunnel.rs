@@ -2,16 +2,21 @@
 
 use super::conn::Conn;
 use super::exchange::{Doing, Exchange};
-use super::turn::{Desk, Go, Loop};
+use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
-use crate::proxy::exchange::Delivery as Outcome;
+use crate::proxy::exchange::DeliveryOutcome;
 
 /// Pieces of each direction before others have their turn.
 const PIECES: usize = 4;
 
 impl Loop {
     /// Copies what is there.
-    pub(super) fn relay_tunnel(&mut self, conn: &mut Conn, exchange: &mut Exchange, desk: &mut Desk) -> Go {
+    pub(super) fn relay_tunnel(
+        &mut self,
+        conn: &mut Conn,
+        exchange: &mut Exchange,
+        buffers: &mut Buffers,
+    ) -> Go {
         let Doing::Tunnel(tunnel) = &mut exchange.doing else { return Go::On };
         let now = self.now;
         let Some(back) = self.backs.by_key.get_mut(tunnel.back) else { return Go::Close };
@@ -26,10 +31,10 @@ impl Loop {
             // To the backend.
             broken |= back.flush().is_err();
             if back.is_flushed() && conn.readable && !tunnel.client_done && !broken {
-                match conn.socket.receive(&mut desk.scratch) {
+                match conn.socket.receive(&mut buffers.scratch) {
                     Got::Bytes(bytes) => {
-                        conn.readable = bytes == desk.scratch.len() || conn.ended;
-                        broken |= back.send(&desk.scratch[..bytes]).is_err();
+                        conn.readable = bytes == buffers.scratch.len() || conn.ended;
+                        broken |= back.send(&buffers.scratch[..bytes]).is_err();
                         moved = true;
                     }
                     Got::Nothing => conn.readable = false,
@@ -43,10 +48,11 @@ impl Loop {
             // To the client.
             broken |= conn.flush(now).is_err();
             if conn.is_flushed() && back.readable && !tunnel.backend_done && !broken {
-                match back.receive(&mut desk.scratch) {
+                match back.receive(&mut buffers.scratch) {
                     Got::Bytes(bytes) => {
                         tunnel.delivery.body_bytes += bytes as u64;
-                        broken |= conn.emit(&[&desk.scratch[..bytes]], &mut desk.together, now).is_err();
+                        broken |=
+                            conn.emit(&[&buffers.scratch[..bytes]], &mut buffers.together, now).is_err();
                         moved = true;
                     }
                     Got::Nothing => {}
@@ -65,7 +71,7 @@ impl Loop {
         }
         if broken || (tunnel.client_done && tunnel.backend_done) {
             self.backs.close(tunnel.back);
-            tunnel.delivery.settle(Outcome::Complete, conn.out.len() - conn.out_at);
+            tunnel.delivery.settle(DeliveryOutcome::Complete, conn.out.len() - conn.out_at);
             exchange.doing = Doing::Nothing;
             return Go::Close;
         }

@@ -17,10 +17,10 @@ use super::back::Backs;
 use super::conn::Client;
 use super::counts::Kind;
 use super::exchange::Exchange;
-use super::keys::{BackKey, ClientKey};
+use super::keys::{BackSlot, ClientSlot};
 use super::lane::Lane;
-use super::room::{Letter, Newcomer, Room};
-use super::shared::Shared;
+use super::shared::LoopsShared;
+use super::state::{Letter, LoopState, Newcomer};
 use super::wire::timespec;
 use crate::proxy::exchange::FrontendEvent;
 use balancer_http::message::RequestHead;
@@ -29,15 +29,15 @@ use balancer_time::Nanos;
 /// See the module.
 pub(super) struct Loop {
     pub number: usize,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<LoopsShared>,
     pub lane: Lane,
     pub epoll: OwnedFd,
     /// Empty while its client is being handled.
-    pub clients: SlotMap<ClientKey, Option<Box<Client>>>,
+    pub clients: SlotMap<ClientSlot, Option<Box<Client>>>,
     pub backs: Backs,
     /// Clients that have more to do at once, after everybody else had a turn.
-    pub again: Vec<ClientKey>,
-    pub timers: BinaryHeap<Reverse<(Nanos, ClientKey)>>,
+    pub again: Vec<ClientSlot>,
+    pub timers: BinaryHeap<Reverse<(Nanos, ClientSlot)>>,
     /// When the events that are handled now were told.
     pub now: Nanos,
     /// The boxes are what is kept.
@@ -50,8 +50,8 @@ pub(super) struct Loop {
     pub gathered: usize,
     pub share: Share,
     /// Candidates for an eviction, the oldest last.
-    pub oldest_silent: Vec<(ClientKey, Nanos)>,
-    pub oldest_idle: Vec<(ClientKey, Nanos)>,
+    pub oldest_silent: Vec<(ClientSlot, Nanos)>,
+    pub oldest_idle: Vec<(ClientSlot, Nanos)>,
 }
 
 /// What a loop used lately, and what it is to give away.
@@ -65,7 +65,7 @@ pub(super) struct Share {
 }
 
 /// Memory that a loop lends to whoever is being handled.
-pub(super) struct Desk {
+pub(super) struct Buffers {
     /// What was received of requests.
     pub inbox: Box<[u8]>,
     /// Bodies on their way through, and answers' heads.
@@ -115,12 +115,12 @@ const MAIL: u64 = 0x7FFF_FFFF;
 pub(super) const BACK: u64 = 1 << 31;
 
 /// The event data of a client.
-pub(super) fn data_of(key: ClientKey) -> EventData {
+pub(super) fn data_of(key: ClientSlot) -> EventData {
     EventData::new_u64(key.data().as_ffi())
 }
 
-impl Desk {
-    fn new(shared: &Shared) -> Self {
+impl Buffers {
+    fn new(shared: &LoopsShared) -> Self {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         let scratch = shared.response_buffer_bytes.clamp(LEAST_SCRATCH, MOST_SCRATCH);
         Self {
@@ -135,10 +135,10 @@ impl Desk {
 
 impl Loop {
     /// A loop that waits on every listener.
-    pub fn new(number: usize, shared: Arc<Shared>, lane: Lane) -> io::Result<Self> {
+    pub fn new(number: usize, shared: Arc<LoopsShared>, lane: Lane) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mail = EventData::new_u64(MAIL);
-        epoll::add(&epoll, shared.rooms[number].wake(), mail, EventFlags::IN | EventFlags::ET)?;
+        epoll::add(&epoll, shared.loops[number].wake(), mail, EventFlags::IN | EventFlags::ET)?;
         let own = Self {
             number,
             lane,
@@ -161,29 +161,29 @@ impl Loop {
         Ok(own)
     }
 
-    pub fn room(&self) -> &Room {
-        &self.shared.rooms[self.number]
+    pub fn state(&self) -> &LoopState {
+        &self.shared.loops[self.number]
     }
 
     /// Runs until the engine stops.
     pub fn run(mut self) {
-        let mut desk = Desk::new(&self.shared);
+        let mut buffers = Buffers::new(&self.shared);
         let mut events = vec![MaybeUninit::uninit(); BATCH];
         while !self.shared.stopping.load(Ordering::SeqCst) {
             let wait = timespec(if self.again.is_empty() { self.until_next_timer() } else { 0 });
-            self.room().turn_since.store(0, Ordering::Relaxed);
+            self.state().turn_since.store(0, Ordering::Relaxed);
             let ready: &[epoll::Event] = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
                 Ok((ready, _)) => ready,
                 // A signal: as if nothing had come.
                 Err(_) => &mut [],
             };
             self.now = self.shared.clock.now();
-            self.room().turn_since.store(self.now, Ordering::Relaxed);
-            self.handle(ready, &mut desk);
+            self.state().turn_since.store(self.now, Ordering::Relaxed);
+            self.handle(ready, &mut buffers);
             for key in std::mem::take(&mut self.again) {
-                self.advance(key, &mut desk);
+                self.advance(key, &mut buffers);
             }
-            self.expire(&mut desk);
+            self.expire(&mut buffers);
             self.keep_house();
             let took = self.shared.clock.now().saturating_sub(self.now);
             self.shared.service.observe(FrontendEvent::Turn(took));
@@ -191,33 +191,33 @@ impl Loop {
         self.end_all();
     }
 
-    fn handle(&mut self, ready: &[epoll::Event], desk: &mut Desk) {
+    fn handle(&mut self, ready: &[epoll::Event], buffers: &mut Buffers) {
         // Backends first: a kept connection that was closed, or that has bytes nobody asked for, is found out before it is
         // taken. New connections last.
         for event in ready {
             let data = event.data.u64();
             if data >> 32 != 0 && data & BACK != 0 {
-                self.on_back(KeyData::from_ffi(data & !BACK).into(), event.flags, desk);
+                self.on_back(KeyData::from_ffi(data & !BACK).into(), event.flags, buffers);
             }
         }
         let mut listens = false;
         for event in ready {
             let data = event.data.u64();
             match data {
-                MAIL => self.read_mail(desk),
+                MAIL => self.read_mail(buffers),
                 data if data >> 32 == 0 => listens = true,
                 data if data & BACK == 0 => {
-                    self.on_client(KeyData::from_ffi(data).into(), event.flags, desk);
+                    self.on_client(KeyData::from_ffi(data).into(), event.flags, buffers);
                 }
                 _ => {}
             }
         }
         if listens {
-            self.accept(desk);
+            self.accept(buffers);
         }
     }
 
-    fn on_client(&mut self, key: ClientKey, flags: EventFlags, desk: &mut Desk) {
+    fn on_client(&mut self, key: ClientSlot, flags: EventFlags, buffers: &mut Buffers) {
         let now = self.now;
         let Some(Some(client)) = self.clients.get_mut(key) else { return };
         let conn = &mut client.conn;
@@ -229,10 +229,10 @@ impl Loop {
         }
         // A hang-up alone is both directions' proper end.
         conn.broken |= flags.contains(EventFlags::ERR);
-        self.advance(key, desk);
+        self.advance(key, buffers);
     }
 
-    fn on_back(&mut self, key: BackKey, flags: EventFlags, desk: &mut Desk) {
+    fn on_back(&mut self, key: BackSlot, flags: EventFlags, buffers: &mut Buffers) {
         let Some(back) = self.backs.get(key) else { return };
         let ends = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let Some(client) = back.client else {
@@ -244,15 +244,15 @@ impl Loop {
         };
         back.ended |= ends;
         back.readable |= ends || flags.contains(EventFlags::IN);
-        self.advance(client, desk);
+        self.advance(client, buffers);
     }
 
-    fn read_mail(&mut self, desk: &mut Desk) {
-        for letter in self.room().open_mail() {
+    fn read_mail(&mut self, buffers: &mut Buffers) {
+        for letter in self.state().open_mail() {
             match letter {
-                Letter::Welcome(newcomer) => self.welcome(newcomer, desk),
-                Letter::Woken(key) => self.wake(key, desk),
-                Letter::Answered(key, answer) => self.lane_answered(key, answer, desk),
+                Letter::Welcome(newcomer) => self.welcome(newcomer, buffers),
+                Letter::Woken(key) => self.wake(key, buffers),
+                Letter::Answered(key, answer) => self.lane_answered(key, answer, buffers),
                 Letter::Evict => drop(self.evict()),
                 Letter::Look => self.look(),
             }
@@ -260,7 +260,7 @@ impl Loop {
     }
 
     /// Takes a connection over. Usually its request is here already.
-    pub fn welcome(&mut self, newcomer: Newcomer, desk: &mut Desk) {
+    pub fn welcome(&mut self, newcomer: Newcomer, buffers: &mut Buffers) {
         let Newcomer { socket, counted, peer, is_proxied, expects_proxy, fresh } = newcomer;
         let now = self.now;
         let key = self.clients.insert_with_key(|key| {
@@ -274,14 +274,14 @@ impl Loop {
             self.clients.remove(key);
             return;
         }
-        self.advance(key, desk);
+        self.advance(key, buffers);
     }
 
     /// Goes on with a client as far as it can. A panic costs that client alone.
-    pub fn advance(&mut self, key: ClientKey, desk: &mut Desk) {
-        self.with_client(key, desk, |own, client, desk| {
+    pub fn advance(&mut self, key: ClientSlot, buffers: &mut Buffers) {
+        self.with_client(key, buffers, |own, client, buffers| {
             for _ in 0..STEPS {
-                match own.step(client, desk) {
+                match own.step(client, buffers) {
                     Go::On => {}
                     go => return go,
                 }
@@ -295,13 +295,13 @@ impl Loop {
     /// Lends a client out of its slot, and puts it back or ends it as `handle` says.
     pub fn with_client(
         &mut self,
-        key: ClientKey,
-        desk: &mut Desk,
-        handle: impl FnOnce(&mut Self, &mut Client, &mut Desk) -> Go,
+        key: ClientSlot,
+        buffers: &mut Buffers,
+        handle: impl FnOnce(&mut Self, &mut Client, &mut Buffers) -> Go,
     ) {
         let Some(mut client) = self.clients.get_mut(key).and_then(Option::take) else { return };
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            let go = handle(self, &mut client, desk);
+            let go = handle(self, &mut client, buffers);
             self.conclude(client, go)
         }));
         match handled {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
-use super::shared::Shared;
+use super::shared::LoopsShared;
 use balancer_time::{Nanos, nanos};
 
 /// How often it looks.
@@ -21,7 +21,7 @@ const STUCK: Duration = Duration::from_millis(500);
 pub(super) struct Watchdog(#[allow(dead_code)] Sender<Infallible>);
 
 impl Watchdog {
-    pub fn start(shared: &Arc<Shared>) -> io::Result<Self> {
+    pub fn start(shared: &Arc<LoopsShared>) -> io::Result<Self> {
         let (end, ended) = bounded::<Infallible>(0);
         let shared = Arc::clone(shared);
         thread::Builder::new().name("watchdog".into()).spawn(move || {
@@ -33,10 +33,10 @@ impl Watchdog {
     }
 }
 
-fn look(shared: &Shared, now: Nanos) {
-    for (number, room) in shared.rooms.iter().enumerate() {
-        let is_stuck = room.is_late(now, nanos(STUCK));
-        if room.set_stuck(is_stuck) {
+fn look(shared: &LoopsShared, now: Nanos) {
+    for (number, one) in shared.loops.iter().enumerate() {
+        let is_stuck = one.is_late(now, nanos(STUCK));
+        if one.set_stuck(is_stuck) {
             if is_stuck {
                 log::error!("loop {number} is stuck: it gets no new connections until it goes on");
             } else {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 
 use crate::engine::owner;
-use balancer_http::message::Connection;
+use balancer_http::message::ClientConnection;
 use balancer_time::Nanos;
 
 /// One end of a TCP connection.
@@ -94,7 +94,7 @@ impl AsFd for Socket {
     }
 }
 
-impl Connection for Socket {
+impl ClientConnection for Socket {
     fn peer_owner(&self) -> Result<u32, String> {
         owner::of_peer(self)
     }

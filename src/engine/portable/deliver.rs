@@ -11,7 +11,7 @@ use super::call::Incoming;
 use super::steps::Answered;
 use crate::engine::render::{self, Framing, LAST_CHUNK};
 use crate::error::Reject;
-use crate::proxy::exchange::{Answer, AnswerBody, Delivery};
+use crate::proxy::exchange::{Answer, AnswerBody, DeliveryOutcome};
 use balancer_http::message::Reason;
 use balancer_http::message::{BodyLength, Version};
 
@@ -52,7 +52,7 @@ pub(super) fn deliver(
         write(&mut writer, answer, incoming, client)
     };
     if let Some(ticket) = ticket {
-        ticket.settle(sent, broken.map_or(delivery, Delivery::Replaced));
+        ticket.settle(sent, broken.map_or(delivery, DeliveryOutcome::Replaced));
     }
 }
 
@@ -102,12 +102,12 @@ fn read_whole(incoming: Option<Incoming>, bound: usize) -> Result<Vec<u8>, Strin
 
 /// The client has not sent its whole body, and taking the request apart would wait for it: the crate's own `respond`
 /// answers first. Hardly anything but refusals comes here: ureq sends a body to its end before it looks for the answer.
-fn respond_first(request: Request, answer: Answer, incoming: Option<Incoming>) -> (u64, Delivery) {
+fn respond_first(request: Request, answer: Answer, incoming: Option<Incoming>) -> (u64, DeliveryOutcome) {
     let body = match answer.body {
         AnswerBody::Bytes(bytes) => bytes,
         AnswerBody::Relayed(_) => match read_whole(incoming, MAX_HTTP10_BYTES) {
             Ok(bytes) => bytes,
-            Err(cause) => return (0, Delivery::BackendBroke(cause)),
+            Err(cause) => return (0, DeliveryOutcome::BackendBroke(cause)),
         },
         _ => Vec::new(),
     };
@@ -120,8 +120,8 @@ fn respond_first(request: Request, answer: Answer, incoming: Option<Incoming>) -
         }
     }
     match request.respond(response) {
-        Ok(()) => (sent, Delivery::Complete),
-        Err(_) => (0, Delivery::ClientGone),
+        Ok(()) => (sent, DeliveryOutcome::Complete),
+        Err(_) => (0, DeliveryOutcome::ClientGone),
     }
 }
 
@@ -130,7 +130,7 @@ fn write(
     answer: Answer,
     incoming: Option<Incoming>,
     client: Client,
-) -> (u64, Delivery) {
+) -> (u64, DeliveryOutcome) {
     let mut framing = render::framing(&answer, client.version, client.is_head);
     if let (AnswerBody::Relayed(_), Framing::Length(_), true) =
         (&answer.body, framing, client.speaks_chunked())
@@ -144,26 +144,26 @@ fn write(
         AnswerBody::Bytes(bytes) if !matches!(framing, Framing::None(_)) => {
             out.extend_from_slice(&bytes);
             match flush(writer, &out) {
-                Ok(()) => (bytes.len() as u64, Delivery::Complete),
-                Err(_) => (0, Delivery::ClientGone),
+                Ok(()) => (bytes.len() as u64, DeliveryOutcome::Complete),
+                Err(_) => (0, DeliveryOutcome::ClientGone),
             }
         }
         AnswerBody::Relayed(_) if !matches!(framing, Framing::None(_)) => {
             if flush(writer, &out).is_err() {
-                return (0, Delivery::ClientGone);
+                return (0, DeliveryOutcome::ClientGone);
             }
             copy(writer, incoming, framing == Framing::Chunked)
         }
         _ => match flush(writer, &out) {
-            Ok(()) => (0, Delivery::Complete),
-            Err(_) => (0, Delivery::ClientGone),
+            Ok(()) => (0, DeliveryOutcome::Complete),
+            Err(_) => (0, DeliveryOutcome::ClientGone),
         },
     }
 }
 
 /// Sends a body as it comes, flushed after every read, so that event streams arrive.
-fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u64, Delivery) {
-    let Some(mut incoming) = incoming else { return (0, Delivery::BackendBroke(NO_BODY.to_owned())) };
+fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u64, DeliveryOutcome) {
+    let Some(mut incoming) = incoming else { return (0, DeliveryOutcome::BackendBroke(NO_BODY.to_owned())) };
     let mut buffer = vec![0; COPY_BYTES];
     let mut out = Vec::with_capacity(COPY_BYTES + 32);
     let mut sent = 0;
@@ -172,7 +172,10 @@ fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u
         let count = match incoming.read(&mut buffer) {
             Ok(0) => {
                 let end = if chunked { flush(writer, LAST_CHUNK) } else { Ok(()) };
-                return (sent, if end.is_ok() { Delivery::Complete } else { Delivery::ClientGone });
+                return (
+                    sent,
+                    if end.is_ok() { DeliveryOutcome::Complete } else { DeliveryOutcome::ClientGone },
+                );
             }
             Ok(count) => count,
             Err(cause) => {
@@ -180,7 +183,7 @@ fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u
                     // The client may be gone, too; the backend's break is what counts.
                     let _ = flush(writer, BROKEN_CHUNK);
                 }
-                return (sent, Delivery::BackendBroke(cause));
+                return (sent, DeliveryOutcome::BackendBroke(cause));
             }
         };
         if chunked {
@@ -189,7 +192,7 @@ fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u
             out.extend_from_slice(&buffer[..count]);
         }
         if flush(writer, &out).is_err() {
-            return (sent, Delivery::ClientGone);
+            return (sent, DeliveryOutcome::ClientGone);
         }
         sent += count as u64;
     }

@@ -10,8 +10,8 @@ use super::Shared;
 use super::body::Body;
 use super::call::Incoming;
 use crate::error::Reject;
-use crate::proxy::exchange::{Answer, Exchange, FrontendEvent, RequestBody};
-use crate::proxy::story::{Asked, Event, Step, Story};
+use crate::proxy::exchange::{Answer, BlockingRequest, FrontendEvent, RequestBody};
+use crate::proxy::story::{Event, NewRequest, Step, Story};
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 
@@ -33,8 +33,13 @@ impl Shared {
     /// Does what the story asks for until it has an answer.
     fn follow(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answered {
         let in_memory = body.buffered().is_some();
-        let mut step =
-            self.service.begin(Asked { head, in_memory, received_at, can_upgrade: false, bound_to: None });
+        let mut step = self.service.begin(NewRequest {
+            head,
+            in_memory,
+            received_at,
+            can_upgrade: false,
+            bound_to: None,
+        });
         let mut incoming = None;
         loop {
             step = match step {
@@ -63,7 +68,7 @@ impl Shared {
 
     /// Answers a call of the API.
     fn serve_own(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answer {
-        self.service.work(Exchange { head, body, received_at })
+        self.service.work(BlockingRequest { head, body, received_at })
     }
 
     /// Waits until a story can go on; whether its time is over.

@@ -59,7 +59,7 @@ impl std::error::Error for ChunkFault {}
 
 /// What a piece of input amounts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ChunkStep {
     /// `input[start..end]`, never empty, is body; what comes before it was framing. Go on with `input[end..]`.
     Data {
         /// Where the body's bytes begin.
@@ -157,30 +157,30 @@ impl ChunkDecoder {
 
     /// Reads on. After a fault, and after the end, the decoder is of no more use: it repeats the end, and what it says
     /// after a fault is not specified.
-    pub fn step(&mut self, input: &[u8]) -> Result<Step, ChunkFault> {
+    pub fn step(&mut self, input: &[u8]) -> Result<ChunkStep, ChunkFault> {
         let mut at = 0;
         while self.state != State::Done {
             if self.state == State::Data {
                 return Ok(self.data(input, at));
             }
-            let Some(byte) = input.get(at) else { return Ok(Step::More) };
+            let Some(byte) = input.get(at) else { return Ok(ChunkStep::More) };
             self.state = self.framing(*byte)?;
             at += 1;
         }
-        Ok(Step::End { used: at })
+        Ok(ChunkStep::End { used: at })
     }
 
-    fn data(&mut self, input: &[u8], start: usize) -> Step {
+    fn data(&mut self, input: &[u8], start: usize) -> ChunkStep {
         let here = input.len() - start;
         if here == 0 {
-            return Step::More;
+            return ChunkStep::More;
         }
         let taken = usize::try_from(self.left).unwrap_or(usize::MAX).min(here);
         self.left -= taken as u64;
         if self.left == 0 {
             self.state = State::DataCr;
         }
-        Step::Data { start, end: start + taken }
+        ChunkStep::Data { start, end: start + taken }
     }
 
     /// The state behind one byte that is not data.

@@ -14,7 +14,7 @@ use crate::message::Reason;
 
 /// Why a message is not taken. Nothing of it may reach a backend, and its connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct FramingRefusal {
     /// Decides the status.
     pub reason: Reason,
     /// One sentence for the client.
@@ -27,6 +27,6 @@ pub fn is_token(text: &[u8]) -> bool {
 }
 
 /// A 400 with its sentence.
-pub(crate) const fn bad(detail: &'static str) -> Refusal {
-    Refusal { reason: Reason::BadRequest, detail }
+pub(crate) const fn bad(detail: &'static str) -> FramingRefusal {
+    FramingRefusal { reason: Reason::BadRequest, detail }
 }

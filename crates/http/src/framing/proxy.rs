@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the bytes so far amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProxyVerdict {
     /// A proper beginning; more bytes are needed.
     Incomplete,
     /// A whole header.
@@ -28,14 +28,14 @@ const V1_START: &[u8] = b"PROXY ";
 const V2_START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Reads a header from the beginning of `bytes`. However they are cut, the verdict is the same.
-pub fn parse(bytes: &[u8]) -> Verdict {
+pub fn parse(bytes: &[u8]) -> ProxyVerdict {
     if starts_alike(bytes, V1_START) {
         return version_1(bytes);
     }
     if starts_alike(bytes, V2_START) {
         return version_2(bytes);
     }
-    Verdict::Refused("a PROXY protocol header is expected from this peer")
+    ProxyVerdict::Refused("a PROXY protocol header is expected from this peer")
 }
 
 /// Whether the bytes start with all of `start`, or are the beginning of it.
@@ -44,16 +44,20 @@ fn starts_alike(bytes: &[u8], start: &[u8]) -> bool {
     bytes[..common] == start[..common]
 }
 
-fn version_1(bytes: &[u8]) -> Verdict {
+fn version_1(bytes: &[u8]) -> ProxyVerdict {
     let line = &bytes[..bytes.len().min(MAX_V1_BYTES)];
     let Some(end) = line.iter().position(|byte| *byte == b'\n') else {
         let full = line.len() == MAX_V1_BYTES;
-        return if full { Verdict::Refused("the PROXY header is too long") } else { Verdict::Incomplete };
+        return if full {
+            ProxyVerdict::Refused("the PROXY header is too long")
+        } else {
+            ProxyVerdict::Incomplete
+        };
     };
     let text = std::str::from_utf8(&line[..end]).ok().and_then(|text| text.strip_suffix('\r'));
     match text.and_then(client_of_line) {
-        Some(client) => Verdict::Complete { consumed: end + 1, client },
-        None => Verdict::Refused("a malformed PROXY header"),
+        Some(client) => ProxyVerdict::Complete { consumed: end + 1, client },
+        None => ProxyVerdict::Refused("a malformed PROXY header"),
     }
 }
 
@@ -82,21 +86,21 @@ fn port(digits: &str) -> Option<u16> {
 }
 
 /// Signature, version and command, family and protocol, length, addresses, TLVs (§2.2).
-fn version_2(bytes: &[u8]) -> Verdict {
+fn version_2(bytes: &[u8]) -> ProxyVerdict {
     const FIXED: usize = 16;
-    let Some((fixed, rest)) = bytes.split_at_checked(FIXED) else { return Verdict::Incomplete };
+    let Some((fixed, rest)) = bytes.split_at_checked(FIXED) else { return ProxyVerdict::Incomplete };
     let (command, family) = (fixed[12], fixed[13]);
     if command != 0x20 && command != 0x21 {
-        return Verdict::Refused("a PROXY header of an unknown version or command");
+        return ProxyVerdict::Refused("a PROXY header of an unknown version or command");
     }
     let length = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     if length > MAX_V2_BYTES {
-        return Verdict::Refused("the PROXY header is too long");
+        return ProxyVerdict::Refused("the PROXY header is too long");
     }
-    let Some(body) = rest.get(..length) else { return Verdict::Incomplete };
+    let Some(body) = rest.get(..length) else { return ProxyVerdict::Incomplete };
     let consumed = FIXED + length;
     if command == 0x20 {
-        return Verdict::Complete { consumed, client: None };
+        return ProxyVerdict::Complete { consumed, client: None };
     }
     let client = match family {
         0x11 => body.first_chunk::<12>().map(|body| {
@@ -110,8 +114,8 @@ fn version_2(bytes: &[u8]) -> Verdict {
         _ => Some(None),
     };
     match client {
-        Some(client) => Verdict::Complete { consumed, client },
-        None => Verdict::Refused("a PROXY header that is too short for its addresses"),
+        Some(client) => ProxyVerdict::Complete { consumed, client },
+        None => ProxyVerdict::Refused("a PROXY header that is too short for its addresses"),
     }
 }
 
@@ -171,12 +175,12 @@ mod tests {
             let mut decided = None;
             for end in 0..=bytes.len() {
                 let now = match parse(&bytes[..end]) {
-                    Verdict::Incomplete => None,
-                    Verdict::Complete { consumed, client } => {
+                    ProxyVerdict::Incomplete => None,
+                    ProxyVerdict::Complete { consumed, client } => {
                         assert_eq!(consumed, bytes.len());
                         Some(Ok(client))
                     }
-                    Verdict::Refused(_) => Some(Err(())),
+                    ProxyVerdict::Refused(_) => Some(Err(())),
                 };
                 assert!(
                     decided.is_none() || now == decided,
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_refused_at_its_bound() {
         let endless = [V1_START, &[b'x'; MAX_V1_BYTES]].concat();
-        assert!(matches!(parse(&endless[..MAX_V1_BYTES - 1]), Verdict::Incomplete));
-        assert!(matches!(parse(&endless), Verdict::Refused(_)));
+        assert!(matches!(parse(&endless[..MAX_V1_BYTES - 1]), ProxyVerdict::Incomplete));
+        assert!(matches!(parse(&endless), ProxyVerdict::Refused(_)));
     }
 }

@@ -8,7 +8,7 @@ mod target;
 mod tests;
 
 use super::bytes::{TOKEN, is};
-use super::{Refusal, bad};
+use super::{FramingRefusal, bad};
 use crate::message::Reason;
 use crate::message::{RequestHead, Version};
 
@@ -27,7 +27,7 @@ pub struct Bounds {
 
 /// What the bytes so far amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HeadVerdict {
     /// A proper beginning; more bytes are needed.
     Incomplete,
     /// A whole head, now in the [`RequestHead`].
@@ -38,7 +38,7 @@ pub enum Verdict {
         keep_alive: bool,
     },
     /// Not a request that we take; the [`RequestHead`] holds what was understood before that.
-    Refused(Refusal),
+    Refused(FramingRefusal),
 }
 
 /// Empty lines tolerated before a request line (RFC 9112 §2.2 asks for at least one).
@@ -48,31 +48,33 @@ const MAX_METHOD_BYTES: usize = 32;
 /// The methods of a 405 to CONNECT.
 pub const ALLOW: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH";
 
-const HEAD_TOO_LARGE: Refusal =
-    Refusal { reason: Reason::HeadTooLarge, detail: "the request's header section is too large" };
+const HEAD_TOO_LARGE: FramingRefusal =
+    FramingRefusal { reason: Reason::HeadTooLarge, detail: "the request's header section is too large" };
 
 /// Why reading stopped.
 enum Stop {
     Incomplete,
-    Refused(Refusal),
+    Refused(FramingRefusal),
 }
 
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
+impl From<FramingRefusal> for Stop {
+    fn from(refusal: FramingRefusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
 /// Reads a head from the beginning of `buffer`, which holds everything received since the last request's end. `head`
 /// is overwritten except for its peer; its memory is used again.
-pub fn parse(buffer: &[u8], bounds: &Bounds, head: &mut RequestHead) -> Verdict {
+pub fn parse(buffer: &[u8], bounds: &Bounds, head: &mut RequestHead) -> HeadVerdict {
     // Only this much is ever looked at, so that the verdict can't depend on how much came at once.
     let seen = &buffer[..buffer.len().min(bounds.max_head_bytes)];
     match read_head(seen, bounds, head) {
-        Ok((consumed, keep_alive)) => Verdict::Complete { consumed, keep_alive },
-        Err(Stop::Incomplete) if buffer.len() >= bounds.max_head_bytes => Verdict::Refused(HEAD_TOO_LARGE),
-        Err(Stop::Incomplete) => Verdict::Incomplete,
-        Err(Stop::Refused(refusal)) => Verdict::Refused(refusal),
+        Ok((consumed, keep_alive)) => HeadVerdict::Complete { consumed, keep_alive },
+        Err(Stop::Incomplete) if buffer.len() >= bounds.max_head_bytes => {
+            HeadVerdict::Refused(HEAD_TOO_LARGE)
+        }
+        Err(Stop::Incomplete) => HeadVerdict::Incomplete,
+        Err(Stop::Refused(refusal)) => HeadVerdict::Refused(refusal),
     }
 }
 
@@ -131,13 +133,13 @@ fn read_method(bytes: &[u8], start: usize, head: &mut RequestHead) -> Result<usi
         }
         if at - start > MAX_METHOD_BYTES {
             let detail = "a method that this server does not know";
-            return Err(Refusal { reason: Reason::NotImplemented, detail }.into());
+            return Err(FramingRefusal { reason: Reason::NotImplemented, detail }.into());
         }
     }
     head.method.push_str(as_text(&bytes[start..at]));
     if head.method == "CONNECT" {
         let detail = "this server opens no tunnels";
-        return Err(Refusal { reason: Reason::MethodNotAllowed, detail }.into());
+        return Err(FramingRefusal { reason: Reason::MethodNotAllowed, detail }.into());
     }
     Ok(at + 1)
 }
@@ -161,7 +163,7 @@ fn read_version(bytes: &[u8], start: usize, head: &mut RequestHead) -> Result<us
     let at = end_of_line(bytes, start + SHAPE.len())?;
     if bytes[start + 5] != b'1' {
         let detail = "this server speaks HTTP/1.0 and HTTP/1.1";
-        return Err(Refusal { reason: Reason::VersionNotSupported, detail }.into());
+        return Err(FramingRefusal { reason: Reason::VersionNotSupported, detail }.into());
     }
     head.version = if bytes[start + 7] == b'0' { Version::Http10 } else { Version::Http11 };
     Ok(at)

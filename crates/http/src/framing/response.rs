@@ -40,15 +40,15 @@ pub const MAX_INTERIM: u8 = 8;
 
 /// Which rule an answer breaks, as a sentence for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault(pub &'static str);
+pub struct AnswerFault(pub &'static str);
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for AnswerFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for AnswerFault {}
 
 /// The head of one answer, checked.
 #[derive(Clone, Debug)]
@@ -145,21 +145,21 @@ impl Finder {
     }
 
     /// Reads heads from the start of `bytes`, which holds everything received that was not reported as used.
-    pub fn find(&mut self, bytes: &[u8]) -> Result<Found, Fault> {
+    pub fn find(&mut self, bytes: &[u8]) -> Result<Found, AnswerFault> {
         let mut at = 0;
         while let Some((mut head, used)) = parse(&bytes[at..], &self.rules)? {
             at += used;
             if !head.is_interim() {
                 head.keep_alive &= self.keep_alive;
                 if head.status == 101 && !self.may_switch {
-                    return Err(Fault("a 101 that nobody asked for"));
+                    return Err(AnswerFault("a 101 that nobody asked for"));
                 }
                 return Ok(Found::Final { head, used: at });
             }
             self.keep_alive &= head.keep_alive;
             self.interim += 1;
             if self.interim > MAX_INTERIM {
-                return Err(Fault("too many interim answers"));
+                return Err(AnswerFault("too many interim answers"));
             }
         }
         Ok(Found::More { used: at })
@@ -169,11 +169,11 @@ impl Finder {
 /// Why reading stopped.
 enum Stop {
     Incomplete,
-    Broken(Fault),
+    Broken(AnswerFault),
 }
 
 const fn broken(sentence: &'static str) -> Stop {
-    Stop::Broken(Fault(sentence))
+    Stop::Broken(AnswerFault(sentence))
 }
 
 /// A sentence about what [`HeadRules::accept_invalid`] would have taken: the operator reads in the log what to set.
@@ -186,13 +186,13 @@ use unless_accepted;
 
 /// Reads one head from the start of `bytes`; with it, how many bytes it has. `None`: a proper beginning, more is
 /// needed. The verdict never depends on how much came at once.
-pub fn parse(bytes: &[u8], rules: &HeadRules) -> Result<Option<(Head, usize)>, Fault> {
+pub fn parse(bytes: &[u8], rules: &HeadRules) -> Result<Option<(Head, usize)>, AnswerFault> {
     let seen = &bytes[..bytes.len().min(rules.max_head_bytes)];
     match read_head(seen, rules) {
         Ok(found) => Ok(Some(found)),
         Err(Stop::Broken(fault)) => Err(fault),
         Err(Stop::Incomplete) if bytes.len() >= rules.max_head_bytes => {
-            Err(Fault("the head is larger than upstream.max_head_bytes"))
+            Err(AnswerFault("the head is larger than upstream.max_head_bytes"))
         }
         Err(Stop::Incomplete) => Ok(None),
     }

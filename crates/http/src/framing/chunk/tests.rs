@@ -17,14 +17,14 @@ fn decode_by<'a>(
         let mut at = 0;
         loop {
             match decoder.step(&piece[at..])? {
-                Step::Data { start, end } => {
+                ChunkStep::Data { start, end } => {
                     assert!(start < end, "data is never empty");
                     body.extend_from_slice(&piece[at + start..at + end]);
                     at += end;
                 }
-                Step::More => break,
-                Step::End { used } => {
-                    assert_eq!(decoder.step(b"abc"), Ok(Step::End { used: 0 }), "the end is repeated");
+                ChunkStep::More => break,
+                ChunkStep::End { used } => {
+                    assert_eq!(decoder.step(b"abc"), Ok(ChunkStep::End { used: 0 }), "the end is repeated");
                     return Ok((body, Some(used_before + at + used)));
                 }
             }
@@ -171,12 +171,12 @@ fn blanks_behind_a_size_are_taken_in_an_answer() {
         let (mut decoder, mut at, mut body) = (ChunkDecoder::of_answer(), 0, Vec::new());
         loop {
             match decoder.step(&wire[at..])? {
-                Step::Data { start, end } => {
+                ChunkStep::Data { start, end } => {
                     body.extend_from_slice(&wire[at + start..at + end]);
                     at += end;
                 }
-                Step::More => return Ok((body, false)),
-                Step::End { used } => return Ok((body, at + used == wire.len())),
+                ChunkStep::More => return Ok((body, false)),
+                ChunkStep::End { used } => return Ok((body, at + used == wire.len())),
             }
         }
     };
@@ -200,9 +200,9 @@ fn blanks_behind_a_size_are_taken_in_an_answer() {
 #[test]
 fn the_largest_size_is_read_without_overflow() {
     let mut decoder = ChunkDecoder::new();
-    assert_eq!(decoder.step(b"ffffffffffffffff\r\nab"), Ok(Step::Data { start: 18, end: 20 }));
-    assert_eq!(decoder.step(b"cd"), Ok(Step::Data { start: 0, end: 2 }));
-    assert_eq!(decoder.step(b""), Ok(Step::More));
+    assert_eq!(decoder.step(b"ffffffffffffffff\r\nab"), Ok(ChunkStep::Data { start: 18, end: 20 }));
+    assert_eq!(decoder.step(b"cd"), Ok(ChunkStep::Data { start: 0, end: 2 }));
+    assert_eq!(decoder.step(b""), Ok(ChunkStep::More));
 }
 
 #[test]
@@ -225,8 +225,8 @@ fn extensions_and_trailers_have_bounds_over_the_whole_body() {
 #[test]
 fn the_end_is_repeated_and_uses_nothing() {
     let mut decoder = ChunkDecoder::new();
-    assert_eq!(decoder.step(b"0\r\n\r\nnext"), Ok(Step::End { used: 5 }));
-    assert_eq!(decoder.step(b"next"), Ok(Step::End { used: 0 }));
+    assert_eq!(decoder.step(b"0\r\n\r\nnext"), Ok(ChunkStep::End { used: 5 }));
+    assert_eq!(decoder.step(b"next"), Ok(ChunkStep::End { used: 0 }));
 }
 
 /// A well-formed body: chunks with sizes in either case, extensions and trailers.

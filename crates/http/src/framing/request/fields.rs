@@ -2,7 +2,7 @@
 
 use super::super::bytes::{CLASS, TOKEN, UNDERSCORE, VALUE, is};
 use super::super::host::is_host_and_port;
-use super::super::{Refusal, bad, is_token};
+use super::super::{FramingRefusal, bad, is_token};
 use super::{HEAD_TOO_LARGE, Stop, as_text, end_of_line};
 use crate::fields::tokens;
 use crate::headers::is_claim;
@@ -123,7 +123,7 @@ impl FieldReader<'_> {
         Ok(next)
     }
 
-    fn take(&mut self, name: &str, value: &[u8], has_underscore: bool) -> Result<(), Refusal> {
+    fn take(&mut self, name: &str, value: &[u8], has_underscore: bool) -> Result<(), FramingRefusal> {
         if has_underscore {
             let hyphened = name.replace('_', "-");
             let is_claim = is_claim(hyphened.as_bytes());
@@ -146,7 +146,7 @@ impl FieldReader<'_> {
     }
 
     /// RFC 9112 §3.2: one valid Host; absolute form's authority replaces it.
-    fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    fn host(&mut self, value: &[u8]) -> Result<(), FramingRefusal> {
         self.hosts += 1;
         if self.hosts > 1 {
             return Err(bad("more than one Host"));
@@ -168,13 +168,13 @@ impl FieldReader<'_> {
     }
 
     /// RFC 9110 §10.1.1.
-    fn expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    fn expect(&mut self, value: &[u8]) -> Result<(), FramingRefusal> {
         if tokens(value).all(|one| one.eq_ignore_ascii_case(b"100-continue")) && !value.is_empty() {
             self.expects_continue = true;
             return Ok(());
         }
         let detail = "the only expectation that this server meets is 100-continue";
-        Err(Refusal { reason: Reason::ExpectationFailed, detail })
+        Err(FramingRefusal { reason: Reason::ExpectationFailed, detail })
     }
 
     /// RFC 9112 §9.3.
@@ -186,7 +186,7 @@ impl FieldReader<'_> {
     }
 
     /// RFC 9110 §8.6: one value of digits. A second one is refused even when it is equal (RFC 9112 §6.3 allows it).
-    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    fn length(&mut self, value: &[u8]) -> Result<(), FramingRefusal> {
         if self.content_length.is_some() {
             return Err(bad("more than one Content-Length"));
         }
@@ -204,7 +204,7 @@ impl FieldReader<'_> {
     }
 
     /// RFC 9112 §6.1, §7: a list of tokens, and never from HTTP/1.0. Several lines are one list (RFC 9110 §5.2).
-    fn coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    fn coding(&mut self, value: &[u8]) -> Result<(), FramingRefusal> {
         if self.head.version == Version::Http10 {
             return Err(bad("Transfer-Encoding in HTTP/1.0"));
         }
@@ -224,7 +224,7 @@ impl FieldReader<'_> {
     }
 
     /// RFC 9112 §6.1, §6.3: `chunked`, once and last; otherwise the body has no certain end. Whether it is.
-    fn is_chunked(&self) -> Result<bool, Refusal> {
+    fn is_chunked(&self) -> Result<bool, FramingRefusal> {
         let Codings { count, chunked, chunked_is_last } = self.codings;
         match (count, chunked) {
             (0, _) => Ok(false),
@@ -233,12 +233,12 @@ impl FieldReader<'_> {
             (1, _) => Ok(true),
             _ => {
                 let detail = "the only transfer coding that this server knows is chunked";
-                Err(Refusal { reason: Reason::NotImplemented, detail })
+                Err(FramingRefusal { reason: Reason::NotImplemented, detail })
             }
         }
     }
 
-    fn finish(mut self, end: usize) -> Result<Summary, Refusal> {
+    fn finish(mut self, end: usize) -> Result<Summary, FramingRefusal> {
         let is_http11 = self.head.version == Version::Http11;
         if self.hosts == 0 {
             if is_http11 {

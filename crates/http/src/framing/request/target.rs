@@ -5,7 +5,7 @@ use percent_encoding::percent_encode_byte;
 
 use super::super::bytes::{HIGH, TARGET, is};
 use super::super::host::{is_host_and_port, percent_encoding_is_whole};
-use super::super::{Refusal, bad};
+use super::super::{FramingRefusal, bad};
 use super::{Bounds, Stop, as_text};
 use crate::message::Reason;
 use crate::message::RequestHead;
@@ -19,7 +19,7 @@ pub(super) fn scan(bytes: &[u8], start: usize, bounds: &Bounds) -> Result<(usize
         at += 1;
         if at - start > bounds.max_target_bytes {
             let detail = "the request target is too long";
-            return Err(Refusal { reason: Reason::UriTooLong, detail }.into());
+            return Err(FramingRefusal { reason: Reason::UriTooLong, detail }.into());
         }
     }
     match bytes.get(at) {
@@ -34,7 +34,10 @@ pub(super) fn scan(bytes: &[u8], start: usize, bounds: &Bounds) -> Result<(usize
 }
 
 /// Writes the target in origin form, or `*`, and returns absolute form's authority.
-pub(super) fn resolve<'a>(target: &'a [u8], head: &mut RequestHead) -> Result<Option<&'a [u8]>, Refusal> {
+pub(super) fn resolve<'a>(
+    target: &'a [u8],
+    head: &mut RequestHead,
+) -> Result<Option<&'a [u8]>, FramingRefusal> {
     if target[0] == b'/' {
         push(&mut head.target, target);
         return Ok(None);
@@ -100,7 +103,7 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Verdict, parse};
+    use super::super::{HeadVerdict, parse};
     use super::*;
 
     #[test]
@@ -127,9 +130,9 @@ mod tests {
         for (target, expected) in rows {
             let text = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
             let found = match parse(&text, &bounds, &mut head) {
-                Verdict::Complete { .. } => Ok(head.target.as_str()),
-                Verdict::Refused(refusal) => Err(refusal.reason.status().0),
-                Verdict::Incomplete => Err(0),
+                HeadVerdict::Complete { .. } => Ok(head.target.as_str()),
+                HeadVerdict::Refused(refusal) => Err(refusal.reason.status().0),
+                HeadVerdict::Incomplete => Err(0),
             };
             assert_eq!(found, expected, "{}", target.escape_ascii());
         }

@@ -15,19 +15,19 @@ fn blank() -> RequestHead {
 /// The verdict as a status: 0 while incomplete, 200 when whole.
 fn status(bytes: &[u8]) -> u16 {
     match parse(bytes, &BOUNDS, &mut blank()) {
-        Verdict::Incomplete => 0,
-        Verdict::Complete { consumed, .. } => {
+        HeadVerdict::Incomplete => 0,
+        HeadVerdict::Complete { consumed, .. } => {
             assert_eq!(consumed, bytes.len(), "{:?}", String::from_utf8_lossy(bytes));
             200
         }
-        Verdict::Refused(refusal) => refusal.reason.status().0,
+        HeadVerdict::Refused(refusal) => refusal.reason.status().0,
     }
 }
 
 fn parsed(bytes: &[u8]) -> (RequestHead, bool) {
     let mut head = blank();
     match parse(bytes, &BOUNDS, &mut head) {
-        Verdict::Complete { keep_alive, .. } => (head, keep_alive),
+        HeadVerdict::Complete { keep_alive, .. } => (head, keep_alive),
         other => panic!("{other:?} for {:?}", String::from_utf8_lossy(bytes)),
     }
 }
@@ -229,9 +229,9 @@ fn however_a_row_is_cut_the_verdict_comes_as_early_as_it_can_and_never_changes()
         let mut decided = 0;
         for end in 0..=bytes.len() {
             let now = match parse(&bytes[..end], &BOUNDS, &mut blank()) {
-                Verdict::Incomplete => 0,
-                Verdict::Complete { .. } => 200,
-                Verdict::Refused(refusal) => refusal.reason.status().0,
+                HeadVerdict::Incomplete => 0,
+                HeadVerdict::Complete { .. } => 200,
+                HeadVerdict::Refused(refusal) => refusal.reason.status().0,
             };
             if decided != 0 {
                 assert_eq!(now, decided, "RFC {section} at {end}");
@@ -295,7 +295,7 @@ fn underscored_names_that_could_pass_for_ours_are_dropped() {
         &bounds,
         &mut head,
     );
-    assert!(matches!(verdict, Verdict::Complete { .. }), "{verdict:?}");
+    assert!(matches!(verdict, HeadVerdict::Complete { .. }), "{verdict:?}");
     assert_eq!(head.fields.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["Host", "my_own"]);
     assert_eq!((head.length, head.lost_claim), (BodyLength::Empty, true));
     // Whether it was a proxy's is known of the last head alone.
@@ -356,10 +356,10 @@ proptest! {
     ) {
         let bytes = pieces.concat();
         let whole = parse(&bytes, &BOUNDS, &mut blank());
-        let mut earliest = Verdict::Incomplete;
+        let mut earliest = HeadVerdict::Incomplete;
         for end in 0..=bytes.len() {
             let now = parse(&bytes[..end], &BOUNDS, &mut blank());
-            if earliest != Verdict::Incomplete {
+            if earliest != HeadVerdict::Incomplete {
                 prop_assert_eq!(now, earliest);
             }
             earliest = now;

@@ -348,7 +348,7 @@ fn piecewise(
     bytes: &[u8],
     places: &[prop::sample::Index],
     rules: HeadRules,
-) -> Result<Option<(u16, Vec<u8>)>, Fault> {
+) -> Result<Option<(u16, Vec<u8>)>, AnswerFault> {
     let mut ends: Vec<usize> = places.iter().map(|place| place.index(bytes.len() + 1)).collect();
     ends.push(bytes.len());
     ends.sort_unstable();

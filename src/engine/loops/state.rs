@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::counts::Counted;
-use super::keys::ClientKey;
+use super::keys::ClientSlot;
 use super::wire::{Socket, Wake};
 use crate::proxy::exchange::Answer;
 use balancer_time::Nanos;
 
 /// One loop, as the others see it.
-pub(super) struct Room {
+pub(super) struct LoopState {
     mail: Mutex<Vec<Letter>>,
     wake: Wake,
     /// Thousandths of one processor that it used lately.
@@ -29,12 +29,12 @@ pub(super) enum Letter {
     /// A connection is its own from now on.
     Welcome(Newcomer),
     /// What a request waited for may be there.
-    Woken(ClientKey),
+    Woken(ClientSlot),
     /// The lane has answered.
-    Answered(ClientKey, Answer),
+    Answered(ClientSlot, Answer),
     /// Room is needed: the connection that never said anything and is oldest ends, or the one that was idle for longest.
     Evict,
-    /// Something in [`Shared`] changed.
+    /// Something in [`LoopsShared`] changed.
     Look,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Newcomer {
     pub fresh: bool,
 }
 
-impl Room {
+impl LoopState {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             mail: Mutex::default(),
