@@ -15,7 +15,7 @@ use balancer_time::{Nanos, nanos};
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// A turn takes microseconds, and with a thousand events some milliseconds.
-const STUCK: Duration = Duration::from_millis(500);
+const STUCK: Duration = Duration::from_millis(750);
 
 /// The running thread; it ends when this is dropped.
 pub(super) struct Watchdog(#[allow(dead_code)] Sender<Infallible>);
