@@ -177,9 +177,6 @@ impl Loop {
         exchange: &mut Exchange,
         buffers: &mut Buffers,
     ) -> Result<Read, BodyFault> {
-        if !conn.readable {
-            return Ok(Read::Empty);
-        }
         let upload = &mut exchange.upload;
         // Never more than the body, so that nothing of the next request is taken.
         let room = match upload.length {
@@ -188,27 +185,14 @@ impl Loop {
             }
             _ => buffers.inbox.len(),
         };
-        match conn.socket.receive(&mut buffers.inbox[..room]) {
-            Got::Bytes(bytes) => {
-                conn.readable = bytes == room || conn.ended;
-                upload.pace.moved(bytes, self.now);
-                let used = upload.add(&buffers.inbox[..bytes], self.shared.max_body_bytes)?;
-                if used < bytes {
-                    conn.inbox.extend_from_slice(&buffers.inbox[used..bytes]);
-                    conn.look_first = true;
-                }
-                Ok(Read::Some)
-            }
-            Got::Nothing => {
-                conn.readable = false;
-                Ok(Read::Empty)
-            }
-            Got::End => Err(BodyFault::ClientGone),
-            Got::Broken(_) => {
-                conn.broken = true;
-                Err(BodyFault::ClientGone)
-            }
+        let Some(bytes) = receive(conn, &mut buffers.inbox[..room])? else { return Ok(Read::Empty) };
+        upload.pace.moved(bytes, self.now);
+        let used = upload.add(&buffers.inbox[..bytes], self.shared.max_body_bytes)?;
+        if used < bytes {
+            conn.inbox.extend_from_slice(&buffers.inbox[used..bytes]);
+            conn.look_first = true;
         }
+        Ok(Read::Some)
     }
 
     /// Moves a streamed body on, as fast as both sides can. `Err`: the client's side is at fault.
@@ -266,36 +250,42 @@ impl Loop {
     ) -> Result<Read, BodyFault> {
         let upload = &mut exchange.upload;
         let room = usize::try_from(upload.left).unwrap_or(usize::MAX).min(buffers.scratch.len());
-        if !conn.readable {
-            return Ok(Read::Empty);
+        let Some(bytes) = receive(conn, &mut buffers.scratch[..room])? else { return Ok(Read::Empty) };
+        upload.pace.moved(bytes, self.now);
+        upload.came += bytes as u64;
+        upload.left -= bytes as u64;
+        upload.is_gone = true;
+        upload.is_whole = upload.left == 0;
+        upload.is_sent = upload.is_whole;
+        if let Some(to) = self.backs.get(back)
+            && to.send(&buffers.scratch[..bytes]).is_err()
+        {
+            upload.is_stopped = true;
+            to.may_keep = false;
+            to.readable = true;
         }
-        match conn.socket.receive(&mut buffers.scratch[..room]) {
-            Got::Bytes(bytes) => {
-                conn.readable = bytes == room || conn.ended;
-                upload.pace.moved(bytes, self.now);
-                upload.came += bytes as u64;
-                upload.left -= bytes as u64;
-                upload.is_gone = true;
-                upload.is_whole = upload.left == 0;
-                upload.is_sent = upload.is_whole;
-                if let Some(to) = self.backs.get(back)
-                    && to.send(&buffers.scratch[..bytes]).is_err()
-                {
-                    upload.is_stopped = true;
-                    to.may_keep = false;
-                    to.readable = true;
-                }
-                Ok(Read::Some)
-            }
-            Got::Nothing => {
-                conn.readable = false;
-                Ok(Read::Empty)
-            }
-            Got::End => Err(BodyFault::ClientGone),
-            Got::Broken(_) => {
-                conn.broken = true;
-                Err(BodyFault::ClientGone)
-            }
+        Ok(Read::Some)
+    }
+}
+
+/// Reads once from the client, in the middle of a body. `None`: nothing is there now.
+fn receive(conn: &mut Conn, buffer: &mut [u8]) -> Result<Option<usize>, BodyFault> {
+    if !conn.readable {
+        return Ok(None);
+    }
+    match conn.socket.receive(buffer) {
+        Got::Bytes(bytes) => {
+            conn.readable = bytes == buffer.len() || conn.ended;
+            Ok(Some(bytes))
+        }
+        Got::Nothing => {
+            conn.readable = false;
+            Ok(None)
+        }
+        Got::End => Err(BodyFault::ClientGone),
+        Got::Broken(_) => {
+            conn.broken = true;
+            Err(BodyFault::ClientGone)
         }
     }
 }

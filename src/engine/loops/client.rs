@@ -90,17 +90,36 @@ impl Loop {
             Stage::Head => self.receive(client, buffers),
             Stage::Linger { dropped, .. } => self.drop_input(&mut client.conn, dropped, buffers),
             Stage::Busy(_) => {
-                let Stage::Busy(mut exchange) = std::mem::replace(&mut client.stage, Stage::Head) else {
-                    return Go::Close;
-                };
-                let go = self.go_on(&mut client.conn, &mut exchange, buffers);
-                if matches!(exchange.doing, Doing::Nothing) {
-                    self.recycle(exchange);
-                } else {
-                    client.stage = Stage::Busy(exchange);
-                }
+                self.with_exchange(client, |own, conn, exchange| own.go_on(conn, exchange, buffers))
+            }
+        }
+    }
+
+    /// Handles the request of a client that has one.
+    pub(super) fn with_exchange(
+        &mut self,
+        client: &mut Client,
+        handle: impl FnOnce(&mut Self, &mut Conn, &mut Exchange) -> Go,
+    ) -> Go {
+        match std::mem::replace(&mut client.stage, Stage::Head) {
+            Stage::Busy(mut exchange) => {
+                let go = handle(self, &mut client.conn, &mut exchange);
+                self.keep_exchange(client, exchange);
                 go
             }
+            other => {
+                client.stage = other;
+                Go::Wait
+            }
+        }
+    }
+
+    /// Goes on with a request that is not over.
+    pub(super) fn keep_exchange(&mut self, client: &mut Client, exchange: Box<Exchange>) {
+        if matches!(exchange.doing, Doing::Nothing) {
+            self.recycle(exchange);
+        } else {
+            client.stage = Stage::Busy(exchange);
         }
     }
 

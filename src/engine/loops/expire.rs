@@ -157,16 +157,7 @@ impl Loop {
                 self.resume(client, true, buffers)
             }
             Stage::Busy(_) => {
-                let Stage::Busy(mut exchange) = std::mem::replace(&mut client.stage, Stage::Head) else {
-                    return Go::Close;
-                };
-                let go = self.too_late(&mut client.conn, &mut exchange, buffers);
-                if matches!(exchange.doing, Doing::Nothing) {
-                    self.recycle(exchange);
-                } else {
-                    client.stage = Stage::Busy(exchange);
-                }
-                go
+                self.with_exchange(client, |own, conn, exchange| own.too_late(conn, exchange, buffers))
             }
         }
     }

@@ -180,15 +180,6 @@ impl Loop {
         exchange
     }
 
-    /// Goes on with a request that is not over.
-    fn keep_exchange(&mut self, client: &mut Client, exchange: Box<Exchange>) {
-        if matches!(exchange.doing, Doing::Nothing) {
-            self.recycle(exchange);
-        } else {
-            client.stage = Stage::Busy(exchange);
-        }
-    }
-
     /// The same for a request whose body is at fault.
     pub(super) fn refuse_body(
         &mut self,

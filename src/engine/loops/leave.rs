@@ -17,47 +17,36 @@ impl Loop {
 
     /// Goes on with a request in line.
     pub(super) fn resume(&mut self, client: &mut Client, late: bool, buffers: &mut Buffers) -> Go {
-        let Stage::Busy(exchange) = &mut client.stage else { return Go::Wait };
-        match std::mem::replace(&mut exchange.doing, Doing::Nothing) {
-            Doing::Waiting(story, _) => {
-                let step = self.guarded(exchange, |head| story.resume(head, late));
-                let go = self.take_step(&mut client.conn, exchange, step, None, buffers);
-                self.settle(client, go)
+        self.with_exchange(client, |own, conn, exchange| {
+            match std::mem::replace(&mut exchange.doing, Doing::Nothing) {
+                Doing::Waiting(story, _) => {
+                    let step = own.guarded(exchange, |head| story.resume(head, late));
+                    own.take_step(conn, exchange, step, None, buffers)
+                }
+                other => {
+                    exchange.doing = other;
+                    Go::Wait
+                }
             }
-            other => {
-                exchange.doing = other;
-                Go::Wait
-            }
-        }
+        })
     }
 
     /// The lane has answered.
     pub(super) fn lane_answered(&mut self, key: ClientSlot, answer: Answer, buffers: &mut Buffers) {
         let mut answer = Some(answer);
         self.with_client(key, buffers, |own, client, buffers| {
-            let Stage::Busy(exchange) = &mut client.stage else { return Go::Wait };
-            let (true, Some(answer)) = (matches!(exchange.doing, Doing::InLane), answer.take()) else {
-                return Go::Wait;
-            };
-            let go = own.deliver(&mut client.conn, exchange, answer, None, buffers);
-            own.settle(client, go)
+            own.with_exchange(client, |own, conn, exchange| {
+                if !matches!(exchange.doing, Doing::InLane) {
+                    return Go::Wait;
+                }
+                answer.take().map_or(Go::Wait, |answer| own.deliver(conn, exchange, answer, None, buffers))
+            })
         });
         // Its client has left.
         if let Some(ticket) = answer.and_then(|answer| answer.ticket) {
             ticket.settle(0, DeliveryOutcome::ClientGone);
         }
         self.advance(key, buffers);
-    }
-
-    /// A request that is over gives its memory back.
-    fn settle(&mut self, client: &mut Client, go: Go) -> Go {
-        if let Stage::Busy(exchange) = &client.stage
-            && matches!(exchange.doing, Doing::Nothing)
-            && let Stage::Busy(exchange) = std::mem::replace(&mut client.stage, Stage::Head)
-        {
-            self.recycle(exchange);
-        }
-        go
     }
 
     /// The client has left: everything that the request holds goes back, and its end is written down.
