@@ -1,9 +1,11 @@
-//! A call that may be made, as its handler reads it.
+//! A call that may be made, as its handler reads it, and what handlers answer it with.
+
+use serde::Serialize;
 
 use super::auth::Caller;
 use super::input::{self, Query};
 use crate::error::Reject;
-use crate::proxy::exchange::BlockingRequest;
+use crate::proxy::exchange::{Answer, AnswerBody, BlockingRequest};
 use balancer_http::message::Reason;
 
 /// A call that may be made.
@@ -69,4 +71,18 @@ impl ApiCall<'_, '_> {
         };
         parse(&text).map_err(|fault| wrong(fault.to_string()))
     }
+}
+
+/// 200 with that document.
+pub(super) fn as_json(body: &impl Serialize) -> Result<Answer, Reject> {
+    let bytes = serde_json::to_vec(body)
+        .map_err(|error| Reject::new(Reason::Internal, "the answer could not be written").because(error))?;
+    Ok(Answer::new(200, bytes).with("Content-Type", "application/json"))
+}
+
+/// 204.
+pub(super) fn no_content() -> Answer {
+    let mut answer = Answer::new(204, Vec::new());
+    answer.body = AnswerBody::None { declared: None };
+    answer
 }

@@ -13,6 +13,7 @@ mod members;
 mod metrics;
 mod openapi;
 mod ops;
+mod page;
 mod problem;
 mod route;
 mod seed;

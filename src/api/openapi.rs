@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use super::call::as_json;
 use super::route::{
     AnswerDoc, ApiCall, Content, In, Operation, PathForm, Permission, Resource, Route, Schema, get, refusal,
     shows,
 };
-use super::seed::as_json;
 use super::{AdminApi, resources};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;

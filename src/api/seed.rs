@@ -5,22 +5,18 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::AdminApi;
+use super::call::{as_json, no_content};
 use super::input::{BodyFaults, Members};
 use super::members::amount_schema;
+use super::page::{CURSOR, LIMIT, Page};
 use super::problem;
 use super::route::{self, ApiCall, In, Parameter, Resource, Route, Schema, bare, post, put, refusal, shows};
 use crate::error::Reject;
-use crate::proxy::exchange::{Answer, AnswerBody};
+use crate::proxy::exchange::Answer;
 use crate::store::{Row, StoreError};
 use balancer_http::message::Reason;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::{Limit, Rate};
-
-/// How many limits a page of the listing has unless the caller asks for another number.
-pub(super) const DEFAULT_PAGE: usize = 100;
-
-/// Most limits on a page.
-pub(super) const MAX_PAGE: usize = 1000;
 
 pub(super) const RESOURCE: Resource = Resource {
     title: "The five fixed calls",
@@ -66,28 +62,6 @@ const CLIENT_ID: Parameter = Parameter {
     schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
     about: "The client's id. It may also stand in a body, `{\"client_id\": …}`.",
     example: r#""10.0.0.7""#,
-};
-
-/// How many lines a page has.
-pub(super) const LIMIT: Parameter = Parameter {
-    name: "limit",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#,
-    about: "How many a page has.",
-    example: "100",
-};
-
-/// Hexadecimal; a page's own `next_cursor` is another one.
-pub(super) const EXAMPLE_CURSOR: &str = r#""0123456789abcdef31302e302e302e37""#;
-
-const CURSOR: Parameter = Parameter {
-    name: "cursor",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "string", "minLength": 10, "maxLength": 520, "pattern": "^[0-9a-f]{8}([0-9a-f]{2}){1,256}$"}"#,
-    about: "`next_cursor` of the page before, and nothing else.",
-    example: EXAMPLE_CURSOR,
 };
 
 fn schemas() -> Vec<Schema> {
@@ -161,23 +135,11 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let mut faults = BodyFaults::default();
     Members::read(&body, &[], &mut faults)?;
     let query = call.query(&["limit", "cursor"])?;
-    let count = query.get("limit").map_or(Some(DEFAULT_PAGE), page_size);
-    if count.is_none() {
-        faults.add("limit", format!("must be a whole number from 1 to {MAX_PAGE}"));
-    }
-    let after = query.get("cursor").map(read_cursor);
-    if after == Some(None) {
-        faults.add("cursor", "is no cursor of this listing: take next_cursor from the page before");
-    }
+    let page = Page::read("/limits", &query, &[], &mut faults);
     faults.check()?;
-
-    let count = count.unwrap_or(DEFAULT_PAGE);
-    let mut found = api.parts.limits.list(after.flatten().as_deref(), count + 1).map_err(refused)?;
-    let more = found.len() > count;
-    found.truncate(count);
-    let next_cursor = if more { found.last().map(|row| cursor(&row.client_id)) } else { None };
-    let limits = found.iter().map(ShownNumbers::new).collect();
-    as_json(&NumbersPage { limits, next_cursor })
+    let mut rows = api.parts.limits.list(page.after.as_deref(), page.count + 1).map_err(refused)?;
+    let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
+    as_json(&NumbersPage { limits: rows.iter().map(ShownNumbers::new).collect(), next_cursor })
 }
 
 fn id_and_limit(call: &mut ApiCall<'_, '_>) -> Result<(ClientId, Limit), Reject> {
@@ -230,32 +192,6 @@ fn parse_id(text: &str, faults: &mut BodyFaults) -> Option<ClientId> {
     ClientId::parse(text).map_err(|fault| faults.add("client_id", fault.to_string())).ok()
 }
 
-pub(super) fn page_size(text: &str) -> Option<usize> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|count| digits && (1..=MAX_PAGE).contains(count))
-}
-
-/// Summed before the id in a cursor, so that a cursor of another listing, or an invented one, is none of this listing.
-const CURSOR_KIND: &str = "limits";
-
-/// A cursor: the last id that was shown, and a sum over it, in hex. It is opaque, not secret.
-fn cursor(last_id: &str) -> String {
-    format!("{:08x}{}", cursor_sum(last_id), hex::encode(last_id))
-}
-
-fn read_cursor(text: &str) -> Option<String> {
-    let id = String::from_utf8(hex::decode(text.get(8..)?).ok()?).ok()?;
-    // The whole text: `decode` takes capitals, too, which we never write.
-    let ours = (1..=ClientId::MAX_BYTES).contains(&id.len()) && text == cursor(&id);
-    ours.then_some(id)
-}
-
-/// FNV-1a, 32 bits: a fixed function, so that a cursor outlives a restart and serves another instance.
-fn cursor_sum(id: &str) -> u32 {
-    let bytes = CURSOR_KIND.bytes().chain([0]).chain(id.bytes());
-    bytes.fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
 /// A limit as the five calls show it: whole numbers without a point, others with as few decimals as they have.
 #[derive(Serialize)]
 struct ShownNumbers<'a> {
@@ -281,18 +217,6 @@ impl<'a> ShownNumbers<'a> {
         let rate_per_sec = RawValue::from_string(rate).unwrap_or_default();
         Self { client_id: &row.client_id, capacity: row.limit.capacity, rate_per_sec }
     }
-}
-
-pub(super) fn as_json(body: &impl Serialize) -> Result<Answer, Reject> {
-    let bytes = serde_json::to_vec(body)
-        .map_err(|error| Reject::new(Reason::Internal, "the answer could not be written").because(error))?;
-    Ok(Answer::new(200, bytes).with("Content-Type", "application/json"))
-}
-
-pub(super) fn no_content() -> Answer {
-    let mut answer = Answer::new(204, Vec::new());
-    answer.body = AnswerBody::None { declared: None };
-    answer
 }
 
 fn refused(error: StoreError) -> Reject {

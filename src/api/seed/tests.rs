@@ -1,7 +1,6 @@
 use super::super::tests::bench::Bench;
 use super::*;
 use crate::store::Outcome;
-use proptest::prelude::*;
 use serde_json::json;
 
 fn create(bench: &Bench, id: &str) -> u16 {
@@ -208,23 +207,5 @@ fn a_rate_of_another_span_shows_as_the_nearest_millionth_and_never_as_a_false_0(
         let limit = Limit { capacity: 1, rate: Rate { micro, per_secs } };
         let row = Row { client_id: "a".into(), limit, version: 1 };
         assert_eq!(ShownNumbers::new(&row).rate_per_sec.get(), expected);
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_cursor_reads_back_and_a_touched_one_does_not(id in "\\PC{1,40}", at in any::<prop::sample::Index>(), digit in "[0-9a-f]") {
-        let cursor = cursor(&id);
-        prop_assert_eq!(read_cursor(&cursor), Some(id));
-        let mut touched = cursor.clone();
-        let at = at.index(touched.len());
-        touched.replace_range(at..=at, &digit);
-        prop_assert_eq!(read_cursor(&touched).is_some(), touched == cursor);
-        prop_assert_eq!(read_cursor(&cursor.to_uppercase()).is_some(), cursor == cursor.to_uppercase());
-    }
-
-    #[test]
-    fn no_cursor_panics(text in "\\PC{0,40}") {
-        let _ = read_cursor(&text);
     }
 }

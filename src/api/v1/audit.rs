@@ -4,13 +4,12 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::page::{CURSOR, Page, listing};
 use super::refused;
 use super::schemas::examples;
 use crate::api::AdminApi;
 use crate::api::input::BodyFaults;
+use crate::api::page::{CURSOR, LIMIT, Page, listing};
 use crate::api::route::{ApiCall, Resource, Route, Schema, get, shows};
-use crate::api::seed::LIMIT;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::v1::AuditRow;

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::{patterns, refused};
 use crate::api::AdminApi;
+use crate::api::call::{as_json, no_content};
 use crate::api::input::{BodyFaults, Members};
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
     shows,
 };
-use crate::api::seed::{as_json, no_content};
 use crate::config;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;

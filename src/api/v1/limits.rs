@@ -4,17 +4,17 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::page::{CURSOR, Page, listing};
 use super::schemas::examples;
 use super::terms::{self, LIMIT_MEMBERS};
 use super::{client_of, conditions, refused};
 use crate::api::AdminApi;
+use crate::api::call::{as_json, no_content};
 use crate::api::input::{BodyFaults, Members, Query};
+use crate::api::page::{CURSOR, LIMIT, Page, listing};
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
     shows,
 };
-use crate::api::seed::{LIMIT, as_json, no_content};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody};
 use crate::store::v1::{LimitFilter, LimitRow};

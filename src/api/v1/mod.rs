@@ -11,7 +11,6 @@ mod import;
 mod limited;
 mod limits;
 pub mod live;
-mod page;
 mod patterns;
 mod plans;
 pub mod reload;

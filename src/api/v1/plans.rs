@@ -4,16 +4,16 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::limits::{IF_ABSENT, IF_MATCH, IF_NONE_MATCH, not_modified};
-use super::page::{CURSOR, Page, listing};
 use super::schemas::examples;
 use super::{conditions, refused, terms};
 use crate::api::AdminApi;
+use crate::api::call::{as_json, no_content};
 use crate::api::input::{BodyFaults, Members};
+use crate::api::page::{CURSOR, LIMIT, Page, listing};
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
     shows,
 };
-use crate::api::seed::{LIMIT, as_json, no_content};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::v1::PlanRow;

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::api::AdminApi;
+use crate::api::call::as_json;
 use crate::api::route::{ApiCall, Resource, Route, Schema, get, shows};
-use crate::api::seed::as_json;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::StoreState;

@@ -9,10 +9,10 @@ use super::refused;
 use super::schemas::examples;
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
+use crate::api::call::{as_json, no_content};
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Operation, Parameter, Resource, Route, Schema, bare, refusal, shows,
 };
-use crate::api::seed::{as_json, no_content};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use balancer_limiter::identity::ClientId;

@@ -4,12 +4,28 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::api::input::{BodyFaults, Query};
-use crate::api::route::{In, Parameter};
-use crate::api::seed::{DEFAULT_PAGE, EXAMPLE_CURSOR, MAX_PAGE, as_json, page_size};
+use super::call::as_json;
+use super::input::{BodyFaults, Query};
+use super::route::{In, Parameter};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use balancer_http::message::RequestHead;
+
+/// How many lines a page has unless the caller asks for another number.
+const DEFAULT_PAGE: usize = 100;
+
+/// Most lines on a page.
+const MAX_PAGE: usize = 1000;
+
+/// How many lines a page has.
+pub(super) const LIMIT: Parameter = Parameter {
+    name: "limit",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#,
+    about: "How many a page has.",
+    example: "100",
+};
 
 /// Where a page begins.
 pub(super) const CURSOR: Parameter = Parameter {
@@ -18,7 +34,8 @@ pub(super) const CURSOR: Parameter = Parameter {
     required: false,
     schema: r#"{"type": "string", "minLength": 18, "maxLength": 528, "pattern": "^[0-9a-f]{16}([0-9a-f]{2}){1,256}$"}"#,
     about: "`next_cursor` of the page before, and nothing else; it belongs to one path and filter.",
-    example: EXAMPLE_CURSOR,
+    // Hexadecimal; a page's own `next_cursor` is another one.
+    example: r#""0123456789abcdef31302e302e302e37""#,
 };
 
 /// What a caller asks for.
@@ -81,6 +98,12 @@ impl Page {
         let last = rows.last().filter(|_| more)?;
         Some(cursor(&self.scope, &place(last)))
     }
+}
+
+/// What a `limit` asks for, when it may be.
+pub(super) fn page_size(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|count| digits && (1..=MAX_PAGE).contains(count))
 }
 
 /// The answer of a listing; `Link` is there exactly when there is another page (RFC 8288).
@@ -182,6 +205,8 @@ mod tests {
         ) {
             let text = cursor(&scope, &place);
             prop_assert_eq!(read_cursor(&scope, &text), Some(place));
+            let capitals = text.to_uppercase();
+            prop_assert_eq!(read_cursor(&scope, &capitals).is_some(), capitals == text);
             let mut touched = text.into_bytes();
             let at = at.index(touched.len());
             touched[at] = if touched[at] == b'0' { b'1' } else { b'0' };
