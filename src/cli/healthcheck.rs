@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use balancer_http::framing::response;
 use balancer_time::nanos;
 
 /// How long the whole question may take; below the usual time-out of a container's check.
@@ -20,14 +21,14 @@ pub fn healthcheck(listen: SocketAddr, clock: &Clock) -> Result<(), String> {
     }
     let address = reachable(listen);
     let deadline_ns = clock.now().saturating_add(nanos(PATIENCE));
-    let line =
-        ask(address, clock, deadline_ns).map_err(|error| format!("http://{address}/-/livez: {error}"))?;
-    // `HTTP/1.1 200 OK`; the reason may be missing.
-    let status = line.split(' ').nth(1);
-    if line.starts_with("HTTP/1.") && status == Some("200") {
-        Ok(())
-    } else {
-        Err(format!("http://{address}/-/livez: answered {line:?}"))
+    let fault = |text: String| Err(format!("http://{address}/-/livez: {text}"));
+    match ask(address, clock, deadline_ns) {
+        Ok(answer) if response::status(&answer, true) == Ok(Some(200)) => Ok(()),
+        Ok(answer) => {
+            let answer = String::from_utf8_lossy(&answer);
+            fault(format!("answered {:?}", answer.lines().next().unwrap_or_default()))
+        }
+        Err(error) => fault(error.to_string()),
     }
 }
 
@@ -40,7 +41,8 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-fn ask(address: SocketAddr, clock: &Clock, deadline_ns: u64) -> io::Result<String> {
+/// What is answered, at least to the end of the status line.
+fn ask(address: SocketAddr, clock: &Clock, deadline_ns: u64) -> io::Result<Vec<u8>> {
     let left = || match deadline_ns.saturating_sub(clock.now()) {
         0 => Err(io::Error::from(io::ErrorKind::TimedOut)),
         left_ns => Ok(Duration::from_nanos(left_ns)),
@@ -48,13 +50,13 @@ fn ask(address: SocketAddr, clock: &Clock, deadline_ns: u64) -> io::Result<Strin
     let mut stream = TcpStream::connect_timeout(&address, left()?)?;
     stream.set_write_timeout(Some(left()?))?;
     write!(stream, "GET /-/livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut line = Vec::new();
-    while !line.contains(&b'\n') && line.len() < MAX_LINE {
+    let mut answer = Vec::new();
+    while !answer.contains(&b'\n') && answer.len() < MAX_LINE {
         let mut buffer = [0; 256];
         stream.set_read_timeout(Some(left()?))?;
         match stream.read(&mut buffer) {
             Ok(0) => break,
-            Ok(count) => line.extend_from_slice(&buffer[..count]),
+            Ok(count) => answer.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // What the system says when a time-out passes differs; the words should not.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -63,8 +65,7 @@ fn ask(address: SocketAddr, clock: &Clock, deadline_ns: u64) -> io::Result<Strin
             Err(error) => return Err(error),
         }
     }
-    let end = line.iter().position(|byte| *byte == b'\n').unwrap_or(line.len());
-    Ok(String::from_utf8_lossy(&line[..end]).trim_end().to_owned())
+    Ok(answer)
 }
 
 #[cfg(test)]

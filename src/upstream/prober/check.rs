@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::config::HealthCheck;
-use balancer_http::framing::response::HeadRules;
+use balancer_http::framing::response::{self, HeadRules};
 use balancer_pool::backend_state::Failed;
 
 /// What checks call themselves.
@@ -103,7 +103,7 @@ impl Check {
     }
 
     /// The status of the final answer (RFC 9112 §4) once its head is whole, behind any interim ones (RFC 9110 §15.2). As
-    /// strict as [`balancer_http::framing::response`] about what it looks at, which fields are not.
+    /// strict as [`response`] about what it looks at, which fields are not.
     fn status(&mut self) -> Result<Option<u16>, Failed> {
         let HeadRules { max_head_bytes, accept_invalid, .. } = self.settings.head_rules;
         loop {
@@ -129,12 +129,13 @@ impl Check {
                 self.searched = received.len().saturating_sub(2);
                 return Ok(None);
             };
-            match status_line(&received[..end], accept_invalid)? {
-                100 | 102..=199 => {
+            match response::status(&received[..end], accept_invalid) {
+                Ok(Some(100 | 102..=199)) => {
                     self.received.drain(..end);
                     (self.interim_bytes, self.searched) = (self.interim_bytes + end, 0);
                 }
-                status => return Ok(Some(status)),
+                Err(response::HIGH_STATUS) => return Err(Failed::HighStatus),
+                status => return status.map_err(|_| Failed::StatusLine),
             }
         }
     }
@@ -206,29 +207,6 @@ fn empty_line(received: &[u8], from: usize) -> Option<usize> {
         [b'\r', b'\n', ..] => Some(at + 2),
         _ => None,
     })
-}
-
-/// `HTTP/1.1 200 OK`; the space before an absent reason may be missing, as many servers leave it out.
-fn status_line(head: &[u8], accept_invalid: bool) -> Result<u16, Failed> {
-    let line = match head.iter().position(|byte| *byte == b'\n') {
-        Some(end) if accept_invalid => head[..end].strip_suffix(b"\r").unwrap_or(&head[..end]),
-        Some(end) => head[..end].strip_suffix(b"\r").ok_or(Failed::StatusLine)?,
-        None => return Err(Failed::StatusLine),
-    };
-    let (digits, reason) = match line.strip_prefix(b"HTTP/1.") {
-        // RFC 9110 §2.5: whatever minor version.
-        Some([b'0'..=b'9', b' ', rest @ ..]) => rest.split_at_checked(3).ok_or(Failed::StatusLine)?,
-        _ => return Err(Failed::StatusLine),
-    };
-    let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
-    if !digits.iter().all(u8::is_ascii_digit) || reason.iter().any(control) {
-        return Err(Failed::StatusLine);
-    }
-    if !reason.is_empty() && reason[0] != b' ' {
-        return Err(Failed::StatusLine);
-    }
-    let status = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
-    if status < 100 { Err(Failed::StatusLine) } else { Ok(status) }
 }
 
 #[cfg(test)]

@@ -184,6 +184,19 @@ macro_rules! unless_accepted {
 }
 use unless_accepted;
 
+/// What a status above 599 is without [`HeadRules::accept_invalid`].
+pub const HIGH_STATUS: AnswerFault =
+    AnswerFault("a status above 599 (upstream.accept_invalid takes such answers)");
+
+/// The status in the line at the start of `bytes`, for readers that need no more of a head. `None`: the line goes on.
+pub fn status(bytes: &[u8], accept_invalid: bool) -> Result<Option<u16>, AnswerFault> {
+    match read_status_line(bytes, accept_invalid) {
+        Ok((_, status, ..)) => Ok(Some(status)),
+        Err(Stop::Broken(fault)) => Err(fault),
+        Err(Stop::Incomplete) => Ok(None),
+    }
+}
+
 /// Reads one head from the start of `bytes`; with it, how many bytes it has. `None`: a proper beginning, more is
 /// needed. The verdict never depends on how much came at once.
 pub fn parse(bytes: &[u8], rules: &HeadRules) -> Result<Option<(Head, usize)>, AnswerFault> {
@@ -221,7 +234,7 @@ fn read_status_line(bytes: &[u8], accept_invalid: bool) -> Result<(Version, u16,
         let byte = *bytes.get(at).ok_or(Stop::Incomplete)?;
         let fits = match (at, shape) {
             (FIRST_DIGIT, _) if matches!(byte, b'6'..=b'9') && !accept_invalid => {
-                return Err(unless_accepted!("a status above 599"));
+                return Err(Stop::Broken(HIGH_STATUS));
             }
             (FIRST_DIGIT, _) => matches!(byte, b'1'..=b'9'),
             (_, b'9') => byte.is_ascii_digit(),
