@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::auth::Caller;
 use super::input::{self, Query};
+use super::members;
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody, BlockingRequest};
 use balancer_http::message::Reason;
@@ -32,10 +33,7 @@ impl ApiCall<'_, '_> {
 
     /// Reads a body that should not be there: nothing, white space or `{}` passes.
     pub fn no_body(&mut self) -> Result<(), Reject> {
-        let body = self.body()?;
-        let mut faults = input::BodyFaults::default();
-        input::Members::read(&body, &[], &mut faults)?;
-        faults.check()
+        members::read(&self.body()?, |_| Some(()))
     }
 
     /// The query, of which these parameters are known.

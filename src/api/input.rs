@@ -10,8 +10,8 @@ use balancer_http::framing::host::percent_encoding_is_whole;
 use balancer_http::message::BodyLength;
 use balancer_http::message::Reason;
 
-use super::members::list;
-pub(super) use super::members::{BodyFaults, Members, pointer};
+use super::faults::list;
+pub(super) use super::faults::{BodyFaults, pointer};
 
 /// The longest body of an API call, unless the call says otherwise.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;

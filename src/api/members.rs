@@ -1,73 +1,47 @@
-//! A JSON object whose members are known, read as it was written. Faults are collected, so that a caller reads all of
-//! them at once, each with its JSON pointer.
+//! A JSON object whose members are known, read as it was written. Each call that reads a member also declares it: so the
+//! members that are known, and the schema of the whole ([`schema_of`]), are made of what is read, and can't differ from it.
+//! Faults are collected, so that a caller reads all of them at once, each with its JSON pointer: a reader gives up only
+//! behind its last member. One that gives up earlier leaves members out of its schema, and docs/api.md shows it.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::faults::{BodyFaults, MAX_FAULTS, list, pointer};
 use crate::error::{FieldFault, Reject};
 use balancer_http::message::Reason;
-use balancer_limiter::limit::{Limit, LimitFault, Rate};
+use balancer_limiter::limit::{LimitFault, Rate};
 
 /// Millionths in one.
 const MICRO: u64 = 1_000_000;
 
-/// At most this many faults are named in one answer; a body full of nonsense is not answered by one as long.
-pub(super) const MAX_FAULTS: usize = 32;
-
 /// Most members of an object whose names are the caller's.
 const MAX_ANY: usize = 256;
 
-/// Faults found so far.
-#[derive(Debug, Default)]
-pub(super) struct BodyFaults(Vec<FieldFault>);
-
-impl BodyFaults {
-    /// One more, at the top-level member of that name.
-    pub(super) fn add(&mut self, name: &str, detail: impl Into<String>) {
-        self.at(pointer(name), detail);
-    }
-
-    /// One more, at a JSON pointer.
-    pub(super) fn at(&mut self, pointer: String, detail: impl Into<String>) {
-        if self.0.len() < MAX_FAULTS {
-            self.0.push(FieldFault { pointer, detail: detail.into() });
-        }
-    }
-
-    /// An error if there is any fault.
-    pub(super) fn check(self) -> Result<(), Reject> {
-        let Some(first) = self.0.first() else { return Ok(()) };
-        let more = match self.0.len() {
-            1 => String::new(),
-            faults => format!(" (and {} more, see errors)", faults - 1),
-        };
-        let mut reject = Reject::new(
-            Reason::BadRequest,
-            format!("{}: {}{more}", first.pointer.trim_start_matches('/'), first.detail),
-        );
-        reject.errors = self.0;
-        Err(reject)
-    }
-}
-
-/// The JSON pointer of a top-level member (RFC 6901 §3).
-pub(super) fn pointer(name: &str) -> String {
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
-}
-
-/// The members of a JSON object, as they were written: those that are known, each once.
+/// The members of a JSON object, being read.
 #[derive(Debug)]
-pub(super) struct Members<'a> {
+pub(super) struct Members<'a, 'f> {
     /// The object's own pointer; empty for the body.
     base: String,
+    /// All of them, as they were written.
     members: Vec<(String, &'a RawValue)>,
+    known: Vec<&'static str>,
+    /// Where declarations are wanted.
+    declared: Option<Declared>,
+    pub(super) faults: &'f mut BodyFaults,
+}
+
+/// What a schema says of members.
+#[derive(Debug, Default)]
+struct Declared {
+    properties: Map<String, Value>,
+    required: Vec<&'static str>,
 }
 
 /// Any object, member by member.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Raw<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Raw<'de> {
@@ -92,78 +66,83 @@ impl<'de> Deserialize<'de> for Raw<'de> {
     }
 }
 
-impl<'a> Members<'a> {
-    /// Reads a body that is one JSON object; a body of nothing but white space counts as `{}`. Members that are not
-    /// in `known`, or are given twice, become faults.
-    pub(super) fn read(body: &'a [u8], known: &[&str], faults: &mut BodyFaults) -> Result<Self, Reject> {
-        let text = std::str::from_utf8(body)
-            .map_err(|error| Reject::new(Reason::BadRequest, format!("the body is not UTF-8: {error}")))?;
-        if text.trim_matches([' ', '\t', '\r', '\n']).is_empty() {
-            return Ok(Self::known(Raw::default(), String::new(), known, faults));
-        }
-        let raw = serde_json::from_str(text).map_err(|error| {
-            Reject::new(Reason::BadRequest, format!("the body is not one JSON object: {error}"))
-        })?;
-        Ok(Self::known(raw, String::new(), known, faults))
-    }
+/// Reads a body that is one JSON object; a body of nothing but white space counts as `{}`. Members that `read` does not
+/// read, or that are given twice, are faults.
+pub(super) fn read<'a, T>(
+    body: &'a [u8],
+    read: impl FnOnce(&mut Members<'a, '_>) -> Option<T>,
+) -> Result<T, Reject> {
+    let bad = |detail: String| Reject::new(Reason::BadRequest, detail);
+    let text = std::str::from_utf8(body).map_err(|error| bad(format!("the body is not UTF-8: {error}")))?;
+    let is_blank = text.trim_matches([' ', '\t', '\r', '\n']).is_empty();
+    let Raw(members) = serde_json::from_str(if is_blank { "{}" } else { text })
+        .map_err(|error| bad(format!("the body is not one JSON object: {error}")))?;
+    let mut faults = BodyFaults::default();
+    let value = Members::within(String::new(), members, &mut faults, read);
+    faults.check()?;
+    value.ok_or_else(|| bad("the body is incomplete".into()))
+}
 
-    /// The same of a value inside the body, at that pointer; `None`: it is no object, which is a fault.
-    pub(super) fn below(
-        value: &'a RawValue,
+/// The schema of the objects that `read` reads, as far as it is about single members.
+pub(super) fn schema_of<T>(read: impl FnOnce(&mut Members<'_, '_>) -> T) -> Value {
+    let mut declared = None;
+    Members::within(String::new(), Vec::new(), &mut BodyFaults::default(), |members| {
+        members.declared = Some(Declared::default());
+        read(members);
+        declared = members.declared.take();
+    });
+    let Declared { properties, required } = declared.unwrap_or_default();
+    json!({ "type": "object", "required": required, "additionalProperties": false, "properties": properties })
+}
+
+impl<'a, 'f> Members<'a, 'f> {
+    /// Reads an object with these members, and then refuses those that were not read. Their faults come first.
+    fn within<T>(
         base: String,
-        known: &[&str],
-        faults: &mut BodyFaults,
-    ) -> Option<Self> {
-        let raw = Self::object(value, &base, faults)?;
-        Some(Self::known(raw, base, known, faults))
+        members: Vec<(String, &'a RawValue)>,
+        faults: &'f mut BodyFaults,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let begin = faults.count();
+        let mut object = Self { base, members, known: Vec::new(), declared: None, faults };
+        let value = read(&mut object);
+        let others = object.others();
+        object.faults.insert(begin, others);
+        value
     }
 
-    /// An object whose members may have any name; at most [`MAX_ANY`] of them. `None`: it is none, which is a fault.
-    pub(super) fn any(value: &'a RawValue, base: String, faults: &mut BodyFaults) -> Option<Self> {
-        let Raw(members) = Self::object(value, &base, faults)?;
-        if members.len() > MAX_ANY {
-            faults.at(base, format!("has {} members; {MAX_ANY} are allowed", members.len()));
-            return None;
-        }
-        for (index, (name, _)) in members.iter().enumerate() {
-            if members[..index].iter().any(|(earlier, _)| earlier == name) {
-                faults.at(format!("{base}{}", pointer(name)), "given more than once");
-            }
-        }
-        Some(Self { base, members })
-    }
-
-    fn object(value: &'a RawValue, base: &str, faults: &mut BodyFaults) -> Option<Raw<'a>> {
-        let raw = serde_json::from_str(value.get());
-        if raw.is_err() {
-            let detail = match kind(value.get()) {
-                // Half of a surrogate pair; all else was parsed before.
-                "an object" => "has a member whose name is no Unicode text".to_owned(),
-                found => format!("must be an object, found {found}"),
-            };
-            faults.at(base.to_owned(), detail);
-        }
-        raw.ok()
-    }
-
-    /// Name and value of each member.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
-        self.members.iter().map(|(name, value)| (name.as_str(), *value))
-    }
-
-    fn known(raw: Raw<'a>, base: String, known: &[&str], faults: &mut BodyFaults) -> Self {
-        let mut members: Vec<(String, &'a RawValue)> = Vec::new();
-        for (name, value) in raw.0 {
-            if !known.contains(&name.as_str()) {
-                faults
-                    .at(format!("{base}{}", pointer(&name)), format!("unknown; known here: {}", list(known)));
-            } else if members.iter().any(|(earlier, _)| *earlier == name) {
-                faults.at(format!("{base}{}", pointer(&name)), "given more than once");
+    /// Faults of members that are not known, or stand behind one of the same name.
+    fn others(&self) -> Vec<FieldFault> {
+        let mut seen = Vec::new();
+        let mut faults = Vec::new();
+        for (name, _) in &self.members {
+            let detail = if !self.known.contains(&name.as_str()) {
+                format!("unknown; known here: {}", list(&self.known))
+            } else if seen.contains(&name) {
+                "given more than once".into()
             } else {
-                members.push((name, value));
+                seen.push(name);
+                continue;
+            };
+            faults.push(FieldFault { pointer: self.pointer(name), detail });
+            if faults.len() == MAX_FAULTS {
+                break;
             }
         }
-        Self { base, members }
+        faults
+    }
+
+    fn declare(&mut self, name: &'static str, required: bool, schema: impl FnOnce() -> Value) {
+        self.known.push(name);
+        if let Some(declared) = &mut self.declared {
+            declared.properties.insert(name.into(), schema());
+            declared.required.extend(required.then_some(name));
+        }
+    }
+
+    /// Members that others of its kind have, and that are refused here in words of their own.
+    pub(super) fn know(&mut self, names: &[&'static str]) {
+        self.known.extend(names);
     }
 
     /// The JSON pointer of a member.
@@ -172,8 +151,8 @@ impl<'a> Members<'a> {
     }
 
     /// A fault of a member.
-    pub(super) fn fault(&self, name: &str, detail: impl Into<String>, faults: &mut BodyFaults) {
-        faults.at(self.pointer(name), detail);
+    pub(super) fn fault(&mut self, name: &str, detail: impl Into<String>) {
+        self.faults.at(self.pointer(name), detail);
     }
 
     /// Whether there is a member of that name, of any kind.
@@ -183,135 +162,227 @@ impl<'a> Members<'a> {
 
     /// Whether there is a member of that name that is not `null`.
     pub(super) fn has_value(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|raw| raw != "null")
+        self.raw(name).is_some_and(|raw| raw.get() != "null")
     }
 
-    /// A member as it was written.
-    pub(super) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+    fn raw(&self, name: &str) -> Option<&'a RawValue> {
         self.members.iter().find(|(other, _)| other == name).map(|(_, value)| *value)
     }
 
-    fn get(&self, name: &str) -> Option<&'a str> {
-        self.raw(name).map(RawValue::get)
-    }
-
     /// A member that is text, when it is there. Anything but text becomes a fault.
-    pub(super) fn text(&self, name: &str, faults: &mut BodyFaults) -> Option<String> {
-        let raw = self.get(name)?;
-        if !raw.starts_with('"') {
-            self.fault(name, format!("must be a string, found {}", kind(raw)), faults);
-            return None;
-        }
-        match serde_json::from_str(raw) {
-            Ok(text) => Some(text),
-            // Only surrogates that are no pair get this far: the text itself was parsed before.
-            Err(_) => {
-                self.fault(name, "must be Unicode text: an escape in it is half of a surrogate pair", faults);
-                None
-            }
-        }
+    pub(super) fn text(&mut self, name: &'static str, schema: impl FnOnce() -> Value) -> Option<String> {
+        self.declare(name, false, schema);
+        self.text_of(name)
     }
 
     /// The same of a member that must be there.
-    pub(super) fn text_required(&self, name: &str, what: &str, faults: &mut BodyFaults) -> Option<String> {
+    pub(super) fn text_required(
+        &mut self,
+        name: &'static str,
+        what: &str,
+        schema: impl FnOnce() -> Value,
+    ) -> Option<String> {
+        self.declare(name, true, schema);
         if !self.has(name) {
-            self.fault(name, format!("missing; must be {what}"), faults);
+            self.fault(name, format!("missing; must be {what}"));
         }
-        self.text(name, faults)
+        self.text_of(name)
     }
 
-    /// A member that is text or `null`, when it is there.
-    pub(super) fn text_or_null(&self, name: &str, faults: &mut BodyFaults) -> Option<String> {
-        if self.has_value(name) { self.text(name, faults) } else { None }
+    /// The same of a member that is text or `null`, when it is there.
+    pub(super) fn text_or_null(
+        &mut self,
+        name: &'static str,
+        schema: impl FnOnce() -> Value,
+    ) -> Option<String> {
+        self.declare(name, false, schema);
+        if self.has_value(name) { self.text_of(name) } else { None }
     }
 
-    /// A member that is `true` or `false`; `false` when it is not there.
-    pub(super) fn flag(&self, name: &str, faults: &mut BodyFaults) -> bool {
-        match self.get(name) {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(raw) => {
-                self.fault(name, format!("must be true or false, found {}", kind(raw)), faults);
-                false
-            }
+    fn text_of(&mut self, name: &str) -> Option<String> {
+        let raw = self.raw(name)?.get();
+        if !raw.starts_with('"') {
+            self.fault(name, format!("must be a string, found {}", kind(raw)));
+            return None;
         }
+        let text = serde_json::from_str(raw);
+        if text.is_err() {
+            // Only surrogates that are no pair get this far: the text itself was parsed before.
+            self.fault(name, "must be Unicode text: an escape in it is half of a surrogate pair");
+        }
+        text.ok()
+    }
+
+    /// A member that is `true` or `false`, when it is there; `false` after a fault.
+    pub(super) fn flag(&mut self, name: &'static str, about: &str) -> Option<bool> {
+        self.declare(name, false, || described(json!({ "type": "boolean" }), about));
+        let raw = self.raw(name)?.get();
+        if !matches!(raw, "true" | "false") {
+            self.fault(name, format!("must be true or false, found {}", kind(raw)));
+        }
+        Some(raw == "true")
     }
 
     /// The elements of a member that is a list, when it is there and not `null`.
-    pub(super) fn elements(&self, name: &str, faults: &mut BodyFaults) -> Option<Vec<&'a RawValue>> {
-        let raw = self.get(name).filter(|raw| *raw != "null")?;
-        let elements = serde_json::from_str(raw).ok();
-        if elements.is_none() {
-            self.fault(name, format!("must be a list, found {}", kind(raw)), faults);
+    pub(super) fn elements(
+        &mut self,
+        name: &'static str,
+        required: bool,
+        schema: impl FnOnce() -> Value,
+    ) -> Option<Vec<&'a RawValue>> {
+        self.declare(name, required, schema);
+        let raw = self.raw(name)?.get();
+        let elements = serde_json::from_str::<Option<_>>(raw);
+        if elements.is_err() {
+            self.fault(name, format!("must be a list, found {}", kind(raw)));
         }
-        elements
+        elements.ok().flatten()
     }
 
-    /// A capacity: a whole number by its value, so `10.0` and `1e1` are 10.
-    pub(super) fn capacity(&self, name: &str, faults: &mut BodyFaults) -> Option<u32> {
-        self.whole(name, 0, Limit::MAX_CAPACITY, faults)
+    /// Reads the elements of a list, which are objects; `read` is given those before. Those with a fault may be left out.
+    pub(super) fn each<T>(
+        &mut self,
+        name: &str,
+        elements: Vec<&'a RawValue>,
+        read: impl Fn(&mut Members<'a, '_>, &[T]) -> Option<T>,
+    ) -> Vec<T> {
+        let place = self.pointer(name);
+        let mut values = Vec::with_capacity(elements.len());
+        for (index, element) in elements.into_iter().enumerate() {
+            let base = format!("{place}/{index}");
+            if let Some(Raw(members)) = object(element, &base, self.faults) {
+                let value = Members::within(base, members, self.faults, |one| read(one, &values));
+                values.extend(value);
+            }
+        }
+        values
     }
 
-    /// A whole number that must be there, by its value; `max` is at most 10^9.
-    pub(super) fn whole(&self, name: &str, min: u32, max: u32, faults: &mut BodyFaults) -> Option<u32> {
+    /// An object whose members may have any name, at most [`MAX_ANY`] of them; nothing when it is not there or `null`.
+    pub(super) fn any(
+        &mut self,
+        name: &'static str,
+        schema: impl FnOnce() -> Value,
+    ) -> Vec<(String, &'a RawValue)> {
+        self.declare(name, false, schema);
+        let Some(raw) = self.raw(name).filter(|raw| raw.get() != "null") else { return Vec::new() };
+        let base = self.pointer(name);
+        let Some(Raw(members)) = object(raw, &base, self.faults) else { return Vec::new() };
+        if members.len() > MAX_ANY {
+            self.fault(name, format!("has {} members; {MAX_ANY} are allowed", members.len()));
+            return Vec::new();
+        }
+        for (index, (one, _)) in members.iter().enumerate() {
+            if members[..index].iter().any(|(earlier, _)| earlier == one) {
+                self.faults.at(format!("{base}{}", pointer(one)), "given more than once");
+            }
+        }
+        members
+    }
+
+    /// A whole number that must be there, by its value, so `10.0` and `1e1` are 10; `max` is at most 10^9.
+    pub(super) fn whole(&mut self, name: &'static str, min: u32, max: u32, about: &str) -> Option<u32> {
+        self.declare(name, true, || whole_schema(json!("integer"), min, max, about));
+        self.whole_of(name, min, max)
+    }
+
+    /// The same when it is there; `Some(None)` after a fault.
+    pub(super) fn whole_if_given(
+        &mut self,
+        name: &'static str,
+        min: u32,
+        max: u32,
+        about: &str,
+    ) -> Option<Option<u32>> {
+        self.declare(name, false, || whole_schema(json!("integer"), min, max, about));
+        self.has(name).then(|| self.whole_of(name, min, max))
+    }
+
+    /// The same when it is there and not `null`.
+    pub(super) fn whole_or_null(
+        &mut self,
+        name: &'static str,
+        min: u32,
+        max: u32,
+        about: &str,
+    ) -> Option<u32> {
+        self.declare(name, false, || whole_schema(json!(["integer", "null"]), min, max, about));
+        if self.has_value(name) { self.whole_of(name, min, max) } else { None }
+    }
+
+    fn whole_of(&mut self, name: &str, min: u32, max: u32) -> Option<u32> {
         let allowed = format!("a whole number from {min} to {max}");
-        let micro = self.millionths(name, &allowed, faults)?;
-        let whole = micro.is_multiple_of(MICRO).then_some(micro / MICRO);
-        let Some(whole) = whole else {
-            self.fault(name, format!("must be {allowed}, found a fraction"), faults);
-            return None;
+        let micro = self.millionths(name, &allowed)?;
+        let whole = micro / MICRO;
+        let found = match u32::try_from(whole) {
+            _ if !micro.is_multiple_of(MICRO) => "a fraction",
+            Ok(within) if (min..=max).contains(&within) => return Some(within),
+            _ if whole < u64::from(min) => "a smaller number",
+            _ => "a larger number",
         };
-        let within = u32::try_from(whole).ok().filter(|whole| (min..=max).contains(whole));
-        if within.is_none() {
-            let found = if whole < u64::from(min) { "a smaller number" } else { "a larger number" };
-            self.fault(name, format!("must be {allowed}, found {found}"), faults);
-        }
-        within
-    }
-
-    /// A refill rate in tokens a second.
-    pub(super) fn rate(&self, name: &str, faults: &mut BodyFaults) -> Option<Rate> {
-        self.amount(name, faults).map(Rate::per_second)
+        self.fault(name, format!("must be {allowed}, found {found}"));
+        None
     }
 
     /// A number of tokens that must be there, 0 to 10^9, in millionths.
-    pub(super) fn amount(&self, name: &str, faults: &mut BodyFaults) -> Option<u64> {
-        self.millionths(name, "0, or a number from 0.000001 to 1000000000 with at most 6 decimals", faults)
+    pub(super) fn amount(&mut self, name: &'static str, about: &str) -> Option<u64> {
+        const ALLOWED: &str = "0, or a number from 0.000001 to 1000000000 with at most 6 decimals";
+        // What is shown has no `multipleOf`: readers that divide by floats get it wrong.
+        self.declare(name, true, || {
+            json!({
+                "type": "number", "minimum": 0, "maximum": 1_000_000_000, "multipleOf": 0.000_001,
+                "description": format!("{about}: 0, or 0.000001 to 1000000000 with at most 6 decimals."),
+            })
+        });
+        self.millionths(name, ALLOWED)
     }
 
     /// A number that must be there, 0 to 10^9, in millionths. Read from its text: no float comes near it.
-    fn millionths(&self, name: &str, allowed: &str, faults: &mut BodyFaults) -> Option<u64> {
-        let Some(raw) = self.get(name) else {
-            self.fault(name, format!("missing; must be {allowed}"), faults);
+    fn millionths(&mut self, name: &str, allowed: &str) -> Option<u64> {
+        let Some(raw) = self.raw(name) else {
+            self.fault(name, format!("missing; must be {allowed}"));
             return None;
         };
-        let found = match Rate::parse_decimal(raw) {
+        let found = match Rate::parse_decimal(raw.get()) {
             Ok(rate) => return Some(rate.micro),
             Err(LimitFault::Negative) => "a negative number",
             Err(LimitFault::TooLarge) => "a larger number",
             Err(LimitFault::TooManyDecimals) => "more decimals",
-            Err(LimitFault::NotANumber | LimitFault::Form | LimitFault::NeedsBurst) => kind(raw),
+            Err(LimitFault::NotANumber | LimitFault::Form | LimitFault::NeedsBurst) => kind(raw.get()),
         };
-        self.fault(name, format!("must be {allowed}, found {found}"), faults);
+        self.fault(name, format!("must be {allowed}, found {found}"));
         None
     }
 }
 
-/// The schema of what [`Members::amount`] reads. That of an amount which is shown has no `multipleOf`: readers that divide by
-/// floats get it wrong.
-pub(super) fn amount_schema(about: &str) -> Value {
-    json!({
-        "type": "number", "minimum": 0, "maximum": 1_000_000_000, "multipleOf": 0.000_001,
-        "description": format!("{about}0, or 0.000001 to 1000000000 with at most 6 decimals."),
-    })
+fn object<'a>(value: &'a RawValue, base: &str, faults: &mut BodyFaults) -> Option<Raw<'a>> {
+    let raw = serde_json::from_str(value.get());
+    if raw.is_err() {
+        let detail = match kind(value.get()) {
+            // Half of a surrogate pair; all else was parsed before.
+            "an object" => "has a member whose name is no Unicode text".to_owned(),
+            found => format!("must be an object, found {found}"),
+        };
+        faults.at(base.to_owned(), detail);
+    }
+    raw.ok()
 }
 
-/// A text, or a list of texts.
-pub(super) fn list_of_texts(value: &RawValue) -> Option<Vec<String>> {
-    if value.get().starts_with('"') {
-        return serde_json::from_str(value.get()).ok().map(|text| vec![text]);
+fn whole_schema(kind: Value, min: u32, max: u32, about: &str) -> Value {
+    described(json!({ "type": kind, "minimum": min, "maximum": max }), about)
+}
+
+/// With a description, unless there are no words for one.
+pub(super) fn described(mut schema: Value, about: &str) -> Value {
+    if !about.is_empty() {
+        schema["description"] = json!(about);
     }
-    serde_json::from_str(value.get()).ok()
+    schema
+}
+
+/// A schema in the place of which stands that of another name.
+pub(super) fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
 }
 
 /// What a JSON value is, for people.
@@ -324,8 +395,4 @@ fn kind(raw: &str) -> &'static str {
         Some(b'n') => "null",
         _ => "a number",
     }
-}
-
-pub(super) fn list(names: &[&str]) -> String {
-    if names.is_empty() { "nothing".into() } else { names.join(", ") }
 }

@@ -7,6 +7,7 @@
 mod auth;
 mod call;
 mod dashboard;
+mod faults;
 mod health;
 mod input;
 mod members;

@@ -1,13 +1,12 @@
 //! The five calls that the user fixed: create, get, update, delete and the listing.
 
 use serde::Serialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::AdminApi;
 use super::call::{as_json, no_content};
-use super::input::{BodyFaults, Members};
-use super::members::amount_schema;
+use super::members::{self, Members, reference, schema_of};
 use super::page::{CURSOR, LIMIT, Page};
 use super::problem;
 use super::route::{self, ApiCall, In, Parameter, Resource, Route, Schema, bare, post, put, refusal, shows};
@@ -72,19 +71,9 @@ fn schemas() -> Vec<Schema> {
         "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
         "description": "1 to 256 bytes of UTF-8 without control characters. Addresses and ranges are compared by value.",
     });
-    let numbers = |rate: Value| {
-        json!({
-            "type": "object",
-            "required": ["client_id", "capacity", "rate_per_sec"],
-            "additionalProperties": false,
-            "properties": {
-                "client_id": { "$ref": "#/components/schemas/ClientId" },
-                "capacity": { "type": "integer", "minimum": 0, "maximum": Limit::MAX_CAPACITY },
-                "rate_per_sec": rate,
-            },
-        })
-    };
-    let shown = json!({ "type": "number", "minimum": 0, "maximum": 1_000_000_000 });
+    let numbers = schema_of(numbers);
+    let mut shown = numbers.clone();
+    shown["properties"]["rate_per_sec"] = json!({ "type": "number", "minimum": 0, "maximum": 1_000_000_000 });
     let page = json!({
         "type": "object",
         "required": ["limits", "next_cursor"],
@@ -96,8 +85,8 @@ fn schemas() -> Vec<Schema> {
     let example = json!({ "client_id": "10.0.0.7", "capacity": 10, "rate_per_sec": 1.5 });
     vec![
         Schema::part("ClientId", id),
-        Schema::new("NumbersOfClient", numbers(amount_schema("Tokens a second: ")), example.clone()),
-        Schema::new("ShownNumbers", numbers(shown), example.clone()),
+        Schema::new("NumbersOfClient", numbers, example.clone()),
+        Schema::new("ShownNumbers", shown, example.clone()),
         Schema::new("PageOfNumbers", page, json!({ "limits": [example], "next_cursor": null })),
     ]
 }
@@ -132,11 +121,8 @@ fn get(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 /// `GET /limits`: a page in byte order of the id, from the cursor on.
 fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
-    let mut faults = BodyFaults::default();
-    Members::read(&body, &[], &mut faults)?;
     let query = call.query(&["limit", "cursor"])?;
-    let page = Page::read("/limits", &query, &[], &mut faults);
-    faults.check()?;
+    let page = members::read(&body, |body| Some(Page::read("/limits", &query, &[], body.faults)))?;
     let mut rows = api.parts.limits.list(page.after.as_deref(), page.count + 1).map_err(refused)?;
     let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
     as_json(&NumbersPage { limits: rows.iter().map(ShownNumbers::new).collect(), next_cursor })
@@ -144,52 +130,42 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 
 fn id_and_limit(call: &mut ApiCall<'_, '_>) -> Result<(ClientId, Limit), Reject> {
     let body = call.body()?;
-    let mut faults = BodyFaults::default();
     call.query(&[])?;
-    let members = Members::read(&body, &["client_id", "capacity", "rate_per_sec"], &mut faults)?;
-    let text = members.text("client_id", &mut faults);
-    if text.is_none() && !members.has("client_id") {
-        faults.add("client_id", MISSING_ID);
-    }
-    let id = text.and_then(|text| parse_id(&text, &mut faults));
-    let capacity = members.capacity("capacity", &mut faults);
-    let rate = members.rate("rate_per_sec", &mut faults);
-    faults.check()?;
-    match (id, capacity, rate) {
-        (Some(id), Some(capacity), Some(rate)) => Ok((id, Limit { capacity, rate })),
-        _ => Err(Reject::new(Reason::BadRequest, "the body is incomplete")),
-    }
+    members::read(&body, numbers)
+}
+
+fn numbers(members: &mut Members<'_, '_>) -> Option<(ClientId, Limit)> {
+    let text = members.text_required("client_id", "the client's id", || reference("ClientId"));
+    let id = text.and_then(|text| parse_id(&text, members));
+    let capacity = members.whole("capacity", 0, Limit::MAX_CAPACITY, "");
+    let micro = members.amount("rate_per_sec", "Tokens a second");
+    Some((id?, Limit { capacity: capacity?, rate: Rate::per_second(micro?) }))
 }
 
 /// The id from the body, from the query, or from both when they agree byte for byte.
 fn id_alone(call: &mut ApiCall<'_, '_>) -> Result<ClientId, Reject> {
     let body = call.body()?;
-    let mut faults = BodyFaults::default();
     let query = call.query(&["client_id"])?;
-    let members = Members::read(&body, &["client_id"], &mut faults)?;
-    let in_body = members.text("client_id", &mut faults);
-    let text = match (in_body.as_deref(), query.get("client_id")) {
-        (Some(body), Some(query)) if body != query => {
-            faults.add("client_id", "the body names another client than the query");
-            None
-        }
-        (Some(text), _) | (None, Some(text)) => Some(text),
-        (None, None) => {
-            if !members.has("client_id") {
-                faults.add("client_id", MISSING_ID);
+    members::read(&body, |members| {
+        let in_body = members.text("client_id", || reference("ClientId"));
+        match (in_body.as_deref(), query.get("client_id")) {
+            (Some(body), Some(query)) if body != query => {
+                members.fault("client_id", "the body names another client than the query");
+                None
             }
-            None
+            (Some(text), _) | (None, Some(text)) => parse_id(text, members),
+            (None, None) => {
+                if !members.has("client_id") {
+                    members.fault("client_id", "missing; must be the client's id");
+                }
+                None
+            }
         }
-    };
-    let id = text.and_then(|text| parse_id(text, &mut faults));
-    faults.check()?;
-    id.ok_or_else(|| Reject::new(Reason::BadRequest, MISSING_ID))
+    })
 }
 
-const MISSING_ID: &str = "missing; must be the client's id";
-
-fn parse_id(text: &str, faults: &mut BodyFaults) -> Option<ClientId> {
-    ClientId::parse(text).map_err(|fault| faults.add("client_id", fault.to_string())).ok()
+fn parse_id(text: &str, members: &mut Members<'_, '_>) -> Option<ClientId> {
+    ClientId::parse(text).map_err(|fault| members.fault("client_id", fault.to_string())).ok()
 }
 
 /// A limit as the five calls show it: whole numbers without a point, others with as few decimals as they have.

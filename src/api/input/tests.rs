@@ -1,6 +1,6 @@
 use std::sync::LazyLock;
 
-use super::super::members::MAX_FAULTS;
+use super::super::faults::MAX_FAULTS;
 use super::super::tests::bench::Bench;
 use super::*;
 use proptest::prelude::*;

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::{patterns, refused};
 use crate::api::AdminApi;
 use crate::api::call::{as_json, no_content};
-use crate::api::input::{BodyFaults, Members};
+use crate::api::faults::BodyFaults;
+use crate::api::members::{self, Members, schema_of};
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
     shows,
@@ -153,21 +154,8 @@ fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 fn create(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
-    let mut faults = BodyFaults::default();
-    let known = ["name", "url", "weight", "state", "max_in_flight", "backup"];
-    let members = Members::read(&body, &known, &mut faults)?;
-    let mut settings = said(&members, &mut faults);
-    let name = members.text_required("name", "the backend's name", &mut faults);
-    settings.url = members.text_required("url", "http://HOST[:PORT]", &mut faults);
-    if members.has("backup") {
-        settings.backup = Some(members.flag("backup", &mut faults));
-    }
-    faults.check()?;
-    let shown = api
-        .parts
-        .control
-        .create_backend(&name.unwrap_or_default(), settings, &call.caller.actor)
-        .map_err(rejected)?;
+    let (name, settings) = members::read(&body, new_backend)?;
+    let shown = api.parts.control.create_backend(&name, settings, &call.caller.actor).map_err(rejected)?;
     let mut answer = as_json(&shown)?;
     answer.status = 201;
     Ok(answer.with("Location", format!("{}/v1/backends/{}", call.base, encoded(&shown.name))))
@@ -177,10 +165,7 @@ fn patch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
     let name = call.argument("name")?;
-    let mut faults = BodyFaults::default();
-    let members = Members::read(&body, &["weight", "state", "max_in_flight"], &mut faults)?;
-    let settings = said(&members, &mut faults);
-    faults.check()?;
+    let settings = members::read(&body, |body| Some(said(body)))?;
     if settings == BackendSettings::default() {
         let detail = "says nothing to change: weight, state or max_in_flight";
         return Err(Reject::new(Reason::BadRequest, format!("the body {detail}")).field("", detail));
@@ -204,30 +189,38 @@ fn delete(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> 
     Ok(no_content())
 }
 
+/// A backend with its name.
+fn new_backend(members: &mut Members<'_, '_>) -> Option<(String, BackendSettings)> {
+    let name = members.text_required("name", "the backend's name", || {
+        json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:\\[\\]-]+$" })
+    });
+    let url = members.text_required("url", "http://HOST[:PORT]", || {
+        json!({
+            "type": "string", "minLength": 8, "maxLength": 270, "pattern": patterns::backend_url(),
+            "description": "`http://HOST[:PORT]`",
+        })
+    });
+    let settings = said(members);
+    let backup = members.flag("backup", "");
+    Some((name?, BackendSettings { url, backup, ..settings }))
+}
+
 /// What a body says of weight, state and bound.
-fn said(members: &Members<'_>, faults: &mut BodyFaults) -> BackendSettings {
-    let mut settings = BackendSettings::default();
-    if members.has("weight") {
-        settings.weight = members.whole("weight", 0, MAX_WEIGHT, faults);
-    }
-    if members.has_value("max_in_flight") {
-        settings.max_in_flight = members.whole("max_in_flight", 1, MAX_IN_FLIGHT, faults).map(Some);
-    } else if members.has("max_in_flight") {
-        settings.max_in_flight = Some(None);
-    }
-    if members.has("state") {
-        settings.state = match members.text("state", faults).as_deref() {
-            Some("up") => Some(Operator::Up),
-            Some("drain") => Some(Operator::Drain),
-            Some("down") => Some(Operator::Down),
-            Some(_) => {
-                members.fault("state", "must be \"up\", \"drain\" or \"down\"", faults);
-                None
-            }
-            None => None,
-        };
-    }
-    settings
+fn said(members: &mut Members<'_, '_>) -> BackendSettings {
+    let weight = members.whole_if_given("weight", 0, MAX_WEIGHT, "").flatten();
+    let state = match members.text("state", state_schema).as_deref() {
+        Some("up") => Some(Operator::Up),
+        Some("drain") => Some(Operator::Drain),
+        Some("down") => Some(Operator::Down),
+        Some(_) => {
+            members.fault("state", "must be \"up\", \"drain\" or \"down\"");
+            None
+        }
+        None => None,
+    };
+    let most = members.whole_or_null("max_in_flight", 1, MAX_IN_FLIGHT, "");
+    let max_in_flight = members.has("max_in_flight").then_some(most);
+    BackendSettings { weight, state, max_in_flight, ..BackendSettings::default() }
 }
 
 fn rejected(error: BackendError) -> Reject {
@@ -279,52 +272,28 @@ fn endpoint_schema() -> Value {
 }
 
 fn schemas() -> Vec<Schema> {
-    let state = state_schema();
-    let weight = json!({ "type": "integer", "minimum": 0, "maximum": MAX_WEIGHT });
-    let bound = json!({ "type": ["integer", "null"], "minimum": 1, "maximum": MAX_IN_FLIGHT });
-    let count = json!({ "type": "integer", "minimum": 0 });
-    let url = json!({ "type": "string", "description": "`http://HOST[:PORT]`" });
-    let new_url = json!({
-        "type": "string", "minLength": 8, "maxLength": 270, "pattern": patterns::backend_url(),
-        "description": "`http://HOST[:PORT]`",
-    });
+    let new = schema_of(new_backend);
+    let read = &new["properties"];
+    let mut patch = schema_of(said);
+    patch["minProperties"] = json!(1);
     let backend = json!({
         "type": "object",
         "required": ["name", "url", "weight", "state", "max_in_flight", "backup", "source", "up", "health",
                      "cause", "in_flight", "endpoints"],
         "properties": {
             "name": { "type": "string" },
-            "url": url,
-            "weight": weight,
-            "state": state,
-            "max_in_flight": bound,
-            "backup": { "type": "boolean" },
+            "url": { "type": "string", "description": "`http://HOST[:PORT]`" },
+            "weight": read["weight"],
+            "state": read["state"],
+            "max_in_flight": read["max_in_flight"],
+            "backup": read["backup"],
             "source": { "enum": ["file", "store"], "description": "Where it comes from." },
             "up": { "type": "boolean", "description": "Whether it is given requests." },
             "health": health_schema(),
             "cause": { "type": ["string", "null"], "description": CAUSE },
-            "in_flight": count,
+            "in_flight": { "type": "integer", "minimum": 0 },
             "endpoints": { "type": "array", "items": endpoint_schema() },
         },
-    });
-    let new = json!({
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["name", "url"],
-        "properties": {
-            "name": { "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:\\[\\]-]+$" },
-            "url": new_url,
-            "weight": weight,
-            "state": state,
-            "max_in_flight": bound,
-            "backup": { "type": "boolean" },
-        },
-    });
-    let patch = json!({
-        "type": "object",
-        "additionalProperties": false,
-        "minProperties": 1,
-        "properties": { "weight": weight, "state": state, "max_in_flight": bound },
     });
     let list = json!({
         "type": "object",

@@ -1,14 +1,14 @@
 //! `POST /v1/batch`: many changes of limits in one transaction, all or nothing.
 
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
-use super::schemas::examples;
+use super::refused;
+use super::schemas::{examples, of_client, some_terms};
 use super::terms::{self, LIMIT_MEMBERS};
-use super::{client_of, refused};
 use crate::api::AdminApi;
 use crate::api::call::as_json;
-use crate::api::input::{BodyFaults, Members};
+use crate::api::members::{self, Members, described, reference, schema_of};
 use crate::api::route::{ApiCall, Resource, Route, Schema, post, refusal, shows};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -37,7 +37,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 fn batch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body_up_to(MAX_BATCH_BYTES)?;
     call.query(&[])?;
-    let operations = operations(&body)?;
+    let operations = members::read(&body, operations)?;
     let applied = operations.len();
     // What is left out of memory is not held twice while the database works.
     drop(body);
@@ -50,63 +50,54 @@ fn batch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     as_json(&json!({ "applied": applied }))
 }
 
-fn operations(body: &[u8]) -> Result<Vec<BatchOp>, Reject> {
-    let mut faults = BodyFaults::default();
-    let members = Members::read(body, &["operations"], &mut faults)?;
-    let elements = elements(&members, "operations", MAX_OPERATIONS, &mut faults);
-    let mut operations = Vec::with_capacity(elements.len());
-    for (index, element) in elements.into_iter().enumerate() {
-        let known = [&["op", "client_id", "key"][..], &LIMIT_MEMBERS].concat();
-        let operation = Members::below(element, format!("/operations/{index}"), &known, &mut faults);
-        operations.extend(operation.and_then(|members| operation_of(&members, &mut faults)));
-    }
-    faults.check()?;
-    Ok(operations)
-}
-
-/// The elements of a list that has to be there; none of one that is too long, which is a fault.
+/// The elements of a list that has to be there; none of one that is too long, which is a fault. `items` says how its
+/// schema is called, and more of it.
 pub(super) fn elements<'a>(
-    members: &Members<'a>,
-    name: &str,
+    members: &mut Members<'a, '_>,
+    name: &'static str,
     most: usize,
-    faults: &mut BodyFaults,
+    (items, about): (&str, &str),
 ) -> Vec<&'a RawValue> {
-    let elements = members.elements(name, faults).unwrap_or_default();
+    let elements = members.elements(name, true, || {
+        described(json!({ "type": "array", "maxItems": most, "items": reference(items) }), about)
+    });
     if !members.has_value(name) {
-        members.fault(name, format!("missing; must be a list of {name}"), faults);
+        members.fault(name, format!("missing; must be a list of {name}"));
     }
+    let elements = elements.unwrap_or_default();
     if elements.len() > most {
-        members.fault(name, format!("must be at most {most}, found {}", elements.len()), faults);
+        members.fault(name, format!("must be at most {most}, found {}", elements.len()));
         return Vec::new();
     }
     elements
 }
 
+fn operations(body: &mut Members<'_, '_>) -> Option<Vec<BatchOp>> {
+    let elements = elements(body, "operations", MAX_OPERATIONS, ("Operation", ""));
+    Some(body.each("operations", elements, |members, _| operation(members)))
+}
+
 /// `None`: there are faults.
-fn operation_of(members: &Members<'_>, faults: &mut BodyFaults) -> Option<BatchOp> {
-    let op = members.text("op", faults);
-    let id = client_of(members, faults);
-    if !members.has("client_id") && !members.has("key") {
-        members.fault("client_id", "missing; must be the client's id, or give its key", faults);
+fn operation(members: &mut Members<'_, '_>) -> Option<BatchOp> {
+    let op = members.text("op", Value::default);
+    if let Some(op @ ("create" | "put")) = op.as_deref() {
+        let (id, limit) = terms::client_and_limit(members, None)?;
+        return Some(if op == "create" { BatchOp::Create(id, limit) } else { BatchOp::Put(id, limit) });
     }
-    match op.as_deref() {
-        Some(op @ ("create" | "put")) => {
-            let limit = terms::limit(members, id.as_ref(), faults)?;
-            Some(if op == "create" { BatchOp::Create(id?, limit) } else { BatchOp::Put(id?, limit) })
-        }
-        Some("delete") => {
-            for name in LIMIT_MEMBERS.iter().filter(|name| members.has(name)) {
-                members.fault(name, "a delete has no limit", faults);
+    let id = terms::client(members);
+    members.know(&LIMIT_MEMBERS);
+    if op.as_deref() == Some("delete") {
+        for name in LIMIT_MEMBERS {
+            if members.has(name) {
+                members.fault(name, "a delete has no limit");
             }
-            Some(BatchOp::Delete(id?))
         }
-        _ => {
-            if op.is_some() || !members.has("op") {
-                members.fault("op", "must be \"create\", \"put\" or \"delete\"", faults);
-            }
-            None
-        }
+        return Some(BatchOp::Delete(id?));
     }
+    if op.is_some() || !members.has("op") {
+        members.fault("op", "must be \"create\", \"put\" or \"delete\"");
+    }
+    None
 }
 
 /// The status of the element that failed, and its place in that list.
@@ -125,17 +116,16 @@ pub(super) fn failed(failed: BatchError, list: &str) -> Reject {
 }
 
 fn schemas() -> Vec<Schema> {
-    let batch = json!({
-        "type": "object",
-        "required": ["operations"],
-        "additionalProperties": false,
-        "properties": {
-            "operations": {
-                "type": "array", "maxItems": MAX_OPERATIONS,
-                "items": { "$ref": "#/components/schemas/Operation" },
-            },
-        },
-    });
+    let of_op = |op: Value, mut object: Value, about: &str, more: &[Value]| {
+        object["required"] = json!(["op"]);
+        object["properties"]["op"] = op;
+        of_client(object, about, more)
+    };
+    let limit = schema_of(|members| terms::client_and_limit(members, None));
+    let create = json!({ "enum": ["create", "put"] });
+    let create = of_op(create, limit, "A limit to create or put.", &[some_terms()]);
+    let delete = json!({ "const": "delete" });
+    let delete = of_op(delete, schema_of(terms::client), "A client whose limit is to go.", &[]);
     let applied = json!({
         "type": "object",
         "required": ["applied"],
@@ -145,5 +135,11 @@ fn schemas() -> Vec<Schema> {
         { "op": "put", "client_id": "10.0.0.7", "buckets": [examples::new_bucket()] },
         { "op": "delete", "client_id": "10.0.0.8" },
     ] });
-    vec![Schema::new("Batch", batch, example), Schema::new("Applied", applied, json!({ "applied": 2 }))]
+    vec![
+        Schema::new("Batch", schema_of(operations), example),
+        Schema::part("Operation", json!({ "oneOf": [reference("CreateOrPut"), reference("Delete")] })),
+        Schema::part("CreateOrPut", create),
+        Schema::part("Delete", delete),
+        Schema::new("Applied", applied, json!({ "applied": 2 })),
+    ]
 }

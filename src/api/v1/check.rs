@@ -11,13 +11,13 @@ use super::schemas::examples;
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
 use crate::api::call::as_json;
-use crate::api::members::{BodyFaults, Members, list_of_texts};
+use crate::api::faults::pointer;
+use crate::api::members::{self, Members, reference, schema_of};
 use crate::api::route::{ApiCall, Permission, Resource, Route, Schema, post, shows};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use balancer_http::fields::Fields;
 use balancer_http::framing::is_token;
-use balancer_http::message::Reason;
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Questions",
@@ -45,7 +45,7 @@ struct ShownVerdict<'a> {
 fn check(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
-    let question = question(&body)?;
+    let question = members::read(&body, question)?;
     let live = &api.parts.live;
     let verdict = live.check(&question);
     as_json(&ShownVerdict {
@@ -59,96 +59,91 @@ fn check(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     })
 }
 
-fn question(body: &[u8]) -> Result<Question, Reject> {
-    let mut faults = BodyFaults::default();
-    let known = ["address", "port", "method", "path", "headers"];
-    let members = Members::read(body, &known, &mut faults)?;
-    let address = members.text("address", &mut faults);
-    if !members.has("address") {
-        members.fault("address", "missing; must be the client's IP address", &mut faults);
-    }
+fn question(members: &mut Members<'_, '_>) -> Option<Question> {
+    let address = members.text_required("address", "the client's IP address", || {
+        json!({
+            "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }],
+            "description": "The TCP peer.",
+        })
+    });
     let address = address.and_then(|text| {
         let address = text.parse::<IpAddr>().ok();
         if address.is_none() {
-            members.fault("address", "must be an IP address without a port", &mut faults);
+            members.fault("address", "must be an IP address without a port");
         }
         address
     });
-    let port = if members.has_value("port") {
-        members.whole("port", 0, u32::from(u16::MAX), &mut faults).and_then(|port| u16::try_from(port).ok())
-    } else {
-        None
-    };
-    let method = members.text_or_null("method", &mut faults).unwrap_or_else(|| "GET".into());
+    let port = members.whole_or_null("port", 0, u32::from(u16::MAX), "");
+    let method = members
+        .text_or_null("method", || json!({ "type": ["string", "null"], "pattern": TOKEN, "default": "GET" }));
+    let method = method.unwrap_or_else(|| "GET".into());
     if !is_token(method.as_bytes()) {
-        members.fault("method", "must be a method such as \"GET\"", &mut faults);
+        members.fault("method", "must be a method such as \"GET\"");
     }
-    let path = members.text_or_null("path", &mut faults).unwrap_or_else(|| "/".into());
+    let path = members.text_or_null(
+        "path",
+        || json!({ "type": ["string", "null"], "pattern": "^/[!-~]*$", "default": "/" }),
+    );
+    let path = path.unwrap_or_else(|| "/".into());
     if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        members.fault("path", "must begin with / and hold visible ASCII, as in a request line", &mut faults);
+        members.fault("path", "must begin with / and hold visible ASCII, as in a request line");
     }
-    let fields = fields(&members, &mut faults);
-    faults.check()?;
-    let address = address.ok_or_else(|| Reject::new(Reason::BadRequest, "the body is incomplete"))?;
-    Ok(Question { address, port, method, path, fields })
+    let fields = fields(members);
+    Some(Question {
+        address: address?,
+        port: port.and_then(|port| port.try_into().ok()),
+        method,
+        path,
+        fields,
+    })
 }
 
+/// [`is_token`], as a regular expression.
+const TOKEN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
+
 /// `{"name": "value"}`, or a list of values for a field that is given more than once.
-fn fields(members: &Members<'_>, faults: &mut BodyFaults) -> Fields {
+fn fields(members: &mut Members<'_, '_>) -> Fields {
     let mut fields = Fields::new();
-    if !members.has_value("headers") {
-        return fields;
-    }
-    let Some(raw) = members.raw("headers") else { return fields };
-    let Some(headers) = Members::any(raw, members.pointer("headers"), faults) else { return fields };
-    for (name, value) in headers.iter() {
+    let place = members.pointer("headers");
+    let headers = members.any("headers", || {
+        json!({
+            "type": ["object", "null"],
+            "propertyNames": { "pattern": TOKEN },
+            "additionalProperties": {
+                "anyOf": [reference("FieldValue"), { "type": "array", "items": reference("FieldValue") }],
+            },
+        })
+    });
+    for (name, value) in headers {
+        let mut fault = |detail: &str| members.faults.at(format!("{place}{}", pointer(&name)), detail);
         if !is_token(name.as_bytes()) {
-            headers.fault(name, "is no name of a field", faults);
+            fault("is no name of a field");
         }
-        for value in values(value, &headers, name, faults) {
+        let values = list_of_texts(value);
+        if values.is_none() {
+            fault("must be a string or a list of strings");
+        }
+        for value in values.unwrap_or_default() {
             let bytes = value.trim_matches([' ', '\t']).as_bytes();
             if bytes.iter().any(|byte| *byte != b'\t' && byte.is_ascii_control()) {
-                headers.fault(name, "must hold no control characters", faults);
+                fault("must hold no control characters");
             } else {
-                fields.push(name, bytes);
+                fields.push(&name, bytes);
             }
         }
     }
     fields
 }
 
-fn values(value: &RawValue, headers: &Members<'_>, name: &str, faults: &mut BodyFaults) -> Vec<String> {
-    list_of_texts(value).unwrap_or_else(|| {
-        headers.fault(name, "must be a string or a list of strings", faults);
-        Vec::new()
-    })
+/// A text, or a list of texts.
+fn list_of_texts(value: &RawValue) -> Option<Vec<String>> {
+    if value.get().starts_with('"') {
+        return serde_json::from_str(value.get()).ok().map(|text| vec![text]);
+    }
+    serde_json::from_str(value.get()).ok()
 }
 
 fn schemas() -> Vec<Schema> {
-    let question = json!({
-        "type": "object",
-        "required": ["address"],
-        "additionalProperties": false,
-        "properties": {
-            "address": {
-                "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }],
-                "description": "The TCP peer.",
-            },
-            "port": { "type": ["integer", "null"], "minimum": 0, "maximum": 65_535 },
-            "method": { "type": ["string", "null"], "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", "default": "GET" },
-            "path": { "type": ["string", "null"], "pattern": "^/[!-~]*$", "default": "/" },
-            "headers": {
-                "type": ["object", "null"],
-                "propertyNames": { "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" },
-                "additionalProperties": {
-                    "anyOf": [
-                        { "$ref": "#/components/schemas/FieldValue" },
-                        { "type": "array", "items": { "$ref": "#/components/schemas/FieldValue" } },
-                    ],
-                },
-            },
-        },
-    });
     let value = json!({ "type": "string", "pattern": "^[^\\u0000-\\u0008\\u000a-\\u001f\\u007f]*$" });
     let verdict = json!({
         "type": "object",
@@ -175,7 +170,7 @@ fn schemas() -> Vec<Schema> {
         "matched": "10.0.0.7", "policy": "client", "buckets": [examples::level()], "instance": EXAMPLE_INSTANCE,
     });
     vec![
-        Schema::new("Question", question, asked),
+        Schema::new("Question", schema_of(question), asked),
         Schema::part("FieldValue", value),
         Schema::new("Verdict", verdict, told),
     ]

@@ -5,11 +5,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::schemas::examples;
-use super::terms::{self, LIMIT_MEMBERS};
-use super::{client_of, conditions, refused};
+use super::terms::client_and_limit;
+use super::{conditions, refused};
 use crate::api::AdminApi;
 use crate::api::call::{as_json, no_content};
-use crate::api::input::{BodyFaults, Members, Query};
+use crate::api::input::{BodyFaults, Query};
+use crate::api::members;
 use crate::api::page::{CURSOR, LIMIT, Page, listing};
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
@@ -18,11 +19,10 @@ use crate::api::route::{
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody};
 use crate::store::v1::{LimitFilter, LimitRow};
-use balancer_http::message::Reason;
 use balancer_http::path::encoded;
 use balancer_limiter::document::LimitDocument;
 use balancer_limiter::identity::ClientId;
-use balancer_limiter::terms::{ClientLimit, PlanName};
+use balancer_limiter::terms::PlanName;
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Limits",
@@ -200,7 +200,7 @@ fn filter(query: &Query, faults: &mut BodyFaults) -> LimitFilter {
 fn create_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
-    let (id, limit) = new_limit(&body, None)?;
+    let (id, limit) = members::read(&body, |body| client_and_limit(body, None))?;
     let row = api
         .parts
         .limits
@@ -222,7 +222,7 @@ fn get_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rejec
 fn put_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     let id = client_id(call)?;
-    let (id, limit) = new_limit(&body, Some(id))?;
+    let (id, limit) = members::read(&body, |body| client_and_limit(body, Some(id)))?;
     let condition = conditions::condition(call.exchange.head)?;
     let put = api
         .parts
@@ -241,28 +241,6 @@ fn delete_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Re
         .delete_limit(&id, &condition, &call.caller.actor)
         .map_err(|error| refused(error, "limit", ""))?;
     Ok(no_content())
-}
-
-/// The client and the limit of a body; `named` is the client that the target names, which the body may leave out.
-fn new_limit(body: &[u8], named: Option<ClientId>) -> Result<(ClientId, ClientLimit), Reject> {
-    let mut faults = BodyFaults::default();
-    let known = [&["client_id", "key"][..], &LIMIT_MEMBERS].concat();
-    let members = Members::read(body, &known, &mut faults)?;
-    let in_body = client_of(&members, &mut faults);
-    let member = if members.has("key") { "key" } else { "client_id" };
-    match (&named, &in_body) {
-        (Some(named), Some(other)) if named != other => {
-            members.fault(member, "names another client than the target", &mut faults);
-        }
-        (None, None) if !members.has("client_id") && !members.has("key") => {
-            members.fault("client_id", "missing; must be the client's id, or give its key", &mut faults);
-        }
-        _ => {}
-    }
-    let id = named.or(in_body);
-    let limit = terms::limit(&members, id.as_ref(), &mut faults);
-    faults.check()?;
-    id.zip(limit).ok_or_else(|| Reject::new(Reason::BadRequest, "the body is incomplete"))
 }
 
 /// A limit; with `base` it is new, and the answer says where it is.

@@ -8,7 +8,8 @@ use super::schemas::examples;
 use super::{conditions, refused, terms};
 use crate::api::AdminApi;
 use crate::api::call::{as_json, no_content};
-use crate::api::input::{BodyFaults, Members};
+use crate::api::input::BodyFaults;
+use crate::api::members;
 use crate::api::page::{CURSOR, LIMIT, Page, listing};
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
@@ -17,10 +18,9 @@ use crate::api::route::{
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::v1::PlanRow;
-use balancer_http::message::Reason;
 use balancer_http::path::encoded;
 use balancer_limiter::document::PlanDocument;
-use balancer_limiter::terms::{Plan, PlanName};
+use balancer_limiter::terms::PlanName;
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Plans",
@@ -135,7 +135,7 @@ struct Plans<'a> {
 fn create_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
-    let plan = new_plan(&body, None)?;
+    let plan = members::read(&body, |body| terms::plan(body, None))?;
     let row = api
         .parts
         .limits
@@ -157,7 +157,7 @@ fn get_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject
 fn put_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     let name = plan_name(call)?;
-    let plan = new_plan(&body, Some(name))?;
+    let plan = members::read(&body, |body| terms::plan(body, Some(name)))?;
     let condition = conditions::condition(call.exchange.head)?;
     let put = api
         .parts
@@ -176,33 +176,6 @@ fn delete_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rej
         .delete_plan(&name, &condition, &call.caller.actor)
         .map_err(|error| refused(error, "plan", ""))?;
     Ok(no_content())
-}
-
-/// The plan of a body; `named` is the one that the target names, which the body may leave out.
-fn new_plan(body: &[u8], named: Option<PlanName>) -> Result<Plan, Reject> {
-    let mut faults = BodyFaults::default();
-    let members = Members::read(body, &["name", "buckets", "max_in_flight"], &mut faults)?;
-    let in_body = if members.has("name") {
-        let text = members.text("name", &mut faults);
-        text.and_then(|text| {
-            PlanName::parse(&text).map_err(|fault| members.fault("name", fault.to_string(), &mut faults)).ok()
-        })
-    } else {
-        None
-    };
-    match (&named, &in_body) {
-        (Some(named), Some(other)) if named != other => {
-            members.fault("name", "names another plan than the target", &mut faults);
-        }
-        (None, None) if !members.has("name") => {
-            members.fault("name", "missing; must be the plan's name", &mut faults);
-        }
-        _ => {}
-    }
-    let terms = terms::plan_terms(&members, &mut faults);
-    faults.check()?;
-    let plan = named.or(in_body).zip(terms).map(|(name, terms)| Plan { name, terms });
-    plan.ok_or_else(|| Reject::new(Reason::BadRequest, "the body is incomplete"))
 }
 
 /// A plan; with `base` it is new, and the answer says where it is.
