@@ -24,7 +24,7 @@ use balancer_time::Nanos;
 /// Most connections that one event accepts, so that requests are not kept waiting behind a flood, and other loops accept, too.
 const MOST_ACCEPTS: usize = 16;
 /// How many more connections than others a loop may have before it hands new ones over.
-const SLACK: usize = 1;
+const SLACK: usize = 2;
 /// The pause after an accept error for want of descriptors.
 const PAUSE: Nanos = 200_000_000;
 /// A connection that has said nothing for less than this may be a client whose request is on its way.
