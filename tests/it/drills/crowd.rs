@@ -105,7 +105,10 @@ impl Crowd {
     ) {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address of this machine");
+        // A bound socket has its port for itself, and there are only so many.
+        if from != Ipv4Addr::LOCALHOST {
+            socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address of this machine");
+        }
         if matches!(habit, Habit::Sip(_)) {
             socket.set_recv_buffer_size(4096).expect("a buffer");
         }
