@@ -29,6 +29,8 @@ const SLACK: usize = 2;
 const PAUSE: Nanos = 200_000_000;
 /// A connection that has said nothing for less than this may be a client whose request is on its way.
 const NEW: Nanos = 1_000_000_000;
+/// So many of those are waited for, or an eighth of all connections: more are a flood.
+const FEW: usize = 16;
 
 impl LoopsShared {
     /// Takes one connection that waits at a listener and says whose it is. `Ok(None)`: none waits any more. `own`: the loop
@@ -189,11 +191,13 @@ impl Loop {
         false
     }
 
-    /// Ends one connection here: one that never said anything, or else an idle one, the oldest first. Those that are new
-    /// go last. False: there is none.
+    /// Ends one connection here: one that never said anything, or else an idle one, the oldest first. A few that are new go
+    /// last. False: there is none.
     pub(super) fn evict(&mut self) -> bool {
-        let old = self.now.saturating_sub(NEW);
-        self.evict_oldest(Kind::Silent, old)
+        let silent = self.shared.counts.of_kind(Kind::Silent);
+        let are_few = silent <= FEW.max(self.shared.max_connections / 8);
+        let before = if are_few { self.now.saturating_sub(NEW) } else { self.now };
+        self.evict_oldest(Kind::Silent, before)
             || self.evict_oldest(Kind::Idle, self.now)
             || self.evict_oldest(Kind::Silent, self.now)
     }

@@ -1,5 +1,7 @@
 //! The bounds on connections: all of them, and those of one address.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::{is_open, setup};
@@ -121,4 +123,23 @@ fn newcomers_take_the_places_of_idle_clients_and_not_each_others() {
     }
     let open = kept.iter_mut().map(is_open).filter(|open| *open).count();
     assert!(open <= MOST, "{open} are open");
+}
+
+/// However fast those come who say nothing, they take each other's places.
+#[test]
+fn a_flood_of_silent_connections_leaves_kept_ones_alone() {
+    const MOST: usize = 200;
+    let backend = Backend::named("a");
+    let balancer = setup().backend(backend.address()).set("frontend.max_connections", json!(MOST)).start();
+    let mut kept: Vec<Conn> = (0..MOST / 2).map(|_| Conn::open(balancer.address)).collect();
+    kept.iter_mut().for_each(|conn| drop(conn.get("/").expect(200)));
+    let mut silent: Vec<Conn> = (0..5 * MOST).map(|_| Conn::open(balancer.address)).collect();
+    let began = Instant::now();
+    Conn::open(balancer.address).get("/").expect(200);
+    Conn::open(balancer.address).get("/-/livez").expect(200);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let open = |conns: &mut Vec<Conn>| conns.iter_mut().map(is_open).filter(|open| *open).count();
+    // The first of them may take some.
+    let (kept, silent) = (open(&mut kept), open(&mut silent));
+    assert!(kept >= MOST / 4 && kept + silent <= MOST, "{kept} kept ones and {silent} silent ones are open");
 }
