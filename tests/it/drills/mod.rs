@@ -22,6 +22,7 @@ mod normal;
 mod order;
 mod pending;
 mod proxy_protocol;
+mod silence;
 mod slow;
 pub(crate) mod store;
 mod traffic;

@@ -23,7 +23,8 @@ pub struct Setup {
     env: Vec<(String, String)>,
     engine: Option<Engine>,
     open_files: Option<usize>,
-    mounts_of: Option<u32>,
+    /// A process, and which of its namespaces is entered.
+    within: Option<(u32, &'static str)>,
     user: Option<u32>,
     folder: Arc<TempDir>,
 }
@@ -45,7 +46,7 @@ impl Setup {
             env: Vec::new(),
             engine: None,
             open_files: None,
-            mounts_of: None,
+            within: None,
             user: None,
             folder: Arc::new(folder),
         }
@@ -114,7 +115,12 @@ impl Setup {
 
     /// Seeing the file systems that the process with that number sees.
     pub fn with_mounts_of(self, pid: u32) -> Self {
-        Self { mounts_of: Some(pid), ..self }
+        Self { within: Some((pid, "-m")), ..self }
+    }
+
+    /// In the network of the process with that number.
+    pub fn with_network_of(self, pid: u32) -> Self {
+        Self { within: Some((pid, "-n")), ..self }
     }
 
     /// As a process of another user, to whom its folder is given. Needs root.
@@ -142,8 +148,8 @@ impl Setup {
     pub fn launch(&self) -> Proc {
         let path = self.write();
         let run = ["run", "--config", path.to_str().expect("UTF-8")];
-        if let Some(pid) = self.mounts_of {
-            let enter = ["-t", &pid.to_string(), "-m", PROGRAM];
+        if let Some((pid, namespace)) = self.within {
+            let enter = ["-t", &pid.to_string(), namespace, PROGRAM];
             return Proc::start("nsenter", &[&enter[..], &run].concat(), self.folder(), &self.env);
         }
         if let Some(user) = self.user {
