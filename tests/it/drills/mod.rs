@@ -15,6 +15,7 @@ mod early;
 mod ends;
 mod events;
 mod farm;
+mod hangs;
 mod leaving;
 mod long;
 mod loops;
