@@ -163,8 +163,10 @@ impl Loop {
 
     /// There is no answer yet; a client that sends no more may be gone.
     fn after_look(&mut self, conn: &mut Conn, exchange: &Exchange) -> Go {
-        // Its body can't come any more.
-        if conn.ended && exchange.upload.is_under_way() && exchange.upload.body.is_empty() && conn.readable {
+        let Doing::Calling(Calling { back, .. }) = &exchange.doing else { return Go::Wait };
+        let takes = self.backs.get(*back).is_some_and(|back| !back.is_connecting && back.is_flushed());
+        // Its body can't come any more, which is found out by reading on.
+        if takes && conn.ended && conn.readable && exchange.upload.is_under_way() {
             return Go::On;
         }
         Go::Wait

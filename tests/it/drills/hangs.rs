@@ -175,7 +175,7 @@ fn a_log_that_nobody_reads_makes_no_loop_late() {
 }
 
 /// Listens and has no room for a connection more: connecting to it takes for ever.
-fn full() -> (SocketAddr, socket2::Socket, Vec<socket2::Socket>) {
+pub fn full() -> (SocketAddr, socket2::Socket, Vec<socket2::Socket>) {
     let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     let listener = new();
     listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");

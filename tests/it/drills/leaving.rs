@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::farm::Farm;
+use super::hangs::full;
 use super::setup;
 use crate::support::backend::OK;
 use crate::support::client::head;
@@ -214,4 +215,26 @@ fn a_half_close_ends_a_request_in_line_and_one_that_was_sent_again() {
         until("every place is given back", || value(&twice, "balancer_backend_in_flight{backend=\"b\"} 0"));
     }
     assert!(!broken.seen().is_empty());
+}
+
+/// Half a body and its end come before a connection to the backend: there is nothing to do until it does.
+#[test]
+fn who_leaves_in_mid_upload_costs_no_processor_time() {
+    let (nobody, _listener, _held) = full();
+    let balancer = setup().backend(nobody).set("upstream.connect_timeout", json!("10s")).start();
+    let mut conn = Conn::open(balancer.address);
+    conn.send(head("POST", "/", &[], Some(8 << 20)));
+    until("it is on its way", || {
+        balancer
+            .get("/-/metrics")
+            .text()
+            .contains("balancer_backend_in_flight{backend=\"a\"} 1\n")
+            .then_some(())
+    });
+    conn.send(vec![b'x'; 10_000]);
+    conn.finish();
+    let used = balancer.proc.cpu_time();
+    silence_passes();
+    let used = balancer.proc.cpu_time() - used;
+    assert!(used < Duration::from_millis(500), "{used:?}");
 }

@@ -241,6 +241,16 @@ impl Proc {
         proc_status(self.pid(), "Threads:")
     }
 
+    /// The processor time that it has used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("a process of ours");
+        let behind_name = stat.rsplit_once(") ").expect("fields").1;
+        let ticks =
+            behind_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
+        Duration::from_secs(1) * u32::try_from(ticks.sum::<u64>()).expect("few")
+            / u32::try_from(rustix::param::clock_ticks_per_second()).expect("few")
+    }
+
     /// How many files it has open.
     pub fn files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a process of ours").count()
