@@ -10,7 +10,7 @@ use crate::proxy::story::Event;
 use crate::proxy::{Phase, UpstreamError};
 use balancer_http::framing::response::{self, AnswerFault, HeadRules, MAX_INTERIM};
 use balancer_http::framing::write;
-use balancer_http::message::{BodyLength, Version};
+use balancer_http::message::{BodyLength, RequestHead, Version};
 use balancer_time::Nanos;
 
 /// What reading an answer's head came to.
@@ -107,7 +107,7 @@ impl Loop {
             exchange.upload.is_stopped = true;
         }
         let length = head.body_length(exchange.is_head());
-        let asks_for_more = is_pinning(&head);
+        let is_pinning = is_pinning(&head, &exchange.head);
         if let Some(back) = self.backs.get(key) {
             back.coding = Coding::of(length);
             back.may_keep = head.keep_alive
@@ -115,7 +115,7 @@ impl Loop {
                 && !exchange.upload.is_stopped
                 && length != BodyLength::UntilClose
                 && head.status != 101;
-            if asks_for_more && !back.is_pinned && back.may_keep {
+            if is_pinning && !back.is_pinned && back.may_keep {
                 back.is_pinned = true;
                 if let Some(before) = conn.pinned.replace(key).filter(|before| *before != key) {
                     self.backs.close(before);
@@ -132,16 +132,16 @@ fn malformed(fault: AnswerFault) -> UpstreamError {
     UpstreamError { phase: Phase::Malformed, cause: fault.to_string() }
 }
 
-/// Whether the backend asks for credentials that belong to the connection (RFC 4559 §5): it is this client's alone then.
-fn is_pinning(head: &response::Head) -> bool {
-    let named = |value: &[u8], scheme: &[u8]| {
-        value.len() >= scheme.len() && value[..scheme.len()].eq_ignore_ascii_case(scheme)
+/// Whether credentials belong to the connection (RFC 4559 §5), which is this client's alone then: the backend asks for such,
+/// or the client sent some.
+fn is_pinning(head: &response::Head, request: &RequestHead) -> bool {
+    let is_of_connection = |value: &[u8]| {
+        let is =
+            |scheme: &[u8]| value.get(..scheme.len()).is_some_and(|name| name.eq_ignore_ascii_case(scheme));
+        is(b"NTLM") || is(b"Negotiate")
     };
-    head.status == 401
-        && head
-            .fields
-            .all("WWW-Authenticate")
-            .any(|value| named(value, b"NTLM") || named(value, b"Negotiate"))
+    (head.status == 401 && head.fields.all("WWW-Authenticate").any(is_of_connection))
+        || request.fields.all("Authorization").any(is_of_connection)
 }
 
 /// Forwards an interim answer (RFC 9110 §15.2).

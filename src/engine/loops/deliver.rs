@@ -148,10 +148,9 @@ impl Loop {
         buffers: &mut Buffers,
     ) -> Go {
         let Doing::Answering(delivery) = &mut exchange.doing else { return Go::On };
-        if let Some(origin) = &delivery.source
-            && exchange.upload.is_under_way()
-        {
+        if let Some(origin) = &delivery.source {
             let back = origin.back;
+            self.push_body(exchange, back);
             if self.upload(conn, exchange, back, buffers).is_err() {
                 exchange.upload.is_stopped = true;
                 if let Some(back) = self.backs.get(back) {
@@ -193,6 +192,15 @@ impl Loop {
                 exchange.doing = Doing::Nothing;
                 go
             }
+        }
+    }
+
+    /// Sends what the backend did not take of the request's body before its answer began.
+    fn push_body(&mut self, exchange: &mut Exchange, back: BackKey) {
+        let Some(to) = self.backs.get(back) else { return };
+        if !to.is_flushed() && to.flush().is_err() {
+            exchange.upload.is_stopped = true;
+            to.may_keep = false;
         }
     }
 

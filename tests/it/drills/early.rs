@@ -2,7 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use super::setup;
 use crate::support::client::{find, head};
@@ -97,6 +101,56 @@ fn bodies_run_both_ways_at_the_same_time() {
     }
 }
 
+/// Takes nothing of the body behind the head of its answer until the gate is open, and then all of it.
+fn late_reader(gate: &Gate) -> Backend {
+    let gate = gate.clone();
+    Backend::raw(move |_, stream, _| {
+        let Some(rest) = take_head(stream) else { return Then::Close };
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegin\r\n");
+        gate.wait();
+        let (mut left, mut buffer) = (4 * LARGE - rest.len(), vec![0; PIECE]);
+        while left > 0 {
+            match stream.read(&mut buffer) {
+                Ok(count @ 1..) => left -= count,
+                _ => return Then::Close,
+            }
+        }
+        let _ = stream.write_all(b"3\r\nend\r\n0\r\n\r\n");
+        Then::Keep
+    })
+}
+
+#[test]
+fn an_upload_that_the_backend_is_slow_to_take_goes_on_behind_its_answers_head() {
+    let gate = Gate::default();
+    let backend = late_reader(&gate);
+    let balancer =
+        setup().backend(backend.address()).set("frontend.max_body_bytes", json!(4 * LARGE)).start();
+    let mut conn = Conn::open(balancer.address);
+    conn.send(head("POST", "/", &[], Some(4 * LARGE)));
+    let answer = conn.read_head("POST").unwrap().expect(200);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (mut sender, count) = (conn.another(), Arc::clone(&sent));
+    let sending = std::thread::spawn(move || {
+        for _ in 0..4 * LARGE / PIECE {
+            sender.send(vec![b'x'; PIECE]);
+            count.fetch_add(PIECE, Ordering::SeqCst);
+        }
+    });
+    // Sending stops when every buffer on the way is full.
+    until("nothing more is taken", || {
+        let before = sent.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(300));
+        (before > 0 && sent.load(Ordering::SeqCst) == before).then_some(())
+    });
+    assert!(sent.load(Ordering::SeqCst) < 4 * LARGE, "all of it fits into buffers");
+    gate.open();
+    let mut text = Vec::new();
+    conn.read_body(answer.framing, &mut |bytes| text.extend_from_slice(bytes)).unwrap();
+    assert_eq!(text, b"beginend");
+    sending.join().unwrap();
+}
+
 /// A backend that says a few interim answers, the last of which waits for a gate, and then its own.
 fn hinting(count: usize, gate: &Gate) -> Backend {
     let gate = gate.clone();
@@ -168,7 +222,7 @@ fn a_connection_with_credentials_is_one_clients_until_it_ends_and_then_nobodys()
         // One loop keeps all connections where everybody could take them.
         let balancer = setup().one_loop().backend(backend.address()).start();
         let came_on = || backend.seen().pop().map(|seen| seen.connection);
-        let credentials = [("Authorization", "NTLM x")];
+        let credentials = [("Authorization", "Basic x")];
         let mut owner = Conn::open(balancer.address);
         owner.get("/").expect(401);
         assert_eq!(came_on(), Some(0));
@@ -181,8 +235,21 @@ fn a_connection_with_credentials_is_one_clients_until_it_ends_and_then_nobodys()
             owner.ask("POST", "/", &credentials, b"hello").expect(200);
             assert_eq!(came_on(), Some(0), "{scheme}: its own connection, for a POST, too");
         }
+        // Some send them without being asked.
+        let mut early = Conn::open(balancer.address);
+        let unasked = format!("{} token", scheme.split(' ').next().unwrap());
+        early.ask("GET", "/", &[("Authorization", &unasked)], b"").expect(200);
+        let its_own = came_on();
+        for _ in 0..3 {
+            Conn::open(balancer.address).ask("GET", "/", &[("Authorization", "Basic x")], b"").expect(200);
+            assert_ne!(came_on(), its_own, "{scheme}: sent without being asked");
+            early.ask("GET", "/", &[], b"").expect(401);
+            assert_eq!(came_on(), its_own, "{scheme}: its own connection");
+        }
+        drop(early);
         drop(owner);
         until("its connection has ended with it", || (backend.open() == 1).then_some(()));
+        assert_eq!(other.ask("GET", "/", &[("Authorization", "Basic x")], b"").status, 200);
         for _ in 0..5 {
             Conn::open(balancer.address).ask("GET", "/", &credentials, b"").expect(200);
             assert_ne!(came_on(), Some(0), "{scheme}");

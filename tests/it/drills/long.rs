@@ -153,3 +153,26 @@ fn at_the_end_streams_and_tunnels_have_shutdown_timeout_and_are_cut_and_said() {
         }
     }
 }
+
+#[test]
+fn each_side_of_a_tunnel_ends_by_itself_and_a_reset_ends_both() {
+    let backend = upgrading();
+    let balancer = setup().backend(backend.address()).start();
+    let mut conn = tunnel(&balancer);
+    // What was sent before the end comes back behind it.
+    conn.send(vec![b'x'; 1 << 20]);
+    conn.finish();
+    let (bytes, fault) = conn.wait_closed();
+    assert_eq!((bytes.len(), fault), (1 << 20, Fault::Closed));
+    until("the backend's side has ended, too", || (backend.open() == 0).then_some(()));
+    let soonest = (0..5).map(|_| {
+        let mut conn = tunnel(&balancer);
+        echoes(&mut conn);
+        let began = Instant::now();
+        conn.reset();
+        until("the backend's side has ended", || (backend.open() == 0).then_some(()));
+        began.elapsed()
+    });
+    let soonest = soonest.min().unwrap();
+    assert!(soonest < Duration::from_secs(1), "{soonest:?}");
+}

@@ -141,6 +141,11 @@ impl Conn {
         self.stream.write_all(bytes.as_ref())
     }
 
+    /// The same connection once more, for a thread that sends.
+    pub fn another(&self) -> Self {
+        Self { stream: self.stream.try_clone().expect("a descriptor"), buffer: Vec::new() }
+    }
+
     /// How long an answer may be silent from now on.
     pub fn wait_at_most(&self, patience: std::time::Duration) {
         self.stream.set_read_timeout(Some(patience)).expect("a time-out");
