@@ -168,6 +168,14 @@ impl AdminApi {
         Some(finished(answer, head))
     }
 
+    /// Whether a call may have to wait for the database. How the process is, is told from memory.
+    pub fn waits(&self, head: &RequestHead, surface: Surface) -> bool {
+        let found = route::find(head.path(), surface, self.api_is_public);
+        !found.as_ref().and_then(Found::route).is_some_and(|route| {
+            route.stand == route::Stand::Probe || route.path == metrics::PATH || route.is_page()
+        })
+    }
+
     /// What is called, by whom and how: everything that can be refused before the body is looked at.
     fn admit<'p>(&self, head: &'p RequestHead, surface: Surface, now: Nanos) -> Result<Admitted<'p>, Reject> {
         let found = route::find(head.path(), surface, self.api_is_public).unwrap_or(FoundRoute::Nothing);

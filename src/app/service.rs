@@ -71,7 +71,11 @@ fn refuse(
 }
 
 impl Service for Public {
-    fn begin(&self, asked: NewRequest<'_>) -> Step {
+    fn waits(&self, head: &RequestHead) -> bool {
+        self.api.waits(head, Surface::Public)
+    }
+
+    fn begin(&self, asked: Asked<'_>) -> Step {
         #[cfg(debug_assertions)]
         super::faults::commit(&asked.head.target, &self.proxy.accounts.clock);
         if self.api.claims(asked.head, Surface::Public) {
@@ -95,7 +99,11 @@ impl Service for Public {
 }
 
 impl Service for Private {
-    fn begin(&self, asked: NewRequest<'_>) -> Step {
+    fn waits(&self, head: &RequestHead) -> bool {
+        self.api.waits(head, Surface::Admin)
+    }
+
+    fn begin(&self, asked: Asked<'_>) -> Step {
         begin_own(&self.api, &self.proxy, &asked, Surface::Admin)
     }
 

@@ -157,7 +157,8 @@ impl Loop {
             is_too_large: is_over,
             received_at: exchange.received_at,
         };
-        match self.lane.send(job) {
+        let waits = self.shared.service.waits(&job.head);
+        match self.lane.send(job, waits) {
             Ok(()) => {
                 exchange.doing = Doing::InLane;
                 Go::Wait

@@ -1,5 +1,5 @@
-//! Threads for what may block: calls of the API, which wait for the database. Loops hand over a request whose body is
-//! whole, and are mailed its answer.
+//! Threads for what may block or takes long: calls of the API. Loops hand over a request whose body is whole, and are mailed
+//! its answer. Those that may wait for the database have threads of their own: when it hangs, the others are still answered.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,8 +17,8 @@ use crate::proxy::exchange::{Answer, BlockingRequest, BodyFault, RequestBody};
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 
-/// Threads of a lane.
-const THREADS: usize = 2;
+/// Threads for calls that may wait for the database, and for those that do not.
+const THREADS: [usize; 2] = [2, 1];
 /// Most requests that wait for one of them.
 const MOST_WAITING: usize = 256;
 
@@ -35,29 +35,39 @@ pub(super) struct LaneJob {
 
 /// The running threads; they end when the last clone is dropped.
 #[derive(Clone)]
-pub(super) struct Lane(Sender<LaneJob>);
+pub(super) struct Lane {
+    waiting: Sender<LaneJob>,
+    quick: Sender<LaneJob>,
+}
 
 impl Lane {
     /// Starts the threads; `shared` is who they answer to.
     pub fn start(shared: &Arc<LoopsShared>) -> io::Result<Self> {
-        let (send, receive) = bounded::<LaneJob>(MOST_WAITING);
-        for number in 0..THREADS {
-            let (receive, shared) = (receive.clone(), Arc::clone(shared));
-            thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
-                for job in receive {
-                    let (number, client) = (job.number, job.client);
-                    let answer = answer(&shared, job);
-                    shared.loops[number].post(Letter::Answered(client, answer));
-                }
-            })?;
-        }
-        Ok(Self(send))
+        let [waiting, quick] = THREADS;
+        Ok(Self { waiting: start("lane", waiting, shared)?, quick: start("quick-lane", quick, shared)? })
     }
 
     /// Hands a request over; it comes back when too many wait.
-    pub fn send(&self, job: LaneJob) -> Result<(), Box<LaneJob>> {
-        self.0.try_send(job).map_err(|refused| Box::new(refused.into_inner()))
+    pub fn send(&self, job: LaneJob, waits: bool) -> Result<(), Box<LaneJob>> {
+        let lane = if waits { &self.waiting } else { &self.quick };
+        lane.try_send(job).map_err(|refused| Box::new(refused.into_inner()))
     }
+}
+
+/// Starts so many threads that answer what is sent to them.
+fn start(name: &str, threads: usize, shared: &Arc<LoopsShared>) -> io::Result<Sender<LaneJob>> {
+    let (send, receive) = bounded::<LaneJob>(MOST_WAITING);
+    for number in 0..threads {
+        let (receive, shared) = (receive.clone(), Arc::clone(shared));
+        thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
+            for job in receive {
+                let (room, client) = (job.room, job.client);
+                let answer = answer(&shared, job);
+                shared.loops[room].post(Letter::Answered(client, answer));
+            }
+        })?;
+    }
+    Ok(send)
 }
 
 fn answer(shared: &LoopsShared, mut job: LaneJob) -> Answer {

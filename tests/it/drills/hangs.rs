@@ -119,7 +119,9 @@ fn a_database_that_hangs_makes_no_loop_late() {
         waiting.push(ask_from(unknown, &balancer, &head("GET", "/", &[], None)));
         if round % 8 == 0 {
             let call = head("GET", "/limits", &[], None);
-            waiting.push(ask_from(Ipv4Addr::LOCALHOST, &balancer, &call));
+            let mut conn = Conn::open(balancer.admin);
+            conn.send(call);
+            waiting.push(conn);
         }
     });
     server.resume();
@@ -146,6 +148,40 @@ fn a_name_server_that_hangs_makes_no_loop_late() {
         balancer.get("/").expect(200);
     });
     assert!(server.asked() > asked, "it was asked, and said nothing");
+}
+
+/// Calls that wait for the database keep nobody from being told how the process is.
+#[test]
+fn while_the_database_hangs_calls_wait_and_probes_do_not() {
+    let Some(server) = Postgres::start() else { return };
+    let backend = Backend::named("a");
+    let balancer = watched()
+        .store(&server.database("probes"))
+        .backend(backend.address())
+        .set("database.timeout", json!("10s"))
+        .start();
+    server.pause();
+    let mut waiting: Vec<Conn> = (0..20)
+        .map(|_| {
+            let mut conn = Conn::open(balancer.admin);
+            conn.send(head("GET", "/limits", &[], None));
+            conn
+        })
+        .collect();
+    for target in ["/-/livez", "/-/readyz", "/metrics", "/-/readyz?verbose"] {
+        let began = Instant::now();
+        let status = get(balancer.admin, target).status;
+        let took = began.elapsed();
+        assert!(
+            [200, 503].contains(&status) && took < Duration::from_secs(1),
+            "{target}: {status} in {took:?}"
+        );
+    }
+    server.resume();
+    for conn in &mut waiting {
+        let status = conn.read("GET").unwrap().status;
+        assert!([200, 503].contains(&status), "{status}");
+    }
 }
 
 /// A named pipe, and its end that nobody reads from.
