@@ -7,6 +7,7 @@
 //!   `normal`: the clients that must not notice.
 
 mod backends;
+mod chaos;
 mod clock;
 mod connections;
 mod crowd;
