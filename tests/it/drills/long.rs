@@ -12,7 +12,7 @@ use crate::support::client::{find, head};
 use crate::support::{Backend, Balancer, Conn, Fault, Framing, Gate, Then, until};
 
 /// A backend that upgrades every connection and sends back what it is sent.
-fn upgrading() -> Backend {
+pub fn upgrading() -> Backend {
     Backend::raw(|_, stream, _| {
         let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
         while find(&bytes, b"\r\n\r\n").is_none() {
@@ -33,7 +33,7 @@ fn upgrading() -> Backend {
 }
 
 /// An upgraded connection.
-fn tunnel(balancer: &Balancer) -> Conn {
+pub fn tunnel(balancer: &Balancer) -> Conn {
     let mut conn = Conn::open(balancer.address);
     conn.send(head("GET", "/socket", &[("Connection", "Upgrade"), ("Upgrade", "websocket")], None));
     conn.read_head("GET").unwrap().expect(101);

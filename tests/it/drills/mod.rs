@@ -24,6 +24,7 @@ mod normal;
 mod order;
 mod pending;
 mod proxy_protocol;
+mod quiet;
 mod silence;
 mod slow;
 pub(crate) mod store;
