@@ -119,7 +119,8 @@ impl Loop {
             if upload.is_whole || is_over {
                 return self.hand_over(conn, exchange, is_over, buffers);
             }
-            if upload.body.len() + self.gathered > MOST_GATHERED {
+            if self.gathered > MOST_GATHERED {
+                self.ungather(exchange);
                 let reject = Reject::new(Reason::Unavailable, "too many large calls at once").retry_after(1);
                 return self.refuse_exchange(conn, exchange, &reject, buffers);
             }
@@ -127,7 +128,11 @@ impl Loop {
             match self.read_body(conn, exchange, buffers) {
                 Ok(Read::Some) => self.gathered += exchange.upload.body.len() - before,
                 Ok(Read::Empty) => return Go::Wait,
-                Err(fault) => return self.refuse_body(conn, exchange, fault, buffers),
+                Err(fault) => {
+                    // Of a piece with a fault nothing is counted.
+                    self.gathered = self.gathered.saturating_sub(before);
+                    return self.refuse_body(conn, exchange, fault, buffers);
+                }
             }
         }
     }

@@ -47,12 +47,7 @@ impl Loop {
     fn due_of(&self, conn: &Conn, exchange: &Exchange) -> Nanos {
         let timeouts = &self.shared.timeouts;
         let upload = &exchange.upload;
-        // A client that sends no more, whose request is whole, and that gets nothing.
-        let ended = if conn.ended && self.shared.abort_on_close && !upload.is_under_way() {
-            conn.moved_at.saturating_add(ENDED_SILENCE)
-        } else {
-            Nanos::MAX
-        };
+        let ended = self.left_at(conn, exchange);
         let due = match &exchange.doing {
             Doing::Reading | Doing::Gathering(_) => return upload.pace.due(timeouts.body, timeouts),
             Doing::Waiting(_, until) => *until,
@@ -162,12 +157,18 @@ impl Loop {
         }
     }
 
-    /// Whether it is the client's silence that is over.
+    /// When a client counts as gone: it sends no more, its request is whole, and there is nothing that it could take.
+    fn left_at(&self, conn: &Conn, exchange: &Exchange) -> Nanos {
+        let may_be_gone = conn.ended && self.shared.abort_on_close;
+        if may_be_gone && conn.is_flushed() && !exchange.upload.is_under_way() {
+            conn.moved_at.saturating_add(ENDED_SILENCE)
+        } else {
+            Nanos::MAX
+        }
+    }
+
     fn is_left(&self, conn: &Conn, exchange: &Exchange) -> bool {
-        conn.ended
-            && self.shared.abort_on_close
-            && !exchange.upload.is_under_way()
-            && conn.moved_at.saturating_add(ENDED_SILENCE) <= self.now
+        self.left_at(conn, exchange) <= self.now
     }
 
     fn too_late(&mut self, conn: &mut Conn, exchange: &mut Exchange, buffers: &mut Buffers) -> Go {

@@ -238,3 +238,42 @@ fn who_leaves_in_mid_upload_costs_no_processor_time() {
     let used = balancer.proc.cpu_time() - used;
     assert!(used < Duration::from_millis(500), "{used:?}");
 }
+
+/// It has ended its direction and reads slowly, with more for it than any buffer holds: it is still there.
+#[test]
+fn a_half_closed_client_may_pause_in_its_answer() {
+    const BYTES: u64 = 64 << 20;
+    let farm = Farm::start();
+    let balancer = setup().backend(farm.address()).start();
+    let mut conn = Conn::open(balancer.address);
+    conn.send(head("GET", &format!("/bytes/{BYTES}"), &[], None));
+    conn.finish();
+    conn.read_head("GET").unwrap().expect(200);
+    let mut left = BYTES;
+    for _ in 0..2 {
+        silence_passes();
+        conn.exactly(8 << 20, &mut |_| {}).unwrap();
+        left -= 8 << 20;
+    }
+    conn.exactly(left, &mut |_| {}).unwrap();
+    assert_eq!(conn.wait_closed(), (Vec::new(), Fault::Closed));
+}
+
+/// Bodies of calls are counted while they are gathered, and those that break off are forgotten.
+#[test]
+fn calls_that_break_off_leave_room_for_others() {
+    const MIB: usize = 1 << 20;
+    let farm = Farm::start();
+    let balancer = setup().backend(farm.address()).set("admin.listen", json!("127.0.0.1:0")).start();
+    // More than may be gathered at once, one after the other.
+    for _ in 0..80 {
+        let mut conn = Conn::open(balancer.admin);
+        conn.send(head("POST", "/v1/batch", &[], Some(MIB)));
+        conn.send(vec![b' '; MIB - 1]);
+        conn.finish();
+        assert_eq!(conn.read("POST").unwrap().status, 400);
+    }
+    let body = [b"{\"operations\":[]}".to_vec(), vec![b' '; MIB / 2]].concat();
+    let status = crate::support::request(balancer.admin, "POST", "/v1/batch", &[], &body).status;
+    assert_ne!(status, 503);
+}
