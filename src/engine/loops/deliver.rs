@@ -15,6 +15,9 @@ use crate::proxy::story::Call;
 /// A backend that has answered: how it was called, and where in the scratch memory its body begins and ends so far.
 pub(super) type FromBackend = Option<(BackSlot, Call, (usize, usize))>;
 
+/// A body that is longer may still be with our kernel when its last byte was sent.
+const LONG: u64 = 16 * 1024;
+
 impl Loop {
     /// Sends an answer, or begins to. `answered`: whose body it is.
     pub(super) fn deliver(
@@ -214,6 +217,11 @@ impl Loop {
             After::Keep => {
                 conn.begin_next(self.now);
                 Go::On
+            }
+            // A close with something unread is a reset, and takes with it what the client has not yet received.
+            // What the kernel told of it may not be handled yet.
+            After::Close if conn.readable || (delivery.body_bytes > LONG && !conn.socket.is_quiet()) => {
+                Go::Linger
             }
             After::Close => Go::Close,
             After::Linger => Go::Linger,

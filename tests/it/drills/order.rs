@@ -1,10 +1,12 @@
 //! Pipelines, and closes after which the answer can still be read.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::setup;
 use crate::support::client::head;
-use crate::support::{Backend, Conn, Fault, Then, get};
+use crate::support::{Backend, Conn, Fault, Gate, Then, get, until};
 
 fn echo() -> Backend {
     Backend::scripted(|seen, stream| {
@@ -127,4 +129,39 @@ fn two_hundred_requests_in_one_packet_are_answered_in_order() {
     assert_eq!(conn.read("GET").unwrap().expect(200).text(), "/last");
     assert!(conn.wait_closed().0.is_empty());
     assert!(backend.seen().iter().all(|seen| !seen.request_line().contains("behind")));
+}
+
+/// Old clients send an empty line behind a request. A close with that unread would be a reset, and what the client has not yet
+/// received of its answer would be lost with it.
+#[test]
+fn what_stands_unread_behind_the_last_request_costs_no_byte_of_its_answer() {
+    const BYTES: usize = 220_000;
+    for behind in ["\r\n", "GET /ok HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        for _ in 0..5 {
+            let gate = Gate::default();
+            let opened = gate.clone();
+            let backend = Backend::scripted(move |_, stream| {
+                opened.wait();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+                let _ = std::io::Write::write_all(stream, &[head.as_bytes(), &[b'x'; BYTES]].concat());
+                Then::Keep
+            });
+            let balancer = setup().backend(backend.address()).start();
+            let mut conn = Conn::open(balancer.address);
+            conn.send(head("GET", "/", &[("Connection", "close")], None));
+            until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+            conn.send(behind);
+            // Answered behind it, on whichever loop.
+            for _ in 0..4 {
+                get(balancer.address, "/-/livez").expect(200);
+            }
+            gate.open();
+            // The answer lies in the kernel's buffers when the connection is closed.
+            std::thread::sleep(Duration::from_millis(100));
+            let answer = conn.read("GET").expect("all of it");
+            assert_eq!(answer.body.len(), BYTES, "{behind:?}");
+            conn.finish();
+            assert_eq!(conn.wait_closed(), (Vec::new(), Fault::Closed), "{behind:?}");
+        }
+    }
 }
