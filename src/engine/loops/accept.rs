@@ -229,6 +229,9 @@ impl Loop {
     /// The next one to go, of those that one walk found: a flood at the bound costs one walk for many connections.
     fn oldest(&mut self, kind: Kind) -> Option<(ClientSlot, Nanos)> {
         const CANDIDATES: usize = 64;
+        if self.shared.counts.of_kind_in(self.number, kind) == 0 {
+            return None;
+        }
         if self.candidates(kind).is_empty() {
             let of_kind = self.clients.iter().filter_map(|(key, client)| {
                 let conn = &client.as_ref()?.conn;
