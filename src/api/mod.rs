@@ -171,8 +171,8 @@ impl AdminApi {
     /// Whether a call may have to wait for the database. How the process is, is told from memory.
     pub fn waits(&self, head: &RequestHead, surface: Surface) -> bool {
         let found = route::find(head.path(), surface, self.api_is_public);
-        !found.as_ref().and_then(Found::route).is_some_and(|route| {
-            route.stand == route::Stand::Probe || route.path == metrics::PATH || route.is_page()
+        !found.as_ref().and_then(FoundRoute::route).is_some_and(|route| {
+            route.form == route::PathForm::Probe || route.path == metrics::PATH || route.is_page()
         })
     }
 

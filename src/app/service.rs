@@ -75,7 +75,7 @@ impl Service for Public {
         self.api.waits(head, Surface::Public)
     }
 
-    fn begin(&self, asked: Asked<'_>) -> Step {
+    fn begin(&self, asked: NewRequest<'_>) -> Step {
         #[cfg(debug_assertions)]
         super::faults::commit(&asked.head.target, &self.proxy.accounts.clock);
         if self.api.claims(asked.head, Surface::Public) {
@@ -103,7 +103,7 @@ impl Service for Private {
         self.api.waits(head, Surface::Admin)
     }
 
-    fn begin(&self, asked: Asked<'_>) -> Step {
+    fn begin(&self, asked: NewRequest<'_>) -> Step {
         begin_own(&self.api, &self.proxy, &asked, Surface::Admin)
     }
 

@@ -11,13 +11,13 @@ pub trait Service: Send + Sync + 'static {
     /// Begins a request: what the engine is to do with it. Never blocks.
     fn begin(&self, asked: NewRequest<'_>) -> Step;
 
-    /// Whether [`Service::serve`] may have to wait for the database to answer that request.
+    /// Whether [`Service::work`] may have to wait for the database to answer that request.
     fn waits(&self, _head: &RequestHead) -> bool {
         true
     }
 
-    /// Answers one exchange, or parks it.
-    fn serve(&self, exchange: Exchange<'_>) -> Served;
+    /// Answers a request for which [`Service::begin`] asked that ([`Step::Work`]), on a thread that may block.
+    fn work(&self, exchange: BlockingRequest<'_>) -> Answer;
 
     /// The answer to a request that the frontend itself refuses (framing, bounds, a panic): with a request id, counted and
     /// logged like every other. `head` holds what was understood. Must not panic.

@@ -199,7 +199,7 @@ impl Loop {
     }
 
     /// Sends what the backend did not take of the request's body before its answer began.
-    fn push_body(&mut self, exchange: &mut Exchange, back: BackKey) {
+    fn push_body(&mut self, exchange: &mut Exchange, back: BackSlot) {
         let Some(to) = self.backs.get(back) else { return };
         if !to.is_flushed() && to.flush().is_err() {
             exchange.upload.is_stopped = true;

@@ -61,9 +61,9 @@ fn start(name: &str, threads: usize, shared: &Arc<LoopsShared>) -> io::Result<Se
         let (receive, shared) = (receive.clone(), Arc::clone(shared));
         thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
             for job in receive {
-                let (room, client) = (job.room, job.client);
+                let (number, client) = (job.number, job.client);
                 let answer = answer(&shared, job);
-                shared.loops[room].post(Letter::Answered(client, answer));
+                shared.loops[number].post(Letter::Answered(client, answer));
             }
         })?;
     }
