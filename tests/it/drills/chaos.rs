@@ -37,7 +37,7 @@ impl Dice {
 
 /// One answer, of any kind.
 fn answer(dice: &mut Dice, stream: &mut TcpStream) -> std::io::Result<Then> {
-    const BODY: [u8; 40_000] = [b'x'; 40_000];
+    static BODY: [u8; 40_000] = [b'x'; 40_000];
     const OK: &[u8] = crate::support::backend::OK;
     match dice.roll(14) {
         0 => stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").and_then(|()| stream.write_all(OK))?,
@@ -108,7 +108,7 @@ fn erratic() -> Backend {
 
 /// The beginning of a connection, of any kind.
 fn begin(dice: &mut Dice, conn: &mut Conn) -> std::io::Result<()> {
-    const BODY: [u8; 30_000] = [b'x'; 30_000];
+    static BODY: [u8; 30_000] = [b'x'; 30_000];
     let get = head("GET", "/", &[], None);
     match dice.roll(9) {
         0 => conn.try_send(get.repeat(5))?,

@@ -1,5 +1,4 @@
-//! A client that sees bytes: it sends what it is told, and reads answers strictly, so that an answer which a lenient
-//! client would let pass is a failure here.
+//! A client that sees bytes: it sends what it is told and reads answers strictly; what a lenient one lets pass is a failure.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -103,25 +102,22 @@ impl Conn {
         Self::from(IpAddr::V4(Ipv4Addr::LOCALHOST), to)
     }
 
-    /// Connects from one of this machine's addresses, all of 127/8 among them: another client to the limiter.
+    /// Connects from one of this machine's addresses (127/8): another client to the limiter.
     #[track_caller]
     pub fn from(source: IpAddr, to: SocketAddr) -> Self {
-        Self::try_from(source, to).unwrap_or_else(|error| panic!("{source} connects to {to}: {error}"))
+        Self::try_from(source, to).expect("it connects")
     }
 
     /// The same, where a refusal is no failure.
     pub fn try_from(source: IpAddr, to: SocketAddr) -> std::io::Result<Self> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
-        // 127.0.0.1 is what the kernel chooses. A bound socket takes a port that no other connection of the machine has, and
-        // of those there are 28,000.
+        // A bound socket has its port for itself, and there are only 28,000; 127.0.0.1 is the kernel's choice anyway.
         if source.is_ipv4() == to.is_ipv4() && source != IpAddr::V4(Ipv4Addr::LOCALHOST) {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
-        socket.connect_timeout(&to.into(), PATIENCE)?;
+        socket.connect_timeout(&to.into(), PATIENCE).and_then(|()| socket.set_tcp_nodelay(true))?;
         let stream: TcpStream = socket.into();
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)))?;
         Ok(Self { stream, buffer: Vec::new() })
     }
 
