@@ -2,7 +2,7 @@
 //! cut, past the interim answers; what is accepted is in order, and strictly what it is with the key; and what we write to
 //! the client is clean and reads as the same answer.
 
-use balancer_http::framing::response::{Finder, Found, Head, HeadRules, parse};
+use balancer_http::framing::response::{Head, HeadRules, parse};
 use balancer_http::framing::write::{self, AnswerLines, BodyShape, Framing, Persistence};
 use balancer_http::headers::to_client;
 use balancer_http::message::{BodyLength, Version};
@@ -32,11 +32,9 @@ pub fn check(data: &[u8]) {
 }
 
 fn check_with(data: &[u8], rules: &HeadRules) {
-    for may_switch in [false, true] {
-        let whole = find([data], may_switch, rules);
-        for ends in cuts::ways(data) {
-            assert_eq!(find(cuts::pieces(data, &ends), may_switch, rules), whole, "cut at {ends:?}");
-        }
+    let whole = find([data], rules);
+    for ends in cuts::ways(data) {
+        assert_eq!(find(cuts::pieces(data, &ends), rules), whole, "cut at {ends:?}");
     }
     match parse(data, rules) {
         Ok(Some((head, used))) => {
@@ -80,19 +78,16 @@ impl Said {
 /// The final head with where its body starts in the stream; `None`: not there yet.
 fn find<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
-    may_switch: bool,
     rules: &HeadRules,
 ) -> Result<Option<(Said, usize)>, &'static str> {
-    let mut finder = Finder::new(may_switch, *rules);
-    let (mut buffer, mut before) = (Vec::new(), 0);
+    let (mut buffer, mut at) = (Vec::new(), 0);
     for piece in pieces {
         buffer.extend_from_slice(piece);
-        match finder.find(&buffer).map_err(|fault| fault.0)? {
-            Found::More { used } => {
-                buffer.drain(..used);
-                before += used;
+        while let Some((head, used)) = parse(&buffer[at..], rules).map_err(|fault| fault.0)? {
+            at += used;
+            if !head.is_interim() {
+                return Ok(Some((Said::by(&head), at)));
             }
-            Found::Final { head, used } => return Ok(Some((Said::by(&head), before + used))),
         }
     }
     Ok(None)

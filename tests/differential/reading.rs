@@ -3,7 +3,7 @@
 use balancer_http::fields::Fields;
 use balancer_http::framing::chunk::{ChunkDecoder, ChunkStep};
 use balancer_http::framing::request::{HeadVerdict, parse};
-use balancer_http::framing::response::{Finder, Found, HeadRules};
+use balancer_http::framing::response::{self, HeadRules};
 use balancer_http::message::{BodyLength, RequestHead, Version};
 use serde::Deserialize;
 
@@ -90,11 +90,19 @@ fn request(head: &RequestHead) -> Message {
 }
 
 fn answer(stream: &[u8], to_head: bool, messages: &mut Vec<Message>) -> Result<&'static str, String> {
-    let (head, used) =
-        match Finder::new(false, HeadRules::SHIPPED).find(stream).map_err(|fault| fault.to_string())? {
-            Found::More { .. } => return Ok("open"),
-            Found::Final { head, used } => (head, used),
-        };
+    let mut used = 0;
+    let head = loop {
+        let found =
+            response::parse(&stream[used..], &HeadRules::SHIPPED).map_err(|fault| fault.to_string())?;
+        let Some((head, bytes)) = found else { return Ok("open") };
+        used += bytes;
+        if head.status == 101 {
+            return Err("a 101 that nobody asked for".to_owned());
+        }
+        if !head.is_interim() {
+            break head;
+        }
+    };
     messages.push(Message {
         start: (head.status.to_string(), text(&head.reason)),
         version: if head.version == Version::Http10 { "1.0" } else { "1.1" }.to_owned(),

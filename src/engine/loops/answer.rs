@@ -65,7 +65,7 @@ impl Loop {
                     Ok(None) => break,
                     Ok(Some((mut head, used))) => {
                         at += used;
-                        if !matches!(head.status, 100..=199) || head.status == 101 {
+                        if !head.is_interim() {
                             head.keep_alive &= calling.keep_alive;
                             return Looked::Head(Box::new(head), (at, have));
                         }

@@ -101,68 +101,9 @@ impl Head {
         matches!(self.status, 100..=199 | 204 | 304)
     }
 
-    fn is_interim(&self) -> bool {
+    /// Whether another answer to the same request follows (RFC 9110 §15.2). After a 101 none does.
+    pub fn is_interim(&self) -> bool {
         matches!(self.status, 100..=199) && self.status != 101
-    }
-}
-
-/// What a look for the final answer came to.
-#[derive(Debug)]
-pub enum Found {
-    /// More bytes are needed. The first `used` bytes were interim answers and are done with.
-    More {
-        /// Bytes to drop.
-        used: usize,
-    },
-    /// The final answer's head, or a 101. Its body starts behind `used` bytes.
-    Final {
-        /// The head.
-        head: Head,
-        /// Bytes up to the body.
-        used: usize,
-    },
-}
-
-/// Looks for the final answer to one request, past the interim ones (RFC 9110 §15.2).
-#[derive(Clone, Debug)]
-pub struct Finder {
-    may_switch: bool,
-    rules: HeadRules,
-    interim: u8,
-    /// All interim answers so far let the connection be kept.
-    keep_alive: bool,
-}
-
-impl Finder {
-    /// `may_switch`: the request asked for an upgrade, so that a 101 is an answer to it.
-    pub const fn new(may_switch: bool, rules: HeadRules) -> Self {
-        Self { may_switch, rules, interim: 0, keep_alive: true }
-    }
-
-    /// How it reads.
-    pub const fn rules(&self) -> &HeadRules {
-        &self.rules
-    }
-
-    /// Reads heads from the start of `bytes`, which holds everything received that was not reported as used.
-    pub fn find(&mut self, bytes: &[u8]) -> Result<Found, AnswerFault> {
-        let mut at = 0;
-        while let Some((mut head, used)) = parse(&bytes[at..], &self.rules)? {
-            at += used;
-            if !head.is_interim() {
-                head.keep_alive &= self.keep_alive;
-                if head.status == 101 && !self.may_switch {
-                    return Err(AnswerFault("a 101 that nobody asked for"));
-                }
-                return Ok(Found::Final { head, used: at });
-            }
-            self.keep_alive &= head.keep_alive;
-            self.interim += 1;
-            if self.interim > MAX_INTERIM {
-                return Err(AnswerFault("too many interim answers"));
-            }
-        }
-        Ok(Found::More { used: at })
     }
 }
 

@@ -298,52 +298,27 @@ fn heads_have_bounds() {
 }
 
 #[test]
-fn interim_answers_are_passed_over_up_to_a_bound() {
-    const FINAL: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
-    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-    let wire = [CONTINUE, HINTS, FINAL, b"body"].concat();
-    let mut finder = Finder::new(false, STRICT);
-    let Ok(Found::Final { head, used }) = finder.find(&wire) else { panic!("no final answer") };
-    assert_eq!((head.status, &wire[used..]), (200, &b"body"[..]));
-    assert!(head.fields.is_empty(), "a hint's fields are not the answer's");
-
-    let mut finder = Finder::new(false, STRICT);
-    let partial = [CONTINUE, &HINTS[..9]].concat();
-    assert!(matches!(finder.find(&partial), Ok(Found::More { used }) if used == CONTINUE.len()));
-
-    let most = [HINTS.repeat(MAX_INTERIM as usize), FINAL.to_vec()].concat();
-    assert!(matches!(Finder::new(false, STRICT).find(&most), Ok(Found::Final { .. })));
-    assert!(Finder::new(false, STRICT).find(&HINTS.repeat(MAX_INTERIM as usize + 1)).is_err());
-    // One that announces a body has none, and its connection is not used again.
-    let announcing = b"HTTP/1.1 103 x\r\nContent-Length: 5\r\n\r\n";
-    let wire = [&announcing[..], CONTINUE, FINAL].concat();
-    for read in [&wire[..], &wire[announcing.len()..]] {
-        let mut finder = Finder::new(false, STRICT);
-        assert!(matches!(finder.find(&wire[..announcing.len()]), Ok(Found::More { .. })));
-        let Ok(Found::Final { head, .. }) = finder.find(read) else { panic!("no final answer") };
-        assert_eq!((head.status, head.keep_alive), (200, false));
+fn interim_answers_come_before_the_final_one() {
+    // (head, whether another follows, whether the connection may be kept): one that announces a body has none.
+    let rows: &[(&[u8], bool, bool)] = &[
+        (b"HTTP/1.1 100 Continue\r\n\r\n", true, true),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", true, true),
+        (b"HTTP/1.1 103 x\r\nContent-Length: 5\r\n\r\n", true, false),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", false, true),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, true),
+    ];
+    for (wire, is_interim, keep_alive) in rows {
+        let text = wire.escape_ascii().to_string();
+        let (head, used) = parse(&[wire, &b"HTTP/1.1"[..]].concat(), &STRICT).expect(&text).expect(&text);
+        assert_eq!(
+            (used, head.is_interim(), head.keep_alive),
+            (wire.len(), *is_interim, *keep_alive),
+            "{text}"
+        );
     }
-    // The count is kept across reads.
-    let mut finder = Finder::new(false, STRICT);
-    for _ in 0..MAX_INTERIM {
-        assert!(matches!(finder.find(HINTS), Ok(Found::More { .. })));
-    }
-    assert!(finder.find(HINTS).is_err());
 }
 
-#[test]
-fn a_101_is_an_answer_only_to_who_asked_for_it() {
-    const SWITCH: &[u8] =
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-    assert!(Finder::new(false, STRICT).find(SWITCH).is_err());
-    assert!(
-        matches!(Finder::new(true, STRICT).find(SWITCH), Ok(Found::Final { head, .. }) if head.status == 101)
-    );
-}
-
-/// What a reader comes to that looks after each piece, as the transport does.
+/// What a reader comes to that looks after each piece, as the engine does: the final answer's status, and what follows it.
 fn piecewise(
     bytes: &[u8],
     places: &[prop::sample::Index],
@@ -352,12 +327,13 @@ fn piecewise(
     let mut ends: Vec<usize> = places.iter().map(|place| place.index(bytes.len() + 1)).collect();
     ends.push(bytes.len());
     ends.sort_unstable();
-    let mut finder = Finder::new(false, rules);
-    let mut dropped = 0;
+    let mut at = 0;
     for end in ends {
-        match finder.find(&bytes[dropped..end])? {
-            Found::More { used } => dropped += used,
-            Found::Final { head, used } => return Ok(Some((head.status, bytes[dropped + used..].to_vec()))),
+        while let Some((head, used)) = parse(&bytes[at..end], &rules)? {
+            at += used;
+            if !head.is_interim() {
+                return Ok(Some((head.status, bytes[at..].to_vec())));
+            }
         }
     }
     Ok(None)
