@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use balancer::clock::Clock;
 use balancer::config;
 use balancer::metrics::Metrics;
-use balancer::store::cache::{Known, Pending, Source};
+use balancer::store::cache::{EntryKind, Known, Pending};
 use balancer::store::v1::{Actor, LimitFilter, MAX_IMPORTED};
 use balancer::store::{Limits, Sources};
 use balancer_limiter::identity::ClientId;
@@ -107,10 +107,10 @@ fn run(name: &str, url: &str, rows: u32) {
     };
     let find = |client: IpAddr| waited(&limits, |pending| limits.find(client, Some(9), 1, pending)).source;
     let find_key = |id: &str| waited(&limits, |pending| limits.find_key(id, 1, pending));
-    looked("an address", &|n| find(address(n + 1)) == Source::Client);
+    looked("an address", &|n| find(address(n + 1)) == EntryKind::Client);
     looked("an opaque id", &|n| matches!(find_key(id(n).text()), Known::Entry(_)));
     looked("an address without a limit", &|n| {
-        find(Ipv4Addr::from(0x0b00_0000 | n).into()) == Source::Default
+        find(Ipv4Addr::from(0x0b00_0000 | n).into()) == EntryKind::Default
     });
     looked("a key that nobody knows", &|n| matches!(find_key(&format!("sha256:{n:032x}")), Known::Absent));
     let page = |filter: &LimitFilter, after: Option<&str>| {

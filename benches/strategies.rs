@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use balancer_pool::strategy::{Candidate, Draw, Pace, Strategy, key_of, warming_weight};
+use balancer_pool::strategy::{Candidate, Draw, Latency, Strategy, key_of, warming_weight};
 
 const SECOND: u64 = 1_000_000_000;
 /// Mean service time of a backend of speed 1.
@@ -68,7 +68,7 @@ struct Server {
     busy: usize,
     /// When each waiting request came.
     queue: VecDeque<u64>,
-    pace: Pace,
+    pace: Latency,
     turn: i64,
     served: u64,
 }
@@ -99,7 +99,7 @@ impl Simulation {
             since: (kind.joins_at * length) as u64,
             busy: 0,
             queue: VecDeque::new(),
-            pace: Pace::default(),
+            pace: Latency::default(),
             turn: 0,
             served: 0,
         });

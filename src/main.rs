@@ -47,7 +47,7 @@ fn run(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
         let text = cli::summary(&loaded.config);
         let _ = write!(std::io::stderr(), "no configuration file is read; assumed:\n{text}");
     }
-    let source = app::Source { options: options.clone(), env: env.to_vec() };
+    let source = app::ConfigSource { options: options.clone(), env: env.to_vec() };
     match app::run(loaded.config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(failure.exit_code, &failure),

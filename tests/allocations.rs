@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balancer::clock::Clock;
-use balancer::store::cache::{Cache, Entry, Known, Loader, Source, Ticket, Urgency};
+use balancer::store::cache::{Cache, Entry, EntryKind, Known, LoadTicket, Loader, Urgency};
 use balancer_limiter::identity::{ClientId, group};
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::limiter::{Ask, Limiter, Room, Shared};
@@ -26,7 +26,7 @@ impl Loader for Nowhere {
         true
     }
 
-    fn start(&self, _: Ticket, _: Urgency) {
+    fn start(&self, _: LoadTicket, _: Urgency) {
         panic!("a client that is known was loaded");
     }
 
@@ -88,7 +88,7 @@ fn the_decision_on_a_known_client_allocates_nothing() {
         let in_force = Shared { ranges: &ranges, plans: &plans, default: Some(&default), ipv6_prefix: 64 };
         let when = clock.moment();
         let (key, granted, room) = match cache.find(client, Some(80), when.now, &Nowhere) {
-            Ok(Known::Entry(hit)) => (hit.client, in_force.resolve(&hit.limit, Source::Client), Room::Own),
+            Ok(Known::Entry(hit)) => (hit.client, in_force.resolve(&hit.limit, EntryKind::Client), Room::Own),
             Ok(Known::Absent | Known::Unknown) => {
                 let (key, granted, range) = in_force.of_address(client);
                 (key, granted, in_force.room(range))

@@ -2,7 +2,7 @@
 
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
-use crate::store::{Outcome, StoreError};
+use crate::store::{CallOutcome, StoreError};
 use balancer_http::message::Reason;
 
 /// The answer of a refusal. After a body that was too large to be read the connection is at its end.
@@ -30,16 +30,18 @@ pub(super) fn refused(error: StoreError, what: &str, at: &str) -> Reject {
             Reject::new(Reason::BadRequest, detail).field(format!("{at}/plan"), detail)
         }
         StoreError::InUse(count) => Reject::new(Reason::Conflict, format!("{count} limits name this plan")),
-        StoreError::Schema(cause) | StoreError::Refused { cause, .. } => unavailable(Outcome::NotDone, cause),
+        StoreError::Schema(cause) | StoreError::Refused { cause, .. } => {
+            unavailable(CallOutcome::NotDone, cause)
+        }
         StoreError::Unavailable { cause, outcome } => unavailable(outcome, cause),
     }
 }
 
-fn unavailable(outcome: Outcome, cause: String) -> Reject {
+fn unavailable(outcome: CallOutcome, cause: String) -> Reject {
     let detail = match outcome {
-        Outcome::Question => "the store cannot be reached",
-        Outcome::NotDone => "the store cannot be reached; nothing was changed",
-        Outcome::Unknown => {
+        CallOutcome::Question => "the store cannot be reached",
+        CallOutcome::NotDone => "the store cannot be reached; nothing was changed",
+        CallOutcome::Unknown => {
             "the store did not answer in time: whether the change was made is unknown, get tells"
         }
     };

@@ -8,7 +8,7 @@ use balancer_pool::backends::Operator;
 
 /// A backend as it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct WantedBackend {
     pub entry: BackendEntry,
     /// `None`: nobody said anything.
     pub operator: Option<Operator>,
@@ -16,22 +16,22 @@ pub(super) struct Wanted {
 
 /// All of them: the file's in its order, then the others in the order of their names. One of the file has the place of a
 /// stored one of the same name, with a warning. A row that somebody wrote by hand and that is no backend is left out.
-pub(super) fn wanted(file: &[BackendEntry], stored: &[BackendRow]) -> Vec<Wanted> {
+pub(super) fn wanted(file: &[BackendEntry], stored: &[BackendRow]) -> Vec<WantedBackend> {
     let of_file = file.iter().map(|entry| {
         let row = stored.iter().find(|row| row.name == entry.name);
         match row.map(|row| &row.settings) {
-            None => Wanted { entry: entry.clone(), operator: Some(Operator::Up) },
+            None => WantedBackend { entry: entry.clone(), operator: Some(Operator::Up) },
             Some(settings) if settings.url.is_some() => {
                 log::warn!(
                     "backend {}: the configuration file has the place of the stored one of that name",
                     entry.name
                 );
-                Wanted { entry: entry.clone(), operator: Some(Operator::Up) }
+                WantedBackend { entry: entry.clone(), operator: Some(Operator::Up) }
             }
             Some(settings) => changed(entry.clone(), settings),
         }
     });
-    let mut all: Vec<Wanted> = of_file.collect();
+    let mut all: Vec<WantedBackend> = of_file.collect();
     for BackendRow { name, settings, .. } in stored {
         let Some(url) = &settings.url else { continue };
         if all.iter().any(|one| one.entry.name == *name) {
@@ -45,11 +45,11 @@ pub(super) fn wanted(file: &[BackendEntry], stored: &[BackendRow]) -> Vec<Wanted
     all
 }
 
-fn changed(mut entry: BackendEntry, settings: &BackendSettings) -> Wanted {
+fn changed(mut entry: BackendEntry, settings: &BackendSettings) -> WantedBackend {
     entry.weight = settings.weight.unwrap_or(entry.weight);
     entry.backup = settings.backup.unwrap_or(entry.backup);
     entry.max_in_flight = settings.max_in_flight.unwrap_or(entry.max_in_flight);
-    Wanted { entry, operator: Some(settings.state.unwrap_or(Operator::Up)) }
+    WantedBackend { entry, operator: Some(settings.state.unwrap_or(Operator::Up)) }
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
             row("odd", r#"{"url":"ftp://x"}"#),
         ];
         let all = wanted(&file, &stored);
-        let up = |entry: BackendEntry, operator| Wanted { entry, operator: Some(operator) };
+        let up = |entry: BackendEntry, operator| WantedBackend { entry, operator: Some(operator) };
         let expected = [
             up(file[0].clone(), Operator::Up),
             up(BackendEntry { weight: 5, max_in_flight: None, ..file[1].clone() }, Operator::Drain),

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Failure;
+use super::StartFailure;
 use crate::config::Config;
 
 /// Connections that the kernel keeps ready for us; it caps this at `net.core.somaxconn`.
@@ -25,10 +25,10 @@ pub(super) struct Bound {
 
 impl Bound {
     /// Opens every address. With `LISTEN_FDS` the first inherited socket replaces `listen`.
-    pub fn open(config: &Config) -> Result<Self, Failure> {
-        let inherited = listenfd::ListenFd::from_env()
-            .take_tcp_listener(0)
-            .map_err(|error| Failure::new(format!("the socket of LISTEN_FDS is no TCP listener: {error}")))?;
+    pub fn open(config: &Config) -> Result<Self, StartFailure> {
+        let inherited = listenfd::ListenFd::from_env().take_tcp_listener(0).map_err(|error| {
+            StartFailure::new(format!("the socket of LISTEN_FDS is no TCP listener: {error}"))
+        })?;
         let is_inherited = inherited.is_some();
         let public = match inherited {
             Some(listener) => vec![listener],
@@ -44,7 +44,7 @@ impl Bound {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+fn bind(address: SocketAddr) -> Result<TcpListener, StartFailure> {
     let open = || -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for the last run's connections to leave TIME_WAIT.
@@ -53,7 +53,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    open().map_err(|error| Failure::new(format!("can't listen on {address}: {error}")))
+    open().map_err(|error| StartFailure::new(format!("can't listen on {address}: {error}")))
 }
 
 /// Raises the soft limit of open files to the hard one. How many client connections there may be under it: as many as

@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use crate::api::{Control, Controlled, ProcessHealth};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::engine::{Drained, EngineStart, Frontend, portable};
+use crate::engine::{Drained, EngineStart, RunningEngine, portable};
 use crate::log::access::AccessLogWriter;
 use crate::log::errors;
 use crate::store::levels::Levels;
@@ -38,11 +38,11 @@ use listen::Bound;
 use notify::Notify;
 use parts::Parts;
 use service::{Private, Public};
-use shared::Shared;
+use shared::SharedServices;
 use signals::{Signal, Signals};
 use ticker::Ticker;
 
-pub use source::Source;
+pub use source::ConfigSource;
 
 /// Worker threads of the admin listener on the portable engine: its own, so that it answers when every worker is stuck. On
 /// the other it has a loop of its own.
@@ -52,30 +52,30 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 
 /// Why the process could not start or did not end well.
 #[derive(Debug)]
-pub struct Failure {
+pub struct StartFailure {
     /// What the process ends with.
     pub exit_code: u8,
     /// A sentence for the operator.
     pub text: String,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for StartFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for StartFailure {}
 
-impl Failure {
+impl StartFailure {
     /// Something that the configuration could not tell.
     fn new(text: impl Into<String>) -> Self {
         Self { exit_code: 1, text: text.into() }
     }
 }
 
-fn failed(what: &str) -> impl FnOnce(io::Error) -> Failure + '_ {
-    move |error| Failure::new(format!("{what}: {error}"))
+fn failed(what: &str) -> impl FnOnce(io::Error) -> StartFailure + '_ {
+    move |error| StartFailure::new(format!("{what}: {error}"))
 }
 
 /// Runs until a signal ends it. Returns when everything has stopped. `source`: where `config` was read from, and is read
@@ -84,7 +84,7 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> Failure + '_ {
 /// # Errors
 /// When an address can't be had, the database has a wrong schema, a thread can't be started, or requests did not end
 /// within `shutdown_timeout`.
-pub fn run(config: Config, source: Source) -> Result<(), Failure> {
+pub fn run(config: Config, source: ConfigSource) -> Result<(), StartFailure> {
     let clock = Clock::real();
     let _error_log = errors::start(&config.log, clock.clone()).map_err(failed("the error log"))?;
     // Before any thread is started: every thread inherits what is blocked or caught.
@@ -105,8 +105,8 @@ pub fn run(config: Config, source: Source) -> Result<(), Failure> {
 struct App {
     health: Arc<ProcessHealth>,
     access_log: Arc<AccessLogWriter>,
-    public: Arc<Frontend>,
-    private: Option<Frontend>,
+    public: Arc<RunningEngine>,
+    private: Option<RunningEngine>,
     control: Arc<Control>,
     /// In force now.
     config: Arc<ArcSwap<Config>>,
@@ -116,10 +116,10 @@ struct App {
 }
 
 impl App {
-    fn start(config: Config, source: Source, bound: Bound, clock: Clock) -> Result<Self, Failure> {
+    fn start(config: Config, source: ConfigSource, bound: Bound, clock: Clock) -> Result<Self, StartFailure> {
         let in_force = Arc::new(ArcSwap::from_pointee(config));
         let config = &*in_force.load_full();
-        let shared = Shared::start(config, clock.clone())?;
+        let shared = SharedServices::start(config, clock.clone())?;
         let (limiter, limits) = (Arc::clone(&shared.limiter), Arc::clone(&shared.limits));
         let own = source.own_folder(config);
         let levels = Levels::start(limiter, limits, own.as_deref(), clock.clone())
@@ -143,7 +143,7 @@ impl App {
             trusted_proxies: &config.rate_limit.trusted_proxies,
             ipv6_prefix: config.rate_limit.ipv6_prefix,
         };
-        let public = Frontend::start(bound.public, &start, service, clock.clone())
+        let public = RunningEngine::start(bound.public, &start, service, clock.clone())
             .map_err(failed("the frontend can't be started"))?;
         let public = Arc::clone(shared.frontend.get_or_init(|| Arc::new(public)));
         warn_of_unused_keys(config, &public);
@@ -174,7 +174,7 @@ impl App {
         }
         .start(commands)
         .map_err(failed("a thread can't be started"))?;
-        let Shared { health, access_log, ticker, .. } = shared;
+        let SharedServices { health, access_log, ticker, .. } = shared;
         Ok(Self {
             health,
             access_log,
@@ -192,7 +192,7 @@ impl App {
         for address in self.public.addresses() {
             self.access_log.announce(&format!("listening on http://{address}"));
         }
-        for address in self.private.iter().flat_map(Frontend::addresses) {
+        for address in self.private.iter().flat_map(RunningEngine::addresses) {
             self.access_log.announce(&format!("admin on http://{address}"));
         }
         self.notify.ready();
@@ -216,7 +216,7 @@ impl App {
         }
     }
 
-    fn stop(self) -> Result<(), Failure> {
+    fn stop(self) -> Result<(), StartFailure> {
         let config = self.config.load_full();
         self.notify.stopping();
         self.health.draining.store(true, Ordering::SeqCst);
@@ -244,7 +244,7 @@ impl App {
             }
             _ => {}
         }
-        Err(Failure::new(format!(
+        Err(StartFailure::new(format!(
             "requests were still under way after shutdown_timeout ({:?})",
             config.shutdown_timeout
         )))
@@ -257,16 +257,16 @@ fn start_private(
     start: &EngineStart<'_>,
     service: Arc<Private>,
     clock: Clock,
-) -> io::Result<Frontend> {
+) -> io::Result<RunningEngine> {
     let workers = if start.config.engine.is_portable() { ADMIN_WORKERS } else { 1 };
     let frontend = config::Frontend { workers: Some(workers), proxy_protocol: false, ..start.config.clone() };
     let start = EngineStart { inherited: false, config: &frontend, trusted_proxies: &[], ..*start };
-    Frontend::start(vec![listener], &start, service, clock)
+    RunningEngine::start(vec![listener], &start, service, clock)
 }
 
 /// One warning for the keys that are set and that the portable engine can't honour.
-fn warn_of_unused_keys(config: &Config, public: &Frontend) {
-    if !matches!(public, Frontend::TinyHttp(_)) {
+fn warn_of_unused_keys(config: &Config, public: &RunningEngine) {
+    if !matches!(public, RunningEngine::TinyHttp(_)) {
         return;
     }
     let is_ignored = |key: &&String| portable::IGNORED_KEYS.contains(&key.as_str());

@@ -11,14 +11,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, after, never, select};
 
-use super::backends::{Wanted, wanted};
+use super::backends::{WantedBackend, wanted};
 use super::notify::Notify;
 use super::pool;
-use super::source::Source;
+use super::source::ConfigSource;
 use crate::api::{AdminApi, ControlCommand, ReloadError, Reloaded};
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults};
-use crate::engine::Frontend;
+use crate::engine::RunningEngine;
 use crate::error::FieldFault;
 use crate::log::errors;
 use crate::metrics::{Metrics, Reload};
@@ -40,7 +40,7 @@ const MAX_FAULTS: usize = 32;
 /// The running parts that follow the configuration.
 pub(super) struct Parts {
     /// Where the configuration comes from.
-    pub source: Source,
+    pub source: ConfigSource,
     /// The configuration in force.
     pub config: Arc<ArcSwap<Config>>,
     pub backends: Arc<Backends>,
@@ -48,7 +48,7 @@ pub(super) struct Parts {
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
     pub api: Arc<AdminApi>,
-    pub public: Arc<Frontend>,
+    pub public: Arc<RunningEngine>,
     /// Where we listen ourselves, with real ports.
     pub own_addresses: Vec<SocketAddr>,
     pub resolver: Resolver,
@@ -57,7 +57,7 @@ pub(super) struct Parts {
     pub clock: Clock,
     pub notify: Arc<Notify>,
     /// What the pool was last told to be.
-    pub known: Vec<Wanted>,
+    pub known: Vec<WantedBackend>,
     /// Backends that were taken away and whose requests may still end.
     pub leaving: Vec<Leaving>,
     /// Backends that the operator wants nothing new to go to, and why, as the log was told.
@@ -160,10 +160,11 @@ impl Parts {
     }
 
     /// Every backend that is wanted, and those that leave.
-    fn wanted(&mut self, config: &Config) -> Vec<Wanted> {
+    fn wanted(&mut self, config: &Config) -> Vec<WantedBackend> {
         let mut all = wanted(&config.backends, &self.limits.backends());
         self.leaving.retain(|one| all.iter().all(|other| other.entry.name != one.entry.name));
-        let leaving = |one: &Leaving| Wanted { entry: one.entry.clone(), operator: Some(Operator::Drain) };
+        let leaving =
+            |one: &Leaving| WantedBackend { entry: one.entry.clone(), operator: Some(Operator::Drain) };
         all.extend(self.leaving.iter().map(leaving));
         self.known.clone_from(&all);
         all
@@ -245,7 +246,7 @@ impl Parts {
         let mut found = resolve::look_up_once(&new, &self.lookup, pool::first_patience(config)).into_iter();
         let placed: Vec<Placed> = wanted
             .into_iter()
-            .map(|Wanted { entry, operator }| {
+            .map(|WantedBackend { entry, operator }| {
                 let is_new = new.iter().any(|one| one.name == entry.name);
                 let addresses = if is_new { found.next().unwrap_or_default() } else { Vec::new() };
                 Placed { entry, addresses, operator }

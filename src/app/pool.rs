@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backends::wanted;
-use super::{Failure, failed};
+use super::{StartFailure, failed};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -103,7 +103,7 @@ pub(super) fn watch(
     backends: &Arc<Backends>,
     lookup: &Lookup,
     clock: &Clock,
-) -> Result<(Resolver, Option<Prober>), Failure> {
+) -> Result<(Resolver, Option<Prober>), StartFailure> {
     let first = first_patience(config);
     let resolver = Resolver::start(backends, entries, config.upstream.resolve_interval, lookup, clock)
         .map_err(failed("names can't be resolved"))?;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::engine::Frontend;
+use crate::engine::RunningEngine;
 use crate::metrics::{ConnectionState, Family, Metrics, SeriesValue, Show};
 use crate::store::{Limits, StoreState};
 use balancer_limiter::limiter::Limiter;
@@ -20,7 +20,7 @@ pub(super) struct Gathered {
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
     /// Set when it has started.
-    pub frontend: Arc<OnceLock<Arc<Frontend>>>,
+    pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     pub started: SystemTime,
 }
 

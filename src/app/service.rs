@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::api::{AdminApi, Surface};
 use crate::error::Reject;
 use crate::proxy::Proxy;
-use crate::proxy::account::Own;
+use crate::proxy::account::LocalRequest;
 use crate::proxy::exchange::FrontendEvent;
 use crate::proxy::exchange::{Answer, BlockingRequest};
 use crate::proxy::service::Service;
@@ -31,22 +31,23 @@ pub struct Private {
 }
 
 fn work(api: &AdminApi, proxy: &Proxy, mut exchange: BlockingRequest<'_>, surface: Surface) -> Answer {
-    let own = Own::begin(&proxy.accounts, exchange.head, exchange.received_at);
-    let answer = api.serve(&mut exchange, surface, own.request_id());
-    own.end(&proxy.accounts, exchange.head, answer)
+    let local = LocalRequest::begin(&proxy.accounts, exchange.head, exchange.received_at);
+    let answer = api.serve(&mut exchange, surface, local.request_id());
+    local.end(&proxy.accounts, exchange.head, answer)
 }
 
 /// What needs no thread that may block is answered at once: probes, and what is refused before its body
 /// is read.
 fn begin_own(api: &AdminApi, proxy: &Arc<Proxy>, asked: &NewRequest<'_>, surface: Surface) -> Step {
     let NewRequest { head, in_memory, received_at, .. } = asked;
-    let own = Own::begin(&proxy.accounts, head, *received_at);
-    if let Some(answer) = api.probe(head, surface, own.request_id()) {
-        return Step::Answer(own.end(&proxy.accounts, head, answer));
+    let local = LocalRequest::begin(&proxy.accounts, head, *received_at);
+    if let Some(answer) = api.probe(head, surface, local.request_id()) {
+        return Step::Answer(local.end(&proxy.accounts, head, answer));
     }
-    if !in_memory && let Some(mut answer) = api.refuse_unread(head, surface, own.request_id(), *received_at) {
+    if !in_memory && let Some(mut answer) = api.refuse_unread(head, surface, local.request_id(), *received_at)
+    {
         answer.close = true;
-        return Step::Answer(own.end(&proxy.accounts, head, answer));
+        return Step::Answer(local.end(&proxy.accounts, head, answer));
     }
     Step::Work(api.most_body_bytes(head, surface))
 }
@@ -61,10 +62,10 @@ fn refuse(
     surface: Surface,
 ) -> Answer {
     if reject.reason == Reason::ContentTooLarge && api.claims(head, surface) {
-        let own = Own::begin(&proxy.accounts, head, received_at);
-        if let Some(mut answer) = api.refuse_unread(head, surface, own.request_id(), received_at) {
+        let local = LocalRequest::begin(&proxy.accounts, head, received_at);
+        if let Some(mut answer) = api.refuse_unread(head, surface, local.request_id(), received_at) {
             answer.close = true;
-            return own.end(&proxy.accounts, head, answer);
+            return local.end(&proxy.accounts, head, answer);
         }
     }
     proxy.accounts.refuse(head, reject, received_at)

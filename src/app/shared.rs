@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use super::series::Gathered;
 use super::ticker::Ticker;
-use super::{Failure, failed, pool};
+use super::{StartFailure, failed, pool};
 use crate::api::{AdminApi, ApiParts, Control, Live, ProcessHealth};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::engine::Frontend;
+use crate::engine::RunningEngine;
 use crate::log::access::AccessLogWriter;
 use crate::log::repeats::LogLimit;
 use crate::metrics::Metrics;
@@ -25,7 +25,7 @@ use balancer_pool::backend::BackendEntry;
 use balancer_pool::retry_budget::RetryBudget;
 
 /// See the module.
-pub(super) struct Shared {
+pub(super) struct SharedServices {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLogWriter>,
@@ -38,13 +38,13 @@ pub(super) struct Shared {
     /// What the pool begins with.
     pub entries: Vec<BackendEntry>,
     /// Set when the public one has started.
-    pub frontend: Arc<OnceLock<Arc<Frontend>>>,
+    pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     pub ticker: Ticker,
 }
 
-impl Shared {
+impl SharedServices {
     /// Opens the access log and the store; the pool has no addresses yet.
-    pub fn start(config: &Config, clock: Clock) -> Result<Self, Failure> {
+    pub fn start(config: &Config, clock: Clock) -> Result<Self, StartFailure> {
         let metrics = Metrics::new();
         let access_log = AccessLogWriter::start(&config.log, clock.clone());
         let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
@@ -61,7 +61,7 @@ impl Shared {
             Arc::clone(&metrics),
             clock.clone(),
         )
-        .map_err(|error| Failure::new(error.to_string()))?;
+        .map_err(|error| StartFailure::new(error.to_string()))?;
         let (backends, entries) = pool::begin(config, &limits.backends(), &metrics);
         let ticker =
             Ticker::start(Arc::clone(&limiter), Arc::clone(&log_limit), Arc::clone(&backends), clock.clone())
@@ -89,7 +89,7 @@ impl Shared {
 
     /// What answers requests that are not ours.
     pub fn proxy(&self, config: &Config) -> Arc<Proxy> {
-        let frees_workers = Frontend::frees_workers(config.frontend.engine);
+        let frees_workers = RunningEngine::frees_workers(config.frontend.engine);
         Arc::new(Proxy {
             admit: Admit {
                 limits: Arc::clone(&self.limits),

@@ -10,14 +10,14 @@ const DATA: &str = "data";
 
 /// The command line and the environment that the process was started with. Files that they name are read anew each time.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub struct ConfigSource {
     /// The command line.
     pub options: Options,
     /// The environment.
     pub env: Vec<(OsString, OsString)>,
 }
 
-impl Source {
+impl ConfigSource {
     /// A variable of the environment.
     pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
         self.env.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_os_str())

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::fault::{Fault, Origin};
+use super::fault::{Fault, FaultOrigin};
 use super::json::{Member, Node, Value};
 
 /// Names for the keys that containers set most; what they mean is the path behind them.
@@ -49,9 +49,9 @@ pub(super) fn overrides(env: &[(OsString, OsString)], faults: &mut Vec<Fault>) -
     for (name, value) in variables {
         let Some(Target { path, from_file, exact }) = target_of(name) else { continue };
         let name = name.to_string_lossy().into_owned();
-        let origin = Origin::Variable(name.clone());
+        let origin = FaultOrigin::Variable(name.clone());
         let mut fail = |text: String| faults.push(Fault { origin: origin.clone(), path: shown(&path), text });
-        if let Some(Override { node: Node { origin: Origin::Variable(other), .. }, .. }) =
+        if let Some(Override { node: Node { origin: FaultOrigin::Variable(other), .. }, .. }) =
             found.iter().find(|other| other.path == path)
         {
             fail(format!("is set by {other} too; keep one of them"));

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Where a value came from. In the order that faults are told in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum FaultOrigin {
     /// A line of the file, from 1.
     Line(usize),
     /// The file as a whole: it could not be read.
@@ -22,7 +22,7 @@ pub(super) type Parsed<T> = Result<T, Option<String>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Where.
-    pub origin: Origin,
+    pub origin: FaultOrigin,
     /// The key: `backends[0].url`; empty when the fault is of no single key.
     pub path: String,
     /// What is wrong and what is allowed. Never holds a secret.
@@ -45,7 +45,7 @@ impl Faults {
 
     /// A single fault of the whole file.
     pub(super) fn of_file(file: impl Into<String>, text: String) -> Self {
-        Self::new(file, vec![Fault { origin: Origin::File, path: String::new(), text }])
+        Self::new(file, vec![Fault { origin: FaultOrigin::File, path: String::new(), text }])
     }
 
     /// The faults, at least one.
@@ -57,10 +57,10 @@ impl Faults {
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.list.iter().map(|Fault { origin, path, text }| {
             let place = match origin {
-                Origin::Line(line) => format!("{}:{line}", self.file),
-                Origin::File => self.file.clone(),
-                Origin::Variable(name) => name.clone(),
-                Origin::Flag(name) => (*name).to_owned(),
+                FaultOrigin::Line(line) => format!("{}:{line}", self.file),
+                FaultOrigin::File => self.file.clone(),
+                FaultOrigin::Variable(name) => name.clone(),
+                FaultOrigin::Flag(name) => (*name).to_owned(),
             };
             if path.is_empty() { format!("{place}: {text}") } else { format!("{place}: {path}: {text}") }
         })

@@ -5,12 +5,12 @@ use jsonc_parser::common::Ranged;
 use jsonc_parser::tokens::{Token, TokenAndRange};
 use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, ast};
 
-use super::fault::{Fault, Origin};
+use super::fault::{Fault, FaultOrigin};
 
 /// A value and where it stands. Has no `Debug`: it may hold a secret.
 #[derive(Clone)]
 pub(super) struct Node {
-    pub origin: Origin,
+    pub origin: FaultOrigin,
     pub value: Value,
 }
 
@@ -32,12 +32,12 @@ pub(super) enum Value {
 #[derive(Clone)]
 pub(super) struct Member {
     pub name: String,
-    pub origin: Origin,
+    pub origin: FaultOrigin,
     pub node: Node,
 }
 
 impl Node {
-    pub fn new(origin: Origin, value: Value) -> Self {
+    pub fn new(origin: FaultOrigin, value: Value) -> Self {
         Self { origin, value }
     }
 
@@ -90,7 +90,7 @@ impl Node {
 }
 
 /// Parses a whole text; `origin` turns a byte offset into a place.
-pub(super) fn parse(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Node, Fault> {
+pub(super) fn parse(text: &str, origin: &dyn Fn(usize) -> FaultOrigin) -> Result<Node, Fault> {
     let fault = |at, text| Fault { origin: origin(at), path: String::new(), text };
     let options = ParseOptions {
         allow_comments: true,
@@ -155,7 +155,7 @@ fn without_comments(text: &str, tokens: &[TokenAndRange<'_>]) -> Vec<u8> {
 }
 
 /// Depth is bounded by both parsers (128 at most).
-fn convert(value: ast::Value<'_>, origin: &dyn Fn(usize) -> Origin) -> Node {
+fn convert(value: ast::Value<'_>, origin: &dyn Fn(usize) -> FaultOrigin) -> Node {
     let at = origin(value.range().start);
     let value = match value {
         ast::Value::NullKeyword(_) => Value::Null,
@@ -195,7 +195,7 @@ impl Lines {
     }
 
     /// The line that holds the byte, from 1.
-    pub fn at(&self, offset: usize) -> Origin {
-        Origin::Line(self.0.partition_point(|newline| *newline < offset) + 1)
+    pub fn at(&self, offset: usize) -> FaultOrigin {
+        FaultOrigin::Line(self.0.partition_point(|newline| *newline < offset) + 1)
     }
 }

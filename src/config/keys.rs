@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::fault::{Fault, Origin, did_you_mean, nearest};
+use super::fault::{Fault, FaultOrigin, did_you_mean, nearest};
 use super::given::Given;
 use super::json::{self, Node, Value};
 
@@ -100,22 +100,22 @@ pub(super) struct Report {
 
 /// A key that nobody asked for.
 pub(super) struct Unknown {
-    pub origin: Origin,
+    pub origin: FaultOrigin,
     pub path: String,
     pub name: String,
     pub siblings: Vec<&'static str>,
 }
 
 impl Report {
-    pub fn fault(&mut self, origin: Origin, path: impl Into<String>, text: impl Into<String>) {
+    pub fn fault(&mut self, origin: FaultOrigin, path: impl Into<String>, text: impl Into<String>) {
         self.faults.push(Fault { origin, path: path.into(), text: text.into() });
     }
 
     /// Remembers a key that was given another value than its default. Lists of objects are not: their elements' keys are.
     pub fn note(&mut self, spec: &Spec, path: String, node: &Node) {
-        let default = json::parse(spec.default, &|_| Origin::File).ok();
+        let default = json::parse(spec.default, &|_| FaultOrigin::File).ok();
         let node = node.clone().settled();
-        if let (true, Origin::Line(_), Value::Text(text)) = (spec.secret, &node.origin, &node.value)
+        if let (true, FaultOrigin::Line(_), Value::Text(text)) = (spec.secret, &node.origin, &node.value)
             && is_secret(text)
         {
             self.secrets.push(path.clone());

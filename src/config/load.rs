@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::{self, Override};
-use super::fault::{Fault, Faults, Origin};
+use super::fault::{Fault, FaultOrigin, Faults};
 use super::json::{self, Lines, Member, Node, Value};
 use super::keys::Report;
 use super::section::Section;
@@ -61,7 +61,7 @@ pub struct Loaded {
 /// `--to` none; the environment over it; the command line over both.
 pub fn load(options: &Options, env: &[(OsString, OsString)]) -> Result<Loaded, Faults> {
     if !options.to.is_empty() {
-        let root = Node::new(Origin::Flag("--to"), Value::Object(Vec::new()));
+        let root = Node::new(FaultOrigin::Flag("--to"), Value::Object(Vec::new()));
         return build("", root, options, env, Path::new("."), None);
     }
     let file = file_of(options, env);
@@ -191,11 +191,12 @@ fn read_file(path: &Path) -> Result<String, String> {
 
 /// What the command line puts over everything else.
 fn flags(options: &Options) -> Vec<Override> {
-    let text = |flag, text: &str| Node::new(Origin::Flag(flag), Value::Text(text.to_owned()));
+    let text = |flag, text: &str| Node::new(FaultOrigin::Flag(flag), Value::Text(text.to_owned()));
     let mut changes = Vec::new();
     if !options.to.is_empty() {
         let backends = options.to.iter().map(|to| backend(to)).collect();
-        changes.push(Override::new(&["backends"], Node::new(Origin::Flag("--to"), Value::List(backends))));
+        changes
+            .push(Override::new(&["backends"], Node::new(FaultOrigin::Flag("--to"), Value::List(backends))));
     }
     if let Some(limit) = &options.limit {
         changes.push(Override::new(&["rate_limit", "default"], text("--limit", limit)));
@@ -208,7 +209,7 @@ fn flags(options: &Options) -> Vec<Override> {
 
 /// A backend of `--to`: `:9001`, `9001`, `host:9001` or a whole URL; named by its host and port.
 fn backend(to: &str) -> Node {
-    let origin = Origin::Flag("--to");
+    let origin = FaultOrigin::Flag("--to");
     let url = if to.contains("://") {
         to.to_owned()
     } else if to.starts_with(':') {

@@ -27,7 +27,7 @@ mod section;
 mod share;
 
 pub use admin::{Admin, ApiToken, Role};
-pub use fault::{Fault, Faults, Origin};
+pub use fault::{Fault, FaultOrigin, Faults};
 pub use forms::parse_duration as duration;
 pub use given::{Given, is_live};
 pub use keys::{Key, Shape};

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::fault::{Origin, Parsed, did_you_mean};
+use super::fault::{FaultOrigin, Parsed, did_you_mean};
 use super::forms::parse_duration;
 use super::json::{self, Member, Node, Value};
 use super::keys::{Key, Report, Shape, Spec, Unknown, pattern};
@@ -13,7 +13,7 @@ use super::keys::{Key, Report, Shape, Spec, Unknown, pattern};
 pub(super) struct Section<'r> {
     report: &'r mut Report,
     path: String,
-    origin: Origin,
+    origin: FaultOrigin,
     members: Vec<Member>,
     known: Vec<&'static str>,
     /// It is no object at all, which has been said: nothing is missing in it.
@@ -37,7 +37,7 @@ impl<'r> Section<'r> {
     }
 
     /// Where the object stands.
-    pub fn origin(&self) -> Origin {
+    pub fn origin(&self) -> FaultOrigin {
         self.origin.clone()
     }
 
@@ -47,13 +47,13 @@ impl<'r> Section<'r> {
     }
 
     /// Reports a fault of a key of this object.
-    pub fn fault(&mut self, origin: Origin, name: &str, text: impl Into<String>) {
+    pub fn fault(&mut self, origin: FaultOrigin, name: &str, text: impl Into<String>) {
         let path = self.path_of(name);
         self.report.fault(origin, path, text);
     }
 
     /// Where a key stands, if it is there.
-    pub fn origin_of(&self, name: &str) -> Option<Origin> {
+    pub fn origin_of(&self, name: &str) -> Option<FaultOrigin> {
         self.members.iter().find(|member| member.name == name).map(|member| member.node.origin.clone())
     }
 
@@ -84,7 +84,7 @@ impl<'r> Section<'r> {
         let mut mine: Vec<Member> = mine;
         for doubled in mine.iter().skip(1) {
             let first = match &mine[0].origin {
-                Origin::Line(line) => format!("it stands in line {line} already"),
+                FaultOrigin::Line(line) => format!("it stands in line {line} already"),
                 _ => "it was given before".into(),
             };
             let path = self.path_of(name);
@@ -357,7 +357,10 @@ fn interpret<T>(node: &Node, parse: &impl Fn(&Node) -> Parsed<T>) -> Result<T, (
 
 /// A default goes the way of every other value. A test holds that each one is accepted.
 fn default_of<T: Default>(spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> T {
-    json::parse(spec.default, &|_| Origin::File).ok().and_then(|node| parse(&node).ok()).unwrap_or_default()
+    json::parse(spec.default, &|_| FaultOrigin::File)
+        .ok()
+        .and_then(|node| parse(&node).ok())
+        .unwrap_or_default()
 }
 
 fn whole_spec(
@@ -376,17 +379,17 @@ fn whole_of<T: TryFrom<u64>>(node: &Node, range: &RangeInclusive<u64>) -> Parsed
 }
 
 /// Who gave an unknown key: several variables may have put values below it.
-fn sources(member: &Member) -> Vec<Origin> {
-    fn collect(node: &Node, found: &mut Vec<Origin>) {
+fn sources(member: &Member) -> Vec<FaultOrigin> {
+    fn collect(node: &Node, found: &mut Vec<FaultOrigin>) {
         match &node.value {
             Value::Object(members) => members.iter().for_each(|member| collect(&member.node, found)),
-            _ if matches!(node.origin, Origin::Variable(_)) && !found.contains(&node.origin) => {
+            _ if matches!(node.origin, FaultOrigin::Variable(_)) && !found.contains(&node.origin) => {
                 found.push(node.origin.clone());
             }
             _ => {}
         }
     }
-    if !matches!(member.origin, Origin::Variable(_)) {
+    if !matches!(member.origin, FaultOrigin::Variable(_)) {
         return vec![member.origin.clone()];
     }
     let mut found = Vec::new();

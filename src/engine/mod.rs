@@ -22,7 +22,7 @@ use crate::proxy::service::Service;
 use crate::engine::portable::TinyHttp;
 
 /// A running engine, whichever it is.
-pub enum Frontend {
+pub enum RunningEngine {
     /// Our own, for Linux.
     #[cfg(target_os = "linux")]
     Loops(loops::RunningLoops),
@@ -30,7 +30,7 @@ pub enum Frontend {
     TinyHttp(TinyHttp),
 }
 
-impl Frontend {
+impl RunningEngine {
     /// Whether a worker of that engine is free again once it has an answer's head: then the body is anybody's.
     pub const fn frees_workers(engine: Engine) -> bool {
         cfg!(target_os = "linux") && matches!(engine, Engine::Auto | Engine::Epoll)

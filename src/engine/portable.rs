@@ -37,8 +37,8 @@ use balancer_http::message::{BodyLength, RequestHead, Version};
 use balancer_time::nanos;
 
 use body::Body;
-use call::Caller;
-use deliver::{Client, deliver};
+use call::BackendCaller;
+use deliver::{ClientFacts, deliver};
 
 /// Keys of the configuration that have no effect on this engine: the crate keeps its connections to itself.
 pub const IGNORED_KEYS: [&str; 13] = [
@@ -87,7 +87,7 @@ struct Shared {
     /// Locked for a moment by each worker between two requests, never across I/O.
     servers: Mutex<Vec<(usize, Arc<Server>)>>,
     service: Arc<dyn Service>,
-    caller: Caller,
+    caller: BackendCaller,
     clock: Clock,
     bounds: Bounds,
     max_body_bytes: u64,
@@ -124,7 +124,7 @@ impl TinyHttp {
             addresses: addresses.clone(),
             servers: Mutex::new(servers),
             service,
-            caller: Caller::new(config.head_bounds().max_head_bytes, config.workers(), clock.clone()),
+            caller: BackendCaller::new(config.head_bounds().max_head_bytes, config.workers(), clock.clone()),
             clock,
             bounds: config.head_bounds(),
             max_body_bytes: config.max_body_bytes,
@@ -297,7 +297,7 @@ impl Shared {
             None => self.answer(&mut head, &mut body, received_at),
         };
         let unread = body.unread();
-        let client = Client {
+        let client = ClientFacts {
             version: head.version,
             is_head: head.method == "HEAD",
             // As things are now: it may have begun to stop meanwhile.
@@ -358,7 +358,7 @@ pub(super) enum Unread {
     Something,
 }
 
-impl Client {
+impl ClientFacts {
     fn speaks_chunked(&self) -> bool {
         self.version == Version::Http11
     }

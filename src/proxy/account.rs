@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::forward::{Effort, Failed};
-use super::marks::{Marks, with_date};
+use super::forward::{NoAnswer, Spent};
+use super::request_ids::{RequestIds, with_date};
 use crate::clock::Clock;
 use crate::error::Reject;
 use crate::log::record::{AccessRecord, AgentRecord, Journal, LimitRecord};
@@ -50,11 +50,11 @@ pub struct Accounts {
 }
 
 /// What is known of a request when its answer is ready.
-pub(crate) struct Entry {
-    pub marks: Marks,
+pub(crate) struct RequestSummary {
+    pub ids: RequestIds,
     pub client_addr: IpAddr,
     pub received_at: Nanos,
-    pub effort: Effort,
+    pub spent: Spent,
     pub limit: Option<LimitRecord>,
     /// Held until the answer is delivered.
     pub lease: Option<Lease>,
@@ -68,14 +68,14 @@ pub(crate) struct Entry {
     pub in_flight: InFlight,
 }
 
-impl Entry {
+impl RequestSummary {
     /// The answer to a request that no backend answered.
-    pub(super) fn refuse(&mut self, failed: Failed, close: bool) -> Answer {
-        let Failed { reject, client_gone, effort } = failed;
-        self.effort = effort;
+    pub(super) fn refuse(&mut self, failed: NoAnswer, close: bool) -> Answer {
+        let NoAnswer { reject, client_gone, spent } = failed;
+        self.spent = spent;
         self.client_gone = client_gone;
         self.failed = !client_gone;
-        let mut answer = reject.answer(&self.marks.request_id);
+        let mut answer = reject.answer(&self.ids.request_id);
         answer.close = close;
         answer
     }
@@ -84,30 +84,35 @@ impl Entry {
 impl Accounts {
     /// Completes an answer with what every answer has (`Date`, `X-Request-Id`) and with the ticket that writes its end
     /// down.
-    pub(crate) fn close(self: &Arc<Self>, mut answer: Answer, head: &RequestHead, entry: Entry) -> Answer {
-        if let Some(cause) = answer.cause.as_ref().filter(|_| entry.failed) {
-            self.explain(head, &entry.marks.request_id, answer.status, cause);
+    pub(crate) fn close(
+        self: &Arc<Self>,
+        mut answer: Answer,
+        head: &RequestHead,
+        summary: RequestSummary,
+    ) -> Answer {
+        if let Some(cause) = answer.cause.as_ref().filter(|_| summary.failed) {
+            self.explain(head, &summary.ids.request_id, answer.status, cause);
         }
         let wall = self.clock.wall();
         if !answer.fields.has("Date") {
             with_date(wall, |date| answer.fields.push("Date", date));
         }
-        answer.fields.push("X-Request-Id", entry.marks.request_id.as_bytes());
-        let status = if entry.client_gone { CLIENT_GONE } else { answer.status };
-        let told = if self.journal.wanted() {
+        answer.fields.push("X-Request-Id", summary.ids.request_id.as_bytes());
+        let status = if summary.client_gone { CLIENT_GONE } else { answer.status };
+        let for_log = if self.journal.wanted() {
             let with_query = self.journal.wants_query();
-            let cause = if entry.client_gone { Some(CLIENT_LEFT.into()) } else { answer.cause.take() };
-            let client_id = match &entry.limit {
+            let cause = if summary.client_gone { Some(CLIENT_LEFT.into()) } else { answer.cause.take() };
+            let client_id = match &summary.limit {
                 Some(LimitRecord { key: Some(id), .. })
                 | Some(LimitRecord { names_client: true, entry: Some(id), .. }) => Arc::clone(id),
-                _ => Arc::from(entry.client_addr.to_string()),
+                _ => Arc::from(summary.client_addr.to_string()),
             };
-            let elapsed = Duration::from_nanos(self.clock.now().saturating_sub(entry.received_at));
-            Told::Record(Box::new(AccessRecord {
+            let elapsed = Duration::from_nanos(self.clock.now().saturating_sub(summary.received_at));
+            ForLog::Record(Box::new(AccessRecord {
                 time: wall.checked_sub(elapsed).unwrap_or(wall),
-                trace_id: entry.marks.trace_id,
-                request_id: entry.marks.request_id,
-                client_addr: entry.client_addr,
+                trace_id: summary.ids.trace_id,
+                request_id: summary.ids.request_id,
+                client_addr: summary.client_addr,
                 client_id: Some(client_id),
                 method: head.method.clone(),
                 path: if with_query { head.target.clone() } else { head.path().to_owned() },
@@ -116,24 +121,24 @@ impl Accounts {
                 status,
                 body_bytes: 0,
                 duration: Duration::ZERO,
-                upstream_duration: entry.effort.upstream_duration,
-                backend: entry.effort.backend,
-                retries: entry.effort.retries,
+                upstream_duration: summary.spent.upstream_duration,
+                backend: summary.spent.backend,
+                retries: summary.spent.retries,
                 cause: cause.map(bounded),
-                limit: entry.limit,
+                limit: summary.limit,
                 agent: self.journal.wants_agent().then(|| agent(head, with_query)),
             }))
         } else {
-            Told::Id(entry.marks.request_id)
+            ForLog::Id(summary.ids.request_id)
         };
         answer.ticket = Some(Box::new(EndOfRequest {
-            lease: entry.lease,
-            seat: entry.seat,
-            told,
+            lease: summary.lease,
+            seat: summary.seat,
+            for_log,
             method: method_label(&head.method),
-            _in_flight: entry.in_flight,
+            _in_flight: summary.in_flight,
             status,
-            received_at: entry.received_at,
+            received_at: summary.received_at,
             accounts: Arc::clone(self),
         }));
         answer
@@ -150,11 +155,11 @@ impl Accounts {
 
     /// The answer to a request that a frontend refuses by itself.
     pub fn refuse(self: &Arc<Self>, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
-        let own = Own::begin(self, head, received_at);
-        let mut answer = reject.answer(own.request_id());
+        let local = LocalRequest::begin(self, head, received_at);
+        let mut answer = reject.answer(local.request_id());
         // After a framing error nobody knows where the next request begins.
         answer.close = true;
-        let (id, status) = (own.request_id(), answer.status);
+        let (id, status) = (local.request_id(), answer.status);
         let cause = answer.cause.as_deref().unwrap_or_default();
         if reject.reason != Reason::Unavailable {
             log::debug!("request {id}: refused with {status}: {cause}");
@@ -162,7 +167,7 @@ impl Accounts {
             // Not the client's fault: the operator has to know.
             log::warn!("request {id}: refused with {status}: {cause}{suppressed}");
         }
-        own.end(self, head, answer)
+        local.end(self, head, answer)
     }
 
     /// Counts what a frontend saw outside of any request.
@@ -186,34 +191,34 @@ impl Accounts {
 }
 
 /// A request that we answer ourselves, between its head and its answer.
-pub struct Own {
-    marks: Marks,
+pub struct LocalRequest {
+    ids: RequestIds,
     in_flight: InFlight,
     received_at: Nanos,
 }
 
-impl Own {
+impl LocalRequest {
     /// Gives the request its id. A trusted peer's own is kept.
     pub fn begin(accounts: &Accounts, head: &RequestHead, received_at: Nanos) -> Self {
         let trusted = identity::is_in(&accounts.policy.load().trusted_proxies, head.peer.ip());
-        let marks = Marks::of(&head.fields, trusted, accounts.clock.wall());
-        Self { marks, in_flight: accounts.metrics.begin(), received_at }
+        let ids = RequestIds::of(&head.fields, trusted, accounts.clock.wall());
+        Self { ids, in_flight: accounts.metrics.begin(), received_at }
     }
 
     /// The id that problems of this request name.
     pub fn request_id(&self) -> &str {
-        &self.marks.request_id
+        &self.ids.request_id
     }
 
     /// Completes the answer and sees to its being written down.
     pub fn end(self, accounts: &Arc<Accounts>, head: &RequestHead, answer: Answer) -> Answer {
         let policy = accounts.policy.load();
         let client_addr = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields).address;
-        let entry = Entry {
-            marks: self.marks,
+        let summary = RequestSummary {
+            ids: self.ids,
             client_addr,
             received_at: self.received_at,
-            effort: Effort::default(),
+            spent: Spent::default(),
             limit: None,
             lease: None,
             seat: None,
@@ -221,7 +226,7 @@ impl Own {
             failed: false,
             in_flight: self.in_flight,
         };
-        accounts.close(answer, head, entry)
+        accounts.close(answer, head, summary)
     }
 }
 
@@ -252,7 +257,7 @@ fn bounded(mut cause: Cow<'static, str>) -> Cow<'static, str> {
 struct EndOfRequest {
     lease: Option<Lease>,
     seat: Option<Seat>,
-    told: Told,
+    for_log: ForLog,
     method: &'static str,
     _in_flight: InFlight,
     status: u16,
@@ -261,7 +266,7 @@ struct EndOfRequest {
 }
 
 /// What the end of a request is told with.
-enum Told {
+enum ForLog {
     /// A line of the access log.
     Record(Box<AccessRecord>),
     /// Nobody reads that: the request's id alone, for the error log.
@@ -278,9 +283,9 @@ impl EndOfRequest {
         else {
             return;
         };
-        let id = match &self.told {
-            Told::Record(record) => &record.request_id,
-            Told::Id(id) => id,
+        let id = match &self.for_log {
+            ForLog::Record(record) => &record.request_id,
+            ForLog::Id(id) => id,
         };
         log::warn!("request {id}: the answer of backend {backend} broke off: {cause}{suppressed}");
     }
@@ -296,7 +301,7 @@ impl Ticket for EndOfRequest {
         drop(self.lease);
         drop(self.seat);
         self.accounts.metrics.request(self.method, status, duration);
-        if let Told::Record(mut record) = self.told {
+        if let ForLog::Record(mut record) = self.for_log {
             record.body_bytes = body_bytes;
             record.duration = duration;
             record.status = status;

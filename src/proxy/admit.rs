@@ -1,6 +1,6 @@
 //! The first step: who is it, and may they?
 
-mod told;
+mod decision_text;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::store::cache::Found;
 use balancer_http::fields::Fields;
 use balancer_http::message::Reason;
 use balancer_http::message::{BodyLength, RequestHead};
-use balancer_limiter::answer::{Entry, Shown};
+use balancer_limiter::answer::{EntryKind, ShownLimit};
 use balancer_limiter::heavy_hitters::{HeavyHitters, Refusal};
 use balancer_limiter::identity::{ClientAddress, ClientKey};
 use balancer_limiter::limiter::{Ask, Decision, Granted, Limiter, Room, Seat};
@@ -24,9 +24,9 @@ use balancer_limiter::request_rules::Needs;
 use balancer_limiter::terms::BucketName;
 use balancer_time::Moment;
 
-pub(super) use told::{LimitFields, has_legacy};
+pub(super) use decision_text::{LimitFields, has_legacy};
 
-use told::Told;
+use decision_text::DecisionText;
 
 /// What admission needs.
 pub struct Admit {
@@ -162,7 +162,7 @@ impl Admit {
     ) -> Admission {
         let grant = ask.grant;
         let entry = grant.map_or(found.source, |grant| grant.entry);
-        let told = Told::of(&decision, ask, entry);
+        let told = DecisionText::of(&decision, ask, entry);
         let by_rule = if decision.allowed { grant.is_none() } else { told.of_rule.is_some() };
         let label = if by_rule { Policy::Rule } else { policy_label(entry) };
         self.metrics.decision(label, counted(&decision));
@@ -191,9 +191,14 @@ fn detail(decision: &Decision) -> &'static str {
     }
 }
 
-fn record(found: &Found, bucket: Option<BucketName>, allowed: bool, first: Option<Shown>) -> LimitRecord {
+fn record(
+    found: &Found,
+    bucket: Option<BucketName>,
+    allowed: bool,
+    first: Option<ShownLimit>,
+) -> LimitRecord {
     LimitRecord {
-        names_client: found.source == Entry::Client,
+        names_client: found.source == EntryKind::Client,
         key: None,
         entry: found.entry.clone(),
         bucket,
@@ -202,11 +207,11 @@ fn record(found: &Found, bucket: Option<BucketName>, allowed: bool, first: Optio
     }
 }
 
-fn policy_label(entry: Entry) -> Policy {
+fn policy_label(entry: EntryKind) -> Policy {
     match entry {
-        Entry::Client => Policy::Client,
-        Entry::Range => Policy::Range,
-        Entry::Default => Policy::Default,
+        EntryKind::Client => Policy::Client,
+        EntryKind::Range => Policy::Range,
+        EntryKind::Default => Policy::Default,
     }
 }
 

@@ -1,10 +1,10 @@
 //! The second step: pick a backend, send, and again where that is safe.
 
 mod attempt;
-mod course;
 mod key;
 mod line;
 mod refusal;
+mod retry_state;
 mod step;
 mod sticky;
 
@@ -27,10 +27,10 @@ use balancer_pool::retry_budget::RetryBudget;
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
-pub(super) use course::Course;
 use key::key;
 use line::Unsent;
 use refusal::{failed, unsent};
+pub(super) use retry_state::RetryState;
 pub(super) use step::{Next, Received};
 
 /// What sending needs.
@@ -50,7 +50,7 @@ pub struct Forward {
 }
 
 /// A request that was admitted.
-pub(super) struct Request<'a> {
+pub(super) struct ForwardRequest<'a> {
     pub head: &'a RequestHead,
     /// The client, after the walk over trusted proxies.
     pub client: IpAddr,
@@ -63,28 +63,33 @@ pub(super) struct Request<'a> {
 
 /// What was spent on a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Effort {
+pub(crate) struct Spent {
     pub backend: Option<Arc<str>>,
     pub retries: u32,
     pub upstream_duration: Option<Duration>,
 }
 
 /// No backend answered.
-pub(super) struct Failed {
+pub(super) struct NoAnswer {
     pub reject: Reject,
     /// Nobody is left to read the refusal.
     pub client_gone: bool,
-    pub effort: Effort,
+    pub spent: Spent,
 }
 
 impl Forward {
     /// The way of a new request, before its first step.
-    pub(super) fn begin(&self, asked: &Request<'_>, snapshot: Arc<Snapshot>, in_memory: bool) -> Course {
+    pub(super) fn begin(
+        &self,
+        asked: &ForwardRequest<'_>,
+        snapshot: Arc<Snapshot>,
+        in_memory: bool,
+    ) -> RetryState {
         let policy = snapshot.policy();
         let idempotent = retry::idempotent(&asked.head.method);
         let now = self.clock.now();
         self.budget.request(now);
-        Course {
+        RetryState {
             key: policy.hash_on.as_ref().map_or(0, |on| key(on, asked)),
             idempotent,
             may_probe: idempotent && in_memory,
@@ -93,9 +98,9 @@ impl Forward {
             tried: Vec::new(),
             resent: 0,
             reuse: if idempotent && in_memory { Reuse::Any } else { Reuse::Recent },
-            setback: None,
+            failed_attempt: None,
             wait: None,
-            effort: Effort::default(),
+            spent: Spent::default(),
             now,
             snapshot,
         }
@@ -104,30 +109,30 @@ impl Forward {
     /// Whom to send it to, within the retry budget.
     fn next(
         &self,
-        course: &mut Course,
+        state: &mut RetryState,
         preferred: &[&[u8]],
         may_wait: bool,
     ) -> Result<(Lease, Reuse), Unsent> {
-        let found = self.seek(course, preferred, may_wait)?;
-        if course.charge(self) { Ok(found) } else { Err(Unsent::OverBudget) }
+        let found = self.seek(state, preferred, may_wait)?;
+        if state.charge(self) { Ok(found) } else { Err(Unsent::OverBudget) }
     }
 
     /// The end of a request that waited in line in vain.
-    pub(super) fn out_of_patience(&self, course: Course) -> Failed {
-        unsent(course.too_late(), course)
+    pub(super) fn out_of_patience(&self, state: RetryState) -> NoAnswer {
+        unsent(state.too_late(), state)
     }
 
     /// The end of a request whose client left before anybody was asked.
-    pub(super) fn left_early(&self) -> Failed {
+    pub(super) fn left_early(&self) -> NoAnswer {
         let reject = Reject::new(Reason::BadRequest, "the client left");
-        Failed { reject, client_gone: true, effort: Effort::default() }
+        NoAnswer { reject, client_gone: true, spent: Spent::default() }
     }
 
     /// The end of a request whose client left while its answer was awaited.
-    pub(super) fn left(&self, mut course: Course, mut lease: Lease) -> Failed {
+    pub(super) fn left(&self, mut state: RetryState, mut lease: Lease) -> NoAnswer {
         let error = UpstreamError { phase: Phase::Cancelled, cause: "the client left".into() };
-        self.conclude(&mut course, &mut lease, Err(&error));
-        failed(&error, &lease.endpoint, course.effort)
+        self.conclude(&mut state, &mut lease, Err(&error));
+        failed(&error, &lease.endpoint, state.spent)
     }
 }
 
@@ -141,9 +146,9 @@ thread_local! {
 }
 
 /// The fields of a request as they go to a backend, in memory that this thread lends to one request after the other.
-pub(super) struct Lent(Fields);
+pub(super) struct OutgoingFields(Fields);
 
-impl Lent {
+impl OutgoingFields {
     /// Written once: a request is the same to whichever backend it goes.
     pub(super) fn of(head: &RequestHead, origin: &Origin<'_>, endpoint: &Endpoint) -> Self {
         let mut fields = SPARE.take().unwrap_or_default();
@@ -164,7 +169,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for OutgoingFields {
     fn drop(&mut self) {
         // A thread that is ending has no place for them.
         let _ = SPARE.try_with(|spare| spare.set(Some(std::mem::take(&mut self.0))));

@@ -12,7 +12,7 @@ use crate::store::Limits;
 use crate::store::cache::{Found, Known, Pending};
 use balancer_http::fields::Fields;
 use balancer_http::message::Reason;
-use balancer_limiter::identity::{ClientAddress, ClientKey, KeySource, Shown, UnknownKeys};
+use balancer_limiter::identity::{ClientAddress, ClientKey, KeySource, ShownKey, UnknownKeys};
 use balancer_time::Nanos;
 
 /// A request that has to wait for the database, and how far it had come.
@@ -79,19 +79,19 @@ pub fn identify(
     let (from, mut waited) = waited.map_or((0, None), |waiting| (waiting.passed, Some(waiting.pending)));
     for (passed, source) in policy.keys.iter().enumerate().skip(from) {
         let id = match source.shown(fields, client.peer_trusted) {
-            Shown::Nothing => {
+            ShownKey::Nothing => {
                 tried(Tried { id: None, result: None });
                 continue;
             }
-            Shown::Unusable => {
+            ShownKey::Unusable => {
                 tried(Tried { id: None, result: Some(KeyResult::Unusable) });
                 match policy.unknown_keys {
                     UnknownKeys::Refused => return Err(unknown().into()),
                     UnknownKeys::Next | UnknownKeys::OwnBucket => continue,
                 }
             }
-            Shown::Several => return Err(blurred(source).into()),
-            Shown::Id(id) => id,
+            ShownKey::Several => return Err(blurred(source).into()),
+            ShownKey::Id(id) => id,
         };
         let known = limits.find_key(&id, now, waited.take());
         let known = known.map_err(|pending| Stopped::Waits(Waiting { passed, pending }))?;

@@ -6,10 +6,10 @@ pub mod admit;
 pub mod exchange;
 pub mod forward;
 pub mod identify;
+mod local;
 pub mod lone_peer;
-pub mod marks;
-mod own;
 pub mod policy;
+pub mod request_ids;
 pub mod service;
 pub mod story;
 
@@ -21,9 +21,9 @@ use balancer_http::message::{BodyLength, RequestHead, Version};
 use balancer_limiter::identity::ClientKey;
 use balancer_pool::retry::Failure;
 
-use account::{Accounts, Entry};
+use account::{Accounts, RequestSummary};
 use admit::{Admit, LimitFields};
-use forward::{Forward, Request};
+use forward::{Forward, ForwardRequest};
 
 /// What happens to a request that is not ours.
 pub struct Proxy {
@@ -41,7 +41,7 @@ pub struct Proxy {
 
 /// A request that was admitted, beside its head and its body.
 struct Admitted {
-    entry: Entry,
+    summary: RequestSummary,
     /// Whether the TCP peer is a trusted proxy.
     peer_trusted: bool,
     /// `upstream.via`.
@@ -53,13 +53,13 @@ struct Admitted {
 }
 
 impl Proxy {
-    fn request<'a>(&'a self, story: &'a Admitted, head: &'a RequestHead) -> Request<'a> {
-        let Admitted { entry, peer_trusted, via, counted_as, .. } = story;
+    fn request<'a>(&'a self, story: &'a Admitted, head: &'a RequestHead) -> ForwardRequest<'a> {
+        let Admitted { summary, peer_trusted, via, counted_as, .. } = story;
         let origin = Origin {
             peer: head.peer,
             trusted: *peer_trusted,
             host: head.host.as_deref().unwrap_or(""),
-            request_id: &entry.marks.request_id,
+            request_id: &summary.ids.request_id,
             instance: &self.instance,
             via: *via,
             max_forwards: match max_forwards::of(&head.method, &head.fields) {
@@ -67,8 +67,8 @@ impl Proxy {
                 _ => None,
             },
         };
-        let received_at = entry.received_at;
-        Request { head, client: entry.client_addr, counted_as: *counted_as, origin, received_at }
+        let received_at = summary.received_at;
+        ForwardRequest { head, client: summary.client_addr, counted_as: *counted_as, origin, received_at }
     }
 
     /// The protocol that a request asks to go on in and that may be (RFC 9110 §7.8). In HTTP/1.0 there is none, and a

@@ -8,7 +8,7 @@ use balancer_http::headers;
 
 /// A request's id, taken from the request where it may be and made where not, and its trace's id.
 #[derive(Clone, Debug)]
-pub struct Marks {
+pub struct RequestIds {
     /// `X-Request-Id`.
     pub request_id: String,
     /// The trace id inside its `traceparent`; empty without a valid one. None is made: whether to trace is not ours to
@@ -16,7 +16,7 @@ pub struct Marks {
     pub trace_id: String,
 }
 
-impl Marks {
+impl RequestIds {
     /// `trusted`: whether the peer's `X-Request-Id` counts. `traceparent` is taken from everybody: it names no right.
     pub fn of(fields: &Fields, trusted: bool, wall: SystemTime) -> Self {
         let given = if trusted { headers::request_id(fields) } else { None };
@@ -71,8 +71,8 @@ mod tests {
     fn a_trusted_id_is_kept_and_an_untrusted_one_is_not() {
         let mut fields = Fields::new();
         fields.push("X-Request-Id", b"abc-1");
-        assert_eq!(Marks::of(&fields, true, UNIX_EPOCH).request_id, "abc-1");
-        assert_ne!(Marks::of(&fields, false, UNIX_EPOCH).request_id, "abc-1");
+        assert_eq!(RequestIds::of(&fields, true, UNIX_EPOCH).request_id, "abc-1");
+        assert_ne!(RequestIds::of(&fields, false, UNIX_EPOCH).request_id, "abc-1");
     }
 
     #[test]

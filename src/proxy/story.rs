@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use arc_swap::Guard;
 
-use super::account::Entry;
+use super::account::RequestSummary;
 use super::admit::{self, Admission, LimitFields};
 use super::exchange::{Answer, AnswerBody, DeliveryOutcome};
-use super::forward::{Course, Effort, Failed, Lent, Next, Received};
+use super::forward::{Next, NoAnswer, OutgoingFields, Received, RetryState, Spent};
 use super::identify::Waiting;
-use super::marks::Marks;
-use super::own;
+use super::local;
 use super::policy::ProxyPolicy;
+use super::request_ids::RequestIds;
 use super::{Admitted, Proxy, Reuse, UpstreamError};
 use balancer_http::fields::Fields;
 use balancer_http::framing::response;
@@ -85,9 +85,9 @@ enum Stage {
     /// What the store has of its client is looked up.
     Identifying(Identity, Arc<ProxyPolicy>, Waiting),
     /// In line for an endpoint with room.
-    InLine(Course),
+    InLine(RetryState),
     /// Sent.
-    Sent(Course, Lease),
+    Sent(RetryState, Lease),
     /// Between two stages.
     Between,
 }
@@ -102,27 +102,27 @@ impl Proxy {
         let head = &*head;
         let client = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields);
         let wall = self.accounts.clock.wall();
-        let marks = Marks::of(&head.fields, client.peer_trusted, wall);
-        let entry = Entry {
+        let ids = RequestIds::of(&head.fields, client.peer_trusted, wall);
+        let summary = RequestSummary {
             client_addr: client.address,
             received_at,
-            effort: Effort::default(),
+            spent: Spent::default(),
             limit: None,
             lease: None,
             seat: None,
             client_gone: false,
             failed: false,
             in_flight: self.accounts.metrics.begin(),
-            marks,
+            ids,
         };
-        if let Some(answer) = own::answer(head, &self.instance, &policy.keys, &entry.marks.request_id) {
-            return Step::Answer(self.accounts.close(answer, head, entry));
+        if let Some(answer) = local::answer(head, &self.instance, &policy.keys, &summary.ids.request_id) {
+            return Step::Answer(self.accounts.close(answer, head, summary));
         }
         let when = Moment { now: received_at, wall_s: seconds(wall) };
         let identity = Identity { client, when, in_memory, can_upgrade, bound_to, snapshot };
         match self.admit.admit(head, &identity.client, when, &policy, None) {
-            Ok(admission) => self.proceed(head, entry, &identity, admission, &policy),
-            Err(waiting) => self.wait_for_store(entry, identity, Guard::into_inner(policy), waiting),
+            Ok(admission) => self.proceed(head, summary, &identity, admission, &policy),
+            Err(waiting) => self.wait_for_store(summary, identity, Guard::into_inner(policy), waiting),
         }
     }
 
@@ -130,38 +130,38 @@ impl Proxy {
     fn proceed(
         self: &Arc<Self>,
         head: &RequestHead,
-        mut entry: Entry,
+        mut summary: RequestSummary,
         identity: &Identity,
         admission: Admission,
         policy: &ProxyPolicy,
     ) -> Step {
         let Admission { refused, why: _, fields, record, client: counted_as, seat } = admission;
-        (entry.limit, entry.seat) = (record, seat);
+        (summary.limit, summary.seat) = (record, seat);
         if let Some(reject) = refused {
-            let mut answer = fields.add_to(reject.answer(&entry.marks.request_id));
+            let mut answer = fields.add_to(reject.answer(&summary.ids.request_id));
             if let Some(cors) = &policy.cors {
                 cors.open(&head.fields, admit::has_legacy(policy.headers), &mut answer.fields);
             }
-            return Step::Answer(self.accounts.close(answer, head, entry));
+            return Step::Answer(self.accounts.close(answer, head, summary));
         }
-        let story = self.story(entry, identity, counted_as, fields);
+        let story = self.story(summary, identity, counted_as, fields);
         let snapshot = Arc::clone(&identity.snapshot);
         let asked = self.request(&story.admitted, head);
-        let mut course = self.forward.begin(&asked, snapshot, identity.in_memory);
-        course.bind(identity.bound_to);
-        let next = self.forward.step(course, head, true);
+        let mut state = self.forward.begin(&asked, snapshot, identity.in_memory);
+        state.bind(identity.bound_to);
+        let next = self.forward.step(state, head, true);
         story.go(next, head)
     }
 
     fn wait_for_store(
         self: &Arc<Self>,
-        entry: Entry,
+        summary: RequestSummary,
         identity: Identity,
         policy: Arc<ProxyPolicy>,
         waiting: Waiting,
     ) -> Step {
         let client = ClientKey::address(identity.client.address);
-        let mut story = self.story(entry, &identity, client, LimitFields::default());
+        let mut story = self.story(summary, &identity, client, LimitFields::default());
         let most = nanos(self.admit.limits.load_timeout());
         let until = self.accounts.clock.now().saturating_add(most);
         story.stage = Stage::Identifying(identity, policy, waiting);
@@ -170,13 +170,13 @@ impl Proxy {
 
     fn story(
         self: &Arc<Self>,
-        entry: Entry,
+        summary: RequestSummary,
         identity: &Identity,
         counted_as: ClientKey,
         fields: LimitFields,
     ) -> Box<Story> {
         let admitted = Admitted {
-            entry,
+            summary,
             peer_trusted: identity.client.peer_trusted,
             via: identity.snapshot.policy().via,
             counted_as,
@@ -200,7 +200,7 @@ struct Identity {
 impl Story {
     /// Tells what came of its call. `replayable`: none of the body is gone.
     pub fn on(mut self: Box<Self>, event: Event, head: &RequestHead, replayable: bool) -> Step {
-        let Stage::Sent(course, lease) = std::mem::replace(&mut self.stage, Stage::Between) else {
+        let Stage::Sent(state, lease) = std::mem::replace(&mut self.stage, Stage::Between) else {
             return self.lost(head);
         };
         let event = match event {
@@ -210,15 +210,15 @@ impl Story {
         let proxy = Arc::clone(&self.proxy);
         match event {
             Event::Head(answer) => {
-                match proxy.forward.received(course, lease, head, answer.status, replayable) {
-                    Received::Again(course, lease, reuse) => self.go(Next::To(course, lease, reuse), head),
-                    Received::Final { lease, effort, set_cookie } => {
-                        self.relay(answer, head, lease, effort, set_cookie)
+                match proxy.forward.received(state, lease, head, answer.status, replayable) {
+                    Received::Again(state, lease, reuse) => self.go(Next::To(state, lease, reuse), head),
+                    Received::Final { lease, spent, set_cookie } => {
+                        self.relay(answer, head, lease, spent, set_cookie)
                     }
                 }
             }
             Event::Failed(error) => {
-                let next = proxy.forward.broke(course, lease, error, head, replayable);
+                let next = proxy.forward.broke(state, lease, error, head, replayable);
                 self.go(next, head)
             }
         }
@@ -230,18 +230,18 @@ impl Story {
         match std::mem::replace(&mut self.stage, Stage::Between) {
             // In time or not: what is known now decides.
             Stage::Identifying(identity, policy, waiting) => {
-                let entry = self.admitted.entry;
+                let summary = self.admitted.summary;
                 match proxy.admit.admit(head, &identity.client, identity.when, &policy, Some(waiting)) {
-                    Ok(admission) => proxy.proceed(head, entry, &identity, admission, &policy),
-                    Err(waiting) => proxy.wait_for_store(entry, identity, policy, waiting),
+                    Ok(admission) => proxy.proceed(head, summary, &identity, admission, &policy),
+                    Err(waiting) => proxy.wait_for_store(summary, identity, policy, waiting),
                 }
             }
-            Stage::InLine(course) if late => {
-                let next = Next::Failed(proxy.forward.out_of_patience(course));
+            Stage::InLine(state) if late => {
+                let next = Next::Failed(proxy.forward.out_of_patience(state));
                 self.go(next, head)
             }
-            Stage::InLine(course) => {
-                let next = proxy.forward.step(course, head, true);
+            Stage::InLine(state) => {
+                let next = proxy.forward.step(state, head, true);
                 self.go(next, head)
             }
             stage => {
@@ -255,7 +255,7 @@ impl Story {
     pub fn listen(&self, waker: Waker) -> bool {
         match &self.stage {
             Stage::Identifying(_, _, waiting) => waiting.pending.on_end(waker),
-            Stage::InLine(course) => course.on_turn(waker),
+            Stage::InLine(state) => state.on_turn(waker),
             Stage::Sent(..) | Stage::Between => false,
         }
     }
@@ -264,8 +264,8 @@ impl Story {
     pub fn abandon(mut self: Box<Self>, head: &RequestHead) {
         let proxy = Arc::clone(&self.proxy);
         let failed = match std::mem::replace(&mut self.stage, Stage::Between) {
-            Stage::InLine(course) => Failed { client_gone: true, ..proxy.forward.out_of_patience(course) },
-            Stage::Sent(course, lease) => proxy.forward.left(course, lease),
+            Stage::InLine(state) => NoAnswer { client_gone: true, ..proxy.forward.out_of_patience(state) },
+            Stage::Sent(state, lease) => proxy.forward.left(state, lease),
             Stage::Identifying(..) => proxy.forward.left_early(),
             Stage::Between => return,
         };
@@ -284,36 +284,36 @@ impl Story {
     /// The request's fields as they go to that endpoint, in memory that this thread lends.
     pub fn outgoing(&self, head: &RequestHead, endpoint: &Endpoint, use_them: impl FnOnce(&Fields)) {
         let origin = self.proxy.request(&self.admitted, head).origin;
-        use_them(Lent::of(head, &origin, endpoint).fields());
+        use_them(OutgoingFields::of(head, &origin, endpoint).fields());
     }
 
     /// The request's id, for the log.
     pub fn request_id(&self) -> &str {
-        &self.admitted.entry.marks.request_id
+        &self.admitted.summary.ids.request_id
     }
 
     fn go(mut self: Box<Self>, next: Next, head: &RequestHead) -> Step {
         match next {
-            Next::To(course, lease, reuse) => {
+            Next::To(state, lease, reuse) => {
                 let call = Call {
                     endpoint: Arc::clone(&lease.endpoint),
                     reuse,
-                    deadline: course.deadline(),
-                    policy: course.call_policy(),
+                    deadline: state.deadline(),
+                    policy: state.call_policy(),
                 };
-                self.stage = Stage::Sent(course, lease);
+                self.stage = Stage::Sent(state, lease);
                 Step::Call(self, call)
             }
-            Next::Waits(course) => {
-                let until = course.waits_until();
-                self.stage = Stage::InLine(course);
+            Next::Waits(state) => {
+                let until = state.waits_until();
+                self.stage = Stage::InLine(state);
                 Step::Wait(self, until)
             }
             Next::Failed(failed) => {
-                let Admitted { mut entry, fields, .. } = self.admitted;
+                let Admitted { mut summary, fields, .. } = self.admitted;
                 // Whether the rest of a body is in the way of the next request is the engine's to know.
-                let answer = entry.refuse(failed, false);
-                Step::Answer(self.proxy.accounts.close(fields.add_to(answer), head, entry))
+                let answer = summary.refuse(failed, false);
+                Step::Answer(self.proxy.accounts.close(fields.add_to(answer), head, summary))
             }
         }
     }
@@ -324,9 +324,9 @@ impl Story {
             balancer_http::message::Reason::Internal,
             "the request could not be handled",
         );
-        let Admitted { entry, fields, .. } = self.admitted;
-        let answer = reject.answer(&entry.marks.request_id);
-        Step::Answer(self.proxy.accounts.close(fields.add_to(answer), head, entry))
+        let Admitted { summary, fields, .. } = self.admitted;
+        let answer = reject.answer(&summary.ids.request_id);
+        Step::Answer(self.proxy.accounts.close(fields.add_to(answer), head, summary))
     }
 
     /// RFC 9110 §15.2.2: a 101 is an answer to a request for an upgrade alone, and says what it switches to.
@@ -353,7 +353,7 @@ impl Story {
         answer: response::Head,
         head: &RequestHead,
         lease: Lease,
-        effort: Effort,
+        spent: Spent,
         set_cookie: Option<String>,
     ) -> Step {
         let length = answer.body_length(head.method == "HEAD");
@@ -379,9 +379,9 @@ impl Story {
         }
         let answer =
             Answer { status, reason: Some(reason), fields, body, close: false, cause: None, ticket: None };
-        let Admitted { ref mut entry, fields: ref limits, .. } = self.admitted;
-        (entry.lease, entry.effort) = (Some(lease), effort);
+        let Admitted { ref mut summary, fields: ref limits, .. } = self.admitted;
+        (summary.lease, summary.spent) = (Some(lease), spent);
         let answer = limits.add_to(answer);
-        Step::Answer(self.proxy.accounts.close(answer, head, self.admitted.entry))
+        Step::Answer(self.proxy.accounts.close(answer, head, self.admitted.summary))
     }
 }

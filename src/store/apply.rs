@@ -10,8 +10,8 @@ use super::ops::{self, By, Change, Done, To, Written};
 use super::session::{Access, Store};
 use super::v1::{Actor, BatchError, Condition, Imported, LimitRow, PlanRow};
 use crate::metrics::StoreOp;
-use crate::store::cache::Place;
-use crate::store::{Outcome, StoreError};
+use crate::store::cache::CacheGroup;
+use crate::store::{CallOutcome, StoreError};
 use balancer_limiter::identity::{ClientId, IdForm};
 use balancer_limiter::terms::{ClientLimit, Plan, PlanName};
 
@@ -22,8 +22,8 @@ impl Core {
     /// Writes, on the one thread that does, and puts what was committed in force before anybody is told.
     pub fn write(&self, wishes: &[Change], actor: &Actor, is_batch: bool) -> Result<Written, BatchError> {
         let places = self.places(wishes);
-        let group = |place: &Place| match place {
-            Place::Group(network) if !is_batch || self.cache.holds(place) => Some(*network),
+        let group = |place: &CacheGroup| match place {
+            CacheGroup::Group(network) if !is_batch || self.cache.holds(place) => Some(*network),
             _ => None,
         };
         let groups: Vec<IpNet> = places.iter().filter_map(group).take(MAX_GROUPS_READ).collect();
@@ -34,16 +34,16 @@ impl Core {
             _ => StoreOp::Update,
         };
         let write = |store: &dyn Store, by: By<'_>| {
-            let terms = ops::Terms { by, is_batch, groups: &groups, ipv6_prefix: self.ipv6_prefix };
+            let terms = ops::WriteTerms { by, is_batch, groups: &groups, ipv6_prefix: self.ipv6_prefix };
             ops::write(store, self.within, wishes, terms)
         };
         match self.commit(name, actor, |failed: &BatchError| &failed.error, write) {
             Ok(mut written) => {
                 let groups = std::mem::take(&mut written.groups);
-                let mut known: HashMap<Place, Vec<LimitRow>> =
-                    groups.into_iter().map(|(network, rows)| (Place::Group(network), rows)).collect();
+                let mut known: HashMap<CacheGroup, Vec<LimitRow>> =
+                    groups.into_iter().map(|(network, rows)| (CacheGroup::Group(network), rows)).collect();
                 for one in written.done.iter().filter(|one| one.id.form() == IdForm::Opaque) {
-                    let place = Place::Id(one.id.text().into());
+                    let place = CacheGroup::Id(one.id.text().into());
                     if !is_batch || self.cache.holds(&place) {
                         known.insert(place, one.row().into_iter().collect());
                     }
@@ -52,7 +52,7 @@ impl Core {
                 Ok(written)
             }
             Err(failed) => {
-                if matches!(failed.error, StoreError::Unavailable { outcome: Outcome::Unknown, .. }) {
+                if matches!(failed.error, StoreError::Unavailable { outcome: CallOutcome::Unknown, .. }) {
                     self.doubt(places);
                 }
                 Err(failed)
@@ -61,15 +61,15 @@ impl Core {
     }
 
     /// Where the wishes' ids are looked up, each place once.
-    fn places(&self, wishes: &[Change]) -> Vec<Place> {
+    fn places(&self, wishes: &[Change]) -> Vec<CacheGroup> {
         let mut seen = HashSet::new();
-        let places = wishes.iter().filter_map(|wish| Place::of(&wish.id, self.ipv6_prefix));
+        let places = wishes.iter().filter_map(|wish| CacheGroup::of(&wish.id, self.ipv6_prefix));
         places.filter(|place| seen.insert(place.clone())).collect()
     }
 
     /// Memory follows what was committed: `known` are the rows of some of the `places`. The limiter hears of a new entry
     /// before the cache does: a bucket of its own then starts from the one that its client had until now.
-    fn apply(&self, done: &[Done], mut known: HashMap<Place, Vec<LimitRow>>, places: Vec<Place>) {
+    fn apply(&self, done: &[Done], mut known: HashMap<CacheGroup, Vec<LimitRow>>, places: Vec<CacheGroup>) {
         let ranges: Vec<&Done> = done.iter().filter(|one| is_range(&one.id)).collect();
         if !ranges.is_empty() {
             self.apply_ranges(&ranges);
@@ -128,12 +128,12 @@ impl Core {
         let by = By { actor, keep: self.keep, note: &|_| () };
         let import = |store: &dyn Store| ops::import(store, self.within, rows, self.ipv6_prefix, by);
         let result = self.ask_for(StoreOp::Batch, |failed: &BatchError| &failed.error, import);
-        let places = rows.iter().filter_map(|(id, _)| Place::of(id, self.ipv6_prefix));
+        let places = rows.iter().filter_map(|(id, _)| CacheGroup::of(id, self.ipv6_prefix));
         match &result {
             Ok(_) => places.for_each(|place| self.cache.doubt(place)),
-            Err(BatchError { error: StoreError::Unavailable { outcome: Outcome::Unknown, .. }, .. }) => {
-                self.doubt(places)
-            }
+            Err(BatchError {
+                error: StoreError::Unavailable { outcome: CallOutcome::Unknown, .. }, ..
+            }) => self.doubt(places),
             Err(_) => {}
         }
         result

@@ -2,7 +2,7 @@
 //! limit inside it, so that a new connection from a known address is no miss, and one for each opaque id. Groups and ids
 //! without any are remembered too.
 //!
-//! A load is a [`Ticket`] on the shard's list of loads. Whoever finds one there is given a [`Pending`] to wait for it, so a
+//! A load is a [`LoadTicket`] on the shard's list of loads. Whoever finds one there is given a [`Pending`] to wait for it, so a
 //! group is loaded once however many ask, and outside every lock. Nothing here waits. A write takes the ticket off the list: what that load brings, which may be
 //! older than the write, is not kept. So the list is the generation of each key, and costs nothing for idle ones.
 
@@ -21,16 +21,16 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
-pub use balancer_limiter::answer::Entry as Source;
+pub use balancer_limiter::answer::EntryKind;
 use balancer_limiter::identity::{ClientKey, group};
 use balancer_limiter::terms::ClientLimit;
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
-use load::{Load, Outcome};
-pub use load::{Pending, Ticket};
+use load::{Load, LoadOutcome};
+pub use load::{LoadTicket, Pending};
+pub use words::{CacheGroup, Entry, Found, Hit, Known};
 use words::{Entries, NOWHERE, pick, sorted};
-pub use words::{Entry, Found, Hit, Known, Place};
 
 /// How a load ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub trait Loader {
     /// Whether it makes sense to ask at all; a store that is down is not asked.
     fn ready(&self) -> bool;
     /// Starts a load somewhere else and returns at once. A ticket that is dropped has failed.
-    fn start(&self, ticket: Ticket, urgency: Urgency);
+    fn start(&self, ticket: LoadTicket, urgency: Urgency);
     /// A caller has waited that long for nothing.
     fn gave_up(&self);
 }
@@ -196,19 +196,19 @@ impl Cache {
         let address = address.to_canonical();
         let network = group(address, self.ipv6_prefix);
         let key = self.key(ClientKey::group(address, self.ipv6_prefix));
-        self.look(key, || Place::Group(network), (address, port), now, loader)
+        self.look(key, || CacheGroup::Group(network), (address, port), now, loader)
     }
 
     /// The same for an opaque id, by its canonical text.
     pub fn find_id(self: &Arc<Self>, id: &str, now: Nanos, loader: &impl Loader) -> Result<Known, Pending> {
         let key = self.key(ClientKey::digest(id.as_bytes()));
-        self.look(key, || Place::Id(id.into()), (NOWHERE, None), now, loader)
+        self.look(key, || CacheGroup::Id(id.into()), (NOWHERE, None), now, loader)
     }
 
     fn look(
         self: &Arc<Self>,
         key: Key,
-        place: impl FnOnce() -> Place,
+        place: impl FnOnce() -> CacheGroup,
         client: (IpAddr, Option<u16>),
         now: Nanos,
         loader: &impl Loader,
@@ -230,7 +230,7 @@ impl Cache {
             let (load, ticket) = match shard.loads.get(&key) {
                 Some(load) => (Some(Arc::clone(load)), None),
                 None if due => {
-                    let (ticket, load) = Ticket::open(self, &mut shard, place(), key);
+                    let (ticket, load) = LoadTicket::open(self, &mut shard, place(), key);
                     (Some(load), Some(ticket))
                 }
                 None => (None, None),
@@ -252,7 +252,7 @@ impl Cache {
     }
 
     /// Whether a place is held, or being loaded.
-    pub fn holds(&self, place: &Place) -> bool {
+    pub fn holds(&self, place: &CacheGroup) -> bool {
         let key = self.key_of(place);
         let shard = self.shard(key).lock();
         shard.groups.contains(&key) || shard.loads.contains_key(&key)
@@ -277,7 +277,7 @@ impl Cache {
 
     /// A write has been committed: these are all entries of the place, read in the write's own transaction. Writes of one
     /// process must be told in the order in which they were committed. In force from here on.
-    pub fn put(&self, place: impl Into<Place>, entries: Vec<Entry>) {
+    pub fn put(&self, place: impl Into<CacheGroup>, entries: Vec<Entry>) {
         let key = self.key_of(&place.into());
         let entries = sorted(entries);
         let mut shard = self.shard(key).lock();
@@ -286,13 +286,13 @@ impl Cache {
         drop(shard);
         if let Some(load) = overtaken {
             // Whoever waits for it need not wait longer.
-            load.settle(Outcome::Loaded(entries));
+            load.settle(LoadOutcome::Loaded(entries));
         }
     }
 
     /// A write may or may not have been committed: what is here stays in force until it could be loaded again, and no
     /// load that is under way counts.
-    pub fn doubt(&self, place: impl Into<Place>) {
+    pub fn doubt(&self, place: impl Into<CacheGroup>) {
         let key = self.key_of(&place.into());
         let mut shard = self.shard(key).lock();
         shard.loads.remove(&key);
@@ -304,7 +304,7 @@ impl Cache {
 
     /// Somebody else has changed something in a place: if it is held, or being loaded, it must be loaded again, which is the ticket's
     /// owner's duty. Requests wait for that as for any load.
-    pub fn renew(self: &Arc<Self>, place: Place) -> Option<Ticket> {
+    pub fn renew(self: &Arc<Self>, place: CacheGroup) -> Option<LoadTicket> {
         let key = self.key_of(&place);
         let mut shard = self.shard(key).lock();
         let held = shard.groups.contains(&key) || shard.loads.contains_key(&key);
@@ -313,7 +313,7 @@ impl Cache {
             group.refresh_at = 0;
         }
         // A load that is under way may have begun before the change: its place on the list is taken, and it is not kept.
-        held.then(|| Ticket::open(self, &mut shard, place, key).0)
+        held.then(|| LoadTicket::open(self, &mut shard, place, key).0)
     }
 
     /// Nothing that is held is known to be current: each group stays in force until it could be loaded again, and no
@@ -333,10 +333,10 @@ impl Cache {
         Key { of, hash: self.hasher.hash_one(of.words()) }
     }
 
-    fn key_of(&self, place: &Place) -> Key {
+    fn key_of(&self, place: &CacheGroup) -> Key {
         self.key(match place {
-            Place::Group(network) => ClientKey::group(network.addr(), self.ipv6_prefix),
-            Place::Id(id) => ClientKey::digest(id.as_bytes()),
+            CacheGroup::Group(network) => ClientKey::group(network.addr(), self.ipv6_prefix),
+            CacheGroup::Id(id) => ClientKey::digest(id.as_bytes()),
         })
     }
 

@@ -24,7 +24,7 @@ use super::v1::LimitRow;
 use crate::clock::Clock;
 use crate::metrics::{Metrics, StoreOp};
 use crate::store::StoreError;
-use crate::store::cache::{Cache, Entry, Found, Hit, Known, Place, Source, Ticket};
+use crate::store::cache::{Cache, CacheGroup, Entry, EntryKind, Found, Hit, Known, LoadTicket};
 use balancer_limiter::identity::{ClientId, ClientKey};
 use balancer_limiter::limiter::{Limiter, Room, Shared};
 use balancer_limiter::plans::{PlanMap, Plans};
@@ -41,7 +41,7 @@ pub struct Core {
     pub book: Mutex<Book>,
     /// Places of writes whose outcome is unknown: one for each time the connection broke in a commit, until the
     /// database is back.
-    doubts: Mutex<BTreeSet<Place>>,
+    doubts: Mutex<BTreeSet<CacheGroup>>,
     pub limiter: Arc<Limiter>,
     plans: Plans,
     /// What memory knows of the stored backends. Written as plans are.
@@ -62,7 +62,7 @@ pub struct Core {
 }
 
 /// What a [`Core`] is made of.
-pub struct Parts {
+pub struct CoreParts {
     pub store: Box<dyn Store>,
     pub breaker: Breaker,
     pub cache: Arc<Cache>,
@@ -77,8 +77,8 @@ pub struct Parts {
 
 impl Core {
     /// Puts the parts together, without a range.
-    pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, breaker, cache, limiter, default, ipv6_prefix, metrics, clock, within, keep } =
+    pub fn new(parts: CoreParts) -> Arc<Self> {
+        let CoreParts { store, breaker, cache, limiter, default, ipv6_prefix, metrics, clock, within, keep } =
             parts;
         Arc::new(Self {
             store,
@@ -125,7 +125,7 @@ impl Core {
                 let in_force = self.in_force();
                 let shared = in_force.shared();
                 let (client, granted, range) = shared.of_address(address);
-                let source = if range.is_some() { Source::Range } else { Source::Default };
+                let source = if range.is_some() { EntryKind::Range } else { EntryKind::Default };
                 let (room, entry) = (shared.room(range), range.map(|range| Arc::clone(&range.id)));
                 Found { client, granted, source, entry, room }
             }
@@ -136,8 +136,8 @@ impl Core {
     pub fn of_entry(&self, hit: Hit) -> Found {
         Found {
             client: hit.client,
-            granted: self.in_force().shared().resolve(&hit.limit, Source::Client),
-            source: Source::Client,
+            granted: self.in_force().shared().resolve(&hit.limit, EntryKind::Client),
+            source: EntryKind::Client,
             entry: Some(hit.id),
             room: Room::Own,
         }
@@ -150,7 +150,7 @@ impl Core {
         Found {
             client,
             granted: shared.of_default(),
-            source: Source::Default,
+            source: EntryKind::Default,
             entry: None,
             room: shared.room(None),
         }
@@ -226,7 +226,7 @@ impl Core {
     }
 
     /// Loads a place, on a store thread.
-    pub fn load(&self, ticket: Ticket) {
+    pub fn load(&self, ticket: LoadTicket) {
         if !self.breaker.up() {
             // The database went while this waited for its turn; the ticket's drop tells those who wait for it.
             return;
@@ -244,7 +244,7 @@ impl Core {
     }
 
     /// The outcome of a write of these places is unknown. Takes a lock for a look.
-    pub fn doubt(&self, places: impl IntoIterator<Item = Place>) {
+    pub fn doubt(&self, places: impl IntoIterator<Item = CacheGroup>) {
         for place in places {
             self.cache.doubt(place.clone());
             self.doubts.lock().insert(place);
@@ -252,7 +252,7 @@ impl Core {
     }
 
     /// The places of such writes; they are in doubt no longer. Takes a lock for a look.
-    pub fn take_doubts(&self) -> BTreeSet<Place> {
+    pub fn take_doubts(&self) -> BTreeSet<CacheGroup> {
         std::mem::take(&mut *self.doubts.lock())
     }
 

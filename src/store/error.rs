@@ -33,13 +33,13 @@ pub enum StoreError {
         /// For the log.
         cause: String,
         /// What became of what was asked for.
-        outcome: Outcome,
+        outcome: CallOutcome,
     },
 }
 
 /// What is known of a call that got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// It was a question, which changes nothing whatever becomes of it.
     Question,
     /// Nothing was changed, for certain.
@@ -60,13 +60,13 @@ impl StoreError {
 
     /// Nothing came of it, for certain.
     pub fn down(cause: impl Into<String>) -> Self {
-        Self::Unavailable { cause: cause.into(), outcome: Outcome::NotDone }
+        Self::Unavailable { cause: cause.into(), outcome: CallOutcome::NotDone }
     }
 
     /// The same when it hit a commit. A database that refuses one has not done it; one that went away may have.
     pub fn in_commit(self) -> Self {
         match self {
-            Self::Unavailable { cause, .. } => Self::Unavailable { cause, outcome: Outcome::Unknown },
+            Self::Unavailable { cause, .. } => Self::Unavailable { cause, outcome: CallOutcome::Unknown },
             other => other,
         }
     }
@@ -75,7 +75,7 @@ impl StoreError {
     pub fn of_question(self) -> Self {
         match self {
             Self::Schema(cause) | Self::Refused { cause, .. } | Self::Unavailable { cause, .. } => {
-                Self::Unavailable { cause, outcome: Outcome::Question }
+                Self::Unavailable { cause, outcome: CallOutcome::Question }
             }
             answer => answer,
         }
@@ -94,7 +94,7 @@ impl fmt::Display for StoreError {
             Self::Schema(cause) | Self::Refused { cause, .. } => f.write_str(cause),
             Self::Unavailable { cause, outcome } => {
                 f.write_str(cause)?;
-                f.write_str(if *outcome == Outcome::Unknown {
+                f.write_str(if *outcome == CallOutcome::Unknown {
                     " (it may have been done all the same)"
                 } else {
                     ""

@@ -10,7 +10,7 @@ use super::ops::{self, Followed};
 use super::v1::LimitRow;
 use crate::metrics::StoreOp;
 use crate::store::StoreError;
-use crate::store::cache::{Place, Source, Ticket};
+use crate::store::cache::{CacheGroup, EntryKind, LoadTicket};
 use balancer_limiter::identity::{ClientId, ClientKey, IdForm};
 use balancer_limiter::ranges::Ranges;
 
@@ -70,7 +70,7 @@ impl Core {
         match id.form() {
             IdForm::Range(net) if !ranges.get(net).is_some_and(|range| range.limit.shared) => {
                 self.limiter.fill_where(|client, entry| {
-                    let group = client.network().filter(|_| entry == Source::Range);
+                    let group = client.network().filter(|_| entry == EntryKind::Range);
                     group.and_then(|group| ranges.holding(group)).is_some_and(|holding| holding.net == net)
                 });
             }
@@ -126,14 +126,14 @@ impl Core {
 
     /// Limits: what of them is held is loaded again, by two questions at most.
     fn follow_limits(&self, changed: &[(String, i64)]) -> Result<(), StoreError> {
-        let mut places: BTreeMap<Place, Vec<ClientId>> = BTreeMap::new();
+        let mut places: BTreeMap<CacheGroup, Vec<ClientId>> = BTreeMap::new();
         for id in ids(changed) {
-            if let Some(place) = Place::of(&id, self.ipv6_prefix) {
+            if let Some(place) = CacheGroup::of(&id, self.ipv6_prefix) {
                 places.entry(place).or_default().push(id);
             }
         }
         // Without an answer the tickets are dropped: what is held stays in force, and is due.
-        let mut held: BTreeMap<Place, Ticket> = places
+        let mut held: BTreeMap<CacheGroup, LoadTicket> = places
             .keys()
             .filter_map(|place| Some((place.clone(), self.cache.renew(place.clone())?)))
             .collect();
@@ -156,24 +156,24 @@ impl Core {
 
     fn read_places<'a>(
         &self,
-        places: impl Iterator<Item = &'a Place>,
-    ) -> Result<Vec<(Place, Vec<LimitRow>)>, StoreError> {
+        places: impl Iterator<Item = &'a CacheGroup>,
+    ) -> Result<Vec<(CacheGroup, Vec<LimitRow>)>, StoreError> {
         let (mut networks, mut texts) = (Vec::new(), Vec::new());
         for place in places {
             match place {
-                Place::Group(network) => networks.push(*network),
-                Place::Id(id) => texts.push(id.to_string()),
+                CacheGroup::Group(network) => networks.push(*network),
+                CacheGroup::Id(id) => texts.push(id.to_string()),
             }
         }
         let mut all = Vec::with_capacity(networks.len() + texts.len());
         if !networks.is_empty() {
             let rows = self.ask(StoreOp::Load, |store| ops::load_all(store, self.within, &networks))?;
-            all.extend(networks.into_iter().map(Place::Group).zip(rows));
+            all.extend(networks.into_iter().map(CacheGroup::Group).zip(rows));
         }
         if !texts.is_empty() {
             let rows = self.ask(StoreOp::Load, |store| ops::named(store, self.within, &texts))?;
             let of = |text: &String| rows.iter().filter(|row| row.client_id == *text).cloned().collect();
-            all.extend(texts.iter().map(|text| (Place::Id(text.as_str().into()), of(text))));
+            all.extend(texts.iter().map(|text| (CacheGroup::Id(text.as_str().into()), of(text))));
         }
         Ok(all)
     }

@@ -13,19 +13,21 @@ use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 
 use super::breaker::Breaker;
-use super::core::{Core, Parts};
+use super::core::{Core, CoreParts};
 use super::ops::{self, Change, Done, Keep, To, Written};
 use super::postgres::Postgres;
 use super::session::Store;
 use super::sqlite::Sqlite;
-use super::threads::{CallError, Lane, Threads};
+use super::threads::{CallError, StoreLane, Threads};
 use super::v1::{Actor, BatchError, Condition, LimitFilter};
 use super::watch::Watch;
-use super::{Outcome, Row, StartError, StoreError, StoreState};
+use super::{CallOutcome, Row, StartError, StoreError, StoreState};
 use crate::clock::Clock;
 use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit};
 use crate::metrics::{Metrics, StoreOp};
-use crate::store::cache::{Cache, Counters, Found, Hit, Known, Loader, Pending, Source, Ticket, Urgency};
+use crate::store::cache::{
+    Cache, Counters, EntryKind, Found, Hit, Known, LoadTicket, Loader, Pending, Urgency,
+};
 use balancer_limiter::identity::{ClientId, ClientKey};
 use balancer_limiter::limit::Limit;
 use balancer_limiter::limiter::{Granted, Limiter};
@@ -87,7 +89,7 @@ impl Limits {
             }
         };
         let (wake, woken) = bounded(1);
-        let core = Core::new(Parts {
+        let core = Core::new(CoreParts {
             store,
             breaker: Breaker::new(wake),
             cache: Cache::new(cache.max_entries, cache.ttl, rate_limit.ipv6_prefix, clock.clone()),
@@ -252,7 +254,7 @@ impl Limits {
     }
 
     /// What a stored limit comes to with the plans in force.
-    pub fn granted(&self, limit: &ClientLimit, source: Source) -> Granted {
+    pub fn granted(&self, limit: &ClientLimit, source: EntryKind) -> Granted {
         self.core.in_force().shared().resolve(limit, source)
     }
 
@@ -311,7 +313,7 @@ impl Limits {
         question: impl FnOnce(&dyn Store, Duration) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let core = Arc::clone(&self.core);
-        let asked = self.call(Lane::Read, move || core.ask(op, |store| question(store, core.within)));
+        let asked = self.call(StoreLane::Read, move || core.ask(op, |store| question(store, core.within)));
         asked.map_err(StoreError::of_question)
     }
 
@@ -321,12 +323,12 @@ impl Limits {
         work: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let core = Arc::clone(&self.core);
-        self.call(Lane::Write, move || work(&core))
+        self.call(StoreLane::Write, move || work(&core))
     }
 
     fn call<T: Send + 'static>(
         &self,
-        lane: Lane,
+        lane: StoreLane,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let breaker = &self.core.breaker;
@@ -339,8 +341,8 @@ impl Limits {
             CallError::TimedOut { begun } => {
                 breaker.suspect("a call took longer than database.timeout");
                 let cause = format!("no answer within database.timeout ({:?})", self.timeout);
-                let begun = begun && lane == Lane::Write;
-                let outcome = if begun { Outcome::Unknown } else { Outcome::NotDone };
+                let begun = begun && lane == StoreLane::Write;
+                let outcome = if begun { CallOutcome::Unknown } else { CallOutcome::NotDone };
                 StoreError::Unavailable { cause, outcome }
             }
         })
@@ -361,10 +363,10 @@ impl Loader for Gate<'_> {
         self.0.core.breaker.trusted()
     }
 
-    fn start(&self, ticket: Ticket, urgency: Urgency) {
+    fn start(&self, ticket: LoadTicket, urgency: Urgency) {
         let lane = match urgency {
-            Urgency::Unknown => Lane::Unknown,
-            Urgency::Refresh => Lane::Read,
+            Urgency::Unknown => StoreLane::Unknown,
+            Urgency::Refresh => StoreLane::Read,
         };
         let core = Arc::clone(&self.0.core);
         // Without a slot the job is dropped, the ticket in it has failed, and nobody waits.

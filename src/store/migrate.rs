@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::session::{Access, Cell, Session, Store, Value, inside};
+use super::session::{Access, Cell, Session, SqlValue, Store, inside};
 use crate::store::{StoreError, StoreState};
 
 /// A migration of a large table takes its time; nobody waits for it but the thread that does it.
@@ -93,7 +93,7 @@ fn apply(session: &mut dyn Session, store: &dyn Store) -> Result<(), StoreError>
     for (number, migration) in (1..).zip(dialect.migrations) {
         if i64::try_from(number).is_ok_and(|number| number > applied) {
             session.batch(migration).map_err(failed(number))?;
-            let number = Value::Int(i64::try_from(number).ok());
+            let number = SqlValue::Int(i64::try_from(number).ok());
             session.query("INSERT INTO balancer_migrations (number) VALUES ($1)", &[number])?;
         }
     }

@@ -25,7 +25,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Outcome, StoreError};
+pub use error::{CallOutcome, StoreError};
 pub use limits::{Limits, Sources};
 
 use balancer_limiter::limit::Limit;

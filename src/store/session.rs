@@ -9,7 +9,7 @@ use super::StoreError;
 /// A bound parameter. Statements name them `$1`, `$2`, … in the order in which they first stand in the text: SQLite
 /// numbers them so.
 #[derive(Clone, Copy, Debug)]
-pub enum Value<'a> {
+pub enum SqlValue<'a> {
     /// Text without NUL.
     Text(&'a str),
     /// The same, or nothing.
@@ -41,13 +41,13 @@ pub type Cells = Vec<Vec<Cell>>;
 /// A connection on which something is done.
 pub trait Session {
     /// Runs one statement to its end.
-    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, StoreError>;
+    fn query(&mut self, sql: &str, values: &[SqlValue<'_>]) -> Result<Cells, StoreError>;
 
     /// Runs statements without parameters and without rows, one after the other.
     fn batch(&mut self, sql: &str) -> Result<(), StoreError>;
 
     /// Appends rows to a table: as many values a row as there are columns, one row after the other.
-    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), StoreError>;
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[SqlValue<'_>]) -> Result<(), StoreError>;
 
     /// The statements that make the table `incoming`, which only this connection sees.
     fn stage(&self) -> &'static str;

@@ -22,7 +22,7 @@ pub const SLOTS: usize = 1024;
 
 /// Where a job waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
+pub enum StoreLane {
     /// What changes something. A quarter of the slots; the first thread alone takes them.
     Write,
     /// What the API reads, and known clients whose entry grows old. A quarter of the slots.
@@ -90,7 +90,7 @@ impl Threads {
     }
 
     /// Puts a job in its lane and returns at once; gives it back if there is no slot.
-    pub fn submit(&self, lane: Lane, job: Job) -> Result<(), Job> {
+    pub fn submit(&self, lane: StoreLane, job: Job) -> Result<(), Job> {
         if self.stopping.load(Ordering::Acquire) {
             return Err(job);
         }
@@ -101,7 +101,7 @@ impl Threads {
     /// that was begun is done to its end all the same.
     pub fn call<T: Send + 'static>(
         &self,
-        lane: Lane,
+        lane: StoreLane,
         wait: Duration,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, CallError> {
@@ -191,17 +191,18 @@ mod tests {
             begun.send(()).unwrap();
             let _ = gate.recv();
         };
-        threads.submit(Lane::Unknown, Box::new(job)).map_err(drop).unwrap();
+        threads.submit(StoreLane::Unknown, Box::new(job)).map_err(drop).unwrap();
         first.recv().unwrap();
         // The one thread for them is held; this many wait, and no more.
-        let room = (0..SLOTS).take_while(|_| threads.submit(Lane::Unknown, Box::new(|| ())).is_ok()).count();
+        let room =
+            (0..SLOTS).take_while(|_| threads.submit(StoreLane::Unknown, Box::new(|| ())).is_ok()).count();
         assert_eq!(room, SLOTS / 2);
-        let answer = threads.call(Lane::Read, Duration::from_secs(10), || Ok(1)).unwrap();
-        let answer = answer + threads.call(Lane::Write, Duration::from_secs(10), || Ok(2)).unwrap();
+        let answer = threads.call(StoreLane::Read, Duration::from_secs(10), || Ok(1)).unwrap();
+        let answer = answer + threads.call(StoreLane::Write, Duration::from_secs(10), || Ok(2)).unwrap();
         assert_eq!(answer, 3);
         drop(hold);
         threads.stop();
-        assert!(threads.submit(Lane::Read, Box::new(|| ())).is_err());
+        assert!(threads.submit(StoreLane::Read, Box::new(|| ())).is_err());
     }
 
     #[test]
@@ -209,14 +210,14 @@ mod tests {
         let threads = Threads::start(1).unwrap();
         let (hold, held) = bounded::<()>(0);
         let gate = held.clone();
-        let result = threads.call(Lane::Write, Duration::from_millis(20), move || {
+        let result = threads.call(StoreLane::Write, Duration::from_millis(20), move || {
             let _ = gate.recv();
             Ok(())
         });
         assert!(matches!(result, Err(CallError::TimedOut { begun: true })), "{result:?}");
         let ran = Arc::new(AtomicBool::new(false));
         let late = Arc::clone(&ran);
-        let result = threads.call(Lane::Write, Duration::from_millis(20), move || {
+        let result = threads.call(StoreLane::Write, Duration::from_millis(20), move || {
             late.store(true, Ordering::SeqCst);
             Ok(())
         });
@@ -229,9 +230,10 @@ mod tests {
     #[test]
     fn a_panic_costs_its_own_job_alone() {
         let threads = Threads::start(1).unwrap();
-        let result = threads
-            .call(Lane::Read, Duration::from_secs(10), || -> Result<(), StoreError> { panic!("a test's") });
+        let result = threads.call(StoreLane::Read, Duration::from_secs(10), || -> Result<(), StoreError> {
+            panic!("a test's")
+        });
         assert!(matches!(result, Err(CallError::TimedOut { begun: true })));
-        assert_eq!(threads.call(Lane::Read, Duration::from_secs(10), || Ok(7)).unwrap(), 7);
+        assert_eq!(threads.call(StoreLane::Read, Duration::from_secs(10), || Ok(7)).unwrap(), 7);
     }
 }

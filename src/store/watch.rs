@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 
 use super::core::Core;
-use super::threads::{Lane, Threads};
+use super::threads::{StoreLane, Threads};
 use crate::store::StoreError;
 use balancer_time::Nanos;
 use balancer_time::nanos;
@@ -118,7 +118,7 @@ impl Watch {
         if self.core.has_doubts() {
             let core = Arc::clone(&self.core);
             // Without a slot the next round tries again.
-            drop(self.threads.submit(Lane::Write, Box::new(move || core.settle())));
+            drop(self.threads.submit(StoreLane::Write, Box::new(move || core.settle())));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //!
 //! - `schedule`: which endpoint is checked when.
 //! - `check`: one check, as bytes in and result out.
-//! - `course`: what the checks of an endpoint come to, and the lines about it.
+//! - `state`: what the checks of an endpoint come to, and the lines about it.
 //! - `epoll`, `blocking`: what makes the checks.
 
 use std::io;
@@ -20,7 +20,7 @@ use balancer_time::nanos;
 mod blocking;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "ureq has a state machine of its own"))]
 mod check;
-mod course;
+mod check_state;
 #[cfg(target_os = "linux")]
 mod epoll;
 mod schedule;
@@ -53,16 +53,16 @@ impl CheckDriver {
 pub struct Prober {
     backends: Arc<Backends>,
     clock: Clock,
-    _running: Running,
+    _running: RunningProber,
 }
 
 /// The driver's threads, which end with it.
 #[derive(Debug)]
 #[allow(dead_code, reason = "held to be dropped")]
-enum Running {
+enum RunningProber {
     #[cfg(target_os = "linux")]
-    Epoll(epoll::Running),
-    Blocking(blocking::Running),
+    Epoll(epoll::EpollProber),
+    Blocking(blocking::BlockingProber),
 }
 
 impl Prober {
@@ -76,8 +76,8 @@ impl Prober {
         let (pool, settings, own) = (Arc::clone(&backends), Arc::new(settings), clock.clone());
         let running = match driver {
             #[cfg(target_os = "linux")]
-            CheckDriver::Epoll => Running::Epoll(epoll::start(pool, settings, own)?),
-            CheckDriver::Blocking => Running::Blocking(blocking::start(pool, settings, own)?),
+            CheckDriver::Epoll => RunningProber::Epoll(epoll::start(pool, settings, own)?),
+            CheckDriver::Blocking => RunningProber::Blocking(blocking::start(pool, settings, own)?),
         };
         Ok(Self { backends, clock, _running: running })
     }

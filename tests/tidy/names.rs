@@ -5,12 +5,8 @@ use std::fs;
 
 use super::{files, none, shown};
 
-/// Rooms that are being written anew, and programs that are not the balancer; their types may still share a name.
-const LEFT_OUT: [&str; 6] =
-    ["src/app/", "src/bin/", "src/engine/", "src/proxy/", "src/store/cache/", "src/upstream/"];
-
-/// Names that still stand for two things, since a room of [`LEFT_OUT`] uses one of them or the other is the configuration's.
-const SHARED: [&str; 6] = ["Connector", "Origin", "Place", "Shown", "Terms", "Value"];
+/// Programs that are not the balancer.
+const LEFT_OUT: [&str; 1] = ["src/bin/"];
 
 /// The name of the public type that a line declares.
 fn declared(line: &str) -> Option<&str> {
@@ -36,13 +32,9 @@ fn no_two_public_types_share_a_name() {
             places.entry(found.to_owned()).or_default().push(format!("{name}:{}", at + 1));
         }
     }
-    let is_shared = |name: &str| SHARED.contains(&name);
-    let twice = places.iter().filter(|(name, places)| places.len() > 1 && !is_shared(name));
+    let twice = places.iter().filter(|(_, places)| places.len() > 1);
     let found: Vec<String> = twice.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
     none("public types share a name", &found);
-    let stale = SHARED.iter().filter(|name| places.get(**name).is_none_or(|places| places.len() < 2));
-    let stale: Vec<String> = stale.map(|name| (*name).to_owned()).collect();
-    none("names of SHARED in tests/tidy/names.rs that nothing shares", &stale);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use balancer_time::Nanos;
 
 /// Which kind of entry decided about a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Entry {
+pub enum EntryKind {
     /// One for the client alone: its id, its address or its `ip:port`.
     Client,
     /// The longest range that holds the client's address.
@@ -17,7 +17,7 @@ pub enum Entry {
     Default,
 }
 
-impl Entry {
+impl EntryKind {
     /// What a bucket named `default` is called in answers and metrics.
     pub const fn policy(self) -> &'static str {
         match self {
@@ -29,7 +29,7 @@ impl Entry {
 }
 
 /// The policy name of a bucket: its own, unless that is `default`; then the kind of entry that decided.
-pub fn policy_name(bucket: &str, entry: Entry) -> &str {
+pub fn policy_name(bucket: &str, entry: EntryKind) -> &str {
     if bucket == DEFAULT_BUCKET { entry.policy() } else { bucket }
 }
 
@@ -66,12 +66,12 @@ pub struct RateLimitFields {
     /// `Retry-After`, in seconds: after a refusal that waiting can heal.
     pub retry_after_s: Option<u64>,
     /// The first item of `RateLimit`.
-    pub first: Option<Shown>,
+    pub first: Option<ShownLimit>,
 }
 
 /// What comes first in `RateLimit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownLimit {
     /// Which bucket, by its place among those that were given; `None`: the bound on requests at once.
     pub bucket: Option<usize>,
     /// q of its policy.
@@ -115,7 +115,7 @@ pub fn rate_limit_fields(buckets: &[Standing<'_>], concurrency: Option<Concurren
     }
     if let Some(Concurrency { most, refused: true }) = concurrency {
         let reset_s = Some(CONCURRENCY_WAIT_S);
-        let shown = Shown { bucket: None, quota: most.into(), left: 0, reset_s };
+        let shown = ShownLimit { bucket: None, quota: most.into(), left: 0, reset_s };
         limit_item(&mut fields.rate_limit, CONCURRENCY, shown);
         fields.retry_after_s = reset_s;
         fields.first = Some(shown);
@@ -153,8 +153,8 @@ fn refusals(fields: &mut RateLimitFields, buckets: &[Standing<'_>]) {
     fields.retry_after_s = longest;
 }
 
-fn shown(place: usize, bucket: &Standing<'_>) -> Shown {
-    Shown { bucket: Some(place), quota: quota(bucket), left: left(bucket), reset_s: reset_s(bucket) }
+fn shown(place: usize, bucket: &Standing<'_>) -> ShownLimit {
+    ShownLimit { bucket: Some(place), quota: quota(bucket), left: left(bucket), reset_s: reset_s(bucket) }
 }
 
 /// `"default";q=100;w=10`: the quota and the window in which it flows in, or at whose end it is there again.
@@ -170,7 +170,7 @@ fn policy_item(out: &mut String, bucket: &Standing<'_>) {
 }
 
 /// `"default";r=42;t=5`: what is left, and when there will be more.
-fn limit_item(out: &mut String, policy: &str, shown: Shown) {
+fn limit_item(out: &mut String, policy: &str, shown: ShownLimit) {
     name(out, policy);
     parameter(out, "r", shown.left);
     if let Some(reset_s) = shown.reset_s {

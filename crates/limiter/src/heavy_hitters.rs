@@ -16,7 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 
-use crate::answer::Entry;
+use crate::answer::EntryKind;
 use crate::identity::ClientKey;
 use crate::terms::BucketName;
 use balancer_time::Nanos;
@@ -56,7 +56,7 @@ impl Steps {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The kind of entry whose bucket refused; `None`: a rule's.
-    pub entry: Option<Entry>,
+    pub entry: Option<EntryKind>,
     /// The bucket, or `concurrency`.
     pub bucket: BucketName,
     /// The rule that has the bucket; `None`: a limit has it.
@@ -66,7 +66,7 @@ pub struct Refusal {
 impl Refusal {
     /// `client`, `range`, `default` or `rule`: the word of the metrics.
     pub fn policy(&self) -> &'static str {
-        self.entry.map_or("rule", Entry::policy)
+        self.entry.map_or("rule", EntryKind::policy)
     }
 }
 

@@ -72,7 +72,7 @@ fn unnamed() -> Waker {
 /// A place in the line. Dropped, it is given up, and a wake-up that it did not use goes to the next.
 #[derive(Debug)]
 #[must_use = "a dropped place is given up"]
-pub struct Place {
+pub struct QueuePlace {
     queue: Arc<Queue>,
     number: u64,
     found_room: bool,
@@ -90,7 +90,7 @@ impl Queue {
     }
 
     /// Takes the last place of a line of at most `most`; `None`: it is full.
-    pub fn join(self: &Arc<Self>, most: usize) -> Option<Place> {
+    pub fn join(self: &Arc<Self>, most: usize) -> Option<QueuePlace> {
         let mut line = self.line.lock();
         let members = self.members.load(Ordering::SeqCst);
         if members >= most {
@@ -109,7 +109,7 @@ impl Queue {
         drop(line);
         // Pairs with the order in `freed`: a lease whose end did not see this member is seen to have ended by its try.
         fence(Ordering::SeqCst);
-        Some(Place { queue: Arc::clone(self), number, found_room: false })
+        Some(QueuePlace { queue: Arc::clone(self), number, found_room: false })
     }
 
     /// A lease has ended, its counts taken back (sequentially consistent) before this is called. Without a line that is
@@ -148,7 +148,7 @@ impl Queue {
     }
 }
 
-impl Place {
+impl QueuePlace {
     /// Whether it is this one's turn to try.
     pub fn may_try(&self) -> bool {
         !self.queue.line.lock().asleep.contains_key(&self.number)
@@ -212,7 +212,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePlace {
     fn drop(&mut self) {
         let mut line = self.queue.line.lock();
         let tried = line.asleep.remove(&self.number).is_none();

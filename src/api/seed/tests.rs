@@ -1,6 +1,6 @@
 use super::super::tests::bench::Bench;
 use super::*;
-use crate::store::Outcome;
+use crate::store::CallOutcome;
 use serde_json::json;
 
 fn create(bench: &Bench, id: &str) -> u16 {
@@ -179,12 +179,12 @@ fn an_unreachable_store_is_503_and_says_whether_something_was_done() {
     let cause = || "connection refused (10.0.0.5:5432)".to_owned();
     for (error, status, detail) in [
         (
-            StoreError::Unavailable { cause: cause(), outcome: Outcome::Unknown },
+            StoreError::Unavailable { cause: cause(), outcome: CallOutcome::Unknown },
             503,
             "the store did not answer in time: whether the change was made is unknown, get tells",
         ),
         (
-            StoreError::Unavailable { cause: cause(), outcome: Outcome::NotDone },
+            StoreError::Unavailable { cause: cause(), outcome: CallOutcome::NotDone },
             503,
             "the store cannot be reached; nothing was changed",
         ),

@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::proxy::identify::{Identified, Stopped, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
-use crate::store::cache::Source;
+use crate::store::cache::EntryKind;
 use balancer_http::fields::Fields;
 use balancer_limiter::heavy_hitters::{Heavy, HeavyHitters, RefusalReason};
 use balancer_limiter::identity::{
@@ -109,9 +109,9 @@ impl Live {
             (Granted::Unlimited, _) if by_rule => "rule",
             (Granted::Unlimited, _) => "none",
             (Granted::Limited(_), _) if needs.is_none() => "rule",
-            (_, Source::Client) => "client",
-            (_, Source::Range) => "range",
-            (_, Source::Default) => "default",
+            (_, EntryKind::Client) => "client",
+            (_, EntryKind::Range) => "range",
+            (_, EntryKind::Default) => "default",
         };
         let specs: Vec<BucketSpec> =
             ask.map(|ask| ask.buckets().map(|(spec, ..)| spec.clone()).collect()).unwrap_or_default();
@@ -234,8 +234,8 @@ pub(in crate::api) enum RankBy {
 }
 
 /// What kind of entry an id makes.
-fn source_of(id: &ClientId) -> Source {
-    if matches!(id.form(), IdForm::Range(_)) { Source::Range } else { Source::Client }
+fn source_of(id: &ClientId) -> EntryKind {
+    if matches!(id.form(), IdForm::Range(_)) { EntryKind::Range } else { EntryKind::Client }
 }
 
 /// Whether a head with these fields has a body behind it.
@@ -265,7 +265,7 @@ fn refused(address: IpAddr, candidates: Vec<String>) -> CheckVerdict {
 }
 
 /// The ids that were looked for, most specific first, up to the one that decided.
-fn candidates(client: &ClientAddress, entry: Option<&str>, source: Source) -> Vec<String> {
+fn candidates(client: &ClientAddress, entry: Option<&str>, source: EntryKind) -> Vec<String> {
     let address = client.address;
     let peer = client.port.map(|port| SocketAddr::new(address, port).to_string());
     let form = entry.and_then(|entry| ClientId::parse(entry).ok()).map(|id| id.form());
@@ -275,9 +275,9 @@ fn candidates(client: &ClientAddress, entry: Option<&str>, source: Source) -> Ve
     }
     candidates.push(address.to_string());
     match source {
-        Source::Client => {}
-        Source::Range => candidates.extend(entry.map(str::to_owned)),
-        Source::Default => candidates.push(DEFAULT_BUCKET.to_owned()),
+        EntryKind::Client => {}
+        EntryKind::Range => candidates.extend(entry.map(str::to_owned)),
+        EntryKind::Default => candidates.push(DEFAULT_BUCKET.to_owned()),
     }
     candidates
 }

@@ -20,7 +20,7 @@ pub use backends::parse as parse_backend;
 
 use admin::Outside;
 
-use super::fault::Origin;
+use super::fault::FaultOrigin;
 use super::json::Value;
 use super::keys::{Shape, Spec};
 use super::section::Section;
@@ -119,7 +119,12 @@ pub(super) fn config(
 }
 
 /// At least one listener, and none twice.
-fn own_addresses(root: &mut Section<'_>, origin: Origin, listen: &[SocketAddr], admin: Option<SocketAddr>) {
+fn own_addresses(
+    root: &mut Section<'_>,
+    origin: FaultOrigin,
+    listen: &[SocketAddr],
+    admin: Option<SocketAddr>,
+) {
     if listen.is_empty() && !root.faulty("listen") {
         root.fault(origin, "listen", "needs at least one address");
         return;
@@ -136,7 +141,7 @@ fn own_addresses(root: &mut Section<'_>, origin: Origin, listen: &[SocketAddr], 
 
 /// On an address of all interfaces the portable engine does not know at which address a connection came in, and so can't
 /// ask whose process a caller of the API is.
-fn tells_callers(root: &mut Section<'_>, origin: Origin, config: &Config) {
+fn tells_callers(root: &mut Section<'_>, origin: FaultOrigin, config: &Config) {
     let is_everywhere = config.listen.iter().any(|address| address.ip().is_unspecified());
     if cfg!(target_os = "linux") && config.frontend.engine == Engine::TinyHttp && is_everywhere {
         let text = "is every address of this machine, where the tiny_http engine can't tell who calls the API: set \

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{MAX_LIST, terms};
-use crate::config::fault::{Origin, Parsed};
+use crate::config::fault::{FaultOrigin, Parsed};
 use crate::config::forms;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
@@ -125,7 +125,7 @@ fn methods(node: &Node) -> Parsed<Vec<String>> {
 }
 
 /// Exactly one of four; `None` after a fault.
-fn effect(s: &mut Section<'_>, origin: &Origin) -> Option<Effect> {
+fn effect(s: &mut Section<'_>, origin: &FaultOrigin) -> Option<Effect> {
     let limit = Spec::new(
         "limit",
         Shape::Text("a limit such as \"5/m\" or \"600/m burst 50\""),

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use proptest::strategy::Strategy;
 
-use super::{Config, Duration, Options, Origin, PathBuf, env, from_text, load};
+use super::{Config, Duration, FaultOrigin, Options, PathBuf, env, from_text, load};
 use balancer_limiter::limit::{Limit, Rate};
 
 const SHIPPED: &str = include_str!("../../../config.json");
@@ -126,7 +126,7 @@ proptest! {
                 prop_assert!(!faults.list().is_empty());
                 let lines = text.lines().count().max(1) + 1;
                 for fault in faults.list() {
-                    let inside = matches!(fault.origin, Origin::Line(line) if (1..=lines).contains(&line));
+                    let inside = matches!(fault.origin, FaultOrigin::Line(line) if (1..=lines).contains(&line));
                     prop_assert!(inside, "{fault:?}");
                     prop_assert!(!fault.text.is_empty() && !fault.text.contains('\n'), "{fault:?}");
                 }

@@ -38,7 +38,7 @@ const MOST_IDLE: Duration = Duration::from_secs(60);
 const LATE: &str = "the answer was not over in time (upstream.request_timeout)";
 
 /// Calls backends and keeps their connections. Shared by all workers.
-pub(super) struct Caller {
+pub(super) struct BackendCaller {
     agent: Agent,
     clock: Clock,
 }
@@ -63,7 +63,7 @@ struct Limits {
     left: Option<Duration>,
 }
 
-impl Caller {
+impl BackendCaller {
     /// Opens nothing yet. `max_head_bytes`: of a request.
     pub fn new(max_head_bytes: usize, workers: usize, clock: Clock) -> Self {
         let config = Agent::config_builder()
@@ -142,7 +142,7 @@ impl Caller {
     }
 }
 
-impl Caller {
+impl BackendCaller {
     fn run(
         &self,
         request: Request<SendBody<'_>>,

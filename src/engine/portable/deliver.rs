@@ -8,7 +8,7 @@ use tiny_http::{Header, Request, Response, StatusCode};
 
 use super::Unread;
 use super::call::Incoming;
-use super::steps::Answered;
+use super::steps::AnswerAndBody;
 use crate::engine::render::{self, Framing, LAST_CHUNK};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody, DeliveryOutcome};
@@ -25,7 +25,7 @@ const NO_BODY: &str = "the backend's answer has no body to read";
 
 /// What matters of the client for its answer.
 #[derive(Clone, Copy)]
-pub(super) struct Client {
+pub(super) struct ClientFacts {
     pub version: Version,
     pub is_head: bool,
     pub asked_to_keep: bool,
@@ -34,8 +34,8 @@ pub(super) struct Client {
 /// Sends the answer and settles its ticket.
 pub(super) fn deliver(
     request: Request,
-    (mut answer, mut incoming): Answered,
-    client: Client,
+    (mut answer, mut incoming): AnswerAndBody,
+    client: ClientFacts,
     unread: Unread,
     response_buffer_bytes: usize,
 ) {
@@ -73,7 +73,7 @@ fn broken_before_the_head(broken: Answer, cause: &str) -> Answer {
 fn make_whole(
     answer: &mut Answer,
     incoming: &mut Option<Incoming>,
-    client: Client,
+    client: ClientFacts,
     response_buffer_bytes: usize,
 ) -> Result<(), String> {
     let AnswerBody::Relayed(length) = answer.body else { return Ok(()) };
@@ -129,7 +129,7 @@ fn write(
     writer: &mut dyn Write,
     answer: Answer,
     incoming: Option<Incoming>,
-    client: Client,
+    client: ClientFacts,
 ) -> (u64, DeliveryOutcome) {
     let mut framing = render::framing(&answer, client.version, client.is_head);
     if let (AnswerBody::Relayed(_), Framing::Length(_), true) =

@@ -16,11 +16,16 @@ use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 
 /// An answer, and the body that goes with it if a backend's is relayed.
-pub(super) type Answered = (Answer, Option<Incoming>);
+pub(super) type AnswerAndBody = (Answer, Option<Incoming>);
 
 impl Shared {
     /// Has a request answered; a panic costs it a 500.
-    pub(super) fn answer(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answered {
+    pub(super) fn answer(
+        &self,
+        head: &mut RequestHead,
+        body: &mut Body<'_>,
+        received_at: Nanos,
+    ) -> AnswerAndBody {
         let caught = catch_unwind(AssertUnwindSafe(|| self.follow(head, body, received_at)));
         caught.unwrap_or_else(|_| {
             self.service.observe(FrontendEvent::Panicked);
@@ -31,7 +36,7 @@ impl Shared {
     }
 
     /// Does what the story asks for until it has an answer.
-    fn follow(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answered {
+    fn follow(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> AnswerAndBody {
         let in_memory = body.buffered().is_some();
         let mut step = self.service.begin(NewRequest {
             head,

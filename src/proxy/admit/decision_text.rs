@@ -6,12 +6,14 @@ use smallvec::SmallVec;
 
 use crate::config::RateLimitHeaders;
 use crate::proxy::exchange::Answer;
-use balancer_limiter::answer::{self, Concurrency, Entry, RateLimitFields, Shown, Standing, policy_name};
+use balancer_limiter::answer::{
+    self, Concurrency, EntryKind, RateLimitFields, ShownLimit, Standing, policy_name,
+};
 use balancer_limiter::limiter::{Ask, Decision, MAX_ASKED, Verdict};
 use balancer_limiter::terms::{BucketId, BucketName, BucketSpec, CONCURRENCY};
 
 /// A decision in words.
-pub(super) struct Told {
+pub(super) struct DecisionText {
     pub fields: RateLimitFields,
     /// The bucket that stands first in the fields.
     pub bucket: Option<BucketName>,
@@ -21,8 +23,8 @@ pub(super) struct Told {
     pub violated: Vec<Cow<'static, str>>,
 }
 
-impl Told {
-    pub fn of(decision: &Decision, ask: Ask<'_>, entry: Entry) -> Self {
+impl DecisionText {
+    pub fn of(decision: &Decision, ask: Ask<'_>, entry: EntryKind) -> Self {
         let enforced = ask.buckets().zip(decision.verdicts()).filter(|((spec, ..), _)| spec.is_enforced());
         let (names, standings): (Names<'_>, Standings<'_>) = enforced
             .map(|((spec, _, of_rule), verdict)| {
@@ -37,8 +39,8 @@ impl Told {
         let fields = answer::rate_limit_fields(&standings, concurrency);
         let (bucket, of_rule) = match fields.first {
             None => (None, None),
-            Some(Shown { bucket: None, .. }) => (Some(BucketName::concurrency()), None),
-            Some(Shown { bucket: Some(place), .. }) => {
+            Some(ShownLimit { bucket: None, .. }) => (Some(BucketName::concurrency()), None),
+            Some(ShownLimit { bucket: Some(place), .. }) => {
                 let (spec, of_rule) = names[place];
                 (Some(spec.name.clone()), of_rule.then_some(spec.id))
             }

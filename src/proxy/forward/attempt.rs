@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::course::Course;
+use super::retry_state::RetryState;
 use super::{Forward, is_in};
 use crate::metrics::Attempt;
 use crate::proxy::{Phase, UpstreamError};
@@ -12,25 +12,25 @@ use balancer_time::Nanos;
 use balancer_time::nanos;
 
 impl Forward {
-    /// Lets everybody know how an attempt went that began when the course stood last.
+    /// Counts and judges an attempt that began at the `now` of `state`, and moves that on.
     pub(super) fn conclude(
         &self,
-        course: &mut Course,
+        state: &mut RetryState,
         lease: &mut Lease,
         result: Result<u16, &UpstreamError>,
     ) {
-        let began = course.now;
-        course.now = self.clock.now();
-        let took = course.now.saturating_sub(began);
+        let began = state.now;
+        state.now = self.clock.now();
+        let took = state.now.saturating_sub(began);
         let spent = Duration::from_nanos(took);
-        course.effort.upstream_duration = Some(spent);
+        state.spent.upstream_duration = Some(spent);
         let attempt = result.map_or(Attempt::Error, Attempt::Status);
         self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
-        if result.is_err_and(|error| was_hurried(course, took, error.phase)) {
+        if result.is_err_and(|error| was_hurried(state, took, error.phase)) {
             return;
         }
-        if let Some(failed) = verdict(result, &course.snapshot.policy().outlier_statuses) {
-            let ejection = course.snapshot.observe(lease, took, failed, course.now);
+        if let Some(failed) = verdict(result, &state.snapshot.policy().outlier_statuses) {
+            let ejection = state.snapshot.observe(lease, took, failed, state.now);
             self.tell(&lease.endpoint, ejection, result);
         }
     }
@@ -58,10 +58,10 @@ impl Forward {
 
 /// Whether it was too late because the request had spent most of its time before, in line or elsewhere: that says nothing
 /// about the endpoint, and under an overload everybody would be ejected for it.
-fn was_hurried(course: &Course, took: Nanos, phase: Phase) -> bool {
-    let own = course.snapshot.policy().request_timeout;
+fn was_hurried(state: &RetryState, took: Nanos, phase: Phase) -> bool {
+    let own = state.snapshot.policy().request_timeout;
     matches!(phase, Phase::TimedOut | Phase::ConnectTimedOut)
-        && course.deadline.is_some_and(|deadline| course.now >= deadline)
+        && state.deadline.is_some_and(|deadline| state.now >= deadline)
         && own.is_some_and(|own| took < nanos(own) / 2)
 }
 

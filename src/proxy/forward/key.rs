@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::Request;
+use super::ForwardRequest;
 use balancer_pool::strategy::{HashOn, cookie, key_of};
 
 /// As a number that is the same in every instance.
-pub(super) fn key(on: &HashOn, asked: &Request<'_>) -> u64 {
+pub(super) fn key(on: &HashOn, asked: &ForwardRequest<'_>) -> u64 {
     let of_address = || match asked.client {
         IpAddr::V4(address) => key_of(&address.octets()),
         IpAddr::V6(address) => key_of(&address.octets()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Forward;
-use super::course::{Counted, Course, Wait};
+use super::retry_state::{QueuedCount, RetryState, Wait};
 use crate::proxy::Reuse;
 use balancer_pool::backends::{Lease, Unavailable};
 use balancer_pool::queue::Waker;
@@ -25,7 +25,7 @@ pub(super) enum Unsent {
     Full,
     /// It was sent before, and too many are sent again.
     OverBudget,
-    /// It waits; its course holds the place.
+    /// It waits; its retry state holds the place.
     Waits,
 }
 
@@ -34,12 +34,12 @@ impl Forward {
     /// to another backend after a failure came before them, and tries first.
     pub(super) fn seek(
         &self,
-        course: &mut Course,
+        state: &mut RetryState,
         preferred: &[&[u8]],
         may_wait: bool,
     ) -> Result<(Lease, Reuse), Unsent> {
-        if course.wait.is_none() && (course.setback.is_some() || self.backends.queue().is_empty()) {
-            match course.pick(preferred) {
+        if state.wait.is_none() && (state.failed_attempt.is_some() || self.backends.queue().is_empty()) {
+            match state.pick(preferred) {
                 Ok(found) => return Ok(found),
                 Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
                 Err(Unavailable::Full) => {}
@@ -48,45 +48,45 @@ impl Forward {
         if !may_wait {
             return Err(Unsent::Full);
         }
-        let mut wait = match course.wait.take() {
+        let mut wait = match state.wait.take() {
             Some(wait) => wait,
-            None => self.join(course)?,
+            None => self.join(state)?,
         };
         loop {
             if !wait.place.may_try() {
-                course.wait = Some(wait);
+                state.wait = Some(wait);
                 return Err(Unsent::Waits);
             }
-            course.now = self.clock.now();
-            if course.deadline.is_some_and(|deadline| course.now >= deadline) {
+            state.now = self.clock.now();
+            if state.deadline.is_some_and(|deadline| state.now >= deadline) {
                 return Err(Unsent::Deadline);
             }
             // What came or changed meanwhile counts.
-            course.snapshot = self.backends.snapshot();
-            match course.pick(preferred) {
+            state.snapshot = self.backends.snapshot();
+            match state.pick(preferred) {
                 Ok(found) => {
                     wait.place.leave();
                     return Ok(found);
                 }
                 Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
-                Err(Unavailable::Full) if course.now >= wait.until => return Err(wait.too_late()),
+                Err(Unavailable::Full) if state.now >= wait.until => return Err(wait.too_late()),
                 Err(Unavailable::Full) => {}
             }
-            let choosy = !course.tried.is_empty();
+            let choosy = !state.tried.is_empty();
             // False: something was freed between its try and its sleep.
             let _ = wait.place.sleep(choosy);
         }
     }
 
-    fn join(&self, course: &Course) -> Result<Wait, Unsent> {
-        let policy = course.snapshot.policy();
+    fn join(&self, state: &RetryState) -> Result<Wait, Unsent> {
+        let policy = state.snapshot.policy();
         let most = policy.queue_size.min(self.most_waiting);
         let place = self.backends.queue().join(most).ok_or(Unsent::LineFull)?;
         self.metrics.queued();
         let since = self.clock.now();
         let patience = since.saturating_add(nanos(policy.queue_timeout));
-        let until = course.deadline.map_or(patience, |deadline| deadline.min(patience));
-        let counted = Counted { metrics: Arc::clone(&self.metrics), clock: self.clock.clone(), since };
+        let until = state.deadline.map_or(patience, |deadline| deadline.min(patience));
+        let counted = QueuedCount { metrics: Arc::clone(&self.metrics), clock: self.clock.clone(), since };
         Ok(Wait { place, until, until_deadline: until < patience, _counted: counted })
     }
 }
@@ -98,7 +98,7 @@ impl Wait {
 }
 
 /// A request that waits, as whoever keeps it sees it.
-impl Course {
+impl RetryState {
     /// When it has waited long enough.
     pub fn waits_until(&self) -> Nanos {
         self.wait.as_ref().map_or(0, |wait| wait.until)

@@ -1,8 +1,8 @@
 //! What is told of a request that no backend answered, to its client and to the operator.
 
-use super::course::{Course, Setback};
 use super::line::Unsent;
-use super::{Effort, Failed};
+use super::retry_state::{FailedAttempt, RetryState};
+use super::{NoAnswer, Spent};
 use crate::error::Reject;
 use crate::proxy::exchange::BodyFault;
 use crate::proxy::{Phase, UpstreamError};
@@ -13,13 +13,13 @@ use balancer_pool::backends::Endpoint;
 const RETRY_AFTER_S: u64 = 1;
 
 /// What the client and the operator read when it was not sent, or not again.
-pub(super) fn unsent(why: Unsent, course: Course) -> Failed {
-    let Course { setback, effort, .. } = course;
-    let before = match setback {
-        Some(Setback { error: Some(error), at, .. }) => match why {
+pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
+    let RetryState { failed_attempt, spent, .. } = state;
+    let before = match failed_attempt {
+        Some(FailedAttempt { error: Some(error), at, .. }) => match why {
             // That it could not be sent again is no news: the first failure is.
             Unsent::Nobody | Unsent::LineFull | Unsent::Full | Unsent::OverBudget => {
-                return failed(&error, &at, effort);
+                return failed(&error, &at, spent);
             }
             Unsent::QueueTimeout | Unsent::Deadline | Unsent::Waits => {
                 format!(", after backend {} failed: {}", at.backend, error.cause)
@@ -50,11 +50,11 @@ pub(super) fn unsent(why: Unsent, course: Course) -> Failed {
         }
     };
     let reject = Reject::new(reason, detail).because(format!("{cause}{before}")).retry_after(RETRY_AFTER_S);
-    Failed { reject, client_gone: false, effort }
+    NoAnswer { reject, client_gone: false, spent }
 }
 
 /// What the client and the operator read when no backend answered.
-pub(super) fn failed(error: &UpstreamError, endpoint: &Endpoint, effort: Effort) -> Failed {
+pub(super) fn failed(error: &UpstreamError, endpoint: &Endpoint, spent: Spent) -> NoAnswer {
     let (reason, detail, wait) = match error.phase {
         Phase::Connect | Phase::ConnectTimedOut => (Reason::BadGateway, "no backend could be reached", true),
         Phase::Stale | Phase::Reset => {
@@ -78,7 +78,7 @@ pub(super) fn failed(error: &UpstreamError, endpoint: &Endpoint, effort: Effort)
     let mut reject =
         Reject::new(reason, detail).because(format_args!("backend {}: {}", endpoint.backend, error.cause));
     reject.retry_after_s = wait.then_some(RETRY_AFTER_S);
-    Failed { reject, client_gone, effort }
+    NoAnswer { reject, client_gone, spent }
 }
 
 fn fault_detail(fault: BodyFault) -> &'static str {

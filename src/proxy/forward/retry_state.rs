@@ -4,18 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Effort, Forward};
+use super::{Forward, Spent};
 use crate::clock::Clock;
 use crate::metrics::{Metrics, Retry};
 use crate::proxy::{Reuse, UpstreamError};
 use balancer_pool::backends::{Endpoint, Lease, Snapshot, Unavailable, Wanted};
 use balancer_pool::policy::CallPolicy;
-use balancer_pool::queue::Place;
+use balancer_pool::queue::QueuePlace;
 use balancer_pool::retry::{self, Again, Failure};
 use balancer_time::Nanos;
 
 /// See the module.
-pub(in crate::proxy) struct Course {
+pub(in crate::proxy) struct RetryState {
     /// The pool and how to serve, as they were when it began, or when it last stopped waiting.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) key: u64,
@@ -31,14 +31,14 @@ pub(in crate::proxy) struct Course {
     pub(super) resent: u32,
     pub(super) reuse: Reuse,
     /// The last attempt failed, and it is to be sent again.
-    pub(super) setback: Option<Setback>,
+    pub(super) failed_attempt: Option<FailedAttempt>,
     pub(super) wait: Option<Wait>,
-    pub(super) effort: Effort,
+    pub(super) spent: Spent,
     pub(super) now: Nanos,
 }
 
 /// A failed attempt that is not the last.
-pub(super) struct Setback {
+pub(super) struct FailedAttempt {
     pub failure: Failure,
     pub again: Again,
     pub at: Arc<Endpoint>,
@@ -48,28 +48,28 @@ pub(super) struct Setback {
 
 /// A request's place in the line.
 pub(super) struct Wait {
-    pub place: Place,
+    pub place: QueuePlace,
     pub until: Nanos,
     /// It is the request's own time that is over then, not the line's.
     pub until_deadline: bool,
-    pub _counted: Counted,
+    pub _counted: QueuedCount,
 }
 
 /// Counts a request as queued while it lives.
-pub(super) struct Counted {
+pub(super) struct QueuedCount {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub since: Nanos,
 }
 
-impl Drop for Counted {
+impl Drop for QueuedCount {
     fn drop(&mut self) {
         let waited = self.clock.now().saturating_sub(self.since);
         self.metrics.unqueued(Duration::from_nanos(waited));
     }
 }
 
-impl Course {
+impl RetryState {
     /// When all of the request must be over.
     pub(in crate::proxy) fn deadline(&self) -> Option<Nanos> {
         self.deadline
@@ -85,9 +85,8 @@ impl Course {
         self.snapshot.policy().call
     }
 
-    /// Whether a failed attempt may be followed by another one, as far as the request and the time go. Then it has had a
-    /// setback.
-    pub(super) fn set_back(&mut self, failure: Failure, at: &Arc<Endpoint>, replayable: bool) -> bool {
+    /// Notes a failed attempt, if another one may follow it as far as the request and the time go. False: none may.
+    pub(super) fn try_again_after(&mut self, failure: Failure, at: &Arc<Endpoint>, replayable: bool) -> bool {
         let request = retry::Request { idempotent: self.idempotent, replayable, retries_done: self.resent };
         let again = retry::again(failure, request, self.snapshot.policy().retry);
         if again == Again::No || self.deadline.is_some_and(|deadline| self.now >= deadline) {
@@ -95,22 +94,22 @@ impl Course {
         }
         self.resent += u32::from(failure != Failure::Connect);
         self.tried.push(at.id);
-        self.setback = Some(Setback { failure, again, at: Arc::clone(at), error: None });
+        self.failed_attempt = Some(FailedAttempt { failure, again, at: Arc::clone(at), error: None });
         true
     }
 
-    /// What the setback was.
+    /// Why it failed.
     pub(super) fn failed_with(&mut self, error: UpstreamError) {
-        if let Some(setback) = &mut self.setback {
-            setback.error = Some(error);
+        if let Some(failed_attempt) = &mut self.failed_attempt {
+            failed_attempt.error = Some(error);
         }
     }
 
-    /// Whom to send it to now: after a setback on another endpoint, or on the same one where only a connection was bad.
+    /// Whom to send it to now: after a failed attempt on another endpoint, or on the same one where only a connection was bad.
     pub(super) fn pick(&self, preferred: &[&[u8]]) -> Result<(Lease, Reuse), Unavailable> {
         let elsewhere = self.pick_untried(&self.tried, preferred).map(|lease| (lease, self.reuse));
-        match (&self.setback, elsewhere) {
-            (Some(Setback { again: Again::ElsewhereOrFresh, .. }), Err(why)) => {
+        match (&self.failed_attempt, elsewhere) {
+            (Some(FailedAttempt { again: Again::ElsewhereOrFresh, .. }), Err(why)) => {
                 let others = &self.tried[..self.tried.len() - 1];
                 let fresh = self.pick_untried(others, preferred).map(|lease| (lease, Reuse::Never));
                 // Full is the better news of the two: waiting helps.
@@ -126,16 +125,16 @@ impl Course {
         self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred, bound_to: self.bound_to })
     }
 
-    /// Takes a place in the retry budget for what comes after a setback, which is then over. False: there is none.
+    /// Takes a place in the retry budget for what comes after a failed attempt, which is then forgotten. False: there is none.
     pub(super) fn charge(&mut self, forward: &Forward) -> bool {
-        let Some(setback) = &self.setback else { return true };
+        let Some(failed_attempt) = &self.failed_attempt else { return true };
         let share = self.snapshot.policy().retry_budget;
-        if retry::costs(setback.failure) && !forward.budget.retry(share, self.now) {
+        if retry::costs(failed_attempt.failure) && !forward.budget.retry(share, self.now) {
             return false;
         }
-        forward.metrics.retry(reason_of(setback.failure));
-        self.effort.retries += 1;
-        self.setback = None;
+        forward.metrics.retry(reason_of(failed_attempt.failure));
+        self.spent.retries += 1;
+        self.failed_attempt = None;
         true
     }
 }

@@ -1,10 +1,10 @@
 //! Picking and sending again without I/O: what an attempt came to goes in, whom to send the request to next comes out.
 
-use super::course::Course;
 use super::line::Unsent;
 use super::refusal::{failed, unsent};
+use super::retry_state::RetryState;
 use super::sticky::{Sent, sent, set_cookie};
-use super::{Effort, Failed, Forward, is_in};
+use super::{Forward, NoAnswer, Spent, is_in};
 use crate::proxy::{Reuse, UpstreamError};
 use balancer_http::message::RequestHead;
 use balancer_pool::backends::Lease;
@@ -13,87 +13,87 @@ use balancer_pool::retry::Failure;
 /// Where a request goes next.
 pub(in crate::proxy) enum Next {
     /// To the endpoint of this lease.
-    To(Course, Lease, Reuse),
+    To(RetryState, Lease, Reuse),
     /// Every endpoint is full: it waits in line.
-    Waits(Course),
+    Waits(RetryState),
     /// To nobody.
-    Failed(Failed),
+    Failed(NoAnswer),
 }
 
 /// What an answer's head means for a request.
 pub(in crate::proxy) enum Received {
     /// It is the client's.
-    Final { lease: Lease, effort: Effort, set_cookie: Option<String> },
+    Final { lease: Lease, spent: Spent, set_cookie: Option<String> },
     /// Its status asks for another try, at the endpoint of this lease.
-    Again(Course, Lease, Reuse),
+    Again(RetryState, Lease, Reuse),
 }
 
 impl Forward {
     /// Picks an endpoint, or a place in line. `replayable`: none of the body is gone.
-    pub(in crate::proxy) fn step(&self, mut course: Course, head: &RequestHead, replayable: bool) -> Next {
-        // The cookie's name must last while the course moves on.
-        let sticks = course.snapshot.policy().sticky.is_some().then(|| course.snapshot.clone());
+    pub(in crate::proxy) fn step(&self, mut state: RetryState, head: &RequestHead, replayable: bool) -> Next {
+        // The name of the cookie is borrowed, while `state` is moved.
+        let sticks = state.snapshot.policy().sticky.is_some().then(|| state.snapshot.clone());
         let sticky = sticks.as_ref().and_then(|snapshot| snapshot.policy().sticky.as_ref());
         let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
         // A body that is gone can't wait for a second try.
-        let may_wait = replayable || course.tried.is_empty();
-        match self.next(&mut course, &preferred, may_wait) {
+        let may_wait = replayable || state.tried.is_empty();
+        match self.next(&mut state, &preferred, may_wait) {
             Ok((lease, reuse)) => {
-                course.effort.backend = Some(lease.endpoint.backend.clone());
-                Next::To(course, lease, reuse)
+                state.spent.backend = Some(lease.endpoint.backend.clone());
+                Next::To(state, lease, reuse)
             }
-            Err(Unsent::Waits) => Next::Waits(course),
-            Err(why) => Next::Failed(unsent(why, course)),
+            Err(Unsent::Waits) => Next::Waits(state),
+            Err(why) => Next::Failed(unsent(why, state)),
         }
     }
 
     /// An answer's head came.
     pub(in crate::proxy) fn received(
         &self,
-        mut course: Course,
+        mut state: RetryState,
         mut lease: Lease,
         head: &RequestHead,
         status: u16,
         replayable: bool,
     ) -> Received {
-        self.conclude(&mut course, &mut lease, Ok(status));
+        self.conclude(&mut state, &mut lease, Ok(status));
         if self.frees_workers {
             lease.free_worker();
         }
-        let snapshot = course.snapshot.clone();
+        let snapshot = state.snapshot.clone();
         let policy = snapshot.policy();
         let sticky = policy.sticky.as_ref();
         if is_in(&policy.retry_statuses, status)
-            && course.set_back(Failure::Status, &lease.endpoint, replayable)
+            && state.try_again_after(Failure::Status, &lease.endpoint, replayable)
         {
             let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
             // The answer that there is beats one that there may be: nobody waits for a second one.
-            if let Ok((again, reuse)) = self.next(&mut course, &preferred, false) {
-                course.effort.backend = Some(again.endpoint.backend.clone());
-                return Received::Again(course, again, reuse);
+            if let Ok((again, reuse)) = self.next(&mut state, &preferred, false) {
+                state.spent.backend = Some(again.endpoint.backend.clone());
+                return Received::Again(state, again, reuse);
             }
         }
         let set_cookie = sticky.and_then(|sticky| set_cookie(sticky, &head.fields, &lease.endpoint));
-        Received::Final { lease, effort: course.effort, set_cookie }
+        Received::Final { lease, spent: state.spent, set_cookie }
     }
 
     /// An attempt failed.
     pub(in crate::proxy) fn broke(
         &self,
-        mut course: Course,
+        mut state: RetryState,
         mut lease: Lease,
         error: UpstreamError,
         head: &RequestHead,
         replayable: bool,
     ) -> Next {
-        self.conclude(&mut course, &mut lease, Err(&error));
+        self.conclude(&mut state, &mut lease, Err(&error));
         let at = lease.endpoint.clone();
         // Its place may be the one that the next attempt needs.
         drop(lease);
-        if !course.set_back(error.phase.into(), &at, replayable) {
-            return Next::Failed(failed(&error, &at, course.effort));
+        if !state.try_again_after(error.phase.into(), &at, replayable) {
+            return Next::Failed(failed(&error, &at, state.spent));
         }
-        course.failed_with(error);
-        self.step(course, head, replayable)
+        state.failed_with(error);
+        self.step(state, head, replayable)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Cache, Entries, Entry, Key, Known, Loader, Place, Shard, pick, sorted};
+use super::{Cache, CacheGroup, Entries, Entry, Key, Known, Loader, Shard, pick, sorted};
 use balancer_pool::queue::Waker;
 
 #[derive(Default)]
@@ -19,14 +19,14 @@ pub(super) struct Load {
 #[derive(Default)]
 struct Progress {
     /// `None` while the load is under way.
-    outcome: Option<Outcome>,
+    outcome: Option<LoadOutcome>,
     /// One for each look-up that is parked; all are called when there is an outcome. As many as there are requests that
     /// wait; that of a request which gave up stays until the load ends.
     wakers: Vec<Waker>,
 }
 
 #[derive(Clone)]
-pub(super) enum Outcome {
+pub(super) enum LoadOutcome {
     Loaded(Entries),
     Failed,
 }
@@ -39,7 +39,7 @@ impl Load {
     }
 
     /// The first outcome counts. Wakes whoever waits, outside of every lock; the caller holds none.
-    pub(super) fn settle(&self, outcome: Outcome) {
+    pub(super) fn settle(&self, outcome: LoadOutcome) {
         let mut progress = self.progress.lock();
         progress.outcome.get_or_insert(outcome);
         let wakers = std::mem::take(&mut progress.wakers);
@@ -91,13 +91,13 @@ impl Pending {
         let (address, port) = self.client;
         let outcome = self.load.progress.lock().outcome.clone();
         match outcome {
-            Some(Outcome::Loaded(entries)) => {
+            Some(LoadOutcome::Loaded(entries)) => {
                 // A write may have put something newer.
                 let shard = self.cache.shard(self.key).lock();
                 let held = shard.groups.peek(&self.key).map_or(&entries, |group| &group.entries);
                 pick(held, address, port)
             }
-            Some(Outcome::Failed) => self.before,
+            Some(LoadOutcome::Failed) => self.before,
             None => {
                 self.cache.shard(self.key).lock().counters.timeouts += 1;
                 loader.gave_up();
@@ -117,24 +117,29 @@ impl fmt::Debug for Pending {
 }
 
 /// The duty to load one group. Dropping it fails the load, so nobody waits for a load that will not come.
-pub struct Ticket {
+pub struct LoadTicket {
     cache: Arc<Cache>,
-    place: Place,
+    place: CacheGroup,
     key: Key,
     load: Arc<Load>,
     open: bool,
 }
 
-impl Ticket {
+impl LoadTicket {
     /// Puts a load on the list of the shard, whose lock is held.
-    pub(super) fn open(cache: &Arc<Cache>, shard: &mut Shard, place: Place, key: Key) -> (Self, Arc<Load>) {
+    pub(super) fn open(
+        cache: &Arc<Cache>,
+        shard: &mut Shard,
+        place: CacheGroup,
+        key: Key,
+    ) -> (Self, Arc<Load>) {
         let load = Arc::new(Load::default());
         shard.loads.insert(key, Arc::clone(&load));
         (Self { cache: Arc::clone(cache), place, key, load: Arc::clone(&load), open: true }, load)
     }
 
     /// What is asked for: every stored address and `ip:port` in a group, or one id.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &CacheGroup {
         &self.place
     }
 
@@ -147,7 +152,7 @@ impl Ticket {
             self.cache.keep(&mut shard, self.key, entries.clone());
         }
         drop(shard);
-        self.load.settle(Outcome::Loaded(entries));
+        self.load.settle(LoadOutcome::Loaded(entries));
     }
 
     /// Takes the load off the list; false if a write has done that. The shard's lock is held.
@@ -160,14 +165,14 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for LoadTicket {
     fn drop(&mut self) {
         if self.open {
             let mut shard = self.cache.shard(self.key).lock();
             shard.counters.failures += 1;
             self.take_off(&mut shard);
             drop(shard);
-            self.load.settle(Outcome::Failed);
+            self.load.settle(LoadOutcome::Failed);
         }
     }
 }

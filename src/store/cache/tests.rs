@@ -17,7 +17,7 @@ const TTL: Duration = Duration::from_secs(40);
 /// Keeps the tickets, so that a test decides when a load ends.
 struct Desk {
     ready: AtomicBool,
-    tickets: Mutex<Vec<(Ticket, Urgency)>>,
+    tickets: Mutex<Vec<(LoadTicket, Urgency)>>,
     patience: Duration,
     gave_up: AtomicU32,
 }
@@ -40,7 +40,7 @@ impl Desk {
         self.tickets.lock().len()
     }
 
-    fn take(&self) -> Ticket {
+    fn take(&self) -> LoadTicket {
         self.tickets.lock().pop().expect("a load was begun").0
     }
 }
@@ -50,7 +50,7 @@ impl Loader for Desk {
         self.ready.load(Ordering::SeqCst)
     }
 
-    fn start(&self, ticket: Ticket, urgency: Urgency) {
+    fn start(&self, ticket: LoadTicket, urgency: Urgency) {
         self.tickets.lock().push((ticket, urgency));
     }
 
@@ -80,8 +80,10 @@ impl Awaited for Desk {
 }
 
 /// The group that a ticket is for.
-fn asked(ticket: &Ticket) -> IpNet {
-    let Place::Group(network) = ticket.place() else { panic!("an id was asked for: {:?}", ticket.place()) };
+fn asked(ticket: &LoadTicket) -> IpNet {
+    let CacheGroup::Group(network) = ticket.place() else {
+        panic!("an id was asked for: {:?}", ticket.place())
+    };
     *network
 }
 
@@ -93,7 +95,7 @@ impl<F: Fn(IpNet) -> Vec<Entry>> Loader for Table<F> {
         true
     }
 
-    fn start(&self, ticket: Ticket, _: Urgency) {
+    fn start(&self, ticket: LoadTicket, _: Urgency) {
         let entries = (self.0)(asked(&ticket));
         ticket.finish(entries);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use balancer_limiter::answer::Entry as Source;
+use balancer_limiter::answer::EntryKind;
 use balancer_limiter::identity::{ClientId, ClientKey, IdForm, group};
 use balancer_limiter::limiter::{Granted, Room};
 use balancer_limiter::terms::ClientLimit;
@@ -18,7 +18,7 @@ pub struct Found {
     /// What it gets.
     pub granted: Granted,
     /// What decided.
-    pub source: Source,
+    pub source: EntryKind,
     /// The id that is stored for the deciding entry, for the log; `None` for the default.
     pub entry: Option<Arc<str>>,
     /// Where it counts when the limiter's table is full.
@@ -72,14 +72,14 @@ impl Entry {
 
 /// What is looked up together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Place {
+pub enum CacheGroup {
     /// Every address and `ip:port` in a client group.
     Group(IpNet),
     /// One opaque id.
     Id(Arc<str>),
 }
 
-impl Place {
+impl CacheGroup {
     /// Where an id is looked up; `None` for a range: those are all in memory.
     pub fn of(id: &ClientId, ipv6_prefix: u8) -> Option<Self> {
         match id.form() {
@@ -91,7 +91,7 @@ impl Place {
     }
 }
 
-impl From<IpNet> for Place {
+impl From<IpNet> for CacheGroup {
     fn from(network: IpNet) -> Self {
         Self::Group(network)
     }

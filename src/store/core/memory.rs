@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::super::json;
 use super::super::v1::LimitRow;
 use super::{Core, parsed};
-use crate::store::cache::{Entry, Place};
+use crate::store::cache::{CacheGroup, Entry};
 use balancer_limiter::document::{Document, LimitDocument, PlanDocument};
 use balancer_limiter::identity::IdForm;
 use balancer_limiter::terms::{ClientLimit, Plan};
@@ -40,14 +40,14 @@ impl Core {
     pub fn recall(&self, text: &str) -> usize {
         let mut count = 0;
         let mut ranges = Vec::new();
-        let mut places: HashMap<Place, Vec<Entry>> = HashMap::new();
+        let mut places: HashMap<CacheGroup, Vec<Entry>> = HashMap::new();
         for (number, line) in (1..).zip(text.lines()) {
             match Document::read(line).or_else(|fault| unreadable(line, number, &fault)) {
                 Ok(Document::Plan(plan)) => self.change_plan(&plan.name, Some(&plan.terms)),
                 Ok(Document::Limit(client_id, limit)) => {
                     let row = LimitRow { client_id, limit, version: 0 };
                     let Some(id) = parsed(&row) else { continue };
-                    match (id.form(), Place::of(&id, self.ipv6_prefix)) {
+                    match (id.form(), CacheGroup::of(&id, self.ipv6_prefix)) {
                         (IdForm::Range(net), _) => ranges.push((net, Some(row))),
                         (_, Some(place)) => {
                             places.entry(place).or_default().extend(Entry::new(&id, Arc::new(row.limit)));

@@ -8,7 +8,7 @@ use serde::ser::SerializeMap;
 
 use super::super::backends::BackendSettings;
 use super::super::json::text;
-use super::super::session::{Access, Cell, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Session, SqlValue, Store, inside};
 use super::super::v1::{Actor, AuditRow, LimitRow};
 use super::changes::{self, passes};
 use super::merge::Done;
@@ -179,24 +179,24 @@ fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), S
     session.query(
         "INSERT INTO audit (seq, actor, action, target, before, after) VALUES ($1, $2, $3, $4, $5, $6)",
         &[
-            Value::Int(Some(seq)),
-            Value::Text(&note.actor.0),
-            Value::Text(note.action),
-            Value::Text(&note.target),
-            Value::Text(&note.before),
-            Value::Text(&note.after),
+            SqlValue::Int(Some(seq)),
+            SqlValue::Text(&note.actor.0),
+            SqlValue::Text(note.action),
+            SqlValue::Text(&note.target),
+            SqlValue::Text(&note.before),
+            SqlValue::Text(&note.after),
         ],
     )?;
     if passes(first, seq) {
         let age_us = i64::try_from(keep.age.as_micros()).ok();
         session.query(
             "DELETE FROM audit WHERE at_us < (SELECT at_us FROM audit WHERE seq = $1) - $2",
-            &[Value::Int(Some(seq)), Value::Int(age_us)],
+            &[SqlValue::Int(Some(seq)), SqlValue::Int(age_us)],
         )?;
         let rows = i64::try_from(keep.rows).ok();
         session.query(
             "DELETE FROM audit WHERE seq <= (SELECT seq FROM audit ORDER BY seq DESC LIMIT 1 OFFSET $1)",
-            &[Value::Int(rows)],
+            &[SqlValue::Int(rows)],
         )?;
     }
     Ok(())
@@ -239,7 +239,7 @@ pub fn audit(
             session.query(
                 "SELECT seq, at_us, actor, action, target, before, after FROM audit WHERE seq < $1 \
                  ORDER BY seq DESC LIMIT $2",
-                &[Value::Int(Some(*before)), Value::Int(Some(count))],
+                &[SqlValue::Int(Some(*before)), SqlValue::Int(Some(count))],
             )
         })
     };

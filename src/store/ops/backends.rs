@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::backends::{BackendRow, BackendSettings, MAX_ROWS};
 use super::super::json::text;
-use super::super::session::{Access, Cell, Cells, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Cells, Session, SqlValue, Store, inside};
 use super::audit::{self, By};
 use super::{changes, first_text, left_out, number};
 use crate::store::StoreError;
@@ -44,9 +44,9 @@ pub fn change(
             Some(settings) => session.query(
                 "INSERT INTO backends (name, settings, version) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE \
                  SET settings = excluded.settings, version = excluded.version",
-                &[Value::Text(name), Value::Text(&text(settings)), Value::Int(Some(seq))],
+                &[SqlValue::Text(name), SqlValue::Text(&text(settings)), SqlValue::Int(Some(seq))],
             )?,
-            None => session.query("DELETE FROM backends WHERE name = $1", &[Value::Text(name)])?,
+            None => session.query("DELETE FROM backends WHERE name = $1", &[SqlValue::Text(name)])?,
         };
         let note = audit::of_backend(name, before.as_ref().map(|row| &row.settings), after.as_ref(), seq, by.actor);
         audit::finish(session, &note, by)?;
@@ -58,7 +58,7 @@ pub fn change(
 
 fn find(session: &mut dyn Session, name: &str) -> Result<Option<BackendRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM backends WHERE name = $1");
-    Ok(rows(session.query(&sql, &[Value::Text(name)])?).pop())
+    Ok(rows(session.query(&sql, &[SqlValue::Text(name)])?).pop())
 }
 
 fn rows(cells: Cells) -> Vec<BackendRow> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::session::{Access, Cell, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Session, SqlValue, Store, inside};
 use super::{STATEMENT_ROWS, left_out, number, tuples};
 use crate::store::StoreError;
 
@@ -30,7 +30,7 @@ pub(super) fn record(session: &mut dyn Session, changes: &[(&str, &str)]) -> Res
             tuples(part.len(), &["{}"; 2])
         );
         let values: Vec<_> =
-            part.iter().flat_map(|(kind, id)| [Value::Text(kind), Value::Text(id)]).collect();
+            part.iter().flat_map(|(kind, id)| [SqlValue::Text(kind), SqlValue::Text(id)]).collect();
         let cells = session.query(&sql, &values)?;
         // No database promises an order here; each id stands once in the list.
         let mut given: Vec<(String, i64)> = cells
@@ -50,7 +50,7 @@ pub(super) fn record(session: &mut dyn Session, changes: &[(&str, &str)]) -> Res
     if let (Some(first), Some(last)) = (numbers.iter().min(), numbers.iter().max())
         && passes(*first, *last)
     {
-        session.query("DELETE FROM changes WHERE seq <= $1", &[Value::Int(Some(last - KEPT_CHANGES))])?;
+        session.query("DELETE FROM changes WHERE seq <= $1", &[SqlValue::Int(Some(last - KEPT_CHANGES))])?;
     }
     Ok(numbers)
 }
@@ -87,7 +87,7 @@ const PAGE: usize = 2_000;
 pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<Followed>, StoreError> {
     let (cells, last) = inside(store, within, Access::Read, |session| {
         let sql = format!("SELECT seq, kind, id FROM changes WHERE seq > $1 ORDER BY seq LIMIT {PAGE}");
-        let cells = session.query(&sql, &[Value::Int(Some(seen))])?;
+        let cells = session.query(&sql, &[SqlValue::Int(Some(seen))])?;
         // After the rows: what was pruned before they were read is then seen to be missing.
         Ok((cells, last_in(session)?))
     })?;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::super::session::{Access, Session, Store, Value};
+use super::super::session::{Access, Session, SqlValue, Store};
 use super::super::v1::{BatchError, Imported, LimitRow};
 use super::audit::{self, By, Note};
 use super::changes::{self, KEPT_CHANGES};
@@ -87,7 +87,7 @@ fn transact(
     // Neighbours in the index are looked up one after the other.
     staged.sort_unstable_by(|one, other| one.canonical.cmp(&other.canonical));
     session.batch(session.stage())?;
-    let values: Vec<Value<'_>> =
+    let values: Vec<SqlValue<'_>> =
         staged.iter().flat_map(|row| row.values().into_iter().take(COPIED.len())).collect();
     session.copy("incoming", COPIED, &values)?;
     session.query(DROP_UNCHANGED, &[])?;
@@ -133,16 +133,16 @@ fn check_plans(session: &mut dyn Session, rows: &[(ClientId, ClientLimit)]) -> R
 
 fn shown(session: &mut dyn Session) -> Result<Vec<String>, StoreError> {
     let sql = "SELECT canonical FROM incoming ORDER BY canonical LIMIT $1";
-    Ok(texts(session.query(sql, &[Value::Int(Some(SHOWN))])?).collect())
+    Ok(texts(session.query(sql, &[SqlValue::Int(Some(SHOWN))])?).collect())
 }
 
 /// Gives each row a number and writes all of them; the first and the last number.
 fn merge(session: &mut dyn Session) -> Result<(i64, i64), StoreError> {
     let before = changes::last_in(session)?;
     session.query(NUMBER, &[])?;
-    session.query(MERGE, &[Value::Int(Some(before))])?;
+    session.query(MERGE, &[SqlValue::Int(Some(before))])?;
     let last = changes::last_in(session)?;
-    session.query("DELETE FROM changes WHERE seq <= $1", &[Value::Int(Some(last - KEPT_CHANGES))])?;
+    session.query("DELETE FROM changes WHERE seq <= $1", &[SqlValue::Int(Some(last - KEPT_CHANGES))])?;
     Ok((before + 1, last))
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::session::{Access, Cell, Store, Value, inside};
+use super::super::session::{Access, Cell, SqlValue, Store, inside};
 use super::super::v1::SavedSegment;
 use super::{first_text, left_out, readable, tuples};
 use crate::store::StoreError;
@@ -23,10 +23,10 @@ pub fn save(
          ON CONFLICT (instance, segment) DO UPDATE SET bytes = excluded.bytes, saved_at_us = excluded.saved_at_us",
         tuples(segments.len(), &["{}"; 3])
     );
-    let values: Vec<Value<'_>> = segments
+    let values: Vec<SqlValue<'_>> = segments
         .iter()
         .flat_map(|(number, bytes)| {
-            [Value::Text(instance), Value::Int(Some((*number).into())), Value::Bytes(Some(bytes))]
+            [SqlValue::Text(instance), SqlValue::Int(Some((*number).into())), SqlValue::Bytes(Some(bytes))]
         })
         .collect();
     // By itself one statement is one transaction, and it does no harm a second time.
@@ -47,7 +47,10 @@ pub fn saved(
                  WHERE (instance, segment) > ($1, $2) ORDER BY instance, segment LIMIT $3",
                 session.now_us()
             );
-            session.query(&sql, &[Value::Text(&after.0), Value::Int(Some(after.1)), Value::Int(Some(count))])
+            session.query(
+                &sql,
+                &[SqlValue::Text(&after.0), SqlValue::Int(Some(after.1)), SqlValue::Int(Some(count))],
+            )
         })
     };
     let place = |row: &[Cell]| match row {
@@ -79,6 +82,6 @@ pub fn forget(store: &dyn Store, within: Duration, older_than: Duration) -> Resu
         let sql = format!("UPDATE instance_state SET saved_at_us = {now} WHERE saved_at_us > {now}");
         session.query(&sql, &[])?;
         let sql = format!("DELETE FROM instance_state WHERE saved_at_us < {} - $1", session.now_us());
-        session.query(&sql, &[Value::Int(age_us)]).map(drop)
+        session.query(&sql, &[SqlValue::Int(age_us)]).map(drop)
     })
 }

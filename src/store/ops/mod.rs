@@ -13,7 +13,7 @@ mod read;
 mod spans;
 mod write;
 
-use super::session::{Cell, Cells, Session, Value};
+use super::session::{Cell, Cells, Session, SqlValue};
 use crate::store::StoreError;
 
 pub use audit::{By, Keep, audit, note_reset};
@@ -27,7 +27,7 @@ pub use plans::{
 };
 pub use probe::{read_only, try_change};
 pub use read::{get, list, load, load_all, named, ranges};
-pub use write::{Terms, Written, write};
+pub use write::{WriteTerms, Written, write};
 
 /// Most rows that one statement writes or asks for: with up to a dozen values each, far below the 32,766 that SQLite
 /// can bind.
@@ -116,7 +116,7 @@ fn texts(cells: Cells) -> impl Iterator<Item = String> {
 fn announce(session: &mut dyn Session, seq: i64) -> Result<(), StoreError> {
     let sql = session.announce();
     if !sql.is_empty() {
-        session.query(sql, &[Value::Text(&seq.to_string())])?;
+        session.query(sql, &[SqlValue::Text(&seq.to_string())])?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::Row;
 use super::super::json::text;
-use super::super::session::{Access, Cell, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Session, SqlValue, Store, inside};
 use super::super::v1::{Condition, LimitRow, PlanRow};
 use super::audit::{self, By};
 use super::{STATEMENT_ROWS, changes, first_text, left_out, list_of, number, read, readable, texts};
@@ -39,7 +39,7 @@ pub fn list(
 ) -> Result<Vec<PlanRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM plans WHERE name > $1 ORDER BY name LIMIT $2");
     let page = |after: &String, count| {
-        let values = [Value::Text(after), Value::Int(Some(count))];
+        let values = [SqlValue::Text(after), SqlValue::Int(Some(count))];
         inside(store, within, Access::Read, |session| session.query(&sql, &values))
     };
     readable(count, after.to_owned(), page, first_text, row)
@@ -64,7 +64,7 @@ fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<Pl
 
 fn of_names(session: &mut dyn Session, names: &[String]) -> Result<Vec<PlanRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM plans WHERE name IN ({})", list_of(names.len()));
-    let cells = session.query(&sql, &names.iter().map(|name| Value::Text(name)).collect::<Vec<_>>())?;
+    let cells = session.query(&sql, &names.iter().map(|name| SqlValue::Text(name)).collect::<Vec<_>>())?;
     Ok(cells.into_iter().filter_map(row).collect())
 }
 
@@ -74,7 +74,7 @@ pub(super) fn known(session: &mut dyn Session, names: &[String]) -> Result<Vec<S
     for part in names.chunks(STATEMENT_ROWS) {
         let sql = format!("SELECT name FROM plans WHERE name IN ({})", list_of(part.len()));
         known.extend(texts(
-            session.query(&sql, &part.iter().map(|name| Value::Text(name)).collect::<Vec<_>>())?,
+            session.query(&sql, &part.iter().map(|name| SqlValue::Text(name)).collect::<Vec<_>>())?,
         ));
     }
     Ok(known)
@@ -105,10 +105,10 @@ pub fn put(
              ON CONFLICT (name) DO UPDATE SET buckets = excluded.buckets, \
              max_in_flight = excluded.max_in_flight, version = excluded.version",
             &[
-                Value::Text(plan.name.as_str()),
-                Value::Text(&text(&BucketDocument::list(&plan.terms.buckets))),
-                Value::Int(plan.terms.max_in_flight.map(i64::from)),
-                Value::Int(Some(seq)),
+                SqlValue::Text(plan.name.as_str()),
+                SqlValue::Text(&text(&BucketDocument::list(&plan.terms.buckets))),
+                SqlValue::Int(plan.terms.max_in_flight.map(i64::from)),
+                SqlValue::Int(Some(seq)),
             ],
         )?;
         let note = audit::of_plan(before.as_ref().map(|row| &row.plan), Some(plan), seq, by.actor);
@@ -131,13 +131,14 @@ pub fn remove(
         check(before.as_ref(), condition)?;
         let before = before.ok_or(StoreError::NotFound)?;
         let users = number(
-            &session.query("SELECT count(*) FROM limits WHERE plan = $1", &[Value::Text(name.as_str())])?,
+            &session
+                .query("SELECT count(*) FROM limits WHERE plan = $1", &[SqlValue::Text(name.as_str())])?,
         );
         if users > 0 {
             return Err(StoreError::InUse(users.unsigned_abs()));
         }
         let seq = changes::record(session, &[(changes::PLAN, name.as_str())])?[0];
-        session.query("DELETE FROM plans WHERE name = $1", &[Value::Text(name.as_str())])?;
+        session.query("DELETE FROM plans WHERE name = $1", &[SqlValue::Text(name.as_str())])?;
         audit::finish(session, &audit::of_plan(Some(&before.plan), None, seq, by.actor), by)?;
         Ok(PlanWritten { row: None, created: false })
     })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::session::{Access, Store, Value, inside};
+use super::super::session::{Access, SqlValue, Store, inside};
 use crate::store::StoreError;
 
 /// About as much as a change of several limits with its notes needs.
@@ -19,8 +19,8 @@ pub fn try_change(store: &dyn Store, within: Duration) -> Result<(), StoreError>
     // What can't be compressed takes its room.
     let bytes: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(BYTES).collect();
     store.with(within, Access::Write, &mut |session| {
-        let nobody = Value::Text("probe");
-        let values = [nobody, Value::Bytes(Some(&bytes))];
+        let nobody = SqlValue::Text("probe");
+        let values = [nobody, SqlValue::Bytes(Some(&bytes))];
         session.query("INSERT INTO instance_state (instance, segment, bytes) VALUES ($1, 0, $2)", &values)?;
         session.query("DELETE FROM instance_state WHERE instance = $1", &[nobody]).map(drop)
     })

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::super::session::{Access, Cell, Cells, Session, Store, Value, inside};
+use super::super::session::{Access, Cell, Cells, Session, SqlValue, Store, inside};
 use super::super::v1::{LimitFilter, LimitRow};
 use super::bounds::MAX_LOADED;
 use super::spans::{IN_SPAN, Spans};
 use super::{STATEMENT_ROWS, first_text, left_out, list_of, readable, tuples};
 use crate::store::StoreError;
-use crate::store::cache::Place;
+use crate::store::cache::CacheGroup;
 use balancer_limiter::document;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::ranges::MAX_RANGES;
@@ -25,7 +25,7 @@ const COLUMNS: &str = "client_id, plan, buckets, max_in_flight, exempt, shared, 
 /// The row of an id of equal value.
 pub fn get(store: &dyn Store, within: Duration, id: &ClientId) -> Result<LimitRow, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM limits WHERE canonical = $1");
-    let rows = read(store, within, &sql, &[Value::Text(&id.canonical())])?;
+    let rows = read(store, within, &sql, &[SqlValue::Text(&id.canonical())])?;
     rows.into_iter().find(|row| !row.limit.is_unreadable()).ok_or(StoreError::NotFound)
 }
 
@@ -54,17 +54,17 @@ fn page(
     // One lower bound, whichever is higher, so that an index leads straight to it.
     let (compare, low) = if after >= prefix { (">", after) } else { (">=", prefix) };
     let mut sql = format!("SELECT {COLUMNS} FROM limits WHERE client_id {compare} $1");
-    let mut values = vec![Value::Text(low)];
+    let mut values = vec![SqlValue::Text(low)];
     let high = behind(prefix);
     if let Some(high) = &high {
-        values.push(Value::Text(high));
+        values.push(SqlValue::Text(high));
         sql.push_str(&format!(" AND client_id < ${}", values.len()));
     }
     if let Some(plan) = &filter.plan {
-        values.push(Value::Text(plan.as_str()));
+        values.push(SqlValue::Text(plan.as_str()));
         sql.push_str(&format!(" AND plan = ${}", values.len()));
     }
-    values.push(Value::Int(Some(count)));
+    values.push(SqlValue::Int(Some(count)));
     sql.push_str(&format!(" ORDER BY client_id LIMIT ${}", values.len()));
     inside(store, within, Access::Read, |session| session.query(&sql, &values))
 }
@@ -89,13 +89,13 @@ pub fn load(
     store: &dyn Store,
     within: Duration,
     access: Access,
-    place: &Place,
+    place: &CacheGroup,
 ) -> Result<Vec<LimitRow>, StoreError> {
     let mut rows = Vec::new();
     store.with(within, access, &mut |session| {
         rows = match place {
-            Place::Group(network) => groups(session, &[*network])?.pop().unwrap_or_default(),
-            Place::Id(id) => of_canonicals(session, &[id.to_string()])?,
+            CacheGroup::Group(network) => groups(session, &[*network])?.pop().unwrap_or_default(),
+            CacheGroup::Id(id) => of_canonicals(session, &[id.to_string()])?,
         };
         Ok(())
     })?;
@@ -127,7 +127,7 @@ pub(super) fn of_canonicals(
     let mut all = Vec::with_capacity(canonicals.len());
     for part in canonicals.chunks(STATEMENT_ROWS) {
         let sql = format!("SELECT {COLUMNS} FROM limits WHERE canonical IN ({})", list_of(part.len()));
-        let values: Vec<_> = part.iter().map(|text| Value::Text(text)).collect();
+        let values: Vec<_> = part.iter().map(|text| SqlValue::Text(text)).collect();
         all.extend(rows(session.query(&sql, &values)?));
     }
     Ok(all)
@@ -141,7 +141,7 @@ pub fn ranges(store: &dyn Store, within: Duration) -> Result<Vec<LimitRow>, Stor
     let mut all: Vec<LimitRow> = Vec::new();
     let mut after = String::new();
     loop {
-        let page = read(store, within, &sql, &[Value::Text(&after)])?;
+        let page = read(store, within, &sql, &[SqlValue::Text(&after)])?;
         let whole = page.len() == RANGES_PAGE;
         if let Some(row) = page.last() {
             let id = ClientId::parse(&row.client_id);
@@ -197,7 +197,7 @@ fn read(
     store: &dyn Store,
     within: Duration,
     sql: &str,
-    values: &[Value<'_>],
+    values: &[SqlValue<'_>],
 ) -> Result<Vec<LimitRow>, StoreError> {
     inside(store, within, Access::Read, |session| Ok(rows(session.query(sql, values)?)))
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::super::session::Value;
+use super::super::session::SqlValue;
 
 /// The length keeps the families apart: an IPv4 address sorts among the IPv6 ones that begin with its bytes.
 pub(super) const IN_SPAN: &str =
@@ -19,12 +19,12 @@ impl Spans {
     }
 
     /// Four a network: number, first, last, length of an address.
-    pub(super) fn values(&self) -> Vec<Value<'_>> {
-        let int = |number: usize| Value::Int(i64::try_from(number).ok());
+    pub(super) fn values(&self) -> Vec<SqlValue<'_>> {
+        let int = |number: usize| SqlValue::Int(i64::try_from(number).ok());
         let spans = self.0.iter().enumerate();
         spans
             .flat_map(|(number, (low, high))| {
-                [int(number), Value::Bytes(Some(low)), Value::Bytes(Some(high)), int(low.len())]
+                [int(number), SqlValue::Bytes(Some(low)), SqlValue::Bytes(Some(high)), int(low.len())]
             })
             .collect()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::super::json::text;
-use super::super::session::{Access, Session, Store, Value};
+use super::super::session::{Access, Session, SqlValue, Store};
 use super::super::v1::{BatchError, LimitRow};
 use super::audit::{self, By};
 use super::merge::{Change, Done, merge};
@@ -26,7 +26,7 @@ pub struct Written {
 
 /// What a write needs to know beside its wishes.
 #[derive(Clone, Copy)]
-pub struct Terms<'a> {
+pub struct WriteTerms<'a> {
     /// Who asks.
     pub by: By<'a>,
     /// One audit row for all of it; else there is one wish, and the row is of that.
@@ -42,7 +42,7 @@ pub fn write(
     store: &dyn Store,
     within: Duration,
     wishes: &[Change],
-    terms: Terms<'_>,
+    terms: WriteTerms<'_>,
 ) -> Result<Written, BatchError> {
     let (mut written, mut failed_at) = (None, None);
     let result = store.with(within, Access::Write, &mut |session| {
@@ -62,7 +62,11 @@ pub fn write(
     written.ok_or_else(|| StoreError::down("the database was not asked").into())
 }
 
-fn transact(session: &mut dyn Session, wishes: &[Change], terms: Terms<'_>) -> Result<Written, BatchError> {
+fn transact(
+    session: &mut dyn Session,
+    wishes: &[Change],
+    terms: WriteTerms<'_>,
+) -> Result<Written, BatchError> {
     let mut canonicals: Vec<String> = wishes.iter().map(|wish| wish.id.canonical().into_owned()).collect();
     canonicals.sort_unstable();
     canonicals.dedup();
@@ -121,7 +125,7 @@ fn remove(session: &mut dyn Session, done: &[Done]) -> Result<(), StoreError> {
         return Ok(());
     }
     let sql = format!("DELETE FROM limits WHERE canonical IN ({})", list_of(gone.len()));
-    session.query(&sql, &gone.iter().map(|id| Value::Text(id)).collect::<Vec<_>>())?;
+    session.query(&sql, &gone.iter().map(|id| SqlValue::Text(id)).collect::<Vec<_>>())?;
     Ok(())
 }
 
@@ -191,19 +195,19 @@ impl Columns {
         }
     }
 
-    pub(super) fn values(&self) -> [Value<'_>; SHAPE.len()] {
+    pub(super) fn values(&self) -> [SqlValue<'_>; SHAPE.len()] {
         [
-            Value::Text(&self.canonical),
-            Value::Text(&self.client_id),
-            Value::Int(Some(self.kind)),
-            Value::Bytes(self.address.as_deref()),
-            Value::Int(self.port),
-            Value::OptionalText(self.plan.as_deref()),
-            Value::Text(&self.buckets),
-            Value::Int(self.max_in_flight),
-            Value::Int(Some(self.exempt.into())),
-            Value::Int(Some(self.shared.into())),
-            Value::Int(Some(self.version)),
+            SqlValue::Text(&self.canonical),
+            SqlValue::Text(&self.client_id),
+            SqlValue::Int(Some(self.kind)),
+            SqlValue::Bytes(self.address.as_deref()),
+            SqlValue::Int(self.port),
+            SqlValue::OptionalText(self.plan.as_deref()),
+            SqlValue::Text(&self.buckets),
+            SqlValue::Int(self.max_in_flight),
+            SqlValue::Int(Some(self.exempt.into())),
+            SqlValue::Int(Some(self.shared.into())),
+            SqlValue::Int(Some(self.version)),
         ]
     }
 }

@@ -7,13 +7,13 @@ use postgres::Client;
 use super::chain;
 use super::fault;
 use crate::store::StoreError;
-use crate::store::session::Value;
+use crate::store::session::SqlValue;
 
 /// Appends rows of `width` values each, by one `COPY … FROM STDIN`.
 pub(super) fn copy(
     client: &mut Client,
     sql: &str,
-    values: &[Value<'_>],
+    values: &[SqlValue<'_>],
     width: usize,
 ) -> Result<(), StoreError> {
     let text = text(values, width);
@@ -26,7 +26,7 @@ pub(super) fn copy(
     Ok(())
 }
 
-fn text(values: &[Value<'_>], width: usize) -> String {
+fn text(values: &[SqlValue<'_>], width: usize) -> String {
     let mut text = String::with_capacity(values.len() * 12);
     for row in values.chunks(width.max(1)) {
         for (at, value) in row.iter().enumerate() {
@@ -40,11 +40,11 @@ fn text(values: &[Value<'_>], width: usize) -> String {
     text
 }
 
-fn push(text: &mut String, value: &Value<'_>) {
+fn push(text: &mut String, value: &SqlValue<'_>) {
     use std::fmt::Write;
     // Writing into a string does not fail.
     let _ = match value {
-        Value::Text(plain) | Value::OptionalText(Some(plain)) => {
+        SqlValue::Text(plain) | SqlValue::OptionalText(Some(plain)) => {
             for character in plain.chars() {
                 match character {
                     '\\' => text.push_str("\\\\"),
@@ -56,9 +56,9 @@ fn push(text: &mut String, value: &Value<'_>) {
             }
             Ok(())
         }
-        Value::Int(Some(number)) => write!(text, "{number}"),
-        Value::Bytes(Some(bytes)) => write!(text, "\\\\x{}", hex::encode(bytes)),
-        Value::OptionalText(None) | Value::Int(None) | Value::Bytes(None) => {
+        SqlValue::Int(Some(number)) => write!(text, "{number}"),
+        SqlValue::Bytes(Some(bytes)) => write!(text, "\\\\x{}", hex::encode(bytes)),
+        SqlValue::OptionalText(None) | SqlValue::Int(None) | SqlValue::Bytes(None) => {
             text.push_str("\\N");
             Ok(())
         }
@@ -72,12 +72,12 @@ mod tests {
     #[test]
     fn what_means_something_to_copy_is_escaped() {
         let values = [
-            Value::Text("a\\N\t\n\r\\."),
-            Value::OptionalText(None),
-            Value::Int(Some(-7)),
-            Value::Bytes(Some(&[0, 255])),
-            Value::Text(""),
-            Value::Int(None),
+            SqlValue::Text("a\\N\t\n\r\\."),
+            SqlValue::OptionalText(None),
+            SqlValue::Int(Some(-7)),
+            SqlValue::Bytes(Some(&[0, 255])),
+            SqlValue::Text(""),
+            SqlValue::Int(None),
         ];
         assert_eq!(text(&values, 3), "a\\\\N\\t\\n\\r\\\\.\t\\N\t-7\n\\\\x00ff\t\t\\N\n");
     }

@@ -17,7 +17,7 @@ use postgres::types::{ToSql, Type};
 use r2d2::{Pool, PooledConnection};
 
 use super::StartError;
-use super::session::{Access, Cell, Cells, Dialect, Listener, Session, Store, Value, Work};
+use super::session::{Access, Cell, Cells, Dialect, Listener, Session, SqlValue, Store, Work};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::store::{StoreError, StoreState};
@@ -257,14 +257,14 @@ impl Store for Postgres {
 }
 
 impl Session for Connection {
-    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, StoreError> {
+    fn query(&mut self, sql: &str, values: &[SqlValue<'_>]) -> Result<Cells, StoreError> {
         let parameters: Vec<(&(dyn ToSql + Sync), Type)> = values
             .iter()
             .map(|value| match value {
-                Value::Text(text) => (text as &(dyn ToSql + Sync), Type::TEXT),
-                Value::OptionalText(text) => (text as _, Type::TEXT),
-                Value::Int(number) => (number as _, Type::INT8),
-                Value::Bytes(bytes) => (bytes as _, Type::BYTEA),
+                SqlValue::Text(text) => (text as &(dyn ToSql + Sync), Type::TEXT),
+                SqlValue::OptionalText(text) => (text as _, Type::TEXT),
+                SqlValue::Int(number) => (number as _, Type::INT8),
+                SqlValue::Bytes(bytes) => (bytes as _, Type::BYTEA),
             })
             .collect();
         // One round trip, and no named statement, which a pooler in transaction mode would lose.
@@ -276,7 +276,7 @@ impl Session for Connection {
         self.client.batch_execute(sql).map_err(|error| self.fault(&error))
     }
 
-    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), StoreError> {
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[SqlValue<'_>]) -> Result<(), StoreError> {
         let sql = format!("COPY {table} ({}) FROM STDIN", columns.join(", "));
         copy::copy(&mut self.client, &sql, values, columns.len())
     }

@@ -58,8 +58,8 @@ impl Security {
     }
 
     /// The connector for one connection, which must be ready `within` that time after the socket is there.
-    pub fn connector(&self, deadline: Arc<Deadline>, within: Duration) -> Connector {
-        Connector { security: self.clone(), deadline, within }
+    pub fn connector(&self, deadline: Arc<Deadline>, within: Duration) -> TlsConnector {
+        TlsConnector { security: self.clone(), deadline, within }
     }
 }
 
@@ -157,19 +157,19 @@ impl ServerCertVerifier for Verifier {
 
 /// Makes one connection's stream.
 #[derive(Clone)]
-pub struct Connector {
+pub struct TlsConnector {
     security: Security,
     deadline: Arc<Deadline>,
     within: Duration,
 }
 
-/// A [`Connector`] that knows the host's name.
+/// A [`TlsConnector`] that knows the host's name.
 pub struct Dial {
-    connector: Connector,
+    connector: TlsConnector,
     host: String,
 }
 
-impl MakeTlsConnect<Socket> for Connector {
+impl MakeTlsConnect<Socket> for TlsConnector {
     type Stream = Link;
     type TlsConnect = Dial;
     type Error = io::Error;
@@ -185,7 +185,7 @@ impl TlsConnect<Socket> for Dial {
     type Future = Pin<Box<dyn Future<Output = io::Result<Link>> + Send>>;
 
     fn connect(self, socket: Socket) -> Self::Future {
-        let Self { connector: Connector { security, deadline, within }, host } = self;
+        let Self { connector: TlsConnector { security, deadline, within }, host } = self;
         Box::pin(async move {
             deadline.begin(within);
             let mut stream = Timed::new(socket, deadline);

@@ -14,8 +14,8 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
 use rustix::fs::StatVfsMountFlags;
 
 use super::StartError;
-use super::session::{Access, Cell, Cells, Dialect, Listener, Session, Store, Value, Work};
-use crate::store::{Outcome, StoreError, StoreState};
+use super::session::{Access, Cell, Cells, Dialect, Listener, Session, SqlValue, Store, Work};
+use crate::store::{CallOutcome, StoreError, StoreState};
 use place::Place;
 use pool::Pool;
 
@@ -117,7 +117,7 @@ impl Sqlite {
     /// What a fault of the file means, by the file system that it is on: SQLite tells some that are full or read-only as
     /// faults of reading and writing.
     fn judged(&self, fault: StoreError) -> StoreError {
-        let StoreError::Unavailable { cause, outcome: Outcome::NotDone } = fault else { return fault };
+        let StoreError::Unavailable { cause, outcome: CallOutcome::NotDone } = fault else { return fault };
         let folder = self.pool.place().and_then(|place| place.path().parent());
         match folder.map(rustix::fs::statvfs) {
             Some(Ok(system)) if system.f_flag.contains(StatVfsMountFlags::RDONLY) => {
@@ -171,7 +171,7 @@ impl Store for Sqlite {
 struct Open<'a>(&'a Connection);
 
 impl Session for Open<'_> {
-    fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Cells, StoreError> {
+    fn query(&mut self, sql: &str, values: &[SqlValue<'_>]) -> Result<Cells, StoreError> {
         let mut statement = self.0.prepare_cached(sql).map_err(fault)?;
         let columns = statement.column_count();
         let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
@@ -195,7 +195,7 @@ impl Session for Open<'_> {
         self.0.execute_batch(sql).map_err(fault)
     }
 
-    fn copy(&mut self, table: &str, columns: &[&str], values: &[Value<'_>]) -> Result<(), StoreError> {
+    fn copy(&mut self, table: &str, columns: &[&str], values: &[SqlValue<'_>]) -> Result<(), StoreError> {
         let places: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
         let sql = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), places.join(", "));
         let mut statement = self.0.prepare_cached(&sql).map_err(fault)?;
@@ -220,7 +220,7 @@ impl Session for Open<'_> {
     }
 }
 
-impl rusqlite::ToSql for Value<'_> {
+impl rusqlite::ToSql for SqlValue<'_> {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
         match self {
             Self::Text(text) => text.to_sql(),

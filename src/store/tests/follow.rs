@@ -11,7 +11,7 @@ use super::v1::{of_plan, plan};
 use super::{Setup, find, find_key, id, limit, on_both, tester, until};
 use crate::config::DatabaseUrl;
 use crate::store::cache::Known;
-use balancer_limiter::answer::Entry as Source;
+use balancer_limiter::answer::EntryKind;
 use balancer_limiter::terms::ClientLimit;
 
 /// Two instances on one database. Nothing of what they know grows old.
@@ -19,12 +19,12 @@ fn two(setup: &Setup) -> (Arc<Limits>, Arc<Limits>) {
     (setup.start().unwrap(), setup.another().start().unwrap())
 }
 
-fn source(limits: &Limits, client: &str) -> Source {
+fn source(limits: &Limits, client: &str) -> EntryKind {
     find(limits, client, Some(7), 1).source
 }
 
 #[track_caller]
-fn comes_to(limits: &Limits, client: &str, wanted: Source) {
+fn comes_to(limits: &Limits, client: &str, wanted: EntryKind) {
     until(&format!("{client} gets what a {wanted:?} gets"), || {
         (source(limits, client) == wanted).then_some(())
     });
@@ -39,24 +39,24 @@ fn limits_and_ranges_follow_every_kind_of_change() {
             |what: &str| here.delete(&id(what), &tester()),
         );
         for client in ["1.2.3.4", "10.1.1.1", "2001:db8::1"] {
-            assert_eq!(source(&there, client), Source::Default);
+            assert_eq!(source(&there, client), EntryKind::Default);
         }
         create("1.2.3.4:7").unwrap();
-        comes_to(&there, "1.2.3.4", Source::Client);
+        comes_to(&there, "1.2.3.4", EntryKind::Client);
         create("10.0.0.0/8").unwrap();
-        comes_to(&there, "10.1.1.1", Source::Range);
+        comes_to(&there, "10.1.1.1", EntryKind::Range);
         create("2001:db8::/48").unwrap();
-        comes_to(&there, "2001:db8::1", Source::Range);
+        comes_to(&there, "2001:db8::1", EntryKind::Range);
         create("2001:db8::1").unwrap();
-        comes_to(&there, "2001:db8::1", Source::Client);
+        comes_to(&there, "2001:db8::1", EntryKind::Client);
         delete("1.2.3.4:7").unwrap();
-        comes_to(&there, "1.2.3.4", Source::Default);
+        comes_to(&there, "1.2.3.4", EntryKind::Default);
         delete("10.0.0.0/8").unwrap();
-        comes_to(&there, "10.1.1.1", Source::Default);
+        comes_to(&there, "10.1.1.1", EntryKind::Default);
         let batch =
             (1..200).map(|n| BatchOp::Create(id(&format!("1.2.3.{n}")), ClientLimit::of_numbers(limit(1))));
         here.batch(batch.collect(), &tester()).unwrap();
-        comes_to(&there, "1.2.3.4", Source::Client);
+        comes_to(&there, "1.2.3.4", EntryKind::Client);
     });
 }
 
@@ -108,7 +108,7 @@ fn opaque_ids_are_found_and_follow_too() {
 fn ones_own_changes_are_not_read_again() {
     on_both(|setup| {
         let (here, there) = two(setup);
-        assert_eq!(source(&here, "1.2.3.4"), Source::Default);
+        assert_eq!(source(&here, "1.2.3.4"), EntryKind::Default);
         for n in 0..50 {
             here.put_limit(
                 &id("1.2.3.4"),
@@ -117,12 +117,12 @@ fn ones_own_changes_are_not_read_again() {
                 &tester(),
             )
             .unwrap();
-            assert_eq!(source(&here, "1.2.3.4"), Source::Client);
+            assert_eq!(source(&here, "1.2.3.4"), EntryKind::Client);
         }
         // When the other one has followed, this one has been told, too.
         there.create(&id("10.0.0.0/8"), limit(1), &tester()).unwrap();
-        comes_to(&here, "10.1.1.1", Source::Range);
-        assert_eq!(source(&here, "1.2.3.4"), Source::Client);
+        comes_to(&here, "10.1.1.1", EntryKind::Range);
+        assert_eq!(source(&here, "1.2.3.4"), EntryKind::Client);
         assert_eq!(here.cache_counters().misses, 2, "the first look at each of two");
     });
 }
@@ -133,7 +133,7 @@ fn after_a_gap_in_the_list_everything_is_looked_up_anew() {
         let (here, there) = two(setup);
         assert_eq!(
             (source(&there, "1.2.3.4"), source(&there, "10.1.1.1")),
-            (Source::Default, Source::Default)
+            (EntryKind::Default, EntryKind::Default)
         );
         here.create(&id("a"), limit(1), &tester()).unwrap();
         // As if more changes than are kept had come and gone.
@@ -154,13 +154,13 @@ fn after_a_gap_in_the_list_everything_is_looked_up_anew() {
             )
         };
         by_hand(&setup.url, &format!("{} {} {jump}", row("1.2.3.4", 1), row("10.0.0.0/8", 3)));
-        assert_eq!(source(&there, "1.2.3.4"), Source::Default, "nobody was told");
+        assert_eq!(source(&there, "1.2.3.4"), EntryKind::Default, "nobody was told");
         here.create(&id("b"), limit(1), &tester()).unwrap();
-        comes_to(&there, "1.2.3.4", Source::Client);
-        comes_to(&there, "10.1.1.1", Source::Range);
+        comes_to(&there, "1.2.3.4", EntryKind::Client);
+        comes_to(&there, "10.1.1.1", EntryKind::Range);
         // And from there on as before.
         here.delete(&id("1.2.3.4"), &tester()).unwrap();
-        comes_to(&there, "1.2.3.4", Source::Default);
+        comes_to(&there, "1.2.3.4", EntryKind::Default);
     });
 }
 
@@ -169,16 +169,19 @@ fn after_a_restart_of_the_server_changes_are_followed_again() {
     let Some(mut server) = Postgres::start() else { return };
     let setup = Setup { timeout: Duration::from_secs(2), ..Setup::postgres(&server.url()) };
     let (here, there) = two(&setup);
-    assert_eq!((source(&there, "1.2.3.4"), source(&there, "10.1.1.1")), (Source::Default, Source::Default));
+    assert_eq!(
+        (source(&there, "1.2.3.4"), source(&there, "10.1.1.1")),
+        (EntryKind::Default, EntryKind::Default)
+    );
     server.stop();
     server.run();
     for n in 1..=3u32 {
         until("a write is done", || here.create(&id(&format!("1.2.3.{n}")), limit(1), &tester()).ok());
     }
     until("a write is done", || here.create(&id("1.2.3.4"), limit(1), &tester()).ok());
-    comes_to(&there, "1.2.3.4", Source::Client);
+    comes_to(&there, "1.2.3.4", EntryKind::Client);
     here.create(&id("10.0.0.0/8"), limit(1), &tester()).unwrap();
-    comes_to(&there, "10.1.1.1", Source::Range);
+    comes_to(&there, "10.1.1.1", EntryKind::Range);
 }
 
 #[test]
@@ -191,7 +194,7 @@ fn a_change_that_was_made_while_an_instance_could_not_listen_is_caught_up_with()
     };
     let there = deaf.start().unwrap();
     let here = Setup::postgres(&server.url()).start().unwrap();
-    assert_eq!(source(&there, "1.2.3.4"), Source::Default);
+    assert_eq!(source(&there, "1.2.3.4"), EntryKind::Default);
     here.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
-    comes_to(&there, "1.2.3.4", Source::Client);
+    comes_to(&there, "1.2.3.4", EntryKind::Client);
 }

@@ -8,13 +8,13 @@ use super::postgres::Postgres;
 use super::{Setup, find, id, limit, tester, until};
 use crate::clock::Clock;
 use crate::config::DatabaseUrl;
-use crate::store::{Outcome, StoreState};
-use balancer_limiter::answer::Entry as Source;
+use crate::store::{CallOutcome, StoreState};
+use balancer_limiter::answer::EntryKind;
 
 /// Beyond a bound on a machine that is busy with other tests.
 const SLACK: Duration = Duration::from_secs(2);
 
-fn source(limits: &Limits, client: &str) -> Source {
+fn source(limits: &Limits, client: &str) -> EntryKind {
     find(limits, client, Some(7), Clock::real().now()).source
 }
 
@@ -32,7 +32,7 @@ fn impatient(url: &str) -> Setup {
 
 fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
     match result {
-        Err(StoreError::Unavailable { outcome, .. }) => outcome == Outcome::Unknown,
+        Err(StoreError::Unavailable { outcome, .. }) => outcome == CallOutcome::Unknown,
         Err(StoreError::Refused { .. }) => false,
         other => panic!("{other:?}"),
     }
@@ -42,7 +42,7 @@ fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
 fn serves(limits: &Limits, client: &str) {
     until("the store is back", || limits.up().then_some(()));
     until("a write is done", || limits.create(&id(client), limit(1), &tester()).ok());
-    assert_eq!(source(limits, client), Source::Client);
+    assert_eq!(source(limits, client), EntryKind::Client);
 }
 
 #[test]
@@ -55,17 +55,17 @@ fn a_paused_server_holds_up_nobody_and_is_used_again_when_it_goes_on() {
     server.pause();
 
     let (found, took) = timed(|| source(&limits, "10.1.1.1"));
-    assert_eq!(found, Source::Range, "what is known decides");
+    assert_eq!(found, EntryKind::Range, "what is known decides");
     assert!(took < setup.load_timeout + SLACK, "{took:?}");
     assert_eq!(limits.cache_counters().timeouts, 1);
     // From now on nobody waits at all: a thousand waits of 50 ms would be seen.
     let ((), took) = timed(|| {
         for n in 0..1000 {
-            assert_eq!(source(&limits, &format!("9.9.{}.{}", n / 250, n % 250)), Source::Default);
+            assert_eq!(source(&limits, &format!("9.9.{}.{}", n / 250, n % 250)), EntryKind::Default);
         }
     });
     assert!(took < SLACK, "{took:?}");
-    assert_eq!(source(&limits, "1.2.3.4"), Source::Client, "the cache holds");
+    assert_eq!(source(&limits, "1.2.3.4"), EntryKind::Client, "the cache holds");
     // Until the probe has failed as well, the API tries, and waits no longer than it may.
     let (result, took) = timed(|| limits.create(&id("5.5.5.5"), limit(1), &tester()));
     assert!(took < setup.timeout + SLACK, "{took:?}");
@@ -140,7 +140,7 @@ fn a_server_that_is_restarted_is_found_again_by_dead_connections_too() {
         source(&limits, "8.8.8.8");
         (!limits.up()).then_some(())
     });
-    assert_eq!(source(&limits, "1.2.3.4"), Source::Client);
+    assert_eq!(source(&limits, "1.2.3.4"), EntryKind::Client);
     server.run();
     serves(&limits, "7.7.7.7");
 }
@@ -153,7 +153,7 @@ fn a_start_without_the_server_is_no_error_and_migrates_when_it_comes() {
     let (limits, took) = timed(|| setup.start().unwrap());
     assert!(took < setup.timeout + Duration::from_millis(500) + SLACK, "{took:?}");
     assert!(!limits.up());
-    assert_eq!(source(&limits, "1.2.3.4"), Source::Default);
+    assert_eq!(source(&limits, "1.2.3.4"), EntryKind::Default);
     assert!(!unavailable(limits.create(&id("1.2.3.4"), limit(1), &tester())));
     server.run();
     serves(&limits, "1.2.3.4");
@@ -184,7 +184,7 @@ fn a_file_that_another_process_holds_is_waited_for_and_nothing_is_lost() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let result = limits.create(&id("1.2.3.4"), limit(1), &tester());
     assert!(matches!(result, Err(StoreError::Refused { state: StoreState::Up, .. })), "{result:?}");
-    assert_eq!(source(&limits, "5.5.5.5"), Source::Default);
+    assert_eq!(source(&limits, "5.5.5.5"), EntryKind::Default);
     assert_eq!(limits.list(None, 10).unwrap(), [], "readers are not held up");
     other.execute_batch("COMMIT").unwrap();
     until("a write is done", || limits.create(&id("1.2.3.5"), limit(1), &tester()).ok());
@@ -198,7 +198,7 @@ fn a_host_that_answers_nothing_is_an_outage_and_no_fault_of_the_configuration() 
     let setup = Setup { timeout: Duration::from_millis(300), ..Setup::postgres(&url) };
     let limits = setup.start().unwrap();
     assert!(!limits.up());
-    let Err(StoreError::Unavailable { cause, outcome: Outcome::Question }) = limits.get(&id("a")) else {
+    let Err(StoreError::Unavailable { cause, outcome: CallOutcome::Question }) = limits.get(&id("a")) else {
         panic!("it answered")
     };
     assert!(!cause.contains("hunter2"), "{cause}");

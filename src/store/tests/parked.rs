@@ -9,7 +9,7 @@ use super::super::cache::Known;
 use super::super::{Limits, StoreState};
 use super::{PATIENCE, Setup};
 use crate::config::DatabaseUrl;
-use balancer_limiter::answer::Entry as Source;
+use balancer_limiter::answer::EntryKind;
 
 /// Holds the store's only thread while `during` runs.
 fn held(limits: &Arc<Limits>, during: impl FnOnce()) {
@@ -49,7 +49,7 @@ fn a_look_up_parks_without_blocking_and_is_woken_by_the_store_thread() {
     });
     assert_eq!(words.recv_timeout(PATIENCE).unwrap().as_deref(), Some("store-0"));
     let found = limits.find("1.2.3.4".parse().unwrap(), None, 1, parked).unwrap();
-    assert_eq!(found.source, Source::Default);
+    assert_eq!(found.source, EntryKind::Default);
     let counters = limits.cache_counters();
     assert_eq!((counters.misses, counters.hits, counters.timeouts), (1, 0, 0));
 }

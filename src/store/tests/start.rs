@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use super::super::{StartError, StoreError};
 use super::{Setup, find, id, limit, on_both, postgres, tester};
 use crate::config::DatabaseUrl;
-use balancer_limiter::answer::Entry as Source;
+use balancer_limiter::answer::EntryKind;
 
 /// Runs statements on a database beside the store.
 pub(super) fn by_hand(url: &DatabaseUrl, sql: &str) {
@@ -259,9 +259,9 @@ fn ranges_have_a_bound_and_all_of_them_are_in_force() {
         let limits = setup.start().unwrap();
         super::until("all are read", || (limits.ranges().len() == 99_999).then_some(()));
         let source = |client: &str| find(&limits, client, None, 1).source;
-        assert_eq!((source("10.1.134.158"), source("10.1.134.159")), (Source::Range, Source::Default));
+        assert_eq!((source("10.1.134.158"), source("10.1.134.159")), (EntryKind::Range, EntryKind::Default));
         limits.create(&id("10.1.134.159/32"), limit(1), &tester()).unwrap();
-        assert_eq!(source("10.1.134.159"), Source::Range);
+        assert_eq!(source("10.1.134.159"), EntryKind::Range);
         let Err(StoreError::Full(text)) = limits.create(&id("11.0.0.0/8"), limit(1), &tester()) else {
             panic!("no bound")
         };

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::super::{Limits, Row, StoreError};
 use super::{Setup, id, limit, on_both, tester};
 use crate::clock::Clock;
-use crate::store::Outcome;
+use crate::store::CallOutcome;
 use crate::store::cache::Found;
-use balancer_limiter::answer::Entry as Source;
+use balancer_limiter::answer::EntryKind;
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::limiter::{Ask, Limiter};
@@ -24,7 +24,7 @@ fn numbers(found: &Found) -> Option<Limit> {
 }
 
 /// What decides: its kind, its capacity (0 for none) and the stored id.
-fn decided(limits: &Limits, client: &str, port: u16) -> (Source, u32, String) {
+fn decided(limits: &Limits, client: &str, port: u16) -> (EntryKind, u32, String) {
     let found = find(limits, client, port);
     let entry = found.entry.as_ref().map_or(String::new(), |entry| entry.to_string());
     (found.source, numbers(&found).map_or(0, |limit| limit.capacity), entry)
@@ -110,25 +110,25 @@ fn the_most_specific_entry_decides_and_every_change_is_in_force_on_the_next_requ
     on_both(|setup| {
         let limits = setup.start().unwrap();
         let at = |port| decided(&limits, "1.2.3.4", port);
-        assert_eq!(at(7), (Source::Default, 90, String::new()));
+        assert_eq!(at(7), (EntryKind::Default, 90, String::new()));
         limits.create(&id("1.0.0.0/8"), limit(1), &tester()).unwrap();
-        assert_eq!(at(7), (Source::Range, 10, "1.0.0.0/8".into()));
+        assert_eq!(at(7), (EntryKind::Range, 10, "1.0.0.0/8".into()));
         limits.create(&id("1.2.3.9/16"), limit(2), &tester()).unwrap();
-        assert_eq!(at(7), (Source::Range, 20, "1.2.3.9/16".into()));
+        assert_eq!(at(7), (EntryKind::Range, 20, "1.2.3.9/16".into()));
         limits.create(&id("1.2.3.4"), limit(3), &tester()).unwrap();
-        assert_eq!(at(7), (Source::Client, 30, "1.2.3.4".into()));
+        assert_eq!(at(7), (EntryKind::Client, 30, "1.2.3.4".into()));
         limits.create(&id("1.2.3.4:7"), limit(4), &tester()).unwrap();
-        assert_eq!(at(7), (Source::Client, 40, "1.2.3.4:7".into()));
-        assert_eq!(at(8), (Source::Client, 30, "1.2.3.4".into()));
+        assert_eq!(at(7), (EntryKind::Client, 40, "1.2.3.4:7".into()));
+        assert_eq!(at(8), (EntryKind::Client, 30, "1.2.3.4".into()));
         limits.update(&id("1.2.3.4:7"), limit(5), &tester()).unwrap();
         assert_eq!(at(7).1, 50);
         limits.update(&id("1.2.0.0/16"), limit(6), &tester()).unwrap();
-        assert_eq!(decided(&limits, "1.2.3.5", 7), (Source::Range, 60, "1.2.3.9/16".into()));
+        assert_eq!(decided(&limits, "1.2.3.5", 7), (EntryKind::Range, 60, "1.2.3.9/16".into()));
         for (gone, left) in [
-            ("1.2.3.4:7", (Source::Client, 30)),
-            ("1.2.3.4", (Source::Range, 60)),
-            ("1.2.0.0/16", (Source::Range, 10)),
-            ("1.0.0.0/8", (Source::Default, 90)),
+            ("1.2.3.4:7", (EntryKind::Client, 30)),
+            ("1.2.3.4", (EntryKind::Range, 60)),
+            ("1.2.0.0/16", (EntryKind::Range, 10)),
+            ("1.0.0.0/8", (EntryKind::Default, 90)),
         ] {
             limits.delete(&id(gone), &tester()).unwrap();
             let (source, capacity, _) = at(7);
@@ -147,17 +147,17 @@ fn ipv6_clients_share_their_prefix_unless_an_entry_names_one() {
         assert_eq!(prefix("2001:db8::1"), prefix("2001:db8::2"));
         limits.create(&id("2001:db8::1"), limit(1), &tester()).unwrap();
         let one = find(&limits, "2001:db8::1", 1);
-        assert_eq!((one.source, numbers(&one)), (Source::Client, Some(limit(1))));
+        assert_eq!((one.source, numbers(&one)), (EntryKind::Client, Some(limit(1))));
         assert_eq!(one.client, ClientKey::address("2001:db8::1".parse().unwrap()));
-        assert_eq!(find(&limits, "2001:db8::2", 1).source, Source::Default);
+        assert_eq!(find(&limits, "2001:db8::2", 1).source, EntryKind::Default);
         limits.create(&id("[2001:db8::2]:5"), limit(2), &tester()).unwrap();
         assert_eq!(numbers(&find(&limits, "2001:db8::2", 5)), Some(limit(2)));
-        assert_eq!(find(&limits, "2001:db8::2", 6).source, Source::Default);
-        assert_eq!(find(&limits, "2001:db8:0:1::2", 5).source, Source::Default);
+        assert_eq!(find(&limits, "2001:db8::2", 6).source, EntryKind::Default);
+        assert_eq!(find(&limits, "2001:db8:0:1::2", 5).source, EntryKind::Default);
         // IPv4 addresses lie among the IPv6 ones by their bytes, and are not loaded with them.
         limits.create(&id("32.1.13.184"), limit(3), &tester()).unwrap();
         limits.create(&id("0.0.0.0"), limit(3), &tester()).unwrap();
-        assert_eq!(find(&limits, "::1", 1).source, Source::Default);
+        assert_eq!(find(&limits, "::1", 1).source, EntryKind::Default);
         assert_eq!(numbers(&find(&limits, "::ffff:32.1.13.184", 1)), Some(limit(3)));
     });
 }
@@ -174,12 +174,12 @@ fn everything_is_there_after_a_restart() {
         limits.stop();
         assert!(matches!(
             limits.get(&id("1.2.3.4")),
-            Err(StoreError::Unavailable { outcome: Outcome::Question, .. })
+            Err(StoreError::Unavailable { outcome: CallOutcome::Question, .. })
         ));
         let limits = setup.start().unwrap();
         assert_eq!(limits.list(None, 10).unwrap().len(), 4);
-        assert_eq!(decided(&limits, "1.2.3.4", 80), (Source::Client, 10, "1.2.3.4:80".into()));
-        assert_eq!(decided(&limits, "10.9.9.9", 80), (Source::Range, 10, "10.0.0.0/8".into()));
+        assert_eq!(decided(&limits, "1.2.3.4", 80), (EntryKind::Client, 10, "1.2.3.4:80".into()));
+        assert_eq!(decided(&limits, "10.9.9.9", 80), (EntryKind::Range, 10, "10.0.0.0/8".into()));
         // No version is used twice, not even that of a row that is gone.
         limits.create(&id("tenant"), limit(1), &tester()).unwrap();
         assert!(limits.get(&id("tenant")).unwrap().version > version + 1);
@@ -258,14 +258,14 @@ fn what_another_instance_writes_is_in_force_when_the_time_of_an_entry_is_over() 
         let other = setup.start().unwrap();
         let now = || setup.clock.now();
         let source = |client: &str| super::find(&one, client, None, now()).source;
-        assert_eq!((source("1.2.3.4"), source("10.1.1.1")), (Source::Default, Source::Default));
+        assert_eq!((source("1.2.3.4"), source("10.1.1.1")), (EntryKind::Default, EntryKind::Default));
         other.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
         other.create(&id("10.0.0.0/8"), limit(1), &tester()).unwrap();
         super::until("the entry and the range are seen", || {
-            (source("1.2.3.4") == Source::Client && source("10.1.1.1") == Source::Range).then_some(())
+            (source("1.2.3.4") == EntryKind::Client && source("10.1.1.1") == EntryKind::Range).then_some(())
         });
         other.delete(&id("10.0.0.0/8"), &tester()).unwrap();
-        super::until("the range is gone", || (source("10.1.1.1") == Source::Default).then_some(()));
+        super::until("the range is gone", || (source("10.1.1.1") == EntryKind::Default).then_some(()));
     });
 }
 

@@ -35,7 +35,7 @@ const STACK_BYTES: usize = 512 * 1024;
 
 /// The running threads; they end when this is dropped, those that wait when their check ends.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct BlockingProber {
     /// Never sent on: dropping it is the signal.
     stop: Option<Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
@@ -53,7 +53,7 @@ pub(super) fn start(
     backends: Arc<Backends>,
     settings: Arc<HealthCheck>,
     clock: Clock,
-) -> io::Result<Running> {
+) -> io::Result<BlockingProber> {
     let (stop, stopped) = bounded(0);
     // As many places as threads: neither side ever waits to send.
     let ((jobs, taken), (done, found)) = (bounded(THREADS), bounded(THREADS));
@@ -70,10 +70,10 @@ pub(super) fn start(
     let changes = backends.changes();
     let hand_out = HandOut { schedule, clock, jobs, found, busy: 0 };
     let thread = Builder::new().name("health".to_owned()).spawn(move || hand_out.run(&changes, &stopped))?;
-    Ok(Running { stop: Some(stop), thread: Some(thread) })
+    Ok(BlockingProber { stop: Some(stop), thread: Some(thread) })
 }
 
-impl Drop for Running {
+impl Drop for BlockingProber {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

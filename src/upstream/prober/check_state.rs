@@ -8,7 +8,7 @@ use balancer_pool::health::{Health, Status, Thresholds, Transition};
 use balancer_time::Nanos;
 
 /// See the module.
-pub(super) struct Course {
+pub(super) struct CheckState {
     asked: Asked,
     thresholds: Thresholds,
     health: Health,
@@ -20,7 +20,7 @@ pub(super) struct Course {
     short: bool,
 }
 
-impl Course {
+impl CheckState {
     /// Goes on from what is known of the endpoint.
     pub fn new(settings: &HealthCheck, status: Status) -> Self {
         let HealthCheck { path, expect, timeout, rise, fall, .. } = settings;
@@ -123,7 +123,7 @@ mod tests {
     fn another_cause_is_said_once_it_lasts() {
         let pool = pool(&[ADDRESS]);
         let endpoint = Arc::clone(&pool.snapshot().endpoints()[0]);
-        let mut course = Course::new(&settings(PATIENCE), Status::Unknown);
+        let mut state = CheckState::new(&settings(PATIENCE), Status::Unknown);
         let failed = |failed| Err(NotPassed::Failed(failed));
         let cause = || endpoint.cause().map(|cause| cause.split(';').next().unwrap_or_default().to_owned());
         for (result, expected) in [
@@ -140,7 +140,7 @@ mod tests {
             (Ok(200), None),
             (Err(NotPassed::Shortage("too many open files".into())), None),
         ] {
-            course.take(&result, &endpoint, &pool, 0);
+            state.take(&result, &endpoint, &pool, 0);
             assert_eq!(cause().as_deref(), expected, "{result:?}");
         }
         assert_eq!(pool.backends()[0].checks(), (2, 7), "what could not be made is not counted");

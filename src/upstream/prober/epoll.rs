@@ -33,7 +33,7 @@ const CALL: u64 = 0;
 
 /// The running thread; it ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct EpollProber {
     call: Arc<Call>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,7 +58,7 @@ pub(super) fn start(
     backends: Arc<Backends>,
     settings: Arc<HealthCheck>,
     clock: Clock,
-) -> io::Result<Running> {
+) -> io::Result<EpollProber> {
     let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let call = Arc::new(Call { descriptor, is_last: AtomicBool::new(false) });
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
@@ -75,10 +75,10 @@ pub(super) fn start(
     let thread = Builder::new().name("health".to_owned()).spawn(move || checks.run())?;
     let listener = Arc::downgrade(&call);
     backends.on_change(move || listener.upgrade().map(|call| call.call()).is_some());
-    Ok(Running { call, thread: Some(thread) })
+    Ok(EpollProber { call, thread: Some(thread) })
 }
 
-impl Drop for Running {
+impl Drop for EpollProber {
     fn drop(&mut self) {
         self.call.is_last.store(true, Ordering::SeqCst);
         self.call.call();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::{CheckResult, NotPassed};
-use super::course::Course;
+use super::check_state::CheckState;
 use crate::config::HealthCheck;
 use balancer_pool::backends::{Backends, Endpoint};
 use balancer_time::{Nanos, nanos};
@@ -34,7 +34,7 @@ pub(super) struct Schedule {
 /// An endpoint of the pool.
 struct Watched {
     endpoint: Arc<Endpoint>,
-    course: Course,
+    state: CheckState,
     /// `None`: its check is under way.
     due: Option<Nanos>,
     /// Its last check timed out.
@@ -75,8 +75,8 @@ impl Schedule {
         for endpoint in snapshot.endpoints() {
             self.watched.entry(endpoint.id).or_insert_with(|| {
                 self.due.insert((now, endpoint.id));
-                let course = Course::new(&self.settings, endpoint.health());
-                Watched { endpoint: Arc::clone(endpoint), course, due: Some(now), is_late: false }
+                let state = CheckState::new(&self.settings, endpoint.health());
+                Watched { endpoint: Arc::clone(endpoint), state, due: Some(now), is_late: false }
             });
         }
     }
@@ -114,7 +114,7 @@ impl Schedule {
     /// it concerns nobody, and may come of the removal itself.
     pub fn ended(&mut self, id: u64, started: Nanos, result: &CheckResult, now: Nanos) {
         let Some(one) = self.watched.get_mut(&id) else { return };
-        one.course.take(result, &one.endpoint, &self.backends, now);
+        one.state.take(result, &one.endpoint, &self.backends, now);
         self.late_under_way -= usize::from(one.is_late);
         one.is_late = result.as_ref().is_err_and(NotPassed::is_timeout);
         let took = Duration::from_nanos(now.saturating_sub(started));

@@ -141,7 +141,7 @@ fn requests_at_once_have_a_policy_item_and_stand_in_the_rest_when_they_refuse() 
     let refused = rate_limit_fields(&[day], at_once(true));
     assert_eq!(refused.policy, allowed.policy);
     assert_eq!((refused.rate_limit.as_str(), refused.retry_after_s), (r#""concurrency";r=0;t=1"#, Some(1)));
-    assert_eq!(refused.first, Some(Shown { bucket: None, quota: 20, left: 0, reset_s: Some(1) }));
+    assert_eq!(refused.first, Some(ShownLimit { bucket: None, quota: 20, left: 0, reset_s: Some(1) }));
     // A limit whose buckets only watch.
     let alone = rate_limit_fields(&[], at_once(false));
     assert_eq!((alone.policy.as_str(), alone.rate_limit.as_str()), (&allowed.policy[19..], ""));
@@ -164,10 +164,10 @@ fn a_bucket_with_a_reset_names_its_period_and_the_time_to_its_turn() {
 
 #[test]
 fn names_follow_the_entry_and_are_strings_of_structured_fields() {
-    assert_eq!(policy_name("default", Entry::Client), "client");
-    assert_eq!(policy_name("default", Entry::Range), "range");
-    assert_eq!(policy_name("default", Entry::Default), "default");
-    assert_eq!(policy_name("day", Entry::Default), "day");
+    assert_eq!(policy_name("default", EntryKind::Client), "client");
+    assert_eq!(policy_name("default", EntryKind::Range), "range");
+    assert_eq!(policy_name("default", EntryKind::Default), "default");
+    assert_eq!(policy_name("day", EntryKind::Default), "day");
     let mut out = String::new();
     name(&mut out, "a\"b\\c\nd🦀");
     assert_eq!(out, r#""a\"b\\c?d????""#);

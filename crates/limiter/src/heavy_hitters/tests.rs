@@ -9,7 +9,7 @@ fn client(number: u32) -> ClientKey {
 }
 
 fn refusal(bucket: &str, rule: Option<&str>) -> Refusal {
-    let entry = rule.is_none().then_some(Entry::Default);
+    let entry = rule.is_none().then_some(EntryKind::Default);
     Refusal { entry, bucket: BucketName::parse(bucket).unwrap(), rule: rule.map(Into::into) }
 }
 

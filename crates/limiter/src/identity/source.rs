@@ -49,7 +49,7 @@ pub enum UnknownKeys {
 
 /// What a request shows at one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum ShownKey {
     /// Nothing, or nothing that counts from this peer.
     Nothing,
     /// Something that can't be a key: too long, with control or other bytes that are not allowed there, or `Bearer` alone.
@@ -62,17 +62,17 @@ pub enum Shown {
 
 impl KeySource {
     /// What the request shows. `peer_trusted`: whether the TCP peer is in `trusted_proxies`.
-    pub fn shown(&self, fields: &Fields, peer_trusted: bool) -> Shown {
+    pub fn shown(&self, fields: &Fields, peer_trusted: bool) -> ShownKey {
         match (self.value(fields, peer_trusted), &self.declared_as) {
-            (Err(Several), _) => Shown::Several,
-            (Ok(None), None) if self.is_bare(fields) => Shown::Unusable,
-            (Ok(None), _) => Shown::Nothing,
+            (Err(Several), _) => ShownKey::Several,
+            (Ok(None), None) if self.is_bare(fields) => ShownKey::Unusable,
+            (Ok(None), _) => ShownKey::Nothing,
             (Ok(Some(value)), Some(name)) => declared(name, &value),
-            (Ok(Some(value)), None) => secret_id(&value).map_or(Shown::Unusable, Shown::Id),
+            (Ok(Some(value)), None) => secret_id(&value).map_or(ShownKey::Unusable, ShownKey::Id),
         }
     }
 
-    /// Whether the request shows [`Shown::Several`].
+    /// Whether the request shows [`ShownKey::Several`].
     pub fn is_blurred(&self, fields: &Fields, peer_trusted: bool) -> bool {
         self.value(fields, peer_trusted).is_err()
     }
@@ -137,12 +137,12 @@ impl std::fmt::Display for KeySource {
 }
 
 /// `NAME=value`, where that is an id.
-fn declared(name: &str, value: &[u8]) -> Shown {
+fn declared(name: &str, value: &[u8]) -> ShownKey {
     match std::str::from_utf8(value) {
         Ok(value) if name.len() + 1 + value.len() <= MAX_ID_BYTES && !value.chars().any(char::is_control) => {
-            Shown::Id(format!("{name}={value}"))
+            ShownKey::Id(format!("{name}={value}"))
         }
-        _ => Shown::Unusable,
+        _ => ShownKey::Unusable,
     }
 }
 

@@ -20,48 +20,48 @@ const K1: &str = "sha256:6ab9f1eb8f7d3388f4f9d586f66e99fd54080df2c446f0e58668b09
 
 #[test]
 fn a_key_is_found_where_it_stands() {
-    let id = Shown::Id(K1[.."sha256:".len() + 32].to_owned());
+    let id = ShownKey::Id(K1[.."sha256:".len() + 32].to_owned());
     let header = source(Source::Header("x-api-key".into()), None);
     let cookie = source(Source::Cookie("session".into()), None);
     let bearer = source(Source::Bearer, None);
-    type Row<'a> = (&'a KeySource, &'a [(&'a str, &'a str)], Shown);
+    type Row<'a> = (&'a KeySource, &'a [(&'a str, &'a str)], ShownKey);
     let rows: &[Row<'_>] = &[
         (&header, &[("X-Api-Key", "k1")], id.clone()),
         (&header, &[("X-API-KEY", " k1 ")], id.clone()),
         (&header, &[("X-Api-Key", "k1"), ("X-Api-Key", "k1")], id.clone()),
-        (&header, &[("X-Api-Key", "k1"), ("X-Api-Key", "k2")], Shown::Several),
+        (&header, &[("X-Api-Key", "k1"), ("X-Api-Key", "k2")], ShownKey::Several),
         (&header, &[("X-Api-Key", ""), ("X-Api-Key", "k1")], id.clone()),
-        (&header, &[("X-Api-Key", "")], Shown::Nothing),
-        (&header, &[("X-Api-Key", "a\tb")], Shown::Unusable),
-        (&header, &[], Shown::Nothing),
+        (&header, &[("X-Api-Key", "")], ShownKey::Nothing),
+        (&header, &[("X-Api-Key", "a\tb")], ShownKey::Unusable),
+        (&header, &[], ShownKey::Nothing),
         (&cookie, &[("Cookie", "a=1; session=k1; b=2")], id.clone()),
         (&cookie, &[("Cookie", "a=1"), ("Cookie", "session=k1")], id.clone()),
         (&cookie, &[("Cookie", "SESSION=k1")], id.clone()),
-        (&cookie, &[("Cookie", "Session=k1; session=k2")], Shown::Several),
-        (&cookie, &[("Cookie", "session=k1; session=k2")], Shown::Several),
-        (&cookie, &[("Cookie", "session=k1"), ("Cookie", "session=k2")], Shown::Several),
+        (&cookie, &[("Cookie", "Session=k1; session=k2")], ShownKey::Several),
+        (&cookie, &[("Cookie", "session=k1; session=k2")], ShownKey::Several),
+        (&cookie, &[("Cookie", "session=k1"), ("Cookie", "session=k2")], ShownKey::Several),
         (&bearer, &[("Authorization", "Bearer k1")], id.clone()),
         (&bearer, &[("Authorization", "bEARER  k1")], id.clone()),
         (&bearer, &[("Authorization", "Bearer\tk1")], id.clone()),
         (&bearer, &[("Authorization", "Bearer k1 k2")], id.clone()),
         (&bearer, &[("Authorization", "Basic eA=="), ("Authorization", "Bearer k1")], id.clone()),
         (&bearer, &[("Authorization", "Basic eA==, Bearer k1")], id.clone()),
-        (&bearer, &[("Authorization", "Bearer k1"), ("Authorization", "Bearer k2")], Shown::Several),
-        (&bearer, &[("Authorization", "Bearer k1, Bearer k2")], Shown::Several),
-        (&bearer, &[("Authorization", "Basic k1")], Shown::Nothing),
+        (&bearer, &[("Authorization", "Bearer k1"), ("Authorization", "Bearer k2")], ShownKey::Several),
+        (&bearer, &[("Authorization", "Bearer k1, Bearer k2")], ShownKey::Several),
+        (&bearer, &[("Authorization", "Basic k1")], ShownKey::Nothing),
         (&bearer, &[("Authorization", "xBearer k1")], id.clone()),
         (&bearer, &[("Authorization", "Basic x Bearer k1")], id.clone()),
-        (&bearer, &[("Authorization", "Bearer Bearer k1")], Shown::Several),
+        (&bearer, &[("Authorization", "Bearer Bearer k1")], ShownKey::Several),
         (&bearer, &[("Authorization", "Bearer k1 bearer k1")], id.clone()),
         (&bearer, &[("Authorization", "BearerBearer k1")], id.clone()),
-        (&bearer, &[("Authorization", "Bearerk1")], Shown::Nothing),
-        (&bearer, &[("Authorization", "Bearer")], Shown::Unusable),
-        (&bearer, &[("Authorization", " bearer \t")], Shown::Unusable),
-        (&bearer, &[("Authorization", "Bearer\u{a0}")], Shown::Unusable),
-        (&bearer, &[("Authorization", "Basic k1, Bearer ,")], Shown::Unusable),
+        (&bearer, &[("Authorization", "Bearerk1")], ShownKey::Nothing),
+        (&bearer, &[("Authorization", "Bearer")], ShownKey::Unusable),
+        (&bearer, &[("Authorization", " bearer \t")], ShownKey::Unusable),
+        (&bearer, &[("Authorization", "Bearer\u{a0}")], ShownKey::Unusable),
+        (&bearer, &[("Authorization", "Basic k1, Bearer ,")], ShownKey::Unusable),
         (&bearer, &[("Authorization", "Bearer"), ("Authorization", "Bearer k1")], id.clone()),
-        (&bearer, &[("Authorization", "")], Shown::Nothing),
-        (&cookie, &[("Cookie", "session=; a=b")], Shown::Nothing),
+        (&bearer, &[("Authorization", "")], ShownKey::Nothing),
+        (&cookie, &[("Cookie", "session=; a=b")], ShownKey::Nothing),
     ];
     for (source, list, shown) in rows {
         assert_eq!(source.shown(&fields(list), false), *shown, "{source} {list:?}");
@@ -91,12 +91,12 @@ fn a_cookie_is_one_key_however_it_is_written() {
         "other=%zz%; session=k1",
     ] {
         let cookie = source(Source::Cookie("session".into()), None);
-        assert_eq!(cookie.shown(&fields(&[("Cookie", line)]), false), Shown::Id(id.clone()), "{line}");
+        assert_eq!(cookie.shown(&fields(&[("Cookie", line)]), false), ShownKey::Id(id.clone()), "{line}");
     }
     for name in ["my.key", "my key", "my_key", "my[key"] {
         let cookie = source(Source::Cookie("my_key".into()), None);
         let line = format!("a=b; {name}=k1");
-        assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false), Shown::Id(id.clone()), "{line}");
+        assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false), ShownKey::Id(id.clone()), "{line}");
     }
 }
 
@@ -119,14 +119,14 @@ fn a_cookie_that_backends_read_differently_is_several() {
         "a=\"b; session=k1\"; session=k1",
     ] {
         let cookie = source(Source::Cookie("session".into()), None);
-        assert_eq!(cookie.shown(&fields(&[("Cookie", line)]), false), Shown::Several, "{line}");
+        assert_eq!(cookie.shown(&fields(&[("Cookie", line)]), false), ShownKey::Several, "{line}");
     }
 }
 
 /// As UTF-8, and as the lone bytes of Latin-1.
 #[test]
 fn a_blank_that_is_not_ascii_is_a_blank() {
-    let id = Shown::Id(secret_id(b"k1").unwrap());
+    let id = ShownKey::Id(secret_id(b"k1").unwrap());
     let blanks: [&[u8]; 7] =
         [b"\xc2\xa0", b"\xc2\x85", b"\xa0", b"\x85", b"\xa0 \xc2\xa0", b"\xe3\x80\x80", b"\xef\xbb\xbf"];
     for blank in blanks {
@@ -152,7 +152,7 @@ fn a_blank_that_is_not_ascii_is_a_blank() {
         let plain = text.replace('\u{2005}', "");
         assert_eq!(
             key.shown(&fields(&[("x-key", text)]), false),
-            Shown::Id(secret_id(plain.as_bytes()).unwrap())
+            ShownKey::Id(secret_id(plain.as_bytes()).unwrap())
         );
     }
 }
@@ -163,7 +163,7 @@ fn a_line_of_bearers_is_read_in_one_go() {
     for piece in ["bearer", "bearer ", "bearer,", " ", "bearer\u{a0}", "be", "Bearer bearer"] {
         let line = piece.repeat(1 << 17);
         let shown = bearer.shown(&fields(&[("Authorization", &line)]), false);
-        assert!(!matches!(shown, Shown::Id(id) if id == K1), "{piece}");
+        assert!(!matches!(shown, ShownKey::Id(id) if id == K1), "{piece}");
     }
 }
 
@@ -186,7 +186,7 @@ fn a_line_of_cookies_is_read_in_one_go() {
         let line = piece.repeat(1 << 17);
         // A long line: an effort that grows with its square would not end.
         let shown = cookie.shown(&fields(&[("Cookie", &line)]), false);
-        assert!(!matches!(shown, Shown::Id(_)), "{piece}");
+        assert!(!matches!(shown, ShownKey::Id(_)), "{piece}");
     }
 }
 
@@ -211,19 +211,19 @@ fn fields_that_become_a_keys_variable_are_dropped() {
 fn a_key_that_is_too_long_is_none() {
     let header = source(Source::Header("x-api-key".into()), None);
     let long = "k".repeat(MAX_KEY_BYTES + 1);
-    assert_eq!(header.shown(&fields(&[("x-api-key", &long)]), false), Shown::Unusable);
-    assert!(matches!(header.shown(&fields(&[("x-api-key", &long[1..])]), false), Shown::Id(_)));
+    assert_eq!(header.shown(&fields(&[("x-api-key", &long)]), false), ShownKey::Unusable);
+    assert!(matches!(header.shown(&fields(&[("x-api-key", &long[1..])]), false), ShownKey::Id(_)));
 }
 
 #[test]
 fn a_declared_name_counts_from_trusted_peers_alone() {
     let tenant = source(Source::Header("x-tenant".into()), Some("tenant"));
     let acme = fields(&[("X-Tenant", "acme")]);
-    assert_eq!(tenant.shown(&acme, true), Shown::Id("tenant=acme".into()));
-    assert_eq!(tenant.shown(&acme, false), Shown::Nothing);
+    assert_eq!(tenant.shown(&acme, true), ShownKey::Id("tenant=acme".into()));
+    assert_eq!(tenant.shown(&acme, false), ShownKey::Nothing);
     let long = "v".repeat(MAX_ID_BYTES - "tenant=".len() + 1);
-    assert_eq!(tenant.shown(&fields(&[("X-Tenant", &long)]), true), Shown::Unusable);
-    assert!(matches!(tenant.shown(&fields(&[("X-Tenant", &long[1..])]), true), Shown::Id(_)));
+    assert_eq!(tenant.shown(&fields(&[("X-Tenant", &long)]), true), ShownKey::Unusable);
+    assert!(matches!(tenant.shown(&fields(&[("X-Tenant", &long[1..])]), true), ShownKey::Id(_)));
 }
 
 proptest! {
@@ -242,7 +242,7 @@ proptest! {
         let line = format!("a=b;{blanks}session{blanks}={blanks}{text}{blanks};c=d");
         let cookie = source(Source::Cookie("session".into()), None);
         let id = secret_id(value.as_bytes()).unwrap();
-        prop_assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false), Shown::Id(id), "{}", line);
+        prop_assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false), ShownKey::Id(id), "{}", line);
     }
 
     /// Whatever stands in a field, what comes of it is an opaque id: never an address, a port or a range.
@@ -253,7 +253,7 @@ proptest! {
     ]) {
         for declared_as in [None, Some("t")] {
             let key = source(Source::Header("x-key".into()), declared_as);
-            if let Shown::Id(id) = key.shown(&fields(&[("x-key", &value)]), true) {
+            if let ShownKey::Id(id) = key.shown(&fields(&[("x-key", &value)]), true) {
                 let id = ClientId::parse(&id).expect("every key's id is an id");
                 prop_assert_eq!(id.form(), IdForm::Opaque);
             }

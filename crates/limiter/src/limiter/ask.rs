@@ -1,6 +1,6 @@
 //! What a request asks of the limiter, and what each bucket says.
 
-use crate::answer::Entry;
+use crate::answer::EntryKind;
 use crate::bucket::TakeOutcome;
 use crate::identity::Crowds;
 use crate::plans::PlanNumber;
@@ -17,7 +17,7 @@ pub struct Grant {
     /// Buckets, and the bound on requests at once.
     pub terms: Terms,
     /// Which kind of entry they come from.
-    pub entry: Entry,
+    pub entry: EntryKind,
     /// The plan that has them.
     pub plan: Option<PlanNumber>,
 }
@@ -25,7 +25,7 @@ pub struct Grant {
 impl Grant {
     /// The numbers of clients that no entry names.
     pub fn of_default(terms: Terms) -> Self {
-        Self { terms, entry: Entry::Default, plan: None }
+        Self { terms, entry: EntryKind::Default, plan: None }
     }
 }
 
@@ -76,8 +76,8 @@ impl<'a> Ask<'a> {
     /// One token of each bucket of a limit. At a full table, clients without an entry count with those of the default.
     pub fn of(grant: &'a Grant) -> Self {
         let room = match grant.entry {
-            Entry::Default => Room::Shared(Crowds::OF_DEFAULT),
-            Entry::Client | Entry::Range => Room::Own,
+            EntryKind::Default => Room::Shared(Crowds::OF_DEFAULT),
+            EntryKind::Client | EntryKind::Range => Room::Own,
         };
         Self { grant: Some(grant), rules: &[], cost: 1, room }
     }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::table::TableRow;
 use super::{Fate, Grant, Granted, Limiter, Room};
-use crate::answer::Entry;
+use crate::answer::EntryKind;
 use crate::identity::{ClientId, ClientKey, Crowds, IdForm};
 use crate::plans::{PlanChange, PlanMap};
 use crate::ranges::{Range, Ranges};
@@ -52,7 +52,7 @@ impl Shared<'_> {
     /// What an entry comes to. Its own bound on requests at once wins over its plan's. A plan that is not known (it was
     /// just made and not heard of yet, or its row can't be read) leaves its clients what those without an entry have; so
     /// does an entry whose own row can't be read.
-    pub fn resolve(&self, limit: &ClientLimit, entry: Entry) -> Granted {
+    pub fn resolve(&self, limit: &ClientLimit, entry: EntryKind) -> Granted {
         if limit.is_unreadable() {
             return self.of_default();
         }
@@ -83,7 +83,7 @@ impl Shared<'_> {
         match self.ranges.longest(address) {
             Some(range) => {
                 let client = range.client(address, self.ipv6_prefix);
-                (client, self.resolve(&range.limit, Entry::Range), Some(range))
+                (client, self.resolve(&range.limit, EntryKind::Range), Some(range))
             }
             None => (ClientKey::group(address, self.ipv6_prefix), self.of_default(), None),
         }
@@ -102,7 +102,7 @@ impl Shared<'_> {
     fn of_group(&self, group: IpNet) -> Option<Granted> {
         match self.ranges.holding(group) {
             Some(range) if range.limit.shared => None,
-            Some(range) => Some(self.resolve(&range.limit, Entry::Range)),
+            Some(range) => Some(self.resolve(&range.limit, EntryKind::Range)),
             None => Some(self.of_default()),
         }
     }
@@ -130,7 +130,7 @@ impl Limiter {
 
     /// Asks `change` about every client: what decides about it. Takes one shard's lock after another, for a bounded number
     /// of rows, and calls `change` under it. A row may be asked about twice.
-    pub fn retune_where(&self, when: Moment, mut change: impl FnMut(ClientKey, Entry) -> EntryChange) {
+    pub fn retune_where(&self, when: Moment, mut change: impl FnMut(ClientKey, EntryKind) -> EntryChange) {
         for shard in &self.shards {
             self.walk(shard, |row| match change(row.client, row.entry) {
                 EntryChange::Keep => Fate::Kept,
@@ -154,13 +154,13 @@ impl Limiter {
         let whole: HashMap<ClientKey, &Range> =
             shared.ranges.iter().filter_map(|range| Some((range.shared_key()?, range))).collect();
         self.retune_where(when, |client, entry| match (client.network(), entry) {
-            (_, Entry::Client) => EntryChange::Keep,
+            (_, EntryKind::Client) => EntryChange::Keep,
             (Some(group), _) => shared.of_group(group).map_or(EntryChange::Keep, EntryChange::of),
-            (None, Entry::Default) => EntryChange::of(shared.of_default()),
-            (None, Entry::Range) => {
+            (None, EntryKind::Default) => EntryChange::of(shared.of_default()),
+            (None, EntryKind::Range) => {
                 let crowd = client.crowd_owner();
                 match crowd.map_or_else(|| whole.get(&client), |owner| crowds.get(&owner)) {
-                    Some(range) => EntryChange::of(shared.resolve(&range.limit, Entry::Range)),
+                    Some(range) => EntryChange::of(shared.resolve(&range.limit, EntryKind::Range)),
                     None => EntryChange::Unlimited,
                 }
             }
@@ -203,7 +203,7 @@ impl Limiter {
         when: Moment,
     ) {
         let own = ClientKey::of_id(id);
-        let named = limit.map(|limit| shared.resolve(limit, Entry::Client));
+        let named = limit.map(|limit| shared.resolve(limit, EntryKind::Client));
         match id.form() {
             IdForm::Range(_) => self.shared_changed(shared, when),
             IdForm::Opaque => self.retune(own, &named.unwrap_or(Granted::Unlimited), when),

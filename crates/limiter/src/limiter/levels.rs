@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::slots::{Saved, Slot, Slots};
 use super::table::TableRow;
 use super::{Fate, Limiter, SHARDS};
-use crate::answer::Entry;
+use crate::answer::EntryKind;
 use crate::bucket::Bucket;
 use crate::identity::ClientKey;
 use crate::terms::{BucketId, BucketSpec};
@@ -52,7 +52,7 @@ impl Limiter {
 
     /// Makes the buckets of every client full for which `chosen` is true. Takes one shard's lock after another, for a bounded
     /// number of rows, and calls `chosen` under it.
-    pub fn fill_where(&self, chosen: impl Fn(ClientKey, Entry) -> bool) {
+    pub fn fill_where(&self, chosen: impl Fn(ClientKey, EntryKind) -> bool) {
         self.fills.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {
             self.walk(shard, |row| {
@@ -131,7 +131,7 @@ impl Limiter {
                 self.count(client);
                 // It is not known yet what decides about it: no change of ranges or the default may touch it before it asks.
                 let row = TableRow::new(client, hash, Slots::default());
-                rows.table.insert(TableRow { entry: Entry::Client, ..row })
+                rows.table.insert(TableRow { entry: EntryKind::Client, ..row })
             }
             None => return false,
         };

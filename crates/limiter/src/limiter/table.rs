@@ -4,7 +4,7 @@
 //! table grows, so no insert copies more than the index: 8 bytes a place.
 
 use super::slots::Slots;
-use crate::answer::Entry;
+use crate::answer::EntryKind;
 use crate::identity::ClientKey;
 use crate::plans::PlanNumber;
 use balancer_time::Moment;
@@ -15,7 +15,7 @@ pub(super) struct TableRow {
     pub slots: Slots,
     pub client: ClientKey,
     /// What decided about the client when it last asked.
-    pub entry: Entry,
+    pub entry: EntryKind,
     /// The plan that it had then.
     pub plan: Option<PlanNumber>,
     /// Its requests under way.
@@ -31,7 +31,7 @@ impl TableRow {
     pub fn new(client: ClientKey, hash: u64, slots: Slots) -> Self {
         // The lower half.
         let hash = hash as u32;
-        Self { slots, client, entry: Entry::Default, plan: None, in_flight: 0, stamp: 0, hash }
+        Self { slots, client, entry: EntryKind::Default, plan: None, in_flight: 0, stamp: 0, hash }
     }
 
     /// Whether it can be forgotten: every bucket is full, and no request is under way.

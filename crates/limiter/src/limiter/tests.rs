@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::answer::Entry;
+use crate::answer::EntryKind;
 use crate::bucket::{Bucket, TakeOutcome};
 use crate::identity::Crowds;
 use crate::limit::{Limit, Rate};
@@ -117,7 +117,7 @@ fn no_token_is_made_or_lost_while_the_numbers_change() {
 #[test]
 fn a_flood_of_new_addresses_pushes_out_nobody_who_is_held_back() {
     let limiter = Limiter::new(1000);
-    let held = Grant { entry: Entry::Client, ..grant(5, 0) };
+    let held = Grant { entry: EntryKind::Client, ..grant(5, 0) };
     let victims: Vec<ClientKey> = (0..100).map(client).collect();
     for victim in &victims {
         assert!(take(&limiter, *victim, &held, 5, SEC).allowed);
@@ -136,7 +136,7 @@ fn a_flood_of_new_addresses_pushes_out_nobody_who_is_held_back() {
     }
     // A client with an entry has its own row and numbers all the same.
     let decision =
-        take(&limiter, client(77_000_000), &Grant { entry: Entry::Client, ..grant(50, 0) }, 50, SEC);
+        take(&limiter, client(77_000_000), &Grant { entry: EntryKind::Client, ..grant(50, 0) }, 50, SEC);
     assert!(!decision.overflow && decision.allowed);
 }
 

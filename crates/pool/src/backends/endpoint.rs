@@ -12,7 +12,7 @@ use crate::backend::BackendEntry;
 use crate::health::Status;
 use crate::queue::Queue;
 use crate::sticky::{SigningKey, Token};
-use crate::strategy::{FAILURE_COUNTS_AS, Pace, key_of, warming_weight};
+use crate::strategy::{FAILURE_COUNTS_AS, Latency, key_of, warming_weight};
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
@@ -201,7 +201,7 @@ pub struct Endpoint {
     pub(super) up_since: AtomicU64,
     /// Whether it is out because of how it answered. Written by [`super::outlier`] alone.
     pub(super) standing: EndpointStanding,
-    /// A [`Pace`]. Written by [`Endpoint::observe_latency`] alone.
+    /// A [`Latency`]. Written by [`Endpoint::observe_latency`] alone.
     pace: AtomicU64,
     /// Written by round robin alone, under the lock of the turns.
     pub(super) turn: AtomicI64,
@@ -279,14 +279,14 @@ impl Endpoint {
     }
 
     /// What is known of its latency.
-    pub(super) fn pace(&self) -> Pace {
-        Pace::from_bits(self.pace.load(Ordering::Relaxed))
+    pub(super) fn pace(&self) -> Latency {
+        Latency::from_bits(self.pace.load(Ordering::Relaxed))
     }
 
     /// Takes one more attempt into account.
     pub(super) fn observe_latency(&self, took: Nanos, failed: bool, now: Nanos) {
         let took = if failed { took.max(FAILURE_COUNTS_AS) } else { took };
-        let next = |bits| Some(Pace::from_bits(bits).observe(took, now).bits());
+        let next = |bits| Some(Latency::from_bits(bits).observe(took, now).bits());
         // The closure always gives a value, so this always succeeds.
         let _ = self.pace.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }

@@ -27,7 +27,7 @@ impl Bench {
     }
 
     /// Joins, tries in vain if it is to try, and sleeps.
-    fn sleeper(&self, name: &'static str) -> Place {
+    fn sleeper(&self, name: &'static str) -> QueuePlace {
         let mut place = self.queue.join(usize::MAX).expect("room in the line");
         if place.may_try() {
             assert!(place.sleep(false), "{name}: nothing was freed");

@@ -10,7 +10,7 @@ mod round_robin;
 mod weighted;
 
 pub use hash::{HashOn, cookie, cookies, key_of};
-pub use peak_ewma::{FAILURE_COUNTS_AS, Pace};
+pub use peak_ewma::{FAILURE_COUNTS_AS, Latency};
 pub use weighted::warming_weight;
 
 /// What a strategy sees of an endpoint that may be picked.

@@ -44,10 +44,10 @@ fn is_cheaper(a: Candidate, b: Candidate) -> bool {
 /// What was seen of one endpoint's latency. Fits an atomic: the mean in microseconds above, when it was last changed, in
 /// milliseconds, below (it wraps after 49 days, and then an old latency counts as young once).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pace(u64);
+pub struct Latency(u64);
 
-impl Pace {
-    /// From what [`Pace::bits`] gave; 0: nothing is known.
+impl Latency {
+    /// From what [`Latency::bits`] gave; 0: nothing is known.
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
@@ -115,19 +115,19 @@ mod tests {
             (500 * MS, 12 * S, 500.0),
             (10 * MS, 112 * S, 10.0),
         ];
-        let mut pace = Pace::default();
+        let mut pace = Latency::default();
         assert_eq!(pace.expected_ns(0, S), 0);
         for (latency, now, expected_ms) in steps {
             pace = pace.observe(latency, now);
             let found = pace.expected_ns(1, now) as f64 / MS as f64;
             assert!((found - expected_ms).abs() < 0.2, "{found} for {expected_ms}");
         }
-        assert_eq!(Pace::from_bits(pace.bits()), pace);
+        assert_eq!(Latency::from_bits(pace.bits()), pace);
     }
 
     #[test]
     fn an_idle_one_is_forgiven_and_a_silent_one_is_not() {
-        let pace = Pace::default().observe(S, S);
+        let pace = Latency::default().observe(S, S);
         assert_eq!(pace.expected_ns(1, 61 * S), S);
         assert!(pace.expected_ns(0, 61 * S) < 3 * MS);
         // A clock that another thread read earlier.
@@ -180,7 +180,7 @@ mod tests {
         /// An answer leaves the expectation between what it was and what came, and never below a longer answer.
         #[test]
         fn the_mean_is_between(old in 1..100 * S, new in 1..100 * S, wait in 0..100 * S) {
-            let before = Pace::default().observe(old, S);
+            let before = Latency::default().observe(old, S);
             let after = before.observe(new, S + wait);
             let (low, high) = (old.min(new), old.max(new));
             let expected = after.expected_ns(1, S + wait);

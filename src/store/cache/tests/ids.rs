@@ -22,12 +22,12 @@ fn an_opaque_id_is_loaded_once_and_its_absence_is_remembered() {
         assert_eq!(has(&cache, &clock, id, &desk), None);
         assert_eq!(has(&cache, &clock, id, &desk), None, "one load is under way");
         let (ticket, urgency) = desk.tickets.lock().pop().unwrap();
-        assert_eq!((ticket.place(), urgency), (&Place::Id(id.into()), Urgency::Unknown));
+        assert_eq!((ticket.place(), urgency), (&CacheGroup::Id(id.into()), Urgency::Unknown));
         ticket.finish(if id == "tenant=a" { vec![entry(id, 1)] } else { Vec::new() });
     }
     assert_eq!(has(&cache, &clock, "tenant=a", &desk), Some(true));
     assert_eq!(has(&cache, &clock, "tenant=b", &desk), Some(false));
-    cache.put(Place::Id("tenant=b".into()), vec![entry("tenant=b", 1)]);
+    cache.put(CacheGroup::Id("tenant=b".into()), vec![entry("tenant=b", 1)]);
     assert_eq!(has(&cache, &clock, "tenant=b", &desk), Some(true));
     assert_eq!(desk.waiting(), 0);
 }
@@ -50,7 +50,7 @@ fn ids_that_nobody_knows_drive_out_each_other_and_no_client() {
         assert_eq!(ask(&cache, &clock, &format!("10.0.0.{n}"), 1, &desk), Some(0));
     }
     // One that is there takes its place like any other.
-    cache.put(Place::Id("tenant=a".into()), vec![entry("tenant=a", 1)]);
+    cache.put(CacheGroup::Id("tenant=a".into()), vec![entry("tenant=a", 1)]);
     cache.put(network("10.0.1.1/32"), Vec::new());
     assert_eq!(has(&cache, &clock, "tenant=a", &desk), Some(true));
 }
@@ -59,7 +59,7 @@ fn ids_that_nobody_knows_drive_out_each_other_and_no_client() {
 fn what_others_changed_is_loaded_again_and_a_load_from_before_does_not_count() {
     let (cache, clock) = cache(100);
     let desk = Desk::new();
-    let group = || Place::Group(network("1.2.3.4/32"));
+    let group = || CacheGroup::Group(network("1.2.3.4/32"));
     assert!(cache.renew(group()).is_none(), "nothing is held");
     // A load began before the change, and brings what was.
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), None);

@@ -20,7 +20,7 @@ fn waker(word: &Sender<&'static str>, name: &'static str) -> Waker {
 #[test]
 fn a_parked_look_up_is_woken_once_when_its_load_ends_however_that_is() {
     let put = |cache: &Arc<Cache>| cache.put(network("1.2.3.4/32"), vec![entry("1.2.3.4", 2)]);
-    type End = fn(&Arc<Cache>, Ticket, &dyn Fn(&Arc<Cache>));
+    type End = fn(&Arc<Cache>, LoadTicket, &dyn Fn(&Arc<Cache>));
     let ends: [(&str, Option<u32>, End); 4] = [
         ("it is done", Some(1), |_, ticket, _| ticket.finish(vec![entry("1.2.3.4", 1)])),
         ("it fails", None, |_, ticket, _| drop(ticket)),
@@ -89,7 +89,7 @@ fn a_load_that_finds_no_slot_parks_nobody() {
         fn ready(&self) -> bool {
             true
         }
-        fn start(&self, _: Ticket, _: Urgency) {}
+        fn start(&self, _: LoadTicket, _: Urgency) {}
         fn gave_up(&self) {
             panic!("nobody waited");
         }
@@ -121,7 +121,7 @@ fn the_counters_do_not_tell_who_blocks_from_who_is_parked() {
         // Loaded, in memory, a load that fails, one that takes too long, in memory.
         for (n, client) in ["1.1.1.1", "1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.1"].into_iter().enumerate() {
             let looked = cache.find(address(client), Some(7), clock.now(), &desk);
-            let end = |ticket: Ticket| {
+            let end = |ticket: LoadTicket| {
                 if n == 0 { ticket.finish(vec![entry(client, 1)]) } else { drop(ticket) }
             };
             match looked {

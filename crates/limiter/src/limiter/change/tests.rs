@@ -56,7 +56,7 @@ fn take_own(limiter: &Limiter, client: ClientKey, grant: &Grant, cost: u32) -> O
 }
 
 fn named(capacity: u32) -> Grant {
-    Grant { terms: Terms::of_numbers(limit(capacity)), entry: Entry::Client, plan: None }
+    Grant { terms: Terms::of_numbers(limit(capacity)), entry: EntryKind::Client, plan: None }
 }
 
 #[test]
@@ -64,14 +64,14 @@ fn an_address_is_decided_by_its_longest_range_or_the_default() {
     let ranges = ranges(&[("10.0.0.0/8", 7), ("10.1.0.0/16", 8), ("2001:db8::/32", 9), ("2001:db8::/96", 3)]);
     let shared = shared(&ranges, Some(1));
     let rows = [
-        ("10.2.0.1", 7, Entry::Range, "10.2.0.1/32"),
-        ("10.1.0.1", 8, Entry::Range, "10.1.0.1/32"),
-        ("11.0.0.1", 1, Entry::Default, "11.0.0.1/32"),
-        ("2001:db8:1::5", 9, Entry::Range, "2001:db8:1::/64"),
+        ("10.2.0.1", 7, EntryKind::Range, "10.2.0.1/32"),
+        ("10.1.0.1", 8, EntryKind::Range, "10.1.0.1/32"),
+        ("11.0.0.1", 1, EntryKind::Default, "11.0.0.1/32"),
+        ("2001:db8:1::5", 9, EntryKind::Range, "2001:db8:1::/64"),
         // A range longer than the prefix is a group of its own; the rest of its prefix is another.
-        ("2001:db8::5", 3, Entry::Range, "2001:db8::/96"),
-        ("2001:db8::1:0:0:5", 9, Entry::Range, "2001:db8::/64"),
-        ("2001:db9::5", 1, Entry::Default, "2001:db9::/64"),
+        ("2001:db8::5", 3, EntryKind::Range, "2001:db8::/96"),
+        ("2001:db8::1:0:0:5", 9, EntryKind::Range, "2001:db8::/64"),
+        ("2001:db9::5", 1, EntryKind::Default, "2001:db9::/64"),
     ];
     for (address, capacity, entry, group) in rows {
         let (client, granted, _) = shared.of_address(ip(address));
@@ -200,7 +200,7 @@ fn a_changed_plan_flows_at_its_new_rate_from_the_moment_of_the_change() {
     let granted = || {
         let plans = plans.load();
         Shared { ranges: &ranges, plans: &plans, default: None, ipv6_prefix: 64 }
-            .resolve(&planned, Entry::Client)
+            .resolve(&planned, EntryKind::Client)
     };
     let limiter = Limiter::new(10);
     let (own, other) = (ClientKey::address(ip("1.2.3.4")), ClientKey::address(ip("1.2.3.5")));
@@ -227,7 +227,7 @@ fn an_entry_comes_to_its_plan_its_own_buckets_or_nothing() {
     let (plans, name, change) = plan(10, 0);
     let (plans, ranges, default) = (plans.load(), Ranges::default(), Terms::of_numbers(limit(3)));
     let shared = Shared { ranges: &ranges, plans: &plans, default: Some(&default), ipv6_prefix: 64 };
-    let of = |limit: ClientLimit| shared.resolve(&limit, Entry::Client);
+    let of = |limit: ClientLimit| shared.resolve(&limit, EntryKind::Client);
     let seen = |granted: &Granted| {
         let grant = granted.grant()?;
         Some((grant.terms.first()?.capacity, grant.terms.max_in_flight, grant.plan))
@@ -242,7 +242,7 @@ fn an_entry_comes_to_its_plan_its_own_buckets_or_nothing() {
     let unknown = ClientLimit { plan: PlanName::parse("new").ok(), ..numbers(1) };
     assert_eq!(seen(&of(unknown.clone())), Some((3, None, None)));
     let no_default = Shared { default: None, ..shared };
-    assert_eq!(no_default.resolve(&unknown, Entry::Client), Granted::Unlimited);
+    assert_eq!(no_default.resolve(&unknown, EntryKind::Client), Granted::Unlimited);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::*;
-use crate::answer::Entry;
+use crate::answer::EntryKind;
 use crate::identity::Crowds;
 use crate::limit::{Limit, Rate};
 use crate::limiter::{Grant, Saved};
@@ -14,7 +14,7 @@ const SEC: Nanos = 1_000_000_000;
 /// The sizes of the table that the rules are tried at.
 const SIZES: [u32; 2] = [4, 20_000];
 
-fn grant(capacity: u32, per_sec: u64, entry: Entry) -> Grant {
+fn grant(capacity: u32, per_sec: u64, entry: EntryKind) -> Grant {
     let limit = Limit { capacity, rate: Rate::per_second(per_sec * 1_000_000) };
     Grant { terms: Terms::of_numbers(limit), entry, plan: None }
 }
@@ -34,9 +34,9 @@ fn range() -> Crowds {
 /// As a client of the default, a member of a range, or one that an entry names.
 fn ask(grant: &Grant) -> Ask<'_> {
     let room = match grant.entry {
-        Entry::Client => Room::Own,
-        Entry::Range => Room::Shared(range()),
-        Entry::Default => Room::Shared(Crowds::OF_DEFAULT),
+        EntryKind::Client => Room::Own,
+        EntryKind::Range => Room::Shared(range()),
+        EntryKind::Default => Room::Shared(Crowds::OF_DEFAULT),
     };
     Ask { room, ..Ask::of(grant) }
 }
@@ -57,7 +57,7 @@ fn passed(limiter: &Limiter, client: ClientKey, grant: &Grant, requests: u32, no
 fn full(size: u32) -> Limiter {
     let limiter = Limiter::new(size as usize);
     limiter.spread_by(7);
-    let default = grant(1, 0, Entry::Default);
+    let default = grant(1, 0, EntryKind::Default);
     for number in 0..size {
         assert!(limiter.acquire(client(number), ask(&default), at(SEC)).allowed);
     }
@@ -69,7 +69,7 @@ fn whom_an_entry_names_has_its_own_row_and_numbers() {
     for size in SIZES {
         let limiter = full(size);
         for number in 0..50 {
-            let own = grant(2 + number, 0, Entry::Client);
+            let own = grant(2 + number, 0, EntryKind::Client);
             assert_eq!(passed(&limiter, client(1 << 31 | number), &own, 60, SEC), 2 + number, "{size}");
         }
         assert_eq!((limiter.clients(), limiter.crowds()), (size as usize + 50, 0));
@@ -80,7 +80,7 @@ fn whom_an_entry_names_has_its_own_row_and_numbers() {
 fn members_of_a_range_share_its_numbers_and_clients_of_the_default_those_of_the_default() {
     for size in SIZES {
         let limiter = full(size);
-        let kinds = [grant(3, 0, Entry::Range), grant(2, 0, Entry::Default)];
+        let kinds = [grant(3, 0, EntryKind::Range), grant(2, 0, EntryKind::Default)];
         for (kind, first) in kinds.iter().zip([1 << 30, 1 << 31]) {
             let allowed: u32 =
                 (0..40_000).map(|number| passed(&limiter, client(first | number), kind, 1, SEC)).sum();
@@ -89,7 +89,7 @@ fn members_of_a_range_share_its_numbers_and_clients_of_the_default_those_of_the_
         }
         assert_eq!((limiter.clients(), limiter.crowds()), (size as usize, 2 * usize::from(Crowds::MOST)));
         // Nobody who is refused was pushed out.
-        let default = grant(1, 0, Entry::Default);
+        let default = grant(1, 0, EntryKind::Default);
         assert!((0..size).all(|number| passed(&limiter, client(number), &default, 1, SEC) == 0));
     }
 }
@@ -98,7 +98,8 @@ fn members_of_a_range_share_its_numbers_and_clients_of_the_default_those_of_the_
 fn who_is_always_refused_needs_no_row() {
     for size in SIZES {
         let limiter = full(size);
-        let blocked = [Entry::Client, Entry::Range, Entry::Default].map(|entry| grant(0, 0, entry));
+        let blocked =
+            [EntryKind::Client, EntryKind::Range, EntryKind::Default].map(|entry| grant(0, 0, entry));
         for number in 0..1_000 {
             for grant in &blocked {
                 assert_eq!(passed(&limiter, client(1 << 31 | number), grant, 2, SEC), 0);
@@ -113,9 +114,9 @@ fn who_is_always_refused_needs_no_row() {
 fn who_leaves_a_crowd_starts_from_what_it_has_left() {
     let limiter = Limiter::new(1);
     // Full again after a second, and then there is room.
-    let first = grant(1, 1, Entry::Default);
+    let first = grant(1, 1, EntryKind::Default);
     assert!(limiter.acquire(client(1), ask(&first), at(SEC)).allowed);
-    let slow = grant(5, 0, Entry::Default);
+    let slow = grant(5, 0, EntryKind::Default);
     assert_eq!(passed(&limiter, client(2), &slow, 4, SEC), 4);
     for _ in 0..16 {
         limiter.sweep(at(3 * SEC));
@@ -128,9 +129,9 @@ fn who_leaves_a_crowd_starts_from_what_it_has_left() {
 #[test]
 fn who_has_requests_under_way_in_a_crowd_stays_in_it() {
     let limiter = Arc::new(Limiter::new(1));
-    let mut bounded = grant(9, 0, Entry::Default);
+    let mut bounded = grant(9, 0, EntryKind::Default);
     bounded.terms.max_in_flight = Some(1);
-    limiter.acquire(client(1), ask(&grant(1, 1, Entry::Default)), at(SEC)).first();
+    limiter.acquire(client(1), ask(&grant(1, 1, EntryKind::Default)), at(SEC)).first();
     let (decision, seat) = limiter.admit(client(2), ask(&bounded), at(SEC));
     assert!(decision.overflow && decision.allowed);
     for _ in 0..16 {
@@ -146,7 +147,7 @@ fn who_has_requests_under_way_in_a_crowd_stays_in_it() {
 fn a_restart_gives_no_crowd_and_nobody_beyond_the_bound_a_fresh_bucket() {
     for size in SIZES {
         let before = full(size);
-        let kinds = [Entry::Client, Entry::Range, Entry::Default].map(|entry| grant(2, 0, entry));
+        let kinds = [EntryKind::Client, EntryKind::Range, EntryKind::Default].map(|entry| grant(2, 0, entry));
         let ask_all = |limiter: &Limiter| {
             let asked = kinds.iter().enumerate();
             asked
