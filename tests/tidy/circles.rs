@@ -94,7 +94,7 @@ fn home(modules: &Modules, path: &[String]) -> Module {
 }
 
 fn modules(source: &str) -> Modules {
-    let left_out = ["src/engine/epoll/", "src/bin/", "src/main.rs"];
+    let left_out = ["src/bin/", "src/main.rs"];
     let is_test = |name: &String| name == "tests" || name.ends_with("_tests");
     let of = |path: PathBuf| {
         let inside = path.strip_prefix(root().join(source)).expect("below the source").with_extension("");
