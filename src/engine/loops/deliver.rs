@@ -11,6 +11,7 @@ use super::turn::{Buffers, Go, Loop};
 use crate::engine::render::{self, Framing};
 use crate::proxy::exchange::{Answer, AnswerBody, DeliveryOutcome};
 use crate::proxy::story::Call;
+use balancer_http::message::BodyLength;
 
 /// A backend that has answered: how it was called, and where in the scratch memory its body begins and ends so far.
 pub(super) type FromBackend = Option<(BackSlot, Call, (usize, usize))>;
@@ -151,7 +152,9 @@ impl Loop {
         buffers: &mut Buffers,
     ) -> Go {
         let Doing::Answering(delivery) = &mut exchange.doing else { return Go::On };
-        if let Some(origin) = &delivery.source {
+        if let Some(origin) = &delivery.source
+            && exchange.upload.length != BodyLength::Empty
+        {
             let back = origin.back;
             self.push_body(exchange, back);
             if self.upload(conn, exchange, back, buffers).is_err() {

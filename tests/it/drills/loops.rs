@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::setup;
+use super::{setup, turn};
 use crate::support::client::head;
 use crate::support::{Backend, Balancer, Conn, Setup, aloud, get, until};
 
@@ -61,8 +61,9 @@ fn ask_much(mut conn: Conn, stop: &AtomicBool) {
     }
 }
 
-#[test]
-fn busy_connections_of_one_loop_are_moved_apart() {
+/// How long it took until busy connections of one of two loops were moved to the other, and which part of a processor the
+/// process had meanwhile.
+fn moved_apart() -> (Duration, f64) {
     const EACH: usize = 6;
     let backend = Backend::named("a");
     let balancer = with_loops(2, &backend).start();
@@ -77,21 +78,33 @@ fn busy_connections_of_one_loop_are_moved_apart() {
     }
     let before = connections(&balancer, 0);
     let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let measured = std::thread::scope(|scope| {
         for conn in busy {
             scope.spawn(|| ask_much(conn, &stop));
         }
-        let began = Instant::now();
+        let (began, used) = (Instant::now(), balancer.proc.cpu_time());
         until("some were moved", || (connections(&balancer, 0) + 2 <= before).then_some(()));
-        let took = began.elapsed();
+        let (took, used) = (began.elapsed(), balancer.proc.cpu_time() - used);
         stop.store(true, Ordering::SeqCst);
-        // Three seconds are what is promised; a busy machine gives the loops less of a processor.
-        aloud(&format!("connections were moved after {took:?}"));
-        assert!(took < Duration::from_secs(12), "{took:?}");
+        (took, used.as_secs_f64() / took.as_secs_f64())
     });
-    // Who was not moved and who was: all are still served.
+    // Who was not moved: all are still served.
     for conn in &mut idle {
         conn.get("/").expect(200);
+    }
+    measured
+}
+
+#[test]
+fn busy_connections_of_one_loop_are_moved_apart_within_three_seconds() {
+    let _turn = turn();
+    // A loop that others keep from running is not a busy one.
+    let tries: Vec<_> = (0..3).map(|_| moved_apart()).collect();
+    let soon = tries.iter().any(|(took, _)| *took < Duration::from_secs(3));
+    let starved = tries.iter().all(|(_, part)| *part < 0.6);
+    assert!(soon || starved, "{tries:?}");
+    if !soon {
+        aloud(&format!("not shown: the machine has no time for it: {tries:?}"));
     }
 }
 
