@@ -12,6 +12,8 @@ pub mod policy;
 pub mod request_ids;
 pub mod service;
 pub mod story;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

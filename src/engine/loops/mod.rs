@@ -27,6 +27,8 @@ mod pace;
 mod relay;
 mod shared;
 mod state;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 mod turn;
 mod watchdog;
@@ -79,16 +81,43 @@ pub fn start(
     service: Arc<dyn Service>,
     clock: Clock,
 ) -> io::Result<RunningLoops> {
-    let EngineStart { inherited, config, trusted_proxies, ipv6_prefix } = *start;
-    let loops = config.workers().max(1);
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+    let inherited = start.inherited;
+    let shared = share(listeners, start, service, clock)?;
+    let lane = Lane::start(&shared)?;
+    let loops: Vec<Loop> = (0..shared.loops.len())
+        .map(|number| Loop::new(number, Arc::clone(&shared), lane.clone()))
+        .collect::<io::Result<_>>()?;
+    let watchdog = Watchdog::start(&shared)?;
+    let mut running = RunningLoops { shared, addresses, inherited, threads: Vec::new(), _watchdog: watchdog };
+    for (number, one) in loops.into_iter().enumerate() {
+        match thread::Builder::new().name(format!("loop-{number}")).spawn(move || one.run()) {
+            Ok(thread) => running.threads.push(thread),
+            Err(error) => {
+                running.stop();
+                return Err(error);
+            }
+        }
+    }
+    Ok(running)
+}
+
+/// What the loops of an engine have in common.
+fn share(
+    listeners: Vec<TcpListener>,
+    start: &EngineStart<'_>,
+    service: Arc<dyn Service>,
+    clock: Clock,
+) -> io::Result<Arc<LoopsShared>> {
+    let EngineStart { config, trusted_proxies, ipv6_prefix, .. } = *start;
+    let loops = config.workers().max(1);
     for listener in &listeners {
         listener.set_nonblocking(true)?;
         // Both are inherited by every accepted connection.
         rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
         socket2::SockRef::from(listener).set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
     }
-    let shared = Arc::new(LoopsShared {
+    Ok(Arc::new(LoopsShared {
         loops: (0..loops).map(|_| LoopState::new()).collect::<io::Result<_>>()?,
         listeners,
         service,
@@ -106,23 +135,7 @@ pub fn start(
         closed_door: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
-    });
-    let lane = Lane::start(&shared)?;
-    let loops: Vec<Loop> = (0..shared.loops.len())
-        .map(|number| Loop::new(number, Arc::clone(&shared), lane.clone()))
-        .collect::<io::Result<_>>()?;
-    let watchdog = Watchdog::start(&shared)?;
-    let mut running = RunningLoops { shared, addresses, inherited, threads: Vec::new(), _watchdog: watchdog };
-    for (number, one) in loops.into_iter().enumerate() {
-        match thread::Builder::new().name(format!("loop-{number}")).spawn(move || one.run()) {
-            Ok(thread) => running.threads.push(thread),
-            Err(error) => {
-                running.stop();
-                return Err(error);
-            }
-        }
-    }
-    Ok(running)
+    }))
 }
 
 impl RunningLoops {

@@ -120,7 +120,7 @@ pub(super) fn data_of(key: ClientSlot) -> EventData {
 }
 
 impl Buffers {
-    fn new(shared: &LoopsShared) -> Self {
+    pub fn new(shared: &LoopsShared) -> Self {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         let scratch = shared.response_buffer_bytes.clamp(LEAST_SCRATCH, MOST_SCRATCH);
         Self {
@@ -177,18 +177,23 @@ impl Loop {
                 // A signal: as if nothing had come.
                 Err(_) => &mut [],
             };
-            self.now = self.shared.clock.now();
-            self.state().turn_since.store(self.now, Ordering::Relaxed);
-            self.handle(ready, &mut buffers);
-            for key in std::mem::take(&mut self.again) {
-                self.advance(key, &mut buffers);
-            }
-            self.expire(&mut buffers);
-            self.keep_house();
-            let took = self.shared.clock.now().saturating_sub(self.now);
-            self.shared.service.observe(FrontendEvent::Turn(took));
+            self.turn(ready, &mut buffers);
         }
         self.end_all();
+    }
+
+    /// Handles what was told, and what has to happen by itself.
+    pub fn turn(&mut self, ready: &[epoll::Event], buffers: &mut Buffers) {
+        self.now = self.shared.clock.now();
+        self.state().turn_since.store(self.now, Ordering::Relaxed);
+        self.handle(ready, buffers);
+        for key in std::mem::take(&mut self.again) {
+            self.advance(key, buffers);
+        }
+        self.expire(buffers);
+        self.keep_house();
+        let took = self.shared.clock.now().saturating_sub(self.now);
+        self.shared.service.observe(FrontendEvent::Turn(took));
     }
 
     fn handle(&mut self, ready: &[epoll::Event], buffers: &mut Buffers) {

@@ -1,0 +1,123 @@
+//! Requests that find every backend full.
+
+use super::*;
+use std::sync::atomic::AtomicUsize;
+
+const S: u64 = 1_000_000_000;
+
+fn full(policy: PoolPolicy) -> (Fixture, Box<Story>, RequestHead) {
+    let settings = Settings { max_in_flight: Some(1), ..settings(policy) };
+    let fixture = Fixture::still(1, &settings);
+    let mut head = get();
+    let (story, _) = fixture.sent(&mut head);
+    (fixture, story, head)
+}
+
+fn lined() -> PoolPolicy {
+    PoolPolicy { queue_size: 2, queue_timeout: Duration::from_secs(3), ..policy() }
+}
+
+#[track_caller]
+fn waiting(step: Step) -> (Box<Story>, u64) {
+    match step {
+        Step::Wait(story, until) => (story, until),
+        _ => panic!("it does not wait"),
+    }
+}
+
+fn ends(answer: Answer) {
+    answer.ticket.expect("every answer has one").settle(0, DeliveryOutcome::Complete);
+}
+
+#[test]
+fn they_wait_in_line_as_long_as_they_may_and_no_more_than_may() {
+    let (fixture, first, head) = full(lined());
+    let (mut other, mut third) = (get(), get());
+    let (second, until) = waiting(fixture.begin(&mut other));
+    assert_eq!(until, fixture.clock.now() + 3 * S);
+    let woken = Arc::new(AtomicUsize::new(0));
+    let wakes = Arc::clone(&woken);
+    assert!(second.listen(Box::new(move || {
+        wakes.fetch_add(1, Ordering::SeqCst);
+    })));
+    let (behind, _) = waiting(fixture.begin(&mut third));
+    ends(answered(fixture.begin(&mut get())));
+    // Woken for nothing, it keeps its place.
+    let (second, _) = waiting(second.resume(&other, false));
+    let wakes = Arc::clone(&woken);
+    assert!(second.listen(Box::new(move || {
+        wakes.fetch_add(1, Ordering::SeqCst);
+    })));
+    let answer = answered(first.on(Event::Head(super::head("204 No Content")), &head, true));
+    let before = woken.load(Ordering::SeqCst);
+    ends(answer);
+    assert_eq!(woken.load(Ordering::SeqCst), before + 1, "the next one is told of the room");
+    behind.abandon(&third);
+    // A newcomer does not overtake.
+    let (newest, _) = waiting(fixture.begin(&mut get()));
+    let (second, _) = called(second.resume(&other, false));
+    fixture.clock.advance(Duration::from_secs(3));
+    ends(answered(newest.resume(&third, true)));
+    second.abandon(&other);
+    let expected = [
+        (503, "balancing.queue_size"),
+        (204, ""),
+        (499, "left"),
+        (503, "balancing.queue_timeout"),
+        (499, "left"),
+    ];
+    assert_eq!(fixture.journal.records.lock().len(), expected.len());
+    for (record, (status, cause)) in fixture.journal.records.lock().iter().zip(expected) {
+        assert_eq!(record.status, status);
+        assert!(record.cause.as_deref().unwrap_or_default().contains(cause), "{:?}", record.cause);
+    }
+    assert_eq!(fixture.leases(), 0);
+}
+
+#[test]
+fn without_a_line_they_are_refused() {
+    let (fixture, first, head) = full(policy());
+    let refused = answered(fixture.begin(&mut get()));
+    assert_eq!(refused.status, 503);
+    assert!(refused.fields.has("Retry-After"));
+    ends(refused);
+    first.abandon(&head);
+}
+
+#[test]
+fn the_requests_own_time_ends_its_wait_first_where_it_is_shorter() {
+    let (fixture, first, head) =
+        full(PoolPolicy { request_timeout: Some(Duration::from_secs(2)), ..lined() });
+    let mut other = get();
+    let (second, until) = waiting(fixture.begin(&mut other));
+    assert_eq!(until, fixture.clock.now() + 2 * S);
+    fixture.clock.advance(Duration::from_secs(2));
+    ends(answered(second.resume(&other, true)));
+    let record = fixture.journal.records.lock().remove(0);
+    assert_eq!(record.status, 504);
+    assert!(record.cause.is_some_and(|cause| cause.contains("upstream.request_timeout")));
+    first.abandon(&head);
+}
+
+#[test]
+fn who_waits_and_leaves_gives_its_place_up() {
+    let (fixture, first, head) = full(PoolPolicy { queue_size: 1, ..lined() });
+    let mut other = get();
+    let (second, _) = waiting(fixture.begin(&mut other));
+    second.abandon(&other);
+    assert_eq!(fixture.journal.records.lock().remove(0).status, 499);
+    let (third, _) = waiting(fixture.begin(&mut other));
+    third.abandon(&other);
+    first.abandon(&head);
+    assert_eq!(fixture.leases(), 0);
+}
+
+#[test]
+fn a_story_that_is_told_what_it_does_not_wait_for_ends_with_500() {
+    let (fixture, first, head) = full(lined());
+    let mut other = get();
+    let (second, _) = waiting(fixture.begin(&mut other));
+    assert_eq!(answered(second.on(failure(Phase::Reset), &other, true)).status, 500);
+    assert!(!first.listen(Box::new(|| {})), "it waits for nobody");
+    assert_eq!(answered(first.resume(&head, false)).status, 500);
+}
