@@ -7,6 +7,8 @@
 mod circles;
 #[path = "tidy/names.rs"]
 mod names;
+#[path = "tidy/waits.rs"]
+mod waits;
 
 use std::fs;
 use std::path::{Path, PathBuf};
