@@ -2,6 +2,8 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::call::as_json;
@@ -106,14 +108,34 @@ pub(super) fn page_size(text: &str) -> Option<usize> {
     text.parse().ok().filter(|count| digits && (1..=MAX_PAGE).contains(count))
 }
 
+/// A page as it is shown: its rows under the listing's name, and the cursor of the next one.
+pub(super) struct Rows<'a, T>(pub &'static str, pub Vec<T>, pub Option<&'a str>);
+
+impl<T: Serialize> Serialize for Rows<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut page = serializer.serialize_map(Some(2))?;
+        page.serialize_entry(self.0, &self.1)?;
+        page.serialize_entry("next_cursor", &self.2)?;
+        page.end()
+    }
+}
+
+/// The schema of such a page.
+pub(super) fn page_schema(name: &str, row: &Value) -> Value {
+    json!({
+        "type": "object",
+        "required": [name, "next_cursor"],
+        "properties": {
+            name: { "type": "array", "items": row },
+            "next_cursor": { "type": ["string", "null"] },
+        },
+    })
+}
+
 /// The answer of a listing; `Link` is there exactly when there is another page (RFC 8288).
-pub(super) fn listing(
-    head: &RequestHead,
-    body: &impl Serialize,
-    next_cursor: Option<&str>,
-) -> Result<Answer, Reject> {
-    let answer = as_json(body)?;
-    let Some(cursor) = next_cursor else { return Ok(answer) };
+pub(super) fn listing<T: Serialize>(head: &RequestHead, page: &Rows<'_, T>) -> Result<Answer, Reject> {
+    let answer = as_json(page)?;
+    let Some(cursor) = page.2 else { return Ok(answer) };
     let mut target = format!("{}?", head.path());
     for part in head.query().unwrap_or_default().split('&') {
         // As it was sent, as a reference (RFC 8288 §3); only what the query's reader takes for a cursor is replaced.
@@ -183,7 +205,7 @@ mod tests {
     fn nothing_in_a_query_breaks_out_of_the_link() {
         let mut head = RequestHead::blank("192.0.2.1:5".parse().unwrap());
         head.target = "/v1/limits?prefix=a>;\"\u{e9}%3E&cursor=1".into();
-        let answer = listing(&head, &(), Some("2")).unwrap();
+        let answer = listing(&head, &Rows("limits", Vec::<()>::new(), Some("2"))).unwrap();
         let link = "</v1/limits?prefix=a%3E;%22%C3%A9%3E&cursor=2>; rel=\"next\"";
         assert_eq!(answer.fields.get("Link"), Some(link.as_bytes()));
     }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::AdminApi;
 use super::call::{as_json, no_content};
 use super::members::{self, Members, reference, schema_of};
-use super::page::{CURSOR, LIMIT, Page};
+use super::page::{CURSOR, LIMIT, Page, Rows, page_schema};
 use super::problem;
 use super::route::{self, ApiCall, In, Parameter, Resource, Route, Schema, bare, post, put, refusal, shows};
 use crate::error::Reject;
@@ -74,14 +74,7 @@ fn schemas() -> Vec<Schema> {
     let numbers = schema_of(numbers);
     let mut shown = numbers.clone();
     shown["properties"]["rate_per_sec"] = json!({ "type": "number", "minimum": 0, "maximum": 1_000_000_000 });
-    let page = json!({
-        "type": "object",
-        "required": ["limits", "next_cursor"],
-        "properties": {
-            "limits": { "type": "array", "items": { "$ref": "#/components/schemas/ShownNumbers" } },
-            "next_cursor": { "type": ["string", "null"] },
-        },
-    });
+    let page = page_schema("limits", &reference("ShownNumbers"));
     let example = json!({ "client_id": "10.0.0.7", "capacity": 10, "rate_per_sec": 1.5 });
     vec![
         Schema::part("ClientId", id),
@@ -125,7 +118,7 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let page = members::read(&body, |body| Some(Page::read("/limits", &query, &[], body.faults)))?;
     let mut rows = api.parts.limits.list(page.after.as_deref(), page.count + 1).map_err(refused)?;
     let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
-    as_json(&NumbersPage { limits: rows.iter().map(ShownNumbers::new).collect(), next_cursor })
+    as_json(&Rows("limits", rows.iter().map(ShownNumbers::new).collect(), next_cursor.as_deref()))
 }
 
 fn id_and_limit(call: &mut ApiCall<'_, '_>) -> Result<(ClientId, Limit), Reject> {
@@ -174,12 +167,6 @@ struct ShownNumbers<'a> {
     client_id: &'a str,
     capacity: u32,
     rate_per_sec: Box<RawValue>,
-}
-
-#[derive(Serialize)]
-struct NumbersPage<'a> {
-    limits: Vec<ShownNumbers<'a>>,
-    next_cursor: Option<String>,
 }
 
 impl<'a> ShownNumbers<'a> {

@@ -152,12 +152,8 @@ pub(super) fn run(backends: &BackendsCommand, env: Env<'_>) -> Result<(), Comman
             let query = drain.as_ref().map(|drain| format!("?drain={}", encoded(drain)));
             let path = format!("{}{}", item(name), query.unwrap_or_default());
             session.api.send(Method::DELETE, &path, &[], None)?;
-            if session.out.is_json() {
-                session.out.line(&json!({ "name": name, "removed": true }).to_string())?;
-            } else {
-                session.out.line(&format!("removed backend {name}"))?;
-            }
-            session.out.flush()
+            let done = json!({ "name": name, "removed": true });
+            session.out.ended(&done, &format!("removed backend {name}"))
         }
     }
 }

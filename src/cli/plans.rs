@@ -129,12 +129,7 @@ fn set(name: &str, body: &str, session: &mut ApiSession) -> Result<(), CommandFa
 fn rm(name: &str, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let ApiSession { api, out } = session;
     api.send(Method::DELETE, &item(name), &[], None)?;
-    if out.is_json() {
-        out.line(&json!({ "name": name, "removed": true }).to_string())?;
-    } else {
-        out.line(&format!("removed plan {name}"))?;
-    }
-    out.flush()
+    out.ended(&json!({ "name": name, "removed": true }), &format!("removed plan {name}"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 
 use clap::Args;
+use serde_json::Value;
 
 use super::api::{Api, ApiTarget};
 use super::failure::CommandFailure;
@@ -89,6 +90,19 @@ impl CommandOutput {
     pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> Result<(), CommandFailure> {
         let text = if self.terminal { aligned(head, rows) } else { separated(rows) };
         self.raw(&text)
+    }
+
+    /// How it ended, as JSON or in words; the last that is written.
+    ///
+    /// # Errors
+    /// When nothing can be written any more.
+    pub fn ended(&mut self, json: &Value, words: &str) -> Result<(), CommandFailure> {
+        if self.json {
+            self.line(&json.to_string())?
+        } else {
+            self.line(words)?
+        }
+        self.flush()
     }
 
     /// What was written is on its way when this returns.

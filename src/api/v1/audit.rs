@@ -8,7 +8,7 @@ use super::refused;
 use super::schemas::examples;
 use crate::api::AdminApi;
 use crate::api::input::BodyFaults;
-use crate::api::page::{CURSOR, LIMIT, Page, listing};
+use crate::api::page::{CURSOR, LIMIT, Page, Rows, listing, page_schema};
 use crate::api::route::{ApiCall, Resource, Route, Schema, get, shows};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -25,12 +25,6 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
     )],
     schemas,
 };
-
-#[derive(Serialize)]
-struct AuditPage<'a> {
-    entries: Vec<AuditEntry<'a>>,
-    next_cursor: Option<&'a str>,
-}
 
 #[derive(Serialize)]
 struct AuditEntry<'a> {
@@ -56,8 +50,7 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
         api.parts.limits.audit(before, page.count + 1).map_err(|error| refused(error, "entry", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.seq.to_string());
     let entries = rows.iter().map(AuditEntry::new).collect::<Result<_, _>>()?;
-    let body = AuditPage { entries, next_cursor: next_cursor.as_deref() };
-    listing(call.exchange.head, &body, next_cursor.as_deref())
+    listing(call.exchange.head, &Rows("entries", entries, next_cursor.as_deref()))
 }
 
 impl<'a> AuditEntry<'a> {
@@ -99,14 +92,7 @@ fn schemas() -> Vec<Schema> {
             "after": { "description": "What stands there since; null for nothing." },
         },
     });
-    let page = json!({
-        "type": "object",
-        "required": ["entries", "next_cursor"],
-        "properties": {
-            "entries": { "type": "array", "items": entry },
-            "next_cursor": { "type": ["string", "null"] },
-        },
-    });
+    let page = page_schema("entries", &entry);
     let example = json!({
         "seq": 41, "at": "2026-03-04T05:06:07.890Z", "actor": "ops", "action": "delete",
         "target": { "client_id": "10.0.0.7" }, "before": examples::limit(), "after": null,

@@ -10,8 +10,8 @@ use super::{conditions, refused};
 use crate::api::AdminApi;
 use crate::api::call::{as_json, no_content};
 use crate::api::input::{BodyFaults, Query};
-use crate::api::members;
-use crate::api::page::{CURSOR, LIMIT, Page, listing};
+use crate::api::members::{self, reference};
+use crate::api::page::{CURSOR, LIMIT, Page, Rows, listing, page_schema};
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
     shows,
@@ -174,15 +174,8 @@ fn list_limits(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rej
         .limits(&filter, page.after.as_deref(), page.count + 1)
         .map_err(|error| refused(error, "limit", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
-    let limits: Vec<_> = rows.iter().map(|row| LimitDocument::new(&row.client_id, &row.limit)).collect();
-    let body = Limits { limits, next_cursor: next_cursor.as_deref() };
-    listing(call.exchange.head, &body, next_cursor.as_deref())
-}
-
-#[derive(Serialize)]
-struct Limits<'a> {
-    limits: Vec<LimitDocument<'a>>,
-    next_cursor: Option<&'a str>,
+    let limits = rows.iter().map(|row| LimitDocument::new(&row.client_id, &row.limit)).collect();
+    listing(call.exchange.head, &Rows("limits", limits, next_cursor.as_deref()))
 }
 
 fn filter(query: &Query, faults: &mut BodyFaults) -> LimitFilter {
@@ -245,18 +238,32 @@ fn delete_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Re
 
 /// A limit; with `base` it is new, and the answer says where it is.
 fn shown(row: &LimitRow, status: u16, base: Option<&str>) -> Result<Answer, Reject> {
-    let mut answer = as_json(&LimitDocument::new(&row.client_id, &row.limit))?;
+    let document = LimitDocument::new(&row.client_id, &row.limit);
+    let place = base.map(|base| place(base, "limits/", "limit?client_id=", &row.client_id));
+    versioned(&document, row.version, status, place)
+}
+
+/// A row with its version, and where it is if it is new.
+pub(super) fn versioned(
+    document: &impl Serialize,
+    version: i64,
+    status: u16,
+    place: Option<String>,
+) -> Result<Answer, Reject> {
+    let mut answer = as_json(document)?;
     answer.status = status;
-    let answer = answer.with("ETag", conditions::etag(row.version));
-    let Some(base) = base else { return Ok(answer) };
-    let id = encoded(&row.client_id);
-    // A reader would take `.` and `..` in a path for directions (RFC 3986 §5.2.4).
-    let place = if matches!(id.as_str(), "." | "..") {
-        format!("{base}/v1/limit?client_id={id}")
-    } else {
-        format!("{base}/v1/limits/{id}")
-    };
-    Ok(answer.with("Location", place))
+    let answer = answer.with("ETag", conditions::etag(version));
+    Ok(match place {
+        Some(place) => answer.with("Location", place),
+        None => answer,
+    })
+}
+
+/// Where something of that name is: by its path, unless a reader would take the name for a direction (RFC 3986 §5.2.4).
+pub(super) fn place(base: &str, by_path: &str, by_query: &str, name: &str) -> String {
+    let name = encoded(name);
+    let by = if matches!(name.as_str(), "." | "..") { by_query } else { by_path };
+    format!("{base}/v1/{by}{name}")
 }
 
 /// 304 (RFC 9110 §15.4.5).
@@ -267,14 +274,7 @@ pub(super) fn not_modified(version: i64) -> Answer {
 }
 
 fn schemas() -> Vec<Schema> {
-    let page = json!({
-        "type": "object",
-        "required": ["limits", "next_cursor"],
-        "properties": {
-            "limits": { "type": "array", "items": { "$ref": "#/components/schemas/Limit" } },
-            "next_cursor": { "type": ["string", "null"] },
-        },
-    });
+    let page = page_schema("limits", &reference("Limit"));
     let mut schemas = super::schemas::schemas();
     let example = json!({ "limits": [examples::limit()], "next_cursor": null });
     schemas.push(Schema::new("Limits", page, example));

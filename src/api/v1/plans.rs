@@ -1,16 +1,15 @@
 //! `/v1/plans`: terms that many limits share. A changed plan is in force on the next request of all its clients.
 
-use serde::Serialize;
 use serde_json::json;
 
-use super::limits::{IF_ABSENT, IF_MATCH, IF_NONE_MATCH, not_modified};
+use super::limits::{IF_ABSENT, IF_MATCH, IF_NONE_MATCH, not_modified, place, versioned};
 use super::schemas::examples;
 use super::{conditions, refused, terms};
 use crate::api::AdminApi;
-use crate::api::call::{as_json, no_content};
+use crate::api::call::no_content;
 use crate::api::input::BodyFaults;
-use crate::api::members;
-use crate::api::page::{CURSOR, LIMIT, Page, listing};
+use crate::api::members::{self, reference};
+use crate::api::page::{CURSOR, LIMIT, Page, Rows, listing, page_schema};
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
     shows,
@@ -18,7 +17,6 @@ use crate::api::route::{
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::v1::PlanRow;
-use balancer_http::path::encoded;
 use balancer_limiter::document::PlanDocument;
 use balancer_limiter::terms::PlanName;
 
@@ -121,15 +119,8 @@ fn list_plans(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reje
         .plans(page.after.as_deref(), page.count + 1)
         .map_err(|error| refused(error, "plan", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.plan.name.as_str().to_owned());
-    let plans: Vec<_> = rows.iter().map(|row| PlanDocument::new(&row.plan)).collect();
-    let body = Plans { plans, next_cursor: next_cursor.as_deref() };
-    listing(call.exchange.head, &body, next_cursor.as_deref())
-}
-
-#[derive(Serialize)]
-struct Plans<'a> {
-    plans: Vec<PlanDocument<'a>>,
-    next_cursor: Option<&'a str>,
+    let plans = rows.iter().map(|row| PlanDocument::new(&row.plan)).collect();
+    listing(call.exchange.head, &Rows("plans", plans, next_cursor.as_deref()))
 }
 
 fn create_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
@@ -180,27 +171,11 @@ fn delete_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rej
 
 /// A plan; with `base` it is new, and the answer says where it is.
 fn shown(row: &PlanRow, status: u16, base: Option<&str>) -> Result<Answer, Reject> {
-    let mut answer = as_json(&PlanDocument::new(&row.plan))?;
-    answer.status = status;
-    let answer = answer.with("ETag", conditions::etag(row.version));
-    let Some(base) = base else { return Ok(answer) };
-    let name = encoded(row.plan.name.as_str());
-    let place = if matches!(name.as_str(), "." | "..") {
-        format!("{base}/v1/plan?name={name}")
-    } else {
-        format!("{base}/v1/plans/{name}")
-    };
-    Ok(answer.with("Location", place))
+    let place = base.map(|base| place(base, "plans/", "plan?name=", row.plan.name.as_str()));
+    versioned(&PlanDocument::new(&row.plan), row.version, status, place)
 }
 
 fn schemas() -> Vec<Schema> {
-    let page = json!({
-        "type": "object",
-        "required": ["plans", "next_cursor"],
-        "properties": {
-            "plans": { "type": "array", "items": { "$ref": "#/components/schemas/Plan" } },
-            "next_cursor": { "type": ["string", "null"] },
-        },
-    });
+    let page = page_schema("plans", &reference("Plan"));
     vec![Schema::new("Plans", page, json!({ "plans": [examples::plan()], "next_cursor": null }))]
 }

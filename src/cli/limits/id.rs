@@ -53,12 +53,7 @@ pub fn run(id: &Id, out: &mut CommandOutput) -> Result<(), CommandFailure> {
             "the key begins with the word Bearer, which is no part of a bearer token"
         );
     }
-    if out.is_json() {
-        out.line(&json!({ "client_id": client_id }).to_string())?;
-    } else {
-        out.line(&client_id)?;
-    }
-    out.flush()
+    out.ended(&json!({ "client_id": client_id }), &client_id)
 }
 
 fn id_of(input: &[u8]) -> Result<String, CommandFailure> {

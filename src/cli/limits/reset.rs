@@ -21,10 +21,6 @@ pub struct ResetCommand {
 pub fn run(reset: &ResetCommand, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let ApiSession { api, out } = session;
     api.send(Method::POST, &item("/reset", &reset.client), &[], None)?;
-    if out.is_json() {
-        out.line(&json!({ "client_id": reset.client, "reset": true }).to_string())?;
-    } else {
-        out.line(&format!("filled {}", reset.client))?;
-    }
-    out.flush()
+    let done = json!({ "client_id": reset.client, "reset": true });
+    out.ended(&done, &format!("filled {}", reset.client))
 }
