@@ -52,6 +52,9 @@ impl LogLimit {
         let mut lines = self.lines.lock();
         let key = if lines.contains_key(key) || lines.len() < MAX_KEYS {
             key
+        } else if lines.get(CROWD).is_some_and(|line| line.quiet_until > now) {
+            // A flood of keys does not look for room at each of them.
+            CROWD
         } else {
             // A line whose time is over and that left nothing out is as good as none.
             lines.retain(|_, line| line.suppressed > 0 || line.quiet_until > now);

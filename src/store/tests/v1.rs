@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::v1::{Actor, BatchError, BatchOp, Condition, LimitFilter, LimitRow, Put};
 use super::super::{Limits, StoreError};
+use super::start::by_hand;
 use super::{Setup, find, id, limit, on_both, tester};
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::terms::{BucketName, BucketSpec, ClientLimit, Mode, Plan, PlanName, Reset, Terms};
@@ -172,8 +173,16 @@ fn a_plan_that_is_named_stays_and_one_that_is_not_there_is_not_named() {
 #[test]
 fn plans_have_a_bound_and_a_listing_in_byte_order() {
     on_both(|setup| {
+        setup.start().unwrap().stop();
+        by_hand(
+            &setup.url,
+            "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < 989) \
+             INSERT INTO plans (name, buckets, version) SELECT 'p' || n, \
+             '[{\"name\":\"default\",\"amount\":1,\"per\":\"1s\",\"capacity\":1,\"mode\":\"enforced\",\"reset\":null}]', \
+             n FROM numbers",
+        );
         let limits = setup.start().unwrap();
-        for number in 0..1_000 {
+        for number in 990..1_000 {
             limits.create_plan(&plan(&format!("p{number}"), 1), &tester()).unwrap();
         }
         let full = limits.create_plan(&plan("one more", 1), &tester());
