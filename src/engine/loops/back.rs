@@ -39,6 +39,8 @@ pub(super) struct Back {
     pub may_keep: bool,
     /// It belongs to one client.
     pub is_pinned: bool,
+    /// `upstream.idle_timeout`, as its last request had it.
+    pub idle: Nanos,
 }
 
 /// How an answer's body is read.
@@ -244,6 +246,7 @@ impl Backs {
             return;
         }
         let kept = self.kept.entry(back.endpoint).or_default();
+        kept.most = back.idle;
         if kept.idle.len() >= MAX_KEPT {
             self.by_key.remove(key);
             return;

@@ -55,6 +55,12 @@ impl Loop {
     ) -> Go {
         let mut answered = answered;
         loop {
+            if !matches!(step, Step::Answer(_))
+                && let Some((back, ..)) = answered.take()
+            {
+                // The answer that there was is not the one.
+                self.backs.release(back, self.now);
+            }
             step = match step {
                 Step::Answer(answer) => return self.deliver(conn, exchange, answer, answered, buffers),
                 Step::Work(most) => {
@@ -70,24 +76,18 @@ impl Loop {
                     }
                     false => self.guarded(exchange, |head| story.resume(head, false)),
                 },
-                Step::Call(story, call) => {
-                    // The answer that there was is not the one.
-                    if let Some((back, ..)) = answered.take() {
-                        self.backs.release(back, self.now);
+                Step::Call(story, call) => match self.send(conn, exchange, &story, &call, buffers) {
+                    Ok(back) => {
+                        let since = self.now;
+                        let calling = Calling { story, call, back, since, interim: 0, keep_alive: true };
+                        exchange.doing = Doing::Calling(calling);
+                        return Go::On;
                     }
-                    match self.send(conn, exchange, &story, &call, buffers) {
-                        Ok(back) => {
-                            let since = self.now;
-                            let calling = Calling { story, call, back, since, interim: 0, keep_alive: true };
-                            exchange.doing = Doing::Calling(calling);
-                            return Go::On;
-                        }
-                        Err(error) => {
-                            let replayable = exchange.upload.is_replayable();
-                            self.guarded(exchange, |head| story.on(Event::Failed(error), head, replayable))
-                        }
+                    Err(error) => {
+                        let replayable = exchange.upload.is_replayable();
+                        self.guarded(exchange, |head| story.on(Event::Failed(error), head, replayable))
                     }
-                }
+                },
             };
         }
     }

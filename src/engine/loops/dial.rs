@@ -31,6 +31,7 @@ impl Loop {
             && let Some(back) = self.backs.get(key)
         {
             back.kept = true;
+            back.idle = call.policy.idle;
             back.client = Some(client);
             back.answered = false;
             back.may_keep = false;
@@ -57,6 +58,7 @@ impl Loop {
             coding: Coding::Done,
             may_keep: false,
             is_pinned: false,
+            idle: call.policy.idle,
         }));
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64(data_of(key));
