@@ -56,7 +56,8 @@ impl Proxied {
         backend.write_all(answer).expect("sent");
         drop(backend);
         let mut bytes = Vec::new();
-        client.shutdown(Shutdown::Write).expect("open");
+        // Fails where the answer has ended with a reset by now.
+        let _ = client.shutdown(Shutdown::Write);
         let end = client.read_to_end(&mut bytes);
         (client, bytes, end)
     }
@@ -308,14 +309,14 @@ fn a_request_that_found_every_backend_full_goes_on_when_one_has_room() {
     proxied.door.until("two wait in line", |stats| stats.parked == 2);
     reset(gone);
     assert_eq!(proxied.status(), 499);
-    for client in [&mut first, &mut second] {
+    for (number, client) in [&mut first, &mut second].into_iter().enumerate() {
         backend.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("sent");
         assert_eq!(read_answer(client).1, "ok");
-        if proxied.fixture.journal.records.lock().len() == 1 {
+        if number == 0 {
             read_head(&mut backend);
         }
     }
-    assert_eq!(proxied.fixture.leases(), 0);
+    until("leases come back", || proxied.fixture.leases() == 0);
 }
 
 #[test]
