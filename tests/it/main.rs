@@ -47,6 +47,7 @@ mod instances;
 mod levels;
 mod limiter;
 mod load;
+mod loops;
 mod metrics;
 mod openapi;
 mod outage;

@@ -18,6 +18,8 @@ pub(super) struct Back {
     pub socket: Socket,
     /// [`balancer_pool::backends::Endpoint::id`].
     pub endpoint: u64,
+    /// `upstream.idle_timeout` as it was when this was last asked for.
+    pub idle: Nanos,
     /// Whose request it has.
     pub client: Option<ClientSlot>,
     pub is_connecting: bool,
@@ -226,6 +228,7 @@ impl Backs {
             let Some(back) = self.by_key.get_mut(key) else { continue };
             if back.socket.is_quiet() {
                 back.kept = true;
+                back.idle = call.policy.idle;
                 return Some(key);
             }
             self.by_key.remove(key);
@@ -251,6 +254,7 @@ impl Backs {
             self.by_key.remove(key);
             return;
         }
+        kept.most = back.idle;
         kept.idle.push((key, now));
     }
 
@@ -263,12 +267,8 @@ impl Backs {
         let by_key = &mut self.by_key;
         self.kept.retain(|_, kept| {
             let most = kept.most;
-            // Oldest first. The last user's time-out is the one in force; before there was one nothing is too old.
-            let old = kept
-                .idle
-                .iter()
-                .take_while(|(_, since)| most > 0 && now.saturating_sub(*since) >= most)
-                .count();
+            // Oldest first. The last user's time-out is the one in force.
+            let old = kept.idle.iter().take_while(|(_, since)| now.saturating_sub(*since) >= most).count();
             for (key, _) in kept.idle.drain(..old) {
                 by_key.remove(key);
             }

@@ -11,6 +11,7 @@ use crate::error::Reject;
 use crate::proxy::exchange::BodyFault;
 use balancer_http::framing::chunk::ChunkStep;
 use balancer_http::message::{BodyLength, Reason, RequestHead};
+use balancer_time::Nanos;
 
 /// RFC 9110 §15.2.1.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -191,7 +192,9 @@ impl Loop {
             }
             _ => buffers.inbox.len(),
         };
-        let Some(bytes) = receive(conn, &mut buffers.inbox[..room])? else { return Ok(Read::Empty) };
+        let Some(bytes) = receive(conn, &mut buffers.inbox[..room], self.now)? else {
+            return Ok(Read::Empty);
+        };
         upload.pace.moved(bytes, self.now);
         let used = upload.add(&buffers.inbox[..bytes], self.shared.max_body_bytes)?;
         if used < bytes {
@@ -256,7 +259,9 @@ impl Loop {
     ) -> Result<Read, BodyFault> {
         let upload = &mut exchange.upload;
         let room = usize::try_from(upload.left).unwrap_or(usize::MAX).min(buffers.scratch.len());
-        let Some(bytes) = receive(conn, &mut buffers.scratch[..room])? else { return Ok(Read::Empty) };
+        let Some(bytes) = receive(conn, &mut buffers.scratch[..room], self.now)? else {
+            return Ok(Read::Empty);
+        };
         upload.pace.moved(bytes, self.now);
         upload.came += bytes as u64;
         upload.left -= bytes as u64;
@@ -275,13 +280,14 @@ impl Loop {
 }
 
 /// Reads once from the client, in the middle of a body. `None`: nothing is there now.
-fn receive(conn: &mut Conn, buffer: &mut [u8]) -> Result<Option<usize>, BodyFault> {
+fn receive(conn: &mut Conn, buffer: &mut [u8], now: Nanos) -> Result<Option<usize>, BodyFault> {
     if !conn.readable {
         return Ok(None);
     }
     match conn.socket.receive(buffer) {
         Got::Bytes(bytes) => {
             conn.readable = bytes == buffer.len() || conn.ended;
+            conn.moved_at = now;
             Ok(Some(bytes))
         }
         Got::Nothing => {

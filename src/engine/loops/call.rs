@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::answer::Looked;
 use super::conn::Conn;
 use super::dial::{lost, refused};
-use super::exchange::{Calling, Doing, Exchange};
+use super::exchange::{Calling, Doing, Exchange, Upload};
 use super::keys::BackSlot;
+use super::pace::Pace;
 use super::state::Letter;
 use super::turn::{Buffers, Go, Loop};
 use crate::error::Reject;
@@ -55,11 +56,11 @@ impl Loop {
     ) -> Go {
         let mut answered = answered;
         loop {
+            // The answer that there was is not the one.
             if !matches!(step, Step::Answer(_))
-                && let Some((back, ..)) = answered.take()
+                && let Some((back, _, (at, have))) = answered.take()
             {
-                // The answer that there was is not the one.
-                self.backs.release(back, self.now);
+                self.let_go(back, at == have);
             }
             step = match step {
                 Step::Answer(answer) => return self.deliver(conn, exchange, answer, answered, buffers),
@@ -79,6 +80,7 @@ impl Loop {
                 Step::Call(story, call) => match self.send(conn, exchange, &story, &call, buffers) {
                     Ok(back) => {
                         let since = self.now;
+                        exchange.upload.pace = Pace::new(since);
                         let calling = Calling { story, call, back, since, interim: 0, keep_alive: true };
                         exchange.doing = Doing::Calling(calling);
                         return Go::On;
@@ -115,6 +117,8 @@ impl Loop {
         buffers: &mut Buffers,
     ) -> Result<BackSlot, UpstreamError> {
         let Exchange { head, upload, .. } = exchange;
+        // Sent again, all of a streamed body is still to come.
+        (upload.is_sent, upload.is_stopped) = (false, false);
         let protocol = story.protocol(head);
         // What is upgraded is a connection of its own.
         let reuse = if protocol.is_some() { Reuse::Never } else { call.reuse };
@@ -141,7 +145,7 @@ impl Loop {
     pub(super) fn call(&mut self, conn: &mut Conn, exchange: &mut Exchange, buffers: &mut Buffers) -> Go {
         let Doing::Calling(calling) = &mut exchange.doing else { return Go::On };
         let key = calling.back;
-        if let Err(error) = self.push_request(key, calling) {
+        if let Err(error) = self.push_request(key, calling, &mut exchange.upload) {
             return self.failed(conn, exchange, error, buffers);
         }
         if exchange.upload.is_under_way()
@@ -173,7 +177,12 @@ impl Loop {
     }
 
     /// Finishes the connection and sends what is left.
-    fn push_request(&mut self, key: BackSlot, calling: &mut Calling) -> Result<(), UpstreamError> {
+    fn push_request(
+        &mut self,
+        key: BackSlot,
+        calling: &mut Calling,
+        upload: &mut Upload,
+    ) -> Result<(), UpstreamError> {
         let now = self.now;
         let Some(back) = self.backs.get(key) else { return Err(lost()) };
         if back.is_connecting {
@@ -191,8 +200,16 @@ impl Loop {
         if back.is_flushed() {
             return Ok(());
         }
-        calling.since = now;
-        if let Err(error) = back.flush() {
+        let before = back.out_at;
+        let flushed = back.flush();
+        if back.is_flushed() {
+            // The client's time begins again: the backend kept it waiting.
+            upload.pace = Pace::new(now);
+        }
+        if back.is_flushed() || back.out_at > before {
+            calling.since = now;
+        }
+        if let Err(error) = flushed {
             // It may have said why before.
             if !back.readable && !back.ended {
                 return Err(back.broke(std::io::Error::from(error)));

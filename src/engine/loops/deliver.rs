@@ -88,7 +88,7 @@ impl Loop {
     }
 
     /// The connection of an answer that is read. Not clean: something came behind it.
-    fn let_go(&mut self, back: BackSlot, is_clean: bool) {
+    pub(super) fn let_go(&mut self, back: BackSlot, is_clean: bool) {
         if let Some(one) = self.backs.get(back) {
             one.may_keep &= is_clean;
         }

@@ -46,6 +46,7 @@ impl Loop {
         let key = self.backs.by_key.insert(Box::new(Back {
             socket,
             endpoint: call.endpoint.id,
+            idle: call.policy.idle,
             client: Some(client),
             is_connecting: true,
             readable: false,

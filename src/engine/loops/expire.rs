@@ -67,13 +67,15 @@ impl Loop {
         let (due, why) = if back.is_some_and(|back| back.is_connecting) {
             (since.saturating_add(policy.connect), Late::Connect)
         } else if back.is_some_and(|back| !back.is_flushed()) {
-            (since.saturating_add(policy.response), Late::Sending)
+            ((*since).max(upload.pace.last()).saturating_add(policy.response), Late::Sending)
         } else if upload.is_under_way() {
             (upload.pace.due(self.shared.timeouts.body, &self.shared.timeouts), Late::Upload)
         } else {
             ((*since).max(upload.pace.last()).saturating_add(policy.response), Late::Head)
         };
         match call.deadline {
+            // A client that is slow is no failure of its backend.
+            Some(deadline) if deadline < due && why == Late::Upload => (deadline, why),
             Some(deadline) if deadline < due => (deadline, Late::Deadline),
             _ => (due, why),
         }

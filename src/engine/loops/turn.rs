@@ -187,7 +187,11 @@ impl Loop {
         self.now = self.shared.clock.now();
         self.state().turn_since.store(self.now, Ordering::Relaxed);
         self.handle(ready, buffers);
-        for key in std::mem::take(&mut self.again) {
+        let mut again = std::mem::take(&mut self.again);
+        // Both directions of a client may have asked: it has one turn all the same.
+        again.sort_unstable();
+        again.dedup();
+        for key in again {
             self.advance(key, buffers);
         }
         self.expire(buffers);
@@ -366,7 +370,8 @@ impl Loop {
     }
 
     /// Keeps an exchange's memory.
-    pub fn recycle(&mut self, exchange: Box<Exchange>) {
+    pub fn recycle(&mut self, mut exchange: Box<Exchange>) {
+        exchange.upload.body = Vec::new();
         if self.spare.len() < MOST_SPARE {
             self.spare.push(exchange);
         }
