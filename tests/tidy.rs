@@ -38,12 +38,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("metrics", &["metrics"]),
     ("proxy", &["proxy", "store", "log", "metrics"]),
     ("store", &["store", "metrics"]),
-    ("upstream", &["upstream", "proxy"]),
-    ("waits.rs", &[]),
+    ("upstream", &["upstream"]),
 ];
 
 /// What every room may use.
-const NEUTRAL: &[&str] = &["error", "clock", "config", "files", "waits"];
+const NEUTRAL: &[&str] = &["error", "clock", "config", "files"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
