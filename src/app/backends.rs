@@ -10,7 +10,7 @@ use balancer_pool::backends::Operator;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WantedBackend {
     pub entry: BackendEntry,
-    /// `None`: nobody said anything.
+    /// `None`: the operator said nothing.
     pub operator: Option<Operator>,
 }
 

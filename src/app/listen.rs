@@ -17,7 +17,7 @@ const SPARE_FILES: u64 = 1024;
 pub(super) struct Bound {
     /// The public port.
     pub public: Vec<TcpListener>,
-    /// Whether the public sockets came from whoever started us.
+    /// Whether the public sockets came from the service manager (LISTEN_FDS).
     pub inherited: bool,
     /// `admin.listen`.
     pub private: Option<TcpListener>,

@@ -1,5 +1,5 @@
 //! What the service manager is told (sd_notify(3)): one datagram a state to the socket that `NOTIFY_SOCKET` names, a path or
-//! an abstract name. Without one, nothing is said to nobody.
+//! an abstract name. Does nothing when NOTIFY_SOCKET is not set.
 
 use std::ffi::OsStr;
 use std::io;

@@ -304,7 +304,7 @@ fn in_force(read: Config, before: &Config) -> Config {
     }
 }
 
-/// The loader's faults for an answer: where each stands in the configuration, and its line.
+/// The loader's faults for an answer: which key of the configuration each is about, and its line.
 fn told(faults: &Faults) -> Vec<FieldFault> {
     let lines = faults.lines();
     faults

@@ -102,7 +102,7 @@ impl SharedServices {
                 backends: Arc::clone(&self.health.backends),
                 budget: RetryBudget::new(),
                 frees_workers,
-                // Where whoever waits holds a worker, half of them are left for those who don't.
+                // Where a request in line holds a worker, at most half of the workers may be held so.
                 most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers() / 2 },
                 clock: self.clock.clone(),
                 metrics: Arc::clone(&self.metrics),

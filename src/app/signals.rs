@@ -37,7 +37,7 @@ impl Signals {
                 let name = signal_name(number).unwrap_or("a signal");
                 let signal = match number {
                     SIGTERM | SIGINT if stopping => {
-                        // Whoever sent it twice does not want to wait. Only fails for signals that don't end a process.
+                        // A second signal means: end now. Only fails for signals that don't end a process.
                         let _ = emulate_default_handler(number);
                         continue;
                     }

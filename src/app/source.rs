@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::{self, Config, DatabaseUrl, Faults, Options};
 
-/// The folder of that, beside the configuration, where nobody names another one.
+/// The folder of that, beside the configuration, when no other one is named.
 const DATA: &str = "data";
 
 /// The command line and the environment that the process was started with. Files that they name are read anew each time.
@@ -30,7 +30,7 @@ impl ConfigSource {
     }
 
     /// Where an instance keeps its name and what stands in for a database that is down; `None`: nowhere. Without a
-    /// configuration file nothing is written but where somebody says so.
+    /// configuration file nothing is written except to a folder that was named.
     pub(super) fn own_folder(&self, config: &Config) -> Option<PathBuf> {
         match (&config.database.url, &self.options.data) {
             (DatabaseUrl::Memory, _) => None,

@@ -23,7 +23,7 @@ const REQUEST: u16 = 1;
 const HEADER_BYTES: usize = 16;
 const QUESTION_BYTES: usize = 56;
 const ANSWER_BYTES: usize = 72;
-/// `IPPROTO_TCP`, `AF_INET` and `AF_INET6`, as they stand there.
+/// `IPPROTO_TCP`, `AF_INET` and `AF_INET6`, as the kernel's headers number them.
 const TCP: u8 = 6;
 const V4: u8 = 2;
 const V6: u8 = 10;
@@ -40,7 +40,7 @@ pub(super) fn of_peer(socket: &impl AsFd) -> Result<u32, String> {
     };
     let (ours, peer) = ends().ok_or("its connection has ended")?;
     let owner = of_peer_at(ours, peer)?;
-    // As long as our end stands, no other connection can have the same two ends: the owner is this one's.
+    // As long as our end is open, no other connection can have the same two ends: the owner is this one's.
     (ends() == Some((ours, peer))).then_some(owner).ok_or_else(|| "its connection has ended".into())
 }
 
@@ -134,7 +134,7 @@ fn owner(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> Result<u32, St
     }
     match (number(64), number(68)) {
         (Some(uid), Some(inode)) if inode != 0 => Ok(uid),
-        // Its process has closed it: what stands there as the owner is then user 0.
+        // Its process has closed it: the kernel then names user 0 as the owner.
         _ => Err("its process has closed the socket already".into()),
     }
 }

@@ -45,7 +45,7 @@ pub struct Accounts {
     pub log_limit: Arc<LogLimit>,
     /// Time.
     pub clock: Clock,
-    /// Where it stands whose `X-Request-Id` and `X-Forwarded-For` count.
+    /// Names the proxies whose `X-Request-Id` and `X-Forwarded-For` count.
     pub policy: Arc<PolicyInForce>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct RequestSummary {
     pub lease: Option<Lease>,
     /// The client's request under way: held until its answer is delivered, to the end of an upgrade.
     pub seat: Option<Seat>,
-    /// Nobody is left to read the answer.
+    /// The client has left: the answer is only logged.
     pub client_gone: bool,
     /// No backend answered: the operator reads why, once, with the request's id.
     pub failed: bool,
@@ -157,7 +157,7 @@ impl Accounts {
     pub fn refuse(self: &Arc<Self>, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
         let local = LocalRequest::begin(self, head, received_at);
         let mut answer = reject.answer(local.request_id());
-        // After a framing error nobody knows where the next request begins.
+        // After a framing error it is unknown where the next request begins.
         answer.close = true;
         let (id, status) = (local.request_id(), answer.status);
         let cause = answer.cause.as_deref().unwrap_or_default();
@@ -269,7 +269,7 @@ struct EndOfRequest {
 enum ForLog {
     /// A line of the access log.
     Record(Box<AccessRecord>),
-    /// Nobody reads that: the request's id alone, for the error log.
+    /// There is no access log: the request's id alone, for the error log.
     Id(String),
 }
 

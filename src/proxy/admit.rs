@@ -48,7 +48,7 @@ pub(super) struct Admission {
     pub refused: Option<Reject>,
     /// Why, when it may not.
     pub why: Option<Refusal>,
-    /// Fields for the answer, whoever gives it.
+    /// Fields for the answer, of a backend or of ours.
     pub fields: LimitFields,
     /// For the log.
     pub record: Option<LimitRecord>,
@@ -81,7 +81,7 @@ impl Admit {
         match identify::identify(&self.limits, policy, client, fields, when.now, waited, tried) {
             Ok(Identified { found, key }) => {
                 let mut admission = self.decide(head, &found, when, policy);
-                // What stands for one bucket alone, a shared range among them.
+                // Only entries that name one bucket: a client, or a range that shares its bucket.
                 let entry = found.entry.as_ref().filter(|_| found.room == Room::Own);
                 let name = key.as_ref().or(entry);
                 self.heavy_hitters.count(found.client, name, admission.why.as_ref(), when.now);
@@ -102,7 +102,7 @@ impl Admit {
         }
     }
 
-    /// Watches for a proxy that nobody trusts. Private peers that send `X-Forwarded-For` alone are worth a look.
+    /// Watches for a proxy that is missing in `trusted_proxies`: only private peers that send `X-Forwarded-For` can be one.
     fn watch(&self, peer: IpAddr, fields: &Fields) {
         if lone_peer::is_private(peer) && fields.has("x-forwarded-for") {
             let total = || {
@@ -131,7 +131,7 @@ impl Admit {
             granted => {
                 let ask = Ask { grant: granted.grant(), rules: &rules, cost, room: found.room };
                 let (decision, seat) = if preflight {
-                    // Looks, and takes nothing: whoever has nothing left could send as many of these as it likes.
+                    // Takes no token, but refuses a client that has none left: else it could send any number of these.
                     match self.limiter.preview(found.client, ask, when) {
                         Decision { allowed: true, .. } => {
                             return self.unasked(Policy::None, found.client, None);

@@ -20,7 +20,7 @@ pub enum BodyFault {
     Malformed,
     /// Silent for `frontend.body_timeout`, or below the minimum rate: 408.
     TimedOut,
-    /// The client closed or reset its side before the end: nobody to answer.
+    /// The client closed or reset its side before the end, so that there is no one to answer.
     ClientGone,
 }
 

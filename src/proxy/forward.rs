@@ -72,7 +72,7 @@ pub(crate) struct Spent {
 /// No backend answered.
 pub(super) struct NoAnswer {
     pub reject: Reject,
-    /// Nobody is left to read the refusal.
+    /// The client has left: the refusal is only logged.
     pub client_gone: bool,
     pub spent: Spent,
 }

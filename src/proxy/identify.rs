@@ -1,6 +1,6 @@
 //! Who is it: the keys that a request shows, in the configured order, then its address.
 //!
-//! A key counts when the store knows it. One that nobody gave a limit is worth nothing: it would be the easiest way to a
+//! A key counts when the store knows it. One without a limit is worth nothing: it would be the easiest way to a
 //! fresh bucket.
 
 use std::sync::Arc;

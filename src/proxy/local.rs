@@ -9,7 +9,7 @@ use balancer_http::message::Reason;
 use balancer_http::message::{RequestHead, Version};
 use balancer_limiter::identity::{KeySource, Source};
 
-/// The answer, if it is ours. `instance`: our id in `Via`. `keys`: where clients' keys stand.
+/// The answer, if it is ours. `instance`: our id in `Via`. `keys`: which parts of a request hold clients' keys.
 pub(super) fn answer(
     head: &RequestHead,
     instance: &str,

@@ -1,4 +1,4 @@
-//! Notices a proxy in front of us that nobody trusts: while nearly all requests come from one private address that sends
+//! Notices a proxy in front of us that is missing in `trusted_proxies`: while nearly all requests come from one private address that sends
 //! `X-Forwarded-For`, all clients behind it are limited as one, and the operator should hear of it.
 
 use std::net::IpAddr;

@@ -120,7 +120,7 @@ pub enum Phase {
     RequestBody(crate::proxy::exchange::BodyFault),
     /// The client left.
     Cancelled,
-    /// This process has no descriptor, port or memory left for a connection: nobody's failure but ours.
+    /// This process has no descriptor, port or memory left for a connection: no backend's failure.
     Shortage,
 }
 

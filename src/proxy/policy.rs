@@ -14,11 +14,11 @@ use balancer_limiter::request_rules::RequestRules;
 pub struct ProxyPolicy {
     /// Whose forwarding headers and `X-Request-Id` count.
     pub trusted_proxies: Vec<IpNet>,
-    /// Where clients' keys stand.
+    /// Which parts of a request hold clients' keys.
     pub keys: Vec<KeySource>,
     /// What becomes of keys that the store does not know.
     pub unknown_keys: UnknownKeys,
-    /// How the limiter's fields stand in answers.
+    /// In which form answers have the limiter's fields.
     pub headers: RateLimitHeaders,
     /// What some requests need beside or instead of a token of their client's limit.
     pub rules: RequestRules,

@@ -17,7 +17,7 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// `trusted`: whether the peer's `X-Request-Id` counts. `traceparent` is taken from everybody: it names no right.
+    /// `trusted`: whether the peer's `X-Request-Id` counts. `traceparent` counts from every peer: it grants no right.
     pub fn of(fields: &Fields, trusted: bool, wall: SystemTime) -> Self {
         let given = if trusted { headers::request_id(fields) } else { None };
         let request_id = given.map_or_else(|| new_request_id(wall), str::to_owned);

@@ -260,7 +260,7 @@ impl Story {
         }
     }
 
-    /// The client left: the end of the story is written down, and there is nobody to answer.
+    /// The client left: the end of the story is logged, and no answer is made.
     pub fn abandon(mut self: Box<Self>, head: &RequestHead) {
         let proxy = Arc::clone(&self.proxy);
         let failed = match std::mem::replace(&mut self.stage, Stage::Between) {

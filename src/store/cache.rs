@@ -2,7 +2,7 @@
 //! limit inside it, so that a new connection from a known address is no miss, and one for each opaque id. Groups and ids
 //! without any are remembered too.
 //!
-//! A load is a [`LoadTicket`] on the shard's list of loads. Whoever finds one there is given a [`Pending`] to wait for it, so a
+//! A load is a [`LoadTicket`] on the shard's list of loads. A request that finds one there is given a [`Pending`] to wait for it, so a
 //! group is loaded once however many ask, and outside every lock. Nothing here waits. A write takes the ticket off the list: what that load brings, which may be
 //! older than the write, is not kept. So the list is the generation of each key, and costs nothing for idle ones.
 
@@ -285,7 +285,7 @@ impl Cache {
         self.keep(&mut shard, key, entries.clone());
         drop(shard);
         if let Some(load) = overtaken {
-            // Whoever waits for it need not wait longer.
+            // Requests that wait for it have their answer now.
             load.settle(LoadOutcome::Loaded(entries));
         }
     }

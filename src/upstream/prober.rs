@@ -48,7 +48,7 @@ impl CheckDriver {
     }
 }
 
-/// The running health checks; they end when this is dropped, and nobody's health is changed any more.
+/// The running health checks; they end when this is dropped, and no endpoint's health is changed any more.
 #[derive(Debug)]
 pub struct Prober {
     backends: Arc<Backends>,

@@ -18,7 +18,7 @@ use balancer_pool::backends::{AddressChange, Backends};
 
 mod server;
 
-/// Most addresses that one name may stand for; the others are left out, with a warning.
+/// Most addresses that one name may have; the others are left out, with a warning.
 pub const MAX_ADDRESSES: usize = 256;
 
 /// While a backend has no address at all it is looked up this often, if the interval is not shorter: what is missing
@@ -162,7 +162,7 @@ pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duratio
             continue;
         }
         let (send, lookup, host, port) = (send.clone(), Arc::clone(lookup), entry.host.clone(), entry.port);
-        // There is room for every answer, and nobody minds one that comes too late.
+        // There is room for every answer; one that comes too late is dropped.
         let ask = move || drop(send.send((index, lookup(&host, port))));
         match Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(ask) {
             Ok(_) => waiting += 1,
@@ -196,7 +196,7 @@ fn bounded_list(mut addresses: Vec<SocketAddr>) -> (Vec<SocketAddr>, usize) {
     (addresses, cut)
 }
 
-/// An IP address as it may stand in a URL's host (IPv6 with or without brackets), with its port.
+/// An IP address as it may be written in a URL's host (IPv6 with or without brackets), with its port.
 pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     inner.unwrap_or(host).parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port))

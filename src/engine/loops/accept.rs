@@ -155,7 +155,7 @@ impl Loop {
                     Err(error) => {
                         self.shared.service.observe(FrontendEvent::Rejected("descriptors"));
                         self.shared.service.observe(FrontendEvent::Short(error));
-                        // A descriptor that somebody holds for nothing may be all that is missing, if it is the process's
+                        // A descriptor that an idle connection holds may be all that is missing, if it is the process's
                         // own bound that was met.
                         if error != Errno::MFILE || !self.evict() {
                             return self.pause_accepting();

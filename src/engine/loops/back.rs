@@ -204,7 +204,7 @@ impl Backs {
         self.by_key.get_mut(key).map(|back| &mut **back)
     }
 
-    /// Closes one. Closing takes it out of epoll: the descriptor is nobody else's.
+    /// Closes one. Closing takes it out of epoll: no other descriptor refers to it.
     pub fn close(&mut self, key: BackSlot) {
         self.by_key.remove(key);
     }
@@ -235,7 +235,7 @@ impl Backs {
         }
     }
 
-    /// The answer is read, or nobody wants it: the connection is kept if it may be.
+    /// The answer is read, or is not wanted: the connection is kept if it may be.
     pub fn release(&mut self, key: BackSlot, now: Nanos) {
         let Some(back) = self.by_key.get_mut(key) else { return };
         let is_clean = back.may_keep && back.coding.is_done() && !back.ended && back.is_flushed();

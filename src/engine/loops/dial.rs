@@ -78,7 +78,7 @@ fn data_of(key: BackSlot) -> u64 {
     key.data().as_ffi() | BACK
 }
 
-/// What this process lacks is nobody's failure.
+/// What this process lacks is no backend's failure.
 fn shortage(error: Errno) -> UpstreamError {
     UpstreamError {
         phase: Phase::Shortage,
@@ -110,7 +110,7 @@ pub(super) fn refused(error: Errno) -> UpstreamError {
     UpstreamError { phase, cause: std::io::Error::from(error).to_string() }
 }
 
-/// A connection that is gone though nobody closed it: a fault of ours.
+/// A connection that is gone though it was not closed: a fault of ours.
 pub(super) fn lost() -> UpstreamError {
     UpstreamError { phase: Phase::Reset, cause: "the connection is gone".to_owned() }
 }

@@ -303,7 +303,7 @@ impl Loop {
                 self.end(&mut client);
             }
         }
-        // What came since belongs to nobody.
+        // Mail that came since is dropped with its connections.
         drop(self.state().open_mail());
     }
 }

@@ -75,7 +75,7 @@ impl Loop {
                 self.backs.close(tunnel.back);
                 tunnel.delivery.settle(DeliveryOutcome::Complete, conn.out.len() - conn.out_at);
             }
-            // The lane's answer finds nobody.
+            // The lane's answer will find no client.
             Doing::InLane | Doing::Nothing => {}
         }
     }

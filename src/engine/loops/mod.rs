@@ -158,7 +158,7 @@ impl RunningLoops {
             return;
         }
         if !self.inherited {
-            // Whoever is connected already is let in: a listener that ends resets those that it still has.
+            // Connections that wait already are accepted: a listener that closes resets those that it still has.
             for listener in &shared.listeners {
                 while let Ok(Some(accepted)) = shared.accept(listener, 0, || false) {
                     if let Accepted::For(number, newcomer) = accepted {
@@ -172,7 +172,7 @@ impl RunningLoops {
         shared.loops.iter().for_each(|one| one.post(Letter::Look));
         if !self.inherited {
             for listener in &shared.listeners {
-                // Clients are refused from now on, instead of waiting in a queue that nobody empties.
+                // Clients are refused from now on, instead of waiting in a queue that is not emptied any more.
                 let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
             }
         }

@@ -35,7 +35,7 @@ pub(super) struct Loop {
     /// Empty while its client is being handled.
     pub clients: SlotMap<ClientSlot, Option<Box<Client>>>,
     pub backs: Backs,
-    /// Clients that have more to do at once, after everybody else had a turn.
+    /// Clients that have more to do at once, after all others had a turn.
     pub again: Vec<ClientSlot>,
     pub timers: BinaryHeap<Reverse<(Nanos, ClientSlot)>>,
     /// When the events that are handled now were told.
@@ -64,7 +64,7 @@ pub(super) struct Share {
     pub to: usize,
 }
 
-/// Memory that a loop lends to whoever is being handled.
+/// Memory that a loop lends to the client that it handles.
 pub(super) struct Buffers {
     /// What was received of requests.
     pub inbox: Box<[u8]>,
@@ -201,7 +201,7 @@ impl Loop {
     }
 
     fn handle(&mut self, ready: &[epoll::Event], buffers: &mut Buffers) {
-        // Backends first: a kept connection that was closed, or that has bytes nobody asked for, is found out before it is
+        // Backends first: a kept connection that was closed, or that has bytes without a request, is found out before it is
         // taken. New connections last.
         for event in ready {
             let data = event.data.u64();
@@ -245,7 +245,7 @@ impl Loop {
         let Some(back) = self.backs.get(key) else { return };
         let ends = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let Some(client) = back.client else {
-            // Kept, and it speaks or ends: nobody asked for that.
+            // Kept, and it speaks or ends without a request.
             if ends || flags.contains(EventFlags::IN) {
                 self.backs.close(key);
             }

@@ -1,4 +1,4 @@
-//! A thread that looks whether every loop goes round. One that is stuck, by a fault of ours, is said in the log with its
+//! A thread that looks whether every loop goes round. One that is stuck, by a fault of ours, is named in the log by its
 //! number, gets no new connections, and gets some again when it goes on.
 
 use std::convert::Infallible;

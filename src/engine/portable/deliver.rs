@@ -15,7 +15,7 @@ use crate::proxy::exchange::{Answer, AnswerBody, DeliveryOutcome};
 use balancer_http::message::Reason;
 use balancer_http::message::{BodyLength, Version};
 
-/// What stands in place of a chunk size when the backend broke off: no parser takes it for the end of the body.
+/// What is sent in place of a chunk size when the backend broke off: no parser takes it for the end of the body.
 const BROKEN_CHUNK: &[u8] = b"upstream broke off\r\n";
 /// Bodies of unknown length are read whole up to this for HTTP/1.0 clients, which know no chunks.
 const MAX_HTTP10_BYTES: usize = 16 * 1024 * 1024;

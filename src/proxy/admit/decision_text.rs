@@ -15,7 +15,7 @@ use balancer_limiter::terms::{BucketId, BucketName, BucketSpec, CONCURRENCY};
 /// A decision in words.
 pub(super) struct DecisionText {
     pub fields: RateLimitFields,
-    /// The bucket that stands first in the fields.
+    /// The bucket that comes first in the fields.
     pub bucket: Option<BucketName>,
     /// A rule has that bucket: this one.
     pub of_rule: Option<BucketId>,
@@ -60,7 +60,7 @@ type Names<'a> = SmallVec<[(&'a BucketSpec, bool); MAX_ASKED]>;
 
 type Standings<'a> = SmallVec<[Standing<'a>; MAX_ASKED]>;
 
-/// What the limiter adds to an answer, whoever gives it.
+/// What the limiter adds to an answer, of a backend or of ours.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct LimitFields {
     told: RateLimitFields,
@@ -102,7 +102,7 @@ impl LimitFields {
     }
 }
 
-/// Whether the fields of the older form stand in answers.
+/// Whether answers have the fields of the older form.
 pub(in crate::proxy) fn has_legacy(headers: RateLimitHeaders) -> bool {
     matches!(headers, RateLimitHeaders::Legacy | RateLimitHeaders::Both)
 }

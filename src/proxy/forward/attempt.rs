@@ -57,7 +57,7 @@ impl Forward {
 }
 
 /// Whether it was too late because the request had spent most of its time before, in line or elsewhere: that says nothing
-/// about the endpoint, and under an overload everybody would be ejected for it.
+/// about the endpoint, and an overload would eject every endpoint.
 fn was_hurried(state: &RetryState, took: Nanos, phase: Phase) -> bool {
     let own = state.snapshot.policy().request_timeout;
     matches!(phase, Phase::TimedOut | Phase::ConnectTimedOut)
@@ -70,7 +70,7 @@ fn verdict(result: Result<u16, &UpstreamError>, outlier_statuses: &[(u16, u16)])
     match result {
         Ok(status) => Some(is_in(outlier_statuses, status)),
         Err(error) => match error.phase {
-            // A kept connection that was closed meanwhile is nobody's fault, and took no time.
+            // A kept connection that was closed meanwhile says nothing about the backend, and took no time.
             Phase::RequestBody(_) | Phase::Cancelled | Phase::Stale | Phase::Shortage => None,
             Phase::Connect | Phase::ConnectTimedOut | Phase::Reset | Phase::TimedOut | Phase::Malformed => {
                 Some(true)

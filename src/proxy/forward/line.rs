@@ -13,7 +13,7 @@ use balancer_time::nanos;
 /// Why a request is not sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsent {
-    /// There is nobody to send it to.
+    /// No endpoint can take it.
     Nobody,
     /// All are full, and so is the line, or there is none.
     LineFull,
@@ -30,7 +30,7 @@ pub(super) enum Unsent {
 }
 
 impl Forward {
-    /// Somebody to send it to, waited for in line if need be. Newcomers don't overtake who is in it; a request that goes
+    /// An endpoint to send it to, waited for in line if need be. New requests don't overtake those in line; a request that goes
     /// to another backend after a failure came before them, and tries first.
     pub(super) fn seek(
         &self,
@@ -97,7 +97,7 @@ impl Wait {
     }
 }
 
-/// A request that waits, as whoever keeps it sees it.
+/// A request that waits in line.
 impl RetryState {
     /// When it has waited long enough.
     pub fn waits_until(&self) -> Nanos {

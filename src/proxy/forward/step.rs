@@ -16,7 +16,7 @@ pub(in crate::proxy) enum Next {
     To(RetryState, Lease, Reuse),
     /// Every endpoint is full: it waits in line.
     Waits(RetryState),
-    /// To nobody.
+    /// Nowhere: its answer is a refusal.
     Failed(NoAnswer),
 }
 
@@ -67,7 +67,7 @@ impl Forward {
             && state.try_again_after(Failure::Status, &lease.endpoint, replayable)
         {
             let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
-            // The answer that there is beats one that there may be: nobody waits for a second one.
+            // There is an answer already: a second one is not waited for in line.
             if let Ok((again, reuse)) = self.next(&mut state, &preferred, false) {
                 state.spent.backend = Some(again.endpoint.backend.clone());
                 return Received::Again(state, again, reuse);

@@ -38,7 +38,7 @@ impl Load {
         self.done.wait_while_for(&mut progress, |progress| progress.outcome.is_none(), patience);
     }
 
-    /// The first outcome counts. Wakes whoever waits, outside of every lock; the caller holds none.
+    /// The first outcome counts. Wakes all that wait, outside of every lock; the caller holds none.
     pub(super) fn settle(&self, outcome: LoadOutcome) {
         let mut progress = self.progress.lock();
         progress.outcome.get_or_insert(outcome);
@@ -116,7 +116,7 @@ impl fmt::Debug for Pending {
     }
 }
 
-/// The duty to load one group. Dropping it fails the load, so nobody waits for a load that will not come.
+/// The duty to load one group. Dropping it fails the load, so that no request waits for one that will not come.
 pub struct LoadTicket {
     cache: Arc<Cache>,
     place: CacheGroup,

@@ -59,12 +59,12 @@ impl Check {
         }
     }
 
-    /// Whether the connection stands.
+    /// Whether the connection is made.
     pub fn is_connected(&self) -> bool {
         self.is_connected
     }
 
-    /// The connection stands.
+    /// The connection is made.
     pub fn connected(&mut self) {
         self.is_connected = true;
     }

@@ -1,5 +1,5 @@
 //! Checks on one thread that waits for all of them at once (Linux). It never blocks, so a backend that hangs costs a
-//! descriptor and delays nobody.
+//! descriptor and delays no other check.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

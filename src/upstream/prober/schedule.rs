@@ -1,4 +1,4 @@
-//! Which endpoint is checked when: a value that whoever makes the checks asks, and tells what they found. It makes none
+//! Which endpoint is checked when: a value that the thread which makes the checks asks, and tells what they found. It makes none
 //! itself and never waits.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -43,7 +43,7 @@ struct Watched {
 
 impl Schedule {
     /// Without endpoints. `places`: how many checks are made at once. A check that times out holds its place longest, so
-    /// endpoints whose last check did get half of the places at most: those that are known to hang delay nobody else.
+    /// endpoints whose last check did get half of the places at most: those that are known to hang delay no others.
     pub fn new(backends: Arc<Backends>, settings: Arc<HealthCheck>, places: usize) -> Self {
         Self {
             backends,
