@@ -58,6 +58,8 @@ fn addresses_follow_the_name_server_and_bad_answers_keep_them(engine: Engine) {
         .set("upstream.resolve_interval", json!("100ms"))
         .set("upstream.idle_timeout", json!("1h"))
         .set("discovery.resolver", json!(server.address.to_string()))
+        // Each loop has connections of its own.
+        .one_loop()
         .set("health_check", json!({ "interval": "1h" }));
     let balancer = setup.start();
     assert_eq!(answering(&balancer, 8), ["11", "12"]);

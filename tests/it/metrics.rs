@@ -102,7 +102,8 @@ fn real_events_move_the_series(engine: Engine) {
         // A request is counted when its answer is delivered, a moment after the client has read it.
         until(series, || {
             let text = balancer.get("/-/metrics").expect(200).text();
-            (value(&text, series) >= at_least).then_some(())
+            // Not there yet is not yet.
+            (text.contains(&format!("{series} ")) && value(&text, series) >= at_least).then_some(())
         });
     }
 }

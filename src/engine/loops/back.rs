@@ -41,8 +41,6 @@ pub(super) struct Back {
     pub may_keep: bool,
     /// It belongs to one client.
     pub is_pinned: bool,
-    /// `upstream.idle_timeout`, as its last request had it.
-    pub idle: Nanos,
 }
 
 /// How an answer's body is read.
@@ -228,7 +226,6 @@ impl Backs {
             let Some(back) = self.by_key.get_mut(key) else { continue };
             if back.socket.is_quiet() {
                 back.kept = true;
-                back.idle = call.policy.idle;
                 return Some(key);
             }
             self.by_key.remove(key);
@@ -249,7 +246,6 @@ impl Backs {
             return;
         }
         let kept = self.kept.entry(back.endpoint).or_default();
-        kept.most = back.idle;
         if kept.idle.len() >= MAX_KEPT {
             self.by_key.remove(key);
             return;

@@ -59,7 +59,6 @@ impl Loop {
             coding: Coding::Done,
             may_keep: false,
             is_pinned: false,
-            idle: call.policy.idle,
         }));
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64(data_of(key));
