@@ -74,6 +74,20 @@ fn they_wait_in_line_as_long_as_they_may_and_no_more_than_may() {
     assert_eq!(fixture.leases(), 0);
 }
 
+/// The answer that there is beats one that may come: it is not thrown away to wait in line.
+#[test]
+fn an_answer_that_asks_for_another_try_is_the_clients_when_every_backend_is_full() {
+    let policy = PoolPolicy { retry_statuses: vec![(503, 503)], ..lined() };
+    let settings = Settings { max_in_flight: Some(1), ..settings(policy) };
+    let fixture = Fixture::still(2, &settings);
+    let mut head = get();
+    let (story, _) = fixture.sent(&mut head);
+    let answer = answered(story.on(Event::Head(super::head("503 Service Unavailable")), &head, true));
+    assert_eq!(answer.status, 503);
+    ends(answer);
+    assert_eq!((fixture.record().status, fixture.leases()), (503, 0));
+}
+
 #[test]
 fn without_a_line_they_are_refused() {
     let (fixture, first, head) = full(policy());
