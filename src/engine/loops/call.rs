@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::answer::Looked;
 use super::conn::Conn;
+use super::deliver::FromBackend;
 use super::dial::{lost, refused};
 use super::exchange::{Calling, Doing, Exchange, Upload};
 use super::keys::BackSlot;
@@ -51,10 +52,9 @@ impl Loop {
         conn: &mut Conn,
         exchange: &mut Exchange,
         mut step: Step,
-        answered: Option<(BackSlot, Call, (usize, usize))>,
+        mut answered: FromBackend,
         buffers: &mut Buffers,
     ) -> Go {
-        let mut answered = answered;
         loop {
             // The answer that there was is not the one.
             if !matches!(step, Step::Answer(_))

@@ -40,19 +40,20 @@ impl Loop {
         let ticket = answer.ticket.take();
         let mut delivery = Delivery { source: None, framing, body_bytes: 0, ticket, after, gather: None };
         buffers.out.clear();
-        match answer.body {
+        // From here on its framing says what the head does of it.
+        let body = std::mem::replace(&mut answer.body, AnswerBody::None { declared: None });
+        match body {
             AnswerBody::Relayed(_) | AnswerBody::Tunnel => {
                 let Some((back, call, span)) = answered else {
                     return self.broke(conn, &mut delivery, "no backend");
                 };
-                if matches!(answer.body, AnswerBody::Tunnel) {
+                if matches!(body, AnswerBody::Tunnel) {
                     render::head(&mut buffers.out, &answer, framing, persistence);
                     return self.switch(conn, exchange, delivery, back, span, buffers);
                 }
                 let (read, deadline) = (call.policy.read, call.deadline);
                 delivery.source = Some(BodySource { back, last: self.now, read, deadline });
                 if framing == Framing::UntilClose && exchange.keep_alive && !answer.close {
-                    answer.body = AnswerBody::None { declared: None };
                     delivery.gather = Some(Box::new(Gather { answer, collected: Vec::new() }));
                 } else {
                     render::head(&mut buffers.out, &answer, framing, persistence);
@@ -60,23 +61,13 @@ impl Loop {
                 return self.relay_first(conn, exchange, delivery, span, buffers);
             }
             AnswerBody::Bytes(bytes) if !matches!(framing, Framing::None(_)) => {
-                render::head(
-                    &mut buffers.out,
-                    &answer_of(answer.status, answer.reason, answer.fields),
-                    framing,
-                    persistence,
-                );
+                render::head(&mut buffers.out, &answer, framing, persistence);
                 delivery.body_bytes = bytes.len() as u64;
                 // A client that is gone shows at the next step.
                 let _ = conn.emit(&[&buffers.out, &bytes], &mut buffers.together, self.now);
             }
             _ => {
-                render::head(
-                    &mut buffers.out,
-                    &answer_of(answer.status, answer.reason, answer.fields),
-                    framing,
-                    persistence,
-                );
+                render::head(&mut buffers.out, &answer, framing, persistence);
                 let _ = conn.emit(&[&buffers.out], &mut buffers.together, self.now);
             }
         }
@@ -120,17 +111,15 @@ impl Loop {
             }
             Pumped::Gone => Go::On,
             Pumped::Done => {
-                self.finish_source(exchange, |own, exchange| own.answer_on(conn, exchange, buffers))
+                self.finish_source(exchange);
+                self.answer_on(conn, exchange, buffers)
             }
             Pumped::Later | Pumped::Again => self.answer_on(conn, exchange, buffers),
         }
     }
 
-    fn finish_source(
-        &mut self,
-        exchange: &mut Exchange,
-        then: impl FnOnce(&mut Self, &mut Exchange) -> Go,
-    ) -> Go {
+    /// The backend's part of an answer is over.
+    fn finish_source(&mut self, exchange: &mut Exchange) {
         if let Doing::Answering(delivery) = &mut exchange.doing
             && let Some(origin) = delivery.source.take()
         {
@@ -141,7 +130,6 @@ impl Loop {
             exchange.upload.is_stopped |= stops;
             self.backs.release(origin.back, self.now);
         }
-        then(self, exchange)
     }
 
     /// Goes on with an answer that is on its way.
@@ -182,7 +170,10 @@ impl Loop {
             None => Pumped::Broke("the connection is gone".to_owned()),
         };
         match pumped {
-            Pumped::Done => self.finish_source(exchange, |_, _| Go::On),
+            Pumped::Done => {
+                self.finish_source(exchange);
+                Go::On
+            }
             Pumped::Later if !conn.is_flushed() => {
                 self.tell_room(conn);
                 Go::Wait
@@ -275,10 +266,4 @@ impl Loop {
             let _ = modify(&self.epoll, &conn.socket, super::turn::data_of(conn.key), flags);
         }
     }
-}
-
-/// An answer without its body, for its head.
-fn answer_of(status: u16, reason: Option<Vec<u8>>, fields: balancer_http::fields::Fields) -> Answer {
-    let body = AnswerBody::None { declared: None };
-    Answer { status, reason, fields, body, close: false, cause: None, ticket: None }
 }
