@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod bucket;
+pub mod budget;
 pub mod document;
 pub mod heavy_hitters;
 pub mod identity;
@@ -12,6 +13,7 @@ pub mod limit;
 pub mod limiter;
 pub mod plans;
 pub mod ranges;
+pub mod reports;
 pub mod request_rules;
 pub mod reset;
 pub mod terms;

@@ -16,6 +16,7 @@ mod change;
 mod crowd;
 mod decision;
 mod levels;
+mod link;
 mod seat;
 mod slots;
 mod table;
@@ -39,6 +40,7 @@ pub use seat::Seat;
 pub use slots::{Saved, Slot};
 
 use decision::{decide, refused_by_full};
+use link::PeerLink;
 use seat::CountedRow;
 use slots::Slots;
 use table::{ClientTable, TableRow};
@@ -75,6 +77,8 @@ pub struct Limiter {
     fills: AtomicU64,
     /// The shard that [`Limiter::sweep`] looks at next.
     next_sweep: AtomicUsize,
+    /// The other instances.
+    link: PeerLink,
 }
 
 /// A shard has its cache lines to itself, so that neighbours don't wait for each other's locks.
@@ -131,6 +135,7 @@ impl Limiter {
             epoch: AtomicU32::new(1),
             fills: AtomicU64::new(0),
             next_sweep: AtomicUsize::new(0),
+            link: PeerLink::alone(),
         }
     }
 
@@ -184,6 +189,11 @@ impl Limiter {
     pub fn memory_bytes(&self) -> usize {
         let shards: usize = self.shards.iter().map(|shard| shard.0.lock().table.memory_bytes()).sum();
         shards + SHARDS * size_of::<Shard>()
+    }
+
+    /// How this instance stands to the others.
+    pub(crate) fn link(&self) -> &PeerLink {
+        &self.link
     }
 
     fn decide(&self, client: ClientKey, ask: Ask<'_>, when: Moment, enter: bool) -> (Decision, CountedRow) {

@@ -119,6 +119,16 @@ impl ClientKey {
         self.tag == TAG_CROWD
     }
 
+    /// Whether it is an IPv4 address.
+    pub fn is_ipv4(self) -> bool {
+        Self::tags_ipv4(self.tag)
+    }
+
+    /// Whether [`ClientKey::to_bytes`] of an IPv4 address begins with that byte; the last twelve of them are then 0.
+    pub fn tags_ipv4(first: u8) -> bool {
+        first == TAG_V4
+    }
+
     /// What all crowds of one kind have in common; `None` for a client.
     pub fn crowd_owner(self) -> Option<Crowds> {
         let mut owner = self.value;

@@ -1,0 +1,91 @@
+//! Who shares the budget: the instances that were heard lately.
+
+use crate::reports::InstanceId;
+use balancer_time::Nanos;
+
+use super::{DEAD_AFTER, MAX_PEERS, SILENT_AFTER};
+
+/// Another instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub id: InstanceId,
+    /// Names it within this process; never used again, so that counts of one that is gone meet no other.
+    pub number: u32,
+    pub heard: Nanos,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Peers {
+    own: InstanceId,
+    /// When a message of its own came back last.
+    own_heard: Nanos,
+    list: Vec<Peer>,
+    next_number: u32,
+}
+
+impl Peers {
+    /// None yet. That its own messages come back counts as shown for a while.
+    pub fn new(own: InstanceId, now: Nanos) -> Self {
+        Self { own, own_heard: now, list: Vec::new(), next_number: 0 }
+    }
+
+    /// A message came; the peer that sent it, `None` for an own one. Beyond [`MAX_PEERS`] nobody is known.
+    ///
+    /// # Errors
+    /// There is no room for another.
+    pub fn heard(&mut self, from: InstanceId, now: Nanos) -> Result<Option<u32>, NoRoom> {
+        if from == self.own {
+            self.own_heard = self.own_heard.max(now);
+            return Ok(None);
+        }
+        if let Some(peer) = self.list.iter_mut().find(|peer| peer.id == from) {
+            peer.heard = peer.heard.max(now);
+            return Ok(Some(peer.number));
+        }
+        if self.list.len() >= MAX_PEERS {
+            return Err(NoRoom);
+        }
+        let number = self.next_number;
+        self.next_number = number.wrapping_add(1);
+        self.list.push(Peer { id: from, number, heard: now });
+        Ok(Some(number))
+    }
+
+    /// Until when what was heard at `now` holds: the others hear this one too, as far as its own messages come back.
+    pub fn good_until(&self, now: Nanos) -> Nanos {
+        (now + SILENT_AFTER).min(self.own_heard + DEAD_AFTER)
+    }
+
+    /// A silence has ended: whoever was there before has as long as before to be heard again.
+    pub fn begin_again(&mut self, now: Nanos) {
+        for peer in &mut self.list {
+            peer.heard = now;
+        }
+    }
+
+    /// Forgets one that said that it leaves.
+    pub fn remove(&mut self, gone: InstanceId) {
+        self.list.retain(|peer| peer.id != gone);
+    }
+
+    /// Forgets those that were not heard for too long.
+    pub fn forget_dead(&mut self, now: Nanos) {
+        self.list.retain(|peer| now.saturating_sub(peer.heard) <= DEAD_AFTER);
+    }
+
+    /// How many there are, this one included.
+    pub fn members(&self) -> usize {
+        self.list.len() + 1
+    }
+
+    /// The others.
+    #[allow(dead_code)]
+    pub fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.list.iter()
+    }
+}
+
+/// There are as many as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom;

@@ -1,0 +1,85 @@
+use super::*;
+
+const SEC: Nanos = 1_000_000_000;
+
+/// The instant `now`, with a wall clock that stands still.
+fn at(now: Nanos) -> Moment {
+    Moment { now, wall_s: 0 }
+}
+
+const OWN: InstanceId = InstanceId(1);
+const OTHER: InstanceId = InstanceId(2);
+const THIRD: InstanceId = InstanceId(3);
+
+fn budget() -> Budget {
+    Budget::new(Arc::new(Limiter::new(1000)), OWN, SEC)
+}
+
+/// Members and whether it is cut off, after a tick.
+fn stands(budget: &Budget, now: Nanos) -> (usize, bool) {
+    budget.tick(at(now), &mut Vec::new());
+    let stats = budget.stats(now);
+    (stats.members, stats.cut_off)
+}
+
+#[test]
+fn members_are_those_that_were_heard_within_three_seconds() {
+    let budget = budget();
+    assert_eq!(stands(&budget, SEC), (1, false));
+    for from in [OWN, OTHER, THIRD, OTHER] {
+        budget.heard(from, &[], at(2 * SEC));
+    }
+    assert_eq!(stands(&budget, 2 * SEC), (3, false));
+    for second in 3..=5 {
+        budget.heard(OWN, &[], at(second * SEC));
+        budget.heard(OTHER, &[], at(second * SEC));
+    }
+    assert_eq!(stands(&budget, 5 * SEC), (3, false));
+    assert_eq!(stands(&budget, 5 * SEC + 1), (2, false));
+    budget.left(OTHER);
+    assert_eq!(stands(&budget, 5 * SEC + 2), (1, false));
+}
+
+#[test]
+fn whoever_hears_nobody_is_cut_off_and_forgets_nobody() {
+    let budget = budget();
+    for from in [OWN, OTHER, THIRD] {
+        budget.heard(from, &[], at(2 * SEC));
+    }
+    assert_eq!(stands(&budget, 2 * SEC + SILENT_AFTER), (3, false));
+    assert_eq!(stands(&budget, 2 * SEC + SILENT_AFTER + 1), (3, true));
+    assert_eq!(stands(&budget, 60 * SEC), (3, true));
+    budget.heard(OWN, &[], at(61 * SEC));
+    assert_eq!(stands(&budget, 61 * SEC), (3, false));
+    // The others have time to be heard again.
+    budget.heard(OWN, &[], at(62 * SEC));
+    budget.heard(OWN, &[], at(63 * SEC));
+    budget.heard(OWN, &[], at(64 * SEC));
+    assert_eq!(stands(&budget, 64 * SEC), (3, false));
+    assert_eq!(stands(&budget, 64 * SEC + 1), (1, false));
+}
+
+#[test]
+fn whoever_is_not_heard_by_others_is_cut_off_too() {
+    let budget = budget();
+    budget.heard(OWN, &[], at(2 * SEC));
+    for second in 2..=5 {
+        budget.heard(OTHER, &[], at(second * SEC));
+    }
+    assert_eq!(stands(&budget, 5 * SEC), (2, false));
+    assert_eq!(stands(&budget, 5 * SEC + 1), (2, true));
+    budget.heard(OTHER, &[], at(6 * SEC));
+    assert_eq!(stands(&budget, 6 * SEC), (2, true));
+    budget.heard(OWN, &[], at(7 * SEC));
+    assert_eq!(stands(&budget, 7 * SEC), (2, false));
+}
+
+#[test]
+fn beyond_the_bound_nobody_is_known() {
+    let budget = budget();
+    for number in 0..MAX_PEERS as u64 + 5 {
+        budget.heard(InstanceId(100 + number), &[], at(2 * SEC));
+    }
+    let stats = budget.stats(2 * SEC);
+    assert_eq!((stats.members, stats.too_many_peers), (MAX_PEERS + 1, 5));
+}

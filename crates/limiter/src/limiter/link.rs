@@ -1,0 +1,112 @@
+//! How this instance stands to the others, as every decision reads it: a few numbers without a lock.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use balancer_time::Nanos;
+
+/// Written by [`crate::limiter::Limiter`]'s budget alone. On a cache line of its own, since every decision reads it.
+#[repr(align(128))]
+pub(crate) struct PeerLink {
+    /// How many instances share the budget, this one included; 0: none does, and nothing is counted.
+    members: AtomicU32,
+    /// How often the others were heard again after a silence.
+    returns: AtomicU32,
+    /// Up to when it counts as connected.
+    good_until: AtomicU64,
+    /// When the last silence ended.
+    returned_at: AtomicU64,
+    /// Something is to be sent sooner than was said; the carrier has been woken for it.
+    asked: AtomicBool,
+    waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// What one decision read of it.
+#[allow(dead_code)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerLinkState {
+    /// Instances that share the budget; 0 and 1: nobody to share with.
+    pub members: u32,
+    /// Nothing is heard of the others, who are there: each holds itself to a part.
+    pub cut_off: bool,
+    /// How often the others were heard again after a silence.
+    pub returns: u32,
+    /// When the last silence ended.
+    pub returned_at: Nanos,
+}
+
+impl PeerLink {
+    /// Of an instance that shares nothing.
+    pub fn alone() -> Self {
+        Self {
+            members: AtomicU32::new(0),
+            returns: AtomicU32::new(0),
+            good_until: AtomicU64::new(0),
+            returned_at: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
+            waker: OnceLock::new(),
+        }
+    }
+
+    #[allow(dead_code)]
+    /// As it stands at `now`; `None`: there is nobody to share with. Takes no lock.
+    pub fn at(&self, now: Nanos) -> Option<PeerLinkState> {
+        let members = self.members.load(Ordering::Relaxed);
+        if members < 2 {
+            return None;
+        }
+        Some(PeerLinkState {
+            members,
+            cut_off: self.is_silent(now),
+            returns: self.returns.load(Ordering::Relaxed),
+            returned_at: self.returned_at.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Whether nothing was heard for so long that nothing can be said of the others.
+    pub fn is_silent(&self, now: Nanos) -> bool {
+        now > self.good_until.load(Ordering::Relaxed)
+    }
+
+    /// So many instances share the budget from now on, this one included.
+    pub fn set_members(&self, members: usize) {
+        self.members.store(u32::try_from(members).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// It counts as connected until then.
+    pub fn hold_until(&self, until: Nanos) {
+        self.good_until.store(until, Ordering::Relaxed);
+    }
+
+    /// A silence ended.
+    pub fn returned(&self, now: Nanos) {
+        self.returned_at.store(now, Ordering::Relaxed);
+        self.returns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls this when something has to be sent soon; the first one that is given counts.
+    pub fn wake_by(&self, waker: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.waker.set(waker);
+    }
+
+    /// Something has to be sent soon. Wakes the carrier once until [`PeerLink::take_asked`]. No lock may be held.
+    pub fn ask(&self) {
+        if !self.asked.swap(true, Ordering::AcqRel)
+            && let Some(wake) = self.waker.get()
+        {
+            wake();
+        }
+    }
+
+    #[allow(dead_code)]
+    /// Whether [`PeerLink::ask`] was called since the last time.
+    pub fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::AcqRel)
+    }
+
+    /// The same, for a look.
+    #[allow(dead_code)]
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+}
