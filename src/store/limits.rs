@@ -1,8 +1,12 @@
 //! The façade: what the proxy and the API know of the store.
 
 mod backends;
+mod channel;
 mod levels;
 mod v1;
+
+pub use channel::BudgetChannel;
+use channel::Ears;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,6 +48,7 @@ pub struct Limits {
     /// `database.timeout`.
     timeout: Duration,
     beside: Mutex<Option<Beside>>,
+    channel: Mutex<Option<BudgetChannel>>,
 }
 
 /// The watch and the listener.
@@ -120,9 +125,10 @@ impl Limits {
         let watching =
             Builder::new().name("store-watch".into()).spawn(move || watch.run(&tell)).map_err(no_thread)?;
         let listener = core.store.listener();
+        let (ears, channel) = Ears::of(core.store.notifier(), tell_news);
         let listening = Builder::new()
             .name("store-listen".into())
-            .spawn(move || listener.run(&tell_news, &end))
+            .spawn(move || listener.run(&|word| ears.hear(word), &end))
             .map_err(no_thread)?;
         let limits = Arc::new(Self {
             core,
@@ -130,6 +136,7 @@ impl Limits {
             load_timeout: cache.load_timeout,
             timeout: database.timeout,
             beside: Mutex::new(Some(Beside { life, handles: [watching, listening] })),
+            channel: Mutex::new(channel),
         });
         match first.recv_timeout(database.timeout + START_GRACE) {
             Ok(Err(fault @ StoreError::Schema(_))) => {

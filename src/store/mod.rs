@@ -26,7 +26,8 @@ mod watch;
 mod tests;
 
 pub use error::{CallOutcome, StoreError};
-pub use limits::{Limits, Sources};
+pub use limits::{BudgetChannel, Limits, Sources};
+pub use session::{Notifier, Opened};
 
 use balancer_limiter::limit::Limit;
 

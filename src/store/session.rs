@@ -1,8 +1,10 @@
 //! What both databases can do, in the few words that the statements need.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use balancer_limiter::message::BudgetKey;
+use crossbeam_channel::Receiver;
 
 use super::StoreError;
 
@@ -89,18 +91,56 @@ pub trait Store: Send + Sync {
     /// Nobody will ask any more: leaves the database in good order.
     fn close(&self) {}
 
-    /// Who hears of changes by other processes.
+    /// Who hears other processes.
     fn listener(&self) -> Box<dyn Listener>;
+
+    /// Who tells other processes of the shared budget; `None`: on this database nobody can.
+    fn notifier(&self) -> Option<Box<dyn Notifier>> {
+        None
+    }
 
     /// What is told apart between the databases.
     fn dialect(&self) -> &'static Dialect;
 }
 
-/// Hears of changes by other processes, on a thread of its own.
+/// What a [`Listener`] hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word<'a> {
+    /// Something may have changed, or that may have been missed.
+    Changes,
+    /// Somebody told all instances of this database something about the shared budget.
+    Budget(&'a str),
+}
+
+/// Hears other processes, on a thread of its own.
 pub trait Listener: Send {
-    /// Runs until `end` is closed; whenever something may have changed, and whenever it may have missed that, there is
-    /// a word in `news`.
-    fn run(self: Box<Self>, news: &Sender<()>, end: &Receiver<()>);
+    /// Runs until `end` is closed, and calls `hear` with every word. `hear` must not wait.
+    fn run(self: Box<Self>, hear: &dyn Fn(Word<'_>), end: &Receiver<()>);
+}
+
+/// Tells all processes that listen on this database, its own among them, on a connection of its own.
+pub trait Notifier: Send {
+    /// Connects, and reads what is needed to take part. Takes at most a few times `database.timeout`.
+    ///
+    /// # Errors
+    /// Why not, for the operator.
+    fn open(&mut self) -> Result<Opened, String>;
+
+    /// Tells these texts in one transaction: ASCII of under 8,000 bytes each, without quotes. Takes at most `database.timeout`;
+    /// after an error nothing is known of what was told, and [`Notifier::open`] has to be called first.
+    ///
+    /// # Errors
+    /// Why not, for the operator.
+    fn tell(&mut self, texts: &[String]) -> Result<(), String>;
+}
+
+/// What an instance needs to take part in the shared budget.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// What all instances of this database sign with.
+    pub key: BudgetKey,
+    /// Where this process comes from, as the database sees it; `None` over a socket of the file system.
+    pub seen_from: Option<IpAddr>,
 }
 
 /// [`Store::with`] for work that gives something. Work that is done twice gives what it gave last.

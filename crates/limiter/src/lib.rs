@@ -11,6 +11,7 @@ pub mod heavy_hitters;
 pub mod identity;
 pub mod limit;
 pub mod limiter;
+pub mod message;
 pub mod plans;
 pub mod ranges;
 pub mod reports;

@@ -1,18 +1,19 @@
-//! Word of changes by other instances: one connection that listens and does nothing else. The word is only that there is
-//! something; what it is stands in the table of changes. A pooler that shares connections by transaction loses `LISTEN`
+//! Word of other instances: one connection that listens and does nothing else. Of changes the word is only that there is
+//! something; what it is stands in the table of changes. What is told of the shared budget is the word itself. A pooler that shares connections by transaction loses `LISTEN`
 //! without a sign: `database.listen_url` leads past it.
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use postgres::fallible_iterator::FallibleIterator;
 
 use super::chain;
 use super::connect::{Connection, Connector};
-use crate::store::session::Listener;
+use super::notify::BUDGET_CHANNEL;
+use crate::store::session::{Listener, Word};
 
 /// What the `NOTIFY` of a write names.
-const LISTEN: &str = "LISTEN balancer_changes";
+const CHANGES_CHANNEL: &str = "balancer_changes";
 /// How long the thread listens before it looks whether it is to end.
 const SLICE: Duration = Duration::from_millis(100);
 /// So many words in a row, and it looks as well.
@@ -32,7 +33,7 @@ pub(super) struct Listen {
 }
 
 impl Listener for Listen {
-    fn run(self: Box<Self>, news: &Sender<()>, end: &Receiver<()>) {
+    fn run(self: Box<Self>, hear: &dyn Fn(Word<'_>), end: &Receiver<()>) {
         let mut failures = 0;
         while end.recv_timeout(Duration::ZERO) == Err(RecvTimeoutError::Timeout) {
             let cause = match self.connect() {
@@ -42,8 +43,8 @@ impl Listener for Listen {
                     }
                     failures = 0;
                     // Whatever came before this connection was there.
-                    let _ = news.try_send(());
-                    match self.listen(&mut connection, news, end) {
+                    hear(Word::Changes);
+                    match self.listen(&mut connection, hear, end) {
                         Ok(()) => return,
                         Err(cause) => cause,
                     }
@@ -68,7 +69,8 @@ impl Listener for Listen {
 impl Listen {
     fn connect(&self) -> Result<Connection, String> {
         let mut connection = self.connector.dial().map_err(|error| chain(&error))?;
-        self.ask(&mut connection, LISTEN)?;
+        let listen = format!("LISTEN {CHANGES_CHANNEL}; LISTEN {BUDGET_CHANNEL}");
+        self.ask(&mut connection, &listen)?;
         Ok(connection)
     }
 
@@ -76,12 +78,12 @@ impl Listen {
     fn listen(
         &self,
         connection: &mut Connection,
-        news: &Sender<()>,
+        hear: &dyn Fn(Word<'_>),
         end: &Receiver<()>,
     ) -> Result<(), String> {
         let mut silent = 0;
         loop {
-            silent = if hear(connection, news)? { 0 } else { silent + 1 };
+            silent = if pass_on(connection, hear)? { 0 } else { silent + 1 };
             if end.try_recv() == Err(TryRecvError::Disconnected) {
                 return Ok(());
             }
@@ -104,17 +106,17 @@ impl Listen {
 }
 
 /// Passes on every word until there was none for a while; whether there was any.
-fn hear(connection: &mut Connection, news: &Sender<()>) -> Result<bool, String> {
+fn pass_on(connection: &mut Connection, hear: &dyn Fn(Word<'_>)) -> Result<bool, String> {
     let mut heard = false;
     let mut words = connection.client.notifications();
     let mut words = words.timeout_iter(SLICE);
     for _ in 0..MAX_WORDS {
-        if words.next().map_err(|error| chain(&error))?.is_none() {
-            break;
-        }
+        let Some(word) = words.next().map_err(|error| chain(&error))? else { break };
         heard = true;
-        // Full: somebody is on the way to look.
-        let _ = news.try_send(());
+        match word.channel() {
+            BUDGET_CHANNEL => hear(Word::Budget(word.payload())),
+            _ => hear(Word::Changes),
+        }
     }
     Ok(heard)
 }

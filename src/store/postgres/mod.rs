@@ -4,6 +4,7 @@
 mod connect;
 mod copy;
 mod listen;
+mod notify;
 mod timed;
 mod tls;
 mod url;
@@ -17,7 +18,7 @@ use postgres::types::{ToSql, Type};
 use r2d2::{Pool, PooledConnection};
 
 use super::StartError;
-use super::session::{Access, Cell, Cells, Dialect, Listener, Session, SqlValue, Store, Work};
+use super::session::{Access, Cell, Cells, Dialect, Listener, Notifier, Session, SqlValue, Store, Work};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::store::{StoreError, StoreState};
@@ -43,6 +44,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../sql/postgres/0001_limits.sql"),
         include_str!("../../../sql/postgres/0002_plans.sql"),
         include_str!("../../../sql/postgres/0003_backends.sql"),
+        include_str!("../../../sql/postgres/0004_budget_key.sql"),
     ],
     read_only: Some("SELECT 1 WHERE current_setting('transaction_read_only') = 'on'"),
     create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
@@ -54,7 +56,7 @@ static DIALECT: Dialect = Dialect {
     columns: "SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, NULL) FROM pg_attribute a \
         JOIN pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND NOT a.attisdropped \
         AND a.attrelid IN (to_regclass('limits'), to_regclass('changes'), to_regclass('plans'), to_regclass('audit'), \
-        to_regclass('instance_state'), to_regclass('backends'))",
+        to_regclass('instance_state'), to_regclass('backends'), to_regclass('budget_key'))",
     expected: &[
         "limits.canonical text",
         "limits.client_id text",
@@ -88,6 +90,7 @@ static DIALECT: Dialect = Dialect {
         "backends.name text",
         "backends.settings text",
         "backends.version bigint",
+        "budget_key.key bytea",
     ],
 };
 
@@ -123,6 +126,12 @@ impl Postgres {
             .error_handler(Box::new(super::QuietErrors))
             .build_unchecked(manager);
         Ok(Self { pool, failures, clock: Clock::real(), listening })
+    }
+
+    /// Connects past a pooler.
+    fn direct(&self) -> Connector {
+        let (config, security, timeout) = self.listening.clone();
+        Connector { config, security, timeout, failures: Arc::default() }
     }
 
     /// A connection from the pool. Without any there, an attempt to connect that fails meanwhile is the answer.
@@ -246,9 +255,11 @@ impl Store for Postgres {
     }
 
     fn listener(&self) -> Box<dyn Listener> {
-        let (config, security, timeout) = self.listening.clone();
-        let connector = Connector { config, security, timeout, failures: Arc::default() };
-        Box::new(listen::Listen { connector, patience: timeout })
+        Box::new(listen::Listen { connector: self.direct(), patience: self.listening.2 })
+    }
+
+    fn notifier(&self) -> Option<Box<dyn Notifier>> {
+        Some(Box::new(notify::NotifyConnection::new(self.direct(), self.listening.2)))
     }
 
     fn dialect(&self) -> &'static Dialect {

@@ -30,6 +30,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../sql/sqlite/0001_limits.sql"),
         include_str!("../../../sql/sqlite/0002_plans.sql"),
         include_str!("../../../sql/sqlite/0003_backends.sql"),
+        include_str!("../../../sql/sqlite/0004_budget_key.sql"),
     ],
     read_only: None,
     create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::pool::Pool;
 use crate::store::StoreError;
-use crate::store::session::Listener;
+use crate::store::session::{Listener, Word};
 
 /// How often it is asked.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Poll(pub Arc<Pool>);
 
 impl Listener for Poll {
-    fn run(self: Box<Self>, news: &Sender<()>, end: &Receiver<()>) {
+    fn run(self: Box<Self>, hear: &dyn Fn(Word<'_>), end: &Receiver<()>) {
         if self.0.place().is_none() {
             // In memory there are no others.
             let _ = end.recv();
@@ -35,7 +35,7 @@ impl Listener for Poll {
             let version = self.version().inspect_err(|fault| log::debug!("store: polling: {fault}"));
             let version = version.unwrap_or(-1);
             if known.replace(version) != Some(version) {
-                let _ = news.try_send(());
+                hear(Word::Changes);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The store against real databases: the same tests on SQLite and on a throwaway PostgreSQL.
 
 mod backends;
+mod channel;
 mod follow;
 mod import;
 mod outage;

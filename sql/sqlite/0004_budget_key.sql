@@ -1,0 +1,1 @@
+-- Nothing: processes on one file tell each other of no budget, so they need no key. PostgreSQL's migrations have this number.

@@ -1,0 +1,68 @@
+//! Tells other instances of the shared budget: one connection that does nothing else, so that neither side waits for the other.
+//! No table: a row that is overwritten twenty times a second grows by megabytes within seconds.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use balancer_limiter::message::BudgetKey;
+
+use super::chain;
+use super::connect::{Connection, Connector};
+use crate::store::session::{Notifier, Opened};
+
+/// What the `NOTIFY` of a message names.
+pub(super) const BUDGET_CHANNEL: &str = "balancer_budget";
+
+/// Tells over PostgreSQL.
+pub(super) struct NotifyConnection {
+    connector: Connector,
+    /// What the server may take to answer.
+    patience: Duration,
+    connection: Option<Connection>,
+}
+
+impl NotifyConnection {
+    /// Not connected yet.
+    pub fn new(connector: Connector, patience: Duration) -> Self {
+        Self { connector, patience, connection: None }
+    }
+
+    fn look_around(connection: &mut Connection) -> Result<Opened, String> {
+        let sql = "SELECT key, host(inet_client_addr()) FROM budget_key";
+        let rows = connection.client.query_typed(sql, &[]).map_err(|error| chain(&error))?;
+        let row = rows.first().ok_or("the table budget_key is empty")?;
+        let key: Vec<u8> = row.try_get(0).map_err(|error| chain(&error))?;
+        let key = BudgetKey::new(&key).ok_or("the key in the table budget_key has a wrong length")?;
+        let address: Option<String> = row.try_get(1).map_err(|error| chain(&error))?;
+        let seen_from = address.and_then(|address| address.parse::<IpAddr>().ok());
+        Ok(Opened { key, seen_from })
+    }
+}
+
+impl Notifier for NotifyConnection {
+    fn open(&mut self) -> Result<Opened, String> {
+        self.connection = None;
+        let mut connection = self.connector.dial().map_err(|error| chain(&error))?;
+        connection.deadline.set(self.patience);
+        let opened = Self::look_around(&mut connection)?;
+        connection.deadline.clear();
+        self.connection = Some(connection);
+        Ok(opened)
+    }
+
+    fn tell(&mut self, texts: &[String]) -> Result<(), String> {
+        let Some(mut connection) = self.connection.take() else { return Err("it is not connected".into()) };
+        // The commit has to wait for no disk and no standby: what a crash loses of it nobody needs afterwards.
+        let mut sql = "BEGIN; SET LOCAL synchronous_commit = off; ".to_owned();
+        for text in texts {
+            debug_assert!(text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\''));
+            sql.push_str(&format!("NOTIFY {BUDGET_CHANNEL}, '{text}'; "));
+        }
+        sql.push_str("COMMIT");
+        connection.deadline.set(self.patience);
+        connection.client.batch_execute(&sql).map_err(|error| chain(&error))?;
+        connection.deadline.clear();
+        self.connection = Some(connection);
+        Ok(())
+    }
+}

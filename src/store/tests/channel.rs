@@ -1,0 +1,100 @@
+//! The channel of the shared budget: what one instance tells, all of one database hear, and nobody else has the key.
+
+use std::time::Duration;
+
+use super::start::by_hand;
+use super::{PATIENCE, Setup, postgres, until};
+use crate::config::{DatabaseUrl, Secret};
+use crate::store::BudgetChannel;
+use balancer_limiter::message::{BudgetKey, BudgetMessage, MAX_REPORT_BYTES};
+
+/// Opens it as soon as it can be.
+fn open(channel: &mut BudgetChannel) -> BudgetKey {
+    until("the channel is open", || channel.notifier.open().ok()).key
+}
+
+/// What is heard behind everything else.
+fn hears(channel: &BudgetChannel, text: &str) {
+    until("it is heard", || channel.heard.recv_timeout(PATIENCE).ok().filter(|heard| heard == text));
+}
+
+#[test]
+fn what_one_instance_tells_all_of_its_database_hear() {
+    let Some(database) = postgres::Database::postgres() else { return };
+    let setup = Setup::postgres(&database.url);
+    let (here, there) = (setup.start().unwrap(), setup.another().start().unwrap());
+    let [mut one, mut two] = [&here, &there].map(|limits| limits.take_budget_channel().unwrap());
+    assert!(here.take_budget_channel().is_none(), "one takes part");
+    let (key, same) = (open(&mut one), open(&mut two));
+    let message = BudgetMessage {
+        instance: 1,
+        epoch: 1,
+        sequence: 1,
+        lag_ms: 0,
+        hot_clients: 0,
+        cut_off: false,
+        leaving: false,
+        address: String::new(),
+        reports: vec![7; MAX_REPORT_BYTES],
+    };
+    let text = message.to_text(&key);
+    until("somebody listens", || {
+        one.notifier.tell(&[text.clone(), "second".into()]).unwrap();
+        two.heard.recv_timeout(Duration::from_millis(100)).ok()
+    });
+    hears(&two, "second");
+    hears(&one, &text);
+    let read = BudgetMessage::from_text(&text, &same);
+    assert_eq!(read, Ok(message), "the key is the database's");
+}
+
+#[test]
+fn a_notifier_gives_up_on_a_paused_server_and_comes_back() {
+    let Some(server) = postgres::Postgres::start() else { return };
+    let setup = Setup { timeout: Duration::from_millis(300), ..Setup::postgres(&server.url()) };
+    let limits = setup.start().unwrap();
+    let mut channel = limits.take_budget_channel().unwrap();
+    open(&mut channel);
+    until("it is heard", || {
+        channel.notifier.tell(&["before".into()]).unwrap();
+        channel.heard.recv_timeout(Duration::from_millis(100)).ok()
+    });
+    server.pause();
+    let cause = channel.notifier.tell(&["meanwhile".into()]).unwrap_err();
+    assert!(cause.contains("did not answer in time"), "{cause}");
+    assert_eq!(channel.notifier.tell(&["again".into()]).unwrap_err(), "it is not connected");
+    assert!(channel.notifier.open().is_err());
+    server.resume();
+    open(&mut channel);
+    channel.notifier.tell(&["after".into()]).unwrap();
+    hears(&channel, "after");
+}
+
+#[test]
+fn the_key_is_random_and_for_balancers_role_alone() {
+    let Some(server) = postgres::Postgres::start() else { return };
+    let keys: Vec<Vec<u8>> = ["one", "two"]
+        .into_iter()
+        .map(|name| {
+            let url = server.database(name).url;
+            Setup::postgres(&url).start().unwrap().stop();
+            let mut client = ::postgres::Client::connect(&url, ::postgres::NoTls).unwrap();
+            client.query_one("SELECT key FROM budget_key", &[]).unwrap().get(0)
+        })
+        .collect();
+    assert_eq!(keys[0].len(), BudgetKey::BYTES);
+    assert_ne!(keys[0], keys[1]);
+    let url = format!("postgres://postgres@127.0.0.1:{}/one", server.port);
+    by_hand(&DatabaseUrl::Postgres(Secret::new(&url)), "CREATE ROLE reader LOGIN");
+    let other = url.replace("postgres@", "reader@");
+    let mut client = ::postgres::Client::connect(&other, ::postgres::NoTls).unwrap();
+    let refused = client.query("SELECT key FROM budget_key", &[]).unwrap_err();
+    assert_eq!(refused.code(), Some(&::postgres::error::SqlState::INSUFFICIENT_PRIVILEGE));
+}
+
+#[test]
+fn on_sqlite_nobody_can_tell_others_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Setup::sqlite(folder.path()).start().unwrap();
+    assert!(limits.take_budget_channel().is_none());
+}
