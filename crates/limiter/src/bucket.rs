@@ -109,6 +109,30 @@ impl Bucket {
         self.level = (self.level - tokens * MICRO).max(-MAX_DEBT);
     }
 
+    /// The same, no deeper than that floor in millionths, and never deeper than 10^9 tokens.
+    pub fn charge_down_to(&mut self, floor_micro: i64, tokens: u64, now: Nanos) {
+        self.refill(now);
+        let tokens = tokens.min(2 * Limit::MAX_CAPACITY as u64) as i64;
+        self.lower(tokens * MICRO, floor_micro);
+    }
+
+    /// Lowers the level by so many millionths, no deeper than the floor; what is below it already stays.
+    pub fn lower(&mut self, micro: i64, floor_micro: i64) {
+        let floor = floor_micro.max(-MAX_DEBT).min(self.level);
+        self.level = (self.level - micro).max(floor);
+    }
+
+    /// Puts other numbers in force and leaves the level as it is, as far as the new capacity holds it.
+    pub fn clip_to(&mut self, limit: Limit, now: Nanos) {
+        if self.limit() == limit {
+            return;
+        }
+        self.refill(now);
+        self.carry = 0;
+        (self.capacity, self.per_secs, self.micro) = (limit.capacity, limit.rate.per_secs, limit.rate.micro);
+        self.level = self.level.min(top(limit));
+    }
+
     /// Puts other numbers in force: the level moves by as much as the capacity, and stays between 0 and the new one. A
     /// full bucket stays full, so that a bucket that was forgotten because it was full has lost nothing.
     pub fn retune(&mut self, limit: Limit, now: Nanos) {
@@ -138,6 +162,11 @@ impl Bucket {
     pub fn refilled(mut self, now: Nanos) -> Self {
         self.refill(now);
         self
+    }
+
+    /// Counts what has flowed in until `now`; millionths, of which a full bucket has kept none.
+    pub fn flow(&mut self, now: Nanos) -> u64 {
+        self.refill(now)
     }
 
     /// The same level for another client, which has spent nothing yet.
@@ -192,10 +221,10 @@ impl Bucket {
         }
     }
 
-    fn refill(&mut self, now: Nanos) {
+    fn refill(&mut self, now: Nanos) -> u64 {
         let elapsed = now.saturating_sub(self.at);
         if elapsed == 0 {
-            return;
+            return 0;
         }
         self.at = now;
         // Not negative: the level never passes the top.
@@ -217,6 +246,7 @@ impl Bucket {
             self.level += gained as i64;
             self.carry = carry;
         }
+        gained
     }
 }
 

@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::limiter::Limiter;
+use crate::limiter::{Charged, Limiter, Round};
 pub use crate::reports::{InstanceId, SpentReport};
 use balancer_time::{Moment, Nanos};
 use peers::Peers;
 
 /// How often what changed is told.
-pub const TICK: Nanos = 500_000_000;
+pub const TICK: Nanos = crate::limiter::TICK;
 
 /// Least time between two flushes.
 pub const GAP: Nanos = 50_000_000;
@@ -45,7 +45,24 @@ pub const MAX_PEERS: usize = 63;
 pub struct Budget {
     limiter: Arc<Limiter>,
     peers: Mutex<Peers>,
+    pace: Mutex<Pace>,
+    counters: Counters,
+}
+
+/// When reports go out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// The last that had reports.
+    flushed_at: Nanos,
+    /// When everything that changed is told next.
+    next_round: Nanos,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
     too_many_peers: AtomicU64,
+    went_back: AtomicU64,
+    no_room: AtomicU64,
 }
 
 /// What there is to show of it.
@@ -55,15 +72,25 @@ pub struct BudgetStats {
     pub members: usize,
     /// Nothing is heard of the others: each holds itself to a part.
     pub cut_off: bool,
+    /// Buckets that are hot here.
+    pub hot_buckets: usize,
     /// Messages of instances beyond [`MAX_PEERS`]; none of their reports counts.
     pub too_many_peers: u64,
+    /// Reports that were older than what was known, and so came out of order or twice.
+    pub went_back: u64,
+    /// Reports for which the table of clients or of hot buckets had no room.
+    pub no_room: u64,
+    /// How often a bucket that was spent fast could not become hot, because too many were.
+    pub not_hot: u64,
 }
 
 impl Budget {
     /// Shares the buckets of `limiter` from now on. `own`: how the others know this process, made anew at each start.
     /// Until somebody else is heard nothing changes.
     pub fn new(limiter: Arc<Limiter>, own: InstanceId, now: Nanos) -> Self {
-        Self { limiter, peers: Mutex::new(Peers::new(own, now)), too_many_peers: AtomicU64::new(0) }
+        limiter.link().set_members(1);
+        let (peers, pace) = (Mutex::new(Peers::new(own, now)), Mutex::default());
+        Self { limiter, peers, pace, counters: Counters::default() }
     }
 
     /// Calls `waker` when [`Budget::tick`] is due sooner than it said: from threads that decide, so it may not wait, and at
@@ -77,41 +104,84 @@ impl Budget {
     /// out what came before (an older sequence number of that instance). Takes one lock, then one shard's after another.
     pub fn heard(&self, from: InstanceId, reports: &[SpentReport], when: Moment) {
         let now = when.now;
-        let mut peers = self.peers.lock();
-        let Ok(peer) = peers.heard(from, now) else {
-            self.too_many_peers.fetch_add(1, Ordering::Relaxed);
-            return;
+        let (peer, since) = {
+            let mut peers = self.peers.lock();
+            let Ok(peer) = peers.heard(from, now) else {
+                self.counters.too_many_peers.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            self.note_heard(&mut peers, now);
+            (peer, peers.hearing_since(now))
         };
+        let Some(peer) = peer else { return };
+        for report in reports {
+            let counter = match self.limiter.charge_reported(peer, report, since, when) {
+                Charged::Counted => continue,
+                Charged::WentBack => &self.counters.went_back,
+                Charged::NoRoom => &self.counters.no_room,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What a message says of how this instance stands to the others.
+    fn note_heard(&self, peers: &mut Peers, now: Nanos) {
         let link = self.limiter.link();
         let (was_silent, until) = (link.is_silent(now), peers.good_until(now));
-        link.hold_until(until);
         if was_silent && now <= until {
             peers.begin_again(now);
             link.returned(now);
         }
+        link.hold_until(until);
         link.set_members(peers.members());
-        drop(peers);
-        let _ = (peer, reports);
     }
 
     /// Says what to send now, at most [`MAX_REPORTS`], the most urgent first, and when to call again at the latest. Sooner
-    /// when the waker is called. Does nothing where it is called too early.
+    /// when the waker is called. Where it is called too early it only says when it is due. Takes one lock after another.
     pub fn tick(&self, when: Moment, out: &mut Vec<SpentReport>) -> Nanos {
+        out.clear();
         let now = when.now;
         let link = self.limiter.link();
+        let alive = self.alive(now);
+        let mut pace = self.pace.lock();
+        let (open, is_round) = (pace.flushed_at.saturating_add(GAP), now >= pace.next_round);
+        if now < open && (is_round || link.is_asked()) {
+            return open;
+        }
+        let mut more = false;
+        if is_round {
+            link.take_asked();
+            more = self.limiter.collect_reports(Round::All { alive: &alive }, MAX_REPORTS, when, out);
+            pace.next_round = now + if more { GAP } else { TICK };
+        } else if link.take_asked() {
+            more = self.limiter.collect_reports(Round::Urgent, MAX_REPORTS, when, out);
+        }
+        if !out.is_empty() {
+            pace.flushed_at = now;
+        }
+        if more {
+            link.ask_again();
+            return now + GAP;
+        }
+        pace.next_round
+    }
+
+    /// Numbers of the instances that are there. Those that were not heard for too long are forgotten, unless nobody is heard.
+    fn alive(&self, now: Nanos) -> Vec<u32> {
+        let link = self.limiter.link();
+        let mut peers = self.peers.lock();
         if !link.is_silent(now) {
-            let mut peers = self.peers.lock();
             peers.forget_dead(now);
             link.set_members(peers.members());
         }
-        out.clear();
-        now + TICK
+        peers.iter().map(|peer| peer.number).collect()
     }
 
     /// What [`Budget::tick`] gave could not be sent: it is told again.
     pub fn not_sent(&self, reports: &[SpentReport]) {
+        self.limiter.take_back_reports(reports);
         if !reports.is_empty() {
-            self.limiter.link().ask();
+            self.limiter.link().ask_again();
         }
     }
 
@@ -128,7 +198,11 @@ impl Budget {
         BudgetStats {
             members,
             cut_off: members > 1 && self.limiter.link().is_silent(now),
-            too_many_peers: self.too_many_peers.load(Ordering::Relaxed),
+            hot_buckets: self.limiter.hot_buckets(),
+            too_many_peers: self.counters.too_many_peers.load(Ordering::Relaxed),
+            went_back: self.counters.went_back.load(Ordering::Relaxed),
+            no_room: self.counters.no_room.load(Ordering::Relaxed),
+            not_hot: self.limiter.not_hot(),
         }
     }
 }

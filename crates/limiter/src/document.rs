@@ -110,6 +110,8 @@ pub struct LimitMembers<'a> {
     pub mode: Option<&'a str>,
     /// One bucket for all of a range.
     pub shared: bool,
+    /// Each instance counts alone.
+    pub per_instance: bool,
     /// Whether it is the limit of a range.
     pub is_range: bool,
 }
@@ -137,7 +139,7 @@ impl LimitMembers<'_> {
             _ => {}
         }
         let own = Terms { buckets: self.buckets?.into(), max_in_flight };
-        Some(ClientLimit { plan, own, exempt, shared: self.shared })
+        Some(ClientLimit { plan, own, exempt, shared: self.shared, per_instance: self.per_instance })
     }
 }
 
@@ -159,7 +161,8 @@ pub struct BucketDocument {
     reset: Option<Cow<'static, str>>,
 }
 
-/// A whole limit: `{"client_id","plan","buckets","max_in_flight","mode"?,"shared"}`; `mode` only where it is `exempt`.
+/// A whole limit: `{"client_id","plan","buckets","max_in_flight","mode"?,"shared","per_instance"?}`; `mode` only where it is
+/// `exempt`, `per_instance` where it is true.
 #[derive(Debug, Serialize)]
 pub struct LimitDocument<'a> {
     client_id: &'a str,
@@ -169,6 +172,8 @@ pub struct LimitDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
     shared: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    per_instance: bool,
 }
 
 /// A whole plan: `{"name","buckets","max_in_flight"}`.
@@ -224,6 +229,7 @@ impl<'a> LimitDocument<'a> {
             max_in_flight: limit.own.max_in_flight,
             mode: limit.exempt.then_some("exempt"),
             shared: limit.shared,
+            per_instance: limit.per_instance,
         }
     }
 }
@@ -275,6 +281,8 @@ impl Document {
             mode: Option<String>,
             #[serde(default)]
             shared: bool,
+            #[serde(default)]
+            per_instance: bool,
         }
         let read: Either = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let own = Terms { buckets: specs(&read.buckets)?, max_in_flight: read.max_in_flight };
@@ -285,7 +293,10 @@ impl Document {
             (None, Some(client_id)) => {
                 let plan = read.plan.as_deref().map(plan).transpose()?;
                 let exempt = read.mode.as_deref() == Some("exempt");
-                Ok(Self::Limit(client_id, ClientLimit { plan, own, exempt, shared: read.shared }))
+                Ok(Self::Limit(
+                    client_id,
+                    ClientLimit { plan, own, exempt, shared: read.shared, per_instance: read.per_instance },
+                ))
             }
             _ => Err("neither a plan nor a limit".into()),
         }

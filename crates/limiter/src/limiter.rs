@@ -9,14 +9,17 @@
 //! share a row at the numbers that each of them would have. Whom an entry names has a row of its own always. A client that
 //! leaves its crowd starts from what that has left, so a full table gives no client more than a table with room.
 //!
-//! Shards, places and crowds are chosen by keyed hashes, so that no client can choose whom it meets. A client with one bucket takes at most 112 bytes of row and 22 of index; each further one 64.
+//! Shards, places and crowds are chosen by keyed hashes, so that no client can choose whom it meets. A client with one bucket takes at most 120 bytes of row and 22 of index; each further one 72.
 
 mod ask;
 mod change;
 mod crowd;
 mod decision;
+mod hot;
+mod hot_table;
 mod levels;
 mod link;
+mod reporting;
 mod seat;
 mod slots;
 mod table;
@@ -32,6 +35,9 @@ use siphasher::sip::SipHasher13;
 use crate::identity::ClientKey;
 use balancer_time::Moment;
 
+pub(crate) use hot::{HearingSince, TICK};
+pub(crate) use reporting::{Charged, Round};
+
 pub use ask::{Ask, Grant, Granted, MAX_ASKED, Room, Verdict};
 pub use change::{EntryChange, Shared};
 pub use decision::Decision;
@@ -40,9 +46,10 @@ pub use seat::Seat;
 pub use slots::{Saved, Slot};
 
 use decision::{decide, refused_by_full};
+use hot_table::{HotCounts, HotTable};
 use link::PeerLink;
 use seat::CountedRow;
-use slots::Slots;
+use slots::{Sharing, Slots};
 use table::{ClientTable, TableRow};
 
 /// With a million clients a shard holds some 4,000, whose index is rebuilt in microseconds.
@@ -79,6 +86,8 @@ pub struct Limiter {
     next_sweep: AtomicUsize,
     /// The other instances.
     link: PeerLink,
+    counts: HotCounts,
+    not_hot: AtomicU64,
 }
 
 /// A shard has its cache lines to itself, so that neighbours don't wait for each other's locks.
@@ -87,6 +96,8 @@ struct Shard(Mutex<Rows>);
 
 struct Rows {
     table: ClientTable,
+    /// What those of its buckets have to tell that are spent fast.
+    hot: HotTable,
     /// The row that is looked at next for full buckets.
     cursor: usize,
 }
@@ -121,7 +132,8 @@ impl Rows {
 impl Limiter {
     /// An empty table for at most `max_clients` clients, those that entries name aside.
     pub fn new(max_clients: usize) -> Self {
-        let shard = || Shard(Mutex::new(Rows { table: ClientTable::new(), cursor: 0 }));
+        let shard =
+            || Shard(Mutex::new(Rows { table: ClientTable::new(), hot: HotTable::default(), cursor: 0 }));
         // The process's own random keys: `RandomState` is keyed by the operating system.
         let random = RandomState::new();
         Self {
@@ -136,6 +148,8 @@ impl Limiter {
             fills: AtomicU64::new(0),
             next_sweep: AtomicUsize::new(0),
             link: PeerLink::alone(),
+            counts: HotCounts::default(),
+            not_hot: AtomicU64::new(0),
         }
     }
 
@@ -151,7 +165,7 @@ impl Limiter {
     /// lock.
     pub fn charge(&self, client: ClientKey, grant: &Grant, tokens: u64, when: Moment) {
         let ask = Ask::of(grant);
-        self.with_slots(client, ask, when, |slots, _| slots.charge(ask, tokens, when));
+        self.with_slots(client, ask, when, |slots, _, _| slots.charge(ask, tokens, when));
     }
 
     /// Forgets clients with nothing but full buckets in one sixteenth of the table. Meant to be called about once a
@@ -187,8 +201,11 @@ impl Limiter {
 
     /// Memory of the table in bytes, by capacities. Takes each shard's lock once.
     pub fn memory_bytes(&self) -> usize {
-        let shards: usize = self.shards.iter().map(|shard| shard.0.lock().table.memory_bytes()).sum();
-        shards + SHARDS * size_of::<Shard>()
+        let memory = |shard: &Shard| {
+            let rows = shard.0.lock();
+            rows.table.memory_bytes() + rows.hot.memory_bytes()
+        };
+        self.shards.iter().map(memory).sum::<usize>() + SHARDS * size_of::<Shard>()
     }
 
     /// How this instance stands to the others.
@@ -197,23 +214,41 @@ impl Limiter {
     }
 
     fn decide(&self, client: ClientKey, ask: Ask<'_>, when: Moment, enter: bool) -> (Decision, CountedRow) {
-        let act = |slots: &mut Slots, in_flight: &mut u32| {
-            let decision = decide(slots, *in_flight, ask, when);
+        let hash = self.hash(client);
+        let mut loud = false;
+        let act = |slots: &mut Slots, in_flight: &mut u32, hot: Option<&mut HotTable>| {
+            let link = self.link.at(when.now);
+            let mut sharing = link.zip(hot).map(|(link, hot)| Sharing::new(link, client, hot, &self.counts));
+            let decision = decide(slots, *in_flight, ask, when, sharing.as_mut());
+            if let Some(sharing) = sharing {
+                loud = self.note(&sharing, hash);
+            }
             *in_flight += u32::from(enter && decision.allowed);
             decision
         };
-        let hash = self.hash(client);
         let place = CountedRow { client, hash };
         let mut rows = self.lock(hash);
-        if let Some(row) = rows.table.find(hash as u32, &client) {
-            return (self.act_on(rows.table.row_mut(row), ask, act), place);
+        let known = rows.table.find(hash as u32, &client);
+        let decided = match known {
+            Some(row) => {
+                let Rows { table, hot, .. } = &mut *rows;
+                let decision = self.act_on(table.row_mut(row), Some(hot), ask, act);
+                drop(rows);
+                (decision, place)
+            }
+            None => {
+                drop(rows);
+                if let Some(refused) = refused_by_full(ask, when) {
+                    return (refused, place);
+                }
+                let (decision, place) = self.with_slots(client, ask, when, act);
+                (decision.told_by(place.client.is_crowd()), place)
+            }
+        };
+        if loud {
+            self.link.ask();
         }
-        drop(rows);
-        if let Some(refused) = refused_by_full(ask, when) {
-            return (refused, place);
-        }
-        let (decision, place) = self.with_slots(client, ask, when, act);
-        (decision.told_by(place.client.is_crowd()), place)
+        decided
     }
 
     /// Hands over a client's buckets and the number of its requests under way, or those of its crowd. Makes the row that
@@ -223,7 +258,7 @@ impl Limiter {
         client: ClientKey,
         ask: Ask<'_>,
         when: Moment,
-        act: impl FnOnce(&mut Slots, &mut u32) -> R,
+        act: impl FnOnce(&mut Slots, &mut u32, Option<&mut HotTable>) -> R,
     ) -> (R, CountedRow) {
         let hash = self.hash(client);
         let crowd = match ask.room {
@@ -235,7 +270,8 @@ impl Limiter {
         let found = rows.table.find(hash as u32, &client);
         match (found, crowd) {
             (Some(row), _) => {
-                return (self.act_on(rows.table.row_mut(row), ask, act), CountedRow { client, hash });
+                let Rows { table, hot, .. } = &mut *rows;
+                return (self.act_on(table.row_mut(row), Some(hot), ask, act), CountedRow { client, hash });
             }
             (None, Some(crowd)) if stays || !self.make_room(&mut rows, when) => {
                 drop(rows);
@@ -245,18 +281,25 @@ impl Limiter {
             (None, Some(_)) => {}
             (None, None) => self.count(client),
         }
-        let row = rows.table.insert(TableRow::new(client, hash, start));
-        (self.act_on(rows.table.row_mut(row), ask, act), CountedRow { client, hash })
+        let Rows { table, hot, .. } = &mut *rows;
+        let row = table.insert(TableRow::new(client, hash, start));
+        (self.act_on(table.row_mut(row), Some(hot), ask, act), CountedRow { client, hash })
     }
 
     /// The shard's lock is held.
-    fn act_on<R>(&self, row: &mut TableRow, ask: Ask<'_>, act: impl FnOnce(&mut Slots, &mut u32) -> R) -> R {
+    fn act_on<R>(
+        &self,
+        row: &mut TableRow,
+        hot: Option<&mut HotTable>,
+        ask: Ask<'_>,
+        act: impl FnOnce(&mut Slots, &mut u32, Option<&mut HotTable>) -> R,
+    ) -> R {
         // Read under the lock: see `changed_since`.
         row.stamp = self.epoch.load(Ordering::Relaxed);
         if let Some(grant) = ask.grant {
             (row.entry, row.plan) = (grant.entry, grant.plan);
         }
-        act(&mut row.slots, &mut row.in_flight)
+        act(&mut row.slots, &mut row.in_flight, hot)
     }
 
     /// Counts one more client, or finds that there is no room even after looking for full buckets in this shard.
@@ -303,7 +346,7 @@ impl Limiter {
 
     /// The shard is chosen by the hash's top bits.
     fn lock(&self, hash: u64) -> MutexGuard<'_, Rows> {
-        self.shards[(hash >> 56) as usize % SHARDS].0.lock()
+        self.shards[shard_of(hash)].0.lock()
     }
 
     /// Hands every row of a shard to `each`, [`STEP`] rows a lock. From the end: a removal moves only the last row, which
@@ -328,6 +371,10 @@ impl Limiter {
             }
         }
     }
+}
+
+fn shard_of(hash: u64) -> usize {
+    (hash >> 56) as usize % SHARDS
 }
 
 /// What becomes of a row.

@@ -243,18 +243,20 @@ pub struct ClientLimit {
     pub exempt: bool,
     /// For a range: one bucket for all of it.
     pub shared: bool,
+    /// Each instance counts alone, also where instances share one budget.
+    pub per_instance: bool,
 }
 
 impl ClientLimit {
     /// What the five fixed calls store: one bucket with these numbers.
     pub fn of_numbers(limit: Limit) -> Self {
-        Self { plan: None, own: Terms::of_numbers(limit), exempt: false, shared: false }
+        Self { plan: None, own: Terms::of_numbers(limit), exempt: false, shared: false, per_instance: false }
     }
 
     /// What memory has instead of a stored row that can't be read: the default decides.
     pub fn unreadable() -> Self {
         let own = Terms { buckets: Arc::new([]), max_in_flight: None };
-        Self { plan: None, own, exempt: false, shared: false }
+        Self { plan: None, own, exempt: false, shared: false, per_instance: false }
     }
 
     /// Whether it grants nothing that could be put in force, as no limit does that was read.

@@ -88,6 +88,7 @@ pub(super) fn limit(members: &mut Members<'_, '_>, id: Option<&ClientId>) -> Opt
         shared: members
             .flag("shared", "One bucket for all of a range; of a range alone.")
             .unwrap_or_default(),
+        per_instance: false,
         is_range: id.is_none_or(|id| matches!(id.form(), IdForm::Range(_))),
     };
     read.check(&mut |member, detail| members.fault(member, detail))

@@ -148,6 +148,7 @@ fn checked(line: Line) -> Result<NewLimit, String> {
         max_in_flight: line.max_in_flight,
         mode: line.mode,
         shared: line.shared.unwrap_or_default(),
+        per_instance: false,
     };
     limit.check().map(|_| limit)
 }

@@ -254,7 +254,7 @@ impl Reader {
             }
         };
         let own = Terms { buckets, max_in_flight: in_flight(&bound)? };
-        let limit = ClientLimit { plan, own, exempt: exempt != 0, shared: shared != 0 };
+        let limit = ClientLimit { plan, own, exempt: exempt != 0, shared: shared != 0, per_instance: false };
         if limit.is_unreadable() { Err("it has neither buckets nor a plan".into()) } else { Ok(limit) }
     }
 }

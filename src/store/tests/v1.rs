@@ -19,7 +19,7 @@ pub(super) fn rich() -> ClientLimit {
     let mut day = bucket("per day", 10_000, 86_400);
     (day.mode, day.reset) = (Mode::Shadow, Some(Reset::Day));
     let own = Terms { buckets: Arc::new([bucket("s\"ec", 10, 1), day]), max_in_flight: Some(20) };
-    ClientLimit { plan: None, own, exempt: false, shared: true }
+    ClientLimit { plan: None, own, exempt: false, shared: true, per_instance: false }
 }
 
 pub(super) fn name(text: &str) -> PlanName {
@@ -33,7 +33,7 @@ pub(super) fn plan(text: &str, capacity: u32) -> Plan {
 
 pub(super) fn of_plan(text: &str) -> ClientLimit {
     let own = Terms { buckets: Arc::new([]), max_in_flight: None };
-    ClientLimit { plan: Some(name(text)), own, exempt: false, shared: false }
+    ClientLimit { plan: Some(name(text)), own, exempt: false, shared: false, per_instance: false }
 }
 
 pub(super) fn plain(n: u32) -> ClientLimit {

@@ -1,5 +1,6 @@
 //! Who shares the budget: the instances that were heard lately.
 
+use crate::limiter::HearingSince;
 use crate::reports::InstanceId;
 use balancer_time::Nanos;
 
@@ -22,12 +23,14 @@ pub(super) struct Peers {
     own_heard: Nanos,
     list: Vec<Peer>,
     next_number: u32,
+    /// When it began to hear the others, after a silence or at first.
+    began: Nanos,
 }
 
 impl Peers {
     /// None yet. That its own messages come back counts as shown for a while.
     pub fn new(own: InstanceId, now: Nanos) -> Self {
-        Self { own, own_heard: now, list: Vec::new(), next_number: 0 }
+        Self { own, own_heard: now, list: Vec::new(), next_number: 0, began: now }
     }
 
     /// A message came; the peer that sent it, `None` for an own one. Beyond [`MAX_PEERS`] nobody is known.
@@ -59,9 +62,17 @@ impl Peers {
 
     /// A silence has ended: whoever was there before has as long as before to be heard again.
     pub fn begin_again(&mut self, now: Nanos) {
+        self.began = now;
         for peer in &mut self.list {
             peer.heard = now;
         }
+    }
+
+    /// A newcomer takes the first counters that it hears for where counting begins: what they say was spent before it came, of
+    /// which saved levels tell. One that comes back does the same, since it was held to its part meanwhile.
+    pub fn hearing_since(&self, now: Nanos) -> HearingSince {
+        let is_new = now.saturating_sub(self.began) <= SILENT_AFTER;
+        HearingSince { began: self.began, is_new }
     }
 
     /// Forgets one that said that it leaves.
@@ -80,7 +91,6 @@ impl Peers {
     }
 
     /// The others.
-    #[allow(dead_code)]
     pub fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.list.iter()
     }

@@ -109,11 +109,18 @@ fn a_limit_has_a_plan_or_buckets_or_an_exemption() {
         max_in_flight: Some(3),
         mode: Some("exempt"),
         shared: true,
+        per_instance: true,
         is_range: true,
         ..on_plan()
     };
     let own = Terms { buckets: Arc::new([]), max_in_flight: Some(3) };
-    let limit = ClientLimit { plan: PlanName::parse("pro").ok(), own, exempt: true, shared: true };
+    let limit = ClientLimit {
+        plan: PlanName::parse("pro").ok(),
+        own,
+        exempt: true,
+        shared: true,
+        per_instance: true,
+    };
     assert_eq!(faults_of(|say| members.check(say)), (Some(limit), vec![]));
 }
 

@@ -51,6 +51,9 @@ pub struct NewLimit {
     /// One bucket for all of a range.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// Each instance counts alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub per_instance: bool,
 }
 
 impl NewBucket {
@@ -171,6 +174,7 @@ impl NewLimit {
             max_in_flight: self.max_in_flight,
             mode: self.mode.as_deref(),
             shared: self.shared,
+            per_instance: self.per_instance,
             // Left to the balancer to judge.
             is_range: true,
         };

@@ -20,12 +20,14 @@ pub struct Grant {
     pub entry: EntryKind,
     /// The plan that has them.
     pub plan: Option<PlanNumber>,
+    /// Each instance counts alone.
+    pub per_instance: bool,
 }
 
 impl Grant {
     /// The numbers of clients that no entry names.
     pub fn of_default(terms: Terms) -> Self {
-        Self { terms, entry: EntryKind::Default, plan: None }
+        Self { terms, entry: EntryKind::Default, plan: None, per_instance: false }
     }
 }
 
@@ -88,6 +90,11 @@ impl<'a> Ask<'a> {
         let own = own.iter().take(MAX_BUCKETS).map(move |spec| (spec, self.cost, false));
         let of_rules = self.rules.iter().flat_map(|rule| rule.buckets().iter().take(MAX_BUCKETS));
         own.chain(of_rules.map(|spec| (spec, 1, true)))
+    }
+
+    /// Whether the others hear of what is taken of such a bucket.
+    pub(super) fn is_shared(self, of_rule: bool) -> bool {
+        of_rule || self.grant.is_some_and(|grant| !grant.per_instance)
     }
 
     pub(super) fn max_in_flight(self) -> Option<u32> {

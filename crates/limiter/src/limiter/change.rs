@@ -59,20 +59,21 @@ impl Shared<'_> {
         if limit.exempt {
             return Granted::Exempt;
         }
+        let per_instance = limit.per_instance;
         let Some(name) = &limit.plan else {
-            return Granted::Limited(Grant { terms: limit.own.clone(), entry, plan: None });
+            return Granted::Limited(Grant { terms: limit.own.clone(), entry, plan: None, per_instance });
         };
         let max_in_flight = limit.own.max_in_flight;
         match (self.plans.get(name), self.default) {
             (Some(plan), _) => {
                 let max_in_flight = max_in_flight.or(plan.terms.max_in_flight);
                 let terms = Terms { max_in_flight, ..plan.terms.clone() };
-                Granted::Limited(Grant { terms, entry, plan: Some(plan.number) })
+                Granted::Limited(Grant { terms, entry, plan: Some(plan.number), per_instance })
             }
             (None, Some(default)) => {
                 let max_in_flight = max_in_flight.or(default.max_in_flight);
                 let terms = Terms { max_in_flight, ..default.clone() };
-                Granted::Limited(Grant { terms, entry, plan: None })
+                Granted::Limited(Grant { terms, entry, plan: None, per_instance })
             }
             (None, None) => Granted::Unlimited,
         }
@@ -230,7 +231,7 @@ impl Limiter {
     fn adopt(&self, own: ClientKey, before: &[ClientKey], granted: &Granted, when: Moment) {
         let Some(grant) = granted.grant() else { return self.forget(own) };
         let start =
-            before.iter().find_map(|client| self.read(*client, |row| Some(row.slots.starting_over())));
+            before.iter().find_map(|client| self.read(*client, |row, _| Some(row.slots.starting_over())));
         let hash = self.hash(own);
         let mut rows = self.lock(hash);
         let row = match (rows.table.find(hash as u32, &own), start) {

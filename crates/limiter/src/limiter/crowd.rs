@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 use super::decision::{decide, refused_by_full};
+use super::hot_table::HotTable;
 use super::seat::CountedRow;
 use super::slots::Slots;
 use super::table::TableRow;
@@ -22,19 +23,21 @@ impl Limiter {
     /// What [`Limiter::acquire`] would say, without taking anything. Takes one shard's lock at a time.
     pub fn preview(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> Decision {
         let (mut slots, in_flight, overflow) = self.look(client, ask, when);
-        decide(&mut slots, in_flight, ask, when).told_by(overflow)
+        decide(&mut slots, in_flight, ask, when, None).told_by(overflow)
     }
 
     /// The same, and what each bucket of the request has left before.
     pub fn foresee(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> (Decision, Vec<u32>) {
         let (mut slots, in_flight, overflow) = self.look(client, ask, when);
         let levels = slots.clone().levels(ask.buckets().map(|(spec, ..)| spec), when);
-        (decide(&mut slots, in_flight, ask, when).told_by(overflow), levels)
+        (decide(&mut slots, in_flight, ask, when, None).told_by(overflow), levels)
     }
 
     /// The buckets that would decide, the requests under way beside them, and whether they are a crowd's.
     fn look(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> (Slots, u32, bool) {
-        let own = self.read(client, |row| Some((row.slots.clone(), row.in_flight, false)));
+        let link = self.link.at(when.now);
+        let own =
+            self.read(client, |row, hot| Some((row.slots.foreseen(hot, link, when), row.in_flight, false)));
         if let Some(own) = own {
             return own;
         }
@@ -48,7 +51,7 @@ impl Limiter {
         if !stays && (!full || self.lock(self.hash(client)).can_spare(SWEEP_FOR_ROOM, when)) {
             return (start, 0, false);
         }
-        self.read(crowd, |row| Some((row.slots.clone(), row.in_flight, true))).unwrap_or((start, 0, true))
+        self.read(crowd, |row, _| Some((row.slots.clone(), row.in_flight, true))).unwrap_or((start, 0, true))
     }
 
     /// The same for a crowd, which has a row as a client has.
@@ -57,7 +60,7 @@ impl Limiter {
         crowd: ClientKey,
         ask: Ask<'_>,
         when: Moment,
-        act: impl FnOnce(&mut Slots, &mut u32) -> R,
+        act: impl FnOnce(&mut Slots, &mut u32, Option<&mut HotTable>) -> R,
     ) -> (R, CountedRow) {
         let hash = self.hash(crowd);
         let mut rows = self.lock(hash);
@@ -69,7 +72,8 @@ impl Limiter {
                 rows.table.insert(TableRow::new(crowd, hash, Slots::default()))
             }
         };
-        (self.act_on(rows.table.row_mut(row), ask, act), CountedRow { client: crowd, hash })
+        // Crowds are chosen by each process for itself, so what one takes means nothing to another.
+        (self.act_on(rows.table.row_mut(row), None, ask, act), CountedRow { client: crowd, hash })
     }
 
     /// What a crowd has left, for a client that leaves it, and whether it has to stay: requests under way can't be told
@@ -79,7 +83,7 @@ impl Limiter {
             return Default::default();
         }
         let bounded = ask.max_in_flight().is_some();
-        self.read(crowd, |row| (row.slots.starting_over(), bounded && row.in_flight > 0))
+        self.read(crowd, |row, _| (row.slots.starting_over(), bounded && row.in_flight > 0))
     }
 
     /// What chooses a client's crowd.

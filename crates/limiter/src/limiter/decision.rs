@@ -3,7 +3,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use super::ask::{Ask, MAX_ASKED, Verdict};
-use super::slots::{Slot, Slots};
+use super::slots::{Sharing, Slot, Slots};
 use crate::bucket::TakeOutcome;
 use crate::terms::BucketSpec;
 use balancer_time::Moment;
@@ -54,10 +54,16 @@ impl Decision {
 }
 
 /// By the bound on requests at once first, then by the buckets.
-pub(super) fn decide(slots: &mut Slots, in_flight: u32, ask: Ask<'_>, when: Moment) -> Decision {
+pub(super) fn decide(
+    slots: &mut Slots,
+    in_flight: u32,
+    ask: Ask<'_>,
+    when: Moment,
+    sharing: Option<&mut Sharing<'_>>,
+) -> Decision {
     let mut decision = Decision::new(ask, ask.max_in_flight().is_some_and(|most| in_flight >= most));
     if !decision.crowded {
-        decision.allowed = slots.acquire(ask, when, &mut decision.verdicts);
+        decision.allowed = slots.acquire(ask, when, &mut decision.verdicts, sharing);
         // An allowed request was refused by no bucket that is enforced.
         decision.shadow_denied =
             decision.allowed && decision.verdicts.iter().any(|verdict| !verdict.outcome.allowed);

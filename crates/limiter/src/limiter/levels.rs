@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::hot_table::HotTable;
 use super::slots::{Saved, Slot, Slots};
 use super::table::TableRow;
 use super::{Fate, Limiter, SHARDS};
@@ -19,6 +20,8 @@ const RESTORED_BEYOND: usize = 1 << 17;
 pub struct ClientLevels {
     /// Whole tokens of each bucket that was asked about, in that order.
     pub buckets: Vec<u32>,
+    /// Tokens that other instances reported of each since it was last idle.
+    pub spent_elsewhere: Vec<u64>,
     /// Its requests under way in this process.
     pub in_flight: u32,
 }
@@ -27,14 +30,20 @@ impl Limiter {
     /// What a client has left of buckets that are in force for it. Takes nothing, and changes nothing. Takes one shard's
     /// lock.
     pub fn levels(&self, client: ClientKey, specs: &[BucketSpec], when: Moment) -> ClientLevels {
-        let (slots, in_flight) = self.read(client, |row| (row.slots.clone(), row.in_flight));
-        ClientLevels { buckets: slots.levels(specs.iter(), when), in_flight }
+        let link = self.link.at(when.now);
+        let look = |row: &TableRow, hot: &HotTable| {
+            let elsewhere = specs.iter().map(|spec| row.slots.spent_elsewhere(spec.id, hot)).collect();
+            (row.slots.foreseen(hot, link, when), row.in_flight, elsewhere)
+        };
+        let (slots, in_flight, spent_elsewhere): (Slots, u32, Vec<u64>) = self.read(client, look);
+        let spent_elsewhere = if spent_elsewhere.is_empty() { vec![0; specs.len()] } else { spent_elsewhere };
+        ClientLevels { buckets: slots.levels(specs.iter(), when), spent_elsewhere, in_flight }
     }
 
     /// One bucket of a client as it is at that moment; `None` for one that was never asked, or was forgotten because it
     /// was full. Takes one shard's lock.
     pub fn peek(&self, client: ClientKey, bucket: BucketId, when: Moment) -> Option<Bucket> {
-        self.read(client, |row| row.slots.get(bucket, when)).map(|slot| *slot.bucket())
+        self.read(client, |row, _| row.slots.get(bucket, when)).map(|slot| *slot.bucket())
     }
 
     /// Makes a client's buckets full. Takes one shard's lock.
@@ -87,11 +96,15 @@ impl Limiter {
     }
 
     /// What `look` says of a client's row, or the default where there is none.
-    pub(super) fn read<R: Default>(&self, client: ClientKey, look: impl FnOnce(&TableRow) -> R) -> R {
+    pub(super) fn read<R: Default>(
+        &self,
+        client: ClientKey,
+        look: impl FnOnce(&TableRow, &HotTable) -> R,
+    ) -> R {
         let hash = self.hash(client);
         let rows = self.lock(hash);
         let row = rows.table.find(hash as u32, &client).map(|row| rows.table.row(row));
-        row.map_or_else(R::default, look)
+        row.map_or_else(R::default, |row| look(row, &rows.hot))
     }
 
     /// Hands over every bucket of the clients that changed after `seq`, and returns the sequence to ask for next. 0 asks

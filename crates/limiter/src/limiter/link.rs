@@ -19,13 +19,17 @@ pub(crate) struct PeerLink {
     /// Something is to be sent sooner than was said; the carrier has been woken for it.
     asked: AtomicBool,
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// A bit for each shard that has something urgent to tell.
+    loud: [AtomicU64; LOUD_WORDS],
 }
 
+/// Words of 64 bits, for 256 shards.
+const LOUD_WORDS: usize = 4;
+
 /// What one decision read of it.
-#[allow(dead_code)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerLinkState {
-    /// Instances that share the budget; 0 and 1: nobody to share with.
+    /// Instances that share the budget; 1: nobody to share with.
     pub members: u32,
     /// Nothing is heard of the others, who are there: each holds itself to a part.
     pub cut_off: bool,
@@ -45,19 +49,19 @@ impl PeerLink {
             returned_at: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             waker: OnceLock::new(),
+            loud: Default::default(),
         }
     }
 
-    #[allow(dead_code)]
-    /// As it stands at `now`; `None`: there is nobody to share with. Takes no lock.
+    /// As it stands at `now`; `None`: nothing is shared. Takes no lock.
     pub fn at(&self, now: Nanos) -> Option<PeerLinkState> {
         let members = self.members.load(Ordering::Relaxed);
-        if members < 2 {
+        if members == 0 {
             return None;
         }
         Some(PeerLinkState {
             members,
-            cut_off: self.is_silent(now),
+            cut_off: members > 1 && self.is_silent(now),
             returns: self.returns.load(Ordering::Relaxed),
             returned_at: self.returned_at.load(Ordering::Relaxed),
         })
@@ -98,15 +102,33 @@ impl PeerLink {
         }
     }
 
-    #[allow(dead_code)]
+    /// The same from the carrier's own thread, which needs no waking.
+    pub fn ask_again(&self) {
+        self.asked.store(true, Ordering::Release);
+    }
+
     /// Whether [`PeerLink::ask`] was called since the last time.
     pub fn take_asked(&self) -> bool {
         self.asked.swap(false, Ordering::AcqRel)
     }
 
     /// The same, for a look.
-    #[allow(dead_code)]
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
+    }
+
+    /// That shard has something urgent to tell.
+    pub fn set_loud(&self, shard: usize) {
+        self.loud[shard / 64 % LOUD_WORDS].fetch_or(1 << (shard % 64), Ordering::AcqRel);
+    }
+
+    /// Whether that shard has something urgent to tell.
+    pub fn is_loud(&self, shard: usize) -> bool {
+        self.loud[shard / 64 % LOUD_WORDS].load(Ordering::Acquire) & 1 << (shard % 64) != 0
+    }
+
+    /// It is looked at now.
+    pub fn take_loud(&self, shard: usize) {
+        self.loud[shard / 64 % LOUD_WORDS].fetch_and(!(1 << (shard % 64)), Ordering::AcqRel);
     }
 }

@@ -3,14 +3,20 @@
 //! A bucket is found by its id, so that its level carries over whatever limit or plan names it next. Buckets whose
 //! names are in force no longer stay until they are full: who was put on another plan and back has not gained anything.
 
+mod share;
+
 use smallvec::SmallVec;
 
+use super::hot_table::HotPlace;
 use super::{Ask, Verdict};
 use crate::bucket::Bucket;
 use crate::limit::Limit;
 use crate::reset::Reset;
 use crate::terms::{BucketId, BucketSpec, MAX_BUCKETS, MAX_RULES};
 use balancer_time::{Moment, Nanos};
+
+pub(super) use share::Sharing;
+use share::{Flow, Mark};
 
 /// Most buckets of limits that a client has at once, those whose names are no longer in force included. With more,
 /// the fullest of those goes: it is the one that holds its client back the least.
@@ -21,13 +27,17 @@ const MAX_OF_RULES: usize = MAX_RULES * MAX_BUCKETS;
 
 const NANOS_PER_SEC: Nanos = 1_000_000_000;
 
-/// One bucket of one client. 64 bytes.
+/// One bucket of one client. 72 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     id: BucketId,
     bucket: Bucket,
+    /// What is hidden from other instances.
+    mark: Mark,
     /// With a reset: the period in which it was filled last.
     turn: u32,
+    /// Where its counts are while it is hot.
+    hot: Option<HotPlace>,
     reset: Option<Reset>,
     of_rule: bool,
 }
@@ -38,7 +48,9 @@ impl Slot {
         Self {
             id: spec.id,
             bucket: Bucket::full(spec.in_force(), when.now),
+            mark: Mark::QUIET,
             turn: spec.reset.map_or(0, |reset| reset.turn(when.wall_s)),
+            hot: None,
             reset: spec.reset,
             of_rule,
         }
@@ -57,15 +69,18 @@ impl Slot {
     /// Counts what has flowed in, or fills it if its period has turned. A wall clock that was set back fills nothing, and the
     /// period that it shows now is the one that the bucket is in, with the level that it has. Otherwise a clock that ran
     /// ahead for a moment would hold its clients back until the time that it had shown.
-    fn settle(&mut self, when: Moment) {
+    fn settle(&mut self, when: Moment) -> Flow {
         match self.reset {
-            None => self.bucket = self.bucket.refilled(when.now),
+            None => Flow::In(self.bucket.flow(when.now)),
             Some(reset) => {
                 let turn = reset.turn(when.wall_s);
-                if turn > self.turn {
-                    self.bucket.fill(when.now);
-                }
+                let turned = turn > self.turn;
                 self.turn = turn;
+                if turned {
+                    self.bucket.fill(when.now);
+                    return Flow::Filled;
+                }
+                Flow::In(0)
             }
         }
     }
@@ -84,7 +99,7 @@ impl Slot {
 
     /// Puts the numbers of a bucket of that name in force; false: they were already.
     fn put_in_force(&mut self, spec: &BucketSpec, when: Moment) -> bool {
-        let limit = spec.in_force();
+        let limit = self.part_of(spec.in_force(), self.bucket.limit().capacity);
         if self.bucket.limit() == limit && self.reset == spec.reset {
             return false;
         }
@@ -93,7 +108,11 @@ impl Slot {
             self.reset = spec.reset;
             self.turn = spec.reset.map_or(0, |reset| reset.turn(when.wall_s));
         }
-        self.bucket.retune(limit, when.now);
+        if self.is_parted() {
+            self.bucket.clip_to(limit, when.now);
+        } else {
+            self.bucket.retune(limit, when.now);
+        }
         true
     }
 
@@ -104,7 +123,12 @@ impl Slot {
     }
 
     pub(super) fn verdict(&self, cost: u32, allowed: bool, when: Moment) -> Verdict {
-        let mut outcome = self.bucket.outcome(cost, allowed);
+        self.verdict_of(&self.bucket, cost, allowed, when)
+    }
+
+    /// By another level.
+    fn verdict_of(&self, bucket: &Bucket, cost: u32, allowed: bool, when: Moment) -> Verdict {
+        let mut outcome = bucket.outcome(cost, allowed);
         if let Some(until_reset) = self.until_reset(when) {
             let never = !allowed && cost > self.bucket.limit().capacity;
             outcome.wait_ns = (!never).then_some(until_reset);
@@ -126,23 +150,43 @@ pub(super) struct Slots(SmallVec<[Slot; 1]>);
 impl Slots {
     /// Takes the tokens that a request needs of every bucket, or of none if an enforced one refuses. Writes what each
     /// says, in the order of [`Ask::buckets`]; true: allowed. Allocates nothing for buckets that were there before.
-    pub fn acquire(&mut self, ask: Ask<'_>, when: Moment, verdicts: &mut [Verdict]) -> bool {
+    pub fn acquire(
+        &mut self,
+        ask: Ask<'_>,
+        when: Moment,
+        verdicts: &mut [Verdict],
+        mut sharing: Option<&mut Sharing<'_>>,
+    ) -> bool {
         self.prepare(ask, when);
         let mut allowed = true;
-        for ((spec, cost, _), verdict) in ask.buckets().zip(&mut *verdicts) {
+        for ((spec, cost, of_rule), verdict) in ask.buckets().zip(&mut *verdicts) {
             let Some(slot) = self.find_mut(spec.id) else { continue };
-            slot.put_in_force(spec, when);
-            slot.settle(when);
-            verdict.outcome.allowed = slot.bucket.holds(cost, when.now);
+            verdict.outcome.allowed = match sharing.as_deref_mut() {
+                None => {
+                    slot.put_in_force(spec, when);
+                    slot.settle(when);
+                    slot.bucket.holds(cost, when.now)
+                }
+                Some(sharing) => slot.holds_shared(spec, cost, ask.is_shared(of_rule), sharing, when),
+            };
             allowed &= verdict.outcome.allowed || !spec.is_enforced();
         }
-        for ((spec, cost, _), verdict) in ask.buckets().zip(verdicts) {
+        for ((spec, cost, of_rule), verdict) in ask.buckets().zip(verdicts) {
             let Some(slot) = self.find_mut(spec.id) else { continue };
             let enough = verdict.outcome.allowed;
-            if allowed && enough {
+            let takes = allowed && enough;
+            if takes {
                 slot.bucket.take(cost);
             }
-            *verdict = slot.verdict(cost, enough, when);
+            *verdict = match sharing.as_deref_mut() {
+                Some(sharing) if ask.is_shared(of_rule) => {
+                    if takes {
+                        slot.spend(spec.in_force(), cost, sharing, when.now);
+                    }
+                    slot.verdict_shared(cost, enough, sharing, when)
+                }
+                _ => slot.verdict(cost, enough, when),
+            };
         }
         allowed
     }
@@ -180,12 +224,12 @@ impl Slots {
 
     /// Whether every bucket is full, and so nothing worth remembering.
     pub fn are_full(&self, when: Moment) -> bool {
-        self.0.iter().all(|slot| slot.is_full(when))
+        self.0.iter().all(|slot| !slot.is_hot() && slot.is_full(when))
     }
 
     /// Forgets the buckets that are full.
     pub fn trim(&mut self, when: Moment) {
-        self.0.retain(|slot| !slot.is_full(when));
+        self.0.retain(|slot| slot.is_hot() || !slot.is_full(when));
     }
 
     /// Forgets what limits have made; whether anything is left.
@@ -201,7 +245,8 @@ impl Slots {
 
     /// The same levels for another client, which has spent nothing yet.
     pub fn starting_over(&self) -> Self {
-        Self(self.0.iter().map(|slot| Slot { bucket: slot.bucket.starting_over(), ..*slot }).collect())
+        let over = |slot: &Slot| Slot { bucket: slot.bucket.starting_over(), hot: None, ..*slot };
+        Self(self.0.iter().map(over).collect())
     }
 
     /// One bucket as it is at that moment.
@@ -213,7 +258,7 @@ impl Slots {
     pub fn restore(&mut self, saved: Slot, when: Moment) {
         match self.find_mut(saved.id) {
             Some(slot) if slot.settled(when).bucket.level_micro() <= saved.bucket.level_micro() => {}
-            Some(slot) => *slot = saved,
+            Some(slot) => *slot = Slot { hot: slot.hot, mark: slot.mark, ..saved },
             None => {
                 self.make_room(saved.of_rule, |_| false, when);
                 self.0.push(saved);
@@ -247,7 +292,7 @@ impl Slots {
 
     /// Keeps the number of buckets within its bounds; those that are `wanted` stay.
     fn make_room(&mut self, of_rule: bool, wanted: impl Fn(BucketId) -> bool, when: Moment) {
-        self.0.retain(|slot| wanted(slot.id) || !slot.is_full(when));
+        self.0.retain(|slot| wanted(slot.id) || slot.is_hot() || !slot.is_full(when));
         let most = if of_rule { MAX_OF_RULES } else { MAX_OF_LIMITS };
         if self.0.iter().filter(|slot| slot.of_rule == of_rule).count() < most {
             return;
@@ -303,7 +348,8 @@ impl Slot {
     pub(super) fn restored(saved: &Saved, age: Nanos, when: Moment) -> Self {
         let bucket = Bucket::restored(saved.limit, saved.level_micro, age, when.now);
         let (reset, turn) = saved.reset.map_or((None, 0), |(reset, turn)| (Some(reset), turn));
-        Self { id: saved.id, bucket, turn, reset, of_rule: saved.of_rule }.settled(when)
+        let (mark, hot) = (Mark::QUIET, None);
+        Self { id: saved.id, bucket, mark, turn, hot, reset, of_rule: saved.of_rule }.settled(when)
     }
 }
 

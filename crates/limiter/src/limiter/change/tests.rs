@@ -56,7 +56,12 @@ fn take_own(limiter: &Limiter, client: ClientKey, grant: &Grant, cost: u32) -> O
 }
 
 fn named(capacity: u32) -> Grant {
-    Grant { terms: Terms::of_numbers(limit(capacity)), entry: EntryKind::Client, plan: None }
+    Grant {
+        terms: Terms::of_numbers(limit(capacity)),
+        entry: EntryKind::Client,
+        plan: None,
+        per_instance: false,
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ const SIZES: [u32; 2] = [4, 20_000];
 
 fn grant(capacity: u32, per_sec: u64, entry: EntryKind) -> Grant {
     let limit = Limit { capacity, rate: Rate::per_second(per_sec * 1_000_000) };
-    Grant { terms: Terms::of_numbers(limit), entry, plan: None }
+    Grant { terms: Terms::of_numbers(limit), entry, plan: None, per_instance: false }
 }
 
 fn at(now: Nanos) -> Moment {

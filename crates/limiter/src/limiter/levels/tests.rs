@@ -54,7 +54,7 @@ fn levels_are_shown_by_the_numbers_in_force_and_nothing_is_taken() {
     assert!(take(&limiter, &both, 3, at(0)));
     for _ in 0..2 {
         let levels = limiter.levels(client(1), &both.terms.buckets, at(1));
-        assert_eq!(levels, ClientLevels { buckets: vec![3, 48], in_flight: 0 });
+        assert_eq!(levels, ClientLevels { buckets: vec![3, 48], spent_elsewhere: vec![0; 2], in_flight: 0 });
     }
     // Numbers that will be put in force by the next request.
     let larger = grant(&[("day", 60), ("new", 7)]);
@@ -81,7 +81,7 @@ fn filling_makes_every_bucket_full_and_keeps_count_of_what_is_under_way() {
     assert!(decision.allowed && !take(&limiter, &one, 1, at(0)));
     limiter.fill(client(1));
     let levels = limiter.levels(client(1), &one.terms.buckets, at(0));
-    assert_eq!(levels, ClientLevels { buckets: vec![1], in_flight: 1 });
+    assert_eq!(levels, ClientLevels { buckets: vec![1], spent_elsewhere: vec![0], in_flight: 1 });
     drop(seat);
     limiter.fill(client(1));
     assert_eq!(limiter.clients(), 0);

@@ -78,7 +78,7 @@ fn the_bound_is_asked_first_and_its_refusal_takes_no_token() {
     assert!(!decision.allowed && decision.crowded && none.is_none());
     assert_eq!(
         limiter.levels(client(1), &one.terms.buckets, NOW),
-        ClientLevels { buckets: vec![4], in_flight: 1 }
+        ClientLevels { buckets: vec![4], spent_elsewhere: vec![0], in_flight: 1 }
     );
     drop(seat);
     assert_eq!(limiter.admit(client(1), Ask::of(&one), NOW).0.first().left, 3);

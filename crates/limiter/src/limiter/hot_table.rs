@@ -1,0 +1,95 @@
+//! The hot buckets of one shard. Whoever has the shard's lock has them.
+
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use super::hot::HotBucket;
+use crate::identity::ClientKey;
+use crate::terms::BucketId;
+use balancer_time::Nanos;
+
+/// Most hot buckets of a process, some 300 bytes each with two other instances. Four times as many as can be told twice a
+/// second.
+pub(super) const MAX_HOT: usize = 16_384;
+
+/// What all shards have in common.
+#[derive(Debug, Default)]
+pub(super) struct HotCounts {
+    hot: AtomicUsize,
+    episodes: AtomicU32,
+}
+
+impl HotCounts {
+    /// How many buckets are hot.
+    pub fn hot(&self) -> usize {
+        self.hot.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a hot bucket is in its shard's table: one more than its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HotPlace(NonZeroU16);
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct HotTable {
+    buckets: Vec<Option<HotBucket>>,
+    free: Vec<HotPlace>,
+}
+
+impl HotTable {
+    pub fn get(&self, place: HotPlace) -> Option<&HotBucket> {
+        self.buckets.get(usize::from(place.0.get()) - 1)?.as_ref()
+    }
+
+    pub fn get_mut(&mut self, place: HotPlace) -> Option<&mut HotBucket> {
+        self.buckets.get_mut(usize::from(place.0.get()) - 1)?.as_mut()
+    }
+
+    /// Adds one; `None`: there are [`MAX_HOT`] in all.
+    pub fn add(
+        &mut self,
+        client: ClientKey,
+        id: BucketId,
+        counts: &HotCounts,
+        now: Nanos,
+    ) -> Option<HotPlace> {
+        let one_more = |hot| (hot < MAX_HOT).then_some(hot + 1);
+        counts.hot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        let episode = counts.episodes.fetch_add(1, Ordering::Relaxed);
+        let bucket = Some(HotBucket::new(client, id, episode, now));
+        if let Some(place) = self.free.pop() {
+            *self.buckets.get_mut(usize::from(place.0.get()) - 1)? = bucket;
+            return Some(place);
+        }
+        self.buckets.push(bucket);
+        // At most MAX_HOT, which 16 bits hold.
+        u16::try_from(self.buckets.len()).ok().and_then(NonZeroU16::new).map(HotPlace)
+    }
+
+    pub fn remove(&mut self, place: HotPlace, counts: &HotCounts) {
+        let Some(bucket) = self.buckets.get_mut(usize::from(place.0.get()) - 1) else { return };
+        if bucket.take().is_some() {
+            counts.hot.fetch_sub(1, Ordering::Relaxed);
+            self.free.push(place);
+        }
+        if self.free.len() == self.buckets.len() {
+            // The memory of a flood is given back.
+            *self = Self::default();
+        }
+    }
+
+    /// Where hot buckets are.
+    pub fn places(&self) -> impl Iterator<Item = HotPlace> {
+        let used = |(at, bucket): (usize, &Option<HotBucket>)| {
+            bucket.as_ref().and_then(|_| NonZeroU16::new(at as u16 + 1)).map(HotPlace)
+        };
+        self.buckets.iter().enumerate().filter_map(used)
+    }
+
+    /// Heap memory in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.buckets.capacity() * size_of::<Option<HotBucket>>()
+            + self.free.capacity() * size_of::<HotPlace>()
+    }
+}

@@ -1,0 +1,196 @@
+//! What others report is charged, and what they are to be told is gathered. Both take one shard's lock at a time.
+
+use std::sync::atomic::Ordering;
+
+use super::hot::{Heard, HearingSince, HotBucket, TICK};
+use super::hot_table::HotPlace;
+use super::slots::{Sharing, Slots};
+use super::table::TableRow;
+use super::{Limiter, Rows, SHARDS, shard_of};
+use crate::answer::EntryKind;
+use crate::reports::SpentReport;
+use balancer_time::{Moment, Nanos};
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Charged {
+    /// Its tokens are charged, or there was nothing new in it.
+    Counted,
+    /// It is older than what is known.
+    WentBack,
+    /// There is no room for the client or for one more hot bucket.
+    NoRoom,
+}
+
+/// Which buckets are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Round<'a> {
+    /// Those that have become urgent.
+    Urgent,
+    /// Every one that changed; of others, only what these tell is kept.
+    All {
+        /// Numbers of the instances that are there.
+        alive: &'a [u32],
+    },
+}
+
+/// A hot bucket that has something to tell.
+struct Candidate {
+    /// Untold tokens as a part of the capacity.
+    urgency: f64,
+    shard: usize,
+    place: HotPlace,
+}
+
+impl Limiter {
+    /// Charges what `peer` told. Takes one shard's lock.
+    pub(crate) fn charge_reported(
+        &self,
+        peer: u32,
+        report: &SpentReport,
+        since: HearingSince,
+        when: Moment,
+    ) -> Charged {
+        let Some(link) = self.link.at(when.now) else { return Charged::Counted };
+        let client = report.client;
+        let hash = self.hash(client);
+        let mut rows = self.lock(hash);
+        let number = match rows.table.find(hash as u32, &client) {
+            Some(number) => number,
+            None if self.make_room(&mut rows, when) => {
+                // It is not known yet what decides about it: no change of ranges or the default may touch it before it asks.
+                let row = TableRow::new(client, hash, Slots::default());
+                rows.table.insert(TableRow { entry: EntryKind::Client, ..row })
+            }
+            None => return Charged::NoRoom,
+        };
+        let Rows { table, hot, .. } = &mut *rows;
+        let row = table.row_mut(number);
+        row.stamp = self.epoch.load(Ordering::Relaxed);
+        let mut sharing = Sharing::new(link, client, hot, &self.counts);
+        match row.slots.hear(peer, report, since, &mut sharing, when) {
+            None => Charged::NoRoom,
+            Some(Heard::WentBack) => Charged::WentBack,
+            Some(Heard::New(_) | Heard::Baseline) => Charged::Counted,
+        }
+    }
+
+    /// Appends at most `most` reports that are to be sent now, the most urgent first; true: there are more. Forgets hot buckets
+    /// that are over. Takes one shard's lock after another.
+    pub(crate) fn collect_reports(
+        &self,
+        round: Round<'_>,
+        most: usize,
+        when: Moment,
+        reports: &mut Vec<SpentReport>,
+    ) -> bool {
+        if self.counts.hot() == 0 {
+            return false;
+        }
+        let mut candidates = Vec::new();
+        for shard in 0..SHARDS {
+            if matches!(round, Round::All { .. }) || self.link.is_loud(shard) {
+                self.look_for_reports(shard, round, when, &mut candidates);
+            }
+        }
+        candidates.sort_by(|one: &Candidate, other| other.urgency.total_cmp(&one.urgency));
+        for (at, candidate) in candidates.iter().enumerate() {
+            if at < most {
+                reports.extend(self.report(candidate, when));
+            } else {
+                // Those that had no place are looked at with the next flush.
+                self.link.set_loud(candidate.shard);
+            }
+        }
+        candidates.len() > most
+    }
+
+    fn look_for_reports(&self, shard: usize, round: Round<'_>, when: Moment, found: &mut Vec<Candidate>) {
+        let mut rows = self.shards[shard].0.lock();
+        self.link.take_loud(shard);
+        let link = self.link.at(when.now);
+        let tells = link.is_some_and(|link| link.members > 1 && !link.cut_off);
+        let places: Vec<HotPlace> = rows.hot.places().collect();
+        for place in places {
+            let Rows { table, hot, .. } = &mut *rows;
+            let Some(bucket) = hot.get_mut(place) else { continue };
+            let hash = self.hash(bucket.client);
+            let row = table.find(hash as u32, &bucket.client);
+            let slot = row.and_then(|row| table.row_mut(row).slots.hot_mut(bucket.id, place));
+            let Some(slot) = slot else {
+                // Its bucket was forgotten by hand.
+                hot.remove(place, &self.counts);
+                continue;
+            };
+            if let Round::All { alive } = round {
+                bucket.keep_peers(alive);
+                if bucket.is_over(when.now) {
+                    slot.cool();
+                    hot.remove(place, &self.counts);
+                    continue;
+                }
+            }
+            if tells && !slot.is_parted() && is_due(bucket, round, when.now) {
+                let capacity = slot.bucket().limit().capacity.max(1);
+                let urgency = bucket.untold() as f64 / f64::from(capacity);
+                found.push(Candidate { urgency, shard, place });
+            }
+        }
+    }
+
+    /// The report of a candidate, which counts as told.
+    fn report(&self, candidate: &Candidate, when: Moment) -> Option<SpentReport> {
+        let mut rows = self.shards[candidate.shard].0.lock();
+        let Rows { table, hot, .. } = &mut *rows;
+        let bucket = hot.get_mut(candidate.place)?;
+        let row = table.find(self.hash(bucket.client) as u32, &bucket.client)?;
+        let slot = table.row_mut(row).slots.hot_mut(bucket.id, candidate.place)?;
+        Some(bucket.report(when.now, slot.numbers()))
+    }
+
+    /// These reports could not be sent: they are told again. Takes one shard's lock after another.
+    pub(crate) fn take_back_reports(&self, reports: &[SpentReport]) {
+        for report in reports {
+            let hash = self.hash(report.client);
+            let mut rows = self.lock(hash);
+            let Rows { table, hot, .. } = &mut *rows;
+            let Some(row) = table.find(hash as u32, &report.client) else { continue };
+            let place = table.row(row).slots.hot_place(report.bucket);
+            if let Some(bucket) = place.and_then(|place| hot.get_mut(place)) {
+                bucket.take_back(report);
+                self.link.set_loud(shard_of(hash));
+            }
+        }
+    }
+
+    /// Notes what a decision found out; true: something has to be told soon. The shard's lock is held.
+    pub(super) fn note(&self, sharing: &Sharing<'_>, hash: u64) -> bool {
+        if sharing.no_room {
+            self.not_hot.fetch_add(1, Ordering::Relaxed);
+        }
+        if sharing.loud {
+            self.link.set_loud(shard_of(hash));
+        }
+        sharing.loud
+    }
+
+    /// How many buckets are hot.
+    pub(crate) fn hot_buckets(&self) -> usize {
+        self.counts.hot()
+    }
+
+    /// How often a bucket could not become hot, because too many were.
+    pub(crate) fn not_hot(&self) -> u64 {
+        self.not_hot.load(Ordering::Relaxed)
+    }
+}
+
+fn is_due(bucket: &HotBucket, round: Round<'_>, now: Nanos) -> bool {
+    match round {
+        Round::Urgent => bucket.loud,
+        // What was just told, because it was urgent, has nothing new to tell.
+        Round::All { .. } => {
+            bucket.loud || bucket.is_changed(now) && now.saturating_sub(bucket.told_at()) >= TICK / 2
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! A bucket that several instances share: what is hidden from the others, and how it is held to a part while this instance is
+//! cut off from them.
+
+use super::super::hot::{Heard, HearingSince, HotBucket, even_part};
+use super::super::hot_table::{HotCounts, HotPlace, HotTable};
+use super::super::link::PeerLinkState;
+use super::{Slot, Slots};
+use crate::bucket::{Bucket, MICRO};
+use crate::identity::ClientKey;
+use crate::limit::{Limit, Rate};
+use crate::limiter::Verdict;
+use crate::reports::SpentReport;
+use crate::reset::Reset;
+use crate::terms::{BucketId, BucketSpec};
+use balancer_time::{Moment, Nanos};
+
+/// What a decision has at hand to share what it takes: the shard's hot buckets, under its lock.
+pub(in super::super) struct Sharing<'a> {
+    pub link: PeerLinkState,
+    pub client: ClientKey,
+    pub hot: &'a mut HotTable,
+    pub counts: &'a HotCounts,
+    /// Something has to be told soon.
+    pub loud: bool,
+    /// There was no room for a hot bucket.
+    pub no_room: bool,
+}
+
+impl<'a> Sharing<'a> {
+    pub fn new(link: PeerLinkState, client: ClientKey, hot: &'a mut HotTable, counts: &'a HotCounts) -> Self {
+        Self { link, client, hot, counts, loud: false, no_room: false }
+    }
+}
+
+/// What [`Slot::settle`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// So many millionths flowed in, if there was room for them.
+    In(u64),
+    /// Its period turned.
+    Filled,
+}
+
+/// What a slot keeps of sharing, in 8 bytes. While it is quiet: what is hidden from the others, in millionths of a token.
+/// While it is held to a part: that part, and the silence in which that began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark(u64);
+
+/// Set: held to a part. What is hidden never reaches it: it is less than twice 10^15.
+const PARTED: u64 = 1 << 63;
+
+impl Mark {
+    /// Nothing is hidden.
+    pub const QUIET: Self = Self(0);
+
+    fn parted(part: f64, returns: u32) -> Self {
+        // A part of 1 is one 2^32nd less.
+        let part = (part * f64::from(u32::MAX)) as u32;
+        Self(PARTED | u64::from(returns & (u32::MAX >> 1)) << 32 | u64::from(part))
+    }
+
+    fn is_parted(self) -> bool {
+        self.0 & PARTED != 0
+    }
+
+    /// Whether it was set in this silence.
+    fn is_of(self, returns: u32) -> bool {
+        (self.0 >> 32) as u32 & (u32::MAX >> 1) == returns & (u32::MAX >> 1)
+    }
+
+    /// That part of a number.
+    fn of(self, whole: u64) -> u64 {
+        let part = u128::from(self.0 as u32) + 1;
+        ((u128::from(whole) * part) >> 32) as u64
+    }
+
+    fn hidden_micro(self) -> u64 {
+        if self.is_parted() { 0 } else { self.0 }
+    }
+}
+
+impl Slot {
+    /// The numbers that its bucket works by while `full` ones are in force: those, or a part of them. A part holds `least`
+    /// tokens if the whole does, and one in any case.
+    pub(super) fn part_of(&self, full: Limit, least: u32) -> Limit {
+        if !self.mark.is_parted() {
+            return full;
+        }
+        Limit {
+            capacity: (self.mark.of(full.capacity.into()) as u32).max(least).max(1).min(full.capacity),
+            rate: Rate { micro: self.mark.of(full.rate.micro), ..full.rate },
+        }
+    }
+
+    /// Whether it is held to a part.
+    pub fn is_parted(&self) -> bool {
+        self.mark.is_parted()
+    }
+
+    /// Whether it must stay though it is full: counts are kept for it.
+    pub(super) fn is_hot(&self) -> bool {
+        self.hot.is_some()
+    }
+
+    /// It is quiet from now on.
+    pub fn cool(&mut self) {
+        self.hot = None;
+    }
+
+    /// What a report says of it beside what was spent.
+    pub fn numbers(&self) -> (Limit, bool, Option<(Reset, u32)>) {
+        (self.bucket.limit(), self.of_rule, self.reset())
+    }
+
+    /// Brings it to `when` with these numbers in force; whether it has `cost` tokens beside what others are taken to have
+    /// spent.
+    pub(super) fn holds_shared(
+        &mut self,
+        spec: &BucketSpec,
+        cost: u32,
+        is_shared: bool,
+        sharing: &mut Sharing<'_>,
+        when: Moment,
+    ) -> bool {
+        let full = spec.in_force();
+        self.rejoin(full, sharing.link, is_shared, when.now);
+        self.put_in_force(spec, when);
+        let flow = self.settle(when);
+        let ahead = if is_shared { self.share(full, cost, flow, sharing, when.now) } else { 0 };
+        self.bucket.level_micro() - ahead >= i64::from(cost) * MICRO
+    }
+
+    /// What it says of a request, beside what others are taken to have spent.
+    pub(super) fn verdict_shared(
+        &self,
+        cost: u32,
+        enough: bool,
+        sharing: &Sharing<'_>,
+        when: Moment,
+    ) -> Verdict {
+        match self.hot.and_then(|place| sharing.hot.get(place)) {
+            Some(hot) if hot.ahead_micro > 0 && !self.is_parted() => {
+                let mut bucket = self.bucket;
+                bucket.lower(hot.ahead_micro, i64::MIN);
+                self.verdict_of(&bucket, cost, enough, when)
+            }
+            _ => self.verdict(cost, enough, when),
+        }
+    }
+
+    /// Ends being held to a part where that is over. `full` are the numbers in force.
+    fn rejoin(&mut self, full: Limit, link: PeerLinkState, is_shared: bool, now: Nanos) {
+        let goes_on = is_shared && link.cut_off && self.mark.is_of(link.returns);
+        if !self.mark.is_parted() || goes_on {
+            return;
+        }
+        if !self.mark.is_of(link.returns) {
+            // It has refilled at its whole rate since the silence ended.
+            self.bucket = self.bucket.refilled(link.returned_at.min(now));
+        }
+        self.mark = Mark::QUIET;
+        self.bucket.clip_to(full, now.min(link.returned_at));
+        self.bucket = self.bucket.refilled(now);
+    }
+
+    /// What is to be taken off its level for others. While this instance is cut off, it is held to its part instead.
+    fn share(&mut self, full: Limit, cost: u32, flow: Flow, sharing: &mut Sharing<'_>, now: Nanos) -> i64 {
+        let link = sharing.link;
+        if link.members < 2 {
+            return 0;
+        }
+        let hot = self.hot.and_then(|place| sharing.hot.get_mut(place));
+        if link.cut_off {
+            let mut least = self.bucket.limit().capacity.max(cost);
+            if !self.mark.is_parted() {
+                let (ahead, part) = match hot {
+                    Some(hot) => (hot.foresee(full, link, now), hot.part(full, link.members, now)),
+                    None => (0, even_part(link.members)),
+                };
+                self.bucket.lower(ahead, debt_of(full, link.members));
+                self.mark = Mark::parted(part, link.returns);
+                least = cost;
+            }
+            self.bucket.clip_to(self.part_of(full, least), now);
+            return 0;
+        }
+        match flow {
+            Flow::Filled => {
+                self.mark = Mark::QUIET;
+                if let Some(hot) = hot {
+                    hot.begin_period();
+                }
+                0
+            }
+            Flow::In(micro) => {
+                self.mark.leak(micro, link.members);
+                hot.map_or(0, |hot| hot.foresee(full, link, now))
+            }
+        }
+    }
+
+    /// Tokens were taken of it at `now`.
+    pub(super) fn spend(&mut self, full: Limit, cost: u32, sharing: &mut Sharing<'_>, now: Nanos) {
+        let link = sharing.link;
+        if link.members < 2 || self.mark.is_parted() {
+            return;
+        }
+        if let Some(hot) = self.hot.and_then(|place| sharing.hot.get_mut(place))
+            && hot.is_hot(now)
+        {
+            sharing.loud |= hot.spend(cost, full, link.members, now);
+            return;
+        }
+        if !self.mark.hide(cost, full, link.members) {
+            return;
+        }
+        match self.heat(sharing, now) {
+            Some(hot) => {
+                hot.loud = true;
+                sharing.loud = true;
+            }
+            None => sharing.no_room = true,
+        }
+    }
+
+    /// It is hot from now on: what is hidden is published. `None`: there is no room for more of them.
+    fn heat<'h>(&mut self, sharing: &'h mut Sharing<'_>, now: Nanos) -> Option<&'h mut HotBucket> {
+        let place = match self.hot {
+            Some(place) => place,
+            None => sharing.hot.add(sharing.client, self.id, sharing.counts, now)?,
+        };
+        self.hot = Some(place);
+        let hot = sharing.hot.get_mut(place)?;
+        hot.heat(self.mark.hidden(), now);
+        self.mark.publish();
+        Some(hot)
+    }
+
+    /// A bucket that another instance told of and that was never asked here.
+    fn reported(report: &SpentReport, when: Moment) -> Self {
+        let reset = report.reset.map(|(reset, _)| reset);
+        Self {
+            id: report.bucket,
+            bucket: Bucket::full(report.limit, when.now),
+            mark: Mark::QUIET,
+            turn: reset.map_or(0, |reset| reset.turn(when.wall_s)),
+            hot: None,
+            reset,
+            of_rule: report.of_rule,
+        }
+    }
+
+    /// Charges what another instance told. `None`: there is no room for more hot buckets.
+    fn hear(
+        &mut self,
+        peer: u32,
+        report: &SpentReport,
+        since: HearingSince,
+        sharing: &mut Sharing<'_>,
+        when: Moment,
+    ) -> Option<Heard> {
+        let (now, link) = (when.now, sharing.link);
+        self.rejoin(report.limit, link, true, now);
+        if let Flow::In(micro) = self.settle(when) {
+            self.mark.leak(micro, link.members);
+        }
+        let heard = self.heat(sharing, now)?.hear(peer, report, since, now);
+        // What was spent in a period that is over is over too.
+        let counts = match (self.reset, report.reset) {
+            (Some(_), Some((_, turn))) => turn >= self.turn,
+            _ => true,
+        };
+        // While it is held to a part, what others spend is theirs.
+        if let Heard::New(tokens) = heard
+            && counts
+            && !self.is_parted()
+        {
+            self.bucket.charge_down_to(debt_of(self.bucket.limit(), link.members), tokens, now);
+        }
+        Some(heard)
+    }
+}
+
+impl Mark {
+    /// Tokens flowed into the bucket: this instance's part of them is forgotten.
+    fn leak(&mut self, gained_micro: u64, members: u32) {
+        if self.hidden_micro() > 0 {
+            self.0 = self.0.saturating_sub(gained_micro / u64::from(members.max(1)));
+        }
+    }
+
+    /// Tokens were taken. True: so many are hidden that the others should know.
+    fn hide(&mut self, cost: u32, full: Limit, members: u32) -> bool {
+        let most = u64::from(full.capacity) * MICRO as u64;
+        // More than the capacity can't be missing in any bucket.
+        let hidden = (self.hidden_micro() + u64::from(cost) * MICRO as u64).min(most);
+        self.0 = hidden;
+        hidden >= MICRO as u64 && hidden * 4 * u64::from(members) >= most
+    }
+
+    /// Whole tokens that are hidden; rounded down, so that others are never charged what was not spent.
+    fn hidden(self) -> u64 {
+        self.hidden_micro() / MICRO as u64
+    }
+
+    fn publish(&mut self) {
+        if !self.is_parted() {
+            *self = Self::QUIET;
+        }
+    }
+}
+
+/// The deepest that others' spending may bring a bucket, in millionths: as if each of them had taken it whole.
+fn debt_of(limit: Limit, members: u32) -> i64 {
+    -(i64::from(members.saturating_sub(1)) * i64::from(limit.capacity)).saturating_mul(MICRO)
+}
+
+impl Slots {
+    /// Charges what another instance told; see [`Slot::hear`].
+    pub fn hear(
+        &mut self,
+        peer: u32,
+        report: &SpentReport,
+        since: HearingSince,
+        sharing: &mut Sharing<'_>,
+        when: Moment,
+    ) -> Option<Heard> {
+        if self.find_mut(report.bucket).is_none() {
+            self.make_room(report.of_rule, |_| false, when);
+            self.0.push(Slot::reported(report, when));
+        }
+        self.find_mut(report.bucket)?.hear(peer, report, since, sharing, when)
+    }
+
+    /// The bucket with that id, if that is where its counts are.
+    pub fn hot_mut(&mut self, id: BucketId, place: HotPlace) -> Option<&mut Slot> {
+        self.find_mut(id).filter(|slot| slot.hot == Some(place))
+    }
+
+    /// Where a bucket's counts are.
+    pub fn hot_place(&self, id: BucketId) -> Option<HotPlace> {
+        self.0.iter().find(|slot| slot.id == id)?.hot
+    }
+
+    /// Tokens that others spent of a bucket since it was last idle.
+    pub fn spent_elsewhere(&self, id: BucketId, hot: &HotTable) -> u64 {
+        self.hot_place(id).and_then(|place| hot.get(place)).map_or(0, |hot| hot.elsewhere)
+    }
+
+    /// The levels as a request finds them: less what others are taken to have spent.
+    pub fn foreseen(&self, hot: &HotTable, link: Option<PeerLinkState>, when: Moment) -> Self {
+        let mut slots = self.clone();
+        let Some(link) = link.filter(|link| link.members > 1 && !link.cut_off) else { return slots };
+        for slot in &mut slots.0 {
+            if let Some(hot) = slot.hot.and_then(|place| hot.get(place)) {
+                slot.settle(when);
+                let limit = slot.bucket.limit();
+                slot.bucket.lower(hot.ahead(limit, link, when.now), i64::MIN);
+            }
+        }
+        slots
+    }
+}

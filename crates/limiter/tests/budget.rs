@@ -1,0 +1,175 @@
+//! One budget over several instances, by simulation: the rules that hold under every load. The table of results is printed by
+//! `cargo bench --bench budget`.
+
+mod simulation;
+
+use balancer_limiter::identity::ClientKey;
+use balancer_limiter::limit::{Limit, Rate};
+use proptest::prelude::*;
+use simulation::loads::{Load, all, per_second};
+use simulation::{Carrier, Outcome, SEC, START, World, bound, run};
+
+fn limit(capacity: u32, per_second: f64) -> Limit {
+    Limit { capacity, rate: Rate::per_second((per_second * 1e6) as u64) }
+}
+
+/// What the issue is measured by.
+const USUAL: Limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
+
+fn plain(instances: usize, limit: Limit, load: &Load) -> Outcome {
+    run(instances, limit, load, Carrier::default(), 7)
+}
+
+#[test]
+fn every_load_is_admitted_as_by_one_bucket_and_the_bound() {
+    let sizes = [
+        (2, USUAL),
+        (3, USUAL),
+        (10, USUAL),
+        (4, limit(250, 20.0)),
+        (6, limit(30, 15.0)),
+        (8, limit(20, 0.5)),
+    ];
+    for (instances, limit) in sizes {
+        for load in all(instances, limit, 11).iter().filter(|load| load.stopped.is_none()) {
+            let outcome = plain(instances, limit, load);
+            let most = bound(instances, limit, load.offered, Carrier::default().delay);
+            let name =
+                format!("{instances} instances, {limit:?}, {}: {outcome:?}, bound {most:.1}", load.name);
+            assert!(outcome.excess as f64 <= most.ceil(), "{name}");
+            assert_eq!(outcome.charged_twice, 0, "{name}");
+            let expected = if load.name.starts_with("1 s on") { 0.9 } else { 0.95 };
+            assert!(outcome.admitted as f64 >= expected * outcome.ideal as f64, "{name}");
+            if load.name.contains("0.9 r") || load.name.starts_with("C") {
+                assert!(outcome.falsely as f64 <= 0.005 * outcome.offered as f64, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_load_of_nine_tenths_is_refused_nowhere() {
+    for instances in [2, 3, 10, 15] {
+        // At even distances: no bucket would refuse any of it.
+        let gap = (1e9 / (0.9 * per_second(USUAL))) as u64;
+        let requests = (0..60 * SEC / gap).map(|at| (START + at * gap, at as usize % instances)).collect();
+        let outcome = plain(instances, USUAL, &Load::of("spread", requests, 45.0));
+        assert_eq!((outcome.admitted, outcome.falsely), (outcome.offered, 0), "{instances}");
+    }
+}
+
+#[test]
+fn the_whole_capacity_is_admitted_at_once_by_one_idle_instance() {
+    for instances in [2, 3, 10, 15] {
+        let outcome = plain(instances, USUAL, &Load::capacity_at_one(USUAL));
+        assert_eq!((outcome.offered, outcome.admitted, outcome.excess), (100, 100, 0), "{instances}");
+    }
+}
+
+#[test]
+fn while_the_database_is_stopped_the_parts_are_about_one_budget() {
+    for instances in [2, 3, 10] {
+        let outcome = plain(instances, USUAL, &Load::spread(instances, USUAL, 12.0, 5).stopped());
+        // 60 s, of which it was stopped for 30.
+        let most = outcome.ideal as f64 + 0.25 * (100.0 + 30.0 * 50.0);
+        assert!((outcome.admitted as f64) < most, "{instances}: {outcome:?}");
+        let outcome = plain(instances, USUAL, &Load::at_one(USUAL, 0.9, 5).stopped());
+        assert!(outcome.admitted as f64 >= 0.95 * outcome.offered as f64, "{instances}: {outcome:?}");
+    }
+}
+
+#[test]
+fn ten_thousand_clients_far_below_their_limits_cost_few_messages() {
+    let mut world = World::new(10, USUAL, Carrier::default(), 3);
+    let mut random = fastrand::Rng::with_seed(3);
+    let clients: Vec<ClientKey> =
+        (0..10_000u32).map(|number| ClientKey::digest(&number.to_be_bytes())).collect();
+    // A twentieth of 50 a second each, for 2 s.
+    let requests = 10_000 * 5;
+    let (before, reports) = (world.messages, world.reports);
+    for at in 0..requests {
+        let now = START + at * 2 * SEC / requests;
+        let client = clients[random.usize(..clients.len())];
+        assert!(world.ask_as(client, random.usize(..10), now));
+    }
+    world.run_until(START + 2 * SEC);
+    // One each second, to show that an instance is there, and a few for clients that came to one instance several times.
+    assert!(world.messages - before <= 10 * 2 * 5, "{}", world.messages - before);
+    assert!(world.reports - reports < requests / 20, "{}", world.reports - reports);
+}
+
+#[test]
+fn a_flood_of_hot_clients_is_bounded_and_forgotten() {
+    let mut world = World::new(2, USUAL, Carrier::default(), 3);
+    let clients = 20_000u32;
+    for number in 0..clients {
+        let client = ClientKey::digest(&number.to_be_bytes());
+        for _ in 0..13 {
+            assert!(world.ask_as(client, 0, START + SEC));
+        }
+    }
+    let stats = world.budgets().next().unwrap().stats(START + SEC);
+    assert_eq!(stats.hot_buckets, 16_384);
+    assert!(stats.not_hot > 0);
+    world.run_until(START + 2 * SEC);
+    // 250 reports a flush, 20 flushes a second.
+    assert!((4_000..=5_250).contains(&world.reports), "{}", world.reports);
+    world.run_until(START + 40 * SEC);
+    for budget in world.budgets() {
+        assert_eq!(budget.stats(START + 40 * SEC).hot_buckets, 0);
+    }
+}
+
+/// Any load: spans in which requests come fast or slowly, at one instance or at all.
+fn any_load(instances: usize, limit: Limit) -> impl Strategy<Value = Load> {
+    let span = (1u64..3_000, 0.05f64..8.0, prop::option::of(0..instances));
+    (prop::collection::vec(span, 1..12), any::<u64>()).prop_map(move |(spans, seed)| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut now, mut requests) = (START, Vec::new());
+        let mut most = 0.0_f64;
+        for (length_ms, times, at) in spans {
+            let rate = times * per_second(limit).max(f64::from(limit.capacity) / 20.0);
+            most = most.max(rate);
+            let end = now + length_ms * 1_000_000;
+            let mut next = now;
+            while next < end {
+                requests.push((next, at.unwrap_or_else(|| random.usize(..instances))));
+                next += (2.0 * random.f64() * 1e9 / rate) as u64 + 1;
+            }
+            now = end;
+        }
+        Load::of("any", requests, 2.0 * most)
+    })
+}
+
+fn any_size() -> impl Strategy<Value = (usize, Limit)> {
+    (2usize..8, 1u32..300, 0.5f64..200.0)
+        .prop_map(|(instances, capacity, rate)| (instances, limit(capacity, rate)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_span_admits_at_most_what_one_bucket_does_and_the_bound(
+        (size, load) in any_size().prop_flat_map(|size| (Just(size), any_load(size.0, size.1))), delay_ms in 1u64..40,
+    ) {
+        let (instances, limit) = size;
+        let carrier = Carrier { delay: delay_ms * 1_000_000, ..Carrier::default() };
+        let outcome = run(instances, limit, &load, carrier, 1);
+        let most = bound(instances, limit, load.offered, carrier.delay);
+        prop_assert!(outcome.excess as f64 <= most.ceil(), "{:?}, bound {}", outcome, most);
+    }
+
+    /// Messages that are lost, come twice and out of order: no instance is ever told of more than the others admitted.
+    #[test]
+    fn nothing_is_charged_twice(
+        (size, load) in any_size().prop_flat_map(|size| (Just(size), any_load(size.0, size.1))),
+        lost_permille in 0u32..300, again_permille in 0u32..500, delay_ms in 1u64..40,
+    ) {
+        let (instances, limit) = size;
+        let delay = delay_ms * 1_000_000;
+        let carrier = Carrier { delay, lost_permille, again_permille, stopped: None };
+        let outcome = run(instances, limit, &load, carrier, 1);
+        prop_assert_eq!(outcome.charged_twice, 0);
+    }
+}
