@@ -26,4 +26,5 @@ pub mod log;
 pub mod metrics;
 pub mod proxy;
 pub mod store;
+pub mod tls;
 pub mod upstream;

@@ -30,15 +30,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("api", &["api", "store", "proxy", "log", "metrics"]),
     ("cli", &["cli"]),
     ("clock.rs", &[]),
-    ("config", &["config"]),
-    ("engine", &["engine", "proxy"]),
+    ("config", &["config", "tls"]),
+    ("engine", &["engine", "proxy", "tls"]),
     ("error.rs", &[]),
     ("files.rs", &[]),
     ("log", &["log"]),
     ("metrics", &["metrics"]),
     ("proxy", &["proxy", "store", "log", "metrics"]),
-    ("store", &["store", "metrics"]),
-    ("upstream", &["upstream"]),
+    ("store", &["store", "metrics", "tls"]),
+    ("tls", &["tls"]),
+    ("upstream", &["upstream", "tls"]),
 ];
 
 /// What every room may use.

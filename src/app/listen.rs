@@ -7,6 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::StartFailure;
 use crate::config::Config;
+use crate::engine::Sockets;
 
 /// Connections that the kernel keeps ready for us; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -15,8 +16,8 @@ const SPARE_FILES: u64 = 1024;
 
 /// Sockets that listen, before anything is accepted.
 pub(super) struct Bound {
-    /// The public port.
-    pub public: Vec<TcpListener>,
+    /// The public port, and the one for TLS.
+    pub public: Sockets,
     /// Whether the public sockets came from the service manager (LISTEN_FDS).
     pub inherited: bool,
     /// `admin.listen`.
@@ -24,15 +25,26 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Opens every address. With `LISTEN_FDS` the first inherited socket replaces `listen`.
+    /// Opens every address. With `LISTEN_FDS` the first inherited socket replaces `listen`, and the second one
+    /// `tls.listen`; where there is no plain port, the first one does.
     pub fn open(config: &Config) -> Result<Self, StartFailure> {
-        let inherited = listenfd::ListenFd::from_env().take_tcp_listener(0).map_err(|error| {
-            StartFailure::new(format!("the socket of LISTEN_FDS is no TCP listener: {error}"))
-        })?;
-        let is_inherited = inherited.is_some();
-        let public = match inherited {
-            Some(listener) => vec![listener],
-            None => config.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?,
+        let mut given = listenfd::ListenFd::from_env();
+        let mut inherited = |place: usize| {
+            given.take_tcp_listener(place).map_err(|error| {
+                StartFailure::new(format!("a socket of LISTEN_FDS is no TCP listener: {error}"))
+            })
+        };
+        let plain = if config.listen.is_empty() { None } else { inherited(0)? };
+        let place = usize::from(!config.listen.is_empty());
+        let tls = if config.tls.is_some() { inherited(place)? } else { None };
+        let is_inherited = plain.is_some() || tls.is_some();
+        let or_bound = |inherited: Option<TcpListener>, addresses: &[SocketAddr]| match inherited {
+            Some(listener) => Ok(vec![listener]),
+            None => addresses.iter().map(|address| bind(*address)).collect::<Result<Vec<_>, _>>(),
+        };
+        let public = Sockets {
+            plain: or_bound(plain, &config.listen)?,
+            tls: or_bound(tls, config.tls.as_ref().map_or(&[], |tls| &tls.listen))?,
         };
         let private = config.admin.listen.map(bind).transpose()?;
         Ok(Self { public, inherited: is_inherited, private })
@@ -40,7 +52,13 @@ impl Bound {
 
     /// Where we listen, with real ports.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.public.iter().chain(&self.private).map(TcpListener::local_addr).collect()
+        self.public
+            .plain
+            .iter()
+            .chain(&self.public.tls)
+            .chain(&self.private)
+            .map(TcpListener::local_addr)
+            .collect()
     }
 }
 

@@ -13,6 +13,7 @@ mod shared;
 mod signals;
 mod source;
 mod ticker;
+mod tls;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,7 +29,7 @@ use arc_swap::ArcSwap;
 use crate::api::{Control, Controlled, ProcessHealth};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::engine::{Drained, EngineStart, RunningEngine, portable};
+use crate::engine::{Drained, EngineStart, RunningEngine, Sockets, portable};
 use crate::log::access::AccessLogWriter;
 use crate::log::errors;
 use crate::store::levels::Levels;
@@ -41,6 +42,7 @@ use service::{Private, Public};
 use shared::SharedServices;
 use signals::{Signal, Signals};
 use ticker::Ticker;
+use tls::Tls;
 
 pub use source::ConfigSource;
 
@@ -119,13 +121,15 @@ impl App {
     fn start(config: Config, source: ConfigSource, bound: Bound, clock: Clock) -> Result<Self, StartFailure> {
         let in_force = Arc::new(ArcSwap::from_pointee(config));
         let config = &*in_force.load_full();
-        let shared = SharedServices::start(config, clock.clone())?;
+        let tls = Tls::start(config, &clock)?;
+        let shared = SharedServices::start(config, &tls, clock.clone())?;
         let (limiter, limits) = (Arc::clone(&shared.limiter), Arc::clone(&shared.limits));
         let own = source.own_folder(config);
         let levels = Levels::start(limiter, limits, own.as_deref(), clock.clone())
             .map_err(failed("a thread can't be started"))?;
         let backends = Arc::clone(&shared.health.backends);
         let lookup = resolve::lookup(config.discovery.resolver);
+        tls.apply_pool(config, &shared.entries);
         let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &clock)?;
         let proxy = shared.proxy(config);
         let own_addresses = bound.addresses().map_err(failed("our own addresses"))?;
@@ -137,12 +141,7 @@ impl App {
         });
         let api = shared.api(config, &proxy.instance, &control);
         let service = Arc::new(Public { api: Arc::clone(&api), proxy: Arc::clone(&proxy) });
-        let start = EngineStart {
-            inherited: bound.inherited,
-            config: &config.frontend,
-            trusted_proxies: &config.rate_limit.trusted_proxies,
-            ipv6_prefix: config.rate_limit.ipv6_prefix,
-        };
+        let start = engine_start(config, bound.inherited, &tls);
         let public = RunningEngine::start(bound.public, &start, service, clock.clone())
             .map_err(failed("the frontend can't be started"))?;
         let public = Arc::clone(shared.frontend.get_or_init(|| Arc::new(public)));
@@ -163,6 +162,7 @@ impl App {
             metrics: Arc::clone(&shared.metrics),
             api,
             public: Arc::clone(&public),
+            tls,
             resolver,
             lookup,
             prober,
@@ -191,6 +191,9 @@ impl App {
     fn announce(&self) {
         for address in self.public.addresses() {
             self.access_log.announce(&format!("listening on http://{address}"));
+        }
+        for address in self.public.tls_addresses() {
+            self.access_log.announce(&format!("listening on https://{address}"));
         }
         for address in self.private.iter().flat_map(RunningEngine::addresses) {
             self.access_log.announce(&format!("admin on http://{address}"));
@@ -251,6 +254,18 @@ impl App {
     }
 }
 
+/// What the public engine is started with, beside its listeners.
+fn engine_start<'a>(config: &'a Config, inherited: bool, tls: &'a Tls) -> EngineStart<'a> {
+    EngineStart {
+        inherited,
+        config: &config.frontend,
+        trusted_proxies: &config.rate_limit.trusted_proxies,
+        ipv6_prefix: config.rate_limit.ipv6_prefix,
+        tls: tls.start_of(config),
+        backend_tls: &tls.backends,
+    }
+}
+
 /// Starts the admin listener: with threads of its own, so that it answers whatever the others do.
 fn start_private(
     listener: TcpListener,
@@ -260,8 +275,10 @@ fn start_private(
 ) -> io::Result<RunningEngine> {
     let workers = if start.config.engine.is_portable() { ADMIN_WORKERS } else { 1 };
     let frontend = config::Frontend { workers: Some(workers), proxy_protocol: false, ..start.config.clone() };
-    let start = EngineStart { inherited: false, config: &frontend, trusted_proxies: &[], ..*start };
-    RunningEngine::start(vec![listener], &start, service, clock)
+    let start =
+        EngineStart { inherited: false, config: &frontend, trusted_proxies: &[], tls: None, ..*start };
+    let listeners = Sockets { plain: vec![listener], ..Sockets::default() };
+    RunningEngine::start(listeners, &start, service, clock)
 }
 
 /// One warning for the keys that are set and that the portable engine can't honour.

@@ -15,6 +15,7 @@ use super::backends::{WantedBackend, wanted};
 use super::notify::Notify;
 use super::pool;
 use super::source::ConfigSource;
+use super::tls::Tls;
 use crate::api::{AdminApi, ControlCommand, ReloadError, Reloaded};
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults};
@@ -51,6 +52,7 @@ pub(super) struct Parts {
     pub public: Arc<RunningEngine>,
     /// Where we listen ourselves, with real ports.
     pub own_addresses: Vec<SocketAddr>,
+    pub tls: Tls,
     pub resolver: Resolver,
     pub lookup: Lookup,
     pub prober: Option<Prober>,
@@ -224,6 +226,7 @@ impl Parts {
         let (changed, needs_restart) =
             read.given.differing(&before.given).into_iter().partition(|key| config::is_live(key));
         let config = in_force(read, &before);
+        self.tls.apply(&config, &self.clock);
         self.apply_pool(&config, &before);
         if config.rate_limit.default != before.rate_limit.default {
             self.limits.set_default(config.rate_limit.default.clone());
@@ -242,6 +245,7 @@ impl Parts {
         }
         let wanted = self.wanted(config);
         let entries: Vec<BackendEntry> = wanted.iter().map(|one| one.entry.clone()).collect();
+        self.tls.apply_pool(config, &entries);
         let new = self.backends.new_among(&entries);
         let mut found = resolve::look_up_once(&new, &self.lookup, pool::first_patience(config)).into_iter();
         let placed: Vec<Placed> = wanted
@@ -289,6 +293,12 @@ fn in_force(read: Config, before: &Config) -> Config {
         discovery: read.discovery,
         upstream: read.upstream,
         outlier: read.outlier,
+        tls: match (read.tls, before.tls.clone()) {
+            (Some(read), Some(before)) => {
+                Some(config::TlsConfig { front: read.front, redirect: read.redirect, ..before })
+            }
+            (_, before) => before,
+        },
         health_check: read.health_check,
         rate_limit: config::RateLimit {
             ipv6_prefix: before.rate_limit.ipv6_prefix,

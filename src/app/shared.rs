@@ -4,7 +4,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use super::series::Gathered;
-use super::ticker::Ticker;
+use super::ticker::{Ticked, Ticker};
+use super::tls::Tls;
 use super::{StartFailure, failed, pool};
 use crate::api::{AdminApi, ApiParts, Control, Live, ProcessHealth};
 use crate::clock::Clock;
@@ -44,7 +45,7 @@ pub(super) struct SharedServices {
 
 impl SharedServices {
     /// Opens the access log and the store; the pool has no addresses yet.
-    pub fn start(config: &Config, clock: Clock) -> Result<Self, StartFailure> {
+    pub fn start(config: &Config, tls: &Tls, clock: Clock) -> Result<Self, StartFailure> {
         let metrics = Metrics::new();
         let access_log = AccessLogWriter::start(&config.log, clock.clone());
         let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
@@ -63,9 +64,13 @@ impl SharedServices {
         )
         .map_err(|error| StartFailure::new(error.to_string()))?;
         let (backends, entries) = pool::begin(config, &limits.backends(), &metrics);
-        let ticker =
-            Ticker::start(Arc::clone(&limiter), Arc::clone(&log_limit), Arc::clone(&backends), clock.clone())
-                .map_err(failed("a thread can't be started"))?;
+        let ticked = Ticked {
+            limiter: Arc::clone(&limiter),
+            log_limit: Arc::clone(&log_limit),
+            backends: Arc::clone(&backends),
+            tls: tls.clone(),
+        };
+        let ticker = Ticker::start(ticked, clock.clone()).map_err(failed("a thread can't be started"))?;
         let draining = AtomicBool::new(false);
         let lone_peer = Arc::default();
         let health = Arc::new(ProcessHealth { backends, limits: Arc::clone(&limits), draining, lone_peer });

@@ -1,5 +1,5 @@
 //! What has to be done now and then: full buckets forgotten, left-out log lines
-//! told of, those that wait in line told to look (an ejection ends by time alone).
+//! told of, those that wait in line told to look (an ejection ends by time alone), certificates that were renewed read.
 
 use std::convert::Infallible;
 use std::io;
@@ -9,30 +9,44 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
+use super::tls::Tls;
 use crate::clock::Clock;
 use crate::log::repeats::LogLimit;
 use balancer_limiter::limiter::Limiter;
 use balancer_pool::backends::Backends;
+use balancer_time::nanos;
 
 /// How often. An idle process wakes up no oftener for it.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often files of TLS are looked at: whoever renews certificates does it days before they expire.
+const LOOK_AT_FILES: Duration = Duration::from_secs(60);
+
+/// What is done something about.
+pub(super) struct Ticked {
+    pub limiter: Arc<Limiter>,
+    pub log_limit: Arc<LogLimit>,
+    pub backends: Arc<Backends>,
+    pub tls: Tls,
+}
 
 /// The running thread; ends when this is dropped.
 pub(super) struct Ticker(#[allow(dead_code)] Sender<Infallible>);
 
 impl Ticker {
     /// Starts the thread.
-    pub fn start(
-        limiter: Arc<Limiter>,
-        log_limit: Arc<LogLimit>,
-        backends: Arc<Backends>,
-        clock: Clock,
-    ) -> io::Result<Self> {
+    pub fn start(ticked: Ticked, clock: Clock) -> io::Result<Self> {
+        let Ticked { limiter, log_limit, backends, tls } = ticked;
         let (stop, stopped) = bounded::<Infallible>(0);
         thread::Builder::new().name("ticker".into()).spawn(move || {
+            let mut looked_at = clock.now();
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 limiter.sweep(clock.moment());
                 backends.queue().changed();
+                if clock.now().saturating_sub(looked_at) >= nanos(LOOK_AT_FILES) {
+                    looked_at = clock.now();
+                    tls.look(&clock);
+                }
                 for (key, lines) in log_limit.sweep(clock.now()) {
                     log::warn!("{lines} more like this were left out: {key}");
                 }

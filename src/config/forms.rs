@@ -35,21 +35,22 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 pub(super) struct Authority {
     pub host: String,
     pub port: u16,
+    /// It is spoken to by TLS.
+    pub is_tls: bool,
 }
 
-/// `http://host[:port][/]` and nothing more. A URL with a user in it is never repeated in a message.
+/// `http://host[:port][/]`, or the same with `https`, and nothing more. A URL with a user in it is never repeated in a message.
 pub(super) fn backend_url(text: &str) -> Parsed<Authority> {
     let said = |text: &str| Err(Some(text.to_owned()));
     let lower = text.to_ascii_lowercase();
-    if lower.starts_with("https://") {
-        return said("https to backends is not built; write http:// or put a TLS proxy between");
-    }
-    if !lower.starts_with("http://") {
+    let is_tls = lower.starts_with("https://");
+    if !is_tls && !lower.starts_with("http://") {
         return Err(None);
     }
-    let rest = &text["http://".len()..];
+    let (scheme, usual_port) = if is_tls { ("https://", 443) } else { ("http://", 80) };
+    let rest = &text[scheme.len()..];
     if rest.contains('@') {
-        return said("must not hold a user or password; must be http://HOST[:PORT]");
+        return said(&format!("must not hold a user or password; must be {scheme}HOST[:PORT]"));
     }
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if let Some(extra) = authority.find(['/', '?', '#']) {
@@ -59,11 +60,11 @@ pub(super) fn backend_url(text: &str) -> Parsed<Authority> {
             _ => "fragment",
         };
         return Err(Some(format!(
-            "must not have a {part}: requests keep their own; must be http://HOST[:PORT]"
+            "must not have a {part}: requests keep their own; must be {scheme}HOST[:PORT]"
         )));
     }
     let (host, port) = host_and_port(authority).ok_or(None)?;
-    Ok(Authority { host, port: port.unwrap_or(80) })
+    Ok(Authority { host, port: port.unwrap_or(usual_port), is_tls })
 }
 
 /// A name, an IPv4 address or an IPv6 address in brackets (without them in the result), and a port from 1.

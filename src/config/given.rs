@@ -8,7 +8,7 @@ use super::json::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 21] = [
+const LIVE: [&str; 26] = [
     "backends",
     "balancing.hash_on",
     "balancing.max_in_flight",
@@ -29,6 +29,11 @@ const LIVE: [&str; 21] = [
     "rate_limit.unknown_keys",
     "shutdown_delay",
     "shutdown_timeout",
+    "tls.alpn",
+    "tls.certificates",
+    "tls.client_auth",
+    "tls.min_version",
+    "tls.redirect",
     "upstream",
 ];
 

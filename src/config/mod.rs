@@ -9,6 +9,8 @@ use std::time::Duration;
 use balancer_http::framing::request::Bounds;
 use balancer_http::framing::response::HeadRules;
 
+use crate::tls::BackendTlsSettings;
+
 mod admin;
 mod environment;
 mod fault;
@@ -25,6 +27,7 @@ mod schema;
 mod secret;
 mod section;
 mod share;
+mod tls;
 
 pub use admin::{Admin, ApiToken, Role};
 pub use fault::{Fault, FaultOrigin, Faults};
@@ -37,13 +40,16 @@ pub use read::{is_own, parse_backend};
 pub use reference::reference;
 pub use schema::schema;
 pub use secret::{Secret, SecretHash};
+pub use tls::TlsConfig;
 
 /// Everything that `config.json`, the environment and the command line say, checked. CONTRACT's shipped values are the
 /// defaults, except where a field says otherwise.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the public port listens: one address or several.
+    /// Where the public port listens: one address or several; none where there is a TLS port alone.
     pub listen: Vec<SocketAddr>,
+    /// The TLS port; `None`: there is none.
+    pub tls: Option<TlsConfig>,
     /// The front door.
     pub frontend: Frontend,
     /// At least one; names are unique.
@@ -140,6 +146,8 @@ pub struct Frontend {
     pub proxy_protocol: bool,
     /// Take bytes above 0x7F in request targets.
     pub accept_invalid: bool,
+    /// Speak HTTP/2 on the plain port to clients that begin with it.
+    pub h2c: bool,
 }
 
 /// Worker threads of the portable engine unless the configuration names a number.
@@ -255,6 +263,8 @@ pub struct UpstreamConfig {
     pub accept_invalid: bool,
     /// Add `Via` to requests.
     pub via: bool,
+    /// How backends with `https://` are known.
+    pub tls: BackendTlsSettings,
 }
 
 impl UpstreamConfig {

@@ -154,6 +154,16 @@ fn together(path: &str) -> Vec<Value> {
     let text = json!({ "type": "string" });
     match path {
         "" => vec![has_listener()],
+        "tls" => vec![json!({ "properties": {
+            "listen": { "minItems": 1, "uniqueItems": true },
+            "alpn": { "minItems": 1, "uniqueItems": true },
+        } })],
+        "upstream.tls" => {
+            let pair = ["client_cert", "client_key"];
+            let [cert, key] = pair.map(|name| has(name, text.clone()));
+            let none = json!({ "properties": { "client_cert": { "const": null }, "client_key": { "const": null } } });
+            vec![json!({ "anyOf": [{ "allOf": [cert, key] }, none] })]
+        }
         "admin.tokens[]" => {
             vec![json!({ "oneOf": [has("token_file", text.clone()), has("token_env", text)] })]
         }
@@ -185,9 +195,12 @@ fn together(path: &str) -> Vec<Value> {
     }
 }
 
-/// At least one address, and none twice.
+/// At least one address, and none twice; the plain port may be missing where there is the TLS port.
 fn has_listener() -> Value {
-    json!({ "properties": { "listen": { "minItems": 1, "uniqueItems": true } } })
+    let list = |least: usize| json!({ "listen": { "minItems": least, "uniqueItems": true } });
+    let plain = json!({ "properties": { "listen": { "not": { "type": "null" }, "minItems": 1 } } });
+    let tls = json!({ "required": ["tls"], "properties": { "tls": { "type": "object" } } });
+    json!({ "properties": list(0), "anyOf": [plain, tls] })
 }
 
 #[cfg(test)]

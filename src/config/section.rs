@@ -163,6 +163,7 @@ impl<'r> Section<'r> {
             return Vec::new();
         };
         let elements = match node.value {
+            Value::Null if spec.nullable => return Vec::new(),
             Value::List(elements) if elements.len() <= max => elements,
             Value::Text(_) if one => vec![node],
             _ => {
@@ -170,7 +171,8 @@ impl<'r> Section<'r> {
                     Value::List(elements) => format!("a list of {}", elements.len()),
                     _ => node.describe(!spec.secret),
                 };
-                self.fault(node.origin, spec.name, format!("must be {}; found {found}", spec.shape));
+                let or_null = if spec.nullable { " or null" } else { "" };
+                self.fault(node.origin, spec.name, format!("must be {}{or_null}; found {found}", spec.shape));
                 return Vec::new();
             }
         };

@@ -18,6 +18,8 @@ use ipnet::IpNet;
 use crate::clock::Clock;
 use crate::config::{self, Engine};
 use crate::proxy::service::Service;
+use crate::tls::front::FrontTls;
+use crate::tls::upstream::BackendTls;
 
 use crate::engine::portable::TinyHttp;
 
@@ -36,12 +38,19 @@ impl RunningEngine {
         cfg!(target_os = "linux") && matches!(engine, Engine::Auto | Engine::Epoll)
     }
 
+    /// Whether TLS is spoken to clients.
+    pub const SPEAKS_TLS: bool = false;
+    /// Whether HTTP/2 is.
+    pub const SPEAKS_H2: bool = false;
+    /// Whether TLS is spoken to backends.
+    pub const CALLS_BY_TLS: bool = false;
+
     /// Starts the configured engine on sockets that listen already.
     ///
     /// # Errors
     /// When a thread or a descriptor can't be had.
     pub fn start(
-        listeners: Vec<TcpListener>,
+        listeners: Sockets,
         start: &EngineStart<'_>,
         service: Arc<dyn Service>,
         clock: Clock,
@@ -51,9 +60,9 @@ impl RunningEngine {
             Engine::Auto | Engine::Epoll => loops::start(listeners, start, service, clock).map(Self::Loops),
             #[cfg(not(target_os = "linux"))]
             Engine::Epoll => Err(io::Error::other("frontend.engine \"epoll\" is not built on this system")),
-            _ => {
-                TinyHttp::start(listeners, start.inherited, start.config, service, clock).map(Self::TinyHttp)
-            }
+            // It speaks no TLS, which the configuration refuses with it.
+            _ => TinyHttp::start(listeners.plain, start.inherited, start.config, service, clock)
+                .map(Self::TinyHttp),
         }
     }
 
@@ -64,6 +73,11 @@ impl RunningEngine {
             Self::Loops(engine) => engine.addresses(),
             Self::TinyHttp(engine) => engine.addresses(),
         }
+    }
+
+    /// Where it listens for TLS, with real ports.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &[]
     }
 
     /// What its connections and workers are doing. `tiny_http` tells its connections from the busy workers alone.
@@ -106,6 +120,24 @@ impl RunningEngine {
     }
 }
 
+/// Sockets that listen, by what is spoken on them.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// HTTP as it is.
+    pub plain: Vec<TcpListener>,
+    /// TLS.
+    pub tls: Vec<TcpListener>,
+}
+
+/// What TLS to clients is spoken with.
+#[derive(Clone, Copy)]
+pub struct TlsStart<'a> {
+    /// Certificates and what handshakes are made by, as it is at each time.
+    pub front: &'a Arc<FrontTls>,
+    /// From a connection's first byte to the end of its handshake.
+    pub handshake_timeout: Duration,
+}
+
 /// What an engine is started with, beside its listeners.
 #[derive(Clone, Copy)]
 pub struct EngineStart<'a> {
@@ -117,6 +149,10 @@ pub struct EngineStart<'a> {
     pub trusted_proxies: &'a [IpNet],
     /// How many bits of an IPv6 address tell clients apart.
     pub ipv6_prefix: u8,
+    /// `None`: there are no listeners for TLS.
+    pub tls: Option<TlsStart<'a>>,
+    /// What connections to backends with `https://` are made with.
+    pub backend_tls: &'a Arc<BackendTls>,
 }
 
 /// What was still open when the time to drain was over.

@@ -47,6 +47,7 @@ fn trace(head: &RequestHead, keys: &[KeySource]) -> Answer {
     let version = match head.version {
         Version::Http10 => "1.0",
         Version::Http11 => "1.1",
+        Version::Http2 => "2",
     };
     let mut body = format!("{} {} HTTP/{version}\r\n", head.method, head.target).into_bytes();
     for (name, value) in head.fields.iter().filter(|(name, _)| !may_be_secret(name, keys)) {

@@ -1,17 +1,19 @@
 //! What both directions speak of: versions, how a body ends, a request's head, and why a request is refused.
 
 use std::net::SocketAddr;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use super::fields::Fields;
 
-/// The protocol versions that a frontend speaks (RFC 9112 §2.3).
+/// The protocol versions that a frontend speaks (RFC 9112 §2.3, RFC 9113), the older ones first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0: one request a connection unless it asks for more, no chunked coding.
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2, to clients alone: a backend is spoken to in HTTP/1.1.
+    Http2,
 }
 
 /// How the end of a message's body is known (RFC 9112 §6.3).
@@ -32,6 +34,28 @@ pub trait ClientConnection: Send + Sync {
     /// The user of the process whose socket the TCP peer is, as the kernel of this machine tells it; else why that can't
     /// be told, for the log. Asks the kernel, and waits for nothing.
     fn peer_owner(&self) -> Result<u32, String>;
+}
+
+/// What the TLS handshake of a client's connection settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSession {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite as IANA names it: `TLS_AES_128_GCM_SHA256`.
+    pub cipher: &'static str,
+    /// The server name that the client asked for (RFC 6066 §3), in lower case.
+    pub sni: Option<String>,
+    /// The client's own certificate; only one whose chain was verified.
+    pub certificate: Option<ClientCertificate>,
+}
+
+/// A client's certificate, as far as it names the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The first 16 bytes of the SHA-256 of its DER form.
+    pub fingerprint: [u8; 16],
+    /// The first DNS name or URI among its alternative names (RFC 5280 §4.2.1.6).
+    pub san: Option<String>,
 }
 
 /// A request's head as a frontend's parser left it: checked, in origin form, with framing taken out of the fields.
@@ -60,6 +84,8 @@ pub struct RequestHead {
     pub lost_claim: bool,
     /// The connection that it came on, while that is open. `None` where an engine can tell nothing of it.
     pub connection: Option<Weak<dyn ClientConnection>>,
+    /// How the connection is secured; `None`: it is not.
+    pub secure: Option<Arc<TlsSession>>,
 }
 
 impl RequestHead {
@@ -77,6 +103,7 @@ impl RequestHead {
             is_proxied: false,
             lost_claim: false,
             connection: None,
+            secure: None,
         }
     }
 

@@ -9,8 +9,10 @@ pub struct BackendEntry {
     pub name: String,
     /// Host of its URL: a name or an address.
     pub host: String,
-    /// Port of its URL, 80 when it names none.
+    /// Port of its URL, 80 or 443 when it names none.
     pub port: u16,
+    /// It is spoken to by TLS: `https` in its URL.
+    pub is_tls: bool,
     /// Share relative to the others; 1 to 1000 (0: no traffic).
     pub weight: u32,
     /// Used only when no other is left.
@@ -28,6 +30,7 @@ impl BackendEntry {
             name: name.to_owned(),
             host: host.to_owned(),
             port,
+            is_tls: false,
             weight: 1,
             backup: false,
             slow_start: Duration::ZERO,

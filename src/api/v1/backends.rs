@@ -194,10 +194,10 @@ fn new_backend(members: &mut Members<'_, '_>) -> Option<(String, BackendSettings
     let name = members.text_required("name", "the backend's name", || {
         json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:\\[\\]-]+$" })
     });
-    let url = members.text_required("url", "http://HOST[:PORT]", || {
+    let url = members.text_required("url", "http://HOST[:PORT] or https://HOST[:PORT]", || {
         json!({
             "type": "string", "minLength": 8, "maxLength": 270, "pattern": patterns::backend_url(),
-            "description": "`http://HOST[:PORT]`",
+            "description": "`http://HOST[:PORT]` or `https://HOST[:PORT]`",
         })
     });
     let settings = said(members);
@@ -282,7 +282,7 @@ fn schemas() -> Vec<Schema> {
                      "cause", "in_flight", "endpoints"],
         "properties": {
             "name": { "type": "string" },
-            "url": { "type": "string", "description": "`http://HOST[:PORT]`" },
+            "url": { "type": "string", "description": "`http://HOST[:PORT]` or `https://HOST[:PORT]`" },
             "weight": read["weight"],
             "state": read["state"],
             "max_in_flight": read["max_in_flight"],

@@ -104,6 +104,10 @@ impl Control {
             let text = format!("is our own listener {own}: requests would go round in a circle");
             return Err(BackendError::Fields(vec![("url", text)]));
         }
+        if entry.is_tls && self.pool.config.load().frontend.engine.is_portable() {
+            let text = "begins with https: the tiny_http engine speaks no TLS to backends".to_owned();
+            return Err(BackendError::Fields(vec![("url", text)]));
+        }
         if self.in_file(name) {
             return Err(BackendError::Store(StoreError::Exists));
         }
@@ -153,7 +157,7 @@ impl Control {
         let BackendReport { up, health, cause, .. } = snapshot.told(group);
         BackendShown {
             name: group.name.to_string(),
-            url: format!("http://{}", group.authority),
+            url: group.url(),
             weight: group.weight(),
             state: group.operator(),
             max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),

@@ -40,7 +40,7 @@ pub(super) fn backend_url() -> String {
     let byte = format!("(0|{})", up_to(255));
     let v4 = format!("({byte}\\.){{3}}{byte}");
     let port = up_to(u32::from(u16::MAX));
-    format!("^http://({name}|{v4}|\\[({})\\])(:{port})?/?$", v6())
+    format!("^https?://({name}|{v4}|\\[({})\\])(:{port})?/?$", v6())
 }
 
 /// An IPv6 address (RFC 4291 §2.2), its last 32 bits in hexadecimal.

@@ -41,6 +41,11 @@ fn backend_urls_are_http_host_and_port() {
         ("http://127.0.0.1:9001/", Some(("127.0.0.1", 9001))),
         ("HTTP://Example.NET", Some(("example.net", 80))),
         ("http://my_service-1:08080", Some(("my_service-1", 8080))),
+        ("https://h", Some(("h", 443))),
+        ("HTTPS://h:80/", Some(("h", 80))),
+        ("https://h/x", None),
+        ("https://u@h", None),
+        ("httpss://h", None),
         ("http://h.", Some(("h.", 80))),
         ("http://[::1]:9", Some(("::1", 9))),
         ("http://[0:0::1]", Some(("::1", 80))),
@@ -66,6 +71,10 @@ fn backend_urls_are_http_host_and_port() {
         (&long, None),
     ] {
         let read = backend_url(text).ok();
+        assert_eq!(
+            read.as_ref().is_some_and(|read| read.is_tls),
+            read.is_some() && text.len() < 99 && text[..5].eq_ignore_ascii_case("https")
+        );
         assert_eq!(read.as_ref().map(|read| (read.host.as_str(), read.port)), expected, "{text:?}");
     }
 }

@@ -2,17 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{DELAY, IN_FLIGHT, MAX_LIST};
-use crate::config::forms;
+use super::{DELAY, IN_FLIGHT, MAX_LIST, NEEDS_LOOPS};
+use crate::config::forms::Authority;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
+use crate::config::{Engine, forms};
 use balancer_pool::backend::BackendEntry;
 
 pub(super) fn backends(
     root: &mut Section<'_>,
     listen: &[SocketAddr],
     admin: Option<SocketAddr>,
+    engine: Engine,
 ) -> Vec<BackendEntry> {
     let shape =
         Shape::Other("a list of 1 to 1024 backends: [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]");
@@ -30,7 +32,14 @@ pub(super) fn backends(
         let backend = backend(section);
         if let Some(own) = listen.iter().chain(&admin).find(|own| is_own(own, &backend)) {
             let text = format!("is our own listener {own}: requests would go round in a circle");
-            root.fault(url_origin, &format!("{element}.url"), text);
+            root.fault(url_origin.clone(), &format!("{element}.url"), text);
+        }
+        if backend.is_tls && engine.is_portable() {
+            root.fault(
+                url_origin,
+                &format!("{element}.url"),
+                format!("begins with https: TLS to backends {NEEDS_LOOPS}"),
+            );
         }
         if !backend.name.is_empty() && backends.iter().any(|other| other.name == backend.name) {
             let text = format!("{:?} names another backend already; names must differ", backend.name);
@@ -62,7 +71,9 @@ pub fn parse(name: &str, url: &str) -> Result<BackendEntry, Vec<(&'static str, S
         faults.push(("name", format!("must be {NAME}")));
     }
     match (good, forms::backend_url(url)) {
-        (Some(name), Ok(authority)) => return Ok(BackendEntry::new(&name, &authority.host, authority.port)),
+        (Some(name), Ok(Authority { host, port, is_tls })) => {
+            return Ok(BackendEntry { is_tls, ..BackendEntry::new(&name, &host, port) });
+        }
         (_, Err(why)) => faults.push(("url", why.unwrap_or_else(|| format!("must be {URL}")))),
         (None, Ok(_)) => {}
     }
@@ -70,11 +81,12 @@ pub fn parse(name: &str, url: &str) -> Result<BackendEntry, Vec<(&'static str, S
 }
 
 const NAME: &str = "1 to 128 letters, digits and . _ - : [ ]";
-const URL: &str = "http://HOST[:PORT]";
+const URL: &str = "http://HOST[:PORT] or https://HOST[:PORT]";
 
 fn backend(mut s: Section<'_>) -> BackendEntry {
     let name = Spec::new("name", Shape::Text(NAME), "", "Unique; what logs, metrics and the API call it.");
-    let url = Spec::new("url", Shape::Text(URL), "", "Where it listens; port 80 when it names none.");
+    let url =
+        Spec::new("url", Shape::Text(URL), "", "Where it listens; without a port 80, or 443 for https.");
     let name = s.value(&name, |node| match &node.value {
         Value::Text(text) => forms::backend_name(text).ok_or(None),
         _ => Err(None),
@@ -98,6 +110,7 @@ fn backend(mut s: Section<'_>) -> BackendEntry {
         name,
         host: authority.host,
         port: authority.port,
+        is_tls: authority.is_tls,
         weight,
         backup,
         slow_start,

@@ -1,7 +1,6 @@
 //! Keys of `frontend`.
 
-use super::DELAY;
-use super::TIMEOUT;
+use super::{DELAY, NEEDS_LOOPS, TIMEOUT};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use crate::config::{Engine, Frontend};
@@ -22,6 +21,7 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
     };
     const BYTES_MAX: u64 = 16 << 20;
     let workers_origin = s.origin_of("workers").unwrap_or_else(|| s.origin());
+    let h2c_origin = s.origin_of("h2c").unwrap_or_else(|| s.origin());
     s.gone("active_workers", "how many workers ran at once");
     s.gone("worker_wait", "how long a connection waited for a free worker");
     let frontend = Frontend {
@@ -121,6 +121,11 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
             "For old clients: take bytes above 0x7F in request targets. Text in UTF-8 goes on as it is; blanks, controls and \
              other bytes go on percent-encoded.",
         ),
+        h2c: s.bool(
+            "h2c",
+            "false",
+            "Speak HTTP/2 without TLS, too, to clients that begin with it, such as another proxy.",
+        ),
     };
     if let Some(most) = frontend.most_workers()
         && frontend.workers() > most
@@ -130,6 +135,9 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
              threads that serve one; null is one a core"
         );
         s.fault(workers_origin, "workers", text);
+    }
+    if frontend.h2c && frontend.engine.is_portable() {
+        s.fault(h2c_origin, "h2c", format!("is true: HTTP/2 {NEEDS_LOOPS}"));
     }
     s.end();
     frontend

@@ -9,6 +9,7 @@ mod outlier;
 mod rate_limit;
 mod rules;
 mod terms;
+mod tls;
 mod upstream;
 
 use std::ffi::OsString;
@@ -26,7 +27,7 @@ use super::keys::{Shape, Spec};
 use super::section::Section;
 use super::{
     AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Engine, Given,
-    HealthCheck, LogConfig, LogFormat, forms,
+    HealthCheck, LogConfig, LogFormat, TlsConfig, forms,
 };
 use balancer_http::framing::response::HeadRules;
 
@@ -43,6 +44,9 @@ const DELAY: (&str, &str) = ("0s", "1d");
 const IN_FLIGHT: std::ops::RangeInclusive<u64> = 1..=1_000_000;
 
 const ADDRESS: &str = "an address with a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
+/// What speaks TLS and HTTP/2; the end of a sentence.
+const NEEDS_LOOPS: &str =
+    "needs the loops (frontend.engine \"epoll\" or \"auto\", on Linux), which the tiny_http engine has not";
 const NETWORK: &str = "an IP network such as \"10.0.0.0/8\" or an IP address";
 
 /// Reads the whole tree; relative paths count from `base`, `env` is the process's environment, and `store` is where limits
@@ -53,24 +57,23 @@ pub(super) fn config(
     env: &[(OsString, OsString)],
     store: DatabaseUrl,
 ) -> Config {
-    let listen = Spec::new(
-        "listen",
-        Shape::List { of: ADDRESS, max: MAX_LISTENERS },
-        "\"127.0.0.1:8080\"",
-        "Where the public port listens: an address or a list of them.",
-    );
-    let listen_origin = root.origin_of("listen").unwrap_or_else(|| root.origin());
-    let listen = root.list(&listen, true, forms::address);
     let admin =
         admin::admin(root.section("admin", "Who may call the API, and where."), &Outside { base, env });
-    own_addresses(&mut root, listen_origin.clone(), &listen, admin.listen);
+    let Doors { listen, listen_origin, tls, tls_origin } = doors(&mut root, base, admin.listen);
+    let of_tls = tls.iter().flat_map(|tls| &tls.listen);
+    let own: Vec<SocketAddr> = listen.iter().chain(of_tls).copied().collect();
+    let frontend = frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds."));
+    let engine = frontend.engine;
+    if tls.is_some() && engine.is_portable() {
+        root.fault(tls_origin, "tls", format!("is there: TLS {NEEDS_LOOPS}"));
+    }
     let callers_are_told = admin.listen.is_some() || admin.token.is_some() || !admin.tokens.is_empty();
     let mut config = Config {
-        frontend: frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds.")),
-        backends: backends::backends(&mut root, &listen, admin.listen),
+        frontend,
+        backends: backends::backends(&mut root, &own, admin.listen, engine),
         balancing: balancing::balancing(root.section("balancing", "How a backend is picked.")),
         discovery: discovery(root.section("discovery", "Where backends' names are looked up.")),
-        upstream: upstream::upstream(root.section("upstream", "How backends are called.")),
+        upstream: upstream::upstream(root.section("upstream", "How backends are called."), base),
         outlier: root
             .section_or_null("outlier", "When an endpoint is taken out for how it answers; null: never.")
             .map(outlier::outlier),
@@ -82,6 +85,7 @@ pub(super) fn config(
         database: database(root.section("database", "Where limits are kept."), base, store),
         audit: audit(root.section("audit", "Who changed which limit: how much of it is kept.")),
         listen,
+        tls,
         admin,
         shutdown_delay: root.duration(
             "shutdown_delay",
@@ -118,24 +122,55 @@ pub(super) fn config(
     config
 }
 
-/// At least one listener, and none twice.
+/// Where clients come in, and where the file says so.
+struct Doors {
+    listen: Vec<SocketAddr>,
+    listen_origin: FaultOrigin,
+    tls: Option<TlsConfig>,
+    tls_origin: FaultOrigin,
+}
+
+fn doors(root: &mut Section<'_>, base: &Path, admin: Option<SocketAddr>) -> Doors {
+    let listen = Spec::new(
+        "listen",
+        Shape::List { of: ADDRESS, max: MAX_LISTENERS },
+        "\"127.0.0.1:8080\"",
+        "Where the public port listens: an address or a list of them; null: there is the TLS port alone.",
+    )
+    .or_null();
+    let listen_origin = root.origin_of("listen").unwrap_or_else(|| root.origin());
+    let listen = root.list(&listen, true, forms::address);
+    let tls_origin = root.origin_of("tls").unwrap_or_else(|| root.origin());
+    let about = "The TLS port; null: there is none.";
+    let tls = root.section_of("tls", about, |section| tls::tls(section, base));
+    let of_tls = tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+    own_addresses(root, (listen_origin.clone(), tls_origin.clone()), (&listen, of_tls), admin);
+    Doors { listen, listen_origin, tls, tls_origin }
+}
+
+/// At least one listener, and none twice. Both pairs are of `listen` and `tls`.
 fn own_addresses(
     root: &mut Section<'_>,
-    origin: FaultOrigin,
-    listen: &[SocketAddr],
+    (origin, tls_origin): (FaultOrigin, FaultOrigin),
+    (listen, tls): (&[SocketAddr], &[SocketAddr]),
     admin: Option<SocketAddr>,
 ) {
-    if listen.is_empty() && !root.faulty("listen") {
-        root.fault(origin, "listen", "needs at least one address");
+    if listen.is_empty() && tls.is_empty() && !root.faulty("listen") && !root.faulty("tls.listen") {
+        root.fault(origin, "listen", "needs at least one address, unless tls has one");
         return;
     }
-    let mut all =
-        listen.iter().copied().chain(admin).filter(|address| address.port() != 0).collect::<Vec<_>>();
-    let count = all.len();
-    all.sort();
-    all.dedup();
-    if all.len() < count {
+    let is_doubled = |all: &mut dyn Iterator<Item = SocketAddr>| {
+        let mut all = all.filter(|address| address.port() != 0).collect::<Vec<_>>();
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        all.len() < count
+    };
+    let plain = || listen.iter().copied().chain(admin);
+    if is_doubled(&mut plain()) {
         root.fault(origin, "listen", "holds an address twice, or that of admin.listen");
+    } else if is_doubled(&mut plain().chain(tls.iter().copied())) {
+        root.fault(tls_origin, "tls.listen", "holds an address twice, or one of listen or admin.listen");
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn rules(s: &mut Section<'_>) -> RequestRules {
         "What some requests need beside or instead of a token of their client's limit.",
     );
     let mut origins = Vec::new();
-    let read = s.objects(spec, MAX_RULES, |section| {
+    let read = s.objects(spec, 0..=MAX_RULES, |section| {
         origins.push(section.origin());
         rule(section)
     });

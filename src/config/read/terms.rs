@@ -101,7 +101,7 @@ pub(super) fn buckets(s: &mut Section<'_>) -> Vec<BucketSpec> {
         "What each request needs a token of.",
     );
     let mut buckets = Vec::new();
-    s.objects(spec, MAX_BUCKETS, |section| {
+    s.objects(spec, 0..=MAX_BUCKETS, |section| {
         let bucket = bucket(section, &buckets);
         buckets.extend(bucket);
     });

@@ -1,15 +1,16 @@
 //! Keys of `upstream`.
 
+use std::path::Path;
 use std::time::Duration;
 
-use super::{DELAY, TIMEOUT};
+use super::{DELAY, TIMEOUT, tls};
 use crate::config::json::Value;
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use crate::config::{RetryOn, UpstreamConfig, forms};
 
 #[expect(clippy::too_many_lines, reason = "a table: one key after the other, and a struct is built at once")]
-pub(super) fn upstream(mut s: Section<'_>) -> UpstreamConfig {
+pub(super) fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamConfig {
     let request_timeout = Spec::new(
         "request_timeout",
         Shape::Text("a duration from \"1ms\" to \"1d\", such as \"1m\""),
@@ -92,6 +93,11 @@ pub(super) fn upstream(mut s: Section<'_>) -> UpstreamConfig {
             "true",
             "Add Via to requests; nginx compresses nothing for a request with one. Loops are found without it, too.",
         ),
+        tls: s
+            .section_of("tls", "How backends with https:// are known; null: as browsers know servers.", |section| {
+                tls::upstream(section, base)
+            })
+            .unwrap_or_default(),
     };
     s.end();
     upstream

@@ -13,7 +13,8 @@ pub(super) fn form(words: &str) -> Option<Value> {
         "16 to 512 visible ASCII characters without spaces" => "^[!-~]{16,512}$".into(),
         "1 to 128 letters, digits and . _ - : [ ]" => r"^[A-Za-z0-9._:\[\]-]{1,128}$".into(),
         "1 to 128 letters, digits and other characters of a token (RFC 9110 §5.6.2)" => format!("^{TOKEN}$"),
-        "http://HOST[:PORT]" => backend_url(),
+        "http://HOST[:PORT] or https://HOST[:PORT]" => backend_url(),
+        "\"h2\" or \"http/1.1\"" => "^(h2|http/1\\.1)$".into(),
         "a host name without a port" => format!("^{}$", host()),
         "\"websocket\", the one protocol that is relayed" => "^[Ww][Ee][Bb][Ss][Oo][Cc][Kk][Ee][Tt]$".into(),
         "\"ip\", \"client\", \"uri\", \"header:NAME\" or \"cookie:NAME\"" => {
@@ -164,7 +165,7 @@ fn host() -> String {
 
 fn backend_url() -> String {
     let port = PORT.replacen("0*", "(?!0+/?$)0*", 1);
-    format!(r"^[Hh][Tt][Tt][Pp]://({}|\[{V6}\])(:{port})?/?$", host())
+    format!(r"^[Hh][Tt][Tt][Pp][Ss]?://({}|\[{V6}\])(:{port})?/?$", host())
 }
 
 fn network() -> String {

@@ -43,13 +43,22 @@ pub(super) const ROWS: &[(&str, &str)] = &[
     // Types.
     (
         r#""listen": 8080"#,
-        r#"listen: must be a list of at most 64, each an address with a port, such as "127.0.0.1:8080" or "[::]:8080"; found 8080"#,
+        r#"listen: must be a list of at most 64, each an address with a port, such as "127.0.0.1:8080" or "[::]:8080" or null; found 8080"#,
     ),
     (
         r#""listen": ":8080""#,
         r#"listen: needs an IP address before the port: "127.0.0.1:8080" for this machine alone, "0.0.0.0:8080" for every network"#,
     ),
-    (r#""listen": []"#, "listen: needs at least one address"),
+    (r#""listen": []"#, "listen: needs at least one address, unless tls has one"),
+    (r#""listen": null"#, "listen: needs at least one address, unless tls has one"),
+    (
+        r#""tls": {}"#,
+        "tls.certificates: is missing; must be a list of 1 to 1024 pairs: [{\"cert\": \"site.pem\", \"key\": \"site.key\"}]",
+    ),
+    (
+        r#""frontend": {"engine": "tiny_http", "h2c": true}"#,
+        r#"frontend.h2c: is true: HTTP/2 needs the loops (frontend.engine "epoll" or "auto", on Linux), which the tiny_http engine has not"#,
+    ),
     (
         r#""listen": ["127.0.0.1:1", "x"]"#,
         r#"listen[1]: must be an address with a port, such as "127.0.0.1:8080" or "[::]:8080"; found "x""#,
@@ -243,7 +252,8 @@ fn each_fault_names_its_line_its_key_and_what_is_allowed() {
 
 /// The second of two backends, and what its one fault says.
 pub(super) fn backend_rows() -> Vec<(&'static str, String)> {
-    const URL: &str = "must be http://HOST[:PORT]";
+    const URL: &str = "must be http://HOST[:PORT] or https://HOST[:PORT]";
+    const PLAIN: &str = "must be http://HOST[:PORT]";
     vec![
         (r#"{"name": "b"}"#, format!("backends[1].url: is missing; {URL}")),
         (
@@ -274,19 +284,19 @@ pub(super) fn backend_rows() -> Vec<(&'static str, String)> {
         (r#"{"name": "b", "url": "http://"}"#, format!("backends[1].url: {URL}; found \"http://\"")),
         (
             r#"{"name": "b", "url": "http://h:1/api"}"#,
-            format!("backends[1].url: must not have a path: requests keep their own; {URL}"),
+            format!("backends[1].url: must not have a path: requests keep their own; {PLAIN}"),
         ),
         (
             r#"{"name": "b", "url": "http://h:1?x"}"#,
-            format!("backends[1].url: must not have a query: requests keep their own; {URL}"),
+            format!("backends[1].url: must not have a query: requests keep their own; {PLAIN}"),
         ),
         (
             r#"{"name": "b", "url": "http://u:hunter2@h:1"}"#,
-            format!("backends[1].url: must not hold a user or password; {URL}"),
+            format!("backends[1].url: must not hold a user or password; {PLAIN}"),
         ),
         (
-            r#"{"name": "b", "url": "https://h"}"#,
-            "backends[1].url: https to backends is not built; write http:// or put a TLS proxy between"
+            r#"{"name": "b", "url": "https://h/x"}"#,
+            "backends[1].url: must not have a path: requests keep their own; must be https://HOST[:PORT]"
                 .into(),
         ),
         (
@@ -373,7 +383,7 @@ fn all_faults_are_told_at_once_in_the_order_of_the_file() {
   "frontend": { "workers": 0,
                 "engin": "auto" },
   "backends": [
-    { "name": "a", "url": "https://h" },
+    { "name": "a", "url": "https://h/x" },
     { "name": "a", "url": "http://127.0.0.1:9001", "weight": -1 }
   ],
   "admin": { "token": "" },

@@ -11,6 +11,7 @@ mod mutation;
 mod schema;
 mod shipped;
 mod text;
+mod tls;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -8,13 +8,14 @@ use super::faults::{ROWS, backend_rows};
 use super::*;
 
 /// Words of the faults that no schema can find.
-const BEYOND: [&str; 6] = [
+const BEYOND: [&str; 7] = [
     // Of two members of one name a reader of JSON sees one.
     "doubled key",
     // To a schema 4.0 is the whole number 4.
     "found 4.0",
     // One value against another.
     "names another backend already",
+    "needs the loops",
     // A token may come from the environment.
     "lets more than loopback in without a token",
     "is every address of this machine, where the tiny_http engine",
@@ -106,6 +107,8 @@ const MORE: &[&str] = &[
     r#""upstream": {"request_timeout": "2d"}"#,
     r#""upstream": {"retry_budget": 1.5}"#,
     r#""outlier": {"ratio": 0}"#,
+    r#""upstream": {"tls": {"client_key": "a.key"}}"#,
+    r#""upstream": {"tls": {"server_name": "a:1"}}"#,
     r#""outlier": {"statuses": "5xx"}"#,
     r#""outlier": {"window": "99ms"}"#,
     r#""database": {"listen_url": "sqlite:a"}"#,

@@ -42,6 +42,12 @@ impl Loop {
     }
 
     fn connect(&mut self, client: ClientSlot, call: &Call) -> Result<BackSlot, UpstreamError> {
+        if call.endpoint.group.is_tls {
+            return Err(UpstreamError {
+                phase: Phase::Connect,
+                cause: "TLS to backends is not spoken by this engine".to_owned(),
+            });
+        }
         let socket = open(call.endpoint.address)?;
         let key = self.backs.by_key.insert(Box::new(Back {
             socket,

@@ -52,7 +52,7 @@ use self::shared::LoopsShared;
 use self::state::{Letter, LoopState};
 use self::turn::Loop;
 use self::watchdog::Watchdog;
-use super::{Drained, EngineStart, Stats};
+use super::{Drained, EngineStart, Sockets, Stats};
 use crate::clock::Clock;
 use crate::proxy::service::Service;
 use balancer_time::nanos;
@@ -76,12 +76,12 @@ pub struct RunningLoops {
 
 /// Starts loops, lane and watchdog on sockets that listen already. Errors are those of making epoll instances and threads.
 pub fn start(
-    listeners: Vec<TcpListener>,
+    listeners: Sockets,
     start: &EngineStart<'_>,
     service: Arc<dyn Service>,
     clock: Clock,
 ) -> io::Result<RunningLoops> {
-    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+    let addresses = listeners.plain.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
     let inherited = start.inherited;
     let shared = share(listeners, start, service, clock)?;
     let lane = Lane::start(&shared)?;
@@ -104,13 +104,14 @@ pub fn start(
 
 /// What the loops of an engine have in common.
 fn share(
-    listeners: Vec<TcpListener>,
+    listeners: Sockets,
     start: &EngineStart<'_>,
     service: Arc<dyn Service>,
     clock: Clock,
 ) -> io::Result<Arc<LoopsShared>> {
     let EngineStart { config, trusted_proxies, ipv6_prefix, .. } = *start;
     let loops = config.workers().max(1);
+    let listeners = listeners.plain;
     for listener in &listeners {
         listener.set_nonblocking(true)?;
         // Both are inherited by every accepted connection.

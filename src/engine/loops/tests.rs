@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::{RunningLoops, start};
 use crate::clock::Clock;
 use crate::config::{Engine, Frontend};
-use crate::engine::{EngineStart, Stats};
+use crate::engine::{EngineStart, Sockets, Stats};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, BlockingRequest, DeliveryOutcome, FrontendEvent, Ticket};
 use crate::proxy::service::Service;
@@ -33,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The shipped configuration with one loop.
 fn config() -> Frontend {
     Frontend {
+        h2c: false,
         engine: Engine::Epoll,
         workers: Some(1),
         max_connections: 1000,
@@ -183,8 +184,17 @@ impl Door {
         let service = Scripted::new(ends, script);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let trusted = ["127.0.0.0/8".parse().expect("a network")];
-        let engine = EngineStart { inherited: false, config, trusted_proxies: &trusted, ipv6_prefix: 64 };
-        let running = start(vec![listener], &engine, Arc::clone(&service) as Arc<_>, Clock::real());
+        let backend_tls = Arc::default();
+        let engine = EngineStart {
+            inherited: false,
+            config,
+            trusted_proxies: &trusted,
+            ipv6_prefix: 64,
+            tls: None,
+            backend_tls: &backend_tls,
+        };
+        let listeners = Sockets { plain: vec![listener], ..Sockets::default() };
+        let running = start(listeners, &engine, Arc::clone(&service) as Arc<_>, Clock::real());
         let running = running.expect("the engine starts");
         let address = running.addresses()[0];
         Self { running: Some(running), service, address }

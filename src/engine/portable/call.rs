@@ -111,6 +111,10 @@ impl BackendCaller {
         if limits.left.is_some_and(|left| left.is_zero()) {
             return Err(failed(Phase::TimedOut, "no time is left (upstream.request_timeout)"));
         }
+        // Stored ones alone: the configuration takes none.
+        if call.endpoint.group.is_tls {
+            return Err(failed(Phase::Connect, "the tiny_http engine speaks no TLS to backends"));
+        }
         // A request that can't be said in ureq's terms is no backend's failure; the door lets none through.
         let request = request(story, call, head).map_err(|error| failed(Phase::Shortage, error))?;
         let answer = match head.length {
@@ -339,7 +343,6 @@ const UNOPENED: &str = "no connection to a backend could be opened";
 #[cfg(test)]
 mod tests {
     use super::*;
-
     /// Version, status, fields; how the body ends, if it may be taken.
     type Row = (http::Version, u16, &'static [(&'static str, &'static str)], Option<BodyLength>);
 

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use postgres::Socket;
 use postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::crypto::{CryptoProvider, ring};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::timed::{Deadline, Timed};
 use super::url::{SslMode, SslRoot};
+use crate::tls::roots;
+use crate::tls::verifier::{ServerCheck, ServerVerifier, chains};
 
 /// Asks a server whether it speaks TLS: length 8, code 80877103 (PostgreSQL protocol, `SSLRequest`).
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -42,17 +42,18 @@ impl Security {
         // libpq checks the chain under `require` too, once it is told of a root.
         let check = match (mode, root) {
             (SslMode::Disable, _) => return Ok(Self { mode, tls: None }),
-            (SslMode::Prefer, _) | (SslMode::Require, SslRoot::System) => Check::Nothing,
+            // `prefer` and `require` encrypt against listeners, not against impostors: libpq's meaning.
+            (SslMode::Prefer, _) | (SslMode::Require, SslRoot::System) => ServerCheck::Nothing,
             (SslMode::Require, SslRoot::File(_)) | (SslMode::VerifyCa, _) => {
-                Check::Chain(chain(root, &provider)?)
+                ServerCheck::Chain(chain(root, &provider)?)
             }
-            (SslMode::VerifyFull, _) => Check::ChainAndName(chain(root, &provider)?),
+            (SslMode::VerifyFull, _) => ServerCheck::ChainAndName(chain(root, &provider)?),
         };
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { check, provider }))
+            .with_custom_certificate_verifier(Arc::new(ServerVerifier { check, provider }))
             .with_no_client_auth();
         Ok(Self { mode, tls: Some(MakeRustlsConnect::new(config)) })
     }
@@ -64,95 +65,15 @@ impl Security {
 }
 
 fn chain(root: &SslRoot, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
-    let mut roots = RootCertStore::empty();
-    match root {
+    let roots = match root {
         SslRoot::System => {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-            if roots.is_empty() {
-                return Err("this system has no root certificates; name a file with sslrootcert=PATH".into());
-            }
+            roots::of_system().map_err(|error| format!("{error}; name a file with sslrootcert=PATH"))?
         }
         SslRoot::File(path) => {
-            let wrong = |error: String| format!("sslrootcert {}: {error}", path.display());
-            let certificates =
-                CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(wrong("holds no certificate in PEM form".into()));
-            }
+            roots::of_file(path).map_err(|error| format!("sslrootcert {} {error}", path.display()))?
         }
-    }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .build()
-        .map_err(|error| error.to_string())
-}
-
-/// How much of a server's certificate is checked. The handshake's own signature always is.
-#[derive(Debug)]
-enum Check {
-    /// `prefer` and `require` encrypt against listeners, not against impostors: libpq's meaning.
-    Nothing,
-    /// `verify-ca`.
-    Chain(Arc<WebPkiServerVerifier>),
-    /// `verify-full`.
-    ChainAndName(Arc<WebPkiServerVerifier>),
-}
-
-#[derive(Debug)]
-struct Verifier {
-    check: Check,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let (verifier, name_matters) = match &self.check {
-            Check::Nothing => return Ok(ServerCertVerified::assertion()),
-            Check::Chain(verifier) => (verifier, false),
-            Check::ChainAndName(verifier) => (verifier, true),
-        };
-        let result = verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match result {
-            // The name is looked at last: whoever fails on it has passed everything else.
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !name_matters => Ok(ServerCertVerified::assertion()),
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    };
+    chains(roots, provider)
 }
 
 /// Makes one connection's stream.

@@ -148,6 +148,9 @@ impl Worker {
     }
 
     fn check(&self, endpoint: &Endpoint) -> CheckResult {
+        if endpoint.group.is_tls {
+            return Err(Failed::Other("the tiny_http engine speaks no TLS to backends".to_owned()).into());
+        }
         let url = format!("http://{}{}", endpoint.address, self.settings.path);
         let request = self.agent.get(url).header(HOST, &endpoint.group.authority).header(CONNECTION, "close");
         match request.call() {

@@ -72,8 +72,9 @@ impl Framing {
                 BodyLength::Known(bytes) => Self::Length(bytes),
                 BodyLength::Chunked | BodyLength::UntilClose if is_head => Self::None(None),
                 BodyLength::Chunked | BodyLength::UntilClose => match version {
-                    Version::Http11 => Self::Chunked,
                     Version::Http10 => Self::UntilClose,
+                    // HTTP/2 has frames of its own; who writes it asks for no framing.
+                    Version::Http11 | Version::Http2 => Self::Chunked,
                 },
             },
         }
@@ -86,8 +87,8 @@ impl Persistence {
     pub fn of(framing: Framing, version: Version, asked_to_keep: bool) -> Self {
         match version {
             _ if !asked_to_keep || framing == Framing::UntilClose => Self::Closed,
-            Version::Http11 => Self::Kept,
             Version::Http10 => Self::KeptAsAsked,
+            Version::Http11 | Version::Http2 => Self::Kept,
         }
     }
 }

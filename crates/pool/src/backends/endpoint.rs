@@ -36,6 +36,10 @@ pub struct Backend {
     pub name: Arc<str>,
     /// `host:port` as configured: the Host of health checks.
     pub authority: String,
+    /// Host of its URL: a name or an address.
+    pub host: String,
+    /// It is spoken to by TLS.
+    pub is_tls: bool,
     backup: AtomicBool,
     /// How long an endpoint takes to its full share after it came up.
     slow_start: AtomicU64,
@@ -60,6 +64,8 @@ impl Backend {
         Self {
             name: Arc::from(entry.name.as_str()),
             authority: authority(&entry.host, entry.port),
+            host: entry.host.clone(),
+            is_tls: entry.is_tls,
             backup: AtomicBool::new(entry.backup),
             slow_start: AtomicU64::new(nanos(entry.slow_start)),
             weight: AtomicU32::new(entry.weight),
@@ -93,7 +99,12 @@ impl Backend {
 
     /// Whether that entry names the same place.
     pub(super) fn is_at(&self, entry: &BackendEntry) -> bool {
-        self.authority == authority(&entry.host, entry.port)
+        self.authority == authority(&entry.host, entry.port) && self.is_tls == entry.is_tls
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.authority)
     }
 
     /// Takes over what an entry says beside its name and its place. Needs the pool's writer's lock.

@@ -118,8 +118,17 @@ impl World {
         });
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let engine = EngineStart { inherited: false, config: &config, trusted_proxies: &[], ipv6_prefix: 64 };
-        let shared = share(vec![listener], &engine, Arc::clone(&service) as Arc<_>, clock.clone());
+        let backend_tls = Arc::default();
+        let engine = EngineStart {
+            inherited: false,
+            config: &config,
+            trusted_proxies: &[],
+            ipv6_prefix: 64,
+            tls: None,
+            backend_tls: &backend_tls,
+        };
+        let listeners = Sockets { plain: vec![listener], ..Sockets::default() };
+        let shared = share(listeners, &engine, Arc::clone(&service) as Arc<_>, clock.clone());
         let shared = shared.expect("what loops share");
         let lane = Lane::start(&shared).expect("threads");
         let buffers = Buffers::new(&shared);
