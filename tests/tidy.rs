@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lib.rs", &["*"]),
     ("bin", &["*"]),
     ("app", &["*"]),
-    ("api", &["api", "store", "proxy", "log", "metrics"]),
+    ("api", &["api", "store", "proxy", "log", "metrics", "tls"]),
     ("cli", &["cli"]),
     ("clock.rs", &[]),
     ("config", &["config", "tls"]),

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::engine::RunningEngine;
 use crate::metrics::{ConnectionState, Family, Metrics, SeriesValue, Show};
 use crate::store::{Limits, StoreState};
+use crate::tls::front::FrontTls;
 use balancer_limiter::limiter::Limiter;
 use balancer_pool::backend_state::State;
 use balancer_pool::backends::Backends;
@@ -21,6 +22,8 @@ pub(super) struct Gathered {
     pub limits: Arc<Limits>,
     /// Set when it has started.
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
+    /// `None`: there is no TLS port.
+    pub tls: Option<Arc<FrontTls>>,
     pub started: SystemTime,
 }
 
@@ -74,6 +77,11 @@ impl Gathered {
             (ConnectionState::Relay, load.relay),
         ] {
             show(Family::Connections, &[("state", state.name())], gauge(connections));
+        }
+        for certificate in self.tls.iter().flat_map(|tls| tls.certificates()) {
+            let until = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let until = SeriesValue::Gauge(i64::try_from(until).unwrap_or(i64::MAX));
+            show(Family::TlsCertificateExpiry, &[("name", &certificate.name)], until);
         }
         show(Family::WorkersBusy, &[], gauge(load.workers_busy));
         for (number, connections) in load.loops.iter().enumerate() {

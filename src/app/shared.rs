@@ -41,6 +41,7 @@ pub(super) struct SharedServices {
     /// Set when the public one has started.
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     pub ticker: Ticker,
+    pub tls: Tls,
 }
 
 impl SharedServices {
@@ -89,6 +90,7 @@ impl SharedServices {
             entries,
             frontend,
             ticker,
+            tls: tls.clone(),
         })
     }
 
@@ -132,6 +134,7 @@ impl SharedServices {
             limiter: Arc::clone(&self.limiter),
             limits: Arc::clone(&self.limits),
             frontend: Arc::clone(&self.frontend),
+            tls: self.tls.front.clone(),
             started: self.clock.wall(),
         };
         let live = Live {
@@ -143,6 +146,7 @@ impl SharedServices {
             limits: Arc::clone(&self.limits),
             heavy_hitters: Arc::clone(&self.heavy_hitters),
             policy: Arc::clone(&self.policy),
+            tls: self.tls.front.clone(),
             clock: self.clock.clone(),
         };
         let parts = ApiParts {

@@ -93,6 +93,36 @@ labels! {
 }
 
 labels! {
+    /// How a TLS handshake with a client ended.
+    Handshake {
+        /// The connection is secured.
+        Ok = "ok",
+        /// One side refused the other, or the connection broke.
+        Failed = "failed",
+        /// `tls.handshake_timeout`.
+        Timeout = "timeout",
+        /// The client did not speak TLS.
+        Plain = "plain",
+    }
+}
+
+labels! {
+    /// What an HTTP/2 connection was flooded with.
+    Http2Flood {
+        /// SETTINGS.
+        Settings = "settings",
+        /// PING.
+        Ping = "ping",
+        /// PRIORITY.
+        Priority = "priority",
+        /// Streams that are opened to be reset, by whichever side.
+        Reset = "reset",
+        /// Whatever else was too much.
+        Other = "other",
+    }
+}
+
+labels! {
     /// Why a request was sent again.
     Retry {
         /// No connection.

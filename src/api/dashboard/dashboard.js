@@ -319,11 +319,23 @@ function state(element, text, kind) {
   element.className = `state ${kind}`;
 }
 
+// The certificate that expires first; what has less than two weeks is to be renewed.
+function showTls(tls) {
+  $('tls').hidden = !tls;
+  if (!tls) return;
+  const left = (one) => Math.floor((Date.parse(one.expires) - Date.now()) / 1000);
+  const first = tls.certificates.reduce((one, other) => left(other) < left(one) ? other : one);
+  const text = left(first) > 0 ? `for ${span(left(first))}` : 'expired';
+  const more = tls.certificates.length - 1;
+  state($('tls'), `tls ${first.name}${more ? ` and ${more} more` : ''}: ${text}`, left(first) > 14 * 86400 ? 'good' : 'down');
+}
+
 function showStatus() {
   put($('instance'), `${status.instance} · ${status.version} · up ${span(status.uptime_seconds)}`);
   state($('store'), `store ${status.store}`, status.store === 'up' ? 'good' : 'down');
   const ready = status.draining ? 'shutting down' : status.ready ? 'ready' : 'not ready: no backend is up';
   state($('ready'), ready, status.ready ? 'good' : 'down');
+  showTls(status.tls);
   // What backends have; the status counts this page's own calls, too.
   put($('flight'), count(backends.reduce((sum, one) => sum + one.in_flight, 0)));
   put($('clients'), count(status.clients));

@@ -185,6 +185,7 @@ impl Bench {
             limits: Arc::clone(&limits),
             heavy_hitters: Arc::clone(&heavy_hitters),
             policy: Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit))),
+            tls: None,
             clock: clock.clone(),
         };
         let (control, commands) = Control::new(Controlled {

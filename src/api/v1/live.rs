@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::status::InstanceStatus;
+use super::status::{InstanceStatus, TlsStatus};
 use crate::api::health::ProcessHealth;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -14,6 +14,7 @@ use crate::proxy::identify::{Identified, Stopped, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 use crate::store::cache::EntryKind;
+use crate::tls::front::FrontTls;
 use balancer_http::fields::Fields;
 use balancer_limiter::heavy_hitters::{Heavy, HeavyHitters, RefusalReason};
 use balancer_limiter::identity::{
@@ -36,6 +37,8 @@ pub struct Live {
     pub limits: Arc<Limits>,
     pub heavy_hitters: Arc<HeavyHitters>,
     pub policy: Arc<PolicyInForce>,
+    /// `None`: there is no TLS port.
+    pub tls: Option<Arc<FrontTls>>,
     pub clock: Clock,
 }
 
@@ -55,6 +58,7 @@ impl Live {
             allowed: totals.allowed,
             denied: totals.denied,
             clients: self.limiter.clients() as u64,
+            tls: self.tls.as_ref().map(|tls| TlsStatus::of(&tls.certificates())),
         }
     }
 

@@ -1,7 +1,9 @@
 //! `GET /v1/status`: one look at this instance.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::AdminApi;
 use crate::api::call::as_json;
@@ -9,6 +11,7 @@ use crate::api::route::{ApiCall, Resource, Route, Schema, get, shows};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::StoreState;
+use crate::tls::front::CertificateShown;
 
 /// What the member `store` means.
 pub(in crate::api) const STORE: &str =
@@ -42,6 +45,43 @@ pub(in crate::api) struct InstanceStatus {
     pub denied: u64,
     /// Clients that have a bucket in memory.
     pub clients: u64,
+    /// `None`: there is no TLS port.
+    pub tls: Option<TlsStatus>,
+}
+
+/// The TLS port.
+#[derive(Serialize)]
+pub(in crate::api) struct TlsStatus {
+    /// The default first; of several with one name the first to expire.
+    certificates: Vec<CertificateStatus>,
+}
+
+/// A certificate that clients are shown.
+#[derive(Serialize)]
+struct CertificateStatus {
+    name: String,
+    names: Vec<String>,
+    /// UTC.
+    expires: String,
+}
+
+impl TlsStatus {
+    /// With those certificates.
+    pub(super) fn of(certificates: &[CertificateShown]) -> Self {
+        let expires = |at: SystemTime| {
+            let until = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            // Later ones than can be written are written as the last that can.
+            let last = jiff::Timestamp::MAX.as_second();
+            let until = i64::try_from(until).map_or(last, |until| until.min(last));
+            jiff::Timestamp::from_second(until).unwrap_or_default().to_string()
+        };
+        let certificate = |one: &CertificateShown| CertificateStatus {
+            name: one.name.clone(),
+            names: one.names.clone(),
+            expires: expires(one.not_after),
+        };
+        Self { certificates: certificates.iter().map(certificate).collect() }
+    }
 }
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
@@ -63,12 +103,32 @@ fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     as_json(&api.parts.live.status())
 }
 
+fn tls_schema() -> Value {
+    let certificate = json!({
+        "type": "object",
+        "required": ["name", "names", "expires"],
+        "properties": {
+            "name": { "type": "string", "description": "The first of its names, else its file." },
+            "names": { "type": "array", "items": { "type": "string" } },
+            "expires": { "type": "string", "format": "date-time" },
+        },
+    });
+    json!({
+        "type": ["object", "null"],
+        "description": "The TLS port; null: there is none.",
+        "required": ["certificates"],
+        "properties": { "certificates": {
+            "type": "array", "items": certificate, "description": "What clients are shown, the default first.",
+        } },
+    })
+}
+
 fn schemas() -> Vec<Schema> {
     let count = json!({ "type": "integer", "minimum": 0 });
     let status = json!({
         "type": "object",
         "required": ["instance", "version", "uptime_seconds", "ready", "draining", "store", "requests", "in_flight",
-                     "allowed", "denied", "clients"],
+                     "allowed", "denied", "clients", "tls"],
         "properties": {
             "instance": { "type": "string", "description": "The id that stands in `Via`." },
             "version": { "type": "string" },
@@ -81,12 +141,38 @@ fn schemas() -> Vec<Schema> {
             "allowed": count,
             "denied": count,
             "clients": { "type": "integer", "minimum": 0, "description": "Clients that have a bucket in memory." },
+            "tls": tls_schema(),
         },
     });
     let example = json!({
         "instance": EXAMPLE_INSTANCE, "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 3600, "ready": true,
         "draining": false, "store": "up", "requests": 120_000, "in_flight": 3, "allowed": 119_000, "denied": 1_000,
         "clients": 250,
+        "tls": { "certificates": [
+            { "name": "example.com", "names": ["example.com", "www.example.com"], "expires": "2030-01-31T12:00:00Z" },
+        ] },
     });
     vec![Schema::new("Status", status, example)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn certificates_are_shown_with_the_day_that_they_expire() {
+        let shown = |until| CertificateShown {
+            name: "a.test".into(),
+            names: vec!["a.test".into(), "*.a.test".into()],
+            not_after: UNIX_EPOCH + Duration::from_secs(until),
+        };
+        // The last second of the year 9999 stands in certificates that do not expire (RFC 5280 §4.1.2.5).
+        let status = TlsStatus::of(&[shown(1_704_067_200), shown(253_402_300_799)]);
+        let expires: Vec<&str> = status.certificates.iter().map(|one| one.expires.as_str()).collect();
+        assert_eq!(expires, ["2024-01-01T00:00:00Z", "9999-12-30T22:00:00Z"]);
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["certificates"][0]["names"], json!(["a.test", "*.a.test"]));
+    }
 }

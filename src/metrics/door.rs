@@ -1,0 +1,57 @@
+//! What is counted of TLS and HTTP/2 at the front door.
+
+use std::time::Duration;
+
+use super::shards::{Gauge, Histogram, HistogramSum, PerLabel};
+use super::{Family, Handshake, Http2Flood, Metrics, SeriesValue, Show};
+
+/// A thread's part.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    handshakes: PerLabel<Handshake>,
+    durations: Histogram,
+    connections: Gauge,
+    streams: Gauge,
+    floods: PerLabel<Http2Flood>,
+}
+
+impl Metrics {
+    /// A handshake with a client ended, that long after the connection's first byte.
+    pub fn handshake(&self, end: Handshake, took: Duration) {
+        let door = self.door.mine();
+        door.handshakes.count(end);
+        if end == Handshake::Ok {
+            door.durations.observe(took);
+        }
+    }
+
+    /// So many connections more speak HTTP/2; fewer if it is negative.
+    pub fn http2_connections(&self, more: i64) {
+        self.door.mine().connections.add(more);
+    }
+
+    /// So many streams more are under way; fewer if it is negative.
+    pub fn http2_streams(&self, more: i64) {
+        self.door.mine().streams.add(more);
+    }
+
+    /// A connection was ended for a flood.
+    pub fn http2_flood(&self, of: Http2Flood) {
+        self.door.mine().floods.count(of);
+    }
+
+    pub(super) fn visit_door(&self, show: &mut Show<'_>) {
+        for end in Handshake::ALL {
+            let count = SeriesValue::Counter(self.door.sum(|door| door.handshakes.get(end)));
+            show(Family::TlsHandshakes, &[("result", end.name())], count);
+        }
+        let durations = HistogramSum::of(self.door.iter().map(|door| &door.durations));
+        show(Family::TlsHandshakeDurationSeconds, &[], SeriesValue::Histogram(durations));
+        show(Family::Http2Connections, &[], SeriesValue::Gauge(self.door.level(|door| &door.connections)));
+        show(Family::Http2Streams, &[], SeriesValue::Gauge(self.door.level(|door| &door.streams)));
+        for of in Http2Flood::ALL {
+            let count = SeriesValue::Counter(self.door.sum(|door| door.floods.get(of)));
+            show(Family::Http2Abuse, &[("kind", of.name())], count);
+        }
+    }
+}
