@@ -1,5 +1,5 @@
 //! The limiter alone: one decision on one thread, on all cores with distinct clients, in a table of a million; what a
-//! refusal costs, the fields of an answer, a look-up among many ranges; and what a million clients take in memory.
+//! refusal costs, what sharing a budget costs, the fields of an answer, a look-up among many ranges; and what a million clients take in memory.
 //!
 //! `cargo bench --bench limiter`
 #![forbid(unsafe_code)]
@@ -15,11 +15,12 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 use balancer_limiter::answer::{Standing, rate_limit_fields};
 use balancer_limiter::bucket::Bucket;
+use balancer_limiter::budget::{Budget, InstanceId, SpentReport};
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::limiter::{Ask, Grant, Limiter};
 use balancer_limiter::ranges::{MAX_RANGES, Range, Ranges};
-use balancer_limiter::terms::{ClientLimit, Terms};
+use balancer_limiter::terms::{BucketId, ClientLimit, Terms};
 use balancer_time::{Moment, Nanos};
 
 fn grant(limit: Limit) -> Grant {
@@ -118,6 +119,65 @@ fn decisions(c: &mut Criterion) {
     });
 }
 
+/// A decision while three instances share the budget, about a quiet bucket and about a hot one of which the two others told.
+fn shared(c: &mut Criterion) {
+    let usual = grant(USUAL);
+    let spare = grant(Limit { capacity: 1_000_000, rate: Rate::per_second(5_000_000_000_000) });
+    let others = [InstanceId(2), InstanceId(3)];
+    let mut now = 1_000_000_000;
+    let share = |now: Nanos| {
+        let limiter = Arc::new(Limiter::new(1_000_000));
+        let budget = Budget::new(Arc::clone(&limiter), InstanceId(1), now);
+        [InstanceId(1)].into_iter().chain(others).for_each(|from| budget.heard(from, &[], at(now)));
+        (limiter, budget)
+    };
+    let (limiter, budget) = share(now);
+    c.bench_function("decision/one client, shared, quiet", |b| {
+        b.iter(|| {
+            // Slower than a third of its rate.
+            now += 10_000_000;
+            if now % 500_000_000 == 0 {
+                others.into_iter().chain([InstanceId(1)]).for_each(|from| budget.heard(from, &[], at(now)));
+            }
+            black_box(limiter.acquire(client(1), Ask::of(&usual), at(now)))
+        });
+    });
+    assert_eq!(budget.stats(now).hot_buckets, 0, "it was quiet");
+    let (limiter, budget) = share(now);
+    c.bench_function("decision/one client, shared, hot", |b| {
+        let mut step = 0u64;
+        b.iter(|| {
+            now += 200;
+            step += 1;
+            // As often as reports come, and so seldom that they cost nothing here.
+            if step % 100_000 == 1 {
+                let mut reports = Vec::new();
+                budget.tick(at(now), &mut reports);
+                let report = told(step);
+                others.into_iter().for_each(|from| budget.heard(from, &[report], at(now)));
+                budget.heard(InstanceId(1), &[], at(now));
+            }
+            black_box(limiter.acquire(client(2), Ask::of(&spare), at(now)))
+        });
+    });
+    assert_eq!(budget.stats(now).hot_buckets, 1, "it was hot");
+}
+
+/// Another instance spends slowly.
+fn told(step: u64) -> SpentReport {
+    SpentReport {
+        client: client(2),
+        bucket: BucketId::of("default"),
+        of_rule: false,
+        limit: Limit { capacity: 1_000_000, rate: Rate::per_second(5_000_000_000_000) },
+        reset: None,
+        episode: 1,
+        spent: step,
+        fresh: 1,
+        rate_micro: 1_000_000,
+    }
+}
+
 fn rules(c: &mut Criterion) {
     let mut bucket = Bucket::full(USUAL, 0);
     let mut now = 0;
@@ -174,6 +234,6 @@ criterion_group! {
     name = limiter;
     config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
     // Memory first: what the others free would be used again, and not be seen.
-    targets = memory, decisions, rules
+    targets = memory, decisions, shared, rules
 }
 criterion_main!(limiter);

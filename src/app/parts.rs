@@ -303,6 +303,7 @@ fn in_force(read: Config, before: &Config) -> Config {
         rate_limit: config::RateLimit {
             ipv6_prefix: before.rate_limit.ipv6_prefix,
             max_clients: before.rate_limit.max_clients,
+            shared_budget: before.rate_limit.shared_budget,
             ..read.rate_limit
         },
         admin: config::Admin { listen: before.admin.listen, ..read.admin },

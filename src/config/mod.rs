@@ -35,7 +35,7 @@ pub use forms::parse_duration as duration;
 pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, keys, load};
-pub use rate_limit::{RateLimit, RateLimitHeaders};
+pub use rate_limit::{BudgetScope, RateLimit, RateLimitHeaders};
 pub use read::{is_own, parse_backend};
 pub use reference::reference;
 pub use schema::schema;

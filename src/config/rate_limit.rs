@@ -21,6 +21,16 @@ pub enum RateLimitHeaders {
     Off,
 }
 
+/// Which instances take from one budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BudgetScope {
+    /// All that are on one PostgreSQL.
+    #[default]
+    Auto,
+    /// Each counts alone.
+    Off,
+}
+
 /// `rate_limit`.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
@@ -34,6 +44,8 @@ pub struct RateLimit {
     pub ipv6_prefix: u8,
     /// Most buckets in memory.
     pub max_clients: usize,
+    /// Whether instances share one budget.
+    pub shared_budget: BudgetScope,
     /// Peers whose forwarding headers count.
     pub trusted_proxies: Vec<IpNet>,
     /// How the limiter's fields stand in answers.

@@ -68,7 +68,11 @@ impl Live {
         let granted = self.limits.granted(limit, source_of(id));
         let specs = granted.grant().map_or(&[][..], |grant| &grant.terms.buckets);
         let levels = self.limiter.levels(ClientKey::of_id(id), specs, self.clock.moment());
-        Usage { buckets: shown(specs, &levels.buckets), in_flight: levels.in_flight }
+        let mut buckets = shown(specs, &levels.buckets);
+        for (bucket, spent) in buckets.iter_mut().zip(levels.spent_elsewhere) {
+            bucket.spent_elsewhere = Some(spent);
+        }
+        Usage { buckets, in_flight: levels.in_flight }
     }
 
     /// Makes the buckets of a stored limit's client full; of a range, those of every address in it. Waits for nothing.
@@ -158,6 +162,9 @@ pub(in crate::api) struct BucketLevel {
     pub capacity: u32,
     /// Whole tokens in it.
     pub level: u32,
+    /// Of a client's usage: tokens that other instances reported of it since it was last idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spent_elsewhere: Option<u64>,
 }
 
 /// What a client has left.
@@ -252,6 +259,7 @@ fn shown(specs: &[BucketSpec], levels: &[u32]) -> Vec<BucketLevel> {
         name: spec.name.as_str().to_owned(),
         capacity: spec.limit.capacity,
         level: *level,
+        spent_elsewhere: None,
     };
     specs.iter().zip(levels).map(level).collect()
 }

@@ -23,7 +23,7 @@ pub(super) fn schemas() -> Vec<Schema> {
         Schema::part("Bucket", shown_bucket(&bucket)),
         Schema::part("NewBucket", bounded(bucket)),
         Schema::part("PlanName", plan_name()),
-        Schema::new("Limit", shown(&limit, TERMS, &["mode"]), examples::limit()),
+        Schema::new("Limit", shown(&limit, TERMS, &["mode", "per_instance"]), examples::limit()),
         Schema::new("NewLimit", of_client(limit.clone(), &either, &[some_terms()]), examples::new_limit()),
         Schema::new(
             "LimitTerms",

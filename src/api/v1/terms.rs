@@ -10,7 +10,8 @@ use balancer_limiter::limit::Limit;
 use balancer_limiter::terms::{BucketSpec, ClientLimit, MAX_BUCKETS, MAX_IN_FLIGHT, Plan, PlanName, Terms};
 
 /// Members of a limit, beside what names its client.
-pub(super) const LIMIT_MEMBERS: [&str; 5] = ["plan", "buckets", "max_in_flight", "mode", "shared"];
+pub(super) const LIMIT_MEMBERS: [&str; 6] =
+    ["plan", "buckets", "max_in_flight", "mode", "shared", "per_instance"];
 
 /// Reads a client and its limit; `named` is the client that the target names, which the body may leave out. `None`: there
 /// are faults.
@@ -88,7 +89,9 @@ pub(super) fn limit(members: &mut Members<'_, '_>, id: Option<&ClientId>) -> Opt
         shared: members
             .flag("shared", "One bucket for all of a range; of a range alone.")
             .unwrap_or_default(),
-        per_instance: false,
+        per_instance: members
+            .flag("per_instance", "Each instance counts alone, also where instances share one budget.")
+            .unwrap_or_default(),
         is_range: id.is_none_or(|id| matches!(id.form(), IdForm::Range(_))),
     };
     read.check(&mut |member, detail| members.fault(member, detail))

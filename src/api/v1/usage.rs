@@ -87,6 +87,10 @@ fn schemas() -> Vec<Schema> {
             "name": { "type": "string" },
             "capacity": { "type": "integer", "minimum": 0 },
             "level": { "type": "integer", "minimum": 0, "description": "Whole tokens." },
+            "spent_elsewhere": {
+                "type": "integer", "minimum": 0,
+                "description": "Of a client's usage: tokens that other instances reported of the bucket since it was last idle.",
+            },
         },
     });
     let usage = json!({
@@ -103,8 +107,10 @@ fn schemas() -> Vec<Schema> {
             "instance": { "type": "string" },
         },
     });
+    let mut level_here = examples::level();
+    level_here["spent_elsewhere"] = json!(7);
     let example = json!({
-        "client_id": "10.0.0.7", "buckets": [examples::level()], "in_flight": 1, "instance": EXAMPLE_INSTANCE,
+        "client_id": "10.0.0.7", "buckets": [level_here], "in_flight": 1, "instance": EXAMPLE_INSTANCE,
     });
     vec![Schema::part("BucketLevel", level), Schema::new("Usage", usage, example)]
 }

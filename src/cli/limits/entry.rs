@@ -18,6 +18,7 @@ struct Line {
     max_in_flight: Option<u32>,
     mode: Option<String>,
     shared: Option<bool>,
+    per_instance: Option<bool>,
     /// `2/s`, in place of `buckets`.
     rate: Option<String>,
     /// With `rate_per_sec`, as the five fixed calls have it, in place of `buckets`.
@@ -103,16 +104,19 @@ impl EntryColumns {
                     let number = cell.parse().map_err(|_| "rate_per_sec: must be a number")?;
                     line.rate_per_sec = Some(number);
                 }
-                _ => {
-                    line.shared = Some(match cell.to_ascii_lowercase().as_str() {
-                        "true" | "yes" | "1" => true,
-                        "false" | "no" | "0" => false,
-                        _ => return Err("shared: must be true or false".into()),
-                    });
-                }
+                "per_instance" => line.per_instance = Some(truth(name, &cell)?),
+                _ => line.shared = Some(truth(name, &cell)?),
             }
         }
         checked(line)
+    }
+}
+
+fn truth(name: &str, cell: &str) -> Result<bool, String> {
+    match cell.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => Err(format!("{name}: must be true or false")),
     }
 }
 
@@ -148,7 +152,7 @@ fn checked(line: Line) -> Result<NewLimit, String> {
         max_in_flight: line.max_in_flight,
         mode: line.mode,
         shared: line.shared.unwrap_or_default(),
-        per_instance: false,
+        per_instance: line.per_instance.unwrap_or_default(),
     };
     limit.check().map(|_| limit)
 }
@@ -218,9 +222,9 @@ mod tests {
             ("rate;client_id", "\"600/m burst 50\";a", Ok("600/m burst 50")),
             ("CLIENT_ID,Capacity,Rate_per_sec", "a,10,1", Ok("1/s burst 10")),
             (
-                "client_id,plan,buckets,max_in_flight,mode,shared",
-                "a,,day=5/d; s=1/s,7,,true",
-                Ok("day 5/d, s 1/s; at most 7 at once; shared"),
+                "client_id,plan,buckets,max_in_flight,mode,shared,per_instance",
+                "a,,day=5/d; s=1/s,7,,true,yes",
+                Ok("day 5/d, s 1/s; at most 7 at once; shared; per instance"),
             ),
             ("client_id,plan", "a,pro", Ok("plan pro")),
             ("client_id,mode", "a,exempt", Ok("exempt")),

@@ -34,6 +34,9 @@ struct Level {
     name: String,
     capacity: u64,
     level: u64,
+    /// Balancers of the version before do not say it.
+    #[serde(default)]
+    spent_elsewhere: u64,
 }
 
 /// Does it. `--json` prints the limit alone.
@@ -51,10 +54,11 @@ pub fn run(get: &Get, session: &mut ApiSession) -> Result<(), CommandFailure> {
         vec!["limit".to_owned(), terms.describe()],
     ];
     for bucket in usage.buckets {
-        rows.push(vec![
-            "left".to_owned(),
-            format!("{} {} of {}", bucket.name, bucket.level, bucket.capacity),
-        ]);
+        let mut left = format!("{} {} of {}", bucket.name, bucket.level, bucket.capacity);
+        if bucket.spent_elsewhere > 0 {
+            left.push_str(&format!(" ({} spent in other instances)", bucket.spent_elsewhere));
+        }
+        rows.push(vec!["left".to_owned(), left]);
     }
     rows.push(vec!["in flight".to_owned(), usage.in_flight.to_string()]);
     if let Some(tag) = answer.etag {

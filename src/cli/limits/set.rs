@@ -40,6 +40,9 @@ pub struct Set {
     /// For a range: one bucket for all of it; without this each address gets its own.
     #[arg(long)]
     shared: bool,
+    /// Let each instance count alone, also where instances share one budget.
+    #[arg(long)]
+    per_instance: bool,
     /// Only if it has no limit yet.
     #[arg(long, conflicts_with = "if_match")]
     only_new: bool,
@@ -107,6 +110,7 @@ impl Set {
             max_in_flight: self.grant.max_in_flight,
             mode: self.exempt.then(|| "exempt".to_owned()),
             shared: self.shared,
+            per_instance: self.per_instance,
             ..NewLimit::default()
         })
     }
@@ -164,8 +168,8 @@ mod tests {
             ("x 2/s", r#"{"buckets":[{"name":"default","amount":2,"per":"1s","capacity":2}]}"#),
             ("x 600/m burst 50", r#"{"buckets":[{"name":"default","amount":600,"per":"1m","capacity":50}]}"#),
             (
-                "x 2/s --shadow --max-in-flight 3 --shared",
-                r#"{"buckets":[{"name":"default","amount":2,"per":"1s","capacity":2,"mode":"shadow"}],"max_in_flight":3,"shared":true}"#,
+                "x 2/s --shadow --max-in-flight 3 --shared --per-instance",
+                r#"{"buckets":[{"name":"default","amount":2,"per":"1s","capacity":2,"mode":"shadow"}],"max_in_flight":3,"shared":true,"per_instance":true}"#,
             ),
             (
                 "x --bucket s=1/s --bucket day=5/d",

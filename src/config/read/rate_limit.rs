@@ -3,7 +3,7 @@
 use super::{MAX_LIST, NETWORK, identity, rules, terms};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
-use crate::config::{RateLimit, RateLimitHeaders, forms};
+use crate::config::{BudgetScope, RateLimit, RateLimitHeaders, forms};
 
 pub(super) fn rate_limit(mut s: Section<'_>) -> RateLimit {
     let trusted = Spec::new(
@@ -24,6 +24,14 @@ pub(super) fn rate_limit(mut s: Section<'_>) -> RateLimit {
         default: terms::terms_or_null(&mut s, "default", "What an unknown client gets; null: no limit."),
         ipv6_prefix: s.whole("ipv6_prefix", 1..=128, "64", "IPv6 clients are grouped by this many bits."),
         max_clients: s.whole("max_clients", 1..=100_000_000, "1000000", "Most buckets in memory."),
+        shared_budget: s
+            .choice(
+                "shared_budget",
+                &[("auto", BudgetScope::Auto), ("off", BudgetScope::Off)],
+                "\"auto\"",
+                "Whether all instances on one PostgreSQL take from one budget: auto: they do; off: each counts alone, as on SQLite.",
+            )
+            .unwrap_or_default(),
         trusted_proxies: s.list(&trusted, false, forms::network),
         headers: s
             .choice(

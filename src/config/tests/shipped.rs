@@ -70,6 +70,7 @@ const LEFT_OUT: &[&str] = &[
     "rate_limit.rules",
     "rate_limit.cors",
     "rate_limit.unknown_keys",
+    "rate_limit.shared_budget",
     "audit",
     "database.listen_url",
     "log.format",

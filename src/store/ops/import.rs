@@ -28,13 +28,15 @@ const COPIED: &[&str] = &[
     "max_in_flight",
     "exempt",
     "shared",
+    "per_instance",
 ];
 
 /// What is stored like that already needs no write.
 const DROP_UNCHANGED: &str = "DELETE FROM incoming WHERE EXISTS (SELECT 1 FROM limits l \
     WHERE l.canonical = incoming.canonical AND l.plan IS NOT DISTINCT FROM incoming.plan \
     AND l.buckets = incoming.buckets AND l.max_in_flight IS NOT DISTINCT FROM incoming.max_in_flight \
-    AND l.exempt = (incoming.exempt <> 0) AND l.shared = (incoming.shared <> 0))";
+    AND l.exempt = (incoming.exempt <> 0) AND l.shared = (incoming.shared <> 0) \
+    AND l.per_instance = (incoming.per_instance <> 0))";
 const NEW: &str = "SELECT i.client_id FROM incoming i \
     WHERE NOT EXISTS (SELECT 1 FROM limits l WHERE l.canonical = i.canonical)";
 const NUMBER: &str = "INSERT INTO changes (kind, id) \
@@ -42,13 +44,13 @@ const NUMBER: &str = "INSERT INTO changes (kind, id) \
 /// The writers' lock is held, so every number behind the last one is of these rows. (`WHERE true`: without it SQLite
 /// takes `ON` for a part of the join.)
 const MERGE: &str = "INSERT INTO limits (canonical, client_id, kind, address, port, plan, buckets, max_in_flight, \
-    exempt, shared, version) \
+    exempt, shared, per_instance, version) \
     SELECT i.canonical, i.client_id, i.kind, i.address, i.port, i.plan, i.buckets, i.max_in_flight, \
-    (i.exempt <> 0), (i.shared <> 0), c.seq FROM changes c JOIN incoming i ON i.client_id = c.id \
+    (i.exempt <> 0), (i.shared <> 0), (i.per_instance <> 0), c.seq FROM changes c JOIN incoming i ON i.client_id = c.id \
     WHERE c.seq > $1 \
     ON CONFLICT (canonical) DO UPDATE SET plan = excluded.plan, buckets = excluded.buckets, \
     max_in_flight = excluded.max_in_flight, exempt = excluded.exempt, shared = excluded.shared, \
-    version = excluded.version";
+    per_instance = excluded.per_instance, version = excluded.version";
 
 /// Most limits that the audit shows of one chunk.
 const SHOWN: i64 = 100;

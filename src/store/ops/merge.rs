@@ -123,7 +123,11 @@ fn step(
         (To::New(limit) | To::Put(limit), _) if !known(limit) => Err(StoreError::NoPlan),
         (To::New(limit) | To::Put(limit), _) => Ok(Some(limit.clone())),
         (To::Numbers(limit), Some(old)) => {
-            let mut new = ClientLimit { shared: old.shared, ..ClientLimit::of_numbers(*limit) };
+            let mut new = ClientLimit {
+                shared: old.shared,
+                per_instance: old.per_instance,
+                ..ClientLimit::of_numbers(*limit)
+            };
             new.own.max_in_flight = old.own.max_in_flight;
             Ok(Some(new))
         }

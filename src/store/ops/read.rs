@@ -20,7 +20,7 @@ use balancer_limiter::terms::{BucketSpec, ClientLimit, PlanName, Terms};
 /// Ranges are read page by page, so that none takes longer than a call may.
 const RANGES_PAGE: usize = 5_000;
 
-const COLUMNS: &str = "client_id, plan, buckets, max_in_flight, exempt, shared, version";
+const COLUMNS: &str = "client_id, plan, buckets, max_in_flight, exempt, shared, per_instance, version";
 
 /// The row of an id of equal value.
 pub fn get(store: &dyn Store, within: Duration, id: &ClientId) -> Result<LimitRow, StoreError> {
@@ -233,8 +233,18 @@ impl Reader {
     }
 
     fn limit(&mut self, cells: Vec<Cell>) -> Result<ClientLimit, String> {
-        let Ok([_, plan, Cell::Text(text), bound, Cell::Int(exempt), Cell::Int(shared), Cell::Int(_)]) =
-            <[Cell; 7]>::try_from(cells)
+        let Ok(
+            [
+                _,
+                plan,
+                Cell::Text(text),
+                bound,
+                Cell::Int(exempt),
+                Cell::Int(shared),
+                Cell::Int(per_instance),
+                Cell::Int(_),
+            ],
+        ) = <[Cell; 8]>::try_from(cells)
         else {
             return Err("a column holds something else".into());
         };
@@ -254,7 +264,8 @@ impl Reader {
             }
         };
         let own = Terms { buckets, max_in_flight: in_flight(&bound)? };
-        let limit = ClientLimit { plan, own, exempt: exempt != 0, shared: shared != 0, per_instance: false };
+        let (exempt, shared, per_instance) = (exempt != 0, shared != 0, per_instance != 0);
+        let limit = ClientLimit { plan, own, exempt, shared, per_instance };
         if limit.is_unreadable() { Err("it has neither buckets nor a plan".into()) } else { Ok(limit) }
     }
 }

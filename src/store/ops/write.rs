@@ -130,14 +130,14 @@ fn remove(session: &mut dyn Session, done: &[Done]) -> Result<(), StoreError> {
 }
 
 /// The columns that a row is written by, and how each of its parameters stands in a statement.
-const COLUMNS: &str =
-    "canonical, client_id, kind, address, port, plan, buckets, max_in_flight, exempt, shared, version";
-const SHAPE: [&str; 11] = ["{}", "{}", "{}", "{}", "{}", "{}", "{}", "{}", "({} <> 0)", "({} <> 0)", "{}"];
+const COLUMNS: &str = "canonical, client_id, kind, address, port, plan, buckets, max_in_flight, exempt, shared, per_instance, version";
+const SHAPE: [&str; 12] =
+    ["{}", "{}", "{}", "{}", "{}", "{}", "{}", "{}", "({} <> 0)", "({} <> 0)", "({} <> 0)", "{}"];
 
 /// What becomes of a row whose id is there already.
 const REPLACE: &str = "ON CONFLICT (canonical) DO UPDATE SET client_id = excluded.client_id, \
     plan = excluded.plan, buckets = excluded.buckets, max_in_flight = excluded.max_in_flight, \
-    exempt = excluded.exempt, shared = excluded.shared, version = excluded.version";
+    exempt = excluded.exempt, shared = excluded.shared, per_instance = excluded.per_instance, version = excluded.version";
 
 fn upsert(session: &mut dyn Session, done: &[Done]) -> Result<(), StoreError> {
     let rows: Vec<Columns> =
@@ -169,6 +169,7 @@ pub(super) struct Columns {
     max_in_flight: Option<i64>,
     exempt: bool,
     shared: bool,
+    per_instance: bool,
     version: i64,
 }
 
@@ -191,6 +192,7 @@ impl Columns {
             max_in_flight: limit.own.max_in_flight.map(i64::from),
             exempt: limit.exempt,
             shared: limit.shared,
+            per_instance: limit.per_instance,
             version,
         }
     }
@@ -207,6 +209,7 @@ impl Columns {
             SqlValue::Int(self.max_in_flight),
             SqlValue::Int(Some(self.exempt.into())),
             SqlValue::Int(Some(self.shared.into())),
+            SqlValue::Int(Some(self.per_instance.into())),
             SqlValue::Int(Some(self.version)),
         ]
     }

@@ -45,6 +45,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../sql/postgres/0002_plans.sql"),
         include_str!("../../../sql/postgres/0003_backends.sql"),
         include_str!("../../../sql/postgres/0004_budget_key.sql"),
+        include_str!("../../../sql/postgres/0005_per_instance.sql"),
     ],
     read_only: Some("SELECT 1 WHERE current_setting('transaction_read_only') = 'on'"),
     create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
@@ -68,6 +69,7 @@ static DIALECT: Dialect = Dialect {
         "limits.max_in_flight integer",
         "limits.exempt boolean",
         "limits.shared boolean",
+        "limits.per_instance boolean",
         "limits.version bigint",
         "changes.seq bigint",
         "changes.kind text",
@@ -298,7 +300,7 @@ impl Session for Connection {
          CREATE TEMP TABLE incoming (canonical text COLLATE \"C\" PRIMARY KEY, \
          client_id text COLLATE \"C\" NOT NULL UNIQUE, kind smallint NOT NULL, address bytea, port integer, \
          plan text COLLATE \"C\", buckets text NOT NULL, max_in_flight integer, exempt integer NOT NULL, \
-         shared integer NOT NULL) ON COMMIT DROP"
+         shared integer NOT NULL, per_instance integer NOT NULL) ON COMMIT DROP"
     }
 
     fn now_us(&self) -> &'static str {

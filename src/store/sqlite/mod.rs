@@ -31,6 +31,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../sql/sqlite/0002_plans.sql"),
         include_str!("../../../sql/sqlite/0003_backends.sql"),
         include_str!("../../../sql/sqlite/0004_budget_key.sql"),
+        include_str!("../../../sql/sqlite/0005_per_instance.sql"),
     ],
     read_only: None,
     create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \
@@ -49,6 +50,7 @@ static DIALECT: Dialect = Dialect {
         "limits.max_in_flight integer",
         "limits.exempt integer",
         "limits.shared integer",
+        "limits.per_instance integer",
         "limits.version integer",
         "changes.seq integer",
         "changes.kind text",
@@ -209,7 +211,7 @@ impl Session for Open<'_> {
     fn stage(&self) -> &'static str {
         "CREATE TEMP TABLE incoming (canonical TEXT NOT NULL PRIMARY KEY, client_id TEXT NOT NULL UNIQUE, \
          kind INTEGER NOT NULL, address BLOB, port INTEGER, plan TEXT, buckets TEXT NOT NULL, \
-         max_in_flight INTEGER, exempt INTEGER NOT NULL, shared INTEGER NOT NULL)"
+         max_in_flight INTEGER, exempt INTEGER NOT NULL, shared INTEGER NOT NULL, per_instance INTEGER NOT NULL)"
     }
 
     fn now_us(&self) -> &'static str {

@@ -155,6 +155,7 @@ impl Setup {
             default: self.default.map(Terms::of_numbers),
             ipv6_prefix: 64,
             max_clients: 1000,
+            shared_budget: Default::default(),
             trusted_proxies: Vec::new(),
             headers: RateLimitHeaders::Draft11,
             rules: balancer_limiter::request_rules::RequestRules::default(),

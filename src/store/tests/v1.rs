@@ -19,7 +19,7 @@ pub(super) fn rich() -> ClientLimit {
     let mut day = bucket("per day", 10_000, 86_400);
     (day.mode, day.reset) = (Mode::Shadow, Some(Reset::Day));
     let own = Terms { buckets: Arc::new([bucket("s\"ec", 10, 1), day]), max_in_flight: Some(20) };
-    ClientLimit { plan: None, own, exempt: false, shared: true, per_instance: false }
+    ClientLimit { plan: None, own, exempt: false, shared: true, per_instance: true }
 }
 
 pub(super) fn name(text: &str) -> PlanName {

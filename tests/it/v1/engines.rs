@@ -115,7 +115,8 @@ fn what_is_left_and_what_would_be_is_told_without_taking_anything(engine: Engine
     for level in [2, 1, 0] {
         for _ in 0..3 {
             let usage = balancer.get("/-/v1/limits/127.0.0.1/usage").expect(200).json();
-            assert_eq!(usage["buckets"], json!([{ "name": "default", "capacity": 2, "level": level }]));
+            let bucket = json!({ "name": "default", "capacity": 2, "level": level, "spent_elsewhere": 0 });
+            assert_eq!(usage["buckets"], json!([bucket]));
             let verdict = check(json!({ "address": "127.0.0.1", "port": 5, "path": "/x" }));
             assert_eq!(verdict["decision"], if level > 0 { "allowed" } else { "denied" });
             assert_eq!((&verdict["matched"], &verdict["policy"]), (&json!("127.0.0.1"), &json!("client")));

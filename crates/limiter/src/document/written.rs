@@ -208,6 +208,9 @@ impl NewLimit {
         if self.shared {
             parts.push("shared".to_owned());
         }
+        if self.per_instance {
+            parts.push("per instance".to_owned());
+        }
         parts.join("; ")
     }
 

@@ -164,8 +164,8 @@ fn levels_are_shown_and_filled() {
         json!({
             "client_id": "::ffff:1.2.3.4",
             "buckets": [
-                { "name": "day", "capacity": 5, "level": day },
-                { "name": "hour", "capacity": 1, "level": hour },
+                { "name": "day", "capacity": 5, "level": day, "spent_elsewhere": 0 },
+                { "name": "hour", "capacity": 1, "level": hour, "spent_elsewhere": 0 },
             ],
             "in_flight": in_flight,
             "instance": "i-1",
