@@ -338,3 +338,6 @@ fn seconds(span: Nanos) -> f64 {
 fn is_later(one: u32, other: u32) -> bool {
     one.wrapping_sub(other) as i32 > 0
 }
+
+#[cfg(test)]
+mod tests;

@@ -361,3 +361,6 @@ impl Slots {
         slots
     }
 }
+
+#[cfg(test)]
+mod tests;

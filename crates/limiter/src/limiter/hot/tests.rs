@@ -1,0 +1,207 @@
+use super::*;
+use crate::limit::Rate;
+use crate::limiter::link::PeerLinkState;
+
+const SEC: Nanos = 1_000_000_000;
+
+const MS: Nanos = 1_000_000;
+
+/// 100 tokens, 50 a second.
+const USUAL: Limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
+
+const LINK: PeerLinkState = PeerLinkState { members: 3, cut_off: false, returns: 0, returned_at: 0 };
+
+const LONG_AGO: HearingSince = HearingSince { began: 1, is_new: false };
+
+fn hot(now: Nanos) -> HotBucket {
+    let mut bucket = HotBucket::new(ClientKey::digest(b"a"), BucketId(1), 5, now);
+    bucket.heat(9, now);
+    bucket
+}
+
+fn told(episode: u32, spent: u64, fresh: u64, rate: u64) -> SpentReport {
+    SpentReport {
+        client: ClientKey::digest(b"a"),
+        bucket: BucketId(1),
+        of_rule: false,
+        limit: USUAL,
+        reset: None,
+        episode,
+        spent,
+        fresh,
+        rate_micro: rate * 1_000_000,
+    }
+}
+
+/// Episode, spent and fresh of a report, since when it is heard, and what it comes to.
+type Step = ((u32, u64, u64), HearingSince, Heard);
+
+#[test]
+fn what_is_new_in_a_report_is_charged_once() {
+    use Heard::{Baseline, New, WentBack};
+    let new = HearingSince { began: SEC, is_new: true };
+    let back = HearingSince { began: 20 * SEC, is_new: false };
+    let rows: &[(&str, &[Step])] = &[
+        ("counters grow", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 20, 12), LONG_AGO, New(12))]),
+        ("a report is lost", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 30, 5), LONG_AGO, New(22))]),
+        ("one comes twice", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 8, 8), LONG_AGO, New(0))]),
+        ("one is overtaken", &[((1, 20, 12), LONG_AGO, New(12)), ((1, 8, 8), LONG_AGO, WentBack)]),
+        ("a new episode", &[((1, 900, 8), LONG_AGO, New(8)), ((2, 9, 9), LONG_AGO, New(9))]),
+        ("an old episode", &[((2, 9, 9), LONG_AGO, New(9)), ((1, 999, 99), LONG_AGO, WentBack)]),
+        ("episodes go round", &[((u32::MAX, 9, 9), LONG_AGO, New(9)), ((0, 7, 7), LONG_AGO, New(7))]),
+        (
+            "its beginning was missed",
+            &[((1, 10_000, 6), LONG_AGO, New(6)), ((1, 10_001, 1), LONG_AGO, New(1))],
+        ),
+        ("a newcomer", &[((1, 10_000, 6), new, Baseline), ((1, 10_003, 3), new, New(3))]),
+        ("after a silence", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 99, 9), back, Baseline)]),
+    ];
+    for (what, reports) in rows {
+        let mut bucket = hot(SEC);
+        let mut charged = 0;
+        for (at, ((episode, spent, fresh), since, expected)) in reports.iter().enumerate() {
+            let now = 2 * SEC + at as Nanos * 500 * MS;
+            let heard = bucket.hear(7, &told(*episode, *spent, *fresh, 0), *since, now);
+            assert_eq!(heard, *expected, "{what}");
+            charged += if let New(tokens) = heard { tokens } else { 0 };
+        }
+        assert_eq!(bucket.elsewhere, charged, "{what}");
+    }
+}
+
+#[test]
+fn it_is_urgent_when_as_much_is_untold_as_may_be() {
+    // A quarter of a third of 100 is 8.3; a third of the rate, 8.3 in half a second, does not count.
+    let mut bucket = hot(SEC);
+    bucket.report(SEC, (USUAL, false, None));
+    let spent = |bucket: &mut HotBucket, now| (1..).find(|_| bucket.spend(1, USUAL, 3, now)).unwrap();
+    assert_eq!(spent(&mut bucket, SEC), 9);
+    assert!(!bucket.spend(50, USUAL, 3, SEC), "it is said once");
+    bucket.report(SEC, (USUAL, false, None));
+    assert_eq!(spent(&mut bucket, SEC + 240 * MS), 13);
+    bucket.report(2 * SEC, (USUAL, false, None));
+    assert_eq!(spent(&mut bucket, 60 * SEC), 17);
+    assert!(bucket.is_hot(70 * SEC - 1) && !bucket.is_hot(70 * SEC));
+}
+
+#[test]
+fn what_is_hidden_is_published_once() {
+    let mut bucket = hot(SEC);
+    bucket.heat(100, 2 * SEC);
+    let report = bucket.report(2 * SEC, (USUAL, false, None));
+    assert_eq!((report.episode, report.spent, report.fresh), (5, 9, 9));
+    assert!(!bucket.is_hot(12 * SEC) && bucket.is_over(12 * SEC));
+    bucket.heat(4, 12 * SEC);
+    let report = bucket.report(12 * SEC, (USUAL, false, None));
+    assert_eq!((report.spent, report.fresh), (13, 4));
+}
+
+#[test]
+fn a_rate_follows_what_is_told_and_ends_at_nothing() {
+    let mut bucket = HotBucket::new(ClientKey::digest(b"a"), BucketId(1), 5, SEC);
+    bucket.heat(0, SEC);
+    let mut rates = Vec::new();
+    for tick in 1..20 {
+        let now = SEC + tick * TICK;
+        if tick < 8 {
+            bucket.spend(20, USUAL, 3, now);
+        }
+        assert_eq!(bucket.is_changed(now), tick < 8 || *rates.last().unwrap() > 0, "{tick}");
+        rates.push(bucket.report(now, (USUAL, false, None)).rate_micro);
+    }
+    let whole: Vec<u64> = rates.iter().map(|micro| micro / 1_000_000).collect();
+    assert_eq!(whole[..7], [17, 31, 36, 38, 39, 39, 39]);
+    assert_eq!(rates[18], 0);
+    assert!(rates[7..].is_sorted_by(|one, next| one >= next), "{rates:?}");
+}
+
+#[test]
+fn a_report_that_was_not_sent_is_told_again_as_if_it_had_not_been_made() {
+    let mut bucket = hot(SEC);
+    let first = bucket.report(SEC, (USUAL, false, None));
+    bucket.take_back(&first);
+    bucket.take_back(&first);
+    assert!(bucket.loud);
+    assert_eq!(bucket.report(SEC, (USUAL, false, None)), first);
+    bucket.spend(3, USUAL, 3, SEC);
+    let second = bucket.report(SEC + TICK, (USUAL, false, None));
+    // An older one can not be taken back any more: the second has told it.
+    bucket.take_back(&first);
+    assert_eq!((second.spent, second.fresh, bucket.untold()), (12, 3, 0));
+}
+
+#[test]
+fn others_go_on_for_three_ticks_and_leave_this_instance_its_part() {
+    let after = |rates: &[u64], elapsed: Nanos, link| {
+        let mut bucket = hot(SEC);
+        for (peer, rate) in (0..).zip(rates) {
+            bucket.hear(peer, &told(1, 1, 1, *rate), LONG_AGO, 2 * SEC);
+        }
+        bucket.foresee(USUAL, link, 2 * SEC + elapsed) / 1_000
+    };
+    let rows: &[(&[u64], Nanos, i64)] = &[
+        (&[], SEC, 0),
+        (&[10], 0, 0),
+        (&[10], 500 * MS, 5_000),
+        (&[10, 20], 500 * MS, 15_000),
+        (&[10], 1_500 * MS, 15_000),
+        (&[10], 9 * SEC, 15_000),
+        // At most two thirds of 50 a second.
+        (&[100], 300 * MS, 10_000),
+        (&[20, 80], 300 * MS, 10_000),
+    ];
+    for (rates, elapsed, expected) in rows {
+        assert_eq!(after(rates, *elapsed, LINK), *expected, "{rates:?} {elapsed}");
+    }
+    let returned = PeerLinkState { returns: 1, returned_at: 2 * SEC + 1, ..LINK };
+    assert_eq!(after(&[10], 500 * MS, returned), 0);
+    let mut bucket = hot(SEC);
+    bucket.hear(3, &told(1, 1, 1, 10), LONG_AGO, 2 * SEC);
+    bucket.keep_peers(&[4]);
+    assert_eq!(bucket.foresee(USUAL, LINK, 3 * SEC), 0);
+}
+
+#[test]
+fn a_part_is_what_was_told_lately_and_half_of_an_even_one_at_least() {
+    let part = |own: u32, others: &[u64]| {
+        let mut bucket = HotBucket::new(ClientKey::digest(b"a"), BucketId(1), 5, SEC);
+        bucket.heat(0, SEC);
+        if own > 0 {
+            bucket.spend(own, USUAL, 3, SEC);
+            bucket.report(SEC, (USUAL, false, None));
+        }
+        for (peer, spent) in (0..).zip(others) {
+            bucket.hear(peer, &told(1, *spent, *spent, 0), LONG_AGO, SEC);
+        }
+        (bucket.part(USUAL, 3, SEC) * 100.0).round()
+    };
+    let rows: &[(u32, &[u64], f64)] = &[
+        (0, &[], 33.0),
+        (10, &[], 100.0),
+        (10, &[10], 50.0),
+        (10, &[10, 20], 25.0),
+        (1, &[99], 17.0),
+        (0, &[10], 17.0),
+    ];
+    for (own, others, expected) in rows {
+        assert_eq!(part(*own, others), *expected, "{own} {others:?}");
+    }
+    // Ten seconds later another one's tokens weigh 37 %.
+    let mut bucket = hot(SEC);
+    bucket.report(SEC, (USUAL, false, None));
+    bucket.hear(0, &told(1, 9, 9, 0), LONG_AGO, 11 * SEC);
+    assert_eq!((bucket.part(USUAL, 3, 11 * SEC) * 100.0).round(), 27.0);
+    assert_eq!(tau_s(Limit { capacity: 5, rate: Rate::per_second(0) }), 60.0);
+    assert_eq!(tau_s(Limit { capacity: 1_500, rate: Rate::per_second(50_000_000) }), 30.0);
+}
+
+#[test]
+fn what_was_spent_in_the_period_before_is_told_to_nobody() {
+    let mut bucket = hot(SEC);
+    bucket.hear(0, &told(1, 1, 1, 10), LONG_AGO, SEC);
+    bucket.begin_period();
+    assert_eq!((bucket.untold(), bucket.foresee(USUAL, LINK, 2 * SEC)), (0, 0));
+    bucket.spend(2, USUAL, 3, 2 * SEC);
+    let report = bucket.report(2 * SEC, (USUAL, false, None));
+    assert_eq!((report.spent, report.fresh), (11, 2));
+}
