@@ -1,6 +1,7 @@
 //! Start order, and stop in reverse. Nothing here ends the process: [`run`] returns and `main` exits.
 
 mod backends;
+mod budget;
 #[cfg(debug_assertions)]
 mod faults;
 mod listen;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::api::{Control, Controlled, ProcessHealth};
+use crate::budget::Carrier;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::engine::{Drained, EngineStart, RunningEngine, Sockets, portable};
@@ -114,6 +116,8 @@ struct App {
     config: Arc<ArcSwap<Config>>,
     notify: Arc<Notify>,
     levels: Levels,
+    /// `None`: this instance counts alone.
+    carrier: Option<Carrier>,
     _ticker: Ticker,
 }
 
@@ -122,17 +126,17 @@ impl App {
         let in_force = Arc::new(ArcSwap::from_pointee(config));
         let config = &*in_force.load_full();
         let tls = Tls::start(config, &clock)?;
-        let shared = SharedServices::start(config, &tls, clock.clone())?;
+        let own_addresses = bound.addresses().map_err(failed("our own addresses"))?;
+        let shared = SharedServices::start(config, &tls, own_addresses.first().copied(), clock.clone())?;
         let (limiter, limits) = (Arc::clone(&shared.limiter), Arc::clone(&shared.limits));
-        let own = source.own_folder(config);
-        let levels = Levels::start(limiter, limits, own.as_deref(), clock.clone())
+        let levels = Levels::start(limiter, limits, source.own_folder(config).as_deref(), clock.clone())
             .map_err(failed("a thread can't be started"))?;
         let backends = Arc::clone(&shared.health.backends);
         let lookup = resolve::lookup(config.discovery.resolver);
         tls.apply_pool(config, &shared.entries);
         let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &clock)?;
         let proxy = shared.proxy(config);
-        let own_addresses = bound.addresses().map_err(failed("our own addresses"))?;
+        let carrier = budget::take_part(config.rate_limit.shared_budget, &shared, &own_addresses)?;
         let (control, commands) = Control::new(Controlled {
             config: Arc::clone(&in_force),
             limits: Arc::clone(&shared.limits),
@@ -184,6 +188,7 @@ impl App {
             config: in_force,
             notify,
             levels,
+            carrier,
             _ticker: ticker,
         })
     }
@@ -229,6 +234,9 @@ impl App {
         if let Some(private) = &self.private {
             private.stop_accepting();
             private.drain(LOG_FLUSH);
+        }
+        if let Some(carrier) = self.carrier {
+            carrier.stop();
         }
         self.levels.stop();
         self.health.limits.stop();

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::budget::SharedBudget;
 use crate::engine::RunningEngine;
 use crate::metrics::{ConnectionState, Family, Metrics, SeriesValue, Show};
 use crate::store::{Limits, StoreState};
@@ -20,6 +21,7 @@ pub(super) struct Gathered {
     pub backends: Arc<Backends>,
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
+    pub budget: Arc<SharedBudget>,
     /// Set when it has started.
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     /// `None`: there is no TLS port.
@@ -43,9 +45,22 @@ impl Gathered {
             show(family, &[], SeriesValue::Counter(count));
         }
         show(Family::RatelimitClients, &[], gauge(self.limiter.clients()));
+        self.visit_budget(show);
         show(Family::StoreUp, &[], SeriesValue::Gauge(i64::from(self.limits.state() == StoreState::Up)));
         show(Family::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))], SeriesValue::Gauge(1));
         self.visit_process(show);
+    }
+
+    fn visit_budget(&self, show: &mut Show<'_>) {
+        let (state, counts) = (self.budget.state(), self.budget.counts());
+        show(Family::BudgetPeers, &[], gauge(state.peers));
+        show(Family::BudgetHotClients, &[], SeriesValue::Gauge(state.hot_clients.into()));
+        show(Family::BudgetMessagesSent, &[], SeriesValue::Counter(counts.sent));
+        show(Family::BudgetMessagesReceived, &[], SeriesValue::Counter(counts.received));
+        show(Family::BudgetMessagesDropped, &[], SeriesValue::Counter(counts.dropped));
+        let lag = state.lag.unwrap_or_default();
+        show(Family::BudgetLagSeconds, &[], SeriesValue::Float(lag.as_secs_f64()));
+        show(Family::BudgetCutOff, &[], SeriesValue::Gauge(state.cut_off.into()));
     }
 
     fn visit_backends(&self, show: &mut Show<'_>) {

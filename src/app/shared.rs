@@ -1,5 +1,6 @@
 //! What everything that serves is made of, in the order in which it is started.
 
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -8,6 +9,7 @@ use super::ticker::{Ticked, Ticker};
 use super::tls::Tls;
 use super::{StartFailure, failed, pool};
 use crate::api::{AdminApi, ApiParts, Control, Live, ProcessHealth};
+use crate::budget::{SharedBudget, shown_id};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::RunningEngine;
@@ -33,6 +35,7 @@ pub(super) struct SharedServices {
     pub log_limit: Arc<LogLimit>,
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
+    pub budget: Arc<SharedBudget>,
     pub heavy_hitters: Arc<HeavyHitters>,
     pub health: Arc<ProcessHealth>,
     pub policy: Arc<PolicyInForce>,
@@ -45,8 +48,13 @@ pub(super) struct SharedServices {
 }
 
 impl SharedServices {
-    /// Opens the access log and the store; the pool has no addresses yet.
-    pub fn start(config: &Config, tls: &Tls, clock: Clock) -> Result<Self, StartFailure> {
+    /// Opens the access log and the store; the pool has no addresses yet. `address`: where this instance listens.
+    pub fn start(
+        config: &Config,
+        tls: &Tls,
+        address: Option<SocketAddr>,
+        clock: Clock,
+    ) -> Result<Self, StartFailure> {
         let metrics = Metrics::new();
         let access_log = AccessLogWriter::start(&config.log, clock.clone());
         let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
@@ -84,6 +92,10 @@ impl SharedServices {
             log_limit,
             limiter,
             limits,
+            budget: Arc::new(SharedBudget::new(
+                fastrand::u64(..),
+                address.map(|address| address.to_string()).unwrap_or_default(),
+            )),
             heavy_hitters,
             health,
             policy: Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit))),
@@ -121,7 +133,7 @@ impl SharedServices {
                 log_limit: Arc::clone(&self.log_limit),
                 policy: Arc::clone(&self.policy),
             }),
-            instance: format!("{:016x}", fastrand::u64(..)),
+            instance: shown_id(self.budget.own()),
             upgrades: config.frontend.upgrades.clone(),
         })
     }
@@ -133,6 +145,7 @@ impl SharedServices {
             backends: Arc::clone(&self.health.backends),
             limiter: Arc::clone(&self.limiter),
             limits: Arc::clone(&self.limits),
+            budget: Arc::clone(&self.budget),
             frontend: Arc::clone(&self.frontend),
             tls: self.tls.front.clone(),
             started: self.clock.wall(),
@@ -144,6 +157,7 @@ impl SharedServices {
             metrics: Arc::clone(&self.metrics),
             limiter: Arc::clone(&self.limiter),
             limits: Arc::clone(&self.limits),
+            budget: Arc::clone(&self.budget),
             heavy_hitters: Arc::clone(&self.heavy_hitters),
             policy: Arc::clone(&self.policy),
             tls: self.tls.front.clone(),

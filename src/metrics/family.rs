@@ -87,6 +87,20 @@ families! {
     RatelimitCacheMisses = Counter "balancer_ratelimit_cache_misses_total": "Limits that had to be loaded.";
     RatelimitCacheEvictions = Counter "balancer_ratelimit_cache_evictions_total":
         "Limits thrown out of memory for want of room.";
+    BudgetPeers = Gauge "balancer_budget_peers":
+        "Other instances that are heard and share every client's budget with this one.";
+    BudgetHotClients = Gauge "balancer_budget_hot_clients":
+        "Clients whose spending this instance tells the others.";
+    BudgetMessagesSent = Counter "balancer_budget_messages_sent_total":
+        "Messages to the other instances.";
+    BudgetMessagesReceived = Counter "balancer_budget_messages_received_total":
+        "Messages of other instances that were read.";
+    BudgetMessagesDropped = Counter "balancer_budget_messages_dropped_total":
+        "What was heard of other instances and does not count: not signed, unknown, heard before, or too much.";
+    BudgetLagSeconds = Gauge "balancer_budget_lag_seconds":
+        "How long a message takes to all instances; 0 where nothing is told.";
+    BudgetCutOff = Gauge "balancer_budget_cut_off":
+        "1 while this instance hears no other and holds each client to a part of its limits.";
     StoreUp = Gauge "balancer_store_up":
         "1 while the database answers and takes changes; /v1/status says what it does else.";
     StoreOperationDurationSeconds = Histogram "balancer_store_operation_duration_seconds":

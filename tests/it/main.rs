@@ -20,6 +20,7 @@ mod backends_api;
 mod balancing;
 mod bodies;
 mod bounds;
+mod budget;
 mod callers;
 mod causes;
 mod cli;

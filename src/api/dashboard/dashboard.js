@@ -341,6 +341,23 @@ function showStatus() {
   put($('clients'), count(status.clients));
 }
 
+// Where this instance is alone there is nothing to tell.
+function showInstances() {
+  const { instances } = status;
+  $('instances').hidden = instances.length < 2 && !instances.some((one) => one.cut_off);
+  fill($('instance-rows'), instances.map((one) => ({
+    key: one.id,
+    cells: [
+      { text: one.id === status.instance ? `${one.id} (this one)` : one.id, class: 'id' },
+      one.address,
+      { text: one.cut_off ? 'cut off' : 'connected', class: one.cut_off ? 'down' : 'up' },
+      { text: one.id === status.instance ? '–' : time(one.age), class: 'number' },
+      { text: one.lag === null ? '–' : time(one.lag), class: 'number' },
+      { text: count(one.hot_clients), class: 'number' },
+    ],
+  })), 'There are no instances.');
+}
+
 function note(series) {
   const at = performance.now();
   const [last, first] = [looks[looks.length - 1], looks[0]];
@@ -429,6 +446,7 @@ async function everySecond() {
   note(parseMetrics(metrics.text));
   showStatus();
   showBackends();
+  showInstances();
   draw();
 }
 

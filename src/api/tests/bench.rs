@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::api::tests::owned::head;
 use crate::api::*;
+use crate::budget::SharedBudget;
 use crate::clock::Clock;
 use crate::config::{self, Config, Database, DatabaseUrl, Secret};
 use crate::metrics::Metrics;
@@ -176,7 +177,9 @@ impl Bench {
             lone_peer: Arc::default(),
         });
         let heavy_hitters = Arc::<HeavyHitters>::default();
+        let budget = Arc::new(SharedBudget::new(1, "127.0.0.1:8080".into()));
         let live = Live {
+            budget,
             instance: "i-1".into(),
             started_at: clock.now(),
             health: Arc::clone(&health),

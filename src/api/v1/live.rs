@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::status::{InstanceStatus, TlsStatus};
 use crate::api::health::ProcessHealth;
+use crate::budget::SharedBudget;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::proxy::identify::{Identified, Stopped, Tried, identify};
@@ -35,6 +36,7 @@ pub struct Live {
     pub metrics: Arc<Metrics>,
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
+    pub budget: Arc<SharedBudget>,
     pub heavy_hitters: Arc<HeavyHitters>,
     pub policy: Arc<PolicyInForce>,
     /// `None`: there is no TLS port.
@@ -59,6 +61,7 @@ impl Live {
             denied: totals.denied,
             clients: self.limiter.clients() as u64,
             tls: self.tls.as_ref().map(|tls| TlsStatus::of(&tls.certificates())),
+            instances: self.budget.state().instances,
         }
     }
 

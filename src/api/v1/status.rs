@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::api::AdminApi;
 use crate::api::call::as_json;
 use crate::api::route::{ApiCall, Resource, Route, Schema, get, shows};
+use crate::budget::InstanceShown;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::StoreState;
@@ -47,6 +48,8 @@ pub(in crate::api) struct InstanceStatus {
     pub clients: u64,
     /// `None`: there is no TLS port.
     pub tls: Option<TlsStatus>,
+    /// Those that share the budget, this one first.
+    pub instances: Vec<InstanceShown>,
 }
 
 /// The TLS port.
@@ -123,12 +126,34 @@ fn tls_schema() -> Value {
     })
 }
 
+/// What the member `instances` means.
+const INSTANCES: &str =
+    "Instances that share each client's budget, this one first; it alone where nothing is shared.";
+
+fn instance() -> Value {
+    json!({
+        "type": "object",
+        "required": ["id", "address", "age", "lag", "cut_off", "hot_clients"],
+        "properties": {
+            "id": { "type": "string", "description": "The id that stands in its `Via`." },
+            "address": { "type": "string", "description": "Where it listens." },
+            "age": { "type": "number", "minimum": 0, "description": "Seconds since it was last heard here; 0 for this one." },
+            "lag": { "type": ["number", "null"], "minimum": 0, "description":
+                "Seconds that its messages take to all instances; null: none has come back to it yet." },
+            "cut_off": { "type": "boolean", "description":
+                "It hears no other instance and holds each client to a part of its limits." },
+            "hot_clients": { "type": "integer", "minimum": 0, "description":
+                "Clients whose spending it tells the others." },
+        },
+    })
+}
+
 fn schemas() -> Vec<Schema> {
     let count = json!({ "type": "integer", "minimum": 0 });
     let status = json!({
         "type": "object",
         "required": ["instance", "version", "uptime_seconds", "ready", "draining", "store", "requests", "in_flight",
-                     "allowed", "denied", "clients", "tls"],
+                     "allowed", "denied", "clients", "tls", "instances"],
         "properties": {
             "instance": { "type": "string", "description": "The id that stands in `Via`." },
             "version": { "type": "string" },
@@ -142,6 +167,7 @@ fn schemas() -> Vec<Schema> {
             "denied": count,
             "clients": { "type": "integer", "minimum": 0, "description": "Clients that have a bucket in memory." },
             "tls": tls_schema(),
+            "instances": { "type": "array", "items": instance(), "description": INSTANCES },
         },
     });
     let example = json!({
@@ -151,6 +177,12 @@ fn schemas() -> Vec<Schema> {
         "tls": { "certificates": [
             { "name": "example.com", "names": ["example.com", "www.example.com"], "expires": "2030-01-31T12:00:00Z" },
         ] },
+        "instances": [
+            { "id": EXAMPLE_INSTANCE, "address": "10.0.1.1:8080", "age": 0.0, "lag": 0.004, "cut_off": false,
+              "hot_clients": 2 },
+            { "id": "1c8a2f60b3d97e45", "address": "10.0.1.2:8080", "age": 0.312, "lag": 0.005, "cut_off": false,
+              "hot_clients": 1 },
+        ],
     });
     vec![Schema::new("Status", status, example)]
 }

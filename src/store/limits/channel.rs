@@ -41,7 +41,9 @@ impl Ears {
     pub fn hear(&self, word: Word<'_>) {
         match (word, &self.budget) {
             // Full: somebody is on the way to look.
-            (Word::Changes, _) => drop(self.news.try_send(())),
+            (Word::Changes, _) => {
+                let _ = self.news.try_send(());
+            }
             (Word::Budget(text), Some((budget, missed))) => {
                 if budget.try_send(text.to_owned()).is_err() {
                     missed.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,34 @@
+//! Whether this instance shares a budget, and with whom.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::shared::SharedServices;
+use super::{StartFailure, failed};
+use crate::budget::{Carrier, CarrierParts};
+use crate::config::BudgetScope;
+
+/// Takes part in the budget of all instances on this database, where it lets them tell each other anything.
+pub(super) fn take_part(
+    scope: BudgetScope,
+    shared: &SharedServices,
+    addresses: &[SocketAddr],
+) -> Result<Option<Carrier>, StartFailure> {
+    let channel = shared.limits.take_budget_channel();
+    if scope == BudgetScope::Off {
+        log::info!("budget: rate_limit.shared_budget is off: this instance counts alone");
+        return Ok(None);
+    }
+    let (Some(channel), Some(address)) = (channel, addresses.first()) else {
+        log::info!("budget: on SQLite each process counts alone");
+        return Ok(None);
+    };
+    let parts = CarrierParts {
+        limiter: Arc::clone(&shared.limiter),
+        channel,
+        shown: Arc::clone(&shared.budget),
+        address: *address,
+        clock: shared.clock.clone(),
+    };
+    Carrier::start(parts).map(Some).map_err(failed("a thread can't be started"))
+}

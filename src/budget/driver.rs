@@ -1,0 +1,356 @@
+//! What to do next: a value that is told what came and what time it is, and says what the sender is to do. Waits for nothing.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use balancer_limiter::budget::{Budget, DEAD_AFTER, HEARTBEAT, InstanceId, SILENT_AFTER, SpentReport};
+use balancer_limiter::message::{BudgetKey, BudgetMessage, MAX_REPORT_BYTES};
+use balancer_time::{Moment, Nanos};
+
+use super::known::{KnownInstances, rounded};
+use super::sender::{Order, Reply};
+use super::shown::{BudgetState, InstanceShown, SharedBudget, shown_id};
+
+/// Between two attempts to connect.
+const RETRY: Nanos = 250_000_000;
+
+/// Least time between two looks for what is to be told.
+const SHORTEST: Nanos = 1_000_000;
+
+/// How often what there is to see is shown anew.
+const SHOW_EVERY: Nanos = 200_000_000;
+
+/// Own messages whose return is waited for: more than go out within the time after which an instance is cut off.
+const MAX_AWAITED: usize = 256;
+
+/// What a driver is made of.
+pub(super) struct DriverParts {
+    pub budget: Budget,
+    pub shown: Arc<SharedBudget>,
+    /// Texts that found no room.
+    pub missed: Arc<AtomicU64>,
+    /// Where this instance listens.
+    pub address: SocketAddr,
+}
+
+/// See the module.
+pub(super) struct Driver {
+    parts: DriverParts,
+    own: InstanceId,
+    epoch: u64,
+    key: Option<BudgetKey>,
+    /// As the others are told it.
+    address: String,
+    sender: SenderState,
+    /// Why nothing could be sent last.
+    cause: Option<String>,
+    sequence: u64,
+    told_at: Nanos,
+    /// Own messages that have not come back yet, and when they went.
+    awaited: VecDeque<(u64, Nanos)>,
+    lag: Option<Nanos>,
+    /// When a message of anybody was heard last.
+    heard_at: Nanos,
+    /// When a message of its own came back last.
+    own_heard_at: Nanos,
+    cut_off: bool,
+    known: KnownInstances,
+    tick_at: Nanos,
+    /// What was told last, for the case that it was not.
+    reports: Vec<SpentReport>,
+    /// What of that is counted: see [`Driver::count_what_was_left_out`].
+    left_out: u64,
+    shown_at: Nanos,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SenderState {
+    /// It is to connect, then.
+    Closed(Nanos),
+    Busy,
+    Ready,
+}
+
+impl Driver {
+    /// Of an instance that nobody has heard of.
+    pub fn new(parts: DriverParts, when: Moment) -> Self {
+        Self {
+            own: InstanceId(parts.shown.own()),
+            // An id is never used twice; it tells where one is set by hand.
+            epoch: when.wall_s,
+            key: None,
+            address: parts.address.to_string(),
+            sender: SenderState::Closed(when.now),
+            cause: None,
+            sequence: 0,
+            told_at: 0,
+            awaited: VecDeque::new(),
+            lag: None,
+            heard_at: when.now,
+            own_heard_at: when.now,
+            cut_off: false,
+            known: KnownInstances::default(),
+            tick_at: when.now,
+            reports: Vec::new(),
+            left_out: 0,
+            shown_at: 0,
+            parts,
+        }
+    }
+}
+
+impl Driver {
+    /// What the sender is to do now, if anything. It has to be given that, and [`Driver::replied`] what came of it.
+    pub fn step(&mut self, when: Moment) -> Option<Order> {
+        self.look(when.now);
+        let order = match self.sender {
+            SenderState::Closed(at) if when.now >= at => Some(Order::Open),
+            SenderState::Ready => self.texts(when).map(Order::Tell),
+            SenderState::Closed(_) | SenderState::Busy => None,
+        };
+        if order.is_some() {
+            self.sender = SenderState::Busy;
+        }
+        order
+    }
+
+    /// When [`Driver::step`] is to be called at the latest.
+    pub fn wake_at(&self) -> Nanos {
+        let look = self.shown_at + SHOW_EVERY;
+        match self.sender {
+            SenderState::Busy => look,
+            SenderState::Closed(at) => look.min(at),
+            SenderState::Ready => look.min(self.tick_at).min(self.told_at + HEARTBEAT),
+        }
+    }
+
+    /// The budget has something that is not to wait for its turn.
+    pub fn woken(&mut self, now: Nanos) {
+        self.tick_at = self.tick_at.min(now);
+    }
+
+    /// What became of the last order.
+    pub fn replied(&mut self, reply: Reply, now: Nanos) {
+        match reply {
+            Reply::Opened(opened) => {
+                self.key = Some(opened.key);
+                self.address = address(self.parts.address, opened.seen_from);
+                self.sender = SenderState::Ready;
+                self.cause = None;
+                // The others hear at once that it is there.
+                self.told_at = 0;
+            }
+            Reply::Told => self.sender = SenderState::Ready,
+            Reply::Failed(cause) => {
+                log::debug!("budget: {cause}");
+                self.sender = SenderState::Closed(now + RETRY);
+                self.cause = Some(cause);
+                self.parts.budget.not_sent(&self.reports);
+                self.reports.clear();
+            }
+        }
+    }
+
+    /// A text came. What is no message of this budget is counted, and nothing else comes of it.
+    pub fn heard(&mut self, text: &str, when: Moment) {
+        // Without a key nothing can be told apart.
+        let Some(key) = &self.key else { return };
+        let taken = match BudgetMessage::from_text(text, key) {
+            Ok(message) if message.instance == self.own.0 => self.heard_own(&message, when),
+            Ok(message) => self.heard_other(&message, when),
+            Err(fault) => {
+                log::debug!("budget: a message is dropped: {fault}");
+                false
+            }
+        };
+        if taken {
+            self.heard_at = when.now;
+        } else {
+            self.parts.shown.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One that goes out as the last, if it can. Nothing is told after it.
+    pub fn leave(&mut self) -> Option<Order> {
+        if self.sender != SenderState::Ready {
+            return None;
+        }
+        self.sender = SenderState::Busy;
+        Some(Order::Tell(vec![self.text(Vec::new(), true, self.told_at)?]))
+    }
+
+    fn heard_own(&mut self, message: &BudgetMessage, when: Moment) -> bool {
+        let place = self.awaited.iter().position(|(sequence, _)| *sequence == message.sequence);
+        let Some(place) = place.filter(|_| message.epoch == self.epoch) else { return false };
+        // They come in order: those before it are lost.
+        let told_at = self.awaited.drain(..=place).next_back().map_or(when.now, |(_, told_at)| told_at);
+        self.lag = Some(when.now.saturating_sub(told_at));
+        self.own_heard_at = when.now;
+        self.parts.budget.heard(self.own, &[], when);
+        true
+    }
+
+    fn heard_other(&mut self, message: &BudgetMessage, when: Moment) -> bool {
+        let Some(reports) = read_reports(&message.reports) else {
+            log::debug!("budget: a message is dropped: its reports can't be read");
+            return false;
+        };
+        if !self.known.note(message, when.now) {
+            log::debug!("budget: a message is dropped: it was heard before, or its sender finds no room");
+            return false;
+        }
+        self.parts.shown.received.fetch_add(1, Ordering::Relaxed);
+        let from = InstanceId(message.instance);
+        if message.leaving {
+            self.parts.budget.left(from);
+        } else {
+            self.parts.budget.heard(from, &reports, when);
+        }
+        true
+    }
+
+    /// What is to be told now.
+    fn texts(&mut self, when: Moment) -> Option<Vec<String>> {
+        let mut bodies = Vec::new();
+        if when.now >= self.tick_at {
+            let next = self.parts.budget.tick(when, &mut self.reports);
+            self.tick_at = next.max(when.now + SHORTEST);
+            bodies = packed(&self.reports);
+        }
+        if bodies.is_empty() && when.now >= self.told_at + HEARTBEAT {
+            bodies.push(Vec::new());
+        }
+        let texts: Vec<String> =
+            bodies.into_iter().filter_map(|body| self.text(body, false, when.now)).collect();
+        if texts.is_empty() {
+            return None;
+        }
+        self.told_at = when.now;
+        self.parts.shown.sent.fetch_add(texts.len() as u64, Ordering::Relaxed);
+        Some(texts)
+    }
+
+    fn text(&mut self, reports: Vec<u8>, leaving: bool, now: Nanos) -> Option<String> {
+        let key = self.key.as_ref()?;
+        self.sequence += 1;
+        if self.awaited.len() == MAX_AWAITED {
+            self.awaited.pop_front();
+        }
+        self.awaited.push_back((self.sequence, now));
+        let lag = self.lag_at(now).map(|lag| u32::try_from(lag.div_ceil(1_000_000)).unwrap_or(u32::MAX));
+        let message = BudgetMessage {
+            instance: self.own.0,
+            epoch: self.epoch,
+            sequence: self.sequence,
+            lag_ms: lag.unwrap_or(BudgetMessage::NO_LAG),
+            hot_clients: self.hot_clients(now),
+            cut_off: self.cut_off,
+            leaving,
+            address: self.address.clone(),
+            reports,
+        };
+        Some(message.to_text(key))
+    }
+
+    /// What own messages take: the last one that came back, or the first one that did not yet if that takes longer.
+    fn lag_at(&self, now: Nanos) -> Option<Nanos> {
+        let overdue = self.awaited.front().map(|(_, told_at)| now.saturating_sub(*told_at));
+        self.lag.map(|lag| lag.max(overdue.unwrap_or(0)))
+    }
+
+    fn hot_clients(&self, now: Nanos) -> u32 {
+        u32::try_from(self.parts.budget.stats(now).hot_buckets).unwrap_or(u32::MAX)
+    }
+
+    /// Looks whether it is cut off, says so once each way, and shows what there is to see.
+    fn look(&mut self, now: Nanos) {
+        let cut_off = now > (self.heard_at + SILENT_AFTER).min(self.own_heard_at + DEAD_AFTER);
+        if cut_off != self.cut_off {
+            self.cut_off = cut_off;
+            self.say(now);
+        } else if now < self.shown_at + SHOW_EVERY {
+            return;
+        }
+        self.shown_at = now;
+        self.count_what_was_left_out(now);
+        let others = self.known.shown(now);
+        let lag = self.lag_at(now);
+        let hot_clients = self.hot_clients(now);
+        let own = InstanceShown {
+            id: shown_id(self.own.0),
+            address: self.address.clone(),
+            age: 0.0,
+            lag: lag.map(|lag| rounded(lag as f64 / 1e9)),
+            cut_off,
+            hot_clients,
+        };
+        self.parts.shown.show(BudgetState {
+            peers: others.len(),
+            hot_clients,
+            lag: lag.map(Duration::from_nanos),
+            cut_off,
+            instances: std::iter::once(own).chain(others).collect(),
+        });
+    }
+
+    fn say(&self, now: Nanos) {
+        if !self.cut_off {
+            return log::info!("budget: the other instances are heard again");
+        }
+        let cause = self.cause.as_deref().unwrap_or(
+            "what it tells does not come back; where database.url leads to a pooler, \
+             database.listen_url has to lead to the server",
+        );
+        let alone = self.parts.budget.stats(now).members < 2;
+        let what = if alone { "counts alone" } else { "holds each client to a part of its limits" };
+        log::warn!("budget: this instance is cut off from others and {what}: {cause}");
+    }
+
+    /// Texts and instances that found no room, reports that found none or are older than what is known.
+    fn count_what_was_left_out(&mut self, now: Nanos) {
+        let stats = self.parts.budget.stats(now);
+        let texts = self.parts.missed.load(Ordering::Relaxed);
+        let left_out = texts + stats.too_many_peers + stats.went_back + stats.no_room;
+        self.parts.shown.dropped.fetch_add(left_out.saturating_sub(self.left_out), Ordering::Relaxed);
+        self.left_out = left_out;
+    }
+}
+
+/// Reports, as few messages as they fit in.
+fn packed(reports: &[SpentReport]) -> Vec<Vec<u8>> {
+    let mut bodies = Vec::new();
+    let mut body = Vec::new();
+    for report in reports {
+        let before = body.len();
+        report.write(&mut body);
+        if body.len() > MAX_REPORT_BYTES {
+            let last = body.split_off(before);
+            bodies.push(std::mem::replace(&mut body, last));
+        }
+    }
+    if !body.is_empty() {
+        bodies.push(body);
+    }
+    bodies
+}
+
+/// `None`: not all of it are reports.
+fn read_reports(mut bytes: &[u8]) -> Option<Vec<SpentReport>> {
+    let mut reports = Vec::new();
+    while !bytes.is_empty() {
+        reports.push(SpentReport::read(&mut bytes)?);
+    }
+    Some(reports)
+}
+
+/// Where people find this instance: one that listens on every address is where the database sees it come from.
+fn address(listen: SocketAddr, seen_from: Option<IpAddr>) -> String {
+    let ip = seen_from.filter(|_| listen.ip().is_unspecified()).unwrap_or(listen.ip());
+    SocketAddr::new(ip, listen.port()).to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+use super::*;
+use crate::store::Opened;
+use balancer_limiter::identity::ClientKey;
+use balancer_limiter::limit::{Limit, Rate};
+use balancer_limiter::limiter::Limiter;
+use balancer_limiter::terms::BucketId;
+
+const MILLI: Nanos = 1_000_000;
+
+fn key() -> BudgetKey {
+    BudgetKey::new(&[1; BudgetKey::BYTES]).unwrap()
+}
+
+fn at(now: Nanos) -> Moment {
+    Moment { now, wall_s: 1_800_000_000 }
+}
+
+/// When every test begins.
+const START: Nanos = 3_600 * 1_000 * MILLI;
+
+fn driver() -> Driver {
+    let budget = Budget::new(Arc::new(Limiter::new(1000)), InstanceId(7), START);
+    let shown = Arc::new(SharedBudget::new(7, "0.0.0.0:8080".into()));
+    let address = "0.0.0.0:8080".parse().unwrap();
+    Driver::new(DriverParts { budget, shown, missed: Arc::default(), address }, at(START))
+}
+
+fn opened() -> Reply {
+    Reply::Opened(Opened { key: key(), seen_from: Some("10.1.2.3".parse().unwrap()) })
+}
+
+/// Connected, and its first message told.
+fn connected() -> (Driver, String) {
+    let mut driver = driver();
+    assert!(matches!(driver.step(at(START)), Some(Order::Open)));
+    driver.replied(opened(), START);
+    let text = told(&mut driver, START);
+    (driver, text)
+}
+
+/// The one text that is to be told now; it is.
+#[track_caller]
+fn told(driver: &mut Driver, now: Nanos) -> String {
+    let Some(Order::Tell(texts)) = driver.step(at(now)) else { panic!("nothing is told") };
+    let [text] = &texts[..] else { panic!("{} texts", texts.len()) };
+    driver.replied(Reply::Told, now);
+    text.clone()
+}
+
+fn read(text: &str) -> BudgetMessage {
+    BudgetMessage::from_text(text, &key()).unwrap()
+}
+
+fn of_another(sequence: u64) -> BudgetMessage {
+    BudgetMessage {
+        instance: 8,
+        epoch: 1,
+        sequence,
+        lag_ms: 3,
+        hot_clients: 2,
+        cut_off: false,
+        leaving: false,
+        address: "10.1.2.4:8080".into(),
+        reports: Vec::new(),
+    }
+}
+
+#[test]
+fn a_heartbeat_goes_out_at_once_and_then_each_second_and_says_who_it_is() {
+    let (mut driver, first) = connected();
+    let message = read(&first);
+    assert_eq!((message.instance, message.sequence, message.address.as_str()), (7, 1, "10.1.2.3:8080"));
+    assert_eq!((message.lag_ms, message.cut_off, message.reports.len()), (BudgetMessage::NO_LAG, false, 0));
+    assert!(driver.step(at(START + HEARTBEAT - 1)).is_none());
+    assert!(driver.wake_at() <= START + HEARTBEAT);
+    assert_eq!(read(&told(&mut driver, START + HEARTBEAT)).sequence, 2);
+    assert_eq!(driver.parts.shown.counts().sent, 2);
+}
+
+#[test]
+fn while_the_sender_waits_for_the_database_it_is_given_nothing() {
+    let (mut driver, _) = connected();
+    let now = START + HEARTBEAT;
+    assert!(driver.step(at(now)).is_some());
+    assert!(driver.step(at(now + 10 * HEARTBEAT)).is_none());
+    driver.replied(Reply::Failed("no answer".into()), now + 10 * HEARTBEAT);
+    assert!(driver.step(at(now + 10 * HEARTBEAT)).is_none(), "it waits before it connects again");
+    assert!(matches!(driver.step(at(now + 10 * HEARTBEAT + RETRY)), Some(Order::Open)));
+}
+
+#[test]
+fn its_own_messages_that_come_back_say_what_they_take() {
+    let (mut driver, first) = connected();
+    driver.heard(&first, at(START + 4 * MILLI));
+    driver.step(at(START + 200 * MILLI));
+    assert_eq!(driver.parts.shown.state().lag, Some(Duration::from_millis(4)));
+    // A second time it was sent by somebody else.
+    driver.heard(&first, at(START + 300 * MILLI));
+    assert_eq!(driver.parts.shown.counts().dropped, 1);
+    let second = told(&mut driver, START + HEARTBEAT);
+    assert_eq!(read(&second).lag_ms, 4);
+    driver.step(at(START + HEARTBEAT + 700 * MILLI));
+    let overdue = driver.parts.shown.state().lag;
+    assert_eq!(overdue, Some(Duration::from_millis(700)), "one that is overdue counts");
+}
+
+#[test]
+fn it_is_cut_off_when_it_hears_nobody_and_says_so_to_the_others() {
+    let (mut driver, first) = connected();
+    driver.heard(&first, at(START));
+    told(&mut driver, START + SILENT_AFTER);
+    assert!(!driver.parts.shown.state().cut_off);
+    let told_then = read(&told(&mut driver, START + SILENT_AFTER + HEARTBEAT));
+    assert!(told_then.cut_off && driver.parts.shown.state().cut_off);
+    let text = told(&mut driver, START + SILENT_AFTER + 2 * HEARTBEAT);
+    driver.heard(&text, at(START + SILENT_AFTER + 2 * HEARTBEAT));
+    driver.step(at(START + SILENT_AFTER + 2 * HEARTBEAT + MILLI));
+    assert!(!driver.parts.shown.state().cut_off);
+}
+
+/// It hears others, and they don't hear it.
+#[test]
+fn it_is_cut_off_when_its_own_messages_do_not_come_back() {
+    let (mut driver, first) = connected();
+    driver.heard(&first, at(START));
+    let mut now = START;
+    for sequence in 1..=6 {
+        now += DEAD_AFTER / 6;
+        driver.heard(&of_another(sequence).to_text(&key()), at(now));
+        driver.step(at(now));
+        driver.replied(Reply::Told, now);
+        assert!(!driver.parts.shown.state().cut_off, "{sequence}");
+    }
+    driver.heard(&of_another(7).to_text(&key()), at(now + MILLI));
+    driver.step(at(now + MILLI));
+    assert!(driver.parts.shown.state().cut_off);
+}
+
+#[test]
+fn others_are_shown_while_they_are_heard_and_garbage_is_counted() {
+    let (mut driver, _) = connected();
+    driver.heard(&of_another(1).to_text(&key()), at(START));
+    let other_key = BudgetKey::new(&[2; BudgetKey::BYTES]).unwrap();
+    let garbled = BudgetMessage { reports: vec![1, 2, 3], ..of_another(2) };
+    for text in ["", "nonsense", &of_another(2).to_text(&other_key), &garbled.to_text(&key())] {
+        driver.heard(text, at(START));
+    }
+    // Sent again.
+    driver.heard(&of_another(1).to_text(&key()), at(START));
+    driver.step(at(START + SHOW_EVERY));
+    let (state, counts) = (driver.parts.shown.state(), driver.parts.shown.counts());
+    assert_eq!((counts.received, counts.dropped), (1, 5));
+    let ids: Vec<_> = state.instances.iter().map(|one| (one.id.as_str(), one.address.as_str())).collect();
+    let expected = [("0000000000000007", "10.1.2.3:8080"), ("0000000000000008", "10.1.2.4:8080")];
+    assert_eq!((ids.as_slice(), state.peers), (expected.as_slice(), 1));
+    assert_eq!((state.instances[1].age, state.instances[1].lag), (0.2, Some(0.003)));
+    assert_eq!(driver.parts.budget.stats(START).members, 2);
+    // What was told in garbage did not count as heard.
+    driver.heard(&of_another(2).to_text(&key()), at(START + MILLI));
+    assert_eq!(driver.parts.shown.counts().received, 2);
+    driver.step(at(START + MILLI + DEAD_AFTER + MILLI));
+    assert_eq!(driver.parts.shown.state().peers, 0);
+}
+
+#[test]
+fn one_that_leaves_says_so_and_is_gone_at_once() {
+    let (mut driver, _) = connected();
+    driver.heard(&of_another(1).to_text(&key()), at(START));
+    let leaving = BudgetMessage { leaving: true, ..of_another(2) };
+    driver.heard(&leaving.to_text(&key()), at(START));
+    driver.step(at(START + SHOW_EVERY));
+    assert_eq!((driver.parts.shown.state().peers, driver.parts.budget.stats(START).members), (0, 1));
+    let Some(Order::Tell(texts)) = driver.leave() else { panic!("nothing is told") };
+    assert!(read(&texts[0]).leaving);
+    assert!(driver.leave().is_none() && driver.step(at(START + HEARTBEAT)).is_none());
+}
+
+#[test]
+fn texts_that_found_no_room_are_counted_as_dropped() {
+    let (mut driver, _) = connected();
+    driver.parts.missed.fetch_add(3, Ordering::Relaxed);
+    driver.step(at(START + SHOW_EVERY));
+    driver.step(at(START + 2 * SHOW_EVERY));
+    assert_eq!(driver.parts.shown.counts().dropped, 3);
+}
+
+#[test]
+fn reports_go_into_as_few_messages_as_they_fit_in() {
+    let limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
+    let report = |number: u64| SpentReport {
+        client: ClientKey::digest(&number.to_be_bytes()),
+        bucket: BucketId::of("default"),
+        of_rule: false,
+        limit,
+        reset: None,
+        episode: 1,
+        spent: 100 + number,
+        fresh: 20,
+        rate_micro: 60_000_000,
+    };
+    let reports: Vec<SpentReport> = (0..balancer_limiter::budget::MAX_REPORTS as u64).map(report).collect();
+    let bodies = packed(&reports);
+    assert_eq!(bodies.len(), 2, "a flush is two messages at most");
+    let read: Vec<SpentReport> = bodies.iter().flat_map(|body| read_reports(body).unwrap()).collect();
+    assert_eq!(read, reports);
+    assert!(packed(&[]).is_empty() && read_reports(&[1, 2]).is_none());
+}

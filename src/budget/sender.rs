@@ -1,0 +1,38 @@
+//! The thread that alone waits for the database: one order after the other, each with its reply.
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::store::{Notifier, Opened};
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Connect.
+    Open,
+    /// Tell these texts.
+    Tell(Vec<String>),
+}
+
+/// What became of an order.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// It is connected.
+    Opened(Opened),
+    /// It was told.
+    Told,
+    /// Neither, and it is not connected; why.
+    Failed(String),
+}
+
+/// Serves until the other end of `orders` is gone.
+pub(super) fn serve(mut notifier: Box<dyn Notifier>, orders: &Receiver<Order>, replies: &Sender<Reply>) {
+    for order in orders {
+        let done = match order {
+            Order::Open => notifier.open().map(Reply::Opened),
+            Order::Tell(texts) => notifier.tell(&texts).map(|()| Reply::Told),
+        };
+        if replies.send(done.unwrap_or_else(Reply::Failed)).is_err() {
+            return;
+        }
+    }
+}
