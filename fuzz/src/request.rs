@@ -171,6 +171,7 @@ pub fn written(head: &RequestHead) -> Vec<u8> {
         trusted: false,
         // The proxy names the backend's address where HTTP/1.0 brought none.
         host: head.host.as_deref().unwrap_or("192.0.2.9:80"),
+        is_secure: head.secure.is_some(),
         request_id: "id",
         instance: "instance",
         via: true,

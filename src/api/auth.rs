@@ -191,7 +191,7 @@ impl AccessRules {
             return refuse("its Host is neither an IP address, localhost nor in admin.hosts".into());
         }
         let own = head.host.as_deref().unwrap_or("");
-        if !head.fields.all("Origin").all(|origin| is_origin_of(origin, own)) {
+        if !head.fields.all("Origin").all(|origin| is_origin_of(origin, own, head.secure.is_some())) {
             return refuse("a web page of another origin sent it (Origin)".into());
         }
         let doubt = (surface == Surface::Public).then(|| direct::doubt(head, &self.trusted_proxies));
@@ -260,11 +260,11 @@ fn bare(name: &str) -> &str {
 
 /// Whether an Origin (RFC 6454 §7) is that of the page that `authority` would serve: the same host and port, where no
 /// port means the scheme's own. `null` is the origin of no such page.
-fn is_origin_of(origin: &[u8], authority: &str) -> bool {
+fn is_origin_of(origin: &[u8], authority: &str, is_secure: bool) -> bool {
     let Ok(origin) = std::str::from_utf8(origin) else { return false };
     let Some((scheme, rest)) = origin.split_once("://") else { return false };
     let default_port = match scheme.to_ascii_lowercase().as_str() {
-        "http" => 80,
+        "http" if !is_secure => 80,
         "https" => 443,
         _ => return false,
     };
@@ -272,10 +272,11 @@ fn is_origin_of(origin: &[u8], authority: &str) -> bool {
     else {
         return false;
     };
-    // We speak plain HTTP, so a Host without a port means 80.
+    // A Host without a port means that of what is spoken on the connection.
+    let usual_port = if is_secure { 443 } else { 80 };
     !theirs.is_empty()
         && bare(theirs).eq_ignore_ascii_case(bare(own))
-        && their_port.unwrap_or(default_port) == own_port.unwrap_or(80)
+        && their_port.unwrap_or(default_port) == own_port.unwrap_or(usual_port)
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ impl App {
     fn start(config: Config, source: ConfigSource, bound: Bound, clock: Clock) -> Result<Self, StartFailure> {
         let in_force = Arc::new(ArcSwap::from_pointee(config));
         let config = &*in_force.load_full();
-        let tls = Tls::start(config, &clock)?;
+        let tls = Tls::start(config, &bound.public, &clock)?;
         let own_addresses = bound.addresses().map_err(failed("our own addresses"))?;
         let shared = SharedServices::start(config, &tls, own_addresses.first().copied(), clock.clone())?;
         let (limiter, limits) = (Arc::clone(&shared.limiter), Arc::clone(&shared.limits));

@@ -23,7 +23,7 @@ use crate::engine::RunningEngine;
 use crate::error::FieldFault;
 use crate::log::errors;
 use crate::metrics::{Metrics, Reload};
-use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
+use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 use crate::upstream::prober::Prober;
 use crate::upstream::resolve::{self, Lookup, Resolver};
@@ -262,7 +262,7 @@ impl Parts {
             self.prober = None;
         }
         let told = self.backends.reconfigure(&pool::settings(config), &placed, self.clock.now());
-        self.policy.store(Arc::new(ProxyPolicy::of(&config.rate_limit)));
+        self.policy.store(Arc::new(self.tls.policy(config)));
         for (word, names) in [("new", &told.added), ("elsewhere", &told.moved), ("gone", &told.removed)] {
             if !names.is_empty() {
                 log::info!("backends that are {word}: {}", names.join(", "));

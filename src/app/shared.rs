@@ -20,7 +20,7 @@ use crate::proxy::Proxy;
 use crate::proxy::account::Accounts;
 use crate::proxy::admit::Admit;
 use crate::proxy::forward::Forward;
-use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
+use crate::proxy::policy::PolicyInForce;
 use crate::store::{Limits, Sources};
 use balancer_limiter::heavy_hitters::HeavyHitters;
 use balancer_limiter::limiter::Limiter;
@@ -98,7 +98,7 @@ impl SharedServices {
             )),
             heavy_hitters,
             health,
-            policy: Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit))),
+            policy: Arc::new(PolicyInForce::from_pointee(tls.policy(config))),
             entries,
             frontend,
             ticker,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::StartFailure;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::engine::{RunningEngine, TlsStart};
+use crate::engine::{RunningEngine, Sockets, TlsStart};
+use crate::proxy::policy::ProxyPolicy;
 use crate::tls::front::FrontTls;
 use crate::tls::upstream::BackendTls;
 use balancer_pool::backend::BackendEntry;
@@ -17,11 +18,13 @@ pub(super) struct Tls {
     pub front: Option<Arc<FrontTls>>,
     /// For backends with `https://`, if there are any.
     pub backends: Arc<BackendTls>,
+    /// The first TLS port, as it is bound.
+    port: Option<u16>,
 }
 
 impl Tls {
     /// Reads the certificates. Those of backends' roots are read when the pool is known.
-    pub fn start(config: &Config, clock: &Clock) -> Result<Self, StartFailure> {
+    pub fn start(config: &Config, sockets: &Sockets, clock: &Clock) -> Result<Self, StartFailure> {
         if let Some(what) = not_spoken(config) {
             return Err(StartFailure::new(format!(
                 "{what} is configured, and this engine does not speak it"
@@ -33,13 +36,21 @@ impl Tls {
             .map(|tls| FrontTls::new(&tls.front, RunningEngine::SPEAKS_H2, clock.wall()))
             .transpose()
             .map_err(|error| StartFailure::new(format!("tls: {error}")))?;
-        Ok(Self { front: front.map(Arc::new), backends: Arc::default() })
+        let port =
+            sockets.tls.first().and_then(|socket| socket.local_addr().ok()).map(|address| address.port());
+        Ok(Self { front: front.map(Arc::new), backends: Arc::default(), port })
     }
 
     /// What an engine's front door is started with.
     pub fn start_of<'a>(&'a self, config: &Config) -> Option<TlsStart<'a>> {
         let (front, tls) = self.front.as_ref().zip(config.tls.as_ref())?;
         Some(TlsStart { front, handshake_timeout: tls.handshake_timeout })
+    }
+
+    /// What requests are judged by; those without TLS may be sent to its port.
+    pub fn policy(&self, config: &Config) -> ProxyPolicy {
+        let redirects = config.tls.as_ref().is_some_and(|tls| tls.redirect);
+        ProxyPolicy::of(&config.rate_limit).redirecting(self.port.filter(|_| redirects))
     }
 
     /// What a reload changed. The configuration was checked with all its files; what has become of them since then is told

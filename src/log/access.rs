@@ -111,6 +111,7 @@ mod tests {
             method: "GET".into(),
             path: path.into(),
             protocol: Some(balancer_http::message::Version::Http11),
+            secure: None,
             status: 200,
             body_bytes: 0,
             duration: Duration::ZERO,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use balancer_http::message::Version;
+use balancer_http::message::{TlsSession, Version};
 use balancer_limiter::terms::BucketName;
 
 /// The entry's name when no stored limit decided.
@@ -49,6 +49,8 @@ pub struct AccessRecord {
     pub path: String,
     /// As the client speaks it; `None` when that could not be read.
     pub protocol: Option<Version>,
+    /// How the connection was secured; `None`: it was not.
+    pub secure: Option<Arc<TlsSession>>,
     /// The status that was sent, 499 when the client left before the head.
     pub status: u16,
     /// Bytes of the body that were sent, framing not counted.

@@ -118,6 +118,7 @@ impl Accounts {
                 path: if with_query { head.target.clone() } else { head.path().to_owned() },
                 // The target is taken apart when the version has been read.
                 protocol: (!head.target.is_empty()).then_some(head.version),
+                secure: head.secure.clone(),
                 status,
                 body_bytes: 0,
                 duration: Duration::ZERO,

@@ -5,7 +5,7 @@ mod decision_text;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::identify::{self, Identified, Stopped, Waiting};
+use super::identify::{self, Evidence, Identified, Stopped, Waiting};
 use crate::error::Reject;
 use crate::log::record::LimitRecord;
 use crate::metrics::{self, Metrics, Policy};
@@ -78,7 +78,7 @@ impl Admit {
             self.watch(client.address, fields);
         }
         let tried = identify::counter(&self.metrics);
-        match identify::identify(&self.limits, policy, client, fields, when.now, waited, tried) {
+        match identify::identify(&self.limits, policy, client, Evidence::of(head), when.now, waited, tried) {
             Ok(Identified { found, key }) => {
                 let mut admission = self.decide(head, &found, when, policy);
                 // Only entries that name one bucket: a client, or a range that shares its bucket.

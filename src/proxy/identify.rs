@@ -11,7 +11,7 @@ use crate::proxy::policy::ProxyPolicy;
 use crate::store::Limits;
 use crate::store::cache::{Found, Known, Pending};
 use balancer_http::fields::Fields;
-use balancer_http::message::Reason;
+use balancer_http::message::{ClientCertificate, Reason, RequestHead};
 use balancer_limiter::identity::{ClientAddress, ClientKey, KeySource, ShownKey, UnknownKeys};
 use balancer_time::Nanos;
 
@@ -53,6 +53,23 @@ pub struct Identified {
     pub key: Option<Arc<str>>,
 }
 
+/// Where the keys of a request are looked for.
+#[derive(Clone, Copy)]
+pub struct Evidence<'a> {
+    /// Its fields.
+    pub fields: &'a Fields,
+    /// The client's own certificate, verified.
+    pub certificate: Option<&'a ClientCertificate>,
+}
+
+impl<'a> Evidence<'a> {
+    /// Of a request as it came.
+    pub fn of(head: &'a RequestHead) -> Self {
+        let certificate = head.secure.as_deref().and_then(|session| session.certificate.as_ref());
+        Self { fields: &head.fields, certificate }
+    }
+}
+
 /// Finds who a request counts as. Never blocks. `waited`: what this gave before, for which the request has waited since, at
 /// most [`Limits::load_timeout`]; everything else must then be as it was. `tried` hears of each candidate once, however often
 /// the request has to wait.
@@ -65,11 +82,12 @@ pub fn identify(
     limits: &Limits,
     policy: &ProxyPolicy,
     client: &ClientAddress,
-    fields: &Fields,
+    evidence: Evidence<'_>,
     now: Nanos,
     waited: Option<Waiting>,
     mut tried: impl FnMut(Tried<'_>),
 ) -> Result<Identified, Stopped> {
+    let Evidence { fields, certificate } = evidence;
     let begins = waited.is_none();
     let blurs = |source: &&KeySource| begins && source.is_blurred(fields, client.peer_trusted);
     if let Some(source) = policy.keys.iter().find(blurs) {
@@ -78,7 +96,7 @@ pub fn identify(
     }
     let (from, mut waited) = waited.map_or((0, None), |waiting| (waiting.passed, Some(waiting.pending)));
     for (passed, source) in policy.keys.iter().enumerate().skip(from) {
-        let id = match source.shown(fields, client.peer_trusted) {
+        let id = match source.shown(fields, client.peer_trusted, certificate) {
             ShownKey::Nothing => {
                 tried(Tried { id: None, result: None });
                 continue;

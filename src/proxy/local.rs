@@ -2,6 +2,7 @@
 
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
+use balancer_http::fields::{Fields, tokens};
 use balancer_http::framing::request::ALLOW;
 use balancer_http::headers;
 use balancer_http::max_forwards::{self, MaxForwards};
@@ -37,6 +38,53 @@ pub(super) fn answer(
     }
 }
 
+/// The answer to a request that has to come by TLS, where it did not. `to`: the TLS port. `peer_trusted`: what its peer says of how
+/// it came counts.
+pub(super) fn redirect(
+    head: &RequestHead,
+    to: Option<u16>,
+    peer_trusted: bool,
+    request_id: &str,
+) -> Option<Answer> {
+    let port = to.filter(|_| head.secure.is_none() && !(peer_trusted && came_by_tls(&head.fields)))?;
+    // What stands there is ours, whether or not there is something of that name.
+    if head.target.starts_with("/-/") {
+        return None;
+    }
+    let Some(host) = head.host.as_deref().map(without_port) else {
+        let detail =
+            "this port only leads to https://, and the request does not say to which host: Host is missing";
+        return Some(Reject::new(Reason::BadRequest, detail).answer(request_id));
+    };
+    let port = if port == HTTPS { String::new() } else { format!(":{port}") };
+    Some(Answer::new(308, Vec::new()).with("Location", format!("https://{host}{port}{}", head.target)))
+}
+
+/// The port of `https` that no URL has to name.
+const HTTPS: u16 = 443;
+
+/// Of a checked authority; the brackets of an IPv6 address stay.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => host,
+        _ => authority,
+    }
+}
+
+/// Whether a proxy in front says that its client spoke TLS: the first of several was nearest to the client.
+fn came_by_tls(fields: &Fields) -> bool {
+    let says_https = |name: &str| {
+        fields.all(name).flat_map(tokens).next().is_some_and(|first| first.eq_ignore_ascii_case(b"https"))
+    };
+    let pair_is_https = |pair: &[u8]| {
+        let pair = pair.trim_ascii();
+        pair.eq_ignore_ascii_case(b"proto=https") || pair.eq_ignore_ascii_case(b"proto=\"https\"")
+    };
+    let forwarded = fields.all("Forwarded").flat_map(tokens).next();
+    says_https("X-Forwarded-Proto")
+        || forwarded.is_some_and(|first| first.split(|byte| *byte == b';').any(pair_is_https))
+}
+
 fn options() -> Answer {
     Answer::new(204, Vec::new()).with("Allow", ALLOW)
 }
@@ -70,7 +118,72 @@ fn may_be_secret(name: &str, keys: &[KeySource]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use balancer_http::message::TlsSession;
+
     use super::*;
+
+    fn session() -> Arc<TlsSession> {
+        Arc::new(TlsSession {
+            version: "TLSv1.3",
+            cipher: "TLS_AES_128_GCM_SHA256",
+            sni: None,
+            certificate: None,
+        })
+    }
+
+    #[test]
+    fn what_did_not_come_by_tls_is_sent_there() {
+        let rows: &[(&str, &str, u16, &str)] = &[
+            ("a.test", "/", 443, "https://a.test/"),
+            ("a.test:80", "/x?y=%20&z", 443, "https://a.test/x?y=%20&z"),
+            ("a.test:80", "//x", 8443, "https://a.test:8443//x"),
+            ("a.test:", "/", 443, "https://a.test/"),
+            ("[::1]:80", "/", 8443, "https://[::1]:8443/"),
+            ("[::1]", "/", 443, "https://[::1]/"),
+            ("10.0.0.1:1", "/-", 443, "https://10.0.0.1/-"),
+        ];
+        for (host, target, port, expected) in rows {
+            let mut head = RequestHead::blank("192.0.2.1:5".parse().unwrap());
+            (head.host, head.target) = (Some((*host).into()), (*target).into());
+            let answer = redirect(&head, Some(*port), false, "id").unwrap();
+            assert_eq!((answer.status, answer.fields.get("Location")), (308, Some(expected.as_bytes())));
+            assert!(redirect(&head, None, false, "id").is_none(), "nothing is redirected");
+            head.secure = Some(session());
+            assert!(redirect(&head, Some(*port), false, "id").is_none(), "it came by TLS");
+        }
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_took_by_tls_is_not_sent_round_and_round() {
+        let rows: &[(&str, &str, bool)] = &[
+            ("X-Forwarded-Proto", "https", true),
+            ("X-Forwarded-Proto", "HTTPS, http", true),
+            ("X-Forwarded-Proto", "http, https", false),
+            ("X-Forwarded-Proto", "http", false),
+            ("Forwarded", "for=192.0.2.1;proto=https;by=10.0.0.1, for=x;proto=http", true),
+            ("Forwarded", "for=192.0.2.1; Proto=\"https\"", true),
+            ("Forwarded", "for=192.0.2.1, proto=https", false),
+            ("X-Forwarded-For", "192.0.2.1", false),
+        ];
+        for (name, value, by_tls) in rows {
+            let mut head = RequestHead::blank("192.0.2.1:5".parse().unwrap());
+            (head.host, head.target) = (Some("a.test".into()), "/".into());
+            head.fields.push(name, value.as_bytes());
+            assert_eq!(redirect(&head, Some(443), true, "id").is_none(), *by_tls, "{name}: {value}");
+            assert!(redirect(&head, Some(443), false, "id").is_some(), "{name}: {value} of a stranger");
+        }
+    }
+
+    #[test]
+    fn what_is_ours_is_answered_and_a_request_for_no_host_is_refused() {
+        let mut head = RequestHead::blank("192.0.2.1:5".parse().unwrap());
+        head.target = "/-/x".into();
+        assert!(redirect(&head, Some(443), false, "id").is_none());
+        head.target = "/x".into();
+        assert_eq!(redirect(&head, Some(443), false, "id").map(|answer| answer.status), Some(400));
+    }
 
     #[test]
     fn credentials_are_not_traced_back() {

@@ -61,6 +61,7 @@ impl Proxy {
             peer: head.peer,
             trusted: *peer_trusted,
             host: head.host.as_deref().unwrap_or(""),
+            is_secure: head.secure.is_some(),
             request_id: &summary.ids.request_id,
             instance: &self.instance,
             via: *via,

@@ -24,6 +24,8 @@ pub struct ProxyPolicy {
     pub rules: RequestRules,
     /// Scripts of which origins may see refusals; `None`: none.
     pub cors: Option<Cors>,
+    /// The port that clients without TLS are sent to; `None`: they are served.
+    pub redirect_to: Option<u16>,
 }
 
 /// The policy in force. A request loads it once.
@@ -35,6 +37,11 @@ impl ProxyPolicy {
         self.cors.as_ref().is_some_and(|cors| cors.is_preflight(method, fields, has_body))
     }
 
+    /// The same; clients without TLS are sent to that port.
+    pub fn redirecting(self, redirect_to: Option<u16>) -> Self {
+        Self { redirect_to, ..self }
+    }
+
     /// What a configuration says of it.
     pub fn of(config: &RateLimit) -> Self {
         Self {
@@ -44,6 +51,7 @@ impl ProxyPolicy {
             headers: config.headers,
             rules: config.rules.clone(),
             cors: config.cors.clone(),
+            redirect_to: None,
         }
     }
 }

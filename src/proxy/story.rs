@@ -115,7 +115,10 @@ impl Proxy {
             in_flight: self.accounts.metrics.begin(),
             ids,
         };
-        if let Some(answer) = local::answer(head, &self.instance, &policy.keys, &summary.ids.request_id) {
+        let request_id = &summary.ids.request_id;
+        let answer = local::answer(head, &self.instance, &policy.keys, request_id)
+            .or_else(|| local::redirect(head, policy.redirect_to, client.peer_trusted, request_id));
+        if let Some(answer) = answer {
             return Step::Answer(self.accounts.close(answer, head, summary));
         }
         let when = Moment { now: received_at, wall_s: seconds(wall) };

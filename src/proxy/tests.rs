@@ -27,7 +27,7 @@ use crate::proxy::exchange::{Answer, DeliveryOutcome};
 use crate::store::{Limits, Sources};
 use balancer_http::framing::request::{Bounds, HeadVerdict, parse};
 use balancer_http::framing::response::{self, HeadRules};
-use balancer_http::message::RequestHead;
+use balancer_http::message::{RequestHead, TlsSession};
 use balancer_limiter::limiter::Limiter;
 use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::{Backends, Settings};
@@ -235,6 +235,12 @@ pub(crate) fn request(text: &str) -> RequestHead {
         HeadVerdict::Complete { .. } => head,
         _ => panic!("not a whole head: {text:?}"),
     }
+}
+
+/// What a handshake settled.
+fn session() -> Arc<TlsSession> {
+    let sni = Some("a".to_owned());
+    Arc::new(TlsSession { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", sni, certificate: None })
 }
 
 fn get() -> RequestHead {

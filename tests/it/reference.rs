@@ -110,7 +110,7 @@ fn the_schema_takes_what_the_program_takes() {
 fn the_schema_finds_all_that_is_wrong_in_the_wrong_file_of_the_readme() {
     const WRONG: &str = r#"{
   "listen": "127.0.0.1:8080",
-  "backends": [{ "name": "a", "url": "https://10.0.0.1", "wieght": 2 }],
+  "backends": [{ "name": "a", "url": "http://10.0.0.1/api", "wieght": 2 }],
   "rate_limit": { "default": "100" }
 }"#;
     let folder = tempfile::tempdir().expect("a folder");

@@ -84,6 +84,8 @@ pub struct Origin<'a> {
     pub trusted: bool,
     /// What the client asked for; empty in HTTP/1.0 without Host.
     pub host: &'a str,
+    /// Whether it came by TLS.
+    pub is_secure: bool,
     /// This request's id.
     pub request_id: &'a str,
     /// This instance's id.
@@ -119,7 +121,7 @@ pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
         push_ip(text, origin.peer.ip());
     });
     if !(origin.trusted && out.has("X-Forwarded-Proto")) {
-        out.push("X-Forwarded-Proto", b"http");
+        out.push("X-Forwarded-Proto", if origin.is_secure { b"https" } else { b"http" });
     }
     if !(origin.trusted && out.has("X-Forwarded-Host")) {
         out.push("X-Forwarded-Host", origin.host.as_bytes());

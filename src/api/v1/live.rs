@@ -11,7 +11,7 @@ use crate::api::health::ProcessHealth;
 use crate::budget::SharedBudget;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::proxy::identify::{Identified, Stopped, Tried, identify};
+use crate::proxy::identify::{Evidence, Identified, Stopped, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 use crate::store::cache::EntryKind;
@@ -95,9 +95,11 @@ impl Live {
         client.port = client.port.and(question.port);
         let mut tried = Vec::new();
         let mut note = |one: Tried<'_>| tried.extend(one.id.map(str::to_owned));
+        // A question has no handshake.
+        let evidence = Evidence { fields, certificate: None };
         let mut waited = None;
         let Identified { found, key } = loop {
-            match identify(&self.limits, &policy, &client, fields, when.now, waited, &mut note) {
+            match identify(&self.limits, &policy, &client, evidence, when.now, waited, &mut note) {
                 Ok(identified) => break identified,
                 Err(Stopped::Refused(_)) => return refused(client.address, tried),
                 Err(Stopped::Waits(waiting)) => waited = Some(waiting.block(&self.limits)),

@@ -4,28 +4,40 @@ use crate::config::forms;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
-use balancer_limiter::identity::{KeySource, MAX_SOURCES, Source, UnknownKeys};
+use balancer_limiter::identity::{CERTIFICATE_NAME, KeySource, MAX_SOURCES, Source, UnknownKeys};
 
 /// What every fault says is allowed.
-const FORMS: &str = "\"ip\", \"header:NAME\", \"cookie:NAME\", \"bearer\", {\"header\": \"NAME\", \"as\": \"KIND\"}, or a list of at \
+const FORMS: &str = "\"ip\", \"header:NAME\", \"cookie:NAME\", \"bearer\", \"cert\", \"cert:san\", {\"header\": \"NAME\", \"as\": \"KIND\"}, or a list of at \
                      most 8 of these";
 
 /// Longest `as`: most of an id is left for the value.
 const MAX_KIND_BYTES: usize = 64;
 
 /// The sources that are looked at before the address, in order; empty: the address alone.
-pub(super) fn keys(s: &mut Section<'_>) -> Vec<KeySource> {
+/// `knows_certificates`: clients are asked for theirs.
+pub(super) fn keys(s: &mut Section<'_>, knows_certificates: bool) -> Vec<KeySource> {
     let spec = Spec::new(
         "key",
         Shape::Other(FORMS),
         "\"ip\"",
         "What tells clients apart: the first that a request has and the store knows; the address ends every list.",
     );
-    s.value(&spec, |node| match &node.value {
+    let origin = s.origin_of("key").unwrap_or_else(|| s.origin());
+    let keys: Vec<KeySource> = s.value(&spec, |node| match &node.value {
         Value::List(elements) if elements.is_empty() || elements.len() > MAX_SOURCES => Err(None),
         Value::List(elements) => list(elements).map_err(Some),
         _ => Ok(source(node).map_err(Some)?.into_iter().collect()),
-    })
+    });
+    let of_certificate =
+        |key: &&KeySource| matches!(key.source, Source::Certificate | Source::CertificateName);
+    if let Some(key) = keys.iter().find(of_certificate).filter(|_| !knows_certificates) {
+        s.fault(
+            origin,
+            "key",
+            format!("names {key}, and no client is asked for a certificate: set tls.client_auth"),
+        );
+    }
+    keys
 }
 
 pub(super) fn unknown_keys(s: &mut Section<'_>) -> UnknownKeys {
@@ -65,6 +77,8 @@ fn source(node: &Node) -> Result<Option<KeySource>, String> {
         Value::Text(text) => match (text.as_str(), text.split_once(':')) {
             ("ip", _) => Ok(None),
             ("bearer", _) => Ok(Some(KeySource { source: Source::Bearer, declared_as: None })),
+            ("cert", _) => Ok(Some(KeySource { source: Source::Certificate, declared_as: None })),
+            ("cert:san", _) => Ok(Some(KeySource { source: Source::CertificateName, declared_as: None })),
             (_, Some((of, name))) => {
                 Ok(Some(KeySource { source: named(of, name).ok_or_else(wrong)?, declared_as: None }))
             }
@@ -99,10 +113,10 @@ fn kind(text: &str) -> Option<String> {
     let fits = text.len() <= MAX_KIND_BYTES
         && text.starts_with(|first: char| first.is_ascii_alphabetic())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    fits.then(|| text.to_owned())
+    (fits && text != CERTIFICATE_NAME).then(|| text.to_owned())
 }
 
 fn kind_wrong() -> String {
-    "\"as\" must be 1 to 64 letters, digits, \"-\", \"_\" or \".\", the first a letter, such as \"tenant\""
+    "\"as\" must be 1 to 64 letters, digits, \"-\", \"_\" or \".\", the first a letter, such as \"tenant\", and not \"san\""
         .into()
 }

@@ -80,7 +80,10 @@ pub(super) fn config(
         health_check: root
             .section_or_null("health_check", "How backends are probed; null: every one counts as healthy.")
             .map(health_check),
-        rate_limit: rate_limit::rate_limit(root.section("rate_limit", "How clients are limited.")),
+        rate_limit: rate_limit::rate_limit(
+            root.section("rate_limit", "How clients are limited."),
+            tls.as_ref().is_some_and(|tls| tls.front.client_auth.is_some()),
+        ),
         cache: cache(root.section("cache", "The limits cache.")),
         database: database(root.section("database", "Where limits are kept."), base, store),
         audit: audit(root.section("audit", "Who changed which limit: how much of it is kept.")),

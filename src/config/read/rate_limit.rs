@@ -5,7 +5,8 @@ use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use crate::config::{BudgetScope, RateLimit, RateLimitHeaders, forms};
 
-pub(super) fn rate_limit(mut s: Section<'_>) -> RateLimit {
+/// `knows_certificates`: clients are asked for theirs.
+pub(super) fn rate_limit(mut s: Section<'_>, knows_certificates: bool) -> RateLimit {
     let trusted = Spec::new(
         "trusted_proxies",
         Shape::List { of: NETWORK, max: MAX_LIST },
@@ -19,7 +20,7 @@ pub(super) fn rate_limit(mut s: Section<'_>) -> RateLimit {
         ("off", RateLimitHeaders::Off),
     ];
     let limits = RateLimit {
-        keys: identity::keys(&mut s),
+        keys: identity::keys(&mut s, knows_certificates),
         unknown_keys: identity::unknown_keys(&mut s),
         default: terms::terms_or_null(&mut s, "default", "What an unknown client gets; null: no limit."),
         ipv6_prefix: s.whole("ipv6_prefix", 1..=128, "64", "IPv6 clients are grouped by this many bits."),

@@ -187,9 +187,9 @@ fn limit() -> String {
 
 /// `rate_limit.key`.
 fn client_keys() -> Value {
-    let text = json!({ "type": "string", "pattern": format!("^(ip|bearer|(header|cookie):{TOKEN})$") });
+    let text = json!({ "type": "string", "pattern": format!("^(ip|bearer|cert|cert:san|(header|cookie):{TOKEN})$") });
     let name = json!({ "type": "string", "pattern": format!("^{TOKEN}$") });
-    let kind = json!({ "type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,63}$" });
+    let kind = json!({ "type": "string", "pattern": "^(?!san$)[A-Za-z][A-Za-z0-9_.-]{0,63}$" });
     let declared = json!({
         "type": "object", "additionalProperties": false,
         "properties": { "header": name, "cookie": name, "as": kind },

@@ -3,7 +3,7 @@
 use super::*;
 use balancer_limiter::identity::{Source, UnknownKeys};
 
-const FORMS: &str = "\"ip\", \"header:NAME\", \"cookie:NAME\", \"bearer\", {\"header\": \"NAME\", \"as\": \"KIND\"}, or a list of at \
+const FORMS: &str = "\"ip\", \"header:NAME\", \"cookie:NAME\", \"bearer\", \"cert\", \"cert:san\", {\"header\": \"NAME\", \"as\": \"KIND\"}, or a list of at \
                      most 8 of these";
 
 #[test]
@@ -31,8 +31,18 @@ fn faults_say_what_a_key_may_be() {
         (
             r#""rate_limit": {"key": {"header": "X-Tenant", "as": "1.2"}}"#.into(),
             "rate_limit.key: \"as\" must be 1 to 64 letters, digits, \"-\", \"_\" or \".\", the first a letter, such as \
-             \"tenant\""
+             \"tenant\", and not \"san\""
                 .into(),
+        ),
+        (
+            r#""rate_limit": {"key": {"header": "X-Name", "as": "san"}}"#.into(),
+            "rate_limit.key: \"as\" must be 1 to 64 letters, digits, \"-\", \"_\" or \".\", the first a letter, such as \
+             \"tenant\", and not \"san\""
+                .into(),
+        ),
+        (
+            r#""rate_limit": {"key": ["bearer", "cert:san"]}"#.into(),
+            "rate_limit.key: names cert:san, and no client is asked for a certificate: set tls.client_auth".into(),
         ),
         (
             r#""rate_limit": {"unknown_keys": "drop"}"#.into(),

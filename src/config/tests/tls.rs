@@ -22,6 +22,7 @@ fn pairs_are_read_from_the_files_folder() {
         r#""listen": null, "tls": {"listen": ["127.0.0.1:1", "[::1]:1"], "redirect": false, "min_version": "1.3",
             "certificates": [{"cert": "one.pem", "key": "one.key"}, {"cert": "other.pem", "key": "other.key"}],
             "client_auth": {"ca": "ca.pem", "mode": "optional"}, "handshake_timeout": "3s", "alpn": ["http/1.1"]},
+            "rate_limit": {"key": ["cert", "cert:san", "ip"]},
             "upstream": {"tls": {"ca": "ca.pem", "server_name": "a.test", "client_cert": "one.pem", "client_key": "one.key"}}"#,
     )
     .unwrap();
@@ -31,6 +32,8 @@ fn pairs_are_read_from_the_files_folder() {
     assert_eq!((tls.front.oldest, tls.front.alpn), (OldestVersion::Tls13, vec![Alpn::Http11]));
     let auth = tls.front.client_auth.unwrap();
     assert_eq!((auth.ca, auth.is_required), (papers.ca(), false));
+    let keys: Vec<String> = config.rate_limit.keys.iter().map(ToString::to_string).collect();
+    assert_eq!(keys, ["cert", "cert:san"]);
     assert_eq!(tls.handshake_timeout, Duration::from_secs(3));
     assert_eq!((config.upstream.tls.client, config.upstream.tls.ca), (Some(one), Some(papers.ca())));
 }

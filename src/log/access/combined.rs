@@ -87,6 +87,7 @@ mod tests {
             method: "GET".into(),
             path: path.into(),
             protocol: agent.is_some().then_some(Version::Http10),
+            secure: None,
             status: 200,
             body_bytes: 12,
             duration: Duration::ZERO,

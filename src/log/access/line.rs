@@ -39,6 +39,10 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     number(&mut line, "limit_remaining", limit.and_then(|limit| limit.remaining));
     text(&mut line, "cause", record.cause.as_deref());
     text(&mut line, "protocol", record.protocol.map(version));
+    let secure = record.secure.as_deref();
+    text(&mut line, "tls_version", secure.map(|session| session.version));
+    text(&mut line, "tls_cipher", secure.map(|session| session.cipher));
+    text(&mut line, "sni", secure.and_then(|session| session.sni.as_deref()));
     line.extend_from_slice(b"}\n");
     line
 }
@@ -108,6 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::log::record::LimitRecord;
+    use balancer_http::message::TlsSession;
     use std::sync::Arc;
     use std::time::UNIX_EPOCH;
 
@@ -121,6 +126,7 @@ mod tests {
             method: "GET".into(),
             path: "/a/b".into(),
             protocol: Some(Version::Http10),
+            secure: None,
             status: 200,
             body_bytes: 12,
             duration: Duration::from_micros(1_002_003),
@@ -143,7 +149,7 @@ mod tests {
     #[test]
     fn a_line_has_every_member_in_the_contracts_order() {
         let line = String::from_utf8(line(&record())).unwrap();
-        let expected = r#"{"time":"2026-03-01T12:00:00.250Z","request_id":"r-1","trace_id":"0af7651916cd43dd8448eb211c80319c","client_addr":"10.0.0.7","client_id":"10.0.0.7","method":"GET","path":"/a/b","status":200,"bytes":12,"duration":1.002003,"upstream_duration":0.000007,"backend":"a","retries":1,"limit_entry":"10.0.0.0/8","limit_bucket":"range","limit_decision":"allowed","limit_remaining":9,"cause":"backend a: \"refused\"","protocol":"HTTP/1.0"}"#;
+        let expected = r#"{"time":"2026-03-01T12:00:00.250Z","request_id":"r-1","trace_id":"0af7651916cd43dd8448eb211c80319c","client_addr":"10.0.0.7","client_id":"10.0.0.7","method":"GET","path":"/a/b","status":200,"bytes":12,"duration":1.002003,"upstream_duration":0.000007,"backend":"a","retries":1,"limit_entry":"10.0.0.0/8","limit_bucket":"range","limit_decision":"allowed","limit_remaining":9,"cause":"backend a: \"refused\"","protocol":"HTTP/1.0","tls_version":null,"tls_cipher":null,"sni":null}"#;
         assert_eq!(line, format!("{expected}\n"));
     }
 
@@ -165,7 +171,24 @@ mod tests {
         for member in members.into_iter().chain(["limit_decision", "limit_remaining", "cause", "protocol"]) {
             assert_eq!(value.get(member), Some(&serde_json::Value::Null), "{member}");
         }
-        assert_eq!(value.as_object().unwrap().len(), 19);
+        assert_eq!(value.as_object().unwrap().len(), 22);
+    }
+
+    #[test]
+    fn how_the_connection_was_secured_is_told() {
+        let session = |sni: Option<&str>| TlsSession {
+            version: "TLSv1.3",
+            cipher: "TLS_AES_128_GCM_SHA256",
+            sni: sni.map(Into::into),
+            certificate: None,
+        };
+        for sni in [Some("a.test"), None] {
+            let secure = Some(Arc::new(session(sni)));
+            let record = AccessRecord { secure, protocol: Some(Version::Http2), ..record() };
+            let value: serde_json::Value = serde_json::from_slice(&line(&record)).unwrap();
+            let told = ["protocol", "tls_version", "tls_cipher", "sni"].map(|member| value[member].as_str());
+            assert_eq!(told, [Some("HTTP/2"), Some("TLSv1.3"), Some("TLS_AES_128_GCM_SHA256"), sni]);
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Forward {
                 return Received::Again(state, again, reuse);
             }
         }
-        let set_cookie = sticky.and_then(|sticky| set_cookie(sticky, &head.fields, &lease.endpoint));
+        let set_cookie = sticky.and_then(|sticky| set_cookie(sticky, head, &lease.endpoint));
         Received::Final { lease, spent: state.spent, set_cookie }
     }
 

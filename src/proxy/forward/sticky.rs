@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use balancer_http::fields::Fields;
+use balancer_http::message::RequestHead;
 use balancer_pool::backends::Endpoint;
 use balancer_pool::policy::StickyCookie;
 use balancer_pool::sticky::Token;
@@ -19,14 +20,18 @@ pub(super) fn sent<'f>(sticky: &'f StickyCookie, fields: &'f Fields) -> Sent<'f>
 }
 
 /// The `Set-Cookie` (RFC 6265 §4.1) of an answer, for a client that did not come with this endpoint's token already. It
-/// lasts as long as the browser's session, is no script's business, and comes with no other site's requests but when its
-/// user follows a link.
-pub(crate) fn set_cookie(sticky: &StickyCookie, asked: &Fields, answered_by: &Endpoint) -> Option<String> {
+/// lasts as long as the browser's session, is no script's business, comes with no other site's requests but when its
+/// user follows a link, and where it was given over TLS, it is sent over TLS alone.
+pub(crate) fn set_cookie(
+    sticky: &StickyCookie,
+    asked: &RequestHead,
+    answered_by: &Endpoint,
+) -> Option<String> {
     let token = answered_by.token()?;
-    if sent(sticky, asked).iter().any(|sent| token.is(sent)) {
+    if sent(sticky, &asked.fields).iter().any(|sent| token.is(sent)) {
         return None;
     }
     let (name, token) = (&sticky.name, token.as_str());
-    let secure = if sticky.secure { "; Secure" } else { "" };
+    let secure = if sticky.secure || asked.secure.is_some() { "; Secure" } else { "" };
     Some(format!("{name}={token}; Path=/; HttpOnly; SameSite=Lax{secure}"))
 }

@@ -41,7 +41,7 @@ fn story(limits: &Limits, policy: &ProxyPolicy, fields: &Fields) -> Story {
     let (mut tried, mut waits, mut waited) = (Vec::new(), 0, None);
     let end = loop {
         let note = |one: Tried<'_>| tried.push(one.result);
-        match identify(limits, policy, &client, fields, 1, waited, note) {
+        match identify(limits, policy, &client, Evidence { fields, certificate: None }, 1, waited, note) {
             Ok(Identified { found, key }) => break Ok(key.or(found.entry)),
             Err(Stopped::Refused(reject)) => break Err(reject.reason),
             Err(Stopped::Waits(waiting)) => {

@@ -147,3 +147,20 @@ fn what_is_answered_without_a_backend() {
     let record = nobody.settle(answered(nobody.begin(&mut get())));
     assert_eq!((record.status, record.cause.as_deref()), (503, Some("no healthy backend")));
 }
+
+#[test]
+fn a_port_that_redirects_asks_neither_a_limit_nor_a_backend() {
+    let fixture = Fixture::still(1, &settings(policy()));
+    let policy = ProxyPolicy::clone(&fixture.proxy.accounts.policy.load()).redirecting(Some(8443));
+    fixture.proxy.accounts.policy.store(Arc::new(policy));
+    let mut plain = request("GET /path?q HTTP/1.1\r\nHost: a.test:80\r\n\r\n");
+    let answer = answered(fixture.begin(&mut plain));
+    assert_eq!((answer.status, body(&answer)), (308, "bytes 0".to_owned()));
+    assert_eq!(answer.fields.get("Location"), Some(&b"https://a.test:8443/path?q"[..]));
+    let record = fixture.settle(answer);
+    assert!(record.limit.is_none() && record.backend.is_none() && record.secure.is_none(), "{record:?}");
+    let mut by_tls = RequestHead { secure: Some(session()), ..get() };
+    let (story, _) = fixture.sent(&mut by_tls);
+    let answer = answered(story.on(Event::Head(super::head("200 OK\r\nContent-Length: 0")), &by_tls, false));
+    assert_eq!(fixture.settle(answer).secure.as_deref(), Some(&*session()));
+}

@@ -281,6 +281,23 @@ fn the_cookie_of_sticky_sessions_brings_its_client_back() {
 }
 
 #[test]
+fn a_cookie_that_was_given_over_tls_is_sent_over_tls_alone() {
+    let sticky = Some(StickyCookie { name: "at".into(), secure: false });
+    let mut settings = settings(PoolPolicy { sticky, ..policy() });
+    settings.sticky = Some(balancer_pool::sticky::SigningKey::new(b"a key of at least thirty-two bytes"));
+    let fixture = Fixture::still(1, &settings);
+    for secure in [None, Some(session())] {
+        let is_secure = secure.is_some();
+        let mut head = RequestHead { secure, ..get() };
+        let (story, _) = fixture.sent(&mut head);
+        let answer = answered(story.on(Event::Head(super::head("200 OK\r\nContent-Length: 2")), &head, true));
+        let cookie = String::from_utf8_lossy(answer.fields.get("Set-Cookie").expect("a cookie")).into_owned();
+        assert_eq!(cookie.ends_with("; Secure"), is_secure, "{cookie}");
+        fixture.settle(answer);
+    }
+}
+
+#[test]
 fn a_connection_with_credentials_of_its_own_stays_with_its_endpoint() {
     let fixture = Fixture::still(2, &settings(policy()));
     let second = fixture.proxy.forward.backends.snapshot().endpoints()[1].id;

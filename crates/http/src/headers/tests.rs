@@ -21,6 +21,7 @@ fn origin(trusted: bool) -> Origin<'static> {
         peer: "10.0.0.9:4711".parse().unwrap(),
         trusted,
         host: "shop.example",
+        is_secure: false,
         request_id: "r-1",
         instance: "abc",
         via: true,
@@ -104,6 +105,25 @@ fn forwarding_fields_of_an_untrusted_peer_are_replaced() {
             "X-Request-Id: r-1",
         ]
     );
+}
+
+#[test]
+fn what_came_by_tls_is_said_to_have_done_so() {
+    for (trusted, claim, expected) in [
+        (false, None, "https"),
+        (false, Some("http"), "https"),
+        (true, None, "https"),
+        (true, Some("http"), "http"),
+    ] {
+        let given = claim.map_or_else(Fields::new, |claim| fields(&[("X-Forwarded-Proto", claim)]));
+        let mut out = Fields::new();
+        to_backend(&given, &Origin { is_secure: true, ..origin(trusted) }, &mut out);
+        assert_eq!(
+            out.all("X-Forwarded-Proto").collect::<Vec<_>>(),
+            [expected.as_bytes()],
+            "{trusted} {claim:?}"
+        );
+    }
 }
 
 #[test]

@@ -14,5 +14,5 @@ mod walk;
 pub use id::{ClientId, IdFault, IdForm, canonical_range};
 pub use key::{ClientKey, Crowds, group};
 pub use secret::{MAX_KEY_BYTES, secret_id};
-pub use source::{KeySource, MAX_SOURCES, ShownKey, Source, UnknownKeys, drop_lookalikes};
+pub use source::{CERTIFICATE_NAME, KeySource, MAX_SOURCES, ShownKey, Source, UnknownKeys, drop_lookalikes};
 pub use walk::{ClientAddress, client_address, is_in};

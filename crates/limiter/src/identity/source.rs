@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use super::secret::secret_id;
 use super::values::{Several, bearer, cookies, is_bare_bearer, only};
 use balancer_http::fields::Fields;
+use balancer_http::message::ClientCertificate;
 
 /// Longest declared value in bytes, so that `NAME=value` is an id ([`super::ClientId::MAX_BYTES`]).
 pub const MAX_ID_BYTES: usize = super::ClientId::MAX_BYTES;
@@ -24,7 +25,14 @@ pub enum Source {
     Cookie(String),
     /// `Authorization: Bearer …` (RFC 6750 §2.1), without the word.
     Bearer,
+    /// The certificate that the client showed in its TLS handshake.
+    Certificate,
+    /// The first DNS name or URI in it.
+    CertificateName,
 }
+
+/// What ids of certificates' names begin with, as if a proxy had declared them; no declared key has that name.
+pub const CERTIFICATE_NAME: &str = "san";
 
 /// One element of `rate_limit.key` before the address, which always ends the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +69,25 @@ pub enum ShownKey {
 }
 
 impl KeySource {
-    /// What the request shows. `peer_trusted`: whether the TCP peer is in `trusted_proxies`.
-    pub fn shown(&self, fields: &Fields, peer_trusted: bool) -> ShownKey {
+    /// What the request shows. `peer_trusted`: whether the TCP peer is in `trusted_proxies`. `certificate`: the client's own,
+    /// verified.
+    pub fn shown(
+        &self,
+        fields: &Fields,
+        peer_trusted: bool,
+        certificate: Option<&ClientCertificate>,
+    ) -> ShownKey {
+        match (&self.source, certificate) {
+            (Source::Certificate | Source::CertificateName, None) => return ShownKey::Nothing,
+            (Source::Certificate, Some(certificate)) => {
+                return ShownKey::Id(format!("cert:{}", hex::encode(certificate.fingerprint)));
+            }
+            (Source::CertificateName, Some(certificate)) => {
+                let name = certificate.san.as_ref().filter(|name| !name.is_empty());
+                return name.map_or(ShownKey::Unusable, |name| declared(CERTIFICATE_NAME, name.as_bytes()));
+            }
+            _ => {}
+        }
         match (self.value(fields, peer_trusted), &self.declared_as) {
             (Err(Several), _) => ShownKey::Several,
             (Ok(None), None) if self.is_bare(fields) => ShownKey::Unusable,
@@ -83,6 +108,7 @@ impl KeySource {
             Source::Header(name) => format!("header {name}").into(),
             Source::Cookie(name) => format!("cookie {name}").into(),
             Source::Bearer => "bearer token".into(),
+            Source::Certificate | Source::CertificateName => "certificate".into(),
         }
     }
 
@@ -94,6 +120,8 @@ impl KeySource {
             Source::Header(name) => only(fields.all(name).map(|value| Ok(value.into()))),
             Source::Cookie(name) => only(fields.all("cookie").flat_map(|line| cookies(line, name))),
             Source::Bearer => only(fields.all("authorization").flat_map(bearer)),
+            // The handshake has one, or none.
+            Source::Certificate | Source::CertificateName => Ok(None),
         }
     }
 
@@ -128,6 +156,8 @@ impl std::fmt::Display for KeySource {
             Source::Header(name) => write!(f, "header:{name}")?,
             Source::Cookie(name) => write!(f, "cookie:{name}")?,
             Source::Bearer => f.write_str("bearer")?,
+            Source::Certificate => f.write_str("cert")?,
+            Source::CertificateName => f.write_str("cert:san")?,
         }
         match &self.declared_as {
             Some(name) => write!(f, " as {name}"),

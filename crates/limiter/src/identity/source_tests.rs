@@ -64,7 +64,7 @@ fn a_key_is_found_where_it_stands() {
         (&cookie, &[("Cookie", "session=; a=b")], ShownKey::Nothing),
     ];
     for (source, list, shown) in rows {
-        assert_eq!(source.shown(&fields(list), false), *shown, "{source} {list:?}");
+        assert_eq!(source.shown(&fields(list), false, None), *shown, "{source} {list:?}");
     }
 }
 
@@ -91,12 +91,20 @@ fn a_cookie_is_one_key_however_it_is_written() {
         "other=%zz%; session=k1",
     ] {
         let cookie = source(Source::Cookie("session".into()), None);
-        assert_eq!(cookie.shown(&fields(&[("Cookie", line)]), false), ShownKey::Id(id.clone()), "{line}");
+        assert_eq!(
+            cookie.shown(&fields(&[("Cookie", line)]), false, None),
+            ShownKey::Id(id.clone()),
+            "{line}"
+        );
     }
     for name in ["my.key", "my key", "my_key", "my[key"] {
         let cookie = source(Source::Cookie("my_key".into()), None);
         let line = format!("a=b; {name}=k1");
-        assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false), ShownKey::Id(id.clone()), "{line}");
+        assert_eq!(
+            cookie.shown(&fields(&[("Cookie", &line)]), false, None),
+            ShownKey::Id(id.clone()),
+            "{line}"
+        );
     }
 }
 
@@ -119,7 +127,7 @@ fn a_cookie_that_backends_read_differently_is_several() {
         "a=\"b; session=k1\"; session=k1",
     ] {
         let cookie = source(Source::Cookie("session".into()), None);
-        assert_eq!(cookie.shown(&fields(&[("Cookie", line)]), false), ShownKey::Several, "{line}");
+        assert_eq!(cookie.shown(&fields(&[("Cookie", line)]), false, None), ShownKey::Several, "{line}");
     }
 }
 
@@ -143,7 +151,7 @@ fn a_blank_that_is_not_ascii_is_a_blank() {
             let key = source(place, None);
             let mut asked = Fields::new();
             asked.push(name, &value.concat());
-            assert_eq!(key.shown(&asked, false), id, "{key} {value:?}");
+            assert_eq!(key.shown(&asked, false, None), id, "{key} {value:?}");
         }
     }
     // A letter may end with such a byte.
@@ -151,7 +159,7 @@ fn a_blank_that_is_not_ascii_is_a_blank() {
         let key = source(Source::Header("x-key".into()), None);
         let plain = text.replace('\u{2005}', "");
         assert_eq!(
-            key.shown(&fields(&[("x-key", text)]), false),
+            key.shown(&fields(&[("x-key", text)]), false, None),
             ShownKey::Id(secret_id(plain.as_bytes()).unwrap())
         );
     }
@@ -162,7 +170,7 @@ fn a_line_of_bearers_is_read_in_one_go() {
     let bearer = source(Source::Bearer, None);
     for piece in ["bearer", "bearer ", "bearer,", " ", "bearer\u{a0}", "be", "Bearer bearer"] {
         let line = piece.repeat(1 << 17);
-        let shown = bearer.shown(&fields(&[("Authorization", &line)]), false);
+        let shown = bearer.shown(&fields(&[("Authorization", &line)]), false, None);
         assert!(!matches!(shown, ShownKey::Id(id) if id == K1), "{piece}");
     }
 }
@@ -185,7 +193,7 @@ fn a_line_of_cookies_is_read_in_one_go() {
     ] {
         let line = piece.repeat(1 << 17);
         // A long line: an effort that grows with its square would not end.
-        let shown = cookie.shown(&fields(&[("Cookie", &line)]), false);
+        let shown = cookie.shown(&fields(&[("Cookie", &line)]), false, None);
         assert!(!matches!(shown, ShownKey::Id(_)), "{piece}");
     }
 }
@@ -211,19 +219,19 @@ fn fields_that_become_a_keys_variable_are_dropped() {
 fn a_key_that_is_too_long_is_none() {
     let header = source(Source::Header("x-api-key".into()), None);
     let long = "k".repeat(MAX_KEY_BYTES + 1);
-    assert_eq!(header.shown(&fields(&[("x-api-key", &long)]), false), ShownKey::Unusable);
-    assert!(matches!(header.shown(&fields(&[("x-api-key", &long[1..])]), false), ShownKey::Id(_)));
+    assert_eq!(header.shown(&fields(&[("x-api-key", &long)]), false, None), ShownKey::Unusable);
+    assert!(matches!(header.shown(&fields(&[("x-api-key", &long[1..])]), false, None), ShownKey::Id(_)));
 }
 
 #[test]
 fn a_declared_name_counts_from_trusted_peers_alone() {
     let tenant = source(Source::Header("x-tenant".into()), Some("tenant"));
     let acme = fields(&[("X-Tenant", "acme")]);
-    assert_eq!(tenant.shown(&acme, true), ShownKey::Id("tenant=acme".into()));
-    assert_eq!(tenant.shown(&acme, false), ShownKey::Nothing);
+    assert_eq!(tenant.shown(&acme, true, None), ShownKey::Id("tenant=acme".into()));
+    assert_eq!(tenant.shown(&acme, false, None), ShownKey::Nothing);
     let long = "v".repeat(MAX_ID_BYTES - "tenant=".len() + 1);
-    assert_eq!(tenant.shown(&fields(&[("X-Tenant", &long)]), true), ShownKey::Unusable);
-    assert!(matches!(tenant.shown(&fields(&[("X-Tenant", &long[1..])]), true), ShownKey::Id(_)));
+    assert_eq!(tenant.shown(&fields(&[("X-Tenant", &long)]), true, None), ShownKey::Unusable);
+    assert!(matches!(tenant.shown(&fields(&[("X-Tenant", &long[1..])]), true, None), ShownKey::Id(_)));
 }
 
 proptest! {
@@ -242,7 +250,7 @@ proptest! {
         let line = format!("a=b;{blanks}session{blanks}={blanks}{text}{blanks};c=d");
         let cookie = source(Source::Cookie("session".into()), None);
         let id = secret_id(value.as_bytes()).unwrap();
-        prop_assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false), ShownKey::Id(id), "{}", line);
+        prop_assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false, None), ShownKey::Id(id), "{}", line);
     }
 
     /// Whatever stands in a field, what comes of it is an opaque id: never an address, a port or a range.
@@ -253,10 +261,35 @@ proptest! {
     ]) {
         for declared_as in [None, Some("t")] {
             let key = source(Source::Header("x-key".into()), declared_as);
-            if let ShownKey::Id(id) = key.shown(&fields(&[("x-key", &value)]), true) {
+            if let ShownKey::Id(id) = key.shown(&fields(&[("x-key", &value)]), true, None) {
                 let id = ClientId::parse(&id).expect("every key's id is an id");
                 prop_assert_eq!(id.form(), IdForm::Opaque);
             }
+        }
+    }
+}
+
+#[test]
+fn a_certificate_is_a_key_by_its_digest_or_its_name() {
+    let with = |san: Option<&str>| ClientCertificate { fingerprint: [0xab; 16], san: san.map(str::to_owned) };
+    let id = |text: &str| ShownKey::Id(text.to_owned());
+    let digest = id(&format!("cert:{}", "ab".repeat(16)));
+    for (certificate, by_digest, by_name) in [
+        (None, ShownKey::Nothing, ShownKey::Nothing),
+        (Some(with(None)), digest.clone(), ShownKey::Unusable),
+        (Some(with(Some(""))), digest.clone(), ShownKey::Unusable),
+        (Some(with(Some("a.test"))), digest.clone(), id("san=a.test")),
+        (Some(with(Some("spiffe://a.test/web"))), digest.clone(), id("san=spiffe://a.test/web")),
+        (Some(with(Some(&"x".repeat(253)))), digest.clone(), ShownKey::Unusable),
+    ] {
+        // What fields say of certificates is anybody's claim.
+        let fields = fields(&[("X-Client-Cert", "a.test"), ("san", "a.test")]);
+        let shown = |of| source(of, None).shown(&fields, true, certificate.as_ref());
+        assert_eq!(shown(Source::Certificate), by_digest, "{certificate:?}");
+        assert_eq!(shown(Source::CertificateName), by_name, "{certificate:?}");
+        for id in [by_digest, by_name] {
+            let ShownKey::Id(id) = id else { continue };
+            assert_eq!(ClientId::parse(&id).unwrap().form(), IdForm::Opaque);
         }
     }
 }
