@@ -8,7 +8,7 @@
 #
 # ENGINE   frontend.engine of Balancer (auto)
 # WORKERS  frontend.workers of Balancer (null)
-# ROWS     tiny64 tiny256 16k 1m upload refuse connect slow512 mix mixalone stall ttfb idle10k, separated by commas
+# ROWS     tiny64 tiny256 16k 1m upload refuse connect slow512 beside tls64 tls1m tlsfull tlsresumed storm h2_16x10 h2_256x4 mix mixalone stall ttfb idle10k, separated by commas
 # ROUNDS   slices of each proxy in each row (6); the medians are shown
 # SLICE    whole seconds of one slice (2)
 # PROXIES  nginx,haproxy,balancer,go: which ones; nginx must be among them

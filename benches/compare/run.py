@@ -1,5 +1,6 @@
 """Runs the comparison that benches/compare.sh describes. Standard library only."""
 
+import concurrent.futures
 import json
 import os
 import re
@@ -7,10 +8,12 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -20,7 +23,7 @@ ENGINE = os.environ.get("ENGINE", "auto")
 WORKERS = int(os.environ["WORKERS"]) if "WORKERS" in os.environ else None
 ROUNDS = int(os.environ.get("ROUNDS", "6"))
 SLICE = int(os.environ.get("SLICE", "2"))  # wrk takes whole seconds
-ALL_ROWS = ["tiny64", "tiny256", "16k", "1m", "upload", "refuse", "connect", "slow512", "mix", "mixalone", "stall", "ttfb", "idle10k"]
+ALL_ROWS = ["tiny64", "tiny256", "16k", "1m", "upload", "refuse", "connect", "slow512", "beside", "tls64", "tls1m", "tlsfull", "tlsresumed", "storm", "h2_16x10", "h2_256x4", "mix", "mixalone", "stall", "ttfb", "idle10k"]
 ROWS = [row for row in os.environ.get("ROWS", ",".join(ALL_ROWS)).split(",") if row]
 PROXIES = os.environ.get("PROXIES", "nginx,haproxy,balancer,go").split(",")
 # Descriptors that a process may have; a proxy needs two a connection.
@@ -119,6 +122,10 @@ NGINX = NGINX_COMMON + """http {{
                   keepalive_requests 1000000000; }}
   server {{ listen 127.0.0.1:{paired} backlog=4096; location / {{ proxy_pass http://pair; }} }}
   server {{ listen 127.0.0.1:{limited} backlog=4096; location / {{ limit_req zone=z; proxy_pass http://fast; }} }}
+  ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem; ssl_session_cache off;
+  ssl_protocols TLSv1.2 TLSv1.3; http2_max_requests 1000000000;
+  server {{ listen 127.0.0.1:{beside_secure} backlog=4096; location / {{ proxy_pass http://fast; }} }}
+  server {{ listen 127.0.0.1:{secure} backlog=4096 ssl http2; location / {{ proxy_pass http://fast; }} }}
 }}
 """
 
@@ -148,6 +155,12 @@ frontend mixed
 frontend paired
   bind 127.0.0.1:{paired}
   default_backend pair
+frontend beside_secure
+  bind 127.0.0.1:{beside_secure}
+  default_backend fast
+frontend secure
+  bind 127.0.0.1:{secure} ssl crt {folder}/pair.pem alpn h2,http/1.1 ssl-min-ver TLSv1.2
+  default_backend fast
 frontend limited
   bind 127.0.0.1:{limited}
   stick-table type ip size 100k expire 10m store http_req_rate(60s)
@@ -171,7 +184,7 @@ backend both
 """
 
 
-def balancer_config(port, backends, limit):
+def balancer_config(port, backends, limit, beside=None):
     return {
         "listen": f"127.0.0.1:{port}",
         "frontend": {"engine": ENGINE, "workers": WORKERS, "max_connections": 20000, "max_connections_per_ip": 20000, "idle_timeout": "600s",
@@ -182,6 +195,10 @@ def balancer_config(port, backends, limit):
         "rate_limit": {"default": limit},
         "database": {"url": f"sqlite:{folder}/balancer-{port}.db"},
         "log": {"access": False, "level": "warn"},
+        **({"listen": f"127.0.0.1:{beside}", "tls": {
+            "listen": f"127.0.0.1:{port}", "redirect": False,
+            "certificates": [{"cert": f"{folder}/cert.pem", "key": f"{folder}/key.pem"}],
+        }} if beside else {}),
     }
 
 
@@ -240,11 +257,11 @@ def seconds(text):
     return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[unit]
 
 
-def wrk(port, path, connections, duration, script=None):
+def wrk(port, path, connections, duration, script=None, scheme="http"):
     args = ["wrk", "-t1", f"-c{connections}", f"-d{duration}s", "--latency", "--timeout", "10s"]
     if script:
         args += ["-s", script]
-    out = subprocess.run([*args, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([*args, f"{scheme}://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True).stdout
     percentile = lambda p: seconds(re.search(rf"^\s+{p}%\s+(\S+)", out, re.M).group(1))
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
@@ -255,6 +272,51 @@ def wrk(port, path, connections, duration, script=None):
         "errors": sum(int(n) for n in errors.groups()) if errors else 0,
         "bad": int(bad.group(1)) if bad else 0,
     }
+
+
+def h2load(port, path, clients, streams, duration):
+    out = subprocess.run(["h2load", f"-c{clients}", f"-m{streams}", f"-D{duration}", "--warm-up-time=0",
+                          f"https://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True).stdout
+    done = re.search(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", out)
+    count, _, failed, errored = map(int, done.groups())
+    # It tells no percentiles: the longest and the mean.
+    times = re.search(r"time for request:\s+(\S+)\s+(\S+)\s+(\S+)", out).groups()
+    bad = sum(int(n) for n in re.search(r"status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", out).groups())
+    return {"requests": count, "rps": count / duration, "p50": seconds(times[2]), "p99": seconds(times[1]),
+            "errors": failed + errored, "bad": bad}
+
+
+def handshakes(port, clients, duration, is_resumed):
+    """A new TLS connection for each request, with the session of the one before or without."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    # TLS 1.2 has its ticket when the handshake is over; with 1.3 it comes behind the answer.
+    until, counts, errors, times = time.monotonic() + duration, [0] * clients, [0], []
+
+    def client(number):
+        session = None
+        while time.monotonic() < until:
+            began = time.monotonic()
+            try:
+                with socket.create_connection(("127.0.0.1", port), 10) as plain:
+                    with context.wrap_socket(plain, session=session) as secure:
+                        secure.sendall(b"GET /tiny HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                        while secure.recv(4096):
+                            pass
+                        if session and not secure.session_reused:
+                            errors[0] += 1
+                        session = secure.session if is_resumed else None
+            except OSError:
+                errors[0] += 1
+            times.append(time.monotonic() - began)
+            counts[number] += 1
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(clients)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    times.sort()
+    return {"requests": sum(counts), "rps": sum(counts) / duration, "p50": times[len(times) // 2],
+            "p99": times[len(times) * 99 // 100], "errors": errors[0], "bad": 0}
 
 
 # row: listener, path, connections, script, whether other statuses than 2xx are what is wanted
@@ -269,6 +331,12 @@ LOADS = {
     "slow512": ("late", "/", 512, None, False),
     "mix": ("mixed", "/tiny", 64, None, False),
     "paired": ("paired", "/tiny", 64, None, False),
+    "tls64": ("secure", "/tiny", 64, None, False),
+    "tls1m": ("secure", "/1m", 16, None, False),
+    "tlsfull": ("secure", "/tiny", 4, "full", False),
+    "tlsresumed": ("secure", "/tiny", 4, "resumed", False),
+    "h2_16x10": ("secure", "/tiny", (16, 10), None, False),
+    "h2_256x4": ("secure", "/tiny", (256, 4), None, False),
 }
 TITLES = {
     "tiny64": "2-byte answers, 64 connections", "tiny256": "2-byte answers, 256 connections",
@@ -277,6 +345,12 @@ TITLES = {
     "connect": "2-byte answers, a new connection each, 64 clients",
     "slow512": "512 clients on a backend that takes 100 ms", "mix": "one fast and one 100 ms backend, 64 connections",
     "mixalone": "CPU per request with a 100 ms backend beside the fast one, as a ratio to the fast one alone",
+    "tls64": "2-byte answers over TLS, 64 connections", "tls1m": "1 MiB answers over TLS, 16 connections",
+    "tlsfull": "a TLS connection each, full handshakes (P-256)", "tlsresumed": "a TLS connection each, resumed",
+    "h2_16x10": "HTTP/2 over TLS, 16 connections of 10 streams (p99: the longest)",
+    "h2_256x4": "HTTP/2 over TLS, 256 connections of 4 streams (p99: the longest)",
+    "storm": "64 kept plain connections beside 1,000 TLS handshakes at once",
+    "beside": "64 clients of 2-byte answers beside 16 that fetch 1 MiB, both at once",
     "stall": "two fast backends, one of which stalls for 5 s, 64 connections",
     "ttfb": "from a request for an event stream to its first event, ms",
     "idle10k": f"{IDLE:,} idle kept connections",
@@ -286,7 +360,14 @@ TITLES = {
 def slice_of(proxy, row, duration):
     listener, path, connections, script, refusals = LOADS[row]
     cpu, switches = proxy.cpu(listener), proxy.switches(listener)
-    result = wrk(proxy.ports[listener], path, connections, duration, script and os.path.join(folder, f"{script}.lua"))
+    port = proxy.ports[listener]
+    if script in ("full", "resumed"):
+        result = handshakes(port, connections, duration, script == "resumed")
+    elif row.startswith("h2_"):
+        result = h2load(port, path, *connections, duration)
+    else:
+        scheme = "https" if listener == "secure" else "http"
+        result = wrk(port, path, connections, duration, script and os.path.join(folder, f"{script}.lua"), scheme)
     done = max(result["requests"], 1)
     result["cpu"] = (proxy.cpu(listener) - cpu) / done
     result["ctx"] = (proxy.switches(listener) - switches) / done
@@ -318,6 +399,64 @@ def row(name, proxies):
         print(f"  {which:9}{median(which, 'cpu') * 1e6:>8.1f}µs{ratio(which, 'cpu'):>8.2f}{median(which, 'ctx'):>9.2f}"
               f"{median(which, 'rps'):>9.0f}{ratio(which, 'rps'):>8.2f}{median(which, 'p50') * 1e3:>9.2f}{median(which, 'p99') * 1e3:>9.2f}"
               f"{ratio(which, 'p99'):>7.2f}{median(which, 'rss') / 2**20:>9.1f}  {sum(r['wrong'] for r in results[which])}", flush=True)
+
+
+def beside(proxies):
+    """Light clients and heavy ones on the same proxy at the same time."""
+    print(f"\nbeside: {TITLES['beside']}")
+    results = {proxy.name: [] for proxy in proxies}
+    for turn in range(ROUNDS):
+        at = turn % len(proxies)
+        for proxy in proxies[at:] + proxies[:at]:
+            with concurrent.futures.ThreadPoolExecutor() as threads:
+                heavy = threads.submit(wrk, proxy.ports["main"], "/1m", 16, SLICE)
+                light = wrk(proxy.ports["main"], "/tiny", 64, SLICE)
+                results[proxy.name].append((light["rps"], light["p99"], heavy.result()["rps"]))
+    for proxy in proxies:
+        mine, theirs = results[proxy.name], results["nginx"]
+        median = lambda at: statistics.median(row[at] for row in mine)
+        ratio = lambda at: statistics.median(row[at] / other[at] for row, other in zip(mine, theirs))
+        print(f"  {proxy.name:9}light {median(0):>8.0f}/s {ratio(0):>5.2f} × nginx, p99 {median(1) * 1e3:>6.2f} ms {ratio(1):>5.2f} ×;"
+              f" heavy {median(2):>6.0f} MiB/s {ratio(2):>5.2f} ×", flush=True)
+
+
+def storm(proxies):
+    """What requests on plain connections wait for while many clients shake hands."""
+    print(f"\nstorm: {TITLES['storm']}")
+    results = {proxy.name: [] for proxy in proxies}
+
+    def hello(port, done):
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        sockets = []
+        for _ in range(1000):
+            plain = socket.create_connection(("127.0.0.1", port), 10)
+            secure = context.wrap_bio(into := ssl.MemoryBIO(), out := ssl.MemoryBIO())
+            try:
+                secure.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            sockets.append((plain, secure, into, out.read()))
+        [plain.sendall(hello) for plain, _, _, hello in sockets]
+        for plain, *_ in sockets:
+            # The server's whole flight is what costs.
+            done.append(len(plain.recv(4096)) > 0)
+            plain.close()
+
+    for turn in range(ROUNDS):
+        at = turn % len(proxies)
+        for proxy in proxies[at:] + proxies[:at]:
+            done = []
+            storming = threading.Thread(target=hello, args=(proxy.ports["secure"], done))
+            storming.start()
+            plain = wrk(proxy.ports["beside_secure"], "/tiny", 64, SLICE)
+            storming.join()
+            results[proxy.name].append((plain["p99"], plain["rps"], sum(done)))
+    for proxy in proxies:
+        mine, theirs = results[proxy.name], results["nginx"]
+        median = lambda at: statistics.median(row[at] for row in mine)
+        ratio = statistics.median(row[0] / other[0] for row, other in zip(mine, theirs))
+        print(f"  {proxy.name:9}p99 {median(0) * 1e3:>7.2f} ms {ratio:>5.2f} × nginx, {median(1):>7.0f} req/s, {median(2):.0f} handshakes answered", flush=True)
 
 
 def mixalone(proxies):
@@ -415,6 +554,9 @@ def main():
             file.write(os.urandom(size))
     write("upload.lua", 'wrk.method = "POST"\nwrk.body = string.rep("x", 1048576)\n')
     write("close.lua", 'wrk.headers["Connection"] = "close"\n')
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"], check=True, capture_output=True)
+    write("pair.pem", open(f"{folder}/cert.pem").read() + open(f"{folder}/key.pem").read())
     rows = [name for name in ROWS if name in TITLES]
 
     go = None
@@ -436,9 +578,9 @@ def main():
         wait_for(sink, "the upload backend")
         wait_for(slow, "the slow backend")
 
-    listeners = ["main", "up", "late", "mixed", "paired", "limited"]
+    listeners = ["main", "up", "late", "mixed", "paired", "limited", "secure", "beside_secure"]
     to = {"main": [("a", fast)], "up": [("a", sink)], "late": [("a", slow)], "mixed": [("a", fast), ("b", slow)],
-          "paired": [("a", fast), ("b", sink)], "limited": [("a", fast)]}
+          "paired": [("a", fast), ("b", sink)], "limited": [("a", fast)], "secure": [("a", fast)], "beside_secure": []}
     proxies = []
     for name in PROXIES:
         ports = dict(zip(listeners, free_ports(len(listeners))))
@@ -453,28 +595,36 @@ def main():
             plenty, nothing = {"capacity": 10**9, "rate_per_sec": 10**9}, {"capacity": 1, "rate_per_sec": 0.000001}
             processes, shown = {}, None
             for listener in listeners:
-                config = balancer_config(ports[listener], to[listener], nothing if listener == "limited" else plenty)
+                if not to[listener]:
+                    continue
+                config = balancer_config(ports[listener], to[listener], nothing if listener == "limited" else plenty,
+                                         ports["beside_secure"] if listener == "secure" else None)
                 shown = shown or json.dumps(config, indent=2)
                 processes[listener] = start([os.environ["BIN"], "run", "--config", write(f"balancer-{listener}.json", json.dumps(config))])
             text = shown + "\n(one process a pool; `limited` has the default {capacity 1, rate_per_sec 0.000001})"
         elif name == "go" and go:
             text = "httputil.ReverseProxy, GOMAXPROCS=2, see benches/compare/proxy.go"
             processes = {listener: start([go, "proxy", f"127.0.0.1:{ports[listener]}", ",".join(f"http://127.0.0.1:{port}" for _, port in to[listener])],
-                                         {"GOMAXPROCS": "2"}) for listener in listeners}
+                                         {"GOMAXPROCS": "2"}) for listener in listeners if to[listener]}
         else:
             continue
         print(f"---- {name}\n{text.strip()}\n")
         for listener in listeners:
-            wait_for(ports[listener], name)
+            if to[listener] or name != "go":
+                wait_for(ports[listener], name)
         proxies.append(Proxy(name, processes, ports))
     with open("/proc/loadavg") as file:
         print(f"load average at the start: {file.read().strip()}; {os.cpu_count()} cores; engine {ENGINE}; {ROUNDS} slices of {SLICE} s")
 
     for name in rows:
         # Go's ReverseProxy has no limiter.
-        chosen = [proxy for proxy in proxies if name != "refuse" or proxy.name != "go"]
+        chosen = [proxy for proxy in proxies if proxy.name != "go" or not (name == "refuse" or name.startswith(("tls", "h2_", "storm")))]
         if name == "idle10k":
             idle(chosen)
+        elif name == "beside":
+            beside(chosen)
+        elif name == "storm":
+            storm(chosen)
         elif name == "mixalone":
             mixalone(chosen)
         elif name == "stall":

@@ -104,6 +104,8 @@ impl Gathered {
             show(Family::LoopConnections, &[("loop", &number)], gauge(*connections));
         }
         show(Family::LoopsStuck, &[], gauge(load.loops_stuck));
+        show(Family::Http2Connections, &[], gauge(load.http2_connections));
+        show(Family::Http2Streams, &[], gauge(load.http2_streams));
     }
 
     /// As the Prometheus client libraries name them. What the system does not tell is left out.

@@ -39,11 +39,11 @@ impl RunningEngine {
     }
 
     /// Whether TLS is spoken to clients.
-    pub const SPEAKS_TLS: bool = false;
+    pub const SPEAKS_TLS: bool = cfg!(target_os = "linux");
     /// Whether HTTP/2 is.
-    pub const SPEAKS_H2: bool = false;
+    pub const SPEAKS_H2: bool = cfg!(target_os = "linux");
     /// Whether TLS is spoken to backends.
-    pub const CALLS_BY_TLS: bool = false;
+    pub const CALLS_BY_TLS: bool = cfg!(target_os = "linux");
 
     /// Starts the configured engine on sockets that listen already.
     ///
@@ -77,7 +77,11 @@ impl RunningEngine {
 
     /// Where it listens for TLS, with real ports.
     pub fn tls_addresses(&self) -> &[SocketAddr] {
-        &[]
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Loops(engine) => engine.tls_addresses(),
+            Self::TinyHttp(_) => &[],
+        }
     }
 
     /// What its connections and workers are doing. `tiny_http` tells its connections from the busy workers alone.
@@ -188,6 +192,10 @@ pub struct Stats {
     pub relay: usize,
     /// Loops that are busy, or workers at a request.
     pub workers_busy: usize,
+    /// Connections that speak HTTP/2. Their requests count as connections, too.
+    pub http2_connections: usize,
+    /// Those requests.
+    pub http2_streams: usize,
     /// Connections of each loop; empty where there are none.
     pub loops: Vec<usize>,
     /// Loops that do not go on.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::shards::{Gauge, Histogram, HistogramSum, PerLabel};
+use super::shards::{Histogram, HistogramSum, PerLabel};
 use super::{Family, Handshake, Http2Flood, Metrics, SeriesValue, Show};
 
 /// A thread's part.
@@ -10,8 +10,6 @@ use super::{Family, Handshake, Http2Flood, Metrics, SeriesValue, Show};
 pub(super) struct Door {
     handshakes: PerLabel<Handshake>,
     durations: Histogram,
-    connections: Gauge,
-    streams: Gauge,
     floods: PerLabel<Http2Flood>,
 }
 
@@ -23,16 +21,6 @@ impl Metrics {
         if end == Handshake::Ok {
             door.durations.observe(took);
         }
-    }
-
-    /// So many connections more speak HTTP/2; fewer if it is negative.
-    pub fn http2_connections(&self, more: i64) {
-        self.door.mine().connections.add(more);
-    }
-
-    /// So many streams more are under way; fewer if it is negative.
-    pub fn http2_streams(&self, more: i64) {
-        self.door.mine().streams.add(more);
     }
 
     /// A connection was ended for a flood.
@@ -47,8 +35,6 @@ impl Metrics {
         }
         let durations = HistogramSum::of(self.door.iter().map(|door| &door.durations));
         show(Family::TlsHandshakeDurationSeconds, &[], SeriesValue::Histogram(durations));
-        show(Family::Http2Connections, &[], SeriesValue::Gauge(self.door.level(|door| &door.connections)));
-        show(Family::Http2Streams, &[], SeriesValue::Gauge(self.door.level(|door| &door.streams)));
         for of in Http2Flood::ALL {
             let count = SeriesValue::Counter(self.door.sum(|door| door.floods.get(of)));
             show(Family::Http2Abuse, &[("kind", of.name())], count);

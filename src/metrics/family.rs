@@ -52,7 +52,7 @@ families! {
     TlsCertificateExpiry = Gauge "balancer_tls_certificate_expiry_timestamp_seconds":
         "When a certificate expires that clients are shown, since the epoch.";
     Http2Connections = Gauge "balancer_http2_connections": "Client connections that speak HTTP/2.";
-    Http2Streams = Gauge "balancer_http2_streams": "Requests on them whose answers are not delivered yet.";
+    Http2Streams = Gauge "balancer_http2_streams": "Requests on them; each counts as a connection, too.";
     Http2Abuse = Counter "balancer_http2_abuse_total":
         "HTTP/2 connections that were ended for a flood, by what it was made of.";
     WorkersBusy = Gauge "balancer_workers_busy":

@@ -89,6 +89,10 @@ labels! {
         Descriptors = "descriptors",
         /// A missing or wrong PROXY protocol header.
         ProxyProtocol = "proxy_protocol",
+        /// TLS on a port that does not speak it.
+        Tls = "tls",
+        /// The kernel watches no more connections for this user.
+        Watches = "watches",
     }
 }
 

@@ -69,14 +69,12 @@ fn every_bounded_series_is_there_from_the_start_at_0() {
 fn each_event_moves_its_series_and_no_other() {
     let ms = Duration::from_millis(1);
     type Event = (&'static str, fn(&Arc<Metrics>));
-    let events: [Event; 15] = [
+    let events: [Event; 13] = [
         ("balancer_http_requests_total{method=PATCH,code=499}", |m| m.request("PATCH", 499, Duration::ZERO)),
         ("balancer_http_requests_total{method=other,code=200}", |m| m.request("get", 200, Duration::ZERO)),
         ("balancer_http_requests_total{method=other,code=999}", |m| m.request("", 65_535, Duration::ZERO)),
         ("balancer_http_requests_in_flight{}", |m| std::mem::forget(m.begin())),
         ("balancer_tls_handshakes_total{result=plain}", |m| m.handshake(Handshake::Plain, Duration::ZERO)),
-        ("balancer_http2_connections{}", |m| m.http2_connections(1)),
-        ("balancer_http2_streams{}", |m| m.http2_streams(1)),
         ("balancer_http2_abuse_total{kind=ping}", |m| m.http2_flood(Http2Flood::Ping)),
         ("balancer_connections_rejected_total{reason=descriptors}", |m| m.rejected(Rejection::Descriptors)),
         ("balancer_queue_depth{}", |m| m.queued()),

@@ -11,9 +11,9 @@ use crate::clock::Clock;
 use crate::error::Reject;
 use crate::log::record::{AccessRecord, AgentRecord, Journal, LimitRecord};
 use crate::log::repeats::LogLimit;
-use crate::metrics::{Handshake, Http2Flood, InFlight, Metrics, Rejection, method_label};
+use crate::metrics::{InFlight, Metrics, Rejection, method_label};
 use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::{Answer, DeliveryOutcome, HandshakeEnd, Ticket};
+use crate::proxy::exchange::{Answer, DeliveryOutcome, Ticket};
 use crate::proxy::policy::PolicyInForce;
 use balancer_http::credentials;
 use balancer_http::message::Reason;
@@ -180,21 +180,8 @@ impl Accounts {
             }
             FrontendEvent::Panicked => self.metrics.panicked(),
             FrontendEvent::Turn(took) => self.metrics.loop_lag(Duration::from_nanos(took)),
-            FrontendEvent::Handshake(end, took) => {
-                let end = match end {
-                    HandshakeEnd::Secured => Handshake::Ok,
-                    HandshakeEnd::Failed => Handshake::Failed,
-                    HandshakeEnd::TimedOut => Handshake::Timeout,
-                    HandshakeEnd::Plain => Handshake::Plain,
-                };
-                self.metrics.handshake(end, Duration::from_nanos(took));
-            }
-            FrontendEvent::Http2Connections(more) => self.metrics.http2_connections(more),
-            FrontendEvent::Http2Streams(more) => self.metrics.http2_streams(more),
-            FrontendEvent::Http2Flooded(kind) => {
-                let flood = Http2Flood::ALL.into_iter().find(|flood| flood.name() == kind);
-                self.metrics.http2_flood(flood.unwrap_or(Http2Flood::Other));
-            }
+            FrontendEvent::Handshake(end, took) => self.metrics.handshake(end, Duration::from_nanos(took)),
+            FrontendEvent::Http2Flooded(with) => self.metrics.http2_flood(with),
             FrontendEvent::Short(error) => {
                 if let Some(suppressed) = self.log_limit.admit("accept", self.clock.now()) {
                     log::warn!(

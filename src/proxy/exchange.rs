@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io;
 
+pub use crate::metrics::{Handshake, Http2Flood};
 use balancer_http::fields::Fields;
 use balancer_time::Nanos;
 
@@ -78,28 +79,11 @@ pub enum FrontendEvent {
     /// A loop handled a batch of events, and took that long, in nanoseconds.
     Turn(Nanos),
     /// A TLS handshake with a client ended so, that long after the connection's first byte, in nanoseconds.
-    Handshake(HandshakeEnd, Nanos),
-    /// So many connections more speak HTTP/2, or fewer.
-    Http2Connections(i64),
-    /// So many of their streams more are under way, or fewer.
-    Http2Streams(i64),
-    /// An HTTP/2 connection was ended for a flood; the text is the metric's `kind`, one of a few constants.
-    Http2Flooded(&'static str),
+    Handshake(Handshake, Nanos),
+    /// An HTTP/2 connection was ended for a flood.
+    Http2Flooded(Http2Flood),
     /// This process has no descriptor or memory left to accept connections.
     Short(rustix::io::Errno),
-}
-
-/// How a TLS handshake ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeEnd {
-    /// The connection is secured.
-    Secured,
-    /// One side refused the other, or the connection broke.
-    Failed,
-    /// It took longer than `tls.handshake_timeout`.
-    TimedOut,
-    /// The client did not speak TLS.
-    Plain,
 }
 
 /// An answer for the client. The frontend adds `Content-Length` or `Transfer-Encoding` and `Connection`; `fields` must

@@ -43,6 +43,7 @@ mod full_table;
 mod ground;
 mod health;
 mod hops;
+mod http2;
 mod identity;
 mod instances;
 mod levels;

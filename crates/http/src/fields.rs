@@ -27,6 +27,9 @@ impl Span {
 }
 
 impl Fields {
+    /// No fields.
+    pub const EMPTY: Self = Self { bytes: Vec::new(), spans: Vec::new() };
+
     /// An empty list.
     pub fn new() -> Self {
         Self::default()

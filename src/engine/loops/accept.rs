@@ -9,10 +9,12 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
+use rustls::ServerConnection;
 
-use super::conn::{Conn, Stage};
+use super::conn::{Conn, Stage, Transport};
 use super::counts::{Counted, Kind};
 use super::keys::ClientSlot;
+use super::secure::Secure;
 use super::shared::LoopsShared;
 use super::state::{Letter, LoopState, Newcomer};
 use super::turn::{Buffers, Loop};
@@ -37,14 +39,16 @@ impl LoopsShared {
     /// that asks, which is as good as any other.
     pub(super) fn accept(
         self: &Arc<Self>,
-        listener: &TcpListener,
+        index: usize,
         own: usize,
         make_room: impl FnOnce() -> bool,
     ) -> Result<Option<Accepted>, Errno> {
-        match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        match acceptfrom_with(&self.listeners[index], SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((socket, peer)) => {
                 let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                Ok(Some(peer.map_or(Accepted::Refused, |peer| self.admit(socket, peer, own, make_room))))
+                Ok(Some(
+                    peer.map_or(Accepted::Refused, |peer| self.admit(socket, index, peer, own, make_room)),
+                ))
             }
             Err(Errno::AGAIN) => Ok(None),
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => Err(error),
@@ -56,6 +60,7 @@ impl LoopsShared {
     fn admit(
         self: &Arc<Self>,
         socket: OwnedFd,
+        index: usize,
         peer: SocketAddr,
         own: usize,
         make_room: impl FnOnce() -> bool,
@@ -72,10 +77,13 @@ impl LoopsShared {
         let Some(counted) = Counted::enter(&self.counts, number, address) else {
             return reject("max_connections_per_ip");
         };
+        let Ok(transport) = self.transport(index) else { return reject("tls") };
         let peers = self.proxy_peers.as_ref();
         let expects_proxy = peers.is_some_and(|peers| identity::is_in(&peers.load(), address));
         let newcomer = Newcomer {
             socket: Arc::new(Socket(socket.into())),
+            transport,
+            secured: None,
             counted,
             peer: SocketAddr::new(address, peer.port()),
             is_proxied: false,
@@ -83,6 +91,16 @@ impl LoopsShared {
             fresh: true,
         };
         Accepted::For(number, newcomer)
+    }
+
+    /// What is spoken on connections of that listener.
+    fn transport(&self, index: usize) -> Result<Transport, rustls::Error> {
+        match &self.front_tls {
+            Some(tls) if index >= self.plain_listeners => {
+                Ok(Transport::Tls(Secure::new(ServerConnection::new(tls.config())?.into())))
+            }
+            _ => Ok(Transport::Plain),
+        }
     }
 
     /// The number with the fewest connections, or `own` if that has hardly more: handing over costs two system calls.
@@ -136,12 +154,12 @@ impl Loop {
     /// Accepts what waits.
     pub(super) fn accept(&mut self, buffers: &mut Buffers) {
         let shared = Arc::clone(&self.shared);
-        for listener in &shared.listeners {
+        for (index, listener) in shared.listeners.iter().enumerate() {
             for _ in 0..MOST_ACCEPTS {
                 if shared.closed_door.load(Ordering::SeqCst) {
                     return self.unwatch_listeners();
                 }
-                match shared.accept(listener, self.number, || self.make_room()) {
+                match shared.accept(index, self.number, || self.make_room()) {
                     Ok(None) => break,
                     Ok(Some(Accepted::Refused)) => {}
                     Ok(Some(Accepted::For(number, newcomer))) if number == self.number => {
@@ -176,7 +194,7 @@ impl Loop {
     fn make_room(&mut self) -> bool {
         let counts = Arc::clone(&self.shared.counts);
         let own = self.number;
-        for kind in [Kind::Silent, Kind::Idle] {
+        for kind in [Kind::Silent, Kind::IdleHttp2, Kind::Idle] {
             let count = |n: usize| counts.of_kind_in(n, kind);
             let most = (0..self.shared.loops.len()).max_by_key(|n| count(*n)).unwrap_or(own);
             if count(most) == 0 {
@@ -198,6 +216,8 @@ impl Loop {
         let are_few = silent <= FEW.max(self.shared.max_connections / 8);
         let before = if are_few { self.now.saturating_sub(NEW) } else { self.now };
         self.evict_oldest(Kind::Silent, before)
+            // An idle one costs some 16 KiB.
+            || self.evict_oldest(Kind::IdleHttp2, self.now)
             || self.evict_oldest(Kind::Idle, self.now)
             || self.evict_oldest(Kind::Silent, self.now)
     }
@@ -211,7 +231,7 @@ impl Loop {
             }
             let is_same = |conn: &Conn| conn.counted.kind() == kind && conn.moved_at == since;
             let Some(Some(client)) = self.clients.get(key) else { continue };
-            if !matches!(client.stage, Stage::Head) || !is_same(&client.conn) {
+            if matches!(client.stage, Stage::Busy(_) | Stage::Linger { .. }) || !is_same(&client.conn) {
                 continue;
             }
             if let Some(Some(mut client)) = self.clients.remove(key) {
@@ -223,7 +243,11 @@ impl Loop {
     }
 
     fn candidates(&mut self, kind: Kind) -> &mut Vec<(ClientSlot, Nanos)> {
-        if kind == Kind::Silent { &mut self.oldest_silent } else { &mut self.oldest_idle }
+        match kind {
+            Kind::Silent => &mut self.oldest_silent,
+            Kind::IdleHttp2 => &mut self.oldest_idle_http2,
+            _ => &mut self.oldest_idle,
+        }
     }
 
     /// The next one to go, of those that one walk found: a flood at the bound costs one walk for many connections.
@@ -238,7 +262,8 @@ impl Loop {
                 (conn.counted.kind() == kind).then_some((key, conn.moved_at))
             });
             let mut found: Vec<_> = of_kind.collect();
-            found.sort_unstable_by_key(|(_, since)| std::cmp::Reverse(*since));
+            // One turn's connections have one time; their slots were taken in order.
+            found.sort_unstable_by_key(|(key, since)| std::cmp::Reverse((*since, *key)));
             let surplus = found.len().saturating_sub(CANDIDATES);
             *self.candidates(kind) = found.split_off(surplus);
         }

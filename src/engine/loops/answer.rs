@@ -9,7 +9,6 @@ use super::wire::Got;
 use crate::proxy::story::Event;
 use crate::proxy::{Phase, UpstreamError};
 use balancer_http::framing::response::{self, AnswerFault, HeadRules, MAX_INTERIM};
-use balancer_http::framing::write;
 use balancer_http::message::{BodyLength, RequestHead, Version};
 use balancer_time::Nanos;
 
@@ -49,7 +48,7 @@ impl Loop {
             }
             let mut have = back.head.len();
             buffers.scratch[..have].copy_from_slice(&back.head);
-            match back.receive(&mut buffers.scratch[have..]) {
+            match back.receive(&mut buffers.scratch[have..], &mut buffers.cipher) {
                 Got::Bytes(bytes) => have += bytes,
                 Got::Nothing => return Looked::Later,
                 Got::End => {
@@ -75,7 +74,7 @@ impl Loop {
                             return Looked::Failed(malformed(AnswerFault("too many interim answers")));
                         }
                         if head.status != 100
-                            && exchange.head.version == Version::Http11
+                            && exchange.head.version >= Version::Http11
                             && interim(conn, &head, buffers, self.now).is_err()
                         {
                             return Looked::Gone;
@@ -146,9 +145,6 @@ fn is_pinning(head: &response::Head, request: &RequestHead) -> bool {
 
 /// Forwards an interim answer (RFC 9110 §15.2).
 fn interim(conn: &mut Conn, head: &response::Head, buffers: &mut Buffers, now: Nanos) -> Result<(), Gone> {
-    buffers.out.clear();
     let fields = balancer_http::headers::to_client(head.status, head.fields.clone());
-    let lines = write::AnswerLines { status: head.status, reason: Some(&head.reason), fields: &fields };
-    write::head(&mut buffers.out, lines, write::Framing::None(None), write::Persistence::Kept);
-    conn.emit(&[&buffers.out], &mut buffers.together, now)
+    conn.inform((head.status, &head.reason, &fields), &mut buffers.together, now)
 }

@@ -1,11 +1,13 @@
 //! Connections to backends: a loop's own, kept after an answer and used again, those used last first.
 
 use std::collections::HashMap;
+use std::io::{self, IoSlice};
 
 use rustix::io::Errno;
 use slotmap::SlotMap;
 
 use super::keys::{BackSlot, ClientSlot};
+use super::secure::Secure;
 use super::wire::{Got, Socket};
 use crate::proxy::story::Call;
 use crate::proxy::{Phase, Reuse, UpstreamError};
@@ -16,6 +18,8 @@ use balancer_time::Nanos;
 /// A backend connection.
 pub(super) struct Back {
     pub socket: Socket,
+    /// Its TLS session, where the backend speaks that.
+    pub secure: Option<Box<Secure>>,
     /// [`balancer_pool::backends::Endpoint::id`].
     pub endpoint: u64,
     /// `upstream.idle_timeout` as it was when this was last asked for.
@@ -122,13 +126,18 @@ impl Coding {
 impl Back {
     /// Whether all that was written is with the kernel.
     pub fn is_flushed(&self) -> bool {
-        self.out_at == self.out.len()
+        self.out_at == self.out.len() && self.secure.as_ref().is_none_or(|secure| secure.is_flushed())
     }
 
     /// Sends what is left over. `Err`: the backend takes no more.
     pub fn flush(&mut self) -> Result<(), Errno> {
+        if let Some(secure) = &mut self.secure
+            && !secure.push(&self.socket)?
+        {
+            return Ok(());
+        }
         while self.out_at < self.out.len() {
-            match self.socket.send(&self.out[self.out_at..])? {
+            match write(&self.socket, self.secure.as_deref_mut(), &self.out[self.out_at..])? {
                 0 => return Ok(()),
                 sent => self.out_at += sent,
             }
@@ -147,19 +156,26 @@ impl Back {
             self.out.extend_from_slice(bytes);
             return Ok(());
         }
-        let sent = self.socket.send(bytes)?;
+        let sent = write(&self.socket, self.secure.as_deref_mut(), bytes)?;
         self.out.extend_from_slice(&bytes[sent..]);
         Ok(())
     }
 
     /// Reads on.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Got {
-        let got = self.socket.receive(buffer);
+    pub fn receive(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> Got {
+        let (got, more) = match &mut self.secure {
+            Some(secure) => secure.receive(&self.socket, buffer, cipher),
+            None => {
+                let got = self.socket.receive(buffer);
+                // Less than asked for: drained, and what comes next is told.
+                (got, got == Got::Bytes(buffer.len()))
+            }
+        };
         match got {
-            // Less than asked for: drained, and what comes next is told. An end is read to its end.
-            Got::Bytes(bytes) => {
+            // An end is read to its end.
+            Got::Bytes(_) => {
                 self.answered = true;
-                self.readable = bytes == buffer.len() || self.ended;
+                self.readable = more || self.ended;
             }
             Got::Nothing => self.readable = false,
             Got::End | Got::Broken(_) => {}
@@ -167,10 +183,59 @@ impl Back {
         got
     }
 
+    /// Whether nothing came that was not asked for.
+    pub fn is_quiet(&mut self) -> bool {
+        self.secure.as_deref_mut().is_none_or(|secure| !secure.has_more()) && self.socket.is_quiet()
+    }
+
+    /// Goes on with the TLS handshake, if one is wanted; true when it is over. `cipher` is lent memory.
+    pub fn shake_hands(&mut self, cipher: &mut [u8]) -> Result<bool, UpstreamError> {
+        let Some(secure) = &mut self.secure else { return Ok(true) };
+        let failed = |cause: &dyn std::fmt::Display| UpstreamError {
+            phase: Phase::Connect,
+            cause: format!("the TLS handshake failed: {cause}"),
+        };
+        loop {
+            secure.push(&self.socket).map_err(|error| failed(&io::Error::from(error)))?;
+            if !secure.is_shaking_hands() {
+                self.readable |= secure.has_more();
+                return Ok(true);
+            }
+            if !self.readable {
+                return Ok(false);
+            }
+            match self.socket.receive(cipher) {
+                Got::Bytes(bytes) => {
+                    self.readable = bytes == cipher.len() || self.ended;
+                    secure.shake_hands(&self.socket, &cipher[..bytes]).map_err(|error| failed(&error))?;
+                }
+                Got::Nothing => self.readable = false,
+                Got::End => return Err(failed(&"the backend closed the connection")),
+                Got::Broken(error) => return Err(failed(&io::Error::from(error))),
+            }
+        }
+    }
+
+    /// Ends our direction.
+    pub fn end_writing(&mut self) {
+        if let Some(secure) = &mut self.secure {
+            secure.end(&self.socket);
+        }
+        self.socket.shutdown_write();
+    }
+
     /// What it means that the connection is gone before the head came.
     pub fn broke(&self, cause: impl std::fmt::Display) -> UpstreamError {
         let phase = if self.kept && !self.answered { Phase::Stale } else { Phase::Reset };
         UpstreamError { phase, cause: cause.to_string() }
+    }
+}
+
+/// Writes what is taken now.
+fn write(socket: &Socket, secure: Option<&mut Secure>, bytes: &[u8]) -> Result<usize, Errno> {
+    match secure {
+        Some(secure) => secure.send_pieces(socket, &[IoSlice::new(bytes)]),
+        None => socket.send(bytes),
     }
 }
 
@@ -224,7 +289,7 @@ impl Backs {
             }
             kept.idle.pop();
             let Some(back) = self.by_key.get_mut(key) else { continue };
-            if back.socket.is_quiet() {
+            if back.is_quiet() {
                 back.kept = true;
                 return Some(key);
             }
@@ -236,7 +301,7 @@ impl Backs {
     pub fn release(&mut self, key: BackSlot, now: Nanos) {
         let Some(back) = self.by_key.get_mut(key) else { return };
         let is_clean = back.may_keep && back.coding.is_done() && !back.ended && back.is_flushed();
-        if !is_clean || (back.readable && !back.socket.is_quiet()) {
+        if !is_clean || (back.readable && !back.is_quiet()) {
             self.by_key.remove(key);
             return;
         }

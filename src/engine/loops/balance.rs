@@ -64,6 +64,8 @@ impl Loop {
         conn.counted.move_to(self.share.to);
         let newcomer = Newcomer {
             socket: conn.socket,
+            transport: conn.transport,
+            secured: conn.secured,
             counted: conn.counted,
             peer: conn.peer,
             is_proxied: conn.is_proxied,

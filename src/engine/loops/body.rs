@@ -9,12 +9,13 @@ use super::wire::Got;
 use crate::engine::render;
 use crate::error::Reject;
 use crate::proxy::exchange::BodyFault;
+use balancer_http::fields::Fields;
 use balancer_http::framing::chunk::ChunkStep;
 use balancer_http::message::{BodyLength, Reason, RequestHead};
 use balancer_time::Nanos;
 
 /// RFC 9110 §15.2.1.
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const CONTINUE: (u16, &[u8], &Fields) = (100, b"Continue", &Fields::EMPTY);
 /// Reads of one body before others have their turn.
 const READS: usize = 4;
 /// Most bytes of calls' bodies that one loop gathers, beyond what every request may have in memory.
@@ -107,7 +108,7 @@ impl Loop {
     ) -> Go {
         if std::mem::take(&mut exchange.upload.owes_continue)
             && !exchange.upload.is_whole
-            && conn.emit(&[CONTINUE], &mut buffers.together, self.now).is_err()
+            && conn.inform(CONTINUE, &mut buffers.together, self.now).is_err()
         {
             return Go::On;
         }
@@ -192,7 +193,7 @@ impl Loop {
             }
             _ => buffers.inbox.len(),
         };
-        let Some(bytes) = receive(conn, &mut buffers.inbox[..room], self.now)? else {
+        let Some(bytes) = receive(conn, &mut buffers.inbox[..room], &mut buffers.cipher, self.now)? else {
             return Ok(Read::Empty);
         };
         upload.pace.moved(bytes, self.now);
@@ -220,7 +221,7 @@ impl Loop {
             }
             if std::mem::take(&mut upload.owes_continue) && matches!(exchange.doing, Doing::Calling(_)) {
                 // A client that is gone shows at the next step.
-                let _ = conn.emit(&[CONTINUE], &mut buffers.together, self.now);
+                let _ = conn.inform(CONTINUE, &mut buffers.together, self.now);
             }
             let upload = &mut exchange.upload;
             if !upload.body.is_empty() || upload.is_whole {
@@ -259,7 +260,7 @@ impl Loop {
     ) -> Result<Read, BodyFault> {
         let upload = &mut exchange.upload;
         let room = usize::try_from(upload.left).unwrap_or(usize::MAX).min(buffers.scratch.len());
-        let Some(bytes) = receive(conn, &mut buffers.scratch[..room], self.now)? else {
+        let Some(bytes) = receive(conn, &mut buffers.scratch[..room], &mut buffers.cipher, self.now)? else {
             return Ok(Read::Empty);
         };
         upload.pace.moved(bytes, self.now);
@@ -280,20 +281,21 @@ impl Loop {
 }
 
 /// Reads once from the client, in the middle of a body. `None`: nothing is there now.
-fn receive(conn: &mut Conn, buffer: &mut [u8], now: Nanos) -> Result<Option<usize>, BodyFault> {
+fn receive(
+    conn: &mut Conn,
+    buffer: &mut [u8],
+    cipher: &mut [u8],
+    now: Nanos,
+) -> Result<Option<usize>, BodyFault> {
     if !conn.readable {
         return Ok(None);
     }
-    match conn.socket.receive(buffer) {
+    match conn.receive(buffer, cipher) {
         Got::Bytes(bytes) => {
-            conn.readable = bytes == buffer.len() || conn.ended;
             conn.moved_at = now;
             Ok(Some(bytes))
         }
-        Got::Nothing => {
-            conn.readable = false;
-            Ok(None)
-        }
+        Got::Nothing => Ok(None),
         Got::End => Err(BodyFault::ClientGone),
         Got::Broken(_) => {
             conn.broken = true;

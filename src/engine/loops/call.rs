@@ -145,7 +145,7 @@ impl Loop {
     pub(super) fn call(&mut self, conn: &mut Conn, exchange: &mut Exchange, buffers: &mut Buffers) -> Go {
         let Doing::Calling(calling) = &mut exchange.doing else { return Go::On };
         let key = calling.back;
-        if let Err(error) = self.push_request(key, calling, &mut exchange.upload) {
+        if let Err(error) = self.push_request(key, calling, &mut exchange.upload, &mut buffers.cipher) {
             return self.failed(conn, exchange, error, buffers);
         }
         if exchange.upload.is_under_way()
@@ -182,6 +182,7 @@ impl Loop {
         key: BackSlot,
         calling: &mut Calling,
         upload: &mut Upload,
+        cipher: &mut [u8],
     ) -> Result<(), UpstreamError> {
         let now = self.now;
         let Some(back) = self.backs.get(key) else { return Err(lost()) };
@@ -192,6 +193,9 @@ impl Loop {
             }
             // Without an address at the other end it is still being made.
             if back.socket.0.peer_addr().is_err() {
+                return Ok(());
+            }
+            if !back.shake_hands(cipher)? {
                 return Ok(());
             }
             back.is_connecting = false;

@@ -1,14 +1,13 @@
 //! What a client's connection does next, by what it is in the middle of.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use super::conn::{Client, Conn, Stage};
-use super::counts::{Counted, Kind};
+use super::conn::{Client, Conn, Stage, Transport};
+use super::counts::Kind;
 use super::exchange::{Doing, Exchange};
+use super::handshake::Handshake;
 use super::keys::ClientSlot;
+use super::state::Newcomer;
 use super::turn::{Buffers, Go, Loop};
-use super::wire::{Got, Socket};
+use super::wire::Got;
 use balancer_time::Nanos;
 
 /// How long a closing connection may be silent.
@@ -22,17 +21,14 @@ const LINGER_BYTES: usize = 32 * 1024 * 1024;
 const LINGER_READS: usize = 16;
 
 impl Client {
-    pub fn new(
-        key: ClientSlot,
-        socket: Arc<Socket>,
-        counted: Counted,
-        peer: SocketAddr,
-        (is_proxied, expects_proxy, fresh): (bool, bool, bool),
-        now: Nanos,
-    ) -> Self {
+    pub fn new(key: ClientSlot, newcomer: Newcomer, now: Nanos) -> Self {
+        let Newcomer { socket, transport, secured, counted, peer, is_proxied, expects_proxy, fresh } =
+            newcomer;
         let conn = Conn {
             key,
             socket,
+            transport,
+            secured,
             counted,
             peer,
             is_proxied,
@@ -54,7 +50,8 @@ impl Client {
             timer: Nanos::MAX,
             pinned: None,
         };
-        Self { conn, stage: Stage::Head }
+        let shakes_hands = matches!(&conn.transport, Transport::Tls(secure) if secure.is_shaking_hands());
+        Self { conn, stage: if shakes_hands { Stage::Handshake(Handshake::begin(now)) } else { Stage::Head } }
     }
 
     /// How metrics count it.
@@ -63,6 +60,10 @@ impl Client {
             Stage::Head if !self.conn.inbox.is_empty() => Kind::Reading,
             Stage::Head if self.conn.fresh => Kind::Silent,
             Stage::Head => Kind::Idle,
+            Stage::Handshake(handshake) if handshake.bytes == 0 => Kind::Silent,
+            Stage::Handshake(_) => Kind::Reading,
+            Stage::Http2(http2) if http2.streams.is_empty() => Kind::IdleHttp2,
+            Stage::Http2(_) => Kind::Http2,
             Stage::Linger { .. } => Kind::Closing,
             Stage::Busy(exchange) => match exchange.doing {
                 Doing::Reading | Doing::Gathering(_) => Kind::Reading,
@@ -76,7 +77,7 @@ impl Client {
 
     /// Ends our direction.
     pub fn begin_linger(&mut self, now: Nanos) {
-        self.conn.socket.shutdown_write();
+        self.conn.end_writing();
         self.conn.readable = true;
         self.conn.moved_at = now;
         self.stage = Stage::Linger { dropped: 0, since: now };
@@ -88,6 +89,8 @@ impl Loop {
     pub(super) fn step(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
         match &mut client.stage {
             Stage::Head => self.receive(client, buffers),
+            Stage::Handshake(_) => self.queue_handshake(client),
+            Stage::Http2(_) => self.serve_http2(client, buffers),
             Stage::Linger { dropped, .. } => self.drop_input(&mut client.conn, dropped, buffers),
             Stage::Busy(_) => {
                 self.with_exchange(client, |own, conn, exchange| own.go_on(conn, exchange, buffers))

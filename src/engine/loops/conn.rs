@@ -9,10 +9,17 @@ use rustix::io::Errno;
 
 use super::counts::Counted;
 use super::exchange::Exchange;
+use super::handshake::Handshake;
+use super::http2::{Http2, Stream};
 use super::keys::{BackSlot, ClientSlot};
 use super::pace::Pace;
-use super::wire::Socket;
-use balancer_http::message::{ClientConnection, RequestHead};
+use super::secure::Secure;
+use super::wire::{Got, Socket};
+use crate::engine::render::{self, Framing, Persistence};
+use crate::proxy::exchange::Answer;
+use balancer_http::fields::Fields;
+use balancer_http::framing::write;
+use balancer_http::message::{ClientConnection, RequestHead, TlsSession, Version};
 use balancer_time::Nanos;
 
 /// A client, whole.
@@ -25,6 +32,10 @@ pub(super) struct Client {
 pub(super) enum Stage {
     /// A request's head, or nothing.
     Head,
+    /// The beginning of a TLS connection.
+    Handshake(Handshake),
+    /// Frames of HTTP/2, whose requests are clients of their own.
+    Http2(Box<Http2>),
     /// A request.
     Busy(Box<Exchange>),
     /// Closing: what the client still sends is dropped.
@@ -35,6 +46,9 @@ pub(super) enum Stage {
 pub(super) struct Conn {
     pub key: ClientSlot,
     pub socket: Arc<Socket>,
+    pub transport: Transport,
+    /// What the TLS session of it was made of.
+    pub secured: Option<Arc<TlsSession>>,
     pub counted: Counted,
     /// The TCP peer, or the client that a trusted peer's PROXY header named.
     pub peer: SocketAddr,
@@ -75,9 +89,38 @@ pub(super) struct Conn {
     pub pinned: Option<BackSlot>,
 }
 
+/// What lies between a client's socket and HTTP.
+pub(super) enum Transport {
+    Plain,
+    Tls(Box<Secure>),
+    /// It is one request of an HTTP/2 connection.
+    Stream(Box<Stream>),
+}
+
 /// The client is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
+
+/// Sends pieces: how many of their bytes were taken, and how many the kernel took.
+fn send(transport: &mut Transport, socket: &Socket, pieces: &[IoSlice<'_>]) -> Result<(usize, usize), Errno> {
+    match transport {
+        Transport::Plain => {
+            let sent = match pieces {
+                [one] => socket.send(one)?,
+                several => socket.send_pieces(several)?,
+            };
+            Ok((sent, sent))
+        }
+        Transport::Tls(secure) => {
+            let taken = secure.send_pieces(socket, pieces)?;
+            Ok((taken, secure.take_moved()))
+        }
+        Transport::Stream(stream) => {
+            let taken = stream.send_pieces(pieces)?;
+            Ok((taken, taken))
+        }
+    }
+}
 
 /// Most bytes that are copied together to be sent by the cheaper call.
 const TOGETHER: usize = 4096;
@@ -87,34 +130,82 @@ impl Conn {
     pub fn sign(&self, head: &mut RequestHead) {
         head.peer = self.peer;
         head.is_proxied = self.is_proxied;
+        head.secure.clone_from(&self.secured);
+        if self.is_stream() {
+            head.version = Version::Http2;
+        }
         // Weak: a head that is kept for later must not keep the connection open. The clone is the type that is wanted.
         let socket: Arc<dyn ClientConnection> = self.socket.clone();
         head.connection = Some(Arc::downgrade(&socket));
     }
 
+    /// Reads what the client sent, and notes whether there may be more. `cipher` is lent memory.
+    pub fn receive(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> Got {
+        let (got, more) = match &mut self.transport {
+            Transport::Plain => {
+                let got = self.socket.receive(buffer);
+                // Less than asked for: drained, and what comes next is told.
+                (got, got == Got::Bytes(buffer.len()))
+            }
+            Transport::Tls(secure) => secure.receive(&self.socket, buffer, cipher),
+            Transport::Stream(stream) => stream.receive(buffer),
+        };
+        match got {
+            // A hang-up is read to its end.
+            Got::Bytes(_) => self.readable = more || self.ended,
+            Got::Nothing => self.readable = false,
+            Got::End => self.ended = true,
+            Got::Broken(_) => {}
+        }
+        got
+    }
+
     /// Whether everything that was written is with the kernel.
     pub fn is_flushed(&self) -> bool {
-        self.out_at == self.out.len()
+        self.out_at == self.out.len() && self.is_transported()
+    }
+
+    fn is_transported(&self) -> bool {
+        match &self.transport {
+            Transport::Plain | Transport::Stream(_) => true,
+            Transport::Tls(secure) => secure.is_flushed(),
+        }
     }
 
     /// Sends what is left over; true when nothing is.
     pub fn flush(&mut self, now: Nanos) -> Result<bool, Gone> {
+        if let Transport::Tls(secure) = &mut self.transport
+            && !secure.is_flushed()
+        {
+            let pushed = secure.push(&self.socket);
+            let moved = secure.take_moved();
+            self.took(moved, now);
+            if !pushed.map_err(|error| self.lost(error))? {
+                return Ok(false);
+            }
+        }
         while self.out_at < self.out.len() {
-            match self.socket.send(&self.out[self.out_at..]) {
-                Ok(0) => return Ok(false),
-                Ok(sent) => {
+            let sent = {
+                let left = [IoSlice::new(&self.out[self.out_at..])];
+                send(&mut self.transport, &self.socket, &left)
+            };
+            match sent.map_err(|error| self.lost(error))? {
+                (0, _) => return Ok(false),
+                (sent, moved) => {
                     self.out_at += sent;
-                    self.took(sent, now);
+                    self.took(moved, now);
                 }
-                Err(error) => return Err(self.lost(error)),
             }
         }
         if self.out_at > 0 {
             // Large ones give their memory back.
             (self.out, self.out_at) = (Vec::new(), 0);
+        }
+        let is_flushed = self.is_transported();
+        if is_flushed {
             self.pace = None;
         }
-        Ok(true)
+        Ok(is_flushed)
     }
 
     /// Sends pieces in one call and keeps what the kernel doesn't take. `together` is lent memory.
@@ -123,12 +214,12 @@ impl Conn {
         if total == 0 {
             return Ok(());
         }
-        let sent = if !self.is_flushed() { Ok(0) } else { self.send_all(pieces, total, together) };
-        let mut sent = sent.map_err(|error| self.lost(error))?;
-        if sent > 0 {
-            self.took(sent, now);
+        let sent = if !self.is_flushed() { Ok((0, 0)) } else { self.send_all(pieces, total, together) };
+        let (mut sent, moved) = sent.map_err(|error| self.lost(error))?;
+        if moved > 0 {
+            self.took(moved, now);
         }
-        if sent < total {
+        if sent < total || !self.is_transported() {
             self.pace.get_or_insert(Pace::new(now));
             for piece in pieces {
                 let skip = sent.min(piece.len());
@@ -139,23 +230,98 @@ impl Conn {
         Ok(())
     }
 
-    fn send_all(&self, pieces: &[&[u8]], total: usize, together: &mut Vec<u8>) -> Result<usize, Errno> {
+    fn send_all(
+        &mut self,
+        pieces: &[&[u8]],
+        total: usize,
+        together: &mut Vec<u8>,
+    ) -> Result<(usize, usize), Errno> {
         const MOST: usize = 5;
-        if let [one] = pieces {
-            return self.socket.send(one);
-        }
-        if total <= TOGETHER {
-            together.clear();
-            pieces.iter().for_each(|piece| together.extend_from_slice(piece));
-            return self.socket.send(together);
-        }
         let mut slices = [IoSlice::new(&[]); MOST];
         let mut count = 0;
-        for piece in pieces.iter().filter(|piece| !piece.is_empty()).take(MOST) {
-            slices[count] = IoSlice::new(piece);
-            count += 1;
+        if total <= TOGETHER && pieces.len() > 1 {
+            together.clear();
+            pieces.iter().for_each(|piece| together.extend_from_slice(piece));
+            slices[0] = IoSlice::new(together);
+            count = 1;
+        } else {
+            for piece in pieces.iter().filter(|piece| !piece.is_empty()).take(MOST) {
+                slices[count] = IoSlice::new(piece);
+                count += 1;
+            }
         }
-        self.socket.send_pieces(&slices[..count])
+        send(&mut self.transport, &self.socket, &slices[..count])
+    }
+
+    /// Ends our direction. The client reads to the end of what was sent.
+    pub fn end_writing(&mut self) {
+        self.say_end();
+        self.socket.shutdown_write();
+    }
+
+    /// Says that nothing more comes, where there are words for it.
+    pub fn say_end(&mut self) {
+        if let Transport::Tls(secure) = &mut self.transport {
+            secure.end(&self.socket);
+        }
+    }
+
+    /// Writes an answer's head: into `out` what is to be sent before its body.
+    pub fn write_head(
+        &mut self,
+        out: &mut Vec<u8>,
+        answer: &Answer,
+        framing: Framing,
+        persistence: Persistence,
+    ) {
+        match &mut self.transport {
+            // Who has reset it is found out at the next step.
+            Transport::Stream(stream) => {
+                self.broken |= stream.begin(answer.status, &answer.fields, framing).is_err()
+            }
+            _ => render::head(out, answer, framing, persistence),
+        }
+    }
+
+    /// How a body goes to this client that would go so over HTTP/1.1: frames of HTTP/2 say where it ends.
+    pub fn framing(&self, framing: Framing) -> Framing {
+        if self.is_stream() && framing == Framing::Chunked { Framing::UntilClose } else { framing }
+    }
+
+    /// Sends the head of an interim answer (RFC 9110 §15.2).
+    pub fn inform(
+        &mut self,
+        (status, reason, fields): (u16, &[u8], &Fields),
+        together: &mut Vec<u8>,
+        now: Nanos,
+    ) -> Result<(), Gone> {
+        if let Transport::Stream(stream) = &mut self.transport {
+            return stream.inform(status, fields).map_err(|error| self.lost(error));
+        }
+        let mut head = Vec::with_capacity(256);
+        let lines = write::AnswerLines { status, reason: Some(reason), fields };
+        write::head(&mut head, lines, Framing::None(None), Persistence::Kept);
+        self.emit(&[&head], together, now)
+    }
+
+    /// Whether it is one request of an HTTP/2 connection.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.transport, Transport::Stream(_))
+    }
+
+    /// The HTTP/2 connection that it belongs to.
+    pub fn parent(&self) -> Option<ClientSlot> {
+        match &self.transport {
+            Transport::Stream(stream) => Some(stream.parent),
+            _ => None,
+        }
+    }
+
+    /// Text that was received already.
+    pub fn take_text(&mut self, text: Vec<u8>, now: Nanos) {
+        self.inbox = text;
+        self.look_first = true;
+        self.head_since = now;
     }
 
     fn took(&mut self, bytes: usize, now: Nanos) {

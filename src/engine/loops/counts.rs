@@ -12,6 +12,8 @@ pub(super) struct Counts {
     /// Of each loop, those in its mail included.
     loops: Box<[OfLoop]>,
     connections: AtomicUsize,
+    /// Those of them that are requests of HTTP/2.
+    streams: AtomicUsize,
     addresses: Addresses,
 }
 
@@ -26,6 +28,7 @@ impl Counts {
         Self {
             loops: (0..loops).map(|_| OfLoop::default()).collect(),
             connections: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             addresses: Addresses::new(most_per_address, ipv6_prefix),
         }
     }
@@ -33,6 +36,11 @@ impl Counts {
     /// All connections.
     pub fn all(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Requests of HTTP/2.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// Those of one loop.
@@ -70,9 +78,13 @@ pub(super) enum Kind {
     Closing,
     /// Upgraded.
     Tunnel,
+    /// HTTP/2 with requests, which are counted for themselves.
+    Http2,
+    /// HTTP/2 without any.
+    IdleHttp2,
 }
 
-const KINDS: usize = 8;
+const KINDS: usize = 10;
 
 /// A connection as it is counted; dropping it takes it out of every count.
 pub(super) struct Counted {
@@ -120,6 +132,10 @@ impl Counted {
         }
     }
 
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -130,6 +146,22 @@ impl Drop for Counted {
         self.change(-1);
         self.counts.addresses.leave(self.address);
         self.counts.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A request of HTTP/2 as it is counted until this is dropped.
+pub(super) struct CountedStream(Arc<Counts>);
+
+impl CountedStream {
+    pub fn enter(counts: &Arc<Counts>) -> Self {
+        counts.streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counts))
+    }
+}
+
+impl Drop for CountedStream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

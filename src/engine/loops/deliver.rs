@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::conn::{Conn, Gone};
+use super::conn::{Conn, Gone, Transport};
 use super::exchange::{After, BodySource, Delivery, Doing, Exchange, Gather, Tunnel};
 use super::keys::BackSlot;
 use super::relay::{Pumped, pass, pump};
@@ -32,7 +32,7 @@ impl Loop {
         let unread = !exchange.upload.is_whole || (exchange.upload.streams && !exchange.upload.is_sent);
         answer.close |= unread || self.shared.draining.load(Ordering::Relaxed);
         let (version, is_head) = (exchange.version(), exchange.is_head());
-        let framing = render::framing(&answer, version, is_head);
+        let framing = conn.framing(render::framing(&answer, version, is_head));
         let persistence = render::persistence(&answer, framing, version, exchange.keep_alive);
         // Closed with something unread, the kernel would reset it, and the answer might be lost on its way.
         let unread = unread || !conn.inbox.is_empty() || (conn.readable && !conn.ended);
@@ -48,26 +48,27 @@ impl Loop {
                     return self.broke(conn, &mut delivery, "no backend");
                 };
                 if matches!(body, AnswerBody::Tunnel) {
-                    render::head(&mut buffers.out, &answer, framing, persistence);
+                    conn.write_head(&mut buffers.out, &answer, framing, persistence);
                     return self.switch(conn, exchange, delivery, back, span, buffers);
                 }
                 let (read, deadline) = (call.policy.read, call.deadline);
                 delivery.source = Some(BodySource { back, last: self.now, read, deadline });
-                if framing == Framing::UntilClose && exchange.keep_alive && !answer.close {
+                let may_keep = exchange.keep_alive && !answer.close && !conn.is_stream();
+                if framing == Framing::UntilClose && may_keep {
                     delivery.gather = Some(Box::new(Gather { answer, collected: Vec::new() }));
                 } else {
-                    render::head(&mut buffers.out, &answer, framing, persistence);
+                    conn.write_head(&mut buffers.out, &answer, framing, persistence);
                 }
                 return self.relay_first(conn, exchange, delivery, span, buffers);
             }
             AnswerBody::Bytes(bytes) if !matches!(framing, Framing::None(_)) => {
-                render::head(&mut buffers.out, &answer, framing, persistence);
+                conn.write_head(&mut buffers.out, &answer, framing, persistence);
                 delivery.body_bytes = bytes.len() as u64;
                 // A client that is gone shows at the next step.
                 let _ = conn.emit(&[&buffers.out, &bytes], &mut buffers.together, self.now);
             }
             _ => {
-                render::head(&mut buffers.out, &answer, framing, persistence);
+                conn.write_head(&mut buffers.out, &answer, framing, persistence);
                 let _ = conn.emit(&[&buffers.out], &mut buffers.together, self.now);
             }
         }
@@ -207,6 +208,10 @@ impl Loop {
             return Go::Close;
         };
         delivery.settle(DeliveryOutcome::Complete, 0);
+        if let Transport::Stream(stream) = &mut conn.transport {
+            stream.finish();
+            return Go::Close;
+        }
         match delivery.after {
             After::Keep => {
                 conn.begin_next(self.now);
@@ -259,7 +264,7 @@ impl Loop {
     /// Asks the kernel to tell when the client takes more.
     pub(super) fn tell_room(&self, conn: &mut Conn) {
         use rustix::event::epoll::{EventFlags, modify};
-        if !conn.tells_room {
+        if !conn.tells_room && !conn.is_stream() {
             conn.tells_room = true;
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             // Fails only for want of memory; the client's time-out then looks again.

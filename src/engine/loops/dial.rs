@@ -9,6 +9,7 @@ use slotmap::Key;
 
 use super::back::{Back, Coding};
 use super::keys::{BackSlot, ClientSlot};
+use super::secure::Secure;
 use super::turn::{BACK, Loop};
 use super::wire::Socket;
 use crate::proxy::story::Call;
@@ -42,15 +43,16 @@ impl Loop {
     }
 
     fn connect(&mut self, client: ClientSlot, call: &Call) -> Result<BackSlot, UpstreamError> {
-        if call.endpoint.group.is_tls {
-            return Err(UpstreamError {
-                phase: Phase::Connect,
-                cause: "TLS to backends is not spoken by this engine".to_owned(),
-            });
-        }
+        let group = &call.endpoint.group;
+        let secure = match group.is_tls.then(|| self.shared.backend_tls.session(&group.host)) {
+            None => None,
+            Some(Ok(session)) => Some(Secure::new(session.into())),
+            Some(Err(cause)) => return Err(UpstreamError { phase: Phase::Connect, cause }),
+        };
         let socket = open(call.endpoint.address)?;
         let key = self.backs.by_key.insert(Box::new(Back {
             socket,
+            secure,
             endpoint: call.endpoint.id,
             idle: call.policy.idle,
             client: Some(client),

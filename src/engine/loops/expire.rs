@@ -8,6 +8,7 @@ use super::conn::{Client, Conn, Stage};
 use super::exchange::{Calling, Delivery, Doing, Exchange, Upload};
 use super::turn::{Buffers, Go, Loop};
 use crate::error::Reject;
+use crate::proxy::exchange::Handshake;
 use crate::proxy::exchange::{BodyFault, DeliveryOutcome};
 use crate::proxy::{Phase, UpstreamError};
 use balancer_http::message::{Reason, RequestHead};
@@ -37,6 +38,8 @@ impl Loop {
                 let is_silent = conn.inbox.is_empty();
                 self.draining_since.filter(|_| is_silent).map_or(due, |since| due.min(drained(since)))
             }
+            Stage::Handshake(handshake) => handshake.since.saturating_add(timeouts.handshake),
+            Stage::Http2(http2) => self.due_of_http2(conn, http2),
             Stage::Linger { since, .. } => {
                 conn.moved_at.saturating_add(LINGER_SILENCE).min(since.saturating_add(LINGER_TOTAL))
             }
@@ -81,17 +84,29 @@ impl Loop {
         }
     }
 
-    fn answer_due(&self, conn: &Conn, delivery: &Delivery) -> Nanos {
+    /// When a client that takes nothing is looked at again, or is too slow.
+    pub(super) fn slow_due(&self, conn: &Conn) -> Nanos {
         let timeouts = &self.shared.timeouts;
+        let slow = conn
+            .pace
+            .map_or(self.now.saturating_add(timeouts.write), |pace| pace.due(timeouts.write, timeouts));
+        slow.min(self.now.saturating_add(TRY_AGAIN))
+    }
+
+    /// Whether a client takes nothing, or too little. The kernel says "writable" only when a third of its buffer is free: a
+    /// client that reads slowly but fast enough is told from a silent one by trying.
+    pub(super) fn is_too_slow(&self, conn: &mut Conn) -> bool {
+        let timeouts = &self.shared.timeouts;
+        conn.flush(self.now).is_err()
+            || (!conn.is_flushed()
+                && conn.pace.is_some_and(|pace| pace.due(timeouts.write, timeouts) <= self.now))
+    }
+
+    fn answer_due(&self, conn: &Conn, delivery: &Delivery) -> Nanos {
         let origin = delivery.source.as_ref();
         let deadline = origin.and_then(|origin| origin.deadline).unwrap_or(Nanos::MAX);
         let due = match (&conn.pace, origin) {
-            _ if !conn.is_flushed() => {
-                let slow = conn.pace.map_or(self.now.saturating_add(timeouts.write), |pace| {
-                    pace.due(timeouts.write, timeouts)
-                });
-                slow.min(self.now.saturating_add(TRY_AGAIN))
-            }
+            _ if !conn.is_flushed() => self.slow_due(conn),
             (_, Some(origin)) => origin.last.saturating_add(origin.read),
             (_, None) => Nanos::MAX,
         };
@@ -136,6 +151,8 @@ impl Loop {
     fn pass(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
         match &mut client.stage {
             Stage::Linger { .. } => Go::Close,
+            Stage::Http2(_) => self.late_http2(client, buffers),
+            Stage::Handshake(_) => self.end_handshake(client, Handshake::Timeout),
             Stage::Head if client.conn.inbox.is_empty() => Go::Close,
             Stage::Head => match self.judge_overdue(client, buffers) {
                 Some(go) => go,
@@ -230,7 +247,6 @@ impl Loop {
     /// The client takes nothing, or the backend sends nothing.
     fn answer_late(&mut self, conn: &mut Conn, exchange: &mut Exchange) -> Go {
         let Doing::Answering(delivery) = &mut exchange.doing else { return Go::Wait };
-        let timeouts = &self.shared.timeouts;
         let origin = delivery.source.as_ref();
         let cause = match origin {
             Some(origin) if origin.deadline.is_some_and(|at| at <= self.now) => {
@@ -249,13 +265,9 @@ impl Loop {
             exchange.doing = Doing::Nothing;
             return go;
         }
-        // The kernel says "writable" only when a third of its buffer is free: a client that reads slowly but fast enough is
-        // told from a silent one by trying.
         let unsent = conn.out.len() - conn.out_at;
-        let is_slow = conn.flush(self.now).is_err()
-            || (!conn.is_flushed()
-                && conn.pace.is_some_and(|pace| pace.due(timeouts.write, timeouts) <= self.now));
-        if is_slow {
+        if self.is_too_slow(conn) {
+            let Doing::Answering(delivery) = &mut exchange.doing else { return Go::Wait };
             if let Some(origin) = delivery.source.take() {
                 self.backs.close(origin.back);
             }
@@ -285,6 +297,10 @@ impl Loop {
             let keys: Vec<_> = self.clients.keys().collect();
             for key in keys {
                 let Some(Some(client)) = self.clients.get(key) else { continue };
+                if matches!(client.stage, Stage::Http2(_)) {
+                    // It tells its client.
+                    self.again.push(key);
+                }
                 let due = self.due(client);
                 if let Some(mut client) = self.clients.get_mut(key).and_then(Option::take) {
                     self.arm(&mut client.conn, due);
@@ -299,7 +315,9 @@ impl Loop {
         let keys: Vec<_> = self.clients.keys().collect();
         for key in keys {
             if let Some(Some(mut client)) = self.clients.remove(key) {
-                client.conn.socket.reset_on_close();
+                if !client.conn.is_stream() {
+                    client.conn.socket.reset_on_close();
+                }
                 self.end(&mut client);
             }
         }

@@ -1,7 +1,9 @@
 //! From received bytes to a request.
 
-use super::conn::{Client, Conn, Stage};
+use super::conn::{Client, Conn, Stage, Transport};
 use super::exchange::{Doing, Exchange, Upload};
+use super::handshake::HANDSHAKE_RECORD;
+use super::http2::PREFACE;
 use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
 use crate::error::Reject;
@@ -27,15 +29,9 @@ impl Loop {
             if !conn.readable {
                 return keep(conn, &buffers.inbox[..have], Go::Wait);
             }
-            let room = buffers.inbox.len() - have;
-            match conn.socket.receive(&mut buffers.inbox[have..]) {
-                Got::Bytes(bytes) => {
-                    have += bytes;
-                    // Less than asked for: drained, and what comes next is told. A hang-up is read to its end.
-                    conn.readable = bytes == room || conn.ended;
-                }
+            match conn.receive(&mut buffers.inbox[have..], &mut buffers.cipher) {
+                Got::Bytes(bytes) => have += bytes,
                 Got::Nothing => {
-                    conn.readable = false;
                     return keep(conn, &buffers.inbox[..have], Go::Wait);
                 }
                 Got::End => return self.judge_beginning(client, have, buffers).unwrap_or(Go::Close),
@@ -58,11 +54,31 @@ impl Loop {
             conn.judged = 0;
             return if conn.readable { Go::On } else { Go::Wait };
         }
-        self.request(client, start, have, buffers)
+        let bytes = &buffers.inbox[start..have];
+        match beginning(conn, bytes, self.shared.h2c) {
+            Beginning::Http1 => self.request(client, start, have, buffers),
+            Beginning::Http2 => {
+                let came = bytes.to_vec();
+                self.begin_http2(client, &came)
+            }
+            Beginning::MaybeHttp2 => {
+                let go = if conn.readable { Go::On } else { Go::Wait };
+                keep(conn, bytes, go)
+            }
+            Beginning::Tls => {
+                self.shared.service.observe(FrontendEvent::Rejected("tls"));
+                Go::Close
+            }
+        }
     }
 
     /// Reads the PROXY header that must come first. `Err`: it is not whole, or wrong.
-    fn proxy_header(&mut self, client: &mut Client, have: usize, buffers: &mut Buffers) -> Result<usize, Go> {
+    pub(super) fn proxy_header(
+        &mut self,
+        client: &mut Client,
+        have: usize,
+        buffers: &mut Buffers,
+    ) -> Result<usize, Go> {
         let conn = &mut client.conn;
         match proxy::parse(&buffers.inbox[..have]) {
             proxy::ProxyVerdict::Incomplete => {
@@ -209,6 +225,29 @@ impl Loop {
         let answer = self.shared.service.refuse(&exchange.head, reject, exchange.received_at);
         exchange.keep_alive = false;
         self.deliver(conn, exchange, answer, None, buffers)
+    }
+}
+
+/// What a client's first bytes are.
+enum Beginning {
+    Http1,
+    Http2,
+    /// More has to come.
+    MaybeHttp2,
+    Tls,
+}
+
+fn beginning(conn: &Conn, bytes: &[u8], h2c: bool) -> Beginning {
+    if !conn.fresh || !matches!(conn.transport, Transport::Plain) {
+        Beginning::Http1
+    } else if bytes.first() == Some(&HANDSHAKE_RECORD) {
+        Beginning::Tls
+    } else if h2c && bytes.starts_with(PREFACE) {
+        Beginning::Http2
+    } else if h2c && PREFACE.starts_with(bytes) {
+        Beginning::MaybeHttp2
+    } else {
+        Beginning::Http1
     }
 }
 

@@ -13,18 +13,23 @@ mod balance;
 mod body;
 mod call;
 mod client;
+mod close;
 mod conn;
 mod counts;
 mod deliver;
 mod dial;
 mod exchange;
 mod expire;
+mod frames;
+mod handshake;
 mod head;
+mod http2;
 mod keys;
 mod lane;
 mod leave;
 mod pace;
 mod relay;
+mod secure;
 mod shared;
 mod state;
 #[cfg(test)]
@@ -69,6 +74,7 @@ const CUT_PATIENCE: Duration = Duration::from_secs(2);
 pub struct RunningLoops {
     shared: Arc<LoopsShared>,
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
     inherited: bool,
     threads: Vec<JoinHandle<()>>,
     _watchdog: Watchdog,
@@ -81,7 +87,10 @@ pub fn start(
     service: Arc<dyn Service>,
     clock: Clock,
 ) -> io::Result<RunningLoops> {
-    let addresses = listeners.plain.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+    let of = |listeners: &[TcpListener]| -> io::Result<Vec<_>> {
+        listeners.iter().map(TcpListener::local_addr).collect()
+    };
+    let (addresses, tls_addresses) = (of(&listeners.plain)?, of(&listeners.tls)?);
     let inherited = start.inherited;
     let shared = share(listeners, start, service, clock)?;
     let lane = Lane::start(&shared)?;
@@ -89,7 +98,14 @@ pub fn start(
         .map(|number| Loop::new(number, Arc::clone(&shared), lane.clone()))
         .collect::<io::Result<_>>()?;
     let watchdog = Watchdog::start(&shared)?;
-    let mut running = RunningLoops { shared, addresses, inherited, threads: Vec::new(), _watchdog: watchdog };
+    let mut running = RunningLoops {
+        shared,
+        addresses,
+        tls_addresses,
+        inherited,
+        threads: Vec::new(),
+        _watchdog: watchdog,
+    };
     for (number, one) in loops.into_iter().enumerate() {
         match thread::Builder::new().name(format!("loop-{number}")).spawn(move || one.run()) {
             Ok(thread) => running.threads.push(thread),
@@ -109,9 +125,10 @@ fn share(
     service: Arc<dyn Service>,
     clock: Clock,
 ) -> io::Result<Arc<LoopsShared>> {
-    let EngineStart { config, trusted_proxies, ipv6_prefix, .. } = *start;
+    let EngineStart { config, trusted_proxies, ipv6_prefix, tls, backend_tls, .. } = *start;
     let loops = config.workers().max(1);
-    let listeners = listeners.plain;
+    let plain_listeners = listeners.plain.len();
+    let listeners: Vec<_> = listeners.plain.into_iter().chain(listeners.tls).collect();
     for listener in &listeners {
         listener.set_nonblocking(true)?;
         // Both are inherited by every accepted connection.
@@ -121,9 +138,13 @@ fn share(
     Ok(Arc::new(LoopsShared {
         loops: (0..loops).map(|_| LoopState::new()).collect::<io::Result<_>>()?,
         listeners,
+        plain_listeners,
+        front_tls: tls.map(|tls| Arc::clone(tls.front)),
+        backend_tls: Arc::clone(backend_tls),
+        h2c: config.h2c,
         service,
         clock,
-        timeouts: Timeouts::new(config),
+        timeouts: Timeouts::new(config, tls.map_or(Duration::ZERO, |tls| tls.handshake_timeout)),
         bounds: config.head_bounds(),
         max_body_bytes: config.max_body_bytes,
         request_buffer_bytes: config.request_buffer_bytes,
@@ -145,6 +166,11 @@ impl RunningLoops {
         &self.addresses
     }
 
+    /// Where it listens for TLS.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
+    }
+
     /// New connections of other peers begin with a PROXY header from now on, if any do.
     pub fn set_trusted_proxies(&self, trusted: &[IpNet]) {
         if let Some(peers) = &self.shared.proxy_peers {
@@ -160,8 +186,8 @@ impl RunningLoops {
         }
         if !self.inherited {
             // Connections that wait already are accepted: a listener that closes resets those that it still has.
-            for listener in &shared.listeners {
-                while let Ok(Some(accepted)) = shared.accept(listener, 0, || false) {
+            for index in 0..shared.listeners.len() {
+                while let Ok(Some(accepted)) = shared.accept(index, 0, || false) {
                     if let Accepted::For(number, newcomer) = accepted {
                         shared.loops[number].post(Letter::Welcome(newcomer));
                     }
@@ -230,11 +256,13 @@ impl RunningLoops {
         let is_busy = |one: &&LoopState| one.busy.load(Ordering::Relaxed) >= 500;
         Stats {
             reading: count(Kind::Reading) + count(Kind::Silent),
-            busy: count(Kind::Closing) + count(Kind::Calling),
-            idle: count(Kind::Idle),
+            busy: count(Kind::Closing) + count(Kind::Calling) + count(Kind::Http2),
+            idle: count(Kind::Idle) + count(Kind::IdleHttp2),
             parked: count(Kind::Parked) + count(Kind::Answering),
             relay: count(Kind::Tunnel),
             workers_busy: loops.iter().filter(is_busy).count(),
+            http2_connections: count(Kind::Http2) + count(Kind::IdleHttp2),
+            http2_streams: self.shared.counts.streams(),
             loops: (0..loops.len()).map(|number| self.shared.counts.of_loop(number)).collect(),
             loops_stuck: loops.iter().filter(|one| one.is_stuck.load(Ordering::Relaxed)).count(),
         }

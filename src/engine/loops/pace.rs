@@ -2,6 +2,7 @@
 
 use crate::config::Frontend;
 use balancer_time::{Nanos, nanos};
+use std::time::Duration;
 
 /// Every span of the configuration that a loop keeps, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
@@ -12,11 +13,13 @@ pub(super) struct Timeouts {
     pub write: Nanos,
     pub grace: Nanos,
     pub tunnel: Nanos,
+    /// A whole TLS handshake.
+    pub handshake: Nanos,
     pub min_bytes_per_sec: u64,
 }
 
 impl Timeouts {
-    pub fn new(config: &Frontend) -> Self {
+    pub fn new(config: &Frontend, handshake: Duration) -> Self {
         Self {
             head: nanos(config.head_timeout),
             body: nanos(config.body_timeout),
@@ -24,6 +27,7 @@ impl Timeouts {
             write: nanos(config.write_timeout),
             grace: nanos(config.slow_grace),
             tunnel: nanos(config.tunnel_timeout),
+            handshake: nanos(handshake),
             min_bytes_per_sec: config.min_bytes_per_sec,
         }
     }
@@ -73,8 +77,16 @@ mod tests {
     #[test]
     fn a_side_is_too_slow_by_silence_or_by_its_mean() {
         const S: Nanos = 1_000_000_000;
-        let timeouts =
-            Timeouts { head: 0, body: 0, idle: 0, write: 0, tunnel: 0, grace: 5 * S, min_bytes_per_sec: 100 };
+        let timeouts = Timeouts {
+            head: 0,
+            body: 0,
+            idle: 0,
+            write: 0,
+            tunnel: 0,
+            handshake: 0,
+            grace: 5 * S,
+            min_bytes_per_sec: 100,
+        };
         let mut pace = Pace::new(10 * S);
         // (bytes at second, deadline in seconds): silence is 30 s, the rate 100 B/s after 5 s.
         assert_eq!(pace.due(30 * S, &timeouts), 15 * S);

@@ -5,10 +5,11 @@ use super::conn::{Conn, Gone};
 use super::exchange::{After, Delivery, Gather};
 use super::turn::Buffers;
 use super::wire::Got;
-use crate::engine::render::{self, Framing, LAST_CHUNK, Persistence};
+use crate::engine::render::{Framing, LAST_CHUNK, Persistence};
 
-/// Pieces of one body before others have their turn.
-const PIECES: usize = 4;
+/// Pieces of one body before others have their turn. More would move large bodies faster beside small ones, which is what
+/// they shall not.
+const PIECES: usize = 1;
 
 /// How far relaying got.
 pub(super) enum Pumped {
@@ -36,7 +37,7 @@ pub(super) fn pump(
         if !back.readable {
             return Pumped::Later;
         }
-        let piece = match back.receive(&mut buffers.scratch) {
+        let piece = match back.receive(&mut buffers.scratch, &mut buffers.cipher) {
             Got::Bytes(bytes) => bytes,
             Got::Nothing => return Pumped::Later,
             Got::End => match back.coding.end() {
@@ -139,7 +140,7 @@ fn gathered(
     };
     delivery.after = After::of(persistence, false);
     buffers.out.clear();
-    render::head(&mut buffers.out, &answer, delivery.framing, persistence);
+    conn.write_head(&mut buffers.out, &answer, delivery.framing, persistence);
     delivery.body_bytes = collected.len() as u64;
     let emitted = conn.emit(&[&buffers.out, &collected], &mut buffers.together, now);
     buffers.out.clear();

@@ -12,12 +12,21 @@ use super::pace::Timeouts;
 use super::state::LoopState;
 use crate::clock::Clock;
 use crate::proxy::service::Service;
+use crate::tls::front::FrontTls;
+use crate::tls::upstream::BackendTls;
 use balancer_http::framing::request::Bounds;
 
 /// See the module.
 pub(super) struct LoopsShared {
     pub loops: Box<[LoopState]>,
+    /// The plain ones, and behind them those on which clients speak TLS.
     pub listeners: Vec<TcpListener>,
+    pub plain_listeners: usize,
+    /// With what handshakes are made.
+    pub front_tls: Option<Arc<FrontTls>>,
+    pub backend_tls: Arc<BackendTls>,
+    /// Clients may begin with HTTP/2 on a plain connection.
+    pub h2c: bool,
     pub service: Arc<dyn Service>,
     pub clock: Clock,
     pub timeouts: Timeouts,

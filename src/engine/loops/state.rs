@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::conn::Transport;
 use super::counts::Counted;
 use super::keys::ClientSlot;
 use super::wire::{Socket, Wake};
 use crate::proxy::exchange::Answer;
+use balancer_http::message::TlsSession;
 use balancer_time::Nanos;
 
 /// One loop, as the others see it.
@@ -41,6 +43,8 @@ pub(super) enum Letter {
 /// A connection between two loops, or new.
 pub(super) struct Newcomer {
     pub socket: Arc<Socket>,
+    pub transport: Transport,
+    pub secured: Option<Arc<TlsSession>>,
     pub counted: Counted,
     pub peer: std::net::SocketAddr,
     pub is_proxied: bool,

@@ -31,15 +31,14 @@ impl Loop {
             // To the backend.
             broken |= back.flush().is_err();
             if back.is_flushed() && conn.readable && !tunnel.client_done && !broken {
-                match conn.socket.receive(&mut buffers.scratch) {
+                match conn.receive(&mut buffers.scratch, &mut buffers.cipher) {
                     Got::Bytes(bytes) => {
-                        conn.readable = bytes == buffers.scratch.len() || conn.ended;
                         broken |= back.send(&buffers.scratch[..bytes]).is_err();
                         moved = true;
                     }
-                    Got::Nothing => conn.readable = false,
+                    Got::Nothing => {}
                     Got::End => {
-                        back.socket.shutdown_write();
+                        back.end_writing();
                         tunnel.client_done = true;
                     }
                     Got::Broken(_) => broken = true,
@@ -48,7 +47,7 @@ impl Loop {
             // To the client.
             broken |= conn.flush(now).is_err();
             if conn.is_flushed() && back.readable && !tunnel.backend_done && !broken {
-                match back.receive(&mut buffers.scratch) {
+                match back.receive(&mut buffers.scratch, &mut buffers.cipher) {
                     Got::Bytes(bytes) => {
                         tunnel.delivery.body_bytes += bytes as u64;
                         broken |=
@@ -57,7 +56,7 @@ impl Loop {
                     }
                     Got::Nothing => {}
                     Got::End => {
-                        conn.socket.shutdown_write();
+                        conn.end_writing();
                         tunnel.backend_done = true;
                     }
                     Got::Broken(_) => broken = true,

@@ -1,7 +1,7 @@
 //! A loop: waits for events, handles them, waits again. It owns its connections and never waits for anything else.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ use slotmap::{Key, KeyData, SlotMap};
 
 use super::back::Backs;
 use super::conn::Client;
-use super::counts::Kind;
 use super::exchange::Exchange;
+use super::http2::WokenClients;
 use super::keys::{BackSlot, ClientSlot};
 use super::lane::Lane;
 use super::shared::LoopsShared;
@@ -37,6 +37,10 @@ pub(super) struct Loop {
     pub backs: Backs,
     /// Clients that have more to do at once, after all others had a turn.
     pub again: Vec<ClientSlot>,
+    /// Clients whose handshakes go on when it is their turn.
+    pub handshakes: VecDeque<ClientSlot>,
+    /// Clients that have something to do for HTTP/2.
+    pub woken: WokenClients,
     pub timers: BinaryHeap<Reverse<(Nanos, ClientSlot)>>,
     /// When the events that are handled now were told.
     pub now: Nanos,
@@ -52,6 +56,7 @@ pub(super) struct Loop {
     /// Candidates for an eviction, the oldest last.
     pub oldest_silent: Vec<(ClientSlot, Nanos)>,
     pub oldest_idle: Vec<(ClientSlot, Nanos)>,
+    pub oldest_idle_http2: Vec<(ClientSlot, Nanos)>,
 }
 
 /// What a loop used lately, and what it is to give away.
@@ -70,6 +75,8 @@ pub(super) struct Buffers {
     pub inbox: Box<[u8]>,
     /// Bodies on their way through, and answers' heads.
     pub scratch: Box<[u8]>,
+    /// What came of a TLS connection, still encrypted.
+    pub cipher: Box<[u8]>,
     /// A head that is written.
     pub out: Vec<u8>,
     /// Pieces that are sent as one.
@@ -109,6 +116,9 @@ const LEAST_SCRATCH: usize = 64 * 1024;
 /// Memory of requests that are over, kept for those to come.
 const MOST_SPARE: usize = 256;
 
+/// Ciphertext that is read at once: four records of the greatest size.
+const CIPHER: usize = 64 * 1024;
+
 /// Event data of the letter box; listeners have their number. Keys of slots are never this small.
 const MAIL: u64 = 0x7FFF_FFFF;
 /// In the lower half of event data: it is about a backend. No loop has that many connections.
@@ -126,6 +136,7 @@ impl Buffers {
         Self {
             inbox: vec![0; shared.bounds.max_head_bytes + INBOX_BEYOND_HEAD].into(),
             scratch: vec![0; scratch].into(),
+            cipher: vec![0; CIPHER].into(),
             out: Vec::with_capacity(4096),
             together: Vec::with_capacity(4096),
             head: RequestHead::blank(nobody),
@@ -146,6 +157,8 @@ impl Loop {
             clients: SlotMap::with_key(),
             backs: Backs::default(),
             again: Vec::new(),
+            handshakes: VecDeque::new(),
+            woken: WokenClients::default(),
             timers: BinaryHeap::new(),
             now: shared.clock.now(),
             spare: Vec::new(),
@@ -155,6 +168,7 @@ impl Loop {
             share: Share::default(),
             oldest_silent: Vec::new(),
             oldest_idle: Vec::new(),
+            oldest_idle_http2: Vec::new(),
             shared,
         };
         own.watch_listeners()?;
@@ -170,7 +184,8 @@ impl Loop {
         let mut buffers = Buffers::new(&self.shared);
         let mut events = vec![MaybeUninit::uninit(); BATCH];
         while !self.shared.stopping.load(Ordering::SeqCst) {
-            let wait = timespec(if self.again.is_empty() { self.until_next_timer() } else { 0 });
+            let waits = self.again.is_empty() && self.handshakes.is_empty() && self.woken.is_empty();
+            let wait = timespec(if waits { self.until_next_timer() } else { 0 });
             self.state().turn_since.store(0, Ordering::Relaxed);
             let ready: &[epoll::Event] = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
                 Ok((ready, _)) => ready,
@@ -194,6 +209,8 @@ impl Loop {
         for key in again {
             self.advance(key, buffers);
         }
+        self.woken(buffers);
+        self.shake_hands(buffers);
         self.expire(buffers);
         self.keep_house();
         let took = self.shared.clock.now().saturating_sub(self.now);
@@ -270,11 +287,8 @@ impl Loop {
 
     /// Takes a connection over. Usually its request is here already.
     pub fn welcome(&mut self, newcomer: Newcomer, buffers: &mut Buffers) {
-        let Newcomer { socket, counted, peer, is_proxied, expects_proxy, fresh } = newcomer;
         let now = self.now;
-        let key = self.clients.insert_with_key(|key| {
-            Some(Box::new(Client::new(key, socket, counted, peer, (is_proxied, expects_proxy, fresh), now)))
-        });
+        let key = self.clients.insert_with_key(|key| Some(Box::new(Client::new(key, newcomer, now))));
         let Some(Some(client)) = self.clients.get(key) else { return };
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         if epoll::add(&self.epoll, &client.conn.socket, data_of(key), flags).is_err() {
@@ -309,6 +323,7 @@ impl Loop {
         handle: impl FnOnce(&mut Self, &mut Client, &mut Buffers) -> Go,
     ) {
         let Some(mut client) = self.clients.get_mut(key).and_then(Option::take) else { return };
+        let parent = client.conn.parent();
         let handled = catch_unwind(AssertUnwindSafe(|| {
             let go = handle(self, &mut client, buffers);
             self.conclude(client, go)
@@ -326,46 +341,13 @@ impl Loop {
                 // The unwinding dropped the client: its leases, seats and counts came back by that.
                 self.shared.service.observe(FrontendEvent::Panicked);
                 self.clients.remove(key);
+                if let Some(parent) = parent {
+                    self.leave_connection(parent, key);
+                }
                 let orphans = self.backs.by_key.iter().filter(|(_, back)| back.client == Some(key));
                 let orphans: Vec<_> = orphans.map(|(back, _)| back).collect();
                 orphans.into_iter().for_each(|back| self.backs.close(back));
             }
-        }
-    }
-
-    /// What becomes of a client; `None`: it is closed.
-    fn conclude(&mut self, mut client: Box<Client>, go: Go) -> Option<Box<Client>> {
-        match go {
-            Go::Wait | Go::On => {
-                let due = self.due(&client);
-                client.conn.counted.set_kind(client.kind());
-                self.arm(&mut client.conn, due);
-                return Some(client);
-            }
-            Go::Linger => {
-                client.begin_linger(self.now);
-                let due = self.due(&client);
-                client.conn.counted.set_kind(Kind::Closing);
-                self.arm(&mut client.conn, due);
-                self.again.push(client.conn.key);
-                return Some(client);
-            }
-            Go::Reset => client.conn.socket.reset_on_close(),
-            Go::Close => {}
-        }
-        self.end(&mut client);
-        None
-    }
-
-    /// Gives back what a client still holds.
-    pub fn end(&mut self, client: &mut Client) {
-        if let Some(back) = client.conn.pinned.take() {
-            self.backs.close(back);
-        }
-        self.abandon(client);
-        // Closing it takes it out of epoll, unless somebody else holds it for a moment.
-        if Arc::strong_count(&client.conn.socket) > 1 {
-            let _ = epoll::delete(&self.epoll, &client.conn.socket);
         }
     }
 

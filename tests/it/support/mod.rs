@@ -7,6 +7,7 @@ pub mod balancer;
 pub mod browser;
 pub mod client;
 pub mod engine;
+pub mod frames;
 pub mod gate;
 pub mod load;
 pub mod names;

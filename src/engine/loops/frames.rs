@@ -1,0 +1,235 @@
+//! What a loop does with an HTTP/2 connection: reads, polls and writes, and takes requests in.
+
+use std::sync::Arc;
+
+use h2::Reason;
+
+use super::conn::{Client, Conn, Stage, Transport};
+use super::counts::{Counted, CountedStream};
+use super::expire::DRAIN_IDLE;
+use super::http2::{Http2, NewStream, Polled, Stream, write_head};
+use super::keys::ClientSlot;
+use super::state::Newcomer;
+use super::turn::{Buffers, Go, Loop};
+use super::wire::Got;
+use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::exchange::Http2Flood;
+use balancer_time::Nanos;
+
+/// Reads of one connection, and streams that it opens, before others have their turn.
+const ROUNDS: usize = 8;
+const MOST_OPENED: usize = 32;
+
+impl Loop {
+    /// A client speaks HTTP/2: by ALPN, or, with what it has sent so far, by its preface.
+    pub(super) fn begin_http2(&mut self, client: &mut Client, came: &[u8]) -> Go {
+        let mut http2 = Http2::new(self.woken.waker(client.conn.key), self.now);
+        let flood = http2.take_in(came, self.now);
+        self.count_flood(flood);
+        client.stage = Stage::Http2(Box::new(http2));
+        Go::On
+    }
+
+    /// Reads, polls and writes until nothing moves any more.
+    pub(super) fn serve_http2(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
+        let Client { conn, stage: Stage::Http2(http2) } = client else { return Go::Wait };
+        if conn.broken {
+            return Go::Close;
+        }
+        if self.draining_since.is_some() {
+            http2.leave();
+        }
+        let mut opened = 0;
+        for _ in 0..ROUNDS {
+            // Who does not take what we say is not listened to.
+            match conn.flush(self.now) {
+                Err(_) => return Go::Close,
+                Ok(true) => {}
+                Ok(false) => {
+                    self.tell_room(conn);
+                    return Go::Wait;
+                }
+            }
+            if http2.is_over {
+                // Why it is over must not be lost by a reset.
+                return Go::Linger;
+            }
+            let has_read = self.read_frames(conn, http2, buffers);
+            let mut is_behind = false;
+            loop {
+                match http2.poll() {
+                    Polled::Nothing => break,
+                    Polled::Over => http2.is_over = true,
+                    Polled::Flooded => {
+                        http2.is_over = true;
+                        self.count_flood(http2.found_by_crate());
+                    }
+                    Polled::Opened(request) => {
+                        self.open_stream(conn, http2, *request);
+                        opened += 1;
+                        is_behind = opened >= MOST_OPENED;
+                    }
+                }
+                if is_behind || http2.is_over {
+                    break;
+                }
+            }
+            buffers.out.clear();
+            let is_full = http2.take_out(&mut buffers.out);
+            let has_written = !buffers.out.is_empty();
+            if conn.emit(&[&buffers.out], &mut buffers.together, self.now).is_err() {
+                return Go::Close;
+            }
+            http2.lend(std::mem::take(&mut buffers.out));
+            if is_behind {
+                break;
+            }
+            if !(has_read || is_full || http2.is_over || (has_written && !conn.is_flushed())) {
+                return Go::Wait;
+            }
+        }
+        self.again.push(conn.key);
+        Go::Wait
+    }
+
+    /// Reads what came, if what came before was read by the crate. True: something came.
+    fn read_frames(&mut self, conn: &mut Conn, http2: &mut Http2, buffers: &mut Buffers) -> bool {
+        if !conn.readable || !http2.is_drained() {
+            return false;
+        }
+        match conn.receive(&mut buffers.scratch, &mut buffers.cipher) {
+            Got::Bytes(bytes) => {
+                let flood = http2.take_in(&buffers.scratch[..bytes], self.now);
+                self.count_flood(flood);
+                true
+            }
+            Got::Nothing => false,
+            Got::End | Got::Broken(_) => {
+                conn.readable = false;
+                http2.end_input();
+                true
+            }
+        }
+    }
+
+    /// Counts what a connection is ended for.
+    fn count_flood(&self, flood: Option<Http2Flood>) {
+        if let Some(flood) = flood {
+            self.shared.service.observe(FrontendEvent::Http2Flooded(flood));
+        }
+    }
+
+    /// Takes a request in, as a client of its own.
+    fn open_stream(&mut self, conn: &Conn, http2: &mut Http2, (request, mut answer): NewStream) {
+        let shared = Arc::clone(&self.shared);
+        http2.is_used = true;
+        let refuse = |reason| {
+            shared.service.observe(FrontendEvent::Rejected(reason));
+            None
+        };
+        let counted = if shared.counts.all() >= shared.max_connections {
+            refuse("max_connections")
+        } else {
+            let address = conn.counted.address();
+            Counted::enter(&shared.counts, self.number, address).or_else(|| refuse("max_connections_per_ip"))
+        };
+        let Some(counted) = counted else {
+            answer.send_reset(Reason::REFUSED_STREAM);
+            return;
+        };
+        let counted_stream = CountedStream::enter(&shared.counts);
+        let (parts, body) = request.into_parts();
+        let mut text = Vec::with_capacity(512);
+        let is_chunked = write_head(&mut text, &parts, !body.is_end_stream());
+        let (parent, woken, now) = (conn.key, &self.woken, self.now);
+        let key = self.clients.insert_with_key(|key| {
+            let stream = Stream::new(parent, woken.waker(key), body, answer, is_chunked, counted_stream);
+            let newcomer = Newcomer {
+                socket: Arc::clone(&conn.socket),
+                transport: Transport::Stream(stream),
+                secured: conn.secured.clone(),
+                counted,
+                peer: conn.peer,
+                is_proxied: conn.is_proxied,
+                expects_proxy: false,
+                fresh: false,
+            };
+            let mut client = Client::new(key, newcomer, now);
+            client.conn.take_text(text, now);
+            Some(Box::new(client))
+        });
+        http2.streams.push(key);
+        self.again.push(key);
+    }
+
+    /// The crate has something for that client.
+    pub(super) fn woken(&mut self, buffers: &mut Buffers) {
+        // What these wake in turn has its turn, too, but not for ever.
+        for _ in 0..ROUNDS {
+            let mut keys = self.woken.take();
+            if keys.is_empty() {
+                return;
+            }
+            keys.sort_unstable();
+            keys.dedup();
+            for key in keys {
+                if let Some(Some(client)) = self.clients.get_mut(key)
+                    && let Transport::Stream(stream) = &mut client.conn.transport
+                {
+                    client.conn.broken |= stream.is_reset();
+                    client.conn.readable = true;
+                }
+                self.advance(key, buffers);
+            }
+        }
+    }
+
+    /// Ends the requests of a connection that is over.
+    pub(super) fn end_streams(&mut self, http2: &mut Http2) {
+        for key in std::mem::take(&mut http2.streams) {
+            if let Some(Some(mut client)) = self.clients.remove(key) {
+                self.end(&mut client);
+            }
+        }
+    }
+
+    /// A request is over: its connection may be idle now.
+    pub(super) fn leave_connection(&mut self, parent: ClientSlot, key: ClientSlot) {
+        let now = self.now;
+        if let Some(Some(client)) = self.clients.get_mut(parent)
+            && let Stage::Http2(http2) = &mut client.stage
+            && http2.forget(key, now)
+        {
+            self.again.push(parent);
+        }
+    }
+
+    /// When a connection needs a look though nothing came.
+    pub(super) fn due_of_http2(&self, conn: &Conn, http2: &Http2) -> Nanos {
+        let timeouts = &self.shared.timeouts;
+        if !conn.is_flushed() {
+            return self.slow_due(conn);
+        }
+        if !http2.streams.is_empty() {
+            return Nanos::MAX;
+        }
+        let most = if http2.is_used { timeouts.idle } else { timeouts.head };
+        let drained = self.draining_since.map(|since| since.max(http2.idle_since).saturating_add(DRAIN_IDLE));
+        http2.idle_since.saturating_add(most).min(drained.unwrap_or(Nanos::MAX))
+    }
+
+    /// The time of a connection has come: it takes nothing, or asks for nothing.
+    pub(super) fn late_http2(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
+        let conn = &mut client.conn;
+        if !conn.is_flushed() {
+            return if self.is_too_slow(conn) { Go::Reset } else { Go::On };
+        }
+        let Stage::Http2(http2) = &mut client.stage else { return Go::Wait };
+        if !http2.streams.is_empty() {
+            return Go::Wait;
+        }
+        http2.abort(Reason::NO_ERROR);
+        let _ = self.serve_http2(client, buffers);
+        Go::Linger
+    }
+}

@@ -1,0 +1,185 @@
+//! A connection of the `h2` crate, and how it is polled.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::server::{Connection, Handshake, SendResponse};
+use h2::{Reason, RecvStream};
+
+use super::pipe::Pipe;
+use super::watch::FrameWatch;
+use crate::engine::loops::keys::ClientSlot;
+use crate::proxy::exchange::Http2Flood;
+use balancer_time::Nanos;
+
+/// Streams at once.
+const MOST_STREAMS: u32 = 100;
+/// Bytes of one header list, as RFC 9113 §10.5.1 counts them.
+const MOST_HEADER_LIST: u32 = 16 * 1024;
+/// What a client may send of one body before some of it was passed on, and of all of its connection's.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What the crate keeps of one answer.
+const MOST_SENDING: usize = 64 * 1024;
+/// Streams that a client reset and that were not looked at yet; more are a flood.
+const MOST_PENDING_RESETS: usize = 20;
+/// Streams that it made us reset.
+const MOST_OWN_RESETS: usize = 64;
+
+/// A client's HTTP/2 connection.
+pub(in crate::engine::loops) struct Http2 {
+    state: State,
+    pipe: Pipe,
+    watch: FrameWatch,
+    waker: Waker,
+    /// Its requests.
+    pub streams: Vec<ClientSlot>,
+    /// When the last of them ended.
+    pub idle_since: Nanos,
+    /// It had a request.
+    pub is_used: bool,
+    /// The client was told that no more are taken.
+    is_leaving: bool,
+    /// Nothing more comes of it but what is written already.
+    pub is_over: bool,
+    is_flooded: bool,
+}
+
+enum State {
+    Begins(Pin<Box<Handshake<Pipe, Bytes>>>),
+    Open(Box<Connection<Pipe, Bytes>>),
+}
+
+/// A request that came.
+pub(in crate::engine::loops) type NewStream = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+/// What polling came to.
+pub(in crate::engine::loops) enum Polled {
+    Opened(Box<NewStream>),
+    Nothing,
+    /// The connection is over.
+    Over,
+    /// The same, and the crate calls what came a flood.
+    Flooded,
+}
+
+impl Polled {
+    fn failed(error: &h2::Error) -> Self {
+        if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) { Self::Flooded } else { Self::Over }
+    }
+}
+
+impl Http2 {
+    pub fn new(waker: Waker, now: Nanos) -> Self {
+        let pipe = Pipe::default();
+        let mut builder = h2::server::Builder::new();
+        builder
+            .max_concurrent_streams(MOST_STREAMS)
+            .max_header_list_size(MOST_HEADER_LIST)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_pending_accept_reset_streams(MOST_PENDING_RESETS)
+            .max_local_error_reset_streams(Some(MOST_OWN_RESETS))
+            .max_send_buffer_size(MOST_SENDING);
+        let begins = Box::pin(builder.handshake(pipe.clone()));
+        Self {
+            state: State::Begins(begins),
+            pipe,
+            watch: FrameWatch::new(now),
+            waker,
+            streams: Vec::new(),
+            idle_since: now,
+            is_used: false,
+            is_leaving: false,
+            is_over: false,
+            is_flooded: false,
+        }
+    }
+
+    /// Lets the crate read, write and tell what came.
+    pub fn poll(&mut self) -> Polled {
+        let context = &mut Context::from_waker(&self.waker);
+        loop {
+            match &mut self.state {
+                State::Begins(begins) => match begins.as_mut().poll(context) {
+                    Poll::Pending => return Polled::Nothing,
+                    Poll::Ready(Ok(connection)) => self.state = State::Open(Box::new(connection)),
+                    Poll::Ready(Err(error)) => return Polled::failed(&error),
+                },
+                State::Open(connection) => {
+                    return match connection.poll_accept(context) {
+                        Poll::Pending => Polled::Nothing,
+                        Poll::Ready(Some(Ok(opened))) => Polled::Opened(Box::new(opened)),
+                        Poll::Ready(Some(Err(error))) => Polled::failed(&error),
+                        Poll::Ready(None) => Polled::Over,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Takes in what came. What it is a flood of ends the connection.
+    pub fn take_in(&mut self, came: &[u8], now: Nanos) -> Option<Http2Flood> {
+        let flood = self.watch.follow(came, now);
+        self.pipe.feed(came);
+        if flood.is_some() {
+            self.is_flooded = true;
+            // The client is told why, and for that the crate must have seen its preface.
+            drop(self.poll());
+            self.abort(Reason::ENHANCE_YOUR_CALM);
+        }
+        flood
+    }
+
+    /// The client sends no more.
+    pub fn end_input(&self) {
+        self.pipe.end();
+    }
+
+    /// Whether the crate has read everything that came.
+    pub fn is_drained(&self) -> bool {
+        self.pipe.is_drained()
+    }
+
+    /// Moves what is to be sent into `out`, which is empty; true if the crate waited for the room.
+    pub fn take_out(&self, out: &mut Vec<u8>) -> bool {
+        self.pipe.take(out)
+    }
+
+    /// Gives the memory of what was sent back.
+    pub fn lend(&self, out: Vec<u8>) {
+        self.pipe.lend(out);
+    }
+
+    /// What the crate calls a flood, if it was not found out before.
+    pub fn found_by_crate(&self) -> Option<Http2Flood> {
+        (!self.is_flooded).then_some(Http2Flood::Other)
+    }
+
+    /// Ends all of it at once, and says why.
+    pub fn abort(&mut self, reason: Reason) {
+        match &mut self.state {
+            State::Open(connection) => connection.abrupt_shutdown(reason),
+            State::Begins(_) => self.is_over = true,
+        }
+    }
+
+    /// Takes no more requests; those that are there are answered.
+    pub fn leave(&mut self) {
+        if !std::mem::replace(&mut self.is_leaving, true)
+            && let State::Open(connection) = &mut self.state
+        {
+            connection.graceful_shutdown();
+        }
+    }
+
+    /// One of its requests is over; true if it was the last.
+    pub fn forget(&mut self, key: ClientSlot, now: Nanos) -> bool {
+        self.streams.retain(|one| *one != key);
+        if self.streams.is_empty() {
+            self.idle_since = now;
+        }
+        self.streams.is_empty()
+    }
+}

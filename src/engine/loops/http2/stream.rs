@@ -1,0 +1,232 @@
+//! One request of an HTTP/2 connection, as a client's connection of its own: its body is read and its answer written through
+//! the same functions that a socket has.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::{Buf, Bytes};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use super::head;
+use crate::engine::loops::counts::CountedStream;
+use crate::engine::loops::keys::ClientSlot;
+use crate::engine::loops::wire::Got;
+use crate::engine::render::Framing;
+use balancer_http::fields::Fields;
+
+/// Clients that the `h2` crate woke since the loop last looked.
+#[derive(Clone, Default)]
+pub(in crate::engine::loops) struct WokenClients(Arc<Mutex<Vec<ClientSlot>>>);
+
+impl WokenClients {
+    /// Takes all; the lock is never waited for, since only this loop's thread wakes.
+    pub fn take(&self) -> Vec<ClientSlot> {
+        std::mem::take(&mut *self.0.lock())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// What wakes that client.
+    pub fn waker(&self, key: ClientSlot) -> Waker {
+        Waker::from(Arc::new(Bell { key, woken: self.clone() }))
+    }
+}
+
+struct Bell {
+    key: ClientSlot,
+    woken: WokenClients,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.0.lock().push(self.key);
+    }
+}
+
+/// See the module.
+pub(in crate::engine::loops) struct Stream {
+    /// The connection that it belongs to.
+    pub parent: ClientSlot,
+    waker: Waker,
+    body: Body,
+    answer: Answering,
+    _counted: CountedStream,
+    /// Bytes of the answer's body that are still to come, where its length is known.
+    left: Option<u64>,
+}
+
+/// A request's body.
+struct Body {
+    stream: RecvStream,
+    /// Taken from the stream, and not yet read.
+    rest: Bytes,
+    /// Its length is not known: it is read in chunks (RFC 9112 §7.1).
+    is_chunked: bool,
+    has_ended: bool,
+}
+
+enum Answering {
+    Awaited(SendResponse<Bytes>),
+    Begun(SendStream<Bytes>),
+    /// Its last byte is with the crate, or it was reset.
+    Over,
+}
+
+/// The longest size line of a chunk, and what stands behind its data.
+const CHUNK_FRAME: usize = 20;
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+impl Stream {
+    pub fn new(
+        parent: ClientSlot,
+        waker: Waker,
+        stream: RecvStream,
+        answer: SendResponse<Bytes>,
+        is_chunked: bool,
+        counted: CountedStream,
+    ) -> Box<Self> {
+        let body = Body { stream, rest: Bytes::new(), is_chunked, has_ended: false };
+        let answer = Answering::Awaited(answer);
+        let mut own = Box::new(Self { parent, waker, body, answer, _counted: counted, left: None });
+        // From now on a reset wakes.
+        own.is_reset();
+        own
+    }
+
+    /// Whether the client has reset it, or its connection is gone. Has itself told when that happens.
+    pub fn is_reset(&mut self) -> bool {
+        let context = &mut Context::from_waker(&self.waker);
+        let asked = match &mut self.answer {
+            Answering::Awaited(answer) => answer.poll_reset(context),
+            Answering::Begun(stream) => stream.poll_reset(context),
+            Answering::Over => return false,
+        };
+        asked.is_ready()
+    }
+
+    /// Reads what came of the body, and whether there may be more. Its end is none of the connection's: the client waits for its answer.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> (Got, bool) {
+        let body = &mut self.body;
+        if body.rest.is_empty() && !body.has_ended {
+            match body.stream.poll_data(&mut Context::from_waker(&self.waker)) {
+                Poll::Pending => return (Got::Nothing, false),
+                Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => return (Got::Nothing, true),
+                Poll::Ready(Some(Ok(bytes))) => body.rest = bytes,
+                Poll::Ready(Some(Err(_))) => return (Got::Broken(Errno::CONNRESET), false),
+                Poll::Ready(None) => {
+                    body.has_ended = true;
+                    if body.is_chunked && buffer.len() >= LAST_CHUNK.len() {
+                        buffer[..LAST_CHUNK.len()].copy_from_slice(LAST_CHUNK);
+                        return (Got::Bytes(LAST_CHUNK.len()), false);
+                    }
+                }
+            }
+        }
+        if body.rest.is_empty() {
+            return (Got::Nothing, false);
+        }
+        let (taken, written) = body.read(buffer);
+        // The client may send as much again.
+        let _ = body.stream.flow_control().release_capacity(taken);
+        (Got::Bytes(written), true)
+    }
+
+    /// Begins the answer.
+    pub fn begin(&mut self, status: u16, fields: &Fields, framing: Framing) -> Result<(), Errno> {
+        let Answering::Awaited(answer) = &mut self.answer else { return Err(Errno::PIPE) };
+        let is_over = matches!(framing, Framing::None(_) | Framing::Length(0));
+        if let Framing::Length(bytes) = framing {
+            self.left = Some(bytes);
+        }
+        let begun = answer.send_response(head::answer(status, fields, framing), is_over);
+        self.answer = match begun {
+            Ok(_) if is_over => Answering::Over,
+            Ok(stream) => Answering::Begun(stream),
+            Err(_) => return Err(Errno::PIPE),
+        };
+        Ok(())
+    }
+
+    /// Sends an interim answer (RFC 9113 §8.1).
+    pub fn inform(&mut self, status: u16, fields: &Fields) -> Result<(), Errno> {
+        let Answering::Awaited(answer) = &mut self.answer else { return Err(Errno::PIPE) };
+        answer.send_informational(head::answer(status, fields, Framing::None(None))).map_err(|_| Errno::PIPE)
+    }
+
+    /// Sends as much of the answer's body as the client's windows let: how many bytes, 0 when they are used up.
+    pub fn send_pieces(&mut self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        let Answering::Begun(stream) = &mut self.answer else { return Err(Errno::PIPE) };
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        stream.reserve_capacity(total);
+        let mut room = stream.capacity();
+        if room == 0 {
+            match stream.poll_capacity(&mut Context::from_waker(&self.waker)) {
+                Poll::Ready(Some(Ok(now))) => room = now,
+                Poll::Pending => return Ok(0),
+                Poll::Ready(_) => return Err(Errno::PIPE),
+            }
+        }
+        let sent = room.min(total);
+        let mut bytes = Vec::with_capacity(sent);
+        for piece in pieces {
+            bytes.extend_from_slice(&piece[..piece.len().min(sent - bytes.len())]);
+        }
+        self.left = self.left.map(|left| left.saturating_sub(sent as u64));
+        let is_last = self.left == Some(0);
+        stream.send_data(bytes.into(), is_last).map_err(|_| Errno::PIPE)?;
+        if is_last {
+            self.answer = Answering::Over;
+        }
+        Ok(sent)
+    }
+
+    /// The answer is whole.
+    pub fn finish(&mut self) {
+        if let Answering::Begun(stream) = &mut self.answer {
+            // It is gone already, or its end is with the crate.
+            let _ = stream.send_data(Bytes::new(), true);
+            self.answer = Answering::Over;
+        }
+    }
+
+    /// Ends it before its end, so that the client sees that something is missing.
+    pub fn reset(&mut self) {
+        match &mut self.answer {
+            Answering::Awaited(answer) => answer.send_reset(Reason::INTERNAL_ERROR),
+            Answering::Begun(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Answering::Over => return,
+        }
+        self.answer = Answering::Over;
+    }
+}
+
+impl Body {
+    /// Moves bytes of the rest into the buffer: how many, and how many the buffer holds then.
+    fn read(&mut self, buffer: &mut [u8]) -> (usize, usize) {
+        let frame = if self.is_chunked { CHUNK_FRAME } else { 0 };
+        let taken = self.rest.len().min(buffer.len().saturating_sub(frame));
+        if !self.is_chunked {
+            buffer[..taken].copy_from_slice(&self.rest[..taken]);
+            self.rest.advance(taken);
+            return (taken, taken);
+        }
+        let mut at = 0;
+        let size = format!("{taken:x}\r\n");
+        for part in [size.as_bytes(), &self.rest[..taken], b"\r\n"] {
+            buffer[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        self.rest.advance(taken);
+        (taken, at)
+    }
+}

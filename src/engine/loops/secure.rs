@@ -1,0 +1,195 @@
+//! TLS on a connection: a session of rustls between its socket and what is read and written. Two things wake nobody and are
+//! therefore asked for: plaintext that is left inside the session, and ciphertext that the kernel did not take.
+
+use std::io::{self, BufRead, IoSlice, Read, Write};
+
+use rustix::io::Errno;
+use rustls::Connection;
+
+use super::wire::{Got, Socket};
+
+/// Most ciphertext that a session keeps for a socket that takes nothing.
+const MOST_UNSENT: usize = 256 * 1024;
+
+/// A TLS session, of either side.
+pub(super) struct Secure {
+    session: Connection,
+    /// Ciphertext that came and for whose plaintext there was no room.
+    pending: Vec<u8>,
+    /// Our own end was said.
+    has_ended: bool,
+    /// Bytes that the kernel took since [`Self::take_moved`] was asked last.
+    moved: usize,
+}
+
+impl Secure {
+    pub fn new(mut session: Connection) -> Box<Self> {
+        session.set_buffer_limit(Some(MOST_UNSENT));
+        Box::new(Self { session, pending: Vec::new(), has_ended: false, moved: 0 })
+    }
+
+    /// Whether the handshake is still under way.
+    pub fn is_shaking_hands(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
+    pub fn session(&self) -> &Connection {
+        &self.session
+    }
+
+    /// Whether all ciphertext is with the kernel.
+    pub fn is_flushed(&self) -> bool {
+        !self.session.wants_write()
+    }
+
+    /// Whether something lies here that was not read.
+    pub fn has_more(&mut self) -> bool {
+        // `Ok` is plaintext, or its end.
+        !self.pending.is_empty() || self.session.reader().fill_buf().is_ok()
+    }
+
+    /// Bytes that the kernel took since this was asked last.
+    pub fn take_moved(&mut self) -> usize {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Reads plaintext: what came, and whether there may be more that no event will tell of. `cipher` is lent memory for what the socket has.
+    pub fn receive(&mut self, socket: &Socket, buffer: &mut [u8], cipher: &mut [u8]) -> (Got, bool) {
+        let mut at = self.read_plaintext(buffer);
+        let mut drained = false;
+        while at == 0 {
+            if !self.pending.is_empty() {
+                let pending = std::mem::take(&mut self.pending);
+                match self.take_in(&pending, buffer) {
+                    Ok(read) => at = read,
+                    Err(error) => return (Got::Broken(self.refuse(socket, &error)), false),
+                }
+                continue;
+            }
+            if self.is_ended() {
+                return (Got::End, false);
+            }
+            if drained {
+                // What came was less than a record.
+                return (Got::Nothing, false);
+            }
+            match socket.receive(cipher) {
+                Got::Bytes(bytes) => {
+                    drained = bytes < cipher.len();
+                    match self.take_in(&cipher[..bytes], buffer) {
+                        Ok(read) => at = read,
+                        Err(error) => return (Got::Broken(self.refuse(socket, &error)), false),
+                    }
+                }
+                // Without a close_notify somebody may have cut it (RFC 8446 §6.1).
+                Got::End => return (Got::Broken(Errno::CONNRESET), false),
+                other => return (other, false),
+            }
+        }
+        // Answers of the session itself: tickets, updated keys.
+        let _ = self.push(socket);
+        (Got::Bytes(at), !drained || self.has_more())
+    }
+
+    /// Takes ciphertext in, and reads as much plaintext as there is room for. What there is no room for is kept.
+    fn take_in(&mut self, mut cipher: &[u8], buffer: &mut [u8]) -> Result<usize, rustls::Error> {
+        let mut at = 0;
+        while !cipher.is_empty() {
+            match self.session.read_tls(&mut cipher) {
+                // Nothing is wanted behind its end.
+                Ok(0) => break,
+                Ok(_) => {}
+                // It holds as much plaintext as it may.
+                Err(_) => {
+                    self.pending.extend_from_slice(cipher);
+                    break;
+                }
+            }
+            self.session.process_new_packets()?;
+            at += self.read_plaintext(&mut buffer[at..]);
+        }
+        Ok(at)
+    }
+
+    /// The same while the handshake is under way.
+    pub fn shake_hands(&mut self, socket: &Socket, cipher: &[u8]) -> Result<(), rustls::Error> {
+        let taken = self.take_in(cipher, &mut []).map(drop);
+        // Also the alert that says what was wrong.
+        let _ = self.push(socket);
+        taken
+    }
+
+    fn read_plaintext(&mut self, buffer: &mut [u8]) -> usize {
+        let mut at = 0;
+        let mut reader = self.session.reader();
+        while at < buffer.len() {
+            match reader.read(&mut buffer[at..]) {
+                Ok(0) | Err(_) => break,
+                Ok(bytes) => at += bytes,
+            }
+        }
+        at
+    }
+
+    /// The other end has said that nothing more comes, and all that came before is read.
+    fn is_ended(&mut self) -> bool {
+        matches!(self.session.reader().fill_buf(), Ok(left) if left.is_empty())
+    }
+
+    fn refuse(&mut self, socket: &Socket, _: &rustls::Error) -> Errno {
+        let _ = self.push(socket);
+        Errno::PROTO
+    }
+
+    /// Sends what is left over of ciphertext; true when nothing is.
+    pub fn push(&mut self, socket: &Socket) -> Result<bool, Errno> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut Writing(socket)) {
+                Ok(sent) => self.moved += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Encrypts and sends: how many bytes of plaintext were taken, 0 when the kernel's buffer is full. What was taken may
+    /// still be on its way to the kernel ([`Self::is_flushed`]).
+    pub fn send_pieces(&mut self, socket: &Socket, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        if !self.push(socket)? {
+            return Ok(0);
+        }
+        let taken = self.session.writer().write_vectored(pieces).map_err(|_| Errno::PROTO)?;
+        self.push(socket)?;
+        Ok(taken)
+    }
+
+    /// Says that nothing more comes from us (close_notify).
+    pub fn end(&mut self, socket: &Socket) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            self.session.send_close_notify();
+            let _ = self.push(socket);
+        }
+    }
+}
+
+/// A socket as the session writes to it.
+struct Writing<'a>(&'a Socket);
+
+impl Write for Writing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let sent = match pieces {
+            [one] => self.0.send(one)?,
+            several => self.0.send_pieces(several)?,
+        };
+        if sent == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(sent) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! HTTP/2 to clients (RFC 9113): what requests become, how floods and faults end, and what a stream shares with a
+//! connection. With prior knowledge here; `tls` has it by ALPN.
+
+mod floods;
+mod heads;
+mod streams;
+
+use serde_json::json;
+
+use crate::support::{Balancer, Engine, Setup, until};
+
+fn setup() -> Setup {
+    Setup::on(Engine::Epoll).set("frontend.h2c", json!(true))
+}
+
+/// Waits until no connection and no stream is left.
+fn until_empty(balancer: &Balancer) {
+    until("no HTTP/2 connection is left", || {
+        let text = balancer.get("/-/metrics").text();
+        let is_none = |name: &str| text.lines().any(|line| line == format!("{name} 0"));
+        (is_none("balancer_http2_connections") && is_none("balancer_http2_streams")).then_some(())
+    });
+}
+
+/// The sum of a metric's series whose line holds that text.
+fn metric(balancer: &Balancer, of: &str) -> f64 {
+    let text = balancer.get("/-/metrics").text();
+    text.lines()
+        .filter(|line| line.starts_with(of))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
+}

@@ -1,0 +1,235 @@
+//! Streams: each a request of its own, bounded and ended like a connection's.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{metric, setup, until_empty};
+use crate::support::frames::{
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RESET, SETTINGS,
+    WINDOW_UPDATE, fields, frame, get,
+};
+use crate::support::{Backend, Gate, Then, until};
+
+/// Waits at a gate before it answers.
+fn gated() -> (Backend, Gate) {
+    let gate = Gate::default();
+    let own = gate.clone();
+    let backend = Backend::scripted(move |_, stream| {
+        own.wait();
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        Then::Keep
+    });
+    (backend, gate)
+}
+
+fn post(path: &str) -> Vec<u8> {
+    fields(&[(":method", "POST"), (":scheme", "http"), (":authority", "a.example"), (":path", path)])
+}
+
+#[test]
+fn a_reset_gives_the_backends_place_back_at_once() {
+    let (backend, gate) = gated();
+    let balancer = setup().backend(backend.address()).set("balancing.max_in_flight", json!(1)).start();
+    let frames = Frames::open(balancer.address);
+    frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &get("/a", &[])));
+    until("it is with the backend", || (backend.seen().len() == 1).then_some(()));
+    frames.send(&frame(RESET, 0, 1, &8u32.to_be_bytes()));
+    until("the backend's connection is closed", || (backend.open() == 0).then_some(()));
+    gate.open();
+    assert_eq!(frames.ask(3, &get("/b", &[])), Ok(200));
+}
+
+#[test]
+fn streams_do_not_wait_for_each_other() {
+    let (slow, gate) = gated();
+    let balancer = setup().backend(slow.address()).start();
+    let frames = Frames::open(balancer.address);
+    for id in (1..100).step_by(2) {
+        frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, id, &get("/slow", &[])));
+    }
+    until("all are with the backend", || (slow.seen().len() == 50).then_some(()));
+    // Answered by us.
+    frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 101, &get("/-/livez", &[])));
+    assert_eq!(frames.wait(HEADERS).stream, 101);
+    gate.open();
+    let mut answered: Vec<u32> = (0..50).map(|_| frames.wait(HEADERS).stream).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, (1..100).step_by(2).collect::<Vec<_>>());
+    drop(frames);
+    until_empty(&balancer);
+}
+
+#[test]
+fn more_streams_than_a_connection_may_have_are_refused() {
+    let (backend, gate) = gated();
+    let balancer = setup().backend(backend.address()).start();
+    let frames = Frames::open(balancer.address);
+    for n in 0..101 {
+        frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &get("/", &[])));
+    }
+    let refused = frames.wait(RESET);
+    assert_eq!((refused.stream, refused.error()), (201, REFUSED_STREAM));
+    gate.open();
+}
+
+#[test]
+fn streams_count_as_connections_of_their_address() {
+    let (backend, gate) = gated();
+    let balancer =
+        setup().backend(backend.address()).set("frontend.max_connections_per_ip", json!(4)).start();
+    let frames = Frames::open(balancer.address);
+    for n in 0..4 {
+        frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &get("/", &[])));
+    }
+    let refused = frames.wait(RESET);
+    assert_eq!((refused.stream, refused.error()), (7, REFUSED_STREAM));
+    gate.open();
+}
+
+#[test]
+fn a_body_comes_through_in_both_directions() {
+    let backend = Backend::scripted(|seen, stream| {
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for piece in seen.body.chunks(10_000) {
+            let _ = write!(stream, "{:x}\r\n", piece.len());
+            let _ = stream.write_all(piece);
+            let _ = stream.write_all(b"\r\n");
+        }
+        let _ = stream.write_all(b"0\r\n\r\n");
+        Then::Keep
+    });
+    let balancer = setup().backend(backend.address()).start();
+    let body: Vec<u8> = (0..60_000u32).map(|n| n as u8).collect();
+    for length in [None, Some(body.len().to_string())] {
+        let frames = Frames::open(balancer.address);
+        let mut head = post("/echo");
+        if let Some(length) = &length {
+            head.extend(fields(&[("content-length", length)]));
+        }
+        frames.send(&frame(HEADERS, END_HEADERS, 1, &head));
+        for (n, piece) in body.chunks(7_000).enumerate() {
+            let is_last = (n + 1) * 7_000 >= body.len();
+            frames.send(&frame(DATA, if is_last { END_STREAM } else { 0 }, 1, piece));
+        }
+        assert_eq!(frames.wait(HEADERS).status(), 200);
+        let mut came: Vec<u8> = Vec::new();
+        loop {
+            let next = frames.wait(DATA);
+            came.extend(&next.payload);
+            if next.flags & END_STREAM != 0 {
+                break;
+            }
+        }
+        assert!(came == body, "{} bytes of {}", came.len(), body.len());
+        let seen = backend.seen().pop().expect("it came");
+        assert_eq!(seen.field("content-length"), length);
+    }
+}
+
+#[test]
+fn an_answer_waits_for_the_window_and_a_client_that_opens_none_is_reset() {
+    const BODY: usize = 8 << 20;
+    let backend = Backend::scripted(|_, stream| {
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
+        let _ = stream.write_all(&vec![b'x'; BODY]);
+        Then::Keep
+    });
+    let balancer = setup().backend(backend.address()).set("frontend.write_timeout", json!("2s")).start();
+    balancer.get("/").expect(200);
+    let before = balancer.proc.rss_kib();
+    let frames = Frames::open(balancer.address);
+    for id in (1..60).step_by(2) {
+        frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, id, &get("/", &[])));
+    }
+    // The first window of the connection is used up; nothing more comes.
+    let mut came = 0;
+    let mut resets = 0;
+    while resets < 30 {
+        let next = frames.next().expect("the connection lives");
+        match next.kind {
+            DATA => came += next.payload.len(),
+            RESET => resets += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(came, 65_535);
+    let grown = balancer.proc.rss_kib().saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} KiB more for 30 answers of {BODY} bytes");
+    // With a window it goes on.
+    frames.send(&frame(WINDOW_UPDATE, 0, 0, &(100u32 << 20).to_be_bytes()));
+    frames.send(&frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]));
+    frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 61, &get("/", &[])));
+    let mut came = 0;
+    while came < BODY {
+        let next = frames.wait(DATA);
+        came += if next.stream == 61 { next.payload.len() } else { 0 };
+    }
+}
+
+#[test]
+fn a_broken_answer_is_a_reset() {
+    let gate = Gate::default();
+    let own = gate.clone();
+    let backend = Backend::scripted(move |_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort");
+        own.wait();
+        Then::Close
+    });
+    let balancer = setup().backend(backend.address()).start();
+    let frames = Frames::open(balancer.address);
+    assert_eq!(frames.ask(1, &get("/", &[])), Ok(200));
+    assert_eq!(frames.wait(DATA).payload, b"short");
+    gate.open();
+    assert_eq!(frames.wait(RESET).stream, 1);
+    assert_eq!(frames.ask(3, &get("/-/livez", &[])), Ok(200));
+}
+
+#[test]
+fn a_client_that_leaves_takes_all_its_requests_with_it() {
+    let (backend, gate) = gated();
+    let balancer = setup().backend(backend.address()).start();
+    let frames = Frames::open(balancer.address);
+    for id in (1..40).step_by(2) {
+        frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, id, &get("/", &[])));
+    }
+    until("all are with the backend", || (backend.seen().len() == 20).then_some(()));
+    drop(frames);
+    until("the backend's connections are closed", || (backend.open() == 0).then_some(()));
+    until_empty(&balancer);
+    gate.open();
+}
+
+#[test]
+fn at_the_end_requests_are_answered_and_new_ones_are_not_taken() {
+    let (backend, gate) = gated();
+    let mut balancer = setup().backend(backend.address()).start();
+    let frames = Frames::open(balancer.address);
+    frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &get("/", &[])));
+    until("it is with the backend", || (backend.seen().len() == 1).then_some(()));
+    balancer.proc.signal(Signal::TERM);
+    assert_eq!(frames.wait(GOAWAY).error(), NO_ERROR);
+    gate.open();
+    assert_eq!(frames.wait(HEADERS).status(), 200);
+    drop(frames);
+    assert!(balancer.proc.wait().success());
+}
+
+#[test]
+fn idle_connections_end_in_good_manners() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let balancer = setup()
+        .backend(backend.address())
+        .set("frontend.idle_timeout", json!("1s"))
+        .set("frontend.head_timeout", json!("1s"))
+        .start();
+    let begun = Instant::now();
+    let (used, never) = (Frames::open(balancer.address), Frames::open(balancer.address));
+    assert_eq!(used.ask(1, &get("/", &[])), Ok(200));
+    assert_eq!(used.end(), Some(NO_ERROR));
+    assert_eq!(never.end(), Some(NO_ERROR));
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert_eq!(metric(&balancer, "balancer_http2_connections"), 0.0);
+}
