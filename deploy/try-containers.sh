@@ -191,11 +191,46 @@ holds "thirty requests are answered" three
 took_part() { docker logs "$(container "$1")" 2>&1 | grep -q '"path":"/"'; }
 for instance in 1 2 3; do holds "balancer-$instance took part" within 10 took_part "balancer-$instance"; done
 client=$(gateway)
-holds "a limit of 5 through one of them" [ "$(api "$admin/limits/create" -d "$(limit 5 0)")" = 201 ]
-# Longer than cache.ttl: every instance has seen it.
-sleep 3
-seen=$(statuses 40)
-holds "each of the three counts for itself: $seen" [ "$seen" = "15 200 25 429" ]
+# Whom balancer-1 hears, itself among them, and how many of them are cut off.
+hears() { [ "$(curl -s -H "Authorization: Bearer $token" "$admin/v1/status" | grep -o '"hot_clients"' | wc -l)" = "$1" ]; }
+cut_off() { curl -s -H "Authorization: Bearer $token" "$admin/v1/status" | grep -q '"cut_off":true'; }
+holds "the three hear each other" within 20 hears 3
+# admit FROM TO: of 90 requests one after the other so many are let through.
+admit() {
+  seen=$(statuses 90)
+  allowed=$(echo "$seen" | sed -n 's/^\([0-9]*\) 200.*/\1/p')
+  [ "${allowed:-0}" -ge "$1" ] && [ "${allowed:-0}" -le "$2" ]
+}
+afresh() {
+  api -X DELETE "$admin/limits/delete?client_id=$client" >/dev/null
+  [ "$(api "$admin/limits/create" -d "$(limit "$1" "$2")")" = 201 ] || return 1
+  # Longer than cache.ttl: every instance has seen it.
+  sleep 3
+}
+# One admits 30; what three let through beyond is the README's bound, at what one curl after the other asks for.
+holds "a limit of 30 through one of them" afresh 30 0
+holds "the three take from one budget: 30 to 42 of 90" admit 30 42
+say "        ($seen)"
+docker kill "$(container balancer-3)" >/dev/null
+holds "a killed one is missed" within 10 hears 2
+holds "a fresh limit of 30" afresh 30 0
+holds "two of them take from one budget: 30 to 42 of 90" admit 30 42
+say "        ($seen)"
+compose up -d >/dev/null 2>&1
+holds "it is heard again" within 60 hears 3
+holds "a limit of 30 at 5 a second" afresh 30 5
+statuses 60 >/dev/null
+docker pause "$(container postgres)" >/dev/null
+holds "without PostgreSQL they are cut off" within 10 cut_off
+began=$SECONDS
+seen=$(statuses 400)
+allowed=$(echo "$seen" | sed -n 's/^\([0-9]*\) 200.*/\1/p')
+# A quarter more than one would, at most.
+most=$(((30 + 5 * (SECONDS - began + 1)) * 5 / 4))
+holds "and admit no more than $most meanwhile: $seen" [ "${allowed:-0}" -le "$most" ]
+docker unpause "$(container postgres)" >/dev/null
+holds "and hear each other again within seconds" within 6 eval 'hears 3 && ! cut_off'
+within 30 eval '[ "$(api "$admin/limits")" = 200 ]' || wrong "the API is back"
 holds "deleted" [ "$(api -X DELETE "$admin/limits/delete?client_id=$client")" = 204 ]
 holds "no limit for the load" [ "$(api "$admin/limits/create" -d "$(limit 1000000 1000000)")" = 201 ]
 sleep 3

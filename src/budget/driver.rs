@@ -17,6 +17,10 @@ use super::shown::{BudgetState, InstanceShown, SharedBudget, shown_id};
 /// Between two attempts to connect.
 const RETRY: Nanos = 250_000_000;
 
+/// What the database has not taken after so long counts as not told, before this instance is cut off: what it holds itself to then
+/// follows from what it told. If it was told after all, no harm is done: counters only grow.
+const OVERDUE: Nanos = 1_000_000_000;
+
 /// Least time between two looks for what is to be told.
 const SHORTEST: Nanos = 1_000_000;
 
@@ -105,6 +109,9 @@ impl Driver {
 impl Driver {
     /// What the sender is to do now, if anything. It has to be given that, and [`Driver::replied`] what came of it.
     pub fn step(&mut self, when: Moment) -> Option<Order> {
+        if self.sender == SenderState::Busy && when.now >= self.told_at + OVERDUE {
+            self.take_back();
+        }
         self.look(when.now);
         let order = match self.sender {
             SenderState::Closed(at) if when.now >= at => Some(Order::Open),
@@ -148,10 +155,15 @@ impl Driver {
                 log::debug!("budget: {cause}");
                 self.sender = SenderState::Closed(now + RETRY);
                 self.cause = Some(cause);
-                self.parts.budget.not_sent(&self.reports);
-                self.reports.clear();
+                self.take_back();
             }
         }
+    }
+
+    /// What was to be told last was not.
+    fn take_back(&mut self) {
+        self.parts.budget.not_sent(&self.reports);
+        self.reports.clear();
     }
 
     /// A text came. What is no message of this budget is counted, and nothing else comes of it.

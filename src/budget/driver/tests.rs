@@ -2,8 +2,8 @@ use super::*;
 use crate::store::Opened;
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::{Limit, Rate};
-use balancer_limiter::limiter::Limiter;
-use balancer_limiter::terms::BucketId;
+use balancer_limiter::limiter::{Ask, Grant, Limiter};
+use balancer_limiter::terms::{BucketId, Terms};
 
 const MILLI: Nanos = 1_000_000;
 
@@ -19,7 +19,11 @@ fn at(now: Nanos) -> Moment {
 const START: Nanos = 3_600 * 1_000 * MILLI;
 
 fn driver() -> Driver {
-    let budget = Budget::new(Arc::new(Limiter::new(1000)), InstanceId(7), START);
+    driver_of(Arc::new(Limiter::new(1000)))
+}
+
+fn driver_of(limiter: Arc<Limiter>) -> Driver {
+    let budget = Budget::new(limiter, InstanceId(7), START);
     let shown = Arc::new(SharedBudget::new(7, "0.0.0.0:8080".into()));
     let address = "0.0.0.0:8080".parse().unwrap();
     Driver::new(DriverParts { budget, shown, missed: Arc::default(), address }, at(START))
@@ -31,7 +35,10 @@ fn opened() -> Reply {
 
 /// Connected, and its first message told.
 fn connected() -> (Driver, String) {
-    let mut driver = driver();
+    connected_as(driver())
+}
+
+fn connected_as(mut driver: Driver) -> (Driver, String) {
     assert!(matches!(driver.step(at(START)), Some(Order::Open)));
     driver.replied(opened(), START);
     let text = told(&mut driver, START);
@@ -173,6 +180,41 @@ fn one_that_leaves_says_so_and_is_gone_at_once() {
     let Some(Order::Tell(texts)) = driver.leave() else { panic!("nothing is told") };
     assert!(read(&texts[0]).leaving);
     assert!(driver.leave().is_none() && driver.step(at(START + HEARTBEAT)).is_none());
+}
+
+/// What is told with that step: the tokens of the one bucket that was spent.
+#[track_caller]
+fn spent(order: Option<Order>) -> u64 {
+    let Some(Order::Tell(texts)) = order else { panic!("nothing is told") };
+    let reports = read_reports(&read(&texts[0]).reports).unwrap();
+    assert_eq!((texts.len(), reports.len()), (1, 1));
+    reports[0].spent
+}
+
+#[test]
+fn what_the_database_does_not_take_in_time_is_told_again() {
+    let limiter = Arc::new(Limiter::new(1000));
+    let (mut driver, first) = connected_as(driver_of(Arc::clone(&limiter)));
+    driver.heard(&first, at(START));
+    driver.heard(&of_another(1).to_text(&key()), at(START));
+    let limit = Limit { capacity: 100, rate: Rate::per_second(1_000_000) };
+    let grant = Grant::of_default(Terms::of_numbers(limit));
+    let client = ClientKey::digest(b"somebody");
+    for _ in 0..50 {
+        assert!(limiter.acquire(client, Ask::of(&grant), at(START)).allowed);
+    }
+    let now = START + 100 * MILLI;
+    driver.woken(now);
+    assert_eq!(spent(driver.step(at(now))), 50);
+    assert!(driver.step(at(now + OVERDUE - 1)).is_none());
+    assert!(!driver.reports.is_empty());
+    assert!(driver.step(at(now + OVERDUE)).is_none());
+    assert!(driver.reports.is_empty(), "they are taken back before it is cut off");
+    let later = now + OVERDUE + MILLI;
+    driver.heard(&of_another(2).to_text(&key()), at(later));
+    driver.replied(Reply::Told, later);
+    driver.woken(later);
+    assert_eq!(spent(driver.step(at(later))), 50);
 }
 
 #[test]

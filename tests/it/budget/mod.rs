@@ -1,5 +1,7 @@
 //! One budget over several instances of one database: who is there, what is told, and what is admitted.
 
+mod admitted;
+mod load;
 mod seen;
 
 use std::time::{Duration, Instant};
