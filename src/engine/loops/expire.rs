@@ -22,6 +22,9 @@ pub(super) const DRAIN_IDLE: Nanos = 2_000_000_000;
 /// A client's socket that takes nothing is tried that often, since the kernel calls it writable late.
 const TRY_AGAIN: Nanos = 1_000_000_000;
 
+/// The furthest timer of a stream of HTTP/2 when it begins.
+const NEAR: Nanos = 1_000_000_000;
+
 impl Loop {
     /// When a client needs a look though nothing came.
     pub(super) fn due(&self, client: &Client) -> Nanos {
@@ -116,9 +119,11 @@ impl Loop {
     /// Puts a client among the timers, if it is not there early enough.
     pub(super) fn arm(&mut self, conn: &mut Conn, due: Nanos) {
         conn.due = due;
-        if due < conn.timer {
-            conn.timer = due;
-            self.timers.push(Reverse((due, conn.key)));
+        // A stream is over soon, and its entry would stay behind: it gets a near one, which is made anew if it is still there.
+        let at = if conn.is_stream() { due.min(self.now.saturating_add(NEAR)) } else { due };
+        if at < conn.timer {
+            conn.timer = at;
+            self.timers.push(Reverse((at, conn.key)));
         }
     }
 

@@ -62,7 +62,7 @@ fn turns(balancer: &Balancer) -> Vec<(f64, u64)> {
 }
 
 /// Has loops work on what hangs for a while, and on something else. `work` is called again and again.
-fn no_loop_is_late(what: &str, balancer: &Balancer, mut work: impl FnMut(usize)) {
+pub(super) fn no_loop_is_late(what: &str, balancer: &Balancer, mut work: impl FnMut(usize)) {
     let mut others: Vec<Conn> = (0..8).map(|_| Conn::open(balancer.address)).collect();
     others.iter_mut().for_each(|conn| drop(conn.get("/-/livez").expect(200)));
     let before = turns(balancer);
@@ -97,7 +97,7 @@ fn ask_from(from: Ipv4Addr, balancer: &Balancer, request: &[u8]) -> Conn {
     conn
 }
 
-fn watched() -> Setup {
+pub(super) fn watched() -> Setup {
     setup().set("admin.listen", json!("127.0.0.1:0"))
 }
 

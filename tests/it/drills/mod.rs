@@ -11,6 +11,7 @@ mod chaos;
 mod clock;
 mod connections;
 mod crowd;
+mod disk;
 mod door;
 mod early;
 mod ends;

@@ -1,0 +1,101 @@
+//! The disk hangs: database, access log and levels lie on a file system of their own that is frozen for a while.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use super::hangs::{no_loop_is_late, watched};
+use crate::support::client::head;
+use crate::support::{Backend, Conn, aloud, installed};
+
+/// A file system in a file; thawed and taken away at the end, also of a test that fails.
+struct Disk {
+    folder: PathBuf,
+    _place: tempfile::TempDir,
+    /// Thaws it even if this process can't any more: whoever touches a frozen one waits for ever.
+    insurance: Option<Child>,
+}
+
+fn run(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+impl Disk {
+    /// `None`: nobody may mount one here.
+    fn mount() -> Option<Self> {
+        let place = tempfile::tempdir().expect("a folder");
+        let (image, folder) = (place.path().join("image"), place.path().join("disk"));
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("an image");
+        let (file, at) = (image.to_str().expect("text"), folder.to_str().expect("text"));
+        let is_there = installed("mkfs.ext4")
+            && installed("fsfreeze")
+            && run("mkfs.ext4", &["-q", "-F", file])
+            && run("mount", &["-o", "loop", file, at]);
+        if !is_there {
+            aloud("skipped: a disk that hangs needs root, loop devices, mkfs.ext4 and fsfreeze");
+            return None;
+        }
+        Some(Self { folder, _place: place, insurance: None })
+    }
+
+    fn freeze(&mut self) {
+        let at = self.folder.to_str().expect("text");
+        let later = Command::new("sh").arg("-c").arg("sleep 30; fsfreeze -u \"$0\"").arg(at).spawn();
+        self.insurance = Some(later.expect("a shell"));
+        assert!(run("fsfreeze", &["-f", at]), "frozen");
+    }
+
+    fn thaw(&mut self) {
+        if let Some(mut insurance) = self.insurance.take() {
+            let _ = run("fsfreeze", &["-u", self.folder.to_str().expect("text")]);
+            let _ = insurance.kill();
+            let _ = insurance.wait();
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.thaw();
+        run("umount", &["-l", self.folder.to_str().expect("text")]);
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_makes_no_loop_late() {
+    let Some(mut disk) = Disk::mount() else { return };
+    let backend = Backend::named("a");
+    let at = |name: &str| disk.folder.join(name).display().to_string();
+    let balancer = watched()
+        .set("database.url", json!(format!("sqlite:{}", at("balancer.db"))))
+        .set("log.access", json!(format!("file:{}", at("access.log"))))
+        .backend(backend.address())
+        .start();
+    balancer.limit("127.0.3.1", 5, 5);
+    let mut conn = Conn::open(balancer.address);
+    disk.freeze();
+    let mut calls = Vec::new();
+    no_loop_is_late("disk", &balancer, |round| {
+        conn.get("/").expect(200);
+        // A call that writes waits on a thread of its own.
+        if round % 16 == 0 && calls.len() < 8 {
+            let mut call = Conn::open(balancer.admin);
+            call.send(head("GET", "/limits", &[], None));
+            calls.push(call);
+        }
+    });
+    disk.thaw();
+    for call in &mut calls {
+        let status = call.read("GET").unwrap().status;
+        assert!([200, 503].contains(&status), "{status}");
+    }
+    balancer.limit("127.0.3.2", 6, 6);
+}
