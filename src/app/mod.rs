@@ -133,8 +133,7 @@ impl App {
             .map_err(failed("a thread can't be started"))?;
         let backends = Arc::clone(&shared.health.backends);
         let lookup = resolve::lookup(config.discovery.resolver);
-        tls.apply_pool(config, &shared.entries);
-        let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &clock)?;
+        let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &tls, &clock)?;
         let proxy = shared.proxy(config);
         let carrier = budget::take_part(config.rate_limit.shared_budget, &shared, &own_addresses)?;
         let (control, commands) = Control::new(Controlled {

@@ -277,7 +277,7 @@ impl Parts {
             log::error!("some backends' names are not looked up any more: no thread: {error}");
         }
         if checks_change {
-            match pool::checks(config, &self.backends, &self.clock) {
+            match pool::checks(config, &self.backends, &self.tls, &self.clock) {
                 Ok(prober) => self.prober = prober,
                 Err(error) => log::error!("health checks have ended: {error}"),
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backends::wanted;
+use super::tls::Tls;
 use super::{StartFailure, failed};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -102,13 +103,15 @@ pub(super) fn watch(
     entries: &[BackendEntry],
     backends: &Arc<Backends>,
     lookup: &Lookup,
+    tls: &Tls,
     clock: &Clock,
 ) -> Result<(Resolver, Option<Prober>), StartFailure> {
     let first = first_patience(config);
+    tls.apply_pool(config, entries);
     let resolver = Resolver::start(backends, entries, config.upstream.resolve_interval, lookup, clock)
         .map_err(failed("names can't be resolved"))?;
     resolver.wait_first(first);
-    let prober = checks(config, backends, clock).map_err(failed("health checks can't be started"))?;
+    let prober = checks(config, backends, tls, clock).map_err(failed("health checks can't be started"))?;
     if let Some(prober) = &prober {
         prober.wait_first(first);
     }
@@ -116,8 +119,13 @@ pub(super) fn watch(
 }
 
 /// Starts the health checks that are configured, if any are.
-pub(super) fn checks(config: &Config, backends: &Arc<Backends>, clock: &Clock) -> io::Result<Option<Prober>> {
+pub(super) fn checks(
+    config: &Config,
+    backends: &Arc<Backends>,
+    tls: &Tls,
+    clock: &Clock,
+) -> io::Result<Option<Prober>> {
     let driver = CheckDriver::of(config.frontend.engine);
-    let start = |check| Prober::start(Arc::clone(backends), check, driver, clock.clone());
+    let start = |check| Prober::start(Arc::clone(backends), check, driver, &tls.backends, clock.clone());
     config.health_check.clone().map(start).transpose()
 }

@@ -5,7 +5,7 @@
 //! - `schedule`: which endpoint is checked when.
 //! - `check`: one check, as bytes in and result out.
 //! - `state`: what the checks of an endpoint come to, and the lines about it.
-//! - `epoll`, `blocking`: what makes the checks.
+//! - `epoll`, `blocking`: what makes the checks; `wire`: a connection of the first.
 
 use std::io;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::{Engine, HealthCheck};
+use crate::tls::upstream::BackendTls;
 use balancer_pool::backends::Backends;
 use balancer_pool::health::Status;
 use balancer_time::nanos;
@@ -26,6 +27,8 @@ mod epoll;
 mod schedule;
 #[cfg(test)]
 mod tests;
+#[cfg(target_os = "linux")]
+mod wire;
 
 /// What makes the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,17 +69,18 @@ enum RunningProber {
 }
 
 impl Prober {
-    /// Starts checking every endpoint of the pool, now and as they come. Fails only when no thread or descriptor can be had.
+    /// Starts checking every endpoint of the pool, now and as they come; those with `https://` by `tls`. Fails only when no thread or descriptor can be had.
     pub fn start(
         backends: Arc<Backends>,
         settings: HealthCheck,
         driver: CheckDriver,
+        tls: &Arc<BackendTls>,
         clock: Clock,
     ) -> io::Result<Self> {
         let (pool, settings, own) = (Arc::clone(&backends), Arc::new(settings), clock.clone());
         let running = match driver {
             #[cfg(target_os = "linux")]
-            CheckDriver::Epoll => RunningProber::Epoll(epoll::start(pool, settings, own)?),
+            CheckDriver::Epoll => RunningProber::Epoll(epoll::start(pool, settings, Arc::clone(tls), own)?),
             CheckDriver::Blocking => RunningProber::Blocking(blocking::start(pool, settings, own)?),
         };
         Ok(Self { backends, clock, _running: running })

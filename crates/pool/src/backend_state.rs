@@ -50,6 +50,8 @@ pub enum Failed {
     Closed,
     /// What came is TLS.
     Tls,
+    /// TLS could not be agreed on, or broke; why.
+    Handshake(String),
     /// What came is not HTTP/1.
     NotHttp,
     /// The status line breaks RFC 9112 §4.
@@ -105,9 +107,14 @@ impl Asked {
             ),
             Failed::Reset => ("connection reset before an answer's head ended".into(), URL.into()),
             Failed::Closed => ("connection closed before an answer's head ended".into(), URL.into()),
-            Failed::Tls => {
-                ("the answer is TLS".into(), "set backends[].url to a port that speaks HTTP".into())
-            }
+            Failed::Tls => (
+                "the answer is TLS".into(),
+                "write https:// in backends[].url, or a port that speaks HTTP".into(),
+            ),
+            Failed::Handshake(cause) => (
+                format!("no TLS: {cause}"),
+                "is its certificate right? Else set upstream.tls.ca or .server_name".into(),
+            ),
             Failed::NotHttp => ("the answer is not HTTP/1".into(), URL.into()),
             Failed::StatusLine => ("the answer's status line is malformed".into(), URL.into()),
             Failed::BareLineFeeds => ("the answer's lines end with a bare line feed".into(), ACCEPT.into()),
@@ -200,6 +207,7 @@ mod tests {
             (Failed::Reset, "connection reset", "backends[].url"),
             (Failed::Closed, "connection closed", "backends[].url"),
             (Failed::Tls, "the answer is TLS", "backends[].url"),
+            (Failed::Handshake("expired".into()), "no TLS: expired", "upstream.tls.ca"),
             (Failed::NotHttp, "not HTTP/1", "backends[].url"),
             (Failed::StatusLine, "status line is malformed", "backends[].url"),
             (Failed::BareLineFeeds, "a bare line feed", "upstream.accept_invalid"),

@@ -2,7 +2,7 @@
 //! descriptor and delays no other check.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with, sockopt,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
 use super::check::{Check, CheckResult, NotPassed};
 use super::schedule::Schedule;
+use super::wire::Wire;
 use crate::clock::Clock;
 use crate::config::HealthCheck;
+use crate::tls::upstream::BackendTls;
+use balancer_pool::backend_state::Failed;
 use balancer_pool::backends::{Backends, Endpoint};
 use balancer_time::{Nanos, nanos};
 
@@ -57,6 +58,7 @@ impl Call {
 pub(super) fn start(
     backends: Arc<Backends>,
     settings: Arc<HealthCheck>,
+    tls: Arc<BackendTls>,
     clock: Clock,
 ) -> io::Result<EpollProber> {
     let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -66,6 +68,7 @@ pub(super) fn start(
     let checks = Checks {
         schedule: Schedule::new(Arc::clone(&backends), Arc::clone(&settings), MAX_UNDER_WAY),
         settings,
+        tls,
         clock,
         epoll,
         call: Arc::clone(&call),
@@ -93,6 +96,7 @@ impl Drop for EpollProber {
 struct Checks {
     schedule: Schedule,
     settings: Arc<HealthCheck>,
+    tls: Arc<BackendTls>,
     clock: Clock,
     epoll: OwnedFd,
     call: Arc<Call>,
@@ -129,7 +133,7 @@ impl Checks {
         while self.under_way.len() < MAX_UNDER_WAY
             && let Some(endpoint) = self.schedule.next(now)
         {
-            match UnderWay::begin(&endpoint, &self.settings, &self.epoll, now) {
+            match UnderWay::begin(&endpoint, self, now) {
                 Ok(one) => {
                     self.deadlines.insert((one.deadline(&self.settings), endpoint.id));
                     self.under_way.insert(endpoint.id, one);
@@ -184,17 +188,15 @@ impl Checks {
 /// A check and its connection, which ends with it.
 struct UnderWay {
     check: Check,
-    socket: OwnedFd,
+    wire: Wire,
     started: Nanos,
 }
 
 impl UnderWay {
-    fn begin(
-        endpoint: &Endpoint,
-        settings: &Arc<HealthCheck>,
-        epoll: &OwnedFd,
-        now: Nanos,
-    ) -> Result<Self, NotPassed> {
+    fn begin(endpoint: &Endpoint, checks: &Checks, now: Nanos) -> Result<Self, NotPassed> {
+        let group = &endpoint.group;
+        let session = group.is_tls.then(|| checks.tls.session(&group.host)).transpose();
+        let session = session.map_err(|cause| NotPassed::from(Failed::Handshake(cause)))?;
         let open = || {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let family = if endpoint.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -204,11 +206,12 @@ impl UnderWay {
                 Err(error) => return Err(error),
             }
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-            epoll::add(epoll, &socket, EventData::new_u64(endpoint.id), flags)?;
+            epoll::add(&checks.epoll, &socket, EventData::new_u64(endpoint.id), flags)?;
             Ok(socket)
         };
         let socket = open().map_err(|error| NotPassed::unconnected(&error.into()))?;
-        Ok(Self { check: Check::new(settings, &endpoint.group.authority), socket, started: now })
+        let check = Check::new(&checks.settings, &group.authority);
+        Ok(Self { check, wire: Wire::new(socket, session), started: now })
     }
 
     fn deadline(&self, settings: &HealthCheck) -> Nanos {
@@ -219,37 +222,16 @@ impl UnderWay {
     fn advance(&mut self) -> Option<CheckResult> {
         match self.try_advance() {
             Ok(result) => result,
-            Err(Errno::AGAIN) => None,
-            Err(error) => Some(Err(self.check.broken(&error.into()))),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(self.check.broken(&error))),
         }
     }
 
-    fn try_advance(&mut self) -> Result<Option<CheckResult>, Errno> {
+    fn try_advance(&mut self) -> io::Result<Option<CheckResult>> {
         if !self.check.is_connected() {
-            sockopt::socket_error(&self.socket)??;
+            sockopt::socket_error(self.wire.socket())??;
             self.check.connected();
         }
-        while !self.check.unsent().is_empty() {
-            let sent = again(|| send(&self.socket, self.check.unsent(), SendFlags::NOSIGNAL))?;
-            self.check.sent(sent);
-        }
-        let mut buffer = [0; 4096];
-        loop {
-            let (read, _) = again(|| recv(&self.socket, &mut buffer[..], RecvFlags::empty()))?;
-            let result = self.check.received(&buffer[..read]);
-            if result.is_some() {
-                return Ok(result);
-            }
-        }
-    }
-}
-
-/// Until no signal comes in between.
-fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            result => return result,
-        }
+        self.wire.exchange(&mut self.check)
     }
 }

@@ -9,6 +9,8 @@ use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::{Lease, Settings, Wanted};
 
 mod answers;
+#[cfg(target_os = "linux")]
+mod tls;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -36,7 +38,7 @@ const DRIVERS: &[CheckDriver] = &[
 ];
 
 fn start(driver: CheckDriver, pool: &Arc<Backends>, settings: HealthCheck) -> Prober {
-    Prober::start(Arc::clone(pool), settings, driver, Clock::real()).unwrap()
+    Prober::start(Arc::clone(pool), settings, driver, &Arc::default(), Clock::real()).unwrap()
 }
 
 /// Somebody that a request could go to.
