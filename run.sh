@@ -2,10 +2,11 @@
 # Builds Balancer and lets you try it: two echo backends, the balancer in front of them on SQLite in data/ (or on your
 # PostgreSQL), and three lines to paste. Ctrl-C ends everything.
 #
-#   ./run.sh [--postgres URL]
+#   ./run.sh [--tls] [--postgres URL]
 #
-# Works from any folder. CARGO_TARGET_DIR is honoured. Ports 8080, 9001 and 9002 are taken when they are free, others
-# when not.
+# With --tls it speaks https, too, with a certificate that is made for this machine in data/ and that nobody signed.
+# Works from any folder. CARGO_TARGET_DIR is honoured. Ports 8080, 8443, 9001 and 9002 are taken when they are free,
+# others when not.
 set -euo pipefail
 
 # A shell in the background of a script starts us with Ctrl-C ignored, which no trap can undo: start over without that.
@@ -19,12 +20,14 @@ say() { printf '%s\n' "$*" >&2; }
 fail() { say "run.sh: $*"; exit 1; }
 
 database=
+tls=
 while [ $# -gt 0 ]; do
   case $1 in
     --postgres) [ $# -ge 2 ] || fail "--postgres needs a URL: postgres://USER:PASSWORD@HOST/DATABASE"; database=$2; shift 2 ;;
     --postgres=*) database=${1#--postgres=}; shift ;;
+    --tls) tls=yes; shift ;;
     -h|--help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) say "run.sh: what is $1? Usage: ./run.sh [--postgres URL]"; exit 2 ;;
+    *) say "run.sh: what is $1? Usage: ./run.sh [--tls] [--postgres URL]"; exit 2 ;;
   esac
 done
 
@@ -32,6 +35,10 @@ command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.88 or newe
   or use Docker instead: docker compose up --build"
 command -v cc >/dev/null || fail "a C compiler is missing (SQLite is built from source): install gcc, on Debian by
   apt-get install gcc libc6-dev"
+
+if [ -n "$tls" ]; then
+  command -v openssl >/dev/null || fail "openssl is missing, which makes the certificate of --tls: install it, or run without"
+fi
 
 say "building (the first time takes a few minutes) …"
 # The compiler tells where the programs are, wherever the target folder may be.
@@ -121,6 +128,20 @@ fi
 unset "${!BALANCER_@}"
 export BALANCER_LISTEN=$listen
 export BALANCER__BACKENDS="[{\"name\":\"a\",\"url\":\"$a\"},{\"name\":\"b\",\"url\":\"$b\"}]"
+if [ -n "$tls" ]; then
+  cert=$root/data/localhost.pem key=$root/data/localhost.key
+  if ! openssl x509 -in "$cert" -noout -checkend 86400 >/dev/null 2>&1 || [ ! -f "$key" ]; then
+    mkdir -p "$root/data"
+    (umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=localhost \
+      -addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 -keyout "$key" -out "$cert" 2>"$scratch/openssl") ||
+      fail "openssl made no certificate: $(cat "$scratch/openssl")"
+    say "made a certificate for localhost: $cert"
+  fi
+  secure=127.0.0.1:8443
+  if taken 8443; then secure=127.0.0.1:0; fi
+  export BALANCER__TLS__LISTEN=$secure BALANCER__TLS__REDIRECT=false
+  export BALANCER__TLS__CERTIFICATES="[{\"cert\":\"$cert\",\"key\":\"$key\"}]"
+fi
 if [ -n "$database" ]; then export BALANCER_DATABASE_URL=$database; fi
 
 "$balancer_bin" run --config "$root/config.json" 9>&- > >(
@@ -128,7 +149,12 @@ if [ -n "$database" ]; then export BALANCER_DATABASE_URL=$database; fi
   exec 9>&-
   while IFS= read -r line; do
     printf '%s\n' "$line"
-    case $line in "listening on "*) hints "${line#listening on }"; exec cat ;; esac
+    case $line in
+      "listening on http://"*) hints "${line#listening on }"; [ -n "$tls" ] || exec cat ;;
+      "listening on https://"*)
+        printf '%s\n\n' "The same by https: curl --cacert $cert ${line#listening on }/hello"
+        exec cat ;;
+    esac
   done
 ) &
 balancer=$!

@@ -72,12 +72,14 @@ fn check(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
 /// 0 or 1, never 2: that one is reserved in container health checks. With `--listen` no configuration is needed.
 fn healthcheck(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
     let listen = match &options.listen {
-        Some(text) => config::address(text).map_err(|fault| format!("--listen: {text:?} {fault}")),
+        Some(text) => config::address(text)
+            .map(cli::LivezPort::plain)
+            .map_err(|fault| format!("--listen: {text:?} {fault}")),
         None => config::load(options, env)
             .map_err(|faults| faults.to_string())
-            .and_then(|loaded| loaded.config.listen.first().copied().ok_or_else(|| "listen is empty".into())),
+            .and_then(|loaded| cli::LivezPort::of(&loaded.config).ok_or_else(|| "listen is empty".into())),
     };
-    match listen.and_then(|address| cli::healthcheck(address, &Clock::real())) {
+    match listen.and_then(|asked| cli::healthcheck(asked, &Clock::real())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => fail(1, &text),
     }

@@ -29,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("app", &["*"]),
     ("api", &["api", "store", "proxy", "log", "metrics", "tls", "budget"]),
     ("budget", &["budget", "store"]),
-    ("cli", &["cli"]),
+    ("cli", &["cli", "tls"]),
     ("clock.rs", &[]),
     ("config", &["config", "tls"]),
     ("engine", &["engine", "proxy", "tls"]),

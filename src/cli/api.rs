@@ -188,7 +188,9 @@ fn place(
             Ok((format!("http://{}", super::healthcheck::reachable(address)), config.admin.token))
         }
         None => Err(CommandFailure::Usage(
-            "the configuration listens nowhere: name the balancer with --url".into(),
+            "the configuration has a TLS port alone, and this command speaks none: set admin.listen, or listen, or name \
+             the balancer with --url"
+                .into(),
         )),
     }
 }

@@ -1,10 +1,15 @@
-//! `balancer healthcheck`: one request over plain TCP, for containers that have no curl.
+//! `balancer healthcheck`: one request, for containers that have no curl.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustls::{ClientConnection, StreamOwned};
+
 use crate::clock::Clock;
+use crate::config::Config;
+use crate::tls::BackendTlsSettings;
+use crate::tls::upstream::BackendTls;
 use balancer_http::framing::response;
 use balancer_time::nanos;
 
@@ -14,15 +19,38 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Longest status line.
 const MAX_LINE: usize = 1_024;
 
+/// Where a balancer is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LivezPort {
+    address: SocketAddr,
+    is_tls: bool,
+}
+
+impl LivezPort {
+    /// Without TLS.
+    pub const fn plain(address: SocketAddr) -> Self {
+        Self { address, is_tls: false }
+    }
+
+    /// The admin listener, the plain port or the TLS port, the first that there is.
+    pub fn of(config: &Config) -> Option<Self> {
+        let of_tls =
+            || config.tls.as_ref()?.listen.first().map(|address| Self { address: *address, is_tls: true });
+        config.admin.listen.or(config.listen.first().copied()).map(Self::plain).or_else(of_tls)
+    }
+}
+
 /// Asks `/-/livez` of the balancer that listens there. `Err` says why it does not count as alive.
-pub fn healthcheck(listen: SocketAddr, clock: &Clock) -> Result<(), String> {
-    if listen.port() == 0 {
+pub fn healthcheck(asked: LivezPort, clock: &Clock) -> Result<(), String> {
+    let LivezPort { address, is_tls } = asked;
+    if address.port() == 0 {
         return Err("the configured port is 0, so nobody knows the real one".into());
     }
-    let address = reachable(listen);
+    let address = reachable(address);
     let deadline_ns = clock.now().saturating_add(nanos(PATIENCE));
-    let fault = |text: String| Err(format!("http://{address}/-/livez: {text}"));
-    match ask(address, clock, deadline_ns) {
+    let scheme = if is_tls { "https" } else { "http" };
+    let fault = |text: String| Err(format!("{scheme}://{address}/-/livez: {text}"));
+    match ask(address, is_tls, clock, deadline_ns) {
         Ok(answer) if response::status(&answer, true) == Ok(Some(200)) => Ok(()),
         Ok(answer) => {
             let answer = String::from_utf8_lossy(&answer);
@@ -42,18 +70,27 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 /// What is answered, at least to the end of the status line.
-fn ask(address: SocketAddr, clock: &Clock, deadline_ns: u64) -> io::Result<Vec<u8>> {
+fn ask(address: SocketAddr, is_tls: bool, clock: &Clock, deadline_ns: u64) -> io::Result<Vec<u8>> {
     let left = || match deadline_ns.saturating_sub(clock.now()) {
         0 => Err(io::Error::from(io::ErrorKind::TimedOut)),
         left_ns => Ok(Duration::from_nanos(left_ns)),
     };
-    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
-    stream.set_write_timeout(Some(left()?))?;
+    let stream = TcpStream::connect_timeout(&address, left()?)?;
+    let stream = Timed { stream, left };
+    if is_tls {
+        let session = session(address).map_err(io::Error::other)?;
+        talk(StreamOwned::new(session, stream), address)
+    } else {
+        talk(stream, address)
+    }
+}
+
+fn talk(mut stream: impl Read + Write, address: SocketAddr) -> io::Result<Vec<u8>> {
     write!(stream, "GET /-/livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    stream.flush()?;
     let mut answer = Vec::new();
     while !answer.contains(&b'\n') && answer.len() < MAX_LINE {
         let mut buffer = [0; 256];
-        stream.set_read_timeout(Some(left()?))?;
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => answer.extend_from_slice(&buffer[..count]),
@@ -68,12 +105,46 @@ fn ask(address: SocketAddr, clock: &Clock, deadline_ns: u64) -> io::Result<Vec<u
     Ok(answer)
 }
 
+/// Any certificate will do: it is asked whether it is alive, and told nothing.
+fn session(address: SocketAddr) -> Result<ClientConnection, String> {
+    let any = BackendTlsSettings { insecure_skip_verify: true, ..BackendTlsSettings::default() };
+    let tls = BackendTls::new();
+    tls.apply(&any, true);
+    tls.session(&address.ip().to_string())
+}
+
+/// A connection whose reads and writes end with what is left of the time.
+struct Timed<L> {
+    stream: TcpStream,
+    left: L,
+}
+
+impl<L: Fn() -> io::Result<Duration>> Read for Timed<L> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some((self.left)()?))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl<L: Fn() -> io::Result<Duration>> Write for Timed<L> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some((self.left)()?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
     use std::thread;
 
     use super::*;
+    use crate::tls::front::FrontTls;
+    use crate::tls::tests::Papers;
 
     /// Answers one connection; gives what was asked.
     fn serve(answer: &'static str) -> (SocketAddr, thread::JoinHandle<String>) {
@@ -109,9 +180,54 @@ mod tests {
             ("", false),
         ] {
             let (address, server) = serve(answer);
-            assert_eq!(healthcheck(address, &Clock::real()).is_ok(), alive, "{answer:?}");
+            assert_eq!(healthcheck(LivezPort::plain(address), &Clock::real()).is_ok(), alive, "{answer:?}");
             let asked = server.join().unwrap();
             assert!(asked.starts_with("GET /-/livez HTTP/1.1\r\nHost: 127.0.0.1:"), "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_tls_port_is_asked_by_tls_whatever_its_certificate() {
+        let papers = Papers::new();
+        let settings = papers.front(&[papers.pair("a", &["a.test"])]);
+        let front = FrontTls::new(&settings, false, std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let session = rustls::ServerConnection::new(front.config()).unwrap();
+            let mut stream = StreamOwned::new(session, socket);
+            let mut asked = [0; 256];
+            let read = stream.read(&mut asked).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            asked[..read].to_vec()
+        });
+        healthcheck(LivezPort { address, is_tls: true }, &Clock::real()).unwrap();
+        assert!(server.join().unwrap().starts_with(b"GET /-/livez HTTP/1.1\r\n"));
+        let (plain, server) = serve("HTTP/1.1 400 Bad Request\r\n\r\n");
+        drop(server);
+        let text = healthcheck(LivezPort { address: plain, is_tls: true }, &Clock::real()).unwrap_err();
+        assert!(text.starts_with(&format!("https://{plain}/-/livez: ")), "{text}");
+    }
+
+    #[test]
+    fn the_first_listener_that_there_is_is_asked() {
+        let papers = Papers::new();
+        papers.pair("a", &["a.test"]);
+        let pair = r#"[{"cert": "a.pem", "key": "a.key"}]"#;
+        for (listen, admin, is_tls, expected) in [
+            (r#""127.0.0.1:1""#, r#""127.0.0.1:2""#, false, "127.0.0.1:2"),
+            (r#""127.0.0.1:1""#, "null", false, "127.0.0.1:1"),
+            ("null", "null", true, "127.0.0.1:3"),
+            ("null", r#""127.0.0.1:2""#, false, "127.0.0.1:2"),
+        ] {
+            let text = format!(
+                r#"{{"listen": {listen}, "admin": {{"listen": {admin}}}, "backends": [{{"name": "a", "url": "http://h"}}],
+                    "tls": {{"listen": "127.0.0.1:3", "certificates": {pair}}}}}"#
+            );
+            let config = crate::config::from_text(&text, papers.folder()).unwrap();
+            let expected = LivezPort { address: expected.parse().unwrap(), is_tls };
+            assert_eq!(LivezPort::of(&config), Some(expected), "{listen} {admin}");
         }
     }
 
@@ -133,10 +249,12 @@ mod tests {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
-        let text = healthcheck(address, &Clock::real()).unwrap_err();
+        let text = healthcheck(LivezPort::plain(address), &Clock::real()).unwrap_err();
         assert!(text.starts_with(&format!("http://{address}/-/livez: ")), "{text}");
         assert!(
-            healthcheck("127.0.0.1:0".parse().unwrap(), &Clock::real()).unwrap_err().contains("port is 0")
+            healthcheck(LivezPort::plain("127.0.0.1:0".parse().unwrap()), &Clock::real())
+                .unwrap_err()
+                .contains("port is 0")
         );
     }
 }

@@ -21,7 +21,7 @@ mod summary;
 mod top;
 
 pub use failure::CommandFailure;
-pub use healthcheck::healthcheck;
+pub use healthcheck::{LivezPort, healthcheck};
 pub use print::{Print, print};
 pub use summary::summary;
 
@@ -202,6 +202,12 @@ struct Run {
     /// With --to: what every client without a limit of its own gets: 100/s, "600/m burst 50", 10000/d.
     #[arg(long, value_name = "RATE", requires = "to")]
     limit: Option<String>,
+    /// With --to: speak TLS, too, with this certificate and its key, both in PEM form.
+    #[arg(long, value_name = "CERT,KEY", requires = "to")]
+    tls: Option<String>,
+    /// With --tls: where [default: 127.0.0.1:8443].
+    #[arg(long, value_name = "ADDR", requires = "tls")]
+    tls_listen: Option<String>,
     /// With --to: the folder in which limits are kept [default: in memory, gone with the process].
     #[arg(long, value_name = "DIR", requires = "to")]
     data: Option<PathBuf>,
@@ -215,7 +221,14 @@ impl From<Source> for Options {
 
 impl From<Run> for Options {
     fn from(run: Run) -> Self {
-        Self { to: run.to, limit: run.limit, data: run.data, ..run.source.into() }
+        Self {
+            to: run.to,
+            limit: run.limit,
+            tls: run.tls,
+            tls_listen: run.tls_listen,
+            data: run.data,
+            ..run.source.into()
+        }
     }
 }
 
@@ -245,9 +258,10 @@ pub(crate) mod tests {
             to: vec![":1".into(), "http://h".into()],
             limit: Some("10/s".into()),
             listen: Some("[::]:80".into()),
-            file: None,
-            data: None,
+            ..Options::default()
         };
+        let secure =
+            Options { tls: Some("a.pem,a.key".into()), tls_listen: Some("[::]:443".into()), ..to.clone() };
         let kept = Options { data: Some("d".into()), ..to.clone() };
         for (line, expected) in [
             ("balancer", Command::Run(Options::default())),
@@ -260,6 +274,10 @@ pub(crate) mod tests {
             ("balancer run --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to.clone())),
             ("balancer --to :1 --to http://h --limit 10/s --listen [::]:80", Command::Run(to)),
             ("balancer run --to :1 --to http://h --limit 10/s --listen [::]:80 --data d", Command::Run(kept)),
+            (
+                "balancer run --to :1 --to http://h --limit 10/s --listen [::]:80 --tls a.pem,a.key --tls-listen [::]:443",
+                Command::Run(secure),
+            ),
         ] {
             assert_eq!(read(line).unwrap(), expected, "{line}");
         }
@@ -272,6 +290,8 @@ pub(crate) mod tests {
             ("balancer --nope", 2),
             ("balancer run --limit 10/s", 2),
             ("balancer run --data d", 2),
+            ("balancer run --tls a,b", 2),
+            ("balancer run --to :1 --tls-listen :1", 2),
             ("balancer run --to :1 --config x", 2),
             ("balancer --config x check", 2),
             ("balancer check --to :1", 2),
@@ -299,6 +319,8 @@ pub(crate) mod tests {
             "--to",
             "--limit",
             "--data",
+            "--tls",
+            "--tls-listen",
             "--listen",
             "--version",
             "BALANCER_CONFIG",

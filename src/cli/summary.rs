@@ -14,7 +14,16 @@ pub fn summary(config: &Config) -> String {
         // Writing to a string has nothing to fail on.
         let _ = writeln!(text, "  {name:<9} {value}");
     };
-    line("listen", list(config.listen.iter().map(ToString::to_string)));
+    if !config.listen.is_empty() {
+        line("listen", list(config.listen.iter().map(ToString::to_string)));
+    }
+    if let Some(tls) = &config.tls {
+        let listen = list(tls.listen.iter().map(ToString::to_string));
+        let pairs = list(tls.front.certificates.iter().map(|pair| pair.cert.display().to_string()));
+        let redirects = tls.redirect && !config.listen.is_empty();
+        let more = if redirects { "; the plain port leads there" } else { "" };
+        line("TLS", format!("{listen}, with {pairs}{more}"));
+    }
     line("backends", backends(config));
     line(
         "health",
@@ -57,7 +66,8 @@ fn backends(config: &Config) -> String {
     let named = config.backends.iter().take(NAMED).map(|backend| {
         let host =
             if backend.host.contains(':') { format!("[{}]", backend.host) } else { backend.host.clone() };
-        let url = format!("http://{host}:{}", backend.port);
+        let scheme = if backend.is_tls { "https" } else { "http" };
+        let url = format!("{scheme}://{host}:{}", backend.port);
         if url.ends_with(&format!("//{}", backend.name)) { url } else { format!("{} {url}", backend.name) }
     });
     let more = match config.backends.len().saturating_sub(NAMED) {
@@ -116,6 +126,28 @@ mod tests {
                API       http://127.0.0.1:81, for 127.0.0.0/8, ::1/128, with the token\n  \
                log       a line a request to /srv/a.log\n"
         );
+    }
+
+    #[test]
+    fn what_is_spoken_by_tls_is_told() {
+        let papers = crate::tls::tests::Papers::new();
+        papers.pair("site", &["a.test"]);
+        let read = |listen: &str| {
+            let text = format!(
+                r#"{{{listen}"backends": [{{"name": "a", "url": "https://h"}}],
+                    "tls": {{"listen": "[::]:443", "certificates": [{{"cert": "site.pem", "key": "site.key"}}]}}}}"#
+            );
+            summary(&from_text(&text, papers.folder()).unwrap())
+        };
+        let pair = papers.folder().join("site.pem");
+        let text = read("");
+        assert!(text.contains(&format!(
+            "  TLS       [::]:443, with {}; the plain port leads there\n",
+            pair.display()
+        )));
+        assert!(text.contains("a https://h:443;"), "{text}");
+        let text = read(r#""listen": null, "#);
+        assert!(!text.contains("listen") && !text.contains("leads there"), "{text}");
     }
 
     #[test]

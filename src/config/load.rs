@@ -30,6 +30,10 @@ pub struct Options {
     pub limit: Option<String>,
     /// `--listen`.
     pub listen: Option<String>,
+    /// `--tls`, with `--to`: a certificate and its key, as `CERT,KEY`.
+    pub tls: Option<String>,
+    /// `--tls-listen`, with `--tls`.
+    pub tls_listen: Option<String>,
     /// `--data`, with `--to`: the folder in which limits, and what clients have left, are kept.
     pub data: Option<PathBuf>,
 }
@@ -201,6 +205,16 @@ fn flags(options: &Options) -> Vec<Override> {
     if let Some(limit) = &options.limit {
         changes.push(Override::new(&["rate_limit", "default"], text("--limit", limit)));
     }
+    if let Some(pair) = &options.tls {
+        // Without a comma there is no key, which is a fault that says so.
+        let (cert, key) = pair.split_once(',').unwrap_or((pair, ""));
+        let pair = object("--tls", &[("cert", cert), ("key", key)]);
+        let pairs = Node::new(FaultOrigin::Flag("--tls"), Value::List(vec![pair]));
+        changes.push(Override::new(&["tls", "certificates"], pairs));
+    }
+    if let Some(listen) = &options.tls_listen {
+        changes.push(Override::new(&["tls", "listen"], text("--tls-listen", listen)));
+    }
     if let Some(listen) = &options.listen {
         changes.push(Override::new(&["listen"], text("--listen", listen)));
     }
@@ -209,7 +223,6 @@ fn flags(options: &Options) -> Vec<Override> {
 
 /// A backend of `--to`: `:9001`, `9001`, `host:9001` or a whole URL; named by its host and port.
 fn backend(to: &str) -> Node {
-    let origin = FaultOrigin::Flag("--to");
     let url = if to.contains("://") {
         to.to_owned()
     } else if to.starts_with(':') {
@@ -223,10 +236,16 @@ fn backend(to: &str) -> Node {
     let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
     let name = authority.rsplit('@').next().unwrap_or("").to_owned();
-    let member = |name: &str, value: String| Member {
-        name: name.to_owned(),
+    object("--to", &[("name", &name), ("url", &url)])
+}
+
+/// An object of texts that an option gave.
+fn object(flag: &'static str, members: &[(&str, &str)]) -> Node {
+    let origin = FaultOrigin::Flag(flag);
+    let member = |(name, value): &(&str, &str)| Member {
+        name: (*name).to_owned(),
         origin: origin.clone(),
-        node: Node::new(origin.clone(), Value::Text(value)),
+        node: Node::new(origin.clone(), Value::Text((*value).to_owned())),
     };
-    Node::new(origin.clone(), Value::Object(vec![member("name", name), member("url", url)]))
+    Node::new(origin.clone(), Value::Object(members.iter().map(member).collect()))
 }

@@ -155,3 +155,24 @@ fn a_reload_takes_certificates_and_leaves_what_is_bound() {
         assert_eq!(is_live(key), live, "{key}");
     }
 }
+
+#[test]
+fn the_command_line_names_one_pair() {
+    let papers = Papers::new();
+    let files = papers.pair("one", &["one.test"]);
+    let pair = format!("{},{}", files.cert.display(), files.key.display());
+    let read = |tls: &str, tls_listen: Option<&str>| {
+        let options = Options {
+            to: vec![":9001".into()],
+            tls: Some(tls.into()),
+            tls_listen: tls_listen.map(Into::into),
+            ..Options::default()
+        };
+        load(&options, &[]).map(|loaded| loaded.config.tls.unwrap()).map_err(|faults| faults.to_string())
+    };
+    assert_eq!(read(&pair, None).unwrap().listen, ["127.0.0.1:8443".parse().unwrap()]);
+    let tls = read(&pair, Some("[::]:443")).unwrap();
+    assert_eq!((tls.listen, tls.front.certificates), (vec!["[::]:443".parse().unwrap()], vec![files]));
+    let fault = read("one.pem", None).unwrap_err();
+    assert!(fault.contains("--tls: tls.certificates[0].key: must be a path"), "{fault}");
+}
