@@ -122,6 +122,11 @@ impl Bucket {
         self.level = (self.level - micro).max(floor);
     }
 
+    /// Moves the level for a look, by less than a debt may be deep; whoever does it moves it back.
+    pub fn shift(&mut self, micro: i64) {
+        self.level += micro;
+    }
+
     /// Puts other numbers in force and leaves the level as it is, as far as the new capacity holds it.
     pub fn clip_to(&mut self, limit: Limit, now: Nanos) {
         if self.limit() == limit {

@@ -19,8 +19,10 @@ mod hot;
 mod hot_table;
 mod levels;
 mod link;
+mod others;
 mod reporting;
 mod seat;
+mod shares;
 mod slots;
 mod table;
 
@@ -35,8 +37,9 @@ use siphasher::sip::SipHasher13;
 use crate::identity::ClientKey;
 use balancer_time::Moment;
 
-pub(crate) use hot::{HearingSince, TICK};
+pub(crate) use others::HearingSince;
 pub(crate) use reporting::{Charged, Round};
+pub(crate) use shares::TICK;
 
 pub use ask::{Ask, Grant, Granted, MAX_ASKED, Room, Verdict};
 pub use change::{EntryChange, Shared};

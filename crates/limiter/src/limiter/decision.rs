@@ -63,7 +63,10 @@ pub(super) fn decide(
 ) -> Decision {
     let mut decision = Decision::new(ask, ask.max_in_flight().is_some_and(|most| in_flight >= most));
     if !decision.crowded {
-        decision.allowed = slots.acquire(ask, when, &mut decision.verdicts, sharing);
+        decision.allowed = match sharing {
+            None => slots.acquire(ask, when, &mut decision.verdicts),
+            Some(sharing) => slots.acquire_shared(ask, when, &mut decision.verdicts, sharing),
+        };
         // An allowed request was refused by no bucket that is enforced.
         decision.shadow_denied =
             decision.allowed && decision.verdicts.iter().any(|verdict| !verdict.outcome.allowed);

@@ -2,63 +2,21 @@
 //!
 //! Rates and weights are guesses about others and so floating-point numbers; what is spent is counted in whole tokens.
 
-use smallvec::SmallVec;
-
+use super::link::PeerLinkState;
+use super::others::{Heard, HearingSince, Others};
+use super::shares::{Lately, MICRO, Shares, TICK, even_part, rate_of, seconds, tau_s};
 use crate::identity::ClientKey;
-use crate::limit::Limit;
+use crate::limit::{Limit, Rate};
 use crate::reports::SpentReport;
 use crate::reset::Reset;
 use crate::terms::BucketId;
 use balancer_time::Nanos;
 
-use super::link::PeerLinkState;
-
-/// How often what changed is told.
-pub(crate) const TICK: Nanos = 500_000_000;
-
 /// A bucket stays hot for so long after it was spent fast, or anybody reported it.
 const HOT_FOR: Nanos = 10_000_000_000;
 
-/// After so long without a report nobody is taken to go on any more.
-const FORESEEN: Nanos = 3 * TICK;
-
 /// Rates are smoothed over so many seconds.
 const RATE_TAU_S: f64 = 0.5;
-
-const MICRO: f64 = 1e6;
-
-const NANOS: f64 = 1e9;
-
-/// A sum that loses its weight with time: what was told lately counts most.
-#[derive(Clone, Copy, Debug, Default)]
-struct Lately {
-    sum: f64,
-    at: Nanos,
-}
-
-impl Lately {
-    /// `tau_s`: after so many seconds 37 % are left.
-    fn at(self, now: Nanos, tau_s: f64) -> f64 {
-        self.sum * (-seconds(now.saturating_sub(self.at)) / tau_s).exp()
-    }
-
-    fn add(&mut self, more: u64, now: Nanos, tau_s: f64) {
-        *self = Self { sum: self.at(now, tau_s) + more as f64, at: now };
-    }
-}
-
-/// What one other instance told of a bucket.
-#[derive(Clone, Copy, Debug)]
-struct PeerSpending {
-    peer: u32,
-    episode: u32,
-    /// Its counter, as far as it is charged here.
-    spent: u64,
-    heard: Nanos,
-    /// Tokens a second.
-    rate: f64,
-    lately: Lately,
-}
 
 /// What follows from the reports of a bucket that were made here.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,31 +43,12 @@ pub(super) struct HotBucket {
     /// As it was before the last report.
     before: Telling,
     hot_until: Nanos,
-    peers: SmallVec<[PeerSpending; 2]>,
+    others: Others,
+    shares: Shares,
     /// Tokens that others spent, as far as they were charged here.
     pub elsewhere: u64,
     /// What others are taken to have spent since they told, in millionths, as of the last [`HotBucket::foresee`].
     pub ahead_micro: i64,
-}
-
-/// Since when this instance hears the others: at first, or after a silence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HearingSince {
-    /// Counters that were last heard before that go on from wherever they are now.
-    pub began: Nanos,
-    /// It has begun only just: so do counters that were never heard.
-    pub is_new: bool,
-}
-
-/// What [`HotBucket::hear`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// So many tokens are new.
-    New(u64),
-    /// Where the counts begin: nothing to charge.
-    Baseline,
-    /// An older report than the last: it counts for nothing.
-    WentBack,
 }
 
 impl HotBucket {
@@ -124,7 +63,9 @@ impl HotBucket {
             telling: Telling { at: now.saturating_sub(TICK), ..Telling::default() },
             before: Telling::default(),
             hot_until: 0,
-            peers: SmallVec::new(),
+            others: Others::default(),
+            // Those of no limit: what is asked first puts the right ones in their place.
+            shares: Shares::of(Limit { capacity: 0, rate: Rate::per_second(0) }, 0),
             elsewhere: 0,
             ahead_micro: 0,
         }
@@ -150,9 +91,9 @@ impl HotBucket {
         if self.loud {
             return false;
         }
-        let part =
-            rate_of(limit) / f64::from(members) * seconds(now.saturating_sub(self.telling.at).min(TICK));
-        self.loud = self.untold() as f64 - part >= threshold(limit, members);
+        self.put_in_force(limit, members);
+        let elapsed = now.saturating_sub(self.telling.at).min(TICK);
+        self.loud = self.untold() as f64 - self.shares.part * elapsed as f64 >= self.shares.threshold;
         if self.loud {
             self.heat(0, now);
         }
@@ -220,72 +161,35 @@ impl HotBucket {
 
     /// What another instance told.
     pub fn hear(&mut self, peer: u32, report: &SpentReport, since: HearingSince, now: Nanos) -> Heard {
-        let tau_s = tau_s(report.limit);
-        let told = match self.peers.iter_mut().find(|known| known.peer == peer) {
-            Some(known) => known,
-            None => {
-                let none = PeerSpending {
-                    peer,
-                    episode: report.episode,
-                    spent: 0,
-                    heard: 0,
-                    rate: 0.0,
-                    lately: Lately::default(),
-                };
-                self.peers.push(none);
-                // It was just pushed.
-                let Some(known) = self.peers.last_mut() else { return Heard::WentBack };
-                known
-            }
-        };
-        let is_first = told.heard == 0;
-        let same = told.episode == report.episode;
-        let older = if same { report.spent < told.spent } else { !is_later(report.episode, told.episode) };
-        if !is_first && older {
-            return Heard::WentBack;
+        let heard = self.others.hear(peer, report, since, now);
+        if let Heard::New(tokens) = heard {
+            self.elsewhere = self.elsewhere.saturating_add(tokens);
         }
-        let skipped = if is_first { since.is_new } else { told.heard < since.began };
-        // The first report of an episode that comes here may not be its first: only what is fresh is new for certain.
-        let new = if !is_first && same { report.spent - told.spent } else { report.fresh };
-        told.episode = report.episode;
-        told.spent = report.spent;
-        told.heard = now.max(1);
-        told.rate = report.rate_micro as f64 / MICRO;
-        if skipped {
-            return Heard::Baseline;
-        }
-        told.lately.add(new, now, tau_s);
-        self.elsewhere = self.elsewhere.saturating_add(new);
-        Heard::New(new)
+        heard
     }
 
     /// Forgets what instances told that are gone.
     pub fn keep_peers(&mut self, alive: &[u32]) {
-        self.peers.retain(|peer| alive.contains(&peer.peer));
+        self.others.keep(alive);
     }
 
-    /// What others are taken to have spent since they told: they go on as they did, for at most three ticks, and together
-    /// leave this instance its part. Kept in [`HotBucket::ahead_micro`].
+    /// What others are taken to have spent since they told, in millionths; see [`Others::ahead`]. They leave this instance its
+    /// part of the rate. Kept in [`HotBucket::ahead_micro`].
     pub fn foresee(&mut self, limit: Limit, link: PeerLinkState, now: Nanos) -> i64 {
-        self.ahead_micro = self.ahead(limit, link, now);
+        self.put_in_force(limit, link.members);
+        self.ahead_micro = self.others.foresee(self.shares.others, link.returned_at, now);
         self.ahead_micro
     }
 
     /// The same, for a look.
     pub fn ahead(&self, limit: Limit, link: PeerLinkState, now: Nanos) -> i64 {
-        let (mut sum, mut total) = (0.0, 0.0);
-        for peer in &self.peers {
-            // What was told before a silence was taken off when it began.
-            if peer.rate > 0.0 && peer.heard >= link.returned_at {
-                sum += peer.rate * seconds(now.saturating_sub(peer.heard).min(FORESEEN));
-                total += peer.rate;
-            }
+        self.others.ahead(Shares::of(limit, link.members).others, link.returned_at, now)
+    }
+
+    fn put_in_force(&mut self, limit: Limit, members: u32) {
+        if self.shares.members != members || self.shares.limit != limit {
+            self.shares = Shares::of(limit, members);
         }
-        if total > 0.0 {
-            let most = rate_of(limit) * (1.0 - 1.0 / f64::from(link.members.max(1)));
-            sum *= (most / total).min(1.0);
-        }
-        (sum * MICRO) as i64
     }
 
     /// This instance's part of a bucket while it is cut off: what it told lately of all that was told, and never less than
@@ -293,7 +197,7 @@ impl HotBucket {
     pub fn part(&self, limit: Limit, members: u32, now: Nanos) -> f64 {
         let tau_s = tau_s(limit);
         let own = self.telling.lately.at(now, tau_s);
-        let others: f64 = self.peers.iter().map(|peer| peer.lately.at(now, tau_s)).sum();
+        let others = self.others.lately(now, tau_s);
         let even = even_part(members);
         if own + others > 0.0 { (own / (own + others)).max(even / 2.0) } else { even }
     }
@@ -301,42 +205,8 @@ impl HotBucket {
     /// The bucket was filled by the calendar: what was spent before counts for nobody any more.
     pub fn begin_period(&mut self) {
         (self.told, self.telling.rate, self.loud) = (self.published, 0.0, false);
-        for peer in &mut self.peers {
-            peer.rate = 0.0;
-        }
+        self.others.stop();
     }
-}
-
-/// The part of a bucket of which nobody told anything.
-pub(super) fn even_part(members: u32) -> f64 {
-    1.0 / f64::from(members.max(1))
-}
-
-/// What may be spent untold, in tokens: a quarter of an even part of the capacity.
-fn threshold(limit: Limit, members: u32) -> f64 {
-    (f64::from(limit.capacity) / (4.0 * f64::from(members.max(1)))).max(1.0)
-}
-
-/// Tokens a second.
-fn rate_of(limit: Limit) -> f64 {
-    limit.rate.micro as f64 / (MICRO * f64::from(limit.rate.per_secs.max(1)))
-}
-
-/// Over how many seconds what was told loses its weight: as long as the bucket takes to fill, within bounds.
-fn tau_s(limit: Limit) -> f64 {
-    if limit.rate.micro == 0 {
-        return 60.0;
-    }
-    (f64::from(limit.capacity) / rate_of(limit)).clamp(10.0, 60.0)
-}
-
-fn seconds(span: Nanos) -> f64 {
-    span as f64 / NANOS
-}
-
-/// Whether one episode began after the other: their numbers go round.
-fn is_later(one: u32, other: u32) -> bool {
-    one.wrapping_sub(other) as i32 > 0
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use balancer_time::Nanos;
 /// Written by [`crate::limiter::Limiter`]'s budget alone. On a cache line of its own, since every decision reads it.
 #[repr(align(128))]
 pub(crate) struct PeerLink {
-    /// How many instances share the budget, this one included; 0: none does, and nothing is counted.
+    /// How many instances share the budget, this one included; 0: no other was ever heard, and nothing is counted.
     members: AtomicU32,
     /// How often the others were heard again after a silence.
     returns: AtomicU32,
@@ -72,8 +72,12 @@ impl PeerLink {
         now > self.good_until.load(Ordering::Relaxed)
     }
 
-    /// So many instances share the budget from now on, this one included.
+    /// So many instances share the budget from now on, this one included. An instance that has met no other yet shares nothing,
+    /// at no cost.
     pub fn set_members(&self, members: usize) {
+        if members < 2 && self.members.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         self.members.store(u32::try_from(members).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::hot::{Heard, HearingSince, HotBucket, TICK};
+use super::hot::HotBucket;
 use super::hot_table::HotPlace;
+use super::others::{Heard, HearingSince};
+use super::shares::TICK;
 use super::slots::{Sharing, Slots};
 use super::table::TableRow;
 use super::{Limiter, Rows, SHARDS, shard_of};
@@ -66,7 +68,7 @@ impl Limiter {
         };
         let Rows { table, hot, .. } = &mut *rows;
         let row = table.row_mut(number);
-        row.stamp = self.epoch.load(Ordering::Relaxed);
+        // Not stamped: whoever spends saves the level, and of all that are saved the lowest counts.
         let mut sharing = Sharing::new(link, client, hot, &self.counts);
         match row.slots.hear(peer, report, since, &mut sharing, when) {
             None => Charged::NoRoom,

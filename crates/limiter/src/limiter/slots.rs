@@ -3,6 +3,7 @@
 //! A bucket is found by its id, so that its level carries over whatever limit or plan names it next. Buckets whose
 //! names are in force no longer stay until they are full: who was put on another plan and back has not gained anything.
 
+mod mark;
 mod share;
 
 use smallvec::SmallVec;
@@ -15,8 +16,9 @@ use crate::reset::Reset;
 use crate::terms::{BucketId, BucketSpec, MAX_BUCKETS, MAX_RULES};
 use balancer_time::{Moment, Nanos};
 
+use mark::Mark;
+use share::Flow;
 pub(super) use share::Sharing;
-use share::{Flow, Mark};
 
 /// Most buckets of limits that a client has at once, those whose names are no longer in force included. With more,
 /// the fullest of those goes: it is the one that holds its client back the least.
@@ -99,14 +101,18 @@ impl Slot {
 
     /// Puts the numbers of a bucket of that name in force; false: they were already.
     fn put_in_force(&mut self, spec: &BucketSpec, when: Moment) -> bool {
-        let limit = self.part_of(spec.in_force(), self.bucket.limit().capacity);
-        if self.bucket.limit() == limit && self.reset == spec.reset {
+        self.put_limit_in_force(spec.in_force(), spec.reset, when)
+    }
+
+    fn put_limit_in_force(&mut self, full: Limit, reset: Option<Reset>, when: Moment) -> bool {
+        let limit = self.part_of(full, self.bucket.limit().capacity);
+        if self.bucket.limit() == limit && self.reset == reset {
             return false;
         }
         self.settle(when);
-        if self.reset != spec.reset {
-            self.reset = spec.reset;
-            self.turn = spec.reset.map_or(0, |reset| reset.turn(when.wall_s));
+        if self.reset != reset {
+            self.reset = reset;
+            self.turn = reset.map_or(0, |reset| reset.turn(when.wall_s));
         }
         if self.is_parted() {
             self.bucket.clip_to(limit, when.now);
@@ -123,12 +129,7 @@ impl Slot {
     }
 
     pub(super) fn verdict(&self, cost: u32, allowed: bool, when: Moment) -> Verdict {
-        self.verdict_of(&self.bucket, cost, allowed, when)
-    }
-
-    /// By another level.
-    fn verdict_of(&self, bucket: &Bucket, cost: u32, allowed: bool, when: Moment) -> Verdict {
-        let mut outcome = bucket.outcome(cost, allowed);
+        let mut outcome = self.bucket.outcome(cost, allowed);
         if let Some(until_reset) = self.until_reset(when) {
             let never = !allowed && cost > self.bucket.limit().capacity;
             outcome.wait_ns = (!never).then_some(until_reset);
@@ -150,43 +151,23 @@ pub(super) struct Slots(SmallVec<[Slot; 1]>);
 impl Slots {
     /// Takes the tokens that a request needs of every bucket, or of none if an enforced one refuses. Writes what each
     /// says, in the order of [`Ask::buckets`]; true: allowed. Allocates nothing for buckets that were there before.
-    pub fn acquire(
-        &mut self,
-        ask: Ask<'_>,
-        when: Moment,
-        verdicts: &mut [Verdict],
-        mut sharing: Option<&mut Sharing<'_>>,
-    ) -> bool {
+    pub fn acquire(&mut self, ask: Ask<'_>, when: Moment, verdicts: &mut [Verdict]) -> bool {
         self.prepare(ask, when);
         let mut allowed = true;
-        for ((spec, cost, of_rule), verdict) in ask.buckets().zip(&mut *verdicts) {
+        for ((spec, cost, _), verdict) in ask.buckets().zip(&mut *verdicts) {
             let Some(slot) = self.find_mut(spec.id) else { continue };
-            verdict.outcome.allowed = match sharing.as_deref_mut() {
-                None => {
-                    slot.put_in_force(spec, when);
-                    slot.settle(when);
-                    slot.bucket.holds(cost, when.now)
-                }
-                Some(sharing) => slot.holds_shared(spec, cost, ask.is_shared(of_rule), sharing, when),
-            };
+            slot.put_in_force(spec, when);
+            slot.settle(when);
+            verdict.outcome.allowed = slot.bucket.holds(cost, when.now);
             allowed &= verdict.outcome.allowed || !spec.is_enforced();
         }
-        for ((spec, cost, of_rule), verdict) in ask.buckets().zip(verdicts) {
+        for ((spec, cost, _), verdict) in ask.buckets().zip(verdicts) {
             let Some(slot) = self.find_mut(spec.id) else { continue };
             let enough = verdict.outcome.allowed;
-            let takes = allowed && enough;
-            if takes {
+            if allowed && enough {
                 slot.bucket.take(cost);
             }
-            *verdict = match sharing.as_deref_mut() {
-                Some(sharing) if ask.is_shared(of_rule) => {
-                    if takes {
-                        slot.spend(spec.in_force(), cost, sharing, when.now);
-                    }
-                    slot.verdict_shared(cost, enough, sharing, when)
-                }
-                _ => slot.verdict(cost, enough, when),
-            };
+            *verdict = slot.verdict(cost, enough, when);
         }
         allowed
     }

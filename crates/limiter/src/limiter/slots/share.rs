@@ -1,14 +1,17 @@
 //! A bucket that several instances share: what is hidden from the others, and how it is held to a part while this instance is
 //! cut off from them.
 
-use super::super::hot::{Heard, HearingSince, HotBucket, even_part};
+use super::super::hot::HotBucket;
 use super::super::hot_table::{HotCounts, HotPlace, HotTable};
 use super::super::link::PeerLinkState;
+use super::super::others::{Heard, HearingSince};
+use super::super::shares::even_part;
+use super::mark::Mark;
 use super::{Slot, Slots};
 use crate::bucket::{Bucket, MICRO};
 use crate::identity::ClientKey;
 use crate::limit::{Limit, Rate};
-use crate::limiter::Verdict;
+use crate::limiter::{Ask, Verdict};
 use crate::reports::SpentReport;
 use crate::reset::Reset;
 use crate::terms::{BucketId, BucketSpec};
@@ -39,44 +42,6 @@ pub(super) enum Flow {
     In(u64),
     /// Its period turned.
     Filled,
-}
-
-/// What a slot keeps of sharing, in 8 bytes. While it is quiet: what is hidden from the others, in millionths of a token.
-/// While it is held to a part: that part, and the silence in which that began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark(u64);
-
-/// Set: held to a part. What is hidden never reaches it: it is less than twice 10^15.
-const PARTED: u64 = 1 << 63;
-
-impl Mark {
-    /// Nothing is hidden.
-    pub const QUIET: Self = Self(0);
-
-    fn parted(part: f64, returns: u32) -> Self {
-        // A part of 1 is one 2^32nd less.
-        let part = (part * f64::from(u32::MAX)) as u32;
-        Self(PARTED | u64::from(returns & (u32::MAX >> 1)) << 32 | u64::from(part))
-    }
-
-    fn is_parted(self) -> bool {
-        self.0 & PARTED != 0
-    }
-
-    /// Whether it was set in this silence.
-    fn is_of(self, returns: u32) -> bool {
-        (self.0 >> 32) as u32 & (u32::MAX >> 1) == returns & (u32::MAX >> 1)
-    }
-
-    /// That part of a number.
-    fn of(self, whole: u64) -> u64 {
-        let part = u128::from(self.0 as u32) + 1;
-        ((u128::from(whole) * part) >> 32) as u64
-    }
-
-    fn hidden_micro(self) -> u64 {
-        if self.is_parted() { 0 } else { self.0 }
-    }
 }
 
 impl Slot {
@@ -114,7 +79,7 @@ impl Slot {
 
     /// Brings it to `when` with these numbers in force; whether it has `cost` tokens beside what others are taken to have
     /// spent.
-    pub(super) fn holds_shared(
+    fn holds_shared(
         &mut self,
         spec: &BucketSpec,
         cost: u32,
@@ -123,29 +88,37 @@ impl Slot {
         when: Moment,
     ) -> bool {
         let full = spec.in_force();
-        self.rejoin(full, sharing.link, is_shared, when.now);
-        self.put_in_force(spec, when);
+        if self.is_parted() {
+            self.rejoin(full, sharing.link, is_shared, when.now);
+        }
+        self.put_limit_in_force(full, spec.reset, when);
         let flow = self.settle(when);
         let ahead = if is_shared { self.share(full, cost, flow, sharing, when.now) } else { 0 };
         self.bucket.level_micro() - ahead >= i64::from(cost) * MICRO
     }
 
-    /// What it says of a request, beside what others are taken to have spent.
-    pub(super) fn verdict_shared(
-        &self,
+    /// Takes the tokens where `takes` says so, and says what became of the request.
+    fn conclude(
+        &mut self,
+        spec: &BucketSpec,
         cost: u32,
-        enough: bool,
-        sharing: &Sharing<'_>,
+        (takes, enough): (bool, bool),
+        sharing: &mut Sharing<'_>,
         when: Moment,
     ) -> Verdict {
-        match self.hot.and_then(|place| sharing.hot.get(place)) {
-            Some(hot) if hot.ahead_micro > 0 && !self.is_parted() => {
-                let mut bucket = self.bucket;
-                bucket.lower(hot.ahead_micro, i64::MIN);
-                self.verdict_of(&bucket, cost, enough, when)
-            }
-            _ => self.verdict(cost, enough, when),
+        let ahead = match self.hot.and_then(|place| sharing.hot.get(place)) {
+            Some(hot) if !self.is_parted() => hot.ahead_micro,
+            _ => 0,
+        };
+        if takes {
+            self.bucket.take(cost);
+            self.spend(spec.in_force(), cost, sharing, when.now);
         }
+        // What others are taken to have spent is missing for whoever is told of the level, and comes back.
+        self.bucket.shift(-ahead);
+        let verdict = self.verdict(cost, enough, when);
+        self.bucket.shift(ahead);
+        verdict
     }
 
     /// Ends being held to a part where that is over. `full` are the numbers in force.
@@ -200,7 +173,7 @@ impl Slot {
     }
 
     /// Tokens were taken of it at `now`.
-    pub(super) fn spend(&mut self, full: Limit, cost: u32, sharing: &mut Sharing<'_>, now: Nanos) {
+    fn spend(&mut self, full: Limit, cost: u32, sharing: &mut Sharing<'_>, now: Nanos) {
         let link = sharing.link;
         if link.members < 2 || self.mark.is_parted() {
             return;
@@ -281,41 +254,44 @@ impl Slot {
     }
 }
 
-impl Mark {
-    /// Tokens flowed into the bucket: this instance's part of them is forgotten.
-    fn leak(&mut self, gained_micro: u64, members: u32) {
-        if self.hidden_micro() > 0 {
-            self.0 = self.0.saturating_sub(gained_micro / u64::from(members.max(1)));
-        }
-    }
-
-    /// Tokens were taken. True: so many are hidden that the others should know.
-    fn hide(&mut self, cost: u32, full: Limit, members: u32) -> bool {
-        let most = u64::from(full.capacity) * MICRO as u64;
-        // More than the capacity can't be missing in any bucket.
-        let hidden = (self.hidden_micro() + u64::from(cost) * MICRO as u64).min(most);
-        self.0 = hidden;
-        hidden >= MICRO as u64 && hidden * 4 * u64::from(members) >= most
-    }
-
-    /// Whole tokens that are hidden; rounded down, so that others are never charged what was not spent.
-    fn hidden(self) -> u64 {
-        self.hidden_micro() / MICRO as u64
-    }
-
-    fn publish(&mut self) {
-        if !self.is_parted() {
-            *self = Self::QUIET;
-        }
-    }
-}
-
 /// The deepest that others' spending may bring a bucket, in millionths: as if each of them had taken it whole.
 fn debt_of(limit: Limit, members: u32) -> i64 {
     -(i64::from(members.saturating_sub(1)) * i64::from(limit.capacity)).saturating_mul(MICRO)
 }
 
 impl Slots {
+    /// As [`Slots::acquire`], where instances share the budget.
+    pub fn acquire_shared(
+        &mut self,
+        ask: Ask<'_>,
+        when: Moment,
+        verdicts: &mut [Verdict],
+        sharing: &mut Sharing<'_>,
+    ) -> bool {
+        self.prepare(ask, when);
+        let mut allowed = true;
+        for ((spec, cost, of_rule), verdict) in ask.buckets().zip(&mut *verdicts) {
+            let Some(slot) = self.find_mut(spec.id) else { continue };
+            let enough = slot.holds_shared(spec, cost, ask.is_shared(of_rule), sharing, when);
+            verdict.outcome.allowed = enough;
+            allowed &= enough || !spec.is_enforced();
+        }
+        for ((spec, cost, of_rule), verdict) in ask.buckets().zip(verdicts) {
+            let Some(slot) = self.find_mut(spec.id) else { continue };
+            let enough = verdict.outcome.allowed;
+            let takes = allowed && enough;
+            *verdict = if ask.is_shared(of_rule) {
+                slot.conclude(spec, cost, (takes, enough), sharing, when)
+            } else {
+                if takes {
+                    slot.bucket.take(cost);
+                }
+                slot.verdict(cost, enough, when)
+            };
+        }
+        allowed
+    }
+
     /// Charges what another instance told; see [`Slot::hear`].
     pub fn hear(
         &mut self,

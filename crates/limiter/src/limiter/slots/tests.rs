@@ -37,7 +37,7 @@ const UNSAID: Verdict =
 fn ask(slots: &mut Slots, grant: &Grant, cost: u32, when: Moment) -> (bool, Vec<Verdict>) {
     let ask = Ask { cost, ..Ask::of(grant) };
     let mut verdicts = vec![UNSAID; grant.terms.buckets.len()];
-    (slots.acquire(ask, when, &mut verdicts, None), verdicts)
+    (slots.acquire(ask, when, &mut verdicts), verdicts)
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn of_too_many_names_the_fullest_that_is_not_asked_for_goes() {
     for rule in 0..MAX_OF_RULES as u32 {
         let rule = RequestRule::new("a", Vec::new(), "/", Effect::Buckets([of_rule(rule, 2)].into()));
         let ask = Ask { grant: None, rules: &[&rule], cost: 1, room: Room::Own };
-        assert!(slots.acquire(ask, at(0), &mut [UNSAID], None));
+        assert!(slots.acquire(ask, at(0), &mut [UNSAID]));
     }
     assert_eq!(slots.iter().count(), MAX_OF_LIMITS + MAX_OF_RULES);
     assert!(slots.get(of_rule(0, 2).id, at(0)).is_some());

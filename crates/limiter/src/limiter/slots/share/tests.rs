@@ -37,7 +37,7 @@ impl Client {
         let unsaid = Slot::full(&self.grant.terms.buckets[0], false, at(now)).verdict(1, true, at(now));
         let mut verdicts = [unsaid; MAX_ASKED];
         let ask = Ask { cost, ..Ask::of(&self.grant) };
-        let allowed = self.slots.acquire(ask, at(now), &mut verdicts, Some(&mut sharing));
+        let allowed = self.slots.acquire_shared(ask, at(now), &mut verdicts, &mut sharing);
         (allowed, verdicts[0].outcome.left, sharing.loud)
     }
 

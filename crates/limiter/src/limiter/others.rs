@@ -1,0 +1,168 @@
+//! What other instances told of one hot bucket, and what they are taken to have spent since.
+
+use smallvec::SmallVec;
+
+use super::shares::{Lately, MICRO, NANOS, TICK, seconds, tau_s};
+use crate::reports::SpentReport;
+use balancer_time::Nanos;
+
+/// After so long without a report nobody is taken to go on any more.
+const FORESEEN: Nanos = 3 * TICK;
+
+/// Since when this instance hears the others: at first, or after a silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HearingSince {
+    /// Counters that were last heard before that go on from wherever they are now.
+    pub began: Nanos,
+    /// It has begun only just: so do counters that were never heard.
+    pub is_new: bool,
+}
+
+/// What [`Others::hear`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// So many tokens are new.
+    New(u64),
+    /// Where the counts begin: nothing to charge.
+    Baseline,
+    /// An older report than the last: it counts for nothing.
+    WentBack,
+}
+
+/// What one other instance told.
+#[derive(Clone, Copy, Debug)]
+struct PeerSpending {
+    peer: u32,
+    episode: u32,
+    /// Its counter, as far as it is charged here.
+    spent: u64,
+    heard: Nanos,
+    /// Tokens a second.
+    rate: f64,
+    lately: Lately,
+}
+
+/// What others are taken to spend: a straight line, for as long as none of them has been silent for too long.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outlook {
+    from: Nanos,
+    until: Nanos,
+    /// Millionths of a token at `from`.
+    begins: f64,
+    /// Millionths of a token a nanosecond.
+    slope: f64,
+    /// What it was drawn for.
+    most: f64,
+    heard_since: Nanos,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    peers: SmallVec<[PeerSpending; 2]>,
+    outlook: Outlook,
+}
+
+impl Others {
+    /// What another instance told.
+    pub fn hear(&mut self, peer: u32, report: &SpentReport, since: HearingSince, now: Nanos) -> Heard {
+        self.outlook = Outlook::default();
+        let at = match self.peers.iter().position(|known| known.peer == peer) {
+            Some(at) => at,
+            None => {
+                let (episode, lately) = (report.episode, Lately::default());
+                self.peers.push(PeerSpending { peer, episode, spent: 0, heard: 0, rate: 0.0, lately });
+                self.peers.len() - 1
+            }
+        };
+        let told = &mut self.peers[at];
+        let is_first = told.heard == 0;
+        let same = told.episode == report.episode;
+        let older = if same { report.spent < told.spent } else { !is_later(report.episode, told.episode) };
+        if !is_first && older {
+            return Heard::WentBack;
+        }
+        let skipped = if is_first { since.is_new } else { told.heard < since.began };
+        // The first report of an episode that comes here may not be its first: only what is fresh is new for certain.
+        let new = if !is_first && same { report.spent - told.spent } else { report.fresh };
+        told.episode = report.episode;
+        told.spent = report.spent;
+        told.heard = now.max(1);
+        told.rate = report.rate_micro as f64 / MICRO;
+        if skipped {
+            return Heard::Baseline;
+        }
+        told.lately.add(new, now, tau_s(report.limit));
+        Heard::New(new)
+    }
+
+    /// Forgets what instances told that are gone.
+    pub fn keep(&mut self, alive: &[u32]) {
+        self.outlook = Outlook::default();
+        self.peers.retain(|peer| alive.contains(&peer.peer));
+    }
+
+    /// Nobody is taken to go on until the next report.
+    pub fn stop(&mut self) {
+        self.outlook = Outlook::default();
+        self.peers.iter_mut().for_each(|peer| peer.rate = 0.0);
+    }
+
+    /// Tokens that they told lately.
+    pub fn lately(&self, now: Nanos, tau_s: f64) -> f64 {
+        self.peers.iter().map(|peer| peer.lately.at(now, tau_s)).sum()
+    }
+
+    /// What they are taken to have spent since they told, in millionths: they go on as they did, for at most three ticks, and
+    /// together at `most` so many tokens a second. What was told before `heard_since` does not count: it was taken off when
+    /// the silence began that ended then.
+    pub fn ahead(&self, most: f64, heard_since: Nanos, now: Nanos) -> i64 {
+        let spent = |peer: &PeerSpending| peer.rate * seconds(now.saturating_sub(peer.heard).min(FORESEEN));
+        let sum: f64 = self.active(heard_since).map(spent).sum();
+        (sum * self.damped(most, heard_since) * MICRO) as i64
+    }
+
+    /// The same, and quicker the next time.
+    pub fn foresee(&mut self, most: f64, heard_since: Nanos, now: Nanos) -> i64 {
+        let line = &self.outlook;
+        let fits = line.most == most && line.heard_since == heard_since;
+        if fits && (line.from..=line.until).contains(&now) {
+            return (line.begins + line.slope * (now - line.from) as f64) as i64;
+        }
+        self.outlook = self.look_ahead(most, heard_since, now);
+        self.ahead(most, heard_since, now)
+    }
+
+    /// The line on which that lies from `now` on.
+    fn look_ahead(&self, most: f64, heard_since: Nanos, now: Nanos) -> Outlook {
+        // A decision may have begun before the last report came.
+        let from = self.peers.iter().map(|peer| peer.heard).fold(now, Nanos::max);
+        let goes_on = |peer: &&PeerSpending| from - peer.heard < FORESEEN;
+        let slope: f64 = self.active(heard_since).filter(goes_on).map(|peer| peer.rate).sum();
+        let ends = self.active(heard_since).filter(goes_on).map(|peer| peer.heard + FORESEEN).min();
+        Outlook {
+            from,
+            until: ends.unwrap_or(Nanos::MAX),
+            begins: self.ahead(most, heard_since, from) as f64,
+            slope: slope * self.damped(most, heard_since) * MICRO / NANOS,
+            most,
+            heard_since,
+        }
+    }
+
+    /// Those that spend.
+    fn active(&self, heard_since: Nanos) -> impl Iterator<Item = &PeerSpending> {
+        self.peers.iter().filter(move |peer| peer.rate > 0.0 && peer.heard >= heard_since)
+    }
+
+    /// What their rates are multiplied by so that they are at `most` so many tokens a second together.
+    fn damped(&self, most: f64, heard_since: Nanos) -> f64 {
+        let total: f64 = self.active(heard_since).map(|peer| peer.rate).sum();
+        if total > most { most / total } else { 1.0 }
+    }
+}
+
+/// Whether one episode began after the other: their numbers go round.
+fn is_later(one: u32, other: u32) -> bool {
+    one.wrapping_sub(other) as i32 > 0
+}
