@@ -71,6 +71,8 @@ mod store_words;
 mod strategies;
 mod terms;
 mod tls;
+mod tls_backends;
+mod tls_front;
 mod trimmed;
 mod unreadable;
 mod v1;

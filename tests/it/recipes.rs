@@ -1,4 +1,4 @@
-//! The recipes of `docs/`, as they are written there, against a real nginx. Skipped aloud where none is installed;
+//! The recipes of `docs/`, as they are written there, some against a real nginx. Skipped aloud where none is installed;
 //! `BALANCER_TEST_REQUIRE_NGINX=1` makes that a failure.
 
 use std::net::{SocketAddr, TcpStream};
@@ -8,8 +8,9 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::support::balancer::PROGRAM;
 use crate::support::postgres;
-use crate::support::{Backend, Conn, Proc, Setup, block, installed, skip, until};
+use crate::support::{Backend, Conn, Proc, Setup, aloud, block, installed, skip, until};
 
 /// nginx, where Debian puts it or in `PATH`.
 pub fn nginx() -> Option<PathBuf> {
@@ -179,4 +180,64 @@ fn what_limit_req_lets_through_we_let_through() {
             }
         }
     }
+}
+
+/// The recipe's own certificate and configuration, at other places and ports.
+#[test]
+fn https_with_a_pair_that_renews_itself() {
+    if !installed("openssl") || !installed("curl") {
+        return aloud("openssl or curl is not installed: the recipe for TLS was not tried");
+    }
+    let backend = Backend::named("hello");
+    let folder = tempfile::Builder::new().prefix("balancer-it-tls-").tempdir().expect("a folder");
+    let make = || {
+        let script = block("recipes/tls.md", "certificate");
+        let made = Command::new("sh").args(["-ec", &script]).current_dir(folder.path()).output().expect("sh");
+        assert!(made.status.success(), "{made:?}");
+    };
+    make();
+    let command = block("recipes/tls.md", "try");
+    let words = command.replace("http://127.0.0.1:9001", &backend.url());
+    let mut words = words.split_whitespace();
+    assert_eq!(words.next(), Some("balancer"));
+    let ports = ["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"];
+    let tried = Proc::start(PROGRAM, &words.chain(ports).collect::<Vec<_>>(), folder.path(), &[]);
+    let hello = |port: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--cacert"])
+            .arg(folder.path().join("localhost.pem"))
+            .arg(format!("https://{port}/"));
+        let output = curl.output().expect("curl");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
+    };
+    let port = |proc: &Proc| {
+        let line = proc.wait_out("listening on https://");
+        line.trim().trim_start_matches("listening on https://").to_owned()
+    };
+    assert_eq!(hello(&port(&tried)), ("hello".to_owned(), true));
+    // The configuration, with this pair.
+    let config = block("recipes/tls.md", "config.json")
+        .replace("0.0.0.0:80", "127.0.0.1:0")
+        .replace("0.0.0.0:443", "127.0.0.1:0")
+        .replace("/etc/letsencrypt/live/app.example/fullchain.pem", "localhost.pem")
+        .replace("/etc/letsencrypt/live/app.example/privkey.pem", "localhost.key")
+        .replace("http://127.0.0.1:9001", &backend.url());
+    assert!(!config.contains("/etc/") && !config.contains("0.0.0.0"), "{config}");
+    std::fs::write(folder.path().join("config.json"), config).expect("written");
+    let proc = Proc::start(PROGRAM, &["run"], folder.path(), &[]);
+    let port = port(&proc);
+    assert_eq!(hello(&port), ("hello".to_owned(), true));
+    // Renewed: a client that trusts the new one alone is served after the word.
+    make();
+    assert!(!hello(&port).1, "the old one is still shown");
+    proc.signal(Signal::HUP);
+    until("the new one is shown", || hello(&port).1.then_some(()));
+    let expiry = block("recipes/tls.md", "expiry")
+        .replace("app.example:443", &port)
+        .replace("app.example", "localhost");
+    let told = Command::new("sh").args(["-c", &expiry]).output().expect("sh");
+    assert!(String::from_utf8_lossy(&told.stdout).starts_with("notAfter="), "{told:?}");
+    let hook = block("recipes/tls.md", "hook");
+    let read = Command::new("sh").args(["-n", "-c", &hook]).output().expect("sh");
+    assert!(read.status.success(), "{read:?}");
 }

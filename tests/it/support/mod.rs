@@ -13,6 +13,7 @@ pub mod load;
 pub mod names;
 pub mod postgres;
 pub mod process;
+pub mod secure;
 pub mod watchdog;
 
 use std::io::Write;

@@ -1,0 +1,196 @@
+//! TLS in tests: an authority of our own, a client that trusts it, a backend behind a certificate of it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+
+use super::{Balancer, PATIENCE, Setup};
+
+/// An authority that makes certificates into a folder, where it stands itself as `ca.pem`.
+pub struct Papers<'a> {
+    folder: &'a Path,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl<'a> Papers<'a> {
+    /// Into that folder; another authority there must have another name.
+    pub fn named(folder: &'a Path, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
+        let authority = authority.expect("an authority");
+        std::fs::write(folder.join(format!("{name}.pem")), authority.pem()).expect("written");
+        Self { folder, authority }
+    }
+
+    /// Makes `NAME.pem` and `NAME.key` for those hosts, as the configuration has such a pair.
+    pub fn pair(&self, name: &str, hosts: &[&str]) -> Value {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(hosts).expect("names");
+        let certificate = params.signed_by(&key, &self.authority).expect("a certificate");
+        std::fs::write(self.folder.join(format!("{name}.pem")), certificate.pem()).expect("written");
+        std::fs::write(self.folder.join(format!("{name}.key")), key.serialize_pem()).expect("written");
+        json!({ "cert": format!("{name}.pem"), "key": format!("{name}.key") })
+    }
+
+    /// The certificate of a pair.
+    pub fn der(&self, name: &str) -> Vec<u8> {
+        chain(self.folder, name)[0].to_vec()
+    }
+
+    /// A client that trusts this authority, and shows that pair.
+    pub fn client(&self, own: Option<&str>) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone()).expect("a root");
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        Arc::new(match own {
+            None => builder.with_no_client_auth(),
+            Some(name) => builder
+                .with_client_auth_cert(chain(self.folder, name), key(self.folder, name))
+                .expect("they fit"),
+        })
+    }
+}
+
+fn chain(folder: &Path, name: &str) -> Vec<CertificateDer<'static>> {
+    let file = folder.join(format!("{name}.pem"));
+    CertificateDer::pem_file_iter(file).expect("a file").collect::<Result<_, _>>().expect("certificates")
+}
+
+fn key(folder: &Path, name: &str) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::from_pem_file(folder.join(format!("{name}.key"))).expect("a key")
+}
+
+/// With a TLS port, whose certificates are those pairs.
+pub fn with_tls(setup: Setup, certificates: &[Value]) -> Setup {
+    setup.set("tls", json!({ "listen": "127.0.0.1:0", "certificates": certificates }))
+}
+
+/// Where the TLS port is.
+#[track_caller]
+pub fn tls_port(balancer: &Balancer) -> SocketAddr {
+    let line = balancer.proc.wait_out("listening on https://");
+    line.rsplit("https://").next().unwrap_or_default().trim().parse().expect("an address")
+}
+
+/// A connection under TLS.
+pub struct SecureConn(StreamOwned<ClientConnection, TcpStream>);
+
+/// An answer, as far as tests look at it.
+#[derive(Debug)]
+pub struct SecureAnswer {
+    pub status: u16,
+    pub body: String,
+}
+
+impl SecureConn {
+    /// Connects and shakes hands; an error is why not. A server that refuses a client's certificate says so with the first
+    /// answer.
+    pub fn open(to: SocketAddr, client: &Arc<ClientConfig>, name: &str) -> Result<Self, std::io::Error> {
+        let socket = TcpStream::connect(to)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let session = ClientConnection::new(Arc::clone(client), name).expect("a session");
+        let mut stream = StreamOwned::new(session, socket);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Self(stream))
+    }
+
+    /// The certificate that the server showed.
+    pub fn shown(&self) -> Vec<u8> {
+        self.0.conn.peer_certificates().expect("a certificate")[0].to_vec()
+    }
+
+    /// One GET of HTTP/1.1 whose answer has a Content-Length.
+    pub fn get(&mut self, host: &str, target: &str) -> Result<SecureAnswer, std::io::Error> {
+        write!(self.0, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let length = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        self.0.read_exact(&mut body)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Ok(SecureAnswer { status, body: String::from_utf8_lossy(&body).into_owned() })
+    }
+}
+
+/// A backend that speaks TLS and answers each request with its name; ends with the process.
+pub struct SecureBackend {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl SecureBackend {
+    /// With that pair of the folder.
+    pub fn start(folder: &Path, pair: &str) -> Self {
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain(folder, pair), key(folder, pair))
+            .expect("they fit");
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (connections, requests) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let own = (Arc::clone(&connections), Arc::clone(&requests));
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                own.0.fetch_add(1, Ordering::SeqCst);
+                let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
+                let (mut stream, requests) = (StreamOwned::new(session, socket), Arc::clone(&own.1));
+                std::thread::spawn(move || {
+                    while let Some(seen) = read_head(&mut stream) {
+                        requests.fetch_add(1, Ordering::SeqCst);
+                        let _ =
+                            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{seen}", seen.len());
+                        let _ = stream.flush();
+                    }
+                });
+            }
+        });
+        Self { address, connections, requests }
+    }
+
+    /// Connections and whole requests so far, checks among them.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.connections.load(Ordering::SeqCst), self.requests.load(Ordering::SeqCst))
+    }
+}
+
+/// `None`: the connection has ended, or nothing secure came of it.
+fn read_head(stream: &mut impl Read) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    Some(String::from_utf8_lossy(&head).into_owned())
+}
