@@ -138,6 +138,22 @@ fn run_sh_can_be_tried_as_printed_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it left files in the caller's folder");
 }
 
+#[test]
+fn run_sh_serves_https_beside_http() {
+    let _alone = alone();
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bin = fake_cargo(elsewhere.path());
+    let before = git_status();
+    let mut proc = run_sh(&["--tls"], folder.path(), Some(&bin));
+    try_out(&proc);
+    let line = proc.wait_out("The same by https: ");
+    let echoed = paste(&format!("{} -sS", line.trim_start_matches("The same by https: ")));
+    assert!(echoed.contains(r#""request_uri":"/hello""#), "{echoed}");
+    proc.signal(Signal::TERM);
+    proc.wait();
+    assert_eq!(git_status(), before, "git shows what it left behind");
+}
+
 /// A command of README's first walk, with what it prints there.
 struct Step {
     command: String,
