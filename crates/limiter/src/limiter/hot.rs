@@ -86,6 +86,7 @@ impl HotBucket {
     }
 
     /// Tokens were spent here. True: so many are untold that it has become urgent.
+    #[inline]
     pub fn spend(&mut self, cost: u32, limit: Limit, members: u32, now: Nanos) -> bool {
         self.published += u64::from(cost);
         if self.loud {
@@ -175,6 +176,7 @@ impl HotBucket {
 
     /// What others are taken to have spent since they told, in millionths; see [`Others::ahead`]. They leave this instance its
     /// part of the rate. Kept in [`HotBucket::ahead_micro`].
+    #[inline]
     pub fn foresee(&mut self, limit: Limit, link: PeerLinkState, now: Nanos) -> i64 {
         self.put_in_force(limit, link.members);
         self.ahead_micro = self.others.foresee(self.shares.others, link.returned_at, now);

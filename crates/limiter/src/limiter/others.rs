@@ -123,6 +123,7 @@ impl Others {
     }
 
     /// The same, and quicker the next time.
+    #[inline]
     pub fn foresee(&mut self, most: f64, heard_since: Nanos, now: Nanos) -> i64 {
         let line = &self.outlook;
         let fits = line.most == most && line.heard_since == heard_since;
@@ -134,6 +135,7 @@ impl Others {
     }
 
     /// The line on which that lies from `now` on.
+    #[cold]
     fn look_ahead(&self, most: f64, heard_since: Nanos, now: Nanos) -> Outlook {
         // A decision may have begun before the last report came.
         let from = self.peers.iter().map(|peer| peer.heard).fold(now, Nanos::max);

@@ -79,6 +79,7 @@ impl Slot {
 
     /// Brings it to `when` with these numbers in force; whether it has `cost` tokens beside what others are taken to have
     /// spent.
+    #[inline(always)]
     fn holds_shared(
         &mut self,
         spec: &BucketSpec,
@@ -98,6 +99,7 @@ impl Slot {
     }
 
     /// Takes the tokens where `takes` says so, and says what became of the request.
+    #[inline(always)]
     fn conclude(
         &mut self,
         spec: &BucketSpec,
@@ -137,6 +139,7 @@ impl Slot {
     }
 
     /// What is to be taken off its level for others. While this instance is cut off, it is held to its part instead.
+    #[inline(always)]
     fn share(&mut self, full: Limit, cost: u32, flow: Flow, sharing: &mut Sharing<'_>, now: Nanos) -> i64 {
         let link = sharing.link;
         if link.members < 2 {
@@ -173,6 +176,7 @@ impl Slot {
     }
 
     /// Tokens were taken of it at `now`.
+    #[inline(always)]
     fn spend(&mut self, full: Limit, cost: u32, sharing: &mut Sharing<'_>, now: Nanos) {
         let link = sharing.link;
         if link.members < 2 || self.mark.is_parted() {
