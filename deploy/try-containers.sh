@@ -201,24 +201,23 @@ admit() {
   allowed=$(echo "$seen" | sed -n 's/^\([0-9]*\) 200.*/\1/p')
   [ "${allowed:-0}" -ge "$1" ] && [ "${allowed:-0}" -le "$2" ]
 }
-afresh() {
-  api -X DELETE "$admin/limits/delete?client_id=$client" >/dev/null
-  [ "$(api "$admin/limits/create" -d "$(limit "$1" "$2")")" = 201 ] || return 1
-  # Longer than cache.ttl: every instance has seen it.
-  sleep 3
-}
+# A full bucket again, in every instance that hears of it within cache.ttl.
+afresh() { [ "$(api -X POST "$admin/v1/limits/$client/reset")" = 204 ] && sleep 3; }
 # One admits 30; what three let through beyond is the README's bound, at what one curl after the other asks for.
-holds "a limit of 30 through one of them" afresh 30 0
+holds "a limit of 30 through one of them" [ "$(api "$admin/limits/create" -d "$(limit 30 0)")" = 201 ]
+# Longer than cache.ttl: every instance has seen it.
+sleep 3
 holds "the three take from one budget: 30 to 42 of 90" admit 30 42
 say "        ($seen)"
 docker kill "$(container balancer-3)" >/dev/null
 holds "a killed one is missed" within 10 hears 2
-holds "a fresh limit of 30" afresh 30 0
+holds "filled again" afresh
 holds "two of them take from one budget: 30 to 42 of 90" admit 30 42
 say "        ($seen)"
 compose up -d >/dev/null 2>&1
 holds "it is heard again" within 60 hears 3
-holds "a limit of 30 at 5 a second" afresh 30 5
+holds "raised to 5 a second" [ "$(api -X PUT "$admin/limits/update" -d "$(limit 30 5)")" = 204 ]
+holds "filled again" afresh
 statuses 60 >/dev/null
 docker pause "$(container postgres)" >/dev/null
 holds "without PostgreSQL they are cut off" within 10 cut_off

@@ -312,10 +312,14 @@ impl Driver {
         if !self.cut_off {
             return log::info!("budget: the other instances are heard again");
         }
-        let cause = self.cause.as_deref().unwrap_or(
-            "what it tells does not come back; where database.url leads to a pooler, \
-             database.listen_url has to lead to the server",
-        );
+        let cause = match (&self.cause, self.sender) {
+            (Some(cause), _) => cause,
+            (None, SenderState::Busy) => "the database does not answer",
+            (None, _) => {
+                "what it tells does not come back; where database.url leads to a pooler, \
+                 database.listen_url has to lead to the server"
+            }
+        };
         let alone = self.parts.budget.stats(now).members < 2;
         let what = if alone { "counts alone" } else { "holds each client to a part of its limits" };
         log::warn!("budget: this instance is cut off from others and {what}: {cause}");

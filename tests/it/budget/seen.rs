@@ -7,8 +7,9 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{instances, knows, series, setup, takes, told_of};
+use crate::support::browser::here;
 use crate::support::postgres::Postgres;
-use crate::support::{Backend, Balancer, Database, aloud, until};
+use crate::support::{Backend, Balancer, Browser, Database, aloud, until};
 
 fn is_cut_off(balancer: &Balancer) -> bool {
     told_of(balancer)[0]["cut_off"] == true
@@ -143,4 +144,31 @@ fn an_instance_that_takes_no_part_lives_beside_those_that_do() {
     assert_eq!((told_of(&alone).len(), told_of(&all.list[0]).len()), (1, 2));
     assert_eq!(series(&alone, "balancer_budget_messages_sent_total"), 0.0);
     assert_eq!(series(&all.list[0], "balancer_budget_messages_dropped_total"), 0.0);
+}
+
+#[test]
+fn the_dashboard_lists_the_instances_where_there_are_several() {
+    if !here() {
+        return;
+    }
+    let Some(database) = Database::postgres() else { return };
+    let all = instances(&database, 2);
+    let page = |balancer: &Balancer| {
+        let browser = Browser::start();
+        browser.open(&format!("http://{}/-/dashboard", balancer.address));
+        browser.sees("#link", "live");
+        browser
+    };
+    let browser = page(&all.list[0]);
+    for one in &told_of(&all.list[0]) {
+        let row = format!("#instance-rows tr[data-key=\"{}\"]", one["id"].as_str().expect("text"));
+        browser.sees(&row, one["address"].as_str().expect("text"));
+        browser.sees(&row, "connected");
+    }
+    browser.sees("#instance-rows tr:first-child", "(this one)");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+    let backend = Backend::named("b");
+    let alone = setup(&Database::sqlite(), &backend).start();
+    let hidden = page(&alone).run("return document.getElementById('instances').hidden", &[]);
+    assert_eq!(hidden, true);
 }
