@@ -91,6 +91,8 @@ labels! {
         ProxyProtocol = "proxy_protocol",
         /// TLS on a port that does not speak it.
         Tls = "tls",
+        /// Bytes behind a TLS handshake that were no TLS, or not this connection's.
+        TlsRecord = "tls_record",
         /// The kernel watches no more connections for this user.
         Watches = "watches",
     }

@@ -44,6 +44,7 @@ mod ground;
 mod health;
 mod hops;
 mod http2;
+mod https;
 mod identity;
 mod instances;
 mod levels;

@@ -7,6 +7,7 @@ use rustix::event::epoll;
 use super::conn::{Client, Stage, Transport};
 use super::counts::Kind;
 use super::turn::{Go, Loop};
+use crate::proxy::exchange::FrontendEvent;
 
 impl Loop {
     /// What becomes of a client; `None`: it is closed.
@@ -45,6 +46,9 @@ impl Loop {
         match &mut client.stage {
             Stage::Http2(http2) => self.end_streams(http2),
             _ => self.abandon(client),
+        }
+        if matches!(&client.conn.transport, Transport::Tls(secure) if secure.is_spoilt) {
+            self.shared.service.observe(FrontendEvent::Rejected("tls_record"));
         }
         if let Transport::Stream(stream) = &mut client.conn.transport {
             // If it is not whole.

@@ -129,10 +129,11 @@ impl Loop {
         if let Err(error) = &taken {
             log::debug!("a TLS handshake with {} failed: {error}", conn.peer);
         }
-        if is_too_long || taken.is_err() {
+        let is_under_way = secure.is_shaking_hands();
+        // What comes with its last message is no part of it.
+        if taken.is_err() || (is_too_long && is_under_way) {
             return self.end_handshake(client, Ended::Failed);
         }
-        let is_under_way = secure.is_shaking_hands();
         if !conn.is_flushed() {
             self.tell_room(conn);
         }

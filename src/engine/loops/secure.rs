@@ -18,6 +18,8 @@ pub(super) struct Secure {
     pending: Vec<u8>,
     /// Our own end was said.
     has_ended: bool,
+    /// What came behind the handshake was no TLS, or not this session's.
+    pub is_spoilt: bool,
     /// Bytes that the kernel took since [`Self::take_moved`] was asked last.
     moved: usize,
 }
@@ -25,7 +27,7 @@ pub(super) struct Secure {
 impl Secure {
     pub fn new(mut session: Connection) -> Box<Self> {
         session.set_buffer_limit(Some(MOST_UNSENT));
-        Box::new(Self { session, pending: Vec::new(), has_ended: false, moved: 0 })
+        Box::new(Self { session, pending: Vec::new(), has_ended: false, is_spoilt: false, moved: 0 })
     }
 
     /// Whether the handshake is still under way.
@@ -136,7 +138,9 @@ impl Secure {
         matches!(self.session.reader().fill_buf(), Ok(left) if left.is_empty())
     }
 
-    fn refuse(&mut self, socket: &Socket, _: &rustls::Error) -> Errno {
+    fn refuse(&mut self, socket: &Socket, error: &rustls::Error) -> Errno {
+        // An alert of the other side's is none of its faults.
+        self.is_spoilt = !matches!(error, rustls::Error::AlertReceived(_));
         let _ = self.push(socket);
         Errno::PROTO
     }

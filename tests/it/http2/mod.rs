@@ -1,8 +1,10 @@
 //! HTTP/2 to clients (RFC 9113): what requests become, how floods and faults end, and what a stream shares with a
 //! connection. With prior knowledge here; `tls` has it by ALPN.
 
+mod cases;
 mod floods;
 mod heads;
+mod order;
 mod streams;
 
 use serde_json::json;

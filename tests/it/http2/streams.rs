@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{metric, setup, until_empty};
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RESET, SETTINGS,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, PING, REFUSED_STREAM, RESET, SETTINGS,
     WINDOW_UPDATE, fields, frame, get,
 };
 use crate::support::{Backend, Gate, Then, until};
@@ -126,6 +126,27 @@ fn a_body_comes_through_in_both_directions() {
         assert!(came == body, "{} bytes of {}", came.len(), body.len());
         let seen = backend.seen().pop().expect("it came");
         assert_eq!(seen.field("content-length"), length);
+    }
+}
+
+#[test]
+fn a_body_may_end_in_a_frame_of_no_byte() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let balancer = setup().backend(backend.address()).start();
+    for length in [&[][..], &[("content-length", "6")]] {
+        let frames = Frames::open(balancer.address);
+        let mut head = post("/");
+        head.extend(fields(length));
+        frames.send(&frame(HEADERS, END_HEADERS, 1, &head));
+        for piece in ["abc", "", "def"] {
+            frames.send(&frame(DATA, 0, 1, piece.as_bytes()));
+        }
+        // The rest was read before the end comes.
+        frames.send(&frame(PING, 0, 0, b"12345678"));
+        frames.wait(PING);
+        frames.send(&frame(DATA, END_STREAM, 1, b""));
+        assert_eq!(frames.wait(HEADERS).status(), 200);
+        assert_eq!(backend.seen().pop().expect("it came").body, b"abcdef");
     }
 }
 

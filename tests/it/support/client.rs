@@ -4,94 +4,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 
 use super::PATIENCE;
+use super::response::parse;
+pub use super::response::{Fault, Framing, Response};
 
-/// How an answer's end was known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// HEAD, 204, 304: no body whatever the fields say.
-    None,
-    /// Content-Length.
-    Length(u64),
-    /// Transfer-Encoding: chunked.
-    Chunked,
-    /// The connection's end.
-    UntilClose,
-}
-
-/// Why there is no whole answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The connection ended before a byte of an answer.
-    Closed,
-    /// It ended or was reset inside the answer; the body's bytes so far.
-    Truncated(usize),
-    /// It was reset before a byte of an answer.
-    Reset,
-    /// Nothing came for [`PATIENCE`].
-    TimedOut,
-    /// Bytes that are no HTTP.
-    Malformed(String),
-}
-
-/// An answer.
-#[derive(Clone, Debug)]
-pub struct Response {
-    pub status: u16,
-    pub reason: String,
-    /// In order and as they came.
-    pub fields: Vec<(String, String)>,
-    pub framing: Framing,
-    pub body: Vec<u8>,
-    /// The statuses of 1xx answers before it.
-    pub interim: Vec<u16>,
-}
-
-impl Response {
-    /// The first field of that name.
-    pub fn field(&self, name: &str) -> Option<&str> {
-        self.all(name).first().copied()
-    }
-
-    /// All fields of that name, in order.
-    pub fn all(&self, name: &str) -> Vec<&str> {
-        self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
-    }
-
-    /// The body as text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// The body as JSON.
-    #[track_caller]
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
-    }
-
-    /// Fails unless the status is that one.
-    #[track_caller]
-    pub fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{}: {}\n{:?}", self.status, self.text(), self.fields);
-        self
-    }
-
-    /// Fails unless it is a problem of ours (RFC 9457) with that status; gives its JSON.
-    #[track_caller]
-    pub fn problem(&self, status: u16) -> serde_json::Value {
-        assert_eq!(self.status, status, "{}: {}\n{:?}", self.status, self.text(), self.fields);
-        assert_eq!(self.field("content-type"), Some("application/problem+json"), "{self:?}");
-        let json = self.json();
-        assert_eq!(json["status"], status, "{json}");
-        for member in ["type", "title", "detail", "instance"] {
-            assert!(json[member].is_string(), "{member} is missing in {json}");
-        }
-        json
-    }
-}
-
-/// A connection.
-pub struct Conn {
-    stream: TcpStream,
+/// A connection; of TLS with another kind of stream than a socket.
+pub struct Conn<S = TcpStream> {
+    pub stream: S,
     buffer: Vec<u8>,
 }
 
@@ -126,17 +44,6 @@ impl Conn {
         self.stream.local_addr().expect("connected")
     }
 
-    /// Sends bytes as they are.
-    #[track_caller]
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes).expect("the other side takes it");
-    }
-
-    /// The same, where a refusal is no failure.
-    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
-    }
-
     /// The same connection once more, for a thread that sends.
     pub fn another(&self) -> Self {
         Self { stream: self.stream.try_clone().expect("a descriptor"), buffer: Vec::new() }
@@ -155,6 +62,24 @@ impl Conn {
     /// Closes with a reset.
     pub fn reset(self) {
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
+
+impl<S: Read + Write> Conn<S> {
+    /// Over a stream that is open.
+    pub fn over(stream: S) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Sends bytes as they are.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).expect("the other side takes it");
+    }
+
+    /// The same, where a refusal is no failure.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
     }
 
     /// Sends a request whose head is complete but for the final empty line's needs: `GET /x` with a Host.
@@ -355,46 +280,4 @@ pub fn head(method: &str, target: &str, fields: &[(&str, &str)], length: Option<
 /// Where `needle` begins.
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
-}
-
-/// A head, strictly: CRLF, token names, one length, never two framings.
-fn parse(head: &[u8]) -> Result<Response, Fault> {
-    let bad = |what: &str| Fault::Malformed(format!("{what} in {:?}", String::from_utf8_lossy(head)));
-    // Values may hold bytes that are no UTF-8; lossy keeps the tests' needs.
-    let text = String::from_utf8_lossy(head).into_owned();
-    let text = text.strip_suffix("\r\n\r\n").ok_or_else(|| bad("no end"))?;
-    let mut lines = text.split("\r\n");
-    let status_line = lines.next().unwrap_or_default();
-    let (version, rest) = status_line.split_once(' ').ok_or_else(|| bad("no status line"))?;
-    let (code, reason) = rest.split_once(' ').ok_or_else(|| bad("no space behind the status"))?;
-    if !matches!(version, "HTTP/1.1" | "HTTP/1.0") || code.len() != 3 {
-        return Err(bad("no status line"));
-    }
-    let status: u16 = code.parse().map_err(|_| bad("no status"))?;
-    let mut fields = Vec::new();
-    for line in lines {
-        let (name, value) = line.split_once(':').ok_or_else(|| bad("a line without a colon"))?;
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        if name.is_empty() || !name.bytes().all(token) || value.contains(['\r', '\n', '\0']) {
-            return Err(bad("a bad field"));
-        }
-        fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
-    }
-    let all = |name: &str| -> Vec<&str> {
-        fields
-            .iter()
-            .filter(|(n, _): &&(String, String)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-            .collect()
-    };
-    let framing = match (all("transfer-encoding").as_slice(), all("content-length").as_slice()) {
-        ([], []) => Framing::UntilClose,
-        ([coding], []) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
-        ([], [length]) if length.bytes().all(|b| b.is_ascii_digit()) => {
-            Framing::Length(length.parse().map_err(|_| bad("a huge length"))?)
-        }
-        _ => return Err(bad("ambiguous framing")),
-    };
-    let reason = reason.to_owned();
-    Ok(Response { status, reason, fields, framing, body: Vec::new(), interim: Vec::new() })
 }

@@ -2,6 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+
+use rustls::{ClientConnection, StreamOwned};
 
 use super::PATIENCE;
 
@@ -97,13 +100,15 @@ pub fn get(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
 /// A connection.
 pub struct Frames {
     pub stream: TcpStream,
+    /// Its TLS session, if it has one.
+    session: Option<Mutex<ClientConnection>>,
 }
 
 impl Frames {
     /// Connects, and says the preface and empty settings.
     pub fn open(to: SocketAddr) -> Self {
         let own = Self::silent(to);
-        own.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat());
+        own.greet();
         own
     }
 
@@ -112,21 +117,41 @@ impl Frames {
         let stream = TcpStream::connect(to).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream }
+        Self { stream, session: None }
+    }
+
+    /// Over TLS; says nothing.
+    pub fn secured(tls: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        let (session, stream) = tls.into_parts();
+        Self { stream, session: Some(Mutex::new(session)) }
+    }
+
+    /// The preface and empty settings.
+    pub fn greet(&self) {
+        self.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat());
     }
 
     /// Sends bytes; false: the other side takes no more.
     pub fn send(&self, bytes: &[u8]) -> bool {
-        (&self.stream).write_all(bytes).is_ok()
+        let socket = &mut &self.stream;
+        let Some(session) = &self.session else { return socket.write_all(bytes).is_ok() };
+        let mut tls = rustls::Stream { conn: &mut *session.lock().unwrap(), sock: socket };
+        tls.write_all(bytes).and_then(|()| tls.flush()).is_ok()
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> Option<()> {
+        let socket = &mut &self.stream;
+        let Some(session) = &self.session else { return socket.read_exact(buffer).ok() };
+        rustls::Stream { conn: &mut *session.lock().unwrap(), sock: socket }.read_exact(buffer).ok()
     }
 
     /// The next frame; `None`: the connection has ended.
     pub fn next(&self) -> Option<Frame> {
         let mut header = [0; 9];
-        (&self.stream).read_exact(&mut header).ok()?;
+        self.read(&mut header)?;
         let [a, b, c, kind, flags, id @ ..] = header;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        (&self.stream).read_exact(&mut payload).ok()?;
+        self.read(&mut payload)?;
         Some(Frame { kind, flags, stream: u32::from_be_bytes(id), payload })
     }
 

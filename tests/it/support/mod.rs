@@ -13,7 +13,9 @@ pub mod load;
 pub mod names;
 pub mod postgres;
 pub mod process;
+pub mod response;
 pub mod secure;
+pub mod tls_ends;
 pub mod watchdog;
 
 use std::io::Write;

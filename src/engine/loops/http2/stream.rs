@@ -117,10 +117,10 @@ impl Stream {
     /// Reads what came of the body, and whether there may be more. Its end is none of the connection's: the client waits for its answer.
     pub fn receive(&mut self, buffer: &mut [u8]) -> (Got, bool) {
         let body = &mut self.body;
-        if body.rest.is_empty() && !body.has_ended {
+        while body.rest.is_empty() && !body.has_ended {
             match body.stream.poll_data(&mut Context::from_waker(&self.waker)) {
                 Poll::Pending => return (Got::Nothing, false),
-                Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => return (Got::Nothing, true),
+                // Also of no byte at all, where such a frame is the last: then the end is behind it, and nothing tells of it.
                 Poll::Ready(Some(Ok(bytes))) => body.rest = bytes,
                 Poll::Ready(Some(Err(_))) => return (Got::Broken(Errno::CONNRESET), false),
                 Poll::Ready(None) => {

@@ -1,0 +1,84 @@
+//! Clients and a scanner from Python: httpx and hyper-h2 with HTTP/2, and sslyze.
+//!
+//! Without them this is skipped aloud; `BALANCER_TEST_REQUIRE_TLS_PEERS=1` makes that a failure.
+//! `BALANCER_TEST_TLS_PYTHON` names the interpreter of a virtual environment that has them.
+
+use std::io::Write;
+use std::process::Command;
+
+use super::metric;
+use crate::support::tls_ends::{door, setup};
+use crate::support::{Backend, Balancer, Then, root, skip};
+
+/// The interpreter; `None`, said aloud, where there is none.
+fn python() -> Option<String> {
+    let named = std::env::var("BALANCER_TEST_TLS_PYTHON").unwrap_or_else(|_| "python3".into());
+    let tried = Command::new(&named).args(["-c", "import httpx, h2, sslyze"]).output();
+    if tried.is_ok_and(|said| said.status.success()) {
+        return Some(named);
+    }
+    skip(
+        "BALANCER_TEST_REQUIRE_TLS_PEERS",
+        &format!("{named} has no httpx, h2 or sslyze"),
+        "httpx, h2 and sslyze are not installed: TLS was not looked at by others",
+    );
+    None
+}
+
+/// Runs one of our scripts, which says at its end that all is well.
+fn run(python: &str, script: &str, args: &[&str], balancer: &Balancer) {
+    let output = Command::new(python)
+        .arg(root().join("tests/peers").join(script))
+        .args(args)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .current_dir(balancer.folder())
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.trim_end() == "all of it is fine",
+        "{said}\n{}\n{}",
+        String::from_utf8_lossy(&output.stderr),
+        balancer.proc.story()
+    );
+    assert_eq!(metric(balancer, "balancer_panics_total"), 0.0);
+    assert_eq!(metric(balancer, "balancer_http2_abuse_total"), 0.0);
+}
+
+/// Gives bodies back, and two fields.
+fn echo() -> Backend {
+    Backend::scripted(|seen, stream| {
+        let field = |name: &str| seen.field(name).unwrap_or_default();
+        let (echo, cookie) = (field("x-echo"), field("cookie"));
+        let body = if echo.is_empty() { &seen.body[..] } else { b"ok" };
+        let head = seen.request_line().starts_with("HEAD ");
+        let _ = write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nX-Echo: {echo}\r\nX-Cookie: {cookie}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        if !head {
+            let _ = stream.write_all(body);
+        }
+        Then::Keep
+    })
+}
+
+#[test]
+fn httpx_speaks_http2() {
+    let Some(python) = python() else { return };
+    let backend = echo();
+    let balancer = setup().backend(backend.address()).start();
+    let url = format!("https://{}", door(&balancer));
+    run(&python, "httpx_client.py", &[&url, "server.pem"], &balancer);
+}
+
+#[test]
+fn hyper_h2_finds_no_fault() {
+    let Some(python) = python() else { return };
+    let backend = echo();
+    let balancer = setup().backend(backend.address()).start();
+    let at = door(&balancer);
+    let (host, port) = (at.ip().to_string(), at.port().to_string());
+    run(&python, "h2_client.py", &[&host, &port, "server.pem"], &balancer);
+}

@@ -1,0 +1,178 @@
+//! TLS where a test holds both ends in its own hands: sessions whose every record it sends, and backends likewise.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    SupportedProtocolVersion,
+};
+use serde_json::json;
+
+use super::{Balancer, Conn, Engine, PATIENCE, Setup};
+
+/// A client's end of a TLS connection.
+pub type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// Both that we speak.
+pub const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// Writes `server.pem` and `server.key`, signed by itself, for `localhost`, `a.example` and 127.0.0.1.
+pub fn certify(folder: &Path) {
+    let names = ["localhost", "a.example", "127.0.0.1"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    std::fs::write(folder.join("server.pem"), made.cert.pem()).unwrap();
+    std::fs::write(folder.join("server.key"), made.signing_key.serialize_pem()).unwrap();
+}
+
+fn certificate(folder: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(folder.join("server.pem")).unwrap()
+}
+
+/// What a backend that shows that certificate is made of.
+pub fn server(folder: &Path) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_protocol_versions(&VERSIONS).unwrap().with_no_client_auth();
+    Arc::new(builder.with_single_cert(vec![certificate(folder)], key).unwrap())
+}
+
+/// A configuration to be with TLS beside the plain port, which does not send anybody to it.
+pub fn setup() -> Setup {
+    let setup = Setup::on(Engine::Epoll);
+    certify(setup.folder());
+    setup
+        .set("tls.listen", json!("127.0.0.1:0"))
+        .set("tls.certificates", json!([{ "cert": "server.pem", "key": "server.key" }]))
+        .set("tls.redirect", json!(false))
+}
+
+/// Where it speaks TLS.
+#[track_caller]
+pub fn door(balancer: &Balancer) -> SocketAddr {
+    let line = balancer.proc.wait_out("listening on https://");
+    line.rsplit("https://").next().and_then(|text| text.trim().parse().ok()).expect("an address")
+}
+
+/// A client that trusts that folder's certificate, of one version or of both.
+pub fn client(folder: &Path, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(folder)).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_protocol_versions(versions).unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
+/// A session that has not begun, and its connected socket.
+pub fn begin(to: SocketAddr, config: &Arc<ClientConfig>) -> Tls {
+    let name = ServerName::try_from("a.example").unwrap();
+    let session = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let socket = TcpStream::connect(to).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    StreamOwned::new(session, socket)
+}
+
+/// Shakes hands, and reads nothing beyond.
+#[track_caller]
+pub fn shake_hands(mut tls: Tls) -> Tls {
+    while tls.conn.is_handshaking() {
+        tls.conn.complete_io(&mut tls.sock).expect("a handshake");
+    }
+    tls
+}
+
+/// A connection of HTTP/1.1 to a balancer, with that version of TLS.
+#[track_caller]
+pub fn open(balancer: &Balancer, version: &'static SupportedProtocolVersion) -> Conn<Tls> {
+    let config = Arc::new(client(balancer.folder(), &[version], &["http/1.1"]));
+    Conn::over(shake_hands(begin(door(balancer), &config)))
+}
+
+/// A backend's end of a TLS connection.
+pub type Served = StreamOwned<ServerConnection, TcpStream>;
+
+/// A backend that speaks TLS. Ends with its listener when it is dropped.
+pub struct SecureBackend {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SecureBackend {
+    /// Shows that folder's certificate, and calls `script` for every connection; when it returns, the connection ends
+    /// without a close_notify unless the script has said one.
+    pub fn start(folder: &Path, script: impl Fn(&mut Served) + Send + Sync + 'static) -> Self {
+        let (config, script) = (server(folder), Arc::new(script));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, stopped) = <(Arc<AtomicUsize>, Arc<AtomicBool>)>::default();
+        let (own, ends) = (Arc::clone(&connections), Arc::clone(&stopped));
+        let thread = std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                if ends.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(socket) = socket else { continue };
+                own.fetch_add(1, Ordering::SeqCst);
+                let _ = socket.set_nodelay(true);
+                let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let script = Arc::clone(&script);
+                std::thread::spawn(move || script(&mut StreamOwned::new(session, socket)));
+            }
+        });
+        Self { address, connections, stopped, thread: Some(thread) }
+    }
+
+    /// Answers every request with those bytes.
+    pub fn answering(folder: &Path, bytes: &'static [u8]) -> Self {
+        Self::start(folder, move |tls| while request(tls).is_some() && tls.write_all(bytes).is_ok() {})
+    }
+
+    pub fn url(&self) -> serde_json::Value {
+        json!({ "url": format!("https://{}", self.address) })
+    }
+
+    /// How many connections it accepted.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for SecureBackend {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads the head of a request without a body; `None`: there is none.
+pub fn request(tls: &mut impl Read) -> Option<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        tls.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).ok()
+}
+
+/// Says close_notify.
+pub fn say_end(tls: &mut Served) {
+    tls.conn.send_close_notify();
+    let _ = tls.flush();
+}
