@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ pub struct BackendTls {
     current: ArcSwap<Behind>,
     /// Files that could not be used, as they were: they are told of once. Held by whoever changes `current`.
     failed: Mutex<Option<Stamps>>,
+    generation: AtomicU64,
 }
 
 /// What came of settings and files.
@@ -41,6 +43,7 @@ impl BackendTls {
             provider: Arc::new(ring::default_provider()),
             current: ArcSwap::from_pointee(nothing),
             failed: Mutex::new(None),
+            generation: AtomicU64::new(0),
         }
     }
 
@@ -71,6 +74,12 @@ impl BackendTls {
             );
         }
         self.current.store(Arc::new(Behind { settings: settings.clone(), stamps, client }));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes whenever new connections are verified by something else: those from before are not to be used again.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Reads the files again if they are not as they were. What is wrong with them changes nothing and is told in the log,
@@ -89,6 +98,7 @@ impl BackendTls {
                 log::info!("upstream.tls: files were read again, since they changed");
                 let client = Some(Ok(Arc::new(client)));
                 self.current.store(Arc::new(Behind { settings: settings.clone(), stamps: found, client }));
+                self.generation.fetch_add(1, Ordering::Release);
                 *failed = None;
             }
             Err(error) => {

@@ -191,7 +191,7 @@ impl Loop {
 
     /// Ends one connection, in the loop with most that never said anything, or else with most idle ones. False: there is
     /// none.
-    fn make_room(&mut self) -> bool {
+    pub(super) fn make_room(&mut self) -> bool {
         let counts = Arc::clone(&self.shared.counts);
         let own = self.number;
         for kind in [Kind::Silent, Kind::IdleHttp2, Kind::Idle] {
@@ -235,6 +235,7 @@ impl Loop {
                 continue;
             }
             if let Some(Some(mut client)) = self.clients.remove(key) {
+                self.say_goodbye(&mut client);
                 self.end(&mut client);
                 return true;
             }

@@ -20,6 +20,10 @@ pub(super) struct Back {
     pub socket: Socket,
     /// Its TLS session, where the backend speaks that.
     pub secure: Option<Box<Secure>>,
+    /// Bytes of its handshake so far.
+    pub shaken: usize,
+    /// [`crate::tls::upstream::BackendTls::generation`] when it was made.
+    pub tls_generation: u64,
     /// [`balancer_pool::backends::Endpoint::id`].
     pub endpoint: u64,
     /// `upstream.idle_timeout` as it was when this was last asked for.
@@ -164,7 +168,7 @@ impl Back {
     /// Reads on.
     pub fn receive(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> Got {
         let (got, more) = match &mut self.secure {
-            Some(secure) => secure.receive(&self.socket, buffer, cipher),
+            Some(secure) => secure.receive(&self.socket, self.ended, buffer, cipher),
             None => {
                 let got = self.socket.receive(buffer);
                 // Less than asked for: drained, and what comes next is told.
@@ -183,6 +187,11 @@ impl Back {
         got
     }
 
+    /// Whether what it was verified by is still in force.
+    pub fn is_of(&self, generation: u64) -> bool {
+        self.secure.is_none() || self.tls_generation == generation
+    }
+
     /// Whether nothing came that was not asked for.
     pub fn is_quiet(&mut self) -> bool {
         self.secure.as_deref_mut().is_none_or(|secure| !secure.has_more()) && self.socket.is_quiet()
@@ -191,6 +200,8 @@ impl Back {
     /// Goes on with the TLS handshake, if one is wanted; true when it is over. `cipher` is lent memory.
     pub fn shake_hands(&mut self, cipher: &mut [u8]) -> Result<bool, UpstreamError> {
         let Some(secure) = &mut self.secure else { return Ok(true) };
+        // What a server may say until then, as for clients.
+        const MOST_BYTES: usize = 64 * 1024;
         let failed = |cause: &dyn std::fmt::Display| UpstreamError {
             phase: Phase::Connect,
             cause: format!("the TLS handshake failed: {cause}"),
@@ -207,6 +218,10 @@ impl Back {
             match self.socket.receive(cipher) {
                 Got::Bytes(bytes) => {
                     self.readable = bytes == cipher.len() || self.ended;
+                    self.shaken += bytes;
+                    if self.shaken > MOST_BYTES {
+                        return Err(failed(&"the backend says too much"));
+                    }
                     secure.shake_hands(&self.socket, &cipher[..bytes]).map_err(|error| failed(&error))?;
                 }
                 Got::Nothing => self.readable = false,
@@ -227,7 +242,13 @@ impl Back {
     /// What it means that the connection is gone before the head came.
     pub fn broke(&self, cause: impl std::fmt::Display) -> UpstreamError {
         let phase = if self.kept && !self.answered { Phase::Stale } else { Phase::Reset };
-        UpstreamError { phase, cause: cause.to_string() }
+        UpstreamError { phase, cause: self.fault().unwrap_or_else(|| cause.to_string()) }
+    }
+
+    /// Why its TLS session failed.
+    pub fn fault(&self) -> Option<String> {
+        let fault = self.secure.as_ref()?.fault()?;
+        Some(format!("TLS: {fault}"))
     }
 }
 
@@ -273,7 +294,7 @@ impl Backs {
     }
 
     /// A kept connection that is open and quiet; those that it meets and that are not are closed.
-    pub fn take(&mut self, call: &Call, reuse: Reuse, now: Nanos) -> Option<BackSlot> {
+    pub fn take(&mut self, call: &Call, reuse: Reuse, generation: u64, now: Nanos) -> Option<BackSlot> {
         let most = match reuse {
             Reuse::Any => call.policy.idle,
             Reuse::Recent => call.policy.idle.min(RECENT),
@@ -289,7 +310,7 @@ impl Backs {
             }
             kept.idle.pop();
             let Some(back) = self.by_key.get_mut(key) else { continue };
-            if back.is_quiet() {
+            if back.is_of(generation) && back.is_quiet() {
                 back.kept = true;
                 return Some(key);
             }

@@ -7,7 +7,7 @@ use super::conn::Conn;
 use super::deliver::FromBackend;
 use super::dial::{lost, refused};
 use super::exchange::{Calling, Doing, Exchange, Upload};
-use super::keys::BackSlot;
+use super::keys::{BackSlot, ClientSlot};
 use super::pace::Pace;
 use super::state::Letter;
 use super::turn::{Buffers, Go, Loop};
@@ -19,6 +19,9 @@ use crate::proxy::{Phase, Reuse, UpstreamError};
 use balancer_http::fields::Fields;
 use balancer_http::message::{BodyLength, Reason, RequestHead};
 use balancer_time::Nanos;
+
+/// Steps of backends' TLS handshakes in one turn.
+const MOST_SHAKEN: usize = 2;
 
 impl Loop {
     /// Asks the service about a request.
@@ -145,7 +148,9 @@ impl Loop {
     pub(super) fn call(&mut self, conn: &mut Conn, exchange: &mut Exchange, buffers: &mut Buffers) -> Go {
         let Doing::Calling(calling) = &mut exchange.doing else { return Go::On };
         let key = calling.back;
-        if let Err(error) = self.push_request(key, calling, &mut exchange.upload, &mut buffers.cipher) {
+        if let Err(error) =
+            self.push_request(key, calling, &mut exchange.upload, conn.key, &mut buffers.cipher)
+        {
             return self.failed(conn, exchange, error, buffers);
         }
         if exchange.upload.is_under_way()
@@ -182,6 +187,7 @@ impl Loop {
         key: BackSlot,
         calling: &mut Calling,
         upload: &mut Upload,
+        client: ClientSlot,
         cipher: &mut [u8],
     ) -> Result<(), UpstreamError> {
         let now = self.now;
@@ -194,6 +200,14 @@ impl Loop {
             // Without an address at the other end it is still being made.
             if back.socket.0.peer_addr().is_err() {
                 return Ok(());
+            }
+            if back.secure.is_some() && back.readable {
+                // A key exchange and a chain to verify: all others have their turn between a few of them.
+                if self.shaken_backs >= MOST_SHAKEN {
+                    self.again.push(client);
+                    return Ok(());
+                }
+                self.shaken_backs += 1;
             }
             if !back.shake_hands(cipher)? {
                 return Ok(());

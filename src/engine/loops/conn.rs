@@ -147,7 +147,7 @@ impl Conn {
                 // Less than asked for: drained, and what comes next is told.
                 (got, got == Got::Bytes(buffer.len()))
             }
-            Transport::Tls(secure) => secure.receive(&self.socket, buffer, cipher),
+            Transport::Tls(secure) => secure.receive(&self.socket, self.ended, buffer, cipher),
             Transport::Stream(stream) => stream.receive(buffer),
         };
         match got {

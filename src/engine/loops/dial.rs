@@ -24,10 +24,11 @@ impl Loop {
         call: &Call,
         reuse: Reuse,
     ) -> Result<BackSlot, UpstreamError> {
-        let own =
-            pinned.filter(|key| self.backs.get(*key).is_some_and(|back| back.endpoint == call.endpoint.id));
+        let generation = self.shared.backend_tls.generation();
+        let fits = |back: &mut Back| back.endpoint == call.endpoint.id && back.is_of(generation);
+        let own = pinned.filter(|key| self.backs.get(*key).is_some_and(fits));
         let own = own.filter(|_| reuse != Reuse::Never);
-        let taken = own.or_else(|| self.backs.take(call, reuse, self.now));
+        let taken = own.or_else(|| self.backs.take(call, reuse, generation, self.now));
         if let Some(key) = taken
             && let Some(back) = self.backs.get(key)
         {
@@ -44,6 +45,7 @@ impl Loop {
 
     fn connect(&mut self, client: ClientSlot, call: &Call) -> Result<BackSlot, UpstreamError> {
         let group = &call.endpoint.group;
+        let generation = self.shared.backend_tls.generation();
         let secure = match group.is_tls.then(|| self.shared.backend_tls.session(&group.host)) {
             None => None,
             Some(Ok(session)) => Some(Secure::new(session.into())),
@@ -53,6 +55,8 @@ impl Loop {
         let key = self.backs.by_key.insert(Box::new(Back {
             socket,
             secure,
+            shaken: 0,
+            tls_generation: generation,
             endpoint: call.endpoint.id,
             idle: call.policy.idle,
             client: Some(client),

@@ -37,11 +37,15 @@ impl Loop {
             }
             Stage::Head => {
                 let due = conn.head_since.saturating_add(timeouts.head);
-                let drained = |since: Nanos| since.saturating_add(DRAIN_IDLE);
+                let drained = |since: Nanos| since.max(conn.head_since).saturating_add(DRAIN_IDLE);
                 let is_silent = conn.inbox.is_empty();
                 self.draining_since.filter(|_| is_silent).map_or(due, |since| due.min(drained(since)))
             }
-            Stage::Handshake(handshake) => handshake.since.saturating_add(timeouts.handshake),
+            Stage::Handshake(handshake) => {
+                let due = handshake.since.saturating_add(timeouts.handshake);
+                let is_silent = handshake.bytes == 0;
+                self.draining_since.filter(|_| is_silent).map_or(due, |since| due.min(since + DRAIN_IDLE))
+            }
             Stage::Http2(http2) => self.due_of_http2(conn, http2),
             Stage::Linger { since, .. } => {
                 conn.moved_at.saturating_add(LINGER_SILENCE).min(since.saturating_add(LINGER_TOTAL))
@@ -142,9 +146,12 @@ impl Loop {
             }
             conn.timer = Nanos::MAX;
             if conn.due > self.now {
-                conn.timer = conn.due;
                 let due = conn.due;
-                self.timers.push(Reverse((due, key)));
+                // What is never due has no entry: it would stay for ever.
+                if due < Nanos::MAX {
+                    conn.timer = due;
+                    self.timers.push(Reverse((due, key)));
+                }
                 continue;
             }
             self.with_client(key, buffers, Self::pass);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use h2::Reason;
 
 use super::conn::{Client, Conn, Stage, Transport};
-use super::counts::{Counted, CountedStream};
+use super::counts::{Counted, CountedStream, Kind};
 use super::expire::DRAIN_IDLE;
 use super::http2::{Http2, NewStream, Polled, Stream, write_head};
 use super::keys::ClientSlot;
@@ -65,7 +65,7 @@ impl Loop {
                         self.count_flood(http2.found_by_crate());
                     }
                     Polled::Opened(request) => {
-                        self.open_stream(conn, http2, *request);
+                        self.open_stream(conn, http2, request);
                         opened += 1;
                         is_behind = opened >= MOST_OPENED;
                     }
@@ -80,7 +80,8 @@ impl Loop {
             if conn.emit(&[&buffers.out], &mut buffers.together, self.now).is_err() {
                 return Go::Close;
             }
-            http2.lend(std::mem::take(&mut buffers.out));
+            buffers.out.clear();
+            http2.rest();
             if is_behind {
                 break;
             }
@@ -127,16 +128,18 @@ impl Loop {
             shared.service.observe(FrontendEvent::Rejected(reason));
             None
         };
-        let counted = if shared.counts.all() >= shared.max_connections {
+        let counted = if shared.counts.all() >= shared.max_connections && !self.make_room() {
             refuse("max_connections")
         } else {
             let address = conn.counted.address();
             Counted::enter(&shared.counts, self.number, address).or_else(|| refuse("max_connections_per_ip"))
         };
-        let Some(counted) = counted else {
+        let Some(mut counted) = counted else {
             answer.send_reset(Reason::REFUSED_STREAM);
             return;
         };
+        // It is no connection that never said anything.
+        counted.set_kind(Kind::Reading);
         let counted_stream = CountedStream::enter(&shared.counts);
         let (parts, body) = request.into_parts();
         let mut text = Vec::with_capacity(512);
@@ -202,6 +205,18 @@ impl Loop {
         {
             self.again.push(parent);
         }
+    }
+
+    /// Says to a client that its idle connection ends.
+    pub(super) fn say_goodbye(&mut self, client: &mut Client) {
+        if let Stage::Http2(http2) = &mut client.stage {
+            let mut out = Vec::new();
+            http2.abort(Reason::NO_ERROR);
+            drop(http2.poll());
+            http2.take_out(&mut out);
+            let _ = client.conn.emit(&[&out], &mut Vec::new(), self.now);
+        }
+        client.conn.say_end();
     }
 
     /// When a connection needs a look though nothing came.

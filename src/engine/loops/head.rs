@@ -126,7 +126,8 @@ impl Loop {
         let conn = &mut client.conn;
         let bytes = &buffers.inbox[start..have];
         let more = if conn.readable { Go::On } else { Go::Wait };
-        if conn.judged > 0 && !worth_judging(bytes, conn.judged) {
+        let is_full = bytes.len() >= self.shared.bounds.max_head_bytes;
+        if conn.judged > 0 && !is_full && !worth_judging(bytes, conn.judged) {
             return keep(conn, bytes, more);
         }
         match parse(bytes, &self.shared.bounds, &mut buffers.head) {

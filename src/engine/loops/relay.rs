@@ -48,7 +48,8 @@ pub(super) fn pump(
                 Err(cause) => return Pumped::Broke(cause),
             },
             Got::Broken(error) => {
-                return Pumped::Broke(format!("broke off inside the body: {}", std::io::Error::from(error)));
+                let cause = back.fault().unwrap_or_else(|| std::io::Error::from(error).to_string());
+                return Pumped::Broke(format!("broke off inside the body: {cause}"));
             }
         };
         if let Some(origin) = &mut delivery.source {

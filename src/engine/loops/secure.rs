@@ -16,6 +16,8 @@ pub(super) struct Secure {
     session: Connection,
     /// Ciphertext that came and for whose plaintext there was no room.
     pending: Vec<u8>,
+    /// Why the session failed.
+    fault: Option<rustls::Error>,
     /// Our own end was said.
     has_ended: bool,
     /// What came behind the handshake was no TLS, or not this session's.
@@ -27,7 +29,14 @@ pub(super) struct Secure {
 impl Secure {
     pub fn new(mut session: Connection) -> Box<Self> {
         session.set_buffer_limit(Some(MOST_UNSENT));
-        Box::new(Self { session, pending: Vec::new(), has_ended: false, is_spoilt: false, moved: 0 })
+        Box::new(Self {
+            session,
+            pending: Vec::new(),
+            fault: None,
+            has_ended: false,
+            is_spoilt: false,
+            moved: 0,
+        })
     }
 
     /// Whether the handshake is still under way.
@@ -56,7 +65,16 @@ impl Secure {
     }
 
     /// Reads plaintext: what came, and whether there may be more that no event will tell of. `cipher` is lent memory for what the socket has.
-    pub fn receive(&mut self, socket: &Socket, buffer: &mut [u8], cipher: &mut [u8]) -> (Got, bool) {
+    pub fn receive(
+        &mut self,
+        socket: &Socket,
+        has_ended: bool,
+        buffer: &mut [u8],
+        cipher: &mut [u8],
+    ) -> (Got, bool) {
+        if buffer.is_empty() {
+            return (Got::Nothing, true);
+        }
         let mut at = self.read_plaintext(buffer);
         let mut drained = false;
         while at == 0 {
@@ -64,7 +82,7 @@ impl Secure {
                 let pending = std::mem::take(&mut self.pending);
                 match self.take_in(&pending, buffer) {
                     Ok(read) => at = read,
-                    Err(error) => return (Got::Broken(self.refuse(socket, &error)), false),
+                    Err(error) => return (Got::Broken(self.refuse(socket, error)), false),
                 }
                 continue;
             }
@@ -77,10 +95,11 @@ impl Secure {
             }
             match socket.receive(cipher) {
                 Got::Bytes(bytes) => {
-                    drained = bytes < cipher.len();
+                    // An end was told already: it is read to that.
+                    drained = bytes < cipher.len() && !has_ended;
                     match self.take_in(&cipher[..bytes], buffer) {
                         Ok(read) => at = read,
-                        Err(error) => return (Got::Broken(self.refuse(socket, &error)), false),
+                        Err(error) => return (Got::Broken(self.refuse(socket, error)), false),
                     }
                 }
                 // Without a close_notify somebody may have cut it (RFC 8446 §6.1).
@@ -102,10 +121,12 @@ impl Secure {
                 Ok(0) => break,
                 Ok(_) => {}
                 // It holds as much plaintext as it may.
-                Err(_) => {
+                Err(_) if matches!(self.session.reader().fill_buf(), Ok(left) if !left.is_empty()) => {
                     self.pending.extend_from_slice(cipher);
                     break;
                 }
+                // Or a message without end, which would be fed for ever.
+                Err(error) => return Err(rustls::Error::General(error.to_string())),
             }
             self.session.process_new_packets()?;
             at += self.read_plaintext(&mut buffer[at..]);
@@ -138,11 +159,17 @@ impl Secure {
         matches!(self.session.reader().fill_buf(), Ok(left) if left.is_empty())
     }
 
-    fn refuse(&mut self, socket: &Socket, error: &rustls::Error) -> Errno {
+    fn refuse(&mut self, socket: &Socket, error: rustls::Error) -> Errno {
         // An alert of the other side's is none of its faults.
         self.is_spoilt = !matches!(error, rustls::Error::AlertReceived(_));
         let _ = self.push(socket);
+        self.fault = Some(error);
         Errno::PROTO
+    }
+
+    /// Why the session failed, for the log.
+    pub fn fault(&self) -> Option<&rustls::Error> {
+        self.fault.as_ref()
     }
 
     /// Sends what is left over of ciphertext; true when nothing is.

@@ -6,6 +6,7 @@ mod bodies;
 mod connections;
 mod edges;
 mod heads;
+mod secure;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -72,7 +72,8 @@ impl Loop {
             self.backs.close(tunnel.back);
             tunnel.delivery.settle(DeliveryOutcome::Complete, conn.out.len() - conn.out_at);
             exchange.doing = Doing::Nothing;
-            return Go::Close;
+            // What broke must not look like what ended.
+            return if broken { Go::Reset } else { Go::Close };
         }
         if !conn.is_flushed() {
             self.tell_room(conn);

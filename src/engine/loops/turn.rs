@@ -39,6 +39,8 @@ pub(super) struct Loop {
     pub again: Vec<ClientSlot>,
     /// Clients whose handshakes go on when it is their turn.
     pub handshakes: VecDeque<ClientSlot>,
+    /// Steps of backends' TLS handshakes in this turn.
+    pub shaken_backs: usize,
     /// Clients that have something to do for HTTP/2.
     pub woken: WokenClients,
     pub timers: BinaryHeap<Reverse<(Nanos, ClientSlot)>>,
@@ -158,6 +160,7 @@ impl Loop {
             backs: Backs::default(),
             again: Vec::new(),
             handshakes: VecDeque::new(),
+            shaken_backs: 0,
             woken: WokenClients::default(),
             timers: BinaryHeap::new(),
             now: shared.clock.now(),
@@ -200,6 +203,7 @@ impl Loop {
     /// Handles what was told, and what has to happen by itself.
     pub fn turn(&mut self, ready: &[epoll::Event], buffers: &mut Buffers) {
         self.now = self.shared.clock.now();
+        self.shaken_backs = 0;
         self.state().turn_since.store(self.now, Ordering::Relaxed);
         self.handle(ready, buffers);
         let mut again = std::mem::take(&mut self.again);

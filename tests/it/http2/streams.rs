@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::{metric, setup, until_empty};
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, PING, REFUSED_STREAM, RESET, SETTINGS,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RESET, SETTINGS,
     WINDOW_UPDATE, fields, frame, get,
 };
-use crate::support::{Backend, Gate, Then, until};
+use crate::support::{Backend, Conn, Gate, Then, until};
 
 /// Waits at a gate before it answers.
 fn gated() -> (Backend, Gate) {
@@ -130,24 +130,51 @@ fn a_body_comes_through_in_both_directions() {
 }
 
 #[test]
-fn a_body_may_end_in_a_frame_of_no_byte() {
-    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+fn a_body_may_end_with_a_frame_of_nothing() {
+    let backend = Backend::scripted(|seen, stream| {
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", seen.body.len());
+        let _ = stream.write_all(&seen.body);
+        Then::Keep
+    });
     let balancer = setup().backend(backend.address()).start();
-    for length in [&[][..], &[("content-length", "6")]] {
-        let frames = Frames::open(balancer.address);
-        let mut head = post("/");
-        head.extend(fields(length));
-        frames.send(&frame(HEADERS, END_HEADERS, 1, &head));
-        for piece in ["abc", "", "def"] {
-            frames.send(&frame(DATA, 0, 1, piece.as_bytes()));
+    for pieces in [&[&b"hello"[..]][..], &[], &[b"he", b"", b"llo"]] {
+        let body = pieces.concat();
+        for length in [Vec::new(), fields(&[("content-length", &body.len().to_string())])] {
+            let frames = Frames::open(balancer.address);
+            frames.send(&frame(HEADERS, END_HEADERS, 1, &[post("/"), length].concat()));
+            for piece in pieces {
+                frames.send(&frame(DATA, 0, 1, piece));
+            }
+            frames.send(&frame(DATA, END_STREAM, 1, &[]));
+            assert_eq!(frames.wait(HEADERS).status(), 200);
+            assert_eq!(backend.seen().last().expect("it came").body, body);
         }
-        // The rest was read before the end comes.
-        frames.send(&frame(PING, 0, 0, b"12345678"));
-        frames.wait(PING);
-        frames.send(&frame(DATA, END_STREAM, 1, b""));
-        assert_eq!(frames.wait(HEADERS).status(), 200);
-        assert_eq!(backend.seen().pop().expect("it came").body, b"abcdef");
     }
+}
+
+#[test]
+fn fields_of_a_connection_are_left_out() {
+    let answer = "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                  Keep-Alive: timeout=5\r\nContent-Length: 0\r\n\r\n";
+    let backend = Backend::answering(answer);
+    let balancer = setup().backend(backend.address()).start();
+    assert_eq!(Frames::open(balancer.address).ask(1, &get("/", &[])), Ok(426));
+}
+
+#[test]
+fn at_the_bound_an_idle_connection_makes_room_for_a_request() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let balancer = setup()
+        .one_loop()
+        .backend(backend.address())
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .set("frontend.max_connections", json!(3))
+        .start();
+    let mut idle: Vec<Conn> = (0..2).map(|_| Conn::open(balancer.address)).collect();
+    idle.iter_mut().for_each(|conn| drop(conn.get("/").expect(200)));
+    let frames = Frames::open(balancer.address);
+    assert_eq!(frames.ask(1, &get("/", &[])), Ok(200));
+    assert_eq!(frames.ask(3, &get("/", &[])), Ok(200));
 }
 
 #[test]

@@ -17,9 +17,10 @@ use balancer_time::Nanos;
 const MOST_STREAMS: u32 = 100;
 /// Bytes of one header list, as RFC 9113 §10.5.1 counts them.
 const MOST_HEADER_LIST: u32 = 16 * 1024;
-/// What a client may send of one body before some of it was passed on, and of all of its connection's.
+/// What a client may send of one body before some of it was passed on.
 const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// And of all of its connection's: none waits because others are not read.
+const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 /// What the crate keeps of one answer.
 const MOST_SENDING: usize = 64 * 1024;
 /// Streams that a client reset and that were not looked at yet; more are a flood.
@@ -55,8 +56,9 @@ enum State {
 pub(in crate::engine::loops) type NewStream = (http::Request<RecvStream>, SendResponse<Bytes>);
 
 /// What polling came to.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(in crate::engine::loops) enum Polled {
-    Opened(Box<NewStream>),
+    Opened(NewStream),
     Nothing,
     /// The connection is over.
     Over,
@@ -104,13 +106,18 @@ impl Http2 {
             match &mut self.state {
                 State::Begins(begins) => match begins.as_mut().poll(context) {
                     Poll::Pending => return Polled::Nothing,
-                    Poll::Ready(Ok(connection)) => self.state = State::Open(Box::new(connection)),
+                    Poll::Ready(Ok(mut connection)) => {
+                        if self.is_leaving {
+                            connection.graceful_shutdown();
+                        }
+                        self.state = State::Open(Box::new(connection));
+                    }
                     Poll::Ready(Err(error)) => return Polled::failed(&error),
                 },
                 State::Open(connection) => {
                     return match connection.poll_accept(context) {
                         Poll::Pending => Polled::Nothing,
-                        Poll::Ready(Some(Ok(opened))) => Polled::Opened(Box::new(opened)),
+                        Poll::Ready(Some(Ok(opened))) => Polled::Opened(opened),
                         Poll::Ready(Some(Err(error))) => Polled::failed(&error),
                         Poll::Ready(None) => Polled::Over,
                     };
@@ -142,14 +149,16 @@ impl Http2 {
         self.pipe.is_drained()
     }
 
-    /// Moves what is to be sent into `out`, which is empty; true if the crate waited for the room.
+    /// Swaps what is to be sent with `out`, which is empty; true if the crate waited for the room.
     pub fn take_out(&self, out: &mut Vec<u8>) -> bool {
         self.pipe.take(out)
     }
 
-    /// Gives the memory of what was sent back.
-    pub fn lend(&self, out: Vec<u8>) {
-        self.pipe.lend(out);
+    /// Gives memory back that an idle connection does not need.
+    pub fn rest(&self) {
+        if self.streams.is_empty() {
+            self.pipe.rest();
+        }
     }
 
     /// What the crate calls a flood, if it was not found out before.

@@ -2,7 +2,10 @@
 //! Nothing can get out of its line by this: the `h2` crate refuses fields and pseudo-fields with CR, LF or NUL.
 
 use balancer_http::fields::Fields;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 
@@ -52,16 +55,29 @@ fn line(out: &mut Vec<u8>, pieces: &[&[u8]]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// What an HTTP/2 answer must not have (RFC 9113 §8.2.2): a 426 says what to upgrade to.
+fn is_of_connection(name: &HeaderName) -> bool {
+    [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "te")
+}
+
 /// An answer's head. Reason phrases do not exist in HTTP/2.
 pub(super) fn answer(status: u16, fields: &Fields, framing: Framing) -> Response<()> {
     let mut answer = Response::new(());
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let to = answer.headers_mut();
     to.reserve(fields.len() + 1);
+    // All values lie in one piece of memory.
+    let mut text = Vec::with_capacity(fields.lines().map(|(_, value)| value.len()).sum());
+    fields.lines().for_each(|(_, value)| text.extend_from_slice(value));
+    let (text, mut at) = (Bytes::from(text), 0);
     for (name, value) in fields.lines() {
+        let start = at;
+        at += value.len();
+        let value = HeaderValue::from_maybe_shared(text.slice(start..at));
         // What a lenient backend may have sent and HTTP/2 can't express is left out, as a connection's own fields are.
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-            && name != TRANSFER_ENCODING
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value)
+            && !is_of_connection(&name)
         {
             to.append(name, value);
         }
@@ -139,6 +155,8 @@ mod tests {
         fields.push("Set-Cookie", b"a=1");
         fields.push("Set-Cookie", b"b=2");
         fields.push("bad name", b"x");
+        fields.push("Connection", b"upgrade");
+        fields.push("Upgrade", b"websocket");
         for (framing, length) in [
             (Framing::Length(3), Some("3")),
             (Framing::None(Some(7)), Some("7")),

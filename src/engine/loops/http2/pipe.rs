@@ -51,23 +51,21 @@ impl Pipe {
         own.at == own.input.len()
     }
 
-    /// Swaps what is to be sent into `out`, which must be empty; true if the crate waited for the room.
+    /// Swaps what is to be sent with `out`, which is empty; true if the crate waited for the room.
     pub fn take(&self, out: &mut Vec<u8>) -> bool {
         let mut own = self.0.lock();
-        if own.at == own.input.len() && own.input.capacity() > 0 {
-            // An idle connection has no buffers.
-            (own.input, own.at) = (Vec::new(), 0);
-        }
         std::mem::swap(&mut own.out, out);
         std::mem::take(&mut own.is_full)
     }
 
-    /// Gives the memory of what was sent back.
-    pub fn lend(&self, mut out: Vec<u8>) {
+    /// Gives memory back: an idle connection has no buffers.
+    pub fn rest(&self) {
         let mut own = self.0.lock();
+        if own.at == own.input.len() {
+            (own.input, own.at) = (Vec::new(), 0);
+        }
         if own.out.is_empty() {
-            out.clear();
-            own.out = out;
+            own.out = Vec::new();
         }
     }
 }
