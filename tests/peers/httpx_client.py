@@ -55,7 +55,7 @@ async def many_at_once():
             body = str(n).encode() * 1000
             assert http2(await client.post(f"/{n}", content=body)).content == body
 
-        await asyncio.gather(*(one(n) for n in range(60)))
+        await asyncio.gather(*(one(n) for n in range(300)))
 
 
 one_after_the_other()

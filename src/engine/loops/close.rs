@@ -50,11 +50,11 @@ impl Loop {
         if matches!(&client.conn.transport, Transport::Tls(secure) if secure.is_spoilt) {
             self.shared.service.observe(FrontendEvent::Rejected("tls_record"));
         }
-        if let Transport::Stream(stream) = &mut client.conn.transport {
-            // If it is not whole.
-            stream.reset();
+        if client.conn.is_stream()
+            && let Transport::Stream(stream) = std::mem::replace(&mut client.conn.transport, Transport::Plain)
+        {
             let parent = stream.parent;
-            return self.leave_connection(parent, client.conn.key);
+            return self.leave_connection(parent, client.conn.key, stream.end());
         }
         // Closing it takes it out of epoll, unless somebody else holds it for a moment.
         if Arc::strong_count(&client.conn.socket) > 1 {

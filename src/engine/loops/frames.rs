@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use h2::Reason;
+use h2::{Reason, RecvStream};
+use http::header::CONTENT_LENGTH;
 
 use super::conn::{Client, Conn, Stage, Transport};
 use super::counts::{Counted, CountedStream, Kind};
@@ -74,6 +75,7 @@ impl Loop {
                     break;
                 }
             }
+            http2.drop_unread();
             buffers.out.clear();
             let is_full = http2.take_out(&mut buffers.out);
             let has_written = !buffers.out.is_empty();
@@ -144,9 +146,11 @@ impl Loop {
         let (parts, body) = request.into_parts();
         let mut text = Vec::with_capacity(512);
         let is_chunked = write_head(&mut text, &parts, !body.is_end_stream());
+        let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let (parent, woken, now) = (conn.key, &self.woken, self.now);
         let key = self.clients.insert_with_key(|key| {
-            let stream = Stream::new(parent, woken.waker(key), body, answer, is_chunked, counted_stream);
+            let stream =
+                Stream::new(parent, woken.waker(key), body, answer, (is_chunked, length), counted_stream);
             let newcomer = Newcomer {
                 socket: Arc::clone(&conn.socket),
                 transport: Transport::Stream(stream),
@@ -197,11 +201,17 @@ impl Loop {
     }
 
     /// A request is over: its connection may be idle now.
-    pub(super) fn leave_connection(&mut self, parent: ClientSlot, key: ClientSlot) {
+    pub(super) fn leave_connection(
+        &mut self,
+        parent: ClientSlot,
+        key: ClientSlot,
+        unread: Option<RecvStream>,
+    ) {
         let now = self.now;
+        let has_rest = unread.is_some();
         if let Some(Some(client)) = self.clients.get_mut(parent)
             && let Stage::Http2(http2) = &mut client.stage
-            && http2.forget(key, now)
+            && (http2.forget(key, unread, now) || has_rest)
         {
             self.again.push(parent);
         }

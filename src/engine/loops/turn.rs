@@ -346,7 +346,7 @@ impl Loop {
                 self.shared.service.observe(FrontendEvent::Panicked);
                 self.clients.remove(key);
                 if let Some(parent) = parent {
-                    self.leave_connection(parent, key);
+                    self.leave_connection(parent, key, None);
                 }
                 let orphans = self.backs.by_key.iter().filter(|(_, back)| back.client == Some(key));
                 let orphans: Vec<_> = orphans.map(|(back, _)| back).collect();

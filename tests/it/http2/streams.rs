@@ -178,6 +178,33 @@ fn at_the_bound_an_idle_connection_makes_room_for_a_request() {
 }
 
 #[test]
+fn requests_may_end_behind_their_answers() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let balancer = setup().backend(backend.address()).start();
+    let frames = Frames::open(balancer.address);
+    let head = [post("/"), fields(&[("content-length", "3")])].concat();
+    for round in 0..5u32 {
+        let ids = || (0..90).map(move |n| 2 * (90 * round + n) + 1);
+        for id in ids() {
+            frames.send(&[frame(HEADERS, END_HEADERS, id, &head), frame(DATA, 0, id, b"abc")].concat());
+        }
+        let mut whole = 0;
+        while whole < 90 {
+            let next = frames.next().expect("the connection lives");
+            assert!(!matches!(next.kind, RESET | GOAWAY), "{next:?}");
+            whole += usize::from(next.kind == DATA && next.flags & END_STREAM != 0);
+        }
+        // What most clients send when they are through with a body, however long it was said to be.
+        for id in ids() {
+            frames.send(&frame(DATA, END_STREAM, id, b""));
+        }
+    }
+    assert_eq!(frames.ask(1_001, &get("/", &[])), Ok(200));
+    drop(frames);
+    until_empty(&balancer);
+}
+
+#[test]
 fn an_answer_waits_for_the_window_and_a_client_that_opens_none_is_reset() {
     const BODY: usize = 8 << 20;
     let backend = Backend::scripted(|_, stream| {

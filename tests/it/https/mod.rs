@@ -3,7 +3,9 @@
 
 mod backends;
 mod broken;
+mod browser;
 mod ends;
+mod peers;
 mod python;
 mod traps;
 

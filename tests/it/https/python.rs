@@ -82,3 +82,50 @@ fn hyper_h2_finds_no_fault() {
     let (host, port) = (at.ip().to_string(), at.port().to_string());
     run(&python, "h2_client.py", &[&host, &port, "server.pem"], &balancer);
 }
+
+#[test]
+fn sslyze_finds_nothing_but_that_the_certificate_is_signed_by_itself() {
+    let Some(python) = python() else { return };
+    let backend = echo();
+    let balancer = setup().backend(backend.address()).start();
+    let output = Command::new(python)
+        .args(["-m", "sslyze", "--mozilla_config=intermediate", "--json_out=scan.json"])
+        .arg(door(&balancer).to_string())
+        .current_dir(balancer.folder())
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("COMPLIANCE AGAINST TLS CONFIGURATION"), "{said}");
+    let found: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("        * ")).collect();
+    // What an authority would have to say, and how long it would have said it for.
+    let known = ["certificate_path_validation: ", "maximum_certificate_lifespan: "];
+    let is_known = |line: &&str| known.iter().any(|known| line.starts_with(known));
+    assert!(found.iter().all(is_known), "{said}");
+    let scan: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(balancer.folder().join("scan.json")).unwrap()).unwrap();
+    let result = |of: &str| {
+        let scanned = &scan["server_scan_results"][0]["scan_result"][of];
+        assert_eq!(scanned["status"], "COMPLETED", "{of}: {scanned}");
+        scanned["result"].clone()
+    };
+    for old in ["ssl_2_0", "ssl_3_0", "tls_1_0", "tls_1_1"] {
+        let taken = &result(&format!("{old}_cipher_suites"))["accepted_cipher_suites"];
+        assert_eq!(*taken, serde_json::json!([]), "{old}");
+    }
+    for new in ["tls_1_2", "tls_1_3"] {
+        let taken = &result(&format!("{new}_cipher_suites"))["accepted_cipher_suites"];
+        assert_eq!(taken.as_array().map(Vec::len), Some(3), "{new}: {taken}");
+    }
+    for (of, member, expected) in [
+        ("tls_compression", "supports_compression", false),
+        ("openssl_ccs_injection", "is_vulnerable_to_ccs_injection", false),
+        ("heartbleed", "is_vulnerable_to_heartbleed", false),
+        ("session_renegotiation", "is_vulnerable_to_client_renegotiation_dos", false),
+        ("session_renegotiation", "supports_secure_renegotiation", true),
+        ("tls_fallback_scsv", "supports_fallback_scsv", true),
+        ("tls_extended_master_secret", "supports_ems_extension", true),
+    ] {
+        assert_eq!(result(of)[member], expected, "{of}");
+    }
+    assert_eq!(metric(&balancer, "balancer_panics_total"), 0.0);
+}

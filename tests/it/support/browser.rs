@@ -47,6 +47,8 @@ impl Browser {
             args.push("--no-sandbox");
         }
         let wanted = json!({ "capabilities": { "alwaysMatch": {
+            // Certificates in tests are signed by themselves.
+            "acceptInsecureCerts": true,
             "goog:chromeOptions": { "args": args },
             "goog:loggingPrefs": { "browser": "ALL" },
         } } });

@@ -36,6 +36,8 @@ pub(in crate::engine::loops) struct Http2 {
     waker: Waker,
     /// Its requests.
     pub streams: Vec<ClientSlot>,
+    /// What is to come of bodies that nobody wants any more. The crate counts their streams.
+    unread: Vec<RecvStream>,
     /// When the last of them ended.
     pub idle_since: Nanos,
     /// It had a request.
@@ -91,6 +93,7 @@ impl Http2 {
             watch: FrameWatch::new(now),
             waker,
             streams: Vec::new(),
+            unread: Vec::new(),
             idle_since: now,
             is_used: false,
             is_leaving: false,
@@ -183,8 +186,25 @@ impl Http2 {
         }
     }
 
+    /// Reads and drops what nobody wants any more.
+    pub fn drop_unread(&mut self) {
+        let context = &mut Context::from_waker(&self.waker);
+        self.unread.retain_mut(|stream| {
+            loop {
+                match stream.poll_data(context) {
+                    Poll::Pending => return true,
+                    Poll::Ready(Some(Ok(bytes))) => {
+                        let _ = stream.flow_control().release_capacity(bytes.len());
+                    }
+                    Poll::Ready(_) => return false,
+                }
+            }
+        });
+    }
+
     /// One of its requests is over; true if it was the last.
-    pub fn forget(&mut self, key: ClientSlot, now: Nanos) -> bool {
+    pub fn forget(&mut self, key: ClientSlot, unread: Option<RecvStream>, now: Nanos) -> bool {
+        self.unread.extend(unread);
         self.streams.retain(|one| *one != key);
         if self.streams.is_empty() {
             self.idle_since = now;

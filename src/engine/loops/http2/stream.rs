@@ -73,6 +73,8 @@ struct Body {
     /// Its length is not known: it is read in chunks (RFC 9112 §7.1).
     is_chunked: bool,
     has_ended: bool,
+    /// What is still to come, where its length is known.
+    left: Option<u64>,
 }
 
 enum Answering {
@@ -85,6 +87,8 @@ enum Answering {
 /// The longest size line of a chunk, and what stands behind its data.
 const CHUNK_FRAME: usize = 20;
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// So much of a body that is not wanted any more is taken and dropped rather than refused.
+const MOST_DROPPED: u64 = 64 * 1024;
 
 impl Stream {
     pub fn new(
@@ -92,10 +96,10 @@ impl Stream {
         waker: Waker,
         stream: RecvStream,
         answer: SendResponse<Bytes>,
-        is_chunked: bool,
+        (is_chunked, length): (bool, Option<u64>),
         counted: CountedStream,
     ) -> Box<Self> {
-        let body = Body { stream, rest: Bytes::new(), is_chunked, has_ended: false };
+        let body = Body { stream, rest: Bytes::new(), is_chunked, has_ended: false, left: length };
         let answer = Answering::Awaited(answer);
         let mut own = Box::new(Self { parent, waker, body, answer, _counted: counted, left: None });
         // From now on a reset wakes.
@@ -136,6 +140,7 @@ impl Stream {
             return (Got::Nothing, false);
         }
         let (taken, written) = body.read(buffer);
+        body.left = body.left.map(|left| left.saturating_sub(taken as u64));
         // The client may send as much again.
         let _ = body.stream.flow_control().release_capacity(taken);
         (Got::Bytes(written), true)
@@ -199,8 +204,18 @@ impl Stream {
         }
     }
 
+    /// Ends it. Given back is the rest of its body, where its answer is whole and little is to come, perhaps nothing but the
+    /// end: dropped, the crate would call what still comes a fault, and a connection with some of those a flood.
+    pub fn end(mut self) -> Option<RecvStream> {
+        let is_answered = matches!(self.answer, Answering::Over);
+        self.reset();
+        let Body { stream, left, has_ended, .. } = self.body;
+        let is_little = left.is_some_and(|left| left <= MOST_DROPPED);
+        (is_answered && is_little && !has_ended && !stream.is_end_stream()).then_some(stream)
+    }
+
     /// Ends it before its end, so that the client sees that something is missing.
-    pub fn reset(&mut self) {
+    fn reset(&mut self) {
         match &mut self.answer {
             Answering::Awaited(answer) => answer.send_reset(Reason::INTERNAL_ERROR),
             Answering::Begun(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
