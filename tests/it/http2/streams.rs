@@ -1,6 +1,6 @@
 //! Streams: each a request of its own, bounded and ended like a connection's.
 
-use std::io::Write;
+use std::io::{Error, ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,12 +13,20 @@ use crate::support::frames::{
 };
 use crate::support::{Backend, Conn, Gate, Then, until};
 
-/// Waits at a gate before it answers.
+/// Waits at a gate before it answers, or until the connection is closed.
 fn gated() -> (Backend, Gate) {
     let gate = Gate::default();
     let own = gate.clone();
     let backend = Backend::scripted(move |_, stream| {
-        own.wait();
+        let _ = stream.set_read_timeout(Some(Duration::from_millis(5)));
+        while !own.is_open() {
+            let is_silent =
+                |error: Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+            if !stream.peek(&mut [0]).is_err_and(is_silent) {
+                return Then::Close;
+            }
+        }
+        let _ = stream.set_read_timeout(None);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         Then::Keep
     });
