@@ -101,15 +101,8 @@ impl Bucket {
         self.carry = 0;
     }
 
-    /// Takes `tokens` whether they are there or not: what was admitted elsewhere. It may leave a debt of up to 10^9
-    /// tokens, and is not counted as spent here.
-    pub fn charge(&mut self, tokens: u64, now: Nanos) {
-        self.refill(now);
-        let tokens = tokens.min(2 * Limit::MAX_CAPACITY as u64) as i64;
-        self.level = (self.level - tokens * MICRO).max(-MAX_DEBT);
-    }
-
-    /// The same, no deeper than that floor in millionths, and never deeper than 10^9 tokens.
+    /// Takes `tokens` whether they are there or not: what was admitted elsewhere. It may leave a debt down to that floor in
+    /// millionths, and never below 10^9 tokens, and is not counted as spent here.
     pub fn charge_down_to(&mut self, floor_micro: i64, tokens: u64, now: Nanos) {
         self.refill(now);
         let tokens = tokens.min(2 * Limit::MAX_CAPACITY as u64) as i64;

@@ -164,13 +164,6 @@ impl Limiter {
         self.decide(client, ask, when, false).0
     }
 
-    /// Takes tokens of a limit's buckets whether they are there or not: what other instances admitted. Takes one shard's
-    /// lock.
-    pub fn charge(&self, client: ClientKey, grant: &Grant, tokens: u64, when: Moment) {
-        let ask = Ask::of(grant);
-        self.with_slots(client, ask, when, |slots, _, _| slots.charge(ask, tokens, when));
-    }
-
     /// Forgets clients with nothing but full buckets in one sixteenth of the table. Meant to be called about once a
     /// second, so that the memory of a flood is given back when no new client comes. Takes one shard's lock after another,
     /// for `STEP` rows each.

@@ -172,17 +172,6 @@ impl Slots {
         allowed
     }
 
-    /// Takes tokens of a limit's buckets whether they are there or not.
-    pub fn charge(&mut self, ask: Ask<'_>, tokens: u64, when: Moment) {
-        self.prepare(ask, when);
-        for (spec, _, _) in ask.buckets() {
-            let Some(slot) = self.find_mut(spec.id) else { continue };
-            slot.put_in_force(spec, when);
-            slot.settle(when);
-            slot.bucket.charge(tokens, when.now);
-        }
-    }
-
     /// Puts a limit's numbers in force for those buckets of it that are here; whether that changed anything.
     pub fn put_in_force(&mut self, specs: &[BucketSpec], when: Moment) -> bool {
         let mut changed = false;

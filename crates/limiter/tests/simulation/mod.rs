@@ -270,7 +270,7 @@ struct Account {
 
 impl Account {
     fn charge(&mut self, now: Nanos) {
-        self.bucket.charge(1, now);
+        self.bucket.charge_down_to(i64::MIN, 1, now);
         self.lowest = self.lowest.min(self.bucket.level_micro());
     }
 
