@@ -192,6 +192,22 @@ fn curl_speaks_both() {
 }
 
 #[test]
+fn large_uploads_may_be_refused_one_after_the_other() {
+    if !have(&["h2load"]) {
+        return;
+    }
+    let backend = echo();
+    let none = json!({ "capacity": 0, "rate_per_sec": 0 });
+    let balancer = setup().backend(backend.address()).set("rate_limit.default", none).start();
+    let url = format!("https://localhost:{}/", door(&balancer).port());
+    std::fs::write(balancer.folder().join("up"), vec![b'x'; 200_000]).unwrap();
+    let args = ["-n", "1000", "-c", "1", "-m", "50", "-d", "up", &url];
+    let (is_well, said) = run(&balancer, "h2load", &args, b"");
+    assert!(is_well && said.contains("status codes: 0 2xx, 0 3xx, 1000 4xx, 0 5xx"), "{said}");
+    assert_eq!(metric(&balancer, "balancer_http2_abuse_total"), 0.0);
+}
+
+#[test]
 fn nghttp_and_h2load_are_served() {
     if !have(&["nghttp", "h2load"]) {
         return;

@@ -25,6 +25,9 @@ const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 const MOST_SENDING: usize = 64 * 1024;
 /// Streams that a client reset and that were not looked at yet; more are a flood.
 const MOST_PENDING_RESETS: usize = 20;
+/// Requests that were answered before their bodies had come, and that are remembered for a second: what was still on its way
+/// to them is no fault of the client's.
+const MOST_REMEMBERED: usize = 1000;
 /// Streams that it made us reset.
 const MOST_OWN_RESETS: usize = 64;
 
@@ -85,6 +88,7 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_pending_accept_reset_streams(MOST_PENDING_RESETS)
             .max_local_error_reset_streams(Some(MOST_OWN_RESETS))
+            .max_concurrent_reset_streams(MOST_REMEMBERED)
             .max_send_buffer_size(MOST_SENDING);
         let begins = Box::pin(builder.handshake(pipe.clone()));
         Self {
