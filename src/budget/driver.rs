@@ -199,7 +199,12 @@ impl Driver {
         let Some(place) = place.filter(|_| message.epoch == self.epoch) else { return false };
         // They come in order: those before it are lost.
         let told_at = self.awaited.drain(..=place).next_back().map_or(when.now, |(_, told_at)| told_at);
-        self.lag = Some(when.now.saturating_sub(told_at));
+        let lag = when.now.saturating_sub(told_at);
+        self.lag = Some(lag);
+        if lag > DEAD_AFTER {
+            // One that lay somewhere for so long does not show that this instance is heard now.
+            return true;
+        }
         self.own_heard_at = when.now;
         self.parts.budget.heard(self.own, &[], when);
         true

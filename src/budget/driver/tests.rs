@@ -143,6 +143,25 @@ fn it_is_cut_off_when_its_own_messages_do_not_come_back() {
     assert!(driver.parts.shown.state().cut_off);
 }
 
+/// A process that stood still finds its own words of before among what it missed.
+#[test]
+fn an_own_message_that_took_too_long_does_not_end_being_cut_off() {
+    let (mut driver, first) = connected();
+    let now = START + 10 * HEARTBEAT;
+    driver.step(at(now));
+    assert!(driver.parts.shown.state().cut_off);
+    driver.replied(Reply::Told, now);
+    driver.heard(&of_another(1).to_text(&key()), at(now));
+    driver.heard(&first, at(now));
+    driver.step(at(now + MILLI));
+    assert!(driver.parts.shown.state().cut_off && driver.parts.budget.stats(now + MILLI).cut_off);
+    assert_eq!(driver.parts.shown.counts().dropped, 0);
+    let fresh = told(&mut driver, now + HEARTBEAT);
+    driver.heard(&fresh, at(now + HEARTBEAT + DEAD_AFTER));
+    driver.step(at(now + HEARTBEAT + DEAD_AFTER));
+    assert!(!driver.parts.shown.state().cut_off);
+}
+
 #[test]
 fn others_are_shown_while_they_are_heard_and_garbage_is_counted() {
     let (mut driver, _) = connected();

@@ -1,4 +1,7 @@
 use super::*;
+use crate::identity::ClientKey;
+use crate::limit::{Limit, Rate};
+use crate::terms::BucketId;
 
 const SEC: Nanos = 1_000_000_000;
 
@@ -82,4 +85,38 @@ fn beyond_the_bound_nobody_is_known() {
     }
     let stats = budget.stats(2 * SEC);
     assert_eq!((stats.members, stats.too_many_peers), (MAX_PEERS + 1, 5));
+}
+
+/// A process that stood still hears all at once what it missed, and its own words last.
+#[test]
+fn what_was_missed_in_a_silence_is_not_charged_when_it_comes_late() {
+    let limiter = Arc::new(Limiter::new(1000));
+    let budget = Budget::new(Arc::clone(&limiter), OWN, SEC);
+    let client = ClientKey::digest(b"somebody");
+    let id = BucketId::of("default");
+    let limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
+    let told = |spent, fresh| SpentReport {
+        client,
+        bucket: id,
+        of_rule: false,
+        limit,
+        reset: None,
+        episode: 1,
+        spent,
+        fresh,
+        rate_micro: 0,
+    };
+    for second in 1..=4 {
+        budget.heard(OWN, &[], at(second * SEC));
+        budget.heard(OTHER, &[], at(second * SEC));
+    }
+    let level = |now| limiter.peek(client, id, at(now)).map(|bucket| bucket.whole());
+    budget.heard(OTHER, &[told(10, 10)], at(4 * SEC));
+    assert_eq!(level(4 * SEC), Some(90));
+    budget.heard(OTHER, &[told(3_010, 3_000)], at(64 * SEC));
+    budget.heard(OWN, &[], at(64 * SEC));
+    assert_eq!(level(64 * SEC), Some(100));
+    // From then on what is new counts.
+    budget.heard(OTHER, &[told(3_015, 5)], at(64 * SEC + 1));
+    assert_eq!(level(64 * SEC + 1), Some(95));
 }

@@ -247,10 +247,11 @@ impl Slot {
             (Some(_), Some((_, turn))) => turn >= self.turn,
             _ => true,
         };
-        // While it is held to a part, what others spend is theirs.
+        // While it is held to a part, what others spend is theirs. So is what they spent in a silence that is not over yet.
         if let Heard::New(tokens) = heard
             && counts
             && !self.is_parted()
+            && !link.cut_off
         {
             self.bucket.charge_down_to(debt_of(self.bucket.limit(), link.members), tokens, now);
         }
