@@ -66,6 +66,19 @@ fn the_whole_capacity_is_admitted_at_once_by_one_idle_instance() {
     }
 }
 
+/// It bursts at one instance, goes on there so slowly that nothing is said of it any more, and comes to another.
+#[test]
+fn whoever_went_on_slowly_at_one_instance_has_the_whole_capacity_at_another() {
+    let slow = SEC / 15;
+    for after_s in [11, 15, 19] {
+        let mut requests = vec![(START, 1); 40];
+        requests.extend((1..after_s * 15).map(|at| (START + at * slow, 1)));
+        requests.extend([(START + after_s * SEC + SEC / 5, 0); 100]);
+        let outcome = plain(3, USUAL, &Load::of("moves", requests, 800.0));
+        assert_eq!((outcome.admitted, outcome.excess), (outcome.offered, 0), "{after_s} s");
+    }
+}
+
 #[test]
 fn while_the_database_is_stopped_the_parts_are_about_one_budget() {
     for instances in [2, 3, 10] {

@@ -106,9 +106,9 @@ impl HotBucket {
         self.published - self.told
     }
 
-    /// Whether there is something to tell with the regular flush at `now`.
-    pub fn is_changed(&self, now: Nanos) -> bool {
-        self.untold() > 0 || self.telling.rate > 0.0 && self.is_hot(now)
+    /// Whether there is something to tell with the regular flush. One that has cooled says once that it does not go on.
+    pub fn is_changed(&self) -> bool {
+        self.untold() > 0 || self.telling.rate > 0.0
     }
 
     /// When it was told last.
@@ -119,19 +119,20 @@ impl HotBucket {
     /// Whether it can be forgotten.
     pub fn is_over(&self, now: Nanos) -> bool {
         // What could not be told for so long is told to nobody.
-        !self.is_hot(now) && (self.untold() == 0 || !self.is_hot(now.saturating_sub(HOT_FOR)))
+        !self.is_hot(now) && (!self.is_changed() || !self.is_hot(now.saturating_sub(HOT_FOR)))
     }
 
     /// The report that is to be sent now. It counts as told.
     pub fn report(&mut self, now: Nanos, of: (Limit, bool, Option<(Reset, u32)>)) -> SpentReport {
         let (limit, of_rule, reset) = of;
+        let goes_on = self.is_hot(now);
         let fresh = self.untold();
         let elapsed_s = seconds(now.saturating_sub(self.telling.at)).max(1e-3);
         let weight = 1.0 - (-elapsed_s / RATE_TAU_S).exp();
         self.before = self.telling;
         let Telling { at, rate, lately } = &mut self.telling;
         *rate += weight * (fresh as f64 / elapsed_s - *rate);
-        if *rate < (0.01 * rate_of(limit)).max(1e-3) {
+        if !goes_on || *rate < (0.01 * rate_of(limit)).max(1e-3) {
             *rate = 0.0;
         }
         lately.add(fresh, now, tau_s(limit));

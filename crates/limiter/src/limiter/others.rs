@@ -9,6 +9,9 @@ use balancer_time::Nanos;
 /// After so long without a report nobody is taken to go on any more.
 const FORESEEN: Nanos = 3 * TICK;
 
+/// What was told so long ago says nothing of now: who spends tells each tick, and who is not heard for so long is dead.
+const VOID: Nanos = 6 * TICK;
+
 /// Since when this instance hears the others: at first, or after a silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HearingSince {
@@ -113,13 +116,13 @@ impl Others {
         self.peers.iter().map(|peer| peer.lately.at(now, tau_s)).sum()
     }
 
-    /// What they are taken to have spent since they told, in millionths: they go on as they did, for at most three ticks, and
-    /// together at `most` so many tokens a second. What was told before `heard_since` does not count: it was taken off when
+    /// What they are taken to have spent since they told, in millionths: they go on as they did, for at most three ticks, which
+    /// counts until their word is void, and together at `most` so many tokens a second. What was told before `heard_since` does not count: it was taken off when
     /// the silence began that ended then.
     pub fn ahead(&self, most: f64, heard_since: Nanos, now: Nanos) -> i64 {
         let spent = |peer: &PeerSpending| peer.rate * seconds(now.saturating_sub(peer.heard).min(FORESEEN));
-        let sum: f64 = self.active(heard_since).map(spent).sum();
-        (sum * self.damped(most, heard_since) * MICRO) as i64
+        let sum: f64 = self.active(heard_since, now).map(spent).sum();
+        (sum * self.damped(most, heard_since, now) * MICRO) as i64
     }
 
     /// The same, and quicker the next time.
@@ -140,26 +143,28 @@ impl Others {
         // A decision may have begun before the last report came.
         let from = self.peers.iter().map(|peer| peer.heard).fold(now, Nanos::max);
         let goes_on = |peer: &&PeerSpending| from - peer.heard < FORESEEN;
-        let slope: f64 = self.active(heard_since).filter(goes_on).map(|peer| peer.rate).sum();
-        let ends = self.active(heard_since).filter(goes_on).map(|peer| peer.heard + FORESEEN).min();
+        let slope: f64 = self.active(heard_since, from).filter(goes_on).map(|peer| peer.rate).sum();
+        let end = |peer: &PeerSpending| peer.heard + if goes_on(&peer) { FORESEEN } else { VOID };
+        let ends = self.active(heard_since, from).map(end).min();
         Outlook {
             from,
             until: ends.unwrap_or(Nanos::MAX),
             begins: self.ahead(most, heard_since, from) as f64,
-            slope: slope * self.damped(most, heard_since) * MICRO / NANOS,
+            slope: slope * self.damped(most, heard_since, from) * MICRO / NANOS,
             most,
             heard_since,
         }
     }
 
-    /// Those that spend.
-    fn active(&self, heard_since: Nanos) -> impl Iterator<Item = &PeerSpending> {
-        self.peers.iter().filter(move |peer| peer.rate > 0.0 && peer.heard >= heard_since)
+    /// Those that spend at `now`.
+    fn active(&self, heard_since: Nanos, now: Nanos) -> impl Iterator<Item = &PeerSpending> {
+        let counts = move |heard: Nanos| heard >= heard_since && now.saturating_sub(heard) <= VOID;
+        self.peers.iter().filter(move |peer| peer.rate > 0.0 && counts(peer.heard))
     }
 
     /// What their rates are multiplied by so that they are at `most` so many tokens a second together.
-    fn damped(&self, most: f64, heard_since: Nanos) -> f64 {
-        let total: f64 = self.active(heard_since).map(|peer| peer.rate).sum();
+    fn damped(&self, most: f64, heard_since: Nanos, now: Nanos) -> f64 {
+        let total: f64 = self.active(heard_since, now).map(|peer| peer.rate).sum();
         if total > most { most / total } else { 1.0 }
     }
 }

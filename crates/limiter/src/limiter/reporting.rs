@@ -192,7 +192,7 @@ fn is_due(bucket: &HotBucket, round: Round<'_>, now: Nanos) -> bool {
         Round::Urgent => bucket.loud,
         // What was just told, because it was urgent, has nothing new to tell.
         Round::All { .. } => {
-            bucket.loud || bucket.is_changed(now) && now.saturating_sub(bucket.told_at()) >= TICK / 2
+            bucket.loud || bucket.is_changed() && now.saturating_sub(bucket.told_at()) >= TICK / 2
         }
     }
 }

@@ -90,7 +90,7 @@ fn what_is_hidden_is_published_once() {
     bucket.heat(100, 2 * SEC);
     let report = bucket.report(2 * SEC, (USUAL, false, None));
     assert_eq!((report.episode, report.spent, report.fresh), (5, 9, 9));
-    assert!(!bucket.is_hot(12 * SEC) && bucket.is_over(12 * SEC));
+    assert!(!bucket.is_hot(12 * SEC));
     bucket.heat(4, 12 * SEC);
     let report = bucket.report(12 * SEC, (USUAL, false, None));
     assert_eq!((report.spent, report.fresh), (13, 4));
@@ -106,7 +106,7 @@ fn a_rate_follows_what_is_told_and_ends_at_nothing() {
         if tick < 8 {
             bucket.spend(20, USUAL, 3, now);
         }
-        assert_eq!(bucket.is_changed(now), tick < 8 || *rates.last().unwrap() > 0, "{tick}");
+        assert_eq!(bucket.is_changed(), tick < 8 || *rates.last().unwrap() > 0, "{tick}");
         rates.push(bucket.report(now, (USUAL, false, None)).rate_micro);
     }
     let whole: Vec<u64> = rates.iter().map(|micro| micro / 1_000_000).collect();
@@ -145,7 +145,10 @@ fn others_go_on_for_three_ticks_and_leave_this_instance_its_part() {
         (&[10], 500 * MS, 5_000),
         (&[10, 20], 500 * MS, 15_000),
         (&[10], 1_500 * MS, 15_000),
-        (&[10], 9 * SEC, 15_000),
+        (&[10], 3 * SEC, 15_000),
+        // Whoever goes on tells each tick: an older word is void.
+        (&[10], 3 * SEC + 1, 0),
+        (&[10], 9 * SEC, 0),
         // At most two thirds of 50 a second.
         (&[100], 300 * MS, 10_000),
         (&[20, 80], 300 * MS, 10_000),
@@ -157,8 +160,27 @@ fn others_go_on_for_three_ticks_and_leave_this_instance_its_part() {
     assert_eq!(after(&[10], 500 * MS, returned), 0);
     let mut bucket = hot(SEC);
     bucket.hear(3, &told(1, 1, 1, 10), LONG_AGO, 2 * SEC);
+    // Asked again and again, as decisions do.
+    let mut ahead = |ms| bucket.foresee(USUAL, LINK, 2 * SEC + ms * MS) / 1_000;
+    let ahead = [1_400, 2_900, 3_000, 3_001, 4_000].map(&mut ahead);
+    assert_eq!(ahead, [14_000, 15_000, 15_000, 0, 0]);
+    bucket.hear(3, &told(1, 1, 0, 10), LONG_AGO, 6 * SEC);
+    assert!(bucket.foresee(USUAL, LINK, 7 * SEC) > 0);
     bucket.keep_peers(&[4]);
-    assert_eq!(bucket.foresee(USUAL, LINK, 3 * SEC), 0);
+    assert_eq!(bucket.foresee(USUAL, LINK, 7 * SEC), 0);
+}
+
+#[test]
+fn one_that_cools_says_at_the_end_that_it_does_not_go_on() {
+    let mut bucket = hot(SEC);
+    assert!(bucket.report(2 * SEC, (USUAL, false, None)).rate_micro > 0);
+    assert!(!bucket.is_hot(11 * SEC) && bucket.is_changed() && !bucket.is_over(11 * SEC));
+    let last = bucket.report(11 * SEC, (USUAL, false, None));
+    assert_eq!((last.fresh, last.rate_micro), (0, 0));
+    assert!(!bucket.is_changed() && bucket.is_over(11 * SEC));
+    // One that can't be told is not kept for ever.
+    bucket.take_back(&last);
+    assert!(!bucket.is_over(21 * SEC - 1) && bucket.is_over(21 * SEC));
 }
 
 #[test]
