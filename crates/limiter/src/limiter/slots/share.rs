@@ -109,7 +109,7 @@ impl Slot {
         when: Moment,
     ) -> Verdict {
         let ahead = match self.hot.and_then(|place| sharing.hot.get(place)) {
-            Some(hot) if !self.is_parted() => hot.ahead_micro,
+            Some(hot) if !self.is_parted() && sharing.link.members > 1 => hot.ahead_micro,
             _ => 0,
         };
         if takes {

@@ -127,6 +127,16 @@ fn others_are_taken_to_go_on() {
 }
 
 #[test]
+fn nobody_is_taken_to_go_on_who_is_gone() {
+    let mut client = Client::new(USUAL);
+    client.hear(30, 20, SEC);
+    // Of 95, one is taken and 10 are expected to be spent elsewhere.
+    assert_eq!(client.ask(LINK, 1, SEC + SEC / 2), (true, 84, false));
+    let alone = PeerLinkState { members: 1, ..LINK };
+    assert_eq!(client.ask(alone, 1, SEC + SEC / 2), (true, 93, false));
+}
+
+#[test]
 fn cut_off_a_bucket_is_held_to_a_part_and_then_is_whole_again() {
     let mut client = Client::new(USUAL);
     client.ask(LINK, 1, SEC);
