@@ -330,11 +330,12 @@ impl Driver {
         log::warn!("budget: this instance is cut off from others and {what}: {cause}");
     }
 
-    /// Texts and instances that found no room, reports that found none or are older than what is known.
+    /// Texts and instances that found no room, reports that found none or are older than what is known, and requests whose bucket
+    /// could not become hot, so that nobody is told of them.
     fn count_what_was_left_out(&mut self, now: Nanos) {
         let stats = self.parts.budget.stats(now);
         let texts = self.parts.missed.load(Ordering::Relaxed);
-        let left_out = texts + stats.too_many_peers + stats.went_back + stats.no_room;
+        let left_out = texts + stats.too_many_peers + stats.went_back + stats.no_room + stats.not_hot;
         self.parts.shown.dropped.fetch_add(left_out.saturating_sub(self.left_out), Ordering::Relaxed);
         self.left_out = left_out;
     }

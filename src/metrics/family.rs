@@ -96,7 +96,7 @@ families! {
     BudgetMessagesReceived = Counter "balancer_budget_messages_received_total":
         "Messages of other instances that were read.";
     BudgetMessagesDropped = Counter "balancer_budget_messages_dropped_total":
-        "What was heard of other instances and does not count: not signed, unknown, heard before, or too much.";
+        "What does not count: not signed, unknown, heard before, too much; and requests told to nobody, as too much is hot.";
     BudgetLagSeconds = Gauge "balancer_budget_lag_seconds":
         "How long a message takes to all instances; 0 where nothing is told.";
     BudgetCutOff = Gauge "balancer_budget_cut_off":

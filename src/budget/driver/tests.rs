@@ -246,6 +246,23 @@ fn texts_that_found_no_room_are_counted_as_dropped() {
 }
 
 #[test]
+fn what_is_told_to_nobody_because_too_much_is_hot_is_counted_as_dropped() {
+    let limiter = Arc::new(Limiter::new(20_000));
+    let (mut driver, first) = connected_as(driver_of(Arc::clone(&limiter)));
+    driver.heard(&first, at(START));
+    driver.heard(&of_another(1).to_text(&key()), at(START));
+    // Each is hot with its first token. There is room for 16,384.
+    let limit = Limit { capacity: 1, rate: Rate::per_second(0) };
+    let grant = Grant::of_default(Terms::of_numbers(limit));
+    for number in 0..16_387u32 {
+        let client = ClientKey::digest(&number.to_be_bytes());
+        assert!(limiter.acquire(client, Ask::of(&grant), at(START)).allowed);
+    }
+    driver.step(at(START + SHOW_EVERY));
+    assert_eq!(driver.parts.shown.counts().dropped, 3);
+}
+
+#[test]
 fn reports_go_into_as_few_messages_as_they_fit_in() {
     let limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
     let report = |number: u64| SpentReport {
