@@ -142,6 +142,78 @@ fn the_table_of_what_is_shared_says_what_happens() {
     assert_eq!(rows, kinds().len() + 1);
 }
 
+/// What is left of a day's 1,000 tokens in each of two instances. All that they have to tell is told each time.
+struct Days {
+    here: (Arc<Limiter>, Budget),
+    there: (Arc<Limiter>, Budget),
+    grant: Grant,
+}
+
+impl Days {
+    fn new() -> Self {
+        let limit = Limit { capacity: 1_000, ..SLOW };
+        let name = BucketName::parse("day").unwrap();
+        let day = BucketSpec { reset: Some(Reset::Day), ..BucketSpec::new(name, limit) };
+        Self { here: instance(1, 1000), there: instance(2, 1000), grant: grant(vec![day]) }
+    }
+
+    /// The instant, on the day that it is.
+    fn when(ms: Nanos, day: u64) -> Moment {
+        Moment { now: 4 * SEC + ms * 1_000_000, wall_s: 1_800_000_000 + day * 86_400 }
+    }
+
+    fn spend(&self, limiter: &Limiter, tokens: u32, when: Moment) {
+        for _ in 0..tokens {
+            assert!(limiter.acquire(ClientKey::digest(b"acme"), Ask::of(&self.grant), when).allowed);
+        }
+    }
+
+    fn exchange(&self, when: Moment) {
+        let both = [(&self.here, &self.there, 1), (&self.there, &self.here, 2)];
+        for ((_, from), (_, to), id) in both {
+            let mut reports = Vec::new();
+            from.tick(when, &mut reports);
+            from.heard(InstanceId(id), &[], when);
+            to.heard(InstanceId(id), &reports, when);
+        }
+    }
+
+    fn left(&self, when: Moment) -> [u32; 2] {
+        let id = self.grant.terms.buckets[0].id;
+        [&self.here.0, &self.there.0].map(|limiter| {
+            limiter.peek(ClientKey::digest(b"acme"), id, when).map_or(1_000, |bucket| bucket.whole())
+        })
+    }
+}
+
+#[test]
+fn what_was_hidden_yesterday_is_missing_to_nobody_today() {
+    let days = Days::new();
+    // An eighth of 1,000 may be hidden.
+    days.spend(&days.here.0, 80, Days::when(0, 0));
+    days.exchange(Days::when(0, 0));
+    assert_eq!(days.left(Days::when(0, 0)), [920, 1_000]);
+    days.spend(&days.there.0, 200, Days::when(600, 1));
+    for ms in [600, 1_200, 1_800] {
+        days.exchange(Days::when(ms, 1));
+    }
+    assert_eq!(days.left(Days::when(1_800, 1)), [800, 800]);
+}
+
+#[test]
+fn what_was_not_told_yesterday_is_missing_to_nobody_today() {
+    let days = Days::new();
+    days.spend(&days.here.0, 200, Days::when(0, 0));
+    days.exchange(Days::when(0, 0));
+    assert_eq!(days.left(Days::when(0, 0)), [800, 800]);
+    days.spend(&days.here.0, 8, Days::when(100, 0));
+    days.spend(&days.here.0, 5, Days::when(600, 1));
+    for ms in [600, 1_200] {
+        days.exchange(Days::when(ms, 1));
+    }
+    assert_eq!(days.left(Days::when(1_200, 1)), [995, 995]);
+}
+
 #[test]
 fn requests_at_once_are_counted_by_each_instance_alone() {
     let terms = Terms { max_in_flight: Some(1), ..Terms::of_numbers(Limit { capacity: 1000, ..SLOW }) };

@@ -205,9 +205,11 @@ impl HotBucket {
         if own + others > 0.0 { (own / (own + others)).max(even / 2.0) } else { even }
     }
 
-    /// The bucket was filled by the calendar: what was spent before counts for nobody any more.
-    pub fn begin_period(&mut self) {
-        (self.told, self.telling.rate, self.loud) = (self.published, 0.0, false);
+    /// The bucket was filled by the calendar: what was spent before counts for nobody any more, told or not. Another episode
+    /// begins, so that nobody takes what is counted from now on for more of the same.
+    pub fn begin_period(&mut self, episode: u32) {
+        (self.episode, self.published, self.told, self.loud) = (episode, 0, 0, false);
+        self.telling.rate = 0.0;
         self.others.stop();
     }
 }

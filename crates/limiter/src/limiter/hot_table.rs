@@ -24,6 +24,11 @@ impl HotCounts {
     pub fn hot(&self) -> usize {
         self.hot.load(Ordering::Relaxed)
     }
+
+    /// A number for counts that begin now; later ones have later numbers.
+    pub fn next_episode(&self) -> u32 {
+        self.episodes.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// Where a hot bucket is in its shard's table: one more than its index.
@@ -56,7 +61,7 @@ impl HotTable {
     ) -> Option<HotPlace> {
         let one_more = |hot| (hot < MAX_HOT).then_some(hot + 1);
         counts.hot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        let episode = counts.episodes.fetch_add(1, Ordering::Relaxed);
+        let episode = counts.next_episode();
         let bucket = Some(HotBucket::new(client, id, episode, now));
         if let Some(place) = self.free.pop() {
             *self.buckets.get_mut(usize::from(place.0.get()) - 1)? = bucket;

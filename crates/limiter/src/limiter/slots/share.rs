@@ -92,8 +92,8 @@ impl Slot {
         if self.is_parted() {
             self.rejoin(full, sharing.link, is_shared, when.now);
         }
+        let flow = self.settle_shared(sharing, when);
         self.put_limit_in_force(full, spec.reset, when);
-        let flow = self.settle(when);
         let ahead = if is_shared { self.share(full, cost, flow, sharing, when.now) } else { 0 };
         self.bucket.level_micro() - ahead >= i64::from(cost) * MICRO
     }
@@ -121,6 +121,21 @@ impl Slot {
         let verdict = self.verdict(cost, enough, when);
         self.bucket.shift(ahead);
         verdict
+    }
+
+    /// As [`Slot::settle`]. Where its period turned, what was hidden and told before counts for nobody any more.
+    #[inline(always)]
+    fn settle_shared(&mut self, sharing: &mut Sharing<'_>, when: Moment) -> Flow {
+        let flow = self.settle(when);
+        if flow == Flow::Filled {
+            if !self.is_parted() {
+                self.mark = Mark::QUIET;
+            }
+            if let Some(hot) = self.hot.and_then(|place| sharing.hot.get_mut(place)) {
+                hot.begin_period(sharing.counts.next_episode());
+            }
+        }
+        flow
     }
 
     /// Ends being held to a part where that is over. `full` are the numbers in force.
@@ -161,13 +176,7 @@ impl Slot {
             return 0;
         }
         match flow {
-            Flow::Filled => {
-                self.mark = Mark::QUIET;
-                if let Some(hot) = hot {
-                    hot.begin_period();
-                }
-                0
-            }
+            Flow::Filled => 0,
             Flow::In(micro) => {
                 self.mark.leak(micro, link.members);
                 hot.map_or(0, |hot| hot.foresee(full, link, now))
@@ -238,7 +247,7 @@ impl Slot {
     ) -> Option<Heard> {
         let (now, link) = (when.now, sharing.link);
         self.rejoin(report.limit, link, true, now);
-        if let Flow::In(micro) = self.settle(when) {
+        if let Flow::In(micro) = self.settle_shared(sharing, when) {
             self.mark.leak(micro, link.members);
         }
         let heard = self.heat(sharing, now)?.hear(peer, report, since, now);
