@@ -1,6 +1,6 @@
 //! Carries what instances tell each other of the shared budget: signs and checks messages, knows who is there, and counts.
 //!
-//! Two threads: `budget` decides what to do ([`driver`]) and is never kept waiting; `budget-send` alone waits for the database.
+//! Two threads: `budget` decides what to do (`driver`) and is never kept waiting; `budget-send` alone waits for the database.
 //! No request waits for either. A database that hangs costs accuracy and nothing else: then each instance holds itself to a part.
 
 mod driver;
