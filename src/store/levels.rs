@@ -23,9 +23,9 @@ use std::hash::Hasher;
 use crate::clock::Clock;
 use crate::store::Limits;
 use balancer_limiter::identity::ClientKey;
-use balancer_limiter::limiter::{Limiter, Saved, Slot};
+use balancer_limiter::limiter::Limiter;
+use balancer_time::Nanos;
 use balancer_time::nanos;
-use balancer_time::{Moment, Nanos};
 use file::Folder;
 
 /// How often what has changed is saved.
@@ -283,7 +283,7 @@ impl Keeper {
         let mut pieces: Vec<Vec<u8>> = (0..PIECES).map(|_| pack::piece()).collect();
         self.limiter.changed_since(0, |client, slot| {
             if slot.until_full(when).is_none_or(|until| until > WORTH_SAVING) {
-                pack::push(&mut pieces[piece_of(&self.spread, client)], client, &now(slot, when));
+                pack::push(&mut pieces[piece_of(&self.spread, client)], client, &slot.saved(when.now));
             }
         });
         pieces
@@ -312,11 +312,6 @@ impl Keeper {
             self.folder.limits.shown()
         );
     }
-}
-
-/// What is to be saved: the level as it is now, since the age counts from now.
-fn now(slot: &Slot, when: Moment) -> Saved {
-    Saved { level_micro: slot.bucket().refilled(when.now).level_micro(), ..slot.saved() }
 }
 
 fn piece_of(spread: &SipHasher13, client: ClientKey) -> usize {

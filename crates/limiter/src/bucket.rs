@@ -84,7 +84,12 @@ impl Bucket {
     /// Takes `cost` tokens, which [`Bucket::holds`] has just found to be there.
     pub fn take(&mut self, cost: u32) {
         debug_assert!(self.level >= i64::from(cost) * MICRO);
-        self.level -= i64::from(cost) * MICRO;
+        self.take_at(cost, i64::from(cost) * MICRO);
+    }
+
+    /// Takes `cost` tokens at a price in millionths, whether that is there or not.
+    pub fn take_at(&mut self, cost: u32, price_micro: i64) {
+        self.lower(price_micro, -MAX_DEBT);
         self.spent = self.spent.saturating_add(u64::from(cost));
     }
 
@@ -120,15 +125,10 @@ impl Bucket {
         self.level += micro;
     }
 
-    /// Puts other numbers in force and leaves the level as it is, as far as the new capacity holds it.
-    pub fn clip_to(&mut self, limit: Limit, now: Nanos) {
-        if self.limit() == limit {
-            return;
-        }
-        self.refill(now);
-        self.carry = 0;
-        (self.capacity, self.per_secs, self.micro) = (limit.capacity, limit.rate.per_secs, limit.rate.micro);
-        self.level = self.level.min(top(limit));
+    /// What is owed at `until` is forgiven.
+    pub fn forgive(&mut self, until: Nanos) {
+        self.refill(until);
+        self.level = self.level.max(0);
     }
 
     /// Puts other numbers in force: the level moves by as much as the capacity, and stays between 0 and the new one. A
@@ -200,7 +200,7 @@ impl Bucket {
     }
 
     /// Time until the level is `goal` millionths; 0 if it is already, `None` if it never will be.
-    fn until(&self, goal: i64) -> Option<Nanos> {
+    pub fn until(&self, goal: i64) -> Option<Nanos> {
         if self.level >= goal {
             return Some(0);
         }

@@ -4,6 +4,7 @@
 //! names are in force no longer stay until they are full: who was put on another plan and back has not gained anything.
 
 mod mark;
+mod part;
 mod share;
 
 use smallvec::SmallVec;
@@ -99,26 +100,19 @@ impl Slot {
         }
     }
 
-    /// Puts the numbers of a bucket of that name in force; false: they were already.
+    /// Puts the numbers of a bucket of that name in force; false: they were already. Where it keeps its period it is not settled:
+    /// if that has turned, whoever settles it next fills it, by these numbers.
     fn put_in_force(&mut self, spec: &BucketSpec, when: Moment) -> bool {
-        self.put_limit_in_force(spec.in_force(), spec.reset, when)
-    }
-
-    fn put_limit_in_force(&mut self, full: Limit, reset: Option<Reset>, when: Moment) -> bool {
-        let limit = self.part_of(full, self.bucket.limit().capacity);
-        if self.bucket.limit() == limit && self.reset == reset {
+        let limit = spec.in_force();
+        if self.bucket.limit() == limit && self.reset == spec.reset {
             return false;
         }
-        self.settle(when);
-        if self.reset != reset {
-            self.reset = reset;
-            self.turn = reset.map_or(0, |reset| reset.turn(when.wall_s));
+        if self.reset != spec.reset {
+            self.settle(when);
+            self.reset = spec.reset;
+            self.turn = spec.reset.map_or(0, |reset| reset.turn(when.wall_s));
         }
-        if self.is_parted() {
-            self.bucket.clip_to(limit, when.now);
-        } else {
-            self.bucket.retune(limit, when.now);
-        }
+        self.bucket.retune(limit, when.now);
         true
     }
 
@@ -129,7 +123,7 @@ impl Slot {
     }
 
     pub(super) fn verdict(&self, cost: u32, allowed: bool, when: Moment) -> Verdict {
-        let mut outcome = self.bucket.outcome(cost, allowed);
+        let mut outcome = self.outcome(cost, allowed);
         if let Some(until_reset) = self.until_reset(when) {
             let never = !allowed && cost > self.bucket.limit().capacity;
             outcome.wait_ns = (!never).then_some(until_reset);
@@ -158,14 +152,14 @@ impl Slots {
             let Some(slot) = self.find_mut(spec.id) else { continue };
             slot.put_in_force(spec, when);
             slot.settle(when);
-            verdict.outcome.allowed = slot.bucket.holds(cost, when.now);
+            verdict.outcome.allowed = slot.bucket.level_micro() >= slot.needs(cost);
             allowed &= verdict.outcome.allowed || !spec.is_enforced();
         }
         for ((spec, cost, _), verdict) in ask.buckets().zip(verdicts) {
             let Some(slot) = self.find_mut(spec.id) else { continue };
             let enough = verdict.outcome.allowed;
             if allowed && enough {
-                slot.bucket.take(cost);
+                slot.take(cost);
             }
             *verdict = slot.verdict(cost, enough, when);
         }
@@ -187,7 +181,7 @@ impl Slots {
     pub fn levels<'a>(mut self, specs: impl Iterator<Item = &'a BucketSpec>, when: Moment) -> Vec<u32> {
         let level = |spec: &BucketSpec| {
             self.put_in_force(std::slice::from_ref(spec), when);
-            self.get(spec.id, when).map_or(spec.limit.capacity, |slot| slot.bucket().whole())
+            self.get(spec.id, when).map_or(spec.limit.capacity, |slot| slot.whole())
         };
         specs.map(level).collect()
     }
@@ -291,13 +285,13 @@ pub struct Saved {
 }
 
 impl Slot {
-    /// What has to be saved of it.
-    pub fn saved(&self) -> Saved {
+    /// What has to be saved of it at `now`.
+    pub fn saved(&self, now: Nanos) -> Saved {
         Saved {
             id: self.id,
             of_rule: self.of_rule,
             limit: self.bucket.limit(),
-            level_micro: self.bucket.level_micro(),
+            level_micro: self.level_to_save(now),
             reset: self.reset(),
         }
     }

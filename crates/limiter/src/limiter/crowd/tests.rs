@@ -158,7 +158,7 @@ fn a_restart_gives_no_crowd_and_nobody_beyond_the_bound_a_fresh_bucket() {
         let after = Limiter::new(size as usize);
         after.spread_by(7);
         let mut saved: Vec<(ClientKey, Saved)> = Vec::new();
-        before.changed_since(0, |client, slot| saved.push((client, slot.saved())));
+        before.changed_since(0, |client, slot| saved.push((client, slot.saved(SEC))));
         assert!(saved.iter().all(|(client, saved)| after.restore(*client, saved, 0, at(SEC))));
         assert_eq!(ask_all(&after), 0, "{size}");
     }

@@ -43,7 +43,7 @@ fn take(limiter: &Limiter, grant: &Grant, cost: u32, when: Moment) -> bool {
 
 fn saved(limiter: &Limiter) -> Vec<(ClientKey, Saved)> {
     let mut all = Vec::new();
-    limiter.changed_since(0, |client, slot| all.push((client, slot.saved())));
+    limiter.changed_since(0, |client, slot| all.push((client, slot.saved(at(0).now))));
     all
 }
 
@@ -138,4 +138,18 @@ fn a_bucket_with_a_reset_comes_back_as_it_was_until_its_period_turns() {
     let late = Limiter::new(10);
     late.restore(client(1), &saved[0].1, HOUR_SECS * SEC, at(HOUR_SECS));
     assert_eq!(late.clients(), 0);
+}
+
+#[test]
+fn a_bucket_that_is_held_to_a_part_comes_back_as_what_is_left_of_the_whole() {
+    let before = Limiter::new(10);
+    before.link.set_members(2);
+    let hourly = hourly(100);
+    let passed = |limiter: &Limiter| (0..1_000).take_while(|_| take(limiter, &hourly, 1, at(0))).count();
+    assert_eq!(passed(&before), 50);
+    let after = Limiter::new(10);
+    for (client, saved) in saved(&before) {
+        assert!(after.restore(client, &saved, 0, at(0)));
+    }
+    assert_eq!(passed(&after), 0);
 }

@@ -4,12 +4,18 @@ use crate::bucket::MICRO;
 use crate::limit::Limit;
 
 /// What a slot keeps of sharing, in 8 bytes. While it is quiet: what is hidden from the others, in millionths of a token.
-/// While it is held to a part: that part, and the silence in which that began.
+/// While it is held to a part: that part, the silence in which that began, and whether it gave out more than it had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark(u64);
 
-/// Set: held to a part. What is hidden never reaches it: it is less than twice 10^15.
+/// Set: held to a part. What is hidden reaches neither: it is less than twice 10^15.
 const PARTED: u64 = 1 << 63;
+
+/// Set: it gave out more than it had.
+const OWES: u64 = 1 << 62;
+
+/// What is kept of a silence's number.
+const SILENCE: u32 = (1 << 30) - 1;
 
 impl Mark {
     /// Nothing is hidden.
@@ -18,7 +24,7 @@ impl Mark {
     pub fn parted(part: f64, returns: u32) -> Self {
         // A part of 1 is one 2^32nd less.
         let part = (part * f64::from(u32::MAX)) as u32;
-        Self(PARTED | u64::from(returns & (u32::MAX >> 1)) << 32 | u64::from(part))
+        Self(PARTED | u64::from(returns & SILENCE) << 32 | u64::from(part))
     }
 
     pub fn is_parted(self) -> bool {
@@ -27,13 +33,33 @@ impl Mark {
 
     /// Whether it was set in this silence.
     pub fn is_of(self, returns: u32) -> bool {
-        (self.0 >> 32) as u32 & (u32::MAX >> 1) == returns & (u32::MAX >> 1)
+        (self.0 >> 32) as u32 & SILENCE == returns & SILENCE
     }
 
-    /// That part of a number.
-    pub fn of(self, whole: u64) -> u64 {
-        let part = u128::from(self.0 as u32) + 1;
-        ((u128::from(whole) * part) >> 32) as u64
+    /// That part of a level; none of a debt.
+    pub fn of(self, micro: i64) -> i64 {
+        ((i128::from(micro.max(0)) * i128::from(self.part())) >> 32) as i64
+    }
+
+    /// Of how much so many tokens are that part, in millionths; rounded up.
+    pub fn price(self, cost: u32) -> i64 {
+        let micro = (u128::from(cost) * MICRO as u128) << 32;
+        // Of the least part, a 2^32nd, and 10^9 tokens it would take more than 64 bits.
+        i64::try_from(micro.div_ceil(u128::from(self.part()))).unwrap_or(i64::MAX)
+    }
+
+    /// In 2^32nds; never 0.
+    fn part(self) -> u64 {
+        u64::from(self.0 as u32) + 1
+    }
+
+    /// It gave out more than it had.
+    pub fn owe(&mut self) {
+        self.0 |= OWES;
+    }
+
+    pub fn owes(self) -> bool {
+        self.is_parted() && self.0 & OWES != 0
     }
 
     pub fn hidden_micro(self) -> u64 {

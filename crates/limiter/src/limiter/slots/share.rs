@@ -10,7 +10,7 @@ use super::mark::Mark;
 use super::{Slot, Slots};
 use crate::bucket::{Bucket, MICRO};
 use crate::identity::ClientKey;
-use crate::limit::{Limit, Rate};
+use crate::limit::Limit;
 use crate::limiter::{Ask, Verdict};
 use crate::reports::SpentReport;
 use crate::reset::Reset;
@@ -45,23 +45,6 @@ pub(super) enum Flow {
 }
 
 impl Slot {
-    /// The numbers that its bucket works by while `full` ones are in force: those, or a part of them. A part holds `least`
-    /// tokens if the whole does, and one in any case.
-    pub(super) fn part_of(&self, full: Limit, least: u32) -> Limit {
-        if !self.mark.is_parted() {
-            return full;
-        }
-        Limit {
-            capacity: (self.mark.of(full.capacity.into()) as u32).max(least).max(1).min(full.capacity),
-            rate: Rate { micro: self.mark.of(full.rate.micro), ..full.rate },
-        }
-    }
-
-    /// Whether it is held to a part.
-    pub fn is_parted(&self) -> bool {
-        self.mark.is_parted()
-    }
-
     /// Whether it must stay though it is full: counts are kept for it.
     pub(super) fn is_hot(&self) -> bool {
         self.hot.is_some()
@@ -90,12 +73,12 @@ impl Slot {
     ) -> bool {
         let full = spec.in_force();
         if self.is_parted() {
-            self.rejoin(full, sharing.link, is_shared, when.now);
+            self.rejoin(sharing.link, is_shared, when.now);
         }
         let flow = self.settle_shared(sharing, when);
-        self.put_limit_in_force(full, spec.reset, when);
-        let ahead = if is_shared { self.share(full, cost, flow, sharing, when.now) } else { 0 };
-        self.bucket.level_micro() - ahead >= i64::from(cost) * MICRO
+        self.put_in_force(spec, when);
+        let ahead = if is_shared { self.share(full, flow, sharing, when.now) } else { 0 };
+        self.bucket.level_micro() - ahead >= self.needs(cost)
     }
 
     /// Takes the tokens where `takes` says so, and says what became of the request.
@@ -113,7 +96,7 @@ impl Slot {
             _ => 0,
         };
         if takes {
-            self.bucket.take(cost);
+            self.take(cost);
             self.spend(spec.in_force(), cost, sharing, when.now);
         }
         // What others are taken to have spent is missing for whoever is told of the level, and comes back.
@@ -138,41 +121,23 @@ impl Slot {
         flow
     }
 
-    /// Ends being held to a part where that is over. `full` are the numbers in force.
-    fn rejoin(&mut self, full: Limit, link: PeerLinkState, is_shared: bool, now: Nanos) {
-        let goes_on = is_shared && link.cut_off && self.mark.is_of(link.returns);
-        if !self.mark.is_parted() || goes_on {
-            return;
-        }
-        if !self.mark.is_of(link.returns) {
-            // It has refilled at its whole rate since the silence ended.
-            self.bucket = self.bucket.refilled(link.returned_at.min(now));
-        }
-        self.mark = Mark::QUIET;
-        self.bucket.clip_to(full, now.min(link.returned_at));
-        self.bucket = self.bucket.refilled(now);
-    }
-
     /// What is to be taken off its level for others. While this instance is cut off, it is held to its part instead.
     #[inline(always)]
-    fn share(&mut self, full: Limit, cost: u32, flow: Flow, sharing: &mut Sharing<'_>, now: Nanos) -> i64 {
+    fn share(&mut self, full: Limit, flow: Flow, sharing: &mut Sharing<'_>, now: Nanos) -> i64 {
         let link = sharing.link;
         if link.members < 2 {
             return 0;
         }
         let hot = self.hot.and_then(|place| sharing.hot.get_mut(place));
         if link.cut_off {
-            let mut least = self.bucket.limit().capacity.max(cost);
-            if !self.mark.is_parted() {
+            if !self.is_parted() {
                 let (ahead, part) = match hot {
                     Some(hot) => (hot.foresee(full, link, now), hot.part(full, link.members, now)),
                     None => (0, even_part(link.members)),
                 };
                 self.bucket.lower(ahead, debt_of(full, link.members));
-                self.mark = Mark::parted(part, link.returns);
-                least = cost;
+                self.hold_to(part, link.returns);
             }
-            self.bucket.clip_to(self.part_of(full, least), now);
             return 0;
         }
         match flow {
@@ -246,7 +211,7 @@ impl Slot {
         when: Moment,
     ) -> Option<Heard> {
         let (now, link) = (when.now, sharing.link);
-        self.rejoin(report.limit, link, true, now);
+        self.rejoin(link, true, now);
         if let Flow::In(micro) = self.settle_shared(sharing, when) {
             self.mark.leak(micro, link.members);
         }
@@ -298,7 +263,7 @@ impl Slots {
                 slot.conclude(spec, cost, (takes, enough), sharing, when)
             } else {
                 if takes {
-                    slot.bucket.take(cost);
+                    slot.take(cost);
                 }
                 slot.verdict(cost, enough, when)
             };

@@ -89,7 +89,7 @@ fn a_clock_that_ran_ahead_and_was_set_right_refuses_for_the_rest_of_one_period()
             let at = |wall_s, secs| Moment { now: (1_000 + secs) * SEC, wall_s };
             let mut slots = Slots::default();
             assert!(ask(&mut slots, &grant, 2, at(wall_s + ahead, 0)).0, "{said}");
-            let saved = slots.iter().next().unwrap().saved();
+            let saved = slots.iter().next().unwrap().saved(1_000 * SEC);
             let mut restored = Slots::default();
             restored.restore(Slot::restored(&saved, 0, at(wall_s, 1)), at(wall_s, 1));
             for mut slots in [slots, restored] {
@@ -271,7 +271,7 @@ fn saved_and_restored_it_is_the_same() {
     let grant = grant(vec![spec("a", 10, 1_000_000, Mode::Enforced)]);
     let mut slots = Slots::default();
     ask(&mut slots, &grant, 7, at(5));
-    let saved = slots.iter().next().unwrap().saved();
+    let saved = slots.iter().next().unwrap().saved(5 * SEC);
     let back = Slot::restored(&saved, 2 * SEC, at(100));
     assert_eq!((back.bucket().whole(), back.until_full(at(100))), (5, Some(5 * SEC)));
 }

@@ -1,7 +1,9 @@
 use super::*;
+use crate::limit::Rate;
 use crate::limiter::{Ask, Grant, MAX_ASKED};
-use crate::terms::{ClientLimit, Terms};
+use crate::terms::{BucketName, ClientLimit, Terms};
 use balancer_time::Moment;
+use proptest::prelude::*;
 
 const SEC: Nanos = 1_000_000_000;
 
@@ -26,7 +28,19 @@ struct Client {
 
 impl Client {
     fn new(limit: Limit) -> Self {
-        let grant = Grant::of_default(Terms::of_numbers(limit));
+        Self::of(Terms::of_numbers(limit))
+    }
+
+    /// 1,000 a day of the calendar.
+    fn daily() -> Self {
+        let limit = Limit { capacity: 1_000, rate: Rate { micro: 1_000_000_000, per_secs: 86_400 } };
+        let spec = BucketSpec::new(BucketName::default_bucket(), limit);
+        let spec = BucketSpec { reset: Some(Reset::Day), ..spec };
+        Self::of(Terms { buckets: [spec].into(), max_in_flight: None })
+    }
+
+    fn of(terms: Terms) -> Self {
+        let grant = Grant::of_default(terms);
         Self { slots: Slots::default(), hot: HotTable::default(), counts: HotCounts::default(), grant }
     }
 
@@ -142,11 +156,11 @@ fn cut_off_a_bucket_is_held_to_a_part_and_then_is_whole_again() {
     client.ask(LINK, 1, SEC);
     // Nobody told anything: an even part, of which 16.7 come each second.
     assert_eq!(client.burst(CUT_OFF, 4 * SEC), 33);
-    assert_eq!(client.burst(CUT_OFF, 5 * SEC), 16);
+    assert_eq!(client.burst(CUT_OFF, 5 * SEC), 17);
     assert_eq!(client.hot(), 0);
-    // Heard again at 6 s: by then 16.7 more have come, and from there on 50 a second.
+    // Heard again at 6 s: by then its part is half full again, and so is the whole.
     let back = PeerLinkState { returns: 1, returned_at: 6 * SEC, ..LINK };
-    assert_eq!(client.burst(back, 7 * SEC), 17 + 50);
+    assert_eq!(client.burst(back, 7 * SEC), 100);
     // In the next silence the part is found anew, by what was told: only this instance did.
     client.ask(back, 0, 9 * SEC);
     let report = client.hot.places().next().unwrap();
@@ -155,20 +169,120 @@ fn cut_off_a_bucket_is_held_to_a_part_and_then_is_whole_again() {
     assert_eq!(client.burst(again, 9 * SEC), 100);
 }
 
+/// The silence has ended at `now`, for the so manieth time.
+fn back(returns: u32, now: Nanos) -> PeerLinkState {
+    PeerLinkState { returns, returned_at: now, ..LINK }
+}
+
 #[test]
-fn a_part_has_room_for_one_request_however_much_it_costs() {
+fn a_silence_costs_a_slow_bucket_no_more_than_what_is_spent_in_it() {
+    let slow = Limit { capacity: 1_000, rate: Rate { micro: 1_000_000_000, per_secs: 86_400 } };
+    for mut client in [Client::daily(), Client::new(slow)] {
+        assert_eq!(client.ask(LINK, 1, SEC), (true, 999, false));
+        // A third of that can be had here, and what is taken is taken of every part alike.
+        assert_eq!(client.ask(CUT_OFF, 1, 4 * SEC), (true, 332, false));
+        assert_eq!(client.ask(back(1, 5 * SEC), 0, 6 * SEC), (true, 996, false));
+        for flap in 1..=10 {
+            let now = (4 + 2 * u64::from(flap)) * SEC;
+            client.ask(PeerLinkState { cut_off: true, ..back(flap, now) }, 0, now);
+            client.ask(back(flap + 1, now + SEC), 0, now + SEC);
+        }
+        assert_eq!(client.ask(back(11, 25 * SEC), 0, 25 * SEC), (true, 996, false));
+    }
+}
+
+#[test]
+fn three_that_are_cut_off_admit_together_what_one_would() {
+    // 200 of 1,000 are spent, and all of them know it.
+    let mut instances: Vec<Client> = (0..3).map(|_| Client::daily()).collect();
+    for client in &mut instances {
+        assert!(client.ask(LINK, 200, SEC).0);
+    }
+    let admitted: usize = instances.iter_mut().map(|client| client.burst(CUT_OFF, 4 * SEC)).sum();
+    assert!((797..=800).contains(&admitted), "{admitted}");
+    let after: usize = instances.iter_mut().map(|client| client.burst(back(1, 5 * SEC), 5 * SEC)).sum();
+    assert!(after <= 6, "{after}");
+}
+
+#[test]
+fn a_part_gives_out_one_request_however_much_it_costs_and_then_as_much_less() {
     let mut client = Client::new(Limit { capacity: 20, ..USUAL });
     assert!(client.ask(LINK, 20, SEC).0);
     // A third of 20 is 6, refilled at 16.7 a second.
     assert!(client.ask(CUT_OFF, 6, 2 * SEC).0);
     assert!(!client.ask(CUT_OFF, 1, 2 * SEC).0);
-    assert!(!client.ask(CUT_OFF, 20, 3 * SEC).0);
-    assert!(client.ask(CUT_OFF, 20, 4 * SEC).0);
-    assert!(!client.ask(CUT_OFF, 21, 9 * SEC).0);
+    // 20 are 1.2 s of that.
+    assert_eq!(client.ask(CUT_OFF, 20, 3 * SEC), (true, 0, false));
+    assert!(!client.ask(CUT_OFF, 1, 3 * SEC + 8 * SEC / 10).0);
+    let at_once = (0..120).filter(|step| client.ask(CUT_OFF, 20, 4 * SEC + step * SEC / 20).0).count();
+    assert!((4..=6).contains(&at_once), "{at_once} x 20 in 6 s of 16.7 a second");
+    assert!(!client.ask(CUT_OFF, 21, 60 * SEC).0);
     let mut one = Client::new(Limit { capacity: 1, ..USUAL });
     assert_eq!((one.burst(CUT_OFF, SEC), one.burst(CUT_OFF, 2 * SEC)), (1, 1));
     let mut none = Client::new(Limit { capacity: 0, ..USUAL });
     assert_eq!(none.burst(CUT_OFF, SEC), 0);
+}
+
+proptest! {
+    #[test]
+    fn a_silence_admits_a_part_of_the_whole_and_one_request(
+        capacity in 1u32..50, steps in prop::collection::vec((0u32..60, 0..2 * SEC), 1..100),
+    ) {
+        let mut client = Client::new(Limit { capacity, ..USUAL });
+        let (mut now, mut admitted) = (SEC, 0);
+        for (cost, idle) in steps {
+            now += idle;
+            admitted += u64::from(cost) * u64::from(client.ask(CUT_OFF, cost, now).0);
+            let of_whole = u64::from(capacity) * SEC + 50 * (now - SEC);
+            prop_assert!(admitted.saturating_sub(u64::from(capacity)) * 3 * SEC <= of_whole);
+        }
+    }
+}
+
+#[test]
+fn what_a_part_gave_out_beyond_itself_is_owed_to_nobody_afterwards() {
+    let slow = Limit { capacity: 20, rate: Rate { micro: 20_000_000, per_secs: 86_400 } };
+    let mut client = Client::new(slow);
+    assert_eq!(client.ask(CUT_OFF, 20, SEC), (true, 0, false));
+    assert!(client.level() < 0);
+    assert_eq!(client.slots.iter().next().unwrap().saved(2 * SEC).level_micro, 0);
+    client.ask(back(1, 2 * SEC), 0, 2 * SEC);
+    assert_eq!(client.level(), 0);
+    // A debt to others is not forgiven.
+    client.hear(30, 0, 3 * SEC);
+    client.ask(PeerLinkState { cut_off: true, ..back(1, 2 * SEC) }, 1, 4 * SEC);
+    client.ask(back(2, 5 * SEC), 1, 5 * SEC);
+    assert!(client.level() < -29_000, "{}", client.level());
+}
+
+#[test]
+fn what_a_part_has_left_is_said_and_when_there_is_more() {
+    let mut client = Client::new(USUAL);
+    let said = |client: &Client, cost, allowed| {
+        client.slots.iter().next().unwrap().verdict(cost, allowed, at(SEC)).outcome
+    };
+    assert_eq!(client.ask(CUT_OFF, 30, SEC), (true, 3, false));
+    // 6.7 more are 400 ms of its 16.7 a second.
+    let outcome = said(&client, 10, false);
+    assert_eq!((outcome.left, outcome.wait_ns.map(|wait| wait / 1_000_000)), (3, Some(400)));
+    // It never holds 50: they come when the whole is full.
+    assert_eq!(said(&client, 50, false).wait_ns.map(|wait| wait / 1_000_000), Some(1_800));
+    assert_eq!(said(&client, 101, false).wait_ns, None);
+}
+
+#[test]
+fn a_bucket_that_is_held_to_a_part_is_forgotten_and_saved_as_the_whole_that_it_is() {
+    let slow = Limit { rate: Rate::per_second(1_000_000), ..USUAL };
+    let mut client = Client::new(slow);
+    assert_eq!(client.burst(CUT_OFF, SEC), 33);
+    let saved = client.slots.iter().next().unwrap().saved(SEC);
+    assert_eq!((saved.limit, saved.level_micro / MICRO), (slow, 1));
+    assert_eq!(client.slots.iter().next().unwrap().until_full(at(SEC)), Some(99 * SEC));
+    // Its part has refilled with the whole, and no sooner.
+    client.slots.trim(at(50 * SEC));
+    assert_eq!(client.slots.iter().count(), 1);
+    assert!(!client.slots.are_full(at(99 * SEC)) && client.slots.are_full(at(100 * SEC)));
+    assert_eq!(client.burst(back(1, 40 * SEC), 50 * SEC), 50);
 }
 
 #[test]
@@ -177,25 +291,28 @@ fn other_numbers_are_in_force_while_it_is_held_to_a_part() {
     assert_eq!(client.burst(CUT_OFF, SEC), 33);
     client.grant =
         Grant::of_default(Terms::of_numbers(Limit { capacity: 300, rate: Rate::per_second(150_000_000) }));
-    assert_eq!(client.burst(CUT_OFF, SEC), 0);
+    // As with the whole: the level moves by as much as the capacity.
+    assert_eq!(client.burst(CUT_OFF, SEC), 67);
     assert_eq!(client.burst(CUT_OFF, 2 * SEC), 50);
-    let back = PeerLinkState { returns: 1, returned_at: 2 * SEC, ..LINK };
-    assert_eq!(client.burst(back, 3 * SEC), 150);
+    assert_eq!(client.burst(back(1, 2 * SEC), 3 * SEC), 150);
     assert!(!ClientLimit::of_numbers(USUAL).per_instance);
 }
 
 #[test]
-fn a_part_of_a_number_is_rounded_down_and_all_of_it_is_all() {
-    let rows = [
-        (1.0, 1_000_000_000_000_000, 1_000_000_000_000_000),
-        (0.5, 9, 4),
-        (1.0 / 3.0, 100, 33),
-        (0.0, 100, 0),
-    ];
-    for (part, whole, expected) in rows {
+fn a_part_of_a_level_is_rounded_down_and_its_price_up_and_all_of_it_is_all() {
+    let whole = 1_000_000_000_000_000;
+    let rows = [(1.0, whole, whole), (0.5, 9, 4), (1.0 / 3.0, 100, 33), (0.0, 100, 0), (0.5, -9, 0)];
+    for (part, level, expected) in rows {
         let mark = Mark::parted(part, 7);
-        assert_eq!(mark.of(whole), expected, "{part}");
-        assert!(mark.is_parted() && mark.is_of(7) && !mark.is_of(8));
+        assert_eq!(mark.of(level), expected, "{part}");
+        assert!(mark.is_parted() && mark.is_of(7) && !mark.is_of(8) && !mark.owes());
     }
-    assert!(Mark::parted(0.5, u32::MAX).is_of(u32::MAX));
+    let prices =
+        [(1.0, 7, 7 * MICRO), (0.5, 3, 6 * MICRO), (1.0 / 3.0, 1, 3 * MICRO), (0.0, 1 << 30, i64::MAX)];
+    for (part, cost, expected) in prices {
+        assert_eq!(Mark::parted(part, 7).price(cost), expected, "{part}");
+    }
+    let mut mark = Mark::parted(0.5, u32::MAX);
+    mark.owe();
+    assert!(mark.is_of(u32::MAX) && mark.owes() && mark.of(8) == 4);
 }
