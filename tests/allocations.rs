@@ -1,4 +1,4 @@
-//! The decision on a client that is known allocates nothing: counted by an allocator that counts.
+//! The decision on a client that is known, and finding a request's route, allocate nothing: counted by an allocator that counts.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use balancer::clock::Clock;
 use balancer::store::cache::{Cache, Entry, EntryKind, Known, LoadTicket, Loader, Urgency};
+use balancer_http::routes::{HostPattern, RouteTable};
 use balancer_limiter::identity::{ClientId, group};
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::limiter::{Ask, Limiter, Room, Shared};
@@ -119,4 +120,24 @@ fn the_decision_on_a_known_client_allocates_nothing() {
     }
     // The counter counts.
     assert!(allocation_counter::measure(|| drop(black_box(vec![1]))).count_total > 0);
+}
+
+#[test]
+fn finding_the_route_of_an_ordinary_request_allocates_nothing() {
+    let hosts = ["api.example.com", "*.example.com", "[2001:db8::1]"].map(HostPattern::parse);
+    let hosts: Vec<HostPattern> = hosts.into_iter().flatten().chain([HostPattern::Any]).collect();
+    let routes = hosts.iter().flat_map(|host| ["/", "/api/", "/api/v1"].map(|path| (host, path)));
+    let table = RouteTable::new(routes).expect("no two are the same");
+    for host in
+        ["api.example.com", "API.Example.com.:80", "x.example.com", "[2001:db8:0::1]:443", "other.test"]
+    {
+        for path in ["/", "/index.html", "/api/v1/Things/12", "/API/v1"] {
+            let mut found = None;
+            let counted = allocation_counter::measure(|| {
+                found = table.find(black_box(Some(host)), black_box(path));
+                black_box(table.met(black_box(Some(host)), black_box(path)));
+            });
+            assert_eq!((counted.count_total, found.is_some()), (0, true), "{host} {path}: {counted:?}");
+        }
+    }
 }

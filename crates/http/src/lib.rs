@@ -1,5 +1,5 @@
 //! HTTP on the wire and between its parts: fields, heads, framing both ways, paths as they may be read,
-//! what is forwarded, CORS. Values in, values out: no socket, no clock, no file.
+//! routes, what is forwarded, CORS. Values in, values out: no socket, no clock, no file.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 
@@ -11,3 +11,4 @@ pub mod headers;
 pub mod max_forwards;
 pub mod message;
 pub mod path;
+pub mod routes;

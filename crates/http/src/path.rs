@@ -51,15 +51,34 @@ pub fn encoded(text: &str) -> String {
 /// Nothing in it could have another form.
 fn is_plain(path: &str) -> bool {
     let bytes = path.as_bytes();
-    bytes.first() == Some(&b'/')
-        && bytes.iter().all(|byte| *byte == b'/' || means_itself(*byte))
-        && bytes.windows(2).all(|pair| pair[0] != b'/' || !matches!(pair[1], b'/' | b'.'))
+    let mut after_slash = false;
+    let fits = |byte: &u8| match std::mem::replace(&mut after_slash, *byte == b'/') {
+        true => !matches!(byte, b'/' | b'.') && means_itself(*byte),
+        false => *byte == b'/' || means_itself(*byte),
+    };
+    bytes.first() == Some(&b'/') && bytes.iter().all(fits)
 }
 
 /// A byte of a segment (RFC 3986 §3.3) that means the same encoded and plain.
 fn means_itself(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
+    MEANS_ITSELF[usize::from(byte)]
 }
+
+/// Looked up, since every byte of every path is.
+const MEANS_ITSELF: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut punctuation: &[u8] = b"-._~!$&'()*+,;=:@";
+    while let [byte, rest @ ..] = punctuation {
+        table[*byte as usize] = true;
+        punctuation = rest;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests;
