@@ -11,11 +11,11 @@
 mod door;
 mod family;
 mod labels;
+mod pool;
 mod shards;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,20 +28,19 @@ pub use labels::{
     Attempt, ConnectionState, Decision, Handshake, Http2Flood, KeyResult, Label, Policy, Rejection, Reload,
     Retry, StoreOp, method_label,
 };
+pub use pool::PoolMetrics;
 pub use shards::{BUCKETS_NS, HistogramSum};
 
 use door::Door;
 use labels::{METHODS, OTHER_METHOD, method_index};
+use pool::PoolCounters;
 use shards::{Codes, Gauge, Histogram, PerLabel, Shards};
-
-/// Most backends that have series of their own; more are not configured at once.
-const MAX_BACKENDS: usize = balancer_pool::backends::MAX_ENDPOINTS;
 
 /// All counters of the process. One, in an [`Arc`].
 #[derive(Debug, Default)]
 pub struct Metrics {
     hot: Shards<Hot>,
-    backends: ArcSwap<HashMap<Box<str>, Arc<BackendMetrics>>>,
+    pools: ArcSwap<PoolCounters>,
     rejections: PerLabel<Rejection>,
     reloads: PerLabel<Reload>,
     store_durations: [Histogram; StoreOp::ALL.len()],
@@ -57,25 +56,8 @@ struct Hot {
     durations: Histogram,
     loop_lag: Histogram,
     in_flight: Gauge,
-    queued: Gauge,
-    queue_waits: Histogram,
     decisions: [PerLabel<Decision>; Policy::ALL.len()],
-    retries: PerLabel<Retry>,
     keys: PerLabel<KeyResult>,
-}
-
-/// What is counted of one backend.
-#[derive(Debug, Default)]
-pub struct BackendMetrics {
-    shards: Shards<BackendShard>,
-    ejections: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct BackendShard {
-    codes: Codes,
-    errors: AtomicU64,
-    durations: Histogram,
 }
 
 /// A request that is being served; counts as in flight until it is dropped.
@@ -117,26 +99,9 @@ impl Metrics {
         self.rejections.count(reason);
     }
 
-    /// A request began to wait for a backend.
-    pub fn queued(&self) {
-        self.hot.mine().queued.add(1);
-    }
-
-    /// A request waits no longer.
-    pub fn unqueued(&self, waited: Duration) {
-        let hot = self.hot.mine();
-        hot.queued.add(-1);
-        hot.queue_waits.observe(waited);
-    }
-
     /// A worker panicked; its request was answered 500.
     pub fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
-    }
-
-    /// A request was sent again.
-    pub fn retry(&self, reason: Retry) {
-        self.hot.mine().retries.count(reason);
     }
 
     /// A request showed a key.
@@ -160,42 +125,6 @@ impl Metrics {
     /// A reload was asked for.
     pub fn reload(&self, result: Reload) {
         self.reloads.count(result);
-    }
-
-    /// One attempt at a backend ended; `duration` up to the answer's head. Not counted for a backend that
-    /// [`Metrics::set_backends`] did not name: it was taken out of the configuration meanwhile.
-    pub fn backend_request(&self, backend: &str, attempt: Attempt, duration: Duration) {
-        if let Some(metrics) = self.backends.load().get(backend) {
-            metrics.attempt(attempt, duration);
-        }
-    }
-
-    /// A backend was taken out because of what its answers were.
-    pub fn ejected(&self, backend: &str) {
-        if let Some(metrics) = self.backends.load().get(backend) {
-            metrics.ejections.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// The backends that are configured now: each has a series from the start, and those of others end.
-    pub fn set_backends<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) {
-        self.backends.rcu(|old| {
-            let kept = |name: &str| old.get(name).cloned().unwrap_or_default();
-            names.clone().take(MAX_BACKENDS).map(|name| (name.into(), kept(name))).collect::<HashMap<_, _>>()
-        });
-    }
-}
-
-impl BackendMetrics {
-    fn attempt(&self, attempt: Attempt, duration: Duration) {
-        let shard = self.shards.mine();
-        match attempt {
-            Attempt::Status(status) => shard.codes.count(status),
-            Attempt::Error => {
-                shard.errors.fetch_add(1, Relaxed);
-            }
-        }
-        shard.durations.observe(duration);
     }
 }
 
@@ -238,7 +167,7 @@ impl Metrics {
         self.visit_requests(show);
         self.visit_connections(show);
         self.visit_door(show);
-        self.visit_backends(show);
+        self.visit_pools(show);
         for policy in Policy::ALL {
             for decision in Decision::ALL {
                 let total = self.hot.sum(|hot| hot.decisions[policy.index()].get(decision));
@@ -303,41 +232,6 @@ impl Metrics {
         for reason in Rejection::ALL {
             let count = SeriesValue::Counter(self.rejections.get(reason));
             show(Family::ConnectionsRejected, &[("reason", reason.name())], count);
-        }
-        show(Family::QueueDepth, &[], SeriesValue::Gauge(self.hot.level(|hot| &hot.queued)));
-        let waits = HistogramSum::of(self.hot.iter().map(|hot| &hot.queue_waits));
-        show(Family::QueueWaitSeconds, &[], SeriesValue::Histogram(waits));
-    }
-
-    fn visit_backends(&self, show: &mut Show<'_>) {
-        let backends = self.backends.load();
-        let mut backends: Vec<_> = backends.iter().collect();
-        backends.sort_by_key(|(name, _)| *name);
-        for (name, metrics) in &backends {
-            let mut codes = Codes::sum(metrics.shards.iter().map(|shard| &shard.codes));
-            codes.entry(200).or_insert(0);
-            let errors = metrics.shards.sum(|shard| shard.errors.load(Relaxed));
-            let codes = codes.into_iter().map(|(code, count)| (code.to_string(), count));
-            for (code, count) in codes.chain([("error".to_owned(), errors)]) {
-                let labels = [("backend", &***name), ("code", &*code)];
-                show(Family::BackendRequests, &labels, SeriesValue::Counter(count));
-            }
-        }
-        for (name, metrics) in &backends {
-            let durations = HistogramSum::of(metrics.shards.iter().map(|shard| &shard.durations));
-            show(
-                Family::BackendRequestDurationSeconds,
-                &[("backend", name)],
-                SeriesValue::Histogram(durations),
-            );
-        }
-        for (name, metrics) in &backends {
-            let ejections = SeriesValue::Counter(metrics.ejections.load(Relaxed));
-            show(Family::BackendEjections, &[("backend", name)], ejections);
-        }
-        for reason in Retry::ALL {
-            let count = SeriesValue::Counter(self.hot.sum(|hot| hot.retries.get(reason)));
-            show(Family::BackendRetries, &[("reason", reason.name())], count);
         }
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::proxy::lone_peer::LonePeer;
+use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
-use balancer_pool::backends::Backends;
 
 /// What readiness is judged by. Asked on a worker: waits for nothing.
 pub struct ProcessHealth {
-    /// The pool.
-    pub backends: Arc<Backends>,
+    /// Has the pools.
+    pub policy: Arc<PolicyInForce>,
     /// Shown, and decides nothing: limits in the cache stay in force without the database.
     pub limits: Arc<Limits>,
     /// Whether the process is on its way out (`shutdown_delay` has begun).
@@ -25,8 +25,9 @@ impl ProcessHealth {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Some backend would be given a request now, and the process is not on its way out.
+    /// Some backend of some pool would be given a request now, and the process is not on its way out. One service that is
+    /// down is no reason to take the others' requests elsewhere.
     pub(super) fn ready(&self) -> bool {
-        !self.draining() && self.backends.any_up()
+        !self.draining() && self.policy.load().pools.any_up()
     }
 }

@@ -39,7 +39,7 @@ use route::{ApiCall, FoundRoute, Operation, Resource, Route};
 
 pub use health::ProcessHealth;
 pub use metrics::Series;
-pub use v1::control::{Control, ControlCommand, Controlled};
+pub use v1::control::{Control, ControlCommand, Controlled, LeavingBackend};
 pub use v1::live::Live;
 pub use v1::reload::{ReloadError, Reloaded};
 

@@ -13,6 +13,7 @@ use super::v1::{backends, status};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::proxy::lone_peer;
+use crate::proxy::pools::Pool;
 use crate::store::StoreState;
 use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
@@ -66,8 +67,9 @@ fn schemas() -> Vec<Schema> {
     });
     let backend = json!({
         "type": "object",
-        "required": ["name", "up", "state", "health"],
+        "required": ["pool", "name", "up", "state", "health"],
         "properties": {
+            "pool": { "type": "string" },
             "name": { "type": "string" },
             "up": { "type": "boolean", "description": "Whether it is given requests." },
             "state": backends::state_schema(),
@@ -94,9 +96,9 @@ fn schemas() -> Vec<Schema> {
             json!({
                 "ready": true, "draining": false, "store": "up", "notes": [],
                 "backends": [
-                    { "name": "a", "up": true, "state": "up", "health": "up" },
+                    { "pool": "default", "name": "a", "up": true, "state": "up", "health": "up" },
                     {
-                        "name": "b", "up": false, "state": "up", "health": "down",
+                        "pool": "default", "name": "b", "up": false, "state": "up", "health": "down",
                         "cause": "GET /: connection refused; does it run, and is backends[].url right?",
                     },
                 ],
@@ -116,6 +118,7 @@ fn readyz(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> 
 /// One backend, as `?verbose` shows it.
 #[derive(Serialize)]
 struct BackendHealth {
+    pool: String,
     name: String,
     up: bool,
     state: Operator,
@@ -162,17 +165,20 @@ pub(super) fn readiness(health: &ProcessHealth, verbose: bool, request_id: &str)
 }
 
 fn look(health: &ProcessHealth, ready: bool) -> Verbose {
-    let snapshot = health.backends.snapshot();
-    let backend = |backend: &Arc<Backend>| {
-        let BackendReport { up, health, cause, .. } = snapshot.told(backend);
-        let (name, state) = (backend.name.to_string(), backend.operator());
-        BackendHealth { name, up, state, health, cause }
+    let backends = |pool: &Arc<Pool>| -> Vec<BackendHealth> {
+        let snapshot = pool.backends.snapshot();
+        let backend = |backend: &Arc<Backend>| {
+            let BackendReport { up, health, cause, .. } = snapshot.told(backend);
+            let (pool, name) = (pool.name().to_string(), backend.name.to_string());
+            BackendHealth { pool, name, up, state: backend.operator(), health, cause }
+        };
+        snapshot.backends().iter().map(backend).collect()
     };
     Verbose {
         ready,
         draining: health.draining(),
         store: health.limits.state().word(),
-        backends: snapshot.backends().iter().map(backend).collect(),
+        backends: health.policy.load().pools.iter().flat_map(backends).collect(),
         notes: health.lone_peer.lone().map(lone_peer::text).into_iter().collect(),
     }
 }

@@ -4,7 +4,7 @@
 use crate::config;
 use crate::store::backends::{BackendRow, BackendSettings};
 use balancer_pool::backend::BackendEntry;
-use balancer_pool::backends::Operator;
+use balancer_pool::backends::{Operator, title};
 
 /// A backend as it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,17 +14,19 @@ pub(super) struct WantedBackend {
     pub operator: Option<Operator>,
 }
 
-/// All of them: the file's in its order, then the others in the order of their names. One of the file has the place of a
+/// All of a pool: the file's in its order, then the others in the order of their names. One of the file has the place of a
 /// stored one of the same name, with a warning. A row that somebody wrote by hand and that is no backend is left out.
-pub(super) fn wanted(file: &[BackendEntry], stored: &[BackendRow]) -> Vec<WantedBackend> {
+pub(super) fn wanted(pool: &str, file: &[BackendEntry], stored: &[BackendRow]) -> Vec<WantedBackend> {
+    let own: Vec<(&str, &BackendSettings)> =
+        stored.iter().filter_map(|row| Some((row.name_in(pool)?, &row.settings))).collect();
     let of_file = file.iter().map(|entry| {
-        let row = stored.iter().find(|row| row.name == entry.name);
-        match row.map(|row| &row.settings) {
+        let row = own.iter().find(|(name, _)| *name == entry.name);
+        match row.map(|(_, settings)| *settings) {
             None => WantedBackend { entry: entry.clone(), operator: Some(Operator::Up) },
             Some(settings) if settings.url.is_some() => {
                 log::warn!(
                     "backend {}: the configuration file has the place of the stored one of that name",
-                    entry.name
+                    title(pool, &entry.name)
                 );
                 WantedBackend { entry: entry.clone(), operator: Some(Operator::Up) }
             }
@@ -32,14 +34,14 @@ pub(super) fn wanted(file: &[BackendEntry], stored: &[BackendRow]) -> Vec<Wanted
         }
     });
     let mut all: Vec<WantedBackend> = of_file.collect();
-    for BackendRow { name, settings, .. } in stored {
+    for (name, settings) in own {
         let Some(url) = &settings.url else { continue };
-        if all.iter().any(|one| one.entry.name == *name) {
+        if all.iter().any(|one| one.entry.name == name) {
             continue;
         }
         match config::parse_backend(name, url) {
             Ok(entry) => all.push(changed(entry, settings)),
-            Err(faults) => log::error!("store: backend {name:?} is left out: {}", faults[0].1),
+            Err(faults) => log::error!("store: backend {:?} is left out: {}", title(pool, name), faults[0].1),
         }
     }
     all
@@ -72,7 +74,7 @@ mod tests {
             row("gone", r#"{"weight":5}"#),
             row("odd", r#"{"url":"ftp://x"}"#),
         ];
-        let all = wanted(&file, &stored);
+        let all = wanted("default", &file, &stored);
         let up = |entry: BackendEntry, operator| WantedBackend { entry, operator: Some(operator) };
         let expected = [
             up(file[0].clone(), Operator::Up),

@@ -16,7 +16,6 @@ mod source;
 mod ticker;
 mod tls;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
@@ -35,7 +34,6 @@ use crate::engine::{Drained, EngineStart, RunningEngine, Sockets, portable};
 use crate::log::access::AccessLogWriter;
 use crate::log::errors;
 use crate::store::levels::Levels;
-use crate::upstream::resolve;
 
 use listen::Bound;
 use notify::Notify;
@@ -127,19 +125,18 @@ impl App {
         let config = &*in_force.load_full();
         let tls = Tls::start(config, &bound.public, &clock)?;
         let own_addresses = bound.addresses().map_err(failed("our own addresses"))?;
-        let shared = SharedServices::start(config, &tls, own_addresses.first().copied(), clock.clone())?;
+        let mut shared = SharedServices::start(config, &tls, own_addresses.first().copied(), clock.clone())?;
         let (limiter, limits) = (Arc::clone(&shared.limiter), Arc::clone(&shared.limits));
         let levels = Levels::start(limiter, limits, source.own_folder(config).as_deref(), clock.clone())
             .map_err(failed("a thread can't be started"))?;
-        let backends = Arc::clone(&shared.health.backends);
-        let lookup = resolve::lookup(config.discovery.resolver);
-        let (resolver, prober) = pool::watch(config, &shared.entries, &backends, &lookup, &tls, &clock)?;
+        let mut pools = std::mem::take(&mut shared.pools);
+        shared.watch(&mut pools, config)?;
         let proxy = shared.proxy(config);
         let carrier = budget::take_part(config.rate_limit.shared_budget, &shared, &own_addresses)?;
         let (control, commands) = Control::new(Controlled {
             config: Arc::clone(&in_force),
             limits: Arc::clone(&shared.limits),
-            backends: Arc::clone(&backends),
+            policy: Arc::clone(&shared.policy),
             own_addresses: own_addresses.clone(),
         });
         let api = shared.api(config, &proxy.instance, &control);
@@ -159,19 +156,14 @@ impl App {
             own_addresses,
             source,
             config: Arc::clone(&in_force),
-            backends,
+            pools,
             policy: Arc::clone(&shared.policy),
             limits: Arc::clone(&shared.limits),
             metrics: Arc::clone(&shared.metrics),
             api,
             public: Arc::clone(&public),
             tls,
-            resolver,
-            lookup,
-            prober,
-            known: Vec::new(),
-            leaving: Vec::new(),
-            withheld: HashMap::new(),
+            lookup: Arc::clone(&shared.lookup),
             clock,
             notify: Arc::clone(&notify),
         }

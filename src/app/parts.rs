@@ -1,7 +1,6 @@
 //! The running parts that follow the configuration and the stored backends, owned by one thread that does what it is told,
 //! one command after the other.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,27 +10,21 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, after, never, select};
 
-use super::backends::{WantedBackend, wanted};
 use super::notify::Notify;
-use super::pool;
+use super::pool::{self, Keeping, RunningPool};
 use super::source::ConfigSource;
 use super::tls::Tls;
-use crate::api::{AdminApi, ControlCommand, ReloadError, Reloaded};
+use crate::api::{AdminApi, ControlCommand, LeavingBackend, ReloadError, Reloaded};
 use crate::clock::Clock;
-use crate::config::{self, Config, Faults};
+use crate::config::{self, Config, Faults, PoolConfig};
 use crate::engine::RunningEngine;
 use crate::error::FieldFault;
 use crate::log::errors;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
-use crate::upstream::prober::Prober;
-use crate::upstream::resolve::{self, Lookup, Resolver};
+use crate::upstream::resolve::{self, Lookup};
 use balancer_pool::backend::BackendEntry;
-use balancer_pool::backend_state::{label, line};
-use balancer_pool::backends::{Backends, Operator, Placed};
-use balancer_time::Nanos;
-use balancer_time::nanos;
 
 /// How often backends on their way out are looked at.
 const LOOK_AT_LEAVING: Duration = Duration::from_millis(50);
@@ -44,7 +37,8 @@ pub(super) struct Parts {
     pub source: ConfigSource,
     /// The configuration in force.
     pub config: Arc<ArcSwap<Config>>,
-    pub backends: Arc<Backends>,
+    /// As [`Config::pools`] has them.
+    pub pools: Vec<RunningPool>,
     pub policy: Arc<PolicyInForce>,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
@@ -53,33 +47,19 @@ pub(super) struct Parts {
     /// Where we listen ourselves, with real ports.
     pub own_addresses: Vec<SocketAddr>,
     pub tls: Tls,
-    pub resolver: Resolver,
     pub lookup: Lookup,
-    pub prober: Option<Prober>,
     pub clock: Clock,
     pub notify: Arc<Notify>,
-    /// What the pool was last told to be.
-    pub known: Vec<WantedBackend>,
-    /// Backends that were taken away and whose requests may still end.
-    pub leaving: Vec<Leaving>,
-    /// Backends that the operator wants nothing new to go to, and why, as the log was told.
-    pub withheld: HashMap<Arc<str>, &'static str>,
-}
-
-/// A backend on its way out: listed, and given nothing new.
-pub(super) struct Leaving {
-    entry: BackendEntry,
-    until: Nanos,
 }
 
 impl Parts {
     /// Starts the thread.
     pub fn start(mut self, commands: Receiver<ControlCommand>) -> io::Result<()> {
-        self.say_withheld();
         thread::Builder::new().name("control".into()).spawn(move || {
             let changes = self.limits.backend_changes();
             loop {
-                let look = if self.leaving.is_empty() { never() } else { after(LOOK_AT_LEAVING) };
+                let is_leaving = self.pools.iter().any(RunningPool::is_leaving);
+                let look = if is_leaving { after(LOOK_AT_LEAVING) } else { never() };
                 select! {
                     recv(commands) -> command => match command {
                         Ok(command) => self.carry_out(command),
@@ -104,8 +84,10 @@ impl Parts {
                 }
             }
             ControlCommand::Backends { leaving, answer } => {
-                if let Some((name, time)) = leaving {
-                    self.let_go(&name, time);
+                if let Some(LeavingBackend { pool, name, time }) = leaving {
+                    let now = self.clock.now();
+                    let pool = self.pools.iter_mut().find(|one| **one.pool.name() == *pool);
+                    pool.into_iter().for_each(|one| one.let_go(&name, time, now));
                 }
                 self.follow_store();
                 let _ = answer.try_send(());
@@ -116,60 +98,16 @@ impl Parts {
     /// The stored backends changed, and nothing else.
     fn follow_store(&mut self) {
         let config = self.config.load_full();
-        self.apply_pool(&config, &config);
-    }
-
-    /// One line for each backend of which the operator says something else than before, here or on another instance.
-    fn say_withheld(&mut self) {
-        let mut before = std::mem::take(&mut self.withheld);
-        for group in self.backends.backends() {
-            let was = before.remove(&group.name);
-            let Some((state, cause)) = group.withheld() else {
-                if was.is_some() {
-                    log::info!("{} is in service again", label(&group.name, None));
-                }
-                continue;
-            };
-            if was != Some(cause) {
-                log::warn!("{}", line(&group.name, None, state, cause));
-            }
-            self.withheld.insert(Arc::clone(&group.name), cause);
-        }
-    }
-
-    fn is_busy(&self, name: &str) -> bool {
-        self.backends.backends().iter().any(|group| *group.name == *name && group.in_flight() > 0)
-    }
-
-    fn let_go(&mut self, name: &str, time: Duration) {
-        let known = self.known.iter().find(|one| one.entry.name == name);
-        if let (Some(known), true) = (known, self.is_busy(name)) {
-            let until = self.clock.now().saturating_add(nanos(time));
-            self.leaving.push(Leaving { entry: known.entry.clone(), until });
-        }
+        self.apply_pools(&config, &config);
     }
 
     /// Those whose requests have ended, or whose time is up, go.
     fn see_off(&mut self) {
         let now = self.clock.now();
-        let leaving = std::mem::take(&mut self.leaving);
-        let before = leaving.len();
-        let stays = |one: &Leaving| now < one.until && self.is_busy(&one.entry.name);
-        self.leaving = leaving.into_iter().filter(stays).collect();
-        if self.leaving.len() < before {
+        let gone = self.pools.iter_mut().map(|one| one.see_off(now)).filter(|any| *any).count();
+        if gone > 0 {
             self.follow_store();
         }
-    }
-
-    /// Every backend that is wanted, and those that leave.
-    fn wanted(&mut self, config: &Config) -> Vec<WantedBackend> {
-        let mut all = wanted(&config.backends, &self.limits.backends());
-        self.leaving.retain(|one| all.iter().all(|other| other.entry.name != one.entry.name));
-        let leaving =
-            |one: &Leaving| WantedBackend { entry: one.entry.clone(), operator: Some(Operator::Drain) };
-        all.extend(self.leaving.iter().map(leaving));
-        self.known.clone_from(&all);
-        all
     }
 
     fn reload(&mut self, by: &str) -> Result<Reloaded, ReloadError> {
@@ -209,14 +147,17 @@ impl Parts {
         let own = |backend: &BackendEntry| {
             self.own_addresses.iter().find(|own| config::is_own(own, backend)).copied()
         };
-        let fault = |(index, backend): (usize, &BackendEntry)| {
-            let address = own(backend)?;
-            let detail = format!(
-                "backends[{index}].url: is our own listener {address}: requests would go round in a circle"
-            );
-            Some(FieldFault { pointer: format!("/backends/{index}/url"), detail })
+        let fault = |path: &str, address: SocketAddr| {
+            let detail =
+                format!("{path}: is our own listener {address}: requests would go round in a circle");
+            FieldFault { pointer: pointer(path), detail }
         };
-        config.backends.iter().enumerate().filter_map(fault).collect()
+        let of_pool = |pool: &PoolConfig| -> Vec<FieldFault> {
+            let path = pool.path();
+            let of = |(index, backend)| Some(fault(&format!("{path}backends[{index}].url"), own(backend)?));
+            pool.backends.iter().enumerate().filter_map(of).collect()
+        };
+        config.pools.iter().flat_map(of_pool).collect()
     }
 
     /// Puts a checked configuration in force. Nothing in here can fail but the start of a thread, which is logged: the
@@ -227,7 +168,7 @@ impl Parts {
             read.given.differing(&before.given).into_iter().partition(|key| config::is_live(key));
         let config = in_force(read, &before);
         self.tls.apply(&config, &self.clock);
-        self.apply_pool(&config, &before);
+        self.apply_pools(&config, &before);
         if config.rate_limit.default != before.rate_limit.default {
             self.limits.set_default(config.rate_limit.default.clone());
         }
@@ -238,68 +179,63 @@ impl Parts {
         Reloaded { changed, needs_restart }
     }
 
-    /// Addresses of new backends are looked up before anything changes, so that the swap brings them along.
-    fn apply_pool(&mut self, config: &Config, before: &Config) {
+    /// Pools that stay are changed, those that are new get their addresses and their first checks, and requests learn of all
+    /// of them at once. One that goes is given nothing new; what is under way there ends.
+    fn apply_pools(&mut self, config: &Config, before: &Config) {
         if config.discovery != before.discovery {
             self.lookup = resolve::lookup(config.discovery.resolver);
         }
-        let wanted = self.wanted(config);
-        let entries: Vec<BackendEntry> = wanted.iter().map(|one| one.entry.clone()).collect();
-        self.tls.apply_pool(config, &entries);
-        let new = self.backends.new_among(&entries);
-        let mut found = resolve::look_up_once(&new, &self.lookup, pool::first_patience(config)).into_iter();
-        let placed: Vec<Placed> = wanted
-            .into_iter()
-            .map(|WantedBackend { entry, operator }| {
-                let is_new = new.iter().any(|one| one.name == entry.name);
-                let addresses = if is_new { found.next().unwrap_or_default() } else { Vec::new() };
-                Placed { entry, addresses, operator }
-            })
-            .collect();
-        self.metrics.set_backends(entries.iter().map(|backend| backend.name.as_str()));
-        let checks_change = config.health_check != before.health_check;
-        if checks_change {
-            self.prober = None;
-        }
-        let told = self.backends.reconfigure(&pool::settings(config), &placed, self.clock.now());
-        self.policy.store(Arc::new(self.tls.policy(config)));
-        for (word, names) in [("new", &told.added), ("elsewhere", &told.moved), ("gone", &told.removed)] {
-            if !names.is_empty() {
-                log::info!("backends that are {word}: {}", names.join(", "));
+        let stored = self.limits.backends();
+        let keeping = Keeping {
+            frontend: &config.frontend,
+            metrics: &self.metrics,
+            tls: &self.tls,
+            lookup: &self.lookup,
+            clock: &self.clock,
+            stored: &stored,
+        };
+        let mut running = std::mem::take(&mut self.pools);
+        let (mut stay, mut new) = (Vec::new(), Vec::new());
+        for wanted in &config.pools {
+            let place = running.iter().position(|one| **one.pool.name() == *wanted.name);
+            match place.map(|at| running.swap_remove(at)) {
+                Some(mut one) => {
+                    one.apply(wanted, &keeping);
+                    stay.push(one);
+                }
+                None => new.push(RunningPool::begin(wanted, &keeping)),
             }
         }
-        self.say_withheld();
-        if told.left_out > 0 {
-            log::warn!("{} addresses of backends are left out: the pool is full", told.left_out);
+        if let Err(error) = pool::watch(&mut new, &keeping) {
+            log::error!("new pools: {error}");
         }
-        let interval = config.upstream.resolve_interval;
-        if let Err(error) = self.resolver.follow(&entries, interval, &self.lookup) {
-            log::error!("some backends' names are not looked up any more: no thread: {error}");
-        }
-        if checks_change {
-            match pool::checks(config, &self.backends, &self.tls, &self.clock) {
-                Ok(prober) => self.prober = prober,
-                Err(error) => log::error!("health checks have ended: {error}"),
+        for (word, pools) in [("new", &new), ("gone", &running)] {
+            if !pools.is_empty() {
+                let names: Vec<&str> = pools.iter().map(|one| &**one.pool.name()).collect();
+                log::info!("pools that are {word}: {}", names.join(", "));
             }
         }
+        stay.append(&mut new);
+        stay.sort_by_key(|one| config.pools.iter().position(|wanted| *wanted.name == **one.pool.name()));
+        self.pools = stay;
+        self.policy.store(Arc::new(self.tls.policy(config, pool::in_force(&self.pools))));
+        let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+        self.metrics.keep_pools(&names);
+        self.tls.backends.keep_pools(&names);
     }
 }
 
 /// What is in force with all of what was read that needs no restart ([`config::is_live`] names the same keys).
 fn in_force(read: Config, before: &Config) -> Config {
     Config {
-        backends: read.backends,
-        balancing: read.balancing,
+        pools: read.pools,
         discovery: read.discovery,
-        upstream: read.upstream,
-        outlier: read.outlier,
         tls: match (read.tls, before.tls.clone()) {
             (Some(read), Some(before)) => {
                 Some(config::TlsConfig { front: read.front, redirect: read.redirect, ..before })
             }
             (_, before) => before,
         },
-        health_check: read.health_check,
         rate_limit: config::RateLimit {
             ipv6_prefix: before.rate_limit.ipv6_prefix,
             max_clients: before.rate_limit.max_clients,
@@ -368,7 +304,7 @@ mod tests {
         let told = after.given.differing(&before.given);
         let config = in_force(after.clone(), &before);
         assert_eq!(
-            (&config.listen, config.frontend.workers, config.upstream.retries),
+            (&config.listen, config.frontend.workers, config.default_pool().upstream.retries),
             (&before.listen, None, 7)
         );
         assert_eq!((config.admin.listen, config.admin.hosts.len()), (None, 1));

@@ -1,36 +1,254 @@
-//! The pool as a configuration wants it, and the threads that keep it: look-ups and health checks.
+//! A pool as a configuration wants it, and the threads that keep it: look-ups and health checks.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backends::wanted;
+use super::backends::{WantedBackend, wanted};
 use super::tls::Tls;
 use super::{StartFailure, failed};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Frontend, PoolConfig};
 use crate::metrics::Metrics;
+use crate::proxy::pools::{Pool, Pools};
 use crate::store::backends::BackendRow;
 use crate::upstream::prober::{CheckDriver, Prober};
-use crate::upstream::resolve::{Lookup, Resolver};
+use crate::upstream::resolve::{self, Lookup, Resolver};
 use balancer_pool::backend::BackendEntry;
-use balancer_pool::backends::{Backends, Operator, Settings};
+use balancer_pool::backend_state::{label, line};
+use balancer_pool::backends::{Backends, Operator, Placed, Settings, title};
 use balancer_pool::outlier::OutlierPolicy;
 use balancer_pool::policy::{CallPolicy, PoolPolicy, StickyCookie};
 use balancer_pool::retry;
 use balancer_pool::sticky::SigningKey;
 use balancer_pool::strategy::Strategy;
-use balancer_time::nanos;
+use balancer_time::{Nanos, nanos};
 
-/// What the pool is run by.
-pub(super) fn settings(config: &Config) -> Settings {
+/// What all pools are kept with.
+#[derive(Clone, Copy)]
+pub(super) struct Keeping<'a> {
+    pub frontend: &'a Frontend,
+    pub metrics: &'a Metrics,
+    pub tls: &'a Tls,
+    pub lookup: &'a Lookup,
+    pub clock: &'a Clock,
+    /// What the store has of backends.
+    pub stored: &'a [BackendRow],
+}
+
+/// A pool that requests can go to, and what keeps it.
+pub(super) struct RunningPool {
+    pub pool: Arc<Pool>,
+    config: PoolConfig,
+    /// What it was last told to be.
+    known: Vec<WantedBackend>,
+    /// Backends that were taken away and whose requests may still end.
+    leaving: Vec<Leaving>,
+    /// Backends that the operator wants nothing new to go to, and why, as the log was told.
+    withheld: HashMap<Arc<str>, &'static str>,
+    /// `None`: it has not begun to look names up.
+    resolver: Option<Resolver>,
+    prober: Option<Prober>,
+}
+
+/// A backend on its way out: listed, and given nothing new.
+struct Leaving {
+    entry: BackendEntry,
+    until: Nanos,
+}
+
+impl RunningPool {
+    /// One whose backends have no address yet; [`watch`] finds them.
+    pub fn begin(config: &PoolConfig, keeping: &Keeping<'_>) -> Self {
+        let known = wanted(&config.name, &config.backends, keeping.stored);
+        let entries: Vec<_> = known.iter().map(|one| one.entry.clone()).collect();
+        let backends = Backends::new(&settings(config, keeping.frontend), &entries);
+        for (group, one) in backends.backends().iter().zip(&known) {
+            group.set_operator(one.operator.unwrap_or(Operator::Up));
+        }
+        let pool = Pool::new(backends, keeping.metrics);
+        pool.metrics.set_backends(entries.iter().map(|entry| entry.name.as_str()));
+        Self {
+            pool,
+            config: config.clone(),
+            known,
+            leaving: Vec::new(),
+            withheld: HashMap::new(),
+            resolver: None,
+            prober: None,
+        }
+    }
+
+    fn entries(&self) -> Vec<BackendEntry> {
+        self.known.iter().map(|one| one.entry.clone()).collect()
+    }
+
+    /// How long its first look-ups and first checks are awaited.
+    fn first_patience(&self) -> Duration {
+        self.config.health_check.as_ref().map_or(self.config.upstream.connect_timeout, |check| check.timeout)
+    }
+
+    /// Starts the health checks that are configured, if any are.
+    fn check(&mut self, keeping: &Keeping<'_>) -> io::Result<()> {
+        let Keeping { frontend, tls, clock, .. } = keeping;
+        let driver = CheckDriver::of(frontend.engine);
+        let backends = &self.pool.backends;
+        let start =
+            |check| Prober::start(Arc::clone(backends), check, driver, &tls.backends, (*clock).clone());
+        self.prober = self.config.health_check.clone().map(start).transpose()?;
+        Ok(())
+    }
+
+    /// Another configuration, or other stored backends. Addresses of new backends are looked up before anything changes, so
+    /// that the swap brings them along. What can't be started is told in the log.
+    pub fn apply(&mut self, config: &PoolConfig, keeping: &Keeping<'_>) {
+        let before = std::mem::replace(&mut self.config, config.clone());
+        self.want(keeping);
+        let entries = self.entries();
+        keeping.tls.apply_pool(config, &entries);
+        let backends = Arc::clone(&self.pool.backends);
+        let new = backends.new_among(&entries);
+        let mut found = resolve::look_up_once(&new, keeping.lookup, self.first_patience()).into_iter();
+        let place = |WantedBackend { entry, operator }: &WantedBackend| {
+            let is_new = new.iter().any(|one| one.name == entry.name);
+            let addresses = if is_new { found.next().unwrap_or_default() } else { Vec::new() };
+            Placed { entry: entry.clone(), addresses, operator: *operator }
+        };
+        let placed: Vec<Placed> = self.known.iter().map(place).collect();
+        self.pool.metrics.set_backends(entries.iter().map(|backend| backend.name.as_str()));
+        let checks_change = config.health_check != before.health_check;
+        if checks_change {
+            self.prober = None;
+        }
+        let told = backends.reconfigure(&settings(config, keeping.frontend), &placed, keeping.clock.now());
+        for (word, names) in [("new", &told.added), ("elsewhere", &told.moved), ("gone", &told.removed)] {
+            if !names.is_empty() {
+                let titles: Vec<String> = names.iter().map(|name| title(&config.name, name)).collect();
+                log::info!("backends that are {word}: {}", titles.join(", "));
+            }
+        }
+        self.say_withheld();
+        if told.left_out > 0 {
+            log::warn!(
+                "{} addresses of backends are left out: the pool {} is full",
+                told.left_out,
+                config.name
+            );
+        }
+        let interval = config.upstream.resolve_interval;
+        if let Some(Err(error)) =
+            self.resolver.as_mut().map(|resolver| resolver.follow(&entries, interval, keeping.lookup))
+        {
+            log::error!("some backends' names are not looked up any more: no thread: {error}");
+        }
+        if checks_change && let Err(error) = self.check(keeping) {
+            log::error!("health checks of the pool {} have ended: {error}", config.name);
+        }
+    }
+
+    /// Every backend that is wanted, and those that leave.
+    fn want(&mut self, keeping: &Keeping<'_>) {
+        let mut all = wanted(&self.config.name, &self.config.backends, keeping.stored);
+        self.leaving.retain(|one| all.iter().all(|other| other.entry.name != one.entry.name));
+        let leaving =
+            |one: &Leaving| WantedBackend { entry: one.entry.clone(), operator: Some(Operator::Drain) };
+        all.extend(self.leaving.iter().map(leaving));
+        self.known = all;
+    }
+
+    /// One line for each backend of which the operator says something else than before, here or on another instance.
+    pub fn say_withheld(&mut self) {
+        let mut before = std::mem::take(&mut self.withheld);
+        for group in self.pool.backends.backends() {
+            let was = before.remove(&group.name);
+            let Some((state, cause)) = group.withheld() else {
+                if was.is_some() {
+                    log::info!("{} is in service again", label(&group.title, None));
+                }
+                continue;
+            };
+            if was != Some(cause) {
+                log::warn!("{}", line(&group.title, None, state, cause));
+            }
+            self.withheld.insert(Arc::clone(&group.name), cause);
+        }
+    }
+
+    fn is_busy(&self, name: &str) -> bool {
+        self.pool.backends.backends().iter().any(|group| *group.name == *name && group.in_flight() > 0)
+    }
+
+    /// One of its backends was taken away. While requests are under way on it, it stays listed, for `time` at most.
+    pub fn let_go(&mut self, name: &str, time: Duration, now: Nanos) {
+        let known = self.known.iter().find(|one| one.entry.name == name);
+        if let (Some(known), true) = (known, self.is_busy(name)) {
+            let until = now.saturating_add(nanos(time));
+            self.leaving.push(Leaving { entry: known.entry.clone(), until });
+        }
+    }
+
+    /// Whether backends are on their way out.
+    pub fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Those whose requests have ended, or whose time is up, go. Whether any did.
+    pub fn see_off(&mut self, now: Nanos) -> bool {
+        let leaving = std::mem::take(&mut self.leaving);
+        let before = leaving.len();
+        let stays = |one: &Leaving| now < one.until && self.is_busy(&one.entry.name);
+        self.leaving = leaving.into_iter().filter(stays).collect();
+        self.leaving.len() < before
+    }
+}
+
+/// The pools that requests may go to; the first is the default one.
+pub(super) fn in_force(running: &[RunningPool]) -> Pools {
+    let mut pools = running.iter().map(|one| Arc::clone(&one.pool));
+    let default = pools.next().expect("a configuration has the default pool");
+    Pools::new(default, pools)
+}
+
+/// Finds the addresses of the backends of pools that have begun, and checks each once, before anything is promised. All pools
+/// at the same time.
+pub(super) fn watch(pools: &mut [RunningPool], keeping: &Keeping<'_>) -> Result<(), StartFailure> {
+    let patience = pools.iter().map(RunningPool::first_patience).max().unwrap_or_default();
+    let (clock, lookup) = (keeping.clock, keeping.lookup);
+    let left = |until: Nanos| Duration::from_nanos(until.saturating_sub(clock.now()));
+    for one in &mut *pools {
+        let (entries, interval) = (one.entries(), one.config.upstream.resolve_interval);
+        keeping.tls.apply_pool(&one.config, &entries);
+        let resolver = Resolver::start(&one.pool.backends, &entries, interval, lookup, clock);
+        one.resolver = Some(resolver.map_err(failed("names can't be resolved"))?);
+    }
+    let until = clock.now().saturating_add(nanos(patience));
+    for resolver in pools.iter().filter_map(|one| one.resolver.as_ref()) {
+        resolver.wait_first(left(until));
+    }
+    for one in &mut *pools {
+        one.check(keeping).map_err(failed("health checks can't be started"))?;
+    }
+    let until = clock.now().saturating_add(nanos(patience));
+    for prober in pools.iter().filter_map(|one| one.prober.as_ref()) {
+        prober.wait_first(left(until));
+    }
+    for one in pools {
+        one.say_withheld();
+    }
+    Ok(())
+}
+
+/// What a pool is run by.
+fn settings(config: &PoolConfig, frontend: &Frontend) -> Settings {
     Settings {
+        pool: config.name.as_str().into(),
         strategy: config.balancing.strategy,
         checked: config.health_check.is_some(),
         max_in_flight: config.balancing.max_in_flight,
         // Only where a request that waits for its backend holds one.
-        workers: (config.frontend.engine.is_portable())
-            .then(|| u32::try_from(config.frontend.workers()).unwrap_or(u32::MAX)),
+        workers: (frontend.engine.is_portable())
+            .then(|| u32::try_from(frontend.workers()).unwrap_or(u32::MAX)),
         outlier: config.outlier.as_ref().map(|outlier| OutlierPolicy {
             consecutive: outlier.consecutive,
             ratio: outlier.ratio,
@@ -44,7 +262,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-fn policy(config: &Config) -> PoolPolicy {
+fn policy(config: &PoolConfig) -> PoolPolicy {
     let (upstream, balancing) = (&config.upstream, &config.balancing);
     let on = &upstream.retry_on;
     PoolPolicy {
@@ -74,58 +292,4 @@ fn policy(config: &Config) -> PoolPolicy {
             accept_invalid: upstream.accept_invalid,
         },
     }
-}
-
-/// The pool without addresses, and its backends' entries.
-pub(super) fn begin(
-    config: &Config,
-    stored: &[BackendRow],
-    metrics: &Metrics,
-) -> (Arc<Backends>, Vec<BackendEntry>) {
-    let wanted = wanted(&config.backends, stored);
-    let entries: Vec<_> = wanted.iter().map(|one| one.entry.clone()).collect();
-    metrics.set_backends(entries.iter().map(|backend| backend.name.as_str()));
-    let backends = Backends::new(&settings(config), &entries);
-    for (group, one) in backends.backends().iter().zip(&wanted) {
-        group.set_operator(one.operator.unwrap_or(Operator::Up));
-    }
-    (Arc::new(backends), entries)
-}
-
-/// How long first look-ups and first checks are awaited.
-pub(super) fn first_patience(config: &Config) -> Duration {
-    config.health_check.as_ref().map_or(config.upstream.connect_timeout, |check| check.timeout)
-}
-
-/// Finds the backends' addresses and checks each once, before anything is promised.
-pub(super) fn watch(
-    config: &Config,
-    entries: &[BackendEntry],
-    backends: &Arc<Backends>,
-    lookup: &Lookup,
-    tls: &Tls,
-    clock: &Clock,
-) -> Result<(Resolver, Option<Prober>), StartFailure> {
-    let first = first_patience(config);
-    tls.apply_pool(config, entries);
-    let resolver = Resolver::start(backends, entries, config.upstream.resolve_interval, lookup, clock)
-        .map_err(failed("names can't be resolved"))?;
-    resolver.wait_first(first);
-    let prober = checks(config, backends, tls, clock).map_err(failed("health checks can't be started"))?;
-    if let Some(prober) = &prober {
-        prober.wait_first(first);
-    }
-    Ok((resolver, prober))
-}
-
-/// Starts the health checks that are configured, if any are.
-pub(super) fn checks(
-    config: &Config,
-    backends: &Arc<Backends>,
-    tls: &Tls,
-    clock: &Clock,
-) -> io::Result<Option<Prober>> {
-    let driver = CheckDriver::of(config.frontend.engine);
-    let start = |check| Prober::start(Arc::clone(backends), check, driver, &tls.backends, clock.clone());
-    config.health_check.clone().map(start).transpose()
 }

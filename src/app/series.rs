@@ -6,19 +6,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::budget::SharedBudget;
 use crate::engine::RunningEngine;
 use crate::metrics::{ConnectionState, Family, Metrics, SeriesValue, Show};
+use crate::proxy::policy::PolicyInForce;
 use crate::store::{Limits, StoreState};
 use crate::tls::front::FrontTls;
 use balancer_limiter::limiter::Limiter;
 use balancer_pool::backend_state::State;
-use balancer_pool::backends::Backends;
-
-/// What the one pool is called that there is.
-const POOL: &str = "default";
+use balancer_pool::backends::Snapshot;
 
 /// What the exporter reads.
 pub(super) struct Gathered {
     pub metrics: Arc<Metrics>,
-    pub backends: Arc<Backends>,
+    pub policy: Arc<PolicyInForce>,
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
     pub budget: Arc<SharedBudget>,
@@ -33,7 +31,9 @@ impl Gathered {
     /// Shows each series once. Waits for nothing.
     pub fn visit(&self, show: &mut Show<'_>) {
         self.metrics.visit(show);
-        self.visit_backends(show);
+        for pool in self.policy.load().pools.iter() {
+            visit_backends(&pool.backends.snapshot(), pool.name(), show);
+        }
         self.visit_frontend(show);
         let cache = self.limits.cache_counters();
         for (family, count) in [
@@ -61,25 +61,6 @@ impl Gathered {
         let lag = state.lag.unwrap_or_default();
         show(Family::BudgetLagSeconds, &[], SeriesValue::Float(lag.as_secs_f64()));
         show(Family::BudgetCutOff, &[], SeriesValue::Gauge(state.cut_off.into()));
-    }
-
-    fn visit_backends(&self, show: &mut Show<'_>) {
-        let snapshot = self.backends.snapshot();
-        for backend in snapshot.backends() {
-            let labels = [("backend", &*backend.name)];
-            let holds = snapshot.told(backend).state;
-            show(Family::BackendUp, &labels, SeriesValue::Gauge(i64::from(holds == State::Up)));
-            for state in State::ALL {
-                let labels = [("pool", POOL), labels[0], ("state", state.name())];
-                show(Family::BackendState, &labels, SeriesValue::Gauge(i64::from(holds == state)));
-            }
-            show(Family::BackendInFlight, &labels, SeriesValue::Gauge(backend.in_flight().into()));
-            let (passed, failed) = backend.checks();
-            for (result, count) in [("success", passed), ("failure", failed)] {
-                let labels = [("backend", &*backend.name), ("result", result)];
-                show(Family::HealthChecks, &labels, SeriesValue::Counter(count));
-            }
-        }
     }
 
     fn visit_frontend(&self, show: &mut Show<'_>) {
@@ -134,6 +115,24 @@ impl Gathered {
         }
         if let Some(threads) = number("Threads:") {
             show(Family::ProcessThreads, &[], SeriesValue::Gauge(threads));
+        }
+    }
+}
+
+fn visit_backends(snapshot: &Snapshot, pool: &str, show: &mut Show<'_>) {
+    for backend in snapshot.backends() {
+        let labels = [("pool", pool), ("backend", &*backend.name)];
+        let holds = snapshot.told(backend).state;
+        show(Family::BackendUp, &labels, SeriesValue::Gauge(i64::from(holds == State::Up)));
+        for state in State::ALL {
+            let labels = [labels[0], labels[1], ("state", state.name())];
+            show(Family::BackendState, &labels, SeriesValue::Gauge(i64::from(holds == state)));
+        }
+        show(Family::BackendInFlight, &labels, SeriesValue::Gauge(backend.in_flight().into()));
+        let (passed, failed) = backend.checks();
+        for (result, count) in [("success", passed), ("failure", failed)] {
+            let labels = [labels[0], labels[1], ("result", result)];
+            show(Family::HealthChecks, &labels, SeriesValue::Counter(count));
         }
     }
 }

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use super::pool::{self, Keeping, RunningPool};
 use super::series::Gathered;
 use super::ticker::{Ticked, Ticker};
 use super::tls::Tls;
-use super::{StartFailure, failed, pool};
+use super::{StartFailure, failed};
 use crate::api::{AdminApi, ApiParts, Control, Live, ProcessHealth};
 use crate::budget::{SharedBudget, shown_id};
 use crate::clock::Clock;
@@ -22,10 +23,9 @@ use crate::proxy::admit::Admit;
 use crate::proxy::forward::Forward;
 use crate::proxy::policy::PolicyInForce;
 use crate::store::{Limits, Sources};
+use crate::upstream::resolve::{self, Lookup};
 use balancer_limiter::heavy_hitters::HeavyHitters;
 use balancer_limiter::limiter::Limiter;
-use balancer_pool::backend::BackendEntry;
-use balancer_pool::retry_budget::RetryBudget;
 
 /// See the module.
 pub(super) struct SharedServices {
@@ -39,8 +39,9 @@ pub(super) struct SharedServices {
     pub heavy_hitters: Arc<HeavyHitters>,
     pub health: Arc<ProcessHealth>,
     pub policy: Arc<PolicyInForce>,
-    /// What the pool begins with.
-    pub entries: Vec<BackendEntry>,
+    /// Without addresses as yet.
+    pub pools: Vec<RunningPool>,
+    pub lookup: Lookup,
     /// Set when the public one has started.
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     pub ticker: Ticker,
@@ -72,17 +73,34 @@ impl SharedServices {
             clock.clone(),
         )
         .map_err(|error| StartFailure::new(error.to_string()))?;
-        let (backends, entries) = pool::begin(config, &limits.backends(), &metrics);
+        let lookup = resolve::lookup(config.discovery.resolver);
+        let stored = limits.backends();
+        let keeping = Keeping {
+            frontend: &config.frontend,
+            metrics: &metrics,
+            tls,
+            lookup: &lookup,
+            clock: &clock,
+            stored: &stored,
+        };
+        let pools: Vec<_> = config.pools.iter().map(|pool| RunningPool::begin(pool, &keeping)).collect();
+        let policy = tls.policy(config, pool::in_force(&pools));
+        let policy = Arc::new(PolicyInForce::from_pointee(policy));
         let ticked = Ticked {
             limiter: Arc::clone(&limiter),
             log_limit: Arc::clone(&log_limit),
-            backends: Arc::clone(&backends),
+            policy: Arc::clone(&policy),
             tls: tls.clone(),
         };
         let ticker = Ticker::start(ticked, clock.clone()).map_err(failed("a thread can't be started"))?;
         let draining = AtomicBool::new(false);
         let lone_peer = Arc::default();
-        let health = Arc::new(ProcessHealth { backends, limits: Arc::clone(&limits), draining, lone_peer });
+        let health = Arc::new(ProcessHealth {
+            policy: Arc::clone(&policy),
+            limits: Arc::clone(&limits),
+            draining,
+            lone_peer,
+        });
         let frontend = Arc::default();
         let heavy_hitters = Arc::default();
         Ok(Self {
@@ -98,12 +116,27 @@ impl SharedServices {
             )),
             heavy_hitters,
             health,
-            policy: Arc::new(PolicyInForce::from_pointee(tls.policy(config))),
-            entries,
+            policy,
+            pools,
+            lookup,
             frontend,
             ticker,
             tls: tls.clone(),
         })
+    }
+
+    /// Finds the addresses of the pools' backends, and checks each once.
+    pub fn watch(&self, pools: &mut [RunningPool], config: &Config) -> Result<(), StartFailure> {
+        let stored = self.limits.backends();
+        let keeping = Keeping {
+            frontend: &config.frontend,
+            metrics: &self.metrics,
+            tls: &self.tls,
+            lookup: &self.lookup,
+            clock: &self.clock,
+            stored: &stored,
+        };
+        pool::watch(pools, &keeping)
     }
 
     /// What answers requests that are not ours.
@@ -118,13 +151,10 @@ impl SharedServices {
                 lone_peer: Arc::clone(&self.health.lone_peer),
             },
             forward: Forward {
-                backends: Arc::clone(&self.health.backends),
-                budget: RetryBudget::new(),
                 frees_workers,
                 // Where a request in line holds a worker, at most half of the workers may be held so.
                 most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers() / 2 },
                 clock: self.clock.clone(),
-                metrics: Arc::clone(&self.metrics),
             },
             accounts: Arc::new(Accounts {
                 journal: Arc::clone(&self.access_log) as Arc<_>,
@@ -142,7 +172,7 @@ impl SharedServices {
     pub fn api(&self, config: &Config, instance: &str, control: &Arc<Control>) -> Arc<AdminApi> {
         let series = Gathered {
             metrics: Arc::clone(&self.metrics),
-            backends: Arc::clone(&self.health.backends),
+            policy: Arc::clone(&self.policy),
             limiter: Arc::clone(&self.limiter),
             limits: Arc::clone(&self.limits),
             budget: Arc::clone(&self.budget),

@@ -12,8 +12,8 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use super::tls::Tls;
 use crate::clock::Clock;
 use crate::log::repeats::LogLimit;
+use crate::proxy::policy::PolicyInForce;
 use balancer_limiter::limiter::Limiter;
-use balancer_pool::backends::Backends;
 use balancer_time::nanos;
 
 /// How often. An idle process wakes up no oftener for it.
@@ -26,7 +26,7 @@ const LOOK_AT_FILES: Duration = Duration::from_secs(60);
 pub(super) struct Ticked {
     pub limiter: Arc<Limiter>,
     pub log_limit: Arc<LogLimit>,
-    pub backends: Arc<Backends>,
+    pub policy: Arc<PolicyInForce>,
     pub tls: Tls,
 }
 
@@ -36,13 +36,13 @@ pub(super) struct Ticker(#[allow(dead_code)] Sender<Infallible>);
 impl Ticker {
     /// Starts the thread.
     pub fn start(ticked: Ticked, clock: Clock) -> io::Result<Self> {
-        let Ticked { limiter, log_limit, backends, tls } = ticked;
+        let Ticked { limiter, log_limit, policy, tls } = ticked;
         let (stop, stopped) = bounded::<Infallible>(0);
         thread::Builder::new().name("ticker".into()).spawn(move || {
             let mut looked_at = clock.now();
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 limiter.sweep(clock.moment());
-                backends.queue().changed();
+                policy.load().pools.iter().for_each(|pool| pool.backends.queue().changed());
                 if clock.now().saturating_sub(looked_at) >= nanos(LOOK_AT_FILES) {
                     looked_at = clock.now();
                     tls.look(&clock);

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::StartFailure;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, PoolConfig};
 use crate::engine::{RunningEngine, Sockets, TlsStart};
 use crate::proxy::policy::ProxyPolicy;
+use crate::proxy::pools::Pools;
 use crate::tls::front::FrontTls;
 use crate::tls::upstream::BackendTls;
 use balancer_pool::backend::BackendEntry;
@@ -48,9 +49,9 @@ impl Tls {
     }
 
     /// What requests are judged by; those without TLS may be sent to its port.
-    pub fn policy(&self, config: &Config) -> ProxyPolicy {
+    pub fn policy(&self, config: &Config, pools: Pools) -> ProxyPolicy {
         let redirects = config.tls.as_ref().is_some_and(|tls| tls.redirect);
-        ProxyPolicy::of(&config.rate_limit).redirecting(self.port.filter(|_| redirects))
+        ProxyPolicy::of(&config.rate_limit, pools).redirecting(self.port.filter(|_| redirects))
     }
 
     /// What a reload changed. The configuration was checked with all its files; what has become of them since then is told
@@ -63,10 +64,10 @@ impl Tls {
         }
     }
 
-    /// What backends are known by, if one of those needs it.
-    pub fn apply_pool(&self, config: &Config, entries: &[BackendEntry]) {
+    /// What a pool's backends are known by, if one of those needs it.
+    pub fn apply_pool(&self, config: &PoolConfig, entries: &[BackendEntry]) {
         let is_needed = entries.iter().any(|entry| entry.is_tls);
-        self.backends.apply(&config.upstream.tls, is_needed);
+        self.backends.apply(&config.name, &config.upstream.tls, is_needed);
     }
 
     /// Files that changed are read again.
@@ -80,7 +81,7 @@ impl Tls {
 
 /// What is configured and yet not spoken.
 fn not_spoken(config: &Config) -> Option<&'static str> {
-    let calls_by_tls = config.backends.iter().any(|backend| backend.is_tls);
+    let calls_by_tls = config.pools.iter().flat_map(|pool| &pool.backends).any(|backend| backend.is_tls);
     [
         (config.tls.is_some() && !RunningEngine::SPEAKS_TLS, "tls"),
         (config.frontend.h2c && !RunningEngine::SPEAKS_H2, "frontend.h2c"),

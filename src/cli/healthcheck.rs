@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::tls::BackendTlsSettings;
 use crate::tls::upstream::BackendTls;
 use balancer_http::framing::response;
+use balancer_pool::backends::DEFAULT_POOL;
 use balancer_time::nanos;
 
 /// How long the whole question may take; below the usual time-out of a container's check.
@@ -108,9 +109,9 @@ fn talk(mut stream: impl Read + Write, address: SocketAddr) -> io::Result<Vec<u8
 /// Any certificate will do: it is asked whether it is alive, and told nothing.
 fn session(address: SocketAddr) -> Result<ClientConnection, String> {
     let any = BackendTlsSettings { insecure_skip_verify: true, ..BackendTlsSettings::default() };
-    let tls = BackendTls::new();
-    tls.apply(&any, true);
-    tls.session(&address.ip().to_string())
+    let tls = BackendTls::default();
+    tls.apply(DEFAULT_POOL, &any, true);
+    tls.session(DEFAULT_POOL, &address.ip().to_string())
 }
 
 /// A connection whose reads and writes end with what is left of the time.

@@ -27,7 +27,7 @@ pub fn summary(config: &Config) -> String {
     line("backends", backends(config));
     line(
         "health",
-        match &config.health_check {
+        match &config.default_pool().health_check {
             Some(check) => format!("GET {} every {:?}", check.path, check.interval),
             None => "not checked".into(),
         },
@@ -62,15 +62,16 @@ pub fn summary(config: &Config) -> String {
 }
 
 fn backends(config: &Config) -> String {
-    let strategy = config.balancing.strategy.name();
-    let named = config.backends.iter().take(NAMED).map(|backend| {
+    let pool = config.default_pool();
+    let strategy = pool.balancing.strategy.name();
+    let named = pool.backends.iter().take(NAMED).map(|backend| {
         let host =
             if backend.host.contains(':') { format!("[{}]", backend.host) } else { backend.host.clone() };
         let scheme = if backend.is_tls { "https" } else { "http" };
         let url = format!("{scheme}://{host}:{}", backend.port);
         if url.ends_with(&format!("//{}", backend.name)) { url } else { format!("{} {url}", backend.name) }
     });
-    let more = match config.backends.len().saturating_sub(NAMED) {
+    let more = match pool.backends.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };

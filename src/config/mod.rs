@@ -1,15 +1,10 @@
 //! The checked configuration. Raw text becomes these types once, in [`load()`]; everything behind it can rely on them.
 
-use balancer_pool::backend::BackendEntry;
-use balancer_pool::strategy::{HashOn, Strategy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use balancer_http::framing::request::Bounds;
-use balancer_http::framing::response::HeadRules;
-
-use crate::tls::BackendTlsSettings;
 
 mod admin;
 mod environment;
@@ -20,6 +15,7 @@ mod json;
 mod keys;
 mod load;
 mod objects;
+mod pool;
 mod rate_limit;
 mod read;
 mod reference;
@@ -35,6 +31,7 @@ pub use forms::parse_duration as duration;
 pub use given::{Given, is_live};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, keys, load};
+pub use pool::{Balancing, HealthCheck, Outlier, PoolConfig, RetryOn, Sticky, UpstreamConfig};
 pub use rate_limit::{BudgetScope, RateLimit, RateLimitHeaders};
 pub use read::{is_own, parse_backend};
 pub use reference::reference;
@@ -52,18 +49,10 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The front door.
     pub frontend: Frontend,
-    /// At least one; names are unique.
-    pub backends: Vec<BackendEntry>,
+    /// The first is `default`, whose keys stand at the top.
+    pub pools: Vec<PoolConfig>,
     /// Where backends' names are looked up.
     pub discovery: Discovery,
-    /// How a backend is picked.
-    pub balancing: Balancing,
-    /// How backends are called.
-    pub upstream: UpstreamConfig,
-    /// When an endpoint is taken out for how it answers; `None`: never.
-    pub outlier: Option<Outlier>,
-    /// `None`: every backend counts as healthy.
-    pub health_check: Option<HealthCheck>,
     /// How clients are limited.
     pub rate_limit: RateLimit,
     /// The limits cache.
@@ -155,6 +144,13 @@ const PORTABLE_WORKERS: usize = 64;
 /// More loops would only take the processors from each other.
 const MOST_LOOPS_A_CORE: usize = 4;
 
+impl Config {
+    /// The pool whose keys stand at the top.
+    pub fn default_pool(&self) -> &PoolConfig {
+        &self.pools[0]
+    }
+}
+
 impl Frontend {
     /// How many loops there are on `epoll`, how many worker threads on the portable engine.
     pub fn workers(&self) -> usize {
@@ -183,127 +179,11 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// `balancing`.
-#[derive(Clone, Debug)]
-pub struct Balancing {
-    /// How one of several is picked.
-    pub strategy: Strategy,
-    /// What `hash` looks at.
-    pub hash_on: HashOn,
-    /// Most requests at once on all backends together.
-    pub max_in_flight: Option<u32>,
-    /// Most requests that wait for a backend with room.
-    pub queue_size: usize,
-    /// How long one waits.
-    pub queue_timeout: Duration,
-    /// Clients stay with the backend that they were given.
-    pub sticky: Option<Sticky>,
-}
-
 /// `discovery`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {
     /// The name server to ask; `None`: whatever the system is set up to.
     pub resolver: Option<SocketAddr>,
-}
-
-/// `balancing.sticky`.
-#[derive(Clone, Debug)]
-pub struct Sticky {
-    /// The cookie's name.
-    pub cookie: String,
-    /// What it is signed with.
-    pub secret: Secret,
-    /// Whether browsers may send it over TLS alone.
-    pub secure: bool,
-}
-
-/// `outlier`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outlier {
-    /// Failures in a row that eject an endpoint; 0: they don't matter.
-    pub consecutive: u32,
-    /// Share of failures within `window` that ejects it, above 0 to 1.
-    pub ratio: Option<f64>,
-    /// How long requests are counted together.
-    pub window: Duration,
-    /// How long it is out the first time; twice as long each further time.
-    pub base_time: Duration,
-    /// Share of the endpoints that may be out at once, 0 to 1.
-    pub max_ejected: f64,
-    /// Inclusive ranges of status codes that count as failures, beside connections and time-outs.
-    pub statuses: Vec<(u16, u16)>,
-}
-
-/// `upstream`.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct UpstreamConfig {
-    pub connect_timeout: Duration,
-    /// To the response's head.
-    pub response_timeout: Duration,
-    /// The longest silence inside its body.
-    pub read_timeout: Duration,
-    /// How long a kept backend connection may be idle.
-    pub idle_timeout: Duration,
-    /// How long a request may take in all, its answer's body included; `None`: no bound of its own.
-    pub request_timeout: Option<Duration>,
-    /// How often a request may be sent again.
-    pub retries: u32,
-    /// After what.
-    pub retry_on: RetryOn,
-    /// Share of the requests that may be sent again, 0 to 1.
-    pub retry_budget: f64,
-    /// How often backend names are resolved.
-    pub resolve_interval: Duration,
-    /// Of an answer.
-    pub max_head_bytes: usize,
-    pub max_headers: usize,
-    /// Take answers of old applications that break RFC 9112 in ways that do no harm.
-    pub accept_invalid: bool,
-    /// Add `Via` to requests.
-    pub via: bool,
-    /// How backends with `https://` are known.
-    pub tls: BackendTlsSettings,
-}
-
-impl UpstreamConfig {
-    /// How answers' heads are read.
-    pub fn head_rules(&self) -> HeadRules {
-        HeadRules {
-            max_head_bytes: self.max_head_bytes,
-            max_headers: self.max_headers,
-            accept_invalid: self.accept_invalid,
-        }
-    }
-}
-
-/// `upstream.retry_on`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct RetryOn {
-    pub connect: bool,
-    pub reset: bool,
-    pub timeout: bool,
-    /// Inclusive ranges of status codes.
-    pub statuses: Vec<(u16, u16)>,
-}
-
-/// `health_check`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct HealthCheck {
-    pub path: String,
-    /// Inclusive ranges of status codes that count as healthy.
-    pub expect: Vec<(u16, u16)>,
-    pub interval: Duration,
-    pub timeout: Duration,
-    /// Successes in a row that bring a backend back.
-    pub rise: u32,
-    /// Failures in a row that take it out.
-    pub fall: u32,
-    /// `upstream.max_head_bytes` and `.accept_invalid`: an answer that a request takes, a check takes.
-    pub head_rules: HeadRules,
 }
 
 /// `cache`.

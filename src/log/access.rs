@@ -116,6 +116,7 @@ mod tests {
             body_bytes: 0,
             duration: Duration::ZERO,
             upstream_duration: None,
+            pool: None,
             backend: None,
             retries: 0,
             cause: None,

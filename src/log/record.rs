@@ -59,6 +59,8 @@ pub struct AccessRecord {
     pub duration: Duration,
     /// What of it was spent on the last backend, up to its head.
     pub upstream_duration: Option<Duration>,
+    /// The pool that it was for; `None`: it did not get so far.
+    pub pool: Option<Arc<str>>,
     /// The backend whose answer was passed on, or that failed last.
     pub backend: Option<Arc<str>>,
     /// How often the request was sent again.

@@ -32,29 +32,29 @@ fn gauge(all: &Series, key: &str) -> i64 {
 #[test]
 fn every_bounded_series_is_there_from_the_start_at_0() {
     let metrics = Metrics::new();
-    metrics.set_backends(["b", "a"].into_iter());
+    metrics.pool("default").set_backends(["b", "a"].into_iter());
     let all = series(&metrics);
     for key in [
         "balancer_http_requests_total{method=GET,code=200}",
         "balancer_panics_total{}",
         "balancer_connections_rejected_total{reason=max_connections_per_ip}",
-        "balancer_backend_requests_total{backend=a,code=200}",
-        "balancer_backend_requests_total{backend=b,code=error}",
-        "balancer_backend_ejections_total{backend=b}",
-        "balancer_backend_retries_total{reason=status}",
+        "balancer_backend_requests_total{pool=default,backend=a,code=200}",
+        "balancer_backend_requests_total{pool=default,backend=b,code=error}",
+        "balancer_backend_ejections_total{pool=default,backend=b}",
+        "balancer_backend_retries_total{pool=default,reason=status}",
         "balancer_ratelimit_requests_total{policy=none,decision=shadow_denied}",
         "balancer_store_errors_total{op=create}",
         "balancer_config_reloads_total{result=failure}",
     ] {
         assert_eq!(counter(&all, key), 0, "{key}");
     }
-    for key in ["balancer_http_requests_in_flight{}", "balancer_queue_depth{}"] {
+    for key in ["balancer_http_requests_in_flight{}", "balancer_queue_depth{pool=default}"] {
         assert_eq!(gauge(&all, key), 0, "{key}");
     }
     for key in [
         "balancer_http_request_duration_seconds{}",
-        "balancer_queue_wait_seconds{}",
-        "balancer_backend_request_duration_seconds{backend=a}",
+        "balancer_queue_wait_seconds{pool=default}",
+        "balancer_backend_request_duration_seconds{pool=default,backend=a}",
         "balancer_store_operation_duration_seconds{op=load}",
     ] {
         assert_eq!(all.get(key), Some(&SeriesValue::Histogram(HistogramSum::default())), "{key}");
@@ -77,18 +77,20 @@ fn each_event_moves_its_series_and_no_other() {
         ("balancer_tls_handshakes_total{result=plain}", |m| m.handshake(Handshake::Plain, Duration::ZERO)),
         ("balancer_http2_abuse_total{kind=ping}", |m| m.http2_flood(Http2Flood::Ping)),
         ("balancer_connections_rejected_total{reason=descriptors}", |m| m.rejected(Rejection::Descriptors)),
-        ("balancer_queue_depth{}", |m| m.queued()),
+        ("balancer_queue_depth{pool=default}", |m| m.pool("default").queued()),
         ("balancer_panics_total{}", |m| m.panicked()),
-        ("balancer_backend_retries_total{reason=reset}", |m| m.retry(Retry::Reset)),
+        ("balancer_backend_retries_total{pool=default,reason=reset}", |m| {
+            m.pool("default").retry(Retry::Reset)
+        }),
         ("balancer_ratelimit_requests_total{policy=range,decision=denied}", |m| {
             m.decision(Policy::Range, Decision::Denied);
         }),
-        ("balancer_backend_ejections_total{backend=a}", |m| m.ejected("a")),
+        ("balancer_backend_ejections_total{pool=default,backend=a}", |m| m.pool("default").ejected("a")),
         ("balancer_config_reloads_total{result=success}", |m| m.reload(Reload::Success)),
     ];
     for (key, event) in events {
         let metrics = Metrics::new();
-        metrics.set_backends(std::iter::once("a"));
+        metrics.pool("default").set_backends(std::iter::once("a"));
         let before = series(&metrics);
         event(&metrics);
         let after = series(&metrics);
@@ -101,21 +103,21 @@ fn each_event_moves_its_series_and_no_other() {
         assert!(matches!(moved[0].1, SeriesValue::Counter(1) | SeriesValue::Gauge(1)), "{moved:?}");
     }
     let metrics = Metrics::new();
-    metrics.set_backends(std::iter::once("a"));
+    metrics.pool("default").set_backends(std::iter::once("a"));
     metrics.store(StoreOp::Create, ms, false);
     metrics.store(StoreOp::Create, ms, true);
-    metrics.backend_request("a", Attempt::Status(502), ms);
-    metrics.backend_request("a", Attempt::Error, ms);
+    metrics.pool("default").attempt("a", Attempt::Status(502), ms);
+    metrics.pool("default").attempt("a", Attempt::Error, ms);
     let all = series(&metrics);
     assert_eq!(counter(&all, "balancer_store_errors_total{op=create}"), 1);
-    assert_eq!(counter(&all, "balancer_backend_requests_total{backend=a,code=502}"), 1);
-    assert_eq!(counter(&all, "balancer_backend_requests_total{backend=a,code=error}"), 1);
+    assert_eq!(counter(&all, "balancer_backend_requests_total{pool=default,backend=a,code=502}"), 1);
+    assert_eq!(counter(&all, "balancer_backend_requests_total{pool=default,backend=a,code=error}"), 1);
     let count = |key: &str| match &all[key] {
         SeriesValue::Histogram(sum) => (sum.count, sum.sum_ns),
         other => panic!("{other:?}"),
     };
     assert_eq!(count("balancer_store_operation_duration_seconds{op=create}"), (2, 2_000_000));
-    assert_eq!(count("balancer_backend_request_duration_seconds{backend=a}"), (2, 2_000_000));
+    assert_eq!(count("balancer_backend_request_duration_seconds{pool=default,backend=a}"), (2, 2_000_000));
 }
 
 #[test]
@@ -143,7 +145,7 @@ fn no_count_is_lost_between_threads_and_every_gauge_comes_back_to_0() {
     const THREADS: usize = 24;
     const ROUNDS: u64 = 2_000;
     let metrics = Metrics::new();
-    metrics.set_backends(std::iter::once("a"));
+    metrics.pool("default").set_backends(std::iter::once("a"));
     let barrier = Barrier::new(THREADS);
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -153,7 +155,7 @@ fn no_count_is_lost_between_threads_and_every_gauge_comes_back_to_0() {
                     let in_flight = metrics.begin();
                     metrics.request("GET", 200, Duration::from_nanos(round));
                     metrics.decision(Policy::Default, Decision::Allowed);
-                    metrics.backend_request("a", Attempt::Status(200), Duration::ZERO);
+                    metrics.pool("default").attempt("a", Attempt::Status(200), Duration::ZERO);
                     drop(in_flight);
                 }
             });
@@ -163,7 +165,7 @@ fn no_count_is_lost_between_threads_and_every_gauge_comes_back_to_0() {
     let expected = THREADS as u64 * ROUNDS;
     for key in [
         "balancer_http_requests_total{method=GET,code=200}",
-        "balancer_backend_requests_total{backend=a,code=200}",
+        "balancer_backend_requests_total{pool=default,backend=a,code=200}",
         "balancer_ratelimit_requests_total{policy=default,decision=allowed}",
     ] {
         assert_eq!(counter(&all, key), expected, "{key}");
@@ -176,14 +178,34 @@ fn no_count_is_lost_between_threads_and_every_gauge_comes_back_to_0() {
 #[test]
 fn a_reload_keeps_the_counts_of_backends_that_stay_and_ends_the_others() {
     let metrics = Metrics::new();
-    metrics.set_backends(["a", "b"].into_iter());
-    metrics.backend_request("a", Attempt::Status(200), Duration::ZERO);
-    metrics.backend_request("b", Attempt::Status(200), Duration::ZERO);
-    metrics.set_backends(["a", "c"].into_iter());
+    metrics.pool("default").set_backends(["a", "b"].into_iter());
+    metrics.pool("default").attempt("a", Attempt::Status(200), Duration::ZERO);
+    metrics.pool("default").attempt("b", Attempt::Status(200), Duration::ZERO);
+    metrics.pool("default").set_backends(["a", "c"].into_iter());
     // A request that was under way to the backend that is gone.
-    metrics.backend_request("b", Attempt::Status(200), Duration::ZERO);
+    metrics.pool("default").attempt("b", Attempt::Status(200), Duration::ZERO);
     let all = series(&metrics);
-    assert_eq!(counter(&all, "balancer_backend_requests_total{backend=a,code=200}"), 1);
-    assert_eq!(counter(&all, "balancer_backend_requests_total{backend=c,code=200}"), 0);
-    assert!(!all.contains_key("balancer_backend_requests_total{backend=b,code=200}"));
+    assert_eq!(counter(&all, "balancer_backend_requests_total{pool=default,backend=a,code=200}"), 1);
+    assert_eq!(counter(&all, "balancer_backend_requests_total{pool=default,backend=c,code=200}"), 0);
+    assert!(!all.contains_key("balancer_backend_requests_total{pool=default,backend=b,code=200}"));
+}
+
+#[test]
+fn a_pool_has_series_of_its_own_until_it_is_gone() {
+    let metrics = Metrics::new();
+    for pool in ["default", "api"] {
+        metrics.pool(pool).set_backends(std::iter::once("a"));
+        metrics.pool(pool).queued();
+    }
+    let gone = metrics.pool("api");
+    gone.attempt("a", Attempt::Status(200), Duration::ZERO);
+    let all = series(&metrics);
+    assert_eq!(counter(&all, "balancer_backend_requests_total{pool=default,backend=a,code=200}"), 0);
+    assert_eq!(counter(&all, "balancer_backend_requests_total{pool=api,backend=a,code=200}"), 1);
+    metrics.keep_pools(&["default"]);
+    // A request that was under way in it.
+    gone.unqueued(Duration::ZERO);
+    let all = series(&metrics);
+    assert!(all.keys().all(|key| !key.contains("pool=api")), "{all:?}");
+    assert_eq!(gauge(&all, "balancer_queue_depth{pool=default}"), 1);
 }

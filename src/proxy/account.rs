@@ -123,6 +123,7 @@ impl Accounts {
                 body_bytes: 0,
                 duration: Duration::ZERO,
                 upstream_duration: summary.spent.upstream_duration,
+                pool: summary.spent.pool,
                 backend: summary.spent.backend,
                 retries: summary.spent.retries,
                 cause: cause.map(bounded),
@@ -280,7 +281,7 @@ impl EndOfRequest {
     /// The operator reads of it whether or not there is an access log; a backend that does it all the time is not a line
     /// for each.
     fn explain_break(&self, cause: &str) {
-        let backend = self.lease.as_ref().map_or("", |lease| &*lease.endpoint.backend);
+        let backend = self.lease.as_ref().map_or("", |lease| &*lease.endpoint.group.title);
         let Some(suppressed) =
             self.accounts.log_limit.admit(&format!("broke off: {backend}"), self.accounts.clock.now())
         else {

@@ -16,14 +16,13 @@ use std::time::Duration;
 use super::{Phase, Reuse, UpstreamError};
 use crate::clock::Clock;
 use crate::error::Reject;
-use crate::metrics::Metrics;
+use crate::proxy::pools::Pool;
 use balancer_http::fields::Fields;
 use balancer_http::headers::{self, Origin};
 use balancer_http::message::{Reason, RequestHead};
 use balancer_limiter::identity::ClientKey;
-use balancer_pool::backends::{Backends, Endpoint, Lease, Snapshot};
+use balancer_pool::backends::{Endpoint, Lease, Snapshot};
 use balancer_pool::retry;
-use balancer_pool::retry_budget::RetryBudget;
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
@@ -35,18 +34,12 @@ pub(super) use step::{Next, Received};
 
 /// What sending needs.
 pub struct Forward {
-    /// The pool.
-    pub backends: Arc<Backends>,
     /// The engine's workers are free once they have an answer's head.
     pub frees_workers: bool,
     /// Most requests that may wait in line, whatever the configuration says: where they hold workers.
     pub most_waiting: usize,
     /// Time.
     pub clock: Clock,
-    /// Bounds how much sending again adds to the load.
-    pub budget: RetryBudget,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
 }
 
 /// A request that was admitted.
@@ -64,6 +57,7 @@ pub(super) struct ForwardRequest<'a> {
 /// What was spent on a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spent {
+    pub pool: Option<Arc<str>>,
     pub backend: Option<Arc<str>>,
     pub retries: u32,
     pub upstream_duration: Option<Duration>,
@@ -82,13 +76,13 @@ impl Forward {
     pub(super) fn begin(
         &self,
         asked: &ForwardRequest<'_>,
-        snapshot: Arc<Snapshot>,
+        (pool, snapshot): (Arc<Pool>, Arc<Snapshot>),
         in_memory: bool,
     ) -> RetryState {
         let policy = snapshot.policy();
         let idempotent = retry::idempotent(&asked.head.method);
         let now = self.clock.now();
-        self.budget.request(now);
+        pool.retries.request(now);
         RetryState {
             key: policy.hash_on.as_ref().map_or(0, |on| key(on, asked)),
             idempotent,
@@ -100,8 +94,9 @@ impl Forward {
             reuse: if idempotent && in_memory { Reuse::Any } else { Reuse::Recent },
             failed_attempt: None,
             wait: None,
-            spent: Spent::default(),
+            spent: Spent { pool: Some(Arc::clone(pool.name())), ..Spent::default() },
             now,
+            pool,
             snapshot,
         }
     }
@@ -114,7 +109,7 @@ impl Forward {
         may_wait: bool,
     ) -> Result<(Lease, Reuse), Unsent> {
         let found = self.seek(state, preferred, may_wait)?;
-        if state.charge(self) { Ok(found) } else { Err(Unsent::OverBudget) }
+        if state.charge() { Ok(found) } else { Err(Unsent::OverBudget) }
     }
 
     /// The end of a request that waited in line in vain.

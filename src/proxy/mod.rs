@@ -9,6 +9,7 @@ pub mod identify;
 mod local;
 pub mod lone_peer;
 pub mod policy;
+pub mod pools;
 pub mod request_ids;
 pub mod service;
 pub mod story;

@@ -1,8 +1,9 @@
-//! What of the configuration a request is judged by before it has a pool. A reload swaps it in whole.
+//! What of the configuration a request is judged by, and the pools that it may go to. A reload swaps it in whole.
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use super::pools::Pools;
 use crate::config::{RateLimit, RateLimitHeaders};
 use balancer_http::cors::Cors;
 use balancer_http::fields::Fields;
@@ -10,7 +11,7 @@ use balancer_limiter::identity::{KeySource, UnknownKeys};
 use balancer_limiter::request_rules::RequestRules;
 
 /// See the module. Never changes; a reload makes a new one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ProxyPolicy {
     /// Whose forwarding headers and `X-Request-Id` count.
     pub trusted_proxies: Vec<IpNet>,
@@ -26,6 +27,8 @@ pub struct ProxyPolicy {
     pub cors: Option<Cors>,
     /// The port that clients without TLS are sent to; `None`: they are served.
     pub redirect_to: Option<u16>,
+    /// Where requests go.
+    pub pools: Pools,
 }
 
 /// The policy in force. A request loads it once.
@@ -42,8 +45,8 @@ impl ProxyPolicy {
         Self { redirect_to, ..self }
     }
 
-    /// What a configuration says of it.
-    pub fn of(config: &RateLimit) -> Self {
+    /// What a configuration says of it, with those pools.
+    pub fn of(config: &RateLimit, pools: Pools) -> Self {
         Self {
             trusted_proxies: config.trusted_proxies.clone(),
             keys: config.keys.clone(),
@@ -52,6 +55,7 @@ impl ProxyPolicy {
             rules: config.rules.clone(),
             cors: config.cors.clone(),
             redirect_to: None,
+            pools,
         }
     }
 }

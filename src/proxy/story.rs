@@ -12,6 +12,7 @@ use super::forward::{Next, NoAnswer, OutgoingFields, Received, RetryState, Spent
 use super::identify::Waiting;
 use super::local;
 use super::policy::ProxyPolicy;
+use super::pools::Pool;
 use super::request_ids::RequestIds;
 use super::{Admitted, Proxy, Reuse, UpstreamError};
 use balancer_http::fields::Fields;
@@ -96,7 +97,6 @@ impl Proxy {
     /// Begins a request that is not ours.
     pub fn begin(self: &Arc<Self>, asked: NewRequest<'_>) -> Step {
         let NewRequest { head, in_memory, received_at, can_upgrade, bound_to } = asked;
-        let snapshot = self.forward.backends.snapshot();
         let policy = self.accounts.policy.load();
         identity::drop_lookalikes(&policy.keys, &mut head.fields);
         let head = &*head;
@@ -122,7 +122,9 @@ impl Proxy {
             return Step::Answer(self.accounts.close(answer, head, summary));
         }
         let when = Moment { now: received_at, wall_s: seconds(wall) };
-        let identity = Identity { client, when, in_memory, can_upgrade, bound_to, snapshot };
+        let pool = Arc::clone(policy.pools.default_pool());
+        let snapshot = pool.backends.snapshot();
+        let identity = Identity { client, when, in_memory, can_upgrade, bound_to, pool, snapshot };
         match self.admit.admit(head, &identity.client, when, &policy, None) {
             Ok(admission) => self.proceed(head, summary, &identity, admission, &policy),
             Err(waiting) => self.wait_for_store(summary, identity, Guard::into_inner(policy), waiting),
@@ -148,9 +150,9 @@ impl Proxy {
             return Step::Answer(self.accounts.close(answer, head, summary));
         }
         let story = self.story(summary, identity, counted_as, fields);
-        let snapshot = Arc::clone(&identity.snapshot);
+        let pool = (Arc::clone(&identity.pool), Arc::clone(&identity.snapshot));
         let asked = self.request(&story.admitted, head);
-        let mut state = self.forward.begin(&asked, snapshot, identity.in_memory);
+        let mut state = self.forward.begin(&asked, pool, identity.in_memory);
         state.bind(identity.bound_to);
         let next = self.forward.step(state, head, true);
         story.go(next, head)
@@ -197,6 +199,7 @@ struct Identity {
     in_memory: bool,
     can_upgrade: bool,
     bound_to: Option<u64>,
+    pool: Arc<Pool>,
     snapshot: Arc<Snapshot>,
 }
 

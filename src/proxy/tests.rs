@@ -17,6 +17,7 @@ use super::account::Accounts;
 use super::admit::Admit;
 use super::forward::Forward;
 use super::policy::{PolicyInForce, ProxyPolicy};
+use super::pools::{Pool, Pools};
 use super::story::{Call, Event, NewRequest, Step, Story};
 use super::{Phase, Proxy, UpstreamError};
 use crate::clock::Clock;
@@ -33,7 +34,6 @@ use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::{Backends, Settings};
 use balancer_pool::policy::{CallPolicy, PoolPolicy};
 use balancer_pool::retry::RetryPolicy;
-use balancer_pool::retry_budget::RetryBudget;
 use balancer_pool::strategy::Strategy;
 
 /// Long enough for anything that should happen, on a machine that is busy with something else.
@@ -42,6 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A proxy and what it tells.
 pub(crate) struct Fixture {
     pub proxy: Arc<Proxy>,
+    pub pool: Arc<Pool>,
     pub journal: Arc<Kept>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
@@ -106,11 +107,13 @@ impl Fixture {
         let limits = Limits::start(&sources, Arc::clone(&limiter), Arc::clone(&metrics), clock.clone());
         let entry = |n: usize| BackendEntry::new(&format!("b{n}"), "127.0.0.1", addresses[n].port());
         let entries: Vec<_> = (0..addresses.len()).map(entry).collect();
-        let backends = Arc::new(Backends::new(settings, &entries));
+        let backends = Backends::new(settings, &entries);
         for (entry, address) in entries.iter().zip(addresses) {
             backends.resolved(entry, &[*address], clock.now());
         }
-        metrics.set_backends(entries.iter().map(|entry| &*entry.name));
+        let pool = Pool::new(backends, &metrics);
+        pool.metrics.set_backends(entries.iter().map(|entry| &*entry.name));
+        let policy = ProxyPolicy::of(&config.rate_limit, Pools::new(Arc::clone(&pool), []));
         let journal = Arc::<Kept>::default();
         let proxy = Arc::new(Proxy {
             admit: Admit {
@@ -120,25 +123,18 @@ impl Fixture {
                 metrics: Arc::clone(&metrics),
                 lone_peer: Arc::default(),
             },
-            forward: Forward {
-                backends,
-                frees_workers: true,
-                most_waiting: usize::MAX,
-                clock: clock.clone(),
-                budget: RetryBudget::new(),
-                metrics: Arc::clone(&metrics),
-            },
+            forward: Forward { frees_workers: true, most_waiting: usize::MAX, clock: clock.clone() },
             accounts: Arc::new(Accounts {
                 journal: Arc::clone(&journal) as Arc<_>,
                 metrics: Arc::clone(&metrics),
                 log_limit: Arc::default(),
                 clock: clock.clone(),
-                policy: Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit))),
+                policy: Arc::new(PolicyInForce::from_pointee(policy)),
             }),
             instance: "0123456789abcdef".into(),
             upgrades: vec!["websocket".into()],
         });
-        Self { proxy, journal, metrics, clock }
+        Self { proxy, pool, journal, metrics, clock }
     }
 
     /// On a clock that stands still, with so many backends, and the one client already known.
@@ -183,7 +179,7 @@ impl Fixture {
 
     /// Requests that are counted on all endpoints.
     pub fn leases(&self) -> u32 {
-        let snapshot = self.proxy.forward.backends.snapshot();
+        let snapshot = self.pool.backends.snapshot();
         snapshot.endpoints().iter().map(|endpoint| endpoint.in_flight()).sum()
     }
 

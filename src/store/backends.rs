@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use balancer_pool::backends::Operator;
+use balancer_pool::backends::{DEFAULT_POOL, Operator};
 
 /// Most rows.
 pub const MAX_ROWS: usize = 1_024;
@@ -10,12 +10,20 @@ pub const MAX_ROWS: usize = 1_024;
 /// A stored backend, or a change of one of the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendRow {
-    /// Its name.
+    /// Its title among the backends of all pools ([`balancer_pool::backends::title`]).
     pub name: String,
     /// What was said of it.
     pub settings: BackendSettings,
     /// From one sequence for all rows of a database.
     pub version: i64,
+}
+
+impl BackendRow {
+    /// Its name in that pool; `None`: it belongs to another one.
+    pub fn name_in(&self, pool: &str) -> Option<&str> {
+        let (own, name) = self.name.split_once('/').unwrap_or((DEFAULT_POOL, &self.name));
+        (own == pool).then_some(name)
+    }
 }
 
 /// What was said of a backend; nothing where nothing was said.

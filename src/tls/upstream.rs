@@ -1,6 +1,7 @@
 //! The backends' side of TLS: how their certificates are checked, and what we show of ourselves. Every connection to a
 //! backend with `https://` is made with it, a request's as well as a health check's.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,14 +16,25 @@ use super::certificates::CertifiedPair;
 use super::stamps::Stamps;
 use super::verifier::{ServerCheck, ServerVerifier, chains};
 use super::{Alpn, BackendTlsSettings, roots};
+use balancer_pool::backends::DEFAULT_POOL;
 
-/// What new connections to backends are made with.
+/// What new connections to backends are made with, by their pools.
+#[derive(Default)]
 pub struct BackendTls {
+    pools: ArcSwap<HashMap<Box<str>, Arc<PoolTls>>>,
+    /// What [`BackendTls::keep_pools`] was told before.
+    kept: Mutex<Vec<Box<str>>>,
+    generation: AtomicU64,
+}
+
+/// What those of one pool are made with.
+struct PoolTls {
+    /// Where its keys stand in the configuration.
+    keys: String,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<Behind>,
     /// Files that could not be used, as they were: they are told of once. Held by whoever changes `current`.
     failed: Mutex<Option<Stamps>>,
-    generation: AtomicU64,
 }
 
 /// What came of settings and files.
@@ -35,46 +47,35 @@ struct Behind {
 }
 
 impl BackendTls {
-    /// Reads nothing before a backend needs it: the system may have no roots, and need none.
-    pub fn new() -> Self {
-        let settings = BackendTlsSettings::default();
-        let nothing = Behind { settings, stamps: Stamps::default(), client: None };
-        Self {
-            provider: Arc::new(ring::default_provider()),
-            current: ArcSwap::from_pointee(nothing),
-            failed: Mutex::new(None),
-            generation: AtomicU64::new(0),
+    /// Takes over a pool's settings and, where a backend of it needs them, reads all files anew; before that it reads nothing:
+    /// the system may have no roots, and need none. What is wrong is told in the log, and is why connections fail until it is
+    /// mended: old settings must not stay in force that checked less.
+    pub fn apply(&self, pool: &str, settings: &BackendTlsSettings, is_needed: bool) {
+        let known = self.pools.load().get(pool).cloned();
+        let of_pool = known.unwrap_or_else(|| {
+            let new = Arc::new(PoolTls::new(pool));
+            self.pools.rcu(|pools| {
+                let mut pools = HashMap::clone(pools);
+                pools.insert(pool.into(), Arc::clone(&new));
+                pools
+            });
+            new
+        });
+        if of_pool.apply(settings, is_needed) {
+            self.generation.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// Takes over settings and, where a backend needs them, reads all files anew. What is wrong is told in the log, and is
-    /// why connections fail until it is mended: old settings must not stay in force that checked less.
-    pub fn apply(&self, settings: &BackendTlsSettings, is_needed: bool) {
-        let mut failed = self.failed.lock();
-        let stamps = Stamps::of(files(settings));
-        let current = self.current.load();
-        // A backend that goes may still have requests that are about to connect.
-        let is_needed = is_needed || current.client.is_some();
-        let is_usable = !matches!(current.client, Some(Err(_))) && current.client.is_some() == is_needed;
-        if is_usable && current.settings == *settings && current.stamps == stamps {
-            return;
-        }
-        *failed = None;
-        let client = is_needed.then(|| read(settings, &self.provider).map(Arc::new));
-        if let Some(Err(error)) = &client {
-            log::error!("TLS to backends can't be used: {error}");
-        }
-        if is_needed
-            && settings.insecure_skip_verify
-            && (current.client.is_none() || current.settings != *settings)
-        {
-            log::warn!(
-                "upstream.tls.insecure_skip_verify: any certificate of a backend is taken, so whoever is on the way \
-                 can read and change what is sent"
-            );
-        }
-        self.current.store(Arc::new(Behind { settings: settings.clone(), stamps, client }));
-        self.generation.fetch_add(1, Ordering::Release);
+    /// All other pools are gone. Those that were there up to now are forgotten the next time: requests under way may still
+    /// have to connect.
+    pub fn keep_pools(&self, names: &[&str]) {
+        let named = names.iter().map(|name| Box::from(*name)).collect();
+        let before = std::mem::replace(&mut *self.kept.lock(), named);
+        self.pools.rcu(|pools| {
+            let stays = |name: &str| names.contains(&name) || before.iter().any(|one| **one == *name);
+            let kept = pools.iter().filter(|(name, _)| stays(name));
+            kept.map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect::<HashMap<_, _>>()
+        });
     }
 
     /// Changes whenever new connections are verified by something else: those from before are not to be used again.
@@ -82,38 +83,99 @@ impl BackendTls {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Reads the files again if they are not as they were. What is wrong with them changes nothing and is told in the log,
+    /// Reads the files again that are not as they were. What is wrong with them changes nothing and is told in the log,
     /// once for each state of the files.
     pub fn look(&self) {
-        let mut failed = self.failed.lock();
-        let current = self.current.load_full();
-        let Some(in_force) = &current.client else { return };
-        let settings = &current.settings;
-        let found = Stamps::of(files(settings));
-        if found == current.stamps || failed.as_ref() == Some(&found) {
-            return;
-        }
-        match read(settings, &self.provider) {
-            Ok(client) => {
-                log::info!("upstream.tls: files were read again, since they changed");
-                let client = Some(Ok(Arc::new(client)));
-                self.current.store(Arc::new(Behind { settings: settings.clone(), stamps: found, client }));
+        for pool in self.pools.load().values() {
+            if pool.look() {
                 self.generation.fetch_add(1, Ordering::Release);
-                *failed = None;
-            }
-            Err(error) => {
-                let stays = if in_force.is_ok() { ", those from before stay in force" } else { "" };
-                log::error!("upstream.tls: files changed and can't be used{stays}: {error}");
-                *failed = Some(found);
             }
         }
     }
 
-    /// The session of a new connection to that host of a backend's URL; it owns no socket.
+    /// The session of a new connection to a pool's backend, at that host of its URL; it owns no socket.
     ///
     /// # Errors
     /// Why there can be none, for the log.
-    pub fn session(&self, host: &str) -> Result<ClientConnection, String> {
+    pub fn session(&self, pool: &str, host: &str) -> Result<ClientConnection, String> {
+        let pools = self.pools.load();
+        let of_pool = pools.get(pool).ok_or_else(|| "the pool is configured no more".to_owned())?;
+        of_pool.session(host)
+    }
+}
+
+impl PoolTls {
+    fn new(pool: &str) -> Self {
+        let settings = BackendTlsSettings::default();
+        let nothing = Behind { settings, stamps: Stamps::default(), client: None };
+        let path = if pool == DEFAULT_POOL { String::new() } else { format!("pools.{pool}.") };
+        let keys = format!("{path}upstream.tls");
+        Self {
+            keys,
+            provider: Arc::new(ring::default_provider()),
+            current: ArcSwap::from_pointee(nothing),
+            failed: Mutex::new(None),
+        }
+    }
+
+    /// Whether new connections are made with something else from now on.
+    fn apply(&self, settings: &BackendTlsSettings, is_needed: bool) -> bool {
+        let mut failed = self.failed.lock();
+        let stamps = Stamps::of(files(settings));
+        let current = self.current.load();
+        // A backend that goes may still have requests that are about to connect.
+        let is_needed = is_needed || current.client.is_some();
+        let is_usable = !matches!(current.client, Some(Err(_))) && current.client.is_some() == is_needed;
+        if is_usable && current.settings == *settings && current.stamps == stamps {
+            return false;
+        }
+        *failed = None;
+        let client = is_needed.then(|| read(settings, &self.provider).map(Arc::new));
+        if let Some(Err(error)) = &client {
+            log::error!("{}: TLS to backends can't be used: {error}", self.keys);
+        }
+        if is_needed
+            && settings.insecure_skip_verify
+            && (current.client.is_none() || current.settings != *settings)
+        {
+            log::warn!(
+                "{}.insecure_skip_verify: any certificate of a backend is taken, so whoever is on the way can read \
+                 and change what is sent",
+                self.keys
+            );
+        }
+        self.current.store(Arc::new(Behind { settings: settings.clone(), stamps, client }));
+        true
+    }
+
+    /// Whether new connections are made with something else from now on.
+    fn look(&self) -> bool {
+        let mut failed = self.failed.lock();
+        let current = self.current.load_full();
+        let Some(in_force) = &current.client else { return false };
+        let settings = &current.settings;
+        let found = Stamps::of(files(settings));
+        if found == current.stamps || failed.as_ref() == Some(&found) {
+            return false;
+        }
+        match read(settings, &self.provider) {
+            Ok(client) => {
+                log::info!("{}: files were read again, since they changed", self.keys);
+                let client = Some(Ok(Arc::new(client)));
+                self.current.store(Arc::new(Behind { settings: settings.clone(), stamps: found, client }));
+                *failed = None;
+                true
+            }
+            Err(error) => {
+                let stays = if in_force.is_ok() { ", those from before stay in force" } else { "" };
+                log::error!("{}: files changed and can't be used{stays}: {error}", self.keys);
+                *failed = Some(found);
+                false
+            }
+        }
+    }
+
+    fn session(&self, host: &str) -> Result<ClientConnection, String> {
         let current = self.current.load();
         let client = match &current.client {
             Some(Ok(client)) => Arc::clone(client),
@@ -124,12 +186,6 @@ impl BackendTls {
         let name = server_name(name)
             .ok_or_else(|| format!("{name:?} is no name that a certificate could be for"))?;
         ClientConnection::new(client, name).map_err(|error| error.to_string())
-    }
-}
-
-impl Default for BackendTls {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

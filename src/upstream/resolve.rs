@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after,
 use crate::clock::Clock;
 use balancer_pool::backend::BackendEntry;
 use balancer_pool::backend_state::{self, State};
-use balancer_pool::backends::{AddressChange, Backends};
+use balancer_pool::backends::{AddressChange, Backends, title};
 
 mod server;
 
@@ -166,7 +166,7 @@ pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duratio
         let ask = move || drop(send.send((index, lookup(&host, port))));
         match Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(ask) {
             Ok(_) => waiting += 1,
-            Err(error) => log::error!("backend {}: no thread to look it up: {error}", entry.name),
+            Err(error) => log::error!("{}: no thread to look it up: {error}", entry.host),
         }
     }
     let deadline = after(timeout);
@@ -244,7 +244,8 @@ impl Name {
 
     /// A good answer replaces the addresses; an empty or a failed one keeps them. The log says so once each way.
     fn take(&mut self, answer: io::Result<Vec<SocketAddr>>) {
-        let BackendEntry { name, host, .. } = &self.entry;
+        let host = &self.entry.host;
+        let name = title(self.backends.name(), &self.entry.name);
         let addresses = match answer {
             Ok(addresses) if !addresses.is_empty() => addresses,
             bad => {
@@ -255,7 +256,7 @@ impl Name {
                         log::warn!("backend {name} is keeping its last addresses: {cause}");
                     } else {
                         self.backends.set_absence(&self.entry, &cause);
-                        log::warn!("{}", backend_state::line(name, None, State::Down, &cause));
+                        log::warn!("{}", backend_state::line(&name, None, State::Down, &cause));
                     }
                 }
                 self.failing = true;
@@ -296,7 +297,7 @@ fn change_line(host: &str, addresses: &[SocketAddr], change: &AddressChange) -> 
 /// A backend all of whose addresses are left out is down for it.
 fn say_left_out(backends: &Backends, entry: &BackendEntry, count: usize) {
     let cause = backend_state::left_out(count);
-    log::warn!("backend {}: {cause}", entry.name);
+    log::warn!("backend {}: {cause}", title(backends.name(), &entry.name));
     backends.set_absence(entry, &cause);
 }
 

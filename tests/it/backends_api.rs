@@ -67,7 +67,7 @@ fn backends_come_change_and_go_and_survive_a_restart(database: &Database) {
     let down = balancer.api("PATCH", "/-/v1/backends/a", &json!({ "state": "down", "max_in_flight": 5 }));
     assert_eq!(down.expect(200).json()["state"], "down");
     assert_eq!(answering(&balancer), ["b"]);
-    assert_eq!(metric(&balancer, "balancer_backend_up{backend=\"a\"}"), Some(0));
+    assert_eq!(metric(&balancer, "balancer_backend_up{pool=\"default\",backend=\"a\"}"), Some(0));
     let ready = balancer.get("/-/readyz?verbose").expect(200).json();
     assert_eq!(ready["backends"][0]["up"], false, "{ready}");
     balancer.api("DELETE", "/-/v1/backends/a", &Value::Null).problem(409);
@@ -86,7 +86,7 @@ fn backends_come_change_and_go_and_survive_a_restart(database: &Database) {
     balancer.api("DELETE", "/-/v1/backends/b", &Value::Null).expect(204);
     balancer.api("DELETE", "/-/v1/backends/b", &Value::Null).problem(404);
     assert_eq!(answering(&balancer), ["a"]);
-    assert_eq!(metric(&balancer, "balancer_backend_up{backend=\"b\"}"), None);
+    assert_eq!(metric(&balancer, "balancer_backend_up{pool=\"default\",backend=\"b\"}"), None);
 
     // The file has the place of a stored one of its name, and says so.
     balancer.api("POST", "/-/v1/backends", &new).expect(201);

@@ -64,7 +64,8 @@ fn addresses_follow_the_name_server_and_bad_answers_keep_them(engine: Engine) {
     let balancer = setup.start();
     assert_eq!(answering(&balancer, 8), ["11", "12"]);
     let mut kept = Conn::open(balancer.address);
-    let checks = metric(&balancer, "balancer_health_checks_total{backend=\"a\",result=\"success\"}");
+    let checks =
+        metric(&balancer, "balancer_health_checks_total{pool=\"default\",backend=\"a\",result=\"success\"}");
     assert_eq!(checks, 2);
     let connections = backends[0].connections();
 
@@ -85,7 +86,8 @@ fn addresses_follow_the_name_server_and_bad_answers_keep_them(engine: Engine) {
     until("it moved", || (answering(&balancer, 8) == ["11", "13"]).then_some(()));
     kept.get("/").expect(200);
     assert_eq!(backends[0].connections(), connections, "it was neither connected to nor checked anew");
-    let checks = metric(&balancer, "balancer_health_checks_total{backend=\"a\",result=\"success\"}");
+    let checks =
+        metric(&balancer, "balancer_health_checks_total{pool=\"default\",backend=\"a\",result=\"success\"}");
     assert_eq!(checks, 3, "the newcomer's first check");
     assert!(backends.iter().all(|backend| !backend.seen().is_empty()));
 }

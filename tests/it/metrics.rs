@@ -98,7 +98,7 @@ fn real_events_move_the_series(engine: Engine) {
         ("balancer_http_requests_total{method=\"GET\",code=\"429\"}", 1.0),
         ("balancer_http_request_duration_seconds_count", 5.0),
         ("balancer_http_requests_in_flight", 1.0),
-        ("balancer_backend_retries_total{reason=\"connect\"}", 1.0),
+        ("balancer_backend_retries_total{pool=\"default\",reason=\"connect\"}", 1.0),
         ("balancer_ratelimit_requests_total{policy=\"default\",decision=\"allowed\"}", 4.0),
         ("balancer_ratelimit_requests_total{policy=\"default\",decision=\"denied\"}", 1.0),
         ("balancer_ratelimit_clients", 1.0),

@@ -36,7 +36,7 @@ fn value(balancer: &Balancer, series: &str) -> f64 {
 }
 
 fn waiting(balancer: &Balancer) -> f64 {
-    value(balancer, "balancer_queue_depth")
+    value(balancer, "balancer_queue_depth{pool=\"default\"}")
 }
 
 /// A backend that answers with the target, each request once the gate is open.
@@ -95,8 +95,8 @@ fn who_waits_is_served_in_the_order_of_coming(engine: Engine) {
     let expected: Vec<_> = (0..count).map(|at| format!("GET /{at} HTTP/1.1")).collect();
     assert_eq!(order, expected, "first come, first served");
     until("nobody waits", || (waiting(&balancer) == 0.0).then_some(()));
-    assert_eq!(value(&balancer, "balancer_queue_wait_seconds_count"), count as f64);
-    assert!(value(&balancer, "balancer_queue_wait_seconds_sum") > 0.0);
+    assert_eq!(value(&balancer, "balancer_queue_wait_seconds_count{pool=\"default\"}"), count as f64);
+    assert!(value(&balancer, "balancer_queue_wait_seconds_sum{pool=\"default\"}") > 0.0);
 }
 
 fn a_full_line_is_503_at_once_and_so_is_none(engine: Engine) {
@@ -192,8 +192,9 @@ fn who_has_spent_its_time_in_line_gets_nobody_ejected(engine: Engine) {
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 200, 504, 504]);
     assert_eq!(backends.iter().map(|backend| backend.seen().len()).sum::<usize>(), 4, "all were sent");
-    let ejected = ["a", "b"]
-        .map(|name| value(&balancer, &format!("balancer_backend_ejections_total{{backend=\"{name}\"}}")));
+    let ejected = ["a", "b"].map(|name| {
+        value(&balancer, &format!("balancer_backend_ejections_total{{pool=\"default\",backend=\"{name}\"}}"))
+    });
     assert_eq!(ejected, [0.0, 0.0], "{}", balancer.proc.story());
 }
 
@@ -266,11 +267,14 @@ fn what_failed_elsewhere_waits_too(engine: Engine) {
     until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
     // The one with room refuses the connection: no 502 when another one will have room in a moment.
     let mut waits = queue(&balancer, "/waits", 0);
-    assert_eq!(value(&balancer, "balancer_backend_requests_total{backend=\"b\",code=\"error\"}"), 1.0);
+    assert_eq!(
+        value(&balancer, "balancer_backend_requests_total{pool=\"default\",backend=\"b\",code=\"error\"}"),
+        1.0
+    );
     gate.open();
     held.read("GET").unwrap().expect(200);
     assert_eq!(waits.read("GET").unwrap().expect(200).text(), "/waits");
-    assert_eq!(value(&balancer, "balancer_backend_retries_total{reason=\"connect\"}"), 1.0);
+    assert_eq!(value(&balancer, "balancer_backend_retries_total{pool=\"default\",reason=\"connect\"}"), 1.0);
 }
 
 fn uploads_wait_too(engine: Engine) {
@@ -324,5 +328,8 @@ fn a_crowd_passes_through_a_narrow_door(engine: Engine) {
         assert!(backend.connections() <= served / 3, "kept connections are used: {}", backend.connections());
     }
     until("nobody waits", || (waiting(&balancer) == 0.0).then_some(()));
-    assert!(value(&balancer, "balancer_queue_wait_seconds_count") > 0.0, "somebody had to wait");
+    assert!(
+        value(&balancer, "balancer_queue_wait_seconds_count{pool=\"default\"}") > 0.0,
+        "somebody had to wait"
+    );
 }

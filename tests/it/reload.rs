@@ -60,7 +60,8 @@ fn what_changed_is_in_force(engine: Engine) {
     assert_eq!(metric(&balancer, "balancer_config_reloads_total{result=\"failure\"}"), 0);
     let page = balancer.get("/-/metrics").text();
     assert!(
-        !page.contains("backend=\"a\"") && page.contains("balancer_backend_up{backend=\"b\"} 1"),
+        !page.contains("backend=\"a\"")
+            && page.contains("balancer_backend_up{pool=\"default\",backend=\"b\"} 1"),
         "{page}"
     );
 
@@ -126,7 +127,7 @@ fn what_did_not_change_goes_on(engine: Engine) {
     }
     // An answer counts until it is with the kernel, which its client may be told a moment earlier.
     until("the slow one alone is under way", || {
-        (metric(&balancer, "balancer_backend_in_flight{backend=\"a\"}") == 1).then_some(())
+        (metric(&balancer, "balancer_backend_in_flight{pool=\"default\",backend=\"a\"}") == 1).then_some(())
     });
     assert_eq!(slow.connections(), 2);
 
@@ -136,7 +137,11 @@ fn what_did_not_change_goes_on(engine: Engine) {
         json!([{ "name": "c", "url": c.url() }, { "name": "a", "url": slow.url(), "weight": 7 }]),
     );
     reload(&balancer, &joined);
-    assert_eq!(metric(&balancer, "balancer_backend_in_flight{backend=\"a\"}"), 1, "it is counted still");
+    assert_eq!(
+        metric(&balancer, "balancer_backend_in_flight{pool=\"default\",backend=\"a\"}"),
+        1,
+        "it is counted still"
+    );
     // The client's connection is open, its level goes on, and the new one answers.
     let answer = kept.get("/").expect(200);
     assert_eq!((answer.text().as_str(), answer.field("ratelimit")), ("c", Some("\"default\";r=6")));

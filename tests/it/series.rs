@@ -73,10 +73,26 @@ fn every_reason_to_send_again_is_counted(engine: Engine) {
             balancer.get("/").expect(200);
         }
         assert_eq!(balancer.get("/again").expect(200).text(), "good", "{reason}");
-        reaches(&balancer, &format!("balancer_backend_retries_total{{reason=\"{reason}\"}}"), 1.0);
-        reaches(&balancer, &format!("balancer_backend_requests_total{{backend=\"a\",code=\"{code}\"}}"), 1.0);
-        reaches(&balancer, "balancer_backend_requests_total{backend=\"b\",code=\"200\"}", 1.0);
-        reaches(&balancer, "balancer_backend_request_duration_seconds_count{backend=\"b\"}", 1.0);
+        reaches(
+            &balancer,
+            &format!("balancer_backend_retries_total{{pool=\"default\",reason=\"{reason}\"}}"),
+            1.0,
+        );
+        reaches(
+            &balancer,
+            &format!("balancer_backend_requests_total{{pool=\"default\",backend=\"a\",code=\"{code}\"}}"),
+            1.0,
+        );
+        reaches(
+            &balancer,
+            "balancer_backend_requests_total{pool=\"default\",backend=\"b\",code=\"200\"}",
+            1.0,
+        );
+        reaches(
+            &balancer,
+            "balancer_backend_request_duration_seconds_count{pool=\"default\",backend=\"b\"}",
+            1.0,
+        );
     }
 }
 
@@ -90,9 +106,9 @@ fn an_ejected_backend_is_counted(engine: Engine) {
         .start();
     balancer.get("/").expect(200);
     balancer.get("/").expect(200);
-    reaches(&balancer, "balancer_backend_ejections_total{backend=\"a\"}", 1.0);
-    is_zero(&balancer, "balancer_backend_up{backend=\"a\"}");
-    reaches(&balancer, "balancer_backend_up{backend=\"b\"}", 1.0);
+    reaches(&balancer, "balancer_backend_ejections_total{pool=\"default\",backend=\"a\"}", 1.0);
+    is_zero(&balancer, "balancer_backend_up{pool=\"default\",backend=\"a\"}");
+    reaches(&balancer, "balancer_backend_up{pool=\"default\",backend=\"b\"}", 1.0);
 }
 
 fn checks_and_their_verdict_are_shown(engine: Engine) {
@@ -100,13 +116,25 @@ fn checks_and_their_verdict_are_shown(engine: Engine) {
     let check = json!({ "path": "/health", "interval": "50ms", "rise": 1, "fall": 1 });
     let balancer =
         Setup::on(engine).backend(well.address).backend(ill.address).set("health_check", check).start();
-    reaches(&balancer, "balancer_health_checks_total{backend=\"a\",result=\"success\"}", 2.0);
-    reaches(&balancer, "balancer_health_checks_total{backend=\"b\",result=\"failure\"}", 2.0);
-    reaches(&balancer, "balancer_backend_up{backend=\"a\"}", 1.0);
-    is_zero(&balancer, "balancer_backend_up{backend=\"b\"}");
+    reaches(
+        &balancer,
+        "balancer_health_checks_total{pool=\"default\",backend=\"a\",result=\"success\"}",
+        2.0,
+    );
+    reaches(
+        &balancer,
+        "balancer_health_checks_total{pool=\"default\",backend=\"b\",result=\"failure\"}",
+        2.0,
+    );
+    reaches(&balancer, "balancer_backend_up{pool=\"default\",backend=\"a\"}", 1.0);
+    is_zero(&balancer, "balancer_backend_up{pool=\"default\",backend=\"b\"}");
     ill.proc.signal(rustix::process::Signal::USR1);
-    reaches(&balancer, "balancer_backend_up{backend=\"b\"}", 1.0);
-    reaches(&balancer, "balancer_health_checks_total{backend=\"b\",result=\"success\"}", 1.0);
+    reaches(&balancer, "balancer_backend_up{pool=\"default\",backend=\"b\"}", 1.0);
+    reaches(
+        &balancer,
+        "balancer_health_checks_total{pool=\"default\",backend=\"b\",result=\"success\"}",
+        1.0,
+    );
 }
 
 fn every_policy_and_decision_is_counted(engine: Engine) {
@@ -164,7 +192,7 @@ fn what_is_in_flight_is_shown(engine: Engine) {
     conn.send(head("GET", "/", &[], None));
     let mut all = vec![
         "balancer_http_requests_in_flight",
-        "balancer_backend_in_flight{backend=\"a\"}",
+        "balancer_backend_in_flight{pool=\"default\",backend=\"a\"}",
         "balancer_connections{state=\"busy\"}",
     ];
     if engine == Engine::TinyHttp {
@@ -176,7 +204,7 @@ fn what_is_in_flight_is_shown(engine: Engine) {
     }
     gate.open();
     conn.read("GET").unwrap().expect(200);
-    is_zero(&balancer, "balancer_backend_in_flight{backend=\"a\"}");
+    is_zero(&balancer, "balancer_backend_in_flight{pool=\"default\",backend=\"a\"}");
     reaches(&balancer, "balancer_http_request_duration_seconds_count", 1.0);
 }
 

@@ -30,7 +30,7 @@ mod snapshot;
 mod tests;
 mod told;
 
-pub use endpoint::{Backend, Endpoint, Operator};
+pub use endpoint::{Backend, Endpoint, Operator, title};
 pub use lease::Lease;
 pub use outlier::Ejection;
 pub use reconfigure::{Placed, Reconfigured};
@@ -43,12 +43,17 @@ use outlier::Outliers;
 use reconfigure::is_of;
 use snapshot::Picker;
 
+/// What the pool is called that is there when no other is named.
+pub const DEFAULT_POOL: &str = "default";
+
 /// Most endpoints of the whole pool. Each is checked, and each pick looks at each of them.
 pub const MAX_ENDPOINTS: usize = 1024;
 
-/// What the pool is run by.
+/// What a pool is run by.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What the pool is called, for good.
+    pub pool: Arc<str>,
     /// How one of several is picked.
     pub strategy: Strategy,
     /// Without health checks every endpoint counts as healthy.
@@ -68,9 +73,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Nothing but a strategy: no health checks, no bounds, no ejections.
+    /// A pool called [`DEFAULT_POOL`] with nothing but a strategy: no health checks, no bounds, no ejections.
     pub fn of(strategy: Strategy) -> Self {
         Self {
+            pool: DEFAULT_POOL.into(),
             strategy,
             checked: false,
             max_in_flight: None,
@@ -116,6 +122,7 @@ pub struct AddressChange {
 /// The pool, shared by everybody.
 #[derive(Debug)]
 pub struct Backends {
+    name: Arc<str>,
     snapshot: ArcSwap<Snapshot>,
     queue: Arc<Queue>,
     /// Held while a new snapshot is made from the current one; over no I/O.
@@ -132,17 +139,23 @@ impl Backends {
             endpoints: Vec::new(),
             backends: backends
                 .iter()
-                .map(|entry| Arc::new(Backend::new(entry).waited_for_in(&queue)))
+                .map(|entry| Arc::new(Backend::new(entry, &settings.pool).waited_for_in(&queue)))
                 .collect(),
             picker: Arc::new(settings.picker(None)),
             policy: Arc::clone(&settings.policy),
         };
         Self {
+            name: Arc::clone(&settings.pool),
             snapshot: ArcSwap::from_pointee(snapshot),
             queue,
             writer: Mutex::new(()),
             listeners: Listeners::default(),
         }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// The pool as it is now: what one request works with from its beginning to its end. Takes no lock.

@@ -200,6 +200,9 @@ const secondsOf = (per) => Number(/^[0-9]+/.exec(per)[0]) * UNIT_S[/[a-z]+$/.exe
 
 // ---- the text format of /metrics ----
 
+// As the log calls a backend.
+const titleOf = (pool, name) => (pool === 'default' ? name : `${pool}/${name}`);
+
 function parseMetrics(text) {
   const series = new Map();
   for (const line of text.split('\n')) {
@@ -209,8 +212,8 @@ function parseMetrics(text) {
     for (const [, key, value] of (found[2] || '').matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)) {
       labels[key] = value.replace(/\\(.)/g, (_, c) => (c === 'n' ? '\n' : c));
     }
-    const backend = labels.backend;
-    if (backend === undefined) continue;
+    if (labels.backend === undefined) continue;
+    const backend = titleOf(labels.pool, labels.backend);
     const one = series.get(backend) || { requests: 0, errors: 0, times: new Map() };
     series.set(backend, one);
     const value = Number(found[3]);

@@ -18,6 +18,7 @@ use crate::config::{self, Config, Database, DatabaseUrl, Secret};
 use crate::metrics::Metrics;
 use crate::proxy::exchange::RequestBody;
 use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
+use crate::proxy::pools::{Pool, Pools};
 use crate::store::Sources;
 use crate::store::v1::Actor;
 use balancer_http::fields::Fields;
@@ -114,8 +115,8 @@ pub(in crate::api) fn admin() -> config::Admin {
 
 /// Does what commands say, as far as the API sees it: the pool is that of the file, then what is stored.
 fn obey(commands: Receiver<ControlCommand>, bench: &Bench, config: &Config, settings: Settings) {
-    let (limits, backends) = (Arc::clone(&bench.limits), Arc::clone(&bench.health.backends));
-    let (reloaded, file) = (Arc::clone(&bench.reloaded), config.backends.clone());
+    let (limits, backends) = (Arc::clone(&bench.limits), bench.backends());
+    let (reloaded, file) = (Arc::clone(&bench.reloaded), config.default_pool().backends.clone());
     thread::spawn(move || {
         for command in commands {
             let Some(reloaded) = reloaded.lock().clone() else { continue };
@@ -168,10 +169,13 @@ impl Bench {
         let limits =
             Limits::start(&sources, Arc::clone(&limiter), Arc::clone(&metrics), clock.clone()).unwrap();
         let settings = Settings::of(Strategy::RoundRobin);
-        let backends = Arc::new(Backends::new(&settings, &config.backends));
-        backends.resolved(&config.backends[0], &["127.0.0.1:1".parse().unwrap()], 1);
+        let entries = &config.default_pool().backends;
+        let backends = Backends::new(&settings, entries);
+        backends.resolved(&entries[0], &["127.0.0.1:1".parse().unwrap()], 1);
+        let pools = Pools::new(Pool::new(backends, &metrics), []);
+        let policy = Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit, pools)));
         let health = Arc::new(ProcessHealth {
-            backends: Arc::clone(&backends),
+            policy: Arc::clone(&policy),
             limits: Arc::clone(&limits),
             draining: AtomicBool::new(false),
             lone_peer: Arc::default(),
@@ -187,14 +191,14 @@ impl Bench {
             limiter: Arc::clone(&limiter),
             limits: Arc::clone(&limits),
             heavy_hitters: Arc::clone(&heavy_hitters),
-            policy: Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit))),
+            policy: Arc::clone(&policy),
             tls: None,
             clock: clock.clone(),
         };
         let (control, commands) = Control::new(Controlled {
             config: Arc::new(ArcSwap::from_pointee(config.clone())),
             limits: Arc::clone(&limits),
-            backends,
+            policy,
             own_addresses: Vec::new(),
         });
         let parts = ApiParts {
@@ -220,11 +224,17 @@ impl Bench {
         Self::with(&config::Admin { token: Some(Secret::new(token)), ..admin() })
     }
 
+    /// Those of the default pool.
+    fn backends(&self) -> Arc<Backends> {
+        Arc::clone(&self.health.policy.load().pools.default_pool().backends)
+    }
+
     /// Its backend fails its checks.
     pub(in crate::api) fn take_down(&self) {
-        let endpoint = Arc::clone(&self.health.backends.snapshot().endpoints()[0]);
+        let backends = self.backends();
+        let endpoint = Arc::clone(&backends.snapshot().endpoints()[0]);
         endpoint.set_failing("refused");
-        self.health.backends.set_health(&endpoint, Status::Down, 1);
+        backends.set_health(&endpoint, Status::Down, 1);
     }
 
     /// Every stored id.

@@ -23,7 +23,7 @@ use crate::store::StoreError;
 use crate::store::backends::BackendSettings;
 use balancer_http::message::Reason;
 use balancer_http::path::encoded;
-use balancer_pool::backends::Operator;
+use balancer_pool::backends::{DEFAULT_POOL, Operator};
 
 const MAX_WEIGHT: u32 = 1_000;
 const MAX_IN_FLIGHT: u32 = 1_000_000;
@@ -73,8 +73,13 @@ pub(super) struct EndpointShown {
     pub in_flight: u32,
 }
 
+/// A pool's name, and that of a backend in it.
+pub(super) type PoolAndName<'a> = (&'a str, &'a str);
+
 /// Why nothing was changed.
 pub(super) enum BackendError {
+    /// There is no such pool.
+    NoPool,
     /// What is wrong, by field.
     Fields(Vec<(&'static str, String)>),
     /// The configuration file has it, and only its own change can take it away.
@@ -141,21 +146,28 @@ struct Backends {
 fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
-    as_json(&Backends { backends: api.parts.control.backends(), next_cursor: None })
+    as_json(&Backends {
+        backends: api.parts.control.backends(DEFAULT_POOL).map_err(rejected)?,
+        next_cursor: None,
+    })
 }
 
 fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     let name = call.argument("name")?;
-    as_json(&api.parts.control.backend(&name).map_err(rejected)?)
+    as_json(&api.parts.control.backend((DEFAULT_POOL, &name)).map_err(rejected)?)
 }
 
 fn create(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
     let (name, settings) = members::read(&body, new_backend)?;
-    let shown = api.parts.control.create_backend(&name, settings, &call.caller.actor).map_err(rejected)?;
+    let shown = api
+        .parts
+        .control
+        .create_backend((DEFAULT_POOL, &name), settings, &call.caller.actor)
+        .map_err(rejected)?;
     let mut answer = as_json(&shown)?;
     answer.status = 201;
     Ok(answer.with("Location", format!("{}/v1/backends/{}", call.base, encoded(&shown.name))))
@@ -170,7 +182,11 @@ fn patch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
         let detail = "says nothing to change: weight, state or max_in_flight";
         return Err(Reject::new(Reason::BadRequest, format!("the body {detail}")).field("", detail));
     }
-    let shown = api.parts.control.patch_backend(&name, settings, &call.caller.actor).map_err(rejected)?;
+    let shown = api
+        .parts
+        .control
+        .patch_backend((DEFAULT_POOL, &name), settings, &call.caller.actor)
+        .map_err(rejected)?;
     as_json(&shown)
 }
 
@@ -185,7 +201,7 @@ fn delete(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> 
             Reject::new(Reason::BadRequest, format!("drain: {detail}")).field("/drain", detail)
         })?,
     };
-    api.parts.control.delete_backend(&name, drain, &call.caller.actor).map_err(rejected)?;
+    api.parts.control.delete_backend((DEFAULT_POOL, &name), drain, &call.caller.actor).map_err(rejected)?;
     Ok(no_content())
 }
 
@@ -225,6 +241,7 @@ fn said(members: &mut Members<'_, '_>) -> BackendSettings {
 
 fn rejected(error: BackendError) -> Reject {
     match error {
+        BackendError::NoPool => refused(StoreError::NotFound, "pool", ""),
         BackendError::Store(error) => refused(error, "backend", ""),
         BackendError::InFile => Reject::new(
             Reason::Conflict,

@@ -7,13 +7,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::backends::{BackendError, BackendOrigin, BackendShown, EndpointShown};
+use super::backends::{BackendError, BackendOrigin, BackendShown, EndpointShown, PoolAndName};
 use super::reload::{ReloadError, Reloaded};
 use crate::config::{self, Config};
+use crate::proxy::policy::PolicyInForce;
+use crate::proxy::pools::Pool;
 use crate::store::backends::BackendSettings;
 use crate::store::v1::Actor;
 use crate::store::{Limits, StoreError};
-use balancer_pool::backends::{Backend, BackendReport, Backends, Endpoint, Snapshot};
+use balancer_pool::backends::{Backend, BackendReport, Endpoint, Snapshot, title};
 
 /// Commands that wait for their turn; more are refused.
 const WAITING: usize = 16;
@@ -31,17 +33,27 @@ pub enum ControlCommand {
     },
     /// The stored backends have changed.
     Backends {
-        /// One that was taken away, and how long its requests have until it is gone for good.
-        leaving: Option<(String, Duration)>,
+        /// One that was taken away.
+        leaving: Option<LeavingBackend>,
         /// Told when that is in force.
         answer: Sender<()>,
     },
 }
 
+/// A stored backend that was taken away.
+pub struct LeavingBackend {
+    /// Its pool.
+    pub pool: String,
+    /// Its name there.
+    pub name: String,
+    /// How long its requests have until it is gone for good.
+    pub time: Duration,
+}
+
 /// Tells the thread what to do, and shows and stores the backends that it looks after.
 pub struct Control {
     commands: Sender<ControlCommand>,
-    pool: Controlled,
+    around: Controlled,
 }
 
 /// What the calls about backends read and write.
@@ -50,16 +62,17 @@ pub struct Controlled {
     /// The configuration in force.
     pub config: Arc<ArcSwap<Config>>,
     pub limits: Arc<Limits>,
-    pub backends: Arc<Backends>,
+    /// Has the pools.
+    pub policy: Arc<PolicyInForce>,
     /// Where we listen ourselves, with real ports.
     pub own_addresses: Vec<SocketAddr>,
 }
 
 impl Control {
     /// With the channel to a thread that is still to be started.
-    pub fn new(pool: Controlled) -> (Arc<Self>, Receiver<ControlCommand>) {
+    pub fn new(around: Controlled) -> (Arc<Self>, Receiver<ControlCommand>) {
         let (commands, receive) = bounded(WAITING);
-        (Arc::new(Self { commands, pool }), receive)
+        (Arc::new(Self { commands, around }), receive)
     }
 
     /// Asks for a reload and does not wait for it.
@@ -79,7 +92,7 @@ impl Control {
     }
 
     /// What was stored is in force when this returns.
-    fn follow_store(&self, leaving: Option<(String, Duration)>) -> Result<(), BackendError> {
+    fn follow_store(&self, leaving: Option<LeavingBackend>) -> Result<(), BackendError> {
         self.tell(|answer| ControlCommand::Backends { leaving, answer })
             .map_err(|cause| BackendError::Busy(cause.into()))
     }
@@ -94,57 +107,74 @@ impl Control {
     /// Adds one to the store and to the pool; `settings` has a URL.
     pub(super) fn create_backend(
         &self,
-        name: &str,
+        (pool, name): PoolAndName<'_>,
         settings: BackendSettings,
         actor: &Actor,
     ) -> Result<BackendShown, BackendError> {
+        self.pool(pool)?;
         let url = settings.url.as_deref().unwrap_or_default();
         let entry = config::parse_backend(name, url).map_err(BackendError::Fields)?;
-        if let Some(own) = self.pool.own_addresses.iter().find(|own| config::is_own(own, &entry)) {
+        if let Some(own) = self.around.own_addresses.iter().find(|own| config::is_own(own, &entry)) {
             let text = format!("is our own listener {own}: requests would go round in a circle");
             return Err(BackendError::Fields(vec![("url", text)]));
         }
-        if entry.is_tls && self.pool.config.load().frontend.engine.is_portable() {
+        if entry.is_tls && self.around.config.load().frontend.engine.is_portable() {
             let text = "begins with https: the tiny_http engine speaks no TLS to backends".to_owned();
             return Err(BackendError::Fields(vec![("url", text)]));
         }
-        if self.in_file(name) {
+        if self.in_file(pool, name) {
             return Err(BackendError::Store(StoreError::Exists));
         }
-        self.pool.limits.create_backend(name, settings, actor).map_err(BackendError::Store)?;
+        self.around
+            .limits
+            .create_backend(&title(pool, name), settings, actor)
+            .map_err(BackendError::Store)?;
         self.follow_store(None)?;
-        self.backend(name)
+        self.backend((pool, name))
     }
 
     /// Changes what was said of one, in the store and in the pool.
     pub(super) fn patch_backend(
         &self,
-        name: &str,
+        (pool, name): PoolAndName<'_>,
         said: BackendSettings,
         actor: &Actor,
     ) -> Result<BackendShown, BackendError> {
-        let in_file = self.in_file(name);
-        self.pool.limits.patch_backend(name, said, in_file, actor).map_err(BackendError::Store)?;
+        self.pool(pool)?;
+        let in_file = self.in_file(pool, name);
+        self.around
+            .limits
+            .patch_backend(&title(pool, name), said, in_file, actor)
+            .map_err(BackendError::Store)?;
         self.follow_store(None)?;
-        self.backend(name)
+        self.backend((pool, name))
     }
 
     /// Takes a stored one away. While requests are under way on it, it stays listed for `drain` at most.
     pub(super) fn delete_backend(
         &self,
-        name: &str,
+        (pool, name): PoolAndName<'_>,
         drain: Duration,
         actor: &Actor,
     ) -> Result<(), BackendError> {
-        if self.in_file(name) {
+        self.pool(pool)?;
+        if self.in_file(pool, name) {
             return Err(BackendError::InFile);
         }
-        self.pool.limits.delete_backend(name, actor).map_err(BackendError::Store)?;
-        self.follow_store((!drain.is_zero()).then(|| (name.to_owned(), drain)))
+        self.around.limits.delete_backend(&title(pool, name), actor).map_err(BackendError::Store)?;
+        let leaving = || LeavingBackend { pool: pool.to_owned(), name: name.to_owned(), time: drain };
+        self.follow_store((!drain.is_zero()).then(leaving))
     }
 
-    fn in_file(&self, name: &str) -> bool {
-        self.pool.config.load().backends.iter().any(|entry| entry.name == name)
+    /// The pool of that name, as requests see it.
+    fn pool(&self, name: &str) -> Result<Arc<Pool>, BackendError> {
+        self.around.policy.load().pools.get(name).cloned().ok_or(BackendError::NoPool)
+    }
+
+    fn in_file(&self, pool: &str, name: &str) -> bool {
+        let config = self.around.config.load();
+        let pool = config.pools.iter().find(|one| one.name == pool);
+        pool.is_some_and(|pool| pool.backends.iter().any(|entry| entry.name == name))
     }
 
     fn shown(&self, snapshot: &Snapshot, group: &Arc<Backend>) -> BackendShown {
@@ -162,7 +192,11 @@ impl Control {
             state: group.operator(),
             max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),
             backup: group.backup(),
-            source: if self.in_file(&group.name) { BackendOrigin::File } else { BackendOrigin::Store },
+            source: if self.in_file(&group.pool, &group.name) {
+                BackendOrigin::File
+            } else {
+                BackendOrigin::Store
+            },
             up,
             health,
             cause,
@@ -171,15 +205,15 @@ impl Control {
         }
     }
 
-    /// Every backend of this instance's pool, in its order.
-    pub(super) fn backends(&self) -> Vec<BackendShown> {
-        let snapshot = self.pool.backends.snapshot();
-        snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect()
+    /// Every backend of a pool as this instance has it, in its order.
+    pub(super) fn backends(&self, pool: &str) -> Result<Vec<BackendShown>, BackendError> {
+        let snapshot = self.pool(pool)?.backends.snapshot();
+        Ok(snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect())
     }
 
     /// One of them.
-    pub(super) fn backend(&self, name: &str) -> Result<BackendShown, BackendError> {
-        let snapshot = self.pool.backends.snapshot();
+    pub(super) fn backend(&self, (pool, name): PoolAndName<'_>) -> Result<BackendShown, BackendError> {
+        let snapshot = self.pool(pool)?.backends.snapshot();
         let group = snapshot.backends().iter().find(|group| *group.name == *name);
         group.map(|group| self.shown(&snapshot, group)).ok_or(BackendError::Store(StoreError::NotFound))
     }

@@ -1,6 +1,7 @@
 //! Keys of `backends`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use super::{DELAY, IN_FLIGHT, MAX_LIST, NEEDS_LOOPS};
 use crate::config::forms::Authority;
@@ -10,12 +11,17 @@ use crate::config::section::Section;
 use crate::config::{Engine, forms};
 use balancer_pool::backend::BackendEntry;
 
-pub(super) fn backends(
-    root: &mut Section<'_>,
-    listen: &[SocketAddr],
-    admin: Option<SocketAddr>,
-    engine: Engine,
-) -> Vec<BackendEntry> {
+/// What pools are checked against.
+pub(super) struct Around<'a> {
+    /// Where we listen ourselves.
+    pub own: &'a [SocketAddr],
+    pub admin: Option<SocketAddr>,
+    pub engine: Engine,
+    /// Where relative paths count from.
+    pub base: &'a Path,
+}
+
+pub(super) fn backends(root: &mut Section<'_>, around: &Around<'_>) -> Vec<BackendEntry> {
     let shape =
         Shape::Other("a list of 1 to 1024 backends: [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]");
     let spec = Spec::new("backends", shape, "", "Where requests go.");
@@ -30,11 +36,11 @@ pub(super) fn backends(
         let origin = |key| section.origin_of(key).unwrap_or_else(|| section.origin());
         let (name_origin, url_origin) = (origin("name"), origin("url"));
         let backend = backend(section);
-        if let Some(own) = listen.iter().chain(&admin).find(|own| is_own(own, &backend)) {
+        if let Some(own) = around.own.iter().chain(&around.admin).find(|own| is_own(own, &backend)) {
             let text = format!("is our own listener {own}: requests would go round in a circle");
             root.fault(url_origin.clone(), &format!("{element}.url"), text);
         }
-        if backend.is_tls && engine.is_portable() {
+        if backend.is_tls && around.engine.is_portable() {
             root.fault(
                 url_origin,
                 &format!("{element}.url"),

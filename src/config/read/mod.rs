@@ -4,8 +4,10 @@ mod admin;
 mod backends;
 mod balancing;
 mod frontend;
+mod health_check;
 mod identity;
 mod outlier;
+mod pools;
 mod rate_limit;
 mod rules;
 mod terms;
@@ -27,9 +29,9 @@ use super::keys::{Shape, Spec};
 use super::section::Section;
 use super::{
     AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Engine, Given,
-    HealthCheck, LogConfig, LogFormat, TlsConfig, forms,
+    LogConfig, LogFormat, TlsConfig, forms,
 };
-use balancer_http::framing::response::HeadRules;
+use balancer_pool::backends::DEFAULT_POOL;
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;
@@ -64,22 +66,15 @@ pub(super) fn config(
     let own: Vec<SocketAddr> = listen.iter().chain(of_tls).copied().collect();
     let frontend = frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds."));
     let engine = frontend.engine;
+    let around = backends::Around { own: &own, admin: admin.listen, engine, base };
     if tls.is_some() && engine.is_portable() {
         root.fault(tls_origin, "tls", format!("is there: TLS {NEEDS_LOOPS}"));
     }
     let callers_are_told = admin.listen.is_some() || admin.token.is_some() || !admin.tokens.is_empty();
-    let mut config = Config {
+    let config = Config {
         frontend,
-        backends: backends::backends(&mut root, &own, admin.listen, engine),
-        balancing: balancing::balancing(root.section("balancing", "How a backend is picked.")),
+        pools: vec![pools::pool(&mut root, DEFAULT_POOL, &around)],
         discovery: discovery(root.section("discovery", "Where backends' names are looked up.")),
-        upstream: upstream::upstream(root.section("upstream", "How backends are called."), base),
-        outlier: root
-            .section_or_null("outlier", "When an endpoint is taken out for how it answers; null: never.")
-            .map(outlier::outlier),
-        health_check: root
-            .section_or_null("health_check", "How backends are probed; null: every one counts as healthy.")
-            .map(health_check),
         rate_limit: rate_limit::rate_limit(
             root.section("rate_limit", "How clients are limited."),
             tls.as_ref().is_some_and(|tls| tls.front.client_auth.is_some()),
@@ -119,9 +114,6 @@ pub(super) fn config(
         _ => Err(None),
     });
     root.end();
-    if let Some(check) = &mut config.health_check {
-        check.head_rules = config.upstream.head_rules();
-    }
     config
 }
 
@@ -205,44 +197,6 @@ fn discovery(mut s: Section<'_>) -> Discovery {
     });
     s.end();
     Discovery { resolver }
-}
-
-fn health_check(mut s: Section<'_>) -> HealthCheck {
-    let path = Spec::new(
-        "path",
-        Shape::Text("a path that begins with /, such as \"/healthz\""),
-        "\"/\"",
-        "What is asked for, by GET.",
-    );
-    let expect = Spec::new(
-        "expect",
-        Shape::Text("status codes from 100 to 599, such as \"200-399\" or \"200,204\""),
-        "\"200-499\"",
-        "Answers that count as healthy. A 401 or 404 says that the server is there.",
-    );
-    let check = HealthCheck {
-        path: s.value(&path, |node| match &node.value {
-            Value::Text(text) => forms::target(text).ok_or(None),
-            _ => Err(None),
-        }),
-        expect: s.value(&expect, |node| match &node.value {
-            Value::Text(text) => forms::status_ranges(text).ok_or(None),
-            _ => Err(None),
-        }),
-        interval: s.duration(
-            "interval",
-            ("10ms", "1d"),
-            "\"2s\"",
-            "From one check of a backend to its next.",
-        ),
-        timeout: s.duration("timeout", TIMEOUT, "\"1s\"", "How long a check may take."),
-        rise: s.whole("rise", 1..=100, "2", "Successes in a row that bring a backend back."),
-        fall: s.whole("fall", 1..=100, "3", "Failures in a row that take it out."),
-        // `upstream` says so.
-        head_rules: HeadRules::SHIPPED,
-    };
-    s.end();
-    check
 }
 
 fn cache(mut s: Section<'_>) -> CacheConfig {

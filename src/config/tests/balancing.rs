@@ -62,7 +62,7 @@ fn what_is_hashed_is_read() {
         ("cookie:a.b", HashOn::Cookie("a.b".into())),
     ] {
         let text = format!(r#"{{"backends": [{ONE}], "balancing": {{"hash_on": "{text}"}}}}"#);
-        assert_eq!(load_with(&text, &[]).unwrap().balancing.hash_on, expected);
+        assert_eq!(load_with(&text, &[]).unwrap().pools.remove(0).balancing.hash_on, expected);
     }
 }
 
@@ -70,7 +70,7 @@ fn what_is_hashed_is_read() {
 fn what_is_sent_again_is_read() {
     let upstream = |text: &str| {
         let text = format!(r#"{{"backends": [{ONE}], "upstream": {text}}}"#);
-        load_with(&text, &[]).unwrap().upstream
+        load_with(&text, &[]).unwrap().pools.remove(0).upstream
     };
     let shipped = upstream("{}");
     assert_eq!(shipped.retry_on, RetryOn { connect: true, reset: true, ..RetryOn::default() });
@@ -90,8 +90,8 @@ fn a_sticky_sessions_secret_is_one() {
         let text = format!("{{\n\"backends\": [{ONE}],\n\"balancing\": {{\"sticky\": {text}}}\n}}");
         load_with(&text, &[])
     };
-    assert!(load("null").unwrap().balancing.sticky.is_none());
-    let sticky = load(r#"{"secret": "0123456789abcdef"}"#).unwrap().balancing.sticky.unwrap();
+    assert!(load("null").unwrap().pools.remove(0).balancing.sticky.is_none());
+    let sticky = load(r#"{"secret": "0123456789abcdef"}"#).unwrap().pools.remove(0).balancing.sticky.unwrap();
     assert_eq!((sticky.cookie.as_str(), sticky.secure), ("balancer", false));
     assert_eq!(sticky.secret.reveal(), "0123456789abcdef");
     assert!(!format!("{sticky:?}").contains("0123"));
@@ -99,7 +99,7 @@ fn a_sticky_sessions_secret_is_one() {
     let variable = ("BALANCER__BALANCING__STICKY__SECRET_FILE", secret.path.to_str().unwrap());
     for text in [r#"{"secret": "0123456789abcdef"}"#, "null"] {
         let text = format!(r#"{{"backends": [{ONE}], "balancing": {{"sticky": {text}}}}}"#);
-        let sticky = load_with(&text, &[variable]).unwrap().balancing.sticky.unwrap();
+        let sticky = load_with(&text, &[variable]).unwrap().pools.remove(0).balancing.sticky.unwrap();
         assert_eq!(sticky.secret.reveal(), "fedcba9876543210");
     }
     let fault = load(r#"{"secret": "hunter2"}"#).map(|_| ()).unwrap_err();
@@ -110,7 +110,7 @@ fn a_sticky_sessions_secret_is_one() {
 fn ejections_can_be_switched_off_altogether_or_in_part() {
     let outlier = |text: &str| {
         let text = format!(r#"{{"backends": [{ONE}], "outlier": {text}}}"#);
-        load_with(&text, &[]).unwrap().outlier
+        load_with(&text, &[]).unwrap().pools.remove(0).outlier
     };
     assert_eq!(outlier("null"), None);
     let shipped = outlier("{}").unwrap();

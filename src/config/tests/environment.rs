@@ -36,20 +36,22 @@ fn the_environment_goes_over_the_file() {
         ("BALANCER__FRONTEND__UPGRADES", "[]", |c| c.frontend.upgrades.is_empty()),
         ("BALANCER__LOG__ACCESS", "false", |c| c.log.access == AccessLog::Off),
         ("BALANCER__LOG__ACCESS", "file:/a.log", |c| c.log.access == AccessLog::File("/a.log".into())),
-        ("BALANCER__HEALTH_CHECK__PATH", "/up", |c| c.health_check.as_ref().unwrap().path == "/up"),
-        ("BALANCER__HEALTH_CHECK", r#"{"rise": 9}"#, |c| c.health_check.as_ref().unwrap().rise == 9),
-        ("BALANCER__HEALTH_CHECK", "null", |c| c.health_check.is_none()),
+        ("BALANCER__HEALTH_CHECK__PATH", "/up", |c| c.pools[0].health_check.as_ref().unwrap().path == "/up"),
+        ("BALANCER__HEALTH_CHECK", r#"{"rise": 9}"#, |c| c.pools[0].health_check.as_ref().unwrap().rise == 9),
+        ("BALANCER__HEALTH_CHECK", "null", |c| c.pools[0].health_check.is_none()),
         ("BALANCER__RATE_LIMIT__DEFAULT", "5/s", |c| {
             c.rate_limit.default.as_ref().unwrap().first().unwrap().capacity == 5
         }),
         ("BALANCER__RATE_LIMIT__DEFAULT", r#"{"capacity": 3, "rate_per_sec": 0.1}"#, |c| {
             c.rate_limit.default.as_ref().unwrap().first().unwrap().rate.micro == 100_000
         }),
-        ("BALANCER__BACKENDS", r#"[{"name": "z", "url": "http://z"}]"#, |c| c.backends[0].name == "z"),
-        ("BALANCER__BACKENDS__0__WEIGHT", "9", |c| c.backends[0].weight == 9),
+        ("BALANCER__BACKENDS", r#"[{"name": "z", "url": "http://z"}]"#, |c| {
+            c.pools[0].backends[0].name == "z"
+        }),
+        ("BALANCER__BACKENDS__0__WEIGHT", "9", |c| c.pools[0].backends[0].weight == 9),
         ("BALANCER_PORT_80_TCP_ADDR", "10.0.0.1", |c| c.listen == ["127.0.0.1:8080".parse().unwrap()]),
-        ("BALANCER_SERVICE_HOST", "10.0.0.1", |c| c.backends.len() == 1),
-        ("OTHER", "x", |c| c.backends.len() == 1),
+        ("BALANCER_SERVICE_HOST", "10.0.0.1", |c| c.pools[0].backends.len() == 1),
+        ("OTHER", "x", |c| c.pools[0].backends.len() == 1),
     ];
     for (name, value, check) in rows {
         let config = load_with(&bare(), &[(name, value)]).unwrap();
@@ -63,7 +65,7 @@ fn a_parent_and_its_child_add_up() {
         &bare(),
         &[("BALANCER__HEALTH_CHECK__RISE", "4"), ("BALANCER__HEALTH_CHECK", r#"{"path": "/x", "rise": 9}"#)],
     );
-    let check = config.unwrap().health_check.unwrap();
+    let check = config.unwrap().pools.remove(0).health_check.unwrap();
     assert_eq!((check.path.as_str(), check.rise), ("/x", 4));
 }
 

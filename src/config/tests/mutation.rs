@@ -77,12 +77,12 @@ fn swapped() -> impl Strategy<Value = String> {
 fn within_bounds(config: &Config) -> Result<(), TestCaseError> {
     let day = Duration::from_secs(86_400);
     prop_assert!((1..=64).contains(&config.listen.len()));
-    prop_assert!((1..=1_024).contains(&config.backends.len()));
-    let mut names: Vec<_> = config.backends.iter().map(|backend| &backend.name).collect();
+    prop_assert!((1..=1_024).contains(&config.pools[0].backends.len()));
+    let mut names: Vec<_> = config.pools[0].backends.iter().map(|backend| &backend.name).collect();
     names.sort();
     names.dedup();
-    prop_assert_eq!(names.len(), config.backends.len());
-    for backend in &config.backends {
+    prop_assert_eq!(names.len(), config.pools[0].backends.len());
+    for backend in &config.pools[0].backends {
         prop_assert!(!backend.name.is_empty() && !backend.host.is_empty() && backend.port > 0);
         prop_assert!(backend.weight <= 1_000);
     }
@@ -102,7 +102,7 @@ fn within_bounds(config: &Config) -> Result<(), TestCaseError> {
     if let Some(limit) = config.rate_limit.default.as_ref().and_then(|terms| terms.first()) {
         prop_assert!(limit.capacity <= Limit::MAX_CAPACITY && limit.rate.micro <= Rate::MAX_MICRO);
     }
-    if let Some(check) = &config.health_check {
+    if let Some(check) = &config.pools[0].health_check {
         prop_assert!(
             check.path.starts_with('/') && !check.expect.is_empty() && check.rise > 0 && check.fall > 0
         );

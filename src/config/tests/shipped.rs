@@ -42,7 +42,7 @@ fn every_default_is_what_its_own_key_accepts() {
     let spelled = from_text(&root.to_string(), &PathBuf::from("/srv")).unwrap();
     let bare = from_text(&format!(r#"{{"backends": [{ONE}]}}"#), &PathBuf::from("/srv")).unwrap();
     assert_eq!(format!("{spelled:#?}"), format!("{bare:#?}"));
-    assert_eq!(bare.health_check.unwrap().expect, [(200, 499)]);
+    assert_eq!(bare.pools[0].health_check.as_ref().unwrap().expect, [(200, 499)]);
     assert_eq!(bare.frontend.head_timeout, Duration::from_secs(10));
     assert_eq!(bare.admin.allow.len(), 2);
 }
@@ -150,6 +150,7 @@ fn no_file_is_needed_with_backends_on_the_command_line() {
         load(&options, &env(&[("BALANCER_CONFIG", "/nowhere"), ("BALANCER_LISTEN", "0.0.0.0:1")])).unwrap();
     let backends: Vec<_> = loaded
         .config
+        .default_pool()
         .backends
         .iter()
         .map(|backend| (backend.name.as_str(), backend.host.as_str(), backend.port))

@@ -35,7 +35,10 @@ fn pairs_are_read_from_the_files_folder() {
     let keys: Vec<String> = config.rate_limit.keys.iter().map(ToString::to_string).collect();
     assert_eq!(keys, ["cert", "cert:san"]);
     assert_eq!(tls.handshake_timeout, Duration::from_secs(3));
-    assert_eq!((config.upstream.tls.client, config.upstream.tls.ca), (Some(one), Some(papers.ca())));
+    assert_eq!(
+        (config.pools[0].upstream.tls.client.clone(), config.pools[0].upstream.tls.ca.clone()),
+        (Some(one), Some(papers.ca()))
+    );
 }
 
 #[test]
@@ -49,7 +52,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!((tls.redirect, tls.handshake_timeout), (true, Duration::from_secs(10)));
     assert_eq!((tls.front.oldest, tls.front.client_auth), (OldestVersion::Tls12, None));
     assert_eq!(tls.front.alpn, [Alpn::H2, Alpn::Http11]);
-    let behind = config.upstream.tls;
+    let behind = config.pools[0].upstream.tls.clone();
     assert_eq!(
         (behind.ca, behind.server_name, behind.client, behind.insecure_skip_verify),
         (None, None, None, false)

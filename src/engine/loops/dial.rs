@@ -46,7 +46,7 @@ impl Loop {
     fn connect(&mut self, client: ClientSlot, call: &Call) -> Result<BackSlot, UpstreamError> {
         let group = &call.endpoint.group;
         let generation = self.shared.backend_tls.generation();
-        let secure = match group.is_tls.then(|| self.shared.backend_tls.session(&group.host)) {
+        let secure = match group.is_tls.then(|| self.shared.backend_tls.session(&group.pool, &group.host)) {
             None => None,
             Some(Ok(session)) => Some(Secure::new(session.into())),
             Some(Err(cause)) => return Err(UpstreamError { phase: Phase::Connect, cause }),

@@ -92,6 +92,7 @@ mod tests {
             body_bytes: 12,
             duration: Duration::ZERO,
             upstream_duration: None,
+            pool: None,
             backend: None,
             retries: 0,
             cause: None,

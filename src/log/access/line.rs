@@ -38,6 +38,7 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     text(&mut line, "limit_decision", limit.map(|limit| if limit.allowed { "allowed" } else { "denied" }));
     number(&mut line, "limit_remaining", limit.and_then(|limit| limit.remaining));
     text(&mut line, "cause", record.cause.as_deref());
+    text(&mut line, "pool", record.pool.as_deref());
     text(&mut line, "protocol", record.protocol.map(version));
     let secure = record.secure.as_deref();
     text(&mut line, "tls_version", secure.map(|session| session.version));
@@ -131,6 +132,7 @@ mod tests {
             body_bytes: 12,
             duration: Duration::from_micros(1_002_003),
             upstream_duration: Some(Duration::from_micros(7)),
+            pool: Some(Arc::from("default")),
             backend: Some(Arc::from("a")),
             retries: 1,
             cause: Some("backend a: \"refused\"".into()),
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn a_line_has_every_member_in_the_contracts_order() {
         let line = String::from_utf8(line(&record())).unwrap();
-        let expected = r#"{"time":"2026-03-01T12:00:00.250Z","request_id":"r-1","trace_id":"0af7651916cd43dd8448eb211c80319c","client_addr":"10.0.0.7","client_id":"10.0.0.7","method":"GET","path":"/a/b","status":200,"bytes":12,"duration":1.002003,"upstream_duration":0.000007,"backend":"a","retries":1,"limit_entry":"10.0.0.0/8","limit_bucket":"range","limit_decision":"allowed","limit_remaining":9,"cause":"backend a: \"refused\"","protocol":"HTTP/1.0","tls_version":null,"tls_cipher":null,"sni":null}"#;
+        let expected = r#"{"time":"2026-03-01T12:00:00.250Z","request_id":"r-1","trace_id":"0af7651916cd43dd8448eb211c80319c","client_addr":"10.0.0.7","client_id":"10.0.0.7","method":"GET","path":"/a/b","status":200,"bytes":12,"duration":1.002003,"upstream_duration":0.000007,"backend":"a","retries":1,"limit_entry":"10.0.0.0/8","limit_bucket":"range","limit_decision":"allowed","limit_remaining":9,"cause":"backend a: \"refused\"","pool":"default","protocol":"HTTP/1.0","tls_version":null,"tls_cipher":null,"sni":null}"#;
         assert_eq!(line, format!("{expected}\n"));
     }
 
@@ -159,6 +161,7 @@ mod tests {
             trace_id: String::new(),
             client_id: None,
             upstream_duration: None,
+            pool: None,
             backend: None,
             cause: None,
             protocol: None,
@@ -168,10 +171,12 @@ mod tests {
         let value: serde_json::Value = serde_json::from_slice(&line(&bare)).unwrap();
         let members =
             ["trace_id", "client_id", "upstream_duration", "backend", "limit_entry", "limit_bucket"];
-        for member in members.into_iter().chain(["limit_decision", "limit_remaining", "cause", "protocol"]) {
+        for member in
+            members.into_iter().chain(["limit_decision", "limit_remaining", "cause", "pool", "protocol"])
+        {
             assert_eq!(value.get(member), Some(&serde_json::Value::Null), "{member}");
         }
-        assert_eq!(value.as_object().unwrap().len(), 22);
+        assert_eq!(value.as_object().unwrap().len(), 23);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::retry_state::RetryState;
 use super::{Forward, is_in};
 use crate::metrics::Attempt;
+use crate::proxy::pools::Pool;
 use crate::proxy::{Phase, UpstreamError};
 use balancer_pool::backend_state;
 use balancer_pool::backends::{Ejection, Endpoint, Lease};
@@ -25,34 +26,14 @@ impl Forward {
         let spent = Duration::from_nanos(took);
         state.spent.upstream_duration = Some(spent);
         let attempt = result.map_or(Attempt::Error, Attempt::Status);
-        self.metrics.backend_request(&lease.endpoint.backend, attempt, spent);
+        state.pool.metrics.attempt(&lease.endpoint.backend, attempt, spent);
         if result.is_err_and(|error| was_hurried(state, took, error.phase)) {
             return;
         }
         if let Some(failed) = verdict(result, &state.snapshot.policy().outlier_statuses) {
             let ejection = state.snapshot.observe(lease, took, failed, state.now);
-            self.tell(&lease.endpoint, ejection, result);
+            tell(&state.pool, &lease.endpoint, ejection, result);
         }
-    }
-
-    /// One line for each change of who is ejected, with its cause.
-    fn tell(&self, endpoint: &Endpoint, ejection: Option<Ejection>, result: Result<u16, &UpstreamError>) {
-        let Some(ejection) = ejection else { return };
-        let last = match result {
-            Ok(status) => format!("status {status}"),
-            Err(error) => error.cause.clone(),
-        };
-        let who = backend_state::label(&endpoint.backend, Some(endpoint.address));
-        let (verb, cause) = match ejection {
-            Ejection::Out(time, cause) => ("is", backend_state::ejected(cause, &last, time)),
-            Ejection::StaysOut(time) => ("stays", backend_state::ejected("its probe failed", &last, time)),
-            Ejection::Back => {
-                return log::info!("{who} is no longer ejected: its probe was answered: {last}");
-            }
-        };
-        endpoint.set_ejected_for(&cause);
-        log::warn!("{who} {verb} {cause}");
-        self.metrics.ejected(&endpoint.backend);
     }
 }
 
@@ -77,4 +58,24 @@ fn verdict(result: Result<u16, &UpstreamError>, outlier_statuses: &[(u16, u16)])
             }
         },
     }
+}
+
+/// One line for each change of who is ejected, with its cause.
+fn tell(pool: &Pool, endpoint: &Endpoint, ejection: Option<Ejection>, result: Result<u16, &UpstreamError>) {
+    let Some(ejection) = ejection else { return };
+    let last = match result {
+        Ok(status) => format!("status {status}"),
+        Err(error) => error.cause.clone(),
+    };
+    let who = backend_state::label(&endpoint.group.title, Some(endpoint.address));
+    let (verb, cause) = match ejection {
+        Ejection::Out(time, cause) => ("is", backend_state::ejected(cause, &last, time)),
+        Ejection::StaysOut(time) => ("stays", backend_state::ejected("its probe failed", &last, time)),
+        Ejection::Back => {
+            return log::info!("{who} is no longer ejected: its probe was answered: {last}");
+        }
+    };
+    endpoint.set_ejected_for(&cause);
+    log::warn!("{who} {verb} {cause}");
+    pool.metrics.ejected(&endpoint.backend);
 }

@@ -38,7 +38,8 @@ impl Forward {
         preferred: &[&[u8]],
         may_wait: bool,
     ) -> Result<(Lease, Reuse), Unsent> {
-        if state.wait.is_none() && (state.failed_attempt.is_some() || self.backends.queue().is_empty()) {
+        if state.wait.is_none() && (state.failed_attempt.is_some() || state.pool.backends.queue().is_empty())
+        {
             match state.pick(preferred) {
                 Ok(found) => return Ok(found),
                 Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
@@ -62,7 +63,7 @@ impl Forward {
                 return Err(Unsent::Deadline);
             }
             // What came or changed meanwhile counts.
-            state.snapshot = self.backends.snapshot();
+            state.snapshot = state.pool.backends.snapshot();
             match state.pick(preferred) {
                 Ok(found) => {
                     wait.place.leave();
@@ -81,12 +82,13 @@ impl Forward {
     fn join(&self, state: &RetryState) -> Result<Wait, Unsent> {
         let policy = state.snapshot.policy();
         let most = policy.queue_size.min(self.most_waiting);
-        let place = self.backends.queue().join(most).ok_or(Unsent::LineFull)?;
-        self.metrics.queued();
+        let place = state.pool.backends.queue().join(most).ok_or(Unsent::LineFull)?;
+        let metrics = Arc::clone(&state.pool.metrics);
+        metrics.queued();
         let since = self.clock.now();
         let patience = since.saturating_add(nanos(policy.queue_timeout));
         let until = state.deadline.map_or(patience, |deadline| deadline.min(patience));
-        let counted = QueuedCount { metrics: Arc::clone(&self.metrics), clock: self.clock.clone(), since };
+        let counted = QueuedCount { metrics, clock: self.clock.clone(), since };
         Ok(Wait { place, until, until_deadline: until < patience, _counted: counted })
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
                 return failed(&error, &at, spent);
             }
             Unsent::QueueTimeout | Unsent::Deadline | Unsent::Waits => {
-                format!(", after backend {} failed: {}", at.backend, error.cause)
+                format!(", after backend {} failed: {}", at.group.title, error.cause)
             }
         },
         _ => String::new(),
@@ -75,8 +75,8 @@ pub(super) fn failed(error: &UpstreamError, endpoint: &Endpoint, spent: Spent) -
         Phase::Shortage => (Reason::Unavailable, "this server is short of resources at the moment", true),
     };
     let client_gone = matches!(error.phase, Phase::Cancelled | Phase::RequestBody(BodyFault::ClientGone));
-    let mut reject =
-        Reject::new(reason, detail).because(format_args!("backend {}: {}", endpoint.backend, error.cause));
+    let mut reject = Reject::new(reason, detail)
+        .because(format_args!("backend {}: {}", endpoint.group.title, error.cause));
     reject.retry_after_s = wait.then_some(RETRY_AFTER_S);
     NoAnswer { reject, client_gone, spent }
 }

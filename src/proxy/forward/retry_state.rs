@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Forward, Spent};
+use super::Spent;
 use crate::clock::Clock;
-use crate::metrics::{Metrics, Retry};
+use crate::metrics::{PoolMetrics, Retry};
+use crate::proxy::pools::Pool;
 use crate::proxy::{Reuse, UpstreamError};
 use balancer_pool::backends::{Endpoint, Lease, Snapshot, Unavailable, Wanted};
 use balancer_pool::policy::CallPolicy;
@@ -16,6 +17,7 @@ use balancer_time::Nanos;
 
 /// See the module.
 pub(in crate::proxy) struct RetryState {
+    pub(super) pool: Arc<Pool>,
     /// The pool and how to serve, as they were when it began, or when it last stopped waiting.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) key: u64,
@@ -57,7 +59,7 @@ pub(super) struct Wait {
 
 /// Counts a request as queued while it lives.
 pub(super) struct QueuedCount {
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<PoolMetrics>,
     pub clock: Clock,
     pub since: Nanos,
 }
@@ -126,13 +128,13 @@ impl RetryState {
     }
 
     /// Takes a place in the retry budget for what comes after a failed attempt, which is then forgotten. False: there is none.
-    pub(super) fn charge(&mut self, forward: &Forward) -> bool {
+    pub(super) fn charge(&mut self) -> bool {
         let Some(failed_attempt) = &self.failed_attempt else { return true };
         let share = self.snapshot.policy().retry_budget;
-        if retry::costs(failed_attempt.failure) && !forward.budget.retry(share, self.now) {
+        if retry::costs(failed_attempt.failure) && !self.pool.retries.retry(share, self.now) {
             return false;
         }
-        forward.metrics.retry(reason_of(failed_attempt.failure));
+        self.pool.metrics.retry(reason_of(failed_attempt.failure));
         self.spent.retries += 1;
         self.failed_attempt = None;
         true

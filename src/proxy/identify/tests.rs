@@ -3,11 +3,14 @@ use std::path::Path;
 use super::*;
 use crate::clock::Clock;
 use crate::config::{self, DatabaseUrl};
+use crate::proxy::pools::{Pool, Pools};
 use crate::store::Sources;
 use crate::store::v1::Actor;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::limiter::Limiter;
+use balancer_pool::backends::{Backends, Settings};
+use balancer_pool::strategy::Strategy;
 
 /// A store in memory, and the policy of a configuration whose limits are `rate_limit`.
 fn store(rate_limit: &str) -> (Arc<Limits>, ProxyPolicy) {
@@ -22,9 +25,10 @@ fn store(rate_limit: &str) -> (Arc<Limits>, ProxyPolicy) {
         cache: &config.cache,
         rate_limit: &config.rate_limit,
     };
-    let limiter = Arc::new(Limiter::new(1_000));
-    let limits = Limits::start(&sources, limiter, Arc::new(Metrics::default()), Clock::real()).unwrap();
-    (limits, ProxyPolicy::of(&config.rate_limit))
+    let (limiter, metrics) = (Arc::new(Limiter::new(1_000)), Metrics::new());
+    let limits = Limits::start(&sources, limiter, Arc::clone(&metrics), Clock::real()).unwrap();
+    let pool = Pool::new(Backends::new(&Settings::of(Strategy::First), &[]), &metrics);
+    (limits, ProxyPolicy::of(&config.rate_limit, Pools::new(pool, [])))
 }
 
 /// What became of a request: who it is or which answer it gets, the keys' results, and how often it waited.

@@ -165,7 +165,7 @@ fn strict(policy: PoolPolicy) -> Settings {
 }
 
 fn is_ejected(fixture: &Fixture) -> bool {
-    fixture.proxy.forward.backends.snapshot().endpoints()[0].is_ejected()
+    fixture.pool.backends.snapshot().endpoints()[0].is_ejected()
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn a_cookie_that_was_given_over_tls_is_sent_over_tls_alone() {
 #[test]
 fn a_connection_with_credentials_of_its_own_stays_with_its_endpoint() {
     let fixture = Fixture::still(2, &settings(policy()));
-    let second = fixture.proxy.forward.backends.snapshot().endpoints()[1].id;
+    let second = fixture.pool.backends.snapshot().endpoints()[1].id;
     for (bound_to, port) in [(None, 1000), (Some(second), 1001)] {
         let mut head = get();
         let (story, call) = called(fixture.begin_as(&mut head, |asked| asked.bound_to = bound_to));

@@ -17,11 +17,11 @@ use super::StartError;
 use super::session::{Access, Cell, Cells, Dialect, Listener, Session, SqlValue, Store, Work};
 use crate::store::{CallOutcome, StoreError, StoreState};
 use place::Place;
-use pool::Pool;
+use pool::SqlitePool;
 
 /// A file and its connections.
 pub struct Sqlite {
-    pool: Arc<Pool>,
+    pool: Arc<SqlitePool>,
 }
 
 static DIALECT: Dialect = Dialect {
@@ -85,7 +85,7 @@ impl Sqlite {
         };
         let place = Place::new(path);
         place.make().map_err(|error| wrong(&error))?;
-        let pool = Arc::new(Pool::new(Some(place), pool_size, timeout));
+        let pool = Arc::new(SqlitePool::new(Some(place), pool_size, timeout));
         match pool.get(timeout).map(drop) {
             // Somebody holds it.
             Ok(()) | Err(StoreError::Refused { .. }) => Ok(Self { pool }),
@@ -95,7 +95,7 @@ impl Sqlite {
 
     /// A database that is gone with the process.
     pub fn in_memory(timeout: Duration) -> Self {
-        Self { pool: Arc::new(Pool::new(None, 1, timeout)) }
+        Self { pool: Arc::new(SqlitePool::new(None, 1, timeout)) }
     }
 
     fn work(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), StoreError> {

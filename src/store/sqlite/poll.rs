@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::pool::Pool;
+use super::pool::SqlitePool;
 use crate::store::StoreError;
 use crate::store::session::{Listener, Word};
 
@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Polls a file.
-pub(super) struct Poll(pub Arc<Pool>);
+pub(super) struct Poll(pub Arc<SqlitePool>);
 
 impl Listener for Poll {
     fn run(self: Box<Self>, hear: &dyn Fn(Word<'_>), end: &Receiver<()>) {

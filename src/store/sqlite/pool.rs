@@ -17,7 +17,7 @@ use balancer_time::Nanos;
 const GONE: Duration = Duration::from_secs(1);
 
 /// See the module.
-pub struct Pool {
+pub struct SqlitePool {
     /// `None`: in memory.
     place: Option<Place>,
     most: usize,
@@ -45,12 +45,12 @@ struct State {
 
 /// A connection until it is given back.
 pub struct Lent<'a> {
-    pool: &'a Pool,
+    pool: &'a SqlitePool,
     connection: Option<Connection>,
     polls: bool,
 }
 
-impl Pool {
+impl SqlitePool {
     /// Without a connection yet. In memory there is one alone: each would be a database of its own.
     pub fn new(place: Option<Place>, most: u32, timeout: Duration) -> Self {
         let most = if place.is_some() { most as usize } else { 1 };
@@ -128,7 +128,7 @@ impl Pool {
     }
 
     /// Whether the file at its place is still the one that the connections are on. Once it is not, none is lent until
-    /// [`Pool::renew`] has put that right. Takes the lock for a look.
+    /// [`SqlitePool::renew`] has put that right. Takes the lock for a look.
     pub fn check(&self) -> Result<(), StoreError> {
         let Some(place) = &self.place else { return Ok(()) };
         let held = {
@@ -154,7 +154,7 @@ impl Pool {
         StoreError::down(cause)
     }
 
-    /// Puts right what [`Pool::check`] found; true when what was read before may no longer be so. On one thread, the
+    /// Puts right what [`SqlitePool::check`] found; true when what was read before may no longer be so. On one thread, the
     /// watch's.
     pub fn renew(&self, store: &dyn Store, within: Duration) -> Result<bool, StoreError> {
         self.reopen(store, within).inspect_err(|fault| {

@@ -7,8 +7,8 @@ use crate::tls::{BackendTlsSettings, ClientAuth};
 use std::time::SystemTime;
 
 fn of(settings: &BackendTlsSettings) -> BackendTls {
-    let behind = BackendTls::new();
-    behind.apply(settings, true);
+    let behind = BackendTls::default();
+    behind.apply("default", settings, true);
     behind
 }
 
@@ -35,7 +35,7 @@ fn backends_are_known_by_roots_and_names() {
         (&any, "b.test", true),
         (&showing, "a.test", true),
     ] {
-        let client = of(settings).session(host).unwrap();
+        let client = of(settings).session("default", host).unwrap();
         let outcome = shake_with(client, server.config());
         match outcome {
             Ok((client, server)) => {
@@ -56,25 +56,25 @@ fn nothing_is_read_before_a_backend_needs_it() {
     let papers = Papers::new();
     let settings =
         BackendTlsSettings { ca: Some(papers.folder().join("none.pem")), ..BackendTlsSettings::default() };
-    let behind = BackendTls::new();
-    behind.apply(&settings, false);
-    assert!(behind.session("a.test").unwrap_err().contains("not set up"));
-    behind.apply(&settings, true);
-    let error = behind.session("a.test").unwrap_err();
+    let behind = BackendTls::default();
+    behind.apply("default", &settings, false);
+    assert!(behind.session("default", "a.test").unwrap_err().contains("not set up"));
+    behind.apply("default", &settings, true);
+    let error = behind.session("default", "a.test").unwrap_err();
     assert!(error.contains("none.pem cannot be read"), "{error}");
     std::fs::copy(papers.ca(), papers.folder().join("none.pem")).unwrap();
-    assert!(behind.session("a.test").is_err(), "nothing was looked at");
+    assert!(behind.session("default", "a.test").is_err(), "nothing was looked at");
     behind.look();
-    assert!(behind.session("a.test").is_ok());
+    assert!(behind.session("default", "a.test").is_ok());
     // Other settings that can't be used are not replaced by those before: they may have checked less.
     let broken = BackendTlsSettings { ca: Some(papers.folder().join("gone.pem")), ..settings.clone() };
-    behind.apply(&broken, true);
-    assert!(behind.session("a.test").unwrap_err().contains("gone.pem"));
+    behind.apply("default", &broken, true);
+    assert!(behind.session("default", "a.test").unwrap_err().contains("gone.pem"));
     // The files of settings in force are: a renewal may be half done.
-    behind.apply(&settings, true);
+    behind.apply("default", &settings, true);
     papers.write("none.pem", "");
     behind.look();
-    assert!(behind.session("a.test").is_ok());
+    assert!(behind.session("default", "a.test").is_ok());
 }
 
 #[test]

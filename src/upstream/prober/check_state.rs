@@ -48,7 +48,7 @@ impl CheckState {
             // What this process lacks says nothing about the backend.
             Err(NotPassed::Shortage(cause)) => {
                 if !std::mem::replace(&mut self.short, true) {
-                    let label = backend_state::label(&endpoint.backend, Some(endpoint.address));
+                    let label = backend_state::label(&endpoint.group.title, Some(endpoint.address));
                     log::error!("{label} is not checked: {cause}");
                 }
                 return;
@@ -92,7 +92,7 @@ fn counted(transition: Transition) -> String {
 
 /// One line for each change of state, with its cause.
 fn change_line(endpoint: &Endpoint, state: State, cause: &str, count: &str) -> String {
-    let line = backend_state::line(&endpoint.backend, Some(endpoint.address), state, cause);
+    let line = backend_state::line(&endpoint.group.title, Some(endpoint.address), state, cause);
     format!("{line} ({count})")
 }
 

@@ -195,7 +195,7 @@ struct UnderWay {
 impl UnderWay {
     fn begin(endpoint: &Endpoint, checks: &Checks, now: Nanos) -> Result<Self, NotPassed> {
         let group = &endpoint.group;
-        let session = group.is_tls.then(|| checks.tls.session(&group.host)).transpose();
+        let session = group.is_tls.then(|| checks.tls.session(&group.pool, &group.host)).transpose();
         let session = session.map_err(|cause| NotPassed::from(Failed::Handshake(cause)))?;
         let open = || {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

@@ -46,7 +46,10 @@ fn value(balancer: &Balancer, series: &str) -> usize {
 
 /// Answers of backend `a` that were passed on or sent again for.
 fn of_a(balancer: &Balancer, code: &str) -> usize {
-    value(balancer, &format!("balancer_backend_requests_total{{backend=\"a\",code=\"{code}\"}}"))
+    value(
+        balancer,
+        &format!("balancer_backend_requests_total{{pool=\"default\",backend=\"a\",code=\"{code}\"}}"),
+    )
 }
 
 #[track_caller]
@@ -133,7 +136,10 @@ fn unnoticed(
 
 fn one_that_accepts_and_never_answers(engine: Engine) {
     let (balancer, failures) = unnoticed(engine, 5, |setup| setup, |_, _| Then::Hang);
-    assert!(value(&balancer, "balancer_backend_retries_total{reason=\"timeout\"}") >= failures.min(5));
+    assert!(
+        value(&balancer, "balancer_backend_retries_total{pool=\"default\",reason=\"timeout\"}")
+            >= failures.min(5)
+    );
 }
 
 fn one_that_answers_garbage(engine: Engine) {
@@ -152,7 +158,7 @@ fn one_that_answers_garbage(engine: Engine) {
             Then::Close
         },
     );
-    assert!(value(&balancer, "balancer_backend_ejections_total{backend=\"a\"}") >= 1);
+    assert!(value(&balancer, "balancer_backend_ejections_total{pool=\"default\",backend=\"a\"}") >= 1);
     // A request that must not be sent twice is answered 502, and only that.
     let backend = Backend::saying(GARBAGE[0], Then::Close);
     let good = Backend::named("good");
@@ -180,7 +186,7 @@ fn one_that_answers_500_in_bursts(engine: Engine) {
         let _ = write!(stream, "HTTP/1.1 {line}\r\nContent-Length: 1\r\n\r\na");
         Then::Keep
     });
-    let again = value(&balancer, "balancer_backend_retries_total{reason=\"status\"}");
+    let again = value(&balancer, "balancer_backend_retries_total{pool=\"default\",reason=\"status\"}");
     assert!(again >= failures / 20 * 10, "half of {failures} were 500, {again} were sent again");
 }
 
@@ -208,7 +214,11 @@ fn one_that_closes_kept_connections_at_random(engine: Engine) {
         },
     );
     assert!(failures >= 200);
-    assert_eq!(value(&balancer, "balancer_backend_ejections_total{backend=\"a\"}"), 0, "that is no failure");
+    assert_eq!(
+        value(&balancer, "balancer_backend_ejections_total{pool=\"default\",backend=\"a\"}"),
+        0,
+        "that is no failure"
+    );
 }
 
 /// What has begun can't be begun again: each cut is seen as a cut, and nobody else sees anything.

@@ -213,10 +213,10 @@ fn whatever_clients_and_backends_do_nothing_of_it_stays() {
         }
     });
     let nothing = [
-        "balancer_backend_in_flight{backend=\"a\"}",
-        "balancer_backend_in_flight{backend=\"b\"}",
-        "balancer_backend_in_flight{backend=\"c\"}",
-        "balancer_queue_depth",
+        "balancer_backend_in_flight{pool=\"default\",backend=\"a\"}",
+        "balancer_backend_in_flight{pool=\"default\",backend=\"b\"}",
+        "balancer_backend_in_flight{pool=\"default\",backend=\"c\"}",
+        "balancer_queue_depth{pool=\"default\"}",
         "balancer_loop_connections{loop=\"0\"}",
         "balancer_loop_connections{loop=\"1\"}",
     ];

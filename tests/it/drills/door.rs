@@ -124,9 +124,10 @@ fn without_descriptors_no_backend_is_blamed_and_accepting_goes_on_by_itself() {
         }
     }
     let metrics = get(balancer.admin, "/metrics").expect(200).text();
-    for series in
-        ["balancer_backend_up{backend=\"a\"} 1\n", "balancer_backend_ejections_total{backend=\"a\"} 0\n"]
-    {
+    for series in [
+        "balancer_backend_up{pool=\"default\",backend=\"a\"} 1\n",
+        "balancer_backend_ejections_total{pool=\"default\",backend=\"a\"} 0\n",
+    ] {
         assert!(metrics.contains(series), "{series} in {metrics}");
     }
     let err = balancer.proc.err();

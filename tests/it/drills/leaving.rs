@@ -188,14 +188,16 @@ fn a_half_close_ends_a_request_in_line_and_one_that_was_sent_again() {
     until("it is at the backend", || (farm.hanging() == 1).then_some(()));
     let mut waits = Conn::open(narrow.address);
     waits.send(head("GET", "/ok", &[], None));
-    until("it is in line", || value(&narrow, "balancer_queue_depth 1"));
+    until("it is in line", || value(&narrow, "balancer_queue_depth{pool=\"default\"} 1"));
     let began = Instant::now();
     waits.finish();
-    until("it has left the line", || value(&narrow, "balancer_queue_depth 0"));
+    until("it has left the line", || value(&narrow, "balancer_queue_depth{pool=\"default\"} 0"));
     assert!(began.elapsed() > Duration::from_millis(950), "{:?}", began.elapsed());
     assert!(waits.wait_closed().0.is_empty());
     held.reset();
-    until("the place is free", || value(&narrow, "balancer_backend_in_flight{backend=\"a\"} 0"));
+    until("the place is free", || {
+        value(&narrow, "balancer_backend_in_flight{pool=\"default\",backend=\"a\"} 0")
+    });
 
     let broken = Backend::saying("", Then::Reset);
     let twice = setup
@@ -212,7 +214,9 @@ fn a_half_close_ends_a_request_in_line_and_one_that_was_sent_again() {
         until("it was sent again", || (farm.hanging() == 1).then_some(()));
         leave(conn);
         until("the second attempt has ended", || (farm.hanging() == 0).then_some(()));
-        until("every place is given back", || value(&twice, "balancer_backend_in_flight{backend=\"b\"} 0"));
+        until("every place is given back", || {
+            value(&twice, "balancer_backend_in_flight{pool=\"default\",backend=\"b\"} 0")
+        });
     }
     assert!(!broken.seen().is_empty());
 }
@@ -228,7 +232,7 @@ fn who_leaves_in_mid_upload_costs_no_processor_time() {
         balancer
             .get("/-/metrics")
             .text()
-            .contains("balancer_backend_in_flight{backend=\"a\"} 1\n")
+            .contains("balancer_backend_in_flight{pool=\"default\",backend=\"a\"} 1\n")
             .then_some(())
     });
     conn.send(vec![b'x'; 10_000]);

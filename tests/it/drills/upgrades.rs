@@ -58,7 +58,10 @@ fn a_thousand_real_websockets_need_no_thread() {
     assert!(balancer.proc.files() >= files + 2 * SOCKETS, "each has two sockets: {}", balancer.proc.files());
     assert_eq!(balancer.proc.threads(), threads, "as many as with none");
     let metrics = balancer.get("/-/metrics").expect(200).text();
-    for series in [r#"balancer_backend_in_flight{backend="a"}"#, r#"balancer_connections{state="relay"}"#] {
+    for series in [
+        r#"balancer_backend_in_flight{pool="default",backend="a"}"#,
+        r#"balancer_connections{state="relay"}"#,
+    ] {
         assert!(metrics.contains(&format!("{series} {SOCKETS}\n")), "{series} in {metrics}");
     }
     std::fs::write(&go, "").expect("written");
@@ -70,7 +73,7 @@ fn a_thousand_real_websockets_need_no_thread() {
         balancer
             .get("/-/metrics")
             .text()
-            .contains("balancer_backend_in_flight{backend=\"a\"} 0\n")
+            .contains("balancer_backend_in_flight{pool=\"default\",backend=\"a\"} 0\n")
             .then_some(())
     });
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
+use super::DEFAULT_POOL;
 use super::outlier::EndpointStanding;
 use crate::backend::BackendEntry;
 use crate::health::Status;
@@ -34,6 +35,10 @@ pub enum Operator {
 pub struct Backend {
     /// The name in the configuration, in logs, metrics and the API.
     pub name: Arc<str>,
+    /// What its pool is called.
+    pub pool: Arc<str>,
+    /// What sentences call it: its name, behind that of its pool if that is not [`DEFAULT_POOL`].
+    pub title: Arc<str>,
     /// `host:port` as configured: the Host of health checks.
     pub authority: String,
     /// Host of its URL: a name or an address.
@@ -60,9 +65,11 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub(super) fn new(entry: &BackendEntry) -> Self {
+    pub(super) fn new(entry: &BackendEntry, pool: &Arc<str>) -> Self {
         Self {
             name: Arc::from(entry.name.as_str()),
+            pool: Arc::clone(pool),
+            title: title(pool, &entry.name).into(),
             authority: authority(&entry.host, entry.port),
             host: entry.host.clone(),
             is_tls: entry.is_tls,
@@ -93,7 +100,7 @@ impl Backend {
             checks_passed: AtomicU64::new(passed),
             checks_failed: AtomicU64::new(failed),
             queue: Arc::clone(&self.queue),
-            ..Self::new(entry)
+            ..Self::new(entry, &self.pool)
         }
     }
 
@@ -177,6 +184,11 @@ impl Backend {
     }
 }
 
+/// A backend's name among those of all pools: `a` of the default pool, `api/a` of the pool `api`. No name holds a slash.
+pub fn title(pool: &str, name: &str) -> String {
+    if pool == DEFAULT_POOL { name.to_owned() } else { format!("{pool}/{name}") }
+}
+
 /// `host:port`, an IPv6 address in brackets (RFC 3986 §3.2.2).
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') {
@@ -242,7 +254,7 @@ impl Endpoint {
     /// An endpoint that belongs to no pool: weight 1, healthy. For trying out an upstream by itself.
     pub fn alone(backend: &str, address: SocketAddr) -> Arc<Self> {
         let entry = BackendEntry::new(backend, &address.ip().to_string(), address.port());
-        Arc::new(Self::new(Arc::new(Backend::new(&entry)), address, Status::Up, 0))
+        Arc::new(Self::new(Arc::new(Backend::new(&entry, &DEFAULT_POOL.into())), address, Status::Up, 0))
     }
 
     /// What the health checks say.

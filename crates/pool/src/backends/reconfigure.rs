@@ -85,7 +85,7 @@ impl Backends {
                     continue;
                 }
                 let namesake = before.backends.iter().find(|group| *group.name == entry.name);
-                let new = || Backend::new(entry).waited_for_in(&self.queue);
+                let new = || Backend::new(entry, &self.name).waited_for_in(&self.queue);
                 let group = Arc::new(namesake.map_or_else(new, |old| old.moved(entry)));
                 operator.iter().for_each(|operator| group.set_operator(*operator));
                 let list = if namesake.is_some() { &mut told.moved } else { &mut told.added };

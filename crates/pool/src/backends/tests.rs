@@ -232,7 +232,7 @@ fn authorities_put_ipv6_in_brackets() {
         [("::1", "[::1]:9000"), ("[::1]", "[::1]:9000"), ("127.0.0.1", "127.0.0.1:9000"), ("a", "a:9000")]
     {
         let entry = BackendEntry::new("a", host, 9000);
-        assert_eq!(Backend::new(&entry).authority, expected);
+        assert_eq!(Backend::new(&entry, &DEFAULT_POOL.into()).authority, expected);
     }
 }
 

@@ -48,8 +48,8 @@ fn found(address: SocketAddr, host: &str, settings: &BackendTlsSettings) -> (Sta
     let of = Settings { checked: true, ..Settings::of(balancer_pool::strategy::Strategy::LeastConnections) };
     let pool = Arc::new(Backends::new(&of, std::slice::from_ref(&entry)));
     pool.resolved(&entry, &[address], 1);
-    let tls = Arc::new(BackendTls::new());
-    tls.apply(settings, true);
+    let tls = Arc::new(BackendTls::default());
+    tls.apply("default", settings, true);
     let checks = super::settings(PATIENCE);
     let prober = Prober::start(Arc::clone(&pool), checks, CheckDriver::Epoll, &tls, Clock::real()).unwrap();
     assert!(prober.wait_first(PATIENCE));

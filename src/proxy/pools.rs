@@ -1,0 +1,63 @@
+//! The pools that requests go to.
+
+use std::sync::Arc;
+
+use crate::metrics::{Metrics, PoolMetrics};
+use balancer_pool::backends::{Backends, DEFAULT_POOL};
+use balancer_pool::retry_budget::RetryBudget;
+
+/// A pool, as requests see it. Those under way hold the one that they began with, also when it is configured no more.
+pub struct Pool {
+    /// Whom it holds, and its line.
+    pub backends: Arc<Backends>,
+    /// Its counters.
+    pub metrics: Arc<PoolMetrics>,
+    /// Bounds how much sending again adds to its load.
+    pub retries: RetryBudget,
+}
+
+impl Pool {
+    /// One that nothing was sent to yet.
+    pub fn new(backends: Backends, metrics: &Metrics) -> Arc<Self> {
+        let metrics = metrics.pool(backends.name());
+        Arc::new(Self { backends: Arc::new(backends), metrics, retries: RetryBudget::new() })
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &Arc<str> {
+        self.backends.name()
+    }
+}
+
+/// All of them: [`DEFAULT_POOL`] first, the others in the order of the configuration.
+#[derive(Clone)]
+pub struct Pools(Vec<Arc<Pool>>);
+
+impl Pools {
+    /// `default`: what no route takes goes there, if it has any backend.
+    pub fn new(default: Arc<Pool>, others: impl IntoIterator<Item = Arc<Pool>>) -> Self {
+        debug_assert_eq!(&**default.name(), DEFAULT_POOL, "it has a name of its own");
+        Self(std::iter::once(default).chain(others).collect())
+    }
+
+    /// The pool of what no route takes.
+    pub fn default_pool(&self) -> &Arc<Pool> {
+        &self.0[0]
+    }
+
+    /// The pool of that name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Pool>> {
+        self.iter().find(|pool| **pool.name() == *name)
+    }
+
+    /// Every pool.
+    pub fn iter(&self) -> std::slice::Iter<'_, Arc<Pool>> {
+        self.0.iter()
+    }
+
+    /// Whether a request could be sent somewhere now: to any pool that has backends at all.
+    pub fn any_up(&self) -> bool {
+        let mut held = self.iter().filter(|pool| !pool.backends.snapshot().backends().is_empty()).peekable();
+        held.peek().is_none() || held.any(|pool| pool.backends.any_up())
+    }
+}
