@@ -279,7 +279,7 @@ impl Driver {
     }
 
     fn hot_clients(&self, now: Nanos) -> u32 {
-        u32::try_from(self.parts.budget.stats(now).hot_buckets).unwrap_or(u32::MAX)
+        u32::try_from(self.parts.budget.stats(now).hot_clients).unwrap_or(u32::MAX)
     }
 
     /// Looks whether it is cut off, says so once each way, and shows what there is to see.

@@ -80,7 +80,9 @@ pub struct BudgetStats {
     pub went_back: u64,
     /// Reports for which the table of clients or of hot buckets had no room.
     pub no_room: u64,
-    /// How often a bucket that was spent fast could not become hot, because too many were.
+    /// Clients whose buckets those are.
+    pub hot_clients: usize,
+    /// How often a bucket that was spent fast could not become hot, or stay so with something to tell, because too many were.
     pub not_hot: u64,
 }
 
@@ -199,6 +201,7 @@ impl Budget {
             members,
             cut_off: members > 1 && self.limiter.link().is_silent(now),
             hot_buckets: self.limiter.hot_buckets(),
+            hot_clients: self.limiter.hot_clients(),
             too_many_peers: self.counters.too_many_peers.load(Ordering::Relaxed),
             went_back: self.counters.went_back.load(Ordering::Relaxed),
             no_room: self.counters.no_room.load(Ordering::Relaxed),

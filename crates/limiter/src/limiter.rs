@@ -293,7 +293,7 @@ impl Limiter {
         // Read under the lock: see `changed_since`.
         row.stamp = self.epoch.load(Ordering::Relaxed);
         if let Some(grant) = ask.grant {
-            (row.entry, row.plan) = (grant.entry, grant.plan);
+            row.decide_by(grant);
         }
         act(&mut row.slots, &mut row.in_flight, hot)
     }

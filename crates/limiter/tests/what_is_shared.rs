@@ -8,7 +8,7 @@ use balancer_limiter::answer::EntryKind;
 use balancer_limiter::budget::{Budget, InstanceId};
 use balancer_limiter::identity::{ClientId, ClientKey};
 use balancer_limiter::limit::{Limit, Rate};
-use balancer_limiter::limiter::{Ask, Grant, Limiter, Room};
+use balancer_limiter::limiter::{Ask, Grant, Granted, Limiter, Room};
 use balancer_limiter::plans::Plans;
 use balancer_limiter::request_rules::{Effect, RequestRule};
 use balancer_limiter::terms::{BucketId, BucketName, BucketSpec, Mode, Plan, PlanName, Reset, Terms};
@@ -214,6 +214,27 @@ fn what_was_not_told_yesterday_is_missing_to_nobody_today() {
     assert_eq!(days.left(Days::when(1_200, 1)), [995, 995]);
 }
 
+/// The operator changes the numbers before anybody asks on the new day.
+#[test]
+fn a_change_on_the_next_day_tells_nobody_of_what_was_spent_the_day_before() {
+    let mut days = Days::new();
+    days.spend(&days.here.0, 200, Days::when(0, 0));
+    days.exchange(Days::when(0, 0));
+    days.spend(&days.here.0, 8, Days::when(100, 0));
+    let spec = &days.grant.terms.buckets[0];
+    let larger = BucketSpec { limit: Limit { capacity: 2_000, ..spec.limit }, ..spec.clone() };
+    days.grant = grant(vec![larger]);
+    for (limiter, _) in [&days.here, &days.there] {
+        let granted = Granted::Limited(days.grant.clone());
+        limiter.retune(ClientKey::digest(b"acme"), &granted, Days::when(300, 1));
+    }
+    days.spend(&days.here.0, 5, Days::when(600, 1));
+    for ms in [600, 1_200] {
+        days.exchange(Days::when(ms, 1));
+    }
+    assert_eq!(days.left(Days::when(1_200, 1)), [1_995, 1_995]);
+}
+
 #[test]
 fn requests_at_once_are_counted_by_each_instance_alone() {
     let terms = Terms { max_in_flight: Some(1), ..Terms::of_numbers(Limit { capacity: 1000, ..SLOW }) };
@@ -228,6 +249,6 @@ fn requests_at_once_are_counted_by_each_instance_alone() {
     told.tick(at(4 * SEC), &mut reports);
     assert_eq!(reports.len(), 1);
     hears.heard(InstanceId(1), &reports, at(4 * SEC));
-    assert_eq!(there.levels(client, &grant.terms.buckets, at(4 * SEC)).buckets, [700]);
+    assert_eq!(there.levels(client, ask, at(4 * SEC)).buckets, [700]);
     assert!(there.admit(client, ask, at(4 * SEC)).1.is_some());
 }

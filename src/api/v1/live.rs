@@ -21,7 +21,7 @@ use balancer_limiter::heavy_hitters::{Heavy, HeavyHitters, RefusalReason};
 use balancer_limiter::identity::{
     ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes,
 };
-use balancer_limiter::limiter::{Ask, Granted, Limiter};
+use balancer_limiter::limiter::{Ask, Granted, Limiter, Room};
 use balancer_limiter::terms::{BucketSpec, ClientLimit, DEFAULT_BUCKET};
 use balancer_time::Nanos;
 use balancer_time::nanos;
@@ -70,7 +70,8 @@ impl Live {
     pub(super) fn usage(&self, id: &ClientId, limit: &ClientLimit) -> Usage {
         let granted = self.limits.granted(limit, source_of(id));
         let specs = granted.grant().map_or(&[][..], |grant| &grant.terms.buckets);
-        let levels = self.limiter.levels(ClientKey::of_id(id), specs, self.clock.moment());
+        let ask = Ask { grant: granted.grant(), rules: &[], cost: 1, room: Room::Own };
+        let levels = self.limiter.levels(ClientKey::of_id(id), ask, self.clock.moment());
         let mut buckets = shown(specs, &levels.buckets);
         for (bucket, spent) in buckets.iter_mut().zip(levels.spent_elsewhere) {
             bucket.spent_elsewhere = Some(spent);

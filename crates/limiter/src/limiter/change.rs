@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use ipnet::IpNet;
 
-use super::table::TableRow;
+use super::table::{Decider, TableRow};
 use super::{Fate, Grant, Granted, Limiter, Room};
 use crate::answer::EntryKind;
 use crate::identity::{ClientId, ClientKey, Crowds, IdForm};
@@ -129,11 +129,15 @@ impl Limiter {
         }
     }
 
-    /// Asks `change` about every client: what decides about it. Takes one shard's lock after another, for a bounded number
+    /// Asks `change` about every client of which it is known what decides about it. Takes one shard's lock after another, for a bounded number
     /// of rows, and calls `change` under it. A row may be asked about twice.
     pub fn retune_where(&self, when: Moment, mut change: impl FnMut(ClientKey, EntryKind) -> EntryChange) {
         for shard in &self.shards {
-            self.walk(shard, |row| match change(row.client, row.entry) {
+            let mut of = |row: &TableRow| match row.decider {
+                Decider::Entry(entry) => change(row.client, entry),
+                Decider::Unknown | Decider::UnknownFilled => EntryChange::Keep,
+            };
+            self.walk(shard, |row| match of(row) {
                 EntryChange::Keep => Fate::Kept,
                 EntryChange::Unlimited => {
                     row.plan = None;
@@ -248,9 +252,10 @@ impl Limiter {
 
     /// Puts a limit in force for the row of a client. The shard's lock is held.
     fn put_in_force(&self, row: &mut TableRow, grant: &Grant, when: Moment) {
+        let before = (row.decider, row.plan);
+        row.decide_by(grant);
         let changed = row.slots.put_in_force(&grant.terms.buckets, when);
-        if changed || row.entry != grant.entry || row.plan != grant.plan {
-            (row.entry, row.plan) = (grant.entry, grant.plan);
+        if changed || before != (row.decider, row.plan) {
             row.stamp = self.epoch.load(Ordering::Relaxed);
         }
     }

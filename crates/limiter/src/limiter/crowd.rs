@@ -36,12 +36,13 @@ impl Limiter {
     /// The buckets that would decide, the requests under way beside them, and whether they are a crowd's.
     fn look(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> (Slots, u32, bool) {
         let link = self.link.at(when.now);
-        let own =
-            self.read(client, |row, hot| Some((row.slots.foreseen(hot, link, when), row.in_flight, false)));
-        if let Some(own) = own {
-            return own;
+        let own = self
+            .read(client, |row, hot| Some((row.slots_of(ask).foreseen(ask, hot, link, when), row.in_flight)));
+        if let Some((slots, in_flight)) = own {
+            return (slots, in_flight, false);
         }
-        let Room::Shared(crowds) = ask.room else { return Default::default() };
+        let made = |start: Slots| (start.foreseen(ask, &HotTable::default(), link, when), 0, false);
+        let Room::Shared(crowds) = ask.room else { return made(Slots::default()) };
         if refused_by_full(ask, when).is_some() {
             return Default::default();
         }
@@ -49,7 +50,7 @@ impl Limiter {
         let (start, stays) = self.left_of(crowd, ask);
         let full = self.clients() >= self.max_clients;
         if !stays && (!full || self.lock(self.hash(client)).can_spare(SWEEP_FOR_ROOM, when)) {
-            return (start, 0, false);
+            return made(start);
         }
         self.read(crowd, |row, _| Some((row.slots.clone(), row.in_flight, true))).unwrap_or((start, 0, true))
     }

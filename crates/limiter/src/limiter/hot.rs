@@ -122,6 +122,12 @@ impl HotBucket {
         !self.is_hot(now) && (!self.is_changed() || !self.is_hot(now.saturating_sub(HOT_FOR)))
     }
 
+    /// What the instances would lose sight of without it, in tokens: what is untold, and what is spent until the next report here
+    /// and elsewhere.
+    pub fn weight(&self) -> f64 {
+        self.untold() as f64 + (self.telling.rate + self.others.rate()) * seconds(TICK)
+    }
+
     /// The report that is to be sent now. It counts as told.
     pub fn report(&mut self, now: Nanos, of: (Limit, bool, Option<(Reset, u32)>)) -> SpentReport {
         let (limit, of_rule, reset) = of;
@@ -163,11 +169,7 @@ impl HotBucket {
 
     /// What another instance told.
     pub fn hear(&mut self, peer: u32, report: &SpentReport, since: HearingSince, now: Nanos) -> Heard {
-        let heard = self.others.hear(peer, report, since, now);
-        if let Heard::New(tokens) = heard {
-            self.elsewhere = self.elsewhere.saturating_add(tokens);
-        }
-        heard
+        self.others.hear(peer, report, since, now)
     }
 
     /// Forgets what instances told that are gone.
@@ -209,7 +211,7 @@ impl HotBucket {
     /// begins, so that nobody takes what is counted from now on for more of the same.
     pub fn begin_period(&mut self, episode: u32) {
         (self.episode, self.published, self.told, self.loud) = (episode, 0, 0, false);
-        self.telling.rate = 0.0;
+        (self.telling.rate, self.ahead_micro) = (0.0, 0);
         self.others.stop();
     }
 }

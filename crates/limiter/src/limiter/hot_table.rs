@@ -16,6 +16,7 @@ pub(super) const MAX_HOT: usize = 16_384;
 #[derive(Debug, Default)]
 pub(super) struct HotCounts {
     hot: AtomicUsize,
+    clients: AtomicUsize,
     episodes: AtomicU32,
 }
 
@@ -23,6 +24,11 @@ impl HotCounts {
     /// How many buckets are hot.
     pub fn hot(&self) -> usize {
         self.hot.load(Ordering::Relaxed)
+    }
+
+    /// How many clients have one.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
     }
 
     /// A number for counts that begin now; later ones have later numbers.
@@ -61,6 +67,9 @@ impl HotTable {
     ) -> Option<HotPlace> {
         let one_more = |hot| (hot < MAX_HOT).then_some(hot + 1);
         counts.hot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        if !self.holds(client) {
+            counts.clients.fetch_add(1, Ordering::Relaxed);
+        }
         let episode = counts.next_episode();
         let bucket = Some(HotBucket::new(client, id, episode, now));
         if let Some(place) = self.free.pop() {
@@ -74,14 +83,22 @@ impl HotTable {
 
     pub fn remove(&mut self, place: HotPlace, counts: &HotCounts) {
         let Some(bucket) = self.buckets.get_mut(usize::from(place.0.get()) - 1) else { return };
-        if bucket.take().is_some() {
+        if let Some(gone) = bucket.take() {
             counts.hot.fetch_sub(1, Ordering::Relaxed);
             self.free.push(place);
+            if !self.holds(gone.client) {
+                counts.clients.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         if self.free.len() == self.buckets.len() {
             // The memory of a flood is given back.
             *self = Self::default();
         }
+    }
+
+    /// Whether it has a bucket of that client, all of whose buckets are in one shard.
+    fn holds(&self, client: ClientKey) -> bool {
+        self.buckets.iter().flatten().any(|bucket| bucket.client == client)
     }
 
     /// Where hot buckets are.

@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 
 use super::hot_table::HotTable;
 use super::slots::{Saved, Slot, Slots};
-use super::table::TableRow;
-use super::{Fate, Limiter, SHARDS};
+use super::table::{Decider, TableRow};
+use super::{Ask, Fate, Limiter, SHARDS};
 use crate::answer::EntryKind;
 use crate::bucket::Bucket;
 use crate::identity::ClientKey;
-use crate::terms::{BucketId, BucketSpec};
+use crate::terms::BucketId;
 use balancer_time::{Moment, Nanos};
 
 /// Rows that are put back beyond twice the bound on clients: those that entries have, and crowds.
@@ -27,17 +27,22 @@ pub struct ClientLevels {
 }
 
 impl Limiter {
-    /// What a client has left of buckets that are in force for it. Takes nothing, and changes nothing. Takes one shard's
-    /// lock.
-    pub fn levels(&self, client: ClientKey, specs: &[BucketSpec], when: Moment) -> ClientLevels {
+    /// What a client has left of the buckets of a request, as that would find them. Takes nothing, and changes nothing. Takes
+    /// one shard's lock.
+    pub fn levels(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> ClientLevels {
         let link = self.link.at(when.now);
         let look = |row: &TableRow, hot: &HotTable| {
-            let elsewhere = specs.iter().map(|spec| row.slots.spent_elsewhere(spec.id, hot)).collect();
-            (row.slots.foreseen(hot, link, when), row.in_flight, elsewhere)
+            let elsewhere = ask.buckets().map(|(spec, ..)| row.slots.spent_elsewhere(spec.id, hot)).collect();
+            (row.slots_of(ask).foreseen(ask, hot, link, when), row.in_flight, elsewhere)
         };
-        let (slots, in_flight, spent_elsewhere): (Slots, u32, Vec<u64>) = self.read(client, look);
-        let spent_elsewhere = if spent_elsewhere.is_empty() { vec![0; specs.len()] } else { spent_elsewhere };
-        ClientLevels { buckets: slots.levels(specs.iter(), when), spent_elsewhere, in_flight }
+        let nobody = || {
+            let slots = Slots::default().foreseen(ask, &HotTable::default(), link, when);
+            (slots, 0, vec![0; ask.buckets().count()])
+        };
+        let (slots, in_flight, spent_elsewhere): (Slots, u32, Vec<u64>) =
+            self.read(client, |row, hot| Some(look(row, hot))).unwrap_or_else(nobody);
+        let buckets = slots.levels(ask.buckets().map(|(spec, ..)| spec), when);
+        ClientLevels { buckets, spent_elsewhere, in_flight }
     }
 
     /// One bucket of a client as it is at that moment; `None` for one that was never asked, or was forgotten because it
@@ -59,13 +64,22 @@ impl Limiter {
         self.fills.load(Ordering::Relaxed)
     }
 
-    /// Makes the buckets of every client full for which `chosen` is true. Takes one shard's lock after another, for a bounded
-    /// number of rows, and calls `chosen` under it.
+    /// Makes the buckets of every client full for which `chosen` is true. Of one that nobody has asked about it is not known what
+    /// decides: it is full if that turns out to be its range. Takes one shard's lock after another, for a bounded number of
+    /// rows, and calls `chosen` under it.
     pub fn fill_where(&self, chosen: impl Fn(ClientKey, EntryKind) -> bool) {
         self.fills.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {
             self.walk(shard, |row| {
-                if !chosen(row.client, row.entry) {
+                let entry = match row.decider {
+                    Decider::Entry(entry) => entry,
+                    Decider::Unknown | Decider::UnknownFilled => EntryKind::Range,
+                };
+                if !chosen(row.client, entry) {
+                    return Fate::Kept;
+                }
+                if row.decider != Decider::Entry(entry) {
+                    row.decider = Decider::UnknownFilled;
                     return Fate::Kept;
                 }
                 row.stamp = self.epoch.load(Ordering::Relaxed);
@@ -142,9 +156,7 @@ impl Limiter {
             Some(number) => number,
             None if self.clients() + self.crowds() < self.max_clients.saturating_mul(2) + RESTORED_BEYOND => {
                 self.count(client);
-                // It is not known yet what decides about it: no change of ranges or the default may touch it before it asks.
-                let row = TableRow::new(client, hash, Slots::default());
-                rows.table.insert(TableRow { entry: EntryKind::Client, ..row })
+                rows.table.insert(TableRow::heard_of(client, hash))
             }
             None => return false,
         };

@@ -111,6 +111,11 @@ impl Others {
         self.peers.iter_mut().for_each(|peer| peer.rate = 0.0);
     }
 
+    /// Tokens a second that they told last.
+    pub fn rate(&self) -> f64 {
+        self.peers.iter().map(|peer| peer.rate).sum()
+    }
+
     /// Tokens that they told lately.
     pub fn lately(&self, now: Nanos, tau_s: f64) -> f64 {
         self.peers.iter().map(|peer| peer.lately.at(now, tau_s)).sum()

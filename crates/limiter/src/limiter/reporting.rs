@@ -6,10 +6,9 @@ use super::hot::HotBucket;
 use super::hot_table::HotPlace;
 use super::others::{Heard, HearingSince};
 use super::shares::TICK;
-use super::slots::{Sharing, Slots};
+use super::slots::Sharing;
 use super::table::TableRow;
 use super::{Limiter, Rows, SHARDS, shard_of};
-use crate::answer::EntryKind;
 use crate::reports::SpentReport;
 use balancer_time::{Moment, Nanos};
 
@@ -60,9 +59,7 @@ impl Limiter {
         let number = match rows.table.find(hash as u32, &client) {
             Some(number) => number,
             None if self.make_room(&mut rows, when) => {
-                // It is not known yet what decides about it: no change of ranges or the default may touch it before it asks.
-                let row = TableRow::new(client, hash, Slots::default());
-                rows.table.insert(TableRow { entry: EntryKind::Client, ..row })
+                rows.table.insert(TableRow::heard_of(client, hash))
             }
             None => return Charged::NoRoom,
         };
@@ -179,6 +176,11 @@ impl Limiter {
     /// How many buckets are hot.
     pub(crate) fn hot_buckets(&self) -> usize {
         self.counts.hot()
+    }
+
+    /// How many clients have hot buckets.
+    pub(crate) fn hot_clients(&self) -> usize {
+        self.counts.clients()
     }
 
     /// How often a bucket could not become hot, because too many were.

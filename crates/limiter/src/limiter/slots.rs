@@ -81,6 +81,9 @@ impl Slot {
                 self.turn = turn;
                 if turned {
                     self.bucket.fill(when.now);
+                    if !self.is_parted() {
+                        self.mark = Mark::QUIET;
+                    }
                     return Flow::Filled;
                 }
                 Flow::In(0)

@@ -3,11 +3,23 @@
 //! Dense rows can be walked by number, a few at a time, which is how full buckets are found. Chunks never move when the
 //! table grows, so no insert copies more than the index: 8 bytes a place.
 
+use super::ask::{Ask, Grant};
 use super::slots::Slots;
 use crate::answer::EntryKind;
 use crate::identity::ClientKey;
 use crate::plans::PlanNumber;
 use balancer_time::Moment;
+
+/// What decides about a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decider {
+    /// That kind of entry.
+    Entry(EntryKind),
+    /// Nobody has asked yet: it was saved, or another instance told of it. No change of ranges or the default may touch it.
+    Unknown,
+    /// The same, and if it is its range, that was filled meanwhile.
+    UnknownFilled,
+}
 
 /// One client. 120 bytes, with one bucket inside.
 #[derive(Debug)]
@@ -15,7 +27,7 @@ pub(super) struct TableRow {
     pub slots: Slots,
     pub client: ClientKey,
     /// What decided about the client when it last asked.
-    pub entry: EntryKind,
+    pub decider: Decider,
     /// The plan that it had then.
     pub plan: Option<PlanNumber>,
     /// Its requests under way.
@@ -31,7 +43,34 @@ impl TableRow {
     pub fn new(client: ClientKey, hash: u64, slots: Slots) -> Self {
         // The lower half.
         let hash = hash as u32;
-        Self { slots, client, entry: EntryKind::Default, plan: None, in_flight: 0, stamp: 0, hash }
+        let decider = Decider::Entry(EntryKind::Default);
+        Self { slots, client, decider, plan: None, in_flight: 0, stamp: 0, hash }
+    }
+
+    /// A client that has not come here yet.
+    pub fn heard_of(client: ClientKey, hash: u64) -> Self {
+        Self { decider: Decider::Unknown, ..Self::new(client, hash, Slots::default()) }
+    }
+
+    /// That grant decides about it.
+    pub fn decide_by(&mut self, grant: &Grant) {
+        if self.is_filled_for(grant) {
+            self.slots.forget_limits();
+        }
+        (self.decider, self.plan) = (Decider::Entry(grant.entry), grant.plan);
+    }
+
+    /// Its buckets as a request finds them.
+    pub fn slots_of(&self, ask: Ask<'_>) -> Slots {
+        let mut slots = self.slots.clone();
+        if ask.grant.is_some_and(|grant| self.is_filled_for(grant)) {
+            slots.forget_limits();
+        }
+        slots
+    }
+
+    fn is_filled_for(&self, grant: &Grant) -> bool {
+        self.decider == Decider::UnknownFilled && grant.entry == EntryKind::Range
     }
 
     /// Whether it can be forgotten: every bucket is full, and no request is under way.

@@ -237,7 +237,7 @@ impl World {
     /// What each instance says that others spent of the client's bucket.
     pub fn spent_elsewhere(&self, now: Nanos) -> Vec<u64> {
         let look = |instance: &Option<Instance>| {
-            let levels = instance.as_ref()?.limiter.levels(self.client, &self.grant.terms.buckets, at(now));
+            let levels = instance.as_ref()?.limiter.levels(self.client, Ask::of(&self.grant), at(now));
             levels.spent_elsewhere.first().copied()
         };
         self.instances.iter().map(|instance| look(instance).unwrap_or(0)).collect()

@@ -6,7 +6,7 @@ use super::super::{Ask, Grant};
 use super::*;
 use crate::limit::{Limit, Rate};
 use crate::reset::Reset;
-use crate::terms::{BucketName, Terms};
+use crate::terms::{BucketName, BucketSpec, Terms};
 
 const SEC: Nanos = 1_000_000_000;
 
@@ -53,13 +53,13 @@ fn levels_are_shown_by_the_numbers_in_force_and_nothing_is_taken() {
     let both = grant(&[("second", 5), ("day", 50)]);
     assert!(take(&limiter, &both, 3, at(0)));
     for _ in 0..2 {
-        let levels = limiter.levels(client(1), &both.terms.buckets, at(1));
+        let levels = limiter.levels(client(1), Ask::of(&both), at(1));
         assert_eq!(levels, ClientLevels { buckets: vec![3, 48], spent_elsewhere: vec![0; 2], in_flight: 0 });
     }
     // Numbers that will be put in force by the next request.
     let larger = grant(&[("day", 60), ("new", 7)]);
-    assert_eq!(limiter.levels(client(1), &larger.terms.buckets, at(1)).buckets, [58, 7]);
-    assert_eq!(limiter.levels(client(2), &larger.terms.buckets, at(1)).buckets, [60, 7]);
+    assert_eq!(limiter.levels(client(1), Ask::of(&larger), at(1)).buckets, [58, 7]);
+    assert_eq!(limiter.levels(client(2), Ask::of(&larger), at(1)).buckets, [60, 7]);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn filling_makes_every_bucket_full_and_keeps_count_of_what_is_under_way() {
     let (decision, seat) = limiter.admit(client(1), Ask::of(&one), at(0));
     assert!(decision.allowed && !take(&limiter, &one, 1, at(0)));
     limiter.fill(client(1));
-    let levels = limiter.levels(client(1), &one.terms.buckets, at(0));
+    let levels = limiter.levels(client(1), Ask::of(&one), at(0));
     assert_eq!(levels, ClientLevels { buckets: vec![1], spent_elsewhere: vec![0], in_flight: 1 });
     drop(seat);
     limiter.fill(client(1));
@@ -98,7 +98,7 @@ fn saved_levels_come_back_with_what_flowed_in_since() {
     for (client, saved) in &saved {
         after.restore(*client, saved, 2 * SEC, at(0));
     }
-    assert_eq!(after.levels(client(1), &both.terms.buckets, at(0)).buckets, [2, 47]);
+    assert_eq!(after.levels(client(1), Ask::of(&both), at(0)).buckets, [2, 47]);
     assert!(take(&after, &both, 2, at(0)) && !take(&after, &both, 1, at(0)));
     // Long enough ago: full, and not worth a row.
     let late = Limiter::new(10);
@@ -120,7 +120,7 @@ fn of_two_saved_levels_the_lower_counts_whatever_comes_first() {
     for order in [[3, 8], [8, 3]] {
         let limiter = Limiter::new(10);
         assert!(order.iter().all(|taken| limiter.restore(client(1), &saved[taken], 0, at(0))));
-        assert_eq!(limiter.levels(client(1), &grant.terms.buckets, at(0)).buckets, [2]);
+        assert_eq!(limiter.levels(client(1), Ask::of(&grant), at(0)).buckets, [2]);
     }
 }
 
@@ -152,4 +152,47 @@ fn a_bucket_that_is_held_to_a_part_comes_back_as_what_is_left_of_the_whole() {
         assert!(after.restore(client, &saved, 0, at(0)));
     }
     assert_eq!(passed(&after), 0);
+}
+
+#[test]
+fn a_look_says_what_a_request_gets_while_the_others_are_not_heard_and_afterwards() {
+    let limiter = Limiter::new(10);
+    let grant = grant(&[("a", 30)]);
+    limiter.link.set_members(3);
+    let left = |when| {
+        let (said, levels) = limiter.foresee(client(1), Ask::of(&grant), when);
+        assert_eq!(limiter.levels(client(1), Ask::of(&grant), when).buckets, levels);
+        let decision = limiter.acquire(client(1), Ask::of(&grant), when);
+        assert_eq!((&decision, decision.first().left), (&said, levels[0].saturating_sub(1)));
+        levels[0]
+    };
+    // Nobody is heard: a third of 30.
+    let in_silence: Vec<u32> = (0..12).map(|_| left(at(0))).collect();
+    assert_eq!(in_silence, [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0]);
+    limiter.link.returned(at(3).now);
+    limiter.link.hold_until(at(5).now);
+    assert_eq!((left(at(5)), left(at(5))), (5, 4));
+    // The next silence.
+    assert_eq!(left(at(30)), 9);
+}
+
+#[test]
+fn a_range_that_is_filled_fills_those_of_whom_it_is_not_known_yet_that_it_decides() {
+    let before = Limiter::new(10);
+    let few = grant(&[("few", 5)]);
+    assert!(take(&before, &few, 4, at(0)));
+    let range = Grant { entry: EntryKind::Range, ..few.clone() };
+    let own = Grant { entry: EntryKind::Client, ..few };
+    for (grant, left) in [(&range, 5), (&own, 1)] {
+        let after = Limiter::new(10);
+        for (client, saved) in saved(&before) {
+            assert!(after.restore(client, &saved, 0, at(0)));
+        }
+        after.fill_where(|_, entry| entry == EntryKind::Range);
+        assert_eq!(after.levels(client(1), Ask::of(grant), at(0)).buckets, [left]);
+        assert!(take(&after, grant, left, at(0)) && !take(&after, grant, 1, at(0)));
+        // From then on it is known.
+        after.fill_where(|_, entry| entry == EntryKind::Range);
+        assert_eq!(take(&after, grant, 5, at(0)), left == 5);
+    }
 }

@@ -53,7 +53,7 @@ fn there_are_never_more_inside_than_may_be_and_in_the_end_nobody_is() {
     let limiter = Arc::new(Limiter::new(100));
     let most = most_at_once(&limiter, 12, |_| (client(1), grant(1_000_000, 3)));
     assert!((1..=3).contains(&most), "{most}");
-    let ClientLevels { in_flight, .. } = limiter.levels(client(1), &[], NOW);
+    let ClientLevels { in_flight, .. } = limiter.levels(client(1), Ask::of(&grant(1, 3)), NOW);
     assert_eq!(in_flight, 0);
 }
 
@@ -77,7 +77,7 @@ fn the_bound_is_asked_first_and_its_refusal_takes_no_token() {
     let (decision, none) = limiter.admit(client(1), Ask::of(&one), NOW);
     assert!(!decision.allowed && decision.crowded && none.is_none());
     assert_eq!(
-        limiter.levels(client(1), &one.terms.buckets, NOW),
+        limiter.levels(client(1), Ask::of(&one), NOW),
         ClientLevels { buckets: vec![4], spent_elsewhere: vec![0], in_flight: 1 }
     );
     drop(seat);

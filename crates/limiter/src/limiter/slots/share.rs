@@ -81,6 +81,32 @@ impl Slot {
         self.bucket.level_micro() - ahead >= self.needs(cost)
     }
 
+    /// Does what [`Slot::holds_shared`] does, for a look: what others are taken to have spent is taken off.
+    fn foresee(
+        &mut self,
+        spec: &BucketSpec,
+        is_shared: bool,
+        hot: &HotTable,
+        link: PeerLinkState,
+        when: Moment,
+    ) {
+        self.rejoin(link, is_shared, when.now);
+        let flow = self.settle(when);
+        self.put_in_force(spec, when);
+        if !is_shared || link.members < 2 || self.is_parted() {
+            return;
+        }
+        let full = spec.in_force();
+        let hot = self.hot.and_then(|place| hot.get(place));
+        if let Some(hot) = hot.filter(|_| flow != Flow::Filled) {
+            let floor = if link.cut_off { debt_of(full, link.members) } else { i64::MIN };
+            self.bucket.lower(hot.ahead(full, link, when.now), floor);
+        }
+        if link.cut_off {
+            self.hold_to(part_of(hot, full, link, when.now), link.returns);
+        }
+    }
+
     /// Takes the tokens where `takes` says so, and says what became of the request.
     #[inline(always)]
     fn conclude(
@@ -110,13 +136,10 @@ impl Slot {
     #[inline(always)]
     fn settle_shared(&mut self, sharing: &mut Sharing<'_>, when: Moment) -> Flow {
         let flow = self.settle(when);
-        if flow == Flow::Filled {
-            if !self.is_parted() {
-                self.mark = Mark::QUIET;
-            }
-            if let Some(hot) = self.hot.and_then(|place| sharing.hot.get_mut(place)) {
-                hot.begin_period(sharing.counts.next_episode());
-            }
+        if flow == Flow::Filled
+            && let Some(hot) = self.hot.and_then(|place| sharing.hot.get_mut(place))
+        {
+            hot.begin_period(sharing.counts.next_episode());
         }
         flow
     }
@@ -131,10 +154,8 @@ impl Slot {
         let hot = self.hot.and_then(|place| sharing.hot.get_mut(place));
         if link.cut_off {
             if !self.is_parted() {
-                let (ahead, part) = match hot {
-                    Some(hot) => (hot.foresee(full, link, now), hot.part(full, link.members, now)),
-                    None => (0, even_part(link.members)),
-                };
+                let part = part_of(hot.as_deref(), full, link, now);
+                let ahead = hot.map_or(0, |hot| hot.foresee(full, link, now));
                 self.bucket.lower(ahead, debt_of(full, link.members));
                 self.hold_to(part, link.returns);
             }
@@ -215,22 +236,29 @@ impl Slot {
         if let Flow::In(micro) = self.settle_shared(sharing, when) {
             self.mark.leak(micro, link.members);
         }
-        let heard = self.heat(sharing, now)?.hear(peer, report, since, now);
         // What was spent in a period that is over is over too.
         let counts = match (self.reset, report.reset) {
             (Some(_), Some((_, turn))) => turn >= self.turn,
             _ => true,
         };
+        let floor = debt_of(self.bucket.limit(), link.members);
         // While it is held to a part, what others spend is theirs. So is what they spent in a silence that is not over yet.
+        let is_charged = counts && !self.is_parted() && !link.cut_off;
+        let hot = self.heat(sharing, now)?;
+        let heard = hot.hear(peer, report, since, now);
         if let Heard::New(tokens) = heard
-            && counts
-            && !self.is_parted()
-            && !link.cut_off
+            && is_charged
         {
-            self.bucket.charge_down_to(debt_of(self.bucket.limit(), link.members), tokens, now);
+            hot.elsewhere = hot.elsewhere.saturating_add(tokens);
+            self.bucket.charge_down_to(floor, tokens, now);
         }
         Some(heard)
     }
+}
+
+/// This instance's part of a bucket while it is cut off; an even one where nothing is known of it.
+fn part_of(hot: Option<&HotBucket>, full: Limit, link: PeerLinkState, now: Nanos) -> f64 {
+    hot.map_or_else(|| even_part(link.members), |hot| hot.part(full, link.members, now))
 }
 
 /// The deepest that others' spending may bring a bucket, in millionths: as if each of them had taken it whole.
@@ -302,18 +330,22 @@ impl Slots {
         self.hot_place(id).and_then(|place| hot.get(place)).map_or(0, |hot| hot.elsewhere)
     }
 
-    /// The levels as a request finds them: less what others are taken to have spent.
-    pub fn foreseen(&self, hot: &HotTable, link: Option<PeerLinkState>, when: Moment) -> Self {
-        let mut slots = self.clone();
-        let Some(link) = link.filter(|link| link.members > 1 && !link.cut_off) else { return slots };
-        for slot in &mut slots.0 {
-            if let Some(hot) = slot.hot.and_then(|place| hot.get(place)) {
-                slot.settle(when);
-                let limit = slot.bucket.limit();
-                slot.bucket.lower(hot.ahead(limit, link, when.now), i64::MIN);
+    /// The buckets as a request finds them: less what others are taken to have spent, or held to a part.
+    pub fn foreseen(
+        mut self,
+        ask: Ask<'_>,
+        hot: &HotTable,
+        link: Option<PeerLinkState>,
+        when: Moment,
+    ) -> Self {
+        let Some(link) = link else { return self };
+        self.prepare(ask, when);
+        for (spec, _, of_rule) in ask.buckets() {
+            if let Some(slot) = self.find_mut(spec.id) {
+                slot.foresee(spec, ask.is_shared(of_rule), hot, link, when);
             }
         }
-        slots
+        self
     }
 }
 

@@ -61,6 +61,10 @@ impl Client {
     }
 
     fn hear(&mut self, fresh: u64, rate: u64, now: Nanos) -> Option<Heard> {
+        self.hear_while(LINK, fresh, rate, now)
+    }
+
+    fn hear_while(&mut self, link: PeerLinkState, fresh: u64, rate: u64, now: Nanos) -> Option<Heard> {
         let report = SpentReport {
             client: ClientKey::digest(b"a"),
             bucket: BucketId::of("default"),
@@ -73,9 +77,13 @@ impl Client {
             fresh,
             rate_micro: rate * 1_000_000,
         };
-        let mut sharing = Sharing::new(LINK, report.client, &mut self.hot, &self.counts);
+        let mut sharing = Sharing::new(link, report.client, &mut self.hot, &self.counts);
         let since = HearingSince { began: 0, is_new: false };
         self.slots.hear(1, &report, since, &mut sharing, at(now))
+    }
+
+    fn elsewhere(&self) -> u64 {
+        self.slots.spent_elsewhere(BucketId::of("default"), &self.hot)
     }
 
     fn level(&self) -> i64 {
@@ -138,6 +146,33 @@ fn others_are_taken_to_go_on() {
     assert_eq!(client.ask(LINK, 85, SEC + SEC / 2), (true, 0, true));
     assert_eq!(client.level(), 10_000);
     assert!(!client.ask(LINK, 1, SEC + SEC / 2).0);
+}
+
+#[test]
+fn what_is_not_charged_was_not_spent_elsewhere() {
+    let mut client = Client::new(USUAL);
+    client.hear(30, 0, SEC);
+    assert_eq!(client.elsewhere(), 30);
+    // In a silence that is not over, and in a bucket that is held to its part.
+    client.hear_while(CUT_OFF, 20, 0, 2 * SEC);
+    client.ask(CUT_OFF, 1, 3 * SEC);
+    client.hear_while(CUT_OFF, 20, 0, 4 * SEC);
+    assert_eq!(client.elsewhere(), 30);
+    client.hear_while(back(1, 5 * SEC), 5, 0, 5 * SEC);
+    assert_eq!(client.elsewhere(), 35);
+}
+
+#[test]
+fn hot_clients_are_counted_once_however_many_buckets_are_hot() {
+    let names = ["a", "b", "c"].map(|name| BucketSpec::new(BucketName::parse(name).unwrap(), USUAL));
+    let mut client = Client::of(Terms { buckets: names.into(), max_in_flight: None });
+    client.ask(LINK, 50, SEC);
+    assert_eq!((client.counts.hot(), client.counts.clients()), (3, 1));
+    let places: Vec<HotPlace> = client.hot.places().collect();
+    for (place, left) in places.into_iter().zip([1, 1, 0]) {
+        client.hot.remove(place, &client.counts);
+        assert_eq!(client.counts.clients(), left);
+    }
 }
 
 #[test]
