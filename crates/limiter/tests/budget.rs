@@ -133,6 +133,23 @@ fn a_flood_of_hot_clients_is_bounded_and_forgotten() {
     }
 }
 
+#[test]
+fn of_whoever_spends_much_the_others_hear_however_many_are_hot() {
+    let mut world = World::new(2, USUAL, Carrier::default(), 3);
+    for number in 0..40_000u32 {
+        for _ in 0..13 {
+            assert!(world.ask_as(ClientKey::digest(&number.to_be_bytes()), 0, START + SEC));
+        }
+    }
+    let big = START + 3 * SEC;
+    for _ in 0..100 {
+        assert!(world.ask(0, big));
+    }
+    world.run_until(big + SEC / 5);
+    let left = (0..100).take_while(|_| world.ask(1, big + SEC / 5)).count();
+    assert!(left <= 10, "{left} of what came in a fifth of a second");
+}
+
 /// Any load: spans in which requests come fast or slowly, at one instance or at all.
 fn any_load(instances: usize, limit: Limit) -> impl Strategy<Value = Load> {
     let span = (1u64..3_000, 0.05f64..8.0, prop::option::of(0..instances));

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::hot::HotBucket;
-use super::hot_table::HotPlace;
+use super::hot_table::{HotPlace, MAX_HOT};
 use super::others::{Heard, HearingSince};
 use super::shares::TICK;
 use super::slots::Sharing;
@@ -11,6 +11,9 @@ use super::table::TableRow;
 use super::{Limiter, Rows, SHARDS, shard_of};
 use crate::reports::SpentReport;
 use balancer_time::{Moment, Nanos};
+
+/// How many hot buckets go when there is hardly room for more: what can be told in two seconds.
+const DRAINED: usize = MAX_HOT / 16;
 
 /// What became of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +61,7 @@ impl Limiter {
         let mut rows = self.lock(hash);
         let number = match rows.table.find(hash as u32, &client) {
             Some(number) => number,
-            None if self.make_room(&mut rows, when) => {
-                rows.table.insert(TableRow::heard_of(client, hash))
-            }
+            None if self.make_room(&mut rows, when) => rows.table.insert(TableRow::heard_of(client, hash)),
             None => return Charged::NoRoom,
         };
         let Rows { table, hot, .. } = &mut *rows;
@@ -86,6 +87,9 @@ impl Limiter {
         if self.counts.hot() == 0 {
             return false;
         }
+        if matches!(round, Round::All { .. }) && self.counts.hot() > MAX_HOT - DRAINED {
+            self.drain();
+        }
         let mut candidates = Vec::new();
         for shard in 0..SHARDS {
             if matches!(round, Round::All { .. }) || self.link.is_loud(shard) {
@@ -102,6 +106,30 @@ impl Limiter {
             }
         }
         candidates.len() > most
+    }
+
+    /// Makes room in a full table: those go of which there is least to tell, so that others are told of whoever spends much,
+    /// however many there are. Takes one shard's lock after another.
+    fn drain(&self) {
+        let mut all = Vec::with_capacity(MAX_HOT);
+        for (number, shard) in self.shards.iter().enumerate() {
+            let rows = shard.0.lock();
+            let weight = |place| rows.hot.get(place).map(|bucket| (bucket.weight(), number, place));
+            all.extend(rows.hot.places().filter_map(weight));
+        }
+        all.sort_unstable_by(|one: &(f64, usize, HotPlace), other| one.0.total_cmp(&other.0));
+        for (_, shard, place) in all.into_iter().take(DRAINED) {
+            let mut rows = self.shards[shard].0.lock();
+            let Rows { table, hot, .. } = &mut *rows;
+            // It is still that bucket: no other thread takes any out.
+            let Some(bucket) = hot.get(place) else { continue };
+            self.not_hot.fetch_add(u64::from(bucket.untold() > 0), Ordering::Relaxed);
+            let row = table.find(self.hash(bucket.client) as u32, &bucket.client);
+            if let Some(slot) = row.and_then(|row| table.row_mut(row).slots.hot_mut(bucket.id, place)) {
+                slot.cool();
+            }
+            hot.remove(place, &self.counts);
+        }
     }
 
     fn look_for_reports(&self, shard: usize, round: Round<'_>, when: Moment, found: &mut Vec<Candidate>) {
@@ -183,7 +211,7 @@ impl Limiter {
         self.counts.clients()
     }
 
-    /// How often a bucket could not become hot, because too many were.
+    /// How often a bucket could not become hot, or stay so with something to tell, because too many were.
     pub(crate) fn not_hot(&self) -> u64 {
         self.not_hot.load(Ordering::Relaxed)
     }
