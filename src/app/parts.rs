@@ -236,6 +236,7 @@ fn in_force(read: Config, before: &Config) -> Config {
             }
             (_, before) => before,
         },
+        routes: read.routes,
         rate_limit: config::RateLimit {
             ipv6_prefix: before.rate_limit.ipv6_prefix,
             max_clients: before.rate_limit.max_clients,

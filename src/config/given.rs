@@ -8,7 +8,7 @@ use super::json::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 26] = [
+const LIVE: [&str; 27] = [
     "backends",
     "balancing.hash_on",
     "balancing.max_in_flight",
@@ -27,6 +27,7 @@ const LIVE: [&str; 26] = [
     "rate_limit.rules",
     "rate_limit.trusted_proxies",
     "rate_limit.unknown_keys",
+    "routes",
     "shutdown_delay",
     "shutdown_timeout",
     "tls.alpn",

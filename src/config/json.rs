@@ -41,14 +41,16 @@ impl Node {
         Self { origin, value }
     }
 
-    /// Whether two values are written alike, wherever they stand. Objects and variables' texts never are: no default
-    /// holds one.
+    /// Whether two values are written alike, wherever they stand. Variables' texts never are: no default holds one.
     pub fn same(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
             (Value::Null, Value::Null) => true,
             (Value::Bool(a), Value::Bool(b)) => a == b,
             (Value::Number(a), Value::Number(b)) | (Value::Text(a), Value::Text(b)) => a == b,
             (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b)),
+            (Value::Object(a), Value::Object(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name == b.name && a.node.same(&b.node))
+            }
             _ => false,
         }
     }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use balancer_http::framing::request::Bounds;
 
 mod admin;
+mod database;
 mod environment;
 mod fault;
 mod forms;
 mod given;
+mod htpasswd;
 mod json;
 mod keys;
 mod load;
@@ -19,6 +21,7 @@ mod pool;
 mod rate_limit;
 mod read;
 mod reference;
+pub mod routes;
 mod schema;
 mod secret;
 mod section;
@@ -26,9 +29,11 @@ mod share;
 mod tls;
 
 pub use admin::{Admin, ApiToken, Role};
+pub use database::{Database, DatabaseUrl};
 pub use fault::{Fault, FaultOrigin, Faults};
 pub use forms::parse_duration as duration;
 pub use given::{Given, is_live};
+pub use htpasswd::{PasswordHash, Users};
 pub use keys::{Key, Shape};
 pub use load::{Loaded, Options, address, from_text, keys, load};
 pub use pool::{Balancing, HealthCheck, Outlier, PoolConfig, RetryOn, Sticky, UpstreamConfig};
@@ -53,6 +58,8 @@ pub struct Config {
     pub pools: Vec<PoolConfig>,
     /// Where backends' names are looked up.
     pub discovery: Discovery,
+    /// Which requests go where.
+    pub routes: routes::RouteList,
     /// How clients are limited.
     pub rate_limit: RateLimit,
     /// The limits cache.
@@ -196,19 +203,6 @@ pub struct CacheConfig {
     pub load_timeout: Duration,
 }
 
-/// `database`.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Database {
-    pub url: DatabaseUrl,
-    /// Where changes by other instances are heard of, in PostgreSQL; `None`: by [`Database::url`].
-    pub listen_url: Option<Secret>,
-    /// Connections, and store threads.
-    pub pool_size: usize,
-    /// The longest that an API call waits.
-    pub timeout: Duration,
-}
-
 /// `audit`.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
@@ -217,17 +211,6 @@ pub struct Audit {
     pub keep: Duration,
     /// Most rows that are kept.
     pub max_rows: u64,
-}
-
-/// `database.url`.
-#[derive(Clone, Debug)]
-pub enum DatabaseUrl {
-    /// A file, made when missing, with its folders. Absolute, or relative to the working directory.
-    Sqlite(PathBuf),
-    /// Nowhere: SQLite in memory, gone with the process. What `run --to` has without `--data`; no text names it.
-    Memory,
-    /// `postgres://…` or `postgresql://…`, with its password: a secret.
-    Postgres(Secret),
 }
 
 /// `log`.

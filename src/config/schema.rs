@@ -173,6 +173,14 @@ fn together(path: &str) -> Vec<Value> {
             has("cost", json!({ "type": "integer" })),
             has("exempt", json!({ "const": true })),
         ] })],
+        "routes[]" => {
+            let object = json!({ "type": "object" });
+            let actions =
+                [has("pool", text.clone()), has("redirect", object.clone()), has("respond", object)];
+            let one_limit =
+                json!({ "not": { "allOf": [has("limit", text), has("buckets", json!({ "minItems": 1 }))] } });
+            vec![json!({ "oneOf": actions }), one_limit]
+        }
         "rate_limit.cors" => {
             let any =
                 json!({ "anyOf": [{ "const": "*" }, { "type": "array", "contains": { "const": "*" } }] });

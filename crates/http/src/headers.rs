@@ -10,6 +10,8 @@ use super::fields::{Fields, tokens};
 const VIA: &str = "1.1 balancer";
 /// What tells a loop where we add no `Via`: a list of instances' ids.
 const INSTANCES: &str = "X-Balancer-Instance";
+/// What was taken off a path in front of the backend.
+pub const FORWARDED_PREFIX: &str = "X-Forwarded-Prefix";
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1) and never travel on.
 fn is_hop_by_hop(name: &[u8]) -> bool {
@@ -49,6 +51,42 @@ pub fn is_claim(name: &[u8]) -> bool {
         _ => &[],
     };
     candidates.iter().any(|one| is(name, one)) || starts_with(FORWARDED)
+}
+
+/// Whether a field is about one connection, or about how a message is framed: none that anybody but its sender may set.
+pub fn is_of_connection(name: &str) -> bool {
+    is_hop_by_hop(name.as_bytes())
+        || ["Content-Length", "Transfer-Encoding", "Expect"].iter().any(|one| is(name.as_bytes(), one))
+}
+
+/// Whether [`to_backend`], or who sends a request on, writes a field by itself.
+pub fn is_own_in_requests(name: &str) -> bool {
+    const OWN: [&str; 9] = [
+        "Host",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        FORWARDED_PREFIX,
+        "Via",
+        INSTANCES,
+        "Max-Forwards",
+        "X-Request-Id",
+    ];
+    OWN.iter().any(|one| is(name.as_bytes(), one))
+}
+
+/// Whether every answer has a field by us: its time, its request's id, what the limiter says.
+pub fn is_own_in_answers(name: &str) -> bool {
+    const OWN: [&str; 7] = [
+        "Date",
+        "X-Request-Id",
+        "RateLimit",
+        "RateLimit-Policy",
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+    ];
+    OWN.iter().any(|one| is(name.as_bytes(), one))
 }
 
 /// Whether `Connection` names fields, and not only `close` or `keep-alive`.

@@ -11,4 +11,6 @@ pub mod headers;
 pub mod max_forwards;
 pub mod message;
 pub mod path;
+pub mod rewrite;
 pub mod routes;
+pub mod template;

@@ -140,6 +140,16 @@ impl BucketId {
     pub fn of_rule(rule: &str, bucket: &str) -> Self {
         Self::of(&format!("rule\0{rule}\0{bucket}"))
     }
+
+    /// Of the one bucket of a route's limit.
+    pub fn of_route(route: &str) -> Self {
+        Self::of(&format!("route\0{route}"))
+    }
+
+    /// Of a bucket that routes name.
+    pub fn of_shared(bucket: &str) -> Self {
+        Self::of(&format!("routes\0{bucket}"))
+    }
 }
 
 /// Whether a bucket refuses.

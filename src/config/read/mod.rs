@@ -9,6 +9,7 @@ mod identity;
 mod outlier;
 mod pools;
 mod rate_limit;
+mod routes;
 mod rules;
 mod terms;
 mod tls;
@@ -71,9 +72,14 @@ pub(super) fn config(
         root.fault(tls_origin, "tls", format!("is there: TLS {NEEDS_LOOPS}"));
     }
     let callers_are_told = admin.listen.is_some() || admin.token.is_some() || !admin.tokens.is_empty();
+    let max_body_bytes = frontend.max_body_bytes;
+    let pools = vec![pools::pool(&mut root, DEFAULT_POOL, &around)];
+    let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    let routes = routes::routes(&mut root, &routes::RouteContext { base, pools: &names, max_body_bytes });
     let config = Config {
         frontend,
-        pools: vec![pools::pool(&mut root, DEFAULT_POOL, &around)],
+        pools,
+        routes,
         discovery: discovery(root.section("discovery", "Where backends' names are looked up.")),
         rate_limit: rate_limit::rate_limit(
             root.section("rate_limit", "How clients are limited."),

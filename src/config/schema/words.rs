@@ -27,6 +27,9 @@ pub(super) fn form(words: &str) -> Option<Value> {
         "1 to 64 printable ASCII characters, and not \"concurrency\"" => {
             "^(?!concurrency$)[ -~]{1,64}$".into()
         }
+        "a path below which others stand, such as \"/v2\"" => {
+            r##"^/[^\u0000-\u0020\u007f-\uffff"#<>?\\^`{|}]{1,2047}$"##.into()
+        }
         "a limit such as \"5/m\" or \"600/m burst 50\"" => limit(),
         words if words.starts_with("a limit: \"100/s\", ") => limit(),
         words if words.starts_with("a span such as ") => "^(0*[1-9][0-9]{0,8}[smhd]|1mo)$".into(),
@@ -35,6 +38,12 @@ pub(super) fn form(words: &str) -> Option<Value> {
         }
         words if words.starts_with("an IP address with a port, ") => format!("^{}:{PORT}$", ip_in_url()),
         words if words.starts_with("an IP network ") => network(),
+        words if words.starts_with("a host such as ") => format!(r"^(\*\.)?({}|\[{V6}\])$", host()),
+        words if words.starts_with("a URL such as ") => {
+            let plain = r##"[^\u0000-\u0020\u007f-\uffff"<>\\^`{|}]*"##;
+            let host = r##"[^\u0000-\u0020\u007f-\uffff"<>\\^`{|}/?#@]+"##;
+            format!("^([Hh][Tt][Tt][Pp][Ss]?://{host}([/?#]{plain})?|/(?!/){plain})$")
+        }
         words if words.starts_with("a path that begins with /, such as ") => {
             r##"^/[^\u0000-\u0020\u007f-\uffff"#<>\\^`{|}]{0,2047}$"##.into()
         }
@@ -58,6 +67,7 @@ pub(super) fn form(words: &str) -> Option<Value> {
 fn other(words: &str) -> Option<Value> {
     Some(match words {
         "a URL or a path" => json!({ "type": "string" }),
+        "a text of at most 65536 bytes" => json!({ "type": "string", "maxLength": 65_536 }),
         "a number from 0 to 1, such as 0.5" => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         "a number above 0 and at most 1, such as 0.5" => {
             json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 })
@@ -74,6 +84,17 @@ fn other(words: &str) -> Option<Value> {
             let list = json!({ "type": "array", "items": method, "minItems": 1, "maxItems": 16 });
             json!({ "anyOf": [method, list] })
         }
+        "301, 302, 303, 307 or 308" => json!({ "enum": [301, 302, 303, 307, 308] }),
+        words if words.starts_with("an object of at most 64 fields: ") => json!({
+            "type": "object", "maxProperties": 64, "propertyNames": { "pattern": format!("^{TOKEN}$") },
+            "additionalProperties": { "anyOf": [{ "type": "null" }, {
+                "type": "string", "maxLength": 4096, "pattern": r"^(?![ \t])[^\u0000-\u0008\u000a-\u001f\u007f]*(?<![ \t])$",
+            }] },
+        }),
+        words if words.starts_with("an object of statuses from 400 to 599 and files: ") => json!({
+            "type": "object", "propertyNames": { "pattern": "^[45][0-9]{2}$" },
+            "additionalProperties": { "type": "string", "pattern": "^." },
+        }),
         words if words.starts_with("\"ip\", \"header:NAME\", \"cookie:NAME\", \"bearer\", ") => client_keys(),
         _ => return None,
     })

@@ -113,6 +113,23 @@ const MORE: &[&str] = &[
     r#""outlier": {"window": "99ms"}"#,
     r#""database": {"listen_url": "sqlite:a"}"#,
     r#""cache": {"load_timeout": "11s"}"#,
+    r#""routes": [{"host": "a.test"}]"#,
+    r#""routes": [{"pool": "default", "respond": {}}]"#,
+    r#""routes": [{"pool": "default", "host": "a.*.test"}]"#,
+    r#""routes": [{"pool": "default", "host": "*"}]"#,
+    r#""routes": [{"pool": "default", "host": "a.test:80"}]"#,
+    r#""routes": [{"pool": "default", "path": "a"}]"#,
+    r#""routes": [{"pool": "default", "add_prefix": "a"}]"#,
+    r#""routes": [{"pool": "default", "limit": "1/s", "buckets": [{"name": "a", "amount": 1, "per": "1s"}]}]"#,
+    r#""routes": [{"pool": "default", "set_request_headers": {"a b": "c"}}]"#,
+    r#""routes": [{"pool": "default", "set_request_headers": {"a": "b\nc"}}]"#,
+    r#""routes": [{"pool": "default", "set_request_headers": {"a": " b"}}]"#,
+    r#""routes": [{"redirect": {}}]"#,
+    r#""routes": [{"redirect": {"to": "//a"}}]"#,
+    r#""routes": [{"redirect": {"to": "https://a@b"}}]"#,
+    r#""routes": [{"redirect": {"to": "/a", "status": 300}}]"#,
+    r#""routes": [{"respond": {"status": 600}}]"#,
+    r#""routes": [{"pool": "default", "errors": {"200": "a.html"}}]"#,
 ];
 
 /// What is as unusual as it is allowed.
@@ -157,6 +174,11 @@ fn the_schema_takes_what_is_allowed() {
         r#""database": {"url": "postgres://u:p%40@a:1,b:2/d?sslmode=require", "listen_url": "postgresql://u@h/d"}"#,
         r#""log": {"access": "file:/var/log/a.log"}"#,
         r#""log": {"access": false}"#,
+        r#""routes": [{"host": "*.A_b.example.", "path": "/a b", "pool": "default", "add_prefix": "/v2/", "strip_prefix": true}]"#,
+        r#""routes": [{"host": "[2001:db8::1]", "pool": "default", "limit": "5/m", "buckets": [], "deny": "::1"}]"#,
+        r#""routes": [{"redirect": {"to": "HTTPS://$host:8443/a?b#c", "status": 307}, "respond": null}]"#,
+        r#""routes": [{"redirect": {"to": "/$$a?b=$client_ip"}, "set_response_headers": {"X": "", "y": "a\tb \u00e9", "Z": null}}]"#,
+        r#""routes": [{"respond": {"status": 404, "body": "a\nb"}, "name": "x"}, {"path": "/a", "respond": {}}]"#,
         r#""$schema": "https://h/s.json""#,
     ];
     const URLS: [&str; 8] = [

@@ -1,0 +1,119 @@
+//! Texts with variables, as the operator writes values of fields and addresses: `$client_ip`, `$request_id`, `$host`, and `$$` for
+//! a dollar.
+
+/// What the variables stand for in one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Variables<'a> {
+    /// The client's address, after the walk over trusted proxies.
+    pub client_ip: &'a str,
+    /// The request's id.
+    pub request_id: &'a str,
+    /// What the request is for, in small letters and without a port; empty where it does not say.
+    pub host: &'a str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    ClientIp,
+    RequestId,
+    Host,
+}
+
+/// The names, each with its piece.
+const NAMES: [(&str, Piece); 3] =
+    [("client_ip", Piece::ClientIp), ("request_id", Piece::RequestId), ("host", Piece::Host)];
+
+/// A text with variables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template(Vec<Piece>);
+
+impl Template {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What stands behind a `$` that begins no variable: letters, digits and `_`, perhaps none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some((before, behind)) = rest.split_once('$') {
+            plain.push_str(before);
+            if let Some(behind) = behind.strip_prefix('$') {
+                plain.push('$');
+                rest = behind;
+                continue;
+            }
+            let end = behind.bytes().position(|byte| !byte.is_ascii_alphanumeric() && byte != b'_');
+            let (name, behind) = behind.split_at(end.unwrap_or(behind.len()));
+            let Some((_, piece)) = NAMES.iter().find(|(known, _)| *known == name) else {
+                return Err(name.to_owned());
+            };
+            if !plain.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut plain)));
+            }
+            pieces.push(piece.clone());
+            rest = behind;
+        }
+        plain.push_str(rest);
+        if !plain.is_empty() {
+            pieces.push(Piece::Text(plain));
+        }
+        Ok(Self(pieces))
+    }
+
+    /// Whether the host stands in it.
+    pub fn has_host(&self) -> bool {
+        self.0.contains(&Piece::Host)
+    }
+
+    /// Appends the text with the variables' values.
+    pub fn write(&self, variables: &Variables<'_>, out: &mut Vec<u8>) {
+        for piece in &self.0 {
+            let text = match piece {
+                Piece::Text(text) => text.as_str(),
+                Piece::ClientIp => variables.client_ip,
+                Piece::RequestId => variables.request_id,
+                Piece::Host => variables.host,
+            };
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_written_out_and_no_others_are_taken() {
+        let variables = Variables { client_ip: "192.0.2.1", request_id: "r1", host: "a.test" };
+        let rows: &[(&str, Result<&str, &str>)] = &[
+            ("", Ok("")),
+            ("plain", Ok("plain")),
+            ("$client_ip", Ok("192.0.2.1")),
+            ("id=$request_id;", Ok("id=r1;")),
+            ("https://$host:8443/", Ok("https://a.test:8443/")),
+            ("$host$client_ip", Ok("a.test192.0.2.1")),
+            ("$$host costs 5$$", Ok("$host costs 5$")),
+            ("$$$host", Ok("$a.test")),
+            ("$", Err("")),
+            ("5$ each", Err("")),
+            ("$HOST", Err("HOST")),
+            ("$host_name", Err("host_name")),
+            ("${host}", Err("")),
+            ("$remote_addr", Err("remote_addr")),
+        ];
+        for (text, expected) in rows {
+            let written = Template::parse(text).map(|template| {
+                let mut out = Vec::new();
+                template.write(&variables, &mut out);
+                String::from_utf8(out).unwrap()
+            });
+            assert_eq!(written.as_deref(), expected.map_err(str::to_owned).as_ref().copied(), "{text}");
+        }
+        assert!(
+            Template::parse("x$host").unwrap().has_host() && !Template::parse("$$host").unwrap().has_host()
+        );
+    }
+}

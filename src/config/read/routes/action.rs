@@ -1,0 +1,134 @@
+//! `pool`, `redirect` and `respond`: of which a route has one.
+
+use crate::config::fault::did_you_mean;
+use crate::config::json::Value;
+use crate::config::keys::{Shape, Spec};
+use crate::config::routes::{FixedAnswer, Redirect, RouteAction};
+use crate::config::section::Section;
+use balancer_http::template::Template;
+
+/// Longest body of `respond`.
+const MAX_RESPOND_BYTES: usize = 65_536;
+
+/// `None` after a fault.
+pub(super) fn action(s: &mut Section<'_>, pools: &[&str]) -> Option<RouteAction> {
+    const KEYS: [&str; 3] = ["pool", "redirect", "respond"];
+    let given: Vec<_> = KEYS.into_iter().filter_map(|name| Some((name, s.origin_of(name)?))).collect();
+    let pool = pool(s, pools);
+    let about = "Send clients elsewhere; null: no.";
+    let redirect = s.section_of("redirect", about, redirect);
+    let about = "Answer by ourselves; null: no.";
+    let respond = s.section_of("respond", about, respond);
+    let is_faulty = s.faulty("pool") || matches!(redirect, Some(None)) || matches!(respond, Some(None));
+    let all = [
+        pool.map(RouteAction::Pool),
+        redirect.flatten().map(RouteAction::Redirect),
+        respond.flatten().map(RouteAction::Respond),
+    ];
+    let count = all.iter().flatten().count();
+    if count == 0 && !is_faulty {
+        let hint = if pools.is_empty() { String::new() } else { format!("; pools are {}", shown(pools)) };
+        s.fault(
+            s.origin(),
+            "pool",
+            format!("is missing: a route has one of pool, redirect and respond{hint}"),
+        );
+    } else if count > 1 {
+        let (name, origin) = given.last().cloned().unwrap_or_else(|| ("pool", s.origin()));
+        s.fault(origin, name, "must stand alone: a route has one of pool, redirect and respond");
+    }
+    all.into_iter().flatten().next().filter(|_| count == 1)
+}
+
+fn shown(pools: &[&str]) -> String {
+    /// A message is one line.
+    const SHOWN: usize = 8;
+    let names: Vec<String> = pools.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
+    let more = if pools.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", names.join(", "))
+}
+
+fn pool(s: &mut Section<'_>, pools: &[&str]) -> Option<String> {
+    let about = "The pool that its requests go to.";
+    let spec = Spec::new("pool", Shape::Text("the name of a pool"), "null", about).or_null();
+    s.value(&spec, |node| match &node.value {
+        Value::Null => Ok(None),
+        Value::Text(text) if pools.contains(&text.as_str()) => Ok(Some(text.clone())),
+        Value::Text(text) => {
+            let hint = did_you_mean(text, pools.iter().copied());
+            let known =
+                if pools.is_empty() { "there is none".into() } else { format!("there are {}", shown(pools)) };
+            Err(Some(format!("names no pool: {known}; found {}{hint}", node.describe(true))))
+        }
+        _ => Err(None),
+    })
+}
+
+/// `None` after a fault.
+fn redirect(mut s: Section<'_>) -> Option<Redirect> {
+    let words = "a URL such as \"https://new.example\", or a path that begins with /; $client_ip, $request_id and $host stand for their values";
+    let about = "Where to. Behind a URL without a path come the request's path and query; a URL with a path, or a path, is taken as it is.";
+    let to = Spec::new("to", Shape::Text(words), "", about);
+    let to = s.value(&to, |node| match &node.value {
+        Value::Text(text) => target(text).map(Some),
+        _ => Err(None),
+    });
+    let about = "301, 302, 303, 307 or 308; 307 and 308 keep method and body, 301 and 308 are remembered by browsers.";
+    let statuses = Spec::new("status", Shape::Number("301, 302, 303, 307 or 308"), "308", about);
+    let status = s.value(&statuses, |node| match &node.value {
+        Value::Number(text) => match text.parse::<u16>() {
+            Ok(status @ (301 | 302 | 303 | 307 | 308)) => Ok(Some(status)),
+            _ => Err(None),
+        },
+        _ => Err(None),
+    });
+    s.end();
+    let (to, keeps_path) = to?;
+    Some(Redirect { to, keeps_path, status: status? })
+}
+
+/// A URL or a path, and whether the request's path comes behind it.
+fn target(text: &str) -> Result<(Template, bool), Option<String>> {
+    let lower = text.to_ascii_lowercase();
+    let behind = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
+    let keeps_path = match behind {
+        Some(behind) => {
+            let end = behind.find(['/', '?', '#']).unwrap_or(behind.len());
+            if end == 0 || behind[..end].contains('@') {
+                return Err(None);
+            }
+            end == behind.len()
+        }
+        None if text.starts_with('/') && !text.starts_with("//") => false,
+        None => return Err(None),
+    };
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+    if text.len() > 2_048 || !text.bytes().all(is_plain) {
+        return Err(None);
+    }
+    let template = Template::parse(text).map_err(|name| Some(super::fields::unknown_variable(&name)))?;
+    Ok((template, keeps_path))
+}
+
+/// `None` after a fault.
+fn respond(mut s: Section<'_>) -> Option<FixedAnswer> {
+    let status = s.whole("status", 200..=599, "200", "The answer's status.");
+    let origin = s.origin_of("body").unwrap_or_else(|| s.origin());
+    let body = Spec::new(
+        "body",
+        Shape::Text("a text of at most 65536 bytes"),
+        "\"\"",
+        "The answer's body, plain text unless set_response_headers gives another Content-Type.",
+    );
+    let body = s.value(&body, |node| match &node.value {
+        Value::Text(text) if text.len() <= MAX_RESPOND_BYTES => Ok(Some(text.as_str().into())),
+        _ => Err(None),
+    });
+    if matches!(status, 204 | 205 | 304)
+        && body.as_ref().is_some_and(|body: &std::sync::Arc<str>| !body.is_empty())
+    {
+        s.fault(origin, "body", format!("must be empty: an answer with status {status} has none"));
+    }
+    s.end();
+    Some(FixedAnswer { status, body: body? })
+}
