@@ -1,21 +1,28 @@
 //! What to do next: a value that is told what came and what time it is, and says what the sender is to do. Waits for nothing.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use balancer_limiter::budget::{Budget, DEAD_AFTER, HEARTBEAT, InstanceId, SILENT_AFTER, SpentReport};
-use balancer_limiter::message::{BudgetKey, BudgetMessage, MAX_REPORT_BYTES};
+use balancer_limiter::message::{BudgetKey, BudgetMessage, MessageFault};
 use balancer_time::{Moment, Nanos};
 
+use super::bodies::{packed, read_reports};
 use super::known::{KnownInstances, rounded};
 use super::sender::{Order, Reply};
-use super::shown::{BudgetState, InstanceShown, SharedBudget, shown_id};
+use super::shown::{BudgetState, InstanceShown, SharedBudget, shown_address, shown_id};
 
 /// Between two attempts to connect.
 const RETRY: Nanos = 250_000_000;
+
+/// The same at most, where the database refuses: each time twice as long as before.
+const MAX_RETRY: Nanos = 30_000_000_000;
+
+/// Least time between connecting and connecting again because of messages that are signed with another key.
+const REOPEN: Nanos = 60_000_000_000;
 
 /// What the database has not taken after so long counts as not told, before this instance is cut off: what it holds itself to then
 /// follows from what it told. If it was told after all, no harm is done: counters only grow.
@@ -51,6 +58,12 @@ pub(super) struct Driver {
     sender: SenderState,
     /// Why nothing could be sent last.
     cause: Option<String>,
+    /// How often the database refused in a row for that reason.
+    refusals: u32,
+    /// Something was heard that is signed with another key than this one: the database's may have been replaced.
+    is_key_doubtful: bool,
+    /// When it last connected for that reason.
+    doubted_at: Option<Nanos>,
     sequence: u64,
     told_at: Nanos,
     /// Own messages that have not come back yet, and when they went.
@@ -89,6 +102,9 @@ impl Driver {
             address: parts.address.to_string(),
             sender: SenderState::Closed(when.now),
             cause: None,
+            refusals: 0,
+            is_key_doubtful: false,
+            doubted_at: None,
             sequence: 0,
             told_at: 0,
             awaited: VecDeque::new(),
@@ -115,13 +131,22 @@ impl Driver {
         self.look(when.now);
         let order = match self.sender {
             SenderState::Closed(at) if when.now >= at => Some(Order::Open),
-            SenderState::Ready => self.texts(when).map(Order::Tell),
+            SenderState::Ready => self.tell(when),
             SenderState::Closed(_) | SenderState::Busy => None,
         };
         if order.is_some() {
             self.sender = SenderState::Busy;
         }
         order
+    }
+
+    /// What is to be told, or the key is read anew first.
+    fn tell(&mut self, when: Moment) -> Option<Order> {
+        if self.is_key_doubtful && self.doubted_at.is_none_or(|last| when.now >= last + REOPEN) {
+            (self.is_key_doubtful, self.doubted_at) = (false, Some(when.now));
+            return Some(Order::Open);
+        }
+        self.texts(when).map(Order::Tell)
     }
 
     /// When [`Driver::step`] is to be called at the latest.
@@ -144,20 +169,44 @@ impl Driver {
         match reply {
             Reply::Opened(opened) => {
                 self.key = Some(opened.key);
-                self.address = address(self.parts.address, opened.seen_from);
+                self.address = shown_address(self.parts.address, opened.seen_from);
                 self.sender = SenderState::Ready;
-                self.cause = None;
+                (self.cause, self.refusals) = (None, 0);
                 // The others hear at once that it is there.
                 self.told_at = 0;
             }
-            Reply::Told => self.sender = SenderState::Ready,
+            Reply::Told => {
+                self.sender = SenderState::Ready;
+                self.reports.clear();
+            }
             Reply::Failed(cause) => {
                 log::debug!("budget: {cause}");
-                self.sender = SenderState::Closed(now + RETRY);
-                self.cause = Some(cause);
-                self.take_back();
+                self.refusals = 0;
+                self.fail(cause, now + RETRY);
+            }
+            Reply::Refused(cause) => {
+                if self.refusals == 0 || self.cause.as_ref() != Some(&cause) {
+                    log::warn!("budget: the database lets this instance take no part: {cause}");
+                    self.refusals = 0;
+                }
+                // Seven times twice as long is more than the most.
+                let wait = (RETRY << self.refusals.min(7)).min(MAX_RETRY);
+                self.refusals += 1;
+                self.fail(cause, now + wait);
             }
         }
+    }
+
+    /// It is not connected, and tries again then.
+    fn fail(&mut self, cause: String, again_at: Nanos) {
+        self.sender = SenderState::Closed(again_at);
+        self.cause = Some(cause);
+        self.take_back();
+    }
+
+    /// Whether the sender waits for the database.
+    pub fn is_busy(&self) -> bool {
+        self.sender == SenderState::Busy
     }
 
     /// What was to be told last was not.
@@ -174,6 +223,7 @@ impl Driver {
             Ok(message) if message.instance == self.own.0 => self.heard_own(&message, when),
             Ok(message) => self.heard_other(&message, when),
             Err(fault) => {
+                self.is_key_doubtful |= fault == MessageFault::Signature;
                 log::debug!("budget: a message is dropped: {fault}");
                 false
             }
@@ -185,13 +235,16 @@ impl Driver {
         }
     }
 
-    /// One that goes out as the last, if it can. Nothing is told after it.
-    pub fn leave(&mut self) -> Option<Order> {
+    /// What was not told yet, and that it ends, if that can be told. Nothing is told after it.
+    pub fn leave(&mut self, when: Moment) -> Option<Order> {
         if self.sender != SenderState::Ready {
             return None;
         }
         self.sender = SenderState::Busy;
-        Some(Order::Tell(vec![self.text(Vec::new(), true, self.told_at)?]))
+        self.parts.budget.last_words(when, &mut self.reports);
+        let bodies = packed(&self.reports).into_iter().map(|body| (body, false));
+        let texts = bodies.chain([(Vec::new(), true)]);
+        Some(Order::Tell(texts.filter_map(|(body, leaving)| self.text(body, leaving, when.now)).collect()))
     }
 
     fn heard_own(&mut self, message: &BudgetMessage, when: Moment) -> bool {
@@ -339,39 +392,6 @@ impl Driver {
         self.parts.shown.dropped.fetch_add(left_out.saturating_sub(self.left_out), Ordering::Relaxed);
         self.left_out = left_out;
     }
-}
-
-/// Reports, as few messages as they fit in.
-fn packed(reports: &[SpentReport]) -> Vec<Vec<u8>> {
-    let mut bodies = Vec::new();
-    let mut body = Vec::new();
-    for report in reports {
-        let before = body.len();
-        report.write(&mut body);
-        if body.len() > MAX_REPORT_BYTES {
-            let last = body.split_off(before);
-            bodies.push(std::mem::replace(&mut body, last));
-        }
-    }
-    if !body.is_empty() {
-        bodies.push(body);
-    }
-    bodies
-}
-
-/// `None`: not all of it are reports.
-fn read_reports(mut bytes: &[u8]) -> Option<Vec<SpentReport>> {
-    let mut reports = Vec::new();
-    while !bytes.is_empty() {
-        reports.push(SpentReport::read(&mut bytes)?);
-    }
-    Some(reports)
-}
-
-/// Where people find this instance: one that listens on every address is where the database sees it come from.
-fn address(listen: SocketAddr, seen_from: Option<IpAddr>) -> String {
-    let ip = seen_from.filter(|_| listen.ip().is_unspecified()).unwrap_or(listen.ip());
-    SocketAddr::new(ip, listen.port()).to_string()
 }
 
 #[cfg(test)]

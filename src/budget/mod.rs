@@ -3,6 +3,7 @@
 //! Two threads: `budget` decides what to do (`driver`) and is never kept waiting; `budget-send` alone waits for the database.
 //! No request waits for either. A database that hangs costs accuracy and nothing else: then each instance holds itself to a part.
 
+mod bodies;
 mod driver;
 mod known;
 mod sender;
@@ -28,7 +29,7 @@ pub use shown::{InstanceShown, SharedBudget, shown_id};
 /// So many texts in a row, and everything else has its turn.
 const MAX_TEXTS: usize = 64;
 
-/// How long the last message of an instance that ends may take.
+/// How long an instance that ends waits for the database to take its last messages, and what went before them.
 const GOODBYE: Duration = Duration::from_millis(200);
 
 /// The running threads.
@@ -116,7 +117,13 @@ fn drive(mut driver: Driver, mut ends: Ends, clock: &Clock) {
             recv(next) -> _ => {}
         }
     }
-    if let Some(goodbye) = driver.leave()
+    // What it is doing may come to an end first.
+    if driver.is_busy()
+        && let Ok(reply) = ends.replies.recv_timeout(GOODBYE)
+    {
+        driver.replied(reply, clock.now());
+    }
+    if let Some(goodbye) = driver.leave(clock.moment())
         && ends.orders.try_send(goodbye).is_ok()
     {
         let _ = ends.replies.recv_timeout(GOODBYE);

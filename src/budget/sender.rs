@@ -2,7 +2,7 @@
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::store::{Notifier, Opened};
+use crate::store::{Notifier, Opened, Unopened};
 
 /// What is to be done.
 #[derive(Debug)]
@@ -22,17 +22,23 @@ pub(super) enum Reply {
     Told,
     /// Neither, and it is not connected; why.
     Failed(String),
+    /// The same, and it won't be until somebody changes something.
+    Refused(String),
 }
 
 /// Serves until the other end of `orders` is gone.
 pub(super) fn serve(mut notifier: Box<dyn Notifier>, orders: &Receiver<Order>, replies: &Sender<Reply>) {
     for order in orders {
         let done = match order {
-            Order::Open => notifier.open().map(Reply::Opened),
-            Order::Tell(texts) => notifier.tell(&texts).map(|()| Reply::Told),
+            Order::Open => notifier.open().map_or_else(refused, Reply::Opened),
+            Order::Tell(texts) => notifier.tell(&texts).map_or_else(Reply::Failed, |()| Reply::Told),
         };
-        if replies.send(done.unwrap_or_else(Reply::Failed)).is_err() {
+        if replies.send(done).is_err() {
             return;
         }
     }
+}
+
+fn refused(Unopened { cause, is_refusal }: Unopened) -> Reply {
+    if is_refusal { Reply::Refused(cause) } else { Reply::Failed(cause) }
 }

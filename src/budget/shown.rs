@@ -1,5 +1,6 @@
 //! What there is to see of the shared budget: in `/v1/status`, on the dashboard, in metrics.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -97,4 +98,10 @@ impl SharedBudget {
 /// An instance's id as it stands in `Via`.
 pub fn shown_id(id: u64) -> String {
     format!("{id:016x}")
+}
+
+/// Where people find this instance: one that listens on every address is where the database sees it come from.
+pub(super) fn shown_address(listen: SocketAddr, seen_from: Option<IpAddr>) -> String {
+    let ip = seen_from.filter(|_| listen.ip().is_unspecified()).unwrap_or(listen.ip());
+    SocketAddr::new(ip, listen.port()).to_string()
 }

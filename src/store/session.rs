@@ -124,7 +124,7 @@ pub trait Notifier: Send {
     ///
     /// # Errors
     /// Why not, for the operator.
-    fn open(&mut self) -> Result<Opened, String>;
+    fn open(&mut self) -> Result<Opened, Unopened>;
 
     /// Tells these texts in one transaction: ASCII of under 8,000 bytes each, without quotes. Takes at most `database.timeout`;
     /// after an error nothing is known of what was told, and [`Notifier::open`] has to be called first.
@@ -141,6 +141,15 @@ pub struct Opened {
     pub key: BudgetKey,
     /// Where this process comes from, as the database sees it; `None` over a socket of the file system.
     pub seen_from: Option<IpAddr>,
+}
+
+/// Why a [`Notifier`] is not connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unopened {
+    /// For the operator.
+    pub cause: String,
+    /// The database answers, and will answer the same until somebody changes something.
+    pub is_refusal: bool,
 }
 
 /// [`Store::with`] for work that gives something. Work that is done twice gives what it gave last.

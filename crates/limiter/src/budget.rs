@@ -168,6 +168,13 @@ impl Budget {
         pace.next_round
     }
 
+    /// What was not told yet, at most [`MAX_REPORTS`], whenever something was told last: for one that ends. Takes one lock after
+    /// another.
+    pub fn last_words(&self, when: Moment, out: &mut Vec<SpentReport>) {
+        out.clear();
+        self.limiter.collect_reports(Round::Last, MAX_REPORTS, when, out);
+    }
+
     /// Numbers of the instances that are there. Those that were not heard for too long are forgotten, unless nobody is heard.
     fn alive(&self, now: Nanos) -> Vec<u32> {
         let link = self.limiter.link();

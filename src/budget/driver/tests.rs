@@ -3,7 +3,7 @@ use crate::store::Opened;
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::limiter::{Ask, Grant, Limiter};
-use balancer_limiter::terms::{BucketId, Terms};
+use balancer_limiter::terms::Terms;
 
 const MILLI: Nanos = 1_000_000;
 
@@ -196,18 +196,94 @@ fn one_that_leaves_says_so_and_is_gone_at_once() {
     driver.heard(&leaving.to_text(&key()), at(START));
     driver.step(at(START + SHOW_EVERY));
     assert_eq!((driver.parts.shown.state().peers, driver.parts.budget.stats(START).members), (0, 1));
-    let Some(Order::Tell(texts)) = driver.leave() else { panic!("nothing is told") };
+    let Some(Order::Tell(texts)) = driver.leave(at(START)) else { panic!("nothing is told") };
     assert!(read(&texts[0]).leaving);
-    assert!(driver.leave().is_none() && driver.step(at(START + HEARTBEAT)).is_none());
+    assert!(driver.leave(at(START)).is_none() && driver.step(at(START + HEARTBEAT)).is_none());
+}
+
+#[test]
+fn the_last_that_one_tells_who_leaves_is_what_it_had_not_told_yet() {
+    let limiter = Arc::new(Limiter::new(1000));
+    let (mut driver, first) = connected_as(driver_of(Arc::clone(&limiter)));
+    driver.heard(&first, at(START));
+    driver.heard(&of_another(1).to_text(&key()), at(START));
+    let grant = slow();
+    let spend = |tokens| {
+        let take = || limiter.acquire(ClientKey::digest(b"somebody"), Ask::of(&grant), at(START)).allowed;
+        assert!((0..tokens).all(|_| take()));
+    };
+    spend(50);
+    driver.woken(START);
+    assert_eq!(spent(driver.step(at(START + 100 * MILLI))), 50);
+    driver.replied(Reply::Told, START + 100 * MILLI);
+    spend(3);
+    let Some(Order::Tell(texts)) = driver.leave(at(START + 101 * MILLI)) else { panic!("nothing is told") };
+    let [last, goodbye] = &texts[..] else { panic!("{} texts", texts.len()) };
+    assert_eq!((spent_of(last), read(last).leaving), (53, false));
+    assert!(read(goodbye).leaving && read(goodbye).reports.is_empty());
+}
+
+#[test]
+fn a_message_of_another_key_has_the_key_read_anew_once_a_minute() {
+    let (mut driver, first) = connected();
+    driver.heard(&first, at(START));
+    let replaced = BudgetKey::new(&[2; BudgetKey::BYTES]).unwrap();
+    let foreign = of_another(1).to_text(&replaced);
+    driver.heard(&foreign, at(START + MILLI));
+    assert!(matches!(driver.step(at(START + MILLI)), Some(Order::Open)));
+    driver.replied(Reply::Opened(Opened { key: replaced, seen_from: None }), START + MILLI);
+    driver.heard(&foreign, at(START + MILLI));
+    assert_eq!(driver.parts.shown.counts().received, 1, "by the new key");
+    // One that was under way meanwhile.
+    driver.heard(&of_another(2).to_text(&key()), at(START + MILLI));
+    let again = START + MILLI + REOPEN;
+    for now in [START + MILLI, again - MILLI] {
+        assert!(matches!(driver.step(at(now)), Some(Order::Tell(_))));
+        driver.replied(Reply::Told, now);
+    }
+    assert!(matches!(driver.step(at(again)), Some(Order::Open)));
+}
+
+#[test]
+fn a_refusal_that_lasts_is_asked_about_less_and_less_often() {
+    let mut driver = driver();
+    let mut now = START;
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        assert!(matches!(driver.step(at(now)), Some(Order::Open)));
+        driver.replied(Reply::Refused("permission denied".into()), now);
+        let SenderState::Closed(next) = driver.sender else { panic!("{:?}", driver.sender) };
+        waits.push((next - now) / MILLI);
+        now = next;
+    }
+    assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+    // Another one, and a server that does not answer, are no such refusal.
+    for (reply, wait) in [(Reply::Refused("no database".into()), 250), (Reply::Failed("down".into()), 250)] {
+        assert!(matches!(driver.step(at(now)), Some(Order::Open)));
+        driver.replied(reply, now);
+        assert!(matches!(driver.sender, SenderState::Closed(next) if next == now + wait * MILLI));
+        now += wait * MILLI;
+    }
 }
 
 /// What is told with that step: the tokens of the one bucket that was spent.
 #[track_caller]
 fn spent(order: Option<Order>) -> u64 {
     let Some(Order::Tell(texts)) = order else { panic!("nothing is told") };
-    let reports = read_reports(&read(&texts[0]).reports).unwrap();
-    assert_eq!((texts.len(), reports.len()), (1, 1));
+    assert_eq!(texts.len(), 1);
+    spent_of(&texts[0])
+}
+
+#[track_caller]
+fn spent_of(text: &str) -> u64 {
+    let reports = read_reports(&read(text).reports).unwrap();
+    assert_eq!(reports.len(), 1);
     reports[0].spent
+}
+
+/// 100 tokens, one a second.
+fn slow() -> Grant {
+    Grant::of_default(Terms::of_numbers(Limit { capacity: 100, rate: Rate::per_second(1_000_000) }))
 }
 
 #[test]
@@ -216,9 +292,7 @@ fn what_the_database_does_not_take_in_time_is_told_again() {
     let (mut driver, first) = connected_as(driver_of(Arc::clone(&limiter)));
     driver.heard(&first, at(START));
     driver.heard(&of_another(1).to_text(&key()), at(START));
-    let limit = Limit { capacity: 100, rate: Rate::per_second(1_000_000) };
-    let grant = Grant::of_default(Terms::of_numbers(limit));
-    let client = ClientKey::digest(b"somebody");
+    let (grant, client) = (slow(), ClientKey::digest(b"somebody"));
     for _ in 0..50 {
         assert!(limiter.acquire(client, Ask::of(&grant), at(START)).allowed);
     }
@@ -260,26 +334,4 @@ fn what_is_told_to_nobody_because_too_much_is_hot_is_counted_as_dropped() {
     }
     driver.step(at(START + SHOW_EVERY));
     assert_eq!(driver.parts.shown.counts().dropped, 3);
-}
-
-#[test]
-fn reports_go_into_as_few_messages_as_they_fit_in() {
-    let limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
-    let report = |number: u64| SpentReport {
-        client: ClientKey::digest(&number.to_be_bytes()),
-        bucket: BucketId::of("default"),
-        of_rule: false,
-        limit,
-        reset: None,
-        episode: 1,
-        spent: 100 + number,
-        fresh: 20,
-        rate_micro: 60_000_000,
-    };
-    let reports: Vec<SpentReport> = (0..balancer_limiter::budget::MAX_REPORTS as u64).map(report).collect();
-    let bodies = packed(&reports);
-    assert_eq!(bodies.len(), 2, "a flush is two messages at most");
-    let read: Vec<SpentReport> = bodies.iter().flat_map(|body| read_reports(body).unwrap()).collect();
-    assert_eq!(read, reports);
-    assert!(packed(&[]).is_empty() && read_reports(&[1, 2]).is_none());
 }

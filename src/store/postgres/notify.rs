@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use balancer_limiter::message::BudgetKey;
+use postgres::error::SqlState;
 
 use super::chain;
 use super::connect::{Connection, Connector};
-use crate::store::session::{Notifier, Opened};
+use crate::store::session::{Notifier, Opened, Unopened};
 
 /// What the `NOTIFY` of a message names.
 pub(super) const BUDGET_CHANNEL: &str = "balancer_budget";
@@ -27,22 +28,32 @@ impl NotifyConnection {
         Self { connector, patience, connection: None }
     }
 
-    fn look_around(connection: &mut Connection) -> Result<Opened, String> {
+    fn look_around(connection: &mut Connection) -> Result<Opened, Unopened> {
         let sql = "SELECT key, host(inet_client_addr()) FROM budget_key";
-        let rows = connection.client.query_typed(sql, &[]).map_err(|error| chain(&error))?;
-        let row = rows.first().ok_or("the table budget_key is empty")?;
-        let key: Vec<u8> = row.try_get(0).map_err(|error| chain(&error))?;
-        let key = BudgetKey::new(&key).ok_or("the key in the table budget_key has a wrong length")?;
-        let address: Option<String> = row.try_get(1).map_err(|error| chain(&error))?;
+        let rows = connection.client.query_typed(sql, &[]).map_err(unopened)?;
+        let wrong = |cause: &str| Unopened { cause: cause.into(), is_refusal: true };
+        let row = rows.first().ok_or_else(|| wrong("the table budget_key is empty"))?;
+        let key: Vec<u8> = row.try_get(0).map_err(unopened)?;
+        let key = BudgetKey::new(&key)
+            .ok_or_else(|| wrong("the key in the table budget_key has a wrong length"))?;
+        let address: Option<String> = row.try_get(1).map_err(unopened)?;
         let seen_from = address.and_then(|address| address.parse::<IpAddr>().ok());
         Ok(Opened { key, seen_from })
     }
 }
 
+/// Classes of errors (PostgreSQL, Appendix A) that last: who may connect, what there is, and who may read it.
+const LASTING: [&str; 4] = ["28", "3D", "3F", "42"];
+
+fn unopened(error: postgres::Error) -> Unopened {
+    let lasts = |code: &SqlState| LASTING.iter().any(|class| code.code().starts_with(class));
+    Unopened { cause: chain(&error), is_refusal: error.code().is_some_and(lasts) }
+}
+
 impl Notifier for NotifyConnection {
-    fn open(&mut self) -> Result<Opened, String> {
+    fn open(&mut self) -> Result<Opened, Unopened> {
         self.connection = None;
-        let mut connection = self.connector.dial().map_err(|error| chain(&error))?;
+        let mut connection = self.connector.dial().map_err(unopened)?;
         connection.deadline.set(self.patience);
         let opened = Self::look_around(&mut connection)?;
         connection.deadline.clear();

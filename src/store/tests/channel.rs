@@ -63,7 +63,7 @@ fn a_notifier_gives_up_on_a_paused_server_and_comes_back() {
     let cause = channel.notifier.tell(&["meanwhile".into()]).unwrap_err();
     assert!(cause.contains("did not answer in time"), "{cause}");
     assert_eq!(channel.notifier.tell(&["again".into()]).unwrap_err(), "it is not connected");
-    assert!(channel.notifier.open().is_err());
+    assert!(!channel.notifier.open().unwrap_err().is_refusal);
     server.resume();
     open(&mut channel);
     channel.notifier.tell(&["after".into()]).unwrap();
@@ -90,6 +90,22 @@ fn the_key_is_random_and_for_balancers_role_alone() {
     let mut client = ::postgres::Client::connect(&other, ::postgres::NoTls).unwrap();
     let refused = client.query("SELECT key FROM budget_key", &[]).unwrap_err();
     assert_eq!(refused.code(), Some(&::postgres::error::SqlState::INSUFFICIENT_PRIVILEGE));
+}
+
+#[test]
+fn a_database_that_has_no_key_for_it_refuses() {
+    let Some(database) = postgres::Database::postgres() else { return };
+    let limits = Setup::postgres(&database.url).start().unwrap();
+    let mut channel = limits.take_budget_channel().unwrap();
+    open(&mut channel);
+    let url = DatabaseUrl::Postgres(Secret::new(&database.url));
+    for (change, cause) in
+        [("DELETE FROM budget_key", "is empty"), ("DROP TABLE budget_key", "does not exist")]
+    {
+        by_hand(&url, change);
+        let unopened = channel.notifier.open().unwrap_err();
+        assert!(unopened.is_refusal && unopened.cause.contains(cause), "{unopened:?}");
+    }
 }
 
 #[test]

@@ -81,6 +81,45 @@ fn garbage_and_what_is_sent_again_is_counted_and_nothing_comes_of_it() {
 }
 
 #[test]
+fn a_key_that_was_replaced_is_noticed_by_those_that_run() {
+    let Some(database) = Database::postgres() else { return };
+    let backend = Backend::named("a");
+    let setup = setup(&database, &backend);
+    let first = setup.start();
+    knows(&first, 1);
+    let mut client = postgres::Client::connect(&database.url, postgres::NoTls).expect("it answers");
+    let replaced = client.execute("UPDATE budget_key SET key = sha256(key)", &[]).expect("a key");
+    assert_eq!(replaced, 1);
+    let second = setup.start();
+    for balancer in [&first, &second] {
+        knows(balancer, 2);
+    }
+}
+
+/// Stopped it takes nothing off the server, whose queue for all listeners it would fill.
+#[test]
+#[ignore = "a quarter of a minute"]
+fn a_listener_that_stands_still_is_given_up_by_the_server() {
+    let Some(database) = Database::postgres() else { return };
+    let all = instances(&database, 1);
+    let mut client = postgres::Client::connect(&database.url, postgres::NoTls).expect("it answers");
+    let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%LISTEN balancer%' \
+               AND pid <> pg_backend_pid()";
+    let listens = client.query_one(sql, &[]).expect("one listens").get::<_, i32>(0);
+    all.list[0].proc.signal(Signal::STOP);
+    // More than the buffers of both kernels hold.
+    let much = "SELECT pg_notify('balancer_budget', repeat('x', 7900 + n % 50) || n) FROM generate_series(1, 5000) n";
+    client.execute(much, &[]).expect("told");
+    let took = takes("the server gave it up", || {
+        let there = "SELECT 1 FROM pg_stat_activity WHERE pid = $1";
+        client.query(there, &[&listens]).expect("it answers").is_empty().then_some(())
+    });
+    aloud(&format!("budget: a listener that was stopped is given up after {took:?}"));
+    all.list[0].proc.signal(Signal::CONT);
+    knows(&all.list[0], 1);
+}
+
+#[test]
 fn a_paused_database_cuts_instances_off_and_they_come_back() {
     let Some(server) = Postgres::start() else { return };
     let all = instances(&server.database("paused"), 2);

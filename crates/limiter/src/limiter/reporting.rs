@@ -36,6 +36,8 @@ pub(crate) enum Round<'a> {
         /// Numbers of the instances that are there.
         alive: &'a [u32],
     },
+    /// Every one of which something is untold.
+    Last,
 }
 
 /// A hot bucket that has something to tell.
@@ -92,7 +94,7 @@ impl Limiter {
         }
         let mut candidates = Vec::new();
         for shard in 0..SHARDS {
-            if matches!(round, Round::All { .. }) || self.link.is_loud(shard) {
+            if !matches!(round, Round::Urgent) || self.link.is_loud(shard) {
                 self.look_for_reports(shard, round, when, &mut candidates);
             }
         }
@@ -220,6 +222,7 @@ impl Limiter {
 fn is_due(bucket: &HotBucket, round: Round<'_>, now: Nanos) -> bool {
     match round {
         Round::Urgent => bucket.loud,
+        Round::Last => bucket.untold() > 0,
         // What was just told, because it was urgent, has nothing new to tell.
         Round::All { .. } => {
             bucket.loud || bucket.is_changed() && now.saturating_sub(bucket.told_at()) >= TICK / 2
