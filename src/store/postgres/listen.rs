@@ -69,7 +69,13 @@ impl Listener for Listen {
 impl Listen {
     fn connect(&self) -> Result<Connection, String> {
         let mut connection = self.connector.dial().map_err(|error| chain(&error))?;
-        let listen = format!("LISTEN {CHANGES_CHANNEL}; LISTEN {BUDGET_CHANNEL}");
+        // The server keeps what a listener has not taken for as long as it is connected, and its queue is bounded: it is to give
+        // up one that stands still as soon as this side would give up the server. Servers before 12 know no such setting.
+        let patience = self.connector.config.get_tcp_user_timeout().map_or(0, Duration::as_millis);
+        let listen = format!(
+            "SELECT set_config(name, '{patience}', false) FROM pg_settings WHERE name = 'tcp_user_timeout'; \
+             LISTEN {CHANGES_CHANNEL}; LISTEN {BUDGET_CHANNEL}"
+        );
         self.ask(&mut connection, &listen)?;
         Ok(connection)
     }
