@@ -9,6 +9,10 @@ use super::forms::parse_duration;
 use super::json::{self, Member, Node, Value};
 use super::keys::{Key, Report, Shape, Spec, Unknown, pattern};
 
+mod values;
+
+use values::{default_of, interpret, message, whole_of, whole_spec};
+
 /// One object, being read.
 pub(super) struct Section<'r> {
     report: &'r mut Report,
@@ -336,48 +340,6 @@ impl<'r> Section<'r> {
             }
         }
     }
-}
-
-/// The text of "must be …" with what was found.
-fn message(spec: &Spec, found: &Node, why: Option<String>) -> String {
-    let or_null = if spec.nullable { " or null" } else { "" };
-    why.unwrap_or_else(|| format!("must be {}{or_null}; found {}", spec.shape, found.describe(!spec.secret)))
-}
-
-/// A variable's text counts as JSON when the key takes that, else as text. JSON text in quotes is the key's type even
-/// when its content is wrong. The node in the error is the reading that the error is about.
-fn interpret<T>(node: &Node, parse: &impl Fn(&Node) -> Parsed<T>) -> Result<T, (Node, Option<String>)> {
-    let Value::Raw(text) = &node.value else { return parse(node).map_err(|why| (node.clone(), why)) };
-    let as_text = Node::new(node.origin.clone(), Value::Text(text.clone()));
-    let Some(json) = node.raw_as_json() else { return parse(&as_text).map_err(|why| (as_text, why)) };
-    match parse(&json) {
-        Err(why) if matches!(json.value, Value::Text(_)) => Err((json, why)),
-        Err(why) => parse(&as_text).map_err(|_| (json, why)),
-        Ok(value) => Ok(value),
-    }
-}
-
-/// A default goes the way of every other value. A test holds that each one is accepted.
-fn default_of<T: Default>(spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> T {
-    json::parse(spec.default, &|_| FaultOrigin::File)
-        .ok()
-        .and_then(|node| parse(&node).ok())
-        .unwrap_or_default()
-}
-
-fn whole_spec(
-    name: &'static str,
-    range: &RangeInclusive<u64>,
-    default: &'static str,
-    about: &'static str,
-) -> Spec {
-    Spec::new(name, Shape::Whole { min: *range.start(), max: *range.end() }, default, about)
-}
-
-fn whole_of<T: TryFrom<u64>>(node: &Node, range: &RangeInclusive<u64>) -> Parsed<T> {
-    let Value::Number(text) = &node.value else { return Err(None) };
-    let value = text.parse::<u64>().ok().filter(|value| range.contains(value)).ok_or(None)?;
-    T::try_from(value).map_err(|_| None)
 }
 
 /// Who gave an unknown key: several variables may have put values below it.
