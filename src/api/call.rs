@@ -8,12 +8,13 @@ use super::members;
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody, BlockingRequest};
 use balancer_http::message::Reason;
+use balancer_pool::backends::DEFAULT_POOL;
 
 /// A call that may be made.
 pub(super) struct ApiCall<'c, 'e> {
     pub exchange: &'c mut BlockingRequest<'e>,
-    /// What stood for the path's `{…}`, undecoded.
-    pub argument: Option<String>,
+    /// What stood for the path's `{…}`, undecoded, by their names.
+    pub arguments: Vec<(&'static str, String)>,
     /// `/-`, or nothing on the admin listener: what comes before the route's path.
     pub base: &'static str,
     pub caller: Caller,
@@ -41,13 +42,16 @@ impl ApiCall<'_, '_> {
         Query::read(self.exchange.head.query(), known)
     }
 
-    /// What stood for the path's `{…}`, decoded once; `name` is what a fault points at.
+    /// What stood for the path's last `{…}`, decoded once; `name` is what a fault points at.
     pub fn argument(&self, name: &str) -> Result<String, Reject> {
-        let raw = self.argument.as_deref().unwrap_or_default();
-        input::decode(raw, input::Plus::IsPlus).map_err(|fault| {
-            Reject::new(Reason::BadRequest, format!("the {name} in the path {fault}"))
-                .field(input::pointer(name), fault)
-        })
+        let raw = self.arguments.last().map_or("", |(_, raw)| raw.as_str());
+        decoded(raw, name)
+    }
+
+    /// The pool that the path names, or the default one.
+    pub fn pool(&self) -> Result<String, Reject> {
+        let named = self.arguments.iter().find(|(name, _)| *name == "pool");
+        named.map_or_else(|| Ok(DEFAULT_POOL.to_owned()), |(name, raw)| decoded(raw, name))
     }
 
     /// What the path's `{…}`, or the query's only parameter, names; `what` says what that is. `parse` judges it.
@@ -60,7 +64,7 @@ impl ApiCall<'_, '_> {
         let wrong = |fault: String| {
             Reject::new(Reason::BadRequest, format!("{name}: {fault}")).field(format!("/{name}"), fault)
         };
-        let text = if self.argument.is_some() {
+        let text = if !self.arguments.is_empty() {
             self.query(&[])?;
             self.argument(name)?
         } else {
@@ -69,6 +73,13 @@ impl ApiCall<'_, '_> {
         };
         parse(&text).map_err(|fault| wrong(fault.to_string()))
     }
+}
+
+fn decoded(raw: &str, name: &str) -> Result<String, Reject> {
+    input::decode(raw, input::Plus::IsPlus).map_err(|fault| {
+        Reject::new(Reason::BadRequest, format!("the {name} in the path {fault}"))
+            .field(input::pointer(name), fault)
+    })
 }
 
 /// 200 with that document.

@@ -192,7 +192,7 @@ impl AdminApi {
         } else {
             self.access.load().check(head, surface, &self.failures, now)?
         };
-        let FoundRoute::Route(route, argument, base) = found else {
+        let FoundRoute::Route(route, arguments, base) = found else {
             return Err(Reject::new(Reason::NotFound, "there is nothing of that name here"));
         };
         let Some(operation) = route.operation(&head.method) else {
@@ -204,7 +204,7 @@ impl AdminApi {
         if operation.access == route::Permission::Write {
             caller.may_write()?;
         }
-        Ok(Admitted { operation, argument, base, caller })
+        Ok(Admitted { operation, route, arguments, base, caller })
     }
 
     fn answer(
@@ -213,10 +213,11 @@ impl AdminApi {
         surface: Surface,
         request_id: &str,
     ) -> Result<Answer, Reject> {
-        let Admitted { operation, argument, base, caller } =
+        let Admitted { operation, route, arguments, base, caller } =
             self.admit(exchange.head, surface, exchange.received_at)?;
-        let argument = argument.map(str::to_owned);
-        (operation.handle)(self, &mut ApiCall { exchange, argument, base, caller, request_id })
+        let values = arguments.into_iter().flatten().map(str::to_owned);
+        let arguments = route.argument_names().zip(values).collect();
+        (operation.handle)(self, &mut ApiCall { exchange, arguments, base, caller, request_id })
     }
 
     /// Refused callers and a store that is down are said at `warn`, one line a cause and address in a while; what a
@@ -242,7 +243,8 @@ impl AdminApi {
 /// A call that nothing speaks against so far.
 struct Admitted<'p> {
     operation: &'static Operation,
-    argument: Option<&'p str>,
+    route: &'static Route,
+    arguments: route::Arguments<'p>,
     base: &'static str,
     caller: Caller,
 }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::call::as_json;
 use super::route::{
-    AnswerDoc, ApiCall, Content, In, Operation, PathForm, Permission, Resource, Route, Schema, get, refusal,
-    shows,
+    AnswerDoc, ApiCall, Argument, Content, In, Operation, PathForm, Permission, Resource, Route, Schema, get,
+    refusal, shows,
 };
 use super::{AdminApi, resources};
 use crate::error::Reject;
@@ -120,15 +120,15 @@ struct Examples<'a>(&'a [Schema]);
 impl Examples<'_> {
     fn path_item(&self, resource: &Resource, route: &Route) -> Value {
         let mut item = Map::new();
-        if let (Some(name), Some(argument)) = (route.argument_name(), route.argument) {
-            let schema = parsed(argument.schema);
-            item.insert(
-            "parameters".into(),
-            json!([{
-                "name": name, "in": "path", "required": true, "schema": schema, "description": argument.about,
-                "example": parsed(argument.example),
-            }]),
-        );
+        let argument = |(name, argument): (&str, &Argument)| {
+            json!({
+                "name": name, "in": "path", "required": true, "schema": parsed(argument.schema),
+                "description": argument.about, "example": parsed(argument.example),
+            })
+        };
+        let arguments: Vec<Value> = route.argument_names().zip(route.arguments).map(argument).collect();
+        if !arguments.is_empty() {
+            item.insert("parameters".into(), arguments.into());
         }
         for operation in route.operations {
             item.insert(operation.method.to_lowercase(), self.described(resource, operation, false));

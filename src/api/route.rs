@@ -67,10 +67,10 @@ pub(super) enum PathForm {
 /// One path.
 pub(super) struct Route {
     pub form: PathForm,
-    /// Without `/-`; one segment at most is `{name}`.
+    /// Without `/-`; two segments at most are `{name}`.
     pub path: &'static str,
-    /// The path's `{…}`.
-    pub argument: Option<Argument>,
+    /// The path's `{…}`, in their order.
+    pub arguments: &'static [Argument],
     pub operations: &'static [Operation],
 }
 
@@ -154,6 +154,11 @@ pub(super) const fn delete(id: &'static str, summary: &'static str, handle: Hand
 }
 
 impl Operation {
+    /// The same under another `operationId`.
+    pub const fn called(self, id: &'static str) -> Self {
+        Self { id, ..self }
+    }
+
     pub const fn access(self, access: Permission) -> Self {
         Self { access, ..self }
     }
@@ -245,11 +250,14 @@ pub(super) struct Parameter {
     pub example: &'static str,
 }
 
+/// What stood for a path's `{…}`, in their order.
+pub(super) type Arguments<'p> = [Option<&'p str>; 2];
+
 /// A path that is ours.
 #[derive(Clone, Copy)]
 pub(super) enum FoundRoute<'p> {
     /// A route, what stood for its `{…}`, undecoded, and `/-` or nothing.
-    Route(&'static Route, Option<&'p str>, &'static str),
+    Route(&'static Route, Arguments<'p>, &'static str),
     /// Below `/-/v1`, or anywhere on the admin listener, and nothing is there.
     Nothing,
 }
@@ -284,26 +292,33 @@ pub(super) fn find(path: &str, surface: Surface, api_is_public: bool) -> Option<
     };
     for route in resources().flat_map(|resource| resource.routes) {
         let Some((path, base)) = here(route.form) else { continue };
-        if let Some(argument) = matches(route.path, path) {
-            return Some(FoundRoute::Route(route, argument, base));
+        if let Some(arguments) = matches(route.path, path) {
+            return Some(FoundRoute::Route(route, arguments, base));
         }
     }
     let is_v1 = under_dash.is_some_and(|rest| rest == "/v1" || rest.starts_with("/v1/"));
     if is_v1 && api_is_here { Some(FoundRoute::Nothing) } else { nothing }
 }
 
-/// Whether a path is that of a route; with the value of its parameter, which is never empty.
-fn matches<'p>(route: &str, path: &'p str) -> Option<Option<&'p str>> {
-    let (Some(open), Some(close)) = (route.find('{'), route.find('}')) else {
-        return (route == path).then_some(None);
-    };
-    let argument = path.strip_prefix(&route[..open])?.strip_suffix(&route[close + 1..])?;
-    (!argument.is_empty() && !argument.contains('/')).then_some(Some(argument))
+/// Whether a path is that of a route; with the values of its parameters, which are never empty.
+fn matches<'p>(route: &str, path: &'p str) -> Option<Arguments<'p>> {
+    let mut arguments: Arguments<'p> = [None; 2];
+    let mut places = arguments.iter_mut();
+    let mut segments = path.split('/');
+    for wanted in route.split('/') {
+        let segment = segments.next()?;
+        if wanted.starts_with('{') {
+            *places.next()? = Some(Some(segment).filter(|segment| !segment.is_empty())?);
+        } else if wanted != segment {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(arguments)
 }
 
 impl Route {
     const fn at(form: PathForm, path: &'static str, operations: &'static [Operation]) -> Self {
-        Self { form, path, argument: None, operations }
+        Self { form, path, arguments: &[], operations }
     }
 
     pub const fn fixed(path: &'static str, operations: &'static [Operation]) -> Self {
@@ -319,8 +334,8 @@ impl Route {
     }
 
     /// With its `{…}`.
-    pub const fn of(self, argument: Argument) -> Self {
-        Self { argument: Some(argument), ..self }
+    pub const fn of(self, arguments: &'static [Argument]) -> Self {
+        Self { arguments, ..self }
     }
 
     /// The methods of its operations, and HEAD beside GET, as an `Allow` value.
@@ -346,10 +361,9 @@ impl Route {
         self.operations.iter().all(|operation| operation.access == Permission::Allowed)
     }
 
-    /// The name in its `{…}`.
-    pub fn argument_name(&self) -> Option<&'static str> {
-        let (_, rest) = self.path.split_once('{')?;
-        rest.split_once('}').map(|(name, _)| name)
+    /// The names in its `{…}`, in their order.
+    pub fn argument_names(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
     }
 }
 

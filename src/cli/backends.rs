@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::Env;
 use super::failure::CommandFailure;
-use super::pages::print_json;
 use super::session::{ApiSession, CommandOutput, Common};
 use balancer_http::path::encoded;
+use balancer_pool::backends::title;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,7 +18,8 @@ Examples:
   balancer backends set a --weight 0
   balancer backends drain a
   balancer backends set a --state up
-  balancer backends rm b --drain 30s";
+  balancer backends rm b --drain 30s
+  balancer backends add c http://10.0.0.7 --pool api";
 
 /// `balancer backends` and what follows it.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,9 @@ Examples:
 pub struct BackendsCommand {
     #[command(flatten)]
     common: Common,
+    /// The pool that is meant; without it the one at the top of the configuration, and all of them for ls.
+    #[arg(long, global = true, value_name = "NAME")]
+    pool: Option<String>,
     #[command(subcommand)]
     what: What,
 }
@@ -118,6 +122,7 @@ impl State {
 /// A backend, as far as it is shown here.
 #[derive(Deserialize)]
 struct ShownBackend {
+    pool: String,
     name: String,
     url: String,
     weight: u32,
@@ -131,8 +136,9 @@ struct ShownBackend {
 /// Does it.
 pub(super) fn run(backends: &BackendsCommand, env: Env<'_>) -> Result<(), CommandFailure> {
     let mut session = ApiSession::open(&backends.common, env)?;
+    let pool = backends.pool.as_deref();
     match &backends.what {
-        What::Ls => ls(&mut session),
+        What::Ls => ls(&mut session, pool),
         What::Add { name, to, weight, max_in_flight, backup } => {
             let mut body = json!({ "name": name, "url": to });
             let members = [("weight", weight), ("max_in_flight", max_in_flight)];
@@ -144,13 +150,15 @@ pub(super) fn run(backends: &BackendsCommand, env: Env<'_>) -> Result<(), Comman
             if *backup {
                 body["backup"] = json!(true);
             }
-            tell(&mut session, Method::POST, "/-/v1/backends", &body)
+            tell(&mut session, Method::POST, &all(pool), &body)
         }
-        What::Set(set) => tell(&mut session, Method::PATCH, &item(&set.name), &patch(set)),
-        What::Drain { name } => tell(&mut session, Method::PATCH, &item(name), &json!({ "state": "drain" })),
+        What::Set(set) => tell(&mut session, Method::PATCH, &item(pool, &set.name), &patch(set)),
+        What::Drain { name } => {
+            tell(&mut session, Method::PATCH, &item(pool, name), &json!({ "state": "drain" }))
+        }
         What::Rm { name, drain } => {
             let query = drain.as_ref().map(|drain| format!("?drain={}", encoded(drain)));
-            let path = format!("{}{}", item(name), query.unwrap_or_default());
+            let path = format!("{}{}", item(pool, name), query.unwrap_or_default());
             session.api.send(Method::DELETE, &path, &[], None)?;
             let done = json!({ "name": name, "removed": true });
             session.out.ended(&done, &format!("removed backend {name}"))
@@ -158,8 +166,16 @@ pub(super) fn run(backends: &BackendsCommand, env: Env<'_>) -> Result<(), Comman
     }
 }
 
-fn item(name: &str) -> String {
-    format!("/-/v1/backends/{}", encoded(name))
+/// Where the backends of a pool are.
+fn all(pool: Option<&str>) -> String {
+    match pool {
+        Some(pool) => format!("/-/v1/pools/{}/backends", encoded(pool)),
+        None => "/-/v1/backends".to_owned(),
+    }
+}
+
+fn item(pool: Option<&str>, name: &str) -> String {
+    format!("{}/{}", all(pool), encoded(name))
 }
 
 fn patch(set: &Set) -> Value {
@@ -176,25 +192,40 @@ fn patch(set: &Set) -> Value {
     Value::Object(body)
 }
 
-fn ls(session: &mut ApiSession) -> Result<(), CommandFailure> {
-    if session.out.is_json() {
-        return print_json(session, "/-/v1/backends", "backends");
-    }
+fn ls(session: &mut ApiSession, pool: Option<&str>) -> Result<(), CommandFailure> {
     #[derive(Deserialize)]
     struct List {
-        backends: Vec<ShownBackend>,
+        backends: Vec<Value>,
+    }
+    #[derive(Deserialize)]
+    struct Pools {
+        pools: Vec<List>,
     }
     let ApiSession { api, out } = session;
-    let body = api.get("/-/v1/backends")?;
-    let List { backends } = api.read(&body)?;
-    let rows: Vec<_> = backends.into_iter().map(row).collect();
-    out.table(&["BACKEND", "URL", "STATE", "HEALTH", "WEIGHT", "IN FLIGHT", "FROM", "CAUSE"], &rows)?;
+    let backends = match pool {
+        Some(_) => api.read::<List>(&api.get(&all(pool))?)?.backends,
+        None => {
+            let Pools { pools } = api.read(&api.get("/-/v1/pools")?)?;
+            pools.into_iter().flat_map(|pool| pool.backends).collect()
+        }
+    };
+    if out.is_json() {
+        out.raw(&format!("{}\n", json!({ "backends": backends, "next_cursor": null })))?;
+        return out.flush();
+    }
+    let backends: Vec<ShownBackend> = api.read(&Value::from(backends).to_string())?;
+    let several = backends.iter().any(|one| one.pool != backends[0].pool);
+    let rows: Vec<_> = backends.into_iter().map(|one| row(one, several)).collect();
+    let names = ["POOL", "BACKEND", "URL", "STATE", "HEALTH", "WEIGHT", "IN FLIGHT", "FROM", "CAUSE"];
+    out.table(&names[usize::from(!several)..], &rows)?;
     out.flush()
 }
 
-fn row(one: ShownBackend) -> Vec<String> {
+/// `several`: with its pool in front.
+fn row(one: ShownBackend, several: bool) -> Vec<String> {
     let (weight, in_flight) = (one.weight.to_string(), one.in_flight.to_string());
-    let mut row = vec![one.name, one.url, one.state, one.health, weight, in_flight, one.source];
+    let mut row = if several { vec![one.pool] } else { Vec::new() };
+    row.extend([one.name, one.url, one.state, one.health, weight, in_flight, one.source]);
     row.extend(one.cause);
     row
 }
@@ -213,7 +244,8 @@ fn tell(session: &mut ApiSession, method: Method, path: &str, body: &Value) -> R
 
 fn show(out: &mut CommandOutput, one: &ShownBackend, is_new: bool) -> Result<(), CommandFailure> {
     let done = if is_new { "added" } else { "changed" };
-    let ShownBackend { name, url, state, weight, .. } = one;
+    let ShownBackend { pool, name, url, state, weight, .. } = one;
+    let name = title(pool, name);
     out.line(&format!("{done} backend {name}: {url}, {state}, weight {weight}"))
 }
 
@@ -236,6 +268,7 @@ mod tests {
         }
         assert_eq!(bound("none"), Ok(Bound(None)));
         assert!(bound("few").is_err());
-        assert_eq!(item("a:1/x"), "/-/v1/backends/a%3A1%2Fx");
+        assert_eq!(item(None, "a:1/x"), "/-/v1/backends/a%3A1%2Fx");
+        assert_eq!(item(Some("api"), "a"), "/-/v1/pools/api/backends/a");
     }
 }

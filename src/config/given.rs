@@ -8,7 +8,7 @@ use super::json::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 27] = [
+const LIVE: [&str; 28] = [
     "backends",
     "balancing.hash_on",
     "balancing.max_in_flight",
@@ -20,6 +20,7 @@ const LIVE: [&str; 27] = [
     "health_check",
     "log.level",
     "outlier",
+    "pools",
     "rate_limit.cors",
     "rate_limit.default",
     "rate_limit.headers",
@@ -57,6 +58,11 @@ impl Given {
     /// Remembers a value; it must be settled.
     pub(super) fn put(&mut self, path: String, node: Node) {
         self.0.insert(path, node);
+    }
+
+    /// Adds those of another that are meant.
+    pub(super) fn absorb(&mut self, other: Self, is_meant: impl Fn(&String) -> bool) {
+        self.0.extend(other.0.into_iter().filter(|(path, _)| is_meant(path)));
     }
 
     /// The keys whose values differ, sorted; those of a list's elements under the list's name, those below another one of

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::fault::{Fault, FaultOrigin, did_you_mean, nearest};
 use super::given::Given;
-use super::json::{self, Node, Value};
+use super::json::{self, Member, Node, Value};
 
 /// A key as it was declared by the code that reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +137,22 @@ impl Report {
         self.given.put(path, Node::new(node.origin.clone(), value));
     }
 
+    /// Adds what was reported of an object that takes some of its keys from another one: what is wrong with those was said
+    /// there, and they were not given here. None of its keys is declared.
+    pub fn absorb(&mut self, apart: Self, inherited: &Inherited) {
+        let own = |path: &String| inherited.is_own(path);
+        for fault in apart.faults {
+            let said = |path: &str| self.faults.iter().any(|other| other.path == path);
+            if !inherited.from(&fault.path).is_some_and(said) {
+                self.faults.push(fault);
+            }
+        }
+        self.unknown.extend(apart.unknown.into_iter().filter(|unknown| own(&unknown.path)));
+        self.changed.extend(apart.changed.into_iter().filter(own));
+        self.secrets.extend(apart.secrets.into_iter().filter(own));
+        self.given.absorb(apart.given, own);
+    }
+
     /// Words the unknown keys, now that all known ones are declared, and gives everything back.
     pub fn finish(mut self) -> (Vec<Fault>, Vec<Key>) {
         for unknown in std::mem::take(&mut self.unknown) {
@@ -152,6 +168,68 @@ impl Report {
         }
         (self.faults, self.keys)
     }
+}
+
+/// Keys that an object takes over from another one.
+pub(super) struct Inherited {
+    /// Path of the object, with a dot behind it: what is below it at one path stands there without it.
+    prefix: String,
+    /// What the object itself has.
+    own: Vec<String>,
+    paths: Vec<String>,
+}
+
+impl Inherited {
+    /// Nothing as yet, for the object at that path.
+    pub fn by(path: &str) -> Self {
+        Self { prefix: format!("{path}."), own: Vec::new(), paths: Vec::new() }
+    }
+
+    /// `own`, the object, with those of the other one that it leaves out, object by object.
+    pub fn complete(&mut self, own: Node, above: &[Member]) -> Node {
+        let own = own.settled();
+        if let Value::Object(members) = &own.value {
+            self.own = members.iter().map(|member| format!("{}{}", self.prefix, member.name)).collect();
+        }
+        let path = self.prefix.trim_end_matches('.').to_owned();
+        self.complete_at(own, above, &path)
+    }
+
+    fn complete_at(&mut self, own: Node, above: &[Member], path: &str) -> Node {
+        let own = own.settled();
+        let Value::Object(mut members) = own.value else { return own };
+        for member in above {
+            let path = format!("{path}.{}", member.name);
+            match members.iter_mut().find(|one| one.name == member.name) {
+                None => {
+                    self.paths.push(path);
+                    members.push(member.clone());
+                }
+                Some(one) => {
+                    if let Value::Object(inner) = member.node.clone().settled().value {
+                        let nothing = Node::new(one.node.origin.clone(), Value::Null);
+                        one.node = self.complete_at(std::mem::replace(&mut one.node, nothing), &inner, &path);
+                    }
+                }
+            }
+        }
+        Node::new(own.origin, Value::Object(members))
+    }
+
+    /// Whether the object says something of that key.
+    fn is_own(&self, path: &str) -> bool {
+        self.own.iter().any(|one| is_at_or_below(path, one)) && self.from(path).is_none()
+    }
+
+    /// Where a key was taken over from; `None`: it is the object's own.
+    fn from<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let is_taken = self.paths.iter().any(|one| is_at_or_below(path, one));
+        path.strip_prefix(&self.prefix).filter(|_| is_taken)
+    }
+}
+
+fn is_at_or_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// How a key was declared; see [`Key`].

@@ -232,11 +232,7 @@ fn backend(to: &str) -> Node {
     } else {
         format!("http://{to}")
     };
-    // Host and port alone; whatever else it holds is a fault of the URL, which is told without a password.
-    let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
-    let name = authority.rsplit('@').next().unwrap_or("").to_owned();
-    object("--to", &[("name", &name), ("url", &url)])
+    read::backend_by_address(&FaultOrigin::Flag("--to"), &url)
 }
 
 /// An object of texts that an option gave.

@@ -12,6 +12,9 @@ use super::load;
 /// An hour, a day and a month of 30 days, as they may be written.
 const PERIODS: &str = "^(0*(1h|60m|3600s|1d|24h|1440m|86400s|30d|720h|43200m|2592000s)|1mo)$";
 
+/// What a pool takes.
+const POOL: [&str; 5] = ["backends", "balancing", "upstream", "outlier", "health_check"];
+
 /// The schema.
 pub fn schema() -> Value {
     let keys = load::keys();
@@ -37,7 +40,8 @@ fn object(path: &str, keys: &[Key]) -> Map<String, Value> {
     for key in keys {
         let Some(name) = leaf(path, &key.path) else { continue };
         properties.insert(name.into(), property(key, keys));
-        if key.default.is_empty() {
+        // What makes a configuration without backends of the top is said apart.
+        if key.default.is_empty() && key.path != "backends" {
             required.push(json!(name));
         }
     }
@@ -94,10 +98,15 @@ fn form(key: &Key, keys: &[Key]) -> Map<String, Value> {
             let list = json!({ "type": "array", "items": item, "maxItems": max });
             if key.single { json!({ "anyOf": [item, list] }) } else { list }
         }
+        Shape::Section if key.path == "pools" => pools(keys),
         Shape::Section => object(&key.path, keys).into(),
         Shape::Other(words) if below(&elements) => {
             let mut list = json!({ "type": "array", "items": object(&elements, keys) });
-            if key.default.is_empty() {
+            if key.path == "backends" {
+                let url = words::form(words::BACKEND_URL);
+                // Not one of two: what is wrong with an object is told of its members.
+                list["items"] = json!({ "if": { "type": "string" }, "then": url, "else": list["items"] });
+            } else if key.default.is_empty() {
                 list["minItems"] = json!(1);
             }
             if let Some(most) = words::most(words) {
@@ -153,7 +162,7 @@ fn together(path: &str) -> Vec<Value> {
     let has = |name: &str, form: Value| json!({ "required": [name], "properties": { name: form } });
     let text = json!({ "type": "string" });
     match path {
-        "" => vec![has_listener()],
+        "" => vec![has_listener(), has_place_to_go()],
         "tls" => vec![json!({ "properties": {
             "listen": { "minItems": 1, "uniqueItems": true },
             "alpn": { "minItems": 1, "uniqueItems": true },
@@ -203,6 +212,49 @@ fn together(path: &str) -> Vec<Value> {
     }
 }
 
+/// Pools by their names: each has backends, and sections as they stand at the top, which say what it leaves out.
+fn pools(keys: &[Key]) -> Value {
+    let mut properties = Map::new();
+    for key in keys.iter().filter(|key| POOL.contains(&key.path.as_str())) {
+        let mut property = property(key, keys);
+        if key.path == "backends" {
+            property["minItems"] = json!(1);
+        } else {
+            overriding(&mut property);
+        }
+        properties.insert(key.path.clone(), property);
+    }
+    let pool = json!({
+        "type": "object", "properties": properties, "required": ["backends"], "additionalProperties": false,
+    });
+    json!({
+        "type": "object",
+        "propertyNames": { "pattern": "^(?!default$)[a-z0-9][a-z0-9_-]{0,62}$" },
+        "additionalProperties": pool,
+        "maxProperties": 256,
+    })
+}
+
+/// What is not given here may be given at the top: nothing is missing, and defaults are for there.
+fn overriding(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.retain(|name, _| !["default", "required", "allOf"].contains(&name.as_str()));
+            members.values_mut().for_each(overriding);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(overriding),
+        _ => {}
+    }
+}
+
+/// Backends, or pools or routes, which say where else requests go.
+fn has_place_to_go() -> Value {
+    let some = json!({ "required": ["backends"], "properties": { "backends": { "minItems": 1 } } });
+    let pools = json!({ "required": ["pools"], "properties": { "pools": { "minProperties": 1 } } });
+    let routes = json!({ "required": ["routes"], "properties": { "routes": { "minItems": 1 } } });
+    json!({ "anyOf": [some, pools, routes] })
+}
+
 /// At least one address, and none twice; the plain port may be missing where there is the TLS port.
 fn has_listener() -> Value {
     let list = |least: usize| json!({ "listen": { "minItems": least, "uniqueItems": true } });
@@ -225,7 +277,7 @@ mod tests {
                     Some(name) => (name, true),
                     None => (part, false),
                 };
-                let objects = [at, &at["anyOf"][0], &at["anyOf"][1], &at["anyOf"][2]];
+                let objects = [at, &at["anyOf"][0], &at["anyOf"][1], &at["anyOf"][2], &at["else"]];
                 at = objects
                     .iter()
                     .map(|one| &one["properties"][name])
@@ -241,9 +293,9 @@ mod tests {
                 key.path
             );
         }
-        assert_eq!(schema["required"], json!(["backends"]));
+        assert_eq!(schema.get("required"), None);
         assert_eq!([&schema["allowComments"], &schema["allowTrailingCommas"]], [true, true]);
-        assert_eq!(schema["properties"]["backends"]["items"]["required"], json!(["name", "url"]));
+        assert_eq!(schema["properties"]["backends"]["items"]["else"]["required"], json!(["name", "url"]));
         assert_eq!(schema["properties"]["frontend"]["additionalProperties"], json!(false));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::fault::{FaultOrigin, Parsed, did_you_mean};
 use super::forms::parse_duration;
 use super::json::{self, Member, Node, Value};
-use super::keys::{Key, Report, Shape, Spec, Unknown, pattern};
+use super::keys::{Inherited, Key, Report, Shape, Spec, Unknown, pattern};
 
 mod values;
 
@@ -67,6 +67,27 @@ impl<'r> Section<'r> {
             let json = member.node.raw_as_json();
             matches!(json.as_ref().unwrap_or(&member.node).value, Value::Object(_))
         })
+    }
+
+    /// Whether a key is there and holds a list or an object with something in it.
+    pub fn has_some(&self, name: &str) -> bool {
+        self.members.iter().filter(|member| member.name == name).any(|member| {
+            match member.node.clone().settled().value {
+                Value::List(elements) => !elements.is_empty(),
+                Value::Object(members) => !members.is_empty(),
+                _ => false,
+            }
+        })
+    }
+
+    /// The members of those names, as they stand there.
+    pub fn copies(&self, names: &[&str]) -> Vec<Member> {
+        self.members.iter().filter(|member| names.contains(&member.name.as_str())).cloned().collect()
+    }
+
+    /// Adds what was reported of an object that was read apart.
+    pub fn absorb(&mut self, apart: Report, inherited: &Inherited) {
+        self.report.absorb(apart, inherited);
     }
 
     /// Whether a key of this object has a fault.

@@ -133,7 +133,7 @@ pub struct AuditRow {
     pub actor: String,
     /// `create`, `put`, `delete`, `batch` or `reset`; of a backend's state `drain`, `undrain`, `down` or `up`.
     pub action: String,
-    /// The id or plan as JSON text: `{"client_id":…}`, `{"plan":…}`, `{"backend":…}` or `{"operations":N}`.
+    /// The id or plan as JSON text: `{"client_id":…}`, `{"plan":…}`, `{"backend":…}`, with `pool` unless that is the default one, or `{"operations":N}`.
     pub target: String,
     /// What stood there before, as JSON text; `null` for nothing.
     pub before: String,

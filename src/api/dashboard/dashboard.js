@@ -202,6 +202,7 @@ const secondsOf = (per) => Number(/^[0-9]+/.exec(per)[0]) * UNIT_S[/[a-z]+$/.exe
 
 // As the log calls a backend.
 const titleOf = (pool, name) => (pool === 'default' ? name : `${pool}/${name}`);
+const title = (one) => titleOf(one.pool, one.name);
 
 function parseMetrics(text) {
   const series = new Map();
@@ -391,20 +392,20 @@ function showBackends() {
   const [first, last] = [looks[0], looks[looks.length - 1]];
   const seconds = Math.max((last.at - first.at) / 1000, 1);
   const counted = backends.map((one) => {
-    const [now, then] = [last.series.get(one.name), first.series.get(one.name)];
+    const [now, then] = [last.series.get(title(one)), first.series.get(title(one))];
     const requests = now && then ? grown(now.requests, then.requests) : 0;
     const errors = now && then ? grown(now.errors, then.errors) : 0;
-    return { one, requests, errors, p99: quantile(times(last.series, first.series, one.name), 0.99) };
+    return { one, requests, errors, p99: quantile(times(last.series, first.series, title(one)), 0.99) };
   });
-  const all = counted.reduce((sum, { requests }) => sum + requests, 0);
+  const all = (pool) => counted.reduce((sum, { one, requests }) => sum + (one.pool === pool ? requests : 0), 0);
   fill($('backend-rows'), counted.map(({ one, requests, errors, p99 }) => {
     const kind = one.state !== 'up' ? one.state : one.health === 'unknown' ? 'up' : one.health;
-    const share = all ? requests / all : 0;
+    const share = requests ? requests / all(one.pool) : 0;
     const why = [one.cause, one.backup ? 'backup' : ''];
     return {
-      key: one.name,
+      key: title(one),
       cells: [
-        { text: `${one.name} (${one.url})`, class: 'id' },
+        { text: `${title(one)} (${one.url})`, class: 'id' },
         { text: kind, class: kind },
         { text: why.filter(Boolean).join('; '), class: 'why' },
         { text: one.in_flight + (one.max_in_flight ? ` of ${one.max_in_flight}` : ''), class: 'number' },
@@ -423,10 +424,11 @@ function showBackends() {
 }
 
 function doBackend(one) {
-  const turn = (to, word, text) => button(word, `${word} ${one.name}`, () => act({
-    title: `${word} ${one.name}?`, text, word,
-    request: { method: 'PATCH', path: `v1/backends/${encodeURIComponent(one.name)}`, body: { state: to } },
-    said: `${one.name}: ${word} is done.`,
+  const pool = one.pool === 'default' ? '' : `pools/${encodeURIComponent(one.pool)}/`;
+  const turn = (to, word, text) => button(word, `${word} ${title(one)}`, () => act({
+    title: `${word} ${title(one)}?`, text, word,
+    request: { method: 'PATCH', path: `v1/${pool}backends/${encodeURIComponent(one.name)}`, body: { state: to } },
+    said: `${title(one)}: ${word} is done.`,
     after: async () => {
       await lookAtBackends();
       showBackends();
@@ -440,7 +442,7 @@ function doBackend(one) {
 }
 
 async function lookAtBackends() {
-  backends = (await get('v1/backends')).backends;
+  backends = (await get('v1/pools')).pools.flatMap((pool) => pool.backends);
 }
 
 async function everySecond() {

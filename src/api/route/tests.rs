@@ -5,8 +5,8 @@ fn found(path: &str, surface: Surface, api_is_public: bool) -> String {
     match find(path, surface, api_is_public) {
         None => String::new(),
         Some(FoundRoute::Nothing) => "-".into(),
-        Some(FoundRoute::Route(route, argument, base)) => {
-            format!("{base}|{}|{}", route.path, argument.unwrap_or(""))
+        Some(FoundRoute::Route(route, arguments, base)) => {
+            format!("{base}|{}|{}", route.path, arguments[0].unwrap_or(""))
         }
     }
 }
@@ -52,22 +52,27 @@ fn a_path_is_ours_where_the_contract_says() {
 
 #[test]
 fn a_parameter_is_one_segment_as_it_was_sent() {
-    let rows = [
-        ("/v1/limits/{id}", "/v1/limits/a", Some(Some("a"))),
-        ("/v1/limits/{id}", "/v1/limits/10.0.0.0%2F8", Some(Some("10.0.0.0%2F8"))),
-        ("/v1/limits/{id}", "/v1/limits/..", Some(Some(".."))),
+    let rows: &[(&str, &str, Option<&[&str]>)] = &[
+        ("/v1/limits/{id}", "/v1/limits/a", Some(&["a"])),
+        ("/v1/limits/{id}", "/v1/limits/10.0.0.0%2F8", Some(&["10.0.0.0%2F8"])),
+        ("/v1/limits/{id}", "/v1/limits/..", Some(&[".."])),
         ("/v1/limits/{id}", "/v1/limits/", None),
         ("/v1/limits/{id}", "/v1/limits/a/", None),
         ("/v1/limits/{id}", "/v1/limits/a/usage", None),
-        ("/v1/limits/{id}/usage", "/v1/limits/a/usage", Some(Some("a"))),
+        ("/v1/limits/{id}/usage", "/v1/limits/a/usage", Some(&["a"])),
         ("/v1/limits/{id}/usage", "/v1/limits//usage", None),
         ("/v1/limits/{id}/usage", "/v1/limits/a", None),
         ("/v1/limits/{id}/usage", "/v1/limits/usage", None),
-        ("/v1/limit", "/v1/limit", Some(None)),
+        ("/v1/limit", "/v1/limit", Some(&[])),
         ("/v1/limit", "/v1/limits", None),
+        ("/v1/pools/{pool}/backends/{name}", "/v1/pools/a/backends/b", Some(&["a", "b"])),
+        ("/v1/pools/{pool}/backends/{name}", "/v1/pools//backends/b", None),
+        ("/v1/pools/{pool}/backends/{name}", "/v1/pools/a/backends/", None),
+        ("/v1/pools/{pool}/backends/{name}", "/v1/pools/a/b/backends/c", None),
     ];
-    for (route, path, argument) in rows {
-        assert_eq!(matches(route, path), argument, "{route} {path}");
+    for (route, path, expected) in rows {
+        let found = matches(route, path).map(|found| found.into_iter().flatten().collect::<Vec<_>>());
+        assert_eq!(found.as_deref(), *expected, "{route} {path}");
     }
 }
 
@@ -77,8 +82,8 @@ fn the_table_says_what_it_has() {
     let mut ids = std::collections::HashSet::new();
     for route in resources().flat_map(|resource| resource.routes) {
         assert!(paths.insert(route.path), "{} stands there twice", route.path);
-        assert!(route.path.matches('{').count() <= 1, "{}", route.path);
-        assert_eq!(route.argument_name().is_some(), route.argument.is_some(), "{}", route.path);
+        assert!(route.path.matches('{').count() <= 2, "{}", route.path);
+        assert_eq!(route.argument_names().count(), route.arguments.len(), "{}", route.path);
         for operation in route.operations {
             if operation.method == "GET" {
                 assert_ne!(operation.access, Permission::Write, "{} changes nothing", route.path);

@@ -86,7 +86,7 @@ fn schemas() -> Vec<Schema> {
                 "description": "The last four: a backend's state was changed, with what else was said of it.",
             },
             "target": {
-                "description": "`{\"client_id\": …}`, `{\"plan\": …}`, `{\"backend\": …}` or `{\"operations\": N}`.",
+                "description": "`{\"client_id\": …}`, `{\"plan\": …}`, `{\"backend\": …}`, with `pool` unless that is `default`, or `{\"operations\": N}`.",
             },
             "before": { "description": "What stood there; null for nothing." },
             "after": { "description": "What stands there since; null for nothing." },

@@ -1,4 +1,4 @@
-//! `/v1/backends`: where requests go, changed while serving. Those of the configuration file can be changed, and the change
+//! `/v1/backends` and, of other pools than the default one, `/v1/pools/{pool}/backends`: where requests go, changed while serving. Those of the configuration file can be changed, and the change
 //! is stored; others are stored whole.
 
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use crate::store::StoreError;
 use crate::store::backends::BackendSettings;
 use balancer_http::message::Reason;
 use balancer_http::path::encoded;
-use balancer_pool::backends::{DEFAULT_POOL, Operator};
+use balancer_pool::backends::Operator;
 
 const MAX_WEIGHT: u32 = 1_000;
 const MAX_IN_FLIGHT: u32 = 1_000_000;
@@ -45,6 +45,7 @@ pub(super) enum BackendOrigin {
 /// A backend as it is in the pool of this instance.
 #[derive(Serialize)]
 pub(super) struct BackendShown {
+    pub pool: String,
     pub name: String,
     pub url: String,
     pub weight: u32,
@@ -94,25 +95,48 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Backends",
     routes: &[
         Route::ours("/v1/backends", &[LIST, CREATE]),
-        Route::ours("/v1/backends/{name}", &[READ, PATCH, DELETE]).of(Argument {
-            schema: r#"{"type": "string"}"#,
-            about: "The backend's name.",
-            example: r#""b""#,
-        }),
+        Route::ours("/v1/backends/{name}", &[READ, PATCH, DELETE]).of(&[NAME]),
+        Route::ours(
+            "/v1/pools/{pool}/backends",
+            &[LIST.called("listPoolBackends"), CREATE.called("createPoolBackend")],
+        )
+        .of(&[POOL]),
+        Route::ours(
+            "/v1/pools/{pool}/backends/{name}",
+            &[
+                READ.called("getPoolBackend"),
+                PATCH.called("patchPoolBackend"),
+                DELETE.called("deletePoolBackend"),
+            ],
+        )
+        .of(&[POOL, NAME]),
     ],
     schemas,
 };
 
-const GONE: AnswerDoc = refusal(404, "There is no such backend.");
+const NAME: Argument =
+    Argument { schema: r#"{"type": "string"}"#, about: "The backend's name.", example: r#""b""# };
 
-const LIST: Operation = route::get("listBackends", "All backends, as this instance has them", list)
-    .answers(&[shows(200, "All of them, on one page.", "Backends")]);
+/// A pool in a path.
+pub(super) const POOL: Argument = Argument {
+    schema: r#"{"type": "string"}"#,
+    about: "The pool's name; `default` is the one at the top of the configuration.",
+    example: r#""default""#,
+};
+
+const NO_POOL: AnswerDoc = refusal(404, "There is no such pool.");
+
+const GONE: AnswerDoc = refusal(404, "There is no such backend, or no such pool.");
+
+const LIST: Operation = route::get("listBackends", "All backends of a pool, as this instance has them", list)
+    .answers(&[shows(200, "All of them, on one page.", "Backends"), NO_POOL]);
 
 const CREATE: Operation =
     route::post("createBackend", "Adds a backend, in force when this is answered", create)
         .body("NewBackend")
         .answers(&[
             shows(201, "The backend.", "Backend").with(&["Location"]),
+            NO_POOL,
             refusal(409, "There is one of that name, or there are too many."),
         ]);
 
@@ -147,7 +171,7 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     as_json(&Backends {
-        backends: api.parts.control.backends(DEFAULT_POOL).map_err(rejected)?,
+        backends: api.parts.control.backends(&call.pool()?).map_err(rejected)?,
         next_cursor: None,
     })
 }
@@ -155,45 +179,40 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
-    let name = call.argument("name")?;
-    as_json(&api.parts.control.backend((DEFAULT_POOL, &name)).map_err(rejected)?)
+    let (pool, name) = (call.pool()?, call.argument("name")?);
+    as_json(&api.parts.control.backend((&pool, &name)).map_err(rejected)?)
 }
 
 fn create(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
     let (name, settings) = members::read(&body, new_backend)?;
-    let shown = api
-        .parts
-        .control
-        .create_backend((DEFAULT_POOL, &name), settings, &call.caller.actor)
-        .map_err(rejected)?;
+    let pool = call.pool()?;
+    let shown =
+        api.parts.control.create_backend((&pool, &name), settings, &call.caller.actor).map_err(rejected)?;
     let mut answer = as_json(&shown)?;
     answer.status = 201;
-    Ok(answer.with("Location", format!("{}/v1/backends/{}", call.base, encoded(&shown.name))))
+    Ok(answer.with("Location", location(call, &shown.name)))
 }
 
 fn patch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     call.query(&[])?;
-    let name = call.argument("name")?;
+    let (pool, name) = (call.pool()?, call.argument("name")?);
     let settings = members::read(&body, |body| Some(said(body)))?;
     if settings == BackendSettings::default() {
         let detail = "says nothing to change: weight, state or max_in_flight";
         return Err(Reject::new(Reason::BadRequest, format!("the body {detail}")).field("", detail));
     }
-    let shown = api
-        .parts
-        .control
-        .patch_backend((DEFAULT_POOL, &name), settings, &call.caller.actor)
-        .map_err(rejected)?;
+    let shown =
+        api.parts.control.patch_backend((&pool, &name), settings, &call.caller.actor).map_err(rejected)?;
     as_json(&shown)
 }
 
 fn delete(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let query = call.query(&["drain"])?;
-    let name = call.argument("name")?;
+    let (pool, name) = (call.pool()?, call.argument("name")?);
     let drain = match query.get("drain") {
         None => Duration::ZERO,
         Some(text) => config::duration(text).filter(|drain| *drain <= MAX_DRAIN).ok_or_else(|| {
@@ -201,8 +220,14 @@ fn delete(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> 
             Reject::new(Reason::BadRequest, format!("drain: {detail}")).field("/drain", detail)
         })?,
     };
-    api.parts.control.delete_backend((DEFAULT_POOL, &name), drain, &call.caller.actor).map_err(rejected)?;
+    api.parts.control.delete_backend((&pool, &name), drain, &call.caller.actor).map_err(rejected)?;
     Ok(no_content())
+}
+
+/// Where a backend of the path's pool is.
+fn location(call: &ApiCall<'_, '_>, name: &str) -> String {
+    let pool = call.arguments.first().map(|(_, pool)| format!("pools/{pool}/")).unwrap_or_default();
+    format!("{}/v1/{pool}backends/{}", call.base, encoded(name))
 }
 
 /// A backend with its name.
@@ -295,9 +320,10 @@ fn schemas() -> Vec<Schema> {
     patch["minProperties"] = json!(1);
     let backend = json!({
         "type": "object",
-        "required": ["name", "url", "weight", "state", "max_in_flight", "backup", "source", "up", "health",
+        "required": ["pool", "name", "url", "weight", "state", "max_in_flight", "backup", "source", "up", "health",
                      "cause", "in_flight", "endpoints"],
         "properties": {
+            "pool": { "type": "string" },
             "name": { "type": "string" },
             "url": { "type": "string", "description": "`http://HOST[:PORT]` or `https://HOST[:PORT]`" },
             "weight": read["weight"],
@@ -330,10 +356,11 @@ fn schemas() -> Vec<Schema> {
     ]
 }
 
-fn example() -> Value {
+/// A backend, as examples show it.
+pub(super) fn example() -> Value {
     let cause = "GET /: connection refused; does it run, and is backends[].url right?";
     json!({
-        "name": "b", "url": "http://10.0.0.12:8080", "weight": 1, "state": "up", "max_in_flight": null, "backup": false,
+        "pool": "default", "name": "b", "url": "http://10.0.0.12:8080", "weight": 1, "state": "up", "max_in_flight": null, "backup": false,
         "source": "store", "up": false, "health": "down", "cause": cause, "in_flight": 0,
         "endpoints": [{ "address": "10.0.0.12:8080", "health": "down", "cause": cause, "in_flight": 0 }],
     })

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::backends::{BackendError, BackendOrigin, BackendShown, EndpointShown, PoolAndName};
+use super::pools::PoolShown;
 use super::reload::{ReloadError, Reloaded};
 use crate::config::{self, Config};
 use crate::proxy::policy::PolicyInForce;
@@ -186,6 +187,7 @@ impl Control {
         };
         let BackendReport { up, health, cause, .. } = snapshot.told(group);
         BackendShown {
+            pool: group.pool.to_string(),
             name: group.name.to_string(),
             url: group.url(),
             weight: group.weight(),
@@ -209,6 +211,22 @@ impl Control {
     pub(super) fn backends(&self, pool: &str) -> Result<Vec<BackendShown>, BackendError> {
         let snapshot = self.pool(pool)?.backends.snapshot();
         Ok(snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect())
+    }
+
+    /// Every pool of this instance: `default` first, the others as the configuration has them.
+    pub(super) fn pools(&self) -> Vec<PoolShown> {
+        let policy = self.around.policy.load();
+        let show = |pool: &Arc<Pool>| {
+            let snapshot = pool.backends.snapshot();
+            PoolShown {
+                name: pool.name().to_string(),
+                strategy: snapshot.strategy().name(),
+                up: pool.backends.any_up(),
+                waiting: pool.backends.queue().len(),
+                backends: snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect(),
+            }
+        };
+        policy.pools.iter().map(show).collect()
     }
 
     /// One of them.

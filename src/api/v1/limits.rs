@@ -36,7 +36,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
                 delete("deleteLimit", &[IF_MATCH]),
             ],
         )
-        .of(ID),
+        .of(&[ID]),
         Route::ours(
             "/v1/limit",
             &[

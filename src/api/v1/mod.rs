@@ -13,6 +13,7 @@ mod limits;
 pub mod live;
 mod patterns;
 mod plans;
+mod pools;
 pub mod reload;
 mod schemas;
 pub mod status;
@@ -34,6 +35,7 @@ pub(super) const RESOURCES: &[Resource] = &[
     audit::RESOURCE,
     status::RESOURCE,
     backends::RESOURCE,
+    pools::RESOURCE,
     reload::RESOURCE,
 ];
 

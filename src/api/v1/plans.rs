@@ -32,11 +32,11 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
                 delete("deletePlan", &[IF_MATCH]),
             ],
         )
-        .of(Argument {
+        .of(&[Argument {
             schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
             about: "The plan's name, percent-encoded: one segment, decoded once.",
             example: examples::PLAN_NAME,
-        }),
+        }]),
         Route::ours(
             "/v1/plan",
             &[

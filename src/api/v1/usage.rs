@@ -20,9 +20,9 @@ use balancer_limiter::identity::ClientId;
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Levels",
     routes: &[
-        Route::ours("/v1/limits/{id}/usage", &[usage("getUsage", &[])]).of(ID),
+        Route::ours("/v1/limits/{id}/usage", &[usage("getUsage", &[])]).of(&[ID]),
         Route::ours("/v1/limit/usage", &[usage("getUsageById", &[CLIENT_ID])]),
-        Route::ours("/v1/limits/{id}/reset", &[reset("resetLimit", &[])]).of(ID),
+        Route::ours("/v1/limits/{id}/reset", &[reset("resetLimit", &[])]).of(&[ID]),
         Route::ours("/v1/limit/reset", &[reset("resetLimitById", &[CLIENT_ID])]),
     ],
     schemas,

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::{DELAY, IN_FLIGHT, MAX_LIST, NEEDS_LOOPS};
+use crate::config::fault::FaultOrigin;
 use crate::config::forms::Authority;
-use crate::config::json::{Node, Value};
+use crate::config::json::{Member, Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use crate::config::{Engine, forms};
@@ -21,18 +22,23 @@ pub(super) struct Around<'a> {
     pub base: &'a Path,
 }
 
-pub(super) fn backends(root: &mut Section<'_>, around: &Around<'_>) -> Vec<BackendEntry> {
-    let shape =
-        Shape::Other("a list of 1 to 1024 backends: [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]");
-    let spec = Spec::new("backends", shape, "", "Where requests go.");
+/// `is_needed`: there must be one.
+pub(super) fn backends(root: &mut Section<'_>, is_needed: bool, around: &Around<'_>) -> Vec<BackendEntry> {
+    let shape = Shape::Other(
+        "a list of 1 to 1024 backends: [\"http://127.0.0.1:9001\"] or [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]",
+    );
+    let default = if is_needed { "" } else { "[]" };
+    let spec =
+        Spec::new("backends", shape, default, "Where requests go; at the top, those that no route takes.");
+    let least = usize::from(is_needed);
     let nodes: Vec<Node> = root.value(&spec, |node| match &node.value {
-        Value::List(nodes) if (1..=MAX_LIST).contains(&nodes.len()) => Ok(nodes.clone()),
+        Value::List(nodes) if (least..=MAX_LIST).contains(&nodes.len()) => Ok(nodes.clone()),
         _ => Err(None),
     });
     let mut backends: Vec<BackendEntry> = Vec::with_capacity(nodes.len());
     for (index, node) in nodes.into_iter().enumerate() {
         let element = format!("backends[{index}]");
-        let section = root.open_at(&element, node);
+        let section = root.open_at(&element, named(node));
         let origin = |key| section.origin_of(key).unwrap_or_else(|| section.origin());
         let (name_origin, url_origin) = (origin("name"), origin("url"));
         let backend = backend(section);
@@ -54,6 +60,29 @@ pub(super) fn backends(root: &mut Section<'_>, around: &Around<'_>) -> Vec<Backe
         backends.push(backend);
     }
     backends
+}
+
+/// A URL alone is a backend that is called by its address.
+fn named(node: Node) -> Node {
+    match &node.value {
+        Value::Text(url) => by_address(&node.origin, url),
+        _ => node,
+    }
+}
+
+/// The backend at a URL, called by what it has of host and port. Whatever else the URL holds is a fault of it, which is told
+/// without a password.
+pub(in crate::config) fn by_address(origin: &FaultOrigin, url: &str) -> Node {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
+    let name = authority.rsplit('@').next().unwrap_or("");
+    let member = |(name, value): (&str, &str)| Member {
+        name: name.to_owned(),
+        origin: origin.clone(),
+        node: Node::new(origin.clone(), Value::Text(value.to_owned())),
+    };
+    let members = [("name", name), ("url", url)].map(member);
+    Node::new(origin.clone(), Value::Object(members.into()))
 }
 
 /// Whether a backend is one of our listeners, as far as the text tells (a name may still resolve to us: then `Via`

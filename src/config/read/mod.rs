@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub(super) use backends::by_address as backend_by_address;
 pub use backends::is_own;
 pub use backends::parse as parse_backend;
 
@@ -32,7 +33,6 @@ use super::{
     AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Engine, Given,
     LogConfig, LogFormat, TlsConfig, forms,
 };
-use balancer_pool::backends::DEFAULT_POOL;
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;
@@ -73,7 +73,7 @@ pub(super) fn config(
     }
     let callers_are_told = admin.listen.is_some() || admin.token.is_some() || !admin.tokens.is_empty();
     let max_body_bytes = frontend.max_body_bytes;
-    let pools = vec![pools::pool(&mut root, DEFAULT_POOL, &around)];
+    let pools = pools::pools(&mut root, &around);
     let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     let routes = routes::routes(&mut root, &routes::RouteContext { base, pools: &names, max_body_bytes });
     let config = Config {

@@ -1,13 +1,85 @@
-//! Keys of a pool: at the top those of `default`.
+//! Pools: at the top stand the keys of `default`, and those of the others below `pools`.
 
 use super::backends::Around;
 use super::{backends, balancing, health_check, outlier, upstream};
 use crate::config::PoolConfig;
+use crate::config::json::{Member, Value};
+use crate::config::keys::{Inherited, Report, Shape, Spec};
 use crate::config::section::Section;
+use balancer_pool::backends::DEFAULT_POOL;
 
-/// The keys of one pool, read from the object that has them.
-pub(super) fn pool(s: &mut Section<'_>, name: &str, around: &Around<'_>) -> PoolConfig {
-    let backends = backends::backends(s, around);
+/// Most pools.
+const MAX_POOLS: usize = 256;
+
+/// What a pool takes over from the top, key by key.
+const INHERITED: [&str; 4] = ["balancing", "upstream", "outlier", "health_check"];
+
+const NAME: &str = "1 to 63 of a to z, 0 to 9, _ and -, the first a letter or a digit";
+
+/// Every pool: `default` first, the others in the order in which they stand there.
+pub(super) fn pools(root: &mut Section<'_>, around: &Around<'_>) -> Vec<PoolConfig> {
+    let above = root.copies(&INHERITED);
+    let is_alone = !root.has_some("pools") && !root.has_some("routes");
+    let mut pools = vec![pool(root, DEFAULT_POOL, is_alone, around)];
+    let about = "More pools, by their names. Each takes backends, and balancing, upstream, outlier and health_check as they \
+                 stand at the top; what it leaves out of these is as it is there.";
+    root.declare(&Spec::new("pools", Shape::Section, "{}", about));
+    let Some(node) = root.take("pools") else { return pools };
+    let node = node.settled();
+    let members = match node.value {
+        Value::Object(members) if members.len() <= MAX_POOLS => members,
+        Value::Object(members) => {
+            root.fault(
+                node.origin,
+                "pools",
+                format!("must be at most {MAX_POOLS} pools; found {}", members.len()),
+            );
+            return pools;
+        }
+        _ => {
+            let found = node.describe(false);
+            root.fault(
+                node.origin,
+                "pools",
+                format!("must be an object of pools by their names; found {found}"),
+            );
+            return pools;
+        }
+    };
+    for Member { name, origin, node } in members {
+        let key = format!("pools.{name}");
+        let wrong = if name == DEFAULT_POOL {
+            Some("is what the pool of the backends at the top is called".to_owned())
+        } else if pools.iter().any(|one| one.name == name) {
+            Some("doubled key: there is a pool of that name already".to_owned())
+        } else {
+            (!is_name(&name)).then(|| format!("is no name for a pool: it must be {NAME}"))
+        };
+        if let Some(text) = wrong {
+            root.fault(origin, &key, text);
+            continue;
+        }
+        let mut inherited = Inherited::by(&key);
+        let node = inherited.complete(node, &above);
+        let mut apart = Report::default();
+        let mut section = Section::open(&mut apart, key, node);
+        pools.push(pool(&mut section, &name, true, around));
+        section.end();
+        root.absorb(apart, &inherited);
+    }
+    pools
+}
+
+fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=63).contains(&name.len())
+        && name.bytes().next().is_some_and(is_plain)
+        && name.bytes().all(|byte| is_plain(byte) || byte == b'_' || byte == b'-')
+}
+
+/// The keys of one pool, read from the object that has them. `has_backends`: it must have some.
+fn pool(s: &mut Section<'_>, name: &str, has_backends: bool, around: &Around<'_>) -> PoolConfig {
+    let backends = backends::backends(s, has_backends, around);
     let balancing = balancing::balancing(s.section("balancing", "How a backend is picked."));
     let upstream = upstream::upstream(s.section("upstream", "How backends are called."), around.base);
     let outlier = s

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use super::super::forms::parse_duration;
 
+/// What a backend's URL is.
+pub(super) const BACKEND_URL: &str = "http://HOST[:PORT] or https://HOST[:PORT]";
+
 /// `None`: whatever is a text, or a value of any kind.
 pub(super) fn form(words: &str) -> Option<Value> {
     let pattern = match words {
@@ -13,7 +16,7 @@ pub(super) fn form(words: &str) -> Option<Value> {
         "16 to 512 visible ASCII characters without spaces" => "^[!-~]{16,512}$".into(),
         "1 to 128 letters, digits and . _ - : [ ]" => r"^[A-Za-z0-9._:\[\]-]{1,128}$".into(),
         "1 to 128 letters, digits and other characters of a token (RFC 9110 §5.6.2)" => format!("^{TOKEN}$"),
-        "http://HOST[:PORT] or https://HOST[:PORT]" => backend_url(),
+        BACKEND_URL => backend_url(),
         "\"h2\" or \"http/1.1\"" => "^(h2|http/1\\.1)$".into(),
         "a host name without a port" => format!("^{}$", host()),
         "\"websocket\", the one protocol that is relayed" => "^[Ww][Ee][Bb][Ss][Oo][Cc][Kk][Ee][Tt]$".into(),

@@ -136,7 +136,7 @@ const VARIABLE_FAULTS: &[(&str, &str, &str)] = &[
     (
         "BALANCER__BACKENDS",
         "x",
-        "backends: must be a list of 1 to 1024 backends: [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]; found \"x\"",
+        "backends: must be a list of 1 to 1024 backends: [\"http://127.0.0.1:9001\"] or [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]; found \"x\"",
     ),
     (
         "BALANCER__RATE_LIMIT__DEFAULT__CAPACITY",

@@ -260,7 +260,8 @@ pub(super) fn backend_rows() -> Vec<(&'static str, String)> {
             r#"{"url": "http://h:1"}"#,
             "backends[1].name: is missing; must be 1 to 128 letters, digits and . _ - : [ ]".into(),
         ),
-        (r#""http://h:1""#, "backends[1]: must be an object; found text".into()),
+        ("7", "backends[1]: must be an object; found a number".into()),
+        (r#""h:1""#, format!("backends[1].url: {URL}; found \"h:1\"")),
         (
             r#"{"name": "a", "url": "http://h:1"}"#,
             r#"backends[1].name: "a" names another backend already; names must differ"#.into(),

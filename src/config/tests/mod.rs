@@ -8,6 +8,7 @@ mod given;
 mod identity;
 mod limits;
 mod mutation;
+mod pools;
 mod routes;
 mod schema;
 mod shipped;

@@ -62,6 +62,7 @@ const LEFT_OUT: &[&str] = &[
     "backends[].max_in_flight",
     "balancing.",
     "outlier",
+    "pools",
     "upstream.re",
     "upstream.max_head",
     "upstream.accept_invalid",

@@ -28,7 +28,7 @@ fn text_that_is_no_json_is_told_with_its_line() {
         ("\n\n\"x\"", "FILE:3: must be an object; found text"),
         (
             "{}",
-            "FILE:1: backends: is missing; must be a list of 1 to 1024 backends: [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]",
+            "FILE:1: backends: is missing; must be a list of 1 to 1024 backends: [\"http://127.0.0.1:9001\"] or [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]",
         ),
     ] {
         assert_eq!(load_with(text, &[]).map(|_| ()).unwrap_err(), expected, "{text:?}");

@@ -146,7 +146,10 @@ pub(super) fn of_backend<'a>(
 ) -> Note<'a> {
     let action = turned(before, after)
         .unwrap_or_else(|| action(before.is_some() || !is_whole(after), after.is_some()));
-    let target = target("backend", name);
+    let target = match name.split_once('/') {
+        Some((pool, name)) => serde_json::json!({ "pool": pool, "backend": name }).to_string(),
+        None => target("backend", name),
+    };
     Note { seqs: (seq, seq), actor, action, target, before: text(&before), after: text(&after) }
 }
 

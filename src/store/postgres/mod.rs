@@ -46,6 +46,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../sql/postgres/0003_backends.sql"),
         include_str!("../../../sql/postgres/0004_budget_key.sql"),
         include_str!("../../../sql/postgres/0005_per_instance.sql"),
+        include_str!("../../../sql/postgres/0006_backend_titles.sql"),
     ],
     read_only: Some("SELECT 1 WHERE current_setting('transaction_read_only') = 'on'"),
     create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \

@@ -32,6 +32,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../sql/sqlite/0003_backends.sql"),
         include_str!("../../../sql/sqlite/0004_budget_key.sql"),
         include_str!("../../../sql/sqlite/0005_per_instance.sql"),
+        include_str!("../../../sql/sqlite/0006_backend_titles.sql"),
     ],
     read_only: None,
     create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \

@@ -108,6 +108,11 @@ impl Snapshot {
         &self.backends
     }
 
+    /// How one of several is picked.
+    pub fn strategy(&self) -> Strategy {
+        self.picker.strategy
+    }
+
     /// How the pool is used.
     pub fn policy(&self) -> &PoolPolicy {
         &self.policy

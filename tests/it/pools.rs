@@ -1,0 +1,145 @@
+//! Several pools in one process: each with settings, counters and names of its own, come and gone by a reload.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::balancer::PROGRAM;
+use crate::support::engine::{each_engine, each_store};
+use crate::support::{Backend, Balancer, Database, Engine, Setup, until};
+
+each_engine! {
+    pools_stand_side_by_side_and_come_and_go_by_a_reload,
+    each_pool_is_checked_as_it_says,
+}
+
+each_store! {
+    backends_of_a_pool_are_changed_over_the_api,
+}
+
+fn get(balancer: &Balancer, target: &str) -> Value {
+    balancer.api("GET", target, &Value::Null).expect(200).json()
+}
+
+fn page(balancer: &Balancer) -> String {
+    balancer.get("/-/metrics").expect(200).text()
+}
+
+fn names(pools: &Value) -> Vec<&str> {
+    pools["pools"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|pool| pool["name"].as_str().expect("a name"))
+        .collect()
+}
+
+fn pools_stand_side_by_side_and_come_and_go_by_a_reload(engine: Engine) {
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let alone = Setup::on(engine).backend(a.address()).set("balancing.strategy", json!("round_robin"));
+    let two = alone.clone().set("pools", json!({ "api": { "backends": [b.url()] } }));
+    let balancer = two.start();
+    let pools = get(&balancer, "/-/v1/pools");
+    assert_eq!(names(&pools), ["default", "api"]);
+    let api = get(&balancer, "/-/v1/pools/api");
+    assert_eq!(pools["pools"][1], api);
+    assert_eq!(
+        (&api["strategy"], &api["up"], &api["waiting"]),
+        (&json!("round_robin"), &json!(true), &json!(0))
+    );
+    let one = &api["backends"][0];
+    assert_eq!((&one["pool"], &one["name"]), (&json!("api"), &json!(b.address().to_string())));
+    assert_eq!(get(&balancer, "/-/v1/backends")["backends"].as_array().expect("a list").len(), 1);
+    balancer.api("GET", "/-/v1/pools/img", &Value::Null).problem(404);
+    let up = format!("balancer_backend_up{{pool=\"api\",backend=\"{}\"}} 1\n", b.address());
+    assert!(
+        page(&balancer).contains(&up) && page(&balancer).contains("balancer_queue_depth{pool=\"api\"} 0\n")
+    );
+    let ready = balancer.get("/-/readyz?verbose").expect(200).json();
+    assert_eq!(
+        (&ready["backends"][0]["pool"], &ready["backends"][1]["pool"]),
+        (&json!("default"), &json!("api"))
+    );
+
+    // Another one beside it, and its word in the log.
+    let three = two.clone().set("pools.img", json!({ "backends": [{ "name": "i", "url": b.url() }] }));
+    three.write();
+    let (before, changed) = (balancer.proc.err_lines(), balancer.api("POST", "/-/v1/reload", &Value::Null));
+    let changed = changed.expect(200).json();
+    assert_eq!(changed["changed"], json!(["pools.img.backends"]), "{changed}");
+    balancer.proc.wait_err(before, "the new pool", |line| line.ends_with("pools that are new: img"));
+    assert_eq!(names(&get(&balancer, "/-/v1/pools")), ["default", "api", "img"]);
+    assert_eq!(get(&balancer, "/-/v1/pools/img")["up"], true);
+
+    // A pool that goes leaves nothing behind.
+    alone.write();
+    let before = balancer.proc.err_lines();
+    balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
+    balancer.proc.wait_err(before, "the old pools", |line| line.contains("pools that are gone: "));
+    assert_eq!(names(&get(&balancer, "/-/v1/pools")), ["default"]);
+    assert!(!page(&balancer).contains("pool=\"api\"") && !page(&balancer).contains("pool=\"img\""));
+    balancer.get("/").expect(200);
+}
+
+fn each_pool_is_checked_as_it_says(engine: Engine) {
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let check = json!({ "path": "/top", "interval": "1h" });
+    let balancer = Setup::on(engine)
+        .backend(a.address())
+        .set("health_check", check)
+        .set("pools", json!({
+            "api": { "backends": [{ "name": "a", "url": b.url() }], "health_check": { "path": "/own", "expect": "404" } },
+            "off": { "backends": [b.url()], "health_check": null },
+        }))
+        .start();
+    assert_eq!(a.only().request_line(), "GET /top HTTP/1.1");
+    assert_eq!(b.only().request_line(), "GET /own HTTP/1.1");
+    until("its answers are not what it expects", || {
+        (get(&balancer, "/-/v1/pools/api")["backends"][0]["health"] == "down").then_some(())
+    });
+    let cause = get(&balancer, "/-/v1/pools/api")["backends"][0]["cause"].to_string();
+    assert!(cause.contains("GET /own: status 200"), "{cause}");
+    let line = |line: &str| line.contains("backend api/a (") && line.contains("is down: GET /own");
+    balancer.proc.wait_err(0, "the line that names it", line);
+    assert_eq!(get(&balancer, "/-/v1/pools/off")["backends"][0]["health"], "up");
+    // One service that is down takes the others nowhere.
+    balancer.get("/-/readyz").expect(200);
+}
+
+fn backends_of_a_pool_are_changed_over_the_api(database: &Database) {
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    // As long as names may be.
+    let (pool, name) = ("p".repeat(63), "n".repeat(128));
+    let setup = Setup::auto()
+        .store(database)
+        .backend(a.address())
+        .set("pools", json!({ &*pool: { "backends": [{ "name": "a", "url": a.url() }] } }));
+    let balancer = setup.start();
+    let all = format!("/-/v1/pools/{pool}/backends");
+    let made = balancer.api("POST", &all, &json!({ "name": name, "url": b.url() })).expect(201);
+    assert_eq!(made.field("location"), Some(&*format!("{all}/{name}")));
+    balancer.api("POST", &all, &json!({ "name": name, "url": b.url() })).problem(409);
+    balancer.api("POST", "/-/v1/pools/none/backends", &json!({ "name": "x", "url": b.url() })).problem(404);
+    // The same name in another pool is another backend.
+    balancer.api("PATCH", &format!("{all}/a"), &json!({ "state": "drain" })).expect(200);
+    assert_eq!(get(&balancer, "/-/v1/backends/a")["state"], "up");
+    let audit = get(&balancer, "/-/v1/audit");
+    assert_eq!(audit["entries"][0]["target"], json!({ "pool": pool, "backend": "a" }), "{audit}");
+    drop(balancer);
+    let balancer = setup.start();
+    assert_eq!(get(&balancer, &format!("{all}/a"))["state"], "drain");
+    assert_eq!(get(&balancer, &all)["backends"].as_array().expect("a list").len(), 2);
+
+    let cli = |args: &[&str]| {
+        let url = format!("http://{}", balancer.admin);
+        let output = Command::new(PROGRAM).args(args).args(["--url", &url]).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let table = cli(&["backends", "ls"]);
+    assert!(table.starts_with("default\ta\t") && table.contains(&format!("\n{pool}\ta\t")), "{table}");
+    assert!(cli(&["backends", "set", "a", "--state", "up", "--pool", &pool]).contains(&format!("{pool}/a")));
+    cli(&["backends", "rm", &name, "--pool", &pool]);
+    assert!(cli(&["backends", "ls", "--pool", &pool]).starts_with("a\t"));
+    assert_eq!(get(&balancer, &all)["backends"].as_array().expect("a list").len(), 1);
+}
