@@ -66,6 +66,8 @@ pub(super) struct Driver {
     doubted_at: Option<Nanos>,
     sequence: u64,
     told_at: Nanos,
+    /// When it says at the latest that it is there.
+    heartbeat_at: Nanos,
     /// Own messages that have not come back yet, and when they went.
     awaited: VecDeque<(u64, Nanos)>,
     lag: Option<Nanos>,
@@ -107,6 +109,7 @@ impl Driver {
             doubted_at: None,
             sequence: 0,
             told_at: 0,
+            heartbeat_at: when.now,
             awaited: VecDeque::new(),
             lag: None,
             heard_at: when.now,
@@ -120,9 +123,7 @@ impl Driver {
             parts,
         }
     }
-}
 
-impl Driver {
     /// What the sender is to do now, if anything. It has to be given that, and [`Driver::replied`] what came of it.
     pub fn step(&mut self, when: Moment) -> Option<Order> {
         if self.sender == SenderState::Busy && when.now >= self.told_at + OVERDUE {
@@ -155,7 +156,7 @@ impl Driver {
         match self.sender {
             SenderState::Busy => look,
             SenderState::Closed(at) => look.min(at),
-            SenderState::Ready => look.min(self.tick_at).min(self.told_at + HEARTBEAT),
+            SenderState::Ready => look.min(self.tick_at).min(self.heartbeat_at),
         }
     }
 
@@ -170,10 +171,9 @@ impl Driver {
             Reply::Opened(opened) => {
                 self.key = Some(opened.key);
                 self.address = shown_address(self.parts.address, opened.seen_from);
-                self.sender = SenderState::Ready;
-                (self.cause, self.refusals) = (None, 0);
+                (self.sender, self.cause, self.refusals) = (SenderState::Ready, None, 0);
                 // The others hear at once that it is there.
-                self.told_at = 0;
+                self.heartbeat_at = now;
             }
             Reply::Told => {
                 self.sender = SenderState::Ready;
@@ -290,7 +290,7 @@ impl Driver {
             self.tick_at = next.max(when.now + SHORTEST);
             bodies = packed(&self.reports);
         }
-        if bodies.is_empty() && when.now >= self.told_at + HEARTBEAT {
+        if bodies.is_empty() && when.now >= self.heartbeat_at {
             bodies.push(Vec::new());
         }
         let texts: Vec<String> =
@@ -299,6 +299,8 @@ impl Driver {
             return None;
         }
         self.told_at = when.now;
+        // Who is cut off is back when the first of these is heard.
+        self.heartbeat_at = when.now + if self.cut_off { HEARTBEAT / 4 } else { HEARTBEAT };
         self.parts.shown.sent.fetch_add(texts.len() as u64, Ordering::Relaxed);
         Some(texts)
     }
@@ -339,7 +341,7 @@ impl Driver {
     fn look(&mut self, now: Nanos) {
         let cut_off = now > (self.heard_at + SILENT_AFTER).min(self.own_heard_at + DEAD_AFTER);
         if cut_off != self.cut_off {
-            self.cut_off = cut_off;
+            (self.cut_off, self.heartbeat_at) = (cut_off, now);
             self.say(now);
         } else if now < self.shown_at + SHOW_EVERY {
             return;

@@ -125,6 +125,21 @@ fn it_is_cut_off_when_it_hears_nobody_and_says_so_to_the_others() {
     assert!(!driver.parts.shown.state().cut_off);
 }
 
+/// While it is cut off it says more often that it is there, and then at once that it is heard again.
+#[test]
+fn whoever_was_cut_off_is_back_soon_after_the_database_is() {
+    let (mut driver, _) = connected();
+    let silent = START + SILENT_AFTER + MILLI;
+    told(&mut driver, silent);
+    assert!(driver.step(at(silent + HEARTBEAT / 4 - MILLI)).is_none());
+    let back = silent + HEARTBEAT / 4;
+    let text = told(&mut driver, back);
+    assert!(read(&text).cut_off && driver.wake_at() <= back + HEARTBEAT / 4);
+    driver.heard(&text, at(back + MILLI));
+    assert!(!read(&told(&mut driver, back + MILLI)).cut_off);
+    assert!(driver.step(at(back + HEARTBEAT)).is_none());
+}
+
 /// It hears others, and they don't hear it.
 #[test]
 fn it_is_cut_off_when_its_own_messages_do_not_come_back() {
