@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{metric, setup, until_empty};
+use super::{setup, until_empty};
 use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, PRIORITY, RESET, SETTINGS,
     WINDOW_UPDATE, fields, frame, get,
@@ -310,7 +310,7 @@ fn frames_come_to_what_the_rfc_says() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     until_empty(&balancer);
-    assert_eq!(metric(&balancer, "balancer_panics_total"), 0.0);
+    assert_eq!(balancer.metric("balancer_panics_total"), 0.0);
 }
 
 /// Whether that comes; otherwise what came instead.

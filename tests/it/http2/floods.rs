@@ -1,6 +1,6 @@
 //! Floods and faults: each ends its connection, memory stays flat, and others are served meanwhile.
 
-use super::{metric, setup, until_empty};
+use super::{setup, until_empty};
 use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, PING, PREFACE, PRIORITY,
     RESET, SETTINGS, WINDOW_UPDATE, frame, get,
@@ -87,7 +87,7 @@ fn floods_end_their_connection_and_cost_no_memory() {
         let grown = balancer.proc.rss_kib().saturating_sub(before);
         assert!(grown < MOST_KIB, "{what}: {grown} KiB more");
         if let Some(kind) = kind {
-            let counted = metric(&balancer, &format!("balancer_http2_abuse_total{{kind=\"{kind}\"}}"));
+            let counted = balancer.metric(&format!("balancer_http2_abuse_total{{kind=\"{kind}\"}}"));
             assert!(counted >= 1.0, "{what} is counted");
         }
     }
@@ -126,7 +126,7 @@ fn a_beginning_may_be_cut_anywhere() {
     }
     assert_eq!(Frames::open(balancer.address).ask(1, &get("/", &[])), Ok(200));
     until_empty(&balancer);
-    assert_eq!(metric(&balancer, "balancer_panics_total"), 0.0);
+    assert_eq!(balancer.metric("balancer_panics_total"), 0.0);
 }
 
 #[test]
@@ -162,5 +162,5 @@ fn frames_that_are_wrong_end_the_connection() {
         balancer.get("/").expect(200);
     }
     until_empty(&balancer);
-    assert_eq!(metric(&balancer, "balancer_panics_total"), 0.0);
+    assert_eq!(balancer.metric("balancer_panics_total"), 0.0);
 }

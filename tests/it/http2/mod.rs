@@ -23,12 +23,3 @@ fn until_empty(balancer: &Balancer) {
         (is_none("balancer_http2_connections") && is_none("balancer_http2_streams")).then_some(())
     });
 }
-
-/// The sum of a metric's series whose line holds that text.
-fn metric(balancer: &Balancer, of: &str) -> f64 {
-    let text = balancer.get("/-/metrics").text();
-    text.lines()
-        .filter(|line| line.starts_with(of))
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-        .sum()
-}

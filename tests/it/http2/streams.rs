@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{metric, setup, until_empty};
+use super::{setup, until_empty};
 use crate::support::frames::{
     DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RESET, SETTINGS,
     WINDOW_UPDATE, fields, frame, get,
@@ -314,5 +314,5 @@ fn idle_connections_end_in_good_manners() {
     assert_eq!(used.end(), Some(NO_ERROR));
     assert_eq!(never.end(), Some(NO_ERROR));
     assert!(begun.elapsed() >= Duration::from_secs(1));
-    assert_eq!(metric(&balancer, "balancer_http2_connections"), 0.0);
+    assert_eq!(balancer.metric("balancer_http2_connections"), 0.0);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use serde_json::json;
 
-use super::{handshakes, metric, until_alone};
+use super::{handshakes, until_alone};
 use crate::support::backend::OK;
 use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, PREFACE, SETTINGS, frame, get};
 use crate::support::tls_ends::{begin, client, door, setup, shake_hands};
@@ -50,7 +50,7 @@ impl Bench {
         until_alone(&self.balancer);
         let grown = self.balancer.proc.rss_kib().saturating_sub(before);
         assert!(grown < MOST_KIB, "{what}: {grown} KiB more");
-        assert_eq!(metric(&self.balancer, "balancer_panics_total"), 0.0, "{what}");
+        assert_eq!(self.balancer.metric("balancer_panics_total"), 0.0, "{what}");
         plain_get(self.balancer.address, "/-/livez").expect(200);
     }
 }
@@ -184,7 +184,7 @@ fn tls_on_the_plain_port_is_closed() {
         socket
     };
     bench.repeat("TLS on the plain port", talk, |socket| assert_eq!(rest(socket), b""));
-    let counted = metric(&bench.balancer, "balancer_connections_rejected_total{reason=\"tls\"}");
+    let counted = bench.balancer.metric("balancer_connections_rejected_total{reason=\"tls\"}");
     assert_eq!(counted, MANY as f64);
 }
 
@@ -212,7 +212,7 @@ fn garbage_behind_a_handshake_ends_it() {
     };
     bench.repeat("garbage behind a handshake", talk, |socket| drop(rest(socket)));
     assert_eq!(handshakes(&bench.balancer, "ok"), MANY as f64);
-    let counted = metric(&bench.balancer, "balancer_connections_rejected_total{reason=\"tls_record\"}");
+    let counted = bench.balancer.metric("balancer_connections_rejected_total{reason=\"tls_record\"}");
     assert_eq!(counted, MANY as f64);
 }
 
@@ -238,7 +238,7 @@ fn http2_by_alpn_may_be_cut_anywhere() {
     };
     bench.repeat("a beginning of HTTP/2", talk, |socket| drop(rest(socket)));
     until("no connection of HTTP/2 is left", || {
-        (metric(&bench.balancer, "balancer_http2_connections") == 0.0).then_some(())
+        (bench.balancer.metric("balancer_http2_connections") == 0.0).then_some(())
     });
     let frames = Frames::secured(shake_hands(begin(bench.door, &bench.config)));
     frames.greet();

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::Shutdown;
 
-use super::{metric, until_alone};
+use super::until_alone;
 use crate::support::backend::{OK, read_request};
 use crate::support::client::head;
 use crate::support::tls_ends::{SecureBackend, VERSIONS, open, request, say_end, setup};
@@ -94,7 +94,7 @@ fn an_upload_that_ends_without_a_word_is_a_client_that_left() {
             until("the backend's connection is closed", || (backend.open() == 0).then_some(()));
             left += 1.0;
             until("it is counted as one that left", || {
-                let counted = metric(&balancer, "balancer_http_requests_total{method=\"POST\",code=\"499\"}");
+                let counted = balancer.metric("balancer_http_requests_total{method=\"POST\",code=\"499\"}");
                 (counted == left).then_some(())
             });
         }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{handshakes, metric};
+use super::handshakes;
 use crate::support::backend::OK;
 use crate::support::tls_ends::{door, setup};
 use crate::support::{Backend, Balancer, Then, aloud, in_ci, installed, until};
@@ -85,10 +85,10 @@ fn openssl_comes_back_by_its_ticket_also_behind_a_reload() {
         assert!(is_well && said.contains("New, TLSv1."), "{said}");
         let (is_well, said) = s_client(&balancer, &[version, "-sess_in", "session"]);
         assert!(is_well && said.contains("Reused, TLSv1."), "{said}");
-        let reloads = metric(&balancer, "balancer_config_reloads_total{result=\"success\"}");
+        let reloads = balancer.metric("balancer_config_reloads_total{result=\"success\"}");
         balancer.proc.signal(Signal::HUP);
         until("it is read again", || {
-            (metric(&balancer, "balancer_config_reloads_total{result=\"success\"}") > reloads).then_some(())
+            (balancer.metric("balancer_config_reloads_total{result=\"success\"}") > reloads).then_some(())
         });
         let (is_well, said) = s_client(&balancer, &[version, "-sess_in", "session"]);
         assert!(is_well && said.contains("Reused, TLSv1.") && said.contains("200 OK"), "{said}");
@@ -204,7 +204,7 @@ fn large_uploads_may_be_refused_one_after_the_other() {
     let args = ["-n", "1000", "-c", "1", "-m", "50", "-d", "up", &url];
     let (is_well, said) = run(&balancer, "h2load", &args, b"");
     assert!(is_well && said.contains("status codes: 0 2xx, 0 3xx, 1000 4xx, 0 5xx"), "{said}");
-    assert_eq!(metric(&balancer, "balancer_http2_abuse_total"), 0.0);
+    assert_eq!(balancer.metric("balancer_http2_abuse_total"), 0.0);
 }
 
 #[test]
@@ -232,5 +232,5 @@ fn nghttp_and_h2load_are_served() {
             "{more:?}: {said}"
         );
     }
-    assert_eq!(metric(&balancer, "balancer_http2_abuse_total"), 0.0);
+    assert_eq!(balancer.metric("balancer_http2_abuse_total"), 0.0);
 }

@@ -6,7 +6,6 @@
 use std::io::Write;
 use std::process::Command;
 
-use super::metric;
 use crate::support::tls_ends::{door, setup};
 use crate::support::{Backend, Balancer, Then, root, skip};
 
@@ -41,8 +40,8 @@ fn run(python: &str, script: &str, args: &[&str], balancer: &Balancer) {
         String::from_utf8_lossy(&output.stderr),
         balancer.proc.story()
     );
-    assert_eq!(metric(balancer, "balancer_panics_total"), 0.0);
-    assert_eq!(metric(balancer, "balancer_http2_abuse_total"), 0.0);
+    assert_eq!(balancer.metric("balancer_panics_total"), 0.0);
+    assert_eq!(balancer.metric("balancer_http2_abuse_total"), 0.0);
 }
 
 /// Gives bodies back, and two fields.
@@ -127,5 +126,5 @@ fn sslyze_finds_nothing_but_that_the_certificate_is_signed_by_itself() {
     ] {
         assert_eq!(result(of)[member], expected, "{of}");
     }
-    assert_eq!(metric(&balancer, "balancer_panics_total"), 0.0);
+    assert_eq!(balancer.metric("balancer_panics_total"), 0.0);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{metric, until_alone};
+use super::until_alone;
 use crate::support::backend::OK;
 use crate::support::client::head;
 use crate::support::tls_ends::{VERSIONS, begin, client, door, open, setup, shake_hands};
@@ -95,7 +95,7 @@ fn large_bodies_come_whole_in_both_directions() {
             assert!(seen.body == up, "{version:?} {round}: {} bytes", seen.body.len());
         }
     }
-    assert_eq!(metric(&balancer, "balancer_panics_total"), 0.0);
+    assert_eq!(balancer.metric("balancer_panics_total"), 0.0);
 }
 
 /// Answers with more than all buffers on the way hold together.

@@ -240,6 +240,14 @@ impl Balancer {
         request(self.admin, method, target, &[], body.as_bytes())
     }
 
+    /// The sum of the series whose lines begin with that text; 0 without any.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = request(self.admin, "GET", "/-/metrics", &[], b"").expect(200).text();
+        let lines = text.lines().filter(|line| line.starts_with(series));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
     /// Creates a limit.
     #[track_caller]
     pub fn limit(&self, client: &str, capacity: u64, rate: impl Into<Value>) {
