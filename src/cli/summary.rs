@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::config::{AccessLog, Config, DatabaseUrl};
+use crate::config::routes::{RouteAction, RouteConfig};
+use crate::config::{AccessLog, Config, DatabaseUrl, PoolConfig};
+use balancer_http::routes::HostPattern;
+use balancer_pool::backends::DEFAULT_POOL;
 
-/// Backends that are named one by one.
+/// Backends and routes that are named one by one.
 const NAMED: usize = 8;
 
 /// What a configuration means, a line a matter, each ended and indented. Holds no secret.
@@ -24,14 +27,17 @@ pub fn summary(config: &Config) -> String {
         let more = if redirects { "; the plain port leads there" } else { "" };
         line("TLS", format!("{listen}, with {pairs}{more}"));
     }
-    line("backends", backends(config));
-    line(
-        "health",
-        match &config.default_pool().health_check {
-            Some(check) => format!("GET {} every {:?}", check.path, check.interval),
-            None => "not checked".into(),
-        },
-    );
+    for pool in &config.pools {
+        if pool.name != DEFAULT_POOL {
+            line("pool", format!("{}: {}; {}", pool.name, backends(pool), health(pool)));
+        } else if !pool.backends.is_empty() {
+            line("backends", backends(pool));
+            line("health", health(pool));
+        }
+    }
+    if !config.routes.all.is_empty() {
+        line("routes", routes(&config.routes.all));
+    }
     line(
         "limit",
         match &config.rate_limit.default {
@@ -61,21 +67,45 @@ pub fn summary(config: &Config) -> String {
     text
 }
 
-fn backends(config: &Config) -> String {
-    let pool = config.default_pool();
+fn health(pool: &PoolConfig) -> String {
+    match &pool.health_check {
+        Some(check) => format!("GET {} every {:?}", check.path, check.interval),
+        None => "not checked".into(),
+    }
+}
+
+fn routes(routes: &[RouteConfig]) -> String {
+    let named = routes.iter().take(NAMED).map(|route| {
+        let to = match &route.action {
+            RouteAction::Pool(pool) => pool.clone(),
+            RouteAction::Redirect(to) => format!("{} to {}", to.status, to.to),
+            RouteAction::Respond(answer) => answer.status.to_string(),
+        };
+        let (host, path) = (&route.host, &route.path);
+        format!("{}{path} → {to}", if *host == HostPattern::Any { String::new() } else { host.to_string() })
+    });
+    format!("{}{}", list(named), more(routes.len()))
+}
+
+/// How many are not named.
+fn more(all: usize) -> String {
+    match all.saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    }
+}
+
+fn backends(pool: &PoolConfig) -> String {
     let strategy = pool.balancing.strategy.name();
     let named = pool.backends.iter().take(NAMED).map(|backend| {
         let host =
             if backend.host.contains(':') { format!("[{}]", backend.host) } else { backend.host.clone() };
         let scheme = if backend.is_tls { "https" } else { "http" };
         let url = format!("{scheme}://{host}:{}", backend.port);
-        if url.ends_with(&format!("//{}", backend.name)) { url } else { format!("{} {url}", backend.name) }
+        let is_named_so = backend.name == host || url.ends_with(&format!("//{}", backend.name));
+        if is_named_so { url } else { format!("{} {url}", backend.name) }
     });
-    let more = match pool.backends.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!("{}{more}; {strategy}", list(named))
+    format!("{}{}; {strategy}", list(named), more(pool.backends.len()))
 }
 
 fn api(config: &Config) -> String {
@@ -149,6 +179,23 @@ mod tests {
         assert!(text.contains("a https://h:443;"), "{text}");
         let text = read(r#""listen": null, "#);
         assert!(!text.contains("listen") && !text.contains("leads there"), "{text}");
+    }
+
+    #[test]
+    fn pools_and_routes_have_their_lines() {
+        let text = r#"{"pools": {"api": {"backends": ["http://10.0.0.1"], "health_check": null}},
+            "routes": [{"host": "api.example.com", "pool": "api"},
+                       {"path": "/old/", "redirect": {"to": "https://new.example", "status": 301}},
+                       {"host": "*.example.com", "path": "/up", "respond": {"status": 204}}]}"#;
+        let summary = summary(&from_text(text, Path::new("/srv")).unwrap());
+        let lines: Vec<&str> = summary.lines().collect();
+        assert_eq!(
+            lines[1..3],
+            [
+                "  pool      api: http://10.0.0.1:80; least_connections; not checked",
+                "  routes    api.example.com/ → api, /old/ → 301 to https://new.example, *.example.com/up → 204",
+            ]
+        );
     }
 
     #[test]

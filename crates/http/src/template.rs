@@ -1,6 +1,8 @@
 //! Texts with variables, as the operator writes values of fields and addresses: `$client_ip`, `$request_id`, `$host`, and `$$` for
 //! a dollar.
 
+use std::fmt;
+
 /// What the variables stand for in one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Variables<'a> {
@@ -78,6 +80,18 @@ impl Template {
             };
             out.extend_from_slice(text.as_bytes());
         }
+    }
+}
+
+/// As it was written.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|piece| match piece {
+            Piece::Text(text) => f.write_str(&text.replace('$', "$$")),
+            Piece::ClientIp => f.write_str("$client_ip"),
+            Piece::RequestId => f.write_str("$request_id"),
+            Piece::Host => f.write_str("$host"),
+        })
     }
 }
 

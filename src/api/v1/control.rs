@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::backends::{BackendError, BackendOrigin, BackendShown, EndpointShown, PoolAndName};
 use super::pools::PoolShown;
 use super::reload::{ReloadError, Reloaded};
+use super::routes::RouteShown;
 use crate::config::{self, Config};
 use crate::proxy::policy::PolicyInForce;
 use crate::proxy::pools::Pool;
@@ -229,7 +230,12 @@ impl Control {
         policy.pools.iter().map(show).collect()
     }
 
-    /// One of them.
+    /// Every route in force, in the order of the configuration.
+    pub(super) fn routes(&self) -> Vec<RouteShown> {
+        self.around.config.load().routes.all.iter().map(RouteShown::of).collect()
+    }
+
+    /// One backend of a pool.
     pub(super) fn backend(&self, (pool, name): PoolAndName<'_>) -> Result<BackendShown, BackendError> {
         let snapshot = self.pool(pool)?.backends.snapshot();
         let group = snapshot.backends().iter().find(|group| *group.name == *name);

@@ -15,6 +15,7 @@ mod patterns;
 mod plans;
 mod pools;
 pub mod reload;
+mod routes;
 mod schemas;
 pub mod status;
 mod terms;
@@ -36,6 +37,7 @@ pub(super) const RESOURCES: &[Resource] = &[
     status::RESOURCE,
     backends::RESOURCE,
     pools::RESOURCE,
+    routes::RESOURCE,
     reload::RESOURCE,
 ];
 
