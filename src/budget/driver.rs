@@ -8,18 +8,13 @@ use std::time::Duration;
 
 use balancer_limiter::budget::{Budget, DEAD_AFTER, HEARTBEAT, InstanceId, SILENT_AFTER, SpentReport};
 use balancer_limiter::message::{BudgetKey, BudgetMessage, MessageFault};
-use balancer_time::{Moment, Nanos};
+use balancer_time::{Moment, Nanos, nanos};
 
 use super::bodies::{packed, read_reports};
 use super::known::{KnownInstances, rounded};
 use super::sender::{Order, Reply};
 use super::shown::{BudgetState, InstanceShown, SharedBudget, shown_address, shown_id};
-
-/// Between two attempts to connect.
-const RETRY: Nanos = 250_000_000;
-
-/// The same at most, where the database refuses: each time twice as long as before.
-const MAX_RETRY: Nanos = 30_000_000_000;
+use crate::store::retry_after;
 
 /// Least time between connecting and connecting again because of messages that are signed with another key.
 const REOPEN: Nanos = 60_000_000_000;
@@ -182,24 +177,22 @@ impl Driver {
             Reply::Failed(cause) => {
                 log::debug!("budget: {cause}");
                 self.refusals = 0;
-                self.fail(cause, now + RETRY);
+                self.fail(cause, now);
             }
             Reply::Refused(cause) => {
                 if self.refusals == 0 || self.cause.as_ref() != Some(&cause) {
                     log::warn!("budget: the database lets this instance take no part: {cause}");
                     self.refusals = 0;
                 }
-                // Seven times twice as long is more than the most.
-                let wait = (RETRY << self.refusals.min(7)).min(MAX_RETRY);
                 self.refusals += 1;
-                self.fail(cause, now + wait);
+                self.fail(cause, now);
             }
         }
     }
 
-    /// It is not connected, and tries again then.
-    fn fail(&mut self, cause: String, again_at: Nanos) {
-        self.sender = SenderState::Closed(again_at);
+    /// It is not connected, and tries again after a while.
+    fn fail(&mut self, cause: String, now: Nanos) {
+        self.sender = SenderState::Closed(now + nanos(retry_after(self.refusals)));
         self.cause = Some(cause);
         self.take_back();
     }

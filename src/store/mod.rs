@@ -27,7 +27,7 @@ mod tests;
 
 pub use error::{CallOutcome, StoreError};
 pub use limits::{BudgetChannel, Limits, Sources};
-pub use session::{Notifier, Opened, Unopened};
+pub use session::{Notifier, Opened, Unopened, retry_after};
 
 use balancer_limiter::limit::Limit;
 

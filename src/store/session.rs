@@ -152,6 +152,14 @@ pub struct Unopened {
     pub is_refusal: bool,
 }
 
+/// How long to wait before connecting again where the database has refused so often in a row for the same reason: twice as long
+/// each time, up to half a minute. 0: it was not there, and may be at any moment.
+pub fn retry_after(refusals: u32) -> Duration {
+    const MOST: Duration = Duration::from_secs(30);
+    // Seven times twice as long is more than that.
+    (Duration::from_millis(250) * (1 << refusals.saturating_sub(1).min(7))).min(MOST)
+}
+
 /// [`Store::with`] for work that gives something. Work that is done twice gives what it gave last.
 pub fn inside<T>(
     store: &dyn Store,

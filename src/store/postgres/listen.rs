@@ -9,8 +9,8 @@ use postgres::fallible_iterator::FallibleIterator;
 
 use super::chain;
 use super::connect::{Connection, Connector};
-use super::notify::BUDGET_CHANNEL;
-use crate::store::session::{Listener, Word};
+use super::notify::{BUDGET_CHANNEL, unopened};
+use crate::store::session::{Listener, Unopened, Word, retry_after};
 
 /// What the `NOTIFY` of a write names.
 const CHANGES_CHANNEL: &str = "balancer_changes";
@@ -20,8 +20,6 @@ const SLICE: Duration = Duration::from_millis(100);
 const MAX_WORDS: usize = 1_000;
 /// So many slices without a word, and the server is asked whether it is still there.
 const SLICES_UNASKED: u32 = 50;
-/// Between two attempts to connect.
-const RETRY: Duration = Duration::from_millis(250);
 /// So many attempts that fail in a row, and it is said in the log.
 const SAID_AFTER: u32 = 4;
 
@@ -34,14 +32,14 @@ pub(super) struct Listen {
 
 impl Listener for Listen {
     fn run(self: Box<Self>, hear: &dyn Fn(Word<'_>), end: &Receiver<()>) {
-        let mut failures = 0;
+        let (mut failures, mut refusals) = (0, 0);
         while end.recv_timeout(Duration::ZERO) == Err(RecvTimeoutError::Timeout) {
             let cause = match self.connect() {
                 Ok(mut connection) => {
                     if failures >= SAID_AFTER {
                         log::info!("store: changes by other instances are heard of again");
                     }
-                    failures = 0;
+                    (failures, refusals) = (0, 0);
                     // Whatever came before this connection was there.
                     hear(Word::Changes);
                     match self.listen(&mut connection, hear, end) {
@@ -49,7 +47,10 @@ impl Listener for Listen {
                         Err(cause) => cause,
                     }
                 }
-                Err(cause) => cause,
+                Err(Unopened { cause, is_refusal }) => {
+                    refusals = if is_refusal { refusals + 1 } else { 0 };
+                    cause
+                }
             };
             failures += 1;
             if failures == SAID_AFTER {
@@ -59,7 +60,7 @@ impl Listener for Listen {
             } else {
                 log::debug!("store: listening: {cause}");
             }
-            if end.recv_timeout(RETRY) == Err(RecvTimeoutError::Disconnected) {
+            if end.recv_timeout(retry_after(refusals)) == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
         }
@@ -67,8 +68,8 @@ impl Listener for Listen {
 }
 
 impl Listen {
-    fn connect(&self) -> Result<Connection, String> {
-        let mut connection = self.connector.dial().map_err(|error| chain(&error))?;
+    fn connect(&self) -> Result<Connection, Unopened> {
+        let mut connection = self.connector.dial().map_err(unopened)?;
         // The server keeps what a listener has not taken for as long as it is connected, and its queue is bounded: it is to give
         // up one that stands still as soon as this side would give up the server. Servers before 12 know no such setting.
         let patience = self.connector.config.get_tcp_user_timeout().map_or(0, Duration::as_millis);
@@ -76,7 +77,7 @@ impl Listen {
             "SELECT set_config(name, '{patience}', false) FROM pg_settings WHERE name = 'tcp_user_timeout'; \
              LISTEN {CHANGES_CHANNEL}; LISTEN {BUDGET_CHANNEL}"
         );
-        self.ask(&mut connection, &listen)?;
+        self.ask(&mut connection, &listen).map_err(unopened)?;
         Ok(connection)
     }
 
@@ -98,14 +99,14 @@ impl Listen {
             }
             if silent >= SLICES_UNASKED {
                 silent = 0;
-                self.ask(connection, "SELECT 1")?;
+                self.ask(connection, "SELECT 1").map_err(|error| chain(&error))?;
             }
         }
     }
 
-    fn ask(&self, connection: &mut Connection, sql: &str) -> Result<(), String> {
+    fn ask(&self, connection: &mut Connection, sql: &str) -> Result<(), postgres::Error> {
         connection.deadline.set(self.patience);
-        let result = connection.client.batch_execute(sql).map_err(|error| chain(&error));
+        let result = connection.client.batch_execute(sql);
         connection.deadline.clear();
         result
     }

@@ -45,7 +45,7 @@ impl NotifyConnection {
 /// Classes of errors (PostgreSQL, Appendix A) that last: who may connect, what there is, and who may read it.
 const LASTING: [&str; 4] = ["28", "3D", "3F", "42"];
 
-fn unopened(error: postgres::Error) -> Unopened {
+pub(super) fn unopened(error: postgres::Error) -> Unopened {
     let lasts = |code: &SqlState| LASTING.iter().any(|class| code.code().starts_with(class));
     Unopened { cause: chain(&error), is_refusal: error.code().is_some_and(lasts) }
 }
