@@ -19,6 +19,8 @@ pub struct Reject {
     pub retry_after_s: Option<u64>,
     /// The methods of a 405, as an `Allow` value.
     pub allow: Option<&'static str>,
+    /// What a 401 asks for, as a `WWW-Authenticate` value; `None`: a token.
+    pub challenge: Option<String>,
     /// Faults of single fields of a body.
     pub errors: Vec<FieldFault>,
     /// The buckets that refused, for a 429.
@@ -43,6 +45,7 @@ impl Reject {
             cause: String::new(),
             retry_after_s: None,
             allow: None,
+            challenge: None,
             errors: Vec::new(),
             violated_policies: Vec::new(),
         }
@@ -57,6 +60,12 @@ impl Reject {
     /// The same with `Retry-After`, in seconds.
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// The same for a 401 that asks for something else than a token.
+    pub fn challenge(mut self, challenge: String) -> Self {
+        self.challenge = Some(challenge);
         self
     }
 

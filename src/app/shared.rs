@@ -22,6 +22,7 @@ use crate::proxy::account::Accounts;
 use crate::proxy::admit::Admit;
 use crate::proxy::forward::Forward;
 use crate::proxy::policy::PolicyInForce;
+use crate::proxy::routes::PasswordLane;
 use crate::store::{Limits, Sources};
 use crate::upstream::resolve::{self, Lookup};
 use balancer_limiter::heavy_hitters::HeavyHitters;
@@ -149,7 +150,9 @@ impl SharedServices {
                 heavy_hitters: Arc::clone(&self.heavy_hitters),
                 metrics: Arc::clone(&self.metrics),
                 lone_peer: Arc::clone(&self.health.lone_peer),
+                route_seats: Arc::default(),
             },
+            passwords: PasswordLane::default(),
             forward: Forward {
                 frees_workers,
                 // Where a request in line holds a worker, at most half of the workers may be held so.

@@ -51,7 +51,8 @@ impl Tls {
     /// What requests are judged by; those without TLS may be sent to its port.
     pub fn policy(&self, config: &Config, pools: Pools) -> ProxyPolicy {
         let redirects = config.tls.as_ref().is_some_and(|tls| tls.redirect);
-        ProxyPolicy::of(&config.rate_limit, pools).redirecting(self.port.filter(|_| redirects))
+        let policy = ProxyPolicy::of(&config.rate_limit, pools).routing(&config.routes);
+        policy.redirecting(self.port.filter(|_| redirects))
     }
 
     /// What a reload changed. The configuration was checked with all its files; what has become of them since then is told

@@ -15,6 +15,7 @@ use crate::metrics::{InFlight, Metrics, Rejection, method_label};
 use crate::proxy::exchange::FrontendEvent;
 use crate::proxy::exchange::{Answer, DeliveryOutcome, Ticket};
 use crate::proxy::policy::PolicyInForce;
+use crate::proxy::routes::RouteSeat;
 use balancer_http::credentials;
 use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
@@ -60,6 +61,8 @@ pub(crate) struct RequestSummary {
     pub lease: Option<Lease>,
     /// The client's request under way: held until its answer is delivered, to the end of an upgrade.
     pub seat: Option<Seat>,
+    /// The same by the routes that it met.
+    pub route_seats: Vec<RouteSeat>,
     /// The client has left: the answer is only logged.
     pub client_gone: bool,
     /// No backend answered: the operator reads why, once, with the request's id.
@@ -136,6 +139,7 @@ impl Accounts {
         answer.ticket = Some(Box::new(EndOfRequest {
             lease: summary.lease,
             seat: summary.seat,
+            route_seats: summary.route_seats,
             for_log,
             method: method_label(&head.method),
             _in_flight: summary.in_flight,
@@ -226,6 +230,7 @@ impl LocalRequest {
             limit: None,
             lease: None,
             seat: None,
+            route_seats: Vec::new(),
             client_gone: false,
             failed: false,
             in_flight: self.in_flight,
@@ -261,6 +266,7 @@ fn bounded(mut cause: Cow<'static, str>) -> Cow<'static, str> {
 struct EndOfRequest {
     lease: Option<Lease>,
     seat: Option<Seat>,
+    route_seats: Vec<RouteSeat>,
     for_log: ForLog,
     method: &'static str,
     _in_flight: InFlight,
@@ -304,6 +310,7 @@ impl Ticket for EndOfRequest {
         let status = if matches!(delivery, DeliveryOutcome::Replaced(_)) { BAD_GATEWAY } else { self.status };
         drop(self.lease);
         drop(self.seat);
+        drop(self.route_seats);
         self.accounts.metrics.request(self.method, status, duration);
         if let ForLog::Record(mut record) = self.for_log {
             record.body_bytes = body_bytes;

@@ -11,17 +11,19 @@ use crate::log::record::LimitRecord;
 use crate::metrics::{self, Metrics, Policy};
 use crate::proxy::lone_peer::{self, LonePeer};
 use crate::proxy::policy::ProxyPolicy;
+use crate::proxy::routes::{ActiveRoute, RouteSeat, RouteSeats};
 use crate::store::Limits;
 use crate::store::cache::Found;
 use balancer_http::fields::Fields;
 use balancer_http::message::Reason;
 use balancer_http::message::{BodyLength, RequestHead};
-use balancer_limiter::answer::{EntryKind, ShownLimit};
+use balancer_http::routes::MetRoutes;
+use balancer_limiter::answer::{self, Concurrency, EntryKind, ShownLimit};
 use balancer_limiter::heavy_hitters::{HeavyHitters, Refusal};
 use balancer_limiter::identity::{ClientAddress, ClientKey};
 use balancer_limiter::limiter::{Ask, Decision, Granted, Limiter, Room, Seat};
 use balancer_limiter::request_rules::Needs;
-use balancer_limiter::terms::BucketName;
+use balancer_limiter::terms::{BucketName, CONCURRENCY};
 use balancer_time::Moment;
 
 pub(super) use decision_text::{LimitFields, has_legacy};
@@ -40,6 +42,8 @@ pub struct Admit {
     pub metrics: Arc<Metrics>,
     /// Whether a proxy in front of us is taken for the client.
     pub lone_peer: Arc<LonePeer>,
+    /// Requests at once by a route.
+    pub route_seats: Arc<RouteSeats>,
 }
 
 /// What the limiter says of a request.
@@ -56,6 +60,8 @@ pub(super) struct Admission {
     pub client: ClientKey,
     /// Counts the request as under way, until it is dropped.
     pub seat: Option<Seat>,
+    /// The same by the routes that it meets.
+    pub route_seats: Vec<RouteSeat>,
 }
 
 impl Admit {
@@ -69,6 +75,7 @@ impl Admit {
         &self,
         head: &RequestHead,
         client: &ClientAddress,
+        met: &MetRoutes,
         when: Moment,
         policy: &ProxyPolicy,
         waited: Option<Waiting>,
@@ -80,7 +87,7 @@ impl Admit {
         let tried = identify::counter(&self.metrics);
         match identify::identify(&self.limits, policy, client, Evidence::of(head), when.now, waited, tried) {
             Ok(Identified { found, key }) => {
-                let mut admission = self.decide(head, &found, when, policy);
+                let mut admission = self.decide(head, &found, met, when, policy);
                 // Only entries that name one bucket: a client, or a range that shares its bucket.
                 let entry = found.entry.as_ref().filter(|_| found.room == Room::Own);
                 let name = key.as_ref().or(entry);
@@ -98,6 +105,7 @@ impl Admit {
                 record: None,
                 client: ClientKey::address(client.address),
                 seat: None,
+                route_seats: Vec::new(),
             }),
         }
     }
@@ -115,41 +123,93 @@ impl Admit {
         }
     }
 
-    fn decide(&self, head: &RequestHead, found: &Found, when: Moment, policy: &ProxyPolicy) -> Admission {
+    fn decide(
+        &self,
+        head: &RequestHead,
+        found: &Found,
+        met: &MetRoutes,
+        when: Moment,
+        policy: &ProxyPolicy,
+    ) -> Admission {
         let preflight = policy.is_preflight(&head.method, &head.fields, head.length != BodyLength::Empty);
         let needs = policy.rules.needs(&head.method, head.path());
-        let Some(Needs { rules, cost }) = needs.map(|needs| if preflight { needs.to_look() } else { needs })
+        let Some(Needs { mut rules, cost }) =
+            needs.map(|needs| if preflight { needs.to_look() } else { needs })
         else {
             return self.unasked(Policy::Rule, found.client, None);
         };
-        match &found.granted {
-            Granted::Exempt => {
-                let record = record(found, None, true, None);
-                self.unasked(policy_label(found.source), found.client, Some(record))
+        if found.granted == Granted::Exempt {
+            let record = record(found, None, true, None);
+            return self.unasked(policy_label(found.source), found.client, Some(record));
+        }
+        policy.routes.add_rules(met, &mut rules);
+        let grant = found.granted.grant();
+        let is_asked = grant.is_some() || !rules.is_empty();
+        let ask = is_asked.then_some(Ask { grant, rules: &rules, cost, room: found.room });
+        if preflight {
+            return self.look(found, ask, when, policy);
+        }
+        match self.route_seats.take(&policy.routes, met, found.client) {
+            Err((route, most)) => self.crowded(found, route, most, policy),
+            Ok(seats) => {
+                let mut admission = self.take(found, ask, when, policy);
+                if admission.refused.is_none() {
+                    admission.route_seats = seats;
+                }
+                admission
             }
-            Granted::Unlimited if rules.is_empty() => self.unasked(Policy::None, found.client, None),
-            granted => {
-                let ask = Ask { grant: granted.grant(), rules: &rules, cost, room: found.room };
-                let (decision, seat) = if preflight {
-                    // Takes no token, but refuses a client that has none left: else it could send any number of these.
-                    match self.limiter.preview(found.client, ask, when) {
-                        Decision { allowed: true, .. } => {
-                            return self.unasked(Policy::None, found.client, None);
-                        }
-                        refused => (refused, None),
-                    }
-                } else {
-                    self.limiter.admit(found.client, ask, when)
-                };
-                self.told(found, ask, (decision, seat), policy)
-            }
+        }
+    }
+
+    /// Takes what the request needs, if that is anything.
+    fn take(&self, found: &Found, ask: Option<Ask<'_>>, when: Moment, policy: &ProxyPolicy) -> Admission {
+        let Some(ask) = ask else { return self.unasked(Policy::None, found.client, None) };
+        let (decision, seat) = self.limiter.admit(found.client, ask, when);
+        self.told(found, ask, (decision, seat), policy)
+    }
+
+    /// Takes nothing, but refuses a client that has nothing left: else it could send any number of these.
+    fn look(&self, found: &Found, ask: Option<Ask<'_>>, when: Moment, policy: &ProxyPolicy) -> Admission {
+        let looked = ask.map(|ask| (ask, self.limiter.preview(found.client, ask, when)));
+        match looked {
+            Some((ask, refused)) if !refused.allowed => self.told(found, ask, (refused, None), policy),
+            _ => self.unasked(Policy::None, found.client, None),
+        }
+    }
+
+    /// What becomes of a request whose client has as many under way by a route as that allows.
+    fn crowded(&self, found: &Found, route: &ActiveRoute, most: u32, policy: &ProxyPolicy) -> Admission {
+        self.metrics.decision(Policy::Rule, metrics::Decision::Denied);
+        let told = answer::rate_limit_fields(&[], Some(Concurrency { most, refused: true }));
+        let bucket = BucketName::concurrency();
+        let rule = Some(Arc::clone(&route.config.name));
+        let mut reject = Reject::new(Reason::QuotaExceeded, CROWDED);
+        reject.retry_after_s = told.retry_after_s;
+        reject.violated_policies = vec![CONCURRENCY.into()];
+        let record = record(found, Some(bucket.clone()), false, told.first);
+        Admission {
+            refused: Some(reject),
+            why: Some(Refusal { entry: None, bucket, rule }),
+            fields: LimitFields::new(told, policy.headers),
+            record: Some(record),
+            client: found.client,
+            seat: None,
+            route_seats: Vec::new(),
         }
     }
 
     /// Counted as allowed; no bucket has a say.
     fn unasked(&self, policy: Policy, client: ClientKey, record: Option<LimitRecord>) -> Admission {
         self.metrics.decision(policy, metrics::Decision::Allowed);
-        Admission { refused: None, why: None, fields: LimitFields::default(), record, client, seat: None }
+        Admission {
+            refused: None,
+            why: None,
+            fields: LimitFields::default(),
+            record,
+            client,
+            seat: None,
+            route_seats: Vec::new(),
+        }
     }
 
     /// What becomes of a request that the limiter was asked about.
@@ -167,8 +227,8 @@ impl Admit {
         let label = if by_rule { Policy::Rule } else { policy_label(entry) };
         self.metrics.decision(label, counted(&decision));
         let why = told.bucket.clone().filter(|_| !decision.allowed).map(|bucket| {
-            let rule =
-                told.of_rule.and_then(|id| policy.rules.of_bucket(id)).map(|rule| Arc::clone(&rule.name));
+            let rule = told.of_rule.and_then(|id| ask.rules.iter().find(|rule| rule.has_bucket(id)));
+            let rule = rule.map(|rule| Arc::clone(&rule.name));
             Refusal { entry: (!by_rule).then_some(entry), bucket, rule }
         });
         let record = record(found, told.bucket, decision.allowed, told.fields.first);
@@ -179,16 +239,22 @@ impl Admit {
             reject
         });
         let fields = LimitFields::new(told.fields, policy.headers);
-        Admission { refused, why, fields, record: Some(record), client: found.client, seat }
+        Admission {
+            refused,
+            why,
+            fields,
+            record: Some(record),
+            client: found.client,
+            seat,
+            route_seats: Vec::new(),
+        }
     }
 }
 
+const CROWDED: &str = "this client has as many requests under way as it may";
+
 fn detail(decision: &Decision) -> &'static str {
-    if decision.crowded {
-        "this client has as many requests under way as it may"
-    } else {
-        "this client's quota is used up"
-    }
+    if decision.crowded { CROWDED } else { "this client's quota is used up" }
 }
 
 fn record(

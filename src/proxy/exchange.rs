@@ -15,7 +15,7 @@ use balancer_http::message::{BodyLength, RequestHead};
 /// Why a request's body could not be read to its end. Travels inside an [`io::Error`] (`io::Error::other`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
-    /// Longer than `frontend.max_body_bytes`: 413.
+    /// Longer than `frontend.max_body_bytes`, or its route's `max_body_bytes`: 413.
     TooLarge,
     /// Chunked framing that breaks RFC 9112 §7.1: 400.
     Malformed,
@@ -28,7 +28,9 @@ pub enum BodyFault {
 impl std::fmt::Display for BodyFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::TooLarge => "the request's body is larger than frontend.max_body_bytes",
+            Self::TooLarge => {
+                "the request's body is larger than frontend.max_body_bytes, or than its route's bound"
+            }
             Self::Malformed => "the request's chunked body is malformed",
             Self::TimedOut => "the client sent its body too slowly",
             Self::ClientGone => "the client left before its body ended",

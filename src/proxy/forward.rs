@@ -162,6 +162,11 @@ impl OutgoingFields {
     pub(super) fn fields(&self) -> &Fields {
         &self.0
     }
+
+    /// The same, to be changed.
+    pub(super) fn fields_mut(&mut self) -> &mut Fields {
+        &mut self.0
+    }
 }
 
 impl Drop for OutgoingFields {

@@ -11,6 +11,7 @@ pub mod lone_peer;
 pub mod policy;
 pub mod pools;
 pub mod request_ids;
+pub mod routes;
 pub mod service;
 pub mod story;
 #[cfg(test)]
@@ -24,9 +25,12 @@ use balancer_http::message::{BodyLength, RequestHead, Version};
 use balancer_limiter::identity::ClientKey;
 use balancer_pool::retry::Failure;
 
+use crate::error::Reject;
 use account::{Accounts, RequestSummary};
 use admit::{Admit, LimitFields};
+use exchange::Answer;
 use forward::{Forward, ForwardRequest};
+use routes::{ActiveRoute, PasswordLane, Rewritten, RouteRequest};
 
 /// What happens to a request that is not ours.
 pub struct Proxy {
@@ -38,6 +42,8 @@ pub struct Proxy {
     pub accounts: Arc<Accounts>,
     /// This instance's id, in `Via` or a field of ours.
     pub instance: String,
+    /// Where passwords are checked.
+    pub passwords: PasswordLane,
     /// `frontend.upgrades`: protocols that a client and a backend may agree on.
     pub upgrades: Vec<String>,
 }
@@ -53,6 +59,31 @@ struct Admitted {
     counted_as: ClientKey,
     /// The limiter's fields for the answer.
     fields: LimitFields,
+    /// By which route it goes.
+    route: Option<Arc<ActiveRoute>>,
+    /// What that changed of its target.
+    rewritten: Rewritten,
+}
+
+impl Admitted {
+    /// An answer of ours to a request that is refused.
+    fn refusal(&self, reject: &Reject, head: &RequestHead) -> Answer {
+        self.dress(reject.answer(&self.summary.ids.request_id), head)
+    }
+
+    /// A refusal as its route and the limiter want it.
+    fn dress(&self, answer: Answer, head: &RequestHead) -> Answer {
+        let answer = match &self.route {
+            Some(route) => route.dress(answer, self.as_asked(head)),
+            None => answer,
+        };
+        self.fields.add_to(answer)
+    }
+
+    fn as_asked<'a>(&'a self, head: &'a RequestHead) -> RouteRequest<'a> {
+        let RequestSummary { client_addr, ids, .. } = &self.summary;
+        RouteRequest { head, client: *client_addr, request_id: &ids.request_id }
+    }
 }
 
 impl Proxy {

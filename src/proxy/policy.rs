@@ -4,6 +4,8 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::pools::Pools;
+use super::routes::ActiveRoutes;
+use crate::config::routes::RouteList;
 use crate::config::{RateLimit, RateLimitHeaders};
 use balancer_http::cors::Cors;
 use balancer_http::fields::Fields;
@@ -29,6 +31,8 @@ pub struct ProxyPolicy {
     pub redirect_to: Option<u16>,
     /// Where requests go.
     pub pools: Pools,
+    /// Which go where, and what happens to them.
+    pub routes: ActiveRoutes,
 }
 
 /// The policy in force. A request loads it once.
@@ -45,6 +49,11 @@ impl ProxyPolicy {
         Self { redirect_to, ..self }
     }
 
+    /// The same with those routes, which lead to its pools.
+    pub fn routing(self, list: &RouteList) -> Self {
+        Self { routes: ActiveRoutes::new(list, &self.pools), ..self }
+    }
+
     /// What a configuration says of it, with those pools.
     pub fn of(config: &RateLimit, pools: Pools) -> Self {
         Self {
@@ -56,6 +65,7 @@ impl ProxyPolicy {
             cors: config.cors.clone(),
             redirect_to: None,
             pools,
+            routes: ActiveRoutes::default(),
         }
     }
 }

@@ -1,29 +1,27 @@
 //! A request's story without I/O: admit → forward → relay. An engine tells it what happened and does what the [`Step`] asks
 //! for; it never blocks and owns no socket, so that both engines drive the same one.
 
+mod begin;
+
 use std::sync::Arc;
 
-use arc_swap::Guard;
+use begin::Identity;
 
-use super::account::RequestSummary;
-use super::admit::{self, Admission, LimitFields};
 use super::exchange::{Answer, AnswerBody, DeliveryOutcome};
 use super::forward::{Next, NoAnswer, OutgoingFields, Received, RetryState, Spent};
 use super::identify::Waiting;
-use super::local;
 use super::policy::ProxyPolicy;
-use super::pools::Pool;
-use super::request_ids::RequestIds;
+use super::routes::{CheckedUsers, PasswordTicket};
 use super::{Admitted, Proxy, Reuse, UpstreamError};
+use crate::error::Reject;
 use balancer_http::fields::Fields;
 use balancer_http::framing::response;
 use balancer_http::headers;
-use balancer_http::message::{BodyLength, RequestHead};
-use balancer_limiter::identity::{self, ClientAddress, ClientKey};
-use balancer_pool::backends::{Endpoint, Lease, Snapshot};
+use balancer_http::message::{BodyLength, Reason, RequestHead};
+use balancer_pool::backends::{Endpoint, Lease};
 use balancer_pool::policy::CallPolicy;
 use balancer_pool::queue::Waker;
-use balancer_time::{Moment, Nanos, nanos, seconds};
+use balancer_time::Nanos;
 
 /// A new request, as an engine hands it over.
 pub struct NewRequest<'a> {
@@ -31,6 +29,8 @@ pub struct NewRequest<'a> {
     pub head: &'a mut RequestHead,
     /// The whole body is in memory: it can be sent again.
     pub in_memory: bool,
+    /// Bytes of the body that came.
+    pub body_bytes: u64,
     /// When the head was complete.
     pub received_at: Nanos,
     /// The engine can relay both directions of a connection after a 101.
@@ -62,6 +62,8 @@ pub struct Call {
     pub reuse: Reuse,
     /// When all of it must be over, the answer's body too: `upstream.request_timeout`.
     pub deadline: Option<Nanos>,
+    /// Longest body, where that is less than `frontend.max_body_bytes`.
+    pub max_body_bytes: Option<u64>,
     /// How long its parts may take.
     pub policy: CallPolicy,
 }
@@ -85,122 +87,14 @@ pub struct Story {
 enum Stage {
     /// What the store has of its client is looked up.
     Identifying(Identity, Arc<ProxyPolicy>, Waiting),
+    /// Its password is checked.
+    CheckingUsers(Identity, Arc<ProxyPolicy>, PasswordTicket, CheckedUsers),
     /// In line for an endpoint with room.
     InLine(RetryState),
     /// Sent.
     Sent(RetryState, Lease),
     /// Between two stages.
     Between,
-}
-
-impl Proxy {
-    /// Begins a request that is not ours.
-    pub fn begin(self: &Arc<Self>, asked: NewRequest<'_>) -> Step {
-        let NewRequest { head, in_memory, received_at, can_upgrade, bound_to } = asked;
-        let policy = self.accounts.policy.load();
-        identity::drop_lookalikes(&policy.keys, &mut head.fields);
-        let head = &*head;
-        let client = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields);
-        let wall = self.accounts.clock.wall();
-        let ids = RequestIds::of(&head.fields, client.peer_trusted, wall);
-        let summary = RequestSummary {
-            client_addr: client.address,
-            received_at,
-            spent: Spent::default(),
-            limit: None,
-            lease: None,
-            seat: None,
-            client_gone: false,
-            failed: false,
-            in_flight: self.accounts.metrics.begin(),
-            ids,
-        };
-        let request_id = &summary.ids.request_id;
-        let answer = local::answer(head, &self.instance, &policy.keys, request_id)
-            .or_else(|| local::redirect(head, policy.redirect_to, client.peer_trusted, request_id));
-        if let Some(answer) = answer {
-            return Step::Answer(self.accounts.close(answer, head, summary));
-        }
-        let when = Moment { now: received_at, wall_s: seconds(wall) };
-        let pool = Arc::clone(policy.pools.default_pool());
-        let snapshot = pool.backends.snapshot();
-        let identity = Identity { client, when, in_memory, can_upgrade, bound_to, pool, snapshot };
-        match self.admit.admit(head, &identity.client, when, &policy, None) {
-            Ok(admission) => self.proceed(head, summary, &identity, admission, &policy),
-            Err(waiting) => self.wait_for_store(summary, identity, Guard::into_inner(policy), waiting),
-        }
-    }
-
-    /// The limiter has decided: the request is refused, or goes on to a backend.
-    fn proceed(
-        self: &Arc<Self>,
-        head: &RequestHead,
-        mut summary: RequestSummary,
-        identity: &Identity,
-        admission: Admission,
-        policy: &ProxyPolicy,
-    ) -> Step {
-        let Admission { refused, why: _, fields, record, client: counted_as, seat } = admission;
-        (summary.limit, summary.seat) = (record, seat);
-        if let Some(reject) = refused {
-            let mut answer = fields.add_to(reject.answer(&summary.ids.request_id));
-            if let Some(cors) = &policy.cors {
-                cors.open(&head.fields, admit::has_legacy(policy.headers), &mut answer.fields);
-            }
-            return Step::Answer(self.accounts.close(answer, head, summary));
-        }
-        let story = self.story(summary, identity, counted_as, fields);
-        let pool = (Arc::clone(&identity.pool), Arc::clone(&identity.snapshot));
-        let asked = self.request(&story.admitted, head);
-        let mut state = self.forward.begin(&asked, pool, identity.in_memory);
-        state.bind(identity.bound_to);
-        let next = self.forward.step(state, head, true);
-        story.go(next, head)
-    }
-
-    fn wait_for_store(
-        self: &Arc<Self>,
-        summary: RequestSummary,
-        identity: Identity,
-        policy: Arc<ProxyPolicy>,
-        waiting: Waiting,
-    ) -> Step {
-        let client = ClientKey::address(identity.client.address);
-        let mut story = self.story(summary, &identity, client, LimitFields::default());
-        let most = nanos(self.admit.limits.load_timeout());
-        let until = self.accounts.clock.now().saturating_add(most);
-        story.stage = Stage::Identifying(identity, policy, waiting);
-        Step::Wait(story, until)
-    }
-
-    fn story(
-        self: &Arc<Self>,
-        summary: RequestSummary,
-        identity: &Identity,
-        counted_as: ClientKey,
-        fields: LimitFields,
-    ) -> Box<Story> {
-        let admitted = Admitted {
-            summary,
-            peer_trusted: identity.client.peer_trusted,
-            via: identity.snapshot.policy().via,
-            counted_as,
-            fields,
-        };
-        let can_upgrade = identity.can_upgrade;
-        Box::new(Story { proxy: Arc::clone(self), admitted, can_upgrade, stage: Stage::Between })
-    }
-}
-
-/// What a request is admitted by. Nothing of it changes while it waits for the database.
-struct Identity {
-    client: ClientAddress,
-    when: Moment,
-    in_memory: bool,
-    can_upgrade: bool,
-    bound_to: Option<u64>,
-    pool: Arc<Pool>,
-    snapshot: Arc<Snapshot>,
 }
 
 impl Story {
@@ -237,10 +131,15 @@ impl Story {
             // In time or not: what is known now decides.
             Stage::Identifying(identity, policy, waiting) => {
                 let summary = self.admitted.summary;
-                match proxy.admit.admit(head, &identity.client, identity.when, &policy, Some(waiting)) {
-                    Ok(admission) => proxy.proceed(head, summary, &identity, admission, &policy),
+                let Identity { client, met, when, .. } = &identity;
+                match proxy.admit.admit(head, client, met, *when, &policy, Some(waiting)) {
+                    Ok(admission) => proxy.proceed(head, summary, identity, admission, &policy),
                     Err(waiting) => proxy.wait_for_store(summary, identity, policy, waiting),
                 }
+            }
+            Stage::CheckingUsers(_, policy, ..) if late => self.unchecked(head, &policy),
+            Stage::CheckingUsers(identity, policy, _, passed) => {
+                self.check_users(head, identity, &policy, passed)
             }
             Stage::InLine(state) if late => {
                 let next = Next::Failed(proxy.forward.out_of_patience(state));
@@ -261,6 +160,7 @@ impl Story {
     pub fn listen(&self, waker: Waker) -> bool {
         match &self.stage {
             Stage::Identifying(_, _, waiting) => waiting.pending.on_end(waker),
+            Stage::CheckingUsers(_, _, ticket, _) => ticket.on_end(waker),
             Stage::InLine(state) => state.on_turn(waker),
             Stage::Sent(..) | Stage::Between => false,
         }
@@ -272,7 +172,7 @@ impl Story {
         let failed = match std::mem::replace(&mut self.stage, Stage::Between) {
             Stage::InLine(state) => NoAnswer { client_gone: true, ..proxy.forward.out_of_patience(state) },
             Stage::Sent(state, lease) => proxy.forward.left(state, lease),
-            Stage::Identifying(..) => proxy.forward.left_early(),
+            Stage::Identifying(..) | Stage::CheckingUsers(..) => proxy.forward.left_early(),
             Stage::Between => return,
         };
         if let Step::Answer(answer) = self.go(Next::Failed(failed), head)
@@ -289,8 +189,18 @@ impl Story {
 
     /// The request's fields as they go to that endpoint, in memory that this thread lends.
     pub fn outgoing(&self, head: &RequestHead, endpoint: &Endpoint, use_them: impl FnOnce(&Fields)) {
+        let Admitted { route, rewritten, .. } = &self.admitted;
         let origin = self.proxy.request(&self.admitted, head).origin;
-        use_them(OutgoingFields::of(head, &origin, endpoint).fields());
+        let mut out = OutgoingFields::of(head, &origin, endpoint);
+        if let Some(route) = route {
+            route.set_request_fields(out.fields_mut(), rewritten, self.admitted.as_asked(head));
+        }
+        use_them(out.fields());
+    }
+
+    /// The request's target as it goes to a backend.
+    pub fn target<'a>(&'a self, head: &'a RequestHead) -> &'a str {
+        self.admitted.rewritten.target.as_deref().unwrap_or(&head.target)
     }
 
     /// The request's id, for the log.
@@ -305,6 +215,11 @@ impl Story {
                     endpoint: Arc::clone(&lease.endpoint),
                     reuse,
                     deadline: state.deadline(),
+                    max_body_bytes: self
+                        .admitted
+                        .route
+                        .as_ref()
+                        .and_then(|route| route.config.max_body_bytes),
                     policy: state.call_policy(),
                 };
                 self.stage = Stage::Sent(state, lease);
@@ -316,23 +231,18 @@ impl Story {
                 Step::Wait(self, until)
             }
             Next::Failed(failed) => {
-                let Admitted { mut summary, fields, .. } = self.admitted;
                 // Whether the rest of a body is in the way of the next request is the engine's to know.
-                let answer = summary.refuse(failed, false);
-                Step::Answer(self.proxy.accounts.close(fields.add_to(answer), head, summary))
+                let answer = self.admitted.summary.refuse(failed, false);
+                let answer = self.admitted.dress(answer, head);
+                Step::Answer(self.proxy.accounts.close(answer, head, self.admitted.summary))
             }
         }
     }
 
     /// What comes of an engine that tells a story something that it does not wait for: a fault of ours.
     fn lost(self: Box<Self>, head: &RequestHead) -> Step {
-        let reject = crate::error::Reject::new(
-            balancer_http::message::Reason::Internal,
-            "the request could not be handled",
-        );
-        let Admitted { summary, fields, .. } = self.admitted;
-        let answer = reject.answer(&summary.ids.request_id);
-        Step::Answer(self.proxy.accounts.close(fields.add_to(answer), head, summary))
+        let reject = Reject::new(Reason::Internal, "the request could not be handled");
+        self.end_with(&reject, head)
     }
 
     /// RFC 9110 §15.2.2: a 101 is an answer to a request for an upgrade alone, and says what it switches to.
@@ -377,6 +287,9 @@ impl Story {
             length => AnswerBody::Relayed(length),
         };
         let mut fields = headers::to_client(status, fields);
+        if let Some(route) = &self.admitted.route {
+            route.set_answer_fields(&mut fields, self.admitted.as_asked(head));
+        }
         if status == 101 {
             fields.push("Upgrade", self.protocol(head).unwrap_or_default().as_bytes());
         }

@@ -4,6 +4,7 @@
 mod answers;
 mod attempts;
 mod line;
+mod routes;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,6 +19,7 @@ use super::admit::Admit;
 use super::forward::Forward;
 use super::policy::{PolicyInForce, ProxyPolicy};
 use super::pools::{Pool, Pools};
+use super::routes::PasswordLane;
 use super::story::{Call, Event, NewRequest, Step, Story};
 use super::{Phase, Proxy, UpstreamError};
 use crate::clock::Clock;
@@ -122,7 +124,9 @@ impl Fixture {
                 heavy_hitters: Arc::default(),
                 metrics: Arc::clone(&metrics),
                 lone_peer: Arc::default(),
+                route_seats: Arc::default(),
             },
+            passwords: PasswordLane::default(),
             forward: Forward { frees_workers: true, most_waiting: usize::MAX, clock: clock.clone() },
             accounts: Arc::new(Accounts {
                 journal: Arc::clone(&journal) as Arc<_>,
@@ -167,7 +171,14 @@ impl Fixture {
 
     fn begin_as(&self, head: &mut RequestHead, change: impl FnOnce(&mut NewRequest<'_>)) -> Step {
         let received_at = self.clock.now();
-        let mut asked = NewRequest { head, in_memory: true, received_at, can_upgrade: true, bound_to: None };
+        let mut asked = NewRequest {
+            head,
+            in_memory: true,
+            body_bytes: 0,
+            received_at,
+            can_upgrade: true,
+            bound_to: None,
+        };
         change(&mut asked);
         self.proxy.begin(asked)
     }

@@ -66,6 +66,7 @@ mod request_ids;
 mod requests;
 mod restarts;
 mod retries;
+mod routes;
 mod schemathesis;
 mod scripts;
 mod series;

@@ -1,28 +1,46 @@
-//! The user's name in `Authorization: Basic` (RFC 7617 §2), for the access log alone: it is not checked. The password
-//! leaves nothing behind.
+//! Name and password in `Authorization: Basic` (RFC 7617 §2).
 
-/// The name before the first colon. `None`: another scheme, or what is no Base64 (RFC 4648 §4).
+/// The name before the first colon, for the access log: it is not checked, and the password leaves nothing behind. `None`:
+/// another scheme, or what is no Base64 (RFC 4648 §4).
 pub fn user(authorization: &[u8]) -> Option<Vec<u8>> {
+    let mut name = Vec::new();
+    for byte in decoded(authorization)? {
+        match byte? {
+            b':' => return Some(name),
+            byte => name.push(byte),
+        }
+    }
+    None
+}
+
+/// Name and password. `None`: another scheme, no Base64, or no colon between them.
+pub fn basic(authorization: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut name = decoded(authorization)?.collect::<Option<Vec<u8>>>()?;
+    let colon = name.iter().position(|byte| *byte == b':')?;
+    let password = name.split_off(colon + 1);
+    name.truncate(colon);
+    Some((name, password))
+}
+
+/// The bytes behind the scheme; `None` among them: what is no Base64.
+fn decoded(authorization: &[u8]) -> Option<impl Iterator<Item = Option<u8>>> {
     let (scheme, rest) = authorization.split_at_checked("Basic".len())?;
     if !scheme.eq_ignore_ascii_case(b"Basic") || !rest.starts_with(b" ") {
         return None;
     }
     let text = rest.trim_ascii();
     let text = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
-    let mut name = Vec::new();
     let (mut bits, mut count) = (0u32, 0);
-    for byte in text {
-        bits = bits << 6 | u32::from(sextet(*byte)?);
+    Some(text.iter().filter_map(move |byte| {
+        let Some(sextet) = sextet(*byte) else { return Some(None) };
+        bits = bits << 6 | u32::from(sextet);
         count += 6;
-        if count >= 8 {
-            count -= 8;
-            match (bits >> count) as u8 {
-                b':' => return Some(name),
-                byte => name.push(byte),
-            }
+        if count < 8 {
+            return None;
         }
-    }
-    None
+        count -= 8;
+        Some(Some((bits >> count) as u8))
+    }))
 }
 
 fn sextet(byte: u8) -> Option<u8> {
@@ -60,6 +78,24 @@ mod tests {
         for (authorization, name) in rows {
             let expected = name.map(|name| name.as_bytes().to_vec());
             assert_eq!(user(authorization.as_bytes()), expected, "{authorization:?}");
+        }
+    }
+
+    #[test]
+    fn the_password_is_all_that_follows() {
+        let rows: [(&str, Option<(&str, &str)>); 7] = [
+            ("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", Some(("Aladdin", "open sesame"))),
+            ("basic dTpwOnE=", Some(("u", "p:q"))),
+            ("Basic OnA=", Some(("", "p"))),
+            ("Basic dTo=", Some(("u", ""))),
+            ("Basic QWxhZGRpbg==", None),
+            ("Basic dTpw!", None),
+            ("Bearer dTpw", None),
+        ];
+        for (authorization, expected) in rows {
+            let expected =
+                expected.map(|(name, password)| (name.as_bytes().to_vec(), password.as_bytes().to_vec()));
+            assert_eq!(basic(authorization.as_bytes()), expected, "{authorization:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 
+pub mod accept;
 pub mod cors;
 pub mod credentials;
 pub mod fields;

@@ -14,8 +14,8 @@ use foldhash::HashMap;
 use smallvec::SmallVec;
 
 use crate::path::{each_reading, normal};
-pub use host::{HostFault, HostPattern};
-use host::{labels, with_plain};
+use host::labels;
+pub use host::{HostFault, HostPattern, with_plain};
 use paths::PathTree;
 
 /// Routes by their numbers: no allocation for the one or two that honest requests meet.

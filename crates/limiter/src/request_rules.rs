@@ -55,6 +55,11 @@ impl RequestRule {
         }
     }
 
+    /// Whether one of its buckets is that.
+    pub fn has_bucket(&self, id: BucketId) -> bool {
+        self.buckets().iter().any(|bucket| bucket.id == id)
+    }
+
     /// Some backends take `post` for `POST`, so it needs what `POST` needs; to be exempt it must be the method itself.
     fn is_for_method(&self, method: &str) -> bool {
         self.methods.is_empty()
@@ -168,15 +173,6 @@ impl RequestRules {
     /// The same as [`RequestRules::find`], for a path in its normal form.
     fn most_specific(&self, method: &str, path: &str) -> Option<&RequestRule> {
         self.0.iter().find(|rule| rule.is_for(method, path))
-    }
-
-    /// The rule that has a bucket.
-    pub fn of_bucket(&self, id: BucketId) -> Option<&RequestRule> {
-        let has = |rule: &&RequestRule| match &rule.effect {
-            Effect::Buckets(buckets) => buckets.iter().any(|bucket| bucket.id == id),
-            Effect::Cost(_) | Effect::Exempt => false,
-        };
-        self.0.iter().find(has)
     }
 }
 

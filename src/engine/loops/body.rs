@@ -197,7 +197,8 @@ impl Loop {
             return Ok(Read::Empty);
         };
         upload.pace.moved(bytes, self.now);
-        let used = upload.add(&buffers.inbox[..bytes], self.shared.max_body_bytes)?;
+        let most = upload.most.unwrap_or(self.shared.max_body_bytes);
+        let used = upload.add(&buffers.inbox[..bytes], most)?;
         if used < bytes {
             conn.inbox.extend_from_slice(&buffers.inbox[used..bytes]);
             conn.look_first = true;

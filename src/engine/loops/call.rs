@@ -32,6 +32,7 @@ impl Loop {
         let asked = NewRequest {
             head: &mut exchange.head,
             in_memory: exchange.upload.is_whole,
+            body_bytes: exchange.upload.came,
             received_at,
             can_upgrade: self.shared.can_upgrade,
             bound_to,
@@ -122,13 +123,16 @@ impl Loop {
         let Exchange { head, upload, .. } = exchange;
         // Sent again, all of a streamed body is still to come.
         (upload.is_sent, upload.is_stopped) = (false, false);
+        upload.most = call.max_body_bytes;
         let protocol = story.protocol(head);
         // What is upgraded is a connection of its own.
         let reuse = if protocol.is_some() { Reuse::Never } else { call.reuse };
         let key = self.dial(conn.key, conn.pinned, call, reuse)?;
         let out = &mut buffers.out;
         out.clear();
-        story.outgoing(head, &call.endpoint, |fields| write_head(out, head, fields, upload.length, protocol));
+        story.outgoing(head, &call.endpoint, |fields| {
+            write_head(out, (&head.method, story.target(head)), fields, upload.length, protocol);
+        });
         if upload.is_whole && !upload.streams && upload.length == BodyLength::Chunked {
             crate::engine::render::chunk(out, &upload.body);
             out.extend_from_slice(crate::engine::render::LAST_CHUNK);
@@ -268,12 +272,12 @@ impl Loop {
 /// Writes a request's head as a backend gets it.
 fn write_head(
     out: &mut Vec<u8>,
-    head: &RequestHead,
+    (method, target): (&str, &str),
     fields: &Fields,
     length: BodyLength,
     protocol: Option<&str>,
 ) {
-    for part in [head.method.as_bytes(), b" ", head.target.as_bytes(), b" HTTP/1.1\r\n"] {
+    for part in [method.as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
     for (name, value) in fields.lines() {
@@ -291,7 +295,7 @@ fn write_head(
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
         // RFC 9110 §8.6: where a body is expected, its absence is said.
-        BodyLength::Empty if matches!(&*head.method, "POST" | "PUT" | "PATCH") => {
+        BodyLength::Empty if matches!(method, "POST" | "PUT" | "PATCH") => {
             out.extend_from_slice(b"Content-Length: 0\r\n");
         }
         BodyLength::Empty => {}

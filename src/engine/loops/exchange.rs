@@ -115,6 +115,8 @@ pub(super) struct Upload {
     pub decoder: ChunkDecoder,
     /// Bytes of body that came.
     pub came: u64,
+    /// Most of them, where that is less than `frontend.max_body_bytes`.
+    pub most: Option<u64>,
     pub pace: Pace,
     /// All of it came.
     pub is_whole: bool,
@@ -160,6 +162,7 @@ impl Upload {
             left: if let BodyLength::Known(bytes) = length { bytes } else { 0 },
             decoder: ChunkDecoder::new(),
             came: 0,
+            most: None,
             pace: Pace::new(now),
             is_whole: matches!(length, BodyLength::Empty | BodyLength::UntilClose | BodyLength::Known(0)),
             streams: false,

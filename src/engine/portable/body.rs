@@ -68,6 +68,16 @@ impl<'a> Body<'a> {
         Some(Reject::new(reason, fault.to_string()))
     }
 
+    /// How much of it came.
+    pub fn came(&self) -> u64 {
+        self.ahead.as_ref().map_or(self.taken, |whole| whole.len() as u64)
+    }
+
+    /// Holds what is still to come to less than the engine takes.
+    pub fn bound(&mut self, max_bytes: Option<u64>) {
+        self.max_bytes = max_bytes.unwrap_or(self.max_bytes).min(self.max_bytes);
+    }
+
     /// Why it could not be read.
     pub fn fault(&self) -> Option<BodyFault> {
         self.fault

@@ -252,7 +252,7 @@ fn request(story: &Story, call: &Call, head: &RequestHead) -> Result<Request<()>
     let uri = Uri::builder()
         .scheme(Scheme::HTTP)
         .authority(call.endpoint.address.to_string())
-        .path_and_query(PathAndQuery::try_from(head.target.as_str())?)
+        .path_and_query(PathAndQuery::try_from(story.target(head))?)
         .build()?;
     let mut request = Request::new(());
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, written);

@@ -41,6 +41,7 @@ impl Shared {
         let mut step = self.service.begin(NewRequest {
             head,
             in_memory,
+            body_bytes: body.came(),
             received_at,
             can_upgrade: false,
             bound_to: None,
@@ -57,6 +58,7 @@ impl Shared {
                 Step::Call(story, call) => {
                     // The answer that there was is not the one: its connection closes.
                     drop(incoming.take());
+                    body.bound(call.max_body_bytes);
                     let event = match self.caller.call(&story, &call, head, body) {
                         Ok((answer, rest)) => {
                             incoming = Some(rest);

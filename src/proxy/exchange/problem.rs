@@ -50,7 +50,10 @@ impl Reject {
             answer.fields.push("Allow", allow.as_bytes());
         }
         match self.reason {
-            Reason::Unauthorized => answer.fields.push("WWW-Authenticate", b"Bearer"),
+            Reason::Unauthorized => {
+                let challenge = self.challenge.as_deref().unwrap_or("Bearer");
+                answer.fields.push("WWW-Authenticate", challenge.as_bytes());
+            }
             Reason::QuotaExceeded => answer.fields.push("Cache-Control", b"no-store"),
             _ => {}
         }

@@ -77,6 +77,11 @@ impl RetryState {
         self.deadline
     }
 
+    /// Ends it then, whatever `upstream.request_timeout` says.
+    pub(in crate::proxy) fn end_at(&mut self, deadline: Nanos) {
+        self.deadline = Some(deadline);
+    }
+
     /// Binds it to an endpoint.
     pub(in crate::proxy) fn bind(&mut self, endpoint: Option<u64>) {
         self.bound_to = endpoint;

@@ -101,7 +101,7 @@ pub(super) fn labels(name: &str) -> usize {
 
 /// Hands on a request's host in its plain form, `None` where there is none: in small letters, without port and without the dot
 /// at its end, an IPv6 address as RFC 5952 writes it. Allocates nothing for a host of up to 256 bytes.
-pub(super) fn with_plain<T>(host: Option<&str>, then: impl FnOnce(Option<&str>) -> T) -> T {
+pub fn with_plain<T>(host: Option<&str>, then: impl FnOnce(Option<&str>) -> T) -> T {
     let Some(host) = host.map(|host| &host[..host_end(host)]) else { return then(None) };
     let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if let Some(address) = address.and_then(|address| address.parse::<Ipv6Addr>().ok()) {

@@ -1,0 +1,242 @@
+//! Passwords are checked on threads of their own, a few at a time: one takes milliseconds of a processor, up to a second. Whoever
+//! asks waits as it waits for the database. A verdict is kept for a while, under a keyed hash of what was asked, so that a page
+//! with thirty pictures is one check and no password stays in memory.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender};
+use lru::LruCache;
+use parking_lot::Mutex;
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::config::{PasswordHash, Users};
+use balancer_pool::queue::Waker;
+use balancer_time::Nanos;
+
+/// Checks that wait for a thread. One of the usual cost takes 50 ms.
+const MAX_WAITING: usize = 64;
+/// How long a verdict is kept.
+const KEPT: Nanos = 60 * 1_000_000_000;
+/// Most verdicts that are kept, right ones and wrong ones apart: a flood of wrong ones leaves the right ones where they are.
+const MAX_KEPT: NonZero<usize> = NonZero::new(10_000).expect("not zero");
+
+/// Names what was asked: who, by which password, against which hash. Tells nothing of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Question(u128);
+
+/// A password that is being checked.
+pub struct PasswordTicket {
+    table: Arc<Mutex<Verdicts>>,
+    question: Question,
+}
+
+impl PasswordTicket {
+    /// Names whom to tell when there is a verdict. False: there is one, or none will come.
+    pub fn on_end(&self, waker: Waker) -> bool {
+        match self.table.lock().asked.get_mut(&self.question) {
+            Some(wakers) => {
+                wakers.push(waker);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// What is known of a password.
+pub(super) enum PasswordVerdict {
+    /// Whether it is right.
+    Is(bool),
+    /// It is being checked.
+    Soon(PasswordTicket),
+    /// As many wait as may.
+    Busy,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct PasswordLane {
+    keys: RandomState,
+    table: Arc<Mutex<Verdicts>>,
+    /// Started with the first password.
+    jobs: OnceLock<Option<Sender<Job>>>,
+}
+
+struct Verdicts {
+    right: LruCache<Question, Nanos>,
+    wrong: LruCache<Question, Nanos>,
+    /// Those that are being checked, and who is to be told.
+    asked: HashMap<Question, Vec<Waker>>,
+}
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        Self { right: LruCache::new(MAX_KEPT), wrong: LruCache::new(MAX_KEPT), asked: HashMap::new() }
+    }
+}
+
+impl Verdicts {
+    fn known(&mut self, question: &Question, now: Nanos) -> Option<bool> {
+        let is_kept = |until: Option<&Nanos>| until.is_some_and(|until| now < *until);
+        if is_kept(self.right.get(question)) {
+            return Some(true);
+        }
+        is_kept(self.wrong.get(question)).then_some(false)
+    }
+}
+
+struct Job {
+    question: Question,
+    hash: PasswordHash,
+    password: Vec<u8>,
+    /// There is a user of that name.
+    exists: bool,
+    /// When the verdict is forgotten.
+    until: Nanos,
+}
+
+impl PasswordLane {
+    /// Whether that is the user's password. Where there is no such user, that takes as long to find out. Never blocks.
+    pub(super) fn ask(&self, users: &Users, name: &[u8], password: &[u8], now: Nanos) -> PasswordVerdict {
+        let (hash, exists) = users.hash_of(name);
+        let question = self.question(hash, name, password);
+        let soon = || PasswordVerdict::Soon(PasswordTicket { table: Arc::clone(&self.table), question });
+        let mut table = self.table.lock();
+        if let Some(verdict) = table.known(&question, now) {
+            return PasswordVerdict::Is(verdict);
+        }
+        if table.asked.contains_key(&question) {
+            return soon();
+        }
+        let until = now.saturating_add(KEPT);
+        let job = Job { question, hash: hash.clone(), password: password.to_vec(), exists, until };
+        // Told of before it is there, it would find nobody to tell.
+        table.asked.insert(question, Vec::new());
+        let jobs = self.jobs.get_or_init(|| start(&self.table));
+        if jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok()) {
+            return soon();
+        }
+        table.asked.remove(&question);
+        PasswordVerdict::Busy
+    }
+
+    fn question(&self, hash: &PasswordHash, name: &[u8], password: &[u8]) -> Question {
+        // Random, by the operating system, and never told.
+        let (one, other) = (self.keys.hash_one(0u8), self.keys.hash_one(1u8));
+        let mut hasher = SipHasher24::new_with_keys(one, other);
+        for part in [hash.reveal().as_bytes(), name, password] {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        Question(hasher.finish128().as_u128())
+    }
+}
+
+/// Half of the processors, so that the loops have the rest. `None`: no thread could be started.
+fn start(table: &Arc<Mutex<Verdicts>>) -> Option<Sender<Job>> {
+    let threads = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let (jobs, todo) = crossbeam_channel::bounded(MAX_WAITING);
+    let mut started = 0;
+    for number in 0..threads {
+        let (todo, table) = (todo.clone(), Arc::clone(table));
+        let thread = thread::Builder::new().name(format!("passwords-{number}"));
+        match thread.spawn(move || check_all(&todo, &table)) {
+            Ok(_) => started += 1,
+            Err(error) => log::error!("passwords: a thread can't be started: {error}"),
+        }
+    }
+    (started > 0).then_some(jobs)
+}
+
+/// Until the lane is gone.
+fn check_all(todo: &Receiver<Job>, table: &Mutex<Verdicts>) {
+    for Job { question, hash, password, exists, until } in todo {
+        let checked = catch_unwind(AssertUnwindSafe(|| hash.is_of(&password) && exists));
+        let mut verdicts = table.lock();
+        match checked {
+            Ok(true) => drop(verdicts.right.put(question, until)),
+            // One that can't be checked is not let in.
+            Ok(false) | Err(_) => drop(verdicts.wrong.put(question, until)),
+        }
+        let wakers = verdicts.asked.remove(&question).unwrap_or_default();
+        drop(verdicts);
+        wakers.into_iter().for_each(|waker| waker());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users() -> Users {
+        let hash = |password: &str| bcrypt::hash_with_salt(password, 4, [9; 16]).unwrap().to_string();
+        Users::parse(&format!("alice:{}\nbob:{}\n", hash("wonderland"), hash("builder"))).unwrap()
+    }
+
+    /// Waits for the verdict.
+    fn verdict(lane: &PasswordLane, users: &Users, name: &str, password: &str, now: Nanos) -> bool {
+        loop {
+            match lane.ask(users, name.as_bytes(), password.as_bytes(), now) {
+                PasswordVerdict::Is(verdict) => return verdict,
+                PasswordVerdict::Busy => panic!("nobody else asks"),
+                PasswordVerdict::Soon(ticket) => {
+                    let (tell, told) = crossbeam_channel::bounded(1);
+                    if ticket.on_end(Box::new(move || tell.send(()).unwrap())) {
+                        told.recv().unwrap();
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_verdict_comes_once_and_is_kept_for_a_while() {
+        let (lane, users) = (PasswordLane::default(), users());
+        let rows = [
+            ("alice", "wonderland", true),
+            ("alice", "builder", false),
+            ("bob", "builder", true),
+            ("mallory", "wonderland", false),
+            ("alice", "", false),
+            ("", "", false),
+        ];
+        for (name, password, expected) in rows {
+            assert_eq!(verdict(&lane, &users, name, password, 5), expected, "{name} {password}");
+            let known = |now| {
+                let question =
+                    lane.question(users.hash_of(name.as_bytes()).0, name.as_bytes(), password.as_bytes());
+                lane.table.lock().known(&question, now)
+            };
+            assert_eq!((known(5 + KEPT - 1), known(5 + KEPT)), (Some(expected), None), "{name} {password}");
+        }
+        assert!(lane.table.lock().asked.is_empty());
+    }
+
+    #[test]
+    fn where_a_name_ends_and_a_password_begins_is_told_apart() {
+        let (lane, users) = (PasswordLane::default(), users());
+        let (hash, _) = users.hash_of(b"alice");
+        assert_ne!(lane.question(hash, b"ab", b"c"), lane.question(hash, b"a", b"bc"));
+        assert_ne!(lane.question(hash, b"a", b"b"), PasswordLane::default().question(hash, b"a", b"b"));
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_one_question_takes_one_place() {
+        let (lane, users) = (PasswordLane::default(), users());
+        // Nobody works on it.
+        let (jobs, todo) = crossbeam_channel::bounded(2);
+        lane.jobs.set(Some(jobs)).ok().unwrap();
+        let ask = |password: &str| lane.ask(&users, b"alice", password.as_bytes(), 0);
+        for password in ["a", "a", "b", "a", "b"] {
+            assert!(matches!(ask(password), PasswordVerdict::Soon(_)), "{password}");
+        }
+        assert!(matches!(ask("c"), PasswordVerdict::Busy) && matches!(ask("a"), PasswordVerdict::Soon(_)));
+        assert_eq!((todo.len(), lane.table.lock().asked.len()), (2, 2));
+    }
+}

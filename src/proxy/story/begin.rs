@@ -1,0 +1,261 @@
+//! A request's way to its first backend. In this order, whatever is configured: its route, who may not come in, limits, passwords,
+//! what is answered without a backend, and what a route changes on the way there.
+
+use std::sync::Arc;
+
+use arc_swap::Guard;
+
+use super::{NewRequest, Stage, Step, Story};
+use crate::error::Reject;
+use crate::proxy::account::RequestSummary;
+use crate::proxy::admit::{self, Admission, LimitFields};
+use crate::proxy::exchange::Answer;
+use crate::proxy::forward::Spent;
+use crate::proxy::identify::Waiting;
+use crate::proxy::policy::ProxyPolicy;
+use crate::proxy::pools::Pool;
+use crate::proxy::request_ids::RequestIds;
+use crate::proxy::routes::{CheckedUsers, NotIn, Rewritten};
+use crate::proxy::{Admitted, Proxy, local};
+use balancer_http::message::{BodyLength, Reason, RequestHead};
+use balancer_http::routes::MetRoutes;
+use balancer_limiter::identity::{self, ClientAddress, ClientKey};
+use balancer_pool::backends::Snapshot;
+use balancer_time::{Moment, Nanos, nanos, seconds};
+
+/// The longest that a request waits for its password to be checked.
+const MAX_CHECK: Nanos = 10 * 1_000_000_000;
+/// Seconds that a client is told to wait when passwords can't be checked in time.
+const RETRY_AFTER_S: u64 = 1;
+
+/// What a request is admitted by. Nothing of it changes while it waits.
+pub(super) struct Identity {
+    pub client: ClientAddress,
+    pub when: Moment,
+    in_memory: bool,
+    body_bytes: u64,
+    can_upgrade: bool,
+    bound_to: Option<u64>,
+    /// The routes that it meets.
+    pub met: MetRoutes,
+    /// Neither a route nor the backends at the top take it.
+    is_nobodys: bool,
+    pool: Arc<Pool>,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Proxy {
+    /// Begins a request that is not ours.
+    pub fn begin(self: &Arc<Self>, asked: NewRequest<'_>) -> Step {
+        let NewRequest { head, in_memory, body_bytes, received_at, can_upgrade, bound_to } = asked;
+        let policy = self.accounts.policy.load();
+        identity::drop_lookalikes(&policy.keys, &mut head.fields);
+        let head = &*head;
+        let client = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields);
+        let wall = self.accounts.clock.wall();
+        let ids = RequestIds::of(&head.fields, client.peer_trusted, wall);
+        let summary = RequestSummary {
+            client_addr: client.address,
+            received_at,
+            spent: Spent::default(),
+            limit: None,
+            lease: None,
+            seat: None,
+            route_seats: Vec::new(),
+            client_gone: false,
+            failed: false,
+            in_flight: self.accounts.metrics.begin(),
+            ids,
+        };
+        let request_id = &summary.ids.request_id;
+        let answer = local::answer(head, &self.instance, &policy.keys, request_id)
+            .or_else(|| local::redirect(head, policy.redirect_to, client.peer_trusted, request_id));
+        if let Some(answer) = answer {
+            return Step::Answer(self.accounts.close(answer, head, summary));
+        }
+        let when = Moment { now: received_at, wall_s: seconds(wall) };
+        let met = policy.routes.met(head.host.as_deref(), head.path());
+        let route = policy.routes.by(&met);
+        let pool = route.and_then(|route| route.pool.as_ref()).unwrap_or(policy.pools.default_pool());
+        let snapshot = pool.backends.snapshot();
+        let is_nobodys = route.is_none() && !policy.routes.is_empty() && snapshot.backends().is_empty();
+        let pool = Arc::clone(pool);
+        let identity = Identity {
+            client,
+            when,
+            in_memory,
+            body_bytes,
+            can_upgrade,
+            bound_to,
+            met,
+            is_nobodys,
+            pool,
+            snapshot,
+        };
+        if let Some(route) = policy.routes.closed_to(&identity.met, client.address) {
+            let reject = Reject::new(Reason::Forbidden, "this client may not come in here")
+                .because(format_args!("route {} is closed to {}", route.config.name, client.address));
+            let key = ClientKey::address(client.address);
+            return self
+                .story(summary, &identity, key, LimitFields::default(), &policy)
+                .refuse(&reject, head, &policy);
+        }
+        match self.admit.admit(head, &identity.client, &identity.met, when, &policy, None) {
+            Ok(admission) => self.proceed(head, summary, identity, admission, &policy),
+            Err(waiting) => self.wait_for_store(summary, identity, Guard::into_inner(policy), waiting),
+        }
+    }
+
+    /// The limiter has decided: the request is refused, or goes on.
+    pub(super) fn proceed(
+        self: &Arc<Self>,
+        head: &RequestHead,
+        mut summary: RequestSummary,
+        identity: Identity,
+        admission: Admission,
+        policy: &Arc<ProxyPolicy>,
+    ) -> Step {
+        let Admission { refused, why: _, fields, record, client: counted_as, seat, route_seats } = admission;
+        (summary.limit, summary.seat, summary.route_seats) = (record, seat, route_seats);
+        let story = self.story(summary, &identity, counted_as, fields, policy);
+        match refused {
+            Some(reject) => story.refuse(&reject, head, policy),
+            None => story.check_users(head, identity, policy, CheckedUsers::default()),
+        }
+    }
+
+    pub(super) fn wait_for_store(
+        self: &Arc<Self>,
+        summary: RequestSummary,
+        identity: Identity,
+        policy: Arc<ProxyPolicy>,
+        waiting: Waiting,
+    ) -> Step {
+        let client = ClientKey::address(identity.client.address);
+        let mut story = self.story(summary, &identity, client, LimitFields::default(), &policy);
+        let most = nanos(self.admit.limits.load_timeout());
+        let until = self.accounts.clock.now().saturating_add(most);
+        story.stage = Stage::Identifying(identity, policy, waiting);
+        Step::Wait(story, until)
+    }
+
+    fn story(
+        self: &Arc<Self>,
+        summary: RequestSummary,
+        identity: &Identity,
+        counted_as: ClientKey,
+        fields: LimitFields,
+        policy: &ProxyPolicy,
+    ) -> Box<Story> {
+        let admitted = Admitted {
+            summary,
+            peer_trusted: identity.client.peer_trusted,
+            via: identity.snapshot.policy().via,
+            counted_as,
+            fields,
+            route: policy.routes.by(&identity.met).cloned(),
+            rewritten: Rewritten::default(),
+        };
+        let can_upgrade = identity.can_upgrade;
+        Box::new(Story { proxy: Arc::clone(self), admitted, can_upgrade, stage: Stage::Between })
+    }
+}
+
+impl Story {
+    /// Whether the routes that the request meets know its user.
+    pub(super) fn check_users(
+        mut self: Box<Self>,
+        head: &RequestHead,
+        identity: Identity,
+        policy: &Arc<ProxyPolicy>,
+        passed: CheckedUsers,
+    ) -> Step {
+        let now = self.proxy.accounts.clock.now();
+        let lane = &self.proxy.passwords;
+        match policy.routes.check_users(&identity.met, &head.fields, lane, passed, now) {
+            Ok(()) => self.answer_or_forward(head, identity),
+            Err(NotIn::Wrong(route)) => {
+                let reject = Reject::new(Reason::Unauthorized, "a right name and password are needed here")
+                    .because(format_args!("route {} asks for a right name and password", route.config.name))
+                    .challenge(route.challenge());
+                self.refuse(&reject, head, policy)
+            }
+            Err(NotIn::Soon(ticket, passed)) => {
+                self.stage = Stage::CheckingUsers(identity, Arc::clone(policy), ticket, passed);
+                Step::Wait(self, now.saturating_add(MAX_CHECK))
+            }
+            Err(NotIn::Busy) => {
+                self.refuse(&unchecked("too many passwords wait to be checked"), head, policy)
+            }
+        }
+    }
+
+    /// No verdict came in time.
+    pub(super) fn unchecked(self: Box<Self>, head: &RequestHead, policy: &ProxyPolicy) -> Step {
+        self.refuse(&unchecked("its password was not checked in time"), head, policy)
+    }
+
+    /// Answers what its route answers, and sends everything else to a backend.
+    fn answer_or_forward(mut self: Box<Self>, head: &RequestHead, identity: Identity) -> Step {
+        let Identity { in_memory, body_bytes, bound_to, is_nobodys, pool, snapshot, .. } = identity;
+        let route = self.admitted.route.clone();
+        if let Some(answer) = route.as_ref().and_then(|route| route.answer(self.admitted.as_asked(head))) {
+            return self.end(answer, head);
+        }
+        if is_nobodys {
+            let reject = Reject::new(Reason::NotFound, "nothing of that name is here")
+                .because("no route takes it, and there are no backends at the top");
+            return self.end_with(&reject, head);
+        }
+        let most = route.as_ref().and_then(|route| route.config.max_body_bytes);
+        let came = if let BodyLength::Known(bytes) = head.length { bytes } else { body_bytes };
+        if most.is_some_and(|most| came > most) {
+            let reject =
+                Reject::new(Reason::ContentTooLarge, "the request's body is larger than this server takes")
+                    .because("the request's body is larger than its route's max_body_bytes");
+            return self.end_with(&reject, head);
+        }
+        if let Some(route) = &route {
+            self.admitted.rewritten = route.rewrite(head);
+        }
+        let proxy = Arc::clone(&self.proxy);
+        let asked = proxy.request(&self.admitted, head);
+        let mut state = proxy.forward.begin(&asked, (pool, snapshot), in_memory);
+        state.bind(bound_to);
+        if let Some(limit) = route.as_ref().and_then(|route| route.config.request_timeout) {
+            state.end_at(asked.received_at.saturating_add(nanos(limit)));
+        }
+        let next = proxy.forward.step(state, head, true);
+        self.go(next, head)
+    }
+
+    /// Refuses a request that did not come in: scripts may see why, where `rate_limit.cors` says so.
+    fn refuse(self: Box<Self>, reject: &Reject, head: &RequestHead, policy: &ProxyPolicy) -> Step {
+        let mut answer = self.admitted.refusal(reject, head);
+        if let Some(cors) = &policy.cors {
+            cors.open(&head.fields, admit::has_legacy(policy.headers), &mut answer.fields);
+        }
+        let Story { proxy, admitted, .. } = *self;
+        Step::Answer(proxy.accounts.close(answer, head, admitted.summary))
+    }
+
+    /// Ends it with a refusal.
+    pub(super) fn end_with(self: Box<Self>, reject: &Reject, head: &RequestHead) -> Step {
+        let answer = self.admitted.refusal(reject, head);
+        let Story { proxy, admitted, .. } = *self;
+        Step::Answer(proxy.accounts.close(answer, head, admitted.summary))
+    }
+
+    /// Ends it with an answer of ours.
+    fn end(self: Box<Self>, answer: Answer, head: &RequestHead) -> Step {
+        let Story { proxy, admitted, .. } = *self;
+        let answer = admitted.fields.add_to(answer);
+        Step::Answer(proxy.accounts.close(answer, head, admitted.summary))
+    }
+}
+
+fn unchecked(cause: &'static str) -> Reject {
+    Reject::new(Reason::Unavailable, "whether this password is right can't be told now")
+        .because(cause)
+        .retry_after(RETRY_AFTER_S)
+}

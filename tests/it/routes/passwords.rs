@@ -1,0 +1,142 @@
+//! Names and passwords (RFC 7617).
+
+use serde_json::json;
+
+use super::{setup, users};
+use crate::support::engine::each_engine;
+use crate::support::{Backend, Conn, Engine, Response, request, until};
+
+each_engine! {
+    who_shows_no_right_password_is_asked_for_one,
+    no_spelling_of_a_path_gets_around_a_password,
+    the_backend_sees_the_password_unless_it_is_taken_out,
+    a_page_of_many_pictures_is_let_in_at_once,
+    a_reload_takes_the_files_anew,
+}
+
+/// `alice:wonderland`.
+const ALICE: &str = "Basic YWxpY2U6d29uZGVybGFuZA==";
+/// `bob:builder`.
+const BOB: &str = "Basic Ym9iOmJ1aWxkZXI=";
+/// `alice:builder`.
+const WRONG: &str = "Basic YWxpY2U6YnVpbGRlcg==";
+
+fn who_shows_no_right_password_is_asked_for_one(engine: Engine) {
+    let backend = Backend::named("a");
+    let routes =
+        json!([{ "name": "the \"house\"", "path": "/in", "pool": "default", "basic_auth": "users" }]);
+    let setup = setup(engine, &backend, routes);
+    users(setup.folder(), "users", &[("alice", "wonderland"), ("bob", "builder")]);
+    let balancer = setup.start();
+    let ask = |fields: &[(&str, &str)]| request(balancer.address, "GET", "/in/x", fields, b"");
+    let refused = |fields: &[(&str, &str)]| {
+        let answer = ask(fields);
+        let problem = answer.problem(401);
+        assert_eq!(problem["detail"], "a right name and password are needed here");
+        assert_eq!(answer.all("www-authenticate"), [r#"Basic realm="the _house_", charset="UTF-8""#]);
+    };
+    refused(&[]);
+    for value in
+        [WRONG, "Basic bWFsbG9yeTpidWlsZGVy", "Basic !", "Basic YWxpY2U=", "Bearer YWxpY2U6d29uZGVybGFuZA=="]
+    {
+        refused(&[("Authorization", value)]);
+        // The verdict is known now.
+        refused(&[("Authorization", value)]);
+    }
+    // Of two, who comes behind may take another one than we.
+    refused(&[("Authorization", ALICE), ("Authorization", WRONG)]);
+    assert!(backend.seen().is_empty());
+    for value in [ALICE, BOB, "basic YWxpY2U6d29uZGVybGFuZA=="] {
+        ask(&[("Authorization", value)]).expect(200);
+    }
+    balancer.get("/").expect(200);
+}
+
+fn no_spelling_of_a_path_gets_around_a_password(engine: Engine) {
+    let backend = Backend::named("a");
+    let routes = json!([
+        { "path": "/one", "pool": "default", "basic_auth": "one" },
+        { "path": "/two", "pool": "default", "basic_auth": "two" },
+    ]);
+    let setup = setup(engine, &backend, routes);
+    users(setup.folder(), "one", &[("alice", "wonderland")]);
+    users(setup.folder(), "two", &[("alice", "wonderland"), ("bob", "builder")]);
+    let balancer = setup.start();
+    let ask = |target: &str, shown: &str| {
+        request(balancer.address, "GET", target, &[("Authorization", shown)], b"").status
+    };
+    let rows = [
+        ("/one", 401),
+        ("/two", 200),
+        ("/x/..%2fone", 401),
+        ("/ONE", 401),
+        ("/two/..%2fone", 401),
+        ("/x", 200),
+    ];
+    for (target, status) in rows {
+        assert_eq!((ask(target, BOB), ask(target, ALICE)), (status, 200), "{target}");
+    }
+}
+
+fn the_backend_sees_the_password_unless_it_is_taken_out(engine: Engine) {
+    let backend = Backend::named("a");
+    let routes = json!([
+        { "path": "/seen", "pool": "default", "basic_auth": "users" },
+        { "path": "/hidden", "pool": "default", "basic_auth": "users", "set_request_headers": { "Authorization": null } },
+    ]);
+    let setup = setup(engine, &backend, routes);
+    users(setup.folder(), "users", &[("alice", "wonderland")]);
+    let balancer = setup.start();
+    for target in ["/seen", "/hidden"] {
+        request(balancer.address, "GET", target, &[("Authorization", ALICE)], b"").expect(200);
+    }
+    let shown: Vec<_> = backend.seen().iter().map(|seen| seen.field("authorization")).collect();
+    assert_eq!(shown, [Some(ALICE.to_owned()), None]);
+}
+
+/// All of them ask before there is a verdict, and a body waits with its request.
+fn a_page_of_many_pictures_is_let_in_at_once(engine: Engine) {
+    let backend = Backend::named("a");
+    let routes = json!([{ "pool": "default", "basic_auth": "users" }]);
+    let setup = setup(engine, &backend, routes);
+    users(setup.folder(), "users", &[("alice", "wonderland")]);
+    let balancer = setup.start();
+    let body = vec![b'x'; 200_000];
+    let mut posting = Conn::open(balancer.address);
+    let fields = [("Authorization", ALICE)];
+    posting.send(crate::support::client::head("POST", "/", &fields, Some(body.len())));
+    let mut conns: Vec<Conn> = (0..20).map(|_| Conn::open(balancer.address)).collect();
+    for conn in &mut conns {
+        let head = format!(
+            "GET /picture HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {ALICE}\r\n\r\n"
+        );
+        conn.send(head);
+    }
+    posting.send(&body);
+    for conn in conns.iter_mut().chain([&mut posting]) {
+        assert_eq!(conn.read("GET").expect("an answer").status, 200);
+    }
+    let posted = backend.seen().into_iter().find(|seen| seen.request_line().starts_with("POST"));
+    assert_eq!(posted.expect("it was sent").body.len(), body.len());
+    assert_eq!(backend.seen().len(), 21);
+}
+
+fn a_reload_takes_the_files_anew(engine: Engine) {
+    let backend = Backend::named("a");
+    let routes = json!([{ "pool": "default", "basic_auth": "users", "errors": { "401": "who.html" } }]);
+    let setup = setup(engine, &backend, routes);
+    users(setup.folder(), "users", &[("alice", "wonderland")]);
+    std::fs::write(setup.folder().join("who.html"), "Who?").expect("written");
+    let balancer = setup.start();
+    let ask = |shown: &str| -> Response {
+        request(balancer.address, "GET", "/", &[("Authorization", shown), ("Accept", "text/html")], b"")
+    };
+    ask(ALICE).expect(200);
+    assert_eq!(ask(WRONG).expect(401).text(), "Who?");
+    // The file of the configuration stays as it is.
+    users(setup.folder(), "users", &[("alice", "builder")]);
+    std::fs::write(setup.folder().join("who.html"), "You?").expect("written");
+    balancer.proc.signal(rustix::process::Signal::HUP);
+    until("the new password is right", || (ask(WRONG).status == 200).then_some(()));
+    assert_eq!(ask(ALICE).expect(401).text(), "You?");
+}
