@@ -55,18 +55,15 @@ impl TableRow {
     /// That grant decides about it.
     pub fn decide_by(&mut self, grant: &Grant) {
         if self.is_filled_for(grant) {
-            self.slots.forget_limits();
+            self.slots.forget();
         }
         (self.decider, self.plan) = (Decider::Entry(grant.entry), grant.plan);
     }
 
     /// Its buckets as a request finds them.
     pub fn slots_of(&self, ask: Ask<'_>) -> Slots {
-        let mut slots = self.slots.clone();
-        if ask.grant.is_some_and(|grant| self.is_filled_for(grant)) {
-            slots.forget_limits();
-        }
-        slots
+        let is_filled = ask.grant.is_some_and(|grant| self.is_filled_for(grant));
+        if is_filled { Slots::default() } else { self.slots.clone() }
     }
 
     fn is_filled_for(&self, grant: &Grant) -> bool {
