@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use slotmap::SlotMap;
 
 use super::keys::{BackSlot, ClientSlot};
-use super::secure::Secure;
+use super::secure::{MOST_HANDSHAKE_BYTES, Secure};
 use super::wire::{Got, Socket};
 use crate::proxy::story::Call;
 use crate::proxy::{Phase, Reuse, UpstreamError};
@@ -169,11 +169,7 @@ impl Back {
     pub fn receive(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> Got {
         let (got, more) = match &mut self.secure {
             Some(secure) => secure.receive(&self.socket, self.ended, buffer, cipher),
-            None => {
-                let got = self.socket.receive(buffer);
-                // Less than asked for: drained, and what comes next is told.
-                (got, got == Got::Bytes(buffer.len()))
-            }
+            None => self.socket.receive_or_drain(buffer),
         };
         match got {
             // An end is read to its end.
@@ -200,8 +196,6 @@ impl Back {
     /// Goes on with the TLS handshake, if one is wanted; true when it is over. `cipher` is lent memory.
     pub fn shake_hands(&mut self, cipher: &mut [u8]) -> Result<bool, UpstreamError> {
         let Some(secure) = &mut self.secure else { return Ok(true) };
-        // What a server may say until then, as for clients.
-        const MOST_BYTES: usize = 64 * 1024;
         let failed = |cause: &dyn std::fmt::Display| UpstreamError {
             phase: Phase::Connect,
             cause: format!("the TLS handshake failed: {cause}"),
@@ -219,7 +213,7 @@ impl Back {
                 Got::Bytes(bytes) => {
                     self.readable = bytes == cipher.len() || self.ended;
                     self.shaken += bytes;
-                    if self.shaken > MOST_BYTES {
+                    if self.shaken > MOST_HANDSHAKE_BYTES {
                         return Err(failed(&"the backend says too much"));
                     }
                     secure.shake_hands(&self.socket, &cipher[..bytes]).map_err(|error| failed(&error))?;

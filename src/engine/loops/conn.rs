@@ -142,11 +142,7 @@ impl Conn {
     /// Reads what the client sent, and notes whether there may be more. `cipher` is lent memory.
     pub fn receive(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> Got {
         let (got, more) = match &mut self.transport {
-            Transport::Plain => {
-                let got = self.socket.receive(buffer);
-                // Less than asked for: drained, and what comes next is told.
-                (got, got == Got::Bytes(buffer.len()))
-            }
+            Transport::Plain => self.socket.receive_or_drain(buffer),
             Transport::Tls(secure) => secure.receive(&self.socket, self.ended, buffer, cipher),
             Transport::Stream(stream) => stream.receive(buffer),
         };

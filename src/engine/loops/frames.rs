@@ -13,8 +13,7 @@ use super::keys::ClientSlot;
 use super::state::Newcomer;
 use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
-use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::Http2Flood;
+use crate::proxy::exchange::{FrontendEvent, Http2Flood};
 use balancer_time::Nanos;
 
 /// Reads of one connection, and streams that it opens, before others have their turn.

@@ -2,18 +2,16 @@
 //! loop, so they stand in a queue of their own, and all other events have their turn between two of them.
 
 use super::conn::{Client, Stage, Transport};
+use super::secure::MOST_HANDSHAKE_BYTES;
 use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
 use crate::error::Reject;
-use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::Handshake as Ended;
+use crate::proxy::exchange::{FrontendEvent, Handshake as Ended};
 use crate::tls::session::session_of;
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 use std::sync::Arc;
 
-/// What a client may send before its handshake is over. A hello is some 500 bytes, a long certificate chain 10 KiB.
-const MOST_BYTES: usize = 64 * 1024;
 /// Steps are made until so much of a turn is used: at least one.
 const SLICE: Nanos = 200_000;
 /// The first byte of every handshake (RFC 8446 §5.1).
@@ -123,7 +121,7 @@ impl Loop {
             return self.not_tls(client, first.is_ascii_uppercase(), buffers);
         }
         handshake.bytes += cipher.len();
-        let is_too_long = handshake.bytes > MOST_BYTES;
+        let is_too_long = handshake.bytes > MOST_HANDSHAKE_BYTES;
         let Transport::Tls(secure) = &mut conn.transport else { return Go::Close };
         let taken = secure.shake_hands(&conn.socket, cipher);
         if let Err(error) = &taken {

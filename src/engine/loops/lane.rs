@@ -12,8 +12,7 @@ use super::keys::ClientSlot;
 use super::shared::LoopsShared;
 use super::state::Letter;
 use crate::error::Reject;
-use crate::proxy::exchange::FrontendEvent;
-use crate::proxy::exchange::{Answer, BlockingRequest, BodyFault, RequestBody};
+use crate::proxy::exchange::{Answer, BlockingRequest, BodyFault, FrontendEvent, RequestBody};
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 

@@ -11,6 +11,9 @@ use super::wire::{Got, Socket};
 /// Most ciphertext that a session keeps for a socket that takes nothing.
 const MOST_UNSENT: usize = 256 * 1024;
 
+/// What a peer may send before the handshake is over. A hello is some 500 bytes, a long certificate chain 10 KiB.
+pub(super) const MOST_HANDSHAKE_BYTES: usize = 64 * 1024;
+
 /// A TLS session, of either side.
 pub(super) struct Secure {
     session: Connection,

@@ -35,6 +35,12 @@ impl Socket {
         self.read(buffer, RecvFlags::empty())
     }
 
+    /// The same, and whether there may be more: less than was asked for has drained it, and what comes next is told.
+    pub fn receive_or_drain(&self, buffer: &mut [u8]) -> (Got, bool) {
+        let got = self.receive(buffer);
+        (got, got == Got::Bytes(buffer.len()))
+    }
+
     /// Whether there is nothing to read, not even an end.
     pub fn is_quiet(&self) -> bool {
         self.read(&mut [0; 1], RecvFlags::PEEK) == Got::Nothing
