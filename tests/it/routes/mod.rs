@@ -8,6 +8,7 @@ mod limits;
 mod matching;
 mod order;
 mod passwords;
+mod pools;
 
 use std::path::Path;
 
