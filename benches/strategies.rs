@@ -10,6 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use balancer_pool::backend::WHOLE;
 use balancer_pool::strategy::{Candidate, Draw, Latency, Strategy, key_of, warming_weight};
 
 const SECOND: u64 = 1_000_000_000;
@@ -134,7 +135,7 @@ impl Simulation {
                 let up_for = if server.kind.joins_at > 0.0 { now - server.since } else { u64::MAX };
                 Candidate {
                     position,
-                    weight: warming_weight(1, up_for, server.kind.slow_start),
+                    weight: warming_weight(WHOLE, up_for, server.kind.slow_start),
                     in_flight,
                     turn: server.turn,
                     identity: u64::from(position),

@@ -43,7 +43,7 @@ enum What {
         /// Its name.
         #[arg(value_name = "NAME")]
         name: String,
-        /// Where it listens: http://HOST[:PORT] or https://HOST[:PORT].
+        /// Where it listens: http://HOST[:PORT], https://HOST[:PORT] or srv://_SERVICE._PROTO.DOMAIN.
         #[arg(value_name = "BACKEND_URL")]
         to: String,
         /// Share relative to the others, 0 to 1000.

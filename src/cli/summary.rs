@@ -98,11 +98,10 @@ fn more(all: usize) -> String {
 fn backends(pool: &PoolConfig) -> String {
     let strategy = pool.balancing.strategy.name();
     let named = pool.backends.iter().take(NAMED).map(|backend| {
-        let host =
-            if backend.host.contains(':') { format!("[{}]", backend.host) } else { backend.host.clone() };
-        let scheme = if backend.is_tls { "https" } else { "http" };
-        let url = format!("{scheme}://{host}:{}", backend.port);
-        let is_named_so = backend.name == host || url.ends_with(&format!("//{}", backend.name));
+        let url = backend.url();
+        let is_named_so = [&url, url.trim_end_matches(&format!(":{}", backend.port))]
+            .iter()
+            .any(|url| url.split_once("://").is_some_and(|(_, at)| at == backend.name));
         if is_named_so { url } else { format!("{} {url}", backend.name) }
     });
     format!("{}{}; {strategy}", list(named), more(pool.backends.len()))

@@ -34,23 +34,27 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 #[derive(Default)]
 pub(super) struct Authority {
     pub host: String,
+    /// 0 where SRV records say it.
     pub port: u16,
     /// It is spoken to by TLS.
     pub is_tls: bool,
 }
 
-/// `http://host[:port][/]`, or the same with `https`, and nothing more. A URL with a user in it is never repeated in a message.
+/// `http://host[:port][/]`, the same with `https`, or `srv://_service._proto.domain[/]`, and nothing more. A URL with a user
+/// in it is never repeated in a message.
 pub(super) fn backend_url(text: &str) -> Parsed<Authority> {
-    let said = |text: &str| Err(Some(text.to_owned()));
+    const FORMS: [(&str, &str, u16); 3] = [
+        ("http://", "HOST[:PORT]", 80),
+        ("https://", "HOST[:PORT]", 443),
+        ("srv://", "_SERVICE._PROTO.DOMAIN", 0),
+    ];
     let lower = text.to_ascii_lowercase();
-    let is_tls = lower.starts_with("https://");
-    if !is_tls && !lower.starts_with("http://") {
-        return Err(None);
-    }
-    let (scheme, usual_port) = if is_tls { ("https://", 443) } else { ("http://", 80) };
+    let form = FORMS.iter().find(|(scheme, ..)| lower.starts_with(scheme)).ok_or(None)?;
+    let (scheme, form, usual_port) = *form;
+    let wrong = |why: &str| Err(Some(format!("{why}; must be {scheme}{form}")));
     let rest = &text[scheme.len()..];
     if rest.contains('@') {
-        return said(&format!("must not hold a user or password; must be {scheme}HOST[:PORT]"));
+        return wrong("must not hold a user or password");
     }
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if let Some(extra) = authority.find(['/', '?', '#']) {
@@ -59,12 +63,29 @@ pub(super) fn backend_url(text: &str) -> Parsed<Authority> {
             b'?' => "query",
             _ => "fragment",
         };
-        return Err(Some(format!(
-            "must not have a {part}: requests keep their own; must be {scheme}HOST[:PORT]"
-        )));
+        return wrong(&format!("must not have a {part}: requests keep their own"));
+    }
+    if usual_port == 0 {
+        return match service_name(authority) {
+            Some(host) => Ok(Authority { host, port: 0, is_tls: false }),
+            None if authority.contains(':') => wrong("must not have a port: SRV records say it"),
+            None => wrong("is no name of SRV records (RFC 2782)"),
+        };
     }
     let (host, port) = host_and_port(authority).ok_or(None)?;
-    Ok(Authority { host, port: port.unwrap_or(usual_port), is_tls })
+    Ok(Authority { host, port: port.unwrap_or(usual_port), is_tls: usual_port == 443 })
+}
+
+/// A name that SRV records may have, in lower case: `_service._proto.domain` (RFC 2782, "The format of the SRV RR").
+fn service_name(text: &str) -> Option<String> {
+    let name = host_name(text)?;
+    let mut labels = name.split('.');
+    let is_special =
+        |label: Option<&str>| label.is_some_and(|label| label.starts_with('_') && label.len() > 1);
+    let is_one = is_special(labels.next())
+        && is_special(labels.next())
+        && labels.next().is_some_and(|one| !one.is_empty());
+    is_one.then_some(name)
 }
 
 /// A name, an IPv4 address or an IPv6 address in brackets (without them in the result), and a port from 1.

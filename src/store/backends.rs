@@ -30,7 +30,7 @@ impl BackendRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendSettings {
-    /// `http://HOST[:PORT]` or `https://HOST[:PORT]`; `None`: it is in the configuration file.
+    /// What [`crate::config::parse_backend`] takes; `None`: it is in the configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Share relative to the others.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
@@ -12,13 +12,19 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded, select};
 
 use crate::clock::Clock;
-use balancer_pool::backend::BackendEntry;
+use balancer_pool::backend::{BackendEntry, Located};
 use balancer_pool::backend_state::{self, State};
 use balancer_pool::backends::{AddressChange, Backends, title};
 
 mod server;
+mod system;
+mod targets;
 
-/// Most addresses that one name may have; the others are left out, with a warning.
+use server::NameServer;
+use system::System;
+use targets::{SrvRecord, Targets};
+
+/// Most addresses that one name may have, and most targets of SRV records; the others are left out, with a warning.
 pub const MAX_ADDRESSES: usize = 256;
 
 /// While a backend has no address at all it is looked up this often, if the interval is not shorter: what is missing
@@ -31,17 +37,51 @@ const JITTER: f64 = 0.1;
 /// Stack of a look-up thread: the system's resolver loads modules and keeps its answers there.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// Asks for the addresses of a name, at a port; may block for as long as it likes.
-pub type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
+/// Who is asked about names; may block for as long as it likes.
+pub trait NameLookup: Send + Sync {
+    /// The addresses of a host, at a port.
+    fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
 
-/// The system's resolver: hosts file, name servers, whatever it is set up to.
-fn system() -> Lookup {
-    Arc::new(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
+    /// The SRV records of a name.
+    fn services(&self, name: &str) -> io::Result<Vec<SrvRecord>>;
 }
 
-/// The name server at that address (`discovery.resolver`), or the system's resolver.
+/// One for all who look names up.
+pub type Lookup = Arc<dyn NameLookup>;
+
+/// The name server at that address (`discovery.resolver`), or the system's resolver: hosts file, name servers, whatever it is
+/// set up to.
 pub fn lookup(server: Option<SocketAddr>) -> Lookup {
-    server.map_or_else(system, server::asking)
+    match server {
+        Some(address) => Arc::new(NameServer { address, patience: server::PATIENCE }),
+        None => Arc::new(System),
+    }
+}
+
+/// Where a backend is, as it was answered.
+#[derive(Default)]
+struct Answer {
+    /// At most [`MAX_ADDRESSES`]; none: the service is not offered, as its SRV records say.
+    addresses: Vec<Located>,
+    /// How many more there were.
+    cut: usize,
+    /// Targets of SRV records that could not be looked up, and what became of each.
+    troubled: Vec<(String, String)>,
+}
+
+impl Answer {
+    /// Asks where that backend is. `targets`: what is remembered of the last answer.
+    fn of(entry: &BackendEntry, targets: &mut Targets, lookup: &Lookup) -> io::Result<Self> {
+        if entry.is_srv() {
+            return targets.find(&entry.host, lookup);
+        }
+        let addresses = lookup.addresses(&entry.host, entry.port)?;
+        if addresses.is_empty() {
+            return Err(io::Error::other("no addresses"));
+        }
+        let (addresses, cut) = bounded_list(addresses.into_iter().map(Located::from).collect());
+        Ok(Self { addresses, cut, troubled: Vec::new() })
+    }
 }
 
 /// The running look-ups; they end when this is dropped, each when its current one returns.
@@ -129,8 +169,10 @@ impl Resolver {
             clock: self.clock.clone(),
             entry: entry.clone(),
             interval: self.interval,
-            failing: false,
+            targets: Targets::default(),
+            said: Said::Nothing,
             resolved,
+            troubled: Vec::new(),
             left_out: 0,
         };
         let (stop, stopped) = bounded(0);
@@ -152,18 +194,18 @@ impl Resolver {
 
 /// The addresses of these backends, looked up once and all at the same time. Who has no answer within `timeout`, or a bad
 /// one, has none: whoever goes on looking its name up says why.
-pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duration) -> Vec<Vec<SocketAddr>> {
-    let mut found: Vec<Vec<SocketAddr>> = vec![Vec::new(); entries.len()];
+pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duration) -> Vec<Vec<Located>> {
+    let mut found: Vec<Vec<Located>> = vec![Vec::new(); entries.len()];
     let (send, answers) = bounded(entries.len());
     let mut waiting = 0;
     for (index, entry) in entries.iter().enumerate() {
         if let Some(address) = literal(&entry.host, entry.port) {
-            found[index] = vec![address];
+            found[index] = vec![address.into()];
             continue;
         }
-        let (send, lookup, host, port) = (send.clone(), Arc::clone(lookup), entry.host.clone(), entry.port);
+        let (send, lookup, asked) = (send.clone(), Arc::clone(lookup), BackendEntry::clone(entry));
         // There is room for every answer; one that comes too late is dropped.
-        let ask = move || drop(send.send((index, lookup(&host, port))));
+        let ask = move || drop(send.send((index, Answer::of(&asked, &mut Targets::default(), &lookup))));
         match Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(ask) {
             Ok(_) => waiting += 1,
             Err(error) => log::error!("{}: no thread to look it up: {error}", entry.host),
@@ -173,7 +215,7 @@ pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duratio
     for _ in 0..waiting {
         select! {
             recv(answers) -> answer => match answer {
-                Ok((index, Ok(addresses))) => found[index] = bounded_list(addresses).0,
+                Ok((index, Ok(answer))) => found[index] = answer.addresses,
                 Ok((_, Err(_))) => {}
                 Err(_) => break,
             },
@@ -186,9 +228,9 @@ pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duratio
     found
 }
 
-/// Sorted and without doubles, at most [`MAX_ADDRESSES`], and how many were cut off. Name servers rotate their answers:
-/// sorted first, the same ones are cut off each time.
-fn bounded_list(mut addresses: Vec<SocketAddr>) -> (Vec<SocketAddr>, usize) {
+/// In the order of use and without doubles, at most [`MAX_ADDRESSES`], and how many were cut off. Name servers rotate their
+/// answers: sorted first, the same ones are cut off each time.
+fn bounded_list(mut addresses: Vec<Located>) -> (Vec<Located>, usize) {
     addresses.sort_unstable();
     addresses.dedup();
     let cut = addresses.len().saturating_sub(MAX_ADDRESSES);
@@ -208,12 +250,25 @@ struct Name {
     clock: Clock,
     entry: BackendEntry,
     interval: Duration,
-    /// The last look-up failed, and the log said so.
-    failing: bool,
+    targets: Targets,
+    said: Said,
     /// The pool has addresses of it.
     resolved: bool,
+    /// Targets of its SRV records of which the log said that they can't be looked up.
+    troubled: Vec<String>,
     /// How many addresses were left out when last told.
     left_out: usize,
+}
+
+/// What the log said of the last look-up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// Nothing: it was good.
+    Nothing,
+    /// That it failed.
+    Failed,
+    /// That the service is not offered.
+    NotOffered,
 }
 
 impl Name {
@@ -225,7 +280,7 @@ impl Name {
     ) {
         let mut answered = Some(answered);
         loop {
-            let answer = lookup(&self.entry.host, self.entry.port);
+            let answer = Answer::of(&self.entry, &mut self.targets, lookup);
             if matches!(stopped.try_recv(), Err(TryRecvError::Disconnected)) {
                 return;
             }
@@ -243,35 +298,27 @@ impl Name {
     }
 
     /// A good answer replaces the addresses; an empty or a failed one keeps them. The log says so once each way.
-    fn take(&mut self, answer: io::Result<Vec<SocketAddr>>) {
-        let host = &self.entry.host;
-        let name = title(self.backends.name(), &self.entry.name);
-        let addresses = match answer {
-            Ok(addresses) if !addresses.is_empty() => addresses,
-            bad => {
-                if !self.failing {
-                    let cause = bad.map_or_else(|error| error.to_string(), |_| "no addresses".to_owned());
-                    let cause = backend_state::unresolved(host, cause);
-                    if self.resolved {
-                        log::warn!("backend {name} is keeping its last addresses: {cause}");
-                    } else {
-                        self.backends.set_absence(&self.entry, &cause);
-                        log::warn!("{}", backend_state::line(&name, None, State::Down, &cause));
-                    }
-                }
-                self.failing = true;
-                return;
-            }
+    fn take(&mut self, answer: io::Result<Answer>) {
+        let Answer { addresses, cut, troubled } = match answer {
+            Ok(answer) if answer.addresses.is_empty() => return self.take_away(),
+            Ok(answer) => answer,
+            Err(error) => return self.keep(&error),
         };
-        if self.failing {
+        let (host, name) = (&self.entry.host, title(self.backends.name(), &self.entry.name));
+        let was_troubled = !self.troubled.is_empty();
+        let (targets, causes): (Vec<_>, Vec<_>) = troubled.into_iter().unzip();
+        if !targets.is_empty() && targets != self.troubled {
+            log::warn!("backend {name}: {host}: {}", causes.join("; "));
+        }
+        self.troubled = targets;
+        if self.said != Said::Nothing || (was_troubled && self.troubled.is_empty()) {
             log::info!("backend {name}: {host} resolves now");
         }
-        self.failing = false;
+        self.said = Said::Nothing;
         self.resolved = true;
-        let (addresses, cut) = bounded_list(addresses);
-        let change = self.backends.resolved(&self.entry, &addresses, self.clock.now());
-        if !change.added.is_empty() || !change.removed.is_empty() {
-            log::info!("backend {name}: {}", change_line(host, &addresses, &change));
+        let change = self.backends.located(&self.entry, &addresses, self.clock.now());
+        if change != (AddressChange { left_out: change.left_out, ..AddressChange::default() }) {
+            log::info!("backend {name}: {}", change_line(&self.entry, addresses.len(), &change));
         }
         let left_out = change.left_out + cut;
         if left_out > self.left_out {
@@ -279,14 +326,45 @@ impl Name {
         }
         self.left_out = left_out;
     }
+
+    fn keep(&mut self, error: &io::Error) {
+        let name = title(self.backends.name(), &self.entry.name);
+        let cause = backend_state::unresolved(&self.entry.host, error);
+        if self.said != Said::Failed {
+            if self.resolved {
+                log::warn!("backend {name} is keeping its last addresses: {cause}");
+            } else {
+                self.backends.set_absence(&self.entry, &cause);
+                log::warn!("{}", backend_state::line(&name, None, State::Down, &cause));
+            }
+        }
+        self.said = Said::Failed;
+    }
+
+    /// Not a failure: whoever runs the service says that it is not there.
+    fn take_away(&mut self) {
+        let cause = backend_state::not_offered(&self.entry.host);
+        if self.said != Said::NotOffered {
+            let name = title(self.backends.name(), &self.entry.name);
+            log::warn!("{}", backend_state::line(&name, None, State::Down, &cause));
+        }
+        self.said = Said::NotOffered;
+        self.resolved = false;
+        self.backends.set_absence(&self.entry, &cause);
+        self.backends.located(&self.entry, &[], self.clock.now());
+    }
 }
 
-fn change_line(host: &str, addresses: &[SocketAddr], change: &AddressChange) -> String {
-    let list = |addresses: &[SocketAddr]| {
-        addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
-    };
-    let mut line = format!("{host} resolves to {} addresses", addresses.len());
-    for (word, some) in [("new", &change.added), ("gone", &change.removed)] {
+fn change_line(entry: &BackendEntry, count: usize, change: &AddressChange) -> String {
+    let shown =
+        |address: &SocketAddr| if entry.is_srv() { address.to_string() } else { address.ip().to_string() };
+    let list = |addresses: &[SocketAddr]| addresses.iter().map(shown).collect::<Vec<_>>().join(", ");
+    let mut line = format!("{} resolves to {count} addresses", entry.host);
+    for (word, some) in [
+        ("new", &change.added),
+        ("gone", &change.removed),
+        ("of another weight or priority", &change.changed),
+    ] {
         if !some.is_empty() {
             line.push_str(&format!("; {word}: {}", list(some)));
         }

@@ -8,6 +8,8 @@ use crate::support::engine::each_engine;
 use crate::support::names::{NameServer, Says};
 use crate::support::{Backend, Balancer, Conn, Engine, Setup, request, until};
 
+mod srv;
+
 each_engine! {
     addresses_follow_the_name_server_and_bad_answers_keep_them,
     another_name_server_is_asked_after_a_reload,

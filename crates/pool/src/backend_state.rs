@@ -158,6 +158,11 @@ pub fn unresolved(host: &str, cause: impl fmt::Display) -> String {
     format!("{host} does not resolve: {cause}; is backends[].url right, and discovery.resolver?")
 }
 
+/// A name whose SRV record says that there is no such service.
+pub fn not_offered(host: &str) -> String {
+    format!("{host} says that the service is not available: the target of its SRV record is \".\" (RFC 2782)")
+}
+
 /// An endpoint that its answers took out for a while.
 pub fn ejected(cause: impl fmt::Display, last: &str, time: Duration) -> String {
     format!("ejected for {time:?}: {cause}, the last: {last}; after that one request at a time tries it")

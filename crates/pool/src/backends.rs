@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, TrySendError, bounded};
 use parking_lot::Mutex;
 
-use crate::backend::BackendEntry;
+use crate::backend::{BackendEntry, Located};
 use crate::health::Status;
 use crate::outlier::OutlierPolicy;
 use crate::policy::PoolPolicy;
@@ -40,7 +40,7 @@ pub use told::BackendReport;
 use lease::Total;
 use listeners::Listeners;
 use outlier::Outliers;
-use reconfigure::is_of;
+use reconfigure::{fitting, is_of};
 use snapshot::Picker;
 
 /// What the pool is called that is there when no other is named.
@@ -115,6 +115,8 @@ pub struct AddressChange {
     pub added: Vec<SocketAddr>,
     /// Addresses that are gone.
     pub removed: Vec<SocketAddr>,
+    /// Addresses that stay and are used otherwise: another tier, another weight.
+    pub changed: Vec<SocketAddr>,
     /// New addresses that were left out because the pool is at [`MAX_ENDPOINTS`].
     pub left_out: usize,
 }
@@ -179,13 +181,17 @@ impl Backends {
         self.snapshot.load().backends.clone()
     }
 
-    /// Makes these the addresses of the backend of that entry; endpoints that stay are carried over as they are. Nothing
-    /// happens when no backend of its name is at its place: an answer about where one was before changes nothing. Takes
-    /// the writer's lock.
+    /// [`Backends::located`] for addresses that are used alike.
     pub fn resolved(&self, entry: &BackendEntry, addresses: &[SocketAddr], now: Nanos) -> AddressChange {
-        let mut addresses = addresses.to_vec();
-        addresses.sort_unstable();
-        addresses.dedup();
+        let alike: Vec<Located> = addresses.iter().copied().map(Located::from).collect();
+        self.located(entry, &alike, now)
+    }
+
+    /// Makes these the addresses of the backend of that entry; endpoints that stay are carried over with their counters and
+    /// their health. Nothing happens when no backend of its name is at its place: an answer about where one was before
+    /// changes nothing. Takes the writer's lock.
+    pub fn located(&self, entry: &BackendEntry, addresses: &[Located], now: Nanos) -> AddressChange {
+        let (mut addresses, _) = fitting(addresses, usize::MAX);
         let mut change = AddressChange::default();
         {
             let _writer = self.writer.lock();
@@ -195,22 +201,29 @@ impl Backends {
             };
             let (kept, others): (Vec<_>, Vec<_>) =
                 before.endpoints.iter().partition(|endpoint| Arc::ptr_eq(&endpoint.group, group));
-            let stays = |endpoint: &&Arc<Endpoint>| addresses.binary_search(&endpoint.address).is_ok();
-            let (mut own, gone): (Vec<_>, Vec<_>) = kept.into_iter().cloned().partition(|one| stays(&one));
-            change.removed.extend(gone.iter().map(|endpoint| endpoint.address));
-            addresses.retain(|address| own.iter().all(|endpoint| endpoint.address != *address));
+            let mut own = Vec::with_capacity(addresses.len());
+            for endpoint in kept {
+                match addresses.binary_search_by_key(&endpoint.address, |one| one.address) {
+                    Ok(at) => {
+                        if endpoint.set_use(&addresses.remove(at)) {
+                            change.changed.push(endpoint.address);
+                        }
+                        own.push(Arc::clone(endpoint));
+                    }
+                    Err(_) => change.removed.push(endpoint.address),
+                }
+            }
             let room = MAX_ENDPOINTS.saturating_sub(others.len() + own.len());
-            change.left_out = addresses.len().saturating_sub(room);
-            addresses.truncate(room);
+            (addresses, change.left_out) = fitting(&addresses, room);
             // What a backend begins with is no newcomer to anybody's caches.
             let warm = own.is_empty() && change.removed.is_empty();
             let since = if warm { 0 } else { now };
-            own.extend(addresses.iter().map(|address| before.picker.endpoint(group, *address, since)));
-            own.sort_unstable_by_key(|endpoint| endpoint.address);
-            change.added = addresses;
+            change.added = addresses.iter().map(|one| one.address).collect();
             if change.added.is_empty() && change.removed.is_empty() {
                 return change;
             }
+            own.extend(addresses.into_iter().map(|one| before.picker.endpoint(group, one, since)));
+            own.sort_unstable_by_key(|endpoint| endpoint.address);
             let endpoints = in_order(&before.backends, &others, group, &own);
             self.snapshot.store(Arc::new(Snapshot {
                 endpoints,

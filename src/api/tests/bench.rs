@@ -134,7 +134,7 @@ fn obey(commands: Receiver<ControlCommand>, bench: &Bench, config: &Config, sett
                         entry.weight = said.weight.unwrap_or(entry.weight);
                         entry.max_in_flight = said.max_in_flight.flatten();
                         entry.backup = said.backup.unwrap_or(false);
-                        let addresses = vec!["127.0.0.1:9".parse().unwrap()];
+                        let addresses = vec![std::net::SocketAddr::from(([127, 0, 0, 1], 9)).into()];
                         wanted.push(Placed { entry, addresses, operator: said.state });
                     }
                     backends.reconfigure(&settings, &wanted, 1);

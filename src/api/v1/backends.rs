@@ -32,6 +32,9 @@ const MAX_DRAIN: Duration = Duration::from_secs(3_600);
 /// Seconds that a caller is told to wait while others' changes are under way.
 const RETRY_AFTER_S: u64 = 1;
 
+const URL: &str = "http://HOST[:PORT], https://HOST[:PORT] or srv://_SERVICE._PROTO.DOMAIN";
+const URL_SHAPE: &str = "`http://HOST[:PORT]`, `https://HOST[:PORT]` or `srv://_SERVICE._PROTO.DOMAIN`";
+
 /// Where a backend comes from.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,6 +70,10 @@ pub(super) struct BackendShown {
 #[derive(Serialize)]
 pub(super) struct EndpointShown {
     pub address: SocketAddr,
+    /// 0, or higher: used only when no address of a lower tier can be.
+    pub tier: u16,
+    /// Its share relative to those of all others of its pool.
+    pub weight: f64,
     /// `up`, `down`, `ejected` or `unknown`.
     pub health: &'static str,
     /// Why it is down or ejected, as the log said it.
@@ -235,10 +242,10 @@ fn new_backend(members: &mut Members<'_, '_>) -> Option<(String, BackendSettings
     let name = members.text_required("name", "the backend's name", || {
         json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:\\[\\]-]+$" })
     });
-    let url = members.text_required("url", "http://HOST[:PORT] or https://HOST[:PORT]", || {
+    let url = members.text_required("url", URL, || {
         json!({
             "type": "string", "minLength": 8, "maxLength": 270, "pattern": patterns::backend_url(),
-            "description": "`http://HOST[:PORT]` or `https://HOST[:PORT]`",
+            "description": URL_SHAPE,
         })
     });
     let settings = said(members);
@@ -303,9 +310,17 @@ pub(in crate::api) fn health_schema() -> Value {
 fn endpoint_schema() -> Value {
     json!({
         "type": "object",
-        "required": ["address", "health", "cause", "in_flight"],
+        "required": ["address", "tier", "weight", "health", "cause", "in_flight"],
         "properties": {
             "address": { "type": "string" },
+            "tier": {
+                "type": "integer", "minimum": 0, "maximum": 65535,
+                "description": "Used only when no address of a lower tier can be: the priorities of SRV records, counted from 0.",
+            },
+            "weight": {
+                "type": "number", "minimum": 0,
+                "description": "Share relative to those of all others; of SRV records, the target's part of the backend's.",
+            },
             "health": health_schema(),
             "cause": { "type": ["string", "null"], "description": "Why it is down or ejected." },
             "in_flight": { "type": "integer", "minimum": 0 },
@@ -325,7 +340,7 @@ fn schemas() -> Vec<Schema> {
         "properties": {
             "pool": { "type": "string" },
             "name": { "type": "string" },
-            "url": { "type": "string", "description": "`http://HOST[:PORT]` or `https://HOST[:PORT]`" },
+            "url": { "type": "string", "description": URL_SHAPE },
             "weight": read["weight"],
             "state": read["state"],
             "max_in_flight": read["max_in_flight"],
@@ -362,6 +377,8 @@ pub(super) fn example() -> Value {
     json!({
         "pool": "default", "name": "b", "url": "http://10.0.0.12:8080", "weight": 1, "state": "up", "max_in_flight": null, "backup": false,
         "source": "store", "up": false, "health": "down", "cause": cause, "in_flight": 0,
-        "endpoints": [{ "address": "10.0.0.12:8080", "health": "down", "cause": cause, "in_flight": 0 }],
+        "endpoints": [{
+            "address": "10.0.0.12:8080", "tier": 0, "weight": 1.0, "health": "down", "cause": cause, "in_flight": 0,
+        }],
     })
 }

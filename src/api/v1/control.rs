@@ -182,6 +182,8 @@ impl Control {
     fn shown(&self, snapshot: &Snapshot, group: &Arc<Backend>) -> BackendShown {
         let endpoint = |one: &Arc<Endpoint>| EndpointShown {
             address: one.address,
+            tier: one.tier(),
+            weight: one.weight(),
             health: one.health_word(),
             cause: one.cause().as_deref().map(str::to_owned),
             in_flight: one.in_flight(),
@@ -190,7 +192,7 @@ impl Control {
         BackendShown {
             pool: group.pool.to_string(),
             name: group.name.to_string(),
-            url: group.url(),
+            url: group.url().to_owned(),
             weight: group.weight(),
             state: group.operator(),
             max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),

@@ -40,7 +40,9 @@ pub(super) fn backend_url() -> String {
     let byte = format!("(0|{})", up_to(255));
     let v4 = format!("({byte}\\.){{3}}{byte}");
     let port = up_to(u32::from(u16::MAX));
-    format!("^https?://({name}|{v4}|\\[({})\\])(:{port})?/?$", v6())
+    // A service's name has up to 15 letters (RFC 6335 §5.1).
+    let special = "_[A-Za-z0-9]{1,15}\\.";
+    format!("^(https?://({name}|{v4}|\\[({})\\])(:{port})?|srv://{special}{special}{name})/?$", v6())
 }
 
 /// An IPv6 address (RFC 4291 §2.2), its last 32 bits in hexadecimal.

@@ -57,6 +57,21 @@ fn backend_urls_are_http_host_and_port() {
         ("http://h:", None),
         ("http://h: 1", None),
         ("http://h:1:2", None),
+        ("srv://_http._tcp.api.example.com", Some(("_http._tcp.api.example.com", 0))),
+        ("SRV://_Web._Canary.h./", Some(("_web._canary.h.", 0))),
+        ("srv://_http._tcp.h:80", None),
+        ("srv://_http._tcp.h/x", None),
+        ("srv://u@_http._tcp.h", None),
+        ("srv://_http._tcp", None),
+        ("srv://_http._tcp.", None),
+        ("srv://_http.tcp.h", None),
+        ("srv://http._tcp.h", None),
+        ("srv://_._tcp.h", None),
+        ("srv://_http._.h", None),
+        ("srv://_http._tcp.1.2.3.4", None),
+        ("srv://127.0.0.1", None),
+        ("srv://[::1]", None),
+        ("srv://", None),
         ("http://-h", None),
         ("http://a..b", None),
         ("http://.", None),
@@ -194,7 +209,8 @@ proptest! {
         let _ = status_ranges(&text);
         let _ = database_url(&text, Path::new("/"));
         if let Ok(authority) = backend_url(&text) {
-            prop_assert!(!authority.host.is_empty() && authority.port > 0);
+            let is_srv = text.get(..3).is_some_and(|scheme| scheme.eq_ignore_ascii_case("srv"));
+            prop_assert!(!authority.host.is_empty() && (authority.port == 0) == is_srv);
             prop_assert!(!authority.host.contains(['/', '@', '?', '#', ' ', '[']));
         }
     }

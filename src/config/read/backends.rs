@@ -85,8 +85,8 @@ pub(in crate::config) fn by_address(origin: &FaultOrigin, url: &str) -> Node {
     Node::new(origin.clone(), Value::Object(members.into()))
 }
 
-/// Whether a backend is one of our listeners, as far as the text tells (a name may still resolve to us: then `Via`
-/// ends the circle with 508).
+/// Whether a backend is one of our listeners, as far as the text tells (a name or an SRV record may still lead to us: then
+/// `Via` ends the circle with 508).
 pub fn is_own(listener: &SocketAddr, backend: &BackendEntry) -> bool {
     if listener.port() == 0 || listener.port() != backend.port {
         return false;
@@ -116,12 +116,16 @@ pub fn parse(name: &str, url: &str) -> Result<BackendEntry, Vec<(&'static str, S
 }
 
 const NAME: &str = "1 to 128 letters, digits and . _ - : [ ]";
-const URL: &str = "http://HOST[:PORT] or https://HOST[:PORT]";
+const URL: &str = "http://HOST[:PORT], https://HOST[:PORT] or srv://_SERVICE._PROTO.DOMAIN";
 
 fn backend(mut s: Section<'_>) -> BackendEntry {
     let name = Spec::new("name", Shape::Text(NAME), "", "Unique; what logs, metrics and the API call it.");
-    let url =
-        Spec::new("url", Shape::Text(URL), "", "Where it listens; without a port 80, or 443 for https.");
+    let url = Spec::new(
+        "url",
+        Shape::Text(URL),
+        "",
+        "Where it listens; without a port 80, or 443 for https. srv: where SRV records (RFC 2782) say, over plain HTTP.",
+    );
     let name = s.value(&name, |node| match &node.value {
         Value::Text(text) => forms::backend_name(text).ok_or(None),
         _ => Err(None),

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::super::forms::parse_duration;
 
 /// What a backend's URL is.
-pub(super) const BACKEND_URL: &str = "http://HOST[:PORT] or https://HOST[:PORT]";
+pub(super) const BACKEND_URL: &str =
+    "http://HOST[:PORT], https://HOST[:PORT] or srv://_SERVICE._PROTO.DOMAIN";
 
 /// `None`: whatever is a text, or a value of any kind.
 pub(super) fn form(words: &str) -> Option<Value> {
@@ -189,7 +190,11 @@ fn host() -> String {
 
 fn backend_url() -> String {
     let port = PORT.replacen("0*", "(?!0+/?$)0*", 1);
-    format!(r"^[Hh][Tt][Tt][Pp][Ss]?://({}|\[{V6}\])(:{port})?/?$", host())
+    let host = host();
+    let special = "_[A-Za-z0-9_-]{0,61}[A-Za-z0-9_]";
+    format!(
+        r"^([Hh][Tt][Tt][Pp][Ss]?://({host}|\[{V6}\])(:{port})?|[Ss][Rr][Vv]://{special}\.{special}\.{host})/?$"
+    )
 }
 
 fn network() -> String {

@@ -250,80 +250,6 @@ fn each_fault_names_its_line_its_key_and_what_is_allowed() {
     }
 }
 
-/// The second of two backends, and what its one fault says.
-pub(super) fn backend_rows() -> Vec<(&'static str, String)> {
-    const URL: &str = "must be http://HOST[:PORT] or https://HOST[:PORT]";
-    const PLAIN: &str = "must be http://HOST[:PORT]";
-    vec![
-        (r#"{"name": "b"}"#, format!("backends[1].url: is missing; {URL}")),
-        (
-            r#"{"url": "http://h:1"}"#,
-            "backends[1].name: is missing; must be 1 to 128 letters, digits and . _ - : [ ]".into(),
-        ),
-        ("7", "backends[1]: must be an object; found a number".into()),
-        (r#""h:1""#, format!("backends[1].url: {URL}; found \"h:1\"")),
-        (
-            r#"{"name": "a", "url": "http://h:1"}"#,
-            r#"backends[1].name: "a" names another backend already; names must differ"#.into(),
-        ),
-        (
-            r#"{"name": "b c", "url": "http://h:1"}"#,
-            r#"backends[1].name: must be 1 to 128 letters, digits and . _ - : [ ]; found "b c""#.into(),
-        ),
-        (r#"{"name": "b", "url": "h:1"}"#, format!("backends[1].url: {URL}; found \"h:1\"")),
-        (r#"{"name": "b", "url": "http://h:0"}"#, format!("backends[1].url: {URL}; found \"http://h:0\"")),
-        (
-            r#"{"name": "b", "url": "http://h:65536"}"#,
-            format!("backends[1].url: {URL}; found \"http://h:65536\""),
-        ),
-        (r#"{"name": "b", "url": "http://h:+1"}"#, format!("backends[1].url: {URL}; found \"http://h:+1\"")),
-        (
-            r#"{"name": "b", "url": "http://1.2.3"}"#,
-            format!("backends[1].url: {URL}; found \"http://1.2.3\""),
-        ),
-        (r#"{"name": "b", "url": "http://[::1"}"#, format!("backends[1].url: {URL}; found \"http://[::1\"")),
-        (r#"{"name": "b", "url": "http://"}"#, format!("backends[1].url: {URL}; found \"http://\"")),
-        (
-            r#"{"name": "b", "url": "http://h:1/api"}"#,
-            format!("backends[1].url: must not have a path: requests keep their own; {PLAIN}"),
-        ),
-        (
-            r#"{"name": "b", "url": "http://h:1?x"}"#,
-            format!("backends[1].url: must not have a query: requests keep their own; {PLAIN}"),
-        ),
-        (
-            r#"{"name": "b", "url": "http://u:hunter2@h:1"}"#,
-            format!("backends[1].url: must not hold a user or password; {PLAIN}"),
-        ),
-        (
-            r#"{"name": "b", "url": "https://h/x"}"#,
-            "backends[1].url: must not have a path: requests keep their own; must be https://HOST[:PORT]"
-                .into(),
-        ),
-        (
-            r#"{"name": "b", "url": "http://h:1", "weight": 1001}"#,
-            "backends[1].weight: must be a whole number from 0 to 1000; found 1001".into(),
-        ),
-        (
-            r#"{"name": "b", "url": "http://h:1", "max_in_flight": 0}"#,
-            "backends[1].max_in_flight: must be a whole number from 1 to 1000000 or null; found 0".into(),
-        ),
-        (
-            r#"{"name": "b", "url": "http://h:1", "wieght": 1}"#,
-            r#"backends[1].wieght: unknown key; did you mean "weight"?"#.into(),
-        ),
-    ]
-}
-
-#[test]
-fn each_fault_of_a_backend_names_its_line_its_key_and_what_is_allowed() {
-    for (element, expected) in backend_rows() {
-        let text = format!("{{\n\"backends\": [{ONE},\n{element}]\n}}");
-        let found = load_with(&text, &[]).map(|_| ()).unwrap_err();
-        assert_eq!(found, format!("FILE:3: {expected}"), "{element}");
-    }
-}
-
 #[test]
 fn a_backend_that_is_our_own_listener_is_a_fault() {
     for (listen, url, own) in [
@@ -334,6 +260,7 @@ fn a_backend_that_is_our_own_listener_is_a_fault() {
         ("[::]:8080", "http://127.0.0.2:8080", true),
         ("[::]:8080", "http://[::1]:8080", true),
         ("0.0.0.0:80", "http://localhost", true),
+        ("0.0.0.0:80", "srv://_http._tcp.localhost", false),
         ("127.0.0.1:8080", "http://127.0.0.1:8081", false),
         ("127.0.0.1:8080", "http://127.0.0.2:8080", false),
         ("0.0.0.0:8080", "http://10.0.0.1:8080", false),

@@ -1,6 +1,7 @@
 //! Tests of the loader as a whole; single forms have theirs beside them.
 
 mod admin;
+mod backends;
 mod balancing;
 mod environment;
 mod faults;

@@ -83,7 +83,8 @@ fn within_bounds(config: &Config) -> Result<(), TestCaseError> {
     names.dedup();
     prop_assert_eq!(names.len(), config.pools[0].backends.len());
     for backend in &config.pools[0].backends {
-        prop_assert!(!backend.name.is_empty() && !backend.host.is_empty() && backend.port > 0);
+        prop_assert!(!backend.name.is_empty() && !backend.host.is_empty());
+        prop_assert!(backend.port > 0 || backend.host.starts_with('_'));
         prop_assert!(backend.weight <= 1_000);
     }
     let frontend = &config.frontend;

@@ -4,7 +4,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use super::faults::{ROWS, backend_rows};
+use super::backends::backend_rows;
+use super::faults::ROWS;
 use super::*;
 
 /// Words of the faults that no schema can find.
@@ -137,6 +138,7 @@ const MORE: &[&str] = &[
 fn the_schema_takes_what_is_allowed() {
     const ROWS: &[&str] = &[
         r#""listen": "localhost:0""#,
+        r#""pools": {"a": {"backends": ["srv://_http._tcp.a-b.example.", {"name": "b", "url": "SRV://_x._Y.z/"}]}}"#,
         r#""listen": ["[::]:65535", "[fe80::1%2]:080", "1.2.3.4:00080"]"#,
         r#""admin": {"allow": ["::ffff:10.0.0.0/104", "10.0.0.1", "fc00::/7", "127.0.0.1/32"], "insecure": true}"#,
         r#""admin": {"hosts": ["a", "A_b.c-d.example.", "10.0.0.1"]}"#,

@@ -186,7 +186,7 @@ fn faults_of_the_command_line_name_the_option_and_never_a_password() {
     for line in [
         "--to: backends[0].url: must not hold a user or password",
         "--to: backends[1].url: must not have a path",
-        "--to: backends[2].url: must be http://HOST[:PORT] or https://HOST[:PORT]",
+        "--to: backends[2].url: must be http://HOST[:PORT], https://HOST[:PORT] or srv://_SERVICE._PROTO.DOMAIN",
         "--limit: rate_limit.default: must look like",
         "--listen: listen: must be an address",
     ] {

@@ -1,40 +1,41 @@
-//! `discovery.resolver`: one name server, asked for A and AAAA records over UDP, and over TCP when the answer does not fit
-//! (RFC 1035 §4.2, RFC 7766).
+//! A name server, asked for A, AAAA and SRV records over UDP, and over TCP when the answer does not fit (RFC 1035 §4.2,
+//! RFC 7766). What an answer holds of chains and pointers is bounded by the library that reads it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use rsdns::Error;
 use rsdns::clients::ClientConfig;
 use rsdns::clients::std::Client;
 use rsdns::records::Class;
-use rsdns::records::data::{A, Aaaa, RData};
+use rsdns::records::data::{A, Aaaa, RData, Srv};
 
-use super::{Lookup, system};
+use super::NameLookup;
+use super::targets::SrvRecord;
 
 /// A question is sent again after this.
 const TRY: Duration = Duration::from_secs(1);
 /// And given up after this.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks that server, whatever the system's resolver is set up to. `localhost` is this machine (RFC 6761 §6.3): the system
-/// says how.
-pub(super) fn asking(server: SocketAddr) -> Lookup {
-    asking_within(server, PATIENCE)
+/// One that is asked whatever the system's resolver is set up to. `localhost` is this machine (RFC 6761 §6.3): the system says
+/// how.
+pub(super) struct NameServer {
+    pub address: SocketAddr,
+    /// How long an answer is awaited.
+    pub patience: Duration,
 }
 
-fn asking_within(server: SocketAddr, patience: Duration) -> Lookup {
-    let local = system();
-    Arc::new(move |host, port| {
+impl NameLookup for NameServer {
+    fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         if is_local(host) {
-            return local("localhost", port);
+            return Ok(("localhost", port).to_socket_addrs()?.collect());
         }
         // Both at a time, so that a server which is silent about one family costs its time once.
         let (v4, v6) = std::thread::scope(|scope| {
-            let v6 = scope.spawn(|| ask(server, patience, host, |aaaa: Aaaa| aaaa.address.into()));
-            let v4 = ask(server, patience, host, |a: A| a.address.into());
+            let v6 = scope.spawn(|| self.ask(host, |aaaa: Aaaa| aaaa.address.into()));
+            let v4 = self.ask(host, |a: A| a.address.into());
             (v4, v6.join().unwrap_or_else(|_| Err(io::Error::other("the question ended in a panic"))))
         });
         let addresses = match (v4, v6) {
@@ -44,31 +45,53 @@ fn asking_within(server: SocketAddr, patience: Duration) -> Lookup {
             }
             // As the system's resolvers do: half of an answer is an answer.
             (Ok(some), Err(_)) | (Err(_), Ok(some)) if !some.is_empty() => some,
-            (Err(error), _) | (_, Err(error)) => {
-                return Err(io::Error::new(error.kind(), format!("name server {server}: {error}")));
-            }
+            (Err(error), _) | (_, Err(error)) => return Err(error),
         };
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
-    })
+    }
+
+    fn services(&self, name: &str) -> io::Result<Vec<SrvRecord>> {
+        self.ask(name, |Srv { priority, weight, port, target }| SrvRecord {
+            priority,
+            weight,
+            port,
+            target: target.as_str().to_owned(),
+        })
+    }
 }
 
-/// No record is an answer, too: an empty one.
-fn ask<D: RData>(
-    server: SocketAddr,
-    patience: Duration,
-    host: &str,
-    address: fn(D) -> IpAddr,
-) -> io::Result<Vec<IpAddr>> {
-    let config =
-        ClientConfig::with_nameserver(server).set_query_timeout(Some(TRY)).set_query_lifetime(patience);
-    let answer = Client::new(config).and_then(|mut client| client.query_rrset::<D>(host, Class::IN));
-    match answer {
-        Ok(records) => Ok(records.rdata.into_iter().map(address).collect()),
-        Err(Error::NoAnswer) => Ok(Vec::new()),
-        Err(Error::IoError(error)) => Err(error),
-        Err(Error::Timeout) => Err(io::ErrorKind::TimedOut.into()),
-        Err(error) => Err(io::Error::other(error.to_string())),
+impl NameServer {
+    /// No record is an answer, too: an empty one.
+    fn ask<D: RData, T>(&self, name: &str, read: fn(D) -> T) -> io::Result<Vec<T>> {
+        let config = ClientConfig::with_nameserver(self.address)
+            .set_query_timeout(Some(TRY))
+            .set_query_lifetime(self.patience);
+        let answer = Client::new(config).and_then(|mut client| client.query_rrset::<D>(name, Class::IN));
+        let error = match answer {
+            Ok(records) => return Ok(records.rdata.into_iter().map(read).collect()),
+            Err(Error::NoAnswer) => return Ok(Vec::new()),
+            Err(Error::IoError(error)) => error,
+            Err(Error::Timeout) => io::ErrorKind::TimedOut.into(),
+            Err(error) => io::Error::other(error.to_string()),
+        };
+        Err(io::Error::new(error.kind(), format!("name server {}: {error}", self.address)))
     }
+}
+
+/// The SRV records that the first of these says which answers. Each is awaited for so long.
+pub(super) fn services_of_first(
+    servers: &[SocketAddr],
+    patience: Duration,
+    name: &str,
+) -> io::Result<Vec<SrvRecord>> {
+    let mut causes = Vec::new();
+    for address in servers {
+        match (NameServer { address: *address, patience }).services(name) {
+            Ok(records) => return Ok(records),
+            Err(error) => causes.push(error.to_string()),
+        }
+    }
+    Err(io::Error::other(causes.join("; ")))
 }
 
 fn is_local(host: &str) -> bool {

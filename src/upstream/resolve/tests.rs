@@ -11,17 +11,29 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a host is answered; a host that is not there hangs.
 type Zone = Arc<Mutex<HashMap<&'static str, Result<Vec<SocketAddr>, io::ErrorKind>>>>;
 
-fn lookup(zone: &Zone, asked: &Arc<Mutex<Vec<String>>>) -> Lookup {
-    let (zone, asked) = (Arc::clone(zone), Arc::clone(asked));
-    Arc::new(move |host, _| {
-        asked.lock().push(host.to_owned());
+struct OfZone {
+    zone: Zone,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl NameLookup for OfZone {
+    fn addresses(&self, host: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+        self.asked.lock().push(host.to_owned());
         loop {
-            if let Some(answer) = zone.lock().get(host) {
+            if let Some(answer) = self.zone.lock().get(host) {
                 return answer.clone().map_err(io::Error::from);
             }
             std::thread::sleep(TICK);
         }
-    })
+    }
+
+    fn services(&self, _: &str) -> io::Result<Vec<SrvRecord>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+fn lookup(zone: &Zone, asked: &Arc<Mutex<Vec<String>>>) -> Lookup {
+    Arc::new(OfZone { zone: Arc::clone(zone), asked: Arc::clone(asked) })
 }
 
 fn entries(hosts: &[&str]) -> Vec<BackendEntry> {
@@ -125,11 +137,20 @@ fn an_answer_is_bounded() {
 
 #[test]
 fn a_change_is_told_in_one_line() {
-    let change =
-        AddressChange { added: vec![address(1), address(2)], removed: vec![address(3)], left_out: 0 };
+    let change = AddressChange {
+        added: vec![address(1), address(2)],
+        removed: vec![address(3)],
+        changed: vec![address(4)],
+        left_out: 0,
+    };
     assert_eq!(
-        change_line("a.test", &[address(1), address(2)], &change),
-        "a.test resolves to 2 addresses; new: 10.0.0.1, 10.0.0.2; gone: 10.0.0.3"
+        change_line(&BackendEntry::new("a", "a.test", 80), 3, &change),
+        "a.test resolves to 3 addresses; new: 10.0.0.1, 10.0.0.2; gone: 10.0.0.3; of another weight or priority: 10.0.0.4"
+    );
+    let change = AddressChange { added: vec![address(1)], ..AddressChange::default() };
+    assert_eq!(
+        change_line(&BackendEntry::new("a", "_http._tcp.a.test", 0), 1, &change),
+        "_http._tcp.a.test resolves to 1 addresses; new: 10.0.0.1:80"
     );
 }
 
@@ -155,7 +176,7 @@ fn other_backends_are_followed_and_those_that_stay_are_left_alone() {
     let new = pool.new_among(&after);
     assert_eq!(new.iter().map(|entry| entry.host.as_str()).collect::<Vec<_>>(), ["there.test", "new.test"]);
     let found = look_up_once(&new, &ask, PATIENCE);
-    assert_eq!(found, [[address(5)], [address(4)]]);
+    assert_eq!(found, [[Located::from(address(5))], [address(4).into()]]);
     let mut found = found.into_iter();
     let placed: Vec<_> = after
         .iter()
@@ -187,7 +208,7 @@ fn an_answer_for_the_place_before_is_dropped() {
     let mut moved = before[0].clone();
     moved.host = "10.0.0.7".to_owned();
     let placed =
-        balancer_pool::backends::Placed { entry: moved, addresses: vec![address(7)], operator: None };
+        balancer_pool::backends::Placed { entry: moved, addresses: vec![address(7).into()], operator: None };
     pool.reconfigure(&Settings::of(Strategy::RoundRobin), &[placed], 1);
     assert_eq!(pool.resolved(&before[0], &[address(1)], 1), AddressChange::default());
     assert_eq!(addresses(&pool), [address(7)]);
@@ -201,6 +222,7 @@ fn one_look_up_waits_only_so_long() {
     zone.lock().insert("good.test", Ok(vec![address(2), address(1), address(2)]));
     let all: Vec<_> = list.iter().collect();
     let found = look_up_once(&all, &lookup(&zone, &Arc::default()), TICK * 100);
-    assert_eq!(found, [vec![], vec![], vec![address(3)], vec![address(1), address(2)]]);
+    let [third, first, second] = [3, 1, 2].map(|last| Located::from(address(last)));
+    assert_eq!(found, [vec![], vec![], vec![third], vec![first, second]]);
     zone.lock().insert("hangs.test", Ok(Vec::new()));
 }

@@ -1,4 +1,4 @@
-//! A name server: answers A questions over UDP as it is told, and everything else with nothing.
+//! A name server: answers A and SRV questions over UDP as it is told, and everything else with nothing.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub enum Says {
     /// These, none at all included.
     Addresses(Vec<Ipv4Addr>),
+    /// These SRV records (RFC 2782): priority, weight, port, target.
+    Services(Vec<(u16, u16, u16, &'static str)>),
     /// SERVFAIL.
     Fails,
     /// Nothing, ever.
@@ -27,7 +29,11 @@ pub struct NameServer {
 impl NameServer {
     /// One that knows no name: SERVFAIL for all.
     pub fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        Self::on(UdpSocket::bind("127.0.0.1:0").expect("a port"))
+    }
+
+    /// The same on a socket of the caller's.
+    pub fn on(socket: UdpSocket) -> Self {
         let address = socket.local_addr().expect("bound");
         let zone = Zone::default();
         let own = Arc::clone(&zone);
@@ -58,6 +64,10 @@ impl NameServer {
     }
 }
 
+/// Types of records (RFC 1035 §3.2.2, RFC 2782).
+const A: u8 = 1;
+const SRV: u8 = 33;
+
 /// RFC 1035 §4.1: id and question again, then records whose names point at the question's.
 fn answer(question: &[u8], says: impl Fn(&str) -> Says) -> Option<Vec<u8>> {
     let mut labels = Vec::new();
@@ -68,19 +78,31 @@ fn answer(question: &[u8], says: impl Fn(&str) -> Says) -> Option<Vec<u8>> {
         at = end;
     }
     let end = at + 5;
-    let is_a = question.get(at + 1..at + 3)? == [0, 1];
-    let (code, addresses) = match says(&labels.join(".")) {
-        Says::Addresses(list) if is_a => (0, list),
-        Says::Addresses(_) => (0, Vec::new()),
+    let kind = *question.get(at + 2)?;
+    let (code, records) = match says(&labels.join(".")) {
+        Says::Addresses(list) if kind == A => (0, list.iter().map(|one| one.octets().to_vec()).collect()),
+        Says::Services(list) if kind == SRV => (0, list.iter().map(srv).collect()),
+        Says::Addresses(_) | Says::Services(_) => (0, Vec::new()),
         Says::Fails => (2, Vec::new()),
         Says::Silent => return None,
     };
     let mut answer = question[..2].to_vec();
-    answer.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(addresses.len()).ok()?, 0, 0, 0, 0]);
+    answer.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(records.len()).ok()?, 0, 0, 0, 0]);
     answer.extend(question.get(12..end)?);
-    for address in addresses {
-        answer.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-        answer.extend(address.octets());
+    for data in records {
+        answer.extend([0xC0, 12, 0, kind, 0, 1, 0, 0, 0, 1, 0, u8::try_from(data.len()).ok()?]);
+        answer.extend(data);
     }
     Some(answer)
+}
+
+/// The data of an SRV record.
+fn srv((priority, weight, port, target): &(u16, u16, u16, &'static str)) -> Vec<u8> {
+    let mut data: Vec<u8> = [priority, weight, port].iter().flat_map(|number| number.to_be_bytes()).collect();
+    for label in target.split('.').filter(|label| !label.is_empty()) {
+        data.push(u8::try_from(label.len()).expect("at most 63"));
+        data.extend(label.bytes());
+    }
+    data.push(0);
+    data
 }

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
 use super::DEFAULT_POOL;
 use super::outlier::EndpointStanding;
-use crate::backend::BackendEntry;
+use crate::backend::{BackendEntry, Located, WHOLE};
 use crate::health::Status;
 use crate::queue::Queue;
 use crate::sticky::{SigningKey, Token};
@@ -39,8 +39,9 @@ pub struct Backend {
     pub pool: Arc<str>,
     /// What sentences call it: its name, behind that of its pool if that is not [`DEFAULT_POOL`].
     pub title: Arc<str>,
-    /// `host:port` as configured: the Host of health checks.
+    /// The Host of health checks: [`BackendEntry::authority`].
     pub authority: String,
+    url: String,
     /// Host of its URL: a name or an address.
     pub host: String,
     /// It is spoken to by TLS.
@@ -70,7 +71,8 @@ impl Backend {
             name: Arc::from(entry.name.as_str()),
             pool: Arc::clone(pool),
             title: title(pool, &entry.name).into(),
-            authority: authority(&entry.host, entry.port),
+            authority: entry.authority(),
+            url: entry.url(),
             host: entry.host.clone(),
             is_tls: entry.is_tls,
             backup: AtomicBool::new(entry.backup),
@@ -106,12 +108,12 @@ impl Backend {
 
     /// Whether that entry names the same place.
     pub(super) fn is_at(&self, entry: &BackendEntry) -> bool {
-        self.authority == authority(&entry.host, entry.port) && self.is_tls == entry.is_tls
+        self.url == entry.url()
     }
 
     /// Its URL.
-    pub fn url(&self) -> String {
-        format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.authority)
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Takes over what an entry says beside its name and its place. Needs the pool's writer's lock.
@@ -189,15 +191,6 @@ pub fn title(pool: &str, name: &str) -> String {
     if pool == DEFAULT_POOL { name.to_owned() } else { format!("{pool}/{name}") }
 }
 
-/// `host:port`, an IPv6 address in brackets (RFC 3986 §3.2.2).
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
 /// The unit of balancing: one address of one backend. Carried across snapshots while it does not change, with its
 /// counters and its health.
 #[derive(Debug)]
@@ -210,6 +203,9 @@ pub struct Endpoint {
     pub id: u64,
     /// What it shares with the backend's other addresses: weight and the operator's word.
     pub group: Arc<Backend>,
+    /// Its [`Located::tier`] and [`Located::weight`]. Written under the pool's writer's lock.
+    tier: AtomicU16,
+    weight: AtomicU32,
     /// What a sticky session's cookie names it by; none: sessions do not stick. Written under the pool's writer's lock.
     token: ArcSwapOption<Token>,
     /// What `hash` knows it by: the same in every process that calls it so.
@@ -232,8 +228,9 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// A new endpoint with an id of its own, that is new since then; 0: it is no newcomer.
-    pub fn new(group: Arc<Backend>, address: SocketAddr, health: Status, since: Nanos) -> Self {
+    pub fn new(group: Arc<Backend>, located: Located, health: Status, since: Nanos) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let Located { tier, address, weight } = located;
         Self {
             backend: Arc::clone(&group.name),
             address,
@@ -241,6 +238,8 @@ impl Endpoint {
             token: ArcSwapOption::empty(),
             identity: key_of(format!("{}\n{address}", group.name).as_bytes()),
             group,
+            tier: AtomicU16::new(tier),
+            weight: AtomicU32::new(weight),
             in_flight: AtomicU32::new(0),
             health: AtomicU8::new(health as u8),
             failing: ArcSwapOption::empty(),
@@ -254,7 +253,12 @@ impl Endpoint {
     /// An endpoint that belongs to no pool: weight 1, healthy. For trying out an upstream by itself.
     pub fn alone(backend: &str, address: SocketAddr) -> Arc<Self> {
         let entry = BackendEntry::new(backend, &address.ip().to_string(), address.port());
-        Arc::new(Self::new(Arc::new(Backend::new(&entry, &DEFAULT_POOL.into())), address, Status::Up, 0))
+        Arc::new(Self::new(
+            Arc::new(Backend::new(&entry, &DEFAULT_POOL.into())),
+            address.into(),
+            Status::Up,
+            0,
+        ))
     }
 
     /// What the health checks say.
@@ -287,7 +291,25 @@ impl Endpoint {
             0 => Nanos::MAX,
             since => now.saturating_sub(since),
         };
-        warming_weight(self.group.weight(), up_for, self.group.slow_start.load(Ordering::Relaxed))
+        let full = self.group.weight().saturating_mul(self.weight.load(Ordering::Relaxed));
+        warming_weight(full, up_for, self.group.slow_start.load(Ordering::Relaxed))
+    }
+
+    /// See [`Located::tier`].
+    pub fn tier(&self) -> u16 {
+        self.tier.load(Ordering::Relaxed)
+    }
+
+    /// Its share relative to all other endpoints of its pool, while it is not warming up.
+    pub fn weight(&self) -> f64 {
+        f64::from(self.group.weight()) * f64::from(self.weight.load(Ordering::Relaxed)) / f64::from(WHOLE)
+    }
+
+    /// It is used as that says from now on. Whether that is a change. Needs the pool's writer's lock.
+    pub(super) fn set_use(&self, located: &Located) -> bool {
+        let tier = self.tier.swap(located.tier, Ordering::Relaxed);
+        let weight = self.weight.swap(located.weight, Ordering::Relaxed);
+        (tier, weight) != (located.tier, located.weight)
     }
 
     /// What a sticky session's cookie names it by; `None`: sessions do not stick.

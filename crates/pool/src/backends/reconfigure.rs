@@ -1,13 +1,12 @@
 //! Another configuration for the pool, put in force in one step: what did not change is carried over, the rest is new.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::endpoint::{Backend, Endpoint, Operator};
 use super::snapshot::{Picker, Snapshot};
 use super::{Backends, MAX_ENDPOINTS, Settings};
-use crate::backend::BackendEntry;
+use crate::backend::{BackendEntry, Located};
 use crate::health::Status;
 use balancer_time::Nanos;
 
@@ -17,7 +16,7 @@ pub struct Placed {
     /// Its entry.
     pub entry: BackendEntry,
     /// Where it is to begin, should it be new or have moved; one that stays keeps the addresses that it has.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Located>,
     /// What the operator wants; `None`: as it was, up for a new one.
     pub operator: Option<Operator>,
 }
@@ -37,9 +36,9 @@ pub struct Reconfigured {
 
 impl Picker {
     /// A new endpoint under these settings, new since then; 0: it is no newcomer.
-    pub(super) fn endpoint(&self, group: &Arc<Backend>, address: SocketAddr, since: Nanos) -> Arc<Endpoint> {
+    pub(super) fn endpoint(&self, group: &Arc<Backend>, located: Located, since: Nanos) -> Arc<Endpoint> {
         let health = if self.checked { Status::Unknown } else { Status::Up };
-        let endpoint = Endpoint::new(Arc::clone(group), address, health, since);
+        let endpoint = Endpoint::new(Arc::clone(group), located, health, since);
         endpoint.set_token(self.sticky.as_ref());
         Arc::new(endpoint)
     }
@@ -90,13 +89,10 @@ impl Backends {
                 operator.iter().for_each(|operator| group.set_operator(*operator));
                 let list = if namesake.is_some() { &mut told.moved } else { &mut told.added };
                 list.push(entry.name.clone());
-                let mut addresses = addresses.clone();
-                addresses.sort_unstable();
-                addresses.dedup();
-                told.left_out += addresses.len().saturating_sub(room);
-                addresses.truncate(room);
+                let (addresses, left_out) = fitting(addresses, room);
+                told.left_out += left_out;
                 room -= addresses.len();
-                endpoints.extend(addresses.iter().map(|address| picker.endpoint(&group, *address, since)));
+                endpoints.extend(addresses.into_iter().map(|one| picker.endpoint(&group, one, since)));
                 backends.push(group);
             }
             let is_gone = |group: &&Arc<Backend>| wanted.iter().all(|one| one.entry.name != *group.name);
@@ -109,6 +105,19 @@ impl Backends {
         self.signal();
         told
     }
+}
+
+/// Each address once, as many as there is room for, those of the lower tiers first, and how many are left out. In the order of
+/// the addresses.
+pub(super) fn fitting(addresses: &[Located], room: usize) -> (Vec<Located>, usize) {
+    let mut all = addresses.to_vec();
+    all.sort_unstable_by_key(|one| (one.address, one.tier));
+    all.dedup_by_key(|one| one.address);
+    all.sort_unstable();
+    let left_out = all.len().saturating_sub(room);
+    all.truncate(room);
+    all.sort_unstable_by_key(|one| one.address);
+    (all, left_out)
 }
 
 /// Whether that entry names this backend, at the place where it is.

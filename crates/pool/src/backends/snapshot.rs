@@ -66,12 +66,12 @@ pub enum Unavailable {
 enum Rank {
     /// It was out and its time is over: the next request finds out.
     Probe,
-    /// Passed its health checks.
-    Regular,
+    /// Passed its health checks; by tier.
+    Regular(u16),
     /// The same, and meant for when no other is left.
-    Backup,
+    Backup(u16),
     /// Was never checked.
-    Unknown,
+    Unknown(u16),
     /// Out for how it answered: better than none.
     Ejected,
 }
@@ -119,8 +119,8 @@ impl Snapshot {
     }
 
     /// Picks an endpoint that was not tried and counts the request on it, within all bounds. Those that passed their
-    /// health checks come first, then backups, then who was never checked; one that was ejected is used when there is no
-    /// other; one that is down, never. Takes the lock of the turns under round robin, else none.
+    /// health checks come first, then backups, then who was never checked, each tier by tier; one that was ejected is used when
+    /// there is no other; one that is down, never. Takes the lock of the turns under round robin, else none.
     ///
     /// # Errors
     /// When no endpoint can take the request.
@@ -141,7 +141,7 @@ impl Snapshot {
     /// The one that is meant; `None`: it is gone, or can't take the request.
     fn pick_preferred(&self, wanted: &Wanted<'_>, is_meant: impl Fn(&Endpoint) -> bool) -> Option<Lease> {
         let endpoint = self.endpoints.iter().find(|one| is_meant(one))?;
-        let rank = self.rank(endpoint, wanted).filter(|rank| *rank < Rank::Unknown)?;
+        let rank = self.rank(endpoint, wanted).filter(|rank| *rank < Rank::Unknown(0))?;
         let group = &endpoint.group;
         if self.pool_is_full() || group.in_flight() >= group.max_in_flight() {
             return None;
@@ -274,17 +274,18 @@ impl Snapshot {
         if !endpoint.in_service() || wanted.tried.contains(&endpoint.id) {
             return None;
         }
+        let tier = endpoint.tier();
         let rank = match endpoint.health() {
-            Status::Up if endpoint.group.backup() => Rank::Backup,
-            Status::Up => Rank::Regular,
-            Status::Unknown => Rank::Unknown,
+            Status::Up if endpoint.group.backup() => Rank::Backup(tier),
+            Status::Up => Rank::Regular(tier),
+            Status::Unknown => Rank::Unknown(tier),
             Status::Down => return None,
         };
         let Some(outliers) = &self.picker.outliers else { return Some(rank) };
         Some(match endpoint.standing.out(wanted.now) {
             Out::No => rank,
             Out::HalfOpen(since) if wanted.may_probe || since > outliers.patience() => match rank {
-                Rank::Regular => Rank::Probe,
+                Rank::Regular(0) => Rank::Probe,
                 other => other,
             },
             Out::Yes | Out::HalfOpen(_) => Rank::Ejected,

@@ -12,6 +12,7 @@ mod bounds;
 mod ejections;
 mod picks;
 mod reconfigured;
+mod tiers;
 mod told;
 
 /// Some instant.
@@ -224,16 +225,6 @@ fn listeners_hear_of_every_change_and_only_once() {
     drop(changes);
     replace(&pool, "a", &[address(3)]);
     assert!(pool.listeners.0.lock().is_empty());
-}
-
-#[test]
-fn authorities_put_ipv6_in_brackets() {
-    for (host, expected) in
-        [("::1", "[::1]:9000"), ("[::1]", "[::1]:9000"), ("127.0.0.1", "127.0.0.1:9000"), ("a", "a:9000")]
-    {
-        let entry = BackendEntry::new("a", host, 9000);
-        assert_eq!(Backend::new(&entry, &DEFAULT_POOL.into()).authority, expected);
-    }
 }
 
 /// Many threads pick, hold a few and give back, while addresses come and go under them: nobody gets an endpoint that

@@ -4,18 +4,14 @@
 use super::Candidate;
 use balancer_time::Nanos;
 
-/// What one of weight 1 weighs to strategies, so that there is room for less.
-const FULL: u32 = 100;
-
 /// What one weighs, in percent of its full weight, when it has just come up.
 const COLD_PERCENT: u64 = 10;
 
-/// The weight that strategies see: a hundredfold, or while it is younger than `slow_start` a growing part of that, from a
-/// tenth. 0 is taken for 1.
-pub fn warming_weight(weight: u32, up_for: Nanos, slow_start: Nanos) -> u32 {
-    let full = weight.max(1).saturating_mul(FULL);
+/// The weight that strategies see: `full`, or while it is younger than `slow_start` a growing part of that, from a tenth; at
+/// least 1.
+pub fn warming_weight(full: u32, up_for: Nanos, slow_start: Nanos) -> u32 {
     if up_for >= slow_start {
-        return full;
+        return full.max(1);
     }
     let warmed = u128::from(100 - COLD_PERCENT) * u128::from(up_for) / u128::from(slow_start);
     // At most 100 percent of what fits.
@@ -63,13 +59,15 @@ mod tests {
     #[test]
     fn a_newcomer_warms_up() {
         for (weight, up_for, slow_start, expected) in [
-            (1, 0, 0, 100),
-            (1, 0, 30, 10),
-            (1, 15, 30, 55),
-            (1, 29, 30, 97),
-            (1, 30, 30, 100),
-            (1000, 10, 100, 19_000),
-            (0, 0, 30, 10),
+            (100, 0, 0, 100),
+            (100, 0, 30, 10),
+            (100, 15, 30, 55),
+            (100, 29, 30, 97),
+            (100, 30, 30, 100),
+            (100_000, 10, 100, 19_000),
+            (0, 0, 0, 1),
+            (0, 0, 30, 1),
+            (1, 0, 30, 1),
             (u32::MAX, Nanos::MAX - 1, Nanos::MAX, 4_252_017_622),
         ] {
             assert_eq!(

@@ -15,7 +15,7 @@ fn a_backend_is_added_changed_and_taken_away() {
     let expected = json!({
         "pool": "default", "name": "b:1", "url": "http://127.0.0.1:9", "weight": 3, "state": "drain", "max_in_flight": 7, "backup": true,
         "source": "store", "up": false, "health": "up", "cause": "the operator drains it", "in_flight": 0,
-        "endpoints": [{ "address": "127.0.0.1:9", "health": "up", "cause": null, "in_flight": 0 }],
+        "endpoints": [{ "address": "127.0.0.1:9", "tier": 0, "weight": 3.0, "health": "up", "cause": null, "in_flight": 0 }],
     });
     assert_eq!(made.body, expected);
     assert_eq!(bench.json("GET", "/-/v1/backends/b%3A1", "").body, expected);

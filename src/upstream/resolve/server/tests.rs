@@ -1,9 +1,12 @@
 use std::io::{Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::*;
+
+mod srv;
 
 /// What a server says to a question of that type: response code, truncated, addresses.
 type Says = fn(u16) -> Option<(u8, bool, Vec<IpAddr>)>;
@@ -18,6 +21,13 @@ struct Server {
 
 impl Server {
     fn start(says: Says) -> Self {
+        Self::answering(move |question, may_truncate| answer(question, says, may_truncate))
+    }
+
+    /// One that makes whole messages of questions; it is told whether they came over UDP.
+    fn answering(answer: impl Fn(&[u8], bool) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        let answer = Arc::new(answer);
+        let by_tcp = Arc::clone(&answer);
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
             // Both on one port, if that one is free.
@@ -32,7 +42,7 @@ impl Server {
             let mut buffer = [0; 512];
             while let Ok((count, from)) = udp.recv_from(&mut buffer) {
                 counts[0].fetch_add(1, Ordering::SeqCst);
-                if let Some(answer) = answer(&buffer[..count], says, true) {
+                if let Some(answer) = answer(&buffer[..count], true) {
                     let _ = udp.send_to(&answer, from);
                 }
             }
@@ -48,7 +58,7 @@ impl Server {
                 }
                 question.truncate(u16::from_be_bytes(length).into());
                 let _ = stream.read_exact(&mut question);
-                if let Some(answer) = answer(&question, says, false) {
+                if let Some(answer) = by_tcp(&question, false) {
                     let _ = stream.write_all(&u16::try_from(answer.len()).unwrap().to_be_bytes());
                     let _ = stream.write_all(&answer);
                 }
@@ -58,7 +68,11 @@ impl Server {
     }
 
     fn look_up(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
-        asking_within(self.address, Duration::from_secs(20))(host, 80)
+        self.within(Duration::from_secs(20)).addresses(host, 80)
+    }
+
+    fn within(&self, patience: Duration) -> NameServer {
+        NameServer { address: self.address, patience }
     }
 
     fn asked(&self) -> [usize; 2] {
@@ -140,7 +154,7 @@ fn half_of_an_answer_is_an_answer_and_none_is_a_failure() {
     assert_eq!(shown(Server::start(half).look_up("a.test")), ["10.0.0.1:80"]);
     let other: Says = |kind| (kind != TYPE_A).then(|| (0, false, of(kind, &[], &["fd00::1"])));
     let silent = Duration::from_millis(300);
-    let answer = asking_within(Server::start(other).address, silent)("a.test", 80);
+    let answer = Server::start(other).within(silent).addresses("a.test", 80);
     assert_eq!(shown(answer), ["[fd00::1]:80"], "the other is silent");
     let empty = Server::start(|_| Some((0, false, vec![])));
     assert!(empty.look_up("a.test").unwrap().is_empty());
@@ -148,7 +162,7 @@ fn half_of_an_answer_is_an_answer_and_none_is_a_failure() {
         [(|_| Some((SERVFAIL, false, vec![]))) as Says, |_| Some((NXDOMAIN, false, vec![])), |_| None]
     {
         let server = Server::start(fails);
-        let error = asking_within(server.address, silent)("a.test", 80).unwrap_err();
+        let error = server.within(silent).addresses("a.test", 80).unwrap_err();
         assert!(error.to_string().contains(&server.address.to_string()), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::backend::WHOLE;
 use crate::strategy::key_of;
 
 const MS: Nanos = 1_000_000;
@@ -81,7 +82,7 @@ fn one_that_came_back_warms_up() {
     pool.resolved(&entries[0], &[address(1), address(7)], clock.now());
     let now = clock.now();
     let weights: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.effective_weight(now)).collect();
-    assert_eq!(weights, [100, 10, 100]);
+    assert_eq!(weights, [WHOLE, WHOLE / 10, WHOLE]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 
 fn placed(entry: BackendEntry, last: u8) -> Placed {
-    Placed { entry, addresses: vec![address(last)], operator: None }
+    Placed { entry, addresses: vec![address(last).into()], operator: None }
 }
 
 fn entry(name: &str) -> BackendEntry {
@@ -100,7 +100,7 @@ fn tokens_follow_the_secret() {
 fn the_bound_on_endpoints_keeps_whom_there_is() {
     let pool = of_entries(Strategy::RoundRobin, &[entry("a")], NOW);
     let many: Vec<_> = (0..MAX_ENDPOINTS)
-        .map(|index| SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 80)))
+        .map(|index| SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 80)).into())
         .collect();
     let list = [Placed { entry: entry("b"), addresses: many, operator: None }, placed(entry("a"), 1)];
     assert_eq!(pool.reconfigure(&Settings::of(Strategy::RoundRobin), &list, NOW).left_out, 1);
