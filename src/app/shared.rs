@@ -152,7 +152,7 @@ impl SharedServices {
                 lone_peer: Arc::clone(&self.health.lone_peer),
                 route_seats: Arc::default(),
             },
-            passwords: PasswordLane::default(),
+            passwords: PasswordLane::new(self.clock.clone()),
             forward: Forward {
                 frees_workers,
                 // Where a request in line holds a worker, at most half of the workers may be held so.

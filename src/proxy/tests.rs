@@ -126,7 +126,7 @@ impl Fixture {
                 lone_peer: Arc::default(),
                 route_seats: Arc::default(),
             },
-            passwords: PasswordLane::default(),
+            passwords: PasswordLane::new(clock.clone()),
             forward: Forward { frees_workers: true, most_waiting: usize::MAX, clock: clock.clone() },
             accounts: Arc::new(Accounts {
                 journal: Arc::clone(&journal) as Arc<_>,

@@ -22,6 +22,7 @@ use balancer_limiter::request_rules::RequestRule;
 use smallvec::SmallVec;
 
 pub(super) use basic_auth::{CheckedUsers, NotIn};
+pub(super) use passwords::MAX_CHECK;
 pub use passwords::{PasswordLane, PasswordTicket};
 pub(super) use rewrite::Rewritten;
 pub use seats::{RouteSeat, RouteSeats};

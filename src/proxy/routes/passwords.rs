@@ -15,12 +15,16 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
+use crate::clock::Clock;
 use crate::config::{PasswordHash, Users};
 use balancer_pool::queue::Waker;
 use balancer_time::Nanos;
 
 /// Checks that wait for a thread. One of the usual cost takes 50 ms.
 const MAX_WAITING: usize = 64;
+/// The longest that a request waits for one. What nobody can wait for any more is thrown away unchecked, so that a flood of guesses does not
+/// keep the threads busy with those of a minute ago.
+pub(in crate::proxy) const MAX_CHECK: Nanos = 10 * 1_000_000_000;
 /// How long a verdict is kept.
 const KEPT: Nanos = 60 * 1_000_000_000;
 /// Most verdicts that are kept, right ones and wrong ones apart: a flood of wrong ones leaves the right ones where they are.
@@ -60,8 +64,8 @@ pub(super) enum PasswordVerdict {
 }
 
 /// See the module.
-#[derive(Default)]
 pub struct PasswordLane {
+    clock: Clock,
     keys: RandomState,
     table: Arc<Mutex<Verdicts>>,
     /// Started with the first password.
@@ -97,11 +101,16 @@ struct Job {
     password: Vec<u8>,
     /// There is a user of that name.
     exists: bool,
-    /// When the verdict is forgotten.
-    until: Nanos,
+    /// When it came.
+    since: Nanos,
 }
 
 impl PasswordLane {
+    /// One without a thread as yet.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, keys: RandomState::new(), table: Arc::default(), jobs: OnceLock::new() }
+    }
+
     /// Whether that is the user's password. Where there is no such user, that takes as long to find out. Never blocks.
     pub(super) fn ask(&self, users: &Users, name: &[u8], password: &[u8], now: Nanos) -> PasswordVerdict {
         let (hash, exists) = users.hash_of(name);
@@ -114,11 +123,10 @@ impl PasswordLane {
         if table.asked.contains_key(&question) {
             return soon();
         }
-        let until = now.saturating_add(KEPT);
-        let job = Job { question, hash: hash.clone(), password: password.to_vec(), exists, until };
+        let job = Job { question, hash: hash.clone(), password: password.to_vec(), exists, since: now };
         // Told of before it is there, it would find nobody to tell.
         table.asked.insert(question, Vec::new());
-        let jobs = self.jobs.get_or_init(|| start(&self.table));
+        let jobs = self.jobs.get_or_init(|| start(&self.table, &self.clock));
         if jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok()) {
             return soon();
         }
@@ -139,14 +147,14 @@ impl PasswordLane {
 }
 
 /// Half of the processors, so that the loops have the rest. `None`: no thread could be started.
-fn start(table: &Arc<Mutex<Verdicts>>) -> Option<Sender<Job>> {
+fn start(table: &Arc<Mutex<Verdicts>>, clock: &Clock) -> Option<Sender<Job>> {
     let threads = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let (jobs, todo) = crossbeam_channel::bounded(MAX_WAITING);
     let mut started = 0;
     for number in 0..threads {
-        let (todo, table) = (todo.clone(), Arc::clone(table));
+        let (todo, table, clock) = (todo.clone(), Arc::clone(table), clock.clone());
         let thread = thread::Builder::new().name(format!("passwords-{number}"));
-        match thread.spawn(move || check_all(&todo, &table)) {
+        match thread.spawn(move || check_all(&todo, &table, &clock)) {
             Ok(_) => started += 1,
             Err(error) => log::error!("passwords: a thread can't be started: {error}"),
         }
@@ -155,14 +163,18 @@ fn start(table: &Arc<Mutex<Verdicts>>) -> Option<Sender<Job>> {
 }
 
 /// Until the lane is gone.
-fn check_all(todo: &Receiver<Job>, table: &Mutex<Verdicts>) {
-    for Job { question, hash, password, exists, until } in todo {
-        let checked = catch_unwind(AssertUnwindSafe(|| hash.is_of(&password) && exists));
+fn check_all(todo: &Receiver<Job>, table: &Mutex<Verdicts>, clock: &Clock) {
+    for Job { question, hash, password, exists, since } in todo {
+        let is_awaited = clock.now() < since.saturating_add(MAX_CHECK);
+        // One that can't be checked is not let in.
+        let check = || hash.is_of(&password) && exists;
+        let verdict = is_awaited.then(|| catch_unwind(AssertUnwindSafe(check)).unwrap_or(false));
+        let until = clock.now().saturating_add(KEPT);
         let mut verdicts = table.lock();
-        match checked {
-            Ok(true) => drop(verdicts.right.put(question, until)),
-            // One that can't be checked is not let in.
-            Ok(false) | Err(_) => drop(verdicts.wrong.put(question, until)),
+        match verdict {
+            Some(true) => drop(verdicts.right.put(question, until)),
+            Some(false) => drop(verdicts.wrong.put(question, until)),
+            None => {}
         }
         let wakers = verdicts.asked.remove(&question).unwrap_or_default();
         drop(verdicts);
@@ -197,7 +209,8 @@ mod tests {
 
     #[test]
     fn a_verdict_comes_once_and_is_kept_for_a_while() {
-        let (lane, users) = (PasswordLane::default(), users());
+        let clock = Clock::manual();
+        let (lane, users, now) = (PasswordLane::new(clock.clone()), users(), clock.now());
         let rows = [
             ("alice", "wonderland", true),
             ("alice", "builder", false),
@@ -207,28 +220,35 @@ mod tests {
             ("", "", false),
         ];
         for (name, password, expected) in rows {
-            assert_eq!(verdict(&lane, &users, name, password, 5), expected, "{name} {password}");
+            assert_eq!(verdict(&lane, &users, name, password, now), expected, "{name} {password}");
             let known = |now| {
                 let question =
                     lane.question(users.hash_of(name.as_bytes()).0, name.as_bytes(), password.as_bytes());
                 lane.table.lock().known(&question, now)
             };
-            assert_eq!((known(5 + KEPT - 1), known(5 + KEPT)), (Some(expected), None), "{name} {password}");
+            assert_eq!(
+                (known(now + KEPT - 1), known(now + KEPT)),
+                (Some(expected), None),
+                "{name} {password}"
+            );
         }
         assert!(lane.table.lock().asked.is_empty());
     }
 
     #[test]
     fn where_a_name_ends_and_a_password_begins_is_told_apart() {
-        let (lane, users) = (PasswordLane::default(), users());
+        let (lane, users) = (PasswordLane::new(Clock::manual()), users());
         let (hash, _) = users.hash_of(b"alice");
         assert_ne!(lane.question(hash, b"ab", b"c"), lane.question(hash, b"a", b"bc"));
-        assert_ne!(lane.question(hash, b"a", b"b"), PasswordLane::default().question(hash, b"a", b"b"));
+        assert_ne!(
+            lane.question(hash, b"a", b"b"),
+            PasswordLane::new(Clock::manual()).question(hash, b"a", b"b")
+        );
     }
 
     #[test]
     fn the_queue_is_bounded_and_one_question_takes_one_place() {
-        let (lane, users) = (PasswordLane::default(), users());
+        let (lane, users) = (PasswordLane::new(Clock::manual()), users());
         // Nobody works on it.
         let (jobs, todo) = crossbeam_channel::bounded(2);
         lane.jobs.set(Some(jobs)).ok().unwrap();
@@ -238,5 +258,31 @@ mod tests {
         }
         assert!(matches!(ask("c"), PasswordVerdict::Busy) && matches!(ask("a"), PasswordVerdict::Soon(_)));
         assert_eq!((todo.len(), lane.table.lock().asked.len()), (2, 2));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_checked() {
+        let clock = Clock::manual();
+        let (lane, users) = (PasswordLane::new(clock.clone()), users());
+        let (jobs, todo) = crossbeam_channel::bounded(2);
+        lane.jobs.set(Some(jobs)).ok().unwrap();
+        let ask = |password: &str| lane.ask(&users, b"alice", password.as_bytes(), clock.now());
+        let PasswordVerdict::Soon(old) = ask("wonderland") else { panic!("nobody has checked it") };
+        clock.advance(std::time::Duration::from_nanos(MAX_CHECK));
+        assert!(matches!(ask("builder"), PasswordVerdict::Soon(_)));
+        let (tell, told) = crossbeam_channel::bounded(1);
+        assert!(old.on_end(Box::new(move || tell.send(()).unwrap())));
+        // The lane's end is the end of its work.
+        let (table, keys) = (Arc::clone(&lane.table), lane.keys.clone());
+        let PasswordLane { jobs, .. } = lane;
+        drop(jobs);
+        check_all(&todo, &table, &clock);
+        assert!(told.try_recv().is_ok(), "whoever waits all the same is told");
+        let lane = PasswordLane { clock: clock.clone(), keys, table, jobs: OnceLock::new() };
+        let known = |password: &str| {
+            let question = lane.question(users.hash_of(b"alice").0, b"alice", password.as_bytes());
+            lane.table.lock().known(&question, clock.now())
+        };
+        assert_eq!((known("wonderland"), known("builder")), (None, Some(false)));
     }
 }

@@ -15,16 +15,14 @@ use crate::proxy::identify::Waiting;
 use crate::proxy::policy::ProxyPolicy;
 use crate::proxy::pools::Pool;
 use crate::proxy::request_ids::RequestIds;
-use crate::proxy::routes::{CheckedUsers, NotIn, Rewritten};
+use crate::proxy::routes::{CheckedUsers, MAX_CHECK, NotIn, Rewritten};
 use crate::proxy::{Admitted, Proxy, local};
 use balancer_http::message::{BodyLength, Reason, RequestHead};
 use balancer_http::routes::MetRoutes;
 use balancer_limiter::identity::{self, ClientAddress, ClientKey};
 use balancer_pool::backends::Snapshot;
-use balancer_time::{Moment, Nanos, nanos, seconds};
+use balancer_time::{Moment, nanos, seconds};
 
-/// The longest that a request waits for its password to be checked.
-const MAX_CHECK: Nanos = 10 * 1_000_000_000;
 /// Seconds that a client is told to wait when passwords can't be checked in time.
 const RETRY_AFTER_S: u64 = 1;
 

@@ -140,3 +140,29 @@ fn a_reload_takes_the_files_anew(engine: Engine) {
     until("the new password is right", || (ask(WRONG).status == 200).then_some(()));
     assert_eq!(ask(ALICE).expect(401).text(), "You?");
 }
+
+/// Each of these takes hundreds of milliseconds of a processor, and the loop is the only one.
+#[test]
+fn a_loop_goes_on_while_passwords_are_checked() {
+    let backend = Backend::named("a");
+    let routes = json!([{ "path": "/in", "pool": "default", "basic_auth": "users" }]);
+    let setup = setup(Engine::Epoll, &backend, routes).one_loop();
+    // Nobody has the password that is hashed so.
+    let (salt, hash) = ("u".repeat(22), "u".repeat(31));
+    std::fs::write(setup.folder().join("users"), format!("alice:$2y$13${salt}{hash}\n")).expect("written");
+    let balancer = setup.start();
+    let guesses = ["YWxpY2U6YQ==", "YWxpY2U6Yg==", "YWxpY2U6Yw==", "YWxpY2U6ZA=="];
+    let mut guessing: Vec<Conn> = guesses.map(|_| Conn::open(balancer.address)).into();
+    for (conn, guess) in guessing.iter_mut().zip(guesses) {
+        conn.send(format!("GET /in HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {guess}\r\n\r\n"));
+    }
+    balancer.get("/").expect(200);
+    let last = guessing.last().expect("four");
+    last.stream.set_nonblocking(true).expect("a socket");
+    let waits = last.stream.peek(&mut [0]).expect_err("its turn has not come");
+    assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
+    last.stream.set_nonblocking(false).expect("a socket");
+    for conn in &mut guessing {
+        assert_eq!(conn.read("GET").expect("an answer").status, 401);
+    }
+}
