@@ -91,6 +91,20 @@ fn while_the_database_is_stopped_the_parts_are_about_one_budget() {
     }
 }
 
+/// A bucket that is never refilled, asked at once after a silence in which nobody asked.
+#[test]
+fn as_soon_as_a_silence_is_over_the_budget_is_one_again() {
+    let limit = limit(300, 0.0);
+    let end = START + 50 * SEC;
+    let admitted = |stopped| {
+        let mut world = World::new(3, limit, Carrier { stopped, ..Carrier::default() }, 5);
+        let first = end + 3 * SEC / 2;
+        (0..800).filter(|at| world.ask(at % 3, first + *at as u64 * SEC / 200)).count()
+    };
+    let (after, undisturbed) = (admitted(Some((START + 20 * SEC, end))), admitted(None));
+    assert!(after <= undisturbed + 10, "{after}, {undisturbed} without it");
+}
+
 #[test]
 fn ten_thousand_clients_far_below_their_limits_cost_few_messages() {
     let mut world = World::new(10, USUAL, Carrier::default(), 3);

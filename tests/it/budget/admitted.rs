@@ -281,6 +281,7 @@ fn a_paused_database_costs_accuracy_alone() {
     let rest = steady(200.0, Duration::from_secs(2), |number, _| number % 3);
     let (rest, _) = fleet.send("10.0.0.10", &rest);
     let all = some.allowed() + rest.allowed();
+    aloud(&format!("budget: before and after it {all} of 300 that are never refilled were admitted"));
     assert!(all >= 300, "{all} of 300 were admitted: something was charged twice");
     assert!(all as f64 <= 300.0 + beyond(3.0, 200.0, 0.1), "{all} of 300");
 }

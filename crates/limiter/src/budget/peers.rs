@@ -25,12 +25,14 @@ pub(super) struct Peers {
     next_number: u32,
     /// When it began to hear the others, after a silence or at first.
     began: Nanos,
+    /// That was after a silence.
+    is_back: bool,
 }
 
 impl Peers {
     /// None yet. That its own messages come back counts as shown for a while.
     pub fn new(own: InstanceId, now: Nanos) -> Self {
-        Self { own, own_heard: now, list: Vec::new(), next_number: 0, began: now }
+        Self { own, own_heard: now, list: Vec::new(), next_number: 0, began: now, is_back: false }
     }
 
     /// A message came; the peer that sent it, `None` for an own one. Beyond [`MAX_PEERS`] nobody is known.
@@ -62,7 +64,7 @@ impl Peers {
 
     /// A silence has ended: whoever was there before has as long as before to be heard again.
     pub fn begin_again(&mut self, now: Nanos) {
-        self.began = now;
+        (self.began, self.is_back) = (now, true);
         for peer in &mut self.list {
             peer.heard = now;
         }
@@ -72,7 +74,7 @@ impl Peers {
     /// which saved levels tell. One that comes back does the same, since it was held to its part meanwhile.
     pub fn hearing_since(&self, now: Nanos) -> HearingSince {
         let is_new = now.saturating_sub(self.began) <= SILENT_AFTER;
-        HearingSince { began: self.began, is_new }
+        HearingSince { began: self.began, is_new, is_back: self.is_back }
     }
 
     /// Forgets one that said that it leaves.

@@ -19,6 +19,9 @@ pub(crate) struct HearingSince {
     pub began: Nanos,
     /// It has begun only just: so do counters that were never heard.
     pub is_new: bool,
+    /// It was after a silence: an episode of which nothing was told before began afterwards, and counts. A newcomer can't tell: its
+    /// levels were saved by others.
+    pub is_back: bool,
 }
 
 /// What [`Others::hear`] found.
@@ -92,7 +95,8 @@ impl Others {
         told.spent = report.spent;
         told.heard = now.max(1);
         told.rate = report.rate_micro as f64 / MICRO;
-        if skipped {
+        let begins = (is_first || !same) && report.fresh == report.spent;
+        if skipped && !(since.is_back && begins) {
             return Heard::Baseline;
         }
         told.lately.add(new, now, tau_s(report.limit));
