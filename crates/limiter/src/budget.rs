@@ -103,7 +103,7 @@ impl Budget {
 
     /// A message came: `reports` of `from`, or none where it only shows that the sender is there. Messages of this process
     /// that come back belong here too: they show that the others hear it. The carrier has checked who sent it, and leaves
-    /// out what came before (an older sequence number of that instance). Takes one lock, then one shard's after another.
+    /// out what came before (an older sequence number of that instance). Takes one lock, and one shard's after another.
     pub fn heard(&self, from: InstanceId, reports: &[SpentReport], when: Moment) {
         let now = when.now;
         let (peer, since) = {
@@ -132,6 +132,7 @@ impl Budget {
         let (was_silent, until) = (link.is_silent(now), peers.good_until(now));
         if was_silent && now <= until {
             peers.begin_again(now);
+            self.limiter.begin_episodes(now);
             link.returned(now);
         }
         link.hold_until(until);

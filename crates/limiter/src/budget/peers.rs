@@ -4,7 +4,7 @@ use crate::limiter::HearingSince;
 use crate::reports::InstanceId;
 use balancer_time::Nanos;
 
-use super::{DEAD_AFTER, MAX_PEERS, SILENT_AFTER};
+use super::{DEAD_AFTER, GAP, MAX_PEERS, SILENT_AFTER, TICK};
 
 /// Another instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,12 @@ pub(super) struct Peers {
     next_number: u32,
     /// When it began to hear the others, after a silence or at first.
     began: Nanos,
-    /// That was after a silence.
-    is_back: bool,
 }
 
 impl Peers {
     /// None yet. That its own messages come back counts as shown for a while.
     pub fn new(own: InstanceId, now: Nanos) -> Self {
-        Self { own, own_heard: now, list: Vec::new(), next_number: 0, began: now, is_back: false }
+        Self { own, own_heard: now, list: Vec::new(), next_number: 0, began: now }
     }
 
     /// A message came; the peer that sent it, `None` for an own one. Beyond [`MAX_PEERS`] nobody is known.
@@ -64,17 +62,18 @@ impl Peers {
 
     /// A silence has ended: whoever was there before has as long as before to be heard again.
     pub fn begin_again(&mut self, now: Nanos) {
-        (self.began, self.is_back) = (now, true);
+        self.began = now;
         for peer in &mut self.list {
             peer.heard = now;
         }
     }
 
     /// A newcomer takes the first counters that it hears for where counting begins: what they say was spent before it came, of
-    /// which saved levels tell. One that comes back does the same, since it was held to its part meanwhile.
+    /// which saved levels tell. One that comes back does the same, since it was held to its part meanwhile. What a report calls
+    /// fresh was spent within a tick, and so afterwards where that is longer ago.
     pub fn hearing_since(&self, now: Nanos) -> HearingSince {
-        let is_new = now.saturating_sub(self.began) <= SILENT_AFTER;
-        HearingSince { began: self.began, is_new, is_back: self.is_back }
+        let is_new = now.saturating_sub(self.began) <= TICK + GAP;
+        HearingSince { began: self.began, is_new }
     }
 
     /// Forgets one that said that it leaves.

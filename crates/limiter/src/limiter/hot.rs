@@ -207,6 +207,13 @@ impl HotBucket {
         if own + others > 0.0 { (own / (own + others)).max(even / 2.0) } else { even }
     }
 
+    /// A silence is over. So many tokens of what nobody was told are still missing, and begin another episode: whoever takes its
+    /// first report for where counting begins loses nothing of it.
+    pub fn begin_again(&mut self, episode: u32, missing: u64, now: Nanos) {
+        (self.episode, self.published, self.told) = (episode, missing, 0);
+        (self.telling.at, self.telling.rate) = (now.saturating_sub(TICK), 0.0);
+    }
+
     /// The bucket was filled by the calendar: what was spent before counts for nobody any more, told or not. Another episode
     /// begins, so that nobody takes what is counted from now on for more of the same.
     pub fn begin_period(&mut self, episode: u32) {

@@ -15,13 +15,10 @@ const VOID: Nanos = 6 * TICK;
 /// Since when this instance hears the others: at first, or after a silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HearingSince {
-    /// Counters that were last heard before that go on from wherever they are now.
+    /// Of a counter that was last heard before that, only what is fresh is new.
     pub began: Nanos,
-    /// It has begun only just: so do counters that were never heard.
+    /// It has begun only just: not even that is, unless an episode begins with it.
     pub is_new: bool,
-    /// It was after a silence: an episode of which nothing was told before began afterwards, and counts. A newcomer can't tell: its
-    /// levels were saved by others.
-    pub is_back: bool,
 }
 
 /// What [`Others::hear`] found.
@@ -88,15 +85,16 @@ impl Others {
         if !is_first && older {
             return Heard::WentBack;
         }
-        let skipped = if is_first { since.is_new } else { told.heard < since.began };
+        let is_known = !is_first && told.heard >= since.began;
+        let more = if !is_first && same { report.spent - told.spent } else { report.fresh };
         // The first report of an episode that comes here may not be its first: only what is fresh is new for certain.
-        let new = if !is_first && same { report.spent - told.spent } else { report.fresh };
+        let new = if is_known { more } else { more.min(report.fresh) };
+        let begins = (is_first || !same) && report.fresh == report.spent;
         told.episode = report.episode;
         told.spent = report.spent;
         told.heard = now.max(1);
         told.rate = report.rate_micro as f64 / MICRO;
-        let begins = (is_first || !same) && report.fresh == report.spent;
-        if skipped && !(since.is_back && begins) {
+        if !is_known && since.is_new && !begins {
             return Heard::Baseline;
         }
         told.lately.add(new, now, tau_s(report.limit));

@@ -151,17 +151,18 @@ impl World {
         if instance.due != now {
             return;
         }
+        if stopped {
+            // The driver has nobody to give anything to, and asks for nothing.
+            instance.due = now + GAP;
+            return self.plan(now + GAP, Event::Tick(number));
+        }
         let mut reports = Vec::new();
         let due = instance.budget.tick(at(now), &mut reports).min(now + HEARTBEAT).max(now + 1);
         instance.due = due;
         instance.woken.store(false, Ordering::SeqCst);
         let from = instance.id;
         let is_time = !reports.is_empty() || now - instance.sent_at >= HEARTBEAT;
-        if stopped {
-            instance.budget.not_sent(&reports);
-            // Who waits for a database that does not answer does not spin.
-            instance.due = due.max(now + GAP);
-        } else if is_time {
+        if is_time {
             instance.sent_at = now;
             self.messages += reports.len().div_ceil(125).max(1) as u64;
             self.reports += reports.len() as u64;

@@ -11,7 +11,7 @@ const USUAL: Limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) }
 
 const LINK: PeerLinkState = PeerLinkState { members: 3, cut_off: false, returns: 0, returned_at: 0 };
 
-const LONG_AGO: HearingSince = HearingSince { began: 1, is_new: false, is_back: false };
+const LONG_AGO: HearingSince = HearingSince { began: 1, is_new: false };
 
 fn hot(now: Nanos) -> HotBucket {
     let mut bucket = HotBucket::new(ClientKey::digest(b"a"), BucketId(1), 5, now);
@@ -39,8 +39,10 @@ type Step = ((u32, u64, u64), HearingSince, Heard);
 #[test]
 fn what_is_new_in_a_report_is_charged_once() {
     use Heard::{Baseline, New, WentBack};
-    let new = HearingSince { began: SEC, is_new: true, is_back: false };
-    let back = HearingSince { began: 20 * SEC, is_new: true, is_back: true };
+    let new = HearingSince { began: SEC, is_new: true };
+    let old = HearingSince { began: SEC, is_new: false };
+    let back = HearingSince { began: 20 * SEC, is_new: true };
+    let long_back = HearingSince { is_new: false, ..back };
     let rows: &[(&str, &[Step])] = &[
         ("counters grow", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 20, 12), LONG_AGO, New(12))]),
         ("a report is lost", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 30, 5), LONG_AGO, New(22))]),
@@ -54,9 +56,12 @@ fn what_is_new_in_a_report_is_charged_once() {
             &[((1, 10_000, 6), LONG_AGO, New(6)), ((1, 10_001, 1), LONG_AGO, New(1))],
         ),
         ("a newcomer", &[((1, 10_000, 6), new, Baseline), ((1, 10_003, 3), new, New(3))]),
-        ("a newcomer, and what only begins", &[((1, 9, 9), new, Baseline)]),
+        ("a newcomer, and what only begins", &[((1, 9, 9), new, New(9))]),
+        ("a newcomer of a second ago", &[((1, 10_000, 6), old, New(6)), ((1, 10_003, 3), old, New(3))]),
         ("after a silence", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 99, 9), back, Baseline)]),
         ("after a silence, of another", &[((1, 99, 9), back, Baseline), ((1, 100, 1), back, Baseline)]),
+        ("a second after a silence", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 99, 9), long_back, New(9))]),
+        ("the same, and it is known", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 9, 9), long_back, New(1))]),
         ("after a silence it begins", &[((1, 8, 8), LONG_AGO, New(8)), ((2, 9, 9), back, New(9))]),
         ("after a silence another begins", &[((2, 9, 9), back, New(9))]),
     ];

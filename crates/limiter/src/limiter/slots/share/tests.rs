@@ -78,7 +78,7 @@ impl Client {
             rate_micro: rate * 1_000_000,
         };
         let mut sharing = Sharing::new(link, report.client, &mut self.hot, &self.counts);
-        let since = HearingSince { began: 0, is_new: false, is_back: false };
+        let since = HearingSince { began: 0, is_new: false };
         self.slots.hear(1, &report, since, &mut sharing, at(now))
     }
 
