@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod backend_state;
 pub mod backends;
+pub mod fair;
 pub mod health;
 pub mod outlier;
 pub mod policy;

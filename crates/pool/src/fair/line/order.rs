@@ -1,0 +1,162 @@
+//! Who goes next, and where a client stands meanwhile.
+
+use std::ops::Bound;
+
+use super::super::record::Record;
+use super::super::ticket::{LineTicket, Priority, Turn, Who};
+use super::{FairLine, MAX_DEBTORS};
+use balancer_time::Nanos;
+
+/// A client's place in `Level::ready`.
+type Ready = (u128, u64, u64);
+
+impl FairLine {
+    /// Takes the next out of the line that has not tried this free place, and counts it as in flight: of the first client
+    /// by key that has not tried at all; when all have, of the one that has tried least.
+    pub(super) fn turn(&mut self, chain: u64, tries: u8, now: Nanos) -> Option<Turn> {
+        let mut again: Option<(u8, Who)> = None;
+        for priority in self.priorities(now) {
+            let mut behind = None;
+            while let Some(ready) = self.front(priority, behind, now) {
+                let who = Who { client: ready.2, priority };
+                self.dismiss_overdue(who, now);
+                // Without the overdue it may stand elsewhere, or nowhere.
+                let Some(record) = self.records.get(&who).filter(|record| record.stands_at(ready)) else {
+                    continue;
+                };
+                let passed = record.passed_in(chain);
+                if passed == 0 {
+                    return self.take(who, 0, chain, tries, now);
+                }
+                if record.waiting.len() > usize::from(passed) && again.is_none_or(|(least, _)| passed < least)
+                {
+                    again = Some((passed, who));
+                }
+                behind = Some(ready);
+            }
+        }
+        let (passed, who) = again?;
+        self.take(who, passed, chain, tries, now)
+    }
+
+    /// Priorities with requests in line, the smallest key first.
+    fn priorities(&mut self, now: Nanos) -> impl Iterator<Item = Priority> + use<> {
+        let mut keys = Priority::ALL.map(|priority| {
+            let level = &mut self.levels[priority as usize];
+            (level.share.key(now), priority, level.waiting > 0)
+        });
+        keys.sort_unstable();
+        keys.into_iter().filter(|(_, _, waits)| *waits).map(|(_, priority, _)| priority)
+    }
+
+    /// The client with the smallest key, of those behind a place. Keys that grew since they were noted are noted anew.
+    fn front(&mut self, priority: Priority, behind: Option<Ready>, now: Nanos) -> Option<Ready> {
+        let level = &mut self.levels[priority as usize];
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        loop {
+            let mut ready = level.ready.range((from, Bound::Unbounded));
+            let (first, second) = (*ready.next()?, ready.next());
+            let record = self.records.get_mut(&Who { client: first.2, priority })?;
+            let key = record.share.key(now);
+            if key == first.0 || second.is_none_or(|second| key <= second.0) {
+                return Some(first);
+            }
+            self.number += 1;
+            level.ready.remove(&first);
+            level.ready.insert((key, self.number, first.2));
+            record.ready = Some((key, self.number));
+        }
+    }
+
+    /// Gives a turn to the oldest request of a client but for the first few, which had theirs.
+    fn take(&mut self, who: Who, passed: u8, chain: u64, tries: u8, now: Nanos) -> Option<Turn> {
+        let level = &mut self.levels[who.priority as usize];
+        let record = self.records.get_mut(&who)?;
+        let (place, joined) = record.waiting.iter().nth(passed.into())?;
+        let ticket = LineTicket { who, arrived: place.0, number: place.1 };
+        let (_, order) = record.ready?;
+        let turn = Turn { ticket, joined: *joined, began: now, order, chain, tries };
+        level.served = level.served.max(record.share.key(now));
+        self.served = self.served.max(level.share.key(now));
+        record.count(level, (record.sent + 1, record.straight), self.mean, now);
+        self.stand_up(ticket);
+        self.file(who, now);
+        self.forget_paid(who.priority);
+        Some(turn)
+    }
+
+    /// Puts a client where it belongs, after whatever became of it: among those that wait, those that wait with much,
+    /// those with debts; or forgets it.
+    pub(super) fn file(&mut self, who: Who, now: Nanos) {
+        let level = &mut self.levels[who.priority as usize];
+        let Some(record) = self.records.get_mut(&who) else { return };
+        if record.waiting.is_empty() && record.straight > 0 {
+            record.count(level, (record.sent, 0), self.mean, now);
+        }
+        let before = record.ready.take();
+        if let Some((key, number)) = before {
+            level.ready.remove(&(key, number, who.client));
+        }
+        if let Some(load) = record.load.take() {
+            self.heavy.remove(&(load, who));
+        }
+        if let Some(number) = record.lone.take() {
+            level.lone.remove(&number);
+        }
+        if let Some(debt) = record.debt.take() {
+            level.debts.remove(&(debt, who.client));
+        }
+        match record.waiting.len() {
+            0 => return self.file_away(who, now),
+            1 => {
+                record.lone = record.waiting.keys().next().map(|(_, number)| *number);
+                level.lone.extend(record.lone.map(|number| (number, who.client)));
+            }
+            several => {
+                let load = record.load_of(several, who.priority);
+                record.load = Some(load);
+                self.heavy.insert((load, who));
+            }
+        }
+        let key = record.share.key(now);
+        self.number += 1;
+        // Of those with the same key, who came first stays first.
+        let number = before.filter(|before| before.0 == key).map_or(self.number, |before| before.1);
+        record.ready = Some((key, number));
+        level.ready.insert((key, number, who.client));
+    }
+
+    /// The same, of one that does not wait.
+    fn file_away(&mut self, who: Who, now: Nanos) {
+        let level = &mut self.levels[who.priority as usize];
+        let Some(record) = self.records.get_mut(&who).filter(|record| record.sent == 0) else { return };
+        let used = record.share.used(now);
+        if used <= level.served {
+            self.records.remove(&who);
+            return;
+        }
+        record.debt = Some(used);
+        level.debts.insert((used, who.client));
+        if level.debts.len() > MAX_DEBTORS
+            && let Some((_, client)) = level.debts.pop_first()
+        {
+            self.records.remove(&Who { client, ..who });
+        }
+    }
+
+    /// Forgets whose debts are no more than what newcomers start with.
+    fn forget_paid(&mut self, priority: Priority) {
+        let level = &mut self.levels[priority as usize];
+        while level.debts.first().is_some_and(|debt| debt.0 <= level.served)
+            && let Some((_, client)) = level.debts.pop_first()
+        {
+            self.records.remove(&Who { client, priority });
+        }
+    }
+}
+
+impl Record {
+    fn stands_at(&self, ready: Ready) -> bool {
+        self.ready == Some((ready.0, ready.1))
+    }
+}

@@ -1,0 +1,114 @@
+//! What the line remembers of one client, and of one priority.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::share::{UseKey, UseShare};
+use super::ticket::Priority;
+use balancer_time::Nanos;
+
+/// A place in an order by key; the number, which only grows, keeps those with the same key in the order that they came in.
+pub(super) type ByKey = (UseKey, u64);
+
+/// One client with requests in line or in flight, or with debts.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub share: UseShare,
+    /// Its own line, the oldest first; and since when each waits.
+    pub waiting: BTreeMap<(Nanos, u64), Nanos>,
+    /// Since when its own line was never empty.
+    pub since: Nanos,
+    /// Requests in flight that came out of the line.
+    pub sent: u32,
+    /// Requests in flight that never waited. They count for as long as the client waits.
+    pub straight: u32,
+    /// The last free place that requests of it could not use, and how many: its oldest.
+    pub passed: (u64, u8),
+    /// Where it stands in [`Level::ready`], while it waits.
+    pub ready: Option<ByKey>,
+    /// Where it stands among those with the most in line.
+    pub load: Option<u64>,
+    /// Where it stands in [`Level::lone`].
+    pub lone: Option<u64>,
+    /// Where it stands in [`Level::debts`].
+    pub debt: Option<UseKey>,
+}
+
+impl Record {
+    pub fn new(share: UseShare) -> Self {
+        Self {
+            share,
+            waiting: BTreeMap::new(),
+            since: 0,
+            sent: 0,
+            straight: 0,
+            passed: (0, 0),
+            ready: None,
+            load: None,
+            lone: None,
+            debt: None,
+        }
+    }
+
+    /// How many of its oldest could not use that place.
+    pub fn passed_in(&self, chain: u64) -> u8 {
+        if self.passed.0 == chain { self.passed.1 } else { 0 }
+    }
+
+    /// Its oldest request, if that has waited for longer than `target` in a line that was not empty for `standing`.
+    pub fn overdue(&self, target: Nanos, standing: Nanos, now: Nanos) -> Option<(Nanos, u64)> {
+        let (place, joined) = self.waiting.first_key_value()?;
+        let too_long = now.saturating_sub(self.since) > standing && now.saturating_sub(*joined) > target;
+        too_long.then_some(*place)
+    }
+
+    /// How much it has in line by weight, if there were so many.
+    pub fn load_of(&self, waiting: usize, priority: Priority) -> u64 {
+        load(waiting, u64::from(self.share.weight()) * u64::from(priority.weight()))
+    }
+
+    /// So many are in flight from now on, of the client and of its priority.
+    pub fn count(&mut self, level: &mut Level, (sent, straight): (u32, u32), mean: Nanos, now: Nanos) {
+        let others = level.share.in_flight().saturating_sub(self.share.in_flight());
+        (self.sent, self.straight) = (sent, straight);
+        self.share.count(sent + straight, mean, now);
+        level.share.count(others + sent + straight, mean, now);
+    }
+}
+
+/// One priority.
+#[derive(Debug)]
+pub(super) struct Level {
+    pub share: UseShare,
+    /// Requests in line.
+    pub waiting: usize,
+    /// The greatest key that was served: where a newcomer starts.
+    pub served: UseKey,
+    /// Clients with requests in line, by a key that is theirs or was.
+    pub ready: BTreeSet<(UseKey, u64, u64)>,
+    /// Clients with one request in line, by its number: the newest last.
+    pub lone: BTreeMap<u64, u64>,
+    /// Clients with nothing in line or in flight that have used more than newcomers start with, by what they have used.
+    pub debts: BTreeSet<(UseKey, u64)>,
+}
+
+impl Level {
+    pub fn new(priority: Priority) -> Self {
+        Self {
+            share: UseShare::new(priority.weight(), 0, 0),
+            waiting: 0,
+            served: 0,
+            ready: BTreeSet::new(),
+            lone: BTreeMap::new(),
+            debts: BTreeSet::new(),
+        }
+    }
+    /// Its requests in line by weight, if there were so many more.
+    pub fn load_with(&self, more: usize) -> u64 {
+        load(self.waiting + more, self.share.weight().into())
+    }
+}
+
+/// Exact enough: two loads of up to a million requests differ by more than what is cut off.
+fn load(waiting: usize, weight: u64) -> u64 {
+    waiting as u64 * (1 << 40) / weight
+}

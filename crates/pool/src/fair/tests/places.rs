@@ -1,0 +1,185 @@
+//! Who is refused, who keeps its turn, who leaves.
+
+use super::*;
+use LineRefusal::{Full, Target};
+
+#[test]
+fn a_full_line_refuses_the_newest_of_who_has_the_most() {
+    // Clients and weights in line, each with so many; who comes, with which weight; who is refused, `None`: the newcomer.
+    type Row = (&'static [(u64, u32, usize)], (u64, u32), Option<u64>);
+    let table: [Row; 8] = [
+        (&[(1, 1, 10), (2, 1, 1)], (3, 1), Some(1)),
+        (&[(1, 1, 10), (2, 1, 1)], (2, 1), Some(1)),
+        (&[(1, 1, 10), (2, 1, 1)], (1, 1), None),
+        // As many as the most already: it would be the one.
+        (&[(1, 1, 3), (2, 1, 2)], (2, 1), None),
+        (&[(1, 1, 3), (2, 1, 1)], (2, 1), Some(1)),
+        // By weight.
+        (&[(1, 10, 10), (2, 1, 2)], (3, 1), Some(2)),
+        // Somebody's only one stays, however little its weight.
+        (&[(1, 1000, 10), (2, 1, 1)], (3, 1), Some(1)),
+        (&[(1, 1, 1), (2, 1, 1)], (3, 1000), None),
+    ];
+    for (waiting, (client, weight), expected) in table {
+        let size = waiting.iter().map(|(_, _, count)| count).sum();
+        let mut line = line(size, None);
+        let mut newest = None;
+        for (client, weight, count) in waiting {
+            for at in 0..*count {
+                let joining = Joining { weight: *weight, ..joining(who(*client), at as Nanos) };
+                let ticket = line.join(&joining, S).expect("room");
+                newest = if Some(*client) == expected { Some(ticket) } else { newest };
+            }
+        }
+        let joined = line.join(&Joining { weight, ..joining(who(client), S) }, S);
+        assert_eq!(joined.is_err(), expected.is_none(), "{waiting:?} {client}");
+        assert_eq!(line.refused(), newest.map(|ticket| (ticket, Full)), "{waiting:?} {client}");
+        assert_eq!((line.refused(), line.len()), (None, size));
+    }
+}
+
+#[test]
+fn a_full_line_of_single_requests_has_room_for_each_priority() {
+    use Priority::{Background, Critical, Normal};
+    // Each with so many, of a client each; who comes; the priority whose newest is refused, `None`: the newcomer.
+    type Row = (&'static [(Priority, u64)], Priority, Option<Priority>);
+    let table: [Row; 6] = [
+        (&[(Background, 20)], Critical, Some(Background)),
+        (&[(Background, 20)], Background, None),
+        (&[(Critical, 16), (Background, 2)], Critical, Some(Background)),
+        // It has its part already.
+        (&[(Critical, 32), (Background, 2)], Critical, None),
+        (&[(Critical, 40), (Background, 1)], Background, Some(Critical)),
+        (&[(Critical, 40), (Normal, 20), (Background, 1)], Critical, Some(Normal)),
+    ];
+    for (waiting, newcomer, expected) in table {
+        let mut line = line(waiting.iter().map(|(_, count)| *count as usize).sum(), None);
+        let mut newest = None;
+        for (priority, count) in waiting {
+            for client in 0..*count {
+                let ticket = line.join(&joining(Who { client, priority: *priority }, S), S).expect("room");
+                newest = if Some(*priority) == expected { Some(ticket) } else { newest };
+            }
+        }
+        let joined = line.join(&joining(Who { client: 99, priority: newcomer }, S), S);
+        assert_eq!(joined.is_err(), expected.is_none(), "{waiting:?} {newcomer:?}");
+        assert_eq!(line.refused(), newest.map(|ticket| (ticket, Full)), "{waiting:?} {newcomer:?}");
+    }
+}
+
+#[test]
+fn a_standing_line_refuses_what_has_waited_for_the_target() {
+    // When requests of one client join, in ms; when the last one joins; how many are refused.
+    let table: [(&[Nanos], Nanos, usize); 7] = [
+        (&[0], 900, 0),
+        // Its line was never empty for 1 s, and the first has waited for more than 500 ms.
+        (&[0], 1001, 1),
+        (&[0, 400, 700], 1001, 2),
+        (&[0, 600, 700], 1050, 1),
+        (&[0, 600, 700], 1300, 3),
+        (&[0, 999], 1000, 0),
+        (&[], 5000, 0),
+    ];
+    for (joins, last, expected) in table {
+        let mut line = line(100, Some(500 * MS));
+        for at in joins {
+            join(&mut line, 1, at * MS);
+        }
+        join(&mut line, 1, last * MS);
+        assert_eq!(refused(&mut line), vec![(1, Target); expected], "{joins:?} {last}");
+        assert_eq!(line.len(), joins.len() + 1 - expected);
+    }
+    // Without a target nobody is; and somebody else's line is not one's own.
+    let mut patient = line(100, None);
+    join(&mut patient, 1, 0);
+    join(&mut patient, 1, 10 * S);
+    assert_eq!(refused(&mut patient), []);
+    let mut line = line(100, Some(500 * MS));
+    join(&mut line, 1, 0);
+    join(&mut line, 2, 10 * S);
+    assert_eq!(refused(&mut line), []);
+    // Its turn comes too late as well.
+    join(&mut line, 1, 10 * S);
+    assert_eq!(refused(&mut line), [(1, Target)]);
+    assert_eq!(line.next(12 * S), None, "all of them");
+    assert_eq!(refused(&mut line), [(2, Target), (1, Target)]);
+}
+
+#[test]
+fn who_cannot_use_the_place_keeps_its_turn() {
+    let mut line = line(100, None);
+    join_all(&mut line, [1, 1, 2, 3], S);
+    let first = line.next(S).expect("1");
+    let second = line.pass(first, S).expect("2");
+    let third = line.pass(second, S).expect("3");
+    assert_eq!([first, second, third].map(|turn| turn.ticket.who.client), [1, 2, 3]);
+    // All clients had their try: the second request of the first.
+    let fourth = line.pass(third, S).expect("1 again");
+    assert!(fourth.ticket.who == who(1) && fourth.ticket != first.ticket);
+    assert_eq!(line.pass(fourth, S), None, "nobody is left");
+    assert_eq!(line.len(), 4);
+    // The next place is offered in the same order, to the same request: what they tried for is not charged.
+    assert_eq!(line.next(S).map(|turn| turn.ticket), Some(first.ticket));
+    assert_eq!(line.next(S).map(|turn| turn.ticket), Some(second.ticket));
+}
+
+/// Among many that have used as much, one that tried in vain for a while does not fall behind the others.
+#[test]
+fn trying_in_vain_costs_nothing() {
+    let (mut line, mut now) = (line(100, None), S);
+    for _ in 0..2 {
+        join_all(&mut line, 0..5, now);
+    }
+    for _ in 0..3 {
+        let turn = line.next(now).expect("somebody waits");
+        assert_eq!(turn.ticket.who.client, 0);
+        now += 100 * MS;
+        let other = line.pass(turn, now).expect("the next");
+        assert_eq!(other.ticket.who.client, 1);
+        now += 100 * MS;
+        let third = line.pass(other, now).expect("one more").ticket.who;
+        assert!(third != who(0) && third != who(1));
+        line.end(third, None, now);
+        join(&mut line, third.client, now);
+    }
+    assert_eq!(served(&mut line, 2, Some(MS), &mut now), [0, 1]);
+}
+
+#[test]
+fn at_most_eight_try_one_place() {
+    let mut line = line(100, None);
+    join_all(&mut line, 0..20, S);
+    let (mut turn, mut tries) = (line.next(S), Vec::new());
+    while let Some(now) = turn {
+        tries.push(now.ticket.who.client);
+        turn = line.pass(now, S);
+    }
+    assert_eq!(tries, (0..8).collect::<Vec<_>>());
+    assert_eq!(line.len(), 20);
+}
+
+#[test]
+fn who_comes_back_stands_where_it_came_first() {
+    let mut line = line(100, None);
+    let late = join(&mut line, 1, 3 * S);
+    let again = line.join(&joining(who(1), S), 4 * S).expect("room");
+    assert_eq!(line.next(4 * S).map(|turn| turn.ticket), Some(again));
+    assert_eq!(line.next(4 * S).map(|turn| turn.ticket), Some(late));
+}
+
+#[test]
+fn who_leaves_frees_its_place() {
+    let mut line = line(2, None);
+    let (one, _two) = (join(&mut line, 1, S), join(&mut line, 2, S));
+    assert_eq!(line.join(&joining(who(3), S), S), Err(Full));
+    assert!(line.leave(one, S));
+    assert!(!line.leave(one, S), "once");
+    let three = join(&mut line, 3, S);
+    assert_eq!(line.next(S).map(|turn| turn.ticket.who), Some(who(2)));
+    let turn = line.next(S).expect("3");
+    assert!(turn.ticket == three && !line.leave(three, S), "it has its turn already");
+    // It left before it was sent.
+    line.end(turn.ticket.who, None, S);
+    line.end(who(2), Some(MS), S);
+    assert_eq!((line.len(), line.clients()), (0, 0));
+}
