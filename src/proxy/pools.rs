@@ -23,6 +23,11 @@ impl Pool {
         Arc::new(Self { backends: Arc::new(backends), metrics, retries: RetryBudget::new() })
     }
 
+    /// Whether it has any backend.
+    pub fn has_backends(&self) -> bool {
+        !self.backends.snapshot().backends().is_empty()
+    }
+
     /// What it is called.
     pub fn name(&self) -> &Arc<str> {
         self.backends.name()
@@ -57,7 +62,7 @@ impl Pools {
 
     /// Whether a request could be sent somewhere now: to any pool that has backends at all.
     pub fn any_up(&self) -> bool {
-        let mut held = self.iter().filter(|pool| !pool.backends.snapshot().backends().is_empty()).peekable();
+        let mut held = self.iter().filter(|pool| pool.has_backends()).peekable();
         held.peek().is_none() || held.any(|pool| pool.backends.any_up())
     }
 }

@@ -1,16 +1,19 @@
 //! Several pools in one process: each with settings, counters and names of its own, come and gone by a reload.
 
+use std::io::Write;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::balancer::PROGRAM;
 use crate::support::engine::{each_engine, each_store};
-use crate::support::{Backend, Balancer, Database, Engine, Setup, until};
+use crate::support::{Backend, Balancer, Conn, Database, Engine, Gate, Response, Setup, Then, until};
 
 each_engine! {
     pools_stand_side_by_side_and_come_and_go_by_a_reload,
     each_pool_is_checked_as_it_says,
+    a_pool_that_goes_ends_what_it_has,
+    a_question_says_route_and_pool,
 }
 
 each_store! {
@@ -104,6 +107,87 @@ fn each_pool_is_checked_as_it_says(engine: Engine) {
     assert_eq!(get(&balancer, "/-/v1/pools/off")["backends"][0]["health"], "up");
     // One service that is down takes the others nowhere.
     balancer.get("/-/readyz").expect(200);
+}
+
+/// A GET for a host.
+fn get_for(balancer: &Balancer, host: &str, target: &str) -> Response {
+    let mut conn = Conn::open(balancer.address);
+    conn.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    conn.read("GET").expect("an answer")
+}
+
+fn a_pool_that_goes_ends_what_it_has(engine: Engine) {
+    let (a, gate) = (Backend::named("a"), Gate::default());
+    let own = gate.clone();
+    let slow = Backend::scripted(move |_, stream| {
+        own.wait();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").expect("sent");
+        Then::Keep
+    });
+    let alone = Setup::on(engine).backend(a.address()).set("health_check", Value::Null);
+    let two = alone
+        .clone()
+        .set("pools", json!({ "api": { "backends": [slow.url()] } }))
+        .set("routes", json!([{ "host": "api.test", "pool": "api" }]));
+    let balancer = two.start();
+    assert_eq!(get_for(&balancer, "other.test", "/").expect(200).text(), "a");
+    let mut waiting = Conn::open(balancer.address);
+    waiting.send("GET /1 HTTP/1.1\r\nHost: api.test\r\n\r\n");
+    until("it is asked", || (slow.seen().len() == 1).then_some(()));
+    alone.write();
+    balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
+    assert_eq!(get_for(&balancer, "API.test.:80", "/").expect(200).text(), "a");
+    // And back, with its pool made anew, while the first request is still under way.
+    two.write();
+    balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
+    gate.open();
+    assert_eq!(waiting.read("GET").expect("an answer").expect(200).text(), "slow");
+    assert_eq!(get_for(&balancer, "Api.Test.", "/2").expect(200).text(), "slow");
+    assert_eq!(get(&balancer, "/-/v1/pools/api")["backends"][0]["in_flight"], 0);
+}
+
+fn a_question_says_route_and_pool(engine: Engine) {
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let balancer = Setup::on(engine)
+        .backend(a.address())
+        .set("pools", json!({ "api": { "backends": [b.url()] } }))
+        .set(
+            "routes",
+            json!([
+                { "host": "api.test", "pool": "api", "limit": "1/d", "name": "the api" },
+                { "host": "api.test", "path": "/closed", "pool": "api", "deny": ["127.0.0.0/8"] },
+                { "host": "*.test", "redirect": { "to": "https://new.test" } },
+            ]),
+        )
+        .start();
+    let ask = |host: Value, path: &str| {
+        let question = json!({ "address": "127.0.0.1", "host": host, "path": path });
+        balancer.api("POST", "/-/v1/check", &question).expect(200).json()
+    };
+    let rows = [
+        (json!("API.test:8080"), "/x", json!("the api"), json!("api"), "allowed"),
+        (json!("api.test"), "/closed/x", json!("api.test/closed"), json!("api"), "denied"),
+        (json!("api.test"), "/x/..%2fclosed", json!("the api"), json!("api"), "denied"),
+        (json!("www.test"), "/", json!("*.test/"), Value::Null, "allowed"),
+        (json!("else.where"), "/", Value::Null, json!("default"), "allowed"),
+        (Value::Null, "/", Value::Null, json!("default"), "allowed"),
+    ];
+    for (host, path, route, pool, decision) in rows {
+        let told = ask(host, path);
+        assert_eq!(
+            (&told["route"], &told["pool"], &told["decision"]),
+            (&route, &pool, &json!(decision)),
+            "{told}"
+        );
+    }
+    assert_eq!(ask(json!("api.test"), "/")["buckets"][0]["level"], 1);
+    get_for(&balancer, "api.test", "/").expect(200);
+    let told = ask(json!("api.test"), "/");
+    assert_eq!((&told["decision"], &told["buckets"][0]["level"]), (&json!("denied"), &json!(0)), "{told}");
+    let routes = get(&balancer, "/-/v1/routes");
+    let shown: Vec<_> = routes["routes"].as_array().expect("a list").iter().map(|one| &one["name"]).collect();
+    assert_eq!(shown, [&json!("the api"), &json!("api.test/closed"), &json!("*.test/")]);
+    assert_eq!(routes["routes"][2]["redirect"], json!({ "to": "https://new.test", "status": 308 }));
 }
 
 fn backends_of_a_pool_are_changed_over_the_api(database: &Database) {

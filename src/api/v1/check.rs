@@ -39,6 +39,8 @@ struct ShownVerdict<'a> {
     matched: Option<&'a str>,
     policy: &'static str,
     buckets: &'a [BucketLevel],
+    route: Option<&'a str>,
+    pool: Option<&'a str>,
     instance: &'a str,
 }
 
@@ -55,6 +57,8 @@ fn check(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
         matched: verdict.matched.as_deref(),
         policy: verdict.policy,
         buckets: &verdict.buckets,
+        route: verdict.route.as_deref(),
+        pool: verdict.pool.as_deref(),
         instance: &live.instance,
     })
 }
@@ -88,10 +92,21 @@ fn question(members: &mut Members<'_, '_>) -> Option<Question> {
     if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         members.fault("path", "must begin with / and hold visible ASCII, as in a request line");
     }
+    let host = members.text_or_null(
+        "host",
+        || json!({ "type": ["string", "null"], "pattern": HOST, "description": "As its `Host` has it." }),
+    );
+    if host
+        .as_deref()
+        .is_some_and(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        members.fault("host", "must be a host, with or without a port, such as \"api.example.com\"");
+    }
     let fields = fields(members);
     Some(Question {
         address: address?,
         port: port.and_then(|port| port.try_into().ok()),
+        host,
         method,
         path,
         fields,
@@ -100,6 +115,9 @@ fn question(members: &mut Members<'_, '_>) -> Option<Question> {
 
 /// [`is_token`], as a regular expression.
 const TOKEN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
+
+/// Visible characters.
+const HOST: &str = "^[!-~]+$";
 
 /// `{"name": "value"}`, or a list of values for a field that is given more than once.
 fn fields(members: &mut Members<'_, '_>) -> Fields {
@@ -147,7 +165,7 @@ fn schemas() -> Vec<Schema> {
     let value = json!({ "type": "string", "pattern": "^[^\\u0000-\\u0008\\u000a-\\u001f\\u007f]*$" });
     let verdict = json!({
         "type": "object",
-        "required": ["decision", "identity", "candidates", "matched", "policy", "buckets", "instance"],
+        "required": ["decision", "identity", "candidates", "matched", "policy", "buckets", "route", "pool", "instance"],
         "properties": {
             "decision": { "enum": ["allowed", "denied"] },
             "identity": { "type": "string", "description": "Who it counts as." },
@@ -161,13 +179,20 @@ fn schemas() -> Vec<Schema> {
             },
             "policy": { "enum": ["client", "range", "default", "none"], "description": "`none`: without a limit." },
             "buckets": { "type": "array", "items": { "$ref": "#/components/schemas/BucketLevel" } },
+            "route": { "type": ["string", "null"], "description": "The route that it goes by; null: none takes it." },
+            "pool": {
+                "type": ["string", "null"],
+                "description": "Where it goes; null: it is answered here, or sent elsewhere.",
+            },
             "instance": { "type": "string" },
         },
     });
-    let asked = json!({ "address": "10.0.0.7", "method": "POST", "path": "/login" });
+    let asked =
+        json!({ "address": "10.0.0.7", "host": "api.example.com", "method": "POST", "path": "/login" });
     let told = json!({
         "decision": "allowed", "identity": "10.0.0.7", "candidates": ["10.0.0.7", "10.0.0.0/8", "default"],
-        "matched": "10.0.0.7", "policy": "client", "buckets": [examples::level()], "instance": EXAMPLE_INSTANCE,
+        "matched": "10.0.0.7", "policy": "client", "buckets": [examples::level()],
+        "route": "api.example.com/", "pool": "api", "instance": EXAMPLE_INSTANCE,
     });
     vec![
         Schema::new("Question", schema_of(question), asked),

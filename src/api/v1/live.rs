@@ -110,7 +110,11 @@ impl Live {
         let exempt = matches!(found.granted, Granted::Exempt);
         let preflight = policy.is_preflight(&question.method, fields, has_body(fields));
         let needs = policy.rules.needs(&question.method, path).filter(|_| !exempt);
-        let needs = needs.map(|needs| if preflight { needs.to_look() } else { needs });
+        let mut needs = needs.map(|needs| if preflight { needs.to_look() } else { needs });
+        let met = policy.routes.met(question.host.as_deref(), path);
+        if let Some(needs) = &mut needs {
+            policy.routes.add_rules(&met, &mut needs.rules);
+        }
         let grant = found.granted.grant().filter(|_| needs.is_some());
         let ask = needs.as_ref().map(|needs| Ask {
             grant,
@@ -119,7 +123,7 @@ impl Live {
             room: found.room,
         });
         let by_rule = grant.is_none() && needs.as_ref().is_none_or(|needs| !needs.rules.is_empty());
-        let policy = match (&found.granted, found.source) {
+        let decided_by = match (&found.granted, found.source) {
             (Granted::Unlimited, _) if by_rule => "rule",
             (Granted::Unlimited, _) => "none",
             (Granted::Limited(_), _) if needs.is_none() => "rule",
@@ -133,8 +137,15 @@ impl Live {
         let (allowed, levels) =
             decided.map_or((true, Vec::new()), |(decision, levels)| (decision.allowed, levels));
         let decides = found.entry.as_deref().or_else(|| grant.map(|_| DEFAULT_BUCKET));
+        let route = policy.routes.by(&met);
+        let pool = match route {
+            Some(route) => route.pool.as_ref(),
+            None => Some(policy.pools.default_pool()).filter(|pool| pool.has_backends()),
+        };
         CheckVerdict {
-            allowed,
+            allowed: allowed && policy.routes.closed_to(&met, client.address).is_none(),
+            route: route.map(|route| route.config.name.to_string()),
+            pool: pool.map(|pool| pool.name().to_string()),
             identity: key.as_deref().map_or_else(|| client.address.to_string(), str::to_owned),
             candidates: if key.is_none() {
                 tried.extend(candidates(&client, found.entry.as_deref(), found.source));
@@ -143,7 +154,7 @@ impl Live {
                 tried
             },
             matched: decides.map(str::to_owned),
-            policy,
+            policy: decided_by,
             buckets: shown(&specs, &levels),
         }
     }
@@ -189,6 +200,8 @@ pub(in crate::api) struct Question {
     pub address: IpAddr,
     /// Its port, where that matters.
     pub port: Option<u16>,
+    /// As its `Host` has it.
+    pub host: Option<String>,
     /// `GET` unless it is said.
     pub method: String,
     /// With or without a query; `/` unless it is said.
@@ -202,6 +215,10 @@ pub(in crate::api) struct Question {
 pub(in crate::api) struct CheckVerdict {
     /// Whether it would be let through.
     pub allowed: bool,
+    /// The route that it would go by; `None`: none takes it.
+    pub route: Option<String>,
+    /// The pool that it would go to; `None`: it would be answered, or sent elsewhere.
+    pub pool: Option<String>,
     /// Who it counts as.
     pub identity: String,
     /// Every id that was looked for, most specific first; `default` last.
@@ -274,6 +291,8 @@ fn shown(specs: &[BucketSpec], levels: &[u32]) -> Vec<BucketLevel> {
 fn refused(address: IpAddr, candidates: Vec<String>) -> CheckVerdict {
     CheckVerdict {
         allowed: false,
+        route: None,
+        pool: None,
         identity: address.to_string(),
         candidates,
         matched: None,

@@ -87,7 +87,7 @@ impl ActiveRoutes {
     }
 
     /// The route that does not let that client in, if any of those that were met does not.
-    pub(super) fn closed_to<'a>(&'a self, met: &'a MetRoutes, client: IpAddr) -> Option<&'a ActiveRoute> {
+    pub fn closed_to<'a>(&'a self, met: &'a MetRoutes, client: IpAddr) -> Option<&'a ActiveRoute> {
         self.all_met(met).find(|ActiveRoute { config, .. }| {
             identity::is_in(&config.deny, client)
                 || (!config.allow.is_empty() && !identity::is_in(&config.allow, client))

@@ -76,7 +76,7 @@ impl Proxy {
         let route = policy.routes.by(&met);
         let pool = route.and_then(|route| route.pool.as_ref()).unwrap_or(policy.pools.default_pool());
         let snapshot = pool.backends.snapshot();
-        let is_nobodys = route.is_none() && !policy.routes.is_empty() && snapshot.backends().is_empty();
+        let is_nobodys = route.is_none() && snapshot.backends().is_empty();
         let pool = Arc::clone(pool);
         let identity = Identity {
             client,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::proxy::exchange::AnswerBody;
 use balancer_http::message::BodyLength;
+use balancer_pool::backends::Operator;
 
 fn body(answer: &Answer) -> String {
     match &answer.body {
@@ -143,9 +144,13 @@ fn what_is_answered_without_a_backend() {
         let record = fixture.settle(answered(fixture.begin(&mut request(text))));
         assert_eq!((record.status, record.retries, record.backend), (status, 0, None), "{text:?}");
     }
+    fixture.pool.backends.backends()[0].set_operator(Operator::Down);
+    let record = fixture.settle(answered(fixture.begin(&mut get())));
+    assert_eq!((record.status, record.cause.as_deref()), (503, Some("no healthy backend")));
     let nobody = Fixture::still(0, &settings(policy()));
     let record = nobody.settle(answered(nobody.begin(&mut get())));
-    assert_eq!((record.status, record.cause.as_deref()), (503, Some("no healthy backend")));
+    let cause = "no route takes it, and there are no backends at the top";
+    assert_eq!((record.status, record.cause.as_deref()), (404, Some(cause)));
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn a_question_is_answered_and_a_bad_one_refused() {
     let expected = |identity: &str, id: &str| {
         json!({
             "decision": "allowed", "identity": identity, "candidates": [id], "matched": id, "policy": "client",
-            "buckets": [{ "name": "day", "capacity": 1, "level": 1 }], "instance": "i-1",
+            "buckets": [{ "name": "day", "capacity": 1, "level": 1 }], "route": null, "pool": "default", "instance": "i-1",
         })
     };
     let answer = ask(json!({
@@ -220,6 +220,9 @@ fn a_question_is_answered_and_a_bad_one_refused() {
     for (member, value, pointer) in [
         ("address", json!("1.2.3.4:5"), "/address"),
         ("address", json!(7), "/address"),
+        ("host", json!(""), "/host"),
+        ("host", json!("a b"), "/host"),
+        ("host", json!(7), "/host"),
         ("port", json!(65_536), "/port"),
         ("port", json!(-1), "/port"),
         ("port", json!("5"), "/port"),
