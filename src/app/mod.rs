@@ -166,6 +166,7 @@ impl App {
             lookup: Arc::clone(&shared.lookup),
             clock,
             notify: Arc::clone(&notify),
+            strays: Vec::new(),
         }
         .start(commands)
         .map_err(failed("a thread can't be started"))?;

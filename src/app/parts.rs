@@ -23,6 +23,7 @@ use crate::log::errors;
 use crate::metrics::{Metrics, Reload};
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
+use crate::store::backends::BackendRow;
 use crate::upstream::resolve::{self, Lookup};
 use balancer_pool::backend::BackendEntry;
 
@@ -50,6 +51,8 @@ pub(super) struct Parts {
     pub lookup: Lookup,
     pub clock: Clock,
     pub notify: Arc<Notify>,
+    /// Stored backends of pools that are not configured, as the log was told.
+    pub strays: Vec<String>,
 }
 
 impl Parts {
@@ -179,33 +182,37 @@ impl Parts {
         Reloaded { changed, needs_restart }
     }
 
-    /// Pools that stay are changed, those that are new get their addresses and their first checks, and requests learn of all
-    /// of them at once. One that goes is given nothing new; what is under way there ends.
+    /// What takes time comes first: names that are new are looked up, and new pools have their first checks. Then the pools that
+    /// stay get what is new to them, requests learn of all pools at once, and what is wanted no more goes: no request is sent to
+    /// where nothing is any more. A pool that goes is given nothing new; what is under way there ends.
     fn apply_pools(&mut self, config: &Config, before: &Config) {
         if config.discovery != before.discovery {
             self.lookup = resolve::lookup(config.discovery.resolver);
         }
         let stored = self.limits.backends();
+        self.say_strays(config, &stored);
         let keeping = Keeping {
             frontend: &config.frontend,
             metrics: &self.metrics,
             tls: &self.tls,
             lookup: &self.lookup,
             clock: &self.clock,
+            alone: config.pools.len() == 1,
             stored: &stored,
         };
         let mut running = std::mem::take(&mut self.pools);
-        let (mut stay, mut new) = (Vec::new(), Vec::new());
+        let (mut stay, mut new, mut needed) = (Vec::new(), Vec::new(), Vec::new());
         for wanted in &config.pools {
             let place = running.iter().position(|one| **one.pool.name() == *wanted.name);
             match place.map(|at| running.swap_remove(at)) {
                 Some(mut one) => {
-                    one.apply(wanted, &keeping);
+                    needed.extend(one.want(wanted, &keeping));
                     stay.push(one);
                 }
                 None => new.push(RunningPool::begin(wanted, &keeping)),
             }
         }
+        let mut found = pool::look_up(&stay, &needed, &keeping).into_iter();
         if let Err(error) = pool::watch(&mut new, &keeping) {
             log::error!("new pools: {error}");
         }
@@ -215,13 +222,32 @@ impl Parts {
                 log::info!("pools that are {word}: {}", names.join(", "));
             }
         }
+        // Nothing waits from here on.
+        stay.iter_mut().for_each(|one| one.grow(&mut found, &keeping));
         stay.append(&mut new);
         stay.sort_by_key(|one| config.pools.iter().position(|wanted| *wanted.name == **one.pool.name()));
+        self.policy.store(Arc::new(self.tls.policy(config, pool::in_force(&stay))));
+        stay.iter_mut().for_each(|one| one.shrink(&keeping));
+        drop(running);
         self.pools = stay;
-        self.policy.store(Arc::new(self.tls.policy(config, pool::in_force(&self.pools))));
         let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
         self.metrics.keep_pools(&names);
-        self.tls.backends.keep_pools(&names);
+        self.tls.backends.forget_unheld();
+    }
+}
+
+impl Parts {
+    /// One line for stored backends whose pool is not configured, whenever it is about others than before.
+    fn say_strays(&mut self, config: &Config, stored: &[BackendRow]) {
+        let is_stray = |row: &&BackendRow| config.pools.iter().all(|pool| row.name_in(&pool.name).is_none());
+        let strays: Vec<String> = stored.iter().filter(is_stray).map(|row| row.name.clone()).collect();
+        if !strays.is_empty() && strays != self.strays {
+            log::warn!(
+                "stored backends whose pool is not configured, which DELETE /v1/pools/POOL/backends/NAME takes away: {}",
+                strays.join(", ")
+            );
+        }
+        self.strays = strays;
     }
 }
 

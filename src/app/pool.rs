@@ -15,9 +15,9 @@ use crate::proxy::pools::{Pool, Pools};
 use crate::store::backends::BackendRow;
 use crate::upstream::prober::{CheckDriver, Prober};
 use crate::upstream::resolve::{self, Lookup, Resolver};
-use balancer_pool::backend::BackendEntry;
+use balancer_pool::backend::{BackendEntry, Located};
 use balancer_pool::backend_state::{label, line};
-use balancer_pool::backends::{Backends, Operator, Placed, Settings, title};
+use balancer_pool::backends::{Backends, Operator, Placed, Reconfigured, Settings, title};
 use balancer_pool::outlier::OutlierPolicy;
 use balancer_pool::policy::{CallPolicy, PoolPolicy, StickyCookie};
 use balancer_pool::retry;
@@ -33,6 +33,8 @@ pub(super) struct Keeping<'a> {
     pub tls: &'a Tls,
     pub lookup: &'a Lookup,
     pub clock: &'a Clock,
+    /// There is no other pool than the default one.
+    pub alone: bool,
     /// What the store has of backends.
     pub stored: &'a [BackendRow],
 }
@@ -41,8 +43,12 @@ pub(super) struct Keeping<'a> {
 pub(super) struct RunningPool {
     pub pool: Arc<Pool>,
     config: PoolConfig,
+    /// What is to be in force next.
+    next: PoolConfig,
     /// What it was last told to be.
     known: Vec<WantedBackend>,
+    /// What it was told to be before that.
+    before: Vec<WantedBackend>,
     /// Backends that were taken away and whose requests may still end.
     leaving: Vec<Leaving>,
     /// Backends that the operator wants nothing new to go to, and why, as the log was told.
@@ -63,16 +69,18 @@ impl RunningPool {
     pub fn begin(config: &PoolConfig, keeping: &Keeping<'_>) -> Self {
         let known = wanted(&config.name, &config.backends, keeping.stored);
         let entries: Vec<_> = known.iter().map(|one| one.entry.clone()).collect();
-        let backends = Backends::new(&settings(config, keeping.frontend), &entries);
+        let backends = Backends::new(&settings(config, keeping), &entries);
         for (group, one) in backends.backends().iter().zip(&known) {
             group.set_operator(one.operator.unwrap_or(Operator::Up));
         }
-        let pool = Pool::new(backends, keeping.metrics);
+        let pool = Pool::new(backends, keeping.metrics, keeping.tls.backends.of(&config.name));
         pool.metrics.set_backends(entries.iter().map(|entry| entry.name.as_str()));
         Self {
             pool,
             config: config.clone(),
+            next: config.clone(),
             known,
+            before: Vec::new(),
             leaving: Vec::new(),
             withheld: HashMap::new(),
             resolver: None,
@@ -100,61 +108,109 @@ impl RunningPool {
         Ok(())
     }
 
-    /// Another configuration, or other stored backends. Addresses of new backends are looked up before anything changes, so
-    /// that the swap brings them along. What can't be started is told in the log.
-    pub fn apply(&mut self, config: &PoolConfig, keeping: &Keeping<'_>) {
-        let before = std::mem::replace(&mut self.config, config.clone());
-        self.want(keeping);
+    /// Another configuration, or other stored backends: nothing is in force before [`RunningPool::grow`]. Gives the backends
+    /// whose addresses it needs.
+    pub fn want(&mut self, config: &PoolConfig, keeping: &Keeping<'_>) -> Vec<BackendEntry> {
+        self.next = config.clone();
+        let mut all = wanted(&config.name, &config.backends, keeping.stored);
+        self.leaving.retain(|one| all.iter().all(|other| other.entry.name != one.entry.name));
+        let leaving =
+            |one: &Leaving| WantedBackend { entry: one.entry.clone(), operator: Some(Operator::Drain) };
+        all.extend(self.leaving.iter().map(leaving));
+        self.before = std::mem::replace(&mut self.known, all);
         let entries = self.entries();
-        keeping.tls.apply_pool(config, &entries);
-        let backends = Arc::clone(&self.pool.backends);
-        let new = backends.new_among(&entries);
-        let mut found = resolve::look_up_once(&new, keeping.lookup, self.first_patience()).into_iter();
+        self.pool.backends.new_among(&entries).into_iter().cloned().collect()
+    }
+
+    /// Puts in force what was wanted, beside the backends that are wanted no more: requests still come that were to go to
+    /// them. `found`: the addresses of those that were asked for, in their order. What can't be started is told in the log.
+    pub fn grow(&mut self, found: &mut impl Iterator<Item = Vec<Located>>, keeping: &Keeping<'_>) {
+        let config = self.next.clone();
+        let before = std::mem::replace(&mut self.config, config.clone());
+        let entries = self.entries();
+        keeping.tls.apply_pool(&config, &entries);
+        let new = self.pool.backends.new_among(&entries);
         let place = |WantedBackend { entry, operator }: &WantedBackend| {
             let is_new = new.iter().any(|one| one.name == entry.name);
             let addresses = if is_new { found.next().unwrap_or_default() } else { Vec::new() };
             Placed { entry: entry.clone(), addresses, operator: *operator }
         };
-        let placed: Vec<Placed> = self.known.iter().map(place).collect();
-        self.pool.metrics.set_backends(entries.iter().map(|backend| backend.name.as_str()));
+        let mut placed: Vec<Placed> = self.known.iter().map(place).collect();
+        let is_gone = |one: &&WantedBackend| entries.iter().all(|entry| entry.name != one.entry.name);
+        let gone = self.before.iter().filter(is_gone).map(|one| one.entry.clone());
+        placed.extend(gone.map(|entry| Placed { entry, addresses: Vec::new(), operator: None }));
+        let is_larger = placed.len() > self.known.len();
+        self.pool.metrics.set_backends(placed.iter().map(|one| one.entry.name.as_str()));
         let checks_change = config.health_check != before.health_check;
         if checks_change {
             self.prober = None;
         }
-        let told = backends.reconfigure(&settings(config, keeping.frontend), &placed, keeping.clock.now());
-        for (word, names) in [("new", &told.added), ("elsewhere", &told.moved), ("gone", &told.removed)] {
-            if !names.is_empty() {
-                let titles: Vec<String> = names.iter().map(|name| title(&config.name, name)).collect();
-                log::info!("backends that are {word}: {}", titles.join(", "));
-            }
-        }
+        let told = self.put(&placed, keeping);
+        self.say("new", &told.added);
+        self.say("elsewhere", &told.moved);
         self.say_withheld();
-        if told.left_out > 0 {
-            log::warn!(
-                "{} addresses of backends are left out: the pool {} is full",
-                told.left_out,
-                config.name
-            );
+        // Else there may be room when the others are gone.
+        if told.left_out > 0 && !is_larger {
+            let left_out = told.left_out;
+            log::warn!("{left_out} addresses of backends are left out: the pool {} is full", config.name);
         }
-        let interval = config.upstream.resolve_interval;
-        if let Some(Err(error)) =
-            self.resolver.as_mut().map(|resolver| resolver.follow(&entries, interval, keeping.lookup))
+        if let Err(error) = self.look_up(keeping) {
+            log::error!("some names of the pool {} are not looked up: no thread: {error}", config.name);
+        }
+        if self.prober.is_none()
+            && let Err(error) = self.check(keeping)
         {
-            log::error!("some backends' names are not looked up any more: no thread: {error}");
-        }
-        if checks_change && let Err(error) = self.check(keeping) {
-            log::error!("health checks of the pool {} have ended: {error}", config.name);
+            log::error!("the pool {} is not checked: {error}", config.name);
         }
     }
 
-    /// Every backend that is wanted, and those that leave.
-    fn want(&mut self, keeping: &Keeping<'_>) {
-        let mut all = wanted(&self.config.name, &self.config.backends, keeping.stored);
-        self.leaving.retain(|one| all.iter().all(|other| other.entry.name != one.entry.name));
-        let leaving =
-            |one: &Leaving| WantedBackend { entry: one.entry.clone(), operator: Some(Operator::Drain) };
-        all.extend(self.leaving.iter().map(leaving));
-        self.known = all;
+    /// Takes away the backends that are wanted no more.
+    pub fn shrink(&mut self, keeping: &Keeping<'_>) {
+        let place = |WantedBackend { entry, operator }: &WantedBackend| Placed {
+            entry: entry.clone(),
+            addresses: Vec::new(),
+            operator: *operator,
+        };
+        let placed: Vec<Placed> = self.known.iter().map(place).collect();
+        if placed.len() < self.pool.backends.backends().len() {
+            let told = self.put(&placed, keeping);
+            self.say("gone", &told.removed);
+            self.say_withheld();
+            self.pool.metrics.set_backends(placed.iter().map(|one| one.entry.name.as_str()));
+            // There may have been no room for all addresses before.
+            if let Err(error) = self.look_up(keeping) {
+                log::error!(
+                    "some names of the pool {} are not looked up: no thread: {error}",
+                    self.config.name
+                );
+            }
+        }
+    }
+
+    fn put(&self, placed: &[Placed], keeping: &Keeping<'_>) -> Reconfigured {
+        let settings = settings(&self.config, keeping);
+        self.pool.backends.reconfigure(&settings, placed, keeping.clock.now())
+    }
+
+    fn say(&self, word: &str, names: &[String]) {
+        if !names.is_empty() {
+            let titles: Vec<String> = names.iter().map(|name| title(&self.config.name, name)).collect();
+            log::info!("backends that are {word}: {}", titles.join(", "));
+        }
+    }
+
+    /// Looks up the names of its backends from now on.
+    fn look_up(&mut self, keeping: &Keeping<'_>) -> io::Result<()> {
+        let (entries, interval) = (self.entries(), self.config.upstream.resolve_interval);
+        match &mut self.resolver {
+            Some(resolver) => resolver.follow(&entries, interval, keeping.lookup)?,
+            None => {
+                let backends = &self.pool.backends;
+                let resolver = Resolver::start(backends, &entries, interval, keeping.lookup, keeping.clock)?;
+                self.resolver = Some(resolver);
+            }
+        }
+        Ok(())
     }
 
     /// One line for each backend of which the operator says something else than before, here or on another instance.
@@ -211,36 +267,54 @@ pub(super) fn in_force(running: &[RunningPool]) -> Pools {
 }
 
 /// Finds the addresses of the backends of pools that have begun, and checks each once, before anything is promised. All pools
-/// at the same time.
+/// at the same time, and none waits longer than it says itself. What can't be started for one pool keeps no other from it.
+///
+/// # Errors
+/// The first thing that could not be started.
 pub(super) fn watch(pools: &mut [RunningPool], keeping: &Keeping<'_>) -> Result<(), StartFailure> {
+    let mut failure = None;
+    let mut note = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            failure.get_or_insert(failed(what)(error));
+        }
+    };
+    let clock = keeping.clock;
+    let left = |since: Nanos, one: &RunningPool| {
+        let until = since.saturating_add(nanos(one.first_patience()));
+        Duration::from_nanos(until.saturating_sub(clock.now()))
+    };
+    for one in &mut *pools {
+        keeping.tls.apply_pool(&one.config, &one.entries());
+        note("names can't be resolved", one.look_up(keeping));
+    }
+    let since = clock.now();
+    for (one, resolver) in pools.iter().filter_map(|one| Some((one, one.resolver.as_ref()?))) {
+        resolver.wait_first(left(since, one));
+    }
+    for one in &mut *pools {
+        note("health checks can't be started", one.check(keeping));
+    }
+    let since = clock.now();
+    for (one, prober) in pools.iter().filter_map(|one| Some((one, one.prober.as_ref()?))) {
+        prober.wait_first(left(since, one));
+    }
+    pools.iter_mut().for_each(RunningPool::say_withheld);
+    failure.map_or(Ok(()), Err)
+}
+
+/// The addresses of these backends of several pools, looked up at the same time.
+pub(super) fn look_up(
+    pools: &[RunningPool],
+    entries: &[BackendEntry],
+    keeping: &Keeping<'_>,
+) -> Vec<Vec<Located>> {
     let patience = pools.iter().map(RunningPool::first_patience).max().unwrap_or_default();
-    let (clock, lookup) = (keeping.clock, keeping.lookup);
-    let left = |until: Nanos| Duration::from_nanos(until.saturating_sub(clock.now()));
-    for one in &mut *pools {
-        let (entries, interval) = (one.entries(), one.config.upstream.resolve_interval);
-        keeping.tls.apply_pool(&one.config, &entries);
-        let resolver = Resolver::start(&one.pool.backends, &entries, interval, lookup, clock);
-        one.resolver = Some(resolver.map_err(failed("names can't be resolved"))?);
-    }
-    let until = clock.now().saturating_add(nanos(patience));
-    for resolver in pools.iter().filter_map(|one| one.resolver.as_ref()) {
-        resolver.wait_first(left(until));
-    }
-    for one in &mut *pools {
-        one.check(keeping).map_err(failed("health checks can't be started"))?;
-    }
-    let until = clock.now().saturating_add(nanos(patience));
-    for prober in pools.iter().filter_map(|one| one.prober.as_ref()) {
-        prober.wait_first(left(until));
-    }
-    for one in pools {
-        one.say_withheld();
-    }
-    Ok(())
+    resolve::look_up_once(&entries.iter().collect::<Vec<_>>(), keeping.lookup, patience)
 }
 
 /// What a pool is run by.
-fn settings(config: &PoolConfig, frontend: &Frontend) -> Settings {
+fn settings(config: &PoolConfig, keeping: &Keeping<'_>) -> Settings {
+    let frontend = keeping.frontend;
     Settings {
         pool: config.name.as_str().into(),
         strategy: config.balancing.strategy,
@@ -249,6 +323,7 @@ fn settings(config: &PoolConfig, frontend: &Frontend) -> Settings {
         // Only where a request that waits for its backend holds one.
         workers: (frontend.engine.is_portable())
             .then(|| u32::try_from(frontend.workers()).unwrap_or(u32::MAX)),
+        alone: keeping.alone,
         outlier: config.outlier.as_ref().map(|outlier| OutlierPolicy {
             consecutive: outlier.consecutive,
             ratio: outlier.ratio,

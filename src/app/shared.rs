@@ -82,6 +82,7 @@ impl SharedServices {
             tls,
             lookup: &lookup,
             clock: &clock,
+            alone: config.pools.len() == 1,
             stored: &stored,
         };
         let pools: Vec<_> = config.pools.iter().map(|pool| RunningPool::begin(pool, &keeping)).collect();
@@ -135,6 +136,7 @@ impl SharedServices {
             tls: &self.tls,
             lookup: &self.lookup,
             clock: &self.clock,
+            alone: config.pools.len() == 1,
             stored: &stored,
         };
         pool::watch(pools, &keeping)
@@ -157,6 +159,7 @@ impl SharedServices {
                 frees_workers,
                 // Where a request in line holds a worker, at most half of the workers may be held so.
                 most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers() / 2 },
+                waiting: Arc::default(),
                 clock: self.clock.clone(),
             },
             accounts: Arc::new(Accounts {

@@ -133,8 +133,13 @@ pub(super) fn host_name(text: &str) -> Option<String> {
 
 /// A backend's name as logs and paths can carry it; `host:port` is one.
 pub(super) fn backend_name(text: &str) -> Option<String> {
+    is_backend_name(text).then(|| text.to_owned())
+}
+
+/// Whether a backend may be called that: 1 to 128 letters, digits and `. _ - : [ ]`.
+pub fn is_backend_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:[]".contains(&byte);
-    ((1..=128).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
+    (1..=128).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// `IP:PORT`, `[IPv6]:PORT`, `localhost:PORT`.

@@ -96,6 +96,8 @@ pub(super) struct Report {
     pub given: Given,
     /// Keys of the file that hold a secret.
     pub secrets: Vec<String>,
+    /// What is read stands over something else: a default that is given is no default.
+    pub overrides: bool,
 }
 
 /// A key that nobody asked for.
@@ -126,7 +128,7 @@ impl Report {
         }
         let is_object = |one: &Node| matches!(one.clone().settled().value, Value::Object(_));
         let is_list = matches!(&node.value, Value::List(elements) if elements.iter().any(is_object));
-        if is_default != Some(true) && !is_list {
+        if (is_default != Some(true) || self.overrides) && !is_list {
             self.given.put(path, node);
         }
     }

@@ -31,6 +31,7 @@ mod tls;
 pub use admin::{Admin, ApiToken, Role};
 pub use database::{Database, DatabaseUrl};
 pub use fault::{Fault, FaultOrigin, Faults};
+pub use forms::is_backend_name;
 pub use forms::parse_duration as duration;
 pub use given::{Given, is_live};
 pub use htpasswd::{PasswordHash, Users};

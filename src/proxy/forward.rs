@@ -11,6 +11,7 @@ mod sticky;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::{Phase, Reuse, UpstreamError};
@@ -38,6 +39,8 @@ pub struct Forward {
     pub frees_workers: bool,
     /// Most requests that may wait in line, whatever the configuration says: where they hold workers.
     pub most_waiting: usize,
+    /// Those that do now, in the lines of all pools.
+    pub waiting: Arc<AtomicUsize>,
     /// Time.
     pub clock: Clock,
 }
@@ -82,12 +85,14 @@ impl Forward {
         let policy = snapshot.policy();
         let idempotent = retry::idempotent(&asked.head.method);
         let now = self.clock.now();
+        let time = policy.request_timeout.map(nanos);
         pool.retries.request(now);
         RetryState {
             key: policy.hash_on.as_ref().map_or(0, |on| key(on, asked)),
             idempotent,
             may_probe: idempotent && in_memory,
-            deadline: policy.request_timeout.map(|limit| asked.received_at.saturating_add(nanos(limit))),
+            time,
+            deadline: time.map(|time| asked.received_at.saturating_add(time)),
             bound_to: None,
             tried: Vec::new(),
             resent: 0,

@@ -1,5 +1,6 @@
 //! The pools that requests go to.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use crate::metrics::{Metrics, PoolMetrics};
@@ -14,13 +15,15 @@ pub struct Pool {
     pub metrics: Arc<PoolMetrics>,
     /// Bounds how much sending again adds to its load.
     pub retries: RetryBudget,
+    /// What else has to be there for as long as requests may go to it: how its backends are known by TLS.
+    _held: Arc<dyn Any + Send + Sync>,
 }
 
 impl Pool {
-    /// One that nothing was sent to yet.
-    pub fn new(backends: Backends, metrics: &Metrics) -> Arc<Self> {
+    /// One that nothing was sent to yet. `held` lives as long as it does.
+    pub fn new(backends: Backends, metrics: &Metrics, held: Arc<dyn Any + Send + Sync>) -> Arc<Self> {
         let metrics = metrics.pool(backends.name());
-        Arc::new(Self { backends: Arc::new(backends), metrics, retries: RetryBudget::new() })
+        Arc::new(Self { backends: Arc::new(backends), metrics, retries: RetryBudget::new(), _held: held })
     }
 
     /// Whether it has any backend.

@@ -111,7 +111,7 @@ impl Story {
         match event {
             Event::Head(answer) => {
                 match proxy.forward.received(state, lease, head, answer.status, replayable) {
-                    Received::Again(state, lease, reuse) => self.go(Next::To(state, lease, reuse), head),
+                    Received::Again(state, lease, reuse) => self.go(Next::To(*state, lease, reuse), head),
                     Received::Final { lease, spent, set_cookie } => {
                         self.relay(answer, head, lease, spent, set_cookie)
                     }

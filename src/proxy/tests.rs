@@ -113,7 +113,7 @@ impl Fixture {
         for (entry, address) in entries.iter().zip(addresses) {
             backends.resolved(entry, &[*address], clock.now());
         }
-        let pool = Pool::new(backends, &metrics);
+        let pool = Pool::new(backends, &metrics, Arc::new(()));
         pool.metrics.set_backends(entries.iter().map(|entry| &*entry.name));
         let policy = ProxyPolicy::of(&config.rate_limit, Pools::new(Arc::clone(&pool), []));
         let journal = Arc::<Kept>::default();
@@ -127,7 +127,12 @@ impl Fixture {
                 route_seats: Arc::default(),
             },
             passwords: PasswordLane::new(clock.clone()),
-            forward: Forward { frees_workers: true, most_waiting: usize::MAX, clock: clock.clone() },
+            forward: Forward {
+                frees_workers: true,
+                most_waiting: usize::MAX,
+                waiting: Arc::default(),
+                clock: clock.clone(),
+            },
             accounts: Arc::new(Accounts {
                 journal: Arc::clone(&journal) as Arc<_>,
                 metrics: Arc::clone(&metrics),

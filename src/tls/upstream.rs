@@ -22,13 +22,11 @@ use balancer_pool::backends::DEFAULT_POOL;
 #[derive(Default)]
 pub struct BackendTls {
     pools: ArcSwap<HashMap<Box<str>, Arc<PoolTls>>>,
-    /// What [`BackendTls::keep_pools`] was told before.
-    kept: Mutex<Vec<Box<str>>>,
     generation: AtomicU64,
 }
 
 /// What those of one pool are made with.
-struct PoolTls {
+pub struct PoolTls {
     /// Where its keys stand in the configuration.
     keys: String,
     provider: Arc<CryptoProvider>,
@@ -51,30 +49,31 @@ impl BackendTls {
     /// the system may have no roots, and need none. What is wrong is told in the log, and is why connections fail until it is
     /// mended: old settings must not stay in force that checked less.
     pub fn apply(&self, pool: &str, settings: &BackendTlsSettings, is_needed: bool) {
-        let known = self.pools.load().get(pool).cloned();
-        let of_pool = known.unwrap_or_else(|| {
-            let new = Arc::new(PoolTls::new(pool));
-            self.pools.rcu(|pools| {
-                let mut pools = HashMap::clone(pools);
-                pools.insert(pool.into(), Arc::clone(&new));
-                pools
-            });
-            new
-        });
-        if of_pool.apply(settings, is_needed) {
+        if self.of(pool).apply(settings, is_needed) {
             self.generation.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// All other pools are gone. Those that were there up to now are forgotten the next time: requests under way may still
-    /// have to connect.
-    pub fn keep_pools(&self, names: &[&str]) {
-        let named = names.iter().map(|name| Box::from(*name)).collect();
-        let before = std::mem::replace(&mut *self.kept.lock(), named);
+    /// What the connections of a pool are made with, which is kept for as long as somebody holds this.
+    pub fn of(&self, pool: &str) -> Arc<PoolTls> {
+        if let Some(known) = self.pools.load().get(pool) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(PoolTls::new(pool));
         self.pools.rcu(|pools| {
-            let stays = |name: &str| names.contains(&name) || before.iter().any(|one| **one == *name);
-            let kept = pools.iter().filter(|(name, _)| stays(name));
-            kept.map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect::<HashMap<_, _>>()
+            let mut pools = HashMap::clone(pools);
+            pools.insert(pool.into(), Arc::clone(&new));
+            pools
+        });
+        new
+    }
+
+    /// Forgets pools that nobody holds any more: requests under way in one that is configured no more may still connect.
+    pub fn forget_unheld(&self) {
+        self.pools.rcu(|pools| {
+            // This table holds each, and so does whoever else may ask for it.
+            let held = pools.iter().filter(|(_, pool)| Arc::strong_count(pool) > 1);
+            held.map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect::<HashMap<_, _>>()
         });
     }
 
@@ -118,7 +117,7 @@ impl PoolTls {
         }
     }
 
-    /// Whether new connections are made with something else from now on.
+    /// Whether connections from before are to be used no more.
     fn apply(&self, settings: &BackendTlsSettings, is_needed: bool) -> bool {
         let mut failed = self.failed.lock();
         let stamps = Stamps::of(files(settings));
@@ -144,8 +143,9 @@ impl PoolTls {
                 self.keys
             );
         }
+        let had_connections = current.client.is_some();
         self.current.store(Arc::new(Behind { settings: settings.clone(), stamps, client }));
-        true
+        had_connections
     }
 
     /// Whether new connections are made with something else from now on.

@@ -6,18 +6,21 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::balancer::PROGRAM;
-use crate::support::engine::{each_engine, each_store};
-use crate::support::{Backend, Balancer, Conn, Database, Engine, Gate, Response, Setup, Then, until};
+use crate::support::engine::{Case, each_engine, each_store};
+use crate::support::{Backend, Balancer, Conn, Database, Engine, Gate, Load, Response, Setup, Then, until};
 
 each_engine! {
     pools_stand_side_by_side_and_come_and_go_by_a_reload,
     each_pool_is_checked_as_it_says,
     a_pool_that_goes_ends_what_it_has,
     a_question_says_route_and_pool,
+    a_backend_that_moves_to_another_pool_costs_no_request,
 }
 
 each_store! {
     backends_of_a_pool_are_changed_over_the_api,
+    a_backend_is_reached_by_its_own_pool_alone,
+    what_is_stored_of_a_pool_that_is_gone_can_be_taken_away,
 }
 
 fn get(balancer: &Balancer, target: &str) -> Value {
@@ -109,6 +112,60 @@ fn each_pool_is_checked_as_it_says(engine: Engine) {
     balancer.get("/-/readyz").expect(200);
 }
 
+/// New pools take their time, and what they take from others stays there until requests know of them.
+fn a_backend_that_moves_to_another_pool_costs_no_request(engine: Engine) {
+    let (a, deaf) = (Backend::named("a"), Backend::deaf());
+    let slow = json!({ "backends": [deaf.url()], "health_check": { "timeout": "2s" } });
+    let top = Setup::on(engine).set("backends", json!([a.url()]));
+    let moved = top
+        .clone()
+        .set("backends", json!([]))
+        .set("pools", json!({ "all": { "backends": [a.url()] }, "slow": slow }))
+        .set("routes", json!([{ "pool": "all" }, { "path": "/slow", "pool": "slow" }]));
+    let balancer = top.start();
+    let load = Load::start(balancer.address, 4, engine.can(Case::ManyKept));
+    for setup in [&moved, &top, &moved, &top] {
+        setup.write();
+        let before = load.answered();
+        balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
+        until("it goes on", || (load.answered() > before + 50).then_some(()));
+    }
+    let (answered, faults) = load.finish();
+    assert!(faults.is_empty(), "{} of {answered}: {faults:?}", faults.len());
+}
+
+fn a_backend_is_reached_by_its_own_pool_alone(database: &Database) {
+    let a = Backend::named("a");
+    let setup = Setup::auto().store(database).backend(a.address());
+    let balancer = setup.set("pools", json!({ "api": { "backends": [a.url()] } })).start();
+    balancer.api("POST", "/-/v1/pools/api/backends", &json!({ "name": "x", "url": a.url() })).expect(201);
+    let before = get(&balancer, "/-/v1/pools/api/backends/x");
+    for place in ["/-/v1/backends", "/-/v1/pools/default/backends"] {
+        balancer.api("PATCH", &format!("{place}/api%2Fx"), &json!({ "state": "down" })).problem(404);
+        balancer.api("DELETE", &format!("{place}/api%2Fx"), &Value::Null).problem(404);
+    }
+    assert_eq!(get(&balancer, "/-/v1/pools/api/backends/x"), before);
+}
+
+fn what_is_stored_of_a_pool_that_is_gone_can_be_taken_away(database: &Database) {
+    let a = Backend::named("a");
+    let setup = Setup::auto().store(database).backend(a.address());
+    let two = setup.clone().set("pools", json!({ "api": { "backends": [a.url()] } }));
+    let balancer = two.start();
+    balancer.api("POST", "/-/v1/pools/api/backends", &json!({ "name": "x", "url": a.url() })).expect(201);
+    setup.write();
+    let before = balancer.proc.err_lines();
+    balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
+    balancer
+        .proc
+        .wait_err(before, "what is left", |line| line.contains("[WARN]") && line.ends_with(": api/x"));
+    balancer.api("DELETE", "/-/v1/pools/api/backends/x", &Value::Null).expect(204);
+    balancer.api("DELETE", "/-/v1/pools/api/backends/x", &Value::Null).problem(404);
+    two.write();
+    balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
+    assert_eq!(get(&balancer, "/-/v1/pools/api/backends")["backends"].as_array().expect("a list").len(), 1);
+}
+
 /// A GET for a host.
 fn get_for(balancer: &Balancer, host: &str, target: &str) -> Response {
     let mut conn = Conn::open(balancer.address);
@@ -143,7 +200,10 @@ fn a_pool_that_goes_ends_what_it_has(engine: Engine) {
     gate.open();
     assert_eq!(waiting.read("GET").expect("an answer").expect(200).text(), "slow");
     assert_eq!(get_for(&balancer, "Api.Test.", "/2").expect(200).text(), "slow");
-    assert_eq!(get(&balancer, "/-/v1/pools/api")["backends"][0]["in_flight"], 0);
+    // A request ends a moment after its client has read the answer.
+    until("none is under way", || {
+        (get(&balancer, "/-/v1/pools/api")["backends"][0]["in_flight"] == 0).then_some(())
+    });
 }
 
 fn a_question_says_route_and_pool(engine: Engine) {

@@ -62,6 +62,8 @@ pub struct Settings {
     pub max_in_flight: Option<u32>,
     /// How many workers there are, of which one backend may hold three quarters while there is another to go to.
     pub workers: Option<u32>,
+    /// No other pool takes requests: a backend may then hold every worker if there is no other.
+    pub alone: bool,
     /// `None`: no endpoint is ejected for how it answers.
     pub outlier: Option<OutlierPolicy>,
     /// Share of the endpoints that may be ejected at once, 0 to 1.
@@ -81,6 +83,7 @@ impl Settings {
             checked: false,
             max_in_flight: None,
             workers: None,
+            alone: true,
             outlier: None,
             max_ejected: 0.0,
             sticky: None,
@@ -103,6 +106,7 @@ impl Settings {
                 Outliers::new(policy, self.max_ejected, before.and_then(|before| before.outliers.as_ref()))
             }),
             checked: self.checked,
+            alone: self.alone,
             sticky: self.sticky.clone(),
         }
     }

@@ -172,7 +172,7 @@ impl Bench {
         let entries = &config.default_pool().backends;
         let backends = Backends::new(&settings, entries);
         backends.resolved(&entries[0], &["127.0.0.1:1".parse().unwrap()], 1);
-        let pools = Pools::new(Pool::new(backends, &metrics), []);
+        let pools = Pools::new(Pool::new(backends, &metrics, Arc::new(())), []);
         let policy = Arc::new(PolicyInForce::from_pointee(ProxyPolicy::of(&config.rate_limit, pools)));
         let health = Arc::new(ProcessHealth {
             policy: Arc::clone(&policy),

@@ -143,6 +143,7 @@ impl Control {
         actor: &Actor,
     ) -> Result<BackendShown, BackendError> {
         self.pool(pool)?;
+        judge(name)?;
         let in_file = self.in_file(pool, name);
         self.around
             .limits
@@ -159,7 +160,7 @@ impl Control {
         drain: Duration,
         actor: &Actor,
     ) -> Result<(), BackendError> {
-        self.pool(pool)?;
+        judge(name)?;
         if self.in_file(pool, name) {
             return Err(BackendError::InFile);
         }
@@ -243,4 +244,9 @@ impl Control {
         let group = snapshot.backends().iter().find(|group| *group.name == *name);
         group.map(|group| self.shown(&snapshot, group)).ok_or(BackendError::Store(StoreError::NotFound))
     }
+}
+
+/// A name that is none names no backend: least of all one of another pool.
+fn judge(name: &str) -> Result<(), BackendError> {
+    config::is_backend_name(name).then_some(()).ok_or(BackendError::Store(StoreError::NotFound))
 }

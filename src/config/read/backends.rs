@@ -74,8 +74,9 @@ fn named(node: Node) -> Node {
 /// without a password.
 pub(in crate::config) fn by_address(origin: &FaultOrigin, url: &str) -> Node {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
-    let name = authority.rsplit('@').next().unwrap_or("");
+    // A password may hold what ends an authority.
+    let behind = rest.rsplit('@').next().unwrap_or("");
+    let name = behind.split(['/', '?', '#']).next().unwrap_or("");
     let member = |(name, value): (&str, &str)| Member {
         name: name.to_owned(),
         origin: origin.clone(),

@@ -3,7 +3,7 @@
 use super::backends::Around;
 use super::{backends, balancing, health_check, outlier, upstream};
 use crate::config::PoolConfig;
-use crate::config::json::{Member, Value};
+use crate::config::json::{Member, Node, Value};
 use crate::config::keys::{Inherited, Report, Shape, Spec};
 use crate::config::section::Section;
 use balancer_pool::backends::DEFAULT_POOL;
@@ -22,7 +22,8 @@ pub(super) fn pools(root: &mut Section<'_>, around: &Around<'_>) -> Vec<PoolConf
     let is_alone = !root.has_some("pools") && !root.has_some("routes");
     let mut pools = vec![pool(root, DEFAULT_POOL, is_alone, around)];
     let about = "More pools, by their names. Each takes backends, and balancing, upstream, outlier and health_check as they \
-                 stand at the top; what it leaves out of these is as it is there.";
+                 stand at the top; what it leaves out of these is as it is there. A \
+                 cookie that it does not name is called by the pool, too: balancer_NAME.";
     root.declare(&Spec::new("pools", Shape::Section, "{}", about));
     let Some(node) = root.take("pools") else { return pools };
     let node = node.settled();
@@ -60,14 +61,29 @@ pub(super) fn pools(root: &mut Section<'_>, around: &Around<'_>) -> Vec<PoolConf
             continue;
         }
         let mut inherited = Inherited::by(&key);
+        let has_cookie = has(&node, &["balancing", "sticky", "cookie"]);
         let node = inherited.complete(node, &above);
-        let mut apart = Report::default();
+        let mut apart = Report { overrides: true, ..Report::default() };
         let mut section = Section::open(&mut apart, key, node);
-        pools.push(pool(&mut section, &name, true, around));
+        let mut read = pool(&mut section, &name, true, around);
+        if let Some(sticky) = read.balancing.sticky.as_mut().filter(|_| !has_cookie) {
+            // One host may have paths in several pools, and a browser keeps one cookie of a name.
+            sticky.cookie = format!("{}_{name}", sticky.cookie);
+        }
+        pools.push(read);
         section.end();
         root.absorb(apart, &inherited);
     }
     pools
+}
+
+/// Whether there is something at that path of an object.
+fn has(node: &Node, path: &[&str]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return true };
+    match &node.clone().settled().value {
+        Value::Object(members) => members.iter().any(|one| one.name == *first && has(&one.node, rest)),
+        _ => false,
+    }
 }
 
 fn is_name(name: &str) -> bool {

@@ -98,6 +98,41 @@ fn what_is_wrong_at_the_top_is_told_of_the_top_alone() {
 }
 
 #[test]
+fn a_default_that_is_given_over_something_else_is_a_change() {
+    let text = |more: &str| {
+        let top = r#""backends": ["http://a"], "upstream": {"retries": 5}"#;
+        format!(r#"{{{top}, "pools": {{"b": {{"backends": ["http://b"]{more}}}}}}}"#)
+    };
+    let with = load_with(&text(r#", "upstream": {"retries": 1}"#), &[]).unwrap();
+    let without = load_with(&text(""), &[]).unwrap();
+    assert_eq!((with.pools[1].upstream.retries, without.pools[1].upstream.retries), (1, 5));
+    assert_eq!(with.given.differing(&without.given), ["pools.b.upstream.retries"]);
+}
+
+#[test]
+fn a_cookie_that_a_pool_does_not_name_is_called_by_it() {
+    let text = r#"{"backends": ["http://a"], "balancing": {"sticky": {"secret": "0123456789abcdef", "cookie": "at"}},
+        "pools": {"b": {"backends": ["http://b"]},
+                  "c": {"backends": ["http://c"], "balancing": {"sticky": {"cookie": "own"}}},
+                  "d": {"backends": ["http://d"], "balancing": {"sticky": null}}}}"#;
+    let config = load_with(text, &[]).unwrap();
+    let cookies: Vec<_> = config
+        .pools
+        .iter()
+        .map(|pool| pool.balancing.sticky.as_ref().map(|one| one.cookie.as_str()))
+        .collect();
+    assert_eq!(cookies, [Some("at"), Some("at_b"), Some("own"), None]);
+}
+
+#[test]
+fn no_part_of_a_password_is_shown() {
+    for url in ["http://user:hunter2?x@h", "http://user:hunter2/@h", "http://user:hunter2#@h"] {
+        let told = load_with(&format!(r#"{{"backends": ["{url}"]}}"#), &[]).unwrap_err();
+        assert!(!told.contains("hunter") && told.contains("backends[0].url"), "{told}");
+    }
+}
+
+#[test]
 fn there_must_be_somewhere_to_go() {
     for text in
         [r#"{"backends": []}"#, "{}", r#"{"backends": [], "pools": {}, "routes": []}"#, r#"{"pools": {}}"#]

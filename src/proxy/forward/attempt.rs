@@ -10,7 +10,6 @@ use crate::proxy::{Phase, UpstreamError};
 use balancer_pool::backend_state;
 use balancer_pool::backends::{Ejection, Endpoint, Lease};
 use balancer_time::Nanos;
-use balancer_time::nanos;
 
 impl Forward {
     /// Counts and judges an attempt that began at the `now` of `state`, and moves that on.
@@ -40,10 +39,9 @@ impl Forward {
 /// Whether it was too late because the request had spent most of its time before, in line or elsewhere: that says nothing
 /// about the endpoint, and an overload would eject every endpoint.
 fn was_hurried(state: &RetryState, took: Nanos, phase: Phase) -> bool {
-    let own = state.snapshot.policy().request_timeout;
     matches!(phase, Phase::TimedOut | Phase::ConnectTimedOut)
         && state.deadline.is_some_and(|deadline| state.now >= deadline)
-        && own.is_some_and(|own| took < nanos(own) / 2)
+        && state.time.is_some_and(|time| took < time / 2)
 }
 
 /// Whether the endpoint failed; `None`: the attempt says nothing about it.

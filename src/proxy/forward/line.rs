@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Forward;
-use super::retry_state::{QueuedCount, RetryState, Wait};
+use super::retry_state::{QueuedCount, RetryState, Wait, WaitingCount};
 use crate::proxy::Reuse;
 use balancer_pool::backends::{Lease, Unavailable};
 use balancer_pool::queue::Waker;
@@ -81,14 +81,15 @@ impl Forward {
 
     fn join(&self, state: &RetryState) -> Result<Wait, Unsent> {
         let policy = state.snapshot.policy();
-        let most = policy.queue_size.min(self.most_waiting);
-        let place = state.pool.backends.queue().join(most).ok_or(Unsent::LineFull)?;
+        // Of all pools together: what waits holds a worker there, and no pool has workers of its own.
+        let one = WaitingCount::take(&self.waiting, self.most_waiting).ok_or(Unsent::LineFull)?;
+        let place = state.pool.backends.queue().join(policy.queue_size).ok_or(Unsent::LineFull)?;
         let metrics = Arc::clone(&state.pool.metrics);
         metrics.queued();
         let since = self.clock.now();
         let patience = since.saturating_add(nanos(policy.queue_timeout));
         let until = state.deadline.map_or(patience, |deadline| deadline.min(patience));
-        let counted = QueuedCount { metrics, clock: self.clock.clone(), since };
+        let counted = QueuedCount { metrics, clock: self.clock.clone(), since, _one: one };
         Ok(Wait { place, until, until_deadline: until < patience, _counted: counted })
     }
 }

@@ -7,14 +7,17 @@ use crate::error::Reject;
 use crate::proxy::exchange::BodyFault;
 use crate::proxy::{Phase, UpstreamError};
 use balancer_http::message::Reason;
-use balancer_pool::backends::Endpoint;
+use balancer_pool::backends::{DEFAULT_POOL, Endpoint};
 
 /// Seconds that a client is told to wait when no backend can answer now.
 const RETRY_AFTER_S: u64 = 1;
 
 /// What the client and the operator read when it was not sent, or not again.
 pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
-    let RetryState { failed_attempt, spent, .. } = state;
+    let RetryState { failed_attempt, spent, pool, .. } = state;
+    // What is said again and again is told by its words: one pool's trouble must not hide another's.
+    let of_pool =
+        if **pool.name() == *DEFAULT_POOL { String::new() } else { format!(" of pool {}", pool.name()) };
     let before = match failed_attempt {
         Some(FailedAttempt { error: Some(error), at, .. }) => match why {
             // That it could not be sent again is no news: the first failure is.
@@ -43,13 +46,15 @@ pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
         Unsent::Deadline => (
             Reason::GatewayTimeout,
             "the request was not answered in time",
-            "every backend was full until the request's time was over (upstream.request_timeout)",
+            "every backend was full until the request's time was over (upstream.request_timeout, or its route's)",
         ),
         Unsent::Full | Unsent::OverBudget | Unsent::Waits => {
             (Reason::Unavailable, BUSY, "every backend is full")
         }
     };
-    let reject = Reject::new(reason, detail).because(format!("{cause}{before}")).retry_after(RETRY_AFTER_S);
+    let reject = Reject::new(reason, detail)
+        .because(format!("{}{before}", cause.replacen("backend", &format!("backend{of_pool}"), 1)))
+        .retry_after(RETRY_AFTER_S);
     NoAnswer { reject, client_gone: false, spent }
 }
 

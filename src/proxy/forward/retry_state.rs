@@ -2,6 +2,7 @@
 //! by value, so that it can be put away while the request waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Spent;
@@ -24,6 +25,8 @@ pub(in crate::proxy) struct RetryState {
     pub(super) idempotent: bool,
     /// It can be sent again, whatever becomes of it: it may find out whether an endpoint is well again.
     pub(super) may_probe: bool,
+    /// How long it may take in all.
+    pub(super) time: Option<Nanos>,
     pub(super) deadline: Option<Nanos>,
     /// Id of the endpoint to which the client's connection is bound.
     pub(super) bound_to: Option<u64>,
@@ -62,6 +65,25 @@ pub(super) struct QueuedCount {
     pub metrics: Arc<PoolMetrics>,
     pub clock: Clock,
     pub since: Nanos,
+    pub _one: WaitingCount,
+}
+
+/// Counts a request among those that wait in any line, until it is dropped.
+pub(super) struct WaitingCount(Arc<AtomicUsize>);
+
+impl WaitingCount {
+    /// `None`: there are so many already.
+    pub fn take(waiting: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let more = |count: usize| (count < most).then_some(count + 1);
+        waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self(Arc::clone(waiting)))
+    }
+}
+
+impl Drop for WaitingCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for QueuedCount {
@@ -77,9 +99,10 @@ impl RetryState {
         self.deadline
     }
 
-    /// Ends it then, whatever `upstream.request_timeout` says.
-    pub(in crate::proxy) fn end_at(&mut self, deadline: Nanos) {
-        self.deadline = Some(deadline);
+    /// Gives it so long in all, whatever `upstream.request_timeout` says. `since`: when its head was complete.
+    pub(in crate::proxy) fn end_within(&mut self, most: Nanos, since: Nanos) {
+        self.time = Some(most);
+        self.deadline = Some(since.saturating_add(most));
     }
 
     /// Binds it to an endpoint.

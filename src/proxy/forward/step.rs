@@ -25,7 +25,7 @@ pub(in crate::proxy) enum Received {
     /// It is the client's.
     Final { lease: Lease, spent: Spent, set_cookie: Option<String> },
     /// Its status asks for another try, at the endpoint of this lease.
-    Again(RetryState, Lease, Reuse),
+    Again(Box<RetryState>, Lease, Reuse),
 }
 
 impl Forward {
@@ -70,7 +70,7 @@ impl Forward {
             // There is an answer already: a second one is not waited for in line.
             if let Ok((again, reuse)) = self.next(&mut state, &preferred, false) {
                 state.spent.backend = Some(again.endpoint.backend.clone());
-                return Received::Again(state, again, reuse);
+                return Received::Again(Box::new(state), again, reuse);
             }
         }
         let set_cookie = sticky.and_then(|sticky| set_cookie(sticky, head, &lease.endpoint));

@@ -27,7 +27,7 @@ fn store(rate_limit: &str) -> (Arc<Limits>, ProxyPolicy) {
     };
     let (limiter, metrics) = (Arc::new(Limiter::new(1_000)), Metrics::new());
     let limits = Limits::start(&sources, limiter, Arc::clone(&metrics), Clock::real()).unwrap();
-    let pool = Pool::new(Backends::new(&Settings::of(Strategy::First), &[]), &metrics);
+    let pool = Pool::new(Backends::new(&Settings::of(Strategy::First), &[]), &metrics, Arc::new(()));
     (limits, ProxyPolicy::of(&config.rate_limit, Pools::new(pool, [])))
 }
 

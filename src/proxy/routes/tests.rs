@@ -14,7 +14,7 @@ use balancer_pool::backends::Backends;
 fn routes(text: &str, folder: &Path) -> ActiveRoutes {
     let text = format!(r#"{{"backends": [{{"name": "a", "url": "http://127.0.0.1:9"}}], "routes": {text}}}"#);
     let config = config::from_text(&text, folder).expect("a configuration");
-    let pool = Pool::new(Backends::new(&settings(policy()), &[]), &Metrics::new());
+    let pool = Pool::new(Backends::new(&settings(policy()), &[]), &Metrics::new(), Arc::new(()));
     ActiveRoutes::new(&config.routes, &Pools::new(pool, []))
 }
 

@@ -221,7 +221,7 @@ impl Story {
         let mut state = proxy.forward.begin(&asked, (pool, snapshot), in_memory);
         state.bind(bound_to);
         if let Some(limit) = route.as_ref().and_then(|route| route.config.request_timeout) {
-            state.end_at(asked.received_at.saturating_add(nanos(limit)));
+            state.end_within(nanos(limit), asked.received_at);
         }
         let next = proxy.forward.step(state, head, true);
         self.go(next, head)

@@ -85,3 +85,33 @@ fn hosts_are_names_or_addresses() {
         assert_eq!(server_name(host).is_some(), is_one, "{host:?}");
     }
 }
+
+#[test]
+fn a_pool_is_known_for_as_long_as_somebody_holds_it() {
+    let behind = BackendTls::default();
+    let held = behind.of("s");
+    behind.apply(
+        "s",
+        &BackendTlsSettings { insecure_skip_verify: true, ..BackendTlsSettings::default() },
+        true,
+    );
+    behind.of("t");
+    behind.forget_unheld();
+    assert!(behind.session("s", "a.test").is_ok());
+    assert!(behind.session("t", "a.test").unwrap_err().contains("no more"));
+    drop(held);
+    behind.forget_unheld();
+    assert!(behind.session("s", "a.test").unwrap_err().contains("no more"));
+}
+
+#[test]
+fn a_new_pool_makes_no_connection_of_another_one_stale() {
+    let any = BackendTlsSettings { insecure_skip_verify: true, ..BackendTlsSettings::default() };
+    let behind = BackendTls::default();
+    behind.apply("s", &any, true);
+    let before = behind.generation();
+    behind.apply("t", &any, true);
+    assert_eq!(behind.generation(), before);
+    behind.apply("s", &BackendTlsSettings { server_name: Some("b.test".into()), ..any }, true);
+    assert_ne!(behind.generation(), before);
+}

@@ -27,6 +27,8 @@ pub(super) struct Picker {
     pub most_workers: u32,
     /// A bound on the whole pool.
     pub total: Option<Total>,
+    /// No other pool takes requests.
+    pub alone: bool,
     /// `None`: no endpoint is taken out for how it answers.
     pub outliers: Option<Outliers>,
     /// Without health checks every endpoint counts as healthy.
@@ -93,7 +95,7 @@ struct Seen {
     full: bool,
     /// Somebody holds as many workers as it may while others are there.
     over_share: bool,
-    /// There are two backends or more to go to.
+    /// There are two backends or more to go to, or other pools.
     several: bool,
 }
 
@@ -221,7 +223,8 @@ impl Snapshot {
     /// Fills `candidates` with those of the best rank that anybody with room has.
     fn gather(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>, within_share: bool) -> Seen {
         candidates.clear();
-        let mut seen = Seen { rank: Rank::Ejected, full: false, over_share: false, several: false };
+        let mut seen =
+            Seen { rank: Rank::Ejected, full: false, over_share: false, several: !self.picker.alone };
         let mut backend: Option<&Arc<Backend>> = None;
         for (position, endpoint) in (0u32..).zip(&self.endpoints) {
             let Some(rank) = self.rank(endpoint, wanted) else { continue };
