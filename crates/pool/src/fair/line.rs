@@ -140,9 +140,8 @@ impl FairLine {
         let record = self.records.get_mut(&who).expect("enrolled");
         if record.waiting.is_empty() {
             record.since = now;
-            // Who has something in flight was never away, and may have had less than what is served.
-            let credit = if record.sent > 0 { DEBT } else { 0 };
-            record.share.at_least(level.served.saturating_sub(credit.into()), now);
+            // Who has something in flight was never away, and may have had less than what is served; others have not.
+            record.share.at_least(level.served.saturating_sub(DEBT.into()), now);
         }
         if level.waiting == 0 {
             level.share.at_least(self.served, now);
@@ -322,5 +321,30 @@ impl FairLine {
             self.emptied = self.now;
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_is_learnt_slowly() {
+        let (ms, client) = (1_000_000, Who { client: 1, priority: Priority::Normal });
+        // How long so many were in flight; the mean afterwards, in ms.
+        for (held, times, mean) in [
+            (None, 100, 20),
+            (Some(20 * ms), 100, 20),
+            (Some(0), 35, 9),
+            (Some(100 * ms), 35, 60),
+            // One that took an hour counts as ten means.
+            (Some(3_600_000 * ms), 1, 23),
+            (Some(0), 10_000, 0),
+        ] {
+            let mut line = FairLine::new(LinePolicy { size: 1, target: None });
+            (0..times).for_each(|_| line.end(client, held, ms));
+            assert_eq!(line.mean / ms, mean, "{held:?} {times}");
+            assert!(line.mean >= LEAST_MEAN);
+        }
     }
 }

@@ -81,8 +81,11 @@ fn it_grows_while_the_backend_is_full_and_as_quick_as_ever() {
     ] {
         let mut backend = Backend::new(AutoBounds { max, ..BOUNDS }, 1e9, took);
         backend.load = load;
-        backend.run(30);
+        let found = backend.run(30);
         assert_eq!(backend.limit.bound(), bound, "{load} {took}");
+        // A full one is tried every twenty windows, though it is not slow.
+        let tried = found.contains(&ProbeVerdict::Busy);
+        assert_eq!(tried, load == u32::MAX, "{load} {took}: {found:?}");
         assert!(backend.greatest <= bound);
     }
 }
@@ -111,6 +114,27 @@ fn a_backend_that_became_slow_keeps_its_places() {
     let found = backend.run(60);
     assert!(found.contains(&ProbeVerdict::Busy) && !found.contains(&ProbeVerdict::Idle), "{found:?}");
     assert_eq!(backend.limit.bound(), 32);
+    // After the first verdict it is not slow any more, and tried every twenty windows only.
+    assert!(found.len() <= 7, "{found:?}");
+}
+
+#[test]
+fn what_is_usual_follows_the_backend() {
+    // Answers take so long, then so long, while so many are asked for; what is usual after 20 s, in ms.
+    for (before, after, load, usual) in [
+        (60, 20, u32::MAX, 20..=22),
+        // Slower with nearly nothing to do: it is slower.
+        (20, 60, 2, 45..=60),
+        // With much to do it may be for that.
+        (20, 60, 12, 20..=20),
+    ] {
+        let mut backend = Backend::new(AutoBounds { max: 16, ..BOUNDS }, 1e9, before * MS);
+        backend.run(5);
+        (backend.took, backend.load) = (after * MS, load);
+        backend.run(20);
+        let found = (backend.limit.base_s.expect("measured") * 1e3).round() as u64;
+        assert!(usual.contains(&found), "{before} to {after} with {load}: {found}");
+    }
 }
 
 #[test]

@@ -159,6 +159,35 @@ fn what_went_straight_through_is_charged_while_its_client_waits() {
 }
 
 #[test]
+fn what_went_straight_through_is_not_charged_once_its_client_does_not_wait() {
+    let (mut line, mut now) = (line(100, None), S);
+    line.join(&Joining { straight: 3, ..joining(who(1), now) }, now).expect("room");
+    assert_eq!(served(&mut line, 1, None, &mut now), [1]);
+    now += 100 * MS;
+    line.end(who(1), None, now);
+    // It began at 60 ms, three times the mean, where others begin now; one in flight for 100 ms is charged, not four.
+    join(&mut line, 1, now);
+    join_all(&mut line, [2; 50], now);
+    let turns = served(&mut line, 50, Some(10 * MS), &mut now);
+    assert_eq!(turns.iter().position(|client| *client == 1), Some(4));
+}
+
+#[test]
+fn another_weight_counts_from_now_on() {
+    let (mut line, mut now) = (line(usize::MAX, None), S);
+    let turns_of_one = |line: &mut FairLine, weight, now: &mut Nanos| {
+        for _ in 0..100 {
+            line.join(&Joining { weight, ..joining(who(1), *now) }, *now).expect("no bound");
+            join(line, 2, *now);
+        }
+        served(line, 100, Some(MS), now).iter().filter(|client| **client == 1).count()
+    };
+    assert!(turns_of_one(&mut line, 1, &mut now).abs_diff(50) <= 1);
+    assert!(turns_of_one(&mut line, 4, &mut now).abs_diff(80) <= 1);
+    assert!(turns_of_one(&mut line, 1, &mut now).abs_diff(50) <= 1);
+}
+
+#[test]
 fn a_clock_that_went_back_changes_nothing() {
     let mut line = line(100, Some(500 * MS));
     join(&mut line, 1, 10 * S);

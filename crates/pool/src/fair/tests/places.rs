@@ -145,6 +145,32 @@ fn trying_in_vain_costs_nothing() {
     assert_eq!(served(&mut line, 2, Some(MS), &mut now), [0, 1]);
 }
 
+/// Nor does it cost its priority anything.
+#[test]
+fn trying_in_vain_costs_no_priority_anything() {
+    let of = |priority| Who { client: 1, priority };
+    let (mut line, mut now) = (line(100, None), S);
+    for priority in [Priority::Critical, Priority::Normal] {
+        line.join(&joining(of(priority), now), now).expect("room");
+    }
+    for _ in 0..3 {
+        let turn = line.next(now).expect("somebody waits");
+        assert_eq!(turn.ticket.who, of(Priority::Critical));
+        now += S;
+        let other = line.pass(turn, now).expect("the other");
+        assert_eq!(line.pass(other, now), None);
+    }
+}
+
+/// A time that has not come yet is now: who claims it is first of those that came later.
+#[test]
+fn nobody_comes_later_than_now() {
+    let mut line = line(100, None);
+    let first = line.join(&joining(who(1), 100 * S), S).expect("room");
+    join(&mut line, 1, 2 * S);
+    assert_eq!(line.next(2 * S).map(|turn| turn.ticket), Some(first));
+}
+
 #[test]
 fn at_most_eight_try_one_place() {
     let mut line = line(100, None);

@@ -171,7 +171,11 @@ impl Naive {
         if client.waiting.is_empty() {
             client.since = self.now;
             let credit = if client.in_flight > 0 { DEBT.into() } else { 0 };
-            client.used = client.used.max(served.saturating_sub(credit) * client.weight);
+            let least = served.saturating_sub(credit);
+            // It is forgotten, to the nanosecond, with what it used no more than newcomers start with.
+            let forgotten = client.in_flight == 0 && client.used / client.weight <= served;
+            client.used =
+                if forgotten { least * client.weight } else { client.used.max(least * client.weight) };
         }
         if !self.waits_at(who.priority as usize) {
             let level = &mut self.levels[who.priority as usize];
