@@ -164,6 +164,7 @@ impl App {
             public: Arc::clone(&public),
             tls,
             lookup: Arc::clone(&shared.lookup),
+            prober: Arc::clone(&shared.prober),
             clock,
             notify: Arc::clone(&notify),
             strays: Vec::new(),

@@ -24,6 +24,7 @@ use crate::metrics::{Metrics, Reload};
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 use crate::store::backends::BackendRow;
+use crate::upstream::prober::Prober;
 use crate::upstream::resolve::{self, Lookup};
 use balancer_pool::backend::BackendEntry;
 
@@ -49,6 +50,7 @@ pub(super) struct Parts {
     pub own_addresses: Vec<SocketAddr>,
     pub tls: Tls,
     pub lookup: Lookup,
+    pub prober: Arc<Prober>,
     pub clock: Clock,
     pub notify: Arc<Notify>,
     /// Stored backends of pools that are not configured, as the log was told.
@@ -196,6 +198,7 @@ impl Parts {
             metrics: &self.metrics,
             tls: &self.tls,
             lookup: &self.lookup,
+            prober: &self.prober,
             clock: &self.clock,
             alone: config.pools.len() == 1,
             stored: &stored,

@@ -5,15 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::StartFailure;
 use super::backends::{WantedBackend, wanted};
 use super::tls::Tls;
-use super::{StartFailure, failed};
 use crate::clock::Clock;
 use crate::config::{Frontend, PoolConfig};
 use crate::metrics::Metrics;
 use crate::proxy::pools::{Pool, Pools};
 use crate::store::backends::BackendRow;
-use crate::upstream::prober::{CheckDriver, Prober};
+use crate::upstream::prober::{PoolChecks, Prober};
 use crate::upstream::resolve::{self, Lookup, Resolver};
 use balancer_pool::backend::{BackendEntry, Located};
 use balancer_pool::backend_state::{label, line};
@@ -32,6 +32,7 @@ pub(super) struct Keeping<'a> {
     pub metrics: &'a Metrics,
     pub tls: &'a Tls,
     pub lookup: &'a Lookup,
+    pub prober: &'a Prober,
     pub clock: &'a Clock,
     /// There is no other pool than the default one.
     pub alone: bool,
@@ -55,7 +56,7 @@ pub(super) struct RunningPool {
     withheld: HashMap<Arc<str>, &'static str>,
     /// `None`: it has not begun to look names up.
     resolver: Option<Resolver>,
-    prober: Option<Prober>,
+    checks: Option<PoolChecks>,
 }
 
 /// A backend on its way out: listed, and given nothing new.
@@ -84,7 +85,7 @@ impl RunningPool {
             leaving: Vec::new(),
             withheld: HashMap::new(),
             resolver: None,
-            prober: None,
+            checks: None,
         }
     }
 
@@ -99,12 +100,8 @@ impl RunningPool {
 
     /// Starts the health checks that are configured, if any are.
     fn check(&mut self, keeping: &Keeping<'_>) -> io::Result<()> {
-        let Keeping { frontend, tls, clock, .. } = keeping;
-        let driver = CheckDriver::of(frontend.engine);
-        let backends = &self.pool.backends;
-        let start =
-            |check| Prober::start(Arc::clone(backends), check, driver, &tls.backends, (*clock).clone());
-        self.prober = self.config.health_check.clone().map(start).transpose()?;
+        let check = |settings| keeping.prober.check(&self.pool.backends, settings);
+        self.checks = self.config.health_check.clone().map(check).transpose()?;
         Ok(())
     }
 
@@ -143,7 +140,7 @@ impl RunningPool {
         self.pool.metrics.set_backends(placed.iter().map(|one| one.entry.name.as_str()));
         let checks_change = config.health_check != before.health_check;
         if checks_change {
-            self.prober = None;
+            self.checks = None;
         }
         let told = self.put(&placed, keeping);
         self.say("new", &told.added);
@@ -157,7 +154,7 @@ impl RunningPool {
         if let Err(error) = self.look_up(keeping) {
             log::error!("some names of the pool {} are not looked up: no thread: {error}", config.name);
         }
-        if self.prober.is_none()
+        if self.checks.is_none()
             && let Err(error) = self.check(keeping)
         {
             log::error!("the pool {} is not checked: {error}", config.name);
@@ -270,12 +267,12 @@ pub(super) fn in_force(running: &[RunningPool]) -> Pools {
 /// at the same time, and none waits longer than it says itself. What can't be started for one pool keeps no other from it.
 ///
 /// # Errors
-/// The first thing that could not be started.
+/// What could not be started, and for which pools.
 pub(super) fn watch(pools: &mut [RunningPool], keeping: &Keeping<'_>) -> Result<(), StartFailure> {
-    let mut failure = None;
-    let mut note = |what: &str, result: io::Result<()>| {
+    let mut failures = Vec::new();
+    let mut note = |one: &RunningPool, what: &str, result: io::Result<()>| {
         if let Err(error) = result {
-            failure.get_or_insert(failed(what)(error));
+            failures.push(format!("{what} of the pool {} can't be started: {error}", one.config.name));
         }
     };
     let clock = keeping.clock;
@@ -285,21 +282,23 @@ pub(super) fn watch(pools: &mut [RunningPool], keeping: &Keeping<'_>) -> Result<
     };
     for one in &mut *pools {
         keeping.tls.apply_pool(&one.config, &one.entries());
-        note("names can't be resolved", one.look_up(keeping));
+        let begun = one.look_up(keeping);
+        note(one, "look-ups", begun);
     }
     let since = clock.now();
     for (one, resolver) in pools.iter().filter_map(|one| Some((one, one.resolver.as_ref()?))) {
         resolver.wait_first(left(since, one));
     }
     for one in &mut *pools {
-        note("health checks can't be started", one.check(keeping));
+        let begun = one.check(keeping);
+        note(one, "health checks", begun);
     }
     let since = clock.now();
-    for (one, prober) in pools.iter().filter_map(|one| Some((one, one.prober.as_ref()?))) {
-        prober.wait_first(left(since, one));
+    for (one, checks) in pools.iter().filter_map(|one| Some((one, one.checks.as_ref()?))) {
+        checks.wait_first(left(since, one));
     }
     pools.iter_mut().for_each(RunningPool::say_withheld);
-    failure.map_or(Ok(()), Err)
+    if failures.is_empty() { Ok(()) } else { Err(StartFailure::new(failures.join("; "))) }
 }
 
 /// The addresses of these backends of several pools, looked up at the same time.

@@ -24,6 +24,7 @@ use crate::proxy::forward::Forward;
 use crate::proxy::policy::PolicyInForce;
 use crate::proxy::routes::PasswordLane;
 use crate::store::{Limits, Sources};
+use crate::upstream::prober::{CheckDriver, Prober};
 use crate::upstream::resolve::{self, Lookup};
 use balancer_limiter::heavy_hitters::HeavyHitters;
 use balancer_limiter::limiter::Limiter;
@@ -43,6 +44,7 @@ pub(super) struct SharedServices {
     /// Without addresses as yet.
     pub pools: Vec<RunningPool>,
     pub lookup: Lookup,
+    pub prober: Arc<Prober>,
     /// Set when the public one has started.
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     pub ticker: Ticker,
@@ -75,12 +77,14 @@ impl SharedServices {
         )
         .map_err(|error| StartFailure::new(error.to_string()))?;
         let lookup = resolve::lookup(config.discovery.resolver);
+        let prober = Prober::new(CheckDriver::of(config.frontend.engine), &tls.backends, clock.clone());
         let stored = limits.backends();
         let keeping = Keeping {
             frontend: &config.frontend,
             metrics: &metrics,
             tls,
             lookup: &lookup,
+            prober: &prober,
             clock: &clock,
             alone: config.pools.len() == 1,
             stored: &stored,
@@ -95,13 +99,11 @@ impl SharedServices {
             tls: tls.clone(),
         };
         let ticker = Ticker::start(ticked, clock.clone()).map_err(failed("a thread can't be started"))?;
-        let draining = AtomicBool::new(false);
-        let lone_peer = Arc::default();
         let health = Arc::new(ProcessHealth {
             policy: Arc::clone(&policy),
             limits: Arc::clone(&limits),
-            draining,
-            lone_peer,
+            draining: AtomicBool::new(false),
+            lone_peer: Arc::default(),
         });
         let frontend = Arc::default();
         let heavy_hitters = Arc::default();
@@ -121,6 +123,7 @@ impl SharedServices {
             policy,
             pools,
             lookup,
+            prober: Arc::new(prober),
             frontend,
             ticker,
             tls: tls.clone(),
@@ -135,6 +138,7 @@ impl SharedServices {
             metrics: &self.metrics,
             tls: &self.tls,
             lookup: &self.lookup,
+            prober: &self.prober,
             clock: &self.clock,
             alone: config.pools.len() == 1,
             stored: &stored,

@@ -1,15 +1,19 @@
-//! Health checks: every endpoint of the pool is asked once an interval, on a fixed number of threads, and one that hangs
-//! delays nobody else's check. They follow the pool: new endpoints have their first check at once, and what a check of a
-//! removed one finds is not written down.
+//! Health checks: every endpoint of every pool is asked once an interval of its pool, on a fixed number of threads in all, and
+//! one that hangs delays nobody else's check. They follow the pools: new endpoints have their first check at once, and what a
+//! check of a removed one finds is not written down.
 //!
 //! - `schedule`: which endpoint is checked when.
 //! - `check`: one check, as bytes in and result out.
-//! - `state`: what the checks of an endpoint come to, and the lines about it.
+//! - `check_state`: what the checks of an endpoint come to, and the lines about it.
 //! - `epoll`, `blocking`: what makes the checks; `wire`: a connection of the first.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::config::{Engine, HealthCheck};
@@ -17,6 +21,8 @@ use crate::tls::upstream::BackendTls;
 use balancer_pool::backends::Backends;
 use balancer_pool::health::Status;
 use balancer_time::nanos;
+
+use schedule::Schedule;
 
 mod blocking;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "ureq has a state machine of its own"))]
@@ -51,41 +57,77 @@ impl CheckDriver {
     }
 }
 
-/// The running health checks; they end when this is dropped, and no endpoint's health is changed any more.
-#[derive(Debug)]
+/// What checks pools' endpoints.
 pub struct Prober {
-    backends: Arc<Backends>,
+    driver: CheckDriver,
+    tls: Arc<BackendTls>,
     clock: Clock,
-    _running: RunningProber,
+    /// `None`: no pool was to be checked yet, or no thread could be had.
+    running: Mutex<Option<Arc<RunningProber>>>,
 }
 
-/// The driver's threads, which end with it.
-#[derive(Debug)]
-#[allow(dead_code, reason = "held to be dropped")]
-enum RunningProber {
-    #[cfg(target_os = "linux")]
-    Epoll(epoll::EpollProber),
-    Blocking(blocking::BlockingProber),
+/// The health checks of a pool; they end when this is dropped, and change no endpoint's health any more.
+pub struct PoolChecks {
+    running: Arc<RunningProber>,
+    /// The pool's in the schedule.
+    number: u64,
+    backends: Arc<Backends>,
+    clock: Clock,
+}
+
+/// Has the thread that makes the checks look at the schedule. It may be called under any lock.
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// The thread that asks the schedule what to check; it ends when this is dropped.
+struct RunningProber {
+    /// Held over no I/O.
+    schedule: Arc<Mutex<Schedule>>,
+    wake: Wake,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Prober {
-    /// Starts checking every endpoint of the pool, now and as they come; those with `https://` by `tls`. Fails only when no thread or descriptor can be had.
-    pub fn start(
-        backends: Arc<Backends>,
-        settings: HealthCheck,
-        driver: CheckDriver,
-        tls: &Arc<BackendTls>,
-        clock: Clock,
-    ) -> io::Result<Self> {
-        let (pool, settings, own) = (Arc::clone(&backends), Arc::new(settings), clock.clone());
-        let running = match driver {
-            #[cfg(target_os = "linux")]
-            CheckDriver::Epoll => RunningProber::Epoll(epoll::start(pool, settings, Arc::clone(tls), own)?),
-            CheckDriver::Blocking => RunningProber::Blocking(blocking::start(pool, settings, own)?),
-        };
-        Ok(Self { backends, clock, _running: running })
+    /// Without pools and without threads. Backends with `https://` are checked by `tls`.
+    pub fn new(driver: CheckDriver, tls: &Arc<BackendTls>, clock: Clock) -> Self {
+        Self { driver, tls: Arc::clone(tls), clock, running: Mutex::new(None) }
     }
 
+    /// Starts checking every endpoint of the pool, now and as they come.
+    ///
+    /// # Errors
+    /// No thread or descriptor can be had. Nothing has begun then; the next call tries again.
+    pub fn check(&self, backends: &Arc<Backends>, settings: HealthCheck) -> io::Result<PoolChecks> {
+        let running = self.running()?;
+        let changed = Arc::new(AtomicBool::new(true));
+        let number = running.schedule.lock().watch(backends, settings, &changed);
+        // Nothing that is called under the pool's lock may be the last to hold the thread, which it would wait for.
+        let (changed, wake) = (Arc::downgrade(&changed), Arc::downgrade(&running.wake));
+        backends.on_change(move || {
+            let (Some(changed), Some(wake)) = (changed.upgrade(), wake.upgrade()) else { return false };
+            changed.store(true, Ordering::Release);
+            wake();
+            true
+        });
+        Ok(PoolChecks { running, number, backends: Arc::clone(backends), clock: self.clock.clone() })
+    }
+
+    fn running(&self) -> io::Result<Arc<RunningProber>> {
+        let mut running = self.running.lock();
+        if let Some(running) = &*running {
+            return Ok(Arc::clone(running));
+        }
+        let clock = self.clock.clone();
+        let new = Arc::new(match self.driver {
+            #[cfg(target_os = "linux")]
+            CheckDriver::Epoll => epoll::start(Arc::clone(&self.tls), clock)?,
+            CheckDriver::Blocking => blocking::start(clock)?,
+        });
+        *running = Some(Arc::clone(&new));
+        Ok(new)
+    }
+}
+
+impl PoolChecks {
     /// Waits until every endpoint that the pool now has was checked once, at most `timeout`. Whether all were.
     pub fn wait_first(&self, timeout: Duration) -> bool {
         let changes = self.backends.changes();
@@ -99,6 +141,25 @@ impl Prober {
             if changes.recv_timeout(left).is_err() {
                 return false;
             }
+        }
+    }
+}
+
+impl Drop for PoolChecks {
+    fn drop(&mut self) {
+        self.running.schedule.lock().forget(self.number);
+        // Its connections are closed.
+        (self.running.wake)();
+    }
+}
+
+impl Drop for RunningProber {
+    fn drop(&mut self) {
+        self.schedule.lock().end();
+        (self.wake)();
+        if let Some(thread) = self.thread.take() {
+            // It waits for no check.
+            let _ = thread.join();
         }
     }
 }

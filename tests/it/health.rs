@@ -20,6 +20,7 @@ each_engine! {
     without_health_checks_everybody_is_healthy,
     hanging_backends_delay_nobody_elses_check,
     a_thousand_backends_of_which_a_hundred_hang_start_at_once_and_on_few_threads,
+    a_hundred_pools_share_threads_and_descriptors_of_checks,
     checks_open_a_fresh_connection_and_spend_no_token,
     weight_0_gets_no_traffic,
 }
@@ -126,6 +127,16 @@ fn hanging_backends_delay_nobody_elses_check(engine: Engine) {
 }
 
 fn a_thousand_backends_of_which_a_hundred_hang_start_at_once_and_on_few_threads(engine: Engine) {
+    a_thousand_are_checked(engine, 1, 1);
+}
+
+fn a_hundred_pools_share_threads_and_descriptors_of_checks(engine: Engine) {
+    // On few threads those that hang are waited for one after the other.
+    a_thousand_are_checked(engine, 100, if engine == Engine::TinyHttp { 1 } else { 6 });
+}
+
+/// In so many pools, of which so many in ten hang.
+fn a_thousand_are_checked(engine: Engine, pools: usize, hang: usize) {
     const TIMEOUT: Duration = Duration::from_millis(500);
     // A loaded machine and a build without optimisations take their time for the rest of the start.
     const SLACK: Duration = Duration::from_secs(10);
@@ -138,24 +149,41 @@ fn a_thousand_backends_of_which_a_hundred_hang_start_at_once_and_on_few_threads(
     // The kernel takes as many connections as its line is long, and answers nobody beyond: both kinds of hanging.
     let hanging = everywhere(50);
     let good = Backend::named_on(everywhere(4096), 7);
-    let mut setup = Setup::on(engine);
-    for number in 0..1000 {
-        let port =
-            if number % 10 == 3 { hanging.local_addr().expect("bound") } else { good.address() }.port();
+    let of = |number: usize| {
+        let hangs = (number + 7) % 10 < hang;
+        let port = if hangs { hanging.local_addr().expect("bound") } else { good.address() }.port();
         let url = format!("http://127.0.{}.{}:{port}", 1 + number / 250, 1 + number % 250);
-        setup = setup.backend_with(json!({ "name": format!("b{number}"), "url": url }));
+        json!({ "name": format!("b{number}"), "url": url })
+    };
+    let size = 1000 / pools;
+    let mut setup = (0..size).fold(Setup::on(engine), |setup, number| setup.backend_with(of(number)));
+    for pool in 1..pools {
+        let backends: Vec<Value> = (pool * size..(pool + 1) * size).map(of).collect();
+        setup = setup.set(&format!("pools.p{pool}"), json!({ "backends": backends }));
     }
     let check = json!({ "path": "/", "interval": "1h", "timeout": "500ms" });
     let began = Instant::now();
-    let balancer = setup.set("health_check", check).set("frontend.workers", json!(4)).start();
-    let (took, threads) = (began.elapsed(), balancer.proc.threads());
-    aloud(&format!("1,000 backends, 100 hang, {}: {took:?} to start, {threads} threads", engine.name()));
-    assert!(took < TIMEOUT + SLACK, "{took:?}");
+    let setup = setup.set("health_check", check).set("frontend.workers", json!(4));
+    let proc = setup.launch();
+    let said = |word: &str| proc.err().lines().filter(|line| line.contains(word)).count();
+    let mut files = 0;
+    until("everybody was checked", || {
+        files = files.max(proc.files());
+        (said("(first check)") == 1000).then_some(())
+    });
+    let (took, threads) = (began.elapsed(), proc.threads());
+    aloud(&format!(
+        "1,000 backends in {pools} pools, {hang} in ten hang, {}: {took:?}, {threads} threads, {files} files",
+        engine.name()
+    ));
+    // Those that hang are awaited by 16 threads at once.
+    assert!(took < TIMEOUT * 7 + SLACK, "{took:?}");
     assert!(threads < 100, "{threads} threads");
-    let said = |word: &str| balancer.proc.err().lines().filter(|line| line.contains(word)).count();
-    until("everybody was checked", || (said("is up: GET /: status 200 (first check)") == 900).then_some(()));
-    until("and those that hang were found out", || (said("(first check)") == 1000).then_some(()));
-    assert_eq!(said("is down: GET /: no "), 100);
+    // Half of those that are counted on beside clients' connections, and what stands without any.
+    assert!(files < 512 + 100, "{files} files");
+    assert_eq!(said("is up: GET /: status 200 (first check)"), 1000 - 100 * hang);
+    assert_eq!(said("is down: GET /: no "), 100 * hang);
+    let balancer = setup.started(proc);
     assert_eq!(balancer.get("/").expect(200).text(), "07");
 }
 

@@ -3,166 +3,161 @@
 //!
 //! A backend that hangs holds one of [`THREADS`] threads for the time-out. Once it is known to hang, it gets a thread only
 //! while fewer than half of them are with such backends. So `n` backends that begin to hang at the same time delay the
-//! other checks once, by at most `n / THREADS` time-outs, and not at all from then on. (ureq counts the time-out anew for
+//! other checks of their pool once, by at most `n / THREADS` time-outs, and not at all from then on. Those of another pool
+//! they delay until the first of their checks ends, since the pool with the fewest under way has the next thread. A check
+//! whose pool is gone holds its thread until it ends. (ureq counts the time-out anew for
 //! connecting, sending and receiving: a backend that is slow in each holds its thread up to three times as long.)
 //!
 //! ureq judges answers otherwise than our own checks do: it takes lines that end with a bare line feed, refuses versions
 //! other than 1.0 and 1.1 and what `upstream.accept_invalid` takes, and does not tell TLS or a malformed status line from
 //! what is no HTTP at all.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 use http::header::{CONNECTION, HOST};
+use parking_lot::Mutex;
 use ureq::{Agent, Timeout};
 
+use super::RunningProber;
 use super::check::{CheckResult, NotPassed, USER_AGENT, judge};
-use super::schedule::Schedule;
+use super::schedule::{DueCheck, Schedule};
 use crate::clock::Clock;
 use crate::config::HealthCheck;
 use balancer_pool::backend_state::Failed;
-use balancer_pool::backends::{Backends, Endpoint};
+use balancer_pool::backends::Endpoint;
 use balancer_time::{Nanos, nanos};
 
-/// How many checks are made at once.
-pub(super) const THREADS: usize = 16;
+/// How many checks are made at once, of all pools.
+const THREADS: usize = 16;
 /// Deep enough for ureq without TLS; touched lazily.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// The running threads; they end when this is dropped, those that wait when their check ends.
-#[derive(Debug)]
-pub(super) struct BlockingProber {
-    /// Never sent on: dropping it is the signal.
-    stop: Option<Sender<Infallible>>,
-    thread: Option<JoinHandle<()>>,
-}
-
 /// What a check has found.
 struct Found {
-    id: u64,
+    number: u64,
     started: Nanos,
     result: CheckResult,
 }
 
-/// Starts the threads. Fails only when they can't be had.
-pub(super) fn start(
-    backends: Arc<Backends>,
-    settings: Arc<HealthCheck>,
-    clock: Clock,
-) -> io::Result<BlockingProber> {
-    let (stop, stopped) = bounded(0);
+/// Starts the threads. Fails only when they can't be had. Those that wait end when their check does.
+pub(super) fn start(clock: Clock) -> io::Result<RunningProber> {
     // As many places as threads: neither side ever waits to send.
     let ((jobs, taken), (done, found)) = (bounded(THREADS), bounded(THREADS));
-    let agent = agent(&settings);
+    let agent = agent();
     for _ in 0..THREADS {
-        let worker = Worker { agent: agent.clone(), settings: Arc::clone(&settings), clock: clock.clone() };
+        let worker = Worker { agent: agent.clone(), clock: clock.clone() };
         let (taken, done) = (taken.clone(), done.clone());
         Builder::new()
             .name("health-check".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || worker.run(&taken, &done))?;
     }
-    let schedule = Schedule::new(Arc::clone(&backends), settings, THREADS);
-    let changes = backends.changes();
-    let hand_out = HandOut { schedule, clock, jobs, found, busy: 0 };
-    let thread = Builder::new().name("health".to_owned()).spawn(move || hand_out.run(&changes, &stopped))?;
-    Ok(BlockingProber { stop: Some(stop), thread: Some(thread) })
-}
-
-impl Drop for BlockingProber {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It waits for no check.
-            let _ = thread.join();
-        }
-    }
+    let schedule = Arc::new(Mutex::new(Schedule::new(THREADS)));
+    let (call, called) = bounded(1);
+    let hand_out = HandOut { schedule: Arc::clone(&schedule), clock, jobs, found, busy: 0 };
+    let thread = Builder::new().name("health".to_owned()).spawn(move || hand_out.run(&called))?;
+    let wake = Arc::new(move || {
+        // Where one call waits already, one is enough.
+        let _ = call.try_send(());
+    });
+    Ok(RunningProber { schedule, wake, thread: Some(thread) })
 }
 
 /// The thread that hands the checks out and writes down what they found, alone: once it has ended nothing is.
 struct HandOut {
-    schedule: Schedule,
+    schedule: Arc<Mutex<Schedule>>,
     clock: Clock,
-    jobs: Sender<Arc<Endpoint>>,
+    jobs: Sender<DueCheck>,
     found: Receiver<Found>,
     /// Threads with a check.
     busy: usize,
 }
 
 impl HandOut {
-    fn run(mut self, changes: &Receiver<()>, stopped: &Receiver<Infallible>) {
+    fn run(mut self, called: &Receiver<()>) {
         loop {
             let now = self.clock.now();
             while self.busy < THREADS
-                && let Some(endpoint) = self.schedule.next(now)
+                && let Some(due) = self.next(now)
             {
                 self.busy += 1;
-                if self.jobs.send(endpoint).is_err() {
+                if self.jobs.send(due).is_err() {
                     return log::error!("health checks have ended: their threads have");
                 }
             }
-            let due = self.schedule.until().filter(|_| self.busy < THREADS);
+            let due = (self.busy < THREADS).then(|| self.schedule.lock().until()).flatten();
             let due = due.map_or_else(never, |at| after(Duration::from_nanos(at.saturating_sub(now))));
             select! {
-                recv(stopped) -> _ => return,
-                recv(changes) -> _ => self.schedule.follow(self.clock.now()),
+                recv(called) -> _ => {
+                    let mut schedule = self.schedule.lock();
+                    schedule.follow(self.clock.now());
+                    if schedule.is_over() {
+                        return;
+                    }
+                }
                 recv(self.found) -> found => {
                     self.busy -= 1;
-                    // First what changed: a check of an endpoint that was removed is not judged any more.
-                    if changes.try_recv().is_ok() {
-                        self.schedule.follow(self.clock.now());
-                    }
-                    if let Ok(Found { id, started, result }) = found {
-                        self.schedule.ended(id, started, &result, self.clock.now());
+                    if let Ok(Found { number, started, result }) = found {
+                        self.schedule.lock().ended(number, started, &result, self.clock.now());
                     }
                 }
                 recv(due) -> _ => {}
             }
         }
     }
+
+    /// What is due; the lock is given back at once.
+    fn next(&self, now: Nanos) -> Option<DueCheck> {
+        self.schedule.lock().next(now)
+    }
 }
 
 /// One thread that checks.
 struct Worker {
     agent: Agent,
-    settings: Arc<HealthCheck>,
     clock: Clock,
 }
 
 impl Worker {
-    fn run(&self, jobs: &Receiver<Arc<Endpoint>>, done: &Sender<Found>) {
-        for endpoint in jobs {
+    fn run(&self, jobs: &Receiver<DueCheck>, done: &Sender<Found>) {
+        for DueCheck { number, endpoint, settings } in jobs {
             let started = self.clock.now();
-            let result = self.check(&endpoint);
+            let result = self.check(&endpoint, &settings);
             let took = self.clock.now().saturating_sub(started);
-            let is_late = result.is_ok() && took > nanos(self.settings.timeout);
+            let is_late = result.is_ok() && took > nanos(settings.timeout);
             let result = if is_late { Err(Failed::NoAnswer.into()) } else { result };
-            if done.send(Found { id: endpoint.id, started, result }).is_err() {
+            if done.send(Found { number, started, result }).is_err() {
                 return;
             }
         }
     }
 
-    fn check(&self, endpoint: &Endpoint) -> CheckResult {
+    /// There is no time-out for the whole: with one, ureq starts a thread for each look-up, of an address, too.
+    fn check(&self, endpoint: &Endpoint, settings: &HealthCheck) -> CheckResult {
         if endpoint.group.is_tls {
             return Err(Failed::Other("the tiny_http engine speaks no TLS to backends".to_owned()).into());
         }
-        let url = format!("http://{}{}", endpoint.address, self.settings.path);
-        let request = self.agent.get(url).header(HOST, &endpoint.group.authority).header(CONNECTION, "close");
-        match request.call() {
-            Ok(answer) => judge(answer.status().as_u16(), &self.settings),
-            Err(error) => Err(cause(error, self.settings.head_rules.max_head_bytes)),
+        let HealthCheck { path, head_rules, timeout, .. } = settings;
+        let url = format!("http://{}{path}", endpoint.address);
+        let request = (self.agent.get(url).config())
+            .max_response_header_size(head_rules.max_head_bytes)
+            .timeout_connect(Some(*timeout))
+            .timeout_send_request(Some(*timeout))
+            .timeout_recv_response(Some(*timeout))
+            .build();
+        match request.header(HOST, &endpoint.group.authority).header(CONNECTION, "close").call() {
+            Ok(answer) => judge(answer.status().as_u16(), settings),
+            Err(error) => Err(cause(error, head_rules.max_head_bytes)),
         }
     }
 }
 
-/// No connection is kept, nothing is followed, and what it sends is what a check sends elsewhere. There is no time-out for
-/// the whole: with one, ureq starts a thread for each look-up, of an address, too.
-fn agent(settings: &HealthCheck) -> Agent {
+/// No connection is kept, nothing is followed, and what it sends is what a check sends elsewhere.
+fn agent() -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -172,10 +167,6 @@ fn agent(settings: &HealthCheck) -> Agent {
         .proxy(None)
         .max_idle_connections(0)
         .max_idle_connections_per_host(0)
-        .max_response_header_size(settings.head_rules.max_head_bytes)
-        .timeout_connect(Some(settings.timeout))
-        .timeout_send_request(Some(settings.timeout))
-        .timeout_recv_response(Some(settings.timeout))
         .build();
     Agent::new_with_config(config)
 }

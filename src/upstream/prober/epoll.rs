@@ -6,68 +6,39 @@ use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
+use super::RunningProber;
 use super::check::{Check, CheckResult, NotPassed};
-use super::schedule::Schedule;
+use super::schedule::{DueCheck, Schedule};
 use super::wire::Wire;
 use crate::clock::Clock;
-use crate::config::HealthCheck;
 use crate::tls::upstream::BackendTls;
 use balancer_pool::backend_state::Failed;
-use balancer_pool::backends::{Backends, Endpoint};
 use balancer_time::{Nanos, nanos};
 
-/// Most checks under way, each with a descriptor: half of those that are counted on beside clients' connections.
-pub(super) const MAX_UNDER_WAY: usize = 512;
+/// Most checks under way, of all pools, each with a descriptor: half of those that are counted on beside clients' connections.
+const MAX_UNDER_WAY: usize = 512;
 /// Most events that are taken at once.
 const MAX_EVENTS: usize = 256;
-/// The event data of a call; endpoints' ids begin at 1.
+/// The event data of a call; no check has that number.
 const CALL: u64 = 0;
 
-/// The running thread; it ends when this is dropped.
-#[derive(Debug)]
-pub(super) struct EpollProber {
-    call: Arc<Call>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What wakes the thread.
-#[derive(Debug)]
-struct Call {
-    descriptor: OwnedFd,
-    /// To its end, and not because the pool has changed.
-    is_last: AtomicBool,
-}
-
-impl Call {
-    fn call(&self) {
-        // Fails only when the counter is full: then it is readable already.
-        let _ = rustix::io::write(&self.descriptor, &1u64.to_ne_bytes());
-    }
-}
-
 /// Starts the thread. Fails only when it, or a descriptor, can't be had.
-pub(super) fn start(
-    backends: Arc<Backends>,
-    settings: Arc<HealthCheck>,
-    tls: Arc<BackendTls>,
-    clock: Clock,
-) -> io::Result<EpollProber> {
-    let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let call = Arc::new(Call { descriptor, is_last: AtomicBool::new(false) });
+pub(super) fn start(tls: Arc<BackendTls>, clock: Clock) -> io::Result<RunningProber> {
+    let call = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, &call.descriptor, EventData::new_u64(CALL), EventFlags::IN)?;
+    epoll::add(&epoll, &call, EventData::new_u64(CALL), EventFlags::IN)?;
+    let schedule = Arc::new(Mutex::new(Schedule::new(MAX_UNDER_WAY)));
     let checks = Checks {
-        schedule: Schedule::new(Arc::clone(&backends), Arc::clone(&settings), MAX_UNDER_WAY),
-        settings,
+        schedule: Arc::clone(&schedule),
         tls,
         clock,
         epoll,
@@ -76,31 +47,22 @@ pub(super) fn start(
         deadlines: BTreeSet::new(),
     };
     let thread = Builder::new().name("health".to_owned()).spawn(move || checks.run())?;
-    let listener = Arc::downgrade(&call);
-    backends.on_change(move || listener.upgrade().map(|call| call.call()).is_some());
-    Ok(EpollProber { call, thread: Some(thread) })
-}
-
-impl Drop for EpollProber {
-    fn drop(&mut self) {
-        self.call.is_last.store(true, Ordering::SeqCst);
-        self.call.call();
-        if let Some(thread) = self.thread.take() {
-            // It waits for nothing but events.
-            let _ = thread.join();
-        }
-    }
+    let wake = Arc::new(move || {
+        // Fails only when the counter is full: then it is readable already.
+        let _ = rustix::io::write(&call, &1u64.to_ne_bytes());
+    });
+    Ok(RunningProber { schedule, wake, thread: Some(thread) })
 }
 
 /// What the thread owns.
 struct Checks {
-    schedule: Schedule,
-    settings: Arc<HealthCheck>,
+    schedule: Arc<Mutex<Schedule>>,
     tls: Arc<BackendTls>,
     clock: Clock,
     epoll: OwnedFd,
-    call: Arc<Call>,
-    /// By [`Endpoint::id`], which is the event data of its socket.
+    /// Readable when the thread was called.
+    call: Arc<OwnedFd>,
+    /// By [`DueCheck::number`], which is the event data of its socket.
     under_way: HashMap<u64, UnderWay>,
     /// When the time of each is over.
     deadlines: BTreeSet<(Nanos, u64)>,
@@ -117,7 +79,6 @@ impl Checks {
                 // Nothing that the kernel documents for a valid instance.
                 Err(error) => return log::error!("health checks have ended: epoll_wait: {error}"),
             };
-            // First what changed: a check of an endpoint that was removed is not judged any more.
             if ready.iter().any(|event| event.data.u64() == CALL) && self.answer_call() {
                 return;
             }
@@ -131,56 +92,63 @@ impl Checks {
     /// Starts what is due and has room; how long the next event is then waited for.
     fn start_due(&mut self, now: Nanos) -> Option<Timespec> {
         while self.under_way.len() < MAX_UNDER_WAY
-            && let Some(endpoint) = self.schedule.next(now)
+            && let Some(due) = self.next(now)
         {
-            match UnderWay::begin(&endpoint, self, now) {
+            match UnderWay::begin(&due, self, now) {
                 Ok(one) => {
-                    self.deadlines.insert((one.deadline(&self.settings), endpoint.id));
-                    self.under_way.insert(endpoint.id, one);
+                    self.deadlines.insert((one.deadline, due.number));
+                    self.under_way.insert(due.number, one);
                 }
-                Err(not_passed) => self.schedule.ended(endpoint.id, now, &Err(not_passed), now),
+                Err(not_passed) => self.schedule.lock().ended(due.number, now, &Err(not_passed), now),
             }
         }
-        let due = self.schedule.until().filter(|_| self.under_way.len() < MAX_UNDER_WAY);
+        let has_room = self.under_way.len() < MAX_UNDER_WAY;
+        let due = has_room.then(|| self.schedule.lock().until()).flatten();
         let first = due.into_iter().chain(self.deadlines.first().map(|(at, _)| *at)).min()?;
         Timespec::try_from(Duration::from_nanos(first.saturating_sub(now))).ok()
     }
 
-    /// Whether it is the end. If not, the pool has changed.
+    /// What is due; the lock is given back before the check begins.
+    fn next(&self, now: Nanos) -> Option<DueCheck> {
+        self.schedule.lock().next(now)
+    }
+
+    /// Whether it is the end. If not, pools have changed, or there are others.
     fn answer_call(&mut self) -> bool {
-        let _ = rustix::io::read(&self.call.descriptor, &mut [0; 8]);
-        self.schedule.follow(self.clock.now());
-        let Self { schedule, under_way, deadlines, settings, .. } = self;
-        under_way.retain(|id, one| {
-            let stays = schedule.has(*id);
+        let _ = rustix::io::read(&self.call, &mut [0; 8]);
+        let mut schedule = self.schedule.lock();
+        schedule.follow(self.clock.now());
+        let deadlines = &mut self.deadlines;
+        self.under_way.retain(|number, one| {
+            let stays = schedule.has(*number);
             if !stays {
-                deadlines.remove(&(one.deadline(settings), *id));
+                deadlines.remove(&(one.deadline, *number));
             }
             stays
         });
-        self.call.is_last.load(Ordering::SeqCst)
+        schedule.is_over()
     }
 
     /// Goes on with a check of whose socket something was heard.
-    fn advance(&mut self, id: u64) {
-        if let Some(result) = self.under_way.get_mut(&id).and_then(UnderWay::advance) {
-            self.end(id, &result);
+    fn advance(&mut self, number: u64) {
+        if let Some(result) = self.under_way.get_mut(&number).and_then(UnderWay::advance) {
+            self.end(number, &result);
         }
     }
 
     /// Ends the checks whose time is over.
     fn expire(&mut self, now: Nanos) {
-        while let Some((_, id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            let Some(one) = self.under_way.get(&id) else { return };
+        while let Some((_, number)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            let Some(one) = self.under_way.get(&number) else { return };
             let result = Err(one.check.timed_out());
-            self.end(id, &result);
+            self.end(number, &result);
         }
     }
 
-    fn end(&mut self, id: u64, result: &CheckResult) {
-        if let Some(one) = self.under_way.remove(&id) {
-            self.deadlines.remove(&(one.deadline(&self.settings), id));
-            self.schedule.ended(id, one.started, result, self.clock.now());
+    fn end(&mut self, number: u64, result: &CheckResult) {
+        if let Some(one) = self.under_way.remove(&number) {
+            self.deadlines.remove(&(one.deadline, number));
+            self.schedule.lock().ended(number, one.started, result, self.clock.now());
         }
     }
 }
@@ -190,10 +158,13 @@ struct UnderWay {
     check: Check,
     wire: Wire,
     started: Nanos,
+    /// When its time is over.
+    deadline: Nanos,
 }
 
 impl UnderWay {
-    fn begin(endpoint: &Endpoint, checks: &Checks, now: Nanos) -> Result<Self, NotPassed> {
+    fn begin(due: &DueCheck, checks: &Checks, now: Nanos) -> Result<Self, NotPassed> {
+        let DueCheck { number, endpoint, settings } = due;
         let group = &endpoint.group;
         let session = group.is_tls.then(|| checks.tls.session(&group.pool, &group.host)).transpose();
         let session = session.map_err(|cause| NotPassed::from(Failed::Handshake(cause)))?;
@@ -206,16 +177,13 @@ impl UnderWay {
                 Err(error) => return Err(error),
             }
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-            epoll::add(&checks.epoll, &socket, EventData::new_u64(endpoint.id), flags)?;
+            epoll::add(&checks.epoll, &socket, EventData::new_u64(*number), flags)?;
             Ok(socket)
         };
         let socket = open().map_err(|error| NotPassed::unconnected(&error.into()))?;
-        let check = Check::new(&checks.settings, &group.authority);
-        Ok(Self { check, wire: Wire::new(socket, session), started: now })
-    }
-
-    fn deadline(&self, settings: &HealthCheck) -> Nanos {
-        self.started.saturating_add(nanos(settings.timeout))
+        let check = Check::new(settings, &group.authority);
+        let deadline = now.saturating_add(nanos(settings.timeout));
+        Ok(Self { check, wire: Wire::new(socket, session), started: now, deadline })
     }
 
     /// Goes as far as it can without waiting. The first event of a socket says that it is connected, or can't be.

@@ -9,6 +9,7 @@ use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::{Lease, Settings, Wanted};
 
 mod answers;
+mod pools;
 #[cfg(target_os = "linux")]
 mod tls;
 
@@ -37,8 +38,13 @@ const DRIVERS: &[CheckDriver] = &[
     CheckDriver::Blocking,
 ];
 
-fn start(driver: CheckDriver, pool: &Arc<Backends>, settings: HealthCheck) -> Prober {
-    Prober::start(Arc::clone(pool), settings, driver, &Arc::default(), Clock::real()).unwrap()
+/// The checks of a pool by themselves.
+fn start(driver: CheckDriver, pool: &Arc<Backends>, settings: HealthCheck) -> PoolChecks {
+    prober(driver).check(pool, settings).unwrap()
+}
+
+fn prober(driver: CheckDriver) -> Prober {
+    Prober::new(driver, &Arc::default(), Clock::real())
 }
 
 /// Somebody that a request could go to.
@@ -55,14 +61,20 @@ pub(super) fn pool(addresses: &[SocketAddr]) -> Arc<Backends> {
     Arc::new(pool)
 }
 
-/// A server that answers every connection with the status that stands in `status`. On every address of this machine.
-fn server(status: &Arc<AtomicU16>) -> SocketAddr {
+/// A listener on every address of this machine, and one of them.
+fn everywhere() -> (TcpListener, SocketAddr) {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).unwrap();
     // Hundreds of checks may come in a moment.
     listener.listen(4096).unwrap();
     let listener = TcpListener::from(listener);
     let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+    (listener, address)
+}
+
+/// A server that answers every connection with the status that stands in `status`. On every address of this machine.
+fn server(status: &Arc<AtomicU16>) -> SocketAddr {
+    let (listener, address) = everywhere();
     let status = Arc::clone(status);
     thread::spawn(move || {
         for socket in listener.incoming() {
@@ -111,11 +123,11 @@ fn twenty_that_hang_delay_nobody() {
     // ureq holds a thread for each that hangs: that there is one left is what it promises.
     for (driver, hanging) in DRIVERS.iter().zip(if DRIVERS.len() == 2 { [20, 15] } else { [15, 15] }) {
         let pool = pool(&addresses[20 - hanging..]);
-        let prober = start(*driver, &pool, settings(PATIENCE * 4));
+        let checks = start(*driver, &pool, settings(PATIENCE * 4));
         wait_until("the good one is up", || health_of(&pool, good) == Some(Status::Up));
         wait_until("and was checked often", || pool.backends()[0].checks().0 >= 10);
         assert_eq!(unknown(&pool), hanging, "the others hang in their first check");
-        assert!(!prober.wait_first(Duration::from_millis(1)), "which is not over");
+        assert!(!checks.wait_first(Duration::from_millis(1)), "which is not over");
         for _ in 0..20 {
             assert_eq!(pick(&pool).map(|lease| lease.endpoint.address), Some(good));
         }
@@ -126,11 +138,11 @@ fn twenty_that_hang_delay_nobody() {
 #[test]
 fn those_that_hang_again_and_again_delay_nobody_either() {
     let good = server(&Arc::new(AtomicU16::new(200)));
-    let hanging = silent();
-    let addresses = [many(hanging.local_addr().unwrap(), 60), vec![good]].concat();
+    let (_hanging, address) = everywhere();
+    let addresses = [many(address, 60), vec![good]].concat();
     for driver in DRIVERS {
         let pool = pool(&addresses);
-        let _prober = start(*driver, &pool, settings(Duration::from_millis(50)));
+        let _checks = start(*driver, &pool, settings(Duration::from_millis(50)));
         wait_until("all were checked", || unknown(&pool) == 0);
         let (passed, failed) = pool.backends()[0].checks();
         wait_until("they go on being checked", || pool.backends()[0].checks().1 >= failed + 120);
@@ -145,8 +157,8 @@ fn each_of_a_thousand_is_checked_at_once() {
     for driver in DRIVERS {
         let pool = pool(&addresses);
         let slow = HealthCheck { interval: PATIENCE * 4, ..settings(PATIENCE) };
-        let prober = start(*driver, &pool, slow);
-        assert!(prober.wait_first(PATIENCE), "{driver:?}: {} are left", unknown(&pool));
+        let checks = start(*driver, &pool, slow);
+        assert!(checks.wait_first(PATIENCE), "{driver:?}: {} are left", unknown(&pool));
         assert_eq!(pool.backends()[0].checks(), (1000, 0));
     }
 }
@@ -163,8 +175,8 @@ fn first_checks_decide_alone_and_are_awaited() {
     for driver in DRIVERS {
         let pool = pool(&[up, failing, closed, hanging.local_addr().unwrap()]);
         let slow = HealthCheck { interval: PATIENCE * 4, ..settings(Duration::from_millis(200)) };
-        let prober = start(*driver, &pool, slow);
-        assert!(prober.wait_first(PATIENCE));
+        let checks = start(*driver, &pool, slow);
+        assert!(checks.wait_first(PATIENCE));
         assert_eq!(health_of(&pool, up), Some(Status::Up));
         for down in [failing, closed, hanging.local_addr().unwrap()] {
             assert_eq!(health_of(&pool, down), Some(Status::Down));
@@ -179,8 +191,8 @@ fn one_goes_after_fall_failures_and_comes_back() {
     let address = server(&status);
     for driver in DRIVERS {
         let pool = pool(&[address]);
-        let prober = start(*driver, &pool, settings(PATIENCE));
-        assert!(prober.wait_first(PATIENCE));
+        let checks = start(*driver, &pool, settings(PATIENCE));
+        assert!(checks.wait_first(PATIENCE));
         for _ in 0..3 {
             let (_, failed) = pool.backends()[0].checks();
             status.store(503, Ordering::SeqCst);
@@ -199,15 +211,15 @@ fn new_endpoints_are_checked_and_removed_ones_no_more() {
     let (one, two) = (server(&Arc::new(AtomicU16::new(200))), server(&Arc::new(AtomicU16::new(200))));
     for driver in DRIVERS {
         let pool = pool(&[one]);
-        let prober = start(*driver, &pool, settings(PATIENCE));
-        assert!(prober.wait_first(PATIENCE));
+        let checks = start(*driver, &pool, settings(PATIENCE));
+        assert!(checks.wait_first(PATIENCE));
         let removed = Arc::clone(&pool.snapshot().endpoints()[0]);
         pool.resolved(&entry(), &[two], 1);
         wait_until("the new one is up", || health_of(&pool, two) == Some(Status::Up));
         wait_until("nobody holds the old one", || Arc::strong_count(&removed) == 1);
 
         let kept = Arc::clone(&pool.snapshot().endpoints()[0]);
-        drop(prober);
+        drop(checks);
         wait_until("the last thread has ended", || Arc::strong_count(&kept) == 2);
     }
 }
@@ -220,14 +232,14 @@ fn a_name_that_comes_back_while_its_check_hangs_is_checked_anew() {
     let good = server(&status);
     for driver in DRIVERS {
         let pool = pool(&[address]);
-        let prober = start(*driver, &pool, settings(PATIENCE * 4));
+        let checks = start(*driver, &pool, settings(PATIENCE * 4));
         let first = hanging.accept().unwrap();
         let removed = Arc::clone(&pool.snapshot().endpoints()[0]);
         pool.resolved(&entry(), &[], 1);
         pool.resolved(&entry(), &[address, good], 1);
         wait_until("the other is up", || health_of(&pool, good) == Some(Status::Up));
         let second = hanging.accept().unwrap();
-        drop((first, prober));
+        drop((first, checks));
         assert_eq!((removed.health(), pool.backends()[0].checks().1), (Status::Unknown, 0));
         drop(second);
     }
@@ -239,9 +251,9 @@ fn nothing_is_written_down_after_the_end() {
     let addresses = many(server(&status), 50);
     for driver in DRIVERS {
         let pool = pool(&addresses);
-        let prober = start(*driver, &pool, settings(PATIENCE));
+        let checks = start(*driver, &pool, settings(PATIENCE));
         wait_until("some were checked", || pool.backends()[0].checks().0 > 10);
-        drop(prober);
+        drop(checks);
         let checks = pool.backends()[0].checks();
         // Those whose checks were under way have answered by then.
         let other = start(*driver, &self::pool(&addresses), settings(PATIENCE));
@@ -261,7 +273,7 @@ fn a_new_prober_goes_on_from_what_is_known() {
         status.store(500, Ordering::SeqCst);
         let (_, failed) = pool.backends()[0].checks();
         let stubborn = HealthCheck { fall: 1_000_000, ..settings(PATIENCE) };
-        let _prober = start(*driver, &pool, stubborn);
+        let _checks = start(*driver, &pool, stubborn);
         wait_until("it was checked", || pool.backends()[0].checks().1 > failed);
         assert_eq!(health_of(&pool, address), Some(Status::Up));
     }

@@ -133,7 +133,7 @@ fn carried<'a>(before: &'a Snapshot, entry: &BackendEntry) -> Option<&'a Arc<Bac
 /// What other settings mean for endpoints that were there before.
 fn settle(before: &Picker, after: &Picker, endpoints: &[Arc<Endpoint>]) {
     if before.checked && !after.checked {
-        // Without checks, nothing would bring up again what the last one found down. The prober has ended by now.
+        // Without checks, nothing would bring up again what the last one found down. The checks have ended by now.
         endpoints.iter().for_each(|one| one.health.store(Status::Up as u8, Ordering::Relaxed));
     }
     if before.sticky != after.sticky {

@@ -15,9 +15,9 @@ fn found(
     let pool = pool(&[listener.local_addr().unwrap()]);
     let server = thread::spawn(move || serve(listener.accept().unwrap().0));
     let settings = HealthCheck { path: "/health?deep=1".into(), interval: PATIENCE * 4, ..settings(timeout) };
-    let prober = start(driver, &pool, settings);
-    assert!(prober.wait_first(PATIENCE));
-    drop(prober);
+    let checks = start(driver, &pool, settings);
+    assert!(checks.wait_first(PATIENCE));
+    drop(checks);
     server.join().unwrap();
     let endpoint = Arc::clone(&pool.snapshot().endpoints()[0]);
     match endpoint.health() {
@@ -171,8 +171,8 @@ fn no_connection_in_time_is_called_so() {
     let timeout = Duration::from_millis(100);
     for driver in DRIVERS {
         let pool = pool(&[address]);
-        let prober = start(*driver, &pool, settings(timeout));
-        assert!(prober.wait_first(PATIENCE));
+        let checks = start(*driver, &pool, settings(timeout));
+        assert!(checks.wait_first(PATIENCE));
         let cause = pool.snapshot().endpoints()[0].cause().unwrap();
         assert!(cause.starts_with("GET /: no connection within 100ms"), "{driver:?}: {cause}");
     }

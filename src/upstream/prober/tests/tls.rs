@@ -50,9 +50,9 @@ fn found(address: SocketAddr, host: &str, settings: &BackendTlsSettings) -> (Sta
     pool.resolved(&entry, &[address], 1);
     let tls = Arc::new(BackendTls::default());
     tls.apply("default", settings, true);
-    let checks = super::settings(PATIENCE);
-    let prober = Prober::start(Arc::clone(&pool), checks, CheckDriver::Epoll, &tls, Clock::real()).unwrap();
-    assert!(prober.wait_first(PATIENCE));
+    let prober = Prober::new(CheckDriver::Epoll, &tls, Clock::real());
+    let checks = prober.check(&pool, super::settings(PATIENCE)).unwrap();
+    assert!(checks.wait_first(PATIENCE));
     let endpoint = pool.snapshot().endpoints()[0].clone();
     (endpoint.health(), endpoint.cause().as_deref().map(str::to_owned).unwrap_or_default())
 }
