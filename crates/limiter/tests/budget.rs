@@ -5,6 +5,7 @@ mod simulation;
 
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::{Limit, Rate};
+use balancer_time::Nanos;
 use proptest::prelude::*;
 use simulation::loads::{Load, all, per_second};
 use simulation::{Carrier, Outcome, SEC, START, World, bound, run};
@@ -49,12 +50,34 @@ fn every_load_is_admitted_as_by_one_bucket_and_the_bound() {
 
 #[test]
 fn a_load_of_nine_tenths_is_refused_nowhere() {
-    for instances in [2, 3, 10, 15] {
-        // At even distances: no bucket would refuse any of it.
-        let gap = (1e9 / (0.9 * per_second(USUAL))) as u64;
-        let requests = (0..60 * SEC / gap).map(|at| (START + at * gap, at as usize % instances)).collect();
-        let outcome = plain(instances, USUAL, &Load::of("spread", requests, 45.0));
-        assert_eq!((outcome.admitted, outcome.falsely), (outcome.offered, 0), "{instances}");
+    let small =
+        [(1, 1.0), (1, 0.5), (2, 2.0), (5, 5.0), (10, 50.0), (10, 100.0), (100, 200.0), (100, 1_000.0)];
+    let sizes = small.map(|(capacity, rate)| limit(capacity, rate));
+    for limit in sizes.into_iter().chain([USUAL, limit(1, 1.0 / 60.0)]) {
+        for instances in [2, 3, 10, 15] {
+            let mut random = fastrand::Rng::with_seed(1);
+            for name in ["in turn", "moving each second", "at random"] {
+                let mut way = |at: u64, now: Nanos| match name {
+                    "in turn" => at as usize,
+                    "moving each second" => (now / SEC) as usize,
+                    _ => random.usize(..),
+                };
+                // At even distances: no bucket would refuse any of it.
+                let gap = (1e9 / (0.9 * per_second(limit))) as u64;
+                let length = (1_000 * gap).clamp(20 * SEC, 600 * SEC);
+                let whens = (0..length / gap).map(|at| (at, START + at * gap));
+                let requests = whens.map(|(at, now)| (now, way(at, now) % instances)).collect();
+                let outcome = plain(instances, limit, &Load::of(name, requests, per_second(limit)));
+                let what = format!("{instances}, {limit:?}, {name}: {outcome:?}");
+                if f64::from(limit.capacity) >= per_second(limit) {
+                    assert_eq!((outcome.admitted, outcome.falsely), (outcome.offered, 0), "{what}");
+                } else {
+                    // Where it moves others are taken to go on, for half a second.
+                    assert!(outcome.admitted * 100 >= outcome.offered * 99, "{what}");
+                    assert!(name.starts_with("moving") || outcome.falsely == 0, "{what}");
+                }
+            }
+        }
     }
 }
 
@@ -63,6 +86,30 @@ fn the_whole_capacity_is_admitted_at_once_by_one_idle_instance() {
     for instances in [2, 3, 10, 15] {
         let outcome = plain(instances, USUAL, &Load::capacity_at_one(USUAL));
         assert_eq!((outcome.offered, outcome.admitted, outcome.excess), (100, 100, 0), "{instances}");
+    }
+}
+
+/// Buckets that hold less than what flows in between two reports are not charged all that others told.
+#[test]
+fn a_small_bucket_is_given_out_once_and_the_bound() {
+    for limit in [limit(10, 50.0), limit(1, 1.0), limit(3, 20.0), limit(20, 60.0)] {
+        for instances in [2, 3, 10] {
+            let mut loads = all(instances, limit, 11);
+            for warm in [0.0, 0.5, 2.0] {
+                let gap = (1e9 / (warm * per_second(limit) + 1e-9)) as u64;
+                let warm = (0..10 * SEC / gap).map(|at| (START + at * gap, at as usize % instances));
+                let all =
+                    |at: u64| (0..instances).map(move |number| (START + 10 * SEC + at * SEC / 500, number));
+                let at_once = warm.chain((0..4 * u64::from(limit.capacity)).flat_map(all)).collect();
+                loads.push(Load::of("4 C at each at once", at_once, 500.0 * instances as f64));
+            }
+            for load in loads.iter().filter(|load| load.stopped.is_none()) {
+                let outcome = plain(instances, limit, load);
+                let most = bound(instances, limit, load.offered, Carrier::default().delay);
+                let name = format!("{instances}, {limit:?}, {}: {outcome:?}, bound {most:.1}", load.name);
+                assert!(outcome.excess as f64 <= most.ceil(), "{name}");
+            }
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 
 use super::link::PeerLinkState;
 use super::others::{Heard, HearingSince, Others};
-use super::shares::{Lately, MICRO, Shares, TICK, even_part, rate_of, seconds, tau_s};
+use super::shares::{Lately, MICRO, SPARE_FOR, Shares, TICK, even_part, rate_of, seconds, tau_s};
+use crate::bucket;
 use crate::identity::ClientKey;
 use crate::limit::{Limit, Rate};
 use crate::reports::SpentReport;
@@ -49,6 +50,9 @@ pub(super) struct HotBucket {
     pub elsewhere: u64,
     /// What others are taken to have spent since they told, in millionths, as of the last [`HotBucket::foresee`].
     pub ahead_micro: i64,
+    /// What found no room lately, in millionths: others may have spent as much before.
+    spare: u64,
+    spare_at: Nanos,
 }
 
 impl HotBucket {
@@ -68,6 +72,8 @@ impl HotBucket {
             shares: Shares::of(Limit { capacity: 0, rate: Rate::per_second(0) }, 0),
             elsewhere: 0,
             ahead_micro: 0,
+            spare: 0,
+            spare_at: 0,
         }
     }
 
@@ -177,18 +183,44 @@ impl HotBucket {
         self.others.keep(alive);
     }
 
-    /// What others are taken to have spent since they told, in millionths; see [`Others::ahead`]. They leave this instance its
-    /// part of the rate. Kept in [`HotBucket::ahead_micro`].
+    /// What others are taken to have spent since they told, in millionths, beyond what found no room meanwhile (`over` of it just
+    /// now); see [`Others::ahead`]. They leave this instance its part of the rate. Kept in [`HotBucket::ahead_micro`].
     #[inline]
-    pub fn foresee(&mut self, limit: Limit, link: PeerLinkState, now: Nanos) -> i64 {
+    pub fn foresee(&mut self, limit: Limit, link: PeerLinkState, over: u64, now: Nanos) -> i64 {
         self.put_in_force(limit, link.members);
-        self.ahead_micro = self.others.foresee(self.shares.others, link.returned_at, now);
+        self.spare(over, now);
+        let ahead = self.others.foresee(self.shares.others, link.returned_at, now);
+        self.ahead_micro = whole(ahead - self.spare as i64);
         self.ahead_micro
+    }
+
+    /// What is to be charged of tokens that others told, in millionths: what found no room lately (`over` of it just now) would have
+    /// found it if they had been missing at once.
+    pub fn pay_with_spare(&mut self, tokens: u64, limit: Limit, members: u32, over: u64, now: Nanos) -> i64 {
+        self.put_in_force(limit, members);
+        self.spare(over, now);
+        let micro = tokens.min(2 * u64::from(Limit::MAX_CAPACITY)) * MICRO as u64;
+        let paid = self.spare.min(micro);
+        self.spare -= paid;
+        // At most 2e15.
+        (micro - paid) as i64
+    }
+
+    #[inline]
+    fn spare(&mut self, over: u64, now: Nanos) {
+        if over > 0 {
+            self.spare = self.spare.saturating_add(over).min(self.shares.spare);
+            self.spare_at = now;
+        } else if self.spare > 0 && now.saturating_sub(self.spare_at) > SPARE_FOR {
+            self.spare = 0;
+        }
     }
 
     /// The same, for a look.
     pub fn ahead(&self, limit: Limit, link: PeerLinkState, now: Nanos) -> i64 {
-        self.others.ahead(Shares::of(limit, link.members).others, link.returned_at, now)
+        let ahead = self.others.ahead(Shares::of(limit, link.members).others, link.returned_at, now);
+        let counts = now.saturating_sub(self.spare_at) <= SPARE_FOR;
+        whole(ahead - if counts { self.spare as i64 } else { 0 })
     }
 
     fn put_in_force(&mut self, limit: Limit, members: u32) {
@@ -221,6 +253,12 @@ impl HotBucket {
         (self.telling.rate, self.ahead_micro) = (0.0, 0);
         self.others.stop();
     }
+}
+
+/// Whole tokens of so many millionths, in millionths: nobody spends less than one, which a bucket of one would be refused for.
+#[inline]
+fn whole(micro: i64) -> i64 {
+    micro.max(0) / bucket::MICRO * bucket::MICRO
 }
 
 #[cfg(test)]

@@ -6,6 +6,10 @@ use balancer_time::Nanos;
 /// How often what changed is told.
 pub(crate) const TICK: Nanos = 500_000_000;
 
+/// What found no room in a bucket counts for so long: until the others have told what they spent at that time, for which there would
+/// have been room.
+pub(super) const SPARE_FOR: Nanos = TICK + 50_000_000;
+
 /// Millionths in a token.
 pub(super) const MICRO: f64 = 1e6;
 
@@ -23,13 +27,19 @@ pub(super) struct Shares {
     pub part: f64,
     /// What the others may spend together, in tokens a second.
     pub others: f64,
+    /// Most that counts of what found no room, in millionths: see [`SPARE_FOR`].
+    pub spare: u64,
 }
 
 impl Shares {
     pub fn of(limit: Limit, members: u32) -> Self {
         let (even, rate) = (even_part(members), rate_of(limit));
         let threshold = (f64::from(limit.capacity) / 4.0 * even).max(1.0);
-        Self { limit, members, threshold, part: rate * even / NANOS, others: rate * (1.0 - even) }
+        // A larger bucket has room for what others spend until they tell.
+        let most = rate * seconds(SPARE_FOR);
+        let spare = (most + 2.0 - f64::from(limit.capacity) / 2.0).clamp(0.0, most);
+        let spare = (spare * MICRO) as u64;
+        Self { limit, members, threshold, part: rate * even / NANOS, others: rate * (1.0 - even), spare }
     }
 }
 

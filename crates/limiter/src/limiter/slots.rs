@@ -74,7 +74,12 @@ impl Slot {
     /// ahead for a moment would hold its clients back until the time that it had shown.
     fn settle(&mut self, when: Moment) -> Flow {
         match self.reset {
-            None => Flow::In(self.bucket.flow(when.now)),
+            None => {
+                let before = self.bucket.level_micro();
+                let micro = self.bucket.flow(when.now);
+                // Not below 0: the level rose by no more than flowed in.
+                Flow::In(micro, micro - (self.bucket.level_micro() - before) as u64)
+            }
             Some(reset) => {
                 let turn = reset.turn(when.wall_s);
                 let turned = turn > self.turn;
@@ -86,7 +91,7 @@ impl Slot {
                     }
                     return Flow::Filled;
                 }
-                Flow::In(0)
+                Flow::In(0, 0)
             }
         }
     }

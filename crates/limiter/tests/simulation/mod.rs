@@ -322,5 +322,8 @@ pub fn bound(instances: usize, limit: Limit, offered: f64, delay: Nanos) -> f64 
     let rate = loads::per_second(limit);
     // As if every other instance admitted all that its bucket has until it is told.
     let untold_at_once = (n - 1.0) * (f64::from(limit.capacity) + rate * (gap_s + delay_s));
+    // What a small bucket is not charged, since there was no room in it for as much.
+    let flow = rate * (gap_s + tick_s);
+    let untold_at_once = untold_at_once + (flow + 2.0 - f64::from(limit.capacity) / 2.0).clamp(0.0, flow);
     (n * untold + offered * (gap_s + delay_s) + rate * (tick_s + delay_s)).min(untold_at_once)
 }

@@ -143,7 +143,7 @@ fn others_go_on_for_three_ticks_and_leave_this_instance_its_part() {
         for (peer, rate) in (0..).zip(rates) {
             bucket.hear(peer, &told(1, 1, 1, *rate), LONG_AGO, 2 * SEC);
         }
-        bucket.foresee(USUAL, link, 2 * SEC + elapsed) / 1_000
+        bucket.foresee(USUAL, link, 0, 2 * SEC + elapsed) / 1_000
     };
     let rows: &[(&[u64], Nanos, i64)] = &[
         (&[], SEC, 0),
@@ -167,13 +167,13 @@ fn others_go_on_for_three_ticks_and_leave_this_instance_its_part() {
     let mut bucket = hot(SEC);
     bucket.hear(3, &told(1, 1, 1, 10), LONG_AGO, 2 * SEC);
     // Asked again and again, as decisions do.
-    let mut ahead = |ms| bucket.foresee(USUAL, LINK, 2 * SEC + ms * MS) / 1_000;
+    let mut ahead = |ms| bucket.foresee(USUAL, LINK, 0, 2 * SEC + ms * MS) / 1_000;
     let ahead = [1_400, 2_900, 3_000, 3_001, 4_000].map(&mut ahead);
     assert_eq!(ahead, [14_000, 15_000, 15_000, 0, 0]);
     bucket.hear(3, &told(1, 1, 0, 10), LONG_AGO, 6 * SEC);
-    assert!(bucket.foresee(USUAL, LINK, 7 * SEC) > 0);
+    assert!(bucket.foresee(USUAL, LINK, 0, 7 * SEC) > 0);
     bucket.keep_peers(&[4]);
-    assert_eq!(bucket.foresee(USUAL, LINK, 7 * SEC), 0);
+    assert_eq!(bucket.foresee(USUAL, LINK, 0, 7 * SEC), 0);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn what_was_spent_in_the_period_before_is_told_to_nobody() {
     bucket.begin_period(6);
     // That it was not told after all does not matter any more.
     bucket.take_back(&told_before);
-    assert_eq!((bucket.untold(), bucket.foresee(USUAL, LINK, 2 * SEC)), (0, 0));
+    assert_eq!((bucket.untold(), bucket.foresee(USUAL, LINK, 0, 2 * SEC)), (0, 0));
     bucket.spend(2, USUAL, 3, 2 * SEC);
     let report = bucket.report(2 * SEC, (USUAL, false, None));
     assert_eq!((report.episode, report.spent, report.fresh), (6, 2, 2));

@@ -38,8 +38,8 @@ impl<'a> Sharing<'a> {
 /// What [`Slot::settle`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
-    /// So many millionths flowed in, if there was room for them.
-    In(u64),
+    /// So many millionths flowed in, of which so many found no room.
+    In(u64, u64),
     /// Its period turned.
     Filled,
 }
@@ -155,7 +155,7 @@ impl Slot {
         if link.cut_off {
             if !self.is_parted() {
                 let part = part_of(hot.as_deref(), full, link, now);
-                let ahead = hot.map_or(0, |hot| hot.foresee(full, link, now));
+                let ahead = hot.map_or(0, |hot| hot.foresee(full, link, 0, now));
                 self.bucket.lower(ahead, debt_of(full, link.members));
                 self.hold_to(part, link.returns);
             }
@@ -163,9 +163,9 @@ impl Slot {
         }
         match flow {
             Flow::Filled => 0,
-            Flow::In(micro) => {
+            Flow::In(micro, over) => {
                 self.mark.leak(micro, link.members);
-                hot.map_or(0, |hot| hot.foresee(full, link, now))
+                hot.map_or(0, |hot| hot.foresee(full, link, over, now))
             }
         }
     }
@@ -233,15 +233,18 @@ impl Slot {
     ) -> Option<Heard> {
         let (now, link) = (when.now, sharing.link);
         self.rejoin(link, true, now);
-        if let Flow::In(micro) = self.settle_shared(sharing, when) {
+        let mut spare = 0;
+        if let Flow::In(micro, over) = self.settle_shared(sharing, when) {
             self.mark.leak(micro, link.members);
+            spare = over;
         }
         // What was spent in a period that is over is over too.
         let counts = match (self.reset, report.reset) {
             (Some(_), Some((_, turn))) => turn >= self.turn,
             _ => true,
         };
-        let floor = debt_of(self.bucket.limit(), link.members);
+        let full = self.bucket.limit();
+        let floor = debt_of(full, link.members);
         // While it is held to a part, what others spend is theirs. So is what they spent in a silence that is not over yet.
         let is_charged = counts && !self.is_parted() && !link.cut_off;
         let hot = self.heat(sharing, now)?;
@@ -250,7 +253,8 @@ impl Slot {
             && is_charged
         {
             hot.elsewhere = hot.elsewhere.saturating_add(tokens);
-            self.bucket.charge_down_to(floor, tokens, now);
+            // Exact: the bucket is settled.
+            self.bucket.lower(hot.pay_with_spare(tokens, full, link.members, spare, now), floor);
         }
         Some(heard)
     }
