@@ -120,6 +120,11 @@ impl Bucket {
         self.level = (self.level - micro).max(floor);
     }
 
+    /// Raises the level by so many millionths, if that is more than nothing, to the capacity at most.
+    pub fn lift(&mut self, micro: i64) {
+        self.level = self.level.saturating_add(micro.max(0)).min(top(self.limit()));
+    }
+
     /// Moves the level for a look, by less than a debt may be deep; whoever does it moves it back.
     pub fn shift(&mut self, micro: i64) {
         self.level += micro;

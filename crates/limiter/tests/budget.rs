@@ -138,6 +138,37 @@ fn while_the_database_is_stopped_the_parts_are_about_one_budget() {
     }
 }
 
+/// What is spent from shortly before the database stops until the instances notice, nobody is told of.
+#[test]
+fn what_was_spent_as_a_silence_began_is_taken_off_every_part() {
+    let (stop, end) = (START + 20 * SEC, START + 50 * SEC);
+    let daily = limit(1_000, 1_000.0 / 86_400.0);
+    let rows = [(3, daily, 600, 300, 1_250), (3, USUAL, 600, 0, 1_800), (15, USUAL, 6_000, 0, 2_700)];
+    for (instances, limit, per_second, before_ms, most) in rows {
+        let first = stop - before_ms * 1_000_000;
+        let whens = (0..30 * per_second).map(|at| first + at * SEC / per_second);
+        let requests = whens.enumerate().map(|(at, now)| (now, at % instances)).collect();
+        let load = Load { stopped: Some((stop, end)), ..Load::of("at the stop", requests, 6_000.0) };
+        let outcome = plain(instances, limit, &load);
+        assert!(outcome.admitted <= most, "{instances}, {limit:?}: {outcome:?}");
+    }
+}
+
+/// What was taken off is given back when it turns out who spent what.
+#[test]
+fn whoever_spent_at_one_instance_as_a_silence_began_has_the_rest_afterwards() {
+    let (stop, end) = (START + 20 * SEC, START + 25 * SEC);
+    let limit = limit(1_000, 0.0);
+    for asks_between in [false, true] {
+        let mut requests = vec![(stop + SEC / 10, 0); 600];
+        requests.extend(asks_between.then_some((stop + 3 * SEC, 0)));
+        requests.extend((0..1_000).map(|at| (end + 2 * SEC + at * SEC / 20, at as usize % 3)));
+        let load = Load { stopped: Some((stop, end)), ..Load::of("rest", requests, 100.0) };
+        let outcome = plain(3, limit, &load);
+        assert!((995..=1_040).contains(&outcome.admitted), "{asks_between}: {outcome:?}");
+    }
+}
+
 /// A bucket that is never refilled, asked at once after a silence in which nobody asked.
 #[test]
 fn as_soon_as_a_silence_is_over_the_budget_is_one_again() {

@@ -53,6 +53,8 @@ pub(super) struct HotBucket {
     /// What found no room lately, in millionths: others may have spent as much before.
     spare: u64,
     spare_at: Nanos,
+    /// What was taken off in this silence for what others had spent and not told, in millionths, and when.
+    guessed: (i64, Nanos),
 }
 
 impl HotBucket {
@@ -74,6 +76,7 @@ impl HotBucket {
             ahead_micro: 0,
             spare: 0,
             spare_at: 0,
+            guessed: (0, 0),
         }
     }
 
@@ -223,6 +226,23 @@ impl HotBucket {
         whole(ahead - if counts { self.spare as i64 } else { 0 })
     }
 
+    /// What others are taken to have spent and not told when a silence begins, in millionths: as they did, `ahead`, or as this
+    /// instance, which holds `part` of what all spend. `over` of it found no room.
+    pub fn untold_by_others(&self, ahead: i64, part: f64, over: u64) -> i64 {
+        let as_here = self.untold() as f64 * (1.0 - part) / part * MICRO;
+        ahead.max((as_here as i64).saturating_sub_unsigned(over))
+    }
+
+    /// So much was taken off for that.
+    pub fn note_guess(&mut self, micro: i64, now: Nanos) {
+        self.guessed = (micro, now);
+    }
+
+    /// The silence is over: what was taken off and when, once.
+    pub fn take_guess(&mut self) -> (i64, Nanos) {
+        std::mem::take(&mut self.guessed)
+    }
+
     fn put_in_force(&mut self, limit: Limit, members: u32) {
         if self.shares.members != members || self.shares.limit != limit {
             self.shares = Shares::of(limit, members);
@@ -250,7 +270,7 @@ impl HotBucket {
     /// begins, so that nobody takes what is counted from now on for more of the same.
     pub fn begin_period(&mut self, episode: u32) {
         (self.episode, self.published, self.told, self.loud) = (episode, 0, 0, false);
-        (self.telling.rate, self.ahead_micro) = (0.0, 0);
+        (self.telling.rate, self.ahead_micro, self.guessed) = (0.0, 0, (0, 0));
         self.others.stop();
     }
 }

@@ -9,7 +9,6 @@ use super::shares::TICK;
 use super::slots::Sharing;
 use super::table::TableRow;
 use super::{Limiter, Rows, SHARDS, shard_of};
-use crate::bucket::{Bucket, MICRO};
 use crate::reports::SpentReport;
 use balancer_time::{Moment, Nanos};
 
@@ -79,7 +78,7 @@ impl Limiter {
     }
 
     /// A silence is over: the counts of all hot buckets begin anew. Of what was untold before it nothing is told that has flowed
-    /// in since, and nothing of a bucket that was held to its part, as the others were. Takes one shard's lock after another.
+    /// in since. Takes one shard's lock after another.
     pub(crate) fn begin_episodes(&self, now: Nanos) {
         for shard in self.shards.iter().filter(|_| self.counts.hot() > 0) {
             let mut rows = shard.0.lock();
@@ -89,12 +88,8 @@ impl Limiter {
                 let Some(bucket) = hot.get_mut(place) else { continue };
                 let row = table.find(self.hash(bucket.client) as u32, &bucket.client);
                 let slot = row.and_then(|row| table.row_mut(row).slots.hot_mut(bucket.id, place));
-                let Some(slot) = slot.filter(|slot| !slot.is_parted()) else {
-                    bucket.begin_again(self.counts.next_episode(), 0, now);
-                    continue;
-                };
-                let since = Bucket::full(slot.bucket().limit(), bucket.told_at()).flow(now) / MICRO as u64;
-                let missing = bucket.untold().saturating_sub(since);
+                // One whose bucket was forgotten goes with the next round.
+                let missing = slot.map_or(0, |slot| slot.settle_silence(bucket, now));
                 bucket.begin_again(self.counts.next_episode(), missing, now);
             }
         }

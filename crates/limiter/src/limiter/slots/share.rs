@@ -44,6 +44,16 @@ pub(super) enum Flow {
     Filled,
 }
 
+impl Flow {
+    /// What found no room, in millionths.
+    fn over(self) -> u64 {
+        match self {
+            Self::In(_, over) => over,
+            Self::Filled => 0,
+        }
+    }
+}
+
 impl Slot {
     /// Whether it must stay though it is full: counts are kept for it.
     pub(super) fn is_hot(&self) -> bool {
@@ -53,6 +63,18 @@ impl Slot {
     /// It is quiet from now on.
     pub fn cool(&mut self) {
         self.hot = None;
+    }
+
+    /// A silence is over: gives back what was taken off for others when it was held to a part, as far as that has not flowed in
+    /// since. They tell what they spent. How many of so many tokens that this instance did not tell then have not flowed in either.
+    pub(in super::super) fn settle_silence(&mut self, hot: &mut HotBucket, now: Nanos) -> u64 {
+        let limit = self.bucket.limit();
+        let flowed = |since: Nanos| Bucket::full(limit, since).flow(now);
+        let (guessed, at) = hot.take_guess();
+        if self.is_parted() {
+            self.bucket.lift(guessed.saturating_sub_unsigned(flowed(at)));
+        }
+        hot.untold().saturating_sub(flowed(hot.told_at()) / MICRO as u64)
     }
 
     /// What a report says of it beside what was spent.
@@ -98,12 +120,18 @@ impl Slot {
         }
         let full = spec.in_force();
         let hot = self.hot.and_then(|place| hot.get(place));
+        let part = part_of(hot, full, link, when.now);
         if let Some(hot) = hot.filter(|_| flow != Flow::Filled) {
-            let floor = if link.cut_off { debt_of(full, link.members) } else { i64::MIN };
-            self.bucket.lower(hot.ahead(full, link, when.now), floor);
+            let ahead = hot.ahead(full, link, when.now);
+            if link.cut_off {
+                let untold = hot.untold_by_others(ahead, part, flow.over());
+                self.bucket.lower(untold, debt_of(full, link.members));
+            } else {
+                self.bucket.lower(ahead, i64::MIN);
+            }
         }
         if link.cut_off {
-            self.hold_to(part_of(hot, full, link, when.now), link.returns);
+            self.hold_to(part, link.returns);
         }
     }
 
@@ -155,8 +183,13 @@ impl Slot {
         if link.cut_off {
             if !self.is_parted() {
                 let part = part_of(hot.as_deref(), full, link, now);
-                let ahead = hot.map_or(0, |hot| hot.foresee(full, link, 0, now));
-                self.bucket.lower(ahead, debt_of(full, link.members));
+                if let Some(hot) = hot {
+                    let ahead = hot.foresee(full, link, flow.over(), now);
+                    let before = self.bucket.level_micro();
+                    let untold = hot.untold_by_others(ahead, part, flow.over());
+                    self.bucket.lower(untold, debt_of(full, link.members));
+                    hot.note_guess(before - self.bucket.level_micro(), now);
+                }
                 self.hold_to(part, link.returns);
             }
             return 0;

@@ -14,6 +14,9 @@ const LINK: PeerLinkState = PeerLinkState { members: 3, cut_off: false, returns:
 
 const CUT_OFF: PeerLinkState = PeerLinkState { cut_off: true, ..LINK };
 
+/// Nobody is to be told of what is spent.
+const ALONE: PeerLinkState = PeerLinkState { members: 1, ..LINK };
+
 fn at(now: Nanos) -> Moment {
     Moment { now, wall_s: 0 }
 }
@@ -231,7 +234,7 @@ fn three_that_are_cut_off_admit_together_what_one_would() {
     // 200 of 1,000 are spent, and all of them know it.
     let mut instances: Vec<Client> = (0..3).map(|_| Client::daily()).collect();
     for client in &mut instances {
-        assert!(client.ask(LINK, 200, SEC).0);
+        assert!(client.ask(ALONE, 200, SEC).0);
     }
     let admitted: usize = instances.iter_mut().map(|client| client.burst(CUT_OFF, 4 * SEC)).sum();
     assert!((797..=800).contains(&admitted), "{admitted}");
@@ -242,7 +245,7 @@ fn three_that_are_cut_off_admit_together_what_one_would() {
 #[test]
 fn a_part_gives_out_one_request_however_much_it_costs_and_then_as_much_less() {
     let mut client = Client::new(Limit { capacity: 20, ..USUAL });
-    assert!(client.ask(LINK, 20, SEC).0);
+    assert!(client.ask(ALONE, 20, SEC).0);
     // A third of 20 is 6, refilled at 16.7 a second.
     assert!(client.ask(CUT_OFF, 6, 2 * SEC).0);
     assert!(!client.ask(CUT_OFF, 1, 2 * SEC).0);
