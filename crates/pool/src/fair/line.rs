@@ -160,9 +160,16 @@ impl FairLine {
     /// It can't use the place that got free, and waits on where it was, even in a full line. The next that may try: of
     /// another client while there is one; `None` when nobody is left or eight have tried.
     pub fn pass(&mut self, turn: Turn, now: Nanos) -> Option<Turn> {
+        self.put_back(turn, now);
+        if turn.tries < MAX_TRIES { self.turn(turn.chain, turn.tries + 1, self.now) } else { None }
+    }
+
+    /// There is no place after all, for anybody: it waits on where it was, even in a full line, and was not charged.
+    pub fn put_back(&mut self, turn: Turn, now: Nanos) {
         let now = self.advance(now);
         let who = turn.ticket.who;
-        let (record, level) = (self.records.get_mut(&who)?, &mut self.levels[turn.ticket.level()]);
+        let Some(record) = self.records.get_mut(&who) else { return };
+        let level = &mut self.levels[turn.ticket.level()];
         record.passed = (turn.chain, record.passed_in(turn.chain) + 1);
         record.count(level, (record.sent.saturating_sub(1), record.straight), self.mean, now);
         record.share.uncharge(turn.began, now);
@@ -172,7 +179,6 @@ impl FairLine {
         }
         record.ready = Some((record.share.key(now), turn.order));
         self.sit(turn.ticket, turn.joined, now);
-        if turn.tries < MAX_TRIES { self.turn(turn.chain, turn.tries + 1, now) } else { None }
     }
 
     /// Gives its place up: the client left, or its time is over. False: it did not wait any more.

@@ -77,7 +77,8 @@ impl LineTicket {
 }
 
 /// A place got free, and it is this request's turn. It counts as in flight from now on: what follows is
-/// [`super::FairLine::pass`] when it can't use the place, else [`super::FairLine::end`] once it has ended.
+/// [`super::FairLine::pass`] when it can't use the place, [`super::FairLine::put_back`] when there is none after all, else
+/// [`super::FairLine::end`] once it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "it counts as in flight until its end is told"]
 pub struct Turn {

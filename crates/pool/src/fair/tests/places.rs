@@ -172,6 +172,17 @@ fn nobody_comes_later_than_now() {
 }
 
 #[test]
+fn a_place_that_is_none_after_all_leaves_the_line_as_it_was() {
+    let mut line = line(3, None);
+    join_all(&mut line, [1, 2, 1], S);
+    let turn = line.next(S).expect("1");
+    join(&mut line, 3, S);
+    line.put_back(turn, 2 * S);
+    assert_eq!((line.len(), line.clients()), (4, 3), "it has a place even where that is one too many");
+    assert_eq!(served(&mut line, 4, None, &mut { 2 * S }), [1, 2, 3, 1]);
+}
+
+#[test]
 fn at_most_eight_try_one_place() {
     let mut line = line(100, None);
     join_all(&mut line, 0..20, S);
