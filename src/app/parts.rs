@@ -84,7 +84,7 @@ impl Parts {
             ControlCommand::Reload { by, answer } => {
                 let outcome = self.reload(&by);
                 if let Some(answer) = answer {
-                    // He may have lost patience.
+                    // The caller may have lost patience.
                     let _ = answer.try_send(outcome);
                 }
             }
@@ -203,16 +203,22 @@ impl Parts {
             alone: config.pools.len() == 1,
             stored: &stored,
         };
+        let is_same = std::ptr::eq(config, before);
         let mut running = std::mem::take(&mut self.pools);
-        let (mut stay, mut new, mut needed) = (Vec::new(), Vec::new(), Vec::new());
+        // As they are, and those that change.
+        let (mut kept, mut stay, mut new, mut needed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for wanted in &config.pools {
             let place = running.iter().position(|one| **one.pool.name() == *wanted.name);
-            match place.map(|at| running.swap_remove(at)) {
-                Some(mut one) => {
-                    needed.extend(one.want(wanted, &keeping));
+            let Some(mut one) = place.map(|at| running.swap_remove(at)) else {
+                new.push(RunningPool::begin(wanted, &keeping));
+                continue;
+            };
+            match one.want(wanted, is_same, &keeping) {
+                Some(entries) => {
+                    needed.extend(entries);
                     stay.push(one);
                 }
-                None => new.push(RunningPool::begin(wanted, &keeping)),
+                None => kept.push(one),
             }
         }
         let mut found = pool::look_up(&stay, &needed, &keeping).into_iter();
@@ -228,8 +234,11 @@ impl Parts {
         // Nothing waits from here on.
         stay.iter_mut().for_each(|one| one.grow(&mut found, &keeping));
         stay.append(&mut new);
+        stay.append(&mut kept);
         stay.sort_by_key(|one| config.pools.iter().position(|wanted| *wanted.name == **one.pool.name()));
-        self.policy.store(Arc::new(self.tls.policy(config, pool::in_force(&stay))));
+        if !is_same {
+            self.policy.store(Arc::new(self.tls.policy(config, pool::in_force(&stay))));
+        }
         stay.iter_mut().for_each(|one| one.shrink(&keeping));
         drop(running);
         self.pools = stay;

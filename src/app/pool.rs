@@ -105,18 +105,27 @@ impl RunningPool {
         Ok(())
     }
 
-    /// Another configuration, or other stored backends: nothing is in force before [`RunningPool::grow`]. Gives the backends
-    /// whose addresses it needs.
-    pub fn want(&mut self, config: &PoolConfig, keeping: &Keeping<'_>) -> Vec<BackendEntry> {
-        self.next = config.clone();
+    /// Another configuration, or (`is_same`) other stored backends: nothing is in force before [`RunningPool::grow`]. Gives the
+    /// backends whose addresses it needs; `None`: nothing of it is another.
+    pub fn want(
+        &mut self,
+        config: &PoolConfig,
+        is_same: bool,
+        keeping: &Keeping<'_>,
+    ) -> Option<Vec<BackendEntry>> {
         let mut all = wanted(&config.name, &config.backends, keeping.stored);
         self.leaving.retain(|one| all.iter().all(|other| other.entry.name != one.entry.name));
         let leaving =
             |one: &Leaving| WantedBackend { entry: one.entry.clone(), operator: Some(Operator::Drain) };
         all.extend(self.leaving.iter().map(leaving));
+        let is_whole = self.resolver.is_some() && self.prober.is_some() == config.health_check.is_some();
+        if is_same && is_whole && all == self.known {
+            return None;
+        }
+        self.next = config.clone();
         self.before = std::mem::replace(&mut self.known, all);
         let entries = self.entries();
-        self.pool.backends.new_among(&entries).into_iter().cloned().collect()
+        Some(self.pool.backends.new_among(&entries).into_iter().cloned().collect())
     }
 
     /// Puts in force what was wanted, beside the backends that are wanted no more: requests still come that were to go to

@@ -9,7 +9,7 @@ use super::Env;
 use super::failure::CommandFailure;
 use super::session::{ApiSession, CommandOutput, Common};
 use balancer_http::path::encoded;
-use balancer_pool::backends::title;
+use balancer_pool::backends::{DEFAULT_POOL, title};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -160,8 +160,9 @@ pub(super) fn run(backends: &BackendsCommand, env: Env<'_>) -> Result<(), Comman
             let query = drain.as_ref().map(|drain| format!("?drain={}", encoded(drain)));
             let path = format!("{}{}", item(pool, name), query.unwrap_or_default());
             session.api.send(Method::DELETE, &path, &[], None)?;
-            let done = json!({ "name": name, "removed": true });
-            session.out.ended(&done, &format!("removed backend {name}"))
+            let pool = pool.unwrap_or(DEFAULT_POOL);
+            let done = json!({ "pool": pool, "name": name, "removed": true });
+            session.out.ended(&done, &format!("removed backend {}", title(pool, name)))
         }
     }
 }

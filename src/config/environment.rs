@@ -22,7 +22,7 @@ const SECRETS: [&[&str]; 4] = [
     &["balancing", "sticky", "secret"],
 ];
 
-/// Deepest key that a variable can name; ours end at 3.
+/// Deepest key that a variable can name; ours end at 5, below `pools`.
 const MAX_DEPTH: usize = 8;
 
 /// Largest file behind a `…_FILE`.
@@ -87,9 +87,14 @@ fn target_of(name: &OsStr) -> Option<Target> {
     let owned = |path: &[&str]| path.iter().map(|segment| (*segment).to_owned()).collect::<Vec<_>>();
     if let Some(rest) = name.strip_prefix("BALANCER__") {
         let path: Vec<String> = rest.split("__").take(MAX_DEPTH).map(str::to_ascii_lowercase).collect();
-        let secret = SECRETS.iter().find(|secret| path.join(".") == format!("{}_file", secret.join(".")));
+        // A pool has the same ones as the top.
+        let (pool, key) = match path.as_slice() {
+            [pools, _, key @ ..] if pools == "pools" => path.split_at(path.len() - key.len()),
+            key => (&[][..], key),
+        };
+        let secret = SECRETS.iter().find(|secret| key.join(".") == format!("{}_file", secret.join(".")));
         return Some(match secret {
-            Some(secret) => Target { path: owned(secret), from_file: true, exact: true },
+            Some(secret) => Target { path: [pool, &owned(secret)].concat(), from_file: true, exact: true },
             None => Target { path, from_file: false, exact: false },
         });
     }

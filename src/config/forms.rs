@@ -10,6 +10,14 @@ use super::fault::Parsed;
 use super::{DatabaseUrl, RetryOn, Secret};
 use balancer_pool::strategy::HashOn;
 
+/// A duration as the configuration takes it: `"10s"`, or `"1500ms"` where seconds do not say it. Whole milliseconds.
+pub fn written(time: Duration) -> String {
+    match time.as_millis() {
+        ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        ms => format!("{ms}ms"),
+    }
+}
+
 /// `10s`, `50ms`, `1m30s`, `0s`: whole numbers with `ms`, `s`, `m`, `h` or `d`, larger units first, each once.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 5] =

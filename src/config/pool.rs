@@ -9,7 +9,7 @@ use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::DEFAULT_POOL;
 use balancer_pool::strategy::{HashOn, Strategy};
 
-/// One pool: whom it holds and how it is used.
+/// One pool: its backends and how it is used.
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
     /// Unique; `default` is the one at the top.

@@ -9,7 +9,7 @@ use balancer_pool::retry_budget::RetryBudget;
 
 /// A pool, as requests see it. Those under way hold the one that they began with, also when it is configured no more.
 pub struct Pool {
-    /// Whom it holds, and its line.
+    /// Its backends, and its line.
     pub backends: Arc<Backends>,
     /// Its counters.
     pub metrics: Arc<PoolMetrics>,

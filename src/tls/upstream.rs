@@ -27,7 +27,7 @@ pub struct BackendTls {
 
 /// What those of one pool are made with.
 pub struct PoolTls {
-    /// Where its keys stand in the configuration.
+    /// What lines call its settings: they may stand at the top of the configuration, too.
     keys: String,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<Behind>,
@@ -107,8 +107,8 @@ impl PoolTls {
     fn new(pool: &str) -> Self {
         let settings = BackendTlsSettings::default();
         let nothing = Behind { settings, stamps: Stamps::default(), client: None };
-        let path = if pool == DEFAULT_POOL { String::new() } else { format!("pools.{pool}.") };
-        let keys = format!("{path}upstream.tls");
+        let of_pool = if pool == DEFAULT_POOL { String::new() } else { format!("pool {pool}: ") };
+        let keys = format!("{of_pool}upstream.tls");
         Self {
             keys,
             provider: Arc::new(ring::default_provider()),

@@ -397,10 +397,11 @@ function showBackends() {
     const errors = now && then ? grown(now.errors, then.errors) : 0;
     return { one, requests, errors, p99: quantile(times(last.series, first.series, title(one)), 0.99) };
   });
-  const all = (pool) => counted.reduce((sum, { one, requests }) => sum + (one.pool === pool ? requests : 0), 0);
+  const all = new Map();
+  for (const { one, requests } of counted) all.set(one.pool, (all.get(one.pool) || 0) + requests);
   fill($('backend-rows'), counted.map(({ one, requests, errors, p99 }) => {
     const kind = one.state !== 'up' ? one.state : one.health === 'unknown' ? 'up' : one.health;
-    const share = requests ? requests / all(one.pool) : 0;
+    const share = requests ? requests / all.get(one.pool) : 0;
     const why = [one.cause, one.backup ? 'backup' : ''];
     return {
       key: title(one),

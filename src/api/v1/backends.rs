@@ -105,7 +105,10 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
         Route::ours("/v1/backends/{name}", &[READ, PATCH, DELETE]).of(&[NAME]),
         Route::ours(
             "/v1/pools/{pool}/backends",
-            &[LIST.called("listPoolBackends"), CREATE.called("createPoolBackend")],
+            &[
+                LIST.called("listPoolBackends").answers(&[ALL, NO_POOL]),
+                CREATE.called("createPoolBackend").answers(&[ADDED, NO_POOL, TAKEN]),
+            ],
         )
         .of(&[POOL]),
         Route::ours(
@@ -135,17 +138,19 @@ const NO_POOL: AnswerDoc = refusal(404, "There is no such pool.");
 
 const GONE: AnswerDoc = refusal(404, "There is no such backend, or no such pool.");
 
-const LIST: Operation = route::get("listBackends", "All backends of a pool, as this instance has them", list)
-    .answers(&[shows(200, "All of them, on one page.", "Backends"), NO_POOL]);
+const ALL: AnswerDoc = shows(200, "All of them, on one page.", "Backends");
+
+const ADDED: AnswerDoc = shows(201, "The backend.", "Backend").with(&["Location"]);
+
+const TAKEN: AnswerDoc = refusal(409, "There is one of that name, or there are too many.");
+
+const LIST: Operation =
+    route::get("listBackends", "All backends of a pool, as this instance has them", list).answers(&[ALL]);
 
 const CREATE: Operation =
     route::post("createBackend", "Adds a backend, in force when this is answered", create)
         .body("NewBackend")
-        .answers(&[
-            shows(201, "The backend.", "Backend").with(&["Location"]),
-            NO_POOL,
-            refusal(409, "There is one of that name, or there are too many."),
-        ]);
+        .answers(&[ADDED, TAKEN]);
 
 const READ: Operation =
     route::get("getBackend", "A backend", read).answers(&[shows(200, "The backend.", "Backend"), GONE]);

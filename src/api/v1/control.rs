@@ -113,7 +113,6 @@ impl Control {
         settings: BackendSettings,
         actor: &Actor,
     ) -> Result<BackendShown, BackendError> {
-        self.pool(pool)?;
         let url = settings.url.as_deref().unwrap_or_default();
         let entry = config::parse_backend(name, url).map_err(BackendError::Fields)?;
         if let Some(own) = self.around.own_addresses.iter().find(|own| config::is_own(own, &entry)) {
@@ -124,6 +123,7 @@ impl Control {
             let text = "begins with https: the tiny_http engine speaks no TLS to backends".to_owned();
             return Err(BackendError::Fields(vec![("url", text)]));
         }
+        self.pool(pool)?;
         if self.in_file(pool, name) {
             return Err(BackendError::Store(StoreError::Exists));
         }

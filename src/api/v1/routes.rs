@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::api::AdminApi;
 use crate::api::call::as_json;
 use crate::api::route::{ApiCall, Operation, Resource, Route, Schema, get, shows};
+use crate::config;
 use crate::config::routes::{RouteAction, RouteConfig};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -64,7 +65,7 @@ impl RouteShown {
             buckets: buckets.map(|bucket| bucket.name.as_str().to_owned()).collect(),
             max_in_flight: route.max_in_flight,
             max_body_bytes: route.max_body_bytes,
-            request_timeout: route.request_timeout.map(|time| format!("{time:?}")),
+            request_timeout: route.request_timeout.map(config::written),
             strip_prefix: route.strip_prefix,
             add_prefix: route.add_prefix.clone(),
             allow: route.allow.iter().map(ToString::to_string).collect(),

@@ -167,3 +167,17 @@ fn a_variable_reaches_into_a_pool_and_what_was_taken_over_is_not_given() {
         ["pools.b.upstream.response_timeout", "upstream.retries"]
     );
 }
+
+#[test]
+fn a_secret_of_a_pool_may_stand_in_a_file() {
+    let secret = file("0123456789abcdef-of-the-pool");
+    let text = r#"{"backends": ["http://a"], "pools": {"b": {"backends": ["http://b"]}}}"#;
+    let path = secret.path.display().to_string();
+    let config = load_with(text, &[("BALANCER__POOLS__B__BALANCING__STICKY__SECRET_FILE", &path)]).unwrap();
+    let sticky = config.pools[1].balancing.sticky.as_ref().unwrap();
+    assert_eq!(
+        (sticky.secret.reveal(), sticky.cookie.as_str()),
+        ("0123456789abcdef-of-the-pool", "balancer_b")
+    );
+    assert!(config.default_pool().balancing.sticky.is_none());
+}
