@@ -118,7 +118,7 @@ impl RunningPool {
         let leaving =
             |one: &Leaving| WantedBackend { entry: one.entry.clone(), operator: Some(Operator::Drain) };
         all.extend(self.leaving.iter().map(leaving));
-        let is_whole = self.resolver.is_some() && self.prober.is_some() == config.health_check.is_some();
+        let is_whole = self.resolver.is_some() && self.checks.is_some() == config.health_check.is_some();
         if is_same && is_whole && all == self.known {
             return None;
         }

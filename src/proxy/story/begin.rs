@@ -195,7 +195,9 @@ impl Story {
 
     /// Answers what its route answers, and sends everything else to a backend.
     fn answer_or_forward(mut self: Box<Self>, head: &RequestHead, identity: Identity) -> Step {
-        let Identity { in_memory, body_bytes, bound_to, is_nobodys, pool, snapshot, .. } = identity;
+        let Identity { in_memory, body_bytes, bound_to, is_nobodys, pool, .. } = identity;
+        // It may have waited for the store or for its password: whoever was taken away meanwhile gets nothing new.
+        let snapshot = pool.backends.snapshot();
         let route = self.admitted.route.clone();
         if let Some(answer) = route.as_ref().and_then(|route| route.answer(self.admitted.as_asked(head))) {
             return self.end(answer, head);
