@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use balancer_limiter::budget::{Budget, DEAD_AFTER, HEARTBEAT, InstanceId, SILENT_AFTER, SpentReport};
+use balancer_limiter::budget::{Budget, DEAD_AFTER, GAP, HEARTBEAT, InstanceId, SILENT_AFTER, SpentReport};
 use balancer_limiter::message::{BudgetKey, BudgetMessage, MessageFault};
 use balancer_time::{Moment, Nanos, nanos};
 
 use super::bodies::{packed, read_reports};
-use super::known::{KnownInstances, rounded};
-use super::sender::{Order, Reply};
+use super::known::{KnownInstances, Noted, rounded};
+use super::sender::{Order, Reply, SenderState};
 use super::shown::{BudgetState, InstanceShown, SharedBudget, shown_address, shown_id};
 use crate::store::retry_after;
 
@@ -80,14 +80,6 @@ pub(super) struct Driver {
     shown_at: Nanos,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SenderState {
-    /// It is to connect, then.
-    Closed(Nanos),
-    Busy,
-    Ready,
-}
-
 impl Driver {
     /// Of an instance that nobody has heard of.
     pub fn new(parts: DriverParts, when: Moment) -> Self {
@@ -110,7 +102,7 @@ impl Driver {
             heard_at: when.now,
             own_heard_at: when.now,
             cut_off: false,
-            known: KnownInstances::default(),
+            known: KnownInstances::new(parts.shown.own()),
             tick_at: when.now,
             reports: Vec::new(),
             left_out: 0,
@@ -213,18 +205,18 @@ impl Driver {
         // Without a key nothing can be told apart.
         let Some(key) = &self.key else { return };
         let taken = match BudgetMessage::from_text(text, key) {
-            Ok(message) if message.instance == self.own.0 => self.heard_own(&message, when),
+            Ok(message) if message.instance == self.own.0 => Some(self.heard_own(&message, when)),
             Ok(message) => self.heard_other(&message, when),
             Err(fault) => {
                 self.is_key_doubtful |= fault == MessageFault::Signature;
                 log::debug!("budget: a message is dropped: {fault}");
-                false
+                Some(false)
             }
         };
-        if taken {
-            self.heard_at = when.now;
-        } else {
-            self.parts.shown.dropped.fetch_add(1, Ordering::Relaxed);
+        match taken {
+            Some(true) => self.heard_at = when.now,
+            Some(false) => drop(self.parts.shown.dropped.fetch_add(1, Ordering::Relaxed)),
+            None => {}
         }
     }
 
@@ -256,14 +248,24 @@ impl Driver {
         true
     }
 
-    fn heard_other(&mut self, message: &BudgetMessage, when: Moment) -> bool {
+    /// Whether it counts; `None` where that is not known yet.
+    fn heard_other(&mut self, message: &BudgetMessage, when: Moment) -> Option<bool> {
         let Some(reports) = read_reports(&message.reports) else {
             log::debug!("budget: a message is dropped: its reports can't be read");
-            return false;
+            return Some(false);
         };
-        if !self.known.note(message, when.now) {
-            log::debug!("budget: a message is dropped: it was heard before, or its sender finds no room");
-            return false;
+        let noted = self.known.note(message, when.now);
+        if matches!(noted, Noted::Stranger(true) | Noted::Counts(true)) {
+            // One that is heard for the first time is told at once that it is.
+            self.heartbeat_at = self.heartbeat_at.min((self.told_at + GAP).max(when.now));
+        }
+        match noted {
+            Noted::Counts(_) => {}
+            Noted::Stranger(_) => return None,
+            Noted::Dropped => {
+                log::debug!("budget: a message is dropped: it was heard before, or its sender finds no room");
+                return Some(false);
+            }
         }
         self.parts.shown.received.fetch_add(1, Ordering::Relaxed);
         let from = InstanceId(message.instance);
@@ -272,7 +274,7 @@ impl Driver {
         } else {
             self.parts.budget.heard(from, &reports, when);
         }
-        true
+        Some(true)
     }
 
     /// What is to be told now.
@@ -283,7 +285,8 @@ impl Driver {
             self.tick_at = next.max(when.now + SHORTEST);
             bodies = packed(&self.reports);
         }
-        if bodies.is_empty() && when.now >= self.heartbeat_at {
+        let is_heartbeat = when.now >= self.heartbeat_at;
+        if is_heartbeat {
             bodies.push(Vec::new());
         }
         let texts: Vec<String> =
@@ -292,8 +295,10 @@ impl Driver {
             return None;
         }
         self.told_at = when.now;
-        // Who is cut off is back when the first of these is heard.
-        self.heartbeat_at = when.now + if self.cut_off { HEARTBEAT / 4 } else { HEARTBEAT };
+        if is_heartbeat {
+            // Who is cut off is back when the first of these is heard.
+            self.heartbeat_at = when.now + if self.cut_off { HEARTBEAT / 4 } else { HEARTBEAT };
+        }
         self.parts.shown.sent.fetch_add(texts.len() as u64, Ordering::Relaxed);
         Some(texts)
     }
@@ -315,6 +320,7 @@ impl Driver {
             cut_off: self.cut_off,
             leaving,
             address: self.address.clone(),
+            heard: if reports.is_empty() { self.known.heard(now) } else { Vec::new() },
             reports,
         };
         Some(message.to_text(key))

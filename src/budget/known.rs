@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use balancer_limiter::budget::DEAD_AFTER;
-use balancer_limiter::message::BudgetMessage;
+use balancer_limiter::message::{BudgetMessage, MAX_HEARD};
 use balancer_time::Nanos;
 
 use super::shown::{InstanceShown, shown_id};
@@ -25,21 +25,51 @@ struct KnownInstance {
     address: String,
 }
 
+/// Most instances that have not shown yet that they hear this one.
+const MAX_STRANGERS: usize = 256;
+
+/// What a message of another instance counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// All that it says. The first one of its instance?
+    Counts(bool),
+    /// Nothing: its instance has not shown yet that it hears this one, so that the message may be one of long ago. The first?
+    Stranger(bool),
+    /// Nothing: it has been heard before, or a later one has, or there is no room for another instance.
+    Dropped,
+}
+
 /// See the module.
-#[derive(Debug, Default)]
-pub(super) struct KnownInstances(HashMap<u64, KnownInstance>);
+#[derive(Debug)]
+pub(super) struct KnownInstances {
+    own: u64,
+    known: HashMap<u64, KnownInstance>,
+    /// And when they were heard.
+    strangers: HashMap<u64, Nanos>,
+    /// How often [`KnownInstances::heard`] was asked.
+    asked: usize,
+}
 
 impl KnownInstances {
-    /// Takes note of a message of another instance; false: it has been heard before, or a later one has, or there is no room
-    /// for another instance.
-    pub fn note(&mut self, message: &BudgetMessage, now: Nanos) -> bool {
-        let known = self.0.get(&message.instance);
+    /// None yet. `own`: what others call this one.
+    pub fn new(own: u64) -> Self {
+        Self { own, known: HashMap::new(), strangers: HashMap::new(), asked: 0 }
+    }
+
+    /// Takes note of a message of another instance.
+    pub fn note(&mut self, message: &BudgetMessage, now: Nanos) -> Noted {
+        let known = self.known.get(&message.instance);
         if known.is_some_and(|known| !message.is_after(known.epoch, known.sequence)) {
-            return false;
+            return Noted::Dropped;
         }
-        if known.is_none() && self.0.len() >= MAX_KNOWN && !self.make_room(now) {
-            return false;
+        let is_first = known.is_none();
+        if is_first && !message.heard.contains(&self.own) {
+            return self.note_stranger(message, now);
         }
+        if is_first && self.known.len() >= MAX_KNOWN && !self.make_room(now) {
+            return Noted::Dropped;
+        }
+        self.strangers.remove(&message.instance);
         let note = KnownInstance {
             epoch: message.epoch,
             sequence: message.sequence,
@@ -50,20 +80,43 @@ impl KnownInstances {
             hot_clients: message.hot_clients,
             address: message.address.clone(),
         };
-        self.0.insert(message.instance, note);
-        true
+        self.known.insert(message.instance, note);
+        Noted::Counts(is_first)
+    }
+
+    fn note_stranger(&mut self, message: &BudgetMessage, now: Nanos) -> Noted {
+        self.strangers.retain(|_, heard| now.saturating_sub(*heard) <= DEAD_AFTER);
+        if message.leaving || self.strangers.len() >= MAX_STRANGERS {
+            return Noted::Dropped;
+        }
+        Noted::Stranger(self.strangers.insert(message.instance, now).is_none())
+    }
+
+    /// Whom this instance has heard, to be told to them: others each time where there are more than a message takes.
+    pub fn heard(&mut self, now: Nanos) -> Vec<u64> {
+        let there = self.known.iter().filter(|(_, known)| known.is_there(now)).map(|(id, _)| *id);
+        let lately = self.strangers.iter().filter(|(_, heard)| now.saturating_sub(**heard) <= DEAD_AFTER);
+        let mut heard: Vec<u64> = there.chain(lately.map(|(id, _)| *id)).collect();
+        if heard.len() > MAX_HEARD {
+            heard.sort_unstable();
+            let first = self.asked * MAX_HEARD % heard.len();
+            heard.rotate_left(first);
+            heard.truncate(MAX_HEARD);
+        }
+        self.asked = self.asked.wrapping_add(1) % (MAX_KNOWN + MAX_STRANGERS);
+        heard
     }
 
     /// Forgets the one that has been gone for longest.
     fn make_room(&mut self, now: Nanos) -> bool {
-        let gone = self.0.iter().filter(|(_, known)| !known.is_there(now));
+        let gone = self.known.iter().filter(|(_, known)| !known.is_there(now));
         let longest = gone.min_by_key(|(_, known)| known.heard).map(|(id, _)| *id);
-        longest.and_then(|id| self.0.remove(&id)).is_some()
+        longest.and_then(|id| self.known.remove(&id)).is_some()
     }
 
     /// Those that are there, by their ids.
     pub fn shown(&self, now: Nanos) -> Vec<InstanceShown> {
-        let mut there: Vec<_> = self.0.iter().filter(|(_, known)| known.is_there(now)).collect();
+        let mut there: Vec<_> = self.known.iter().filter(|(_, known)| known.is_there(now)).collect();
         there.sort_unstable_by_key(|(id, _)| **id);
         there.into_iter().map(|(id, known)| known.shown(*id, now)).collect()
     }
@@ -95,6 +148,12 @@ pub(super) fn rounded(seconds: f64) -> f64 {
 mod tests {
     use super::*;
 
+    const OWN: u64 = 1 << 40;
+
+    fn counts(known: &mut KnownInstances, message: &BudgetMessage, now: Nanos) -> bool {
+        matches!(known.note(message, now), Noted::Counts(_))
+    }
+
     fn message(instance: u64, sequence: u64) -> BudgetMessage {
         BudgetMessage {
             instance,
@@ -105,42 +164,66 @@ mod tests {
             cut_off: false,
             leaving: false,
             address: String::new(),
+            heard: vec![OWN],
             reports: Vec::new(),
         }
     }
 
     #[test]
     fn a_message_counts_once_and_late_ones_do_not() {
-        let mut known = KnownInstances::default();
-        for (sequence, counts) in [(5, true), (5, false), (4, false), (6, true)] {
-            assert_eq!(known.note(&message(1, sequence), 0), counts, "{sequence}");
+        let mut known = KnownInstances::new(OWN);
+        for (sequence, expected) in [(5, true), (5, false), (4, false), (6, true)] {
+            assert_eq!(counts(&mut known, &message(1, sequence), 0), expected, "{sequence}");
         }
-        assert!(known.note(&BudgetMessage { epoch: 2, ..message(1, 1) }, 0), "it begins anew");
-        assert!(!known.note(&message(1, 7), 0));
+        assert!(counts(&mut known, &BudgetMessage { epoch: 2, ..message(1, 1) }, 0), "it begins anew");
+        assert!(!counts(&mut known, &message(1, 7), 0));
     }
 
     #[test]
     fn the_dead_and_those_who_left_are_not_shown_and_their_messages_do_not_bring_them_back() {
-        let mut known = KnownInstances::default();
-        assert!(known.note(&message(2, 1), 0) && known.note(&message(1, 1), DEAD_AFTER));
+        let mut known = KnownInstances::new(OWN);
+        assert!(counts(&mut known, &message(2, 1), 0) && counts(&mut known, &message(1, 1), DEAD_AFTER));
         let ids = |known: &KnownInstances, now| -> Vec<String> {
             known.shown(now).into_iter().map(|one| one.id).collect()
         };
         assert_eq!(ids(&known, DEAD_AFTER), ["0000000000000001", "0000000000000002"]);
         assert_eq!(ids(&known, DEAD_AFTER + 1), ["0000000000000001"]);
-        assert!(known.note(&BudgetMessage { leaving: true, ..message(1, 2) }, DEAD_AFTER));
+        assert!(counts(&mut known, &BudgetMessage { leaving: true, ..message(1, 2) }, DEAD_AFTER));
         assert!(ids(&known, DEAD_AFTER + 1).is_empty());
-        assert!(!known.note(&message(1, 2), DEAD_AFTER) && !known.note(&message(2, 1), DEAD_AFTER));
+        assert!(
+            !counts(&mut known, &message(1, 2), DEAD_AFTER)
+                && !counts(&mut known, &message(2, 1), DEAD_AFTER)
+        );
     }
 
     #[test]
     fn what_is_remembered_is_bounded_and_nobody_who_is_there_is_forgotten() {
-        let mut known = KnownInstances::default();
+        let mut known = KnownInstances::new(OWN);
         for instance in 0..MAX_KNOWN as u64 {
-            assert!(known.note(&message(instance, 1), instance));
+            assert!(counts(&mut known, &message(instance, 1), instance));
         }
-        assert!(!known.note(&message(u64::MAX, 1), 0), "all of them are there");
-        assert!(known.note(&message(u64::MAX, 1), DEAD_AFTER + 1));
-        assert!(known.note(&message(0, 1), DEAD_AFTER + 1_000_000), "the oldest was forgotten");
+        assert!(!counts(&mut known, &message(u64::MAX, 1), 0), "all of them are there");
+        assert!(counts(&mut known, &message(u64::MAX, 1), DEAD_AFTER + 1));
+        assert!(counts(&mut known, &message(0, 1), DEAD_AFTER + 1_000_000), "the oldest was forgotten");
+    }
+
+    #[test]
+    fn what_was_signed_before_this_process_began_counts_for_nothing() {
+        let mut known = KnownInstances::new(OWN);
+        let before = |instance| BudgetMessage { heard: vec![7, 8], ..message(instance, 5) };
+        assert_eq!(known.note(&before(1), 0), Noted::Stranger(true));
+        assert_eq!(known.note(&before(1), 1), Noted::Stranger(false));
+        assert_eq!((known.shown(1).len(), known.heard(1)), (0, vec![1]));
+        assert!(known.heard(DEAD_AFTER + 2).is_empty());
+        // It has heard this one.
+        assert_eq!(known.note(&message(1, 6), 2), Noted::Counts(true));
+        assert_eq!(known.note(&before(1), 2), Noted::Dropped);
+        assert_eq!(known.note(&BudgetMessage { heard: vec![], ..message(1, 7) }, 2), Noted::Counts(false));
+        // Many of them are bounded, and in the end every instance is told that it was heard.
+        let strangers = (100..).take_while(|id| known.note(&before(*id), 3) == Noted::Stranger(true)).count();
+        assert_eq!(strangers, MAX_STRANGERS);
+        let told: std::collections::HashSet<u64> = (0..6).flat_map(|_| known.heard(3)).collect();
+        assert_eq!(told.len(), MAX_STRANGERS + 1);
+        assert_eq!(known.note(&before(9_999), DEAD_AFTER + 4), Noted::Stranger(true));
     }
 }

@@ -1,5 +1,6 @@
 //! The thread that alone waits for the database: one order after the other, each with its reply.
 
+use balancer_time::Nanos;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::store::{Notifier, Opened, Unopened};
@@ -24,6 +25,17 @@ pub(super) enum Reply {
     Failed(String),
     /// The same, and it won't be until somebody changes something.
     Refused(String),
+}
+
+/// How it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SenderState {
+    /// It is to connect, then.
+    Closed(Nanos),
+    /// It waits for the database.
+    Busy,
+    /// It can be given an order.
+    Ready,
 }
 
 /// Serves until the other end of `orders` is gone.

@@ -1,19 +1,22 @@
 //! What instances tell each other of the shared budget: a message, and the text of the notification that carries it.
 //!
 //! In order, numbers big-endian: version (1 byte), length of everything in front of the signature (2), instance (8), epoch
-//! (8), sequence (8), lag in milliseconds (4), hot clients (4), flags (1), length of the address (1), the address, the
-//! reports, and HMAC-SHA-256 (RFC 2104) over all of that (32). The text is Base64 without padding (RFC 4648 §4).
+//! (8), sequence (8), lag in milliseconds (4), hot clients (4), flags (1), length of the address (1), number of instances heard
+//! (1), the address, those instances (8 each), the reports, and HMAC-SHA-256 (RFC 2104) over all of that (32). The text is Base64
+//! without padding (RFC 4648 §4).
 //!
 //! Whoever may notify on the database's channel may send any text. Only what was signed with the key counts, and reading
-//! never panics. Against a message that is sent again stand epoch and sequence: see [`BudgetMessage::is_after`].
+//! never panics. Against a message that is sent again stand epoch and sequence: see [`BudgetMessage::is_after`]. A process that was
+//! started since has heard none of them. It counts an instance in when that names it among those it has heard: an id is made anew
+//! at each start, so nothing that was signed before can hold it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The only version that there is.
-const VERSION: u8 = 1;
+/// The only version that there is. Version 1 was never released.
+const VERSION: u8 = 2;
 
 /// PostgreSQL takes payloads under 8,000 bytes.
 const MAX_TEXT: usize = 7_999;
@@ -24,11 +27,14 @@ const MAX_BYTES: usize = MAX_TEXT * 3 / 4;
 /// Version and length.
 const PREFIX_BYTES: usize = 3;
 
-/// The same, instance, epoch, sequence, lag, hot clients, flags and the address's length.
-const HEAD_BYTES: usize = PREFIX_BYTES + 3 * 8 + 2 * 4 + 2;
+/// The same, instance, epoch, sequence, lag, hot clients, flags, the address's length and the number of instances heard.
+const HEAD_BYTES: usize = PREFIX_BYTES + 3 * 8 + 2 * 4 + 3;
 
 /// Longest address.
 const MAX_ADDRESS: usize = 64;
+
+/// Most instances that a message says were heard.
+pub const MAX_HEARD: usize = 64;
 
 const SIGNATURE_BYTES: usize = 32;
 
@@ -83,6 +89,8 @@ pub struct BudgetMessage {
     pub leaving: bool,
     /// Where it listens, for people: printable ASCII of at most 64 bytes.
     pub address: String,
+    /// Instances that it has heard lately, at most [`MAX_HEARD`]; none in a message with reports.
+    pub heard: Vec<u64>,
     /// What it has spent, at most [`MAX_REPORT_BYTES`]; nothing in a message that only says that its instance is there.
     pub reports: Vec<u8>,
 }
@@ -126,7 +134,8 @@ impl BudgetMessage {
         let reports = if self.reports.len() <= MAX_REPORT_BYTES { &self.reports[..] } else { &[] };
         let printable = self.address.bytes().filter(|byte| matches!(byte, b'!'..=b'~'));
         let address: Vec<u8> = printable.take(MAX_ADDRESS).collect();
-        let length = HEAD_BYTES + address.len() + reports.len();
+        let heard = if reports.is_empty() { &self.heard[..self.heard.len().min(MAX_HEARD)] } else { &[] };
+        let length = HEAD_BYTES + address.len() + 8 * heard.len() + reports.len();
         let mut bytes = Vec::with_capacity(length + SIGNATURE_BYTES);
         bytes.push(VERSION);
         // At most `MAX_BYTES`.
@@ -138,8 +147,9 @@ impl BudgetMessage {
         bytes.extend(self.hot_clients.to_be_bytes());
         let flags = [(self.cut_off, FLAG_CUT_OFF), (self.leaving, FLAG_LEAVING)];
         bytes.push(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
-        bytes.push(address.len() as u8);
+        bytes.extend([address.len() as u8, heard.len() as u8]);
         bytes.extend(address);
+        bytes.extend(heard.iter().flat_map(|id| id.to_be_bytes()));
         bytes.extend(reports);
         let signature = key.over(&bytes).finalize().into_bytes();
         bytes.extend(signature);
@@ -176,16 +186,29 @@ impl BudgetMessage {
         let [instance, epoch, sequence] = [fields.number()?, fields.number()?, fields.number()?];
         let lag_ms = u32::from_be_bytes(fields.take()?);
         let hot_clients = u32::from_be_bytes(fields.take()?);
-        let [flags, address_bytes] = fields.take()?;
+        let [flags, address_bytes, heard] = fields.take()?;
         let address = fields.slice(address_bytes.into())?;
+        let heard = (0..heard).map(|_| fields.number()).collect::<Option<Vec<u64>>>()?;
         let is_printable = address.iter().all(|byte| matches!(byte, b'!'..=b'~'));
-        if flags & !(FLAG_CUT_OFF | FLAG_LEAVING) != 0 || address.len() > MAX_ADDRESS || !is_printable {
+        let too_long = address.len() > MAX_ADDRESS || heard.len() > MAX_HEARD;
+        if flags & !(FLAG_CUT_OFF | FLAG_LEAVING) != 0 || too_long || !is_printable {
             return None;
         }
         let address = String::from_utf8(address.to_vec()).ok()?;
         let (cut_off, leaving) = (flags & FLAG_CUT_OFF != 0, flags & FLAG_LEAVING != 0);
         let reports = fields.0.to_vec();
-        Some(Self { instance, epoch, sequence, lag_ms, hot_clients, cut_off, leaving, address, reports })
+        Some(Self {
+            instance,
+            epoch,
+            sequence,
+            lag_ms,
+            hot_clients,
+            cut_off,
+            leaving,
+            address,
+            heard,
+            reports,
+        })
     }
 
     /// Whether it was written after another one of the same instance, of that epoch and sequence. One that was not has been

@@ -35,6 +35,7 @@ fn what_one_instance_tells_all_of_its_database_hear() {
         cut_off: false,
         leaving: false,
         address: String::new(),
+        heard: Vec::new(),
         reports: vec![7; MAX_REPORT_BYTES],
     };
     let text = message.to_text(&key);

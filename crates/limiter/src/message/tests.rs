@@ -15,6 +15,7 @@ fn message(reports: &[u8]) -> BudgetMessage {
         cut_off: false,
         leaving: false,
         address: "[2001:db8::1]:8080".into(),
+        heard: Vec::new(),
         reports: reports.into(),
     }
 }
@@ -61,7 +62,7 @@ fn what_was_not_signed_with_the_key_or_was_changed_is_no_message() {
     assert_eq!(with(&|bytes| bytes.truncate(20)), Err(MessageFault::Length));
     assert_eq!(with(&|bytes| bytes.push(0)), Err(MessageFault::Length));
     let changed = |at: usize, byte: u8| with(&|bytes| bytes[at] = byte);
-    assert_eq!(changed(0, 2), Err(MessageFault::Version));
+    assert_eq!(changed(0, 1), Err(MessageFault::Version));
     assert_eq!(changed(1, 9), Err(MessageFault::Length));
     assert_eq!(changed(20, 9), Err(MessageFault::Signature));
 }
@@ -71,11 +72,12 @@ fn what_was_not_signed_with_the_key_or_was_changed_is_no_message() {
 fn signed_nonsense_is_no_message() {
     let whole = message(b"reports");
     let read = |text: String| BudgetMessage::from_text(&text, &key(1)).map(drop);
-    let at_flags = HEAD_BYTES - 2;
+    let at_flags = HEAD_BYTES - 3;
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
-    let rows: [(&str, Change<'_>); 3] = [
+    let rows: [(&str, Change<'_>); 4] = [
         ("an unknown flag", &|bytes| bytes[at_flags] = 4),
         ("an address that is longer than the message", &|bytes| bytes[at_flags + 1] = 255),
+        ("more instances than it has room for", &|bytes| bytes[at_flags + 2] = 3),
         ("a control character in the address", &|bytes| bytes[HEAD_BYTES] = b'\n'),
     ];
     for (what, change) in rows {
@@ -115,6 +117,7 @@ fn any_message() -> impl Strategy<Value = BudgetMessage> {
                 cut_off,
                 leaving,
                 address,
+                heard: if reports.is_empty() { vec![instance, epoch] } else { Vec::new() },
                 reports,
             }
         },
