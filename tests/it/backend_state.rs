@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::backend::refusing;
@@ -236,4 +237,49 @@ fn what_we_lack_takes_no_backend_out() {
     until("it answers again", || (balancer.get("/").status == 200).then_some(()));
     let err = balancer.proc.err();
     assert!(!err.contains("is down"), "{err}");
+}
+
+/// The checks need two descriptors before they begin, and the reload that wants them finds one. The next one tries again.
+#[test]
+fn checks_that_could_not_begin_do_with_the_next_reload() {
+    const FILES: usize = 72;
+    let a = Backend::scripted(|seen, stream| {
+        if seen.request_line().contains("/hang") {
+            return Then::Hang;
+        }
+        let _ = stream.write_all(crate::support::backend::OK);
+        Then::Keep
+    });
+    let setup = Setup::auto().open_files(FILES).backend(a.address());
+    let balancer = setup.start();
+    let mut held: Vec<Conn> = Vec::new();
+    // What it inherited may have higher numbers.
+    let taken = || {
+        let folder =
+            std::fs::read_dir(format!("/proc/{}/fd", balancer.proc.pid())).expect("a process of ours");
+        let number = |name: std::ffi::OsString| name.to_str().and_then(|name| name.parse::<usize>().ok());
+        folder.flatten().filter(|file| number(file.file_name()).is_some_and(|number| number < FILES)).count()
+    };
+    while taken() < FILES - 1 {
+        let before = taken();
+        let mut conn = Conn::open(balancer.address);
+        // One for the client, and one for the backend.
+        let more = if before < FILES - 4 { 2 } else { 1 };
+        if more == 2 {
+            conn.send(head("GET", "/hang", &[], None));
+        }
+        held.push(conn);
+        until("it has its descriptors", || (taken() >= before + more).then_some(()));
+    }
+    let checked = setup.set("health_check", json!({ "path": "/probe", "interval": "20ms" }));
+    checked.write();
+    balancer.proc.signal(Signal::HUP);
+    let (_, line) = balancer.proc.wait_err(0, "it is said", |line| line.contains("is not checked"));
+    assert!(line.contains("the pool default is not checked: Too many open files"), "{line}");
+    held.into_iter().for_each(Conn::reset);
+    until("it answers again", || (balancer.get("/").status == 200).then_some(()));
+    let asked = || a.seen().iter().any(|seen| seen.request_line().contains("/probe"));
+    assert!(!asked());
+    balancer.proc.signal(Signal::HUP);
+    until("it is checked", || asked().then_some(()));
 }
