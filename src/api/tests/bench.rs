@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
@@ -159,7 +160,13 @@ impl Bench {
         let config = config::from_text(CONFIG, Path::new("/")).unwrap();
         let clock = Clock::real();
         let (metrics, limiter) = (Metrics::new(), Arc::new(Limiter::new(1_000)));
-        let database = Database { url, pool_size: 1, ..config.database.clone() };
+        // What is in memory answers, however busy the machine is.
+        let timeout = if matches!(url, DatabaseUrl::Memory) {
+            Duration::from_secs(60)
+        } else {
+            config.database.timeout
+        };
+        let database = Database { url, pool_size: 1, timeout, ..config.database.clone() };
         let sources = Sources {
             database: &database,
             audit: config.audit,
