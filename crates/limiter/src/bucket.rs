@@ -117,7 +117,7 @@ impl Bucket {
     /// Lowers the level by so many millionths, no deeper than the floor; what is below it already stays.
     pub fn lower(&mut self, micro: i64, floor_micro: i64) {
         let floor = floor_micro.max(-MAX_DEBT).min(self.level);
-        self.level = (self.level - micro).max(floor);
+        self.level = self.level.saturating_sub(micro).max(floor);
     }
 
     /// Raises the level by so many millionths, if that is more than nothing, to the capacity at most.

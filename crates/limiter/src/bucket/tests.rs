@@ -307,3 +307,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn no_price_is_too_high_for_a_debt() {
+    let mut bucket = Bucket::full(Limit { capacity: 1, rate: Rate::per_second(0) }, 0);
+    bucket.charge_down_to(i64::MIN, 5, 0);
+    bucket.lower(i64::MAX, -9 * MICRO);
+    assert_eq!(bucket.level_micro(), -9 * MICRO);
+}
