@@ -68,6 +68,7 @@ impl Limiter {
         };
         let Rows { table, hot, .. } = &mut *rows;
         let row = table.row_mut(number);
+        row.begin_after_fill();
         // Not stamped: whoever spends saves the level, and of all that are saved the lowest counts.
         let mut sharing = Sharing::new(link, client, hot, &self.counts);
         match row.slots.hear(peer, report, since, &mut sharing, when) {

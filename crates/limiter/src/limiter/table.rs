@@ -60,6 +60,15 @@ impl TableRow {
         (self.decider, self.plan) = (Decider::Entry(grant.entry), grant.plan);
     }
 
+    /// More was spent of its buckets: what follows counts from what filled its range, if anything did. Should an entry of its own decide
+    /// about it, it has one bucket more.
+    pub fn begin_after_fill(&mut self) {
+        if self.decider == Decider::UnknownFilled {
+            self.slots.forget();
+            self.decider = Decider::Unknown;
+        }
+    }
+
     /// Its buckets as a request finds them.
     pub fn slots_of(&self, ask: Ask<'_>) -> Slots {
         let is_filled = ask.grant.is_some_and(|grant| self.is_filled_for(grant));

@@ -2,9 +2,10 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::super::{Ask, Grant};
+use super::super::{Ask, Grant, HearingSince};
 use super::*;
 use crate::limit::{Limit, Rate};
+use crate::reports::SpentReport;
 use crate::reset::Reset;
 use crate::terms::{BucketName, BucketSpec, Terms};
 
@@ -195,4 +196,30 @@ fn a_range_that_is_filled_fills_those_of_whom_it_is_not_known_yet_that_it_decide
         after.fill_where(|_, entry| entry == EntryKind::Range);
         assert_eq!(take(&after, grant, 5, at(0)), left == 5);
     }
+}
+
+#[test]
+fn what_others_spend_of_a_range_after_it_was_filled_is_missing_to_its_clients() {
+    let limiter = Limiter::new(10);
+    limiter.link.set_members(2);
+    limiter.link.hold_until(at(9).now);
+    let range = Grant { entry: EntryKind::Range, ..grant(&[("few", 5)]) };
+    let spec = &range.terms.buckets[0];
+    let told = |spent, fresh| SpentReport {
+        client: client(1),
+        bucket: spec.id,
+        of_rule: false,
+        limit: spec.in_force(),
+        reset: None,
+        episode: 1,
+        spent,
+        fresh,
+        rate_micro: 0,
+    };
+    let since = HearingSince { began: 1, is_new: false };
+    limiter.charge_reported(1, &told(4, 4), since, at(2));
+    limiter.fill_where(|_, entry| entry == EntryKind::Range);
+    limiter.charge_reported(1, &told(7, 3), since, at(2));
+    assert_eq!(limiter.levels(client(1), Ask::of(&range), at(2)).buckets, [2]);
+    assert!(take(&limiter, &range, 2, at(2)) && !take(&limiter, &range, 1, at(2)));
 }
