@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-pub use readings::each_reading;
+pub use readings::{each_reading, stays_inside};
 
 /// A path in origin form (RFC 3986 §3.3, without its query) as its normal form (§6.2.2): `.` and `..` are gone (§6.2.2.3),
 /// encodings are written in capitals (§6.2.2.1), and what means the same encoded and plain is written plain (§6.2.2.2). Beyond
@@ -22,6 +22,42 @@ pub fn normal(path: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(path.len());
     readings::read(path, readings::AS_SENT, &mut String::with_capacity(path.len()), &mut out);
     Cow::Owned(out)
+}
+
+/// A path without `.` and `..` segments, plain or encoded (RFC 3986 §5.2.4, with several slashes as one): what is left stands as
+/// it was written, and has the same normal form. A path without such segments stays as it is, and costs no allocation.
+pub fn without_dots(path: &str) -> Cow<'_, str> {
+    if path.split('/').skip(1).all(|segment| dots(segment) == 0) {
+        return Cow::Borrowed(path);
+    }
+    let mut out = String::with_capacity(path.len());
+    let mut is_open = false;
+    for segment in path.split('/').skip(1) {
+        let dots = dots(segment);
+        is_open = dots > 0 || segment.is_empty();
+        if dots == 2 {
+            out.truncate(out.rfind('/').unwrap_or(0));
+        } else if !is_open {
+            out.extend(["/", segment]);
+        }
+    }
+    if is_open {
+        out.push('/');
+    }
+    Cow::Owned(out)
+}
+
+/// How many dots a dot segment has; 0: it is none.
+fn dots(segment: &str) -> usize {
+    let mut rest = segment;
+    let mut number = 0;
+    while let Some(behind) =
+        rest.strip_prefix('.').or_else(|| rest.strip_prefix("%2e")).or_else(|| rest.strip_prefix("%2E"))
+    {
+        rest = behind;
+        number += 1;
+    }
+    if rest.is_empty() && number <= 2 { number } else { 0 }
 }
 
 /// Whether a path is another one or lies below it, both in their normal form: `/a/b` lies below `/a` and `/a/`, `/ab`

@@ -1,31 +1,32 @@
 //! What a path becomes on its way to a backend: without the part that named the service, and below another one.
 
-use std::borrow::Cow;
+use crate::path::{normal, stays_inside, without_dots};
 
-use crate::path::normal;
-
-/// A path without the prefix that it begins with, both read in their normal form; `/` where nothing is left. What is left stands as
-/// the client wrote it, if it means the same so: `/a/../img/x` without `/img` is `/x`, and `/img/a%2Db` is `/a%2Db`. `None`: it
-/// does not begin with that.
-pub fn without_prefix<'a>(path: &'a str, prefix: &str) -> Option<Cow<'a, str>> {
-    let prefix = normal(prefix);
-    let prefix = prefix.strip_suffix('/').unwrap_or(&prefix);
-    let whole = normal(path);
-    let left = whole.strip_prefix(prefix)?;
-    let left = match left.bytes().next() {
-        None => "/",
-        Some(b'/') => left,
-        Some(_) => return None,
-    };
-    // As many segments of what was written.
-    let depth = prefix.bytes().filter(|byte| *byte == b'/').count();
-    let written = path.match_indices('/').nth(depth).map_or("/", |(at, _)| &path[at..]);
-    if normal(written) == left { Some(Cow::Borrowed(written)) } else { Some(Cow::Owned(left.to_owned())) }
+/// A path that is `from` or lies below it, both in any form, below `to` instead. What is left between them begins with one slash,
+/// has no dot segments, and stands as the client wrote it otherwise: `/a/../img//x%2Dy` from `/img` to `/v2` is `/v2/x%2Dy`.
+/// `None`: some backend would read what is left as a path outside (see [`stays_inside`]), so that nobody can say for it who may
+/// have it; or the path does not lie there.
+pub fn moved(path: &str, from: &str, to: &str) -> Option<String> {
+    let path = without_dots(path);
+    let left = left(&path, from).filter(|left| stays_inside(left))?;
+    Some([to.strip_suffix('/').unwrap_or(to), left].concat())
 }
 
-/// A path below a prefix in its normal form.
-pub fn below_prefix(path: &str, prefix: &str) -> String {
-    format!("{}{path}", prefix.strip_suffix('/').unwrap_or(prefix))
+/// What is left of a path without dot segments.
+fn left<'a>(path: &'a str, from: &str) -> Option<&'a str> {
+    let from = normal(from);
+    let from = from.strip_suffix('/').unwrap_or(&from);
+    if normal(path).strip_prefix(from)?.bytes().next().is_some_and(|byte| byte != b'/') {
+        return None;
+    }
+    let mut rest = path;
+    // As many segments of what was written.
+    for _ in from.matches('/') {
+        rest = rest.trim_start_matches('/');
+        rest = &rest[rest.find('/').unwrap_or(rest.len())..];
+    }
+    let slashes = rest.len() - rest.trim_start_matches('/').len();
+    Some(if slashes == 0 { "/" } else { &rest[slashes - 1..] })
 }
 
 #[cfg(test)]
@@ -33,44 +34,119 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::path::{each_reading, is_below};
 
     #[test]
-    fn a_prefix_is_taken_off_by_whole_segments() {
+    fn a_path_is_moved_by_whole_segments() {
         let rows: &[(&str, &str, Option<&str>)] = &[
-            ("/img/x", "/img", Some("/x")),
-            ("/img/x", "/img/", Some("/x")),
-            ("/img/", "/img/", Some("/")),
-            ("/img", "/img", Some("/")),
-            ("/img//x", "/img", Some("//x")),
+            ("/img/x", "/img", Some("/v2/x")),
+            ("/img/x", "/img/", Some("/v2/x")),
+            ("/img/", "/img/", Some("/v2/")),
+            ("/img", "/img", Some("/v2/")),
             ("/images", "/img", None),
             ("/imgs", "/img", None),
-            ("/a/b/c", "/a/b", Some("/c")),
-            ("/%69mg/a%2Db%2fc", "/img", Some("/a%2Db%2fc")),
-            ("//img/x", "/img", Some("/x")),
-            ("/a/../img/x", "/img", Some("/x")),
-            // What is left must not climb out of where it was.
-            ("/img/../img/x", "/img", Some("/x")),
-            ("/img/../x/../img/y", "/img", Some("/y")),
-            ("/img/x", "/", Some("/img/x")),
+            ("/a/b/c", "/a/b", Some("/v2/c")),
+            ("/%69mg/a%2Db%2fc", "/img", Some("/v2/a%2Db%2fc")),
+            ("/img/x", "/", Some("/v2/img/x")),
+            // What would be a host at the front is none.
+            ("/img//x//y", "/img", Some("/v2/x//y")),
+            ("//img/x", "/img", Some("/v2/x")),
+            ("//x//y", "/", Some("/v2/x//y")),
+            // Where it lies is known when the dots are gone.
+            ("/a/../img/x%2Dy", "/img", Some("/v2/x%2Dy")),
+            ("/img/../img/x", "/img", Some("/v2/x")),
+            ("/img/%2e%2E/x", "/img", None),
+            ("/../../x", "/", Some("/v2/x")),
         ];
-        for (path, prefix, expected) in rows {
-            assert_eq!(without_prefix(path, prefix).as_deref(), *expected, "{path} {prefix}");
+        for (path, from, expected) in rows {
+            assert_eq!(moved(path, from, "/v2/").as_deref(), *expected, "{path} {from}");
         }
-        assert_eq!(below_prefix("/x", "/v2"), "/v2/x");
-        assert_eq!(below_prefix("/x?", "/v2/"), "/v2/x?");
+        assert_eq!(moved("/img/x", "/img", "").as_deref(), Some("/x"));
+        assert_eq!(moved("/img", "/img", "").as_deref(), Some("/"));
     }
+
+    #[test]
+    fn what_some_backend_reads_as_a_path_outside_is_none() {
+        let outside = [
+            "..%2fadmin",
+            "..;/admin",
+            "..;x=y/admin",
+            "..\\admin",
+            "..%5cadmin",
+            "a/..%2f..%2fadmin",
+            "%252e%252e%252fadmin",
+            "..%20/admin",
+            ".../admin",
+            "..%3b/admin",
+            "%2fhost/x",
+            "\\host/x",
+            "%5chost",
+            ";/host",
+            ".%2f/host",
+            "a/..%2f/host",
+            "%252fhost",
+            "..%00",
+            "..%3fx",
+            // More readings than are looked at.
+            "a;%3B%2f%5c./%00%2500/..;x",
+        ];
+        for rest in outside {
+            assert_eq!(moved(&format!("/img/{rest}"), "/img", ""), None, "{rest}");
+        }
+        let inside = [
+            "a/..%2fb",
+            ";v=1",
+            "a;v=1/b",
+            "%2e%2e.x",
+            "..a",
+            "a%2F%2Fb",
+            "https%3A%2F%2Fhost/",
+            "a%2Fb/.../c",
+        ];
+        for rest in inside {
+            assert_eq!(moved(&format!("/img/{rest}"), "/img", ""), Some(format!("/{rest}")), "{rest}");
+        }
+    }
+
+    const PIECES: &str =
+        "(/|/a|/b|/%61|/\\.\\.|/\\.|\\.|b%2F|/%2e%2e|;|%3b|\\\\|%5C|%20|%00|%252e|%252f){0,8}";
 
     proptest! {
         /// However the path is written, what is left means what is left of its meaning.
         #[test]
-        fn what_is_left_means_the_rest(path in "(/|/a|/%61|/\\.\\.|/\\.|/b%2F|/%2e%2e|;){0,8}") {
+        fn what_is_left_means_the_rest(path in PIECES) {
+            let path = format!("/{path}");
             let whole = normal(&path).into_owned();
-            let left = without_prefix(&path, "/a");
-            let expected = whole.strip_prefix("/a").filter(|rest| rest.is_empty() || rest.starts_with('/'));
-            prop_assert_eq!(
-                left.as_deref().map(normal),
-                expected.map(|rest| if rest.is_empty() { "/".into() } else { Cow::Borrowed(rest) })
-            );
+            let rest = whole.strip_prefix("/a").filter(|rest| rest.is_empty() || rest.starts_with('/'));
+            if let Some(moved) = moved(&path, "/a", "") {
+                let rest = rest.map(|rest| if rest.is_empty() { "/" } else { rest });
+                prop_assert_eq!(Some(&*normal(&moved)), rest);
+            }
+        }
+
+        /// No backend leaves the place to which it is moved, and what it reads there was a reading of what was asked for: so
+        /// whoever judges the one has judged the other.
+        #[test]
+        fn every_reading_of_it_was_a_reading_of_the_whole(rest in PIECES) {
+            let asked = without_dots(&format!("/a{rest}")).into_owned();
+            if let (Some(stripped), Some(below)) = (moved(&asked, "/a", ""), moved(&asked, "/a", "/v2")) {
+                let mut met = Vec::new();
+                prop_assume!(each_reading(&asked, |reading| met.push(reading.to_owned())));
+                each_reading(&stripped, |reading| {
+                    let whole = format!("/a{reading}");
+                    let bare = whole.strip_suffix('/').unwrap_or(&whole);
+                    assert!(met.iter().any(|met| met.strip_suffix('/').unwrap_or(met) == bare), "{asked} {whole} {met:?}");
+                });
+                each_reading(&below, |reading| assert!(is_below(reading, "/v2"), "{below} {reading}"));
+            }
+        }
+
+        #[test]
+        fn without_dots_a_path_means_the_same(path in PIECES) {
+            let path = format!("/{path}");
+            let given = without_dots(&path);
+            prop_assert_eq!(normal(&given), normal(&path));
+            prop_assert_eq!(without_dots(&given), given.as_ref());
         }
     }
 }

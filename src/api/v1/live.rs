@@ -106,7 +106,7 @@ impl Live {
                 Err(Stopped::Waits(waiting)) => waited = Some(waiting.block(&self.limits)),
             }
         };
-        let path = question.path.split('?').next().unwrap_or_default();
+        let path = &*policy.routes.as_sent(question.path.split('?').next().unwrap_or_default());
         let exempt = matches!(found.granted, Granted::Exempt);
         let preflight = policy.is_preflight(&question.method, fields, has_body(fields));
         let needs = policy.rules.needs(&question.method, path).filter(|_| !exempt);

@@ -161,7 +161,7 @@ fn a_target_is_rewritten_and_its_query_stays() {
     ];
     for (route, target, expected, stripped) in rows {
         let route = first(&format!(r#"[{{"pool": "default", {route}}}]"#));
-        let rewritten = route.rewrite(&head(Some("a.test"), target, "*/*"));
+        let rewritten = route.rewrite(&head(Some("a.test"), target, "*/*")).unwrap();
         assert_eq!(
             (rewritten.target.as_deref(), rewritten.stripped.as_deref()),
             (*expected, *stripped),
@@ -183,7 +183,7 @@ fn fields_of_a_request_are_set_and_taken_out() {
         fields.push(name, value.as_bytes());
     }
     let head = head(Some("[2001:DB8::1]:80"), "/img/x", "*/*");
-    route.set_request_fields(&mut fields, &route.rewrite(&head), request(&head));
+    route.set_request_fields(&mut fields, &route.rewrite(&head).unwrap(), request(&head));
     let lines: Vec<String> =
         fields.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value))).collect();
     let expected = [

@@ -36,6 +36,8 @@ pub(super) struct Identity {
     bound_to: Option<u64>,
     /// The routes that it meets.
     pub met: MetRoutes,
+    /// What the one that it goes by changes of its target.
+    rewritten: Rewritten,
     /// Neither a route nor the backends at the top take it.
     is_nobodys: bool,
     pool: Arc<Pool>,
@@ -48,7 +50,6 @@ impl Proxy {
         let NewRequest { head, in_memory, body_bytes, received_at, can_upgrade, bound_to } = asked;
         let policy = self.accounts.policy.load();
         identity::drop_lookalikes(&policy.keys, &mut head.fields);
-        let head = &*head;
         let client = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields);
         let wall = self.accounts.clock.wall();
         let ids = RequestIds::of(&head.fields, client.peer_trusted, wall);
@@ -71,9 +72,16 @@ impl Proxy {
         if let Some(answer) = answer {
             return Step::Answer(self.accounts.close(answer, head, summary));
         }
+        policy.routes.resolve_dots(head);
+        let head = &*head;
         let when = Moment { now: received_at, wall_s: seconds(wall) };
         let met = policy.routes.met(head.host.as_deref(), head.path());
         let route = policy.routes.by(&met);
+        let rewritten = route.map_or_else(|| Some(Rewritten::default()), |route| route.rewrite(head));
+        let Some(rewritten) = rewritten else {
+            let answer = leads_out().answer(request_id);
+            return Step::Answer(self.accounts.close(answer, head, summary));
+        };
         let pool = route.and_then(|route| route.pool.as_ref()).unwrap_or(policy.pools.default_pool());
         let snapshot = pool.backends.snapshot();
         let is_nobodys = route.is_none() && snapshot.backends().is_empty();
@@ -86,6 +94,7 @@ impl Proxy {
             can_upgrade,
             bound_to,
             met,
+            rewritten,
             is_nobodys,
             pool,
             snapshot,
@@ -195,7 +204,7 @@ impl Story {
 
     /// Answers what its route answers, and sends everything else to a backend.
     fn answer_or_forward(mut self: Box<Self>, head: &RequestHead, identity: Identity) -> Step {
-        let Identity { in_memory, body_bytes, bound_to, is_nobodys, pool, .. } = identity;
+        let Identity { in_memory, body_bytes, bound_to, rewritten, is_nobodys, pool, .. } = identity;
         // It may have waited for the store or for its password: whoever was taken away meanwhile gets nothing new.
         let snapshot = pool.backends.snapshot();
         let route = self.admitted.route.clone();
@@ -215,9 +224,7 @@ impl Story {
                     .because("the request's body is larger than its route's max_body_bytes");
             return self.end_with(&reject, head);
         }
-        if let Some(route) = &route {
-            self.admitted.rewritten = route.rewrite(head);
-        }
+        self.admitted.rewritten = rewritten;
         let proxy = Arc::clone(&self.proxy);
         let asked = proxy.request(&self.admitted, head);
         let mut state = proxy.forward.begin(&asked, (pool, snapshot), in_memory);
@@ -252,6 +259,11 @@ impl Story {
         let answer = admitted.fields.add_to(answer);
         Step::Answer(proxy.accounts.close(answer, head, admitted.summary))
     }
+}
+
+fn leads_out() -> Reject {
+    Reject::new(Reason::BadRequest, "a path that leads out of where it is served")
+        .because("some backend would read what its route makes of the path as one outside")
 }
 
 fn unchecked(cause: &'static str) -> Reject {

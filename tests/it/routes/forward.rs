@@ -10,6 +10,7 @@ use crate::support::{Backend, Conn, Engine, Gate, Then, request, until};
 
 each_engine! {
     a_prefix_is_taken_off_and_another_put_in_front,
+    no_spelling_of_a_path_climbs_out_of_where_its_route_puts_it,
     fields_of_requests_are_set_and_taken_out,
     a_trusted_proxys_prefix_stays_in_front,
     a_body_may_be_shorter_than_the_frontends,
@@ -26,12 +27,17 @@ fn a_prefix_is_taken_off_and_another_put_in_front(engine: Engine) {
     let rows = [
         ("/img/a%2Fb/c?d=/img/&e", "/a%2Fb/c?d=/img/&e", Some("/img")),
         ("/img/", "/", Some("/img")),
-        ("/%69mg//x", "//x", Some("/img")),
+        ("/%69mg//x", "/x", Some("/img")),
+        ("/img//evil.test//x", "/evil.test//x", Some("/img")),
+        ("/img/a/%2e%2E/b%2Dc", "/b%2Dc", Some("/img")),
+        ("/img/;v=1", "/;v=1", Some("/img")),
         ("/img/../img/x", "/x", Some("/img")),
         ("/img", "/img", None),
         ("/api?q", "/v2/?q", Some("/api")),
         ("/api/x/", "/v2/x/", Some("/api")),
         ("/add/x?y=1", "/v3/add/x?y=1", None),
+        ("//add//x", "/v3/add//x", None),
+        ("/add/../../add/x?/../y", "/v3/add/x?/../y", None),
         ("/other?y", "/other?y", None),
     ];
     let mut conn = Conn::open(balancer.address);
@@ -41,6 +47,37 @@ fn a_prefix_is_taken_off_and_another_put_in_front(engine: Engine) {
         assert_eq!(seen.request_line(), format!("GET {expected} HTTP/1.1"), "{target}");
         assert_eq!(seen.field("x-forwarded-prefix").as_deref(), prefix, "{target}");
     }
+}
+
+fn no_spelling_of_a_path_climbs_out_of_where_its_route_puts_it(engine: Engine) {
+    let routes = json!([
+        { "path": "/img/", "pool": "default", "strip_prefix": true },
+        { "path": "/img/admin", "pool": "default", "deny": ["0.0.0.0/0"] },
+        { "path": "/api", "pool": "default", "strip_prefix": true, "add_prefix": "/v2" },
+        { "host": "t.test", "pool": "default", "add_prefix": "/tenants/a" },
+    ]);
+    let (backend, balancer) = routed(engine, routes);
+    let rows = [
+        ("x", "/img/..%2fadmin"),
+        ("x", "/img/..;/admin"),
+        ("x", "/img/..\\admin"),
+        ("x", "/img/x/..%2f..%2fadmin"),
+        ("x", "/img/%2fevil.test/"),
+        ("x", "/img/\\evil.test/"),
+        ("x", "/img/.%2f/evil.test/"),
+        ("x", "/img/%252e%252e%252fadmin"),
+        ("x", "/api/..%2fetc"),
+        ("t.test", "/..%2f..%2fetc"),
+        ("t.test", "/..;/b"),
+        ("t.test", "/...%5c/b"),
+    ];
+    for (host, target) in rows {
+        let problem = request(balancer.address, "GET", target, &[("Host", host)], b"").problem(400);
+        assert_eq!(problem["detail"], "a path that leads out of where it is served", "{target}");
+    }
+    assert_eq!(backend.seen().len(), 0);
+    request(balancer.address, "GET", "/../../etc", &[("Host", "t.test")], b"").expect(200);
+    assert_eq!(backend.only().request_line(), "GET /tenants/a/etc HTTP/1.1");
 }
 
 fn fields_of_requests_are_set_and_taken_out(engine: Engine) {

@@ -4,11 +4,12 @@ use serde_json::json;
 
 use super::{named, routed, setup};
 use crate::support::engine::each_engine;
-use crate::support::{Backend, Conn, Engine, request};
+use crate::support::{Backend, Conn, Engine, Setup, request};
 
 each_engine! {
     who_is_denied_or_not_allowed_gets_403,
     no_spelling_of_a_path_gets_around_a_route,
+    a_backend_gets_the_path_that_its_guards_judged,
     behind_a_trusted_proxy_the_client_is_who_it_names,
 }
 
@@ -61,7 +62,7 @@ fn no_spelling_of_a_path_gets_around_a_route(engine: Engine) {
         ("/%2561dmin", 403),
         ("/admin/public", 403),
         // More readings than are looked at: every route of the host.
-        ("/a;%3B%2f%5c./%00%2500/..", 403),
+        ("/a;%3B%2f%5c./%00%2500/..;", 403),
         ("/administrator", 200),
         ("/x/admin", 200),
         ("/admin/../x", 200),
@@ -76,6 +77,31 @@ fn no_spelling_of_a_path_gets_around_a_route(engine: Engine) {
     // At its own host a route of its own is the more specific one.
     let mut conn = Conn::from("127.0.0.2".parse().expect("an address"), balancer.address);
     assert_eq!(conn.ask("GET", "/admin/public/x", &[("Host", "a.test")], b"").expect(200).text(), "public");
+}
+
+fn a_backend_gets_the_path_that_its_guards_judged(engine: Engine) {
+    let routes = json!([{ "path": "/admin", "pool": "default", "deny": "127.0.0.1" }]);
+    let (backend, balancer) = routed(engine, routes);
+    let rows = [
+        ("/admin/../x", "/x"),
+        ("/admin/%2e%2E/x?a=/../b", "/x?a=/../b"),
+        ("/admin/./..//x%2Dy/.", "/x%2Dy/"),
+        ("/admin/..", "/"),
+        // Nothing to resolve: as it came.
+        ("/x//%79/..a/...?/..", "/x//%79/..a/...?/.."),
+    ];
+    let mut conn = Conn::open(balancer.address);
+    for (target, expected) in rows {
+        conn.get(target).expect(200);
+        let seen = backend.seen().pop().expect("a request");
+        assert_eq!(seen.request_line(), format!("GET {expected} HTTP/1.1"), "{target}");
+    }
+    // What is read otherwise where it is sent is judged as it is sent.
+    conn.get("/a%2Fb/../x%2F..%2Fadmin").problem(403);
+    // Without routes nothing is judged, and nothing changes.
+    let bare = Setup::on(engine).backend(backend.address()).start();
+    bare.get("/admin/../x").expect(200);
+    assert_eq!(backend.seen().pop().expect("a request").request_line(), "GET /admin/../x HTTP/1.1");
 }
 
 fn behind_a_trusted_proxy_the_client_is_who_it_names(engine: Engine) {

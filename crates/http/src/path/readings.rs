@@ -53,6 +53,35 @@ pub fn each_reading(path: &str, mut see: impl FnMut(&str)) -> bool {
         see(path);
         return true;
     }
+    each(path, |_, _, read| see(read))
+}
+
+/// Whether a path stays where it stands, for each of its readings, if it is put below another one: no `..` leads above its root,
+/// and it does not begin with two slashes, behind which a host would be read. False, too, for one with more readings than are
+/// looked at.
+pub fn stays_inside(path: &str) -> bool {
+    let mut all = true;
+    is_ordinary(path) || (each(path, |spelled, reading, _| all &= stays(spelled, reading)) && all)
+}
+
+/// The same for one reading, as [`spell`] writes it.
+fn stays(spelled: &str, reading: Reading) -> bool {
+    let mut depth = 0_usize;
+    let mut segments = spelled.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        match if reading & TRIMMED == 0 { segment } else { trimmed(segment, reading) } {
+            "." => {}
+            "" if depth > 0 || segments.peek().is_none() => {}
+            ".." if depth > 0 => depth -= 1,
+            "" | ".." => return false,
+            _ => depth += 1,
+        }
+    }
+    true
+}
+
+/// Hands each reading to `see`: as it is spelled, with which habits, and in its normal form.
+fn each(path: &str, mut see: impl FnMut(&str, Reading, &str)) -> bool {
     let habits = habits_for(path);
     let number = 1usize << habits.count_ones();
     if habits != AS_SENT && (number > MAX_READINGS || path.len().saturating_mul(number) > MAX_BYTES) {
@@ -63,7 +92,7 @@ pub fn each_reading(path: &str, mut see: impl FnMut(&str)) -> bool {
     loop {
         if reading & TRIMMED != 0 || reading & NOT_UP == 0 {
             read(path, reading, &mut spelled, &mut out);
-            see(&out);
+            see(&spelled, reading, &out);
         }
         // The next subset of the habits.
         reading = (reading | !habits).wrapping_add(1) & habits;

@@ -57,6 +57,26 @@ fn one_path_has_one_normal_form_however_it_is_written() {
 }
 
 #[test]
+fn without_dots_the_rest_stands_as_it_was_written() {
+    let rows = [
+        ("/a/../b%2Dc", "/b%2Dc"),
+        ("/a/%2e%2E/.%2e/b//c", "/b/c"),
+        ("/a/b/..", "/a/"),
+        ("/..", "/"),
+        ("/a/.", "/a/"),
+        ("/a/./b/", "/a/b/"),
+        ("/a//../b", "/b"),
+        ("/x%2F/../y", "/y"),
+    ];
+    for (given, expected) in rows {
+        assert_eq!(without_dots(given), expected, "{given}");
+    }
+    for same in ["/a//b/", "/..a/.../%2e%2e%2e", "/.a/b..;/..%2fc", "/", "", "/%2", "//"] {
+        assert!(matches!(without_dots(same), Cow::Borrowed(path) if path == same), "{same}");
+    }
+}
+
+#[test]
 fn below_means_by_whole_segments() {
     let rows = [
         ("/a", "/a", true),
