@@ -39,13 +39,9 @@ pub struct MetRoutes {
     pub all: RouteNumbers,
 }
 
-impl MetRoutes {
-    fn add(&mut self, route: usize) {
-        if !self.all.contains(&route) {
-            self.all.push(route);
-        }
-    }
-}
+/// A path means more things to different backends than are worth looking at. No honest one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyReadings;
 
 /// All routes. Never changes.
 #[derive(Clone, Debug, Default)]
@@ -100,42 +96,44 @@ impl RouteTable {
     }
 
     /// Every route that some reading of the path would go by, whichever reading a backend takes: each of
-    /// [`each_reading`], and each where the case of letters does not count, if that leads to a more specific route. A path
-    /// with more readings than are looked at meets every route of its host.
-    pub fn met(&self, host: Option<&str>, path: &str) -> MetRoutes {
-        let mut met = MetRoutes::default();
+    /// [`each_reading`], and each where the case of letters does not count, if that leads to a more specific route.
+    ///
+    /// # Errors
+    /// There are routes, and the path has more readings than are looked at. Which ones it meets can't be told then, and
+    /// the request is to be refused: to look at all of them would let a short path hold a thread.
+    pub fn met(&self, host: Option<&str>, path: &str) -> Result<MetRoutes, TooManyReadings> {
+        let mut all = RouteNumbers::new();
         if self.is_empty {
-            return met;
+            return Ok(MetRoutes::default());
         }
-        with_plain(host, |host| {
-            let mut by = None;
-            let is_whole = each_reading(path, |path| {
-                let exact = self.meet(host, path, &mut met);
+        let mut by = None;
+        let is_whole = with_plain(host, |host| {
+            each_reading(path, |path| {
+                let exact = self.meet(host, path, &mut all);
                 // The first reading is the normal form.
                 by = by.or(Some(exact));
-            });
-            met.by = if is_whole { by.flatten() } else { self.meet(host, &normal(path), &mut met) };
-            if !is_whole {
-                self.trees(host).for_each(|tree| tree.each(&mut |route| met.add(route)));
-            }
+            })
         });
-        if let Some(at) = met.all.iter().position(|route| Some(*route) == met.by) {
-            met.all.swap(0, at);
+        if !is_whole {
+            return Err(TooManyReadings);
         }
-        met
+        let by = by.flatten();
+        all.sort_unstable_by_key(|route| (Some(*route) != by, *route));
+        all.dedup();
+        Ok(MetRoutes { by, all })
     }
 
     /// Adds what one reading meets, and what it meets when the case of letters does not count. Returns what it goes by.
-    fn meet(&self, host: Option<&str>, path: &str, met: &mut MetRoutes) -> Option<usize> {
+    fn meet(&self, host: Option<&str>, path: &str, met: &mut RouteNumbers) -> Option<usize> {
         let mut is_met_in_any_case = false;
         for tree in self.trees(host) {
             let found = tree.search(path);
             if !is_met_in_any_case && found.is_loose_longer() {
-                found.loose.iter().for_each(|end| met.add(end.route));
+                met.extend(found.loose.iter().map(|end| end.route));
             }
             is_met_in_any_case |= !found.loose.is_empty();
             if let Some(exact) = found.exact {
-                met.add(exact.route);
+                met.push(exact.route);
                 return Some(exact.route);
             }
         }

@@ -94,6 +94,10 @@ impl Live {
         let fields = &fields;
         let mut client = client_address(peer, &policy.trusted_proxies, fields);
         client.port = client.port.and(question.port);
+        let path = &*policy.routes.as_sent(question.path.split('?').next().unwrap_or_default());
+        let Ok(met) = policy.routes.met(question.host.as_deref(), path) else {
+            return refused(client.address, Vec::new());
+        };
         let mut tried = Vec::new();
         let mut note = |one: Tried<'_>| tried.extend(one.id.map(str::to_owned));
         // A question has no handshake.
@@ -106,12 +110,10 @@ impl Live {
                 Err(Stopped::Waits(waiting)) => waited = Some(waiting.block(&self.limits)),
             }
         };
-        let path = &*policy.routes.as_sent(question.path.split('?').next().unwrap_or_default());
         let exempt = matches!(found.granted, Granted::Exempt);
         let preflight = policy.is_preflight(&question.method, fields, has_body(fields));
         let needs = policy.rules.needs(&question.method, path).filter(|_| !exempt);
         let mut needs = needs.map(|needs| if preflight { needs.to_look() } else { needs });
-        let met = policy.routes.met(question.host.as_deref(), path);
         if let Some(needs) = &mut needs {
             policy.routes.add_rules(&met, &mut needs.rules);
         }
@@ -137,6 +139,9 @@ impl Live {
         let (allowed, levels) =
             decided.map_or((true, Vec::new()), |(decision, levels)| (decision.allowed, levels));
         let decides = found.entry.as_deref().or_else(|| grant.map(|_| DEFAULT_BUCKET));
+        if key.is_none() {
+            tried.extend(candidates(&client, found.entry.as_deref(), found.source));
+        }
         let route = policy.routes.by(&met);
         let pool = match route {
             Some(route) => route.pool.as_ref(),
@@ -147,12 +152,7 @@ impl Live {
             route: route.map(|route| route.config.name.to_string()),
             pool: pool.map(|pool| pool.name().to_string()),
             identity: key.as_deref().map_or_else(|| client.address.to_string(), str::to_owned),
-            candidates: if key.is_none() {
-                tried.extend(candidates(&client, found.entry.as_deref(), found.source));
-                tried
-            } else {
-                tried
-            },
+            candidates: tried,
             matched: decides.map(str::to_owned),
             policy: decided_by,
             buckets: shown(&specs, &levels),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::pools::{Pool, Pools};
 use crate::config::routes::{RouteAction, RouteConfig, RouteList};
 use balancer_http::message::RequestHead;
-use balancer_http::routes::{MetRoutes, RouteTable, with_plain};
+use balancer_http::routes::{MetRoutes, RouteTable, TooManyReadings, with_plain};
 use balancer_http::template::Variables;
 use balancer_limiter::identity;
 use balancer_limiter::request_rules::RequestRule;
@@ -62,7 +62,10 @@ impl ActiveRoutes {
     }
 
     /// Which ones concern a request, by its host and its path without the query.
-    pub fn met(&self, host: Option<&str>, path: &str) -> MetRoutes {
+    ///
+    /// # Errors
+    /// That can't be told: the request is to be refused.
+    pub fn met(&self, host: Option<&str>, path: &str) -> Result<MetRoutes, TooManyReadings> {
         self.table.met(host, path)
     }
 

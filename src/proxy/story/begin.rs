@@ -15,10 +15,10 @@ use crate::proxy::identify::Waiting;
 use crate::proxy::policy::ProxyPolicy;
 use crate::proxy::pools::Pool;
 use crate::proxy::request_ids::RequestIds;
-use crate::proxy::routes::{CheckedUsers, MAX_CHECK, NotIn, Rewritten};
+use crate::proxy::routes::{ActiveRoutes, CheckedUsers, MAX_CHECK, NotIn, Rewritten};
 use crate::proxy::{Admitted, Proxy, local};
 use balancer_http::message::{BodyLength, Reason, RequestHead};
-use balancer_http::routes::MetRoutes;
+use balancer_http::routes::{MetRoutes, TooManyReadings};
 use balancer_limiter::identity::{self, ClientAddress, ClientKey};
 use balancer_pool::backends::Snapshot;
 use balancer_time::{Moment, nanos, seconds};
@@ -75,13 +75,14 @@ impl Proxy {
         policy.routes.resolve_dots(head);
         let head = &*head;
         let when = Moment { now: received_at, wall_s: seconds(wall) };
-        let met = policy.routes.met(head.host.as_deref(), head.path());
-        let route = policy.routes.by(&met);
-        let rewritten = route.map_or_else(|| Some(Rewritten::default()), |route| route.rewrite(head));
-        let Some(rewritten) = rewritten else {
-            let answer = leads_out().answer(request_id);
-            return Step::Answer(self.accounts.close(answer, head, summary));
+        let (met, rewritten) = match by_routes(&policy.routes, head) {
+            Ok(both) => both,
+            Err(reject) => {
+                let answer = reject.answer(request_id);
+                return Step::Answer(self.accounts.close(answer, head, summary));
+            }
         };
+        let route = policy.routes.by(&met);
         let pool = route.and_then(|route| route.pool.as_ref()).unwrap_or(policy.pools.default_pool());
         let snapshot = pool.backends.snapshot();
         let is_nobodys = route.is_none() && snapshot.backends().is_empty();
@@ -261,9 +262,21 @@ impl Story {
     }
 }
 
+/// The routes that a request meets, and what the one that it goes by makes of it.
+fn by_routes(routes: &ActiveRoutes, head: &RequestHead) -> Result<(MetRoutes, Rewritten), Reject> {
+    let met = routes.met(head.host.as_deref(), head.path()).map_err(|TooManyReadings| ambiguous())?;
+    let rewritten = routes.by(&met).map_or_else(|| Some(Rewritten::default()), |route| route.rewrite(head));
+    Ok((met, rewritten.ok_or_else(leads_out)?))
+}
+
 fn leads_out() -> Reject {
     Reject::new(Reason::BadRequest, "a path that leads out of where it is served")
         .because("some backend would read what its route makes of the path as one outside")
+}
+
+fn ambiguous() -> Reject {
+    Reject::new(Reason::BadRequest, "the path means too many things to different servers")
+        .because("which routes the path meets can't be told: it has too many readings")
 }
 
 fn unchecked(cause: &'static str) -> Reject {

@@ -61,8 +61,8 @@ fn no_spelling_of_a_path_gets_around_a_route(engine: Engine) {
         ("/admin%00x", 403),
         ("/%2561dmin", 403),
         ("/admin/public", 403),
-        // More readings than are looked at: every route of the host.
-        ("/a;%3B%2f%5c./%00%2500/..;", 403),
+        // More readings than are looked at.
+        ("/a;%3B%2f%5c./%00%2500/..;", 400),
         ("/administrator", 200),
         ("/x/admin", 200),
         ("/admin/../x", 200),

@@ -52,12 +52,6 @@ impl PathTree {
         Ok(())
     }
 
-    /// Hands on every route.
-    pub fn each(&self, see: &mut impl FnMut(usize)) {
-        self.here.iter().chain(&self.below).for_each(|end| see(end.route));
-        self.next.values().for_each(|node| node.each(see));
-    }
-
     /// The longest that a path in its normal form is or lies below.
     pub fn search<'a>(&'a self, path: &str) -> Longest<'a> {
         let mut longest = Longest::default();
