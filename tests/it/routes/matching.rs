@@ -12,6 +12,7 @@ each_engine! {
     a_request_without_a_host_goes_by_routes_for_any,
     what_no_route_takes_goes_to_the_backends_at_the_top,
     our_own_paths_and_calls_stay_ours,
+    a_host_that_some_take_for_another_is_400,
     a_reload_swaps_all_routes,
 }
 
@@ -132,4 +133,15 @@ fn http_2_goes_by_the_same_routes() {
     assert_eq!(frames.ask(7, &head("a.test", "/img/x")), Ok(200));
     let lines: Vec<String> = backend.seen().iter().map(|seen| seen.request_line()).collect();
     assert_eq!(lines, ["GET /secret HTTP/1.1", "GET /x HTTP/1.1"]);
+}
+
+fn a_host_that_some_take_for_another_is_400(engine: Engine) {
+    let (backend, balancer) = routed(engine, json!([named("admin", json!("admin.test"), "/")]));
+    for host in ["admin%2etest", "%61dmin.test", "admin.test..", "admin..test", ".admin.test", ".", "..:80"] {
+        let mut conn = Conn::open(balancer.address);
+        conn.ask("GET", "/", &[("Host", host)], b"").problem(400);
+        let mut conn = Conn::open(balancer.address);
+        conn.ask("GET", &format!("http://{host}/"), &[], b"").problem(400);
+    }
+    assert!(backend.seen().is_empty());
 }

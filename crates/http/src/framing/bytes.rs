@@ -10,7 +10,7 @@ pub const TARGET: u8 = 1 << 2;
 pub const HIGH: u8 = 1 << 3;
 /// A byte of a registered name or an IPv4 address in an authority (RFC 3986 §3.2.2), except the comma: a list of two
 /// hosts must never look like one.
-pub const REG_NAME: u8 = 1 << 4;
+pub const NAME: u8 = 1 << 4;
 /// A hexadecimal digit.
 pub const HEX: u8 = 1 << 5;
 /// The underscore, which some backends take for a hyphen.
@@ -38,7 +38,7 @@ const fn build() -> [u8; 256] {
 const fn classify(byte: u8) -> u8 {
     let mut flags = 0;
     if byte.is_ascii_alphanumeric() {
-        flags |= TOKEN | REG_NAME;
+        flags |= TOKEN | NAME;
     }
     if byte.is_ascii_hexdigit() {
         flags |= HEX;
@@ -50,10 +50,10 @@ const fn classify(byte: u8) -> u8 {
         flags |= HIGH;
     }
     flags |= match byte {
-        b'-' | b'.' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'*' | b'+' | b'%' => TOKEN | REG_NAME,
-        b'_' => TOKEN | REG_NAME | UNDERSCORE,
-        b'#' | b'^' | b'|' | b'`' => TOKEN,
-        b'(' | b')' | b';' | b'=' => REG_NAME,
+        b'-' | b'.' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'*' | b'+' => TOKEN | NAME,
+        b'_' => TOKEN | NAME | UNDERSCORE,
+        b'%' | b'#' | b'^' | b'|' | b'`' => TOKEN,
+        b'(' | b')' | b';' | b'=' => NAME,
         _ => 0,
     };
     // The flags of tokens above hold for "$&'*+.^_`|~!#%-" and no other punctuation: "(),/:;<=>?@[\]{}" are delimiters.
@@ -73,7 +73,7 @@ mod tests {
         let rows = [
             (TOKEN, "!#$%&'*+-.^_`|~"),
             (TARGET, "-._~!$&'()*+,;=:@/?%[]^|\\{}`\"<>"),
-            (REG_NAME, "-._~!$&'()*+;=%"),
+            (NAME, "-._~!$&'()*+;="),
         ];
         for (class, punctuation) in rows {
             for byte in 0..=255u8 {

@@ -2,13 +2,15 @@
 
 use std::net::Ipv6Addr;
 
-use super::bytes::{HEX, REG_NAME, is};
+use super::bytes::{HEX, NAME, is};
 
 /// Longest host that is taken: a DNS name has at most 253 bytes, an address fewer.
 pub const MAX_HOST_BYTES: usize = 255;
 
-/// Whether the text is a host with an optional port: a registered name, an IPv4 address or a bracketed IPv6 address.
-/// Empty hosts, user information, IPv6 zones and future address forms (none exists) are not.
+/// Whether the text is a host with an optional port: a name, an IPv4 address or a bracketed IPv6 address.
+/// Empty hosts, user information, IPv6 zones and future address forms (none exists) are not. Nor are percent-encoded names
+/// and those with an empty label, other than the one behind a single dot at the end: no DNS name has them (RFC 1035 §2.3.1),
+/// and some backends take them for the host that they mean, `%61.test` for `a.test`, past whatever is for that host.
 pub fn is_host_and_port(text: &[u8]) -> bool {
     let (host_len, host_valid) = match text.first() {
         Some(b'[') => match text.iter().position(|byte| *byte == b']') {
@@ -17,7 +19,7 @@ pub fn is_host_and_port(text: &[u8]) -> bool {
         },
         _ => {
             let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
-            (end, is_reg_name(&text[..end]))
+            (end, is_name(&text[..end]))
         }
     };
     host_valid && is_port(&text[host_len..])
@@ -27,11 +29,10 @@ fn is_ipv6(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
-fn is_reg_name(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name.len() <= MAX_HOST_BYTES
-        && name.iter().all(|byte| is(*byte, REG_NAME))
-        && percent_encoding_is_whole(name)
+fn is_name(name: &[u8]) -> bool {
+    name.len() <= MAX_HOST_BYTES
+        && name.iter().all(|byte| is(*byte, NAME))
+        && name.strip_suffix(b".").unwrap_or(name).split(|byte| *byte == b'.').all(|label| !label.is_empty())
 }
 
 /// Nothing, or a colon and at most 65535 in digits; "port" may be empty (RFC 3986 §3.2.3).
@@ -88,7 +89,16 @@ mod tests {
             ("a b", false),
             ("a,b", false),
             ("a\\b", false),
-            ("a%41", true),
+            ("example.com.", true),
+            ("example.com.:80", true),
+            ("127.0.0.1.", true),
+            ("example.com..", false),
+            ("example..com", false),
+            (".example.com", false),
+            (".", false),
+            (".:80", false),
+            ("..", false),
+            ("a%41", false),
             ("a%4", false),
             ("a%zz", false),
             ("ex\u{e4}mple", false),

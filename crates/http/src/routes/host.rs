@@ -68,9 +68,7 @@ impl HostPattern {
             return Err(HostFault::Wildcard);
         }
         let is_address = name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok();
-        let has_empty_label =
-            !is_address && name.strip_suffix('.').unwrap_or(name).split('.').any(str::is_empty);
-        if !is_host_and_port(name.as_bytes()) || has_empty_label || (below && is_address) {
+        if !is_host_and_port(name.as_bytes()) || (below && is_address) {
             return Err(HostFault::NoHost);
         }
         if name.len() > host_end(name) {

@@ -34,7 +34,6 @@ fn the_more_specific_host_wins_then_the_longer_path() {
     let rows: &[(Option<&str>, &str, usize)] = &[
         (None, "/", 0),
         (Some(""), "/x", 0),
-        (Some("."), "/x", 0),
         (Some("example.com"), "/", 0),
         (Some("x.example.com"), "/", 2),
         (Some("x.y.example.com"), "/y/z", 2),
@@ -59,7 +58,6 @@ fn the_more_specific_host_wins_then_the_longer_path() {
         (Some("[::2]"), "/", 0),
         (Some("192.0.2.1:80"), "/", 9),
         (Some("xexample.com"), "/", 0),
-        (Some("..example.com"), "/", 2),
     ];
     for (host, path, expected) in rows {
         assert_eq!(table.find(*host, path), Some(*expected), "{host:?} {path}");
