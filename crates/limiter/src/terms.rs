@@ -17,6 +17,9 @@ pub const MAX_BUCKETS: usize = 4;
 /// Most rules of the configuration.
 pub const MAX_RULES: usize = 64;
 
+/// Most routes of the configuration: each may have buckets, as a rule has.
+pub const MAX_ROUTES: usize = 10_000;
+
 /// Most plans that there are.
 pub const MAX_PLANS: usize = 1_000;
 

@@ -21,14 +21,12 @@ use crate::config::routes::{RouteAction, RouteConfig, RouteList, SetField};
 use crate::config::section::Section;
 use balancer_http::path::normal;
 use balancer_http::routes::{HostPattern, RouteTable};
-use balancer_limiter::terms::{BucketName, MAX_IN_FLIGHT};
+use balancer_limiter::terms::{BucketName, MAX_IN_FLIGHT, MAX_ROUTES};
 
 use files::Files;
 use limits::SharedBuckets;
 
-/// Most routes; the words of the shape say so.
-const MAX_ROUTES: usize = 10_000;
-const _: () = assert!(MAX_IN_FLIGHT == 1_000_000, "messages say so");
+const _: () = assert!(MAX_ROUTES == 10_000 && MAX_IN_FLIGHT == 1_000_000, "messages say so");
 
 const ROUTES: (&str, &str, &str) = (
     "routes",

@@ -14,6 +14,7 @@ each_engine! {
     every_spelling_costs_what_the_route_costs,
     an_exempt_client_is_not_asked,
     requests_at_once_are_bounded_by_route_and_client,
+    no_number_of_routes_forgets_what_was_spent,
     the_log_and_the_api_name_what_refused,
 }
 
@@ -120,6 +121,19 @@ fn requests_at_once_are_bounded_by_route_and_client(engine: Engine) {
     }
     until("its seats are free again", || (balancer.get("/slow").status == 200).then_some(()));
     until("and so by the other", || (balancer.get("/slow/er").status == 200).then_some(()));
+}
+
+fn no_number_of_routes_forgets_what_was_spent(engine: Engine) {
+    let route = |n: usize| json!({ "path": format!("/p{n}"), "respond": {}, "limit": "1/d" });
+    let (_backend, balancer) = routed(engine, (0..300).map(route).collect());
+    let mut conn = Conn::open(balancer.address);
+    let mut ask = |n: usize| conn.get(&format!("/p{n}")).status;
+    for n in 0..300 {
+        assert_eq!(ask(n), 200, "{n}");
+    }
+    for n in 0..300 {
+        assert_eq!(ask(n), 429, "{n}");
+    }
 }
 
 fn the_log_and_the_api_name_what_refused(engine: Engine) {

@@ -14,7 +14,7 @@ use super::{Ask, Verdict};
 use crate::bucket::Bucket;
 use crate::limit::Limit;
 use crate::reset::Reset;
-use crate::terms::{BucketId, BucketSpec, MAX_BUCKETS, MAX_RULES};
+use crate::terms::{BucketId, BucketSpec, MAX_BUCKETS, MAX_ROUTES, MAX_RULES};
 use balancer_time::{Moment, Nanos};
 
 use mark::Mark;
@@ -25,8 +25,9 @@ pub(super) use share::Sharing;
 /// the fullest of those goes: it is the one that holds its client back the least.
 const MAX_OF_LIMITS: usize = 4 * MAX_BUCKETS;
 
-/// The same for buckets of rules: as many as there can be rules with buckets in force.
-const MAX_OF_RULES: usize = MAX_RULES * MAX_BUCKETS;
+/// The same for buckets of rules: as many as rules and routes can have in force, so that none of those is ever forgotten
+/// before it is full. Who uses many routes would have fresh ones otherwise.
+const MAX_OF_RULES: usize = (MAX_RULES + MAX_ROUTES) * MAX_BUCKETS;
 
 const NANOS_PER_SEC: Nanos = 1_000_000_000;
 
@@ -264,9 +265,12 @@ impl Slots {
 
     /// Keeps the number of buckets within its bounds; those that are `wanted` stay.
     fn make_room(&mut self, of_rule: bool, wanted: impl Fn(BucketId) -> bool, when: Moment) {
-        self.0.retain(|slot| wanted(slot.id) || slot.is_hot() || !slot.is_full(when));
+        // Before more memory is asked for, so that many buckets cost no look at all of them each.
+        if self.0.len() == self.0.capacity() {
+            self.0.retain(|slot| wanted(slot.id) || slot.is_hot() || !slot.is_full(when));
+        }
         let most = if of_rule { MAX_OF_RULES } else { MAX_OF_LIMITS };
-        if self.0.iter().filter(|slot| slot.of_rule == of_rule).count() < most {
+        if self.0.len() < most || self.0.iter().filter(|slot| slot.of_rule == of_rule).count() < most {
             return;
         }
         let spare = |slot: &Slot| slot.of_rule == of_rule && !wanted(slot.id);
