@@ -146,13 +146,11 @@ impl Admit {
         let grant = found.granted.grant();
         let is_asked = grant.is_some() || !rules.is_empty();
         let ask = is_asked.then_some(Ask { grant, rules: &rules, cost, room: found.room });
-        if preflight {
-            return self.look(found, ask, when, policy);
-        }
         match self.route_seats.take(&policy.routes, met, found.client) {
             Err((route, most)) => self.crowded(found, route, most, policy),
             Ok(seats) => {
-                let mut admission = self.take(found, ask, when, policy);
+                let said = if preflight { Self::look } else { Self::take };
+                let mut admission = said(self, found, ask, when, policy);
                 if admission.refused.is_none() {
                     admission.route_seats = seats;
                 }

@@ -21,10 +21,13 @@ pub struct Cors {
 
 impl Cors {
     /// Whether a browser asks what it may send, before it does (Fetch, "CORS-preflight request"); from an origin that may.
+    /// A browser sends no credentials with that: who does is none.
     pub fn is_preflight(&self, method: &str, fields: &Fields, has_body: bool) -> bool {
         method == "OPTIONS"
             && !has_body
             && fields.has("Access-Control-Request-Method")
+            && !fields.has("Authorization")
+            && !fields.has("Cookie")
             && self.allowed(fields).is_some()
     }
 
@@ -82,6 +85,10 @@ mod tests {
         assert!(!cors.is_preflight("GET", &fields(&whole), false));
         assert!(!cors.is_preflight("OPTIONS", &fields(&whole[..1]), false));
         assert!(!cors.is_preflight("OPTIONS", &fields(&whole[1..]), false));
+        for credentials in ["Authorization", "Cookie"] {
+            let more = [&whole[..], &[(credentials, "x")]].concat();
+            assert!(!cors.is_preflight("OPTIONS", &fields(&more), false), "{credentials}");
+        }
         let named = Cors { origins: Some(vec!["https://b.example".into()]), credentials: false };
         assert!(!named.is_preflight("OPTIONS", &fields(&whole), false));
     }

@@ -14,6 +14,7 @@ each_engine! {
     every_spelling_costs_what_the_route_costs,
     an_exempt_client_is_not_asked,
     requests_at_once_are_bounded_by_route_and_client,
+    preflights_at_once_are_bounded_as_well,
     no_number_of_routes_forgets_what_was_spent,
     the_log_and_the_api_name_what_refused,
 }
@@ -121,6 +122,28 @@ fn requests_at_once_are_bounded_by_route_and_client(engine: Engine) {
     }
     until("its seats are free again", || (balancer.get("/slow").status == 200).then_some(()));
     until("and so by the other", || (balancer.get("/slow/er").status == 200).then_some(()));
+}
+
+fn preflights_at_once_are_bounded_as_well(engine: Engine) {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend = Backend::scripted(move |_, stream| {
+        held.wait();
+        let _ = stream.write_all(crate::support::backend::OK);
+        Then::Keep
+    });
+    let routes = json!([{ "pool": "default", "max_in_flight": 1 }]);
+    let balancer = setup(engine, &backend, routes).set("rate_limit.cors", json!({ "origins": "*" })).start();
+    let fields = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET")];
+    let mut first = Conn::open(balancer.address);
+    first.send(
+        "OPTIONS / HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example\r\nAccess-Control-Request-Method: GET\r\n\r\n",
+    );
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    let second = request(balancer.address, "OPTIONS", "/", &fields, b"");
+    gate.open();
+    assert_eq!(violated(&second), json!(["concurrency"]));
+    assert_eq!(first.read("OPTIONS").expect("an answer").status, 200);
 }
 
 fn no_number_of_routes_forgets_what_was_spent(engine: Engine) {
