@@ -143,6 +143,13 @@ fn as_name(name: &[u8]) -> &str {
     std::str::from_utf8(name).unwrap_or("")
 }
 
+/// Whether two names become one variable of CGI, WSGI, PHP or Rack: what is no letter or digit becomes `_` there
+/// (RFC 3875 §4.1.18), and case does not count.
+pub fn is_one_variable(one: &[u8], two: &[u8]) -> bool {
+    let letter = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
+    one.len() == two.len() && one.iter().map(letter).eq(two.iter().map(letter))
+}
+
 impl std::fmt::Debug for Fields {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Values may be credentials: names only.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::answers::set;
 use super::{ActiveRoute, ActiveRoutes, RouteRequest};
 use crate::config::routes::RouteConfig;
-use balancer_http::fields::Fields;
+use balancer_http::fields::{Fields, is_one_variable};
 use balancer_http::headers::FORWARDED_PREFIX;
 use balancer_http::message::RequestHead;
 use balancer_http::path::{normal, without_dots};
@@ -55,14 +55,18 @@ impl ActiveRoute {
         Some(Rewritten { target: Some(target), stripped })
     }
 
-    /// The fields as the backend gets them.
+    /// The fields as the backend gets them. What some backend takes for a field that the route sets goes, too.
     pub(in crate::proxy) fn set_request_fields(
         &self,
         fields: &mut Fields,
         rewritten: &Rewritten,
         asked: RouteRequest<'_>,
     ) {
-        set(self.config.set_request_headers.iter(), fields, asked);
+        let own = &self.config.set_request_headers;
+        if !own.is_empty() {
+            fields.retain(|name, _| !own.iter().any(|field| is_one_variable(field.name.as_bytes(), name)));
+        }
+        set(own.iter(), fields, asked);
         if let Some(prefix) = &rewritten.stripped {
             // Behind what a proxy in front took off.
             fields.push(FORWARDED_PREFIX, prefix.as_bytes());

@@ -12,6 +12,7 @@ each_engine! {
     a_prefix_is_taken_off_and_another_put_in_front,
     no_spelling_of_a_path_climbs_out_of_where_its_route_puts_it,
     fields_of_requests_are_set_and_taken_out,
+    what_a_backend_takes_for_a_field_that_is_set_is_taken_out,
     a_trusted_proxys_prefix_stays_in_front,
     a_body_may_be_shorter_than_the_frontends,
     a_route_may_have_less_time_than_its_pool,
@@ -102,6 +103,17 @@ fn fields_of_requests_are_set_and_taken_out(engine: Engine) {
     );
     assert_eq!(field("x-id"), [answer.field("x-request-id").expect("an id")]);
     assert_eq!(seen.body, b"body");
+}
+
+/// CGI, WSGI, PHP and Rack read `X_User` and `X-User` as one variable.
+fn what_a_backend_takes_for_a_field_that_is_set_is_taken_out(engine: Engine) {
+    let set = json!({ "X-User": null, "X-Tenant": "a", "X_Both": "b", "X-Both": "c" });
+    let (backend, balancer) = routed(engine, json!([{ "pool": "default", "set_request_headers": set }]));
+    let names = ["X_User", "x.user", "X_TENANT", "X-Tenant", "X.Both", "X_Users"];
+    request(balancer.address, "GET", "/", &names.map(|name| (name, "root")), b"").expect(200);
+    let seen = backend.only();
+    let left = ["x_user", "x.user", "x_tenant", "x-tenant", "x.both", "x_both", "x-both", "x_users"];
+    assert_eq!(left.map(|name| seen.all(name).join(",")), ["", "", "", "a", "", "b", "c", "root"]);
 }
 
 fn a_trusted_proxys_prefix_stays_in_front(engine: Engine) {

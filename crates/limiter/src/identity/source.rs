@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::secret::secret_id;
 use super::values::{Several, bearer, cookies, is_bare_bearer, only};
-use balancer_http::fields::Fields;
+use balancer_http::fields::{Fields, is_one_variable};
 use balancer_http::message::ClientCertificate;
 
 /// Longest declared value in bytes, so that `NAME=value` is an id ([`super::ClientId::MAX_BYTES`]).
@@ -142,12 +142,6 @@ pub fn drop_lookalikes(sources: &[KeySource], fields: &mut Fields) {
     if fields.lines().any(|(name, _)| is_lookalike(name)) {
         fields.retain(|name, _| !is_lookalike(name));
     }
-}
-
-/// Whether two names become one variable.
-fn is_one_variable(one: &[u8], two: &[u8]) -> bool {
-    let letter = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
-    one.len() == two.len() && one.iter().map(letter).eq(two.iter().map(letter))
 }
 
 impl std::fmt::Display for KeySource {
