@@ -61,9 +61,11 @@ impl ActiveRoute {
         self.dress(reject.answer(asked.request_id), asked)
     }
 
-    /// The same for a refusal that is an answer already.
+    /// The same for a refusal that is an answer already. No cache keeps it, whatever the route says of what it serves: the
+    /// next client may come in, and the next moment the backend is up.
     pub(in crate::proxy) fn dress(&self, mut answer: Answer, asked: RouteRequest<'_>) -> Answer {
         self.show_page(&mut answer, asked);
+        answer.fields.set("Cache-Control", b"no-store");
         self.set_fields(&mut answer.fields, asked, Kept::All);
         answer
     }
@@ -91,10 +93,18 @@ impl ActiveRoute {
         if kept == Kept::None {
             set(all.iter(), fields, asked);
         } else {
-            let missing: Vec<&SetField> = all.iter().filter(|field| !fields.has(&field.name)).collect();
+            let missing: Vec<&SetField> =
+                all.iter().filter(|field| !fields.has(&field.name) && !is_for_caches(&field.name)).collect();
             set(missing.into_iter(), fields, asked);
         }
     }
+}
+
+/// Whether a field tells some caches more than `Cache-Control` does, and wins over it there: `CDN-Cache-Control` and others of
+/// such names (RFC 9213 §2), `Surrogate-Control`.
+fn is_for_caches(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.ends_with("cache-control") || name == "surrogate-control"
 }
 
 /// Sets fields, and takes those out that have no value.

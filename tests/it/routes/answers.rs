@@ -12,6 +12,7 @@ each_engine! {
     an_answer_can_be_fixed,
     refusals_have_a_page_for_browsers,
     fields_of_answers_are_set_and_taken_out,
+    no_cache_keeps_a_refusal,
     a_route_without_backends_says_so,
 }
 
@@ -131,6 +132,32 @@ fn fields_of_answers_are_set_and_taken_out(engine: Engine) {
     }
     let other = balancer.get("/").expect(200);
     assert_eq!((other.field("server"), other.all("x-powered-by").len()), (Some("old"), 2));
+}
+
+/// Else one client's 403 would be everybody's for as long as the route lets caches keep what it serves.
+fn no_cache_keeps_a_refusal(engine: Engine) {
+    let backend = Backend::named("a");
+    let kept = "public, max-age=31536000, immutable";
+    let set = json!({ "Cache-Control": kept, "CDN-Cache-Control": kept, "Surrogate-Control": "max-age=9", "X-A": "b" });
+    let routes = json!([
+        { "path": "/a", "pool": "default", "set_response_headers": set },
+        { "path": "/b", "respond": { "status": 410 }, "set_response_headers": set },
+        { "path": "/c", "pool": "default", "set_response_headers": set, "deny": "127.0.0.1" },
+        { "path": "/d", "pool": "gone", "set_response_headers": set },
+        { "path": "/e", "pool": "default", "set_response_headers": { "Cache-Control": null }, "deny": "127.0.0.1" },
+    ]);
+    let gone = json!({ "gone": { "backends": [format!("http://{}", refusing())] } });
+    let balancer = setup(engine, &backend, routes).set("pools", gone).start();
+    let of = |target: &str| {
+        let answer = balancer.get(target);
+        let fields = ["cache-control", "cdn-cache-control", "surrogate-control", "x-a"];
+        (answer.status, fields.map(|name| answer.all(name).join("|")))
+    };
+    let whole = [kept, kept, "max-age=9", "b"].map(str::to_owned);
+    assert_eq!([of("/a"), of("/b")], [(200, whole.clone()), (410, whole)]);
+    let refused = ["no-store", "", "", "b"].map(str::to_owned);
+    assert_eq!([of("/c"), of("/d")], [(403, refused.clone()), (502, refused)]);
+    assert_eq!(of("/e").1[0], "no-store");
 }
 
 /// A refusal of the pool's is its route's to show.
