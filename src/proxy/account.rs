@@ -72,6 +72,23 @@ pub(crate) struct RequestSummary {
 }
 
 impl RequestSummary {
+    /// Of a request that nothing was spent on yet.
+    pub(super) fn new(ids: RequestIds, client_addr: IpAddr, received_at: Nanos, in_flight: InFlight) -> Self {
+        Self {
+            ids,
+            client_addr,
+            received_at,
+            spent: Spent::default(),
+            limit: None,
+            lease: None,
+            seat: None,
+            route_seats: Vec::new(),
+            client_gone: false,
+            failed: false,
+            in_flight,
+        }
+    }
+
     /// The answer to a request that no backend answered.
     pub(super) fn refuse(&mut self, failed: NoAnswer, close: bool) -> Answer {
         let NoAnswer { reject, client_gone, spent } = failed;
@@ -222,19 +239,7 @@ impl LocalRequest {
     pub fn end(self, accounts: &Arc<Accounts>, head: &RequestHead, answer: Answer) -> Answer {
         let policy = accounts.policy.load();
         let client_addr = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields).address;
-        let summary = RequestSummary {
-            ids: self.ids,
-            client_addr,
-            received_at: self.received_at,
-            spent: Spent::default(),
-            limit: None,
-            lease: None,
-            seat: None,
-            route_seats: Vec::new(),
-            client_gone: false,
-            failed: false,
-            in_flight: self.in_flight,
-        };
+        let summary = RequestSummary::new(self.ids, client_addr, self.received_at, self.in_flight);
         accounts.close(answer, head, summary)
     }
 }

@@ -10,7 +10,6 @@ use crate::error::Reject;
 use crate::proxy::account::RequestSummary;
 use crate::proxy::admit::{self, Admission, LimitFields};
 use crate::proxy::exchange::Answer;
-use crate::proxy::forward::Spent;
 use crate::proxy::identify::Waiting;
 use crate::proxy::policy::ProxyPolicy;
 use crate::proxy::pools::Pool;
@@ -53,19 +52,8 @@ impl Proxy {
         let client = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields);
         let wall = self.accounts.clock.wall();
         let ids = RequestIds::of(&head.fields, client.peer_trusted, wall);
-        let summary = RequestSummary {
-            client_addr: client.address,
-            received_at,
-            spent: Spent::default(),
-            limit: None,
-            lease: None,
-            seat: None,
-            route_seats: Vec::new(),
-            client_gone: false,
-            failed: false,
-            in_flight: self.accounts.metrics.begin(),
-            ids,
-        };
+        let in_flight = self.accounts.metrics.begin();
+        let summary = RequestSummary::new(ids, client.address, received_at, in_flight);
         let request_id = &summary.ids.request_id;
         let answer = local::answer(head, &self.instance, &policy.keys, request_id)
             .or_else(|| local::redirect(head, policy.redirect_to, client.peer_trusted, request_id));
