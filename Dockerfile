@@ -4,6 +4,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY crates/http/Cargo.toml crates/http/
+COPY crates/importance/Cargo.toml crates/importance/
 COPY crates/limiter/Cargo.toml crates/limiter/
 COPY crates/pool/Cargo.toml crates/pool/
 COPY crates/time/Cargo.toml crates/time/

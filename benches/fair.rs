@@ -17,7 +17,8 @@ mod loads;
 mod world;
 
 use backend::{AUTO, Bound};
-use balancer_pool::fair::{Priority, Who};
+use balancer_importance::Priority;
+use balancer_pool::fair::Who;
 use loads::{Change, Service, Source};
 use world::{Line, World};
 

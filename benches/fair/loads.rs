@@ -1,6 +1,6 @@
 //! Who asks for what, how often.
 
-use balancer_pool::fair::Priority;
+use balancer_importance::Priority;
 
 /// How long requests work, around a mean.
 #[derive(Clone, Copy, Debug, PartialEq)]

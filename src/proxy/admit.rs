@@ -18,6 +18,7 @@ use balancer_http::fields::Fields;
 use balancer_http::message::Reason;
 use balancer_http::message::{BodyLength, RequestHead};
 use balancer_http::routes::MetRoutes;
+use balancer_importance::Importance;
 use balancer_limiter::answer::{self, Concurrency, EntryKind, ShownLimit};
 use balancer_limiter::heavy_hitters::{HeavyHitters, Refusal};
 use balancer_limiter::identity::{ClientAddress, ClientKey};
@@ -58,6 +59,8 @@ pub(super) struct Admission {
     pub record: Option<LimitRecord>,
     /// Whom the limiter takes the client for.
     pub client: ClientKey,
+    /// How much the request may have of the places in its pool when there are too few.
+    pub importance: Importance,
     /// Counts the request as under way, until it is dropped.
     pub seat: Option<Seat>,
     /// The same by the routes that it meets.
@@ -88,6 +91,7 @@ impl Admit {
         match identify::identify(&self.limits, policy, client, Evidence::of(head), when.now, waited, tried) {
             Ok(Identified { found, key }) => {
                 let mut admission = self.decide(head, &found, met, when, policy);
+                admission.importance = importance(&found, met, policy);
                 // Only entries that name one bucket: a client, or a range that shares its bucket.
                 let entry = found.entry.as_ref().filter(|_| found.room == Room::Own);
                 let name = key.as_ref().or(entry);
@@ -104,6 +108,7 @@ impl Admit {
                 fields: LimitFields::default(),
                 record: None,
                 client: ClientKey::address(client.address),
+                importance: Importance::default(),
                 seat: None,
                 route_seats: Vec::new(),
             }),
@@ -191,6 +196,7 @@ impl Admit {
             fields: LimitFields::new(told, policy.headers),
             record: Some(record),
             client: found.client,
+            importance: Importance::default(),
             seat: None,
             route_seats: Vec::new(),
         }
@@ -205,6 +211,7 @@ impl Admit {
             fields: LimitFields::default(),
             record,
             client,
+            importance: Importance::default(),
             seat: None,
             route_seats: Vec::new(),
         }
@@ -243,10 +250,16 @@ impl Admit {
             fields,
             record: Some(record),
             client: found.client,
+            importance: Importance::default(),
             seat,
             route_seats: Vec::new(),
         }
     }
+}
+
+/// What the client's limit says, and the route that the request goes by: as much as any other, while neither says anything.
+fn importance(_found: &Found, _met: &MetRoutes, _policy: &ProxyPolicy) -> Importance {
+    Importance::default()
 }
 
 const CROWDED: &str = "this client has as many requests under way as it may";

@@ -21,6 +21,7 @@ use crate::proxy::pools::Pool;
 use balancer_http::fields::Fields;
 use balancer_http::headers::{self, Origin};
 use balancer_http::message::{Reason, RequestHead};
+use balancer_importance::Importance;
 use balancer_limiter::identity::ClientKey;
 use balancer_pool::backends::{Endpoint, Lease, Snapshot};
 use balancer_pool::retry;
@@ -52,6 +53,9 @@ pub(super) struct ForwardRequest<'a> {
     pub client: IpAddr,
     /// Whom the limiter takes it for.
     pub counted_as: ClientKey,
+    /// What it may have of the places of its pool when there are too few.
+    #[expect(dead_code, reason = "the line goes by it once it is ordered by use")]
+    pub importance: Importance,
     pub origin: Origin<'a>,
     /// When its head was complete.
     pub received_at: Nanos,

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use balancer_http::headers::{self, Origin};
 use balancer_http::max_forwards::{self, MaxForwards};
 use balancer_http::message::{BodyLength, RequestHead, Version};
+use balancer_importance::Importance;
 use balancer_limiter::identity::ClientKey;
 use balancer_pool::retry::Failure;
 
@@ -57,6 +58,8 @@ struct Admitted {
     via: bool,
     /// Whom the limiter takes the client for.
     counted_as: ClientKey,
+    /// How much it may have of the places in its pool when there are too few.
+    importance: Importance,
     /// The limiter's fields for the answer.
     fields: LimitFields,
     /// By which route it goes.
@@ -88,7 +91,7 @@ impl Admitted {
 
 impl Proxy {
     fn request<'a>(&'a self, story: &'a Admitted, head: &'a RequestHead) -> ForwardRequest<'a> {
-        let Admitted { summary, peer_trusted, via, counted_as, .. } = story;
+        let Admitted { summary, peer_trusted, via, counted_as, importance, .. } = story;
         let origin = Origin {
             peer: head.peer,
             trusted: *peer_trusted,
@@ -103,7 +106,14 @@ impl Proxy {
             },
         };
         let received_at = summary.received_at;
-        ForwardRequest { head, client: summary.client_addr, counted_as: *counted_as, origin, received_at }
+        ForwardRequest {
+            head,
+            client: summary.client_addr,
+            counted_as: *counted_as,
+            importance: *importance,
+            origin,
+            received_at,
+        }
     }
 
     /// The protocol that a request asks to go on in and that may be (RFC 9110 §7.8). In HTTP/1.0 there is none, and a

@@ -18,6 +18,7 @@ use crate::proxy::routes::{ActiveRoutes, CheckedUsers, MAX_CHECK, NotIn, Rewritt
 use crate::proxy::{Admitted, Proxy, local};
 use balancer_http::message::{BodyLength, Reason, RequestHead};
 use balancer_http::routes::{MetRoutes, TooManyReadings};
+use balancer_importance::Importance;
 use balancer_limiter::identity::{self, ClientAddress, ClientKey};
 use balancer_pool::backends::Snapshot;
 use balancer_time::{Moment, nanos, seconds};
@@ -111,9 +112,10 @@ impl Proxy {
         admission: Admission,
         policy: &Arc<ProxyPolicy>,
     ) -> Step {
-        let Admission { refused, why: _, fields, record, client: counted_as, seat, route_seats } = admission;
+        let Admission { refused, why: _, fields, record, client, importance, seat, route_seats } = admission;
         (summary.limit, summary.seat, summary.route_seats) = (record, seat, route_seats);
-        let story = self.story(summary, &identity, counted_as, fields, policy);
+        let mut story = self.story(summary, &identity, client, fields, policy);
+        story.admitted.importance = importance;
         match refused {
             Some(reject) => story.refuse(&reject, head, policy),
             None => story.check_users(head, identity, policy, CheckedUsers::default()),
@@ -148,6 +150,7 @@ impl Proxy {
             peer_trusted: identity.client.peer_trusted,
             via: identity.snapshot.policy().via,
             counted_as,
+            importance: Importance::default(),
             fields,
             route: policy.routes.by(&identity.met).cloned(),
             rewritten: Rewritten::default(),

@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::record::{Level, Record};
 use super::share::{UseKey, UseShare};
-use super::ticket::{Joining, LineRefusal, LineTicket, Priority, Turn, Who};
+use super::ticket::{Joining, LineRefusal, LineTicket, Turn, Who};
+use balancer_importance::Priority;
 use balancer_time::Nanos;
 
 mod order;

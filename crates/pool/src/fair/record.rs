@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::share::{UseKey, UseShare};
-use super::ticket::Priority;
+use balancer_importance::Priority;
 use balancer_time::Nanos;
 
 /// A place in an order by key; the number, which only grows, keeps those with the same key in the order that they came in.

@@ -68,7 +68,7 @@ impl Default for StraightCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fair::Priority;
+    use balancer_importance::Priority;
     use std::sync::Barrier;
 
     fn who(client: u64) -> Who {

@@ -1,6 +1,7 @@
 //! The line's rules, each as a table of steps.
 
 use super::*;
+use balancer_importance::Priority;
 use balancer_time::Nanos;
 
 mod crowds;

@@ -1,32 +1,7 @@
 //! The words of the line: who waits, with what, and what becomes of it.
 
+use balancer_importance::Priority;
 use balancer_time::Nanos;
-
-/// How much of the places a request's kind may take when there are too few: by weight, so that none starves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    /// Sixteen parts.
-    Critical,
-    /// Four parts.
-    #[default]
-    Normal,
-    /// One part.
-    Background,
-}
-
-impl Priority {
-    /// All of them, the most important first.
-    pub const ALL: [Self; 3] = [Self::Critical, Self::Normal, Self::Background];
-
-    /// Its part of the places, while requests of every priority wait.
-    pub const fn weight(self) -> u32 {
-        match self {
-            Self::Critical => 16,
-            Self::Normal => 4,
-            Self::Background => 1,
-        }
-    }
-}
 
 /// Whose use is counted together. A client with requests of two priorities counts as two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,8 +3,9 @@
 use std::ops::Bound;
 
 use super::super::record::Record;
-use super::super::ticket::{LineTicket, Priority, Turn, Who};
+use super::super::ticket::{LineTicket, Turn, Who};
 use super::{FairLine, MAX_DEBTORS};
+use balancer_importance::Priority;
 use balancer_time::Nanos;
 
 /// A client's place in `Level::ready`.
