@@ -1,5 +1,5 @@
 //! What counting costs: everything that one proxied request counts, on one thread and on all cores at once. Beside a
-//! request's CPU time (README, Measured) it is the share that metrics take.
+//! request's CPU time (docs/measuring.md) it is the share that metrics take.
 //!
 //!     cargo bench --bench metrics
 

@@ -1,5 +1,5 @@
-//! What each balancing strategy does to the same load, simulated: `cargo bench --bench strategies` prints a table for the
-//! README. No clock and no thread: arrivals, service times and draws come from fixed seeds, so that two runs and two
+//! What each balancing strategy does to the same load, simulated: `cargo bench --bench strategies` prints a table for
+//! docs/measuring.md. No clock and no thread: arrivals, service times and draws come from fixed seeds, so that two runs and two
 //! machines agree. Run as a test it takes a shorter load and holds the strategies to what they are for.
 //!
 //! A backend serves so many requests at once and queues the rest, first come, first served. Service times are exponential;

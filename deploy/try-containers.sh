@@ -203,7 +203,7 @@ admit() {
 }
 # A full bucket again, in every instance that hears of it within cache.ttl.
 afresh() { [ "$(api -X POST "$admin/v1/limits/$client/reset")" = 204 ] && sleep 3; }
-# One admits 30; what three let through beyond is the README's bound, at what one curl after the other asks for.
+# One admits 30; what three let through beyond is the bound of docs/budget.md, at what one curl after the other asks for.
 holds "a limit of 30 through one of them" [ "$(api "$admin/limits/create" -d "$(limit 30 0)")" = 201 ]
 # Longer than cache.ttl: every instance has seen it.
 sleep 3

@@ -6,16 +6,7 @@ use super::given::is_live;
 use super::keys::{Key, Shape};
 use super::load;
 
-const HEAD: &str = "\
-# Configuration
-
-Made by `balancer config reference > docs/configuration.md` from what the code itself reads; a test holds the two equal. What
-the file is and what stands over it is in the [README](../README.md#configuration). `balancer config schema` prints a JSON
-Schema for editors: `balancer config schema > balancer.schema.json`, and `\"$schema\": \"./balancer.schema.json\"` in the file.
-
-Durations are texts such as `\"10s\"`, `\"50ms\"` or `\"1m30s\"`. \u{201c}reload\u{201d} in the last column: SIGHUP or `balancer reload` puts a
-changed value in force; everything else needs a restart. Every key can be set by a variable, too: `a.b` is `BALANCER__A__B`.
-";
+const HEAD: &str = include_str!("reference.md");
 
 /// The page.
 pub fn reference() -> String {

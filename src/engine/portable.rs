@@ -1,5 +1,5 @@
 //! The portable engine, on the crate `tiny_http`. It runs everywhere; what it cannot do (close a connection that the
-//! client wants kept, bound heads and connections, time out) is in README's table of cases × engines.
+//! client wants kept, bound heads and connections, time out) is in docs/engines.md, as a table of cases × engines.
 //!
 //! Its crate parses leniently, so every head that it hands over is written out again and read by our own strict parser:
 //! both engines judge by one rule.

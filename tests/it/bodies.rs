@@ -278,7 +278,7 @@ fn a_slow_backend_is_504(engine: Engine) {
     waiting.send(head("GET", "/", &[], None));
     until("the backend is silent", || (silent.seen().len() == 1).then_some(()));
     let asked = Instant::now();
-    // On tiny_http the longer of the two counts, and README says so.
+    // On tiny_http the longer of the two counts, and docs/engines.md says so.
     let setup = match engine {
         Engine::Epoll => setup,
         Engine::TinyHttp => setup.set("upstream.response_timeout", json!("200ms")),

@@ -1,14 +1,12 @@
-//! The table of what each engine can do stands in the README as the tests have it.
+//! The table of what each engine can do stands in docs/engines.md as the tests have it.
 
 use crate::support::{Backend, Conn, Engine, Setup, client, engine, root};
 
 #[test]
-fn the_readme_shows_the_table_that_the_tests_ask() {
-    let Ok(readme) = std::fs::read_to_string(root().join("README.md")) else {
-        panic!("README.md is missing");
-    };
+fn the_page_shows_the_table_that_the_tests_ask() {
+    let page = std::fs::read_to_string(root().join("docs/engines.md")).expect("the page");
     let table = engine::table();
-    assert!(readme.contains(&table), "README.md must hold this table, word for word:\n{table}");
+    assert!(page.contains(&table), "docs/engines.md must hold this table, word for word:\n{table}");
 }
 
 /// On its way to the backend it would count as a failure of that.

@@ -191,12 +191,12 @@ fn https_with_a_pair_that_renews_itself() {
     let backend = Backend::named("hello");
     let folder = tempfile::Builder::new().prefix("balancer-it-tls-").tempdir().expect("a folder");
     let make = || {
-        let script = block("recipes/tls.md", "certificate");
+        let script = block("tls.md", "certificate");
         let made = Command::new("sh").args(["-ec", &script]).current_dir(folder.path()).output().expect("sh");
         assert!(made.status.success(), "{made:?}");
     };
     make();
-    let command = block("recipes/tls.md", "try");
+    let command = block("tls.md", "try");
     let words = command.replace("http://127.0.0.1:9001", &backend.url());
     let mut words = words.split_whitespace();
     assert_eq!(words.next(), Some("balancer"));
@@ -216,7 +216,7 @@ fn https_with_a_pair_that_renews_itself() {
     };
     assert_eq!(hello(&port(&tried)), ("hello".to_owned(), true));
     // The configuration, with this pair.
-    let config = block("recipes/tls.md", "config.json")
+    let config = block("tls.md", "config.json")
         .replace("0.0.0.0:80", "127.0.0.1:0")
         .replace("0.0.0.0:443", "127.0.0.1:0")
         .replace("/etc/letsencrypt/live/app.example/fullchain.pem", "localhost.pem")
@@ -232,12 +232,11 @@ fn https_with_a_pair_that_renews_itself() {
     assert!(!hello(&port).1, "the old one is still shown");
     proc.signal(Signal::HUP);
     until("the new one is shown", || hello(&port).1.then_some(()));
-    let expiry = block("recipes/tls.md", "expiry")
-        .replace("app.example:443", &port)
-        .replace("app.example", "localhost");
+    let expiry =
+        block("tls.md", "expiry").replace("app.example:443", &port).replace("app.example", "localhost");
     let told = Command::new("sh").args(["-c", &expiry]).output().expect("sh");
     assert!(String::from_utf8_lossy(&told.stdout).starts_with("notAfter="), "{told:?}");
-    let hook = block("recipes/tls.md", "hook");
+    let hook = block("tls.md", "hook");
     let read = Command::new("sh").args(["-n", "-c", &hook]).output().expect("sh");
     assert!(read.status.success(), "{read:?}");
 }

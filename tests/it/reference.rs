@@ -105,9 +105,9 @@ fn the_schema_takes_what_the_program_takes() {
     }
 }
 
-/// The file of which README shows what `balancer check` says: each of the three faults is one that a schema can find.
+/// The file of which docs/configuration.md shows what `balancer check` says: each of the three faults is one that a schema can find.
 #[test]
-fn the_schema_finds_all_that_is_wrong_in_the_wrong_file_of_the_readme() {
+fn the_schema_finds_all_that_is_wrong_in_the_wrong_file_of_the_page() {
     const WRONG: &str = r#"{
   "listen": "127.0.0.1:8080",
   "backends": [{ "name": "a", "url": "http://10.0.0.1/api", "wieght": 2 }],
@@ -117,10 +117,10 @@ fn the_schema_finds_all_that_is_wrong_in_the_wrong_file_of_the_readme() {
     std::fs::write(folder.path().join("config.json"), WRONG).expect("written");
     let checked = Command::new(PROGRAM).arg("check").current_dir(folder.path()).output().expect("check");
     let said = String::from_utf8_lossy(&checked.stderr);
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    let page = std::fs::read_to_string(root().join("docs/configuration.md")).expect("the page");
     assert_eq!(said.lines().count(), 3, "{said}");
     for line in said.lines() {
-        assert!(readme.contains(&format!("    {line}\n")), "README has not: {line}");
+        assert!(page.contains(&format!("    {line}\n")), "docs/configuration.md has not: {line}");
     }
 
     let Some(python) = python() else { return };

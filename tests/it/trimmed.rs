@@ -1,5 +1,5 @@
 //! Bytes that lenient parsers trim or take for blanks, at every place of a head. `epoll` refuses each; the crate behind
-//! `tiny_http` trims some before anybody can see them. Which, stands here exactly, and in README's table.
+//! `tiny_http` trims some before anybody can see them. Which, stands here exactly, and in the table of docs/engines.md.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ fn only_what_the_crate_hides_is_taken(engine: Engine) {
     if strict {
         assert!(backend.seen().is_empty(), "{:#?}", backend.seen());
     } else {
-        // The README says so; when the crate sees better one day, the table has to.
+        // docs/engines.md says so; when the crate sees better one day, the table has to.
         assert_eq!(
             status(
                 &balancer,

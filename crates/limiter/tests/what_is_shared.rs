@@ -1,4 +1,4 @@
-//! What of a limit several instances share: the table of `docs/limits.md`, row by row. All that a kind of bucket has is spent in
+//! What of a limit several instances share: the table of `docs/budget.md`, row by row. All that a kind of bucket has is spent in
 //! one instance, and the other is asked.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -134,13 +134,13 @@ fn is_shared(kind: &Kind, start: Nanos) -> bool {
 
 #[test]
 fn the_table_of_what_is_shared_says_what_happens() {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/limits.md")).unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/budget.md")).unwrap();
     for kind in kinds() {
         let shared = if is_shared(&kind, SEC) { "shared" } else { "each instance alone" };
         // A second is enough to tell what was spent since the start.
         assert_eq!(is_shared(&kind, 3 * SEC), shared == "shared", "{}", kind.row);
         let row = format!("| {} | {shared} |", kind.row);
-        assert!(page.lines().any(|line| line.starts_with(&row)), "docs/limits.md lacks: {row}");
+        assert!(page.lines().any(|line| line.starts_with(&row)), "docs/budget.md lacks: {row}");
     }
     let table = page.lines().skip_while(|line| !line.starts_with("| what | ")).skip(2);
     let rows = table.take_while(|line| line.starts_with('|')).count();

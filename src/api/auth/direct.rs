@@ -2,7 +2,7 @@
 //! loopback address is also where nginx and HAProxy come from, with everybody behind them, and in their default
 //! configuration they add no field that tells of it: so the kernel is asked whose socket the caller's is.
 //!
-//! A proxy that runs as our own user can't be told apart (README). What can't be told is refused.
+//! A proxy that runs as our own user can't be told apart (docs/api.md). What can't be told is refused.
 
 use ipnet::IpNet;
 

@@ -6,13 +6,7 @@ use serde_json::Value;
 
 use super::document;
 
-const HEAD: &str = "\
-# API
-
-Made from the OpenAPI document that a running instance serves as `/-/openapi.json`; a test holds the two together. Paths are
-those of an admin listener. On the public port everything but `/limits…` stands under `/-`: `/-/v1/limits`, `/-/livez`.
-`GET` answers `HEAD`, too. Bodies are JSON, whatever their `Content-Type`; unknown and doubled members are refused.
-";
+const HEAD: &str = include_str!("reference.md");
 
 fn text<'v>(value: &'v Value, name: &str) -> &'v str {
     value[name].as_str().unwrap_or_default()

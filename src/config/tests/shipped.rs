@@ -47,7 +47,7 @@ fn every_default_is_what_its_own_key_accepts() {
     assert_eq!(bare.admin.allow.len(), 2);
 }
 
-/// Keys that the shipped file leaves out: it shows what everybody wants to see, the README has the rest.
+/// Keys that the shipped file leaves out: it shows what everybody wants to see, docs/configuration.md has the rest.
 const LEFT_OUT: &[&str] = &[
     "admin.metrics_without_token",
     "admin.tokens",

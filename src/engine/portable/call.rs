@@ -6,7 +6,7 @@
 //! begin with a thread that resolves the address.
 //!
 //! ureq reads answers leniently (`5, 5` as a length, a length beside chunks), so every head is written out again and read
-//! by our own strict parser. What can't be had back is in README's table of cases × engines: reason phrases, interim
+//! by our own strict parser. What can't be had back is in docs/engines.md, as a table of cases × engines: reason phrases, interim
 //! answers, the spelling of names, an answer that comes before the request was sent, and whether a connection that broke
 //! had been kept.
 

@@ -78,7 +78,7 @@ fn of_one(seconds: f64) -> f64 {
     CAPACITY + RATE * seconds
 }
 
-/// The README's bound on what N instances admit beyond one: at an offered rate, with messages that take `lag` seconds.
+/// The bound of docs/budget.md on what N instances admit beyond one: at an offered rate, with messages that take `lag` seconds.
 fn beyond(instances: f64, offered: f64, lag: f64) -> f64 {
     let quiet = (CAPACITY / (4.0 * instances)).max(1.0);
     let unheard = 0.05 + lag;

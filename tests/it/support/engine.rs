@@ -1,4 +1,4 @@
-//! The engines, and what each of them can do: one table, which the README shows and which the tests ask.
+//! The engines, and what each of them can do: one table, which docs/engines.md shows and which the tests ask.
 
 use super::aloud;
 
@@ -85,7 +85,7 @@ pub enum Case {
 }
 
 impl Case {
-    /// All of them, in the README's order.
+    /// All of them, in the page's order.
     pub const ALL: &[Self] = &[
         Self::Streaming,
         Self::BrokenAnswers,
@@ -112,7 +112,7 @@ impl Case {
         Self::Checks,
     ];
 
-    /// Its line in the README, and a yes or no for each of [`ENGINES`].
+    /// Its line in the page, and a yes or no for each of [`ENGINES`].
     pub fn row(self) -> (&'static str, &'static [bool]) {
         match self {
             Self::Streaming => ("bodies of any size stream with bounded memory, both ways", &[true, true]),
@@ -189,7 +189,7 @@ impl Case {
     }
 }
 
-/// The table as the README shows it.
+/// The table as docs/engines.md shows it.
 pub fn table() -> String {
     let mut text = String::from("| case |");
     for engine in ENGINES {
