@@ -64,7 +64,10 @@ fn the_decision_on_a_known_client_allocates_nothing() {
     let cache = Cache::new(1_000, Duration::from_secs(3_600), 64, clock.clone());
     let plans = Plans::default();
     let name = PlanName::parse("pro").expect("a name");
-    plans.put(Plan { name: name.clone(), terms: Terms { buckets: four(), max_in_flight: Some(10) } });
+    plans.put(Plan {
+        name: name.clone(),
+        terms: Terms { buckets: four(), max_in_flight: Some(10), ..Terms::default() },
+    });
     let plan = ClientLimit { plan: Some(name), ..ClientLimit::of_numbers(numbers(1)) };
     let shared = ClientLimit { shared: true, ..ClientLimit::of_numbers(numbers(60)) };
     let range =

@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   balancer plans set free 10/m
   balancer plans set pro --bucket \"second=10/s burst 20\" --bucket \"day=10000/d utc\" --max-in-flight 20
+  balancer plans set batch 100/s --priority background
   balancer limits set tenant=acme --plan pro
   balancer plans ls
   balancer plans rm free";
@@ -84,7 +85,7 @@ fn terms(grant: &GrantArgs) -> Result<NewLimit, CommandFailure> {
             "how much may its clients do? Give a rate (10/m) or --bucket; see balancer plans set --help";
         return Err(CommandFailure::Usage(text.into()));
     }
-    Ok(NewLimit { buckets, max_in_flight: grant.max_in_flight, ..NewLimit::default() })
+    Ok(grant.terms(buckets))
 }
 
 fn ls(session: &mut ApiSession) -> Result<(), CommandFailure> {
@@ -108,6 +109,8 @@ fn get(name: &str, session: &mut ApiSession) -> Result<(), CommandFailure> {
     if let Some(most) = plan.max_in_flight {
         rows.push(vec!["at once".to_owned(), format!("at most {most}")]);
     }
+    rows.extend(plan.weight.map(|weight| vec!["weight".to_owned(), weight.to_string()]));
+    rows.extend(plan.priority.map(|priority| vec!["priority".to_owned(), priority]));
     rows.extend(answer.etag.map(|tag| vec!["etag".to_owned(), tag]));
     out.table(&[], &rows)?;
     out.flush()
@@ -138,9 +141,14 @@ mod tests {
 
     #[test]
     fn a_plan_needs_buckets() {
-        let grant = GrantArgs { rate: vec!["10/m".into()], max_in_flight: Some(2), ..GrantArgs::default() };
-        let expected =
-            r#"{"buckets":[{"name":"default","amount":10,"per":"1m","capacity":10}],"max_in_flight":2}"#;
+        let grant = GrantArgs {
+            rate: vec!["10/m".into()],
+            max_in_flight: Some(2),
+            weight: Some(3),
+            priority: Some("background".into()),
+            ..GrantArgs::default()
+        };
+        let expected = r#"{"buckets":[{"name":"default","amount":10,"per":"1m","capacity":10}],"max_in_flight":2,"weight":3,"priority":"background"}"#;
         assert_eq!(terms(&grant).unwrap().to_json(), expected);
         assert_eq!(terms(&GrantArgs::default()).unwrap_err().exit_code(), 2);
         assert_eq!(item("früh/1"), "/-/v1/plan?name=fr%C3%BCh%2F1");

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::htpasswd::Users;
 use balancer_http::routes::{HostPattern, RouteTable};
 use balancer_http::template::Template;
+use balancer_importance::Priority;
 use balancer_limiter::request_rules::RequestRule;
 
 /// All of `routes`.
@@ -34,6 +35,8 @@ pub struct RouteConfig {
     pub rules: Vec<Arc<RequestRule>>,
     /// Most requests at once of one client by this route.
     pub max_in_flight: Option<u32>,
+    /// Of its requests where they wait for a place; `None`: their client's.
+    pub priority: Option<Priority>,
     /// At most `frontend.max_body_bytes`.
     pub max_body_bytes: Option<u64>,
     /// Instead of `upstream.request_timeout`.

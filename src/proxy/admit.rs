@@ -91,7 +91,7 @@ impl Admit {
         match identify::identify(&self.limits, policy, client, Evidence::of(head), when.now, waited, tried) {
             Ok(Identified { found, key }) => {
                 let mut admission = self.decide(head, &found, met, when, policy);
-                admission.importance = importance(&found, met, policy);
+                admission.importance = importance(&found.granted, policy.routes.by(met));
                 // Only entries that name one bucket: a client, or a range that shares its bucket.
                 let entry = found.entry.as_ref().filter(|_| found.room == Room::Own);
                 let name = key.as_ref().or(entry);
@@ -143,7 +143,7 @@ impl Admit {
         else {
             return self.unasked(Policy::Rule, found.client, None);
         };
-        if found.granted == Granted::Exempt {
+        if found.granted.is_exempt() {
             let record = record(found, None, true, None);
             return self.unasked(policy_label(found.source), found.client, Some(record));
         }
@@ -257,9 +257,12 @@ impl Admit {
     }
 }
 
-/// What the client's limit says, and the route that the request goes by: as much as any other, while neither says anything.
-fn importance(_found: &Found, _met: &MetRoutes, _policy: &ProxyPolicy) -> Importance {
-    Importance::default()
+/// How important a request is where it waits for a place. The limit of its client says who asks, its route says what for:
+/// where the route has a priority, that is the request's, and the client's weight counts among those of that priority.
+pub fn importance(granted: &Granted, route: Option<&Arc<ActiveRoute>>) -> Importance {
+    let of_client = granted.importance();
+    let of_route = route.and_then(|route| route.config.priority);
+    Importance { priority: of_route.unwrap_or(of_client.priority), ..of_client }
 }
 
 const CROWDED: &str = "this client has as many requests under way as it may";

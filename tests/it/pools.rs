@@ -214,7 +214,7 @@ fn a_question_says_route_and_pool(engine: Engine) {
         .set(
             "routes",
             json!([
-                { "host": "api.test", "pool": "api", "limit": "1/d", "name": "the api" },
+                { "host": "api.test", "pool": "api", "limit": "1/d", "name": "the api", "priority": "critical" },
                 { "host": "api.test", "path": "/closed", "pool": "api", "deny": ["127.0.0.0/8"] },
                 { "host": "*.test", "redirect": { "to": "https://new.test" } },
             ]),
@@ -240,6 +240,14 @@ fn a_question_says_route_and_pool(engine: Engine) {
             "{told}"
         );
     }
+    // The route's priority wins over its client's, whose weight stays.
+    let limit = json!({ "client_id": "127.0.0.1", "mode": "exempt", "weight": 7, "priority": "background" });
+    balancer.api("POST", "/-/v1/limits", &limit).expect(201);
+    for (host, priority) in [("api.test", "critical"), ("www.test", "background")] {
+        let told = ask(json!(host), "/");
+        assert_eq!((&told["weight"], &told["priority"]), (&json!(7), &json!(priority)), "{told}");
+    }
+    balancer.api("DELETE", "/-/v1/limits/127.0.0.1", &Value::Null).expect(204);
     assert_eq!(ask(json!("api.test"), "/")["buckets"][0]["level"], 1);
     get_for(&balancer, "api.test", "/").expect(200);
     let told = ask(json!("api.test"), "/");

@@ -31,6 +31,11 @@ impl Priority {
         }
     }
 
+    /// What [`Priority::name`] gives, back.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == name)
+    }
+
     /// Its part of the places, while requests of every priority wait.
     pub const fn weight(self) -> u32 {
         match self {

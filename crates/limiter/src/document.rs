@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use self::written::{NewBucket, NewLimit};
+use crate::importance::{GivenImportance, check_weight, parse_priority};
 use crate::limit::{Limit, Rate, parse_per, per_text};
 use crate::terms::{
     BucketName, BucketSpec, ClientLimit, MAX_BUCKETS, MAX_IN_FLIGHT, Mode, Plan, PlanName, Reset, Terms,
 };
+use balancer_importance::Priority;
 
 /// Receives each fault: the member's name, and what is wrong with it.
 pub type Say<'a> = dyn FnMut(&'static str, String) + 'a;
@@ -106,6 +108,10 @@ pub struct LimitMembers<'a> {
     pub buckets: Option<Vec<BucketSpec>>,
     /// Most requests at once.
     pub max_in_flight: Option<u32>,
+    /// Parts of the places where requests wait for one.
+    pub weight: Option<u32>,
+    /// `critical`, `normal` or `background`.
+    pub priority: Option<&'a str>,
     /// `exempt`.
     pub mode: Option<&'a str>,
     /// One bucket for all of a range.
@@ -121,6 +127,7 @@ impl LimitMembers<'_> {
     pub fn check(self, say: &mut Say<'_>) -> Option<ClientLimit> {
         let plan = self.plan.and_then(|text| said(PlanName::parse(text), "plan", say));
         let max_in_flight = self.max_in_flight.and_then(|most| said(in_flight(most), "max_in_flight", say));
+        let importance = importance(self.weight, self.priority, say);
         let exempt = self.mode == Some("exempt");
         if self.mode.is_some() && !exempt {
             let text =
@@ -138,8 +145,16 @@ impl LimitMembers<'_> {
             }
             _ => {}
         }
-        let own = Terms { buckets: self.buckets?.into(), max_in_flight };
+        let own = Terms { buckets: self.buckets?.into(), max_in_flight, importance };
         Some(ClientLimit { plan, own, exempt, shared: self.shared, per_instance: self.per_instance })
+    }
+}
+
+/// What a limit or a plan says of its clients' requests where those wait for a place; nothing in the place of a fault.
+pub fn importance(weight: Option<u32>, priority: Option<&str>, say: &mut Say<'_>) -> GivenImportance {
+    GivenImportance {
+        weight: weight.and_then(|weight| said(check_weight(weight), "weight", say)),
+        priority: priority.and_then(|text| said(parse_priority(text), "priority", say)),
     }
 }
 
@@ -161,14 +176,16 @@ pub struct BucketDocument {
     reset: Option<Cow<'static, str>>,
 }
 
-/// A whole limit: `{"client_id","plan","buckets","max_in_flight","mode"?,"shared","per_instance"?}`; `mode` only where it is
-/// `exempt`, `per_instance` where it is true.
+/// A whole limit: `{"client_id","plan","buckets","max_in_flight","weight"?,"priority"?,"mode"?,"shared","per_instance"?}`;
+/// `weight` and `priority` only where it says them, `mode` where it is `exempt`, `per_instance` where it is true.
 #[derive(Debug, Serialize)]
 pub struct LimitDocument<'a> {
     client_id: &'a str,
     plan: Option<&'a str>,
     buckets: Vec<BucketDocument>,
     max_in_flight: Option<u32>,
+    #[serde(flatten)]
+    importance: ImportanceDocument,
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
     shared: bool,
@@ -176,12 +193,29 @@ pub struct LimitDocument<'a> {
     per_instance: bool,
 }
 
-/// A whole plan: `{"name","buckets","max_in_flight"}`.
+/// A whole plan: `{"name","buckets","max_in_flight","weight"?,"priority"?}`.
 #[derive(Debug, Serialize)]
 pub struct PlanDocument<'a> {
     name: &'a str,
     buckets: Vec<BucketDocument>,
     max_in_flight: Option<u32>,
+    #[serde(flatten)]
+    importance: ImportanceDocument,
+}
+
+/// Members of both, each only where it was said.
+#[derive(Debug, Serialize)]
+struct ImportanceDocument {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<&'static str>,
+}
+
+impl ImportanceDocument {
+    fn new(given: GivenImportance) -> Self {
+        Self { weight: given.weight, priority: given.priority.map(Priority::name) }
+    }
 }
 
 impl BucketDocument {
@@ -227,6 +261,7 @@ impl<'a> LimitDocument<'a> {
             plan: limit.plan.as_ref().map(|plan| plan.as_str()),
             buckets: BucketDocument::list(&limit.own.buckets),
             max_in_flight: limit.own.max_in_flight,
+            importance: ImportanceDocument::new(limit.own.importance),
             mode: limit.exempt.then_some("exempt"),
             shared: limit.shared,
             per_instance: limit.per_instance,
@@ -241,6 +276,7 @@ impl<'a> PlanDocument<'a> {
             name: plan.name.as_str(),
             buckets: BucketDocument::list(&plan.terms.buckets),
             max_in_flight: plan.terms.max_in_flight,
+            importance: ImportanceDocument::new(plan.terms.importance),
         }
     }
 }
@@ -278,6 +314,8 @@ impl Document {
             plan: Option<String>,
             buckets: Vec<BucketDocument>,
             max_in_flight: Option<u32>,
+            weight: Option<u32>,
+            priority: Option<String>,
             mode: Option<String>,
             #[serde(default)]
             shared: bool,
@@ -285,7 +323,14 @@ impl Document {
             per_instance: bool,
         }
         let read: Either = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let own = Terms { buckets: specs(&read.buckets)?, max_in_flight: read.max_in_flight };
+        let mut fault = None;
+        let importance = importance(read.weight, read.priority.as_deref(), &mut |member, text| {
+            fault = Some(format!("{member} {text}"));
+        });
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        let own = Terms { buckets: specs(&read.buckets)?, max_in_flight: read.max_in_flight, importance };
         let plan = |name: &str| PlanName::parse(name).map_err(|fault| format!("a plan's name {fault}"));
         match (read.name, read.client_id) {
             (Some(_), None) if own.buckets.is_empty() => Err("a plan without buckets".into()),

@@ -9,6 +9,7 @@ pub mod budget;
 pub mod document;
 pub mod heavy_hitters;
 pub mod identity;
+pub mod importance;
 pub mod limit;
 pub mod limiter;
 pub mod message;

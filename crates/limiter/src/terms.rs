@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest, Sha256};
 
+use super::importance::GivenImportance;
 use super::limit::{Limit, Rate};
 pub use super::reset::Reset;
 
@@ -202,19 +203,21 @@ impl BucketSpec {
 }
 
 /// What a plan grants, and what a limit without a plan does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     /// 1 to [`MAX_BUCKETS`] with different names; none only for a limit that is exempt. Cheap to clone.
     pub buckets: Arc<[BucketSpec]>,
     /// Most requests at once of one client, in one instance.
     pub max_in_flight: Option<u32>,
+    /// Where requests wait for a place.
+    pub importance: GivenImportance,
 }
 
 impl Terms {
     /// One bucket with these numbers, without a name of its own.
     pub fn of_numbers(limit: Limit) -> Self {
         let bucket = BucketSpec::new(BucketName::default_bucket(), limit);
-        Self { buckets: Arc::new([bucket]), max_in_flight: None }
+        Self { buckets: Arc::new([bucket]), ..Self::default() }
     }
 
     /// The numbers of the first bucket.
@@ -250,7 +253,7 @@ impl std::fmt::Display for Terms {
 pub struct ClientLimit {
     /// The plan; then [`ClientLimit::own`] has no buckets.
     pub plan: Option<PlanName>,
-    /// The client's own buckets, and its own bound on requests at once, which wins over the plan's.
+    /// The client's own buckets; its own bound on requests at once, weight and priority, which win over the plan's.
     pub own: Terms,
     /// Never refused, still counted, no fields in answers.
     pub exempt: bool,
@@ -268,8 +271,7 @@ impl ClientLimit {
 
     /// What memory has instead of a stored row that can't be read: the default decides.
     pub fn unreadable() -> Self {
-        let own = Terms { buckets: Arc::new([]), max_in_flight: None };
-        Self { plan: None, own, exempt: false, shared: false, per_instance: false }
+        Self { plan: None, own: Terms::default(), exempt: false, shared: false, per_instance: false }
     }
 
     /// Whether it grants nothing that could be put in force, as no limit does that was read.

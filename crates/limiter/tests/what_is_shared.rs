@@ -27,7 +27,7 @@ fn named(name: &str) -> BucketSpec {
 }
 
 fn grant(buckets: Vec<BucketSpec>) -> Grant {
-    let terms = Terms { buckets: buckets.into(), max_in_flight: None };
+    let terms = Terms { buckets: buckets.into(), ..Terms::default() };
     Grant { terms, entry: EntryKind::Client, plan: None, per_instance: false }
 }
 

@@ -169,6 +169,8 @@ function termsOf(limit) {
   if (limit.mode === 'exempt') parts.push('exempt');
   if (limit.buckets.length) parts.push(ratesOf(limit.buckets));
   if (limit.max_in_flight) parts.push(`${limit.max_in_flight} at once`);
+  if (limit.weight) parts.push(`weight ${limit.weight}`);
+  if (limit.priority) parts.push(limit.priority);
   if (limit.shared) parts.push('shared');
   return parts.join(', ');
 }
@@ -607,7 +609,7 @@ async function edit(id, rates) {
     const stored = await storedLimit(id);
     const { json, etag } = stored ? await call('GET', limitPath(id)) : { json: null, etag: null };
     clearForm();
-    editing = stored ? { id, etag } : null;
+    editing = stored ? { id, etag, beside: beside(json) } : null;
     $('limit-id').value = id;
     $('limit-id').readOnly = Boolean(stored);
     if (json) {
@@ -638,8 +640,11 @@ function clearForm() {
   $('limit-cancel').hidden = true;
 }
 
+// What a stored limit says that the form has no field for: it stays as it is.
+const beside = ({ weight, priority, per_instance }) => ({ weight, priority, per_instance });
+
 function limitRequest() {
-  const body = {};
+  const body = editing ? { ...editing.beside } : {};
   if ($('limit-plan').value) body.plan = $('limit-plan').value;
   const buckets = parseRates($('limit-rate').value);
   if (buckets.length) body.buckets = buckets;
@@ -679,7 +684,7 @@ const planPath = (name) => `v1/plan?${query({ name })}`;
 function doPlan(plan) {
   const load = () => {
     [$('plan-name').value, $('plan-rate').value] = [plan.name, ratesOf(plan.buckets)];
-    planInFlight = plan.max_in_flight;
+    planBeside = { max_in_flight: plan.max_in_flight, weight: plan.weight, priority: plan.priority };
     $('plan-rate').focus();
   };
   const remove = {
@@ -693,11 +698,10 @@ function doPlan(plan) {
   ];
 }
 
-let planInFlight = null; // of the plan that was loaded into the form; the form has no field for it
+let planBeside = {}; // what the plan that was loaded into the form says and the form has no field for
 
 function planRequest() {
-  const body = { buckets: parseRates($('plan-rate').value) };
-  if (planInFlight) body.max_in_flight = planInFlight;
+  const body = { ...planBeside, buckets: parseRates($('plan-rate').value) };
   return { method: 'PUT', path: planPath($('plan-name').value), body };
 }
 
@@ -907,7 +911,7 @@ send($('limit-form'), $('limit-fault'), limitRequest, async () => {
 send($('plan-form'), $('plan-fault'), planRequest, async () => {
   say(`The plan ${$('plan-name').value} is in force.`);
   $('plan-form').reset();
-  planInFlight = null;
+  planBeside = {};
   await Promise.all([lookAtPlans(), lookAtAudit()]);
 });
 $('if-form').addEventListener('submit', (event) => {

@@ -18,6 +18,7 @@ use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use balancer_http::fields::Fields;
 use balancer_http::framing::is_token;
+use balancer_importance::Importance;
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Questions",
@@ -41,6 +42,8 @@ struct ShownVerdict<'a> {
     buckets: &'a [BucketLevel],
     route: Option<&'a str>,
     pool: Option<&'a str>,
+    weight: u32,
+    priority: &'static str,
     instance: &'a str,
 }
 
@@ -59,6 +62,8 @@ fn check(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
         buckets: &verdict.buckets,
         route: verdict.route.as_deref(),
         pool: verdict.pool.as_deref(),
+        weight: verdict.importance.weight,
+        priority: verdict.importance.priority.name(),
         instance: &live.instance,
     })
 }
@@ -165,7 +170,8 @@ fn schemas() -> Vec<Schema> {
     let value = json!({ "type": "string", "pattern": "^[^\\u0000-\\u0008\\u000a-\\u001f\\u007f]*$" });
     let verdict = json!({
         "type": "object",
-        "required": ["decision", "identity", "candidates", "matched", "policy", "buckets", "route", "pool", "instance"],
+        "required": ["decision", "identity", "candidates", "matched", "policy", "buckets", "route", "pool", "weight",
+                     "priority", "instance"],
         "properties": {
             "decision": { "enum": ["allowed", "denied"] },
             "identity": { "type": "string", "description": "Who it counts as." },
@@ -184,6 +190,14 @@ fn schemas() -> Vec<Schema> {
                 "type": ["string", "null"],
                 "description": "Where it goes; null: it is answered here, or sent elsewhere.",
             },
+            "weight": {
+                "type": "integer", "minimum": 1, "maximum": Importance::MAX_WEIGHT,
+                "description": "Its client's parts of the places, where requests wait for one.",
+            },
+            "priority": {
+                "enum": ["critical", "normal", "background"],
+                "description": "Which of the requests that wait it goes with: its route's, else its client's.",
+            },
             "instance": { "type": "string" },
         },
     });
@@ -192,7 +206,8 @@ fn schemas() -> Vec<Schema> {
     let told = json!({
         "decision": "allowed", "identity": "10.0.0.7", "candidates": ["10.0.0.7", "10.0.0.0/8", "default"],
         "matched": "10.0.0.7", "policy": "client", "buckets": [examples::level()],
-        "route": "api.example.com/", "pool": "api", "instance": EXAMPLE_INSTANCE,
+        "route": "api.example.com/", "pool": "api", "weight": 4, "priority": "normal",
+        "instance": EXAMPLE_INSTANCE,
     });
     vec![
         Schema::new("Question", schema_of(question), asked),

@@ -11,12 +11,14 @@ use crate::api::health::ProcessHealth;
 use crate::budget::SharedBudget;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::proxy::admit::importance;
 use crate::proxy::identify::{Evidence, Identified, Stopped, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 use crate::store::cache::EntryKind;
 use crate::tls::front::FrontTls;
 use balancer_http::fields::Fields;
+use balancer_importance::Importance;
 use balancer_limiter::heavy_hitters::{Heavy, HeavyHitters, RefusalReason};
 use balancer_limiter::identity::{
     ClientAddress, ClientId, ClientKey, IdForm, client_address, drop_lookalikes,
@@ -110,9 +112,8 @@ impl Live {
                 Err(Stopped::Waits(waiting)) => waited = Some(waiting.block(&self.limits)),
             }
         };
-        let exempt = matches!(found.granted, Granted::Exempt);
         let preflight = policy.is_preflight(&question.method, fields, has_body(fields));
-        let needs = policy.rules.needs(&question.method, path).filter(|_| !exempt);
+        let needs = policy.rules.needs(&question.method, path).filter(|_| !found.granted.is_exempt());
         let mut needs = needs.map(|needs| if preflight { needs.to_look() } else { needs });
         if let Some(needs) = &mut needs {
             policy.routes.add_rules(&met, &mut needs.rules);
@@ -151,6 +152,7 @@ impl Live {
             allowed: allowed && policy.routes.closed_to(&met, client.address).is_none(),
             route: route.map(|route| route.config.name.to_string()),
             pool: pool.map(|pool| pool.name().to_string()),
+            importance: importance(&found.granted, route),
             identity: key.as_deref().map_or_else(|| client.address.to_string(), str::to_owned),
             candidates: tried,
             matched: decides.map(str::to_owned),
@@ -229,6 +231,8 @@ pub(in crate::api) struct CheckVerdict {
     pub policy: &'static str,
     /// What it would need a token of.
     pub buckets: Vec<BucketLevel>,
+    /// Where it would wait for a place.
+    pub importance: Importance,
 }
 
 /// A client by what it sent within a window.
@@ -297,6 +301,7 @@ fn refused(address: IpAddr, candidates: Vec<String>) -> CheckVerdict {
         candidates,
         matched: None,
         policy: "none",
+        importance: Importance::default(),
         buckets: Vec::new(),
     }
 }

@@ -11,6 +11,7 @@ use crate::config::routes::{RouteAction, RouteConfig};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use balancer_http::routes::HostPattern;
+use balancer_importance::Priority;
 
 /// A route as it is in force.
 #[derive(Serialize)]
@@ -23,6 +24,7 @@ pub(super) struct RouteShown {
     respond: Option<RespondShown>,
     buckets: Vec<String>,
     max_in_flight: Option<u32>,
+    priority: Option<&'static str>,
     max_body_bytes: Option<u64>,
     request_timeout: Option<String>,
     strip_prefix: bool,
@@ -64,6 +66,7 @@ impl RouteShown {
             respond,
             buckets: buckets.map(|bucket| bucket.name.as_str().to_owned()).collect(),
             max_in_flight: route.max_in_flight,
+            priority: route.priority.map(Priority::name),
             max_body_bytes: route.max_body_bytes,
             request_timeout: route.request_timeout.map(config::written),
             strip_prefix: route.strip_prefix,
@@ -102,8 +105,8 @@ fn schemas() -> Vec<Schema> {
     let described = |about: &str| json!({ "type": ["string", "null"], "description": about });
     let route = json!({
         "type": "object",
-        "required": ["name", "host", "path", "pool", "redirect", "respond", "buckets", "max_in_flight", "max_body_bytes",
-                     "request_timeout", "strip_prefix", "add_prefix", "allow", "deny", "basic_auth"],
+        "required": ["name", "host", "path", "pool", "redirect", "respond", "buckets", "max_in_flight", "priority",
+                     "max_body_bytes", "request_timeout", "strip_prefix", "add_prefix", "allow", "deny", "basic_auth"],
         "properties": {
             "name": text,
             "host": described("A name, or `*.` and what all names end in that it is for; null: any."),
@@ -119,6 +122,10 @@ fn schemas() -> Vec<Schema> {
                 "description": "Names of the buckets that each request needs a token of, beside its client's limit.",
             },
             "max_in_flight": whole_or_null,
+            "priority": {
+                "enum": ["critical", "normal", "background", null],
+                "description": "Of its requests where they wait for a place; null: their client's.",
+            },
             "max_body_bytes": whole_or_null,
             "request_timeout": text_or_null,
             "strip_prefix": { "type": "boolean" },
@@ -138,7 +145,7 @@ fn schemas() -> Vec<Schema> {
     });
     let example = json!({
         "name": "example.com/img/", "host": "example.com", "path": "/img/", "pool": "img", "redirect": null,
-        "respond": null, "buckets": [], "max_in_flight": null, "max_body_bytes": null, "request_timeout": "5s",
+        "respond": null, "buckets": [], "max_in_flight": null, "priority": null, "max_body_bytes": null, "request_timeout": "5s",
         "strip_prefix": true, "add_prefix": null, "allow": [], "deny": [], "basic_auth": false,
     });
     vec![

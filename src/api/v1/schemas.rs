@@ -23,14 +23,18 @@ pub(super) fn schemas() -> Vec<Schema> {
         Schema::part("Bucket", shown_bucket(&bucket)),
         Schema::part("NewBucket", bounded(bucket)),
         Schema::part("PlanName", plan_name()),
-        Schema::new("Limit", shown(&limit, TERMS, &["mode", "per_instance"]), examples::limit()),
+        Schema::new(
+            "Limit",
+            shown(&limit, TERMS, &["weight", "priority", "mode", "per_instance"]),
+            examples::limit(),
+        ),
         Schema::new("NewLimit", of_client(limit.clone(), &either, &[some_terms()]), examples::new_limit()),
         Schema::new(
             "LimitTerms",
             with(limit, &of_target, &[at_most_one_name, some_terms()]),
             json!({ "buckets": [examples::new_bucket()], "max_in_flight": 20 }),
         ),
-        Schema::new("Plan", shown(&plan, "", &[]), examples::plan()),
+        Schema::new("Plan", shown(&plan, "", &["weight", "priority"]), examples::plan()),
         Schema::new("NewPlan", plan, json!({ "name": "pro", "buckets": [examples::new_bucket()] })),
         Schema::new("PlanTerms", plan_terms, terms),
     ]
@@ -137,16 +141,17 @@ pub(super) mod examples {
 
     pub fn limit() -> Value {
         json!({
-            "client_id": "10.0.0.7", "plan": null, "buckets": [bucket()], "max_in_flight": 20, "shared": false,
+            "client_id": "10.0.0.7", "plan": null, "buckets": [bucket()], "max_in_flight": 20, "weight": 4,
+            "shared": false,
         })
     }
 
     pub fn new_limit() -> Value {
-        json!({ "client_id": "10.0.0.7", "buckets": [new_bucket()], "max_in_flight": 20 })
+        json!({ "client_id": "10.0.0.7", "buckets": [new_bucket()], "max_in_flight": 20, "weight": 4 })
     }
 
     pub fn plan() -> Value {
-        json!({ "name": "pro", "buckets": [bucket()], "max_in_flight": null })
+        json!({ "name": "pro", "buckets": [bucket()], "max_in_flight": null, "priority": "background" })
     }
 
     pub fn level() -> Value {

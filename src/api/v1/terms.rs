@@ -4,14 +4,15 @@ use serde_json::json;
 
 use super::patterns;
 use crate::api::members::{Members, reference};
-use balancer_limiter::document::{BucketMembers, LimitMembers, check_count};
+use balancer_importance::Importance;
+use balancer_limiter::document::{self, BucketMembers, LimitMembers, check_count};
 use balancer_limiter::identity::{ClientId, IdForm, MAX_KEY_BYTES, secret_id};
 use balancer_limiter::limit::Limit;
 use balancer_limiter::terms::{BucketSpec, ClientLimit, MAX_BUCKETS, MAX_IN_FLIGHT, Plan, PlanName, Terms};
 
 /// Members of a limit, beside what names its client.
-pub(super) const LIMIT_MEMBERS: [&str; 6] =
-    ["plan", "buckets", "max_in_flight", "mode", "shared", "per_instance"];
+pub(super) const LIMIT_MEMBERS: [&str; 8] =
+    ["plan", "buckets", "max_in_flight", "weight", "priority", "mode", "shared", "per_instance"];
 
 /// Reads a client and its limit; `named` is the client that the target names, which the body may leave out. `None`: there
 /// are faults.
@@ -76,6 +77,7 @@ pub(super) fn limit(members: &mut Members<'_, '_>, id: Option<&ClientId>) -> Opt
         members.text_or_null("plan", || json!({ "oneOf": [reference("PlanName"), { "type": "null" }] }));
     let buckets = buckets(members, true);
     let max_in_flight = max_in_flight(members);
+    let (weight, priority) = importance(members, "null: as its plan says, else ");
     let mode = members.text_or_null(
         "mode",
         || json!({ "enum": ["exempt", null], "description": "Never refused, still counted." }),
@@ -85,6 +87,8 @@ pub(super) fn limit(members: &mut Members<'_, '_>, id: Option<&ClientId>) -> Opt
         plan: plan.as_deref(),
         buckets,
         max_in_flight,
+        weight,
+        priority: priority.as_deref(),
         mode: mode.as_deref(),
         shared: members
             .flag("shared", "One bucket for all of a range; of a range alone.")
@@ -114,12 +118,30 @@ pub(super) fn plan(members: &mut Members<'_, '_>, named: Option<PlanName>) -> Op
     if buckets.as_ref().is_some_and(Vec::is_empty) {
         members.fault("buckets", format!("missing; a plan has 1 to {MAX_BUCKETS}"));
     }
-    let terms = Terms { max_in_flight: max_in_flight(members), buckets: buckets?.into() };
+    let max_in_flight = max_in_flight(members);
+    let (weight, priority) = importance(members, "null: ");
+    let importance = document::importance(weight, priority.as_deref(), &mut |member, detail| {
+        members.fault(member, detail);
+    });
+    let terms = Terms { max_in_flight, buckets: buckets?.into(), importance };
     Some(Plan { name: named.or(in_body)?, terms })
 }
 
 fn max_in_flight(members: &mut Members<'_, '_>) -> Option<u32> {
     members.whole_or_null("max_in_flight", 1, MAX_IN_FLIGHT, "Most requests at once, in one instance.")
+}
+
+/// `weight` and `priority`; `unsaid` is said in front of the default.
+fn importance(members: &mut Members<'_, '_>, unsaid: &str) -> (Option<u32>, Option<String>) {
+    let about = format!("Its clients' parts of the places, where requests wait for one; {unsaid}1.");
+    let weight = members.whole_or_null("weight", 1, Importance::MAX_WEIGHT, &about);
+    let priority = members.text_or_null("priority", || {
+        json!({
+            "enum": ["critical", "normal", "background", null],
+            "description": format!("Where requests wait for a place, these have 16, 4 and 1 part of them; {unsaid}`normal`."),
+        })
+    });
+    (weight, priority)
 }
 
 /// None at all when the member is not there, `null` or `[]`, which it may be where they are `optional`.

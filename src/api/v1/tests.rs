@@ -2,6 +2,7 @@
 
 mod backends;
 mod import;
+mod importance;
 mod limits;
 mod others;
 

@@ -4,8 +4,8 @@
 use balancer_limiter::document::{NewBucket, NewLimit};
 
 /// Columns of an export, and with [`SHORTHANDS`] those of an import.
-pub const COLUMNS: [&str; 7] =
-    ["client_id", "plan", "buckets", "max_in_flight", "mode", "shared", "per_instance"];
+pub const COLUMNS: [&str; 9] =
+    ["client_id", "plan", "buckets", "max_in_flight", "mode", "shared", "per_instance", "weight", "priority"];
 
 /// Other ways to write one bucket, for files that people make.
 pub const SHORTHANDS: [&str; 3] = ["rate", "capacity", "rate_per_sec"];
@@ -17,15 +17,18 @@ pub fn head() -> String {
 
 /// A limit as a line; [`super::entry::Columns`] reads it back.
 pub fn line(terms: &NewLimit) -> String {
+    let number = |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
     let truth = |is: bool| if is { "true".to_owned() } else { String::new() };
     let cells = [
         terms.client_id.clone().unwrap_or_default(),
         terms.plan.clone().unwrap_or_default(),
         buckets_cell(&terms.buckets),
-        terms.max_in_flight.map(|most| most.to_string()).unwrap_or_default(),
+        number(terms.max_in_flight),
         terms.mode.clone().unwrap_or_default(),
         truth(terms.shared),
         truth(terms.per_instance),
+        number(terms.weight),
+        terms.priority.clone().unwrap_or_default(),
     ];
     let quoted: Vec<String> = cells.iter().map(|cell| quoted(cell)).collect();
     format!("{}\n", quoted.join(","))

@@ -19,6 +19,8 @@ struct Line {
     mode: Option<String>,
     shared: Option<bool>,
     per_instance: Option<bool>,
+    weight: Option<u32>,
+    priority: Option<String>,
     /// `2/s`, in place of `buckets`.
     rate: Option<String>,
     /// With `rate_per_sec`, as the five fixed calls have it, in place of `buckets`.
@@ -96,6 +98,8 @@ impl EntryColumns {
                 "rate" => line.rate = Some(cell),
                 "max_in_flight" => line.max_in_flight = Some(number()?),
                 "capacity" => line.capacity = Some(number()?),
+                "weight" => line.weight = Some(number()?),
+                "priority" => line.priority = Some(cell),
                 "buckets" => {
                     let buckets = csv::read_buckets(&cell).map_err(|fault| format!("buckets: {fault}"))?;
                     line.buckets = Some(buckets);
@@ -153,6 +157,8 @@ fn checked(line: Line) -> Result<NewLimit, String> {
         mode: line.mode,
         shared: line.shared.unwrap_or_default(),
         per_instance: line.per_instance.unwrap_or_default(),
+        weight: line.weight,
+        priority: line.priority,
     };
     limit.check().map(|_| limit)
 }
@@ -222,9 +228,9 @@ mod tests {
             ("rate;client_id", "\"600/m burst 50\";a", Ok("600/m burst 50")),
             ("CLIENT_ID,Capacity,Rate_per_sec", "a,10,1", Ok("1/s burst 10")),
             (
-                "client_id,plan,buckets,max_in_flight,mode,shared,per_instance",
-                "a,,day=5/d; s=1/s,7,,true,yes",
-                Ok("day 5/d, s 1/s; at most 7 at once; shared; per instance"),
+                "client_id,plan,buckets,max_in_flight,mode,shared,per_instance,weight,priority",
+                "a,,day=5/d; s=1/s,7,,true,yes,9,critical",
+                Ok("day 5/d, s 1/s; at most 7 at once; weight 9; critical; shared; per instance"),
             ),
             ("client_id,plan", "a,pro", Ok("plan pro")),
             ("client_id,mode", "a,exempt", Ok("exempt")),
@@ -235,6 +241,8 @@ mod tests {
             ("client_id,capacity,rate_per_sec", "a,1,x", Err("rate_per_sec: must be a number")),
             ("client_id,buckets", "a,5/d", Err("buckets: must look like")),
             ("client_id,rate,shared", "a,1/s,perhaps", Err("shared: must be")),
+            ("client_id,rate,weight", "a,1/s,0", Err("weight: must be a whole number from 1 to 1000")),
+            ("client_id,rate,priority", "a,1/s,high", Err("priority: must be \"critical\"")),
         ] {
             let read = EntryColumns::of_head(head).unwrap().read(row);
             match (read, expected) {
@@ -252,7 +260,7 @@ mod tests {
     fn an_exported_line_reads_back_the_same() {
         for json in [
             r#"{"client_id":"a","plan":null,"buckets":[{"name":"default","amount":0.1,"per":"1s","capacity":3,"mode":"enforced","reset":null}],"max_in_flight":null,"shared":false}"#,
-            r#"{"client_id":"say \"hi\", now","plan":"p;q","buckets":[],"max_in_flight":4,"shared":false}"#,
+            r#"{"client_id":"say \"hi\", now","plan":"p;q","buckets":[],"max_in_flight":4,"weight":7,"priority":"background","shared":false}"#,
             r#"{"client_id":" x ","plan":null,"buckets":[{"name":"a b","amount":1e-6,"per":"90s","capacity":3,"mode":"shadow","reset":null}],"max_in_flight":null,"shared":true}"#,
             r#"{"client_id":"🦀","plan":null,"buckets":[],"max_in_flight":null,"mode":"exempt","shared":false}"#,
         ] {

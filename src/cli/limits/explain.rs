@@ -62,6 +62,9 @@ struct Verdict {
     policy: String,
     #[serde(default)]
     buckets: Vec<Level>,
+    /// Balancers of the version before say neither.
+    weight: Option<u32>,
+    priority: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -248,6 +251,11 @@ fn tell(explain: &Explain, verdict: &Verdict, granted: Option<&str>, refused: Op
         let empty = if bucket.level == 0 { ": empty" } else { "" };
         line(format!("  {}: {} of {} tokens left{empty}", bucket.name, bucket.level, bucket.capacity));
     }
+    let usual = (Some(1), Some("normal"));
+    let said = Some((verdict.weight, verdict.priority.as_deref())).filter(|said| *said != usual);
+    if let Some((Some(weight), Some(priority))) = said {
+        line(format!("Where requests wait for a place, it has weight {weight} and priority {priority}."));
+    }
     if let Some(refused) = refused {
         line(format!("Refused in the last hour, as it was decided then: {}.", refused.denied));
         for Reason { policy, bucket, rule, denied } in &refused.reasons {
@@ -329,7 +337,7 @@ mod tests {
     fn an_answer_is_told_in_words() {
         let explain = command::<Explain>("10.1.2.3 --path /x").unwrap();
         let verdict = r#"{"decision":"denied","identity":"10.1.2.3","candidates":["10.1.2.3","10.0.0.0/8","default"],
-            "matched":"10.0.0.0/8","policy":"range","buckets":[{"name":"default","capacity":2,"level":0}],"instance":"i"}"#;
+            "matched":"10.0.0.0/8","policy":"range","buckets":[{"name":"default","capacity":2,"level":0}],"weight":4,"priority":"critical","instance":"i"}"#;
         let refused = r#"{"client_id":"10.1.2.3","denied":5,"reasons":[
             {"policy":"rule","bucket":"minute","rule":"login","denied":3},
             {"policy":"range","bucket":"default","rule":null,"denied":2}]}"#;
@@ -344,6 +352,7 @@ mod tests {
                default: not asked\n\
              The limit of the range 10.0.0.0/8 is in force: 2/s.\n  \
                default: 0 of 2 tokens left: empty\n\
+             Where requests wait for a place, it has weight 4 and priority critical.\n\
              Refused in the last hour, as it was decided then: 5.\n  \
                3 by the bucket minute of the rule login\n  \
                2 by the bucket default of its range\n"

@@ -17,6 +17,7 @@ Examples:
   balancer limits set tenant=acme --bucket \"second=10/s burst 20\" --bucket \"day=10000/d utc\" --max-in-flight 20
   balancer limits set 10.0.0.7 5/s --shadow
   balancer limits set 10.0.0.9 --exempt
+  balancer limits set tenant=acme --plan pro --weight 4 --priority critical
   balancer limits set \"$(balancer limits id < key.txt)\" 100/s
 
 A rate is AMOUNT/s, /m, /h or /d, or AMOUNT/90s; \"burst N\" is how much the bucket holds (else the amount). \"shadow\" behind
@@ -66,9 +67,26 @@ pub struct GrantArgs {
     /// Most requests at once.
     #[arg(long, value_name = "N")]
     pub max_in_flight: Option<u32>,
+    /// Where requests wait for a place: so many parts of the places, 1 to 1000; else 1, or as the plan says.
+    #[arg(long, value_name = "N")]
+    pub weight: Option<u32>,
+    /// Where requests wait for a place: critical, normal or background; else normal, or as the plan says.
+    #[arg(long, value_name = "WORD", value_parser = ["critical", "normal", "background"])]
+    pub priority: Option<String>,
 }
 
 impl GrantArgs {
+    /// What was asked for, with these buckets.
+    pub fn terms(&self, buckets: Vec<NewBucket>) -> NewLimit {
+        NewLimit {
+            buckets,
+            max_in_flight: self.max_in_flight,
+            weight: self.weight,
+            priority: self.priority.clone(),
+            ..NewLimit::default()
+        }
+    }
+
     /// The buckets that were asked for; none is one too.
     ///
     /// # Errors
@@ -106,12 +124,10 @@ impl Set {
         }
         Ok(NewLimit {
             plan: self.plan.clone(),
-            buckets,
-            max_in_flight: self.grant.max_in_flight,
             mode: self.exempt.then(|| "exempt".to_owned()),
             shared: self.shared,
             per_instance: self.per_instance,
-            ..NewLimit::default()
+            ..self.grant.terms(buckets)
         })
     }
 }
@@ -176,6 +192,10 @@ mod tests {
                 r#"{"buckets":[{"name":"s","amount":1,"per":"1s","capacity":1},{"name":"day","amount":5,"per":"1d","capacity":5}]}"#,
             ),
             ("x --plan pro", r#"{"plan":"pro"}"#),
+            (
+                "x --plan pro --weight 4 --priority critical",
+                r#"{"plan":"pro","weight":4,"priority":"critical"}"#,
+            ),
             ("x --plan pro --max-in-flight 0", r#"{"plan":"pro","max_in_flight":0}"#),
             ("x --exempt", r#"{"mode":"exempt"}"#),
         ] {
@@ -195,6 +215,7 @@ mod tests {
             "x --plan pro --shadow",
             "x --max-in-flight 2",
             "x 2/s --max-in-flight -1",
+            "x 2/s --priority high",
             "x 2/s --only-new --if-match 1",
         ] {
             assert!(body(line).is_err(), "{line}");

@@ -17,6 +17,7 @@ use crate::config::forms;
 use crate::config::forms::parse_duration;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
+use crate::config::read::terms;
 use crate::config::routes::{RouteAction, RouteConfig, RouteList, SetField};
 use crate::config::section::Section;
 use balancer_http::path::normal;
@@ -114,6 +115,8 @@ fn route(mut s: Section<'_>, signs: &mut Vec<Sign>, before: &mut Before<'_>) -> 
     let rules = limits::rules(&mut s, shown.as_deref(), &mut before.buckets);
     let about = "Most requests at once of one client by this route; null: no bound of its own.";
     let max_in_flight = s.whole_or_null("max_in_flight", 1..=u64::from(MAX_IN_FLIGHT), "null", about);
+    let about = "Of its requests where they wait for a place; null: their client's.";
+    let priority = terms::priority(&mut s, about);
     let forward = forward(&mut s, around, path.as_deref());
     let about = "Fields of its answers: a value, or null to take one out. $client_ip, $request_id and $host stand for their values.";
     let set_response_headers = fields::fields(&mut s, "set_response_headers", about, fields::Side::Response);
@@ -140,6 +143,7 @@ fn route(mut s: Section<'_>, signs: &mut Vec<Sign>, before: &mut Before<'_>) -> 
         action: action?,
         rules,
         max_in_flight,
+        priority,
         max_body_bytes,
         request_timeout,
         strip_prefix,

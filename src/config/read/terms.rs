@@ -4,7 +4,9 @@ use crate::config::fault::Parsed;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
+use balancer_importance::{Importance, Priority};
 use balancer_limiter::document::BucketMembers;
+use balancer_limiter::importance::GivenImportance;
 use balancer_limiter::limit::{Limit, MAX_PER_SECS, Rate, parse_per};
 use balancer_limiter::terms::{BucketName, BucketSpec, MAX_BUCKETS, MAX_IN_FLIGHT, Terms};
 
@@ -25,7 +27,9 @@ pub(super) fn terms_or_null(s: &mut Section<'_>, name: &'static str, about: &'st
         s.declare(&spec);
         let node = s.take(name)?;
         let section = s.open_at(name, node);
-        let with_buckets = ["buckets", "max_in_flight"].iter().any(|key| section.origin_of(key).is_some());
+        let with_buckets = ["buckets", "max_in_flight", "weight", "priority"]
+            .iter()
+            .any(|key| section.origin_of(key).is_some());
         return if with_buckets {
             Some(of_buckets(section))
         } else {
@@ -88,9 +92,29 @@ fn of_buckets(mut s: Section<'_>) -> Terms {
             "null",
             "Most requests at once of one client, in one instance; null: no bound.",
         ),
+        importance: GivenImportance {
+            weight: s.whole_or_null(
+                "weight",
+                1..=u64::from(Importance::MAX_WEIGHT),
+                "null",
+                "Parts of the places that a client has where requests wait for one; null: 1.",
+            ),
+            priority: priority(&mut s, "Of its requests where they wait for a place; null: normal."),
+        },
     };
     s.end();
     terms
+}
+
+/// `priority`: `critical`, `normal` or `background`.
+pub(super) fn priority(s: &mut Section<'_>, about: &'static str) -> Option<Priority> {
+    let words = Shape::Choice(Priority::ALL.map(Priority::name).to_vec());
+    let spec = Spec::new("priority", words, "null", about).or_null();
+    s.value(&spec, |node| match &node.value {
+        Value::Null => Ok(None),
+        Value::Text(text) => Priority::of_name(text).map(Some).ok_or(None),
+        _ => Err(None),
+    })
 }
 
 /// 0 to 4 buckets whose names differ.

@@ -1,6 +1,8 @@
 //! Keys about limits of several buckets, rules, and who may see refusals.
 
 use super::*;
+use balancer_importance::Priority;
+use balancer_limiter::importance::GivenImportance;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::request_rules::Effect;
 use balancer_limiter::terms::{BucketId, BucketSpec, Mode, Reset};
@@ -30,6 +32,14 @@ const FAULTS: &[(&str, &str)] = &[
     (
         r#""default": {"buckets": [{"name": "a", "amount": 1, "per": "1s"}], "max_in_flight": 0}"#,
         "default.max_in_flight: must be a whole number from 1 to 1000000 or null; found 0",
+    ),
+    (
+        r#""default": {"buckets": [{"name": "a", "amount": 1, "per": "1s"}], "weight": 1001}"#,
+        "default.weight: must be a whole number from 1 to 1000 or null; found 1001",
+    ),
+    (
+        r#""default": {"buckets": [{"name": "a", "amount": 1, "per": "1s"}], "priority": "high"}"#,
+        r#"default.priority: must be one of "critical", "normal", "background" or null; found "high""#,
     ),
     (
         r#""rules": [{"match": {"path": "login"}, "cost": 2}]"#,
@@ -88,7 +98,8 @@ fn read(keys: &str) -> RateLimit {
 fn a_default_of_several_buckets_is_read() {
     let terms = read(
         r#""default": {"buckets": [{"name": "second", "amount": 2.5, "per": "1s", "capacity": 10},
-            {"name": "month", "amount": 1000, "per": "1mo", "reset": "utc", "mode": "shadow"}], "max_in_flight": 20}"#,
+            {"name": "month", "amount": 1000, "per": "1mo", "reset": "utc", "mode": "shadow"}], "max_in_flight": 20,
+            "weight": 3, "priority": "background"}"#,
     );
     let terms = terms.default.unwrap();
     let limit = |capacity, micro, per_secs| Limit { capacity, rate: Rate { micro, per_secs } };
@@ -102,6 +113,8 @@ fn a_default_of_several_buckets_is_read() {
         ]
     );
     assert_eq!(terms.max_in_flight, Some(20));
+    let importance = GivenImportance { weight: Some(3), priority: Some(Priority::Background) };
+    assert_eq!(terms.importance, importance);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::*;
 use crate::config::routes::{Redirect, RouteAction, RouteConfig};
 use balancer_http::routes::HostPattern;
 use balancer_http::template::Template;
+use balancer_importance::Priority;
 
 /// A folder with a file of users and a page in it.
 fn folder() -> tempfile::TempDir {
@@ -37,7 +38,7 @@ fn every_key_of_a_route_is_read() {
     let routes = read(
         folder.path(),
         r#"{"host": "API.example.com.", "path": "/img/", "name": "images", "pool": "default", "limit": "10/s burst 20",
-            "max_in_flight": 5, "max_body_bytes": 1000, "request_timeout": "5s", "strip_prefix": true, "add_prefix": "/v2/",
+            "max_in_flight": 5, "priority": "critical", "max_body_bytes": 1000, "request_timeout": "5s", "strip_prefix": true, "add_prefix": "/v2/",
             "set_request_headers": {"X-Client": "$client_ip of $host", "X-Old": null},
             "set_response_headers": {"Cache-Control": "no-store"}, "allow": ["10.0.0.0/8", "::1"], "deny": "10.0.0.1",
             "basic_auth": "users", "errors": {"401": "sorry.html", "503": "sorry.html"}},
@@ -52,6 +53,7 @@ fn every_key_of_a_route_is_read() {
     assert_eq!((first.path.as_str(), &first.action), ("/img/", &RouteAction::Pool("default".into())));
     assert_eq!((first.max_in_flight, first.max_body_bytes), (Some(5), Some(1_000)));
     assert_eq!((first.request_timeout, first.strip_prefix), (Some(Duration::from_secs(5)), true));
+    assert_eq!((first.priority, routes[1].priority), (Some(Priority::Critical), None));
     assert_eq!(first.add_prefix.as_deref(), Some("/v2"));
     assert_eq!((first.set_request_headers.len(), &first.set_request_headers[1].value), (2, &None));
     assert_eq!(first.set_response_headers[0].name, "Cache-Control");
@@ -91,6 +93,7 @@ const ROWS: &[(&str, &[&str])] = &[
     (r#"{"pool": null}"#, &["pool: is missing: a route has one of"]),
     (r#"{"pool": "default", "respond": {}}"#, &["respond: must stand alone: a route has one of pool, redirect and respond"]),
     (r#"{"redirect": {"to": "/x"}, "respond": {}}"#, &["respond: must stand alone"]),
+    (r#"{"pool": "default", "priority": "low"}"#, &[r#"priority: must be one of "critical", "normal", "background" or null; found "low""#]),
     (r#"{"pool": "default", "hots": "a"}"#, &[r#"hots: unknown key; did you mean "host"?"#]),
     (r#"{"pool": "default", "host": "a.*.test"}"#, &[r#"host: may hold a * as its whole first label alone, as in "*.example.com"; found "a.*.test""#]),
     (r#"{"pool": "default", "host": "*"}"#, &["host: must be left out for a route that is for every host"]),

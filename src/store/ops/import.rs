@@ -29,6 +29,8 @@ const COPIED: &[&str] = &[
     "exempt",
     "shared",
     "per_instance",
+    "weight",
+    "priority",
 ];
 
 /// What is stored like that already needs no write.
@@ -36,7 +38,8 @@ const DROP_UNCHANGED: &str = "DELETE FROM incoming WHERE EXISTS (SELECT 1 FROM l
     WHERE l.canonical = incoming.canonical AND l.plan IS NOT DISTINCT FROM incoming.plan \
     AND l.buckets = incoming.buckets AND l.max_in_flight IS NOT DISTINCT FROM incoming.max_in_flight \
     AND l.exempt = (incoming.exempt <> 0) AND l.shared = (incoming.shared <> 0) \
-    AND l.per_instance = (incoming.per_instance <> 0))";
+    AND l.per_instance = (incoming.per_instance <> 0) AND l.weight IS NOT DISTINCT FROM incoming.weight \
+    AND l.priority IS NOT DISTINCT FROM incoming.priority)";
 const NEW: &str = "SELECT i.client_id FROM incoming i \
     WHERE NOT EXISTS (SELECT 1 FROM limits l WHERE l.canonical = i.canonical)";
 const NUMBER: &str = "INSERT INTO changes (kind, id) \
@@ -44,13 +47,15 @@ const NUMBER: &str = "INSERT INTO changes (kind, id) \
 /// The writers' lock is held, so every number behind the last one is of these rows. (`WHERE true`: without it SQLite
 /// takes `ON` for a part of the join.)
 const MERGE: &str = "INSERT INTO limits (canonical, client_id, kind, address, port, plan, buckets, max_in_flight, \
-    exempt, shared, per_instance, version) \
+    exempt, shared, per_instance, weight, priority, version) \
     SELECT i.canonical, i.client_id, i.kind, i.address, i.port, i.plan, i.buckets, i.max_in_flight, \
-    (i.exempt <> 0), (i.shared <> 0), (i.per_instance <> 0), c.seq FROM changes c JOIN incoming i ON i.client_id = c.id \
+    (i.exempt <> 0), (i.shared <> 0), (i.per_instance <> 0), i.weight, i.priority, c.seq \
+    FROM changes c JOIN incoming i ON i.client_id = c.id \
     WHERE c.seq > $1 \
     ON CONFLICT (canonical) DO UPDATE SET plan = excluded.plan, buckets = excluded.buckets, \
     max_in_flight = excluded.max_in_flight, exempt = excluded.exempt, shared = excluded.shared, \
-    per_instance = excluded.per_instance, version = excluded.version";
+    per_instance = excluded.per_instance, weight = excluded.weight, priority = excluded.priority, \
+    version = excluded.version";
 
 /// Most limits that the audit shows of one chunk.
 const SHOWN: i64 = 100;

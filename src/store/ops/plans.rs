@@ -9,11 +9,12 @@ use super::super::v1::{Condition, LimitRow, PlanRow};
 use super::audit::{self, By};
 use super::{STATEMENT_ROWS, changes, first_text, left_out, list_of, number, read, readable, texts};
 use crate::store::StoreError;
+use balancer_importance::Priority;
 use balancer_limiter::document::{self, BucketDocument};
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::terms::{BucketSpec, ClientLimit, MAX_PLANS, Plan, PlanName, Terms};
 
-const COLUMNS: &str = "name, buckets, max_in_flight, version";
+const COLUMNS: &str = "name, buckets, max_in_flight, weight, priority, version";
 const _: () = assert!(MAX_PLANS == 1_000, "a message says so");
 
 /// What a write of a plan did.
@@ -100,14 +101,19 @@ pub fn put(
             return Err(StoreError::Full("there are 1000 plans already, the most that are kept"));
         }
         let seq = changes::record(session, &[(changes::PLAN, plan.name.as_str())])?[0];
+        let importance = plan.terms.importance;
         session.query(
-            "INSERT INTO plans (name, buckets, max_in_flight, version) VALUES ($1, $2, $3, $4) \
+            "INSERT INTO plans (name, buckets, max_in_flight, weight, priority, version) \
+             VALUES ($1, $2, $3, $4, $5, $6) \
              ON CONFLICT (name) DO UPDATE SET buckets = excluded.buckets, \
-             max_in_flight = excluded.max_in_flight, version = excluded.version",
+             max_in_flight = excluded.max_in_flight, weight = excluded.weight, \
+             priority = excluded.priority, version = excluded.version",
             &[
                 SqlValue::Text(plan.name.as_str()),
                 SqlValue::Text(&text(&BucketDocument::list(&plan.terms.buckets))),
                 SqlValue::Int(plan.terms.max_in_flight.map(i64::from)),
+                SqlValue::Int(importance.weight.map(i64::from)),
+                SqlValue::OptionalText(importance.priority.map(Priority::name)),
                 SqlValue::Int(Some(seq)),
             ],
         )?;
@@ -165,11 +171,16 @@ fn row(cells: Vec<Cell>) -> Option<PlanRow> {
 }
 
 fn read_row(cells: Vec<Cell>) -> Result<PlanRow, String> {
-    let Ok([Cell::Text(name), Cell::Text(buckets), bound, Cell::Int(version)]) = <[Cell; 4]>::try_from(cells)
+    let Ok([Cell::Text(name), Cell::Text(buckets), bound, weight, priority, Cell::Int(version)]) =
+        <[Cell; 6]>::try_from(cells)
     else {
         return Err("a column holds something else".into());
     };
-    let terms = Terms { buckets: document::buckets(&buckets)?, max_in_flight: read::in_flight(&bound)? };
+    let terms = Terms {
+        buckets: document::buckets(&buckets)?,
+        max_in_flight: read::whole(&bound, "max_in_flight")?,
+        importance: read::importance(&weight, &priority)?,
+    };
     if terms.buckets.is_empty() {
         return Err("it has no buckets".into());
     }

@@ -14,13 +14,15 @@ use crate::store::StoreError;
 use crate::store::cache::CacheGroup;
 use balancer_limiter::document;
 use balancer_limiter::identity::ClientId;
+use balancer_limiter::importance::GivenImportance;
 use balancer_limiter::ranges::MAX_RANGES;
 use balancer_limiter::terms::{BucketSpec, ClientLimit, PlanName, Terms};
 
 /// Ranges are read page by page, so that none takes longer than a call may.
 const RANGES_PAGE: usize = 5_000;
 
-const COLUMNS: &str = "client_id, plan, buckets, max_in_flight, exempt, shared, per_instance, version";
+const COLUMNS: &str =
+    "client_id, plan, buckets, max_in_flight, exempt, shared, per_instance, weight, priority, version";
 
 /// The row of an id of equal value.
 pub fn get(store: &dyn Store, within: Duration, id: &ClientId) -> Result<LimitRow, StoreError> {
@@ -242,9 +244,11 @@ impl Reader {
                 Cell::Int(exempt),
                 Cell::Int(shared),
                 Cell::Int(per_instance),
+                weight,
+                priority,
                 Cell::Int(_),
             ],
-        ) = <[Cell; 8]>::try_from(cells)
+        ) = <[Cell; 10]>::try_from(cells)
         else {
             return Err("a column holds something else".into());
         };
@@ -263,16 +267,32 @@ impl Reader {
                 buckets
             }
         };
-        let own = Terms { buckets, max_in_flight: in_flight(&bound)? };
+        let importance = importance(&weight, &priority)?;
+        let own = Terms { buckets, max_in_flight: whole(&bound, "max_in_flight")?, importance };
         let (exempt, shared, per_instance) = (exempt != 0, shared != 0, per_instance != 0);
         let limit = ClientLimit { plan, own, exempt, shared, per_instance };
         if limit.is_unreadable() { Err("it has neither buckets nor a plan".into()) } else { Ok(limit) }
     }
 }
 
-/// A bound on requests at once.
-pub(super) fn in_flight(cell: &Cell) -> Result<Option<u32>, String> {
-    let strange = || "max_in_flight is none".to_owned();
+/// How important a client's requests are.
+pub(super) fn importance(weight: &Cell, priority: &Cell) -> Result<GivenImportance, String> {
+    let weight = whole(weight, "weight")?;
+    let priority = match priority {
+        Cell::Null => None,
+        Cell::Text(text) => Some(text.as_str()),
+        _ => return Err("its priority is no text".into()),
+    };
+    let mut fault = None;
+    let given = document::importance(weight, priority, &mut |column, text| {
+        fault = Some(format!("its {column} {text}"));
+    });
+    fault.map_or(Ok(given), Err)
+}
+
+/// A column that holds a whole number, or none.
+pub(super) fn whole(cell: &Cell, column: &str) -> Result<Option<u32>, String> {
+    let strange = || format!("{column} is none");
     match cell {
         Cell::Null => Ok(None),
         Cell::Int(number) => u32::try_from(*number).map(Some).map_err(|_| strange()),

@@ -11,6 +11,7 @@ use super::audit::{self, By};
 use super::merge::{Change, Done, merge};
 use super::{STATEMENT_ROWS, bounds, changes, list_of, plans, read, spans, texts, tuples};
 use crate::store::StoreError;
+use balancer_importance::Priority;
 use balancer_limiter::document::BucketDocument;
 use balancer_limiter::identity::{ClientId, IdForm};
 use balancer_limiter::terms::{ClientLimit, PlanName};
@@ -130,14 +131,16 @@ fn remove(session: &mut dyn Session, done: &[Done]) -> Result<(), StoreError> {
 }
 
 /// The columns that a row is written by, and how each of its parameters stands in a statement.
-const COLUMNS: &str = "canonical, client_id, kind, address, port, plan, buckets, max_in_flight, exempt, shared, per_instance, version";
-const SHAPE: [&str; 12] =
-    ["{}", "{}", "{}", "{}", "{}", "{}", "{}", "{}", "({} <> 0)", "({} <> 0)", "({} <> 0)", "{}"];
+const COLUMNS: &str = "canonical, client_id, kind, address, port, plan, buckets, max_in_flight, exempt, shared, per_instance, \
+    weight, priority, version";
+const SHAPE: [&str; 14] =
+    ["{}", "{}", "{}", "{}", "{}", "{}", "{}", "{}", "({} <> 0)", "({} <> 0)", "({} <> 0)", "{}", "{}", "{}"];
 
 /// What becomes of a row whose id is there already.
 const REPLACE: &str = "ON CONFLICT (canonical) DO UPDATE SET client_id = excluded.client_id, \
     plan = excluded.plan, buckets = excluded.buckets, max_in_flight = excluded.max_in_flight, \
-    exempt = excluded.exempt, shared = excluded.shared, per_instance = excluded.per_instance, version = excluded.version";
+    exempt = excluded.exempt, shared = excluded.shared, per_instance = excluded.per_instance, \
+    weight = excluded.weight, priority = excluded.priority, version = excluded.version";
 
 fn upsert(session: &mut dyn Session, done: &[Done]) -> Result<(), StoreError> {
     let rows: Vec<Columns> =
@@ -170,6 +173,8 @@ pub(super) struct Columns {
     exempt: bool,
     shared: bool,
     per_instance: bool,
+    weight: Option<i64>,
+    priority: Option<&'static str>,
     version: i64,
 }
 
@@ -193,6 +198,8 @@ impl Columns {
             exempt: limit.exempt,
             shared: limit.shared,
             per_instance: limit.per_instance,
+            weight: limit.own.importance.weight.map(i64::from),
+            priority: limit.own.importance.priority.map(Priority::name),
             version,
         }
     }
@@ -210,6 +217,8 @@ impl Columns {
             SqlValue::Int(Some(self.exempt.into())),
             SqlValue::Int(Some(self.shared.into())),
             SqlValue::Int(Some(self.per_instance.into())),
+            SqlValue::Int(self.weight),
+            SqlValue::OptionalText(self.priority),
             SqlValue::Int(Some(self.version)),
         ]
     }

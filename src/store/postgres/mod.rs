@@ -47,6 +47,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../sql/postgres/0004_budget_key.sql"),
         include_str!("../../../sql/postgres/0005_per_instance.sql"),
         include_str!("../../../sql/postgres/0006_backend_titles.sql"),
+        include_str!("../../../sql/postgres/0007_importance.sql"),
     ],
     read_only: Some("SELECT 1 WHERE current_setting('transaction_read_only') = 'on'"),
     create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
@@ -71,6 +72,8 @@ static DIALECT: Dialect = Dialect {
         "limits.exempt boolean",
         "limits.shared boolean",
         "limits.per_instance boolean",
+        "limits.weight integer",
+        "limits.priority text",
         "limits.version bigint",
         "changes.seq bigint",
         "changes.kind text",
@@ -78,6 +81,8 @@ static DIALECT: Dialect = Dialect {
         "plans.name text",
         "plans.buckets text",
         "plans.max_in_flight integer",
+        "plans.weight integer",
+        "plans.priority text",
         "plans.version bigint",
         "audit.seq bigint",
         "audit.at_us bigint",
@@ -301,7 +306,8 @@ impl Session for Connection {
          CREATE TEMP TABLE incoming (canonical text COLLATE \"C\" PRIMARY KEY, \
          client_id text COLLATE \"C\" NOT NULL UNIQUE, kind smallint NOT NULL, address bytea, port integer, \
          plan text COLLATE \"C\", buckets text NOT NULL, max_in_flight integer, exempt integer NOT NULL, \
-         shared integer NOT NULL, per_instance integer NOT NULL) ON COMMIT DROP"
+         shared integer NOT NULL, per_instance integer NOT NULL, weight integer, \
+         priority text COLLATE \"C\") ON COMMIT DROP"
     }
 
     fn now_us(&self) -> &'static str {

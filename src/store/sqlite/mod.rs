@@ -33,6 +33,7 @@ static DIALECT: Dialect = Dialect {
         include_str!("../../../sql/sqlite/0004_budget_key.sql"),
         include_str!("../../../sql/sqlite/0005_per_instance.sql"),
         include_str!("../../../sql/sqlite/0006_backend_titles.sql"),
+        include_str!("../../../sql/sqlite/0007_importance.sql"),
     ],
     read_only: None,
     create_migrations: "CREATE TABLE balancer_migrations (number INTEGER PRIMARY KEY, applied_at TEXT NOT NULL \
@@ -52,6 +53,8 @@ static DIALECT: Dialect = Dialect {
         "limits.exempt integer",
         "limits.shared integer",
         "limits.per_instance integer",
+        "limits.weight integer",
+        "limits.priority text",
         "limits.version integer",
         "changes.seq integer",
         "changes.kind text",
@@ -59,6 +62,8 @@ static DIALECT: Dialect = Dialect {
         "plans.name text",
         "plans.buckets text",
         "plans.max_in_flight integer",
+        "plans.weight integer",
+        "plans.priority text",
         "plans.version integer",
         "audit.seq integer",
         "audit.at_us integer",
@@ -212,7 +217,8 @@ impl Session for Open<'_> {
     fn stage(&self) -> &'static str {
         "CREATE TEMP TABLE incoming (canonical TEXT NOT NULL PRIMARY KEY, client_id TEXT NOT NULL UNIQUE, \
          kind INTEGER NOT NULL, address BLOB, port INTEGER, plan TEXT, buckets TEXT NOT NULL, \
-         max_in_flight INTEGER, exempt INTEGER NOT NULL, shared INTEGER NOT NULL, per_instance INTEGER NOT NULL)"
+         max_in_flight INTEGER, exempt INTEGER NOT NULL, shared INTEGER NOT NULL, per_instance INTEGER NOT NULL, \
+         weight INTEGER, priority TEXT)"
     }
 
     fn now_us(&self) -> &'static str {

@@ -4,8 +4,10 @@ use super::super::v1::{BatchError, Imported, LimitFilter, SavedSegment};
 use super::super::{Limits, StoreError};
 use super::v1::{name, of_plan, plain, plan, rich};
 use super::{find, id, limit, on_both, tester, until};
+use balancer_importance::Priority;
 use balancer_limiter::identity::ClientId;
-use balancer_limiter::terms::ClientLimit;
+use balancer_limiter::importance::GivenImportance;
+use balancer_limiter::terms::{ClientLimit, Terms};
 
 fn import(limits: &Limits, chunk: &[(ClientId, ClientLimit)]) -> Result<Imported, BatchError> {
     limits.import(chunk.to_vec(), &tester())
@@ -50,6 +52,16 @@ fn an_import_adds_replaces_and_leaves_alone_what_is_so_already() {
         assert_eq!(again, Imported { created: 0, replaced: 0, unchanged: 6 });
         assert_eq!(limits.limits(&LimitFilter::default(), None, 100).unwrap(), rows, "no version moved");
         assert_eq!(limits.audit(None, 1).unwrap(), audit);
+        // Nothing but its weight is another, then its priority.
+        for importance in [
+            GivenImportance { weight: None, ..rich().own.importance },
+            GivenImportance { weight: None, priority: Some(Priority::Critical) },
+        ] {
+            let limit = ClientLimit { own: Terms { importance, ..rich().own }, ..rich() };
+            let done = import(&limits, &[(id("10.0.0.0/8"), limit.clone())]).unwrap();
+            assert_eq!(done, Imported { replaced: 1, ..Imported::default() });
+            assert_eq!(limits.limit(&id("10.0.0.0/8")).unwrap().limit, limit);
+        }
     });
 }
 

@@ -54,7 +54,7 @@ fn several_instances_may_start_at_once_on_an_empty_database() {
                 starter.join().unwrap();
             }
         });
-        assert_eq!(number(&setup.url, "SELECT count(*) FROM balancer_migrations"), 6);
+        assert_eq!(number(&setup.url, "SELECT count(*) FROM balancer_migrations"), 7);
         assert_eq!(number(&setup.url, "SELECT count(*) FROM limits"), 6);
     });
 }

@@ -6,6 +6,8 @@ use super::super::v1::{Actor, BatchError, BatchOp, Condition, LimitFilter, Limit
 use super::super::{Limits, StoreError};
 use super::start::by_hand;
 use super::{Setup, find, id, limit, on_both, tester};
+use balancer_importance::Priority;
+use balancer_limiter::importance::GivenImportance;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::terms::{BucketName, BucketSpec, ClientLimit, Mode, Plan, PlanName, Reset, Terms};
 
@@ -18,7 +20,8 @@ fn bucket(name: &str, capacity: u32, per_secs: u32) -> BucketSpec {
 pub(super) fn rich() -> ClientLimit {
     let mut day = bucket("per day", 10_000, 86_400);
     (day.mode, day.reset) = (Mode::Shadow, Some(Reset::Day));
-    let own = Terms { buckets: Arc::new([bucket("s\"ec", 10, 1), day]), max_in_flight: Some(20) };
+    let importance = GivenImportance { weight: Some(1_000), priority: Some(Priority::Background) };
+    let own = Terms { buckets: Arc::new([bucket("s\"ec", 10, 1), day]), max_in_flight: Some(20), importance };
     ClientLimit { plan: None, own, exempt: false, shared: true, per_instance: true }
 }
 
@@ -27,13 +30,20 @@ pub(super) fn name(text: &str) -> PlanName {
 }
 
 pub(super) fn plan(text: &str, capacity: u32) -> Plan {
-    let terms = Terms { buckets: Arc::new([bucket("minute", capacity, 60)]), max_in_flight: Some(3) };
+    let importance = GivenImportance { weight: Some(7), priority: Some(Priority::Critical) };
+    let terms =
+        Terms { buckets: Arc::new([bucket("minute", capacity, 60)]), max_in_flight: Some(3), importance };
     Plan { name: name(text), terms }
 }
 
 pub(super) fn of_plan(text: &str) -> ClientLimit {
-    let own = Terms { buckets: Arc::new([]), max_in_flight: None };
-    ClientLimit { plan: Some(name(text)), own, exempt: false, shared: false, per_instance: false }
+    ClientLimit {
+        plan: Some(name(text)),
+        own: Terms::default(),
+        exempt: false,
+        shared: false,
+        per_instance: false,
+    }
 }
 
 pub(super) fn plain(n: u32) -> ClientLimit {
@@ -51,7 +61,10 @@ fn every_trait_of_a_limit_and_a_plan_survives_the_database() {
         limits.create_plan(&plan("früh/🎉", 7), &tester()).unwrap();
         let exempt = ClientLimit {
             exempt: true,
-            own: Terms { buckets: Arc::new([]), max_in_flight: None },
+            own: Terms {
+                importance: GivenImportance { weight: Some(2), priority: None },
+                ..Terms::default()
+            },
             ..plain(1)
         };
         let rows = [
@@ -94,6 +107,7 @@ fn the_fixed_calls_see_the_first_bucket_and_take_a_client_off_its_plan() {
         limits.update(&id("10.0.0.0/8"), limit(2), &tester()).unwrap();
         let kept = limits.limit(&id("10.0.0.0/8")).unwrap().limit;
         assert_eq!((kept.own.max_in_flight, kept.shared, kept.own.buckets.len()), (Some(20), true, 1));
+        assert_eq!(kept.own.importance, rich().own.importance);
         limits.delete(&id("1.2.3.4"), &tester()).unwrap();
         assert_eq!(limits.limit(&id("1.2.3.4")), Err(StoreError::NotFound));
     });

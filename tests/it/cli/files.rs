@@ -50,7 +50,7 @@ fn what_is_exported_is_imported_byte_for_byte(database: &Database) {
         assert_eq!(export(), first, "{format}");
     }
     let one = ground.good(&["limits", "export", "--format", "csv", "--prefix", "10.0.0.0/"]);
-    let expected = "client_id,plan,buckets,max_in_flight,mode,shared,per_instance\n10.0.0.0/8,,default=600/m burst 50 shadow,,,true,\n";
+    let expected = "client_id,plan,buckets,max_in_flight,mode,shared,per_instance,weight,priority\n10.0.0.0/8,,default=600/m burst 50 shadow,,,true,,,\n";
     assert_eq!(one, expected);
 }
 

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limit::{MAX_PER_SECS, MONTH_SECS};
+use balancer_importance::Importance;
 
 const DAY: BucketMembers<'_> = BucketMembers {
     name: Some("day"),
@@ -80,7 +81,7 @@ fn a_limit_has_a_plan_or_buckets_or_an_exemption() {
     let plain = || LimitMembers { buckets: buckets(), ..LimitMembers::default() };
     let none = || LimitMembers { buckets: Some(Vec::new()), ..LimitMembers::default() };
     let on_plan = || LimitMembers { has_plan: true, plan: Some("pro"), ..none() };
-    let rows: [(LimitMembers<'_>, &[&str]); 13] = [
+    let rows: [(LimitMembers<'_>, &[&str]); 16] = [
         (plain(), &[]),
         (on_plan(), &[]),
         (LimitMembers { mode: Some("exempt"), ..none() }, &[]),
@@ -97,6 +98,9 @@ fn a_limit_has_a_plan_or_buckets_or_an_exemption() {
             &["max_in_flight must be a whole number from 1"],
         ),
         (LimitMembers { max_in_flight: Some(1_000_001), ..plain() }, &["max_in_flight must be"]),
+        (LimitMembers { weight: Some(0), ..plain() }, &["weight must be a whole number from 1 to 1000"]),
+        (LimitMembers { weight: Some(1_001), ..on_plan() }, &["weight must be"]),
+        (LimitMembers { priority: Some("high"), ..plain() }, &["priority must be \"critical\", \"normal\""]),
     ];
     for (members, expected) in rows {
         let (_, faults) = faults_of(|say| members.clone().check(say));
@@ -107,13 +111,16 @@ fn a_limit_has_a_plan_or_buckets_or_an_exemption() {
     }
     let members = LimitMembers {
         max_in_flight: Some(3),
+        weight: Some(5),
+        priority: Some("background"),
         mode: Some("exempt"),
         shared: true,
         per_instance: true,
         is_range: true,
         ..on_plan()
     };
-    let own = Terms { buckets: Arc::new([]), max_in_flight: Some(3) };
+    let importance = GivenImportance { weight: Some(5), priority: Some(Priority::Background) };
+    let own = Terms { buckets: Arc::new([]), max_in_flight: Some(3), importance };
     let limit = ClientLimit {
         plan: PlanName::parse("pro").ok(),
         own,
@@ -164,6 +171,12 @@ fn what_a_hand_wrote_into_the_database_is_told_from_buckets() {
     assert!(buckets("[]").is_ok_and(|none| none.is_empty()));
 }
 
+fn any_importance() -> impl Strategy<Value = GivenImportance> {
+    let priority = proptest::sample::select(Priority::ALL.to_vec());
+    let given = (proptest::option::of(1..=Importance::MAX_WEIGHT), proptest::option::of(priority));
+    given.prop_map(|(weight, priority)| GivenImportance { weight, priority })
+}
+
 fn any_bucket() -> impl Strategy<Value = BucketSpec> {
     let reset = prop_oneof![
         Just((None, 1)),
@@ -186,12 +199,14 @@ fn any_bucket() -> impl Strategy<Value = BucketSpec> {
 proptest! {
     #[test]
     fn what_was_written_reads_back_the_same(
-        mut list in proptest::collection::vec(any_bucket(), 0..=MAX_BUCKETS), bound in any::<Option<u32>>()
+        mut list in proptest::collection::vec(any_bucket(), 0..=MAX_BUCKETS), bound in any::<Option<u32>>(),
+        importance in any_importance(),
     ) {
         list.dedup_by_key(|bucket| bucket.id);
         list.sort_by_key(|bucket| bucket.id);
         list.dedup_by_key(|bucket| bucket.id);
-        let terms = Terms { buckets: buckets(&text(&BucketDocument::list(&list))).unwrap(), max_in_flight: bound };
+        let buckets = buckets(&text(&BucketDocument::list(&list))).unwrap();
+        let terms = Terms { buckets, max_in_flight: bound, importance };
         prop_assert_eq!(&*terms.buckets, &*list);
         prop_assert_eq!(terms.max_in_flight, bound);
         let plan = Plan { name: PlanName::parse("p").unwrap(), terms };
@@ -199,7 +214,11 @@ proptest! {
         let plan_name = r#"{"name":"p","buckets":["#;
         prop_assert!(shown.starts_with(plan_name), "{shown}");
         if !list.is_empty() {
+            let own = plan.terms.clone();
             prop_assert_eq!(Document::read(&shown), Ok(Document::Plan(plan)));
+            let limit = ClientLimit { own, ..ClientLimit::unreadable() };
+            let shown = text(&LimitDocument::new("a", &limit));
+            prop_assert_eq!(Document::read(&shown), Ok(Document::Limit("a".into(), limit)));
         }
     }
 }

@@ -45,6 +45,12 @@ pub struct NewLimit {
     /// Most requests at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
+    /// Parts of the places where requests wait for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// `critical`, `normal` or `background`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
     /// `exempt`: never refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
@@ -172,6 +178,8 @@ impl NewLimit {
             plan: self.plan.as_deref(),
             buckets: (buckets.len() == self.buckets.len()).then_some(buckets),
             max_in_flight: self.max_in_flight,
+            weight: self.weight,
+            priority: self.priority.as_deref(),
             mode: self.mode.as_deref(),
             shared: self.shared,
             per_instance: self.per_instance,
@@ -204,6 +212,12 @@ impl NewLimit {
         }
         if let Some(most) = self.max_in_flight {
             parts.push(format!("at most {most} at once"));
+        }
+        if let Some(weight) = self.weight {
+            parts.push(format!("weight {weight}"));
+        }
+        if let Some(priority) = &self.priority {
+            parts.push(priority.clone());
         }
         if self.shared {
             parts.push("shared".to_owned());
@@ -285,7 +299,10 @@ mod tests {
                 r#"{"client_id":"x","plan":null,"buckets":[{"name":"default","amount":2,"per":"1s","capacity":2,"mode":"enforced","reset":null}],"max_in_flight":null,"shared":false}"#,
                 "2/s",
             ),
-            (r#"{"plan":"pro","buckets":[],"max_in_flight":5}"#, "plan pro; at most 5 at once"),
+            (
+                r#"{"plan":"pro","buckets":[],"max_in_flight":5,"weight":7,"priority":"critical"}"#,
+                "plan pro; at most 5 at once; weight 7; critical",
+            ),
             (r#"{"mode":"exempt","buckets":[]}"#, "exempt"),
             (
                 r#"{"buckets":[{"name":"s","amount":0.5,"per":"1s","capacity":1},{"name":"day","amount":10,"per":"1d","capacity":10,"mode":"shadow"}],"shared":true}"#,
@@ -326,6 +343,8 @@ mod tests {
                 format!(r#"{{"buckets":[{bucket}],"max_in_flight":0}}"#),
                 "max_in_flight: must be a whole number",
             ),
+            (r#"{"plan":"p","weight":0}"#.into(), "weight: must be a whole number from 1 to 1000"),
+            (r#"{"plan":"p","priority":"high"}"#.into(), "priority: must be \"critical\", \"normal\" or"),
             (r#"{"plan":""}"#.into(), "plan: must have 1 to 64 bytes"),
             ("{}".into(), "buckets: missing"),
         ];

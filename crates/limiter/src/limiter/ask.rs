@@ -3,9 +3,11 @@
 use crate::answer::EntryKind;
 use crate::bucket::TakeOutcome;
 use crate::identity::Crowds;
+use crate::importance::GivenImportance;
 use crate::plans::PlanNumber;
 use crate::request_rules::RequestRule;
 use crate::terms::{BucketSpec, MAX_BUCKETS, Terms};
+use balancer_importance::Importance;
 
 /// Most buckets that an ordinary request needs tokens of: its client's and those of one rule. One whose path has several
 /// readings may meet several rules, and then something is allocated.
@@ -36,8 +38,8 @@ impl Grant {
 pub enum Granted {
     /// No limit.
     Unlimited,
-    /// Never refused, whatever there is.
-    Exempt,
+    /// Never refused, whatever there is. It may have to wait for a place all the same.
+    Exempt(GivenImportance),
     /// So much.
     Limited(Grant),
 }
@@ -47,7 +49,21 @@ impl Granted {
     pub fn grant(&self) -> Option<&Grant> {
         match self {
             Self::Limited(grant) => Some(grant),
-            Self::Unlimited | Self::Exempt => None,
+            Self::Unlimited | Self::Exempt(_) => None,
+        }
+    }
+
+    /// Whether it is never refused by a limit.
+    pub fn is_exempt(&self) -> bool {
+        matches!(self, Self::Exempt(_))
+    }
+
+    /// How important the client's requests are where they wait for a place.
+    pub fn importance(&self) -> Importance {
+        match self {
+            Self::Limited(grant) => grant.terms.importance.in_force(),
+            Self::Exempt(given) => given.in_force(),
+            Self::Unlimited => Importance::default(),
         }
     }
 }

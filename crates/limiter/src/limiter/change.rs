@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ipnet::IpNet;
@@ -30,7 +31,7 @@ impl EntryChange {
     fn of(granted: Granted) -> Self {
         match granted {
             Granted::Limited(grant) => Self::To(grant),
-            Granted::Unlimited | Granted::Exempt => Self::Unlimited,
+            Granted::Unlimited | Granted::Exempt(_) => Self::Unlimited,
         }
     }
 }
@@ -49,7 +50,7 @@ pub struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    /// What an entry comes to. Its own bound on requests at once wins over its plan's. A plan that is not known (it was
+    /// What an entry comes to. Its own bound on requests at once, weight and priority win over its plan's. A plan that is not known (it was
     /// just made and not heard of yet, or its row can't be read) leaves its clients what those without an entry have; so
     /// does an entry whose own row can't be read.
     pub fn resolve(&self, limit: &ClientLimit, entry: EntryKind) -> Granted {
@@ -57,26 +58,25 @@ impl Shared<'_> {
             return self.of_default();
         }
         if limit.exempt {
-            return Granted::Exempt;
+            let planned = limit.plan.as_ref().and_then(|name| self.plans.get(name));
+            let of_plan = planned.map(|plan| plan.terms.importance).unwrap_or_default();
+            return Granted::Exempt(limit.own.importance.or(of_plan));
         }
         let per_instance = limit.per_instance;
         let Some(name) = &limit.plan else {
             return Granted::Limited(Grant { terms: limit.own.clone(), entry, plan: None, per_instance });
         };
-        let max_in_flight = limit.own.max_in_flight;
-        match (self.plans.get(name), self.default) {
-            (Some(plan), _) => {
-                let max_in_flight = max_in_flight.or(plan.terms.max_in_flight);
-                let terms = Terms { max_in_flight, ..plan.terms.clone() };
-                Granted::Limited(Grant { terms, entry, plan: Some(plan.number), per_instance })
-            }
-            (None, Some(default)) => {
-                let max_in_flight = max_in_flight.or(default.max_in_flight);
-                let terms = Terms { max_in_flight, ..default.clone() };
-                Granted::Limited(Grant { terms, entry, plan: None, per_instance })
-            }
-            (None, None) => Granted::Unlimited,
-        }
+        let (terms, plan) = match (self.plans.get(name), self.default) {
+            (Some(plan), _) => (&plan.terms, Some(plan.number)),
+            (None, Some(default)) => (default, None),
+            (None, None) => return Granted::Unlimited,
+        };
+        let terms = Terms {
+            buckets: Arc::clone(&terms.buckets),
+            max_in_flight: limit.own.max_in_flight.or(terms.max_in_flight),
+            importance: limit.own.importance.or(terms.importance),
+        };
+        Granted::Limited(Grant { terms, entry, plan, per_instance })
     }
 
     /// Who an address counts as without an entry of its own, what it gets, and the range that decided.

@@ -204,7 +204,8 @@ fn a_question_is_answered_and_a_bad_one_refused() {
     let expected = |identity: &str, id: &str| {
         json!({
             "decision": "allowed", "identity": identity, "candidates": [id], "matched": id, "policy": "client",
-            "buckets": [{ "name": "day", "capacity": 1, "level": 1 }], "route": null, "pool": "default", "instance": "i-1",
+            "buckets": [{ "name": "day", "capacity": 1, "level": 1 }], "route": null, "pool": "default",
+            "weight": 1, "priority": "normal", "instance": "i-1",
         })
     };
     let answer = ask(json!({

@@ -30,7 +30,7 @@ Examples:
 
 JSON lines: what export writes, or {\"client_id\":\"10.0.0.7\",\"rate\":\"2/s\"}, or the fixed calls' capacity and rate_per_sec.
 CSV: the first line names the columns: client_id, and of plan, buckets, rate, capacity, rate_per_sec, max_in_flight, mode,
-shared, per_instance those that are needed:
+shared, per_instance, weight, priority those that are needed:
   client_id,rate,plan
   10.0.0.7,600/m burst 50,
   tenant=acme,,pro

@@ -1,8 +1,11 @@
 use super::*;
+use crate::importance::GivenImportance;
 use crate::limit::{Limit, Rate};
 use crate::limiter::Ask;
 use crate::plans::Plans;
 use crate::terms::{BucketId, Plan, PlanName};
+use balancer_importance::Importance;
+use balancer_importance::Priority;
 use balancer_time::Nanos;
 use std::sync::{Arc, LazyLock};
 
@@ -192,7 +195,10 @@ fn tokens_flow_in_at_the_new_rate_from_the_moment_of_the_change() {
 
 fn plan(capacity: u32, micro: u64) -> (Plans, PlanName, PlanChange) {
     let (plans, name) = (Plans::default(), PlanName::parse("pro").unwrap());
-    let terms = Terms::of_numbers(Limit { capacity, rate: Rate::per_second(micro) });
+    let terms = Terms {
+        importance: GivenImportance { weight: Some(9), priority: Some(Priority::Background) },
+        ..Terms::of_numbers(Limit { capacity, rate: Rate::per_second(micro) })
+    };
     let change = plans.put(Plan { name: name.clone(), terms }).unwrap();
     (plans, name, change)
 }
@@ -240,9 +246,16 @@ fn an_entry_comes_to_its_plan_its_own_buckets_or_nothing() {
     assert_eq!(seen(&of(numbers(7))), Some((7, None, None)));
     let planned = ClientLimit { plan: Some(name), ..numbers(1) };
     assert_eq!(seen(&of(planned.clone())), Some((10, None, Some(change.number))));
-    let own = Terms { max_in_flight: Some(4), ..planned.own.clone() };
-    assert_eq!(seen(&of(ClientLimit { own, ..planned })), Some((10, Some(4), Some(change.number))));
-    assert_eq!(of(ClientLimit { exempt: true, ..numbers(7) }), Granted::Exempt);
+    let importance = GivenImportance { weight: Some(4), priority: None };
+    let own = Terms { max_in_flight: Some(4), importance, ..planned.own.clone() };
+    let granted = of(ClientLimit { own: own.clone(), ..planned.clone() });
+    assert_eq!(seen(&granted), Some((10, Some(4), Some(change.number))));
+    assert_eq!(granted.importance(), Importance { weight: 4, priority: Priority::Background });
+    assert_eq!(of(planned.clone()).importance(), Importance { weight: 9, priority: Priority::Background });
+    assert_eq!(of(numbers(7)).importance(), Importance::default());
+    let exempt = of(ClientLimit { exempt: true, own, ..planned });
+    assert!(matches!(exempt, Granted::Exempt(_)));
+    assert_eq!(exempt.importance(), Importance { weight: 4, priority: Priority::Background });
     // A plan that is not heard of yet: what clients without an entry have, under the entry's name.
     let unknown = ClientLimit { plan: PlanName::parse("new").ok(), ..numbers(1) };
     assert_eq!(seen(&of(unknown.clone())), Some((3, None, None)));

@@ -28,14 +28,14 @@ fn grant(buckets: &[(&str, u32)]) -> Grant {
         let limit = Limit { capacity: *capacity, rate: Rate::per_second(1_000_000) };
         BucketSpec::new(BucketName::parse(name).unwrap(), limit)
     };
-    Grant::of_default(Terms { buckets: buckets.iter().map(bucket).collect(), max_in_flight: None })
+    Grant::of_default(Terms { buckets: buckets.iter().map(bucket).collect(), ..Terms::default() })
 }
 
 fn hourly(capacity: u32) -> Grant {
     let limit = Limit { capacity, rate: Rate { micro: 1_000_000 * u64::from(capacity), per_secs: 3_600 } };
     let name = BucketName::parse("hour").unwrap();
     let spec = BucketSpec { reset: Some(Reset::Hour), ..BucketSpec::new(name, limit) };
-    Grant::of_default(Terms { buckets: Arc::new([spec]), max_in_flight: None })
+    Grant::of_default(Terms { buckets: Arc::new([spec]), ..Terms::default() })
 }
 
 fn take(limiter: &Limiter, grant: &Grant, cost: u32, when: Moment) -> bool {

@@ -19,7 +19,7 @@ fn spec(name: &str, capacity: u32, micro: u64, mode: Mode) -> BucketSpec {
 }
 
 fn grant(buckets: Vec<BucketSpec>) -> Grant {
-    Grant::of_default(Terms { buckets: buckets.into(), max_in_flight: None })
+    Grant::of_default(Terms { buckets: buckets.into(), ..Terms::default() })
 }
 
 fn of_rule(rule: u32, capacity: u32) -> BucketSpec {

@@ -39,7 +39,7 @@ impl Client {
         let limit = Limit { capacity: 1_000, rate: Rate { micro: 1_000_000_000, per_secs: 86_400 } };
         let spec = BucketSpec::new(BucketName::default_bucket(), limit);
         let spec = BucketSpec { reset: Some(Reset::Day), ..spec };
-        Self::of(Terms { buckets: [spec].into(), max_in_flight: None })
+        Self::of(Terms { buckets: [spec].into(), ..Terms::default() })
     }
 
     fn of(terms: Terms) -> Self {
@@ -168,7 +168,7 @@ fn what_is_not_charged_was_not_spent_elsewhere() {
 #[test]
 fn hot_clients_are_counted_once_however_many_buckets_are_hot() {
     let names = ["a", "b", "c"].map(|name| BucketSpec::new(BucketName::parse(name).unwrap(), USUAL));
-    let mut client = Client::of(Terms { buckets: names.into(), max_in_flight: None });
+    let mut client = Client::of(Terms { buckets: names.into(), ..Terms::default() });
     client.ask(LINK, 50, SEC);
     assert_eq!((client.counts.hot(), client.counts.clients()), (3, 1));
     let places: Vec<HotPlace> = client.hot.places().collect();
