@@ -23,6 +23,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod files;
+pub mod history;
 pub mod log;
 pub mod metrics;
 pub mod proxy;

@@ -126,6 +126,11 @@ impl Metrics {
     pub fn reload(&self, result: Reload) {
         self.reloads.count(result);
     }
+
+    /// How many ended so.
+    pub fn reloads(&self, result: Reload) -> u64 {
+        self.reloads.get(result)
+    }
 }
 
 /// One series at one moment.
@@ -144,7 +149,7 @@ pub enum SeriesValue {
 /// A few sums at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Requests that were answered or whose client left, ours among them.
+    /// Requests that were answered or whose client left.
     pub requests: u64,
     /// Requests whose answers are not delivered yet.
     pub in_flight: u64,

@@ -129,6 +129,7 @@ fn visit_backends(snapshot: &Snapshot, pool: &str, show: &mut Show<'_>) {
             show(Family::BackendState, &labels, SeriesValue::Gauge(i64::from(holds == state)));
         }
         show(Family::BackendInFlight, &labels, SeriesValue::Gauge(backend.in_flight().into()));
+        show(Family::BackendResponseBytes, &labels, SeriesValue::Counter(backend.delivered()));
         let (passed, failed) = backend.checks();
         for (result, count) in [("success", passed), ("failure", failed)] {
             let labels = [labels[0], labels[1], ("result", result)];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::api::{AdminApi, Surface};
 use crate::error::Reject;
 use crate::proxy::Proxy;
-use crate::proxy::account::LocalRequest;
+use crate::proxy::account::{Accounts, OwnCall};
 use crate::proxy::exchange::{Answer, BlockingRequest, FrontendEvent};
 use crate::proxy::service::Service;
 use crate::proxy::story::{NewRequest, Step};
@@ -25,49 +25,48 @@ pub struct Public {
 pub struct Private {
     /// Answers our paths.
     pub api: Arc<AdminApi>,
-    /// Counts and logs, as for the public port.
+    /// Gives calls their ids, and counts what connections do, as for the public port.
     pub proxy: Arc<Proxy>,
 }
 
-fn work(api: &AdminApi, proxy: &Proxy, mut exchange: BlockingRequest<'_>, surface: Surface) -> Answer {
-    let local = LocalRequest::begin(&proxy.accounts, exchange.head, exchange.received_at);
-    let answer = api.serve(&mut exchange, surface, local.request_id());
-    local.end(&proxy.accounts, exchange.head, answer)
+fn work(api: &AdminApi, accounts: &Accounts, mut exchange: BlockingRequest<'_>, surface: Surface) -> Answer {
+    let own = OwnCall::begin(accounts, exchange.head);
+    let answer = api.serve(&mut exchange, surface, own.request_id());
+    own.end(accounts, answer)
 }
 
 /// What needs no thread that may block is answered at once: probes, and what is refused before its body
 /// is read.
-fn begin_own(api: &AdminApi, proxy: &Arc<Proxy>, asked: &NewRequest<'_>, surface: Surface) -> Step {
+fn begin_own(api: &AdminApi, accounts: &Accounts, asked: &NewRequest<'_>, surface: Surface) -> Step {
     let NewRequest { head, in_memory, received_at, .. } = asked;
-    let local = LocalRequest::begin(&proxy.accounts, head, *received_at);
-    if let Some(answer) = api.probe(head, surface, local.request_id()) {
-        return Step::Answer(local.end(&proxy.accounts, head, answer));
+    let own = OwnCall::begin(accounts, head);
+    if let Some(answer) = api.probe(head, surface, own.request_id()) {
+        return Step::Answer(own.end(accounts, answer));
     }
-    if !in_memory && let Some(mut answer) = api.refuse_unread(head, surface, local.request_id(), *received_at)
-    {
+    if !in_memory && let Some(mut answer) = api.refuse_unread(head, surface, own.request_id(), *received_at) {
         answer.close = true;
-        return Step::Answer(local.end(&proxy.accounts, head, answer));
+        return Step::Answer(own.end(accounts, answer));
     }
     Step::Work(api.most_body_bytes(head, surface))
 }
 
-/// What a frontend refuses by itself. A body that is too large comes after who may call, and how.
-fn refuse(
+/// What a frontend refuses of a call of ours. A body that is too large comes after who may call, and how.
+fn refuse_own(
     api: &AdminApi,
-    proxy: &Proxy,
+    accounts: &Accounts,
     head: &RequestHead,
     reject: &Reject,
     received_at: Nanos,
     surface: Surface,
 ) -> Answer {
-    if reject.reason == Reason::ContentTooLarge && api.claims(head, surface) {
-        let local = LocalRequest::begin(&proxy.accounts, head, received_at);
-        if let Some(mut answer) = api.refuse_unread(head, surface, local.request_id(), received_at) {
+    if reject.reason == Reason::ContentTooLarge {
+        let own = OwnCall::begin(accounts, head);
+        if let Some(mut answer) = api.refuse_unread(head, surface, own.request_id(), received_at) {
             answer.close = true;
-            return local.end(&proxy.accounts, head, answer);
+            return own.end(accounts, answer);
         }
     }
-    proxy.accounts.refuse(head, reject, received_at)
+    accounts.refuse_own(head, reject)
 }
 
 impl Service for Public {
@@ -79,18 +78,22 @@ impl Service for Public {
         #[cfg(debug_assertions)]
         super::faults::commit(&asked.head.target, &self.proxy.accounts.clock);
         if self.api.claims(asked.head, Surface::Public) {
-            begin_own(&self.api, &self.proxy, &asked, Surface::Public)
+            begin_own(&self.api, &self.proxy.accounts, &asked, Surface::Public)
         } else {
             self.proxy.begin(asked)
         }
     }
 
     fn work(&self, exchange: BlockingRequest<'_>) -> Answer {
-        work(&self.api, &self.proxy, exchange, Surface::Public)
+        work(&self.api, &self.proxy.accounts, exchange, Surface::Public)
     }
 
     fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
-        refuse(&self.api, &self.proxy, head, reject, received_at, Surface::Public)
+        let accounts = &self.proxy.accounts;
+        if !self.api.claims(head, Surface::Public) {
+            return accounts.refuse(head, reject, received_at);
+        }
+        refuse_own(&self.api, accounts, head, reject, received_at, Surface::Public)
     }
 
     fn observe(&self, event: FrontendEvent) {
@@ -104,15 +107,15 @@ impl Service for Private {
     }
 
     fn begin(&self, asked: NewRequest<'_>) -> Step {
-        begin_own(&self.api, &self.proxy, &asked, Surface::Admin)
+        begin_own(&self.api, &self.proxy.accounts, &asked, Surface::Admin)
     }
 
     fn work(&self, exchange: BlockingRequest<'_>) -> Answer {
-        work(&self.api, &self.proxy, exchange, Surface::Admin)
+        work(&self.api, &self.proxy.accounts, exchange, Surface::Admin)
     }
 
     fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
-        refuse(&self.api, &self.proxy, head, reject, received_at, Surface::Admin)
+        refuse_own(&self.api, &self.proxy.accounts, head, reject, received_at, Surface::Admin)
     }
 
     fn observe(&self, event: FrontendEvent) {

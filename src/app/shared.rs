@@ -14,6 +14,7 @@ use crate::budget::{SharedBudget, shown_id};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::RunningEngine;
+use crate::history::History;
 use crate::log::access::AccessLogWriter;
 use crate::log::repeats::LogLimit;
 use crate::metrics::Metrics;
@@ -33,6 +34,7 @@ use balancer_limiter::limiter::Limiter;
 pub(super) struct SharedServices {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
+    pub history: Arc<History>,
     pub access_log: Arc<AccessLogWriter>,
     pub log_limit: Arc<LogLimit>,
     pub limiter: Arc<Limiter>,
@@ -60,6 +62,7 @@ impl SharedServices {
         clock: Clock,
     ) -> Result<Self, StartFailure> {
         let metrics = Metrics::new();
+        let history = Arc::new(History::new(Arc::clone(&metrics), clock.now()));
         let access_log = AccessLogWriter::start(&config.log, clock.clone());
         let access_log = Arc::new(access_log.map_err(failed("the access log can't be opened"))?);
         let log_limit = Arc::new(LogLimit::default());
@@ -96,6 +99,7 @@ impl SharedServices {
             limiter: Arc::clone(&limiter),
             log_limit: Arc::clone(&log_limit),
             policy: Arc::clone(&policy),
+            history: Arc::clone(&history),
             tls: tls.clone(),
         };
         let ticker = Ticker::start(ticked, clock.clone()).map_err(failed("a thread can't be started"))?;
@@ -105,11 +109,10 @@ impl SharedServices {
             draining: AtomicBool::new(false),
             lone_peer: Arc::default(),
         });
-        let frontend = Arc::default();
-        let heavy_hitters = Arc::default();
         Ok(Self {
             clock,
             metrics,
+            history,
             access_log,
             log_limit,
             limiter,
@@ -118,13 +121,13 @@ impl SharedServices {
                 fastrand::u64(..),
                 address.map(|address| address.to_string()).unwrap_or_default(),
             )),
-            heavy_hitters,
+            heavy_hitters: Arc::default(),
             health,
             policy,
             pools,
             lookup,
             prober: Arc::new(prober),
-            frontend,
+            frontend: Arc::default(),
             ticker,
             tls: tls.clone(),
         })
@@ -190,6 +193,7 @@ impl SharedServices {
             tls: self.tls.front.clone(),
             started: self.clock.wall(),
         };
+        let frontend = Arc::clone(&self.frontend);
         let live = Live {
             instance: instance.to_owned(),
             started_at: self.clock.now(),
@@ -201,6 +205,8 @@ impl SharedServices {
             heavy_hitters: Arc::clone(&self.heavy_hitters),
             policy: Arc::clone(&self.policy),
             tls: self.tls.front.clone(),
+            history: Arc::clone(&self.history),
+            loops_stuck: Box::new(move || frontend.get().map_or(0, |frontend| frontend.load().loops_stuck)),
             clock: self.clock.clone(),
         };
         let parts = ApiParts {

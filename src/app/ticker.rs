@@ -1,5 +1,6 @@
 //! What has to be done now and then: full buckets forgotten, left-out log lines
-//! told of, those that wait in line told to look (an ejection ends by time alone), certificates that were renewed read.
+//! told of, those that wait in line told to look (an ejection ends by time alone), certificates that were renewed read, the history
+//! taken down.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,6 +12,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::tls::Tls;
 use crate::clock::Clock;
+use crate::history::{History, backends_now};
 use crate::log::repeats::LogLimit;
 use crate::proxy::policy::PolicyInForce;
 use balancer_limiter::limiter::Limiter;
@@ -27,6 +29,7 @@ pub(super) struct Ticked {
     pub limiter: Arc<Limiter>,
     pub log_limit: Arc<LogLimit>,
     pub policy: Arc<PolicyInForce>,
+    pub history: Arc<History>,
     pub tls: Tls,
 }
 
@@ -36,13 +39,16 @@ pub(super) struct Ticker(#[allow(dead_code)] Sender<Infallible>);
 impl Ticker {
     /// Starts the thread.
     pub fn start(ticked: Ticked, clock: Clock) -> io::Result<Self> {
-        let Ticked { limiter, log_limit, policy, tls } = ticked;
+        let Ticked { limiter, log_limit, policy, history, tls } = ticked;
         let (stop, stopped) = bounded::<Infallible>(0);
         thread::Builder::new().name("ticker".into()).spawn(move || {
             let mut looked_at = clock.now();
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 limiter.sweep(clock.moment());
-                policy.load().pools.iter().for_each(|pool| pool.backends.queue().changed());
+                let pools = policy.load_full();
+                pools.pools.iter().for_each(|pool| pool.backends.queue().changed());
+                let backends = pools.pools.iter().flat_map(|pool| backends_now(&pool.backends.snapshot()));
+                history.tick(backends, clock.now());
                 if clock.now().saturating_sub(looked_at) >= nanos(LOOK_AT_FILES) {
                     looked_at = clock.now();
                     tls.look(&clock);

@@ -17,6 +17,7 @@ mod plans;
 mod print;
 mod reload;
 mod session;
+mod status;
 mod summary;
 mod top;
 
@@ -56,6 +57,8 @@ pub enum ApiCommand {
     Backends(backends::BackendsCommand),
     /// `top`
     Top(top::TopCommand),
+    /// `status`
+    Status(status::StatusCommand),
 }
 
 /// Asks a running balancer, and prints to stdout what it says.
@@ -69,6 +72,7 @@ pub fn call(call: &ApiCommand, env: Env<'_>) -> Result<(), CommandFailure> {
         ApiCommand::Plans(plans) => plans::run(plans, env),
         ApiCommand::Backends(backends) => backends::run(backends, env),
         ApiCommand::Top(top) => top::run(top, env),
+        ApiCommand::Status(status) => status::run(status, env),
     }
 }
 
@@ -91,6 +95,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(Asked::Plans(plans)) => Command::Call(ApiCommand::Plans(plans)),
         Some(Asked::Backends(backends)) => Command::Call(ApiCommand::Backends(backends)),
         Some(Asked::Top(top)) => Command::Call(ApiCommand::Top(top)),
+        Some(Asked::Status(status)) => Command::Call(ApiCommand::Status(status)),
     })
 }
 
@@ -155,6 +160,7 @@ enum Asked {
     /// Where requests go: list, add, change, drain and remove backends of a running balancer.
     Backends(backends::BackendsCommand),
     Top(top::TopCommand),
+    Status(status::StatusCommand),
     /// What the configuration file may hold, for editors and for people.
     #[command(arg_required_else_help = true)]
     Config {

@@ -38,7 +38,7 @@ macro_rules! families {
 families! {
     // In the order of the page.
     HttpRequests = Counter "balancer_http_requests_total":
-        "Requests by method and by the status that was sent; 499: the client left.";
+        "Requests by method and by the status that was sent; 499: the client left. Calls of the API are none, here and below.";
     HttpRequestDurationSeconds = Histogram "balancer_http_request_duration_seconds":
         "From the complete head to the last byte of the answer.";
     HttpRequestsInFlight = Gauge "balancer_http_requests_in_flight":
@@ -75,6 +75,8 @@ families! {
     BackendRetries = Counter "balancer_backend_retries_total": "Requests that were sent again.";
     BackendEjections = Counter "balancer_backend_ejections_total":
         "How often a backend was taken out because of its answers.";
+    BackendResponseBytes = Counter "balancer_backend_response_bytes_total":
+        "Bytes of answers' bodies that clients got from a backend.";
     HealthChecks = Counter "balancer_health_checks_total": "Health checks by result.";
     RatelimitRequests = Counter "balancer_ratelimit_requests_total":
         "Decisions by the kind of limit; none: unlimited.";

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::forward::{NoAnswer, Spent};
 use super::request_ids::{RequestIds, with_date};
@@ -114,10 +114,7 @@ impl Accounts {
             self.explain(head, &summary.ids.request_id, answer.status, cause);
         }
         let wall = self.clock.wall();
-        if !answer.fields.has("Date") {
-            with_date(wall, |date| answer.fields.push("Date", date));
-        }
-        answer.fields.push("X-Request-Id", summary.ids.request_id.as_bytes());
+        add_date_and_id(&mut answer, wall, &summary.ids.request_id);
         let status = if summary.client_gone { CLIENT_GONE } else { answer.status };
         let for_log = if self.journal.wanted() {
             let with_query = self.journal.wants_query();
@@ -176,21 +173,42 @@ impl Accounts {
         log::warn!("request {id}: {method} {path} answered {status}: {cause}{suppressed}");
     }
 
+    /// The id and the trace of a request. A trusted peer's own id is kept.
+    fn ids_of(&self, head: &RequestHead) -> RequestIds {
+        let trusted = identity::is_in(&self.policy.load().trusted_proxies, head.peer.ip());
+        RequestIds::of(&head.fields, trusted, self.clock.wall())
+    }
+
     /// The answer to a request that a frontend refuses by itself.
     pub fn refuse(self: &Arc<Self>, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
-        let local = LocalRequest::begin(self, head, received_at);
-        let mut answer = reject.answer(local.request_id());
+        let ids = self.ids_of(head);
+        let in_flight = self.metrics.begin();
+        let answer = self.refusal(reject, &ids.request_id);
+        let policy = self.policy.load();
+        let client_addr = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields).address;
+        let summary = RequestSummary::new(ids, client_addr, received_at, in_flight);
+        self.close(answer, head, summary)
+    }
+
+    /// The same of a call of ours.
+    pub fn refuse_own(&self, head: &RequestHead, reject: &Reject) -> Answer {
+        let own = OwnCall::begin(self, head);
+        let answer = self.refusal(reject, own.request_id());
+        own.end(self, answer)
+    }
+
+    fn refusal(&self, reject: &Reject, id: &str) -> Answer {
+        let mut answer = reject.answer(id);
         // After a framing error it is unknown where the next request begins.
         answer.close = true;
-        let (id, status) = (local.request_id(), answer.status);
-        let cause = answer.cause.as_deref().unwrap_or_default();
+        let (status, cause) = (answer.status, answer.cause.as_deref().unwrap_or_default());
         if reject.reason != Reason::Unavailable {
             log::debug!("request {id}: refused with {status}: {cause}");
         } else if let Some(suppressed) = self.log_limit.admit(cause, self.clock.now()) {
             // Not the client's fault: the operator has to know.
             log::warn!("request {id}: refused with {status}: {cause}{suppressed}");
         }
-        local.end(self, head, answer)
+        answer
     }
 
     /// Counts what a frontend saw outside of any request.
@@ -215,33 +233,36 @@ impl Accounts {
     }
 }
 
-/// A request that we answer ourselves, between its head and its answer.
-pub struct LocalRequest {
-    ids: RequestIds,
-    in_flight: InFlight,
-    received_at: Nanos,
+/// A call of the API, the page or a probe, told by its path alone: it gets an id and a date, and stands in no metric of requests and
+/// not in the access log. They are about what is proxied.
+pub struct OwnCall {
+    request_id: String,
 }
 
-impl LocalRequest {
-    /// Gives the request its id. A trusted peer's own is kept.
-    pub fn begin(accounts: &Accounts, head: &RequestHead, received_at: Nanos) -> Self {
-        let trusted = identity::is_in(&accounts.policy.load().trusted_proxies, head.peer.ip());
-        let ids = RequestIds::of(&head.fields, trusted, accounts.clock.wall());
-        Self { ids, in_flight: accounts.metrics.begin(), received_at }
+impl OwnCall {
+    /// Gives the call its id. A trusted peer's own is kept.
+    pub fn begin(accounts: &Accounts, head: &RequestHead) -> Self {
+        Self { request_id: accounts.ids_of(head).request_id }
     }
 
-    /// The id that problems of this request name.
+    /// The id that problems of this call name.
     pub fn request_id(&self) -> &str {
-        &self.ids.request_id
+        &self.request_id
     }
 
-    /// Completes the answer and sees to its being written down.
-    pub fn end(self, accounts: &Arc<Accounts>, head: &RequestHead, answer: Answer) -> Answer {
-        let policy = accounts.policy.load();
-        let client_addr = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields).address;
-        let summary = RequestSummary::new(self.ids, client_addr, self.received_at, self.in_flight);
-        accounts.close(answer, head, summary)
+    /// Completes the answer.
+    pub fn end(self, accounts: &Accounts, mut answer: Answer) -> Answer {
+        add_date_and_id(&mut answer, accounts.clock.wall(), &self.request_id);
+        answer
     }
+}
+
+/// What every answer has.
+fn add_date_and_id(answer: &mut Answer, wall: SystemTime, request_id: &str) {
+    if !answer.fields.has("Date") {
+        with_date(wall, |date| answer.fields.push("Date", date));
+    }
+    answer.fields.push("X-Request-Id", request_id.as_bytes());
 }
 
 /// What the client says of itself.
@@ -313,6 +334,9 @@ impl Ticket for EndOfRequest {
             self.explain_break(cause);
         }
         let status = if matches!(delivery, DeliveryOutcome::Replaced(_)) { BAD_GATEWAY } else { self.status };
+        if let Some(lease) = &self.lease {
+            lease.endpoint.group.count_delivered(body_bytes);
+        }
         drop(self.lease);
         drop(self.seat);
         drop(self.route_seats);

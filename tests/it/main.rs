@@ -54,6 +54,7 @@ mod loops;
 mod metrics;
 mod openapi;
 mod outage;
+mod overview;
 mod pools;
 mod process;
 mod prometheus;

@@ -10,6 +10,7 @@ each_engine! {
     every_family_has_a_series_from_the_start,
     real_events_move_the_series,
     metrics_stand_where_the_api_stands,
+    calls_of_the_api_are_no_requests,
 }
 
 /// The names of CONTRACT, as families.
@@ -97,7 +98,6 @@ fn real_events_move_the_series(engine: Engine) {
         ("balancer_http_requests_total{method=\"GET\",code=\"200\"}", 4.0),
         ("balancer_http_requests_total{method=\"GET\",code=\"429\"}", 1.0),
         ("balancer_http_request_duration_seconds_count", 5.0),
-        ("balancer_http_requests_in_flight", 1.0),
         ("balancer_backend_retries_total{pool=\"default\",reason=\"connect\"}", 1.0),
         ("balancer_ratelimit_requests_total{policy=\"default\",decision=\"allowed\"}", 4.0),
         ("balancer_ratelimit_requests_total{policy=\"default\",decision=\"denied\"}", 1.0),
@@ -113,6 +113,56 @@ fn real_events_move_the_series(engine: Engine) {
             (text.contains(&format!("{series} ")) && value(&text, series) >= at_least).then_some(())
         });
     }
+}
+
+/// A tab of the dashboard and a scraper make more of them than many a service has requests. What is ours is told by the path alone.
+fn calls_of_the_api_are_no_requests(engine: Engine) {
+    let backend = Backend::named("a");
+    let setup = Setup::on(engine).backend(backend.address()).set("log.access", json!(true));
+    let balancer = setup.set("frontend.max_body_bytes", json!(1_000)).start();
+    let calls = |address| {
+        for path in ["/-/v1/status", "/-/dashboard", "/-/livez", "/-/metrics", "/limits", "/-/v1/plan?name=a"]
+        {
+            request(address, "GET", path, &[], b"");
+        }
+        // Refused before and after their bodies are read, and by the frontend.
+        request(address, "POST", "/-/v1/status", &[], b"{}").expect(405);
+        request(address, "POST", "/-/v1/limits", &[], b"{}").expect(400);
+        request(address, "POST", "/-/v1/limits", &[], &[b' '; 2_000]).expect(413);
+        request(address, "GET", "/-/v1/status", &[("Via", "1.1 proxy")], b"").problem(403);
+    };
+    calls(balancer.address);
+    let page = balancer.get("/-/metrics").expect(200).text();
+    assert_eq!(value(&page, "balancer_http_requests_in_flight"), 0.0, "{page}");
+    let of_requests =
+        |line: &&str| line.starts_with("balancer_http_requests_total{") && !line.ends_with(" 0");
+    assert_eq!(page.lines().filter(of_requests).count(), 0, "{page}");
+    assert_eq!(value(&page, "balancer_http_request_duration_seconds_count"), 0.0, "{page}");
+    let status = balancer.get("/-/v1/status").expect(200).json();
+    assert_eq!((&status["requests"], &status["in_flight"]), (&json!(0), &json!(0)));
+    // A field that says it was for the API does not take it out of the count, nor does a path that only looks like ours.
+    let fields = [("X-Original-URL", "/-/v1/status"), ("Referer", "/-/dashboard")];
+    request(balancer.address, "GET", "/v1/status", &fields, b"").expect(200);
+    until("the one request is counted", || {
+        let page = balancer.get("/-/metrics").expect(200).text();
+        (value(&page, "balancer_http_requests_total{method=\"GET\",code=\"200\"}") == 1.0).then_some(())
+    });
+    until("it has the only line in the access log", || {
+        let out = balancer.proc.out();
+        let lines: Vec<&str> = out.lines().filter(|line| line.starts_with('{')).collect();
+        (!lines.is_empty()).then(|| assert!(lines.len() == 1 && lines[0].contains("/v1/status"), "{out}"))
+    });
+    drop(balancer);
+
+    let balancer = Setup::on(engine)
+        .backend(backend.address())
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .set("frontend.max_body_bytes", json!(1_000))
+        .start();
+    calls(balancer.admin);
+    request(balancer.admin, "GET", "/nothing/here", &[], b"").problem(404);
+    let page = request(balancer.admin, "GET", "/metrics", &[], b"").expect(200).text();
+    assert_eq!(page.lines().filter(of_requests).count(), 0, "{page}");
 }
 
 fn metrics_stand_where_the_api_stands(engine: Engine) {

@@ -199,12 +199,12 @@ fn what_is_in_flight_is_shown(engine: Engine) {
         all.push("balancer_workers_busy");
     }
     for series in all {
-        // The scrape itself is on another listener and counts as a request of this one process, too.
         reaches(&balancer, series, 1.0);
     }
     gate.open();
     conn.read("GET").unwrap().expect(200);
     is_zero(&balancer, "balancer_backend_in_flight{pool=\"default\",backend=\"a\"}");
+    is_zero(&balancer, "balancer_http_requests_in_flight");
     reaches(&balancer, "balancer_http_request_duration_seconds_count", 1.0);
 }
 

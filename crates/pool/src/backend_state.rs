@@ -87,10 +87,21 @@ impl Asked {
 
     /// A check that failed: what was asked, what came, and which key to look at.
     pub fn failed(&self, failed: &Failed) -> String {
+        let (came, hint) = self.words(failed);
+        format!("GET {}: {came}; {hint}", self.path)
+    }
+
+    /// The same without the key.
+    pub fn came(&self, failed: &Failed) -> String {
+        format!("GET {}: {}", self.path, self.words(failed).0)
+    }
+
+    /// What came, and which key to look at.
+    fn words(&self, failed: &Failed) -> (String, String) {
         const URL: &str = "is backends[].url right?";
         const ACCEPT: &str = "upstream.accept_invalid takes such answers";
-        let Self { path, expect, timeout } = self;
-        let (came, hint) = match failed {
+        let Self { expect, timeout, .. } = self;
+        match failed {
             Failed::Status(status) => {
                 let expect = Ranges(expect);
                 let hint =
@@ -127,8 +138,7 @@ impl Asked {
                 "set upstream.max_head_bytes or another health_check.path".into(),
             ),
             Failed::Other(cause) => (cause.clone(), URL.into()),
-        };
-        format!("GET {path}: {came}; {hint}")
+        }
     }
 }
 
@@ -223,6 +233,7 @@ mod tests {
         ] {
             let text = asked.failed(&failed);
             let (first, hint) = text.split_once("; ").unwrap();
+            assert_eq!(asked.came(&failed), first);
             assert!(first.starts_with("GET /up: ") && first.contains(came) && hint.contains(key), "{text}");
         }
         assert_eq!(asked.passed(301), "GET /up: status 301");

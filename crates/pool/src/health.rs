@@ -1,6 +1,8 @@
 //! Active health: what a row of check results makes of an endpoint. The first result decides alone; after that it
 //! takes `rise` successes in a row to come back and `fall` failures in a row to go.
 
+use balancer_time::Nanos;
+
 /// What the checks say of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -30,6 +32,19 @@ pub struct Transition {
     pub in_a_row: u32,
     /// It was the first result of all.
     pub first: bool,
+}
+
+/// What the last check of an endpoint came to, for whoever looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastCheck {
+    /// Whether it passed.
+    pub passed: bool,
+    /// What was asked, and what came.
+    pub came: String,
+    /// How long it took.
+    pub took: Nanos,
+    /// When it ended.
+    pub ended: Nanos,
 }
 
 /// One endpoint's health. Belongs to its checker.

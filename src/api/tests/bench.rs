@@ -16,6 +16,7 @@ use crate::api::*;
 use crate::budget::SharedBudget;
 use crate::clock::Clock;
 use crate::config::{self, Config, Database, DatabaseUrl, Secret};
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::proxy::exchange::RequestBody;
 use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
@@ -75,6 +76,7 @@ pub(in crate::api) struct Bench {
     pub(in crate::api) health: Arc<ProcessHealth>,
     pub(in crate::api) heavy_hitters: Arc<HeavyHitters>,
     limiter: Arc<Limiter>,
+    pub(in crate::api) metrics: Arc<Metrics>,
     /// What the next reloads come to; `None`: commands are taken and never done.
     pub(in crate::api) reloaded: Arc<Mutex<Option<Result<Reloaded, ReloadError>>>>,
     pub(in crate::api) clock: Clock,
@@ -189,17 +191,20 @@ impl Bench {
         });
         let heavy_hitters = Arc::<HeavyHitters>::default();
         let budget = Arc::new(SharedBudget::new(1, "127.0.0.1:8080".into()));
+        let history = Arc::new(History::new(Arc::clone(&metrics), clock.now()));
         let live = Live {
             budget,
             instance: "i-1".into(),
             started_at: clock.now(),
             health: Arc::clone(&health),
-            metrics,
+            metrics: Arc::clone(&metrics),
             limiter: Arc::clone(&limiter),
             limits: Arc::clone(&limits),
             heavy_hitters: Arc::clone(&heavy_hitters),
             policy: Arc::clone(&policy),
             tls: None,
+            history,
+            loops_stuck: Box::new(|| 0),
             clock: clock.clone(),
         };
         let (control, commands) = Control::new(Controlled {
@@ -218,7 +223,7 @@ impl Bench {
         let api = AdminApi::new(parts, admin, &[], Arc::default());
         let reloaded = Arc::new(Mutex::new(Some(Ok(Reloaded::default()))));
         let surface = Surface::Public;
-        let bench = Self { limits, health, heavy_hitters, limiter, reloaded, clock, api, surface };
+        let bench = Self { limits, health, heavy_hitters, limiter, metrics, reloaded, clock, api, surface };
         obey(commands, &bench, &config, settings);
         bench
     }

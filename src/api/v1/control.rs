@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::backends::{BackendError, BackendOrigin, BackendShown, EndpointShown, PoolAndName};
-use super::pools::PoolShown;
+use super::pools::{PoolShown, WholePool};
 use super::reload::{ReloadError, Reloaded};
 use super::routes::RouteShown;
 use crate::config::{self, Config};
@@ -180,7 +180,8 @@ impl Control {
         pool.is_some_and(|pool| pool.backends.iter().any(|entry| entry.name == name))
     }
 
-    fn shown(&self, snapshot: &Snapshot, group: &Arc<Backend>) -> BackendShown {
+    /// A backend as it is in that snapshot.
+    pub(super) fn shown(&self, snapshot: &Snapshot, group: &Arc<Backend>) -> BackendShown {
         let endpoint = |one: &Arc<Endpoint>| EndpointShown {
             address: one.address,
             tier: one.tier(),
@@ -218,17 +219,12 @@ impl Control {
     }
 
     /// Every pool of this instance: `default` first, the others as the configuration has them.
-    pub(super) fn pools(&self) -> Vec<PoolShown> {
+    pub(super) fn pools(&self) -> Vec<WholePool> {
         let policy = self.around.policy.load();
         let show = |pool: &Arc<Pool>| {
             let snapshot = pool.backends.snapshot();
-            PoolShown {
-                name: pool.name().to_string(),
-                strategy: snapshot.strategy().name(),
-                up: pool.backends.any_up(),
-                waiting: pool.backends.queue().len(),
-                backends: snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect(),
-            }
+            let backends = snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect();
+            WholePool { pool: PoolShown::of(pool, &snapshot), backends }
         };
         policy.pools.iter().map(show).collect()
     }

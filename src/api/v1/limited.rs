@@ -11,6 +11,7 @@ use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
 use crate::api::call::as_json;
 use crate::api::input::{BodyFaults, Query};
+use crate::api::members::reference;
 use crate::api::page::page_size;
 use crate::api::route::{ApiCall, In, Parameter, Resource, Route, Schema, get, shows};
 use crate::error::Reject;
@@ -64,16 +65,23 @@ const TOP: Parameter = Parameter {
     example: "50",
 };
 
+/// A client that was refused.
 #[derive(Serialize)]
-struct Refusals<'a> {
-    client_id: &'a str,
+pub(super) struct Refusals {
+    client_id: String,
     denied: u64,
-    reasons: &'a [DeniedFor],
+    reasons: Vec<DeniedFor>,
+}
+
+impl From<ClientCount> for Refusals {
+    fn from(one: ClientCount) -> Self {
+        Self { client_id: one.client_id, denied: one.denied, reasons: one.reasons }
+    }
 }
 
 #[derive(Serialize)]
 struct Limited<'a> {
-    limited: Vec<Refusals<'a>>,
+    limited: Vec<Refusals>,
     window: &'a str,
     instance: &'a str,
 }
@@ -91,11 +99,7 @@ fn limited(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject>
     let asked = Asked::read(&query)?;
     let live = &api.parts.live;
     let found = live.top(RankBy::Denied, asked.window, asked.top);
-    let limited = found.iter().map(|one| Refusals {
-        client_id: &one.client_id,
-        denied: one.denied,
-        reasons: &one.reasons,
-    });
+    let limited = found.into_iter().map(Refusals::from);
     as_json(&Limited { limited: limited.collect(), window: asked.text, instance: &live.instance })
 }
 
@@ -163,10 +167,11 @@ fn schemas() -> Vec<Schema> {
         "type": "array", "items": reason, "maxItems": 8,
         "description": "Why, as it was decided then; most frequent first.",
     });
-    let refusals = json!({
+    let of_client = json!({
         "type": "object", "required": ["client_id", "denied", "reasons"],
         "properties": { "client_id": id, "denied": count, "reasons": reasons },
     });
+    let refusals = reference("Refusals");
     let counts = json!({
         "type": "object", "required": ["client_id", "requests", "denied"],
         "properties": { "client_id": id, "requests": count, "denied": count },
@@ -176,6 +181,7 @@ fn schemas() -> Vec<Schema> {
     let counted = json!([{ "client_id": "10.0.0.7", "requests": 1040, "denied": 12 }]);
     let example = |name: &str, rows| json!({ name: rows, "window": "5m", "instance": EXAMPLE_INSTANCE });
     vec![
+        Schema::part("Refusals", of_client),
         Schema::new("Limited", page("limited", refusals), example("limited", refused)),
         Schema::new("Clients", page("clients", counts), example("clients", counted)),
     ]

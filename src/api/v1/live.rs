@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -10,10 +10,12 @@ use super::status::{InstanceStatus, TlsStatus};
 use crate::api::health::ProcessHealth;
 use crate::budget::SharedBudget;
 use crate::clock::Clock;
+use crate::history::{History, backends_now};
 use crate::metrics::Metrics;
 use crate::proxy::admit::importance;
 use crate::proxy::identify::{Evidence, Identified, Stopped, Tried, identify};
 use crate::proxy::policy::PolicyInForce;
+use crate::proxy::pools::Pool;
 use crate::store::Limits;
 use crate::store::cache::EntryKind;
 use crate::tls::front::FrontTls;
@@ -43,6 +45,9 @@ pub struct Live {
     pub policy: Arc<PolicyInForce>,
     /// `None`: there is no TLS port.
     pub tls: Option<Arc<FrontTls>>,
+    pub history: Arc<History>,
+    /// How many loops of the frontend do not go on. A function, since the API may not use the engine.
+    pub loops_stuck: Box<dyn Fn() -> usize + Send + Sync>,
     pub clock: Clock,
 }
 
@@ -159,6 +164,32 @@ impl Live {
             policy: decided_by,
             buckets: shown(&specs, &levels),
         }
+    }
+
+    /// Has the history notice how backends are now.
+    pub(super) fn watch(&self, now: Nanos) {
+        let policy = self.policy.load();
+        let of_pool = |pool: &Arc<Pool>| backends_now(&pool.backends.snapshot());
+        self.history.tick(policy.pools.iter().flat_map(of_pool), now);
+    }
+
+    /// Seconds since the epoch, now.
+    pub(super) fn epoch_seconds(&self) -> f64 {
+        self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    }
+
+    /// Seconds since the epoch at a moment of the past, as the wall clock goes now.
+    pub(super) fn epoch_of(&self, at: Nanos) -> u64 {
+        let ago = self.clock.now().saturating_sub(at) as f64 / 1e9;
+        // Never negative, and below what a float holds exactly.
+        (self.epoch_seconds() - ago).round().max(0.0) as u64
+    }
+
+    /// The other way round; 0 for what was long before the start.
+    pub(super) fn moment_of(&self, epoch: u64) -> Nanos {
+        let ago = (self.epoch_seconds() - epoch as f64) * 1e9;
+        // A float that is too large becomes the largest number that there is.
+        if ago < 0.0 { Nanos::MAX } else { self.clock.now().saturating_sub(ago as Nanos) }
     }
 
     /// At most `count` clients of the last `window` (at most an hour). Waits for nothing.
@@ -281,7 +312,8 @@ fn has_body(fields: &Fields) -> bool {
     fields.has("Transfer-Encoding") || fields.get("Content-Length").is_some_and(|length| length != b"0")
 }
 
-fn shown(specs: &[BucketSpec], levels: &[u32]) -> Vec<BucketLevel> {
+/// Buckets as they are shown.
+pub(super) fn shown(specs: &[BucketSpec], levels: &[u32]) -> Vec<BucketLevel> {
     let level = |(spec, level): (&BucketSpec, &u32)| BucketLevel {
         name: spec.name.as_str().to_owned(),
         capacity: spec.limit.capacity,
@@ -324,15 +356,19 @@ fn candidates(client: &ClientAddress, entry: Option<&str>, source: EntryKind) ->
     candidates
 }
 
-/// By the id that names it; else by its address alone, or the prefix that it is counted with.
-fn counted(heavy: Heavy) -> ClientCount {
-    let client_id = match (heavy.name, heavy.client.network()) {
+/// The id that names it; else its address alone, or the prefix that it is counted with.
+pub(super) fn client_name(heavy: &Heavy) -> String {
+    match (&heavy.name, heavy.client.network()) {
         (Some(name), _) => name.to_string(),
         (None, Some(network)) if network.prefix_len() == network.max_prefix_len() => {
             network.addr().to_string()
         }
         (None, _) => format!("{:?}", heavy.client),
-    };
+    }
+}
+
+fn counted(heavy: Heavy) -> ClientCount {
+    let client_id = client_name(&heavy);
     let reason = |RefusalReason { refusal, denied }: RefusalReason| DeniedFor {
         policy: refusal.policy(),
         bucket: refusal.bucket.as_str().to_owned(),

@@ -7,10 +7,12 @@ pub mod batch;
 mod check;
 mod conditions;
 pub mod control;
+mod history;
 mod import;
 mod limited;
 mod limits;
 pub mod live;
+mod overview;
 mod patterns;
 mod plans;
 mod pools;
@@ -34,6 +36,8 @@ pub(super) const RESOURCES: &[Resource] = &[
     check::RESOURCE,
     limited::RESOURCE,
     audit::RESOURCE,
+    overview::RESOURCE,
+    history::RESOURCE,
     status::RESOURCE,
     backends::RESOURCE,
     pools::RESOURCE,

@@ -2,7 +2,7 @@
 //! ([`super::backends`]).
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::backends::{BackendShown, POOL};
 use super::refused;
@@ -11,7 +11,9 @@ use crate::api::call::as_json;
 use crate::api::route::{ApiCall, Operation, Resource, Route, Schema, get, refusal, shows};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
+use crate::proxy::pools::Pool;
 use crate::store::StoreError;
+use balancer_pool::backends::Snapshot;
 
 /// A pool of this instance.
 #[derive(Serialize)]
@@ -23,6 +25,25 @@ pub(super) struct PoolShown {
     pub up: bool,
     /// Requests that wait for a backend with room.
     pub waiting: usize,
+}
+
+impl PoolShown {
+    /// With that snapshot.
+    pub(super) fn of(pool: &Pool, snapshot: &Snapshot) -> Self {
+        Self {
+            name: pool.name().to_string(),
+            strategy: snapshot.strategy().name(),
+            up: pool.backends.any_up(),
+            waiting: pool.backends.queue().len(),
+        }
+    }
+}
+
+/// The same with its backends.
+#[derive(Serialize)]
+pub(super) struct WholePool {
+    #[serde(flatten)]
+    pub pool: PoolShown,
     pub backends: Vec<BackendShown>,
 }
 
@@ -40,7 +61,7 @@ const READ: Operation = get("getPool", "A pool with its backends", read)
 
 #[derive(Serialize)]
 struct PoolPage {
-    pools: Vec<PoolShown>,
+    pools: Vec<WholePool>,
     next_cursor: Option<String>,
 }
 
@@ -54,15 +75,15 @@ fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     let name = call.pool()?;
-    let pool = api.parts.control.pools().into_iter().find(|pool| pool.name == name);
+    let pool = api.parts.control.pools().into_iter().find(|one| one.pool.name == name);
     as_json(&pool.ok_or_else(|| refused(StoreError::NotFound, "pool", ""))?)
 }
 
-fn schemas() -> Vec<Schema> {
-    let backends = json!({ "type": "array", "items": { "$ref": "#/components/schemas/Backend" } });
-    let pool = json!({
+/// A pool without its backends.
+pub(super) fn schema() -> Value {
+    json!({
         "type": "object",
-        "required": ["name", "strategy", "up", "waiting", "backends"],
+        "required": ["name", "strategy", "up", "waiting"],
         "properties": {
             "name": { "type": "string" },
             "strategy": { "type": "string", "description": "How a backend is picked." },
@@ -70,9 +91,18 @@ fn schemas() -> Vec<Schema> {
             "waiting": {
                 "type": "integer", "minimum": 0, "description": "Requests that wait for a backend with room.",
             },
-            "backends": backends,
         },
-    });
+    })
+}
+
+/// The same, as examples show it.
+pub(super) fn example() -> Value {
+    json!({ "name": "default", "strategy": "least_connections", "up": false, "waiting": 0 })
+}
+
+fn schemas() -> Vec<Schema> {
+    let backends = json!({ "type": "array", "items": { "$ref": "#/components/schemas/Backend" } });
+    let pool = with(schema(), &json!({ "backends": backends }));
     let list = json!({
         "type": "object",
         "required": ["pools", "next_cursor"],
@@ -81,12 +111,21 @@ fn schemas() -> Vec<Schema> {
             "next_cursor": { "type": "null" },
         },
     });
-    let example = json!({
-        "name": "default", "strategy": "least_connections", "up": false, "waiting": 0,
-        "backends": [super::backends::example()],
-    });
+    let mut example = example();
+    example["backends"] = json!([super::backends::example()]);
     vec![
         Schema::new("Pool", pool, example.clone()),
         Schema::new("Pools", list, json!({ "pools": [example], "next_cursor": null })),
     ]
+}
+
+/// A schema of an object with more members, all of which are required.
+pub(super) fn with(mut schema: Value, more: &Value) -> Value {
+    for (name, member) in more.as_object().into_iter().flatten() {
+        schema["properties"][name] = member.clone();
+        if let Some(required) = schema["required"].as_array_mut() {
+            required.push(json!(name));
+        }
+    }
+    schema
 }

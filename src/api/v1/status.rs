@@ -36,7 +36,7 @@ pub(in crate::api) struct InstanceStatus {
     pub draining: bool,
     /// `up` or `down`.
     pub store: &'static str,
-    /// Requests that were answered, ours among them.
+    /// Requests that were answered. Calls of the API are no requests here.
     pub requests: u64,
     /// Requests whose answers are not delivered yet.
     pub in_flight: u64,
@@ -66,9 +66,17 @@ struct CertificateStatus {
     names: Vec<String>,
     /// UTC.
     expires: String,
+    #[serde(skip)]
+    not_after: SystemTime,
 }
 
 impl TlsStatus {
+    /// Its name, and when.
+    pub(super) fn first_to_expire(&self) -> Option<(&str, SystemTime)> {
+        let first = self.certificates.iter().min_by_key(|one| one.not_after)?;
+        Some((&first.name, first.not_after))
+    }
+
     /// With those certificates.
     pub(super) fn of(certificates: &[CertificateShown]) -> Self {
         let expires = |at: SystemTime| {
@@ -82,6 +90,7 @@ impl TlsStatus {
             name: one.name.clone(),
             names: one.names.clone(),
             expires: expires(one.not_after),
+            not_after: one.not_after,
         };
         Self { certificates: certificates.iter().map(certificate).collect() }
     }

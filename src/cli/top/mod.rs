@@ -1,4 +1,4 @@
-//! `balancer top`: who asks most and who is refused most, drawn again and again.
+//! `balancer top`: who asks most, who is refused most, and how backends are, drawn again and again.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use balancer_limiter::limit::parse_per;
 mod screen;
 mod terminal;
 
-use screen::{Picture, RankedClient};
+use screen::{BackendNumbers, Picture, RankedClient};
 use terminal::{Terminal, Woken};
 
 const EXAMPLES: &str = "\
@@ -27,7 +27,7 @@ Examples:
 Counts are of the one instance that is asked, and of its last --window. They come from a sketch of bounded size: the clients
 at its top are right, those far below may be missing. Piped, it prints once and ends.";
 
-/// Watch the clients that ask most and those that are refused most. q or Ctrl-C ends it.
+/// Watch the clients that ask most, those that are refused most, and the backends. q or Ctrl-C ends it.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = EXAMPLES)]
 pub struct TopCommand {
@@ -77,16 +77,27 @@ struct Limited<'a> {
     limited: Vec<RankedClient<'a>>,
 }
 
+/// Of an overview, what is shown here.
+#[derive(Deserialize)]
+struct Glance {
+    text: String,
+    backends: Vec<BackendNumbers>,
+}
+
 /// What was answered, as text; tables are read from it.
 struct Answers {
     clients: String,
     limited: String,
+    glance: Glance,
+    /// At most so many backends are shown.
+    rows: u16,
 }
 
 impl Answers {
     fn ask(api: &Api, window: &str, rows: u16) -> Result<Self, CommandFailure> {
         let ask = |what: &str| api.get(&format!("/-/v1/{what}?window={}&top={rows}", encoded(window)));
-        Ok(Self { clients: ask("clients")?, limited: ask("limited")? })
+        let glance = api.read(&api.get("/-/v1/overview")?)?;
+        Ok(Self { clients: ask("clients")?, limited: ask("limited")?, glance, rows })
     }
 
     fn picture<'a>(&'a self, api: &'a Api, top: &'a TopCommand) -> Result<Picture<'a>, CommandFailure> {
@@ -99,15 +110,18 @@ impl Answers {
             window_secs: top.window.secs,
             clients: asking.clients,
             limited: limited.limited,
+            glance: &self.glance.text,
+            backends: &self.glance.backends[..self.glance.backends.len().min(self.rows.into())],
             fault: None,
         })
     }
 
-    /// Both answers in one object.
+    /// All answers in one object.
     fn json(&self, api: &Api) -> Result<String, CommandFailure> {
         let clients: serde_json::Map<String, serde_json::Value> = api.read(&self.clients)?;
         let mut limited: serde_json::Map<String, serde_json::Value> = api.read(&self.limited)?;
         limited.extend(clients);
+        limited.insert("backends".into(), serde_json::to_value(&self.glance.backends).unwrap_or_default());
         Ok(serde_json::Value::Object(limited).to_string())
     }
 }
@@ -130,6 +144,8 @@ fn print(top: &TopCommand, session: &mut ApiSession) -> Result<(), CommandFailur
         out.table(&screen::ASKING, &picture.asking_rows())?;
         out.line("")?;
         out.table(&screen::REFUSED, &picture.refused_rows())?;
+        out.line("")?;
+        out.table(&screen::BACKENDS, &picture.backend_rows())?;
     }
     out.flush()
 }

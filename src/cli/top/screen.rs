@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::session::{aligned, shown};
 
@@ -11,6 +11,21 @@ pub const ASKING: [&str; 5] = ["BUSIEST", "REQUESTS", "A SECOND", "REFUSED", "%"
 
 /// Columns of who is refused most.
 pub const REFUSED: [&str; 3] = ["MOST REFUSED", "REFUSED", "A SECOND"];
+
+/// Columns of backends.
+pub const BACKENDS: [&str; 6] = ["BACKEND", "STATE", "IN FLIGHT", "A SECOND", "ERRORS", "P99"];
+
+/// A backend as it is now.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct BackendNumbers {
+    pub title: String,
+    pub is: String,
+    pub in_flight: u64,
+    pub requests_per_sec: f64,
+    pub errors_per_sec: f64,
+    /// In seconds.
+    pub p99: Option<f64>,
+}
 
 /// One client's counts.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,16 +52,23 @@ pub struct Picture<'a> {
     pub clients: Vec<RankedClient<'a>>,
     /// Most refusals first.
     pub limited: Vec<RankedClient<'a>>,
+    /// Whether it is well, in a line.
+    pub glance: &'a str,
+    /// The worst first.
+    pub backends: &'a [BackendNumbers],
     /// Why the counts are old, when they are.
     pub fault: Option<&'a str>,
 }
 
-/// Lines that are not rows: a title, an empty line before each table, and the tables' heads.
-const FRAME: u16 = 5;
+/// How many there are.
+const TABLES: u16 = 3;
+
+/// Lines that are not rows: a title, the line that says whether it is well, an empty line before each table, and the tables' heads.
+const FRAME: u16 = 2 + 2 * TABLES;
 
 /// Rows of each table that fit on a screen of that many lines.
 pub fn most_rows(lines: u16) -> u16 {
-    (lines.saturating_sub(FRAME) / 2).max(1)
+    (lines.saturating_sub(FRAME) / TABLES).max(1)
 }
 
 impl Picture<'_> {
@@ -73,6 +95,21 @@ impl Picture<'_> {
         self.limited.iter().map(row).collect()
     }
 
+    /// Rows below [`BACKENDS`].
+    pub fn backend_rows(&self) -> Vec<Vec<String>> {
+        let row = |one: &BackendNumbers| {
+            vec![
+                one.title.clone(),
+                one.is.clone(),
+                one.in_flight.to_string(),
+                format!("{:.1}", one.requests_per_sec),
+                format!("{:.1}", one.errors_per_sec),
+                one.p99.map_or_else(|| "-".into(), |p99| format!("{:.1} ms", 1_000.0 * p99)),
+            ]
+        };
+        self.backends.iter().map(row).collect()
+    }
+
     fn a_second(&self, count: u64) -> String {
         format!("{:.1}", count as f64 / f64::from(self.window_secs.max(1)))
     }
@@ -86,11 +123,16 @@ impl Picture<'_> {
             // Its first line says what; how to mend it would take the tables' place.
             Some(fault) => format!("NO ANSWER, counts are old: {}", fault.lines().next().unwrap_or_default()),
         }];
-        for (head, mut table) in [(&ASKING[..], self.asking_rows()), (&REFUSED[..], self.refused_rows())] {
+        all.push(self.glance.to_owned());
+        for (head, mut table, none) in [
+            (&ASKING[..], self.asking_rows(), format!("nobody within {window}")),
+            (&REFUSED[..], self.refused_rows(), format!("nobody within {window}")),
+            (&BACKENDS[..], self.backend_rows(), "there is none".to_owned()),
+        ] {
             table.truncate(rows);
             all.push(String::new());
             if table.is_empty() {
-                all.push(format!("{}: nobody within {window}", head[0]));
+                all.push(format!("{}: {none}", head[0]));
             } else {
                 all.extend(aligned(head, &table).lines().map(str::to_owned));
             }
@@ -114,6 +156,15 @@ mod tests {
     use super::*;
 
     fn picture(count: u64) -> Picture<'static> {
+        let backend = |n: u64| BackendNumbers {
+            title: format!("web-{n}"),
+            is: if n == 1 { "down".into() } else { "up".into() },
+            in_flight: n,
+            requests_per_sec: 2.0,
+            errors_per_sec: 0.5,
+            p99: (n > 1).then_some(0.0123),
+        };
+        let backends: Vec<BackendNumbers> = (1..=count).map(backend).collect();
         let client = |n: u64| RankedClient {
             client_id: format!("10.0.0.{n}").into(),
             requests: 600 / n,
@@ -126,16 +177,19 @@ mod tests {
             window_secs: 60,
             clients: (1..=count).map(client).collect(),
             limited: (1..=count).map(client).collect(),
+            glance: "1 of 2 backends up",
+            backends: backends.leak(),
             fault: None,
         }
     }
 
     #[test]
-    fn both_tables_stand_on_the_screen() {
+    fn all_tables_stand_on_the_screen() {
         assert_eq!(
             picture(2).lines(80, 24),
             [
                 "http://h:1  instance i  last 1m  q quits",
+                "1 of 2 backends up",
                 "",
                 "BUSIEST   REQUESTS  A SECOND  REFUSED  %",
                 "10.0.0.1  600       10.0      60       10",
@@ -144,6 +198,10 @@ mod tests {
                 "MOST REFUSED  REFUSED  A SECOND",
                 "10.0.0.1      60       1.0",
                 "10.0.0.2      30       0.5",
+                "",
+                "BACKEND  STATE  IN FLIGHT  A SECOND  ERRORS  P99",
+                "web-1    down   1          2.0       0.5     -",
+                "web-2    up     2          2.0       0.5     12.3 ms",
             ]
         );
     }
@@ -160,9 +218,11 @@ mod tests {
                 assert!(widest <= usize::from(columns).max(1), "{columns}x{lines}: {drawn:?}");
             }
         }
-        let drawn = picture(50).lines(80, 25);
-        assert_eq!(drawn.len(), 25);
-        assert_eq!(drawn.iter().filter(|line| line.starts_with("10.")).count(), 20);
+        let drawn = picture(50).lines(80, 26);
+        assert_eq!(drawn.len(), 26);
+        for (start, rows) in [("10.", 12), ("web-", 6)] {
+            assert_eq!(drawn.iter().filter(|line| line.starts_with(start)).count(), rows, "{start}");
+        }
     }
 
     #[test]
@@ -171,7 +231,8 @@ mod tests {
         empty.fault = Some("http://h:1: nothing listens there");
         let drawn = empty.lines(80, 24);
         assert_eq!(drawn[0], "NO ANSWER, counts are old: http://h:1: nothing listens there");
-        assert_eq!(drawn[2], "BUSIEST: nobody within 1m");
+        assert_eq!(drawn[3], "BUSIEST: nobody within 1m");
+        assert_eq!(drawn[7], "BACKEND: there is none");
         // An id cannot move the cursor.
         let mut evil = picture(1);
         evil.clients[0].client_id = "\u{1b}[2Jx".into();

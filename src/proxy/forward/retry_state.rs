@@ -163,6 +163,7 @@ impl RetryState {
             return false;
         }
         self.pool.metrics.retry(reason_of(failed_attempt.failure));
+        failed_attempt.at.group.count_resent();
         self.spent.retries += 1;
         self.failed_attempt = None;
         true

@@ -4,7 +4,7 @@ use super::check::NotPassed;
 use crate::config::HealthCheck;
 use balancer_pool::backend_state::{self, Asked, State};
 use balancer_pool::backends::{Backends, Endpoint};
-use balancer_pool::health::{Health, Status, Thresholds, Transition};
+use balancer_pool::health::{Health, LastCheck, Status, Thresholds, Transition};
 use balancer_time::Nanos;
 
 /// See the module.
@@ -34,17 +34,17 @@ impl CheckState {
         }
     }
 
-    /// Writes down what a check of the endpoint found.
+    /// Writes down what a check of the endpoint found, and how long it took.
     pub fn take(
         &mut self,
-        result: &Result<u16, NotPassed>,
+        (result, took): (&Result<u16, NotPassed>, Nanos),
         endpoint: &Endpoint,
         backends: &Backends,
         now: Nanos,
     ) {
-        let cause = match result {
-            Ok(status) => self.asked.passed(*status),
-            Err(NotPassed::Failed(failed)) => self.asked.failed(failed),
+        let (cause, came) = match result {
+            Ok(status) => (self.asked.passed(*status), self.asked.passed(*status)),
+            Err(NotPassed::Failed(failed)) => (self.asked.failed(failed), self.asked.came(failed)),
             // What this process lacks says nothing about the backend.
             Err(NotPassed::Shortage(cause)) => {
                 if !std::mem::replace(&mut self.short, true) {
@@ -56,6 +56,7 @@ impl CheckState {
         };
         self.short = false;
         endpoint.group.count_check(result.is_ok());
+        endpoint.set_last_check(LastCheck { passed: result.is_ok(), came, took, ended: now });
         let transition = self.health.observe(result.is_ok(), self.thresholds);
         let count = transition.map(counted).or_else(|| self.changed(&cause));
         let Some(count) = count else { return };
@@ -140,9 +141,11 @@ mod tests {
             (Ok(200), None),
             (Err(NotPassed::Shortage("too many open files".into())), None),
         ] {
-            state.take(&result, &endpoint, &pool, 0);
+            state.take((&result, 7), &endpoint, &pool, 0);
             assert_eq!(cause().as_deref(), expected, "{result:?}");
         }
+        let last = endpoint.last_check().expect("it was checked");
+        assert_eq!((last.passed, &*last.came, last.took), (true, "GET /: status 200", 7));
         assert_eq!(pool.backends()[0].checks(), (2, 7), "what could not be made is not counted");
     }
 }

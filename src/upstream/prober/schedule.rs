@@ -214,11 +214,12 @@ impl Schedule {
         self.follow(now);
         let Some(one) = self.watched.get_mut(&number) else { return };
         let Some(pool) = self.pools.get_mut(&one.pool) else { return };
-        one.state.take(result, &one.endpoint, &pool.backends, now);
+        let took = now.saturating_sub(started);
+        one.state.take((result, took), &one.endpoint, &pool.backends, now);
         pool.under_way -= 1;
         self.late_under_way -= usize::from(one.is_late);
         one.is_late = result.as_ref().is_err_and(NotPassed::is_timeout);
-        let took = Duration::from_nanos(now.saturating_sub(started));
+        let took = Duration::from_nanos(took);
         // Later than now, so that starting all that is due now comes to an end.
         let due = now.saturating_add(nanos(pause(pool.settings.interval, took, fastrand::f64())).max(1));
         one.due = Some(due);

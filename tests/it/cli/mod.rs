@@ -4,6 +4,7 @@ mod files;
 mod limits;
 mod page;
 mod place;
+mod status;
 mod top;
 
 use std::io::Write;

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
+use serde_json::json;
+
 use super::{Ground, terminal};
 use crate::support::balancer::PROGRAM;
 use crate::support::{Database, until, watchdog};
@@ -19,17 +21,24 @@ fn busy() -> Ground {
 }
 
 #[test]
-fn piped_it_prints_both_tables_once() {
+fn piped_it_prints_all_tables_once() {
     let ground = busy();
     let out = until("the counts are there", || {
         let out = ground.good(&["top", "--window", "5m"]);
         out.contains("127.0.0.1").then_some(out)
     });
-    assert_eq!(out, "127.0.0.1\t5\t0.0\t3\t60\n\n127.0.0.1\t3\t0.0\n");
+    let (clients, backends) = out.rsplit_once("\n\n").expect("three tables");
+    assert_eq!(clients, "127.0.0.1\t5\t0.0\t3\t60\n\n127.0.0.1\t3\t0.0");
+    assert!(backends.starts_with("a\tup\t0\t") && backends.trim_end().split('\t').count() == 6, "{out}");
     let json = ground.json(&["top"]);
     assert_eq!(json["clients"][0]["requests"], 5, "{json}");
     assert_eq!(json["limited"][0]["denied"], 3, "{json}");
     assert!(json["instance"].is_string(), "{json}");
+    assert_eq!(
+        (&json["backends"][0]["title"], &json["backends"][0]["is"]),
+        (&json!("a"), &json!("up")),
+        "{json}"
+    );
 }
 
 #[test]
@@ -52,7 +61,8 @@ fn on_a_terminal_it_is_drawn_again_and_q_gives_the_screen_back() {
         let count = ours.read(&mut bytes).expect("the terminal is open");
         seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
     };
-    while !(seen.contains("BUSIEST") && seen.contains("127.0.0.1  5")) {
+    while !(seen.contains("BUSIEST") && seen.contains("127.0.0.1  5") && seen.contains("1 of 1 backends up"))
+    {
         read(&mut seen);
     }
     assert!(seen.starts_with("\x1b[?1049h"), "it takes the other screen: {seen:?}");

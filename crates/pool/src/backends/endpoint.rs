@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::DEFAULT_POOL;
 use super::outlier::EndpointStanding;
 use crate::backend::{BackendEntry, Located, WHOLE};
-use crate::health::Status;
+use crate::health::{LastCheck, Status};
 use crate::queue::Queue;
 use crate::sticky::{SigningKey, Token};
 use crate::strategy::{FAILURE_COUNTS_AS, Latency, key_of, warming_weight};
@@ -59,6 +59,10 @@ pub struct Backend {
     pub(super) calling: AtomicU32,
     checks_passed: AtomicU64,
     checks_failed: AtomicU64,
+    /// Requests that were sent again after an attempt at it.
+    resent: AtomicU64,
+    /// Bytes of its answers' bodies that clients got.
+    delivered: AtomicU64,
     /// Why it has no address. Written by the resolver alone.
     absence: ArcSwapOption<Arc<str>>,
     /// The pool's line of requests that wait for room.
@@ -84,6 +88,8 @@ impl Backend {
             calling: AtomicU32::new(0),
             checks_passed: AtomicU64::new(0),
             checks_failed: AtomicU64::new(0),
+            resent: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
             absence: ArcSwapOption::empty(),
             queue: Arc::default(),
         }
@@ -101,6 +107,8 @@ impl Backend {
             operator: AtomicU8::new(self.operator() as u8),
             checks_passed: AtomicU64::new(passed),
             checks_failed: AtomicU64::new(failed),
+            resent: AtomicU64::new(self.resent()),
+            delivered: AtomicU64::new(self.delivered()),
             queue: Arc::clone(&self.queue),
             ..Self::new(entry, &self.pool)
         }
@@ -184,6 +192,26 @@ impl Backend {
         let counter = if passed { &self.checks_passed } else { &self.checks_failed };
         counter.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Requests that were sent again after an attempt at it.
+    pub fn resent(&self) -> u64 {
+        self.resent.load(Ordering::Relaxed)
+    }
+
+    /// Counts one of them.
+    pub fn count_resent(&self) {
+        self.resent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes of its answers' bodies that clients got.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Counts those of one answer.
+    pub fn count_delivered(&self, bytes: u64) {
+        self.delivered.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// A backend's name among those of all pools: `a` of the default pool, `api/a` of the pool `api`. No name holds a slash.
@@ -216,6 +244,8 @@ pub struct Endpoint {
     pub(super) health: AtomicU8,
     /// Why its checks fail, while it is down. Written by the prober alone.
     pub(super) failing: ArcSwapOption<Arc<str>>,
+    /// Written by the prober alone.
+    last_check: ArcSwapOption<LastCheck>,
     /// When it came up while others were running; 0: it always was. Written as `health` is.
     pub(super) up_since: AtomicU64,
     /// Whether it is out because of how it answered. Written by [`super::outlier`] alone.
@@ -243,6 +273,7 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             health: AtomicU8::new(health as u8),
             failing: ArcSwapOption::empty(),
+            last_check: ArcSwapOption::empty(),
             up_since: AtomicU64::new(since),
             standing: EndpointStanding::default(),
             pace: AtomicU64::new(0),
@@ -273,6 +304,16 @@ impl Endpoint {
     /// Says why its checks fail. For the prober alone, before it says that they do.
     pub fn set_failing(&self, cause: &str) {
         self.failing.store(Some(Arc::new(cause.into())));
+    }
+
+    /// What its last check came to; `None`: none has ended yet.
+    pub fn last_check(&self) -> Option<Arc<LastCheck>> {
+        self.last_check.load_full()
+    }
+
+    /// Says what its last check came to. For the prober alone.
+    pub fn set_last_check(&self, check: LastCheck) {
+        self.last_check.store(Some(Arc::new(check)));
     }
 
     /// Says why its answers took it out.

@@ -1,0 +1,136 @@
+//! `GET /v1/history`: a number of the last hour, step by step. See [`crate::history`].
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::refused;
+use crate::api::AdminApi;
+use crate::api::call::as_json;
+use crate::api::input::{BodyFaults, Query};
+use crate::api::route::{
+    AnswerDoc, ApiCall, In, Operation, Parameter, Resource, Route, Schema, get, refusal, shows,
+};
+use crate::error::Reject;
+use crate::history::{HistoryColumn, HistoryScope, STEP_S, STEPS};
+use crate::proxy::exchange::Answer;
+use crate::store::StoreError;
+use balancer_pool::backends::DEFAULT_POOL;
+
+pub(in crate::api) const RESOURCE: Resource =
+    Resource { title: "History", routes: &[Route::ours("/v1/history", &[READ])], schemas };
+
+const READ: Operation = get("getHistory", "A number of the last hour, step by step", read)
+    .parameters(&[METRIC, FROM, POOL, BACKEND])
+    .answers(&[shows(200, "A value a step, the oldest first.", "History"), GONE]);
+
+const GONE: AnswerDoc = refusal(404, "There is no such pool or backend, or none that has a history.");
+
+const METRIC: Parameter = Parameter {
+    name: "metric",
+    place: In::Query,
+    required: true,
+    schema: r#"{"type": "string", "enum": ["requests", "2xx", "3xx", "4xx", "5xx", "errors", "p50", "p95", "p99", "limited", "429", "503", "in_flight", "waiting", "retries"]}"#,
+    about: "Rates are a second: `requests`, those answered `2xx` to `5xx`, `errors` (5xx, and attempts at a backend without an \
+            answer). `p50`, `p95` and `p99` are seconds: of all requests to the end of their answers, of backends to the head. Of all \
+            requests there are `limited` (refused by a limit), `429` and `503` (answered so, by whomever) and `in_flight` as \
+            well; of a pool `waiting` (in its line) and `retries`.",
+    example: r#""requests""#,
+};
+
+const FROM: Parameter = Parameter {
+    name: "from",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "integer", "minimum": 0, "maximum": 9007199254740991}"#,
+    about: "Seconds since the epoch; without it, and before the oldest step, the last hour.",
+    example: "0",
+};
+
+const POOL: Parameter = Parameter {
+    name: "pool",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "string"}"#,
+    about: "Of that pool alone.",
+    example: r#""default""#,
+};
+
+const BACKEND: Parameter = Parameter {
+    name: "backend",
+    place: In::Query,
+    required: false,
+    schema: r#"{"type": "string"}"#,
+    about: "Of that backend of the pool alone; without a pool, of the default one.",
+    example: r#""b""#,
+};
+
+#[derive(Serialize)]
+struct HistoryShown<'a> {
+    metric: &'a str,
+    step: u64,
+    from: u64,
+    /// NaN is written as null.
+    values: Vec<f32>,
+}
+
+fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
+    call.no_body()?;
+    let query = call.query(&["metric", "from", "pool", "backend"])?;
+    let asked = Asked::read(&query)?;
+    let live = &api.parts.live;
+    let from = asked.from.map_or(0, |from| live.moment_of(from));
+    let column = live.history.column(&asked.scope, asked.metric, from);
+    let what = if matches!(asked.scope, HistoryScope::Backend(_)) { "backend" } else { "pool" };
+    let HistoryColumn { from, values } = column.ok_or_else(|| refused(StoreError::NotFound, what, ""))?;
+    as_json(&HistoryShown { metric: asked.metric, step: STEP_S, from: live.epoch_of(from), values })
+}
+
+struct Asked<'a> {
+    metric: &'a str,
+    scope: HistoryScope,
+    /// Seconds since the epoch.
+    from: Option<u64>,
+}
+
+impl<'a> Asked<'a> {
+    fn read(query: &'a Query) -> Result<Self, Reject> {
+        let mut faults = BodyFaults::default();
+        let pool = query.get("pool");
+        let scope = match (pool, query.get("backend")) {
+            (None, None) => HistoryScope::All,
+            (Some(pool), None) => HistoryScope::Pool(pool.to_owned()),
+            (_, Some(backend)) => {
+                HistoryScope::Backend((pool.unwrap_or(DEFAULT_POOL).to_owned(), backend.to_owned()))
+            }
+        };
+        let metric = query.get("metric").unwrap_or_default();
+        if !scope.metrics().any(|name| name == metric) {
+            let allowed: Vec<&str> = scope.metrics().collect();
+            faults.add("metric", format!("must be one of {}", allowed.join(", ")));
+        }
+        let from = query.get("from").map(str::parse);
+        if matches!(from, Some(Err(_))) {
+            faults.add("from", "must be a whole number of seconds since the epoch");
+        }
+        faults.check()?;
+        Ok(Self { metric, scope, from: from.and_then(Result::ok) })
+    }
+}
+
+fn schemas() -> Vec<Schema> {
+    let history = json!({
+        "type": "object",
+        "required": ["metric", "step", "from", "values"],
+        "properties": {
+            "metric": { "type": "string" },
+            "step": { "const": STEP_S, "description": "Seconds of a step." },
+            "from": { "type": "integer", "minimum": 0, "description": "When the first step began, in seconds since the epoch." },
+            "values": {
+                "type": "array", "items": { "type": ["number", "null"] }, "maxItems": STEPS,
+                "description": "One of each step; null: nothing is known, or there was nothing to take a percentile of.",
+            },
+        },
+    });
+    let example = json!({ "metric": "requests", "step": STEP_S, "from": 1_767_225_600, "values": [12.5, 13.0, null, 11.9] });
+    vec![Schema::new("History", history, example)]
+}
