@@ -29,8 +29,10 @@ RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin bala
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/target/release/balancer /src/target/release/test_backend /usr/local/bin/
 COPY config.json /etc/balancer/config.json
+# The API has a port of its own, inside of the container alone until somebody sets another address and a token.
 ENV BALANCER_CONFIG=/etc/balancer/config.json \
     BALANCER_LISTEN=0.0.0.0:8080 \
+    BALANCER__ADMIN__LISTEN=127.0.0.1:9000 \
     BALANCER_DATABASE_URL=sqlite:/var/lib/balancer/balancer.db \
     STATE_DIRECTORY=/var/lib/balancer
 VOLUME /var/lib/balancer

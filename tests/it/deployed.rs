@@ -94,10 +94,22 @@ fn what_is_shipped_has_the_api_on_a_port_of_its_own() {
         ("docker-compose.yml", "BALANCER__ADMIN__LISTEN: 0.0.0.0:9000"),
         ("docker-compose.scale.yml", "BALANCER__ADMIN__LISTEN: 0.0.0.0:9000"),
         ("deploy/systemd/balancer.service", "Environment=BALANCER__ADMIN__LISTEN=127.0.0.1:9000"),
+        ("Dockerfile", "BALANCER__ADMIN__LISTEN=127.0.0.1:9000"),
+        ("deploy/kubernetes/balancer.yaml", "BALANCER__ADMIN__LISTEN, value: \"0.0.0.0:9000\""),
         ("docs/recipes/behind-nginx.md", "\"admin\": { \"listen\": \"127.0.0.1:9000\" }"),
     ] {
         let text = std::fs::read_to_string(root().join(file)).expect(file);
         assert!(text.contains(word), "{file}");
+    }
+}
+
+/// The chart is told apart by the program's version. What it renders is judged by `deploy/try-chart.sh`.
+#[test]
+fn the_chart_is_of_this_version() {
+    let chart = std::fs::read_to_string(root().join("deploy/helm/balancer/Chart.yaml")).expect("a chart");
+    let version = env!("CARGO_PKG_VERSION");
+    for line in [format!("version: {version}"), format!("appVersion: \"{version}\"")] {
+        assert!(chart.lines().any(|one| one == line), "{line} in {chart}");
     }
 }
 
