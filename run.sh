@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds Balancer and lets you try it: two echo backends, the balancer in front of them on SQLite in data/ (or on your
-# PostgreSQL), and three lines to paste. Ctrl-C ends everything.
+# PostgreSQL), and five lines to paste: limited, raised, and not lost by kill -9. Ctrl-C ends everything.
 #
 #   ./run.sh [--tls] [--postgres URL]
 #
@@ -40,10 +40,14 @@ if [ -n "$tls" ]; then
   command -v openssl >/dev/null || fail "openssl is missing, which makes the certificate of --tls: install it, or run without"
 fi
 
-say "building (the first time takes a few minutes) …"
+# What takes time is said before it begins.
+say "building balancer and an echo backend from $(grep -c '^\[\[package\]\]' "$root/Cargo.lock") packages (cargo build --profile quick)."
+say "The first time takes about three minutes on two cores and fetches packages; later it takes seconds."
+begun=$SECONDS
 # The compiler tells where the programs are, wherever the target folder may be.
 built=$(cargo build --profile quick --locked --bins --manifest-path "$root/Cargo.toml" --message-format json-render-diagnostics) ||
   fail "the build failed"
+say "built in $((SECONDS - begun)) s. Now two echo backends start, and the balancer in front of them."
 program() { printf '%s\n' "$built" | sed -n 's/.*"executable":"\([^"]*\/'"$1"'\)".*/\1/p' | tail -n 1; }
 balancer_bin=$(program balancer)
 backend_bin=$(program test_backend)
@@ -100,21 +104,37 @@ start_backend() {
 start_backend a 9001; a=$address
 start_backend b 9002; b=$address
 
-# What to paste, once the address is known. A limit may be left from the last time: then it is updated, not created.
+# What to paste, once the address and the balancer's process number are known. A limit may be left from the last time: then it
+# is updated, not created.
 hints() {
-  local url=$1 set_limit
+  local url=$1 number=$2 set_limit
   set_limit="$url/limits/create"
   if curl -fs "$url/limits/get?client_id=127.0.0.1" >/dev/null 2>&1; then set_limit="-X PUT $url/limits/update"; fi
   cat <<HINTS
 
-Try it in another terminal (Ctrl-C here ends everything):
+Five lines for another terminal, one after the other (Ctrl-C here ends everything):
+
+1. Through the balancer to an echo backend:
 
   curl -i $url/hello -d '{"exaple":123}'
-  curl $set_limit -d '{"client_id":"127.0.0.1","capacity":2,"rate_per_sec":0.1}'; curl -i "$url/[1-4]"
+
+2. Limit yourself to 2 requests at once and one more in 10 seconds; the third is refused, 429:
+
+  curl $set_limit -d '{"client_id":"127.0.0.1","capacity":2,"rate_per_sec":0.1}'; curl -i "$url/[1-3]"
+
+3. Raise the limit; you are let through at once:
+
   curl -X PUT $url/limits/update -d '{"client_id":"127.0.0.1","capacity":1000,"rate_per_sec":500}'; curl -i $url/
 
-The first goes through the balancer to an echo backend, the second limits you and runs into the limit (429), the third
-raises the limit, and you are let through at once.
+4. End the balancer in the hardest way. It is started again here, as systemd would:
+
+  kill -9 $number
+
+5. The limit survived:
+
+  curl -s --retry 20 --retry-connrefused --retry-delay 1 '$url/limits/get?client_id=127.0.0.1'
+
+More is in docs/guide.md.
 
 HINTS
 }
@@ -144,21 +164,40 @@ if [ -n "$tls" ]; then
 fi
 if [ -n "$database" ]; then export BALANCER_DATABASE_URL=$database; fi
 
-"$balancer_bin" run --config "$root/config.json" 9>&- > >(
-  trap '' INT TERM HUP
-  exec 9>&-
-  while IFS= read -r line; do
-    printf '%s\n' "$line"
-    case $line in
-      "listening on http://"*) hints "${line#listening on }"; [ -n "$tls" ] || exec cat ;;
-      "listening on https://"*)
-        printf '%s\n\n' "The same by https: curl --cacert $cert ${line#listening on }/hello"
-        exec cat ;;
-    esac
-  done
-) &
-balancer=$!
-echo "$balancer" >&9
-status=0
-wait "$balancer" || status=$?
+# Runs the balancer and waits until it has ended. The hints are printed the first time.
+first=yes
+balance() {
+  rm -f "$scratch/number"
+  "$balancer_bin" run --config "$root/config.json" 9>&- > >(
+    trap '' INT TERM HUP
+    exec 9>&-
+    while IFS= read -r line; do
+      printf '%s\n' "$line"
+      case $line in
+        "listening on http://"*)
+          until [ -s "$scratch/number" ] || [ ! -d "$scratch" ]; do sleep 0.01; done
+          printf '%s' "${line#listening on http://}" >"$scratch/address"
+          [ -z "$first" ] || hints "${line#listening on }" "$(cat "$scratch/number")"
+          [ -n "$tls" ] || exec cat ;;
+        "listening on https://"*)
+          printf '%s\n\n' "The same by https: curl --cacert $cert ${line#listening on }/hello"
+          exec cat ;;
+      esac
+    done
+  ) &
+  local balancer=$!
+  echo "$balancer" >&9
+  echo "$balancer" >"$scratch/number"
+  status=0
+  wait "$balancer" || status=$?
+}
+
+balance
+# 137 is what kill -9 leaves. Whatever else ends it is for the reader to see.
+while [ "$status" = 137 ]; do
+  say "the balancer was killed (kill -9): it is started again on the same address"
+  first=
+  BALANCER_LISTEN=$(cat "$scratch/address")
+  balance
+done
 exit "$status"

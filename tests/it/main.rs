@@ -55,6 +55,7 @@ mod metrics;
 mod openapi;
 mod outage;
 mod overview;
+mod pages;
 mod pools;
 mod process;
 mod prometheus;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::pages::{Step, steps};
 use crate::support::balancer::{PROGRAM, TEST_BACKEND};
 use crate::support::{Proc, aloud, installed, root, until};
 
@@ -82,7 +83,7 @@ fn start(line: &str, folder: &Path, bin: Option<&Path>) -> Proc {
         command.env("PATH", std::env::join_paths(path).unwrap());
     }
     let proc = Proc::run(command);
-    proc.wait_out_at_most("let through at once", BUILD);
+    proc.wait_out_at_most("docs/guide.md", BUILD);
     proc
 }
 
@@ -92,16 +93,27 @@ fn paste(line: &str) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// Pastes what it printed, line by line: through, limited, raised, killed, and still raised.
 fn try_out(proc: &Proc) {
+    proc.wait_out("docs/guide.md");
     let out = proc.out();
-    let lines: Vec<&str> = out.lines().filter(|line| line.starts_with("  curl ")).collect();
-    assert_eq!(lines.len(), 3, "three lines to paste\n{out}");
+    let lines: Vec<&str> = out.lines().filter(|line| line.starts_with("  ")).collect();
+    assert_eq!(lines.len(), 5, "five lines to paste\n{out}");
     let echoed = paste(lines[0]);
     assert!(echoed.contains("200 OK") && echoed.contains(r#""your_message":{"exaple":123}"#), "{echoed}");
     let limited = paste(lines[1]);
-    assert!(limited.contains("429") && limited.to_lowercase().contains("retry-after:"), "{limited}");
+    let times = |status: &str| limited.matches(&format!("HTTP/1.1 {status}")).count();
+    assert_eq!((times("200"), times("429")), (2, 1), "{limited}");
+    assert!(limited.to_lowercase().contains("retry-after:"), "{limited}");
     let raised = paste(lines[2]);
     assert!(raised.contains("HTTP/1.1 200"), "{raised}");
+    assert!(lines[3].starts_with("  kill -9 "), "{out}");
+    assert_eq!(paste(lines[3]), "");
+    assert_eq!(paste(lines[4]), r#"{"client_id":"127.0.0.1","capacity":1000,"rate_per_sec":500}"#);
+    proc.wait_err(0, "it says that it starts it again", |line| line.contains("was killed (kill -9)"));
+    for said in ["The first time takes about three minutes", "built in "] {
+        assert!(proc.err().contains(said), "{}", proc.story());
+    }
 }
 
 #[test]
@@ -154,33 +166,12 @@ fn run_sh_serves_https_beside_http() {
     assert_eq!(git_status(), before, "git shows what it left behind");
 }
 
-/// A command of README's first walk, with what it prints there.
-struct Step {
-    command: String,
-    prints: String,
-}
-
-/// The walk: what is indented between its heading and the one about Docker.
-fn walk() -> Vec<Step> {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
-    let (_, walk) = readme.split_once("\n## Two commands\n").expect("the walk");
-    let (walk, _) = walk.split_once("\n`docker compose").expect("its end");
-    let mut steps: Vec<Step> = Vec::new();
-    let mut inside = false;
-    for line in walk.lines() {
-        let indented = line.strip_prefix("    ");
-        if let Some(command) = indented.and_then(|line| line.strip_prefix("$ ")) {
-            steps.push(Step { command: command.to_owned(), prints: String::new() });
-            inside = true;
-        } else if let (true, Some(step)) = (indented.is_some() || line.is_empty() && inside, steps.last_mut())
-        {
-            step.prints += &format!("{}\n", indented.unwrap_or_default());
-        } else {
-            inside = false;
-        }
-    }
-    steps.iter_mut().for_each(|step| step.prints = same_for_all(&step.prints));
-    steps
+/// The commands of a page between two of its lines.
+fn walk(page: &str, from: &str, to: &str) -> Vec<Step> {
+    let text = std::fs::read_to_string(root().join(page)).expect(page);
+    let (_, text) = text.split_once(from).expect("its begin");
+    let (text, _) = text.split_once(to).expect("its end");
+    steps(text)
 }
 
 /// Without what differs from one time to the next: the date, ids, and which of two equal backends is taken.
@@ -201,13 +192,15 @@ fn same_for_all(text: &str) -> String {
     all
 }
 
-/// README's commands as they stand, in order, in a fresh clone; and once more where the first time has left a limit.
+/// README's commands as they stand and those with which the guide goes on, in order, in a fresh clone; and once more where the
+/// first time has left a limit.
 #[test]
 fn readmes_first_walk_prints_what_it_says() {
     let _alone = alone();
     let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let bin = fake_cargo(elsewhere.path());
-    let steps = walk();
+    let mut steps = walk("README.md", "\n## Two commands\n", "\nThe first build");
+    steps.extend(walk("docs/guide.md", "\n## It survives kill -9\n", "\n## In Docker\n"));
     assert!(steps.len() >= 9 && steps[0].command.starts_with("git clone "), "{}", steps.len());
     let clone = folder.path().join("balancer");
     let shell = |command: &str, folder: &Path| {
@@ -227,6 +220,7 @@ fn readmes_first_walk_prints_what_it_says() {
         let mut running: Option<Proc> = None;
         let (mut address, mut before) = (String::new(), String::new());
         for Step { command, prints } in &steps[1..] {
+            let prints = same_for_all(&prints.join("\n"));
             if command.starts_with("./run.sh") {
                 if let Some(mut proc) = running.take() {
                     proc.signal(Signal::INT);
@@ -235,14 +229,14 @@ fn readmes_first_walk_prints_what_it_says() {
                 let proc = start(command, &clone, Some(&bin));
                 let line = proc.wait_out("listening on ");
                 address = line.trim_start_matches("listening on http://").to_owned();
-                assert_eq!(same_for_all(&line).replace(&address, "127.0.0.1:8080"), *prints);
+                assert_eq!(same_for_all(&line).replace(&address, "127.0.0.1:8080"), prints);
                 running = Some(proc);
             } else if command.starts_with("export ") {
                 before += &format!("{command}\n");
             } else {
                 // 8080 may be somebody else's here.
                 let said = shell(&format!("{before}{}", command.replace("127.0.0.1:8080", &address)), &clone);
-                assert_eq!(same_for_all(&said), *prints, "{command}");
+                assert_eq!(same_for_all(&said), prints, "{command}");
             }
         }
         let mut proc = running.expect("it was started");

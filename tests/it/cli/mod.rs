@@ -2,18 +2,14 @@
 
 mod files;
 mod limits;
-mod page;
 mod place;
 mod status;
 mod top;
 
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 
 use crate::support::balancer::PROGRAM;
@@ -130,21 +126,4 @@ impl Ground {
         let out = self.good(&[args, &["--json"]].concat());
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error} in {out}"))
     }
-}
-
-/// A terminal of a size, and the end that a program gets.
-fn terminal(columns: u16, lines: u16) -> (std::fs::File, OwnedFd) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
-    grantpt(&ours).expect("granted");
-    unlockpt(&ours).expect("unlocked");
-    let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(&ours, size).expect("a size");
-    let name = ptsname(&ours, Vec::new()).expect("a name");
-    let theirs = rustix::fs::open(
-        &name,
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
-        rustix::fs::Mode::empty(),
-    )
-    .expect("its other end");
-    (ours.into(), theirs)
 }

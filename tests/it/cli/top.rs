@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::{Ground, terminal};
+use super::Ground;
 use crate::support::balancer::PROGRAM;
-use crate::support::{Database, until, watchdog};
+use crate::support::{Database, terminal, until, watchdog};
 
 /// A ground whose one client sent 5 requests, 3 of them refused.
 fn busy() -> Ground {

@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod process;
 pub mod response;
 pub mod secure;
+pub mod terminal;
 pub mod tls_ends;
 pub mod watchdog;
 
@@ -31,6 +32,7 @@ pub use gate::Gate;
 pub use load::Load;
 pub use postgres::{Database, Store};
 pub use process::Proc;
+pub use terminal::terminal;
 
 /// How long a condition may take to come true. Generous: the machine may be busy, and only failures wait this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
