@@ -169,6 +169,7 @@ fn told(step: u64) -> SpentReport {
         client: client(2),
         bucket: BucketId::of("default"),
         of_rule: false,
+        has_own_row: false,
         limit: Limit { capacity: 1_000_000, rate: Rate::per_second(5_000_000_000_000) },
         reset: None,
         episode: 1,

@@ -44,6 +44,7 @@ mod tests {
             client: ClientKey::digest(&number.to_be_bytes()),
             bucket: BucketId::of("default"),
             of_rule: false,
+            has_own_row: false,
             limit,
             reset: None,
             episode: 1,

@@ -38,6 +38,10 @@ pub const DEAD_AFTER: Nanos = 3_000_000_000;
 /// One that heard nobody for so long is cut off.
 pub const SILENT_AFTER: Nanos = 3 * TICK;
 
+/// One that is dead may only be unable to make itself heard: for so long it is still told what is spent, and is known when it
+/// comes back.
+pub const MISSED_FOR: Nanos = 600_000_000_000;
+
 /// Most other instances.
 pub const MAX_PEERS: usize = 63;
 
@@ -72,6 +76,8 @@ pub struct BudgetStats {
     pub members: usize,
     /// Nothing is heard of the others: each holds itself to a part.
     pub cut_off: bool,
+    /// The others are heard, and hear nothing of this one: it charges what they tell, and keeps what it has to tell.
+    pub unheard: bool,
     /// Buckets that are hot here.
     pub hot_buckets: usize,
     /// Messages of instances beyond [`MAX_PEERS`]; none of their reports counts.
@@ -90,7 +96,7 @@ impl Budget {
     /// Shares the buckets of `limiter` from now on. `own`: how the others know this process, made anew at each start.
     /// Until somebody else is heard nothing changes.
     pub fn new(limiter: Arc<Limiter>, own: InstanceId, now: Nanos) -> Self {
-        limiter.link().set_members(1);
+        limiter.link().set_members(1, false);
         let (peers, pace) = (Mutex::new(Peers::new(own, now)), Mutex::default());
         Self { limiter, peers, pace, counters: Counters::default() }
     }
@@ -112,8 +118,10 @@ impl Budget {
                 self.counters.too_many_peers.fetch_add(1, Ordering::Relaxed);
                 return;
             };
-            self.note_heard(&mut peers, now);
-            (peer, peers.hearing_since(now))
+            let link = self.limiter.link();
+            let last = link.heard_at();
+            self.note_heard(&mut peers, when);
+            (peer, peers.hearing_since(last, link.is_silent(now), now))
         };
         let Some(peer) = peer else { return };
         for report in reports {
@@ -127,16 +135,23 @@ impl Budget {
     }
 
     /// What a message says of how this instance stands to the others.
-    fn note_heard(&self, peers: &mut Peers, now: Nanos) {
-        let link = self.limiter.link();
-        let (was_silent, until) = (link.is_silent(now), peers.good_until(now));
-        if was_silent && now <= until {
+    fn note_heard(&self, peers: &mut Peers, when: Moment) {
+        let (now, link) = (when.now, self.limiter.link());
+        let is_heard = now <= peers.heard_until();
+        if !link.is_silent(now) {
+            if is_heard && link.is_unheard(now) {
+                self.limiter.leak_untold(when);
+            }
+            link.heard(now, now + SILENT_AFTER);
+        } else if is_heard {
+            // What others say behind a silence may have lain somewhere until now. What it says itself has not.
             peers.begin_again(now);
             self.limiter.begin_episodes(now);
             link.returned(now);
+            link.heard(now, now + SILENT_AFTER);
         }
-        link.hold_until(until);
-        link.set_members(peers.members());
+        link.heard_by_others_until(peers.heard_until());
+        link.set_members(peers.members(), peers.misses_one());
     }
 
     /// Says what to send now, at most [`MAX_REPORTS`], the most urgent first, and when to call again at the latest. Sooner
@@ -145,7 +160,7 @@ impl Budget {
         out.clear();
         let now = when.now;
         let link = self.limiter.link();
-        let alive = self.alive(now);
+        let known = self.known(now);
         let mut pace = self.pace.lock();
         let (open, is_round) = (pace.flushed_at.saturating_add(GAP), now >= pace.next_round);
         if now < open && (is_round || link.is_asked()) {
@@ -154,7 +169,7 @@ impl Budget {
         let mut more = false;
         if is_round {
             link.take_asked();
-            more = self.limiter.collect_reports(Round::All { alive: &alive }, MAX_REPORTS, when, out);
+            more = self.limiter.collect_reports(Round::All { known: &known }, MAX_REPORTS, when, out);
             pace.next_round = now + if more { GAP } else { TICK };
         } else if link.take_asked() {
             more = self.limiter.collect_reports(Round::Urgent, MAX_REPORTS, when, out);
@@ -176,15 +191,15 @@ impl Budget {
         self.limiter.collect_reports(Round::Last, MAX_REPORTS, when, out);
     }
 
-    /// Numbers of the instances that are there. Those that were not heard for too long are forgotten, unless nobody is heard.
-    fn alive(&self, now: Nanos) -> Vec<u32> {
+    /// Numbers of the other instances, and whether each is missed. Nobody is, while nobody is heard.
+    fn known(&self, now: Nanos) -> Vec<(u32, bool)> {
         let link = self.limiter.link();
         let mut peers = self.peers.lock();
         if !link.is_silent(now) {
-            peers.forget_dead(now);
-            link.set_members(peers.members());
+            peers.miss_dead(now);
+            link.set_members(peers.members(), peers.misses_one());
         }
-        peers.iter().map(|peer| peer.number).collect()
+        peers.iter().map(|peer| (peer.number, peer.is_missed)).collect()
     }
 
     /// What [`Budget::tick`] gave could not be sent: it is told again.
@@ -199,15 +214,17 @@ impl Budget {
     pub fn left(&self, gone: InstanceId) {
         let mut peers = self.peers.lock();
         peers.remove(gone);
-        self.limiter.link().set_members(peers.members());
+        self.limiter.link().set_members(peers.members(), peers.misses_one());
     }
 
     /// What there is to show of it at `now`. Takes one lock.
     pub fn stats(&self, now: Nanos) -> BudgetStats {
-        let members = self.peers.lock().members();
+        let (members, link) = (self.peers.lock().members(), self.limiter.link());
+        let is_silent = link.is_silent(now);
         BudgetStats {
             members,
-            cut_off: members > 1 && self.limiter.link().is_silent(now),
+            cut_off: members > 1 && is_silent,
+            unheard: members > 1 && !is_silent && link.is_unheard(now),
             hot_buckets: self.limiter.hot_buckets(),
             hot_clients: self.limiter.hot_clients(),
             too_many_peers: self.counters.too_many_peers.load(Ordering::Relaxed),

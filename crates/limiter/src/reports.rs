@@ -22,6 +22,8 @@ pub struct SpentReport {
     pub bucket: BucketId,
     /// Whether a rule has it.
     pub of_rule: bool,
+    /// An entry names the client: it has a row of its own everywhere, also at a full table.
+    pub has_own_row: bool,
     /// The numbers in force. With a reset nothing flows in: their rate is 0.
     pub limit: Limit,
     /// The period that fills it, and the one in which this was spent.
@@ -37,7 +39,9 @@ pub struct SpentReport {
     pub rate_micro: u64,
 }
 
+/// Flags; between them two bits for the period.
 const RULE: u8 = 1;
+const OWN_ROW: u8 = 1 << 3;
 
 /// IPv4 addresses, most of all clients, are written without the zeros behind them.
 const SHORT_CLIENT: usize = 5;
@@ -58,7 +62,9 @@ impl SpentReport {
             Some((Reset::Day, turn)) => (2, Some(turn)),
             Some((Reset::Month, turn)) => (3, Some(turn)),
         };
-        bytes.push(period << 1 | if self.of_rule { RULE } else { 0 });
+        let flags = [(self.of_rule, RULE), (self.has_own_row, OWN_ROW)];
+        bytes
+            .push(period << 1 | flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum::<u8>());
         let Limit { capacity, rate } = self.limit;
         for number in [capacity.into(), rate.micro, rate.per_secs.into()] {
             write_varint(number, bytes);
@@ -84,7 +90,7 @@ impl SpentReport {
         let capacity = read_varint(bytes).and_then(|capacity| u32::try_from(capacity).ok())?;
         let micro = read_varint(bytes)?;
         let per_secs = read_varint(bytes).and_then(|secs| u32::try_from(secs).ok())?;
-        let period = match flags >> 1 {
+        let period = match (flags & !(RULE | OWN_ROW)) >> 1 {
             0 => None,
             1 => Some(Reset::Hour),
             2 => Some(Reset::Day),
@@ -105,6 +111,7 @@ impl SpentReport {
             client,
             bucket: BucketId(u64::from_be_bytes(*bucket)),
             of_rule: flags & RULE != 0,
+            has_own_row: flags & OWN_ROW != 0,
             limit: Limit { capacity, rate: Rate { micro, per_secs } },
             reset,
             episode,

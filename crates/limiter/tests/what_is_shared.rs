@@ -88,6 +88,10 @@ fn kinds() -> Vec<Kind> {
         kind("a bucket that only watches (`shadow`)", grant(vec![shadow])),
         kind("a limit with `per_instance`", Grant { per_instance: true, ..plain() }),
         Kind {
+            most_clients: 0,
+            ..kind("clients with an entry of their own, beyond `rate_limit.max_clients`", plain())
+        },
+        Kind {
             room: Ask::of(&of_default).room,
             most_clients: 0,
             ..kind("clients without an entry, beyond `rate_limit.max_clients`", of_default.clone())

@@ -4,7 +4,7 @@ use crate::limiter::HearingSince;
 use crate::reports::InstanceId;
 use balancer_time::Nanos;
 
-use super::{DEAD_AFTER, GAP, MAX_PEERS, SILENT_AFTER, TICK};
+use super::{DEAD_AFTER, GAP, MAX_PEERS, MISSED_FOR, TICK};
 
 /// Another instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) struct Peer {
     /// Names it within this process; never used again, so that counts of one that is gone meet no other.
     pub number: u32,
     pub heard: Nanos,
+    /// It was not heard for too long: it is gone, or it is there and can't make itself heard.
+    pub is_missed: bool,
 }
 
 /// See the module.
@@ -43,27 +45,29 @@ impl Peers {
             return Ok(None);
         }
         if let Some(peer) = self.list.iter_mut().find(|peer| peer.id == from) {
-            peer.heard = peer.heard.max(now);
+            (peer.heard, peer.is_missed) = (peer.heard.max(now), false);
             return Ok(Some(peer.number));
         }
         if self.list.len() >= MAX_PEERS {
-            return Err(NoRoom);
+            let missed = (0..self.list.len()).filter(|at| self.list[*at].is_missed);
+            let longest = missed.min_by_key(|at| self.list[*at].heard).ok_or(NoRoom)?;
+            self.list.swap_remove(longest);
         }
         let number = self.next_number;
         self.next_number = number.wrapping_add(1);
-        self.list.push(Peer { id: from, number, heard: now });
+        self.list.push(Peer { id: from, number, heard: now, is_missed: false });
         Ok(Some(number))
     }
 
-    /// Until when what was heard at `now` holds: the others hear this one too, as far as its own messages come back.
-    pub fn good_until(&self, now: Nanos) -> Nanos {
-        (now + SILENT_AFTER).min(self.own_heard + DEAD_AFTER)
+    /// Until when the others are taken to hear this one: its own messages come back.
+    pub fn heard_until(&self) -> Nanos {
+        self.own_heard + DEAD_AFTER
     }
 
     /// A silence has ended: whoever was there before has as long as before to be heard again.
     pub fn begin_again(&mut self, now: Nanos) {
         self.began = now;
-        for peer in &mut self.list {
+        for peer in self.list.iter_mut().filter(|peer| !peer.is_missed) {
             peer.heard = now;
         }
     }
@@ -71,9 +75,11 @@ impl Peers {
     /// A newcomer takes the first counters that it hears for where counting begins: what they say was spent before it came, of
     /// which saved levels tell. One that comes back does the same, since it was held to its part meanwhile. What a report calls
     /// fresh was spent within a tick, and so afterwards where that is longer ago.
-    pub fn hearing_since(&self, now: Nanos) -> HearingSince {
+    ///
+    /// `last`: when anything was heard before; `is_silent`: nothing that is heard ends the silence yet.
+    pub fn hearing_since(&self, last: Nanos, is_silent: bool, now: Nanos) -> HearingSince {
         let is_new = now.saturating_sub(self.began) <= TICK + GAP;
-        HearingSince { began: self.began, is_new }
+        HearingSince { began: self.began, is_new, is_silent, last }
     }
 
     /// Forgets one that said that it leaves.
@@ -81,17 +87,25 @@ impl Peers {
         self.list.retain(|peer| peer.id != gone);
     }
 
-    /// Forgets those that were not heard for too long.
-    pub fn forget_dead(&mut self, now: Nanos) {
-        self.list.retain(|peer| now.saturating_sub(peer.heard) <= DEAD_AFTER);
+    /// Misses those that were not heard for too long, and forgets those that are missed for too long.
+    pub fn miss_dead(&mut self, now: Nanos) {
+        self.list.retain(|peer| now.saturating_sub(peer.heard) <= MISSED_FOR);
+        for peer in &mut self.list {
+            peer.is_missed = now.saturating_sub(peer.heard) > DEAD_AFTER;
+        }
     }
 
     /// How many there are, this one included.
     pub fn members(&self) -> usize {
-        self.list.len() + 1
+        self.list.iter().filter(|peer| !peer.is_missed).count() + 1
     }
 
-    /// The others.
+    /// Whether one is missed.
+    pub fn misses_one(&self) -> bool {
+        self.list.iter().any(|peer| peer.is_missed)
+    }
+
+    /// The others, those that are missed among them.
     pub fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.list.iter()
     }

@@ -28,6 +28,15 @@ struct Telling {
     lately: Lately,
 }
 
+/// What a report says of its bucket beside what was spent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToldBucket {
+    pub limit: Limit,
+    pub of_rule: bool,
+    pub has_own_row: bool,
+    pub reset: Option<(Reset, u32)>,
+}
+
 /// One bucket whose spending is shared.
 #[derive(Debug)]
 pub(super) struct HotBucket {
@@ -53,6 +62,12 @@ pub(super) struct HotBucket {
     /// What found no room lately, in millionths: others may have spent as much before.
     spare: u64,
     spare_at: Nanos,
+    /// What has flowed in, of a token, since a whole one of what can't be told was forgotten, in millionths.
+    leaked: u64,
+    /// Tokens that others told of a period that has not begun here, and which.
+    early: Option<(u32, u64)>,
+    /// What was taken off in this silence beyond what was given out, because others are taken to give out as much, in millionths.
+    presumed: i64,
     /// What was taken off in this silence for what others had spent and not told, in millionths, and when.
     guessed: (i64, Nanos),
 }
@@ -76,6 +91,9 @@ impl HotBucket {
             ahead_micro: 0,
             spare: 0,
             spare_at: 0,
+            leaked: 0,
+            early: None,
+            presumed: 0,
             guessed: (0, 0),
         }
     }
@@ -125,10 +143,15 @@ impl HotBucket {
         self.telling.at
     }
 
-    /// Whether it can be forgotten.
-    pub fn is_over(&self, now: Nanos) -> bool {
-        // What could not be told for so long is told to nobody.
-        !self.is_hot(now) && (!self.is_changed() || !self.is_hot(now.saturating_sub(HOT_FOR)))
+    /// Whether it can be forgotten. `link`: `None` where nothing is shared any more.
+    pub fn is_over(&self, link: Option<PeerLinkState>, now: Nanos) -> bool {
+        let is_shared = link.is_some_and(|link| link.members > 1);
+        let is_cut_off = link.is_some_and(|link| link.cut_off);
+        // That it does not go on is said for a while. What was spent is kept until it is told, or has flowed in.
+        let is_old = !self.is_hot(now.saturating_sub(HOT_FOR));
+        let is_told = !self.is_changed() || is_old && (self.untold() == 0 || !is_shared);
+        let is_awaited = self.early.is_some() || is_cut_off && self.presumed > 0;
+        !self.is_hot(now) && is_told && !is_awaited
     }
 
     /// What the instances would lose sight of without it, in tokens: what is untold, and what is spent until the next report here
@@ -138,8 +161,8 @@ impl HotBucket {
     }
 
     /// The report that is to be sent now. It counts as told.
-    pub fn report(&mut self, now: Nanos, of: (Limit, bool, Option<(Reset, u32)>)) -> SpentReport {
-        let (limit, of_rule, reset) = of;
+    pub fn report(&mut self, now: Nanos, of: ToldBucket) -> SpentReport {
+        let ToldBucket { limit, of_rule, has_own_row, reset } = of;
         let goes_on = self.is_hot(now);
         let fresh = self.untold();
         let elapsed_s = seconds(now.saturating_sub(self.telling.at)).max(1e-3);
@@ -158,6 +181,7 @@ impl HotBucket {
             client: self.client,
             bucket: self.id,
             of_rule,
+            has_own_row,
             limit,
             reset,
             episode: self.episode,
@@ -182,8 +206,43 @@ impl HotBucket {
     }
 
     /// Forgets what instances told that are gone.
-    pub fn keep_peers(&mut self, alive: &[u32]) {
-        self.others.keep(alive);
+    pub fn keep_peers(&mut self, known: &[(u32, bool)]) {
+        self.others.keep(known);
+    }
+
+    /// So much flowed in while nobody could be told: as much of what is untold is missing to nobody any more.
+    pub fn leak(&mut self, micro: u64) {
+        let (untold, leaked) = (self.untold(), self.leaked.saturating_add(micro));
+        let tokens = (leaked / bucket::MICRO as u64).min(untold);
+        self.published -= tokens;
+        self.leaked = if tokens == untold { 0 } else { leaked % bucket::MICRO as u64 };
+    }
+
+    /// Others told so many tokens of that period, which has not begun here. Of two of them the later one counts.
+    pub fn keep_early(&mut self, turn: u32, tokens: u64) {
+        match &mut self.early {
+            Some((known, sum)) if *known == turn => *sum = sum.saturating_add(tokens),
+            Some((known, _)) if *known > turn => {}
+            early => *early = Some((turn, tokens)),
+        }
+    }
+
+    /// What others told of that period before it began here, in millionths.
+    pub fn early(&self, turn: u32) -> i64 {
+        let tokens = self.early.filter(|(known, _)| *known == turn).map_or(0, |(_, tokens)| tokens);
+        tokens.min(2 * u64::from(Limit::MAX_CAPACITY)) as i64 * bucket::MICRO
+    }
+
+    /// So much was taken off beyond what was given out, in millionths.
+    pub fn presume(&mut self, micro: i64) {
+        self.presumed = self.presumed.saturating_add(micro);
+    }
+
+    /// What of so many tokens that others spent in a silence was not taken off then.
+    pub fn less_presumed(&mut self, tokens: u64) -> u64 {
+        let known = tokens.min((self.presumed / bucket::MICRO).max(0) as u64);
+        self.presumed -= known as i64 * bucket::MICRO;
+        tokens - known
     }
 
     /// What others are taken to have spent since they told, in millionths, beyond what found no room meanwhile (`over` of it just
@@ -235,7 +294,7 @@ impl HotBucket {
 
     /// So much was taken off for that.
     pub fn note_guess(&mut self, micro: i64, now: Nanos) {
-        self.guessed = (micro, now);
+        (self.guessed, self.presumed) = ((micro, now), 0);
     }
 
     /// The silence is over: what was taken off and when, once.
@@ -264,14 +323,23 @@ impl HotBucket {
     pub fn begin_again(&mut self, episode: u32, missing: u64, now: Nanos) {
         (self.episode, self.published, self.told) = (episode, missing, 0);
         (self.telling.at, self.telling.rate) = (now.saturating_sub(TICK), 0.0);
+        if self.presumed > 0 {
+            // What others spent meanwhile is still to come.
+            self.heat(0, now);
+        }
     }
 
-    /// The bucket was filled by the calendar: what was spent before counts for nobody any more, told or not. Another episode
-    /// begins, so that nobody takes what is counted from now on for more of the same.
-    pub fn begin_period(&mut self, episode: u32) {
+    /// The bucket was filled by the calendar, for that period: what was spent before counts for nobody any more, told or not. Another
+    /// episode begins, so that nobody takes what is counted from now on for more of the same. What others told of the period already,
+    /// in millionths.
+    pub fn begin_period(&mut self, episode: u32, turn: u32) -> i64 {
         (self.episode, self.published, self.told, self.loud) = (episode, 0, 0, false);
-        (self.telling.rate, self.ahead_micro, self.guessed) = (0.0, 0, (0, 0));
+        (self.telling.rate, self.ahead_micro, self.guessed, self.presumed) = (0.0, 0, (0, 0), 0);
         self.others.stop();
+        let early = self.early(turn);
+        self.early = self.early.filter(|(known, _)| *known > turn);
+        self.elsewhere = self.elsewhere.saturating_add(early as u64 / bucket::MICRO as u64);
+        early
     }
 }
 

@@ -12,8 +12,8 @@ use crate::identity::ClientKey;
 use crate::terms::BucketId;
 use balancer_time::{Moment, Nanos};
 
-/// Rows that are put back beyond twice the bound on clients: those that entries have, and crowds.
-const RESTORED_BEYOND: usize = 1 << 17;
+/// Rows that are made beyond twice the bound on clients, of whom is put back or told of: those that entries have, and crowds.
+const MADE_BEYOND: usize = 1 << 17;
 
 /// What a client has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +142,11 @@ impl Limiter {
         told
     }
 
+    /// Whether there is room for one who was saved, or told of, and whom an entry may name.
+    pub(super) fn has_room_beyond(&self) -> bool {
+        self.clients() + self.crowds() < self.max_clients.saturating_mul(2) + MADE_BEYOND
+    }
+
     /// Puts back a bucket that was saved `age` ago, with what flowed in since; of two levels for one bucket the lower
     /// counts. Full ones are left out. False: there was no room, not even beyond the bound (other instances have clients too).
     /// Takes one shard's lock.
@@ -154,7 +159,7 @@ impl Limiter {
         let mut rows = self.lock(hash);
         let number = match rows.table.find(hash as u32, &client) {
             Some(number) => number,
-            None if self.clients() + self.crowds() < self.max_clients.saturating_mul(2) + RESTORED_BEYOND => {
+            None if self.has_room_beyond() => {
                 self.count(client);
                 rows.table.insert(TableRow::heard_of(client, hash))
             }

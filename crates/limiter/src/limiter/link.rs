@@ -8,12 +8,17 @@ use balancer_time::Nanos;
 /// Written by [`crate::limiter::Limiter`]'s budget alone. On a cache line of its own, since every decision reads it.
 #[repr(align(128))]
 pub(crate) struct PeerLink {
-    /// How many instances share the budget, this one included; 0: no other was ever heard, and nothing is counted.
+    /// How many instances share the budget, this one included; 0: no other was ever heard, and nothing is counted. With
+    /// [`MISSED`], beside one that is missed.
     members: AtomicU32,
     /// How often the others were heard again after a silence.
     returns: AtomicU32,
+    /// When anything was heard last.
+    heard_at: AtomicU64,
     /// Up to when it counts as connected.
     good_until: AtomicU64,
+    /// Up to when the others are taken to hear it.
+    heard_until: AtomicU64,
     /// When the last silence ended.
     returned_at: AtomicU64,
     /// Something is to be sent sooner than was said; the carrier has been woken for it.
@@ -26,13 +31,18 @@ pub(crate) struct PeerLink {
 /// Words of 64 bits, for 256 shards.
 const LOUD_WORDS: usize = 4;
 
+/// Beside the number of members: one is missed.
+const MISSED: u32 = 1 << 31;
+
 /// What one decision read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerLinkState {
-    /// Instances that share the budget; 1: nobody to share with.
+    /// Instances that share the budget; 1: nobody to share with. The only other one counts while it is missed: it may hear this one.
     pub members: u32,
     /// Nothing is heard of the others, who are there: each holds itself to a part.
     pub cut_off: bool,
+    /// They hear nothing of this one: what it has to tell waits, and flows in meanwhile.
+    pub unheard: bool,
     /// How often the others were heard again after a silence.
     pub returns: u32,
     /// When the last silence ended.
@@ -45,7 +55,9 @@ impl PeerLink {
         Self {
             members: AtomicU32::new(0),
             returns: AtomicU32::new(0),
+            heard_at: AtomicU64::new(0),
             good_until: AtomicU64::new(0),
+            heard_until: AtomicU64::new(0),
             returned_at: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             waker: OnceLock::new(),
@@ -59,9 +71,11 @@ impl PeerLink {
         if members == 0 {
             return None;
         }
+        let there = members & !MISSED;
         Some(PeerLinkState {
-            members,
-            cut_off: members > 1 && self.is_silent(now),
+            members: there.max(if members == there { 1 } else { 2 }),
+            cut_off: there > 1 && self.is_silent(now),
+            unheard: self.is_unheard(now),
             returns: self.returns.load(Ordering::Relaxed),
             returned_at: self.returned_at.load(Ordering::Relaxed),
         })
@@ -72,18 +86,36 @@ impl PeerLink {
         now > self.good_until.load(Ordering::Relaxed)
     }
 
-    /// So many instances share the budget from now on, this one included. An instance that has met no other yet shares nothing,
+    /// Whether the others have heard nothing of this one for so long that it is dead to them.
+    pub fn is_unheard(&self, now: Nanos) -> bool {
+        now > self.heard_until.load(Ordering::Relaxed)
+    }
+
+    /// When anything was heard last.
+    pub fn heard_at(&self) -> Nanos {
+        self.heard_at.load(Ordering::Relaxed)
+    }
+
+    /// So many instances share the budget from now on, this one included, or beside one that is missed. An instance that has met no other yet shares nothing,
     /// at no cost.
-    pub fn set_members(&self, members: usize) {
+    pub fn set_members(&self, members: usize, misses_one: bool) {
         if members < 2 && self.members.load(Ordering::Relaxed) == 0 {
             return;
         }
-        self.members.store(u32::try_from(members).unwrap_or(u32::MAX), Ordering::Relaxed);
+        let missed = if misses_one { MISSED } else { 0 };
+        // At most 64.
+        self.members.store(members as u32 | missed, Ordering::Relaxed);
     }
 
-    /// It counts as connected until then.
-    pub fn hold_until(&self, until: Nanos) {
+    /// Something was heard: it counts as connected until then.
+    pub fn heard(&self, now: Nanos, until: Nanos) {
+        self.heard_at.store(now, Ordering::Relaxed);
         self.good_until.store(until, Ordering::Relaxed);
+    }
+
+    /// The others are taken to hear it until then.
+    pub fn heard_by_others_until(&self, until: Nanos) {
+        self.heard_until.store(until, Ordering::Relaxed);
     }
 
     /// A silence ended.

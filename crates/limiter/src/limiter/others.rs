@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::shares::{Lately, MICRO, NANOS, TICK, seconds, tau_s};
+use super::shares::{Lately, MICRO, NANOS, TICK, seconds, tau_s, tokens_of};
 use crate::reports::SpentReport;
 use balancer_time::Nanos;
 
@@ -15,10 +15,14 @@ const VOID: Nanos = 6 * TICK;
 /// Since when this instance hears the others: at first, or after a silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HearingSince {
-    /// Of a counter that was last heard before that, only what is fresh is new.
+    /// Of what a counter that was last heard before that has grown by since, what flowed in meanwhile is gone.
     pub began: Nanos,
-    /// It has begun only just: not even that is, unless an episode begins with it.
+    /// It has begun only just: of a counter that was never heard not even what is fresh counts, unless an episode begins with it.
     pub is_new: bool,
+    /// It has not begun: what is heard may have lain somewhere for as long as nothing was heard.
+    pub is_silent: bool,
+    /// When anything was heard last before this.
+    pub last: Nanos,
 }
 
 /// What [`Others::hear`] found.
@@ -26,6 +30,8 @@ pub(crate) struct HearingSince {
 pub(super) enum Heard {
     /// So many tokens are new.
     New(u64),
+    /// So many are that were spent, some of them or all, while nothing was heard.
+    CaughtUp(u64),
     /// Where the counts begin: nothing to charge.
     Baseline,
     /// An older report than the last: it counts for nothing.
@@ -85,26 +91,48 @@ impl Others {
         if !is_first && older {
             return Heard::WentBack;
         }
-        let is_known = !is_first && told.heard >= since.began;
-        let more = if !is_first && same { report.spent - told.spent } else { report.fresh };
-        // The first report of an episode that comes here may not be its first: only what is fresh is new for certain.
-        let new = if is_known { more } else { more.min(report.fresh) };
-        let begins = (is_first || !same) && report.fresh == report.spent;
+        let fresh = report.fresh;
+        let begins = (is_first || !same) && fresh == report.spent;
+        let is_behind = is_first || told.heard < since.began;
+        let (heard, counts_from) = if since.is_silent || is_behind && !is_first && same {
+            let known = !is_first && same;
+            let (base, from) =
+                if known { (told.spent, told.heard) } else { (report.spent - fresh, since.last) };
+            let missing =
+                (report.spent - base).saturating_sub(tokens_of(report.limit, now.saturating_sub(from)));
+            let least = if since.is_silent || since.is_new { 0 } else { fresh.min(report.spent - base) };
+            let new = missing.max(least);
+            // Several that come at once are of all of that time together.
+            (Heard::CaughtUp(new), (!since.is_silent || new > 0 || !known).then_some(report.spent))
+        } else if is_behind && since.is_new && !begins {
+            (Heard::Baseline, Some(report.spent))
+        } else {
+            // The first report of an episode that comes here may not be its first: only what is fresh is new for certain.
+            let new = if !is_first && same { report.spent - told.spent } else { fresh };
+            (Heard::New(new), Some(report.spent))
+        };
         told.episode = report.episode;
-        told.spent = report.spent;
-        told.heard = now.max(1);
         told.rate = report.rate_micro as f64 / MICRO;
-        if !is_known && since.is_new && !begins {
-            return Heard::Baseline;
+        if let Some(spent) = counts_from {
+            (told.spent, told.heard) = (spent, now.max(1));
         }
-        told.lately.add(new, now, tau_s(report.limit));
-        Heard::New(new)
+        if let Heard::New(new) | Heard::CaughtUp(new) = heard {
+            told.lately.add(new, now, tau_s(report.limit));
+        }
+        heard
     }
 
-    /// Forgets what instances told that are gone.
-    pub fn keep(&mut self, alive: &[u32]) {
+    /// Forgets what instances told that are not known any more. Of those that are missed only the counts are kept.
+    pub fn keep(&mut self, known: &[(u32, bool)]) {
         self.outlook = Outlook::default();
-        self.peers.retain(|peer| alive.contains(&peer.peer));
+        self.peers.retain(|peer| match known.iter().find(|(number, _)| *number == peer.peer) {
+            None => false,
+            Some((_, false)) => true,
+            Some((_, true)) => {
+                (peer.rate, peer.lately) = (0.0, Lately::default());
+                true
+            }
+        });
     }
 
     /// Nobody is taken to go on until the next report.

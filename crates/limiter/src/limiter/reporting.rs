@@ -33,8 +33,8 @@ pub(crate) enum Round<'a> {
     Urgent,
     /// Every one that changed; of others, only what these tell is kept.
     All {
-        /// Numbers of the instances that are there.
-        alive: &'a [u32],
+        /// Numbers of the other instances, and whether each is missed.
+        known: &'a [(u32, bool)],
     },
     /// Every one of which something is untold.
     Last,
@@ -64,6 +64,11 @@ impl Limiter {
         let number = match rows.table.find(hash as u32, &client) {
             Some(number) => number,
             None if self.make_room(&mut rows, when) => rows.table.insert(TableRow::heard_of(client, hash)),
+            // As it has one when it comes here itself.
+            None if report.has_own_row && self.has_room_beyond() => {
+                self.count(client);
+                rows.table.insert(TableRow::heard_of(client, hash))
+            }
             None => return Charged::NoRoom,
         };
         let Rows { table, hot, .. } = &mut *rows;
@@ -74,7 +79,7 @@ impl Limiter {
         match row.slots.hear(peer, report, since, &mut sharing, when) {
             None => Charged::NoRoom,
             Some(Heard::WentBack) => Charged::WentBack,
-            Some(Heard::New(_) | Heard::Baseline) => Charged::Counted,
+            Some(Heard::New(_) | Heard::CaughtUp(_) | Heard::Baseline) => Charged::Counted,
         }
     }
 
@@ -92,6 +97,26 @@ impl Limiter {
                 // One whose bucket was forgotten goes with the next round.
                 let missing = slot.map_or(0, |slot| slot.settle_silence(bucket, now));
                 bucket.begin_again(self.counts.next_episode(), missing, now);
+            }
+        }
+    }
+
+    /// The others will hear this instance again: what has flowed in meanwhile of what could not be told is missing to nobody. Takes one
+    /// shard's lock after another.
+    pub(crate) fn leak_untold(&self, when: Moment) {
+        let Some(link) = self.link.at(when.now).filter(|_| self.counts.hot() > 0) else { return };
+        for shard in &self.shards {
+            let mut rows = shard.0.lock();
+            let places: Vec<HotPlace> = rows.hot.places().collect();
+            for place in places {
+                let Rows { table, hot, .. } = &mut *rows;
+                let Some((client, id)) = hot.get(place).map(|bucket| (bucket.client, bucket.id)) else {
+                    continue;
+                };
+                let row = table.find(self.hash(client) as u32, &client);
+                if let Some(slot) = row.and_then(|row| table.row_mut(row).slots.hot_mut(id, place)) {
+                    slot.catch_up(&mut Sharing::new(link, client, hot, &self.counts), when);
+                }
             }
         }
     }
@@ -170,9 +195,9 @@ impl Limiter {
                 hot.remove(place, &self.counts);
                 continue;
             };
-            if let Round::All { alive } = round {
-                bucket.keep_peers(alive);
-                if bucket.is_over(when.now) {
+            if let Round::All { known } = round {
+                bucket.keep_peers(known);
+                if bucket.is_over(link, when.now) {
                     slot.cool();
                     hot.remove(place, &self.counts);
                     continue;
@@ -192,8 +217,10 @@ impl Limiter {
         let Rows { table, hot, .. } = &mut *rows;
         let bucket = hot.get_mut(candidate.place)?;
         let row = table.find(self.hash(bucket.client) as u32, &bucket.client)?;
-        let slot = table.row_mut(row).slots.hot_mut(bucket.id, candidate.place)?;
-        Some(bucket.report(when.now, slot.numbers()))
+        let row = table.row_mut(row);
+        let has_own_row = row.is_named();
+        let slot = row.slots.hot_mut(bucket.id, candidate.place)?;
+        Some(bucket.report(when.now, slot.told(has_own_row)))
     }
 
     /// These reports could not be sent: they are told again. Takes one shard's lock after another.

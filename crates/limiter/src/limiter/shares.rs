@@ -53,6 +53,12 @@ pub(super) fn rate_of(limit: Limit) -> f64 {
     limit.rate.micro as f64 / (MICRO * f64::from(limit.rate.per_secs.max(1)))
 }
 
+/// Whole tokens that flow in within that time.
+pub(super) fn tokens_of(limit: Limit, span: Nanos) -> u64 {
+    let parts = u128::from(limit.rate.per_secs.max(1)) * 1_000_000_000 * 1_000_000;
+    u64::try_from(u128::from(limit.rate.micro) * u128::from(span) / parts).unwrap_or(u64::MAX)
+}
+
 /// Over how many seconds what was told loses its weight: as long as the bucket takes to fill, within bounds.
 pub(super) fn tau_s(limit: Limit) -> f64 {
     if limit.rate.micro == 0 {

@@ -3,6 +3,7 @@
 //! A bucket is found by its id, so that its level carries over whatever limit or plan names it next. Buckets whose
 //! names are in force no longer stay until they are full: who was put on another plan and back has not gained anything.
 
+mod hear;
 mod mark;
 mod part;
 mod share;

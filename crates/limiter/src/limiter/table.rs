@@ -69,6 +69,15 @@ impl TableRow {
         }
     }
 
+    /// Whether it has a row of its own at a full table, too: an entry names it, or it is a whole range that shares one bucket.
+    pub fn is_named(&self) -> bool {
+        match self.decider {
+            Decider::Entry(EntryKind::Client) => true,
+            Decider::Entry(EntryKind::Range) => self.client.network().is_none() && !self.client.is_crowd(),
+            Decider::Entry(EntryKind::Default) | Decider::Unknown | Decider::UnknownFilled => false,
+        }
+    }
+
     /// Its buckets as a request finds them.
     pub fn slots_of(&self, ask: Ask<'_>) -> Slots {
         let is_filled = ask.grant.is_some_and(|grant| self.is_filled_for(grant));

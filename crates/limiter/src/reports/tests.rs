@@ -21,12 +21,20 @@ fn any_reset() -> impl Strategy<Value = Option<(Reset, u32)>> {
 fn any_report() -> impl Strategy<Value = SpentReport> {
     let numbers = (0..=Limit::MAX_CAPACITY, 0..=Rate::MAX_MICRO, 1..=MAX_PER_SECS);
     let counts = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>());
-    (any_client(), any::<u64>(), any::<bool>(), numbers, any_reset(), counts).prop_map(
-        |(client, bucket, of_rule, (capacity, micro, per_secs), reset, (episode, spent, part, rate))| {
+    (any_client(), any::<u64>(), any::<[bool; 2]>(), numbers, any_reset(), counts).prop_map(
+        |(
+            client,
+            bucket,
+            [of_rule, has_own_row],
+            (capacity, micro, per_secs),
+            reset,
+            (episode, spent, part, rate),
+        )| {
             SpentReport {
                 client,
                 bucket: BucketId(bucket),
                 of_rule,
+                has_own_row,
                 limit: Limit { capacity, rate: Rate { micro, per_secs } },
                 reset,
                 episode,
@@ -43,6 +51,7 @@ fn usual(client: ClientKey) -> SpentReport {
         client,
         bucket: BucketId::of("default"),
         of_rule: false,
+        has_own_row: false,
         limit: Limit { capacity: 1000, rate: Rate::per_second(500_000_000) },
         reset: None,
         episode: 1000,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use balancer_limiter::bucket::{Bucket, MICRO};
-use balancer_limiter::budget::{Budget, GAP, HEARTBEAT, InstanceId, SpentReport, TICK};
+use balancer_limiter::budget::{Budget, DEAD_AFTER, GAP, HEARTBEAT, InstanceId, SpentReport, TICK};
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::Limit;
 use balancer_limiter::limiter::{Ask, Grant, Limiter, Saved};
@@ -67,6 +67,10 @@ enum Event {
 pub struct World {
     pub grant: Grant,
     pub client: ClientKey,
+    /// The sender of the first instance hangs in that time; it hears the others.
+    pub mute: Option<(Nanos, Nanos)>,
+    /// What is told to the first instance in that time lies somewhere until its end.
+    pub deaf: Option<(Nanos, Nanos)>,
     carrier: Carrier,
     instances: Vec<Option<Instance>>,
     queue: BinaryHeap<Reverse<(Nanos, u64)>>,
@@ -86,6 +90,8 @@ impl World {
         let mut world = Self {
             grant: Grant::of_default(Terms::of_numbers(limit)),
             client: ClientKey::digest(b"tenant"),
+            mute: None,
+            deaf: None,
             carrier,
             instances: Vec::new(),
             queue: BinaryHeap::new(),
@@ -146,7 +152,8 @@ impl World {
     }
 
     fn tick(&mut self, number: usize, now: Nanos) {
-        let stopped = self.is_stopped(now);
+        let is_mute = number == 0 && self.mute.is_some_and(|(from, to)| (from..to).contains(&now));
+        let stopped = is_mute || self.is_stopped(now);
         let Some(instance) = &mut self.instances[number] else { return };
         if instance.due != now {
             return;
@@ -178,7 +185,15 @@ impl World {
             if self.random.u32(..1000) < self.carrier.lost_permille {
                 continue;
             }
-            let arrival = now + self.carrier.delay;
+            let arrival = match self.deaf {
+                Some((from, end)) if to == 0 && (from..end).contains(&now) => end,
+                _ => now + self.carrier.delay,
+            };
+            let is_own = self.instances[to].as_ref().is_some_and(|instance| instance.id == from);
+            if is_own && arrival - now > DEAD_AFTER {
+                // The driver takes it for no sign that the others hear this instance now.
+                continue;
+            }
             self.plan(arrival, Event::Message(to, from, Arc::clone(&reports)));
             if self.random.u32(..1000) < self.carrier.again_permille {
                 let later = arrival + self.random.u64(..TICK);

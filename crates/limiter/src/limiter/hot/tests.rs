@@ -9,9 +9,12 @@ const MS: Nanos = 1_000_000;
 /// 100 tokens, 50 a second.
 const USUAL: Limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
 
-const LINK: PeerLinkState = PeerLinkState { members: 3, cut_off: false, returns: 0, returned_at: 0 };
+const LINK: PeerLinkState =
+    PeerLinkState { members: 3, cut_off: false, unheard: false, returns: 0, returned_at: 0 };
 
-const LONG_AGO: HearingSince = HearingSince { began: 1, is_new: false };
+const TOLD: ToldBucket = ToldBucket { limit: USUAL, of_rule: false, has_own_row: false, reset: None };
+
+const LONG_AGO: HearingSince = HearingSince { began: 1, is_new: false, is_silent: false, last: 1 };
 
 fn hot(now: Nanos) -> HotBucket {
     let mut bucket = HotBucket::new(ClientKey::digest(b"a"), BucketId(1), 5, now);
@@ -24,6 +27,7 @@ fn told(episode: u32, spent: u64, fresh: u64, rate: u64) -> SpentReport {
         client: ClientKey::digest(b"a"),
         bucket: BucketId(1),
         of_rule: false,
+        has_own_row: false,
         limit: USUAL,
         reset: None,
         episode,
@@ -38,11 +42,13 @@ type Step = ((u32, u64, u64), HearingSince, Heard);
 
 #[test]
 fn what_is_new_in_a_report_is_charged_once() {
-    use Heard::{Baseline, New, WentBack};
-    let new = HearingSince { began: SEC, is_new: true };
-    let old = HearingSince { began: SEC, is_new: false };
-    let back = HearingSince { began: 20 * SEC, is_new: true };
+    use Heard::{Baseline, CaughtUp, New, WentBack};
+    let new = HearingSince { began: SEC, is_new: true, ..LONG_AGO };
+    let old = HearingSince { began: SEC, ..LONG_AGO };
+    let back = HearingSince { began: 20 * SEC, is_new: true, ..LONG_AGO };
     let long_back = HearingSince { is_new: false, ..back };
+    // Nothing was heard since half a second before the first report.
+    let silent = HearingSince { is_silent: true, last: SEC / 2, ..LONG_AGO };
     let rows: &[(&str, &[Step])] = &[
         ("counters grow", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 20, 12), LONG_AGO, New(12))]),
         ("a report is lost", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 30, 5), LONG_AGO, New(22))]),
@@ -58,10 +64,21 @@ fn what_is_new_in_a_report_is_charged_once() {
         ("a newcomer", &[((1, 10_000, 6), new, Baseline), ((1, 10_003, 3), new, New(3))]),
         ("a newcomer, and what only begins", &[((1, 9, 9), new, New(9))]),
         ("a newcomer of a second ago", &[((1, 10_000, 6), old, New(6)), ((1, 10_003, 3), old, New(3))]),
-        ("after a silence", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 99, 9), back, Baseline)]),
-        ("after a silence, of another", &[((1, 99, 9), back, Baseline), ((1, 100, 1), back, Baseline)]),
-        ("a second after a silence", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 99, 9), long_back, New(9))]),
-        ("the same, and it is known", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 9, 9), long_back, New(1))]),
+        // In half a second 25 have flowed in.
+        ("after a silence", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 99, 9), back, CaughtUp(66))]),
+        ("after a silence, little", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 30, 9), back, CaughtUp(0))]),
+        ("after a silence, of another", &[((1, 99, 9), back, Baseline), ((1, 100, 1), back, CaughtUp(0))]),
+        ("a second after a silence", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 30, 9), long_back, CaughtUp(9))]),
+        ("the same, and it is known", &[((1, 8, 8), LONG_AGO, New(8)), ((1, 9, 9), long_back, CaughtUp(1))]),
+        (
+            "in a silence, several at once",
+            &[
+                ((1, 8, 8), LONG_AGO, New(8)),
+                ((1, 30, 20), silent, CaughtUp(0)),
+                ((1, 70, 9), silent, CaughtUp(12)),
+            ],
+        ),
+        ("in a silence, of another", &[((1, 200, 190), silent, CaughtUp(115))]),
         ("after a silence it begins", &[((1, 8, 8), LONG_AGO, New(8)), ((2, 9, 9), back, New(9))]),
         ("after a silence another begins", &[((2, 9, 9), back, New(9))]),
     ];
@@ -79,13 +96,13 @@ fn what_is_new_in_a_report_is_charged_once() {
 fn it_is_urgent_when_as_much_is_untold_as_may_be() {
     // A quarter of a third of 100 is 8.3; a third of the rate, 8.3 in half a second, does not count.
     let mut bucket = hot(SEC);
-    bucket.report(SEC, (USUAL, false, None));
+    bucket.report(SEC, TOLD);
     let spent = |bucket: &mut HotBucket, now| (1..).find(|_| bucket.spend(1, USUAL, 3, now)).unwrap();
     assert_eq!(spent(&mut bucket, SEC), 9);
     assert!(!bucket.spend(50, USUAL, 3, SEC), "it is said once");
-    bucket.report(SEC, (USUAL, false, None));
+    bucket.report(SEC, TOLD);
     assert_eq!(spent(&mut bucket, SEC + 240 * MS), 13);
-    bucket.report(2 * SEC, (USUAL, false, None));
+    bucket.report(2 * SEC, TOLD);
     assert_eq!(spent(&mut bucket, 60 * SEC), 17);
     assert!(bucket.is_hot(70 * SEC - 1) && !bucket.is_hot(70 * SEC));
 }
@@ -94,11 +111,11 @@ fn it_is_urgent_when_as_much_is_untold_as_may_be() {
 fn what_is_hidden_is_published_once() {
     let mut bucket = hot(SEC);
     bucket.heat(100, 2 * SEC);
-    let report = bucket.report(2 * SEC, (USUAL, false, None));
+    let report = bucket.report(2 * SEC, TOLD);
     assert_eq!((report.episode, report.spent, report.fresh), (5, 9, 9));
     assert!(!bucket.is_hot(12 * SEC));
     bucket.heat(4, 12 * SEC);
-    let report = bucket.report(12 * SEC, (USUAL, false, None));
+    let report = bucket.report(12 * SEC, TOLD);
     assert_eq!((report.spent, report.fresh), (13, 4));
 }
 
@@ -113,7 +130,7 @@ fn a_rate_follows_what_is_told_and_ends_at_nothing() {
             bucket.spend(20, USUAL, 3, now);
         }
         assert_eq!(bucket.is_changed(), tick < 8 || *rates.last().unwrap() > 0, "{tick}");
-        rates.push(bucket.report(now, (USUAL, false, None)).rate_micro);
+        rates.push(bucket.report(now, TOLD).rate_micro);
     }
     let whole: Vec<u64> = rates.iter().map(|micro| micro / 1_000_000).collect();
     assert_eq!(whole[..7], [17, 31, 36, 38, 39, 39, 39]);
@@ -124,13 +141,13 @@ fn a_rate_follows_what_is_told_and_ends_at_nothing() {
 #[test]
 fn a_report_that_was_not_sent_is_told_again_as_if_it_had_not_been_made() {
     let mut bucket = hot(SEC);
-    let first = bucket.report(SEC, (USUAL, false, None));
+    let first = bucket.report(SEC, TOLD);
     bucket.take_back(&first);
     bucket.take_back(&first);
     assert!(bucket.loud);
-    assert_eq!(bucket.report(SEC, (USUAL, false, None)), first);
+    assert_eq!(bucket.report(SEC, TOLD), first);
     bucket.spend(3, USUAL, 3, SEC);
-    let second = bucket.report(SEC + TICK, (USUAL, false, None));
+    let second = bucket.report(SEC + TICK, TOLD);
     // An older one can not be taken back any more: the second has told it.
     bucket.take_back(&first);
     assert_eq!((second.spent, second.fresh, bucket.untold()), (12, 3, 0));
@@ -172,21 +189,21 @@ fn others_go_on_for_three_ticks_and_leave_this_instance_its_part() {
     assert_eq!(ahead, [14_000, 15_000, 15_000, 0, 0]);
     bucket.hear(3, &told(1, 1, 0, 10), LONG_AGO, 6 * SEC);
     assert!(bucket.foresee(USUAL, LINK, 0, 7 * SEC) > 0);
-    bucket.keep_peers(&[4]);
+    bucket.keep_peers(&[(4, false)]);
     assert_eq!(bucket.foresee(USUAL, LINK, 0, 7 * SEC), 0);
 }
 
 #[test]
 fn one_that_cools_says_at_the_end_that_it_does_not_go_on() {
     let mut bucket = hot(SEC);
-    assert!(bucket.report(2 * SEC, (USUAL, false, None)).rate_micro > 0);
-    assert!(!bucket.is_hot(11 * SEC) && bucket.is_changed() && !bucket.is_over(11 * SEC));
-    let last = bucket.report(11 * SEC, (USUAL, false, None));
+    assert!(bucket.report(2 * SEC, TOLD).rate_micro > 0);
+    assert!(!bucket.is_hot(11 * SEC) && bucket.is_changed() && !bucket.is_over(Some(LINK), 11 * SEC));
+    let last = bucket.report(11 * SEC, TOLD);
     assert_eq!((last.fresh, last.rate_micro), (0, 0));
-    assert!(!bucket.is_changed() && bucket.is_over(11 * SEC));
+    assert!(!bucket.is_changed() && bucket.is_over(Some(LINK), 11 * SEC));
     // One that can't be told is not kept for ever.
     bucket.take_back(&last);
-    assert!(!bucket.is_over(21 * SEC - 1) && bucket.is_over(21 * SEC));
+    assert!(!bucket.is_over(Some(LINK), 21 * SEC - 1) && bucket.is_over(Some(LINK), 21 * SEC));
 }
 
 #[test]
@@ -196,7 +213,7 @@ fn a_part_is_what_was_told_lately_and_half_of_an_even_one_at_least() {
         bucket.heat(0, SEC);
         if own > 0 {
             bucket.spend(own, USUAL, 3, SEC);
-            bucket.report(SEC, (USUAL, false, None));
+            bucket.report(SEC, TOLD);
         }
         for (peer, spent) in (0..).zip(others) {
             bucket.hear(peer, &told(1, *spent, *spent, 0), LONG_AGO, SEC);
@@ -216,7 +233,7 @@ fn a_part_is_what_was_told_lately_and_half_of_an_even_one_at_least() {
     }
     // Ten seconds later another one's tokens weigh 37 %.
     let mut bucket = hot(SEC);
-    bucket.report(SEC, (USUAL, false, None));
+    bucket.report(SEC, TOLD);
     bucket.hear(0, &told(1, 9, 9, 0), LONG_AGO, 11 * SEC);
     assert_eq!((bucket.part(USUAL, 3, 11 * SEC) * 100.0).round(), 27.0);
     assert_eq!(tau_s(Limit { capacity: 5, rate: Rate::per_second(0) }), 60.0);
@@ -227,13 +244,13 @@ fn a_part_is_what_was_told_lately_and_half_of_an_even_one_at_least() {
 fn what_was_spent_in_the_period_before_is_told_to_nobody() {
     let mut bucket = hot(SEC);
     bucket.hear(0, &told(1, 1, 1, 10), LONG_AGO, SEC);
-    let told_before = bucket.report(SEC, (USUAL, false, None));
+    let told_before = bucket.report(SEC, TOLD);
     bucket.spend(3, USUAL, 3, SEC);
-    bucket.begin_period(6);
+    bucket.begin_period(6, 1);
     // That it was not told after all does not matter any more.
     bucket.take_back(&told_before);
     assert_eq!((bucket.untold(), bucket.foresee(USUAL, LINK, 0, 2 * SEC)), (0, 0));
     bucket.spend(2, USUAL, 3, 2 * SEC);
-    let report = bucket.report(2 * SEC, (USUAL, false, None));
+    let report = bucket.report(2 * SEC, TOLD);
     assert_eq!((report.episode, report.spent, report.fresh), (6, 2, 2));
 }

@@ -144,7 +144,7 @@ fn a_bucket_with_a_reset_comes_back_as_it_was_until_its_period_turns() {
 #[test]
 fn a_bucket_that_is_held_to_a_part_comes_back_as_what_is_left_of_the_whole() {
     let before = Limiter::new(10);
-    before.link.set_members(2);
+    before.link.set_members(2, false);
     let hourly = hourly(100);
     let passed = |limiter: &Limiter| (0..1_000).take_while(|_| take(limiter, &hourly, 1, at(0))).count();
     assert_eq!(passed(&before), 50);
@@ -159,7 +159,7 @@ fn a_bucket_that_is_held_to_a_part_comes_back_as_what_is_left_of_the_whole() {
 fn a_look_says_what_a_request_gets_while_the_others_are_not_heard_and_afterwards() {
     let limiter = Limiter::new(10);
     let grant = grant(&[("a", 30)]);
-    limiter.link.set_members(3);
+    limiter.link.set_members(3, false);
     let left = |when| {
         let (said, levels) = limiter.foresee(client(1), Ask::of(&grant), when);
         assert_eq!(limiter.levels(client(1), Ask::of(&grant), when).buckets, levels);
@@ -171,7 +171,8 @@ fn a_look_says_what_a_request_gets_while_the_others_are_not_heard_and_afterwards
     let in_silence: Vec<u32> = (0..12).map(|_| left(at(0))).collect();
     assert_eq!(in_silence, [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0]);
     limiter.link.returned(at(3).now);
-    limiter.link.hold_until(at(5).now);
+    limiter.link.heard(at(5).now, at(5).now);
+    limiter.link.heard_by_others_until(at(5).now);
     assert_eq!((left(at(5)), left(at(5))), (5, 4));
     // The next silence.
     assert_eq!(left(at(30)), 9);
@@ -201,14 +202,16 @@ fn a_range_that_is_filled_fills_those_of_whom_it_is_not_known_yet_that_it_decide
 #[test]
 fn what_others_spend_of_a_range_after_it_was_filled_is_missing_to_its_clients() {
     let limiter = Limiter::new(10);
-    limiter.link.set_members(2);
-    limiter.link.hold_until(at(9).now);
+    limiter.link.set_members(2, false);
+    limiter.link.heard(at(9).now, at(9).now);
+    limiter.link.heard_by_others_until(at(9).now);
     let range = Grant { entry: EntryKind::Range, ..grant(&[("few", 5)]) };
     let spec = &range.terms.buckets[0];
     let told = |spent, fresh| SpentReport {
         client: client(1),
         bucket: spec.id,
         of_rule: false,
+        has_own_row: false,
         limit: spec.in_force(),
         reset: None,
         episode: 1,
@@ -216,7 +219,7 @@ fn what_others_spend_of_a_range_after_it_was_filled_is_missing_to_its_clients() 
         fresh,
         rate_micro: 0,
     };
-    let since = HearingSince { began: 1, is_new: false };
+    let since = HearingSince { began: 1, is_new: false, is_silent: false, last: 1 };
     limiter.charge_reported(1, &told(4, 4), since, at(2));
     limiter.fill_where(|_, entry| entry == EntryKind::Range);
     limiter.charge_reported(1, &told(7, 3), since, at(2));

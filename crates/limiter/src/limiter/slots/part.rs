@@ -33,7 +33,7 @@ impl Slot {
     }
 
     /// What `cost` tokens take of the level, in millionths.
-    fn price(&self, cost: u32) -> i64 {
+    pub(super) fn price(&self, cost: u32) -> i64 {
         if self.is_parted() { self.mark.price(cost) } else { i64::from(cost) * MICRO }
     }
 

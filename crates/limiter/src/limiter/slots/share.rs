@@ -1,19 +1,15 @@
 //! A bucket that several instances share: what is hidden from the others, and how it is held to a part while this instance is
 //! cut off from them.
 
-use super::super::hot::HotBucket;
+use super::super::hot::{HotBucket, ToldBucket};
 use super::super::hot_table::{HotCounts, HotPlace, HotTable};
 use super::super::link::PeerLinkState;
-use super::super::others::{Heard, HearingSince};
 use super::super::shares::even_part;
-use super::mark::Mark;
 use super::{Slot, Slots};
 use crate::bucket::{Bucket, MICRO};
 use crate::identity::ClientKey;
 use crate::limit::Limit;
 use crate::limiter::{Ask, Verdict};
-use crate::reports::SpentReport;
-use crate::reset::Reset;
 use crate::terms::{BucketId, BucketSpec};
 use balancer_time::{Moment, Nanos};
 
@@ -46,7 +42,7 @@ pub(super) enum Flow {
 
 impl Flow {
     /// What found no room, in millionths.
-    fn over(self) -> u64 {
+    pub(super) fn over(self) -> u64 {
         match self {
             Self::In(_, over) => over,
             Self::Filled => 0,
@@ -78,8 +74,9 @@ impl Slot {
     }
 
     /// What a report says of it beside what was spent.
-    pub fn numbers(&self) -> (Limit, bool, Option<(Reset, u32)>) {
-        (self.bucket.limit(), self.of_rule, self.reset())
+    pub(in super::super) fn told(&self, has_own_row: bool) -> ToldBucket {
+        let (limit, of_rule, reset) = (self.bucket.limit(), self.of_rule, self.reset());
+        ToldBucket { limit, of_rule, has_own_row, reset }
     }
 
     /// Brings it to `when` with these numbers in force; whether it has `cost` tokens beside what others are taken to have
@@ -121,7 +118,9 @@ impl Slot {
         let full = spec.in_force();
         let hot = self.hot.and_then(|place| hot.get(place));
         let part = part_of(hot, full, link, when.now);
-        if let Some(hot) = hot.filter(|_| flow != Flow::Filled) {
+        if let Some(hot) = hot.filter(|_| flow == Flow::Filled) {
+            self.bucket.lower(hot.early(self.turn), debt_of(full, link.members));
+        } else if let Some(hot) = hot {
             let ahead = hot.ahead(full, link, when.now);
             if link.cut_off {
                 let untold = hot.untold_by_others(ahead, part, flow.over());
@@ -150,6 +149,11 @@ impl Slot {
             _ => 0,
         };
         if takes {
+            if self.is_parted()
+                && let Some(hot) = self.hot.and_then(|place| sharing.hot.get_mut(place))
+            {
+                hot.presume(self.price(cost) - i64::from(cost) * MICRO);
+            }
             self.take(cost);
             self.spend(spec.in_force(), cost, sharing, when.now);
         }
@@ -160,14 +164,16 @@ impl Slot {
         verdict
     }
 
-    /// As [`Slot::settle`]. Where its period turned, what was hidden and told before counts for nobody any more.
+    /// As [`Slot::settle`]. Where its period turned, what was hidden and told before counts for nobody any more, and what others told
+    /// of this one does.
     #[inline(always)]
-    fn settle_shared(&mut self, sharing: &mut Sharing<'_>, when: Moment) -> Flow {
+    pub(super) fn settle_shared(&mut self, sharing: &mut Sharing<'_>, when: Moment) -> Flow {
         let flow = self.settle(when);
         if flow == Flow::Filled
             && let Some(hot) = self.hot.and_then(|place| sharing.hot.get_mut(place))
         {
-            hot.begin_period(sharing.counts.next_episode());
+            let early = hot.begin_period(sharing.counts.next_episode(), self.turn);
+            self.bucket.lower(early, debt_of(self.bucket.limit(), sharing.link.members));
         }
         flow
     }
@@ -198,8 +204,23 @@ impl Slot {
             Flow::Filled => 0,
             Flow::In(micro, over) => {
                 self.mark.leak(micro, link.members);
-                hot.map_or(0, |hot| hot.foresee(full, link, over, now))
+                let Some(hot) = hot else { return 0 };
+                if link.unheard {
+                    hot.leak(micro);
+                }
+                hot.foresee(full, link, over, now)
             }
+        }
+    }
+
+    /// Of what flowed in, this instance's part is forgotten of what is hidden; all of it of what can't be told.
+    pub(super) fn leak(&mut self, flow: Flow, sharing: &mut Sharing<'_>) {
+        let Flow::In(micro, _) = flow else { return };
+        self.mark.leak(micro, sharing.link.members);
+        if sharing.link.unheard
+            && let Some(hot) = self.hot.and_then(|place| sharing.hot.get_mut(place))
+        {
+            hot.leak(micro);
         }
     }
 
@@ -229,7 +250,7 @@ impl Slot {
     }
 
     /// It is hot from now on: what is hidden is published. `None`: there is no room for more of them.
-    fn heat<'h>(&mut self, sharing: &'h mut Sharing<'_>, now: Nanos) -> Option<&'h mut HotBucket> {
+    pub(super) fn heat<'h>(&mut self, sharing: &'h mut Sharing<'_>, now: Nanos) -> Option<&'h mut HotBucket> {
         let place = match self.hot {
             Some(place) => place,
             None => sharing.hot.add(sharing.client, self.id, sharing.counts, now)?,
@@ -240,57 +261,6 @@ impl Slot {
         self.mark.publish();
         Some(hot)
     }
-
-    /// A bucket that another instance told of and that was never asked here.
-    fn reported(report: &SpentReport, when: Moment) -> Self {
-        let reset = report.reset.map(|(reset, _)| reset);
-        Self {
-            id: report.bucket,
-            bucket: Bucket::full(report.limit, when.now),
-            mark: Mark::QUIET,
-            turn: reset.map_or(0, |reset| reset.turn(when.wall_s)),
-            hot: None,
-            reset,
-            of_rule: report.of_rule,
-        }
-    }
-
-    /// Charges what another instance told. `None`: there is no room for more hot buckets.
-    fn hear(
-        &mut self,
-        peer: u32,
-        report: &SpentReport,
-        since: HearingSince,
-        sharing: &mut Sharing<'_>,
-        when: Moment,
-    ) -> Option<Heard> {
-        let (now, link) = (when.now, sharing.link);
-        self.rejoin(link, true, now);
-        let mut spare = 0;
-        if let Flow::In(micro, over) = self.settle_shared(sharing, when) {
-            self.mark.leak(micro, link.members);
-            spare = over;
-        }
-        // What was spent in a period that is over is over too.
-        let counts = match (self.reset, report.reset) {
-            (Some(_), Some((_, turn))) => turn >= self.turn,
-            _ => true,
-        };
-        let full = self.bucket.limit();
-        let floor = debt_of(full, link.members);
-        // While it is held to a part, what others spend is theirs. So is what they spent in a silence that is not over yet.
-        let is_charged = counts && !self.is_parted() && !link.cut_off;
-        let hot = self.heat(sharing, now)?;
-        let heard = hot.hear(peer, report, since, now);
-        if let Heard::New(tokens) = heard
-            && is_charged
-        {
-            hot.elsewhere = hot.elsewhere.saturating_add(tokens);
-            // Exact: the bucket is settled.
-            self.bucket.lower(hot.pay_with_spare(tokens, full, link.members, spare, now), floor);
-        }
-        Some(heard)
-    }
 }
 
 /// This instance's part of a bucket while it is cut off; an even one where nothing is known of it.
@@ -299,7 +269,7 @@ fn part_of(hot: Option<&HotBucket>, full: Limit, link: PeerLinkState, now: Nanos
 }
 
 /// The deepest that others' spending may bring a bucket, in millionths: as if each of them had taken it whole.
-fn debt_of(limit: Limit, members: u32) -> i64 {
+pub(super) fn debt_of(limit: Limit, members: u32) -> i64 {
     -(i64::from(members.saturating_sub(1)) * i64::from(limit.capacity)).saturating_mul(MICRO)
 }
 
@@ -334,22 +304,6 @@ impl Slots {
             };
         }
         allowed
-    }
-
-    /// Charges what another instance told; see [`Slot::hear`].
-    pub fn hear(
-        &mut self,
-        peer: u32,
-        report: &SpentReport,
-        since: HearingSince,
-        sharing: &mut Sharing<'_>,
-        when: Moment,
-    ) -> Option<Heard> {
-        if self.find_mut(report.bucket).is_none() {
-            self.make_room(report.of_rule, |_| false, when);
-            self.0.push(Slot::reported(report, when));
-        }
-        self.find_mut(report.bucket)?.hear(peer, report, since, sharing, when)
     }
 
     /// The bucket with that id, if that is where its counts are.

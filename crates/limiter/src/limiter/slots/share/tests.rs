@@ -1,6 +1,12 @@
+mod calendar;
+
+use super::super::super::others::{Heard, HearingSince};
+use super::super::mark::Mark;
 use super::*;
 use crate::limit::Rate;
 use crate::limiter::{Ask, Grant, MAX_ASKED};
+use crate::reports::SpentReport;
+use crate::reset::Reset;
 use crate::terms::{BucketName, ClientLimit, Terms};
 use balancer_time::Moment;
 use proptest::prelude::*;
@@ -10,7 +16,8 @@ const SEC: Nanos = 1_000_000_000;
 /// 100 tokens, 50 a second.
 const USUAL: Limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
 
-const LINK: PeerLinkState = PeerLinkState { members: 3, cut_off: false, returns: 0, returned_at: 0 };
+const LINK: PeerLinkState =
+    PeerLinkState { members: 3, cut_off: false, unheard: false, returns: 0, returned_at: 0 };
 
 const CUT_OFF: PeerLinkState = PeerLinkState { cut_off: true, ..LINK };
 
@@ -67,21 +74,26 @@ impl Client {
         self.hear_while(LINK, fresh, rate, now)
     }
 
-    fn hear_while(&mut self, link: PeerLinkState, fresh: u64, rate: u64, now: Nanos) -> Option<Heard> {
-        let report = SpentReport {
+    fn report(&self, spent: u64, fresh: u64, rate: u64) -> SpentReport {
+        SpentReport {
             client: ClientKey::digest(b"a"),
             bucket: BucketId::of("default"),
             of_rule: false,
+            has_own_row: false,
             limit: self.grant.terms.buckets[0].in_force(),
             reset: None,
-            // A counter of its own for each.
-            episode: (now / 1_000_000) as u32,
-            spent: fresh,
+            episode: 0,
+            spent,
             fresh,
             rate_micro: rate * 1_000_000,
-        };
+        }
+    }
+
+    fn hear_while(&mut self, link: PeerLinkState, fresh: u64, rate: u64, now: Nanos) -> Option<Heard> {
+        // A counter of its own for each.
+        let report = SpentReport { episode: (now / 1_000_000) as u32, ..self.report(fresh, fresh, rate) };
         let mut sharing = Sharing::new(link, report.client, &mut self.hot, &self.counts);
-        let since = HearingSince { began: 0, is_new: false };
+        let since = HearingSince { began: 0, is_new: false, is_silent: link.cut_off, last: 0 };
         self.slots.hear(1, &report, since, &mut sharing, at(now))
     }
 
@@ -202,7 +214,8 @@ fn cut_off_a_bucket_is_held_to_a_part_and_then_is_whole_again() {
     // In the next silence the part is found anew, by what was told: only this instance did.
     client.ask(back, 0, 9 * SEC);
     let report = client.hot.places().next().unwrap();
-    client.hot.get_mut(report).unwrap().report(9 * SEC, (USUAL, false, None));
+    let told = client.slots.iter().next().unwrap().told(false);
+    client.hot.get_mut(report).unwrap().report(9 * SEC, told);
     let again = PeerLinkState { cut_off: true, ..back };
     assert_eq!(client.burst(again, 9 * SEC), 100);
 }

@@ -1,0 +1,105 @@
+//! What another instance told of a bucket is charged to it.
+
+use super::super::others::{Heard, HearingSince};
+use super::mark::Mark;
+use super::share::{Sharing, debt_of};
+use super::{Slot, Slots};
+use crate::bucket::Bucket;
+use crate::reports::SpentReport;
+use balancer_time::Moment;
+
+/// In which period something was spent that another instance told, by this one's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SpentIn {
+    /// One that is over, and so is what was spent in it.
+    Past,
+    Present,
+    /// One that has not begun here: the other one's clock is ahead.
+    Future(u32),
+}
+
+impl Slot {
+    /// A bucket that another instance told of and that was never asked here.
+    fn reported(report: &SpentReport, when: Moment) -> Self {
+        let reset = report.reset.map(|(reset, _)| reset);
+        Self {
+            id: report.bucket,
+            bucket: Bucket::full(report.limit, when.now),
+            mark: Mark::QUIET,
+            turn: reset.map_or(0, |reset| reset.turn(when.wall_s)),
+            hot: None,
+            reset,
+            of_rule: report.of_rule,
+        }
+    }
+
+    fn spent_in(&self, report: &SpentReport) -> SpentIn {
+        match (self.reset, report.reset) {
+            (Some(own), Some((theirs, turn))) if own == theirs && turn < self.turn => SpentIn::Past,
+            (Some(own), Some((theirs, turn))) if own == theirs && turn > self.turn => SpentIn::Future(turn),
+            _ => SpentIn::Present,
+        }
+    }
+
+    /// Charges what another instance told. `None`: there is no room for more hot buckets.
+    fn hear(
+        &mut self,
+        peer: u32,
+        report: &SpentReport,
+        since: HearingSince,
+        sharing: &mut Sharing<'_>,
+        when: Moment,
+    ) -> Option<Heard> {
+        let (now, link) = (when.now, sharing.link);
+        self.rejoin(link, true, now);
+        let over = self.catch_up(sharing, when);
+        let spent_in = self.spent_in(report);
+        let full = self.bucket.limit();
+        let hot = self.heat(sharing, now)?;
+        // Only who spends of this period is taken to go on.
+        let rate_micro = if spent_in == SpentIn::Present { report.rate_micro } else { 0 };
+        let heard = hot.hear(peer, &SpentReport { rate_micro, ..*report }, since, now);
+        let new = match heard {
+            Heard::New(tokens) => tokens,
+            // While it was held to a part, as much was taken off for others as was taken here.
+            Heard::CaughtUp(tokens) => hot.less_presumed(tokens),
+            Heard::Baseline | Heard::WentBack => 0,
+        };
+        match spent_in {
+            SpentIn::Past => {}
+            SpentIn::Present => {
+                hot.elsewhere = hot.elsewhere.saturating_add(new);
+                // Exact: the bucket is settled.
+                let micro = hot.pay_with_spare(new, full, link.members, over, now);
+                self.bucket.lower(micro, debt_of(full, link.members));
+            }
+            SpentIn::Future(turn) => hot.keep_early(turn, new),
+        }
+        Some(heard)
+    }
+
+    /// Brings it to `when` without a request; what flowed in and found no room, in millionths.
+    pub(in super::super) fn catch_up(&mut self, sharing: &mut Sharing<'_>, when: Moment) -> u64 {
+        let flow = self.settle_shared(sharing, when);
+        self.leak(flow, sharing);
+        flow.over()
+    }
+}
+
+impl Slots {
+    /// Charges what another instance told; see [`Slot::hear`].
+    pub fn hear(
+        &mut self,
+        peer: u32,
+        report: &SpentReport,
+        since: HearingSince,
+        sharing: &mut Sharing<'_>,
+        when: Moment,
+    ) -> Option<Heard> {
+        if self.find_mut(report.bucket).is_none() {
+            self.make_room(report.of_rule, |_| false, when);
+            self.0.push(Slot::reported(report, when));
+        }
+        self.find_mut(report.bucket)?.hear(peer, report, since, sharing, when)
+    }
+}
