@@ -58,6 +58,7 @@ impl Gathered {
         show(Family::BudgetMessagesSent, &[], SeriesValue::Counter(counts.sent));
         show(Family::BudgetMessagesReceived, &[], SeriesValue::Counter(counts.received));
         show(Family::BudgetMessagesDropped, &[], SeriesValue::Counter(counts.dropped));
+        show(Family::BudgetMessagesOtherVersion, &[], SeriesValue::Counter(counts.other_versions));
         let lag = state.lag.unwrap_or_default();
         show(Family::BudgetLagSeconds, &[], SeriesValue::Float(lag.as_secs_f64()));
         show(Family::BudgetCutOff, &[], SeriesValue::Gauge(state.cut_off.into()));

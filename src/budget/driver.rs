@@ -1,23 +1,25 @@
 //! What to do next: a value that is told what came and what time it is, and says what the sender is to do. Waits for nothing.
 
+mod hear;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use balancer_limiter::budget::{Budget, DEAD_AFTER, GAP, HEARTBEAT, InstanceId, SILENT_AFTER, SpentReport};
-use balancer_limiter::message::{BudgetKey, BudgetMessage, MessageFault};
+use balancer_limiter::budget::{Budget, DEAD_AFTER, HEARTBEAT, InstanceId, SILENT_AFTER, SpentReport, TICK};
+use balancer_limiter::message::{BudgetKey, BudgetMessage};
 use balancer_time::{Moment, Nanos, nanos};
 
-use super::bodies::{packed, read_reports};
-use super::known::{KnownInstances, Noted, rounded};
+use super::bodies::packed;
+use super::known::{KnownInstances, rounded};
 use super::sender::{Order, Reply, SenderState};
 use super::shown::{BudgetState, InstanceShown, SharedBudget, shown_address, shown_id};
 use crate::store::retry_after;
 
-/// Least time between connecting and connecting again because of messages that are signed with another key.
-const REOPEN: Nanos = 60_000_000_000;
+/// Least time between two looks at the key because of messages that are signed with another one.
+const DOUBTED_AGAIN: Nanos = 60_000_000_000;
 
 /// What the database has not taken after so long counts as not told, before this instance is cut off: what it holds itself to then
 /// follows from what it told. If it was told after all, no harm is done: counters only grow.
@@ -57,7 +59,7 @@ pub(super) struct Driver {
     refusals: u32,
     /// Something was heard that is signed with another key than this one: the database's may have been replaced.
     is_key_doubtful: bool,
-    /// When it last connected for that reason.
+    /// When it last looked for that reason.
     doubted_at: Option<Nanos>,
     sequence: u64,
     told_at: Nanos,
@@ -128,11 +130,11 @@ impl Driver {
         order
     }
 
-    /// What is to be told, or the key is read anew first.
+    /// What is to be told, or the key is read anew first, on the connection that there is.
     fn tell(&mut self, when: Moment) -> Option<Order> {
-        if self.is_key_doubtful && self.doubted_at.is_none_or(|last| when.now >= last + REOPEN) {
+        if self.is_key_doubtful && self.doubted_at.is_none_or(|last| when.now >= last + DOUBTED_AGAIN) {
             (self.is_key_doubtful, self.doubted_at) = (false, Some(when.now));
-            return Some(Order::Open);
+            return Some(Order::ReadKey);
         }
         self.texts(when).map(Order::Tell)
     }
@@ -143,8 +145,16 @@ impl Driver {
         match self.sender {
             SenderState::Busy => look,
             SenderState::Closed(at) => look.min(at),
-            SenderState::Ready => look.min(self.tick_at).min(self.heartbeat_at),
+            SenderState::Ready => look.min(self.tick_at).min(self.says_at(self.told_at)),
         }
+    }
+
+    /// When it says that it is there: each second, and sooner where nothing was heard of anybody for a while, so that a short stall does
+    /// not cut off those who have nothing else to say.
+    fn says_at(&self, now: Nanos) -> Nanos {
+        let is_alone = !self.known.is_anyone_there(now);
+        let quiet = if is_alone { Nanos::MAX } else { self.heard_at.max(self.told_at) + TICK };
+        self.heartbeat_at.min(quiet)
     }
 
     /// The budget has something that is not to wait for its turn.
@@ -194,30 +204,12 @@ impl Driver {
         self.sender == SenderState::Busy
     }
 
-    /// What was to be told last was not.
+    /// What was to be told last was not, unless all of it has come back.
     fn take_back(&mut self) {
-        self.parts.budget.not_sent(&self.reports);
-        self.reports.clear();
-    }
-
-    /// A text came. What is no message of this budget is counted, and nothing else comes of it.
-    pub fn heard(&mut self, text: &str, when: Moment) {
-        // Without a key nothing can be told apart.
-        let Some(key) = &self.key else { return };
-        let taken = match BudgetMessage::from_text(text, key) {
-            Ok(message) if message.instance == self.own.0 => Some(self.heard_own(&message, when)),
-            Ok(message) => self.heard_other(&message, when),
-            Err(fault) => {
-                self.is_key_doubtful |= fault == MessageFault::Signature;
-                log::debug!("budget: a message is dropped: {fault}");
-                Some(false)
-            }
-        };
-        match taken {
-            Some(true) => self.heard_at = when.now,
-            Some(false) => drop(self.parts.shown.dropped.fetch_add(1, Ordering::Relaxed)),
-            None => {}
+        if !self.awaited.is_empty() {
+            self.parts.budget.not_sent(&self.reports);
         }
+        self.reports.clear();
     }
 
     /// What was not told yet, and that it ends, if that can be told. Nothing is told after it.
@@ -232,51 +224,6 @@ impl Driver {
         Some(Order::Tell(texts.filter_map(|(body, leaving)| self.text(body, leaving, when.now)).collect()))
     }
 
-    fn heard_own(&mut self, message: &BudgetMessage, when: Moment) -> bool {
-        let place = self.awaited.iter().position(|(sequence, _)| *sequence == message.sequence);
-        let Some(place) = place.filter(|_| message.epoch == self.epoch) else { return false };
-        // They come in order: those before it are lost.
-        let told_at = self.awaited.drain(..=place).next_back().map_or(when.now, |(_, told_at)| told_at);
-        let lag = when.now.saturating_sub(told_at);
-        self.lag = Some(lag);
-        if lag > DEAD_AFTER {
-            // One that lay somewhere for so long does not show that this instance is heard now.
-            return true;
-        }
-        self.own_heard_at = when.now;
-        self.parts.budget.heard(self.own, &[], when);
-        true
-    }
-
-    /// Whether it counts; `None` where that is not known yet.
-    fn heard_other(&mut self, message: &BudgetMessage, when: Moment) -> Option<bool> {
-        let Some(reports) = read_reports(&message.reports) else {
-            log::debug!("budget: a message is dropped: its reports can't be read");
-            return Some(false);
-        };
-        let noted = self.known.note(message, when.now);
-        if matches!(noted, Noted::Stranger(true) | Noted::Counts(true)) {
-            // One that is heard for the first time is told at once that it is.
-            self.heartbeat_at = self.heartbeat_at.min((self.told_at + GAP).max(when.now));
-        }
-        match noted {
-            Noted::Counts(_) => {}
-            Noted::Stranger(_) => return None,
-            Noted::Dropped => {
-                log::debug!("budget: a message is dropped: it was heard before, or its sender finds no room");
-                return Some(false);
-            }
-        }
-        self.parts.shown.received.fetch_add(1, Ordering::Relaxed);
-        let from = InstanceId(message.instance);
-        if message.leaving {
-            self.parts.budget.left(from);
-        } else {
-            self.parts.budget.heard(from, &reports, when);
-        }
-        Some(true)
-    }
-
     /// What is to be told now.
     fn texts(&mut self, when: Moment) -> Option<Vec<String>> {
         let mut bodies = Vec::new();
@@ -285,7 +232,7 @@ impl Driver {
             self.tick_at = next.max(when.now + SHORTEST);
             bodies = packed(&self.reports);
         }
-        let is_heartbeat = when.now >= self.heartbeat_at;
+        let is_heartbeat = when.now >= self.says_at(when.now);
         if is_heartbeat {
             bodies.push(Vec::new());
         }
@@ -379,9 +326,13 @@ impl Driver {
                  database.listen_url has to lead to the server"
             }
         };
-        let alone = self.parts.budget.stats(now).members < 2;
-        let what = if alone { "counts alone" } else { "holds each client to a part of its limits" };
-        log::warn!("budget: this instance is cut off from others and {what}: {cause}");
+        let stats = self.parts.budget.stats(now);
+        let stands = "budget: this instance is cut off from others and";
+        match (stats.members < 2, stats.cut_off) {
+            (true, _) => log::warn!("{stands} counts alone: {cause}"),
+            (false, true) => log::warn!("{stands} holds each client to a part of its limits: {cause}"),
+            (false, false) => log::warn!("{stands} hears them, but they do not hear it: {cause}"),
+        }
     }
 
     /// Texts and instances that found no room, reports that found none or are older than what is known, and requests whose bucket

@@ -114,6 +114,11 @@ impl KnownInstances {
         longest.and_then(|id| self.known.remove(&id)).is_some()
     }
 
+    /// Whether another instance is there.
+    pub fn is_anyone_there(&self, now: Nanos) -> bool {
+        self.known.values().any(|known| known.is_there(now))
+    }
+
     /// Those that are there, by their ids.
     pub fn shown(&self, now: Nanos) -> Vec<InstanceShown> {
         let mut there: Vec<_> = self.known.iter().filter(|(_, known)| known.is_there(now)).collect();

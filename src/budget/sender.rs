@@ -10,6 +10,8 @@ use crate::store::{Notifier, Opened, Unopened};
 pub(super) enum Order {
     /// Connect.
     Open,
+    /// Read the key anew.
+    ReadKey,
     /// Tell these texts.
     Tell(Vec<String>),
 }
@@ -17,7 +19,7 @@ pub(super) enum Order {
 /// What became of an order.
 #[derive(Debug)]
 pub(super) enum Reply {
-    /// It is connected.
+    /// It is connected, or still is, and that is what there is to know.
     Opened(Opened),
     /// It was told.
     Told,
@@ -43,6 +45,7 @@ pub(super) fn serve(mut notifier: Box<dyn Notifier>, orders: &Receiver<Order>, r
     for order in orders {
         let done = match order {
             Order::Open => notifier.open().map_or_else(refused, Reply::Opened),
+            Order::ReadKey => notifier.look().map_or_else(refused, Reply::Opened),
             Order::Tell(texts) => notifier.tell(&texts).map_or_else(Reply::Failed, |()| Reply::Told),
         };
         if replies.send(done).is_err() {

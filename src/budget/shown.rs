@@ -32,6 +32,7 @@ pub struct SharedBudget {
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
     pub(super) dropped: AtomicU64,
+    pub(super) other_versions: AtomicU64,
 }
 
 /// What the driver last knew.
@@ -58,6 +59,8 @@ pub struct MessageCounts {
     pub received: u64,
     /// Whatever came and was no such message.
     pub dropped: u64,
+    /// What of that was of another version.
+    pub other_versions: u64,
 }
 
 impl SharedBudget {
@@ -66,8 +69,8 @@ impl SharedBudget {
         let alone =
             InstanceShown { id: shown_id(own), address, age: 0.0, lag: None, cut_off: false, hot_clients: 0 };
         let state = BudgetState { instances: vec![alone], ..BudgetState::default() };
-        let [sent, received, dropped] = [const { AtomicU64::new(0) }; 3];
-        Self { own, state: Mutex::new(state), sent, received, dropped }
+        let [sent, received, dropped, other_versions] = [const { AtomicU64::new(0) }; 4];
+        Self { own, state: Mutex::new(state), sent, received, dropped, other_versions }
     }
 
     /// This instance's id.
@@ -87,6 +90,7 @@ impl SharedBudget {
             sent: count(&self.sent),
             received: count(&self.received),
             dropped: count(&self.dropped),
+            other_versions: count(&self.other_versions),
         }
     }
 

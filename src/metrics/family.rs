@@ -99,10 +99,12 @@ families! {
         "Messages of other instances that were read.";
     BudgetMessagesDropped = Counter "balancer_budget_messages_dropped_total":
         "What does not count: not signed, unknown, heard before, too much; and requests told to nobody, as too much is hot.";
+    BudgetMessagesOtherVersion = Counter "balancer_budget_messages_other_version_total":
+        "What of the dropped messages came from instances of another version.";
     BudgetLagSeconds = Gauge "balancer_budget_lag_seconds":
         "How long a message takes to all instances; 0 where nothing is told.";
     BudgetCutOff = Gauge "balancer_budget_cut_off":
-        "1 while this instance hears no other and holds each client to a part of its limits.";
+        "1 while this instance hears no other, and holds each client to a part of its limits, or is heard by no other.";
     StoreUp = Gauge "balancer_store_up":
         "1 while the database answers and takes changes; /v1/status says what it does else.";
     StoreOperationDurationSeconds = Histogram "balancer_store_operation_duration_seconds":

@@ -126,6 +126,12 @@ pub trait Notifier: Send {
     /// Why not, for the operator.
     fn open(&mut self) -> Result<Opened, Unopened>;
 
+    /// Reads that again on the connection that there is. Takes at most `database.timeout`; after an error it is not connected.
+    ///
+    /// # Errors
+    /// Why not, for the operator.
+    fn look(&mut self) -> Result<Opened, Unopened>;
+
     /// Tells these texts in one transaction: ASCII of under 8,000 bytes each, without quotes. Takes at most `database.timeout`;
     /// after an error nothing is known of what was told, and [`Notifier::open`] has to be called first.
     ///

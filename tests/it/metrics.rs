@@ -40,6 +40,7 @@ const FAMILIES: &[&str] = &[
     "balancer_budget_messages_sent_total",
     "balancer_budget_messages_received_total",
     "balancer_budget_messages_dropped_total",
+    "balancer_budget_messages_other_version_total",
     "balancer_budget_lag_seconds",
     "balancer_budget_cut_off",
     "balancer_ratelimit_cache_hits_total",

@@ -1,5 +1,9 @@
+mod telling;
+
+use super::super::bodies::read_reports;
 use super::*;
 use crate::store::Opened;
+use balancer_limiter::budget::GAP;
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::limiter::{Ask, Grant, Limiter};
@@ -260,49 +264,6 @@ fn the_last_that_one_tells_who_leaves_is_what_it_had_not_told_yet() {
     assert!(read(goodbye).leaving && read(goodbye).reports.is_empty());
 }
 
-#[test]
-fn a_message_of_another_key_has_the_key_read_anew_once_a_minute() {
-    let (mut driver, first) = connected();
-    driver.heard(&first, at(START));
-    let replaced = BudgetKey::new(&[2; BudgetKey::BYTES]).unwrap();
-    let foreign = of_another(1).to_text(&replaced);
-    driver.heard(&foreign, at(START + MILLI));
-    assert!(matches!(driver.step(at(START + MILLI)), Some(Order::Open)));
-    driver.replied(Reply::Opened(Opened { key: replaced, seen_from: None }), START + MILLI);
-    driver.heard(&foreign, at(START + MILLI));
-    assert_eq!(driver.parts.shown.counts().received, 1, "by the new key");
-    // One that was under way meanwhile.
-    driver.heard(&of_another(2).to_text(&key()), at(START + MILLI));
-    let again = START + MILLI + REOPEN;
-    for now in [START + MILLI, again - MILLI] {
-        assert!(matches!(driver.step(at(now)), Some(Order::Tell(_))));
-        driver.replied(Reply::Told, now);
-    }
-    assert!(matches!(driver.step(at(again)), Some(Order::Open)));
-}
-
-#[test]
-fn a_refusal_that_lasts_is_asked_about_less_and_less_often() {
-    let mut driver = driver();
-    let mut now = START;
-    let mut waits = Vec::new();
-    for _ in 0..10 {
-        assert!(matches!(driver.step(at(now)), Some(Order::Open)));
-        driver.replied(Reply::Refused("permission denied".into()), now);
-        let SenderState::Closed(next) = driver.sender else { panic!("{:?}", driver.sender) };
-        waits.push((next - now) / MILLI);
-        now = next;
-    }
-    assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
-    // Another one, and a server that does not answer, are no such refusal.
-    for (reply, wait) in [(Reply::Refused("no database".into()), 250), (Reply::Failed("down".into()), 250)] {
-        assert!(matches!(driver.step(at(now)), Some(Order::Open)));
-        driver.replied(reply, now);
-        assert!(matches!(driver.sender, SenderState::Closed(next) if next == now + wait * MILLI));
-        now += wait * MILLI;
-    }
-}
-
 /// What is told with that step: the tokens of the one bucket that was spent.
 #[track_caller]
 fn spent(order: Option<Order>) -> u64 {
@@ -322,54 +283,4 @@ fn spent_of(text: &str) -> u64 {
 /// 100 tokens, one a second.
 fn slow() -> Grant {
     Grant::of_default(Terms::of_numbers(Limit { capacity: 100, rate: Rate::per_second(1_000_000) }))
-}
-
-#[test]
-fn what_the_database_does_not_take_in_time_is_told_again() {
-    let limiter = Arc::new(Limiter::new(1000));
-    let (mut driver, first) = connected_as(driver_of(Arc::clone(&limiter)));
-    driver.heard(&first, at(START));
-    driver.heard(&of_another(1).to_text(&key()), at(START));
-    let (grant, client) = (slow(), ClientKey::digest(b"somebody"));
-    for _ in 0..50 {
-        assert!(limiter.acquire(client, Ask::of(&grant), at(START)).allowed);
-    }
-    let now = START + 100 * MILLI;
-    driver.woken(now);
-    assert_eq!(spent(driver.step(at(now))), 50);
-    assert!(driver.step(at(now + OVERDUE - 1)).is_none());
-    assert!(!driver.reports.is_empty());
-    assert!(driver.step(at(now + OVERDUE)).is_none());
-    assert!(driver.reports.is_empty(), "they are taken back before it is cut off");
-    let later = now + OVERDUE + MILLI;
-    driver.heard(&of_another(2).to_text(&key()), at(later));
-    driver.replied(Reply::Told, later);
-    driver.woken(later);
-    assert_eq!(spent(driver.step(at(later))), 50);
-}
-
-#[test]
-fn texts_that_found_no_room_are_counted_as_dropped() {
-    let (mut driver, _) = connected();
-    driver.parts.missed.fetch_add(3, Ordering::Relaxed);
-    driver.step(at(START + SHOW_EVERY));
-    driver.step(at(START + 2 * SHOW_EVERY));
-    assert_eq!(driver.parts.shown.counts().dropped, 3);
-}
-
-#[test]
-fn what_is_told_to_nobody_because_too_much_is_hot_is_counted_as_dropped() {
-    let limiter = Arc::new(Limiter::new(20_000));
-    let (mut driver, first) = connected_as(driver_of(Arc::clone(&limiter)));
-    driver.heard(&first, at(START));
-    driver.heard(&of_another(1).to_text(&key()), at(START));
-    // Each is hot with its first token. There is room for 16,384.
-    let limit = Limit { capacity: 1, rate: Rate::per_second(0) };
-    let grant = Grant::of_default(Terms::of_numbers(limit));
-    for number in 0..16_387u32 {
-        let client = ClientKey::digest(&number.to_be_bytes());
-        assert!(limiter.acquire(client, Ask::of(&grant), at(START)).allowed);
-    }
-    driver.step(at(START + SHOW_EVERY));
-    assert_eq!(driver.parts.shown.counts().dropped, 3);
 }

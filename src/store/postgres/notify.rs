@@ -28,7 +28,8 @@ impl NotifyConnection {
         Self { connector, patience, connection: None }
     }
 
-    fn look_around(connection: &mut Connection) -> Result<Opened, Unopened> {
+    fn look_around(connection: &mut Connection, patience: Duration) -> Result<Opened, Unopened> {
+        connection.deadline.set(patience);
         let sql = "SELECT key, host(inet_client_addr()) FROM budget_key";
         let rows = connection.client.query_typed(sql, &[]).map_err(unopened)?;
         let wrong = |cause: &str| Unopened { cause: cause.into(), is_refusal: true };
@@ -38,6 +39,7 @@ impl NotifyConnection {
             .ok_or_else(|| wrong("the key in the table budget_key has a wrong length"))?;
         let address: Option<String> = row.try_get(1).map_err(unopened)?;
         let seen_from = address.and_then(|address| address.parse::<IpAddr>().ok());
+        connection.deadline.clear();
         Ok(Opened { key, seen_from })
     }
 }
@@ -53,10 +55,15 @@ pub(super) fn unopened(error: postgres::Error) -> Unopened {
 impl Notifier for NotifyConnection {
     fn open(&mut self) -> Result<Opened, Unopened> {
         self.connection = None;
-        let mut connection = self.connector.dial().map_err(unopened)?;
-        connection.deadline.set(self.patience);
-        let opened = Self::look_around(&mut connection)?;
-        connection.deadline.clear();
+        self.connection = Some(self.connector.dial().map_err(unopened)?);
+        self.look()
+    }
+
+    fn look(&mut self) -> Result<Opened, Unopened> {
+        let Some(mut connection) = self.connection.take() else {
+            return Err(Unopened { cause: "it is not connected".into(), is_refusal: false });
+        };
+        let opened = Self::look_around(&mut connection, self.patience)?;
         self.connection = Some(connection);
         Ok(opened)
     }
