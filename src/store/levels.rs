@@ -139,6 +139,14 @@ impl Keeper {
 
     /// Puts back what every instance saved. False when the database can't be asked now.
     fn restore(&mut self) -> bool {
+        // First: what is filled from now on is filled in memory, too.
+        let resets = match self.limits.resets() {
+            Ok(resets) => resets,
+            Err(error) => {
+                log::debug!("levels: not read yet: {error}");
+                return false;
+            }
+        };
         let mut after = None;
         let mut count = 0_usize;
         loop {
@@ -151,7 +159,8 @@ impl Keeper {
             };
             for segment in &page {
                 let name = || format!("piece {} of instance {}", segment.segment, segment.instance);
-                count += self.put_back(&segment.bytes, segment.age, name);
+                let counts = |client| !resets.undo(client, segment.saved_at_us);
+                count += self.put_back(&segment.bytes, segment.age, counts, name);
             }
             match page.last() {
                 Some(last) if page.len() == PAGE => after = Some((last.instance.clone(), last.segment)),
@@ -170,19 +179,25 @@ impl Keeper {
 
     fn restore_from_file(&self) {
         let Some((bytes, age)) = self.folder.levels.read(self.clock.wall()) else { return };
-        let count = self.put_back(&bytes, age, || self.folder.levels.shown());
+        let count = self.put_back(&bytes, age, |_| true, || self.folder.levels.shown());
         log::warn!("levels: the database is down; {count} were put back from {}", self.folder.levels.shown());
     }
 
-    /// Puts back a piece that was saved so long ago; how many levels it holds.
-    fn put_back(&self, piece: &[u8], age: Duration, name: impl Fn() -> String) -> usize {
+    /// Puts back those clients' levels of a piece that count, which was saved so long ago; how many those are.
+    fn put_back(
+        &self,
+        piece: &[u8],
+        age: Duration,
+        counts: impl Fn(ClientKey) -> bool,
+        name: impl Fn() -> String,
+    ) -> usize {
         let unreadable = pack::unreadable(piece);
         if unreadable > 0 {
             log::error!("levels: {}: {unreadable} records can't be read; those buckets start full", name());
         }
         let when = self.clock.moment();
         let (mut count, mut left_out) = (0, 0);
-        for (client, saved) in pack::read(piece) {
+        for (client, saved) in pack::read(piece).filter(|(client, _)| counts(*client)) {
             count += 1;
             left_out += usize::from(!self.limiter.restore(client, &saved, nanos(age), when));
         }

@@ -15,6 +15,7 @@ mod limits;
 mod migrate;
 mod ops;
 mod postgres;
+mod resets;
 mod session;
 mod sqlite;
 mod stored;

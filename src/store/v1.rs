@@ -111,6 +111,8 @@ pub struct SavedSegment {
     pub bytes: Vec<u8>,
     /// How long ago, on the database's clock.
     pub age: std::time::Duration,
+    /// When, in microseconds since 1970 on that clock.
+    pub saved_at_us: i64,
 }
 
 /// Which limits a listing shows.

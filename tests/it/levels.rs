@@ -79,6 +79,40 @@ fn a_reset_survives_a_kill(database: &Database) {
     setup.start().get("/").expect(200);
 }
 
+/// The one that saved it lives no more, and writes nothing over it.
+#[test]
+fn a_reset_counts_for_what_dead_instances_saved_before_it() {
+    let Some(database) = &Database::postgres() else { return };
+    let backend = Backend::named("a");
+    let dead = limited(None, Some(database), &backend);
+    let mut balancer = dead.start();
+    let put = |id: &str, limit: &Value| balancer.api("PUT", &format!("/-/v1/limits/{id}"), limit).expect(201);
+    put("127.0.0.1", &limit());
+    put("127.0.8.0%2F24", &limit());
+    for client in ["127.0.0.1", "127.0.8.1", "127.0.9.1"] {
+        let left = if client == "127.0.9.1" { 2 } else { 1 };
+        (0..left).for_each(|_| drop(balancer.get_from(client, "/").expect(200)));
+        balancer.get_from(client, "/").expect(429);
+    }
+    saved(&dead.folder().join("data"));
+    // With a change more, so that what was spent is saved for certain.
+    balancer.get_from("127.0.0.2", "/").expect(200);
+    saved(&dead.folder().join("data"));
+    balancer.proc.kill();
+    // In a folder of its own: another instance.
+    let other = limited(None, Some(database), &backend);
+    let another = other.start();
+    another.get("/").expect(429);
+    for id in ["127.0.0.1", "127.0.8.0%2F24"] {
+        another.api("POST", &format!("/-/v1/limits/{id}/reset"), &Value::Null).expect(204);
+    }
+    let third = limited(None, Some(database), &backend).start();
+    third.get("/").expect(200);
+    third.get_from("127.0.8.1", "/").expect(200);
+    // Nobody reset this one.
+    third.get_from("127.0.9.1", "/").expect(429);
+}
+
 fn limit() -> Value {
     json!({ "buckets": [{ "name": "day", "amount": 1, "per": "1d", "capacity": 1 }] })
 }

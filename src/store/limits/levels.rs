@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::StoreError;
 use super::super::ops;
+use super::super::resets::Resets;
 use super::super::v1::SavedSegment;
 use super::Limits;
 use crate::metrics::StoreOp;
@@ -40,6 +41,12 @@ impl Limits {
             let after = after.as_ref().map(|(instance, segment)| (instance.as_str(), *segment));
             ops::saved_levels(store, within, after, count)
         })
+    }
+
+    /// Whose levels were filled by hand since the oldest of those pieces was saved. Waits at most `database.timeout`.
+    pub fn resets(&self) -> Result<Resets, StoreError> {
+        let ranges = self.core.ranges();
+        Ok(Resets::new(self.read(StoreOp::Levels, ops::resets)?, &ranges))
     }
 
     /// Forgets what was saved longer ago than that. Waits at most `database.timeout`.

@@ -43,7 +43,7 @@ pub fn saved(
     let page = |after: &(String, i64), count| {
         inside(store, within, Access::Read, |session| {
             let sql = format!(
-                "SELECT instance, segment, bytes, {} - saved_at_us FROM instance_state \
+                "SELECT instance, segment, bytes, {} - saved_at_us, saved_at_us FROM instance_state \
                  WHERE (instance, segment) > ($1, $2) ORDER BY instance, segment LIMIT $3",
                 session.now_us()
             );
@@ -63,14 +63,40 @@ pub fn saved(
 
 fn row(cells: Vec<Cell>) -> Option<SavedSegment> {
     let id = (first_text(&cells), cells.get(1).cloned());
-    match <[Cell; 4]>::try_from(cells) {
-        Ok([Cell::Text(instance), Cell::Int(segment @ 0..=255), Cell::Bytes(bytes), Cell::Int(age_us)]) => {
+    match <[Cell; 5]>::try_from(cells) {
+        Ok(
+            [
+                Cell::Text(instance),
+                Cell::Int(segment @ 0..=255),
+                Cell::Bytes(bytes),
+                Cell::Int(age_us),
+                Cell::Int(saved_at_us),
+            ],
+        ) => {
             // A clock that was set back makes nothing younger than new.
             let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
-            Some(SavedSegment { instance, segment: segment as u8, bytes, age })
+            Some(SavedSegment { instance, segment: segment as u8, bytes, age, saved_at_us })
         }
         _ => left_out("instance_state", id, "a column holds something else"),
     }
+}
+
+/// Clients whose levels were filled since the oldest of these segments was saved, as the audit names them, and when it was last:
+/// microseconds since 1970 on the database's clock.
+pub fn resets(store: &dyn Store, within: Duration) -> Result<Vec<(String, i64)>, StoreError> {
+    let rows = inside(store, within, Access::Read, |session| {
+        let sql = "SELECT target, max(at_us) FROM audit WHERE action = 'reset' \
+                   AND at_us >= (SELECT min(saved_at_us) FROM instance_state) GROUP BY target";
+        session.query(sql, &[])
+    })?;
+    let named = |cells: Vec<Cell>| match <[Cell; 2]>::try_from(cells) {
+        Ok([Cell::Text(target), Cell::Int(at_us)]) => {
+            let target: serde_json::Value = serde_json::from_str(&target).ok()?;
+            Some((target.get("client_id")?.as_str()?.to_owned(), at_us))
+        }
+        _ => None,
+    };
+    Ok(rows.into_iter().filter_map(named).collect())
 }
 
 /// Forgets what was saved longer ago than that: its instance is gone. What seems to come from the future was saved while the

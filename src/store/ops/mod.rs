@@ -20,7 +20,7 @@ pub use audit::{By, Keep, audit, note_reset};
 pub use backends::{Judge, change as change_backend, list as backends};
 pub use changes::{Followed, changes, last_change};
 pub use import::import;
-pub use levels::{forget as forget_levels, save as save_levels, saved as saved_levels};
+pub use levels::{forget as forget_levels, resets, save as save_levels, saved as saved_levels};
 pub use merge::{Change, Done, To};
 pub use plans::{
     all as all_plans, list as plans, numbers, one as plan, put as put_plan, remove as remove_plan,
