@@ -15,6 +15,8 @@ pub struct Reject {
     pub detail: Cow<'static, str>,
     /// What the operator reads; empty when `detail` says it all.
     pub cause: String,
+    /// The same in a word that the client may know too, where programs go by it.
+    pub cause_word: Option<&'static str>,
     /// Seconds, where waiting helps.
     pub retry_after_s: Option<u64>,
     /// The methods of a 405, as an `Allow` value.
@@ -43,6 +45,7 @@ impl Reject {
             reason,
             detail: detail.into(),
             cause: String::new(),
+            cause_word: None,
             retry_after_s: None,
             allow: None,
             challenge: None,

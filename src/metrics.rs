@@ -25,8 +25,8 @@ use arc_swap::ArcSwap;
 
 pub use family::{Family, FamilyKind};
 pub use labels::{
-    Attempt, ConnectionState, Decision, Handshake, Http2Flood, KeyResult, Label, Policy, Rejection, Reload,
-    Retry, StoreOp, method_label,
+    Attempt, ConnectionState, Decision, Handshake, Http2Flood, KeyResult, Label, Policy, QueueRefusal,
+    Rejection, Reload, Retry, StoreOp, method_label,
 };
 pub use pool::PoolMetrics;
 pub use shards::{BUCKETS_NS, HistogramSum};

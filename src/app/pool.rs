@@ -20,6 +20,7 @@ use balancer_pool::backend_state::{label, line};
 use balancer_pool::backends::{Backends, Operator, Placed, Reconfigured, Settings, title};
 use balancer_pool::outlier::OutlierPolicy;
 use balancer_pool::policy::{CallPolicy, PoolPolicy, StickyCookie};
+use balancer_pool::queue::QueuePolicy;
 use balancer_pool::retry;
 use balancer_pool::sticky::SigningKey;
 use balancer_pool::strategy::Strategy;
@@ -359,7 +360,11 @@ fn policy(config: &PoolConfig) -> PoolPolicy {
         retry_budget: upstream.retry_budget,
         request_timeout: upstream.request_timeout,
         via: upstream.via,
-        queue_size: balancing.queue_size,
+        queue: QueuePolicy {
+            order: balancing.queue_order,
+            size: balancing.queue_size,
+            target: balancing.queue_target.map(nanos),
+        },
         queue_timeout: balancing.queue_timeout,
         outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
         hash_on: (balancing.strategy == Strategy::Hash).then(|| balancing.hash_on.clone()),

@@ -32,6 +32,8 @@ impl Gathered {
     pub fn visit(&self, show: &mut Show<'_>) {
         self.metrics.visit(show);
         for pool in self.policy.load().pools.iter() {
+            let clients = pool.backends.queue().clients();
+            show(Family::QueueClients, &[("pool", pool.name())], gauge(clients));
             visit_backends(&pool.backends.snapshot(), pool.name(), show);
         }
         self.visit_frontend(show);

@@ -1,5 +1,6 @@
 //! What everything that serves is made of, in the order in which it is started.
 
+use std::collections::hash_map::RandomState;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -166,6 +167,7 @@ impl SharedServices {
                 frees_workers,
                 // Where a request in line holds a worker, at most half of the workers may be held so.
                 most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers() / 2 },
+                client_hash: RandomState::new(),
                 waiting: Arc::default(),
                 clock: self.clock.clone(),
             },

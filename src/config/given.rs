@@ -8,11 +8,13 @@ use super::json::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 28] = [
+const LIVE: [&str; 30] = [
     "backends",
     "balancing.hash_on",
     "balancing.max_in_flight",
+    "balancing.queue_order",
     "balancing.queue_size",
+    "balancing.queue_target",
     "balancing.queue_timeout",
     "balancing.sticky",
     "balancing.strategy",

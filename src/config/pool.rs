@@ -7,6 +7,7 @@ use crate::tls::BackendTlsSettings;
 use balancer_http::framing::response::HeadRules;
 use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::DEFAULT_POOL;
+use balancer_pool::queue::QueueOrder;
 use balancer_pool::strategy::{HashOn, Strategy};
 
 /// One pool: its backends and how it is used.
@@ -46,6 +47,10 @@ pub struct Balancing {
     pub queue_size: usize,
     /// How long one waits.
     pub queue_timeout: Duration,
+    /// Which of them goes next.
+    pub queue_order: QueueOrder,
+    /// How long one waits whose client always has others waiting.
+    pub queue_target: Option<Duration>,
     /// Clients stay with the backend that they were given.
     pub sticky: Option<Sticky>,
 }

@@ -5,13 +5,12 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::fault::{FaultOrigin, Parsed, did_you_mean};
-use super::forms::parse_duration;
 use super::json::{self, Member, Node, Value};
 use super::keys::{Inherited, Key, Report, Shape, Spec, Unknown, pattern};
 
 mod values;
 
-use values::{default_of, interpret, message, whole_of, whole_spec};
+use values::{default_of, duration_of, interpret, message, whole_of, whole_spec};
 
 /// One object, being read.
 pub(super) struct Section<'r> {
@@ -279,10 +278,21 @@ impl<'r> Section<'r> {
         about: &'static str,
     ) -> Duration {
         let spec = Spec::new(name, Shape::Duration { min, max }, default, about);
-        let bounds = parse_duration(min).unwrap_or_default()..=parse_duration(max).unwrap_or(Duration::MAX);
-        self.value(&spec, |node| match &node.value {
-            Value::Text(text) => parse_duration(text).filter(|value| bounds.contains(value)).ok_or(None),
-            _ => Err(None),
+        self.value(&spec, |node| duration_of(node, min, max))
+    }
+
+    /// The same, or `null`.
+    pub fn duration_or_null(
+        &mut self,
+        name: &'static str,
+        (min, max): (&'static str, &'static str),
+        default: &'static str,
+        about: &'static str,
+    ) -> Option<Duration> {
+        let spec = Spec::new(name, Shape::Duration { min, max }, default, about).or_null();
+        self.value(&spec, |node| match node.value {
+            Value::Null => Ok(None),
+            _ => duration_of(node, min, max).map(Some),
         })
     }
 

@@ -63,7 +63,11 @@ families! {
     LoopsStuck = Gauge "balancer_loops_stuck": "Loops that do not go on, by a fault of this program.";
     QueueDepth = Gauge "balancer_queue_depth": "Requests that wait for a backend to have room.";
     QueueWaitSeconds = Histogram "balancer_queue_wait_seconds":
-        "How long requests waited for a backend to have room.";
+        "How long requests waited for a backend to have room, by their priority.";
+    QueueClients = Gauge "balancer_queue_clients":
+        "Clients with requests that wait for a backend to have room; under queue_order fifo all count as one.";
+    QueueRefused = Counter "balancer_queue_refused_total":
+        "Requests that were refused because every backend was full: full: there was no place to wait in; target, timeout: they waited for queue_target or queue_timeout.";
     Panics = Counter "balancer_panics_total": "Panics that a worker caught.";
     BackendUp = Gauge "balancer_backend_up": "1 while a backend is given requests.";
     BackendState = Gauge "balancer_backend_state": "1 for what a backend is: up, drain, down or ejected.";

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use balancer_pool::fair::LineRefusal;
+
 /// The nine standard methods (RFC 9110 §9, RFC 5789).
 pub(super) const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
@@ -125,6 +127,38 @@ labels! {
         Reset = "reset",
         /// Whatever else was too much.
         Other = "other",
+    }
+}
+
+labels! {
+    /// Why a request that found every backend full was refused.
+    QueueRefusal {
+        /// The line is full.
+        Full = "full",
+        /// It waited for `balancing.queue_target`, while its client always had others waiting.
+        Target = "target",
+        /// It waited for `balancing.queue_timeout`.
+        Timeout = "timeout",
+    }
+}
+
+impl QueueRefusal {
+    /// The word that the access log and the client read.
+    pub const fn cause(self) -> &'static str {
+        match self {
+            Self::Full => "queue_full",
+            Self::Target => "queue_target",
+            Self::Timeout => "queue_timeout",
+        }
+    }
+}
+
+impl From<LineRefusal> for QueueRefusal {
+    fn from(why: LineRefusal) -> Self {
+        match why {
+            LineRefusal::Full => Self::Full,
+            LineRefusal::Target => Self::Target,
+        }
     }
 }
 

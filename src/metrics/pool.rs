@@ -9,7 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::shards::{Codes, Gauge, Histogram, HistogramSum, PerLabel, Shards};
-use super::{Attempt, Family, Metrics, Retry, SeriesValue, Show};
+use super::{Attempt, Family, Metrics, QueueRefusal, Retry, SeriesValue, Show};
+use balancer_importance::Priority;
 
 /// Most backends of a pool that have series of their own; more are not configured at once.
 const MAX_BACKENDS: usize = balancer_pool::backends::MAX_ENDPOINTS;
@@ -24,7 +25,9 @@ pub struct PoolMetrics {
 #[derive(Debug, Default)]
 struct LineShard {
     queued: Gauge,
-    waits: Histogram,
+    /// By priority.
+    waits: [Histogram; Priority::ALL.len()],
+    refused: PerLabel<QueueRefusal>,
     retries: PerLabel<Retry>,
 }
 
@@ -49,10 +52,15 @@ impl PoolMetrics {
     }
 
     /// A request waits no longer.
-    pub fn unqueued(&self, waited: Duration) {
+    pub fn unqueued(&self, priority: Priority, waited: Duration) {
         let line = self.line.mine();
         line.queued.add(-1);
-        line.waits.observe(waited);
+        line.waits[priority as usize].observe(waited);
+    }
+
+    /// A request was refused that found every backend full.
+    pub fn queue_refused(&self, why: QueueRefusal) {
+        self.line.mine().refused.count(why);
     }
 
     /// A request was sent again.
@@ -123,8 +131,15 @@ impl Metrics {
         for (pool, metrics) in pools.iter() {
             let queued = metrics.line.level(|line| &line.queued);
             show(Family::QueueDepth, &[("pool", pool)], SeriesValue::Gauge(queued));
-            let waits = HistogramSum::of(metrics.line.iter().map(|line| &line.waits));
-            show(Family::QueueWaitSeconds, &[("pool", pool)], SeriesValue::Histogram(waits));
+            for priority in Priority::ALL {
+                let waits = HistogramSum::of(metrics.line.iter().map(|line| &line.waits[priority as usize]));
+                let labels = [("pool", &**pool), ("priority", priority.name())];
+                show(Family::QueueWaitSeconds, &labels, SeriesValue::Histogram(waits));
+            }
+            for why in QueueRefusal::ALL {
+                let count = SeriesValue::Counter(metrics.line.sum(|line| line.refused.get(why)));
+                show(Family::QueueRefused, &[("pool", pool), ("reason", why.name())], count);
+            }
             metrics.visit_backends(pool, show);
             for reason in Retry::ALL {
                 let count = SeriesValue::Counter(metrics.line.sum(|line| line.retries.get(reason)));

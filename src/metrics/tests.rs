@@ -1,4 +1,5 @@
 use super::*;
+use balancer_importance::Priority;
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 
@@ -42,6 +43,7 @@ fn every_bounded_series_is_there_from_the_start_at_0() {
         "balancer_backend_requests_total{pool=default,backend=b,code=error}",
         "balancer_backend_ejections_total{pool=default,backend=b}",
         "balancer_backend_retries_total{pool=default,reason=status}",
+        "balancer_queue_refused_total{pool=default,reason=target}",
         "balancer_ratelimit_requests_total{policy=none,decision=shadow_denied}",
         "balancer_store_errors_total{op=create}",
         "balancer_config_reloads_total{result=failure}",
@@ -53,7 +55,8 @@ fn every_bounded_series_is_there_from_the_start_at_0() {
     }
     for key in [
         "balancer_http_request_duration_seconds{}",
-        "balancer_queue_wait_seconds{pool=default}",
+        "balancer_queue_wait_seconds{pool=default,priority=normal}",
+        "balancer_queue_wait_seconds{pool=default,priority=background}",
         "balancer_backend_request_duration_seconds{pool=default,backend=a}",
         "balancer_store_operation_duration_seconds{op=load}",
     ] {
@@ -69,7 +72,7 @@ fn every_bounded_series_is_there_from_the_start_at_0() {
 fn each_event_moves_its_series_and_no_other() {
     let ms = Duration::from_millis(1);
     type Event = (&'static str, fn(&Arc<Metrics>));
-    let events: [Event; 13] = [
+    let events: [Event; 14] = [
         ("balancer_http_requests_total{method=PATCH,code=499}", |m| m.request("PATCH", 499, Duration::ZERO)),
         ("balancer_http_requests_total{method=other,code=200}", |m| m.request("get", 200, Duration::ZERO)),
         ("balancer_http_requests_total{method=other,code=999}", |m| m.request("", 65_535, Duration::ZERO)),
@@ -78,6 +81,9 @@ fn each_event_moves_its_series_and_no_other() {
         ("balancer_http2_abuse_total{kind=ping}", |m| m.http2_flood(Http2Flood::Ping)),
         ("balancer_connections_rejected_total{reason=descriptors}", |m| m.rejected(Rejection::Descriptors)),
         ("balancer_queue_depth{pool=default}", |m| m.pool("default").queued()),
+        ("balancer_queue_refused_total{pool=default,reason=full}", |m| {
+            m.pool("default").queue_refused(QueueRefusal::Full);
+        }),
         ("balancer_panics_total{}", |m| m.panicked()),
         ("balancer_backend_retries_total{pool=default,reason=reset}", |m| {
             m.pool("default").retry(Retry::Reset)
@@ -204,7 +210,7 @@ fn a_pool_has_series_of_its_own_until_it_is_gone() {
     assert_eq!(counter(&all, "balancer_backend_requests_total{pool=api,backend=a,code=200}"), 1);
     metrics.keep_pools(&["default"]);
     // A request that was under way in it.
-    gone.unqueued(Duration::ZERO);
+    gone.unqueued(Priority::Normal, Duration::ZERO);
     let all = series(&metrics);
     assert!(all.keys().all(|key| !key.contains("pool=api")), "{all:?}");
     assert_eq!(gauge(&all, "balancer_queue_depth{pool=default}"), 1);

@@ -67,6 +67,8 @@ pub(crate) struct RequestSummary {
     pub client_gone: bool,
     /// No backend answered: the operator reads why, once, with the request's id.
     pub failed: bool,
+    /// The log's word for why no backend answered, where there is one.
+    pub cause_word: Option<&'static str>,
     /// Counts it as in flight until its answer is delivered.
     pub in_flight: InFlight,
 }
@@ -85,6 +87,7 @@ impl RequestSummary {
             route_seats: Vec::new(),
             client_gone: false,
             failed: false,
+            cause_word: None,
             in_flight,
         }
     }
@@ -95,6 +98,7 @@ impl RequestSummary {
         self.spent = spent;
         self.client_gone = client_gone;
         self.failed = !client_gone;
+        self.cause_word = reject.cause_word;
         let mut answer = reject.answer(&self.ids.request_id);
         answer.close = close;
         answer
@@ -118,7 +122,8 @@ impl Accounts {
         let status = if summary.client_gone { CLIENT_GONE } else { answer.status };
         let for_log = if self.journal.wanted() {
             let with_query = self.journal.wants_query();
-            let cause = if summary.client_gone { Some(CLIENT_LEFT.into()) } else { answer.cause.take() };
+            let word = if summary.client_gone { Some(CLIENT_LEFT) } else { summary.cause_word };
+            let cause = word.map(Cow::Borrowed).or_else(|| answer.cause.take());
             let client_id = match &summary.limit {
                 Some(LimitRecord { key: Some(id), .. })
                 | Some(LimitRecord { names_client: true, entry: Some(id), .. }) => Arc::clone(id),
@@ -334,10 +339,10 @@ impl Ticket for EndOfRequest {
             self.explain_break(cause);
         }
         let status = if matches!(delivery, DeliveryOutcome::Replaced(_)) { BAD_GATEWAY } else { self.status };
-        if let Some(lease) = &self.lease {
+        if let Some(lease) = self.lease {
             lease.endpoint.group.count_delivered(body_bytes);
+            lease.end(self.accounts.clock.now());
         }
-        drop(self.lease);
         drop(self.seat);
         drop(self.route_seats);
         self.accounts.metrics.request(self.method, status, duration);

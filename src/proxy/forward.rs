@@ -9,6 +9,8 @@ mod step;
 mod sticky;
 
 use std::cell::Cell;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -24,6 +26,7 @@ use balancer_http::message::{Reason, RequestHead};
 use balancer_importance::Importance;
 use balancer_limiter::identity::ClientKey;
 use balancer_pool::backends::{Endpoint, Lease, Snapshot};
+use balancer_pool::fair::Who;
 use balancer_pool::retry;
 use balancer_time::Nanos;
 use balancer_time::nanos;
@@ -42,6 +45,8 @@ pub struct Forward {
     pub most_waiting: usize,
     /// Those that do now, in the lines of all pools.
     pub waiting: Arc<AtomicUsize>,
+    /// As what lines count clients: nobody can choose one that is another's.
+    pub client_hash: RandomState,
     /// Time.
     pub clock: Clock,
 }
@@ -54,7 +59,6 @@ pub(super) struct ForwardRequest<'a> {
     /// Whom the limiter takes it for.
     pub counted_as: ClientKey,
     /// What it may have of the places of its pool when there are too few.
-    #[expect(dead_code, reason = "the line goes by it once it is ordered by use")]
     pub importance: Importance,
     pub origin: Origin<'a>,
     /// When its head was complete.
@@ -93,6 +97,13 @@ impl Forward {
         pool.retries.request(now);
         RetryState {
             key: policy.hash_on.as_ref().map_or(0, |on| key(on, asked)),
+            client: asked.counted_as,
+            who: Who {
+                client: self.client_hash.hash_one(asked.counted_as.words()),
+                priority: asked.importance.priority,
+            },
+            importance: asked.importance,
+            arrived: now,
             idempotent,
             may_probe: idempotent && in_memory,
             time,
@@ -123,7 +134,21 @@ impl Forward {
 
     /// The end of a request that waited in line in vain.
     pub(super) fn out_of_patience(&self, state: RetryState) -> NoAnswer {
-        unsent(state.too_late(), state)
+        let why = state.too_late();
+        self.given_up(why, state)
+    }
+
+    /// The end of a request that waited in line, and whose client left.
+    pub(super) fn left_line(&self, state: RetryState) -> NoAnswer {
+        NoAnswer { spent: state.spent, ..self.left_early() }
+    }
+
+    /// The end of a request that nobody is to answer, or not again.
+    fn given_up(&self, why: Unsent, state: RetryState) -> NoAnswer {
+        if let Unsent::Refused(why) = why {
+            state.pool.metrics.queue_refused(why);
+        }
+        unsent(why, state)
     }
 
     /// The end of a request whose client left before anybody was asked.
@@ -136,7 +161,9 @@ impl Forward {
     pub(super) fn left(&self, mut state: RetryState, mut lease: Lease) -> NoAnswer {
         let error = UpstreamError { phase: Phase::Cancelled, cause: "the client left".into() };
         self.conclude(&mut state, &mut lease, Err(&error));
-        failed(&error, &lease.endpoint, state.spent)
+        let end = failed(&error, &lease.endpoint, state.spent);
+        lease.end(state.now);
+        end
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use begin::Identity;
 
 use super::exchange::{Answer, AnswerBody, DeliveryOutcome};
-use super::forward::{Next, NoAnswer, OutgoingFields, Received, RetryState, Spent};
+use super::forward::{Next, OutgoingFields, Received, RetryState, Spent};
 use super::identify::Waiting;
 use super::policy::ProxyPolicy;
 use super::routes::{CheckedUsers, PasswordTicket};
@@ -170,7 +170,7 @@ impl Story {
     pub fn abandon(mut self: Box<Self>, head: &RequestHead) {
         let proxy = Arc::clone(&self.proxy);
         let failed = match std::mem::replace(&mut self.stage, Stage::Between) {
-            Stage::InLine(state) => NoAnswer { client_gone: true, ..proxy.forward.out_of_patience(state) },
+            Stage::InLine(state) => proxy.forward.left_line(state),
             Stage::Sent(state, lease) => proxy.forward.left(state, lease),
             Stage::Identifying(..) | Stage::CheckingUsers(..) => proxy.forward.left_early(),
             Stage::Between => return,

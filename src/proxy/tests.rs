@@ -6,6 +6,7 @@ mod attempts;
 mod line;
 mod routes;
 
+use std::collections::hash_map::RandomState;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -130,6 +131,7 @@ impl Fixture {
             forward: Forward {
                 frees_workers: true,
                 most_waiting: usize::MAX,
+                client_hash: RandomState::new(),
                 waiting: Arc::default(),
                 clock: clock.clone(),
             },

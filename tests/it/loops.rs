@@ -221,6 +221,7 @@ fn a_client_is_not_too_slow_while_others_keep_it_waiting() {
     let balancer = setup
         .set("frontend.min_bytes_per_sec", json!(240))
         .set("balancing.queue_timeout", json!("20s"))
+        .set("balancing.queue_target", Value::Null)
         .backend_with(json!({ "url": backend.url(), "max_in_flight": 1 }))
         .start();
     let mut first = Conn::open(balancer.address);

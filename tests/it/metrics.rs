@@ -22,6 +22,8 @@ const FAMILIES: &[&str] = &[
     "balancer_connections_rejected_total",
     "balancer_workers_busy",
     "balancer_queue_depth",
+    "balancer_queue_clients",
+    "balancer_queue_refused_total",
     "balancer_queue_wait_seconds",
     "balancer_panics_total",
     "balancer_backend_up",

@@ -141,15 +141,14 @@ impl Backends {
     /// The configured backends, still without addresses.
     pub fn new(settings: &Settings, backends: &[BackendEntry]) -> Self {
         let queue = Arc::<Queue>::default();
-        let snapshot = Snapshot {
-            endpoints: Vec::new(),
-            backends: backends
-                .iter()
-                .map(|entry| Arc::new(Backend::new(entry, &settings.pool).waited_for_in(&queue)))
-                .collect(),
-            picker: Arc::new(settings.picker(None)),
-            policy: Arc::clone(&settings.policy),
-        };
+        queue.configure(settings.policy.queue);
+        let new = |entry| Arc::new(Backend::new(entry, &settings.pool).waited_for_in(&queue));
+        let snapshot = Snapshot::new(
+            Vec::new(),
+            backends.iter().map(new).collect(),
+            Arc::new(settings.picker(None)),
+            Arc::clone(&settings.policy),
+        );
         Self {
             name: Arc::clone(&settings.pool),
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -229,12 +228,12 @@ impl Backends {
             own.extend(addresses.into_iter().map(|one| before.picker.endpoint(group, one, since)));
             own.sort_unstable_by_key(|endpoint| endpoint.address);
             let endpoints = in_order(&before.backends, &others, group, &own);
-            self.snapshot.store(Arc::new(Snapshot {
+            self.snapshot.store(Arc::new(Snapshot::new(
                 endpoints,
-                backends: before.backends.clone(),
-                picker: Arc::clone(&before.picker),
-                policy: Arc::clone(&before.policy),
-            }));
+                before.backends.clone(),
+                Arc::clone(&before.picker),
+                Arc::clone(&before.policy),
+            )));
         }
         self.signal();
         change

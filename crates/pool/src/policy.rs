@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::queue::QueuePolicy;
 use crate::retry;
 use crate::strategy::HashOn;
 use balancer_time::Nanos;
@@ -20,8 +21,8 @@ pub struct PoolPolicy {
     pub request_timeout: Option<Duration>,
     /// Requests go on with `Via`; else with a field of ours.
     pub via: bool,
-    /// Most requests that wait for a backend with room; 0: none does.
-    pub queue_size: usize,
+    /// How requests wait for a backend with room.
+    pub queue: QueuePolicy,
     /// How long one waits.
     pub queue_timeout: Duration,
     /// Inclusive ranges of status codes that count as an endpoint's failure.

@@ -5,6 +5,7 @@ use crate::config::json::Value;
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use crate::config::{Balancing, Secret, Sticky, forms};
+use balancer_pool::queue::QueueOrder;
 use balancer_pool::strategy::{HashOn, Strategy};
 
 pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
@@ -30,6 +31,11 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     let queue_size = s.whole("queue_size", 0..=1_000_000, "1024", about);
     let about = "How long one of them waits before it is answered 503.";
     let queue_timeout = s.duration("queue_timeout", TIMEOUT, "\"5s\"", about);
+    let about = "Which of them goes next: fair: one whose client has had the least of the places; fifo: the first that came. \
+                 There is a line only where some max_in_flight is set, here or on a backend.";
+    let queue_order = s.choice("queue_order", &QueueOrder::ALL, "\"fair\"", about);
+    let about = "With fair, how long a request waits whose client has had others waiting for a second; null: queue_timeout.";
+    let queue_target = s.duration_or_null("queue_target", TIMEOUT, "\"500ms\"", about);
     s.end();
     Balancing {
         strategy: strategy.unwrap_or(Strategy::LeastConnections),
@@ -37,6 +43,8 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
         max_in_flight,
         queue_size,
         queue_timeout,
+        queue_order: queue_order.unwrap_or_default(),
+        queue_target,
         sticky,
     }
 }

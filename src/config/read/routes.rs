@@ -14,7 +14,6 @@ use std::time::Duration;
 use super::{MAX_LIST, NETWORK, TIMEOUT};
 use crate::config::fault::FaultOrigin;
 use crate::config::forms;
-use crate::config::forms::parse_duration;
 use crate::config::json::{Node, Value};
 use crate::config::keys::{Shape, Spec};
 use crate::config::read::terms;
@@ -261,17 +260,8 @@ fn max_body_bytes(s: &mut Section<'_>, around: &RouteContext<'_>) -> Option<u64>
 }
 
 fn request_timeout(s: &mut Section<'_>) -> Option<Duration> {
-    let (min, max) = TIMEOUT;
     let about = "How long a request may take in all, its answer's body included; null: as its pool's upstream.request_timeout says.";
-    let spec = Spec::new("request_timeout", Shape::Duration { min, max }, "null", about).or_null();
-    let bounds = parse_duration(min).unwrap_or_default()..=parse_duration(max).unwrap_or_default();
-    s.value(&spec, |node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) => {
-            parse_duration(text).filter(|value| bounds.contains(value)).map(Some).ok_or(None)
-        }
-        _ => Err(None),
-    })
+    s.duration_or_null("request_timeout", TIMEOUT, "null", about)
 }
 
 fn strip_prefix(s: &mut Section<'_>, path: Option<&str>) -> bool {

@@ -1,8 +1,10 @@
 //! How a key's value is read, and what is said when it is none.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::config::fault::{FaultOrigin, Parsed};
+use crate::config::forms::parse_duration;
 use crate::config::json::{self, Node, Value};
 use crate::config::keys::{Shape, Spec};
 
@@ -49,4 +51,11 @@ pub(super) fn whole_of<T: TryFrom<u64>>(node: &Node, range: &RangeInclusive<u64>
     let Value::Number(text) = &node.value else { return Err(None) };
     let value = text.parse::<u64>().ok().filter(|value| range.contains(value)).ok_or(None)?;
     T::try_from(value).map_err(|_| None)
+}
+
+/// A duration within bounds, which are as they are written.
+pub(super) fn duration_of(node: &Node, min: &str, max: &str) -> Parsed<Duration> {
+    let Value::Text(text) = &node.value else { return Err(None) };
+    let bounds = parse_duration(min).unwrap_or_default()..=parse_duration(max).unwrap_or(Duration::MAX);
+    parse_duration(text).filter(|value| bounds.contains(value)).ok_or(None)
 }

@@ -16,6 +16,8 @@ struct Problem<'a> {
     status: u16,
     detail: &'a str,
     instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
     #[serde(skip_serializing_if = "<[FieldFault]>::is_empty")]
     errors: &'a [FieldFault],
     #[serde(rename = "violated-policies", skip_serializing_if = "<[_]>::is_empty")]
@@ -35,6 +37,7 @@ impl Reject {
             status,
             detail: &self.detail,
             instance,
+            cause: self.cause_word,
             errors: &self.errors,
             violated_policies: &self.violated_policies,
         };

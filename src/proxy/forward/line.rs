@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::Forward;
 use super::retry_state::{QueuedCount, RetryState, Wait, WaitingCount};
+use crate::metrics::QueueRefusal;
 use crate::proxy::Reuse;
+use balancer_importance::Importance;
 use balancer_pool::backends::{Lease, Unavailable};
-use balancer_pool::queue::Waker;
+use balancer_pool::queue::{LineMember, LineStanding, QueueOrder, Waker};
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
@@ -15,10 +17,8 @@ use balancer_time::nanos;
 pub(super) enum Unsent {
     /// No endpoint can take it.
     Nobody,
-    /// All are full, and so is the line, or there is none.
-    LineFull,
-    /// All were full for `balancing.queue_timeout`.
-    QueueTimeout,
+    /// All are full, and it may wait no longer, or not at all.
+    Refused(QueueRefusal),
     /// All were full until `upstream.request_timeout` was over.
     Deadline,
     /// All are full, and this request can't wait.
@@ -38,10 +38,16 @@ impl Forward {
         preferred: &[&[u8]],
         may_wait: bool,
     ) -> Result<(Lease, Reuse), Unsent> {
-        if state.wait.is_none() && (state.failed_attempt.is_some() || state.pool.backends.queue().is_empty())
-        {
+        let queue = state.pool.backends.queue();
+        if state.wait.is_none() && (state.failed_attempt.is_some() || queue.is_empty()) {
             match state.pick(preferred) {
-                Ok(found) => return Ok(found),
+                Ok((mut lease, reuse)) => {
+                    if state.snapshot.has_bounds() && state.snapshot.policy().queue.order == QueueOrder::Fair
+                    {
+                        lease.came_by(queue.went_straight(state.who), state.now);
+                    }
+                    return Ok((lease, reuse));
+                }
                 Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
                 Err(Unavailable::Full) => {}
             }
@@ -54,9 +60,13 @@ impl Forward {
             None => self.join(state)?,
         };
         loop {
-            if !wait.place.may_try() {
-                state.wait = Some(wait);
-                return Err(Unsent::Waits);
+            match wait.place.standing() {
+                LineStanding::Trying => {}
+                LineStanding::Refused(why) => return Err(Unsent::Refused(why.into())),
+                LineStanding::Asleep => {
+                    state.wait = Some(wait);
+                    return Err(Unsent::Waits);
+                }
             }
             state.now = self.clock.now();
             if state.deadline.is_some_and(|deadline| state.now >= deadline) {
@@ -65,9 +75,9 @@ impl Forward {
             // What came or changed meanwhile counts.
             state.snapshot = state.pool.backends.snapshot();
             match state.pick(preferred) {
-                Ok(found) => {
-                    wait.place.leave();
-                    return Ok(found);
+                Ok((mut lease, reuse)) => {
+                    lease.came_by(wait.place.leave(), state.now);
+                    return Ok((lease, reuse));
                 }
                 Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
                 Err(Unavailable::Full) if state.now >= wait.until => return Err(wait.too_late()),
@@ -75,28 +85,40 @@ impl Forward {
             }
             let choosy = !state.tried.is_empty();
             // False: something was freed between its try and its sleep.
-            let _ = wait.place.sleep(choosy);
+            let _ = wait.place.sleep(choosy, state.now);
         }
     }
 
     fn join(&self, state: &RetryState) -> Result<Wait, Unsent> {
-        let policy = state.snapshot.policy();
+        let full = Unsent::Refused(QueueRefusal::Full);
         // Of all pools together: what waits holds a worker there, and no pool has workers of its own.
-        let one = WaitingCount::take(&self.waiting, self.most_waiting).ok_or(Unsent::LineFull)?;
-        let place = state.pool.backends.queue().join(policy.queue_size).ok_or(Unsent::LineFull)?;
+        let one = WaitingCount::take(&self.waiting, self.most_waiting).ok_or(full)?;
+        let since = self.clock.now();
+        let Importance { weight, priority } = state.importance;
+        let member = LineMember {
+            who: state.who,
+            weight,
+            arrived: state.arrived,
+            name: format!("{:?}", state.client).into(),
+        };
+        let place = state.pool.backends.queue().join(member, since);
+        let place = place.map_err(|why| Unsent::Refused(why.into()))?;
         let metrics = Arc::clone(&state.pool.metrics);
         metrics.queued();
-        let since = self.clock.now();
-        let patience = since.saturating_add(nanos(policy.queue_timeout));
+        let patience = since.saturating_add(nanos(state.snapshot.policy().queue_timeout));
         let until = state.deadline.map_or(patience, |deadline| deadline.min(patience));
-        let counted = QueuedCount { metrics, clock: self.clock.clone(), since, _one: one };
+        let counted = QueuedCount { metrics, clock: self.clock.clone(), since, priority, _one: one };
         Ok(Wait { place, until, until_deadline: until < patience, _counted: counted })
     }
 }
 
 impl Wait {
     fn too_late(&self) -> Unsent {
-        if self.until_deadline { Unsent::Deadline } else { Unsent::QueueTimeout }
+        match self.place.standing() {
+            LineStanding::Refused(why) => Unsent::Refused(why.into()),
+            _ if self.until_deadline => Unsent::Deadline,
+            _ => Unsent::Refused(QueueRefusal::Timeout),
+        }
     }
 }
 
@@ -114,6 +136,6 @@ impl RetryState {
 
     /// Why it is given up.
     pub(super) fn too_late(&self) -> Unsent {
-        self.wait.as_ref().map_or(Unsent::QueueTimeout, Wait::too_late)
+        self.wait.as_ref().map_or(Unsent::Refused(QueueRefusal::Timeout), Wait::too_late)
     }
 }

@@ -4,6 +4,7 @@ use super::line::Unsent;
 use super::retry_state::{FailedAttempt, RetryState};
 use super::{NoAnswer, Spent};
 use crate::error::Reject;
+use crate::metrics::QueueRefusal;
 use crate::proxy::exchange::BodyFault;
 use crate::proxy::{Phase, UpstreamError};
 use balancer_http::message::Reason;
@@ -21,41 +22,47 @@ pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
     let before = match failed_attempt {
         Some(FailedAttempt { error: Some(error), at, .. }) => match why {
             // That it could not be sent again is no news: the first failure is.
-            Unsent::Nobody | Unsent::LineFull | Unsent::Full | Unsent::OverBudget => {
+            Unsent::Nobody | Unsent::Refused(QueueRefusal::Full) | Unsent::Full | Unsent::OverBudget => {
                 return failed(&error, &at, spent);
             }
-            Unsent::QueueTimeout | Unsent::Deadline | Unsent::Waits => {
+            Unsent::Refused(_) | Unsent::Deadline | Unsent::Waits => {
                 format!(", after backend {} failed: {}", at.group.title, error.cause)
             }
         },
         _ => String::new(),
     };
-    const BUSY: &str = "every backend is busy at the moment";
     let (reason, detail, cause) = match why {
         Unsent::Nobody => (Reason::Unavailable, "no backend is healthy at the moment", "no healthy backend"),
-        Unsent::LineFull => (
-            Reason::Unavailable,
-            BUSY,
-            "every backend is full, and as many wait as may (balancing.queue_size)",
-        ),
-        Unsent::QueueTimeout => (
-            Reason::Unavailable,
-            BUSY,
-            "every backend was full for as long as a request may wait (balancing.queue_timeout)",
-        ),
+        Unsent::Refused(why) => (Reason::Unavailable, "the service is busy", refused(why)),
         Unsent::Deadline => (
             Reason::GatewayTimeout,
             "the request was not answered in time",
             "every backend was full until the request's time was over (upstream.request_timeout, or its route's)",
         ),
         Unsent::Full | Unsent::OverBudget | Unsent::Waits => {
-            (Reason::Unavailable, BUSY, "every backend is full")
+            (Reason::Unavailable, "every backend is busy at the moment", "every backend is full")
         }
     };
-    let reject = Reject::new(reason, detail)
+    let mut reject = Reject::new(reason, detail)
         .because(format!("{}{before}", cause.replacen("backend", &format!("backend{of_pool}"), 1)))
         .retry_after(RETRY_AFTER_S);
+    if let Unsent::Refused(why) = why {
+        reject.cause_word = Some(why.cause());
+    }
     NoAnswer { reject, client_gone: false, spent }
+}
+
+/// Why a request may not wait, or not any longer.
+fn refused(why: QueueRefusal) -> &'static str {
+    match why {
+        QueueRefusal::Full => "every backend is full, and as many wait as may (balancing.queue_size)",
+        QueueRefusal::Target => {
+            "every backend is full, and its client always has others that wait (balancing.queue_target)"
+        }
+        QueueRefusal::Timeout => {
+            "every backend was full for as long as a request may wait (balancing.queue_timeout)"
+        }
+    }
 }
 
 /// What the client and the operator read when no backend answered.

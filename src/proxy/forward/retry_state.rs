@@ -10,7 +10,10 @@ use crate::clock::Clock;
 use crate::metrics::{PoolMetrics, Retry};
 use crate::proxy::pools::Pool;
 use crate::proxy::{Reuse, UpstreamError};
+use balancer_importance::{Importance, Priority};
+use balancer_limiter::identity::ClientKey;
 use balancer_pool::backends::{Endpoint, Lease, Snapshot, Unavailable, Wanted};
+use balancer_pool::fair::Who;
 use balancer_pool::policy::CallPolicy;
 use balancer_pool::queue::QueuePlace;
 use balancer_pool::retry::{self, Again, Failure};
@@ -22,6 +25,12 @@ pub(in crate::proxy) struct RetryState {
     /// The pool and how to serve, as they were when it began, or when it last stopped waiting.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) key: u64,
+    /// Whom the limiter takes its client for, and as what the line counts it.
+    pub(super) client: ClientKey,
+    pub(super) who: Who,
+    pub(super) importance: Importance,
+    /// When it first looked for an endpoint: sent again, it keeps its place before what came later.
+    pub(super) arrived: Nanos,
     pub(super) idempotent: bool,
     /// It can be sent again, whatever becomes of it: it may find out whether an endpoint is well again.
     pub(super) may_probe: bool,
@@ -65,6 +74,7 @@ pub(super) struct QueuedCount {
     pub metrics: Arc<PoolMetrics>,
     pub clock: Clock,
     pub since: Nanos,
+    pub priority: Priority,
     pub _one: WaitingCount,
 }
 
@@ -89,7 +99,7 @@ impl Drop for WaitingCount {
 impl Drop for QueuedCount {
     fn drop(&mut self) {
         let waited = self.clock.now().saturating_sub(self.since);
-        self.metrics.unqueued(Duration::from_nanos(waited));
+        self.metrics.unqueued(self.priority, Duration::from_nanos(waited));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests that find every backend full.
 
 use super::*;
+use balancer_pool::queue::QueuePolicy;
 use std::sync::atomic::AtomicUsize;
 
 const S: u64 = 1_000_000_000;
@@ -14,7 +15,11 @@ fn full(policy: PoolPolicy) -> (Fixture, Box<Story>, RequestHead) {
 }
 
 fn lined() -> PoolPolicy {
-    PoolPolicy { queue_size: 2, queue_timeout: Duration::from_secs(3), ..policy() }
+    PoolPolicy { queue: of_size(2), queue_timeout: Duration::from_secs(3), ..policy() }
+}
+
+fn of_size(size: usize) -> QueuePolicy {
+    QueuePolicy { size, ..QueuePolicy::default() }
 }
 
 #[track_caller]
@@ -59,13 +64,7 @@ fn they_wait_in_line_as_long_as_they_may_and_no_more_than_may() {
     fixture.clock.advance(Duration::from_secs(3));
     ends(answered(newest.resume(&third, true)));
     second.abandon(&other);
-    let expected = [
-        (503, "balancing.queue_size"),
-        (204, ""),
-        (499, "left"),
-        (503, "balancing.queue_timeout"),
-        (499, "left"),
-    ];
+    let expected = [(503, "queue_full"), (204, ""), (499, "left"), (503, "queue_timeout"), (499, "left")];
     assert_eq!(fixture.journal.records.lock().len(), expected.len());
     for (record, (status, cause)) in fixture.journal.records.lock().iter().zip(expected) {
         assert_eq!(record.status, status);
@@ -115,7 +114,7 @@ fn the_requests_own_time_ends_its_wait_first_where_it_is_shorter() {
 
 #[test]
 fn who_waits_and_leaves_gives_its_place_up() {
-    let (fixture, first, head) = full(PoolPolicy { queue_size: 1, ..lined() });
+    let (fixture, first, head) = full(PoolPolicy { queue: of_size(1), ..lined() });
     let mut other = get();
     let (second, _) = waiting(fixture.begin(&mut other));
     second.abandon(&other);

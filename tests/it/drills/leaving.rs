@@ -178,6 +178,7 @@ fn a_half_close_ends_a_request_in_line_and_one_that_was_sent_again() {
         .clone()
         .backend_with(json!({ "url": format!("http://{}", farm.address()), "max_in_flight": 1 }))
         .set("balancing.queue_timeout", json!("5m"))
+        .set("balancing.queue_target", json!(null))
         .start();
     let value = |balancer: &Balancer, series: &str| {
         let text = crate::support::get(balancer.admin, "/metrics").expect(200).text();

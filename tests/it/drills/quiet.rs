@@ -79,6 +79,7 @@ fn who_waits_in_line() {
     let balancer = patient()
         .backend_with(json!({ "url": format!("http://{}", farm.address()), "max_in_flight": 1 }))
         .set("balancing.queue_timeout", json!("5m"))
+        .set("balancing.queue_target", json!(null))
         .start();
     let get = head("GET", "/hang", &[], None);
     let conns: Vec<Conn> = (0..20).map(|number| sent(&balancer, &get, number % 2 == 1)).collect();

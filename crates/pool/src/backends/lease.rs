@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::endpoint::Endpoint;
+use crate::queue::Passage;
+use balancer_time::Nanos;
 
 /// A bound on the requests of the whole pool, and their number.
 #[derive(Clone, Debug)]
@@ -47,6 +49,9 @@ pub struct Lease {
     /// Its endpoint is out, and this request tells whether it may come back.
     pub(super) is_probe: bool,
     total: Option<Arc<AtomicU32>>,
+    passage: Passage,
+    began: Nanos,
+    ended: Option<Nanos>,
 }
 
 impl Lease {
@@ -74,6 +79,9 @@ impl Lease {
             share: terms.share,
             is_probe: false,
             total: None,
+            passage: Passage::Uncounted,
+            began: 0,
+            ended: None,
         };
         lease.holds_worker = raise(&group.calling, terms.most_workers);
         if !lease.holds_worker {
@@ -90,6 +98,16 @@ impl Lease {
             return Err(Refused::Moved);
         }
         Ok(lease)
+    }
+
+    /// Says how the request came past the line, and that it goes to its endpoint now.
+    pub fn came_by(&mut self, passage: Passage, now: Nanos) {
+        (self.passage, self.began) = (passage, now);
+    }
+
+    /// The request has ended now. One that is only dropped has ended at an unknown time.
+    pub fn end(mut self, now: Nanos) {
+        self.ended = Some(now);
     }
 
     /// The worker has the answer's head and waits for this backend no longer. Wakes who waits for that, if it was all that
@@ -120,7 +138,8 @@ impl Drop for Lease {
         let group = &self.endpoint.group;
         group.in_flight.fetch_sub(1, Ordering::SeqCst);
         // Sequentially consistent before this: a request that is not seen waiting sees that there is room.
-        group.queue.freed();
+        let held = self.ended.map(|now| now.saturating_sub(self.began));
+        group.queue.ended(self.passage, held, self.ended);
     }
 }
 

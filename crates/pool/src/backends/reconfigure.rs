@@ -100,7 +100,8 @@ impl Backends {
                 before.backends.iter().filter(is_gone).map(|group| group.name.to_string()).collect();
             settle(&before.picker, &picker, &endpoints);
             let policy = Arc::clone(&settings.policy);
-            self.snapshot.store(Arc::new(Snapshot { endpoints, backends, picker, policy }));
+            self.queue.configure(policy.queue);
+            self.snapshot.store(Arc::new(Snapshot::new(endpoints, backends, picker, policy)));
         }
         self.signal();
         told

@@ -85,6 +85,8 @@ pub struct Snapshot {
     pub(super) backends: Vec<Arc<Backend>>,
     pub(super) picker: Arc<Picker>,
     pub(super) policy: Arc<PoolPolicy>,
+    /// See [`Snapshot::has_bounds`].
+    pub(super) bounded: bool,
 }
 
 /// What gathering saw beside the candidates.
@@ -100,6 +102,17 @@ struct Seen {
 }
 
 impl Snapshot {
+    pub(super) fn new(
+        endpoints: Vec<Arc<Endpoint>>,
+        backends: Vec<Arc<Backend>>,
+        picker: Arc<Picker>,
+        policy: Arc<PoolPolicy>,
+    ) -> Self {
+        let of_backends = backends.iter().any(|one| one.max_in_flight() != u32::MAX);
+        let bounded = of_backends || picker.total.is_some() || picker.most_workers != u32::MAX;
+        Self { endpoints, backends, picker, policy, bounded }
+    }
+
     /// All endpoints, whatever their state, in the order of the configuration and then by address.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
@@ -118,6 +131,11 @@ impl Snapshot {
     /// How the pool is used.
     pub fn policy(&self) -> &PoolPolicy {
         &self.policy
+    }
+
+    /// Whether requests at once are bounded anywhere, so that there may be a line.
+    pub fn has_bounds(&self) -> bool {
+        self.bounded
     }
 
     /// Picks an endpoint that was not tried and counts the request on it, within all bounds. Those that passed their

@@ -90,6 +90,23 @@ impl FairLine {
         }
     }
 
+    /// A line with nobody in it and no debts, which goes on with this one's time, mean and numbers.
+    pub fn renewed(&self) -> Self {
+        let Self { policy, now, number, chain, mean, .. } = *self;
+        Self { now, emptied: now, number, chain, mean, ..Self::new(policy) }
+    }
+
+    /// Lets somebody in with a number of the line that this one was renewed from, as if it had waited here since then,
+    /// even when it is full.
+    pub fn seat(&mut self, number: u64, joining: &Joining, since: Nanos) -> LineTicket {
+        let now = self.now;
+        self.enroll(joining, now);
+        let ticket = LineTicket { who: joining.who, arrived: joining.arrived.min(now), number };
+        self.begin_waiting(ticket, since, now);
+        self.sit(ticket, since, now);
+        ticket
+    }
+
     /// Another policy, from now on. Who waits in a line that became too small goes on waiting.
     pub fn configure(&mut self, policy: LinePolicy) {
         self.policy = policy;
@@ -115,6 +132,11 @@ impl FairLine {
         self.records.len()
     }
 
+    /// How many requests of a client are in flight, as far as they are counted.
+    pub fn in_flight(&self, who: Who) -> u32 {
+        self.records.get(&who).map_or(0, |record| record.sent + record.straight)
+    }
+
     /// The next one that was refused since it stood in line, and why. To be asked after every `join`, `next` and `pass`
     /// until there is none.
     pub fn refused(&mut self) -> Option<(LineTicket, LineRefusal)> {
@@ -137,16 +159,7 @@ impl FairLine {
         }
         self.number += 1;
         let ticket = LineTicket { who, arrived: joining.arrived.min(now), number: self.number };
-        let level = &mut self.levels[ticket.level()];
-        let record = self.records.get_mut(&who).expect("enrolled");
-        if record.waiting.is_empty() {
-            record.since = now;
-            // Who has something in flight was never away, and may have had less than what is served; others have not.
-            record.share.at_least(level.served.saturating_sub(DEBT.into()), now);
-        }
-        if level.waiting == 0 {
-            level.share.at_least(self.served, now);
-        }
+        self.begin_waiting(ticket, now, now);
         self.sit(ticket, now, now);
         Ok(ticket)
     }
@@ -156,6 +169,12 @@ impl FairLine {
         let now = self.advance(now);
         self.chain += 1;
         self.turn(self.chain, 1, now)
+    }
+
+    /// The place that eight could not use is still free, and may be tried by who has not tried it.
+    pub fn pass_on(&mut self, last: &Turn, now: Nanos) -> Option<Turn> {
+        let now = self.advance(now);
+        self.turn(last.chain, 1, now)
     }
 
     /// It can't use the place that got free, and waits on where it was, even in a full line. The next that may try: of
@@ -250,6 +269,21 @@ impl FairLine {
         }
     }
 
+    /// Who begins to wait has no credit from when it did not.
+    fn begin_waiting(&mut self, ticket: LineTicket, since: Nanos, now: Nanos) {
+        let level = &mut self.levels[ticket.level()];
+        let Some(record) = self.records.get_mut(&ticket.who) else { return };
+        record.forget_passed_behind(ticket.place());
+        if record.waiting.is_empty() {
+            record.since = since;
+            // Who has something in flight was never away, and may have had less than what is served; others have not.
+            record.share.at_least(level.served.saturating_sub(DEBT.into()), now);
+        }
+        if level.waiting == 0 {
+            level.share.at_least(self.served, now);
+        }
+    }
+
     /// Nobody waited for a while, so nobody took anything from anybody.
     fn forget_debts(&mut self) {
         for (priority, level) in Priority::ALL.into_iter().zip(&mut self.levels) {
@@ -319,7 +353,7 @@ impl FairLine {
     /// Out of its client's line; false: it is not there. The record has to be filed afterwards.
     fn stand_up(&mut self, ticket: LineTicket) -> bool {
         let record = self.records.get_mut(&ticket.who);
-        if record.is_none_or(|record| record.waiting.remove(&ticket.place()).is_none()) {
+        if record.is_none_or(|record| !record.stand_up(ticket.place())) {
             return false;
         }
         self.levels[ticket.level()].waiting -= 1;

@@ -54,6 +54,24 @@ impl Record {
         if self.passed.0 == chain { self.passed.1 } else { 0 }
     }
 
+    /// Whether a place is among those of its oldest that could not use the free place.
+    fn has_passed(&self, place: (Nanos, u64)) -> bool {
+        self.waiting.keys().take(self.passed.1.into()).any(|passed| *passed >= place)
+    }
+
+    /// A request waits no longer; false: it did not.
+    pub fn stand_up(&mut self, place: (Nanos, u64)) -> bool {
+        self.passed.1 -= u8::from(self.has_passed(place));
+        self.waiting.remove(&place).is_some()
+    }
+
+    /// A request comes in front of some that could not use a free place: who has not tried it can't be told by number.
+    pub fn forget_passed_behind(&mut self, place: (Nanos, u64)) {
+        if self.has_passed(place) {
+            self.passed = (0, 0);
+        }
+    }
+
     /// Its oldest request, if that has waited for longer than `target` in a line that was not empty for `standing`.
     pub fn overdue(&self, target: Nanos, standing: Nanos, now: Nanos) -> Option<(Nanos, u64)> {
         let (place, joined) = self.waiting.first_key_value()?;

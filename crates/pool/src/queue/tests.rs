@@ -2,6 +2,10 @@ use std::sync::Barrier;
 use std::sync::atomic::AtomicU32;
 
 use super::*;
+use balancer_importance::Priority;
+
+mod changes;
+mod model;
 
 /// Real time, from 0 on. The library has no clock that its tests could borrow.
 #[allow(clippy::disallowed_methods)]
@@ -16,24 +20,51 @@ fn waker(calls: &Arc<Mutex<Vec<&'static str>>>, name: &'static str) -> Waker {
     Box::new(move || calls.lock().push(name))
 }
 
+/// A request of that client.
+pub(crate) fn member(client: u64, arrived: Nanos) -> LineMember {
+    let who = Who { client, priority: Priority::Normal };
+    LineMember { who, weight: 1, arrived, name: format!("client {client}").into() }
+}
+
+/// A line of that size.
+pub(crate) fn queue(order: QueueOrder, size: usize) -> Arc<Queue> {
+    let queue = Arc::<Queue>::default();
+    queue.configure(QueuePolicy { order, size, target: None });
+    queue
+}
+
 struct Bench {
     queue: Arc<Queue>,
     calls: Arc<Mutex<Vec<&'static str>>>,
+    /// Goes on with each newcomer.
+    now: Nanos,
 }
 
 impl Bench {
-    fn new() -> Self {
-        Self { queue: Arc::default(), calls: Arc::default() }
+    /// Under both orders one client's requests go in the order of their coming.
+    fn both(test: impl Fn(Self)) {
+        for (_, order) in QueueOrder::ALL {
+            test(Self { queue: queue(order, 3), calls: Arc::default(), now: 0 });
+        }
+    }
+
+    fn join(&mut self) -> Result<QueuePlace, LineRefusal> {
+        self.now += 1;
+        self.queue.join(member(7, self.now), self.now)
     }
 
     /// Joins, tries in vain if it is to try, and sleeps.
-    fn sleeper(&self, name: &'static str) -> QueuePlace {
-        let mut place = self.queue.join(usize::MAX).expect("room in the line");
-        if place.may_try() {
-            assert!(place.sleep(false), "{name}: nothing was freed");
+    fn sleeper(&mut self, name: &'static str) -> QueuePlace {
+        let mut place = self.join().expect("room in the line");
+        if place.standing() == LineStanding::Trying {
+            assert!(place.sleep(false, self.now), "{name}: nothing was freed");
         }
         assert!(place.on_turn(waker(&self.calls, name)));
         place
+    }
+
+    fn sleepers<const N: usize>(&mut self, names: [&'static str; N]) -> [QueuePlace; N] {
+        names.map(|name| self.sleeper(name))
     }
 
     fn woken(&self) -> Vec<&'static str> {
@@ -41,158 +72,224 @@ impl Bench {
     }
 }
 
+fn may_try(place: &QueuePlace) -> bool {
+    place.standing() == LineStanding::Trying
+}
+
 #[test]
 fn the_first_tries_at_once_and_the_others_in_turn() {
-    let bench = Bench::new();
-    let first = bench.queue.join(3).expect("empty");
-    assert!(first.may_try() && !bench.queue.is_empty());
-    drop(first);
-    let [a, b, c] = ["a", "b", "c"].map(|name| bench.sleeper(name));
-    assert!(bench.queue.join(3).is_none(), "a line of three is full");
-    bench.queue.freed();
-    assert_eq!(bench.woken(), ["a"], "one lease, one wake-up");
-    assert!(a.may_try() && !b.may_try());
-    a.leave();
-    assert!(bench.woken().is_empty(), "that lease's room is taken");
-    bench.queue.freed();
-    bench.queue.freed();
-    assert_eq!(bench.woken(), ["b", "c"]);
-    drop(c);
-    assert_eq!(bench.queue.len(), 1);
-    b.leave();
-    assert!(bench.queue.is_empty());
-    bench.queue.freed();
-    assert!(bench.queue.join(1).expect("empty again").may_try());
+    Bench::both(|mut bench| {
+        let first = bench.join().expect("empty");
+        assert!(may_try(&first) && !bench.queue.is_empty());
+        drop(first);
+        let [a, b, c] = bench.sleepers(["a", "b", "c"]);
+        assert_eq!(bench.join().err(), Some(LineRefusal::Full), "a line of three is full");
+        bench.queue.freed();
+        assert_eq!(bench.woken(), ["a"], "one lease, one wake-up");
+        assert!(may_try(&a) && !may_try(&b));
+        assert!(matches!(a.leave(), Passage::Waited { .. }));
+        assert!(bench.woken().is_empty(), "that lease's room is taken");
+        bench.queue.freed();
+        bench.queue.freed();
+        assert_eq!(bench.woken(), ["b", "c"]);
+        drop(c);
+        assert_eq!(bench.queue.len(), 1);
+        b.leave();
+        assert!(bench.queue.is_empty());
+        bench.queue.freed();
+        assert!(may_try(&bench.join().expect("empty again")));
+    });
 }
 
 #[test]
 fn who_tries_in_vain_keeps_its_place() {
-    let bench = Bench::new();
-    let (mut a, _b) = (bench.sleeper("a"), bench.sleeper("b"));
-    bench.queue.freed();
-    assert!(a.sleep(false) && a.on_turn(waker(&bench.calls, "a")));
-    bench.queue.freed();
-    assert_eq!(bench.woken(), ["a", "a"]);
+    Bench::both(|mut bench| {
+        let [mut a, _b] = bench.sleepers(["a", "b"]);
+        bench.queue.freed();
+        assert!(a.sleep(false, 5) && a.on_turn(waker(&bench.calls, "a")));
+        bench.queue.freed();
+        assert_eq!(bench.woken(), ["a", "a"]);
+    });
 }
 
 #[test]
 fn what_is_freed_while_nobody_sleeps_is_remembered() {
-    let bench = Bench::new();
-    let mut a = bench.sleeper("a");
-    bench.queue.freed();
-    bench.queue.freed();
-    assert!(!a.sleep(false), "between its try and its sleep something was freed");
-    assert!(a.sleep(false), "once");
-    bench.queue.freed();
-    bench.queue.freed();
-    let b = bench.queue.join(9).expect("room");
-    assert!(b.may_try(), "the second one is for who joins");
-    let c = bench.queue.join(9).expect("room");
-    assert!(!c.may_try());
+    Bench::both(|mut bench| {
+        for choosy in [false, true] {
+            let mut a = bench.sleeper("a");
+            bench.queue.freed();
+            bench.queue.freed();
+            assert!(!a.sleep(choosy, 2), "between its try and its sleep something was freed");
+            assert!(a.sleep(choosy, 2), "once");
+            bench.queue.freed();
+            bench.queue.freed();
+            let b = bench.join().expect("room");
+            assert!(may_try(&b), "the second one is for who joins");
+            let c = bench.join().expect("room");
+            assert!(!may_try(&c));
+        }
+    });
 }
 
 #[test]
 fn a_place_that_is_given_up_passes_its_turn_on() {
-    let bench = Bench::new();
-    let [a, b, c] = ["a", "b", "c"].map(|name| bench.sleeper(name));
-    drop(b);
-    bench.queue.freed();
-    assert_eq!(bench.woken(), ["a"]);
-    drop(a);
-    assert_eq!(bench.woken(), ["c"]);
-    drop(c);
-    assert!(bench.queue.is_empty());
+    Bench::both(|mut bench| {
+        let [a, b, c] = bench.sleepers(["a", "b", "c"]);
+        drop(b);
+        bench.queue.freed();
+        assert_eq!(bench.woken(), ["a"]);
+        drop(a);
+        assert_eq!(bench.woken(), ["c"]);
+        drop(c);
+        assert!(bench.queue.is_empty());
+    });
 }
 
 #[test]
 fn who_cannot_take_what_there_is_lets_the_next_try() {
-    let bench = Bench::new();
-    let [mut a, mut b, _c] = ["a", "b", "c"].map(|name| bench.sleeper(name));
-    bench.queue.freed();
-    assert!(a.sleep(true) && b.sleep(true));
-    assert_eq!(bench.woken(), ["a", "b", "c"]);
-    // Nobody behind it: the room is for whoever joins.
-    let bench = Bench::new();
-    let mut a = bench.sleeper("a");
-    bench.queue.freed();
-    assert!(a.sleep(true));
-    assert!(bench.queue.join(9).expect("room").may_try());
+    Bench::both(|mut bench| {
+        let [mut a, mut b, c] = bench.sleepers(["a", "b", "c"]);
+        bench.queue.freed();
+        assert!(a.sleep(true, 5) && b.sleep(true, 5));
+        assert_eq!(bench.woken(), ["a", "b", "c"]);
+        drop((a, b, c));
+        // Nobody behind it: the room is for whoever joins.
+        let mut a = bench.sleeper("a");
+        bench.queue.freed();
+        assert!(a.sleep(true, bench.now));
+        let mut joins = bench.join().expect("room");
+        assert!(may_try(&joins));
+        // There is none after all.
+        assert!(joins.sleep(false, bench.now));
+        assert!(!may_try(&bench.join().expect("room")));
+    });
+}
+
+/// However many can't use what there is, who can gets it in the end; and one event wakes no more than eight.
+#[test]
+fn what_eight_cannot_use_is_tried_by_others_later() {
+    for (_, order) in QueueOrder::ALL {
+        let queue = queue(order, 100);
+        let calls = Arc::default();
+        let mut places: Vec<QueuePlace> = (0..20)
+            .map(|client| {
+                let mut place = queue.join(member(client, client), client).unwrap();
+                if may_try(&place) {
+                    assert!(place.sleep(false, client));
+                }
+                assert!(place.on_turn(waker(&calls, "woken")));
+                place
+            })
+            .collect();
+        queue.freed();
+        let mut tried = Vec::new();
+        for event in 1..=3 {
+            while let Some(at) = places.iter().position(may_try) {
+                assert!(places[at].sleep(true, 100));
+                tried.push(at);
+            }
+            assert_eq!(tried.len(), (8 * event).min(20), "{order:?}");
+            // A newcomer, which leaves again, is a reason to go on.
+            drop(queue.join(member(99, 100), 100).unwrap());
+        }
+        tried.sort_unstable();
+        tried.dedup();
+        assert_eq!(tried.len(), 20, "{order:?}: everybody had a turn");
+    }
 }
 
 #[test]
 fn a_change_wakes_one_after_the_other_while_there_is_room() {
-    let bench = Bench::new();
-    let [a, mut b, _c] = ["a", "b", "c"].map(|name| bench.sleeper(name));
-    bench.queue.changed();
-    assert_eq!(bench.woken(), ["a"], "not all at once");
-    a.leave();
-    assert_eq!(bench.woken(), ["b"]);
-    assert!(b.sleep(false));
-    assert!(bench.woken().is_empty(), "no more room: the sweep is over");
-    assert!(!bench.queue.join(9).expect("room").may_try());
+    Bench::both(|mut bench| {
+        let [a, mut b, c] = bench.sleepers(["a", "b", "c"]);
+        bench.queue.changed();
+        assert_eq!(bench.woken(), ["a"], "not all at once");
+        a.leave();
+        assert_eq!(bench.woken(), ["b"]);
+        assert!(may_try(&b) && b.sleep(false, 5));
+        assert!(bench.woken().is_empty(), "no more room: the sweep is over");
+        assert!(!may_try(&bench.join().expect("room")));
+        drop(c);
+    });
 }
 
 #[test]
 fn waiting_ends_with_a_turn_or_in_time() {
-    let bench = Bench::new();
-    let now = real_time();
-    let (a, b) = (bench.sleeper("a"), bench.sleeper("b"));
-    let began = now();
-    assert!(!b.wait(began + 20_000_000, &now));
-    assert!(now() >= began + 20_000_000);
-    thread::scope(|scope| {
-        let waiter = scope.spawn(|| a.wait(Nanos::MAX, &now));
-        bench.queue.freed();
-        assert!(waiter.join().expect("no panic"));
+    Bench::both(|mut bench| {
+        let now = real_time();
+        let [a, b] = bench.sleepers(["a", "b"]);
+        let began = now();
+        assert!(!b.wait(began + 20_000_000, &now));
+        assert!(now() >= began + 20_000_000);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| a.wait(Nanos::MAX, &now));
+            bench.queue.freed();
+            assert!(waiter.join().expect("no panic"));
+        });
     });
 }
 
-/// Permits that are counted as leases are: nobody is left asleep beside a free one, nobody overtakes for long, the bound holds.
+/// Permits that are counted as leases are: nobody is left asleep beside a free one, the bound holds, and nothing that was
+/// counted stays so.
 #[test]
 fn no_wake_up_is_lost_across_threads() {
-    const THREADS: u32 = 8;
-    const ROUNDS: u32 = 2_000;
-    for permits in [1, 3] {
-        let queue = Arc::new(Queue::default());
-        let (taken, done) = (AtomicU32::new(0), AtomicU32::new(0));
-        let start = Barrier::new(THREADS as usize);
-        let now = real_time();
-        let try_once = || {
-            let next = |now: u32| (now < permits).then_some(now + 1);
-            taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
-        };
-        let take = || {
-            if queue.is_empty() && try_once() {
-                return;
-            }
-            let mut place = queue.join(usize::MAX).expect("no bound");
-            loop {
-                // Hours would pass here if a wake-up were lost.
-                assert!(place.wait(now() + 60_000_000_000, &now), "a wake-up was lost");
-                if try_once() {
-                    return place.leave();
-                }
-                let _ = place.sleep(false);
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    start.wait();
-                    for round in 0..ROUNDS {
-                        take();
-                        assert!(taken.load(Ordering::Relaxed) <= permits);
-                        if round % 3 == 0 {
-                            thread::yield_now();
-                        }
-                        taken.fetch_sub(1, Ordering::SeqCst);
-                        queue.freed();
-                        done.fetch_add(1, Ordering::Relaxed);
-                    }
-                });
-            }
-        });
-        assert_eq!(done.load(Ordering::Relaxed), THREADS * ROUNDS);
-        assert!(queue.is_empty() && taken.load(Ordering::Relaxed) == 0);
+    const THREADS: u64 = 8;
+    const ROUNDS: u64 = 1_000;
+    for (_, order) in QueueOrder::ALL {
+        for permits in [1, 3] {
+            crowd(order, permits, THREADS, ROUNDS);
+        }
     }
+}
+
+fn crowd(order: QueueOrder, permits: u32, threads: u64, rounds: u64) {
+    let queue = queue(order, usize::MAX);
+    let taken = AtomicU32::new(0);
+    let start = Barrier::new(threads as usize);
+    let now = real_time();
+    let try_once = || {
+        let next = |now: u32| (now < permits).then_some(now + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    };
+    let take = |client: u64| -> Passage {
+        let member = member(client, now());
+        if queue.is_empty() && try_once() {
+            return queue.went_straight(member.who);
+        }
+        let mut place = queue.join(member, now()).expect("no bound");
+        loop {
+            // Hours would pass here if a wake-up were lost.
+            assert!(place.wait(now() + 60_000_000_000, &now), "a wake-up was lost");
+            if try_once() {
+                return place.leave();
+            }
+            let _ = place.sleep(false, now());
+        }
+    };
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let (start, take, taken, queue, now) = (&start, &take, &taken, &queue, &now);
+            scope.spawn(move || {
+                start.wait();
+                for round in 0..rounds {
+                    // Some clients are of several threads.
+                    let passage = take((thread + round) % 5);
+                    let began = now();
+                    assert!(taken.load(Ordering::Relaxed) <= permits);
+                    if round % 3 == 0 {
+                        thread::yield_now();
+                    }
+                    taken.fetch_sub(1, Ordering::SeqCst);
+                    let at = now();
+                    queue.ended(passage, Some(at - began), Some(at));
+                }
+            });
+        }
+    });
+    assert!(queue.is_empty() && taken.load(Ordering::Relaxed) == 0);
+    let who = |client| member(client, 0).who;
+    let counted: u32 = (0..5).map(|client| queue.straight_of(who(client))).sum();
+    assert_eq!(counted, 0, "whatever went straight has ended");
+    let line = queue.line.lock();
+    assert_eq!((0..5).map(|client| line.in_flight(who(client))).sum::<u32>(), 0, "{order:?}");
 }

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 
 use crate::proxy::tests::{Fixture, policy, settings};
 use balancer_pool::backends::Settings;
+use balancer_pool::queue::QueuePolicy;
 
 /// An engine with a proxy, and the listener of its backend.
 struct Proxied {
@@ -298,7 +299,8 @@ fn a_panic_in_a_story_costs_its_own_request_a_500() {
 
 #[test]
 fn a_request_that_found_every_backend_full_goes_on_when_one_has_room() {
-    let lined = balancer_pool::policy::PoolPolicy { queue_size: 9, queue_timeout: PATIENCE, ..policy() };
+    let queue = QueuePolicy { size: 9, ..QueuePolicy::default() };
+    let lined = balancer_pool::policy::PoolPolicy { queue, queue_timeout: PATIENCE, ..policy() };
     let pool = Settings { max_in_flight: Some(1), ..settings(lined) };
     let proxied = Proxied::with(&config(), &pool);
     let mut first = proxied.door.send(GET.as_bytes());

@@ -23,6 +23,7 @@ use crate::engine::loops::turn::{BACK, Buffers, Loop};
 use crate::proxy::tests::{Fixture, policy, settings};
 use balancer_pool::backends::Settings;
 use balancer_pool::policy::PoolPolicy;
+use balancer_pool::queue::QueuePolicy;
 
 /// How long new seeds are tried.
 const SPAN: Nanos = 3_000_000_000;
@@ -102,7 +103,7 @@ impl World {
         let backend = TcpListener::bind("127.0.0.1:0").expect("a free port");
         backend.set_nonblocking(true).expect("set");
         let lined = PoolPolicy {
-            queue_size: 3,
+            queue: QueuePolicy { size: 3, ..QueuePolicy::default() },
             queue_timeout: Duration::from_secs(2),
             retry_statuses: vec![(503, 503)],
             ..policy()

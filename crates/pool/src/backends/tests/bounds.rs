@@ -2,7 +2,9 @@
 
 use super::picks::entries;
 use super::*;
-use crate::queue::tests::real_time;
+use crate::policy::PoolPolicy;
+use crate::queue::QueuePolicy;
+use crate::queue::tests::{member, real_time};
 
 fn of(settings: &Settings, entries: &[BackendEntry]) -> Backends {
     let pool = Backends::new(settings, entries);
@@ -136,7 +138,9 @@ fn nobody_waits_beside_room() {
             (entries[0].max_in_flight, entries[1].max_in_flight) = (Some(1), Some(2));
         }
         for strategy in [Strategy::LeastConnections, Strategy::RoundRobin] {
-            let settings = Settings { max_in_flight: total, workers, ..Settings::of(strategy) };
+            let queue = QueuePolicy { size: usize::MAX, ..QueuePolicy::default() };
+            let policy = Arc::new(PoolPolicy { queue, ..PoolPolicy::default() });
+            let settings = Settings { max_in_flight: total, workers, policy, ..Settings::of(strategy) };
             let pool = of(&settings, &entries);
             let (queue, now) = (pool.queue(), real_time());
             let take = || -> Lease {
@@ -145,14 +149,14 @@ fn nobody_waits_beside_room() {
                 {
                     return lease;
                 }
-                let mut place = queue.join(usize::MAX).unwrap();
+                let mut place = queue.join(member(1, now()), now()).unwrap();
                 loop {
                     assert!(place.wait(now() + 60_000_000_000, &now), "a wake-up was lost");
                     if let Some(lease) = pick(&pool, &[]) {
                         place.leave();
                         return lease;
                     }
-                    let _ = place.sleep(false);
+                    let _ = place.sleep(false, now());
                 }
             };
             let start = Barrier::new(THREADS);

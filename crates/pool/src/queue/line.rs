@@ -1,0 +1,334 @@
+//! What a [`super::Queue`] keeps under its lock: everybody's place, and whether there is room that nobody was told of.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+
+use super::members::{BusyClient, HeldPlace, LineMember, LineView, PlaceState};
+use super::{LineStanding, Passage, QueueOrder, QueuePolicy, Waker};
+use crate::fair::{FairLine, LinePolicy, LineRefusal, Turn, Who};
+use balancer_time::Nanos;
+
+/// See the module. After every call the caller collects refusals and who was woken. Who does not know the time says 0: the
+/// fair line goes by the latest that it was told.
+pub(super) struct LineState {
+    fair: FairLine,
+    order: QueueOrder,
+    /// Counts the orders.
+    era: u32,
+    /// By the numbers of their tickets.
+    places: HashMap<u64, HeldPlace>,
+    /// Those of them that are asleep or trying.
+    members: usize,
+    /// Leases that ended while none slept.
+    spare: usize,
+    /// There may be room for more than one: a request that finds some wakes the next.
+    sweeping: bool,
+    /// Counts what may have made room that nobody was told of.
+    changes: u64,
+    /// The last that could not use what there is, after as many others as may try. Until one that could use anything finds
+    /// nothing, there may be more of it.
+    unused: Option<Turn>,
+    /// To be called outside of the lock.
+    woken: Vec<Waker>,
+}
+
+impl Default for LineState {
+    fn default() -> Self {
+        let QueuePolicy { order, size, target } = QueuePolicy::default();
+        Self {
+            fair: FairLine::new(LinePolicy { size, target }),
+            order,
+            era: 0,
+            places: HashMap::new(),
+            members: 0,
+            spare: 0,
+            sweeping: false,
+            changes: 0,
+            unused: None,
+            woken: Vec::new(),
+        }
+    }
+}
+
+/// Of one that has not said yet how to wake it: it asks before it sleeps.
+fn unnamed() -> Waker {
+    Box::new(|| ())
+}
+
+impl LineState {
+    pub fn members(&self) -> usize {
+        self.members
+    }
+
+    pub fn clients(&self) -> usize {
+        self.fair.clients()
+    }
+
+    pub fn take_woken(&mut self) -> Vec<Waker> {
+        mem::take(&mut self.woken)
+    }
+
+    /// Tells those who were refused since the last time.
+    pub fn collect_refusals(&mut self) {
+        while let Some((ticket, why)) = self.fair.refused() {
+            let Some(place) = self.places.get_mut(&ticket.number()) else { continue };
+            if let PlaceState::Asleep(waker) = mem::replace(&mut place.state, PlaceState::Refused(why)) {
+                self.woken.push(waker);
+            }
+            self.shrink();
+        }
+    }
+
+    /// See [`super::Queue::configure`].
+    pub fn configure(&mut self, policy: QueuePolicy, straight: impl Fn(Who) -> u32) {
+        let QueuePolicy { order, size, target } = policy;
+        let target = target.filter(|_| order == QueueOrder::Fair);
+        self.fair.configure(LinePolicy { size, target });
+        if mem::replace(&mut self.order, order) == order {
+            return;
+        }
+        self.era += 1;
+        self.unused = None;
+        self.fair = self.fair.renewed();
+        let mut places: Vec<_> = self.places.iter_mut().collect();
+        places.sort_unstable_by_key(|(number, _)| **number);
+        for (number, place) in places {
+            match &mut place.state {
+                PlaceState::Asleep(_) => {
+                    let joining = place.member.joining(order, &straight);
+                    place.ticket = self.fair.seat(*number, &joining, place.since);
+                }
+                PlaceState::Trying(turn) => *turn = None,
+                PlaceState::Refused(_) => {}
+            }
+        }
+    }
+
+    /// Its place's number.
+    pub fn join(
+        &mut self,
+        member: LineMember,
+        straight: impl FnOnce(Who) -> u32,
+        now: Nanos,
+    ) -> Result<u64, LineRefusal> {
+        let ticket = self.fair.join(&member.joining(self.order, straight), now)?;
+        let place = HeldPlace { member, ticket, since: now, state: PlaceState::Asleep(unnamed()), looked: 0 };
+        self.places.insert(ticket.number(), place);
+        // Else those that were refused for it would count as trying.
+        self.collect_refusals();
+        // No request was told of what ended while there was no line.
+        self.sweeping |= self.members == 0;
+        self.members += 1;
+        if self.spare > 0 {
+            self.spare -= 1;
+            self.wake_next(now);
+        } else if !self.is_tried() {
+            self.go_on(now);
+        }
+        Ok(ticket.number())
+    }
+
+    /// What this one may do: if it is to try, it looks for room from now on.
+    pub fn standing(&mut self, number: u64) -> LineStanding {
+        let place = self.places.get_mut(&number).expect("its holder gives it up");
+        place.looked = self.changes;
+        match place.state {
+            PlaceState::Asleep(_) => LineStanding::Asleep,
+            PlaceState::Trying(_) => LineStanding::Trying,
+            PlaceState::Refused(why) => LineStanding::Refused(why),
+        }
+    }
+
+    pub fn set_waker(&mut self, number: u64, waker: Waker) -> bool {
+        match self.places.get_mut(&number) {
+            Some(HeldPlace { state: PlaceState::Asleep(old), .. }) => {
+                *old = waker;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// It tried in vain. False: it may try again.
+    pub fn sleep(
+        &mut self,
+        number: u64,
+        choosy: bool,
+        straight: impl FnOnce(Who) -> u32,
+        now: Nanos,
+    ) -> bool {
+        let Some(place) = self.places.get_mut(&number) else { return true };
+        let PlaceState::Trying(turn) = place.state else { return true };
+        if place.looked < self.changes {
+            return false;
+        }
+        if self.spare > 0 {
+            self.spare -= 1;
+            return false;
+        }
+        place.state = PlaceState::Asleep(unnamed());
+        match turn {
+            None => {
+                let joining = place.member.joining(self.order, straight);
+                place.ticket = self.fair.seat(number, &joining, place.since);
+                if choosy {
+                    self.wake_next(now);
+                }
+            }
+            Some(turn) if choosy => {
+                let next = self.fair.pass(turn, now);
+                if !self.wake(next) {
+                    (self.sweeping, self.unused) = (false, Some(turn));
+                }
+            }
+            Some(turn) => {
+                self.fair.put_back(turn, now);
+                (self.sweeping, self.unused) = (false, None);
+            }
+        }
+        true
+    }
+
+    /// It found room on its turn.
+    pub fn found(&mut self, number: u64) -> Passage {
+        let Some(place) = self.places.remove(&number) else { return Passage::Uncounted };
+        self.shrink();
+        self.go_on(0);
+        match place.state {
+            PlaceState::Trying(Some(turn)) => Passage::Waited { who: turn.ticket.who, era: self.era },
+            _ => Passage::Uncounted,
+        }
+    }
+
+    /// It waits no longer, without having found room.
+    pub fn given_up(&mut self, number: u64) {
+        let Some(place) = self.places.remove(&number) else { return };
+        match place.state {
+            PlaceState::Refused(_) => {}
+            PlaceState::Asleep(_) => {
+                self.fair.leave(place.ticket, 0);
+                self.shrink();
+            }
+            PlaceState::Trying(turn) => {
+                if let Some(turn) = turn {
+                    self.fair.end(turn.ticket.who, None, 0);
+                }
+                self.shrink();
+                // A turn that came to nothing is the next one's; so is the rest of a sweep.
+                self.freed(0);
+            }
+        }
+    }
+
+    /// A request that waited has ended.
+    pub fn ended(&mut self, who: Who, era: u32, held: Option<Nanos>, now: Nanos) {
+        if era == self.era {
+            self.fair.end(who, held, now);
+        }
+    }
+
+    /// A request that did not wait has ended; so many of its client are still in flight.
+    pub fn straight_ended(&mut self, who: Who, straight: u32, held: Option<Nanos>, now: Nanos) {
+        self.fair.straight_ended(who, straight, held, now);
+    }
+
+    /// There is room for one.
+    pub fn freed(&mut self, now: Nanos) {
+        if self.wake_next(now) {
+            return;
+        }
+        if self.spare < self.members {
+            self.spare += 1;
+        } else {
+            // More than those that try can take: who joins meanwhile is not to wait for the next.
+            self.sweeping = true;
+        }
+    }
+
+    /// There may be room, and for more than one.
+    pub fn sweep(&mut self) {
+        self.changes += 1;
+        if !self.is_tried() {
+            self.try_unused(0);
+        }
+        self.sweeping = true;
+        self.freed(0);
+    }
+
+    pub fn view(&self, most_clients: usize, now: Nanos) -> LineView {
+        let mut clients = HashMap::new();
+        let mut oldest = None;
+        for HeldPlace { member, ticket, since, state, .. } in self.places.values() {
+            if matches!(state, PlaceState::Refused(_)) {
+                continue;
+            }
+            let waited = now.saturating_sub(*since);
+            oldest = oldest.max(Some(waited));
+            let client = clients.entry(member.who).or_insert_with(|| BusyClient {
+                name: Arc::clone(&member.name),
+                priority: member.who.priority,
+                in_flight: (self.order == QueueOrder::Fair).then(|| self.fair.in_flight(ticket.who)),
+                waiting: 0,
+            });
+            client.waiting += 1;
+        }
+        let count = clients.len();
+        let mut busiest: Vec<_> = clients.into_values().collect();
+        busiest.sort_unstable_by(|a, b| {
+            (b.in_flight, b.waiting, &a.name).cmp(&(a.in_flight, a.waiting, &b.name))
+        });
+        busiest.truncate(most_clients);
+        LineView { waiting: self.members, clients: count, oldest, busiest }
+    }
+
+    #[cfg(test)]
+    pub fn in_flight(&self, who: Who) -> u32 {
+        self.fair.in_flight(who)
+    }
+
+    fn wake_next(&mut self, now: Nanos) -> bool {
+        let next = self.fair.next(now);
+        self.wake(next)
+    }
+
+    /// Whether somebody tries, who says afterwards whether there may be more room.
+    fn is_tried(&self) -> bool {
+        self.members > self.fair.len()
+    }
+
+    /// There may be more room than was found or looked for.
+    fn go_on(&mut self, now: Nanos) {
+        if self.sweeping {
+            self.wake_next(now);
+        } else {
+            self.try_unused(now);
+        }
+    }
+
+    /// Who has not tried what others could not use may.
+    fn try_unused(&mut self, now: Nanos) {
+        if let Some(last) = self.unused {
+            let next = self.fair.pass_on(&last, now);
+            self.wake(next);
+        }
+    }
+
+    /// It is this one's turn. False: nobody's.
+    fn wake(&mut self, turn: Option<Turn>) -> bool {
+        let Some(turn) = turn else { return false };
+        let place = self.places.get_mut(&turn.ticket.number()).expect("who waits has a place");
+        if let PlaceState::Asleep(waker) = mem::replace(&mut place.state, PlaceState::Trying(Some(turn))) {
+            self.woken.push(waker);
+        }
+        true
+    }
+
+    /// One member less.
+    fn shrink(&mut self) {
+        self.members -= 1;
+        if self.members == 0 {
+            (self.spare, self.sweeping, self.unused) = (0, false, None);
+        }
+    }
+}

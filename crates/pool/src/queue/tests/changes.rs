@@ -1,0 +1,147 @@
+//! Who is refused, and another order while some wait.
+
+use super::*;
+
+const MS: Nanos = 1_000_000;
+
+/// Joins, and sleeps if it is to try.
+fn asleep(queue: &Arc<Queue>, client: u64, now: Nanos) -> QueuePlace {
+    let mut place = queue.join(member(client, now), now).expect("room");
+    if may_try(&place) {
+        assert!(place.sleep(false, now));
+    }
+    place
+}
+
+/// The names of those in line, in the order in which they go when each ends as the next begins.
+fn served(queue: &Arc<Queue>, mut places: Vec<(u64, QueuePlace)>, mut now: Nanos) -> Vec<u64> {
+    let mut order = Vec::new();
+    queue.freed();
+    while let Some(at) = places.iter().position(|(_, place)| may_try(place)) {
+        let (name, place) = places.remove(at);
+        order.push(name);
+        let passage = place.leave();
+        now += 10 * MS;
+        queue.ended(passage, Some(10 * MS), Some(now));
+    }
+    assert!(places.is_empty() && queue.is_empty());
+    order
+}
+
+#[test]
+fn the_greedy_ones_newest_is_refused_and_told_once() {
+    let queue = queue(QueueOrder::Fair, 4);
+    let calls = Arc::default();
+    let greedy: Vec<_> = (0..3).map(|at| asleep(&queue, 1, at)).collect();
+    assert!(greedy[2].on_turn(waker(&calls, "refused")));
+    let modest = asleep(&queue, 2, 5);
+    assert_eq!((queue.len(), queue.clients()), (4, 2));
+    // The newcomer itself, while its client has the most.
+    assert_eq!(queue.join(member(1, 6), 6).err(), Some(LineRefusal::Full));
+    let other = asleep(&queue, 3, 7);
+    assert_eq!(greedy[2].standing(), LineStanding::Refused(LineRefusal::Full));
+    assert_eq!(*calls.lock(), ["refused"]);
+    assert!(!greedy[2].on_turn(waker(&calls, "again")), "there is nothing to wait for");
+    assert_eq!((queue.len(), queue.clients()), (4, 3), "it counts no more");
+    drop(greedy);
+    assert_eq!(
+        (queue.len(), modest.standing(), other.standing()),
+        (2, LineStanding::Asleep, LineStanding::Asleep)
+    );
+    assert_eq!(*calls.lock(), ["refused"]);
+}
+
+#[test]
+fn a_full_line_by_arrival_refuses_who_comes() {
+    let line = queue(QueueOrder::Fifo, 2);
+    let _greedy = [asleep(&line, 1, 0), asleep(&line, 1, 1)];
+    assert_eq!(line.join(member(2, 2), 2).err(), Some(LineRefusal::Full));
+    assert!(queue(QueueOrder::Fifo, 0).join(member(1, 0), 0).is_err(), "there is no line");
+}
+
+#[test]
+fn who_waits_beyond_the_target_in_a_line_that_stands_is_refused() {
+    let queue = queue(QueueOrder::Fair, 100);
+    queue.configure(QueuePolicy { order: QueueOrder::Fair, size: 100, target: Some(500 * MS) });
+    let first = asleep(&queue, 1, 0);
+    let second = asleep(&queue, 1, 900 * MS);
+    let third = asleep(&queue, 1, 1_100 * MS);
+    assert_eq!(first.standing(), LineStanding::Refused(LineRefusal::Target));
+    assert_eq!((second.standing(), third.standing()), (LineStanding::Asleep, LineStanding::Asleep));
+    assert_eq!(queue.len(), 2);
+    // By arrival alone there is no target.
+    queue.configure(QueuePolicy { order: QueueOrder::Fifo, size: 100, target: Some(500 * MS) });
+    let _fourth = asleep(&queue, 1, 5_000 * MS);
+    assert_eq!(second.standing(), LineStanding::Asleep);
+}
+
+/// A request that is sent again goes before what its client sent later.
+#[test]
+fn who_joins_again_keeps_its_arrival() {
+    for (_, order) in QueueOrder::ALL {
+        let queue = queue(order, 9);
+        let mut places = Vec::new();
+        for (name, arrived, now) in [(1, 10, 10), (2, 20, 20), (3, 30, 30), (4, 15, 40)] {
+            let mut place = queue.join(member(7, arrived), now).expect("room");
+            if may_try(&place) {
+                assert!(place.sleep(false, now));
+            }
+            places.push((name, place));
+        }
+        assert_eq!(served(&queue, places, 50), [1, 4, 2, 3], "{order:?}");
+    }
+}
+
+#[test]
+fn another_order_holds_for_who_waits() {
+    let come = |queue: &Arc<Queue>| -> Vec<_> {
+        let clients = [1, 1, 1, 2, 1, 3];
+        clients.into_iter().zip(0..).map(|(client, now)| (client, asleep(queue, client, now))).collect()
+    };
+    let policy = |order| QueuePolicy { order, size: 9, target: None };
+    let by_use = queue(QueueOrder::Fair, 9);
+    let places = come(&by_use);
+    assert_eq!(served(&by_use, places, 10), [1, 2, 3, 1, 1, 1]);
+    let changed = queue(QueueOrder::Fifo, 9);
+    let places = come(&changed);
+    assert_eq!(changed.clients(), 1, "nobody tells them apart");
+    changed.configure(policy(QueueOrder::Fair));
+    assert_eq!((changed.clients(), changed.len()), (3, 6));
+    assert_eq!(served(&changed, places, 10), [1, 2, 3, 1, 1, 1]);
+    let places = come(&changed);
+    changed.configure(policy(QueueOrder::Fifo));
+    assert_eq!(served(&changed, places, 20), [1, 1, 1, 2, 1, 3]);
+}
+
+/// Whose turn it is when the order changes finds a place or not, and what is in flight from before counts for nobody.
+#[test]
+fn turns_and_leases_of_another_order_end_well() {
+    let queue = queue(QueueOrder::Fair, 9);
+    let [one, mut other] = [1, 2].map(|client| asleep(&queue, client, 0));
+    queue.freed();
+    let passage = one.leave();
+    queue.freed();
+    assert!(may_try(&other));
+    queue.configure(QueuePolicy { order: QueueOrder::Fifo, size: 9, target: None });
+    assert!(may_try(&other));
+    assert!(other.sleep(false, 3));
+    queue.ended(passage, Some(3), Some(4));
+    assert!(may_try(&other), "what ended makes room");
+    assert!(matches!(other.leave(), Passage::Waited { era: 1, .. }));
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn the_view_names_who_has_the_most_places() {
+    let queue = queue(QueueOrder::Fair, 99);
+    assert_eq!(queue.view(8, 0), LineView::default());
+    let places: Vec<_> =
+        [1, 1, 2, 3, 2, 2].into_iter().zip(1..).map(|(one, now)| asleep(&queue, one, now)).collect();
+    queue.freed();
+    let view = queue.view(2, 101);
+    assert_eq!((view.waiting, view.clients, view.oldest), (6, 3, Some(100)));
+    let shown: Vec<_> = view.busiest.iter().map(|one| (&*one.name, one.in_flight, one.waiting)).collect();
+    assert_eq!(shown, [("client 1", Some(1), 2), ("client 2", Some(0), 3)], "at most two");
+    drop(places);
+    assert_eq!(queue.view(8, 0), LineView::default());
+}

@@ -1,0 +1,192 @@
+//! Whatever happens in whatever order: nobody sleeps while a place is free and nobody tries, everybody is told once, and
+//! nothing is left over.
+
+use super::*;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
+
+/// A request in line, which of the two kinds of place it can't use, and how often it was woken since it went to sleep.
+struct Waits {
+    place: QueuePlace,
+    avoids: Option<usize>,
+    woken: Arc<AtomicUsize>,
+}
+
+/// Two backends with so many places each.
+struct Model {
+    queue: Arc<Queue>,
+    random: fastrand::Rng,
+    now: Nanos,
+    free: [usize; 2],
+    waits: BTreeMap<u64, Waits>,
+    next: u64,
+    flying: Vec<(Passage, usize, Nanos)>,
+    refused: usize,
+}
+
+impl Model {
+    fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let queue = queue(QueueOrder::Fair, 1);
+        let free = [random.usize(1..3), random.usize(0..3)];
+        let (waits, flying) = (BTreeMap::new(), Vec::new());
+        let mut model = Self { queue, random, now: 0, free, waits, next: 0, flying, refused: 0 };
+        model.configure();
+        model
+    }
+
+    fn configure(&mut self) {
+        let order = if self.random.bool() { QueueOrder::Fair } else { QueueOrder::Fifo };
+        let target = self.random.bool().then_some(500_000_000);
+        self.queue.configure(QueuePolicy { order, size: self.random.usize(0..9), target });
+        // As a reload does.
+        self.queue.changed();
+    }
+
+    fn find(&mut self, avoids: Option<usize>) -> Option<usize> {
+        let at = (0..2).find(|at| self.free[*at] > 0 && avoids != Some(*at))?;
+        self.free[at] -= 1;
+        Some(at)
+    }
+
+    fn arrive(&mut self) {
+        let client = self.random.u64(0..4) / 2;
+        let avoids = (self.random.u8(0..8) == 0).then(|| self.random.usize(0..2));
+        let who = member(client, self.now).who;
+        if self.queue.is_empty()
+            && let Some(at) = self.find(avoids)
+        {
+            return self.flying.push((self.queue.went_straight(who), at, self.now));
+        }
+        match self.queue.join(member(client, self.now), self.now) {
+            Ok(place) => {
+                self.waits.insert(self.next, Waits { place, avoids, woken: Arc::default() });
+                self.step(self.next);
+                self.next += 1;
+            }
+            Err(_) => self.refused += 1,
+        }
+    }
+
+    /// What a request does that joined, or was woken.
+    fn step(&mut self, name: u64) {
+        let Some(mut waits) = self.waits.remove(&name) else { return };
+        loop {
+            match waits.place.standing() {
+                LineStanding::Refused(_) => {
+                    self.refused += 1;
+                    return;
+                }
+                LineStanding::Trying => {}
+                LineStanding::Asleep => {
+                    waits.woken = Arc::default();
+                    let woken = Arc::clone(&waits.woken);
+                    assert!(waits.place.on_turn(Box::new(move || {
+                        woken.fetch_add(1, Ordering::SeqCst);
+                    })));
+                    self.waits.insert(name, waits);
+                    return;
+                }
+            }
+            if let Some(at) = self.find(waits.avoids) {
+                return self.flying.push((waits.place.leave(), at, self.now));
+            }
+            let _ = waits.place.sleep(waits.avoids.is_some(), self.now);
+        }
+    }
+
+    /// Somebody who was woken goes on, or leaves instead.
+    fn wake(&mut self) {
+        let woken = self.woken();
+        if let Some(name) = self.random.choice(&woken) {
+            match self.random.u8(0..8) {
+                0 => drop(self.waits.remove(name)),
+                _ => self.step(*name),
+            }
+        }
+    }
+
+    fn woken(&self) -> Vec<u64> {
+        let is_woken = |waits: &Waits| waits.woken.load(Ordering::SeqCst) > 0;
+        self.waits.iter().filter(|(_, waits)| is_woken(waits)).map(|(name, _)| *name).collect()
+    }
+
+    fn leave(&mut self) {
+        let names: Vec<_> = self.waits.keys().copied().collect();
+        if let Some(name) = self.random.choice(&names) {
+            self.waits.remove(name);
+        }
+    }
+
+    fn end(&mut self) {
+        if self.flying.is_empty() {
+            return;
+        }
+        let (passage, at, began) = self.flying.swap_remove(self.random.usize(..self.flying.len()));
+        self.free[at] += 1;
+        let known = self.random.u8(0..8) > 0;
+        self.queue.ended(passage, known.then_some(self.now - began), known.then_some(self.now));
+    }
+
+    /// What holds between any two events.
+    fn check(&self) {
+        let (mut members, mut trying, mut beside) = (0, 0, 0);
+        for waits in self.waits.values() {
+            let standing = waits.place.standing();
+            let told = waits.woken.load(Ordering::SeqCst);
+            assert_eq!(told, usize::from(standing != LineStanding::Asleep), "told once, when it was time");
+            members += usize::from(!matches!(standing, LineStanding::Refused(_)));
+            trying += usize::from(standing == LineStanding::Trying);
+            let has_room = (0..2).any(|at| self.free[at] > 0 && waits.avoids != Some(at));
+            beside += usize::from(standing == LineStanding::Asleep && has_room);
+        }
+        assert_eq!(self.queue.len(), members);
+        assert!(self.queue.clients() <= members);
+        assert!(trying > 0 || beside == 0, "{beside} sleep beside free places: {:?}", self.free);
+    }
+
+    fn finish(mut self) {
+        while !self.flying.is_empty() || !self.waits.is_empty() {
+            self.now += 1_000_000;
+            while let Some(name) = self.woken().first() {
+                self.step(*name);
+            }
+            self.check();
+            if self.flying.is_empty() {
+                // What is left can use none of the places that there are.
+                self.leave();
+            }
+            self.end();
+        }
+        assert_eq!((self.queue.len(), self.queue.clients()), (0, 0));
+        assert_eq!(self.queue.view(8, self.now), LineView::default());
+        let line = self.queue.line.lock();
+        for client in 0..4 {
+            let who = member(client, 0).who;
+            assert_eq!((line.in_flight(who), self.queue.straight_of(who)), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn nobody_sleeps_beside_a_free_place() {
+    let mut refused = 0;
+    for seed in 0..400 {
+        let mut model = Model::new(seed);
+        for _ in 0..300 {
+            model.now += model.random.u64(0..60_000_000);
+            match model.random.u8(0..20) {
+                0..=4 => model.arrive(),
+                5..=11 => model.wake(),
+                12..=16 => model.end(),
+                17 => model.leave(),
+                18 => model.queue.changed(),
+                _ => model.configure(),
+            }
+            model.check();
+        }
+        refused += model.refused;
+        model.finish();
+    }
+    assert!(refused > 1_000, "some were refused: {refused}");
+}
