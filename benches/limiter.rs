@@ -153,18 +153,20 @@ fn shared(c: &mut Criterion) {
             if step % 100_000 == 1 {
                 let mut reports = Vec::new();
                 budget.tick(at(now), &mut reports);
-                let report = told(step);
+                let report = told(step / 100_000 + 1);
                 others.into_iter().for_each(|from| budget.heard(from, &[report], at(now)));
                 budget.heard(InstanceId(1), &[], at(now));
             }
-            black_box(limiter.acquire(client(2), Ask::of(&spare), at(now)))
+            let decision = black_box(limiter.acquire(client(2), Ask::of(&spare), at(now)));
+            assert!(decision.allowed);
+            decision
         });
     });
     assert_eq!(budget.stats(now).hot_buckets, 1, "it was hot");
 }
 
 /// Another instance spends slowly.
-fn told(step: u64) -> SpentReport {
+fn told(spent: u64) -> SpentReport {
     SpentReport {
         client: client(2),
         bucket: BucketId::of("default"),
@@ -173,7 +175,7 @@ fn told(step: u64) -> SpentReport {
         limit: Limit { capacity: 1_000_000, rate: Rate::per_second(5_000_000_000_000) },
         reset: None,
         episode: 1,
-        spent: step,
+        spent,
         fresh: 1,
         rate_micro: 1_000_000,
     }

@@ -112,14 +112,19 @@ impl HotBucket {
         self.hot_until = now.saturating_add(HOT_FOR);
     }
 
-    /// Tokens were spent here. True: so many are untold that it has become urgent.
+    /// Tokens were spent here, of a bucket whose numbers a look ahead has put in force. True: so many are untold that it has become
+    /// urgent.
     #[inline]
-    pub fn spend(&mut self, cost: u32, limit: Limit, members: u32, now: Nanos) -> bool {
+    pub fn spend(&mut self, cost: u32, now: Nanos) -> bool {
         self.published += u64::from(cost);
-        if self.loud {
+        if self.untold() < self.shares.least || self.loud {
             return false;
         }
-        self.put_in_force(limit, members);
+        self.is_loud_now(now)
+    }
+
+    #[cold]
+    fn is_loud_now(&mut self, now: Nanos) -> bool {
         let elapsed = now.saturating_sub(self.telling.at).min(TICK);
         self.loud = self.untold() as f64 - self.shares.part * elapsed as f64 >= self.shares.threshold;
         if self.loud {
@@ -321,7 +326,8 @@ impl HotBucket {
     /// A silence is over. So many tokens of what nobody was told are still missing, and begin another episode: whoever takes its
     /// first report for where counting begins loses nothing of it.
     pub fn begin_again(&mut self, episode: u32, missing: u64, now: Nanos) {
-        (self.episode, self.published, self.told) = (episode, missing, 0);
+        // Not urgent, whatever it was: nobody was asked to tell it, and the next token that is spent asks.
+        (self.episode, self.published, self.told, self.loud) = (episode, missing, 0, false);
         (self.telling.at, self.telling.rate) = (now.saturating_sub(TICK), 0.0);
         if self.presumed > 0 {
             // What others spent meanwhile is still to come.
@@ -346,7 +352,8 @@ impl HotBucket {
 /// Whole tokens of so many millionths, in millionths: nobody spends less than one, which a bucket of one would be refused for.
 #[inline]
 fn whole(micro: i64) -> i64 {
-    micro.max(0) / bucket::MICRO * bucket::MICRO
+    // Most often nothing, and then no division.
+    if micro < bucket::MICRO { 0 } else { micro / bucket::MICRO * bucket::MICRO }
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub(super) struct Shares {
     pub members: u32,
     /// Tokens that may be spent untold: a quarter of an even part of the capacity.
     pub threshold: f64,
+    /// The same in whole tokens: with fewer nothing is urgent.
+    pub least: u64,
     /// This instance's part of the rate, in tokens a nanosecond.
     pub part: f64,
     /// What the others may spend together, in tokens a second.
@@ -39,7 +41,16 @@ impl Shares {
         let most = rate * seconds(SPARE_FOR);
         let spare = (most + 2.0 - f64::from(limit.capacity) / 2.0).clamp(0.0, most);
         let spare = (spare * MICRO) as u64;
-        Self { limit, members, threshold, part: rate * even / NANOS, others: rate * (1.0 - even), spare }
+        let least = threshold.ceil() as u64;
+        Self {
+            limit,
+            members,
+            threshold,
+            least,
+            part: rate * even / NANOS,
+            others: rate * (1.0 - even),
+            spare,
+        }
     }
 }
 

@@ -19,6 +19,8 @@ const LONG_AGO: HearingSince = HearingSince { began: 1, is_new: false, is_silent
 fn hot(now: Nanos) -> HotBucket {
     let mut bucket = HotBucket::new(ClientKey::digest(b"a"), BucketId(1), 5, now);
     bucket.heat(9, now);
+    // As every decision does first.
+    bucket.foresee(USUAL, LINK, 0, now);
     bucket
 }
 
@@ -97,9 +99,9 @@ fn it_is_urgent_when_as_much_is_untold_as_may_be() {
     // A quarter of a third of 100 is 8.3; a third of the rate, 8.3 in half a second, does not count.
     let mut bucket = hot(SEC);
     bucket.report(SEC, TOLD);
-    let spent = |bucket: &mut HotBucket, now| (1..).find(|_| bucket.spend(1, USUAL, 3, now)).unwrap();
+    let spent = |bucket: &mut HotBucket, now| (1..).find(|_| bucket.spend(1, now)).unwrap();
     assert_eq!(spent(&mut bucket, SEC), 9);
-    assert!(!bucket.spend(50, USUAL, 3, SEC), "it is said once");
+    assert!(!bucket.spend(50, SEC), "it is said once");
     bucket.report(SEC, TOLD);
     assert_eq!(spent(&mut bucket, SEC + 240 * MS), 13);
     bucket.report(2 * SEC, TOLD);
@@ -127,7 +129,7 @@ fn a_rate_follows_what_is_told_and_ends_at_nothing() {
     for tick in 1..20 {
         let now = SEC + tick * TICK;
         if tick < 8 {
-            bucket.spend(20, USUAL, 3, now);
+            bucket.spend(20, now);
         }
         assert_eq!(bucket.is_changed(), tick < 8 || *rates.last().unwrap() > 0, "{tick}");
         rates.push(bucket.report(now, TOLD).rate_micro);
@@ -146,7 +148,7 @@ fn a_report_that_was_not_sent_is_told_again_as_if_it_had_not_been_made() {
     bucket.take_back(&first);
     assert!(bucket.loud);
     assert_eq!(bucket.report(SEC, TOLD), first);
-    bucket.spend(3, USUAL, 3, SEC);
+    bucket.spend(3, SEC);
     let second = bucket.report(SEC + TICK, TOLD);
     // An older one can not be taken back any more: the second has told it.
     bucket.take_back(&first);
@@ -212,7 +214,7 @@ fn a_part_is_what_was_told_lately_and_half_of_an_even_one_at_least() {
         let mut bucket = HotBucket::new(ClientKey::digest(b"a"), BucketId(1), 5, SEC);
         bucket.heat(0, SEC);
         if own > 0 {
-            bucket.spend(own, USUAL, 3, SEC);
+            bucket.spend(own, SEC);
             bucket.report(SEC, TOLD);
         }
         for (peer, spent) in (0..).zip(others) {
@@ -245,12 +247,12 @@ fn what_was_spent_in_the_period_before_is_told_to_nobody() {
     let mut bucket = hot(SEC);
     bucket.hear(0, &told(1, 1, 1, 10), LONG_AGO, SEC);
     let told_before = bucket.report(SEC, TOLD);
-    bucket.spend(3, USUAL, 3, SEC);
+    bucket.spend(3, SEC);
     bucket.begin_period(6, 1);
     // That it was not told after all does not matter any more.
     bucket.take_back(&told_before);
     assert_eq!((bucket.untold(), bucket.foresee(USUAL, LINK, 0, 2 * SEC)), (0, 0));
-    bucket.spend(2, USUAL, 3, 2 * SEC);
+    bucket.spend(2, 2 * SEC);
     let report = bucket.report(2 * SEC, TOLD);
     assert_eq!((report.episode, report.spent, report.fresh), (6, 2, 2));
 }

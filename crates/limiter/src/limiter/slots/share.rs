@@ -144,18 +144,21 @@ impl Slot {
         sharing: &mut Sharing<'_>,
         when: Moment,
     ) -> Verdict {
-        let ahead = match self.hot.and_then(|place| sharing.hot.get(place)) {
+        let hot = self.hot.and_then(|place| sharing.hot.get_mut(place));
+        let ahead = match &hot {
             Some(hot) if !self.is_parted() && sharing.link.members > 1 => hot.ahead_micro,
             _ => 0,
         };
         if takes {
-            if self.is_parted()
-                && let Some(hot) = self.hot.and_then(|place| sharing.hot.get_mut(place))
-            {
-                hot.presume(self.price(cost) - i64::from(cost) * MICRO);
-            }
+            let price = self.price(cost);
             self.take(cost);
-            self.spend(spec.in_force(), cost, sharing, when.now);
+            match hot {
+                Some(hot) if self.is_parted() => hot.presume(price - i64::from(cost) * MICRO),
+                Some(hot) if sharing.link.members > 1 && hot.is_hot(when.now) => {
+                    sharing.loud |= hot.spend(cost, when.now);
+                }
+                _ => self.hide(spec.in_force(), cost, sharing, when.now),
+            }
         }
         // What others are taken to have spent is missing for whoever is told of the level, and comes back.
         self.bucket.shift(-ahead);
@@ -224,20 +227,11 @@ impl Slot {
         }
     }
 
-    /// Tokens were taken of it at `now`.
+    /// Tokens were taken of it at `now`, and it is not hot.
     #[inline(always)]
-    fn spend(&mut self, full: Limit, cost: u32, sharing: &mut Sharing<'_>, now: Nanos) {
+    fn hide(&mut self, full: Limit, cost: u32, sharing: &mut Sharing<'_>, now: Nanos) {
         let link = sharing.link;
-        if link.members < 2 || self.mark.is_parted() {
-            return;
-        }
-        if let Some(hot) = self.hot.and_then(|place| sharing.hot.get_mut(place))
-            && hot.is_hot(now)
-        {
-            sharing.loud |= hot.spend(cost, full, link.members, now);
-            return;
-        }
-        if !self.mark.hide(cost, full, link.members) {
+        if link.members < 2 || self.mark.is_parted() || !self.mark.hide(cost, full, link.members) {
             return;
         }
         match self.heat(sharing, now) {
@@ -274,7 +268,8 @@ pub(super) fn debt_of(limit: Limit, members: u32) -> i64 {
 }
 
 impl Slots {
-    /// As [`Slots::acquire`], where instances share the budget.
+    /// As [`Slots::acquire`], where instances share the budget. Not inlined, so that the other one is as quick as if this were not here.
+    #[inline(never)]
     pub fn acquire_shared(
         &mut self,
         ask: Ask<'_>,
