@@ -7,6 +7,8 @@
 mod circles;
 #[path = "tidy/names.rs"]
 mod names;
+#[path = "tidy/pages.rs"]
+mod pages;
 #[path = "tidy/waits.rs"]
 mod waits;
 

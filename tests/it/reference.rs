@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::support::balancer::PROGRAM;
-use crate::support::{aloud, installed, root, skip};
+use crate::support::{aloud, block, installed, root, skip};
 
 fn balancer(args: &[&str]) -> String {
     let output = Command::new(PROGRAM).args(args).output().expect("balancer starts");
@@ -105,31 +105,17 @@ fn the_schema_takes_what_the_program_takes() {
     }
 }
 
-/// The file of which docs/configuration.md shows what `balancer check` says: each of the three faults is one that a schema can find.
+/// Each of the three faults of which docs/configuration.md shows what `balancer check` says is one that a schema can find.
 #[test]
 fn the_schema_finds_all_that_is_wrong_in_the_wrong_file_of_the_page() {
-    const WRONG: &str = r#"{
-  "listen": "127.0.0.1:8080",
-  "backends": [{ "name": "a", "url": "http://10.0.0.1/api", "wieght": 2 }],
-  "rate_limit": { "default": "100" }
-}"#;
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("config.json"), WRONG).expect("written");
-    let checked = Command::new(PROGRAM).arg("check").current_dir(folder.path()).output().expect("check");
-    let said = String::from_utf8_lossy(&checked.stderr);
-    let page = std::fs::read_to_string(root().join("docs/configuration.md")).expect("the page");
-    assert_eq!(said.lines().count(), 3, "{said}");
-    for line in said.lines() {
-        assert!(page.contains(&format!("    {line}\n")), "docs/configuration.md has not: {line}");
-    }
-
+    let wrong = block("configuration.md", "config.json");
     let Some(python) = python() else { return };
     const SCRIPT: &str = "import json, sys, jsonschema\n\
         schema, file = map(json.loads, sys.argv[1:])\n\
         errors = jsonschema.validators.validator_for(schema)(schema).iter_errors(file)\n\
         print(sorted('/'.join(map(str, error.absolute_path)) for error in errors))\n";
     let schema = balancer(&["config", "schema"]);
-    let output = Command::new(python).args(["-c", SCRIPT, &schema, WRONG]).output().expect("python");
+    let output = Command::new(python).args(["-c", SCRIPT, &schema, &wrong]).output().expect("python");
     let found = String::from_utf8_lossy(&output.stdout);
     assert_eq!(found.trim(), "['backends/0', 'backends/0/url', 'rate_limit/default']", "{output:?}");
 }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Reader, Tried};
-use crate::support::{Backend, Setup, block};
+use crate::support::balancer::Echo;
+use crate::support::{Backend, Database, Setup, block, root};
 
 #[test]
 fn limits() {
@@ -51,4 +52,80 @@ fn guide() {
     let reader = tried.reader().free("127.0.0.1:8081").free("127.0.0.1:8082");
     let config = block("guide.md", "config.json");
     reader.file("config.json", &config).follow("guide.md", "## Without a file", &["curl"]);
+}
+
+#[test]
+fn configuration() {
+    let page = "configuration.md";
+    let reader = Reader::new().file("small.json", &block(page, "small.json"));
+    reader.file("config.json", &block(page, "config.json")).follow(page, "", &["grep"]);
+}
+
+#[test]
+fn api() {
+    let tried = Tried::start(|setup| setup);
+    tried.reader().follow("api.md", "", &["curl"]);
+}
+
+#[test]
+fn operations() {
+    let tried = Tried::start(|setup| setup);
+    tried.reader().follow("operations.md", "", &["curl", "jq"]);
+}
+
+#[test]
+fn dashboard() {
+    let tried = Tried::start(|setup| setup);
+    tried.reader().follow("dashboard.md", "", &["curl"]);
+}
+
+#[test]
+fn measuring() {
+    let tried = Tried::start(|setup| setup);
+    tried.reader().follow("measuring.md", "", &["curl", "grep"]);
+}
+
+#[test]
+fn engines() {
+    let tried = Tried::start(|setup| setup);
+    tried.reader().free("127.0.0.1:8081").free("127.0.0.1:8082").follow("engines.md", "", &["curl"]);
+}
+
+#[test]
+fn routes() {
+    let page = "routes.md";
+    let tried = Tried::start(|setup| setup);
+    let ([a, b], c) = (&tried.backends, &Echo::start(&[]));
+    let mut reader = Reader::new().free("127.0.0.1:8080");
+    for (written, actual) in [("10.0.0.3", a), ("10.0.0.1:9001", b), ("10.0.0.2:9001", c), ("10.0.0.4", c)] {
+        reader = reader.instead(written, &actual.address.to_string());
+    }
+    let config = block(page, "routes").replacen('{', "{ \"listen\": \"127.0.0.1:8080\",", 1);
+    reader.file("config.json", &config).follow(page, "", &["curl", "jq"]);
+}
+
+#[test]
+fn https() {
+    let page = "tls.md";
+    let tried = Tried::start(|setup| setup);
+    let reader = tried.reader().free("127.0.0.1:8081").free("127.0.0.1:8444");
+    let made = super::typed(&block(page, "certificate"), reader.folder.path());
+    assert!(reader.folder.path().join("localhost.pem").is_file(), "{made:?}");
+    reader.follow(page, "", &["curl", "openssl"]);
+}
+
+#[test]
+fn budget() {
+    let Some(database) = Database::postgres() else { return };
+    let tried = Tried::start(|setup| setup);
+    let config = json!({ "backends": ["http://127.0.0.1:9001"] }).to_string();
+    let reader = tried.reader().free("127.0.0.1:8081").free("127.0.0.1:8082");
+    let reader = reader.instead("postgres://balancer@127.0.0.1/balancer", &format!("'{}'", database.url));
+    reader.file("config.json", &config).follow("budget.md", "", &["curl"]);
+}
+
+#[test]
+fn in_docker() {
+    let config = std::fs::read_to_string(root().join("config.json")).expect("the shipped one");
+    Reader::new().file("config.json", &config).follow("recipes/docker.md", "", &["head"]);
 }

@@ -5,9 +5,11 @@ use std::os::fd::OwnedFd;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-/// A terminal of a size, and the end that a program gets.
+/// A terminal of a size, and the end that a program gets. Other programs, which other tests start meanwhile, get neither:
+/// reading ends when all who have the second one have ended.
 pub fn terminal(columns: u16, lines: u16) -> (std::fs::File, OwnedFd) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+    let ours =
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
     grantpt(&ours).expect("granted");
     unlockpt(&ours).expect("unlocked");
     let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -15,7 +17,7 @@ pub fn terminal(columns: u16, lines: u16) -> (std::fs::File, OwnedFd) {
     let name = ptsname(&ours, Vec::new()).expect("a name");
     let theirs = rustix::fs::open(
         &name,
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC,
         rustix::fs::Mode::empty(),
     )
     .expect("its other end");
