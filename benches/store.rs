@@ -126,7 +126,7 @@ fn run(name: &str, url: &str, rows: u32) {
     report(&format!("{name}: the first page of 100"), page(&all, None));
     let last = id((rows - 1) / 4 * 4 - 400);
     report(&format!("{name}: the last page of 100"), page(&all, Some(last.text())));
-    let prefix = LimitFilter { prefix: Some("tenant=".into()), plan: None };
+    let prefix = LimitFilter { prefix: Some("tenant=".into()), ..LimitFilter::default() };
     report(&format!("{name}: the last page of 100 of a prefix"), page(&prefix, Some(last.text())));
 }
 

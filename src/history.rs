@@ -1,8 +1,8 @@
 //! What happened within the last hour, in steps of 10 seconds: of all requests, of each pool and of each backend; and moments that
 //! explain it. It is read from the counters by whoever ticks, so that requests pay nothing for it.
 //!
-//! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 16 KB, all requests together 19 KB.
-//! With [`MAX_POOLS`] pools and [`MAX_BACKENDS`] backends it is 8 MB, with 21 backends in one pool 0.3 MB.
+//! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together 23 KB.
+//! With [`MAX_POOLS`] pools and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
 
 mod marks;
 mod reading;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::metrics::{Metrics, Reload};
+use crate::metrics::{Metrics, QueueRefusal, Reload};
 use balancer_time::Nanos;
 
 pub use marks::{BackendNow, HistoryMark, MAX_MARKS, MarkKind, backends_now};
@@ -21,7 +21,7 @@ pub use reading::{AnswerRates, BackendKey};
 pub use ring::{STEP_S, STEPS};
 
 use marks::Marks;
-use reading::{AnswerCounts, CounterReading, grown};
+use reading::{AnswerCounts, CounterReading, PoolReading, grown};
 use ring::Ring;
 
 /// Most pools that have a history of their own: as many as can be configured.
@@ -35,11 +35,13 @@ const STEP_NS: Nanos = STEP_S * 1_000_000_000;
 /// What is kept of everything that has a history. Rates are a second, percentiles in seconds.
 const SHARED: [&str; 9] = ["requests", "2xx", "3xx", "4xx", "5xx", "errors", "p50", "p95", "p99"];
 
-/// And beside that of all requests: refused by a limit, answered 429 and 503 by whomever, under way at the end of the step.
-const OF_ALL: [&str; 4] = ["limited", "429", "503", "in_flight"];
+/// And beside that of all requests: refused by a limit, answered 429 and 503 by whomever, under way at the end of the step; refused
+/// since every backend was full, in the order of [`QueueRefusal::ALL`].
+const OF_ALL: [&str; 7] =
+    ["limited", "429", "503", "in_flight", "queue_full", "queue_target", "queue_timeout"];
 
-/// Of a pool: requests in its line at the end of the step, and those that were sent again.
-const OF_POOLS: [&str; 2] = ["waiting", "retries"];
+/// Of a pool: requests in its line at the end of the step, and those that were sent again; refused as above.
+const OF_POOLS: [&str; 5] = ["waiting", "retries", "queue_full", "queue_target", "queue_timeout"];
 
 /// Whose history it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +197,10 @@ impl Kept {
             rate(reading.unavailable, self.last.unavailable),
             reading.in_flight as f32,
         ]);
+        row.extend(QueueRefusal::ALL.iter().enumerate().map(|(place, _)| {
+            let of = |reading: &CounterReading| reading.pools.values().map(|pool| pool.refused[place]).sum();
+            rate(of(&reading), of(&self.last))
+        }));
         self.all.push(step, &row);
         let mut of_pools: HashMap<&str, AnswerCounts> = HashMap::new();
         self.backends.retain(|key, _| reading.backends.contains_key(key));
@@ -208,11 +214,13 @@ impl Kept {
                 ring.push(step, &columns(&own.within(seconds)));
             }
         }
+        let no_pool = PoolReading::default();
         for (name, pool) in reading.pools.iter().take(MAX_POOLS) {
             let own = of_pools.remove(name.as_str()).unwrap_or_default();
             let mut row = columns(&own.within(seconds));
-            let before = self.last.pools.get(name).map_or(0, |before| before.retries);
-            row.extend([pool.waiting as f32, rate(pool.retries, before)]);
+            let before = self.last.pools.get(name).unwrap_or(&no_pool);
+            row.extend([pool.waiting as f32, rate(pool.retries, before.retries)]);
+            row.extend(pool.refused.iter().zip(before.refused).map(|(now, before)| rate(*now, before)));
             let new = || Ring::new(SHARED.len() + OF_POOLS.len());
             self.pools.entry(name.clone()).or_insert_with(new).push(step, &row);
         }

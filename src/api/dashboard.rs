@@ -18,6 +18,18 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const ICON: &str = "image/svg+xml";
 
+/// Its scripts, in the order in which they need each other; together they are one file to a browser.
+const SCRIPTS: &str = concat!(
+    include_str!("dashboard/base.js"),
+    include_str!("dashboard/calls.js"),
+    include_str!("dashboard/plots.js"),
+    include_str!("dashboard/backends.js"),
+    include_str!("dashboard/clients.js"),
+    include_str!("dashboard/limits.js"),
+    include_str!("dashboard/audit.js"),
+    include_str!("dashboard/main.js"),
+);
+
 pub(super) const RESOURCE: Resource = Resource {
     title: "Dashboard",
     routes: &[
@@ -77,7 +89,7 @@ fn page(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 }
 
 fn script(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
-    answer(call, SCRIPT, include_str!("dashboard/dashboard.js"))
+    answer(call, SCRIPT, SCRIPTS)
 }
 
 fn style(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {

@@ -109,13 +109,34 @@ pub(super) fn page_size(text: &str) -> Option<usize> {
 }
 
 /// A page as it is shown: its rows under the listing's name, and the cursor of the next one.
-pub(super) struct Rows<'a, T>(pub &'static str, pub Vec<T>, pub Option<&'a str>);
+pub(super) struct Rows<'a, T> {
+    name: &'static str,
+    rows: Vec<T>,
+    next_cursor: Option<&'a str>,
+    /// How many there are on all pages, where that was asked for.
+    total: Option<i64>,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// Without a total.
+    pub const fn new(name: &'static str, rows: Vec<T>, next_cursor: Option<&'a str>) -> Self {
+        Self { name, rows, next_cursor, total: None }
+    }
+
+    /// With what was asked for.
+    pub fn with_total(self, total: Option<i64>) -> Self {
+        Self { total, ..self }
+    }
+}
 
 impl<T: Serialize> Serialize for Rows<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut page = serializer.serialize_map(Some(2))?;
-        page.serialize_entry(self.0, &self.1)?;
-        page.serialize_entry("next_cursor", &self.2)?;
+        let mut page = serializer.serialize_map(None)?;
+        page.serialize_entry(self.name, &self.rows)?;
+        page.serialize_entry("next_cursor", &self.next_cursor)?;
+        if let Some(total) = self.total {
+            page.serialize_entry("total", &total)?;
+        }
         page.end()
     }
 }
@@ -135,7 +156,7 @@ pub(super) fn page_schema(name: &str, row: &Value) -> Value {
 /// The answer of a listing; `Link` is there exactly when there is another page (RFC 8288).
 pub(super) fn listing<T: Serialize>(head: &RequestHead, page: &Rows<'_, T>) -> Result<Answer, Reject> {
     let answer = as_json(page)?;
-    let Some(cursor) = page.2 else { return Ok(answer) };
+    let Some(cursor) = page.next_cursor else { return Ok(answer) };
     let mut target = format!("{}?", head.path());
     for part in head.query().unwrap_or_default().split('&') {
         // As it was sent, as a reference (RFC 8288 §3); only what the query's reader takes for a cursor is replaced.
@@ -205,7 +226,7 @@ mod tests {
     fn nothing_in_a_query_breaks_out_of_the_link() {
         let mut head = RequestHead::blank("192.0.2.1:5".parse().unwrap());
         head.target = "/v1/limits?prefix=a>;\"\u{e9}%3E&cursor=1".into();
-        let answer = listing(&head, &Rows("limits", Vec::<()>::new(), Some("2"))).unwrap();
+        let answer = listing(&head, &Rows::new("limits", Vec::<()>::new(), Some("2"))).unwrap();
         let link = "</v1/limits?prefix=a%3E;%22%C3%A9%3E&cursor=2>; rel=\"next\"";
         assert_eq!(answer.fields.get("Link"), Some(link.as_bytes()));
     }

@@ -118,7 +118,7 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let page = members::read(&body, |body| Some(Page::read("/limits", &query, &[], body.faults)))?;
     let mut rows = api.parts.limits.list(page.after.as_deref(), page.count + 1).map_err(refused)?;
     let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
-    as_json(&Rows("limits", rows.iter().map(ShownNumbers::new).collect(), next_cursor.as_deref()))
+    as_json(&Rows::new("limits", rows.iter().map(ShownNumbers::new).collect(), next_cursor.as_deref()))
 }
 
 fn id_and_limit(call: &mut ApiCall<'_, '_>) -> Result<(ClientId, Limit), Reject> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::metrics::{BUCKETS_NS, Family, HistogramSum, LabelPair, Metrics, SeriesValue};
+use crate::metrics::{BUCKETS_NS, Family, HistogramSum, LabelPair, Metrics, QueueRefusal, SeriesValue};
 use balancer_time::Nanos;
 
 /// A pool and a backend in it.
@@ -38,6 +38,8 @@ pub(super) struct CounterReading {
 pub(super) struct PoolReading {
     pub waiting: i64,
     pub retries: u64,
+    /// Requests that its line refused, in the order of [`QueueRefusal::ALL`].
+    pub refused: [u64; QueueRefusal::ALL.len()],
 }
 
 /// What happened between two readings, a second; percentiles in seconds, NaN where there was nothing.
@@ -96,6 +98,13 @@ impl CounterReading {
             }
             (Family::QueueDepth, SeriesValue::Gauge(level)) => {
                 self.pools.entry(label("pool").to_owned()).or_default().waiting = level;
+            }
+            (Family::QueueRefused, SeriesValue::Counter(count)) => {
+                let reason = QueueRefusal::ALL.into_iter().position(|one| one.name() == label("reason"));
+                let pool = self.pools.entry(label("pool").to_owned()).or_default();
+                if let Some(place) = reason {
+                    pool.refused[place] += count;
+                }
             }
             (Family::BackendRetries, SeriesValue::Counter(count)) => {
                 self.pools.entry(label("pool").to_owned()).or_default().retries += count;
@@ -246,10 +255,12 @@ mod tests {
         pool.attempt("a", Attempt::Error, ms(1));
         pool.retry(Retry::Connect);
         pool.queued();
+        pool.queue_refused(QueueRefusal::Target);
         std::mem::forget(metrics.begin());
         let after = CounterReading::of(&metrics, 1);
         assert_eq!((after.too_many, after.unavailable, after.limited, after.in_flight), (1, 1, 1, 1));
-        assert_eq!((after.pools["api"].waiting, after.pools["api"].retries), (1, 1));
+        let own = &after.pools["api"];
+        assert_eq!((own.waiting, own.retries, own.refused), (1, 1, [0, 1, 0]));
         let rates = after.all.since(&before.all).within(2.0);
         assert_eq!((rates.requests, rates.errors, rates.classes), (4.0, 1.0, [1.0, 0.5, 1.5, 1.0]));
         let key = ("api".to_owned(), "a".to_owned());

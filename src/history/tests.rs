@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::metrics::{Attempt, Decision, Policy, Retry};
+use crate::metrics::{Attempt, Decision, Policy, QueueRefusal, Retry};
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -32,6 +32,7 @@ fn a_step_has_what_happened_within_it_a_second() {
     pool.attempt("a", Attempt::Error, ms);
     pool.attempt("b", Attempt::Status(500), ms);
     pool.retry(Retry::Connect);
+    pool.queue_refused(QueueRefusal::Timeout);
     pool.queued();
     tick(&history, 5, 25);
     let all = HistoryScope::All;
@@ -46,6 +47,8 @@ fn a_step_has_what_happened_within_it_a_second() {
         ("429", 0.1),
         ("503", 0.1),
         ("in_flight", 0.0),
+        ("queue_timeout", 0.1),
+        ("queue_full", 0.0),
     ] {
         assert_eq!(values(&history, &all, metric), [Some(first), Some(0.0)], "{metric}");
     }
@@ -54,6 +57,7 @@ fn a_step_has_what_happened_within_it_a_second() {
     assert_eq!(values(&history, &pool, "requests"), [Some(0.3), Some(0.0)]);
     assert_eq!(values(&history, &pool, "errors"), [Some(0.2), Some(0.0)]);
     assert_eq!(values(&history, &pool, "retries"), [Some(0.1), Some(0.0)]);
+    assert_eq!(values(&history, &pool, "queue_timeout"), [Some(0.1), Some(0.0)]);
     assert_eq!(values(&history, &pool, "waiting"), [Some(1.0), Some(1.0)]);
     assert_eq!(values(&history, &HistoryScope::Backend(a), "errors"), [Some(0.1), Some(0.0)]);
     for (scope, metric) in [

@@ -33,6 +33,11 @@ impl Book {
         }
     }
 
+    /// The number of the newest change that memory knows of.
+    pub fn latest(&self) -> Option<i64> {
+        self.followed.max(self.mine.back().map(|(_, last)| *last))
+    }
+
     /// Whether this process made that change.
     pub fn is_mine(&self, seq: i64) -> bool {
         let at = self.mine.partition_point(|(_, last)| *last < seq);

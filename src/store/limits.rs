@@ -250,6 +250,11 @@ impl Limits {
         self.core.breaker.what()
     }
 
+    /// The number of the newest change of limits, plans and backends that memory knows of, by whichever instance.
+    pub fn latest_change(&self) -> Option<i64> {
+        self.core.book.lock().latest()
+    }
+
     /// What the cache counted.
     pub fn cache_counters(&self) -> Counters {
         self.core.cache.counters()

@@ -120,6 +120,8 @@ pub struct SavedSegment {
 pub struct LimitFilter {
     /// Ids that begin with this, byte for byte.
     pub prefix: Option<String>,
+    /// Ids in which this stands, whatever the case of its letters.
+    pub contains: Option<String>,
     /// Limits that name this plan.
     pub plan: Option<PlanName>,
 }

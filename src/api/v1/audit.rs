@@ -50,7 +50,7 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
         api.parts.limits.audit(before, page.count + 1).map_err(|error| refused(error, "entry", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.seq.to_string());
     let entries = rows.iter().map(AuditEntry::new).collect::<Result<_, _>>()?;
-    listing(call.exchange.head, &Rows("entries", entries, next_cursor.as_deref()))
+    listing(call.exchange.head, &Rows::new("entries", entries, next_cursor.as_deref()))
 }
 
 impl<'a> AuditEntry<'a> {

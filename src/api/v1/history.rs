@@ -29,11 +29,12 @@ const METRIC: Parameter = Parameter {
     name: "metric",
     place: In::Query,
     required: true,
-    schema: r#"{"type": "string", "enum": ["requests", "2xx", "3xx", "4xx", "5xx", "errors", "p50", "p95", "p99", "limited", "429", "503", "in_flight", "waiting", "retries"]}"#,
+    schema: r#"{"type": "string", "enum": ["requests", "2xx", "3xx", "4xx", "5xx", "errors", "p50", "p95", "p99", "limited", "429", "503", "in_flight", "waiting", "retries", "queue_full", "queue_target", "queue_timeout"]}"#,
     about: "Rates are a second: `requests`, those answered `2xx` to `5xx`, `errors` (5xx, and attempts at a backend without an \
             answer). `p50`, `p95` and `p99` are seconds: of all requests to the end of their answers, of backends to the head. Of all \
             requests there are `limited` (refused by a limit), `429` and `503` (answered so, by whomever) and `in_flight` as \
-            well; of a pool `waiting` (in its line) and `retries`.",
+            well; of a pool `waiting` (in its line) and `retries`; of both `queue_full`, `queue_target` and `queue_timeout`: refused \
+            since every backend was full, by reason.",
     example: r#""requests""#,
 };
 

@@ -112,6 +112,22 @@ const LIST: Operation = route::get("listLimits", "Limits in byte order of the id
             example: r#""10.0.""#,
         },
         Parameter {
+            name: "contains",
+            place: In::Query,
+            required: false,
+            schema: r#"{"type": "string", "maxLength": 256, "pattern": "^[^\\u0000]*$"}"#,
+            about: "Ids in which this stands, whatever the case of its letters. Looks at each limit.",
+            example: r#""0.7""#,
+        },
+        Parameter {
+            name: "total",
+            place: In::Query,
+            required: false,
+            schema: r#"{"type": "boolean", "default": false}"#,
+            about: "Whether `total` is to say how many limits there are on all pages. Looks at each limit.",
+            example: "true",
+        },
+        Parameter {
             name: "plan",
             place: In::Query,
             required: false,
@@ -163,31 +179,43 @@ pub(super) fn client_id(call: &ApiCall<'_, '_>) -> Result<ClientId, Reject> {
 
 fn list_limits(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    let query = call.query(&["limit", "cursor", "prefix", "plan"])?;
+    let query = call.query(&["limit", "cursor", "prefix", "contains", "plan", "total"])?;
     let mut faults = BodyFaults::default();
-    let page = Page::read("/v1/limits", &query, &["prefix", "plan"], &mut faults);
+    let page = Page::read("/v1/limits", &query, &["prefix", "contains", "plan"], &mut faults);
     let filter = filter(&query, &mut faults);
+    let with_total = match query.get("total") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => {
+            faults.add("total", "must be true or false");
+            false
+        }
+    };
     faults.check()?;
-    let mut rows = api
-        .parts
-        .limits
-        .limits(&filter, page.after.as_deref(), page.count + 1)
-        .map_err(|error| refused(error, "limit", ""))?;
+    let limits = &api.parts.limits;
+    let wrong = |error| refused(error, "limit", "");
+    let mut rows = limits.limits(&filter, page.after.as_deref(), page.count + 1).map_err(wrong)?;
+    let total = with_total.then(|| limits.total(&filter)).transpose().map_err(wrong)?;
     let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
-    let limits = rows.iter().map(|row| LimitDocument::new(&row.client_id, &row.limit)).collect();
-    listing(call.exchange.head, &Rows("limits", limits, next_cursor.as_deref()))
+    let documents = rows.iter().map(|row| LimitDocument::new(&row.client_id, &row.limit)).collect();
+    let rows = Rows::new("limits", documents, next_cursor.as_deref()).with_total(total);
+    listing(call.exchange.head, &rows)
 }
 
 fn filter(query: &Query, faults: &mut BodyFaults) -> LimitFilter {
-    let prefix = query.get("prefix").filter(|prefix| !prefix.is_empty());
-    if prefix.is_some_and(|prefix| prefix.len() > ClientId::MAX_BYTES || prefix.contains('\0')) {
-        faults.add("prefix", format!("must have at most {} bytes, none of them 0", ClientId::MAX_BYTES));
-    }
+    let mut text = |name: &str| {
+        let text = query.get(name).filter(|text| !text.is_empty());
+        if text.is_some_and(|text| text.len() > ClientId::MAX_BYTES || text.contains('\0')) {
+            faults.add(name, format!("must have at most {} bytes, none of them 0", ClientId::MAX_BYTES));
+        }
+        text.map(str::to_owned)
+    };
+    let (prefix, contains) = (text("prefix"), text("contains"));
     let plan = query.get("plan").map(PlanName::parse);
     if let Some(Err(fault)) = &plan {
         faults.add("plan", fault.to_string());
     }
-    LimitFilter { prefix: prefix.map(str::to_owned), plan: plan.and_then(Result::ok) }
+    LimitFilter { prefix, contains, plan: plan.and_then(Result::ok) }
 }
 
 fn create_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
@@ -274,7 +302,10 @@ pub(super) fn not_modified(version: i64) -> Answer {
 }
 
 fn schemas() -> Vec<Schema> {
-    let page = page_schema("limits", &reference("Limit"));
+    let mut page = page_schema("limits", &reference("Limit"));
+    page["properties"]["total"] = json!({
+        "type": "integer", "minimum": 0, "description": "How many there are on all pages; only where it was asked for.",
+    });
     let mut schemas = super::schemas::schemas();
     let example = json!({ "limits": [examples::limit()], "next_cursor": null });
     schemas.push(Schema::new("Limits", page, example));

@@ -77,6 +77,8 @@ struct Overview {
     line: Vec<LineItem>,
     #[serde(flatten)]
     status: InstanceStatus,
+    /// The number of the newest change of limits, plans and backends that is known.
+    changes: Option<i64>,
     /// What the caller may do.
     role: &'static str,
     now: Rates,
@@ -170,6 +172,7 @@ fn overview(api: &AdminApi, role: &'static str) -> Overview {
         well: line.iter().all(|item| item.level != WellBeing::Bad),
         text,
         line,
+        changes: api.parts.limits.latest_change(),
         role,
         now: Rates::of(&recent.all),
         limited_per_sec: rounded(recent.limited, 1e3),

@@ -120,7 +120,7 @@ fn list_plans(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reje
         .map_err(|error| refused(error, "plan", ""))?;
     let next_cursor = page.cut(&mut rows, |row| row.plan.name.as_str().to_owned());
     let plans = rows.iter().map(|row| PlanDocument::new(&row.plan)).collect();
-    listing(call.exchange.head, &Rows("plans", plans, next_cursor.as_deref()))
+    listing(call.exchange.head, &Rows::new("plans", plans, next_cursor.as_deref()))
 }
 
 fn create_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {

@@ -29,6 +29,12 @@ impl Limits {
         self.read(StoreOp::List, move |store, within| ops::list(store, within, &filter, &after, count))
     }
 
+    /// How many limits a filter leaves.
+    pub fn total(&self, filter: &LimitFilter) -> Result<i64, StoreError> {
+        let filter = filter.clone();
+        self.read(StoreOp::List, move |store, within| ops::total(store, within, &filter))
+    }
+
     /// Adds a limit; [`StoreError::Exists`]; [`StoreError::NoPlan`] when it names a plan that is not there.
     pub fn create_limit(
         &self,

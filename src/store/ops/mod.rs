@@ -26,7 +26,7 @@ pub use plans::{
     all as all_plans, list as plans, numbers, one as plan, put as put_plan, remove as remove_plan,
 };
 pub use probe::{read_only, try_change};
-pub use read::{get, list, load, load_all, named, ranges};
+pub use read::{get, list, load, load_all, named, ranges, total};
 pub use write::{WriteTerms, Written, write};
 
 /// Most rows that one statement writes or asks for: with up to a dozen values each, far below the 32,766 that SQLite

@@ -53,22 +53,52 @@ fn page(
     count: i64,
 ) -> Result<Cells, StoreError> {
     let prefix = filter.prefix.as_deref().unwrap_or_default();
-    // One lower bound, whichever is higher, so that an index leads straight to it.
-    let (compare, low) = if after >= prefix { (">", after) } else { (">=", prefix) };
-    let mut sql = format!("SELECT {COLUMNS} FROM limits WHERE client_id {compare} $1");
-    let mut values = vec![SqlValue::Text(low)];
     let high = behind(prefix);
-    if let Some(high) = &high {
-        values.push(SqlValue::Text(high));
-        sql.push_str(&format!(" AND client_id < ${}", values.len()));
+    // One lower bound, whichever is higher, so that an index leads straight to it.
+    let low = if after >= prefix { (">", after) } else { (">=", prefix) };
+    let (condition, mut values) = fitting(filter, low, high.as_deref());
+    values.push(SqlValue::Int(Some(count)));
+    let sql =
+        format!("SELECT {COLUMNS} FROM limits WHERE {condition} ORDER BY client_id LIMIT ${}", values.len());
+    inside(store, within, Access::Read, |session| session.query(&sql, &values))
+}
+
+/// How many rows a filter leaves. Looks at each of them.
+pub fn total(store: &dyn Store, within: Duration, filter: &LimitFilter) -> Result<i64, StoreError> {
+    let prefix = filter.prefix.as_deref().unwrap_or_default();
+    let high = behind(prefix);
+    let (condition, values) = fitting(filter, (">=", prefix), high.as_deref());
+    let sql = format!("SELECT count(*) FROM limits WHERE {condition}");
+    let cells = inside(store, within, Access::Read, |session| session.query(&sql, &values))?;
+    match cells.first().map(Vec::as_slice) {
+        Some([Cell::Int(count)]) => Ok(*count),
+        _ => Ok(0),
+    }
+}
+
+/// What a row must be like, and the values for that: a lower bound, and the first text behind the prefix.
+fn fitting<'a>(
+    filter: &'a LimitFilter,
+    (compare, low): (&str, &'a str),
+    high: Option<&'a str>,
+) -> (String, Vec<SqlValue<'a>>) {
+    let mut condition = format!("client_id {compare} $1");
+    let mut values = vec![SqlValue::Text(low)];
+    let mut more = |text: &str, value| {
+        values.push(SqlValue::Text(value));
+        condition.push_str(&text.replace("{}", &format!("${}", values.len())));
+    };
+    if let Some(high) = high {
+        more(" AND client_id < {}", high);
     }
     if let Some(plan) = &filter.plan {
-        values.push(SqlValue::Text(plan.as_str()));
-        sql.push_str(&format!(" AND plan = ${}", values.len()));
+        more(" AND plan = {}", plan.as_str());
     }
-    values.push(SqlValue::Int(Some(count)));
-    sql.push_str(&format!(" ORDER BY client_id LIMIT ${}", values.len()));
-    inside(store, within, Access::Read, |session| session.query(&sql, &values))
+    if let Some(part) = &filter.contains {
+        // Both databases have it, and none of its characters means anything.
+        more(" AND replace(lower(client_id), lower({}), '') <> lower(client_id)", part);
+    }
+    (condition, values)
 }
 
 /// The first text in byte order that is behind all that begin with the prefix: its last character, raised by one, for

@@ -226,8 +226,15 @@ fn a_listing_is_filtered_by_a_prefix_and_a_plan() {
             create(&limits, text, &if at % 2 == 0 { of_plan("free") } else { plain(1) });
         }
         let list = |prefix: Option<&str>, plan: bool, after: Option<&str>, count| {
-            let filter = LimitFilter { prefix: prefix.map(Into::into), plan: plan.then(|| name("free")) };
+            let filter = LimitFilter {
+                prefix: prefix.map(Into::into),
+                plan: plan.then(|| name("free")),
+                ..LimitFilter::default()
+            };
             let rows = limits.limits(&filter, after, count).unwrap();
+            if after.is_none() && count == 100 {
+                assert_eq!(limits.total(&filter).unwrap(), rows.len() as i64, "{filter:?}");
+            }
             rows.into_iter().map(|row| row.client_id).collect::<Vec<_>>()
         };
         assert_eq!(list(None, false, None, 100), rows);
@@ -240,6 +247,18 @@ fn a_listing_is_filtered_by_a_prefix_and_a_plan() {
         assert_eq!(list(Some("a"), false, Some("b"), 2), Vec::<String>::new());
         assert_eq!(list(None, true, None, 100), ["a", "a%b", "aa", "b", "éa"]);
         assert_eq!(list(Some("a"), true, Some("a"), 1), ["a%b"]);
+        let part = |contains: &str, prefix: Option<&str>| {
+            let contains = Some(contains.to_owned());
+            let filter = LimitFilter { prefix: prefix.map(Into::into), contains, plan: None };
+            let rows = limits.limits(&filter, None, 100).unwrap();
+            assert_eq!(limits.total(&filter).unwrap(), rows.len() as i64, "{filter:?}");
+            rows.into_iter().map(|row| row.client_id).collect::<Vec<_>>()
+        };
+        assert_eq!(part("b", None), ["a%b", "a_b", "ab", "b"]);
+        assert_eq!(part("B", Some("a_")), ["a_b"]);
+        assert_eq!(part("%", None), ["a%", "a%b"]);
+        assert_eq!(part("a", Some("é")), ["éa"]);
+        assert_eq!(part("nobody", None), Vec::<String>::new());
     });
 }
 

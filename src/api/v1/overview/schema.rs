@@ -136,6 +136,8 @@ fn overview() -> Value {
             "well": { "type": "boolean", "description": "Nothing of the line is bad." },
             "text": { "type": "string", "description": "The line in words, as `balancer status` prints it." },
             "line": list(item()),
+            "changes": { "type": ["integer", "null"], "description":
+                "The number of the newest change of limits, plans and backends that is known; null: none yet. Another one: lists are old." },
             "role": { "enum": ["read", "write"], "description": "What the caller may do." },
             "now": object(with_rates(json!({}))),
             "limited_per_sec": number("Requests that a limit refused."),
@@ -182,7 +184,7 @@ fn example() -> Value {
     json!({
         "at": 1_767_225_600.25, "well": false,
         "text": "0 of 1 backends up · 0 % errors · 0 req/s · 1 client limited · store up · 1 instance",
-        "line": line, "role": "write",
+        "line": line, "changes": 41, "role": "write",
         "instance": EXAMPLE_INSTANCE, "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 3600, "ready": false,
         "draining": false, "store": "up", "requests": 120_000, "in_flight": 0, "allowed": 119_000, "denied": 1_000,
         "clients": 250, "tls": null, "instances": [],

@@ -1,0 +1,29 @@
+//! The dashboard in a real browser: what it shows, what can be done with it, and that nothing of it is run that should not be.
+//!
+//! Without Chromium this is skipped aloud; `BALANCER_TEST_REQUIRE_BROWSER=1` makes that a failure.
+
+mod access;
+mod backends;
+mod glance;
+mod limits;
+mod pictures;
+mod tokens;
+
+use crate::support::{Backend, Balancer, Browser, Setup};
+
+fn start() -> (Backend, Balancer) {
+    let backend = Backend::named("a");
+    let balancer = Setup::auto().backend(backend.address()).start();
+    (backend, balancer)
+}
+
+fn dashboard(balancer: &Balancer) -> Browser {
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/-/dashboard", balancer.address));
+    browser.sees("#link", "live");
+    browser
+}
+
+fn calm(browser: &Browser) {
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
