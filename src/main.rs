@@ -62,6 +62,9 @@ fn check(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
             if let Some(exposed) = &loaded.config.exposed {
                 let _ = writeln!(std::io::stderr(), "warning: {exposed}");
             }
+            for text in loaded.config.idle_keys() {
+                let _ = writeln!(std::io::stderr(), "note: {text}");
+            }
             let _ = write!(std::io::stdout(), "{}: OK\n{text}", name.display());
             ExitCode::SUCCESS
         }

@@ -13,6 +13,7 @@ mod fault;
 mod forms;
 mod given;
 mod htpasswd;
+mod idle;
 mod json;
 mod keys;
 mod load;

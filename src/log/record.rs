@@ -100,3 +100,10 @@ pub struct LimitRecord {
     /// Whole tokens left; `None` without a limit.
     pub remaining: Option<u64>,
 }
+
+impl LimitRecord {
+    /// What names the client alone: its key, or the entry that decided.
+    pub fn client_id(&self) -> Option<&Arc<str>> {
+        self.key.as_ref().or_else(|| self.entry.as_ref().filter(|_| self.names_client))
+    }
+}

@@ -124,11 +124,8 @@ impl Accounts {
             let with_query = self.journal.wants_query();
             let word = if summary.client_gone { Some(CLIENT_LEFT) } else { summary.cause_word };
             let cause = word.map(Cow::Borrowed).or_else(|| answer.cause.take());
-            let client_id = match &summary.limit {
-                Some(LimitRecord { key: Some(id), .. })
-                | Some(LimitRecord { names_client: true, entry: Some(id), .. }) => Arc::clone(id),
-                _ => Arc::from(summary.client_addr.to_string()),
-            };
+            let client_id = summary.limit.as_ref().and_then(LimitRecord::client_id).cloned();
+            let client_id = client_id.unwrap_or_else(|| summary.client_addr.to_string().into());
             let elapsed = Duration::from_nanos(self.clock.now().saturating_sub(summary.received_at));
             ForLog::Record(Box::new(AccessRecord {
                 time: wall.checked_sub(elapsed).unwrap_or(wall),

@@ -56,6 +56,8 @@ pub(super) struct ForwardRequest<'a> {
     pub head: &'a RequestHead,
     /// The client, after the walk over trusted proxies.
     pub client: IpAddr,
+    /// What names it alone.
+    pub client_id: Option<&'a Arc<str>>,
     /// Whom the limiter takes it for.
     pub counted_as: ClientKey,
     /// What it may have of the places of its pool when there are too few.
@@ -98,6 +100,7 @@ impl Forward {
         RetryState {
             key: policy.hash_on.as_ref().map_or(0, |on| key(on, asked)),
             client: asked.counted_as,
+            client_id: asked.client_id.cloned(),
             who: Who {
                 client: self.client_hash.hash_one(asked.counted_as.words()),
                 priority: asked.importance.priority,

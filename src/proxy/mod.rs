@@ -27,6 +27,7 @@ use balancer_limiter::identity::ClientKey;
 use balancer_pool::retry::Failure;
 
 use crate::error::Reject;
+use crate::log::record::LimitRecord;
 use account::{Accounts, RequestSummary};
 use admit::{Admit, LimitFields};
 use exchange::Answer;
@@ -107,6 +108,7 @@ impl Proxy {
         };
         let received_at = summary.received_at;
         ForwardRequest {
+            client_id: summary.limit.as_ref().and_then(LimitRecord::client_id),
             head,
             client: summary.client_addr,
             counted_as: *counted_as,

@@ -1,6 +1,7 @@
 //! What becomes of a request when every backend is full: it waits in line, one client's requests in the order of their coming,
 //! and no longer than it may. On `epoll` without a worker.
 
+mod fair;
 mod leaving;
 
 use std::io::Write;

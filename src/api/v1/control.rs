@@ -18,6 +18,7 @@ use crate::store::backends::BackendSettings;
 use crate::store::v1::Actor;
 use crate::store::{Limits, StoreError};
 use balancer_pool::backends::{Backend, BackendReport, Endpoint, Snapshot, title};
+use balancer_time::Nanos;
 
 /// Commands that wait for their turn; more are refused.
 const WAITING: usize = 16;
@@ -219,12 +220,12 @@ impl Control {
     }
 
     /// Every pool of this instance: `default` first, the others as the configuration has them.
-    pub(super) fn pools(&self) -> Vec<WholePool> {
+    pub(super) fn pools(&self, now: Nanos) -> Vec<WholePool> {
         let policy = self.around.policy.load();
         let show = |pool: &Arc<Pool>| {
             let snapshot = pool.backends.snapshot();
             let backends = snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect();
-            WholePool { pool: PoolShown::of(pool, &snapshot), backends }
+            WholePool { pool: PoolShown::of(pool, &snapshot, now), backends }
         };
         policy.pools.iter().map(show).collect()
     }

@@ -358,13 +358,7 @@ fn candidates(client: &ClientAddress, entry: Option<&str>, source: EntryKind) ->
 
 /// The id that names it; else its address alone, or the prefix that it is counted with.
 pub(super) fn client_name(heavy: &Heavy) -> String {
-    match (&heavy.name, heavy.client.network()) {
-        (Some(name), _) => name.to_string(),
-        (None, Some(network)) if network.prefix_len() == network.max_prefix_len() => {
-            network.addr().to_string()
-        }
-        (None, _) => format!("{:?}", heavy.client),
-    }
+    heavy.name.as_ref().map_or_else(|| heavy.client.to_string(), ToString::to_string)
 }
 
 fn counted(heavy: Heavy) -> ClientCount {

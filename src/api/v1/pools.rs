@@ -13,7 +13,10 @@ use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::proxy::pools::Pool;
 use crate::store::StoreError;
+use balancer_importance::Priority;
 use balancer_pool::backends::Snapshot;
+use balancer_pool::queue::QueueOrder;
+use balancer_time::Nanos;
 
 /// A pool of this instance.
 #[derive(Serialize)]
@@ -25,16 +28,64 @@ pub(super) struct PoolShown {
     pub up: bool,
     /// Requests that wait for a backend with room.
     pub waiting: usize,
+    pub line: LineShown,
+}
+
+/// The line of a pool.
+#[derive(Serialize)]
+pub(super) struct LineShown {
+    /// Who goes next: `balancing.queue_order`.
+    pub order: &'static str,
+    /// How many clients wait.
+    pub clients: usize,
+    /// Seconds that the one has waited that has waited longest.
+    pub oldest: Option<f64>,
+    /// Those of them that have the most places.
+    pub busiest: Vec<BusyClientShown>,
+}
+
+/// A client that waits.
+#[derive(Serialize)]
+pub(super) struct BusyClientShown {
+    pub client_id: String,
+    pub priority: Priority,
+    /// Its requests in flight in this pool; `None`: nobody counts them.
+    pub in_flight: Option<u32>,
+    pub waiting: usize,
+}
+
+/// Most clients of a line that are shown.
+const MAX_BUSIEST: usize = 8;
+
+impl LineShown {
+    fn of(pool: &Pool, snapshot: &Snapshot, now: Nanos) -> Self {
+        let view = pool.backends.queue().view(MAX_BUSIEST, now);
+        let order = snapshot.policy().queue.order;
+        let words = QueueOrder::ALL.iter().find(|(_, one)| *one == order);
+        let busiest = view.busiest.into_iter().map(|one| BusyClientShown {
+            client_id: one.name.to_string(),
+            priority: one.priority,
+            in_flight: one.in_flight,
+            waiting: one.waiting,
+        });
+        Self {
+            order: words.map_or("", |(word, _)| word),
+            clients: view.clients,
+            oldest: view.oldest.map(|waited| (waited / 1_000_000) as f64 / 1e3),
+            busiest: busiest.collect(),
+        }
+    }
 }
 
 impl PoolShown {
     /// With that snapshot.
-    pub(super) fn of(pool: &Pool, snapshot: &Snapshot) -> Self {
+    pub(super) fn of(pool: &Pool, snapshot: &Snapshot, now: Nanos) -> Self {
         Self {
             name: pool.name().to_string(),
             strategy: snapshot.strategy().name(),
             up: pool.backends.any_up(),
             waiting: pool.backends.queue().len(),
+            line: LineShown::of(pool, snapshot, now),
         }
     }
 }
@@ -68,14 +119,15 @@ struct PoolPage {
 fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
-    as_json(&PoolPage { pools: api.parts.control.pools(), next_cursor: None })
+    as_json(&PoolPage { pools: api.parts.control.pools(api.parts.live.clock.now()), next_cursor: None })
 }
 
 fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.query(&[])?;
     let name = call.pool()?;
-    let pool = api.parts.control.pools().into_iter().find(|one| one.pool.name == name);
+    let pool =
+        api.parts.control.pools(api.parts.live.clock.now()).into_iter().find(|one| one.pool.name == name);
     as_json(&pool.ok_or_else(|| refused(StoreError::NotFound, "pool", ""))?)
 }
 
@@ -83,7 +135,7 @@ fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 pub(super) fn schema() -> Value {
     json!({
         "type": "object",
-        "required": ["name", "strategy", "up", "waiting"],
+        "required": ["name", "strategy", "up", "waiting", "line"],
         "properties": {
             "name": { "type": "string" },
             "strategy": { "type": "string", "description": "How a backend is picked." },
@@ -91,13 +143,45 @@ pub(super) fn schema() -> Value {
             "waiting": {
                 "type": "integer", "minimum": 0, "description": "Requests that wait for a backend with room.",
             },
+            "line": line_schema(),
+        },
+    })
+}
+
+fn line_schema() -> Value {
+    let busy = json!({
+        "type": "object",
+        "required": ["client_id", "priority", "in_flight", "waiting"],
+        "properties": {
+            "client_id": { "type": "string" },
+            "priority": { "enum": Priority::ALL.map(Priority::name) },
+            "in_flight": { "type": ["integer", "null"], "minimum": 0, "description":
+                "Its requests that backends have; null: nobody counts them, as with the order fifo." },
+            "waiting": { "type": "integer", "minimum": 1 },
+        },
+    });
+    json!({
+        "type": "object",
+        "description": "Who waits for a backend with room.",
+        "required": ["order", "clients", "oldest", "busiest"],
+        "properties": {
+            "order": { "enum": QueueOrder::ALL.map(|(word, _)| word), "description": "Who goes next." },
+            "clients": { "type": "integer", "minimum": 0 },
+            "oldest": { "type": ["number", "null"], "minimum": 0, "description":
+                "Seconds that the one has waited that has waited longest; null: nobody waits." },
+            "busiest": { "type": "array", "maxItems": MAX_BUSIEST, "items": busy, "description":
+                "Those of them that have the most places." },
         },
     })
 }
 
 /// The same, as examples show it.
 pub(super) fn example() -> Value {
-    json!({ "name": "default", "strategy": "least_connections", "up": false, "waiting": 0 })
+    let busiest = json!([{ "client_id": "192.0.2.7", "priority": "normal", "in_flight": 12, "waiting": 36 }]);
+    json!({
+        "name": "default", "strategy": "least_connections", "up": false, "waiting": 37,
+        "line": { "order": "fair", "clients": 2, "oldest": 0.412, "busiest": busiest },
+    })
 }
 
 fn schemas() -> Vec<Schema> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::RetryOn;
+use balancer_pool::queue::QueueOrder;
 use balancer_pool::strategy::HashOn;
 
 const FAULTS: &[(&str, &str)] = &[
@@ -118,4 +119,45 @@ fn ejections_can_be_switched_off_altogether_or_in_part() {
     assert!(shipped.statuses.is_empty());
     let other = outlier(r#"{"consecutive": 0, "ratio": null, "statuses": "502-504"}"#).unwrap();
     assert_eq!((other.consecutive, other.ratio, other.statuses), (0, None, vec![(502, 504)]));
+}
+
+#[test]
+fn how_a_line_is_kept_is_read_and_what_does_nothing_is_said() {
+    let ms = Duration::from_millis;
+    // `balancing`, and what comes of it.
+    for (text, order, target) in [
+        ("{}", QueueOrder::Fair, Some(ms(500))),
+        (r#"{"queue_order": "fifo", "queue_target": "2s"}"#, QueueOrder::Fifo, Some(ms(2_000))),
+        (r#"{"queue_order": "fair", "queue_target": null}"#, QueueOrder::Fair, None),
+    ] {
+        let text = format!(r#"{{"backends": [{ONE}], "balancing": {text}}}"#);
+        let balancing = load_with(&text, &[]).unwrap().pools.remove(0).balancing;
+        assert_eq!((balancing.queue_order, balancing.queue_target), (order, target), "{text}");
+    }
+    // Keys at the top and of the pool `b`, and which of them do nothing.
+    type Row = (&'static str, &'static str, &'static [&'static str]);
+    let table: [Row; 6] = [
+        ("", "", &[]),
+        (r#""queue_order": "fifo""#, "", &["balancing.queue_order"]),
+        (r#""queue_size": 7, "max_in_flight": 4"#, "", &[]),
+        // For the other pool's sake.
+        (r#""queue_target": null"#, r#""max_in_flight": 4"#, &[]),
+        (
+            r#""max_in_flight": 4"#,
+            r#""max_in_flight": null, "queue_timeout": "1s""#,
+            &["pools.b.balancing.queue_timeout"],
+        ),
+        ("", r#""max_in_flight": 4, "queue_target": "1s""#, &[]),
+    ];
+    for (top, own, expected) in table {
+        let text = format!(
+            r#"{{"backends": [{ONE}], "balancing": {{{top}}}, "pools": {{"b": {{"backends": [{ONE}], "balancing": {{{own}}}}}}}}}"#
+        );
+        let said: Vec<_> = load_with(&text, &[]).unwrap().idle_keys().collect();
+        assert_eq!(said.len(), expected.len(), "{text}: {said:?}");
+        assert!(
+            said.iter().zip(expected).all(|(said, key)| said.starts_with(&format!("{key} "))),
+            "{said:?}"
+        );
+    }
 }

@@ -99,7 +99,7 @@ impl Forward {
             who: state.who,
             weight,
             arrived: state.arrived,
-            name: format!("{:?}", state.client).into(),
+            name: state.client_id.clone().unwrap_or_else(|| state.client.to_string().into()),
         };
         let place = state.pool.backends.queue().join(member, since);
         let place = place.map_err(|why| Unsent::Refused(why.into()))?;

@@ -27,6 +27,8 @@ pub(in crate::proxy) struct RetryState {
     pub(super) key: u64,
     /// Whom the limiter takes its client for, and as what the line counts it.
     pub(super) client: ClientKey,
+    /// What names it alone.
+    pub(super) client_id: Option<Arc<str>>,
     pub(super) who: Who,
     pub(super) importance: Importance,
     /// When it first looked for an endpoint: sent again, it keeps its place before what came later.

@@ -165,6 +165,16 @@ impl ClientKey {
     }
 }
 
+/// One address alone, or the prefix that is counted together, or a digest.
+impl std::fmt::Display for ClientKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.network() {
+            Some(network) if network.prefix_len() == network.max_prefix_len() => network.addr().fmt(f),
+            _ => write!(f, "{self:?}"),
+        }
+    }
+}
+
 impl std::fmt::Debug for ClientKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.network() {

@@ -13,7 +13,7 @@ use balancer_time::Nanos;
 /// fair line goes by the latest that it was told.
 pub(super) struct LineState {
     fair: FairLine,
-    order: QueueOrder,
+    policy: QueuePolicy,
     /// Counts the orders.
     era: u32,
     /// By the numbers of their tickets.
@@ -35,10 +35,10 @@ pub(super) struct LineState {
 
 impl Default for LineState {
     fn default() -> Self {
-        let QueuePolicy { order, size, target } = QueuePolicy::default();
+        let policy = QueuePolicy::default();
         Self {
-            fair: FairLine::new(LinePolicy { size, target }),
-            order,
+            fair: FairLine::new(of_fair(policy)),
+            policy,
             era: 0,
             places: HashMap::new(),
             members: 0,
@@ -49,6 +49,11 @@ impl Default for LineState {
             woken: Vec::new(),
         }
     }
+}
+
+fn of_fair(policy: QueuePolicy) -> LinePolicy {
+    let QueuePolicy { order, size, target } = policy;
+    LinePolicy { size, target: target.filter(|_| order == QueueOrder::Fair) }
 }
 
 /// Of one that has not said yet how to wake it: it asks before it sleeps.
@@ -82,10 +87,9 @@ impl LineState {
 
     /// See [`super::Queue::configure`].
     pub fn configure(&mut self, policy: QueuePolicy, straight: impl Fn(Who) -> u32) {
-        let QueuePolicy { order, size, target } = policy;
-        let target = target.filter(|_| order == QueueOrder::Fair);
-        self.fair.configure(LinePolicy { size, target });
-        if mem::replace(&mut self.order, order) == order {
+        self.fair.configure(of_fair(policy));
+        let before = mem::replace(&mut self.policy, policy);
+        if before.order == policy.order {
             return;
         }
         self.era += 1;
@@ -96,7 +100,7 @@ impl LineState {
         for (number, place) in places {
             match &mut place.state {
                 PlaceState::Asleep(_) => {
-                    let joining = place.member.joining(order, &straight);
+                    let joining = place.member.joining(policy.order, &straight);
                     place.ticket = self.fair.seat(*number, &joining, place.since);
                 }
                 PlaceState::Trying(turn) => *turn = None,
@@ -112,7 +116,10 @@ impl LineState {
         straight: impl FnOnce(Who) -> u32,
         now: Nanos,
     ) -> Result<u64, LineRefusal> {
-        let ticket = self.fair.join(&member.joining(self.order, straight), now)?;
+        // Those whose turn it is may come back to their places in line.
+        let size = self.policy.size.saturating_sub(self.members - self.fair.len());
+        self.fair.configure(LinePolicy { size, ..of_fair(self.policy) });
+        let ticket = self.fair.join(&member.joining(self.policy.order, straight), now)?;
         let place = HeldPlace { member, ticket, since: now, state: PlaceState::Asleep(unnamed()), looked: 0 };
         self.places.insert(ticket.number(), place);
         // Else those that were refused for it would count as trying.
@@ -170,7 +177,7 @@ impl LineState {
         place.state = PlaceState::Asleep(unnamed());
         match turn {
             None => {
-                let joining = place.member.joining(self.order, straight);
+                let joining = place.member.joining(self.policy.order, straight);
                 place.ticket = self.fair.seat(number, &joining, place.since);
                 if choosy {
                     self.wake_next(now);
@@ -249,11 +256,12 @@ impl LineState {
     /// There may be room, and for more than one.
     pub fn sweep(&mut self) {
         self.changes += 1;
+        self.sweeping = true;
+        // Who tries looks again before it sleeps.
         if !self.is_tried() {
             self.try_unused(0);
+            self.wake_next(0);
         }
-        self.sweeping = true;
-        self.freed(0);
     }
 
     pub fn view(&self, most_clients: usize, now: Nanos) -> LineView {
@@ -268,7 +276,7 @@ impl LineState {
             let client = clients.entry(member.who).or_insert_with(|| BusyClient {
                 name: Arc::clone(&member.name),
                 priority: member.who.priority,
-                in_flight: (self.order == QueueOrder::Fair).then(|| self.fair.in_flight(ticket.who)),
+                in_flight: (self.policy.order == QueueOrder::Fair).then(|| self.fair.in_flight(ticket.who)),
                 waiting: 0,
             });
             client.waiting += 1;

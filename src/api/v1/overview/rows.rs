@@ -118,7 +118,7 @@ pub(super) fn rows(
         let snapshot = pool.backends.snapshot();
         let own = snapshot.backends().iter().map(|group| backend_row(api, &snapshot, group, recent, now));
         let own: Vec<BackendGlance> = own.collect();
-        let shown = PoolShown::of(pool, &snapshot);
+        let shown = PoolShown::of(pool, &snapshot, now);
         let sum = |of: fn(&Rates) -> f64| super::rounded(own.iter().map(|one| of(&one.now)).sum(), 1e3);
         let level = match () {
             () if !shown.up && !own.is_empty() => WellBeing::Bad,

@@ -145,3 +145,29 @@ fn the_view_names_who_has_the_most_places() {
     drop(places);
     assert_eq!(queue.view(8, 0), LineView::default());
 }
+
+#[test]
+fn whose_turn_it_is_still_has_a_place_in_a_full_line() {
+    let queue = queue(QueueOrder::Fair, 2);
+    let [mut one, _other] = [1, 2].map(|client| asleep(&queue, client, 0));
+    queue.changed();
+    assert!(may_try(&one));
+    assert_eq!(queue.join(member(3, 1), 1).err(), Some(LineRefusal::Full), "it may come back");
+    assert!(one.sleep(false, 2));
+    assert_eq!(queue.len(), 2);
+}
+
+/// However often something changes, one after the other tries.
+#[test]
+fn changes_do_not_wake_everybody() {
+    let queue = queue(QueueOrder::Fair, 9);
+    let mut places: Vec<_> = (0..5).map(|client| asleep(&queue, client, 0)).collect();
+    let trying = |places: &[QueuePlace]| places.iter().filter(|place| may_try(place)).count();
+    (0..5).for_each(|_| queue.changed());
+    assert_eq!(trying(&places), 1);
+    let at = places.iter().position(may_try).expect("one of them");
+    queue.changed();
+    assert!(!places[at].sleep(false, 1), "it looked before the last change, and looks again");
+    assert!(may_try(&places[at]) && places[at].sleep(false, 1));
+    assert_eq!((trying(&places), queue.len()), (0, 5));
+}
