@@ -34,7 +34,8 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     let about = "Which of them goes next: fair: one whose client has had the least of the places; fifo: the first that came. \
                  There is a line only where some max_in_flight is set, here or on a backend.";
     let queue_order = s.choice("queue_order", &QueueOrder::ALL, "\"fair\"", about);
-    let about = "With fair, how long a request waits whose client has had others waiting for a second; null: queue_timeout.";
+    let about = "With fair, how long a request waits whose client has had others waiting for a second: \
+                 looked at when the client sends another or is next, and its newest is never refused for it; null: queue_timeout.";
     let queue_target = s.duration_or_null("queue_target", TIMEOUT, "\"500ms\"", about);
     s.end();
     Balancing {

@@ -190,7 +190,7 @@ impl FairLine {
         let who = turn.ticket.who;
         let Some(record) = self.records.get_mut(&who) else { return };
         let level = &mut self.levels[turn.ticket.level()];
-        record.passed = (turn.chain, record.passed_in(turn.chain) + 1);
+        record.pass(turn.chain, turn.ticket.place());
         record.count(level, (record.sent.saturating_sub(1), record.straight), self.mean, now);
         record.share.uncharge(turn.began, now);
         level.share.uncharge(turn.began, now);
@@ -269,7 +269,7 @@ impl FairLine {
         }
     }
 
-    /// Who begins to wait has no credit from when it did not.
+    /// Who begins to wait has no credit from when it did not, and no debt beyond the most, whatever goes on.
     fn begin_waiting(&mut self, ticket: LineTicket, since: Nanos, now: Nanos) {
         let level = &mut self.levels[ticket.level()];
         let Some(record) = self.records.get_mut(&ticket.who) else { return };
@@ -278,9 +278,11 @@ impl FairLine {
             record.since = since;
             // Who has something in flight was never away, and may have had less than what is served; others have not.
             record.share.at_least(level.served.saturating_sub(DEBT.into()), now);
+            record.share.at_most(level.served + UseKey::from(DEBT), now);
         }
         if level.waiting == 0 {
             level.share.at_least(self.served, now);
+            level.share.at_most(self.served + UseKey::from(DEBT), now);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the line remembers of one client, and of one priority.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::share::{UseKey, UseShare};
 use balancer_importance::Priority;
@@ -9,20 +10,33 @@ use balancer_time::Nanos;
 /// A place in an order by key; the number, which only grows, keeps those with the same key in the order that they came in.
 pub(super) type ByKey = (UseKey, u64);
 
+/// A place among the requests of a client: by arrival, then by number.
+type Place = (Nanos, u64);
+
+/// Which of a client's requests could not use a free place: its oldest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passed {
+    /// The free place, by number.
+    chain: u64,
+    /// How many of those that wait.
+    count: u32,
+    /// The last of them. Of no meaning without any.
+    last: Place,
+}
+
 /// One client with requests in line or in flight, or with debts.
 #[derive(Debug)]
 pub(super) struct Record {
     pub share: UseShare,
     /// Its own line, the oldest first; and since when each waits.
-    pub waiting: BTreeMap<(Nanos, u64), Nanos>,
+    pub waiting: BTreeMap<Place, Nanos>,
     /// Since when its own line was never empty.
     pub since: Nanos,
     /// Requests in flight that came out of the line.
     pub sent: u32,
     /// Requests in flight that never waited. They count for as long as the client waits.
     pub straight: u32,
-    /// The last free place that requests of it could not use, and how many: its oldest.
-    pub passed: (u64, u8),
+    passed: Passed,
     /// Where it stands in [`Level::ready`], while it waits.
     pub ready: Option<ByKey>,
     /// Where it stands among those with the most in line.
@@ -41,7 +55,7 @@ impl Record {
             since: 0,
             sent: 0,
             straight: 0,
-            passed: (0, 0),
+            passed: Passed::default(),
             ready: None,
             load: None,
             lone: None,
@@ -49,32 +63,55 @@ impl Record {
         }
     }
 
-    /// How many of its oldest could not use that place.
-    pub fn passed_in(&self, chain: u64) -> u8 {
-        if self.passed.0 == chain { self.passed.1 } else { 0 }
+    /// How many of its oldest could not use that free place.
+    pub fn passed_in(&self, chain: u64) -> u32 {
+        if self.passed.chain == chain { self.passed.count } else { 0 }
     }
 
-    /// Whether a place is among those of its oldest that could not use the free place.
-    fn has_passed(&self, place: (Nanos, u64)) -> bool {
-        self.waiting.keys().take(self.passed.1.into()).any(|passed| *passed >= place)
+    /// The oldest that has not tried that free place, and since when it waits.
+    pub fn next_to_try(&self, chain: u64) -> Option<(Place, Nanos)> {
+        let tried = self.passed_in(chain) > 0;
+        let from = if tried { Bound::Excluded(self.passed.last) } else { Bound::Unbounded };
+        self.waiting.range((from, Bound::Unbounded)).next().map(|(place, joined)| (*place, *joined))
     }
 
-    /// A request waits no longer; false: it did not.
-    pub fn stand_up(&mut self, place: (Nanos, u64)) -> bool {
-        self.passed.1 -= u8::from(self.has_passed(place));
-        self.waiting.remove(&place).is_some()
-    }
-
-    /// A request comes in front of some that could not use a free place: who has not tried it can't be told by number.
-    pub fn forget_passed_behind(&mut self, place: (Nanos, u64)) {
+    /// One that does not wait at the moment could not use that free place. It counts unless one in front of it has not
+    /// tried, which is next then; it tries once more after that.
+    pub fn pass(&mut self, chain: u64, place: Place) {
+        if self.passed.chain != chain {
+            self.passed = Passed { chain, ..Passed::default() };
+        }
         if self.has_passed(place) {
-            self.passed = (0, 0);
+            self.passed.count += 1;
+        } else if self.next_to_try(chain).is_none_or(|(next, _)| next > place) {
+            self.passed.count += 1;
+            self.passed.last = place;
         }
     }
 
-    /// Its oldest request, if that has waited for longer than `target` in a line that was not empty for `standing`.
-    pub fn overdue(&self, target: Nanos, standing: Nanos, now: Nanos) -> Option<(Nanos, u64)> {
-        let (place, joined) = self.waiting.first_key_value()?;
+    /// Whether a place is among those of its oldest that could not use the free place.
+    fn has_passed(&self, place: Place) -> bool {
+        self.passed.count > 0 && place <= self.passed.last
+    }
+
+    /// A request waits no longer; false: it did not.
+    pub fn stand_up(&mut self, place: Place) -> bool {
+        let waited = self.waiting.remove(&place).is_some();
+        self.passed.count -= u32::from(waited && self.has_passed(place));
+        waited
+    }
+
+    /// A request comes in front of some that could not use a free place: who has not tried it can't be told any more.
+    pub fn forget_passed_behind(&mut self, place: Place) {
+        if self.has_passed(place) {
+            self.passed = Passed::default();
+        }
+    }
+
+    /// Its oldest request, if that has waited for longer than `target` in a line that was not empty for `standing`. Never
+    /// its only one: that waits for the backends, not for others of its client.
+    pub fn overdue(&self, target: Nanos, standing: Nanos, now: Nanos) -> Option<Place> {
+        let (place, joined) = self.waiting.first_key_value().filter(|_| self.waiting.len() > 1)?;
         let too_long = now.saturating_sub(self.since) > standing && now.saturating_sub(*joined) > target;
         too_long.then_some(*place)
     }

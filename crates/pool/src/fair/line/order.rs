@@ -15,7 +15,7 @@ impl FairLine {
     /// Takes the next out of the line that has not tried this free place, and counts it as in flight: of the first client
     /// by key that has not tried at all; when all have, of the one that has tried least.
     pub(super) fn turn(&mut self, chain: u64, tries: u8, now: Nanos) -> Option<Turn> {
-        let mut again: Option<(u8, Who)> = None;
+        let mut again: Option<(u32, Who)> = None;
         for priority in self.priorities(now) {
             let mut behind = None;
             while let Some(ready) = self.front(priority, behind, now) {
@@ -27,17 +27,15 @@ impl FairLine {
                 };
                 let passed = record.passed_in(chain);
                 if passed == 0 {
-                    return self.take(who, 0, chain, tries, now);
+                    return self.take(who, chain, tries, now);
                 }
-                if record.waiting.len() > usize::from(passed) && again.is_none_or(|(least, _)| passed < least)
-                {
+                if record.next_to_try(chain).is_some() && again.is_none_or(|(least, _)| passed < least) {
                     again = Some((passed, who));
                 }
                 behind = Some(ready);
             }
         }
-        let (passed, who) = again?;
-        self.take(who, passed, chain, tries, now)
+        self.take(again?.1, chain, tries, now)
     }
 
     /// Priorities with requests in line, the smallest key first.
@@ -69,14 +67,14 @@ impl FairLine {
         }
     }
 
-    /// Gives a turn to the oldest request of a client but for the first few, which had theirs.
-    fn take(&mut self, who: Who, passed: u8, chain: u64, tries: u8, now: Nanos) -> Option<Turn> {
+    /// Gives a turn to the oldest request of a client that has not tried this free place.
+    fn take(&mut self, who: Who, chain: u64, tries: u8, now: Nanos) -> Option<Turn> {
         let level = &mut self.levels[who.priority as usize];
         let record = self.records.get_mut(&who)?;
-        let (place, joined) = record.waiting.iter().nth(passed.into())?;
+        let (place, joined) = record.next_to_try(chain)?;
         let ticket = LineTicket { who, arrived: place.0, number: place.1 };
         let (_, order) = record.ready?;
-        let turn = Turn { ticket, joined: *joined, began: now, order, chain, tries };
+        let turn = Turn { ticket, joined, began: now, order, chain, tries };
         level.served = level.served.max(record.share.key(now));
         self.served = self.served.max(level.share.key(now));
         record.count(level, (record.sent + 1, record.straight), self.mean, now);

@@ -117,6 +117,37 @@ fn debts_of_a_priority_end_too() {
     assert!((790..=810).contains(&found), "2 s of four parts are 8 s of places: {found}");
 }
 
+/// What goes on, as a stream does, is no debt without end either: of neither a client nor a priority.
+#[test]
+fn debts_that_still_grow_are_bounded_when_their_client_waits_again() {
+    use Priority::{Background, Critical, Normal};
+    // The stream's priority and weight, by which it is charged on while its client waits; the others' priority.
+    for (priority, weight, others) in [(Normal, 4, Normal), (Critical, 1, Background)] {
+        let (mut line, mut now) = (line(10_000, None), S);
+        let streams = Joining { weight, ..joining(Who { client: 1, priority }, now) };
+        let come = |line: &mut FairLine, client, times, now| {
+            for _ in 0..times {
+                line.join(&joining(Who { client, priority: others }, now), now).expect("room");
+            }
+        };
+        line.join(&streams, now).expect("room");
+        let stream = line.next(now).expect("it waits").ticket.who;
+        now += 3600 * S;
+        line.join(&streams, now).expect("room");
+        come(&mut line, 2, 400, now);
+        let turns = served(&mut line, 400, Some(20 * MS), &mut now);
+        let found = turns.iter().position(|client| *client == 1).expect("a turn");
+        assert!((90..150).contains(&found), "{priority:?}: 2 s of debt, 20 ms a turn: {found}");
+        // It is nothing that those who come now begin with.
+        come(&mut line, 2, 200, now);
+        come(&mut line, 3, 200, now);
+        let turns = served(&mut line, 400, Some(20 * MS), &mut now);
+        let found = turns.iter().position(|client| *client == 3).expect("a turn");
+        assert!(found <= 110, "{priority:?}: {found}");
+        line.end(stream, None, now);
+    }
+}
+
 #[test]
 fn a_line_that_nobody_stood_in_has_no_debts() {
     // How long the line was empty; who goes first then.

@@ -70,13 +70,15 @@ fn a_full_line_of_single_requests_has_room_for_each_priority() {
 #[test]
 fn a_standing_line_refuses_what_has_waited_for_the_target() {
     // When requests of one client join, in ms; when the last one joins; how many are refused.
-    let table: [(&[Nanos], Nanos, usize); 7] = [
-        (&[0], 900, 0),
+    let table: [(&[Nanos], Nanos, usize); 8] = [
+        (&[0, 1], 900, 0),
         // Its line was never empty for 1 s, and the first has waited for more than 500 ms.
-        (&[0], 1001, 1),
+        (&[0, 900], 1001, 1),
         (&[0, 400, 700], 1001, 2),
         (&[0, 600, 700], 1050, 1),
-        (&[0, 600, 700], 1300, 3),
+        // All but its newest.
+        (&[0, 600, 700], 1300, 2),
+        (&[0], 10_000, 0),
         (&[0, 999], 1000, 0),
         (&[], 5000, 0),
     ];
@@ -95,14 +97,21 @@ fn a_standing_line_refuses_what_has_waited_for_the_target() {
     join(&mut patient, 1, 10 * S);
     assert_eq!(refused(&mut patient), []);
     let mut line = line(100, Some(500 * MS));
-    join(&mut line, 1, 0);
+    join_all(&mut line, [1, 1], 0);
     join(&mut line, 2, 10 * S);
     assert_eq!(refused(&mut line), []);
     // Its turn comes too late as well.
-    join(&mut line, 1, 10 * S);
+    assert_eq!(served(&mut line, 2, None, &mut { 12 * S }), [1, 2]);
     assert_eq!(refused(&mut line), [(1, Target)]);
-    assert_eq!(line.next(12 * S), None, "all of them");
-    assert_eq!(refused(&mut line), [(2, Target), (1, Target)]);
+}
+
+/// However slow the backends are: who sends one request at a time is served when a place gets free.
+#[test]
+fn nobodys_only_request_waits_for_too_long() {
+    let mut line = line(100, Some(500 * MS));
+    join_all(&mut line, [1, 2, 3], 0);
+    assert_eq!(served(&mut line, 3, Some(3 * S), &mut { 3 * S }), [1, 2, 3]);
+    assert_eq!(refused(&mut line), []);
 }
 
 #[test]
@@ -180,6 +189,56 @@ fn a_place_that_is_none_after_all_leaves_the_line_as_it_was() {
     line.put_back(turn, 2 * S);
     assert_eq!((line.len(), line.clients()), (4, 3), "it has a place even where that is one too many");
     assert_eq!(served(&mut line, 4, None, &mut { 2 * S }), [1, 2, 3, 1]);
+}
+
+/// However long its client's line is: it is an order of arrival, where all are one client.
+#[test]
+fn each_request_of_a_long_line_tries_a_place_once() {
+    const LONG: u64 = 600;
+    let mut line = line(usize::MAX, None);
+    let tickets: Vec<_> = (0..LONG).map(|_| join(&mut line, 1, S)).collect();
+    let (mut last, mut tried) = (line.next(S).expect("somebody waits"), Vec::new());
+    loop {
+        tried.push(last.ticket);
+        let next = line.pass(last, S).or_else(|| line.pass_on(&last, S));
+        let Some(next) = next else { break };
+        last = next;
+    }
+    assert_eq!(tried, tickets);
+    // Who leaves meanwhile is no reason to leave somebody out.
+    let mut last = line.next(S).expect("somebody waits");
+    for ticket in &tickets[1..300] {
+        last = line.pass(last, S).or_else(|| line.pass_on(&last, S)).expect("somebody has not tried");
+        assert_eq!(last.ticket, *ticket);
+    }
+    tickets[..299].iter().for_each(|ticket| assert!(line.leave(*ticket, S)));
+    assert_eq!(
+        line.pass(last, S).or_else(|| line.pass_on(&last, S)).map(|turn| turn.ticket),
+        Some(tickets[300])
+    );
+}
+
+/// Who comes, or comes back from another try, between those that have tried and one that tries has not.
+#[test]
+fn who_comes_in_front_of_one_that_tries_has_its_try() {
+    let mut line = line(100, None);
+    join(&mut line, 1, S);
+    join(&mut line, 1, 3 * S);
+    let first = line.next(4 * S).expect("the first");
+    let second = line.pass(first, 4 * S).expect("the second");
+    let between = line.join(&joining(who(1), 2 * S), 4 * S).expect("room");
+    let mut tried = Vec::new();
+    let mut turn = line.pass(second, 4 * S);
+    while let Some(now) = turn {
+        tried.push(now.ticket);
+        turn = line.pass(now, 4 * S);
+    }
+    assert!(tried.contains(&between), "{tried:?}");
+    // Two places at once: each is tried by both.
+    let (one, other) = (line.next(5 * S).expect("one"), line.next(5 * S).expect("another"));
+    assert!(one.ticket == first.ticket && other.ticket == between);
+    line.put_back(one, 5 * S);
+    assert_eq!(line.pass(other, 5 * S).map(|turn| turn.ticket), Some(first.ticket));
 }
 
 #[test]

@@ -28,7 +28,8 @@ impl One {
     }
 
     fn overdue(&self, now: Nanos) -> bool {
-        now - self.since > S && self.waiting.first().is_some_and(|(_, joined)| now - joined > 500 * MS)
+        let first = self.waiting.first().filter(|_| self.waiting.len() > 1);
+        now - self.since > S && first.is_some_and(|(_, joined)| now - joined > 500 * MS)
     }
 }
 
@@ -176,10 +177,12 @@ impl Naive {
             let forgotten = client.in_flight == 0 && client.used / client.weight <= served;
             client.used =
                 if forgotten { least * client.weight } else { client.used.max(least * client.weight) };
+            client.used = client.used.min((served + u128::from(DEBT)) * client.weight);
         }
         if !self.waits_at(who.priority as usize) {
             let level = &mut self.levels[who.priority as usize];
             level.used = level.used.max(self.served * level.weight);
+            level.used = level.used.min((self.served + u128::from(DEBT)) * level.weight);
         }
         self.insert(ticket, self.now);
     }
