@@ -157,7 +157,7 @@ impl Case {
             ),
             Self::FieldEnds => (
                 "VT, FF, bare CR or LF at an end of a field or of the request line (`Transfer-Encoding: \\x0bchunked`), folded \
-                 lines and words behind the version are refused; this crate trims them before anybody sees them",
+                 lines and words behind the version are refused; this crate trims them before we see them",
                 &[true, false],
             ),
             Self::HugeLengths => {
@@ -177,7 +177,7 @@ impl Case {
                 &[true, false],
             ),
             Self::Callers => (
-                "whose process calls the API without a token is told on every kind of `listen` address",
+                "it knows whose process calls the API without a token, on every kind of `listen` address",
                 &[true, false],
             ),
             Self::Checks => (
