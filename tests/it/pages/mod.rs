@@ -197,14 +197,19 @@ fn typed(line: &str, folder: &Path) -> Vec<String> {
     until("the command ends", || child.try_wait().expect("waitpid works"));
     watchdog::gone(pid);
     let text = String::from_utf8(text).expect("UTF-8");
-    plain(&text).trim_end().lines().map(|line| line.trim_end().to_owned()).collect()
+    let text = plain(&text);
+    let lines = text.trim_end().lines();
+    // What a counter of progress wrote is overwritten.
+    lines.map(|line| line.trim_end().rsplit('\r').next().unwrap_or_default().to_owned()).collect()
 }
 
-/// Without colours, which a page does not have.
+/// Without colours and the like, which a page does not have: control sequences end with a letter.
 fn plain(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |all, part| all + part.split_once('m').map_or(part, |(_, text)| text))
+    let shown =
+        |part: &str| part.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).get(1..).map(str::to_owned);
+    parts.fold(first, |all, part| all + &shown(part).unwrap_or_default())
 }
 
 /// What `./run.sh` starts: two echo backends, and a balancer in front of them that answers like the shipped one.
@@ -247,7 +252,7 @@ fn pages_are_compared_as_they_should_be() {
     ] {
         assert_eq!(fits(said, page), fine, "{said:?} {page:?}");
     }
-    assert_eq!(plain("\x1b[1;39m[\x1b[0;32m1\x1b[0mm"), "[1m");
+    assert_eq!(plain("\x1b[1;39m[\x1b[0;32m1\x1b[0mm\r\x1b[Kmore"), "[1m\rmore");
     let page = "text\n\n    ./run.sh\n\n    $ a\n    1\n\n    2\n    $ b \\\n      c\n    4\n\nmore\n    3\n";
     let found: Vec<_> = steps(page).into_iter().map(|step| (step.command, step.prints.join("\n"))).collect();
     let expected = [("a", "1\n\n2"), ("b \\\n  c", "4")];
