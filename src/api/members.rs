@@ -3,6 +3,8 @@
 //! Faults are collected, so that a caller reads all of them at once, each with its JSON pointer: a reader gives up only
 //! behind its last member. One that gives up earlier leaves members out of its schema, and docs/api.md shows it.
 
+mod bound;
+
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};

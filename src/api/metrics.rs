@@ -80,6 +80,8 @@ fn sample(out: &mut String, family: &str, labels: &[LabelPair<'_>], value: &Seri
     match value {
         SeriesValue::Counter(count) => line(out, family, "", labels, None, *count),
         SeriesValue::Gauge(level) => line(out, family, "", labels, None, *level),
+        // As the format has it, which Rust does not.
+        SeriesValue::Float(f64::INFINITY) => line(out, family, "", labels, None, "+Inf"),
         SeriesValue::Float(number) => line(out, family, "", labels, None, *number),
         SeriesValue::Histogram(sum) => histogram(out, family, labels, sum),
     }
@@ -141,6 +143,7 @@ mod tests {
     fn some(show: &mut Show<'_>) {
         show(Family::Panics, &[], SeriesValue::Counter(3));
         show(Family::BackendUp, &[("backend", "a\"\\b")], SeriesValue::Gauge(1));
+        show(Family::BackendLimit, &[], SeriesValue::Float(f64::INFINITY));
         show(Family::Panics, &[("x", "y")], SeriesValue::Counter(4));
         let mut sum = HistogramSum { count: 2, sum_ns: 1_500_000_000, ..HistogramSum::default() };
         sum.cumulative[14] = 1;
@@ -152,6 +155,7 @@ mod tests {
         let text = page(&some, false);
         assert!(text.contains("# TYPE balancer_panics_total counter\nbalancer_panics_total 3\nbalancer_panics_total{x=\"y\"} 4\n"));
         assert!(text.contains("balancer_backend_up{backend=\"a\\\"\\\\b\"} 1\n"));
+        assert!(text.contains("balancer_backend_limit +Inf\n"));
         assert!(text.contains("balancer_queue_wait_seconds_bucket{le=\"0.0005\"} 0\n"));
         assert!(text.contains("balancer_queue_wait_seconds_bucket{le=\"30.0\"} 1\n"));
         assert!(text.contains(

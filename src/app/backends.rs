@@ -57,6 +57,7 @@ fn changed(mut entry: BackendEntry, settings: &BackendSettings) -> WantedBackend
 #[cfg(test)]
 mod tests {
     use super::*;
+    use balancer_pool::backend::InFlightBound;
 
     fn row(name: &str, text: &str) -> BackendRow {
         BackendRow { name: name.into(), settings: serde_json::from_str(text).unwrap(), version: 1 }
@@ -65,12 +66,13 @@ mod tests {
     #[test]
     fn the_file_comes_first_and_is_changed_by_what_was_stored() {
         let mut bounded = BackendEntry::new("b", "h", 1);
-        bounded.max_in_flight = Some(9);
+        bounded.max_in_flight = Some(InFlightBound::Number(9));
         let file = [BackendEntry::new("a", "h", 1), bounded];
         let stored = [
             row("a", r#"{"url":"http://elsewhere:2","weight":7,"state":"down"}"#),
             row("b", r#"{"weight":5,"max_in_flight":null,"state":"drain"}"#),
             row("c", r#"{"url":"http://[::1]:3","max_in_flight":2,"backup":true}"#),
+            row("d", r#"{"url":"srv://_http._tcp.d.test","max_in_flight":"auto"}"#),
             row("gone", r#"{"weight":5}"#),
             row("odd", r#"{"url":"ftp://x"}"#),
         ];
@@ -81,9 +83,16 @@ mod tests {
             up(BackendEntry { weight: 5, max_in_flight: None, ..file[1].clone() }, Operator::Drain),
             up(
                 BackendEntry {
-                    max_in_flight: Some(2),
+                    max_in_flight: Some(InFlightBound::Number(2)),
                     backup: true,
                     ..config::parse_backend("c", "http://[::1]:3").unwrap()
+                },
+                Operator::Up,
+            ),
+            up(
+                BackendEntry {
+                    max_in_flight: Some(InFlightBound::Auto),
+                    ..config::parse_backend("d", "srv://_http._tcp.d.test").unwrap()
                 },
                 Operator::Up,
             ),

@@ -329,6 +329,7 @@ fn settings(config: &PoolConfig, keeping: &Keeping<'_>) -> Settings {
         strategy: config.balancing.strategy,
         checked: config.health_check.is_some(),
         max_in_flight: config.balancing.max_in_flight,
+        auto: config.balancing.auto,
         // Only where a request that waits for its backend holds one.
         workers: (frontend.engine.is_portable())
             .then(|| u32::try_from(frontend.workers()).unwrap_or(u32::MAX)),

@@ -12,6 +12,7 @@ use crate::tls::front::FrontTls;
 use balancer_limiter::limiter::Limiter;
 use balancer_pool::backend_state::State;
 use balancer_pool::backends::Snapshot;
+use balancer_pool::fair::ProbeVerdict;
 
 /// What the exporter reads.
 pub(super) struct Gathered {
@@ -133,6 +134,15 @@ fn visit_backends(snapshot: &Snapshot, pool: &str, show: &mut Show<'_>) {
         }
         show(Family::BackendInFlight, &labels, SeriesValue::Gauge(backend.in_flight().into()));
         show(Family::BackendResponseBytes, &labels, SeriesValue::Counter(backend.delivered()));
+        let limit = match backend.max_in_flight() {
+            u32::MAX => SeriesValue::Float(f64::INFINITY),
+            most => SeriesValue::Gauge(most.into()),
+        };
+        show(Family::BackendLimit, &labels, limit);
+        for verdict in ProbeVerdict::ALL {
+            let labels = [labels[0], labels[1], ("verdict", verdict.name())];
+            show(Family::BackendLimitProbes, &labels, SeriesValue::Counter(backend.probes(verdict)));
+        }
         let (passed, failed) = backend.checks();
         for (result, count) in [("success", passed), ("failure", failed)] {
             let labels = [labels[0], labels[1], ("result", result)];

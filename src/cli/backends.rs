@@ -9,6 +9,7 @@ use super::Env;
 use super::failure::CommandFailure;
 use super::session::{ApiSession, CommandOutput, Common};
 use balancer_http::path::encoded;
+use balancer_pool::backend::InFlightBound;
 use balancer_pool::backends::{DEFAULT_POOL, title};
 
 const EXAMPLES: &str = "\
@@ -49,9 +50,9 @@ enum What {
         /// Share relative to the others, 0 to 1000.
         #[arg(long, value_name = "N")]
         weight: Option<u32>,
-        /// Most requests at once.
-        #[arg(long, value_name = "N")]
-        max_in_flight: Option<u32>,
+        /// Most requests at once; auto: as many as are measured to be of use.
+        #[arg(long, value_name = "N|auto", value_parser = bound)]
+        max_in_flight: Option<Bound>,
         /// Use it only when no other is left.
         #[arg(long)]
         backup: bool,
@@ -84,8 +85,8 @@ struct Set {
     /// Share relative to the others, 0 to 1000.
     #[arg(long, value_name = "N")]
     weight: Option<u32>,
-    /// Most requests at once, or none for no bound.
-    #[arg(long, value_name = "N|none", value_parser = bound)]
+    /// Most requests at once; auto: as many as are measured to be of use; none: no bound.
+    #[arg(long, value_name = "N|auto|none", value_parser = bound)]
     max_in_flight: Option<Bound>,
     /// Use it, drain it, or take it out of service.
     #[arg(long, value_name = "STATE")]
@@ -93,12 +94,16 @@ struct Set {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bound(Option<u32>);
+struct Bound(Option<InFlightBound>);
 
 fn bound(text: &str) -> Result<Bound, String> {
     match text {
         "none" => Ok(Bound(None)),
-        _ => text.parse().map(|most| Bound(Some(most))).map_err(|_| "must be a number or none".into()),
+        "auto" => Ok(Bound(Some(InFlightBound::Auto))),
+        _ => match text.parse() {
+            Ok(most) => Ok(Bound(Some(InFlightBound::Number(most)))),
+            Err(_) => Err("must be a number, auto or none".into()),
+        },
     }
 }
 
@@ -130,6 +135,8 @@ struct ShownBackend {
     health: String,
     cause: Option<String>,
     in_flight: u32,
+    /// Balancers of the version before do not say it.
+    limit: Option<u32>,
     source: String,
 }
 
@@ -141,11 +148,11 @@ pub(super) fn run(backends: &BackendsCommand, env: Env<'_>) -> Result<(), Comman
         What::Ls => ls(&mut session, pool),
         What::Add { name, to, weight, max_in_flight, backup } => {
             let mut body = json!({ "name": name, "url": to });
-            let members = [("weight", weight), ("max_in_flight", max_in_flight)];
-            for (member, number) in members {
-                if let Some(number) = number {
-                    body[member] = json!(number);
-                }
+            if let Some(weight) = weight {
+                body["weight"] = json!(weight);
+            }
+            if let Some(Bound(most)) = max_in_flight {
+                body["max_in_flight"] = json!(most);
             }
             if *backup {
                 body["backup"] = json!(true);
@@ -224,7 +231,8 @@ fn ls(session: &mut ApiSession, pool: Option<&str>) -> Result<(), CommandFailure
 
 /// `several`: with its pool in front.
 fn row(one: ShownBackend, several: bool) -> Vec<String> {
-    let (weight, in_flight) = (one.weight.to_string(), one.in_flight.to_string());
+    let of = one.limit.map(|most| format!(" of {most}")).unwrap_or_default();
+    let (weight, in_flight) = (one.weight.to_string(), format!("{}{of}", one.in_flight));
     let mut row = if several { vec![one.pool] } else { Vec::new() };
     row.extend([one.name, one.url, one.state, one.health, weight, in_flight, one.source]);
     row.extend(one.cause);
@@ -263,7 +271,8 @@ mod tests {
                 set(None, Some(Bound(None)), Some(State::Down)),
                 json!({ "max_in_flight": null, "state": "down" }),
             ),
-            (set(None, Some(Bound(Some(3))), None), json!({ "max_in_flight": 3 })),
+            (set(None, bound("3").ok(), None), json!({ "max_in_flight": 3 })),
+            (set(None, bound("auto").ok(), None), json!({ "max_in_flight": "auto" })),
         ] {
             assert_eq!(patch(&set), expected);
         }

@@ -8,8 +8,9 @@ use super::json::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 30] = [
+const LIVE: [&str; 31] = [
     "backends",
+    "balancing.auto",
     "balancing.hash_on",
     "balancing.max_in_flight",
     "balancing.queue_order",

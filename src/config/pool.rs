@@ -7,6 +7,7 @@ use crate::tls::BackendTlsSettings;
 use balancer_http::framing::response::HeadRules;
 use balancer_pool::backend::BackendEntry;
 use balancer_pool::backends::DEFAULT_POOL;
+use balancer_pool::fair::AutoBounds;
 use balancer_pool::queue::QueueOrder;
 use balancer_pool::strategy::{HashOn, Strategy};
 
@@ -43,6 +44,8 @@ pub struct Balancing {
     pub hash_on: HashOn,
     /// Most requests at once on all backends together.
     pub max_in_flight: Option<u32>,
+    /// Where bounds of backends that are measured begin, and between what they stay.
+    pub auto: AutoBounds,
     /// Most requests that wait for a backend with room.
     pub queue_size: usize,
     /// How long one waits.

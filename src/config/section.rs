@@ -10,7 +10,8 @@ use super::keys::{Inherited, Key, Report, Shape, Spec, Unknown, pattern};
 
 mod values;
 
-use values::{default_of, duration_of, interpret, message, whole_of, whole_spec};
+pub(super) use values::whole_of;
+use values::{default_of, duration_of, interpret, message, whole_spec};
 
 /// One object, being read.
 pub(super) struct Section<'r> {

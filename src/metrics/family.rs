@@ -76,6 +76,10 @@ families! {
     BackendRequestDurationSeconds = Histogram "balancer_backend_request_duration_seconds":
         "An attempt, up to the head of the answer.";
     BackendInFlight = Gauge "balancer_backend_in_flight": "Requests in flight on a backend.";
+    BackendLimit = Gauge "balancer_backend_limit":
+        "Most requests at once on a backend, now; +Inf: no bound.";
+    BackendLimitProbes = Counter "balancer_backend_limit_probes_total":
+        "Trials of a measured bound with fewer requests at once, by what they found of its places.";
     BackendRetries = Counter "balancer_backend_retries_total": "Requests that were sent again.";
     BackendEjections = Counter "balancer_backend_ejections_total":
         "How often a backend was taken out because of its answers.";

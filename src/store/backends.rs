@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use balancer_pool::backend::InFlightBound;
 use balancer_pool::backends::{DEFAULT_POOL, Operator};
 
 /// Most rows.
@@ -38,7 +39,7 @@ pub struct BackendSettings {
     pub weight: Option<u32>,
     /// Most requests at once; `Some(None)`: no bound, whatever the file says.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "said")]
-    pub max_in_flight: Option<Option<u32>>,
+    pub max_in_flight: Option<Option<InFlightBound>>,
     /// What the operator wants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Operator>,
@@ -48,8 +49,8 @@ pub struct BackendSettings {
 }
 
 /// `null` was said, too.
-fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
-    Option::<u32>::deserialize(deserializer).map(Some)
+fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<InFlightBound>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 impl BackendSettings {
@@ -85,7 +86,15 @@ mod tests {
         for (settings, text) in [(&bare, "{}"), (&all, text)] {
             assert_eq!(&serde_json::from_str::<BackendSettings>(text).unwrap(), settings);
         }
-        assert!(serde_json::from_str::<BackendSettings>(r#"{"state":"off"}"#).is_err());
+        for (bound, text) in [(InFlightBound::Number(7), "7"), (InFlightBound::Auto, "\"auto\"")] {
+            let settings = BackendSettings { max_in_flight: Some(Some(bound)), ..BackendSettings::default() };
+            let text = format!(r#"{{"max_in_flight":{text}}}"#);
+            assert_eq!(serde_json::to_string(&settings).unwrap(), text);
+            assert_eq!(serde_json::from_str::<BackendSettings>(&text).unwrap(), settings);
+        }
+        for text in [r#"{"state":"off"}"#, r#"{"max_in_flight":"Auto"}"#, r#"{"max_in_flight":1.5}"#] {
+            assert!(serde_json::from_str::<BackendSettings>(text).is_err(), "{text}");
+        }
         assert_eq!(bare.clone().with(&all), all);
         assert_eq!(all.clone().with(&bare), all);
     }

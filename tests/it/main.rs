@@ -15,6 +15,7 @@ mod access;
 mod access_log;
 mod answers;
 mod api;
+mod auto;
 mod backend_state;
 mod backends_api;
 mod balancing;

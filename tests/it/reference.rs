@@ -1,7 +1,7 @@
 //! What the program prints of itself: the configuration's reference and schema, completions, the manual page.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -39,14 +39,24 @@ pub fn python() -> Option<String> {
 /// What a validator that is not ours says of a configuration by the schema: nothing, or what is wrong.
 fn judge(python: &str, schema: &str, configurations: &[String]) -> Vec<bool> {
     const SCRIPT: &str = "import json, sys, jsonschema\n\
-        schema, *files = map(json.loads, sys.argv[1:])\n\
+        schema, *files = map(json.loads, json.load(sys.stdin))\n\
         kind = jsonschema.validators.validator_for(schema)\n\
         kind.check_schema(schema)\n\
         for file in files: print(kind(schema).is_valid(file))\n";
-    let output =
-        Command::new(python).args(["-c", SCRIPT, schema]).args(configurations).output().expect("python");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).lines().map(|line| line == "True").collect()
+    let texts = [schema].into_iter().chain(configurations.iter().map(String::as_str));
+    run(python, SCRIPT, texts.collect()).lines().map(|line| line == "True").collect()
+}
+
+/// What a script prints that is given these texts, as a list on its stdin: an argument may be too long.
+fn run(python: &str, script: &str, texts: Vec<&str>) -> String {
+    let mut command = Command::new(python);
+    command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("python");
+    let stdin = child.stdin.take().expect("a pipe");
+    serde_json::to_writer(stdin, &texts).expect("written");
+    let output = child.wait_with_output().expect("its output");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -111,13 +121,12 @@ fn the_schema_finds_all_that_is_wrong_in_the_wrong_file_of_the_page() {
     let wrong = block("configuration.md", "config.json");
     let Some(python) = python() else { return };
     const SCRIPT: &str = "import json, sys, jsonschema\n\
-        schema, file = map(json.loads, sys.argv[1:])\n\
+        schema, file = map(json.loads, json.load(sys.stdin))\n\
         errors = jsonschema.validators.validator_for(schema)(schema).iter_errors(file)\n\
         print(sorted('/'.join(map(str, error.absolute_path)) for error in errors))\n";
     let schema = balancer(&["config", "schema"]);
-    let output = Command::new(python).args(["-c", SCRIPT, &schema, &wrong]).output().expect("python");
-    let found = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(found.trim(), "['backends/0', 'backends/0/url', 'rate_limit/default']", "{output:?}");
+    let found = run(&python, SCRIPT, vec![&schema, &wrong]);
+    assert_eq!(found.trim(), "['backends/0', 'backends/0/url', 'rate_limit/default']");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// One entry of `backends`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendEntry {
@@ -21,7 +23,48 @@ pub struct BackendEntry {
     /// How long it takes to its full share after it came up.
     pub slow_start: Duration,
     /// Most requests at once on all its addresses together.
-    pub max_in_flight: Option<u32>,
+    pub max_in_flight: Option<InFlightBound>,
+}
+
+/// A bound on the requests at once of a backend. In JSON a number, or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BoundDocument", into = "BoundDocument")]
+pub enum InFlightBound {
+    /// So many.
+    Number(u32),
+    /// As many as are measured to be of use.
+    Auto,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum BoundDocument {
+    Number(u32),
+    Word(BoundWord),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum BoundWord {
+    Auto,
+}
+
+impl From<BoundDocument> for InFlightBound {
+    fn from(document: BoundDocument) -> Self {
+        match document {
+            BoundDocument::Number(most) => Self::Number(most),
+            BoundDocument::Word(BoundWord::Auto) => Self::Auto,
+        }
+    }
+}
+
+impl From<InFlightBound> for BoundDocument {
+    fn from(bound: InFlightBound) -> Self {
+        match bound {
+            InFlightBound::Number(most) => Self::Number(most),
+            InFlightBound::Auto => Self::Word(BoundWord::Auto),
+        }
+    }
 }
 
 impl BackendEntry {

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, TrySendError, bounded};
 use parking_lot::Mutex;
 
 use crate::backend::{BackendEntry, Located};
+use crate::fair::AutoBounds;
 use crate::health::Status;
 use crate::outlier::OutlierPolicy;
 use crate::policy::PoolPolicy;
@@ -20,9 +21,11 @@ use crate::sticky::SigningKey;
 use crate::strategy::Strategy;
 use balancer_time::Nanos;
 
+mod bounded;
 mod endpoint;
 mod lease;
 mod listeners;
+mod measured;
 mod outlier;
 mod reconfigure;
 mod snapshot;
@@ -32,6 +35,7 @@ mod told;
 
 pub use endpoint::{Backend, Endpoint, Operator, title};
 pub use lease::Lease;
+pub use measured::MeasuredReport;
 pub use outlier::Ejection;
 pub use reconfigure::{Placed, Reconfigured};
 pub use snapshot::{Snapshot, Unavailable, Wanted};
@@ -60,6 +64,8 @@ pub struct Settings {
     pub checked: bool,
     /// Most requests at once on the whole pool.
     pub max_in_flight: Option<u32>,
+    /// Where a backend's bound begins and between what it stays, where it is measured.
+    pub auto: AutoBounds,
     /// How many workers there are, of which one backend may hold three quarters while there is another to go to.
     pub workers: Option<u32>,
     /// No other pool takes requests: a backend may then hold every worker if there is no other.
@@ -82,6 +88,7 @@ impl Settings {
             strategy,
             checked: false,
             max_in_flight: None,
+            auto: AutoBounds::default(),
             workers: None,
             alone: true,
             outlier: None,
@@ -142,7 +149,10 @@ impl Backends {
     pub fn new(settings: &Settings, backends: &[BackendEntry]) -> Self {
         let queue = Arc::<Queue>::default();
         queue.configure(settings.policy.queue);
-        let new = |entry| Arc::new(Backend::new(entry, &settings.pool).waited_for_in(&queue));
+        let new = |entry| {
+            let backend = Backend::new(entry, &settings.pool).bounded(entry, settings.auto, 0);
+            Arc::new(backend.waited_for_in(&queue))
+        };
         let snapshot = Snapshot::new(
             Vec::new(),
             backends.iter().map(new).collect(),

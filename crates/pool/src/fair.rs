@@ -15,7 +15,7 @@ mod tests;
 mod ticket;
 mod window;
 
-pub use auto::{AutoAttempt, AutoBounds, AutoLimit, ProbeVerdict};
+pub use auto::{AutoAttempt, AutoBounds, AutoLimit, AutoMove, ProbeVerdict};
 pub use line::{FairLine, LinePolicy};
 pub use straight::StraightCounts;
 pub use ticket::{Joining, LineRefusal, LineTicket, Turn, Who};

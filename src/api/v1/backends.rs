@@ -1,20 +1,24 @@
 //! `/v1/backends` and, of other pools than the default one, `/v1/pools/{pool}/backends`: where requests go, changed while serving. Those of the configuration file can be changed, and the change
 //! is stored; others are stored whole.
 
+mod schemas;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
+
+pub(super) use schemas::example;
+pub(in crate::api) use schemas::{CAUSE, health_schema, state_schema};
 
 use super::{patterns, refused};
 use crate::api::AdminApi;
 use crate::api::call::{as_json, no_content};
 use crate::api::faults::BodyFaults;
-use crate::api::members::{self, Members, schema_of};
+use crate::api::members::{self, Members};
 use crate::api::route::{
-    self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
-    shows,
+    self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, bare, refusal, shows,
 };
 use crate::config;
 use crate::error::Reject;
@@ -23,7 +27,9 @@ use crate::store::StoreError;
 use crate::store::backends::BackendSettings;
 use balancer_http::message::Reason;
 use balancer_http::path::encoded;
-use balancer_pool::backends::Operator;
+use balancer_pool::backend::InFlightBound;
+use balancer_pool::backends::{MeasuredReport, Operator};
+use balancer_pool::fair::AutoMove;
 
 const MAX_WEIGHT: u32 = 1_000;
 const MAX_IN_FLIGHT: u32 = 1_000_000;
@@ -53,7 +59,11 @@ pub(super) struct BackendShown {
     pub url: String,
     pub weight: u32,
     pub state: Operator,
-    pub max_in_flight: Option<u32>,
+    pub max_in_flight: Option<InFlightBound>,
+    /// The bound in force; `None`: there is none.
+    pub limit: Option<u32>,
+    /// `None`: the bound is a number, or there is none.
+    pub measured: Option<MeasuredShown>,
     pub backup: bool,
     pub source: BackendOrigin,
     /// Whether it is given requests.
@@ -64,6 +74,22 @@ pub(super) struct BackendShown {
     pub cause: Option<String>,
     pub in_flight: u32,
     pub endpoints: Vec<EndpointShown>,
+}
+
+/// What is known of a measured bound.
+#[derive(Serialize)]
+pub(super) struct MeasuredShown {
+    /// How many of its places are held.
+    pub held: u32,
+    pub median_seconds: Option<f64>,
+    /// [`AutoMove::name`].
+    pub moved: Option<&'static str>,
+}
+
+impl From<MeasuredReport> for MeasuredShown {
+    fn from(MeasuredReport { held, median_s, moved }: MeasuredReport) -> Self {
+        Self { held, median_seconds: median_s, moved: moved.map(AutoMove::name) }
+    }
 }
 
 /// One address of it.
@@ -121,7 +147,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
         )
         .of(&[POOL, NAME]),
     ],
-    schemas,
+    schemas: schemas::schemas,
 };
 
 const NAME: Argument =
@@ -271,7 +297,9 @@ fn said(members: &mut Members<'_, '_>) -> BackendSettings {
         }
         None => None,
     };
-    let most = members.whole_or_null("max_in_flight", 1, MAX_IN_FLIGHT, "");
+    let about = "Most requests at once; `auto`: as many as are measured to be of use; null: no bound.";
+    let most = members.whole_or_word("max_in_flight", (1, MAX_IN_FLIGHT), "auto", about);
+    let most = most.map(|most| most.map_or(InFlightBound::Auto, InFlightBound::Number));
     let max_in_flight = members.has("max_in_flight").then_some(most);
     BackendSettings { weight, state, max_in_flight, ..BackendSettings::default() }
 }
@@ -296,94 +324,4 @@ fn rejected(error: BackendError) -> Reject {
             all.check().err().unwrap_or_else(|| Reject::new(Reason::BadRequest, "the body is wrong"))
         }
     }
-}
-
-pub(in crate::api) const CAUSE: &str =
-    "Why it is given nothing, or not its share, in the words of the line on stderr.";
-
-pub(in crate::api) fn state_schema() -> Value {
-    json!({ "enum": ["up", "drain", "down"], "description": "What the operator says." })
-}
-
-pub(in crate::api) fn health_schema() -> Value {
-    json!({
-        "enum": ["up", "down", "ejected", "unknown"],
-        "description": "What its checks and answers say, whatever the operator says.",
-    })
-}
-
-fn endpoint_schema() -> Value {
-    json!({
-        "type": "object",
-        "required": ["address", "tier", "weight", "health", "cause", "in_flight"],
-        "properties": {
-            "address": { "type": "string" },
-            "tier": {
-                "type": "integer", "minimum": 0, "maximum": 65535,
-                "description": "Used only when no address of a lower tier can be: the priorities of SRV records, counted from 0.",
-            },
-            "weight": {
-                "type": "number", "minimum": 0,
-                "description": "Share relative to those of all others; of SRV records, the target's part of the backend's.",
-            },
-            "health": health_schema(),
-            "cause": { "type": ["string", "null"], "description": "Why it is down or ejected." },
-            "in_flight": { "type": "integer", "minimum": 0 },
-        },
-    })
-}
-
-fn schemas() -> Vec<Schema> {
-    let new = schema_of(new_backend);
-    let read = &new["properties"];
-    let mut patch = schema_of(said);
-    patch["minProperties"] = json!(1);
-    let backend = json!({
-        "type": "object",
-        "required": ["pool", "name", "url", "weight", "state", "max_in_flight", "backup", "source", "up", "health",
-                     "cause", "in_flight", "endpoints"],
-        "properties": {
-            "pool": { "type": "string" },
-            "name": { "type": "string" },
-            "url": { "type": "string", "description": URL_SHAPE },
-            "weight": read["weight"],
-            "state": read["state"],
-            "max_in_flight": read["max_in_flight"],
-            "backup": read["backup"],
-            "source": { "enum": ["file", "store"], "description": "Where it comes from." },
-            "up": { "type": "boolean", "description": "Whether it is given requests." },
-            "health": health_schema(),
-            "cause": { "type": ["string", "null"], "description": CAUSE },
-            "in_flight": { "type": "integer", "minimum": 0 },
-            "endpoints": { "type": "array", "items": endpoint_schema() },
-        },
-    });
-    let list = json!({
-        "type": "object",
-        "required": ["backends", "next_cursor"],
-        "properties": {
-            "backends": { "type": "array", "items": { "$ref": "#/components/schemas/Backend" } },
-            "next_cursor": { "type": "null" },
-        },
-    });
-    let example = example();
-    let added = json!({ "name": "b", "url": "http://10.0.0.12:8080", "weight": 1 });
-    vec![
-        Schema::new("Backend", backend, example.clone()),
-        Schema::new("NewBackend", new, added),
-        Schema::new("BackendPatch", patch, json!({ "state": "drain" })),
-        Schema::new("Backends", list, json!({ "backends": [example], "next_cursor": null })),
-    ]
-}
-
-/// A backend, as examples show it.
-pub(super) fn example() -> Value {
-    let cause = "GET /: connection refused; does it run, and is backends[].url right?";
-    json!({
-        "pool": "default", "name": "b", "url": "http://10.0.0.12:8080", "weight": 1, "state": "up", "max_in_flight": null, "backup": false,
-        "source": "store", "up": false, "health": "down", "cause": cause, "in_flight": 0,
-        "endpoints": [{
-            "address": "10.0.0.12:8080", "tier": 0, "weight": 1.0, "health": "down", "cause": cause, "in_flight": 0,
-        }],
-    })
 }

@@ -17,6 +17,7 @@ use crate::proxy::pools::Pool;
 use crate::store::backends::BackendSettings;
 use crate::store::v1::Actor;
 use crate::store::{Limits, StoreError};
+use balancer_pool::backend::InFlightBound;
 use balancer_pool::backends::{Backend, BackendReport, Endpoint, Snapshot, title};
 use balancer_time::Nanos;
 
@@ -192,13 +193,17 @@ impl Control {
             in_flight: one.in_flight(),
         };
         let BackendReport { up, health, cause, .. } = snapshot.told(group);
+        let measured = group.measured();
+        let limit = Some(group.max_in_flight()).filter(|most| *most != u32::MAX);
         BackendShown {
             pool: group.pool.to_string(),
             name: group.name.to_string(),
             url: group.url().to_owned(),
             weight: group.weight(),
             state: group.operator(),
-            max_in_flight: Some(group.max_in_flight()).filter(|most| *most != u32::MAX),
+            max_in_flight: measured.map_or(limit.map(InFlightBound::Number), |_| Some(InFlightBound::Auto)),
+            limit,
+            measured: measured.map(Into::into),
             backup: group.backup(),
             source: if self.in_file(&group.pool, &group.name) {
                 BackendOrigin::File

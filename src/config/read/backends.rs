@@ -8,9 +8,9 @@ use crate::config::fault::FaultOrigin;
 use crate::config::forms::Authority;
 use crate::config::json::{Member, Node, Value};
 use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
+use crate::config::section::{Section, whole_of};
 use crate::config::{Engine, forms};
-use balancer_pool::backend::BackendEntry;
+use balancer_pool::backend::{BackendEntry, InFlightBound};
 
 /// What pools are checked against.
 pub(super) struct Around<'a> {
@@ -116,6 +116,18 @@ pub fn parse(name: &str, url: &str) -> Result<BackendEntry, Vec<(&'static str, S
     Err(faults)
 }
 
+fn max_in_flight(s: &mut Section<'_>) -> Option<InFlightBound> {
+    let about = "Most requests at once on all its addresses together; auto: as many as are measured to be of use, up to their \
+                 answers' heads (balancing.auto); null: no bound.";
+    let spec = Spec::new("max_in_flight", Shape::Other(BOUND), "null", about).or_null();
+    s.value(&spec, |node| match &node.value {
+        Value::Null => Ok(None),
+        Value::Text(text) if text == "auto" => Ok(Some(InFlightBound::Auto)),
+        _ => whole_of(node, &IN_FLIGHT).map(|most| Some(InFlightBound::Number(most))),
+    })
+}
+
+const BOUND: &str = "a whole number from 1 to 1000000, \"auto\"";
 const NAME: &str = "1 to 128 letters, digits and . _ - : [ ]";
 const URL: &str = "http://HOST[:PORT], https://HOST[:PORT] or srv://_SERVICE._PROTO.DOMAIN";
 
@@ -143,8 +155,7 @@ fn backend(mut s: Section<'_>) -> BackendEntry {
         "\"0s\"",
         "How long it takes to its full share after it came up, from a tenth of it.",
     );
-    let about = "Most requests at once on all its addresses together; null: no bound.";
-    let max_in_flight = s.whole_or_null("max_in_flight", IN_FLIGHT, "null", about);
+    let max_in_flight = max_in_flight(&mut s);
     s.end();
     BackendEntry {
         name,

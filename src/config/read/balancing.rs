@@ -5,6 +5,7 @@ use crate::config::json::Value;
 use crate::config::keys::{Shape, Spec};
 use crate::config::section::Section;
 use crate::config::{Balancing, Secret, Sticky, forms};
+use balancer_pool::fair::AutoBounds;
 use balancer_pool::queue::QueueOrder;
 use balancer_pool::strategy::{HashOn, Strategy};
 
@@ -25,6 +26,8 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     });
     let about = "Most requests at once on all backends together; null: no bound.";
     let max_in_flight = s.whole_or_null("max_in_flight", IN_FLIGHT, "null", about);
+    let about = "Of backends with \"max_in_flight\": \"auto\": where a measured bound begins, and between what it stays.";
+    let auto = auto(s.section("auto", about));
     let about = "Clients stay with the backend that a cookie names; null: they need not.";
     let sticky = s.section_if_given("sticky", about).map(sticky);
     let about = "Most requests that wait for a backend with room when all are full; 0: none does.";
@@ -42,12 +45,37 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
         strategy: strategy.unwrap_or(Strategy::LeastConnections),
         hash_on: hash_on.unwrap_or(HashOn::Ip),
         max_in_flight,
+        auto,
         queue_size,
         queue_timeout,
         queue_order: queue_order.unwrap_or_default(),
         queue_target,
         sticky,
     }
+}
+
+fn auto(mut s: Section<'_>) -> AutoBounds {
+    const RANGE: std::ops::RangeInclusive<u64> = 1..=1_000;
+    let origin = s.origin();
+    let origin = |s: &Section<'_>, key| s.origin_of(key).unwrap_or_else(|| origin.clone());
+    let (start_at, min_at) = (origin(&s, "start"), origin(&s, "min"));
+    let has_start = s.origin_of("start").is_some();
+    let start: u32 = s.whole(
+        "start",
+        RANGE,
+        "16",
+        "Before anything was measured; else the nearest that min and max allow.",
+    );
+    let min: u32 = s.whole("min", RANGE, "1", "It is never lower.");
+    let max: u32 = s.whole("max", RANGE, "1000", "It is never higher.");
+    if s.is_sound() && min > max {
+        s.fault(min_at, "min", format!("must be at most max, which is {max}; found {min}"));
+    } else if s.is_sound() && has_start && !(min..=max).contains(&start) {
+        let text = format!("must be from min to max, which are {min} and {max}; found {start}");
+        s.fault(start_at, "start", text);
+    }
+    s.end();
+    AutoBounds { start: start.min(max).max(min), min, max }
 }
 
 fn sticky(mut s: Section<'_>) -> Sticky {

@@ -88,6 +88,9 @@ fn other(words: &str) -> Option<Value> {
             let list = json!({ "type": "array", "items": method, "minItems": 1, "maxItems": 16 });
             json!({ "anyOf": [method, list] })
         }
+        "a whole number from 1 to 1000000, \"auto\"" => json!({ "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": 1_000_000 }, { "const": "auto" },
+        ] }),
         "301, 302, 303, 307 or 308" => json!({ "enum": [301, 302, 303, 307, 308] }),
         words if words.starts_with("an object of at most 64 fields: ") => json!({
             "type": "object", "maxProperties": 64, "propertyNames": { "pattern": format!("^{TOKEN}$") },

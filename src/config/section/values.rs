@@ -47,7 +47,7 @@ pub(super) fn whole_spec(
     Spec::new(name, Shape::Whole { min: *range.start(), max: *range.end() }, default, about)
 }
 
-pub(super) fn whole_of<T: TryFrom<u64>>(node: &Node, range: &RangeInclusive<u64>) -> Parsed<T> {
+pub(in crate::config) fn whole_of<T: TryFrom<u64>>(node: &Node, range: &RangeInclusive<u64>) -> Parsed<T> {
     let Value::Number(text) = &node.value else { return Err(None) };
     let value = text.parse::<u64>().ok().filter(|value| range.contains(value)).ok_or(None)?;
     T::try_from(value).map_err(|_| None)

@@ -47,7 +47,11 @@ pub(super) fn backend_rows() -> Vec<(String, String)> {
         ),
         (
             r#"{"name": "b", "url": "http://h:1", "max_in_flight": 0}"#,
-            "max_in_flight: must be a whole number from 1 to 1000000 or null; found 0",
+            r#"max_in_flight: must be a whole number from 1 to 1000000, "auto" or null; found 0"#,
+        ),
+        (
+            r#"{"name": "b", "url": "http://h:1", "max_in_flight": "Auto"}"#,
+            r#"max_in_flight: must be a whole number from 1 to 1000000, "auto" or null; found "Auto""#,
         ),
         (
             r#"{"name": "b", "url": "http://h:1", "wieght": 1}"#,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::RetryOn;
+use balancer_pool::backend::InFlightBound;
 use balancer_pool::queue::QueueOrder;
 use balancer_pool::strategy::HashOn;
 
@@ -38,6 +39,19 @@ const FAULTS: &[(&str, &str)] = &[
         r#""balancing": {"queue_timeout": "0s"}"#,
         r#"balancing.queue_timeout: must be a duration from "1ms" to "1d", such as "10s", "50ms" or "1m30s"; found "0s""#,
     ),
+    (
+        r#""balancing": {"auto": {"max": 1001}}"#,
+        "balancing.auto.max: must be a whole number from 1 to 1000; found 1001",
+    ),
+    (
+        r#""balancing": {"auto": {"min": 20, "max": 10}}"#,
+        "balancing.auto.min: must be at most max, which is 10; found 20",
+    ),
+    (
+        r#""balancing": {"auto": {"start": 16, "max": 8}}"#,
+        "balancing.auto.start: must be from min to max, which are 1 and 8; found 16",
+    ),
+    (r#""balancing": {"auto": null}"#, "balancing.auto: must be an object; found null"),
     (
         r#""balancing": {"sticky": {}}"#,
         "balancing.sticky.secret: is missing; must be 16 to 512 visible ASCII characters without spaces",
@@ -160,4 +174,23 @@ fn how_a_line_is_kept_is_read_and_what_does_nothing_is_said() {
             "{said:?}"
         );
     }
+}
+
+#[test]
+fn measured_bounds_begin_within_what_is_allowed() {
+    let auto = |keys: &str| {
+        let text = format!(
+            r#"{{"backends": [{{"name": "a", "url": "http://h:1", "max_in_flight": "auto"}}], "balancing": {{{keys}}},
+                "pools": {{"p": {{"backends": ["http://h:2"], "balancing": {{"auto": {{"min": 2}}}}}}}}}}"#
+        );
+        let config = load_with(&text, &[]).unwrap();
+        assert_eq!(config.pools[0].backends[0].max_in_flight, Some(InFlightBound::Auto));
+        let of = |pool: usize| config.pools[pool].balancing.auto;
+        [of(0), of(1)].map(|auto| (auto.start, auto.min, auto.max))
+    };
+    assert_eq!(auto(""), [(16, 1, 1_000), (16, 2, 1_000)]);
+    assert_eq!(auto(r#""auto": {"start": 20, "max": 40}"#), [(20, 1, 40), (20, 2, 40)]);
+    // What was not said goes by what was.
+    assert_eq!(auto(r#""auto": {"max": 8}"#), [(8, 1, 8), (8, 2, 8)]);
+    assert_eq!(auto(r#""auto": {"min": 32}"#)[0], (32, 32, 1_000));
 }

@@ -57,6 +57,7 @@ impl Forward {
         replayable: bool,
     ) -> Received {
         self.conclude(&mut state, &mut lease, Ok(status));
+        lease.answered(state.now);
         if self.frees_workers {
             lease.free_worker();
         }

@@ -68,6 +68,12 @@ fn api() {
 }
 
 #[test]
+fn overload() {
+    let tried = Tried::start(|setup| setup);
+    tried.reader().follow("overload.md", "", &["curl", "jq", "grep"]);
+}
+
+#[test]
 fn operations() {
     let tried = Tried::start(|setup| setup);
     tried.reader().follow("operations.md", "", &["curl", "jq"]);

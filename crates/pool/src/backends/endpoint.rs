@@ -8,8 +8,10 @@ use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
 use super::DEFAULT_POOL;
+use super::measured::BoundInForce;
 use super::outlier::EndpointStanding;
 use crate::backend::{BackendEntry, Located, WHOLE};
+use crate::fair::AutoBounds;
 use crate::health::{LastCheck, Status};
 use crate::queue::Queue;
 use crate::sticky::{SigningKey, Token};
@@ -51,8 +53,8 @@ pub struct Backend {
     slow_start: AtomicU64,
     weight: AtomicU32,
     operator: AtomicU8,
-    /// Most requests at once on all its endpoints; `u32::MAX`: no bound.
-    max_in_flight: AtomicU32,
+    /// Most requests at once on all its endpoints.
+    pub(super) bound: BoundInForce,
     /// Written by [`super::Lease`] alone.
     pub(super) in_flight: AtomicU32,
     /// Workers that wait for an answer's head, or are held to its end. Written by [`super::Lease`] alone.
@@ -83,7 +85,7 @@ impl Backend {
             slow_start: AtomicU64::new(nanos(entry.slow_start)),
             weight: AtomicU32::new(entry.weight),
             operator: AtomicU8::new(Operator::Up as u8),
-            max_in_flight: AtomicU32::new(entry.max_in_flight.unwrap_or(u32::MAX)),
+            bound: BoundInForce::default(),
             in_flight: AtomicU32::new(0),
             calling: AtomicU32::new(0),
             checks_passed: AtomicU64::new(0),
@@ -100,6 +102,12 @@ impl Backend {
         Self { queue: Arc::clone(queue), ..self }
     }
 
+    /// The same with the bound of its entry; a measured one begins now.
+    pub(super) fn bounded(self, entry: &BackendEntry, auto: AutoBounds, now: Nanos) -> Self {
+        self.bound.set(entry.max_in_flight, auto, now);
+        self
+    }
+
     /// The same backend under the same name, with what was counted of it and the operator's word, at another place.
     pub(super) fn moved(&self, entry: &BackendEntry) -> Self {
         let (passed, failed) = self.checks();
@@ -109,6 +117,7 @@ impl Backend {
             checks_failed: AtomicU64::new(failed),
             resent: AtomicU64::new(self.resent()),
             delivered: AtomicU64::new(self.delivered()),
+            bound: BoundInForce::default().with_probes_of(&self.bound),
             queue: Arc::clone(&self.queue),
             ..Self::new(entry, &self.pool)
         }
@@ -125,11 +134,11 @@ impl Backend {
     }
 
     /// Takes over what an entry says beside its name and its place. Needs the pool's writer's lock.
-    pub(super) fn set_terms(&self, entry: &BackendEntry) {
+    pub(super) fn set_terms(&self, entry: &BackendEntry, auto: AutoBounds, now: Nanos) {
         self.weight.store(entry.weight, Ordering::Relaxed);
         self.backup.store(entry.backup, Ordering::Relaxed);
         self.slow_start.store(nanos(entry.slow_start), Ordering::Relaxed);
-        self.max_in_flight.store(entry.max_in_flight.unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.bound.set(entry.max_in_flight, auto, now);
     }
 
     /// Used only when no other backend is left.
@@ -165,11 +174,6 @@ impl Backend {
     /// Says why it has no address. Only the resolver calls it.
     pub fn set_absence(&self, cause: &str) {
         self.absence.store(Some(Arc::new(cause.into())));
-    }
-
-    /// Most requests at once on all its endpoints together; `u32::MAX`: no bound.
-    pub fn max_in_flight(&self) -> u32 {
-        self.max_in_flight.load(Ordering::Relaxed)
     }
 
     /// Workers that its endpoints hold.

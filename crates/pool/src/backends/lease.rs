@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::endpoint::Endpoint;
+use super::measured::BoundPlace;
 use crate::queue::Passage;
 use balancer_time::Nanos;
 
@@ -36,6 +37,8 @@ pub(super) struct LeaseTerms<'a> {
     pub total: Option<&'a Total>,
     /// The endpoint is half open: only as its probe.
     pub as_probe: bool,
+    /// The present.
+    pub now: Nanos,
 }
 
 /// One request on one endpoint, counted for as long as this lives. The only way that in-flight counts change.
@@ -52,6 +55,8 @@ pub struct Lease {
     passage: Passage,
     began: Nanos,
     ended: Option<Nanos>,
+    /// Of a bound that is measured, up to the answer's head.
+    place: Option<BoundPlace>,
 }
 
 impl Lease {
@@ -68,7 +73,7 @@ impl Lease {
                 swapped.map_err(|_| Refused::Moved)?;
             }
         }
-        if !raise(&group.in_flight, group.max_in_flight()) {
+        if !raise(&group.in_flight, group.bound.number()) {
             endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
@@ -82,7 +87,11 @@ impl Lease {
             passage: Passage::Uncounted,
             began: 0,
             ended: None,
+            place: None,
         };
+        if let Some(measured) = group.bound.measured() {
+            lease.place = Some(measured.enter(terms.now).ok_or(Refused::Full)?);
+        }
         lease.holds_worker = raise(&group.calling, terms.most_workers);
         if !lease.holds_worker {
             return Err(Refused::Full);
@@ -118,6 +127,17 @@ impl Lease {
         }
     }
 
+    /// The answer's head came. Where the backend's bound is measured, the request holds no place of it any more: its client is
+    /// charged no further, and whoever waits for a place is woken.
+    pub fn answered(&mut self, now: Nanos) {
+        if let Some(place) = self.place.take() {
+            place.answered(now);
+            let passage = std::mem::replace(&mut self.passage, Passage::Uncounted);
+            let held = now.saturating_sub(self.began);
+            self.endpoint.group.queue.ended(passage, Some(held), Some(now));
+        }
+    }
+
     /// Whether the backend is below its share again.
     fn give_worker_back(&mut self) -> bool {
         let group = &self.endpoint.group;
@@ -134,6 +154,7 @@ impl Drop for Lease {
         if let Some(total) = &self.total {
             total.fetch_sub(1, Ordering::SeqCst);
         }
+        drop(self.place.take());
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
         let group = &self.endpoint.group;
         group.in_flight.fetch_sub(1, Ordering::SeqCst);

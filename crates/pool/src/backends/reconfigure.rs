@@ -75,7 +75,7 @@ impl Backends {
             let mut endpoints = Vec::new();
             for Placed { entry, addresses, operator } in wanted {
                 if let Some(group) = carried(&before, entry) {
-                    group.set_terms(entry);
+                    group.set_terms(entry, settings.auto, now);
                     operator.iter().for_each(|operator| group.set_operator(*operator));
                     endpoints.extend(
                         before.endpoints.iter().filter(|one| Arc::ptr_eq(&one.group, group)).cloned(),
@@ -85,7 +85,8 @@ impl Backends {
                 }
                 let namesake = before.backends.iter().find(|group| *group.name == entry.name);
                 let new = || Backend::new(entry, &self.name).waited_for_in(&self.queue);
-                let group = Arc::new(namesake.map_or_else(new, |old| old.moved(entry)));
+                let group = namesake.map_or_else(new, |old| old.moved(entry));
+                let group = Arc::new(group.bounded(entry, settings.auto, now));
                 operator.iter().for_each(|operator| group.set_operator(*operator));
                 let list = if namesake.is_some() { &mut told.moved } else { &mut told.added };
                 list.push(entry.name.clone());

@@ -108,7 +108,7 @@ impl Snapshot {
         picker: Arc<Picker>,
         policy: Arc<PoolPolicy>,
     ) -> Self {
-        let of_backends = backends.iter().any(|one| one.max_in_flight() != u32::MAX);
+        let of_backends = backends.iter().any(|one| one.bound.most() != u32::MAX);
         let bounded = of_backends || picker.total.is_some() || picker.most_workers != u32::MAX;
         Self { endpoints, backends, picker, policy, bounded }
     }
@@ -163,7 +163,7 @@ impl Snapshot {
         let endpoint = self.endpoints.iter().find(|one| is_meant(one))?;
         let rank = self.rank(endpoint, wanted).filter(|rank| *rank < Rank::Unknown(0))?;
         let group = &endpoint.group;
-        if self.pool_is_full() || group.in_flight() >= group.max_in_flight() {
+        if self.pool_is_full() || group.bound.is_full(group.in_flight()) {
             return None;
         }
         let is_other = |one: &Arc<Endpoint>| {
@@ -179,6 +179,7 @@ impl Snapshot {
             share: most,
             total: self.picker.total.as_ref(),
             as_probe: rank == Rank::Probe,
+            now: wanted.now,
         };
         Lease::take(endpoint, terms).ok()
     }
@@ -208,6 +209,7 @@ impl Snapshot {
                 share: *most_workers,
                 total: total.as_ref(),
                 as_probe: seen.rank == Rank::Probe,
+                now: wanted.now,
             };
             match Lease::take(self.at(&chosen), terms) {
                 Ok(lease) => return Ok(lease),
@@ -253,7 +255,7 @@ impl Snapshot {
             }
             let over_share = group.calling() >= self.picker.most_workers;
             seen.over_share |= over_share;
-            if group.in_flight() >= group.max_in_flight() || (within_share && over_share) {
+            if group.bound.is_full(group.in_flight()) || (within_share && over_share) {
                 seen.full |= rank != Rank::Ejected;
                 continue;
             }

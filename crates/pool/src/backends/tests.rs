@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::lease::{LeaseTerms, Refused};
 use super::*;
+use crate::backend::InFlightBound;
 use balancer_time::nanos;
 
 mod bounds;
 mod ejections;
+mod measured;
 mod picks;
 mod reconfigured;
 mod tiers;
@@ -34,6 +36,11 @@ impl Clock {
     fn advance(&self, by: Duration) {
         self.0.fetch_add(nanos(by), Ordering::Relaxed);
     }
+}
+
+/// A bound of a backend.
+fn most(number: u32) -> Option<InFlightBound> {
+    Some(InFlightBound::Number(number))
 }
 
 fn address(last: u8) -> SocketAddr {
@@ -297,6 +304,7 @@ fn a_count_is_taken_only_as_it_was_seen() {
             share: u32::MAX,
             total: None,
             as_probe: false,
+            now: NOW,
         };
         Lease::take(&endpoint, terms)
     };

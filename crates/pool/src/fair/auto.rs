@@ -46,6 +46,12 @@ pub struct AutoBounds {
     pub max: u32,
 }
 
+impl Default for AutoBounds {
+    fn default() -> Self {
+        Self { start: 16, min: 1, max: 1_000 }
+    }
+}
+
 /// What a trial with fewer places found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeVerdict {
@@ -55,6 +61,45 @@ pub enum ProbeVerdict {
     Busy,
     /// Neither, or there was too little to see.
     None,
+}
+
+impl ProbeVerdict {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Idle, Self::Busy, Self::None];
+
+    /// In metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Why a bound is another one than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoMove {
+    /// It was full, and answers came as quickly as ever: it grew.
+    Quick,
+    /// A trial with fewer places began.
+    Trial,
+    /// A trial ended with that: places are taken away, or given, or it is what it was before the trial.
+    Verdict(ProbeVerdict),
+    /// Other bounds were set.
+    Bounds,
+}
+
+impl AutoMove {
+    /// In the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Trial => "trial",
+            Self::Verdict(verdict) => verdict.name(),
+            Self::Bounds => "bounds",
+        }
+    }
 }
 
 /// A request in flight on the backend.
@@ -108,6 +153,7 @@ pub struct AutoLimit {
     now: Nanos,
     /// Those in flight up to this attempt are held for long, and so many they are.
     held: (Option<AutoAttempt>, u32),
+    moved: Option<AutoMove>,
 }
 
 impl AutoLimit {
@@ -128,6 +174,7 @@ impl AutoLimit {
             number: 0,
             now,
             held: (None, 0),
+            moved: None,
         };
         limit.window.begin(now);
         limit
@@ -141,6 +188,28 @@ impl AutoLimit {
     /// How many may be in flight: the bound, and what is held for long.
     pub fn limit(&self) -> u32 {
         self.bound() + self.held.1
+    }
+
+    /// The answers' time in the middle of the last window, in seconds; `None`: there was no answer in it, or no window yet.
+    pub fn median_s(&self) -> Option<f64> {
+        (self.last_s > 0.0).then_some(self.last_s)
+    }
+
+    /// What moved the bound last; `None`: it is where it began.
+    pub fn moved(&self) -> Option<AutoMove> {
+        self.moved
+    }
+
+    /// It stays between others from now on, and goes on from where it is.
+    pub fn set_bounds(&mut self, bounds: AutoBounds) {
+        if self.bounds != bounds {
+            self.bounds = bounds;
+            let before = self.limit;
+            self.set(self.limit);
+            if self.limit != before {
+                self.moved = Some(AutoMove::Bounds);
+            }
+        }
     }
 
     /// How many are in flight.
@@ -211,7 +280,9 @@ impl AutoLimit {
         self.window.begin(self.now);
         self.last_s = measured.median_s;
         if let Some(trial) = self.trial.take() {
-            return Some(self.judge(&trial, &measured));
+            let verdict = self.judge(&trial, &measured);
+            self.moved = Some(AutoMove::Verdict(verdict));
+            return Some(verdict);
         }
         if measured.answers >= ANSWERS {
             self.steer(&measured);
@@ -272,12 +343,14 @@ impl AutoLimit {
             let (before, step) = (self.limit, if self.starting { self.limit } else { self.limit.sqrt() });
             self.grow(step, may_grow);
             if self.limit > before {
+                self.moved = Some(AutoMove::Quick);
                 self.ignore(0.0);
             }
         }
         if (slow && self.wait == 0) || self.since >= EVERY {
             self.trial = Some(Trial { rate: measured.rate, median_s, limit: self.limit, may_grow });
             self.set(self.limit * TRIAL);
+            self.moved = Some(AutoMove::Trial);
             self.ignore(SETTLES_S);
             self.starting = false;
         }

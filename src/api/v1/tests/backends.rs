@@ -13,7 +13,7 @@ fn a_backend_is_added_changed_and_taken_away() {
     assert_eq!(made.status, 201, "{made:?}");
     assert_eq!(made.fields.get("Location"), Some(&b"/-/v1/backends/b%3A1"[..]));
     let expected = json!({
-        "pool": "default", "name": "b:1", "url": "http://127.0.0.1:9", "weight": 3, "state": "drain", "max_in_flight": 7, "backup": true,
+        "pool": "default", "name": "b:1", "url": "http://127.0.0.1:9", "weight": 3, "state": "drain", "max_in_flight": 7, "limit": 7, "measured": null, "backup": true,
         "source": "store", "up": false, "health": "up", "cause": "the operator drains it", "in_flight": 0,
         "endpoints": [{ "address": "127.0.0.1:9", "tier": 0, "weight": 3.0, "health": "up", "cause": null, "in_flight": 0 }],
     });
@@ -26,6 +26,11 @@ fn a_backend_is_added_changed_and_taken_away() {
         bench.json("PATCH", "/-/v1/backends/b:1", r#"{"state":"down","max_in_flight":null,"weight":0}"#);
     assert_eq!((changed.status, &changed.body["state"]), (200, &json!("down")));
     assert_eq!((&changed.body["max_in_flight"], &changed.body["weight"]), (&json!(null), &json!(0)));
+    let auto = bench.json("PATCH", "/-/v1/backends/b:1", r#"{"max_in_flight":"auto"}"#).body;
+    assert_eq!((&auto["max_in_flight"], &auto["limit"]), (&json!("auto"), &json!(16)));
+    assert_eq!(auto["measured"], json!({ "held": 0, "median_seconds": null, "moved": null }));
+    let number = bench.json("PATCH", "/-/v1/backends/b:1", r#"{"max_in_flight":3}"#).body;
+    assert_eq!((&number["limit"], &number["measured"]), (&json!(3), &json!(null)));
     assert_eq!(bench.json("DELETE", "/-/v1/backends/b:1?drain=30s", "").status, 204);
     assert_eq!(bench.json("DELETE", "/-/v1/backends/b:1", "").status, 404);
 }
@@ -45,6 +50,8 @@ fn what_is_wrong_is_said_by_field() {
         ("PATCH", "/-/v1/backends/a", r#"{"weight":1001}"#, 400, "/weight"),
         ("PATCH", "/-/v1/backends/a", r#"{"weight":null}"#, 400, "/weight"),
         ("PATCH", "/-/v1/backends/a", r#"{"max_in_flight":0}"#, 400, "/max_in_flight"),
+        ("PATCH", "/-/v1/backends/a", r#"{"max_in_flight":"Auto"}"#, 400, "/max_in_flight"),
+        ("PATCH", "/-/v1/backends/a", r#"{"max_in_flight":1000001}"#, 400, "/max_in_flight"),
         ("PATCH", "/-/v1/backends/a", r#"{"state":"off"}"#, 400, "/state"),
         ("PATCH", "/-/v1/backends/a", r#"{"url":"http://h"}"#, 400, "/url"),
         ("PATCH", "/-/v1/backends/nobody", r#"{"weight":1}"#, 404, ""),

@@ -22,8 +22,8 @@ fn full(pool: &Backends) -> Unavailable {
 fn a_full_backend_is_passed_over_and_full_is_not_nobody() {
     for strategy in STRATEGIES {
         let mut entries = entries(&["a", "b", "c"]);
-        (entries[0].max_in_flight, entries[1].max_in_flight) = (Some(2), Some(3));
-        entries[2].max_in_flight = Some(1);
+        (entries[0].max_in_flight, entries[1].max_in_flight) = (most(2), most(3));
+        entries[2].max_in_flight = most(1);
         entries[2].backup = true;
         let pool = of(&Settings::of(strategy), &entries);
         // All of its addresses together.
@@ -91,7 +91,7 @@ fn bounds_hold_across_threads() {
     const THREADS: usize = 8;
     for strategy in STRATEGIES {
         let mut entries = entries(&["a", "b"]);
-        (entries[0].max_in_flight, entries[1].max_in_flight) = (Some(2), Some(3));
+        (entries[0].max_in_flight, entries[1].max_in_flight) = (most(2), most(3));
         let settings = Settings { max_in_flight: Some(4), ..Settings::of(strategy) };
         let pool = of(&settings, &entries);
         let start = Barrier::new(THREADS);
@@ -135,7 +135,7 @@ fn nobody_waits_beside_room() {
     for (total, workers) in [(None, None), (Some(3), None), (None, Some(2))] {
         let mut entries = entries(&["a", "b"]);
         if workers.is_none() {
-            (entries[0].max_in_flight, entries[1].max_in_flight) = (Some(1), Some(2));
+            (entries[0].max_in_flight, entries[1].max_in_flight) = (most(1), most(2));
         }
         for strategy in [Strategy::LeastConnections, Strategy::RoundRobin] {
             let queue = QueuePolicy { size: usize::MAX, ..QueuePolicy::default() };

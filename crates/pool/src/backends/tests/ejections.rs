@@ -107,7 +107,7 @@ fn some_always_stay_and_an_ejected_one_is_better_than_nobody() {
 fn while_others_are_full_one_that_fails_is_left_alone() {
     let clock = Clock::manual();
     let mut entries = entries(&["a", "b"]);
-    entries[1].max_in_flight = Some(1);
+    entries[1].max_in_flight = most(1);
     let pool = Backends::new(&settings(Strategy::LeastConnections, 0.5), &entries);
     replace(&pool, "a", &[address(1)]);
     replace(&pool, "b", &[address(2)]);

@@ -154,7 +154,7 @@ fn a_session_sticks_while_its_endpoint_can_take_it() {
     for strategy in STRATEGIES {
         let sticky = Some(SigningKey::new(b"0123456789abcdef"));
         let mut entries = entries(&["a", "b"]);
-        entries[1].max_in_flight = Some(2);
+        entries[1].max_in_flight = most(2);
         let pool = Backends::new(&Settings { sticky, ..Settings::of(strategy) }, &entries);
         replace(&pool, "a", &[address(1)]);
         replace(&pool, "b", &[address(2), address(3)]);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn placed(entry: BackendEntry, last: u8) -> Placed {
+pub(super) fn placed(entry: BackendEntry, last: u8) -> Placed {
     Placed { entry, addresses: vec![address(last).into()], operator: None }
 }
 
@@ -28,7 +28,7 @@ fn what_stays_keeps_counters_health_and_the_operators_word() {
 
     // `a` moves, `b` gets other terms, `c` goes, `d` comes, all in another order.
     let moved = BackendEntry { port: 9001, ..entry("a") };
-    let changed = BackendEntry { weight: 5, backup: true, max_in_flight: Some(3), ..entry("b") };
+    let changed = BackendEntry { weight: 5, backup: true, max_in_flight: most(3), ..entry("b") };
     assert_eq!(pool.new_among(&[moved.clone(), changed.clone(), entry("d")]), [&moved, &entry("d")]);
     let list = [placed(entry("d"), 4), placed(changed, 99), placed(moved, 9)];
     let told = pool.reconfigure(&Settings::of(Strategy::First), &list, NOW);

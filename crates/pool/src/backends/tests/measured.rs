@@ -1,0 +1,153 @@
+//! Bounds that are measured.
+
+use super::reconfigured::placed;
+use super::*;
+use crate::fair::{AutoBounds, AutoMove, ProbeVerdict};
+
+const MS: Nanos = 1_000_000;
+
+fn settings(start: u32) -> Settings {
+    let auto = AutoBounds { start, ..AutoBounds::default() };
+    Settings { auto, ..Settings::of(Strategy::LeastConnections) }
+}
+
+fn auto() -> BackendEntry {
+    BackendEntry { max_in_flight: Some(InFlightBound::Auto), ..BackendEntry::new("a", "backend.test", 9000) }
+}
+
+fn one(settings: &Settings) -> (Backends, Arc<Backend>) {
+    let pool = Backends::new(settings, &[auto()]);
+    pool.resolved(&auto(), &[address(1), address(2)], NOW);
+    let group = pool.backends()[0].clone();
+    (pool, group)
+}
+
+fn at(pool: &Backends, now: Nanos) -> Option<Lease> {
+    pool.snapshot().pick(&Wanted { now, ..wanted(&[]) }).ok()
+}
+
+#[test]
+fn a_place_is_held_up_to_the_answers_head_alone() {
+    let (pool, group) = one(&settings(3));
+    let mut held: Vec<Lease> = (0..3).map(|_| at(&pool, NOW).unwrap()).collect();
+    assert_eq!(pool.snapshot().pick(&wanted(&[])).unwrap_err(), Unavailable::Full);
+    assert_eq!((group.max_in_flight(), group.in_flight()), (3, 3));
+    // Two streams begin: they go on, and hold no place.
+    held[0].answered(NOW + MS);
+    held[0].answered(NOW + 2 * MS);
+    held[1].answered(NOW + MS);
+    let more: Vec<Lease> = (0..2).map(|_| at(&pool, NOW + MS).unwrap()).collect();
+    assert!(at(&pool, NOW + MS).is_none());
+    assert_eq!((group.in_flight(), group.measured().unwrap().held), (5, 3));
+    // What was not answered gives its place back too.
+    drop(more);
+    assert_eq!(group.measured().unwrap().held, 1);
+    drop(held);
+    assert_eq!((group.in_flight(), group.measured().unwrap().held), (0, 0));
+}
+
+#[test]
+fn a_sticky_client_finds_no_place_either() {
+    let (pool, group) = one(&settings(1));
+    let lease = at(&pool, NOW).unwrap();
+    let bound = Wanted { bound_to: Some(lease.endpoint.id), ..wanted(&[]) };
+    assert_eq!(pool.snapshot().pick(&bound).unwrap_err(), Unavailable::Full);
+    drop(lease);
+    assert!(pool.snapshot().pick(&bound).is_ok());
+    assert_eq!(group.in_flight(), 0);
+}
+
+/// A backend that answers as quickly as ever, and is always full.
+fn quick(pool: &Backends, from: Nanos, seconds: u64) -> Nanos {
+    let (mut now, until) = (from, from + seconds * 1_000 * MS);
+    let mut ticked = now;
+    while now < until {
+        let mut leases: Vec<Lease> = std::iter::from_fn(|| at(pool, now)).collect();
+        now += 20 * MS;
+        leases.iter_mut().for_each(|lease| lease.answered(now));
+        drop(leases);
+        if now - ticked >= 500 * MS {
+            ticked = now;
+            pool.measure(now);
+        }
+    }
+    now
+}
+
+#[test]
+fn a_bound_moves_with_what_is_measured_and_says_why() {
+    let (pool, group) = one(&settings(4));
+    assert_eq!((group.max_in_flight(), group.measured().unwrap().moved), (4, None));
+    assert!(pool.snapshot().measures());
+    let now = quick(&pool, NOW, 10);
+    assert!(group.max_in_flight() > 16, "{}", group.max_in_flight());
+    let told = group.measured().unwrap();
+    assert_eq!((told.median_s, told.moved), (Some(0.02), Some(AutoMove::Quick)));
+    // Now and then fewer are tried.
+    quick(&pool, now, 30);
+    let found: Vec<u64> = ProbeVerdict::ALL.map(|verdict| group.probes(verdict)).to_vec();
+    assert!(found.iter().sum::<u64>() > 0, "{found:?}");
+}
+
+#[test]
+fn a_reload_goes_on_with_what_was_measured_and_begins_anew_otherwise() {
+    let (pool, group) = one(&settings(4));
+    let now = quick(&pool, NOW, 10);
+    let (before, held) = (group.max_in_flight(), at(&pool, now).unwrap());
+    let reload = |settings: &Settings, bound: Option<InFlightBound>| {
+        pool.reconfigure(settings, &[placed(BackendEntry { max_in_flight: bound, ..auto() }, 1)], now);
+        group.max_in_flight()
+    };
+    // Where it would begin does not matter to one that goes on.
+    assert_eq!(reload(&settings(9), Some(InFlightBound::Auto)), before);
+    assert_eq!(group.measured().unwrap().held, 1);
+    let narrow = Settings { auto: AutoBounds { start: 4, min: 1, max: 8 }, ..settings(4) };
+    assert_eq!(reload(&narrow, Some(InFlightBound::Auto)), 8);
+    assert_eq!(group.measured().unwrap().moved, Some(AutoMove::Bounds));
+    assert_eq!((reload(&narrow, most(2)), group.measured()), (2, None));
+    assert!(!pool.snapshot().measures());
+    // A number bounds requests to their ends, whenever they began.
+    assert_eq!(group.in_flight(), 1);
+    let other = at(&pool, now).unwrap();
+    assert!(at(&pool, now).is_none());
+    assert_eq!(reload(&narrow, None), u32::MAX);
+    assert_eq!(reload(&settings(9), Some(InFlightBound::Auto)), 9);
+    assert_eq!(group.measured().unwrap().held, 0, "what began before is not counted");
+    drop((held, other));
+    assert_eq!((group.in_flight(), group.measured().unwrap().held), (0, 0));
+}
+
+#[test]
+fn a_backend_at_another_place_begins_anew_and_keeps_what_was_counted() {
+    let (pool, group) = one(&settings(4));
+    let now = quick(&pool, NOW, 60);
+    let counted = ProbeVerdict::ALL.map(|verdict| group.probes(verdict));
+    assert!(counted.iter().sum::<u64>() > 0);
+    pool.reconfigure(&settings(4), &[placed(BackendEntry { port: 9001, ..auto() }, 1)], now);
+    let moved = &pool.backends()[0];
+    assert_eq!((moved.max_in_flight(), moved.measured().unwrap().moved), (4, None));
+    assert_eq!(ProbeVerdict::ALL.map(|verdict| moved.probes(verdict)), counted);
+}
+
+/// However many threads want a place at the same time, no more are given than there are, and none is lost.
+#[test]
+fn places_hold_across_threads() {
+    let (pool, group) = one(&settings(3));
+    let start = Barrier::new(4);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                start.wait();
+                for round in 0..2_000u64 {
+                    let Some(mut lease) = at(&pool, NOW) else { continue };
+                    let held = group.measured().unwrap().held;
+                    assert!((1..=3).contains(&held), "{held}");
+                    if round % 3 == 0 {
+                        lease.answered(NOW);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!((group.in_flight(), group.measured().unwrap().held), (0, 0));
+}
