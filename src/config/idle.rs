@@ -15,7 +15,7 @@ impl Config {
         };
         self.changed.iter().filter(idle).map(|key| {
             format!(
-                "{key} does nothing: requests wait in line only where balancing.max_in_flight or the max_in_flight of a backend is set"
+                "{key} does nothing: requests wait in line only where balancing.max_in_flight or the max_in_flight of a backend is set, and on tiny_http where the workers are the bound"
             )
         })
     }

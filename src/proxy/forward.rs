@@ -137,21 +137,12 @@ impl Forward {
 
     /// The end of a request that waited in line in vain.
     pub(super) fn out_of_patience(&self, state: RetryState) -> NoAnswer {
-        let why = state.too_late();
-        self.given_up(why, state)
+        unsent(state.too_late(), state)
     }
 
     /// The end of a request that waited in line, and whose client left.
     pub(super) fn left_line(&self, state: RetryState) -> NoAnswer {
         NoAnswer { spent: state.spent, ..self.left_early() }
-    }
-
-    /// The end of a request that nobody is to answer, or not again.
-    fn given_up(&self, why: Unsent, state: RetryState) -> NoAnswer {
-        if let Unsent::Refused(why) = why {
-            state.pool.metrics.queue_refused(why);
-        }
-        unsent(why, state)
     }
 
     /// The end of a request whose client left before anybody was asked.

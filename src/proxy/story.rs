@@ -141,7 +141,8 @@ impl Story {
             Stage::CheckingUsers(identity, policy, _, passed) => {
                 self.check_users(head, identity, &policy, passed)
             }
-            Stage::InLine(state) if late => {
+            // Told at the last moment: a place that is free is not left so.
+            Stage::InLine(state) if late && !state.is_told() => {
                 let next = Next::Failed(proxy.forward.out_of_patience(state));
                 self.go(next, head)
             }

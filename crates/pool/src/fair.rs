@@ -18,4 +18,4 @@ mod window;
 pub use auto::{AutoAttempt, AutoBounds, AutoLimit, AutoMove, ProbeVerdict};
 pub use line::{FairLine, LinePolicy};
 pub use straight::StraightCounts;
-pub use ticket::{Joining, LineRefusal, LineTicket, Turn, Who};
+pub use ticket::{Joining, LineRefusal, LineTicket, Turn, WaitingClient, Who};

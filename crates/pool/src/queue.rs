@@ -56,6 +56,7 @@ pub struct QueuePolicy {
 }
 
 /// How a request came past the line: what has to be told when it ends.
+#[must_use = "what was counted has to end"]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Passage {
     /// Nobody counts it.
@@ -89,7 +90,7 @@ pub enum LineStanding {
 pub struct Queue {
     /// Everybody in line, asleep or trying. Written under the lock.
     members: AtomicUsize,
-    /// Clients with requests asleep. Written under the lock.
+    /// See [`Queue::clients`]. Written under the lock.
     clients: AtomicUsize,
     /// Made when the first request is counted: a pool without bounds has no line.
     straight: OnceLock<StraightCounts>,
@@ -122,7 +123,7 @@ impl Queue {
         self.members.load(Ordering::SeqCst)
     }
 
-    /// How many clients they are of; under [`QueueOrder::Fifo`] all count as one.
+    /// How many clients have requests asleep, for each priority; under [`QueueOrder::Fifo`] all count as one.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
     }
@@ -147,6 +148,12 @@ impl Queue {
     pub fn went_straight(&self, who: Who) -> Passage {
         let counts = self.straight.get_or_init(StraightCounts::new);
         if counts.begin(who) { Passage::Straight(who) } else { Passage::Uncounted }
+    }
+
+    /// How many requests of that client are in flight, however they came.
+    #[cfg(test)]
+    pub(crate) fn counted(&self, who: Who) -> u32 {
+        self.straight_of(who) + self.line.lock().in_flight(who)
     }
 
     fn straight_of(&self, who: Who) -> u32 {
@@ -186,7 +193,7 @@ impl Queue {
         }
     }
 
-    /// Who waits, and who of them has the most places: at most so many clients. Looks at everybody in line, under the lock.
+    /// Who waits, and who of them has the most places: at most so many clients, and at no more than a few hundred requests.
     pub fn view(&self, most_clients: usize, now: Nanos) -> LineView {
         self.line.lock().view(most_clients, now)
     }
@@ -222,10 +229,10 @@ impl QueuePlace {
         self.queue.line.lock().set_waker(self.number, waker)
     }
 
-    /// Found room and leaves the line.
-    pub fn leave(mut self) -> Passage {
+    /// Found room and leaves the line. `elsewhere`: maybe other room than what it was woken for, which is the next one's then.
+    pub fn leave(mut self, elsewhere: bool) -> Passage {
         self.has_left = true;
-        self.queue.locked(|line| line.found(self.number))
+        self.queue.locked(|line| line.found(self.number, elsewhere))
     }
 
     /// Blocks until it is this one's turn; false when that did not come before `until`. `now` tells the time.

@@ -35,7 +35,7 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
     let about = "How long one of them waits before it is answered 503.";
     let queue_timeout = s.duration("queue_timeout", TIMEOUT, "\"5s\"", about);
     let about = "Which of them goes next: fair: one whose client has had the least of the places; fifo: the first that came. \
-                 There is a line only where some max_in_flight is set, here or on a backend.";
+                 There is a line only where some max_in_flight is set, here or on a backend; on tiny_http also where the workers are the bound.";
     let queue_order = s.choice("queue_order", &QueueOrder::ALL, "\"fair\"", about);
     let about = "With fair, how long a request waits whose client has had others waiting for a second: \
                  looked at when the client sends another or is next, and its newest is never refused for it; null: queue_timeout.";

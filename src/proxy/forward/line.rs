@@ -30,8 +30,8 @@ pub(super) enum Unsent {
 }
 
 impl Forward {
-    /// An endpoint to send it to, waited for in line if need be. New requests don't overtake those in line; a request that goes
-    /// to another backend after a failure came before them, and tries first.
+    /// An endpoint to send it to, waited for in line if need be. Nobody overtakes those in line: a request that goes to another
+    /// backend after a failure joins it in front of what its client sent later. Only who can't wait tries at once.
     pub(super) fn seek(
         &self,
         state: &mut RetryState,
@@ -39,7 +39,7 @@ impl Forward {
         may_wait: bool,
     ) -> Result<(Lease, Reuse), Unsent> {
         let queue = state.pool.backends.queue();
-        if state.wait.is_none() && (state.failed_attempt.is_some() || queue.is_empty()) {
+        if state.wait.is_none() && (queue.is_empty() || !may_wait) {
             match state.pick(preferred) {
                 Ok((mut lease, reuse)) => {
                     if state.snapshot.has_bounds() && state.snapshot.policy().queue.order == QueueOrder::Fair
@@ -57,6 +57,7 @@ impl Forward {
         }
         let mut wait = match state.wait.take() {
             Some(wait) => wait,
+            None if !state.has_somebody() => return Err(Unsent::Nobody),
             None => self.join(state)?,
         };
         loop {
@@ -76,16 +77,15 @@ impl Forward {
             state.snapshot = state.pool.backends.snapshot();
             match state.pick(preferred) {
                 Ok((mut lease, reuse)) => {
-                    lease.came_by(wait.place.leave(), state.now);
+                    lease.came_by(wait.place.leave(lease.is_probe()), state.now);
                     return Ok((lease, reuse));
                 }
                 Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
                 Err(Unavailable::Full) if state.now >= wait.until => return Err(wait.too_late()),
                 Err(Unavailable::Full) => {}
             }
-            let choosy = !state.tried.is_empty();
             // False: something was freed between its try and its sleep.
-            let _ = wait.place.sleep(choosy, state.now);
+            let _ = wait.place.sleep(state.leaves_room(), state.now);
         }
     }
 
@@ -127,6 +127,11 @@ impl RetryState {
     /// When it has waited long enough.
     pub fn waits_until(&self) -> Nanos {
         self.wait.as_ref().map_or(0, |wait| wait.until)
+    }
+
+    /// Whether it can go on: it is its turn, or it is refused.
+    pub fn is_told(&self) -> bool {
+        self.wait.as_ref().is_some_and(|wait| wait.place.standing() != LineStanding::Asleep)
     }
 
     /// Names whom to tell that it can go on. False: it can already.

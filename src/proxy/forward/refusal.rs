@@ -13,7 +13,7 @@ use balancer_pool::backends::{DEFAULT_POOL, Endpoint};
 /// Seconds that a client is told to wait when no backend can answer now.
 const RETRY_AFTER_S: u64 = 1;
 
-/// What the client and the operator read when it was not sent, or not again.
+/// What the client and the operator read when it was not sent, or not again. Counts those that the line refused.
 pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
     let RetryState { failed_attempt, spent, pool, .. } = state;
     // What is said again and again is told by its words: one pool's trouble must not hide another's.
@@ -47,6 +47,7 @@ pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
         .because(format!("{}{before}", cause.replacen("backend", &format!("backend{of_pool}"), 1)))
         .retry_after(RETRY_AFTER_S);
     if let Unsent::Refused(why) = why {
+        pool.metrics.queue_refused(why);
         reject.cause_word = Some(why.cause());
     }
     NoAnswer { reject, client_gone: false, spent }
@@ -55,7 +56,9 @@ pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
 /// Why a request may not wait, or not any longer.
 fn refused(why: QueueRefusal) -> &'static str {
     match why {
-        QueueRefusal::Full => "every backend is full, and as many wait as may (balancing.queue_size)",
+        QueueRefusal::Full => {
+            "every backend is full, and as many wait as may (balancing.queue_size; on tiny_http half of the workers)"
+        }
         QueueRefusal::Target => {
             "every backend is full, and its client always has others that wait (balancing.queue_target)"
         }

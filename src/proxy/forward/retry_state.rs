@@ -152,8 +152,7 @@ impl RetryState {
         let elsewhere = self.pick_untried(&self.tried, preferred).map(|lease| (lease, self.reuse));
         match (&self.failed_attempt, elsewhere) {
             (Some(FailedAttempt { again: Again::ElsewhereOrFresh, .. }), Err(why)) => {
-                let others = &self.tried[..self.tried.len() - 1];
-                let fresh = self.pick_untried(others, preferred).map(|lease| (lease, Reuse::Never));
+                let fresh = self.pick_untried(self.ruled_out(), preferred).map(|lease| (lease, Reuse::Never));
                 // Full is the better news of the two: waiting helps.
                 fresh.map_err(|same| if why == Unavailable::Full { why } else { same })
             }
@@ -162,9 +161,31 @@ impl RetryState {
     }
 
     fn pick_untried(&self, tried: &[u64], preferred: &[&[u8]]) -> Result<Lease, Unavailable> {
+        self.snapshot.pick(&self.wanted(tried, preferred))
+    }
+
+    fn wanted<'a>(&self, tried: &'a [u64], preferred: &'a [&'a [u8]]) -> Wanted<'a> {
         let may_probe = self.may_probe && self.resent < self.snapshot.policy().retry.retries;
-        let Self { key, now, .. } = *self;
-        self.snapshot.pick(&Wanted { tried, key, now, may_probe, preferred, bound_to: self.bound_to })
+        let Self { key, now, bound_to, .. } = *self;
+        Wanted { tried, key, now, may_probe, preferred, bound_to }
+    }
+
+    /// Whether it found all full beside room that it can't take, and others might.
+    pub(super) fn leaves_room(&self) -> bool {
+        self.snapshot.leaves_room(&self.wanted(self.ruled_out(), &[]))
+    }
+
+    /// Whether anybody could take it, once there is room.
+    pub(super) fn has_somebody(&self) -> bool {
+        self.snapshot.knows_any(&self.wanted(self.ruled_out(), &[]))
+    }
+
+    /// Ids of endpoints that it may not go to again.
+    fn ruled_out(&self) -> &[u64] {
+        match &self.failed_attempt {
+            Some(FailedAttempt { again: Again::ElsewhereOrFresh, .. }) => &self.tried[..self.tried.len() - 1],
+            _ => &self.tried,
+        }
     }
 
     /// Takes a place in the retry budget for what comes after a failed attempt, which is then forgotten. False: there is none.

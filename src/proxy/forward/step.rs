@@ -1,7 +1,7 @@
 //! Picking and sending again without I/O: what an attempt came to goes in, whom to send the request to next comes out.
 
 use super::line::Unsent;
-use super::refusal::failed;
+use super::refusal::{failed, unsent};
 use super::retry_state::RetryState;
 use super::sticky::{Sent, sent, set_cookie};
 use super::{Forward, NoAnswer, Spent, is_in};
@@ -43,7 +43,7 @@ impl Forward {
                 Next::To(state, lease, reuse)
             }
             Err(Unsent::Waits) => Next::Waits(state),
-            Err(why) => Next::Failed(self.given_up(why, state)),
+            Err(why) => Next::Failed(unsent(why, state)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Requests that find every backend full.
 
 use super::*;
+use crate::metrics::SeriesValue;
 use balancer_pool::queue::QueuePolicy;
 use std::sync::atomic::AtomicUsize;
 
@@ -133,4 +134,94 @@ fn a_story_that_is_told_what_it_does_not_wait_for_ends_with_500() {
     assert_eq!(answered(second.on(failure(Phase::Reset), &other, true)).status, 500);
     assert!(!first.listen(Box::new(|| {})), "it waits for nobody");
     assert_eq!(answered(first.resume(&head, false)).status, 500);
+}
+
+/// A pool of two places, both taken, and a line of that size. Who comes now came later.
+fn both_full(backends: u16, size: usize) -> (Fixture, [(Box<Story>, RequestHead); 2]) {
+    let settings =
+        Settings { max_in_flight: Some(2), ..settings(PoolPolicy { queue: of_size(size), ..lined() }) };
+    let fixture = Fixture::still(backends, &settings);
+    let stories = std::array::from_fn(|_| {
+        let mut head = get();
+        (fixture.sent(&mut head).0, head)
+    });
+    fixture.clock.advance(Duration::from_millis(1));
+    (fixture, stories)
+}
+
+/// Its place is the next one's; it joins in front of what came later, and is charged as all that waited.
+#[test]
+fn who_is_sent_again_joins_the_line_in_front_of_who_came_later() {
+    let (fixture, [(first, head), (other, other_head)]) = both_full(2, 9);
+    let mut heads = [get(), get()];
+    let [next, last] = heads.each_mut().map(|head| waiting(fixture.begin(head)).0);
+    let (again, _) = waiting(first.on(failure(Phase::Reset), &head, true));
+    let (next, _) = called(next.resume(&heads[0], false));
+    ends(answered(other.on(Event::Head(super::head("204 No Content")), &other_head, true)));
+    let (last, _) = waiting(last.resume(&heads[1], false));
+    let (again, _) = called(again.resume(&head, false));
+    for (story, head) in [(next, &heads[0]), (again, &head), (last, &heads[1])] {
+        story.abandon(head);
+    }
+    assert_eq!((fixture.leases(), fixture.pool.backends.queue().len()), (0, 0));
+}
+
+/// There is nothing to wait for.
+#[test]
+fn who_may_be_sent_nowhere_else_does_not_join_the_line() {
+    let (fixture, [(first, head), (other, other_head)]) = both_full(1, 9);
+    let mut third = get();
+    let (next, _) = waiting(fixture.begin(&mut third));
+    let answer = answered(first.on(failure(Phase::Reset), &head, true));
+    assert_eq!(answer.status, 502);
+    ends(answer);
+    let (next, _) = called(next.resume(&third, false));
+    next.abandon(&third);
+    other.abandon(&other_head);
+}
+
+/// What is told to a client is what is counted.
+#[test]
+fn a_retry_that_finds_the_line_full_is_answered_with_its_failure() {
+    let (fixture, [(first, head), (other, other_head)]) = both_full(2, 2);
+    let refused = || {
+        let mut count = None;
+        fixture.metrics.visit(&mut |family, labels, value| {
+            if family.about().0 == "balancer_queue_refused_total" && labels.contains(&("reason", "full")) {
+                count = Some(value);
+            }
+        });
+        count
+    };
+    let mut heads = [get(), get()];
+    let waits = heads.each_mut().map(|head| waiting(fixture.begin(head)).0);
+    let answer = answered(fixture.begin(&mut get()));
+    assert_eq!((answer.status, refused()), (503, Some(SeriesValue::Counter(1))));
+    ends(answer);
+    fixture.pool.backends.queue().configure(of_size(1));
+    let answer = answered(first.on(failure(Phase::Reset), &head, true));
+    assert_eq!((answer.status, refused()), (502, Some(SeriesValue::Counter(1))));
+    ends(answer);
+    waits.into_iter().zip(&heads).for_each(|(story, head)| story.abandon(head));
+    other.abandon(&other_head);
+}
+
+/// Its time is over, and so is another's: the place that is free is taken, not left.
+#[test]
+fn who_is_told_at_the_last_moment_goes_on() {
+    let (fixture, first, head) = full(lined());
+    let mut other = get();
+    let (second, _) = waiting(fixture.begin(&mut other));
+    fixture.clock.advance(Duration::from_secs(3));
+    ends(answered(first.on(Event::Head(super::head("204 No Content")), &head, true)));
+    let (second, _) = called(second.resume(&other, true));
+    second.abandon(&other);
+    // Without a place it is refused, told or not.
+    let mut head = get();
+    let (third, _) = fixture.sent(&mut head);
+    let (last, _) = waiting(fixture.begin(&mut other));
+    fixture.clock.advance(Duration::from_secs(3));
+    fixture.pool.backends.queue().changed();
+    assert_eq!(answered(last.resume(&other, true)).status, 503);
+    third.abandon(&head);
 }

@@ -114,6 +114,11 @@ impl Lease {
         (self.passage, self.began) = (passage, now);
     }
 
+    /// Whether the request tells if its endpoint may come back: one that no request would have waited for.
+    pub fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
     /// The request has ended now. One that is only dropped has ended at an unknown time.
     pub fn end(mut self, now: Nanos) {
         self.ended = Some(now);

@@ -109,7 +109,7 @@ impl Snapshot {
         policy: Arc<PoolPolicy>,
     ) -> Self {
         let of_backends = backends.iter().any(|one| one.bound.most() != u32::MAX);
-        let bounded = of_backends || picker.total.is_some() || picker.most_workers != u32::MAX;
+        let bounded = of_backends || picker.total.is_some();
         Self { endpoints, backends, picker, policy, bounded }
     }
 
@@ -133,7 +133,8 @@ impl Snapshot {
         &self.policy
     }
 
-    /// Whether requests at once are bounded anywhere, so that there may be a line.
+    /// Whether requests at once are bounded anywhere, so that there may be a line whose order is worth a count. Workers that
+    /// are bound, too, make lines where there are none of these: they are kept without it.
     pub fn has_bounds(&self) -> bool {
         self.bounded
     }
@@ -217,6 +218,24 @@ impl Snapshot {
             }
         }
         Err(Unavailable::Full)
+    }
+
+    /// Whether anybody could take this request, now or once there is room.
+    pub fn knows_any(&self, wanted: &Wanted<'_>) -> bool {
+        self.endpoints.iter().any(|one| self.rank(one, wanted).is_some())
+    }
+
+    /// Whether there is room that this request can't take for reasons of its own, and another one might: where it was tried
+    /// already, or what only a request that can be sent again may find out about.
+    pub fn leaves_room(&self, wanted: &Wanted<'_>) -> bool {
+        let other = Wanted { tried: &[], may_probe: true, ..*wanted };
+        !self.pool_is_full()
+            && self.endpoints.iter().any(|one| {
+                let rank = self.rank(one, &other).filter(|rank| *rank < Rank::Ejected);
+                rank.is_some()
+                    && !one.group.bound.is_full(one.group.in_flight())
+                    && self.rank(one, wanted) != rank
+            })
     }
 
     fn pool_is_full(&self) -> bool {

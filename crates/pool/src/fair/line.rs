@@ -67,6 +67,8 @@ pub struct FairLine {
     records: HashMap<Who, Record>,
     /// Clients with two requests in line or more, by how many there are by weight.
     heavy: BTreeSet<(u64, Who)>,
+    /// Clients with requests in line, by how many they have in flight and in line.
+    busy: BTreeSet<((u32, usize), Who)>,
     /// Refused, and not yet taken by the caller.
     refused: VecDeque<(LineTicket, LineRefusal)>,
 }
@@ -86,6 +88,7 @@ impl FairLine {
             levels: Priority::ALL.map(Level::new),
             records: HashMap::new(),
             heavy: BTreeSet::new(),
+            busy: BTreeSet::new(),
             refused: VecDeque::new(),
         }
     }
@@ -134,7 +137,7 @@ impl FairLine {
 
     /// How many requests of a client are in flight, as far as they are counted.
     pub fn in_flight(&self, who: Who) -> u32 {
-        self.records.get(&who).map_or(0, |record| record.sent + record.straight)
+        self.records.get(&who).map_or(0, Record::in_flight)
     }
 
     /// The next one that was refused since it stood in line, and why. To be asked after every `join`, `next` and `pass`

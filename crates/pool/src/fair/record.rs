@@ -41,6 +41,8 @@ pub(super) struct Record {
     pub ready: Option<ByKey>,
     /// Where it stands among those with the most in line.
     pub load: Option<u64>,
+    /// Where it stands among those with the most in flight.
+    pub busy: Option<(u32, usize)>,
     /// Where it stands in [`Level::lone`].
     pub lone: Option<u64>,
     /// Where it stands in [`Level::debts`].
@@ -58,9 +60,15 @@ impl Record {
             passed: Passed::default(),
             ready: None,
             load: None,
+            busy: None,
             lone: None,
             debt: None,
         }
+    }
+
+    /// Its requests in flight, as far as they are counted.
+    pub fn in_flight(&self) -> u32 {
+        self.sent + self.straight
     }
 
     /// How many of its oldest could not use that free place.

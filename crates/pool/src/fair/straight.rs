@@ -41,14 +41,15 @@ impl StraightCounts {
     pub fn end(&self, who: Who) {
         let (slot, tag) = self.slot(who);
         let next = |bits: u64| (bits & !COUNT == tag && bits & COUNT > 0).then(|| bits - 1);
-        let ended = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        // Whoever joins a line that this one's end does not see reads less from then on.
+        let ended = slot.fetch_update(Ordering::SeqCst, Ordering::Relaxed, next);
         debug_assert!(ended.is_ok(), "it was counted");
     }
 
     /// How many of this client are in flight and counted.
     pub fn of(&self, who: Who) -> u32 {
         let (slot, tag) = self.slot(who);
-        let bits = slot.load(Ordering::Relaxed);
+        let bits = slot.load(Ordering::SeqCst);
         if bits & !COUNT == tag { (bits & COUNT) as u32 } else { 0 }
     }
 

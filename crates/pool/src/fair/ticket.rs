@@ -78,3 +78,14 @@ pub enum LineRefusal {
     /// Its client's own line stands, and it has waited for longer than `queue_target`.
     Target,
 }
+
+/// A client that waits, as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingClient {
+    /// Its oldest request in line.
+    pub first: LineTicket,
+    /// Its requests in flight, as far as they are counted.
+    pub in_flight: u32,
+    /// Its requests in line.
+    pub waiting: usize,
+}

@@ -1,12 +1,12 @@
 //! What a [`super::Queue`] keeps under its lock: everybody's place, and whether there is room that nobody was told of.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::Arc;
 
 use super::members::{BusyClient, HeldPlace, LineMember, LineView, PlaceState};
 use super::{LineStanding, Passage, QueueOrder, QueuePolicy, Waker};
-use crate::fair::{FairLine, LinePolicy, LineRefusal, Turn, Who};
+use crate::fair::{FairLine, LinePolicy, LineRefusal, Turn, WaitingClient, Who};
 use balancer_time::Nanos;
 
 /// See the module. After every call the caller collects refusals and who was woken. Who does not know the time says 0: the
@@ -16,8 +16,8 @@ pub(super) struct LineState {
     policy: QueuePolicy,
     /// Counts the orders.
     era: u32,
-    /// By the numbers of their tickets.
-    places: HashMap<u64, HeldPlace>,
+    /// By the numbers of their tickets: in the order of their coming.
+    places: BTreeMap<u64, HeldPlace>,
     /// Those of them that are asleep or trying.
     members: usize,
     /// Leases that ended while none slept.
@@ -33,6 +33,9 @@ pub(super) struct LineState {
     woken: Vec<Waker>,
 }
 
+/// Most requests that a view of a line by arrival looks at.
+const MOST_LOOKED_AT: usize = 256;
+
 impl Default for LineState {
     fn default() -> Self {
         let policy = QueuePolicy::default();
@@ -40,7 +43,7 @@ impl Default for LineState {
             fair: FairLine::new(of_fair(policy)),
             policy,
             era: 0,
-            places: HashMap::new(),
+            places: BTreeMap::new(),
             members: 0,
             spare: 0,
             sweeping: false,
@@ -95,9 +98,7 @@ impl LineState {
         self.era += 1;
         self.unused = None;
         self.fair = self.fair.renewed();
-        let mut places: Vec<_> = self.places.iter_mut().collect();
-        places.sort_unstable_by_key(|(number, _)| **number);
-        for (number, place) in places {
+        for (number, place) in &mut self.places {
             match &mut place.state {
                 PlaceState::Asleep(_) => {
                     let joining = place.member.joining(policy.order, &straight);
@@ -158,13 +159,7 @@ impl LineState {
     }
 
     /// It tried in vain. False: it may try again.
-    pub fn sleep(
-        &mut self,
-        number: u64,
-        choosy: bool,
-        straight: impl FnOnce(Who) -> u32,
-        now: Nanos,
-    ) -> bool {
+    pub fn sleep(&mut self, number: u64, choosy: bool, straight: impl Fn(Who) -> u32, now: Nanos) -> bool {
         let Some(place) = self.places.get_mut(&number) else { return true };
         let PlaceState::Trying(turn) = place.state else { return true };
         if place.looked < self.changes {
@@ -174,10 +169,11 @@ impl LineState {
             self.spare -= 1;
             return false;
         }
+        let who = place.member.who;
         place.state = PlaceState::Asleep(unnamed());
         match turn {
             None => {
-                let joining = place.member.joining(self.policy.order, straight);
+                let joining = place.member.joining(self.policy.order, &straight);
                 place.ticket = self.fair.seat(number, &joining, place.since);
                 if choosy {
                     self.wake_next(now);
@@ -194,13 +190,16 @@ impl LineState {
                 (self.sweeping, self.unused) = (false, None);
             }
         }
+        // One that ended while the first joined saw no line, and told nobody.
+        self.fair.straight_ended(who, straight(who), None, now);
         true
     }
 
-    /// It found room on its turn.
-    pub fn found(&mut self, number: u64) -> Passage {
+    /// It found room on its turn. `elsewhere`: maybe not what it was woken for.
+    pub fn found(&mut self, number: u64, elsewhere: bool) -> Passage {
         let Some(place) = self.places.remove(&number) else { return Passage::Uncounted };
         self.shrink();
+        self.sweeping |= elsewhere && self.members > 0;
         self.go_on(0);
         match place.state {
             PlaceState::Trying(Some(turn)) => Passage::Waited { who: turn.ticket.who, era: self.era },
@@ -265,29 +264,39 @@ impl LineState {
     }
 
     pub fn view(&self, most_clients: usize, now: Nanos) -> LineView {
+        let mut in_line = self.places.values().filter(|place| !matches!(place.state, PlaceState::Refused(_)));
+        let oldest = in_line.next().map(|place| now.saturating_sub(place.since));
+        let busiest = match self.policy.order {
+            QueueOrder::Fair => self.fair.busiest(most_clients).map(|client| self.busy(client)).collect(),
+            QueueOrder::Fifo => self.first(most_clients),
+        };
+        LineView { waiting: self.members, clients: self.fair.clients(), oldest, busiest }
+    }
+
+    fn busy(&self, client: WaitingClient) -> BusyClient {
+        let WaitingClient { first, in_flight, waiting } = client;
+        let member = &self.places[&first.number()].member;
+        let name = Arc::clone(&member.name);
+        BusyClient { name, priority: member.who.priority, in_flight: Some(in_flight), waiting }
+    }
+
+    /// Nobody tells them apart: the clients of the first in line, by how many of those are theirs.
+    fn first(&self, most_clients: usize) -> Vec<BusyClient> {
         let mut clients = HashMap::new();
-        let mut oldest = None;
-        for HeldPlace { member, ticket, since, state, .. } in self.places.values() {
-            if matches!(state, PlaceState::Refused(_)) {
-                continue;
-            }
-            let waited = now.saturating_sub(*since);
-            oldest = oldest.max(Some(waited));
+        let asleep = |place: &&HeldPlace| matches!(place.state, PlaceState::Asleep(_));
+        for HeldPlace { member, .. } in self.places.values().filter(asleep).take(MOST_LOOKED_AT) {
             let client = clients.entry(member.who).or_insert_with(|| BusyClient {
                 name: Arc::clone(&member.name),
                 priority: member.who.priority,
-                in_flight: (self.policy.order == QueueOrder::Fair).then(|| self.fair.in_flight(ticket.who)),
+                in_flight: None,
                 waiting: 0,
             });
             client.waiting += 1;
         }
-        let count = clients.len();
         let mut busiest: Vec<_> = clients.into_values().collect();
-        busiest.sort_unstable_by(|a, b| {
-            (b.in_flight, b.waiting, &a.name).cmp(&(a.in_flight, a.waiting, &b.name))
-        });
+        busiest.sort_unstable_by(|a, b| (b.waiting, &a.name).cmp(&(a.waiting, &b.name)));
         busiest.truncate(most_clients);
-        LineView { waiting: self.members, clients: count, oldest, busiest }
+        busiest
     }
 
     #[cfg(test)]

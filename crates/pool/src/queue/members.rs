@@ -20,8 +20,8 @@ pub struct LineMember {
     pub name: Arc<str>,
 }
 
-/// Under [`QueueOrder::Fifo`] all are one client, whose requests go in the order of their coming, and whose newest is who has to
-/// go when the line is full.
+/// Under [`QueueOrder::Fifo`] all are one client, whose requests go in the order of their coming. When the line is full, who comes
+/// has to go.
 const ANYBODY: Who = Who { client: 0, priority: Priority::Normal };
 
 impl LineMember {
@@ -58,11 +58,12 @@ pub(super) enum PlaceState {
 pub struct LineView {
     /// How many are in it.
     pub waiting: usize,
-    /// How many clients they are of.
+    /// As [`super::Queue::clients`] says.
     pub clients: usize,
     /// How long the one that has waited longest has.
     pub oldest: Option<Nanos>,
-    /// The clients in line that have the most places, those with the most first.
+    /// The clients with requests asleep that have the most places, those with the most first; under [`QueueOrder::Fifo`],
+    /// which nobody's places are counted by, those of the first in line.
     pub busiest: Vec<BusyClient>,
 }
 
@@ -75,6 +76,6 @@ pub struct BusyClient {
     pub priority: Priority,
     /// Its requests in flight. `None`: nobody counts them, as under [`QueueOrder::Fifo`].
     pub in_flight: Option<u32>,
-    /// Its requests in line.
+    /// Its requests asleep; under [`QueueOrder::Fifo`], of the first in line.
     pub waiting: usize,
 }

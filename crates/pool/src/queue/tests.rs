@@ -87,14 +87,14 @@ fn the_first_tries_at_once_and_the_others_in_turn() {
         bench.queue.freed();
         assert_eq!(bench.woken(), ["a"], "one lease, one wake-up");
         assert!(may_try(&a) && !may_try(&b));
-        assert!(matches!(a.leave(), Passage::Waited { .. }));
+        assert!(matches!(a.leave(false), Passage::Waited { .. }));
         assert!(bench.woken().is_empty(), "that lease's room is taken");
         bench.queue.freed();
         bench.queue.freed();
         assert_eq!(bench.woken(), ["b", "c"]);
         drop(c);
         assert_eq!(bench.queue.len(), 1);
-        b.leave();
+        let _ = b.leave(false);
         assert!(bench.queue.is_empty());
         bench.queue.freed();
         assert!(may_try(&bench.join().expect("empty again")));
@@ -204,7 +204,7 @@ fn a_change_wakes_one_after_the_other_while_there_is_room() {
         let [a, mut b, c] = bench.sleepers(["a", "b", "c"]);
         bench.queue.changed();
         assert_eq!(bench.woken(), ["a"], "not all at once");
-        a.leave();
+        let _ = a.leave(false);
         assert_eq!(bench.woken(), ["b"]);
         assert!(may_try(&b) && b.sleep(false, 5));
         assert!(bench.woken().is_empty(), "no more room: the sweep is over");
@@ -227,6 +227,38 @@ fn waiting_ends_with_a_turn_or_in_time() {
             assert!(waiter.join().expect("no panic"));
         });
     });
+}
+
+/// Who found what it was not woken for leaves that to the next.
+#[test]
+fn who_finds_other_room_than_what_woke_it_passes_that_on() {
+    Bench::both(|mut bench| {
+        let [a, mut b, c] = bench.sleepers(["a", "b", "c"]);
+        bench.queue.freed();
+        let _ = a.leave(true);
+        assert_eq!(bench.woken(), ["a", "b"]);
+        assert!(may_try(&b) && b.sleep(false, 5), "there was only one");
+        assert!(bench.woken().is_empty());
+        drop(c);
+    });
+}
+
+/// What went straight through counts while its client waits, unless it ended while the first one joined: then it saw no line, and
+/// told nobody.
+#[test]
+fn who_tried_in_vain_knows_what_its_client_has_in_flight() {
+    for (choosy, ends) in [(false, false), (true, false), (false, true), (true, true)] {
+        let queue = queue(QueueOrder::Fair, 9);
+        let who = member(1, 0).who;
+        let passage = queue.went_straight(who);
+        assert_eq!(passage, Passage::Straight(who));
+        let mut place = queue.join(member(1, 0), 0).expect("room");
+        if ends {
+            queue.straight.get().expect("it was counted").end(who);
+        }
+        assert!(place.sleep(choosy, 1));
+        assert_eq!(queue.line.lock().in_flight(who), u32::from(!ends), "{choosy} {ends}");
+    }
 }
 
 /// Permits that are counted as leases are: nobody is left asleep beside a free one, the bound holds, and nothing that was
@@ -261,7 +293,7 @@ fn crowd(order: QueueOrder, permits: u32, threads: u64, rounds: u64) {
             // Hours would pass here if a wake-up were lost.
             assert!(place.wait(now() + 60_000_000_000, &now), "a wake-up was lost");
             if try_once() {
-                return place.leave();
+                return place.leave(false);
             }
             let _ = place.sleep(false, now());
         }

@@ -68,6 +68,7 @@ fn one_backend_holds_three_quarters_of_the_workers_while_there_is_another() {
     }
     let settings = Settings { workers: Some(8), ..Settings::of(Strategy::First) };
     let pool = of(&settings, &entries(&["a", "b"]));
+    assert!(!pool.snapshot().has_bounds(), "workers are no places that somebody has");
     let [a, b] = pool.snapshot().endpoints().to_vec().try_into().unwrap();
     let mut held: Vec<_> = (0..8).map(|_| pick(&pool, &[]).unwrap()).collect();
     assert_eq!((a.in_flight(), b.in_flight()), (6, 2));
@@ -145,15 +146,16 @@ fn nobody_waits_beside_room() {
             let (queue, now) = (pool.queue(), real_time());
             let take = || -> Lease {
                 if queue.is_empty()
-                    && let Some(lease) = pick(&pool, &[])
+                    && let Some(mut lease) = pick(&pool, &[])
                 {
+                    lease.came_by(queue.went_straight(member(1, 0).who), now());
                     return lease;
                 }
                 let mut place = queue.join(member(1, now()), now()).unwrap();
                 loop {
                     assert!(place.wait(now() + 60_000_000_000, &now), "a wake-up was lost");
-                    if let Some(lease) = pick(&pool, &[]) {
-                        place.leave();
+                    if let Some(mut lease) = pick(&pool, &[]) {
+                        lease.came_by(place.leave(false), now());
                         return lease;
                     }
                     let _ = place.sleep(false, now());
@@ -177,6 +179,7 @@ fn nobody_waits_beside_room() {
                 }
             });
             assert!(queue.is_empty(), "{total:?} {workers:?} {strategy:?}");
+            assert_eq!(queue.counted(member(1, 0).who), 0, "whatever went past the line has ended");
             assert!(pool.backends().iter().all(|one| one.in_flight() == 0 && one.calling() == 0));
         }
     }

@@ -179,3 +179,32 @@ fn the_share_and_the_single_probe_hold_across_threads() {
         }
     }
 }
+
+#[test]
+fn room_that_only_others_can_take_is_seen() {
+    let clock = Clock::manual();
+    let mut limited = entries(&["a", "b"]);
+    limited.iter_mut().for_each(|entry| entry.max_in_flight = most(1));
+    let bounded = Settings { max_in_flight: Some(2), ..settings(Strategy::RoundRobin, 0.5) };
+    let pool = Backends::new(&bounded, &limited);
+    for (entry, last) in limited.iter().zip(1..) {
+        pool.resolved(entry, &[address(last)], NOW);
+    }
+    let [a, b] = pool.snapshot().endpoints().to_vec().try_into().unwrap();
+    let leaves_room = |tried: &[u64], may_probe| {
+        pool.snapshot().leaves_room(&Wanted { now: clock.now(), may_probe, ..wanted(tried) })
+    };
+    // One that it was sent to has room, or none.
+    assert!(leaves_room(&[a.id], true) && !leaves_room(&[], true));
+    let held = pool.snapshot().pick(&Wanted { now: clock.now(), ..wanted(&[b.id]) }).unwrap();
+    assert!(!leaves_room(&[a.id], true) && leaves_room(&[b.id], true));
+    // One that is out is for nobody, until its time is over: then for who can be sent again.
+    (0..3).for_each(|_| assert!(ask(&pool, &clock, &b, true).is_none() || b.standing.is_out()));
+    assert!(b.standing.is_out() && !leaves_room(&[], false));
+    clock.advance(6 * S);
+    assert!(leaves_room(&[], false) && !leaves_room(&[], true));
+    // The pool is full, whatever its backends are.
+    let probe = next(&pool, &clock, true);
+    assert!(probe.is_probe() && !held.is_probe());
+    assert!(!leaves_room(&[a.id, b.id], true));
+}

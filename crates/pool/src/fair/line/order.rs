@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::super::record::Record;
-use super::super::ticket::{LineTicket, Turn, Who};
+use super::super::ticket::{LineTicket, Turn, WaitingClient, Who};
 use super::{FairLine, MAX_DEBTORS};
 use balancer_importance::Priority;
 use balancer_time::Nanos;
@@ -12,6 +12,16 @@ use balancer_time::Nanos;
 type Ready = (u128, u64, u64);
 
 impl FairLine {
+    /// The clients that wait and have the most in flight, the most first, at most so many.
+    pub fn busiest(&self, most: usize) -> impl Iterator<Item = WaitingClient> {
+        self.busy.iter().rev().take(most).filter_map(|(_, who)| {
+            let record = self.records.get(who)?;
+            let ((arrived, number), _) = record.waiting.first_key_value()?;
+            let first = LineTicket { who: *who, arrived: *arrived, number: *number };
+            Some(WaitingClient { first, in_flight: record.in_flight(), waiting: record.waiting.len() })
+        })
+    }
+
     /// Takes the next out of the line that has not tried this free place, and counts it as in flight: of the first client
     /// by key that has not tried at all; when all have, of the one that has tried least.
     pub(super) fn turn(&mut self, chain: u64, tries: u8, now: Nanos) -> Option<Turn> {
@@ -99,6 +109,9 @@ impl FairLine {
         if let Some(load) = record.load.take() {
             self.heavy.remove(&(load, who));
         }
+        if let Some(busy) = record.busy.take() {
+            self.busy.remove(&(busy, who));
+        }
         if let Some(number) = record.lone.take() {
             level.lone.remove(&number);
         }
@@ -117,6 +130,9 @@ impl FairLine {
                 self.heavy.insert((load, who));
             }
         }
+        let busy = (record.in_flight(), record.waiting.len());
+        record.busy = Some(busy);
+        self.busy.insert((busy, who));
         let key = record.share.key(now);
         self.number += 1;
         // Of those with the same key, who came first stays first.

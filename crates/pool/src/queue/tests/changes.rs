@@ -20,7 +20,7 @@ fn served(queue: &Arc<Queue>, mut places: Vec<(u64, QueuePlace)>, mut now: Nanos
     while let Some(at) = places.iter().position(|(_, place)| may_try(place)) {
         let (name, place) = places.remove(at);
         order.push(name);
-        let passage = place.leave();
+        let passage = place.leave(false);
         now += 10 * MS;
         queue.ended(passage, Some(10 * MS), Some(now));
     }
@@ -119,7 +119,7 @@ fn turns_and_leases_of_another_order_end_well() {
     let queue = queue(QueueOrder::Fair, 9);
     let [one, mut other] = [1, 2].map(|client| asleep(&queue, client, 0));
     queue.freed();
-    let passage = one.leave();
+    let passage = one.leave(false);
     queue.freed();
     assert!(may_try(&other));
     queue.configure(QueuePolicy { order: QueueOrder::Fifo, size: 9, target: None });
@@ -127,7 +127,7 @@ fn turns_and_leases_of_another_order_end_well() {
     assert!(other.sleep(false, 3));
     queue.ended(passage, Some(3), Some(4));
     assert!(may_try(&other), "what ended makes room");
-    assert!(matches!(other.leave(), Passage::Waited { era: 1, .. }));
+    assert!(matches!(other.leave(false), Passage::Waited { era: 1, .. }));
     assert!(queue.is_empty());
 }
 
@@ -141,7 +141,17 @@ fn the_view_names_who_has_the_most_places() {
     let view = queue.view(2, 101);
     assert_eq!((view.waiting, view.clients, view.oldest), (6, 3, Some(100)));
     let shown: Vec<_> = view.busiest.iter().map(|one| (&*one.name, one.in_flight, one.waiting)).collect();
-    assert_eq!(shown, [("client 1", Some(1), 2), ("client 2", Some(0), 3)], "at most two");
+    assert_eq!(
+        shown,
+        [("client 1", Some(1), 1), ("client 2", Some(0), 3)],
+        "at most two, and who tries has a place"
+    );
+    // By arrival nobody's places are counted.
+    queue.configure(QueuePolicy { order: QueueOrder::Fifo, size: 99, target: None });
+    let view = queue.view(2, 101);
+    assert_eq!((view.waiting, view.clients, view.oldest), (6, 1, Some(100)));
+    let shown: Vec<_> = view.busiest.iter().map(|one| (&*one.name, one.in_flight, one.waiting)).collect();
+    assert_eq!(shown, [("client 2", None, 3), ("client 1", None, 1)]);
     drop(places);
     assert_eq!(queue.view(8, 0), LineView::default());
 }

@@ -5,10 +5,17 @@ use super::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 
-/// A request in line, which of the two kinds of place it can't use, and how often it was woken since it went to sleep.
+/// A request: whose, and which of the two kinds of place it can't use.
+#[derive(Clone)]
+struct Asks {
+    member: LineMember,
+    avoids: Option<usize>,
+}
+
+/// One in line, and how often it was woken since it went to sleep.
 struct Waits {
     place: QueuePlace,
-    avoids: Option<usize>,
+    asks: Asks,
     woken: Arc<AtomicUsize>,
 }
 
@@ -20,8 +27,18 @@ struct Model {
     free: [usize; 2],
     waits: BTreeMap<u64, Waits>,
     next: u64,
-    flying: Vec<(Passage, usize, Nanos)>,
+    flying: Vec<Flies>,
     refused: usize,
+}
+
+/// One in flight: where, and since when.
+struct Flies {
+    asks: Asks,
+    passage: Passage,
+    at: usize,
+    began: Nanos,
+    /// It goes on until the end.
+    streams: bool,
 }
 
 impl Model {
@@ -38,7 +55,7 @@ impl Model {
     fn configure(&mut self) {
         let order = if self.random.bool() { QueueOrder::Fair } else { QueueOrder::Fifo };
         let target = self.random.bool().then_some(500_000_000);
-        self.queue.configure(QueuePolicy { order, size: self.random.usize(0..9), target });
+        self.queue.configure(QueuePolicy { order, size: self.random.usize(0..20), target });
         // As a reload does.
         self.queue.changed();
     }
@@ -49,18 +66,30 @@ impl Model {
         Some(at)
     }
 
+    fn fly(&mut self, asks: Asks, passage: Passage, at: usize) {
+        let streams = self.random.u8(0..20) == 0;
+        self.flying.push(Flies { asks, passage, at, began: self.now, streams });
+    }
+
     fn arrive(&mut self) {
-        let client = self.random.u64(0..4) / 2;
+        let mut member = member(self.random.u64(0..4) / 2, self.now);
+        member.who.priority = Priority::ALL[self.random.usize(0..3)];
+        member.weight = [1, 1, 7][self.random.usize(0..3)];
         let avoids = (self.random.u8(0..8) == 0).then(|| self.random.usize(0..2));
-        let who = member(client, self.now).who;
+        self.seek(Asks { member, avoids });
+    }
+
+    /// New, or sent again.
+    fn seek(&mut self, asks: Asks) {
         if self.queue.is_empty()
-            && let Some(at) = self.find(avoids)
+            && let Some(at) = self.find(asks.avoids)
         {
-            return self.flying.push((self.queue.went_straight(who), at, self.now));
+            let passage = self.queue.went_straight(asks.member.who);
+            return self.fly(asks, passage, at);
         }
-        match self.queue.join(member(client, self.now), self.now) {
+        match self.queue.join(asks.member.clone(), self.now) {
             Ok(place) => {
-                self.waits.insert(self.next, Waits { place, avoids, woken: Arc::default() });
+                self.waits.insert(self.next, Waits { place, asks, woken: Arc::default() });
                 self.step(self.next);
                 self.next += 1;
             }
@@ -88,10 +117,13 @@ impl Model {
                     return;
                 }
             }
-            if let Some(at) = self.find(waits.avoids) {
-                return self.flying.push((waits.place.leave(), at, self.now));
+            if let Some(at) = self.find(waits.asks.avoids) {
+                // It can't know whether that is what it was woken for.
+                let passage = waits.place.leave(self.random.bool());
+                return self.fly(waits.asks, passage, at);
             }
-            let _ = waits.place.sleep(waits.avoids.is_some(), self.now);
+            let choosy = waits.asks.avoids.is_some_and(|at| self.free[at] > 0);
+            let _ = waits.place.sleep(choosy, self.now);
         }
     }
 
@@ -118,14 +150,18 @@ impl Model {
         }
     }
 
-    fn end(&mut self) {
-        if self.flying.is_empty() {
-            return;
-        }
-        let (passage, at, began) = self.flying.swap_remove(self.random.usize(..self.flying.len()));
+    /// A request ends, and may be sent again: not where it was.
+    fn end(&mut self, all: bool) {
+        let ending: Vec<_> = (0..self.flying.len()).filter(|at| all || !self.flying[*at].streams).collect();
+        let Some(which) = self.random.choice(&ending) else { return };
+        let Flies { mut asks, passage, at, began, .. } = self.flying.swap_remove(*which);
         self.free[at] += 1;
         let known = self.random.u8(0..8) > 0;
         self.queue.ended(passage, known.then_some(self.now - began), known.then_some(self.now));
+        if !all && asks.avoids.is_none() && self.random.u8(0..6) == 0 {
+            asks.avoids = Some(at);
+            self.seek(asks);
+        }
     }
 
     /// What holds between any two events.
@@ -137,7 +173,7 @@ impl Model {
             assert_eq!(told, usize::from(standing != LineStanding::Asleep), "told once, when it was time");
             members += usize::from(!matches!(standing, LineStanding::Refused(_)));
             trying += usize::from(standing == LineStanding::Trying);
-            let has_room = (0..2).any(|at| self.free[at] > 0 && waits.avoids != Some(at));
+            let has_room = (0..2).any(|at| self.free[at] > 0 && waits.asks.avoids != Some(at));
             beside += usize::from(standing == LineStanding::Asleep && has_room);
         }
         assert_eq!(self.queue.len(), members);
@@ -156,14 +192,12 @@ impl Model {
                 // What is left can use none of the places that there are.
                 self.leave();
             }
-            self.end();
+            self.end(true);
         }
         assert_eq!((self.queue.len(), self.queue.clients()), (0, 0));
         assert_eq!(self.queue.view(8, self.now), LineView::default());
-        let line = self.queue.line.lock();
-        for client in 0..4 {
-            let who = member(client, 0).who;
-            assert_eq!((line.in_flight(who), self.queue.straight_of(who)), (0, 0));
+        for (client, priority) in (0..4).flat_map(|client| Priority::ALL.map(|priority| (client, priority))) {
+            assert_eq!(self.queue.counted(Who { client, priority }), 0);
         }
     }
 }
@@ -178,7 +212,7 @@ fn nobody_sleeps_beside_a_free_place() {
             match model.random.u8(0..20) {
                 0..=4 => model.arrive(),
                 5..=11 => model.wake(),
-                12..=16 => model.end(),
+                12..=16 => model.end(false),
                 17 => model.leave(),
                 18 => model.queue.changed(),
                 _ => model.configure(),
