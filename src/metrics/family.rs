@@ -65,7 +65,7 @@ families! {
     QueueWaitSeconds = Histogram "balancer_queue_wait_seconds":
         "How long requests waited for a backend to have room, by their priority.";
     QueueClients = Gauge "balancer_queue_clients":
-        "Clients with requests that wait for a backend to have room; under queue_order fifo all count as one.";
+        "Clients with requests that wait for a backend to have room, once for each of their priorities; under queue_order fifo all count as one.";
     QueueRefused = Counter "balancer_queue_refused_total":
         "Requests that were refused because every backend was full: full: there was no place to wait in; target, timeout: they waited for queue_target or queue_timeout.";
     Panics = Counter "balancer_panics_total": "Panics that a worker caught.";

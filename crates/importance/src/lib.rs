@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
-    /// Sixteen parts.
+    /// Sixteen parts of the places, where each priority has more to send than it gets.
     Critical,
-    /// Four parts.
+    /// Four parts of them.
     #[default]
     Normal,
-    /// One part.
+    /// One part of them.
     Background,
 }
 

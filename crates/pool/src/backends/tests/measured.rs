@@ -3,12 +3,16 @@
 use super::reconfigured::placed;
 use super::*;
 use crate::fair::{AutoBounds, AutoMove, ProbeVerdict};
+use crate::queue::tests::member;
+use crate::queue::{Passage, QueuePolicy};
 
 const MS: Nanos = 1_000_000;
 
 fn settings(start: u32) -> Settings {
     let auto = AutoBounds { start, ..AutoBounds::default() };
-    Settings { auto, ..Settings::of(Strategy::LeastConnections) }
+    let queue = QueuePolicy { size: 9, ..QueuePolicy::default() };
+    let policy = Arc::new(PoolPolicy { queue, ..PoolPolicy::default() });
+    Settings { auto, policy, ..Settings::of(Strategy::LeastConnections) }
 }
 
 fn auto() -> BackendEntry {
@@ -55,6 +59,25 @@ fn a_sticky_client_finds_no_place_either() {
     drop(lease);
     assert!(pool.snapshot().pick(&bound).is_ok());
     assert_eq!(group.in_flight(), 0);
+}
+
+/// However a request came past the line: its client has no place any more once the head came, and is charged for none.
+#[test]
+fn a_stream_is_charged_up_to_its_answers_head() {
+    let (pool, _) = one(&settings(3));
+    let (queue, who) = (pool.queue(), member(1, NOW).who);
+    let passages = [queue.went_straight(who), queue.join(member(1, NOW), NOW).expect("room").leave(false)];
+    assert!(matches!(passages, [Passage::Straight(_), Passage::Waited { .. }]), "{passages:?}");
+    let mut held = passages.map(|passage| {
+        let mut lease = at(&pool, NOW).expect("room");
+        lease.came_by(passage, NOW);
+        lease
+    });
+    assert_eq!(queue.counted(who), 2);
+    held.iter_mut().for_each(|lease| lease.answered(NOW + MS));
+    assert_eq!(queue.counted(who), 0, "the streams go on");
+    drop(held);
+    assert_eq!(queue.counted(who), 0, "and end but once");
 }
 
 /// A backend that answers as quickly as ever, and is always full.
