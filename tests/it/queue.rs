@@ -2,6 +2,7 @@
 //! and no longer than it may. On `epoll` without a worker.
 
 mod fair;
+mod importance;
 mod leaving;
 
 use std::io::Write;

@@ -15,14 +15,14 @@ each_engine! {
 const GREEDY: &str = "127.0.0.2";
 const MODEST: &str = "127.0.0.3";
 
-fn ask_from(balancer: &Balancer, source: &str, target: &str) -> Conn {
+pub(super) fn ask_from(balancer: &Balancer, source: &str, target: &str) -> Conn {
     let mut conn = Conn::from(source.parse().unwrap(), balancer.address);
     conn.send(head("GET", target, &[], None));
     conn
 }
 
 /// Asks, and waits until so many are in line.
-fn queue_from(balancer: &Balancer, source: &str, target: &str, count: usize) -> Conn {
+pub(super) fn queue_from(balancer: &Balancer, source: &str, target: &str, count: usize) -> Conn {
     let conn = ask_from(balancer, source, target);
     until("it waits", || (waiting(balancer) == count as f64).then_some(()));
     conn
