@@ -69,8 +69,13 @@ fn api() {
 
 #[test]
 fn overload() {
-    let tried = Tried::start(|setup| setup);
-    tried.reader().follow("overload.md", "", &["curl", "jq", "grep"]);
+    let page = "overload.md";
+    let (tried, slow) = (Tried::start(|setup| setup), Echo::start(&["--delay", "100ms"]));
+    let reader = tried.reader().free("127.0.0.1:8090").free("127.0.0.1:8091");
+    let reader = reader.instead("127.0.0.1:9011", &slow.address.to_string());
+    let unbounded = json!({ "backends": ["http://127.0.0.1:9011"], "balancing": { "queue_size": 40 } });
+    let reader = reader.file("unbounded.json", &unbounded.to_string());
+    reader.file("balancer.json", &block(page, "balancer.json")).follow(page, "", &["curl", "jq", "grep"]);
 }
 
 #[test]
