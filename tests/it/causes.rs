@@ -36,8 +36,11 @@ fn every_refusal_of_ours_has_its_cause(engine: Engine) {
         .set("frontend.max_body_bytes", json!(10))
         .set("rate_limit.default", json!({ "capacity": 1, "rate_per_sec": 0 }))
         .start();
+    // Calls of the API have no line, refused or not: the counts below would tell.
+    balancer.api("GET", "/limits/get?client_id=none", &json!(null)).expect(404);
+    balancer.api("POST", "/limits/create", &json!({})).expect(400);
     let long = "x".repeat(9000);
-    let rows: [(String, u16, &str, Value); 10] = [
+    let rows: [(String, u16, &str, Value); 8] = [
         ("GET /first HTTP/1.0\r\nHost: a\r\n\r\n".into(), 200, "", json!("HTTP/1.0")),
         ("GET /429 HTTP/1.1\r\nHost: a\r\n\r\n".into(), 429, "quota", json!("HTTP/1.1")),
         // Framing, which never reaches the proxy.
@@ -65,19 +68,6 @@ fn every_refusal_of_ours_has_its_cause(engine: Engine) {
             "OPTIONS /m HTTP/1.1\r\nHost: a\r\nMax-Forwards: x\r\n\r\n".into(),
             400,
             "Max-Forwards",
-            json!("HTTP/1.1"),
-        ),
-        // The API, a fault of a field with its place.
-        (
-            "GET /limits/get?client_id=none HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
-            404,
-            "",
-            json!("HTTP/1.1"),
-        ),
-        (
-            "POST /limits/create HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}".into(),
-            400,
-            "/client_id",
             json!("HTTP/1.1"),
         ),
     ];
