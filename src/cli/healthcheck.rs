@@ -212,6 +212,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(all(target_os = "linux", feature = "epoll")), ignore = "TLS needs the loops")]
     fn the_first_listener_that_there_is_is_asked() {
         let papers = Papers::new();
         papers.pair("a", &["a.test"]);

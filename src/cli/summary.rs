@@ -159,6 +159,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(all(target_os = "linux", feature = "epoll")), ignore = "TLS needs the loops")]
     fn what_is_spoken_by_tls_is_told() {
         let papers = crate::tls::tests::Papers::new();
         papers.pair("site", &["a.test"]);

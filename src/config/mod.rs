@@ -103,7 +103,8 @@ pub enum Engine {
 impl Engine {
     /// Whether the portable engine is what runs, by name or because nothing else is built.
     pub const fn is_portable(self) -> bool {
-        matches!(self, Self::TinyHttp) || (matches!(self, Self::Auto) && !cfg!(target_os = "linux"))
+        matches!(self, Self::TinyHttp)
+            || (matches!(self, Self::Auto) && !cfg!(all(target_os = "linux", feature = "epoll")))
     }
 }
 

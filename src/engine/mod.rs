@@ -1,7 +1,7 @@
 //! The front door: engines that accept connections, parse requests, call the [`Service`] and
 //! deliver its answers. They share how an answer is written ([`render`]); everything else is each engine's own.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "epoll"))]
 pub mod loops;
 #[cfg(target_os = "linux")]
 mod owner;
@@ -26,7 +26,7 @@ use crate::engine::portable::TinyHttp;
 /// A running engine, whichever it is.
 pub enum RunningEngine {
     /// Our own, for Linux.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "epoll"))]
     Loops(loops::RunningLoops),
     /// The portable one.
     TinyHttp(TinyHttp),
@@ -35,15 +35,15 @@ pub enum RunningEngine {
 impl RunningEngine {
     /// Whether a worker of that engine is free again once it has an answer's head: then the body is anybody's.
     pub const fn frees_workers(engine: Engine) -> bool {
-        cfg!(target_os = "linux") && matches!(engine, Engine::Auto | Engine::Epoll)
+        cfg!(all(target_os = "linux", feature = "epoll")) && matches!(engine, Engine::Auto | Engine::Epoll)
     }
 
     /// Whether TLS is spoken to clients.
-    pub const SPEAKS_TLS: bool = cfg!(target_os = "linux");
+    pub const SPEAKS_TLS: bool = cfg!(all(target_os = "linux", feature = "epoll"));
     /// Whether HTTP/2 is.
-    pub const SPEAKS_H2: bool = cfg!(target_os = "linux");
+    pub const SPEAKS_H2: bool = cfg!(all(target_os = "linux", feature = "epoll"));
     /// Whether TLS is spoken to backends.
-    pub const CALLS_BY_TLS: bool = cfg!(target_os = "linux");
+    pub const CALLS_BY_TLS: bool = cfg!(all(target_os = "linux", feature = "epoll"));
 
     /// Starts the configured engine on sockets that listen already.
     ///
@@ -56,9 +56,9 @@ impl RunningEngine {
         clock: Clock,
     ) -> io::Result<Self> {
         match start.config.engine {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
             Engine::Auto | Engine::Epoll => loops::start(listeners, start, service, clock).map(Self::Loops),
-            #[cfg(not(target_os = "linux"))]
+            #[cfg(not(all(target_os = "linux", feature = "epoll")))]
             Engine::Epoll => Err(io::Error::other("frontend.engine \"epoll\" is not built on this system")),
             // It speaks no TLS, which the configuration refuses with it.
             _ => TinyHttp::start(listeners.plain, start.inherited, start.config, service, clock)
@@ -69,7 +69,7 @@ impl RunningEngine {
     /// Where it listens, with real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         match self {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
             Self::Loops(engine) => engine.addresses(),
             Self::TinyHttp(engine) => engine.addresses(),
         }
@@ -78,7 +78,7 @@ impl RunningEngine {
     /// Where it listens for TLS, with real ports.
     pub fn tls_addresses(&self) -> &[SocketAddr] {
         match self {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
             Self::Loops(engine) => engine.tls_addresses(),
             Self::TinyHttp(_) => &[],
         }
@@ -87,7 +87,7 @@ impl RunningEngine {
     /// What its connections and workers are doing. `tiny_http` tells its connections from the busy workers alone.
     pub fn load(&self) -> Stats {
         match self {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
             Self::Loops(engine) => engine.stats(),
             Self::TinyHttp(engine) => {
                 let workers_busy = engine.workers_busy();
@@ -97,9 +97,13 @@ impl RunningEngine {
     }
 
     /// Other peers may send PROXY headers from now on, where those are expected at all.
+    #[cfg_attr(
+        not(all(target_os = "linux", feature = "epoll")),
+        allow(unused_variables, reason = "the portable engine reads no PROXY headers")
+    )]
     pub fn set_trusted_proxies(&self, trusted: &[IpNet]) {
         match self {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
             Self::Loops(engine) => engine.set_trusted_proxies(trusted),
             Self::TinyHttp(_) => {}
         }
@@ -108,7 +112,7 @@ impl RunningEngine {
     /// Takes no new connections; kept ones end with their next answer.
     pub fn stop_accepting(&self) {
         match self {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
             Self::Loops(engine) => engine.stop_accepting(),
             Self::TinyHttp(engine) => engine.stop_accepting(),
         }
@@ -117,7 +121,7 @@ impl RunningEngine {
     /// Waits until every request is answered, at most `limit`. What was left then.
     pub fn drain(&self, limit: Duration) -> Drained {
         match self {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
             Self::Loops(engine) => engine.drain(limit),
             Self::TinyHttp(engine) => Drained::of(engine.drain(limit)),
         }

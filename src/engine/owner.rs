@@ -32,6 +32,7 @@ const V6: u8 = 10;
 const OPEN: [u8; 4] = [1, 4, 5, 8];
 
 /// The user whose socket the peer of this connection is; else why that can't be told.
+#[cfg_attr(not(feature = "epoll"), allow(dead_code, reason = "the portable engine knows the ends alone"))]
 pub(super) fn of_peer(socket: &impl AsFd) -> Result<u32, String> {
     let ends = || {
         let socket = SockRef::from(socket);

@@ -25,22 +25,25 @@ use balancer_time::nanos;
 use schedule::Schedule;
 
 mod blocking;
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "ureq has a state machine of its own"))]
+#[cfg_attr(
+    not(all(target_os = "linux", feature = "epoll")),
+    allow(dead_code, reason = "ureq has a state machine of its own")
+)]
 mod check;
 mod check_state;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "epoll"))]
 mod epoll;
 mod schedule;
 #[cfg(test)]
 mod tests;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "epoll"))]
 mod wire;
 
 /// What makes the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckDriver {
     /// One thread that waits for all of them (Linux).
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "epoll"))]
     Epoll,
     /// ureq, on a few threads that wait for one each.
     Blocking,
@@ -50,7 +53,7 @@ impl CheckDriver {
     /// What fits that frontend engine.
     pub const fn of(engine: Engine) -> Self {
         match engine {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
             Engine::Auto | Engine::Epoll => Self::Epoll,
             _ => Self::Blocking,
         }
@@ -60,6 +63,10 @@ impl CheckDriver {
 /// What checks pools' endpoints.
 pub struct Prober {
     driver: CheckDriver,
+    #[cfg_attr(
+        not(all(target_os = "linux", feature = "epoll")),
+        allow(dead_code, reason = "the portable engine calls no backend by TLS")
+    )]
     tls: Arc<BackendTls>,
     clock: Clock,
     /// `None`: no pool was to be checked yet, or no thread could be had.
@@ -118,7 +125,7 @@ impl Prober {
         }
         let clock = self.clock.clone();
         let new = Arc::new(match self.driver {
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", feature = "epoll"))]
             CheckDriver::Epoll => epoll::start(Arc::clone(&self.tls), clock)?,
             CheckDriver::Blocking => blocking::start(clock)?,
         });

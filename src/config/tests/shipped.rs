@@ -139,6 +139,7 @@ fn a_file_that_is_missing_or_unreadable_says_what_to_do() {
 }
 
 #[test]
+#[cfg_attr(not(all(target_os = "linux", feature = "epoll")), ignore = "TLS needs the loops")]
 fn no_file_is_needed_with_backends_on_the_command_line() {
     let options = Options {
         to: [":9001", "9002", "example.net:9003", "http://[::1]:9004/", "example.net", "https://example.org"]

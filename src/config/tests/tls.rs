@@ -14,6 +14,7 @@ fn read(papers: &Papers, members: &str) -> Result<Config, String> {
 }
 
 #[test]
+#[cfg_attr(not(all(target_os = "linux", feature = "epoll")), ignore = "TLS needs the loops")]
 fn pairs_are_read_from_the_files_folder() {
     let papers = Papers::new();
     let (one, other) = (papers.pair("one", &["one.test"]), papers.pair("other", &["other.test"]));
@@ -42,6 +43,7 @@ fn pairs_are_read_from_the_files_folder() {
 }
 
 #[test]
+#[cfg_attr(not(all(target_os = "linux", feature = "epoll")), ignore = "TLS needs the loops")]
 fn what_is_left_out_has_its_default() {
     let papers = Papers::new();
     papers.pair("one", &["one.test"]);
@@ -160,6 +162,7 @@ fn a_reload_takes_certificates_and_leaves_what_is_bound() {
 }
 
 #[test]
+#[cfg_attr(not(all(target_os = "linux", feature = "epoll")), ignore = "TLS needs the loops")]
 fn the_command_line_names_one_pair() {
     let papers = Papers::new();
     let files = papers.pair("one", &["one.test"]);

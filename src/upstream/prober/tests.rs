@@ -10,7 +10,7 @@ use balancer_pool::backends::{Lease, Settings, Wanted};
 
 mod answers;
 mod pools;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "epoll"))]
 mod tls;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ pub(super) fn entry() -> BackendEntry {
 
 /// Every driver that is built.
 const DRIVERS: &[CheckDriver] = &[
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "epoll"))]
     CheckDriver::Epoll,
     CheckDriver::Blocking,
 ];

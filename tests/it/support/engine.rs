@@ -211,6 +211,7 @@ pub fn table() -> String {
 /// Makes one test for each engine out of every named function `fn(Engine)`.
 macro_rules! each_engine {
     ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+        #[cfg(all(target_os = "linux", feature = "epoll"))]
         mod epoll {
             $(#[test] $(#[$attribute])* fn $name() { super::$name($crate::support::Engine::Epoll); })+
         }
