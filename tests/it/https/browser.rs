@@ -1,4 +1,4 @@
-//! A real browser over HTTP/2: the dashboard, with its stream of events.
+//! A real browser over HTTP/2: the dashboard, with its calls.
 //!
 //! Without Chromium this is skipped aloud; `BALANCER_TEST_REQUIRE_BROWSER=1` makes that a failure.
 
@@ -16,7 +16,7 @@ fn the_dashboard_is_there_over_http2() {
     let browser = Browser::start();
     browser.open(&format!("https://localhost:{}/-/dashboard", door(&balancer).port()));
     browser.sees("#link", "live");
-    browser.sees("#store", "store up");
+    browser.sees("#line a[data-part=store]", "store up");
     let protocols = "return [...performance.getEntriesByType('navigation'), \
         ...performance.getEntriesByType('resource')].map(entry => entry.nextHopProtocol).filter(name => name);";
     let spoken = browser.run(protocols, &[]);
