@@ -39,7 +39,7 @@ fn request(pool: &Backends, client: u64, now: u64) {
     assert!(pool.queue().is_empty());
     let wanted = Wanted { tried: &[], key: 0, now, may_probe: true, preferred: &[], bound_to: None };
     let mut lease = snapshot.pick(&wanted).expect("room");
-    if snapshot.has_bounds() && snapshot.policy().queue.order == QueueOrder::Fair {
+    if lease.is_of_few() && snapshot.policy().queue.order == QueueOrder::Fair {
         let who = Who { client, priority: Priority::Normal };
         lease.came_by(pool.queue().went_straight(who), now);
     }
@@ -49,12 +49,16 @@ fn request(pool: &Backends, client: u64, now: u64) {
 
 fn leases(c: &mut Criterion) {
     let rows = [
-        ("no bound", QueueOrder::Fair, None),
-        ("bound, fifo", QueueOrder::Fifo, Some(64)),
-        ("bound, fair", QueueOrder::Fair, Some(64)),
+        ("no bound", QueueOrder::Fair, None, 0),
+        ("bound, fifo", QueueOrder::Fifo, Some(64), 0),
+        ("bound, fair", QueueOrder::Fair, Some(64), 0),
+        ("half of it taken, fifo", QueueOrder::Fifo, Some(64), 99),
+        ("half of it taken, fair", QueueOrder::Fair, Some(64), 99),
     ];
-    for (name, order, bound) in rows {
+    for (name, order, bound, taken) in rows {
         let pool = pool(order, bound);
+        let wanted = Wanted { tried: &[], key: 0, now: 1, may_probe: true, preferred: &[], bound_to: None };
+        let _taken: Vec<_> = (0..taken).map(|_| pool.snapshot().pick(&wanted).expect("room")).collect();
         let mut client = 0;
         c.bench_function(&format!("pick and lease, {name}"), |b| {
             b.iter(|| {

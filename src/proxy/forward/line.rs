@@ -42,8 +42,7 @@ impl Forward {
         if state.wait.is_none() && (queue.is_empty() || !may_wait) {
             match state.pick(preferred) {
                 Ok((mut lease, reuse)) => {
-                    if state.snapshot.has_bounds() && state.snapshot.policy().queue.order == QueueOrder::Fair
-                    {
+                    if lease.is_of_few() && state.snapshot.policy().queue.order == QueueOrder::Fair {
                         lease.came_by(queue.went_straight(state.who), state.now);
                     }
                     return Ok((lease, reuse));

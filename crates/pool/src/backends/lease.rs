@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::endpoint::Endpoint;
-use super::measured::BoundPlace;
+use super::measured::{BoundPlace, is_half};
 use crate::queue::Passage;
 use balancer_time::Nanos;
 
@@ -51,7 +51,7 @@ pub struct Lease {
     share: u32,
     /// Its endpoint is out, and this request tells whether it may come back.
     pub(super) is_probe: bool,
-    total: Option<Arc<AtomicU32>>,
+    total: Option<Total>,
     passage: Passage,
     began: Nanos,
     ended: Option<Nanos>,
@@ -100,13 +100,22 @@ impl Lease {
             if !raise(&total.count, total.most) {
                 return Err(Refused::Full);
             }
-            lease.total = Some(Arc::clone(&total.count));
+            lease.total = Some(total.clone());
         }
         lease.is_probe = endpoint.standing.begin_probe();
         if terms.as_probe && !lease.is_probe {
             return Err(Refused::Moved);
         }
         Ok(lease)
+    }
+
+    /// Whether places are short: half of those of its backend or of the pool are taken. Before that no line is near, and it is not
+    /// worth counting whose requests have them.
+    pub fn is_of_few(&self) -> bool {
+        let group = &self.endpoint.group;
+        let count = |of: &AtomicU32| of.load(Ordering::Relaxed);
+        group.bound.is_half_full(count(&group.in_flight))
+            || self.total.as_ref().is_some_and(|total| is_half(count(&total.count), total.most))
     }
 
     /// Says how the request came past the line, and that it goes to its endpoint now.
@@ -157,7 +166,7 @@ impl Drop for Lease {
             self.endpoint.standing.end_probe();
         }
         if let Some(total) = &self.total {
-            total.fetch_sub(1, Ordering::SeqCst);
+            total.count.fetch_sub(1, Ordering::SeqCst);
         }
         drop(self.place.take());
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);

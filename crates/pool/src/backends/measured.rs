@@ -23,6 +23,11 @@ pub(super) struct BoundInForce {
     probes: [AtomicU64; 3],
 }
 
+/// Whether so many are half of them.
+pub(super) fn is_half(count: u32, most: u32) -> bool {
+    count >= most.div_ceil(2)
+}
+
 impl Default for BoundInForce {
     fn default() -> Self {
         Self {
@@ -88,9 +93,21 @@ impl BoundInForce {
 
     /// Whether there is no room, with so many requests in flight to their ends.
     pub fn is_full(&self, in_flight: u32) -> bool {
+        let (held, most) = self.taken(in_flight);
+        held >= most
+    }
+
+    /// Whether half of the places are taken, with so many requests in flight to their ends. Never without a bound.
+    pub fn is_half_full(&self, in_flight: u32) -> bool {
+        let (held, most) = self.taken(in_flight);
+        is_half(held, most)
+    }
+
+    /// Places that are taken, and how many there are.
+    fn taken(&self, in_flight: u32) -> (u32, u32) {
         let of_measured =
-            |it: &MeasuredBound| it.held.load(Ordering::Relaxed) >= it.most.load(Ordering::Relaxed);
-        self.of_measured(of_measured).unwrap_or_else(|| in_flight >= self.number())
+            |it: &MeasuredBound| (it.held.load(Ordering::Relaxed), it.most.load(Ordering::Relaxed));
+        self.of_measured(of_measured).unwrap_or_else(|| (in_flight, self.number()))
     }
 
     /// What was measured. Takes the lock.

@@ -85,8 +85,6 @@ pub struct Snapshot {
     pub(super) backends: Vec<Arc<Backend>>,
     pub(super) picker: Arc<Picker>,
     pub(super) policy: Arc<PoolPolicy>,
-    /// See [`Snapshot::has_bounds`].
-    pub(super) bounded: bool,
 }
 
 /// What gathering saw beside the candidates.
@@ -108,9 +106,7 @@ impl Snapshot {
         picker: Arc<Picker>,
         policy: Arc<PoolPolicy>,
     ) -> Self {
-        let of_backends = backends.iter().any(|one| one.bound.most() != u32::MAX);
-        let bounded = of_backends || picker.total.is_some();
-        Self { endpoints, backends, picker, policy, bounded }
+        Self { endpoints, backends, picker, policy }
     }
 
     /// All endpoints, whatever their state, in the order of the configuration and then by address.
@@ -131,12 +127,6 @@ impl Snapshot {
     /// How the pool is used.
     pub fn policy(&self) -> &PoolPolicy {
         &self.policy
-    }
-
-    /// Whether requests at once are bounded anywhere, so that there may be a line whose order is worth a count. Workers that
-    /// are bound, too, make lines where there are none of these: they are kept without it.
-    pub fn has_bounds(&self) -> bool {
-        self.bounded
     }
 
     /// Picks an endpoint that was not tried and counts the request on it, within all bounds. Those that passed their

@@ -61,6 +61,30 @@ fn the_whole_pool_has_a_bound_too() {
 }
 
 #[test]
+fn places_are_few_from_their_half_on() {
+    // The backend's bound, the pool's, and from which request on.
+    for (own, of_all, first) in [
+        (None, None, None),
+        (Some(1), None, Some(1)),
+        (Some(4), None, Some(2)),
+        (Some(5), None, Some(3)),
+        (None, Some(4), Some(2)),
+        (Some(100), Some(6), Some(3)),
+    ] {
+        let [mut entry] = entries(&["a"]).try_into().expect("one");
+        entry.max_in_flight = own.and_then(most);
+        let pool = of(&Settings { max_in_flight: of_all, ..Settings::of(Strategy::First) }, &[entry]);
+        let mut held = Vec::new();
+        let places = own.unwrap_or(8).min(of_all.unwrap_or(8));
+        for number in 1..=places {
+            held.push(pick(&pool, &[]).unwrap());
+            let is_of_few = held.last().unwrap().is_of_few();
+            assert_eq!(is_of_few, first.is_some_and(|first| number >= first), "{own:?} {of_all:?} {number}");
+        }
+    }
+}
+
+#[test]
 fn one_backend_holds_three_quarters_of_the_workers_while_there_is_another() {
     for (workers, share) in [(8, 6), (256, 192), (3, 2), (1, 1), (u32::MAX, 3_221_225_471)] {
         let settings = Settings { workers: Some(workers), ..Settings::of(Strategy::First) };
@@ -68,10 +92,10 @@ fn one_backend_holds_three_quarters_of_the_workers_while_there_is_another() {
     }
     let settings = Settings { workers: Some(8), ..Settings::of(Strategy::First) };
     let pool = of(&settings, &entries(&["a", "b"]));
-    assert!(!pool.snapshot().has_bounds(), "workers are no places that somebody has");
     let [a, b] = pool.snapshot().endpoints().to_vec().try_into().unwrap();
     let mut held: Vec<_> = (0..8).map(|_| pick(&pool, &[]).unwrap()).collect();
     assert_eq!((a.in_flight(), b.in_flight()), (6, 2));
+    assert!(held.iter().all(|lease| !lease.is_of_few()), "workers are no places that somebody has");
     // A worker that has its answer's head counts no more, though the request does.
     held[0].free_worker();
     held[0].free_worker();
