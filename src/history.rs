@@ -55,6 +55,11 @@ pub enum HistoryScope {
 }
 
 impl HistoryScope {
+    /// Whether that is a metric of some scope.
+    pub fn know(metric: &str) -> bool {
+        SHARED.iter().chain(&OF_ALL).chain(&OF_POOLS).any(|known| *known == metric)
+    }
+
     /// The metrics that it has, in the order of the columns.
     pub fn metrics(&self) -> impl Iterator<Item = &'static str> {
         let own: &[&str] = match self {

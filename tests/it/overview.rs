@@ -167,4 +167,13 @@ fn an_hour_is_kept_in_steps_that_the_overview_goes_on_with() {
         seen["history"]["values"]["requests"],
         steps["values"].as_array().unwrap().last().unwrap().clone()
     );
+    for (query, status, said) in [
+        ("metric=requets", 400, "must be one of requests, 2xx"),
+        ("metric=queue_timeout&backend=a", 404, "only requests, 2xx"),
+        ("metric=limited&pool=default", 404, "no limited is kept"),
+        ("metric=waiting&pool=default", 200, ""),
+    ] {
+        let answer = balancer.api("GET", &format!("/-/v1/history?{query}"), &json!(null)).expect(status);
+        assert!(answer.text().contains(said), "{query}: {}", answer.text());
+    }
 }

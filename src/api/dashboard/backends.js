@@ -21,9 +21,9 @@ function whyCell(one) {
 
 // With the bound in force, a number or measured.
 function flight(one) {
-  const bound = one.limit === undefined ? one.max_in_flight : one.limit;
-  const measured = one.max_in_flight === 'auto' ? ' (measured)' : '';
-  return `${count(one.in_flight)}${typeof bound === 'number' ? ` of ${count(bound)}` : ''}${measured}`;
+  if (typeof one.limit !== 'number') return count(one.in_flight);
+  // A measured bound counts requests up to their answers' heads.
+  return one.measured ? `${count(one.measured.held)} of ${count(one.limit)} (measured)` : `${count(one.in_flight)} of ${count(one.limit)}`;
 }
 
 function backendCells(one) {
@@ -90,7 +90,7 @@ function showPools(pools) {
 function lineOf({ waiting, line }) {
   const parts = [`${count(waiting)} waiting`];
   if (line && line.clients) parts.push(`of ${many(line.clients, 'client')}`);
-  if (line && Array.isArray(line.most) && line.most.length) parts.push(`most of ${line.most.map((one) => one.client_id).join(', ')}`);
+  if (line && line.busiest.length) parts.push(`most of ${line.busiest.map((one) => one.client_id).join(', ')}`);
   return parts.join(', ');
 }
 

@@ -92,6 +92,8 @@ function ask({ title, text, word, field, request }) {
   put($('confirm-text'), text);
   put($('confirm-yes'), word);
   $('confirm-field').hidden = !field;
+  // One that is not asked for must not keep the form from being sent; one that is must not be sent empty.
+  Object.assign($('confirm-number'), { disabled: !field, required: Boolean(field) });
   const made = () => (field ? request(Number($('confirm-number').value)) : request);
   const show = () => put($('confirm-curl'), curl(made()));
   if (field) {

@@ -92,7 +92,7 @@ function showOverview() {
 
 // ---- refreshing ----
 
-let known; // the change that the lists were read after; undefined: they were not read yet
+let known; // the change that the lists were read after, and whether there was a store; undefined: they were not read yet
 
 // One call. What else is asked for has changed, or is missing in the plots.
 async function look() {
@@ -100,9 +100,10 @@ async function look() {
   showOverview();
   if (!takeStep()) await loadHistory();
   draw();
-  if (known !== seen.changes) {
-    known = seen.changes;
+  const now = `${seen.changes} ${storeAnswers()}`;
+  if (known !== now) {
     await Promise.all([loadLimits(), loadPlans(), loadAudit()]);
+    known = now;
   }
 }
 
@@ -131,7 +132,8 @@ async function loop(run) {
       await look();
       if (run === running) link('live', 'ok');
     } catch (fault) {
-      if (!(fault instanceof Fault)) throw fault;
+      // An answer that is not the instance's any more: the page goes on asking, and does not call itself live.
+      if (!(fault instanceof Fault)) reportError(fault);
       if (run === running) link(fault.status ? fault.message : 'the instance does not answer', 'bad');
     }
     await new Promise((done) => {

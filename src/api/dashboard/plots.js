@@ -38,6 +38,8 @@ async function loadHistory() {
 // The newest step comes with the overview. False: steps are missing in between.
 function takeStep() {
   const { at, values } = seen.history;
+  // The instance's clock was set back: all of it is asked for again.
+  if (plotted.at !== null && at !== null && at < plotted.at - STEP_S) return false;
   if (at === null || (plotted.at !== null && at <= plotted.at + 2)) return true;
   const steps = plotted.at === null ? 1 : Math.round((at - plotted.at) / STEP_S);
   if (steps !== 1 || !plotted.values.size) return false;

@@ -14,6 +14,7 @@ use crate::error::Reject;
 use crate::history::{HistoryColumn, HistoryScope, STEP_S, STEPS};
 use crate::proxy::exchange::Answer;
 use crate::store::StoreError;
+use balancer_http::message::Reason;
 use balancer_pool::backends::DEFAULT_POOL;
 
 pub(in crate::api) const RESOURCE: Resource =
@@ -23,7 +24,8 @@ const READ: Operation = get("getHistory", "A number of the last hour, step by st
     .parameters(&[METRIC, FROM, POOL, BACKEND])
     .answers(&[shows(200, "A value a step, the oldest first.", "History"), GONE]);
 
-const GONE: AnswerDoc = refusal(404, "There is no such pool or backend, or none that has a history.");
+const GONE: AnswerDoc =
+    refusal(404, "There is no such pool or backend, none that has a history, or not of that metric.");
 
 const METRIC: Parameter = Parameter {
     name: "metric",
@@ -105,15 +107,19 @@ impl<'a> Asked<'a> {
             }
         };
         let metric = query.get("metric").unwrap_or_default();
-        if !scope.metrics().any(|name| name == metric) {
-            let allowed: Vec<&str> = scope.metrics().collect();
-            faults.add("metric", format!("must be one of {}", allowed.join(", ")));
+        let allowed = || scope.metrics().collect::<Vec<_>>().join(", ");
+        if !HistoryScope::know(metric) {
+            faults.add("metric", format!("must be one of {}", allowed()));
         }
         let from = query.get("from").map(str::parse);
         if matches!(from, Some(Err(_))) {
             faults.add("from", "must be a whole number of seconds since the epoch");
         }
         faults.check()?;
+        if !scope.metrics().any(|name| name == metric) {
+            let detail = format!("no {metric} is kept of what was named, only {}", allowed());
+            return Err(Reject::new(Reason::NotFound, detail));
+        }
         Ok(Self { metric, scope, from: from.and_then(Result::ok) })
     }
 }

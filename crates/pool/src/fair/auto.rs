@@ -204,6 +204,11 @@ impl AutoLimit {
     pub fn set_bounds(&mut self, bounds: AutoBounds) {
         if self.bounds != bounds {
             self.bounds = bounds;
+            // A trial's end would put back what was before it, outside of these bounds.
+            if let Some(trial) = self.trial.take() {
+                self.limit = trial.limit;
+                self.ignore(SETTLES_S);
+            }
             let before = self.limit;
             self.set(self.limit);
             if self.limit != before {

@@ -115,11 +115,13 @@ fn a_history_says_which_metrics_there_are() {
             "must be one of requests, 2xx, 3xx, 4xx, 5xx, errors, p50, p95, p99, limited, 429, 503, in_flight",
         ),
         ("?metric=nonsense", 400, "/metric", "in_flight"),
-        ("?metric=limited&pool=default", 400, "/metric", "p99, waiting, retries"),
-        ("?metric=waiting&backend=secret-name", 400, "/metric", "p95, p99"),
+        ("?metric=nonsense&pool=default", 400, "/metric", "p99, waiting, retries"),
         ("?metric=requests&from=yesterday", 400, "/from", "seconds since the epoch"),
         ("?metric=requests&since=1", 400, "/since", "unknown query parameter"),
         ("?metric=requests&pool=nowhere", 404, "", ""),
+        // The names are right ones: it is kept of others alone.
+        ("?metric=limited&pool=default", 404, "", ""),
+        ("?metric=waiting&backend=secret-name", 404, "", ""),
         ("?metric=requests&backend=nobody", 404, "", ""),
     ] {
         let reply = bench.json("GET", &format!("/-/v1/history{query}"), "");

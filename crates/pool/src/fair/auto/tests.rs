@@ -206,3 +206,22 @@ fn an_attempt_ends_once_and_a_clock_that_went_back_changes_nothing() {
     assert_eq!((limit.in_flight(), limit.window.answers()), (0, 1));
     assert_eq!(limit.tick(0), None);
 }
+
+#[test]
+fn other_bounds_end_a_trial_and_hold_at_once() {
+    for (bounds, holds) in [
+        (AutoBounds { start: 1, min: 1, max: 3 }, 1..=3),
+        (AutoBounds { start: 200, min: 200, max: 1000 }, 200..=1000),
+    ] {
+        let mut backend = Backend::new(BOUNDS, 8.0, 20 * MS);
+        while backend.limit.trial.is_none() {
+            backend.run(1);
+            assert!(backend.now < 600 * SECOND, "no trial");
+        }
+        backend.limit.set_bounds(bounds);
+        for _ in 0..60 {
+            assert!(holds.contains(&backend.limit.bound()), "{bounds:?}: {}", backend.limit.bound());
+            backend.run(1);
+        }
+    }
+}
