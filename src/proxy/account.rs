@@ -1,4 +1,4 @@
-//! The end of a request: its lease given back, its counters raised, one record for the access log.
+//! The end of a request: its lease and seats are given back, counters are raised, and the access log gets one record.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -30,13 +30,13 @@ pub const CLIENT_GONE: u16 = 499;
 /// The status of [`DeliveryOutcome::Replaced`].
 const BAD_GATEWAY: u16 = 502;
 
-/// Longest cause in the access log, in bytes.
+/// Longest cause in the access log, in bytes. A `…` is added to one that was cut.
 const MAX_CAUSE_BYTES: usize = 512;
 
 /// The cause of a [`CLIENT_GONE`].
 const CLIENT_LEFT: &str = "the client left before it had an answer";
 
-/// Where the ends of requests are written down.
+/// Completes answers, and records in metrics and logs how requests ended.
 pub struct Accounts {
     /// The access log.
     pub journal: Arc<dyn Journal>,
@@ -46,7 +46,7 @@ pub struct Accounts {
     pub log_limit: Arc<LogLimit>,
     /// Time.
     pub clock: Clock,
-    /// Names the proxies whose `X-Request-Id` and `X-Forwarded-For` count.
+    /// The policy in force. It names the proxies whose `X-Request-Id` and `X-Forwarded-For` count.
     pub policy: Arc<PolicyInForce>,
 }
 
@@ -59,22 +59,22 @@ pub(crate) struct RequestSummary {
     pub limit: Option<LimitRecord>,
     /// Held until the answer is delivered.
     pub lease: Option<Lease>,
-    /// The client's request under way: held until its answer is delivered, to the end of an upgrade.
+    /// Counts the request as under way for its client until the answer is delivered, or the upgraded connection ends.
     pub seat: Option<Seat>,
-    /// The same by the routes that it met.
+    /// The same for each route it met that has `max_in_flight`.
     pub route_seats: Vec<RouteSeat>,
     /// The client has left: the answer is only logged.
     pub client_gone: bool,
-    /// No backend answered: the operator reads why, once, with the request's id.
+    /// No backend answered: the error log says why, with the request's id.
     pub failed: bool,
-    /// The log's word for why no backend answered, where there is one.
+    /// One word for why no backend answered, such as `queue_full`, where there is one. Logged instead of the long cause.
     pub cause_word: Option<&'static str>,
     /// Counts it as in flight until its answer is delivered.
     pub in_flight: InFlight,
 }
 
 impl RequestSummary {
-    /// Of a request that nothing was spent on yet.
+    /// For a request that was not sent to any backend yet.
     pub(super) fn new(ids: RequestIds, client_addr: IpAddr, received_at: Nanos, in_flight: InFlight) -> Self {
         Self {
             ids,
@@ -135,7 +135,7 @@ impl Accounts {
                 client_id: Some(client_id),
                 method: head.method.clone(),
                 path: if with_query { head.target.clone() } else { head.path().to_owned() },
-                // The target is taken apart when the version has been read.
+                // The parser sets the target after the version: without a target, the version was not read.
                 protocol: (!head.target.is_empty()).then_some(head.version),
                 secure: head.secure.clone(),
                 status,
@@ -168,7 +168,7 @@ impl Accounts {
 }
 
 impl Accounts {
-    /// What the operator reads of a request that failed; a failing backend under load is not a line for each.
+    /// Logs a request that failed. Repeats of a cause are suppressed, so that a failing backend does not flood the log.
     fn explain(&self, head: &RequestHead, id: &str, status: u16, cause: &str) {
         let Some(suppressed) = self.log_limit.admit(cause, self.clock.now()) else { return };
         let (method, path) = (head.method.escape_default(), head.path().escape_default());
@@ -181,7 +181,7 @@ impl Accounts {
         RequestIds::of(&head.fields, trusted, self.clock.wall())
     }
 
-    /// The answer to a request that a frontend refuses by itself.
+    /// The answer to a request that the engine refuses by itself, counted and logged like every other.
     pub fn refuse(self: &Arc<Self>, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
         let ids = self.ids_of(head);
         let in_flight = self.metrics.begin();
@@ -192,7 +192,7 @@ impl Accounts {
         self.close(answer, head, summary)
     }
 
-    /// The same of a call of ours.
+    /// The same for a call of our own API: it is in no metric of requests, and not in the access log.
     pub fn refuse_own(&self, head: &RequestHead, reject: &Reject) -> Answer {
         let own = OwnCall::begin(self, head);
         let answer = self.refusal(reject, own.request_id());
@@ -207,7 +207,7 @@ impl Accounts {
         if reject.reason != Reason::Unavailable {
             log::debug!("request {id}: refused with {status}: {cause}");
         } else if let Some(suppressed) = self.log_limit.admit(cause, self.clock.now()) {
-            // Not the client's fault: the operator has to know.
+            // The client is not at fault, so the operator has to know.
             log::warn!("request {id}: refused with {status}: {cause}{suppressed}");
         }
         answer
@@ -235,14 +235,14 @@ impl Accounts {
     }
 }
 
-/// A call of the API, the page or a probe, told by its path alone: it gets an id and a date, and stands in no metric of requests and
-/// not in the access log. They are about what is proxied.
+/// A call of our own: of the API, the dashboard or a probe, recognised by its path. It gets an id and a date, but is neither in
+/// the metrics of requests nor in the access log, which are about proxied requests.
 pub struct OwnCall {
     request_id: String,
 }
 
 impl OwnCall {
-    /// Gives the call its id. A trusted peer's own is kept.
+    /// Gives the call its id. The id that a trusted peer sent is kept.
     pub fn begin(accounts: &Accounts, head: &RequestHead) -> Self {
         Self { request_id: accounts.ids_of(head).request_id }
     }
@@ -259,7 +259,7 @@ impl OwnCall {
     }
 }
 
-/// What every answer has.
+/// Adds the fields that every answer has.
 fn add_date_and_id(answer: &mut Answer, wall: SystemTime, request_id: &str) {
     if !answer.fields.has("Date") {
         with_date(wall, |date| answer.fields.push("Date", date));
@@ -267,7 +267,7 @@ fn add_date_and_id(answer: &mut Answer, wall: SystemTime, request_id: &str) {
     answer.fields.push("X-Request-Id", request_id.as_bytes());
 }
 
-/// What the client says of itself.
+/// What the client says about itself, for the access log.
 fn agent(head: &RequestHead, with_query: bool) -> Box<AgentRecord> {
     let first = |name| head.fields.get(name).unwrap_or_default();
     let ends = |byte: &u8| *byte == b'#' || (*byte == b'?' && !with_query);
@@ -279,7 +279,7 @@ fn agent(head: &RequestHead, with_query: bool) -> Box<AgentRecord> {
     })
 }
 
-/// What fits into a line of the access log.
+/// Cuts a cause to [`MAX_CAUSE_BYTES`].
 fn bounded(mut cause: Cow<'static, str>) -> Cow<'static, str> {
     if cause.len() > MAX_CAUSE_BYTES {
         let end = (0..=MAX_CAUSE_BYTES).rev().find(|at| cause.is_char_boundary(*at)).unwrap_or(0);
@@ -290,7 +290,7 @@ fn bounded(mut cause: Cow<'static, str>) -> Cow<'static, str> {
     cause
 }
 
-/// The ticket of an answer. Dropped without being settled (the frontend failed) it still gives lease and seat back.
+/// The ticket of an answer. Dropped without being settled (the engine failed), it still gives back the lease and the seats.
 struct EndOfRequest {
     lease: Option<Lease>,
     seat: Option<Seat>,
@@ -303,17 +303,16 @@ struct EndOfRequest {
     accounts: Arc<Accounts>,
 }
 
-/// What the end of a request is told with.
+/// What is kept of a request for the logs.
 enum ForLog {
     /// A line of the access log.
     Record(Box<AccessRecord>),
-    /// There is no access log: the request's id alone, for the error log.
+    /// Without an access log: the request's id alone, for the error log.
     Id(String),
 }
 
 impl EndOfRequest {
-    /// The operator reads of it whether or not there is an access log; a backend that does it all the time is not a line
-    /// for each.
+    /// Logs that a backend broke off, whether or not there is an access log. Repeats of one backend are suppressed.
     fn explain_break(&self, cause: &str) {
         let backend = self.lease.as_ref().map_or("", |lease| &*lease.endpoint.group.title);
         let Some(suppressed) =

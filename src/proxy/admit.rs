@@ -1,4 +1,4 @@
-//! The first step: who is it, and may they?
+//! The first step of a request: finds out which client it comes from, and whether that client may send it now.
 
 mod decision_text;
 
@@ -31,46 +31,46 @@ pub(super) use decision_text::{LimitFields, has_legacy};
 
 use decision_text::DecisionText;
 
-/// What admission needs.
+/// What admission works with.
 pub struct Admit {
     /// The stored limits.
     pub limits: Arc<Limits>,
     /// The buckets.
     pub limiter: Arc<Limiter>,
-    /// Who asks most and who is refused most.
+    /// Which clients ask most, and which are refused most.
     pub heavy_hitters: Arc<HeavyHitters>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Whether a proxy in front of us is taken for the client.
     pub lone_peer: Arc<LonePeer>,
-    /// Requests at once by a route.
+    /// Requests under way of each client, by route.
     pub route_seats: Arc<RouteSeats>,
 }
 
-/// What the limiter says of a request.
+/// What came of admission.
 pub(super) struct Admission {
-    /// The 429, when it may not.
+    /// The refusal, if it is refused: 429 by a limit, or 400, 401 or 503 because of its key.
     pub refused: Option<Reject>,
-    /// Why, when it may not.
+    /// Which limit refused it, if one did.
     pub why: Option<Refusal>,
-    /// Fields for the answer, of a backend or of ours.
+    /// The limiter's fields for the answer, whether a backend's or our own.
     pub fields: LimitFields,
-    /// For the log.
+    /// What the access log says about its limit.
     pub record: Option<LimitRecord>,
-    /// Whom the limiter takes the client for.
+    /// The key that the limiter counts the client by.
     pub client: ClientKey,
-    /// How much the request may have of the places in its pool when there are too few.
+    /// How soon the request gets a place in its pool when all are taken.
     pub importance: Importance,
     /// Counts the request as under way, until it is dropped.
     pub seat: Option<Seat>,
-    /// The same by the routes that it meets.
+    /// The same for the routes it meets that have `max_in_flight`.
     pub route_seats: Vec<RouteSeat>,
 }
 
 impl Admit {
-    /// Finds out who it is, and takes the tokens that the request needs, if that client has a limit. Never blocks. `waited`:
-    /// what this gave before, for which the request has waited since, at most [`Limits::load_timeout`]; everything else must
-    /// then be as it was, and nothing is counted twice.
+    /// Finds out which client it is, and takes the tokens that the request needs, if that client has a limit. Never blocks.
+    /// `waited`: the [`Waiting`] that an earlier call for this request returned, once the request has waited for it (at most
+    /// [`Limits::load_timeout`]). All other arguments must then be as they were; nothing is counted twice.
     ///
     /// # Errors
     /// The request has to wait for the database.
@@ -92,7 +92,7 @@ impl Admit {
             Ok(Identified { found, key }) => {
                 let mut admission = self.decide(head, &found, met, when, policy);
                 admission.importance = importance(&found.granted, policy.routes.by(met));
-                // Only entries that name one bucket: a client, or a range that shares its bucket.
+                // Only entries that have one bucket: a client's, or a range's whose clients share it.
                 let entry = found.entry.as_ref().filter(|_| found.room == Room::Own);
                 let name = key.as_ref().or(entry);
                 self.heavy_hitters.count(found.client, name, admission.why.as_ref(), when.now);
@@ -115,7 +115,7 @@ impl Admit {
         }
     }
 
-    /// Watches for a proxy that is missing in `trusted_proxies`: only private peers that send `X-Forwarded-For` can be one.
+    /// Looks for a proxy that is missing in `trusted_proxies`. Only a private peer that sends `X-Forwarded-For` may be one.
     fn watch(&self, peer: IpAddr, fields: &Fields) {
         if lone_peer::is_private(peer) && fields.has("x-forwarded-for") {
             let total = || {
@@ -164,14 +164,14 @@ impl Admit {
         }
     }
 
-    /// Takes what the request needs, if that is anything.
+    /// Takes the tokens that the request needs, if it needs any.
     fn take(&self, found: &Found, ask: Option<Ask<'_>>, when: Moment, policy: &ProxyPolicy) -> Admission {
         let Some(ask) = ask else { return self.unasked(Policy::None, found.client, None) };
         let (decision, seat) = self.limiter.admit(found.client, ask, when);
         self.told(found, ask, (decision, seat), policy)
     }
 
-    /// Takes nothing, but refuses a client that has nothing left: else it could send any number of these.
+    /// For a CORS preflight: takes no token, but refuses a client that has none left. Otherwise a client could send any number.
     fn look(&self, found: &Found, ask: Option<Ask<'_>>, when: Moment, policy: &ProxyPolicy) -> Admission {
         let looked = ask.map(|ask| (ask, self.limiter.preview(found.client, ask, when)));
         match looked {
@@ -180,7 +180,7 @@ impl Admit {
         }
     }
 
-    /// What becomes of a request whose client has as many under way by a route as that allows.
+    /// Refuses a request whose client has as many requests under way by a route as that route allows.
     fn crowded(&self, found: &Found, route: &ActiveRoute, most: u32, policy: &ProxyPolicy) -> Admission {
         self.metrics.decision(Policy::Rule, metrics::Decision::Denied);
         let told = answer::rate_limit_fields(&[], Some(Concurrency { most, refused: true }));
@@ -202,7 +202,7 @@ impl Admit {
         }
     }
 
-    /// Counted as allowed; no bucket has a say.
+    /// Allows a request that no bucket was asked about, and counts it.
     fn unasked(&self, policy: Policy, client: ClientKey, record: Option<LimitRecord>) -> Admission {
         self.metrics.decision(policy, metrics::Decision::Allowed);
         Admission {
@@ -217,7 +217,7 @@ impl Admit {
         }
     }
 
-    /// What becomes of a request that the limiter was asked about.
+    /// Makes an admission of the limiter's decision, and counts it.
     fn told(
         &self,
         found: &Found,
@@ -257,8 +257,8 @@ impl Admit {
     }
 }
 
-/// How important a request is where it waits for a place. The limit of its client says who asks, its route says what for:
-/// where the route has a priority, that is the request's, and the client's weight counts among those of that priority.
+/// How important a request is while it waits for a place. Its priority is its route's, or its client's where the route has
+/// none. Its weight is its client's, and counts among requests of the same priority.
 pub fn importance(granted: &Granted, route: Option<&Arc<ActiveRoute>>) -> Importance {
     let of_client = granted.importance();
     let of_route = route.and_then(|route| route.config.priority);
@@ -295,7 +295,7 @@ fn policy_label(entry: EntryKind) -> Policy {
     }
 }
 
-/// Every request counts once: what only a bucket that watches would have refused is not among the allowed.
+/// Every request counts once: one that only a `shadow` bucket would have refused is `ShadowDenied` and not `Allowed`.
 fn counted(decision: &Decision) -> metrics::Decision {
     match decision {
         Decision { allowed: false, .. } => metrics::Decision::Denied,

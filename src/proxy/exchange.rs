@@ -1,5 +1,5 @@
-//! What a frontend hands to a service and what it gets back. A worker knows a request and an answer, never an engine:
-//! the `tiny_http` and the `epoll` frontend both drive a [`Service`](super::service::Service) through these types.
+//! What an engine and a [`Service`](super::service::Service) hand each other: requests with their bodies, answers, and events to
+//! count. Nothing here depends on the engine: `loops` and `portable` use the same types.
 
 use std::borrow::Cow;
 use std::io;
@@ -21,7 +21,7 @@ pub enum BodyFault {
     Malformed,
     /// Silent for `frontend.body_timeout`, or below the minimum rate: 408.
     TimedOut,
-    /// The client closed or reset its side before the end, so that there is no one to answer.
+    /// The client closed or reset its side before the end: it gets no answer.
     ClientGone,
 }
 
@@ -70,7 +70,7 @@ pub struct BlockingRequest<'a> {
     pub received_at: Nanos,
 }
 
-/// What a frontend tells its service to count.
+/// What an engine tells its service to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrontendEvent {
     /// A connection was refused or closed before it had a request; the text is the metric's `reason`, one of a few
@@ -88,8 +88,8 @@ pub enum FrontendEvent {
     Short(rustix::io::Errno),
 }
 
-/// An answer for the client. The frontend adds `Content-Length` or `Transfer-Encoding` and `Connection`; `fields` must
-/// not hold them, and must hold everything else (`Date`, too).
+/// An answer for the client. The engine adds `Content-Length` or `Transfer-Encoding`, and `Connection`: `fields` must not
+/// hold these, and must hold everything else, `Date` included.
 pub struct Answer {
     /// 200 to 999, or 101 with [`AnswerBody::Tunnel`].
     pub status: u16,
@@ -101,9 +101,9 @@ pub struct Answer {
     pub body: AnswerBody,
     /// End the connection after this answer, whatever the client asked.
     pub close: bool,
-    /// Why it is a refusal of ours, in the operator's words; `None` for everything else.
+    /// For a refusal of our own, why it is one, in words for the operator; `None` for every other answer.
     pub cause: Option<Cow<'static, str>>,
-    /// Told once how the delivery ended; dropped without a word only if the frontend itself failed.
+    /// Told once how the delivery ended. Dropped unsettled only if the engine itself failed.
     pub ticket: Option<Box<dyn Ticket>>,
 }
 
@@ -137,7 +137,7 @@ pub enum DeliveryOutcome {
     Replaced(String),
 }
 
-/// Whatever must happen when an answer is delivered: the lease given back, the log line written.
+/// What has to happen when an answer was delivered: the lease is given back, the log line is written.
 pub trait Ticket: Send {
     /// Called once, with the body bytes that were sent (framing not counted).
     fn settle(self: Box<Self>, body_bytes: u64, delivery: DeliveryOutcome);

@@ -1,4 +1,5 @@
-//! The second step: pick a backend, send, and again where that is safe.
+//! The second step of a request: picks the endpoint to send it to, and after a failed attempt another one where sending again
+//! is safe. It does no I/O: an engine sends, and tells what came of it.
 
 mod attempt;
 mod key;
@@ -37,15 +38,16 @@ use refusal::{failed, unsent};
 pub(super) use retry_state::RetryState;
 pub(super) use step::{Next, Received};
 
-/// What sending needs.
+/// What picking works with, for all requests.
 pub struct Forward {
     /// The engine's workers are free once they have an answer's head.
     pub frees_workers: bool,
-    /// Most requests that may wait in line, whatever the configuration says: where they hold workers.
+    /// Most requests that may wait in the lines of all pools together, whatever the configuration says. A bound of the
+    /// portable engine, on which each of them holds a worker.
     pub most_waiting: usize,
-    /// Those that do now, in the lines of all pools.
+    /// How many wait now, in the lines of all pools.
     pub waiting: Arc<AtomicUsize>,
-    /// As what lines count clients: nobody can choose one that is another's.
+    /// Makes the numbers that lines count clients by. It has a random key, so that no client can choose the number of another.
     pub client_hash: RandomState,
     /// Time.
     pub clock: Clock,
@@ -56,11 +58,11 @@ pub(super) struct ForwardRequest<'a> {
     pub head: &'a RequestHead,
     /// The client, after the walk over trusted proxies.
     pub client: IpAddr,
-    /// What names it alone.
+    /// The id of its key or of its own entry, if it has one.
     pub client_id: Option<&'a Arc<str>>,
-    /// Whom the limiter takes it for.
+    /// The key that the limiter counts it by.
     pub counted_as: ClientKey,
-    /// What it may have of the places of its pool when there are too few.
+    /// How soon it gets a place in its pool when all are taken.
     pub importance: Importance,
     pub origin: Origin<'a>,
     /// When its head was complete.
@@ -85,7 +87,7 @@ pub(super) struct NoAnswer {
 }
 
 impl Forward {
-    /// The way of a new request, before its first step.
+    /// The state of a new request, before its first [`Forward::step`].
     pub(super) fn begin(
         &self,
         asked: &ForwardRequest<'_>,
@@ -124,7 +126,7 @@ impl Forward {
         }
     }
 
-    /// Whom to send it to, within the retry budget.
+    /// Picks an endpoint. For another attempt after a failed one, the retry budget must have room.
     fn next(
         &self,
         state: &mut RetryState,
@@ -145,7 +147,7 @@ impl Forward {
         NoAnswer { spent: state.spent, ..self.left_early() }
     }
 
-    /// The end of a request whose client left before anybody was asked.
+    /// The end of a request whose client left before it was sent anywhere.
     pub(super) fn left_early(&self) -> NoAnswer {
         let reject = Reject::new(Reason::BadRequest, "the client left");
         NoAnswer { reject, client_gone: true, spent: Spent::default() }
@@ -174,7 +176,7 @@ thread_local! {
 pub(super) struct OutgoingFields(Fields);
 
 impl OutgoingFields {
-    /// Written once: a request is the same to whichever backend it goes.
+    /// The fields for that endpoint.
     pub(super) fn of(head: &RequestHead, origin: &Origin<'_>, endpoint: &Endpoint) -> Self {
         let mut fields = SPARE.take().unwrap_or_default();
         fields.clear();
@@ -201,7 +203,7 @@ impl OutgoingFields {
 
 impl Drop for OutgoingFields {
     fn drop(&mut self) {
-        // A thread that is ending has no place for them.
+        // Fails only in a thread that is ending.
         let _ = SPARE.try_with(|spare| spare.set(Some(std::mem::take(&mut self.0))));
     }
 }

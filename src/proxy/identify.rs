@@ -1,7 +1,7 @@
-//! Who is it: the keys that a request shows, in the configured order, then its address.
+//! Finds out which client a request comes from: by the keys that it shows, in the configured order, then by its address.
 //!
-//! A key counts when the store knows it. One without a limit is worth nothing: it would be the easiest way to a
-//! fresh bucket.
+//! A key counts only if the store has a limit for it, unless `rate_limit.unknown_keys` says otherwise. If any key counted, a
+//! client could make one up for each request and always get a fresh bucket.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use balancer_time::Nanos;
 
 /// A request that has to wait for the database, and how far it had come.
 pub struct Waiting {
-    /// How many keys were tried before the identity that is looked up; they are counted.
+    /// How many keys were tried before the one that is being looked up. They were counted already.
     passed: usize,
     /// The look-up.
     pub pending: Pending,
@@ -47,9 +47,9 @@ impl From<Reject> for Stopped {
 
 /// Who a request counts as.
 pub struct Identified {
-    /// Whose bucket, and what it gets.
+    /// Whose bucket it is, and which limit it has.
     pub found: Found,
-    /// The id of the key that decided, where one did: what the log calls the client.
+    /// The id of the key that decided, where one did. The access log calls the client by it.
     pub key: Option<Arc<str>>,
 }
 
@@ -70,14 +70,14 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// Finds who a request counts as. Never blocks. `waited`: what this gave before, for which the request has waited since, at
-/// most [`Limits::load_timeout`]; everything else must then be as it was. `tried` hears of each candidate once, however often
-/// the request has to wait.
+/// Finds out who a request counts as. Never blocks. `waited`: the [`Waiting`] that an earlier call for this request returned,
+/// once the request has waited for it (at most [`Limits::load_timeout`]); all other arguments must then be as they were.
+/// `tried` is called once for each candidate, however often the request has to wait.
 ///
 /// # Errors
-/// [`Stopped::Waits`]. 400 where one key has several values, or is written so that backends read it differently. 401 for a key
-/// without a limit or that can be none, where `rate_limit.unknown_keys` says so; 503 there while the store can't tell whether
-/// a key has one.
+/// [`Stopped::Waits`] while the store has to be asked. A refusal with 400 where one key has several values, or is written so
+/// that backends may read it differently. Where `rate_limit.unknown_keys` is `401`: with 401 for a key that is malformed or has
+/// no limit, with 503 while the store can't tell whether it has one.
 pub fn identify(
     limits: &Limits,
     policy: &ProxyPolicy,
@@ -146,14 +146,15 @@ fn unknown() -> Reject {
 /// Seconds after which the store may answer again.
 const RETRY_AFTER_S: u64 = 5;
 
-/// Let through by its address, a key that was taken away would be worth something again.
+/// Without this refusal the request would be admitted by its address: a key that was revoked would work again while the store
+/// does not answer.
 fn untold() -> Reject {
     Reject::new(Reason::Unavailable, "whether this key is known can't be told now")
         .because("the store did not say whether a key has a limit, and rate_limit.unknown_keys is 401")
         .retry_after(RETRY_AFTER_S)
 }
 
-/// Names the kind of key, and nothing of its values: they are secrets.
+/// Says which kind of key it is, and none of its values, which are secrets.
 fn blurred(source: &KeySource) -> Reject {
     let detail = format!("the {} comes with several different values, or can be read as such", source.kind());
     Reject::new(Reason::BadRequest, detail)
@@ -164,7 +165,7 @@ fn blurred(source: &KeySource) -> Reject {
 pub struct Tried<'a> {
     /// Its id, where it had one.
     pub id: Option<&'a str>,
-    /// What came of the key; `None`: the request shows none there.
+    /// What came of the key; `None`: the request has none in that place, or it is the address.
     pub result: Option<KeyResult>,
 }
 

@@ -1,4 +1,4 @@
-//! What the proxy answers by itself: what needs neither a token nor a backend.
+//! Requests that the proxy answers by itself, without taking a token or asking a backend.
 
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -10,7 +10,7 @@ use balancer_http::message::Reason;
 use balancer_http::message::{RequestHead, Version};
 use balancer_limiter::identity::{KeySource, Source};
 
-/// The answer, if it is ours. `instance`: our id in `Via`. `keys`: which parts of a request hold clients' keys.
+/// The answer, if the proxy gives it by itself. `instance`: our id in `Via`. `keys`: which parts of a request hold clients' keys.
 pub(super) fn answer(
     head: &RequestHead,
     instance: &str,
@@ -38,8 +38,8 @@ pub(super) fn answer(
     }
 }
 
-/// The answer to a request that has to come by TLS, where it did not. `to`: the TLS port. `peer_trusted`: what its peer says of how
-/// it came counts.
+/// The redirect for a request that has to come by TLS and did not. `to`: the TLS port; `None`: TLS is not asked for.
+/// `peer_trusted`: the peer is a trusted proxy, whose word on how the request came counts.
 pub(super) fn redirect(
     head: &RequestHead,
     to: Option<u16>,
@@ -47,7 +47,7 @@ pub(super) fn redirect(
     request_id: &str,
 ) -> Option<Answer> {
     let port = to.filter(|_| head.secure.is_none() && !(peer_trusted && came_by_tls(&head.fields)))?;
-    // What stands there is ours, whether or not there is something of that name.
+    // All paths below `/-/` are our own, those that do not exist as well.
     if head.target.starts_with("/-/") {
         return None;
     }
@@ -60,10 +60,10 @@ pub(super) fn redirect(
     Some(Answer::new(308, Vec::new()).with("Location", format!("https://{host}{port}{}", head.target)))
 }
 
-/// The port of `https` that no URL has to name.
+/// The default port of `https`, which a URL leaves out.
 const HTTPS: u16 = 443;
 
-/// Of a checked authority; the brackets of an IPv6 address stay.
+/// The host of an authority that was checked before. The brackets of an IPv6 address stay.
 fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => host,
@@ -71,7 +71,8 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// Whether a proxy in front says that its client spoke TLS: the first of several was nearest to the client.
+/// Whether a proxy in front says that its client spoke TLS. Of several values the first counts: it comes from the proxy nearest
+/// to the client.
 fn came_by_tls(fields: &Fields) -> bool {
     let says_https = |name: &str| {
         fields.all(name).flat_map(tokens).next().is_some_and(|first| first.eq_ignore_ascii_case(b"https"))
@@ -107,7 +108,7 @@ fn trace(head: &RequestHead, keys: &[KeySource]) -> Answer {
     Answer::new(200, body).with("Content-Type", "message/http")
 }
 
-/// By its name: it is one of the configured keys, or sounds like a credential.
+/// Judges a field by its name: it is one of the configured keys, or sounds like a credential.
 fn may_be_secret(name: &str, keys: &[KeySource]) -> bool {
     const WORDS: [&str; 10] =
         ["auth", "cookie", "credential", "jwt", "key", "pass", "secret", "session", "signature", "token"];

@@ -1,21 +1,21 @@
-//! Notices a proxy in front of us that is missing in `trusted_proxies`: while nearly all requests come from one private address that sends
-//! `X-Forwarded-For`, all clients behind it are limited as one, and the operator should hear of it.
+//! Notices a proxy in front of us that is missing in `trusted_proxies`: nearly all requests come from one private address, with
+//! `X-Forwarded-For`. All clients behind it are then limited as one, so the operator is told.
 
 use std::net::IpAddr;
 
 use parking_lot::Mutex;
 
-/// Requests of one peer that are looked at together.
+/// The share of a peer is computed once for so many of its requests.
 const STEP: u64 = 100;
 
-/// Requests of one peer after which counting starts anew, so that what was true yesterday is not said today.
+/// Requests of one peer after which counting starts anew, so that the verdict follows what happens now.
 const WINDOW: u64 = 10_000;
 
 /// The share of all requests, in percent, above which a peer is a lone one.
 const SHARE: u64 = 90;
 
-/// What was seen so far. Takes one lock, and only for requests that such a peer sent; where that is held, the request is
-/// not counted.
+/// Counts the requests of one peer. Takes a lock, and only for requests of peers that may be such a proxy; a request that
+/// finds the lock held is not counted.
 #[derive(Debug, Default)]
 pub struct LonePeer {
     seen: Mutex<Seen>,
@@ -24,16 +24,16 @@ pub struct LonePeer {
 #[derive(Debug, Default)]
 struct Seen {
     peer: Option<IpAddr>,
-    /// Requests of this peer since it was the one that is watched.
+    /// Requests of this peer since it is watched.
     count: u64,
-    /// All requests when that began.
+    /// Requests of all peers before that.
     total_before: u64,
     lone: Option<IpAddr>,
 }
 
 impl LonePeer {
-    /// A request came from an untrusted peer with a private address, and with `X-Forwarded-For`. `total`: all requests
-    /// so far, of anybody. Returns the peer when it has just turned out to be a lone one.
+    /// A request came from an untrusted peer with a private address, and with `X-Forwarded-For`. `total`: the requests of all
+    /// peers so far. Returns the peer when it has just turned out to be a lone one.
     pub fn note(&self, peer: IpAddr, total: impl FnOnce() -> u64) -> Option<IpAddr> {
         let mut seen = self.seen.try_lock()?;
         if seen.peer != Some(peer) || seen.count >= WINDOW {
@@ -57,7 +57,7 @@ impl LonePeer {
     }
 }
 
-/// What the operator reads.
+/// The warning for the operator.
 pub fn text(peer: IpAddr) -> String {
     format!(
         "nearly all requests come from {peer}, which sends X-Forwarded-For and is not in rate_limit.trusted_proxies: \

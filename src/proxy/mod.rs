@@ -1,5 +1,5 @@
-//! A request's story: admit → forward → relay. The libraries decide and count; the world comes in through the traits here,
-//! which `upstream`, `store` and `log` implement.
+//! What becomes of a request that is not for our own API: admit → forward → relay. The libraries decide and count; [`story`] puts
+//! their decisions in order. Nothing here does I/O: engines call [`service::Service`], and do what a [`story::Step`] asks for.
 
 pub mod account;
 pub mod admit;
@@ -34,15 +34,15 @@ use exchange::Answer;
 use forward::{Forward, ForwardRequest};
 use routes::{ActiveRoute, PasswordLane, Rewritten, RouteRequest};
 
-/// What happens to a request that is not ours.
+/// Everything that the requests of all clients share.
 pub struct Proxy {
-    /// May it?
+    /// Decides whether a request may go on.
     pub admit: Admit,
-    /// Who answers it?
+    /// Decides which endpoint it is sent to.
     pub forward: Forward,
-    /// What is left of it.
+    /// Records how it ended.
     pub accounts: Arc<Accounts>,
-    /// This instance's id, in `Via` or a field of ours.
+    /// This instance's id, sent in `Via` or in a field of our own, by which loops are found.
     pub instance: String,
     /// Where passwords are checked.
     pub passwords: PasswordLane,
@@ -50,32 +50,32 @@ pub struct Proxy {
     pub upgrades: Vec<String>,
 }
 
-/// A request that was admitted, beside its head and its body.
+/// What is known of a request under way, beside its head and its body.
 struct Admitted {
     summary: RequestSummary,
     /// Whether the TCP peer is a trusted proxy.
     peer_trusted: bool,
     /// `upstream.via`.
     via: bool,
-    /// Whom the limiter takes the client for.
+    /// The key that the limiter counts the client by.
     counted_as: ClientKey,
-    /// How much it may have of the places in its pool when there are too few.
+    /// How soon it gets a place in its pool when all are taken.
     importance: Importance,
     /// The limiter's fields for the answer.
     fields: LimitFields,
-    /// By which route it goes.
+    /// Its route, if there are routes and one takes it.
     route: Option<Arc<ActiveRoute>>,
-    /// What that changed of its target.
+    /// What the route changed of its target.
     rewritten: Rewritten,
 }
 
 impl Admitted {
-    /// An answer of ours to a request that is refused.
+    /// The answer to a request that we refuse.
     fn refusal(&self, reject: &Reject, head: &RequestHead) -> Answer {
         self.dress(reject.answer(&self.summary.ids.request_id), head)
     }
 
-    /// A refusal as its route and the limiter want it.
+    /// Adds to a refusal what its route and the limiter set in it.
     fn dress(&self, answer: Answer, head: &RequestHead) -> Answer {
         let answer = match &self.route {
             Some(route) => route.dress(answer, self.as_asked(head)),
@@ -118,8 +118,8 @@ impl Proxy {
         }
     }
 
-    /// The protocol that a request asks to go on in and that may be (RFC 9110 §7.8). In HTTP/1.0 there is none, and a
-    /// body would have to be read first.
+    /// The protocol that a request asks to switch to, if `frontend.upgrades` has it (RFC 9110 §7.8). HTTP/1.0 has no upgrades, and
+    /// a request with a body gets none, since its body would have to be read first.
     fn upgrade_to(&self, head: &RequestHead) -> Option<&str> {
         let is_plain = head.version == Version::Http11 && head.length == BodyLength::Empty;
         if is_plain { headers::upgrade(&head.fields, &self.upgrades) } else { None }
@@ -165,7 +165,7 @@ pub enum Phase {
     RequestBody(crate::proxy::exchange::BodyFault),
     /// The client left.
     Cancelled,
-    /// This process has no descriptor, port or memory left for a connection: no backend's failure.
+    /// This process has no descriptor, port or memory left for a connection. That is no failure of the backend.
     Shortage,
 }
 

@@ -1,4 +1,5 @@
-//! What of the configuration a request is judged by, and the pools that it may go to. A reload swaps it in whole.
+//! What requests are judged by: the proxy's part of the configuration, the pools and the routes. A reload replaces all of it at
+//! once.
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -12,7 +13,7 @@ use balancer_http::fields::Fields;
 use balancer_limiter::identity::{KeySource, UnknownKeys};
 use balancer_limiter::request_rules::RequestRules;
 
-/// See the module. Never changes; a reload makes a new one.
+/// See the module. It never changes: a reload makes a new one.
 #[derive(Clone)]
 pub struct ProxyPolicy {
     /// Whose forwarding headers and `X-Request-Id` count.
@@ -25,13 +26,13 @@ pub struct ProxyPolicy {
     pub headers: RateLimitHeaders,
     /// What some requests need beside or instead of a token of their client's limit.
     pub rules: RequestRules,
-    /// Scripts of which origins may see refusals; `None`: none.
+    /// The origins whose scripts may read refusals; `None`: none.
     pub cors: Option<Cors>,
     /// The port that clients without TLS are sent to; `None`: they are served.
     pub redirect_to: Option<u16>,
     /// Where requests go.
     pub pools: Pools,
-    /// Which go where, and what happens to them.
+    /// Which requests go to which pool, and what happens to them on the way.
     pub routes: ActiveRoutes,
 }
 
@@ -39,7 +40,8 @@ pub struct ProxyPolicy {
 pub type PolicyInForce = ArcSwap<ProxyPolicy>;
 
 impl ProxyPolicy {
-    /// Whether a browser asks what it may send: such a request takes no token. From an origin of `rate_limit.cors` alone.
+    /// Whether it is a CORS preflight, by which a browser asks what it may send, from an origin of `rate_limit.cors`. Such a
+    /// request takes no token.
     pub fn is_preflight(&self, method: &str, fields: &Fields, has_body: bool) -> bool {
         self.cors.as_ref().is_some_and(|cors| cors.is_preflight(method, fields, has_body))
     }
@@ -54,7 +56,7 @@ impl ProxyPolicy {
         Self { routes: ActiveRoutes::new(list, &self.pools), ..self }
     }
 
-    /// What a configuration says of it, with those pools.
+    /// From a configuration, with those pools and no routes.
     pub fn of(config: &RateLimit, pools: Pools) -> Self {
         Self {
             trusted_proxies: config.trusted_proxies.clone(),

@@ -7,7 +7,7 @@ use crate::metrics::{Metrics, PoolMetrics};
 use balancer_pool::backends::{Backends, DEFAULT_POOL};
 use balancer_pool::retry_budget::RetryBudget;
 
-/// A pool, as requests see it. Those under way hold the one that they began with, also when it is configured no more.
+/// A pool, as requests see it. A request keeps the pool that it began with, also after a reload has removed it.
 pub struct Pool {
     /// Its backends, and its line.
     pub backends: Arc<Backends>,
@@ -15,7 +15,7 @@ pub struct Pool {
     pub metrics: Arc<PoolMetrics>,
     /// Bounds how much sending again adds to its load.
     pub retries: RetryBudget,
-    /// What else has to be there for as long as requests may go to it: how its backends are known by TLS.
+    /// Has to live as long as requests may go to the pool: its rules for the TLS of its backends.
     _held: Arc<dyn Any + Send + Sync>,
 }
 
@@ -44,11 +44,11 @@ pub struct Pools(Vec<Arc<Pool>>);
 impl Pools {
     /// `default`: what no route takes goes there, if it has any backend.
     pub fn new(default: Arc<Pool>, others: impl IntoIterator<Item = Arc<Pool>>) -> Self {
-        debug_assert_eq!(&**default.name(), DEFAULT_POOL, "it has a name of its own");
+        debug_assert_eq!(&**default.name(), DEFAULT_POOL, "the first pool is the default one");
         Self(std::iter::once(default).chain(others).collect())
     }
 
-    /// The pool of what no route takes.
+    /// The pool of requests that no route takes.
     pub fn default_pool(&self) -> &Arc<Pool> {
         &self.0[0]
     }
@@ -63,7 +63,7 @@ impl Pools {
         self.0.iter()
     }
 
-    /// Whether a request could be sent somewhere now: to any pool that has backends at all.
+    /// Whether any pool could take a request now. Pools without backends do not count; true if no pool has any.
     pub fn any_up(&self) -> bool {
         let mut held = self.iter().filter(|pool| pool.has_backends()).peekable();
         held.peek().is_none() || held.any(|pool| pool.backends.any_up())

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use balancer_http::fields::Fields;
 use balancer_http::headers;
 
-/// A request's id, taken from the request where it may be and made where not, and its trace's id.
+/// A request's id, which a trusted peer sent or we made, and the id of its trace.
 #[derive(Clone, Debug)]
 pub struct RequestIds {
     /// `X-Request-Id`.
@@ -37,7 +37,7 @@ pub fn new_request_id(wall: SystemTime) -> String {
     id.into_uuid().hyphenated().encode_lower(&mut text).to_owned()
 }
 
-/// The value of a `Date` field (RFC 9110 §6.6.1, IMF-fixdate); formatted once a second and thread.
+/// The value of a `Date` field (RFC 9110 §6.6.1, IMF-fixdate). Each thread formats it once a second.
 pub fn with_date<R>(wall: SystemTime, use_it: impl FnOnce(&[u8]) -> R) -> R {
     const LENGTH: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
     thread_local!(static LAST: Cell<(u64, [u8; LENGTH])> = const { Cell::new((u64::MAX, [0; LENGTH])) });

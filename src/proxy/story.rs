@@ -33,7 +33,7 @@ pub struct NewRequest<'a> {
     pub body_bytes: u64,
     /// When the head was complete.
     pub received_at: Nanos,
-    /// The engine can relay both directions of a connection after a 101.
+    /// Whether the engine can relay both directions of a connection after a 101.
     pub can_upgrade: bool,
     /// Id of the endpoint to which the client's connection is bound, since the credentials that it gave belong to one
     /// connection.
@@ -46,7 +46,7 @@ pub enum Step {
     Answer(Answer),
     /// Send the request there, and tell what came of it.
     Call(Box<Story>, Call),
-    /// Wait until the waker is called ([`Story::listen`]), at most until then.
+    /// Wait until the waker is called ([`Story::listen`]), at most until this time of the clock.
     Wait(Box<Story>, Nanos),
     /// Have the whole body read, at most so many bytes, and the request answered by [`super::service::Service::work`] on a
     /// thread that may block.
@@ -85,7 +85,7 @@ pub struct Story {
 }
 
 enum Stage {
-    /// What the store has of its client is looked up.
+    /// Its client is looked up in the store.
     Identifying(Identity, Arc<ProxyPolicy>, Waiting),
     /// Its password is checked.
     CheckingUsers(Identity, Arc<ProxyPolicy>, PasswordTicket, CheckedUsers),
@@ -98,7 +98,7 @@ enum Stage {
 }
 
 impl Story {
-    /// Tells what came of its call. `replayable`: none of the body is gone.
+    /// Tells what came of its call. `replayable`: all of the body can be sent again.
     pub fn on(mut self: Box<Self>, event: Event, head: &RequestHead, replayable: bool) -> Step {
         let Stage::Sent(state, lease) = std::mem::replace(&mut self.stage, Stage::Between) else {
             return self.lost(head);
@@ -124,11 +124,11 @@ impl Story {
         }
     }
 
-    /// It was woken, or the time it may wait is over (`late`).
+    /// Goes on after a [`Step::Wait`]: it was woken, or the time it may wait is over (`late`).
     pub fn resume(mut self: Box<Self>, head: &RequestHead, late: bool) -> Step {
         let proxy = Arc::clone(&self.proxy);
         match std::mem::replace(&mut self.stage, Stage::Between) {
-            // In time or not: what is known now decides.
+            // Late or not, what the store has said by now decides.
             Stage::Identifying(identity, policy, waiting) => {
                 let summary = self.admitted.summary;
                 let Identity { client, met, when, .. } = &identity;
@@ -141,7 +141,7 @@ impl Story {
             Stage::CheckingUsers(identity, policy, _, passed) => {
                 self.check_users(head, identity, &policy, passed)
             }
-            // Told at the last moment: a place that is free is not left so.
+            // If its turn came at the last moment, it takes the free place, which would stay unused otherwise.
             Stage::InLine(state) if late && !state.is_told() => {
                 let next = Next::Failed(proxy.forward.out_of_patience(state));
                 self.go(next, head)
@@ -157,7 +157,7 @@ impl Story {
         }
     }
 
-    /// Names whom to tell that it can go on. False: it can already.
+    /// Has `waker` called when it can go on. False: it can already, and `waker` is dropped.
     pub fn listen(&self, waker: Waker) -> bool {
         match &self.stage {
             Stage::Identifying(_, _, waiting) => waiting.pending.on_end(waker),
@@ -167,7 +167,7 @@ impl Story {
         }
     }
 
-    /// The client left: the end of the story is logged, and no answer is made.
+    /// The client left: everything is given back, the end is logged, and no answer is sent.
     pub fn abandon(mut self: Box<Self>, head: &RequestHead) {
         let proxy = Arc::clone(&self.proxy);
         let failed = match std::mem::replace(&mut self.stage, Stage::Between) {
@@ -183,7 +183,7 @@ impl Story {
         }
     }
 
-    /// The protocol that the request asks to go on in and that may be.
+    /// The protocol that the request asks to switch to, if that is allowed.
     pub fn protocol<'a>(&'a self, head: &'a RequestHead) -> Option<&'a str> {
         if self.can_upgrade { self.proxy.upgrade_to(head) } else { None }
     }
@@ -232,7 +232,7 @@ impl Story {
                 Step::Wait(self, until)
             }
             Next::Failed(failed) => {
-                // Whether the rest of a body is in the way of the next request is the engine's to know.
+                // `false`: only the engine knows whether an unread rest of the body is in the way of the next request.
                 let answer = self.admitted.summary.refuse(failed, false);
                 let answer = self.admitted.dress(answer, head);
                 Step::Answer(self.proxy.accounts.close(answer, head, self.admitted.summary))
@@ -240,7 +240,7 @@ impl Story {
         }
     }
 
-    /// What comes of an engine that tells a story something that it does not wait for: a fault of ours.
+    /// Answers with 500. The engine told the story something that it does not wait for, which is a bug of ours.
     fn lost(self: Box<Self>, head: &RequestHead) -> Step {
         let reject = Reject::new(Reason::Internal, "the request could not be handled");
         self.end_with(&reject, head)
@@ -264,7 +264,7 @@ impl Story {
         Event::Failed(UpstreamError { phase: super::Phase::Malformed, cause })
     }
 
-    /// Makes the client's answer out of a backend's. Its body is the engine's to move.
+    /// Makes the client's answer out of a backend's. The engine moves the body.
     fn relay(
         mut self: Box<Self>,
         answer: response::Head,

@@ -1,5 +1,5 @@
-//! A proxy for unit tests, and its stories: a store in memory, a pool of the addresses that a test names, a clock that the
-//! test moves, and a journal that keeps what it is told.
+//! A proxy for unit tests, and tests of its stories. It has a store in memory, a pool of the addresses that a test names, a clock
+//! that the test moves, and a journal that keeps its records.
 
 mod answers;
 mod attempts;
@@ -42,7 +42,7 @@ use balancer_pool::strategy::Strategy;
 /// Long enough for anything that should happen, on a machine that is busy with something else.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A proxy and what it tells.
+/// A proxy, with what a test looks at.
 pub(crate) struct Fixture {
     pub proxy: Arc<Proxy>,
     pub pool: Arc<Pool>,
@@ -89,7 +89,7 @@ pub(crate) fn policy() -> PoolPolicy {
     }
 }
 
-/// The pool of that policy: the first of the backends that can.
+/// A pool of that policy, which picks the first backend that can take a request.
 pub(crate) fn settings(policy: PoolPolicy) -> Settings {
     Settings { policy: Arc::new(policy), ..Settings::of(Strategy::First) }
 }

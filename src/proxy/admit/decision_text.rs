@@ -1,4 +1,4 @@
-//! A decision as clients read it.
+//! The limiter's decision as a client reads it: rate limit fields, and the names of the policies that refused.
 
 use std::borrow::Cow;
 
@@ -17,9 +17,9 @@ pub(super) struct DecisionText {
     pub fields: RateLimitFields,
     /// The bucket that comes first in the fields.
     pub bucket: Option<BucketName>,
-    /// A rule has that bucket: this one.
+    /// The id of that bucket, if it belongs to a rule and not to the client's limit.
     pub of_rule: Option<BucketId>,
-    /// The policies that refused.
+    /// The names of the policies that refused, for `violated-policies`.
     pub violated: Vec<Cow<'static, str>>,
 }
 
@@ -60,7 +60,7 @@ type Names<'a> = SmallVec<[(&'a BucketSpec, bool); MAX_ASKED]>;
 
 type Standings<'a> = SmallVec<[Standing<'a>; MAX_ASKED]>;
 
-/// What the limiter adds to an answer, of a backend or of ours.
+/// The fields that the limiter adds to an answer, whether a backend's or our own.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct LimitFields {
     told: RateLimitFields,
@@ -68,12 +68,12 @@ pub(in crate::proxy) struct LimitFields {
 }
 
 impl LimitFields {
-    /// The fields as `rate_limit.headers` wants them.
+    /// `headers`: `rate_limit.headers`, which says in which forms they are sent.
     pub fn new(told: RateLimitFields, headers: RateLimitHeaders) -> Self {
         Self { told, headers }
     }
 
-    /// Ours come behind a backend's own.
+    /// Adds them behind the backend's own, which stay.
     pub fn add_to(&self, mut answer: Answer) -> Answer {
         if matches!(self.headers, RateLimitHeaders::Draft11 | RateLimitHeaders::Both) {
             for (name, value) in
@@ -102,7 +102,7 @@ impl LimitFields {
     }
 }
 
-/// Whether answers have the fields of the older form.
+/// Whether answers have the fields of the older form, `X-RateLimit-*`.
 pub(in crate::proxy) fn has_legacy(headers: RateLimitHeaders) -> bool {
     matches!(headers, RateLimitHeaders::Legacy | RateLimitHeaders::Both)
 }

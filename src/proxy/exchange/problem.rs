@@ -24,7 +24,7 @@ struct Problem<'a> {
     violated_policies: &'a [Cow<'static, str>],
 }
 
-/// What most problems need, that of a 429 among them.
+/// Enough for most problems, that of a 429 included. A longer one makes the buffer grow.
 const USUAL_PROBLEM_BYTES: usize = 320;
 
 impl Reject {
@@ -42,7 +42,7 @@ impl Reject {
             violated_policies: &self.violated_policies,
         };
         let mut body = Vec::with_capacity(USUAL_PROBLEM_BYTES);
-        // Strings and integers alone, into memory: there is nothing to fail on.
+        // It holds strings and integers alone and is written to memory: this can't fail.
         let _ = serde_json::to_writer(&mut body, &problem);
         let mut answer = Answer::new(status, body).with("Content-Type", "application/problem+json");
         answer.cause = Some(self.words());
@@ -63,7 +63,7 @@ impl Reject {
         answer
     }
 
-    /// What the operator reads.
+    /// The text for the operator: the internal cause where there is one, else what the client is told.
     fn words(&self) -> Cow<'static, str> {
         let said = if self.cause.is_empty() { self.detail.clone() } else { self.cause.clone().into() };
         match self.errors.first() {

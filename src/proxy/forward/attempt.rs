@@ -12,7 +12,8 @@ use balancer_pool::backends::{Ejection, Endpoint, Lease};
 use balancer_time::Nanos;
 
 impl Forward {
-    /// Counts and judges an attempt that began at the `now` of `state`, and moves that on.
+    /// Counts an attempt that began at `state.now`, tells the pool what it says about the endpoint, and sets `state.now` to the
+    /// present.
     pub(super) fn conclude(
         &self,
         state: &mut RetryState,
@@ -36,8 +37,8 @@ impl Forward {
     }
 }
 
-/// Whether it was too late because the request had spent most of its time before, in line or elsewhere: that says nothing
-/// about the endpoint, and an overload would eject every endpoint.
+/// Whether an attempt ran out of time only because the request had spent more than half of its time before, in line or
+/// elsewhere. That says nothing about the endpoint, and under overload it would eject every endpoint.
 fn was_hurried(state: &RetryState, took: Nanos, phase: Phase) -> bool {
     matches!(phase, Phase::TimedOut | Phase::ConnectTimedOut)
         && state.deadline.is_some_and(|deadline| state.now >= deadline)
@@ -58,7 +59,7 @@ fn verdict(result: Result<u16, &UpstreamError>, outlier_statuses: &[(u16, u16)])
     }
 }
 
-/// One line for each change of who is ejected, with its cause.
+/// Logs each ejection, and its end, with the cause.
 fn tell(pool: &Pool, endpoint: &Endpoint, ejection: Option<Ejection>, result: Result<u16, &UpstreamError>) {
     let Some(ejection) = ejection else { return };
     let last = match result {

@@ -23,15 +23,15 @@ pub(super) enum Unsent {
     Deadline,
     /// All are full, and this request can't wait.
     Full,
-    /// It was sent before, and too many are sent again.
+    /// It would be sent again, and the retry budget has no room.
     OverBudget,
-    /// It waits; its retry state holds the place.
+    /// It waits in line; its retry state holds the place.
     Waits,
 }
 
 impl Forward {
-    /// An endpoint to send it to, waited for in line if need be. Nobody overtakes those in line: a request that goes to another
-    /// backend after a failure joins it in front of what its client sent later. Only who can't wait tries at once.
+    /// Picks an endpoint, or takes a place in line. No request overtakes the line: one that is sent again after a failure joins it,
+    /// too, in front of what its client sent later. Only a request that can't wait (`may_wait`) tries without regard to the line.
     pub(super) fn seek(
         &self,
         state: &mut RetryState,
@@ -72,7 +72,7 @@ impl Forward {
             if state.deadline.is_some_and(|deadline| state.now >= deadline) {
                 return Err(Unsent::Deadline);
             }
-            // What came or changed meanwhile counts.
+            // Endpoints may have come, gone or changed while it waited.
             state.snapshot = state.pool.backends.snapshot();
             match state.pick(preferred) {
                 Ok((mut lease, reuse)) => {
@@ -83,14 +83,14 @@ impl Forward {
                 Err(Unavailable::Full) if state.now >= wait.until => return Err(wait.too_late()),
                 Err(Unavailable::Full) => {}
             }
-            // False: something was freed between its try and its sleep.
+            // `false` means that a place was freed between the try and the sleep: it is still trying, and the loop goes on.
             let _ = wait.place.sleep(state.leaves_room(), state.now);
         }
     }
 
     fn join(&self, state: &RetryState) -> Result<Wait, Unsent> {
         let full = Unsent::Refused(QueueRefusal::Full);
-        // Of all pools together: what waits holds a worker there, and no pool has workers of its own.
+        // Counted over all pools: where a waiting request holds a worker, the pools share the workers.
         let one = WaitingCount::take(&self.waiting, self.most_waiting).ok_or(full)?;
         let since = self.clock.now();
         let Importance { weight, priority } = state.importance;
@@ -123,7 +123,7 @@ impl Wait {
 
 /// A request that waits in line.
 impl RetryState {
-    /// When it has waited long enough.
+    /// When its wait ends in vain, in nanoseconds of the clock; 0 if it does not wait.
     pub fn waits_until(&self) -> Nanos {
         self.wait.as_ref().map_or(0, |wait| wait.until)
     }
@@ -133,12 +133,12 @@ impl RetryState {
         self.wait.as_ref().is_some_and(|wait| wait.place.standing() != LineStanding::Asleep)
     }
 
-    /// Names whom to tell that it can go on. False: it can already.
+    /// Has `waker` called when it can go on. False: it can already, and `waker` is dropped.
     pub fn on_turn(&self, waker: Waker) -> bool {
         self.wait.as_ref().is_some_and(|wait| wait.place.on_turn(waker))
     }
 
-    /// Why it is given up.
+    /// Why it is refused when its wait ends in vain.
     pub(super) fn too_late(&self) -> Unsent {
         self.wait.as_ref().map_or(Unsent::Refused(QueueRefusal::Timeout), Wait::too_late)
     }

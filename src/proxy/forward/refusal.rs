@@ -1,4 +1,4 @@
-//! What is told of a request that no backend answered, to its client and to the operator.
+//! What the client and the operator are told about a request that no backend answered.
 
 use super::line::Unsent;
 use super::retry_state::{FailedAttempt, RetryState};
@@ -13,15 +13,15 @@ use balancer_pool::backends::{DEFAULT_POOL, Endpoint};
 /// Seconds that a client is told to wait when no backend can answer now.
 const RETRY_AFTER_S: u64 = 1;
 
-/// What the client and the operator read when it was not sent, or not again. Counts those that the line refused.
+/// The refusal of a request that was not sent, or not sent again. Counts it if the line refused it.
 pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
     let RetryState { failed_attempt, spent, pool, .. } = state;
-    // What is said again and again is told by its words: one pool's trouble must not hide another's.
+    // The error log suppresses repeats of one text. With the pool's name in it, one pool's trouble does not hide another's.
     let of_pool =
         if **pool.name() == *DEFAULT_POOL { String::new() } else { format!(" of pool {}", pool.name()) };
     let before = match failed_attempt {
         Some(FailedAttempt { error: Some(error), at, .. }) => match why {
-            // That it could not be sent again is no news: the first failure is.
+            // Why the attempt failed says more than why it could not be sent again.
             Unsent::Nobody | Unsent::Refused(QueueRefusal::Full) | Unsent::Full | Unsent::OverBudget => {
                 return failed(&error, &at, spent);
             }
@@ -68,7 +68,7 @@ fn refused(why: QueueRefusal) -> &'static str {
     }
 }
 
-/// What the client and the operator read when no backend answered.
+/// The refusal of a request whose last attempt failed.
 pub(super) fn failed(error: &UpstreamError, endpoint: &Endpoint, spent: Spent) -> NoAnswer {
     let (reason, detail, wait) = match error.phase {
         Phase::Connect | Phase::ConnectTimedOut => (Reason::BadGateway, "no backend could be reached", true),

@@ -1,5 +1,5 @@
-//! One request's way over the endpoints: whom it may go to next, and what is known of those that it was sent to. All of it
-//! by value, so that it can be put away while the request waits.
+//! The attempts of one request: which endpoint it may go to next, and what came of the ones before. The state is owned data,
+//! so that it can be stored while the request waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,31 +22,31 @@ use balancer_time::Nanos;
 /// See the module.
 pub(in crate::proxy) struct RetryState {
     pub(super) pool: Arc<Pool>,
-    /// The pool and how to serve, as they were when it began, or when it last stopped waiting.
+    /// The pool's endpoints and policy, as they were when it began, or when it last tried from the line.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) key: u64,
-    /// Whom the limiter takes its client for, and as what the line counts it.
+    /// The key that the limiter counts its client by.
     pub(super) client: ClientKey,
-    /// What names it alone.
+    /// The id of its client's key or own entry, if there is one.
     pub(super) client_id: Option<Arc<str>>,
     pub(super) who: Who,
     pub(super) importance: Importance,
-    /// When it first looked for an endpoint: sent again, it keeps its place before what came later.
+    /// When it first looked for an endpoint. Sent again, it joins the line in front of what came later.
     pub(super) arrived: Nanos,
     pub(super) idempotent: bool,
-    /// It can be sent again, whatever becomes of it: it may find out whether an endpoint is well again.
+    /// It can be sent again whatever happens, so it may probe whether an ejected endpoint works again.
     pub(super) may_probe: bool,
-    /// How long it may take in all.
+    /// How long it may take in all, in nanoseconds.
     pub(super) time: Option<Nanos>,
     pub(super) deadline: Option<Nanos>,
     /// Id of the endpoint to which the client's connection is bound.
     pub(super) bound_to: Option<u64>,
-    /// Ids of endpoints.
+    /// Ids of the endpoints that it was sent to and that failed.
     pub(super) tried: Vec<u64>,
     /// How often it was sent again, refused connections not counted.
     pub(super) resent: u32,
     pub(super) reuse: Reuse,
-    /// The last attempt failed, and it is to be sent again.
+    /// The last attempt, if it failed and the request is to be sent again.
     pub(super) failed_attempt: Option<FailedAttempt>,
     pub(super) wait: Option<Wait>,
     pub(super) spent: Spent,
@@ -66,7 +66,7 @@ pub(super) struct FailedAttempt {
 pub(super) struct Wait {
     pub place: QueuePlace,
     pub until: Nanos,
-    /// It is the request's own time that is over then, not the line's.
+    /// Whether `until` is the request's own deadline, and not the end of `queue_timeout`.
     pub until_deadline: bool,
     pub _counted: QueuedCount,
 }
@@ -84,7 +84,7 @@ pub(super) struct QueuedCount {
 pub(super) struct WaitingCount(Arc<AtomicUsize>);
 
 impl WaitingCount {
-    /// `None`: there are so many already.
+    /// `None`: `most` wait already.
     pub fn take(waiting: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
         let more = |count: usize| (count < most).then_some(count + 1);
         waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
@@ -111,23 +111,24 @@ impl RetryState {
         self.deadline
     }
 
-    /// Gives it so long in all, whatever `upstream.request_timeout` says. `since`: when its head was complete.
+    /// Gives it `most` nanoseconds in all, whatever `upstream.request_timeout` says. `since`: when its head was complete.
     pub(in crate::proxy) fn end_within(&mut self, most: Nanos, since: Nanos) {
         self.time = Some(most);
         self.deadline = Some(since.saturating_add(most));
     }
 
-    /// Binds it to an endpoint.
+    /// Binds it to the endpoint of that id, if there is one.
     pub(in crate::proxy) fn bind(&mut self, endpoint: Option<u64>) {
         self.bound_to = endpoint;
     }
 
-    /// How its endpoint is called.
+    /// Time-outs and bounds for calls of its endpoint.
     pub(in crate::proxy) fn call_policy(&self) -> CallPolicy {
         self.snapshot.policy().call
     }
 
-    /// Notes a failed attempt, if another one may follow it as far as the request and the time go. False: none may.
+    /// Notes a failed attempt, if the policy, the request and its deadline allow another one. False: they do not. The retry budget
+    /// is asked later, by [`Self::charge`].
     pub(super) fn try_again_after(&mut self, failure: Failure, at: &Arc<Endpoint>, replayable: bool) -> bool {
         let request = retry::Request { idempotent: self.idempotent, replayable, retries_done: self.resent };
         let again = retry::again(failure, request, self.snapshot.policy().retry);
@@ -140,20 +141,20 @@ impl RetryState {
         true
     }
 
-    /// Why it failed.
+    /// Adds the error to the failed attempt that was noted.
     pub(super) fn failed_with(&mut self, error: UpstreamError) {
         if let Some(failed_attempt) = &mut self.failed_attempt {
             failed_attempt.error = Some(error);
         }
     }
 
-    /// Whom to send it to now: after a failed attempt on another endpoint, or on the same one where only a connection was bad.
+    /// Picks an endpoint: after a failed attempt another one, or the same one where only a connection was bad.
     pub(super) fn pick(&self, preferred: &[&[u8]]) -> Result<(Lease, Reuse), Unavailable> {
         let elsewhere = self.pick_untried(&self.tried, preferred).map(|lease| (lease, self.reuse));
         match (&self.failed_attempt, elsewhere) {
             (Some(FailedAttempt { again: Again::ElsewhereOrFresh, .. }), Err(why)) => {
                 let fresh = self.pick_untried(self.ruled_out(), preferred).map(|lease| (lease, Reuse::Never));
-                // Full is the better news of the two: waiting helps.
+                // Of the two causes `Full` is told, because then waiting helps.
                 fresh.map_err(|same| if why == Unavailable::Full { why } else { same })
             }
             (_, elsewhere) => elsewhere,
@@ -170,12 +171,12 @@ impl RetryState {
         Wanted { tried, key, now, may_probe, preferred, bound_to }
     }
 
-    /// Whether it found all full beside room that it can't take, and others might.
+    /// Whether there is room that this request can't take and another might.
     pub(super) fn leaves_room(&self) -> bool {
         self.snapshot.leaves_room(&self.wanted(self.ruled_out(), &[]))
     }
 
-    /// Whether anybody could take it, once there is room.
+    /// Whether any endpoint could take it once there is room.
     pub(super) fn has_somebody(&self) -> bool {
         self.snapshot.knows_any(&self.wanted(self.ruled_out(), &[]))
     }
@@ -188,7 +189,7 @@ impl RetryState {
         }
     }
 
-    /// Takes a place in the retry budget for what comes after a failed attempt, which is then forgotten. False: there is none.
+    /// Takes a place in the retry budget for the attempt after a failed one, and forgets the failed one. False: there is no place.
     pub(super) fn charge(&mut self) -> bool {
         let Some(failed_attempt) = &self.failed_attempt else { return true };
         let share = self.snapshot.policy().retry_budget;

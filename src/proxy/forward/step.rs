@@ -1,4 +1,4 @@
-//! Picking and sending again without I/O: what an attempt came to goes in, whom to send the request to next comes out.
+//! Picking and sending again without I/O: the result of an attempt goes in, the endpoint to send to next comes out.
 
 use super::line::Unsent;
 use super::refusal::{failed, unsent};

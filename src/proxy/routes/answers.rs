@@ -12,12 +12,12 @@ use balancer_http::message::Reason;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kept {
     None,
-    /// A refusal says what it says.
+    /// For a refusal: a route must not change what it says.
     All,
 }
 
 impl ActiveRoute {
-    /// The answer, where no backend is asked.
+    /// The route's own answer, if it redirects or answers by itself.
     pub(in crate::proxy) fn answer(&self, asked: RouteRequest<'_>) -> Option<Answer> {
         match &self.config.action {
             RouteAction::Pool(_) => None,
@@ -56,13 +56,13 @@ impl ActiveRoute {
         answer
     }
 
-    /// A refusal as its client is to see it.
+    /// The answer for a refusal, with the route's page and fields.
     pub(in crate::proxy) fn refuse(&self, reject: &Reject, asked: RouteRequest<'_>) -> Answer {
         self.dress(reject.answer(asked.request_id), asked)
     }
 
-    /// The same for a refusal that is an answer already. No cache keeps it, whatever the route says of what it serves: the
-    /// next client may come in, and the next moment the backend is up.
+    /// The same for a refusal that is an answer already. Caches may not keep it, whatever the route sets for what it serves: the
+    /// next client may be let in, and the backend may be up a moment later.
     pub(in crate::proxy) fn dress(&self, mut answer: Answer, asked: RouteRequest<'_>) -> Answer {
         self.show_page(&mut answer, asked);
         answer.fields.set("Cache-Control", b"no-store");
@@ -70,7 +70,7 @@ impl ActiveRoute {
         answer
     }
 
-    /// Puts the page for the answer's status in the place of its body, for who prefers that.
+    /// Replaces the body by the route's page for the answer's status, if the client prefers HTML.
     fn show_page(&self, answer: &mut Answer, asked: RouteRequest<'_>) {
         let Some((_, page)) = self.config.errors.iter().find(|(status, _)| *status == answer.status) else {
             return;
@@ -100,14 +100,14 @@ impl ActiveRoute {
     }
 }
 
-/// Whether a field tells some caches more than `Cache-Control` does, and wins over it there: `CDN-Cache-Control` and others of
-/// such names (RFC 9213 §2), `Surrogate-Control`.
+/// Whether some caches obey this field rather than `Cache-Control`: `CDN-Cache-Control` and others of such names (RFC 9213 §2),
+/// and `Surrogate-Control`.
 fn is_for_caches(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.ends_with("cache-control") || name == "surrogate-control"
 }
 
-/// Sets fields, and takes those out that have no value.
+/// Sets fields, and removes those that the configuration gives no value.
 pub(super) fn set<'a>(
     all: impl ExactSizeIterator<Item = &'a SetField>,
     fields: &mut Fields,

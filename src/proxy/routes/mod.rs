@@ -1,5 +1,5 @@
-//! What routes do with requests: by which one a request goes, who may come in, what is answered without a backend, and what
-//! changes on the way to a backend and back. Nothing in here waits; passwords are checked on threads of their own.
+//! What routes do with requests: which route takes a request, which clients are let in, what is answered without a backend, and
+//! what changes on the way to a backend and back. Nothing here blocks: passwords are checked on threads of their own.
 
 mod answers;
 mod basic_auth;
@@ -43,11 +43,11 @@ pub struct ActiveRoutes {
 }
 
 impl ActiveRoutes {
-    /// The configured ones, with those pools.
+    /// The configured routes, which lead to `pools`.
     pub fn new(list: &RouteList, pools: &Pools) -> Self {
         let route = |config: &RouteConfig| {
             let pool = match &config.action {
-                // The loader has seen that it is there.
+                // It is there: the loader of the configuration has checked that.
                 RouteAction::Pool(name) => pools.get(name).cloned(),
                 RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
             };
@@ -61,25 +61,25 @@ impl ActiveRoutes {
         self.all.is_empty()
     }
 
-    /// Which ones concern a request, by its host and its path without the query.
+    /// The routes that a request meets, by its host and its path without the query.
     ///
     /// # Errors
-    /// That can't be told: the request is to be refused.
+    /// The path has too many readings to tell: the request has to be refused.
     pub fn met(&self, host: Option<&str>, path: &str) -> Result<MetRoutes, TooManyReadings> {
         self.table.met(host, path)
     }
 
-    /// The one that a request goes by.
+    /// The route that takes the request.
     pub fn by(&self, met: &MetRoutes) -> Option<&Arc<ActiveRoute>> {
         self.all.get(met.by?)
     }
 
-    /// All that some reading of the path meets.
+    /// All routes that some reading of the path meets.
     pub(super) fn all_met<'a>(&'a self, met: &'a MetRoutes) -> impl Iterator<Item = &'a ActiveRoute> {
         met.all.iter().filter_map(|number| self.all.get(*number)).map(|route| &**route)
     }
 
-    /// Adds the rules of all that were met.
+    /// Adds the rules of all met routes, each once.
     pub fn add_rules<'a>(&'a self, met: &MetRoutes, rules: &mut SmallVec<[&'a RequestRule; 2]>) {
         let routes = met.all.iter().filter_map(|number| self.all.get(*number));
         for rule in routes.flat_map(|route| &route.config.rules) {
@@ -89,7 +89,7 @@ impl ActiveRoutes {
         }
     }
 
-    /// The route that does not let that client in, if any of those that were met does not.
+    /// The first of the met routes that does not let that client in.
     pub fn closed_to<'a>(&'a self, met: &'a MetRoutes, client: IpAddr) -> Option<&'a ActiveRoute> {
         self.all_met(met).find(|ActiveRoute { config, .. }| {
             identity::is_in(&config.deny, client)
@@ -98,7 +98,7 @@ impl ActiveRoutes {
     }
 }
 
-/// A request as its route's texts name it.
+/// A request, for the variables in a route's texts.
 #[derive(Clone, Copy)]
 pub(super) struct RouteRequest<'a> {
     pub head: &'a RequestHead,

@@ -1,6 +1,6 @@
-//! Passwords are checked on threads of their own, a few at a time: one takes milliseconds of a processor, up to a second. Whoever
-//! asks waits as it waits for the database. A verdict is kept for a while, under a keyed hash of what was asked, so that a page
-//! with thirty pictures is one check and no password stays in memory.
+//! Checks passwords on threads of their own, a few at a time, because one check takes from milliseconds to a second of a
+//! processor. A request waits for it as it waits for the database. A verdict is kept for a while, under a keyed hash of what was
+//! asked, so that a page with thirty pictures is one check, and no password stays in memory.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -22,15 +22,15 @@ use balancer_time::Nanos;
 
 /// Checks that wait for a thread. One of the usual cost takes 50 ms.
 const MAX_WAITING: usize = 64;
-/// The longest that a request waits for one. What nobody can wait for any more is thrown away unchecked, so that a flood of guesses does not
-/// keep the threads busy with those of a minute ago.
+/// The longest that a request waits for a check. An older check is dropped, since no request waits for it any more: otherwise a
+/// flood of guesses would keep the threads busy with those of a minute ago.
 pub(in crate::proxy) const MAX_CHECK: Nanos = 10 * 1_000_000_000;
 /// How long a verdict is kept.
 const KEPT: Nanos = 60 * 1_000_000_000;
-/// Most verdicts that are kept, right ones and wrong ones apart: a flood of wrong ones leaves the right ones where they are.
+/// Most verdicts that are kept, counted apart for right and wrong passwords: a flood of wrong ones does not evict the right ones.
 const MAX_KEPT: NonZero<usize> = NonZero::new(10_000).expect("not zero");
 
-/// Names what was asked: who, by which password, against which hash. Tells nothing of them.
+/// A keyed hash of a user's name, the password and the stored hash. It tells checks apart, and reveals nothing of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Question(u128);
 
@@ -41,7 +41,7 @@ pub struct PasswordTicket {
 }
 
 impl PasswordTicket {
-    /// Names whom to tell when there is a verdict. False: there is one, or none will come.
+    /// Has `waker` called when the check ends. False: it has ended, and `waker` is dropped.
     pub fn on_end(&self, waker: Waker) -> bool {
         match self.table.lock().asked.get_mut(&self.question) {
             Some(wakers) => {
@@ -59,7 +59,7 @@ pub(super) enum PasswordVerdict {
     Is(bool),
     /// It is being checked.
     Soon(PasswordTicket),
-    /// As many wait as may.
+    /// Too many checks wait already.
     Busy,
 }
 
@@ -75,7 +75,7 @@ pub struct PasswordLane {
 struct Verdicts {
     right: LruCache<Question, Nanos>,
     wrong: LruCache<Question, Nanos>,
-    /// Those that are being checked, and who is to be told.
+    /// Checks that wait or run, and what wakes the requests that wait for them.
     asked: HashMap<Question, Vec<Waker>>,
 }
 
@@ -99,19 +99,20 @@ struct Job {
     question: Question,
     hash: PasswordHash,
     password: Vec<u8>,
-    /// There is a user of that name.
+    /// Whether there is a user of that name. If not, `hash` only makes the check take as long as if there were.
     exists: bool,
     /// When it came.
     since: Nanos,
 }
 
 impl PasswordLane {
-    /// One without a thread as yet.
+    /// A lane that has no threads yet.
     pub fn new(clock: Clock) -> Self {
         Self { clock, keys: RandomState::new(), table: Arc::default(), jobs: OnceLock::new() }
     }
 
-    /// Whether that is the user's password. Where there is no such user, that takes as long to find out. Never blocks.
+    /// Whether that is the user's password. For an unknown user the check takes as long as for a known one, so that its time does
+    /// not tell them apart. Does not wait for the check.
     pub(super) fn ask(&self, users: &Users, name: &[u8], password: &[u8], now: Nanos) -> PasswordVerdict {
         let (hash, exists) = users.hash_of(name);
         let question = self.question(hash, name, password);
@@ -124,7 +125,7 @@ impl PasswordLane {
             return soon();
         }
         let job = Job { question, hash: hash.clone(), password: password.to_vec(), exists, since: now };
-        // Told of before it is there, it would find nobody to tell.
+        // Inserted before the job is sent: a thread that ends it at once has to find the entry.
         table.asked.insert(question, Vec::new());
         let jobs = self.jobs.get_or_init(|| start(&self.table, &self.clock));
         if jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok()) {
@@ -135,7 +136,7 @@ impl PasswordLane {
     }
 
     fn question(&self, hash: &PasswordHash, name: &[u8], password: &[u8]) -> Question {
-        // Random, by the operating system, and never told.
+        // The keys of `RandomState` are random and leave no trace outside: the hashes can't be computed by others.
         let (one, other) = (self.keys.hash_one(0u8), self.keys.hash_one(1u8));
         let mut hasher = SipHasher24::new_with_keys(one, other);
         for part in [hash.reveal().as_bytes(), name, password] {
@@ -146,7 +147,7 @@ impl PasswordLane {
     }
 }
 
-/// Half of the processors, so that the loops have the rest. `None`: no thread could be started.
+/// Starts threads for half of the processors, so that the loops have the rest. `None`: no thread could be started.
 fn start(table: &Arc<Mutex<Verdicts>>, clock: &Clock) -> Option<Sender<Job>> {
     let threads = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let (jobs, todo) = crossbeam_channel::bounded(MAX_WAITING);
@@ -162,11 +163,11 @@ fn start(table: &Arc<Mutex<Verdicts>>, clock: &Clock) -> Option<Sender<Job>> {
     (started > 0).then_some(jobs)
 }
 
-/// Until the lane is gone.
+/// Checks passwords until the lane is dropped.
 fn check_all(todo: &Receiver<Job>, table: &Mutex<Verdicts>, clock: &Clock) {
     for Job { question, hash, password, exists, since } in todo {
         let is_awaited = clock.now() < since.saturating_add(MAX_CHECK);
-        // One that can't be checked is not let in.
+        // A check that panics counts as a wrong password.
         let check = || hash.is_of(&password) && exists;
         let verdict = is_awaited.then(|| catch_unwind(AssertUnwindSafe(check)).unwrap_or(false));
         let until = clock.now().saturating_add(KEPT);
@@ -277,7 +278,7 @@ mod tests {
         let PasswordLane { jobs, .. } = lane;
         drop(jobs);
         check_all(&todo, &table, &clock);
-        assert!(told.try_recv().is_ok(), "whoever waits all the same is told");
+        assert!(told.try_recv().is_ok(), "a request that still waits is woken");
         let lane = PasswordLane { clock: clock.clone(), keys, table, jobs: OnceLock::new() };
         let known = |password: &str| {
             let question = lane.question(users.hash_of(b"alice").0, b"alice", password.as_bytes());

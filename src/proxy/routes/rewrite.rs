@@ -1,4 +1,4 @@
-//! A request as its route's backend sees it.
+//! What a route changes in a request before its backend gets it.
 
 use std::borrow::Cow;
 
@@ -21,13 +21,13 @@ pub(in crate::proxy) struct Rewritten {
 }
 
 impl ActiveRoutes {
-    /// A path as it is judged and sent on: where there are routes, without dot segments. Not every backend takes them out, and
-    /// one that does not would read `/admin/../x` as a path below `/admin`, though it goes by the route for `/x`.
+    /// A path as it is judged and sent on: without dot segments, if there are routes. Not every backend removes them, and one
+    /// that does not would read `/admin/../x` as a path below `/admin`, though the route for `/x` takes it.
     pub fn as_sent<'a>(&self, path: &'a str) -> Cow<'a, str> {
         if self.is_empty() { Cow::Borrowed(path) } else { without_dots(path) }
     }
 
-    /// Makes that of a request's path.
+    /// Replaces a request's path by [`Self::as_sent`] of it.
     pub(in crate::proxy) fn resolve_dots(&self, head: &mut RequestHead) {
         let path = head.path();
         if let Cow::Owned(resolved) = self.as_sent(path) {
@@ -38,8 +38,8 @@ impl ActiveRoutes {
 }
 
 impl ActiveRoute {
-    /// The target as the backend gets it. The query stays. `None`: some backend would read it as a path that is not where the
-    /// route puts it, and so as one that other routes were to judge.
+    /// The target as the backend gets it. The query stays. `None`: some backend could read the result as a path outside of where
+    /// the route leads, which other routes would have to judge.
     pub(in crate::proxy) fn rewrite(&self, head: &RequestHead) -> Option<Rewritten> {
         let RouteConfig { path, strip_prefix, add_prefix, .. } = &self.config;
         if !strip_prefix && add_prefix.is_none() {
@@ -55,7 +55,8 @@ impl ActiveRoute {
         Some(Rewritten { target: Some(target), stripped })
     }
 
-    /// The fields as the backend gets them. What some backend takes for a field that the route sets goes, too.
+    /// Sets the fields for the backend. A field that some backend can't tell from one that the route sets is removed, too:
+    /// `X_Who` beside `X-Who`.
     pub(in crate::proxy) fn set_request_fields(
         &self,
         fields: &mut Fields,
@@ -68,7 +69,7 @@ impl ActiveRoute {
         }
         set(own.iter(), fields, asked);
         if let Some(prefix) = &rewritten.stripped {
-            // Behind what a proxy in front took off.
+            // Comes after the prefix that a proxy in front removed.
             fields.push(FORWARDED_PREFIX, prefix.as_bytes());
         }
     }

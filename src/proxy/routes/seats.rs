@@ -1,5 +1,5 @@
-//! Requests at once of one client by one route, whichever limit the client has. Who is inside holds a seat, and gives it back by
-//! leaving scope, whatever way it takes.
+//! Bounds how many requests one client has under way by one route (the route's `max_in_flight`), whichever limit the client has.
+//! Each such request holds a [`RouteSeat`], which gives its place back when it is dropped.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
@@ -13,13 +13,13 @@ use balancer_http::routes::MetRoutes;
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::terms::BucketId;
 
-/// So that the loops seldom meet.
+/// Enough that two loops seldom wait for the same lock.
 const SHARDS: usize = 32;
 
-/// A route, by its name, and a client: a reload does not forget who is inside.
+/// A route and a client. The route goes by its name, so that a reload keeps the counts.
 type Place = (BucketId, ClientKey);
 
-/// Counts who is inside; as many rows as there are requests by routes that have a bound.
+/// Counts the requests under way. There are at most as many rows as requests by routes that have a bound.
 #[derive(Default)]
 pub struct RouteSeats {
     hasher: RandomState,
@@ -34,10 +34,10 @@ pub struct RouteSeat {
 }
 
 impl RouteSeats {
-    /// A seat by every route that was met and has a bound.
+    /// Takes a seat for each of the met routes that has a bound.
     ///
     /// # Errors
-    /// The first that has none left for that client, and its bound; no seat is held then.
+    /// The first route that has no seat left for that client, and its bound. No seat is held then.
     pub(in crate::proxy) fn take<'a>(
         self: &Arc<Self>,
         routes: &'a ActiveRoutes,
@@ -98,7 +98,7 @@ mod tests {
         drop(first);
         assert!(seats.sit((one, client(1)), 2).is_some(), "its seat is free again");
         drop(second);
-        assert!(seats.shards.iter().all(|shard| shard.lock().is_empty()), "nobody is inside");
+        assert!(seats.shards.iter().all(|shard| shard.lock().is_empty()), "no row is left");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A request's way to its first backend. In this order, whatever is configured: its route, who may not come in, limits, passwords,
-//! what is answered without a backend, and what a route changes on the way there.
+//! What happens to a request before it is sent for the first time. The order is always the same: its routes, addresses that they
+//! do not let in, limits, passwords, answers without a backend, and what its route changes on the way to one.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use balancer_time::{Moment, nanos, seconds};
 /// Seconds that a client is told to wait when passwords can't be checked in time.
 const RETRY_AFTER_S: u64 = 1;
 
-/// What a request is admitted by. Nothing of it changes while it waits.
+/// What a request is admitted by. It does not change while the request waits.
 pub(super) struct Identity {
     pub client: ClientAddress,
     pub when: Moment,
@@ -36,16 +36,16 @@ pub(super) struct Identity {
     bound_to: Option<u64>,
     /// The routes that it meets.
     pub met: MetRoutes,
-    /// What the one that it goes by changes of its target.
+    /// What the route that takes it changes of its target.
     rewritten: Rewritten,
-    /// Neither a route nor the backends at the top take it.
+    /// No route takes it, and there are no backends at the top of the configuration.
     is_nobodys: bool,
     pool: Arc<Pool>,
     snapshot: Arc<Snapshot>,
 }
 
 impl Proxy {
-    /// Begins a request that is not ours.
+    /// Begins a request that is not for our own API.
     pub fn begin(self: &Arc<Self>, asked: NewRequest<'_>) -> Step {
         let NewRequest { head, in_memory, body_bytes, received_at, can_upgrade, bound_to } = asked;
         let policy = self.accounts.policy.load();
@@ -161,7 +161,7 @@ impl Proxy {
 }
 
 impl Story {
-    /// Whether the routes that the request meets know its user.
+    /// Asks for a password where the met routes want one, and goes on once it is right.
     pub(super) fn check_users(
         mut self: Box<Self>,
         head: &RequestHead,
@@ -189,15 +189,15 @@ impl Story {
         }
     }
 
-    /// No verdict came in time.
+    /// Refuses a request whose password was not checked in time.
     pub(super) fn unchecked(self: Box<Self>, head: &RequestHead, policy: &ProxyPolicy) -> Step {
         self.refuse(&unchecked("its password was not checked in time"), head, policy)
     }
 
-    /// Answers what its route answers, and sends everything else to a backend.
+    /// Answers the request if its route does that by itself, and sends it to a backend otherwise.
     fn answer_or_forward(mut self: Box<Self>, head: &RequestHead, identity: Identity) -> Step {
         let Identity { in_memory, body_bytes, bound_to, rewritten, is_nobodys, pool, .. } = identity;
-        // It may have waited for the store or for its password: whoever was taken away meanwhile gets nothing new.
+        // Not the snapshot of its beginning: a backend may have been removed while it waited for the store or for its password.
         let snapshot = pool.backends.snapshot();
         let route = self.admitted.route.clone();
         if let Some(answer) = route.as_ref().and_then(|route| route.answer(self.admitted.as_asked(head))) {
@@ -228,7 +228,7 @@ impl Story {
         self.go(next, head)
     }
 
-    /// Refuses a request that did not come in: scripts may see why, where `rate_limit.cors` says so.
+    /// Refuses a request that was not admitted. Scripts may read why, where `rate_limit.cors` allows it.
     fn refuse(self: Box<Self>, reject: &Reject, head: &RequestHead, policy: &ProxyPolicy) -> Step {
         let mut answer = self.admitted.refusal(reject, head);
         if let Some(cors) = &policy.cors {
@@ -245,7 +245,7 @@ impl Story {
         Step::Answer(proxy.accounts.close(answer, head, admitted.summary))
     }
 
-    /// Ends it with an answer of ours.
+    /// Ends it with its route's own answer.
     fn end(self: Box<Self>, answer: Answer, head: &RequestHead) -> Step {
         let Story { proxy, admitted, .. } = *self;
         let answer = admitted.fields.add_to(answer);
@@ -253,7 +253,7 @@ impl Story {
     }
 }
 
-/// The routes that a request meets, and what the one that it goes by makes of it.
+/// The routes that a request meets, and what the one that takes it changes of its target.
 fn by_routes(routes: &ActiveRoutes, head: &RequestHead) -> Result<(MetRoutes, Rewritten), Reject> {
     let met = routes.met(head.host.as_deref(), head.path()).map_err(|TooManyReadings| ambiguous())?;
     let rewritten = routes.by(&met).map_or_else(|| Some(Rewritten::default()), |route| route.rewrite(head));

@@ -1,4 +1,4 @@
-//! What becomes of a backend's head, and of requests that never reach one.
+//! What becomes of a backend's answer, and of requests that never reach a backend.
 
 use super::*;
 use crate::proxy::exchange::AnswerBody;

@@ -166,7 +166,7 @@ fn who_is_sent_again_joins_the_line_in_front_of_who_came_later() {
     assert_eq!((fixture.leases(), fixture.pool.backends.queue().len()), (0, 0));
 }
 
-/// There is nothing to wait for.
+/// No other endpoint could ever take it, so there is nothing to wait for.
 #[test]
 fn who_may_be_sent_nowhere_else_does_not_join_the_line() {
     let (fixture, [(first, head), (other, other_head)]) = both_full(1, 9);
@@ -180,7 +180,7 @@ fn who_may_be_sent_nowhere_else_does_not_join_the_line() {
     other.abandon(&other_head);
 }
 
-/// What is told to a client is what is counted.
+/// Its client is told of the failure, so it is not counted as refused by the line.
 #[test]
 fn a_retry_that_finds_the_line_full_is_answered_with_its_failure() {
     let (fixture, [(first, head), (other, other_head)]) = both_full(2, 2);
@@ -206,7 +206,7 @@ fn a_retry_that_finds_the_line_full_is_answered_with_its_failure() {
     other.abandon(&other_head);
 }
 
-/// Its time is over, and so is another's: the place that is free is taken, not left.
+/// Its time is over, and a place is free: it takes the place, which would stay unused otherwise.
 #[test]
 fn who_is_told_at_the_last_moment_goes_on() {
     let (fixture, first, head) = full(lined());

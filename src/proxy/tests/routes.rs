@@ -1,4 +1,4 @@
-//! What a story asks for where routes have a say.
+//! What a story asks for where there are routes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn asking(authorization: &str) -> RequestHead {
 const ALICE: &str = "Basic YWxpY2U6d29uZGVybGFuZA==";
 const WRONG: &str = "Basic YWxpY2U6YnVpbGRlcg==";
 
-/// Waits for what a story waits for.
+/// Waits until the story is woken, and resumes it.
 fn woken(step: Step, head: &RequestHead) -> Step {
     let Step::Wait(story, _) = step else { panic!("it waits for nothing") };
     let (tell, told) = crossbeam_channel::bounded(1);
