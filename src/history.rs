@@ -1,5 +1,5 @@
-//! What happened within the last hour, in steps of 10 seconds: of all requests, of each pool and of each backend; and moments that
-//! explain it. It is read from the counters by whoever ticks, so that requests pay nothing for it.
+//! What happened within the last hour, in steps of 10 seconds: for all requests, for each pool and for each backend; and the moments
+//! that explain it. A thread that calls [`History::tick`] reads it from the counters, so that requests pay nothing for it.
 //!
 //! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together 23 KB.
 //! With [`MAX_POOLS`] pools and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
@@ -27,20 +27,20 @@ use ring::Ring;
 /// Most pools that have a history of their own: as many as can be configured.
 pub const MAX_POOLS: usize = 256;
 
-/// Most backends that have one: the first that were there.
+/// Most backends that have a history of their own. Others get one as soon as one of these is removed.
 pub const MAX_BACKENDS: usize = 256;
 
 const STEP_NS: Nanos = STEP_S * 1_000_000_000;
 
-/// What is kept of everything that has a history. Rates are a second, percentiles in seconds.
+/// The metrics of every scope. Rates are per second, percentiles in seconds.
 const SHARED: [&str; 9] = ["requests", "2xx", "3xx", "4xx", "5xx", "errors", "p50", "p95", "p99"];
 
-/// And beside that of all requests: refused by a limit, answered 429 and 503 by whomever, under way at the end of the step; refused
-/// since every backend was full, in the order of [`QueueRefusal::ALL`].
+/// More metrics for all requests: refused by a limit; answered 429 and 503, by us or by a backend; under way at the end of the step;
+/// refused because every backend was full, in the order of [`QueueRefusal::ALL`].
 const OF_ALL: [&str; 7] =
     ["limited", "429", "503", "in_flight", "queue_full", "queue_target", "queue_timeout"];
 
-/// Of a pool: requests in its line at the end of the step, and those that were sent again; refused as above.
+/// More metrics for a pool: requests in its line at the end of the step; requests that were sent again; refused as above.
 const OF_POOLS: [&str; 5] = ["waiting", "retries", "queue_full", "queue_target", "queue_timeout"];
 
 /// Whose history it is.
@@ -55,7 +55,7 @@ pub enum HistoryScope {
 }
 
 impl HistoryScope {
-    /// Whether that is a metric of some scope.
+    /// Whether some scope has a metric of that name.
     pub fn know(metric: &str) -> bool {
         SHARED.iter().chain(&OF_ALL).chain(&OF_POOLS).any(|known| *known == metric)
     }
@@ -76,7 +76,7 @@ impl HistoryScope {
 pub struct HistoryColumn {
     /// When its first step began.
     pub from: Nanos,
-    /// A value a step; NaN where nothing is known.
+    /// One value for each step; NaN where nothing is known.
     pub values: Vec<f32>,
 }
 
@@ -87,18 +87,18 @@ pub struct RecentRates {
     pub all: AnswerRates,
     /// Requests that a limit refused, a second.
     pub limited: f64,
-    /// All requests and how many of them were answered 5xx, in that time.
+    /// In that time: all requests, and how many of them were answered 5xx.
     pub counted: (u64, u64),
-    /// Of each backend.
+    /// The same for each backend.
     pub backends: BTreeMap<BackendKey, RecentBackend>,
 }
 
-/// The same of a backend, and since the start.
+/// [`RecentRates`] of one backend, and its counts since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecentBackend {
-    /// Attempts.
+    /// Rates of attempts at it.
     pub rates: AnswerRates,
-    /// Attempts in that time, and how many of them failed.
+    /// In that time: attempts, and how many of them failed.
     pub counted: (u64, u64),
     /// Attempts since the start.
     pub requests: u64,
@@ -106,7 +106,7 @@ pub struct RecentBackend {
     pub errors: u64,
 }
 
-/// See the module. Shared by who ticks and who asks.
+/// See the module. Shared by the thread that ticks and those that ask.
 pub struct History {
     metrics: Arc<Metrics>,
     kept: Mutex<Kept>,
@@ -142,7 +142,7 @@ impl History {
         Self { metrics, kept: Mutex::new(kept) }
     }
 
-    /// To be called every second or so: notices how backends are, and ends a step when its time is over.
+    /// To be called about once a second: marks what changed about backends and reloads, and ends a step when its time is over.
     pub fn tick(&self, backends: impl Iterator<Item = BackendNow>, now: Nanos) {
         let reloads = (self.metrics.reloads(Reload::Success), self.metrics.reloads(Reload::Failure));
         let mut kept = self.kept.lock();
@@ -153,12 +153,12 @@ impl History {
         }
     }
 
-    /// Since when a backend is as it is, as far as was noticed.
+    /// Since when a backend has the state that it has; `None` for one that no tick has seen.
     pub fn since(&self, key: &BackendKey) -> Option<Nanos> {
         self.kept.lock().marks.since(key)
     }
 
-    /// Marks since then, oldest first.
+    /// The marks from that moment on, oldest first.
     pub fn marks(&self, from: Nanos) -> Vec<HistoryMark> {
         self.kept.lock().marks.from(from)
     }
@@ -169,7 +169,7 @@ impl History {
         self.kept.lock().recent(&live)
     }
 
-    /// A metric from that time on. `None`: that pool or backend has no history, or the scope no such metric.
+    /// A metric from that moment on. `None` when that pool or backend has no history, or the scope has no such metric.
     pub fn column(&self, scope: &HistoryScope, metric: &str, from: Nanos) -> Option<HistoryColumn> {
         let column = scope.metrics().position(|name| name == metric)?;
         let kept = self.kept.lock();

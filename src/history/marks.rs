@@ -1,4 +1,4 @@
-//! Moments that explain a bend in a plot: reloads, and what became of backends.
+//! Moments that explain a bend in a plot: reloads, and backends whose state changed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use balancer_pool::backend_state::{State, line};
 use balancer_pool::backends::{Backend, Snapshot};
 use balancer_time::Nanos;
 
-/// Most marks that are kept; the oldest go.
+/// Most marks that are kept; the oldest are dropped.
 pub const MAX_MARKS: usize = 256;
 
 /// Longest text of a mark, in bytes.
 const MAX_TEXT: usize = 300;
 
-/// Most backends whose states are remembered: those of a pool are bounded, and so are pools.
+/// Most backends whose states are remembered. Backends beyond it get no marks.
 const MAX_STATES: usize = 16_384;
 
 /// What happened.
@@ -32,7 +32,7 @@ pub enum MarkKind {
     Drain,
     /// A backend is out of service.
     Down,
-    /// A backend's answers took it out.
+    /// A backend was taken out of service because of its answers.
     Ejected,
 }
 
@@ -41,7 +41,7 @@ impl MarkKind {
     pub const ALL: [Self; 7] =
         [Self::Start, Self::Reload, Self::ReloadFailed, Self::Up, Self::Drain, Self::Down, Self::Ejected];
 
-    /// The word of the API.
+    /// The word for it in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -64,14 +64,14 @@ impl MarkKind {
     }
 }
 
-/// One of them.
+/// A moment that explains a bend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryMark {
     /// When it was noticed.
     pub at: Nanos,
     /// What it was.
     pub kind: MarkKind,
-    /// A sentence.
+    /// What happened, as a sentence; at most 300 bytes and an ellipsis.
     pub text: String,
 }
 
@@ -80,17 +80,17 @@ pub struct HistoryMark {
 pub struct BackendNow {
     /// Its pool.
     pub pool: String,
-    /// Its name there.
+    /// Its name in the pool.
     pub name: String,
     /// What sentences call it.
     pub title: String,
-    /// How it is.
+    /// Its state.
     pub state: State,
-    /// Why.
+    /// Why it is in that state.
     pub cause: Option<String>,
 }
 
-/// All of a pool as they are now.
+/// All backends of a pool as they are now.
 pub fn backends_now(snapshot: &Snapshot) -> Vec<BackendNow> {
     let of = |group: &Arc<Backend>| {
         let told = snapshot.told(group);
@@ -105,16 +105,18 @@ pub fn backends_now(snapshot: &Snapshot) -> Vec<BackendNow> {
     snapshot.backends().iter().map(of).collect()
 }
 
-/// What is remembered to notice changes by.
+/// The marks, and the states and counts that the next look is compared with.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     all: VecDeque<HistoryMark>,
+    /// Each backend's state at the last look, and since when it has it.
     states: HashMap<BackendKey, (State, Nanos)>,
+    /// Reloads that succeeded and that failed, at the last look.
     reloads: (u64, u64),
 }
 
 impl Marks {
-    /// Notes one.
+    /// Adds a mark.
     pub fn add(&mut self, at: Nanos, kind: MarkKind, mut text: String) {
         if text.len() > MAX_TEXT {
             let end = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -127,7 +129,7 @@ impl Marks {
         self.all.push_back(HistoryMark { at, kind, text });
     }
 
-    /// Reloads since the start that succeeded, and that failed.
+    /// Marks reloads that ended since the last look, from their counts since the start: that succeeded, and that failed.
     pub fn saw_reloads(&mut self, at: Nanos, (done, failed): (u64, u64)) {
         if done > self.reloads.0 {
             self.add(at, MarkKind::Reload, "the configuration was reloaded".into());
@@ -138,7 +140,7 @@ impl Marks {
         self.reloads = (done, failed);
     }
 
-    /// How all backends are. One that is new is no change.
+    /// Marks backends whose state changed since the last look. A backend that is new is not a change.
     pub fn saw_backends(&mut self, at: Nanos, backends: impl Iterator<Item = BackendNow>) {
         let mut before = std::mem::take(&mut self.states);
         for BackendNow { pool, name, title, state, cause } in backends.take(MAX_STATES) {
@@ -156,12 +158,12 @@ impl Marks {
         }
     }
 
-    /// Since when a backend is as it is.
+    /// Since when a backend has the state that it has.
     pub fn since(&self, key: &BackendKey) -> Option<Nanos> {
         self.states.get(key).map(|(_, since)| *since)
     }
 
-    /// Those since then, oldest first.
+    /// The marks from that moment on, oldest first.
     pub fn from(&self, from: Nanos) -> Vec<HistoryMark> {
         self.all.iter().filter(|mark| mark.at >= from).cloned().collect()
     }

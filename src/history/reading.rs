@@ -1,29 +1,29 @@
-//! What the counters say at one moment, and what two such readings say of the time between them.
+//! What the counters say at one moment, and what two such readings say about the time between them.
 
 use std::collections::BTreeMap;
 
 use crate::metrics::{BUCKETS_NS, Family, HistogramSum, LabelPair, Metrics, QueueRefusal, SeriesValue};
 use balancer_time::Nanos;
 
-/// A pool and a backend in it.
+/// The name of a pool, and of a backend in it.
 pub type BackendKey = (String, String);
 
-/// Answers that were counted of a backend, or of all requests.
+/// Answers that were counted: those of a backend, or those of all requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct AnswerCounts {
     /// By the first digit of the status, 0 to 9.
     classes: [u64; 10],
-    /// Attempts without an answer; of all requests none.
+    /// Attempts at a backend without an answer; 0 for all requests.
     pub broken: u64,
     times: HistogramSum,
 }
 
-/// See the module. Counters only grow, but one of something that is gone and came back begins anew.
+/// See the module. Counters only grow, except that a pool or backend that was removed and came back begins again at 0.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CounterReading {
     pub at: Nanos,
     pub all: AnswerCounts,
-    /// Requests that were answered 429 and 503, by whomever.
+    /// Requests that were answered 429, by us or by a backend; below it, 503.
     pub too_many: u64,
     pub unavailable: u64,
     /// Requests that the limiter refused.
@@ -33,7 +33,7 @@ pub(super) struct CounterReading {
     pub backends: BTreeMap<BackendKey, AnswerCounts>,
 }
 
-/// The same of one pool.
+/// What the counters say about one pool.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PoolReading {
     pub waiting: i64,
@@ -42,7 +42,7 @@ pub(super) struct PoolReading {
     pub refused: [u64; QueueRefusal::ALL.len()],
 }
 
-/// What happened between two readings, a second; percentiles in seconds, NaN where there was nothing.
+/// What happened between two readings, per second. Percentiles are in seconds, and NaN where there was nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AnswerRates {
     /// Requests, or attempts at a backend.
@@ -51,11 +51,11 @@ pub struct AnswerRates {
     pub classes: [f64; 4],
     /// 5xx, and attempts without an answer.
     pub errors: f64,
-    /// Half of them were as quick.
+    /// Half of them took no longer.
     pub p50: f64,
-    /// 95 of 100 were as quick.
+    /// 95 of 100 took no longer.
     pub p95: f64,
-    /// 99 of 100 were as quick.
+    /// 99 of 100 took no longer.
     pub p99: f64,
 }
 
@@ -67,14 +67,14 @@ impl Default for AnswerRates {
 }
 
 impl CounterReading {
-    /// What is counted until now. Waits for nothing.
+    /// What the counters say now. Waits for nothing.
     pub fn of(metrics: &Metrics, at: Nanos) -> Self {
         let mut reading = Self { at, ..Self::default() };
         metrics.visit(&mut |family, labels, value| reading.take(family, labels, value));
         reading
     }
 
-    /// Where each number of a family goes.
+    /// Puts one series where it belongs; those that have no place here are left out.
     fn take(&mut self, family: Family, labels: &[LabelPair<'_>], value: SeriesValue) {
         let label = |name: &str| {
             let found = labels.iter().find(|(own, _)| *own == name);
@@ -147,7 +147,7 @@ impl AnswerCounts {
         }
     }
 
-    /// Both together.
+    /// Adds the counts of another one.
     pub fn add(&mut self, other: &Self) {
         self.classes.iter_mut().zip(other.classes).for_each(|(own, more)| *own += more);
         self.broken += other.broken;
@@ -155,7 +155,7 @@ impl AnswerCounts {
         self.times.cumulative.iter_mut().zip(other.times.cumulative).for_each(|(own, more)| *own += more);
     }
 
-    /// All of it within so many seconds.
+    /// The counts as rates, if they came within so many seconds.
     pub fn within(&self, seconds: f64) -> AnswerRates {
         let rate = |count: u64| count as f64 / seconds;
         AnswerRates {
@@ -169,7 +169,7 @@ impl AnswerCounts {
     }
 }
 
-/// A counter that went back has begun anew.
+/// How much a counter grew. A counter that went back has begun again at 0.
 pub(super) const fn grown(now: u64, before: u64) -> u64 {
     if now < before { now } else { now - before }
 }
@@ -185,8 +185,8 @@ fn times_since(now: &HistogramSum, before: &HistogramSum) -> HistogramSum {
     }
 }
 
-/// The duration in seconds that a part of all did not pass, as `histogram_quantile` reads it: even within a bucket, and the
-/// last bound where it is above every bound. NaN of nothing.
+/// The duration in seconds that the given part (0 to 1) of all observations did not exceed, computed as Prometheus'
+/// `histogram_quantile` does: evenly spread within a bucket, and the last bound if it lies above every bound. NaN without any.
 fn quantile(sum: &HistogramSum, part: f64) -> f64 {
     if sum.count == 0 {
         return f64::NAN;

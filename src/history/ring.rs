@@ -1,18 +1,18 @@
-//! The last hour in steps of 10 seconds: rows of numbers, the oldest forgotten. It knows no clock: steps are numbered.
+//! The last hour in steps of 10 seconds: rows of numbers, of which the oldest are dropped. It knows no clock: steps are numbered.
 
 use std::collections::VecDeque;
 
-/// Seconds of a step.
+/// The length of a step, in seconds.
 pub const STEP_S: u64 = 10;
 
 /// Steps that are kept: an hour.
 pub const STEPS: usize = 360;
 
-/// A few columns of numbers, a row a step. What is not known is NaN.
+/// A table of a few columns, with one row for each step. A number that is not known is NaN.
 #[derive(Debug)]
 pub(super) struct Ring {
     columns: usize,
-    /// The number of the step behind the last row.
+    /// The number of the step that comes after the last row.
     next: u64,
     values: VecDeque<f32>,
 }
@@ -23,7 +23,7 @@ impl Ring {
         Self { columns, next: 0, values: VecDeque::with_capacity(columns * STEPS) }
     }
 
-    /// The row of a step. Steps that were left out since the last one are not known; a step that was written is not written again.
+    /// Adds the row of a step. Steps that were left out since the last one become NaN; a step that has its row keeps it.
     pub fn push(&mut self, step: u64, row: &[f32]) {
         debug_assert_eq!(row.len(), self.columns);
         if step < self.next {
@@ -47,7 +47,7 @@ impl Ring {
         self.values.extend(row);
     }
 
-    /// A column from that step on, or from the oldest that is kept: the number of the first step and the values.
+    /// A column from that step on, or from the oldest that is kept: the number of its first step, and the values.
     pub fn column(&self, column: usize, from: u64) -> (u64, Vec<f32>) {
         let rows = (self.values.len() / self.columns) as u64;
         let first = from.clamp(self.next - rows, self.next);
@@ -84,13 +84,13 @@ mod tests {
             (vec![0, 1, 2], 0, 0, 0, vec![Some(0), Some(1), Some(2)]),
             (vec![0, 1, 2], 1, 1, 1, vec![Some(10), Some(20)]),
             (vec![0, 1, 2], 0, 9, 3, vec![]),
-            // One that appears later has nothing before.
+            // A backend that appears later has nothing before its first step.
             (vec![5, 6], 0, 0, 5, vec![Some(5), Some(6)]),
             // The process slept.
             (vec![5, 8], 0, 0, 5, vec![Some(5), None, None, Some(8)]),
-            // A step that was written stays, and an older one is too late.
+            // A step that has its row keeps it, and an older step comes too late.
             (vec![5, 6, 6, 5], 0, 0, 5, vec![Some(5), Some(6)]),
-            // Longer than what is kept: there is nothing but the new.
+            // A hole that is longer than an hour: only the new row is left.
             (vec![5, 1_000], 0, 0, 1_000, vec![Some(1_000)]),
         ] {
             assert_eq!(after(steps.clone(), column, from), (first, values), "{steps:?} {column} {from}");

@@ -5,7 +5,7 @@ use crate::metrics::{Attempt, Decision, Policy, QueueRefusal, Retry};
 
 const SECOND: Nanos = 1_000_000_000;
 
-/// Ticks each second from one to another, in seconds since the start.
+/// Ticks once a second, from one second since the start to another.
 fn tick(history: &History, from: u64, to: u64) {
     (from..=to).for_each(|second| history.tick(std::iter::empty(), second * SECOND));
 }
@@ -103,7 +103,7 @@ fn a_backend_that_is_gone_leaves_nothing_and_there_are_not_too_many() {
     tick(&history, 12, 21);
     let kept = history.kept.lock();
     assert!(!kept.backends.contains_key(&("default".into(), "b0000".into())));
-    // Those that found no room before have some now.
+    // Backends that found no room before have a history now.
     assert_eq!(kept.backends.len(), MAX_BACKENDS - 5);
     drop(kept);
     metrics.keep_pools(&[]);
