@@ -1,12 +1,12 @@
-//! What is counted while requests are served. Counting takes no lock and shares no cache line between workers that
-//! run at once: counters lie in shards, a thread has one, and a reader adds them up.
+//! What is counted while requests are served. Counting takes no lock, and threads that count at the same time rarely share a cache
+//! line: counters lie in shards, each thread uses one of them, and a reader adds them up.
 //!
-//! Some of CONTRACT's families are kept where the thing itself lives, and are read from there: backends' health,
-//! checks and requests in flight (the pool), the cache (`store::cache`), clients and overflow (the limiter), and
-//! connections and busy workers (the frontend).
-//! Labels are bounded: never a client's id, never a path.
+//! Some numbers are kept by another part of the program and are read from there (`app::series`): backends' health, checks and
+//! requests in flight (the pool), the cache (`store::cache`), clients and overflow (the limiter), connections and busy workers
+//! (the engine). Labels are bounded: never a client's id, never a path.
 //!
-//! A metric is declared here, whatever keeps it: its name, kind and help are a line of [`Family`], and nothing else can be shown.
+//! Every metric is declared here, also where another part keeps its number: its name, kind and help are a line of [`Family`], and
+//! nothing else can be shown.
 
 mod door;
 mod family;
@@ -36,7 +36,7 @@ use labels::{METHODS, OTHER_METHOD, method_index};
 use pool::PoolCounters;
 use shards::{Codes, Gauge, Histogram, PerLabel, Shards};
 
-/// All counters of the process. One, in an [`Arc`].
+/// All counters of the process. There is one, in an [`Arc`].
 #[derive(Debug, Default)]
 pub struct Metrics {
     hot: Shards<Hot>,
@@ -82,7 +82,7 @@ impl Metrics {
         InFlight(Arc::clone(self))
     }
 
-    /// A loop was through with what it was told of at once.
+    /// A loop has handled all events that it was told of at once, which took that long.
     pub fn loop_lag(&self, took: Duration) {
         self.hot.mine().loop_lag.observe(took);
     }
@@ -94,7 +94,7 @@ impl Metrics {
         hot.durations.observe(duration);
     }
 
-    /// A connection was not taken.
+    /// A connection was not accepted, or was closed, for that reason.
     pub fn rejected(&self, reason: Rejection) {
         self.rejections.count(reason);
     }
@@ -114,7 +114,7 @@ impl Metrics {
         self.hot.mine().decisions[policy.index()].count(decision);
     }
 
-    /// The store was asked.
+    /// The store was asked; `ok`: it answered without an error.
     pub fn store(&self, op: StoreOp, duration: Duration, ok: bool) {
         self.store_durations[op.index()].observe(duration);
         if !ok {
@@ -127,26 +127,26 @@ impl Metrics {
         self.reloads.count(result);
     }
 
-    /// How many ended so.
+    /// How many reloads ended so.
     pub fn reloads(&self, result: Reload) -> u64 {
         self.reloads.get(result)
     }
 }
 
-/// One series at one moment.
+/// The value of a series at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SeriesValue {
     /// Only grows.
     Counter(u64),
     /// Goes up and down.
     Gauge(i64),
-    /// Either, where it has fractions.
+    /// A counter or a gauge that has fractions.
     Float(f64),
     /// A distribution of seconds.
     Histogram(HistogramSum),
 }
 
-/// A few sums at one moment.
+/// Sums over all requests at one moment, for a status page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Requests that were answered or whose client left.
@@ -166,8 +166,8 @@ pub type LabelPair<'a> = (&'static str, &'a str);
 pub type Show<'a> = dyn FnMut(Family, &[LabelPair<'_>], SeriesValue) + 'a;
 
 impl Metrics {
-    /// Shows every series, families together. Series of bounded labels are there from the
-    /// start, at 0. Counts that other threads make meanwhile may be in some series and not yet in others.
+    /// Shows every series, those of a family together. Series whose labels are known in advance are there from the start, at 0.
+    /// Counts that other threads make meanwhile may be in some series and not yet in others.
     pub fn visit(&self, show: &mut Show<'_>) {
         self.visit_requests(show);
         self.visit_connections(show);
@@ -198,7 +198,7 @@ impl Metrics {
         }
     }
 
-    /// What a status page shows.
+    /// The sums of this moment.
     pub fn totals(&self) -> Totals {
         let codes = self.hot.iter().flat_map(|hot| &hot.requests);
         let decisions = |decision| {

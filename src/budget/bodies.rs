@@ -1,9 +1,9 @@
-//! Reports as the bodies of messages.
+//! Packs reports into the bodies of messages, and reads them.
 
 use balancer_limiter::budget::SpentReport;
 use balancer_limiter::message::MAX_REPORT_BYTES;
 
-/// Reports, as few messages as they fit in.
+/// The bodies of as few messages as the reports fit into.
 pub(super) fn packed(reports: &[SpentReport]) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
     let mut body = Vec::new();
@@ -21,7 +21,7 @@ pub(super) fn packed(reports: &[SpentReport]) -> Vec<Vec<u8>> {
     bodies
 }
 
-/// `None`: not all of it are reports.
+/// All reports of a body; `None` when any of it can't be read.
 pub(super) fn read_reports(mut bytes: &[u8]) -> Option<Vec<SpentReport>> {
     let mut reports = Vec::new();
     while !bytes.is_empty() {

@@ -1,4 +1,5 @@
-//! What to do next: a value that is told what came and what time it is, and says what the sender is to do. Waits for nothing.
+//! Decides what to do next. The driver is told what came and what time it is, and says what the sender is to do. It waits for
+//! nothing and does no I/O.
 
 mod hear;
 
@@ -18,27 +19,28 @@ use super::sender::{Order, Reply, SenderState};
 use super::shown::{BudgetState, InstanceShown, SharedBudget, shown_address, shown_id};
 use crate::store::retry_after;
 
-/// Least time between two looks at the key because of messages that are signed with another one.
+/// Least time between two readings of the key because of messages that are signed with another one.
 const DOUBTED_AGAIN: Nanos = 60_000_000_000;
 
-/// What the database has not taken after so long counts as not told, before this instance is cut off: what it holds itself to then
-/// follows from what it told. If it was told after all, no harm is done: counters only grow.
+/// After how long a message that the database has not taken counts as not sent. That is before this instance counts as cut off,
+/// since a cut off instance limits itself by what it told the others. If the message was sent after all, no harm is done: reports
+/// are counters that only grow.
 const OVERDUE: Nanos = 1_000_000_000;
 
-/// Least time between two looks for what is to be told.
+/// Least time between two questions to the budget for what is to be told.
 const SHORTEST: Nanos = 1_000_000;
 
-/// How often what there is to see is shown anew.
+/// How often the state that others can see is renewed.
 const SHOW_EVERY: Nanos = 200_000_000;
 
-/// Own messages whose return is waited for: more than go out within the time after which an instance is cut off.
+/// Most of our own messages whose return is awaited: more than we send within the time after which an instance is cut off.
 const MAX_AWAITED: usize = 256;
 
 /// What a driver is made of.
 pub(super) struct DriverParts {
     pub budget: Budget,
     pub shown: Arc<SharedBudget>,
-    /// Texts that found no room.
+    /// Counts texts that the mailbox had no room for.
     pub missed: Arc<AtomicU64>,
     /// Where this instance listens.
     pub address: SocketAddr,
@@ -50,44 +52,45 @@ pub(super) struct Driver {
     own: InstanceId,
     epoch: u64,
     key: Option<BudgetKey>,
-    /// As the others are told it.
+    /// The address that the others are told.
     address: String,
     sender: SenderState,
-    /// Why nothing could be sent last.
+    /// Why the last order failed; `None` since it last connected.
     cause: Option<String>,
-    /// How often the database refused in a row for that reason.
+    /// How often in a row the database refused for that cause.
     refusals: u32,
-    /// Something was heard that is signed with another key than this one: the database's may have been replaced.
+    /// A message was signed with another key than ours: the key in the database may have been replaced.
     is_key_doubtful: bool,
-    /// When it last looked for that reason.
+    /// When the key was last read for that reason.
     doubted_at: Option<Nanos>,
     sequence: u64,
     told_at: Nanos,
-    /// When it says at the latest that it is there.
+    /// When the next heartbeat is due.
     heartbeat_at: Nanos,
-    /// Own messages that have not come back yet, and when they went.
+    /// Sequence numbers of our own messages that have not come back yet, and when they were sent.
     awaited: VecDeque<(u64, Nanos)>,
+    /// How long our last message took to come back.
     lag: Option<Nanos>,
-    /// When a message of anybody was heard last.
+    /// When the last message was heard, ours or another's.
     heard_at: Nanos,
-    /// When a message of its own came back last.
+    /// When one of our own messages last came back.
     own_heard_at: Nanos,
     cut_off: bool,
     known: KnownInstances,
     tick_at: Nanos,
-    /// What was told last, for the case that it was not.
+    /// The reports that were given to the sender last, until it has told them.
     reports: Vec<SpentReport>,
-    /// What of that is counted: see [`Driver::count_what_was_left_out`].
+    /// How much of the sum in [`Driver::count_what_was_left_out`] is counted already.
     left_out: u64,
     shown_at: Nanos,
 }
 
 impl Driver {
-    /// Of an instance that nobody has heard of.
+    /// For an instance that no other has heard yet.
     pub fn new(parts: DriverParts, when: Moment) -> Self {
         Self {
             own: InstanceId(parts.shown.own()),
-            // An id is never used twice; it tells where one is set by hand.
+            // Ids are made at each start. Where one is set by hand and used again, the epoch tells the two starts apart.
             epoch: when.wall_s,
             key: None,
             address: parts.address.to_string(),
@@ -113,7 +116,8 @@ impl Driver {
         }
     }
 
-    /// What the sender is to do now, if anything. It has to be given that, and [`Driver::replied`] what came of it.
+    /// What the sender is to do now, if anything. The caller has to give the order to the sender, and its reply to
+    /// [`Driver::replied`].
     pub fn step(&mut self, when: Moment) -> Option<Order> {
         if self.sender == SenderState::Busy && when.now >= self.told_at + OVERDUE {
             self.take_back();
@@ -130,7 +134,7 @@ impl Driver {
         order
     }
 
-    /// What is to be told, or the key is read anew first, on the connection that there is.
+    /// An order for an open connection: to read the key again if it is doubtful, else to tell what there is to tell.
     fn tell(&mut self, when: Moment) -> Option<Order> {
         if self.is_key_doubtful && self.doubted_at.is_none_or(|last| when.now >= last + DOUBTED_AGAIN) {
             (self.is_key_doubtful, self.doubted_at) = (false, Some(when.now));
@@ -149,27 +153,27 @@ impl Driver {
         }
     }
 
-    /// When it says that it is there: each second, and sooner where nothing was heard of anybody for a while, so that a short stall does
-    /// not cut off those who have nothing else to say.
+    /// When the next heartbeat is due: each second, and sooner if no message was heard for a while, so that a short stall of the
+    /// database does not cut off instances that have nothing else to say.
     fn says_at(&self, now: Nanos) -> Nanos {
         let is_alone = !self.known.is_anyone_there(now);
         let quiet = if is_alone { Nanos::MAX } else { self.heard_at.max(self.told_at) + TICK };
         self.heartbeat_at.min(quiet)
     }
 
-    /// The budget has something that is not to wait for its turn.
+    /// The budget has something to tell that must not wait for the next tick.
     pub fn woken(&mut self, now: Nanos) {
         self.tick_at = self.tick_at.min(now);
     }
 
-    /// What became of the last order.
+    /// Takes the sender's reply to the last order.
     pub fn replied(&mut self, reply: Reply, now: Nanos) {
         match reply {
             Reply::Opened(opened) => {
                 self.key = Some(opened.key);
                 self.address = shown_address(self.parts.address, opened.seen_from);
                 (self.sender, self.cause, self.refusals) = (SenderState::Ready, None, 0);
-                // The others hear at once that it is there.
+                // A heartbeat at once, so that the others hear of this instance.
                 self.heartbeat_at = now;
             }
             Reply::Told => {
@@ -192,7 +196,7 @@ impl Driver {
         }
     }
 
-    /// It is not connected, and tries again after a while.
+    /// The connection is closed; the next attempt comes after a while.
     fn fail(&mut self, cause: String, now: Nanos) {
         self.sender = SenderState::Closed(now + nanos(retry_after(self.refusals)));
         self.cause = Some(cause);
@@ -204,7 +208,7 @@ impl Driver {
         self.sender == SenderState::Busy
     }
 
-    /// What was to be told last was not, unless all of it has come back.
+    /// The last reports count as not told, unless all our messages have come back.
     fn take_back(&mut self) {
         if !self.awaited.is_empty() {
             self.parts.budget.not_sent(&self.reports);
@@ -212,7 +216,8 @@ impl Driver {
         self.reports.clear();
     }
 
-    /// What was not told yet, and that it ends, if that can be told. Nothing is told after it.
+    /// The last order: to tell what was not told yet, and that this instance ends. `None` when nothing can be sent now. Nothing is
+    /// told after it.
     pub fn leave(&mut self, when: Moment) -> Option<Order> {
         if self.sender != SenderState::Ready {
             return None;
@@ -243,7 +248,7 @@ impl Driver {
         }
         self.told_at = when.now;
         if is_heartbeat {
-            // Who is cut off is back when the first of these is heard.
+            // An instance that is cut off sends more of them, since it is connected again as soon as one comes back.
             self.heartbeat_at = when.now + if self.cut_off { HEARTBEAT / 4 } else { HEARTBEAT };
         }
         self.parts.shown.sent.fetch_add(texts.len() as u64, Ordering::Relaxed);
@@ -273,7 +278,7 @@ impl Driver {
         Some(message.to_text(key))
     }
 
-    /// What own messages take: the last one that came back, or the first one that did not yet if that takes longer.
+    /// How long our messages take to come back: the last one that did, or the oldest that has not yet if that one takes longer.
     fn lag_at(&self, now: Nanos) -> Option<Nanos> {
         let overdue = self.awaited.front().map(|(_, told_at)| now.saturating_sub(*told_at));
         self.lag.map(|lag| lag.max(overdue.unwrap_or(0)))
@@ -283,7 +288,7 @@ impl Driver {
         u32::try_from(self.parts.budget.stats(now).hot_clients).unwrap_or(u32::MAX)
     }
 
-    /// Looks whether it is cut off, says so once each way, and shows what there is to see.
+    /// Finds out whether this instance is cut off, logs each change of that, and renews what others can see.
     fn look(&mut self, now: Nanos) {
         let cut_off = now > (self.heard_at + SILENT_AFTER).min(self.own_heard_at + DEAD_AFTER);
         if cut_off != self.cut_off {
@@ -335,8 +340,8 @@ impl Driver {
         }
     }
 
-    /// Texts and instances that found no room, reports that found none or are older than what is known, and requests whose bucket
-    /// could not become hot, so that nobody is told of them.
+    /// Counts as dropped: texts, instances and reports that there was no room for, reports that are older than what is known, and
+    /// requests that no other instance is told of because their bucket could not become hot.
     fn count_what_was_left_out(&mut self, now: Nanos) {
         let stats = self.parts.budget.stats(now);
         let texts = self.parts.missed.load(Ordering::Relaxed);

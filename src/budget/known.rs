@@ -1,4 +1,4 @@
-//! Who was heard: what each instance said of itself last, and up to which of its messages it was heard.
+//! The instances that were heard: what each one last said about itself, and the number of its last message.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,8 @@ use balancer_time::Nanos;
 
 use super::shown::{InstanceShown, shown_id};
 
-/// Most instances that are remembered, those that are long gone among them: a message of theirs that somebody sends again
-/// must not bring them back.
+/// Most instances that are remembered. Instances that are gone are remembered, too, so that an old message of theirs that somebody
+/// sends again does not bring them back.
 const MAX_KNOWN: usize = 1024;
 
 /// What was heard of one instance.
@@ -25,17 +25,18 @@ struct KnownInstance {
     address: String,
 }
 
-/// Most instances that have not shown yet that they hear this one.
+/// Most instances that were heard and have not shown yet that they hear this one.
 const MAX_STRANGERS: usize = 256;
 
-/// What a message of another instance counts for.
+/// Whether a message of another instance counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Noted {
-    /// All that it says. The first one of its instance?
+    /// It counts. True for the first of its instance.
     Counts(bool),
-    /// Nothing: its instance has not shown yet that it hears this one, so that the message may be one of long ago. The first?
+    /// It does not count: its instance has not shown yet that it hears this one, so the message may be an old one that somebody sends
+    /// again. True for the first of its instance.
     Stranger(bool),
-    /// Nothing: it has been heard before, or a later one has, or there is no room for another instance.
+    /// It does not count: it or a later one was heard before, or there is no room for another instance.
     Dropped,
 }
 
@@ -44,19 +45,19 @@ pub(super) enum Noted {
 pub(super) struct KnownInstances {
     own: u64,
     known: HashMap<u64, KnownInstance>,
-    /// And when they were heard.
+    /// Instances that have not shown yet that they hear this one, and when they were heard.
     strangers: HashMap<u64, Nanos>,
-    /// How often [`KnownInstances::heard`] was asked.
+    /// How often [`KnownInstances::heard`] was called.
     asked: usize,
 }
 
 impl KnownInstances {
-    /// None yet. `own`: what others call this one.
+    /// No instance was heard yet. `own`: the id of this one.
     pub fn new(own: u64) -> Self {
         Self { own, known: HashMap::new(), strangers: HashMap::new(), asked: 0 }
     }
 
-    /// Takes note of a message of another instance.
+    /// Notes a message of another instance and says whether it counts.
     pub fn note(&mut self, message: &BudgetMessage, now: Nanos) -> Noted {
         let known = self.known.get(&message.instance);
         if known.is_some_and(|known| !message.is_after(known.epoch, known.sequence)) {
@@ -92,7 +93,7 @@ impl KnownInstances {
         Noted::Stranger(self.strangers.insert(message.instance, now).is_none())
     }
 
-    /// Whom this instance has heard, to be told to them: others each time where there are more than a message takes.
+    /// The instances that were heard lately, to be told to them. Where a message has no room for all, each call returns the next ones.
     pub fn heard(&mut self, now: Nanos) -> Vec<u64> {
         let there = self.known.iter().filter(|(_, known)| known.is_there(now)).map(|(id, _)| *id);
         let lately = self.strangers.iter().filter(|(_, heard)| now.saturating_sub(**heard) <= DEAD_AFTER);
@@ -107,7 +108,7 @@ impl KnownInstances {
         heard
     }
 
-    /// Forgets the one that has been gone for longest.
+    /// Forgets the instance that has been gone for longest; false when none is gone.
     fn make_room(&mut self, now: Nanos) -> bool {
         let gone = self.known.iter().filter(|(_, known)| !known.is_there(now));
         let longest = gone.min_by_key(|(_, known)| known.heard).map(|(id, _)| *id);
@@ -119,7 +120,7 @@ impl KnownInstances {
         self.known.values().any(|known| known.is_there(now))
     }
 
-    /// Those that are there, by their ids.
+    /// The instances that were heard lately, by their ids.
     pub fn shown(&self, now: Nanos) -> Vec<InstanceShown> {
         let mut there: Vec<_> = self.known.iter().filter(|(_, known)| known.is_there(now)).collect();
         there.sort_unstable_by_key(|(id, _)| **id);
@@ -144,7 +145,7 @@ impl KnownInstance {
     }
 }
 
-/// To whole milliseconds.
+/// Seconds, rounded to whole milliseconds.
 pub(super) fn rounded(seconds: f64) -> f64 {
     (seconds * 1e3).round() / 1e3
 }

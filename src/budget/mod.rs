@@ -1,7 +1,9 @@
-//! Carries what instances tell each other of the shared budget: signs and checks messages, knows who is there, and counts.
+//! Carries the messages in which instances tell each other what was spent of the shared budget: signs and checks them, knows which
+//! instances are there, and counts.
 //!
-//! Two threads: `budget` decides what to do (`driver`) and is never kept waiting; `budget-send` alone waits for the database.
-//! No request waits for either. A database that hangs costs accuracy and nothing else: then each instance holds itself to a part.
+//! There are two threads: `budget` decides what to do (`driver`) and never waits; `budget-send` waits for the database. No request
+//! waits for either. While the database hangs, limits are less exact, since each instance then allows a part of each; nothing else
+//! suffers.
 
 mod bodies;
 mod driver;
@@ -26,30 +28,33 @@ use driver::{Driver, DriverParts};
 use sender::{Order, Reply};
 pub use shown::{InstanceShown, SharedBudget, shown_id};
 
-/// So many texts in a row, and everything else has its turn.
+/// Most texts that are handled in a row before everything else has its turn.
 const MAX_TEXTS: usize = 64;
 
-/// How long an instance that ends waits for the database to take its last messages, and what went before them.
+/// How long an instance that ends waits for the database: once for the order that is under way, and once for its last messages.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// The running threads.
+/// The two threads while they run.
 pub struct Carrier {
     life: Sender<Infallible>,
     thread: JoinHandle<()>,
 }
 
-/// Who takes part, and where it is seen.
-#[allow(missing_docs)]
+/// What a carrier is made of.
 pub struct CarrierParts {
+    /// Whose buckets are shared.
     pub limiter: Arc<Limiter>,
+    /// The way to the other instances and from them.
     pub channel: BudgetChannel,
+    /// Where counts and state are shown.
     pub shown: Arc<SharedBudget>,
-    /// Where it listens.
+    /// Where this instance listens.
     pub address: SocketAddr,
+    /// The time.
     pub clock: Clock,
 }
 
-/// The ends of the channels of the thread that decides.
+/// The channel ends that the thread `budget` holds.
 struct Ends {
     heard: Receiver<String>,
     replies: Receiver<Reply>,
@@ -59,7 +64,7 @@ struct Ends {
 }
 
 impl Carrier {
-    /// Takes part from now on.
+    /// Starts the threads; from now on this instance takes part in the shared budget.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -68,7 +73,7 @@ impl Carrier {
         let BudgetChannel { notifier, heard, missed } = channel;
         let own = InstanceId(shown.own());
         let budget = Budget::new(limiter, own, clock.now());
-        // One call to wake is as good as many.
+        // One pending call to wake is as good as many.
         let (wake, woken) = bounded(1);
         budget.wake_by(move || {
             let _ = wake.try_send(());
@@ -85,7 +90,7 @@ impl Carrier {
         Ok(Self { life, thread })
     }
 
-    /// Tells the others that this instance ends, and ends. Waits for the database for a moment only.
+    /// Tells the others that this instance ends, and ends its threads. Waits for the database for at most 0.4 s.
     pub fn stop(self) {
         drop(self.life);
         if self.thread.join().is_err() {
@@ -98,7 +103,7 @@ fn drive(mut driver: Driver, mut ends: Ends, clock: &Clock) {
     loop {
         let when = clock.moment();
         if let Some(order) = driver.step(when) {
-            // It is free, or it would not have been given one.
+            // The channel has room: the driver gives an order only when the sender has replied to the last one.
             let _ = ends.orders.try_send(order);
         }
         let next = after(Duration::from_nanos(driver.wake_at().saturating_sub(clock.now())));
@@ -117,7 +122,7 @@ fn drive(mut driver: Driver, mut ends: Ends, clock: &Clock) {
             recv(next) -> _ => {}
         }
     }
-    // What it is doing may come to an end first.
+    // The order that is under way may end first.
     if driver.is_busy()
         && let Ok(reply) = ends.replies.recv_timeout(GOODBYE)
     {

@@ -1,16 +1,16 @@
-//! The thread that alone waits for the database: one order after the other, each with its reply.
+//! The thread that waits for the database: it takes one order after the other and replies to each.
 
 use balancer_time::Nanos;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::store::{Notifier, Opened, Unopened};
 
-/// What is to be done.
+/// What the sender is to do.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Connect.
     Open,
-    /// Read the key anew.
+    /// Read the key again, on the open connection.
     ReadKey,
     /// Tell these texts.
     Tell(Vec<String>),
@@ -19,28 +19,28 @@ pub(super) enum Order {
 /// What became of an order.
 #[derive(Debug)]
 pub(super) enum Reply {
-    /// It is connected, or still is, and that is what there is to know.
+    /// The connection is open, and the key was read.
     Opened(Opened),
-    /// It was told.
+    /// The texts were told.
     Told,
-    /// Neither, and it is not connected; why.
+    /// It failed, and the connection is closed; why.
     Failed(String),
-    /// The same, and it won't be until somebody changes something.
+    /// It failed, the connection is closed, and trying again fails until the operator changes something; why.
     Refused(String),
 }
 
-/// How it stands.
+/// The state of the sender, as the driver knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SenderState {
-    /// It is to connect, then.
+    /// There is no connection; the next attempt is due then.
     Closed(Nanos),
-    /// It waits for the database.
+    /// It has an order and waits for the database.
     Busy,
-    /// It can be given an order.
+    /// It is connected and takes an order.
     Ready,
 }
 
-/// Serves until the other end of `orders` is gone.
+/// Carries out orders until the other end of either channel is gone.
 pub(super) fn serve(mut notifier: Box<dyn Notifier>, orders: &Receiver<Order>, replies: &Sender<Reply>) {
     for order in orders {
         let done = match order {

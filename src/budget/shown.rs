@@ -1,4 +1,4 @@
-//! What there is to see of the shared budget: in `/v1/status`, on the dashboard, in metrics.
+//! The state and the counts of the shared budget, as `/v1/status`, the dashboard and the metrics show them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,21 +10,21 @@ use serde::Serialize;
 /// One instance, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InstanceShown {
-    /// As in `Via`.
+    /// Its id: 16 hexadecimal digits, as in the `Via` fields that it writes.
     pub id: String,
     /// Where it listens.
     pub address: String,
     /// Seconds since it was last heard; 0 for this one.
     pub age: f64,
-    /// Seconds that its own messages take to come back to it; `None`: none did yet, or it tells nobody anything.
+    /// Seconds that its own messages take to come back to it; `None` when none has yet.
     pub lag: Option<f64>,
-    /// It hears nobody and counts alone.
+    /// It has heard no instance for too long, or its own messages do not come back.
     pub cut_off: bool,
-    /// Clients of which it tells.
+    /// Clients whose spending it tells the others.
     pub hot_clients: u32,
 }
 
-/// What is counted, and what the driver last knew. One in an `Arc`, also where the budget is not shared.
+/// What is counted, and the state that the driver showed last. There is one, in an `Arc`, also where the budget is not shared.
 #[derive(Debug)]
 pub struct SharedBudget {
     own: u64,
@@ -35,16 +35,16 @@ pub struct SharedBudget {
     pub(super) other_versions: AtomicU64,
 }
 
-/// What the driver last knew.
+/// The state of the shared budget as this instance sees it.
 #[derive(Clone, Debug, Default)]
 pub struct BudgetState {
     /// Other instances that are heard.
     pub peers: usize,
-    /// Clients of which this instance tells.
+    /// Clients whose spending this instance tells the others.
     pub hot_clients: u32,
-    /// What its own messages take; longer while one is overdue.
+    /// How long its own messages take to come back; longer while one is overdue.
     pub lag: Option<Duration>,
-    /// It hears nobody.
+    /// It has heard no instance for too long, or its own messages do not come back.
     pub cut_off: bool,
     /// This one first, the others by their ids.
     pub instances: Vec<InstanceShown>,
@@ -57,14 +57,14 @@ pub struct MessageCounts {
     pub sent: u64,
     /// Messages of others that were read.
     pub received: u64,
-    /// Whatever came and was no such message.
+    /// Messages that did not count, reports that there was no room for, and requests that no other instance was told of.
     pub dropped: u64,
-    /// What of that was of another version.
+    /// Those of the dropped messages that came from instances of another version.
     pub other_versions: u64,
 }
 
 impl SharedBudget {
-    /// Of an instance that has told nobody anything. `address`: where it listens.
+    /// For an instance that has not told anything yet. `address`: where it listens.
     pub fn new(own: u64, address: String) -> Self {
         let alone =
             InstanceShown { id: shown_id(own), address, age: 0.0, lag: None, cut_off: false, hot_clients: 0 };
@@ -78,7 +78,7 @@ impl SharedBudget {
         self.own
     }
 
-    /// What is known now. Takes a lock for a copy.
+    /// The state that the driver showed last. Takes a lock for a copy.
     pub fn state(&self) -> BudgetState {
         self.state.lock().clone()
     }
@@ -99,12 +99,13 @@ impl SharedBudget {
     }
 }
 
-/// An instance's id as it stands in `Via`.
+/// An instance's id as 16 hexadecimal digits.
 pub fn shown_id(id: u64) -> String {
     format!("{id:016x}")
 }
 
-/// Where people find this instance: one that listens on every address is where the database sees it come from.
+/// The address by which people find this instance. For one that listens on every address, it is the address that the database sees
+/// it connect from.
 pub(super) fn shown_address(listen: SocketAddr, seen_from: Option<IpAddr>) -> String {
     let ip = seen_from.filter(|_| listen.ip().is_unspecified()).unwrap_or(listen.ip());
     SocketAddr::new(ip, listen.port()).to_string()

@@ -1,6 +1,6 @@
-//! The access log: one line a request, to stdout or to a file, written by a thread of its own (see
-//! [`super::lines`]). stdout also carries the lines that say where we listen; they go through [`AccessLogWriter::announce`],
-//! so that nothing is ever written into the middle of another line.
+//! The access log: one line for each request, to stdout or to a file, written by a thread of its own (see [`super::lines`]).
+//! stdout also carries the lines that say where we listen. They go through [`AccessLogWriter::announce`], so that nothing is
+//! written into the middle of another line.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -24,6 +24,9 @@ pub struct AccessLogWriter {
 
 impl AccessLogWriter {
     /// Opens what `log.access` names and starts the thread. A file is made with its folders.
+    ///
+    /// # Errors
+    /// When the file can't be opened, or the system gives no thread.
     pub fn start(config: &LogConfig, clock: Clock) -> io::Result<Self> {
         let output = match &config.access {
             config::AccessLog::Off => None,
@@ -46,7 +49,7 @@ impl AccessLogWriter {
             Some(lines) if self.owns_stdout => lines.push(format!("{line}\n").into_bytes()),
             _ => {
                 let mut stdout = io::stdout().lock();
-                // Stdout has no reader, so the report would have none either.
+                // This fails when nothing reads stdout; then nothing would read a report of it either.
                 let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
             }
         }
@@ -67,7 +70,7 @@ impl AccessLogWriter {
         }
     }
 
-    /// How many lines were dropped so far because they did not fit or could not be written.
+    /// How many lines were dropped so far, because the queue was full or because they could not be written.
     pub fn dropped(&self) -> u64 {
         self.lines.as_ref().map_or(0, LogLines::dropped)
     }
@@ -137,7 +140,7 @@ mod tests {
         let log = AccessLogWriter::start(&to(To::File(path.clone())), Clock::real()).unwrap();
         assert!(log.wanted());
         log.record(record("/one"));
-        // The file is there from the start; the rename must not take lines that come after the reopen.
+        // A line that comes after the reopen has to be in the new file.
         let rotated = path.with_extension("log.1");
         std::fs::rename(&path, &rotated).unwrap();
         log.reopen();

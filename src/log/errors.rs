@@ -20,7 +20,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct ErrorLog(Option<Arc<LogLines>>);
 
-/// Starts the error log at a level. A second call in one process changes the level alone.
+/// Starts the error log at the level of the configuration. A second call in one process changes only the level.
+///
+/// # Errors
+/// When stderr can't be duplicated, or the system gives no thread.
 pub fn start(config: &LogConfig, clock: Clock) -> io::Result<ErrorLog> {
     let report = match config.format {
         LogFormat::Text => LogReport::InBand,
@@ -56,26 +59,26 @@ fn logger<W: Write + Send + 'static>(to: W) -> Plain<WriteLogger<W>> {
     Plain(*WriteLogger::new(LevelFilter::Trace, format(), to))
 }
 
-/// `2026-03-01T12:00:00.250Z [WARN] text`; thread and module only at `debug` and below, where somebody is looking for
-/// a place in the code.
+/// `[WARN] text`, before which [`LineWriter`] puts the time. Thread and module are named only at `debug` and below, which is for
+/// finding a place in the code.
 fn format() -> Config {
     ConfigBuilder::new().set_level_padding(LevelPadding::Off).set_time_level(LevelFilter::Off).build()
 }
 
-/// Keeps a line one line, whatever it holds.
+/// Escapes control characters, so that a record stays on one line.
 struct Plain<L>(L);
 
-/// Packages that we use are heard at `warn` and above: at `debug` they repeat what clients and databases say, secrets
-/// among it.
+/// Whether a record is written. Those of packages that we use are written at `warn` and above only: at `debug` they repeat what
+/// clients and databases say, secrets among it.
 fn is_heard(metadata: &Metadata<'_>) -> bool {
     let package = metadata.target().split("::").next();
     let ours = package == Some(env!("CARGO_CRATE_NAME"));
-    // Its one error, about accepting, is ours to tell: it is also said when we end accepting ourselves.
+    // `tiny_http` logs one error, about accepting, also when we stop accepting ourselves. We report that error where it is one.
     let repeats = package == Some("tiny_http");
     ours || (metadata.level() <= Level::Warn && !repeats)
 }
 
-/// The same as objects, for machines that read stderr: `log.format` is `json`.
+/// Writes each record as a JSON object, for machines that read stderr (`log.format` is `json`).
 struct Objects<P> {
     clock: Clock,
     push: P,

@@ -1,9 +1,9 @@
 //! Lines on their way to a file or a pipe. A thread of its own writes them from a bounded queue, so that a full disk or
-//! a stuck pipe slows no caller; what does not fit is dropped, counted and reported.
+//! a stuck pipe slows no caller. Lines that do not fit into the queue are dropped, counted and reported.
 //!
-//! A line that wakes a sleeping thread costs a context switch, more than everything else about it. So the writer
-//! sleeps on the queue only when nothing comes; once a line came, it collects for `GATHER` at a time and writes
-//! what it has in one go.
+//! A line that wakes a sleeping thread costs a context switch, which is more than everything else about a line costs. So the
+//! writer sleeps on the queue only while no lines come. Once one came, it collects lines for `GATHER` at a time and writes
+//! them together.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -47,7 +47,7 @@ const PIPE_BYTES: usize = 4096;
 /// How often a stuck pipe is looked at again.
 const STUCK_POLL: Duration = Duration::from_millis(100);
 
-/// Between two reports of dropped lines.
+/// Least time between two reports of dropped lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where lines go.
@@ -65,7 +65,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// A handle of its own on stdout or stderr: no lock of `std`'s can be held by a stuck write.
+    /// Stdout or stderr, by a descriptor of our own, so that a stuck write does not hold the lock that `std` has for it.
     pub fn of(stream: impl AsFd) -> io::Result<Self> {
         Ok(Self::Pipe(File::from(stream.as_fd().try_clone_to_owned()?)))
     }
@@ -75,20 +75,20 @@ impl Output {
         if let Some(folder) = path.parent() {
             files::make_folder(folder)?;
         }
-        // A link is followed here: `file:/dev/stderr` is one.
+        // Symbolic links are followed here, because `file:/dev/stderr` is one.
         let file = files::options().create(true).append(true).open(path)?;
         Ok(Self::File { path: path.to_owned(), file })
     }
 }
 
-/// Who is told about dropped lines.
+/// Where dropped lines are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogReport {
-    /// The error log.
+    /// In the error log.
     ErrorLog,
-    /// A line among the others: for the error log itself.
+    /// In a line among the others, which is for the error log itself.
     InBand,
-    /// The same, as an object.
+    /// In a line among the others, as a JSON object.
     InBandJson,
 }
 
@@ -97,7 +97,7 @@ enum Order {
     Stop { within: Duration },
 }
 
-/// The way in. Dropping it lets the thread write what is queued and end.
+/// The callers' side of the queue. When it is dropped, the thread writes what is queued and ends.
 #[derive(Debug)]
 pub struct LogLines {
     lines: Sender<Vec<u8>>,
@@ -113,7 +113,10 @@ struct Shared {
 }
 
 impl LogLines {
-    /// Starts the thread. `name` is the thread's, and is told in its reports.
+    /// Starts the thread. `name` is the name of the thread, and of the log in its reports.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
     pub fn start(name: &'static str, output: Output, report: LogReport, clock: Clock) -> io::Result<Self> {
         let (lines, incoming) = bounded(QUEUE_LINES);
         let (orders, ordered) = bounded(4);
@@ -136,7 +139,7 @@ impl LogLines {
             failing: false,
         };
         std::thread::Builder::new().name(name.into()).spawn(move || {
-            // A caller that waits for the end sees this sender go.
+            // Dropped when the thread ends, which is what `stop` waits for.
             let _alive: Sender<()> = alive;
             writer.run();
         })?;
@@ -153,10 +156,10 @@ impl LogLines {
         }
     }
 
-    /// Opens a file again under its name, for log rotation; does nothing to a pipe. When that fails the old one stays.
+    /// Opens a file again under its name, for log rotation; does nothing to a pipe. When that fails, the old file stays in use.
     pub fn reopen(&self) {
         match self.orders.try_send(Order::Reopen) {
-            // Full: as many reopens are on their way already. Disconnected: stopped.
+            // Full: the orders that are queued reopen the file after this call. Disconnected: the thread has ended.
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
@@ -186,14 +189,15 @@ struct Writer {
     shared: Arc<Shared>,
     batch: Vec<u8>,
     batch_lines: u64,
-    /// How many drops the last report had counted.
+    /// How many dropped lines have been reported.
     reported: u64,
+    /// No report before then.
     quiet_until: Nanos,
-    /// Set by [`Order::Stop`].
+    /// When to give up on a reader that does not read; set by [`Order::Stop`].
     give_up_at: Option<Nanos>,
-    /// A write ended in the middle of a line: the next one starts a new line.
+    /// The last write ended in the middle of a line, so the next write begins with a newline.
     broken_line: bool,
-    /// The last write failed, and that was said.
+    /// The last write failed, and that was reported.
     failing: bool,
 }
 
@@ -204,7 +208,7 @@ impl Writer {
             let open = if idle { self.wait() } else { self.gather() };
             let taken = self.drain();
             if !open || self.give_up_at.is_some() {
-                // The order may have come in the middle of a write, and lines before it behind that write.
+                // The order may have been taken in the middle of a write, while lines from before it were still queued.
                 self.drain();
                 self.report_dropped();
                 return;
@@ -214,7 +218,7 @@ impl Writer {
         }
     }
 
-    /// Sleeps until a line or an order comes, or a report is due. False: every sender is gone.
+    /// Sleeps until a line or an order comes, or a report is due. False when every sender is gone.
     fn wait(&mut self) -> bool {
         let unsaid = self.shared.dropped.load(Ordering::Relaxed) > self.reported;
         let until_report =
@@ -234,7 +238,7 @@ impl Writer {
         true
     }
 
-    /// Lets lines come for a moment.
+    /// Lets lines queue up for [`GATHER`], or until an order comes. False when every sender is gone.
     fn gather(&mut self) -> bool {
         match self.ordered.recv_timeout(GATHER) {
             Ok(order) => self.obey(order),
@@ -250,7 +254,7 @@ impl Writer {
                 self.give_up_at = Some(self.clock.now().saturating_add(nanos(within)));
             }
             Order::Reopen => {
-                // What came before the order belongs into the old file.
+                // Lines from before the order belong into the old file.
                 self.drain();
                 if let Output::File { path, .. } = &self.output {
                     match Output::append(path) {
@@ -264,8 +268,8 @@ impl Writer {
         }
     }
 
-    /// Writes everything that was queued when it began, and what came meanwhile up to the queue's size; returns the
-    /// number of lines.
+    /// Writes everything that is queued, and what comes meanwhile, up to the size of the queue, so that it ends under any load.
+    /// Returns the number of lines.
     fn drain(&mut self) -> usize {
         let mut taken = usize::from(!self.batch.is_empty());
         while taken <= QUEUE_LINES
@@ -313,7 +317,7 @@ impl Writer {
         self.batch_lines = 0;
     }
 
-    /// Everything, or how many bytes of it were written and why no more.
+    /// Writes all bytes. The error says how many of them were written, and why no more.
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let mut written = 0;
         while written < bytes.len() {
@@ -333,13 +337,13 @@ impl Writer {
             if writable(pipe, if given_up { Duration::ZERO } else { STUCK_POLL })? {
                 let mut pipe: &File = pipe;
                 return match pipe.write(&bytes[..bytes.len().min(PIPE_BYTES)]) {
-                    // Somebody made the pipe non-blocking, and it filled up in between.
+                    // Another process made the pipe non-blocking, and it filled up since we polled it.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                     other => other,
                 };
             }
             while let Ok(order) = self.ordered.try_recv() {
-                // There is nothing to reopen about a pipe.
+                // A pipe can't be opened again.
                 if matches!(order, Order::Stop { .. }) {
                     self.obey(order);
                 }
@@ -380,7 +384,7 @@ impl Writer {
     }
 }
 
-/// Waits until the pipe takes bytes; true also when its reader is gone, so that the write says so.
+/// Waits until the pipe takes bytes. True also when its reader is gone: the write then fails and says so.
 fn writable(pipe: &File, at_most: Duration) -> io::Result<bool> {
     let timeout = Timespec::try_from(at_most).map_err(io::Error::other)?;
     let mut fds = [PollFd::new(pipe, PollFlags::OUT)];

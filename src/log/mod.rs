@@ -1,4 +1,5 @@
-//! What is written down: a line a request, what the operator reads, and the thread that writes both so that no request waits.
+//! The access log (a line for each request), the error log (what the operator reads), and the threads that write them, so that no
+//! request waits for a disk.
 
 pub mod access;
 pub mod errors;

@@ -1,4 +1,4 @@
-//! What is known of a request at its end, and who takes it.
+//! What is known about a request at its end, and the trait of what takes it.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -8,25 +8,25 @@ use std::time::{Duration, SystemTime};
 use balancer_http::message::{TlsSession, Version};
 use balancer_limiter::terms::BucketName;
 
-/// The entry's name when no stored limit decided.
+/// The name of the entry when no stored limit decided.
 pub const DEFAULT_ENTRY: &str = "default";
 
 /// Takes records of finished requests; never blocks.
 pub trait Journal: Send + Sync {
-    /// Whether anybody reads them; if not, none need be made.
+    /// Whether there is a log at all; if not, no records need to be made.
     fn wanted(&self) -> bool;
 
-    /// Whether records should say what the client says of itself.
+    /// Whether records should have [`AccessRecord::agent`].
     fn wants_agent(&self) -> bool {
         false
     }
 
-    /// Whether records should hold the query, which may hold what should stay out of logs.
+    /// Whether records should have the query, which may contain secrets that should not be logged.
     fn wants_query(&self) -> bool {
         false
     }
 
-    /// Takes one. When the journal is full the record is dropped and counted.
+    /// Takes a record. When there is no room for it, it is dropped and counted.
     fn record(&self, record: AccessRecord);
 }
 
@@ -57,23 +57,23 @@ pub struct AccessRecord {
     pub body_bytes: u64,
     /// From the complete head to the last byte of the answer.
     pub duration: Duration,
-    /// What of it was spent on the last backend, up to its head.
+    /// The part of it that was spent on the last backend, up to the head of its answer.
     pub upstream_duration: Option<Duration>,
-    /// The pool that it was for; `None`: it did not get so far.
+    /// The pool that it was for; `None` when it ended before a pool was chosen.
     pub pool: Option<Arc<str>>,
     /// The backend whose answer was passed on, or that failed last.
     pub backend: Option<Arc<str>>,
     /// How often the request was sent again.
     pub retries: u32,
-    /// Why we refused it ourselves, or that its client left; at most 512 bytes and a mark that there was more.
+    /// Why we refused it, or that its client left; at most 512 bytes and a mark that it was longer.
     pub cause: Option<Cow<'static, str>>,
     /// How the limiter decided; `None` when it was not asked.
     pub limit: Option<LimitRecord>,
-    /// What the client says of itself, when [`Journal::wants_agent`].
+    /// What the client says about itself, when [`Journal::wants_agent`].
     pub agent: Option<Box<AgentRecord>>,
 }
 
-/// What a client says of itself.
+/// What a client says about itself.
 #[derive(Clone, Debug)]
 pub struct AgentRecord {
     /// Its name in `Authorization: Basic` (RFC 7617), not checked; empty when there is none.
@@ -91,7 +91,7 @@ pub struct LimitRecord {
     pub entry: Option<Arc<str>>,
     /// Whether that entry names this client alone; a range and the default hold many.
     pub names_client: bool,
-    /// The id of the key that the client showed, where that decided who it is.
+    /// The id of the key that the client showed, if that key decided who the client is.
     pub key: Option<Arc<str>>,
     /// The bucket that refused, or that has the least left; `None` for a client that is exempt.
     pub bucket: Option<BucketName>,
@@ -102,7 +102,7 @@ pub struct LimitRecord {
 }
 
 impl LimitRecord {
-    /// What names the client alone: its key, or the entry that decided.
+    /// The stored id that names this client and no other: its key, or the entry that decided.
     pub fn client_id(&self) -> Option<&Arc<str>> {
         self.key.as_ref().or_else(|| self.entry.as_ref().filter(|_| self.names_client))
     }

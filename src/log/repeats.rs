@@ -1,5 +1,5 @@
-//! Keeps one cause from filling the log: a dead backend under 10,000 requests a second is one line in a while, and the
-//! next line says how many were left out.
+//! Keeps one cause from filling the log: for a dead backend under 10,000 requests a second there is one line every 10 seconds, and
+//! each line says how many were left out before it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
-/// After a line of a key, that long none.
+/// How long no line of a key is written after one was.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Most keys that are told apart; what is beyond shares one.
+/// Most keys that are told apart; all further keys share one.
 const MAX_KEYS: usize = 1024;
 
-/// The key that all share for which there is no room.
+/// The key that is shared by all keys for which there is no room.
 const CROWD: &str = "(others)";
 
-/// Who said what when. Takes a lock for a look into one table; meant for what goes wrong, not for every request.
+/// When a line of each key was last written. Each call takes a lock, so it is meant for errors, not for every request.
 #[derive(Debug, Default)]
 pub struct LogLimit {
     lines: Mutex<HashMap<Box<str>, Line>>,
@@ -31,8 +31,8 @@ struct Line {
     suppressed: u64,
 }
 
-/// How many lines of the same key were left out since the last one. Displays as nothing when there were none, else
-/// as ` (N more like this before)`: put it at the end of the message.
+/// How many lines of the same key were left out since the last one. It is displayed as nothing when there were none, else as
+/// ` (N more like this before)`; put it at the end of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suppressed(pub u64);
 
@@ -46,17 +46,17 @@ impl fmt::Display for Suppressed {
 }
 
 impl LogLimit {
-    /// Whether a line of this key may be written now; `None`: not, and it is counted.
+    /// Asks whether a line of this key may be written now. `None`: it may not, and is counted as left out.
     pub fn admit(&self, key: &str, now: Nanos) -> Option<Suppressed> {
         let quiet_until = now.saturating_add(nanos(QUIET));
         let mut lines = self.lines.lock();
         let key = if lines.contains_key(key) || lines.len() < MAX_KEYS {
             key
         } else if lines.get(CROWD).is_some_and(|line| line.quiet_until > now) {
-            // A flood of keys does not look for room at each of them.
+            // Under a flood of keys, the table is not searched for room at each of them.
             CROWD
         } else {
-            // A line whose time is over and that left nothing out is as good as none.
+            // Keys that may be written again and left nothing out need not be remembered.
             lines.retain(|_, line| line.suppressed > 0 || line.quiet_until > now);
             if lines.len() < MAX_KEYS { key } else { CROWD }
         };
@@ -76,8 +76,8 @@ impl LogLimit {
         }
     }
 
-    /// Forgets the keys whose time is over and returns those of them that left lines out, with the count, so that
-    /// the last of a burst is not lost: to be called now and then, and at the end.
+    /// Forgets the keys of which a line may be written again, and returns those of them that left lines out, with the count. To be
+    /// called now and then, and at the end, so that the end of a burst is reported, too.
     pub fn sweep(&self, now: Nanos) -> Vec<(String, u64)> {
         let mut left_out = Vec::new();
         self.lines.lock().retain(|key, line| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::shards::{Histogram, HistogramSum, PerLabel};
 use super::{Family, Handshake, Http2Flood, Metrics, SeriesValue, Show};
 
-/// A thread's part.
+/// The counters of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Door {
     handshakes: PerLabel<Handshake>,
@@ -14,7 +14,7 @@ pub(super) struct Door {
 }
 
 impl Metrics {
-    /// A handshake with a client ended, that long after the connection's first byte.
+    /// A handshake with a client ended, `took` after the connection's first byte.
     pub fn handshake(&self, end: Handshake, took: Duration) {
         let door = self.door.mine();
         door.handshakes.count(end);
@@ -23,7 +23,7 @@ impl Metrics {
         }
     }
 
-    /// A connection was ended for a flood.
+    /// A connection was ended because of a flood.
     pub fn http2_flood(&self, of: Http2Flood) {
         self.door.mine().floods.count(of);
     }

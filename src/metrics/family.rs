@@ -1,4 +1,4 @@
-//! What a family of series is, and how families are declared.
+//! Every family of series that there is, each declared in one line.
 
 /// What the numbers of a family mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum FamilyKind {
 /// Declares every family, each as `Variant = Kind "name": "what it counts";`.
 macro_rules! families {
     ($($variant:ident = $kind:ident $name:literal: $help:literal;)+) => {
-        /// A family of series: what they have in common but their labels and values.
+        /// A family of series: they share name, kind and help, and differ in their labels.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs)]
         pub enum Family {
@@ -22,7 +22,7 @@ macro_rules! families {
         }
 
         impl Family {
-            /// Every family, in the order of the page.
+            /// Every family, in the order in which `/metrics` shows them.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
             /// Its name, kind and help.
@@ -36,7 +36,7 @@ macro_rules! families {
 }
 
 families! {
-    // In the order of the page.
+    // In the order in which `/metrics` shows them.
     HttpRequests = Counter "balancer_http_requests_total":
         "Requests by method and by the status that was sent; 499: the client left. Calls of the API are none, here and below.";
     HttpRequestDurationSeconds = Histogram "balancer_http_request_duration_seconds":

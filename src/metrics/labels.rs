@@ -1,4 +1,4 @@
-//! Label values: each set is closed, so that no request can make a new series.
+//! The values of labels. Each set of values is closed, so that no request can make a new series.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub(super) const METHODS: [&str; 9] =
 /// Every other method.
 pub(super) const OTHER_METHOD: &str = "other";
 
-/// Where a method's counters lie: its place in [`METHODS`], or behind them.
+/// The index of a method's counters: its place in [`METHODS`], or one past their end for every other method.
 pub(super) fn method_index(method: &str) -> usize {
     METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len())
 }
@@ -42,7 +42,7 @@ macro_rules! labels {
             /// Every value.
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$value),+];
 
-            /// As the series have it.
+            /// The value of the label, as series show it.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$value => $text,)+
@@ -71,9 +71,9 @@ labels! {
         Reading = "reading",
         /// A worker has it.
         Busy = "busy",
-        /// It is kept and nothing is asked.
+        /// It is kept open, between two requests.
         Idle = "idle",
-        /// Its request waits without a worker.
+        /// Its request waits, for a backend or for the store, and holds no worker.
         Parked = "parked",
         /// It is relayed both ways after an upgrade.
         Relay = "relay",
@@ -81,7 +81,7 @@ labels! {
 }
 
 labels! {
-    /// Why a connection was not taken.
+    /// Why a connection was not accepted, or was closed.
     Rejection {
         /// `frontend.max_connections`.
         MaxConnections = "max_connections",
@@ -93,7 +93,7 @@ labels! {
         ProxyProtocol = "proxy_protocol",
         /// TLS on a port that does not speak it.
         Tls = "tls",
-        /// Bytes behind a TLS handshake that were no TLS, or not this connection's.
+        /// Bytes after a TLS handshake that are not TLS, or that do not belong to this connection.
         TlsRecord = "tls_record",
         /// The kernel watches no more connections for this user.
         Watches = "watches",
@@ -123,9 +123,9 @@ labels! {
         Ping = "ping",
         /// PRIORITY.
         Priority = "priority",
-        /// Streams that are opened to be reset, by whichever side.
+        /// Streams that are opened and reset at once, by the client or by us.
         Reset = "reset",
-        /// Whatever else was too much.
+        /// Something else.
         Other = "other",
     }
 }
@@ -135,7 +135,7 @@ labels! {
     QueueRefusal {
         /// The line is full.
         Full = "full",
-        /// It waited for `balancing.queue_target`, while its client always had others waiting.
+        /// It waited for `balancing.queue_target`, and its client had other requests waiting all that time.
         Target = "target",
         /// It waited for `balancing.queue_timeout`.
         Timeout = "timeout",
@@ -143,7 +143,7 @@ labels! {
 }
 
 impl QueueRefusal {
-    /// The word that the access log and the client read.
+    /// The word for it in the access log and in the answer.
     pub const fn cause(self) -> &'static str {
         match self {
             Self::Full => "queue_full",
@@ -165,11 +165,11 @@ impl From<LineRefusal> for QueueRefusal {
 labels! {
     /// Why a request was sent again.
     Retry {
-        /// No connection.
+        /// No connection could be made.
         Connect = "connect",
         /// The connection broke before any byte of an answer.
         Reset = "reset",
-        /// No head in time.
+        /// No head of an answer came in time.
         Timeout = "timeout",
         /// The answer's status asked for it.
         Status = "status",
@@ -181,9 +181,9 @@ labels! {
     KeyResult {
         /// It has a limit, which decided.
         Matched = "matched",
-        /// It has none, or that could not be learnt.
+        /// It has none, or the store could not say.
         Unknown = "unknown",
-        /// It can't be a key: too long, control bytes, several.
+        /// It can't be a key: it is too long, has control bytes, or there are several.
         Unusable = "unusable",
     }
 }
@@ -211,7 +211,7 @@ labels! {
         Allowed = "allowed",
         /// 429.
         Denied = "denied",
-        /// A bucket that only watches would have refused it.
+        /// A bucket in shadow mode, which only counts, would have refused it.
         ShadowDenied = "shadow_denied",
     }
 }

@@ -12,10 +12,10 @@ use super::shards::{Codes, Gauge, Histogram, HistogramSum, PerLabel, Shards};
 use super::{Attempt, Family, Metrics, QueueRefusal, Retry, SeriesValue, Show};
 use balancer_importance::Priority;
 
-/// Most backends of a pool that have series of their own; more are not configured at once.
+/// Most backends of a pool that have series of their own: as many as a pool can have.
 const MAX_BACKENDS: usize = balancer_pool::backends::MAX_ENDPOINTS;
 
-/// See the module. Counts go on while requests of a pool that is gone end; nobody reads them any more.
+/// See the module. After a pool was removed, its last requests still count here, and the counts are not shown.
 #[derive(Debug, Default)]
 pub struct PoolMetrics {
     backends: ArcSwap<HashMap<Box<str>, Arc<BackendMetrics>>>,
@@ -83,14 +83,14 @@ impl PoolMetrics {
         shard.durations.observe(duration);
     }
 
-    /// A backend was taken out because of what its answers were.
+    /// A backend was taken out because of its answers.
     pub fn ejected(&self, backend: &str) {
         if let Some(metrics) = self.backends.load().get(backend) {
             metrics.ejections.fetch_add(1, Relaxed);
         }
     }
 
-    /// The backends that the pool has now: each has a series from the start, and those of others end.
+    /// Sets the backends of the pool. Each has its series at once, at 0; the series of all others end.
     pub fn set_backends<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) {
         self.backends.rcu(|old| {
             let kept = |name: &str| old.get(name).cloned().unwrap_or_default();
@@ -119,7 +119,7 @@ impl Metrics {
         found(&self.pools.load()).unwrap_or(new)
     }
 
-    /// The series of all other pools end.
+    /// Ends the series of all pools but these.
     pub fn keep_pools(&self, names: &[&str]) {
         self.pools.rcu(|pools| {
             pools.iter().filter(|(name, _)| names.contains(&&**name)).cloned().collect::<PoolCounters>()

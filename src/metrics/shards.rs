@@ -1,4 +1,4 @@
-//! Counters that many threads raise at once: each thread has a shard, the reader adds them up.
+//! Counters that many threads raise at once: each thread counts in a shard, and a reader adds the shards up.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use super::labels::Label;
 use balancer_time::nanos;
 
-/// How many shards there are. Threads take them in turn; at 4 running workers a core, two that run at once on
-/// different cores seldom meet.
+/// How many shards there are. Threads take them in turn, so that from the ninth thread on some share one: their counts stay right,
+/// but two cores may then wait for the same cache line.
 const SHARDS: usize = 8;
 
-/// Two cache lines: neighbours are fetched in pairs.
+/// Aligned to two cache lines, since processors fetch neighbouring lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Padded<T>(T);
@@ -31,7 +31,7 @@ impl<T: Default> Default for Shards<T> {
 }
 
 impl<T> Shards<T> {
-    /// The calling thread's.
+    /// The shard of the calling thread.
     pub(super) fn mine(&self) -> &T {
         &self.0[shard() % self.0.len()].0
     }
@@ -44,7 +44,7 @@ impl<T> Shards<T> {
         self.iter().map(counter).fold(0, u64::wrapping_add)
     }
 
-    /// A gauge's level: one thread may raise what another lowers, so only the sum means something.
+    /// A gauge's level. One thread may raise what another lowers, so only the sum over all shards means something.
     pub(super) fn level(&self, gauge: impl Fn(&T) -> &Gauge) -> i64 {
         self.iter().map(|shard| gauge(shard).0.load(Relaxed)).fold(0, i64::wrapping_add)
     }
@@ -94,10 +94,10 @@ impl<L: Label> PerLabel<L> {
     }
 }
 
-/// Status codes in one class.
+/// How many status codes a class has.
 const CLASS: usize = 100;
 
-/// A counter for each status code. A class takes its memory when its first code comes.
+/// A counter for each status code. A class takes its memory when its first code is counted.
 #[derive(Debug, Default)]
 pub(super) struct Codes([OnceLock<Box<[AtomicU64; CLASS]>>; 10]);
 
@@ -109,7 +109,7 @@ impl Codes {
         class[status % CLASS].fetch_add(1, Relaxed);
     }
 
-    /// What was counted in all of them: no code that never came.
+    /// The sums over all of them, without codes that were never counted.
     pub(super) fn sum<'a>(codes: impl Iterator<Item = &'a Self>) -> BTreeMap<usize, u64> {
         let mut sum = BTreeMap::new();
         for shard in codes {
@@ -127,7 +127,7 @@ impl Codes {
     }
 }
 
-/// Upper bounds of the buckets, inclusive, in nanoseconds; CONTRACT names them in seconds.
+/// Upper bounds of the buckets, inclusive, in nanoseconds; `/metrics` shows them in seconds.
 pub const BUCKETS_NS: [u64; 15] = [
     500_000,
     1_000_000,
@@ -149,7 +149,7 @@ pub const BUCKETS_NS: [u64; 15] = [
 /// A distribution of durations.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
-    /// Not cumulative; the last is for what is above every bound.
+    /// For each bucket by itself; the last is for durations above every bound.
     counts: [AtomicU64; BUCKETS_NS.len() + 1],
     sum_ns: AtomicU64,
 }
@@ -162,10 +162,10 @@ impl Histogram {
     }
 }
 
-/// A histogram at one moment, as Prometheus has it.
+/// A histogram at one moment, with cumulative buckets as Prometheus wants them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistogramSum {
-    /// Observations up to each of [`BUCKETS_NS`]: cumulative.
+    /// How many observations are at most each bound of [`BUCKETS_NS`].
     pub cumulative: [u64; BUCKETS_NS.len()],
     /// All observations.
     pub count: u64,

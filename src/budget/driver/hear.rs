@@ -1,4 +1,4 @@
-//! What comes of a text that was heard.
+//! What the driver does with a text that was heard.
 
 use std::sync::atomic::Ordering;
 
@@ -11,9 +11,9 @@ use super::super::known::Noted;
 use super::Driver;
 
 impl Driver {
-    /// A text came. What is no message of this budget is counted, and nothing else comes of it.
+    /// Takes a text that came. One that is not a message of this budget is counted as dropped and has no other effect.
     pub fn heard(&mut self, text: &str, when: Moment) {
-        // Without a key nothing can be told apart.
+        // Without a key no signature can be checked.
         let Some(key) = &self.key else { return };
         let taken = match BudgetMessage::from_text(text, key) {
             Ok(message) if message.instance == self.own.0 => Some(self.heard_own(&message, when)),
@@ -34,7 +34,7 @@ impl Driver {
         }
     }
 
-    /// Instances of other versions live beside this one while they are replaced one after another; neither hears what the other spends.
+    /// While instances are replaced one after another, two versions run side by side. Neither knows what the other spends.
     fn heard_of_another_version(&self) {
         if self.parts.shown.other_versions.fetch_add(1, Ordering::Relaxed) == 0 {
             log::warn!(
@@ -46,12 +46,12 @@ impl Driver {
     fn heard_own(&mut self, message: &BudgetMessage, when: Moment) -> bool {
         let place = self.awaited.iter().position(|(sequence, _)| *sequence == message.sequence);
         let Some(place) = place.filter(|_| message.epoch == self.epoch) else { return false };
-        // They come in order: those before it are lost.
+        // Messages come in order, so those that were sent before this one are lost.
         let told_at = self.awaited.drain(..=place).next_back().map_or(when.now, |(_, told_at)| told_at);
         let lag = when.now.saturating_sub(told_at);
         self.lag = Some(lag);
         if lag > DEAD_AFTER {
-            // One that lay somewhere for so long does not show that this instance is heard now.
+            // A message that took this long does not show that this instance is heard now.
             return true;
         }
         self.own_heard_at = when.now;
@@ -59,7 +59,7 @@ impl Driver {
         true
     }
 
-    /// Whether it counts; `None` where that is not known yet.
+    /// Takes a message of another instance. Returns whether it counts; `None` where that is not known yet.
     fn heard_other(&mut self, message: &BudgetMessage, when: Moment) -> Option<bool> {
         let Some(reports) = read_reports(&message.reports) else {
             log::debug!("budget: a message is dropped: its reports can't be read");
@@ -67,7 +67,7 @@ impl Driver {
         };
         let noted = self.known.note(message, when.now);
         if matches!(noted, Noted::Stranger(true) | Noted::Counts(true)) {
-            // One that is heard for the first time is told at once that it is.
+            // An instance that is heard for the first time is told so at once, since it waits for that.
             self.heartbeat_at = self.heartbeat_at.min((self.told_at + GAP).max(when.now));
         }
         match noted {

@@ -106,7 +106,7 @@ fn its_own_messages_that_come_back_say_what_they_take() {
     driver.heard(&first, at(START + 4 * MILLI));
     driver.step(at(START + 200 * MILLI));
     assert_eq!(driver.parts.shown.state().lag, Some(Duration::from_millis(4)));
-    // A second time it was sent by somebody else.
+    // When it comes a second time, somebody else sent it.
     driver.heard(&first, at(START + 300 * MILLI));
     assert_eq!(driver.parts.shown.counts().dropped, 1);
     let second = told(&mut driver, START + HEARTBEAT);
@@ -130,7 +130,7 @@ fn it_is_cut_off_when_it_hears_nobody_and_says_so_to_the_others() {
     assert!(!driver.parts.shown.state().cut_off);
 }
 
-/// While it is cut off it says more often that it is there, and then at once that it is heard again.
+/// While it is cut off it sends heartbeats more often; and one at once when it is heard again.
 #[test]
 fn whoever_was_cut_off_is_back_soon_after_the_database_is() {
     let (mut driver, _) = connected();
@@ -145,7 +145,7 @@ fn whoever_was_cut_off_is_back_soon_after_the_database_is() {
     assert!(driver.step(at(back + HEARTBEAT)).is_none());
 }
 
-/// It hears others, and they don't hear it.
+/// It hears the others, but they do not hear it.
 #[test]
 fn it_is_cut_off_when_its_own_messages_do_not_come_back() {
     let (mut driver, first) = connected();
@@ -163,7 +163,7 @@ fn it_is_cut_off_when_its_own_messages_do_not_come_back() {
     assert!(driver.parts.shown.state().cut_off);
 }
 
-/// A process that stood still finds its own words of before among what it missed.
+/// A process that was stopped for a while finds its own old messages among those that it missed.
 #[test]
 fn an_own_message_that_took_too_long_does_not_end_being_cut_off() {
     let (mut driver, first) = connected();
@@ -191,7 +191,7 @@ fn others_are_shown_while_they_are_heard_and_garbage_is_counted() {
     for text in ["", "nonsense", &of_another(2).to_text(&other_key), &garbled.to_text(&key())] {
         driver.heard(text, at(START));
     }
-    // Sent again.
+    // The same message again.
     driver.heard(&of_another(1).to_text(&key()), at(START));
     driver.step(at(START + SHOW_EVERY));
     let (state, counts) = (driver.parts.shown.state(), driver.parts.shown.counts());
@@ -201,14 +201,14 @@ fn others_are_shown_while_they_are_heard_and_garbage_is_counted() {
     assert_eq!((ids.as_slice(), state.peers), (expected.as_slice(), 1));
     assert_eq!((state.instances[1].age, state.instances[1].lag), (0.2, Some(0.003)));
     assert_eq!(driver.parts.budget.stats(START).members, 2);
-    // What was told in garbage did not count as heard.
+    // The garbage did not use up the number 2.
     driver.heard(&of_another(2).to_text(&key()), at(START + MILLI));
     assert_eq!(driver.parts.shown.counts().received, 2);
     driver.step(at(START + MILLI + DEAD_AFTER + MILLI));
     assert_eq!(driver.parts.shown.state().peers, 0);
 }
 
-/// What somebody recorded before this process began, and sends again: whoever signed it may be long gone.
+/// Messages that somebody recorded before this process began, and sends again: their instance may be long gone.
 #[test]
 fn what_was_signed_before_it_began_counts_for_nothing() {
     let (mut driver, _) = connected();
@@ -218,7 +218,7 @@ fn what_was_signed_before_it_began_counts_for_nothing() {
     let stats = driver.parts.budget.stats(START + MILLI);
     let counts = driver.parts.shown.counts();
     assert_eq!((stats.members, counts.received, counts.dropped), (1, 0, 0));
-    // It may be one that has only begun: it is told soon that it was heard, and then shows that it hears this one.
+    // The sender may be a new instance: it is soon told that it was heard, and then shows that it hears this one.
     assert_eq!(read(&told(&mut driver, START + GAP)).heard, [8]);
     driver.heard(&of_another(3).to_text(&key()), at(START + GAP));
     assert_eq!(driver.parts.budget.stats(START + GAP).members, 2);
@@ -264,7 +264,7 @@ fn the_last_that_one_tells_who_leaves_is_what_it_had_not_told_yet() {
     assert!(read(goodbye).leaving && read(goodbye).reports.is_empty());
 }
 
-/// What is told with that step: the tokens of the one bucket that was spent.
+/// The tokens that the order tells of the one bucket that was spent.
 #[track_caller]
 fn spent(order: Option<Order>) -> u64 {
     let Some(Order::Tell(texts)) = order else { panic!("nothing is told") };

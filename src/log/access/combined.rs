@@ -2,8 +2,8 @@
 //! `ADDRESS - USER [TIME] "METHOD TARGET VERSION" STATUS BYTES "REFERER" "USER-AGENT"`.
 //!
 //! What a client wrote is escaped as nginx does it: quotes, backslashes and everything outside of visible ASCII as `\xHH`.
-//! USER is the name that the client gave in `Authorization: Basic`, or the stored id of one that is known by something else
-//! than its address, else `-`.
+//! USER is the name that the client gave in `Authorization: Basic`, else the stored id of a client that is not known by its address,
+//! else `-`.
 
 use std::net::IpAddr;
 
@@ -53,7 +53,7 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     line
 }
 
-/// The bytes, those below `least`, above `~`, and what would end or escape a quoted text as `\xHH`.
+/// Appends the bytes. Those below `least` and above `~`, quotes and backslashes are written as `\xHH`.
 fn push_escaped(line: &mut Vec<u8>, bytes: &[u8], least: u8) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {

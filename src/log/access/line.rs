@@ -1,4 +1,4 @@
-//! The access log's line: one JSON object a request, with the members that CONTRACT names, in its order.
+//! A line of the access log as a JSON object, which always has the same members in the same order.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use crate::log::lines::{push_json_text, push_number, push_time};
 use crate::log::record::{AccessRecord, DEFAULT_ENTRY};
 use balancer_http::message::Version;
 
-/// What a line without long texts needs; a longer one makes the buffer grow once.
+/// Room for a line without long texts, in bytes. A longer line makes the buffer grow.
 const USUAL_LINE_BYTES: usize = 512;
 
-/// The record as a line with its newline. One allocation, unless texts are long.
+/// The record as a line with its newline. Allocates once, unless texts are long.
 pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     let mut line = Vec::with_capacity(USUAL_LINE_BYTES + record.path.len());
     line.extend_from_slice(b"{\"time\":\"");
@@ -48,7 +48,7 @@ pub(super) fn line(record: &AccessRecord) -> Vec<u8> {
     line
 }
 
-/// As a request line has it.
+/// The version as both log formats show it.
 pub(super) fn version(version: Version) -> &'static str {
     match version {
         Version::Http10 => "HTTP/1.0",
@@ -102,7 +102,7 @@ pub(super) fn push_address(line: &mut Vec<u8>, address: IpAddr) {
                 push_number(line, octet.into(), 1);
             }
         }
-        // Writing into a vector cannot fail, here and below.
+        // Writing into a vector cannot fail.
         IpAddr::V6(v6) => drop(write!(line, "{v6}")),
     }
 }

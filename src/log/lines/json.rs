@@ -1,12 +1,12 @@
-//! JSON strings of what somebody else chose.
+//! JSON strings of text that clients chose.
 
 use std::io::Write;
 
-/// A JSON string (RFC 8259 §7) of bytes that somebody else chose: what is not UTF-8 becomes U+FFFD, and besides what
-/// JSON asks for, DEL and the C1 controls are escaped, so that no line can steer the terminal that shows it.
+/// Appends a JSON string (RFC 8259 §7). Bytes that are not UTF-8 become U+FFFD. Besides what JSON asks for, DEL and the C1 control
+/// characters are escaped, so that no line can control the terminal that shows it.
 pub fn push_json_text(line: &mut Vec<u8>, bytes: &[u8]) {
     line.push(b'"');
-    // No early end: without branches the compiler looks at many bytes at once.
+    // Looks at every byte without branches, so that the compiler can check many bytes at once.
     let plain = |ok, byte: &u8| ok & (*byte >= b' ') & (*byte <= b'~') & (*byte != b'"') & (*byte != b'\\');
     if bytes.iter().fold(true, plain) {
         line.extend_from_slice(bytes);
@@ -28,7 +28,7 @@ fn push_json_char(line: &mut Vec<u8>, char: char) {
         '\n' => line.extend_from_slice(b"\\n"),
         '\r' => line.extend_from_slice(b"\\r"),
         '\t' => line.extend_from_slice(b"\\t"),
-        // Cc lies in the first 256 code points: four hex digits hold it.
+        // Control characters (category Cc) are below U+0100, so four digits are enough.
         control if control.is_control() => drop(write!(line, "\\u{:04x}", u32::from(control))),
         other => line.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
     }

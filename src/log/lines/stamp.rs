@@ -1,8 +1,8 @@
-//! Times and numbers as text, without `fmt`, which costs several times as much: every access log line needs some.
+//! Times and numbers as text, for every line of the access log. `fmt` would take several times as long.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// RFC 3339 in UTC with milliseconds: `2026-03-01T12:00:00.250Z`. Times before 1970 show as 1970.
+/// Appends a time as RFC 3339 has it, in UTC with milliseconds: `2026-03-01T12:00:00.250Z`. Times before 1970 show as 1970.
 pub fn push_time(line: &mut Vec<u8>, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let ((year, month, day), second) = (date(since.as_secs() / 86_400), since.as_secs() % 86_400);
@@ -18,7 +18,7 @@ pub fn push_time(line: &mut Vec<u8>, time: SystemTime) {
     push_fields(line, &fields);
 }
 
-/// As the common log format has it, in UTC: `01/Mar/2026:12:00:00 +0000`.
+/// Appends a time as the common log format has it, in UTC: `01/Mar/2026:12:00:00 +0000`.
 pub fn push_log_time(line: &mut Vec<u8>, time: SystemTime) {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -40,7 +40,7 @@ fn push_fields(line: &mut Vec<u8>, fields: &[(u64, usize, u8)]) {
     }
 }
 
-/// Year, month and day of a day since 1970: H. Hinnant's `civil_from_days`.
+/// Year, month and day of a day that is counted from 1970-01-01; Howard Hinnant's algorithm `civil_from_days`.
 fn date(days: u64) -> (u64, u64, u64) {
     // Days since 0000-03-01; years begin in March, so that the leap day is the last of its year.
     let shifted = days + 719_468;
@@ -53,7 +53,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
-/// A number in decimal, with zeros before it up to that many digits.
+/// Appends a number in decimal, filled up to that many digits with zeros on the left.
 pub fn push_number(line: &mut Vec<u8>, value: u64, digits: usize) {
     let mut buffer = itoa::Buffer::new();
     let text = buffer.format(value).as_bytes();

@@ -1,4 +1,4 @@
-//! What is told, what is told again, and what does not count.
+//! Which reports are told, which are told again, and what is counted as dropped.
 
 use super::*;
 
@@ -9,12 +9,12 @@ fn a_message_of_another_key_has_the_key_read_anew_once_a_minute() {
     let replaced = BudgetKey::new(&[2; BudgetKey::BYTES]).unwrap();
     let foreign = of_another(1).to_text(&replaced);
     driver.heard(&foreign, at(START + MILLI));
-    // On the connection that there is, which somebody who is no instance must not close.
+    // The key is read on the open connection: a stranger must not be able to make us close it.
     assert!(matches!(driver.step(at(START + MILLI)), Some(Order::ReadKey)));
     driver.replied(Reply::Opened(Opened { key: replaced, seen_from: None }), START + MILLI);
     driver.heard(&foreign, at(START + MILLI));
     assert_eq!(driver.parts.shown.counts().received, 1, "by the new key");
-    // One that was under way meanwhile.
+    // A message with the old key that was under way meanwhile.
     driver.heard(&of_another(2).to_text(&key()), at(START + MILLI));
     let again = START + MILLI + DOUBTED_AGAIN;
     for now in [START + MILLI, again - MILLI] {
@@ -37,7 +37,7 @@ fn a_refusal_that_lasts_is_asked_about_less_and_less_often() {
         now = next;
     }
     assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
-    // Another one, and a server that does not answer, are no such refusal.
+    // Another refusal, and a server that does not answer, begin the waits again.
     for (reply, wait) in [(Reply::Refused("no database".into()), 250), (Reply::Failed("down".into()), 250)] {
         assert!(matches!(driver.step(at(now)), Some(Order::Open)));
         driver.replied(reply, now);
@@ -107,7 +107,7 @@ fn messages_of_another_version_are_counted_apart() {
     assert_eq!((counts.dropped, counts.other_versions), (3, 2));
 }
 
-/// Two that have nothing to say but that they are there; the database stands still for half a second, at any moment of theirs.
+/// Two instances send nothing but heartbeats, and the database stops for half a second, at any moment of theirs.
 #[test]
 fn a_short_stall_does_not_cut_off_two_quiet_instances() {
     const STEP: Nanos = 5 * MILLI;
@@ -133,7 +133,7 @@ fn a_short_stall_does_not_cut_off_two_quiet_instances() {
                     replies[number] = None;
                     driver.replied(if driver.key.is_some() { Reply::Told } else { opened() }, now);
                 }
-                // Their seconds begin at different moments.
+                // Their heartbeats begin at different moments.
                 if now < START + number as Nanos * 350 * MILLI {
                     continue;
                 }
@@ -172,7 +172,7 @@ fn what_is_told_to_nobody_because_too_much_is_hot_is_counted_as_dropped() {
     let (mut driver, first) = connected_as(driver_of(Arc::clone(&limiter)));
     driver.heard(&first, at(START));
     driver.heard(&of_another(1).to_text(&key()), at(START));
-    // Each is hot with its first token. There is room for 16,384.
+    // Each bucket is hot with its first token, and there is room for 16,384 hot buckets.
     let limit = Limit { capacity: 1, rate: Rate::per_second(0) };
     let grant = Grant::of_default(Terms::of_numbers(limit));
     for number in 0..16_387u32 {
