@@ -115,7 +115,7 @@ impl KnownInstances {
         longest.and_then(|id| self.known.remove(&id)).is_some()
     }
 
-    /// Whether another instance is there.
+    /// Whether any other instance was heard lately.
     pub fn is_anyone_there(&self, now: Nanos) -> bool {
         self.known.values().any(|known| known.is_there(now))
     }

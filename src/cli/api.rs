@@ -1,5 +1,5 @@
-//! What every command that talks to a running balancer shares: where it is, with which token it is asked, and what an
-//! answer means. It speaks HTTP and knows nothing of what is asked.
+//! What all commands that talk to a running balancer share: the address, the token, and what an answer's status means. It speaks
+//! HTTP and knows nothing about the single calls.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -13,10 +13,10 @@ use http::{Method, Request, Uri};
 use super::failure::CommandFailure;
 use crate::config::{self, Options, Secret};
 
-/// How long connecting may take.
+/// How long making a connection may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a call may take in all; a batch of 10,000 limits waits for the database meanwhile.
+/// How long a call may take in all. An import of 10,000 limits waits for the database in that time.
 const CALL_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Largest answer. A page of 1,000 limits with four buckets each is below 2 MiB.
@@ -25,7 +25,7 @@ const MAX_ANSWER_BYTES: u64 = 64 << 20;
 /// Largest token file.
 const MAX_TOKEN_BYTES: u64 = 4_096;
 
-/// Which balancer a command talks to. Options of every such command, before or after its name.
+/// Which balancer a command talks to: options that every such command has.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiTarget {
     /// The balancer to talk to: http://HOST:PORT, HOST:PORT or :PORT [default: BALANCER_URL, else what the configuration
@@ -61,10 +61,10 @@ pub struct ApiAnswer {
 }
 
 impl Api {
-    /// The balancer that options and environment name. Nothing is sent yet.
+    /// The balancer that options, environment or configuration name. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`CommandFailure::Usage`] when they name none, or a token that cannot be read.
+    /// [`CommandFailure::Usage`] when none is named, or the token cannot be read.
     pub fn open(target: &ApiTarget, env: &[(OsString, OsString)]) -> Result<Self, CommandFailure> {
         let (base, configured) = place(target, env)?;
         let token = match &target.token_file {
@@ -87,11 +87,10 @@ impl Api {
         Ok(Self { agent: config.new_agent(), base, authorization })
     }
 
-    /// One call. `path` begins with a slash and is below the base: `/-/v1/limits`. `fields` are further header
-    /// fields.
+    /// Sends one request. `path` begins with a slash and is below the base: `/-/v1/limits`. `fields` are further header fields.
     ///
     /// # Errors
-    /// [`CommandFailure::Refused`] for every status from 300 on but 304, [`CommandFailure::Unreachable`] without an answer.
+    /// [`CommandFailure::Refused`] for every status that is not 2xx or 304, [`CommandFailure::Unreachable`] without an answer.
     pub fn send(
         &self,
         method: Method,
@@ -133,7 +132,7 @@ impl Api {
         }
     }
 
-    /// A GET; what it answers.
+    /// Sends a GET request. Returns the body of the answer.
     ///
     /// # Errors
     /// As [`Api::send`].
@@ -141,15 +140,15 @@ impl Api {
         self.send(Method::GET, path, &[], None).map(|answer| answer.body)
     }
 
-    /// Whom it asks: `http://127.0.0.1:8080`.
+    /// The URL of the balancer, such as `http://127.0.0.1:8080`.
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// Reads an answer's JSON.
+    /// Reads the JSON of an answer.
     ///
     /// # Errors
-    /// [`CommandFailure::Unreachable`]: what answered is no balancer, or another version of it.
+    /// [`CommandFailure::Unreachable`] when it can't be read: what answered is not a balancer, or one of another version.
     pub fn read<'a, T: serde::Deserialize<'a>>(&self, body: &'a str) -> Result<T, CommandFailure> {
         serde_json::from_str(body).map_err(|error| {
             CommandFailure::Unreachable(format!("{}: its answer is not understood: {error}", self.base))
@@ -157,8 +156,8 @@ impl Api {
     }
 }
 
-/// The base, and the token of the configuration that named it. A token of a configuration is sent to what
-/// that configuration names, or where `--config` was given beside a URL; to no other.
+/// The base, and the token of the configuration. The token of a configuration is sent only to the balancer that this
+/// configuration names, or to the URL that was given together with `--config`.
 fn place(
     target: &ApiTarget,
     env: &[(OsString, OsString)],
@@ -215,7 +214,7 @@ fn base_of(text: &str) -> Result<String, String> {
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let authority = uri.authority().ok_or_else(wrong)?.as_str();
     if authority.contains('@') {
-        // Not repeated: it holds a password.
+        // The text is not repeated, since it may contain a password.
         return Err(
             "must hold no user or password: the token comes from --token-file or BALANCER_ADMIN_TOKEN".into(),
         );
@@ -252,7 +251,7 @@ fn token_of_env(env: &[(OsString, OsString)]) -> Result<Option<Secret>, CommandF
     }
 }
 
-/// A file's text without the line end behind it.
+/// The text of a file, without line ends at its end.
 fn token_of(file: &Path) -> Result<Secret, CommandFailure> {
     let wrong = |text: &str| CommandFailure::Usage(format!("{}: {text}", file.display()));
     let mut text = String::new();

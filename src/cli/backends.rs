@@ -1,4 +1,4 @@
-//! `balancer backends …`: where requests go.
+//! `balancer backends …`: lists and changes the backends of a running balancer.
 
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
@@ -22,7 +22,7 @@ Examples:
   balancer backends rm b --drain 30s
   balancer backends add c http://10.0.0.7 --pool api";
 
-/// `balancer backends` and what follows it.
+/// The arguments of `balancer backends`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = EXAMPLES)]
 pub struct BackendsCommand {
@@ -57,15 +57,15 @@ enum What {
         #[arg(long)]
         backup: bool,
     },
-    /// Change what is said of a backend, one of the configuration file, too.
+    /// Change a backend, also one of the configuration file.
     Set(Set),
-    /// Give a backend nothing new; what is under way on it ends.
+    /// Send a backend no new requests; those that are under way end.
     Drain {
         /// Its name.
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Take a backend away that was added.
+    /// Remove a backend that was added while the balancer runs.
     Rm {
         /// Its name.
         #[arg(value_name = "NAME")]
@@ -124,7 +124,7 @@ impl State {
     }
 }
 
-/// A backend, as far as it is shown here.
+/// The members of a backend that are shown here.
 #[derive(Deserialize)]
 struct ShownBackend {
     pool: String,
@@ -135,12 +135,12 @@ struct ShownBackend {
     health: String,
     cause: Option<String>,
     in_flight: u32,
-    /// Balancers of the version before do not say it.
+    /// Older balancers do not send it.
     limit: Option<u32>,
     source: String,
 }
 
-/// Does it.
+/// Runs the command.
 pub(super) fn run(backends: &BackendsCommand, env: Env<'_>) -> Result<(), CommandFailure> {
     let mut session = ApiSession::open(&backends.common, env)?;
     let pool = backends.pool.as_deref();
@@ -174,7 +174,7 @@ pub(super) fn run(backends: &BackendsCommand, env: Env<'_>) -> Result<(), Comman
     }
 }
 
-/// Where the backends of a pool are.
+/// The path of a pool's backends.
 fn all(pool: Option<&str>) -> String {
     match pool {
         Some(pool) => format!("/-/v1/pools/{}/backends", encoded(pool)),
@@ -229,7 +229,7 @@ fn ls(session: &mut ApiSession, pool: Option<&str>) -> Result<(), CommandFailure
     out.flush()
 }
 
-/// `several`: with its pool in front.
+/// A row of the table; `several`: it begins with the pool.
 fn row(one: ShownBackend, several: bool) -> Vec<String> {
     let of = one.limit.map(|most| format!(" of {most}")).unwrap_or_default();
     let (weight, in_flight) = (one.weight.to_string(), format!("{}{of}", one.in_flight));
@@ -239,7 +239,7 @@ fn row(one: ShownBackend, several: bool) -> Vec<String> {
     row
 }
 
-/// Asks for a change and shows what the backend is then.
+/// Asks for a change and shows the backend that comes of it.
 fn tell(session: &mut ApiSession, method: Method, path: &str, body: &Value) -> Result<(), CommandFailure> {
     let ApiSession { api, out } = session;
     let answer = api.send(method, path, &[], Some(&body.to_string()))?;

@@ -1,33 +1,33 @@
-//! What went wrong with a command, in the words that the person at the terminal reads, and with which exit code.
+//! Why a command failed: the text for the person at the terminal, and the exit code.
 
 use std::fmt::Write;
 
 use serde::Deserialize;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum CommandFailure {
-    /// What was asked makes no sense, or names no balancer; exit code 2. Nothing was sent.
+    /// The arguments make no sense, or no balancer is named; exit code 2. Nothing was sent.
     Usage(String),
-    /// The balancer answered with another status than 2xx; exit code 1.
+    /// The balancer answered with a status that is an error or a redirect; exit code 1.
     Refused {
         /// The status.
         status: u16,
         /// One line, and one more for each faulty field.
         text: String,
-        /// The fields that were wrong: JSON pointer and what is wrong there.
+        /// The fields that were wrong: a JSON pointer (RFC 6901) and what is wrong there.
         errors: Vec<(String, String)>,
     },
-    /// There was no answer, or none that a balancer gives; exit code 1. What was asked may have happened.
+    /// There was no answer, or one that a balancer does not give; exit code 1. What was asked may have happened.
     Unreachable(String),
-    /// It was done in part, or found what it looked for; exit code 1.
+    /// The command ran, but only in part or with a bad result; exit code 1.
     Incomplete(String),
-    /// The reader of the output has closed it; exit code 0, as for any program in a pipe.
+    /// The reader of the output has closed it; exit code 0, since that is normal in a pipe.
     Closed,
 }
 
 impl CommandFailure {
-    /// 0, 1 or 2.
+    /// The exit code: 0, 1 or 2.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
@@ -36,7 +36,7 @@ impl CommandFailure {
         }
     }
 
-    /// An answer's problem document (RFC 9457), when it is one.
+    /// An answer that refuses. `json`: its body, where that is JSON; it should be a problem document (RFC 9457).
     pub(super) fn refused(base: &str, status: u16, json: Option<&str>) -> Self {
         let Some(problem) = json.and_then(|body| serde_json::from_str::<Problem>(body).ok()) else {
             let text = format!(
@@ -54,7 +54,7 @@ impl CommandFailure {
         }
     }
 
-    /// No answer, or half of one.
+    /// There was no answer, or only a part of one.
     pub(super) fn unreachable(base: &str, error: &ureq::Error) -> Self {
         let (cause, hint) = match error {
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => (
@@ -81,7 +81,7 @@ impl std::fmt::Display for CommandFailure {
     }
 }
 
-/// Writing failed: a reader that has left is no fault.
+/// Writing the output failed. A reader that has closed it is not an error.
 impl From<std::io::Error> for CommandFailure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
@@ -119,7 +119,7 @@ fn text(status: u16, title: &str, detail: &str, instance: &str, errors: &[(Strin
         (true, true) => "refused".to_owned(),
     };
     let mut text = format!("{status} {said}");
-    // Writing to a string has nothing to fail on.
+    // Writing to a string cannot fail.
     for (pointer, detail) in errors {
         let _ = match pointer.as_str() {
             "" => write!(text, "\n  {detail}"),

@@ -1,4 +1,4 @@
-//! `balancer healthcheck`: one request, for containers that have no curl.
+//! `balancer healthcheck`: asks a running balancer whether it is alive, for containers that have no curl.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -14,13 +14,13 @@ use balancer_http::framing::response;
 use balancer_pool::backends::DEFAULT_POOL;
 use balancer_time::nanos;
 
-/// How long the whole question may take; below the usual time-out of a container's check.
+/// How long all of it may take. That is less than the usual time-out of a container's check.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Longest status line.
+/// Most bytes that are read to find the end of the status line.
 const MAX_LINE: usize = 1_024;
 
-/// Where a balancer is asked.
+/// The port at which a balancer is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivezPort {
     address: SocketAddr,
@@ -28,12 +28,12 @@ pub struct LivezPort {
 }
 
 impl LivezPort {
-    /// Without TLS.
+    /// A port without TLS.
     pub const fn plain(address: SocketAddr) -> Self {
         Self { address, is_tls: false }
     }
 
-    /// The admin listener, the plain port or the TLS port, the first that there is.
+    /// The first of these that is configured: the admin listener, the plain port, the TLS port.
     pub fn of(config: &Config) -> Option<Self> {
         let of_tls =
             || config.tls.as_ref()?.listen.first().map(|address| Self { address: *address, is_tls: true });
@@ -41,7 +41,10 @@ impl LivezPort {
     }
 }
 
-/// Asks `/-/livez` of the balancer that listens there. `Err` says why it does not count as alive.
+/// Asks the balancer at that port for `/-/livez`. It is alive if it answers 200.
+///
+/// # Errors
+/// Why it does not count as alive, in words for the operator.
 pub fn healthcheck(asked: LivezPort, clock: &Clock) -> Result<(), String> {
     let LivezPort { address, is_tls } = asked;
     if address.port() == 0 {
@@ -61,7 +64,7 @@ pub fn healthcheck(asked: LivezPort, clock: &Clock) -> Result<(), String> {
     }
 }
 
-/// Where a listener is reached from this machine: the wildcard addresses answer on loopback.
+/// The address by which a listener is reached from this machine: loopback, where it listens on every address.
 pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, listen.port()).into(),
@@ -70,7 +73,7 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-/// What is answered, at least to the end of the status line.
+/// The beginning of the answer, usually up to the end of the status line or further.
 fn ask(address: SocketAddr, is_tls: bool, clock: &Clock, deadline_ns: u64) -> io::Result<Vec<u8>> {
     let left = || match deadline_ns.saturating_sub(clock.now()) {
         0 => Err(io::Error::from(io::ErrorKind::TimedOut)),
@@ -96,7 +99,7 @@ fn talk(mut stream: impl Read + Write, address: SocketAddr) -> io::Result<Vec<u8
             Ok(0) => break,
             Ok(count) => answer.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What the system says when a time-out passes differs; the words should not.
+            // Systems report a passed time-out as one or the other of two errors; ours is always the same.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -106,7 +109,7 @@ fn talk(mut stream: impl Read + Write, address: SocketAddr) -> io::Result<Vec<u8
     Ok(answer)
 }
 
-/// Any certificate will do: it is asked whether it is alive, and told nothing.
+/// A TLS session that accepts any certificate, which does no harm: nothing secret is sent.
 fn session(address: SocketAddr) -> Result<ClientConnection, String> {
     let any = BackendTlsSettings { insecure_skip_verify: true, ..BackendTlsSettings::default() };
     let tls = BackendTls::default();
@@ -114,7 +117,7 @@ fn session(address: SocketAddr) -> Result<ClientConnection, String> {
     tls.session(DEFAULT_POOL, &address.ip().to_string())
 }
 
-/// A connection whose reads and writes end with what is left of the time.
+/// A connection whose reads and writes may take only the time that is left.
 struct Timed<L> {
     stream: TcpStream,
     left: L,
@@ -147,7 +150,7 @@ mod tests {
     use crate::tls::front::FrontTls;
     use crate::tls::tests::Papers;
 
-    /// Answers one connection; gives what was asked.
+    /// Answers one connection. The thread returns the request.
     fn serve(answer: &'static str) -> (SocketAddr, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -159,7 +162,7 @@ mod tests {
                 let count = stream.read(&mut buffer).unwrap();
                 asked.extend_from_slice(&buffer[..count]);
             }
-            // A byte at a time: the reader must put the line together. It may leave after the first line.
+            // Byte by byte, so that the reader has to put the line together. It may leave after the first line.
             for byte in answer.as_bytes() {
                 if stream.write_all(&[*byte]).is_err() {
                     break;

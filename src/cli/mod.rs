@@ -1,4 +1,5 @@
-//! The command line: what the user asked for, as a value. `main` acts on it.
+//! The command line: reads the arguments into a [`Command`], on which `main` acts, and runs the commands that ask a running
+//! balancer.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ pub use healthcheck::{LivezPort, healthcheck};
 pub use print::{Print, print};
 pub use summary::summary;
 
-/// The process's environment.
+/// The environment variables of the process.
 pub type Env<'a> = &'a [(OsString, OsString)];
 
 /// What the user asked for.
@@ -34,17 +35,17 @@ pub type Env<'a> = &'a [(OsString, OsString)];
 pub enum Command {
     /// Balance until a signal comes.
     Run(Options),
-    /// Judge the configuration and start nothing.
+    /// Check the configuration and start nothing.
     Check(Options),
     /// Ask the running balancer whether it is alive.
     Healthcheck(Options),
-    /// Ask a running balancer's API for something; [`call`] does it.
+    /// Ask the API of a running balancer, with [`call`].
     Call(ApiCommand),
-    /// Print what the program knows of itself; [`print()`] makes it.
+    /// Print what the program knows about itself, which [`print()`] makes.
     Print(Print),
 }
 
-/// What a running balancer is asked for.
+/// A command that asks a running balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiCommand {
     /// `limits …`
@@ -61,10 +62,10 @@ pub enum ApiCommand {
     Status(status::StatusCommand),
 }
 
-/// Asks a running balancer, and prints to stdout what it says.
+/// Asks a running balancer, and prints its answer to stdout.
 ///
 /// # Errors
-/// Say what went wrong, and know their exit code.
+/// What went wrong, with its exit code.
 pub fn call(call: &ApiCommand, env: Env<'_>) -> Result<(), CommandFailure> {
     match call {
         ApiCommand::Limits(limits) => limits::run(limits, env),
@@ -76,8 +77,10 @@ pub fn call(call: &ApiCommand, env: Env<'_>) -> Result<(), CommandFailure> {
     }
 }
 
-/// Reads the arguments, the program's name first. An error prints itself (`--help` and `--version` are ones, too) and
-/// knows its exit code: 2 for wrong usage.
+/// Reads the arguments, of which the first is the name of the program.
+///
+/// # Errors
+/// For wrong usage, with exit code 2; and for `--help` and `--version`, with exit code 0. The error can print itself.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let arguments = Arguments::try_parse_from(arguments)?;
     Ok(match arguments.command {
@@ -242,7 +245,7 @@ impl From<Run> for Options {
 pub(crate) mod tests {
     use super::*;
 
-    /// The arguments of one command, read as clap reads them on the command line.
+    /// The arguments of one command, read as clap reads a command line.
     pub(crate) fn command<A: Args>(line: &str) -> Result<A, clap::Error> {
         let command = A::augment_args(clap::Command::new("test").no_binary_name(true));
         A::from_arg_matches(&command.try_get_matches_from(line.split_whitespace())?)

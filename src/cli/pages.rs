@@ -1,4 +1,4 @@
-//! Listings, page after page, so that a million rows need the memory of one page.
+//! Lists of the API, read page after page, so that a million rows need the memory of one page.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -8,10 +8,10 @@ use super::failure::CommandFailure;
 use super::session::ApiSession;
 use balancer_http::path::encoded;
 
-/// Rows a page; the most that the API gives.
+/// Rows of a page: the most that the API gives.
 const PAGE: usize = 1_000;
 
-/// One page; the list's name differs.
+/// One page. The name of its list depends on what is listed.
 #[derive(Deserialize)]
 struct Page<'a> {
     #[serde(borrow, alias = "limits", alias = "plans", alias = "entries")]
@@ -19,10 +19,10 @@ struct Page<'a> {
     next_cursor: Option<String>,
 }
 
-/// Asks for all pages of a listing and hands on each page's items as they came. `path` may have a query.
+/// Asks for all pages of a list, and gives the items of each page to `each` as JSON texts. `path` may have a query.
 ///
 /// # Errors
-/// What the API or `each` fails with.
+/// Those of the API and of `each`.
 pub fn for_each_page(
     api: &Api,
     path: &str,
@@ -38,15 +38,15 @@ pub fn for_each_page(
         let items: Vec<&str> = page.items.iter().map(|item| item.get()).collect();
         each(&items)?;
         match page.next_cursor {
-            // One that leads back to its own page would never end.
+            // A cursor that leads back to its own page would never end.
             Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
             _ => return Ok(()),
         }
     }
 }
 
-/// Prints all pages of a listing as a table, `column` and `LIMIT`, or with `--json` as [`print_json`] does. `row` reads an item;
-/// where there is none, a person is told the command that makes one.
+/// Prints all pages of a list as a table with the columns `column` and `LIMIT`, or with `--json` as [`print_json`] does. `row`
+/// makes the cells of an item. When the list is empty, a person at a terminal is told `making_one`, the command that makes an item.
 ///
 /// # Errors
 /// As [`for_each_page`].
@@ -75,8 +75,8 @@ pub fn print_all(
     out.flush()
 }
 
-/// Prints all pages of a listing as one JSON object, as if the API had answered them in one: `{"limits": […],
-/// "next_cursor": null}`, an item a line.
+/// Prints all pages of a list as one JSON object, as if the API had answered with a single page: `{"limits": […],
+/// "next_cursor": null}`, with one item on each line.
 ///
 /// # Errors
 /// As [`for_each_page`].
@@ -96,7 +96,7 @@ pub fn print_json(session: &mut ApiSession, path: &str, name: &str) -> Result<()
     out.flush()
 }
 
-/// `?a=1&b=2` of those that are there; empty without any.
+/// A query such as `?a=1&b=2` of the members that have a value; empty when none has.
 pub fn query(members: &[(&str, Option<&str>)]) -> String {
     let there: Vec<String> = members
         .iter()

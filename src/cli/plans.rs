@@ -1,4 +1,4 @@
-//! `balancer plans …`: what several clients may do alike.
+//! `balancer plans …`: lists and changes plans, which are limits for several clients.
 
 use clap::{Args, Subcommand};
 use http::Method;
@@ -22,7 +22,7 @@ Examples:
   balancer plans ls
   balancer plans rm free";
 
-/// `balancer plans` and what follows it.
+/// The arguments of `balancer plans`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = EXAMPLES)]
 pub struct PlansCommand {
@@ -59,14 +59,14 @@ enum What {
     },
 }
 
-/// Does it.
+/// Runs the command.
 pub(super) fn run(plans: &PlansCommand, env: Env<'_>) -> Result<(), CommandFailure> {
     let open = || ApiSession::open(&plans.common, env);
     match &plans.what {
         What::Ls => ls(&mut open()?),
         What::Get { name } => get(name, &mut open()?),
         What::Set { name, grant } => {
-            // Nothing is asked before the words make sense.
+            // The arguments are checked before the balancer is looked for.
             let body = terms(grant)?.to_json();
             set(name, &body, &mut open()?)
         }

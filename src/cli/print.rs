@@ -1,5 +1,5 @@
-//! `balancer config …`, `completions` and `man`: what the program knows of itself, made of the same declarations that it
-//! reads its arguments and its file with.
+//! `balancer config …`, `completions` and `man`: what the program knows about itself. The texts are made from the declarations by
+//! which it reads its arguments and its configuration.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,22 +13,22 @@ use crate::config;
 /// What to print.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Print {
-    /// The configuration file's JSON Schema.
+    /// The JSON Schema of the configuration file.
     Schema,
-    /// All of its keys, as Markdown.
+    /// All keys of the configuration file, as Markdown.
     Reference,
     /// Completions for a shell.
     Completions(Shell),
     /// The manual page.
     Man,
-    /// That page and those of all commands, into a folder.
+    /// The manual pages of the program and of all its commands, written into a folder.
     Pages(PathBuf),
 }
 
-/// The text; of pages that go into a folder, nothing.
+/// The text to print; empty for pages that are written into a folder.
 ///
 /// # Errors
-/// The folder cannot be written.
+/// When the folder cannot be written.
 pub fn print(what: &Print) -> Result<Vec<u8>, CommandFailure> {
     let mut text = Vec::new();
     match what {
@@ -55,7 +55,7 @@ fn write_pages(folder: &Path) -> io::Result<()> {
     clap_mangen::generate_to(with_pages(), folder)
 }
 
-/// The commands that have a page. `help` has none: it shows the others'.
+/// The commands that have a page. `help` has none, since it only shows the pages of others.
 fn with_pages() -> clap::Command {
     Arguments::command().disable_help_subcommand(true)
 }

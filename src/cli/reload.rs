@@ -21,7 +21,7 @@ struct Reloaded {
     needs_restart: Vec<String>,
 }
 
-/// Asks for it and says what is in force now.
+/// Asks for a reload and prints what changed.
 pub(super) fn run(reload: &Reload, env: Env<'_>) -> Result<(), CommandFailure> {
     let mut session = ApiSession::open(&reload.common, env)?;
     let answer = session.api.send(Method::POST, "/-/v1/reload", &[], None)?;

@@ -1,4 +1,4 @@
-//! What a command runs with: a balancer to ask, and an output that knows whether a person or a program reads it.
+//! What a command needs: a balancer to ask, and an output that knows whether a person or a program reads it.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -20,11 +20,11 @@ pub struct Common {
     pub json: bool,
 }
 
-/// A command under way.
+/// What a command uses while it runs.
 pub struct ApiSession {
-    /// Whom it asks.
+    /// The balancer that it asks.
     pub api: Api,
-    /// Where it prints.
+    /// The output to which it prints.
     pub out: CommandOutput,
 }
 
@@ -38,36 +38,36 @@ impl ApiSession {
     }
 }
 
-/// Where results go. Tables are aligned for a terminal and tab-separated, without a head, for anything else.
+/// Where results are printed. Tables are aligned for a terminal; for anything else they are tab-separated and have no head.
 pub struct CommandOutput {
     sink: Box<dyn Write>,
     terminal: bool,
     json: bool,
 }
 
-/// Widest column of an aligned table; what is longer pushes the rest of its line to the right.
+/// Widest column of an aligned table, in characters. A longer cell pushes the rest of its line to the right.
 const MAX_COLUMN: usize = 48;
 
 impl CommandOutput {
-    /// The process's own.
+    /// The stdout of the process.
     pub fn stdout(json: bool) -> Self {
         let stdout = std::io::stdout();
         let terminal = stdout.is_terminal();
-        // A lock's lines go out one by one, which is slow for a million of them.
+        // Stdout by itself writes line by line, which is slow for a million lines.
         Self { sink: Box::new(std::io::BufWriter::new(stdout)), terminal, json }
     }
 
-    /// Whether results are to be JSON.
+    /// Whether results are printed as JSON.
     pub fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether a person sees it.
+    /// Whether it is a terminal, so that a person reads it.
     pub fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// One line.
+    /// Writes one line, without its control characters.
     ///
     /// # Errors
     /// When nothing can be written any more.
@@ -75,7 +75,7 @@ impl CommandOutput {
         Ok(writeln!(self.sink, "{}", shown(text))?)
     }
 
-    /// Text as it is, line ends included.
+    /// Writes text as it is, line ends included.
     ///
     /// # Errors
     /// When nothing can be written any more.
@@ -83,7 +83,7 @@ impl CommandOutput {
         Ok(self.sink.write_all(text.as_bytes())?)
     }
 
-    /// Rows of equal length below a head.
+    /// Writes a table.
     ///
     /// # Errors
     /// When nothing can be written any more.
@@ -92,7 +92,7 @@ impl CommandOutput {
         self.raw(&text)
     }
 
-    /// How it ended, as JSON or in words; the last that is written.
+    /// Writes how the command ended, as JSON or in words, and flushes.
     ///
     /// # Errors
     /// When nothing can be written any more.
@@ -105,7 +105,7 @@ impl CommandOutput {
         self.flush()
     }
 
-    /// What was written is on its way when this returns.
+    /// Hands everything that was written to the system.
     ///
     /// # Errors
     /// When nothing can be written any more.
@@ -114,12 +114,12 @@ impl CommandOutput {
     }
 }
 
-/// Text from elsewhere, without what would move a terminal's cursor.
+/// The text with U+FFFD in place of control characters, so that names from elsewhere cannot control the terminal.
 pub fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// Columns two spaces apart. An empty head gives none.
+/// A table with columns two spaces apart. An empty head is left out.
 pub fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
     let lines = std::iter::once(&head).filter(|head| !head.is_empty()).chain(rows);

@@ -1,4 +1,4 @@
-//! `balancer status`: is it well? One line, and an exit code that says the same.
+//! `balancer status`: says in one line, and by its exit code, whether a running balancer is well.
 
 use clap::Args;
 use serde::Deserialize;
@@ -46,7 +46,7 @@ struct Row {
     cause: Option<String>,
 }
 
-/// Asks and says it.
+/// Runs the command.
 pub(super) fn run(status: &StatusCommand, env: Env<'_>) -> Result<(), CommandFailure> {
     let mut session = ApiSession::open(&status.common, env)?;
     let body = session.api.get("/-/v1/overview")?;
@@ -57,7 +57,7 @@ pub(super) fn run(status: &StatusCommand, env: Env<'_>) -> Result<(), CommandFai
 }
 
 impl Glance {
-    /// What is bad, a line each.
+    /// What is bad, each on a line of its own.
     fn bad(&self) -> String {
         let mut lines: Vec<String> = self
             .line
@@ -69,7 +69,7 @@ impl Glance {
             let cause = row.cause.as_deref().unwrap_or("most of its answers are errors");
             format!("  backend {} is {}: {cause}", row.title, row.is)
         }));
-        // A name cannot move the cursor.
+        // Control characters are replaced, so that no name can control the terminal.
         lines.iter().map(|line| super::session::shown(line)).collect::<Vec<_>>().join("\n")
     }
 }

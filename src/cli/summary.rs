@@ -1,4 +1,4 @@
-//! A configuration in a few lines that people read.
+//! A summary of a configuration, in a few lines for people.
 
 use std::fmt::Write;
 
@@ -7,14 +7,14 @@ use crate::config::{AccessLog, Config, DatabaseUrl, PoolConfig};
 use balancer_http::routes::HostPattern;
 use balancer_pool::backends::DEFAULT_POOL;
 
-/// Backends and routes that are named one by one.
+/// Most backends and routes that are named one by one.
 const NAMED: usize = 8;
 
-/// What a configuration means, a line a matter, each ended and indented. Holds no secret.
+/// What a configuration means: one indented line for each subject, each with its line end. It contains no secret.
 pub fn summary(config: &Config) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
-        // Writing to a string has nothing to fail on.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "  {name:<9} {value}");
     };
     if !config.listen.is_empty() {
@@ -87,7 +87,7 @@ fn routes(routes: &[RouteConfig]) -> String {
     format!("{}{}", list(named), more(routes.len()))
 }
 
-/// How many are not named.
+/// Says how many are not named.
 fn more(all: usize) -> String {
     match all.saturating_sub(NAMED) {
         0 => String::new(),

@@ -1,4 +1,4 @@
-//! Where a command finds its balancer, and what it makes of answers; a listener of the test's own stands in for it.
+//! Where a command finds its balancer, and how it takes answers. A listener of the test plays the balancer.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +14,7 @@ fn at(url: &str) -> ApiTarget {
     ApiTarget { url: Some(url.into()), ..ApiTarget::default() }
 }
 
-/// Answers one connection with these bytes; gives what was asked.
+/// Answers one connection with these bytes. The thread returns the request.
 fn serve(answer: String) -> (SocketAddr, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -79,7 +79,7 @@ fn a_balancer_is_found_by_option_then_variable_then_configuration() {
             Some(base) => assert_eq!(found.unwrap(), base),
             None => assert_eq!(found.unwrap_err().exit_code(), 2, "{keys}"),
         }
-        // Whatever the file says, a URL stands over it; the option over the variable.
+        // A URL wins over the file, and the option wins over the variable.
         let variables = env(&[("BALANCER_URL", ":1"), ("BALANCER_CONFIG", file.to_str().unwrap())]);
         assert_eq!(Api::open(&ApiTarget::default(), &variables).unwrap().base, "http://127.0.0.1:1");
         assert_eq!(Api::open(&at(":2"), &variables).unwrap().base, "http://127.0.0.1:2");
@@ -123,10 +123,10 @@ fn a_token_is_read_from_its_file_the_variable_or_the_configuration_that_named_th
     assert_eq!(
         sent(&configured, &variable),
         of("of-the-variable-alone"),
-        "the environment stands over the file"
+        "the environment wins over the file"
     );
     assert_eq!(sent(&ApiTarget { url: Some(":1".into()), ..configured }, &[]), of("of-the-configuration"));
-    // A configuration that nobody named for that URL keeps its token.
+    // The token of a configuration is not sent to a URL when --config was not given with it.
     assert_eq!(sent(&at(":1"), &[("BALANCER_CONFIG", config.to_str().unwrap())]), None);
 
     for (name, text) in [("empty", "\n"), ("two", "a\nb"), ("space", "a b"), ("long", &"x".repeat(5_000))] {

@@ -1,9 +1,9 @@
-//! Limits as rows of comma-separated values (RFC 4180). Client ids, plans and buckets hold no line ends, so a record is
-//! exactly one line: a quote that is not closed costs that line alone, and lines can be named by number.
+//! Limits as rows of comma-separated values (RFC 4180). Client ids, plans and buckets contain no line ends, so a record is always
+//! one line. So lines can be named by their number, and a quote that is not closed spoils only its own line.
 
 use balancer_limiter::document::{NewBucket, NewLimit};
 
-/// Columns of an export, and with [`SHORTHANDS`] those of an import.
+/// The columns of an export. An import may have these and [`SHORTHANDS`].
 pub const COLUMNS: [&str; 9] =
     ["client_id", "plan", "buckets", "max_in_flight", "mode", "shared", "per_instance", "weight", "priority"];
 
@@ -15,7 +15,7 @@ pub fn head() -> String {
     format!("{}\n", COLUMNS.join(","))
 }
 
-/// A limit as a line; [`super::entry::Columns`] reads it back.
+/// A limit as a line, which [`super::entry::EntryColumns`] reads back.
 pub fn line(terms: &NewLimit) -> String {
     let number = |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
     let truth = |is: bool| if is { "true".to_owned() } else { String::new() };
@@ -34,12 +34,12 @@ pub fn line(terms: &NewLimit) -> String {
     format!("{}\n", quoted.join(","))
 }
 
-/// `second=10/s burst 20; day=10000/d`, or JSON where a name would make that ambiguous.
+/// Buckets as `second=10/s burst 20; day=10000/d`, or as JSON where that would not be read back as the same buckets.
 fn buckets_cell(buckets: &[NewBucket]) -> String {
     let plain = |name: &str| {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     };
-    // What a later version adds to a bucket is no rate either.
+    // Also false for a bucket that has more than its rate says.
     let reads_back = |bucket: &NewBucket| {
         let enforced =
             NewBucket { mode: bucket.mode.clone().filter(|mode| mode != "enforced"), ..bucket.clone() };
@@ -52,10 +52,10 @@ fn buckets_cell(buckets: &[NewBucket]) -> String {
     serde_json::to_string(buckets).unwrap_or_default()
 }
 
-/// What [`buckets_cell`] wrote, or people did.
+/// Reads a cell of buckets that [`buckets_cell`] or a person wrote.
 ///
 /// # Errors
-/// What it must look like.
+/// What the cell must look like.
 pub fn read_buckets(cell: &str) -> Result<Vec<NewBucket>, String> {
     if cell.trim_start().starts_with('[') {
         return serde_json::from_str(cell).map_err(|error| format!("is no list of buckets: {error}"));
@@ -69,12 +69,12 @@ fn quoted(cell: &str) -> String {
     if plain { cell.to_owned() } else { format!("\"{}\"", cell.replace('"', "\"\"")) }
 }
 
-/// What separates a file's columns, by its first line: spreadsheets write semicolons where the comma is the decimal sign.
+/// The separator of a file's columns, by its first line. Spreadsheets write semicolons in countries whose decimal sign is a comma.
 pub fn separator(head: &str) -> char {
     [',', ';', '\t'].into_iter().max_by_key(|sign| (head.matches(*sign).count(), *sign == ',')).unwrap_or(',')
 }
 
-/// The cells of a line. White space around an unquoted cell is none of it.
+/// The cells of a line. White space around an unquoted cell is not a part of it.
 ///
 /// # Errors
 /// What is wrong with the quotes.
@@ -104,7 +104,7 @@ pub fn cells(line: &str, separator: char) -> Result<Vec<String>, &'static str> {
     }
 }
 
-/// A cell behind its opening quote, and what follows the closing one.
+/// Takes the text after an opening quote. Returns the cell, and the text after its closing quote.
 fn unquote(text: &str) -> Result<(String, &str), &'static str> {
     let mut cell = String::new();
     let mut rest = text;
@@ -181,7 +181,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(cell in "[^\\p{Cc}]{0,20}", more in "[ ,;\"a]{0,8}") {
             let line = [&cell, &more].map(|cell| quoted(cell)).join(",");
-            // A byte order mark is none of a cell's text when a spreadsheet put it there.
+            // A byte order mark before a cell is taken for a spreadsheet's, and left out.
             prop_assume!(!cell.starts_with('\u{feff}') && !more.starts_with('\u{feff}'));
             prop_assert_eq!(cells(&line, ',').unwrap(), [cell, more]);
         }

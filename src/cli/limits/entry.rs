@@ -1,4 +1,4 @@
-//! One line of an import as a limit: a JSON object, or a row below a head.
+//! Reads one line of an import as a limit: a JSON object, or a row of a CSV file.
 
 use serde::Deserialize;
 
@@ -8,7 +8,7 @@ use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::terms::DEFAULT_BUCKET;
 
-/// What a line may say: a limit as the API has it, or one rate in short.
+/// The members of a line: a limit as the API has it, or one rate in a short form.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -23,7 +23,7 @@ struct Line {
     priority: Option<String>,
     /// `2/s`, in place of `buckets`.
     rate: Option<String>,
-    /// With `rate_per_sec`, as the five fixed calls have it, in place of `buckets`.
+    /// With `rate_per_sec`, in place of `buckets`, as `/limits/create` has them.
     capacity: Option<u32>,
     rate_per_sec: Option<serde_json::Number>,
 }
@@ -31,16 +31,16 @@ struct Line {
 /// A limit from a JSON object.
 ///
 /// # Errors
-/// What is wrong with it, to be put behind the line's number.
+/// What is wrong with it, to be written after the number of the line.
 pub fn of_json(text: &str) -> Result<NewLimit, String> {
     let line: Line = serde_json::from_str(text).map_err(|error| {
-        // Where in the line; its own "line 1" would only be taken for the file's.
+        // Keeps the column; "line 1" would be taken for the first line of the file.
         error.to_string().replace(" at line 1 column ", " at column ")
     })?;
     checked(line)
 }
 
-/// A CSV file's columns, from its head.
+/// The columns of a CSV file, as its first line names them.
 #[derive(Debug)]
 pub struct EntryColumns {
     names: Vec<String>,
@@ -48,10 +48,10 @@ pub struct EntryColumns {
 }
 
 impl EntryColumns {
-    /// Reads the head.
+    /// Reads the first line.
     ///
     /// # Errors
-    /// What is wrong with it; nothing below it can be read then.
+    /// What is wrong with it. Then no other line can be read.
     pub fn of_head(line: &str) -> Result<Self, String> {
         let separator = csv::separator(line);
         let names: Vec<String> =
@@ -72,7 +72,7 @@ impl EntryColumns {
         Ok(Self { names, separator })
     }
 
-    /// A limit from a row; an empty cell says nothing.
+    /// A limit from a row. An empty cell counts as left out.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -124,7 +124,7 @@ fn truth(name: &str, cell: &str) -> Result<bool, String> {
     }
 }
 
-/// What can be judged without a balancer. It judges again; whatever passes here and not there is named as well.
+/// Checks what can be checked without a balancer. The balancer checks again, and its faults are reported in the same way.
 fn checked(line: Line) -> Result<NewLimit, String> {
     let client_id = line.client_id.ok_or("client_id: missing")?;
     ClientId::parse(&client_id).map_err(|fault| format!("client_id: {fault}"))?;

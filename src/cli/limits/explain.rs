@@ -1,4 +1,4 @@
-//! `balancer limits explain`.
+//! `balancer limits explain`: what a request would get, and why.
 
 use std::fmt::Write;
 use std::io::Read;
@@ -17,10 +17,10 @@ use crate::cli::failure::CommandFailure;
 use crate::cli::session::ApiSession;
 use balancer_limiter::document::NewLimit;
 
-/// Most bytes of fields; a request's head has at most as many by default.
+/// Most bytes of a file of header fields.
 const MAX_FIELD_BYTES: u64 = 64 << 10;
 
-/// Fields whose values are secrets: an argument is shown in the list of processes and in the shell's history.
+/// Fields whose values are secrets. They are refused as arguments, which the list of processes and the shell's history show.
 const SECRET_FIELDS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 const EXAMPLES: &str = "\
@@ -62,7 +62,7 @@ struct Verdict {
     policy: String,
     #[serde(default)]
     buckets: Vec<Level>,
-    /// Balancers of the version before say neither.
+    /// Older balancers send neither this nor the priority.
     weight: Option<u32>,
     priority: Option<String>,
 }
@@ -91,7 +91,7 @@ struct Reason {
     denied: u64,
 }
 
-/// Does it; nothing is asked before the words make sense.
+/// Runs the command. The arguments are checked before `open` is called.
 pub fn run(
     explain: &Explain,
     open: impl FnOnce() -> Result<ApiSession, CommandFailure>,
@@ -107,7 +107,7 @@ pub fn run(
         out.raw(&format!("{}\n", Value::Object(all)))?;
         return out.flush();
     }
-    // What was granted, in words. The limit may be gone again since.
+    // The limit that decides, in words. It may have been removed since the answer.
     let matched =
         verdict.matched.as_deref().filter(|_| ["client", "range"].contains(&verdict.policy.as_str()));
     let granted = match matched.map(|id| api.get(&item("", id))) {
@@ -119,7 +119,7 @@ pub fn run(
     out.flush()
 }
 
-/// How often the client was refused lately, and why: as it was decided then, whatever holds now.
+/// How often the client was refused in the last hour, and why: by the limits of that time, not by those of now.
 fn refused(api: &Api, verdict: &Verdict, address: &str) -> Result<Option<Refused>, CommandFailure> {
     #[derive(Deserialize)]
     struct Limited {
@@ -181,7 +181,8 @@ fn question(explain: &Explain) -> Result<Value, CommandFailure> {
     Ok(question)
 }
 
-/// `NAME: VALUE` into a map of lists; gives the name in lower case. A fault does not repeat the line: it may hold a secret.
+/// Adds `NAME: VALUE` to a map of lists, and returns the name in lower case. The error does not repeat the line, which may contain a
+/// secret.
 fn add_field(headers: &mut Map<String, Value>, line: &str) -> Result<String, &'static str> {
     let (name, value) = line.split_once(':').ok_or("must look like \"NAME: VALUE\"")?;
     let name = name.trim().to_ascii_lowercase();
@@ -213,7 +214,7 @@ fn text_of(file: &Path) -> Result<String, String> {
 fn tell(explain: &Explain, verdict: &Verdict, granted: Option<&str>, refused: Option<&Refused>) -> String {
     let mut text = String::new();
     let mut line = |line: String| {
-        // Writing to a string has nothing to fail on.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", crate::cli::session::shown(&line));
     };
     line(format!(

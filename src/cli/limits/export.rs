@@ -1,4 +1,4 @@
-//! `balancer limits export`.
+//! `balancer limits export`: writes all limits to stdout.
 
 use clap::{Args, ValueEnum};
 
@@ -37,7 +37,7 @@ pub enum Format {
     Csv,
 }
 
-/// Does it, a page in memory at a time. Limits that change meanwhile may be in it as they were or as they are.
+/// Runs the command, with one page in memory at a time. A limit that changes meanwhile may be written in its old or its new form.
 pub fn run(export: &Export, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let filter = query(&[("prefix", export.prefix.as_deref()), ("plan", export.plan.as_deref())]);
     let ApiSession { api, out } = session;

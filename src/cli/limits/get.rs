@@ -1,4 +1,4 @@
-//! `balancer limits get`.
+//! `balancer limits get`: shows one limit.
 
 use clap::Args;
 use serde::Deserialize;
@@ -34,12 +34,12 @@ struct Level {
     name: String,
     capacity: u64,
     level: u64,
-    /// Balancers of the version before do not say it.
+    /// Older balancers do not send it.
     #[serde(default)]
     spent_elsewhere: u64,
 }
 
-/// Does it. `--json` prints the limit alone.
+/// Runs the command. `--json` prints the limit without what is left of it.
 pub fn run(get: &Get, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let ApiSession { api, out } = session;
     let answer = api.send(http::Method::GET, &item("", &get.client), &[], None)?;

@@ -1,4 +1,4 @@
-//! `balancer limits id`.
+//! `balancer limits id`: makes a client's id from its secret.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
@@ -25,12 +25,12 @@ behind it is taken off.";
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = EXAMPLES)]
 pub struct Id {
-    // An argument would be a secret in the shell's history: it is refused with a reason, and not as unexpected.
+    // Read only to be refused with a reason: an argument would put the secret into the shell's history.
     #[arg(hide = true)]
     key: Option<OsString>,
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(id: &Id, out: &mut CommandOutput) -> Result<(), CommandFailure> {
     if id.key.is_some() {
         let text = "the key is read from stdin, never from an argument, which others can see: balancer limits id < key.txt";
@@ -41,7 +41,7 @@ pub fn run(id: &Id, out: &mut CommandOutput) -> Result<(), CommandFailure> {
         let _ = writeln!(std::io::stderr(), "the key, then Enter and Ctrl-D (it is shown as you type):");
     }
     let mut key = Vec::new();
-    // Two more: a key of the greatest length may have a line end behind it.
+    // A key of the greatest length and a line end of two bytes; one more byte shows that a key is too long.
     stdin
         .take(MAX_KEY_BYTES as u64 + 3)
         .read_to_end(&mut key)

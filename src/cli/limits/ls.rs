@@ -1,4 +1,4 @@
-//! `balancer limits ls`.
+//! `balancer limits ls`: lists limits.
 
 use clap::Args;
 
@@ -26,7 +26,7 @@ pub struct Ls {
     plan: Option<String>,
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(ls: &Ls, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let path =
         format!("/-/v1/limits{}", query(&[("prefix", ls.prefix.as_deref()), ("plan", ls.plan.as_deref())]));

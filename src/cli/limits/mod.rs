@@ -1,4 +1,4 @@
-//! `balancer limits …`: what single clients may do.
+//! `balancer limits …`: lists and changes the limits of single clients.
 
 use clap::{Args, Subcommand};
 
@@ -20,7 +20,7 @@ mod set;
 
 pub use set::GrantArgs;
 
-/// `balancer limits` and what follows it.
+/// The arguments of `balancer limits`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct LimitsCommand {
     #[command(flatten)]
@@ -42,7 +42,7 @@ enum What {
     Export(export::Export),
 }
 
-/// Does it.
+/// Runs the command.
 pub(super) fn run(limits: &LimitsCommand, env: Env<'_>) -> Result<(), CommandFailure> {
     let open = || ApiSession::open(&limits.common, env);
     match &limits.what {
@@ -58,8 +58,8 @@ pub(super) fn run(limits: &LimitsCommand, env: Env<'_>) -> Result<(), CommandFai
     }
 }
 
-/// The path of one client's limit, or of what is below it. The id goes as a query, which no proxy on the way
-/// takes apart.
+/// The path of one client's limit, or of what is below it. The id is in the query, which no proxy on the way normalizes; a path
+/// with an encoded slash might be changed.
 fn item(below: &str, client_id: &str) -> String {
     format!("/-/v1/limit{below}?client_id={}", balancer_http::path::encoded(client_id))
 }

@@ -1,4 +1,4 @@
-//! `balancer limits reset`.
+//! `balancer limits reset`: fills a client's buckets.
 
 use clap::Args;
 use http::Method;
@@ -17,7 +17,7 @@ pub struct ResetCommand {
     client: String,
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(reset: &ResetCommand, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let ApiSession { api, out } = session;
     api.send(Method::POST, &item("/reset", &reset.client), &[], None)?;

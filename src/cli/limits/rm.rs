@@ -1,4 +1,4 @@
-//! `balancer limits rm`.
+//! `balancer limits rm`: removes limits.
 
 use clap::Args;
 use http::Method;
@@ -13,7 +13,7 @@ Examples:
   balancer limits rm 127.0.0.1
   balancer limits rm --if-exists 10.0.0.7 10.0.0.8";
 
-/// Take clients' limits away: they get the default again.
+/// Remove limits of clients, which get the default again.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = EXAMPLES)]
 pub struct Rm {
@@ -25,7 +25,7 @@ pub struct Rm {
     if_exists: bool,
 }
 
-/// Does it, one after the other; the first failure ends it.
+/// Runs the command: one client after the other, until one fails.
 pub fn run(rm: &Rm, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let (mut removed, mut absent) = (Vec::new(), Vec::new());
     let ended = rm.clients.iter().try_for_each(|client| {
@@ -39,7 +39,7 @@ pub fn run(rm: &Rm, session: &mut ApiSession) -> Result<(), CommandFailure> {
         }
         Ok(())
     });
-    // What was done is told even where something else was not.
+    // What was removed is printed also when another removal failed.
     let out = &mut session.out;
     if out.is_json() {
         out.line(&json!({ "removed": removed, "absent": absent }).to_string())?;

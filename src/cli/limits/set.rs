@@ -1,4 +1,4 @@
-//! `balancer limits set`.
+//! `balancer limits set`: makes or replaces a limit.
 
 use clap::Args;
 use http::Method;
@@ -76,7 +76,7 @@ pub struct GrantArgs {
 }
 
 impl GrantArgs {
-    /// What was asked for, with these buckets.
+    /// The limit that the arguments describe, with these buckets.
     pub fn terms(&self, buckets: Vec<NewBucket>) -> NewLimit {
         NewLimit {
             buckets,
@@ -87,10 +87,10 @@ impl GrantArgs {
         }
     }
 
-    /// The buckets that were asked for; none is one too.
+    /// The buckets that the arguments describe; there may be none.
     ///
     /// # Errors
-    /// [`CommandFailure::Usage`], which names the text that is no rate.
+    /// [`CommandFailure::Usage`], which names the text that is not a rate.
     pub fn buckets(&self) -> Result<Vec<NewBucket>, CommandFailure> {
         let mut buckets = Vec::new();
         if !self.rate.is_empty() {
@@ -132,7 +132,7 @@ impl Set {
     }
 }
 
-/// Does it; nothing is asked before the words make sense.
+/// Runs the command. The arguments are checked before `open` is called.
 pub fn run(
     set: &Set,
     open: impl FnOnce() -> Result<ApiSession, CommandFailure>,

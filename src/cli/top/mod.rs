@@ -1,4 +1,4 @@
-//! `balancer top`: who asks most, who is refused most, and how backends are, drawn again and again.
+//! `balancer top`: shows the clients with the most requests, those with the most refusals, and the backends, again and again.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ struct Span {
     secs: u32,
 }
 
-/// Rows where nothing says how many fit.
+/// Rows of a table where no terminal says how many fit.
 const ROWS: u16 = 20;
 
 fn span(text: &str) -> Result<Span, String> {
@@ -77,19 +77,19 @@ struct Limited<'a> {
     limited: Vec<RankedClient<'a>>,
 }
 
-/// Of an overview, what is shown here.
+/// The members of an overview that are shown here.
 #[derive(Deserialize)]
 struct Glance {
     text: String,
     backends: Vec<BackendNumbers>,
 }
 
-/// What was answered, as text; tables are read from it.
+/// The answers of one round. Tables are read from the texts when they are drawn.
 struct Answers {
     clients: String,
     limited: String,
     glance: Glance,
-    /// At most so many backends are shown.
+    /// Most backends that are shown.
     rows: u16,
 }
 
@@ -126,14 +126,14 @@ impl Answers {
     }
 }
 
-/// Does it.
+/// Runs the command.
 pub(super) fn run(top: &TopCommand, env: Env<'_>) -> Result<(), CommandFailure> {
     let mut session = ApiSession::open(&top.common, env)?;
     let live = session.out.is_terminal() && !top.once && !session.out.is_json();
     if live { watch(top, &session.api) } else { print(top, &mut session) }
 }
 
-/// One round.
+/// Prints one round.
 fn print(top: &TopCommand, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let ApiSession { api, out } = session;
     let answers = Answers::ask(api, &top.window.text, top.rows.unwrap_or(ROWS))?;
@@ -150,9 +150,9 @@ fn print(top: &TopCommand, session: &mut ApiSession) -> Result<(), CommandFailur
     out.flush()
 }
 
-/// Until q or a signal.
+/// Draws round after round, until the user types q or a signal comes.
 fn watch(top: &TopCommand, api: &Api) -> Result<(), CommandFailure> {
-    // Asked once before the screen is taken: a wrong address is told like everywhere else.
+    // The first round comes before the screen is taken, so that a wrong address is reported as by every other command.
     let mut answers = Answers::ask(api, &top.window.text, top.rows.unwrap_or(ROWS))?;
     let mut fault = None;
     let terminal = Terminal::take()?;
@@ -163,12 +163,12 @@ fn watch(top: &TopCommand, api: &Api) -> Result<(), CommandFailure> {
         terminal.draw(&picture.lines(columns, lines))?;
         match terminal.wait(Duration::from_secs(top.every.secs.into())) {
             Woken::Quit => return Ok(()),
-            // Another size is drawn at once, with what is known.
+            // The screen has another size: the last answers are drawn again.
             Woken::Resized => continue,
             Woken::Elapsed => {}
         }
         let rows = top.rows.unwrap_or(screen::most_rows(terminal.size().1));
-        // A balancer that is away for a moment is no reason to stop watching.
+        // When the balancer does not answer, the last counts stay on the screen.
         fault = match Answers::ask(api, &top.window.text, rows) {
             Ok(new) => {
                 answers = new;

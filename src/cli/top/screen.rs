@@ -1,4 +1,4 @@
-//! What `balancer top` shows: counts in, lines out.
+//! Turns the counts that `balancer top` shows into lines of text.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::session::{aligned, shown};
 
-/// Columns of who asks most.
+/// Columns of the table of clients with the most requests.
 pub const ASKING: [&str; 5] = ["BUSIEST", "REQUESTS", "A SECOND", "REFUSED", "%"];
 
-/// Columns of who is refused most.
+/// Columns of the table of clients with the most refusals.
 pub const REFUSED: [&str; 3] = ["MOST REFUSED", "REFUSED", "A SECOND"];
 
-/// Columns of backends.
+/// Columns of the table of backends.
 pub const BACKENDS: [&str; 6] = ["BACKEND", "STATE", "IN FLIGHT", "A SECOND", "ERRORS", "P99"];
 
 /// A backend as it is now.
@@ -27,7 +27,7 @@ pub struct BackendNumbers {
     pub p99: Option<f64>,
 }
 
-/// One client's counts.
+/// The counts of one client.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RankedClient<'a> {
     #[serde(borrow)]
@@ -38,13 +38,13 @@ pub struct RankedClient<'a> {
     pub denied: u64,
 }
 
-/// One round's counts.
+/// Everything that one round shows.
 pub struct Picture<'a> {
-    /// Who was asked.
+    /// The URL that was asked.
     pub place: &'a str,
-    /// Which instance answered.
+    /// The instance that answered.
     pub instance: Cow<'a, str>,
-    /// How far back was counted.
+    /// How far back the counts go.
     pub window: &'a str,
     /// The same in seconds.
     pub window_secs: u32,
@@ -52,18 +52,18 @@ pub struct Picture<'a> {
     pub clients: Vec<RankedClient<'a>>,
     /// Most refusals first.
     pub limited: Vec<RankedClient<'a>>,
-    /// Whether it is well, in a line.
+    /// A line that says whether the balancer is well.
     pub glance: &'a str,
     /// The worst first.
     pub backends: &'a [BackendNumbers],
-    /// Why the counts are old, when they are.
+    /// Why the last round failed; then the counts are old.
     pub fault: Option<&'a str>,
 }
 
-/// How many there are.
+/// How many tables there are.
 const TABLES: u16 = 3;
 
-/// Lines that are not rows: a title, the line that says whether it is well, an empty line before each table, and the tables' heads.
+/// Lines that are not rows: the title, the line that says whether the balancer is well, and an empty line and a head for each table.
 const FRAME: u16 = 2 + 2 * TABLES;
 
 /// Rows of each table that fit on a screen of that many lines.
@@ -120,7 +120,7 @@ impl Picture<'_> {
         let Self { place, instance, window, .. } = self;
         let mut all = vec![match self.fault {
             None => format!("{place}  instance {instance}  last {window}  q quits"),
-            // Its first line says what; how to mend it would take the tables' place.
+            // Only the first line of the fault, so that there is room for the tables.
             Some(fault) => format!("NO ANSWER, counts are old: {}", fault.lines().next().unwrap_or_default()),
         }];
         all.push(self.glance.to_owned());
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(drawn[0], "NO ANSWER, counts are old: http://h:1: nothing listens there");
         assert_eq!(drawn[3], "BUSIEST: nobody within 1m");
         assert_eq!(drawn[7], "BACKEND: there is none");
-        // An id cannot move the cursor.
+        // A client's id cannot control the terminal.
         let mut evil = picture(1);
         evil.clients[0].client_id = "\u{1b}[2Jx".into();
         assert!(evil.lines(80, 24).iter().all(|line| !line.contains('\u{1b}')));

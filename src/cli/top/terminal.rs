@@ -1,4 +1,5 @@
-//! A terminal's screen for a while: taken with single keys readable, given back when dropped, whatever ends the command.
+//! Takes over the screen of a terminal, so that single keys can be read. Dropping it gives the screen back, however the command
+//! ends.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -13,14 +14,14 @@ use crate::cli::failure::CommandFailure;
 use crate::clock::Clock;
 use balancer_time::nanos;
 
-/// The alternate screen without a cursor, and back.
+/// Escape sequences: to the alternate screen without a cursor, and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
 /// The screen.
 pub struct Terminal {
     clock: Clock,
-    /// How stdin was before, where that is a terminal.
+    /// The settings that stdin had before, where stdin is a terminal.
     before: Option<Termios>,
     ended: Arc<AtomicBool>,
     resized: Arc<AtomicBool>,
@@ -38,7 +39,7 @@ pub enum Woken {
 }
 
 impl Terminal {
-    /// Takes the screen. Signals end the wait from here on, so that it is given back first.
+    /// Takes the screen. From here on signals end [`Terminal::wait`] and not the process, so that the screen is given back.
     ///
     /// # Errors
     /// When there is no terminal to draw on, or signals cannot be caught.
@@ -52,17 +53,17 @@ impl Terminal {
         let before = if stdin.is_terminal() { tcgetattr(&stdin).ok() } else { None };
         if let Some(before) = &before {
             let mut single = before.clone();
-            // Keys at once and unseen; signals of the keyboard stay.
+            // Keys are read at once and not echoed. Ctrl-C still raises its signal.
             single.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
             let _ = tcsetattr(&stdin, OptionalActions::Now, &single);
         }
-        // From here on Drop gives back what was taken.
+        // From here on, `Drop` restores what was changed.
         let terminal = Self { clock: Clock::real(), before, ended, resized };
         terminal.write(ENTER)?;
         Ok(terminal)
     }
 
-    /// Columns and lines.
+    /// The size of the screen in columns and lines.
     pub fn size(&self) -> (u16, u16) {
         match tcgetwinsize(std::io::stdout()) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
@@ -70,7 +71,7 @@ impl Terminal {
         }
     }
 
-    /// Draws over the last picture, without a flicker.
+    /// Draws these lines over the last ones, without clearing the screen first, which would flicker.
     ///
     /// # Errors
     /// When the terminal is gone.
@@ -100,13 +101,13 @@ impl Terminal {
             if left.is_zero() {
                 return Woken::Elapsed;
             }
-            // A signal between the look above and the call is seen a second later at most.
+            // A signal that comes between the checks above and this call is noticed at most a second later.
             let left = Timespec::try_from(left.min(Duration::from_secs(1))).unwrap_or_default();
             let mut sources = [PollFd::new(&stdin, PollFlags::IN)];
             let watched = if self.before.is_some() { &mut sources[..] } else { &mut sources[..0] };
             if poll(watched, Some(&left)).is_ok_and(|ready| ready > 0) {
                 let mut keys = [0; 16];
-                // Past the buffer of std's stdin, which would keep keys from `poll`.
+                // Not through `std`, which would keep keys in a buffer that `poll` does not see.
                 match rustix::io::read(&stdin, &mut keys) {
                     Ok(0) | Err(_) => return Woken::Quit,
                     Ok(count) if keys[..count].iter().any(|key| b"qQ\x03\x04".contains(key)) => {
@@ -121,7 +122,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing back.
+        // These fail when the terminal is gone; then there is nothing to restore.
         let _ = self.write(LEAVE);
         if let Some(before) = &self.before {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);

@@ -1,4 +1,4 @@
-//! A source line by line, with numbers, each bounded.
+//! Reads a source line by line. Lines are numbered, and their length is bounded.
 
 use std::io::{BufRead, Read};
 
@@ -13,24 +13,24 @@ pub struct ImportLines<R> {
     read: u64,
 }
 
-/// One of them.
+/// A line of a source.
 #[derive(Debug)]
 pub struct Line<'a> {
-    /// From 1, blank ones counted.
+    /// Its number, from 1; blank lines count, too.
     pub number: u64,
-    /// The text without its end, or why it is none.
+    /// The text without its line end, or why it can't be read.
     pub text: Result<&'a str, String>,
-    /// Bytes of the source up to its end.
+    /// How many bytes of the source are read up to its end.
     pub end: u64,
 }
 
 impl<R: BufRead> ImportLines<R> {
-    /// From the beginning.
+    /// Reads from the beginning of `source`.
     pub fn new(source: R) -> Self {
         Self { source, buffer: Vec::new(), number: 0, read: 0 }
     }
 
-    /// The next that is not blank; `None` at the end.
+    /// The next line that is not blank; `None` at the end.
     ///
     /// # Errors
     /// When the source cannot be read.

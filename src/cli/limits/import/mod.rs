@@ -1,4 +1,4 @@
-//! `balancer limits import`.
+//! `balancer limits import`: sets many limits from a file.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -64,7 +64,7 @@ struct Faults {
 }
 
 impl Faults {
-    /// One more, said on stderr at once.
+    /// Adds a fault and prints it to stderr at once. Fails when there are too many.
     fn add(&mut self, line: u64, detail: String) -> Result<(), CommandFailure> {
         // When stderr is closed, there is no place to report that.
         let _ = writeln!(std::io::stderr(), "{}:{line}: {}", self.name, shown(&detail));
@@ -76,7 +76,7 @@ impl Faults {
     }
 }
 
-/// Does it. `open` is not called for a dry run.
+/// Runs the command. `open` is not called for a dry run.
 pub fn run(
     import: &Import,
     json: bool,
@@ -116,7 +116,7 @@ pub fn run(
     }
 }
 
-/// Reads, judges and sends all lines.
+/// Reads, checks and sends all lines.
 fn feed(
     mut lines: ImportLines<Box<dyn BufRead>>,
     format: Option<Format>,
@@ -157,7 +157,7 @@ fn feed(
     sender.finish(faults)
 }
 
-/// An object begins with a brace, and no column is called like that.
+/// The format of a source, by its first line: a JSON object begins with a brace, which no name of a column does.
 fn guessed(first: &str) -> Format {
     if first.trim_start_matches('\u{feff}').trim_start().starts_with('{') {
         Format::Jsonl

@@ -1,4 +1,4 @@
-//! A line on a terminal that says how far an import is.
+//! A line on the terminal that shows the progress of an import.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -6,31 +6,31 @@ use std::time::Duration;
 use crate::clock::Clock;
 use balancer_time::nanos;
 
-/// How often it is drawn again at most.
+/// Least time before the line is drawn again.
 const STEP: Duration = Duration::from_millis(200);
 
-/// Cells of the bar.
+/// Width of the bar, in characters.
 const WIDTH: usize = 30;
 
-/// The line, or nothing where stderr is no terminal.
+/// The line. Nothing is drawn where stderr is not a terminal.
 pub struct Progress<'a> {
     clock: &'a Clock,
     size: Option<u64>,
     started_ns: u64,
     drawn_ns: u64,
     terminal: bool,
-    stands: bool,
+    visible: bool,
 }
 
 impl<'a> Progress<'a> {
-    /// `size` is the source's in bytes, where it has one.
+    /// `size`: the size of the source in bytes, where it is known.
     pub fn new(size: Option<u64>, clock: &'a Clock) -> Self {
         let now_ns = clock.now();
         let terminal = std::io::stderr().is_terminal();
-        Self { clock, size, started_ns: now_ns, drawn_ns: now_ns, terminal, stands: false }
+        Self { clock, size, started_ns: now_ns, drawn_ns: now_ns, terminal, visible: false }
     }
 
-    /// Draws it again if it is time to.
+    /// Draws the line again if it is time to.
     pub fn show(&mut self, read: u64, imported: u64, wrong: usize) {
         if !self.terminal {
             return;
@@ -40,15 +40,15 @@ impl<'a> Progress<'a> {
             return;
         }
         self.drawn_ns = now_ns;
-        self.stands = true;
+        self.visible = true;
         let elapsed = Duration::from_nanos(now_ns.saturating_sub(self.started_ns));
         // When stderr is closed, there is no place to report that.
         let _ = write!(std::io::stderr(), "\r{}\x1b[K", text(self.size, read, imported, wrong, elapsed));
     }
 
-    /// Takes it away, so that something else can be written there.
+    /// Removes the line, so that something else can be written in its place.
     pub fn clear(&mut self) {
-        if std::mem::take(&mut self.stands) {
+        if std::mem::take(&mut self.visible) {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }

@@ -1,4 +1,4 @@
-//! Limits on their way to a balancer, in chunks whose size follows how long the balancer takes for one.
+//! Sends limits to a balancer, in chunks. Their size follows from how long the balancer takes for one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,53 +13,55 @@ use crate::cli::failure::CommandFailure;
 use crate::clock::Clock;
 use balancer_limiter::document::NewLimit;
 
-/// Limits of the first chunk.
+/// How many limits the first chunk has.
 const FIRST: usize = 1_000;
 
-/// Most limits of a chunk; the API's bound.
+/// Most limits of a chunk: the bound of the API.
 const MOST: usize = 10_000;
 
-/// Fewest, below which a balancer that gives no answer is given up.
+/// Fewest limits of a chunk, however slow the balancer is.
 const LEAST: usize = 50;
 
-/// Most bytes of a chunk; half of the API's bound.
+/// Most bytes of a chunk: half of the bound of the API.
 const MOST_BYTES: usize = 4 << 20;
 
-/// A chunk that took less may be followed by a larger one.
+/// After a chunk that took less time, the next one is larger.
 const QUICK: Duration = Duration::from_millis(500);
 
-/// A chunk that took more is followed by a smaller one: a store gives up at `database.timeout`, 2 s.
+/// After a chunk that took more time, the next one is smaller. The store gives up at `database.timeout`, by default 2 s.
 const SLOW: Duration = Duration::from_millis(1_200);
 
-/// How often one chunk is sent again while the store gives no answer.
+/// How often a chunk is sent again when the balancer answers 413 or 503.
 const RETRIES: u32 = 5;
 
-/// What became of limits that are stored.
+/// How many of the limits that were sent were new, changed or the same.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct ImportTally {
-    /// Clients that had none.
+    /// Clients that had no limit.
     pub created: u64,
-    /// Clients that had another.
+    /// Clients that had another limit.
     pub replaced: u64,
-    /// Clients that had just this one.
+    /// Clients that had this limit already.
     pub unchanged: u64,
 }
 
-/// The limits that wait, and where they go.
+/// Collects limits and sends them in chunks.
 pub struct Sender<'a> {
-    /// `None`: nowhere, they are only counted.
+    /// `None`: limits are only counted.
     api: Option<&'a Api>,
     clock: &'a Clock,
-    /// Line number and limit, as JSON.
+    /// Limits that are not sent yet: the number of the line, and the limit as JSON.
     waiting: VecDeque<(u64, String)>,
+    /// The length of all that wait.
     bytes: usize,
+    /// How many limits the next chunk has.
     size: usize,
     imported: u64,
     stored: ImportTally,
 }
 
 impl<'a> Sender<'a> {
-    /// With nothing to send yet.
+    /// A sender that has nothing to send yet. Without an API it only counts.
     pub fn new(api: Option<&'a Api>, clock: &'a Clock) -> Self {
         Self {
             api,
@@ -72,20 +74,20 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Limits that are in force; without an API, those that could be sent.
+    /// How many limits are in force; without an API, how many could be sent.
     pub fn imported(&self) -> u64 {
         self.imported
     }
 
-    /// What became of their clients.
+    /// How many of them were new, changed or the same.
     pub fn stored(&self) -> ImportTally {
         self.stored
     }
 
-    /// One more. Sends when there are enough.
+    /// Adds a limit, and sends a chunk when there are enough.
     ///
     /// # Errors
-    /// Whatever ends the import.
+    /// Those that end the import.
     pub fn add(&mut self, line: u64, terms: &NewLimit, faults: &mut Faults) -> Result<(), CommandFailure> {
         if self.api.is_none() {
             self.imported += 1;
@@ -103,7 +105,7 @@ impl<'a> Sender<'a> {
     /// Sends what is left.
     ///
     /// # Errors
-    /// Whatever ends the import.
+    /// Those that end the import.
     pub fn finish(&mut self, faults: &mut Faults) -> Result<(), CommandFailure> {
         while !self.waiting.is_empty() {
             self.send(faults)?;
@@ -111,8 +113,8 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// The first of those that wait. Limits that are refused become faults, and the others are sent again without them: a
-    /// chunk is all or nothing.
+    /// Sends a chunk. The balancer takes a chunk as a whole or not at all. So limits that it refuses become faults, and the others
+    /// are sent again without them.
     fn send(&mut self, faults: &mut Faults) -> Result<(), CommandFailure> {
         let Some(api) = self.api else { return Ok(()) };
         let mut chunk = self.take();
@@ -130,7 +132,7 @@ impl<'a> Sender<'a> {
                     self.tune(Duration::from_nanos(self.clock.now().saturating_sub(started_ns)));
                     return Ok(());
                 }
-                // Too much at once, or the store is slow or away for a moment. A put may be repeated.
+                // Too much at once, or the store is slow or does not answer. Setting the same limit twice does no harm.
                 Err(failure @ CommandFailure::Refused { status: 413 | 503, .. }) => {
                     retries += 1;
                     if retries > RETRIES {
@@ -201,7 +203,7 @@ fn body(chunk: &[(u64, String)]) -> String {
     body
 }
 
-/// Which limits a refusal names (`/limits/12/buckets/0/per`), and what is wrong with them.
+/// The limits that a refusal names (`/limits/12/buckets/0/per`), by their index, and what is wrong with them.
 fn named(errors: &[(String, String)], count: usize) -> impl Iterator<Item = (usize, String)> {
     errors.iter().filter_map(move |(pointer, detail)| {
         let rest = pointer.strip_prefix("/limits/")?;
@@ -212,7 +214,7 @@ fn named(errors: &[(String, String)], count: usize) -> impl Iterator<Item = (usi
     })
 }
 
-/// A refusal that names no limit, with the lines that it was about.
+/// Adds the numbers of the lines to a refusal that names no single limit.
 fn lines_of(chunk: &[(u64, String)], failure: CommandFailure) -> CommandFailure {
     match (chunk.first(), chunk.last(), &failure) {
         (
