@@ -221,17 +221,17 @@ labels! {
     StoreOp {
         /// What one address needs, for the cache.
         Load = "load",
-        /// All ranges.
+        /// All ranges, plans or backends.
         Ranges = "ranges",
         /// A limit by its id.
         Get = "get",
         /// A page of limits.
         List = "list",
-        /// A new limit.
+        /// A new limit, plan or backend.
         Create = "create",
-        /// New numbers.
+        /// A change of one.
         Update = "update",
-        /// A limit removed.
+        /// A removal of one.
         Delete = "delete",
         /// Many limits at once.
         Batch = "batch",

@@ -1,4 +1,5 @@
-//! Writes, and memory after them: what was committed is in force before anybody is told that it was.
+//! Writes to the database, and the changes of memory that follow from them. What was committed is in force in this process before the
+//! caller gets its answer.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -15,11 +16,11 @@ use crate::store::{CallOutcome, StoreError};
 use balancer_limiter::identity::{ClientId, IdForm};
 use balancer_limiter::terms::{ClientLimit, Plan, PlanName};
 
-/// Most groups whose rows a batch reads anew for the cache; those beyond are loaded when they are next asked for.
+/// Most groups whose rows a write reads again for the cache. Further groups are loaded when they are next asked for.
 const MAX_GROUPS_READ: usize = 1_000;
 
 impl Core {
-    /// Writes, on the one thread that does, and puts what was committed in force before anybody is told.
+    /// Writes limits, on the one thread that writes, and puts what was committed in force.
     pub fn write(&self, wishes: &[Change], actor: &Actor, is_batch: bool) -> Result<Written, BatchError> {
         let places = self.places(wishes);
         let group = |place: &CacheGroup| match place {
@@ -60,15 +61,15 @@ impl Core {
         }
     }
 
-    /// Where the wishes' ids are looked up, each place once.
+    /// The places in which the wishes' ids are looked up, each once.
     fn places(&self, wishes: &[Change]) -> Vec<CacheGroup> {
         let mut seen = HashSet::new();
         let places = wishes.iter().filter_map(|wish| CacheGroup::of(&wish.id, self.ipv6_prefix));
         places.filter(|place| seen.insert(place.clone())).collect()
     }
 
-    /// Memory follows what was committed: `known` are the rows of some of the `places`. The limiter hears of a new entry
-    /// before the cache does: a bucket of its own then starts from the one that its client had until now.
+    /// Changes memory after a commit. `known`: the rows of some of the `places`; the others are loaded when they are next asked for.
+    /// The limiter is told of a new entry before the cache is, so that its new bucket starts at the level that its client had.
     fn apply(&self, done: &[Done], mut known: HashMap<CacheGroup, Vec<LimitRow>>, places: Vec<CacheGroup>) {
         let ranges: Vec<&Done> = done.iter().filter(|one| is_range(&one.id)).collect();
         if !ranges.is_empty() {
@@ -90,7 +91,7 @@ impl Core {
         }
     }
 
-    /// Ranges were written by this process.
+    /// Puts ranges in force that this process wrote.
     fn apply_ranges(&self, done: &[&Done]) {
         let mut book = self.book.lock();
         book.writes += 1;
@@ -100,8 +101,8 @@ impl Core {
         }));
     }
 
-    /// Something that changes something. Its numbers are this process's own from before the commit on, so that the watch
-    /// does not read again what is put in force anyway; what failed, or may have, is anybody's.
+    /// Does a write. The numbers of its changes are noted as our own before the commit, so that the watch does not read again what this
+    /// process puts in force itself. If the write fails, or may have failed, they no longer count as our own.
     fn commit<T, E>(
         &self,
         op: StoreOp,
@@ -122,8 +123,8 @@ impl Core {
         result
     }
 
-    /// Writes many limits. Memory follows as it follows other instances: nothing that was held counts as current, and the
-    /// watch reads what changed.
+    /// Writes many limits. Memory follows these changes like those of other instances: what it holds of these clients counts as stale,
+    /// and the watch reads what changed.
     pub fn import(&self, rows: &[(ClientId, ClientLimit)], actor: &Actor) -> Result<Imported, BatchError> {
         let by = By { actor, keep: self.keep, note: &|_| () };
         let import = |store: &dyn Store| ops::import(store, self.within, rows, self.ipv6_prefix, by);
@@ -157,7 +158,7 @@ impl Core {
         Ok((row, written.created))
     }
 
-    /// Takes a plan away.
+    /// Removes a plan.
     pub fn remove_plan(
         &self,
         plan: &PlanName,
@@ -184,15 +185,14 @@ impl Core {
         Ok(())
     }
 
-    /// Notes that a client's levels were filled.
+    /// Notes in the audit and the list of changes that a client's buckets were filled.
     pub fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, StoreError> {
         let write = |store: &dyn Store, by: By<'_>| ops::note_reset(store, self.within, id, by);
         self.commit(StoreOp::Update, actor, |fault| fault, write)
     }
 
-    /// Learns what became of the writes whose outcome was unknown, on the thread that writes. Such a write holds the
-    /// writers' lock to its end, and the database may commit it long after its caller gave up: what is read under that
-    /// lock is true, what was read before it may not have been.
+    /// Finds out what became of the writes whose outcome is unknown, on the thread that writes. The database may commit such a write
+    /// long after its caller gave up. It holds the writers' lock until then, so what is read under that lock is final.
     pub fn settle(&self) {
         for place in self.take_doubts() {
             match self.ask(StoreOp::Load, |store| ops::load(store, self.within, Access::Write, &place)) {

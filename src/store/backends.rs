@@ -1,11 +1,11 @@
-//! Backends as the store keeps them: those that the API added, and what it changed of those in the configuration file.
+//! Backends as the store keeps them: those that the API added, and the changes that it made to those of the configuration file.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use balancer_pool::backend::InFlightBound;
 use balancer_pool::backends::{DEFAULT_POOL, Operator};
 
-/// Most rows.
+/// Most rows that a database may have.
 pub const MAX_ROWS: usize = 1_024;
 
 /// A stored backend, or a change of one of the configuration file.
@@ -13,25 +13,25 @@ pub const MAX_ROWS: usize = 1_024;
 pub struct BackendRow {
     /// Its title among the backends of all pools ([`balancer_pool::backends::title`]).
     pub name: String,
-    /// What was said of it.
+    /// Its settings.
     pub settings: BackendSettings,
-    /// From one sequence for all rows of a database.
+    /// Its version, from one sequence for all rows of a database.
     pub version: i64,
 }
 
 impl BackendRow {
-    /// Its name in that pool; `None`: it belongs to another one.
+    /// Its name in that pool; `None` when it belongs to another pool.
     pub fn name_in(&self, pool: &str) -> Option<&str> {
         let (own, name) = self.name.split_once('/').unwrap_or((DEFAULT_POOL, &self.name));
         (own == pool).then_some(name)
     }
 }
 
-/// What was said of a backend; nothing where nothing was said.
+/// The settings of a backend. `None` is a setting that was not given: the configuration file or the default decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendSettings {
-    /// What [`crate::config::parse_backend`] takes; `None`: it is in the configuration file.
+    /// Its URL, as [`crate::config::parse_backend`] takes it; `None`: it is a backend of the configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Share relative to the others.
@@ -48,13 +48,13 @@ pub struct BackendSettings {
     pub backup: Option<bool>,
 }
 
-/// `null` was said, too.
+/// Tells `null`, which is `Some(None)`, from a member that is left out.
 fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<InFlightBound>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
 impl BackendSettings {
-    /// These, with what the other says put over them.
+    /// These settings, replaced by those that the other has.
     pub fn with(mut self, other: &Self) -> Self {
         let Self { url, weight, max_in_flight, state, backup } = other.clone();
         self.url = url.or(self.url);

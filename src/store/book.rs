@@ -1,23 +1,23 @@
-//! How far memory follows the database's list of changes, and which of them this process made itself.
+//! How far memory has followed the database's list of changes, and which of these changes this process made itself.
 
 use std::collections::VecDeque;
 
-/// What stands in memory whole.
+/// The state of what memory holds as a whole: ranges, plans and backends.
 #[derive(Default)]
 pub struct Book {
-    /// Writes to ranges and plans by this process: what was read before one of them is too old.
+    /// Counts the writes of this process to ranges, plans and backends. What was read before such a write is too old.
     pub writes: u64,
-    /// The number of the last change by anybody that memory follows; `None`: everything must be read.
+    /// The number of the last change, by any instance, that memory has followed; `None`: everything must be read.
     pub followed: Option<i64>,
-    /// First and last numbers of changes by this process, which memory follows by itself.
+    /// First and last numbers of changes that this process made, and put in force itself.
     pub mine: VecDeque<(i64, i64)>,
 }
 
-/// Most spans of own numbers that are remembered. Those beyond are read again like anybody's.
+/// Most spans of our own numbers that are remembered. Changes beyond are read again, like those of other instances.
 const MAX_MINE: usize = 10_000;
 
 impl Book {
-    /// A change that this process is about to commit.
+    /// Notes changes that this process is about to commit.
     pub fn note(&mut self, seqs: (i64, i64)) {
         self.mine.push_back(seqs);
         if self.mine.len() > MAX_MINE {
@@ -25,7 +25,8 @@ impl Book {
         }
     }
 
-    /// It may not have been committed, or later, or not be put in force here: it counts as anybody's.
+    /// These changes no longer count as our own: they may not be committed, or only later, or are not in force here. If they are
+    /// committed, they are read like those of other instances.
     pub fn disown(&mut self, seqs: (i64, i64)) {
         self.mine.retain(|mine| *mine != seqs);
         if self.followed.is_some_and(|followed| followed >= seqs.0) {
@@ -44,8 +45,8 @@ impl Book {
         self.mine.get(at).is_some_and(|(first, _)| *first <= seq)
     }
 
-    /// Everything from where it was followed up to that number is, unless a change of this process was disowned
-    /// meanwhile.
+    /// Memory has followed all changes from `from` up to that number. Does nothing when `followed` is no longer `from`, since a change
+    /// of this process was disowned meanwhile.
     pub fn reached(&mut self, from: Option<i64>, seq: i64) {
         if self.followed != from {
             return;
@@ -71,11 +72,11 @@ mod tests {
         assert_eq!(mine, [4, 6, 7, 8, 9, 12]);
         book.reached(Some(3), 7);
         assert_eq!((book.followed, book.is_mine(4), book.is_mine(8)), (Some(7), false, true));
-        // It was passed, and is read again as anybody's.
+        // It was followed already, and is read again.
         book.disown((6, 9));
         assert_eq!((book.followed, book.is_mine(7)), (Some(5), false));
         book.reached(Some(7), 20);
-        assert_eq!(book.followed, Some(5), "who was on the way from there comes too late");
+        assert_eq!(book.followed, Some(5), "a round that began before does not count");
         book.disown((12, 12));
         assert_eq!((book.followed, book.is_mine(12)), (Some(5), false));
     }

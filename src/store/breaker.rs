@@ -1,5 +1,5 @@
-//! Whether the database is worth asking. One sign of trouble stops the request path from asking at all; whether the
-//! store is really down, a probe decides, and only that is said in the log: once each way.
+//! Knows whether the database can be asked. At the first sign of trouble, requests stop asking it. Then a probe decides whether the
+//! database is really down. Only that is logged: once when it goes down, and once when it is back.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -12,43 +12,43 @@ use super::StoreState;
 const STARTING: u8 = 0;
 /// The database answers.
 const UP: u8 = 1;
-/// Something went wrong or took too long; the probe is on its way.
+/// Something went wrong or took too long, and a probe was asked for.
 const SUSPECT: u8 = 2;
 /// A probe failed.
 const DOWN: u8 = 3;
 
-/// The state and who is told about it.
+/// See the module.
 pub struct Breaker {
     state: AtomicU8,
-    /// Jobs that the database answered; a probe that fails while others succeed only had no luck.
+    /// Counts jobs that the database answered. A probe that fails while others succeed does not mean that the database is down.
     answers: AtomicU64,
-    /// What the last change met, as a [`StoreState`] other than `Down`.
+    /// What the database did with the last change: any [`StoreState`] but `Down`.
     changes: Mutex<StoreState>,
     /// Why it is down.
     cause: Mutex<String>,
-    /// Wakes whoever probes. Bounded at 1: one call to wake is as good as many.
+    /// Wakes the watch, which probes. Bounded at 1, since one pending call is as good as many.
     wake: Sender<()>,
 }
 
 impl Breaker {
-    /// Nothing known.
+    /// A breaker that knows nothing yet.
     pub fn new(wake: Sender<()>) -> Self {
         let cause = Mutex::new("it has not answered yet".to_owned());
         let changes = Mutex::new(StoreState::Up);
         Self { state: AtomicU8::new(STARTING), answers: AtomicU64::new(0), changes, cause, wake }
     }
 
-    /// Whether the database counts as there.
+    /// Whether the database counts as up, which it does until a probe has failed.
     pub fn up(&self) -> bool {
         matches!(self.state.load(Ordering::Acquire), UP | SUSPECT)
     }
 
-    /// What the database does. Takes a lock for a look.
+    /// The state of the database. Takes a lock for a moment.
     pub fn what(&self) -> StoreState {
         if self.up() { *self.changes.lock() } else { StoreState::Down }
     }
 
-    /// It did not take a change: it is read-only or full. Says so unless that is known.
+    /// The database did not take a change: it is read-only or full. Logs it unless that is known.
     pub fn refuses(&self, state: StoreState, cause: &str) {
         if std::mem::replace(&mut *self.changes.lock(), state) != state {
             log::warn!(
@@ -58,33 +58,33 @@ impl Breaker {
         }
     }
 
-    /// It took a change. Says so if it lately did not.
+    /// The database took a change. Logs it if it refused the last one.
     pub fn takes_changes(&self) {
         if std::mem::replace(&mut *self.changes.lock(), StoreState::Up) != StoreState::Up {
             log::info!("store: the database takes changes again");
         }
     }
 
-    /// Whether the request path may wait for it.
+    /// Whether requests may wait for the database.
     pub fn trusted(&self) -> bool {
         self.state.load(Ordering::Acquire) == UP
     }
 
-    /// Why the database is not there. Takes a lock for a copy.
+    /// Why the database is down. Takes a lock for a copy.
     pub fn cause(&self) -> String {
         self.cause.lock().clone()
     }
 
-    /// Something went wrong, or took longer than it may. The request path asks no more until a probe succeeded.
+    /// Something went wrong, or took longer than it may. Requests ask no more until the database answers something.
     pub fn suspect(&self, cause: &str) {
         if self.state.compare_exchange(UP, SUSPECT, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             log::debug!("store: in doubt: {cause}");
         }
-        // Full: it is called already.
+        // Full: the watch will be woken already.
         let _ = self.wake.try_send(());
     }
 
-    /// The database has answered something.
+    /// The database has answered something, which ends a suspicion but not the state `DOWN`.
     pub fn answered(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
         if self.state.load(Ordering::Acquire) == SUSPECT {
@@ -97,7 +97,7 @@ impl Breaker {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// A probe succeeded, and everything that is kept in memory was read. Says so if it was down.
+    /// A probe succeeded, and everything that is kept in memory was read. Logs it if the database was down.
     pub fn close(&self) {
         match self.state.swap(UP, Ordering::AcqRel) {
             DOWN => log::info!("store: the database is back"),
@@ -106,7 +106,7 @@ impl Breaker {
         }
     }
 
-    /// A probe failed. Says so unless that is known; returns whether it did.
+    /// A probe failed. Logs it unless that is known; returns whether it was news.
     pub fn open(&self, cause: String) -> bool {
         *self.cause.lock() = cause.clone();
         let news = self.state.swap(DOWN, Ordering::AcqRel) != DOWN;
@@ -140,7 +140,7 @@ mod tests {
         breaker.suspect("slow");
         breaker.open("gone".into());
         assert!(!breaker.up());
-        // A late answer of something that was under way does not count as a probe.
+        // The late answer of a call that was under way does not count as a probe.
         breaker.answered();
         assert!(!breaker.up());
         assert_eq!(breaker.cause(), "gone");

@@ -1,10 +1,10 @@
-//! Limits that were looked up: one entry for each client group (an IPv4 address, or an IPv6 prefix) with every stored
-//! limit inside it, so that a new connection from a known address is no miss, and one for each opaque id. Groups and ids
-//! without any are remembered too.
+//! Limits that were looked up. For each client group (an IPv4 address, or an IPv6 prefix) the cache holds every stored limit inside it,
+//! so that a new connection from a known address is not a miss; and for each opaque id its limit. That a group or an id has no limit is
+//! remembered, too.
 //!
-//! A load is a [`LoadTicket`] on the shard's list of loads. A request that finds one there is given a [`Pending`] to wait for it, so a
-//! group is loaded once however many ask, and outside every lock. Nothing here waits. A write takes the ticket off the list: what that load brings, which may be
-//! older than the write, is not kept. So the list is the generation of each key, and costs nothing for idle ones.
+//! A load is a [`LoadTicket`] on the shard's list of loads. A request that finds one there gets a [`Pending`] to wait for it. So a
+//! group is loaded only once, however many requests ask for it, and no lock is held meanwhile. Nothing here waits. A write takes the
+//! load off the list; then what that load brings is not kept, because it may be older than the write.
 
 mod load;
 mod words;
@@ -32,46 +32,46 @@ pub use load::{LoadTicket, Pending};
 pub use words::{CacheGroup, Entry, Found, Hit, Known};
 use words::{Entries, NOWHERE, pick, sorted};
 
-/// How a load ranks.
+/// Why something is loaded, which decides in which lane the load waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// The client is not in the cache: may be one of a flood.
+    /// The client is not in the cache. It may be one of a flood of clients.
     Unknown,
-    /// The client is, and its entry grows old.
+    /// The client is in the cache, and its entry grows old.
     Refresh,
 }
 
 /// Where loads come from. Called outside every lock.
 pub trait Loader {
-    /// Whether it makes sense to ask at all; a store that is down is not asked.
+    /// Whether loads may be started now; false while the database is in doubt or down.
     fn ready(&self) -> bool;
-    /// Starts a load somewhere else and returns at once. A ticket that is dropped has failed.
+    /// Starts a load on another thread and returns at once. A load whose ticket is dropped has failed.
     fn start(&self, ticket: LoadTicket, urgency: Urgency);
-    /// A caller has waited that long for nothing.
+    /// A caller has waited for as long as it may, and the load had not ended.
     fn gave_up(&self);
 }
 
-/// How often what happened; monotone.
+/// Counts that only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Answered from memory.
     pub hits: u64,
     /// Not in memory, or too old.
     pub misses: u64,
-    /// Thrown out for want of room.
+    /// Entries that were dropped because there was no room.
     pub evictions: u64,
-    /// Callers that waited in vain for as long as they may.
+    /// Callers that waited for as long as they may, for a load that had not ended.
     pub timeouts: u64,
     /// Loads that failed.
     pub failures: u64,
 }
 
-/// The limits of clients, by group. Every function takes one shard's lock, for the time of a look-up in memory.
+/// The limits of clients, by group. Unless it says otherwise, a function takes the lock of one shard, for a look-up in memory.
 pub struct Cache {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     ipv6_prefix: u8,
-    /// Entries a shard; all shards together hold at most `cache.max_entries`.
+    /// Most entries of a shard; all shards together hold at most `cache.max_entries`.
     room: usize,
     ttl_ns: Nanos,
     changes: AtomicU64,
@@ -80,13 +80,13 @@ pub struct Cache {
 
 struct Shard {
     groups: LruCache<Key, Group, AsHashed>,
-    /// At most as many as there are threads that wait and jobs in the store's queues.
+    /// Loads that are under way: at most as many as the store threads work on and their lanes hold.
     loads: HashMap<Key, Arc<Load>, AsHashed>,
-    /// Here and not in atomics, so that counting a hit touches nothing that other shards do.
+    /// In each shard, so that counting a hit touches no memory that other shards write.
     counters: Counters,
 }
 
-/// A group or an opaque id, and its keyed hash: reckoned once for a look-up, it chooses the shard and the place in it.
+/// A group or an opaque id, and its keyed hash, which is computed once and chooses the shard and the place in its table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
     of: ClientKey,
@@ -101,7 +101,7 @@ impl Hash for Key {
 
 type AsHashed = BuildHasherDefault<Hashed>;
 
-/// Passes on a hash that a [`Key`] has already.
+/// Passes on the hash that a [`Key`] has already.
 #[derive(Default)]
 struct Hashed(u64);
 
@@ -111,7 +111,7 @@ impl Hasher for Hashed {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // No key of ours comes here; right all the same.
+        // Not called for a `Key`, but correct for other types.
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
@@ -125,17 +125,17 @@ impl Hasher for Hashed {
 struct Group {
     /// Sorted by [`Entry::place`]; `None` when there is none.
     entries: Entries,
-    /// Must be loaded again from then on; stays in force while that fails.
+    /// From then on a look-up waits for a new load. The group stays in force while that fails.
     stale_at: Nanos,
-    /// May be loaded again from then on, in the background.
+    /// From then on a look-up starts a new load in the background.
     refresh_at: Nanos,
 }
 
-/// More shards than this bring nothing.
+/// Most shards; with more of them, threads would hardly meet less often.
 const MAX_SHARDS: usize = 64;
-/// Fewer entries than this in a shard would make the bound of the whole cache too coarse.
+/// Fewest entries of a shard. With smaller shards, entries would be dropped long before the whole cache is full.
 const MIN_ROOM: usize = 64;
-/// A stale entry whose load failed is not loaded again before that.
+/// Least time between two loads of a stale entry.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Cache {
@@ -181,11 +181,11 @@ impl Cache {
         self.len() == 0
     }
 
-    /// The most specific entry for a client: its `ip:port`, then its address. A group that is fresh costs one shard's
-    /// lock and allocates nothing. In the last quarter of its time one caller starts a load and does not wait for it.
+    /// The most specific entry for a client: that of its `ip:port`, else that of its address. For a group that is fresh, this takes the
+    /// lock of one shard and allocates nothing. In the last quarter of a group's time, one caller starts a load and does not wait for it.
     ///
     /// # Errors
-    /// Past its time, or if the group is not here, the answer is that of a load which has not ended yet.
+    /// When the group is stale or not in the cache: a load is under way, which the caller has to wait for.
     pub fn find(
         self: &Arc<Self>,
         address: IpAddr,
@@ -199,7 +199,7 @@ impl Cache {
         self.look(key, || CacheGroup::Group(network), (address, port), now, loader)
     }
 
-    /// The same for an opaque id, by its canonical text.
+    /// As [`Cache::find`], for an opaque id by its canonical text.
     pub fn find_id(self: &Arc<Self>, id: &str, now: Nanos, loader: &impl Loader) -> Result<Known, Pending> {
         let key = self.key(ClientKey::digest(id.as_bytes()));
         self.look(key, || CacheGroup::Id(id.into()), (NOWHERE, None), now, loader)
@@ -226,7 +226,7 @@ impl Cache {
                 }
                 None => (Known::Unknown, false, ready),
             };
-            // A stale group whose load failed a moment ago joins one that is under way, but begins none.
+            // A stale group whose load failed a moment ago waits for a load that is under way, but starts none.
             let (load, ticket) = match shard.loads.get(&key) {
                 Some(load) => (Some(Arc::clone(load)), None),
                 None if due => {
@@ -247,7 +247,7 @@ impl Cache {
         }
         let Some(load) = load else { return Ok(known) };
         let pending = Pending { cache: Arc::clone(self), load, key, client, before: known };
-        // One that found no slot has failed at once.
+        // A load for which the store had no slot has failed already.
         if pending.has_ended() { Ok(pending.known(loader)) } else { Err(pending) }
     }
 
@@ -258,7 +258,7 @@ impl Cache {
         shard.groups.contains(&key) || shard.loads.contains_key(&key)
     }
 
-    /// Hands over every entry that is held. `each` is called outside of every lock.
+    /// Calls `each` with the id and the limit of every entry that is held, outside of every lock.
     pub fn each(&self, mut each: impl FnMut(&str, &ClientLimit)) {
         for shard in &self.shards {
             let held: Vec<Arc<[Entry]>> =
@@ -270,13 +270,13 @@ impl Cache {
         }
     }
 
-    /// Changes whenever something other is kept than before.
+    /// A number that changes whenever entries are added, replaced or removed by a load or a write.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// A write has been committed: these are all entries of the place, read in the write's own transaction. Writes of one
-    /// process must be told in the order in which they were committed. In force from here on.
+    /// A write has been committed: these are all entries of the place, read in the transaction of the write. They are in force from
+    /// here on. The writes of a process must be given in the order in which they were committed.
     pub fn put(&self, place: impl Into<CacheGroup>, entries: Vec<Entry>) {
         let key = self.key_of(&place.into());
         let entries = sorted(entries);
@@ -285,13 +285,13 @@ impl Cache {
         self.keep(&mut shard, key, entries.clone());
         drop(shard);
         if let Some(load) = overtaken {
-            // Requests that wait for it have their answer now.
+            // Requests that wait for that load have their answer now.
             load.settle(LoadOutcome::Loaded(entries));
         }
     }
 
-    /// A write may or may not have been committed: what is here stays in force until it could be loaded again, and no
-    /// load that is under way counts.
+    /// A write may or may not have been committed. What is held stays in force until it is loaded again, and a load that is under way
+    /// is not kept.
     pub fn doubt(&self, place: impl Into<CacheGroup>) {
         let key = self.key_of(&place.into());
         let mut shard = self.shard(key).lock();
@@ -302,8 +302,8 @@ impl Cache {
         }
     }
 
-    /// Somebody else has changed something in a place: if it is held, or being loaded, it must be loaded again, which is the ticket's
-    /// owner's duty. Requests wait for that as for any load.
+    /// Another instance has changed something in a place. If the place is held, or being loaded, it must be loaded again, which the
+    /// owner of the returned ticket has to do. Requests wait for that as for any load.
     pub fn renew(self: &Arc<Self>, place: CacheGroup) -> Option<LoadTicket> {
         let key = self.key_of(&place);
         let mut shard = self.shard(key).lock();
@@ -312,12 +312,12 @@ impl Cache {
             group.stale_at = 0;
             group.refresh_at = 0;
         }
-        // A load that is under way may have begun before the change: its place on the list is taken, and it is not kept.
+        // A load that is under way may have begun before the change. The new one replaces it on the list, so it is not kept.
         held.then(|| LoadTicket::open(self, &mut shard, place, key).0)
     }
 
-    /// Nothing that is held is known to be current: each group stays in force until it could be loaded again, and no
-    /// load that is under way counts. Takes each shard's lock in turn, for a walk over it.
+    /// Everything that is held may be out of date. Each group stays in force until it is loaded again, and loads that are under way are
+    /// not kept. Takes each shard's lock in turn, for a walk over it.
     pub fn doubt_all(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -341,12 +341,11 @@ impl Cache {
     }
 
     fn shard(&self, key: Key) -> &Mutex<Shard> {
-        // Bits that choose neither the place in the shard's table (the lowest) nor its tag (the highest).
+        // Not the bits that choose the place in the shard's table (the lowest) or the tag there (the highest).
         &self.shards[(key.hash >> 40) as usize % self.shards.len()]
     }
 
-    /// Keeps a group and throws out the one that was not asked for longest when there is no room. The shard's lock is
-    /// held.
+    /// Keeps a group. When there is no room, drops the one that was not asked for for the longest time. The shard's lock is held.
     fn keep(&self, shard: &mut Shard, key: Key, entries: Entries) {
         let before = shard.groups.peek(&key).and_then(|group| group.entries.as_ref());
         if entries.is_some() || before.is_some() {
@@ -358,8 +357,8 @@ impl Cache {
             stale_at: now.saturating_add(self.ttl_ns),
             refresh_at: now.saturating_add(self.ttl_ns / 4 * 3),
         };
-        // Anybody can make up keys: one that nobody knows takes the place of another such, and no client's, until it is
-        // asked for again.
+        // Anybody can make up keys. An opaque id without a limit is the next to be dropped, until it is asked for again, so that
+        // made-up ids drive out each other and no client.
         let is_made_up = group.entries.is_none() && key.of.network().is_none();
         shard.groups.put(key, group);
         if shard.groups.len() > self.room {

@@ -1,4 +1,4 @@
-//! What the store threads, the watch and the façade share: the database, and what memory knows of it.
+//! What the store threads, the watch and [`super::Limits`] share: the database, and what memory holds of it.
 
 mod memory;
 
@@ -31,30 +31,29 @@ use balancer_limiter::plans::{PlanMap, Plans};
 use balancer_limiter::ranges::{Range, Ranges};
 use balancer_limiter::terms::{ClientLimit, Plan, PlanName, Terms};
 
-/// Shared by everything that knows the database.
+/// See the module.
 pub struct Core {
     pub store: Box<dyn Store>,
     pub breaker: Breaker,
     pub cache: Arc<Cache>,
     pub ranges: ArcSwap<Ranges>,
-    /// What the snapshot of ranges stands on. Held while one is made and swapped in, never across I/O.
+    /// Which changes memory has followed. Held while ranges, plans or backends are swapped, never during I/O.
     pub book: Mutex<Book>,
-    /// Places of writes whose outcome is unknown: one for each time the connection broke in a commit, until the
-    /// database is back.
+    /// Places of writes whose outcome is unknown, because the connection broke during the commit.
     doubts: Mutex<BTreeSet<CacheGroup>>,
     pub limiter: Arc<Limiter>,
     plans: Plans,
-    /// What memory knows of the stored backends. Written as plans are.
+    /// The stored backends.
     pub backends: Stored,
     default: ArcSwap<Option<Terms>>,
     /// Counts changes of ranges and plans.
     changes: AtomicU64,
-    /// Held while the limiter hears of ranges, default and entries, so that who tells last tells the newest; over no I/O.
+    /// Held while the limiter is told of ranges, default, plans and entries, so that the last call tells the newest; never during I/O.
     telling: Mutex<()>,
     pub ipv6_prefix: u8,
     pub clock: Clock,
-    /// How long the database may take for one call: a little less than its caller waits, who then hears whether it was
-    /// done and not merely that time is over.
+    /// How long the database may take for one call. It is a little less than the caller waits, so that the caller is told whether the
+    /// call was done, and not only that its time is over.
     pub within: Duration,
     /// How much of the audit is kept.
     pub keep: Keep,
@@ -76,7 +75,7 @@ pub struct CoreParts {
 }
 
 impl Core {
-    /// Puts the parts together, without a range.
+    /// Puts the parts together. Memory holds nothing yet.
     pub fn new(parts: CoreParts) -> Arc<Self> {
         let CoreParts { store, breaker, cache, limiter, default, ipv6_prefix, metrics, clock, within, keep } =
             parts;
@@ -101,23 +100,23 @@ impl Core {
         })
     }
 
-    /// Changes with what memory knows of the database.
+    /// A number that changes whenever memory learns something of the database.
     pub fn memory_version(&self) -> u64 {
         self.cache.changes().wrapping_add(self.changes.load(Ordering::Relaxed))
     }
 
-    /// These are the ranges from here on. `book` is locked.
+    /// Replaces all ranges. The caller holds `book`.
     pub fn put_ranges(&self, next: Ranges) {
         self.ranges.store(Arc::new(next));
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The snapshot of ranges.
+    /// The ranges in force.
     pub fn ranges(&self) -> Arc<Ranges> {
         self.ranges.load_full()
     }
 
-    /// What decides about a client, by the cache's word.
+    /// What decides about a client, given what the cache knows.
     pub fn found(&self, known: Known, address: IpAddr) -> Found {
         match known {
             Known::Entry(hit) => self.of_entry(hit),
@@ -132,7 +131,7 @@ impl Core {
         }
     }
 
-    /// What an entry comes to that names the client.
+    /// What decides when an entry names the client.
     pub fn of_entry(&self, hit: Hit) -> Found {
         Found {
             client: hit.client,
@@ -143,7 +142,7 @@ impl Core {
         }
     }
 
-    /// What a client gets that nothing names.
+    /// What decides when nothing names the client.
     pub fn of_default(&self, client: ClientKey) -> Found {
         let in_force = self.in_force();
         let shared = in_force.shared();
@@ -156,7 +155,7 @@ impl Core {
         }
     }
 
-    /// Asks the database and keeps account of it: one that answers, be it with a refusal, is there.
+    /// Asks the database, measures the call, and tells the breaker. A database that answers counts as up, also when it refuses.
     pub fn ask<T>(
         &self,
         op: StoreOp,
@@ -165,7 +164,7 @@ impl Core {
         self.ask_for(op, |fault| fault, question)
     }
 
-    /// The same where the fault is a part of the answer.
+    /// As [`Core::ask`], for errors that contain a [`StoreError`].
     pub fn ask_for<T, E>(
         &self,
         op: StoreOp,
@@ -187,7 +186,7 @@ impl Core {
             Some(StoreError::Refused { state, cause }) if *state != StoreState::Up => {
                 self.breaker.refuses(*state, cause);
             }
-            // The probe's own word comes from the watch.
+            // After a probe, the watch tells the breaker.
             Some(fault @ (StoreError::Unavailable { .. } | StoreError::Schema(_)))
                 if op != StoreOp::Probe =>
             {
@@ -198,7 +197,7 @@ impl Core {
         result
     }
 
-    /// Finds out whether the database takes changes: asks it where it can tell, and where it took none lately tries one.
+    /// Finds out whether the database takes changes: asks it, where it can tell, and tries a change if it refused the last one.
     pub fn try_change(&self) {
         let tried = match ops::read_only(self.store.as_ref(), self.within) {
             Ok(true) => Err(StoreError::Refused { state: StoreState::ReadOnly, cause: "it says so".into() }),
@@ -215,20 +214,19 @@ impl Core {
         }
     }
 
-    /// What was read may no longer be so: it stays in force until it was loaded again. Takes the cache's locks in turn, and
-    /// another for a look.
+    /// What was read may be out of date. It stays in force until it is loaded again. Takes each lock of the cache in turn, then `book`.
     pub fn doubt_all(&self) {
         self.cache.doubt_all();
         let mut book = self.book.lock();
         book.followed = None;
-        // Another database gives the same numbers to changes of others.
+        // It may be another database now, in which these numbers belong to changes of other instances.
         book.mine.clear();
     }
 
     /// Loads a place, on a store thread.
     pub fn load(&self, ticket: LoadTicket) {
         if !self.breaker.up() {
-            // The database went while this waited for its turn; the ticket's drop tells those who wait for it.
+            // The database went down while this job waited. Dropping the ticket wakes the requests that wait for the load.
             return;
         }
         let rows =
@@ -238,12 +236,12 @@ impl Core {
         }
     }
 
-    /// Whether a write's outcome is still unknown. Takes a lock for a look.
+    /// Whether the outcome of a write is still unknown.
     pub fn has_doubts(&self) -> bool {
         !self.doubts.lock().is_empty()
     }
 
-    /// The outcome of a write of these places is unknown. Takes a lock for a look.
+    /// The outcome of a write to these places is unknown.
     pub fn doubt(&self, places: impl IntoIterator<Item = CacheGroup>) {
         for place in places {
             self.cache.doubt(place.clone());
@@ -251,12 +249,12 @@ impl Core {
         }
     }
 
-    /// The places of such writes; they are in doubt no longer. Takes a lock for a look.
+    /// Takes the places of such writes off the list.
     pub fn take_doubts(&self) -> BTreeSet<CacheGroup> {
         std::mem::take(&mut *self.doubts.lock())
     }
 
-    /// What decides beside entries, now.
+    /// A snapshot of what decides beside entries.
     pub fn in_force(&self) -> InForce {
         InForce {
             ranges: self.ranges.load(),
@@ -266,26 +264,25 @@ impl Core {
         }
     }
 
-    /// Another default is in force from now on, on the buckets that there are too. Takes every lock of the limiter, one
-    /// after another.
+    /// Puts another default in force, also on existing buckets. Takes every lock of the limiter, one after another.
     pub fn set_default(&self, default: Option<Terms>) {
         self.default.store(Arc::new(default));
         self.tell_shared();
     }
 
-    /// The limiter hears of ranges and default. Takes every lock of it, one after another.
+    /// Tells the limiter the ranges and the default. Takes every lock of the limiter, one after another.
     pub fn tell_shared(&self) {
         let _telling = self.telling.lock();
         self.limiter.shared_changed(self.in_force().shared(), self.clock.moment());
     }
 
-    /// The limiter hears of an entry; `None`: it is gone. Takes one lock of it at a time.
+    /// Tells the limiter of an entry; `None`: it was removed. Takes one lock of the limiter at a time.
     pub fn tell_entry(&self, id: &ClientId, limit: Option<&ClientLimit>) {
         let _telling = self.telling.lock();
         self.limiter.entry_changed(id, limit, self.in_force().shared(), self.clock.moment());
     }
 
-    /// A plan was written by this process, and is in force from here on; `None`: it was taken away.
+    /// Puts a plan in force that this process wrote; `None`: it was removed.
     pub fn change_plan(&self, name: &PlanName, terms: Option<&Terms>) {
         let _telling = self.telling.lock();
         let mut book = self.book.lock();
@@ -301,15 +298,14 @@ impl Core {
         }
     }
 
-    /// A backend was written by this process; `None`: it was taken away.
+    /// Notes a backend that this process wrote; `None`: it was removed.
     pub fn change_backend(&self, name: &str, row: Option<BackendRow>) {
         let mut book = self.book.lock();
         book.writes += 1;
         self.backends.put(name, row);
     }
 
-    /// These are all plans that there are, unless this process wrote since `writes` was counted: then false. In force
-    /// from here on.
+    /// Replaces all plans with those that were read. False, and nothing is replaced, if this process wrote since `writes` was counted.
     pub fn replace_plans(&self, plans: Vec<Plan>, writes: u64) -> bool {
         let _telling = self.telling.lock();
         let book = self.book.lock();
@@ -325,7 +321,7 @@ impl Core {
         true
     }
 
-    /// Puts ranges in force; `None`: gone. `book` is locked.
+    /// Puts ranges in force; `None`: the range was removed. The caller holds `book`.
     pub fn change_ranges(&self, changed: impl IntoIterator<Item = (IpNet, Option<LimitRow>)>) {
         let mut list: BTreeMap<IpNet, Range> =
             self.ranges.load().iter().map(|range| (range.net, range.clone())).collect();
@@ -337,12 +333,12 @@ impl Core {
         }
         match Ranges::new(list.into_values()) {
             Ok(next) => self.put_ranges(next),
-            // The database holds the bound for all instances; only rows that came past it can lead here.
+            // Every instance keeps to the bound when it writes, so only rows that were written by hand can lead here.
             Err(error) => log::error!("store: {error}; a range is not in force"),
         }
     }
 
-    /// Brings the database up: its schema, then what stays in memory.
+    /// Checks the schema of the database, or migrates it, and then reads what memory holds as a whole.
     pub fn probe(&self, migrated: bool) -> Result<(), StoreError> {
         let look = if migrated { migrate::check } else { migrate::migrate };
         self.ask(StoreOp::Probe, |store| look(store, self.within))?;
@@ -350,12 +346,12 @@ impl Core {
     }
 }
 
-/// Whether what was asked for changes something, when it is done.
+/// Whether an operation changes something in the database.
 fn is_change(op: StoreOp) -> bool {
     matches!(op, StoreOp::Create | StoreOp::Update | StoreOp::Delete | StoreOp::Batch)
 }
 
-/// One state of what decides beside entries.
+/// A snapshot of what decides beside entries: ranges, plans and default.
 pub struct InForce {
     ranges: Guard<Arc<Ranges>>,
     plans: Guard<Arc<PlanMap>>,
@@ -375,18 +371,18 @@ impl InForce {
     }
 }
 
-/// What concerns addresses; a row that somebody wrote by hand and that is no id is left out.
+/// The rows as entries of the cache. A row whose id can't be read, since somebody wrote it by hand, is left out.
 pub fn entries(rows: Vec<LimitRow>) -> Vec<Entry> {
     rows.into_iter().filter_map(|row| Entry::new(&parsed(&row)?, Arc::new(row.limit))).collect()
 }
 
-/// A range as its snapshot holds it.
+/// A row as a range.
 pub fn range(net: IpNet, row: LimitRow) -> Range {
     let version = u64::try_from(row.version).unwrap_or(0);
     Range::new(net, Arc::new(row.limit), row.client_id.into(), version)
 }
 
-/// A stored id.
+/// The id of a row; `None`, and logged, when it can't be read.
 pub fn parsed(row: &LimitRow) -> Option<ClientId> {
     ClientId::parse(&row.client_id)
         .inspect_err(|fault| log::error!("store: the stored id {:?} is left out: it {fault}", row.client_id))

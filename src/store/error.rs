@@ -1,29 +1,29 @@
-//! Why something could not be done: one type from the statements up to the API, which has one table from it to statuses.
+//! Why a call to the store failed: one type from the statements up to the API, which maps it to statuses in one table.
 
 use std::fmt;
 
 use super::{StartError, StoreState};
 
-/// Why a call to the store came to nothing. Causes are for the log, never for a client.
+/// Why a call to the store failed. Causes are for the log, never for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
     /// No such row: no limit for that id, or for one of equal value.
     NotFound,
     /// There is one already, for that id or for one of equal value.
     Exists,
-    /// A bound is reached; the text says which, and is fit for the client.
+    /// A bound is reached. The text says which one, and may be shown to the client.
     Full(&'static str),
-    /// A condition of the caller does not hold: the row has another version, is there, or is not.
+    /// The caller's condition does not hold: the row has another version, exists, or does not exist.
     Precondition,
     /// The limit names a plan that is not there.
     NoPlan,
-    /// That many limits name the plan.
+    /// The plan is in use, by that many limits.
     InUse(u64),
     /// The database is newer than this program, or is not one of ours.
     Schema(String),
-    /// The database answers, and does not do this.
+    /// The database answers, but refuses the call.
     Refused {
-        /// What it does instead; `Up`: it is well, and does not do this now: locked, cancelled.
+        /// Its state; `Up` when it only refuses for now, because something is locked or was cancelled.
         state: StoreState,
         /// For the log.
         cause: String,
@@ -32,24 +32,24 @@ pub enum StoreError {
     Unavailable {
         /// For the log.
         cause: String,
-        /// What became of what was asked for.
+        /// Whether the call may have been done.
         outcome: CallOutcome,
     },
 }
 
-/// What is known of a call that got no answer.
+/// What is known about a call that got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// It was a question, which changes nothing whatever becomes of it.
+    /// It was a question, which changes nothing.
     Question,
-    /// Nothing was changed, for certain.
+    /// Certainly nothing was changed.
     NotDone,
-    /// A commit was under way.
+    /// A commit was under way, and may have been done.
     Unknown,
 }
 
 impl StoreError {
-    /// Whether it is the database's word on what was asked, and nothing is wrong with the database.
+    /// Whether it is an answer to what was asked, and nothing is wrong with the database.
     pub fn is_answer(&self) -> bool {
         match self {
             Self::NotFound | Self::Exists | Self::Full(_) => true,
@@ -58,12 +58,12 @@ impl StoreError {
         }
     }
 
-    /// Nothing came of it, for certain.
+    /// The database could not be asked; certainly nothing was changed.
     pub fn down(cause: impl Into<String>) -> Self {
         Self::Unavailable { cause: cause.into(), outcome: CallOutcome::NotDone }
     }
 
-    /// The same when it hit a commit. A database that refuses one has not done it; one that went away may have.
+    /// The same error, for a commit. A database that refuses a commit has not done it; one that stopped answering may have done it.
     pub fn in_commit(self) -> Self {
         match self {
             Self::Unavailable { cause, .. } => Self::Unavailable { cause, outcome: CallOutcome::Unknown },
@@ -71,7 +71,7 @@ impl StoreError {
         }
     }
 
-    /// The same of a question: whatever is wrong with the database, it is not answered.
+    /// The same error, for a question: whatever is wrong with the database, the question has no answer.
     pub fn of_question(self) -> Self {
         match self {
             Self::Schema(cause) | Self::Refused { cause, .. } | Self::Unavailable { cause, .. } => {

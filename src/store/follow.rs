@@ -1,5 +1,5 @@
-//! What other instances changed, put in force here: the watch reads on in the list of changes from where it was. Only
-//! when some of that list is gone for good is everything read anew, and the cache no longer trusted.
+//! Puts in force what other instances changed. The watch goes on reading the database's list of changes where it stopped. Only when a
+//! part of that list was pruned before it was read, everything is read again, and all of the cache counts as stale.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::store::cache::{CacheGroup, EntryKind, LoadTicket};
 use balancer_limiter::identity::{ClientId, ClientKey, IdForm};
 use balancer_limiter::ranges::Ranges;
 
-/// So often something is read again because this process wrote meanwhile; then the next round's turn comes.
+/// How often something is read again because this process wrote meanwhile. After that, the next round reads everything.
 const TRIES: u32 = 5;
 
 impl Core {
-    /// Brings memory to where the database is. On one thread, the watch's.
+    /// Brings memory up to date with the database. Called only on the thread of the watch.
     pub fn follow(&self) -> Result<(), StoreError> {
         loop {
             let from = self.book.lock().followed;
@@ -49,7 +49,7 @@ impl Core {
                 list.retain(|(_, seq)| !book.is_mine(*seq));
             }
         }
-        // Plans first: what is new among the others may name a new one.
+        // Plans first, since a new limit or range may name a new plan.
         if !page.plans.is_empty() {
             self.read_plans()?;
         }
@@ -64,7 +64,7 @@ impl Core {
         Ok(())
     }
 
-    /// Makes full what a stored limit gives out: of a range that is not shared, the buckets of all whom it decides about.
+    /// Fills the buckets of a stored limit. For a range that is not shared, those are the buckets of all clients that it decides about.
     pub fn fill(&self, id: &ClientId) {
         let ranges = self.ranges();
         match id.form() {
@@ -78,7 +78,7 @@ impl Core {
         }
     }
 
-    /// Ranges, one snapshot for all of them.
+    /// Reads changed ranges and puts them in force together.
     fn follow_ranges(&self, changed: &[(String, i64)]) -> Result<(), StoreError> {
         let nets: BTreeMap<IpNet, String> = ids(changed)
             .filter_map(|id| match id.form() {
@@ -102,7 +102,7 @@ impl Core {
         Ok(())
     }
 
-    /// All plans: there are few, and one question brings them. False when that was in vain.
+    /// Reads all plans, of which there are few. False when this process wrote in between each time.
     fn read_plans(&self) -> Result<bool, StoreError> {
         for _ in 0..TRIES {
             let writes = self.book.lock().writes;
@@ -115,7 +115,7 @@ impl Core {
         Ok(false)
     }
 
-    /// All backends, as plans are.
+    /// Reads all backends. False as in [`Core::read_plans`].
     fn read_backends(&self) -> Result<bool, StoreError> {
         let read = || self.ask(StoreOp::Ranges, |store| ops::backends(store, self.within));
         self.reading(read, |rows| {
@@ -124,7 +124,7 @@ impl Core {
         })
     }
 
-    /// Limits: what of them is held is loaded again, by two questions at most.
+    /// Loads those changed limits again that the cache holds, with at most two questions.
     fn follow_limits(&self, changed: &[(String, i64)]) -> Result<(), StoreError> {
         let mut places: BTreeMap<CacheGroup, Vec<ClientId>> = BTreeMap::new();
         for id in ids(changed) {
@@ -132,7 +132,7 @@ impl Core {
                 places.entry(place).or_default().push(id);
             }
         }
-        // Without an answer the tickets are dropped: what is held stays in force, and is due.
+        // If there is no answer, the tickets are dropped: what is held stays in force, and the next request loads it.
         let mut held: BTreeMap<CacheGroup, LoadTicket> = places
             .keys()
             .filter_map(|place| Some((place.clone(), self.cache.renew(place.clone())?)))
@@ -146,7 +146,7 @@ impl Core {
         Ok(())
     }
 
-    /// The limiter hears what these ids have now.
+    /// Tells the limiter what these ids have now.
     fn tell(&self, ids: &[ClientId], rows: &[LimitRow]) {
         for id in ids {
             let row = rows.iter().find(|row| parsed(row).as_ref() == Some(id));
@@ -178,9 +178,9 @@ impl Core {
         Ok(all)
     }
 
-    /// Reads everything that memory holds whole.
+    /// Reads everything that memory holds as a whole: plans, ranges and backends.
     fn read_all(&self) -> Result<(), StoreError> {
-        // Before the rows: what comes between is then followed, never missed.
+        // The number is read before the rows, so that changes in between are followed later, and none is missed.
         let last = self.ask(StoreOp::Changes, |store| ops::last_change(store, self.within))?;
         let planned = self.read_plans()?;
         let read = || self.ask(StoreOp::Ranges, |store| ops::ranges(store, self.within));
@@ -201,8 +201,8 @@ impl Core {
         Ok(())
     }
 
-    /// Reads something and puts it in force under the book's lock, again if this process wrote in between: its own
-    /// write may not be in what was read. False, and everything is to be read anew, when that was in vain.
+    /// Reads something and puts it in force under the book's lock. It is read again if this process wrote in between, since that write
+    /// may be missing in it. False after [`TRIES`] such attempts; then the next round reads everything.
     fn reading<T>(
         &self,
         read: impl Fn() -> Result<T, StoreError>,
@@ -223,6 +223,6 @@ impl Core {
 }
 
 fn ids(changed: &[(String, i64)]) -> impl Iterator<Item = ClientId> {
-    // What somebody wrote by hand and is no id concerns nobody.
+    // A row that somebody wrote by hand may have an id that can't be read; it is left out.
     changed.iter().filter_map(|(text, _)| ClientId::parse(text).ok())
 }

@@ -1,10 +1,9 @@
-//! Levels survive: what clients have left is saved in the background and put back at start, so that a restart gives nobody
-//! a fresh bucket.
+//! Saves the levels of buckets in the background and puts them back at start, so that no client gets a full bucket by a restart.
 //!
-//! Buckets more than 5 s from full are packed into 256 pieces by client. A piece in which something has changed
-//! is written again, to the database and to a file beside the configuration; each tick at most 4 MiB, the rest with
-//! the next ones. At start the lowest level that any instance saved counts, refilled by its age on the database's clock; the
-//! file stands in while the database is down. Requests never wait for any of it, and `kill -9` loses at most the last tick.
+//! Buckets that are more than 5 s from full are packed into 256 pieces, by client. A piece in which something has changed is written
+//! again, to the database and to a file beside the configuration: each second at most 4 MiB, the rest in the next seconds. At start
+//! the lowest level that any instance saved counts, refilled by its age on the database's clock. While the database is down, the
+//! file is used instead. Requests never wait for any of this, and `kill -9` loses at most what changed in the last second.
 
 mod file;
 mod pack;
@@ -31,32 +30,33 @@ use file::Folder;
 /// How often what has changed is saved.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A bucket that is full again so soon is not worth a byte.
+/// A bucket that is full again within this time is not saved.
 const WORTH_SAVING: Nanos = 5_000_000_000;
 
-/// Most bytes that go to the database in one tick, but for one piece more.
+/// Most bytes that are written to the database in one tick, and at most one piece more.
 const TICK_BYTES: usize = 4 * 1024 * 1024;
 
+/// How many pieces there are; the number of one is a byte.
 const PIECES: usize = 256;
 
-/// Pieces that are read at once at start.
+/// How many pieces are read with one question at start.
 const PAGE: usize = 16;
 
-/// What was saved longer ago is older than any reset: all of its buckets are full, or their instance is long gone.
+/// Levels that were saved longer ago are removed: longer than any period of a bucket, so the bucket is full, or its instance is gone.
 const KEPT: Duration = Duration::from_secs(400 * 86_400);
 
-/// The file is written with each tick while it is small, and every so many ticks when it is large.
+/// A small file is written with each tick, a large one every so many ticks.
 const SLOW_FILE_TICKS: u32 = 10;
 
-/// The thread that saves; stops with [`Levels::stop`], which saves once more.
+/// The thread that saves. [`Levels::stop`] saves once more and ends it.
 pub struct Levels {
     life: Sender<Infallible>,
     thread: JoinHandle<()>,
 }
 
 impl Levels {
-    /// Puts back what was saved, waiting at most `database.timeout` for each page, and starts to save. `folder`: where the
-    /// file is kept; `None`: nowhere.
+    /// Puts back what was saved, waiting at most `database.timeout` for each page, and starts to save. `folder`: the folder of the
+    /// file; `None`: no file is kept.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -96,22 +96,24 @@ struct Keeper {
     limits: Arc<Limits>,
     folder: Folder,
     clock: Clock,
-    /// Spreads clients over pieces, for this instance alike after each restart, and for no client to foresee.
+    /// Chooses the piece of a client: the same one after a restart of this instance, and one that no client can foresee.
     spread: SipHasher13,
-    /// What the limiter has told.
+    /// The number of the last change that the limiter has told us.
     seq: u32,
-    /// How often buckets had been filled by hand when that was told.
+    /// How often buckets had been filled by hand then.
     fills: u64,
-    /// Pieces that the database has not as they are.
+    /// Pieces that have changed since they were written to the database.
     dirty: [bool; PIECES],
-    /// The file lacks a change.
+    /// Something has changed since the file was written.
     file_is_old: bool,
-    /// Where the next tick begins, so that each piece has its turn.
+    /// The piece with which the next tick begins, so that each piece has its turn.
     next: usize,
+    /// The levels in the database were put back.
     restored: bool,
+    /// That levels can't be saved was logged.
     said: bool,
     ticks: u32,
-    /// [`Limits::memory_version`] of what is in the file.
+    /// [`Limits::memory_version`] of the limits in the file.
     known: u64,
 }
 
@@ -137,9 +139,9 @@ impl Keeper {
         }
     }
 
-    /// Puts back what every instance saved. False when the database can't be asked now.
+    /// Puts back what all instances saved. False when the database can't be asked now.
     fn restore(&mut self) -> bool {
-        // First: what is filled from now on is filled in memory, too.
+        // Resets are read first. Buckets that are filled by hand from now on are filled in memory, too.
         let resets = match self.limits.resets() {
             Ok(resets) => resets,
             Err(error) => {
@@ -183,7 +185,7 @@ impl Keeper {
         log::warn!("levels: the database is down; {count} were put back from {}", self.folder.levels.shown());
     }
 
-    /// Puts back those clients' levels of a piece that count, which was saved so long ago; how many those are.
+    /// Puts back the levels of a piece that was saved so long ago, of those clients for which `counts` is true. Returns how many.
     fn put_back(
         &self,
         piece: &[u8],
@@ -207,12 +209,12 @@ impl Keeper {
         count
     }
 
-    /// Saves what has changed, or a part of it. `all`: and waits for nothing else.
+    /// Saves what has changed, up to `most_bytes`. `all`: writes the files also when they are large.
     fn tick(&mut self, most_bytes: usize, all: bool) {
         self.ticks = self.ticks.wrapping_add(1);
         self.write_limits(all);
         self.note_changes();
-        // What an instance saved before must be read before it is written over.
+        // What this instance saved before has to be put back before it is overwritten.
         let ready = self.limits.up() && (self.restored || self.restore());
         let saves = ready && self.dirty.contains(&true);
         let writes = self.is_file_due(all);
@@ -233,7 +235,7 @@ impl Keeper {
     fn note_changes(&mut self) {
         let fills = self.limiter.fills();
         if fills != self.fills {
-            // Whom it was that somebody filled nobody tells.
+            // The limiter does not tell which buckets were filled, so every piece counts as changed.
             (self.fills, self.dirty, self.file_is_old) = (fills, [true; PIECES], true);
         }
         let (spread, dirty, file_is_old) = (&self.spread, &mut self.dirty, &mut self.file_is_old);
@@ -267,7 +269,7 @@ impl Keeper {
         self.send(&mut batch, &mut done, &mut bytes);
     }
 
-    /// Writes pieces; those that are written are clean.
+    /// Writes a batch of pieces, which are then no longer dirty. False when the database does not take them.
     fn send(&mut self, batch: &mut Vec<(u8, Vec<u8>)>, done: &mut Vec<usize>, bytes: &mut usize) -> bool {
         if batch.is_empty() {
             return true;
@@ -292,7 +294,7 @@ impl Keeper {
         }
     }
 
-    /// Every level that is worth it, by piece.
+    /// Every level that is worth saving, by piece.
     fn pack(&self) -> Vec<Vec<u8>> {
         let when = self.clock.moment();
         let mut pieces: Vec<Vec<u8>> = (0..PIECES).map(|_| pack::piece()).collect();
@@ -306,11 +308,11 @@ impl Keeper {
 }
 
 impl Keeper {
-    /// Keeps what this process knows of limits, if that has changed.
+    /// Writes the limits that this process knows to their file, if they have changed.
     fn write_limits(&mut self, all: bool) {
         let (kept, version) = (&self.folder.limits, self.limits.memory_version());
         let is_time = all || kept.is_small() || self.ticks.is_multiple_of(SLOW_FILE_TICKS);
-        // While the database is down memory knows no more than the file.
+        // While the database is down, memory knows nothing that the file does not have.
         if kept.is_kept() && is_time && version != self.known && self.limits.up() {
             self.known = version;
             let text = self.limits.remembered();
@@ -318,7 +320,7 @@ impl Keeper {
         }
     }
 
-    /// The limits that the last process knew stand in for those of a database that is down.
+    /// Puts the limits in force that the last process knew, while the database is down.
     fn recall_limits(&self) {
         let Some((text, _)) = self.folder.limits.read(self.clock.wall()) else { return };
         let count = self.limits.recall(&String::from_utf8_lossy(&text));

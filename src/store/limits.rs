@@ -1,4 +1,4 @@
-//! The façade: what the proxy and the API know of the store.
+//! [`Limits`]: everything that the proxy and the API ask of the store.
 
 mod backends;
 mod channel;
@@ -51,14 +51,14 @@ pub struct Limits {
     channel: Mutex<Option<BudgetChannel>>,
 }
 
-/// The watch and the listener.
+/// The threads of the watch and of the listener.
 struct Beside {
-    /// Its end is the sign to stop.
+    /// Dropped to stop them.
     life: Sender<()>,
     handles: [JoinHandle<()>; 2],
 }
 
-/// What the configuration says.
+/// The parts of the configuration that the store needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources<'a> {
     /// `database`.
@@ -71,13 +71,15 @@ pub struct Sources<'a> {
     pub rate_limit: &'a RateLimit,
 }
 
-/// What the first probe may take longer than `database.timeout`: several statements, one after the other.
+/// How much longer than `database.timeout` the first probe may take, since it has several statements.
 const START_GRACE: Duration = Duration::from_millis(500);
 
 impl Limits {
-    /// Opens the store. A database that is down is waited for in the background, and is no error; a wrong URL, a file
-    /// that can't be opened and a schema that is newer or somebody else's are. Waits for the first contact a little
-    /// longer than `database.timeout`.
+    /// Opens the store. Waits for the first answer of the database a little longer than `database.timeout`. A database that is down is
+    /// not an error: it is waited for in the background.
+    ///
+    /// # Errors
+    /// For a wrong URL, a file that can't be opened, and a schema that is newer or not ours.
     pub fn start(
         sources: &Sources<'_>,
         limiter: Arc<Limiter>,
@@ -110,7 +112,7 @@ impl Limits {
             |error: std::io::Error| StartError::System(format!("no thread for the store: {error}"));
         let threads = Arc::new(Threads::start(database.pool_size).map_err(no_thread)?);
         let (life, end) = bounded(0);
-        // One word is as good as many.
+        // One pending signal is as good as many.
         let (tell_news, news) = bounded(1);
         let watch = Watch {
             core: Arc::clone(&core),
@@ -143,7 +145,7 @@ impl Limits {
                 limits.stop();
                 Err(fault.into())
             }
-            // What is wrong has been said in the log.
+            // If something is wrong, it was logged.
             Ok(_) => Ok(limits),
             Err(_) => {
                 limits.core.breaker.open("no answer yet".into());
@@ -152,12 +154,12 @@ impl Limits {
         }
     }
 
-    /// Stores a new limit; in force on this process's next request. Waits at most `database.timeout`.
+    /// Stores a new limit. It is in force on the next request to this process. Waits at most `database.timeout`.
     pub fn create(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
         self.write_one(id, To::New(ClientLimit::of_numbers(limit)), Condition::None, actor).map(drop)
     }
 
-    /// The limit of that id, or of one of equal value: its first bucket. Waits at most `database.timeout`.
+    /// The first bucket of the limit of that id, or of an id of equal value. Waits at most `database.timeout`.
     pub fn get(&self, id: &ClientId) -> Result<Row, StoreError> {
         let id = id.clone();
         let row = self.read(StoreOp::Get, move |store, within| {
@@ -166,19 +168,19 @@ impl Limits {
         row.into_iter().next().ok_or(StoreError::NotFound)
     }
 
-    /// Replaces the numbers, and takes the limit off its plan; the id stays as it was stored. In force on this
-    /// process's next request. Waits at most `database.timeout`.
+    /// Replaces the numbers, and takes the limit off its plan; the id stays as it was stored. In force on the next request to this
+    /// process. Waits at most `database.timeout`.
     pub fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
         self.write_one(id, To::Numbers(limit), Condition::None, actor).map(drop)
     }
 
-    /// Removes the limit; in force on this process's next request. Waits at most `database.timeout`.
+    /// Removes the limit. In force on the next request to this process. Waits at most `database.timeout`.
     pub fn delete(&self, id: &ClientId, actor: &Actor) -> Result<(), StoreError> {
         self.write_one(id, To::Gone, Condition::None, actor).map(drop)
     }
 
-    /// At most `count` limits behind the id `after`, in byte order of the ids, each with its first bucket. Waits at
-    /// most `database.timeout`.
+    /// At most `count` limits after the id `after`, in byte order of the ids, each with its first bucket. Waits at most
+    /// `database.timeout`.
     pub fn list(&self, after: Option<&str>, count: usize) -> Result<Vec<Row>, StoreError> {
         let after = after.unwrap_or_default().to_owned();
         self.read(StoreOp::List, move |store, within| {
@@ -186,12 +188,12 @@ impl Limits {
         })
     }
 
-    /// Who a request counts as, and by which numbers. `tcp_port` is the peer's when the peer is the client. A client that
-    /// could not be looked up in time gets its range's limit, or the default. `waited`: what the same call gave before, for
-    /// which the caller has waited since, at most [`Limits::load_timeout`].
+    /// Which client a request counts as, and what it may do. `tcp_port`: the port of the peer, if the peer is the client. A client that
+    /// can't be looked up in time gets the limit of its range, or the default. `waited`: the error of an earlier call, for whose end the
+    /// caller has waited at most [`Limits::load_timeout`].
     ///
     /// # Errors
-    /// Must be waited for. Never for a client in the cache, while the database is down, or after a wait.
+    /// A load that the caller has to wait for. Never for a fresh entry of the cache, while the database is down, or with `waited`.
     pub fn find(
         &self,
         client: IpAddr,
@@ -206,8 +208,8 @@ impl Limits {
         Ok(self.core.found(known, client))
     }
 
-    /// What is stored for an opaque id, by its canonical text; otherwise like [`Limits::find`]. Ids that nobody knows are
-    /// remembered, too, and where there is no room for them they drive out each other.
+    /// What is stored for an opaque id, by its canonical text; otherwise like [`Limits::find`]. That an id has no limit is remembered,
+    /// too; where there is no room, such ids drive out only each other.
     pub fn find_key(&self, id: &str, now: Nanos, waited: Option<Pending>) -> Result<Known, Pending> {
         match waited {
             Some(pending) => Ok(pending.known(&Gate(self))),
@@ -220,22 +222,22 @@ impl Limits {
         self.load_timeout
     }
 
-    /// Makes full what a stored limit gives out: its bucket, or those of every client that its range decides about.
+    /// Fills the buckets of a stored limit; for a range that is not shared, those of every client that it decides about.
     pub fn fill(&self, id: &ClientId) {
         self.core.fill(id);
     }
 
-    /// What an entry comes to that names the client.
+    /// What decides when an entry names the client.
     pub fn of_entry(&self, hit: Hit) -> Found {
         self.core.of_entry(hit)
     }
 
-    /// What a client gets that nothing names.
+    /// What decides when nothing names the client.
     pub fn of_default(&self, client: ClientKey) -> Found {
         self.core.of_default(client)
     }
 
-    /// Puts another `rate_limit.default` in force. A bucket of a client that no entry names moves by CONTRACT's level rule.
+    /// Puts another `rate_limit.default` in force, also on the existing buckets of clients that no entry names.
     pub fn set_default(&self, default: Option<Terms>) {
         self.core.set_default(default);
     }
@@ -245,12 +247,12 @@ impl Limits {
         self.core.breaker.up()
     }
 
-    /// What the database does now.
+    /// The state of the database.
     pub fn state(&self) -> StoreState {
         self.core.breaker.what()
     }
 
-    /// The number of the newest change of limits, plans and backends that memory knows of, by whichever instance.
+    /// The number of the newest change of limits, plans and backends that memory knows of, by any instance.
     pub fn latest_change(&self) -> Option<i64> {
         self.core.book.lock().latest()
     }
@@ -265,13 +267,13 @@ impl Limits {
         self.core.ranges()
     }
 
-    /// What a stored limit comes to with the plans in force.
+    /// What a stored limit allows, with the plans in force.
     pub fn granted(&self, limit: &ClientLimit, source: EntryKind) -> Granted {
         self.core.in_force().shared().resolve(limit, source)
     }
 
-    /// Ends the store's threads. Jobs that were taken are done, each within `database.timeout`; later calls are
-    /// refused, and [`Limits::find`] says what memory knows.
+    /// Ends the store's threads. Jobs that wait are still done, each within `database.timeout`. Later calls are refused, and
+    /// [`Limits::find`] answers from memory.
     pub fn stop(&self) {
         let beside = self.beside.lock().take();
         if let Some(Beside { life, handles }) = beside {
@@ -286,7 +288,7 @@ impl Limits {
         self.core.store.close();
     }
 
-    /// One wish; gives what became of it.
+    /// Does one change, and returns what became of it.
     pub(super) fn write_one(
         &self,
         id: &ClientId,
@@ -299,7 +301,7 @@ impl Limits {
         written.done.into_iter().next().ok_or(StoreError::NotFound)
     }
 
-    /// All of the wishes, or none.
+    /// Does all of the changes, or none.
     pub(super) fn write(
         &self,
         wishes: Vec<Change>,
@@ -310,7 +312,7 @@ impl Limits {
         self.attempt(move |core| core.write(&wishes, &actor, is_batch))
     }
 
-    /// Something that changes many things, on the one thread that does.
+    /// Does work that changes many things, on the one thread that writes.
     pub(super) fn attempt<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Core) -> Result<T, BatchError> + Send + 'static,
@@ -318,7 +320,7 @@ impl Limits {
         self.change(move |core| Ok(work(core)))?
     }
 
-    /// Something that changes nothing.
+    /// Asks a question, which changes nothing.
     pub(super) fn read<T: Send + 'static>(
         &self,
         op: StoreOp,
@@ -329,7 +331,7 @@ impl Limits {
         asked.map_err(StoreError::of_question)
     }
 
-    /// Something that changes something, on the one thread that does.
+    /// Does work that changes something, on the one thread that writes.
     pub(super) fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
@@ -381,7 +383,7 @@ impl Loader for Gate<'_> {
             Urgency::Refresh => StoreLane::Read,
         };
         let core = Arc::clone(&self.0.core);
-        // Without a slot the job is dropped, the ticket in it has failed, and nobody waits.
+        // If there is no slot, the job is dropped with its ticket. So the load has failed, and no request waits for it.
         drop(self.0.threads.submit(lane, Box::new(move || core.load(ticket))));
     }
 

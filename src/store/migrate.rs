@@ -1,16 +1,16 @@
-//! Brings a database to the shape that this program knows. Several instances may start at once: each migration is
-//! applied under a lock, in one transaction with the note that it was.
+//! Brings a database to the schema that this program knows. Several instances may start at once, so each migration is applied under a
+//! lock, in one transaction with the note that it was applied.
 
 use std::time::Duration;
 
 use super::session::{Access, Cell, Session, SqlValue, Store, inside};
 use crate::store::{StoreError, StoreState};
 
-/// A migration of a large table takes its time; nobody waits for it but the thread that does it.
+/// How long migrations may take. Those of a large table take long, and only the thread that does them waits.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Applies what is missing and checks what is there. A database that another instance has already brought up is only
-/// looked at, with no right but to read. `within` bounds everything except migrations themselves.
+/// Applies the migrations that are missing, then checks the schema. A database that lacks none is only read, which needs no other
+/// right. `within` bounds everything except the migrations themselves.
 pub fn migrate(store: &dyn Store, within: Duration) -> Result<(), StoreError> {
     let applied = inside(store, within, Access::Read, |session| last(session, store))?;
     if applied < known(store) {
@@ -19,7 +19,7 @@ pub fn migrate(store: &dyn Store, within: Duration) -> Result<(), StoreError> {
     check(store, within)
 }
 
-/// Whether the database answers and has the shape that this program knows.
+/// Checks whether the database answers and has the schema that this program knows.
 pub fn check(store: &dyn Store, within: Duration) -> Result<(), StoreError> {
     store.with(within, Access::Read, &mut |session| {
         let applied = last(session, store)?;
@@ -48,7 +48,7 @@ fn known(store: &dyn Store) -> i64 {
     store.dialect().migrations.len() as i64
 }
 
-/// The number of the last migration that was applied, 0 for none; refuses one that this program does not know.
+/// The number of the last migration that was applied, 0 for none. An error if it is one that this program does not know.
 fn last(session: &mut dyn Session, store: &dyn Store) -> Result<i64, StoreError> {
     if session.query(store.dialect().find_migrations, &[])?.is_empty() {
         return Ok(0);
@@ -69,10 +69,10 @@ fn last(session: &mut dyn Session, store: &dyn Store) -> Result<i64, StoreError>
     Ok(last)
 }
 
-/// Under the lock of migrations.
+/// Applies the migrations that are missing. The session holds the lock of migrations.
 fn apply(session: &mut dyn Session, store: &dyn Store) -> Result<(), StoreError> {
     let dialect = store.dialect();
-    // Somebody else may have been faster.
+    // Another instance may have applied some while this one waited for the lock.
     let applied = last(session, store)?;
     let failed = |number: usize| {
         move |fault| match fault {

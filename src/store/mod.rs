@@ -1,5 +1,5 @@
-//! Where limits are kept: one trait, two databases, a few threads that alone talk to them, and a façade in front.
-//! Nothing on the request path waits for a database longer than `cache.load_timeout`.
+//! Where limits are kept: in memory and in one of two databases. A few threads talk to the database; everything else asks [`Limits`].
+//! No request waits for a database longer than `cache.load_timeout`.
 
 mod apply;
 pub mod backends;
@@ -32,18 +32,18 @@ pub use session::{Notifier, Opened, Unopened, retry_after};
 
 use balancer_limiter::limit::Limit;
 
-/// A stored limit as the five fixed calls show it.
+/// A stored limit as the calls under `/limits` show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The id as it was given when it was created.
     pub client_id: String,
-    /// The numbers of its first bucket, or of its plan's; for a client that is exempt and has none, the highest.
+    /// The numbers of its first bucket, or of its plan's first; for a client that is exempt and has none, the highest.
     pub limit: Limit,
-    /// From one sequence for all rows of a database; every write gives the row a new one, and none is used twice.
+    /// Its version, from one sequence for all rows of a database: every write gives the row a new one, and none is used twice.
     pub version: i64,
 }
 
-/// What the database does now.
+/// The state of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreState {
     /// It answers, and takes changes.
@@ -57,16 +57,16 @@ pub enum StoreState {
 }
 
 impl StoreState {
-    /// All of their words.
+    /// The words of all states.
     pub const WORDS: [&'static str; 4] = ["up", "read-only", "full", "down"];
 
-    /// As the API and the log say it.
+    /// The word for it in the API and the log.
     pub fn word(self) -> &'static str {
         Self::WORDS[self as usize]
     }
 }
 
-/// Why the process must not start on this database. A database that is down is no such reason.
+/// Why the process must not start with this database. A database that is only down is not such a reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartError {
     /// `database.url` can't be used; the text quotes no password.
@@ -88,7 +88,7 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// `r2d2` reports each failed attempt to connect; the breaker says once what that means.
+/// Logs failed attempts to connect, which `r2d2` reports one by one, at `debug` only: the breaker logs once that the database is down.
 #[derive(Debug)]
 struct QuietErrors;
 

@@ -1,4 +1,4 @@
-//! Levels that were filled by hand: what was saved before counts for nothing, whoever saved it and whether that one still lives.
+//! Resets: buckets that were filled by hand. Levels that any instance saved before a reset no longer count.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use balancer_limiter::identity::{ClientId, ClientKey, IdForm};
 use balancer_limiter::ranges::Ranges;
 use ipnet::IpNet;
 
-/// Who was filled last when, in microseconds since 1970 on the database's clock.
+/// When clients were last filled by hand, in microseconds since 1970 on the database's clock.
 #[derive(Debug, Default)]
 pub struct Resets {
     clients: HashMap<ClientKey, i64>,
-    /// Each of a range's clients.
+    /// Ranges of which every client was filled.
     members: HashMap<IpNet, i64>,
     ranges: Arc<Ranges>,
 }
 
 impl Resets {
-    /// Of clients as they are named by their ids. Ids that can't be read are left out.
+    /// Resets by client id and time. Ids that can't be read are left out.
     pub fn new(named: Vec<(String, i64)>, ranges: &Arc<Ranges>) -> Self {
         let mut resets = Self { ranges: Arc::clone(ranges), ..Self::default() };
         for (id, at_us) in named {
@@ -33,7 +33,7 @@ impl Resets {
         resets
     }
 
-    /// Whether a client's level was saved before it was filled.
+    /// Whether a client was filled after its level was saved, so that the level does not count.
     pub fn undo(&self, client: ClientKey, saved_at_us: i64) -> bool {
         let own = self.clients.get(&client);
         let of_range = || {

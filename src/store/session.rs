@@ -1,4 +1,4 @@
-//! What both databases can do, in the few words that the statements need.
+//! The traits that both databases implement: what statements need of a connection, and what the store needs of a database.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use crossbeam_channel::Receiver;
 
 use super::StoreError;
 
-/// A bound parameter. Statements name them `$1`, `$2`, … in the order in which they first stand in the text: SQLite
-/// numbers them so.
+/// The value of a parameter. Statements name their parameters `$1`, `$2`, … in the order in which they first occur in the text,
+/// because SQLite numbers them so.
 #[derive(Clone, Copy, Debug)]
 pub enum SqlValue<'a> {
     /// Text without NUL.
     Text(&'a str),
-    /// The same, or nothing.
+    /// Text without NUL, or NULL.
     OptionalText(Option<&'a str>),
     /// An integer of any width.
     Int(Option<i64>),
@@ -22,7 +22,7 @@ pub enum SqlValue<'a> {
     Bytes(Option<&'a [u8]>),
 }
 
-/// What one column of one row holds.
+/// The value of one column in one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cell {
     /// NULL.
@@ -33,14 +33,14 @@ pub enum Cell {
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),
-    /// Something that no column of ours holds: text that is not UTF-8, or a fraction. Its row can't be read; the others can.
+    /// A value that we never write: text that is not UTF-8, or a fraction. Only its own row can't be read.
     Strange,
 }
 
-/// The rows that a statement gave.
+/// The rows that a statement returns.
 pub type Cells = Vec<Vec<Cell>>;
 
-/// A connection on which something is done.
+/// A connection while it is used.
 pub trait Session {
     /// Runs one statement to its end.
     fn query(&mut self, sql: &str, values: &[SqlValue<'_>]) -> Result<Cells, StoreError>;
@@ -48,16 +48,16 @@ pub trait Session {
     /// Runs statements without parameters and without rows, one after the other.
     fn batch(&mut self, sql: &str) -> Result<(), StoreError>;
 
-    /// Appends rows to a table: as many values a row as there are columns, one row after the other.
+    /// Appends rows to a table. `values`: row after row, each with as many values as there are columns.
     fn copy(&mut self, table: &str, columns: &[&str], values: &[SqlValue<'_>]) -> Result<(), StoreError>;
 
     /// The statements that make the table `incoming`, which only this connection sees.
     fn stage(&self) -> &'static str;
 
-    /// Microseconds since 1970 on the database's clock, as an expression.
+    /// An SQL expression: microseconds since 1970 on the database's clock.
     fn now_us(&self) -> &'static str;
 
-    /// The statement that tells other instances a number when its transaction is committed; empty where none listens.
+    /// The statement that tells other instances a number when its transaction is committed; empty where there is no such thing.
     fn announce(&self) -> &'static str;
 }
 
@@ -67,8 +67,7 @@ pub type Work<'a> = dyn FnMut(&mut dyn Session) -> Result<(), StoreError> + 'a;
 /// How a connection is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Statements that change nothing, or that do no harm when they are done twice; may be run a second time, on another
-    /// connection.
+    /// Statements that change nothing, or do no harm when they are done twice. They may be run a second time, on another connection.
     Read,
     /// A transaction that holds the writers' lock to its end, so that numbers of changes are committed in order.
     Write,
@@ -78,37 +77,36 @@ pub enum Access {
 
 /// A database with its pool of connections.
 pub trait Store: Send + Sync {
-    /// Takes a connection, does the work on it and gives it back; [`Access`] says inside what. Everything together
-    /// takes at most `within`, whatever the database does.
+    /// Takes a connection, does the work on it as [`Access`] says, and gives it back. All of this takes at most `within`, whatever
+    /// the database does.
     fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), StoreError>;
 
-    /// Opens the database again when it is no longer the one that it was opened as: a file that was deleted or replaced.
-    /// True when what was read before may no longer be so.
+    /// Opens the database again when its file was deleted or replaced. True when what was read before may be out of date.
     fn renew(&self, _within: Duration) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    /// Nobody will ask any more: leaves the database in good order.
+    /// Called at the end, after all work: leaves the database in good order.
     fn close(&self) {}
 
-    /// Who hears other processes.
+    /// Hears what other processes tell.
     fn listener(&self) -> Box<dyn Listener>;
 
-    /// Who tells other processes of the shared budget; `None`: on this database nobody can.
+    /// Tells other processes of the shared budget; `None` where the database has no such thing.
     fn notifier(&self) -> Option<Box<dyn Notifier>> {
         None
     }
 
-    /// What is told apart between the databases.
+    /// The texts in which the databases differ.
     fn dialect(&self) -> &'static Dialect;
 }
 
 /// What a [`Listener`] hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word<'a> {
-    /// Something may have changed, or that may have been missed.
+    /// Something may have changed, or a word of it may have been missed.
     Changes,
-    /// Somebody told all instances of this database something about the shared budget.
+    /// A message about the shared budget, to all instances of this database.
     Budget(&'a str),
 }
 
@@ -118,7 +116,7 @@ pub trait Listener: Send {
     fn run(self: Box<Self>, hear: &dyn Fn(Word<'_>), end: &Receiver<()>);
 }
 
-/// Tells all processes that listen on this database, its own among them, on a connection of its own.
+/// Tells all processes that listen on this database, this one among them, on a connection of its own.
 pub trait Notifier: Send {
     /// Connects, and reads what is needed to take part. Takes at most a few times `database.timeout`.
     ///
@@ -126,14 +124,14 @@ pub trait Notifier: Send {
     /// Why not, for the operator.
     fn open(&mut self) -> Result<Opened, Unopened>;
 
-    /// Reads that again on the connection that there is. Takes at most `database.timeout`; after an error it is not connected.
+    /// Reads that again on the open connection. Takes at most `database.timeout`; after an error it is not connected.
     ///
     /// # Errors
     /// Why not, for the operator.
     fn look(&mut self) -> Result<Opened, Unopened>;
 
-    /// Tells these texts in one transaction: ASCII of under 8,000 bytes each, without quotes. Takes at most `database.timeout`;
-    /// after an error nothing is known of what was told, and [`Notifier::open`] has to be called first.
+    /// Tells these texts in one transaction: ASCII of under 8,000 bytes each, without quotes. Takes at most `database.timeout`. After an
+    /// error it is not known whether they were told, and [`Notifier::open`] has to be called first.
     ///
     /// # Errors
     /// Why not, for the operator.
@@ -143,9 +141,9 @@ pub trait Notifier: Send {
 /// What an instance needs to take part in the shared budget.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// What all instances of this database sign with.
+    /// The key with which all instances of this database sign.
     pub key: BudgetKey,
-    /// Where this process comes from, as the database sees it; `None` over a socket of the file system.
+    /// The address of this process, as the database sees it; `None` over a socket of the file system.
     pub seen_from: Option<IpAddr>,
 }
 
@@ -154,19 +152,19 @@ pub struct Opened {
 pub struct Unopened {
     /// For the operator.
     pub cause: String,
-    /// The database answers, and will answer the same until somebody changes something.
+    /// The database answers, and will refuse until the operator changes something.
     pub is_refusal: bool,
 }
 
-/// How long to wait before connecting again where the database has refused so often in a row for the same reason: twice as long
-/// each time, up to half a minute. 0: it was not there, and may be at any moment.
+/// How long to wait before connecting again. `refusals`: how often in a row the database has refused for the same reason; 0 when it did
+/// not answer. From 250 ms on, twice as long after each refusal, up to 30 s.
 pub fn retry_after(refusals: u32) -> Duration {
     const MOST: Duration = Duration::from_secs(30);
-    // Seven times twice as long is more than that.
+    // 250 ms doubled seven times is more than `MOST`.
     (Duration::from_millis(250) * (1 << refusals.saturating_sub(1).min(7))).min(MOST)
 }
 
-/// [`Store::with`] for work that gives something. Work that is done twice gives what it gave last.
+/// [`Store::with`] for work that returns something. If the work is done twice, the second result counts.
 pub fn inside<T>(
     store: &dyn Store,
     within: Duration,
@@ -181,21 +179,21 @@ pub fn inside<T>(
     given.ok_or_else(|| StoreError::down("the database was not asked"))
 }
 
-/// Where the databases differ.
+/// The texts in which the databases differ. Statements that are `None` or return no row mean "no".
 #[derive(Debug)]
 pub struct Dialect {
     /// What people call it.
     pub name: &'static str,
     /// The migrations in order; the first has number 1.
     pub migrations: &'static [&'static str],
-    /// One row if it takes no changes; `None`: only a write tells.
+    /// A statement that returns one row if the database takes no changes; `None`: only a write can tell.
     pub read_only: Option<&'static str>,
-    /// Makes the table of applied migrations.
+    /// The statement that makes the table of applied migrations.
     pub create_migrations: &'static str,
-    /// One row if that table is there.
+    /// A statement that returns one row if that table exists.
     pub find_migrations: &'static str,
-    /// Every column as `table.column type`, in lower case.
+    /// A statement that returns every column as `table.column type`, in lower case.
     pub columns: &'static str,
-    /// What of that must be there.
+    /// Those of these columns that must exist.
     pub expected: &'static [&'static str],
 }

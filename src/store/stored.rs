@@ -1,4 +1,4 @@
-//! What memory knows of the stored backends, and who wants to hear when others change them.
+//! The stored backends in memory, and a signal for when other instances change them.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Stored {
         self.signal.1.clone()
     }
 
-    /// This process wrote one; `None`: it is gone. Whoever asked for it sees to the rest.
+    /// Puts a row that this process wrote; `None`: it was removed. There is no signal, since the caller acts on the change itself.
     pub fn put(&self, name: &str, row: Option<BackendRow>) {
         let mut rows: Vec<_> = self.rows.load().iter().filter(|row| row.name != name).cloned().collect();
         rows.extend(row);
@@ -38,11 +38,11 @@ impl Stored {
         self.rows.store(Arc::new(rows));
     }
 
-    /// As they were read just now.
+    /// Replaces all rows with those that were read, with a signal if they differ.
     pub fn replace(&self, rows: Vec<BackendRow>) {
         if *self.rows() != rows {
             self.rows.store(Arc::new(rows));
-            // A full channel has a signal waiting already.
+            // When the channel is full, a signal is waiting already.
             let _ = self.signal.0.try_send(());
         }
     }

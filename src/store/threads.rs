@@ -1,6 +1,6 @@
-//! The store threads: the only ones that talk to the database on somebody's behalf. Jobs come in three lanes, so that a
-//! flood of unknown clients takes at most half of the slots and of the threads, and writes are committed one after
-//! the other, by one thread, in the order in which memory is then told of them.
+//! The store threads, which do all jobs for requests and for the API. Jobs wait in three lanes, so that a flood of unknown clients takes
+//! at most half of the slots and of the threads. One thread does all writes, so that memory learns of them in the order in which they
+//! were committed.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,33 +14,33 @@ use parking_lot::Mutex;
 
 use crate::store::StoreError;
 
-/// What a store thread does.
+/// A piece of work for a store thread.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// Slots in all lanes together.
+/// Most jobs that wait in all lanes together.
 pub const SLOTS: usize = 1024;
 
-/// Where a job waits.
+/// The lane in which a job waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreLane {
-    /// What changes something. A quarter of the slots; the first thread alone takes them.
+    /// Jobs that change something. A quarter of the slots; only the first thread takes them.
     Write,
-    /// What the API reads, and known clients whose entry grows old. A quarter of the slots.
+    /// Reads for the API, and for clients in the cache whose entry grows old. A quarter of the slots.
     Read,
-    /// Clients that are not in the cache. Half of the slots, at most half of the threads.
+    /// Reads for clients that are not in the cache. Half of the slots; at most half of the threads take them.
     Unknown,
 }
 
-/// Why a call brought nothing.
+/// Why a call has no result.
 #[derive(Debug)]
 pub enum CallError {
-    /// The database said so.
+    /// The work failed.
     Store(StoreError),
     /// Every slot of the lane is taken, or the threads are ending.
     Refused(&'static str),
-    /// It took too long.
+    /// It took too long, or the job panicked.
     TimedOut {
-        /// A store thread had begun.
+        /// A store thread had begun with it.
         begun: bool,
     },
 }
@@ -48,7 +48,7 @@ pub enum CallError {
 /// The threads and their lanes.
 pub struct Threads {
     lanes: [Sender<Job>; 3],
-    /// Its end is the sign to stop.
+    /// Dropped to stop the threads.
     life: Mutex<Option<Sender<()>>>,
     stopping: AtomicBool,
     handles: Mutex<Vec<JoinHandle<()>>>,
@@ -78,7 +78,7 @@ impl Threads {
                 lanes.push(writes.clone());
             }
             lanes.push(reads.clone());
-            // The last half; with one thread, that one.
+            // The second half of the threads; if there is only one, that one.
             if number >= count.div_ceil(2) || count == 1 {
                 lanes.push(unknowns.clone());
             }
@@ -89,7 +89,10 @@ impl Threads {
         Ok(threads)
     }
 
-    /// Puts a job in its lane and returns at once; gives it back if there is no slot.
+    /// Puts a job in its lane and returns at once.
+    ///
+    /// # Errors
+    /// The job, if there is no slot or the threads are ending.
     pub fn submit(&self, lane: StoreLane, job: Job) -> Result<(), Job> {
         if self.stopping.load(Ordering::Acquire) {
             return Err(job);
@@ -97,8 +100,8 @@ impl Threads {
         self.lanes[lane as usize].try_send(job).map_err(crossbeam_channel::TrySendError::into_inner)
     }
 
-    /// Has a job done and waits for its result at most `wait`. A job that nobody waits for any more is not begun; one
-    /// that was begun is done to its end all the same.
+    /// Has work done and waits at most `wait` for its result. If it has not begun by then, it never begins; if it has, it is done to its
+    /// end.
     pub fn call<T: Send + 'static>(
         &self,
         lane: StoreLane,
@@ -110,7 +113,7 @@ impl Threads {
         let seen = Arc::clone(&stage);
         let job = Box::new(move || {
             if seen.compare_exchange(WAITING, BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                // Nobody there any more: the work has told memory itself.
+                // Fails when the caller no longer waits, which does no harm: the work itself changes memory.
                 let _ = reply.send(work());
             }
         });
@@ -137,7 +140,7 @@ impl Threads {
         }
     }
 
-    /// Takes no more jobs, has those that wait done, and waits for the threads. What each may take is bounded.
+    /// Takes no more jobs, has those done that wait, and waits for the threads to end. The time of each job is bounded.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         drop(self.life.lock().take());
@@ -156,7 +159,7 @@ impl Drop for Threads {
     }
 }
 
-/// One thread: the first lane that holds a job, first. Ends when there is none and the end has come.
+/// The loop of one thread: it takes a job from the first lane that has one. It ends when there is none and `end` is closed.
 fn serve(lanes: &[Receiver<Job>], end: &Receiver<()>) {
     loop {
         if let Some(job) = lanes.iter().find_map(|lane| lane.try_recv().ok()) {
@@ -193,7 +196,7 @@ mod tests {
         };
         threads.submit(StoreLane::Unknown, Box::new(job)).map_err(drop).unwrap();
         first.recv().unwrap();
-        // The one thread for them is held; this many wait, and no more.
+        // The only thread for this lane is held, so jobs fill the slots.
         let room =
             (0..SLOTS).take_while(|_| threads.submit(StoreLane::Unknown, Box::new(|| ())).is_ok()).count();
         assert_eq!(room, SLOTS / 2);

@@ -1,5 +1,5 @@
-//! What the store keeps for the API's v1: limits with plans and several buckets, plans, and who changed what. The words
-//! alone; what is done with them stands beside the statements.
+//! The types that the store has for version 1 of the API: limits with plans and several buckets, plans, and the audit. The statements
+//! that use them are in `ops`.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use balancer_limiter::terms::{ClientLimit, Plan, PlanName};
 pub struct LimitRow {
     /// The id as it was given when it was created.
     pub client_id: String,
-    /// What it grants.
+    /// The limit.
     pub limit: ClientLimit,
-    /// From one sequence for all rows of a database; every write gives the row a new one, and none is used twice.
+    /// Its version, from one sequence for all rows of a database: every write gives the row a new one, and none is used twice.
     pub version: i64,
 }
 
@@ -30,25 +30,25 @@ pub struct PlanRow {
 /// What must hold for a write to happen (RFC 9110 §13.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Condition {
-    /// Nothing: the last writer wins.
+    /// No condition: the last writer wins.
     #[default]
     None,
-    /// `If-Match` with these versions: there is a row, and it has one of them.
+    /// `If-Match` with these versions: the row exists and has one of them.
     Version(Vec<i64>),
-    /// `If-Match: *`: there is a row.
+    /// `If-Match: *`: the row exists.
     Exists,
-    /// `If-None-Match: *`: there is none.
+    /// `If-None-Match: *`: the row does not exist.
     Absent,
 }
 
-/// Who asks for a write, for the audit: a token's name, or an address without a port. Never a secret.
+/// Who asks for a write, for the audit: the name of a token, or an address without a port. Never a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor(pub Arc<str>);
 
-/// What a write that went well did.
+/// The result of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put<R> {
-    /// There was no such row before.
+    /// The row did not exist before.
     pub created: bool,
     /// The row as it is now.
     pub row: R,
@@ -57,18 +57,18 @@ pub struct Put<R> {
 /// One operation of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchOp {
-    /// A new limit; [`StoreError::Exists`] when there is one.
+    /// Makes a limit; [`StoreError::Exists`] when there is one.
     Create(ClientId, ClientLimit),
-    /// A new limit, or another in the place of one.
+    /// Makes or replaces a limit.
     Put(ClientId, ClientLimit),
-    /// No more limit; [`StoreError::NotFound`] when there is none.
+    /// Removes a limit; [`StoreError::NotFound`] when there is none.
     Delete(ClientId),
 }
 
 /// Why nothing of a batch was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchError {
-    /// The operation that failed, from 0; `None` when it was the database.
+    /// The index of the operation that failed, from 0; `None` when something is wrong with the database.
     pub index: Option<usize>,
     /// What was wrong.
     pub error: StoreError,
@@ -91,36 +91,36 @@ impl From<(usize, StoreError)> for BatchError {
 pub struct Imported {
     /// Limits that were not there before.
     pub created: u64,
-    /// Limits that were there and are others now.
+    /// Limits that were replaced by different ones.
     pub replaced: u64,
-    /// Limits that were there just so: neither their versions nor the audit moved.
+    /// Limits that were the same already; they keep their versions, and the audit does not mention them.
     pub unchanged: u64,
 }
 
 /// Most limits of one chunk of an import.
 pub const MAX_IMPORTED: usize = 10_000;
 
-/// A piece of what an instance saved of its buckets' levels.
+/// A piece of the levels that an instance saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedSegment {
-    /// Whose.
+    /// The name of the instance.
     pub instance: String,
-    /// Its number there.
+    /// The number of the piece among those of the instance.
     pub segment: u8,
-    /// What was saved.
+    /// The piece, packed.
     pub bytes: Vec<u8>,
-    /// How long ago, on the database's clock.
+    /// How long ago it was saved, on the database's clock.
     pub age: std::time::Duration,
-    /// When, in microseconds since 1970 on that clock.
+    /// When it was saved, in microseconds since 1970 on that clock.
     pub saved_at_us: i64,
 }
 
-/// Which limits a listing shows.
+/// Which limits a list shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitFilter {
     /// Ids that begin with this, byte for byte.
     pub prefix: Option<String>,
-    /// Ids in which this stands, whatever the case of its letters.
+    /// Ids that contain this, in upper or lower case.
     pub contains: Option<String>,
     /// Limits that name this plan.
     pub plan: Option<PlanName>,
@@ -129,18 +129,19 @@ pub struct LimitFilter {
 /// One line of the audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
-    /// From the sequence of versions.
+    /// Its number, from the sequence of versions.
     pub seq: i64,
     /// Microseconds since the Unix epoch, on the database's clock.
     pub at_us: i64,
     /// See [`Actor`].
     pub actor: String,
-    /// `create`, `put`, `delete`, `batch` or `reset`; of a backend's state `drain`, `undrain`, `down` or `up`.
+    /// `create`, `put`, `delete`, `batch` or `reset`; for the state of a backend `drain`, `undrain`, `down` or `up`.
     pub action: String,
-    /// The id or plan as JSON text: `{"client_id":…}`, `{"plan":…}`, `{"backend":…}`, with `pool` unless that is the default one, or `{"operations":N}`.
+    /// What was changed, as JSON text: `{"client_id":…}`, `{"plan":…}`, `{"backend":…}` (with `pool` unless that is the default one),
+    /// or `{"operations":N}`.
     pub target: String,
-    /// What stood there before, as JSON text; `null` for nothing.
+    /// How it was before, as JSON text; `null` if it did not exist.
     pub before: String,
-    /// What stands there now.
+    /// How it is afterwards, in the same way.
     pub after: String,
 }

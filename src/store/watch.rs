@@ -1,5 +1,5 @@
-//! The watch: one thread that brings the database up at the start, probes it when something is wrong, and follows what
-//! other instances change while nothing is.
+//! The watch: one thread that migrates the database at start, probes it when something is wrong, and otherwise follows what other
+//! instances change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::store::StoreError;
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
-/// Between two probes of a database that is down.
+/// Time between two probes of a database that is down.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// The longest that a database may go unasked: an idle balancer notices its loss, and the changes of other instances
-/// even where no word of them comes.
+/// Longest time between two rounds, so that an idle balancer notices when the database is gone, and notices changes of other instances
+/// also when no word of them comes.
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
-/// The shortest, whatever `cache.ttl` says.
+/// Shortest time between two rounds, whatever `cache.ttl` is.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the watch needs.
 pub struct Watch {
     pub core: Arc<Core>,
     pub threads: Arc<Threads>,
-    /// Somebody is in doubt.
+    /// A signal that the database may be down.
     pub wake: Receiver<()>,
-    /// Somebody may have changed something.
+    /// A signal that another instance may have changed something.
     pub news: Receiver<()>,
-    /// Its end is the sign to stop.
+    /// Closed to stop the watch.
     pub end: Receiver<()>,
     /// `cache.ttl`.
     pub ttl: Duration,
@@ -37,20 +37,20 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Runs until the end; tells `first` how the first probe went.
+    /// Runs until `end` is closed. Sends the result of the first probe to `first`.
     pub fn run(mut self, first: &Sender<Result<(), StoreError>>) {
         let mut first = Some(first);
         let mut migrated = false;
-        // Whether it has been said that the schema is wrong.
+        // Whether it was logged that the schema is wrong.
         let mut said = false;
         loop {
             let answers = self.core.breaker.answers();
             let result = self.look(&mut migrated);
-            // A probe may find all connections taken by calls that the database did answer.
+            // A probe may fail because all connections are taken by other calls, which the database answers.
             let unlucky = migrated && self.core.breaker.answers() != answers;
             said = match &result {
                 Ok(()) => false,
-                // Whoever started this ends with that text.
+                // Not logged here: the process that is starting ends with this error.
                 Err(StoreError::Schema(_)) if first.is_some() => true,
                 Err(StoreError::Unavailable { .. } | StoreError::Refused { .. }) if unlucky => said,
                 Err(fault) => {
@@ -64,7 +64,7 @@ impl Watch {
             };
             let healthy = result.is_ok() && !self.core.has_doubts();
             if let Some(first) = first.take() {
-                // Nobody listens any more if it took too long.
+                // Fails when the probe took so long that the caller no longer waits.
                 let _ = first.send(result);
             }
             if !self.pause(healthy) {
@@ -77,7 +77,7 @@ impl Watch {
         self.ttl.clamp(MIN_INTERVAL, MAX_INTERVAL)
     }
 
-    /// Waits for the next round; false at the end.
+    /// Waits for the next round; false when `end` is closed.
     fn pause(&mut self, healthy: bool) -> bool {
         let interval = if healthy { self.interval() } else { PROBE_INTERVAL };
         let next = after(interval);
@@ -85,12 +85,12 @@ impl Watch {
             select! {
                 recv(self.end) -> _ => return false,
                 recv(next) -> _ => return true,
-                // What is known to be down keeps to its interval.
+                // A database that is known to be down is probed at its interval.
                 recv(self.wake) -> _ => if healthy { return true },
                 recv(self.news) -> word => match word {
                     Ok(()) if healthy => return true,
                     Ok(()) => {}
-                    // Nobody listens any more: the interval has to do, and a channel without an end never calls.
+                    // The listener has ended, so only the interval is left.
                     Err(_) => self.news = never(),
                 },
             }
@@ -99,7 +99,7 @@ impl Watch {
 
     fn look(&mut self, migrated: &mut bool) -> Result<(), StoreError> {
         if self.core.store.renew(self.core.within)? {
-            // It may be an older one.
+            // The new file may have an older schema.
             *migrated = false;
             self.core.doubt_all();
         }
@@ -117,7 +117,7 @@ impl Watch {
         }
         if self.core.has_doubts() {
             let core = Arc::clone(&self.core);
-            // Without a slot the next round tries again.
+            // If there is no slot, the next round tries again.
             drop(self.threads.submit(StoreLane::Write, Box::new(move || core.settle())));
         }
         Ok(())

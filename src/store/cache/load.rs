@@ -1,4 +1,4 @@
-//! One load of one group: who waits for it, and whose duty it is.
+//! One load of one group: the requests that wait for it, and the ticket of the one that has to do it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,8 +20,8 @@ pub(super) struct Load {
 struct Progress {
     /// `None` while the load is under way.
     outcome: Option<LoadOutcome>,
-    /// One for each look-up that is parked; all are called when there is an outcome. As many as there are requests that
-    /// wait; that of a request which gave up stays until the load ends.
+    /// One for each look-up that waits; all are called when there is an outcome. The waker of a request that gave up stays until the
+    /// load ends.
     wakers: Vec<Waker>,
 }
 
@@ -32,13 +32,14 @@ pub(super) enum LoadOutcome {
 }
 
 impl Load {
-    /// Blocks until it has ended, at most for `patience`. Holds its own lock alone, and gives it up while it waits.
+    /// Blocks until the load has ended, at most for `patience`.
     fn wait(&self, patience: Duration) {
         let mut progress = self.progress.lock();
         self.done.wait_while_for(&mut progress, |progress| progress.outcome.is_none(), patience);
     }
 
-    /// The first outcome counts. Wakes all that wait, outside of every lock; the caller holds none.
+    /// Sets the outcome, if there is none yet, and wakes all that wait. Wakers are called outside of every lock; the caller must hold
+    /// none.
     pub(super) fn settle(&self, outcome: LoadOutcome) {
         let mut progress = self.progress.lock();
         progress.outcome.get_or_insert(outcome);
@@ -51,21 +52,21 @@ impl Load {
     }
 }
 
-/// A look-up that waits for the database, its miss counted. Its owner waits for the end of the load, on its own thread or
-/// by a [`Waker`], at most `cache.load_timeout`, and then takes what is [`Pending::known`].
+/// A look-up that waits for the database. Its owner waits for the end of the load, blocking or by a [`Waker`], at most
+/// `cache.load_timeout`, and then asks what is [`Pending::known`].
 #[derive(Clone)]
 pub struct Pending {
     pub(super) cache: Arc<Cache>,
     pub(super) load: Arc<Load>,
     pub(super) key: Key,
     pub(super) client: (IpAddr, Option<u16>),
-    /// What decides without the load: an entry past its time, or nothing.
+    /// What decides when the load brings nothing: a stale entry, or nothing.
     pub(super) before: Known,
 }
 
 impl Pending {
-    /// Has `waker` called once when the load has ended, on the thread that ended it. False: it has ended already, and
-    /// `waker` is dropped. Takes the load's lock for a look.
+    /// Has `waker` called once when the load ends, on the thread that ends it. False when it has ended already; then `waker` is
+    /// dropped.
     pub fn on_end(&self, waker: Waker) -> bool {
         let mut progress = self.load.progress.lock();
         let under_way = progress.outcome.is_none();
@@ -80,19 +81,19 @@ impl Pending {
         self.load.wait(patience);
     }
 
-    /// Whether the load has ended. Takes its lock for a look.
+    /// Whether the load has ended.
     pub fn has_ended(&self) -> bool {
         self.load.progress.lock().outcome.is_some()
     }
 
-    /// What the load brought. Where it has not ended the caller has waited for as long as it may: that counts as a
-    /// time-out, and what was known before decides.
+    /// What the load brought. When it has not ended, the caller has waited for as long as it may: that counts as a time-out, and what
+    /// was known before decides.
     pub fn known(self, loader: &impl Loader) -> Known {
         let (address, port) = self.client;
         let outcome = self.load.progress.lock().outcome.clone();
         match outcome {
             Some(LoadOutcome::Loaded(entries)) => {
-                // A write may have put something newer.
+                // What is held may be newer, from a write.
                 let shard = self.cache.shard(self.key).lock();
                 let held = shard.groups.peek(&self.key).map_or(&entries, |group| &group.entries);
                 pick(held, address, port)
@@ -116,7 +117,7 @@ impl fmt::Debug for Pending {
     }
 }
 
-/// The duty to load one group. Dropping it fails the load, so that no request waits for one that will not come.
+/// The duty to load one group. If it is dropped, the load fails, so that no request waits for a load that nobody does.
 pub struct LoadTicket {
     cache: Arc<Cache>,
     place: CacheGroup,
@@ -138,12 +139,12 @@ impl LoadTicket {
         (Self { cache: Arc::clone(cache), place, key, load: Arc::clone(&load), open: true }, load)
     }
 
-    /// What is asked for: every stored address and `ip:port` in a group, or one id.
+    /// What has to be loaded: every stored address and `ip:port` in a group, or one id.
     pub fn place(&self) -> &CacheGroup {
         &self.place
     }
 
-    /// The load is done. Kept unless a write overtook it.
+    /// Ends the load with these entries. They are kept unless a write took the load off the list.
     pub fn finish(mut self, entries: Vec<Entry>) {
         let entries = sorted(entries);
         self.open = false;
@@ -155,7 +156,7 @@ impl LoadTicket {
         self.load.settle(LoadOutcome::Loaded(entries));
     }
 
-    /// Takes the load off the list; false if a write has done that. The shard's lock is held.
+    /// Takes the load off the list; false if it is no longer there. The shard's lock is held.
     fn take_off(&self, shard: &mut Shard) -> bool {
         let mine = shard.loads.get(&self.key).is_some_and(|load| Arc::ptr_eq(load, &self.load));
         if mine {

@@ -59,7 +59,7 @@ impl Loader for Desk {
     }
 }
 
-/// A loader that look-ups wait for, on the calling thread.
+/// A loader for whose loads look-ups block.
 trait Awaited: Loader + Sized {
     fn patience(&self) -> Duration {
         Duration::ZERO
@@ -87,7 +87,7 @@ fn asked(ticket: &LoadTicket) -> IpNet {
     *network
 }
 
-/// Answers each load at once with what it is told.
+/// Ends each load at once, with the entries that its function makes.
 struct Table<F: Fn(IpNet) -> Vec<Entry>>(F);
 
 impl<F: Fn(IpNet) -> Vec<Entry>> Loader for Table<F> {
@@ -123,7 +123,7 @@ fn cache(max_entries: usize) -> (Arc<Cache>, Clock) {
     (Cache::new(max_entries, TTL, 64, clock.clone()), clock)
 }
 
-/// The capacity of the entry that names the client; 0: none does; `None`: not known.
+/// The capacity of the entry that names the client; 0 when none does; `None` when that is not known.
 fn ask(cache: &Arc<Cache>, clock: &Clock, client: &str, port: u16, loader: &impl Awaited) -> Option<u32> {
     capacity(loader.settled(cache.find(address(client), Some(port), clock.now(), loader)))
 }
@@ -184,7 +184,7 @@ fn a_key_is_loaded_once_however_many_wait() {
             })
             .collect();
         barrier.wait();
-        // Everybody has counted as a miss before the load ends.
+        // The load ends only after every look-up has counted as a miss.
         while cache.counters().misses < 16 {
             std::thread::yield_now();
         }
@@ -207,19 +207,19 @@ fn a_load_that_began_before_a_write_never_overwrites_it() {
     old.finish(vec![entry("1.2.3.4", 1)]);
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), Some(2));
 
-    // The same when the write has left doubts and nothing else: the next one asks again.
+    // The same when the write's outcome is unknown: the next look-up loads again.
     clock.advance(TTL);
     ask(&cache, &clock, "1.2.3.4", 7, &desk);
     let old = desk.take();
     cache.doubt(network("1.2.3.4/32"));
     old.finish(vec![entry("1.2.3.4", 1)]);
-    assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), Some(2), "in force until it is known better");
+    assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), Some(2), "in force until it is loaded again");
     desk.take().finish(vec![entry("1.2.3.4", 3)]);
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), Some(3));
     assert_eq!(desk.waiting(), 0);
 }
 
-/// A database and its writer beside readers that load: once a write is told, nobody sees what was before it.
+/// One thread writes while others load. Once a write is known to the cache, no look-up finds what was before it.
 #[test]
 fn under_threads_nothing_older_than_a_told_write_is_seen() {
     const WRITES: u32 = 3000;
@@ -245,7 +245,7 @@ fn under_threads_nothing_older_than_a_told_write_is_seen() {
                     if least == WRITES {
                         break;
                     }
-                    // Pushes the entry past its time, so that there is always something to load.
+                    // Makes the entry stale, so that there is always something to load.
                     cache.doubt(network("1.2.3.4/32"));
                 }
             });

@@ -1,4 +1,4 @@
-//! What is looked up, and what is found.
+//! The types of a look-up: what is looked up, and what is found.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use balancer_limiter::identity::{ClientId, ClientKey, IdForm, group};
 use balancer_limiter::limiter::{Granted, Room};
 use balancer_limiter::terms::ClientLimit;
 
-/// Who a request counts as, and what it may.
+/// Which client a request counts as, and what that client may do.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Whose bucket it is.
+    /// The client whose buckets are used.
     pub client: ClientKey,
-    /// What it gets.
+    /// Its limits.
     pub granted: Granted,
-    /// What decided.
+    /// Which kind of entry decided.
     pub source: EntryKind,
     /// The id that is stored for the deciding entry, for the log; `None` for the default.
     pub entry: Option<Arc<str>>,
-    /// Where it counts when the limiter's table is full.
+    /// Where the request counts when the limiter's table is full.
     pub room: Room,
 }
 
 /// The address of an entry that has none.
 pub(super) const NOWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
-/// One stored limit of one address or `ip:port`, or of an opaque id.
+/// One stored limit: of an address, of an `ip:port`, or of an opaque id.
 #[derive(Clone, Debug)]
 pub struct Entry {
     address: IpAddr,
@@ -39,9 +39,9 @@ pub struct Entry {
 /// The entry that names a client.
 #[derive(Clone, Debug)]
 pub struct Hit {
-    /// Whose bucket it is.
+    /// The client whose buckets are used.
     pub client: ClientKey,
-    /// What is stored for it.
+    /// The limit that is stored for it.
     pub limit: Arc<ClientLimit>,
     /// The stored id.
     pub id: Arc<str>,
@@ -53,7 +53,7 @@ impl Entry {
         let (address, port) = match id.form() {
             IdForm::Address(address) => (address, None),
             IdForm::AddressPort(peer) => (peer.ip(), Some(peer.port())),
-            // Alone in its place, wherever that is.
+            // It is the only entry of its group, so any address will do.
             IdForm::Opaque => (NOWHERE, None),
             IdForm::Range(_) => return None,
         };
@@ -70,7 +70,7 @@ impl Entry {
     }
 }
 
-/// What is looked up together.
+/// What is looked up and held together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CacheGroup {
     /// Every address and `ip:port` in a client group.
@@ -80,7 +80,7 @@ pub enum CacheGroup {
 }
 
 impl CacheGroup {
-    /// Where an id is looked up; `None` for a range: those are all in memory.
+    /// The group in which an id is looked up; `None` for a range, since all ranges are in memory.
     pub fn of(id: &ClientId, ipv6_prefix: u8) -> Option<Self> {
         match id.form() {
             IdForm::Address(address) => Some(Self::Group(group(address, ipv6_prefix))),
@@ -102,13 +102,13 @@ impl From<IpNet> for CacheGroup {
 pub enum Known {
     /// An entry names it.
     Entry(Hit),
-    /// None does.
+    /// No entry names it.
     Absent,
-    /// Not known, and not to be learnt in time.
+    /// It is not known whether one does, and could not be found out in time.
     Unknown,
 }
 
-/// What a place holds, sorted by [`Entry::place`]; `None` for nothing.
+/// The entries of a group, sorted by [`Entry::place`]; `None` when there are none.
 pub(super) type Entries = Option<Arc<[Entry]>>;
 
 pub(super) fn sorted(mut entries: Vec<Entry>) -> Entries {

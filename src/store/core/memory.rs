@@ -1,7 +1,7 @@
-//! What memory knows of the database, as text: kept on this machine, so that a restart while the database is down does not
-//! turn every customer into the default.
+//! What memory holds of the database, as text. It is kept on this machine, so that clients keep their limits when this process
+//! restarts while the database is down.
 //!
-//! A line of JSON each, as the API shows them: plans, then ranges and what is in the cache.
+//! Each line is a JSON object as the API shows it: plans first, then ranges and what is in the cache.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -21,7 +21,7 @@ impl Core {
     /// Everything that is in memory. Takes each lock of the cache in turn, for a walk over it.
     pub fn remembered(&self) -> String {
         let mut text = String::new();
-        // Writing to a `String` can't fail, here and below.
+        // Writing to a string cannot fail, here and below.
         for (name, planned) in self.plans.load().iter() {
             let plan = Plan { name: name.clone(), terms: planned.terms.clone() };
             let _ = writeln!(text, "{}", json::text(&PlanDocument::new(&plan)));
@@ -35,8 +35,8 @@ impl Core {
         text
     }
 
-    /// Puts that back in force until the database says otherwise. Returns how many limits and plans there were; what can't
-    /// be read is said: its client gets the default.
+    /// Puts that text back in force, until the database can be asked. Returns how many limits and plans there were. What can't be read
+    /// is logged; its client gets the default.
     pub fn recall(&self, text: &str) -> usize {
         let mut count = 0;
         let mut ranges = Vec::new();
@@ -62,7 +62,7 @@ impl Core {
         self.recall_ranges(ranges);
         for (place, entries) in places {
             self.cache.put(place.clone(), entries);
-            // In force, and to be asked for as soon as somebody can be asked.
+            // In force, but loaded again as soon as the database can be asked.
             self.cache.doubt(place);
         }
         count
@@ -77,7 +77,7 @@ impl Core {
     }
 }
 
-/// A line that has an id stands for its client, as a row of the database does.
+/// A line that can't be read as a whole. If it has an id, that client gets the default, as for such a row of the database.
 fn unreadable(line: &str, number: usize, fault: &str) -> Result<Document, ()> {
     match Document::client_id(line) {
         Some(id) => {

@@ -1,6 +1,6 @@
-//! What an instance keeps on its own disk, in `data/` beside the configuration or in `STATE_DIRECTORY`: its name, its
-//! clients' levels, and the limits that it knows. One process at a time has the name; another one on the same folder gets
-//! a name for its own life and keeps no file.
+//! The files that an instance keeps on its own disk, in `data/` beside the configuration or in `STATE_DIRECTORY`: its name, its
+//! clients' levels, and the limits that it knows. Only one process at a time uses them. Another process on the same folder makes a
+//! name that lasts until it ends, and keeps no files.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,34 +14,36 @@ use crate::files;
 /// A file up to this size is written with each tick.
 const SMALL_BYTES: usize = 256 * 1024;
 
-/// What is read at most: two million levels.
+/// Most bytes of a file that are read: about two million levels.
 const MAX_BYTES: u64 = 128 * 1024 * 1024;
 
-/// The file's first bytes; then the time in seconds since the Unix epoch, big-endian, and the content.
+/// The first bytes of a file. The time in seconds since the Unix epoch follows (8 bytes, big-endian), then the content.
 const MAGIC: &[u8; 8] = b"BALLVL1\n";
 
-/// The instance's name, and what it keeps.
+/// The name of the instance, and its files.
 pub struct Folder {
     instance: u64,
     name: String,
-    /// What its clients have left.
+    /// The levels of its clients.
     pub levels: Kept,
     /// The limits and plans that it knows.
     pub limits: Kept,
-    /// Held locked while the process lives.
+    /// The file with the name, locked until the process ends.
     _lock: Option<File>,
 }
 
 /// One file.
 pub struct Kept {
-    /// `None`: nothing is kept.
+    /// `None`: no file is kept.
     path: Option<PathBuf>,
+    /// Bytes of the content that was written last.
     size: usize,
+    /// That it can't be written was logged.
     said: bool,
 }
 
 impl Folder {
-    /// Takes the folder's name for this process, or makes one.
+    /// Takes the name and the files of the folder for this process. If that fails, it is logged, and no files are kept.
     pub fn open(folder: &Path) -> Self {
         match named(folder) {
             Ok((instance, lock)) => Self::with(instance, Some((folder, lock))),
@@ -52,7 +54,7 @@ impl Folder {
         }
     }
 
-    /// A name for this process's life; no file is kept.
+    /// A new name, and no files.
     pub fn nowhere() -> Self {
         Self::with(fastrand::u64(..), None)
     }
@@ -69,7 +71,7 @@ impl Folder {
         &self.name
     }
 
-    /// The same as a number.
+    /// The name as a number.
     pub fn instance_number(&self) -> u64 {
         self.instance
     }
@@ -81,7 +83,7 @@ impl Kept {
         self.path.is_some()
     }
 
-    /// Whether writing it takes no time worth mentioning.
+    /// Whether it is small enough to be written with each tick.
     pub fn is_small(&self) -> bool {
         self.size <= SMALL_BYTES
     }
@@ -91,7 +93,7 @@ impl Kept {
         self.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
 
-    /// What was written last, and how long ago; `None` when there is none that can be read.
+    /// The content that was written last, and how long ago; `None` when there is no file that can be read.
     pub fn read(&self, wall: SystemTime) -> Option<(Vec<u8>, Duration)> {
         let path = self.path.as_ref()?;
         let bytes = files::read(path, MAX_BYTES).ok()?;
@@ -105,7 +107,7 @@ impl Kept {
         Some((content.to_vec(), age))
     }
 
-    /// Replaces the file in one step: who reads it sees the old one or the new one.
+    /// Replaces the file in one step: a reader sees either the old one or the new one.
     pub fn write(&mut self, content: &[u8], wall: SystemTime) {
         let Some(path) = &self.path else { return };
         let secs = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -123,7 +125,7 @@ impl Kept {
     }
 }
 
-/// The name that stands in the folder, and the file that it stands in, locked.
+/// The name in the folder, which is made if there is none, and its file, locked.
 fn named(folder: &Path) -> io::Result<(u64, File)> {
     files::make_folder(folder)?;
     let path = folder.join("instance");
@@ -163,7 +165,7 @@ mod tests {
         let again = Folder::open(&data);
         assert_eq!(again.instance(), name);
         assert_eq!(again.levels.read(at(1_060)), Some((b"levels".to_vec(), Duration::from_secs(60))));
-        // A clock that was set back makes nothing younger than new.
+        // When the clock was set back, the age is 0.
         assert_eq!(again.levels.read(at(10)), Some((b"levels".to_vec(), Duration::ZERO)));
         fs::write(data.join("levels.snapshot"), b"something else").unwrap();
         assert_eq!(again.levels.read(at(10)), None);

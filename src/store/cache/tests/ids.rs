@@ -1,8 +1,8 @@
-//! Opaque ids, and what other instances change.
+//! Opaque ids, and changes by other instances.
 
 use super::*;
 
-/// Whether an opaque id has a limit; `None`: not known.
+/// Whether an opaque id has a limit; `None` when that is not known.
 fn has(cache: &Arc<Cache>, clock: &Clock, id: &str, loader: &impl Awaited) -> Option<bool> {
     match loader.settled(cache.find_id(id, clock.now(), loader)) {
         Known::Entry(hit) => {
@@ -49,7 +49,7 @@ fn ids_that_nobody_knows_drive_out_each_other_and_no_client() {
     for n in 0..63 {
         assert_eq!(ask(&cache, &clock, &format!("10.0.0.{n}"), 1, &desk), Some(0));
     }
-    // One that is there takes its place like any other.
+    // An id that has a limit is kept like any other entry.
     cache.put(CacheGroup::Id("tenant=a".into()), vec![entry("tenant=a", 1)]);
     cache.put(network("10.0.1.1/32"), Vec::new());
     assert_eq!(has(&cache, &clock, "tenant=a", &desk), Some(true));
@@ -61,7 +61,7 @@ fn what_others_changed_is_loaded_again_and_a_load_from_before_does_not_count() {
     let desk = Desk::new();
     let group = || CacheGroup::Group(network("1.2.3.4/32"));
     assert!(cache.renew(group()).is_none(), "nothing is held");
-    // A load began before the change, and brings what was.
+    // A load that began before the change brings the old entry.
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), None);
     let before = desk.take();
     let after = cache.renew(group()).unwrap();
@@ -69,7 +69,7 @@ fn what_others_changed_is_loaded_again_and_a_load_from_before_does_not_count() {
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), None, "not kept");
     after.finish(vec![entry("1.2.3.4", 2)]);
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), Some(2));
-    // A load that fails leaves it in force and due, and a write of one's own wins over it.
+    // When the load fails, the entry stays in force and is loaded again; and a write by this process wins over a load.
     drop(cache.renew(group()).unwrap());
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), Some(2));
     let late = cache.renew(group()).unwrap();

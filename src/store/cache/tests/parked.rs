@@ -1,4 +1,4 @@
-//! Look-ups that are parked.
+//! Look-ups that wait by a waker, without a thread.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Sender, channel};
@@ -11,7 +11,7 @@ fn look(cache: &Arc<Cache>, clock: &Clock, client: &str, desk: &Desk) -> Pending
     cache.find(address(client), Some(7), clock.now(), desk).expect_err("it is not in the cache")
 }
 
-/// Says that it was called.
+/// A waker that sends its name when it is called.
 fn waker(word: &Sender<&'static str>, name: &'static str) -> Waker {
     let word = word.clone();
     Box::new(move || word.send(name).unwrap())
@@ -118,7 +118,7 @@ fn the_counters_do_not_tell_who_blocks_from_who_is_parked() {
     let count = |parks: bool| {
         let (cache, clock) = cache(100);
         let desk = Desk::patient();
-        // Loaded, in memory, a load that fails, one that takes too long, in memory.
+        // In turn: loaded, in memory, a load that fails, one that takes too long, in memory.
         for (n, client) in ["1.1.1.1", "1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.1"].into_iter().enumerate() {
             let looked = cache.find(address(client), Some(7), clock.now(), &desk);
             let end = |ticket: LoadTicket| {
@@ -176,7 +176,7 @@ fn under_threads_nobody_who_parks_is_forgotten() {
         }
         for round in 0..ROUNDS {
             barrier.wait();
-            // Ends the load while others still park on it, one way or the other.
+            // Ends the load in one of three ways, while others still begin to wait for it.
             while desk.waiting() == 0 {
                 thread::yield_now();
             }
@@ -191,7 +191,7 @@ fn under_threads_nobody_who_parks_is_forgotten() {
             }
             let mut heard = BTreeSet::new();
             while heard.len() < THREADS {
-                // After one that failed whoever comes next begins another.
+                // After a load that failed, the next look-up begins another.
                 while let Some((ticket, _)) = desk.tickets.lock().pop() {
                     ticket.finish(Vec::new());
                 }
