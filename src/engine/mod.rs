@@ -1,5 +1,5 @@
-//! The front door: engines that accept connections, parse requests, call the [`Service`] and
-//! deliver its answers. They share how an answer is written ([`render`]); everything else is each engine's own.
+//! The front door: engines that accept connections, parse requests, call the [`Service`] and deliver its answers. Both write
+//! answers with [`render`]; everything else is each engine's own.
 
 #[cfg(all(target_os = "linux", feature = "epoll"))]
 pub mod loops;
@@ -23,7 +23,7 @@ use crate::tls::upstream::BackendTls;
 
 use crate::engine::portable::TinyHttp;
 
-/// A running engine, whichever it is.
+/// A running engine, of either kind.
 pub enum RunningEngine {
     /// Our own, for Linux.
     #[cfg(all(target_os = "linux", feature = "epoll"))]
@@ -33,14 +33,15 @@ pub enum RunningEngine {
 }
 
 impl RunningEngine {
-    /// Whether a worker of that engine is free again once it has an answer's head: then the body is anybody's.
+    /// Whether a worker of that engine is free again once it has an answer's head. On the portable engine a worker is bound to its
+    /// request until the whole body is relayed.
     pub const fn frees_workers(engine: Engine) -> bool {
         cfg!(all(target_os = "linux", feature = "epoll")) && matches!(engine, Engine::Auto | Engine::Epoll)
     }
 
     /// Whether TLS is spoken to clients.
     pub const SPEAKS_TLS: bool = cfg!(all(target_os = "linux", feature = "epoll"));
-    /// Whether HTTP/2 is.
+    /// Whether HTTP/2 is spoken to clients.
     pub const SPEAKS_H2: bool = cfg!(all(target_os = "linux", feature = "epoll"));
     /// Whether TLS is spoken to backends.
     pub const CALLS_BY_TLS: bool = cfg!(all(target_os = "linux", feature = "epoll"));
@@ -60,7 +61,7 @@ impl RunningEngine {
             Engine::Auto | Engine::Epoll => loops::start(listeners, start, service, clock).map(Self::Loops),
             #[cfg(not(all(target_os = "linux", feature = "epoll")))]
             Engine::Epoll => Err(io::Error::other("frontend.engine \"epoll\" is not built on this system")),
-            // It speaks no TLS, which the configuration refuses with it.
+            // It speaks no TLS: the configuration refuses TLS together with this engine.
             _ => TinyHttp::start(listeners.plain, start.inherited, start.config, service, clock)
                 .map(Self::TinyHttp),
         }
@@ -84,7 +85,7 @@ impl RunningEngine {
         }
     }
 
-    /// What its connections and workers are doing. `tiny_http` tells its connections from the busy workers alone.
+    /// What its connections and workers are doing. Of `tiny_http` only the number of busy workers is known.
     pub fn load(&self) -> Stats {
         match self {
             #[cfg(all(target_os = "linux", feature = "epoll"))]
@@ -96,7 +97,7 @@ impl RunningEngine {
         }
     }
 
-    /// Other peers may send PROXY headers from now on, where those are expected at all.
+    /// Changes which peers have to send PROXY headers, if `frontend.proxy_protocol` is on.
     #[cfg_attr(
         not(all(target_os = "linux", feature = "epoll")),
         allow(unused_variables, reason = "the portable engine reads no PROXY headers")
@@ -118,7 +119,7 @@ impl RunningEngine {
         }
     }
 
-    /// Waits until every request is answered, at most `limit`. What was left then.
+    /// Waits until every request is answered, at most `limit`. Returns what was left then.
     pub fn drain(&self, limit: Duration) -> Drained {
         match self {
             #[cfg(all(target_os = "linux", feature = "epoll"))]
@@ -131,7 +132,7 @@ impl RunningEngine {
 /// Sockets that listen, by what is spoken on them.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    /// HTTP as it is.
+    /// HTTP without TLS.
     pub plain: Vec<TcpListener>,
     /// TLS.
     pub tls: Vec<TcpListener>,
@@ -140,7 +141,7 @@ pub struct Sockets {
 /// What TLS to clients is spoken with.
 #[derive(Clone, Copy)]
 pub struct TlsStart<'a> {
-    /// Certificates and what handshakes are made by, as it is at each time.
+    /// Certificates and settings for handshakes, as they are in force at each time.
     pub front: &'a Arc<FrontTls>,
     /// From a connection's first byte to the end of its handshake.
     pub handshake_timeout: Duration,
@@ -175,22 +176,22 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// Of an engine that does not tell what was left.
+    /// For an engine that does not say what was left.
     fn of(all: bool) -> Self {
         Self { requests: usize::from(!all), ..Self::default() }
     }
 }
 
-/// How many connections are in which state, and how many workers at work.
+/// How many connections are in which state, and how many workers are busy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// A head or body is being received.
+    /// A head or a body is being received, or nothing has come yet.
     pub reading: usize,
-    /// A worker is at it.
+    /// A backend is to answer, or the connection is closing, or it carries requests of HTTP/2.
     pub busy: usize,
     /// Kept for the next request.
     pub idle: usize,
-    /// A request waits for a backend with room, or an answer for its client or its backend.
+    /// A request waits for a backend with room, for the store or for the lane, or its answer is being delivered.
     pub parked: usize,
     /// Upgraded.
     pub relay: usize,
@@ -198,10 +199,10 @@ pub struct Stats {
     pub workers_busy: usize,
     /// Connections that speak HTTP/2. Their requests count as connections, too.
     pub http2_connections: usize,
-    /// Those requests.
+    /// Requests on connections of HTTP/2.
     pub http2_streams: usize,
     /// Connections of each loop; empty where there are none.
     pub loops: Vec<usize>,
-    /// Loops that do not go on.
+    /// Loops that are stuck in one turn.
     pub loops_stuck: usize,
 }

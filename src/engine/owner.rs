@@ -1,6 +1,6 @@
-//! Whose process is at the other end of a connection on this machine, as the kernel tells it: `sock_diag`(7) is asked for
-//! the one socket whose two ends are those of our own, turned round. That is a look into a hash table, however many
-//! connections there are; `/proc/net/tcp` would be read from its start.
+//! Which user's process is at the other end of a connection on this machine. The kernel (`sock_diag`(7)) is asked for the one
+//! socket whose two ends are those of our own, swapped. It finds that in a hash table, however many connections there are;
+//! `/proc/net/tcp` would have to be read from its start.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -31,7 +31,7 @@ const V6: u8 = 10;
 /// (include/net/tcp_states.h).
 const OPEN: [u8; 4] = [1, 4, 5, 8];
 
-/// The user whose socket the peer of this connection is; else why that can't be told.
+/// The id of the user whose process has the peer's socket of this connection. An error says why that can't be told.
 #[cfg_attr(not(feature = "epoll"), allow(dead_code, reason = "the portable engine knows the ends alone"))]
 pub(super) fn of_peer(socket: &impl AsFd) -> Result<u32, String> {
     let ends = || {
@@ -41,7 +41,7 @@ pub(super) fn of_peer(socket: &impl AsFd) -> Result<u32, String> {
     };
     let (ours, peer) = ends().ok_or("its connection has ended")?;
     let owner = of_peer_at(ours, peer)?;
-    // As long as our end is open, no other connection can have the same two ends: the owner is this one's.
+    // While our end is open, no other connection can have the same two ends: the owner belongs to this one.
     (ends() == Some((ours, peer))).then_some(owner).ok_or_else(|| "its connection has ended".into())
 }
 
@@ -62,7 +62,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Sends the question and takes the answer, which is there when the question was sent.
+/// Sends the question and takes the answer, which the kernel has ready once the question is sent.
 fn ask(question: &[u8], answer: &mut [u8]) -> Result<usize, Errno> {
     let socket = socket_with(
         AddressFamily::NETLINK,
@@ -100,7 +100,7 @@ fn question(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     bytes
 }
 
-/// The owner in an answer, if it is about the socket with these two ends and that socket has one.
+/// The owner in an answer, if the answer is about the socket with these two ends and that socket has an owner.
 fn owner(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> Result<u32, String> {
     let broken = || "the kernel's answer is not understood".to_owned();
     let kind = answer.get(4..6).map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]])).ok_or_else(broken)?;
@@ -128,7 +128,7 @@ fn owner(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> Result<u32, St
         }
     };
     let ends = (address(8), port(4), address(24), port(6));
-    // A listener at the peer's address is an answer, too, and is not the peer.
+    // The kernel may answer with a listener at the peer's address, which is not the peer.
     if ends != (Some(local.ip()), local.port(), Some(remote.ip()), remote.port()) || !OPEN.contains(&body[1])
     {
         return Err("the kernel knows no such connection here".into());
@@ -140,8 +140,8 @@ fn owner(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> Result<u32, St
     }
 }
 
-/// The number that stands for every user whom this user namespace does not know, if there are any such
-/// (user_namespaces(7), "Unmapped user and group IDs"). It proves nothing.
+/// The id that the kernel gives for every user that this user namespace does not know, if there are such users
+/// (user_namespaces(7), "Unmapped user and group IDs"). It says nothing about who the user is.
 static NAMES_SEVERAL: LazyLock<Option<u32>> = LazyLock::new(|| {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let known: Vec<&str> = map.split_whitespace().collect();
@@ -152,7 +152,7 @@ static NAMES_SEVERAL: LazyLock<Option<u32>> = LazyLock::new(|| {
     Some(overflow.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_534))
 });
 
-/// A connection of which no more than its two ends is known.
+/// A connection of which only the two ends are known.
 #[derive(Debug)]
 pub(super) struct Ends {
     /// `None` when the listener is on every address.

@@ -1,8 +1,8 @@
-//! The portable engine, on the crate `tiny_http`. It runs everywhere; what it cannot do (close a connection that the
-//! client wants kept, bound heads and connections, time out) is in docs/engines.md, as a table of cases × engines.
+//! The portable engine, on the crate `tiny_http`. It runs everywhere. A table of cases × engines in docs/engines.md has what it
+//! can't do: close a connection that the client wants kept, bound heads and connections, time out.
 //!
-//! Its crate parses leniently, so every head that it hands over is written out again and read by our own strict parser:
-//! both engines judge by one rule.
+//! The crate parses leniently. So every head that it hands over is written out again and read by our own strict parser: both
+//! engines judge by the same rules.
 //!
 //! - `steps`: a request's story, driven by a worker that waits for whatever the story waits for.
 //! - `call`: one call of a backend, by ureq's public interface.
@@ -56,19 +56,19 @@ pub const IGNORED_KEYS: [&str; 13] = [
     "frontend.proxy_protocol",
     "frontend.accept_invalid",
 ];
-/// Most servers that live at once: one for each listener, and one more after each accept error, since that ends the
-/// crate's accept thread for good while its kept connections go on. The oldest gives way.
+/// Most servers of the crate at once: one for each listener, and one more after each accept error. Such an error ends the crate's
+/// accept thread for good, while its kept connections go on. At the bound the oldest server is given up.
 const MAX_SERVERS: usize = 16;
-/// How long a worker that is to stop waits for one more request: kept connections can't be closed, and a client that was
-/// not told yet may be about to send its next one.
+/// How long a worker that is to stop waits for one more request. Kept connections can't be closed, and a client that was not
+/// told yet may be about to send its next request.
 const LAST_LOOK: Duration = Duration::from_millis(250);
-/// How long it waits at a time, and how often draining looks whether all workers have stopped.
+/// How long such a worker waits at a time, and how often draining looks whether all workers have stopped.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
-/// The pause after an accept error, most likely too many open files, before accepting goes on.
+/// The pause after an accept error before accepting goes on. The error is most likely "too many open files".
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// What the crate's `recv` says after `unblock`.
+/// The text of the error that the crate's `recv` returns after `unblock`.
 const UNBLOCKED: &str = "thread unblocked";
-/// Deep enough for ureq and TLS-free I/O; touched lazily.
+/// A worker's stack: deep enough for ureq without TLS. The system gives memory only for the part that is used.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// A running engine.
@@ -115,7 +115,7 @@ impl TinyHttp {
         let mut servers = Vec::new();
         for (index, listener) in listeners.iter().enumerate() {
             addresses.push(listener.local_addr()?);
-            // Inherited by the accepted connections; without it 1 MiB answers run at a quarter of the speed.
+            // Accepted connections inherit it. Without it answers of 1 MiB run at a quarter of the speed.
             socket2::SockRef::from(listener).set_tcp_nodelay(true)?;
             servers.push((index, Arc::new(serve_on(listener)?)));
         }
@@ -176,7 +176,7 @@ impl TinyHttp {
             if self.shared.clock.now() >= deadline {
                 return false;
             }
-            // Again and again: a worker that looks for a last request swallows what was meant to wake another.
+            // Each time anew: a worker that looks for a last request may take the wake-up that was meant for another.
             self.shared.wake_workers();
             thread::sleep(DRAIN_POLL);
         }
@@ -205,11 +205,11 @@ impl Shared {
                         silent_since = None;
                     }
                     Ok(None) if self.clock.now() >= since + nanos(LAST_LOOK) => {
-                        // This may have taken the `unblock` that was meant for a worker which still waits.
+                        // This worker may have taken the `unblock` that was meant for one that still waits.
                         server.unblock();
                         break;
                     }
-                    // An `unblock` ends a look, too.
+                    // An `unblock` ends the wait, too.
                     Ok(None) | Err(_) => {}
                 }
                 continue;
@@ -222,7 +222,7 @@ impl Shared {
         self.ended.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// `recv` fails once after an accept error, which ended that server's accepting, and after each `unblock`.
+    /// Starts a new server after an accept error. `recv` fails once after such an error, and after each `unblock`, which is none.
     fn after_accept_error(&self, listener: usize, error: &io::Error) {
         if self.stopping.load(Ordering::SeqCst) || error.to_string() == UNBLOCKED {
             return;
@@ -247,7 +247,7 @@ impl Shared {
                 log::warn!("kept connections from before an accept error were given up");
             }
         }
-        // Each looks again which server it belongs to.
+        // Each worker looks again which server it belongs to.
         self.wake_workers();
     }
 
@@ -261,7 +261,7 @@ impl Shared {
         }
     }
 
-    /// Answers one request that came to that listener; whatever happens, the worker goes on.
+    /// Answers one request that came to that listener. A panic does not end the worker.
     fn handle(&self, request: Request, listener: usize) {
         self.busy.fetch_add(1, Ordering::Relaxed);
         let caught = catch_unwind(AssertUnwindSafe(|| self.exchange(request, listener)));
@@ -300,20 +300,20 @@ impl Shared {
         let client = ClientFacts {
             version: head.version,
             is_head: head.method == "HEAD",
-            // As things are now: it may have begun to stop meanwhile.
+            // Asked now, since the engine may have begun to stop meanwhile.
             asked_to_keep: asked_to_keep && !self.stopping.load(Ordering::SeqCst),
         };
         deliver(request, answered, client, unread, self.response_buffer_bytes);
     }
 
-    /// What is known of a request's connection: the crate keeps the socket, and does not say which of our addresses it is at.
+    /// What is known of a request's connection. The crate keeps the socket, and does not say to which of our addresses it came.
     #[cfg(target_os = "linux")]
     fn connection(&self, listener: usize, peer: SocketAddr) -> Arc<super::owner::Ends> {
         let ours = self.addresses.get(listener).copied().filter(|ours| !ours.ip().is_unspecified());
         Arc::new(super::owner::Ends { ours, peer })
     }
 
-    /// Reads what the crate understood by our own rules. `Ok`: whether the client wants its connection kept.
+    /// Judges the head that the crate has read by our own rules. `Ok`: whether the client wants its connection kept.
     fn read_head(&self, request: &Request, head: &mut RequestHead) -> Result<bool, Reject> {
         let mut text = Vec::with_capacity(1024);
         for part in [request.method().as_str(), " ", request.url(), " HTTP/"] {
@@ -342,19 +342,19 @@ impl Shared {
     }
 }
 
-/// Whether the crate hands over a chunked body with its chunks: it takes what follows a head that asks for an upgrade for
-/// the new protocol's.
+/// Whether the crate hands over a chunked body without decoding it. It does so when the head asks for an upgrade, since it takes
+/// what follows for bytes of the new protocol.
 fn keeps_chunks(request: &Request) -> bool {
     let first = request.headers().iter().find(|header| header.field.equiv("Connection"));
     first.is_some_and(|header| header.value.as_str().to_ascii_lowercase().contains("upgrade"))
 }
 
-/// What of a request's body is still to come from the client when its answer is ready.
+/// Whether some of a request's body is still to come from the client when the answer is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unread {
     /// Nothing.
     Nothing,
-    /// Something: answering has to come before the crate reads the rest.
+    /// Something: the answer has to be sent before the crate reads the rest.
     Something,
 }
 
@@ -364,7 +364,7 @@ impl ClientFacts {
     }
 }
 
-/// Whether the body is one that can be read whole before the request is served.
+/// The length of a body that is read whole before the request is served; `None` for one that streams.
 fn fits(length: BodyLength, buffer_bytes: usize) -> Option<usize> {
     match length {
         BodyLength::Known(bytes) => usize::try_from(bytes).ok().filter(|bytes| *bytes <= buffer_bytes),

@@ -1,4 +1,4 @@
-//! An [`Answer`] on the wire, for both engines: they can differ only in what they do with connections.
+//! Writes an [`Answer`] to the wire, for both engines: they can differ only in what they do with connections.
 
 use crate::proxy::exchange::{Answer, AnswerBody};
 use balancer_http::framing::write::{self, AnswerLines, BodyShape};
@@ -6,7 +6,7 @@ use balancer_http::message::Version;
 
 pub use balancer_http::framing::write::{Framing, LAST_CHUNK, Persistence, chunk, field};
 
-/// How an answer's body goes to that client. `is_head`: it answers a HEAD request.
+/// How an answer's body is framed for a client of that version. `is_head`: it answers a HEAD request.
 pub fn framing(answer: &Answer, version: Version, is_head: bool) -> Framing {
     let body = match &answer.body {
         AnswerBody::None { declared } => BodyShape::Absent { declared: *declared },

@@ -1,4 +1,5 @@
-//! New connections: taken while there is room, counted per address, and dealt to the loop with the fewest.
+//! New connections: accepted while there is room, counted per address, and given to the loop with the fewest. At the bound, the
+//! oldest connections that do nothing make room.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::proxy::exchange::FrontendEvent;
 use balancer_limiter::identity;
 use balancer_time::Nanos;
 
-/// Most connections that one event accepts, so that requests are not kept waiting behind a flood, and other loops accept, too.
+/// Most connections that one event accepts, so that requests do not wait behind a flood, and other loops accept, too.
 const MOST_ACCEPTS: usize = 16;
 /// How many more connections than others a loop may have before it hands new ones over.
 const SLACK: usize = 2;
@@ -31,12 +32,13 @@ const SLACK: usize = 2;
 const PAUSE: Nanos = 200_000_000;
 /// A connection that has said nothing for less than this may be a client whose request is on its way.
 const NEW: Nanos = 1_000_000_000;
-/// So many of those are waited for, or an eighth of all connections: more are a flood.
+/// New silent connections are spared while there are at most this many silent ones, or an eighth of all that there may be. More
+/// are a flood.
 const FEW: usize = 16;
 
 impl LoopsShared {
-    /// Takes one connection that waits at a listener and says whose it is. `Ok(None)`: none waits any more. `own`: the loop
-    /// that asks, which is as good as any other.
+    /// Accepts one connection of a listener, and says which loop gets it. `Ok(None)`: none waits any more. `own`: the loop that
+    /// asks; it keeps the connection unless others have fewer.
     pub(super) fn accept(
         self: &Arc<Self>,
         index: usize,
@@ -93,7 +95,7 @@ impl LoopsShared {
         Accepted::For(number, newcomer)
     }
 
-    /// What is spoken on connections of that listener.
+    /// A transport for a new connection of that listener.
     fn transport(&self, index: usize) -> Result<Transport, rustls::Error> {
         match &self.front_tls {
             Some(tls) if index >= self.plain_listeners => {
@@ -103,7 +105,7 @@ impl LoopsShared {
         }
     }
 
-    /// The number with the fewest connections, or `own` if that has hardly more: handing over costs two system calls.
+    /// The number of the loop with the fewest connections, or `own` if that has hardly more: handing over costs two system calls.
     fn emptiest(&self, own: usize) -> usize {
         let loops = &self.loops;
         let count = |n: &usize| self.counts.of_loop(*n);
@@ -121,7 +123,7 @@ fn has_waiting(listener: &TcpListener) -> bool {
 
 /// What became of a connection.
 pub(super) enum Accepted {
-    /// It belongs to that loop.
+    /// The loop of this number gets it.
     For(usize, Newcomer),
     /// It is closed.
     Refused,
@@ -168,13 +170,12 @@ impl Loop {
                     Ok(Some(Accepted::For(number, newcomer))) => {
                         shared.loops[number].post(Letter::Welcome(newcomer));
                     }
-                    // The kernel says so before it looks whether anybody waits.
+                    // The kernel checks for a free descriptor before it looks whether a connection waits.
                     Err(_) if !has_waiting(listener) => break,
                     Err(error) => {
                         self.shared.service.observe(FrontendEvent::Rejected("descriptors"));
                         self.shared.service.observe(FrontendEvent::Short(error));
-                        // A descriptor that an idle connection holds may be all that is missing, if it is the process's
-                        // own bound that was met.
+                        // If this process has reached its own bound, the descriptor of an idle connection is enough.
                         if error != Errno::MFILE || !self.evict() {
                             return self.pause_accepting();
                         }
@@ -189,8 +190,7 @@ impl Loop {
         self.unwatch_listeners();
     }
 
-    /// Ends one connection, in the loop with most that never said anything, or else with most idle ones. False: there is
-    /// none.
+    /// Ends one connection: in the loop that has the most silent ones, or else the most idle ones. False: there is none.
     pub(super) fn make_room(&mut self) -> bool {
         let counts = Arc::clone(&self.shared.counts);
         let own = self.number;
@@ -209,14 +209,14 @@ impl Loop {
         false
     }
 
-    /// Ends one connection here: one that never said anything, or else an idle one, the oldest first. A few that are new go
-    /// last. False: there is none.
+    /// Ends one connection of this loop: a silent one, or else an idle one, the oldest first. New silent ones go last while they
+    /// are few. False: there is none.
     pub(super) fn evict(&mut self) -> bool {
         let silent = self.shared.counts.of_kind(Kind::Silent);
         let are_few = silent <= FEW.max(self.shared.max_connections / 8);
         let before = if are_few { self.now.saturating_sub(NEW) } else { self.now };
         self.evict_oldest(Kind::Silent, before)
-            // An idle one costs some 16 KiB.
+            // Before those of HTTP/1.1: an idle one costs some 16 KiB.
             || self.evict_oldest(Kind::IdleHttp2, self.now)
             || self.evict_oldest(Kind::Idle, self.now)
             || self.evict_oldest(Kind::Silent, self.now)
@@ -251,7 +251,7 @@ impl Loop {
         }
     }
 
-    /// The next one to go, of those that one walk found: a flood at the bound costs one walk for many connections.
+    /// The next one to end. One walk over all clients finds many, so that a flood at the bound does not cost a walk for each.
     fn oldest(&mut self, kind: Kind) -> Option<(ClientSlot, Nanos)> {
         const CANDIDATES: usize = 64;
         if self.shared.counts.of_kind_in(self.number, kind) == 0 {
@@ -263,7 +263,7 @@ impl Loop {
                 (conn.counted.kind() == kind).then_some((key, conn.moved_at))
             });
             let mut found: Vec<_> = of_kind.collect();
-            // One turn's connections have one time; their slots were taken in order.
+            // Connections of one turn have the same time. Their slots were taken in order.
             found.sort_unstable_by_key(|(key, since)| std::cmp::Reverse((*since, *key)));
             let surplus = found.len().saturating_sub(CANDIDATES);
             *self.candidates(kind) = found.split_off(surplus);
@@ -273,7 +273,7 @@ impl Loop {
 }
 
 impl LoopState {
-    /// Says whether it can take newcomers.
+    /// Notes whether it is stuck, and gets no new connections. True: that has changed.
     pub fn set_stuck(&self, stuck: bool) -> bool {
         self.is_stuck.swap(stuck, Ordering::Relaxed) != stuck
     }

@@ -1,4 +1,4 @@
-//! The head of a backend's answer: looked for behind interim ones, checked, and told to the request's story.
+//! The head of a backend's answer: read behind interim answers, checked, and handed to the request's story.
 
 use super::back::Coding;
 use super::conn::{Conn, Gone};
@@ -14,7 +14,7 @@ use balancer_time::Nanos;
 
 /// What reading an answer's head came to.
 pub(super) enum Looked {
-    /// The final head; its body begins so many bytes into the scratch memory, and so many came.
+    /// The final head. Its body begins at the first position of the scratch memory; the received bytes end at the second.
     Head(Box<response::Head>, (usize, usize)),
     /// More has to come.
     Later,
@@ -101,7 +101,7 @@ impl Loop {
             return Go::Close;
         };
         let is_whole = !exchange.upload.is_under_way();
-        // Who refuses, or ends the connection, wants no more of the body. Others may answer while it comes.
+        // A backend that refuses or ends the connection wants no more of the body. Others may answer while it still comes.
         if !is_whole && (head.status >= 400 || !head.keep_alive) {
             exchange.upload.is_stopped = true;
         }
@@ -131,8 +131,8 @@ fn malformed(fault: AnswerFault) -> UpstreamError {
     UpstreamError { phase: Phase::Malformed, cause: fault.to_string() }
 }
 
-/// Whether credentials belong to the connection (RFC 4559 §5), which is this client's alone then: the backend asks for such,
-/// or the client sent some.
+/// Whether the request's credentials belong to the backend connection (RFC 4559 §5), which then serves this client alone: the
+/// backend asks for such credentials, or the client sent some.
 fn is_pinning(head: &response::Head, request: &RequestHead) -> bool {
     let is_of_connection = |value: &[u8]| {
         let is =

@@ -1,4 +1,4 @@
-//! Connections to backends: a loop's own, kept after an answer and used again, those used last first.
+//! A loop's connections to backends: kept after an answer and used again, the one used last first.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -20,7 +20,7 @@ pub(super) struct Back {
     pub socket: Socket,
     /// Its TLS session, where the backend speaks that.
     pub secure: Option<Box<Secure>>,
-    /// Bytes of its handshake so far.
+    /// Bytes of the handshake that the backend sent so far.
     pub shaken: usize,
     /// [`crate::tls::upstream::BackendTls::generation`] when it was made.
     pub tls_generation: u64,
@@ -28,14 +28,14 @@ pub(super) struct Back {
     pub endpoint: u64,
     /// `upstream.idle_timeout` as it was when this was last asked for.
     pub idle: Nanos,
-    /// Whose request it has.
+    /// The client whose request it has; `None`: it is kept.
     pub client: Option<ClientSlot>,
     pub is_connecting: bool,
     /// There may be something to read.
     pub readable: bool,
     /// The backend sends no more.
     pub ended: bool,
-    /// It has answered before.
+    /// It was kept: another request was answered on it before.
     pub kept: bool,
     /// A byte of this request's answer came.
     pub answered: bool,
@@ -45,15 +45,15 @@ pub(super) struct Back {
     /// The beginning of an answer's head.
     pub head: Vec<u8>,
     pub coding: Coding,
-    /// Nothing speaks against using it again.
+    /// It may be used again after this answer.
     pub may_keep: bool,
-    /// It belongs to one client.
+    /// It serves one client alone.
     pub is_pinned: bool,
 }
 
 /// How an answer's body is read.
 pub(super) enum Coding {
-    /// So many bytes are to come, of so many.
+    /// `left` bytes are to come, `of` in all.
     Length {
         left: u64,
         of: u64,
@@ -77,8 +77,8 @@ impl Coding {
         matches!(self, Self::Done)
     }
 
-    /// Moves the body's bytes to the front of `bytes`: how many those are, and how many of the input belonged to it with
-    /// its framing.
+    /// Moves the body's bytes to the front of `bytes`. Returns how many these are, and how many bytes of the input the body and its
+    /// framing took.
     pub fn take(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), ChunkFault> {
         match self {
             Self::Done => Ok((0, 0)),
@@ -128,7 +128,7 @@ impl Coding {
 }
 
 impl Back {
-    /// Whether all that was written is with the kernel.
+    /// Whether the kernel has taken all that was written.
     pub fn is_flushed(&self) -> bool {
         self.out_at == self.out.len() && self.secure.as_ref().is_none_or(|secure| secure.is_flushed())
     }
@@ -154,7 +154,7 @@ impl Back {
         Ok(())
     }
 
-    /// Sends, and keeps what the kernel does not take. Everything before has been taken.
+    /// Sends, behind what is left over, and keeps what the kernel does not take.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         if !self.is_flushed() || self.is_connecting {
             self.out.extend_from_slice(bytes);
@@ -172,7 +172,7 @@ impl Back {
             None => self.socket.receive_or_drain(buffer),
         };
         match got {
-            // An end is read to its end.
+            // After an end was told, reading goes on until the socket says so: no further event tells of it.
             Got::Bytes(_) => {
                 self.answered = true;
                 self.readable = more || self.ended;
@@ -183,17 +183,17 @@ impl Back {
         got
     }
 
-    /// Whether what it was verified by is still in force.
+    /// Whether the TLS settings that verified it are still in force.
     pub fn is_of(&self, generation: u64) -> bool {
         self.secure.is_none() || self.tls_generation == generation
     }
 
-    /// Whether nothing came that was not asked for.
+    /// Whether nothing has come that was not asked for.
     pub fn is_quiet(&mut self) -> bool {
         self.secure.as_deref_mut().is_none_or(|secure| !secure.has_more()) && self.socket.is_quiet()
     }
 
-    /// Goes on with the TLS handshake, if one is wanted; true when it is over. `cipher` is lent memory.
+    /// Goes on with the TLS handshake, if there is one; true when it is over. `cipher` is lent memory.
     pub fn shake_hands(&mut self, cipher: &mut [u8]) -> Result<bool, UpstreamError> {
         let Some(secure) = &mut self.secure else { return Ok(true) };
         let failed = |cause: &dyn std::fmt::Display| UpstreamError {
@@ -233,7 +233,7 @@ impl Back {
         self.socket.shutdown_write();
     }
 
-    /// What it means that the connection is gone before the head came.
+    /// The error for a connection that broke before the answer's head was whole.
     pub fn broke(&self, cause: impl std::fmt::Display) -> UpstreamError {
         let phase = if self.kept && !self.answered { Phase::Stale } else { Phase::Reset };
         UpstreamError { phase, cause: self.fault().unwrap_or_else(|| cause.to_string()) }
@@ -246,7 +246,7 @@ impl Back {
     }
 }
 
-/// Writes what is taken now.
+/// Writes as much as is taken now; how many bytes.
 fn write(socket: &Socket, secure: Option<&mut Secure>, bytes: &[u8]) -> Result<usize, Errno> {
     match secure {
         Some(secure) => secure.send_pieces(socket, &[IoSlice::new(bytes)]),
@@ -287,7 +287,7 @@ impl Backs {
         self.by_key.remove(key);
     }
 
-    /// A kept connection that is open and quiet; those that it meets and that are not are closed.
+    /// Takes a kept connection that is open and quiet. Closes those that it finds to be otherwise.
     pub fn take(&mut self, call: &Call, reuse: Reuse, generation: u64, now: Nanos) -> Option<BackSlot> {
         let most = match reuse {
             Reuse::Any => call.policy.idle,
@@ -312,7 +312,7 @@ impl Backs {
         }
     }
 
-    /// The answer is read, or is not wanted: the connection is kept if it may be.
+    /// The answer was read, or is not wanted: keeps the connection if it may be used again, and closes it otherwise.
     pub fn release(&mut self, key: BackSlot, now: Nanos) {
         let Some(back) = self.by_key.get_mut(key) else { return };
         let is_clean = back.may_keep && back.coding.is_done() && !back.ended && back.is_flushed();
@@ -334,7 +334,7 @@ impl Backs {
         kept.idle.push((key, now));
     }
 
-    /// Closes what is too old and forgets endpoints that have none; once a second.
+    /// Closes kept connections that are too old, and forgets endpoints that have none. Does so at most once a second.
     pub fn sweep(&mut self, now: Nanos) {
         if now.saturating_sub(self.swept_at) < SWEEP {
             return;
@@ -343,12 +343,12 @@ impl Backs {
         let by_key = &mut self.by_key;
         self.kept.retain(|_, kept| {
             let most = kept.most;
-            // Oldest first. The last user's time-out is the one in force.
+            // The oldest is first. The time-out of the last call is the one in force.
             let old = kept.idle.iter().take_while(|(_, since)| now.saturating_sub(*since) >= most).count();
             for (key, _) in kept.idle.drain(..old) {
                 by_key.remove(key);
             }
-            // Those that the backend has closed meanwhile are gone already.
+            // Those that the backend has closed meanwhile are gone from `by_key` already.
             kept.idle.retain(|(key, _)| by_key.contains_key(*key));
             !kept.idle.is_empty()
         });

@@ -1,5 +1,5 @@
-//! Loops compare how much of a processor they used lately, and the busiest gives connections that are between two requests
-//! to the one that is least.
+//! Loops compare how much of a processor they used lately. A loop that used much more than the least busy one gives it some
+//! connections that are between two requests.
 
 use std::sync::atomic::Ordering;
 
@@ -14,7 +14,7 @@ use balancer_time::Nanos;
 
 /// How often loops compare.
 const WINDOW: Nanos = 200_000_000;
-/// Below this share of a processor, in thousandths, nothing is gained.
+/// A loop that uses less of a processor than this, in thousandths, keeps its connections.
 const BUSY: u64 = 300;
 
 impl Loop {
@@ -36,14 +36,14 @@ impl Loop {
         let other = busy(&loops[least]);
         self.share.to_move = 0;
         if least != self.number && share > BUSY && share > other + other / 4 + 50 {
-            // A quarter of the difference: the other loop looks, too.
+            // A quarter of the difference, since other loops may give to the same one at the same time.
             let part = (share - other) as usize * 1000 / share as usize;
             self.share.to = least;
             self.share.to_move = self.shared.counts.of_loop(self.number) * part / 4000;
         }
     }
 
-    /// Gives a client that is between two requests away, if one is to go. True: it is gone.
+    /// Gives a client away if one is to go and this one is between two requests. True: it is gone.
     pub(super) fn give_away(&mut self, key: ClientSlot) -> bool {
         if self.share.to_move == 0 || self.draining_since.is_some() {
             return false;

@@ -1,4 +1,4 @@
-//! Requests' bodies: small ones are read before anybody is asked, large ones stream to the backend as they come.
+//! Requests' bodies: small ones are read before the service is asked, large ones stream to the backend as they come.
 
 use super::conn::Conn;
 use super::exchange::{Doing, Exchange, Upload};
@@ -14,15 +14,15 @@ use balancer_http::framing::chunk::ChunkStep;
 use balancer_http::message::{BodyLength, Reason, RequestHead};
 use balancer_time::Nanos;
 
-/// RFC 9110 §15.2.1.
+/// 100 Continue (RFC 9110 §15.2.1).
 const CONTINUE: (u16, &[u8], &Fields) = (100, b"Continue", &Fields::EMPTY);
 /// Reads of one body before others have their turn.
 const READS: usize = 4;
-/// Most bytes of calls' bodies that one loop gathers, beyond what every request may have in memory.
+/// Most bytes that one loop gathers for bodies of API calls.
 const MOST_GATHERED: usize = 64 * 1024 * 1024;
 
 impl Upload {
-    /// Takes what came of the body; how many bytes of the input belong to it.
+    /// Takes what came of the body. Returns how many bytes of the input belong to it.
     pub fn add(&mut self, input: &[u8], most: u64) -> Result<usize, BodyFault> {
         match self.length {
             BodyLength::Empty | BodyLength::UntilClose => Ok(0),
@@ -71,7 +71,7 @@ enum Read {
 }
 
 impl Loop {
-    /// Reads a small body until it is whole. A large one, or one that its client wants to be asked for, streams.
+    /// Reads a small body until it is whole. A large one streams, and so does one that its client sends only after a 100.
     pub(super) fn read_ahead(
         &mut self,
         conn: &mut Conn,
@@ -98,7 +98,7 @@ impl Loop {
         Go::On
     }
 
-    /// Reads a call's body until it is whole, or more than it may be, and hands it to the lane.
+    /// Reads the body of an API call until it is whole, or longer than it may be, and hands the call to the lane.
     pub(super) fn gather_call(
         &mut self,
         conn: &mut Conn,
@@ -131,7 +131,7 @@ impl Loop {
                 Ok(Read::Some) => self.gathered += exchange.upload.body.len() - before,
                 Ok(Read::Empty) => return Go::Wait,
                 Err(fault) => {
-                    // Of a piece with a fault nothing is counted.
+                    // `gathered` has only the pieces before this one.
                     self.gathered = self.gathered.saturating_sub(before);
                     return self.refuse_body(conn, exchange, fault, buffers);
                 }
@@ -139,7 +139,7 @@ impl Loop {
         }
     }
 
-    /// Forgets what a call gathered.
+    /// Takes the bytes of a call's body off the loop's count.
     pub(super) fn ungather(&mut self, exchange: &Exchange) {
         self.gathered = self.gathered.saturating_sub(exchange.upload.body.len());
     }
@@ -153,7 +153,7 @@ impl Loop {
     ) -> Go {
         self.ungather(exchange);
         let head = std::mem::replace(&mut exchange.head, RequestHead::blank(conn.peer));
-        // What its answer must know of it.
+        // The delivery of the answer needs these two.
         exchange.head.version = head.version;
         exchange.head.method.push_str(&head.method);
         let job = LaneJob {
@@ -178,7 +178,7 @@ impl Loop {
         }
     }
 
-    /// Reads once from the client into the body. What came behind it goes into the inbox.
+    /// Reads once from the client into the body. What comes behind the body goes into the inbox.
     fn read_body(
         &mut self,
         conn: &mut Conn,
@@ -206,7 +206,7 @@ impl Loop {
         Ok(Read::Some)
     }
 
-    /// Moves a streamed body on, as fast as both sides can. `Err`: the client's side is at fault.
+    /// Moves a streamed body on, as far as both sides go now. `Err`: the client's side is at fault.
     pub(super) fn upload(
         &mut self,
         conn: &mut Conn,
@@ -221,7 +221,7 @@ impl Loop {
                 return Ok(());
             }
             if std::mem::take(&mut upload.owes_continue) && matches!(exchange.doing, Doing::Calling(_)) {
-                // A client that is gone shows at the next step.
+                // If the client is gone, the next step finds that out.
                 let _ = conn.inform(CONTINUE, &mut buffers.together, self.now);
             }
             let upload = &mut exchange.upload;
@@ -229,10 +229,10 @@ impl Loop {
                 upload.is_gone |= !upload.body.is_empty();
                 frame(upload, &mut buffers.out);
                 upload.is_sent = upload.is_whole;
-                // The pace is the client's alone: while the backend takes nothing, it can't.
+                // The pace measures the client alone, which can't send while the backend takes nothing.
                 upload.pace.moved(0, self.now);
                 if to.send(&buffers.out).is_err() {
-                    // It may have said why before.
+                    // The backend may have answered why before it closed.
                     upload.is_stopped = true;
                     to.may_keep = false;
                     to.readable = true;
@@ -251,7 +251,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Moves one piece of a body of known length straight through.
+    /// Moves one piece of a body of known length straight to the backend.
     fn pass_on(
         &mut self,
         conn: &mut Conn,
@@ -305,7 +305,7 @@ fn receive(
     }
 }
 
-/// Writes what came of the body, as the backend is to have it, and forgets it.
+/// Writes the gathered part of the body as the backend gets it, and clears it.
 fn frame(upload: &mut Upload, out: &mut Vec<u8>) {
     out.clear();
     if upload.length == BodyLength::Chunked {

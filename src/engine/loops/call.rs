@@ -1,4 +1,4 @@
-//! A request and its backend: sent, its answer's head awaited, sent again where its story says so.
+//! A request and its backend: sends it, waits for the answer's head, and sends it again where its story says so.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -50,7 +50,7 @@ impl Loop {
         Step::Answer(answer)
     }
 
-    /// Does what a story asks for. `answered`: the backend whose answer it may be about.
+    /// Does what a story asks for. `answered`: the backend whose answer was just read, if one was.
     pub(super) fn take_step(
         &mut self,
         conn: &mut Conn,
@@ -60,7 +60,7 @@ impl Loop {
         buffers: &mut Buffers,
     ) -> Go {
         loop {
-            // The answer that there was is not the one.
+            // The backend's answer is not the client's answer: its connection is released.
             if !matches!(step, Step::Answer(_))
                 && let Some((back, _, (at, have))) = answered.take()
             {
@@ -105,13 +105,13 @@ impl Loop {
             .unwrap_or_else(|_| self.panicked(head, exchange.received_at))
     }
 
-    /// Has this loop told when a request in line can go on. False: it can already.
+    /// Has a letter posted to this loop when a waiting request can go on. False: it can already.
     fn listen(&self, conn: &Conn, story: &Story) -> bool {
         let (shared, number, key) = (self.shared.clone(), self.number, conn.key);
         story.listen(Box::new(move || shared.loops[number].post(Letter::Woken(key))))
     }
 
-    /// Sends the head, and the body as far as it is here.
+    /// Sends the head, and a body that is whole in memory.
     fn send(
         &mut self,
         conn: &mut Conn,
@@ -121,11 +121,11 @@ impl Loop {
         buffers: &mut Buffers,
     ) -> Result<BackSlot, UpstreamError> {
         let Exchange { head, upload, .. } = exchange;
-        // Sent again, all of a streamed body is still to come.
+        // If it is sent again, a streamed body begins anew.
         (upload.is_sent, upload.is_stopped) = (false, false);
         upload.most = call.max_body_bytes;
         let protocol = story.protocol(head);
-        // What is upgraded is a connection of its own.
+        // An upgraded connection is never a kept one.
         let reuse = if protocol.is_some() { Reuse::Never } else { call.reuse };
         let key = self.dial(conn.key, conn.pinned, call, reuse)?;
         let out = &mut buffers.out;
@@ -174,18 +174,18 @@ impl Loop {
         }
     }
 
-    /// There is no answer yet; a client that sends no more may be gone.
+    /// There is no answer yet. Says whether the rest of the body is read at once.
     fn after_look(&mut self, conn: &mut Conn, exchange: &Exchange) -> Go {
         let Doing::Calling(Calling { back, .. }) = &exchange.doing else { return Go::Wait };
         let takes = self.backs.get(*back).is_some_and(|back| !back.is_connecting && back.is_flushed());
-        // Its body can't come any more, which is found out by reading on.
+        // The rest of its body can't come any more: reading on finds that out.
         if takes && conn.ended && conn.readable && exchange.upload.is_under_way() {
             return Go::On;
         }
         Go::Wait
     }
 
-    /// Finishes the connection and sends what is left.
+    /// Finishes making the connection, and sends what is left of the request.
     fn push_request(
         &mut self,
         key: BackSlot,
@@ -201,12 +201,12 @@ impl Loop {
                 Ok(Err(error)) | Err(error) => return Err(refused(error)),
                 Ok(Ok(())) => {}
             }
-            // Without an address at the other end it is still being made.
+            // A socket without a peer's address is still connecting.
             if back.socket.0.peer_addr().is_err() {
                 return Ok(());
             }
             if back.secure.is_some() && back.readable {
-                // A key exchange and a chain to verify: all others have their turn between a few of them.
+                // A step may verify a chain or do a key exchange. Only a few are made in a turn, so that other clients do not wait.
                 if self.shaken_backs >= MOST_SHAKEN {
                     self.again.push(client);
                     return Ok(());
@@ -225,7 +225,7 @@ impl Loop {
         let before = back.out_at;
         let flushed = back.flush();
         if back.is_flushed() {
-            // The client's time begins again: the backend kept it waiting.
+            // The client's time begins anew, since it had to wait for the backend.
             upload.pace = Pace::new(now);
         }
         if back.is_flushed() || back.out_at > before {
@@ -243,7 +243,7 @@ impl Loop {
         Ok(())
     }
 
-    /// No head came.
+    /// No head came: tells the story, and does what it asks for.
     pub(super) fn failed(
         &mut self,
         conn: &mut Conn,

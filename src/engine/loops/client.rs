@@ -1,4 +1,4 @@
-//! What a client's connection does next, by what it is in the middle of.
+//! Decides what a client's connection does next, by what it is in the middle of.
 
 use super::conn::{Client, Conn, Stage, Transport};
 use super::counts::Kind;
@@ -10,12 +10,12 @@ use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
 use balancer_time::Nanos;
 
-/// How long a closing connection may be silent.
+/// How long a closing connection may be silent, in nanoseconds.
 pub(super) const LINGER_SILENCE: Nanos = 2_000_000_000;
-/// How long it may take in all.
+/// How long closing may take in all, in nanoseconds.
 pub(super) const LINGER_TOTAL: Nanos = 10_000_000_000;
-/// How much of what the client still sends is dropped before it is reset: bodies of a usual size, so that a client that
-/// sends all before it reads finds the answer.
+/// How many bytes of a closing connection are read and dropped before it is reset. That is enough for bodies of a usual size: a
+/// client that sends all of its body before it reads still finds the answer.
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
 /// Reads of one closing connection before others have their turn.
 const LINGER_READS: usize = 16;
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Ends our direction.
+    /// Ends our direction, and from then on drops what the client still sends.
     pub fn begin_linger(&mut self, now: Nanos) {
         self.conn.end_writing();
         self.conn.readable = true;
@@ -98,7 +98,7 @@ impl Loop {
         }
     }
 
-    /// Handles the request of a client that has one.
+    /// Lends out the request of a client that has one, while `handle` works on it.
     pub(super) fn with_exchange(
         &mut self,
         client: &mut Client,
@@ -117,7 +117,7 @@ impl Loop {
         }
     }
 
-    /// Goes on with a request that is not over.
+    /// Gives a request back to its client, or recycles it when it is over.
     pub(super) fn keep_exchange(&mut self, client: &mut Client, exchange: Box<Exchange>) {
         if matches!(exchange.doing, Doing::Nothing) {
             self.recycle(exchange);
@@ -126,7 +126,7 @@ impl Loop {
         }
     }
 
-    /// Goes on with a request. Over it is when it does [`Doing::Nothing`].
+    /// Goes on with a request. It is over when it does [`Doing::Nothing`].
     fn go_on(&mut self, conn: &mut Conn, exchange: &mut Exchange, buffers: &mut Buffers) -> Go {
         if conn.broken {
             self.gone(conn, exchange);
@@ -146,7 +146,7 @@ impl Loop {
         }
     }
 
-    /// What a client sends whose last answer it has.
+    /// Drops what a client still sends after its last answer.
     fn drop_input(&mut self, conn: &mut Conn, dropped: &mut usize, buffers: &mut Buffers) -> Go {
         for _ in 0..LINGER_READS {
             match conn.socket.receive(&mut buffers.scratch) {

@@ -1,4 +1,4 @@
-//! What becomes of a client that was handled, and what it gives back at its end.
+//! What becomes of a client after it was handled, and what it gives back when it ends.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::turn::{Go, Loop};
 use crate::proxy::exchange::FrontendEvent;
 
 impl Loop {
-    /// What becomes of a client; `None`: it is closed.
+    /// Arms the client's timer, or closes it, as `go` says. `None`: it is closed.
     pub(super) fn conclude(&mut self, mut client: Box<Client>, go: Go) -> Option<Box<Client>> {
         match go {
             Go::Wait | Go::On => {
@@ -56,7 +56,7 @@ impl Loop {
             let parent = stream.parent;
             return self.leave_connection(parent, client.conn.key, stream.end());
         }
-        // Closing it takes it out of epoll, unless somebody else holds it for a moment.
+        // Closing the socket takes it out of epoll, unless another thread holds the socket for a moment.
         if Arc::strong_count(&client.conn.socket) > 1 {
             let _ = epoll::delete(&self.epoll, &client.conn.socket);
         }

@@ -1,5 +1,5 @@
-//! A client's connection: what it is in the middle of, and what is left over of its last read. Idle it is a few hundred
-//! bytes; buffers belong to the loop.
+//! A client's connection: what it is in the middle of, and what is left over of its last read. An idle one takes a few hundred
+//! bytes, since buffers belong to the loop.
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use balancer_http::framing::write;
 use balancer_http::message::{ClientConnection, RequestHead, TlsSession, Version};
 use balancer_time::Nanos;
 
-/// A client, whole.
+/// A client: its connection and what that does.
 pub(super) struct Client {
     pub conn: Conn,
     pub stage: Stage,
@@ -30,9 +30,9 @@ pub(super) struct Client {
 
 /// What a connection is in the middle of.
 pub(super) enum Stage {
-    /// A request's head, or nothing.
+    /// Between two requests, or in a request's head.
     Head,
-    /// The beginning of a TLS connection.
+    /// A TLS handshake.
     Handshake(Handshake),
     /// Frames of HTTP/2, whose requests are clients of their own.
     Http2(Box<Http2>),
@@ -47,7 +47,7 @@ pub(super) struct Conn {
     pub key: ClientSlot,
     pub socket: Arc<Socket>,
     pub transport: Transport,
-    /// What the TLS session of it was made of.
+    /// What the TLS handshake settled, for requests' heads.
     pub secured: Option<Arc<TlsSession>>,
     pub counted: Counted,
     /// The TCP peer, or the client that a trusted peer's PROXY header named.
@@ -56,11 +56,11 @@ pub(super) struct Conn {
     pub is_proxied: bool,
     /// Its first bytes must be a PROXY header.
     pub expects_proxy: bool,
-    /// Nothing was ever answered on it.
+    /// No request was answered on it yet.
     pub fresh: bool,
     /// There may be something to read.
     pub readable: bool,
-    /// The kernel was asked to tell when there is room to write again.
+    /// The kernel was asked for an event when there is room to write.
     pub tells_room: bool,
     /// The client sends no more.
     pub ended: bool,
@@ -68,24 +68,24 @@ pub(super) struct Conn {
     pub broken: bool,
     /// Received and not yet parsed; no memory while idle.
     pub inbox: Vec<u8>,
-    /// The inbox may hold a whole request: look before reading.
+    /// The inbox may hold a whole request: parse it before reading more.
     pub look_first: bool,
-    /// Bytes of the inbox that a parser has judged to be a proper beginning.
+    /// Bytes of the inbox that the parser has found to be a proper beginning of a head.
     pub judged: usize,
-    /// When the first byte of the head in the inbox came; 0 before.
+    /// When the time for the head began: with its first byte, or with the connection for the first head. 0: it has not begun.
     pub head_since: Nanos,
-    /// When it last did something for us or we for it.
+    /// When something last happened on it: bytes went in or out, the client ended its side, or a request was over.
     pub moved_at: Nanos,
     /// Written and not yet taken by the kernel.
     pub out: Vec<u8>,
     pub out_at: usize,
-    /// The client's pace, from when it first did not take everything.
+    /// How fast the client takes what is written. `None` while it has taken everything.
     pub pace: Option<Pace>,
-    /// When something has to happen by itself.
+    /// When the loop has to look at it even if no event comes.
     pub due: Nanos,
-    /// The earliest entry among the loop's timers.
+    /// The time of its earliest entry among the loop's timers.
     pub timer: Nanos,
-    /// The backend connection that is this client's alone, since its credentials belong to it.
+    /// The backend connection that serves this client alone, since the client's credentials belong to it.
     pub pinned: Option<BackSlot>,
 }
 
@@ -101,7 +101,7 @@ pub(super) enum Transport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// Sends pieces: how many of their bytes were taken, and how many the kernel took.
+/// Sends pieces. Returns how many of their bytes were taken, and how many bytes the kernel took.
 fn send(transport: &mut Transport, socket: &Socket, pieces: &[IoSlice<'_>]) -> Result<(usize, usize), Errno> {
     match transport {
         Transport::Plain => {
@@ -122,11 +122,11 @@ fn send(transport: &mut Transport, socket: &Socket, pieces: &[IoSlice<'_>]) -> R
     }
 }
 
-/// Most bytes that are copied together to be sent by the cheaper call.
+/// Up to this many bytes, pieces are copied together and sent by the cheaper call.
 const TOGETHER: usize = 4096;
 
 impl Conn {
-    /// Says in a head where it came from.
+    /// Writes into a head which connection it came on.
     pub fn sign(&self, head: &mut RequestHead) {
         head.peer = self.peer;
         head.is_proxied = self.is_proxied;
@@ -134,7 +134,7 @@ impl Conn {
         if self.is_stream() {
             head.version = Version::Http2;
         }
-        // Weak: a head that is kept for later must not keep the connection open. The clone is the type that is wanted.
+        // Weak, so that a head that is kept for later does not keep the connection open. The clone changes the type.
         let socket: Arc<dyn ClientConnection> = self.socket.clone();
         head.connection = Some(Arc::downgrade(&socket));
     }
@@ -147,7 +147,7 @@ impl Conn {
             Transport::Stream(stream) => stream.receive(buffer),
         };
         match got {
-            // A hang-up is read to its end.
+            // After a hang-up, reading goes on until the socket says so: no further event tells of it.
             Got::Bytes(_) => self.readable = more || self.ended,
             Got::Nothing => self.readable = false,
             Got::End => self.ended = true,
@@ -156,7 +156,7 @@ impl Conn {
         got
     }
 
-    /// Whether everything that was written is with the kernel.
+    /// Whether the kernel has taken everything that was written.
     pub fn is_flushed(&self) -> bool {
         self.out_at == self.out.len() && self.is_transported()
     }
@@ -255,14 +255,14 @@ impl Conn {
         self.socket.shutdown_write();
     }
 
-    /// Says that nothing more comes, where there are words for it.
+    /// Says that nothing more comes, if the transport has a message for it (TLS close_notify).
     pub fn say_end(&mut self) {
         if let Transport::Tls(secure) = &mut self.transport {
             secure.end(&self.socket);
         }
     }
 
-    /// Writes an answer's head: into `out` what is to be sent before its body.
+    /// Writes an answer's head to `out`, to be sent before the body. That of HTTP/2 goes to the stream at once.
     pub fn write_head(
         &mut self,
         out: &mut Vec<u8>,
@@ -271,7 +271,7 @@ impl Conn {
         persistence: Persistence,
     ) {
         match &mut self.transport {
-            // Who has reset it is found out at the next step.
+            // If the client has reset the stream, the next step ends it.
             Transport::Stream(stream) => {
                 self.broken |= stream.begin(answer.status, &answer.fields, framing).is_err()
             }
@@ -279,7 +279,8 @@ impl Conn {
         }
     }
 
-    /// How a body goes to this client that would go so over HTTP/1.1: frames of HTTP/2 say where it ends.
+    /// The framing for this client of a body that has `framing` over HTTP/1.1. HTTP/2 needs no chunks: its frames say where a body
+    /// ends.
     pub fn framing(&self, framing: Framing) -> Framing {
         if self.is_stream() && framing == Framing::Chunked { Framing::UntilClose } else { framing }
     }
@@ -313,7 +314,7 @@ impl Conn {
         }
     }
 
-    /// Text that was received already.
+    /// Gives it text that was received already, as if it had just been read.
     pub fn take_text(&mut self, text: Vec<u8>, now: Nanos) {
         self.inbox = text;
         self.look_first = true;
@@ -332,11 +333,11 @@ impl Conn {
         Gone
     }
 
-    /// Turns it to its next request.
+    /// Makes it ready for its next request.
     pub fn begin_next(&mut self, now: Nanos) {
         self.fresh = false;
         self.judged = 0;
-        // What came behind the last request is the beginning of the next.
+        // What came behind the last request is the beginning of the next one.
         self.head_since = if self.inbox.is_empty() { 0 } else { now };
         self.moved_at = now;
         self.look_first = !self.inbox.is_empty();

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 
 /// All counts of an engine.
 pub(super) struct Counts {
-    /// Of each loop, those in its mail included.
+    /// By loop. A connection in a loop's mail counts for that loop.
     loops: Box<[OfLoop]>,
     connections: AtomicUsize,
-    /// Those of them that are requests of HTTP/2.
+    /// Those of all connections that are requests of HTTP/2.
     streams: AtomicUsize,
     addresses: Addresses,
 }
@@ -62,7 +62,7 @@ impl Counts {
 /// What a connection is doing, as metrics count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nothing ever came on it.
+    /// Nothing has come on it yet.
     Silent,
     /// A head or a body is being received.
     Reading,
@@ -70,7 +70,7 @@ pub(super) enum Kind {
     Idle,
     /// It waits for a backend with room, for the store or for the lane.
     Parked,
-    /// A backend is to answer it.
+    /// It waits for a backend's answer.
     Calling,
     /// An answer is on its way, and waits for its client or its backend.
     Answering,
@@ -78,9 +78,9 @@ pub(super) enum Kind {
     Closing,
     /// Upgraded.
     Tunnel,
-    /// HTTP/2 with requests, which are counted for themselves.
+    /// HTTP/2 with requests under way, each of which is counted, too.
     Http2,
-    /// HTTP/2 without any.
+    /// HTTP/2 without requests.
     IdleHttp2,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// Counts a new connection in that loop; `None`: its address has as many as it may.
+    /// Counts a new connection in that loop; `None`: its address has as many as are allowed.
     pub fn enter(counts: &Arc<Counts>, number: usize, address: IpAddr) -> Option<Self> {
         if !counts.addresses.enter(address) {
             return None;
@@ -115,14 +115,14 @@ impl Counted {
         }
     }
 
-    /// The connection is another loop's.
+    /// The connection goes to another loop.
     pub fn move_to(&mut self, number: usize) {
         self.change(-1);
         self.number = number;
         self.change(1);
     }
 
-    /// It does something else now.
+    /// Counts it as another kind.
     pub fn set_kind(&mut self, kind: Kind) {
         if self.kind != kind {
             let kinds = &self.counts.loops[self.number].kinds;
@@ -149,7 +149,7 @@ impl Drop for Counted {
     }
 }
 
-/// A request of HTTP/2 as it is counted until this is dropped.
+/// Counts a request of HTTP/2 until it is dropped.
 pub(super) struct CountedStream(Arc<Counts>);
 
 impl CountedStream {

@@ -1,5 +1,5 @@
-//! An answer on its way to the client: what the kernel takes goes out at once, what it does not take waits in a bounded
-//! buffer, and nothing more is read from the backend meanwhile.
+//! The delivery of an answer. What the kernel takes is sent at once; what it does not take waits in a bounded buffer, and
+//! nothing more is read from the backend meanwhile.
 
 use std::sync::atomic::Ordering;
 
@@ -13,14 +13,15 @@ use crate::proxy::exchange::{Answer, AnswerBody, DeliveryOutcome};
 use crate::proxy::story::Call;
 use balancer_http::message::BodyLength;
 
-/// A backend that has answered: how it was called, and where in the scratch memory its body begins and ends so far.
+/// The backend that has answered, if one has: its connection, its call, and where in the scratch memory the received part of
+/// the body begins and ends.
 pub(super) type FromBackend = Option<(BackSlot, Call, (usize, usize))>;
 
-/// A body that is longer may still be with our kernel when its last byte was sent.
+/// Of a body that is longer, some may still be in our kernel after the last byte was written.
 const LONG: u64 = 16 * 1024;
 
 impl Loop {
-    /// Sends an answer, or begins to. `answered`: whose body it is.
+    /// Sends an answer, or begins to. `answered`: the backend that the body comes from, if one has answered.
     pub(super) fn deliver(
         &mut self,
         conn: &mut Conn,
@@ -34,13 +35,13 @@ impl Loop {
         let (version, is_head) = (exchange.version(), exchange.is_head());
         let framing = conn.framing(render::framing(&answer, version, is_head));
         let persistence = render::persistence(&answer, framing, version, exchange.keep_alive);
-        // Closed with something unread, the kernel would reset it, and the answer might be lost on its way.
+        // If the connection were closed with something unread, the kernel would reset it, and the answer might be lost.
         let unread = unread || !conn.inbox.is_empty() || (conn.readable && !conn.ended);
         let after = After::of(persistence, unread);
         let ticket = answer.ticket.take();
         let mut delivery = Delivery { source: None, framing, body_bytes: 0, ticket, after, gather: None };
         buffers.out.clear();
-        // From here on its framing says what the head does of it.
+        // `framing` has what the head needs to know about the body.
         let body = std::mem::replace(&mut answer.body, AnswerBody::None { declared: None });
         match body {
             AnswerBody::Relayed(_) | AnswerBody::Tunnel => {
@@ -64,7 +65,7 @@ impl Loop {
             AnswerBody::Bytes(bytes) if !matches!(framing, Framing::None(_)) => {
                 conn.write_head(&mut buffers.out, &answer, framing, persistence);
                 delivery.body_bytes = bytes.len() as u64;
-                // A client that is gone shows at the next step.
+                // If the client is gone, the next step finds that out.
                 let _ = conn.emit(&[&buffers.out, &bytes], &mut buffers.together, self.now);
             }
             _ => {
@@ -79,7 +80,7 @@ impl Loop {
         self.answer_on(conn, exchange, buffers)
     }
 
-    /// The connection of an answer that is read. Not clean: something came behind it.
+    /// Releases the connection of an answer that was read. `is_clean`: nothing came behind the answer.
     pub(super) fn let_go(&mut self, back: BackSlot, is_clean: bool) {
         if let Some(one) = self.backs.get(back) {
             one.may_keep &= is_clean;
@@ -87,7 +88,7 @@ impl Loop {
         self.backs.release(back, self.now);
     }
 
-    /// Sends the head with what came of the body together with the backend's.
+    /// Sends the head together with the part of the body that came with the backend's head.
     fn relay_first(
         &mut self,
         conn: &mut Conn,
@@ -119,7 +120,7 @@ impl Loop {
         }
     }
 
-    /// The backend's part of an answer is over.
+    /// The backend's answer is read: releases its connection.
     fn finish_source(&mut self, exchange: &mut Exchange) {
         if let Doing::Answering(delivery) = &mut exchange.doing
             && let Some(origin) = delivery.source.take()
@@ -133,7 +134,7 @@ impl Loop {
         }
     }
 
-    /// Goes on with an answer that is on its way.
+    /// Goes on with the delivery of an answer.
     pub(super) fn answer_on(
         &mut self,
         conn: &mut Conn,
@@ -193,7 +194,7 @@ impl Loop {
         }
     }
 
-    /// Sends what the backend did not take of the request's body before its answer began.
+    /// Sends the backend what it had not taken of the request's body when its answer began.
     fn push_body(&mut self, exchange: &mut Exchange, back: BackSlot) {
         let Some(to) = self.backs.get(back) else { return };
         if !to.is_flushed() && to.flush().is_err() {
@@ -202,7 +203,7 @@ impl Loop {
         }
     }
 
-    /// Every byte is with the kernel.
+    /// The kernel has taken every byte.
     fn finish(&mut self, conn: &mut Conn, exchange: &mut Exchange) -> Go {
         let Doing::Answering(mut delivery) = std::mem::replace(&mut exchange.doing, Doing::Nothing) else {
             return Go::Close;
@@ -217,8 +218,8 @@ impl Loop {
                 conn.begin_next(self.now);
                 Go::On
             }
-            // A close with something unread is a reset, and takes with it what the client has not yet received.
-            // What the kernel told of it may not be handled yet.
+            // A close with something unread is a reset, by which the client loses what it has not received yet. The socket is
+            // asked, since the event that tells of it may not be handled yet.
             After::Close if conn.readable || (delivery.body_bytes > LONG && !conn.socket.is_quiet()) => {
                 Go::Linger
             }
@@ -227,10 +228,10 @@ impl Loop {
         }
     }
 
-    /// Ends an answer before its end. The client must see that it is broken: with a length or chunks it does by the missing
-    /// rest, and may still read what was sent; without, only a reset tells it.
+    /// Ends an answer before its body is whole. The client must see that: with a length or chunks the rest is missing, and the
+    /// client may still read what was sent. Without them only a reset shows it.
     pub(super) fn broke(&mut self, conn: &mut Conn, delivery: &mut Delivery, cause: &str) -> Go {
-        // The backend's connection ends before the ticket gives the lease back.
+        // Closed first: the ticket gives the lease back, which must not free a place while the backend still works.
         if let Some(origin) = delivery.source.take() {
             self.backs.close(origin.back);
         }
@@ -238,7 +239,7 @@ impl Loop {
         if delivery.framing == Framing::UntilClose { Go::Reset } else { Go::Close }
     }
 
-    /// After a 101: sends it, and relays from then on.
+    /// Sends a 101, and relays both directions from then on.
     fn switch(
         &mut self,
         conn: &mut Conn,
@@ -261,13 +262,13 @@ impl Loop {
         Go::On
     }
 
-    /// Asks the kernel to tell when the client takes more.
+    /// Asks the kernel for an event when the client takes more.
     pub(super) fn tell_room(&self, conn: &mut Conn) {
         use rustix::event::epoll::{EventFlags, modify};
         if !conn.tells_room && !conn.is_stream() {
             conn.tells_room = true;
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-            // Fails only for want of memory; the client's time-out then looks again.
+            // Fails only when memory is short. The client's time-out tries again then.
             let _ = modify(&self.epoll, &conn.socket, super::turn::data_of(conn.key), flags);
         }
     }

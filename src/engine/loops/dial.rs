@@ -1,4 +1,4 @@
-//! Connections to backends are taken from those that are kept, or made.
+//! Gets a connection to a backend: takes a kept one, or makes one.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use crate::proxy::story::Call;
 use crate::proxy::{Phase, Reuse, UpstreamError};
 
 impl Loop {
-    /// A kept connection for that call, the client's own if it has one, or a new one that is being made.
+    /// A kept connection for that call, the client's own one if it has one, or a new one that is still connecting.
     pub(super) fn dial(
         &mut self,
         client: ClientSlot,
@@ -89,7 +89,7 @@ fn data_of(key: BackSlot) -> u64 {
     key.data().as_ffi() | BACK
 }
 
-/// What this process lacks is no backend's failure.
+/// The error for what this process lacks, which is no failure of the backend.
 fn shortage(error: Errno) -> UpstreamError {
     UpstreamError {
         phase: Phase::Shortage,
@@ -101,7 +101,7 @@ fn is_shortage(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
 }
 
-/// Begins a connection.
+/// Begins to connect.
 fn open(address: SocketAddr) -> Result<Socket, UpstreamError> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -109,19 +109,19 @@ fn open(address: SocketAddr) -> Result<Socket, UpstreamError> {
     let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
     match rustix::net::connect(&socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(Socket(socket.into())),
-        // No port of ours is left for that address.
+        // ADDRNOTAVAIL: no local port is left for that address.
         Err(error) if is_shortage(error) || error == Errno::ADDRNOTAVAIL => Err(shortage(error)),
         Err(error) => Err(refused(error)),
     }
 }
 
-/// No connection came about.
+/// The error for a connection that could not be made.
 pub(super) fn refused(error: Errno) -> UpstreamError {
     let phase = if error == Errno::TIMEDOUT { Phase::ConnectTimedOut } else { Phase::Connect };
     UpstreamError { phase, cause: std::io::Error::from(error).to_string() }
 }
 
-/// A connection that is gone though it was not closed: a fault of ours.
+/// The error for a connection that is missing among those of the loop, which is a bug of ours.
 pub(super) fn lost() -> UpstreamError {
     UpstreamError { phase: Phase::Reset, cause: "the connection is gone".to_owned() }
 }

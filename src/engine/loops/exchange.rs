@@ -1,4 +1,4 @@
-//! One request on its way: its body, what it waits for, and its answer's delivery.
+//! One request under way: its body, what it waits for, and the delivery of its answer.
 
 use balancer_http::framing::chunk::ChunkDecoder;
 use balancer_http::message::{BodyLength, RequestHead, Version};
@@ -21,17 +21,17 @@ pub(super) struct Exchange {
 
 /// What a request is in the middle of.
 pub(super) enum Doing {
-    /// Its body is read ahead, before anybody is asked.
+    /// Its body is read ahead, before the service is asked.
     Reading,
-    /// The same for a call that is answered on a thread of the lane: at most so many bytes.
+    /// The body of an API call is read, at most so many bytes of it, before a thread of the lane answers.
     Gathering(usize),
-    /// It waits in line.
+    /// Its story waits: in line, for the store or for a password. At most until then.
     Waiting(Box<Story>, Nanos),
     /// A thread of the lane answers it.
     InLane,
     /// It was sent, or is being sent.
     Calling(Calling),
-    /// Its answer is on its way.
+    /// Its answer is being delivered.
     Answering(Delivery),
     /// Upgraded: both directions are relayed.
     Tunnel(Tunnel),
@@ -39,16 +39,16 @@ pub(super) enum Doing {
     Nothing,
 }
 
-/// A request that a backend is to answer.
+/// A request that was sent to a backend.
 pub(super) struct Calling {
     pub story: Box<Story>,
     pub call: Call,
     pub back: BackSlot,
-    /// When the last of it was sent, or, before that, when the connection was begun.
+    /// When the last of it was sent; before that, when the connection was begun.
     pub since: Nanos,
-    /// Heads of interim answers so far.
+    /// How many interim answers came so far.
     pub interim: u8,
-    /// All interim answers so far let the connection be kept.
+    /// No interim answer so far asked to close the connection.
     pub keep_alive: bool,
 }
 
@@ -61,18 +61,18 @@ pub(super) struct Delivery {
     pub body_bytes: u64,
     pub ticket: Option<Box<dyn Ticket>>,
     pub after: After,
-    /// The head is not decided yet: the body's length is being found out.
+    /// The head is not written yet, since the body's length is being found out.
     pub gather: Option<Box<Gather>>,
 }
 
 /// A backend whose answer is relayed.
 pub(super) struct BodySource {
     pub back: BackSlot,
-    /// When it last sent something.
+    /// When the backend last sent something.
     pub last: Nanos,
     /// Longest silence.
     pub read: Nanos,
-    /// When all of it must be over.
+    /// When the whole request must be over.
     pub deadline: Option<Nanos>,
 }
 
@@ -94,46 +94,46 @@ pub(super) struct Tunnel {
     pub backend_done: bool,
 }
 
-/// What becomes of the connection behind a whole answer.
+/// What becomes of the connection after a whole answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// The next request.
+    /// It waits for the next request.
     Keep,
-    /// The end.
+    /// It is closed.
     Close,
-    /// The end, though the client may still be sending.
+    /// It is closed, after what the client may still send was dropped.
     Linger,
 }
 
 /// A request's body.
 pub(super) struct Upload {
     pub length: BodyLength,
-    /// Read and not yet sent, framing taken off; all of it when it is read ahead.
+    /// Read and not yet sent, without framing; all of it when it is read ahead.
     pub body: Vec<u8>,
     /// Bytes of a body of known length that are still to come from the client.
     pub left: u64,
     pub decoder: ChunkDecoder,
     /// Bytes of body that came.
     pub came: u64,
-    /// Most of them, where that is less than `frontend.max_body_bytes`.
+    /// Longest body, where that is less than `frontend.max_body_bytes`.
     pub most: Option<u64>,
     pub pace: Pace,
     /// All of it came.
     pub is_whole: bool,
-    /// It goes on while it comes.
+    /// It is sent on while it still comes.
     pub streams: bool,
     /// The last of a streamed body was sent.
     pub is_sent: bool,
-    /// Some of it is gone: it can't be sent again.
+    /// Some of it was sent and is no longer in memory: the request can't be sent again.
     pub is_gone: bool,
-    /// Nothing of it is wanted any more.
+    /// The rest of it is not wanted any more.
     pub is_stopped: bool,
-    /// The client waits to be asked for it.
+    /// The client waits for a 100 before it sends it.
     pub owes_continue: bool,
 }
 
 impl Exchange {
-    /// A blank one, for its memory.
+    /// One without a request, for later use.
     pub fn blank(head: RequestHead) -> Box<Self> {
         let length = BodyLength::Empty;
         Box::new(Self {

@@ -1,4 +1,4 @@
-//! When something has to happen by itself, and what.
+//! Deadlines: when a client has to be looked at although no event came, and what happens to it then.
 
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
@@ -14,18 +14,18 @@ use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 use std::time::Duration;
 
-/// How long a client that sends no more may get no byte of its answer before it counts as gone.
+/// A client that has ended its side counts as gone when for so long there was nothing to send to it.
 const ENDED_SILENCE: Nanos = 1_000_000_000;
 /// How long a connection may still be idle when the engine drains.
 pub(super) const DRAIN_IDLE: Nanos = 2_000_000_000;
-/// A client's socket that takes nothing is tried that often, since the kernel calls it writable late.
+/// How often a socket that takes nothing is tried, since the kernel is late to call it writable.
 const TRY_AGAIN: Nanos = 1_000_000_000;
 
-/// The furthest timer of a stream of HTTP/2 when it begins.
+/// How far ahead the timer of a stream of HTTP/2 is set at most.
 const NEAR: Nanos = 1_000_000_000;
 
 impl Loop {
-    /// When a client needs a look though nothing came.
+    /// When a client has to be looked at although nothing came.
     pub(super) fn due(&self, client: &Client) -> Nanos {
         let (conn, timeouts) = (&client.conn, &self.shared.timeouts);
         match &client.stage {
@@ -68,7 +68,7 @@ impl Loop {
         due.min(ended)
     }
 
-    /// When a call is too late, and what for.
+    /// When a call is too late, and which time-out that is.
     fn call_due(&self, upload: &Upload, calling: &Calling) -> (Nanos, Late) {
         let Calling { call, since, back, .. } = calling;
         let policy = call.policy;
@@ -83,14 +83,14 @@ impl Loop {
             ((*since).max(upload.pace.last()).saturating_add(policy.response), Late::Head)
         };
         match call.deadline {
-            // A client that is slow is no failure of its backend.
+            // The deadline of a request whose client sends slowly is no failure of the backend.
             Some(deadline) if deadline < due && why == Late::Upload => (deadline, why),
             Some(deadline) if deadline < due => (deadline, Late::Deadline),
             _ => (due, why),
         }
     }
 
-    /// When a client that takes nothing is looked at again, or is too slow.
+    /// When a client that takes nothing is tried again, or is too slow.
     pub(super) fn slow_due(&self, conn: &Conn) -> Nanos {
         let timeouts = &self.shared.timeouts;
         let slow = conn
@@ -99,8 +99,8 @@ impl Loop {
         slow.min(self.now.saturating_add(TRY_AGAIN))
     }
 
-    /// Whether a client takes nothing, or too little. The kernel says "writable" only when a third of its buffer is free: a
-    /// client that reads slowly but fast enough is told from a silent one by trying.
+    /// Whether a client takes nothing, or too little. The kernel says "writable" only when a third of its buffer is free, so only
+    /// trying to write tells a client that reads slowly, but fast enough, from a silent one.
     pub(super) fn is_too_slow(&self, conn: &mut Conn) -> bool {
         let timeouts = &self.shared.timeouts;
         conn.flush(self.now).is_err()
@@ -119,10 +119,11 @@ impl Loop {
         due.min(deadline)
     }
 
-    /// Puts a client among the timers, if it is not there early enough.
+    /// Sets the client's deadline, and adds a timer if it has none that is early enough.
     pub(super) fn arm(&mut self, conn: &mut Conn, due: Nanos) {
         conn.due = due;
-        // A stream is over soon, and its entry would stay behind: it gets a near one, which is made anew if it is still there.
+        // Most streams end soon, and their entries would stay in the heap until their time. So the entry is near, and is made anew
+        // while the stream is there.
         let at = if conn.is_stream() { due.min(self.now.saturating_add(NEAR)) } else { due };
         if at < conn.timer {
             conn.timer = at;
@@ -140,13 +141,13 @@ impl Loop {
             let Some(Some(client)) = self.clients.get_mut(key) else { continue };
             let conn = &mut client.conn;
             if conn.timer != at {
-                // An earlier entry took its place.
+                // It has an earlier entry.
                 continue;
             }
             conn.timer = Nanos::MAX;
             if conn.due > self.now {
                 let due = conn.due;
-                // What is never due has no entry: it would stay for ever.
+                // A client without a deadline gets no entry, which would stay for ever.
                 if due < Nanos::MAX {
                     conn.timer = due;
                     self.timers.push(Reverse((due, key)));
@@ -158,7 +159,7 @@ impl Loop {
         }
     }
 
-    /// A client's time has come.
+    /// Does what a client's deadline asks for.
     fn pass(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
         match &mut client.stage {
             Stage::Linger { .. } => Go::Close,
@@ -187,7 +188,7 @@ impl Loop {
         }
     }
 
-    /// When a client counts as gone: it sends no more, its request is whole, and there is nothing that it could take.
+    /// When a client counts as gone. It has ended its side, its request is whole, and there is nothing to send to it.
     fn left_at(&self, conn: &Conn, exchange: &Exchange) -> Nanos {
         let may_be_gone = conn.ended && self.shared.abort_on_close;
         if may_be_gone && conn.is_flushed() && !exchange.upload.is_under_way() {
@@ -255,7 +256,7 @@ impl Loop {
         }
     }
 
-    /// The client takes nothing, or the backend sends nothing.
+    /// A delivery is late: the client takes nothing, or the backend sends nothing.
     fn answer_late(&mut self, conn: &mut Conn, exchange: &mut Exchange) -> Go {
         let Doing::Answering(delivery) = &mut exchange.doing else { return Go::Wait };
         let origin = delivery.source.as_ref();
@@ -289,18 +290,18 @@ impl Loop {
         Go::On
     }
 
-    /// What is to be done now and then.
+    /// What is done after each turn, mostly by the time that has passed.
     pub(super) fn keep_house(&mut self) {
         self.backs.sweep(self.now);
         self.balance();
         if self.accepts_again_at > 0 && self.now >= self.accepts_again_at {
             self.accepts_again_at = 0;
-            // Fails only for want of memory: then other loops accept.
+            // Fails only when memory is short: then other loops accept.
             let _ = self.watch_listeners();
         }
     }
 
-    /// Something in what the loops share has changed.
+    /// Follows what has changed in [`super::shared::LoopsShared`]: the engine drains.
     pub(super) fn look(&mut self) {
         if self.shared.draining.load(Ordering::SeqCst) && self.draining_since.is_none() {
             self.draining_since = Some(self.now);
@@ -309,7 +310,7 @@ impl Loop {
             for key in keys {
                 let Some(Some(client)) = self.clients.get(key) else { continue };
                 if matches!(client.stage, Stage::Http2(_)) {
-                    // It tells its client.
+                    // Its next step tells the client.
                     self.again.push(key);
                 }
                 let due = self.due(client);
@@ -337,7 +338,7 @@ impl Loop {
     }
 }
 
-/// Which time-out of a call is over.
+/// Which time-out of a call has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Late {
     Connect,

@@ -1,4 +1,4 @@
-//! What a loop does with an HTTP/2 connection: reads, polls and writes, and takes requests in.
+//! What a loop does with an HTTP/2 connection: reads, polls the `h2` crate, writes, and makes a client of each request.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use super::wire::Got;
 use crate::proxy::exchange::{FrontendEvent, Http2Flood};
 use balancer_time::Nanos;
 
-/// Reads of one connection, and streams that it opens, before others have their turn.
+/// Reads of one connection before others have their turn.
 const ROUNDS: usize = 8;
 const MOST_OPENED: usize = 32;
 
 impl Loop {
-    /// A client speaks HTTP/2: by ALPN, or, with what it has sent so far, by its preface.
+    /// Begins HTTP/2 on a connection: after ALPN, or after the preface. `came`: what the client has sent so far.
     pub(super) fn begin_http2(&mut self, client: &mut Client, came: &[u8]) -> Go {
         let mut http2 = Http2::new(self.woken.waker(client.conn.key), self.now);
         let flood = http2.take_in(came, self.now);
@@ -41,7 +41,7 @@ impl Loop {
         }
         let mut opened = 0;
         for _ in 0..ROUNDS {
-            // Who does not take what we say is not listened to.
+            // Nothing is read from a client that does not take what we write.
             match conn.flush(self.now) {
                 Err(_) => return Go::Close,
                 Ok(true) => {}
@@ -51,7 +51,7 @@ impl Loop {
                 }
             }
             if http2.is_over {
-                // Why it is over must not be lost by a reset.
+                // Lingers, so that the frame that says why it is over is not lost by a reset.
                 return Go::Linger;
             }
             let has_read = self.read_frames(conn, http2, buffers);
@@ -94,7 +94,7 @@ impl Loop {
         Go::Wait
     }
 
-    /// Reads what came, if what came before was read by the crate. True: something came.
+    /// Reads what came, if the crate has read all that came before. True: something came.
     fn read_frames(&mut self, conn: &mut Conn, http2: &mut Http2, buffers: &mut Buffers) -> bool {
         if !conn.readable || !http2.is_drained() {
             return false;
@@ -114,7 +114,7 @@ impl Loop {
         }
     }
 
-    /// Counts what a connection is ended for.
+    /// Counts a flood that a connection is ended for.
     fn count_flood(&self, flood: Option<Http2Flood>) {
         if let Some(flood) = flood {
             self.shared.service.observe(FrontendEvent::Http2Flooded(flood));
@@ -139,7 +139,7 @@ impl Loop {
             answer.send_reset(Reason::REFUSED_STREAM);
             return;
         };
-        // It is no connection that never said anything.
+        // It has a request already, so it is not silent.
         counted.set_kind(Kind::Reading);
         let counted_stream = CountedStream::enter(&shared.counts);
         let (parts, body) = request.into_parts();
@@ -168,9 +168,9 @@ impl Loop {
         self.again.push(key);
     }
 
-    /// The crate has something for that client.
+    /// Advances the clients that the crate has woken.
     pub(super) fn woken(&mut self, buffers: &mut Buffers) {
-        // What these wake in turn has its turn, too, but not for ever.
+        // These may wake others, which are advanced, too, but not for ever.
         for _ in 0..ROUNDS {
             let mut keys = self.woken.take();
             if keys.is_empty() {
@@ -199,7 +199,7 @@ impl Loop {
         }
     }
 
-    /// A request is over: its connection may be idle now.
+    /// Tells a connection that one of its requests is over: it may be idle now.
     pub(super) fn leave_connection(
         &mut self,
         parent: ClientSlot,
@@ -216,7 +216,7 @@ impl Loop {
         }
     }
 
-    /// Says to a client that its idle connection ends.
+    /// Tells a client that its idle connection ends.
     pub(super) fn say_goodbye(&mut self, client: &mut Client) {
         if let Stage::Http2(http2) = &mut client.stage {
             let mut out = Vec::new();
@@ -228,7 +228,7 @@ impl Loop {
         client.conn.say_end();
     }
 
-    /// When a connection needs a look though nothing came.
+    /// When a connection has to be looked at although nothing came.
     pub(super) fn due_of_http2(&self, conn: &Conn, http2: &Http2) -> Nanos {
         let timeouts = &self.shared.timeouts;
         if !conn.is_flushed() {
@@ -242,7 +242,7 @@ impl Loop {
         http2.idle_since.saturating_add(most).min(drained.unwrap_or(Nanos::MAX))
     }
 
-    /// The time of a connection has come: it takes nothing, or asks for nothing.
+    /// A connection's deadline has passed: it takes nothing, or it has been idle for too long.
     pub(super) fn late_http2(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
         let conn = &mut client.conn;
         if !conn.is_flushed() {

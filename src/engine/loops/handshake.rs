@@ -1,5 +1,5 @@
-//! TLS handshakes of clients. What is expensive in one (a key exchange, a signature) is a few tenths of a millisecond on its
-//! loop, so they stand in a queue of their own, and all other events have their turn between two of them.
+//! TLS handshakes of clients. A key exchange or a signature takes a few tenths of a millisecond of its loop. So handshakes wait in
+//! a queue of their own, and all other events have their turn between two of them.
 
 use super::conn::{Client, Stage, Transport};
 use super::secure::MOST_HANDSHAKE_BYTES;
@@ -12,18 +12,18 @@ use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 use std::sync::Arc;
 
-/// Steps are made until so much of a turn is used: at least one.
+/// Handshakes go on for so long in one turn, and by at least one step.
 const SLICE: Nanos = 200_000;
-/// The first byte of every handshake (RFC 8446 §5.1).
+/// The first byte of every TLS connection: the record type "handshake" (RFC 8446 §5.1).
 pub(super) const HANDSHAKE_RECORD: u8 = 22;
 
 /// A handshake under way.
 pub(super) struct Handshake {
     /// When the connection was accepted.
     pub since: Nanos,
-    /// What the client sent.
+    /// How many bytes the client sent.
     pub bytes: usize,
-    /// It stands in the queue.
+    /// It is in the queue.
     is_queued: bool,
 }
 
@@ -34,7 +34,7 @@ impl Handshake {
 }
 
 impl Loop {
-    /// Something came of a handshake: it has its turn behind those that wait already.
+    /// Something came for a handshake: queues it behind those that wait already.
     pub(super) fn queue_handshake(&mut self, client: &mut Client) -> Go {
         if client.conn.broken {
             return self.end_handshake(client, Ended::Failed);
@@ -47,7 +47,7 @@ impl Loop {
         Go::Wait
     }
 
-    /// Goes on with some of those that wait.
+    /// Goes on with some of the handshakes that wait.
     pub(super) fn shake_hands(&mut self, buffers: &mut Buffers) {
         let until = self.now.saturating_add(SLICE);
         while let Some(key) = self.handshakes.pop_front() {
@@ -74,7 +74,7 @@ impl Loop {
         let room = buffers.inbox.len() - have;
         buffers.inbox[..have].copy_from_slice(&conn.inbox);
         conn.inbox = Vec::new();
-        // The rest of its flight may still be here when the client takes the answer.
+        // Some of our last messages may not be sent yet.
         match conn.flush(self.now) {
             Ok(true) => {}
             Ok(false) => self.tell_room(conn),
@@ -95,7 +95,7 @@ impl Loop {
         if conn.expects_proxy {
             match self.proxy_header(client, have, buffers) {
                 Ok(consumed) => start = consumed,
-                // It is not whole: a queue for it costs no time.
+                // The PROXY header is not whole, and more can be read: it waits in the queue for that.
                 Err(Go::On) => return self.queue_handshake(client),
                 Err(go) => return go,
             }
@@ -103,7 +103,7 @@ impl Loop {
         self.take_handshake(client, &mut (start, have), buffers)
     }
 
-    /// Hands what came to the session.
+    /// Gives what came to the session.
     fn take_handshake(
         &mut self,
         client: &mut Client,
@@ -128,7 +128,7 @@ impl Loop {
             log::debug!("a TLS handshake with {} failed: {error}", conn.peer);
         }
         let is_under_way = secure.is_shaking_hands();
-        // What comes with its last message is no part of it.
+        // Requests may follow the last message at once: only while it is under way do the bytes count.
         if taken.is_err() || (is_too_long && is_under_way) {
             return self.end_handshake(client, Ended::Failed);
         }
@@ -141,7 +141,7 @@ impl Loop {
         self.secured(client)
     }
 
-    /// The handshake is over: requests may come.
+    /// Ends a handshake that succeeded: requests may come.
     fn secured(&mut self, client: &mut Client) -> Go {
         let conn = &mut client.conn;
         let mut is_http2 = false;
@@ -153,14 +153,14 @@ impl Loop {
         }
         let go = self.end_handshake(client, Ended::Ok);
         let conn = &mut client.conn;
-        // A request may have come with the last of it.
+        // A request may have come with the last message of the handshake.
         conn.readable = true;
         (conn.head_since, conn.moved_at) = (self.now, self.now);
         client.stage = Stage::Head;
         if is_http2 { self.begin_http2(client, &[]) } else { go }
     }
 
-    /// A request that is not encrypted is told so; anything else is nothing that could be answered.
+    /// Answers a request that is not encrypted with 400. Anything else that is not TLS can't be answered.
     fn not_tls(&mut self, client: &mut Client, is_request: bool, buffers: &mut Buffers) -> Go {
         if !is_request {
             return self.end_handshake(client, Ended::Failed);

@@ -1,4 +1,4 @@
-//! From received bytes to a request.
+//! From received bytes to a request: finds out what is spoken, parses heads, and begins or refuses requests.
 
 use super::conn::{Client, Conn, Stage, Transport};
 use super::exchange::{Doing, Exchange, Upload};
@@ -14,7 +14,7 @@ use balancer_http::framing::request::{HeadVerdict, parse};
 use balancer_http::message::{BodyLength, Reason, RequestHead};
 
 impl Loop {
-    /// Reads what the client sent and begins the request that is whole.
+    /// Reads what the client sent, and begins a request once its head is whole.
     pub(super) fn receive(&mut self, client: &mut Client, buffers: &mut Buffers) -> Go {
         let conn = &mut client.conn;
         if conn.broken {
@@ -22,7 +22,7 @@ impl Loop {
         }
         let mut have = conn.inbox.len();
         buffers.inbox[..have].copy_from_slice(&conn.inbox);
-        // The memory goes, too: an idle connection has none.
+        // Gives the memory back: an idle connection has none.
         conn.inbox = Vec::new();
         if !std::mem::take(&mut conn.look_first) {
             if !conn.readable {
@@ -37,7 +37,7 @@ impl Loop {
                 Got::Broken(_) => return Go::Close,
             }
         }
-        // Also of what came behind the last request.
+        // Also where the bytes came behind the last request.
         if conn.head_since == 0 {
             conn.head_since = self.now;
         }
@@ -92,15 +92,15 @@ impl Loop {
             }
             proxy::ProxyVerdict::Refused(detail) => {
                 self.shared.service.observe(FrontendEvent::Rejected("proxy_protocol"));
-                // What is there is another request's.
+                // The buffer still has the head of another request.
                 buffers.head = RequestHead::blank(conn.peer);
                 Err(self.refuse(client, &Reject::new(Reason::BadRequest, detail), buffers))
             }
         }
     }
 
-    /// The refusal of a beginning to which nothing comes any more, if it is wrong already: it may have waited for more
-    /// before it was judged (see [`worth_judging`]). `None`: no request, and nothing to answer.
+    /// The refusal for the beginning of a head behind which nothing comes any more, if the beginning breaks a rule. It may not have
+    /// been parsed yet, see [`worth_judging`]. `None`: it breaks none, and there is no request to answer.
     fn judge_beginning(&mut self, client: &mut Client, have: usize, buffers: &mut Buffers) -> Option<Go> {
         let conn = &client.conn;
         if conn.expects_proxy || have <= conn.judged {
@@ -112,7 +112,7 @@ impl Loop {
         }
     }
 
-    /// The same for one whose deadline has passed, in the connection's own inbox.
+    /// The same for a head whose deadline has passed, which is in the connection's inbox.
     pub(super) fn judge_overdue(&mut self, client: &mut Client, buffers: &mut Buffers) -> Option<Go> {
         let conn = &client.conn;
         let have = conn.inbox.len();
@@ -120,7 +120,7 @@ impl Loop {
         self.judge_beginning(client, have, buffers)
     }
 
-    /// Handles what starts at `start`.
+    /// Parses the head that begins at `start` of the buffers' inbox, if that may bring a new verdict.
     fn request(&mut self, client: &mut Client, start: usize, have: usize, buffers: &mut Buffers) -> Go {
         let conn = &mut client.conn;
         let bytes = &buffers.inbox[start..have];
@@ -142,7 +142,8 @@ impl Loop {
         }
     }
 
-    /// A head is whole; its body begins at the first position of the inbox.
+    /// Begins a request whose head is whole. Its body begins at the first position of the buffers' inbox; what was received ends
+    /// at the second.
     fn begin_exchange(
         &mut self,
         client: &mut Client,
@@ -176,19 +177,19 @@ impl Loop {
         Go::On
     }
 
-    /// Answers what the engine itself refuses, and closes. The head is the buffers'.
+    /// Answers a request that the engine itself refuses, and closes. Takes the head from the buffers.
     pub(super) fn refuse(&mut self, client: &mut Client, reject: &Reject, buffers: &mut Buffers) -> Go {
         let conn = &mut client.conn;
         conn.sign(&mut buffers.head);
         let mut exchange = self.exchange(conn, buffers);
-        // Whatever comes behind it is not read.
+        // A body that never becomes whole: nothing behind the head is read as a request.
         exchange.upload = Upload::new(BodyLength::Chunked, self.now);
         let go = self.refuse_exchange(conn, &mut exchange, reject, buffers);
         self.keep_exchange(client, exchange);
         go
     }
 
-    /// A request with the buffers' head.
+    /// A request with the head that is in the buffers.
     fn exchange(&mut self, conn: &Conn, buffers: &mut Buffers) -> Box<Exchange> {
         let mut exchange = self.spare.pop().unwrap_or_else(|| Exchange::blank(RequestHead::blank(conn.peer)));
         std::mem::swap(&mut exchange.head, &mut buffers.head);
@@ -196,7 +197,7 @@ impl Loop {
         exchange
     }
 
-    /// The same for a request whose body is at fault.
+    /// Answers a request whose body is at fault, and closes.
     pub(super) fn refuse_body(
         &mut self,
         conn: &mut Conn,
@@ -251,14 +252,14 @@ fn beginning(conn: &Conn, bytes: &[u8], h2c: bool) -> Beginning {
     }
 }
 
-/// Keeps what is left of the inbox with the connection.
+/// Keeps unparsed bytes with the connection.
 fn keep(conn: &mut Conn, bytes: &[u8], go: Go) -> Go {
     conn.inbox.extend_from_slice(bytes);
     go
 }
 
-/// Whether bytes added to a proper beginning can change the verdict soon: a line ended, or there are a quarter more.
-/// Without that, a head sent byte by byte would be read from its start for every byte.
+/// Whether enough bytes were added to a proper beginning to parse it again: a line ended, or there are a quarter more.
+/// Otherwise a head that comes byte by byte would be parsed from its start for every byte.
 fn worth_judging(bytes: &[u8], judged: usize) -> bool {
     let new = bytes.get(judged..).unwrap_or(&[]);
     new.contains(&b'\n') || new.len() >= 64 + judged / 4

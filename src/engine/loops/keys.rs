@@ -1,4 +1,4 @@
-//! Names of a loop's connections. A name is never used again for another one.
+//! Names of a loop's connections. A name is never used again for another connection.
 
 use slotmap::new_key_type;
 

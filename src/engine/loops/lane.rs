@@ -1,5 +1,5 @@
-//! Threads for what may block or takes long: calls of the API. Loops hand over a request whose body is whole, and are mailed
-//! its answer. Those that may wait for the database have threads of their own: when it hangs, the others are still answered.
+//! Threads for calls of the API, which may block or take long. A loop hands over a call whose body is whole, and gets the answer
+//! as a letter. Calls that may wait for the database have threads of their own: when it hangs, the others are still answered.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,9 +16,9 @@ use crate::proxy::exchange::{Answer, BlockingRequest, BodyFault, FrontendEvent, 
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
 
-/// Threads for calls that may wait for the database, and for those that do not.
+/// How many threads there are for calls that may wait for the database, and for those that do not.
 const THREADS: [usize; 2] = [2, 1];
-/// Most requests that wait for one of them.
+/// Most requests that wait for either kind of thread.
 const MOST_WAITING: usize = 256;
 
 /// A request for the lane.
@@ -32,7 +32,7 @@ pub(super) struct LaneJob {
     pub received_at: Nanos,
 }
 
-/// The running threads; they end when the last clone is dropped.
+/// The running threads. They end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Lane {
     waiting: Sender<LaneJob>,
@@ -40,13 +40,13 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Starts the threads; `shared` is who they answer to.
+    /// Starts the threads. `shared`: the loops that they answer to.
     pub fn start(shared: &Arc<LoopsShared>) -> io::Result<Self> {
         let [waiting, quick] = THREADS;
         Ok(Self { waiting: start("lane", waiting, shared)?, quick: start("quick-lane", quick, shared)? })
     }
 
-    /// Hands a request over; it comes back when too many wait.
+    /// Hands a request over. It is given back when too many wait. `waits`: it may wait for the database.
     pub fn send(&self, job: LaneJob, waits: bool) -> Result<(), Box<LaneJob>> {
         let lane = if waits { &self.waiting } else { &self.quick };
         lane.try_send(job).map_err(|refused| Box::new(refused.into_inner()))

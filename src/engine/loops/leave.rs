@@ -1,4 +1,4 @@
-//! Requests that waited go on, and those whose client left end.
+//! How requests that waited go on, and how those end whose client has left.
 
 use super::conn::{Client, Conn, Stage};
 use super::exchange::{Calling, Doing, Exchange};
@@ -9,13 +9,13 @@ use crate::proxy::exchange::{Answer, BodyFault, DeliveryOutcome};
 use balancer_http::message::Reason;
 
 impl Loop {
-    /// What a request waited for may be there.
+    /// A request was woken: what it waits for may have come.
     pub(super) fn wake(&mut self, key: ClientSlot, buffers: &mut Buffers) {
         self.with_client(key, buffers, |own, client, buffers| own.resume(client, false, buffers));
         self.advance(key, buffers);
     }
 
-    /// Goes on with a request in line.
+    /// Resumes the story of a request that waits. `late`: its time is over.
     pub(super) fn resume(&mut self, client: &mut Client, late: bool, buffers: &mut Buffers) -> Go {
         self.with_exchange(client, |own, conn, exchange| {
             match std::mem::replace(&mut exchange.doing, Doing::Nothing) {
@@ -31,7 +31,7 @@ impl Loop {
         })
     }
 
-    /// The lane has answered.
+    /// Delivers an answer of the lane.
     pub(super) fn lane_answered(&mut self, key: ClientSlot, answer: Answer, buffers: &mut Buffers) {
         let mut answer = Some(answer);
         self.with_client(key, buffers, |own, client, buffers| {
@@ -42,14 +42,14 @@ impl Loop {
                 answer.take().map_or(Go::Wait, |answer| own.deliver(conn, exchange, answer, None, buffers))
             })
         });
-        // Its client has left.
+        // The answer was not taken: its client has left.
         if let Some(ticket) = answer.and_then(|answer| answer.ticket) {
             ticket.settle(0, DeliveryOutcome::ClientGone);
         }
         self.advance(key, buffers);
     }
 
-    /// The client has left: everything that the request holds goes back, and its end is written down.
+    /// The client has left: gives back everything that the request holds, and records its end.
     pub(super) fn gone(&mut self, conn: &mut Conn, exchange: &mut Exchange) {
         match std::mem::replace(&mut exchange.doing, Doing::Nothing) {
             Doing::Reading => {
@@ -75,12 +75,12 @@ impl Loop {
                 self.backs.close(tunnel.back);
                 tunnel.delivery.settle(DeliveryOutcome::Complete, conn.out.len() - conn.out_at);
             }
-            // The lane's answer will find no client.
+            // The lane still answers, and then finds no client.
             Doing::InLane | Doing::Nothing => {}
         }
     }
 
-    /// Ends whatever a client is in the middle of.
+    /// Ends the request that a client is in the middle of.
     pub(super) fn abandon(&mut self, client: &mut Client) {
         if let Stage::Busy(mut exchange) = std::mem::replace(&mut client.stage, Stage::Head) {
             self.gone(&mut client.conn, &mut exchange);

@@ -1,10 +1,10 @@
-//! Our own front door, for Linux: loops that own their connections. Each loop is a thread with its own epoll instance, its
-//! clients, its connections to backends, its timers and its buffers; what waits holds memory alone. A loop never waits for
-//! anything but events: what may block is done by the threads of a lane, and mailed back.
+//! Our own engine, for Linux: loops that own their connections. Each loop is a thread with its own epoll instance, its clients,
+//! its connections to backends, its timers and its buffers. A request that waits holds memory and no thread. A loop never waits
+//! for anything but events: what may block is done by the threads of a lane, which mail the result back.
 //!
 //! A client's connection is handled by one function for each thing that it can be in the middle of (`client`): a request's
 //! head (`head`), its body (`body`), its backend (`call`, `back`), its answer (`deliver`), an upgraded connection (`tunnel`).
-//! Sockets are registered once, edge-triggered: who reads less than it asked for has read everything.
+//! Sockets are registered once, edge-triggered: a read that brings less than it asked for has read everything.
 
 mod accept;
 mod answer;
@@ -62,15 +62,15 @@ use crate::clock::Clock;
 use crate::proxy::service::Service;
 use balancer_time::nanos;
 
-/// Most bytes of an answer that the kernel keeps beyond what it may send. Without it a client that does not read holds
-/// as much kernel memory as tcp_wmem allows, usually 4 MiB; what is on its way to a fast client is not counted.
+/// Most bytes of an answer that the kernel keeps beyond what it may send (`TCP_NOTSENT_LOWAT`). Without this bound a client that
+/// does not read holds as much kernel memory as tcp_wmem allows, usually 4 MiB. Bytes on their way to a client do not count.
 const KERNEL_UNSENT_BYTES: u32 = 256 * 1024;
 /// How often a draining engine looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// How long cut connections may take to be closed.
 const CUT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The engine, running. Dropped without [`RunningLoops::stop`] its threads go on.
+/// The running engine. If it is dropped without [`RunningLoops::stop`], its threads go on.
 pub struct RunningLoops {
     shared: Arc<LoopsShared>,
     addresses: Vec<SocketAddr>,
@@ -171,7 +171,7 @@ impl RunningLoops {
         &self.tls_addresses
     }
 
-    /// New connections of other peers begin with a PROXY header from now on, if any do.
+    /// Changes which peers have to begin new connections with a PROXY header, if any have to.
     pub fn set_trusted_proxies(&self, trusted: &[IpNet]) {
         if let Some(peers) = &self.shared.proxy_peers {
             peers.store(Arc::new(trusted.to_vec()));
@@ -185,7 +185,7 @@ impl RunningLoops {
             return;
         }
         if !self.inherited {
-            // Connections that wait already are accepted: a listener that closes resets those that it still has.
+            // Accepts the connections that wait already: a listener that closes resets those that it still has.
             for index in 0..shared.listeners.len() {
                 while let Ok(Some(accepted)) = shared.accept(index, 0, || false) {
                     if let Accepted::For(number, newcomer) = accepted {
@@ -199,7 +199,7 @@ impl RunningLoops {
         shared.loops.iter().for_each(|one| one.post(Letter::Look));
         if !self.inherited {
             for listener in &shared.listeners {
-                // Clients are refused from now on, instead of waiting in a queue that is not emptied any more.
+                // So that new clients are refused. Otherwise they would wait in a queue that is never emptied.
                 let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
             }
         }
@@ -219,7 +219,7 @@ impl RunningLoops {
         Drained::default()
     }
 
-    /// Ends what is left.
+    /// Ends the connections that are left, and counts what they were doing.
     fn cut(&self) -> Drained {
         let shared = &self.shared;
         let count = |kind| shared.counts.of_kind(kind);

@@ -4,7 +4,7 @@ use crate::config::Frontend;
 use balancer_time::{Nanos, nanos};
 use std::time::Duration;
 
-/// Every span of the configuration that a loop keeps, in nanoseconds.
+/// The time-outs of the configuration, in nanoseconds, and the minimum rate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
     pub head: Nanos,
@@ -33,7 +33,7 @@ impl Timeouts {
     }
 }
 
-/// How fast one side moves bytes, counted from when it first kept us waiting.
+/// How fast one side moves bytes, measured from when we first had to wait for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     since: Nanos,

@@ -1,4 +1,4 @@
-//! A backend's body on its way through: its framing off, the client's on, and no more read than is taken.
+//! Relays the body of a backend's answer: takes its framing off, puts the client's on, and reads no more than the client takes.
 
 use super::back::Back;
 use super::conn::{Conn, Gone};
@@ -7,24 +7,23 @@ use super::turn::Buffers;
 use super::wire::Got;
 use crate::engine::render::{Framing, LAST_CHUNK, Persistence};
 
-/// Pieces of one body before others have their turn. More would move large bodies faster beside small ones, which is what
-/// they shall not.
+/// Pieces of one body before others have their turn. With more, large bodies would delay small ones.
 const PIECES: usize = 1;
 
 /// How far relaying got.
 pub(super) enum Pumped {
-    /// All of the body is with the client's connection.
+    /// The client's connection has all of the body.
     Done,
-    /// Nothing more is there, or the client takes no more, for now.
+    /// The backend has sent nothing more, or the client takes no more, for now.
     Later,
-    /// Others shall have their turn.
+    /// There is more; others have their turn first.
     Again,
     Gone,
     /// The backend broke off.
     Broke(String),
 }
 
-/// Relays until one side has nothing or takes nothing.
+/// Relays until [`PIECES`] are moved, the backend has no more, or the client takes no more.
 pub(super) fn pump(
     conn: &mut Conn,
     delivery: &mut Delivery,
@@ -66,7 +65,7 @@ pub(super) fn pump(
     Pumped::Again
 }
 
-/// Passes the first `piece` bytes of the scratch memory on, behind the head in the buffers' `out`, if there is one.
+/// Passes on the first `piece` bytes of the scratch memory, behind the head if the buffers' `out` has one.
 pub(super) fn pass(
     conn: &mut Conn,
     delivery: &mut Delivery,
@@ -77,7 +76,7 @@ pub(super) fn pass(
     let (body, used) = match back.coding.take(&mut buffers.scratch[..piece]) {
         Ok(taken) => taken,
         Err(fault) => {
-            // The head is the client's all the same, so that it sees a broken answer.
+            // Sends the head all the same, so that the client sees an answer that is broken.
             let _ = conn.emit(&[&buffers.out], &mut buffers.together, now);
             return Pumped::Broke(fault.to_string());
         }
@@ -111,7 +110,7 @@ pub(super) fn pass(
     }
 }
 
-/// A body that is ended by its connection's end.
+/// Ends a body that the end of the backend's connection has ended.
 fn close_body(conn: &mut Conn, delivery: &mut Delivery, now: u64, buffers: &mut Buffers) -> Pumped {
     if delivery.gather.is_some() {
         return gathered(conn, delivery, true, now, buffers);
@@ -122,8 +121,8 @@ fn close_body(conn: &mut Conn, delivery: &mut Delivery, now: u64, buffers: &mut 
     Pumped::Done
 }
 
-/// The head of a gathered answer is decided: with a length when the body is whole, ended by the connection's end when it
-/// is too long to be waited for.
+/// Writes the head of a gathered answer, and what was gathered. If the body is whole, the head has its length. If it is too long
+/// to wait for, the end of the connection ends it.
 fn gathered(
     conn: &mut Conn,
     delivery: &mut Delivery,

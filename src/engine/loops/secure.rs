@@ -1,5 +1,5 @@
-//! TLS on a connection: a session of rustls between its socket and what is read and written. Two things wake nobody and are
-//! therefore asked for: plaintext that is left inside the session, and ciphertext that the kernel did not take.
+//! TLS on a connection: a session of rustls between the socket and what is read and written. No event tells of plaintext that is
+//! left inside the session, or of ciphertext that the kernel did not take: both have to be asked for.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 
@@ -17,15 +17,15 @@ pub(super) const MOST_HANDSHAKE_BYTES: usize = 64 * 1024;
 /// A TLS session, of either side.
 pub(super) struct Secure {
     session: Connection,
-    /// Ciphertext that came and for whose plaintext there was no room.
+    /// Ciphertext that came when there was no room for its plaintext.
     pending: Vec<u8>,
     /// Why the session failed.
     fault: Option<rustls::Error>,
-    /// Our own end was said.
+    /// We have said that nothing more comes (close_notify).
     has_ended: bool,
-    /// What came behind the handshake was no TLS, or not this session's.
+    /// What came after the handshake was not TLS, or not of this session.
     pub is_spoilt: bool,
-    /// Bytes that the kernel took since [`Self::take_moved`] was asked last.
+    /// Bytes that the kernel took since the last [`Self::take_moved`].
     moved: usize,
 }
 
@@ -51,23 +51,24 @@ impl Secure {
         &self.session
     }
 
-    /// Whether all ciphertext is with the kernel.
+    /// Whether the kernel has taken all ciphertext.
     pub fn is_flushed(&self) -> bool {
         !self.session.wants_write()
     }
 
-    /// Whether something lies here that was not read.
+    /// Whether there is something here that was not read.
     pub fn has_more(&mut self) -> bool {
-        // `Ok` is plaintext, or its end.
+        // `Ok` means that there is plaintext, or its end.
         !self.pending.is_empty() || self.session.reader().fill_buf().is_ok()
     }
 
-    /// Bytes that the kernel took since this was asked last.
+    /// Bytes that the kernel took since this was last called.
     pub fn take_moved(&mut self) -> usize {
         std::mem::take(&mut self.moved)
     }
 
-    /// Reads plaintext: what came, and whether there may be more that no event will tell of. `cipher` is lent memory for what the socket has.
+    /// Reads plaintext. Returns what came, and whether there may be more of which no event will tell. `has_ended`: an event has told
+    /// of the connection's end. `cipher` is lent memory for what the socket has.
     pub fn receive(
         &mut self,
         socket: &Socket,
@@ -98,37 +99,37 @@ impl Secure {
             }
             match socket.receive(cipher) {
                 Got::Bytes(bytes) => {
-                    // An end was told already: it is read to that.
+                    // If its end was told already, reading goes on until the socket says so.
                     drained = bytes < cipher.len() && !has_ended;
                     match self.take_in(&cipher[..bytes], buffer) {
                         Ok(read) => at = read,
                         Err(error) => return (Got::Broken(self.refuse(socket, error)), false),
                     }
                 }
-                // Without a close_notify somebody may have cut it (RFC 8446 §6.1).
+                // Without a close_notify an attacker may have cut the data off (RFC 8446 §6.1).
                 Got::End => return (Got::Broken(Errno::CONNRESET), false),
                 other => return (other, false),
             }
         }
-        // Answers of the session itself: tickets, updated keys.
+        // Sends what the session itself has to say: tickets, updated keys.
         let _ = self.push(socket);
         (Got::Bytes(at), !drained || self.has_more())
     }
 
-    /// Takes ciphertext in, and reads as much plaintext as there is room for. What there is no room for is kept.
+    /// Takes ciphertext in, and reads as much plaintext as there is room for. Keeps the rest of the ciphertext.
     fn take_in(&mut self, mut cipher: &[u8], buffer: &mut [u8]) -> Result<usize, rustls::Error> {
         let mut at = 0;
         while !cipher.is_empty() {
             match self.session.read_tls(&mut cipher) {
-                // Nothing is wanted behind its end.
+                // The session wants nothing behind its end.
                 Ok(0) => break,
                 Ok(_) => {}
-                // It holds as much plaintext as it may.
+                // The session holds as much plaintext as it may.
                 Err(_) if matches!(self.session.reader().fill_buf(), Ok(left) if !left.is_empty()) => {
                     self.pending.extend_from_slice(cipher);
                     break;
                 }
-                // Or a message without end, which would be fed for ever.
+                // A message that never ends, which would be fed for ever.
                 Err(error) => return Err(rustls::Error::General(error.to_string())),
             }
             self.session.process_new_packets()?;
@@ -137,10 +138,10 @@ impl Secure {
         Ok(at)
     }
 
-    /// The same while the handshake is under way.
+    /// Takes ciphertext in while the handshake is under way, and sends our own messages.
     pub fn shake_hands(&mut self, socket: &Socket, cipher: &[u8]) -> Result<(), rustls::Error> {
         let taken = self.take_in(cipher, &mut []).map(drop);
-        // Also the alert that says what was wrong.
+        // Also sends the alert that says what was wrong.
         let _ = self.push(socket);
         taken
     }
@@ -157,13 +158,13 @@ impl Secure {
         at
     }
 
-    /// The other end has said that nothing more comes, and all that came before is read.
+    /// Whether the other end has said that nothing more comes, and all that came before was read.
     fn is_ended(&mut self) -> bool {
         matches!(self.session.reader().fill_buf(), Ok(left) if left.is_empty())
     }
 
     fn refuse(&mut self, socket: &Socket, error: rustls::Error) -> Errno {
-        // An alert of the other side's is none of its faults.
+        // If the other side has sent an alert, what it sent was proper TLS.
         self.is_spoilt = !matches!(error, rustls::Error::AlertReceived(_));
         let _ = self.push(socket);
         self.fault = Some(error);
@@ -175,7 +176,7 @@ impl Secure {
         self.fault.as_ref()
     }
 
-    /// Sends what is left over of ciphertext; true when nothing is.
+    /// Sends ciphertext that is left over; true when none is left.
     pub fn push(&mut self, socket: &Socket) -> Result<bool, Errno> {
         while self.session.wants_write() {
             match self.session.write_tls(&mut Writing(socket)) {
@@ -187,8 +188,8 @@ impl Secure {
         Ok(true)
     }
 
-    /// Encrypts and sends: how many bytes of plaintext were taken, 0 when the kernel's buffer is full. What was taken may
-    /// still be on its way to the kernel ([`Self::is_flushed`]).
+    /// Encrypts and sends. Returns how many bytes of plaintext were taken; 0 when the kernel's buffer is full. The kernel may not
+    /// have taken all of their ciphertext yet ([`Self::is_flushed`]).
     pub fn send_pieces(&mut self, socket: &Socket, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
         if !self.push(socket)? {
             return Ok(0);
@@ -207,7 +208,7 @@ impl Secure {
     }
 }
 
-/// A socket as the session writes to it.
+/// A socket that the session can write to.
 struct Writing<'a>(&'a Socket);
 
 impl Write for Writing<'_> {

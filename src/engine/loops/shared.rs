@@ -19,10 +19,10 @@ use balancer_http::framing::request::Bounds;
 /// See the module.
 pub(super) struct LoopsShared {
     pub loops: Box<[LoopState]>,
-    /// The plain ones, and behind them those on which clients speak TLS.
+    /// The plain ones first, then those on which clients speak TLS.
     pub listeners: Vec<TcpListener>,
     pub plain_listeners: usize,
-    /// With what handshakes are made.
+    /// What clients' handshakes are made with.
     pub front_tls: Option<Arc<FrontTls>>,
     pub backend_tls: Arc<BackendTls>,
     /// Clients may begin with HTTP/2 on a plain connection.
@@ -40,10 +40,10 @@ pub(super) struct LoopsShared {
     /// Peers whose first bytes must be a PROXY header; `None` when the option is off.
     pub proxy_peers: Option<ArcSwap<Vec<IpNet>>>,
     pub counts: Arc<Counts>,
-    /// No new connections.
+    /// No new connections are accepted.
     pub closed_door: AtomicBool,
-    /// Answers end their connections.
+    /// Each answer ends its connection.
     pub draining: AtomicBool,
-    /// Threads end.
+    /// The loops' threads end.
     pub stopping: AtomicBool,
 }

@@ -1,4 +1,4 @@
-//! What loops know of each other: how busy each is, how many connections it has, and its letter box.
+//! What loops know of each other: how busy each is, whether it is stuck, and its letter box.
 
 use std::io;
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use balancer_time::Nanos;
 pub(super) struct LoopState {
     mail: Mutex<Vec<Letter>>,
     wake: Wake,
-    /// Thousandths of one processor that it used lately.
+    /// How much of one processor it used lately, in thousandths.
     pub busy: AtomicU64,
-    /// When it began to handle the events that it handles now; 0 while it waits for some.
+    /// When its turn began, in nanoseconds of the clock; 0 while it waits for events.
     pub turn_since: AtomicU64,
-    /// It was found to spin, and gets no new connections.
+    /// Its turn takes too long: it gets no new connections.
     pub is_stuck: AtomicBool,
 }
 
 /// What a loop is told.
 pub(super) enum Letter {
-    /// A connection is its own from now on.
+    /// A connection belongs to it from now on.
     Welcome(Newcomer),
-    /// What a request waited for may be there.
+    /// What a request waits for may have come.
     Woken(ClientSlot),
     /// The lane has answered.
     Answered(ClientSlot, Answer),
-    /// Room is needed: the connection that never said anything and is oldest ends, or the one that was idle for longest.
+    /// Room is needed: the oldest silent connection ends, or else the one that was idle for longest.
     Evict,
     /// Something in [`LoopsShared`] changed.
     Look,
 }
 
-/// A connection between two loops, or new.
+/// A connection that is new, or moves from one loop to another.
 pub(super) struct Newcomer {
     pub socket: Arc<Socket>,
     pub transport: Transport,
@@ -49,7 +49,7 @@ pub(super) struct Newcomer {
     pub peer: std::net::SocketAddr,
     pub is_proxied: bool,
     pub expects_proxy: bool,
-    /// Nothing was ever answered on it.
+    /// No request was answered on it yet.
     pub fresh: bool,
 }
 
@@ -64,8 +64,8 @@ impl LoopState {
         })
     }
 
-    /// Posts a letter. Bounded by what letters are about: one a connection, one a request that waits. Never blocks but for
-    /// the moment in which another letter is posted.
+    /// Posts a letter. There are at most as many as what they are about: one for a connection, one for a request that waits. Blocks
+    /// only for the moment in which another letter is posted or letters are taken.
     pub fn post(&self, letter: Letter) {
         let mut mail = self.mail.lock();
         mail.push(letter);

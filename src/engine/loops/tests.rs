@@ -1,4 +1,4 @@
-//! The loops over real sockets, with a service that does what each test says.
+//! Tests of the loops over real sockets, with a service that does what each test says.
 
 mod answers;
 mod backends;
@@ -77,7 +77,7 @@ struct Scripted {
 
 type Ends = Arc<Mutex<Vec<(u16, u64, DeliveryOutcome)>>>;
 
-/// Tells how an answer's delivery ended.
+/// A ticket that notes how an answer's delivery ended.
 struct Told(Ends, u16);
 
 impl Ticket for Told {

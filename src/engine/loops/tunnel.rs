@@ -1,4 +1,4 @@
-//! Upgraded connections (RFC 9110 §7.8): both directions are copied as they come until both sides have ended.
+//! Upgraded connections (RFC 9110 §7.8): bytes of both directions are copied as they come, until both sides have ended.
 
 use super::conn::Conn;
 use super::exchange::{Doing, Exchange};
@@ -72,7 +72,7 @@ impl Loop {
             self.backs.close(tunnel.back);
             tunnel.delivery.settle(DeliveryOutcome::Complete, conn.out.len() - conn.out_at);
             exchange.doing = Doing::Nothing;
-            // What broke must not look like what ended.
+            // The client must be able to tell a break from a proper end.
             return if broken { Go::Reset } else { Go::Close };
         }
         if !conn.is_flushed() {

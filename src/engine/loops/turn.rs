@@ -32,36 +32,36 @@ pub(super) struct Loop {
     pub shared: Arc<LoopsShared>,
     pub lane: Lane,
     pub epoll: OwnedFd,
-    /// Empty while its client is being handled.
+    /// A slot is empty while its client is being handled.
     pub clients: SlotMap<ClientSlot, Option<Box<Client>>>,
     pub backs: Backs,
     /// Clients that have more to do at once, after all others had a turn.
     pub again: Vec<ClientSlot>,
-    /// Clients whose handshakes go on when it is their turn.
+    /// Clients whose TLS handshakes wait for their turn.
     pub handshakes: VecDeque<ClientSlot>,
     /// Steps of backends' TLS handshakes in this turn.
     pub shaken_backs: usize,
-    /// Clients that have something to do for HTTP/2.
+    /// Clients that the `h2` crate has woken.
     pub woken: WokenClients,
     pub timers: BinaryHeap<Reverse<(Nanos, ClientSlot)>>,
-    /// When the events that are handled now were told.
+    /// When this turn began. All of it goes by this time.
     pub now: Nanos,
-    /// The boxes are what is kept.
+    /// Requests that are over, whose memory is used again. Boxed, since the boxes are what is reused.
     #[allow(clippy::vec_box)]
     pub spare: Vec<Box<Exchange>>,
-    /// Accepting goes on then; 0: it does.
+    /// When accepting goes on after a pause; 0: there is no pause.
     pub accepts_again_at: Nanos,
     pub draining_since: Option<Nanos>,
-    /// Bytes that calls of the API have gathered beyond what every request may.
+    /// Bytes that API calls have gathered of their bodies and that the lane does not have yet.
     pub gathered: usize,
     pub share: Share,
-    /// Candidates for an eviction, the oldest last.
+    /// Candidates for eviction, the oldest last.
     pub oldest_silent: Vec<(ClientSlot, Nanos)>,
     pub oldest_idle: Vec<(ClientSlot, Nanos)>,
     pub oldest_idle_http2: Vec<(ClientSlot, Nanos)>,
 }
 
-/// What a loop used lately, and what it is to give away.
+/// How much of a processor a loop used lately, and what it is to give away.
 #[derive(Default)]
 pub(super) struct Share {
     pub looked_at: Nanos,
@@ -86,7 +86,7 @@ pub(super) struct Buffers {
     pub head: RequestHead,
 }
 
-/// What a client's handling came to.
+/// What is to happen to a client after it was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Go {
     /// It waits for something.
@@ -101,29 +101,29 @@ pub(super) enum Go {
     Linger,
 }
 
-/// Events that are handled between two looks at the clock.
+/// Most events that are handled in one turn.
 const BATCH: usize = 256;
 /// Steps of one client before others have their turn.
 const STEPS: usize = 32;
-/// An idle loop looks around that often.
+/// An idle loop makes a turn at least this often.
 const LONGEST_WAIT: Nanos = 5_000_000_000;
-/// Timers are kept about that exactly: many that are close to each other wake a loop once.
+/// The shortest wait for a timer, so that many timers that are close to each other wake a loop once.
 const STEP_OF_TIME: Nanos = 5_000_000;
-/// Room behind the longest head: small bodies arrive with their heads, and pipelined requests with each other.
+/// Room behind the longest head, for small bodies that arrive with their heads, and for pipelined requests.
 const INBOX_BEYOND_HEAD: usize = 16 * 1024;
-/// A body passes in pieces of at most this; more would only wait for the client.
+/// The largest piece of a body that `response_buffer_bytes` can ask for; more would only wait for the client.
 const MOST_SCRATCH: usize = 256 * 1024;
-/// An answer's head must fit.
+/// The smallest scratch memory. [`Loop::look_for_head`] makes it larger where `upstream.max_head_bytes` needs that.
 const LEAST_SCRATCH: usize = 64 * 1024;
-/// Memory of requests that are over, kept for those to come.
+/// Most requests that are over and whose memory is kept.
 const MOST_SPARE: usize = 256;
 
-/// Ciphertext that is read at once: four records of the greatest size.
+/// Most ciphertext that is read at once: four records of the greatest size.
 const CIPHER: usize = 64 * 1024;
 
-/// Event data of the letter box; listeners have their number. Keys of slots are never this small.
+/// The event data of the letter box. That of a listener is its number. Keys of slots are never this small.
 const MAIL: u64 = 0x7FFF_FFFF;
-/// In the lower half of event data: it is about a backend. No loop has that many connections.
+/// A bit in the lower half of event data, which says that the event is about a backend. The index of a slot never reaches it.
 pub(super) const BACK: u64 = 1 << 31;
 
 /// The event data of a client.
@@ -192,7 +192,7 @@ impl Loop {
             self.state().turn_since.store(0, Ordering::Relaxed);
             let ready: &[epoll::Event] = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
                 Ok((ready, _)) => ready,
-                // A signal: as if nothing had come.
+                // A signal came: goes on as if there were no events.
                 Err(_) => &mut [],
             };
             self.turn(ready, &mut buffers);
@@ -200,14 +200,14 @@ impl Loop {
         self.end_all();
     }
 
-    /// Handles what was told, and what has to happen by itself.
+    /// Handles events, then everything else that is to be done.
     pub fn turn(&mut self, ready: &[epoll::Event], buffers: &mut Buffers) {
         self.now = self.shared.clock.now();
         self.shaken_backs = 0;
         self.state().turn_since.store(self.now, Ordering::Relaxed);
         self.handle(ready, buffers);
         let mut again = std::mem::take(&mut self.again);
-        // Both directions of a client may have asked: it has one turn all the same.
+        // A client may have asked more than once: it has one turn.
         again.sort_unstable();
         again.dedup();
         for key in again {
@@ -257,7 +257,7 @@ impl Loop {
             conn.ended = true;
             conn.moved_at = now;
         }
-        // A hang-up alone is both directions' proper end.
+        // A hang-up without an error is the proper end of both directions.
         conn.broken |= flags.contains(EventFlags::ERR);
         self.advance(key, buffers);
     }
@@ -266,7 +266,7 @@ impl Loop {
         let Some(back) = self.backs.get(key) else { return };
         let ends = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let Some(client) = back.client else {
-            // Kept, and it speaks or ends without a request.
+            // A kept connection that ends, or that sends something without a request, can't be used.
             if ends || flags.contains(EventFlags::IN) {
                 self.backs.close(key);
             }
@@ -289,7 +289,7 @@ impl Loop {
         }
     }
 
-    /// Takes a connection over. Usually its request is here already.
+    /// Takes a connection over, and looks at once: its request has usually come already.
     pub fn welcome(&mut self, newcomer: Newcomer, buffers: &mut Buffers) {
         let now = self.now;
         let key = self.clients.insert_with_key(|key| Some(Box::new(Client::new(key, newcomer, now))));
@@ -342,7 +342,7 @@ impl Loop {
                 self.clients.remove(key);
             }
             Err(_) => {
-                // The unwinding dropped the client: its leases, seats and counts came back by that.
+                // The client was dropped by the panic, which gave back its leases, seats and counts.
                 self.shared.service.observe(FrontendEvent::Panicked);
                 self.clients.remove(key);
                 if let Some(parent) = parent {
@@ -355,7 +355,7 @@ impl Loop {
         }
     }
 
-    /// Keeps an exchange's memory.
+    /// Keeps the memory of a request that is over.
     pub fn recycle(&mut self, mut exchange: Box<Exchange>) {
         exchange.upload.body = Vec::new();
         if self.spare.len() < MOST_SPARE {

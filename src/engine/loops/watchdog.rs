@@ -1,5 +1,5 @@
-//! A thread that looks whether every loop goes round. One that is stuck, by a fault of ours, is named in the log by its
-//! number, gets no new connections, and gets some again when it goes on.
+//! A thread that looks whether every loop goes on. The log names a loop that is stuck, which is a bug of ours, by its number. A
+//! stuck loop gets no new connections until it goes on.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,10 +14,10 @@ use balancer_time::{Nanos, nanos};
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// A turn takes microseconds, and with a thousand events some milliseconds.
+/// A loop is stuck when a turn takes longer. Turns take microseconds, and some milliseconds with many events.
 const STUCK: Duration = Duration::from_millis(750);
 
-/// The running thread; it ends when this is dropped.
+/// The running thread. It ends when this is dropped.
 pub(super) struct Watchdog(#[allow(dead_code)] Sender<Infallible>);
 
 impl Watchdog {

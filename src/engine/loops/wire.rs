@@ -35,7 +35,8 @@ impl Socket {
         self.read(buffer, RecvFlags::empty())
     }
 
-    /// The same, and whether there may be more: less than was asked for has drained it, and what comes next is told.
+    /// The same, and whether there may be more. If it brings less than was asked for, the socket is empty, and an event tells of
+    /// what comes next.
     pub fn receive_or_drain(&self, buffer: &mut [u8]) -> (Got, bool) {
         let got = self.receive(buffer);
         (got, got == Got::Bytes(buffer.len()))
@@ -58,7 +59,7 @@ impl Socket {
         }
     }
 
-    /// Writes what the kernel takes now: how many bytes, 0 when its buffer is full.
+    /// Writes what the kernel takes now. Returns how many bytes; 0 when its buffer is full.
     pub fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         loop {
             match send(&self.0, bytes, SendFlags::NOSIGNAL) {
@@ -82,13 +83,13 @@ impl Socket {
         }
     }
 
-    /// Ends our direction; the other end reads to the end of what was sent.
+    /// Ends our direction. The other end still reads all that was sent.
     pub fn shutdown_write(&self) {
-        // Fails when the other end is gone already; the next read says so.
+        // Fails if the other end is gone already, which the next read says.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
-    /// Makes the coming close a reset: what was sent must not look complete.
+    /// Makes the close that follows a reset, so that what was sent does not look complete.
     pub fn reset_on_close(&self) {
         let _ = rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
     }
@@ -106,7 +107,7 @@ impl ClientConnection for Socket {
     }
 }
 
-/// Wakes a thread that waits in epoll, where this is watched edge-triggered and never read.
+/// Wakes a thread that waits in epoll, which watches it edge-triggered and never reads it.
 pub(super) struct Wake(OwnedFd);
 
 impl Wake {
@@ -117,7 +118,7 @@ impl Wake {
     /// Never blocks.
     pub fn wake(&self) {
         if rustix::io::write(&self.0, &1u64.to_ne_bytes()) == Err(Errno::AGAIN) {
-            // The counter is full, after 2^64 wake-ups: begun anew.
+            // The counter is full, after 2^64 wake-ups: empties it and tries again.
             let _ = rustix::io::read(&self.0, &mut [0; 8]);
             let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
         }
@@ -130,7 +131,7 @@ impl AsFd for Wake {
     }
 }
 
-/// A span as the kernel takes it.
+/// A span in nanoseconds, in the kernel's form.
 pub(super) fn timespec(ns: Nanos) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),

@@ -1,4 +1,4 @@
-//! A request's body on this engine: small ones are read whole before the service sees the request, larger ones stream.
+//! A request's body on this engine: a small one is read whole before the service sees the request, a larger one streams.
 
 use std::io::{self, Read};
 
@@ -15,7 +15,7 @@ pub(super) struct Body<'a> {
     length: BodyLength,
     taken: u64,
     max_bytes: u64,
-    /// The whole body, when it was read ahead; then `taken` counts in here.
+    /// The whole body, if it was read ahead. `taken` is then a position in it.
     ahead: Option<Vec<u8>>,
     fault: Option<BodyFault>,
     ended: bool,
@@ -57,7 +57,7 @@ impl<'a> Body<'a> {
         self.ahead = Some(whole);
     }
 
-    /// Why the request cannot be served, known before it is.
+    /// The refusal of a request whose body is at fault already, before the service is asked.
     pub fn refusal(&self) -> Option<Reject> {
         let fault = self.fault?;
         let reason = match fault {
@@ -68,12 +68,12 @@ impl<'a> Body<'a> {
         Some(Reject::new(reason, fault.to_string()))
     }
 
-    /// How much of it came.
+    /// How many bytes of it came.
     pub fn came(&self) -> u64 {
         self.ahead.as_ref().map_or(self.taken, |whole| whole.len() as u64)
     }
 
-    /// Holds what is still to come to less than the engine takes.
+    /// Lowers the bound for the rest of the body.
     pub fn bound(&mut self, max_bytes: Option<u64>) {
         self.max_bytes = max_bytes.unwrap_or(self.max_bytes).min(self.max_bytes);
     }
@@ -83,7 +83,7 @@ impl<'a> Body<'a> {
         self.fault
     }
 
-    /// Reads it from its beginning again, if it lies in memory.
+    /// Begins to read it anew, if it is in memory.
     pub fn rewind(&mut self) {
         if self.ahead.is_some() {
             self.taken = 0;
@@ -101,7 +101,7 @@ impl<'a> Body<'a> {
         if self.ended || buffer.is_empty() {
             return Ok(0);
         }
-        // Beside an upgrade the crate's reader goes on behind the body.
+        // Of a request that asks for an upgrade the crate's reader does not end with the body.
         let most = match self.length {
             BodyLength::Known(bytes) => usize::try_from(bytes - self.taken).unwrap_or(usize::MAX),
             _ => usize::MAX,
@@ -128,7 +128,7 @@ impl<'a> Body<'a> {
         };
         result.map_err(|fault| {
             self.fault = Some(fault);
-            // A broken or ended stream has nothing left that could be waited for.
+            // Of a broken or ended stream nothing more can be waited for.
             self.ended = matches!(fault, BodyFault::ClientGone | BodyFault::Malformed);
             io::Error::other(fault)
         })

@@ -1,14 +1,14 @@
-//! One call of a backend, by ureq's public interface: it blocks until the answer's head is there, and the body is read as
-//! it is relayed.
+//! One call of a backend, by ureq's public interface. It blocks until the answer's head is there; the body is read while it is
+//! relayed.
 //!
-//! Everything is passed explicitly: ureq's defaults follow redirects, take a proxy from the environment and add fields of
-//! their own. Of its time-outs those are set that look at the clock around each system call; the ones for a whole call
-//! begin with a thread that resolves the address.
+//! Every option is set: ureq's defaults follow redirects, take a proxy from the environment and add fields of their own. Only those
+//! of its time-outs are set that look at the clock around each system call. The ones for a whole call start a thread that resolves
+//! the address.
 //!
-//! ureq reads answers leniently (`5, 5` as a length, a length beside chunks), so every head is written out again and read
-//! by our own strict parser. What can't be had back is in docs/engines.md, as a table of cases × engines: reason phrases, interim
-//! answers, the spelling of names, an answer that comes before the request was sent, and whether a connection that broke
-//! had been kept.
+//! ureq reads answers leniently (`5, 5` as a length, a length beside chunks). So every head is written out again and read by our own
+//! strict parser. Some things are lost by then, see the table of cases × engines in docs/engines.md: reason phrases, interim
+//! answers, the spelling of names, an answer that comes before the request was sent, and whether a connection that broke had been
+//! kept.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -29,7 +29,7 @@ use balancer_http::framing::write::standard_reason;
 use balancer_http::message::{BodyLength, RequestHead};
 use balancer_time::Nanos;
 
-/// What ureq reads at once: the most that an answer's head may have, whatever `upstream.max_head_bytes` says.
+/// How many bytes ureq reads at once. An answer's head can't be longer, whatever `upstream.max_head_bytes` says.
 const INPUT_BYTES: usize = 128 * 1024;
 /// [`Reuse::Recent`] takes connections that were idle for less.
 const RECENT: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(super) struct BackendCaller {
     clock: Clock,
 }
 
-/// An answer's body, still with ureq. Read to its end it gives its connection back, dropped before it closes it.
+/// An answer's body, which ureq still has to read. Read to its end it gives its connection back; dropped before that it closes it.
 pub(super) struct Incoming {
     reader: BodyReader<'static>,
     length: BodyLength,
@@ -64,7 +64,7 @@ struct Limits {
 }
 
 impl BackendCaller {
-    /// Opens nothing yet. `max_head_bytes`: of a request.
+    /// Opens no connection yet. `max_head_bytes`: the bound for a request's head.
     pub fn new(max_head_bytes: usize, workers: usize, clock: Clock) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -80,7 +80,7 @@ impl BackendCaller {
             .max_idle_connections_per_host(workers)
             .max_idle_age(MOST_IDLE)
             .input_buffer_size(INPUT_BYTES)
-            // One field line has to fit, and a byte that is no text becomes three in `X-Forwarded-For`.
+            // One field line has to fit. A byte that is not text becomes three in `X-Forwarded-For`.
             .output_buffer_size((3 * max_head_bytes + 4096).max(64 * 1024))
             .build();
         Self { agent: Agent::new_with_config(config), clock }
@@ -111,11 +111,11 @@ impl BackendCaller {
         if limits.left.is_some_and(|left| left.is_zero()) {
             return Err(failed(Phase::TimedOut, "no time is left (upstream.request_timeout)"));
         }
-        // Stored ones alone: the configuration takes none.
+        // Only a stored backend can be one: the configuration refuses it with this engine.
         if call.endpoint.group.is_tls {
             return Err(failed(Phase::Connect, "the tiny_http engine speaks no TLS to backends"));
         }
-        // A request that can't be said in ureq's terms is no backend's failure; the door lets none through.
+        // If ureq can't express the request, that is no failure of the backend. `target` refuses such requests before.
         let request = request(story, call, head).map_err(|error| failed(Phase::Shortage, error))?;
         let answer = match head.length {
             BodyLength::Empty | BodyLength::Known(0) => {
@@ -216,12 +216,12 @@ impl Limits {
         }
     }
 
-    /// Of any read: ureq has one limit for those of the head and of the body.
+    /// The longest silence of any read: ureq has one limit for reads of the head and of the body.
     fn silence(&self) -> Duration {
         self.read.max(self.response)
     }
 
-    /// Whether a part that may take so long ends with the whole request's time.
+    /// Whether the time of the whole request ends before a part that may take so long.
     fn is_cut(&self, limit: Duration) -> bool {
         self.left.is_some_and(|left| left < limit)
     }
@@ -231,7 +231,7 @@ fn failed(phase: Phase, cause: impl std::fmt::Display) -> UpstreamError {
     UpstreamError { phase, cause: cause.to_string() }
 }
 
-/// The request in ureq's terms.
+/// The request as ureq takes it.
 fn request(story: &Story, call: &Call, head: &RequestHead) -> Result<Request<()>, http::Error> {
     let mut written = HeaderMap::new();
     let mut result = Ok(());
@@ -266,7 +266,7 @@ fn write(fields: &Fields, out: &mut HeaderMap) -> Result<(), http::Error> {
     Ok(())
 }
 
-/// The answer's head by our own rules, with the standard reason phrase: ureq drops the backend's.
+/// Judges the answer's head by our own rules. It gets the standard reason phrase, since ureq drops the backend's.
 fn judged(answer: &Response<()>, rules: &HeadRules) -> Result<response::Head, UpstreamError> {
     let status = answer.status().as_u16();
     let minor = u8::from(answer.version() != http::Version::HTTP_10);
@@ -275,7 +275,7 @@ fn judged(answer: &Response<()>, rules: &HeadRules) -> Result<response::Head, Up
         render::field(&mut text, name.as_str(), value.as_bytes());
     }
     text.extend_from_slice(b"\r\n");
-    // The phrase may be longer than what came.
+    // The standard phrase may be longer than the one that came.
     let rules = HeadRules { max_head_bytes: text.len().max(rules.max_head_bytes), ..*rules };
     match response::parse(&text, &rules) {
         Ok(Some((head, _))) => Ok(head),
@@ -284,7 +284,7 @@ fn judged(answer: &Response<()>, rules: &HeadRules) -> Result<response::Head, Up
     }
 }
 
-/// What it means that no head came.
+/// Makes our error of ureq's, for a call without an answer's head.
 fn failure(error: Error, limits: &Limits) -> UpstreamError {
     match error {
         Error::Timeout(Timeout::Connect) if limits.is_cut(limits.connect) => {
@@ -311,7 +311,7 @@ fn failure(error: Error, limits: &Limits) -> UpstreamError {
             failed(Phase::Malformed, "the head is larger than upstream.max_head_bytes")
         }
         Error::Protocol(error) => failed(Phase::Malformed, error),
-        // Of what we ask for, not of what the backend says.
+        // The other errors are about what we ask of ureq, not about the backend.
         error => failed(Phase::Shortage, error),
     }
 }
@@ -321,7 +321,7 @@ fn broken(error: &io::Error) -> UpstreamError {
         AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable, OutOfMemory,
         PermissionDenied, TimedOut, UnexpectedEof,
     };
-    /// Out of descriptors, of this process and of the machine; out of buffers (Linux, and nearly everywhere).
+    /// EMFILE, ENFILE and ENOBUFS, by their numbers on Linux.
     const SHORT: [i32; 3] = [24, 23, 105];
     match error.kind() {
         UnexpectedEof => failed(Phase::Reset, "closed before the answer's head was whole"),

@@ -1,6 +1,6 @@
-//! How an answer reaches the client on this engine. The crate's `Response` strips fields, re-chunks and buffers, so
-//! everything goes through its raw writer. It cannot close a connection, so a body whose source may break off is either
-//! read whole first or sent chunked, where a break is an invalid chunk-size line.
+//! Delivers answers on this engine. The crate's `Response` strips fields, re-chunks and buffers, so everything is written to its raw
+//! writer. That can't close a connection. So a body whose source may break off is either read whole first, or sent chunked: then a
+//! break is an invalid chunk-size line.
 
 use std::io::{self, Write};
 
@@ -17,13 +17,13 @@ use balancer_http::message::{BodyLength, Version};
 
 /// What is sent in place of a chunk size when the backend broke off: no parser takes it for the end of the body.
 const BROKEN_CHUNK: &[u8] = b"upstream broke off\r\n";
-/// Bodies of unknown length are read whole up to this for HTTP/1.0 clients, which know no chunks.
+/// The longest body of unknown length that is read whole for a client of HTTP/1.0, which knows no chunks.
 const MAX_HTTP10_BYTES: usize = 16 * 1024 * 1024;
-/// One read from a backend.
+/// Bytes of one read from a backend.
 const COPY_BYTES: usize = 64 * 1024;
 const NO_BODY: &str = "the backend's answer has no body to read";
 
-/// What matters of the client for its answer.
+/// What an answer's delivery has to know of its request.
 #[derive(Clone, Copy)]
 pub(super) struct ClientFacts {
     pub version: Version,
@@ -47,7 +47,7 @@ pub(super) fn deliver(
     let (sent, delivery) = if unread == Unread::Something {
         respond_first(request, answer, incoming)
     } else {
-        // A body that was read to its end: the crate has nothing to wait for when the request is taken apart.
+        // The request's body was read to its end: the crate has nothing to wait for when the request is taken apart.
         let mut writer = request.into_writer();
         write(&mut writer, answer, incoming, client)
     };
@@ -69,7 +69,7 @@ fn broken_before_the_head(broken: Answer, cause: &str) -> Answer {
     answer
 }
 
-/// Reads bodies whole where a break could not be shown to the client otherwise.
+/// Reads a body whole where the client could not see a break otherwise.
 fn make_whole(
     answer: &mut Answer,
     incoming: &mut Option<Incoming>,
@@ -100,8 +100,9 @@ fn read_whole(incoming: Option<Incoming>, bound: usize) -> Result<Vec<u8>, Strin
     }
 }
 
-/// The client has not sent its whole body, and taking the request apart would wait for it: the crate's own `respond`
-/// answers first. Hardly anything but refusals comes here: ureq sends a body to its end before it looks for the answer.
+/// Answers a client that has not sent its whole body. Taking the request apart would wait for the rest, so the crate's own
+/// `respond` is used, which answers first. Nearly all answers here are refusals, since ureq sends a body to its end before it
+/// looks for the answer.
 fn respond_first(request: Request, answer: Answer, incoming: Option<Incoming>) -> (u64, DeliveryOutcome) {
     let body = match answer.body {
         AnswerBody::Bytes(bytes) => bytes,
@@ -114,7 +115,7 @@ fn respond_first(request: Request, answer: Answer, incoming: Option<Incoming>) -
     let sent = body.len() as u64;
     let mut response = Response::from_data(body).with_status_code(StatusCode(answer.status));
     for (name, value) in answer.fields.iter() {
-        // A name or value that the crate does not take (bytes beyond ASCII) is left out of a refusal.
+        // A field with bytes beyond ASCII, which the crate does not take, is left out.
         if let Ok(header) = Header::from_bytes(name.as_bytes(), value) {
             response.add_header(header);
         }
@@ -161,7 +162,7 @@ fn write(
     }
 }
 
-/// Sends a body as it comes, flushed after every read, so that event streams arrive.
+/// Sends a body as it comes. Flushes after every read, so that event streams arrive.
 fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u64, DeliveryOutcome) {
     let Some(mut incoming) = incoming else { return (0, DeliveryOutcome::BackendBroke(NO_BODY.to_owned())) };
     let mut buffer = vec![0; COPY_BYTES];
@@ -180,7 +181,7 @@ fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u
             Ok(count) => count,
             Err(cause) => {
                 if chunked {
-                    // The client may be gone, too; the backend's break is what counts.
+                    // The client may be gone, too. What is reported is the backend's break.
                     let _ = flush(writer, BROKEN_CHUNK);
                 }
                 return (sent, DeliveryOutcome::BackendBroke(cause));

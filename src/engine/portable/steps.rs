@@ -1,4 +1,4 @@
-//! A request's story, driven on its worker: whatever it waits for, the worker waits for.
+//! Drives a request's story on its worker, which waits for whatever the story waits for.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Shared {
                     story.resume(head, late)
                 }
                 Step::Call(story, call) => {
-                    // The answer that there was is not the one: its connection closes.
+                    // The backend's answer is not the client's answer: its connection is closed.
                     drop(incoming.take());
                     body.bound(call.max_body_bytes);
                     let event = match self.caller.call(&story, &call, head, body) {
@@ -78,7 +78,7 @@ impl Shared {
         self.service.work(BlockingRequest { head, body, received_at })
     }
 
-    /// Waits until a story can go on; whether its time is over.
+    /// Waits until a story can go on. True: its time is over.
     fn wait(&self, story: &Story, until: Nanos) -> bool {
         let woken = Arc::new(AtomicBool::new(false));
         let (told, worker) = (Arc::clone(&woken), thread::current());
@@ -94,7 +94,7 @@ impl Shared {
             if left == 0 {
                 return true;
             }
-            // It may end for no reason, or for a word to an earlier request.
+            // Parking may end for no reason, or for the waker of an earlier request.
             thread::park_timeout(Duration::from_nanos(left));
         }
         false

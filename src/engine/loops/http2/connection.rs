@@ -13,22 +13,22 @@ use crate::engine::loops::keys::ClientSlot;
 use crate::proxy::exchange::Http2Flood;
 use balancer_time::Nanos;
 
-/// Streams at once.
+/// Most streams at once.
 const MOST_STREAMS: u32 = 100;
-/// Bytes of one header list, as RFC 9113 §10.5.1 counts them.
+/// Most bytes of one header list, as RFC 9113 §10.5.1 counts them.
 const MOST_HEADER_LIST: u32 = 16 * 1024;
-/// What a client may send of one body before some of it was passed on.
+/// How many bytes of one body a client may send before some of them were passed on.
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// And of all of its connection's: none waits because others are not read.
+/// The same for all bodies of a connection: no body waits because others are not read.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
-/// What the crate keeps of one answer.
+/// Most bytes of one answer that the crate keeps.
 const MOST_SENDING: usize = 64 * 1024;
-/// Streams that a client reset and that were not looked at yet; more are a flood.
+/// Streams that the client has reset before we accepted them; more are a flood.
 const MOST_PENDING_RESETS: usize = 20;
-/// Requests that were answered before their bodies had come, and that are remembered for a second: what was still on its way
-/// to them is no fault of the client's.
+/// Most streams that are remembered for a second after we have ended them: frames that were still on their way to them are no
+/// fault of the client.
 const MOST_REMEMBERED: usize = 1000;
-/// Streams that it made us reset.
+/// Streams that the client made us reset by its errors; more are a flood.
 const MOST_OWN_RESETS: usize = 64;
 
 /// A client's HTTP/2 connection.
@@ -37,17 +37,17 @@ pub(in crate::engine::loops) struct Http2 {
     pipe: Pipe,
     watch: FrameWatch,
     waker: Waker,
-    /// Its requests.
+    /// Its requests, each of which is a client of the loop.
     pub streams: Vec<ClientSlot>,
-    /// What is to come of bodies that nobody wants any more. The crate counts their streams.
+    /// Bodies of which the rest is not wanted and is dropped as it comes. They keep their streams open for the crate.
     unread: Vec<RecvStream>,
-    /// When the last of them ended.
+    /// When its last request ended.
     pub idle_since: Nanos,
     /// It had a request.
     pub is_used: bool,
-    /// The client was told that no more are taken.
+    /// The client was told that no more requests are taken (GOAWAY).
     is_leaving: bool,
-    /// Nothing more comes of it but what is written already.
+    /// It is over: only what is written already is still sent.
     pub is_over: bool,
     is_flooded: bool,
 }
@@ -67,7 +67,7 @@ pub(in crate::engine::loops) enum Polled {
     Nothing,
     /// The connection is over.
     Over,
-    /// The same, and the crate calls what came a flood.
+    /// The connection is over, because the crate has found a flood.
     Flooded,
 }
 
@@ -133,13 +133,13 @@ impl Http2 {
         }
     }
 
-    /// Takes in what came. What it is a flood of ends the connection.
+    /// Takes in what came. A flood ends the connection, and is returned.
     pub fn take_in(&mut self, came: &[u8], now: Nanos) -> Option<Http2Flood> {
         let flood = self.watch.follow(came, now);
         self.pipe.feed(came);
         if flood.is_some() {
             self.is_flooded = true;
-            // The client is told why, and for that the crate must have seen its preface.
+            // The crate can tell the client why only after it has seen the client's preface.
             drop(self.poll());
             self.abort(Reason::ENHANCE_YOUR_CALM);
         }
@@ -168,12 +168,12 @@ impl Http2 {
         }
     }
 
-    /// What the crate calls a flood, if it was not found out before.
+    /// The flood to count when the crate has found one; `None`: ours was found and counted before.
     pub fn found_by_crate(&self) -> Option<Http2Flood> {
         (!self.is_flooded).then_some(Http2Flood::Other)
     }
 
-    /// Ends all of it at once, and says why.
+    /// Ends the connection at once, and tells the client why.
     pub fn abort(&mut self, reason: Reason) {
         match &mut self.state {
             State::Open(connection) => connection.abrupt_shutdown(reason),
@@ -181,7 +181,7 @@ impl Http2 {
         }
     }
 
-    /// Takes no more requests; those that are there are answered.
+    /// Takes no more requests. Those under way are answered.
     pub fn leave(&mut self) {
         if !std::mem::replace(&mut self.is_leaving, true)
             && let State::Open(connection) = &mut self.state
@@ -190,7 +190,7 @@ impl Http2 {
         }
     }
 
-    /// Reads and drops what nobody wants any more.
+    /// Reads and drops the bodies that are not wanted.
     pub fn drop_unread(&mut self) {
         let context = &mut Context::from_waker(&self.waker);
         self.unread.retain_mut(|stream| {

@@ -1,5 +1,5 @@
-//! A request's head from HTTP/2 as HTTP/1.1 text, for the parser of that: one set of rules judges both (RFC 9113 §8.3.1).
-//! Nothing can get out of its line by this: the `h2` crate refuses fields and pseudo-fields with CR, LF or NUL.
+//! Writes the head of a request of HTTP/2 as text of HTTP/1.1, for its parser: one set of rules judges both (RFC 9113 §8.3.1).
+//! A value can't break out of its line, since the `h2` crate refuses fields and pseudo-fields with CR, LF or NUL.
 
 use balancer_http::fields::Fields;
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use crate::engine::render::Framing;
 
-/// Writes a request's head. True: a body follows whose length it does not say, and which therefore comes in chunks.
+/// Writes a request's head. True: a body of unknown length follows, which is read in chunks.
 pub(in crate::engine::loops) fn write(out: &mut Vec<u8>, parts: &Parts, has_body: bool) -> bool {
     let authority = parts.uri.authority().map(|authority| authority.as_str());
     // CONNECT has no path (RFC 9113 §8.5).
@@ -21,7 +21,7 @@ pub(in crate::engine::loops) fn write(out: &mut Vec<u8>, parts: &Parts, has_body
         line(out, &[b"host: ", authority.as_bytes()]);
     }
     for (name, value) in &parts.headers {
-        // A Host that says something else stands beside it, and two are refused.
+        // A Host that differs is written, too: the parser refuses a head with two of them.
         let is_same =
             name == HOST && authority.is_some_and(|authority| value.as_bytes() == authority.as_bytes());
         if !is_same && name != COOKIE {
@@ -37,7 +37,7 @@ pub(in crate::engine::loops) fn write(out: &mut Vec<u8>, parts: &Parts, has_body
     is_unbounded
 }
 
-/// The parts of a cookie field, which HTTP/2 may send apart, as the one that HTTP/1.1 knows (RFC 9113 §8.2.3).
+/// Joins cookie fields, which HTTP/2 may split, to the single one that HTTP/1.1 has (RFC 9113 §8.2.3).
 fn cookies(out: &mut Vec<u8>, fields: &HeaderMap) {
     let mut all = fields.get_all(COOKIE).iter();
     let Some(first) = all.next() else { return };
@@ -55,7 +55,7 @@ fn line(out: &mut Vec<u8>, pieces: &[&[u8]]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// What an HTTP/2 answer must not have (RFC 9113 §8.2.2): a 426 says what to upgrade to.
+/// Whether an answer over HTTP/2 must not have that field (RFC 9113 §8.2.2). Of a 426, for example, it would be `Upgrade`.
 fn is_of_connection(name: &HeaderName) -> bool {
     [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(name)
         || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "te")
@@ -67,7 +67,7 @@ pub(super) fn answer(status: u16, fields: &Fields, framing: Framing) -> Response
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let to = answer.headers_mut();
     to.reserve(fields.len() + 1);
-    // All values lie in one piece of memory.
+    // All values share one piece of memory.
     let mut text = Vec::with_capacity(fields.lines().map(|(_, value)| value.len()).sum());
     fields.lines().for_each(|(_, value)| text.extend_from_slice(value));
     let (text, mut at) = (Bytes::from(text), 0);

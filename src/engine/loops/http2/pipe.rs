@@ -1,5 +1,5 @@
-//! What lies between the `h2` crate and a client's connection: two buffers in memory. The loop fills the one and empties the
-//! other, and polls the crate in between; so that crate needs no socket, no TLS and no runtime.
+//! Two buffers in memory between the `h2` crate and a client's connection. The loop fills one and empties the other, and polls
+//! the crate in between. So the crate needs no socket, no TLS and no runtime.
 
 use std::io;
 use std::pin::Pin;
@@ -9,23 +9,23 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Output that waits for the client before the crate writes no more.
+/// Bytes of output that may wait for the client. Beyond that the crate writes no more.
 const MOST_OUT: usize = 64 * 1024;
 
-/// Both ends hold one; the lock is never waited for, since both are one thread's.
+/// Both ends hold one. The lock is never waited for, since both are used by one thread.
 #[derive(Clone, Default)]
 pub(super) struct Pipe(Arc<Mutex<Buffered>>);
 
 #[derive(Default)]
 struct Buffered {
-    /// Received, and read by the crate up to `at`.
+    /// Received. The crate has read it up to `at`.
     input: Vec<u8>,
     at: usize,
     /// The client sends no more.
     has_ended: bool,
     /// Written by the crate.
     out: Vec<u8>,
-    /// It was told to wait for room.
+    /// The crate was told to wait for room.
     is_full: bool,
 }
 

@@ -1,5 +1,5 @@
-//! One request of an HTTP/2 connection, as a client's connection of its own: its body is read and its answer written through
-//! the same functions that a socket has.
+//! One request of an HTTP/2 connection, as the transport of a client of its own: its body is read and its answer is written by
+//! the same functions as those of a socket.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use balancer_http::fields::Fields;
 pub(in crate::engine::loops) struct WokenClients(Arc<Mutex<Vec<ClientSlot>>>);
 
 impl WokenClients {
-    /// Takes all; the lock is never waited for, since only this loop's thread wakes.
+    /// Takes all of them. The lock is never waited for, since only this loop's thread wakes.
     pub fn take(&self) -> Vec<ClientSlot> {
         std::mem::take(&mut *self.0.lock())
     }
@@ -32,7 +32,7 @@ impl WokenClients {
         self.0.lock().is_empty()
     }
 
-    /// What wakes that client.
+    /// A waker for that client.
     pub fn waker(&self, key: ClientSlot) -> Waker {
         Waker::from(Arc::new(Bell { key, woken: self.clone() }))
     }
@@ -68,7 +68,7 @@ pub(in crate::engine::loops) struct Stream {
 /// A request's body.
 struct Body {
     stream: RecvStream,
-    /// Taken from the stream, and not yet read.
+    /// Bytes that were taken from the stream and not read yet.
     rest: Bytes,
     /// Its length is not known: it is read in chunks (RFC 9112 §7.1).
     is_chunked: bool,
@@ -80,14 +80,14 @@ struct Body {
 enum Answering {
     Awaited(SendResponse<Bytes>),
     Begun(SendStream<Bytes>),
-    /// Its last byte is with the crate, or it was reset.
+    /// The crate has its last byte, or it was reset.
     Over,
 }
 
-/// The longest size line of a chunk, and what stands behind its data.
+/// Room for the size line of a chunk and the line end behind its data.
 const CHUNK_FRAME: usize = 20;
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// So much of a body that is not wanted any more is taken and dropped rather than refused.
+/// If no more bytes than these are missing of a body that is not wanted, they are read and dropped instead of refused.
 const MOST_DROPPED: u64 = 64 * 1024;
 
 impl Stream {
@@ -102,12 +102,12 @@ impl Stream {
         let body = Body { stream, rest: Bytes::new(), is_chunked, has_ended: false, left: length };
         let answer = Answering::Awaited(answer);
         let mut own = Box::new(Self { parent, waker, body, answer, _counted: counted, left: None });
-        // From now on a reset wakes.
+        // Registers the waker, so that a reset wakes the client.
         own.is_reset();
         own
     }
 
-    /// Whether the client has reset it, or its connection is gone. Has itself told when that happens.
+    /// Whether the client has reset it, or its connection is gone. If not, the client is woken when that happens.
     pub fn is_reset(&mut self) -> bool {
         let context = &mut Context::from_waker(&self.waker);
         let asked = match &mut self.answer {
@@ -118,13 +118,14 @@ impl Stream {
         asked.is_ready()
     }
 
-    /// Reads what came of the body, and whether there may be more. Its end is none of the connection's: the client waits for its answer.
+    /// Reads what came of the body, and says whether there may be more. The end of the body is never told as the end of the
+    /// connection: the client waits for its answer.
     pub fn receive(&mut self, buffer: &mut [u8]) -> (Got, bool) {
         let body = &mut self.body;
         while body.rest.is_empty() && !body.has_ended {
             match body.stream.poll_data(&mut Context::from_waker(&self.waker)) {
                 Poll::Pending => return (Got::Nothing, false),
-                // Also of no byte at all, where such a frame is the last: then the end is behind it, and nothing tells of it.
+                // An empty last frame brings no bytes: the loop goes on to the end behind it, of which nothing would wake us.
                 Poll::Ready(Some(Ok(bytes))) => body.rest = bytes,
                 Poll::Ready(Some(Err(_))) => return (Got::Broken(Errno::CONNRESET), false),
                 Poll::Ready(None) => {
@@ -168,7 +169,7 @@ impl Stream {
         answer.send_informational(head::answer(status, fields, Framing::None(None))).map_err(|_| Errno::PIPE)
     }
 
-    /// Sends as much of the answer's body as the client's windows let: how many bytes, 0 when they are used up.
+    /// Sends as much of the answer's body as the client's windows allow. Returns how many bytes; 0 when the windows are used up.
     pub fn send_pieces(&mut self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
         let Answering::Begun(stream) = &mut self.answer else { return Err(Errno::PIPE) };
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
@@ -198,14 +199,14 @@ impl Stream {
     /// The answer is whole.
     pub fn finish(&mut self) {
         if let Answering::Begun(stream) = &mut self.answer {
-            // It is gone already, or its end is with the crate.
+            // Fails only if the stream is gone already.
             let _ = stream.send_data(Bytes::new(), true);
             self.answer = Answering::Over;
         }
     }
 
-    /// Ends it. Given back is the rest of its body, where its answer is whole and little is to come, perhaps nothing but the
-    /// end: dropped, the crate would call what still comes a fault, and a connection with some of those a flood.
+    /// Ends it. Returns the rest of the request's body if the answer is whole and little of the body is missing, perhaps only its
+    /// end. If that were dropped, the crate would take what still comes for an error, and several of those for a flood.
     pub fn end(mut self) -> Option<RecvStream> {
         let is_answered = matches!(self.answer, Answering::Over);
         self.reset();
@@ -214,7 +215,7 @@ impl Stream {
         (is_answered && is_little && !has_ended && !stream.is_end_stream()).then_some(stream)
     }
 
-    /// Ends it before its end, so that the client sees that something is missing.
+    /// Resets an answer that is not whole, so that the client sees that something is missing.
     fn reset(&mut self) {
         match &mut self.answer {
             Answering::Awaited(answer) => answer.send_reset(Reason::INTERNAL_ERROR),
@@ -226,7 +227,8 @@ impl Stream {
 }
 
 impl Body {
-    /// Moves bytes of the rest into the buffer: how many, and how many the buffer holds then.
+    /// Moves bytes of `rest` into the buffer, as a chunk where the body is chunked. Returns how many, and how many bytes the buffer
+    /// holds then. The buffer must have room for more than [`CHUNK_FRAME`].
     fn read(&mut self, buffer: &mut [u8]) -> (usize, usize) {
         let frame = if self.is_chunked { CHUNK_FRAME } else { 0 };
         let taken = self.rest.len().min(buffer.len().saturating_sub(frame));

@@ -4,20 +4,20 @@
 use crate::proxy::exchange::Http2Flood;
 use balancer_time::Nanos;
 
-/// So many such frames may come at once.
+/// How many such frames may come at once.
 const BURST: u64 = 1_000;
-/// And so many a second after that.
+/// How many a second may come after that.
 const PER_SECOND: u64 = 100;
-/// RFC 9113 §4.1.
+/// Bytes of a frame's header (RFC 9113 §4.1).
 const HEADER: usize = 9;
-/// RFC 9113 §3.4.
+/// Bytes of the preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 
 /// Follows the frames of one connection as their bytes pass.
 pub(super) struct FrameWatch {
     /// Bytes of payload, or of the preface, that are still to pass.
     skip: usize,
-    /// The beginning of a frame's header.
+    /// The first `have` bytes of a frame's header.
     header: [u8; HEADER],
     have: usize,
     /// Frames that may come now, in billionths.
@@ -30,7 +30,7 @@ impl FrameWatch {
         Self { skip: PREFACE, header: [0; HEADER], have: 0, left: BURST * 1_000_000_000, at: now }
     }
 
-    /// Follows what came; the kind of frame of which there are too many, if there is one.
+    /// Follows what came. Returns the kind of frame that came too often, if one did.
     pub fn follow(&mut self, mut bytes: &[u8], now: Nanos) -> Option<Http2Flood> {
         let gained = now.saturating_sub(self.at).saturating_mul(PER_SECOND);
         self.left = self.left.saturating_add(gained).min(BURST * 1_000_000_000);
@@ -63,10 +63,10 @@ impl FrameWatch {
     }
 }
 
-/// What a frame is called, if it counts (RFC 9113 §6).
+/// The name of a frame's kind, if frames of that kind are counted (RFC 9113 §6).
 fn counted(kind: u8) -> Option<Http2Flood> {
     match kind {
-        // DATA and HEADERS are requests; WINDOW_UPDATE and CONTINUATION come with them.
+        // DATA and HEADERS belong to requests; WINDOW_UPDATE and CONTINUATION come with them.
         0 | 1 | 8 | 9 => None,
         2 => Some(Http2Flood::Priority),
         3 => Some(Http2Flood::Reset),

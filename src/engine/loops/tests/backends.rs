@@ -151,7 +151,7 @@ fn a_backends_connection_is_kept_while_it_is_clean() {
         client.write_all(GET.as_bytes()).expect("sent");
         read_head(&mut backend);
     }
-    // What comes behind an answer is nobody's: the next request gets a connection of its own.
+    // Bytes behind an answer belong to no request: the next request gets a new connection.
     for last in [
         &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok!"[..],
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
@@ -161,7 +161,7 @@ fn a_backends_connection_is_kept_while_it_is_clean() {
         client.write_all(GET.as_bytes()).expect("sent");
         backend = proxied.asked().0;
     }
-    // One that was closed while it was kept is found out before it is taken.
+    // A connection that was closed while it was kept is not taken.
     backend.write_all(OK).expect("sent");
     assert_eq!(read_answer(&mut client).1, "ok");
     drop(backend);

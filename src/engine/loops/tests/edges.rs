@@ -1,6 +1,6 @@
-//! A loop that is told of events in any order: late, merged, twice, and of what never happened. Clients and backends do
-//! what chance says, and time moves in jumps. Whatever comes: each request is settled once, nothing stays counted, the loop
-//! never goes round for nothing, and every connection reaches its end.
+//! A loop that is told of events in any order: late, merged, twice, and of events that never happened. Clients and backends act at
+//! random, and time moves in jumps. Whatever happens, each request is settled once, nothing stays counted, the loop makes no turn
+//! for nothing, and every connection comes to its end.
 
 mod players;
 
@@ -29,7 +29,7 @@ use balancer_pool::queue::QueuePolicy;
 const SPAN: Nanos = 3_000_000_000;
 /// What is done with one seed.
 const STEPS: usize = 500;
-/// Turns in which a loop that nobody does anything to must have come to rest.
+/// In so many turns a loop must have come to rest once nothing happens any more.
 const REST: usize = 3_000;
 
 /// Answers requests by their target: by a proxy, at once, or on the lane.
@@ -76,7 +76,7 @@ impl Service for ByTarget {
     }
 }
 
-/// A loop, everybody around it, and the events that it was not told of yet.
+/// A loop, its clients and backends, and the events that it was not told of yet.
 struct World {
     own: Loop,
     buffers: Buffers,
@@ -139,7 +139,7 @@ impl World {
         Self { own, buffers, service, clock, address, backend, clients, backends, held, past, random }
     }
 
-    /// Somebody does something.
+    /// A client or a backend does something, or time passes.
     fn act(&mut self) {
         let random = &mut self.random;
         match random.u8(..24) {
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    /// Tells the loop of some of them, and of others.
+    /// Tells the loop of some of the events, perhaps of past ones again, and perhaps of one that did not happen.
     fn turn(&mut self) {
         self.hear();
         let random = &mut self.random;
@@ -265,7 +265,7 @@ impl World {
         );
     }
 
-    /// Nobody does anything any more: the loop comes to rest, and time ends everything.
+    /// Nothing is done any more: the loop comes to rest, and then time ends every connection.
     fn end(&mut self) {
         let is_working = |own: &Loop| {
             own.clients.values().flatten().any(|client| {

@@ -1,9 +1,9 @@
-//! Requests' heads: however they are cut, behind each other, wrong, and behind PROXY headers.
+//! Requests' heads: cut anywhere, behind each other, wrong, and behind PROXY headers.
 
 use super::*;
 use std::net::Shutdown;
 
-/// Section, bytes, status. The full tables stand beside the parser; here is one of each kind, on the wire.
+/// Section, bytes, status. The full tables are beside the parser; here is one row of each kind, on the wire.
 const ROWS: &[(&str, &[u8], u16)] = &[
     ("9112 3, malformed", b"GET /\r\n\r\n", 400),
     ("9112 2.2, bare LF", b"GET / HTTP/1.1\nHost: a\n\n", 400),

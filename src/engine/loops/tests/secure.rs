@@ -1,4 +1,4 @@
-//! A TLS session on a socket of its own, against a client that seals records as no library would.
+//! A TLS session on a socket, against a client that sends records that no library would send.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -101,7 +101,7 @@ fn met() -> (Box<Secure>, Socket, Client) {
     (secure, socket, Client { stream, key, iv, sequence })
 }
 
-/// What the session reads in the end, when nothing more is told.
+/// What the session reads in the end, without further events.
 fn read(secure: &mut Secure, socket: &Socket, has_ended: bool) -> Got {
     let (mut buffer, mut cipher) = (vec![0; 4096], vec![0; 64 * 1024]);
     let mut got = Got::Nothing;
@@ -117,7 +117,7 @@ fn data_is_read_and_a_message_without_end_breaks_the_session() {
     let (mut secure, socket, mut client) = met();
     client.send(DATA, b"hello");
     assert_eq!(read(&mut secure, &socket, false), Got::Bytes(5));
-    // A handshake message that says it is as long as one may be, and never is.
+    // A handshake message that claims the greatest length and never ends.
     let mut begins = vec![24, 0, 0xff, 0xff];
     begins.resize(16_384, 0);
     client.send(HANDSHAKE, &begins);

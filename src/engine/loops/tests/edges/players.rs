@@ -1,4 +1,4 @@
-//! Who is around the loop: clients and backends, and what chance has them say.
+//! The clients and backends around the loop, and what they may send.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
