@@ -17,7 +17,7 @@ enum Source {
     Manual { now_ns: Arc<AtomicU64> },
 }
 
-/// What a monotone clock starts at, so that "an hour ago" is still a positive number.
+/// The time at which a monotone clock starts, so that "an hour ago" is not below 0.
 const START_NS: Nanos = 3_600_000_000_000;
 
 impl Clock {
@@ -27,12 +27,12 @@ impl Clock {
         Self(Source::Real { origin: Instant::now() })
     }
 
-    /// A clock that stands still until [`Clock::advance`] moves it. For tests.
+    /// A clock that moves only by [`Clock::advance`]. For tests.
     pub fn manual() -> Self {
         Self(Source::Manual { now_ns: Arc::new(AtomicU64::new(START_NS)) })
     }
 
-    /// Monotone time in nanoseconds; never runs back.
+    /// Monotone time in nanoseconds, which never goes back.
     pub fn now(&self) -> Nanos {
         match &self.0 {
             Source::Real { origin } => START_NS + nanos(origin.elapsed()),

@@ -1,4 +1,4 @@
-//! Refusals: one exhaustive table from what went wrong to what the client reads and what the operator reads.
+//! Refusals. Each keeps apart what the client reads and what the operator reads.
 
 use std::borrow::Cow;
 
@@ -15,9 +15,9 @@ pub struct Reject {
     pub detail: Cow<'static, str>,
     /// What the operator reads; empty when `detail` says it all.
     pub cause: String,
-    /// The same in a word that the client may know too, where programs go by it.
+    /// One word for the cause, for programs. The client may read it, too.
     pub cause_word: Option<&'static str>,
-    /// Seconds, where waiting helps.
+    /// After how many seconds to try again, if waiting helps.
     pub retry_after_s: Option<u64>,
     /// The methods of a 405, as an `Allow` value.
     pub allow: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! How we make files and folders: for our own user alone, and never through a link that somebody put in their place.
+//! Makes and reads our own files and folders: for our own user alone, and never through a link in their place.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -7,48 +7,48 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// What only our own user may read and write.
+/// Permissions for our own user alone.
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 
-/// Makes a folder with those above it. Those that are there stay as they are.
+/// Makes a folder, and those above it that are missing. Folders that are there keep their permissions.
 ///
 /// # Errors
-/// When one of them can't be made.
+/// One of them can't be made.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
 }
 
-/// How our files are opened, and made where they are missing.
+/// Options to open a file. One that is made by them is for our own user alone.
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(FILE_MODE);
     options
 }
 
-/// The same for files that nobody but us puts there: a link in their place is refused.
+/// The same for files that only we make: a link in their place is refused.
 pub fn own() -> OpenOptions {
     let mut options = options();
     options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
 }
 
-/// Makes a file that must not be there yet.
+/// Makes a file, which must not be there yet.
 ///
 /// # Errors
-/// When there is something of that name, a link included.
+/// There is something of that name, which may be a link.
 pub fn create_new(path: &Path) -> io::Result<File> {
     own().read(true).write(true).create_new(true).open(path)
 }
 
-/// Replaces a file in one step: who reads it sees the old one or the new one. What is written goes beside it first, so a
-/// link at either name is replaced and never followed. Makes the folder when it is missing.
+/// Replaces a file in one step: a reader sees the old one or the new one. The new one is first written beside it, with the
+/// ending `new`. A link at either name is replaced and never followed. Makes the folder if it is missing.
 ///
 /// # Errors
-/// When it can't be written; the old one is there still.
+/// It can't be written. The old one is still there.
 pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let beside = path.with_extension("new");
-    // A process that was killed while it wrote may have left one.
+    // A process that was killed while it wrote may have left a file of that name.
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -67,11 +67,11 @@ pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// Reads a file of ours, at most that many bytes of it. A link is none, and neither is a pipe, on which a reader would
-/// wait for ever.
+/// Reads one of our files, at most `most` bytes of it. Links are refused, and so are pipes, on which a reader would wait for
+/// ever.
 ///
 /// # Errors
-/// When it is not there, is no file, or can't be read.
+/// It is not there, is no file, or can't be read.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;

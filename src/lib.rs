@@ -1,11 +1,11 @@
-//! Balancer: spreads HTTP requests over a pool of backends and holds every client to its own token bucket.
+//! Balancer: spreads HTTP requests over pools of backends, and holds every client to its own token buckets.
 //!
 //! ```text
-//! client ── frontend ── service ── proxy: admit ──── forward ──────── relay ── client
-//!           accept,     ours or    who, may it       pick, lease,     body, end,
-//!           parse,      theirs?      │               ureq → backend   account
-//!           frame         │        limiter
-//!                       admin        │
+//! client ── engine ──── service ── proxy: admit ──── forward ──────── relay ── client
+//!           loops, or   ours or    who, may it?      pick, lease,     the head;
+//!           tiny_http   theirs?      │               retry            the engine moves the body
+//!             │           │        limiter
+//!          backends      api         │
 //!                         └──── limits cache (TTL + LRU) ── store threads ── PostgreSQL | SQLite
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! Arguments in, exit code out. The only place that ends the process.
+//! Turns arguments into an exit code. This is the only place that ends the process.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -72,7 +72,7 @@ fn check(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
     }
 }
 
-/// 0 or 1, never 2: that one is reserved in container health checks. With `--listen` no configuration is needed.
+/// Ends with 0 or 1, never with 2, which is reserved in container health checks. With `--listen` it reads no configuration.
 fn healthcheck(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
     let listen = match &options.listen {
         Some(text) => config::address(text)

@@ -1,5 +1,5 @@
-//! Which backends there are: those of the configuration file, with what the API changed of them, and those that the API
-//! added.
+//! Which backends there are: those of the configuration file, with the changes that were made by the API, and those that were
+//! added by the API.
 
 use crate::config;
 use crate::store::backends::{BackendRow, BackendSettings};
@@ -10,12 +10,12 @@ use balancer_pool::backends::{Operator, title};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WantedBackend {
     pub entry: BackendEntry,
-    /// `None`: the operator said nothing.
+    /// What the operator wants of it; `None`: nothing was said.
     pub operator: Option<Operator>,
 }
 
-/// All of a pool: the file's in its order, then the others in the order of their names. One of the file has the place of a
-/// stored one of the same name, with a warning. A row that somebody wrote by hand and that is no backend is left out.
+/// All backends of a pool: the file's in their order, then the stored ones in the order of their names. A backend of the file
+/// replaces a stored one of the same name, with a warning. A stored row that is no valid backend is left out, with an error.
 pub(super) fn wanted(pool: &str, file: &[BackendEntry], stored: &[BackendRow]) -> Vec<WantedBackend> {
     let own: Vec<(&str, &BackendSettings)> =
         stored.iter().filter_map(|row| Some((row.name_in(pool)?, &row.settings))).collect();

@@ -1,4 +1,4 @@
-//! Whether this instance shares a budget, and with whom.
+//! Starts this instance's part in the shared budget, if it has one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::{StartFailure, failed};
 use crate::budget::{Carrier, CarrierParts};
 use crate::config::BudgetScope;
 
-/// Takes part in the budget of all instances on this database, where it lets them tell each other anything.
+/// Takes part in the budget of all instances on this database. `None`: it is off, or the database can't pass messages on.
 pub(super) fn take_part(
     scope: BudgetScope,
     shared: &SharedServices,

@@ -1,5 +1,5 @@
-//! Faults that the tests have no other way to bring about. In debug builds, with `BALANCER_TEST_FAULTS` in the environment, a
-//! request on the public port for `/test/spin/MILLISECONDS` keeps its loop busy for so long, and one for `/test/panic` panics.
+//! Faults that tests can't cause in another way. In debug builds, with `BALANCER_TEST_FAULTS` in the environment, a request on
+//! the public port for `/test/spin/MILLISECONDS` keeps its loop busy for so long, and one for `/test/panic` panics.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use balancer_time::nanos;
 
-/// Commits the fault that a request asks for, if it does.
+/// Commits the fault that a request asks for, if it asks for one.
 pub(super) fn commit(target: &str, clock: &Clock) {
     static ON: LazyLock<bool> = LazyLock::new(|| std::env::var_os("BALANCER_TEST_FAULTS").is_some());
     if !target.starts_with("/test/") || !*ON {

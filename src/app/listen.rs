@@ -1,4 +1,4 @@
-//! Sockets to listen on, and how many files may be open.
+//! The sockets to listen on, and the limit of open files.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,12 +9,12 @@ use super::StartFailure;
 use crate::config::Config;
 use crate::engine::Sockets;
 
-/// Connections that the kernel keeps ready for us; it caps this at `net.core.somaxconn`.
+/// Connections that the kernel keeps until they are accepted. Its own bound is `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// Descriptors beside client connections: backends' connections, the database's, logs, epoll.
 const SPARE_FILES: u64 = 1024;
 
-/// Sockets that listen, before anything is accepted.
+/// Sockets that listen. Nothing is accepted yet.
 pub(super) struct Bound {
     /// The public port, and the one for TLS.
     pub public: Sockets,
@@ -25,8 +25,8 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Opens every address. With `LISTEN_FDS` the first inherited socket replaces `listen`, and the second one
-    /// `tls.listen`; where there is no plain port, the first one does.
+    /// Opens every address. With `LISTEN_FDS` the first inherited socket replaces `listen`, and the second one `tls.listen`. If
+    /// `listen` is empty, the first one replaces `tls.listen`.
     pub fn open(config: &Config) -> Result<Self, StartFailure> {
         let mut given = listenfd::ListenFd::from_env();
         let mut inherited = |place: usize| {
@@ -65,7 +65,7 @@ impl Bound {
 fn bind(address: SocketAddr) -> Result<TcpListener, StartFailure> {
     let open = || -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // A restart must not wait for the last run's connections to leave TIME_WAIT.
+        // So that a restart does not wait until the last run's connections have left TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -74,8 +74,8 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartFailure> {
     open().map_err(|error| StartFailure::new(format!("can't listen on {address}: {error}")))
 }
 
-/// Raises the soft limit of open files to the hard one. How many client connections there may be under it: as many as
-/// are wanted, or fewer, so that descriptors are left for backends, the database and logs.
+/// Raises the soft limit of open files to the hard one. Returns how many client connections fit: as many as are wanted, or
+/// fewer, so that descriptors are left for backends, the database and logs.
 pub(super) fn raise_open_files(max_connections: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -97,8 +97,7 @@ pub(super) fn raise_open_files(max_connections: usize) -> usize {
     fitted.min(max_connections)
 }
 
-/// How many of so many descriptors may be clients': what is left beside the spare ones, and half where that is less, since
-/// each request needs one for its backend.
+/// How many of so many descriptors clients may have: all but [`SPARE_FILES`], or half of them where that is more.
 fn fitted(files: u64) -> usize {
     let most = files.saturating_sub(SPARE_FILES).max(files / 2);
     usize::try_from(most).unwrap_or(usize::MAX)

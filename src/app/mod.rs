@@ -1,4 +1,4 @@
-//! Start order, and stop in reverse. Nothing here ends the process: [`run`] returns and `main` exits.
+//! Starts everything in order, and stops it in reverse. Nothing here ends the process: [`run`] returns, and `main` exits.
 
 mod backends;
 mod budget;
@@ -46,8 +46,8 @@ use tls::Tls;
 
 pub use source::ConfigSource;
 
-/// Worker threads of the admin listener on the portable engine: its own, so that it answers when every worker is stuck. On
-/// the other it has a loop of its own.
+/// Worker threads of the admin listener on the portable engine. They are its own, so that it answers when every other worker is
+/// stuck. On the other engine the admin listener has a loop of its own.
 const ADMIN_WORKERS: usize = 2;
 /// How long the last access log lines may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 /// Why the process could not start or did not end well.
 #[derive(Debug)]
 pub struct StartFailure {
-    /// What the process ends with.
+    /// The exit code of the process.
     pub exit_code: u8,
     /// A sentence for the operator.
     pub text: String,
@@ -70,7 +70,7 @@ impl fmt::Display for StartFailure {
 impl std::error::Error for StartFailure {}
 
 impl StartFailure {
-    /// Something that the configuration could not tell.
+    /// A failure that a check of the configuration could not find.
     fn new(text: impl Into<String>) -> Self {
         Self { exit_code: 1, text: text.into() }
     }
@@ -80,16 +80,16 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> StartFailure + '_ {
     move |error| StartFailure::new(format!("{what}: {error}"))
 }
 
-/// Runs until a signal ends it. Returns when everything has stopped. `source`: where `config` was read from, and is read
-/// from again.
+/// Runs until a signal ends it. Returns when everything has stopped. `source`: where `config` was read from; a reload reads it
+/// again.
 ///
 /// # Errors
-/// When an address can't be had, the database has a wrong schema, a thread can't be started, or requests did not end
+/// When an address can't be listened on, the database has a wrong schema, a thread can't be started, or requests did not end
 /// within `shutdown_timeout`.
 pub fn run(config: Config, source: ConfigSource) -> Result<(), StartFailure> {
     let clock = Clock::real();
     let _error_log = errors::start(&config.log, clock.clone()).map_err(failed("the error log"))?;
-    // Before any thread is started: every thread inherits what is blocked or caught.
+    // Before the other threads are started, since threads inherit how signals are handled.
     let signals = Signals::catch().map_err(failed("signals can't be caught"))?;
     if let Some(exposed) = &config.exposed {
         log::warn!("{exposed}");
@@ -110,7 +110,7 @@ struct App {
     public: Arc<RunningEngine>,
     private: Option<RunningEngine>,
     control: Arc<Control>,
-    /// In force now.
+    /// The configuration in force.
     config: Arc<ArcSwap<Config>>,
     notify: Arc<Notify>,
     levels: Levels,
@@ -255,7 +255,7 @@ impl App {
     }
 }
 
-/// What the public engine is started with, beside its listeners.
+/// Settings for the public engine.
 fn engine_start<'a>(config: &'a Config, inherited: bool, tls: &'a Tls) -> EngineStart<'a> {
     EngineStart {
         inherited,
@@ -267,7 +267,7 @@ fn engine_start<'a>(config: &'a Config, inherited: bool, tls: &'a Tls) -> Engine
     }
 }
 
-/// Starts the admin listener: with threads of its own, so that it answers whatever the others do.
+/// Starts the admin listener. It has threads of its own, so that it answers whatever the others do.
 fn start_private(
     listener: TcpListener,
     start: &EngineStart<'_>,
@@ -282,7 +282,7 @@ fn start_private(
     RunningEngine::start(listeners, &start, service, clock)
 }
 
-/// One warning for the keys that are set and that the portable engine can't honour.
+/// Warns once of all keys that are set and that have no effect on the portable engine.
 fn warn_of_unused_keys(config: &Config, public: &RunningEngine) {
     if !matches!(public, RunningEngine::TinyHttp(_)) {
         return;

@@ -1,12 +1,12 @@
-//! What the service manager is told (sd_notify(3)): one datagram a state to the socket that `NOTIFY_SOCKET` names, a path or
-//! an abstract name. Does nothing when NOTIFY_SOCKET is not set.
+//! Tells the service manager of each state (sd_notify(3)): one datagram to the socket that `NOTIFY_SOCKET` names, by path or
+//! abstract name. Does nothing when NOTIFY_SOCKET is not set.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The way to the service manager.
+/// The service manager's socket, if there is one.
 #[derive(Debug)]
 pub(super) struct Notify(Option<(UnixDatagram, SocketAddr)>);
 
@@ -23,7 +23,7 @@ impl Notify {
         }
     }
 
-    /// We listen, or go on as before after a reload.
+    /// We listen, or a reload is over.
     pub fn ready(&self) {
         self.say("READY=1\nSTATUS=serving");
     }
@@ -35,7 +35,7 @@ impl Notify {
         self.say(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\nSTATUS=reloading"));
     }
 
-    /// The end begins.
+    /// The process is about to end.
     pub fn stopping(&self) {
         self.say("STOPPING=1\nSTATUS=draining");
     }
@@ -56,7 +56,7 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
             SocketAddr::from_abstract_name(rest)
         }
         [b'/', ..] => SocketAddr::from_pathname(name),
-        // vsock: and whatever comes later.
+        // Other families, such as `vsock:`.
         _ => Err(io::Error::new(io::ErrorKind::Unsupported, "neither a path nor an abstract name")),
     }
 }

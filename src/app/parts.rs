@@ -1,5 +1,5 @@
-//! The running parts that follow the configuration and the stored backends, owned by one thread that does what it is told,
-//! one command after the other.
+//! The running parts that follow the configuration and the stored backends. One thread owns them, and carries out one command
+//! after the other.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ use crate::upstream::prober::Prober;
 use crate::upstream::resolve::{self, Lookup};
 use balancer_pool::backend::BackendEntry;
 
-/// How often backends on their way out are looked at.
+/// How often it is checked whether backends that were taken away still have requests.
 const LOOK_AT_LEAVING: Duration = Duration::from_millis(50);
 /// Most faults that an answer names; the log names all.
 const MAX_FAULTS: usize = 32;
@@ -53,7 +53,7 @@ pub(super) struct Parts {
     pub prober: Arc<Prober>,
     pub clock: Clock,
     pub notify: Arc<Notify>,
-    /// Stored backends of pools that are not configured, as the log was told.
+    /// Stored backends whose pools are not configured, as the log last said.
     pub strays: Vec<String>,
 }
 
@@ -70,7 +70,7 @@ impl Parts {
                         Ok(command) => self.carry_out(command),
                         Err(_) => return,
                     },
-                    // Another instance changed them, or the database came back.
+                    // Another instance changed the stored backends, or the database is up again.
                     recv(changes) -> _ => self.follow_store(),
                     recv(look) -> _ => self.see_off(),
                 }
@@ -84,7 +84,7 @@ impl Parts {
             ControlCommand::Reload { by, answer } => {
                 let outcome = self.reload(&by);
                 if let Some(answer) = answer {
-                    // The caller may have lost patience.
+                    // Fails if the caller no longer waits.
                     let _ = answer.try_send(outcome);
                 }
             }
@@ -100,13 +100,13 @@ impl Parts {
         }
     }
 
-    /// The stored backends changed, and nothing else.
+    /// Follows the stored backends, under the same configuration.
     fn follow_store(&mut self) {
         let config = self.config.load_full();
         self.apply_pools(&config, &config);
     }
 
-    /// Those whose requests have ended, or whose time is up, go.
+    /// Removes leaving backends whose requests have ended, or whose time is over.
     fn see_off(&mut self) {
         let now = self.clock.now();
         let gone = self.pools.iter_mut().map(|one| one.see_off(now)).filter(|any| *any).count();
@@ -147,7 +147,8 @@ impl Parts {
         }
     }
 
-    /// Backends that are our own listeners. The loader saw what `listen` says; the real ports are known here.
+    /// Faults for backends that are our own listeners. The loader has checked the configured addresses; here the real ports are
+    /// known.
     fn own_among(&self, config: &Config) -> Vec<FieldFault> {
         let own = |backend: &BackendEntry| {
             self.own_addresses.iter().find(|own| config::is_own(own, backend)).copied()
@@ -165,8 +166,8 @@ impl Parts {
         config.pools.iter().flat_map(of_pool).collect()
     }
 
-    /// Puts a checked configuration in force. Nothing in here can fail but the start of a thread, which is logged: the
-    /// old one then goes on.
+    /// Puts a checked configuration in force. What can still fail is logged, and then stays as it was: the start of a thread,
+    /// or files that have changed since they were checked.
     fn apply(&mut self, read: Config) -> Reloaded {
         let before = self.config.load_full();
         let (changed, needs_restart) =
@@ -184,9 +185,10 @@ impl Parts {
         Reloaded { changed, needs_restart }
     }
 
-    /// What takes time comes first: names that are new are looked up, and new pools have their first checks. Then the pools that
-    /// stay get what is new to them, requests learn of all pools at once, and what is wanted no more goes: no request is sent to
-    /// where nothing is any more. A pool that goes is given nothing new; what is under way there ends.
+    /// Makes the pools what the configuration and the store want. What takes time comes first: new names are looked up, and new
+    /// pools have their first checks. Then the pools that stay get their new backends, requests see all new pools and routes at
+    /// once, and last what is not wanted any more is removed. In this order no request is sent to a backend that is gone. A
+    /// removed pool gets no new requests, and those under way end there.
     fn apply_pools(&mut self, config: &Config, before: &Config) {
         if config.discovery != before.discovery {
             self.lookup = resolve::lookup(config.discovery.resolver);
@@ -205,7 +207,7 @@ impl Parts {
         };
         let is_same = std::ptr::eq(config, before);
         let mut running = std::mem::take(&mut self.pools);
-        // As they are, and those that change.
+        // Pools that stay unchanged, those that change, new ones, and the backends whose addresses are needed.
         let (mut kept, mut stay, mut new, mut needed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for wanted in &config.pools {
             let place = running.iter().position(|one| **one.pool.name() == *wanted.name);
@@ -249,7 +251,7 @@ impl Parts {
 }
 
 impl Parts {
-    /// One line for stored backends whose pool is not configured, whenever it is about others than before.
+    /// Warns of stored backends whose pool is not configured, whenever these are others than before.
     fn say_strays(&mut self, config: &Config, stored: &[BackendRow]) {
         let is_stray = |row: &&BackendRow| config.pools.iter().all(|pool| row.name_in(&pool.name).is_none());
         let strays: Vec<String> = stored.iter().filter(is_stray).map(|row| row.name.clone()).collect();
@@ -263,7 +265,8 @@ impl Parts {
     }
 }
 
-/// What is in force with all of what was read that needs no restart ([`config::is_live`] names the same keys).
+/// The configuration in force after a reload: what was read for the keys that need no restart, and what was in force for the
+/// others. [`config::is_live`] has the same list of keys.
 fn in_force(read: Config, before: &Config) -> Config {
     Config {
         pools: read.pools,
@@ -290,7 +293,7 @@ fn in_force(read: Config, before: &Config) -> Config {
     }
 }
 
-/// The loader's faults for an answer: which key of the configuration each is about, and its line.
+/// The loader's faults for an answer: the key of the configuration that each is about, and its line.
 fn told(faults: &Faults) -> Vec<FieldFault> {
     let lines = faults.lines();
     faults
@@ -301,7 +304,7 @@ fn told(faults: &Faults) -> Vec<FieldFault> {
         .collect()
 }
 
-/// `backends[0].url` → `/backends/0/url` (RFC 6901); no characters of keys need escapes but those that nobody declared.
+/// `backends[0].url` → `/backends/0/url` (RFC 6901). Only unknown keys can have characters that need escapes.
 fn pointer(path: &str) -> String {
     path.split(['.', '[']).filter(|part| !part.is_empty()).fold(String::new(), |mut all, part| {
         let part = part.strip_suffix(']').unwrap_or(part);

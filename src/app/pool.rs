@@ -1,4 +1,4 @@
-//! A pool as a configuration wants it, and the threads that keep it: look-ups and health checks.
+//! A pool as a configuration wants it, with its look-ups and health checks.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,7 +26,7 @@ use balancer_pool::sticky::SigningKey;
 use balancer_pool::strategy::Strategy;
 use balancer_time::{Nanos, nanos};
 
-/// What all pools are kept with.
+/// What all pools are made and changed with.
 #[derive(Clone, Copy)]
 pub(super) struct Keeping<'a> {
     pub frontend: &'a Frontend,
@@ -35,39 +35,39 @@ pub(super) struct Keeping<'a> {
     pub lookup: &'a Lookup,
     pub prober: &'a Prober,
     pub clock: &'a Clock,
-    /// There is no other pool than the default one.
+    /// Whether the default pool is the only one.
     pub alone: bool,
-    /// What the store has of backends.
+    /// The stored backends.
     pub stored: &'a [BackendRow],
 }
 
-/// A pool that requests can go to, and what keeps it.
+/// A pool that requests can go to, and what keeps it up to date.
 pub(super) struct RunningPool {
     pub pool: Arc<Pool>,
     config: PoolConfig,
-    /// What is to be in force next.
+    /// The configuration that [`RunningPool::grow`] puts in force.
     next: PoolConfig,
-    /// What it was last told to be.
+    /// The backends that were last wanted.
     known: Vec<WantedBackend>,
-    /// What it was told to be before that.
+    /// The backends that were wanted before those.
     before: Vec<WantedBackend>,
-    /// Backends that were taken away and whose requests may still end.
+    /// Backends that were taken away and have requests under way.
     leaving: Vec<Leaving>,
-    /// Backends that the operator wants nothing new to go to, and why, as the log was told.
+    /// Backends that get nothing new because the operator wants that, and the cause that the log last said.
     withheld: HashMap<Arc<str>, &'static str>,
     /// `None`: it has not begun to look names up.
     resolver: Option<Resolver>,
     checks: Option<PoolChecks>,
 }
 
-/// A backend on its way out: listed, and given nothing new.
+/// A backend that was taken away. It is still listed, and gets nothing new, at most until `until`.
 struct Leaving {
     entry: BackendEntry,
     until: Nanos,
 }
 
 impl RunningPool {
-    /// One whose backends have no address yet; [`watch`] finds them.
+    /// A pool whose backends have no address yet. [`watch`] finds them.
     pub fn begin(config: &PoolConfig, keeping: &Keeping<'_>) -> Self {
         let known = wanted(&config.name, &config.backends, keeping.stored);
         let entries: Vec<_> = known.iter().map(|one| one.entry.clone()).collect();
@@ -94,7 +94,7 @@ impl RunningPool {
         self.known.iter().map(|one| one.entry.clone()).collect()
     }
 
-    /// How long its first look-ups and first checks are awaited.
+    /// How long its first look-ups, and then its first checks, are waited for.
     fn first_patience(&self) -> Duration {
         self.config.health_check.as_ref().map_or(self.config.upstream.connect_timeout, |check| check.timeout)
     }
@@ -106,8 +106,8 @@ impl RunningPool {
         Ok(())
     }
 
-    /// Another configuration, or (`is_same`) other stored backends: nothing is in force before [`RunningPool::grow`]. Gives the
-    /// backends whose addresses it needs; `None`: nothing of it is another.
+    /// Notes a configuration, or (`is_same`) only other stored backends. [`RunningPool::grow`] puts it in force. Returns the
+    /// backends whose addresses are needed for that; `None`: nothing changes.
     pub fn want(
         &mut self,
         config: &PoolConfig,
@@ -129,8 +129,9 @@ impl RunningPool {
         Some(self.pool.backends.new_among(&entries).into_iter().cloned().collect())
     }
 
-    /// Puts in force what was wanted, beside the backends that are wanted no more: requests still come that were to go to
-    /// them. `found`: the addresses of those that were asked for, in their order. What can't be started is told in the log.
+    /// Puts in force what [`RunningPool::want`] noted. Backends that are not wanted any more stay until
+    /// [`RunningPool::shrink`], since requests may still be sent to them. `found`: the addresses that were needed, in their
+    /// order. The log says what can't be started.
     pub fn grow(&mut self, found: &mut impl Iterator<Item = Vec<Located>>, keeping: &Keeping<'_>) {
         let config = self.next.clone();
         let before = std::mem::replace(&mut self.config, config.clone());
@@ -156,7 +157,7 @@ impl RunningPool {
         self.say("new", &told.added);
         self.say("elsewhere", &told.moved);
         self.say_withheld();
-        // Else there may be room when the others are gone.
+        // If it is larger for now, there may be room when the others are removed.
         if told.left_out > 0 && !is_larger {
             let left_out = told.left_out;
             log::warn!("{left_out} addresses of backends are left out: the pool {} is full", config.name);
@@ -171,7 +172,7 @@ impl RunningPool {
         }
     }
 
-    /// Takes away the backends that are wanted no more.
+    /// Removes the backends that are not wanted any more.
     pub fn shrink(&mut self, keeping: &Keeping<'_>) {
         let place = |WantedBackend { entry, operator }: &WantedBackend| Placed {
             entry: entry.clone(),
@@ -184,7 +185,7 @@ impl RunningPool {
             self.say("gone", &told.removed);
             self.say_withheld();
             self.pool.metrics.set_backends(placed.iter().map(|one| one.entry.name.as_str()));
-            // There may have been no room for all addresses before.
+            // Addresses that were left out may have room now.
             if let Err(error) = self.look_up(keeping) {
                 log::error!(
                     "some names of the pool {} are not looked up: no thread: {error}",
@@ -206,7 +207,7 @@ impl RunningPool {
         }
     }
 
-    /// Looks up the names of its backends from now on.
+    /// Starts looking up the names of its backends, or follows other ones.
     fn look_up(&mut self, keeping: &Keeping<'_>) -> io::Result<()> {
         let (entries, interval) = (self.entries(), self.config.upstream.resolve_interval);
         match &mut self.resolver {
@@ -220,7 +221,7 @@ impl RunningPool {
         Ok(())
     }
 
-    /// One line for each backend of which the operator says something else than before, here or on another instance.
+    /// Logs one line for each backend of which the operator, here or on another instance, wants something else than before.
     pub fn say_withheld(&mut self) {
         let mut before = std::mem::take(&mut self.withheld);
         for group in self.pool.backends.backends() {
@@ -242,7 +243,7 @@ impl RunningPool {
         self.pool.backends.backends().iter().any(|group| *group.name == *name && group.in_flight() > 0)
     }
 
-    /// One of its backends was taken away. While requests are under way on it, it stays listed, for `time` at most.
+    /// A backend was taken away. It stays listed while it has requests under way, for `time` at most.
     pub fn let_go(&mut self, name: &str, time: Duration, now: Nanos) {
         let known = self.known.iter().find(|one| one.entry.name == name);
         if let (Some(known), true) = (known, self.is_busy(name)) {
@@ -251,12 +252,12 @@ impl RunningPool {
         }
     }
 
-    /// Whether backends are on their way out.
+    /// Whether backends were taken away that are still listed.
     pub fn is_leaving(&self) -> bool {
         !self.leaving.is_empty()
     }
 
-    /// Those whose requests have ended, or whose time is up, go. Whether any did.
+    /// Forgets leaving backends whose requests have ended, or whose time is over. True: there was one.
     pub fn see_off(&mut self, now: Nanos) -> bool {
         let leaving = std::mem::take(&mut self.leaving);
         let before = leaving.len();
@@ -273,11 +274,12 @@ pub(super) fn in_force(running: &[RunningPool]) -> Pools {
     Pools::new(default, pools)
 }
 
-/// Finds the addresses of the backends of pools that have begun, and checks each once, before anything is promised. All pools
-/// at the same time, and none waits longer than it says itself. What can't be started for one pool keeps no other from it.
+/// Finds the addresses of new pools' backends, and checks each endpoint once, before requests may go there. All pools do this
+/// at the same time, and none is waited for longer than [`RunningPool::first_patience`]. If something can't be started for one
+/// pool, the others go on.
 ///
 /// # Errors
-/// What could not be started, and for which pools.
+/// Says what could not be started, and for which pools.
 pub(super) fn watch(pools: &mut [RunningPool], keeping: &Keeping<'_>) -> Result<(), StartFailure> {
     let mut failures = Vec::new();
     let mut note = |one: &RunningPool, what: &str, result: io::Result<()>| {
@@ -311,7 +313,7 @@ pub(super) fn watch(pools: &mut [RunningPool], keeping: &Keeping<'_>) -> Result<
     if failures.is_empty() { Ok(()) } else { Err(StartFailure::new(failures.join("; "))) }
 }
 
-/// The addresses of these backends of several pools, looked up at the same time.
+/// Looks up the addresses of these backends, of several pools, at the same time.
 pub(super) fn look_up(
     pools: &[RunningPool],
     entries: &[BackendEntry],
@@ -321,7 +323,7 @@ pub(super) fn look_up(
     resolve::look_up_once(&entries.iter().collect::<Vec<_>>(), keeping.lookup, patience)
 }
 
-/// What a pool is run by.
+/// The settings of a pool's backends.
 fn settings(config: &PoolConfig, keeping: &Keeping<'_>) -> Settings {
     let frontend = keeping.frontend;
     Settings {
@@ -330,7 +332,7 @@ fn settings(config: &PoolConfig, keeping: &Keeping<'_>) -> Settings {
         checked: config.health_check.is_some(),
         max_in_flight: config.balancing.max_in_flight,
         auto: config.balancing.auto,
-        // Only where a request that waits for its backend holds one.
+        // Only on the engine on which a request that waits for its backend holds a worker.
         workers: (frontend.engine.is_portable())
             .then(|| u32::try_from(frontend.workers()).unwrap_or(u32::MAX)),
         alone: keeping.alone,

@@ -1,4 +1,4 @@
-//! Every metric of the process, gathered from where each is kept.
+//! Gathers every metric of the process from where it is kept.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ pub(super) struct Gathered {
     pub limiter: Arc<Limiter>,
     pub limits: Arc<Limits>,
     pub budget: Arc<SharedBudget>,
-    /// Set when it has started.
+    /// Set once the public engine has started.
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     /// `None`: there is no TLS port.
     pub tls: Option<Arc<FrontTls>>,
@@ -29,7 +29,7 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    /// Shows each series once. Waits for nothing.
+    /// Shows each series once. It does not wait for other threads.
     pub fn visit(&self, show: &mut Show<'_>) {
         self.metrics.visit(show);
         for pool in self.policy.load().pools.iter() {
@@ -93,7 +93,7 @@ impl Gathered {
         show(Family::Http2Streams, &[], gauge(load.http2_streams));
     }
 
-    /// As the Prometheus client libraries name them. What the system does not tell is left out.
+    /// Metrics of the process, named as by the Prometheus client libraries. What the system does not tell is left out.
     fn visit_process(&self, show: &mut Show<'_>) {
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         show(Family::ProcessStartTimeSeconds, &[], SeriesValue::Float(started.as_secs_f64()));

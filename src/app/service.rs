@@ -1,4 +1,4 @@
-//! Ours or the proxy's: what each listener does with a request.
+//! What each listener does with a request: it goes to our own API or to the proxy.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
 use balancer_time::Nanos;
 
-/// The public port: our exact paths first, everything else goes to a backend.
+/// The public ports: our own paths go to the API, everything else to the proxy.
 pub struct Public {
-    /// Answers our paths.
+    /// Answers our own paths.
     pub api: Arc<AdminApi>,
-    /// Answers all others.
+    /// Answers all other requests.
     pub proxy: Arc<Proxy>,
 }
 
-/// The admin listener: everything is ours.
+/// The admin listener: every request goes to the API.
 pub struct Private {
-    /// Answers our paths.
+    /// Answers all requests.
     pub api: Arc<AdminApi>,
-    /// Gives calls their ids, and counts what connections do, as for the public port.
+    /// Gives calls their ids, and counts what happens on connections.
     pub proxy: Arc<Proxy>,
 }
 
@@ -35,8 +35,7 @@ fn work(api: &AdminApi, accounts: &Accounts, mut exchange: BlockingRequest<'_>, 
     own.end(accounts, answer)
 }
 
-/// What needs no thread that may block is answered at once: probes, and what is refused before its body
-/// is read.
+/// Answers at once what needs no thread that may block: probes, and calls that are refused before their body is read.
 fn begin_own(api: &AdminApi, accounts: &Accounts, asked: &NewRequest<'_>, surface: Surface) -> Step {
     let NewRequest { head, in_memory, received_at, .. } = asked;
     let own = OwnCall::begin(accounts, head);
@@ -50,7 +49,7 @@ fn begin_own(api: &AdminApi, accounts: &Accounts, asked: &NewRequest<'_>, surfac
     Step::Work(api.most_body_bytes(head, surface))
 }
 
-/// What a frontend refuses of a call of ours. A body that is too large comes after who may call, and how.
+/// The answer to an API call that the engine refuses. Only a client that may make it is told that its body is too large.
 fn refuse_own(
     api: &AdminApi,
     accounts: &Accounts,

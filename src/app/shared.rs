@@ -1,4 +1,4 @@
-//! What everything that serves is made of, in the order in which it is started.
+//! The services that both listeners share, started in order.
 
 use std::collections::hash_map::RandomState;
 use std::net::SocketAddr;
@@ -44,18 +44,18 @@ pub(super) struct SharedServices {
     pub heavy_hitters: Arc<HeavyHitters>,
     pub health: Arc<ProcessHealth>,
     pub policy: Arc<PolicyInForce>,
-    /// Without addresses as yet.
+    /// Their backends have no addresses yet.
     pub pools: Vec<RunningPool>,
     pub lookup: Lookup,
     pub prober: Arc<Prober>,
-    /// Set when the public one has started.
+    /// Set once the public engine has started.
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     pub ticker: Ticker,
     pub tls: Tls,
 }
 
 impl SharedServices {
-    /// Opens the access log and the store; the pool has no addresses yet. `address`: where this instance listens.
+    /// Opens the access log and the store. The pools have no addresses yet. `address`: where this instance listens.
     pub fn start(
         config: &Config,
         tls: &Tls,
@@ -134,7 +134,7 @@ impl SharedServices {
         })
     }
 
-    /// Finds the addresses of the pools' backends, and checks each once.
+    /// Finds the addresses of the pools' backends, and checks each endpoint once.
     pub fn watch(&self, pools: &mut [RunningPool], config: &Config) -> Result<(), StartFailure> {
         let stored = self.limits.backends();
         let keeping = Keeping {
@@ -150,7 +150,7 @@ impl SharedServices {
         pool::watch(pools, &keeping)
     }
 
-    /// What answers requests that are not ours.
+    /// The proxy, for requests that are not for our own API.
     pub fn proxy(&self, config: &Config) -> Arc<Proxy> {
         let frees_workers = RunningEngine::frees_workers(config.frontend.engine);
         Arc::new(Proxy {
@@ -165,7 +165,7 @@ impl SharedServices {
             passwords: PasswordLane::new(self.clock.clone()),
             forward: Forward {
                 frees_workers,
-                // Where a request in line holds a worker, at most half of the workers may be held so.
+                // Where a request in line holds a worker, such requests may hold at most half of the workers.
                 most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers() / 2 },
                 client_hash: RandomState::new(),
                 waiting: Arc::default(),
@@ -183,7 +183,7 @@ impl SharedServices {
         })
     }
 
-    /// What answers those that are.
+    /// Our own API.
     pub fn api(&self, config: &Config, instance: &str, control: &Arc<Control>) -> Arc<AdminApi> {
         let series = Gathered {
             metrics: Arc::clone(&self.metrics),

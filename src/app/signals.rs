@@ -1,4 +1,4 @@
-//! Signals, one after the other. A second request to stop ends the process at once, by the signal itself.
+//! The signals of the process, one after the other. A second signal to stop ends the process at once.
 
 use std::io;
 use std::thread;
@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 
-/// Signals that wait to be handled; one more of the same kind than that tells nothing new.
+/// Most signals that wait to be handled. More are dropped.
 const QUEUE: usize = 16;
 
 /// What a signal asks for.
@@ -19,7 +19,7 @@ pub(super) enum Signal {
     Reload,
     /// SIGUSR1.
     ReopenLogs,
-    /// SIGUSR2: never kills.
+    /// SIGUSR2: is caught, so that it does not kill the process, and does nothing.
     Unused(&'static str),
 }
 
@@ -27,7 +27,7 @@ pub(super) enum Signal {
 pub(super) struct Signals(Receiver<Signal>);
 
 impl Signals {
-    /// From now on no signal of ours kills the process unasked.
+    /// Catches the signals from now on: none of them kills the process by itself, except a second one to stop.
     pub fn catch() -> io::Result<Self> {
         let mut caught = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
         let (send, receive) = bounded(QUEUE);
@@ -37,7 +37,7 @@ impl Signals {
                 let name = signal_name(number).unwrap_or("a signal");
                 let signal = match number {
                     SIGTERM | SIGINT if stopping => {
-                        // A second signal means: end now. Only fails for signals that don't end a process.
+                        // A second signal means: end now. This fails only for signals that don't end a process.
                         let _ = emulate_default_handler(number);
                         continue;
                     }
@@ -49,14 +49,14 @@ impl Signals {
                     SIGUSR1 => Signal::ReopenLogs,
                     _ => Signal::Unused(name),
                 };
-                // Full: as many wait already.
+                // Fails if the queue is full.
                 let _ = send.try_send(signal);
             }
         })?;
         Ok(Self(receive))
     }
 
-    /// Each signal as it comes.
+    /// The signals as they come. Blocks for the next one.
     pub fn stream(&self) -> impl Iterator<Item = Signal> {
         self.0.iter()
     }

@@ -1,14 +1,14 @@
-//! Where the configuration comes from, so that it can be read again.
+//! Where the configuration comes from, kept so that a reload can read it again.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::config::{self, Config, DatabaseUrl, Faults, Options};
 
-/// The folder of that, beside the configuration, when no other one is named.
+/// The name of the folder for our own files, beside the configuration, if no other folder is named.
 const DATA: &str = "data";
 
-/// The command line and the environment that the process was started with. Files that they name are read anew each time.
+/// The command line and the environment that the process was started with. Files that they name are read again each time.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigSource {
     /// The command line.
@@ -23,14 +23,14 @@ impl ConfigSource {
         self.env.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_os_str())
     }
 
-    /// Where the service manager wants state to be: the first folder of `STATE_DIRECTORY` (systemd.exec(5)).
+    /// The folder for state that the service manager gives: the first one of `STATE_DIRECTORY` (systemd.exec(5)).
     fn state_folder(&self) -> Option<PathBuf> {
         let folders = self.variable("STATE_DIRECTORY")?;
         std::env::split_paths(folders).next().filter(|folder| folder.is_absolute())
     }
 
-    /// Where an instance keeps its name and what stands in for a database that is down; `None`: nowhere. Without a
-    /// configuration file nothing is written except to a folder that was named.
+    /// The folder for an instance's own files; `None`: it writes none. Without a configuration file, files are written only to
+    /// a folder that was named.
     pub(super) fn own_folder(&self, config: &Config) -> Option<PathBuf> {
         match (&config.database.url, &self.options.data) {
             (DatabaseUrl::Memory, _) => None,
@@ -42,7 +42,7 @@ impl ConfigSource {
         }
     }
 
-    /// Reads and checks all of it.
+    /// Reads and checks the whole configuration.
     pub(super) fn load(&self) -> Result<Config, Faults> {
         config::load(&self.options, &self.env).map(|loaded| loaded.config)
     }

@@ -1,6 +1,6 @@
-//! What has to be done now and then: full buckets forgotten, left-out log lines
-//! told of, those that wait in line told to look (an ejection ends by time alone), certificates that were renewed read, the history
-//! taken down, bounds moved that are measured.
+//! What is done once a second or so: full buckets are forgotten, suppressed log lines are counted in the log, requests in line
+//! are woken (an ejection ends by time alone), renewed certificates are read, the history gets its next step, and measured
+//! bounds are moved.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,16 +18,16 @@ use crate::proxy::policy::{PolicyInForce, ProxyPolicy};
 use balancer_limiter::limiter::Limiter;
 use balancer_time::{Nanos, nanos};
 
-/// How often. An idle process wakes up no oftener for it.
+/// How often, unless bounds are measured. An idle process does not wake up more often.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often bounds of backends move that are measured, where there are some.
+/// How often measured bounds of backends are moved, if there are any.
 const MEASURING: Duration = Duration::from_millis(500);
 
-/// How often files of TLS are looked at: whoever renews certificates does it days before they expire.
+/// How often the files of TLS are looked at. Certificates are renewed days before they expire.
 const LOOK_AT_FILES: Duration = Duration::from_secs(60);
 
-/// What is done something about.
+/// What the thread works on.
 pub(super) struct Ticked {
     pub limiter: Arc<Limiter>,
     pub log_limit: Arc<LogLimit>,
@@ -36,7 +36,7 @@ pub(super) struct Ticked {
     pub tls: Tls,
 }
 
-/// The running thread; ends when this is dropped.
+/// The running thread. It ends when this is dropped.
 pub(super) struct Ticker(#[allow(dead_code)] Sender<Infallible>);
 
 impl Ticker {
@@ -50,7 +50,7 @@ impl Ticker {
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 let measures = measure(&policy.load(), clock.now());
                 wait = if measures { MEASURING } else { INTERVAL };
-                // A sleep may end a little early.
+                // After a measuring step less than a second may have passed. A sleep may end a little early.
                 if clock.now().saturating_sub(done_at) < nanos(INTERVAL - MEASURING / 2) {
                     continue;
                 }
@@ -73,7 +73,7 @@ impl Ticker {
     }
 }
 
-/// Whether there are measured bounds.
+/// Moves measured bounds. True: there are some.
 fn measure(policy: &ProxyPolicy, now: Nanos) -> bool {
     let measuring = policy.pools.iter().filter(|pool| pool.backends.snapshot().measures());
     measuring.map(|pool| pool.backends.measure(now)).count() > 0

@@ -1,4 +1,4 @@
-//! TLS as a configuration wants it: at the front door and behind it.
+//! TLS as a configuration wants it: to clients and to backends.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::tls::front::FrontTls;
 use crate::tls::upstream::BackendTls;
 use balancer_pool::backend::BackendEntry;
 
-/// What speaks TLS.
+/// TLS on both sides.
 #[derive(Clone)]
 pub(super) struct Tls {
     /// `None`: there is no TLS port.
     pub front: Option<Arc<FrontTls>>,
-    /// For backends with `https://`, if there are any.
+    /// TLS to backends with `https://`.
     pub backends: Arc<BackendTls>,
-    /// The first TLS port, as it is bound.
+    /// The first TLS port, as it was bound.
     port: Option<u16>,
 }
 
 impl Tls {
-    /// Reads the certificates. Those of backends' roots are read when the pool is known.
+    /// Reads the certificates for clients. What backends need is read by [`Self::apply_pool`].
     pub fn start(config: &Config, sockets: &Sockets, clock: &Clock) -> Result<Self, StartFailure> {
         if let Some(what) = not_spoken(config) {
             return Err(StartFailure::new(format!(
@@ -42,21 +42,21 @@ impl Tls {
         Ok(Self { front: front.map(Arc::new), backends: Arc::default(), port })
     }
 
-    /// What an engine's front door is started with.
+    /// What an engine is started with to speak TLS to clients.
     pub fn start_of<'a>(&'a self, config: &Config) -> Option<TlsStart<'a>> {
         let (front, tls) = self.front.as_ref().zip(config.tls.as_ref())?;
         Some(TlsStart { front, handshake_timeout: tls.handshake_timeout })
     }
 
-    /// What requests are judged by; those without TLS may be sent to its port.
+    /// What requests are judged by. With `tls.redirect` those without TLS are sent to the TLS port.
     pub fn policy(&self, config: &Config, pools: Pools) -> ProxyPolicy {
         let redirects = config.tls.as_ref().is_some_and(|tls| tls.redirect);
         let policy = ProxyPolicy::of(&config.rate_limit, pools).routing(&config.routes);
         policy.redirecting(self.port.filter(|_| redirects))
     }
 
-    /// What a reload changed. The configuration was checked with all its files; what has become of them since then is told
-    /// in the log, and the front door's stay as they were.
+    /// Puts a reloaded configuration in force for clients. It was checked with all its files. If they can't be used any more,
+    /// the log says so, and the certificates from before stay.
     pub fn apply(&self, config: &Config, clock: &Clock) {
         if let (Some(front), Some(tls)) = (&self.front, &config.tls)
             && let Err(error) = front.apply(&tls.front, clock.wall())
@@ -65,13 +65,13 @@ impl Tls {
         }
     }
 
-    /// What a pool's backends are known by, if one of those needs it.
+    /// Puts a pool's settings in force. Files are read if one of its backends needs TLS.
     pub fn apply_pool(&self, config: &PoolConfig, entries: &[BackendEntry]) {
         let is_needed = entries.iter().any(|entry| entry.is_tls);
         self.backends.apply(&config.name, &config.upstream.tls, is_needed);
     }
 
-    /// Files that changed are read again.
+    /// Reads files again that have changed.
     pub fn look(&self, clock: &Clock) {
         if let Some(front) = &self.front {
             front.look(clock.wall());
@@ -80,7 +80,7 @@ impl Tls {
     }
 }
 
-/// What is configured and yet not spoken.
+/// What is configured and can't be spoken by this build.
 fn not_spoken(config: &Config) -> Option<&'static str> {
     let calls_by_tls = config.pools.iter().flat_map(|pool| &pool.backends).any(|backend| backend.is_tls);
     [

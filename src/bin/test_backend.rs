@@ -1,8 +1,8 @@
-//! `test_backend`: an echo server for trying a load balancer out. Answers every request with what it was asked, as
-//! JSON; options make it slow, failing, chunked or large.
+//! `test_backend`: an echo server for trying a load balancer out. It answers every request with what was asked, as JSON.
+//! Options make its answers slow, failing, chunked or large.
 //!
-//! One thread a connection: `tiny_http`'s pool of threads leaves kept connections unserved in a burst, which a balancer
-//! would show as a backend that hangs.
+//! Each connection has a thread. The thread pool of `tiny_http` leaves kept connections unserved in a burst, which would look
+//! like a backend that hangs.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};

@@ -33,8 +33,8 @@ pub enum RunningEngine {
 }
 
 impl RunningEngine {
-    /// Whether a worker of that engine is free again once it has an answer's head. On the portable engine a worker is bound to its
-    /// request until the whole body is relayed.
+    /// Whether a worker of that engine is free again once it has an answer's head. On the portable engine a worker is bound to
+    /// its request until the whole body is relayed.
     pub const fn frees_workers(engine: Engine) -> bool {
         cfg!(all(target_os = "linux", feature = "epoll")) && matches!(engine, Engine::Auto | Engine::Epoll)
     }

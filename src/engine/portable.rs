@@ -56,8 +56,8 @@ pub const IGNORED_KEYS: [&str; 13] = [
     "frontend.proxy_protocol",
     "frontend.accept_invalid",
 ];
-/// Most servers of the crate at once: one for each listener, and one more after each accept error. Such an error ends the crate's
-/// accept thread for good, while its kept connections go on. At the bound the oldest server is given up.
+/// Most servers of the crate at once: one for each listener, and one more after each accept error. Such an error ends the
+/// crate's accept thread for good, while its kept connections go on. At the bound the oldest server is given up.
 const MAX_SERVERS: usize = 16;
 /// How long a worker that is to stop waits for one more request. Kept connections can't be closed, and a client that was not
 /// told yet may be about to send its next request.
@@ -222,7 +222,8 @@ impl Shared {
         self.ended.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Starts a new server after an accept error. `recv` fails once after such an error, and after each `unblock`, which is none.
+    /// Starts a new server after an accept error. `recv` fails once after such an error, and after each `unblock`, which is
+    /// none.
     fn after_accept_error(&self, listener: usize, error: &io::Error) {
         if self.stopping.load(Ordering::SeqCst) || error.to_string() == UNBLOCKED {
             return;
@@ -342,8 +343,8 @@ impl Shared {
     }
 }
 
-/// Whether the crate hands over a chunked body without decoding it. It does so when the head asks for an upgrade, since it takes
-/// what follows for bytes of the new protocol.
+/// Whether the crate hands over a chunked body without decoding it. It does so when the head asks for an upgrade, since it
+/// takes what follows for bytes of the new protocol.
 fn keeps_chunks(request: &Request) -> bool {
     let first = request.headers().iter().find(|header| header.field.equiv("Connection"));
     first.is_some_and(|header| header.value.as_str().to_ascii_lowercase().contains("upgrade"))

@@ -1,5 +1,5 @@
-//! What an engine and a [`Service`](super::service::Service) hand each other: requests with their bodies, answers, and events to
-//! count. Nothing here depends on the engine: `loops` and `portable` use the same types.
+//! What an engine and a [`Service`](super::service::Service) hand each other: requests with their bodies, answers, and events
+//! to count. Nothing here depends on the engine: `loops` and `portable` use the same types.
 
 use std::borrow::Cow;
 use std::io;

@@ -10,7 +10,8 @@ use balancer_http::message::Reason;
 use balancer_http::message::{RequestHead, Version};
 use balancer_limiter::identity::{KeySource, Source};
 
-/// The answer, if the proxy gives it by itself. `instance`: our id in `Via`. `keys`: which parts of a request hold clients' keys.
+/// The answer, if the proxy gives it by itself. `instance`: our id in `Via`. `keys`: which parts of a request hold clients'
+/// keys.
 pub(super) fn answer(
     head: &RequestHead,
     instance: &str,

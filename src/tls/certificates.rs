@@ -1,4 +1,4 @@
-//! Certificates with their keys, and which of them a client is shown.
+//! Certificates with their keys, and the choice of the one that a client is shown.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,31 +14,31 @@ use rustls::{Error, InconsistentKeys, SignatureScheme};
 use super::details::{self, CertificateDetails};
 use super::{PairFiles, pem};
 
-/// Whoever is neither the file's owner nor in its group may read it.
+/// The permission bit that lets users read a file who are neither its owner nor in its group.
 const OTHERS_READ: u32 = 0o004;
 
 /// What is wrong with a pair of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairFault {
-    /// It is the key's, else the certificate's.
+    /// Whether it is about the file of the key, and not of the certificate.
     pub is_of_key: bool,
-    /// What, as the end of a sentence about that file.
+    /// The end of a sentence that begins with the file's name.
     pub text: String,
 }
 
-/// A certificate with its chain and its key, which fit each other.
+/// A certificate with its chain and the key that belongs to it.
 #[derive(Clone, Debug)]
 pub struct CertifiedPair {
     /// Where both were read.
     pub files: PairFiles,
-    /// What the certificate says of itself.
+    /// What the certificate says about itself.
     pub details: CertificateDetails,
     /// What handshakes use.
     pub key: Arc<CertifiedKey>,
 }
 
 impl CertifiedPair {
-    /// Reads both files and checks that they fit each other.
+    /// Reads both files, and checks that the key belongs to the certificate.
     pub fn read(files: &PairFiles, provider: &CryptoProvider) -> Result<Self, PairFault> {
         let of_cert = |text: String| PairFault { is_of_key: false, text };
         let of_key = |text: String| PairFault { is_of_key: true, text };
@@ -58,12 +58,12 @@ impl CertifiedPair {
         Ok(Self { files: files.clone(), details, key: Arc::new(key) })
     }
 
-    /// What metrics and the log call it: the first of its names, else its file.
+    /// How metrics and the log call it: the first of its names, else its file.
     pub fn name(&self) -> String {
         self.details.names.first().cloned().unwrap_or_else(|| self.files.cert.display().to_string())
     }
 
-    /// Sentences about what is not right and yet no reason to do without it.
+    /// Sentences about what is not right with a certificate that can be used all the same.
     pub fn warnings(&self, now: SystemTime) -> Vec<String> {
         let cert = self.files.cert.display();
         let mut all = Vec::new();
@@ -86,17 +86,17 @@ impl CertifiedPair {
     }
 }
 
-/// All that the front door has, and for which names.
+/// All certificates for clients, and the names that they are for.
 pub struct Certificates {
     pairs: Vec<CertifiedPair>,
-    /// Which of them are for a name, in order.
+    /// The places in `pairs` of those for a name, in order.
     exact: HashMap<String, Vec<usize>>,
-    /// The same for `*.` and that.
+    /// The same for a wildcard, by the part behind `*.`.
     wildcard: HashMap<String, Vec<usize>>,
 }
 
 impl Certificates {
-    /// Of at least one pair; the first is the default.
+    /// From at least one pair. The first is the default.
     pub fn new(pairs: Vec<CertifiedPair>) -> Self {
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         for (index, pair) in pairs.iter().enumerate() {
@@ -119,8 +119,9 @@ impl Certificates {
         &self.pairs
     }
 
-    /// Which one a client gets that asks for that name and can verify signatures so: of those for the name, those for a
-    /// wildcard that stands for its first label, or the default, the first that it can verify.
+    /// The one for a client that asks for that name and can verify signatures by those schemes. Candidates are those for the
+    /// name; else those for a wildcard in place of its first label. The first that the client can verify is taken, or the first
+    /// if it can verify none. Without candidates it is the default.
     pub fn pick(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&CertifiedPair> {
         let can = |index: &&usize| self.pairs[**index].key.key.choose_scheme(schemes).is_some();
         let of = |indices: &[usize]| indices.iter().find(can).or(indices.first()).copied();

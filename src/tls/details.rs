@@ -1,4 +1,4 @@
-//! What a certificate says of itself: for whom it is, and from when until when. `rustls` checks both and tells neither.
+//! What a certificate says about itself: which names it is for, and when it is valid. `rustls` checks both, and tells neither.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use x509_cert::time::Time;
 
 /// `id-ce-subjectAltName` (RFC 5280 §4.2.1.6).
 const ALTERNATIVE_NAMES: &str = "2.5.29.17";
-/// Longest name that is taken: that of a DNS name.
+/// The longest name that is taken: that of the longest DNS name.
 const MAX_NAME_BYTES: usize = 253;
 
 /// See the module.
@@ -17,7 +17,7 @@ const MAX_NAME_BYTES: usize = 253;
 pub struct CertificateDetails {
     /// DNS names in lower case, in order; a wildcard as `*.example.net`.
     pub names: Vec<String>,
-    /// The first of all DNS names and URIs.
+    /// The first DNS name or URI.
     pub san: Option<String>,
     /// Valid from then on.
     pub not_before: SystemTime,
@@ -25,12 +25,12 @@ pub struct CertificateDetails {
     pub not_after: SystemTime,
 }
 
-/// Of a certificate in DER form.
+/// Reads them from a certificate in DER form.
 ///
 /// # Errors
 /// What in it can't be read.
 pub fn of(der: &[u8]) -> Result<CertificateDetails, String> {
-    // Not judged here: whatever rustls takes is to be read.
+    // `Raw` is lenient: every certificate that rustls takes has to be read.
     let certificate = CertificateInner::<Raw>::from_der(der).map_err(|error| error.to_string())?;
     let body = &certificate.tbs_certificate;
     let at = |time: &Time| SystemTime::UNIX_EPOCH + time.to_unix_duration();
@@ -54,7 +54,7 @@ pub fn of(der: &[u8]) -> Result<CertificateDetails, String> {
     })
 }
 
-/// Of a name that is a DNS name (2) or a URI (6).
+/// The tag of a name that is a DNS name (2) or a URI (6).
 fn number_of(name: &Any) -> Option<TagNumber> {
     use x509_cert::der::Tagged;
     match name.tag() {
@@ -65,7 +65,7 @@ fn number_of(name: &Any) -> Option<TagNumber> {
     }
 }
 
-/// Its text, if that is one.
+/// The text of a name, if it is visible ASCII.
 fn name_of(name: &Any) -> Option<&str> {
     let text = std::str::from_utf8(name.value()).ok()?;
     let is_plain =
@@ -74,7 +74,7 @@ fn name_of(name: &Any) -> Option<&str> {
 }
 
 impl CertificateDetails {
-    /// Why it is not valid at that time; `None`: it is.
+    /// Why it is not valid at that time, as the end of a sentence; `None`: it is valid.
     pub fn outside(&self, now: SystemTime) -> Option<String> {
         let days = |span: Duration| span.as_secs() / 86_400;
         if let Ok(since) = now.duration_since(self.not_after)

@@ -1,5 +1,5 @@
-//! The front door's side of TLS: one configuration that all loops share and that is swapped in whole, so that new
-//! handshakes take new certificates and no connection is lost.
+//! TLS to clients: one configuration that all loops share. A reload replaces it at once, so that new handshakes use new
+//! certificates and no connection is lost.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,30 +23,30 @@ pub struct FrontTls {
     /// Whether the engine speaks HTTP/2.
     speaks_h2: bool,
     current: ArcSwap<Front>,
-    /// Files that could not be used, as they were: they are told of once. Held by whoever changes `current`.
+    /// The state of files that could not be used, so that the log says so only once. Locked while `current` is changed.
     failed: Mutex<Option<Stamps>>,
 }
 
-/// What came of settings and files.
+/// What was made of the settings and files.
 struct Front {
     settings: FrontSettings,
-    /// The files as they were when they were read.
+    /// The state of the files when they were read.
     stamps: Stamps,
     certificates: Arc<Certificates>,
     tickets: Tickets,
     server: Arc<ServerConfig>,
 }
 
-/// Keys of tickets, by which clients come back without a whole handshake. The library makes new ones every six hours; each
-/// process has its own.
+/// Keys of session tickets, with which clients come back without a full handshake. Each process has its own. The library renews
+/// them every six hours.
 #[derive(Clone)]
 struct Tickets {
-    /// Who may come back by them: a ticket says that its client was verified, so others are made when the roots change.
+    /// How the clients of these tickets were verified. A ticket stands for that check, so there are new keys when this changes.
     roots: Option<(bool, Vec<CertificateDer<'static>>)>,
     keys: Arc<dyn ProducesTickets>,
 }
 
-/// A certificate, as the operator is shown it.
+/// A certificate, as the API and metrics show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateShown {
     /// The first of its names, else its file.
@@ -58,10 +58,10 @@ pub struct CertificateShown {
 }
 
 impl FrontTls {
-    /// Reads the files. `speaks_h2`: HTTP/2 may be offered. Warns of what is not right and yet usable.
+    /// Reads the files. `speaks_h2`: HTTP/2 may be offered. Logs warnings about certificates that are usable and not right.
     ///
     /// # Errors
-    /// What in which file is wrong.
+    /// Which file is wrong, and what in it.
     pub fn new(settings: &FrontSettings, speaks_h2: bool, now: SystemTime) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let front = Front::read(settings, speaks_h2, &provider, None)?;
@@ -69,12 +69,12 @@ impl FrontTls {
         Ok(Self { provider, speaks_h2, current: ArcSwap::from_pointee(front), failed: Mutex::new(None) })
     }
 
-    /// What a new handshake is to be made with.
+    /// The configuration for a new handshake.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.load().server)
     }
 
-    /// What is shown to clients, the default first; of several with one name the first to expire.
+    /// The certificates for clients, the default first. Of several with one name it is the first to expire.
     pub fn certificates(&self) -> Vec<CertificateShown> {
         let current = self.current.load();
         let mut all: Vec<CertificateShown> = Vec::new();
@@ -92,10 +92,10 @@ impl FrontTls {
         all
     }
 
-    /// Takes over settings and reads all files anew. After an error nothing has changed.
+    /// Takes over settings, and reads all files again. After an error nothing has changed.
     ///
     /// # Errors
-    /// What in which file is wrong.
+    /// Which file is wrong, and what in it.
     pub fn apply(&self, settings: &FrontSettings, now: SystemTime) -> Result<(), String> {
         let mut failed = self.failed.lock();
         self.swap(settings, now)?;
@@ -103,8 +103,8 @@ impl FrontTls {
         Ok(())
     }
 
-    /// Reads the files again if they are not as they were. What is wrong with them changes nothing and is told in the log,
-    /// once for each state of the files.
+    /// Reads the files again if they have changed. If they can't be used, what is in force stays, and the log says why, once
+    /// for each state of the files.
     pub fn look(&self, now: SystemTime) {
         let mut failed = self.failed.lock();
         let current = self.current.load_full();
@@ -133,7 +133,7 @@ impl FrontTls {
     }
 }
 
-/// Every file that they name.
+/// Every file that the settings name.
 fn files(settings: &FrontSettings) -> impl Iterator<Item = &Path> {
     let pairs =
         settings.certificates.iter().flat_map(|PairFiles { cert, key }| [cert.as_path(), key.as_path()]);
@@ -181,11 +181,11 @@ impl Front {
         };
         let mut server = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
         server.ticketer = Arc::clone(&tickets.keys);
-        // Tickets alone: a table of sessions would be a lock that all loops share.
+        // Only tickets: a table of sessions would have a lock that all loops share.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         let offered = settings.alpn.iter().filter(|alpn| speaks_h2 || **alpn != Alpn::H2);
         server.alpn_protocols = offered.map(|alpn| alpn.id().to_vec()).collect();
-        // An empty list would let a client agree on nothing with what it has.
+        // With an empty list nothing would be agreed on, even with a client that offers only what we do not speak.
         if server.alpn_protocols.is_empty() {
             server.alpn_protocols.push(Alpn::Http11.id().to_vec());
         }
@@ -199,10 +199,10 @@ impl Front {
     }
 }
 
-/// Whether clients need a certificate, and where its chain has to lead.
+/// Whether clients need a certificate, and the roots that its chain has to lead to.
 fn roots(auth: &ClientAuth) -> Result<(bool, Vec<CertificateDer<'static>>), String> {
     let wrong = |text: String| format!("{} {text}", auth.ca.display());
-    // Judged as roots before they count.
+    // Checks that each can be a root.
     super::roots::of_file(&auth.ca).map_err(wrong)?;
     Ok((auth.is_required, pem::certificates(&auth.ca).map_err(wrong)?))
 }

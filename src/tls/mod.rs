@@ -1,8 +1,8 @@
-//! TLS at both doors: what clients are shown at the front, and how backends are known behind it. Reads files, holds what
-//! came of them, and makes sessions' configurations; owns no socket. Who drives a session is the engine's business, the
-//! prober's, or the database client's.
+//! TLS on both sides: the certificates that clients are shown, and how the certificates of backends are checked. Reads files
+//! and makes the configurations of sessions. Owns no socket: the engines, the health checks and the database client drive
+//! sessions.
 //!
-//! Everything is by `rustls` with `ring`: no system library is linked, and nothing older than TLS 1.2 is spoken.
+//! All of it uses `rustls` with `ring`: no system library is linked, and nothing older than TLS 1.2 is spoken.
 
 pub mod certificates;
 pub mod details;
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 /// A certificate with its chain, and its private key, both in PEM form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairFiles {
-    /// The certificate first, then those that lead to a root.
+    /// The certificate first, then those of its chain to a root.
     pub cert: PathBuf,
     /// PKCS #8, PKCS #1 or SEC 1, without a password.
     pub key: PathBuf,
@@ -37,7 +37,7 @@ pub enum OldestVersion {
     Tls13,
 }
 
-/// What is spoken inside of TLS (RFC 7301).
+/// A protocol that is spoken inside of TLS (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alpn {
     /// HTTP/2.
@@ -47,7 +47,7 @@ pub enum Alpn {
 }
 
 impl Alpn {
-    /// As it stands in a handshake.
+    /// Its name in a handshake.
     pub const fn id(self) -> &'static [u8] {
         match self {
             Self::H2 => b"h2",
@@ -56,37 +56,37 @@ impl Alpn {
     }
 }
 
-/// Whether clients show certificates of their own.
+/// How clients' own certificates are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuth {
-    /// Roots of their chains, in PEM form.
+    /// A file with the roots of their chains, in PEM form.
     pub ca: PathBuf,
-    /// A client without one is turned away. One whose chain leads elsewhere is turned away in any case.
+    /// Whether a client without a certificate is turned away. One whose chain leads to another root is turned away in any case.
     pub is_required: bool,
 }
 
-/// What the front door is run by.
+/// The settings of TLS to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrontSettings {
-    /// At least one; the first is shown to clients that name no server, or one that no certificate is for.
+    /// At least one. The first is shown to clients that name no server, or one that no certificate is for.
     pub certificates: Vec<PairFiles>,
     /// `tls.min_version`.
     pub oldest: OldestVersion,
     /// `None`: clients are not asked for certificates.
     pub client_auth: Option<ClientAuth>,
-    /// What is offered, the best first.
+    /// What is offered, the preferred one first.
     pub alpn: Vec<Alpn>,
 }
 
-/// How backends with `https://` are known.
+/// The settings of TLS to backends with `https://`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendTlsSettings {
-    /// Roots of their chains; `None`: the system's.
+    /// A file with the roots of their chains; `None`: the system's roots.
     pub ca: Option<PathBuf>,
     /// The name that their certificates must be for; `None`: the host of each one's URL.
     pub server_name: Option<String>,
-    /// What we show of ourselves.
+    /// Our own certificate, which we show to them.
     pub client: Option<PairFiles>,
-    /// Take any certificate.
+    /// Take any certificate, unchecked.
     pub insecure_skip_verify: bool,
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Largest file. A bundle of every root that browsers know has 250 KiB.
+/// The largest file. A bundle of all roots that browsers trust has 250 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// A whole file; an error does not name it.
+/// Reads a whole file. An error is the end of a sentence about the file, without its name.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| {
-        // One byte more than allowed tells a full file from a longer one.
+        // One byte more than allowed shows that a file is too long.
         file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)
     });
     match read {
@@ -23,7 +23,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// All certificates of a file, at least one. An error is what is wrong with the file.
+/// All certificates of a file, at least one. An error is the end of a sentence about the file.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let bytes = read(path)?;
     let all = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
@@ -34,7 +34,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-/// The first private key of a file. An error is what is wrong with the file, without anything that stands in it.
+/// The first private key of a file. An error is the end of a sentence about the file, and tells nothing of its content.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let bytes = read(path)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {

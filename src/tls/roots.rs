@@ -1,4 +1,4 @@
-//! Roots that chains of certificates lead to.
+//! Root certificates, which chains have to lead to.
 
 use std::path::Path;
 
@@ -6,15 +6,15 @@ use rustls::RootCertStore;
 
 use super::pem;
 
-/// Those that the system trusts. Reads its files anew; an error says that there are none.
+/// The roots that the system trusts, read anew from its files. An error: there are none.
 pub fn of_system() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    // What can't be read or parsed leaves out one root of many.
+    // A root that can't be read or parsed is left out.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() { Err("this system has no root certificates".into()) } else { Ok(roots) }
 }
 
-/// Those of a file in PEM form, at least one. An error is what is wrong with the file.
+/// The roots in a PEM file, at least one. An error is the end of a sentence about the file.
 pub fn of_file(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in pem::certificates(path)? {

@@ -1,4 +1,4 @@
-//! What a handshake settled.
+//! What a handshake with a client has settled.
 
 use balancer_http::message::{ClientCertificate, TlsSession};
 use rustls::{CipherSuite, ProtocolVersion, ServerConnection};
@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::details;
 
-/// Of a connection whose handshake is over.
+/// For a connection whose handshake is over.
 pub fn session_of(connection: &ServerConnection) -> TlsSession {
     // Only a verified chain gets this far: the handshake fails otherwise.
     let certificate = connection.peer_certificates().and_then(|chain| chain.first());
@@ -31,7 +31,7 @@ fn fingerprint(der: &[u8]) -> [u8; 16] {
     first
 }
 
-/// IANA's name. The library has one of its own for those of TLS 1.3.
+/// IANA's name of a cipher suite. For those of TLS 1.3 the library has names of its own.
 fn cipher_name(suite: CipherSuite) -> &'static str {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",

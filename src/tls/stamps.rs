@@ -1,14 +1,14 @@
-//! Whether files are as they were when they were read.
+//! Finds out whether files have changed since they were read.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What the file system says of some files, in order. A link counts as what it leads to, as it is for whoever renews
-/// certificates by moving links.
+/// The state of some files, in order. A link has the state of the file that it leads to, since certificates are often renewed
+/// by moving links.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamps(Vec<Option<Stamp>>);
 
-/// Device, inode, size, and when content and inode were changed.
+/// Device and inode, size, and when content and inode were last changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     place: (u64, u64),
@@ -17,7 +17,7 @@ struct Stamp {
 }
 
 impl Stamps {
-    /// As they are now. To be taken before they are read: what changes in between is seen at the next look.
+    /// Their state now. It has to be taken before the files are read: then a change in between is seen at the next look.
     pub fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
         let stamp = |file: &Path| {
             let about = std::fs::metadata(file).ok()?;

@@ -1,4 +1,4 @@
-//! Certificates of our own making, and handshakes without a socket.
+//! Certificates made for tests, and handshakes without a socket.
 
 mod backends;
 mod front;
@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 use super::{Alpn, FrontSettings, OldestVersion, PairFiles, certificates::CertifiedPair, roots};
 
-/// A folder with an authority of its own, `ca.pem`, that makes certificates into it.
+/// A folder with an authority of its own, `ca.pem`, which writes its certificates there.
 pub(crate) struct Papers {
     folder: tempfile::TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -67,7 +67,7 @@ impl Papers {
         PairFiles { cert: file("pem"), key: file("key") }
     }
 
-    /// What a front door with these pairs is run by.
+    /// Settings for clients with these pairs.
     pub fn front(&self, certificates: &[PairFiles]) -> FrontSettings {
         FrontSettings {
             certificates: certificates.to_vec(),

@@ -1,5 +1,5 @@
-//! The backends' side of TLS: how their certificates are checked, and what we show of ourselves. Every connection to a
-//! backend with `https://` is made with it, a request's as well as a health check's.
+//! TLS to backends: how their certificates are checked, and which one we show. Requests and health checks alike make their
+//! connections to backends with `https://` by this.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,43 +18,43 @@ use super::verifier::{ServerCheck, ServerVerifier, chains};
 use super::{Alpn, BackendTlsSettings, roots};
 use balancer_pool::backends::DEFAULT_POOL;
 
-/// What new connections to backends are made with, by their pools.
+/// What new connections to backends are made with, by pool.
 #[derive(Default)]
 pub struct BackendTls {
     pools: ArcSwap<HashMap<Box<str>, Arc<PoolTls>>>,
     generation: AtomicU64,
 }
 
-/// What those of one pool are made with.
+/// What new connections to the backends of one pool are made with.
 pub struct PoolTls {
-    /// What lines call its settings: they may stand at the top of the configuration, too.
+    /// How log lines call its settings: `upstream.tls`, behind the name of a pool that is not the default one.
     keys: String,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<Behind>,
-    /// Files that could not be used, as they were: they are told of once. Held by whoever changes `current`.
+    /// The state of files that could not be used, so that the log says so only once. Locked while `current` is changed.
     failed: Mutex<Option<Stamps>>,
 }
 
-/// What came of settings and files.
+/// What was made of the settings and files.
 struct Behind {
     settings: BackendTlsSettings,
-    /// The files as they were when they were read.
+    /// The state of the files when they were read.
     stamps: Stamps,
-    /// `None`: no backend needs it, and nothing was read. An error: what is wrong.
+    /// `None`: no backend needs it, and no file was read. An error: why there is none.
     client: Option<Result<Arc<ClientConfig>, String>>,
 }
 
 impl BackendTls {
-    /// Takes over a pool's settings and, where a backend of it needs them, reads all files anew; before that it reads nothing:
-    /// the system may have no roots, and need none. What is wrong is told in the log, and is why connections fail until it is
-    /// mended: old settings must not stay in force that checked less.
+    /// Takes over a pool's settings, and reads all files if a backend of it needs them (`is_needed`). Until then it reads
+    /// nothing: the system may have no roots, and need none. If something is wrong, the log says so, and connections fail until
+    /// it is mended. The settings from before do not stay in force, since they may have checked less.
     pub fn apply(&self, pool: &str, settings: &BackendTlsSettings, is_needed: bool) {
         if self.of(pool).apply(settings, is_needed) {
             self.generation.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// What the connections of a pool are made with, which is kept for as long as somebody holds this.
+    /// What the connections of a pool are made with. It stays in the table for as long as the returned value is held.
     pub fn of(&self, pool: &str) -> Arc<PoolTls> {
         if let Some(known) = self.pools.load().get(pool) {
             return Arc::clone(known);
@@ -68,22 +68,24 @@ impl BackendTls {
         new
     }
 
-    /// Forgets pools that nobody holds any more: requests under way in one that is configured no more may still connect.
+    /// Forgets pools that are not held any more. A pool that a reload has removed is still held by its requests under way,
+    /// which may still connect.
     pub fn forget_unheld(&self) {
         self.pools.rcu(|pools| {
-            // This table holds each, and so does whoever else may ask for it.
+            // One reference is the table's own.
             let held = pools.iter().filter(|(_, pool)| Arc::strong_count(pool) > 1);
             held.map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect::<HashMap<_, _>>()
         });
     }
 
-    /// Changes whenever new connections are verified by something else: those from before are not to be used again.
+    /// A number that changes whenever new connections are verified in another way. Connections from before must not be used
+    /// again.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Reads the files again that are not as they were. What is wrong with them changes nothing and is told in the log,
-    /// once for each state of the files.
+    /// Reads files again that have changed. If they can't be used, what is in force stays, and the log says why, once for each
+    /// state of the files.
     pub fn look(&self) {
         for pool in self.pools.load().values() {
             if pool.look() {
@@ -92,10 +94,10 @@ impl BackendTls {
         }
     }
 
-    /// The session of a new connection to a pool's backend, at that host of its URL; it owns no socket.
+    /// A session for a new connection to a pool's backend. `host`: that of the backend's URL.
     ///
     /// # Errors
-    /// Why there can be none, for the log.
+    /// Why there is none, for the log.
     pub fn session(&self, pool: &str, host: &str) -> Result<ClientConnection, String> {
         let pools = self.pools.load();
         let of_pool = pools.get(pool).ok_or_else(|| "the pool is configured no more".to_owned())?;
@@ -117,12 +119,12 @@ impl PoolTls {
         }
     }
 
-    /// Whether connections from before are to be used no more.
+    /// Takes over settings. True: connections from before must not be used again.
     fn apply(&self, settings: &BackendTlsSettings, is_needed: bool) -> bool {
         let mut failed = self.failed.lock();
         let stamps = Stamps::of(files(settings));
         let current = self.current.load();
-        // A backend that goes may still have requests that are about to connect.
+        // Once needed, always needed: a backend that was removed may still have requests that are about to connect.
         let is_needed = is_needed || current.client.is_some();
         let is_usable = !matches!(current.client, Some(Err(_))) && current.client.is_some() == is_needed;
         if is_usable && current.settings == *settings && current.stamps == stamps {
@@ -148,7 +150,7 @@ impl PoolTls {
         had_connections
     }
 
-    /// Whether new connections are made with something else from now on.
+    /// Reads the files again if they have changed. True: new connections are made in another way from now on.
     fn look(&self) -> bool {
         let mut failed = self.failed.lock();
         let current = self.current.load_full();
@@ -189,13 +191,13 @@ impl PoolTls {
     }
 }
 
-/// A name or an address; certificates know no dot at a name's end.
+/// The name or address that a certificate must be for. A dot at the end of a name is removed: certificates have none.
 pub fn server_name(host: &str) -> Option<ServerName<'static>> {
     let host = host.strip_suffix('.').unwrap_or(host);
     ServerName::try_from(host.to_owned()).ok()
 }
 
-/// Every file that they name.
+/// Every file that the settings name.
 fn files(settings: &BackendTlsSettings) -> impl Iterator<Item = &Path> {
     let pair = settings.client.iter().flat_map(|pair| [pair.cert.as_path(), pair.key.as_path()]);
     settings.ca.as_deref().into_iter().chain(pair)

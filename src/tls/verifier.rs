@@ -1,4 +1,4 @@
-//! How much of a server's certificate is checked. The handshake's own signature always is.
+//! How much of a server's certificate is checked. The signature of the handshake is always checked.
 
 use std::sync::Arc;
 
@@ -11,24 +11,24 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 /// What is checked of a server's certificate.
 #[derive(Debug)]
 pub enum ServerCheck {
-    /// Nothing: that keeps listeners out, and no impostors.
+    /// Nothing. The connection is safe from eavesdroppers, and not from servers that pretend to be the backend.
     Nothing,
-    /// That its chain leads to a root.
+    /// Its chain leads to a root.
     Chain(Arc<WebPkiServerVerifier>),
-    /// That, and that it is for the name that was called.
+    /// Its chain leads to a root, and it is for the name that was called.
     ChainAndName(Arc<WebPkiServerVerifier>),
 }
 
-/// Checks servers' certificates so far.
+/// Checks servers' certificates.
 #[derive(Debug)]
 pub struct ServerVerifier {
-    /// How far.
+    /// How much is checked.
     pub check: ServerCheck,
-    /// Whose algorithms are used.
+    /// Has the algorithms.
     pub provider: Arc<CryptoProvider>,
 }
 
-/// What checks chains against those roots.
+/// The verifier of chains to those roots.
 pub fn chains(
     roots: RootCertStore,
     provider: &Arc<CryptoProvider>,
@@ -54,7 +54,7 @@ impl ServerCertVerifier for ServerVerifier {
         };
         let result = verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match result {
-            // The name is looked at last: whoever fails on it has passed everything else.
+            // The name is checked last: a certificate that fails on it has passed everything else.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !name_matters => Ok(ServerCertVerified::assertion()),

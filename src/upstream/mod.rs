@@ -1,4 +1,4 @@
-//! Backends' addresses and their health: what is looked up and asked beside requests.
+//! What is found out about backends apart from requests: the addresses of their names, and their health.
 
 pub mod prober;
 pub mod resolve;

@@ -1,11 +1,11 @@
-//! Health checks: every endpoint of every pool is asked once an interval of its pool, on a fixed number of threads in all, and
-//! one that hangs delays nobody else's check. They follow the pools: new endpoints have their first check at once, and what a
-//! check of a removed one finds is not written down.
+//! Health checks. Every endpoint is checked once in each interval of its pool, by a fixed number of threads for all pools. An
+//! endpoint that hangs delays no other check. The checks follow the pools: a new endpoint has its first check at once, and the
+//! result for a removed one is dropped.
 //!
 //! - `schedule`: which endpoint is checked when.
 //! - `check`: one check, as bytes in and result out.
-//! - `check_state`: what the checks of an endpoint come to, and the lines about it.
-//! - `epoll`, `blocking`: what makes the checks; `wire`: a connection of the first.
+//! - `check_state`: what the checks of an endpoint have found, and the log lines about it.
+//! - `epoll`, `blocking`: the two drivers, which make the checks; `wire`: a connection of the first.
 
 use std::io;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub enum CheckDriver {
 }
 
 impl CheckDriver {
-    /// What fits that frontend engine.
+    /// The driver that goes with that engine.
     pub const fn of(engine: Engine) -> Self {
         match engine {
             #[cfg(all(target_os = "linux", feature = "epoll"))]
@@ -60,7 +60,7 @@ impl CheckDriver {
     }
 }
 
-/// What checks pools' endpoints.
+/// Starts the health checks of pools, which share its driver.
 pub struct Prober {
     driver: CheckDriver,
     #[cfg_attr(
@@ -69,45 +69,45 @@ pub struct Prober {
     )]
     tls: Arc<BackendTls>,
     clock: Clock,
-    /// `None`: no pool was to be checked yet, or no thread could be had.
+    /// `None`: no pool was to be checked yet, or no thread could be started.
     running: Mutex<Option<Arc<RunningProber>>>,
 }
 
-/// The health checks of a pool; they end when this is dropped, and change no endpoint's health any more.
+/// The health checks of a pool. They end when this is dropped, and then change no endpoint's health any more.
 pub struct PoolChecks {
     running: Arc<RunningProber>,
-    /// The pool's in the schedule.
+    /// The pool's number in the schedule.
     number: u64,
     backends: Arc<Backends>,
     clock: Clock,
 }
 
-/// Has the thread that makes the checks look at the schedule. It may be called under any lock.
+/// Has the thread of the checks look at the schedule. It may be called under any lock.
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// The thread that asks the schedule what to check; it ends when this is dropped.
+/// The thread that asks the schedule what to check. It ends when this is dropped.
 struct RunningProber {
-    /// Held over no I/O.
+    /// The lock is not held during I/O.
     schedule: Arc<Mutex<Schedule>>,
     wake: Wake,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Prober {
-    /// Without pools and without threads. Backends with `https://` are checked by `tls`.
+    /// Without pools and without threads. `tls`: how backends with `https://` are checked.
     pub fn new(driver: CheckDriver, tls: &Arc<BackendTls>, clock: Clock) -> Self {
         Self { driver, tls: Arc::clone(tls), clock, running: Mutex::new(None) }
     }
 
-    /// Starts checking every endpoint of the pool, now and as they come.
+    /// Starts checking the pool's endpoints, those that it has now and those to come.
     ///
     /// # Errors
-    /// No thread or descriptor can be had. Nothing has begun then; the next call tries again.
+    /// No thread could be started, or no descriptor is left. Nothing has begun then; the next call tries again.
     pub fn check(&self, backends: &Arc<Backends>, settings: HealthCheck) -> io::Result<PoolChecks> {
         let running = self.running()?;
         let changed = Arc::new(AtomicBool::new(true));
         let number = running.schedule.lock().watch(backends, settings, &changed);
-        // Nothing that is called under the pool's lock may be the last to hold the thread, which it would wait for.
+        // Weak, since this is called under the pool's lock: if it held the thread last, dropping that would wait for its end.
         let (changed, wake) = (Arc::downgrade(&changed), Arc::downgrade(&running.wake));
         backends.on_change(move || {
             let (Some(changed), Some(wake)) = (changed.upgrade(), wake.upgrade()) else { return false };
@@ -135,7 +135,7 @@ impl Prober {
 }
 
 impl PoolChecks {
-    /// Waits until every endpoint that the pool now has was checked once, at most `timeout`. Whether all were.
+    /// Waits until every endpoint that the pool has now was checked once, at most `timeout`. True: all were.
     pub fn wait_first(&self, timeout: Duration) -> bool {
         let changes = self.backends.changes();
         let deadline = self.clock.now().saturating_add(nanos(timeout));
@@ -155,7 +155,7 @@ impl PoolChecks {
 impl Drop for PoolChecks {
     fn drop(&mut self) {
         self.running.schedule.lock().forget(self.number);
-        // Its connections are closed.
+        // So that the thread closes the connections of its checks.
         (self.running.wake)();
     }
 }
@@ -165,7 +165,7 @@ impl Drop for RunningProber {
         self.schedule.lock().end();
         (self.wake)();
         if let Some(thread) = self.thread.take() {
-            // It waits for no check.
+            // This does not take long: the thread waits for no check.
             let _ = thread.join();
         }
     }

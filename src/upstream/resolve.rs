@@ -1,5 +1,5 @@
-//! Names of backends become addresses: looked up on an interval, each name on a thread of its own, so that a name server
-//! that hangs holds up neither the start nor the other names. Addresses are never looked up.
+//! Looks up the names of backends at an interval, each on a thread of its own, so that a name server that hangs delays neither
+//! the start nor the other names. Backends that are configured by address are not looked up.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -24,20 +24,20 @@ use server::NameServer;
 use system::System;
 use targets::{SrvRecord, Targets};
 
-/// Most addresses that one name may have, and most targets of SRV records; the others are left out, with a warning.
+/// Most addresses of one name, and most targets of its SRV records. The others are left out, with a warning.
 pub const MAX_ADDRESSES: usize = 256;
 
-/// While a backend has no address at all it is looked up this often, if the interval is not shorter: what is missing
-/// at start comes soon.
+/// A backend that has no address at all is looked up this often, unless the interval is shorter: what is missing at the start
+/// comes soon.
 const MISSING_AGAIN: Duration = Duration::from_secs(1);
 
 /// Look-ups come up to this share of the interval early, so that those of many names drift apart.
 const JITTER: f64 = 0.1;
 
-/// Stack of a look-up thread: the system's resolver loads modules and keeps its answers there.
+/// The stack of a look-up thread: the system's resolver loads modules and keeps its answers there.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// Who is asked about names; may block for as long as it likes.
+/// Answers what is asked about names. It may block for as long as it likes.
 pub trait NameLookup: Send + Sync {
     /// The addresses of a host, at a port.
     fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
@@ -46,11 +46,11 @@ pub trait NameLookup: Send + Sync {
     fn services(&self, name: &str) -> io::Result<Vec<SrvRecord>>;
 }
 
-/// One for all who look names up.
+/// A [`NameLookup`] that all look-ups share.
 pub type Lookup = Arc<dyn NameLookup>;
 
-/// The name server at that address (`discovery.resolver`), or the system's resolver: hosts file, name servers, whatever it is
-/// set up to.
+/// Asks the name server at that address (`discovery.resolver`), or else the system's resolver, which may use the hosts file,
+/// name servers and more.
 pub fn lookup(server: Option<SocketAddr>) -> Lookup {
     match server {
         Some(address) => Arc::new(NameServer { address, patience: server::PATIENCE }),
@@ -58,14 +58,14 @@ pub fn lookup(server: Option<SocketAddr>) -> Lookup {
     }
 }
 
-/// Where a backend is, as it was answered.
+/// An answer to where a backend is.
 #[derive(Default)]
 struct Answer {
-    /// At most [`MAX_ADDRESSES`]; none: the service is not offered, as its SRV records say.
+    /// At most [`MAX_ADDRESSES`]. If there are none, the SRV records say that the service is not offered.
     addresses: Vec<Located>,
     /// How many more there were.
     cut: usize,
-    /// Targets of SRV records that could not be looked up, and what became of each.
+    /// Targets of SRV records that could not be looked up, with a sentence about each.
     troubled: Vec<(String, String)>,
 }
 
@@ -84,7 +84,7 @@ impl Answer {
     }
 }
 
-/// The running look-ups; they end when this is dropped, each when its current one returns.
+/// The running look-ups. They end when this is dropped, each when its current question returns.
 pub struct Resolver {
     backends: Arc<Backends>,
     clock: Clock,
@@ -105,8 +105,8 @@ struct Followed {
 }
 
 impl Resolver {
-    /// Gives the pool the addresses of backends that are configured by address, and starts looking up the others. Fails
-    /// only when no thread can be had.
+    /// Gives the pool the addresses of backends that are configured by address, and starts looking up the others. Fails only if
+    /// no thread can be started.
     pub fn start(
         backends: &Arc<Backends>,
         entries: &[BackendEntry],
@@ -122,9 +122,9 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// These are the backends now. Names that stay go on being looked up as they were, unless something about the look-ups
-    /// changes. A name whose backend has addresses already is looked up when its time comes, the others at once. Fails when
-    /// no thread can be had.
+    /// Follows a changed list of backends. Look-ups of names that stay go on, unless the interval or the resolver changes. A
+    /// new name whose backend has addresses already is looked up after the interval, the others at once. Another resolver is
+    /// asked about all names at once. Fails if no thread can be started.
     pub fn follow(
         &mut self,
         entries: &[BackendEntry],
@@ -186,14 +186,14 @@ impl Resolver {
         Ok(Followed { host: entry.host.clone(), port: entry.port, _stop: stop })
     }
 
-    /// Waits until every name had its first answer, good or bad, at most `timeout`. Whether all had.
+    /// Waits until every new name had its first answer, good or bad, at most `timeout`. True: all had.
     pub fn wait_first(&self, timeout: Duration) -> bool {
         self.first.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
     }
 }
 
-/// The addresses of these backends, looked up once and all at the same time. Who has no answer within `timeout`, or a bad
-/// one, has none: whoever goes on looking its name up says why.
+/// The addresses of these backends, looked up once and all at the same time. A backend without a good answer within `timeout`
+/// has none. The cause is not told here: the look-ups that go on say it.
 pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duration) -> Vec<Vec<Located>> {
     let mut found: Vec<Vec<Located>> = vec![Vec::new(); entries.len()];
     let (send, answers) = bounded(entries.len());
@@ -204,7 +204,7 @@ pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duratio
             continue;
         }
         let (send, lookup, asked) = (send.clone(), Arc::clone(lookup), BackendEntry::clone(entry));
-        // There is room for every answer; one that comes too late is dropped.
+        // There is room for every answer. One that comes too late is dropped.
         let ask = move || drop(send.send((index, Answer::of(&asked, &mut Targets::default(), &lookup))));
         match Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn(ask) {
             Ok(_) => waiting += 1,
@@ -228,8 +228,8 @@ pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duratio
     found
 }
 
-/// In the order of use and without doubles, at most [`MAX_ADDRESSES`], and how many were cut off. Name servers rotate their
-/// answers: sorted first, the same ones are cut off each time.
+/// Sorts addresses in the order of use, without duplicates, at most [`MAX_ADDRESSES`]; also returns how many were cut off. Name
+/// servers rotate their answers: since they are sorted first, the same ones are cut off each time.
 fn bounded_list(mut addresses: Vec<Located>) -> (Vec<Located>, usize) {
     addresses.sort_unstable();
     addresses.dedup();
@@ -254,9 +254,9 @@ struct Name {
     said: Said,
     /// The pool has addresses of it.
     resolved: bool,
-    /// Targets of its SRV records of which the log said that they can't be looked up.
+    /// Targets of its SRV records that can't be looked up, as the log last said.
     troubled: Vec<String>,
-    /// How many addresses were left out when last told.
+    /// How many addresses were left out at the last look-up.
     left_out: usize,
 }
 
@@ -297,7 +297,8 @@ impl Name {
         pause.mul_f64(1.0 - JITTER * fastrand::f64())
     }
 
-    /// A good answer replaces the addresses; an empty or a failed one keeps them. The log says so once each way.
+    /// A good answer replaces the addresses, a failed one keeps them, and SRV records that say that the service is not offered
+    /// remove them. The log tells of each change once.
     fn take(&mut self, answer: io::Result<Answer>) {
         let Answer { addresses, cut, troubled } = match answer {
             Ok(answer) if answer.addresses.is_empty() => return self.take_away(),
@@ -341,7 +342,7 @@ impl Name {
         self.said = Said::Failed;
     }
 
-    /// Not a failure: whoever runs the service says that it is not there.
+    /// Removes the addresses. This is no failure: the SRV records say that the service is not offered.
     fn take_away(&mut self) {
         let cause = backend_state::not_offered(&self.entry.host);
         if self.said != Said::NotOffered {
@@ -372,7 +373,7 @@ fn change_line(entry: &BackendEntry, count: usize, change: &AddressChange) -> St
     line
 }
 
-/// A backend all of whose addresses are left out is down for it.
+/// Logs that addresses are left out. If all of a backend's are, this is why it is down.
 fn say_left_out(backends: &Backends, entry: &BackendEntry, count: usize) {
     let cause = backend_state::left_out(count);
     log::warn!("backend {}: {cause}", title(backends.name(), &entry.name));

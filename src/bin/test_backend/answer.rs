@@ -1,4 +1,4 @@
-//! What is answered: the echo as JSON, or text of a given size, and how it stands on the wire.
+//! Answers: the echo as JSON, or text of a given size, and how they are written to the wire.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -62,8 +62,8 @@ pub fn refusal(status: u16, detail: &str) -> Answer {
     Answer { status, media_type: "text/plain", body: Body::Bytes(format!("{detail}\n").into_bytes()) }
 }
 
-/// `{"http_method":…,"request_uri":…,"your_message":…}`. A body that is JSON stands in it byte for byte, whatever its
-/// numbers; another one as a string (bytes that are not UTF-8 become U+FFFD); none as null.
+/// `{"http_method":…,"request_uri":…,"your_message":…}`. A body that is JSON is put in as it came, whatever its numbers. Any
+/// other body becomes a string, in which bytes that are not UTF-8 are U+FFFD; no body becomes null.
 pub fn echo(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
     // `serde_json` writes strings and cannot fail on them.
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
@@ -84,7 +84,7 @@ pub fn echo(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
 }
 
 impl Answer {
-    /// Writes head and body; small ones in one piece. `close` says that the connection ends behind it.
+    /// Writes head and body; small ones in one piece. `close`: the connection ends after it.
     pub fn write(
         &self,
         to: &mut impl Write,
@@ -118,7 +118,7 @@ impl Answer {
 }
 
 impl Body {
-    /// Through `out`, which holds the head and may hold the end of the body afterwards.
+    /// Writes through `out`, which has the head. Afterwards `out` may have the end of the body, which is not written yet.
     fn write(&self, to: &mut impl Write, out: &mut Vec<u8>, chunked: bool) -> io::Result<()> {
         match self {
             Self::Bytes(bytes) => {
@@ -145,7 +145,7 @@ impl Body {
     }
 }
 
-/// Keeps `out` below two blocks.
+/// Writes `out` first if it would grow beyond a block.
 fn flush_before(to: &mut impl Write, out: &mut Vec<u8>, next: usize) -> io::Result<()> {
     if out.len() + next > BLOCK_BYTES {
         to.write_all(out)?;

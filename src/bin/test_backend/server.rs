@@ -1,4 +1,4 @@
-//! Connections: one thread each, requests one after another, every read bounded in size and time.
+//! Connections: each has a thread and answers one request after another. Every read is bounded in size and time.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,17 +15,17 @@ use crate::answer::{Answer, Behaviour, Body, echo, refusal};
 
 /// Most connections at once, each with a thread; more are closed as they come.
 const MAX_CONNECTIONS: usize = 8192;
-/// Stack of such a thread; what it reads is on the heap.
+/// The stack of such a thread. What it reads is on the heap.
 const STACK_BYTES: usize = 256 * 1024;
 /// Largest body that is echoed; a larger one is answered 413.
 const MAX_BODY_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest silence of a client, between requests too.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How long accepting rests when no descriptor or thread is to be had.
+/// How long accepting rests when there is no descriptor or thread left.
 const REST: Duration = Duration::from_millis(50);
-/// After an answer that ends a connection: how often it is still read, so that the answer is not lost to a reset.
+/// How often a connection is still read after its last answer, so that the answer is not lost by a reset.
 const LINGER_READS: u32 = 128;
-/// The longest silence meanwhile.
+/// The longest silence during those reads.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 
 const BOUNDS: Bounds = Bounds {
@@ -178,7 +178,7 @@ impl Connection {
         Ok(Request::Whole { body, keep_alive })
     }
 
-    /// The body's memory grows with what comes, not with what was announced.
+    /// Reads a body of known length. Its memory grows with what comes, not with what was announced.
     fn read_known(&mut self, length: u64) -> io::Result<Vec<u8>> {
         let here = usize::try_from(length).unwrap_or(usize::MAX).min(self.received.len());
         let mut body: Vec<u8> = self.received.drain(..here).collect();

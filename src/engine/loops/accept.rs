@@ -105,7 +105,8 @@ impl LoopsShared {
         }
     }
 
-    /// The number of the loop with the fewest connections, or `own` if that has hardly more: handing over costs two system calls.
+    /// The number of the loop with the fewest connections, or `own` if that has hardly more: handing over costs two system
+    /// calls.
     fn emptiest(&self, own: usize) -> usize {
         let loops = &self.loops;
         let count = |n: &usize| self.counts.of_loop(*n);
@@ -209,8 +210,8 @@ impl Loop {
         false
     }
 
-    /// Ends one connection of this loop: a silent one, or else an idle one, the oldest first. New silent ones go last while they
-    /// are few. False: there is none.
+    /// Ends one connection of this loop: a silent one, or else an idle one, the oldest first. New silent ones go last while
+    /// they are few. False: there is none.
     pub(super) fn evict(&mut self) -> bool {
         let silent = self.shared.counts.of_kind(Kind::Silent);
         let are_few = silent <= FEW.max(self.shared.max_connections / 8);

@@ -279,8 +279,8 @@ impl Conn {
         }
     }
 
-    /// The framing for this client of a body that has `framing` over HTTP/1.1. HTTP/2 needs no chunks: its frames say where a body
-    /// ends.
+    /// The framing for this client of a body that has `framing` over HTTP/1.1. HTTP/2 needs no chunks: its frames say where a
+    /// body ends.
     pub fn framing(&self, framing: Framing) -> Framing {
         if self.is_stream() && framing == Framing::Chunked { Framing::UntilClose } else { framing }
     }

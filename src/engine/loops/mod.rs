@@ -62,8 +62,9 @@ use crate::clock::Clock;
 use crate::proxy::service::Service;
 use balancer_time::nanos;
 
-/// Most bytes of an answer that the kernel keeps beyond what it may send (`TCP_NOTSENT_LOWAT`). Without this bound a client that
-/// does not read holds as much kernel memory as tcp_wmem allows, usually 4 MiB. Bytes on their way to a client do not count.
+/// Most bytes of an answer that the kernel keeps beyond what it may send (`TCP_NOTSENT_LOWAT`). Without this bound a client
+/// that does not read holds as much kernel memory as tcp_wmem allows, usually 4 MiB. Bytes on their way to a client do not
+/// count.
 const KERNEL_UNSENT_BYTES: u32 = 256 * 1024;
 /// How often a draining engine looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);

@@ -64,8 +64,8 @@ impl LoopState {
         })
     }
 
-    /// Posts a letter. There are at most as many as what they are about: one for a connection, one for a request that waits. Blocks
-    /// only for the moment in which another letter is posted or letters are taken.
+    /// Posts a letter. There are at most as many as what they are about: one for a connection, one for a request that waits.
+    /// Blocks only for the moment in which another letter is posted or letters are taken.
     pub fn post(&self, letter: Letter) {
         let mut mail = self.mail.lock();
         mail.push(letter);

@@ -1,6 +1,6 @@
-//! Delivers answers on this engine. The crate's `Response` strips fields, re-chunks and buffers, so everything is written to its raw
-//! writer. That can't close a connection. So a body whose source may break off is either read whole first, or sent chunked: then a
-//! break is an invalid chunk-size line.
+//! Delivers answers on this engine. The crate's `Response` strips fields, re-chunks and buffers, so everything is written to
+//! its raw writer. That can't close a connection. So a body whose source may break off is either read whole first, or sent
+//! chunked: then a break is an invalid chunk-size line.
 
 use std::io::{self, Write};
 

@@ -9,8 +9,8 @@ use balancer_http::message::{BodyLength, Reason, RequestHead};
 const MAX_BYTES: usize = 65_534;
 
 /// Refuses a target that our parser takes and ureq can't send byte for byte: an [`http::Uri`] holds no `<` and `>`, no backtick
-/// before the `?`, no quote behind it, and no more than 65,534 bytes. Refused here, since a failure while it is sent would not be
-/// the client's.
+/// before the `?`, no quote behind it, and no more than 65,534 bytes. Refused here, since a failure while it is sent would not
+/// be the client's.
 pub fn refusal(target: &str) -> Option<Reject> {
     if target.len() > MAX_BYTES {
         return Some(Reject::new(Reason::UriTooLong, "the request target is too long for this engine"));

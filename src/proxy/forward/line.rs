@@ -30,8 +30,9 @@ pub(super) enum Unsent {
 }
 
 impl Forward {
-    /// Picks an endpoint, or takes a place in line. No request overtakes the line: one that is sent again after a failure joins it,
-    /// too, in front of what its client sent later. Only a request that can't wait (`may_wait`) tries without regard to the line.
+    /// Picks an endpoint, or takes a place in line. No request overtakes the line: one that is sent again after a failure joins
+    /// it, too, in front of what its client sent later. Only a request that can't wait (`may_wait`) tries without regard to the
+    /// line.
     pub(super) fn seek(
         &self,
         state: &mut RetryState,

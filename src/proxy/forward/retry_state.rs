@@ -127,8 +127,8 @@ impl RetryState {
         self.snapshot.policy().call
     }
 
-    /// Notes a failed attempt, if the policy, the request and its deadline allow another one. False: they do not. The retry budget
-    /// is asked later, by [`Self::charge`].
+    /// Notes a failed attempt, if the policy, the request and its deadline allow another one. False: they do not. The retry
+    /// budget is asked later, by [`Self::charge`].
     pub(super) fn try_again_after(&mut self, failure: Failure, at: &Arc<Endpoint>, replayable: bool) -> bool {
         let request = retry::Request { idempotent: self.idempotent, replayable, retries_done: self.resent };
         let again = retry::again(failure, request, self.snapshot.policy().retry);
@@ -189,7 +189,8 @@ impl RetryState {
         }
     }
 
-    /// Takes a place in the retry budget for the attempt after a failed one, and forgets the failed one. False: there is no place.
+    /// Takes a place in the retry budget for the attempt after a failed one, and forgets the failed one. False: there is no
+    /// place.
     pub(super) fn charge(&mut self) -> bool {
         let Some(failed_attempt) = &self.failed_attempt else { return true };
         let share = self.snapshot.policy().retry_budget;

@@ -61,8 +61,8 @@ impl ActiveRoute {
         self.dress(reject.answer(asked.request_id), asked)
     }
 
-    /// The same for a refusal that is an answer already. Caches may not keep it, whatever the route sets for what it serves: the
-    /// next client may be let in, and the backend may be up a moment later.
+    /// The same for a refusal that is an answer already. Caches may not keep it, whatever the route sets for what it serves:
+    /// the next client may be let in, and the backend may be up a moment later.
     pub(in crate::proxy) fn dress(&self, mut answer: Answer, asked: RouteRequest<'_>) -> Answer {
         self.show_page(&mut answer, asked);
         answer.fields.set("Cache-Control", b"no-store");

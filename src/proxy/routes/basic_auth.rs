@@ -22,7 +22,8 @@ pub(in crate::proxy) enum NotIn<'a> {
 }
 
 impl ActiveRoutes {
-    /// Whether each of the met routes that asks for a password lets a request in. `passed`: the routes that did before it waited.
+    /// Whether each of the met routes that asks for a password lets a request in. `passed`: the routes that did before it
+    /// waited.
     pub(in crate::proxy) fn check_users<'a>(
         &'a self,
         met: &'a MetRoutes,

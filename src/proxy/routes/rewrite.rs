@@ -38,8 +38,8 @@ impl ActiveRoutes {
 }
 
 impl ActiveRoute {
-    /// The target as the backend gets it. The query stays. `None`: some backend could read the result as a path outside of where
-    /// the route leads, which other routes would have to judge.
+    /// The target as the backend gets it. The query stays. `None`: some backend could read the result as a path outside of
+    /// where the route leads, which other routes would have to judge.
     pub(in crate::proxy) fn rewrite(&self, head: &RequestHead) -> Option<Rewritten> {
         let RouteConfig { path, strip_prefix, add_prefix, .. } = &self.config;
         if !strip_prefix && add_prefix.is_none() {

@@ -1,5 +1,5 @@
-//! What happens to a request before it is sent for the first time. The order is always the same: its routes, addresses that they
-//! do not let in, limits, passwords, answers without a backend, and what its route changes on the way to one.
+//! What happens to a request before it is sent for the first time. The order is always the same: its routes, addresses that
+//! they do not let in, limits, passwords, answers without a backend, and what its route changes on the way to one.
 
 use std::sync::Arc;
 

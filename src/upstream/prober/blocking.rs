@@ -1,16 +1,16 @@
-//! Checks by ureq's public interface, for systems and engines without epoll: a fixed number of threads that wait, one check
-//! each, and one that hands the checks out.
+//! Checks by ureq's public interface, for systems and engines without epoll. One thread hands the checks out to a fixed number
+//! of threads, each of which waits for one check at a time.
 //!
-//! A backend that hangs holds one of [`THREADS`] threads for the time-out. Once it is known to hang, it gets a thread only
-//! while fewer than half of them are with such backends. So `n` backends that begin to hang at the same time delay the
-//! other checks of their pool once, by at most `n / THREADS` time-outs, and not at all from then on. Those of another pool
-//! they delay until the first of their checks ends, since the pool with the fewest under way has the next thread. A check
-//! whose pool is gone holds its thread until it ends. (ureq counts the time-out anew for
-//! connecting, sending and receiving: a backend that is slow in each holds its thread up to three times as long.)
+//! A backend that hangs holds one of [`THREADS`] threads until the time-out. Once it is known to hang, it gets a thread only
+//! while fewer than half of them are with such backends. So `n` backends that begin to hang at the same time delay the other
+//! checks of their pool once, by at most `n / THREADS` time-outs. They delay those of another pool until the first of their
+//! checks ends, since the pool with the fewest checks under way gets the next thread. A check whose pool is gone holds its
+//! thread until it ends. (ureq counts the time-out anew for connecting, sending and receiving: a backend that is slow in each
+//! holds its thread up to three times as long.)
 //!
-//! ureq judges answers otherwise than our own checks do: it takes lines that end with a bare line feed, refuses versions
-//! other than 1.0 and 1.1 and what `upstream.accept_invalid` takes, and does not tell TLS or a malformed status line from
-//! what is no HTTP at all.
+//! ureq judges answers in another way than our own checks: it takes lines that end with a bare line feed. It refuses versions
+//! other than 1.0 and 1.1, and what `upstream.accept_invalid` allows. It does not tell TLS or a malformed status line from an
+//! answer that is no HTTP at all.
 
 use std::io;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use balancer_time::{Nanos, nanos};
 
 /// How many checks are made at once, of all pools.
 const THREADS: usize = 16;
-/// Deep enough for ureq without TLS; touched lazily.
+/// A thread's stack: deep enough for ureq without TLS. The system gives memory only for the part that is used.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// What a check has found.
@@ -43,9 +43,9 @@ struct Found {
     result: CheckResult,
 }
 
-/// Starts the threads. Fails only when they can't be had. Those that wait end when their check does.
+/// Starts the threads, and fails only if that can't be done. At the end, a thread that waits ends with its check.
 pub(super) fn start(clock: Clock) -> io::Result<RunningProber> {
-    // As many places as threads: neither side ever waits to send.
+    // As many places as threads, so that neither side ever waits to send.
     let ((jobs, taken), (done, found)) = (bounded(THREADS), bounded(THREADS));
     let agent = agent();
     for _ in 0..THREADS {
@@ -61,13 +61,13 @@ pub(super) fn start(clock: Clock) -> io::Result<RunningProber> {
     let hand_out = HandOut { schedule: Arc::clone(&schedule), clock, jobs, found, busy: 0 };
     let thread = Builder::new().name("health".to_owned()).spawn(move || hand_out.run(&called))?;
     let wake = Arc::new(move || {
-        // Where one call waits already, one is enough.
+        // Fails if a call waits already, which is enough.
         let _ = call.try_send(());
     });
     Ok(RunningProber { schedule, wake, thread: Some(thread) })
 }
 
-/// The thread that hands the checks out and writes down what they found, alone: once it has ended nothing is.
+/// The thread that hands the checks out. It alone records what they found, so nothing is recorded after its end.
 struct HandOut {
     schedule: Arc<Mutex<Schedule>>,
     clock: Clock,
@@ -110,7 +110,7 @@ impl HandOut {
         }
     }
 
-    /// What is due; the lock is given back at once.
+    /// The next check that is due. Releases the lock at once.
     fn next(&self, now: Nanos) -> Option<DueCheck> {
         self.schedule.lock().next(now)
     }
@@ -136,7 +136,8 @@ impl Worker {
         }
     }
 
-    /// There is no time-out for the whole: with one, ureq starts a thread for each look-up, of an address, too.
+    /// Makes a check. It sets no time-out for the whole call: with one, ureq starts a thread for each look-up, even of an
+    /// address.
     fn check(&self, endpoint: &Endpoint, settings: &HealthCheck) -> CheckResult {
         if endpoint.group.is_tls {
             return Err(Failed::Other("the tiny_http engine speaks no TLS to backends".to_owned()).into());
@@ -156,7 +157,7 @@ impl Worker {
     }
 }
 
-/// No connection is kept, nothing is followed, and what it sends is what a check sends elsewhere.
+/// Keeps no connection, follows no redirect, and sends what the other driver sends.
 fn agent() -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
@@ -171,7 +172,7 @@ fn agent() -> Agent {
     Agent::new_with_config(config)
 }
 
-/// In the words of a check elsewhere, as far as ureq tells.
+/// The cause in the words of the other driver, as far as ureq tells it.
 fn cause(error: ureq::Error, max_head_bytes: usize) -> NotPassed {
     match error {
         ureq::Error::Timeout(Timeout::Connect) => Failed::NoConnection.into(),
@@ -180,7 +181,7 @@ fn cause(error: ureq::Error, max_head_bytes: usize) -> NotPassed {
         ureq::Error::Protocol(error) => Failed::Other(format!("the answer is not HTTP/1: {error}")).into(),
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Failed::Closed.into(),
         ureq::Error::Io(error) => match NotPassed::lost(&error) {
-            // What only a connection can do that stands.
+            // Only a connection that was made can be reset.
             lost @ NotPassed::Failed(Failed::Reset) => lost,
             _ => NotPassed::unconnected(&error),
         },

@@ -1,5 +1,5 @@
-//! One health check as a state machine: what happens on its connection goes in, what to send and the result come out. It does
-//! no I/O and knows no time, so that a loop can have many under way.
+//! One health check as a state machine: what happens on its connection goes in; what to send, and the result, come out. It does
+//! no I/O and knows no time, so that one thread can have many under way.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::config::HealthCheck;
 use balancer_http::framing::response::{self, HeadRules};
 use balancer_pool::backend_state::Failed;
 
-/// What checks call themselves.
+/// The `User-Agent` of checks.
 pub(super) const USER_AGENT: &str = "balancer-health";
 
-/// What a check has found: the status, when it is expected.
+/// What a check has found: the status, if it is an expected one.
 pub(super) type CheckResult = Result<u16, NotPassed>;
 
 /// Why a check did not pass.
@@ -30,18 +30,19 @@ pub(super) struct Check {
     settings: Arc<HealthCheck>,
     is_connected: bool,
     request: Vec<u8>,
-    /// How much of it is on its way.
+    /// How many bytes of it were sent.
     sent: usize,
-    /// The beginning of an answer, behind any interim ones.
+    /// What came of the answer, without interim answers before it.
     received: Vec<u8>,
-    /// How long those were; they count as head.
+    /// How long the interim answers were. They count as part of the head.
     interim_bytes: usize,
-    /// Where the look for the head's end goes on: what comes byte by byte is not searched from the start each time.
+    /// Where the search for the head's end goes on, so that a head that comes byte by byte is not searched from its start each
+    /// time.
     searched: usize,
 }
 
 impl Check {
-    /// Of the backend that calls itself so. Both this and the path were checked by the configuration.
+    /// A check of the backend with that authority. The configuration has checked the authority and the path.
     pub fn new(settings: &Arc<HealthCheck>, authority: &str) -> Self {
         let path = &settings.path;
         let request = format!(
@@ -79,7 +80,7 @@ impl Check {
         self.sent += bytes;
     }
 
-    /// Bytes came; none: the connection was closed. `Some`: that was all that is needed.
+    /// Bytes came; if `bytes` is empty, the connection was closed. `Some`: the check is over.
     pub fn received(&mut self, bytes: &[u8]) -> Option<CheckResult> {
         if bytes.is_empty() {
             return Some(Err(Failed::Closed.into()));
@@ -92,18 +93,18 @@ impl Check {
         }
     }
 
-    /// The connection could not be made, or broke.
+    /// The result when the connection could not be made, or broke.
     pub fn broken(&self, error: &io::Error) -> NotPassed {
         if self.is_connected { NotPassed::lost(error) } else { NotPassed::unconnected(error) }
     }
 
-    /// Its time is over.
+    /// The result when its time is over.
     pub fn timed_out(&self) -> NotPassed {
         self.broken(&ErrorKind::TimedOut.into())
     }
 
-    /// The status of the final answer (RFC 9112 §4) once its head is whole, behind any interim ones (RFC 9110 §15.2). As
-    /// strict as [`response`] about what it looks at, which fields are not.
+    /// The status of the final answer (RFC 9112 §4) once its head is whole; interim answers (RFC 9110 §15.2) are passed over.
+    /// It is as strict as [`response`] about status lines and line ends. It does not look at fields.
     fn status(&mut self) -> Result<Option<u16>, Failed> {
         let HeadRules { max_head_bytes, accept_invalid, .. } = self.settings.head_rules;
         loop {
@@ -125,7 +126,7 @@ impl Check {
                 return Err(Failed::HeadTooLarge(max_head_bytes));
             }
             let Some(end) = end else {
-                // The last line's end may be the first half of an empty one.
+                // The last two bytes may be the beginning of the empty line.
                 self.searched = received.len().saturating_sub(2);
                 return Ok(None);
             };
@@ -142,12 +143,12 @@ impl Check {
 }
 
 impl NotPassed {
-    /// Whether it used up its time.
+    /// Whether its time was over.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Failed(Failed::NoConnection | Failed::NoAnswer))
     }
 
-    /// No connection came of it.
+    /// For a connection that could not be made.
     pub fn unconnected(error: &io::Error) -> Self {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
         if let Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) = errno {
@@ -161,7 +162,7 @@ impl NotPassed {
         })
     }
 
-    /// What became of a connection that was made.
+    /// For a connection that broke after it was made.
     pub fn lost(error: &io::Error) -> Self {
         Self::Failed(match error.kind() {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Failed::NoAnswer,
@@ -179,7 +180,7 @@ impl From<Failed> for NotPassed {
     }
 }
 
-/// Without the system's number.
+/// The error's text, without the system's error number.
 fn named(error: &io::Error) -> String {
     match error.kind() {
         kind if error.get_ref().is_none() && kind != ErrorKind::Other => kind.to_string(),
@@ -187,7 +188,7 @@ fn named(error: &io::Error) -> String {
     }
 }
 
-/// What the status of a final answer says.
+/// Judges the status of a final answer.
 pub(super) fn judge(status: u16, settings: &HealthCheck) -> CheckResult {
     let is_expected = || settings.expect.iter().any(|(from, to)| (*from..=*to).contains(&status));
     match status {
@@ -198,7 +199,7 @@ pub(super) fn judge(status: u16, settings: &HealthCheck) -> CheckResult {
     }
 }
 
-/// The end of a head whose lines may end with a bare LF, looked for from there on.
+/// The end of a head whose lines may end with a bare LF. Searches from `from` on.
 fn empty_line(received: &[u8], from: usize) -> Option<usize> {
     let line_feeds = received.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'\n');
     let mut line_ends = line_feeds.map(|(at, _)| at + 1);
@@ -222,7 +223,7 @@ mod tests {
         Check::new(&Arc::new(settings), "a.test:80")
     }
 
-    /// What is found when all of it comes at once, and byte by byte.
+    /// What is found when all of the answer comes at once, and byte by byte.
     fn found(received: &str, accept_invalid: bool) -> [Option<CheckResult>; 2] {
         let whole = Some(received.as_bytes()).filter(|bytes| !bytes.is_empty());
         let whole = whole.and_then(|bytes| check(accept_invalid).received(bytes));

@@ -1,4 +1,4 @@
-//! What the checks of one endpoint have found so far, and what is said of it.
+//! What the checks of one endpoint have found so far, and what the log and the API say about it.
 
 use super::check::NotPassed;
 use crate::config::HealthCheck;
@@ -12,16 +12,16 @@ pub(super) struct CheckState {
     asked: Asked,
     thresholds: Thresholds,
     health: Health,
-    /// Why it is down, as it was said last.
+    /// Why it is down, as the log last said.
     said: String,
-    /// Another cause, and how often in a row it was found since.
+    /// Another cause that was found since, and how often in a row.
     other: (String, u32),
-    /// The last check could not be made.
+    /// The last check could not be made, for want of descriptors or memory.
     short: bool,
 }
 
 impl CheckState {
-    /// Goes on from what is known of the endpoint.
+    /// Goes on from the health that the endpoint has.
     pub fn new(settings: &HealthCheck, status: Status) -> Self {
         let HealthCheck { path, expect, timeout, rise, fall, .. } = settings;
         Self {
@@ -34,7 +34,7 @@ impl CheckState {
         }
     }
 
-    /// Writes down what a check of the endpoint found, and how long it took.
+    /// Records what a check of the endpoint found, and how long it took.
     pub fn take(
         &mut self,
         (result, took): (&Result<u16, NotPassed>, Nanos),
@@ -74,8 +74,8 @@ impl CheckState {
         }
     }
 
-    /// While it is down, a cause that is not the one that was said takes its place when it was found as often in a row as
-    /// it takes to go. `Some`: it does, and how often that was.
+    /// While it is down, a new cause replaces the one that was said, once it was found `fall` times in a row. `Some`: that is
+    /// so now; the text for the log.
     fn changed(&mut self, cause: &str) -> Option<String> {
         let is_news = self.health.status() == Status::Down && cause != self.said;
         let times = if is_news && cause == self.other.0 { self.other.1 + 1 } else { u32::from(is_news) };
@@ -118,8 +118,8 @@ mod tests {
         }
     }
 
-    /// What stands in the API is what was said last: another cause takes its place after `fall` of it in a row, and one that
-    /// comes and goes does not.
+    /// The API has the cause that was said last. Another one replaces it after `fall` of them in a row, and not when it comes
+    /// and goes.
     #[test]
     fn another_cause_is_said_once_it_lasts() {
         let pool = pool(&[ADDRESS]);

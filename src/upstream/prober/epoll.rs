@@ -1,5 +1,5 @@
-//! Checks on one thread that waits for all of them at once (Linux). It never blocks, so a backend that hangs costs a
-//! descriptor and delays no other check.
+//! Checks on one thread that waits for all of them at once (Linux). Nothing in it blocks, so a backend that hangs costs one
+//! descriptor, and delays no other check.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind};
@@ -24,14 +24,15 @@ use crate::tls::upstream::BackendTls;
 use balancer_pool::backend_state::Failed;
 use balancer_time::{Nanos, nanos};
 
-/// Most checks under way, of all pools, each with a descriptor: half of those that are counted on beside clients' connections.
+/// Most checks under way, of all pools. Each has a descriptor: together half of those that are reserved beside clients'
+/// connections.
 const MAX_UNDER_WAY: usize = 512;
 /// Most events that are taken at once.
 const MAX_EVENTS: usize = 256;
-/// The event data of a call; no check has that number.
+/// The event data that says that the thread was called. No check has that number.
 const CALL: u64 = 0;
 
-/// Starts the thread. Fails only when it, or a descriptor, can't be had.
+/// Starts the thread. Fails only if that can't be done, or no descriptor is left.
 pub(super) fn start(tls: Arc<BackendTls>, clock: Clock) -> io::Result<RunningProber> {
     let call = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
@@ -48,7 +49,7 @@ pub(super) fn start(tls: Arc<BackendTls>, clock: Clock) -> io::Result<RunningPro
     };
     let thread = Builder::new().name("health".to_owned()).spawn(move || checks.run())?;
     let wake = Arc::new(move || {
-        // Fails only when the counter is full: then it is readable already.
+        // Fails only if the counter is full: then it is readable already.
         let _ = rustix::io::write(&call, &1u64.to_ne_bytes());
     });
     Ok(RunningProber { schedule, wake, thread: Some(thread) })
@@ -60,9 +61,9 @@ struct Checks {
     tls: Arc<BackendTls>,
     clock: Clock,
     epoll: OwnedFd,
-    /// Readable when the thread was called.
+    /// Readable once the thread was called.
     call: Arc<OwnedFd>,
-    /// By [`DueCheck::number`], which is the event data of its socket.
+    /// By [`DueCheck::number`], which is the event data of the check's socket.
     under_way: HashMap<u64, UnderWay>,
     /// When the time of each is over.
     deadlines: BTreeSet<(Nanos, u64)>,
@@ -76,7 +77,7 @@ impl Checks {
             let ready = match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
                 Ok((ready, _)) => ready,
                 Err(Errno::INTR) => continue,
-                // Nothing that the kernel documents for a valid instance.
+                // The kernel documents no other error for a valid instance.
                 Err(error) => return log::error!("health checks have ended: epoll_wait: {error}"),
             };
             if ready.iter().any(|event| event.data.u64() == CALL) && self.answer_call() {
@@ -89,7 +90,7 @@ impl Checks {
         }
     }
 
-    /// Starts what is due and has room; how long the next event is then waited for.
+    /// Starts the checks that are due, while there is room. Returns how long to wait for the next event; `None`: without limit.
     fn start_due(&mut self, now: Nanos) -> Option<Timespec> {
         while self.under_way.len() < MAX_UNDER_WAY
             && let Some(due) = self.next(now)
@@ -108,12 +109,12 @@ impl Checks {
         Timespec::try_from(Duration::from_nanos(first.saturating_sub(now))).ok()
     }
 
-    /// What is due; the lock is given back before the check begins.
+    /// The next check that is due. Releases the lock before the check begins.
     fn next(&self, now: Nanos) -> Option<DueCheck> {
         self.schedule.lock().next(now)
     }
 
-    /// Whether it is the end. If not, pools have changed, or there are others.
+    /// Follows the pools after a call, and drops checks that are not wanted any more. True: the thread is to end.
     fn answer_call(&mut self) -> bool {
         let _ = rustix::io::read(&self.call, &mut [0; 8]);
         let mut schedule = self.schedule.lock();
@@ -129,7 +130,7 @@ impl Checks {
         schedule.is_over()
     }
 
-    /// Goes on with a check of whose socket something was heard.
+    /// Goes on with a check that an event was about.
     fn advance(&mut self, number: u64) {
         if let Some(result) = self.under_way.get_mut(&number).and_then(UnderWay::advance) {
             self.end(number, &result);
@@ -186,7 +187,7 @@ impl UnderWay {
         Ok(Self { check, wire: Wire::new(socket, session), started: now, deadline })
     }
 
-    /// Goes as far as it can without waiting. The first event of a socket says that it is connected, or can't be.
+    /// Goes as far as it can without waiting. The first event of a socket says that it is connected, or that connecting failed.
     fn advance(&mut self) -> Option<CheckResult> {
         match self.try_advance() {
             Ok(result) => result,

@@ -1,5 +1,5 @@
-//! Which endpoint of which pool is checked when: a value that the thread which makes the checks asks, and tells what they
-//! found. It makes none itself and never waits.
+//! Decides which endpoint of which pool is checked when. A driver asks what is due, makes the checks, and tells what they
+//! found. The schedule itself makes no check and never waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use balancer_time::{Nanos, nanos};
 #[cfg(test)]
 mod tests;
 
-/// Checks start up to this share of the interval early, so that those of many endpoints, or of many balancers, drift
-/// apart. Early and never late: `rise` checks then always fit in `rise` intervals.
+/// Checks start early by up to this share of the interval, so that those of many endpoints, or of many balancers, drift apart.
+/// They never start late, so that `rise` checks always fit in `rise` intervals.
 const JITTER: f64 = 0.1;
 
 /// See the module.
 pub(super) struct Schedule {
-    /// By what [`Schedule::watch`] gave.
+    /// By the numbers that [`Schedule::watch`] gave.
     pools: BTreeMap<u64, WatchedPool>,
-    /// By numbers of its own and not by [`Endpoint::id`]: when a pool is checked otherwise, its endpoints stay, and what is
-    /// under way concerns nobody any more.
+    /// The endpoints, by numbers of their own. Not by [`Endpoint::id`]: when a pool gets other settings for its checks, its
+    /// endpoints stay, but the checks under way must not count any more.
     watched: HashMap<u64, Watched>,
-    /// The last number of a pool or of something watched.
+    /// The last number that a pool or an endpoint got.
     last: u64,
-    /// How many checks of endpoints are under way whose last check timed out.
+    /// How many checks are under way of endpoints whose last check timed out.
     late_under_way: usize,
-    /// And how many may be.
+    /// How many of those may be under way.
     max_late: usize,
     is_over: bool,
 }
@@ -39,13 +39,13 @@ pub(super) struct Schedule {
 struct WatchedPool {
     backends: Arc<Backends>,
     settings: Arc<HealthCheck>,
-    /// Its endpoints may be others than those that are watched.
+    /// Set when its endpoints may have changed.
     changed: Arc<AtomicBool>,
-    /// What was followed last. Most changes are of health, which makes no other snapshot.
+    /// The last snapshot that was followed. Most changes are about health, and make no new snapshot.
     followed: Option<Arc<Snapshot>>,
-    /// What its endpoints are watched under, by [`Endpoint::id`].
+    /// The numbers of its endpoints, by [`Endpoint::id`].
     numbers: HashMap<u64, u64>,
-    /// When each that is not under way is due. Not a heap: an endpoint that is removed leaves at once.
+    /// When each endpoint is due that has no check under way. Not a heap, so that an endpoint can be removed at once.
     due: BTreeSet<(Nanos, u64)>,
     /// The same for those whose last check timed out.
     late: BTreeSet<(Nanos, u64)>,
@@ -68,15 +68,15 @@ struct Watched {
 pub(super) struct DueCheck {
     /// What [`Schedule::ended`] is told; not 0.
     pub number: u64,
-    /// Whose.
+    /// What to check.
     pub endpoint: Arc<Endpoint>,
-    /// How.
+    /// How to check it.
     pub settings: Arc<HealthCheck>,
 }
 
 impl Schedule {
-    /// Without pools. `places`: how many checks are made at once. A check that times out holds its place longest, so
-    /// endpoints whose last check did get half of the places at most: those that are known to hang delay no others.
+    /// Without pools. `places`: how many checks are made at once. A check that times out holds its place longest. So endpoints
+    /// whose last check timed out get at most half of the places: those that are known to hang delay no others.
     pub fn new(places: usize) -> Self {
         Self {
             pools: BTreeMap::new(),
@@ -98,7 +98,7 @@ impl Schedule {
         self.is_over
     }
 
-    /// One pool more, under the number that is given back. Its endpoints are followed whenever the flag says so.
+    /// Adds a pool, and returns its number. Its endpoints are followed whenever `changed` is set.
     pub fn watch(
         &mut self,
         backends: &Arc<Backends>,
@@ -120,7 +120,7 @@ impl Schedule {
         self.last
     }
 
-    /// That pool is checked no more, and what is under way is not written down.
+    /// Removes a pool. The results of its checks under way are dropped.
     pub fn forget(&mut self, pool: u64) {
         for number in self.pools.remove(&pool).into_iter().flat_map(|pool| pool.numbers.into_values()) {
             if let Some(one) = self.watched.remove(&number) {
@@ -129,7 +129,7 @@ impl Schedule {
         }
     }
 
-    /// Takes over which endpoints the pools have now that have changed: new ones are due at once, removed ones are forgotten.
+    /// Follows the endpoints of pools that have changed: new ones are due at once, removed ones are forgotten.
     pub fn follow(&mut self, now: Nanos) {
         let is_changed = |pool: &WatchedPool| pool.changed.swap(false, Ordering::AcqRel);
         let changed = self.pools.iter().filter(|(_, pool)| is_changed(pool)).map(|(number, _)| *number);
@@ -171,7 +171,7 @@ impl Schedule {
         *followed = Some(snapshot);
     }
 
-    /// Whether a check of that number still concerns anybody, as far as was followed.
+    /// Whether the endpoint of that number is still watched, as of the last [`Schedule::follow`].
     #[cfg_attr(
         not(all(target_os = "linux", feature = "epoll")),
         allow(dead_code, reason = "the portable driver has a thread for each check")
@@ -180,8 +180,9 @@ impl Schedule {
         self.watched.contains_key(&number)
     }
 
-    /// What is to be checked now; its check is under way from here on. The pool with the fewest under way has its turn, so that
-    /// one with many that hang leaves room for the others; in a pool, who is due longest.
+    /// The next check that is due; it counts as under way from here on. The pool with the fewest checks under way has its turn,
+    /// so that a pool with many endpoints that hang leaves room for the others. In a pool, it is the endpoint that is due
+    /// longest.
     pub fn next(&mut self, now: Nanos) -> Option<DueCheck> {
         let (_, at, number) = self.firsts().filter(|(_, at, _)| *at <= now).min()?;
         let one = self.watched.get_mut(&number)?;
@@ -197,12 +198,12 @@ impl Schedule {
         Some(DueCheck { number, endpoint: Arc::clone(&one.endpoint), settings: Arc::clone(&pool.settings) })
     }
 
-    /// When [`Schedule::next`] will have something; `None`: only after a check has ended or a pool has changed.
+    /// When [`Schedule::next`] will have something. `None`: only after a check has ended or a pool has changed.
     pub fn until(&self) -> Option<Nanos> {
         self.firsts().map(|(_, at, _)| at).min()
     }
 
-    /// Of each pool how many are under way, and which is due first and when.
+    /// Of each pool how many checks are under way, when the next one is due, and its number.
     fn firsts(&self) -> impl Iterator<Item = (usize, Nanos, u64)> {
         let has_room = self.late_under_way < self.max_late;
         self.pools.values().filter_map(move |pool| {
@@ -212,8 +213,8 @@ impl Schedule {
         })
     }
 
-    /// Writes down what a check that was started at that time has found. Nothing, if its endpoint or its pool was removed
-    /// meanwhile: it concerns nobody, and may come of the removal itself.
+    /// Records what a check found that was started at that time. If its endpoint or its pool was removed meanwhile, the result
+    /// is dropped: the removal itself may have caused it.
     pub fn ended(&mut self, number: u64, started: Nanos, result: &CheckResult, now: Nanos) {
         self.follow(now);
         let Some(one) = self.watched.get_mut(&number) else { return };
@@ -224,7 +225,7 @@ impl Schedule {
         self.late_under_way -= usize::from(one.is_late);
         one.is_late = result.as_ref().is_err_and(NotPassed::is_timeout);
         let took = Duration::from_nanos(took);
-        // Later than now, so that starting all that is due now comes to an end.
+        // At least 1 ns later than now, so that a loop over all that is due comes to an end.
         let due = now.saturating_add(nanos(pause(pool.settings.interval, took, fastrand::f64())).max(1));
         one.due = Some(due);
         if one.is_late {
@@ -235,8 +236,8 @@ impl Schedule {
     }
 }
 
-/// How long to wait after a check that took so long: from start to start it is the interval or a little less. `random`
-/// is in 0..1.
+/// How long to wait after a check that took so long. From start to start it is then the interval or a little less. `random` is
+/// in 0..1.
 fn pause(interval: Duration, took: Duration, random: f64) -> Duration {
     interval.mul_f64(1.0 - JITTER * random).saturating_sub(took)
 }

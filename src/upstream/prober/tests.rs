@@ -47,7 +47,7 @@ fn prober(driver: CheckDriver) -> Prober {
     Prober::new(driver, &Arc::default(), Clock::real())
 }
 
-/// Somebody that a request could go to.
+/// An endpoint that a request could go to.
 fn pick(pool: &Backends) -> Option<Lease> {
     let wanted = Wanted { tried: &[], key: 0, now: 1, may_probe: true, preferred: &[], bound_to: None };
     pool.snapshot().pick(&wanted).ok()
@@ -72,7 +72,7 @@ fn everywhere() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A server that answers every connection with the status that stands in `status`. On every address of this machine.
+/// A server that answers every connection with the status in `status`, on every address of this machine.
 fn server(status: &Arc<AtomicU16>) -> SocketAddr {
     let (listener, address) = everywhere();
     let status = Arc::clone(status);

@@ -1,4 +1,4 @@
-//! A check's connection: the socket alone, or TLS on it. Nothing here waits.
+//! A check's connection: a socket, with or without TLS. Nothing here waits.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,14 +13,14 @@ use balancer_pool::backend_state::Failed;
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 4096;
 
-/// What a check is sent and answered on.
+/// The connection of a check.
 pub(super) struct Wire {
     socket: OwnedFd,
     session: Option<Box<ClientConnection>>,
 }
 
 impl Wire {
-    /// Of a socket that does not block, with the session that is to be spoken on it.
+    /// With a socket that does not block, and the TLS session for it, if there is one.
     pub fn new(socket: OwnedFd, session: Option<ClientConnection>) -> Self {
         Self { socket, session: session.map(Box::new) }
     }
@@ -30,8 +30,8 @@ impl Wire {
         self.socket.as_fd()
     }
 
-    /// Sends what is left of a check's request and reads of its answer what is there. `Some`: that was all that is needed.
-    /// Errors are the connection's; [`ErrorKind::WouldBlock`] says that there is no more for now.
+    /// Sends what is left of a check's request, and reads what came of its answer. `Some`: the check is over. Errors are those
+    /// of the connection; [`ErrorKind::WouldBlock`] says that nothing more can be done now.
     pub fn exchange(&mut self, check: &mut Check) -> io::Result<Option<CheckResult>> {
         let mut socket = Socket(&self.socket);
         let Some(session) = &mut self.session else {
@@ -48,7 +48,7 @@ impl Wire {
                 }
             }
         };
-        // The session keeps it until there are keys.
+        // The session keeps the request until the handshake is over.
         let taken = session.writer().write(check.unsent())?;
         check.sent(taken);
         loop {
@@ -57,7 +57,7 @@ impl Wire {
             }
             let read = session.read_tls(&mut socket)?;
             if let Err(error) = session.process_new_packets() {
-                // What is wrong is told to the backend, too, if it still listens.
+                // Sends the alert that tells the backend what is wrong.
                 let _ = session.write_tls(&mut socket);
                 return Ok(Some(Err(Failed::Handshake(error.to_string()).into())));
             }
@@ -71,14 +71,14 @@ impl Wire {
     }
 }
 
-/// What the session has decrypted.
+/// Hands the check what the session has decrypted.
 fn plaintext(session: &mut ClientConnection, check: &mut Check) -> io::Result<Option<CheckResult>> {
     let mut piece = [0; PIECE_BYTES];
     loop {
         let read = match session.reader().read(&mut piece) {
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            // The connection ended without a word, which says as much as one that did not.
+            // Ended without a close_notify, which makes no difference here.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => 0,
             Err(error) => return Err(error),
         };
@@ -89,7 +89,7 @@ fn plaintext(session: &mut ClientConnection, check: &mut Check) -> io::Result<Op
     }
 }
 
-/// A socket as the library wants one. No signal comes of a peer that is gone.
+/// A socket for the library's traits. Writing to a peer that is gone raises no SIGPIPE.
 struct Socket<'a>(&'a OwnedFd);
 
 impl Read for Socket<'_> {
@@ -108,7 +108,7 @@ impl Write for Socket<'_> {
     }
 }
 
-/// Until no signal comes in between.
+/// Repeats a call that a signal has interrupted.
 fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
     loop {
         match call() {

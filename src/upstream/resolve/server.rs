@@ -1,5 +1,5 @@
-//! A name server, asked for A, AAAA and SRV records over UDP, and over TCP when the answer does not fit (RFC 1035 §4.2,
-//! RFC 7766). What an answer holds of chains and pointers is bounded by the library that reads it.
+//! Asks a name server for A, AAAA and SRV records over UDP, and over TCP when the answer does not fit (RFC 1035 §4.2, RFC
+//! 7766). The library that reads answers bounds the chains and pointers in them.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -14,13 +14,13 @@ use rsdns::records::data::{A, Aaaa, RData, Srv};
 use super::NameLookup;
 use super::targets::SrvRecord;
 
-/// A question is sent again after this.
+/// A question without an answer is sent again after this.
 const TRY: Duration = Duration::from_secs(1);
-/// And given up after this.
+/// A question is given up after this.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// One that is asked whatever the system's resolver is set up to. `localhost` is this machine (RFC 6761 §6.3): the system says
-/// how.
+/// A name server that is asked instead of the system's resolver. For `localhost`, which is this machine (RFC 6761 §6.3), the
+/// system is asked all the same.
 pub(super) struct NameServer {
     pub address: SocketAddr,
     /// How long an answer is awaited.
@@ -32,7 +32,7 @@ impl NameLookup for NameServer {
         if is_local(host) {
             return Ok(("localhost", port).to_socket_addrs()?.collect());
         }
-        // Both at a time, so that a server which is silent about one family costs its time once.
+        // Both families are asked at the same time, so that a server that is silent costs its time-out only once.
         let (v4, v6) = std::thread::scope(|scope| {
             let v6 = scope.spawn(|| self.ask(host, |aaaa: Aaaa| aaaa.address.into()));
             let v4 = self.ask(host, |a: A| a.address.into());
@@ -43,7 +43,7 @@ impl NameLookup for NameServer {
                 v4.extend(v6);
                 v4
             }
-            // As the system's resolvers do: half of an answer is an answer.
+            // Addresses of one family are enough, as for the system's resolvers.
             (Ok(some), Err(_)) | (Err(_), Ok(some)) if !some.is_empty() => some,
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
@@ -61,7 +61,7 @@ impl NameLookup for NameServer {
 }
 
 impl NameServer {
-    /// No record is an answer, too: an empty one.
+    /// Asks for records of one type. If the name has none, the answer is empty and no error.
     fn ask<D: RData, T>(&self, name: &str, read: fn(D) -> T) -> io::Result<Vec<T>> {
         let config = ClientConfig::with_nameserver(self.address)
             .set_query_timeout(Some(TRY))
@@ -78,7 +78,7 @@ impl NameServer {
     }
 }
 
-/// The SRV records that the first of these says which answers. Each is awaited for so long.
+/// The SRV records by the first of these servers that answers. Each has so much time.
 pub(super) fn services_of_first(
     servers: &[SocketAddr],
     patience: Duration,

@@ -1,4 +1,4 @@
-//! Whatever the system is set up to. Its resolver knows no SRV records: for those its name servers are asked.
+//! The system's resolver. It knows no SRV records: for those, the system's name servers are asked.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use super::NameLookup;
 use super::server::{PATIENCE, services_of_first};
 use super::targets::SrvRecord;
 
-/// Where the system's name servers stand (resolv.conf(5)). Read for each question, since it changes when a network does.
+/// The file with the system's name servers (resolv.conf(5)). It is read for each question, since it changes with the network.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The port of name servers (RFC 1035 §4.2).
 const PORT: u16 = 53;
@@ -29,7 +29,7 @@ impl NameLookup for System {
     }
 }
 
-/// Those that resolv.conf(5) names; none: the one of this machine, as is said there.
+/// The name servers in the text of a resolv.conf(5). If there are none, the one on this machine, as that page says.
 fn name_servers(text: &str) -> Vec<SocketAddr> {
     let address = |line: &str| {
         let mut words = line.split_ascii_whitespace();

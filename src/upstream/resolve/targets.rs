@@ -1,4 +1,4 @@
-//! SRV records (RFC 2782): the targets that they name are looked up, and become addresses with a tier and a weight.
+//! SRV records (RFC 2782): looks up the targets that they name, and makes addresses with tiers and weights of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use super::{Answer, Lookup, MAX_ADDRESSES, STACK_BYTES, bounded_list};
 use balancer_pool::backend::{Located, WHOLE};
 
-/// So many targets of one name are looked up at a time.
+/// How many targets of one name are looked up at the same time.
 const AT_ONCE: usize = 8;
 
-/// What a weight of 1 counts beside one of 0, which shall have "a very small chance of being selected" (RFC 2782, "Weight").
+/// How much a weight of 1 counts beside a weight of 0, which shall have "a very small chance of being selected" (RFC 2782,
+/// "Weight").
 const ONE: u64 = 100;
 
 /// An SRV record (RFC 2782, "The format of the SRV RR").
@@ -23,21 +24,21 @@ pub struct SrvRecord {
     pub priority: u16,
     /// Share among those of the same priority.
     pub weight: u16,
-    /// Where the service listens on each address of the target.
+    /// The port of the service on each address of the target.
     pub port: u16,
-    /// Whose addresses to look up; `.`: the service is not offered.
+    /// The name to look up; `.`: the service is not offered.
     pub target: String,
 }
 
-/// What is remembered of one name's targets between two look-ups.
+/// The addresses that one name's targets had at the last look-up.
 #[derive(Default)]
 pub(super) struct Targets {
     last: HashMap<String, Vec<SocketAddr>>,
 }
 
 impl Targets {
-    /// Where that service is now. A target that can't be looked up has the addresses that it had last. No address at all:
-    /// the records say that the service is not offered.
+    /// Where that service is now. A target that can't be looked up keeps its last addresses. An answer without addresses: the
+    /// records say that the service is not offered.
     pub fn find(&mut self, name: &str, lookup: &Lookup) -> io::Result<Answer> {
         let mut records = lookup.services(name)?;
         if !records.is_empty() && records.iter().all(|one| one.target == ".") {
@@ -75,7 +76,7 @@ impl Targets {
     }
 }
 
-/// Looks each target up, some at a time. In the order of the targets.
+/// Looks up each target, [`AT_ONCE`] at a time.
 fn look_up<'r>(records: &'r [SrvRecord], lookup: &Lookup) -> BTreeMap<&'r str, io::Result<Vec<SocketAddr>>> {
     let targets: BTreeSet<&str> = records.iter().map(|one| one.target.as_str()).collect();
     let threads = AT_ONCE.min(targets.len());
@@ -95,7 +96,7 @@ fn look_up<'r>(records: &'r [SrvRecord], lookup: &Lookup) -> BTreeMap<&'r str, i
     };
     thread::scope(|scope| {
         for _ in 1..threads {
-            // Where there is no thread to be had, those that there are do its part.
+            // If a thread can't be started, the others do its part.
             let _ =
                 Builder::new().name("resolve".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, work);
         }
@@ -104,10 +105,10 @@ fn look_up<'r>(records: &'r [SrvRecord], lookup: &Lookup) -> BTreeMap<&'r str, i
     found.into_inner()
 }
 
-/// The addresses of all records. A target has its share of the weights of its priority, where the mean of those is the weight
-/// of the backend, as that of each address is when a name has several; the target's own addresses divide it. Priorities are
-/// tiers, counted from 0. An address that several records lead to is that of the lowest priority, and has the sum of what they
-/// give it there.
+/// The addresses of all records, with weights in parts of [`WHOLE`], which is the backend's own weight. Priorities are tiers,
+/// counted from 0. Within a priority, a target's weight is its share, scaled so that the mean of all targets is [`WHOLE`]. The
+/// target's addresses divide its weight. An address that several records lead to gets the lowest of their priorities, and the
+/// sum of the weights that they give it there.
 fn share_out(records: &[SrvRecord], known: &HashMap<String, Vec<SocketAddr>>) -> Vec<Located> {
     let mut priorities: BTreeMap<u16, Vec<(&SrvRecord, &Vec<SocketAddr>)>> = BTreeMap::new();
     for one in records {
@@ -118,7 +119,7 @@ fn share_out(records: &[SrvRecord], known: &HashMap<String, Vec<SocketAddr>>) ->
     let mut all: BTreeMap<SocketAddr, Located> = BTreeMap::new();
     for (tier, group) in (0..).zip(priorities.into_values()) {
         let counts_as = |one: &SrvRecord| (u64::from(one.weight) * ONE).max(1);
-        // At most MAX_ADDRESSES of them, so nothing below is near to what fits.
+        // There are at most MAX_ADDRESSES records and addresses, so nothing below can overflow.
         let total: u64 = group.iter().map(|(one, _)| counts_as(one)).sum();
         for (one, addresses) in &group {
             let parts = total * addresses.len() as u64;

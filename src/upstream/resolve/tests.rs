@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 const TICK: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a host is answered; a host that is not there hangs.
+/// The answer for each host. The look-up of a host that is not there hangs.
 type Zone = Arc<Mutex<HashMap<&'static str, Result<Vec<SocketAddr>, io::ErrorKind>>>>;
 
 struct OfZone {
@@ -154,7 +154,7 @@ fn a_change_is_told_in_one_line() {
     );
 }
 
-/// The pool follows what is configured: who stays is asked as before, who goes is asked no more, who moves is another.
+/// The pool follows what is configured: a name that stays is looked up as before, one that goes no more, one that moves anew.
 #[test]
 fn other_backends_are_followed_and_those_that_stay_are_left_alone() {
     let long = PATIENCE * 100;
@@ -200,7 +200,7 @@ fn other_backends_are_followed_and_those_that_stay_are_left_alone() {
     wait_until("everybody was looked up again", || addresses(&pool) == [address(9), address(5), address(4)]);
 }
 
-/// What a name server said about where a backend was before is not taken for where it is now.
+/// An answer about the place where a backend was before is dropped.
 #[test]
 fn an_answer_for_the_place_before_is_dropped() {
     let before = entries(&["slow.test"]);

@@ -169,7 +169,8 @@ impl Stream {
         answer.send_informational(head::answer(status, fields, Framing::None(None))).map_err(|_| Errno::PIPE)
     }
 
-    /// Sends as much of the answer's body as the client's windows allow. Returns how many bytes; 0 when the windows are used up.
+    /// Sends as much of the answer's body as the client's windows allow. Returns how many bytes; 0 when the windows are used
+    /// up.
     pub fn send_pieces(&mut self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
         let Answering::Begun(stream) = &mut self.answer else { return Err(Errno::PIPE) };
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
@@ -205,8 +206,8 @@ impl Stream {
         }
     }
 
-    /// Ends it. Returns the rest of the request's body if the answer is whole and little of the body is missing, perhaps only its
-    /// end. If that were dropped, the crate would take what still comes for an error, and several of those for a flood.
+    /// Ends it. Returns the rest of the request's body if the answer is whole and little of the body is missing, perhaps only
+    /// its end. If that were dropped, the crate would take what still comes for an error, and several of those for a flood.
     pub fn end(mut self) -> Option<RecvStream> {
         let is_answered = matches!(self.answer, Answering::Over);
         self.reset();
@@ -227,8 +228,8 @@ impl Stream {
 }
 
 impl Body {
-    /// Moves bytes of `rest` into the buffer, as a chunk where the body is chunked. Returns how many, and how many bytes the buffer
-    /// holds then. The buffer must have room for more than [`CHUNK_FRAME`].
+    /// Moves bytes of `rest` into the buffer, as a chunk where the body is chunked. Returns how many, and how many bytes the
+    /// buffer holds then. The buffer must have room for more than [`CHUNK_FRAME`].
     fn read(&mut self, buffer: &mut [u8]) -> (usize, usize) {
         let frame = if self.is_chunked { CHUNK_FRAME } else { 0 };
         let taken = self.rest.len().min(buffer.len().saturating_sub(frame));

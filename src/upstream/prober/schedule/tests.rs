@@ -43,7 +43,7 @@ fn timed_out() -> CheckResult {
     Err(Failed::NoAnswer.into())
 }
 
-/// So `rise` checks of a backend that is back fit in `rise` intervals, even after one that timed out.
+/// So `rise` checks of a backend that is up again fit in `rise` intervals, even after one that timed out.
 #[test]
 fn checks_start_at_most_an_interval_apart() {
     let ms = Duration::from_millis;
@@ -76,7 +76,7 @@ fn what_a_check_of_a_removed_one_finds_is_not_written_down() {
     let removed = Arc::clone(&pool.snapshot().endpoints()[0]);
     let under_way = schedule.next(0).unwrap();
     assert_eq!(under_way.endpoint.id, removed.id);
-    // The name comes back at the same place: that is another endpoint, with a first check of its own.
+    // The same address comes back: it is another endpoint, with a first check of its own.
     for addresses in [&[][..], &addresses(1)] {
         pool.resolved(&entry(), addresses, 1);
         schedule.follow(1);
@@ -116,7 +116,7 @@ fn a_pool_that_is_checked_otherwise_begins_anew() {
     assert_eq!(pool.backends()[0].checks(), (2, 2));
 }
 
-/// The change may be seen by the result alone: whoever makes checks need not look before.
+/// A driver need not have followed the pool before it hands in a result.
 #[test]
 fn a_result_comes_too_late_for_an_endpoint_that_has_gone_meanwhile() {
     let mut schedule = Schedule::new(4);
@@ -164,7 +164,7 @@ fn half_of_the_places_is_for_those_of_all_pools() {
     assert_eq!((late.len(), pools.len()), (2, 2), "of two pools");
 }
 
-/// The place that is free next is that of the pool with the fewest, however many others have been due longer.
+/// The pool with the fewest checks under way gets the next free place, however long others have been due.
 #[test]
 fn a_pool_with_many_leaves_the_next_place_to_one_with_few() {
     let mut schedule = Schedule::new(9);

@@ -1,4 +1,4 @@
-//! Several pools, which share what makes the checks.
+//! Several pools, which share a driver.
 
 use super::*;
 

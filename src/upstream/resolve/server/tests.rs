@@ -80,7 +80,7 @@ impl Server {
     }
 }
 
-/// RFC 1035 §4.1: the question's id and name again, then the records, whose names point at it.
+/// A message (RFC 1035 §4.1) with the question's id and name, then the records, whose names point at the question's.
 fn answer(question: &[u8], says: Says, may_truncate: bool) -> Option<Vec<u8>> {
     let name_end = 12 + question[12..].iter().position(|byte| *byte == 0)? + 1;
     let kind = u16::from_be_bytes([question[name_end], question[name_end + 1]]);

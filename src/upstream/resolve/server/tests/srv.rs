@@ -1,4 +1,4 @@
-//! SRV records (RFC 2782) in answers of every kind.
+//! SRV records (RFC 2782) in answers of all kinds.
 
 use super::*;
 use crate::upstream::resolve::server::services_of_first;
