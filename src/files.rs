@@ -102,7 +102,7 @@ mod tests {
         replace(&path, &[b"one", b" and two"]).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"one and two");
         assert_eq!((mode(&path), mode(&deep), mode(deep.parent().unwrap())), (0o600, 0o700, 0o700));
-        // An older program left it open to everybody, and a file that it did not finish.
+        // An older program left it readable for all users, and a file that it did not finish.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         fs::write(path.with_extension("new"), "half").unwrap();
         replace(&path, &[b"three"]).unwrap();

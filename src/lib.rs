@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The libraries under `crates/` decide and remember, without any I/O; the rooms here touch the world. `ARCHITECTURE.md` says
-//! who may use whom and which invariants hold; cargo and `tests/tidy.rs` check it.
+//! which room may use which, and which invariants hold; cargo and `tests/tidy.rs` check it.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Ok(cli::Command::Healthcheck(options)) => healthcheck(&options, &env),
         Ok(cli::Command::Print(what)) => match cli::print(&what) {
             Ok(text) => {
-                // A closed stdout leaves nobody to tell.
+                // Fails only if stdout is closed.
                 let _ = std::io::stdout().write_all(&text);
                 ExitCode::SUCCESS
             }
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             Err(failure) => fail(failure.exit_code(), &failure),
         },
         Err(error) => {
-            // A closed stdout leaves nobody to tell.
+            // Fails only if stdout is closed.
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG))
         }

@@ -123,7 +123,7 @@ fn main() -> ExitCode {
 
 /// Serves until a signal ends it. Connections are not waited for: they end with the process.
 fn run(arguments: &Arguments) -> io::Result<()> {
-    // Before the listening line: whoever has read it may send signals.
+    // Before the listening line: a program that has read that line may send signals at once.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
     let address = SocketAddr::new(arguments.listen, arguments.port);
     let listener = TcpListener::bind(address)

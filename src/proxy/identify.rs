@@ -63,7 +63,7 @@ pub struct Evidence<'a> {
 }
 
 impl<'a> Evidence<'a> {
-    /// Of a request as it came.
+    /// From a request as it came.
     pub fn of(head: &'a RequestHead) -> Self {
         let certificate = head.secure.as_deref().and_then(|session| session.certificate.as_ref());
         Self { fields: &head.fields, certificate }

@@ -85,7 +85,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Sends requests of which every `nth` comes from somebody else; how often the operator was told.
+    /// Sends requests of which every `nth` comes from another peer. Returns how often the operator was told.
     fn told(peer: &LonePeer, requests: u64, nth: u64, total: &mut u64) -> usize {
         let mut told = 0;
         for request in 1..=requests {

@@ -148,7 +148,7 @@ impl Fixture {
         Self { proxy, pool, journal, metrics, clock }
     }
 
-    /// On a clock that stands still, with so many backends, and the one client already known.
+    /// On a manual clock, with so many backends, and with the one client already looked up.
     fn still(backends: u16, settings: &Settings) -> Self {
         let address = |n| SocketAddr::from(([127, 0, 0, 1], 1000 + n));
         let addresses: Vec<_> = (0..backends).map(address).collect();

@@ -17,7 +17,7 @@ use balancer_http::message::BodyLength;
 /// the body begins and ends.
 pub(super) type FromBackend = Option<(BackSlot, Call, (usize, usize))>;
 
-/// Of a body that is longer, some may still be in our kernel after the last byte was written.
+/// Part of a longer body may still be in our kernel after its last byte was written.
 const LONG: u64 = 16 * 1024;
 
 impl Loop {

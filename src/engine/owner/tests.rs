@@ -53,7 +53,7 @@ fn both_ends_have_to_match() {
     let other = |end: SocketAddr| SocketAddr::new("127.0.0.2".parse().unwrap(), end.port());
     assert!(of_peer_at(other(ours), peer).is_err());
     assert!(of_peer_at(ours, other(peer)).is_err());
-    // Nobody but a listener stands there.
+    // Only a listener is at that address.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     assert!(of_peer_at(ours, listener.local_addr().unwrap()).is_err());
     assert!(Ends { ours: None, peer }.peer_owner().is_err());

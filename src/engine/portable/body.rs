@@ -101,7 +101,7 @@ impl<'a> Body<'a> {
         if self.ended || buffer.is_empty() {
             return Ok(0);
         }
-        // Of a request that asks for an upgrade the crate's reader does not end with the body.
+        // If the request asks for an upgrade, the crate's reader does not end with the body.
         let most = match self.length {
             BodyLength::Known(bytes) => usize::try_from(bytes - self.taken).unwrap_or(usize::MAX),
             _ => usize::MAX,
@@ -128,7 +128,7 @@ impl<'a> Body<'a> {
         };
         result.map_err(|fault| {
             self.fault = Some(fault);
-            // Of a broken or ended stream nothing more can be waited for.
+            // From a broken or ended stream nothing more can come.
             self.ended = matches!(fault, BodyFault::ClientGone | BodyFault::Malformed);
             io::Error::other(fault)
         })

@@ -34,7 +34,7 @@ impl ActiveRoutes {
     ) -> Result<(), NotIn<'a>> {
         let asking = self.all_met(met).filter_map(|route| Some((route, route.config.users.as_deref()?)));
         for (number, (route, users)) in asking.enumerate().skip(passed.0) {
-            // Of several, a backend may read another one than we do.
+            // If there are several, a backend may read another one than we do.
             let mut shown = fields.all("Authorization");
             let (Some(one), None) = (shown.next(), shown.next()) else { return Err(NotIn::Wrong(route)) };
             let Some((name, password)) = credentials::basic(one) else { return Err(NotIn::Wrong(route)) };

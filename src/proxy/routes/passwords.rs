@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn the_queue_is_bounded_and_one_question_takes_one_place() {
         let (lane, users) = (PasswordLane::new(Clock::manual()), users());
-        // Nobody works on it.
+        // No thread takes jobs from it.
         let (jobs, todo) = crossbeam_channel::bounded(2);
         lane.jobs.set(Some(jobs)).ok().unwrap();
         let ask = |password: &str| lane.ask(&users, b"alice", password.as_bytes(), 0);

@@ -1,5 +1,6 @@
-//! What happens to a request before it is sent for the first time. The order is always the same: its routes, addresses that
-//! they do not let in, limits, passwords, answers without a backend, and what its route changes on the way to one.
+//! What happens to a request before it is sent for the first time. The order is always the same: what the proxy answers by
+//! itself, its routes, addresses that they do not let in, limits, passwords, answers of its route, and what the route changes
+//! on the way to a backend.
 
 use std::sync::Arc;
 

@@ -136,7 +136,7 @@ fn a_story_that_is_told_what_it_does_not_wait_for_ends_with_500() {
     assert_eq!(answered(first.resume(&head, false)).status, 500);
 }
 
-/// A pool of two places, both taken, and a line of that size. Who comes now came later.
+/// A pool of two places, both taken, and a line of that size. Requests that begin from now on came later.
 fn both_full(backends: u16, size: usize) -> (Fixture, [(Box<Story>, RequestHead); 2]) {
     let settings =
         Settings { max_in_flight: Some(2), ..settings(PoolPolicy { queue: of_size(size), ..lined() }) };

@@ -167,7 +167,7 @@ fn each_of_a_thousand_is_checked_at_once() {
 fn first_checks_decide_alone_and_are_awaited() {
     let up = server(&Arc::new(AtomicU16::new(204)));
     let failing = server(&Arc::new(AtomicU16::new(500)));
-    // Bound and not listening: refused, and nobody else can get the port meanwhile.
+    // Bound and not listening: connections are refused, and no other process can get the port meanwhile.
     let unheard = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     unheard.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let closed = unheard.local_addr().unwrap().as_socket().unwrap();

@@ -75,7 +75,7 @@ pub(super) fn answer(status: u16, fields: &Fields, framing: Framing) -> Response
         let start = at;
         at += value.len();
         let value = HeaderValue::from_maybe_shared(text.slice(start..at));
-        // What a lenient backend may have sent and HTTP/2 can't express is left out, as a connection's own fields are.
+        // Fields that a lenient backend may send and HTTP/2 can't express are left out, and so are those of the connection.
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value)
             && !is_of_connection(&name)
         {

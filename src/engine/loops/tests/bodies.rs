@@ -156,7 +156,7 @@ fn a_full_lane_refuses_and_what_it_has_is_answered() {
     let (head, _) = read_answer(&mut over);
     assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: 1\r\n"), "{head:?}");
     assert!(door.ask(b"GET /now HTTP/1.0\r\n\r\n").ends_with("/now"), "others do not wait for it");
-    // Some leave meanwhile: their answers find nobody, and are settled.
+    // Some leave meanwhile: their answers find no client, and are settled.
     reset(clients.remove(0));
     reset(clients.remove(100));
     door.until("they have left", |stats| stats.parked == MOST - 2);

@@ -80,7 +80,7 @@ fn answers_are_judged_by_every_driver() {
         let text = (*answer).to_owned();
         let found = found(*driver, PATIENCE, move |mut socket| {
             request(&mut socket);
-            // Who has heard enough may have left.
+            // A check that has read enough may have closed the connection.
             let _ = socket.write_all(text.as_bytes());
         });
         let expected = expected.clone().map_or(Ok(()), |one| failed(one, PATIENCE));
@@ -157,7 +157,7 @@ fn an_endless_head_is_given_up() {
     }
 }
 
-/// Its line of waiting connections is full, so the kernel answers nobody.
+/// The queue of waiting connections is full, so the kernel answers no new one.
 #[test]
 fn no_connection_in_time_is_called_so() {
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
