@@ -1,5 +1,6 @@
-//! What happened within the last hour, in steps of 10 seconds: for all requests, for each pool and for each backend; and the moments
-//! that explain it. A thread that calls [`History::tick`] reads it from the counters, so that requests pay nothing for it.
+//! What happened within the last hour, in steps of 10 seconds: for all requests, for each pool and for each backend; and
+//! the moments that explain it. A thread that calls [`History::tick`] reads it from the counters, so that requests pay
+//! nothing for it.
 //!
 //! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together 23 KB.
 //! With [`MAX_POOLS`] pools and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
@@ -35,8 +36,8 @@ const STEP_NS: Nanos = STEP_S * 1_000_000_000;
 /// The metrics of every scope. Rates are per second, percentiles in seconds.
 const SHARED: [&str; 9] = ["requests", "2xx", "3xx", "4xx", "5xx", "errors", "p50", "p95", "p99"];
 
-/// More metrics for all requests: refused by a limit; answered 429 and 503, by us or by a backend; under way at the end of the step;
-/// refused because every backend was full, in the order of [`QueueRefusal::ALL`].
+/// More metrics for all requests: refused by a limit; answered 429 and 503, by us or by a backend; under way at the end of
+/// the step; refused because every backend was full, in the order of [`QueueRefusal::ALL`].
 const OF_ALL: [&str; 7] =
     ["limited", "429", "503", "in_flight", "queue_full", "queue_target", "queue_timeout"];
 

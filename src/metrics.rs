@@ -1,12 +1,12 @@
-//! What is counted while requests are served. Counting takes no lock, and threads that count at the same time rarely share a cache
-//! line: counters lie in shards, each thread uses one of them, and a reader adds them up.
+//! What is counted while requests are served. Counting takes no lock, and threads that count at the same time rarely share
+//! a cache line: counters lie in shards, each thread uses one of them, and a reader adds them up.
 //!
 //! Some numbers are kept by another part of the program and are read from there (`app::series`): backends' health, checks and
 //! requests in flight (the pool), the cache (`store::cache`), clients and overflow (the limiter), connections and busy workers
 //! (the engine). Labels are bounded: never a client's id, never a path.
 //!
-//! Every metric is declared here, also where another part keeps its number: its name, kind and help are a line of [`Family`], and
-//! nothing else can be shown.
+//! Every metric is declared here, also where another part keeps its number: its name, kind and help are a line of
+//! [`Family`], and nothing else can be shown.
 
 mod door;
 mod family;

@@ -1,4 +1,4 @@
-//! The decision on a client that is known, and finding a request's route, allocate nothing: counted by an allocator that counts.
+//! Deciding on a client that is known, and finding the route of a request, allocate no memory. An allocator counts.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
@@ -19,7 +19,7 @@ use balancer_limiter::ranges::{Range, Ranges};
 use balancer_limiter::request_rules::{Effect, Needs, RequestRule, RequestRules};
 use balancer_limiter::terms::{BucketName, BucketSpec, ClientLimit, Mode, Plan, PlanName, Reset, Terms};
 
-/// Everything is known: nothing is ever loaded.
+/// A loader for tests in which every client is known: a load fails the test.
 struct Nowhere;
 
 impl Loader for Nowhere {
@@ -42,7 +42,7 @@ fn bucket(name: &str) -> BucketSpec {
     BucketSpec::new(BucketName::parse(name).expect("a name"), numbers(60))
 }
 
-/// As many buckets as there can be, of every kind.
+/// As many buckets as a limit can have, of every kind.
 fn four() -> Arc<[BucketSpec]> {
     let shadow = BucketSpec { mode: Mode::Shadow, ..bucket("shadow") };
     let day = BucketSpec { reset: Some(Reset::Day), ..bucket("day") };
@@ -118,10 +118,10 @@ fn the_decision_on_a_known_client_allocates_nothing() {
             }
         });
         assert_eq!(counted.count_total, 0, "{client}: {counted:?}");
-        // Both ways out were measured.
+        // Both outcomes were measured.
         assert!((1..90).contains(&allowed), "{client}: {allowed} of 90 allowed");
     }
-    // The counter counts.
+    // The counter does count allocations.
     assert!(allocation_counter::measure(|| drop(black_box(vec![1]))).count_total > 0);
 }
 

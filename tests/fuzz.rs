@@ -1,7 +1,7 @@
-//! The fuzzing properties (`fuzz/`) under `cargo test`: every committed seed, and a few thousand mutations of them. Not
-//! guided by coverage, which `fuzz/run` is; it keeps what fuzzing found, and finds what breaks at once.
+//! The fuzzing properties (`fuzz/`) under `cargo test`, for every committed seed and a few thousand mutations of them.
+//! Unlike `fuzz/run`, this is not guided by coverage. It repeats what fuzzing has found, and finds what breaks easily.
 //!
-//! `BALANCER_TEST_FUZZ_ROUNDS` says how many mutations a target gets, `BALANCER_TEST_FUZZ_SEED` which ones.
+//! `BALANCER_TEST_FUZZ_ROUNDS` sets how many mutations each target gets, and `BALANCER_TEST_FUZZ_SEED` which ones.
 
 #![forbid(unsafe_code)]
 
@@ -11,9 +11,9 @@ mod properties;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-/// Mutations of each target when nothing else is asked for: a second or two each without optimization.
+/// Mutations of each target by default: one or two seconds for each target, without optimization.
 const ROUNDS: u64 = 5000;
-/// Most mutations on top of each other.
+/// Most mutations of one input, one after the other.
 const MOST_STEPS: usize = 4;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -26,7 +26,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     properties::seeds::read(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Runs a property and names the input that breaks it.
+/// Checks a property for an input, and prints an input that breaks it.
 fn run(target: &str, check: fn(&[u8]), input: &[u8]) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(input))) {
         eprintln!("{target} breaks on\n{}", properties::seeds::line(input));

@@ -1,5 +1,5 @@
-//! What no compiler checks: who may use whom, how long a file may be, what may stand where. Each rule names the file
-//! and line it found.
+//! Rules that no compiler checks: which room may use which, how long files may be, which words may not occur. A rule that
+//! is broken names the file and the line.
 
 #![forbid(unsafe_code)]
 
@@ -15,15 +15,15 @@ mod waits;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The most lines that a file of `src` may have, its unit tests included.
+/// The most lines that a file may have, its unit tests included.
 const MAX_LINES: usize = 400;
 
 /// Files that may be longer, each with its reason.
 const LONGER: &[(&str, &str)] = &[];
 
-/// Who may use whom: the room (or file) under `src`, and the rooms that it may name by `crate::`. The first row whose
-/// prefix fits counts. What is neutral may be used by everybody. That the libraries of `crates/` use nothing of these,
-/// and which of each other, cargo holds.
+/// Which room may use which: a room (or file) under `src`, and the rooms that it may name by `crate::`. The first row whose
+/// prefix fits counts. Every room may use the [`NEUTRAL`] ones. Cargo sees to it that the libraries of `crates/` use none
+/// of these, and of each other only what they may.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main.rs", &["*"]),
     ("lib.rs", &["*"]),
@@ -53,7 +53,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files below a folder with that ending, sorted, without build products.
+/// All files below a folder whose names end like that, sorted, without build products.
 fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     fn walk(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -72,12 +72,12 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A path as the repository knows it.
+/// A path from the root of the repository.
 fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// Lines with their numbers, comments cut off. Good enough for code that rustfmt wrote.
+/// The lines of a file with their numbers, without comments and blank lines. Good enough for code that rustfmt wrote.
 fn code(path: &Path) -> Vec<(usize, String)> {
     let text = fs::read_to_string(path).expect("a readable file");
     text.lines()
@@ -130,7 +130,7 @@ fn files_are_short() {
     none("a file is too long", &found);
 }
 
-/// What may not stand in `src` and `crates`, outside the files named, and why.
+/// Words that may not occur in `src` and `crates`, except in the files named, and why.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("Instant::now", &["src/clock.rs", "crates/pool/src/queue/tests.rs"], "time is read in clock.rs"),
     ("SystemTime::now", &["src/clock.rs"], "time is read in clock.rs"),
@@ -142,7 +142,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("thread_rng", &[], "randomness is fastrand's"),
 ];
 
-/// What may not stand in `crates` either: the libraries touch no file and no socket.
+/// Words that may not occur in `crates` either, since the libraries touch no file and no socket.
 const IMPURE: &[&str] =
     &["std::fs", "std::io::Read", "File::", "TcpStream", "TcpListener", "UdpSocket", "thread::sleep"];
 
@@ -212,7 +212,7 @@ fn every_crate_forbids_unsafe_code() {
     none("no #![forbid(unsafe_code)] in", &missing);
 }
 
-/// Packages that the product stands on by order.
+/// Packages that the product has to use.
 const ORDERED: &[&str] = &[
     "tiny_http",
     "ureq",
@@ -266,7 +266,7 @@ fn nothing_is_a_manager() {
     none("names that say nothing", &found);
 }
 
-/// Words of a page that look like files of the repository: `` `./run.sh` ``, `](docs/x.md)`.
+/// Words of a page that look like the names of files of the repository: `` `./run.sh` ``, `](docs/x.md)`.
 fn named_files(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let quoted = text.split('`').skip(1).step_by(2);

@@ -22,9 +22,9 @@ use crate::store::retry_after;
 /// Least time between two readings of the key because of messages that are signed with another one.
 const DOUBTED_AGAIN: Nanos = 60_000_000_000;
 
-/// After how long a message that the database has not taken counts as not sent. That is before this instance counts as cut off,
-/// since a cut off instance limits itself by what it told the others. If the message was sent after all, no harm is done: reports
-/// are counters that only grow.
+/// After how long a message that the database has not taken counts as not sent. That is before this instance counts as cut
+/// off, since a cut off instance limits itself by what it told the others. If the message was sent after all, no harm is
+/// done: reports are counters that only grow.
 const OVERDUE: Nanos = 1_000_000_000;
 
 /// Least time between two questions to the budget for what is to be told.
@@ -153,8 +153,8 @@ impl Driver {
         }
     }
 
-    /// When the next heartbeat is due: each second, and sooner if no message was heard for a while, so that a short stall of the
-    /// database does not cut off instances that have nothing else to say.
+    /// When the next heartbeat is due: each second, and sooner if no message was heard for a while, so that a short stall
+    /// of the database does not cut off instances that have nothing else to say.
     fn says_at(&self, now: Nanos) -> Nanos {
         let is_alone = !self.known.is_anyone_there(now);
         let quiet = if is_alone { Nanos::MAX } else { self.heard_at.max(self.told_at) + TICK };
@@ -216,8 +216,8 @@ impl Driver {
         self.reports.clear();
     }
 
-    /// The last order: to tell what was not told yet, and that this instance ends. `None` when nothing can be sent now. Nothing is
-    /// told after it.
+    /// The last order: to tell what was not told yet, and that this instance ends. `None` when nothing can be sent now.
+    /// Nothing is told after it.
     pub fn leave(&mut self, when: Moment) -> Option<Order> {
         if self.sender != SenderState::Ready {
             return None;
@@ -340,8 +340,8 @@ impl Driver {
         }
     }
 
-    /// Counts as dropped: texts, instances and reports that there was no room for, reports that are older than what is known, and
-    /// requests that no other instance is told of because their bucket could not become hot.
+    /// Counts as dropped: texts, instances and reports that there was no room for, reports that are older than what is
+    /// known, and requests that no other instance is told of because their bucket could not become hot.
     fn count_what_was_left_out(&mut self, now: Nanos) {
         let stats = self.parts.budget.stats(now);
         let texts = self.parts.missed.load(Ordering::Relaxed);

@@ -8,8 +8,8 @@ use balancer_time::Nanos;
 
 use super::shown::{InstanceShown, shown_id};
 
-/// Most instances that are remembered. Instances that are gone are remembered, too, so that an old message of theirs that somebody
-/// sends again does not bring them back.
+/// Most instances that are remembered. Instances that are gone are remembered, too, so that an old message of theirs that
+/// somebody sends again does not bring them back.
 const MAX_KNOWN: usize = 1024;
 
 /// What was heard of one instance.
@@ -33,8 +33,8 @@ const MAX_STRANGERS: usize = 256;
 pub(super) enum Noted {
     /// It counts. True for the first of its instance.
     Counts(bool),
-    /// It does not count: its instance has not shown yet that it hears this one, so the message may be an old one that somebody sends
-    /// again. True for the first of its instance.
+    /// It does not count: its instance has not shown yet that it hears this one, so the message may be an old one that
+    /// somebody sends again. True for the first of its instance.
     Stranger(bool),
     /// It does not count: it or a later one was heard before, or there is no room for another instance.
     Dropped,
@@ -93,7 +93,8 @@ impl KnownInstances {
         Noted::Stranger(self.strangers.insert(message.instance, now).is_none())
     }
 
-    /// The instances that were heard lately, to be told to them. Where a message has no room for all, each call returns the next ones.
+    /// The instances that were heard lately, to be told to them. Where a message has no room for all, each call returns the
+    /// next ones.
     pub fn heard(&mut self, now: Nanos) -> Vec<u64> {
         let there = self.known.iter().filter(|(_, known)| known.is_there(now)).map(|(id, _)| *id);
         let lately = self.strangers.iter().filter(|(_, heard)| now.saturating_sub(**heard) <= DEAD_AFTER);

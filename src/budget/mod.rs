@@ -1,9 +1,9 @@
-//! Carries the messages in which instances tell each other what was spent of the shared budget: signs and checks them, knows which
-//! instances are there, and counts.
+//! Carries the messages in which instances tell each other what was spent of the shared budget: signs and checks them,
+//! knows which instances are there, and counts.
 //!
-//! There are two threads: `budget` decides what to do (`driver`) and never waits; `budget-send` waits for the database. No request
-//! waits for either. While the database hangs, limits are less exact, since each instance then allows a part of each; nothing else
-//! suffers.
+//! There are two threads: `budget` decides what to do (`driver`) and never waits; `budget-send` waits for the database. No
+//! request waits for either. While the database hangs, limits are less exact, since each instance then allows a part of
+//! each; nothing else suffers.
 
 mod bodies;
 mod driver;

@@ -104,8 +104,8 @@ pub fn shown_id(id: u64) -> String {
     format!("{id:016x}")
 }
 
-/// The address by which people find this instance. For one that listens on every address, it is the address that the database sees
-/// it connect from.
+/// The address by which people find this instance. For one that listens on every address, it is the address that the
+/// database sees it connect from.
 pub(super) fn shown_address(listen: SocketAddr, seen_from: Option<IpAddr>) -> String {
     let ip = seen_from.filter(|_| listen.ip().is_unspecified()).unwrap_or(listen.ip());
     SocketAddr::new(ip, listen.port()).to_string()

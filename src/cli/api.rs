@@ -1,5 +1,5 @@
-//! What all commands that talk to a running balancer share: the address, the token, and what an answer's status means. It speaks
-//! HTTP and knows nothing about the single calls.
+//! What all commands that talk to a running balancer share: the address, the token, and what an answer's status means. It
+//! speaks HTTP and knows nothing about the single calls.
 
 use std::ffi::OsString;
 use std::io::Read;

@@ -1,5 +1,5 @@
-//! `balancer config …`, `completions` and `man`: what the program knows about itself. The texts are made from the declarations by
-//! which it reads its arguments and its configuration.
+//! `balancer config …`, `completions` and `man`: what the program knows about itself. The texts are made from the
+//! declarations by which it reads its arguments and its configuration.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The last hour in steps of 10 seconds: rows of numbers, of which the oldest are dropped. It knows no clock: steps are numbered.
+//! The last hour in steps of 10 seconds: rows of numbers, of which the oldest are dropped. It knows no clock: steps are
+//! numbered.
 
 use std::collections::VecDeque;
 

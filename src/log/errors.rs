@@ -59,8 +59,8 @@ fn logger<W: Write + Send + 'static>(to: W) -> Plain<WriteLogger<W>> {
     Plain(*WriteLogger::new(LevelFilter::Trace, format(), to))
 }
 
-/// `[WARN] text`, before which [`LineWriter`] puts the time. Thread and module are named only at `debug` and below, which is for
-/// finding a place in the code.
+/// `[WARN] text`, before which [`LineWriter`] puts the time. Thread and module are named only at `debug` and below, which
+/// is for finding a place in the code.
 fn format() -> Config {
     ConfigBuilder::new().set_level_padding(LevelPadding::Off).set_time_level(LevelFilter::Off).build()
 }

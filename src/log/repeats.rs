@@ -1,5 +1,5 @@
-//! Keeps one cause from filling the log: for a dead backend under 10,000 requests a second there is one line every 10 seconds, and
-//! each line says how many were left out before it.
+//! Keeps one cause from filling the log: for a dead backend under 10,000 requests a second there is one line every 10
+//! seconds, and each line says how many were left out before it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -76,8 +76,8 @@ impl LogLimit {
         }
     }
 
-    /// Forgets the keys of which a line may be written again, and returns those of them that left lines out, with the count. To be
-    /// called now and then, and at the end, so that the end of a burst is reported, too.
+    /// Forgets the keys of which a line may be written again, and returns those of them that left lines out, with the
+    /// count. To be called now and then, and at the end, so that the end of a burst is reported, too.
     pub fn sweep(&self, now: Nanos) -> Vec<(String, u64)> {
         let mut left_out = Vec::new();
         self.lines.lock().retain(|key, line| {

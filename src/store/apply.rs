@@ -1,5 +1,5 @@
-//! Writes to the database, and the changes of memory that follow from them. What was committed is in force in this process before the
-//! caller gets its answer.
+//! Writes to the database, and the changes of memory that follow from them. What was committed is in force in this process
+//! before the caller gets its answer.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -68,8 +68,9 @@ impl Core {
         places.filter(|place| seen.insert(place.clone())).collect()
     }
 
-    /// Changes memory after a commit. `known`: the rows of some of the `places`; the others are loaded when they are next asked for.
-    /// The limiter is told of a new entry before the cache is, so that its new bucket starts at the level that its client had.
+    /// Changes memory after a commit. `known`: the rows of some of the `places`; the others are loaded when they are next
+    /// asked for. The limiter is told of a new entry before the cache is, so that its new bucket starts at the level that
+    /// its client had.
     fn apply(&self, done: &[Done], mut known: HashMap<CacheGroup, Vec<LimitRow>>, places: Vec<CacheGroup>) {
         let ranges: Vec<&Done> = done.iter().filter(|one| is_range(&one.id)).collect();
         if !ranges.is_empty() {
@@ -101,8 +102,9 @@ impl Core {
         }));
     }
 
-    /// Does a write. The numbers of its changes are noted as our own before the commit, so that the watch does not read again what this
-    /// process puts in force itself. If the write fails, or may have failed, they no longer count as our own.
+    /// Does a write. The numbers of its changes are noted as our own before the commit, so that the watch does not read
+    /// again what this process puts in force itself. If the write fails, or may have failed, they no longer count as our
+    /// own.
     fn commit<T, E>(
         &self,
         op: StoreOp,
@@ -123,8 +125,8 @@ impl Core {
         result
     }
 
-    /// Writes many limits. Memory follows these changes like those of other instances: what it holds of these clients counts as stale,
-    /// and the watch reads what changed.
+    /// Writes many limits. Memory follows these changes like those of other instances: what it holds of these clients
+    /// counts as stale, and the watch reads what changed.
     pub fn import(&self, rows: &[(ClientId, ClientLimit)], actor: &Actor) -> Result<Imported, BatchError> {
         let by = By { actor, keep: self.keep, note: &|_| () };
         let import = |store: &dyn Store| ops::import(store, self.within, rows, self.ipv6_prefix, by);
@@ -191,8 +193,9 @@ impl Core {
         self.commit(StoreOp::Update, actor, |fault| fault, write)
     }
 
-    /// Finds out what became of the writes whose outcome is unknown, on the thread that writes. The database may commit such a write
-    /// long after its caller gave up. It holds the writers' lock until then, so what is read under that lock is final.
+    /// Finds out what became of the writes whose outcome is unknown, on the thread that writes. The database may commit
+    /// such a write long after its caller gave up. It holds the writers' lock until then, so what is read under that lock
+    /// is final.
     pub fn settle(&self) {
         for place in self.take_doubts() {
             match self.ask(StoreOp::Load, |store| ops::load(store, self.within, Access::Write, &place)) {

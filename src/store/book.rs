@@ -25,8 +25,8 @@ impl Book {
         }
     }
 
-    /// These changes no longer count as our own: they may not be committed, or only later, or are not in force here. If they are
-    /// committed, they are read like those of other instances.
+    /// These changes no longer count as our own: they may not be committed, or only later, or are not in force here. If
+    /// they are committed, they are read like those of other instances.
     pub fn disown(&mut self, seqs: (i64, i64)) {
         self.mine.retain(|mine| *mine != seqs);
         if self.followed.is_some_and(|followed| followed >= seqs.0) {
@@ -45,8 +45,8 @@ impl Book {
         self.mine.get(at).is_some_and(|(first, _)| *first <= seq)
     }
 
-    /// Memory has followed all changes from `from` up to that number. Does nothing when `followed` is no longer `from`, since a change
-    /// of this process was disowned meanwhile.
+    /// Memory has followed all changes from `from` up to that number. Does nothing when `followed` is no longer `from`,
+    /// since a change of this process was disowned meanwhile.
     pub fn reached(&mut self, from: Option<i64>, seq: i64) {
         if self.followed != from {
             return;

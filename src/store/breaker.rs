@@ -1,5 +1,5 @@
-//! Knows whether the database can be asked. At the first sign of trouble, requests stop asking it. Then a probe decides whether the
-//! database is really down. Only that is logged: once when it goes down, and once when it is back.
+//! Knows whether the database can be asked. At the first sign of trouble, requests stop asking it. Then a probe decides
+//! whether the database is really down. Only that is logged: once when it goes down, and once when it is back.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 

@@ -1,10 +1,10 @@
-//! Limits that were looked up. For each client group (an IPv4 address, or an IPv6 prefix) the cache holds every stored limit inside it,
-//! so that a new connection from a known address is not a miss; and for each opaque id its limit. That a group or an id has no limit is
-//! remembered, too.
+//! Limits that were looked up. For each client group (an IPv4 address, or an IPv6 prefix) the cache holds every stored
+//! limit inside it, so that a new connection from a known address is not a miss; and for each opaque id its limit. That a
+//! group or an id has no limit is remembered, too.
 //!
-//! A load is a [`LoadTicket`] on the shard's list of loads. A request that finds one there gets a [`Pending`] to wait for it. So a
-//! group is loaded only once, however many requests ask for it, and no lock is held meanwhile. Nothing here waits. A write takes the
-//! load off the list; then what that load brings is not kept, because it may be older than the write.
+//! A load is a [`LoadTicket`] on the shard's list of loads. A request that finds one there gets a [`Pending`] to wait for
+//! it. So a group is loaded only once, however many requests ask for it, and no lock is held meanwhile. Nothing here waits.
+//! A write takes the load off the list; then what that load brings is not kept, because it may be older than the write.
 
 mod load;
 mod words;
@@ -181,8 +181,9 @@ impl Cache {
         self.len() == 0
     }
 
-    /// The most specific entry for a client: that of its `ip:port`, else that of its address. For a group that is fresh, this takes the
-    /// lock of one shard and allocates nothing. In the last quarter of a group's time, one caller starts a load and does not wait for it.
+    /// The most specific entry for a client: that of its `ip:port`, else that of its address. For a group that is fresh,
+    /// this takes the lock of one shard and allocates nothing. In the last quarter of a group's time, one caller starts a
+    /// load and does not wait for it.
     ///
     /// # Errors
     /// When the group is stale or not in the cache: a load is under way, which the caller has to wait for.
@@ -275,8 +276,8 @@ impl Cache {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// A write has been committed: these are all entries of the place, read in the transaction of the write. They are in force from
-    /// here on. The writes of a process must be given in the order in which they were committed.
+    /// A write has been committed: these are all entries of the place, read in the transaction of the write. They are in
+    /// force from here on. The writes of a process must be given in the order in which they were committed.
     pub fn put(&self, place: impl Into<CacheGroup>, entries: Vec<Entry>) {
         let key = self.key_of(&place.into());
         let entries = sorted(entries);
@@ -290,8 +291,8 @@ impl Cache {
         }
     }
 
-    /// A write may or may not have been committed. What is held stays in force until it is loaded again, and a load that is under way
-    /// is not kept.
+    /// A write may or may not have been committed. What is held stays in force until it is loaded again, and a load that is
+    /// under way is not kept.
     pub fn doubt(&self, place: impl Into<CacheGroup>) {
         let key = self.key_of(&place.into());
         let mut shard = self.shard(key).lock();
@@ -302,8 +303,8 @@ impl Cache {
         }
     }
 
-    /// Another instance has changed something in a place. If the place is held, or being loaded, it must be loaded again, which the
-    /// owner of the returned ticket has to do. Requests wait for that as for any load.
+    /// Another instance has changed something in a place. If the place is held, or being loaded, it must be loaded again,
+    /// which the owner of the returned ticket has to do. Requests wait for that as for any load.
     pub fn renew(self: &Arc<Self>, place: CacheGroup) -> Option<LoadTicket> {
         let key = self.key_of(&place);
         let mut shard = self.shard(key).lock();
@@ -316,8 +317,8 @@ impl Cache {
         held.then(|| LoadTicket::open(self, &mut shard, place, key).0)
     }
 
-    /// Everything that is held may be out of date. Each group stays in force until it is loaded again, and loads that are under way are
-    /// not kept. Takes each shard's lock in turn, for a walk over it.
+    /// Everything that is held may be out of date. Each group stays in force until it is loaded again, and loads that are
+    /// under way are not kept. Takes each shard's lock in turn, for a walk over it.
     pub fn doubt_all(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -345,7 +346,8 @@ impl Cache {
         &self.shards[(key.hash >> 40) as usize % self.shards.len()]
     }
 
-    /// Keeps a group. When there is no room, drops the one that was not asked for for the longest time. The shard's lock is held.
+    /// Keeps a group. When there is no room, drops the one that was not asked for for the longest time. The shard's lock is
+    /// held.
     fn keep(&self, shard: &mut Shard, key: Key, entries: Entries) {
         let before = shard.groups.peek(&key).and_then(|group| group.entries.as_ref());
         if entries.is_some() || before.is_some() {
@@ -357,8 +359,8 @@ impl Cache {
             stale_at: now.saturating_add(self.ttl_ns),
             refresh_at: now.saturating_add(self.ttl_ns / 4 * 3),
         };
-        // Anybody can make up keys. An opaque id without a limit is the next to be dropped, until it is asked for again, so that
-        // made-up ids drive out each other and no client.
+        // Anybody can make up keys. An opaque id without a limit is the next to be dropped, until it is asked for again, so
+        // that made-up ids drive out each other and no client.
         let is_made_up = group.entries.is_none() && key.of.network().is_none();
         shard.groups.put(key, group);
         if shard.groups.len() > self.room {

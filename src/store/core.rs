@@ -48,12 +48,13 @@ pub struct Core {
     default: ArcSwap<Option<Terms>>,
     /// Counts changes of ranges and plans.
     changes: AtomicU64,
-    /// Held while the limiter is told of ranges, default, plans and entries, so that the last call tells the newest; never during I/O.
+    /// Held while the limiter is told of ranges, default, plans and entries, so that the last call tells the newest; never
+    /// during I/O.
     telling: Mutex<()>,
     pub ipv6_prefix: u8,
     pub clock: Clock,
-    /// How long the database may take for one call. It is a little less than the caller waits, so that the caller is told whether the
-    /// call was done, and not only that its time is over.
+    /// How long the database may take for one call. It is a little less than the caller waits, so that the caller is told
+    /// whether the call was done, and not only that its time is over.
     pub within: Duration,
     /// How much of the audit is kept.
     pub keep: Keep,
@@ -214,7 +215,8 @@ impl Core {
         }
     }
 
-    /// What was read may be out of date. It stays in force until it is loaded again. Takes each lock of the cache in turn, then `book`.
+    /// What was read may be out of date. It stays in force until it is loaded again. Takes each lock of the cache in turn,
+    /// then `book`.
     pub fn doubt_all(&self) {
         self.cache.doubt_all();
         let mut book = self.book.lock();
@@ -305,7 +307,8 @@ impl Core {
         self.backends.put(name, row);
     }
 
-    /// Replaces all plans with those that were read. False, and nothing is replaced, if this process wrote since `writes` was counted.
+    /// Replaces all plans with those that were read. False, and nothing is replaced, if this process wrote since `writes`
+    /// was counted.
     pub fn replace_plans(&self, plans: Vec<Plan>, writes: u64) -> bool {
         let _telling = self.telling.lock();
         let book = self.book.lock();

@@ -63,7 +63,8 @@ impl StoreError {
         Self::Unavailable { cause: cause.into(), outcome: CallOutcome::NotDone }
     }
 
-    /// The same error, for a commit. A database that refuses a commit has not done it; one that stopped answering may have done it.
+    /// The same error, for a commit. A database that refuses a commit has not done it; one that stopped answering may have
+    /// done it.
     pub fn in_commit(self) -> Self {
         match self {
             Self::Unavailable { cause, .. } => Self::Unavailable { cause, outcome: CallOutcome::Unknown },

@@ -1,5 +1,6 @@
-//! Puts in force what other instances changed. The watch goes on reading the database's list of changes where it stopped. Only when a
-//! part of that list was pruned before it was read, everything is read again, and all of the cache counts as stale.
+//! Puts in force what other instances changed. The watch goes on reading the database's list of changes where it stopped.
+//! Only when a part of that list was pruned before it was read, everything is read again, and all of the cache counts as
+//! stale.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +65,8 @@ impl Core {
         Ok(())
     }
 
-    /// Fills the buckets of a stored limit. For a range that is not shared, those are the buckets of all clients that it decides about.
+    /// Fills the buckets of a stored limit. For a range that is not shared, those are the buckets of all clients that it
+    /// decides about.
     pub fn fill(&self, id: &ClientId) {
         let ranges = self.ranges();
         match id.form() {
@@ -201,8 +203,8 @@ impl Core {
         Ok(())
     }
 
-    /// Reads something and puts it in force under the book's lock. It is read again if this process wrote in between, since that write
-    /// may be missing in it. False after [`TRIES`] such attempts; then the next round reads everything.
+    /// Reads something and puts it in force under the book's lock. It is read again if this process wrote in between, since
+    /// that write may be missing in it. False after [`TRIES`] such attempts; then the next round reads everything.
     fn reading<T>(
         &self,
         read: impl Fn() -> Result<T, StoreError>,

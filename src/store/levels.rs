@@ -1,9 +1,11 @@
-//! Saves the levels of buckets in the background and puts them back at start, so that no client gets a full bucket by a restart.
+//! Saves the levels of buckets in the background and puts them back at start, so that no client gets a full bucket by a
+//! restart.
 //!
-//! Buckets that are more than 5 s from full are packed into 256 pieces, by client. A piece in which something has changed is written
-//! again, to the database and to a file beside the configuration: each second at most 4 MiB, the rest in the next seconds. At start
-//! the lowest level that any instance saved counts, refilled by its age on the database's clock. While the database is down, the
-//! file is used instead. Requests never wait for any of this, and `kill -9` loses at most what changed in the last second.
+//! Buckets that are more than 5 s from full are packed into 256 pieces, by client. A piece in which something has changed
+//! is written again, to the database and to a file beside the configuration: each second at most 4 MiB, the rest in the
+//! next seconds. At start the lowest level that any instance saved counts, refilled by its age on the database's clock.
+//! While the database is down, the file is used instead. Requests never wait for any of this, and `kill -9` loses at most
+//! what changed in the last second.
 
 mod file;
 mod pack;
@@ -42,7 +44,8 @@ const PIECES: usize = 256;
 /// How many pieces are read with one question at start.
 const PAGE: usize = 16;
 
-/// Levels that were saved longer ago are removed: longer than any period of a bucket, so the bucket is full, or its instance is gone.
+/// Levels that were saved longer ago are removed: longer than any period of a bucket, so the bucket is full, or its
+/// instance is gone.
 const KEPT: Duration = Duration::from_secs(400 * 86_400);
 
 /// A small file is written with each tick, a large one every so many ticks.
@@ -55,8 +58,8 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// Puts back what was saved, waiting at most `database.timeout` for each page, and starts to save. `folder`: the folder of the
-    /// file; `None`: no file is kept.
+    /// Puts back what was saved, waiting at most `database.timeout` for each page, and starts to save. `folder`: the folder
+    /// of the file; `None`: no file is kept.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -185,7 +188,8 @@ impl Keeper {
         log::warn!("levels: the database is down; {count} were put back from {}", self.folder.levels.shown());
     }
 
-    /// Puts back the levels of a piece that was saved so long ago, of those clients for which `counts` is true. Returns how many.
+    /// Puts back the levels of a piece that was saved so long ago, of those clients for which `counts` is true. Returns how
+    /// many.
     fn put_back(
         &self,
         piece: &[u8],

@@ -75,8 +75,8 @@ pub struct Sources<'a> {
 const START_GRACE: Duration = Duration::from_millis(500);
 
 impl Limits {
-    /// Opens the store. Waits for the first answer of the database a little longer than `database.timeout`. A database that is down is
-    /// not an error: it is waited for in the background.
+    /// Opens the store. Waits for the first answer of the database a little longer than `database.timeout`. A database that
+    /// is down is not an error: it is waited for in the background.
     ///
     /// # Errors
     /// For a wrong URL, a file that can't be opened, and a schema that is newer or not ours.
@@ -168,8 +168,8 @@ impl Limits {
         row.into_iter().next().ok_or(StoreError::NotFound)
     }
 
-    /// Replaces the numbers, and takes the limit off its plan; the id stays as it was stored. In force on the next request to this
-    /// process. Waits at most `database.timeout`.
+    /// Replaces the numbers, and takes the limit off its plan; the id stays as it was stored. In force on the next request
+    /// to this process. Waits at most `database.timeout`.
     pub fn update(&self, id: &ClientId, limit: Limit, actor: &Actor) -> Result<(), StoreError> {
         self.write_one(id, To::Numbers(limit), Condition::None, actor).map(drop)
     }
@@ -188,12 +188,13 @@ impl Limits {
         })
     }
 
-    /// Which client a request counts as, and what it may do. `tcp_port`: the port of the peer, if the peer is the client. A client that
-    /// can't be looked up in time gets the limit of its range, or the default. `waited`: the error of an earlier call, for whose end the
-    /// caller has waited at most [`Limits::load_timeout`].
+    /// Which client a request counts as, and what it may do. `tcp_port`: the port of the peer, if the peer is the client. A
+    /// client that can't be looked up in time gets the limit of its range, or the default. `waited`: the error of an
+    /// earlier call, for whose end the caller has waited at most [`Limits::load_timeout`].
     ///
     /// # Errors
-    /// A load that the caller has to wait for. Never for a fresh entry of the cache, while the database is down, or with `waited`.
+    /// A load that the caller has to wait for. Never for a fresh entry of the cache, while the database is down, or with
+    /// `waited`.
     pub fn find(
         &self,
         client: IpAddr,
@@ -208,8 +209,8 @@ impl Limits {
         Ok(self.core.found(known, client))
     }
 
-    /// What is stored for an opaque id, by its canonical text; otherwise like [`Limits::find`]. That an id has no limit is remembered,
-    /// too; where there is no room, such ids drive out only each other.
+    /// What is stored for an opaque id, by its canonical text; otherwise like [`Limits::find`]. That an id has no limit is
+    /// remembered, too; where there is no room, such ids drive out only each other.
     pub fn find_key(&self, id: &str, now: Nanos, waited: Option<Pending>) -> Result<Known, Pending> {
         match waited {
             Some(pending) => Ok(pending.known(&Gate(self))),

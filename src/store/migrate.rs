@@ -1,5 +1,5 @@
-//! Brings a database to the schema that this program knows. Several instances may start at once, so each migration is applied under a
-//! lock, in one transaction with the note that it was applied.
+//! Brings a database to the schema that this program knows. Several instances may start at once, so each migration is
+//! applied under a lock, in one transaction with the note that it was applied.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::store::{StoreError, StoreState};
 /// How long migrations may take. Those of a large table take long, and only the thread that does them waits.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Applies the migrations that are missing, then checks the schema. A database that lacks none is only read, which needs no other
-/// right. `within` bounds everything except the migrations themselves.
+/// Applies the migrations that are missing, then checks the schema. A database that lacks none is only read, which needs no
+/// other right. `within` bounds everything except the migrations themselves.
 pub fn migrate(store: &dyn Store, within: Duration) -> Result<(), StoreError> {
     let applied = inside(store, within, Access::Read, |session| last(session, store))?;
     if applied < known(store) {

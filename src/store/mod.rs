@@ -1,5 +1,5 @@
-//! Where limits are kept: in memory and in one of two databases. A few threads talk to the database; everything else asks [`Limits`].
-//! No request waits for a database longer than `cache.load_timeout`.
+//! Where limits are kept: in memory and in one of two databases. A few threads talk to the database; everything else asks
+//! [`Limits`]. No request waits for a database longer than `cache.load_timeout`.
 
 mod apply;
 pub mod backends;
@@ -88,7 +88,8 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Logs failed attempts to connect, which `r2d2` reports one by one, at `debug` only: the breaker logs once that the database is down.
+/// Logs failed attempts to connect, which `r2d2` reports one by one, at `debug` only: the breaker logs once that the
+/// database is down.
 #[derive(Debug)]
 struct QuietErrors;
 

@@ -67,7 +67,8 @@ pub type Work<'a> = dyn FnMut(&mut dyn Session) -> Result<(), StoreError> + 'a;
 /// How a connection is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Statements that change nothing, or do no harm when they are done twice. They may be run a second time, on another connection.
+    /// Statements that change nothing, or do no harm when they are done twice. They may be run a second time, on another
+    /// connection.
     Read,
     /// A transaction that holds the writers' lock to its end, so that numbers of changes are committed in order.
     Write,
@@ -77,8 +78,8 @@ pub enum Access {
 
 /// A database with its pool of connections.
 pub trait Store: Send + Sync {
-    /// Takes a connection, does the work on it as [`Access`] says, and gives it back. All of this takes at most `within`, whatever
-    /// the database does.
+    /// Takes a connection, does the work on it as [`Access`] says, and gives it back. All of this takes at most `within`,
+    /// whatever the database does.
     fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), StoreError>;
 
     /// Opens the database again when its file was deleted or replaced. True when what was read before may be out of date.
@@ -130,8 +131,9 @@ pub trait Notifier: Send {
     /// Why not, for the operator.
     fn look(&mut self) -> Result<Opened, Unopened>;
 
-    /// Tells these texts in one transaction: ASCII of under 8,000 bytes each, without quotes. Takes at most `database.timeout`. After an
-    /// error it is not known whether they were told, and [`Notifier::open`] has to be called first.
+    /// Tells these texts in one transaction: ASCII of under 8,000 bytes each, without quotes. Takes at most
+    /// `database.timeout`. After an error it is not known whether they were told, and [`Notifier::open`] has to be called
+    /// first.
     ///
     /// # Errors
     /// Why not, for the operator.
@@ -156,8 +158,8 @@ pub struct Unopened {
     pub is_refusal: bool,
 }
 
-/// How long to wait before connecting again. `refusals`: how often in a row the database has refused for the same reason; 0 when it did
-/// not answer. From 250 ms on, twice as long after each refusal, up to 30 s.
+/// How long to wait before connecting again. `refusals`: how often in a row the database has refused for the same reason; 0
+/// when it did not answer. From 250 ms on, twice as long after each refusal, up to 30 s.
 pub fn retry_after(refusals: u32) -> Duration {
     const MOST: Duration = Duration::from_secs(30);
     // 250 ms doubled seven times is more than `MOST`.

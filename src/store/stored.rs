@@ -30,7 +30,8 @@ impl Stored {
         self.signal.1.clone()
     }
 
-    /// Puts a row that this process wrote; `None`: it was removed. There is no signal, since the caller acts on the change itself.
+    /// Puts a row that this process wrote; `None`: it was removed. There is no signal, since the caller acts on the change
+    /// itself.
     pub fn put(&self, name: &str, row: Option<BackendRow>) {
         let mut rows: Vec<_> = self.rows.load().iter().filter(|row| row.name != name).cloned().collect();
         rows.extend(row);

@@ -1,6 +1,6 @@
-//! The store threads, which do all jobs for requests and for the API. Jobs wait in three lanes, so that a flood of unknown clients takes
-//! at most half of the slots and of the threads. One thread does all writes, so that memory learns of them in the order in which they
-//! were committed.
+//! The store threads, which do all jobs for requests and for the API. Jobs wait in three lanes, so that a flood of unknown
+//! clients takes at most half of the slots and of the threads. One thread does all writes, so that memory learns of them in
+//! the order in which they were committed.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -100,8 +100,8 @@ impl Threads {
         self.lanes[lane as usize].try_send(job).map_err(crossbeam_channel::TrySendError::into_inner)
     }
 
-    /// Has work done and waits at most `wait` for its result. If it has not begun by then, it never begins; if it has, it is done to its
-    /// end.
+    /// Has work done and waits at most `wait` for its result. If it has not begun by then, it never begins; if it has, it
+    /// is done to its end.
     pub fn call<T: Send + 'static>(
         &self,
         lane: StoreLane,

@@ -1,5 +1,5 @@
-//! The types that the store has for version 1 of the API: limits with plans and several buckets, plans, and the audit. The statements
-//! that use them are in `ops`.
+//! The types that the store has for version 1 of the API: limits with plans and several buckets, plans, and the audit. The
+//! statements that use them are in `ops`.
 
 use std::sync::Arc;
 
@@ -137,8 +137,8 @@ pub struct AuditRow {
     pub actor: String,
     /// `create`, `put`, `delete`, `batch` or `reset`; for the state of a backend `drain`, `undrain`, `down` or `up`.
     pub action: String,
-    /// What was changed, as JSON text: `{"client_id":…}`, `{"plan":…}`, `{"backend":…}` (with `pool` unless that is the default one),
-    /// or `{"operations":N}`.
+    /// What was changed, as JSON text: `{"client_id":…}`, `{"plan":…}`, `{"backend":…}` (with `pool` unless that is the
+    /// default one), or `{"operations":N}`.
     pub target: String,
     /// How it was before, as JSON text; `null` if it did not exist.
     pub before: String,

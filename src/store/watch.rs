@@ -1,5 +1,5 @@
-//! The watch: one thread that migrates the database at start, probes it when something is wrong, and otherwise follows what other
-//! instances change.
+//! The watch: one thread that migrates the database at start, probes it when something is wrong, and otherwise follows what
+//! other instances change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use balancer_time::nanos;
 
 /// Time between two probes of a database that is down.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// Longest time between two rounds, so that an idle balancer notices when the database is gone, and notices changes of other instances
-/// also when no word of them comes.
+/// Longest time between two rounds, so that an idle balancer notices when the database is gone, and notices changes of
+/// other instances also when no word of them comes.
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 /// Shortest time between two rounds, whatever `cache.ttl` is.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,33 +1,33 @@
-//! The hand-written cases of `cases.txt`, wrapped as their headings say.
+//! The hand-written cases of `cases.txt`, each put into a stream as its section says.
 
 use super::properties::seeds;
 
-/// Whose stream it is.
+/// What kind of stream it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A client's.
+    /// Requests of a client.
     Requests,
-    /// A server's, to a GET.
+    /// Answers of a server to GET.
     Answers,
-    /// A server's, to a HEAD.
+    /// Answers of a server to HEAD.
     AnswersToHead,
 }
 
-/// One stream.
+/// One stream of bytes.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub kind: Kind,
     pub stream: Vec<u8>,
 }
 
-/// A line of a section: what may be put before and behind it.
+/// How a line of a section becomes a stream: its kind, and the bytes before and after the line.
 type Wrap = (Kind, &'static [u8], &'static [u8]);
 
 const CHUNKED_REQUEST: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 const CHUNKED_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 const CHUNKS: &[u8] = b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
 
-/// The sections by the beginnings of their headings.
+/// The sections, by how their headings begin.
 const SECTIONS: &[(&str, &[Wrap])] = &[
     ("request lines", &[(Kind::Requests, b"", b"\r\nHost: a\r\n\r\n")]),
     ("request fields", &[(Kind::Requests, b"POST / HTTP/1.1\r\nHost: a\r\n", b"\r\nhello")]),

@@ -1,4 +1,4 @@
-//! Two readings of one stream, and the class of the first difference between them.
+//! Compares two readings of one stream, and finds the class of the first difference.
 
 use super::cases::{Case, Kind};
 use super::reading::{Message, Reading};
@@ -6,17 +6,18 @@ use super::reading::{Message, Reading};
 /// How another parser differs from us.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
-    /// We refuse, with that sentence, what the other takes.
+    /// We refuse, with that text, what the other takes.
     Stricter(String),
-    /// We take what the other refuses, with those words.
+    /// We take what the other refuses, with that text.
     Laxer(String),
-    /// We wait for more where the other has refused already.
+    /// We wait for more where the other has refused already, with that text.
     Later(String),
-    /// Both take the message and understand something else: which member.
+    /// Both take the message but read that part of it differently.
     Other(&'static str),
 }
 
-/// What a parser is known for and is taken off before comparing; the table of `judged.rs` says why.
+/// A message without what differs by design: the case of names, framing fields, fields that we drop, and the form of the
+/// target.
 fn plain(message: &Message, kind: Kind) -> Message {
     let mut message = message.clone();
     for (name, value) in &mut message.fields {
@@ -35,7 +36,7 @@ fn plain(message: &Message, kind: Kind) -> Message {
     message
 }
 
-/// The collisions that `cases.txt` holds.
+/// Whether a name is one of ours when underscores are taken for hyphens; only names that occur in `cases.txt`.
 fn passes_for_ours(name: &str) -> bool {
     let name = name.replace('_', "-");
     let ours = [
@@ -49,7 +50,7 @@ fn passes_for_ours(name: &str) -> bool {
     name.starts_with("x-forwarded-") || ours.contains(&name.as_str())
 }
 
-/// RFC 9112 §3.2.2: the authority of absolute form is the host.
+/// Rewrites a target in absolute form, whose authority is the host (RFC 9112 §3.2.2), to origin form.
 fn absolute_form(message: &mut Message) {
     let target = &message.start.1;
     let lower = target.to_ascii_lowercase();
@@ -77,9 +78,9 @@ fn absolute_form(message: &mut Message) {
     }
 }
 
-/// The first difference; what comes behind it follows from it.
+/// The first difference. Later ones follow from it.
 pub fn difference(case: &Case, ours: &Reading, theirs: &Reading) -> Option<Difference> {
-    // A parser that reads every answer shows interim ones, too.
+    // The other parsers show interim answers, too.
     let finals = |message: &&Message| {
         case.kind == Kind::Requests || !message.start.0.starts_with('1') || message.start.0 == "101"
     };
@@ -101,7 +102,7 @@ pub fn difference(case: &Case, ours: &Reading, theirs: &Reading) -> Option<Diffe
         }
         return match (ours.refusal(), theirs.refusal()) {
             _ if our_message.whole && their_message.whole => Some(Difference::Other("body")),
-            // Each shows of a broken body what it likes.
+            // Parsers may show different parts of a body that is broken.
             (Some(_), Some(_)) => None,
             (Some(why), None) => Some(Difference::Stricter(why.to_owned())),
             (None, Some(why)) if our_message.whole => Some(Difference::Laxer(why.to_owned())),
@@ -119,7 +120,7 @@ pub fn difference(case: &Case, ours: &Reading, theirs: &Reading) -> Option<Diffe
     }
 }
 
-/// We have a message that the other has not.
+/// The difference when we have a message that the other does not have.
 fn not_taken(theirs: &Reading) -> Option<Difference> {
     match theirs.refusal() {
         Some(why) => Some(Difference::Laxer(why.to_owned())),

@@ -1,12 +1,14 @@
-//! Every class of difference between us and another parser, with who is right. Sections are RFC 9112's unless named.
+//! Every class of difference between us and another parser, with the reason why we are right. Sections are those of RFC
+//! 9112 unless another RFC is named.
 //!
-//! Being stricter needs a reason; being laxer needs a reason and holds only where `only` finds what the reason speaks of.
+//! Where we are stricter, there is a reason. Where we are laxer, there is a reason and a condition: it holds only for
+//! streams that have what the reason is about.
 
 use super::cases::{Case, Kind};
 use super::compare::Difference;
 use super::reading::ours;
 
-/// What we refuse, by our own sentence, and h11, httptools or both take.
+/// What we refuse, by the text of our refusal, while h11, httptools or both take it.
 const STRICTER: &[(&str, &str)] = &[
     // The request line.
     (
@@ -81,7 +83,7 @@ const STRICTER: &[(&str, &str)] = &[
     ("the request's header section is too large", "RFC 6585 §5: our bounds"),
     ("the head is larger than upstream.max_head_bytes", "our bounds"),
     ("more header fields than upstream.max_headers", "our bounds"),
-    // What frames a request.
+    // Fields that frame a request.
     ("no Host", "§3.2: 400 in HTTP/1.1; httptools leaves that to whoever uses it"),
     ("more than one Host", "§3.2: 400; httptools leaves that to whoever uses it"),
     ("the Host is not a valid host", "§3.2: 400 for an invalid value; the others do not look at it"),
@@ -151,7 +153,8 @@ const STRICTER: &[(&str, &str)] = &[
     ("too many interim answers", "RFC 9110 §15.2: our bound"),
 ];
 
-/// Where we take what another refuses: who, its words (or how they begin), why we are right, and what must be there.
+/// Where we take what another parser refuses: which parser, how its text begins, why we are right, and the condition for
+/// the stream.
 type Laxer = (&'static str, &'static str, &'static str, fn(&Case) -> bool);
 
 const LAXER: &[Laxer] = &[
@@ -276,7 +279,7 @@ const PADDED: &str =
 const BLANKS: &str =
     "§7.1.1 lets whitespace stand before the semicolon of an extension; it is dropped with it";
 
-/// Where both take a message and understand something else.
+/// Where both take a message but read it differently.
 const OTHER: &[Laxer] = &[
     (
         "h11",
@@ -300,7 +303,7 @@ const OTHER: &[Laxer] = &[
     ),
 ];
 
-/// Why a difference may be.
+/// Why a difference is right; `None` when it is in none of the tables.
 pub fn why(peer: &str, found: &Difference, case: &Case) -> Option<&'static str> {
     let look = |rows: &[Laxer], text: &str| {
         rows.iter()
@@ -314,7 +317,7 @@ pub fn why(peer: &str, found: &Difference, case: &Case) -> Option<&'static str> 
         }
         Difference::Laxer(text) => look(LAXER, text),
         Difference::Other(member) => look(OTHER, member),
-        // Nothing was taken, so nothing went on: we judge a line when it is whole, or its end decides.
+        // We have taken nothing yet: we judge some lines only when they are whole.
         Difference::Later(_) => Some("not decided yet"),
     }
 }
@@ -324,7 +327,7 @@ pub fn unknown_method(peer: &str, found: &Difference, case: &Case) -> bool {
     why(peer, found, case) == Some(UNKNOWN_METHOD)
 }
 
-/// In any case.
+/// Whether the stream contains the text, in upper or lower case.
 fn has(case: &Case, text: &[u8]) -> bool {
     case.stream.windows(text.len()).any(|word| word.eq_ignore_ascii_case(text))
 }
@@ -337,7 +340,7 @@ fn interim_first(case: &Case) -> bool {
     case.stream.get(9) == Some(&b'1')
 }
 
-/// llhttp's methods for HTTP, CONNECT among them.
+/// The methods for HTTP that llhttp knows.
 const KNOWN_METHODS: &str = " ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY \
     MKCALENDAR MKCOL MOVE NOTIFY OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SUBSCRIBE \
     TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE ";
@@ -348,8 +351,8 @@ fn has_unknown_method(case: &Case) -> bool {
         && messages.iter().any(|message| !KNOWN_METHODS.contains(&format!(" {} ", message.start.0)))
 }
 
-/// Whether a framing field stands behind the first head. In the head of a later message we refuse what the others do; the
-/// `request` target of `fuzz/` holds that.
+/// Whether a framing field comes after the first head. It could also be in the head of a later message, but there we refuse
+/// what the others refuse, which the target `request` of `fuzz/` checks.
 fn in_trailer(case: &Case) -> bool {
     let stream = case.stream.to_ascii_lowercase();
     let find = |text: &[u8]| stream.windows(text.len()).rposition(|word| word == text);
@@ -358,7 +361,7 @@ fn in_trailer(case: &Case) -> bool {
     head.is_some() && field > head
 }
 
-/// A status that has no body, with a field that frames one.
+/// Whether there is an answer that never has a body: an interim one, or a 204.
 fn has_only_a_head(case: &Case) -> bool {
     let is_one = |word: &[u8]| word.starts_with(b"HTTP/1.") && (word[9] == b'1' || word[9..] == *b"204");
     case.kind != Kind::Requests && case.stream.windows(12).any(is_one)

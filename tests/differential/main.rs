@@ -1,12 +1,12 @@
-//! Our parsers beside two that are not ours: PyPI's `h11` and `httptools` (llhttp, which Node reads with).
+//! Compares our parsers with two others: `h11` and `httptools` from PyPI. The latter is llhttp, the parser of Node.js.
 //!
-//! The cases of `cases.txt` and mutations of them are read by all three. Whatever two of them make differently of a
-//! stream is a difference of some class, and each class stands in `judged.rs` with who is right and why; one that does
-//! not stand there fails the test. And what we would write to a backend for every request that we take must be read by
-//! both as what we meant, without exceptions but for methods that llhttp does not know.
+//! All three read the cases of `cases.txt` and mutations of them. When another parser reads a stream differently from ours,
+//! the difference has a class, and `judged.rs` says for each class why ours is right. A class that is not there fails the
+//! test. A second test gives the others what we would write to a backend for each request that we take: both have to read
+//! it as we meant it, except for methods that llhttp does not know.
 //!
-//! `BALANCER_TEST_PYTHON` names a Python with both packages (`.ci/run` makes one); without them the test says that it
-//! was skipped, or fails with `BALANCER_TEST_REQUIRE_PARSERS=1`. `BALANCER_TEST_DIFFERENTIAL_ROUNDS` and
+//! `BALANCER_TEST_PYTHON` names a Python that has both packages (`.ci/run` makes one). Without them the tests are skipped,
+//! and say so; with `BALANCER_TEST_REQUIRE_PARSERS=1` they fail. `BALANCER_TEST_DIFFERENTIAL_ROUNDS` and
 //! `BALANCER_TEST_DIFFERENTIAL_SEED` ask for more, or other, mutations.
 
 #![forbid(unsafe_code)]
@@ -15,7 +15,7 @@ mod cases;
 mod compare;
 mod judged;
 mod reading;
-// Not all of it is used here.
+// Only a part of it is used here.
 #[allow(dead_code)]
 #[path = "../../fuzz/src/lib.rs"]
 mod properties;
@@ -33,12 +33,12 @@ use self::properties::stream::Event;
 use self::properties::{mutate, seeds, stream};
 use self::reading::{Reading, ours};
 
-/// Mutations when nothing else is asked for; with the interpreters a few seconds.
+/// Mutations by default; with the interpreters they take a few seconds.
 const ROUNDS: u64 = 4000;
-/// Most mutations on top of each other.
+/// Most mutations of one stream, one after the other.
 const MOST_STEPS: usize = 3;
 
-/// Both readings of one stream.
+/// The readings of one stream by both other parsers.
 #[derive(Deserialize)]
 struct Theirs {
     h11: Reading,
@@ -62,12 +62,12 @@ fn python() -> Option<String> {
     }
     let why = format!("{python} has no h11 and httptools: nothing was compared with other parsers");
     assert!(std::env::var_os("BALANCER_TEST_REQUIRE_PARSERS").is_none(), "{why}");
-    // Past the test harness, which keeps quiet about tests that pass.
+    // Not by a macro of `std`, whose output the test runner hides for tests that pass.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
     None
 }
 
-/// Lets both parsers read every case.
+/// Has both parsers read every case.
 fn ask(python: &str, cases: &[Case]) -> Vec<Theirs> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential/peers.py");
     let mut child = Command::new(python)
@@ -91,7 +91,7 @@ fn ask(python: &str, cases: &[Case]) -> Vec<Theirs> {
         .collect();
     let readings = std::thread::scope(|scope| {
         scope.spawn(move || {
-            // A script that ended early is seen below.
+            // This fails when the script has ended early, which is noticed below.
             let _ = to.write_all(&frames);
         });
         BufReader::new(from)
@@ -130,7 +130,7 @@ fn every_difference_from_other_parsers_is_judged() {
     for (case, theirs) in cases.iter().zip(&readings) {
         let ours = ours(case);
         for (peer, theirs) in [("h11", &theirs.h11), ("httptools", &theirs.httptools)] {
-            // It can't be told that an answer is one to HEAD.
+            // httptools can't be told that an answer is one to HEAD.
             if peer == "httptools" && case.kind == Kind::AnswersToHead {
                 continue;
             }
@@ -156,7 +156,7 @@ fn every_difference_from_other_parsers_is_judged() {
     assert!(unjudged.is_empty(), "{} classes are not judged:\n{}", unjudged.len(), unjudged.join("\n"));
 }
 
-/// Requests as they go to a backend, one stream for each stream of a client.
+/// The requests of a client's stream as we write them to a backend; `None` when there are none.
 fn upstream(case: &Case) -> Option<Case> {
     let mut wire = Vec::new();
     for event in stream::read([&case.stream[..]]) {

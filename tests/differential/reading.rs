@@ -1,4 +1,4 @@
-//! What a parser makes of a stream, ours in the terms of the others, so that they can be compared.
+//! How a parser reads a stream, in a form in which our parsers and the others can be compared.
 
 use balancer_http::fields::Fields;
 use balancer_http::framing::chunk::{ChunkDecoder, ChunkStep};
@@ -10,21 +10,21 @@ use serde::Deserialize;
 use super::cases::{Case, Kind};
 use super::properties::request::{SHIPPED, blank};
 
-/// One message. Text is bytes in Latin-1.
+/// One message. Texts hold bytes as Latin-1 characters.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Message {
     /// Method and target, or status and reason.
     pub start: (String, String),
-    /// `1.1`.
+    /// Such as `1.1`.
     pub version: String,
     /// Names in lower case.
     pub fields: Vec<(String, String)>,
     pub body: String,
-    /// Whether its end was seen.
+    /// Whether it was read to its end.
     pub whole: bool,
 }
 
-/// What became of a stream.
+/// How a parser read a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Reading {
     pub messages: Vec<Message>,
@@ -39,7 +39,7 @@ impl Reading {
     }
 }
 
-/// Our reading.
+/// How our parsers read a stream.
 pub fn ours(case: &Case) -> Reading {
     let mut messages = Vec::new();
     let end = match case.kind {
@@ -116,7 +116,7 @@ fn answer(stream: &[u8], to_head: bool, messages: &mut Vec<Message>) -> Result<&
     }
 }
 
-/// Reads the last message's body; how many bytes it has on the wire, when it is whole.
+/// Reads the body of the last message. Returns how many bytes it has in the stream; `None` when it is not whole.
 fn body(
     rest: &[u8],
     length: BodyLength,

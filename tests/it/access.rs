@@ -1,4 +1,4 @@
-//! Who may call the API, and where it stands.
+//! Who may call the API, and on which listener it is.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! One JSON line a request, on stdout or in a file.
+//! The access log: one JSON line for each request, on stdout or in a file.
 
 use std::io::{BufRead, BufReader};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Backends' answers that are not as RFC 9112 wants them: which are taken as they are meant, which only with
-//! `upstream.accept_invalid`, and how large a head may be. Whatever is taken reaches the client written clean.
+//! Answers of backends that are not as RFC 9112 wants them: which are accepted as they are meant, which only with
+//! `upstream.accept_invalid`, and how large a head may be. What is accepted reaches the client well-formed.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! The five calls, as the user fixed them, on both stores.
+//! The five calls under `/limits`, whose form never changes, on both databases.
 
 use serde_json::{Value, json};
 

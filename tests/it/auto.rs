@@ -1,4 +1,4 @@
-//! `"max_in_flight": "auto"`: bounds that are measured.
+//! `"max_in_flight": "auto"`: measured bounds.
 
 use std::io::Write;
 use std::sync::{Condvar, Mutex};

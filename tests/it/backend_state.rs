@@ -1,5 +1,5 @@
-//! How a backend is, and why: the same words on stderr, in `/-/readyz?verbose`, in `/v1/backends` and in `balancer
-//! backends ls`; a drain apart from the health; and `balancer_backend_state` for alerts.
+//! The state of a backend, and its cause: the same words on stderr, in `/-/readyz?verbose`, in `/v1/backends` and in `balancer
+//! backends ls`; draining, which is independent of health; and `balancer_backend_state` for alerts.
 
 use std::io::Write;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Backends changed over the API: in force when it is answered, kept, audited, and followed by other instances.
+//! Changes of backends over the API: in force when they are answered, stored, in the audit, and followed by other instances.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Bulkheads and passive health: what one bad backend may cost, and what it may not.
+//! What one bad backend may cost, and what it may not: bounds on requests at once, and ejection by its answers.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Who is a caller of the API on the public port without a token: a process of Balancer's own user on this machine, and
-//! nobody else, above all nobody behind a real nginx or HAProxy in its default configuration. Other users need root to be
-//! tried: skipped aloud without.
+//! Who may call the API on the public port without a token: a process of Balancer's own user on this machine, and no other.
+//! Above all, not clients behind a real nginx or HAProxy in its default configuration. Tests with other users need root,
+//! and are skipped without it, which they say.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;

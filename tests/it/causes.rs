@@ -1,4 +1,4 @@
-//! Why a request got 4xx or 5xx from us stands in its line of the access log, whoever refused it, and every time.
+//! The access log has the cause of every 4xx and 5xx that Balancer itself answers, whichever part refused the request.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Arguments, where the configuration comes from, exit codes.
+//! Arguments, the places from which the configuration is read, and exit codes.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `config.json` and the environment: what is refused, and with which words.
+//! `config.json` and the environment: what is refused, and with which message.
 
 use serde_json::json;
 use tempfile::tempdir;

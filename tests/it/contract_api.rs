@@ -1,4 +1,4 @@
-//! The API's order of refusals where the front door has a word in it, too.
+//! The order in which calls of the API are refused, also where the engine refuses first.
 
 use serde_json::json;
 

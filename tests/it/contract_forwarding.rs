@@ -1,4 +1,4 @@
-//! Cases of CONTRACT's "Forwarding" that an outsider tried first.
+//! Forwarding: cases that a user tried first.
 
 use crate::support::backend::refusing;
 use crate::support::engine::each_engine;

@@ -1,5 +1,5 @@
-//! However a client's bytes are cut into reads, its answers and what the backend receives are the same. The parsers'
-//! own property is in `fuzz/`; here it is the engine's, over real sockets.
+//! The answers and what a backend receives are the same, however the bytes of a client are cut into reads. `fuzz/` tests
+//! this for the parsers; here it is tested for the engine, over real sockets.
 
 use std::io::Write;
 use std::time::Duration;

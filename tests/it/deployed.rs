@@ -1,4 +1,4 @@
-//! What `deploy/` holds for systemd and Kubernetes, as far as it can be judged without either of them running.
+//! The files in `deploy/` for systemd and Kubernetes, as far as they can be checked while neither runs.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;

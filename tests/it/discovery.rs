@@ -1,4 +1,4 @@
-//! Backends by name: their addresses follow a name server, and bad answers change nothing.
+//! Backends that are given by name: their addresses follow a name server, and bad answers change nothing.
 
 use std::net::{Ipv4Addr, TcpListener};
 

@@ -1,4 +1,4 @@
-//! `kill -9` in the middle of a loop of creates: every 201 that was seen is there afterwards.
+//! `kill -9` during a series of creates: every limit that was answered 201 is there afterwards.
 
 use std::sync::{Arc, Mutex};
 

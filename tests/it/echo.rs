@@ -1,4 +1,4 @@
-//! `test_backend`, which people try things with.
+//! `test_backend`, the echo server for trying things out.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The table of what each engine can do stands in docs/engines.md as the tests have it.
+//! The table of what each engine can do is in docs/engines.md as the tests have it.
 
 use crate::support::{Backend, Conn, Engine, Setup, client, engine, root};
 

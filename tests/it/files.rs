@@ -1,4 +1,4 @@
-//! What we write: where nobody told us to, nothing; for nobody else to read; through no link.
+//! The files that we write: none where nobody asked for one, none that others can read, and none through a symbolic link.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};

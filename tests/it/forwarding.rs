@@ -1,4 +1,4 @@
-//! What of a request reaches a backend and what of its answer reaches the client: the fields.
+//! Which fields of a request reach a backend, and which fields of its answer reach the client.
 
 use std::net::IpAddr;
 

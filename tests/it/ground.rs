@@ -1,4 +1,4 @@
-//! The ground itself: a client that lets everything pass and a database that can't be paused would prove nothing.
+//! Tests of the tests' own tools: a client that accepts everything, or a database that can't be paused, would prove nothing.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Health checks: who is taken out, who comes back, and what is said about it.
+//! Health checks: which backends are taken out, which come back, and what is logged.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};

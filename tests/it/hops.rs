@@ -1,4 +1,4 @@
-//! What one hop does to a request: whose word on the client goes on, and how far OPTIONS and TRACE travel.
+//! What one hop does to a request: which fields about the client go on, and how far OPTIONS and TRACE travel.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Who a client is: keys in fields and cookies, in the configured order, and the address at the end.
+//! Which client a request counts as: by keys in fields and cookies, in the configured order, and last by its address.
 
 use serde_json::{Value, json};
 

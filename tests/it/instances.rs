@@ -1,4 +1,4 @@
-//! Several instances on one database, and databases that are not ours or not of our time.
+//! Several instances on one database; and databases that are not ours, or of another version.
 
 use serde_json::json;
 

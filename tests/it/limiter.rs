@@ -1,4 +1,4 @@
-//! The limiter: who is limited by which entry, to what, and the exact fields that say so.
+//! The limiter: which entry limits which client, how much it allows, and the exact fields that say so.
 
 use std::sync::{Arc, Barrier};
 

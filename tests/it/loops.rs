@@ -1,5 +1,5 @@
-//! What a loop must not lose sight of: bytes that wait for a backend while its answer comes, clients that send no more, the
-//! time that is somebody else's, and what a call had gathered when its client left.
+//! What a loop must not forget: bytes that wait for a backend while its answer comes, clients that send no more, the
+//! deadlines of others, and what a call had collected when its client left.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,10 +1,10 @@
-//! The integration tests: the real programs over real sockets, on every engine and both stores.
+//! The integration tests: the real programs over real sockets, on every engine and both databases.
 //!
-//! - `support` starts things and ends them; see its modules for what a failure shows.
-//! - Each module below is one chapter of the contract. `each_engine!` makes a test for every frontend engine,
-//!   `each_store!` one for SQLite and one for PostgreSQL.
-//! - Without PostgreSQL the SQLite half runs and says what was skipped; `BALANCER_TEST_REQUIRE_POSTGRES=1` makes that a
-//!   failure. `BALANCER_TEST_POSTGRES_URL` names a server to use instead of a throwaway one.
+//! - `support` starts programs, clients and backends, and ends them.
+//! - Each other module is about one subject. `each_engine!` makes a test for every engine, `each_store!` one for SQLite and
+//!   one for PostgreSQL.
+//! - Without PostgreSQL, only the SQLite half runs, and says what was skipped; `BALANCER_TEST_REQUIRE_POSTGRES=1` makes
+//!   that a failure. `BALANCER_TEST_POSTGRES_URL` names a server to use instead of one that is started for the tests.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]

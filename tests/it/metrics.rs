@@ -1,4 +1,4 @@
-//! `/metrics`: every family from the start, both formats, and real events that move them.
+//! `/metrics`: every family is there from the start, in both formats, and real events change its numbers.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ each_engine! {
     calls_of_the_api_are_no_requests,
 }
 
-/// The names of CONTRACT, as families.
+/// The families that have to be there, by name.
 const FAMILIES: &[&str] = &[
     "balancer_http_requests_total",
     "balancer_http_request_duration_seconds",
@@ -118,7 +118,8 @@ fn real_events_move_the_series(engine: Engine) {
     }
 }
 
-/// A tab of the dashboard and a scraper make more of them than many a service has requests. What is ours is told by the path alone.
+/// A tab of the dashboard and a scraper make more of them than many a service has requests. What is ours is told by the
+/// path alone.
 fn calls_of_the_api_are_no_requests(engine: Engine) {
     let backend = Backend::named("a");
     let setup = Setup::on(engine).backend(backend.address()).set("log.access", json!(true));

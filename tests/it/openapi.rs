@@ -1,7 +1,7 @@
-//! The API as a tool sees it that reads nothing but `/openapi.json`: a client made of it, and its examples.
+//! The API for a tool that reads only `/openapi.json`: a client generated from it, and its examples.
 //!
-//! `BALANCER_TEST_OPENAPI_CLIENT` names openapi-python-client, whose Python stands beside it; without it that test is skipped
-//! aloud, and `BALANCER_TEST_REQUIRE_OPENAPI_CLIENT=1` makes that a failure. `.ci/run` makes one.
+//! `BALANCER_TEST_OPENAPI_CLIENT` names openapi-python-client, beside which its Python has to be. Without it that test is
+//! skipped, and says so; `BALANCER_TEST_REQUIRE_OPENAPI_CLIENT=1` makes that a failure. `.ci/run` installs one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

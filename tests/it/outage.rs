@@ -1,5 +1,5 @@
-//! The database stopped, paused and returned, under load: requests never notice, the API says 503, the log says it once
-//! each way, and nothing needs a restart. PostgreSQL only: a file does not go away.
+//! The database is stopped, paused and started again, under load: requests never notice, the API answers 503, the log says
+//! it once each way, and nothing needs a restart. Only for PostgreSQL, since a file does not go down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! `/v1/overview` and `/v1/history`: what the first screen of the dashboard is made of.
+//! `/v1/overview` and `/v1/history`, from which the first view of the dashboard is made.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! Several pools in one process: each with settings, counters and names of its own, come and gone by a reload.
+//! Several pools in one process: each has its own settings, counters and names, and comes and goes by a reload.
 
 use std::io::Write;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Signals, draining, the address in use, inherited sockets.
+//! Signals, draining, an address that is in use, and inherited sockets.
 
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;

@@ -1,7 +1,7 @@
-//! `/metrics` as the monitoring that reads it sees it: a real Prometheus scrapes the real balancer, `promtool` judges the
-//! page and the alerts, and every query of the Grafana dashboard gives data.
+//! `/metrics` for real monitoring: a real Prometheus scrapes the real balancer, `promtool` checks the page and the alerts,
+//! and every query of the Grafana dashboard returns data.
 //!
-//! Without Prometheus on the machine this is skipped aloud; `BALANCER_TEST_REQUIRE_PROMETHEUS=1` makes that a failure.
+//! Without Prometheus this is skipped, and says so; `BALANCER_TEST_REQUIRE_PROMETHEUS=1` makes that a failure.
 
 use std::collections::BTreeSet;
 use std::io::Write;

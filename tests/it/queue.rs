@@ -1,5 +1,5 @@
-//! What becomes of a request when every backend is full: it waits in line, one client's requests in the order of their coming,
-//! and no longer than it may. On `epoll` without a worker.
+//! Requests while every backend is full: they wait in line, those of one client in the order in which they came, and no
+//! longer than they may. On `epoll` they hold no worker.
 
 mod fair;
 mod importance;

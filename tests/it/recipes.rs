@@ -1,4 +1,4 @@
-//! The recipes of `docs/`, as they are written there, some against a real nginx. Skipped aloud where none is installed;
+//! The recipes of `docs/`, as they are written there, some with a real nginx. Without nginx those are skipped, and say so;
 //! `BALANCER_TEST_REQUIRE_NGINX=1` makes that a failure.
 
 use std::net::{SocketAddr, TcpStream};

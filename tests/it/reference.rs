@@ -1,4 +1,4 @@
-//! What the program prints of itself: the configuration's reference and schema, completions, the manual page.
+//! What the program prints about itself: the reference and the schema of the configuration, completions, the manual page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Output, Stdio};

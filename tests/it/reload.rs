@@ -1,4 +1,4 @@
-//! Reload: what changed is in force, what did not goes on as it was, and a wrong file changes nothing.
+//! Reload: what was changed is in force, what was not changed goes on as before, and a wrong file changes nothing.
 
 use std::process::Command;
 

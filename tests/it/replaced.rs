@@ -1,5 +1,5 @@
-//! A SQLite file that is taken away, replaced or spoilt under a running balancer: it says so and opens what stands there then,
-//! what memory knows stays in force, and whatever was answered 201 is there afterwards.
+//! A SQLite file that is deleted, replaced or damaged while the balancer runs: the balancer says so and opens the file that
+//! is there then; what memory holds stays in force; and everything that was answered 201 is there afterwards.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! By what a request is known on its way: `Via`, `X-Request-Id`, `traceparent`.
+//! The names of a request on its way: `Via`, `X-Request-Id`, `traceparent`.
 
 use serde_json::json;
 

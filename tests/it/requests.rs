@@ -1,5 +1,5 @@
-//! Requests that are malformed, ambiguous or too large: refused, and nothing of them reaches a backend. Each row names
-//! its rule.
+//! Requests that are malformed, ambiguous or too large: they are refused, and nothing of them reaches a backend. Each row
+//! names its rule.
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Restart without a gap: an activated socket under load, and what a service manager is told.
+//! Restarts without a gap: an activated socket under load, and what a service manager is told.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;

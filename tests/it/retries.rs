@@ -1,4 +1,4 @@
-//! What is sent again, how often, and for how long.
+//! Which requests are sent again, how often, and for how long.
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
-//! The API as a fuzzer sees it that knows nothing but `/openapi.json`: whatever the description allows is taken, whatever it
-//! forbids is refused, and every answer is one that it has. What no schema can say stands in `tests/schemathesis`.
+//! The API for a fuzzer that knows only `/openapi.json`: what the description allows is accepted, what it forbids is
+//! refused, and every answer is one that it has. What no schema can express is in `tests/schemathesis`.
 //!
-//! Without schemathesis on the machine this is skipped aloud; `BALANCER_TEST_REQUIRE_SCHEMATHESIS=1` makes that a failure.
-//! `BALANCER_TEST_SCHEMATHESIS` names the program, `BALANCER_TEST_SEED` another seed than that of every day.
+//! Without schemathesis this is skipped, and says so; `BALANCER_TEST_REQUIRE_SCHEMATHESIS=1` makes that a failure.
+//! `BALANCER_TEST_SCHEMATHESIS` names the program, `BALANCER_TEST_SEED` another seed than the usual one.
 
 use std::process::Command;
 

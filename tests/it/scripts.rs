@@ -1,5 +1,5 @@
-//! `run.sh` and the compose file, as a newcomer meets them. `run.sh` builds by the profile quick, which takes minutes: all
-//! but one of its tests give it a `cargo` that has built already.
+//! `run.sh` and the compose file, as a new user meets them. `run.sh` builds with the profile `quick`, which takes minutes,
+//! so all but one of its tests give it a `cargo` that has built already.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! Each series of `/metrics` driven off zero by the event that it counts. What a slow part of the program would have to be
-//! built for (a panic, say) is driven beside that part instead.
+//! Each series of `/metrics` is moved by the event that it counts. Events that a whole program can hardly cause, such as a
+//! panic, are tested beside the code that counts them.
 
 use std::io::{Read, Write};
 

@@ -1,5 +1,5 @@
-//! What the store does, in one word: `up`, `read-only`, `full`, `down`. (`full` on SQLite is a drill, `read-only` on SQLite stands in
-//! `replaced`.)
+//! The state of the store in one word: `up`, `read-only`, `full`, `down`. On SQLite, `full` is tested in `drills/store` and
+//! `read-only` in `replaced`.
 
 use serde_json::{Value, json};
 

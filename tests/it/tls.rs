@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL: `sslmode=require` takes any certificate, `verify-full` only the right one for the right name.
+//! TLS to PostgreSQL: `sslmode=require` accepts any certificate, `verify-full` only one of a known root for the right name.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! TLS to backends, over real sockets: who is taken for a backend, what becomes of a request that none is found for, and
-//! health checks.
+//! TLS to backends, over real sockets: which certificates are accepted, what a request gets when none is, and health checks.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! TLS to clients, over real sockets: which certificate they are shown, what becomes of one that changes, who is let in, and
-//! what the plain port does beside it.
+//! TLS with clients, over real sockets: which certificate they are shown, how a changed one comes into force, which clients
+//! are let in, and what the plain port does.
 
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;

@@ -1,5 +1,6 @@
-//! Bytes that lenient parsers trim or take for blanks, at every place of a head. `epoll` refuses each; the crate behind
-//! `tiny_http` trims some before anybody can see them. Which, stands here exactly, and in the table of docs/engines.md.
+//! Bytes that lenient parsers trim or take for blanks, at every place of a head. `epoll` refuses each of them; the crate
+//! behind `tiny_http` trims some before we see them. Which ones is listed exactly here, and in the table of
+//! docs/engines.md.
 
 use std::time::Duration;
 

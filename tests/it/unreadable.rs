@@ -1,4 +1,4 @@
-//! Rows that somebody broke by hand: each is said with its id, its client gets the default, and nothing else stops.
+//! Rows that somebody damaged by hand: each is logged with its id, its client gets the default, and everything else works.
 
 use serde_json::{Value, json};
 

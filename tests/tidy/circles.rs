@@ -1,5 +1,5 @@
-//! No circles between files: of the modules beside each other in a folder, none uses itself by way of the others. A
-//! module and its own children may know each other. Unit tests and what will be deleted don't count.
+//! No circles between files: no module uses itself by way of other modules in its folder. A module and its own children may
+//! use each other. Unit tests and programs (`src/bin`, `src/main.rs`) do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 
 use super::{ROOMS, code, files, none, root, shown};
 
-/// Modules that use each other within a folder, and where: `"src/api"` → `"ops"` → `"v1"` → `"src/api/ops.rs:9"`.
+/// Which modules use which within a folder, and where: `"src/api"` → `"ops"` → `"v1"` → `"src/api/ops.rs:9"`.
 type Folders = BTreeMap<String, BTreeMap<String, BTreeMap<String, String>>>;
 
-/// A module, or what it has, as its path from its crate's root.
+/// A module, or an item in it, as its path from the root of its crate.
 type Module = Vec<String>;
 
-/// The files of a crate that count, by module.
+/// The files of a crate that count, by their modules.
 type Modules = BTreeMap<Module, File>;
 
 struct File {
     path: PathBuf,
-    /// Names that it takes from elsewhere, so that others can take them from it.
+    /// Names that it takes from other modules, by which others can take them from it.
     takes: BTreeMap<String, Module>,
 }
 
-/// Every path that begins with one of these words, with its line.
+/// Every path in a file that begins with one of these words, with its line.
 pub(super) fn uses(file: &Path, words: &[&str]) -> Vec<(usize, Module)> {
     let lines = code(file);
     let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
@@ -38,7 +38,7 @@ pub(super) fn uses(file: &Path, words: &[&str]) -> Vec<(usize, Module)> {
     found
 }
 
-/// `a::{b::C, d}` is `a::b::C` and `a::d`.
+/// The paths in a text of code: `a::{b::C, d}` is `a::b::C` and `a::d`.
 fn paths(text: &str) -> Vec<Module> {
     let text = text.trim_start();
     if let Some(inner) = text.strip_prefix('{') {
@@ -53,7 +53,7 @@ fn paths(text: &str) -> Vec<Module> {
     behind.into_iter().map(|path| [vec![name.to_owned()], path].concat()).collect()
 }
 
-/// What stands between the commas of `a, b::{c, d}, e}`.
+/// The items between the commas of `a, b::{c, d}, e}`, up to the brace that closes the list.
 fn items(inner: &str) -> Vec<&str> {
     let (mut depth, mut start, mut found) = (0, 0, Vec::new());
     for (at, c) in inner.char_indices() {
@@ -74,7 +74,7 @@ fn items(inner: &str) -> Vec<&str> {
     found
 }
 
-/// The path that a module wrote, from its crate's root.
+/// A path that is written in a module, from the root of its crate.
 fn from_root(module: &[String], path: &[String]) -> Module {
     let up = path.iter().take_while(|name| *name == "super").count();
     match path.first().map(String::as_str) {
@@ -84,7 +84,7 @@ fn from_root(module: &[String], path: &[String]) -> Module {
     }
 }
 
-/// The module that has what a path names, behind those that only pass it on.
+/// The module that declares what a path names; modules that only pass it on are skipped.
 fn home(modules: &Modules, path: &[String]) -> Module {
     let is_module = |length: &usize| modules.contains_key(&path[..*length]);
     let (module, name) = path.split_at((0..=path.len()).rev().find(is_module).unwrap_or(0));
@@ -113,8 +113,8 @@ fn modules(source: &str) -> Modules {
         .collect()
 }
 
-/// Who uses whom, folder by folder: of a use that leads from one module to another, what counts are the two folders or
-/// files where their ways part.
+/// Which modules use which, folder by folder. When one module uses another, the two files or folders count at which their
+/// paths part.
 fn folders() -> Folders {
     let mut folders = Folders::new();
     let crates = fs::read_dir(root().join("crates")).expect("the crates").flatten();
@@ -139,7 +139,7 @@ fn folders() -> Folders {
     folders
 }
 
-/// Whether one leads to the other.
+/// Whether `from` leads to `to` in the graph.
 fn leads<T>(graph: &BTreeMap<String, BTreeMap<String, T>>, from: &str, to: &str) -> bool {
     let (mut seen, mut open) = (BTreeSet::from([from]), vec![from]);
     while let Some(at) = open.pop() {

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::{files, none, shown};
 
-/// Programs that are not the balancer.
+/// Programs other than the balancer.
 const LEFT_OUT: [&str; 1] = ["src/bin/"];
 
 /// The name of the public type that a line declares.

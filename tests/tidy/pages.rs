@@ -1,4 +1,4 @@
-//! Pages: README is short, links lead somewhere, and of each page of `docs/` a test runs something.
+//! Pages: README is short, links lead somewhere, and for each page of `docs/` there is a test that runs something of it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,17 +9,18 @@ use super::{files, none, root, shown};
 /// The most lines that README may have.
 const README_LINES: usize = 150;
 
-/// Pages whose commands no test runs, each with the script that does, which the page names. The index has none.
+/// Pages whose commands are run by a script and not by a test, each with its script, which the page has to name. The index
+/// has none.
 const BY_SCRIPT: &[(&str, &str)] = &[("docs/README.md", ""), ("docs/install.md", "deploy/try-packages.sh")];
 
-/// What a heading is called in a link, as GitHub makes it.
+/// The anchor by which a link names a heading, as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// The lines of a page that are text: neither indented code nor between fences.
+/// The lines of a page that are text: neither indented code nor inside a fenced block.
 fn prose(text: &str) -> String {
     let mut fenced = false;
     let mut kept = String::new();
@@ -34,7 +35,7 @@ fn prose(text: &str) -> String {
     kept
 }
 
-/// Where the links of a page lead that stay in the repository: behind `](` and in `src="`.
+/// The targets of a page's links that stay in the repository: after `](` and in `src="`.
 fn targets(text: &str) -> Vec<String> {
     let text = prose(text);
     let behind = |mark: &'static str, end: char| {
@@ -44,7 +45,7 @@ fn targets(text: &str) -> Vec<String> {
     all.filter(|link| !link.contains("://") && !link.starts_with("mailto:")).map(str::to_owned).collect()
 }
 
-/// Why a link of a page leads nowhere.
+/// Why a link of a page leads nowhere; `None` when it leads somewhere.
 fn dead(page: &Path, target: &str) -> Option<String> {
     let (file, heading) = target.split_once('#').unwrap_or((target, ""));
     let path = if file.is_empty() { page.to_path_buf() } else { page.parent()?.join(file) };
@@ -69,7 +70,7 @@ fn readme_is_short() {
 #[test]
 fn links_lead_somewhere() {
     let mut found = Vec::new();
-    // The heads of made pages are read where they are put.
+    // Files of `src` are the beginnings of generated pages; their links are checked in those pages.
     for path in files("", ".md").into_iter().filter(|path| !path.starts_with(root().join("src"))) {
         let text = fs::read_to_string(&path).expect("a readable file");
         let dead = targets(&text).into_iter().filter_map(|target| dead(&path, &target));

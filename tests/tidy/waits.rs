@@ -1,9 +1,9 @@
-//! No loop waits for anything but events: what a loop runs, which is `src/engine/loops` and `src/proxy`, makes no call that
-//! may wait, outside the places named here. (What the libraries and the store do for it is theirs to say.)
+//! No loop waits for anything but events. The code that a loop runs, which is `src/engine/loops` and `src/proxy`, makes no
+//! call that may wait, except in the places named here. The code of the libraries and of the store is not checked.
 
 use super::{code, files, none, shown};
 
-/// Calls that wait, or may.
+/// Calls that wait, or may wait.
 const WAITS: [&str; 13] = [
     ".recv()",
     "recv_timeout",
@@ -20,25 +20,17 @@ const WAITS: [&str; 13] = [
     "TcpStream::connect",
 ];
 
-/// Where which of them may stand, and why.
+/// Where which of them may occur, and why.
 const ALLOWED: [(&str, &str, &str); 12] = [
     ("src/engine/loops/counts.rs", ".lock()", "one look into the map of a few addresses"),
-    ("src/engine/loops/http2/pipe.rs", ".lock()", "both ends of it are the same thread's"),
-    ("src/engine/loops/http2/stream.rs", ".lock()", "who is woken and who looks are the same thread"),
-    (
-        "src/engine/loops/mod.rs",
-        ".join()",
-        "who stops the engine waits for its loops, not the other way round",
-    ),
-    (
-        "src/engine/loops/mod.rs",
-        "sleep(",
-        "who drains the engine waits for its connections, on its own thread",
-    ),
+    ("src/engine/loops/http2/pipe.rs", ".lock()", "only one thread uses both ends"),
+    ("src/engine/loops/http2/stream.rs", ".lock()", "only one thread uses it"),
+    ("src/engine/loops/mod.rs", ".join()", "the thread that stops the engine waits for its loops"),
+    ("src/engine/loops/mod.rs", "sleep(", "the thread that drains the engine waits for its connections"),
     ("src/engine/loops/state.rs", ".lock()", "a letter is put in, or all are taken"),
-    ("src/engine/loops/watchdog.rs", "recv_timeout", "its own thread"),
-    ("src/proxy/forward/line.rs", "sleep(", "a place in line is asleep, no thread is"),
-    ("src/proxy/identify.rs", ".wait(", "the portable engine's way, whose worker waits"),
+    ("src/engine/loops/watchdog.rs", "recv_timeout", "the watchdog has a thread of its own"),
+    ("src/proxy/forward/line.rs", "sleep(", "a place in the line is put to sleep, not a thread"),
+    ("src/proxy/identify.rs", ".wait(", "only for the portable engine, whose workers wait"),
     (
         "src/proxy/routes/passwords.rs",
         ".lock()",
@@ -48,7 +40,7 @@ const ALLOWED: [(&str, &str, &str); 12] = [
     ("src/proxy/lone_peer.rs", ".lock()", "one look at what was seen"),
 ];
 
-/// Files whose threads are there to wait.
+/// Files whose code runs on threads that may wait.
 const THREADS: [&str; 1] = ["src/engine/loops/lane.rs"];
 
 #[test]

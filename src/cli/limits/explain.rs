@@ -181,8 +181,8 @@ fn question(explain: &Explain) -> Result<Value, CommandFailure> {
     Ok(question)
 }
 
-/// Adds `NAME: VALUE` to a map of lists, and returns the name in lower case. The error does not repeat the line, which may contain a
-/// secret.
+/// Adds `NAME: VALUE` to a map of lists, and returns the name in lower case. The error does not repeat the line, which may
+/// contain a secret.
 fn add_field(headers: &mut Map<String, Value>, line: &str) -> Result<String, &'static str> {
     let (name, value) = line.split_once(':').ok_or("must look like \"NAME: VALUE\"")?;
     let name = name.trim().to_ascii_lowercase();

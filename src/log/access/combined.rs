@@ -2,8 +2,8 @@
 //! `ADDRESS - USER [TIME] "METHOD TARGET VERSION" STATUS BYTES "REFERER" "USER-AGENT"`.
 //!
 //! What a client wrote is escaped as nginx does it: quotes, backslashes and everything outside of visible ASCII as `\xHH`.
-//! USER is the name that the client gave in `Authorization: Basic`, else the stored id of a client that is not known by its address,
-//! else `-`.
+//! USER is the name that the client gave in `Authorization: Basic`, else the stored id of a client that is not known by its
+//! address, else `-`.
 
 use std::net::IpAddr;
 

@@ -20,8 +20,8 @@ pub(super) struct Load {
 struct Progress {
     /// `None` while the load is under way.
     outcome: Option<LoadOutcome>,
-    /// One for each look-up that waits; all are called when there is an outcome. The waker of a request that gave up stays until the
-    /// load ends.
+    /// One for each look-up that waits; all are called when there is an outcome. The waker of a request that gave up stays
+    /// until the load ends.
     wakers: Vec<Waker>,
 }
 
@@ -38,8 +38,8 @@ impl Load {
         self.done.wait_while_for(&mut progress, |progress| progress.outcome.is_none(), patience);
     }
 
-    /// Sets the outcome, if there is none yet, and wakes all that wait. Wakers are called outside of every lock; the caller must hold
-    /// none.
+    /// Sets the outcome, if there is none yet, and wakes all that wait. Wakers are called outside of every lock; the caller
+    /// must hold none.
     pub(super) fn settle(&self, outcome: LoadOutcome) {
         let mut progress = self.progress.lock();
         progress.outcome.get_or_insert(outcome);
@@ -86,8 +86,8 @@ impl Pending {
         self.load.progress.lock().outcome.is_some()
     }
 
-    /// What the load brought. When it has not ended, the caller has waited for as long as it may: that counts as a time-out, and what
-    /// was known before decides.
+    /// What the load brought. When it has not ended, the caller has waited for as long as it may: that counts as a
+    /// time-out, and what was known before decides.
     pub fn known(self, loader: &impl Loader) -> Known {
         let (address, port) = self.client;
         let outcome = self.load.progress.lock().outcome.clone();

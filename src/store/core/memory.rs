@@ -35,8 +35,8 @@ impl Core {
         text
     }
 
-    /// Puts that text back in force, until the database can be asked. Returns how many limits and plans there were. What can't be read
-    /// is logged; its client gets the default.
+    /// Puts that text back in force, until the database can be asked. Returns how many limits and plans there were. What
+    /// can't be read is logged; its client gets the default.
     pub fn recall(&self, text: &str) -> usize {
         let mut count = 0;
         let mut ranges = Vec::new();

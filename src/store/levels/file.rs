@@ -1,6 +1,6 @@
-//! The files that an instance keeps on its own disk, in `data/` beside the configuration or in `STATE_DIRECTORY`: its name, its
-//! clients' levels, and the limits that it knows. Only one process at a time uses them. Another process on the same folder makes a
-//! name that lasts until it ends, and keeps no files.
+//! The files that an instance keeps on its own disk, in `data/` beside the configuration or in `STATE_DIRECTORY`: its name,
+//! its clients' levels, and the limits that it knows. Only one process at a time uses them. Another process on the same
+//! folder makes a name that lasts until it ends, and keeps no files.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,13 +1,14 @@
-//! Levels as bytes: the same in every process and version that shares a database.
+//! Levels as bytes, in a format that all processes and versions on one database share.
 //!
-//! A piece is one byte of version and records of [`RECORD_BYTES`]; numbers are big-endian.
+//! A piece is one byte with the version of the format, and then records of [`RECORD_BYTES`]. Numbers are big-endian.
 
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::{Limit, Rate};
 use balancer_limiter::limiter::Saved;
 use balancer_limiter::terms::{BucketId, Reset};
 
-/// Client 17, bucket 8, flags 1, level 8, capacity 4, rate 8 and 4, period 4.
+/// Bytes of a record: client 17, bucket 8, flags 1, level 8, capacity 4, rate 8 and 4, and 4 for the period in which the
+/// level counts.
 pub const RECORD_BYTES: usize = 54;
 
 const VERSION: u8 = 1;
@@ -37,15 +38,15 @@ pub fn push(piece: &mut Vec<u8>, client: ClientKey, saved: &Saved) {
     piece.extend(turn.to_be_bytes());
 }
 
-/// Several pieces as one.
+/// Joins several pieces into one.
 pub fn joined(pieces: &[Vec<u8>]) -> Vec<u8> {
     let mut all = piece();
     all.extend(pieces.iter().flat_map(|piece| piece.get(1..).unwrap_or_default()));
     all
 }
 
-/// Every level of a piece. Of a version that this program does not know, and of records that no program wrote, nothing
-/// comes: a level that is not restored is a full bucket.
+/// Every level of a piece. A piece of an unknown version, and records that no program wrote, are left out; their buckets
+/// start full.
 pub fn read(piece: &[u8]) -> impl Iterator<Item = (ClientKey, Saved)> {
     let records = match piece.split_first() {
         Some((&VERSION, records)) => records,
@@ -54,7 +55,7 @@ pub fn read(piece: &[u8]) -> impl Iterator<Item = (ClientKey, Saved)> {
     records.chunks_exact(RECORD_BYTES).filter_map(record)
 }
 
-/// How many records of a piece [`read`] gives nothing for; a piece of another version counts as one.
+/// How many records of a piece [`read`] leaves out; a piece of an unknown version counts as one.
 pub fn unreadable(piece: &[u8]) -> usize {
     match piece.split_first() {
         Some((&VERSION, records)) => records.len().div_ceil(RECORD_BYTES) - read(piece).count(),

@@ -1,4 +1,4 @@
-//! Backends, out of the store and as memory knows them.
+//! The part of [`Limits`] that is about backends.
 
 use std::sync::Arc;
 
@@ -11,17 +11,20 @@ use crate::store::backends::{BackendRow, BackendSettings};
 use crate::store::v1::Actor;
 
 impl Limits {
-    /// The stored backends as they were last read; none while the database could never be asked.
+    /// The stored backends as they were last read; none until the database could be asked for the first time.
     pub fn backends(&self) -> Arc<Vec<BackendRow>> {
         self.core.backends.rows()
     }
 
-    /// One signal waits here after any number of changes that other instances made of the backends.
+    /// Has one signal after any number of changes that other instances made to backends.
     pub fn backend_changes(&self) -> Receiver<()> {
         self.core.backends.changes()
     }
 
-    /// Stores a backend; [`StoreError::Exists`]. Waits at most `database.timeout`.
+    /// Stores a new backend. Waits at most `database.timeout`.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when there is a backend of that name; those of the database.
     pub fn create_backend(
         &self,
         name: &str,
@@ -34,8 +37,11 @@ impl Limits {
         })
     }
 
-    /// Puts what is said over what is stored. Without `in_file` there must be such a backend, else
-    /// [`StoreError::NotFound`]; with it the row is only a change of the configuration file's, which has the place.
+    /// Changes those settings of a backend that `said` has. `in_file`: it is a backend of the configuration file, and the
+    /// row keeps only what is changed about it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it is neither in the file nor stored; those of the database.
     pub fn patch_backend(
         &self,
         name: &str,
@@ -53,7 +59,10 @@ impl Limits {
         })
     }
 
-    /// Takes one away; [`StoreError::NotFound`].
+    /// Removes a stored backend.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it is not stored, or is one of the configuration file; those of the database.
     pub fn delete_backend(&self, name: &str, actor: &Actor) -> Result<(), StoreError> {
         self.change_backend(StoreOp::Delete, name, actor, |before| match before {
             Some(BackendRow { settings: BackendSettings { url: Some(_), .. }, .. }) => Ok(None),

@@ -1,4 +1,5 @@
-//! What instances tell each other of the shared budget, as the store carries it: texts, and nothing of what they mean.
+//! The channel by which instances tell each other of the shared budget. The store carries texts and does not know what they
+//! mean.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,27 +9,27 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::super::session::{Notifier, Word};
 use super::Limits;
 
-/// Texts that may lie unread: of fifteen instances at their bound, what comes in a second and a half, at most 8 MiB.
+/// Most texts that may wait to be read: about what 15 instances at their bound send in 1.7 s, and at most 8 MiB.
 const MAX_UNREAD: usize = 1024;
 
-/// Both ends of the channel of a database on which instances can tell each other something.
+/// Both ends of the channel.
 pub struct BudgetChannel {
-    /// Tells.
+    /// Tells texts to all instances.
     pub notifier: Box<dyn Notifier>,
-    /// What was told, by this instance too.
+    /// The texts that were told by all instances, this one among them.
     pub heard: Receiver<String>,
-    /// How many texts were heard that found no room.
+    /// Counts texts that were heard but found no room.
     pub missed: Arc<AtomicU64>,
 }
 
-/// Where the words of the listener go.
+/// Where the listener puts the words that it hears.
 pub(super) struct Ears {
     news: Sender<()>,
     budget: Option<(Sender<String>, Arc<AtomicU64>)>,
 }
 
 impl Ears {
-    /// For a database with or without such a channel.
+    /// The ears for a database. `notifier`: `None` where it has no channel for the shared budget.
     pub fn of(notifier: Option<Box<dyn Notifier>>, news: Sender<()>) -> (Self, Option<BudgetChannel>) {
         let Some(notifier) = notifier else { return (Self { news, budget: None }, None) };
         let (tell, heard) = bounded(MAX_UNREAD);
@@ -40,7 +41,7 @@ impl Ears {
     /// Takes a word. Waits for nothing.
     pub fn hear(&self, word: Word<'_>) {
         match (word, &self.budget) {
-            // Full: somebody is on the way to look.
+            // Full: the watch has a signal waiting already.
             (Word::Changes, _) => {
                 let _ = self.news.try_send(());
             }
@@ -55,8 +56,7 @@ impl Ears {
 }
 
 impl Limits {
-    /// The channel to other instances, for the one who takes part in the shared budget: the first who asks. `None` on a
-    /// database that has none.
+    /// Takes the channel to other instances. `None` when it was taken before, and on a database that has no such channel.
     pub fn take_budget_channel(&self) -> Option<BudgetChannel> {
         self.channel.lock().take()
     }

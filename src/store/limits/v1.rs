@@ -1,5 +1,6 @@
-//! What the API's v1 needs, out of the store. Each waits at most `database.timeout`; a mutation writes its audit row in its
-//! own transaction, and what is reported as done is in force on this process's next request.
+//! The part of [`Limits`] for version 1 of the API. Each call waits at most `database.timeout`, and may fail with every
+//! error of the database besides those that it names. A change writes its audit row in its own transaction, and is in force
+//! on the next request to this process.
 
 use super::Limits;
 use crate::metrics::StoreOp;
@@ -12,13 +13,13 @@ use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::{ClientLimit, Plan, PlanName};
 
 impl Limits {
-    /// One limit; [`StoreError::NotFound`].
+    /// One limit, or [`StoreError::NotFound`].
     pub fn limit(&self, id: &ClientId) -> Result<LimitRow, StoreError> {
         let id = id.clone();
         self.read(StoreOp::Get, move |store, within| ops::get(store, within, &id))
     }
 
-    /// A page in byte order of the ids, those behind `after`.
+    /// At most `count` limits after the id `after`, in byte order of the ids.
     pub fn limits(
         &self,
         filter: &LimitFilter,
@@ -29,13 +30,14 @@ impl Limits {
         self.read(StoreOp::List, move |store, within| ops::list(store, within, &filter, &after, count))
     }
 
-    /// How many limits a filter leaves.
+    /// How many limits fit a filter.
     pub fn total(&self, filter: &LimitFilter) -> Result<i64, StoreError> {
         let filter = filter.clone();
         self.read(StoreOp::List, move |store, within| ops::total(store, within, &filter))
     }
 
-    /// Adds a limit; [`StoreError::Exists`]; [`StoreError::NoPlan`] when it names a plan that is not there.
+    /// Adds a limit. Fails with [`StoreError::Exists`], or with [`StoreError::NoPlan`] when it names a plan that does not
+    /// exist.
     pub fn create_limit(
         &self,
         id: &ClientId,
@@ -46,7 +48,7 @@ impl Limits {
         row(&done)
     }
 
-    /// Adds or replaces one; [`StoreError::Precondition`], [`StoreError::NoPlan`].
+    /// Adds or replaces a limit. Fails with [`StoreError::Precondition`] or [`StoreError::NoPlan`].
     pub fn put_limit(
         &self,
         id: &ClientId,
@@ -58,8 +60,8 @@ impl Limits {
         Ok(Put { created: done.is_new(), row: row(&done)? })
     }
 
-    /// Takes one away; [`StoreError::NotFound`], [`StoreError::Precondition`] (also for an absent one when there is a
-    /// condition).
+    /// Removes a limit. Fails with [`StoreError::NotFound`] or [`StoreError::Precondition`]; where there is a condition,
+    /// always with the latter.
     pub fn delete_limit(
         &self,
         id: &ClientId,
@@ -69,7 +71,7 @@ impl Limits {
         self.write_one(id, To::Gone, condition.clone(), actor).map(drop)
     }
 
-    /// Does all of it in one transaction, or nothing. One audit row.
+    /// Does all operations in one transaction, or none. There is one audit row for all of them.
     pub fn batch(&self, operations: Vec<BatchOp>, actor: &Actor) -> Result<(), BatchError> {
         let wish = |(id, to)| Change { id, to, condition: Condition::None };
         let wishes = operations.into_iter().map(|operation| match operation {
@@ -80,34 +82,34 @@ impl Limits {
         self.write(wishes.collect(), actor, true).map(drop)
     }
 
-    /// Adds or replaces a chunk of limits, at most [`MAX_IMPORTED`](crate::store::v1::MAX_IMPORTED), in one transaction, or
-    /// nothing; of several for one id the last counts. Made for many chunks: what changed is in force on this process within
-    /// a moment, and may be done a second time. One audit row.
+    /// Adds or replaces a chunk of limits, at most [`MAX_IMPORTED`](crate::store::v1::MAX_IMPORTED), all in one transaction
+    /// or none. If several are for one id, the last counts. There is one audit row. Unlike other changes, these are in
+    /// force in this process only after a moment. The same chunk may be imported twice.
     pub fn import(&self, chunk: Vec<(ClientId, ClientLimit)>, actor: &Actor) -> Result<Imported, BatchError> {
         let actor = actor.clone();
         self.attempt(move |core| core.import(&chunk, &actor))
     }
 
-    /// One plan; [`StoreError::NotFound`].
+    /// One plan, or [`StoreError::NotFound`].
     pub fn plan(&self, name: &PlanName) -> Result<PlanRow, StoreError> {
         let name = name.clone();
         self.read(StoreOp::Get, move |store, within| ops::plan(store, within, &name))
     }
 
-    /// A page in byte order of the names, those behind `after`.
+    /// At most `count` plans after the name `after`, in byte order of the names.
     pub fn plans(&self, after: Option<&str>, count: usize) -> Result<Vec<PlanRow>, StoreError> {
         let after = after.unwrap_or_default().to_owned();
         self.read(StoreOp::List, move |store, within| ops::plans(store, within, &after, count))
     }
 
-    /// Adds a plan; [`StoreError::Exists`], [`StoreError::Full`] at the bound.
+    /// Adds a plan. Fails with [`StoreError::Exists`], or with [`StoreError::Full`] at the bound.
     pub fn create_plan(&self, plan: &Plan, actor: &Actor) -> Result<PlanRow, StoreError> {
         let (plan, actor) = (plan.clone(), actor.clone());
         let (row, _) = self.change(move |core| core.put_plan(&plan, &Condition::None, true, &actor))?;
         Ok(row)
     }
 
-    /// Adds or replaces one, in force on the next request of all its clients; [`StoreError::Precondition`].
+    /// Adds or replaces a plan, in force on the next request of all its clients. Fails with [`StoreError::Precondition`].
     pub fn put_plan(
         &self,
         plan: &Plan,
@@ -119,7 +121,8 @@ impl Limits {
         Ok(Put { created, row })
     }
 
-    /// Takes one away; [`StoreError::InUse`] with the count of limits that name it.
+    /// Removes a plan. Fails with [`StoreError::NotFound`], [`StoreError::Precondition`], or [`StoreError::InUse`] with the
+    /// number of limits that name it.
     pub fn delete_plan(
         &self,
         name: &PlanName,
@@ -130,13 +133,13 @@ impl Limits {
         self.change(move |core| core.remove_plan(&name, &condition, &actor))
     }
 
-    /// Notes in the audit that a client's levels were filled; [`StoreError::NotFound`] without a limit.
+    /// Notes in the audit that a client's buckets were filled. Fails with [`StoreError::NotFound`] when it has no limit.
     pub fn note_reset(&self, id: &ClientId, actor: &Actor) -> Result<LimitRow, StoreError> {
         let (id, actor) = (id.clone(), actor.clone());
         self.change(move |core| core.note_reset(&id, &actor))
     }
 
-    /// A page of the audit, newest first, those before `before`.
+    /// At most `count` rows of the audit with numbers below `before`, newest first.
     pub fn audit(&self, before: Option<i64>, count: usize) -> Result<Vec<AuditRow>, StoreError> {
         self.read(StoreOp::List, move |store, within| ops::audit(store, within, before, count))
     }

@@ -1,4 +1,4 @@
-//! Who changed what: written in the mutation's own transaction, bounded by age and number of rows.
+//! The audit: who changed what. A row is written in the transaction of its change; rows are bounded by age and number.
 
 use std::time::Duration;
 
@@ -28,21 +28,21 @@ pub struct Keep {
     pub rows: u64,
 }
 
-/// Who writes, and what else every write needs to know.
+/// Who writes, and what else every write needs.
 #[derive(Clone, Copy)]
 pub struct By<'a> {
-    /// For the audit.
+    /// Who writes, for the audit.
     pub actor: &'a Actor,
     /// How much of the audit is kept.
     pub keep: Keep,
-    /// Is told the first and the last number of what is about to be committed.
+    /// Called before the commit with the first and the last number of the changes.
     pub note: &'a dyn Fn((i64, i64)),
 }
 
-/// Most limits of a batch that its row shows, before and after.
+/// Most limits of a batch that its row shows.
 const SHOWN_OF_BATCH: usize = 100;
 
-/// A row that is still to be written.
+/// A row of the audit that is to be written.
 pub(super) struct Note<'a> {
     pub seqs: (i64, i64),
     pub actor: &'a Actor,
@@ -52,7 +52,7 @@ pub(super) struct Note<'a> {
     pub after: String,
 }
 
-/// `{"key":value}`.
+/// A target as JSON text: `{"key":value}`.
 pub(super) fn target(key: &'static str, value: impl Serialize) -> String {
     struct One<V>(&'static str, V);
     impl<V: Serialize> Serialize for One<V> {
@@ -65,7 +65,7 @@ pub(super) fn target(key: &'static str, value: impl Serialize) -> String {
     text(&One(key, value))
 }
 
-/// What one write of a limit leaves behind.
+/// The row for a write of one limit.
 pub(super) fn of_limit<'a>(one: &Done, actor: &'a Actor) -> Note<'a> {
     let action = action(one.before.is_some(), one.after.is_some());
     Note {
@@ -78,7 +78,7 @@ pub(super) fn of_limit<'a>(one: &Done, actor: &'a Actor) -> Note<'a> {
     }
 }
 
-/// What a batch leaves behind: how many wishes it had, and the first limits that it changed.
+/// The row for a batch: how many operations it had, and the first limits that it changed.
 pub(super) fn of_batch<'a>(done: &[Done], wishes: usize, seqs: (i64, i64), actor: &'a Actor) -> Note<'a> {
     let shown = &done[..done.len().min(SHOWN_OF_BATCH)];
     Note {
@@ -100,7 +100,7 @@ fn after(one: &Done) -> Option<LimitDocument<'_>> {
     one.after.as_ref().map(|limit| LimitDocument::new(one.id.text(), limit))
 }
 
-/// What a write of a plan leaves behind.
+/// The row for a write of a plan.
 pub(super) fn of_plan<'a>(
     before: Option<&Plan>,
     after: Option<&Plan>,
@@ -119,7 +119,7 @@ pub(super) fn of_plan<'a>(
     }
 }
 
-/// What was done, by whether there was a row before and is one now.
+/// The word for what was done: `before` and `after` say whether there was a row before, and is one now.
 fn action(before: bool, after: bool) -> &'static str {
     match (before, after) {
         (false, _) => "create",
@@ -128,7 +128,7 @@ fn action(before: bool, after: bool) -> &'static str {
     }
 }
 
-/// What every mutation ends with: its row in the audit, and word of it.
+/// The end of every change: writes its row in the audit, and tells other instances of it.
 pub(super) fn finish(session: &mut dyn Session, note: &Note<'_>, by: By<'_>) -> Result<(), StoreError> {
     write(session, note, by.keep)?;
     announce(session, note.seqs.1)?;
@@ -136,7 +136,7 @@ pub(super) fn finish(session: &mut dyn Session, note: &Note<'_>, by: By<'_>) -> 
     Ok(())
 }
 
-/// What one change of a backend leaves behind.
+/// The row for a change of a backend.
 pub(super) fn of_backend<'a>(
     name: &str,
     before: Option<&BackendSettings>,
@@ -153,12 +153,12 @@ pub(super) fn of_backend<'a>(
     Note { seqs: (seq, seq), actor, action, target, before: text(&before), after: text(&after) }
 }
 
-/// Whether it is a backend of its own, not a change of one in the configuration file.
+/// Whether these are the settings of a stored backend, and not changes to one of the configuration file.
 fn is_whole(settings: Option<&BackendSettings>) -> bool {
     settings.is_some_and(|settings| settings.url.is_some())
 }
 
-/// The word for another state of a backend that was there before; `None`: its state is what it was.
+/// The word for a change of state; `None` when the state stays the same, or the backend is new.
 fn turned(before: Option<&BackendSettings>, after: Option<&BackendSettings>) -> Option<&'static str> {
     let after = after?;
     if before.is_none() && after.url.is_some() {
@@ -176,7 +176,7 @@ fn turned(before: Option<&BackendSettings>, after: Option<&BackendSettings>) -> 
     }
 }
 
-/// Writes a row, and takes away what is too old or too much now and then. The writers' lock is held.
+/// Writes a row. Once in a while, also removes rows that are too old or too many. The writers' lock is held.
 fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), StoreError> {
     let (first, seq) = note.seqs;
     session.query(
@@ -205,7 +205,7 @@ fn write(session: &mut dyn Session, note: &Note<'_>, keep: Keep) -> Result<(), S
     Ok(())
 }
 
-/// Notes that a client's levels were filled; gives its limit.
+/// Notes that a client's buckets were filled. Returns its limit.
 pub fn note_reset(
     store: &dyn Store,
     within: Duration,
@@ -230,7 +230,7 @@ pub fn note_reset(
     })
 }
 
-/// At most `count` rows before a number, newest first. Those that can't be read are left out.
+/// At most `count` rows with numbers below `before`, newest first. Rows that can't be read are left out.
 pub fn audit(
     store: &dyn Store,
     within: Duration,

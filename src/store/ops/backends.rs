@@ -1,4 +1,4 @@
-//! Backends.
+//! Statements for backends.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::store::StoreError;
 
 const COLUMNS: &str = "name, settings, version";
 
-/// What becomes of a row, judged inside of the transaction: its settings from now on, `None` to take it away.
+/// Decides, inside the transaction, what a row is changed to: its new settings, or `None` to remove it.
 pub type Judge<'a> = dyn FnMut(Option<&BackendRow>) -> Result<Option<BackendSettings>, StoreError> + 'a;
 
-/// All of them, in byte order of their names.
+/// All backends, in byte order of their names.
 pub fn list(store: &dyn Store, within: Duration) -> Result<Vec<BackendRow>, StoreError> {
     inside(store, within, Access::Read, |session| {
         Ok(rows(session.query(&format!("SELECT {COLUMNS} FROM backends ORDER BY name"), &[])?))
     })
 }
 
-/// Changes one as `judge` says, with a row of the audit; gives it as it is then, `None` when it is gone.
+/// Changes a backend as `judge` says, with a row in the audit. Returns the new row; `None` when it was removed.
 pub fn change(
     store: &dyn Store,
     within: Duration,
@@ -65,7 +65,7 @@ fn rows(cells: Cells) -> Vec<BackendRow> {
     cells.into_iter().filter_map(row).collect()
 }
 
-/// `None`, said in the log, when it can't be read.
+/// A row; `None`, and logged, when it can't be read.
 fn row(cells: Vec<Cell>) -> Option<BackendRow> {
     let id = first_text(&cells);
     let Ok([Cell::Text(name), Cell::Text(settings), Cell::Int(version)]) = <[Cell; 3]>::try_from(cells)

@@ -1,4 +1,4 @@
-//! How many limits there may be where memory holds all of them.
+//! How many limits there may be of those that are held in memory, or loaded, together.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,18 @@ use crate::store::StoreError;
 use balancer_limiter::identity::{ClientId, IdForm, group};
 use balancer_limiter::ranges;
 
-/// Ranges stay in memory, in every instance.
+/// Most ranges. Every instance holds all of them in memory.
 const MAX_RANGES: i64 = ranges::MAX_RANGES as i64;
 const _: () = assert!(MAX_RANGES == 100_000, "a message says so");
-/// Limits of one IPv4 address and its ports, or inside one IPv6 prefix: they are loaded together.
+/// Most limits of one IPv4 address and its ports, or inside one IPv6 prefix. They are loaded together.
 pub(super) const MAX_GROUP: i64 = 4_096;
 const _: () = assert!(MAX_GROUP == 4_096, "a message says so");
-/// What a load brings at most: more than [`MAX_GROUP`], since `ipv6_prefix` may have been another one.
+/// Most rows that one statement of a load returns. A group may have more than [`MAX_GROUP`] limits if `ipv6_prefix` was
+/// changed.
 pub(super) const MAX_LOADED: i64 = 4 * MAX_GROUP;
 
-/// Refuses the new ids if, with them already written, there are too many; says which of them is the first in the group
-/// that is too large. Called at the end of a transaction that is undone then.
+/// Checks the bounds after the new ids were written, at the end of their transaction. The error, which undoes the
+/// transaction, has the index of the first new id in the group that is too large.
 pub(super) fn check(
     session: &mut dyn Session,
     new: &[&ClientId],
@@ -33,7 +34,7 @@ pub(super) fn check(
             return Err((at, StoreError::Full("there are 100000 ranges already, the most that are kept")));
         }
     }
-    // The one row of an IPv4 address itself makes no group too large.
+    // The row of an IPv4 address itself is not counted as new: there is only one for each group.
     let crowded = |id: &&ClientId| match id.form() {
         IdForm::Address(address) => address.is_ipv6(),
         form => matches!(form, IdForm::AddressPort(_)),

@@ -1,5 +1,4 @@
-//! The list of changes: what every mutation appends in its own transaction, and what other instances read on from where
-//! they were.
+//! The list of changes. Every write appends to it in its own transaction, and other instances go on reading where they stopped.
 
 use std::time::Duration;
 
@@ -7,21 +6,21 @@ use super::super::session::{Access, Cell, Session, SqlValue, Store, inside};
 use super::{STATEMENT_ROWS, left_out, number, tuples};
 use crate::store::StoreError;
 
-/// Changes that are kept for instances that follow. Whoever is further behind reads everything anew.
+/// How many changes are kept for instances that follow. An instance that is further behind reads everything again.
 pub const KEPT_CHANGES: i64 = 100_000;
-/// Old changes go when a number comes past a multiple of this, so that most writes have nothing to prune.
+/// Old changes are removed whenever a number passes a multiple of this, so that most writes have nothing to remove.
 pub(super) const PRUNE_EVERY: i64 = 64;
 
-/// What a change is of, as the column `kind` holds it.
+/// What was changed: the values of the column `kind`.
 pub(super) const LIMIT: &str = "limit";
 pub(super) const RANGE: &str = "range";
 pub(super) const PLAN: &str = "plan";
 pub(super) const BACKEND: &str = "backend";
 pub(super) const RESET: &str = "reset";
-/// A batch that changed nothing in the end: it has a number all the same.
+/// A batch that changed nothing in the end. It has a number, too.
 pub(super) const BATCH: &str = "batch";
 
-/// Appends changes and prunes the oldest; gives their numbers, in order. The writers' lock is held.
+/// Appends changes and removes the oldest ones. Returns the numbers of the new ones, in their order. The writers' lock is held.
 pub(super) fn record(session: &mut dyn Session, changes: &[(&str, &str)]) -> Result<Vec<i64>, StoreError> {
     let mut numbers = Vec::with_capacity(changes.len());
     for part in changes.chunks(STATEMENT_ROWS) {
@@ -32,7 +31,7 @@ pub(super) fn record(session: &mut dyn Session, changes: &[(&str, &str)]) -> Res
         let values: Vec<_> =
             part.iter().flat_map(|(kind, id)| [SqlValue::Text(kind), SqlValue::Text(id)]).collect();
         let cells = session.query(&sql, &values)?;
-        // No database promises an order here; each id stands once in the list.
+        // The rows may come in any order. Each id is in the list only once, so ids lead to their numbers.
         let mut given: Vec<(String, i64)> = cells
             .into_iter()
             .filter_map(|row| match <[Cell; 2]>::try_from(row) {
@@ -60,38 +59,38 @@ pub(super) fn passes(first: i64, last: i64) -> bool {
     (first - 1).div_euclid(PRUNE_EVERY) != last.div_euclid(PRUNE_EVERY)
 }
 
-/// What changed behind a number.
+/// The changes after a number, each as its id and its own number, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Followed {
-    /// Limits: their ids with the change's number, oldest first.
+    /// Limits that were changed.
     pub limits: Vec<(String, i64)>,
-    /// Ranges, likewise.
+    /// Ranges that were changed.
     pub ranges: Vec<(String, i64)>,
-    /// Clients whose levels were filled.
+    /// Clients whose buckets were filled.
     pub resets: Vec<(String, i64)>,
-    /// Plans, likewise.
+    /// Plans that were changed.
     pub plans: Vec<(String, i64)>,
-    /// Backends, likewise.
+    /// Backends that were changed.
     pub backends: Vec<(String, i64)>,
     /// The number of the last change that was read.
     pub last: i64,
-    /// More are to be read.
+    /// There are more changes to read.
     pub more: bool,
 }
 
 /// Most changes that are read at once.
 const PAGE: usize = 2_000;
 
-/// The changes behind `seen`; `None` when some may have been pruned, or when the database is not the one in which that
-/// number was given.
+/// The changes after the number `seen`, at most [`PAGE`]. `None` when some of them may have been removed, or when the
+/// database is not the one that gave that number.
 pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<Followed>, StoreError> {
     let (cells, last) = inside(store, within, Access::Read, |session| {
         let sql = format!("SELECT seq, kind, id FROM changes WHERE seq > $1 ORDER BY seq LIMIT {PAGE}");
         let cells = session.query(&sql, &[SqlValue::Int(Some(seen))])?;
-        // After the rows: what was pruned before they were read is then seen to be missing.
+        // Read after the rows, so that changes which were removed before the rows were read are noticed.
         Ok((cells, last_in(session)?))
     })?;
-    // Beyond that, a change behind `seen` may have come and been pruned.
+    // In these cases, changes after `seen` may have been removed.
     if last < seen || last.saturating_sub(seen) >= KEPT_CHANGES {
         return Ok(None);
     }
@@ -111,7 +110,7 @@ pub fn changes(store: &dyn Store, within: Duration, seen: i64) -> Result<Option<
             PLAN => followed.plans.push((id, seq)),
             BACKEND => followed.backends.push((id, seq)),
             RESET => followed.resets.push((id, seq)),
-            // Of no concern to this program.
+            // Kinds of other versions, and batches without a change.
             _ => {}
         }
     }

@@ -1,5 +1,5 @@
-//! Many limits at once from elsewhere: copied into a table of this transaction alone, and merged from there by a few
-//! statements, however many rows they are.
+//! Imports many limits at once. They are copied into a table that only this transaction sees, and merged from there by a few
+//! statements, however many rows there are.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use balancer_limiter::document::LimitDocument;
 use balancer_limiter::identity::ClientId;
 use balancer_limiter::terms::ClientLimit;
 
-/// The columns that are copied: those of a limit but its version, truth values as 0 and 1.
+/// The columns that are copied: those of a limit without its version. Truth values are 0 and 1.
 const COPIED: &[&str] = &[
     "canonical",
     "client_id",
@@ -33,7 +33,7 @@ const COPIED: &[&str] = &[
     "priority",
 ];
 
-/// What is stored like that already needs no write.
+/// Rows that are stored just like that already need no write.
 const DROP_UNCHANGED: &str = "DELETE FROM incoming WHERE EXISTS (SELECT 1 FROM limits l \
     WHERE l.canonical = incoming.canonical AND l.plan IS NOT DISTINCT FROM incoming.plan \
     AND l.buckets = incoming.buckets AND l.max_in_flight IS NOT DISTINCT FROM incoming.max_in_flight \
@@ -44,8 +44,8 @@ const NEW: &str = "SELECT i.client_id FROM incoming i \
     WHERE NOT EXISTS (SELECT 1 FROM limits l WHERE l.canonical = i.canonical)";
 const NUMBER: &str = "INSERT INTO changes (kind, id) \
     SELECT CASE kind WHEN 3 THEN 'range' ELSE 'limit' END, client_id FROM incoming ORDER BY canonical";
-/// The writers' lock is held, so every number behind the last one is of these rows. (`WHERE true`: without it SQLite
-/// takes `ON` for a part of the join.)
+/// The writers' lock is held, so every number after the last one belongs to these rows. The `WHERE` also keeps SQLite from
+/// reading `ON CONFLICT` as a part of the join.
 const MERGE: &str = "INSERT INTO limits (canonical, client_id, kind, address, port, plan, buckets, max_in_flight, \
     exempt, shared, per_instance, weight, priority, version) \
     SELECT i.canonical, i.client_id, i.kind, i.address, i.port, i.plan, i.buckets, i.max_in_flight, \
@@ -57,10 +57,10 @@ const MERGE: &str = "INSERT INTO limits (canonical, client_id, kind, address, po
     per_instance = excluded.per_instance, weight = excluded.weight, priority = excluded.priority, \
     version = excluded.version";
 
-/// Most limits that the audit shows of one chunk.
+/// Most limits of a chunk that the audit shows.
 const SHOWN: i64 = 100;
 
-/// Adds or replaces these limits, all or none. Of several for one id the last counts.
+/// Adds or replaces these limits, all or none. If several are for one id, the last counts.
 pub fn import(
     store: &dyn Store,
     within: Duration,
@@ -91,7 +91,7 @@ fn transact(
     let places: HashMap<&ClientId, usize> = rows.iter().map(|(id, _)| id).zip(0..).collect();
     let last_of = rows.iter().enumerate().filter(|(at, (id, _))| places.get(id) == Some(at));
     let mut staged: Vec<Columns> = last_of.map(|(_, (id, limit))| Columns::of(id, limit, 0)).collect();
-    // Neighbours in the index are looked up one after the other.
+    // Sorted, so that rows which are close together in the index are looked up one after the other.
     staged.sort_unstable_by(|one, other| one.canonical.cmp(&other.canonical));
     session.batch(session.stage())?;
     let values: Vec<SqlValue<'_>> =
@@ -143,7 +143,7 @@ fn shown(session: &mut dyn Session) -> Result<Vec<String>, StoreError> {
     Ok(texts(session.query(sql, &[SqlValue::Int(Some(SHOWN))])?).collect())
 }
 
-/// Gives each row a number and writes all of them; the first and the last number.
+/// Gives each row a number and writes all rows. Returns the first and the last number.
 fn merge(session: &mut dyn Session) -> Result<(i64, i64), StoreError> {
     let before = changes::last_in(session)?;
     session.query(NUMBER, &[])?;

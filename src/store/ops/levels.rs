@@ -1,5 +1,5 @@
-//! Levels of buckets, as each instance saved them last: bytes in numbered segments, whatever they hold. Ages are on the
-//! database's clock, which all instances share.
+//! Statements for levels of buckets, as each instance saved them last: numbered segments of bytes, whose content does not
+//! matter here. Ages are measured on the database's clock, which all instances share.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::super::v1::SavedSegment;
 use super::{first_text, left_out, readable, tuples};
 use crate::store::StoreError;
 
-/// Puts an instance's segments in the place of its earlier ones of these numbers.
+/// Saves segments of an instance; each replaces the earlier one of its number.
 pub fn save(
     store: &dyn Store,
     within: Duration,
@@ -29,11 +29,11 @@ pub fn save(
             [SqlValue::Text(instance), SqlValue::Int(Some((*number).into())), SqlValue::Bytes(Some(bytes))]
         })
         .collect();
-    // By itself one statement is one transaction, and it does no harm a second time.
+    // `Access::Read` is enough: a single statement is a transaction by itself, and does no harm when it is done twice.
     store.with(within, Access::Read, &mut |session| session.query(&sql, &values).map(drop))
 }
 
-/// At most `count` segments of any instance behind that one, in order. Those that can't be read are left out.
+/// At most `count` segments of all instances, in order, beginning after `after`. Segments that can't be read are left out.
 pub fn saved(
     store: &dyn Store,
     within: Duration,
@@ -73,7 +73,7 @@ fn row(cells: Vec<Cell>) -> Option<SavedSegment> {
                 Cell::Int(saved_at_us),
             ],
         ) => {
-            // A clock that was set back makes nothing younger than new.
+            // When the clock was set back, the age is 0.
             let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
             Some(SavedSegment { instance, segment: segment as u8, bytes, age, saved_at_us })
         }
@@ -81,8 +81,8 @@ fn row(cells: Vec<Cell>) -> Option<SavedSegment> {
     }
 }
 
-/// Clients whose levels were filled since the oldest of these segments was saved, as the audit names them, and when it was last:
-/// microseconds since 1970 on the database's clock.
+/// Clients whose buckets were filled since the oldest segment was saved, as the audit names them, and when that last
+/// happened, in microseconds since 1970 on the database's clock.
 pub fn resets(store: &dyn Store, within: Duration) -> Result<Vec<(String, i64)>, StoreError> {
     let rows = inside(store, within, Access::Read, |session| {
         let sql = "SELECT target, max(at_us) FROM audit WHERE action = 'reset' \
@@ -99,8 +99,9 @@ pub fn resets(store: &dyn Store, within: Duration) -> Result<Vec<(String, i64)>,
     Ok(rows.into_iter().filter_map(named).collect())
 }
 
-/// Forgets what was saved longer ago than that: its instance is gone. What seems to come from the future was saved while the
-/// clock was ahead: it counts as saved now, or it would be as young at every start until that time.
+/// Removes segments that were saved longer ago than that, whose instances are gone. A segment with a time in the future was
+/// saved while the clock was ahead. It counts as saved now, because otherwise its age would be 0 at every start until that
+/// time has come.
 pub fn forget(store: &dyn Store, within: Duration, older_than: Duration) -> Result<(), StoreError> {
     let age_us = i64::try_from(older_than.as_micros()).ok();
     store.with(within, Access::Read, &mut |session| {

@@ -1,4 +1,4 @@
-//! What a list of wishes comes to, given what is stored. Decides alone; nothing is read or written here.
+//! Decides what a list of changes leads to, given what is stored. Nothing is read or written here.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,42 +9,42 @@ use balancer_limiter::identity::ClientId;
 use balancer_limiter::limit::Limit;
 use balancer_limiter::terms::{ClientLimit, PlanName};
 
-/// A wish for one limit.
+/// A change of one limit that is asked for: a wish.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Whose.
+    /// The id of the limit.
     pub id: ClientId,
-    /// What it is to be.
+    /// What it is changed to.
     pub to: To,
-    /// What must hold before.
+    /// The condition that must hold before.
     pub condition: Condition,
 }
 
-/// What a limit is to be.
+/// What a limit is changed to.
 #[derive(Clone, Debug)]
 pub enum To {
-    /// A new one.
+    /// This limit, which must be new.
     New(ClientLimit),
-    /// New or in the place of another.
+    /// This limit, new or in the place of another.
     Put(ClientLimit),
-    /// One bucket `default` with these numbers, for a limit that there is: what else bounds it stays.
+    /// One bucket `default` with these numbers, for a limit that exists. Its other bounds stay.
     Numbers(Limit),
-    /// No more.
+    /// Nothing: the limit is removed.
     Gone,
 }
 
 /// What becomes of one id.
 #[derive(Clone, Debug)]
 pub struct Done {
-    /// By value; its text is what is stored.
+    /// The id, with the text that is stored.
     pub id: ClientId,
     /// The row before.
     pub before: Option<LimitRow>,
-    /// What is there now.
+    /// The limit now; `None` when there is none.
     pub after: Option<ClientLimit>,
     /// The number of the change.
     pub version: i64,
-    /// The wish that decided last.
+    /// The index of the last wish for this id.
     pub index: usize,
 }
 
@@ -61,8 +61,10 @@ impl Done {
     }
 }
 
-/// Follows the wishes one after the other; the first that can't be fulfilled ends it, with its number. Ids that have no
-/// row before and none after are left out. Versions are still 0.
+/// Applies the wishes one after the other. Ids that have no row before and none after are left out. Versions are still 0.
+///
+/// # Errors
+/// The index of the first wish that can't be done, and why.
 pub(super) fn merge(
     stored: Vec<LimitRow>,
     wishes: &[Change],
@@ -86,7 +88,7 @@ pub(super) fn merge(
         let one = &mut done[at];
         let after = step(one, wish, index, &plan_exists).map_err(|fault| (index, fault))?;
         if one.after.is_none() {
-            // The name that it is created under is the one that it keeps.
+            // A limit keeps the id with which it is created.
             one.id = wish.id.clone();
         }
         (one.after, one.index) = (after, index);
@@ -106,7 +108,7 @@ fn step(
         Condition::None => true,
         Condition::Exists => now.after.is_some(),
         Condition::Absent => now.after.is_none(),
-        // What this very list has written has no version yet that anybody could know.
+        // A limit that an earlier wish of the list changed has no version yet that a caller could know.
         Condition::Version(versions) => {
             now.after.is_some()
                 && !touched

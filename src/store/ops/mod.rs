@@ -1,4 +1,4 @@
-//! The statements, the same for both databases. Every value is a bound parameter.
+//! The statements, which are the same for both databases. Every value is a bound parameter.
 
 mod audit;
 mod backends;
@@ -29,12 +29,12 @@ pub use probe::{read_only, try_change};
 pub use read::{get, list, load, load_all, named, ranges, total};
 pub use write::{WriteTerms, Written, write};
 
-/// Most rows that one statement writes or asks for: with up to a dozen values each, far below the 32,766 that SQLite
-/// can bind.
+/// Most rows that one statement writes or asks for. With up to 14 values for each row, that is far below the 32,766 values
+/// that SQLite can bind.
 const STATEMENT_ROWS: usize = 500;
 
-/// `($1, $2), ($3, $4)`: so many rows of so many parameters, numbered in order, each wrapped as `shape` says (`{}`
-/// stands for the parameter).
+/// Rows of parameters such as `($1, $2), ($3, $4)`, numbered in order. `shape` has a text for each parameter of a row, in
+/// which `{}` is replaced by the parameter.
 fn tuples(rows: usize, shape: &[&str]) -> String {
     let mut text = String::with_capacity(rows * shape.len() * 8);
     let mut number = 0;
@@ -52,15 +52,15 @@ fn tuples(rows: usize, shape: &[&str]) -> String {
     text
 }
 
-/// `$1, $2, $3`: that many parameters.
+/// That many parameters: `$1, $2, $3`.
 fn list_of(count: usize) -> String {
     let numbers: Vec<String> = (1..=count).map(|number| format!("${number}")).collect();
     numbers.join(", ")
 }
 
-/// At most `count` rows that can be read. `page` gives at most so many rows behind a place, in order; `place` is a row's
-/// own; `read` says in the log which row it can't read. Those are left out, and more are asked for instead: a page that
-/// has too few rows would look like the last one.
+/// At most `count` rows that can be read. `page` returns at most so many rows after a place, in order; `place` tells the
+/// place of a row; `read` reads a row, or logs that it can't be read. Such rows are left out, and more rows are asked for
+/// instead, because a page with too few rows would look like the last one.
 fn readable<P, T>(
     count: usize,
     mut after: P,
@@ -82,7 +82,7 @@ fn readable<P, T>(
     }
 }
 
-/// The text in a row's first column: its id.
+/// The text in the first column of a row, which is its id.
 fn first_text(row: &[Cell]) -> Option<String> {
     match row.first() {
         Some(Cell::Text(text)) => Some(text.clone()),
@@ -90,13 +90,13 @@ fn first_text(row: &[Cell]) -> Option<String> {
     }
 }
 
-/// Says that a row can't be read, and leaves it out.
+/// Logs that a row can't be read and is left out.
 fn left_out<T>(table: &str, id: impl std::fmt::Debug, why: &str) -> Option<T> {
     log::error!("store: the row {id:?} of the table {table} can't be read and is left out: {why}");
     None
 }
 
-/// The one number that a statement gave; 0 for none.
+/// The one number that a statement returns; 0 for none.
 fn number(cells: &Cells) -> i64 {
     match cells.first().and_then(|row| row.first()) {
         Some(Cell::Int(number)) => *number,
@@ -112,7 +112,7 @@ fn texts(cells: Cells) -> impl Iterator<Item = String> {
     })
 }
 
-/// Tells the instances that listen how far the changes go, when this transaction is committed.
+/// Tells the other instances the number of the last change, when this transaction is committed.
 fn announce(session: &mut dyn Session, seq: i64) -> Result<(), StoreError> {
     let sql = session.announce();
     if !sql.is_empty() {

@@ -1,4 +1,4 @@
-//! Plans.
+//! Statements for plans.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use balancer_limiter::terms::{BucketSpec, ClientLimit, MAX_PLANS, Plan, PlanName
 const COLUMNS: &str = "name, buckets, max_in_flight, weight, priority, version";
 const _: () = assert!(MAX_PLANS == 1_000, "a message says so");
 
-/// What a write of a plan did.
+/// The result of a write of a plan.
 #[derive(Clone, Debug)]
 pub struct PlanWritten {
-    /// As it is now; `None` when it is gone.
+    /// The plan now; `None` when it was removed.
     pub row: Option<PlanRow>,
-    /// There was none before.
+    /// It did not exist before.
     pub created: bool,
 }
 
@@ -31,7 +31,7 @@ pub fn one(store: &dyn Store, within: Duration, name: &PlanName) -> Result<PlanR
     named(store, within, &[name.as_str().to_owned()])?.pop().ok_or(StoreError::NotFound)
 }
 
-/// At most `count` plans behind `after`, in byte order of their names. Those that can't be read are left out.
+/// At most `count` plans after the name `after`, in byte order of their names. Plans that can't be read are left out.
 pub fn list(
     store: &dyn Store,
     within: Duration,
@@ -46,13 +46,13 @@ pub fn list(
     readable(count, after.to_owned(), page, first_text, row)
 }
 
-/// All of them.
+/// All plans.
 pub fn all(store: &dyn Store, within: Duration) -> Result<Vec<PlanRow>, StoreError> {
-    // The bound is kept under the writers' lock; only rows that came past it can be more.
+    // Writes keep to the bound, so there are more only if rows were written by hand.
     list(store, within, "", MAX_PLANS)
 }
 
-/// Those of these names that there are.
+/// The plans of these names that exist.
 fn named(store: &dyn Store, within: Duration, names: &[String]) -> Result<Vec<PlanRow>, StoreError> {
     inside(store, within, Access::Read, |session| {
         let mut rows = Vec::new();
@@ -69,7 +69,7 @@ fn of_names(session: &mut dyn Session, names: &[String]) -> Result<Vec<PlanRow>,
     Ok(cells.into_iter().filter_map(row).collect())
 }
 
-/// Which of these names there are.
+/// Those of these names for which there is a plan.
 pub(super) fn known(session: &mut dyn Session, names: &[String]) -> Result<Vec<String>, StoreError> {
     let mut known = Vec::new();
     for part in names.chunks(STATEMENT_ROWS) {
@@ -81,7 +81,7 @@ pub(super) fn known(session: &mut dyn Session, names: &[String]) -> Result<Vec<S
     Ok(known)
 }
 
-/// Adds or replaces a plan; `must_be_new` makes one that is there an error.
+/// Adds or replaces a plan. `must_be_new`: an existing plan is an error.
 pub fn put(
     store: &dyn Store,
     within: Duration,
@@ -124,7 +124,7 @@ pub fn put(
     })
 }
 
-/// Takes a plan away that no limit names.
+/// Removes a plan, if no limit names it.
 pub fn remove(
     store: &dyn Store,
     within: Duration,
@@ -164,7 +164,7 @@ fn check(row: Option<&PlanRow>, condition: &Condition) -> Result<(), StoreError>
     if holds { Ok(()) } else { Err(StoreError::Precondition) }
 }
 
-/// A plan; `None`, said in the log, when it can't be read: who has it gets the default.
+/// A plan; `None`, and logged, when it can't be read. Its clients then get the default.
 fn row(cells: Vec<Cell>) -> Option<PlanRow> {
     let name = first_text(&cells);
     read_row(cells).map_or_else(|why| left_out("plans", name, &why), Some)
@@ -188,7 +188,7 @@ fn read_row(cells: Vec<Cell>) -> Result<PlanRow, String> {
     Ok(PlanRow { plan: Plan { name, terms }, version })
 }
 
-/// What the five fixed calls show of limits: the first bucket, of the plan where there is one.
+/// Limits as the calls under `/limits` show them: by their first bucket, or that of their plan.
 pub fn numbers(store: &dyn Store, within: Duration, rows: Vec<LimitRow>) -> Result<Vec<Row>, StoreError> {
     let mut names: Vec<String> =
         rows.iter().filter_map(|row| Some(row.limit.plan.as_ref()?.as_str().to_owned())).collect();
@@ -208,5 +208,5 @@ pub fn numbers(store: &dyn Store, within: Duration, rows: Vec<LimitRow>) -> Resu
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// The numbers of a client that is exempt and has no buckets, for callers who know numbers alone.
+/// The numbers that are shown for a client that is exempt and has no buckets, to callers that know only numbers.
 const NEVER_REFUSED: Limit = Limit { capacity: Limit::MAX_CAPACITY, rate: Rate::per_second(Rate::MAX_MICRO) };

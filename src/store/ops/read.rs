@@ -1,4 +1,4 @@
-//! Limits, read.
+//! Statements that read limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,20 +18,20 @@ use balancer_limiter::importance::GivenImportance;
 use balancer_limiter::ranges::MAX_RANGES;
 use balancer_limiter::terms::{BucketSpec, ClientLimit, PlanName, Terms};
 
-/// Ranges are read page by page, so that none takes longer than a call may.
+/// Rows of a page of ranges. They are read page by page, so that no call takes too long.
 const RANGES_PAGE: usize = 5_000;
 
 const COLUMNS: &str =
     "client_id, plan, buckets, max_in_flight, exempt, shared, per_instance, weight, priority, version";
 
-/// The row of an id of equal value.
+/// The row of that id, or of an id of equal value.
 pub fn get(store: &dyn Store, within: Duration, id: &ClientId) -> Result<LimitRow, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM limits WHERE canonical = $1");
     let rows = read(store, within, &sql, &[SqlValue::Text(&id.canonical())])?;
     rows.into_iter().find(|row| !row.limit.is_unreadable()).ok_or(StoreError::NotFound)
 }
 
-/// At most `count` rows behind `after`, in byte order of their ids. Those that can't be read are left out.
+/// At most `count` rows after the id `after`, in byte order of their ids. Rows that can't be read are left out.
 pub fn list(
     store: &dyn Store,
     within: Duration,
@@ -54,7 +54,7 @@ fn page(
 ) -> Result<Cells, StoreError> {
     let prefix = filter.prefix.as_deref().unwrap_or_default();
     let high = behind(prefix);
-    // One lower bound, whichever is higher, so that an index leads straight to it.
+    // Only the higher one of two lower bounds, so that the index is entered there.
     let low = if after >= prefix { (">", after) } else { (">=", prefix) };
     let (condition, mut values) = fitting(filter, low, high.as_deref());
     values.push(SqlValue::Int(Some(count)));
@@ -63,7 +63,7 @@ fn page(
     inside(store, within, Access::Read, |session| session.query(&sql, &values))
 }
 
-/// How many rows a filter leaves. Looks at each of them.
+/// How many rows fit a filter. The database has to look at each of them.
 pub fn total(store: &dyn Store, within: Duration, filter: &LimitFilter) -> Result<i64, StoreError> {
     let prefix = filter.prefix.as_deref().unwrap_or_default();
     let high = behind(prefix);
@@ -76,7 +76,7 @@ pub fn total(store: &dyn Store, within: Duration, filter: &LimitFilter) -> Resul
     }
 }
 
-/// What a row must be like, and the values for that: a lower bound, and the first text behind the prefix.
+/// The condition for rows that fit a filter, and its values. `low` and `high`: bounds of the id, of which `high` is excluded.
 fn fitting<'a>(
     filter: &'a LimitFilter,
     (compare, low): (&str, &'a str),
@@ -95,18 +95,18 @@ fn fitting<'a>(
         more(" AND plan = {}", plan.as_str());
     }
     if let Some(part) = &filter.contains {
-        // Both databases have it, and none of its characters means anything.
+        // Unlike `LIKE`, this needs no escapes, and it is the same in both databases.
         more(" AND replace(lower(client_id), lower({}), '') <> lower(client_id)", part);
     }
     (condition, values)
 }
 
-/// The first text in byte order that is behind all that begin with the prefix: its last character, raised by one, for
-/// code points sort as their UTF-8 does. `None`: there is none.
+/// The first text in byte order that comes after all texts with that prefix: the prefix with its last character raised by
+/// one. That is right since UTF-8 sorts like its code points. `None` when there is no such text.
 fn behind(prefix: &str) -> Option<String> {
     let mut text = prefix.to_owned();
     while let Some(last) = text.pop() {
-        // Surrogates are no characters.
+        // Skips the surrogates, which are not characters.
         let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
         if let Some(next) = next {
             text.push(next);
@@ -116,7 +116,7 @@ fn behind(prefix: &str) -> Option<String> {
     None
 }
 
-/// Every row of a place. With [`Access::Write`] it is read after every write that was under way has ended.
+/// Every row of a place. With [`Access::Write`], they are read after all writes that were under way have ended.
 pub fn load(
     store: &dyn Store,
     within: Duration,
@@ -215,7 +215,7 @@ pub(super) fn groups(
         let mut reader = Reader::default();
         for mut cells in cells {
             let Cell::Int(number) = cells.remove(0) else { continue };
-            // Numbers that stand in the statement itself.
+            // The number is one of those that are in the statement.
             let group = usize::try_from(number).ok().and_then(|number| all.get_mut(start + number));
             if let (Some(group), Some(row)) = (group, reader.row(cells)) {
                 group.push(row);
@@ -239,15 +239,16 @@ fn rows(cells: Cells) -> Vec<LimitRow> {
     cells.into_iter().filter_map(|cells| reader.row(cells)).collect()
 }
 
-/// Reads rows one after the other. Those of one kind stand together, and share their buckets in memory.
+/// Reads rows one after the other. Neighbours that have the same buckets share them in memory.
 #[derive(Default)]
 struct Reader {
+    /// The buckets of the last row, as text and read.
     last: Option<(String, Arc<[BucketSpec]>)>,
 }
 
 impl Reader {
-    /// A row whose id can be read stands for its client even where nothing else can: then the default decides. What can't
-    /// be read is said in the log.
+    /// Reads a row. If only its id can be read, the row still counts for its client, for which the default then decides.
+    /// What can't be read is logged.
     fn row(&mut self, cells: Vec<Cell>) -> Option<LimitRow> {
         let client_id = first_text(&cells);
         let version = match cells.last() {
@@ -305,7 +306,7 @@ impl Reader {
     }
 }
 
-/// How important a client's requests are.
+/// Weight and priority of a client, from their columns.
 pub(super) fn importance(weight: &Cell, priority: &Cell) -> Result<GivenImportance, String> {
     let weight = whole(weight, "weight")?;
     let priority = match priority {
@@ -320,7 +321,7 @@ pub(super) fn importance(weight: &Cell, priority: &Cell) -> Result<GivenImportan
     fault.map_or(Ok(given), Err)
 }
 
-/// A column that holds a whole number, or none.
+/// A column that holds a whole number, or NULL.
 pub(super) fn whole(cell: &Cell, column: &str) -> Result<Option<u32>, String> {
     let strange = || format!("{column} is none");
     match cell {

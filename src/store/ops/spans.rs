@@ -1,4 +1,4 @@
-//! Networks in a statement: which limits lie inside.
+//! Networks as parameters of a statement that looks for the limits inside them.
 
 use std::net::IpAddr;
 
@@ -6,11 +6,12 @@ use ipnet::IpNet;
 
 use super::super::session::SqlValue;
 
-/// The length keeps the families apart: an IPv4 address sorts among the IPv6 ones that begin with its bytes.
+/// The condition for limits inside a network. It compares lengths to keep IPv4 and IPv6 apart, since an IPv4 address sorts
+/// among the IPv6 addresses that begin with its bytes.
 pub(super) const IN_SPAN: &str =
     "kind IN (1, 2) AND address BETWEEN v.low AND v.high AND octet_length(address) = v.length";
 
-/// Networks by number, and their first and last addresses as they are stored.
+/// The first and the last address of each network, as they are stored.
 pub(super) struct Spans(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Spans {
@@ -18,7 +19,7 @@ impl Spans {
         Self(networks.iter().map(|net| (octets(net.network()), octets(net.broadcast()))).collect())
     }
 
-    /// Four a network: number, first, last, length of an address.
+    /// Four values for each network: its index, its first and its last address, and the length of an address.
     pub(super) fn values(&self) -> Vec<SqlValue<'_>> {
         let int = |number: usize| SqlValue::Int(i64::try_from(number).ok());
         let spans = self.0.iter().enumerate();

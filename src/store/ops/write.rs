@@ -1,4 +1,4 @@
-//! Limits, written: everything that is wished for, with its changes and its audit row, in one transaction.
+//! Statements that write limits: all wishes, with their changes and the audit row, in one transaction.
 
 use std::time::Duration;
 
@@ -16,29 +16,29 @@ use balancer_limiter::document::BucketDocument;
 use balancer_limiter::identity::{ClientId, IdForm};
 use balancer_limiter::terms::{ClientLimit, PlanName};
 
-/// What was done.
+/// The result of a write.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    /// What became of each id, in the order in which they were first named.
+    /// What became of each id, in the order in which the ids first occur.
     pub done: Vec<Done>,
-    /// Every row of each group that was asked for, as the write left it.
+    /// All rows of the groups that were asked for, after the write.
     pub groups: Vec<(IpNet, Vec<LimitRow>)>,
 }
 
-/// What a write needs to know beside its wishes.
+/// What a write needs besides its wishes.
 #[derive(Clone, Copy)]
 pub struct WriteTerms<'a> {
-    /// Who asks.
+    /// Who writes.
     pub by: By<'a>,
-    /// One audit row for all of it; else there is one wish, and the row is of that.
+    /// The audit has one row for the whole batch; else there is only one wish, and the row is about that.
     pub is_batch: bool,
-    /// Groups whose rows are wanted afterwards.
+    /// Groups whose rows are to be returned.
     pub groups: &'a [IpNet],
     /// `rate_limit.ipv6_prefix`.
     pub ipv6_prefix: u8,
 }
 
-/// Does everything that is wished for, or nothing.
+/// Does all wishes, or none.
 pub fn write(
     store: &dyn Store,
     within: Duration,
@@ -92,7 +92,7 @@ fn transact(
     Ok(Written { done, groups: terms.groups.iter().copied().zip(groups).collect() })
 }
 
-/// Which of the plans that the wishes name there are.
+/// Those plans named by the wishes that exist.
 fn plans_of(session: &mut dyn Session, wishes: &[Change]) -> Result<Vec<String>, StoreError> {
     use super::merge::To;
     let plan = |wish: &Change| match &wish.to {
@@ -105,7 +105,7 @@ fn plans_of(session: &mut dyn Session, wishes: &[Change]) -> Result<Vec<String>,
     plans::known(session, &names)
 }
 
-/// Takes a number for each, and appends their changes.
+/// Appends a change for each, and gives each the number of its change. Returns the first and the last number.
 fn number(session: &mut dyn Session, done: &mut [Done]) -> Result<(i64, i64), StoreError> {
     let list: Vec<(&str, &str)> = done.iter().map(|one| (kind_of_change(&one.id), one.id.text())).collect();
     let numbers = changes::record(session, if list.is_empty() { &[(changes::BATCH, "")] } else { &list })?;
@@ -130,13 +130,13 @@ fn remove(session: &mut dyn Session, done: &[Done]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The columns that a row is written by, and how each of its parameters stands in a statement.
+/// The columns of a row, and below them how each of its parameters is written in a statement.
 const COLUMNS: &str = "canonical, client_id, kind, address, port, plan, buckets, max_in_flight, exempt, shared, per_instance, \
     weight, priority, version";
 const SHAPE: [&str; 14] =
     ["{}", "{}", "{}", "{}", "{}", "{}", "{}", "{}", "({} <> 0)", "({} <> 0)", "({} <> 0)", "{}", "{}", "{}"];
 
-/// What becomes of a row whose id is there already.
+/// The end of a statement, for rows whose id exists already.
 const REPLACE: &str = "ON CONFLICT (canonical) DO UPDATE SET client_id = excluded.client_id, \
     plan = excluded.plan, buckets = excluded.buckets, max_in_flight = excluded.max_in_flight, \
     exempt = excluded.exempt, shared = excluded.shared, per_instance = excluded.per_instance, \
@@ -160,7 +160,7 @@ fn upsert(session: &mut dyn Session, done: &[Done]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A row's columns.
+/// The values of a row, by columns.
 pub(super) struct Columns {
     pub(super) canonical: String,
     client_id: String,

@@ -1,4 +1,4 @@
-//! Connections: each with a deadline of its own, thrown away when anything went wrong on it.
+//! Connections to PostgreSQL. Each has a deadline of its own, and is dropped when anything went wrong on it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use super::tls::Security;
 use super::{chain, fault, patience_ms};
 use crate::store::StoreError;
 
-/// A connection and what is known of it.
+/// A connection and what is known about it.
 pub struct Connection {
     pub client: Client,
     pub deadline: Arc<Deadline>,
-    /// Not to be used again.
+    /// It must not be used again.
     pub spoilt: bool,
-    /// The server has become read-only: after a failover another host may take writes.
+    /// Its server is read-only. After a failover, a new connection may lead to a host that takes writes.
     pub outdated: bool,
 }
 
 impl Connection {
-    /// What an error on it means.
+    /// Turns an error on this connection into an error of the store.
     pub fn fault(&mut self, error: &postgres::Error) -> StoreError {
         self.outdated |= error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
         fault(error)
@@ -41,7 +41,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A new connection.
+    /// Makes a new connection.
     pub fn dial(&self) -> Result<Connection, postgres::Error> {
         let deadline = Deadline::none();
         let connector = self.security.connector(Arc::clone(&deadline), self.timeout);
@@ -65,7 +65,7 @@ impl ManageConnection for Connector {
         connection.inspect_err(|error| self.failures.add(error.0.clone()))
     }
 
-    /// Never asked: connections are not tested on check-out.
+    /// Never called, since connections are not tested when they are taken from the pool.
     fn is_valid(&self, connection: &mut Connection) -> Result<(), ConnectError> {
         if self.has_broken(connection) { Err(ConnectError("broken".into())) } else { Ok(()) }
     }
@@ -87,12 +87,12 @@ impl std::fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Attempts to connect that failed. `r2d2` keeps them to itself until a caller's time is over.
+/// Attempts to connect that failed. `r2d2` does not report them until a caller's time is over.
 #[derive(Default)]
 pub struct Failures(Mutex<(u64, String)>);
 
 impl Failures {
-    /// How many there were, and why the last one did. Takes a lock for a copy.
+    /// How many attempts failed, and why the last one did. Takes a lock for a copy.
     pub fn last(&self) -> (u64, String) {
         self.0.lock().clone()
     }

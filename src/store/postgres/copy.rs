@@ -1,4 +1,4 @@
-//! Rows in the text format of `COPY` (PostgreSQL manual, "COPY", "Text Format"): a line a row, tabs between columns.
+//! Rows in the text format of `COPY` (PostgreSQL manual, "COPY", "Text Format"): one line for each row, tabs between columns.
 
 use std::io::Write;
 
@@ -42,7 +42,7 @@ fn text(values: &[SqlValue<'_>], width: usize) -> String {
 
 fn push(text: &mut String, value: &SqlValue<'_>) {
     use std::fmt::Write;
-    // Writing into a string does not fail.
+    // Writing to a string cannot fail.
     let _ = match value {
         SqlValue::Text(plain) | SqlValue::OptionalText(Some(plain)) => {
             for character in plain.chars() {

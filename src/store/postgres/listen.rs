@@ -1,6 +1,6 @@
-//! Word of other instances: one connection that listens and does nothing else. Of changes the word is only that there is
-//! something; what it is stands in the table of changes. What is told of the shared budget is the word itself. A pooler that shares connections by transaction loses `LISTEN`
-//! without a sign: `database.listen_url` leads past it.
+//! Hears other instances, on a connection that does nothing else. A word about changes only says that there are some, which
+//! are then read from the list of changes. A word about the shared budget is a whole message. A pooler that shares
+//! connections by transaction loses `LISTEN` without an error; `database.listen_url` leads past it.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use super::connect::{Connection, Connector};
 use super::notify::{BUDGET_CHANNEL, unopened};
 use crate::store::session::{Listener, Unopened, Word, retry_after};
 
-/// What the `NOTIFY` of a write names.
+/// The channel on which writes are announced.
 const CHANGES_CHANNEL: &str = "balancer_changes";
-/// How long the thread listens before it looks whether it is to end.
+/// How long the thread listens before it checks whether it has to end.
 const SLICE: Duration = Duration::from_millis(100);
-/// So many words in a row, and it looks as well.
+/// Most words in a row before it checks that, too.
 const MAX_WORDS: usize = 1_000;
-/// So many slices without a word, and the server is asked whether it is still there.
+/// After how many slices without a word the server is asked whether it is still there.
 const SLICES_UNASKED: u32 = 50;
-/// So many attempts that fail in a row, and it is said in the log.
+/// After how many failed attempts in a row the failure is logged.
 const SAID_AFTER: u32 = 4;
 
 /// Listens on PostgreSQL.
@@ -40,7 +40,7 @@ impl Listener for Listen {
                         log::info!("store: changes by other instances are heard of again");
                     }
                     (failures, refusals) = (0, 0);
-                    // Whatever came before this connection was there.
+                    // Changes from before this connection were not heard.
                     hear(Word::Changes);
                     match self.listen(&mut connection, hear, end) {
                         Ok(()) => return,
@@ -70,8 +70,9 @@ impl Listener for Listen {
 impl Listen {
     fn connect(&self) -> Result<Connection, Unopened> {
         let mut connection = self.connector.dial().map_err(unopened)?;
-        // The server keeps what a listener has not taken for as long as it is connected, and its queue is bounded: it is to give
-        // up one that stands still as soon as this side would give up the server. Servers before 12 know no such setting.
+        // The server keeps notifications until every listener has taken them, in a bounded queue. So it has to give up a
+        // listener that hangs, after the same time after which this side gives up the server. Servers before version 12
+        // have no such setting.
         let patience = self.connector.config.get_tcp_user_timeout().map_or(0, Duration::as_millis);
         let listen = format!(
             "SELECT set_config(name, '{patience}', false) FROM pg_settings WHERE name = 'tcp_user_timeout'; \
@@ -81,7 +82,7 @@ impl Listen {
         Ok(connection)
     }
 
-    /// Until the end, which is `Ok`, or until the connection breaks.
+    /// Listens until `end` is closed, which is `Ok`, or until the connection breaks.
     fn listen(
         &self,
         connection: &mut Connection,
@@ -112,7 +113,7 @@ impl Listen {
     }
 }
 
-/// Passes on every word until there was none for a while; whether there was any.
+/// Passes on words until none has come for [`SLICE`]. Returns whether there was any.
 fn pass_on(connection: &mut Connection, hear: &dyn Fn(Word<'_>)) -> Result<bool, String> {
     let mut heard = false;
     let mut words = connection.client.notifications();

@@ -1,5 +1,5 @@
-//! Limits in PostgreSQL, through `r2d2` and the blocking `postgres` crate (which runs tokio inside itself; no code of
-//! ours does). Every connection gives up by itself ([`timed`]), and one on which anything went wrong is thrown away.
+//! Limits in PostgreSQL, by `r2d2` and the blocking `postgres` crate, which runs tokio inside itself. Every connection has
+//! a deadline ([`timed`]), and is dropped when anything went wrong on it.
 
 mod connect;
 mod copy;
@@ -31,11 +31,11 @@ pub struct Postgres {
     pool: Pool<Connector>,
     failures: Arc<Failures>,
     clock: Clock,
-    /// To the server itself, for a connection that listens.
+    /// How to connect to the server itself, past a pooler.
     listening: (Config, Security, Duration),
 }
 
-/// How often a caller without a connection looks whether one can be had at all.
+/// How often a caller that waits for a connection checks whether the server can be reached at all.
 const LOOK: Duration = Duration::from_millis(20);
 
 static DIALECT: Dialect = Dialect {
@@ -52,8 +52,8 @@ static DIALECT: Dialect = Dialect {
     read_only: Some("SELECT 1 WHERE current_setting('transaction_read_only') = 'on'"),
     create_migrations: "CREATE TABLE balancer_migrations (number bigint PRIMARY KEY, applied_at timestamptz NOT NULL \
         DEFAULT now())",
-    // By the rows of the catalogue, as they are now: `to_regclass` answers from a cache that is not refreshed by waiting
-    // for the lock, so that the second of two instances would make the table again.
+    // Reads the catalogue. `to_regclass` would answer from a cache that is not refreshed while an instance waits for the
+    // lock, so that the second of two instances would make the table again.
     find_migrations: "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'balancer_migrations' \
                       AND relkind = 'r' AND pg_catalog.pg_table_is_visible(oid)",
     columns: "SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, NULL) FROM pg_attribute a \
@@ -102,15 +102,16 @@ static DIALECT: Dialect = Dialect {
     ],
 };
 
-/// Tells the instances that listen how far the changes go.
+/// Tells the instances that listen the number of the last change.
 const ANNOUNCE: &str = "SELECT pg_notify('balancer_changes', $1)";
 
-/// Numbers of advisory locks: "balancer" in ASCII, and what follows it.
+/// Numbers of advisory locks: "balancer" in ASCII, and the next number.
 const WRITERS_LOCK: i64 = 0x6261_6c61_6e63_6572;
 const MIGRATIONS_LOCK: i64 = WRITERS_LOCK + 1;
 
 impl Postgres {
-    /// Reads the URL and what it names. Connects in the background: a server that is down is no error here.
+    /// Reads the URL and the certificates that it names. Connections are made in the background, so a server that is down
+    /// is no error.
     pub fn open(
         url: &Secret,
         listen_url: Option<&Secret>,
@@ -129,20 +130,20 @@ impl Postgres {
         let pool = Pool::builder()
             .max_size(pool_size)
             .test_on_check_out(false)
-            // Half of this is the longest pause between two attempts to connect.
+            // The longest pause between two attempts to connect is half of this.
             .connection_timeout(timeout.clamp(Duration::from_millis(100), Duration::from_secs(1)))
             .error_handler(Box::new(super::QuietErrors))
             .build_unchecked(manager);
         Ok(Self { pool, failures, clock: Clock::real(), listening })
     }
 
-    /// Connects past a pooler.
+    /// What connects to the server itself, past a pooler.
     fn direct(&self) -> Connector {
         let (config, security, timeout) = self.listening.clone();
         Connector { config, security, timeout, failures: Arc::default() }
     }
 
-    /// A connection from the pool. Without any there, an attempt to connect that fails meanwhile is the answer.
+    /// A connection from the pool. When there is none, and an attempt to make one fails meanwhile, this fails at once.
     fn connection(&self, within: Duration) -> Result<PooledConnection<Connector>, StoreError> {
         let started = self.clock.now();
         let (known, _) = self.failures.last();
@@ -164,7 +165,7 @@ impl Postgres {
         }
     }
 
-    /// One attempt on one connection.
+    /// Does the work on one connection.
     fn attempt(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Attempt {
         let started = self.clock.now();
         let mut connection = match self.connection(within) {
@@ -173,7 +174,7 @@ impl Postgres {
         };
         let waited = Duration::from_nanos(self.clock.now().saturating_sub(started));
         connection.deadline.set(within.saturating_sub(waited));
-        // Until it is known to be well again.
+        // Until the work has ended well, so that it is dropped after a panic.
         connection.spoilt = true;
         connection.outdated = false;
         let attempt = run(&mut connection, within, access, work);
@@ -187,13 +188,14 @@ impl Postgres {
 }
 
 enum Attempt {
+    /// The work has ended.
     Over(Result<(), StoreError>),
-    /// The connection was dead before anything was done: another one may serve.
+    /// The connection was dead before anything was changed; another one may work.
     Stale(StoreError),
 }
 
-/// How long the server may work on one statement for a call that may take `within`: three quarters of it, at least 1 ms
-/// (0 would be for ever).
+/// How long the server may work on one statement of a call that may take `within`, in ms: three quarters of it, and at
+/// least 1, since 0 would be for ever.
 fn patience_ms(within: Duration) -> u128 {
     (within.as_millis() * 3 / 4).max(1)
 }
@@ -217,14 +219,14 @@ fn run(
         Access::Write => WRITERS_LOCK,
         Access::Migrate => MIGRATIONS_LOCK,
     };
-    // Under this lock until the end of the transaction; whatever reads later sees everything committed before. A wait
-    // that the server ends has a known outcome, so it ends earlier than ours.
+    // The lock is held until the end of the transaction. The server ends a statement earlier than this side would give up,
+    // because then it is known that nothing was done.
     let millis = patience_ms(within);
     let begin =
         format!("BEGIN; SET LOCAL statement_timeout = {millis}; SELECT pg_advisory_xact_lock({lock})");
     if let Err(error) = connection.client.batch_execute(&begin) {
         return match fault(&error) {
-            // No outcome is in doubt: nothing was said yet.
+            // Nothing was written yet, so it can be done on another connection.
             down @ StoreError::Unavailable { .. } if !connection.deadline.missed() => Attempt::Stale(down),
             other => Attempt::Over(rolled_back(connection, other)),
         };
@@ -236,7 +238,7 @@ fn run(
     })
 }
 
-/// Ends a transaction that failed. If even that fails, the connection goes, and the transaction with it.
+/// Rolls back a transaction that failed. If that fails, too, the connection is dropped, which ends the transaction.
 fn rolled_back(connection: &mut PooledConnection<Connector>, fault: StoreError) -> Result<(), StoreError> {
     if matches!(fault, StoreError::Unavailable { .. }) {
         return Err(fault);
@@ -250,7 +252,7 @@ fn rolled_back(connection: &mut PooledConnection<Connector>, fault: StoreError) 
 impl Store for Postgres {
     fn with(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), StoreError> {
         let started = self.clock.now();
-        // After a restart of the server each pooled connection is dead, and shows it at once.
+        // After a restart of the server, every connection in the pool is dead, which shows at the first use.
         let mut tries = self.pool.max_size();
         loop {
             let spent = Duration::from_nanos(self.clock.now().saturating_sub(started));
@@ -286,7 +288,7 @@ impl Session for Connection {
                 SqlValue::Bytes(bytes) => (bytes as _, Type::BYTEA),
             })
             .collect();
-        // One round trip, and no named statement, which a pooler in transaction mode would lose.
+        // Takes one round trip, and no prepared statement, which a pooler in transaction mode would lose.
         let rows = self.client.query_typed(sql, &parameters).map_err(|error| self.fault(&error))?;
         rows.iter().map(|row| (0..row.len()).map(|at| cell(row, at)).collect()).collect()
     }
@@ -301,7 +303,7 @@ impl Session for Connection {
     }
 
     fn stage(&self) -> &'static str {
-        // The planner would rather read all of a large table than look up a few thousand rows of it.
+        // Otherwise the planner reads all of a large table to find a few thousand rows.
         "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
          CREATE TEMP TABLE incoming (canonical text COLLATE \"C\" PRIMARY KEY, \
          client_id text COLLATE \"C\" NOT NULL UNIQUE, kind smallint NOT NULL, address bytea, port integer, \
@@ -338,7 +340,7 @@ fn cell(row: &postgres::Row, at: usize) -> Result<Cell, StoreError> {
     })
 }
 
-/// An error with everything beneath it: the crate's own text is only "db error".
+/// An error with all its causes, since the text of the crate's own error is only "db error".
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -353,16 +355,16 @@ fn fault(error: &postgres::Error) -> StoreError {
     let text = chain(error);
     // The first two characters are the class (PostgreSQL manual, appendix A).
     match error.code().map(SqlState::code) {
-        // Without a code it is the connection itself. 08: broken; 57P: the server is going down or coming up.
+        // Without a code, the connection itself is broken. 08: connection broken; 57P: the server is stopping or starting.
         None => StoreError::down(text),
         Some(code) if code.starts_with("08") || code.starts_with("57P") => StoreError::down(text),
-        // 42: a table, column or right is missing; 3F: the schema is.
+        // 42: a table, a column or a right is missing; 3F: the schema is missing.
         Some(code) if code.starts_with("42") || code.starts_with("3F") => StoreError::Schema(text),
-        // A standby, or set so: read_only_sql_transaction.
+        // read_only_sql_transaction: a standby, or a database that is set to read-only.
         Some("25006") => StoreError::Refused { state: StoreState::ReadOnly, cause: text },
         // disk_full
         Some("53100") => StoreError::Refused { state: StoreState::Full, cause: text },
-        // Locked, cancelled.
+        // Something is locked, or the statement was cancelled.
         Some(_) => StoreError::Refused { state: StoreState::Up, cause: text },
     }
 }

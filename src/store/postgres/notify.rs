@@ -1,5 +1,6 @@
-//! Tells other instances of the shared budget: one connection that does nothing else, so that neither side waits for the other.
-//! No table: a row that is overwritten twenty times a second grows by megabytes within seconds.
+//! Tells other instances of the shared budget, on a connection that does nothing else, so that it waits for no other work.
+//! Messages are notifications and not rows of a table, because a row that is overwritten 20 times a second would grow by
+//! megabytes within seconds.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,13 +12,13 @@ use super::chain;
 use super::connect::{Connection, Connector};
 use crate::store::session::{Notifier, Opened, Unopened};
 
-/// What the `NOTIFY` of a message names.
+/// The channel on which messages are sent.
 pub(super) const BUDGET_CHANNEL: &str = "balancer_budget";
 
-/// Tells over PostgreSQL.
+/// Tells by PostgreSQL's `NOTIFY`.
 pub(super) struct NotifyConnection {
     connector: Connector,
-    /// What the server may take to answer.
+    /// How long the server may take to answer.
     patience: Duration,
     connection: Option<Connection>,
 }
@@ -44,7 +45,8 @@ impl NotifyConnection {
     }
 }
 
-/// Classes of errors (PostgreSQL, Appendix A) that last: who may connect, what there is, and who may read it.
+/// Classes of errors (PostgreSQL manual, appendix A) that last until the operator changes something: 28 who may connect, 3D
+/// there is no such database, 3F no such schema, 42 no such table or no right to it.
 const LASTING: [&str; 4] = ["28", "3D", "3F", "42"];
 
 pub(super) fn unopened(error: postgres::Error) -> Unopened {
@@ -70,7 +72,7 @@ impl Notifier for NotifyConnection {
 
     fn tell(&mut self, texts: &[String]) -> Result<(), String> {
         let Some(mut connection) = self.connection.take() else { return Err("it is not connected".into()) };
-        // The commit has to wait for no disk and no standby: what a crash loses of it nobody needs afterwards.
+        // The commit need not wait for a disk or a standby: after a crash, lost messages are of no use.
         let mut sql = "BEGIN; SET LOCAL synchronous_commit = off; ".to_owned();
         for text in texts {
             debug_assert!(text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\''));

@@ -1,7 +1,7 @@
-//! A socket that gives up. The `postgres` crate waits for an answer as long as it takes, and a paused server never
-//! answers while its kernel acknowledges every keepalive. So each connection carries a deadline of its own, and a read
-//! or write that is pending when it passes fails for good: the store thread is free again and the connection is
-//! thrown away.
+//! A socket with a deadline. The `postgres` crate waits for an answer for as long as it takes, and a paused server never
+//! answers, although its kernel acknowledges every keepalive. So each connection has a deadline. A read or write that is
+//! pending when the deadline passes fails, and so does every later one: the store thread is free again, and the connection
+//! is dropped.
 
 use std::io;
 use std::pin::Pin;
@@ -17,12 +17,11 @@ use crate::clock::Clock;
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
-/// When one connection's present call must be over. Shared by the connection and whoever calls through it; always real
-/// time.
+/// When the present call on a connection must be over. Shared by the connection and its caller. Always in real time.
 #[derive(Debug)]
 pub struct Deadline {
     clock: Clock,
-    /// 0: none.
+    /// 0: there is no deadline.
     at_ns: AtomicU64,
     missed: AtomicBool,
 }
@@ -34,29 +33,29 @@ impl Deadline {
         Arc::new(Self { clock: Clock::real(), at_ns, missed })
     }
 
-    /// A new stream begins, whatever became of the one before: a host with several addresses is tried at each.
+    /// A new stream begins. The one before may have failed, since a host with several addresses is tried at each of them.
     pub fn begin(&self, within: Duration) {
         self.missed.store(false, Ordering::Release);
         self.set(within);
     }
 
-    /// Everything from here on must be over within that time.
+    /// Sets the deadline: that long from now.
     pub fn set(&self, within: Duration) {
         self.at_ns.store(self.clock.now().saturating_add(nanos(within)), Ordering::Release);
     }
 
-    /// Nothing is under way: an idle connection has no deadline.
+    /// Removes the deadline: an idle connection has none.
     pub fn clear(&self) {
         self.at_ns.store(0, Ordering::Release);
     }
 
-    /// Whether it passed while something was pending. The connection is of no more use then.
+    /// Whether the deadline passed while something was pending. Then the connection can't be used any more.
     pub fn missed(&self) -> bool {
         self.missed.load(Ordering::Acquire)
     }
 }
 
-/// A stream under a [`Deadline`].
+/// A stream with a [`Deadline`].
 pub struct Timed<S> {
     stream: S,
     deadline: Arc<Deadline>,
@@ -64,7 +63,7 @@ pub struct Timed<S> {
 }
 
 impl<S> Timed<S> {
-    /// Puts the stream under the deadline.
+    /// Gives the stream that deadline.
     pub fn new(stream: S, deadline: Arc<Deadline>) -> Self {
         Self { stream, deadline, alarm: None }
     }
@@ -75,8 +74,9 @@ impl<S> Timed<S> {
             .then(|| io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time"))
     }
 
-    /// To be asked when the stream itself is pending: whether to go on waiting. Leaves an alarm that wakes the task at
-    /// the deadline. Must run inside the runtime that the `postgres` crate keeps for each connection.
+    /// To be called when the stream is pending: `Ready` with an error when the deadline has passed, else `Pending`, with an
+    /// alarm that wakes the task at the deadline. Must run inside the runtime that the `postgres` crate has for each
+    /// connection.
     fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let at_ns = self.deadline.at_ns.load(Ordering::Acquire);
         if at_ns == 0 {

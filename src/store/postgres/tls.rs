@@ -1,6 +1,6 @@
-//! How a connection to PostgreSQL is secured, by libpq's `sslmode`. The `postgres` crate is told to leave the
-//! negotiation to its connector ("direct"), so that every stream, plain ones too, passes through here and is put under
-//! a deadline ([`super::timed`]).
+//! How a connection to PostgreSQL is secured, by libpq's `sslmode`. The `postgres` crate is told to leave the negotiation
+//! to its connector ("direct"). So every stream, also one without TLS, passes through here and gets a deadline
+//! ([`super::timed`]).
 
 use std::future::Future;
 use std::io;
@@ -28,7 +28,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 type Raw = Timed<Socket>;
 type Secure = <MakeRustlsConnect as MakeTlsConnect<Raw>>::Stream;
 
-/// What each connection is made with.
+/// What connections are made with.
 #[derive(Clone)]
 pub struct Security {
     mode: SslMode,
@@ -36,13 +36,16 @@ pub struct Security {
 }
 
 impl Security {
-    /// Reads the roots that the mode needs; the text of an error is for the operator.
+    /// Reads the root certificates that the mode needs.
+    ///
+    /// # Errors
+    /// Why they can't be read, for the operator.
     pub fn new(mode: SslMode, root: &SslRoot) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
-        // libpq checks the chain under `require` too, once it is told of a root.
+        // As in libpq, `require` checks the chain if a root is given.
         let check = match (mode, root) {
             (SslMode::Disable, _) => return Ok(Self { mode, tls: None }),
-            // `prefer` and `require` encrypt against listeners, not against impostors: libpq's meaning.
+            // As in libpq, `prefer` and `require` protect against eavesdroppers, but not against impostors.
             (SslMode::Prefer, _) | (SslMode::Require, SslRoot::System) => ServerCheck::Nothing,
             (SslMode::Require, SslRoot::File(_)) | (SslMode::VerifyCa, _) => {
                 ServerCheck::Chain(chain(root, &provider)?)
@@ -58,7 +61,7 @@ impl Security {
         Ok(Self { mode, tls: Some(MakeRustlsConnect::new(config)) })
     }
 
-    /// The connector for one connection, which must be ready `within` that time after the socket is there.
+    /// The connector for one connection, which must be ready within that time after its socket is connected.
     pub fn connector(&self, deadline: Arc<Deadline>, within: Duration) -> TlsConnector {
         TlsConnector { security: self.clone(), deadline, within }
     }
@@ -76,7 +79,7 @@ fn chain(root: &SslRoot, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiSer
     chains(roots, provider)
 }
 
-/// Makes one connection's stream.
+/// Makes the stream of one connection.
 #[derive(Clone)]
 pub struct TlsConnector {
     security: Security,
@@ -84,7 +87,7 @@ pub struct TlsConnector {
     within: Duration,
 }
 
-/// A [`TlsConnector`] that knows the host's name.
+/// A [`TlsConnector`] with the name of the host.
 pub struct Dial {
     connector: TlsConnector,
     host: String,
@@ -112,7 +115,7 @@ impl TlsConnect<Socket> for Dial {
             let mut stream = Timed::new(socket, deadline);
             let Some(mut tls) = security.tls else { return Ok(Link::Plain(stream)) };
             stream.write_all(&SSL_REQUEST).await?;
-            // One byte and no more: what an attacker sent behind it must not count as sent under TLS.
+            // Reads only one byte: what an attacker sent after it must not count as sent under TLS.
             let mut answer = [0];
             stream.read_exact(&mut answer).await?;
             match (answer[0], security.mode) {
@@ -129,11 +132,11 @@ impl TlsConnect<Socket> for Dial {
     }
 }
 
-/// A connection's stream.
+/// The stream of a connection.
 pub enum Link {
-    /// As it is.
+    /// Without TLS.
     Plain(Raw),
-    /// Under TLS.
+    /// With TLS.
     Secure(Box<Secure>),
 }
 

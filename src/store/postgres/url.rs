@@ -1,5 +1,5 @@
-//! `database.url` for PostgreSQL: libpq's parameters, of which the `postgres` crate reads most. The TLS ones are ours,
-//! because the crate knows neither `verify-ca` nor `verify-full` nor a root of one's own.
+//! `database.url` for PostgreSQL, with libpq's parameters. The `postgres` crate reads most of them. Those about TLS are
+//! read here, because the crate does not know `verify-ca`, `verify-full` and `sslrootcert`.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -13,24 +13,24 @@ use postgres::config::{Host, SslMode as CrateMode, SslNegotiation};
 /// libpq's `sslmode`, without `allow`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SslMode {
-    /// Plain.
+    /// No TLS.
     Disable,
-    /// TLS when the server speaks it, unverified. What libpq does when nothing is said.
+    /// TLS if the server speaks it, unverified. As in libpq, this is the default.
     Prefer,
     /// TLS, unverified unless a root is named.
     Require,
-    /// TLS, the certificate signed by a known root.
+    /// TLS, with a certificate that a known root signed.
     VerifyCa,
-    /// The same, and made out to the host's name.
+    /// TLS, with a certificate that a known root signed for the name of the host.
     VerifyFull,
 }
 
 /// Who may sign the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SslRoot {
-    /// The system's roots.
+    /// The roots of the system.
     System,
-    /// `sslrootcert=PATH`, PEM.
+    /// The roots in a file: `sslrootcert=PATH`, in PEM form.
     File(PathBuf),
 }
 
@@ -41,17 +41,20 @@ pub struct Target {
     pub config: Config,
     /// How connections are secured.
     pub mode: SslMode,
-    /// By whom.
+    /// Who may sign the server's certificate.
     pub root: SslRoot,
 }
 
-/// The time-outs of the kernel; the ones that matter are ours ([`super::timed`]). They free sockets whose host is gone.
+/// Time-outs of the kernel, which free sockets whose host is gone. Calls end earlier, by our own deadlines ([`super::timed`]).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_RETRIES: u32 = 3;
 
 impl Target {
-    /// Reads a URL. Errors say what is wrong and what is allowed, and quote nothing that may be a part of the password.
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// What is wrong and what is allowed. The text quotes nothing that may be a part of the password.
     pub fn parse(url: &str, timeout: Duration) -> Result<Self, String> {
         let (front, query) = url.split_once('?').unwrap_or((url, ""));
         let (mut mode, mut root, mut rest) = (SslMode::Prefer, SslRoot::System, Vec::new());
@@ -60,7 +63,7 @@ impl Target {
                 ("sslmode", value) => mode = parse_mode(value)?,
                 ("sslrootcert", "system") => root = SslRoot::System,
                 ("sslrootcert", value) => root = SslRoot::File(decode(value)?.into()),
-                // How TLS is begun is the connector's business.
+                // The connector begins TLS in this way anyway.
                 ("sslnegotiation", "postgres") => {}
                 _ => rest.push(pair),
             }
@@ -88,8 +91,8 @@ impl Target {
 const WRONG_URL: &str = "is not a PostgreSQL URL (postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE; \
     @ : / ? # & and % in a password are written %40 %3A %2F %3F %23 %26 %25)";
 
-/// Makes every TCP host go through our connector. The crate asks a connector only for a host with a name; a Unix
-/// socket has none, carries no TLS in libpq either, and stays plain.
+/// Makes every connection over TCP use our connector. The crate asks a connector only for hosts that have a name, so hosts
+/// that are given by address get one. As in libpq, a Unix socket has no TLS.
 fn settle_hosts(config: &mut Config, mode: SslMode) -> Result<SslMode, String> {
     let unix = config.get_hosts().iter().filter(|host| matches!(host, Host::Unix(_))).count();
     if unix > 0 && unix == config.get_hosts().len() {
@@ -123,7 +126,7 @@ fn parse_mode(value: &str) -> Result<SslMode, String> {
     }
 }
 
-/// Takes percent-encoding off (RFC 3986 §2.1).
+/// Removes percent-encoding (RFC 3986 §2.1).
 fn decode(value: &str) -> Result<String, String> {
     if !percent_encoding_is_whole(value.as_bytes()) {
         return Err("sslrootcert holds a % that two hexadecimal digits do not follow".into());

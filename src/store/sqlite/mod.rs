@@ -1,5 +1,5 @@
-//! Limits in one SQLite file: the embedded default. Write-ahead logging, so that readers never wait for the writer, and
-//! `synchronous = FULL`, so that what was answered is on the disk.
+//! Limits in one SQLite file, which is the default. It uses write-ahead logging, so that readers never wait for the writer, and
+//! `synchronous = FULL`, so that a change is on the disk before it is answered.
 
 mod place;
 mod poll;
@@ -83,8 +83,10 @@ static DIALECT: Dialect = Dialect {
 };
 
 impl Sqlite {
-    /// Opens the file, and makes it with its folders when it is missing. A file that another process has locked is no
-    /// error here; one that can't be read or written, or is no database, is.
+    /// Opens the file, or makes it with its folders. A file that another process has locked is no error.
+    ///
+    /// # Errors
+    /// When the file can't be read or written, or is not a database.
     pub fn open(path: &Path, pool_size: u32, timeout: Duration) -> Result<Self, StartError> {
         let wrong = |error: &dyn std::fmt::Display| {
             StartError::System(format!("the database file {} can't be used: {error}", path.display()))
@@ -93,38 +95,37 @@ impl Sqlite {
         place.make().map_err(|error| wrong(&error))?;
         let pool = Arc::new(SqlitePool::new(Some(place), pool_size, timeout));
         match pool.get(timeout).map(drop) {
-            // Somebody holds it.
+            // `Refused`: another process has locked it.
             Ok(()) | Err(StoreError::Refused { .. }) => Ok(Self { pool }),
             Err(fault) => Err(wrong(&fault)),
         }
     }
 
-    /// A database that is gone with the process.
+    /// A database in memory, which is lost when the process ends.
     pub fn in_memory(timeout: Duration) -> Self {
         Self { pool: Arc::new(SqlitePool::new(None, 1, timeout)) }
     }
 
     fn work(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), StoreError> {
         let mut lent = self.pool.get(within)?;
-        // Before anything is read or written: it may have been replaced while the connection lay idle.
+        // The file may have been replaced while the connection was idle.
         self.pool.check()?;
         let connection = lent.as_mut().ok_or_else(|| StoreError::down("no connection"))?;
         connection.busy_timeout(within).map_err(fault)?;
         if access == Access::Read {
             return work(&mut Open(connection));
         }
-        // One writer at a time is SQLite's own rule: the numbers of changes come in order, and migrations exclude
-        // each other and everybody else.
+        // SQLite allows only one writer at a time. So numbers of changes are committed in order, and migrations exclude
+        // each other and all writes.
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
         work(&mut Open(&transaction))?;
         transaction.commit().map_err(|error| fault(error).in_commit())?;
-        // Nothing is answered for that went into a file which is gone.
+        // What was written to a file that is gone does not count as done.
         self.pool.check().map_err(StoreError::in_commit)
     }
 
-    /// What a fault of the file means, by the file system that it is on: SQLite tells some that are full or read-only as
-    /// faults of reading and writing.
+    /// Finds out whether the file system is full or read-only, which SQLite sometimes reports as errors of reading or writing.
     fn judged(&self, fault: StoreError) -> StoreError {
         let StoreError::Unavailable { cause, outcome: CallOutcome::NotDone } = fault else { return fault };
         let folder = self.pool.place().and_then(|place| place.path().parent());
@@ -143,7 +144,7 @@ impl Sqlite {
 fn prepare(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(timeout)?;
     match connection.execute_batch("PRAGMA journal_mode = WAL;") {
-        // It can be read all the same.
+        // It can still be read.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {}
         other => other?,
     }
@@ -151,7 +152,7 @@ fn prepare(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<(
         "PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA journal_size_limit = 16777216; \
          PRAGMA foreign_keys = ON;",
     )?;
-    // Reads the file's first page, so that what is no database shows here.
+    // Reads the first page of the file, which fails if it is not a database.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
@@ -253,10 +254,10 @@ fn fault(error: rusqlite::Error) -> StoreError {
         Some(ErrorCode::ReadOnly) => {
             StoreError::Refused { state: StoreState::ReadOnly, cause: error.to_string() }
         }
-        // `Unknown` is SQLITE_ERROR: a statement names a table or column that is not there.
+        // `Unknown` is SQLITE_ERROR: a statement names a table or a column that does not exist.
         Some(ErrorCode::NotADatabase | ErrorCode::Unknown) => StoreError::Schema(error.to_string()),
         _ => match error {
-            // The same when it shows early; the error's own text would repeat the whole statement.
+            // The same, found when the statement is prepared. The error's full text would repeat the statement.
             rusqlite::Error::SqlInputError { msg, .. } => StoreError::Schema(msg),
             other => StoreError::down(other.to_string()),
         },

@@ -1,4 +1,4 @@
-//! The place of a database file: what stands there, and how a database is put back there whose file was taken away.
+//! The place of a database file: what is there now, and how a database is put back whose file was deleted or moved.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,13 +12,13 @@ use crate::files;
 use crate::store::StoreError;
 use crate::store::session::Dialect;
 
-/// A path, and those of what SQLite keeps beside it.
+/// The path of a database file, and the paths of the files that SQLite keeps beside it.
 pub struct Place {
     path: PathBuf,
     beside: Beside,
 }
 
-/// What SQLite keeps beside a file.
+/// The paths of the files that SQLite keeps beside a database: the write-ahead log and the shared memory.
 struct Beside {
     log: PathBuf,
     shared: PathBuf,
@@ -35,11 +35,11 @@ impl Beside {
     }
 }
 
-/// A file, whatever its name.
+/// The identity of a file, whatever its name: device and inode.
 type FileId = (u64, u64);
 
-/// What connections were opened on. SQLite keeps the write-ahead log and the shared memory at their names as long as
-/// anybody has the database open.
+/// The files on which connections were opened. SQLite keeps the log and the shared memory under their names for as long as
+/// any process has the database open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     pub file: FileId,
@@ -47,24 +47,25 @@ pub struct Held {
     shared: Option<FileId>,
 }
 
-/// What stands at the place.
+/// What is at the place now.
 pub enum Seen {
-    /// Something to open.
+    /// A file that can be opened.
     File(Held),
-    /// A file without a byte, which no database in use is.
+    /// An empty file. A database in use is never empty.
     Empty(FileId),
+    /// No file.
     Nothing,
-    /// Something else; the text says what.
+    /// Something that is not a file; the text says what.
     Other(String),
 }
 
 impl Place {
-    /// Of that file.
+    /// The place of that file.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), beside: Beside::of(path) }
     }
 
-    /// Beside the file that it leads to, when a link stands there.
+    /// If the path is a link: the paths beside the file to which it leads.
     fn linked(&self) -> Option<Beside> {
         let real = self.path.is_symlink().then(|| fs::canonicalize(&self.path));
         real.and_then(Result::ok).map(|real| Beside::of(&real))
@@ -75,8 +76,8 @@ impl Place {
         &self.path
     }
 
-    /// Makes the file with its folders when there is none. SQLite would make it for everybody to read, and what it makes
-    /// beside it has the rights that it has.
+    /// Makes the file with its folders, unless it exists. SQLite would make it readable for everybody. The files that
+    /// SQLite makes beside it get the same permissions.
     pub fn make(&self) -> io::Result<()> {
         if let Some(folder) = self.folder() {
             files::make_folder(folder)?;
@@ -96,7 +97,7 @@ impl Place {
         self.path.parent().filter(|folder| !folder.as_os_str().is_empty())
     }
 
-    /// What stands there now. A link is followed, as SQLite does.
+    /// What is there now. Links are followed, as SQLite does.
     pub fn look(&self) -> Seen {
         let shown = self.path.display();
         match fs::metadata(&self.path) {
@@ -118,7 +119,7 @@ impl Place {
         }
     }
 
-    /// What of that is no longer there, as a sentence.
+    /// Which of these files is no longer there, as a sentence; `None` when all are.
     pub fn lacks(&self, held: &Held) -> Option<String> {
         let same = |was: Option<FileId>, now: Option<FileId>| was.is_none() || was == now;
         let said = |path: &Path, what: &str| Some(format!("the database file {} {what}", path.display()));
@@ -135,7 +136,7 @@ impl Place {
         }
     }
 
-    /// Whether what stands there is a database of ours. Changes nothing of it.
+    /// Checks that the file there is one of our databases, without changing it.
     pub fn judge(&self, dialect: &Dialect) -> Result<(), StoreError> {
         let found = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .and_then(|connection| connection.prepare(dialect.find_migrations)?.exists([]));
@@ -148,21 +149,21 @@ impl Place {
         )))
     }
 
-    /// The log has lost its name, and would go with the last connection: what it holds goes into the database. Not when
-    /// another process has made a log of its own meanwhile; then nothing is written over what that one knows.
+    /// The log was deleted, and would be lost with the last connection. So its content is written into the database, unless
+    /// another process has made a new log meanwhile, whose changes must not be overwritten.
     pub fn save_log(&self, old: &Connection, now: &Held) -> Result<(), StoreError> {
         if now.log.is_some() {
             return Ok(());
         }
         match old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(fault)? {
             0 => Ok(()),
-            // In fact it is the flag of a reader that was in the way.
+            // The number is 1 when a reader was in the way.
             _busy => Err(StoreError::down("the database's log is gone, and somebody reads what it held")),
         }
     }
 
-    /// Takes away what belongs to a file that is gone: SQLite would put the log of the one into the other. Whoever moved the
-    /// file away has in it what the log held.
+    /// Removes the log and the shared memory of a file that is gone, because SQLite would apply that log to the new file.
+    /// The content of the log is first written into the old file, which may only have been moved.
     pub fn clear(&self, old: &Connection, held: &Held) {
         let saved = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = saved {
@@ -175,7 +176,8 @@ impl Place {
         }
     }
 
-    /// Writes all that a connection still reads to a new file at the place. Whoever puts another one there first, wins.
+    /// Writes everything that a connection to the old file can read into a new file at the place. If another file is put
+    /// there meanwhile, it stays.
     pub fn make_anew(&self, old: &Connection, held: &Held, is_empty: bool) -> Result<(), StoreError> {
         let failed = |error: io::Error| {
             StoreError::down(format!(
@@ -193,7 +195,7 @@ impl Place {
             if is_empty {
                 fs::remove_file(&self.path).map_err(failed)?;
             }
-            // Unlike a rename, a link replaces nothing.
+            // Unlike a rename, making a link never replaces a file.
             fs::hard_link(&beside, &self.path).map_err(failed)
         });
         let removed = fs::remove_file(&beside).map_err(failed);
@@ -203,7 +205,7 @@ impl Place {
     fn copy(&self, old: &Connection, to: &Path) -> Result<(), StoreError> {
         let name = to.to_str().ok_or_else(|| StoreError::down("its name is not UTF-8"))?;
         old.execute("VACUUM INTO ?1", [name]).map_err(fault)?;
-        // SQLite leaves that to its caller here.
+        // `VACUUM INTO` does not sync the file.
         File::open(to).and_then(|file| file.sync_all()).map_err(|error| StoreError::down(error.to_string()))
     }
 }

@@ -1,6 +1,6 @@
-//! Word of changes by other processes on one file. SQLite tells nobody; but a connection can be asked whether anybody
-//! else has committed since it was last asked, which reads one page of shared memory. That the file itself was taken
-//! away is noticed here, too.
+//! Notices changes by other processes on the same file. SQLite does not announce them, but a connection can be asked
+//! whether another one has committed since it was last asked, which reads one page of shared memory. It is noticed here,
+//! too, when the file itself is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use super::pool::SqlitePool;
 use crate::store::StoreError;
 use crate::store::session::{Listener, Word};
 
-/// How often it is asked.
+/// Time between two questions.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// How often a file that could not be opened is tried again.
+/// Time between two attempts to open a file that could not be opened.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Polls a file.
@@ -22,7 +22,7 @@ pub(super) struct Poll(pub Arc<SqlitePool>);
 impl Listener for Poll {
     fn run(self: Box<Self>, hear: &dyn Fn(Word<'_>), end: &Receiver<()>) {
         if self.0.place().is_none() {
-            // In memory there are no others.
+            // No other process shares a database in memory.
             let _ = end.recv();
             return;
         }
@@ -42,14 +42,14 @@ impl Listener for Poll {
 }
 
 impl Poll {
-    /// Changes whenever another connection commits.
+    /// A number that changes whenever another connection commits.
     fn version(&self) -> Result<i64, StoreError> {
         self.0.check()?;
         let mut lent = self.0.polling()?;
         let asked = lent.as_ref().map(|one| one.query_row("PRAGMA data_version", [], |row| row.get(0)));
         let version = asked.unwrap_or(Ok(-1)).map_err(super::fault);
         if version.is_err() {
-            // It is opened anew next time.
+            // The connection is opened again next time.
             *lent = None;
         }
         version

@@ -1,5 +1,5 @@
-//! Connections to one file, or to one database in memory. They are lent out while the file at its place is the one that
-//! they were opened on: SQLite itself would go on for ever with a file that is gone.
+//! Connections to one file, or to one database in memory. They are lent only while the file at the place is the one on
+//! which they were opened, since SQLite itself would go on for ever with a file that is gone.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::session::Store;
 use balancer_time::Nanos;
 
-/// How long a file must be gone before it is made anew: whoever takes one away may be about to put another one there.
+/// How long a file must be gone before it is made again. The operator who moved it away may be about to put another one there.
 const GONE: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -24,26 +24,26 @@ pub struct SqlitePool {
     timeout: Duration,
     clock: Clock,
     state: Mutex<State>,
-    /// A connection came back.
+    /// Signalled when a connection was given back.
     freed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     idle: Vec<Connection>,
-    /// Idle ones and lent ones, without the one that polls.
+    /// How many connections are idle or lent, without the one that polls.
     open: usize,
-    /// The one that polls, while it is not lent.
+    /// The connection that polls, while it is not lent.
     polling: Option<Connection>,
-    /// All that are lent.
+    /// How many connections are lent, with the one that polls.
     lent: usize,
-    /// What they were opened on; `None` before the first.
+    /// The files on which they were opened; `None` before the first was.
     held: Option<Held>,
-    /// Why none is lent, and since when.
+    /// Why no connection is lent, and since when.
     lost: Option<(String, Nanos)>,
 }
 
-/// A connection until it is given back.
+/// A lent connection, which is given back when this is dropped.
 pub struct Lent<'a> {
     pool: &'a SqlitePool,
     connection: Option<Connection>,
@@ -51,19 +51,19 @@ pub struct Lent<'a> {
 }
 
 impl SqlitePool {
-    /// Without a connection yet. In memory there is one alone: each would be a database of its own.
+    /// A pool without connections yet. In memory there is only one connection, since each would have a database of its own.
     pub fn new(place: Option<Place>, most: u32, timeout: Duration) -> Self {
         let most = if place.is_some() { most as usize } else { 1 };
         let (state, freed) = Default::default();
         Self { place, most, timeout, clock: Clock::real(), state, freed }
     }
 
-    /// Where the file is; `None` in memory.
+    /// The place of the file; `None` in memory.
     pub fn place(&self) -> Option<&Place> {
         self.place.as_ref()
     }
 
-    /// A connection, within that time. Takes the lock for a look, again whenever one came back.
+    /// Lends a connection, within that time.
     pub fn get(&self, within: Duration) -> Result<Lent<'_>, StoreError> {
         let started = self.clock.now();
         let mut state = self.state.lock();
@@ -88,7 +88,7 @@ impl SqlitePool {
         }
     }
 
-    /// The connection that polls. Takes the lock for a look.
+    /// Lends the connection that polls.
     pub fn polling(&self) -> Result<Lent<'_>, StoreError> {
         let mut state = self.state.lock();
         if let Some((cause, _)) = &state.lost {
@@ -98,7 +98,7 @@ impl SqlitePool {
         state.lent += 1;
         drop(state);
         let mut lent = Lent { pool: self, connection, polls: true };
-        // No transaction is ever open on it: it holds up nobody.
+        // It never has a transaction open, so it never keeps a writer waiting.
         lent.filled(|| {
             Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(fault)
         })?;
@@ -113,7 +113,7 @@ impl SqlitePool {
         Duration::from_nanos(self.clock.now().saturating_sub(then))
     }
 
-    /// A new connection, set up. The file is not made: who made it for want of one would write into another database.
+    /// Opens a new connection and prepares it. It does not make a missing file, since that would be another database.
     fn open(&self) -> Result<Connection, StoreError> {
         let opened = match &self.place {
             None => Connection::open_in_memory(),
@@ -127,8 +127,8 @@ impl SqlitePool {
         Ok(connection)
     }
 
-    /// Whether the file at its place is still the one that the connections are on. Once it is not, none is lent until
-    /// [`SqlitePool::renew`] has put that right. Takes the lock for a look.
+    /// Checks that the file at the place is still the one on which the connections are. If it is not, no connection is lent
+    /// until [`SqlitePool::renew`] has put that right.
     pub fn check(&self) -> Result<(), StoreError> {
         let Some(place) = &self.place else { return Ok(()) };
         let held = {
@@ -144,7 +144,7 @@ impl SqlitePool {
         }
     }
 
-    /// No connection is lent from here on. Says so once.
+    /// Lends no connection from here on, and logs that once.
     fn lose(&self, cause: String) -> StoreError {
         let mut state = self.state.lock();
         if state.lost.is_none() {
@@ -154,8 +154,8 @@ impl SqlitePool {
         StoreError::down(cause)
     }
 
-    /// Puts right what [`SqlitePool::check`] found; true when what was read before may no longer be so. On one thread, the
-    /// watch's.
+    /// Puts right what [`SqlitePool::check`] found. True when what was read before may be out of date. Called only on the
+    /// thread of the watch.
     pub fn renew(&self, store: &dyn Store, within: Duration) -> Result<bool, StoreError> {
         self.reopen(store, within).inspect_err(|fault| {
             let cause = fault.to_string();
@@ -180,7 +180,7 @@ impl SqlitePool {
                 self.state.lock().lost = None;
                 return Ok(false);
             }
-            // The same database, but its log or its shared memory has lost its name.
+            // The same database, but its log or its shared memory was deleted or replaced.
             Seen::File(now) if now.file == held.file => self.with_old(|old| place.save_log(old, &now))?,
             Seen::File(_) => self.with_old(|old| {
                 place.clear(old, &held);
@@ -213,8 +213,8 @@ impl SqlitePool {
         self.state.lock().lost.as_ref().map(|(cause, _)| cause.clone()).unwrap_or_default()
     }
 
-    /// Waits until every connection has come back; what they were on, and how long that has been lost. Takes the lock,
-    /// again whenever one came back.
+    /// Waits until every connection was given back. Returns the files on which they were, and for how long these have been
+    /// lost.
     fn alone(&self, within: Duration) -> Result<(Option<Held>, Duration), StoreError> {
         let started = self.clock.now();
         let mut state = self.state.lock();
@@ -229,7 +229,7 @@ impl SqlitePool {
         Ok((state.held, self.since(since)))
     }
 
-    /// Does something on a connection to what was there before. Nobody else is given one meanwhile.
+    /// Does work on a connection to the old file. No connection is lent meanwhile.
     fn with_old(&self, work: impl FnOnce(&Connection) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let old = self.state.lock().idle.pop();
         let result =
@@ -238,10 +238,10 @@ impl SqlitePool {
         result
     }
 
-    /// Closes every connection that is not lent: the last one puts the log into the database. Takes the lock for a look.
+    /// Closes every connection that is not lent. The last one to close writes the log into the database.
     pub fn close(&self) {
         let mut state = self.state.lock();
-        // In that order: the one that polls may not write, and the last one to close has to.
+        // Dropped in this order: the connection that polls is read-only, and the last one to close has to write.
         let old = (state.polling.take(), std::mem::take(&mut state.idle));
         state.open -= old.1.len();
         drop(state);
@@ -250,7 +250,7 @@ impl SqlitePool {
 }
 
 impl Lent<'_> {
-    /// Opens the connection if there is none, and sees to it that it is on the same file as the others.
+    /// Opens the connection if there is none, and checks that it is on the same file as the others.
     fn filled(&mut self, open: impl FnOnce() -> Result<Connection, StoreError>) -> Result<(), StoreError> {
         if self.connection.is_some() {
             return Ok(());
@@ -259,13 +259,13 @@ impl Lent<'_> {
         let place = self.pool.place.as_ref().map(Place::look);
         let mut state = self.pool.state.lock();
         match (place, state.held) {
-            // Without a byte yet: another process is making it.
+            // `Empty`: another process is making the database.
             (None, _) | (Some(Seen::Empty(_)), None) => {}
             (Some(Seen::File(now)), None) => state.held = Some(now),
             (Some(Seen::File(now)), Some(held)) if now == held => {}
             _ => {
                 drop(state);
-                // It may be on either file.
+                // It may be on the old file or on the new one.
                 drop(connection);
                 self.pool.check()?;
                 return Err(StoreError::down("the database file is being replaced"));

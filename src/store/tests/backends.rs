@@ -21,7 +21,7 @@ fn backends_are_kept_changed_audited_and_told_to_others() {
         assert_eq!(here.create_backend("a", whole.clone(), &tester()), Err(StoreError::Exists));
         assert_eq!(here.backends()[0].settings, whole, "it is in memory at once");
 
-        // One of the file has only what was said of it.
+        // For a backend of the file, only its changes are stored.
         let drained = settings(r#"{"state":"drain"}"#);
         assert_eq!(here.patch_backend("f", drained.clone(), false, &tester()), Err(StoreError::NotFound));
         here.patch_backend("f", drained.clone(), true, &tester()).unwrap();
@@ -38,9 +38,9 @@ fn backends_are_kept_changed_audited_and_told_to_others() {
         let expected = expected.map(|(name, settings)| (name.to_owned(), settings));
         assert_eq!(rows(&here), expected);
         while rows(&there) != expected {
-            changes.recv_timeout(Duration::from_secs(30)).expect("it hears of it");
+            changes.recv_timeout(Duration::from_secs(30)).expect("the other instance gets a signal");
         }
-        // It takes a change of the file's for no backend of its own.
+        // Changes to a backend of the file can't be deleted like a stored backend.
         assert_eq!(here.delete_backend("f", &tester()), Err(StoreError::NotFound));
         here.delete_backend("a", &tester()).unwrap();
         assert_eq!(here.delete_backend("a", &tester()), Err(StoreError::NotFound));
@@ -54,7 +54,8 @@ fn backends_are_kept_changed_audited_and_told_to_others() {
         assert_eq!(audit[0].before, r#"{"url":"http://a:1","weight":0,"max_in_flight":9}"#);
         assert!(audit.iter().all(|row| row.actor == "tester"));
 
-        // A change of state has a word of its own, whatever else is said with it; one of the file is not made by that.
+        // A change of state has a word of its own in the audit, also when other settings change with it. A change to a
+        // backend of the file is never a "create".
         for (name, in_file, said, action) in [
             ("f", true, r#"{"state":"drain"}"#, "put"),
             ("f", true, r#"{"state":"up","weight":2}"#, "undrain"),

@@ -1,4 +1,4 @@
-//! The channel of the shared budget: what one instance tells, all of one database hear, and nobody else has the key.
+//! The channel of the shared budget: all instances of a database hear what one tells, and no other role can read the key.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::config::{DatabaseUrl, Secret};
 use crate::store::BudgetChannel;
 use balancer_limiter::message::{BudgetKey, BudgetMessage, MAX_REPORT_BYTES};
 
-/// Opens it as soon as it can be.
+/// Opens the channel as soon as possible.
 fn open(channel: &mut BudgetChannel) -> BudgetKey {
     until("the channel is open", || channel.notifier.open().ok()).key
 }
 
-/// What is heard behind everything else.
+/// Waits until that text is heard; others that come before it are skipped.
 fn hears(channel: &BudgetChannel, text: &str) {
     until("it is heard", || channel.heard.recv_timeout(PATIENCE).ok().filter(|heard| heard == text));
 }

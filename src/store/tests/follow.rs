@@ -1,4 +1,4 @@
-//! What one instance changes is in force on another, long before the time of its entries is over.
+//! Changes by one instance are in force on another, long before its entries grow old.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::store::cache::Known;
 use balancer_limiter::answer::EntryKind;
 use balancer_limiter::terms::ClientLimit;
 
-/// Two instances on one database. Nothing of what they know grows old.
+/// Two instances on one database. Their entries do not grow old during a test.
 fn two(setup: &Setup) -> (Arc<Limits>, Arc<Limits>) {
     (setup.start().unwrap(), setup.another().start().unwrap())
 }
@@ -119,7 +119,7 @@ fn ones_own_changes_are_not_read_again() {
             .unwrap();
             assert_eq!(source(&here, "1.2.3.4"), EntryKind::Client);
         }
-        // When the other one has followed, this one has been told, too.
+        // When this instance has followed a later change of the other one, it has also seen its own changes in the list.
         there.create(&id("10.0.0.0/8"), limit(1), &tester()).unwrap();
         comes_to(&here, "10.1.1.1", EntryKind::Range);
         assert_eq!(source(&here, "1.2.3.4"), EntryKind::Client);
@@ -136,7 +136,7 @@ fn after_a_gap_in_the_list_everything_is_looked_up_anew() {
             (EntryKind::Default, EntryKind::Default)
         );
         here.create(&id("a"), limit(1), &tester()).unwrap();
-        // As if more changes than are kept had come and gone.
+        // As if more changes than are kept had come and been removed.
         let jump = match setup.url {
             DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => {
                 "UPDATE sqlite_sequence SET seq = seq + 100000 WHERE name = 'changes'"
@@ -158,7 +158,7 @@ fn after_a_gap_in_the_list_everything_is_looked_up_anew() {
         here.create(&id("b"), limit(1), &tester()).unwrap();
         comes_to(&there, "1.2.3.4", EntryKind::Client);
         comes_to(&there, "10.1.1.1", EntryKind::Range);
-        // And from there on as before.
+        // From there on, changes are followed as before.
         here.delete(&id("1.2.3.4"), &tester()).unwrap();
         comes_to(&there, "1.2.3.4", EntryKind::Default);
     });
@@ -187,7 +187,7 @@ fn after_a_restart_of_the_server_changes_are_followed_again() {
 #[test]
 fn a_change_that_was_made_while_an_instance_could_not_listen_is_caught_up_with() {
     let Some(server) = Postgres::start() else { return };
-    // Nobody answers at that address, so the listener never hears a word.
+    // Nothing answers at that address, so the listener never hears a word.
     let deaf = Setup {
         listen_url: Some("postgres://postgres@127.0.0.1:1/postgres".into()),
         ..Setup::postgres(&server.url())

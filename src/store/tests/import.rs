@@ -1,4 +1,4 @@
-//! Many limits at once from elsewhere, and levels that are saved.
+//! Imports of many limits, and saved levels.
 
 use super::super::v1::{BatchError, Imported, LimitFilter, SavedSegment};
 use super::super::{Limits, StoreError};
@@ -41,7 +41,7 @@ fn an_import_adds_replaces_and_leaves_alone_what_is_so_already() {
         let audit = limits.audit(None, 1).unwrap();
         assert_eq!((&*audit[0].action, &*audit[0].target), ("batch", r#"{"operations":6}"#));
         assert!(audit[0].after.contains("tenant=🦀") && audit[0].before.contains("::ffff:1.2.3.4"));
-        // In force here.
+        // They are in force in this process.
         until("the range is there", || (limits.ranges().len() == 1).then_some(()));
         until("the new numbers are", || {
             let row = limits.get(&id("1.2.3.4")).unwrap();
@@ -52,7 +52,7 @@ fn an_import_adds_replaces_and_leaves_alone_what_is_so_already() {
         assert_eq!(again, Imported { created: 0, replaced: 0, unchanged: 6 });
         assert_eq!(limits.limits(&LimitFilter::default(), None, 100).unwrap(), rows, "no version moved");
         assert_eq!(limits.audit(None, 1).unwrap(), audit);
-        // Nothing but its weight is another, then its priority.
+        // A row of which only the weight differs, then one of which only the priority differs.
         for importance in [
             GivenImportance { weight: None, ..rich().own.importance },
             GivenImportance { weight: None, priority: Some(Priority::Critical) },
@@ -81,7 +81,7 @@ fn an_import_that_can_not_be_done_whole_does_nothing() {
             "{failed:?}"
         );
         assert_eq!(limits.limit(&id("a")), Err(StoreError::NotFound));
-        // The connection is as good as before.
+        // The connection can still be used.
         import(&limits, &[(id("a"), plain(1))]).unwrap();
         assert_eq!(limits.plan(&name("gold")), Err(StoreError::NotFound));
         assert_eq!(import(&limits, &[]).unwrap(), Imported::default());

@@ -1,4 +1,4 @@
-//! The store against real databases: the same tests on SQLite and on a throwaway PostgreSQL.
+//! Tests of the store on real databases: the same tests on SQLite and on a PostgreSQL that is started for them.
 
 mod backends;
 mod channel;
@@ -29,7 +29,7 @@ use super::cache::{Found, Known, Pending};
 use super::v1::Actor;
 use super::{Limits, Sources, StartError};
 
-/// The throwaway PostgreSQL of the integration tests, which use more of it.
+/// The PostgreSQL server of the integration tests, which use more of this file.
 #[allow(dead_code)]
 #[path = "../../../tests/it/support/postgres.rs"]
 mod postgres;
@@ -40,7 +40,7 @@ mod watchdog;
 /// A test that needs longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until `condition` gives something; fails with `what` after [`PATIENCE`].
+/// Waits until `condition` returns something; fails with `what` after [`PATIENCE`].
 #[track_caller]
 fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let clock = Clock::real();
@@ -55,18 +55,18 @@ fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Says something that the test runner does not swallow: what was skipped, and why.
+/// Writes to stderr past the test runner, which would hide it: what was skipped, and why.
 fn aloud(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "store: {text}");
 }
 
-/// Ten tokens, one a second, times `n`.
+/// 10 × `n` tokens, refilled by `n` a second.
 fn limit(n: u32) -> Limit {
     Limit { capacity: 10 * n, rate: Rate::per_second(1_000_000 * u64::from(n)) }
 }
 
-/// What `look` gives in the end. Waits for the database as a request does, on this thread.
+/// The final result of `look`. Blocks where a request would wait for the database.
 fn waited<T>(limits: &Limits, look: impl Fn(Option<Pending>) -> Result<T, Pending>) -> T {
     look(None).unwrap_or_else(|pending| {
         pending.wait(limits.load_timeout());
@@ -87,7 +87,7 @@ fn id(text: &str) -> ClientId {
     ClientId::parse(text).unwrap()
 }
 
-/// Who writes here.
+/// The actor of all writes in these tests.
 fn tester() -> Actor {
     Actor("tester".into())
 }
@@ -171,7 +171,7 @@ impl Setup {
     }
 }
 
-/// Runs a test on SQLite and, where there is one, on PostgreSQL, each with an empty database.
+/// Runs a test on SQLite and, where it is installed, on PostgreSQL, each with an empty database.
 fn on_both(test: impl Fn(&Setup)) {
     let folder = tempfile::tempdir().unwrap();
     test(&Setup::sqlite(folder.path()));

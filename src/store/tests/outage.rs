@@ -11,14 +11,14 @@ use crate::config::DatabaseUrl;
 use crate::store::{CallOutcome, StoreState};
 use balancer_limiter::answer::EntryKind;
 
-/// Beyond a bound on a machine that is busy with other tests.
+/// How much later than its bound something may end, on a machine that is busy with other tests.
 const SLACK: Duration = Duration::from_secs(2);
 
 fn source(limits: &Limits, client: &str) -> EntryKind {
     find(limits, client, Some(7), Clock::real().now()).source
 }
 
-/// How long something took.
+/// Runs something and measures how long it took.
 fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
     let clock = Clock::real();
     let started = clock.now();
@@ -38,7 +38,7 @@ fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
     }
 }
 
-/// Once it is up: a load and a write.
+/// Waits until the store is back, and does a write and a load.
 fn serves(limits: &Limits, client: &str) {
     until("the store is back", || limits.up().then_some(()));
     until("a write is done", || limits.create(&id(client), limit(1), &tester()).ok());
@@ -58,7 +58,7 @@ fn a_paused_server_holds_up_nobody_and_is_used_again_when_it_goes_on() {
     assert_eq!(found, EntryKind::Range, "what is known decides");
     assert!(took < setup.load_timeout + SLACK, "{took:?}");
     assert_eq!(limits.cache_counters().timeouts, 1);
-    // From now on nobody waits at all: a thousand waits of 50 ms would be seen.
+    // From now on no request waits at all: a thousand waits of 50 ms would take 50 s.
     let ((), took) = timed(|| {
         for n in 0..1000 {
             assert_eq!(source(&limits, &format!("9.9.{}.{}", n / 250, n % 250)), EntryKind::Default);
@@ -66,14 +66,14 @@ fn a_paused_server_holds_up_nobody_and_is_used_again_when_it_goes_on() {
     });
     assert!(took < SLACK, "{took:?}");
     assert_eq!(source(&limits, "1.2.3.4"), EntryKind::Client, "the cache holds");
-    // Until the probe has failed as well, the API tries, and waits no longer than it may.
+    // Until the probe has failed as well, the API still asks the database, and waits no longer than it may.
     let (result, took) = timed(|| limits.create(&id("5.5.5.5"), limit(1), &tester()));
     assert!(took < setup.timeout + SLACK, "{took:?}");
     unavailable(result);
     until("the store counts as down", || (!limits.up()).then_some(()));
     let (result, took) = timed(|| limits.get(&id("1.2.3.4")));
     assert!(!unavailable(result) && took < Duration::from_millis(500), "{took:?}");
-    // Long enough for every connection to have given up.
+    // Long enough for every connection to reach its deadline.
     std::thread::sleep(setup.timeout + Duration::from_millis(200));
 
     server.resume();
@@ -81,7 +81,7 @@ fn a_paused_server_holds_up_nobody_and_is_used_again_when_it_goes_on() {
     assert_eq!(limits.get(&id("1.2.3.4")).unwrap().client_id, "1.2.3.4");
 }
 
-/// Makes a commit take longer than its caller may wait, and the server do it in the end all the same.
+/// Makes the server take longer for a commit than its caller waits; in the end the server does it.
 const SLOW_COMMIT: &str = "
     CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -104,7 +104,7 @@ fn a_commit_without_an_answer_has_an_unknown_outcome_and_memory_learns_the_truth
         let found = find(&limits, "1.2.3.4", None, Clock::real().now());
         found.granted.grant().and_then(|grant| grant.terms.first())
     };
-    // Not yet committed: the old numbers are in force, and are what a load brings.
+    // It is not committed yet: the old numbers are in force, and a load would bring them.
     assert_eq!(in_force(), Some(limit(1)));
     until("memory has the numbers that were committed after all", || {
         (in_force() == Some(limit(2))).then_some(())
@@ -117,7 +117,7 @@ fn a_write_that_never_came_to_its_commit_was_not_done_for_certain() {
     let Some(server) = Postgres::start() else { return };
     let setup = Setup { timeout: Duration::from_millis(500), ..impatient(&server.url()) };
     let limits = setup.start().unwrap();
-    // Another writer stands in the way.
+    // Another writer holds the lock.
     let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
     client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'62616c616e636572'::bigint)").unwrap();
     let result = limits.create(&id("1.2.3.4"), limit(1), &tester());
@@ -131,7 +131,7 @@ fn a_write_that_never_came_to_its_commit_was_not_done_for_certain() {
 fn a_server_that_is_restarted_is_found_again_by_dead_connections_too() {
     let Some(mut server) = Postgres::start() else { return };
     let limits = impatient(&server.url()).start().unwrap();
-    // While nobody looks: every pooled connection is dead, and the first call is served all the same.
+    // The server restarts while nothing is asked: every connection in the pool is dead, but the first call still succeeds.
     server.stop();
     server.run();
     until("a write is done", || limits.create(&id("1.2.3.4"), limit(1), &tester()).ok());

@@ -1,4 +1,4 @@
-//! Look-ups that are parked, on a store whose one thread is held.
+//! Look-ups that wait by a waker, on a store whose only thread is held.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;

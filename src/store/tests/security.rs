@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL, by libpq's modes, against a server with a certificate of our own making.
+//! TLS to PostgreSQL in libpq's modes, with a server whose certificate the test makes.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ fn openssl(folder: &Path, args: &str) {
     assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// An authority, a certificate of it for `localhost` alone, and another authority that signed nothing.
+/// Makes an authority, a certificate that it signed for `localhost` only, and another authority that signed nothing.
 fn certificates(folder: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
     let authority = "-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign";
@@ -45,7 +45,7 @@ fn with_tls(folder: &Path) -> Option<Postgres> {
     })
 }
 
-/// Whether the store works with that URL, and whether its connections are encrypted, by the server's word.
+/// `None` when the store does not work with that URL, else whether the server says that its connections are encrypted.
 fn works(server: &Postgres, host: &str, query: &str) -> Option<bool> {
     let url = format!("postgres://postgres@{host}:{}/postgres?{query}&application_name=probe", server.port);
     let limits = Setup { timeout: Duration::from_secs(2), pool_size: 1, ..Setup::postgres(&url) }.start();
@@ -77,10 +77,10 @@ fn each_mode_encrypts_and_checks_as_much_as_it_says() {
         ("127.0.0.1", format!("sslmode=verify-ca&{}", root("ca.pem")), encrypted),
         ("127.0.0.1", format!("sslmode=verify-ca&{}", root("other.pem")), refused),
         ("localhost", format!("sslmode=verify-full&{}", root("ca.pem")), encrypted),
-        // Not the name in the certificate.
+        // The certificate has another name.
         ("127.0.0.1", format!("sslmode=verify-full&{}", root("ca.pem")), refused),
         ("localhost", format!("sslmode=verify-full&{}", root("other.pem")), refused),
-        // No authority that this machine knows.
+        // The machine does not know the authority.
         ("localhost", "sslmode=verify-full&sslrootcert=system".to_owned(), refused),
     ] {
         assert_eq!(works(&server, host, &query), outcome, "{host} {query}");
@@ -88,7 +88,7 @@ fn each_mode_encrypts_and_checks_as_much_as_it_says() {
     let missing = format!("postgres://u@h/d?sslmode=verify-full&{}", root("missing.pem"));
     assert!(matches!(Setup::postgres(&missing).start(), Err(StartError::Url(_))));
 
-    // The same pause as without TLS: the deadline lies beneath it.
+    // A paused server is given up as without TLS, since the deadline is below TLS.
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=require", server.port);
     let setup = Setup { timeout: Duration::from_secs(1), ..Setup::postgres(&url) };
     let limits = setup.start().unwrap();

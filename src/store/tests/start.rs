@@ -1,4 +1,4 @@
-//! Migrations, several starters at once, databases that are not ours.
+//! Starts: migrations, several instances at once, databases that are not ours; and bounds of the database.
 
 use std::sync::Barrier;
 
@@ -7,7 +7,7 @@ use super::{Setup, find, id, limit, on_both, postgres, tester};
 use crate::config::DatabaseUrl;
 use balancer_limiter::answer::EntryKind;
 
-/// Runs statements on a database beside the store.
+/// Runs statements on a database, past the store.
 pub(super) fn by_hand(url: &DatabaseUrl, sql: &str) {
     match url {
         DatabaseUrl::Memory => unreachable!("each connection by hand would be another one"),
@@ -81,7 +81,7 @@ fn a_wrong_schema_is_refused_with_what_is_wrong() {
         by_hand(&setup.url, "CREATE TABLE limits (speed integer)");
         let Err(StartError::Schema(text)) = setup.start() else { panic!("it started") };
         assert!(text.contains("migration 1 can't be applied"), "{text}");
-        // Nothing of it was done.
+        // The migration was undone as a whole.
         by_hand(&setup.url, "CREATE TABLE balancer_migrations (x integer)");
     });
     on_both(|setup| {
@@ -193,7 +193,7 @@ fn the_list_of_changes_is_bounded() {
     on_both(|setup| {
         let limits = setup.start().unwrap();
         limits.create(&id("a"), limit(1), &tester()).unwrap();
-        // Far on, and near a number at which old ones are pruned.
+        // A large number, close to one at which old changes are removed.
         let jump = match setup.url {
             DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => {
                 "UPDATE sqlite_sequence SET seq = 6400000 WHERE name = 'changes'"
@@ -232,7 +232,7 @@ fn a_user_without_the_right_to_make_tables_may_use_those_that_are_there() {
     limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
 }
 
-/// `count` numbered rows at once, whose id is made of `n`.
+/// Inserts `count` rows with one statement. `client_id` and `port` are SQL expressions of the row's number `n`.
 fn fill(setup: &Setup, count: u32, client_id: &str, kind: u8, port: &str) {
     let address = match setup.url {
         DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => "x'0a000000'",
@@ -266,7 +266,7 @@ fn ranges_have_a_bound_and_all_of_them_are_in_force() {
             panic!("no bound")
         };
         assert!(text.contains("100000"), "{text}");
-        // Whatever is no range has room.
+        // Limits that are not ranges still have room.
         limits.create(&id("11.0.0.1"), limit(1), &tester()).unwrap();
         limits.delete(&id("10.0.0.0/32"), &tester()).unwrap();
         limits.create(&id("11.0.0.0/8"), limit(1), &tester()).unwrap();

@@ -1,4 +1,4 @@
-//! What a store must do, whatever the database.
+//! What the store must do on every database.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ fn find(limits: &Limits, client: &str, port: u16) -> Found {
     super::find(limits, client, Some(port), 1)
 }
 
-/// The numbers of the one bucket.
+/// The numbers of the first bucket.
 fn numbers(found: &Found) -> Option<Limit> {
     found.granted.grant().and_then(|grant| grant.terms.first())
 }
 
-/// What decides: its kind, its capacity (0 for none) and the stored id.
+/// The entry that decides: its kind, its capacity (0 for none) and its stored id.
 fn decided(limits: &Limits, client: &str, port: u16) -> (EntryKind, u32, String) {
     let found = find(limits, client, port);
     let entry = found.entry.as_ref().map_or(String::new(), |entry| entry.to_string());
@@ -134,7 +134,7 @@ fn the_most_specific_entry_decides_and_every_change_is_in_force_on_the_next_requ
             let (source, capacity, _) = at(7);
             assert_eq!((source, capacity), left, "without {gone}");
         }
-        // Nothing of all that was a miss but the first: writes put what they know.
+        // Only the first look at each of two clients was a miss, since writes put their entries into the cache.
         assert_eq!(limits.cache_counters().misses, 2);
     });
 }
@@ -154,7 +154,7 @@ fn ipv6_clients_share_their_prefix_unless_an_entry_names_one() {
         assert_eq!(numbers(&find(&limits, "2001:db8::2", 5)), Some(limit(2)));
         assert_eq!(find(&limits, "2001:db8::2", 6).source, EntryKind::Default);
         assert_eq!(find(&limits, "2001:db8:0:1::2", 5).source, EntryKind::Default);
-        // IPv4 addresses lie among the IPv6 ones by their bytes, and are not loaded with them.
+        // By their bytes, IPv4 addresses sort among IPv6 addresses; they must not be loaded with them.
         limits.create(&id("32.1.13.184"), limit(3), &tester()).unwrap();
         limits.create(&id("0.0.0.0"), limit(3), &tester()).unwrap();
         assert_eq!(find(&limits, "::1", 1).source, EntryKind::Default);
@@ -180,7 +180,7 @@ fn everything_is_there_after_a_restart() {
         assert_eq!(limits.list(None, 10).unwrap().len(), 4);
         assert_eq!(decided(&limits, "1.2.3.4", 80), (EntryKind::Client, 10, "1.2.3.4:80".into()));
         assert_eq!(decided(&limits, "10.9.9.9", 80), (EntryKind::Range, 10, "10.0.0.0/8".into()));
-        // No version is used twice, not even that of a row that is gone.
+        // No version is used twice, not even that of a deleted row.
         limits.create(&id("tenant"), limit(1), &tester()).unwrap();
         assert!(limits.get(&id("tenant")).unwrap().version > version + 1);
     });
@@ -189,7 +189,7 @@ fn everything_is_there_after_a_restart() {
 #[test]
 fn a_change_moves_the_level_of_the_clients_bucket() {
     on_both(|setup| {
-        // However long the database takes, no token flows in.
+        // With a manual clock no tokens are refilled, however long the database takes.
         let setup = Setup { clock: Clock::manual(), ..setup.clone() };
         let limits = setup.start().unwrap();
         let now = setup.clock.moment();
@@ -230,7 +230,7 @@ fn writers_and_readers_at_once_lose_nothing_and_versions_never_repeat() {
                     barrier.wait();
                     let mine = format!("10.0.{thread}.1");
                     limits.create(&id(&mine), limit(1), &tester()).unwrap();
-                    // All want this one; exactly one gets it.
+                    // All threads try to create this one, and exactly one succeeds.
                     let shared = limits.create(&id("10.9.9.9"), limit(1), &tester());
                     assert!(matches!(shared, Ok(()) | Err(StoreError::Exists)), "{shared:?}");
                     for n in 1..8 {
@@ -272,7 +272,7 @@ fn what_another_instance_writes_is_in_force_when_the_time_of_an_entry_is_over() 
 #[test]
 fn another_default_moves_the_buckets_of_clients_that_no_entry_names() {
     on_both(|setup| {
-        // Nothing comes back, whatever the clock says.
+        // Buckets that are never refilled, so that the clock does not matter.
         let fixed = |capacity| Terms::of_numbers(Limit { capacity, rate: Rate::per_second(0) });
         let limits = setup.start().unwrap();
         limits.create(&id("1.2.3.4"), limit(7), &tester()).unwrap();
@@ -285,7 +285,7 @@ fn another_default_moves_the_buckets_of_clients_that_no_entry_names() {
         };
         limits.set_default(Some(fixed(10)));
         assert_eq!(take("9.9.9.9", 4), Some(6));
-        // level' = clamp(level + capacity' − capacity, 0, capacity'): 6 of 10 are 1 of 5, told without another request.
+        // level' = clamp(level + capacity' − capacity, 0, capacity'): 6 of 10 become 1 of 5, without another request.
         limits.set_default(Some(fixed(5)));
         let client = ClientKey::address("9.9.9.9".parse().unwrap());
         let bucket = || setup.limiter.peek(client, BucketId::of("default"), now);

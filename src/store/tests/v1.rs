@@ -16,7 +16,7 @@ fn bucket(name: &str, capacity: u32, per_secs: u32) -> BucketSpec {
     BucketSpec::new(BucketName::parse(name).unwrap(), limit)
 }
 
-/// A limit with every trait that one can have.
+/// A limit that has every member that a limit can have.
 pub(super) fn rich() -> ClientLimit {
     let mut day = bucket("per day", 10_000, 86_400);
     (day.mode, day.reset) = (Mode::Shadow, Some(Reset::Day));

@@ -1,5 +1,6 @@
-//! What instances admit together, counted: as one would, within a bound, while they join, die, and are cut off from the
-//! database. The long ones are ignored; CONTRIBUTING has the command that runs them all.
+//! How many requests several instances allow together, counted: as many as one instance would, within a bound, while
+//! instances join, die, and are cut off from the database. The long tests are ignored; CONTRIBUTING has the command that
+//! runs them all.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

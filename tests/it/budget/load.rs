@@ -1,4 +1,4 @@
-//! A client that sends at set times, and what became of each of its requests.
+//! A client that sends at fixed times and counts what became of its requests.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;

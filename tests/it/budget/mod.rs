@@ -1,4 +1,5 @@
-//! One budget over several instances of one database: who is there, what is told, and what is admitted.
+//! One budget over several instances of one database: which instances are there, what they tell each other, and what they
+//! allow.
 
 mod admitted;
 mod load;

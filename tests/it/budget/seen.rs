@@ -1,4 +1,4 @@
-//! Who is there: in `/v1/status` and in metrics, while instances come, go, and are cut off.
+//! Which instances are there, in `/v1/status` and in metrics, while they come, go, and are cut off.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The command line over the API: the real program asks the real program.
+//! The commands that use the API: the real program asks a real balancer.
 
 mod files;
 mod limits;

@@ -1,4 +1,4 @@
-//! Which balancer a command asks, with which token, and what it says when that is none.
+//! Which balancer a command asks and with which token, and what it says when none answers there.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! `balancer status`: one line, 0 while it is well, 1 when it is not, 2 for wrong usage.
+//! `balancer status`: one line, and exit code 0 when all is well, 1 when not, 2 for wrong usage.
 
 use serde_json::json;
 

@@ -1,7 +1,7 @@
-//! That everybody can use the page: by axe-core where it is there, and by checks that are written out here.
+//! The dashboard can be used by everybody: checked by axe-core where it is there, and by checks that are written here.
 //!
-//! `BALANCER_TEST_AXE` names `axe.min.js`; without it that test is skipped aloud, and `BALANCER_TEST_REQUIRE_AXE=1` makes that a
-//! failure. `.ci/run` gets one.
+//! `BALANCER_TEST_AXE` names `axe.min.js`. Without it that test is skipped, and says so; `BALANCER_TEST_REQUIRE_AXE=1`
+//! makes that a failure. `.ci/run` fetches it.
 
 use serde_json::{Value, json};
 

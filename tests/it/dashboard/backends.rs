@@ -1,4 +1,4 @@
-//! Backends: how they are, and what can be done with them.
+//! The view of backends: their states, and what can be changed.
 
 use std::io::Write;
 

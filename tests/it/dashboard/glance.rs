@@ -1,4 +1,4 @@
-//! The first screen: what it asks for, how often, and what its plots say.
+//! The first view: what it asks for, how often, and what its plots show.
 
 use serde_json::{Value, json};
 

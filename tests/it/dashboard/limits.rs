@@ -1,4 +1,4 @@
-//! Limits: added, edited, searched; who they refuse, and everything about one client.
+//! The view of limits: adding, editing and searching them; the clients that they refuse, and everything about one client.
 
 use serde_json::{Value, json};
 

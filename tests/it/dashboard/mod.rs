@@ -1,6 +1,6 @@
-//! The dashboard in a real browser: what it shows, what can be done with it, and that nothing of it is run that should not be.
+//! The dashboard in a real browser: what it shows, what can be done with it, and that it runs no code from elsewhere.
 //!
-//! Without Chromium this is skipped aloud; `BALANCER_TEST_REQUIRE_BROWSER=1` makes that a failure.
+//! Without Chromium these tests are skipped, and say so; `BALANCER_TEST_REQUIRE_BROWSER=1` makes that a failure.
 
 mod access;
 mod backends;

@@ -1,4 +1,4 @@
-//! Pictures of the dashboard for the documentation, and to look at: every width and colour scheme.
+//! Screenshots of the dashboard for the documentation and for looking at, in every width and colour scheme.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Who may see the dashboard, and what of it.
+//! Who may see the dashboard, and which parts of it.
 
 use serde_json::json;
 

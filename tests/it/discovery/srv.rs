@@ -1,4 +1,4 @@
-//! `srv://` backends: where SRV records say, by their weights and priorities (RFC 2782).
+//! `srv://` backends: at the addresses of SRV records, by their weights and priorities (RFC 2782).
 
 use std::collections::HashMap;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! One backend of three fails, in every way that backends do, while clients ask without a pause. What another one could
-//! answer, another one answers.
+//! One of three backends fails, in every way in which backends fail, while clients send without a pause. Requests that
+//! another backend can answer are answered by another backend.
 
 use std::io::Write;
 use std::net::SocketAddr;

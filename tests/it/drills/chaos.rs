@@ -1,5 +1,5 @@
-//! Clients and backends that do anything at any moment. What any of them gets is its own business; afterwards nothing of it is
-//! left in the process, and everybody is served. `BALANCER_DRILL_SEED` has other things happen.
+//! Clients and backends that do anything at any moment. It does not matter what they get; afterwards nothing of them is
+//! left in the process, and every new client is served. `BALANCER_DRILL_SEED` chooses what happens.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! The wall clock is set back by an hour, and then forward by two, under load. Only what people read may follow it.
+//! The wall clock is set back by an hour and then forward by two, under load. Only times that are shown may follow it.
 
 use std::path::Path;
 use std::process::Command;

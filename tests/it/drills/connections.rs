@@ -1,4 +1,4 @@
-//! The bounds on connections: all of them, and those of one address.
+//! The bounds on connections: on all of them, and on those of one address.
 
 use std::time::{Duration, Instant};
 

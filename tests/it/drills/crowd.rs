@@ -1,4 +1,4 @@
-//! Thousands of clients on the test's own thread. They act in ticks: a tick is a byte sent or a few bytes read.
+//! Thousands of clients on one thread of the test. They act in ticks; in each tick a client sends a byte or reads a few.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! The disk hangs: database, access log and levels lie on a file system of their own that is frozen for a while.
+//! The disk hangs: the database, the access log and the levels are on a file system that is frozen for a while.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

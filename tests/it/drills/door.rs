@@ -1,4 +1,4 @@
-//! Nobody who matters is kept out by those who say nothing, and with no descriptors left nobody is blamed for it.
+//! Connections that send nothing keep no client out; and running out of descriptors counts as no backend's failure.
 
 use std::time::{Duration, Instant};
 

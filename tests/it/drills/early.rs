@@ -1,4 +1,4 @@
-//! Answers that begin before the request's body has come, and answers before the answer (1xx).
+//! Answers that begin before the body of the request has come, and interim answers (1xx).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! The process itself is told to end under load, or has no descriptor left.
+//! The process is told to end under load, or runs out of descriptors.
 
 use std::io::Write;
 use std::time::Duration;

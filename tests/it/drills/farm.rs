@@ -1,4 +1,4 @@
-//! A backend that has thousands of connections at once on one thread, and knows when each one ended.
+//! A backend that has thousands of connections on one thread, and knows when each one ended.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};

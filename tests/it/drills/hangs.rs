@@ -1,4 +1,4 @@
-//! What the process depends on hangs, one thing after the other: no loop is late by it.
+//! Everything on which the process depends hangs, one after the other, and no loop is delayed by it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Clients that leave: a half-close is answered, a reset gives the backend's slot back within a second.
+//! Clients that leave: after a half-close they are still answered; after a reset the backend's place is free again within a
+//! second.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! What stays open for long: upgraded connections and streams, how long they may be silent, and how they end with the process.
+//! Connections that stay open for long: upgraded ones and streams, how long they may be silent, and how they end with the
+//! process.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The loops beside each other: who gets which connection, and what becomes of the others when one of them is at fault.
+//! Several loops: which one gets which connection, and how the others go on when one of them hangs or panics.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,10 +1,10 @@
-//! The front door under siege, on the engine that must survive it: thousands of slow clients, hung backends, no
-//! descriptors, thousands of open streams. Every drill asserts that its fault really happened, and that everybody else
-//! was served meanwhile.
+//! Hard times at the front door, for the engine that has to survive them: thousands of slow clients, backends that hang, no
+//! descriptors, thousands of open streams. Every drill checks that its fault really happened, and that all other clients
+//! were served meanwhile.
 //!
-//! - `backends`, `store`, `clock`, `ends`: what stands behind or the process itself fails, under steady `traffic`;
-//! - `crowd`: thousands of clients on one thread; `farm`: a backend with thousands of connections on one thread;
-//!   `normal`: the clients that must not notice.
+//! - `backends`, `store`, `clock`, `ends`: what is behind the process, or the process itself, fails under steady `traffic`.
+//! - `crowd`: thousands of clients on one thread; `farm`: a backend with thousands of connections on one thread; `normal`:
+//!   clients that must not notice anything.
 
 mod backends;
 mod chaos;

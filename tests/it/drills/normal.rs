@@ -1,4 +1,4 @@
-//! Clients that do nothing unusual, all through a drill. Every answer of theirs is checked.
+//! Clients that do nothing unusual, during a drill. Each of their answers is checked.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Pipelines, and closes after which the answer can still be read.
+//! Pipelined requests are answered in order, and the last answer before a close can still be read.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Thousands of clients that all wait, or all move slowly, stop nobody: requests beside them take as long as they did before.
-//! `BALANCER_DRILL_CLIENTS` says how many thousands.
+//! Thousands of clients that wait or are slow delay no other: requests beside them take as long as before.
+//! `BALANCER_DRILL_CLIENTS` sets how many thousands.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: from trusted peers only, bounded in time and length.
+//! The PROXY protocol, versions 1 and 2: only from trusted peers, and bounded in time and length.
 
 use serde_json::json;
 

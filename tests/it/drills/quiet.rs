@@ -1,4 +1,4 @@
-//! Whatever a connection waits for, it waits without work: one of every kind, and the process sleeps.
+//! Connections that wait for something cost no work: there is one of every kind, and the process sleeps.
 
 use std::io::Read;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Thousands of connections that say nothing, from a few addresses of one IPv6 prefix, in a network namespace of their own.
+//! Thousands of connections that send nothing, from a few addresses of one IPv6 prefix, in a network namespace of their own.
 
 use serde_json::{Value, json};
 

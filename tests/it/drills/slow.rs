@@ -1,4 +1,4 @@
-//! 4,000 clients that send or take their bytes one by one.
+//! 4,000 clients that send or read one byte after the other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

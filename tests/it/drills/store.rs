@@ -1,4 +1,4 @@
-//! The disk under SQLite is full. (What befalls PostgreSQL stands in `outage`.)
+//! The disk under SQLite is full. Failures of PostgreSQL are tested in `outage`.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,4 @@
-//! Steady clients that keep a tally: what each of their requests came to, whatever that is. A drill says afterwards what
-//! may be in it.
+//! Steady clients that count what became of each of their requests. Each drill checks these counts afterwards.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

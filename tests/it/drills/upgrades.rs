@@ -1,4 +1,4 @@
-//! Upgrades: WebSocket with a client and a server that are not ours, and no other protocol past us.
+//! Upgrades: WebSocket, with a client and a server of other projects; and no other protocol gets through.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

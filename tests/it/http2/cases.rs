@@ -1,4 +1,4 @@
-//! What h2spec's generic cases ask of a server, by section of RFC 9113 and RFC 7541: frames, and what has to come of them.
+//! What the generic cases of h2spec ask of a server, by section of RFC 9113 and RFC 7541: frames, and what has to follow.
 
 use std::io::Write;
 

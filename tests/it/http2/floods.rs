@@ -1,4 +1,4 @@
-//! Floods and faults: each ends its connection, memory stays flat, and others are served meanwhile.
+//! Floods and faults: each ends its connection, memory does not grow, and others are served meanwhile.
 
 use super::{setup, until_empty};
 use crate::support::frames::{

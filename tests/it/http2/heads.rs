@@ -1,4 +1,4 @@
-//! Heads: the rules of HTTP/1.1 judge them, behind those of RFC 9113 §8.2 and §8.3.
+//! Heads: after the rules of RFC 9113 §8.2 and §8.3, those of HTTP/1.1 hold for them, too.
 
 use super::setup;
 use crate::support::frames::{

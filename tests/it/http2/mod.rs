@@ -1,5 +1,5 @@
-//! HTTP/2 to clients (RFC 9113): what requests become, how floods and faults end, and what a stream shares with a
-//! connection. With prior knowledge here; `tls` has it by ALPN.
+//! HTTP/2 with clients (RFC 9113): what requests become, how floods and faults end, and what all streams of a connection
+//! share. These tests use prior knowledge; `tls_front` and `https` use ALPN.
 
 mod cases;
 mod floods;

@@ -1,4 +1,4 @@
-//! What a connection does in order: the cases of RFC 9113 whose frames depend on answers.
+//! The order of frames on a connection: cases of RFC 9113 in which frames depend on answers.
 
 use super::cases::{ACK, CLOSED, PROTOCOL, all, ask, post, reset, setting};
 use super::{setup, until_empty};

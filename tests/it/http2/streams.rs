@@ -1,4 +1,4 @@
-//! Streams: each a request of its own, bounded and ended like a connection's.
+//! Streams: each is a request of its own, with the bounds and the ends that a connection has.
 
 use std::io::{Error, ErrorKind, Write};
 use std::time::{Duration, Instant};

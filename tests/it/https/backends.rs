@@ -1,4 +1,4 @@
-//! Backends that speak TLS: their connections are kept, their answers passed on, and one that is stuck costs no request.
+//! Backends that speak TLS: their connections are kept, their answers passed on, and one that hangs costs no request.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Bytes that are no TLS, or TLS that is wrong: each connection ends, is counted, and costs nothing that stays.
+//! Bytes that are not TLS, or wrong TLS: each such connection ends, is counted, and leaves nothing behind.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

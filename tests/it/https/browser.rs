@@ -1,6 +1,6 @@
 //! A real browser over HTTP/2: the dashboard, with its calls.
 //!
-//! Without Chromium this is skipped aloud; `BALANCER_TEST_REQUIRE_BROWSER=1` makes that a failure.
+//! Without Chromium this is skipped, and says so; `BALANCER_TEST_REQUIRE_BROWSER=1` makes that a failure.
 
 use crate::support::browser::{ENTER, here};
 use crate::support::tls_ends::{door, setup};

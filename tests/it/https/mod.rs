@@ -1,5 +1,5 @@
-//! TLS at the front door and behind it (RFC 8446, RFC 5246), as peers see it that are in control of every record, that
-//! misbehave, and that are programs of others.
+//! TLS with clients and with backends (RFC 8446, RFC 5246): peers that control every record, that misbehave, and that are
+//! programs of other projects.
 
 mod backends;
 mod broken;

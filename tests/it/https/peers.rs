@@ -1,4 +1,5 @@
-//! Programs of others: OpenSSL, curl, nghttp and h2load. What is not installed is said aloud, and required in CI.
+//! Programs of other projects: OpenSSL, curl, nghttp and h2load. Those that are not installed are named; in CI they are
+//! required.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};

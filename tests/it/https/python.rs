@@ -1,6 +1,6 @@
-//! Clients and a scanner from Python: httpx and hyper-h2 with HTTP/2, and sslyze.
+//! Clients and a scanner in Python: httpx and hyper-h2 with HTTP/2, and sslyze.
 //!
-//! Without them this is skipped aloud; `BALANCER_TEST_REQUIRE_TLS_PEERS=1` makes that a failure.
+//! Without them this is skipped, and says so; `BALANCER_TEST_REQUIRE_TLS_PEERS=1` makes that a failure.
 //! `BALANCER_TEST_TLS_PYTHON` names the interpreter of a virtual environment that has them.
 
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! What lies between records and requests: neither plaintext that stays in the session nor ciphertext that the kernel did not
+//! Bytes between records and requests: neither plaintext that stays in the session nor ciphertext that the kernel did not
 //! take may be forgotten.
 
 use std::io::Write;

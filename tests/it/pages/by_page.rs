@@ -1,4 +1,4 @@
-//! The pages, each with what it needs to be followed.
+//! The pages, each with what is needed to follow it.
 
 use serde_json::{Value, json};
 

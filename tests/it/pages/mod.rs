@@ -1,5 +1,5 @@
-//! Pages of `docs/`, as their readers follow them: every command behind a `$` is run, in order, in one folder, and has to
-//! print what stands there. `tests/tidy/pages.rs` holds that each page has such commands and that a test below runs them.
+//! The pages of `docs/`, as their readers follow them: every command after a `$` is run, in order, in one folder, and has
+//! to print what is below it. `tests/tidy/pages.rs` checks that each page has such commands and that a test runs them.
 
 mod by_page;
 

@@ -1,4 +1,4 @@
-//! Several clients, and not enough places for all of them.
+//! Several clients, and too few places for all of them.
 
 use super::*;
 

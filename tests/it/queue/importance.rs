@@ -1,4 +1,4 @@
-//! Weight and priority, as limits, plans and routes say them, where requests wait for a place.
+//! Weight and priority of limits, plans and routes, for requests that wait for a place.
 
 use super::fair::{ask_from, queue_from};
 use super::*;

@@ -1,4 +1,4 @@
-//! Who leaves the line: clients that are gone, and a process that stops.
+//! Requests that leave the line: their client is gone, or the process stops.
 
 use super::*;
 

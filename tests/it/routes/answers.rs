@@ -1,4 +1,4 @@
-//! What routes answer by themselves, and what they change about answers.
+//! What routes answer themselves, and what they change in answers.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What is no route is told with file, line and key, all at once, and nothing starts.
+//! Faults in routes are reported with file, line and key, all at once, and nothing starts.
 
 use std::process::Command;
 

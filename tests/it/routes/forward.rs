@@ -1,4 +1,4 @@
-//! What reaches the backend.
+//! What of a request reaches the backend.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! Who may not come in.
+//! Which clients a route refuses.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What requests by a route need beside a token of their client's limit.
+//! What requests by a route use besides a token of their client's limit.
 
 use std::io::Write;
 

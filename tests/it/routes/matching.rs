@@ -1,4 +1,4 @@
-//! By which route a request goes.
+//! Which route a request goes by.
 
 use serde_json::{Value, json};
 

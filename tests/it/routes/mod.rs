@@ -1,4 +1,5 @@
-//! Routes over real sockets: which one a request goes by, whom it lets in, what it answers, and what reaches the backend.
+//! Routes over real sockets: which one a request goes by, which clients it lets in, what it answers, and what reaches the
+//! backend.
 
 mod answers;
 mod bad_input;

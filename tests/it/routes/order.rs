@@ -1,4 +1,4 @@
-//! The order of what happens: who is denied, limits, passwords, what is answered, what is sent on.
+//! The order of steps: denied clients, limits, passwords, answers of the route, forwarding.
 
 use serde_json::json;
 

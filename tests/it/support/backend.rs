@@ -1,4 +1,4 @@
-//! Backends that say exactly the bytes they are told to, and remember exactly the bytes they were sent.
+//! Backends that send exactly the bytes that a test wants, and remember exactly the bytes that they were sent.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,16 +13,16 @@ use super::client::find;
 pub struct Seen {
     /// Which of the backend's connections it came on, from 0.
     pub connection: usize,
-    /// Up to and with the empty line, byte for byte.
+    /// The head with its empty line, byte for byte.
     pub head: Vec<u8>,
-    /// The body as it was framed, byte for byte.
+    /// The body with its framing, byte for byte.
     pub raw_body: Vec<u8>,
-    /// The body, its framing taken off.
+    /// The body without its framing.
     pub body: Vec<u8>,
 }
 
 impl Seen {
-    /// `GET /x HTTP/1.1`.
+    /// Its first line, such as `GET /x HTTP/1.1`.
     pub fn request_line(&self) -> String {
         self.lines().remove(0)
     }
@@ -50,16 +50,16 @@ impl Seen {
     }
 }
 
-/// What becomes of a backend's connection after a script said its piece.
+/// What becomes of a backend's connection when a script returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// Wait for the next request.
     Keep,
-    /// Close it in good order.
+    /// Close it properly.
     Close,
     /// Reset it.
     Reset,
-    /// Leave it open and never say anything again, until the backend is dropped.
+    /// Leave it open and send nothing more, until the backend is dropped.
     Hang,
 }
 
@@ -76,14 +76,14 @@ impl Shared {
     }
 }
 
-/// A scripted backend on a port of its own. Ends with all of its connections when it is dropped.
+/// A backend that follows a script, on a port of its own. It ends with all of its connections when it is dropped.
 pub struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// The plainest answer.
+/// The simplest answer.
 pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 impl Backend {
@@ -101,7 +101,7 @@ impl Backend {
         Self::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()))
     }
 
-    /// On a listener of the caller's, answering with 200 and that number as body.
+    /// Uses a listener of the caller, and answers with 200 and that number as body.
     pub fn named_on(listener: TcpListener, number: u8) -> Self {
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{number:02}");
         Self::on(listener, move |index, stream, shared| {
@@ -116,7 +116,7 @@ impl Backend {
         })
     }
 
-    /// Sends the bytes and does that with the connection.
+    /// Answers a request with these bytes, and then does with the connection what `then` says.
     pub fn saying(bytes: impl Into<Vec<u8>>, then: Then) -> Self {
         let bytes = bytes.into();
         Self::scripted(move |_, stream| {
@@ -146,7 +146,8 @@ impl Backend {
         Self::scripted(|_, _| Then::Hang)
     }
 
-    /// Calls `script` for every connection with its number; it hands on what it saw by the function it is given.
+    /// Calls `script` for every connection, with its number and a function to which the script gives the requests that it
+    /// has read.
     pub fn raw(
         script: impl Fn(usize, &mut TcpStream, &dyn Fn(Seen)) -> Then + Send + Sync + 'static,
     ) -> Self {
@@ -315,12 +316,12 @@ fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
     }
 }
 
-/// An address on which nobody listens: connections to it are refused.
+/// An address on which nothing listens, so that connections to it are refused.
 pub fn refusing() -> SocketAddr {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");
     let address = socket.local_addr().expect("bound").as_socket().expect("an address");
-    // Bound for ever and never listened on: nobody else can get the port while the tests run.
+    // Stays bound for ever, so that no other program gets the port while the tests run.
     std::mem::forget(socket);
     address
 }

@@ -15,22 +15,22 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_balancer");
 /// The echo server.
 pub const TEST_BACKEND: &str = env!("CARGO_BIN_EXE_test_backend");
 
-/// A configuration to be. By default: port 0, no health checks, no limit for unknown clients, SQLite in the temporary
-/// folder, no access log.
+/// A configuration in the making. By default: port 0, no health checks, no limit for unknown clients, SQLite in the
+/// temporary folder, no access log.
 #[derive(Clone)]
 pub struct Setup {
     config: Value,
     env: Vec<(String, String)>,
     engine: Option<Engine>,
     open_files: Option<usize>,
-    /// A process, and which of its namespaces is entered.
+    /// A process, and which of its namespaces the balancer enters.
     within: Option<(u32, &'static str)>,
     user: Option<u32>,
     folder: Arc<TempDir>,
 }
 
 impl Setup {
-    /// On the engine that `auto` means.
+    /// A setup on the engine that `auto` chooses.
     pub fn auto() -> Self {
         let folder = tempfile::Builder::new().prefix("balancer-it-").tempdir().expect("a folder");
         watchdog::dir(folder.path());
@@ -52,7 +52,7 @@ impl Setup {
         }
     }
 
-    /// On that engine.
+    /// A setup on that engine.
     pub fn on(engine: Engine) -> Self {
         let setup = Self::auto().env("BALANCER__FRONTEND__ENGINE", engine.name());
         Self { engine: Some(engine), ..setup }
@@ -63,12 +63,12 @@ impl Setup {
         self.set("database.url", json!(database.url))
     }
 
-    /// With that many workers where the engine has such. A loop serves any number of requests.
+    /// With that many workers on the portable engine. A loop of the other engine serves any number of requests.
     pub fn workers(self, count: u32) -> Self {
         if self.engine == Some(Engine::TinyHttp) { self.set("frontend.workers", json!(count)) } else { self }
     }
 
-    /// With one loop where the engine has loops. Each keeps backend connections of its own.
+    /// With only one loop where the engine has loops. Each loop keeps backend connections of its own.
     pub fn one_loop(self) -> Self {
         if self.engine == Some(Engine::TinyHttp) { self } else { self.set("frontend.workers", json!(1)) }
     }
@@ -113,7 +113,7 @@ impl Setup {
         Self { open_files: Some(most), ..self }
     }
 
-    /// Seeing the file systems that the process with that number sees.
+    /// With the file systems that the process with that number sees.
     pub fn with_mounts_of(self, pid: u32) -> Self {
         Self { within: Some((pid, "-m")), ..self }
     }
@@ -133,10 +133,10 @@ impl Setup {
         self.folder.path()
     }
 
-    /// Writes the file; gives its path.
+    /// Writes the configuration file. Returns its path.
     pub fn write(&self) -> PathBuf {
         let path = self.folder().join("config.json");
-        // Renamed into place: another instance may be reading it.
+        // Renamed, because another instance may be reading the file.
         let new = tempfile::NamedTempFile::new_in(self.folder()).expect("a file");
         std::fs::write(new.path(), serde_json::to_string_pretty(&self.config).expect("JSON"))
             .expect("written");
@@ -167,7 +167,7 @@ impl Setup {
         Proc::start("sh", &[&["-c", &script, PROGRAM][..], &run].concat(), self.folder(), &self.env)
     }
 
-    /// Starts the program on a socket that is ours, by systemd's protocol: descriptor 3, `LISTEN_PID` and `LISTEN_FDS`.
+    /// Starts the program on a socket of the test, by systemd's protocol: descriptor 3, `LISTEN_PID` and `LISTEN_FDS`.
     pub fn launch_on(&self, socket: &TcpListener) -> Proc {
         let path = self.write();
         rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("an open socket");
@@ -178,14 +178,14 @@ impl Setup {
         Proc::start("bash", &run, self.folder(), &self.env)
     }
 
-    /// Starts the program and waits until it listens. May be called again after the first one has ended: the folder
-    /// and with it the SQLite file stay.
+    /// Starts the program and waits until it listens. May be called again after the first one has ended; the folder with
+    /// the SQLite file stays.
     #[track_caller]
     pub fn start(&self) -> Balancer {
         self.started(self.launch())
     }
 
-    /// The same of a process that was launched in another way.
+    /// Waits until a process listens that was launched in another way.
     #[track_caller]
     pub fn started(&self, proc: Proc) -> Balancer {
         let address = listening(&proc.wait_out("listening on http://"));
@@ -208,7 +208,7 @@ pub struct Balancer {
     pub proc: Proc,
     /// Its public port.
     pub address: SocketAddr,
-    /// Where its API is.
+    /// The address of its API.
     pub admin: SocketAddr,
     /// The engine that the test asked for.
     pub engine: Option<Engine>,
@@ -240,7 +240,7 @@ impl Balancer {
         request(self.admin, method, target, &[], body.as_bytes())
     }
 
-    /// The sum of the series whose lines begin with that text; 0 without any.
+    /// The sum of all series whose lines begin with that text; 0 when there are none.
     #[track_caller]
     pub fn metric(&self, series: &str) -> f64 {
         let text = request(self.admin, "GET", "/-/metrics", &[], b"").expect(200).text();
@@ -256,7 +256,7 @@ impl Balancer {
     }
 }
 
-/// A running `test_backend`, with its address.
+/// A running `test_backend`.
 pub struct Echo {
     /// The process.
     pub proc: Proc,
@@ -265,7 +265,7 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Starts one with further arguments.
+    /// Starts one with these arguments, and a port.
     #[track_caller]
     pub fn start(args: &[&str]) -> Self {
         let mut all = vec!["--port", "0"];

@@ -1,4 +1,4 @@
-//! A real browser, headless, by the W3C's WebDriver protocol: Chromium behind its `chromedriver`.
+//! A real browser without a window: Chromium, driven through `chromedriver` by the WebDriver protocol of the W3C.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -12,10 +12,10 @@ use super::{Conn, PATIENCE, Proc, installed, skip, until};
 /// The member of a reference to an element (WebDriver, "Elements").
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Enter, as WebDriver writes keys.
+/// The Enter key, as WebDriver writes keys.
 pub const ENTER: &str = "\u{e007}";
 
-/// Whether there is a browser. Without one the test is skipped aloud; `BALANCER_TEST_REQUIRE_BROWSER=1` makes that a
+/// Whether there is a browser. Without one the test is skipped, and says so; `BALANCER_TEST_REQUIRE_BROWSER=1` makes that a
 /// failure.
 pub fn here() -> bool {
     let here = installed("chromium") && installed("chromedriver");
@@ -43,11 +43,11 @@ impl Browser {
         let mut args =
             vec!["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1440,1000"];
         if rustix::process::geteuid().is_root() {
-            // Its sandbox refuses to be root's.
+            // Chromium's sandbox does not run as root.
             args.push("--no-sandbox");
         }
         let wanted = json!({ "capabilities": { "alwaysMatch": {
-            // Certificates in tests are signed by themselves.
+            // Certificates in tests are self-signed.
             "acceptInsecureCerts": true,
             "goog:chromeOptions": { "args": args },
             "goog:loggingPrefs": { "browser": "ALL" },
@@ -68,13 +68,13 @@ impl Browser {
         self.call("POST", "url", &json!({ "url": url })).expect(url);
     }
 
-    /// What a script returns.
+    /// Runs a script and returns what it returns.
     #[track_caller]
     pub fn run(&self, script: &str, args: &[&str]) -> Value {
         self.call("POST", "execute/sync", &json!({ "script": script, "args": args })).expect(script)
     }
 
-    /// The text that is to be seen in the first element of that selector; empty when there is none.
+    /// The visible text of the first element of that selector; empty when there is none.
     #[track_caller]
     pub fn text(&self, selector: &str) -> String {
         let script =
@@ -82,7 +82,7 @@ impl Browser {
         self.run(script, &[selector]).as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until that text is to be seen there.
+    /// Waits until the element contains that text.
     #[track_caller]
     pub fn sees(&self, selector: &str, text: &str) {
         until(&format!("{text:?} is to be seen in {selector}"), || {
@@ -98,7 +98,7 @@ impl Browser {
         found[ELEMENT].as_str().expect("a reference").to_owned()
     }
 
-    /// Clicks as a user does: the element must be there to be clicked.
+    /// Clicks as a user does, and waits until the element can be clicked.
     #[track_caller]
     pub fn click(&self, selector: &str) {
         let deadline = Instant::now() + PATIENCE;
@@ -125,7 +125,7 @@ impl Browser {
         self.call("POST", &format!("element/{element}/clear"), &json!({})).expect(selector);
     }
 
-    /// Faults that the browser's console shows since the last time.
+    /// Errors that the browser's console has shown since the last call.
     #[track_caller]
     pub fn faults(&self) -> Vec<String> {
         let log = self.call("POST", "se/log", &json!({ "type": "browser" })).expect("a log");
@@ -134,7 +134,7 @@ impl Browser {
         severe.map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// A command of the DevTools protocol.
+    /// Runs a command of the DevTools protocol.
     #[track_caller]
     pub fn devtools(&self, command: &str, params: &Value) -> Value {
         self.call("POST", "goog/cdp/execute", &json!({ "cmd": command, "params": params })).expect(command)
@@ -143,12 +143,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends Chromium; killing its driver alone would leave it running.
+        // Ends Chromium, which would go on running if only its driver were killed.
         let _ = ask(self.driver, "DELETE", &format!("/session/{}", self.session), &Value::Null);
     }
 }
 
-/// Starts the driver. The port that it takes for IPv6 may be somebody's for IPv4: then it ends, and `None` is given.
+/// Starts the driver. `None` when it ended because another program has its IPv6 port for IPv4.
 fn driver() -> Option<(Proc, SocketAddr)> {
     let proc = Proc::start("chromedriver", &["--port=0"], Path::new("/"), &[]);
     let line = until("chromedriver says how it goes", || {
@@ -161,7 +161,7 @@ fn driver() -> Option<(Proc, SocketAddr)> {
     Some((proc, SocketAddr::from(([127, 0, 0, 1], port))))
 }
 
-/// One command: its `value`, or what the driver says against it.
+/// Sends one command. Returns its `value`, or the driver's error.
 fn ask(driver: SocketAddr, method: &str, path: &str, body: &Value) -> Result<Value, String> {
     let text = if body.is_null() { String::new() } else { body.to_string() };
     let mut conn =

@@ -1,4 +1,5 @@
-//! A client that sees bytes: it sends what it is told and reads answers strictly; what a lenient one lets pass is a failure.
+//! A client for exact bytes: it sends what a test wants and reads answers strictly, so that an answer which a lenient
+//! client would take fails the test.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -7,7 +8,7 @@ use super::PATIENCE;
 use super::response::parse;
 pub use super::response::{Fault, Framing, Response};
 
-/// A connection; of TLS with another kind of stream than a socket.
+/// A connection. `S` is a socket, or a TLS stream.
 pub struct Conn<S = TcpStream> {
     pub stream: S,
     buffer: Vec<u8>,
@@ -29,7 +30,7 @@ impl Conn {
     /// The same, where a refusal is no failure.
     pub fn try_from(source: IpAddr, to: SocketAddr) -> std::io::Result<Self> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
-        // A bound socket has its port for itself, and there are only 28,000; 127.0.0.1 is the kernel's choice anyway.
+        // Not bound for 127.0.0.1, which the kernel chooses anyway: a bound socket takes one of 28,000 ports for itself.
         if source.is_ipv4() == to.is_ipv4() && source != IpAddr::V4(Ipv4Addr::LOCALHOST) {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
@@ -44,17 +45,17 @@ impl Conn {
         self.stream.local_addr().expect("connected")
     }
 
-    /// The same connection once more, for a thread that sends.
+    /// A second handle on the same connection, for a thread that sends.
     pub fn another(&self) -> Self {
         Self { stream: self.stream.try_clone().expect("a descriptor"), buffer: Vec::new() }
     }
 
-    /// How long an answer may be silent from now on.
+    /// Sets how long a read may wait for bytes from now on.
     pub fn wait_at_most(&self, patience: std::time::Duration) {
         self.stream.set_read_timeout(Some(patience)).expect("a time-out");
     }
 
-    /// Ends our direction only.
+    /// Ends only our direction of the connection.
     pub fn finish(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
@@ -66,7 +67,7 @@ impl Conn {
 }
 
 impl<S: Read + Write> Conn<S> {
-    /// Over a stream that is open.
+    /// A connection over an open stream.
     pub fn over(stream: S) -> Self {
         Self { stream, buffer: Vec::new() }
     }
@@ -82,13 +83,13 @@ impl<S: Read + Write> Conn<S> {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Sends a request whose head is complete but for the final empty line's needs: `GET /x` with a Host.
+    /// Sends a GET request with a Host and reads its answer.
     #[track_caller]
     pub fn get(&mut self, target: &str) -> Response {
         self.ask("GET", target, &[], b"")
     }
 
-    /// Sends a request and reads its answer; a broken one is a failure.
+    /// Sends a request and reads its answer; a broken answer fails the test.
     #[track_caller]
     pub fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Response {
         self.send(head(method, target, fields, (!body.is_empty()).then_some(body.len())));
@@ -110,7 +111,7 @@ impl<S: Read + Write> Conn<S> {
         Ok(response)
     }
 
-    /// Reads a final answer's head; its body is still to be read.
+    /// Reads the head of a final answer, but not its body.
     pub fn read_head(&mut self, method: &str) -> Result<Response, Fault> {
         let mut interim = Vec::new();
         loop {
@@ -128,7 +129,7 @@ impl<S: Read + Write> Conn<S> {
         }
     }
 
-    /// Reads one 1xx answer; gives its status.
+    /// Reads one interim answer (1xx). Returns its status.
     pub fn read_interim(&mut self) -> Result<u16, Fault> {
         let head = self.take_head()?;
         parse(&head).map(|answer| answer.status)
@@ -150,7 +151,7 @@ impl<S: Read + Write> Conn<S> {
         }
     }
 
-    /// Reads a body by its framing and hands its bytes to `take`. `Closed` and `Reset` mean: cut short.
+    /// Reads a body by its framing and gives its bytes to `take`. `Closed` and `Reset` mean that it was cut off.
     pub fn read_body(&mut self, framing: Framing, take: &mut dyn FnMut(&[u8])) -> Result<(), Fault> {
         match framing {
             Framing::None => Ok(()),
@@ -236,7 +237,7 @@ impl<S: Read + Write> Conn<S> {
         }
     }
 
-    /// Waits for the connection's end; what came before it, and whether the end was clean.
+    /// Waits for the end of the connection. Returns the bytes that came before it, and how it ended.
     #[track_caller]
     pub fn wait_closed(&mut self) -> (Vec<u8>, Fault) {
         loop {
@@ -261,7 +262,7 @@ pub fn get(to: SocketAddr, target: &str) -> Response {
     request(to, "GET", target, &[], b"")
 }
 
-/// A request's head. A Host is added unless the fields bring one.
+/// The head of a request. A Host is added unless it is among the fields.
 pub fn head(method: &str, target: &str, fields: &[(&str, &str)], length: Option<usize>) -> Vec<u8> {
     let mut text = format!("{method} {target} HTTP/1.1\r\n");
     if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
@@ -277,7 +278,7 @@ pub fn head(method: &str, target: &str, fields: &[(&str, &str)], length: Option<
     text.into_bytes()
 }
 
-/// Where `needle` begins.
+/// The index at which `needle` begins.
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }

@@ -1,13 +1,13 @@
-//! The engines, and what each of them can do: one table, which docs/engines.md shows and which the tests ask.
+//! The engines, and what each of them can do: one table, which docs/engines.md shows and by which tests are skipped.
 
 use super::aloud;
 
 /// A frontend engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// Our own, for Linux.
+    /// The loops, for Linux.
     Epoll,
-    /// The portable one.
+    /// The portable engine.
     TinyHttp,
 }
 
@@ -23,7 +23,7 @@ impl Engine {
         }
     }
 
-    /// Whether it does what the case says; says aloud when not, so that the test can return.
+    /// Whether the engine can do that. If not, this says that the test is skipped, and the test should return.
     pub fn can(self, case: Case) -> bool {
         let can = case.row().1[ENGINES.iter().position(|engine| *engine == self).expect("listed")];
         if !can {
@@ -38,9 +38,9 @@ impl Engine {
 pub enum Case {
     /// Bodies of any size stream with bounded memory.
     Streaming,
-    /// A backend that breaks off reaches the client as a broken answer.
+    /// When a backend breaks off, the client sees that its answer is broken.
     BrokenAnswers,
-    /// A reset in the middle of an answer that ends with its connection is a break.
+    /// The same for a reset in the middle of an answer whose end is the end of its connection.
     Resets,
     /// Reason phrases of backends are kept.
     Reasons,
@@ -50,23 +50,23 @@ pub enum Case {
     StrictAnswers,
     /// An answer's head may be as large as the configuration says.
     AnswerBounds,
-    /// Interim answers are counted, and looked at.
+    /// Interim answers are bounded and checked.
     Interim,
-    /// A kept connection that breaks is told from a backend that does.
+    /// A kept connection that breaks does not count as a failure of its backend.
     Stale,
-    /// A length that the backend declared is a length to the client, however long the body.
+    /// A length that the backend declares is declared to the client, however long the body is.
     LongLengths,
-    /// What clients send in targets beside the grammar goes on byte for byte.
+    /// Some characters in targets that the grammar does not allow go on byte for byte.
     Targets,
-    /// Whatever breaks the grammar is answered with a refusal.
+    /// Every request that breaks the grammar is answered with a refusal.
     StrictFraming,
-    /// What only looks like a blank is refused at the ends of a field.
+    /// Characters that only look like blanks are refused at the ends of a field.
     FieldEnds,
     /// Any declared length is safe.
     HugeLengths,
     /// The connection ends after a refused body.
     ClosesAfterRefusal,
-    /// A head is not read on beyond its bound.
+    /// A head is not read beyond its bound.
     HeadBounds,
     /// A thousand kept connections at once are all served.
     ManyKept,
@@ -74,18 +74,18 @@ pub enum Case {
     Restarts,
     /// Ending under load costs no request.
     Ending,
-    /// Out of descriptors, accepting pauses and goes on by itself.
+    /// Without descriptors, accepting pauses and goes on by itself.
     Descriptors,
     /// A request that waits for a backend with room needs no worker, and ends with its client.
     Parking,
     /// The user of a process that calls the API without a token is known on wildcard addresses, too.
     Callers,
-    /// Health checks judge an answer as requests do, and name what is wrong with one that is no HTTP.
+    /// Health checks judge answers as requests do, and name what is wrong with an answer that is not HTTP.
     Checks,
 }
 
 impl Case {
-    /// All of them, in the page's order.
+    /// All of them, in the order of the page.
     pub const ALL: &[Self] = &[
         Self::Streaming,
         Self::BrokenAnswers,
@@ -208,7 +208,7 @@ pub fn table() -> String {
     text
 }
 
-/// Makes one test for each engine out of every named function `fn(Engine)`.
+/// Makes one test for each engine from every named function `fn(Engine)`.
 macro_rules! each_engine {
     ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
         #[cfg(all(target_os = "linux", feature = "epoll"))]
@@ -221,7 +221,7 @@ macro_rules! each_engine {
     };
 }
 
-/// Makes one test for each store out of every named function `fn(&Database)`.
+/// Makes one test for each database from every named function `fn(&Database)`.
 macro_rules! each_store {
     ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
         mod sqlite {

@@ -1,4 +1,4 @@
-//! A client of HTTP/2 that sends the frames that a test wants, and reads what comes (RFC 9113 §4.1).
+//! A client for HTTP/2 that sends the frames that a test wants, and reads frames (RFC 9113 §4.1).
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::PATIENCE;
 
-/// RFC 9113 §3.4.
+/// The preface of a client (RFC 9113 §3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
@@ -21,9 +21,9 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
-/// END_STREAM of DATA and HEADERS.
+/// The flag END_STREAM of DATA and HEADERS.
 pub const END_STREAM: u8 = 1;
-/// END_HEADERS of HEADERS and CONTINUATION.
+/// The flag END_HEADERS of HEADERS and CONTINUATION.
 pub const END_HEADERS: u8 = 4;
 
 /// Error codes (RFC 9113 §7).
@@ -42,13 +42,13 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The error code of a reset or of the connection's end.
+    /// The error code of an RST_STREAM or a GOAWAY.
     pub fn error(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 
-    /// The status of an answer's head; the first of its connection, so that no table is needed.
+    /// The status in the head of an answer. It must be the first answer of its connection, since no table is kept.
     pub fn status(&self) -> u16 {
         status(&self.payload)
     }
@@ -63,7 +63,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Fields without compression: each a literal that no table keeps (RFC 7541 §6.2.2).
+/// Fields without compression: each is a literal that is not indexed (RFC 7541 §6.2.2).
 pub fn fields(all: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let text = |bytes: &mut Vec<u8>, text: &str| {
@@ -105,14 +105,14 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Connects, and says the preface and empty settings.
+    /// Connects, and sends the preface and empty settings.
     pub fn open(to: SocketAddr) -> Self {
         let own = Self::silent(to);
         own.greet();
         own
     }
 
-    /// Connects and says nothing.
+    /// Connects and sends nothing.
     pub fn silent(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -120,18 +120,18 @@ impl Frames {
         Self { stream, session: None }
     }
 
-    /// Over TLS; says nothing.
+    /// A connection over TLS; sends nothing.
     pub fn secured(tls: StreamOwned<ClientConnection, TcpStream>) -> Self {
         let (session, stream) = tls.into_parts();
         Self { stream, session: Some(Mutex::new(session)) }
     }
 
-    /// The preface and empty settings.
+    /// Sends the preface and empty settings.
     pub fn greet(&self) {
         self.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat());
     }
 
-    /// Sends bytes; false: the other side takes no more.
+    /// Sends bytes; false when the other side takes no more.
     pub fn send(&self, bytes: &[u8]) -> bool {
         let socket = &mut &self.stream;
         let Some(session) = &self.session else { return socket.write_all(bytes).is_ok() };
@@ -145,7 +145,7 @@ impl Frames {
         rustls::Stream { conn: &mut *session.lock().unwrap(), sock: socket }.read_exact(buffer).ok()
     }
 
-    /// The next frame; `None`: the connection has ended.
+    /// The next frame; `None` when the connection has ended.
     pub fn next(&self) -> Option<Frame> {
         let mut header = [0; 9];
         self.read(&mut header)?;
@@ -166,7 +166,7 @@ impl Frames {
         }
     }
 
-    /// Reads to the end: the code of the GOAWAY that stood before it, if there was one.
+    /// Reads to the end of the connection. Returns the code of the last GOAWAY, if there was one.
     pub fn end(&self) -> Option<u32> {
         let mut code = None;
         while let Some(next) = self.next() {
@@ -177,7 +177,7 @@ impl Frames {
         code
     }
 
-    /// Asks, and reads the status of the answer; `Err`: the stream was reset with that code.
+    /// Sends a request and reads the status of the answer. `Err`: the code with which the stream or the connection was ended.
     pub fn ask(&self, stream: u32, head: &[u8]) -> Result<u16, u32> {
         self.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, head));
         loop {
@@ -193,7 +193,7 @@ impl Frames {
 
 fn status(block: &[u8]) -> u16 {
     let mut at = 0;
-    // The size of the table may be told first (RFC 7541 §6.3).
+    // A change of the table's size may come first (RFC 7541 §6.3).
     while block[at] & 0xe0 == 0x20 {
         at += 1;
     }
@@ -224,7 +224,7 @@ fn digits(text: &[u8]) -> u16 {
     };
     let (mut at, mut number) = (0, 0);
     for _ in 0..3 {
-        // 0, 1 and 2 have five bits, the others six.
+        // The digits 0, 1 and 2 have five bits, the others six.
         let digit = match take(at, 5) {
             short @ 0..=2 => {
                 at += 5;

@@ -1,4 +1,4 @@
-//! A gate that threads wait at until a test opens it.
+//! A gate at which threads wait until a test opens it.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -16,12 +16,12 @@ impl Gate {
         let _ = opened.wait_timeout_while(guard, PATIENCE, |open| !*open);
     }
 
-    /// Whether it is.
+    /// Whether it is open.
     pub fn is_open(&self) -> bool {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets everybody through, now and later.
+    /// Opens it for good.
     pub fn open(&self) {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.1.notify_all();

@@ -1,4 +1,5 @@
-//! Clients that ask one request after the other, each on a connection of its own that it keeps while the answers let it.
+//! Clients that send one request after the other, each on a connection of its own, which it keeps for as long as the
+//! answers allow.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,7 +8,7 @@ use std::thread::JoinHandle;
 
 use super::{Conn, Fault, Response};
 
-/// Running clients; they end when it is dropped.
+/// Running clients, which end when this is dropped.
 pub struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -23,7 +24,7 @@ struct Shared {
 }
 
 impl Load {
-    /// That many clients. Without `keep` each request has a connection of its own.
+    /// Starts that many clients. Without `keep`, each request has a connection of its own.
     pub fn start(address: SocketAddr, clients: usize, keep: bool) -> Self {
         let shared = Arc::new(Shared {
             address,
@@ -60,7 +61,7 @@ impl Load {
         self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends it; what was answered with 200, and everything else.
+    /// Ends the clients. Returns how many requests were answered with 200, and everything that was not a 200.
     pub fn finish(mut self) -> (usize, Vec<String>) {
         self.end();
         (self.answered(), self.faults())

@@ -1,6 +1,6 @@
-//! What the tests stand on: the real programs in temporary folders on port 0, raw clients and raw backends, a
-//! throwaway PostgreSQL. Nothing here waits for a time; everything waits for a condition, with [`PATIENCE`] as the
-//! moment at which a condition that never came becomes a failure.
+//! The tools of the tests: the real programs in temporary folders on port 0, clients and backends for exact bytes, and a
+//! PostgreSQL server that is started for the tests. Nothing here waits for a time. Everything waits for a condition, which
+//! fails the test if it does not come within [`PATIENCE`].
 
 pub mod backend;
 pub mod balancer;
@@ -34,10 +34,10 @@ pub use postgres::{Database, Store};
 pub use process::Proc;
 pub use terminal::terminal;
 
-/// How long a condition may take to come true. Generous: the machine may be busy, and only failures wait this long.
+/// How long a condition may take to come true. It is long because the machine may be busy, and only failures wait so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until `condition` gives something; fails with `what` after [`PATIENCE`].
+/// Waits until `condition` returns something; fails with `what` after [`PATIENCE`].
 #[track_caller]
 pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -50,7 +50,7 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Runs statements in a database; on SQLite in the file of that folder.
+/// Runs statements in a database; for SQLite, in the file in that folder.
 pub fn execute(database: &Database, folder: &Path, sql: &str) {
     match database.store {
         Store::Sqlite => {
@@ -64,24 +64,24 @@ pub fn execute(database: &Database, folder: &Path, sql: &str) {
     }
 }
 
-/// Says something that the test runner does not swallow: what was skipped, and why.
+/// Writes to stderr past the test runner, which would hide it: what was skipped, and why.
 pub fn aloud(text: &str) {
-    // Straight to the descriptor: libtest captures the print macros only.
+    // Not by a macro: libtest captures only what macros print.
     let _ = writeln!(std::io::stderr(), "it: {text}");
 }
 
-/// Whether CI runs this: what may be skipped elsewhere is a failure there.
+/// Whether this runs in CI, where some tests fail that may be skipped elsewhere.
 pub fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 
-/// Whether a program stands in `PATH`.
+/// Whether a program is in `PATH`.
 pub fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// What a test needs is not on the machine: it is skipped aloud, or fails where that variable is `1`.
+/// Says that a test is skipped, since the machine lacks what it needs; fails the test if that variable is `1`.
 #[track_caller]
 pub fn skip(variable: &str, missing: &str, skipped: &str) {
     let required = std::env::var(variable).is_ok_and(|value| value == "1");
@@ -94,7 +94,7 @@ pub fn root() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The indented block behind a mark in a page of `docs/`.
+/// The indented block after a mark in a page of `docs/`.
 pub fn block(page: &str, mark: &str) -> String {
     let text = std::fs::read_to_string(root().join("docs").join(page)).expect(page);
     let (_, rest) = text.split_once(&format!("<!-- run: {mark} -->\n\n")).expect("the mark");

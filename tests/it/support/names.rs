@@ -1,25 +1,26 @@
-//! A name server: answers A and SRV questions over UDP as it is told, and everything else with nothing.
+//! A name server that answers questions for A and SRV records over UDP as a test wants, and all other questions with no
+//! records.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a name is answered.
+/// The answer for a name.
 #[derive(Clone)]
 pub enum Says {
-    /// These, none at all included.
+    /// These addresses; there may be none.
     Addresses(Vec<Ipv4Addr>),
     /// These SRV records (RFC 2782): priority, weight, port, target.
     Services(Vec<(u16, u16, u16, &'static str)>),
     /// SERVFAIL.
     Fails,
-    /// Nothing, ever.
+    /// No answer at all.
     Silent,
 }
 
 type Zone = Arc<Mutex<(HashMap<String, Says>, usize)>>;
 
-/// A running server; its thread ends with the tests.
+/// A running name server. Its thread ends with the test process.
 pub struct NameServer {
     /// Where it listens.
     pub address: SocketAddr,
@@ -27,12 +28,12 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// One that knows no name: SERVFAIL for all.
+    /// Starts one that knows no name and answers every question with SERVFAIL.
     pub fn start() -> Self {
         Self::on(UdpSocket::bind("127.0.0.1:0").expect("a port"))
     }
 
-    /// The same on a socket of the caller's.
+    /// The same on a socket of the caller.
     pub fn on(socket: UdpSocket) -> Self {
         let address = socket.local_addr().expect("bound");
         let zone = Zone::default();
@@ -53,7 +54,7 @@ impl NameServer {
         Self { address, zone }
     }
 
-    /// From now on that is what it says of that name.
+    /// Sets the answer for a name from now on.
     pub fn says(&self, name: &str, says: Says) {
         self.zone.lock().unwrap_or_else(PoisonError::into_inner).0.insert(name.to_owned(), says);
     }
@@ -68,7 +69,7 @@ impl NameServer {
 const A: u8 = 1;
 const SRV: u8 = 33;
 
-/// RFC 1035 §4.1: id and question again, then records whose names point at the question's.
+/// An answer (RFC 1035 §4.1): the id and the question again, then records whose names point to the name in the question.
 fn answer(question: &[u8], says: impl Fn(&str) -> Says) -> Option<Vec<u8>> {
     let mut labels = Vec::new();
     let mut at = 12;

@@ -1,5 +1,5 @@
-//! A throwaway PostgreSQL: made once for the test process, a database of its own for each test that asks. Tests that
-//! stop or pause the server make one for themselves.
+//! A PostgreSQL server that is started once for the test process, with a database for each test that asks for one. Tests
+//! that stop or pause the server start one of their own.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{aloud, until, watchdog};
 
-/// Which store.
+/// Which kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
     Sqlite,
@@ -20,9 +20,9 @@ pub enum Store {
 
 /// An empty database for one test.
 pub struct Database {
-    /// Which store it is in.
+    /// Which kind it is.
     pub store: Store,
-    /// As `database.url` takes it.
+    /// Its URL, as `database.url` takes it.
     pub url: String,
 }
 
@@ -32,7 +32,7 @@ impl Database {
         Self { store: Store::Sqlite, url: "sqlite:balancer.db".into() }
     }
 
-    /// A new database in the shared server; `None`, said aloud, where there is no PostgreSQL.
+    /// A new database in the shared server; `None` where PostgreSQL is not installed, which is said.
     pub fn postgres() -> Option<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let server = shared()?;
@@ -66,19 +66,19 @@ fn shared() -> Option<&'static str> {
 /// A PostgreSQL server in a temporary folder.
 pub struct Postgres {
     folder: PathBuf,
-    /// On 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
     child: Option<Child>,
     settings: Vec<String>,
 }
 
 impl Postgres {
-    /// A new, empty server; `None`, said aloud, where PostgreSQL isn't installed.
+    /// A new, empty server; `None` where PostgreSQL is not installed, which is said.
     pub fn start() -> Option<Self> {
         Self::start_with(&[], |_| {})
     }
 
-    /// The same with settings (`name=value`), after `prepare` saw its data folder.
+    /// The same with settings (`name=value`). `prepare` is called with its data folder before it starts.
     pub fn start_with(settings: &[&str], prepare: impl FnOnce(&Path)) -> Option<Self> {
         let Some(programs) = programs() else {
             let required = std::env::var("BALANCER_TEST_REQUIRE_POSTGRES").is_ok_and(|value| value == "1");
@@ -134,7 +134,7 @@ impl Postgres {
         });
     }
 
-    /// SIGSTOP: everything stays connected and nothing answers.
+    /// Stops all its processes by SIGSTOP: everything stays connected, and nothing answers.
     pub fn pause(&self) {
         for pid in self.family() {
             let _ = kill_process(pid, Signal::STOP);
@@ -145,16 +145,16 @@ impl Postgres {
         });
     }
 
-    /// SIGCONT after [`Postgres::pause`].
+    /// Goes on after [`Postgres::pause`], by SIGCONT.
     pub fn resume(&self) {
         for pid in self.family() {
             let _ = kill_process(pid, Signal::CONT);
         }
     }
 
-    /// SIGKILL, without a chance to tidy up; [`Postgres::run`] brings it back.
+    /// Kills it by SIGKILL, so that it can't tidy up. [`Postgres::run`] starts it again.
     pub fn kill(&mut self) {
-        // The children first: they would see their postmaster die and end in good order.
+        // The children first, because they would end properly when they see the postmaster die.
         for pid in self.family().into_iter().rev() {
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -164,12 +164,12 @@ impl Postgres {
         let _ = std::fs::remove_file(self.folder.join("data/postmaster.pid"));
     }
 
-    /// Ends it at once and closes all of its connections; [`Postgres::run`] brings it back.
+    /// Ends it at once and closes all of its connections. [`Postgres::run`] starts it again.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         self.child = None;
         let pid = Pid::from_child(&child);
-        // Immediate shutdown; its children end with it.
+        // SIGQUIT is an immediate shutdown, with which its children end, too.
         let _ = kill_process(pid, Signal::QUIT);
         let _ = child.wait();
         watchdog::gone(child.id());
@@ -218,7 +218,8 @@ fn programs() -> Option<PathBuf> {
         .clone()
 }
 
-/// PostgreSQL refuses to run as root: then it runs as `postgres`.
+/// A command that runs a program of PostgreSQL, as the user `postgres` if this process is root, since it refuses to run as
+/// root.
 fn as_postgres(program: &Path) -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
@@ -228,7 +229,7 @@ fn as_postgres(program: &Path) -> Command {
     command
 }
 
-/// A copy of an initialised data folder, which is made once a process: `initdb` takes a second, a copy far less.
+/// A copy of an initialised data folder. `initdb` takes a second and a copy far less, so `initdb` runs only once in a process.
 fn template(programs: &Path) -> PathBuf {
     static TEMPLATE: Mutex<Option<PathBuf>> = Mutex::new(None);
     let mut template = TEMPLATE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -262,7 +263,7 @@ fn template(programs: &Path) -> PathBuf {
     folder
 }
 
-/// A folder that belongs to whoever runs PostgreSQL.
+/// A new folder that belongs to the user who runs PostgreSQL.
 fn new_folder() -> PathBuf {
     let folder = tempfile::Builder::new().prefix("balancer-it-pg-").tempdir().expect("a folder").keep();
     watchdog::dir(&folder);
@@ -274,8 +275,8 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-/// PostgreSQL can't tell which port it took, so it is given one that was free a moment ago, and that no connection takes
-/// by itself while the server is stopped: below those that Linux gives out.
+/// A port that was free a moment ago, since PostgreSQL can't choose one and tell it. It is below the ports that Linux gives
+/// to connections, so that no connection takes it while the server is stopped.
 pub fn free_port() -> u16 {
     (0..1_000)
         .map(|_| fastrand::u16(20_000..32_000))

@@ -1,4 +1,4 @@
-//! A program under test: its output is kept and shown when a test fails, and it is killed when the test is over.
+//! A program under test. Its output is kept, and shown when the test fails; it is killed when the test ends.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{PATIENCE, watchdog};
 
-/// What a program wrote to one of its outputs so far.
+/// The lines that a program has written to one of its outputs, and whether the output has ended.
 #[derive(Default)]
 struct Output {
     lines: Mutex<(Vec<String>, bool)>,
@@ -46,7 +46,8 @@ impl Output {
         self.lock().0.join("\n")
     }
 
-    /// The first line from `from` on for which `wanted` holds, with its index; `None` at the output's end or the deadline.
+    /// The first line from the index `from` on for which `wanted` holds, with its index. `None` at the end of the output or
+    /// the deadline.
     fn find(&self, from: usize, wanted: impl Fn(&str) -> bool, deadline: Instant) -> Option<(usize, String)> {
         let mut state = self.lock();
         let mut next = from;
@@ -88,8 +89,8 @@ pub struct Proc {
 }
 
 impl Proc {
-    /// Starts `program` in `dir`. Of the environment only `PATH`, `HOME` and what `env` says is passed on, so that a
-    /// developer's `BALANCER_…` can't change a test.
+    /// Starts `program` in `dir`. Only a few variables of the environment, such as `PATH` and `HOME`, and those of `env`
+    /// are passed on, so that a developer's `BALANCER_…` can't change a test.
     pub fn start(program: &str, args: &[impl AsRef<OsStr>], dir: &Path, env: &[(String, String)]) -> Self {
         let mut command = Command::new(program);
         command
@@ -117,22 +118,22 @@ impl Proc {
         Self { child, command: text, dir, stdout, stderr, ended: None }
     }
 
-    /// The process's number.
+    /// The number of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it wrote to stdout.
+    /// What it has written to stdout.
     pub fn out(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it wrote to stderr.
+    /// What it has written to stderr.
     pub fn err(&self) -> String {
         self.stderr.text()
     }
 
-    /// Everything known about it, for a failure's message.
+    /// Everything that is known about it, for the message of a failure.
     pub fn story(&self) -> String {
         format!(
             "--- command: {}\n--- directory: {}\n--- state: {:?}\n--- threads: {:?}\n--- stdout:\n{}\n--- stderr:\n{}\n---",
@@ -145,7 +146,7 @@ impl Proc {
         )
     }
 
-    /// How many threads of each kind wait where in the kernel.
+    /// How many threads of each kind there are, by the place in the kernel where they wait.
     fn where_threads_wait(&self) -> BTreeMap<String, usize> {
         let mut threads = BTreeMap::new();
         for task in std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten() {
@@ -172,8 +173,8 @@ impl Proc {
             .1
     }
 
-    /// Waits for a line on stderr, behind the first `skip` lines, for which `wanted` holds; gives it and the number of
-    /// lines up to it.
+    /// Waits for a line on stderr, after the first `skip` lines, for which `wanted` holds. Returns the number of lines up
+    /// to it, and the line.
     #[track_caller]
     pub fn wait_err(&self, skip: usize, what: &str, wanted: impl Fn(&str) -> bool) -> (usize, String) {
         let (index, line) = self
@@ -183,7 +184,7 @@ impl Proc {
         (index + 1, line)
     }
 
-    /// How many lines stand on stderr.
+    /// How many lines it has written to stderr.
     pub fn err_lines(&self) -> usize {
         self.stderr.lock().0.len()
     }
@@ -227,7 +228,7 @@ impl Proc {
         kill_process(pid, signal).expect("a process of ours");
     }
 
-    /// Kills it without a chance to tidy up, and waits for its end.
+    /// Kills it, so that it can't tidy up, and waits for its end.
     pub fn kill(&mut self) {
         if self.poll().is_none() {
             let _ = self.child.kill();
@@ -262,7 +263,7 @@ impl Proc {
     }
 }
 
-/// A number out of `/proc/PID/status`.
+/// A number from `/proc/PID/status`.
 fn proc_status(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process of ours");
     let line = status.lines().find(|line| line.starts_with(name)).expect("a field of /proc/PID/status");

@@ -1,30 +1,30 @@
 //! An answer as a strict client reads it.
 
-/// How an answer's end was known.
+/// How the end of an answer is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// HEAD, 204, 304: no body whatever the fields say.
+    /// There is no body, whatever the fields say: HEAD, 204, 304.
     None,
-    /// Content-Length.
+    /// By `Content-Length`.
     Length(u64),
-    /// Transfer-Encoding: chunked.
+    /// By `Transfer-Encoding: chunked`.
     Chunked,
-    /// The connection's end.
+    /// By the end of the connection.
     UntilClose,
 }
 
 /// Why there is no whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection ended before a byte of an answer.
+    /// The connection ended before the first byte of an answer.
     Closed,
-    /// It ended or was reset inside the answer; the body's bytes so far.
+    /// It ended or was reset inside the answer, after so many bytes of the body.
     Truncated(usize),
-    /// It was reset before a byte of an answer.
+    /// It was reset before the first byte of an answer.
     Reset,
-    /// Nothing came for [`PATIENCE`].
+    /// Nothing came in time.
     TimedOut,
-    /// Bytes that are no HTTP.
+    /// The bytes are not HTTP.
     Malformed(String),
 }
 
@@ -70,7 +70,7 @@ impl Response {
         self
     }
 
-    /// Fails unless it is a problem of ours (RFC 9457) with that status; gives its JSON.
+    /// Fails unless it is a problem document (RFC 9457) with that status. Returns its JSON.
     #[track_caller]
     pub fn problem(&self, status: u16) -> serde_json::Value {
         assert_eq!(self.status, status, "{}: {}\n{:?}", self.status, self.text(), self.fields);
@@ -84,10 +84,10 @@ impl Response {
     }
 }
 
-/// A head, strictly: CRLF, token names, one length, never two framings.
+/// Reads a head strictly: lines end with CRLF, names are tokens, and there is one framing.
 pub fn parse(head: &[u8]) -> Result<Response, Fault> {
     let bad = |what: &str| Fault::Malformed(format!("{what} in {:?}", String::from_utf8_lossy(head)));
-    // Values may hold bytes that are no UTF-8; lossy keeps the tests' needs.
+    // Values may have bytes that are not UTF-8, which no test looks at.
     let text = String::from_utf8_lossy(head).into_owned();
     let text = text.strip_suffix("\r\n\r\n").ok_or_else(|| bad("no end"))?;
     let mut lines = text.split("\r\n");

@@ -1,4 +1,4 @@
-//! TLS in tests: an authority of our own, a client that trusts it, a backend behind a certificate of it.
+//! TLS in tests: an authority that the test makes, a client that trusts it, and a backend with a certificate of it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 
 use super::{Balancer, PATIENCE, Setup};
 
-/// An authority that makes certificates into a folder, where it stands itself as `ca.pem`.
+/// An authority that writes certificates into a folder, its own among them.
 pub struct Papers<'a> {
     folder: &'a Path,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl<'a> Papers<'a> {
-    /// Into that folder; another authority there must have another name.
+    /// Makes an authority, whose own certificate is `NAME.pem` in the folder.
     pub fn named(folder: &'a Path, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -34,7 +34,7 @@ impl<'a> Papers<'a> {
         Self { folder, authority }
     }
 
-    /// Makes `NAME.pem` and `NAME.key` for those hosts, as the configuration has such a pair.
+    /// Makes `NAME.pem` and `NAME.key` for those hosts. Returns the pair as the configuration takes it.
     pub fn pair(&self, name: &str, hosts: &[&str]) -> Value {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let key = KeyPair::generate().expect("a key");
@@ -50,7 +50,7 @@ impl<'a> Papers<'a> {
         chain(self.folder, name)[0].to_vec()
     }
 
-    /// A client that trusts this authority, and shows that pair.
+    /// A client that trusts this authority. `own`: the pair with which it identifies itself.
     pub fn client(&self, own: Option<&str>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).expect("a root");
@@ -76,22 +76,22 @@ fn key(folder: &Path, name: &str) -> PrivateKeyDer<'static> {
     PrivateKeyDer::from_pem_file(folder.join(format!("{name}.key"))).expect("a key")
 }
 
-/// With a TLS port, whose certificates are those pairs.
+/// The setup with a TLS port that has those certificates.
 pub fn with_tls(setup: Setup, certificates: &[Value]) -> Setup {
     setup.set("tls", json!({ "listen": "127.0.0.1:0", "certificates": certificates }))
 }
 
-/// Where the TLS port is.
+/// The address of the TLS port.
 #[track_caller]
 pub fn tls_port(balancer: &Balancer) -> SocketAddr {
     let line = balancer.proc.wait_out("listening on https://");
     line.rsplit("https://").next().unwrap_or_default().trim().parse().expect("an address")
 }
 
-/// A connection under TLS.
+/// A connection over TLS.
 pub struct SecureConn(StreamOwned<ClientConnection, TcpStream>);
 
-/// An answer, as far as tests look at it.
+/// The parts of an answer at which tests look.
 #[derive(Debug)]
 pub struct SecureAnswer {
     pub status: u16,
@@ -99,8 +99,8 @@ pub struct SecureAnswer {
 }
 
 impl SecureConn {
-    /// Connects and shakes hands; an error is why not. A server that refuses a client's certificate says so with the first
-    /// answer.
+    /// Connects and does the handshake. A server that refuses the client's certificate says so only when the first answer
+    /// is read.
     pub fn open(to: SocketAddr, client: &Arc<ClientConfig>, name: &str) -> Result<Self, std::io::Error> {
         let socket = TcpStream::connect(to)?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -139,7 +139,7 @@ impl SecureConn {
     }
 }
 
-/// A backend that speaks TLS and answers each request with its name; ends with the process.
+/// A backend that speaks TLS and answers each request with the head of that request. Its threads end with the test process.
 pub struct SecureBackend {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -147,7 +147,7 @@ pub struct SecureBackend {
 }
 
 impl SecureBackend {
-    /// With that pair of the folder.
+    /// Starts one with that pair of the folder.
     pub fn start(folder: &Path, pair: &str) -> Self {
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -178,13 +178,13 @@ impl SecureBackend {
         Self { address, connections, requests }
     }
 
-    /// Connections and whole requests so far, checks among them.
+    /// How many connections and whole requests there were so far, health checks among them.
     pub fn counts(&self) -> (usize, usize) {
         (self.connections.load(Ordering::SeqCst), self.requests.load(Ordering::SeqCst))
     }
 }
 
-/// `None`: the connection has ended, or nothing secure came of it.
+/// Reads the head of a request; `None` when the connection has ended, or the handshake failed.
 fn read_head(stream: &mut impl Read) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,12 +1,12 @@
-//! A pseudo-terminal: programs that ask whether they are watched are.
+//! A pseudo-terminal, for programs that behave differently when a person watches.
 
 use std::os::fd::OwnedFd;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-/// A terminal of a size, and the end that a program gets. Other programs, which other tests start meanwhile, get neither:
-/// reading ends when all who have the second one have ended.
+/// A terminal of that size: the end of the test, and the end for a program. Programs that other tests start meanwhile
+/// inherit neither, so that reading ends when the program has ended.
 pub fn terminal(columns: u16, lines: u16) -> (std::fs::File, OwnedFd) {
     let ours =
         openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");

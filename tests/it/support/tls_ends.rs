@@ -1,4 +1,4 @@
-//! TLS where a test holds both ends in its own hands: sessions whose every record it sends, and backends likewise.
+//! TLS with both ends in the test: sessions of which the test sends every record, and backends of the same kind.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,10 +21,10 @@ use super::{Balancer, Conn, Engine, PATIENCE, Setup};
 /// A client's end of a TLS connection.
 pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-/// Both that we speak.
+/// Both versions that Balancer speaks.
 pub const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// Writes `server.pem` and `server.key`, signed by itself, for `localhost`, `a.example` and 127.0.0.1.
+/// Writes `server.pem`, which is self-signed for `localhost`, `a.example` and 127.0.0.1, and `server.key`.
 pub fn certify(folder: &Path) {
     let names = ["localhost", "a.example", "127.0.0.1"].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names).unwrap();
@@ -36,7 +36,7 @@ fn certificate(folder: &Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(folder.join("server.pem")).unwrap()
 }
 
-/// What a backend that shows that certificate is made of.
+/// The configuration of a backend that has that certificate.
 pub fn server(folder: &Path) -> Arc<ServerConfig> {
     let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -44,7 +44,7 @@ pub fn server(folder: &Path) -> Arc<ServerConfig> {
     Arc::new(builder.with_single_cert(vec![certificate(folder)], key).unwrap())
 }
 
-/// A configuration to be with TLS beside the plain port, which does not send anybody to it.
+/// A setup with a TLS port, to which the plain port does not redirect.
 pub fn setup() -> Setup {
     let setup = Setup::on(Engine::Epoll);
     certify(setup.folder());
@@ -54,14 +54,14 @@ pub fn setup() -> Setup {
         .set("tls.redirect", json!(false))
 }
 
-/// Where it speaks TLS.
+/// The address of the TLS port.
 #[track_caller]
 pub fn door(balancer: &Balancer) -> SocketAddr {
     let line = balancer.proc.wait_out("listening on https://");
     line.rsplit("https://").next().and_then(|text| text.trim().parse().ok()).expect("an address")
 }
 
-/// A client that trusts that folder's certificate, of one version or of both.
+/// A client that trusts the certificate in that folder, and speaks these versions.
 pub fn client(folder: &Path, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(certificate(folder)).unwrap();
@@ -72,7 +72,7 @@ pub fn client(folder: &Path, versions: &[&'static SupportedProtocolVersion], alp
     config
 }
 
-/// A session that has not begun, and its connected socket.
+/// A session on a connected socket whose handshake has not begun.
 pub fn begin(to: SocketAddr, config: &Arc<ClientConfig>) -> Tls {
     let name = ServerName::try_from("a.example").unwrap();
     let session = ClientConnection::new(Arc::clone(config), name).unwrap();
@@ -83,7 +83,7 @@ pub fn begin(to: SocketAddr, config: &Arc<ClientConfig>) -> Tls {
     StreamOwned::new(session, socket)
 }
 
-/// Shakes hands, and reads nothing beyond.
+/// Does the handshake, and reads nothing after it.
 #[track_caller]
 pub fn shake_hands(mut tls: Tls) -> Tls {
     while tls.conn.is_handshaking() {
@@ -92,7 +92,7 @@ pub fn shake_hands(mut tls: Tls) -> Tls {
     tls
 }
 
-/// A connection of HTTP/1.1 to a balancer, with that version of TLS.
+/// A connection for HTTP/1.1 to a balancer, with that version of TLS.
 #[track_caller]
 pub fn open(balancer: &Balancer, version: &'static SupportedProtocolVersion) -> Conn<Tls> {
     let config = Arc::new(client(balancer.folder(), &[version], &["http/1.1"]));
@@ -102,7 +102,7 @@ pub fn open(balancer: &Balancer, version: &'static SupportedProtocolVersion) -> 
 /// A backend's end of a TLS connection.
 pub type Served = StreamOwned<ServerConnection, TcpStream>;
 
-/// A backend that speaks TLS. Ends with its listener when it is dropped.
+/// A backend that speaks TLS. Its listener ends when it is dropped.
 pub struct SecureBackend {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -111,8 +111,8 @@ pub struct SecureBackend {
 }
 
 impl SecureBackend {
-    /// Shows that folder's certificate, and calls `script` for every connection; when it returns, the connection ends
-    /// without a close_notify unless the script has said one.
+    /// Uses the certificate in that folder, and calls `script` for every connection. When the script returns, the
+    /// connection ends without a close_notify, unless the script has sent one.
     pub fn start(folder: &Path, script: impl Fn(&mut Served) + Send + Sync + 'static) -> Self {
         let (config, script) = (server(folder), Arc::new(script));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -160,7 +160,7 @@ impl Drop for SecureBackend {
     }
 }
 
-/// Reads the head of a request without a body; `None`: there is none.
+/// Reads the head of a request without a body; `None` when the connection has ended.
 pub fn request(tls: &mut impl Read) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -171,7 +171,7 @@ pub fn request(tls: &mut impl Read) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// Says close_notify.
+/// Sends close_notify.
 pub fn say_end(tls: &mut Served) {
     tls.conn.send_close_notify();
     let _ = tls.flush();

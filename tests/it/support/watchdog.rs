@@ -1,12 +1,14 @@
-//! Ends what the tests started when the test process itself is gone, however it went: a shell of its own process group
-//! keeps the list and reads it from a pipe, whose end it sees when this process dies.
+//! Ends what the tests have started when the test process is gone, however it ended. A shell in a process group of its own
+//! reads the list of processes and folders from a pipe. The pipe ends when the test process dies; then the shell ends what
+//! is on the list.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// `kill PID` and `quit PID` (PostgreSQL's immediate shutdown) are undone by `gone PID`; `dir PATH` by `kept PATH`.
+/// Lines of the list: `kill PID` and `quit PID` (PostgreSQL's immediate shutdown) are taken back by `gone PID`, and `dir
+/// PATH` by `kept PATH`.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 kill= ; quit= ; dirs=
@@ -38,7 +40,7 @@ fn tell(line: &str) {
     static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| {
         use std::os::unix::process::CommandExt;
-        // Never waited for: it is there to outlive this process.
+        // It is never waited for, because it has to outlive this process.
         #[allow(clippy::zombie_processes)]
         let mut shell = Command::new("sh")
             .args(["-c", SCRIPT])
@@ -54,27 +56,27 @@ fn tell(line: &str) {
     writeln!(pipe, "{line}").expect("the watchdog reads");
 }
 
-/// SIGKILL for that process should this one die.
+/// That process is to be killed by SIGKILL if the test process dies.
 pub fn kill(pid: u32) {
     tell(&format!("kill {pid}"));
 }
 
-/// SIGQUIT for that PostgreSQL should this one die.
+/// That PostgreSQL server is to be ended by SIGQUIT if the test process dies.
 pub fn quit(pid: u32) {
     tell(&format!("quit {pid}"));
 }
 
-/// The process has ended and was waited for: its number may belong to somebody else now.
+/// The process has ended and was waited for, so that its number may belong to another process now.
 pub fn gone(pid: u32) {
     tell(&format!("gone {pid}"));
 }
 
-/// Remove that folder should this process die.
+/// That folder is to be removed if the test process dies.
 pub fn dir(path: &Path) {
     tell(&format!("dir {}", path.display()));
 }
 
-/// The folder has been removed.
+/// The folder was removed.
 pub fn dir_gone(path: &Path) {
     tell(&format!("kept {}", path.display()));
 }

@@ -1,4 +1,4 @@
-//! Requests at once.
+//! Bounds on requests at once.
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Limits of several buckets, requests at once, rules for some requests, and what answers say of them.
+//! Limits with several buckets, bounds on requests at once, rules for some requests, and what answers say about them.
 
 mod buckets;
 mod in_flight;

@@ -1,4 +1,4 @@
-//! Plans, shared ranges and exempt clients, set by the API, on both stores.
+//! Plans, shared ranges and exempt clients, set by the API, on both databases.
 
 use serde_json::{Value, json};
 

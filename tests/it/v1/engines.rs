@@ -1,4 +1,4 @@
-//! Paths, ids, bodies and what is told about now, on every engine.
+//! Paths, ids, bodies and live data, on every engine.
 
 use serde_json::{Value, json};
 

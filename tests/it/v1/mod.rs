@@ -1,4 +1,4 @@
-//! The API's v1: what is kept, on both stores; what goes through the front door, on every engine.
+//! Version 1 of the API: what is stored, on both databases; what depends on the engine, on every engine.
 
 mod engines;
 mod stores;

@@ -1,4 +1,4 @@
-//! Limits, plans, batches and the audit, on both stores.
+//! Limits, plans, batches and the audit, on both databases.
 
 use serde_json::{Value, json};
 

@@ -113,8 +113,8 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Sends a chunk. The balancer takes a chunk as a whole or not at all. So limits that it refuses become faults, and the others
-    /// are sent again without them.
+    /// Sends a chunk. The balancer takes a chunk as a whole or not at all. So limits that it refuses become faults, and the
+    /// others are sent again without them.
     fn send(&mut self, faults: &mut Faults) -> Result<(), CommandFailure> {
         let Some(api) = self.api else { return Ok(()) };
         let mut chunk = self.take();
