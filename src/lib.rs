@@ -20,6 +20,7 @@ pub mod budget;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod declare;
 pub mod engine;
 pub mod error;
 pub mod files;

@@ -3,8 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::fault::{Fault, FaultOrigin};
-use super::json::{Member, Node, Value};
+use crate::declare::{Fault, FaultOrigin, Member, Node, Value};
 
 /// Names for the keys that containers set most; what they mean is the path behind them.
 const SHORT: [(&str, &[&str]); 4] = [

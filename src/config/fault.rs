@@ -2,32 +2,7 @@
 
 use std::fmt;
 
-/// Where a value came from. In the order that faults are told in.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FaultOrigin {
-    /// A line of the file, from 1.
-    Line(usize),
-    /// The file as a whole: it could not be read.
-    File,
-    /// An environment variable.
-    Variable(String),
-    /// An option of the command line: `--listen`.
-    Flag(&'static str),
-}
-
-/// A value, or why it is none: `None` when "must be …" says it all.
-pub(super) type Parsed<T> = Result<T, Option<String>>;
-
-/// One fault. Displays without the file's name; [`Faults`] puts that in front.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Where.
-    pub origin: FaultOrigin,
-    /// The key: `backends[0].url`; empty when the fault is of no single key.
-    pub path: String,
-    /// What is wrong and what is allowed. Never holds a secret.
-    pub text: String,
-}
+use crate::declare::{Fault, FaultOrigin};
 
 /// Every fault of one configuration, the file's first and in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,18 +56,3 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
-
-/// The known word that a mistyped one is nearest to: one slip in a short word, one more for each four letters.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|one| (strsim::damerau_levenshtein(&word.to_ascii_lowercase(), &one.to_ascii_lowercase()), one))
-        .filter(|(distance, one)| *distance <= 1 + one.len().min(word.len()) / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, one)| one)
-}
-
-/// `; did you mean "x"?`, or nothing.
-pub(super) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(word, known).map(|one| format!("; did you mean {one:?}?")).unwrap_or_default()
-}

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::fault::Parsed;
 use super::{DatabaseUrl, RetryOn, Secret};
+use crate::declare::Parsed;
 use balancer_pool::strategy::HashOn;
 
 /// A duration as the configuration takes it: `"10s"`, or `"1500ms"` where seconds do not say it. Whole milliseconds.
@@ -16,26 +16,6 @@ pub fn written(time: Duration) -> String {
         ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
         ms => format!("{ms}ms"),
     }
-}
-
-/// `10s`, `50ms`, `1m30s`, `0s`: whole numbers with `ms`, `s`, `m`, `h` or `d`, larger units first, each once.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, u64); 5] =
-        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-    let mut rest = text;
-    let mut next_unit = 0;
-    let mut total_ms: u64 = 0;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let letters = rest[digits..].bytes().take_while(u8::is_ascii_lowercase).count();
-        let unit = &rest[digits..digits + letters];
-        let index = UNITS.iter().position(|(name, _)| *name == unit).filter(|index| *index >= next_unit)?;
-        let amount_ms = rest[..digits].parse::<u64>().ok()?.checked_mul(UNITS[index].1)?;
-        total_ms = total_ms.checked_add(amount_ms)?;
-        next_unit = index + 1;
-        rest = &rest[digits + letters..];
-    }
-    (next_unit > 0).then(|| Duration::from_millis(total_ms))
 }
 
 /// What a backend's URL says.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::json::Node;
+use crate::declare::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
@@ -58,14 +58,9 @@ const LIVE_ADMIN: [&str; 6] = [
 pub struct Given(BTreeMap<String, Node>);
 
 impl Given {
-    /// Remembers a value; it must be settled.
-    pub(super) fn put(&mut self, path: String, node: Node) {
-        self.0.insert(path, node);
-    }
-
-    /// Adds those of another that are meant.
-    pub(super) fn absorb(&mut self, other: Self, is_meant: impl Fn(&String) -> bool) {
-        self.0.extend(other.0.into_iter().filter(|(path, _)| is_meant(path)));
+    /// Those values; they must be settled.
+    pub(super) fn of(values: BTreeMap<String, Node>) -> Self {
+        Self(values)
     }
 
     /// The keys whose values differ, sorted; those of a list's elements under the list's name, those below another one of

@@ -7,11 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::{self, Override};
-use super::fault::{Fault, FaultOrigin, Faults};
-use super::json::{self, Lines, Member, Node, Value};
-use super::keys::Report;
-use super::section::Section;
-use super::{Config, DatabaseUrl, Key, forms, read};
+use super::fault::Faults;
+use super::{Config, DatabaseUrl, Given, Key, forms, read};
+use crate::declare::{self, Fault, FaultOrigin, Lines, Member, Node, Report, Section, Value};
 
 /// Largest configuration file. 1,024 backends need about 100 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -143,7 +141,7 @@ fn build(
     let mut config = read::config(section, base, env, options.store(base));
     config.exposed = exposed(file.as_deref(), &report.secrets);
     config.changed = std::mem::take(&mut report.changed);
-    config.given = std::mem::take(&mut report.given);
+    config.given = Given::of(std::mem::take(&mut report.given));
     let (faults, keys) = report.finish();
     if faults.is_empty() { Ok(Loaded { config, file, keys }) } else { Err(Faults::new(name, faults)) }
 }
@@ -165,7 +163,7 @@ fn exposed(file: Option<&Path>, secrets: &[String]) -> Option<String> {
 fn parse_file(text: &str) -> Result<Node, Fault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = Lines::of(text);
-    json::parse(text, &|offset| lines.at(offset))
+    declare::parse(text, &|offset| lines.at(offset))
 }
 
 fn file_of(options: &Options, env: &[(OsString, OsString)]) -> PathBuf {

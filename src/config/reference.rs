@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::given::is_live;
-use super::keys::{Key, Shape};
 use super::load;
+use crate::declare::{Key, Shape};
 
 const HEAD: &str = include_str!("reference.md");
 

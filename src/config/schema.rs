@@ -6,8 +6,8 @@ mod words;
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{Key, Shape};
 use super::load;
+use crate::declare::{Key, Shape};
 
 /// An hour, a day and a month of 30 days, as they may be written.
 const PERIODS: &str = "^(0*(1h|60m|3600s|1d|24h|1440m|86400s|30d|720h|43200m|2592000s)|1mo)$";

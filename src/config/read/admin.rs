@@ -6,10 +6,8 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::{ADDRESS, MAX_LIST, NETWORK};
-use crate::config::json::{Node, Value};
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
 use crate::config::{Admin, ApiToken, Role, Secret, SecretHash, environment, forms};
+use crate::declare::{Node, Section, Shape, Spec, Value};
 
 /// Most further tokens.
 const MAX_TOKENS: usize = 64;

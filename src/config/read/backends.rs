@@ -4,12 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::{DELAY, IN_FLIGHT, MAX_LIST, NEEDS_LOOPS};
-use crate::config::fault::FaultOrigin;
 use crate::config::forms::Authority;
-use crate::config::json::{Member, Node, Value};
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::{Section, whole_of};
 use crate::config::{Engine, forms};
+use crate::declare::{FaultOrigin, Member, Node, Section, Shape, Spec, Value, whole_of};
 use balancer_pool::backend::{BackendEntry, InFlightBound};
 
 /// What pools are checked against.

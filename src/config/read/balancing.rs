@@ -1,10 +1,8 @@
 //! Keys of `balancing`.
 
 use super::{IN_FLIGHT, TIMEOUT};
-use crate::config::json::Value;
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
 use crate::config::{Balancing, Secret, Sticky, forms};
+use crate::declare::{Section, Shape, Spec, Value};
 use balancer_pool::fair::AutoBounds;
 use balancer_pool::queue::QueueOrder;
 use balancer_pool::strategy::{HashOn, Strategy};

@@ -1,9 +1,8 @@
 //! Keys of `frontend`.
 
 use super::{DELAY, NEEDS_LOOPS, TIMEOUT};
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
 use crate::config::{Engine, Frontend};
+use crate::declare::{Section, Shape, Spec};
 
 #[expect(clippy::too_many_lines, reason = "a table: one key after the other, and a struct is built at once")]
 pub(super) fn frontend(mut s: Section<'_>) -> Frontend {

@@ -1,10 +1,8 @@
 //! Keys of `health_check`.
 
 use super::TIMEOUT;
-use crate::config::json::Value;
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
 use crate::config::{HealthCheck, forms};
+use crate::declare::{Section, Shape, Spec, Value};
 use balancer_http::framing::response::HeadRules;
 
 /// `head_rules`: how an answer's head is read.

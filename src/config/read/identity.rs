@@ -1,9 +1,7 @@
 //! `rate_limit.key` and `rate_limit.unknown_keys`: what tells clients apart.
 
 use crate::config::forms;
-use crate::config::json::{Node, Value};
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
+use crate::declare::{Node, Section, Shape, Spec, Value};
 use balancer_limiter::identity::{CERTIFICATE_NAME, KeySource, MAX_SOURCES, Source, UnknownKeys};
 
 /// What every fault says is allowed.

@@ -25,14 +25,11 @@ pub use backends::parse as parse_backend;
 
 use admin::Outside;
 
-use super::fault::FaultOrigin;
-use super::json::Value;
-use super::keys::{Shape, Spec};
-use super::section::Section;
 use super::{
     AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Engine, Given,
     LogConfig, LogFormat, TlsConfig, forms,
 };
+use crate::declare::{FaultOrigin, Section, Shape, Spec, Value};
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;

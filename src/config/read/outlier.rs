@@ -1,10 +1,8 @@
 //! Keys of `outlier`.
 
 use super::TIMEOUT;
-use crate::config::json::Value;
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
 use crate::config::{Outlier, forms};
+use crate::declare::{Section, Shape, Spec, Value};
 
 pub(super) fn outlier(mut s: Section<'_>) -> Outlier {
     let statuses = Spec::new(

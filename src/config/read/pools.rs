@@ -3,9 +3,7 @@
 use super::backends::Around;
 use super::{backends, balancing, health_check, outlier, upstream};
 use crate::config::PoolConfig;
-use crate::config::json::{Member, Node, Value};
-use crate::config::keys::{Inherited, Report, Shape, Spec};
-use crate::config::section::Section;
+use crate::declare::{Inherited, Member, Node, Report, Section, Shape, Spec, Value};
 use balancer_pool::backends::DEFAULT_POOL;
 
 /// Most pools.

@@ -1,9 +1,8 @@
 //! Keys of `rate_limit`.
 
 use super::{MAX_LIST, NETWORK, identity, rules, terms};
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
 use crate::config::{BudgetScope, RateLimit, RateLimitHeaders, forms};
+use crate::declare::{Section, Shape, Spec};
 
 /// `knows_certificates`: clients are asked for theirs.
 pub(super) fn rate_limit(mut s: Section<'_>, knows_certificates: bool) -> RateLimit {

@@ -12,13 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{MAX_LIST, NETWORK, TIMEOUT};
-use crate::config::fault::FaultOrigin;
 use crate::config::forms;
-use crate::config::json::{Node, Value};
-use crate::config::keys::{Shape, Spec};
 use crate::config::read::terms;
 use crate::config::routes::{RouteAction, RouteConfig, RouteList, SetField};
-use crate::config::section::Section;
+use crate::declare::{FaultOrigin, Node, Section, Shape, Spec, Value};
 use balancer_http::path::normal;
 use balancer_http::routes::{HostPattern, RouteTable};
 use balancer_limiter::terms::{BucketName, MAX_IN_FLIGHT, MAX_ROUTES};

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::{MAX_LIST, terms};
-use crate::config::fault::{FaultOrigin, Parsed};
 use crate::config::forms;
-use crate::config::json::{Node, Value};
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
+use crate::declare::{FaultOrigin, Node, Parsed, Section, Shape, Spec, Value};
 use balancer_http::cors::Cors;
 use balancer_limiter::request_rules::{Effect, MAX_COST, RequestRule, RequestRules};
 use balancer_limiter::terms::{BucketId, BucketName, BucketSpec, DEFAULT_BUCKET, MAX_RULES};

@@ -1,9 +1,6 @@
 //! Keys of limits: of their numbers, and of buckets with names.
 
-use crate::config::fault::Parsed;
-use crate::config::json::{Node, Value};
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
+use crate::declare::{Node, Parsed, Section, Shape, Spec, Value};
 use balancer_importance::{Importance, Priority};
 use balancer_limiter::document::BucketMembers;
 use balancer_limiter::importance::GivenImportance;

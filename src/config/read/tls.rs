@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 use rustls::crypto::ring;
 
 use super::{ADDRESS, MAX_LISTENERS, TIMEOUT};
-use crate::config::fault::FaultOrigin;
-use crate::config::json::{Node, Value};
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
 use crate::config::{TlsConfig, forms};
+use crate::declare::{FaultOrigin, Node, Section, Shape, Spec, Value};
 use crate::tls::certificates::CertifiedPair;
 use crate::tls::{
     Alpn, BackendTlsSettings, ClientAuth, FrontSettings, OldestVersion, PairFiles, roots, upstream,

@@ -4,10 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{DELAY, TIMEOUT, tls};
-use crate::config::json::Value;
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
 use crate::config::{RetryOn, UpstreamConfig, forms};
+use crate::declare::{Section, Shape, Spec, Value, parse_duration};
 
 #[expect(clippy::too_many_lines, reason = "a table: one key after the other, and a struct is built at once")]
 pub(super) fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamConfig {
@@ -31,7 +29,7 @@ pub(super) fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamConfig {
     let upstream = UpstreamConfig {
         request_timeout: s.value(&request_timeout, |node| match &node.value {
             Value::Null => Ok(None),
-            Value::Text(text) => forms::parse_duration(text)
+            Value::Text(text) => parse_duration(text)
                 .filter(|limit| (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(limit))
                 .map(Some)
                 .ok_or(None),

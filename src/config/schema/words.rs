@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::forms::parse_duration;
+use crate::declare::parse_duration;
 
 /// What a backend's URL is.
 pub(super) const BACKEND_URL: &str =

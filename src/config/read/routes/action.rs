@@ -1,10 +1,7 @@
 //! `pool`, `redirect` and `respond`: of which a route has one.
 
-use crate::config::fault::did_you_mean;
-use crate::config::json::Value;
-use crate::config::keys::{Shape, Spec};
 use crate::config::routes::{FixedAnswer, Redirect, RouteAction};
-use crate::config::section::Section;
+use crate::declare::{Section, Shape, Spec, Value, did_you_mean};
 use balancer_http::template::Template;
 
 /// Longest body of `respond`.

@@ -1,10 +1,8 @@
 //! `set_request_headers` and `set_response_headers`.
 
 use crate::config::forms;
-use crate::config::json::{Member, Value};
-use crate::config::keys::{Shape, Spec};
 use crate::config::routes::SetField;
-use crate::config::section::Section;
+use crate::declare::{Member, Section, Shape, Spec, Value};
 use balancer_http::headers;
 use balancer_http::template::Template;
 
@@ -90,7 +88,7 @@ fn value(text: &str) -> Result<Template, String> {
 /// What stands behind a `$` that is no variable.
 pub(super) fn unknown_variable(name: &str) -> String {
     let known = ["client_ip", "request_id", "host"];
-    let hint = crate::config::fault::did_you_mean(name, known);
+    let hint = crate::declare::did_you_mean(name, known);
     format!(
         "has a $ that begins no variable: there are $client_ip, $request_id and $host, and $$ is a dollar; found \"${name}\"{hint}"
     )

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::htpasswd::Users;
-use crate::config::json::{Member, Value};
-use crate::config::keys::{Shape, Spec};
-use crate::config::section::Section;
+use crate::declare::{Member, Section, Shape, Spec, Value};
 
 /// Largest file of users. 10,000 with bcrypt hashes need about 800 KiB.
 const MAX_USERS_BYTES: u64 = 1 << 20;

@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::json::Value;
-use crate::config::keys::{Shape, Spec};
 use crate::config::read::terms;
-use crate::config::section::Section;
+use crate::declare::{Section, Shape, Spec, Value};
 use balancer_limiter::request_rules::{Effect, RequestRule};
 use balancer_limiter::terms::{BucketId, BucketName, BucketSpec};
 

@@ -1,9 +1,9 @@
 //! Keys whose values are shares of something.
 
 use super::fault::Parsed;
-use super::json::{Node, Value};
 use super::keys::{Shape, Spec};
 use super::section::Section;
+use super::tree::{Node, Value};
 
 impl Section<'_> {
     /// A share from 0 to 1.

@@ -2,9 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use super::json::{Node, Value};
 use super::keys::{Report, Shape, Spec};
 use super::section::Section;
+use super::tree::{Node, Value};
 
 impl Section<'_> {
     /// A list of so many objects; where there may be none, a missing one reads as an empty one. Without any element the

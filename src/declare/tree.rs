@@ -9,14 +9,14 @@ use super::fault::{Fault, FaultOrigin};
 
 /// A value and where it stands. Has no `Debug`: it may hold a secret.
 #[derive(Clone)]
-pub(super) struct Node {
+pub struct Node {
     pub origin: FaultOrigin,
     pub value: Value,
 }
 
 /// What a value is.
 #[derive(Clone)]
-pub(super) enum Value {
+pub enum Value {
     Null,
     Bool(bool),
     /// As it is written: nothing is rounded.
@@ -30,7 +30,7 @@ pub(super) enum Value {
 
 /// One member of an object. Names may repeat; the reader reports it.
 #[derive(Clone)]
-pub(super) struct Member {
+pub struct Member {
     pub name: String,
     pub origin: FaultOrigin,
     pub node: Node,
@@ -92,7 +92,7 @@ impl Node {
 }
 
 /// Parses a whole text; `origin` turns a byte offset into a place.
-pub(super) fn parse(text: &str, origin: &dyn Fn(usize) -> FaultOrigin) -> Result<Node, Fault> {
+pub fn parse(text: &str, origin: &dyn Fn(usize) -> FaultOrigin) -> Result<Node, Fault> {
     let fault = |at, text| Fault { origin: origin(at), path: String::new(), text };
     let options = ParseOptions {
         allow_comments: true,
@@ -188,7 +188,7 @@ fn lower_first(text: &str) -> String {
 }
 
 /// Byte offsets to lines of a file.
-pub(super) struct Lines(Vec<usize>);
+pub struct Lines(Vec<usize>);
 
 impl Lines {
     /// Of a whole text.

@@ -1,10 +1,10 @@
 //! What keys there are: what each takes, and what is reported while they are read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::fault::{Fault, FaultOrigin, did_you_mean, nearest};
-use super::given::Given;
-use super::json::{self, Member, Node, Value};
+use super::tree::{self, Member, Node, Value};
 
 /// A key as it was declared by the code that reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,14 +86,14 @@ impl fmt::Display for Shape {
 
 /// Everything that reading collects.
 #[derive(Default)]
-pub(super) struct Report {
+pub struct Report {
     pub faults: Vec<Fault>,
     pub keys: Vec<Key>,
     pub unknown: Vec<Unknown>,
     /// Keys that were given another value than their default.
     pub changed: Vec<String>,
     /// The same with their values, and those without a default.
-    pub given: Given,
+    pub given: BTreeMap<String, Node>,
     /// Keys of the file that hold a secret.
     pub secrets: Vec<String>,
     /// What is read stands over something else: a default that is given is no default.
@@ -101,7 +101,7 @@ pub(super) struct Report {
 }
 
 /// A key that nobody asked for.
-pub(super) struct Unknown {
+pub struct Unknown {
     pub origin: FaultOrigin,
     pub path: String,
     pub name: String,
@@ -115,7 +115,7 @@ impl Report {
 
     /// Remembers a key that was given another value than its default. Lists of objects are not: their elements' keys are.
     pub fn note(&mut self, spec: &Spec, path: String, node: &Node) {
-        let default = json::parse(spec.default, &|_| FaultOrigin::File).ok();
+        let default = tree::parse(spec.default, &|_| FaultOrigin::File).ok();
         let node = node.clone().settled();
         if let (true, FaultOrigin::Line(_), Value::Text(text)) = (spec.secret, &node.origin, &node.value)
             && is_secret(text)
@@ -129,14 +129,14 @@ impl Report {
         let is_object = |one: &Node| matches!(one.clone().settled().value, Value::Object(_));
         let is_list = matches!(&node.value, Value::List(elements) if elements.iter().any(is_object));
         if (is_default != Some(true) || self.overrides) && !is_list {
-            self.given.put(path, node);
+            self.given.insert(path, node);
         }
     }
 
     /// Remembers whether there is an object where there need not be one.
     pub fn note_section(&mut self, path: String, node: &Node) {
         let value = Value::Bool(!matches!(node.value, Value::Null));
-        self.given.put(path, Node::new(node.origin.clone(), value));
+        self.given.insert(path, Node::new(node.origin.clone(), value));
     }
 
     /// Adds what was reported of an object that takes some of its keys from another one: what is wrong with those was said
@@ -152,7 +152,7 @@ impl Report {
         self.unknown.extend(apart.unknown.into_iter().filter(|unknown| own(&unknown.path)));
         self.changed.extend(apart.changed.into_iter().filter(own));
         self.secrets.extend(apart.secrets.into_iter().filter(own));
-        self.given.absorb(apart.given, own);
+        self.given.extend(apart.given.into_iter().filter(|(path, _)| own(path)));
     }
 
     /// Words the unknown keys, now that all known ones are declared, and gives everything back.
@@ -173,7 +173,7 @@ impl Report {
 }
 
 /// Keys that an object takes over from another one.
-pub(super) struct Inherited {
+pub struct Inherited {
     /// Path of the object, with a dot behind it: what is below it at one path stands there without it.
     prefix: String,
     /// What the object itself has.
@@ -235,7 +235,7 @@ fn is_at_or_below(path: &str, above: &str) -> bool {
 }
 
 /// How a key was declared; see [`Key`].
-pub(super) struct Spec {
+pub struct Spec {
     pub name: &'static str,
     pub shape: Shape,
     pub nullable: bool,
@@ -274,7 +274,7 @@ fn is_secret(text: &str) -> bool {
 }
 
 /// `backends[3].url` → `backends[].url`.
-pub(super) fn pattern(path: &str) -> String {
+pub fn pattern(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     let mut inside = false;
     for char in path.chars() {

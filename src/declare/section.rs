@@ -5,16 +5,16 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::fault::{FaultOrigin, Parsed, did_you_mean};
-use super::json::{self, Member, Node, Value};
 use super::keys::{Inherited, Key, Report, Shape, Spec, Unknown, pattern};
+use super::tree::{self, Member, Node, Value};
 
 mod values;
 
-pub(super) use values::whole_of;
+pub use values::whole_of;
 use values::{default_of, duration_of, interpret, message, whole_spec};
 
 /// One object, being read.
-pub(super) struct Section<'r> {
+pub struct Section<'r> {
     report: &'r mut Report,
     path: String,
     origin: FaultOrigin,
@@ -184,7 +184,7 @@ impl<'r> Section<'r> {
         if let Some(node) = &given {
             self.report.note(spec, self.path_of(spec.name), node);
         }
-        let Some(node) = given.or_else(|| json::parse(spec.default, &|_| self.origin()).ok()) else {
+        let Some(node) = given.or_else(|| tree::parse(spec.default, &|_| self.origin()).ok()) else {
             return Vec::new();
         };
         let elements = match node.value {

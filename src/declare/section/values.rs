@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::fault::{FaultOrigin, Parsed};
-use crate::config::forms::parse_duration;
-use crate::config::json::{self, Node, Value};
-use crate::config::keys::{Shape, Spec};
+use crate::declare::duration::parse_duration;
+use crate::declare::fault::{FaultOrigin, Parsed};
+use crate::declare::keys::{Shape, Spec};
+use crate::declare::tree::{self, Node, Value};
 
 /// The text of "must be …" with what was found.
 pub(super) fn message(spec: &Spec, found: &Node, why: Option<String>) -> String {
@@ -32,7 +32,7 @@ pub(super) fn interpret<T>(
 
 /// A default goes the way of every other value. A test holds that each one is accepted.
 pub(super) fn default_of<T: Default>(spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> T {
-    json::parse(spec.default, &|_| FaultOrigin::File)
+    tree::parse(spec.default, &|_| FaultOrigin::File)
         .ok()
         .and_then(|node| parse(&node).ok())
         .unwrap_or_default()
@@ -47,7 +47,7 @@ pub(super) fn whole_spec(
     Spec::new(name, Shape::Whole { min: *range.start(), max: *range.end() }, default, about)
 }
 
-pub(in crate::config) fn whole_of<T: TryFrom<u64>>(node: &Node, range: &RangeInclusive<u64>) -> Parsed<T> {
+pub fn whole_of<T: TryFrom<u64>>(node: &Node, range: &RangeInclusive<u64>) -> Parsed<T> {
     let Value::Number(text) = &node.value else { return Err(None) };
     let value = text.parse::<u64>().ok().filter(|value| range.contains(value)).ok_or(None)?;
     T::try_from(value).map_err(|_| None)
