@@ -11,6 +11,8 @@ mod names;
 mod pages;
 #[path = "tidy/waits.rs"]
 mod waits;
+#[path = "tidy/way.rs"]
+mod way;
 
 use std::fs;
 use std::path::{Path, PathBuf};
