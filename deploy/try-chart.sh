@@ -24,10 +24,15 @@ render() { "$scratch/render" deploy/helm/balancer "$@"; }
 
 render balancer > "$scratch/default.yaml"
 render other 'service.type=ClusterIP' 'config.admin.listen="[::]:9001"' 'config.listen="[::]:8081"' 'config.admin.metrics_without_token=false' > "$scratch/other.yaml"
+# The file that docs/install.md says to write.
+awk '/<!-- run: values.yaml -->/ { on = 1; next } on && /^    / { seen = 1; print substr($0, 5) } seen && !/^    / { exit }' docs/install.md > "$scratch/values.yaml"
+render balancer "$scratch/values.yaml" > "$scratch/page.yaml"
+grep -q 'image: "registry.example.com/balancer:0.1.0"' "$scratch/page.yaml"
+grep -q 'http://shop-headless:3000' "$scratch/page.yaml"
 if render balancer 'config.admin.listen=' > /dev/null 2> "$scratch/said"; then echo "the API may share the public port"; exit 1; fi
 grep -q 'config.admin.listen' "$scratch/said"
 
-for file in default other; do
+for file in default other page; do
   "$venv/bin/python" - "$scratch/$file.yaml" "$scratch/$file.json" <<'PY'
 import sys, yaml, kubernetes_validate
 objects = [one for one in yaml.safe_load_all(open(sys.argv[1])) if one]

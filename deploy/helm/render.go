@@ -1,5 +1,5 @@
-// Renders the chart as Helm would, as far as the chart goes: `go run render.go CHART RELEASE [KEY=VALUE…]`, values in
-// YAML, keys with dots. Helm itself is in no Debian; text/template and sprig, which it is made of, are.
+// Renders the chart as Helm would, as far as the chart goes: `go run render.go CHART RELEASE [FILE.yaml | KEY=VALUE]…`,
+// values in YAML, keys with dots. Helm itself is in no Debian; text/template and sprig, which it is made of, are.
 package main
 
 import (
@@ -28,11 +28,27 @@ func read(path string) map[string]any {
 	return value
 }
 
+// merge puts a file of values over those that are there, as Helm does: objects key by key, all else whole.
+func merge(over, values map[string]any) {
+	for key, value := range over {
+		below, isObject := value.(map[string]any)
+		if there, ok := values[key].(map[string]any); ok && isObject {
+			merge(below, there)
+		} else {
+			values[key] = value
+		}
+	}
+}
+
 func main() {
 	chart, release := os.Args[1], os.Args[2]
 	values := read(filepath.Join(chart, "values.yaml"))
 	for _, given := range os.Args[3:] {
-		key, text, _ := strings.Cut(given, "=")
+		key, text, isSet := strings.Cut(given, "=")
+		if !isSet {
+			merge(read(given), values)
+			continue
+		}
 		keys := strings.Split(key, ".")
 		at := values
 		for _, one := range keys[:len(keys)-1] {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::support::balancer::{PROGRAM, listening};
-use crate::support::{Conn, Proc, installed, root, skip};
+use crate::support::{Conn, Proc, block, installed, root, skip};
 
 /// Most exposure of the service, in tenths; what `systemd-analyze security` said of it when it was written, and some.
 const EXPOSURE: &str = "15";
@@ -39,6 +39,13 @@ fn the_units_load_without_a_warning() {
         path
     };
     let units = [unit("balancer.service"), unit("balancer.socket")];
+    let service = std::fs::read_to_string(&units[0]).expect("the service");
+    let wants = service.lines().any(|line| line.starts_with("Wants=") && line.contains("balancer.socket"));
+    assert!(wants, "the service alone would listen where the configuration says");
+    // And so does what docs/tls.md puts into `systemctl edit balancer.socket`.
+    let edited = folder.path().join("balancer.socket.d");
+    std::fs::create_dir(&edited).expect("a folder");
+    std::fs::write(edited.join("override.conf"), block("tls.md", "balancer.socket")).expect("written");
     if !systemd_analyze() {
         return;
     }

@@ -196,54 +196,77 @@ fn what_limit_req_lets_through_we_let_through() {
     }
 }
 
-/// The page's own certificate and configuration, at other places and ports.
+/// The page's steps from nothing to a certificate that somebody signed, at other places and ports, without systemd and
+/// without an authority.
 #[test]
-fn https_with_a_pair_that_renews_itself() {
+fn https_from_the_first_certificate_to_the_next() {
     if !installed("openssl") || !installed("curl") {
         return aloud("openssl or curl is not installed: the recipe for TLS was not tried");
     }
-    let backend = Backend::named("hello");
+    let (app, acme) = (Backend::named("hello"), Backend::named("challenge"));
     let folder = tempfile::Builder::new().prefix("balancer-it-tls-").tempdir().expect("a folder");
-    let make = || {
-        let script = block("tls.md", "certificate");
-        let made = Command::new("sh").args(["-ec", &script]).current_dir(folder.path()).output().expect("sh");
-        assert!(made.status.success(), "{made:?}");
+    let place = folder.path().to_str().expect("UTF-8");
+    let group = rustix::process::getgid().as_raw().to_string();
+    // Our folder and our group instead of root's.
+    let here = |text: &str| {
+        let text = text.replace("sudo ", "").replace("/etc/balancer", place);
+        text.replace("-g balancer", &format!("-g {group}"))
+            .replace("chgrp balancer", &format!("chgrp {group}"))
     };
-    make();
-    let hello = |port: &str| {
-        let mut curl = Command::new("curl");
-        curl.args(["-sS", "--cacert"])
-            .arg(folder.path().join("localhost.pem"))
-            .arg(format!("https://{port}/"));
-        let output = curl.output().expect("curl");
-        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
+    let shell = |script: &str, env: &[(&str, &str)]| {
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-ec", script]).envs(env.iter().copied()).output().expect("sh");
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
     };
-    let port = |proc: &Proc| {
-        let line = proc.wait_out("listening on https://");
-        line.trim().trim_start_matches("listening on https://").to_owned()
-    };
-    // The configuration, with this pair.
-    let config = block("tls.md", "config.json")
+    let make = |name: &str| shell(&here(&block("tls.md", "first")).replace("/tls", &format!("/{name}")), &[]);
+    make("tls");
+    let config = here(&block("tls.md", "config.json"))
         .replace("0.0.0.0:80", "127.0.0.1:0")
         .replace("0.0.0.0:443", "127.0.0.1:0")
-        .replace("/etc/letsencrypt/live/app.example/fullchain.pem", "localhost.pem")
-        .replace("/etc/letsencrypt/live/app.example/privkey.pem", "localhost.key")
-        .replace("http://127.0.0.1:9001", &backend.url());
+        .replace("http://127.0.0.1:9001", &app.url())
+        .replace("http://127.0.0.1:8888", &acme.url());
     assert!(!config.contains("/etc/") && !config.contains("0.0.0.0"), "{config}");
     std::fs::write(folder.path().join("config.json"), config).expect("written");
     let proc = Proc::start(PROGRAM, &["run"], folder.path(), &[]);
-    let port = port(&proc);
-    assert_eq!(hello(&port), ("hello".to_owned(), true));
-    // Renewed: a client that trusts the new one alone is served after the word.
-    make();
-    assert!(!hello(&port).1, "the old one is still shown");
-    proc.signal(Signal::HUP);
-    until("the new one is shown", || hello(&port).1.then_some(()));
-    let expiry =
-        block("tls.md", "expiry").replace("app.example:443", &port).replace("app.example", "localhost");
-    let told = Command::new("sh").args(["-c", &expiry]).output().expect("sh");
-    assert!(String::from_utf8_lossy(&told.stdout).starts_with("notAfter="), "{told:?}");
-    let hook = block("tls.md", "hook");
-    let read = Command::new("sh").args(["-n", "-c", &hook]).output().expect("sh");
-    assert!(read.status.success(), "{read:?}");
+    let port = |scheme: &str| {
+        let line = proc.wait_out(&format!("listening on {scheme}://"));
+        line.trim().rsplit(':').next().expect("a port").to_owned()
+    };
+    let (plain, secure) = (port("http"), port("https"));
+    // What a client gets that trusts the certificate in that folder alone, and whether it got anything.
+    let curl = |trusts: &str, url: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sSL", "--cacert", &format!("{place}/{trusts}/fullchain.pem")]);
+        for port in [&plain, &secure] {
+            curl.args(["--resolve", &format!("app.example:{port}:127.0.0.1")]);
+        }
+        let output = curl.arg(url).output().expect("curl");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let site = format!("https://app.example:{secure}/");
+    assert_eq!(curl("tls", &site).as_deref(), Some("hello"));
+    // As an authority asks, by way of the redirect.
+    let asked = format!("http://app.example:{plain}/.well-known/acme-challenge/token");
+    assert_eq!(curl("tls", &asked).as_deref(), Some("challenge"));
+
+    let hook = here(&block("tls.md", "hook"))
+        .replace("systemctl reload balancer", &format!("kill -HUP {}", proc.pid()));
+    for (name, cert, key) in [
+        ("certbot", "RENEWED_LINEAGE", None),
+        ("lego", "LEGO_HOOK_CERT_PATH", Some("LEGO_HOOK_CERT_KEY_PATH")),
+        ("lego4", "LEGO_CERT_PATH", Some("LEGO_CERT_KEY_PATH")),
+    ] {
+        make(name);
+        assert_eq!(curl(name, &site), None, "the one before is still shown");
+        let made = format!("{place}/{name}");
+        let (chain, private) = (format!("{made}/fullchain.pem"), format!("{made}/privkey.pem"));
+        match key {
+            None => shell(&hook, &[(cert, &made)]),
+            Some(key) => shell(&hook, &[(cert, &chain), (key, &private)]),
+        };
+        until("the new one is shown", || curl(name, &site).map(|body| assert_eq!(body, "hello")));
+    }
+    let expiry = block("tls.md", "expiry").replace("app.example:443", &format!("127.0.0.1:{secure}"));
+    assert!(shell(&expiry, &[]).starts_with("notAfter="));
 }
