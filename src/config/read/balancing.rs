@@ -65,7 +65,8 @@ fn auto(mut s: Section<'_>) -> AutoBounds {
         "Before anything was measured; else the nearest that min and max allow.",
     );
     let min: u32 = s.whole("min", RANGE, "1", "It is never lower.");
-    let max: u32 = s.whole("max", RANGE, "1000", "It is never higher.");
+    let about = "It is never higher. What waits for its answer's head much longer than usual (long polls) comes on top, up to 4 × max in all.";
+    let max: u32 = s.whole("max", RANGE, "1000", about);
     if s.is_sound() && min > max {
         s.fault(min_at, "min", format!("must be at most max, which is {max}; found {min}"));
     } else if s.is_sound() && has_start && !(min..=max).contains(&start) {

@@ -138,12 +138,30 @@ fn what_is_usual_follows_the_backend() {
 }
 
 #[test]
+fn with_fewer_than_ten_answers_in_ten_seconds_nothing_moves_it() {
+    // It was lowered, and there would be room for many more. Seconds that an answer takes; the bound after five minutes. Of
+    // answers that take 18 s fewer than ten come in 10 s: 16 requests are in flight, with those that are held for long.
+    for (took, bound) in [(18, 4), (2, 16)] {
+        let mut backend = Backend::new(BOUNDS, 1e9, took * SECOND);
+        backend.limit.limit = 4.0;
+        backend.run(300);
+        assert_eq!(backend.greatest, bound, "{took}");
+    }
+}
+
+#[test]
 fn few_answers_never_take_it_above_where_it_began() {
     // Two minutes of five answers a second, which trials of 20 s are long enough to compare.
     for places in [4.0, 16.0, 1e9] {
         let mut backend = Backend::new(BOUNDS, places, (places.min(16.0) * 200.0) as Nanos * MS);
         backend.run(120);
         assert!(backend.greatest <= 16, "{places}: {}", backend.greatest);
+    }
+    // Forty a second are fewer than 30 in a window, of half a second at least; eighty are not.
+    for (took, may_grow) in [(400 * MS, false), (200 * MS, true)] {
+        let mut backend = Backend::new(BOUNDS, 1e9, took);
+        backend.run(120);
+        assert_eq!(backend.greatest > 16, may_grow, "{took}: {}", backend.greatest);
     }
 }
 
