@@ -1,20 +1,19 @@
-//! What a client would rather have (RFC 9110 §12.5.1).
+//! Content negotiation by `Accept` (RFC 9110 §12.5.1).
 
 use crate::fields::{Fields, tokens};
 
-/// How much something is wanted, in thousandths.
+/// A weight (RFC 9110 §12.4.2) in thousandths, 0 to 1000.
 type Quality = u16;
 
 const JSON: [(&str, &str); 2] = [("application", "problem+json"), ("application", "json")];
 
-/// Whether a client says that it would rather have HTML than JSON, as browsers do. One that takes both alike, or says nothing,
-/// is no browser.
+/// Whether a client prefers HTML to JSON, as browsers do. False if it wants both equally or does not say.
 pub fn prefers_html(fields: &Fields) -> bool {
     let html = quality(fields, ("text", "html"));
     html > 0 && JSON.iter().all(|kind| html > quality(fields, *kind))
 }
 
-/// By the most specific range that a media type is in; 0 where it is in none.
+/// The weight of a media type: that of the most specific range that it is in, 0 if it is in none.
 fn quality(fields: &Fields, kind: (&str, &str)) -> Quality {
     let ranges = fields.all("Accept").flat_map(tokens).filter_map(|range| {
         let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
@@ -25,7 +24,7 @@ fn quality(fields: &Fields, kind: (&str, &str)) -> Quality {
     ranges.max().map_or(0, |(_, quality)| quality)
 }
 
-/// `None`: the type is not in the range.
+/// How exactly a range names a type: 0 for `*/*`, 1 for `kind/*`, 2 for both. `None`: the type is not in the range.
 fn specificity(range: &[u8], (kind, sub): (&str, &str)) -> Option<u8> {
     let at = range.iter().position(|byte| *byte == b'/')?;
     let (range_kind, range_sub) = (&range[..at], &range[at + 1..]);
@@ -38,7 +37,7 @@ fn specificity(range: &[u8], (kind, sub): (&str, &str)) -> Option<u8> {
     }
 }
 
-/// `0.8` is 800 (RFC 9110 §12.4.2).
+/// Reads a weight: `0.8` is 800.
 fn thousandths(weight: &[u8]) -> Option<Quality> {
     let (whole, rest) = match weight {
         [whole @ (b'0' | b'1')] => (*whole, &[][..]),

@@ -1,27 +1,27 @@
-//! What a script of another origin must be told to see a refusal of ours (WHATWG Fetch, "CORS protocol"). Answers of
-//! backends are theirs to open.
+//! Fields that let a browser's script of another origin read a refusal of ours (WHATWG Fetch, "CORS protocol"). Backends do
+//! the same for their own answers.
 
 use super::fields::Fields;
 
 /// Fields of a refusal that a script may read.
 const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After";
 
-/// The same with those of the older form.
+/// [`EXPOSED`], and the older fields `X-RateLimit-*`.
 const EXPOSED_WITH_LEGACY: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, \
                                    X-RateLimit-Reset";
 
 /// Which origins' scripts may see refusals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cors {
-    /// Serialised origins, in lower case; `None`: every one.
+    /// The origins, serialised (RFC 6454 §6.1) and in lower case; `None`: every origin.
     pub origins: Option<Vec<String>>,
-    /// Requests with cookies may see them too. Needs named origins.
+    /// Whether scripts that send cookies may see refusals. Browsers accept that for named origins alone.
     pub credentials: bool,
 }
 
 impl Cors {
-    /// Whether a browser asks what it may send, before it does (Fetch, "CORS-preflight request"); from an origin that may.
-    /// A browser sends no credentials with that: who does is none.
+    /// Whether a request is a CORS-preflight request (Fetch) from an allowed origin: a browser asks what it may send. A
+    /// request with credentials is not one, since browsers send none with it.
     pub fn is_preflight(&self, method: &str, fields: &Fields, has_body: bool) -> bool {
         method == "OPTIONS"
             && !has_body
@@ -31,13 +31,14 @@ impl Cors {
             && self.allowed(fields).is_some()
     }
 
-    /// Adds what opens a refusal to the origin that asked, if it may see it.
+    /// Adds to a refusal the fields that let the origin of the request `asked` read it, if it may. `legacy`: the refusal has
+    /// the fields `X-RateLimit-*`.
     pub fn open(&self, asked: &Fields, legacy: bool, answer: &mut Fields) {
         let Some(origin) = self.allowed(asked) else { return };
         let any = self.origins.is_none();
         answer.push("Access-Control-Allow-Origin", if any { b"*" } else { origin });
         if !any {
-            // The answer is another one for another origin.
+            // The answer depends on the origin, which a cache must know.
             answer.push("Vary", b"Origin");
         }
         if self.credentials {
@@ -47,7 +48,7 @@ impl Cors {
         answer.push("Access-Control-Expose-Headers", exposed.as_bytes());
     }
 
-    /// The origin of a request, if it is among those that may.
+    /// The origin of a request, if it may see refusals.
     fn allowed<'a>(&self, fields: &'a Fields) -> Option<&'a [u8]> {
         let origin = fields.get("Origin")?;
         match &self.origins {

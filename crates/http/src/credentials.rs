@@ -1,7 +1,7 @@
-//! Name and password in `Authorization: Basic` (RFC 7617 §2).
+//! User name and password in `Authorization: Basic` (RFC 7617 §2).
 
-/// The name before the first colon, for the access log: it is not checked, and the password leaves nothing behind. `None`:
-/// another scheme, or what is no Base64 (RFC 4648 §4).
+/// The user name before the first colon, for the access log. It may be anything, since no password is checked here; the
+/// password is never decoded. `None`: another scheme, no colon, or not Base64 (RFC 4648 §4) up to there.
 pub fn user(authorization: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::new();
     for byte in decoded(authorization)? {
@@ -13,7 +13,7 @@ pub fn user(authorization: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// Name and password. `None`: another scheme, no Base64, or no colon between them.
+/// User name and password. `None`: another scheme, not Base64, or no colon between them.
 pub fn basic(authorization: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut name = decoded(authorization)?.collect::<Option<Vec<u8>>>()?;
     let colon = name.iter().position(|byte| *byte == b':')?;
@@ -22,7 +22,7 @@ pub fn basic(authorization: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((name, password))
 }
 
-/// The bytes behind the scheme; `None` among them: what is no Base64.
+/// Decodes the bytes behind the scheme, one by one; an element is `None` where there is no Base64. `None`: another scheme.
 fn decoded(authorization: &[u8]) -> Option<impl Iterator<Item = Option<u8>>> {
     let (scheme, rest) = authorization.split_at_checked("Basic".len())?;
     if !scheme.eq_ignore_ascii_case(b"Basic") || !rest.starts_with(b" ") {
@@ -68,7 +68,7 @@ mod tests {
             ("Basic   dTpwOnE=", Some("u")),
             ("Basic OnA=", Some("")),
             ("Basic w7w6cA==", Some("ü")),
-            // No colon, no Base64, another scheme, nothing.
+            // No colon, not Base64, another scheme, no space, nothing.
             ("Basic QWxhZGRpbg==", None),
             ("Basic QWxh!GRpbjpv", None),
             ("Bearer QWxhZGRpbjpv", None),

@@ -1,5 +1,5 @@
-//! Header fields: an ordered list of names and values in one buffer, so that a request costs two allocations however
-//! many fields it has. Repeated fields stay apart and in order.
+//! Header fields: an ordered list of names and values in one buffer, so that a list costs two allocations however many
+//! fields it has. Repeated fields stay separate and in order.
 
 /// An ordered list of header fields (RFC 9110 §5). Names compare without regard to case and keep the spelling they
 /// came with; values are bytes without leading or trailing whitespace.
@@ -40,13 +40,13 @@ impl Fields {
         Self { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(fields) }
     }
 
-    /// Appends a field. The caller has checked name and value (token; no CR, LF, NUL): a parser did, or it is ours.
-    /// At most 4 GiB of text in all, which every parser's bound on heads keeps far away.
+    /// Appends a field. The caller makes sure that the name is a token and that the value holds no CR, LF or NUL. All texts
+    /// together may have at most 4 GiB; every parser's bound on heads is far below that.
     pub fn push(&mut self, name: &str, value: &[u8]) {
         self.push_line(name.as_bytes(), value);
     }
 
-    /// Appends a field whose value `write` appends to the text so far, which it must not touch.
+    /// Appends a field. `write` appends its value to the buffer, and must not change what is in it.
     pub fn push_written(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name.as_bytes());
@@ -64,7 +64,7 @@ impl Fields {
 
     /// The first value of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        // On bytes: as text each name would be checked to be UTF-8 again.
+        // Compared as bytes: making each name a text would check its UTF-8 again.
         let named = |span: &&Span| span.name(&self.bytes).eq_ignore_ascii_case(name.as_bytes());
         self.spans.iter().find(named).map(|span| span.value(&self.bytes))
     }
@@ -82,7 +82,7 @@ impl Fields {
         self.get(name).is_some()
     }
 
-    /// Takes every field of that name out.
+    /// Removes every field of that name.
     pub fn remove(&mut self, name: &str) {
         self.retain(|other, _| !other.eq_ignore_ascii_case(name.as_bytes()));
     }
@@ -93,12 +93,12 @@ impl Fields {
         self.spans.retain(|span| keep(span.name(bytes), span.value(bytes)));
     }
 
-    /// The same with names as bytes, which are not checked to be text once more. ASCII, as `push` asks.
+    /// Name and value of each field, in order. Cheaper than [`Fields::iter`], which checks that names are UTF-8.
     pub fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.spans.iter().map(|span| (span.name(&self.bytes), span.value(&self.bytes)))
     }
 
-    /// Appends a copy of a field of another list.
+    /// Appends a copy of a field of another list; what [`Fields::push`] asks of its caller holds here too.
     pub fn push_line(&mut self, name: &[u8], value: &[u8]) {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(name);
@@ -127,24 +127,25 @@ impl Fields {
         self.spans.clear();
     }
 
-    /// Whether a list-valued field (RFC 9110 §5.6.1) of that name has the token, in any case: `Connection: a, close`.
+    /// Whether the list in the fields of that name (RFC 9110 §5.6.1) has the token, in any case, as `Connection: a, close`
+    /// has `close`.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.all(name).any(|value| tokens(value).any(|one| one.eq_ignore_ascii_case(token.as_bytes())))
     }
 }
 
-/// The elements of a comma-separated value without the whitespace around them; empty ones are left out.
+/// The elements of a comma-separated value, without the whitespace around them and without empty ones.
 pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|one| !one.is_empty())
 }
 
 fn as_name(name: &[u8]) -> &str {
-    // `push` takes a `&str`, so the span of a name is UTF-8; the empty name is for a case that cannot happen.
+    // Names are tokens, which are ASCII; the empty name is for a case that cannot happen.
     std::str::from_utf8(name).unwrap_or("")
 }
 
-/// Whether two names become one variable of CGI, WSGI, PHP or Rack: what is no letter or digit becomes `_` there
-/// (RFC 3875 §4.1.18), and case does not count.
+/// Whether two names become the same variable in CGI, WSGI, PHP or Rack, which turn every byte other than a letter or a
+/// digit into `_` (RFC 3875 §4.1.18) and ignore case.
 pub fn is_one_variable(one: &[u8], two: &[u8]) -> bool {
     let letter = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
     one.len() == two.len() && one.iter().map(letter).eq(two.iter().map(letter))
@@ -152,7 +153,7 @@ pub fn is_one_variable(one: &[u8], two: &[u8]) -> bool {
 
 impl std::fmt::Debug for Fields {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Values may be credentials: names only.
+        // Names only, since values may be credentials.
         f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
     }
 }

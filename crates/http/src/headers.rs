@@ -1,5 +1,5 @@
-//! What a proxy does to header fields. Strip first, add ours last: the other order lets a client's `Connection` field
-//! delete what we added.
+//! What a proxy does to header fields. It removes fields first and adds its own last: in the other order, a client's
+//! `Connection` field could delete what we added.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -8,14 +8,14 @@ use super::fields::{Fields, tokens};
 
 /// Our name in `Via`; the instance's own id follows as a comment (RFC 9110 §7.6.3).
 const VIA: &str = "1.1 balancer";
-/// What tells a loop where we add no `Via`: a list of instances' ids.
+/// A list of the ids of instances that a request passed, by which a loop is seen where we add no `Via`.
 const INSTANCES: &str = "X-Balancer-Instance";
-/// What was taken off a path in front of the backend.
+/// The part of the path that a route removed before the request went to the backend.
 pub const FORWARDED_PREFIX: &str = "X-Forwarded-Prefix";
 
-/// Fields that belong to one connection (RFC 9110 §7.6.1) and never travel on.
+/// Whether a field belongs to one connection (RFC 9110 §7.6.1), so that it is never forwarded.
 fn is_hop_by_hop(name: &[u8]) -> bool {
-    // By length first: almost every field is told apart without looking at its text.
+    // By length first: this rules out almost every field without a look at its text.
     let candidates: &[&str] = match name.len() {
         2 => &["TE"],
         7 => &["Trailer", "Upgrade"],
@@ -34,8 +34,8 @@ fn is(name: &[u8], other: &str) -> bool {
     name.eq_ignore_ascii_case(other.as_bytes())
 }
 
-/// Whether a field says what only a proxy in front can know: who the client is, and how it came. From an untrusted peer it
-/// is a claim, and an application may believe it.
+/// Whether a field says what only a proxy in front can know: who the client is, and how its request came. An untrusted peer
+/// may claim anything in such a field, and an application might believe it.
 pub fn is_claim(name: &[u8]) -> bool {
     const FORWARDED: &[u8] = b"X-Forwarded-";
     let starts_with =
@@ -53,13 +53,13 @@ pub fn is_claim(name: &[u8]) -> bool {
     candidates.iter().any(|one| is(name, one)) || starts_with(FORWARDED)
 }
 
-/// Whether a field is about one connection, or about how a message is framed: none that anybody but its sender may set.
+/// Whether a field is about one connection or about the framing of a message, so that an operator can't set it.
 pub fn is_of_connection(name: &str) -> bool {
     is_hop_by_hop(name.as_bytes())
         || ["Content-Length", "Transfer-Encoding", "Expect"].iter().any(|one| is(name.as_bytes(), one))
 }
 
-/// Whether [`to_backend`], or who sends a request on, writes a field by itself.
+/// Whether Balancer itself writes a field into every request that goes to a backend ([`to_backend`], or the engine).
 pub fn is_own_in_requests(name: &str) -> bool {
     const OWN: [&str; 9] = [
         "Host",
@@ -75,7 +75,7 @@ pub fn is_own_in_requests(name: &str) -> bool {
     OWN.iter().any(|one| is(name.as_bytes(), one))
 }
 
-/// Whether every answer has a field by us: its time, its request's id, what the limiter says.
+/// Whether Balancer itself writes a field into answers: the time, the request's id, what the limiter says.
 pub fn is_own_in_answers(name: &str) -> bool {
     const OWN: [&str; 7] = [
         "Date",
@@ -89,18 +89,19 @@ pub fn is_own_in_answers(name: &str) -> bool {
     OWN.iter().any(|one| is(name.as_bytes(), one))
 }
 
-/// Whether `Connection` names fields, and not only `close` or `keep-alive`.
+/// Whether `Connection` names something else than `close` and `keep-alive`: fields that must not go on.
 fn names_fields(fields: &Fields) -> bool {
     let option = |one: &[u8]| is(one, "close") || is(one, "keep-alive");
     !fields.all("Connection").flat_map(tokens).all(option)
 }
 
-/// Copies the end-to-end fields of a message to `out`: no hop-by-hop field, nothing that `Connection` names, nothing for
-/// which `drop` is true. `Host` stays even when `Connection` names it, since a request without it is another request.
+/// Copies the end-to-end fields of a message to `out` (RFC 9110 §7.6.1): no hop-by-hop field, no field that `Connection`
+/// names, none for which `drop` is true. `Host` stays even if `Connection` names it: without it the request would be
+/// another one.
 pub fn end_to_end(fields: &Fields, out: &mut Fields, mut drop: impl FnMut(&[u8]) -> bool) {
     let named = fields.has("Connection");
     for (name, value) in fields.lines() {
-        // A field may be called `Close`.
+        // Options like `close` are compared too: a field may have that name.
         let named_away = || {
             named
                 && !is(name, "Host")
@@ -113,31 +114,32 @@ pub fn end_to_end(fields: &Fields, out: &mut Fields, mut drop: impl FnMut(&[u8])
     }
 }
 
-/// Who sent a request and under which names it goes on.
+/// Where a request came from, and the names and ids with which it goes to a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// The TCP peer.
     pub peer: SocketAddr,
-    /// Whether the peer's forwarding fields count.
+    /// Whether the peer is a trusted proxy, so that its forwarding fields are kept.
     pub trusted: bool,
-    /// What the client asked for; empty in HTTP/1.0 without Host.
+    /// The host that the client asked for; empty in HTTP/1.0 without Host.
     pub host: &'a str,
-    /// Whether it came by TLS.
+    /// Whether it came over TLS.
     pub is_secure: bool,
     /// This request's id.
     pub request_id: &'a str,
     /// This instance's id.
     pub instance: &'a str,
-    /// Whether `Via` has it.
+    /// Whether it goes into `Via`; else into `X-Balancer-Instance`.
     pub via: bool,
-    /// How many proxies may still follow (`Max-Forwards`), where that is said.
+    /// What `Max-Forwards` is to say; `None`: the client's field stays as it is.
     pub max_forwards: Option<u64>,
 }
 
-/// Writes the fields of a request as they go to a backend to `out`, which is empty. `Connection`, `Content-Length` and
-/// `Transfer-Encoding` are the transport's.
+/// Writes the fields of a request as a backend gets them into `out`, which must be empty. The engine adds `Connection`,
+/// `Content-Length` and `Transfer-Encoding`.
 pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
-    // A tracer behind us would have to drop a broken context, and its state with it (W3C Trace Context §3.2, §3.3).
+    // A broken trace context is dropped, and `tracestate` with it, as a tracer behind us would have to do (W3C Trace
+    // Context §3.2, §3.3).
     let is_traced = traceparent(fields).is_some();
     let replaced = |name: &[u8]| match name.len() {
         3 => origin.via && is(name, "Via"),
@@ -178,10 +180,10 @@ pub fn to_backend(fields: &Fields, origin: &Origin<'_>, out: &mut Fields) {
     out.push("X-Request-Id", origin.request_id.as_bytes());
 }
 
-/// Writes the values of a list so far, each with a comma behind it.
+/// Appends the values that a list has so far, each with a comma behind it.
 fn continue_list<'a>(text: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>) {
     for value in values {
-        // As text: what is no UTF-8 becomes the replacement character.
+        // Bytes that are not UTF-8 become the replacement character.
         text.extend_from_slice(String::from_utf8_lossy(value).as_bytes());
         text.extend_from_slice(b", ");
     }
@@ -192,8 +194,8 @@ fn push_ip(text: &mut Vec<u8>, address: IpAddr) {
     let _ = write!(text, "{}", address.to_canonical());
 }
 
-/// Turns the fields of an answer into those that go to the client, without a backend's `X-Request-Id`: ours is sent.
-/// `Upgrade` belongs to one connection, but a 426 is for the client that asked with it (RFC 9110 §15.5.22): it goes on.
+/// Turns a backend's fields into those that go to the client: without hop-by-hop fields, and without `X-Request-Id`, since
+/// the client gets ours. The `Upgrade` of a 426 goes on, because it tells the client what to ask for (RFC 9110 §15.5.22).
 pub fn to_client(status: u16, fields: Fields) -> Fields {
     if status != 426 || !fields.has("Upgrade") {
         return without_hop_by_hop(fields);
@@ -203,7 +205,7 @@ pub fn to_client(status: u16, fields: Fields) -> Fields {
     for protocols in offered {
         out.push("Upgrade", &protocols);
     }
-    // RFC 9110 §7.8: it must not look like an offer to the next hop.
+    // RFC 9110 §7.8: a sender of Upgrade has to name it in Connection.
     out.push("Connection", b"upgrade");
     out
 }
@@ -220,8 +222,8 @@ fn without_hop_by_hop(mut fields: Fields) -> Fields {
     fields
 }
 
-/// The first protocol that a request's `Upgrade` offers and that is allowed, as `allowed` writes it (RFC 9110 §7.8). Only
-/// a request whose `Connection` names the field means it.
+/// The first protocol in a request's `Upgrade` (RFC 9110 §7.8) that is in `allowed`, spelled as there. `None` where
+/// `Connection` does not name `Upgrade`: then the field is not meant for us.
 pub fn upgrade<'a>(fields: &Fields, allowed: &'a [String]) -> Option<&'a str> {
     if allowed.is_empty() || !fields.has_token("Connection", "upgrade") {
         return None;
@@ -230,8 +232,8 @@ pub fn upgrade<'a>(fields: &Fields, allowed: &'a [String]) -> Option<&'a str> {
     fields.all("Upgrade").flat_map(tokens).find_map(of).map(String::as_str)
 }
 
-/// Whether a request has been through this instance before: its id is in `Via`, or in our own field, whichever
-/// the instance adds now.
+/// Whether a request has passed this instance before: its id is in `Via` or in `X-Balancer-Instance`. Looks at both, since
+/// the setting that decides between them may have changed.
 pub fn is_loop(fields: &Fields, instance: &str) -> bool {
     let in_via = fields.all("Via").flat_map(tokens).any(|hop| {
         hop.strip_prefix(VIA.as_bytes())
@@ -241,7 +243,7 @@ pub fn is_loop(fields: &Fields, instance: &str) -> bool {
     in_via || fields.all(INSTANCES).flat_map(tokens).any(|id| id == instance.as_bytes())
 }
 
-/// A trusted peer's `X-Request-Id`, when it is one of 1 to 128 characters of `[A-Za-z0-9._-]`.
+/// The `X-Request-Id` of a request, if it has 1 to 128 characters of `[A-Za-z0-9._-]`.
 pub fn request_id(fields: &Fields) -> Option<&str> {
     let value = fields.get("X-Request-Id")?;
     let valid = (1..=128).contains(&value.len())
@@ -249,7 +251,7 @@ pub fn request_id(fields: &Fields) -> Option<&str> {
     if valid { std::str::from_utf8(value).ok() } else { None }
 }
 
-/// The `traceparent` of a request when there is exactly one and it is valid (W3C Trace Context §3.2).
+/// The `traceparent` of a request, if there is exactly one and it is valid (W3C Trace Context §3.2).
 pub fn traceparent(fields: &Fields) -> Option<&str> {
     let mut values = fields.all("traceparent");
     let value = values.next()?;
@@ -270,12 +272,12 @@ pub fn traceparent(fields: &Fields) -> Option<&str> {
         && version != "ff"
         && !zero(trace)
         && !zero(parent)
-        // Version 00 ends here; later ones may go on, within reason.
+        // Version 00 has four parts; later versions may have more, for which 256 bytes are enough.
         && (more.is_none() || (version != "00" && text.len() <= 256));
     valid.then_some(text)
 }
 
-/// The trace id inside a valid `traceparent`.
+/// The trace id in a valid `traceparent`, 32 hexadecimal digits.
 pub fn trace_id(traceparent: &str) -> &str {
     traceparent.get(3..35).unwrap_or("")
 }

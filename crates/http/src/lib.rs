@@ -1,5 +1,5 @@
-//! HTTP on the wire and between its parts: fields, heads, framing both ways, paths as they may be read,
-//! routes, what is forwarded, CORS. Values in, values out: no socket, no clock, no file.
+//! HTTP as values: header fields, heads, framing (read and written), the ways in which a path may be read, routes, which
+//! fields are forwarded, CORS. Nothing here uses a socket, a clock or a file.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 

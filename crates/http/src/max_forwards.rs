@@ -2,20 +2,20 @@
 
 use super::fields::Fields;
 
-/// What the field asks of us.
+/// What the field asks a proxy to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxForwards {
-    /// Nothing: it is not there, or the method gives it no meaning.
+    /// Nothing: the request does not have it, or has another method.
     Unlimited,
-    /// The request goes no further: the answer is ours.
+    /// To answer the request itself, since it may go no further.
     Reached,
-    /// The request goes on with that number.
+    /// To forward the request with that number.
     Left(u64),
-    /// It is not one number.
+    /// The field is not one number.
     Malformed,
 }
 
-/// What a request says.
+/// Reads the field of a request with that method.
 pub fn of(method: &str, fields: &Fields) -> MaxForwards {
     if !matches!(method, "OPTIONS" | "TRACE") {
         return MaxForwards::Unlimited;
@@ -24,7 +24,7 @@ pub fn of(method: &str, fields: &Fields) -> MaxForwards {
     match (values.next(), values.next()) {
         (None, _) => MaxForwards::Unlimited,
         (Some(value), None) if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-            // What is larger than any number of proxies is as good as the largest.
+            // A number that does not fit is read as the largest one: no chain of proxies is that long.
             let hops = value
                 .iter()
                 .fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));

@@ -1,4 +1,4 @@
-//! What both directions speak of: versions, how a body ends, a request's head, and why a request is refused.
+//! Types that requests and answers share: versions, how a body ends, a request's head, and why a request is refused.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -8,11 +8,11 @@ use super::fields::Fields;
 /// The protocol versions that a frontend speaks (RFC 9112 §2.3, RFC 9113), the older ones first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
-    /// HTTP/1.0: one request a connection unless it asks for more, no chunked coding.
+    /// HTTP/1.0: one request per connection unless the client asks for more; no chunked coding.
     Http10,
     /// HTTP/1.1.
     Http11,
-    /// HTTP/2, to clients alone: a backend is spoken to in HTTP/1.1.
+    /// HTTP/2, with clients only; backends get HTTP/1.1.
     Http2,
 }
 
@@ -21,7 +21,7 @@ pub enum Version {
 pub enum BodyLength {
     /// No body at all: neither Content-Length nor Transfer-Encoding, or `Content-Length: 0` in a request.
     Empty,
-    /// Exactly that many bytes.
+    /// After that many bytes.
     Known(u64),
     /// Until the last chunk.
     Chunked,
@@ -29,14 +29,16 @@ pub enum BodyLength {
     UntilClose,
 }
 
-/// The connection that a request came on, for code that has to know more of its other end.
+/// The connection that a request came on, for code that has to know more about the client.
 pub trait ClientConnection: Send + Sync {
-    /// The user of the process whose socket the TCP peer is, as the kernel of this machine tells it; else why that can't
-    /// be told, for the log. Asks the kernel, and waits for nothing.
+    /// The user id of the process at the other end, as the kernel of this machine knows it. Does not wait.
+    ///
+    /// # Errors
+    /// Why it is not known, as a text for the log.
     fn peer_owner(&self) -> Result<u32, String>;
 }
 
-/// What the TLS handshake of a client's connection settled.
+/// What a client and we agreed on in the TLS handshake of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSession {
     /// `TLSv1.2` or `TLSv1.3`.
@@ -45,11 +47,11 @@ pub struct TlsSession {
     pub cipher: &'static str,
     /// The server name that the client asked for (RFC 6066 §3), in lower case.
     pub sni: Option<String>,
-    /// The client's own certificate; only one whose chain was verified.
+    /// The client's own certificate, if its chain was verified.
     pub certificate: Option<ClientCertificate>,
 }
 
-/// A client's certificate, as far as it names the client.
+/// What a client's certificate says about who the client is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The first 16 bytes of the SHA-256 of its DER form.
@@ -58,16 +60,16 @@ pub struct ClientCertificate {
     pub san: Option<String>,
 }
 
-/// A request's head as a frontend's parser left it: checked, in origin form, with framing taken out of the fields.
+/// A request's head as a frontend's parser leaves it: checked, its target in origin form, the fields about framing removed.
 #[derive(Debug)]
 pub struct RequestHead {
-    /// A token in its own case: `GET`.
+    /// A token, its case as sent: `GET`.
     pub method: String,
-    /// Origin form, `/path?query`, or `*` for OPTIONS. Absolute form has been taken apart.
+    /// Origin form, `/path?query`, or `*` for OPTIONS. The parser splits absolute form into this and `host`.
     pub target: String,
-    /// As the client speaks it.
+    /// The version that the client speaks.
     pub version: Version,
-    /// The authority that the request is for: the target's own in absolute form, else the Host field. `None` only in
+    /// The authority that the request is for: that of the target in absolute form, else the Host field. `None` only in
     /// HTTP/1.0.
     pub host: Option<String>,
     /// All fields in order, Host among them, without `Content-Length`, `Transfer-Encoding`, `Trailer` and `Expect`.
@@ -78,18 +80,19 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// The TCP peer, or the client that a trusted PROXY header named.
     pub peer: SocketAddr,
-    /// A PROXY header stood before the connection's first request: whatever `peer` is, a proxy says so.
+    /// The connection began with a PROXY header, so a proxy is at its other end.
     pub is_proxied: bool,
-    /// A field that passes for one of a proxy's (`X_Forwarded_For`) was dropped.
+    /// A field was dropped that a backend might take for one that a proxy sets (`X_Forwarded_For`).
     pub lost_claim: bool,
-    /// The connection that it came on, while that is open. `None` where an engine can tell nothing of it.
+    /// The connection that it came on, while that is open. `None` where the engine knows nothing about it.
     pub connection: Option<Weak<dyn ClientConnection>>,
-    /// How the connection is secured; `None`: it is not.
+    /// The TLS session; `None` on a connection without TLS.
     pub secure: Option<Arc<TlsSession>>,
 }
 
 impl RequestHead {
-    /// A head with nothing in it but the peer, for a parser to fill; its memory is used again request after request.
+    /// A head that holds only the peer, for a parser to fill. One value is filled again for each request of a connection,
+    /// which saves allocations.
     pub fn blank(peer: SocketAddr) -> Self {
         Self {
             method: String::new(),
@@ -118,16 +121,16 @@ impl RequestHead {
     }
 }
 
-/// Why a request gets an answer of ours instead of a backend's.
+/// Why Balancer itself answers a request, instead of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Malformed in a way that RFC 9110 or 9112 names, or bad input to our API.
+    /// The request breaks a rule of RFC 9110 or RFC 9112, or is bad input to our API.
     BadRequest,
-    /// The API needs a token, or a right one.
+    /// The API asks for a token, and there is none or a wrong one.
     Unauthorized,
     /// The API is closed to this caller.
     Forbidden,
-    /// Nothing of that name.
+    /// There is nothing of that name.
     NotFound,
     /// A method that this path does not have.
     MethodNotAllowed,
@@ -137,19 +140,19 @@ pub enum Reason {
     Conflict,
     /// A condition of the caller (`If-Match`, `If-None-Match`) does not hold.
     PreconditionFailed,
-    /// A body beyond its bound.
+    /// A body over its bound.
     ContentTooLarge,
-    /// A target beyond its bound.
+    /// A target over its bound.
     UriTooLong,
     /// An `Expect` that is not `100-continue`.
     ExpectationFailed,
-    /// A head beyond its bounds.
+    /// A head over one of its bounds.
     HeadTooLarge,
     /// The client's bucket is empty.
     QuotaExceeded,
     /// Too many wrong tokens came from this address (RFC 6585 §4).
     TooManyRequests,
-    /// A worker panicked.
+    /// The code that handled the request panicked.
     Internal,
     /// A transfer coding or method that we do not know.
     NotImplemented,
@@ -166,7 +169,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Status and title; the title is what a refusal shows for every case of this reason.
+    /// Status and title. The title is the same for every refusal with this reason.
     pub const fn status(self) -> (u16, &'static str) {
         match self {
             Self::BadRequest => (400, "Bad Request"),
@@ -193,7 +196,7 @@ impl Reason {
         }
     }
 
-    /// The problem type (RFC 9457 §3.1.1): a registered one where there is one.
+    /// The problem type (RFC 9457 §3.1.1): the registered one if there is one, else `about:blank`.
     pub const fn kind(self) -> &'static str {
         match self {
             Self::QuotaExceeded => "https://iana.org/assignments/http-problem-types#quota-exceeded",

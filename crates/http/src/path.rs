@@ -1,6 +1,6 @@
-//! Paths as rules compare them with requests. One that writes `/%6Cogin`, `//login` or `/a/../login` means `/login` to every
-//! backend, and is taken at that: the normal form. Other spellings mean `/login` to some backends alone; those are the
-//! [readings](each_reading) of a path.
+//! Paths as rules compare them with requests. `/%6Cogin`, `//login` and `/a/../login` mean `/login` to every backend, which
+//! is their normal form. Other spellings mean `/login` to some backends and something else to others: a path has several
+//! [readings](each_reading).
 
 mod readings;
 
@@ -10,10 +10,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use readings::{each_reading, stays_inside};
 
-/// A path in origin form (RFC 3986 §3.3, without its query) as its normal form (§6.2.2): `.` and `..` are gone (§6.2.2.3),
-/// encodings are written in capitals (§6.2.2.1), and what means the same encoded and plain is written plain (§6.2.2.2). Beyond
-/// the RFC that holds for punctuation too, since backends decode it like letters (`/v1%3Abatch` is `/v1:batch`); several
-/// slashes count as one, and bytes that a path may not have are encoded. Letters keep their case. Allocates nothing for a
+/// The normal form (RFC 3986 §6.2.2) of a path without its query (§3.3). `.` and `..` are resolved (§6.2.2.3), encodings
+/// are in capitals (§6.2.2.1), and characters that mean the same encoded and plain are plain (§6.2.2.2). Beyond the RFC,
+/// the last holds for punctuation too, since backends decode it like letters (`/v1%3Abatch` is `/v1:batch`); several
+/// slashes become one, and bytes that a path may not have are encoded. Letters keep their case. Allocates nothing for a
 /// path that is in its normal form and has neither an encoding nor a segment that begins with a dot.
 pub fn normal(path: &str) -> Cow<'_, str> {
     if is_plain(path) {
@@ -24,8 +24,9 @@ pub fn normal(path: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A path without `.` and `..` segments, plain or encoded (RFC 3986 §5.2.4, with several slashes as one): what is left stands as
-/// it was written, and has the same normal form. A path without such segments stays as it is, and costs no allocation.
+/// A path with its `.` and `..` segments resolved, plain or encoded (RFC 3986 §5.2.4). The other segments stay as they were
+/// written, and the normal form is the same; several slashes become one. A path without dot segments is returned unchanged,
+/// without an allocation.
 pub fn without_dots(path: &str) -> Cow<'_, str> {
     if path.split('/').skip(1).all(|segment| dots(segment) == 0) {
         return Cow::Borrowed(path);
@@ -47,7 +48,7 @@ pub fn without_dots(path: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// How many dots a dot segment has; 0: it is none.
+/// How many dots a dot segment has, 1 or 2; 0 for other segments.
 fn dots(segment: &str) -> usize {
     let mut rest = segment;
     let mut number = 0;
@@ -60,14 +61,14 @@ fn dots(segment: &str) -> usize {
     if rest.is_empty() && number <= 2 { number } else { 0 }
 }
 
-/// Whether a path is another one or lies below it, both in their normal form: `/a/b` lies below `/a` and `/a/`, `/ab`
+/// Whether a path is the path `above` or lies below it, both in their normal form: `/a/b` lies below `/a` and `/a/`, `/ab`
 /// does not.
 pub fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above)
         .is_some_and(|rest| rest.is_empty() || above.ends_with('/') || rest.starts_with('/'))
 }
 
-/// The same where the case of ASCII letters does not count.
+/// Like [`is_below`], but ignores the case of ASCII letters.
 pub fn is_below_in_any_case(path: &str, above: &str) -> bool {
     let (path, above) = (path.as_bytes(), above.as_bytes());
     path.split_at_checked(above.len()).is_some_and(|(start, rest)| {
@@ -79,12 +80,12 @@ pub fn is_below_in_any_case(path: &str, above: &str) -> bool {
 /// All but unreserved characters (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A text as one segment of a path, or as a value of a query: all but unreserved characters encoded.
+/// A text as one segment of a path, or as a value in a query: everything but unreserved characters is encoded.
 pub fn encoded(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// Nothing in it could have another form.
+/// Whether a path is in its normal form, as far as one look at each byte can tell; see [`normal`].
 fn is_plain(path: &str) -> bool {
     let bytes = path.as_bytes();
     let mut after_slash = false;
@@ -95,12 +96,12 @@ fn is_plain(path: &str) -> bool {
     bytes.first() == Some(&b'/') && bytes.iter().all(fits)
 }
 
-/// A byte of a segment (RFC 3986 §3.3) that means the same encoded and plain.
+/// Whether a byte of a segment (RFC 3986 §3.3) means the same encoded and plain.
 fn means_itself(byte: u8) -> bool {
     MEANS_ITSELF[usize::from(byte)]
 }
 
-/// Looked up, since every byte of every path is.
+/// A table, because every byte of every path is looked up.
 const MEANS_ITSELF: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0u8;

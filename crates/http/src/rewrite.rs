@@ -1,18 +1,20 @@
-//! What a path becomes on its way to a backend: without the part that named the service, and below another one.
+//! How a route rewrites a path for a backend: one prefix is removed, another one is put in its place.
 
 use crate::path::{normal, stays_inside, without_dots};
 
-/// A path that is `from` or lies below it, both in any form, below `to` instead. What is left between them begins with one slash,
-/// has no dot segments, and stands as the client wrote it otherwise: `/a/../img//x%2Dy` from `/img` to `/v2` is `/v2/x%2Dy`.
-/// `None`: some backend would read what is left as a path outside (see [`stays_inside`]), so that nobody can say for it who may
-/// have it; or the path does not lie there.
+/// Moves a path from below `from` to below `to`. Path and prefix may be spelled in any way. The part behind the prefix begins
+/// with one slash, has no dot segments, and is otherwise as the client wrote it: `/a/../img//x%2Dy` from `/img` to `/v2` is
+/// `/v2/x%2Dy`.
+///
+/// `None`: the path does not lie below `from`; or some backend would read what is left as a path outside of `to` (see
+/// [`stays_inside`]), for which the rules of this route were not made.
 pub fn moved(path: &str, from: &str, to: &str) -> Option<String> {
     let path = without_dots(path);
     let left = left(&path, from).filter(|left| stays_inside(left))?;
     Some([to.strip_suffix('/').unwrap_or(to), left].concat())
 }
 
-/// What is left of a path without dot segments.
+/// The part of a path behind the prefix `from`; `None` if it does not lie there. The path has no dot segments.
 fn left<'a>(path: &'a str, from: &str) -> Option<&'a str> {
     let from = normal(from);
     let from = from.strip_suffix('/').unwrap_or(&from);
@@ -20,7 +22,7 @@ fn left<'a>(path: &'a str, from: &str) -> Option<&'a str> {
         return None;
     }
     let mut rest = path;
-    // As many segments of what was written.
+    // Cuts as many segments off the written path as the prefix has.
     for _ in from.matches('/') {
         rest = rest.trim_start_matches('/');
         rest = &rest[rest.find('/').unwrap_or(rest.len())..];
@@ -48,11 +50,11 @@ mod tests {
             ("/a/b/c", "/a/b", Some("/v2/c")),
             ("/%69mg/a%2Db%2fc", "/img", Some("/v2/a%2Db%2fc")),
             ("/img/x", "/", Some("/v2/img/x")),
-            // What would be a host at the front is none.
+            // Two slashes in front, behind which a host would be read, become one.
             ("/img//x//y", "/img", Some("/v2/x//y")),
             ("//img/x", "/img", Some("/v2/x")),
             ("//x//y", "/", Some("/v2/x//y")),
-            // Where it lies is known when the dots are gone.
+            // Dot segments are resolved first.
             ("/a/../img/x%2Dy", "/img", Some("/v2/x%2Dy")),
             ("/img/../img/x", "/img", Some("/v2/x")),
             ("/img/%2e%2E/x", "/img", None),
@@ -112,7 +114,7 @@ mod tests {
         "(/|/a|/b|/%61|/\\.\\.|/\\.|\\.|b%2F|/%2e%2e|;|%3b|\\\\|%5C|%20|%00|%252e|%252f){0,8}";
 
     proptest! {
-        /// However the path is written, what is left means what is left of its meaning.
+        /// However the path is written, the normal form of what is left is the rest of the path's normal form.
         #[test]
         fn what_is_left_means_the_rest(path in PIECES) {
             let path = format!("/{path}");
@@ -124,8 +126,8 @@ mod tests {
             }
         }
 
-        /// No backend leaves the place to which it is moved, and what it reads there was a reading of what was asked for: so
-        /// whoever judges the one has judged the other.
+        /// In no reading does a moved path leave `to`, and each of its readings was a reading of the path that was asked for.
+        /// So rules that judged the readings of that path have judged those of the moved one.
         #[test]
         fn every_reading_of_it_was_a_reading_of_the_whole(rest in PIECES) {
             let asked = without_dots(&format!("/a{rest}")).into_owned();

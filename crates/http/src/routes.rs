@@ -1,11 +1,11 @@
-//! Which of many routes a request goes by: its host first, then its path. No route comes before another because of where it
-//! stands, and nothing is a regular expression.
+//! Finds the route of a request, by its host and then by its path. The order of the routes makes no difference, and there
+//! are no regular expressions.
 //!
-//! A route is for one host, for all names below one (`*.example.com`), or for any. The more specific host wins, and among its
-//! routes the longest path, by whole segments. A host none of whose routes takes the path is no end: the next less specific
-//! routes are asked, those for any host last. So a route without a host (`/.well-known/`, say) holds for every host that does
-//! not say otherwise for that very path. Each look costs the same however many routes there are: a hash for the host, one
-//! more for each depth at which there is a `*.`, and one for each segment that some route goes on with.
+//! A route is for one host, for all names below one (`*.example.com`), or for any host. The routes of the most specific host
+//! are asked first, and among them the longest path wins, by whole segments. If none of them fits the path, the routes of the
+//! next less specific host are asked, those for any host last. So a route without a host (`/.well-known/`, say) is for every
+//! host that has no route of its own for that path. The cost does not depend on the number of routes: one hash for the
+//! host, one for each depth at which there is a `*.` route, and one for each segment that some route has there.
 
 mod host;
 mod paths;
@@ -18,48 +18,49 @@ use host::labels;
 pub use host::{HostFault, HostPattern, with_plain};
 use paths::PathTree;
 
-/// Routes by their numbers: no allocation for the one or two that honest requests meet.
+/// Routes by their numbers. One or two, as honest requests have, need no allocation.
 pub type RouteNumbers = SmallVec<[usize; 2]>;
 
-/// Two routes are for the same requests.
+/// Two routes that have the same host and path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SameRoute {
-    /// The number of the one that came first.
+    /// The number of the first one.
     pub first: usize,
-    /// That of the other.
+    /// The number of the other.
     pub second: usize,
 }
 
-/// What of the routes concerns one request.
+/// The routes that concern one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetRoutes {
-    /// The one that it goes by, as [`RouteTable::find`] says.
+    /// The request's route, as [`RouteTable::find`] says.
     pub by: Option<usize>,
-    /// Every one that it would go by if its backend read the path otherwise, each once; the one that it goes by is the first.
+    /// The routes of all readings of the path, each once, the request's own first.
     pub all: RouteNumbers,
 }
 
-/// A path means more things to different backends than are worth looking at. No honest one does.
+/// A path has too many readings, see [`each_reading`]. No honest one has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyReadings;
 
-/// All routes. Never changes.
+/// All routes, for looking up; never changes.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     exact: HashMap<Box<str>, PathTree>,
-    /// By what stands behind `*.`.
+    /// By the name behind `*.`.
     below: HashMap<Box<str>, PathTree>,
-    /// The numbers of labels that names in `below` have, one bit each.
+    /// Bit n is set if a name in `below` has n labels.
     depths: u128,
     any: PathTree,
     is_empty: bool,
 }
 
 impl RouteTable {
-    /// A table of routes, which go by their numbers, from 0. Paths are those and all below them, in any writing.
+    /// A table of routes, each with its host and path. Their numbers are their places in `routes`, from 0. A path stands
+    /// for itself and all paths below it, and may be spelled in any way.
     ///
     /// # Errors
-    /// Two are for the same host and path: each that is, with the first.
+    /// Two or more routes have the same host and path: each of them, paired with the first.
     pub fn new<'a>(
         routes: impl IntoIterator<Item = (&'a HostPattern, &'a str)>,
     ) -> Result<Self, Vec<SameRoute>> {
@@ -82,9 +83,9 @@ impl RouteTable {
         if same.is_empty() { Ok(table) } else { Err(same) }
     }
 
-    /// The route that a request goes by, if any takes it: by its `Host` (`None` or empty: it has none, and routes for any
-    /// host alone take it) and its path without the query, in its normal form. Allocates nothing for a path that is in its
-    /// normal form and has up to 256 bytes.
+    /// The route of a request, if it has one, by its `Host` and its path without the query, read in its normal form. Without a
+    /// host (`None` or empty) it can only have a route for any host. Allocates nothing for a path that is in its normal form
+    /// and has up to 256 bytes.
     pub fn find(&self, host: Option<&str>, path: &str) -> Option<usize> {
         if self.is_empty {
             return None;
@@ -95,12 +96,12 @@ impl RouteTable {
         })
     }
 
-    /// Every route that some reading of the path would go by, whichever reading a backend takes: each of
-    /// [`each_reading`], and each where the case of letters does not count, if that leads to a more specific route.
+    /// The routes that a request meets in any reading of its path ([`each_reading`]). A reading also meets the route that it
+    /// has when the case of letters is ignored, if that one is more specific.
     ///
     /// # Errors
-    /// There are routes, and the path has more readings than are looked at. Which ones it meets can't be told then, and
-    /// the request is to be refused: to look at all of them would let a short path hold a thread.
+    /// There are routes, and the path has too many readings to find out which ones it meets. The request has to be refused:
+    /// if all readings were looked at, a short path could keep a thread busy.
     pub fn met(&self, host: Option<&str>, path: &str) -> Result<MetRoutes, TooManyReadings> {
         let mut all = RouteNumbers::new();
         if self.is_empty {
@@ -123,7 +124,7 @@ impl RouteTable {
         Ok(MetRoutes { by, all })
     }
 
-    /// Adds what one reading meets, and what it meets when the case of letters does not count. Returns what it goes by.
+    /// Adds the route of one reading to `met`, and those it has when the case of letters is ignored. Returns the first.
     fn meet(&self, host: Option<&str>, path: &str, met: &mut RouteNumbers) -> Option<usize> {
         let mut is_met_in_any_case = false;
         for tree in self.trees(host) {
@@ -140,14 +141,14 @@ impl RouteTable {
         None
     }
 
-    /// What there is for that host, the most specific first.
+    /// The routes that are for that host, the most specific first.
     fn trees<'a>(&'a self, host: Option<&'a str>) -> impl Iterator<Item = &'a PathTree> {
         let exact = host.filter(|_| !self.exact.is_empty()).and_then(|host| self.exact.get(host));
         let below = host.filter(|_| self.depths != 0).into_iter().flat_map(|host| self.below(host));
         exact.into_iter().chain(below).chain(std::iter::once(&self.any))
     }
 
-    /// The longest first.
+    /// The routes of `*.` names above that host, the longest name first.
     fn below<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a PathTree> {
         let all = labels(host);
         let behind = host.match_indices('.').map(|(at, _)| &host[at + 1..]);
@@ -158,7 +159,7 @@ impl RouteTable {
     }
 }
 
-/// A name of more labels counts as one of so many: a name of 253 bytes has at most 127.
+/// Names with more labels count as names with this many. A DNS name of 253 bytes has at most 127 labels.
 const MOST_LABELS: usize = 127;
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! Texts with variables, as the operator writes values of fields and addresses: `$client_ip`, `$request_id`, `$host`, and `$$` for
-//! a dollar.
+//! Texts with variables, which the operator writes as values of fields and as addresses of redirects: `$client_ip`,
+//! `$request_id` and `$host`; `$$` is a dollar.
 
 use std::fmt;
 
-/// What the variables stand for in one request.
+/// The values of the variables for one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Variables<'a> {
-    /// The client's address, after the walk over trusted proxies.
+    /// The client's address, as the trusted proxies in front of us name it.
     pub client_ip: &'a str,
     /// The request's id.
     pub request_id: &'a str,
-    /// What the request is for, in small letters and without a port; empty where it does not say.
+    /// The request's host, in small letters and without a port; empty if it has none.
     pub host: &'a str,
 }
 
@@ -22,19 +22,19 @@ enum Piece {
     Host,
 }
 
-/// The names, each with its piece.
+/// The names of the variables.
 const NAMES: [(&str, Piece); 3] =
     [("client_ip", Piece::ClientIp), ("request_id", Piece::RequestId), ("host", Piece::Host)];
 
-/// A text with variables.
+/// A text with variables. Displays as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template(Vec<Piece>);
 
 impl Template {
-    /// Reads one.
+    /// Reads a text with variables.
     ///
     /// # Errors
-    /// What stands behind a `$` that begins no variable: letters, digits and `_`, perhaps none.
+    /// A `$` begins no variable: the unknown name behind it (letters, digits and `_`), which may be empty.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
@@ -64,7 +64,7 @@ impl Template {
         Ok(Self(pieces))
     }
 
-    /// Whether the host stands in it.
+    /// Whether the text uses `$host`.
     pub fn has_host(&self) -> bool {
         self.0.contains(&Piece::Host)
     }
@@ -83,7 +83,6 @@ impl Template {
     }
 }
 
-/// As it was written.
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|piece| match piece {

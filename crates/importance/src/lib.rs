@@ -1,28 +1,29 @@
-//! Words for how much of the backends' places a request may have while there are too few. The limiter knows them from a
-//! client's limit, the line of a pool goes by them; neither library is the other's.
+//! Priority and weight of a request: how much of the backends' places it may have while there are too few. The limiter takes
+//! them from a client's limit, the line of a pool orders by them. Neither library depends on the other, so the types live here.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 
 use serde::{Deserialize, Serialize};
 
-/// How much of the places a request's kind may take when there are too few: by weight, so that none starves.
+/// How important a request is. While there are too few places, each priority gets a part of them by its weight
+/// ([`Priority::weight`]), so that none gets nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
-    /// Sixteen parts of the places, where each priority has more to send than it gets.
+    /// Sixteen of 21 parts of the places, while requests of every priority wait.
     Critical,
-    /// Four parts of them.
+    /// Four parts.
     #[default]
     Normal,
-    /// One part of them.
+    /// One part.
     Background,
 }
 
 impl Priority {
-    /// All of them, the most important first.
+    /// All priorities, the most important first.
     pub const ALL: [Self; 3] = [Self::Critical, Self::Normal, Self::Background];
 
-    /// What it is called in documents, logs and metrics.
+    /// Its name in documents, logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Critical => "critical",
@@ -31,12 +32,12 @@ impl Priority {
         }
     }
 
-    /// What [`Priority::name`] gives, back.
+    /// The priority with that name, as [`Priority::name`] writes it.
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.name() == name)
     }
 
-    /// Its part of the places, while requests of every priority wait.
+    /// Its number of parts of the places, while requests of every priority wait.
     pub const fn weight(self) -> u32 {
         match self {
             Self::Critical => 16,
@@ -46,17 +47,17 @@ impl Priority {
     }
 }
 
-/// What a request has of its client, or of its route.
+/// What the limit of a request's client or its route says about the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Importance {
     /// The client's part of its priority's places, relative to other clients: 1 to [`Importance::MAX_WEIGHT`].
     pub weight: u32,
-    /// The request's kind.
+    /// The request's priority.
     pub priority: Priority,
 }
 
 impl Importance {
-    /// The greatest weight.
+    /// The largest weight that a limit may have.
     pub const MAX_WEIGHT: u32 = 1000;
 }
 

@@ -4,15 +4,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Nanoseconds on the process's monotone clock; 0 is an instant before the process's first request. 2^64 ns are 584 years.
+/// Nanoseconds on the process's monotonic clock. 0 is an instant before the process's first request. 2^64 ns are 584 years.
 pub type Nanos = u64;
 
-/// One instant on both clocks: spans are measured on the monotone one, periods of the calendar turn on the wall's.
+/// One instant on both clocks: spans of time are measured on the monotonic one, calendar periods begin by the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// On the monotone clock.
+    /// On the monotonic clock.
     pub now: Nanos,
-    /// Seconds since the Unix epoch, in UTC. May jump, either way.
+    /// On the wall clock: seconds since the Unix epoch. May jump in both directions.
     pub wall_s: u64,
 }
 

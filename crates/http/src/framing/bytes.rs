@@ -1,15 +1,16 @@
-//! Which byte is allowed where: one table of flags, built at compile time.
+//! Which byte is allowed where: a table with flags for each byte, built at compile time.
 
 /// A byte of a token (RFC 9110 §5.6.2).
 pub const TOKEN: u8 = 1;
 /// A byte of a field value: visible ASCII, obs-text, space, tab (RFC 9110 §5.5).
 pub const VALUE: u8 = 1 << 1;
-/// A byte of a request target (RFC 3986 §3.3, §3.4), and what clients send beside that: visible ASCII but `#`.
+/// A byte of a request target: what RFC 3986 §3.3 and §3.4 allow, and the rest of visible ASCII, which clients send too,
+/// except `#`.
 pub const TARGET: u8 = 1 << 2;
 /// A byte above 0x7F.
 pub const HIGH: u8 = 1 << 3;
 /// A byte of a registered name or an IPv4 address in an authority (RFC 3986 §3.2.2), except the comma: a list of two
-/// hosts must never look like one.
+/// hosts must never pass for one host.
 pub const NAME: u8 = 1 << 4;
 /// A hexadecimal digit.
 pub const HEX: u8 = 1 << 5;
@@ -56,7 +57,7 @@ const fn classify(byte: u8) -> u8 {
         b'(' | b')' | b';' | b'=' => NAME,
         _ => 0,
     };
-    // The flags of tokens above hold for "$&'*+.^_`|~!#%-" and no other punctuation: "(),/:;<=>?@[\]{}" are delimiters.
+    // RFC 9110 §5.6.2: of the punctuation, the delimiters "(),/:;<=>?@[\]{} and the double quote are no bytes of a token.
     if byte == b'\t' || (byte >= b' ' && byte != 0x7F) {
         flags |= VALUE;
     }

@@ -1,32 +1,32 @@
-//! The chunked transfer coding (RFC 9112 §7.1), read strictly, for requests and for answers alike.
+//! The chunked transfer coding (RFC 9112 §7.1), read strictly, for requests and answers.
 //!
-//! [`ChunkDecoder`] is fed whatever a read brought and says which of it is the body; it keeps no bytes. It decides on
-//! each byte by itself, so that however a stream is cut into reads, verdict and body are the same. Extensions and
-//! trailer fields are checked for their form, counted against a bound, and dropped (RFC 9112 §7.1.1, §7.1.2 allow it):
-//! nothing behind us ever sees them. In a request an extension must keep its grammar, because who reads a line end in a
-//! broken one sees another request behind it; in an answer it need only be text.
+//! [`ChunkDecoder`] is given the bytes of each read and says which of them are body; it keeps none. It decides byte by
+//! byte, so body and verdict are the same however a stream is cut into reads. Extensions and trailer fields are checked
+//! for their form, counted against a bound, and dropped, as RFC 9112 §7.1.1 and §7.1.2 allow. In a request an extension
+//! must keep its grammar: a backend that finds a line end inside a broken extension would see another request behind it.
+//! In an answer it must only be text.
 
 #[cfg(test)]
 mod tests;
 
 use super::bytes::{TOKEN, VALUE, is};
 
-/// Most hexadecimal digits in a chunk's size: what 64 bits hold. Longer ones are refused even when they are zeros.
+/// Most hexadecimal digits in a chunk's size, those of 64 bits. A longer size is refused even if it begins with zeros.
 pub const MAX_SIZE_DIGITS: u8 = 16;
-/// Most bytes of chunk extensions in one body, all chunks together. They are hardly used; unbounded they are a way to make
-/// us read for ever without a byte of body.
+/// Most bytes of chunk extensions in one body, all chunks together. Extensions are hardly ever used; without a bound a
+/// sender could make us read forever without a byte of body.
 pub const MAX_EXTENSION_BYTES: u32 = 4096;
 /// Most bytes of the trailer section in one body.
 pub const MAX_TRAILER_BYTES: u32 = 8192;
 
-/// Which rule a chunked body breaks. Never mended: where such a body ends is a matter of opinion.
+/// Which rule a chunked body breaks. Such a body is always refused, because programs disagree about where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkFault {
-    /// A chunk's size is missing, no hexadecimal number, or followed by a byte that is not allowed there.
+    /// A chunk's size is missing, is not a hexadecimal number, or is followed by a byte that is not allowed there.
     Size,
     /// A chunk's size has more than [`MAX_SIZE_DIGITS`] digits.
     SizeOverflow,
-    /// An extension breaks its grammar; in an answer, it holds a control character.
+    /// An extension breaks its grammar; in an answer: it holds a control character.
     Extension,
     /// More than [`MAX_EXTENSION_BYTES`] of extensions.
     ExtensionsTooLong,
@@ -34,7 +34,8 @@ pub enum ChunkFault {
     LineEnd,
     /// A chunk's data is not followed by CRLF.
     DataEnd,
-    /// A trailer field is no field line: no token, no colon, folded, or with a control character.
+    /// A line of the trailer section is not a field: its name is not a token, it has no colon, it is folded, or it holds a
+    /// control character.
     Trailer,
     /// More than [`MAX_TRAILER_BYTES`] of trailer fields.
     TrailerTooLong,
@@ -57,28 +58,28 @@ impl std::fmt::Display for ChunkFault {
 
 impl std::error::Error for ChunkFault {}
 
-/// What a piece of input amounts to.
+/// What [`ChunkDecoder::step`] found in its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkStep {
-    /// `input[start..end]`, never empty, is body; what comes before it was framing. Go on with `input[end..]`.
+    /// `input[start..end]` is body and not empty; what comes before it was framing. Go on with `input[end..]`.
     Data {
         /// Where the body's bytes begin.
         start: usize,
         /// Where they end.
         end: usize,
     },
-    /// All of the input was framing; more is needed.
+    /// All of the input was framing. More input is needed.
     More,
     /// The body is complete. `input[used..]` does not belong to it.
     End {
-        /// Bytes of the input that do.
+        /// How many bytes of the input belong to the body.
         used: usize,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// In a chunk's size, `digits` of it read.
+    /// In a chunk's size, of which so many digits were read.
     Size {
         digits: u8,
     },
@@ -87,9 +88,9 @@ enum State {
     Extension(Extension),
     /// Behind the CR of a size line.
     SizeLf,
-    /// In a chunk's data: `left` bytes of it to come.
+    /// In a chunk's data, of which [`ChunkDecoder::left`] bytes are still to come.
     Data,
-    /// Behind a chunk's data.
+    /// Behind a chunk's data; its CR comes next, then its LF.
     DataCr,
     DataLf,
     /// At the start of a line of the trailer section.
@@ -102,10 +103,10 @@ enum State {
     Done,
 }
 
-/// How far an extension is read: `BWS ";" BWS name [ BWS "=" BWS value ]`, where a value is a token or a quoted string.
+/// The place in an extension, `BWS ";" BWS name [ BWS "=" BWS value ]`, where a value is a token or a quoted string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
-    /// In an answer: any text.
+    /// In an answer, where an extension is any text.
     Text,
     /// Behind the semicolon.
     Start,
@@ -124,15 +125,15 @@ enum Extension {
     ValueEnd,
 }
 
-/// Takes the chunked coding off a body. 24 bytes; reads from left to right and never looks back.
+/// Decodes a chunked body. Reads from left to right and never looks back; 24 bytes.
 #[derive(Clone, Debug)]
 pub struct ChunkDecoder {
-    /// The size as read so far; in [`State::Data`] the bytes still to come.
+    /// The chunk's size as read so far; in [`State::Data`] how many of its bytes are still to come.
     left: u64,
     extension_bytes: u32,
     trailer_bytes: u32,
     state: State,
-    /// Extensions are any text, and blanks may follow a size.
+    /// Whether extensions may be any text, and blanks may follow a size.
     of_answer: bool,
 }
 
@@ -149,14 +150,16 @@ impl ChunkDecoder {
         Self { left: 0, extension_bytes: 0, trailer_bytes: 0, state, of_answer: false }
     }
 
-    /// The same for an answer: extensions are any text, and blanks behind a chunk's size are taken, which some servers pad
-    /// it with to a fixed width.
+    /// A decoder at the start of an answer's body. It accepts any text as an extension, and blanks behind a chunk's size,
+    /// with which some servers pad it to a fixed width.
     pub const fn of_answer() -> Self {
         Self { of_answer: true, ..Self::new() }
     }
 
-    /// Reads on. After a fault, and after the end, the decoder is of no more use: it repeats the end, and what it says
-    /// after a fault is not specified.
+    /// Reads on. After the end it returns the end again. After a fault it must not be used any more.
+    ///
+    /// # Errors
+    /// The input breaks a rule of the coding.
     pub fn step(&mut self, input: &[u8]) -> Result<ChunkStep, ChunkFault> {
         let mut at = 0;
         while self.state != State::Done {
@@ -183,7 +186,7 @@ impl ChunkDecoder {
         ChunkStep::Data { start, end: start + taken }
     }
 
-    /// The state behind one byte that is not data.
+    /// The state after one byte of framing.
     fn framing(&mut self, byte: u8) -> Result<State, ChunkFault> {
         Ok(match (self.state, byte) {
             (State::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(digits, byte)?,
@@ -193,7 +196,7 @@ impl ChunkDecoder {
             (State::Size { .. } | State::BeforeExtension, b';') => {
                 State::Extension(if self.of_answer { Extension::Text } else { Extension::Start })
             }
-            // RFC 9112 §7.1.1 allows whitespace before the semicolon, and nowhere else.
+            // RFC 9112 §7.1.1 allows whitespace behind the size only where a semicolon follows.
             (State::Size { .. } | State::BeforeExtension, b' ' | b'\t') => {
                 self.count_extension()?;
                 State::BeforeExtension
@@ -218,7 +221,7 @@ impl ChunkDecoder {
             }
             (State::Trailer | State::TrailerName | State::TrailerValue, byte) => self.trailer(byte)?,
 
-            // `step` handles both; no byte is framing in them.
+            // Not reached: `step` calls this in neither state.
             (State::Data | State::Done, _) => self.state,
         })
     }
@@ -232,7 +235,7 @@ impl ChunkDecoder {
         Ok(State::Size { digits: digits + 1 })
     }
 
-    /// RFC 9112 §7.1.1 with RFC 9110 §5.6.2 and §5.6.4.
+    /// One byte of an extension (RFC 9112 §7.1.1; tokens and quoted strings: RFC 9110 §5.6.2, §5.6.4).
     fn extension(&mut self, so_far: Extension, byte: u8) -> Result<State, ChunkFault> {
         use Extension::{
             Escaped, Name, NameEnd, Quoted, QuotedEnd, Start, Text, Value, ValueEnd, ValueStart,

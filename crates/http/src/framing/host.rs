@@ -4,13 +4,14 @@ use std::net::Ipv6Addr;
 
 use super::bytes::{HEX, NAME, is};
 
-/// Longest host that is taken: a DNS name has at most 253 bytes, an address fewer.
+/// The longest host that is accepted, in bytes. A DNS name has at most 253, an address fewer.
 pub const MAX_HOST_BYTES: usize = 255;
 
-/// Whether the text is a host with an optional port: a name, an IPv4 address or a bracketed IPv6 address.
-/// Empty hosts, user information, IPv6 zones and future address forms (none exists) are not. Nor are percent-encoded names
-/// and those with an empty label, other than the one behind a single dot at the end: no DNS name has them (RFC 1035 §2.3.1),
-/// and some backends take them for the host that they mean, `%61.test` for `a.test`, past whatever is for that host.
+/// Whether the text is a host with an optional port: a name, an IPv4 address or an IPv6 address in brackets.
+///
+/// Stricter than RFC 3986: no empty host, no user information, no IPv6 zone, no `[v1.…]` form (none is defined). Names must
+/// not be percent-encoded: a backend may decode `%61.test` to `a.test`, and so serve a request that our rules for `a.test`
+/// did not see. Nor may they have empty labels (RFC 1035 §2.3.1), except that one dot may end the name.
 pub fn is_host_and_port(text: &[u8]) -> bool {
     let (host_len, host_valid) = match text.first() {
         Some(b'[') => match text.iter().position(|byte| *byte == b']') {
@@ -35,7 +36,7 @@ fn is_name(name: &[u8]) -> bool {
         && name.strip_suffix(b".").unwrap_or(name).split(|byte| *byte == b'.').all(|label| !label.is_empty())
 }
 
-/// Nothing, or a colon and at most 65535 in digits; "port" may be empty (RFC 3986 §3.2.3).
+/// Whether `rest` is empty, or a colon and a number up to 65535, which may be left out (RFC 3986 §3.2.3).
 fn is_port(rest: &[u8]) -> bool {
     let Some((b':', digits)) = rest.split_first() else { return rest.is_empty() };
     digits.len() <= 5

@@ -1,33 +1,33 @@
-//! The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt, 2020-03-05): the header in which a proxy in
-//! front of us names its client. Only trusted peers may send one, and they must.
+//! The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt, 2020-03-05): a header in which a proxy in front
+//! of us names its client. Where it is configured, trusted peers must send it and others may not.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What the bytes so far amount to.
+/// What the bytes so far are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyVerdict {
-    /// A proper beginning; more bytes are needed.
+    /// The beginning of a valid header; more bytes are needed.
     Incomplete,
     /// A whole header.
     Complete {
-        /// Its bytes; the first request starts behind them.
+        /// Its length in bytes; the first request starts behind it.
         consumed: usize,
-        /// The client, or `None` when the header names none (`LOCAL`, `UNKNOWN`, a family that is not TCP over IP):
-        /// then the peer itself is the client.
+        /// The client; `None` if the header names none (`LOCAL`, `UNKNOWN`, a family that is not TCP over IP). Then the
+        /// peer itself is the client.
         client: Option<SocketAddr>,
     },
-    /// No PROXY header; the text is for the client.
+    /// Not a valid PROXY header. The text is for the peer.
     Refused(&'static str),
 }
 
 /// Longest header of version 1, with its CRLF (§2.1).
 const MAX_V1_BYTES: usize = 107;
-/// Most bytes of addresses and TLVs that are taken in version 2. The addresses need 36; the rest is dropped.
+/// Most bytes of addresses and TLVs that are accepted in version 2. Addresses need 36 bytes; the rest is dropped.
 const MAX_V2_BYTES: usize = 2048;
 const V1_START: &[u8] = b"PROXY ";
 const V2_START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Reads a header from the beginning of `bytes`. However they are cut, the verdict is the same.
+/// Reads a header from the beginning of `bytes`. The verdict is the same however the stream is cut into reads.
 pub fn parse(bytes: &[u8]) -> ProxyVerdict {
     if starts_alike(bytes, V1_START) {
         return version_1(bytes);
@@ -38,7 +38,7 @@ pub fn parse(bytes: &[u8]) -> ProxyVerdict {
     ProxyVerdict::Refused("a PROXY protocol header is expected from this peer")
 }
 
-/// Whether the bytes start with all of `start`, or are the beginning of it.
+/// Whether the bytes start with `start`, or are a beginning of it.
 fn starts_alike(bytes: &[u8], start: &[u8]) -> bool {
     let common = bytes.len().min(start.len());
     bytes[..common] == start[..common]
@@ -61,7 +61,8 @@ fn version_1(bytes: &[u8]) -> ProxyVerdict {
     }
 }
 
-/// `PROXY TCP4|TCP6 SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`, or `PROXY UNKNOWN` and anything.
+/// Reads `PROXY TCP4|TCP6 SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`, or `PROXY UNKNOWN` and any text behind it. The
+/// outer `None`: it is neither; the inner one: it names no client.
 fn client_of_line(line: &str) -> Option<Option<SocketAddr>> {
     let mut words = line.split(' ').skip(1);
     let family = words.next()?;
@@ -85,7 +86,7 @@ fn port(digits: &str) -> Option<u16> {
     if canonical { digits.parse().ok() } else { None }
 }
 
-/// Signature, version and command, family and protocol, length, addresses, TLVs (§2.2).
+/// Reads signature, version and command, family and protocol, length, addresses, TLVs (§2.2).
 fn version_2(bytes: &[u8]) -> ProxyVerdict {
     const FIXED: usize = 16;
     let Some((fixed, rest)) = bytes.split_at_checked(FIXED) else { return ProxyVerdict::Incomplete };

@@ -1,6 +1,6 @@
-//! The head of a request (RFC 9112 §2, §3, §5, §6): strict, one pass, from left to right.
+//! Parses the head of a request (RFC 9112 §2, §3, §5, §6): strictly, in one pass, from left to right.
 //!
-//! What goes upstream is written anew from the [`RequestHead`] that this fills; no byte of the wire is copied past it.
+//! The request to the backend is written from the [`RequestHead`] that this fills, never from the bytes that came.
 
 mod fields;
 mod target;
@@ -12,46 +12,46 @@ use super::{FramingRefusal, bad};
 use crate::message::Reason;
 use crate::message::{RequestHead, Version};
 
-/// How much of a head is taken.
+/// Bounds of a head.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// From the first byte through the empty line, in bytes; more is 431.
+    /// Most bytes, from the first through the empty line; a longer head gets a 431.
     pub max_head_bytes: usize,
-    /// Field lines; more is 431.
+    /// Most field lines; more get a 431.
     pub max_headers: usize,
-    /// Bytes of the request target; more is 414.
+    /// Most bytes of the request target; a longer one gets a 414.
     pub max_target_bytes: usize,
-    /// Take bytes above 0x7F in the target, which RFC 3986 wants encoded.
+    /// Accepts bytes above 0x7F in the target, which RFC 3986 §2 wants percent-encoded.
     pub accept_invalid: bool,
 }
 
-/// What the bytes so far amount to.
+/// What the bytes so far are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadVerdict {
-    /// A proper beginning; more bytes are needed.
+    /// The beginning of a valid head; more bytes are needed.
     Incomplete,
     /// A whole head, now in the [`RequestHead`].
     Complete {
-        /// Bytes of the head; the body starts behind them.
+        /// Length of the head in bytes; the body starts behind it.
         consumed: usize,
         /// Whether the client wants the connection kept (RFC 9112 §9.3).
         keep_alive: bool,
     },
-    /// Not a request that we take; the [`RequestHead`] holds what was understood before that.
+    /// The head breaks a rule. The [`RequestHead`] holds what was read before that.
     Refused(FramingRefusal),
 }
 
-/// Empty lines tolerated before a request line (RFC 9112 §2.2 asks for at least one).
+/// Most empty lines that are skipped before a request line (RFC 9112 §2.2 asks for at least one).
 const MAX_EMPTY_LINES: usize = 4;
-/// Longest method that is told from an unknown one; the longest registered has 17 bytes (RFC 9110 §9.1).
+/// Longest method that is accepted. The longest in IANA's registry has 17 bytes.
 const MAX_METHOD_BYTES: usize = 32;
-/// The methods of a 405 to CONNECT.
+/// The `Allow` field of the 405 that a CONNECT gets, and of answers to `OPTIONS *`.
 pub const ALLOW: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH";
 
 const HEAD_TOO_LARGE: FramingRefusal =
     FramingRefusal { reason: Reason::HeadTooLarge, detail: "the request's header section is too large" };
 
-/// Why reading stopped.
+/// Why the parser stopped before the end of a head.
 enum Stop {
     Incomplete,
     Refused(FramingRefusal),
@@ -63,10 +63,10 @@ impl From<FramingRefusal> for Stop {
     }
 }
 
-/// Reads a head from the beginning of `buffer`, which holds everything received since the last request's end. `head`
-/// is overwritten except for its peer; its memory is used again.
+/// Reads a head from the beginning of `buffer`, which holds everything received since the last request's end. Overwrites
+/// what `head` holds of the last request, and uses its memory again.
 pub fn parse(buffer: &[u8], bounds: &Bounds, head: &mut RequestHead) -> HeadVerdict {
-    // Only this much is ever looked at, so that the verdict can't depend on how much came at once.
+    // Never looks further than this, so that the verdict does not depend on how much arrived at once.
     let seen = &buffer[..buffer.len().min(bounds.max_head_bytes)];
     match read_head(seen, bounds, head) {
         Ok((consumed, keep_alive)) => HeadVerdict::Complete { consumed, keep_alive },
@@ -109,7 +109,7 @@ fn skip_empty_lines(bytes: &[u8]) -> Result<usize, Stop> {
     Ok(at)
 }
 
-/// The position behind the CRLF that must be at `at`.
+/// The position behind the CRLF that has to be at `at`.
 #[inline]
 fn end_of_line(bytes: &[u8], at: usize) -> Result<usize, Stop> {
     match (bytes.get(at), bytes.get(at + 1)) {
@@ -144,7 +144,7 @@ fn read_method(bytes: &[u8], start: usize, head: &mut RequestHead) -> Result<usi
     Ok(at + 1)
 }
 
-/// Reads `HTTP-version CRLF` (RFC 9112 §2.3). A minor version above 1 is spoken to as 1.1 (RFC 9110 §2.5).
+/// Reads `HTTP-version CRLF` (RFC 9112 §2.3). A minor version above 1 is treated as HTTP/1.1 (RFC 9110 §2.5).
 fn read_version(bytes: &[u8], start: usize, head: &mut RequestHead) -> Result<usize, Stop> {
     const SHAPE: &[u8; 8] = b"HTTP/1.1";
     let malformed = || bad("the request line does not end with an HTTP version");
@@ -169,7 +169,7 @@ fn read_version(bytes: &[u8], start: usize, head: &mut RequestHead) -> Result<us
     Ok(at)
 }
 
-/// Bytes that were checked to be ASCII, as text.
+/// Makes a text of bytes that the caller has checked to be ASCII.
 #[inline]
 fn as_text(ascii: &[u8]) -> &str {
     std::str::from_utf8(ascii).unwrap_or_default()

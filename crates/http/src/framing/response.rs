@@ -1,13 +1,13 @@
-//! The head of an answer (RFC 9112 §2, §4, §5, §6), read almost as strictly as a request's. What can be read in two ways
-//! is refused, because whatever we made of it, the client might make something else.
+//! Parses the head of an answer (RFC 9112 §2, §4, §5, §6), almost as strictly as a request's. A head that can be read in
+//! two ways is refused, because the client might read it in the other way.
 //!
-//! Three leniencies, which no framing hangs on. A status line may end behind the status code, without the space that
-//! RFC 9112 §4 asks for: many servers leave it out, and every client takes that. `HTTP/1.2` and above is read as HTTP/1.1
-//! (RFC 9110 §2.5). An interim answer and a 204 have no body whatever they announce (RFC 9112 §6.3), but their connection
-//! is not used again.
+//! Three things are accepted, because framing does not depend on them. A status line may end behind the status code,
+//! without the space that RFC 9112 §4 asks for: many servers leave it out, and every client accepts that. `HTTP/1.2` and
+//! above is read as HTTP/1.1 (RFC 9110 §2.5). An interim answer or a 204 may announce a body, though it has none
+//! (RFC 9112 §6.3); its connection is then not used again.
 //!
-//! With [`HeadRules::accept_invalid`] more is taken that old applications send and that has only one sensible reading.
-//! Nothing of it reaches the client: the head is always written anew.
+//! With [`HeadRules::accept_invalid`] it accepts more: what old applications send and what has only one sensible reading.
+//! The client never sees the invalid form, since the head is always written anew.
 
 mod fields;
 #[cfg(test)]
@@ -25,7 +25,7 @@ pub struct HeadRules {
     pub max_head_bytes: usize,
     /// Most field lines: `upstream.max_headers`.
     pub max_headers: usize,
-    /// Takes lines that end with a bare LF, folded fields, statuses from 600 to 999, empty elements in a list of transfer
+    /// Accepts lines that end with a bare LF, folded fields, statuses from 600 to 999, empty elements in a list of transfer
     /// codings, a transfer coding in HTTP/1.0, and blanks before a field's colon: `upstream.accept_invalid`.
     pub accept_invalid: bool,
 }
@@ -35,10 +35,10 @@ impl HeadRules {
     pub const SHIPPED: Self = Self { max_head_bytes: 32 * 1024, max_headers: 256, accept_invalid: false };
 }
 
-/// Most interim answers (1xx) before the final one. Servers send two or three at most.
+/// Most interim answers (1xx) before the final one. Servers send at most two or three.
 pub const MAX_INTERIM: u8 = 8;
 
-/// Which rule an answer breaks, as a sentence for the log.
+/// Which rule an answer breaks, as a text for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerFault(pub &'static str);
 
@@ -53,7 +53,7 @@ impl std::error::Error for AnswerFault {}
 /// The head of one answer, checked.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// As the backend speaks it.
+    /// The version that the backend speaks.
     pub version: Version,
     /// 100 to 599; up to 999 with [`HeadRules::accept_invalid`].
     pub status: u16,
@@ -61,10 +61,10 @@ pub struct Head {
     pub reason: Vec<u8>,
     /// All fields in order except `Content-Length` and `Transfer-Encoding`.
     pub fields: Fields,
-    /// What the two said about the body.
+    /// What these two fields say about the body.
     declared: Declared,
-    /// Whether the connection may be kept once the body is read (RFC 9112 §9.3). False, too, when the answer announced a
-    /// body that it can't have: the backend might send it.
+    /// Whether the connection may be kept once the body is read (RFC 9112 §9.3). Also false if the answer announces a body
+    /// that it can't have, since the backend might send it.
     pub keep_alive: bool,
 }
 
@@ -76,7 +76,7 @@ enum Declared {
 }
 
 impl Head {
-    /// How the body ends that follows this head (RFC 9112 §6.3). `to_head`: the request was a HEAD.
+    /// How the body behind this head ends (RFC 9112 §6.3). `to_head`: the request was a HEAD.
     pub fn body_length(&self, to_head: bool) -> BodyLength {
         match self.declared {
             _ if to_head || self.has_no_body() => BodyLength::Empty,
@@ -87,8 +87,8 @@ impl Head {
         }
     }
 
-    /// How the body of a GET would have ended, as an answer to HEAD and a 304 tell it (RFC 9110 §8.6, §9.3.2).
-    /// [`BodyLength::Empty`] when they do not.
+    /// How the body of an answer to GET would have ended, which an answer to HEAD and a 304 may say (RFC 9110 §8.6,
+    /// §9.3.2). [`BodyLength::Empty`] if this one does not.
     pub fn declared_length(&self) -> BodyLength {
         match self.declared {
             Declared::Chunked => BodyLength::Chunked,
@@ -101,13 +101,13 @@ impl Head {
         matches!(self.status, 100..=199 | 204 | 304)
     }
 
-    /// Whether another answer to the same request follows (RFC 9110 §15.2). After a 101 none does.
+    /// Whether another answer to the same request follows (RFC 9110 §15.2). Behind a 101 comes another protocol.
     pub fn is_interim(&self) -> bool {
         matches!(self.status, 100..=199) && self.status != 101
     }
 }
 
-/// Why reading stopped.
+/// Why the parser stopped before the end of a head.
 enum Stop {
     Incomplete,
     Broken(AnswerFault),
@@ -117,7 +117,7 @@ const fn broken(sentence: &'static str) -> Stop {
     Stop::Broken(AnswerFault(sentence))
 }
 
-/// A sentence about what [`HeadRules::accept_invalid`] would have taken: the operator reads in the log what to set.
+/// A fault that [`HeadRules::accept_invalid`] would have accepted. Its text names the key that the operator can set.
 macro_rules! unless_accepted {
     ($sentence:literal) => {
         crate::framing::response::broken(concat!($sentence, " (upstream.accept_invalid takes such answers)"))
@@ -125,11 +125,14 @@ macro_rules! unless_accepted {
 }
 use unless_accepted;
 
-/// What a status above 599 is without [`HeadRules::accept_invalid`].
+/// The fault of a status above 599 without [`HeadRules::accept_invalid`].
 pub const HIGH_STATUS: AnswerFault =
     AnswerFault("a status above 599 (upstream.accept_invalid takes such answers)");
 
-/// The status in the line at the start of `bytes`, for readers that need no more of a head. `None`: the line goes on.
+/// Reads the status line at the start of `bytes` alone. `None`: the line has not ended yet.
+///
+/// # Errors
+/// It breaks a rule.
 pub fn status(bytes: &[u8], accept_invalid: bool) -> Result<Option<u16>, AnswerFault> {
     match read_status_line(bytes, accept_invalid) {
         Ok((_, status, ..)) => Ok(Some(status)),
@@ -138,8 +141,11 @@ pub fn status(bytes: &[u8], accept_invalid: bool) -> Result<Option<u16>, AnswerF
     }
 }
 
-/// Reads one head from the start of `bytes`; with it, how many bytes it has. `None`: a proper beginning, more is
-/// needed. The verdict never depends on how much came at once.
+/// Reads one head from the start of `bytes`. Returns it with its length in bytes; `None`: more bytes are needed. The
+/// result does not depend on how much came at once.
+///
+/// # Errors
+/// The head breaks a rule, or is over a bound.
 pub fn parse(bytes: &[u8], rules: &HeadRules) -> Result<Option<(Head, usize)>, AnswerFault> {
     let seen = &bytes[..bytes.len().min(rules.max_head_bytes)];
     match read_head(seen, rules) {
@@ -185,7 +191,7 @@ fn read_status_line(bytes: &[u8], accept_invalid: bool) -> Result<(Version, u16,
             return Err(broken("not a status line of HTTP/1"));
         }
     }
-    // RFC 9110 §2.5: a higher minor version is read as the highest that we know.
+    // RFC 9110 §2.5: a higher minor version is read as HTTP/1.1.
     let version = if bytes[7] == b'0' { Version::Http10 } else { Version::Http11 };
     let status = bytes[FIRST_DIGIT..12].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
     let mut start = SHAPE.len();
@@ -199,7 +205,7 @@ fn read_status_line(bytes: &[u8], accept_invalid: bool) -> Result<(Version, u16,
     Ok((version, status, &bytes[start..end], end_of_line(bytes, end, accept_invalid)?))
 }
 
-/// The end of a run of text at `start`; whatever comes next is no text.
+/// The position of the first byte from `start` on that is not allowed in a field value.
 #[inline]
 fn value_end(bytes: &[u8], start: usize) -> Result<usize, Stop> {
     bytes[start..]
@@ -209,7 +215,7 @@ fn value_end(bytes: &[u8], start: usize) -> Result<usize, Stop> {
         .ok_or(Stop::Incomplete)
 }
 
-/// The position behind the CRLF that must be at `at`, or behind the LF that may.
+/// The position behind the CRLF that has to be at `at`; with `accept_invalid` a bare LF is enough.
 #[inline]
 fn end_of_line(bytes: &[u8], at: usize, accept_invalid: bool) -> Result<usize, Stop> {
     match (bytes.get(at), bytes.get(at + 1)) {

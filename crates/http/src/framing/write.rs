@@ -1,22 +1,22 @@
-//! An answer on the wire: its head and the framing of its body (RFC 9112 §2.2, §6, §7.1).
+//! Writes an answer: its head and the framing of its body (RFC 9112 §2, §4, §6, §7.1).
 
 use std::io::Write;
 
 use crate::fields::Fields;
 use crate::message::{BodyLength, Version};
 
-/// How the body of an answer is framed.
+/// How the body of an answer to a client is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// No body and, where `Some`, the length that one would have had (HEAD, 304).
+    /// No body; if `Some`, `Content-Length` says which length one would have had (HEAD, 304).
     None(Option<u64>),
     /// `Content-Length`.
     Length(u64),
-    /// `Transfer-Encoding: chunked`; HTTP/1.1 clients only.
+    /// `Transfer-Encoding: chunked`; not for HTTP/1.0 clients.
     Chunked,
-    /// Ended by the end of the connection, which must follow.
+    /// The body ends with the connection, which has to be closed.
     UntilClose,
-    /// 101: whatever the new protocol says.
+    /// After a 101: the new protocol decides.
     Upgraded,
 }
 
@@ -25,23 +25,23 @@ pub enum Framing {
 pub enum Persistence {
     /// Nothing: the default of HTTP/1.1.
     Kept,
-    /// `keep-alive`, which an HTTP/1.0 client has to be told (RFC 9112 §9.3).
+    /// `keep-alive`, without which an HTTP/1.0 client expects the connection to end (RFC 9112 §9.3).
     KeptAsAsked,
     /// `close`.
     Closed,
 }
 
-/// What a body is, as far as its framing has to know.
+/// What kind of body an answer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyShape {
-    /// None at all (HEAD, 204, 304), and the length that one would have had.
+    /// None (HEAD, 204, 304).
     Absent {
-        /// In bytes; `None` sends no Content-Length.
+        /// The length in bytes that a body would have had, for Content-Length. `None`: that is not known.
         declared: Option<u64>,
     },
-    /// So many bytes, all there.
+    /// That many bytes, which are in memory.
     Whole(u64),
-    /// It arrives while it is sent.
+    /// It is sent while it arrives.
     Streamed(BodyLength),
     /// After a 101.
     Upgraded,
@@ -51,7 +51,7 @@ pub enum BodyShape {
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 impl Framing {
-    /// How a body goes to a client of that version. `is_head`: it answers a HEAD request.
+    /// The framing of a body for a client of that version. `is_head`: the request was a HEAD.
     pub fn of(body: BodyShape, status: u16, version: Version, is_head: bool) -> Self {
         match body {
             BodyShape::Upgraded => Self::Upgraded,
@@ -73,7 +73,7 @@ impl Framing {
                 BodyLength::Chunked | BodyLength::UntilClose if is_head => Self::None(None),
                 BodyLength::Chunked | BodyLength::UntilClose => match version {
                     Version::Http10 => Self::UntilClose,
-                    // HTTP/2 has frames of its own; who writes it asks for no framing.
+                    // HTTP/2 has frames of its own and does not use this.
                     Version::Http11 | Version::Http2 => Self::Chunked,
                 },
             },
@@ -82,8 +82,8 @@ impl Framing {
 }
 
 impl Persistence {
-    /// Whether the connection outlives an answer that does not end it itself: the client wants it and the framing allows
-    /// it. `asked_to_keep`: an HTTP/1.1 client that did not say `close`, or an HTTP/1.0 client that said `keep-alive`.
+    /// The connection is kept if the client wants that and the framing allows it. `asked_to_keep`: an HTTP/1.1 client that
+    /// did not say `close`, or an HTTP/1.0 client that said `keep-alive`.
     pub fn of(framing: Framing, version: Version, asked_to_keep: bool) -> Self {
         match version {
             _ if !asked_to_keep || framing == Framing::UntilClose => Self::Closed,
@@ -93,14 +93,14 @@ impl Persistence {
     }
 }
 
-/// What an answer's head says beside framing and connection.
+/// An answer's head, without framing and connection.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerLines<'a> {
     /// 100 to 999.
     pub status: u16,
     /// The reason phrase; `None`: the standard one.
     pub reason: Option<&'a [u8]>,
-    /// All fields in order, without framing and `Connection`.
+    /// All fields in order, without those of framing and `Connection`.
     pub fields: &'a Fields,
 }
 
@@ -150,7 +150,7 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends one chunk; nothing for no bytes, since an empty chunk would end the body.
+/// Appends one chunk. Appends nothing if `bytes` is empty, since an empty chunk would end the body.
 pub fn chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
@@ -166,10 +166,10 @@ fn decimal(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// The reason phrase that RFC 9110 §15 and the registry give a status; "Unknown" where they give none.
+/// The reason phrase of a status in RFC 9110 §15 and IANA's registry; "Unknown" if it has none.
 pub fn standard_reason(status: u16) -> &'static str {
     match status {
-        // Named otherwise, or not at all, in the crate's older list.
+        // The crate has these by their older names.
         413 => "Content Too Large",
         422 => "Unprocessable Content",
         _ => http::StatusCode::from_u16(status)

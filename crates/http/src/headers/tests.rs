@@ -155,7 +155,7 @@ fn forwarding_fields_of_a_trusted_peer_are_kept_and_continued() {
     );
 }
 
-/// Names that say what a proxy in front knows, and names like them that do not.
+/// Names of fields that say what a proxy in front knows, and similar names that do not.
 #[test]
 fn what_only_a_proxy_can_know_is_dropped_from_strangers_and_kept_from_trusted_peers() {
     let claims = [
@@ -228,7 +228,7 @@ fn without_via_a_field_of_ours_tells_a_loop() {
     assert_eq!(out.all("Via").collect::<Vec<_>>(), [b"1.0 fred"]);
     assert_eq!(out.all("X-Balancer-Instance").collect::<Vec<_>>(), [b"abd, abe, abc"]);
     assert!(["abc", "abd", "abe"].iter().all(|id| is_loop(&out, id)) && !is_loop(&out, "ab"));
-    // One that adds its Via leaves the others' field as it is.
+    // An instance that adds `Via` leaves this field as it is.
     let next = pass(&out, &Origin { instance: "abf", ..origin(false) });
     assert_eq!(next.all("X-Balancer-Instance").collect::<Vec<_>>(), [b"abd, abe, abc"]);
     assert!(is_loop(&next, "abc") && is_loop(&next, "abf"));
@@ -286,7 +286,7 @@ fn request_ids_are_kept_only_when_harmless() {
 }
 
 proptest! {
-    /// Whatever a client names in `Connection`, ours stand in what the backend gets, exactly once.
+    /// Whatever a client names in `Connection`, the backend gets each of our fields exactly once.
     #[test]
     fn no_client_can_remove_or_double_a_field_of_ours(
         named in proptest::collection::vec("(?i)(x-forwarded-for|via|host|x-request-id|x-balancer-instance|x-forwarded-proto)", 0..6),

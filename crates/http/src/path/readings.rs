@@ -1,19 +1,19 @@
-//! What else than its normal form a path may be to a backend.
+//! The ways in which backends may read a path.
 //!
 //! Backends disagree about encoded slashes, backslashes, `;parameters`, blanks and dots at a segment's end, and more. Each
-//! such habit is one bit of a [`Reading`], and a path is read with every set of the habits that concern it: an ordinary
-//! path with none, so that it costs nothing.
+//! such habit is one bit of a [`Reading`]. A path is read with every combination of the habits that make a difference to
+//! it. To an ordinary path none does, so it has one reading and costs little.
 
 use super::means_itself;
 
-/// A set of habits of a backend.
+/// A set of a backend's habits, one bit each.
 pub(super) type Reading = u16;
 
 /// No habit: the normal form.
 pub(super) const AS_SENT: Reading = 0;
 /// Encodings are decoded twice: `%252e` is a dot.
 const TWICE: Reading = 1;
-/// `%00` ends the path, as it ends a string in C.
+/// `%00` ends the path, as NUL ends a string in C.
 const NUL: Reading = 1 << 1;
 /// `%2F` is a slash.
 const SLASH: Reading = 1 << 2;
@@ -21,33 +21,34 @@ const SLASH: Reading = 1 << 2;
 const BACKSLASH: Reading = 1 << 3;
 /// `%5C` is a slash.
 const ENCODED_BACKSLASH: Reading = 1 << 4;
-/// `;` and what follows it in a segment is no part of it (Servlet 4.0 §3.5).
+/// `;` and the rest of its segment are cut off (Servlet 4.0 §3.5).
 const PARAMETERS: Reading = 1 << 5;
-/// So with `%3B`.
+/// `%3B` and the rest of its segment are cut off.
 const ENCODED_PARAMETERS: Reading = 1 << 6;
-/// Parameters are cut before anything is decoded, so they end at a plain slash alone.
+/// Parameters are cut before anything is decoded, so only a plain slash ends them.
 const LONG_PARAMETERS: Reading = 1 << 7;
-/// Blanks and dots at a segment's end are no part of it (Windows).
+/// Blanks and dots at a segment's end are cut off (Windows).
 const TRIMMED: Reading = 1 << 8;
-/// Together with that: a segment of blanks and dots is no `..`, but nothing.
+/// Together with [`TRIMMED`]: a segment of blanks and dots alone counts as `.`, never as `..`.
 const NOT_UP: Reading = 1 << 9;
-/// `..` takes an empty segment away (RFC 3986 §5.2.4), so that `/a//../b` is `/a/b`.
+/// `..` removes an empty segment like any other (RFC 3986 §5.2.4): `/a//../b` is `/a/b`.
 const EMPTY_COUNTS: Reading = 1 << 10;
-/// What begins with two slashes begins with a host (RFC 3986 §4.2): `//host/b` is `/b`.
+/// A host follows two slashes at the start (RFC 3986 §4.2): `//host/b` is `/b`.
 const HOST: Reading = 1 << 11;
 
-/// `?` ends the path, though it was encoded: a reader that decodes before it splits does so.
+/// An encoded `?` ends the path, since the path is decoded before it is split.
 const QUERY: Reading = 1 << 12;
-/// So does `#`.
+/// An encoded `#` ends the path, for the same reason.
 const FRAGMENT: Reading = 1 << 13;
 
-/// Bounds on one path's readings: their number, and their bytes together.
+/// Bounds on one path's readings: their number, and their total size in bytes.
 const MAX_READINGS: usize = 256;
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Hands each reading of a path to `see`, the normal form first; one may come more than once. False: it has more readings
-/// than are worth looking at, which no honest path has, and `see` was handed none. Allocates nothing for an ordinary path: of
-/// letters, digits and punctuation without `;` and `%`, with no empty segment and none that begins or ends with a dot.
+/// Calls `see` with each reading of a path, the normal form first; the same reading may come more than once. Returns false,
+/// and never calls `see`, if the path has too many readings (more than 256, or 64 KiB in all), as no honest path has.
+/// Allocates nothing for an ordinary path: one of letters, digits and punctuation without `;` and `%`, with no empty segment
+/// and none that begins or ends with a dot.
 pub fn each_reading(path: &str, mut see: impl FnMut(&str)) -> bool {
     if is_ordinary(path) {
         see(path);
@@ -56,15 +57,14 @@ pub fn each_reading(path: &str, mut see: impl FnMut(&str)) -> bool {
     each(path, |_, _, read| see(read))
 }
 
-/// Whether a path stays where it stands, for each of its readings, if it is put below another one: no `..` leads above its root,
-/// and it does not begin with two slashes, behind which a host would be read. False, too, for one with more readings than are
-/// looked at.
+/// Whether a path, put below another one, stays below it in each of its readings: no `..` leads above its root, and it does
+/// not begin with two slashes, behind which a backend would read a host. Also false for a path with too many readings.
 pub fn stays_inside(path: &str) -> bool {
     let mut all = true;
     is_ordinary(path) || (each(path, |spelled, reading, _| all &= stays(spelled, reading)) && all)
 }
 
-/// The same for one reading, as [`spell`] writes it.
+/// [`stays_inside`] for one reading, as [`spell`] writes it.
 fn stays(spelled: &str, reading: Reading) -> bool {
     let mut depth = 0_usize;
     let mut segments = spelled.split('/').skip(1).peekable();
@@ -80,7 +80,7 @@ fn stays(spelled: &str, reading: Reading) -> bool {
     true
 }
 
-/// Hands each reading to `see`: as it is spelled, with which habits, and in its normal form.
+/// Calls `see` with each reading: as [`spell`] writes it, its habits, and its normal form. False: there are too many.
 fn each(path: &str, mut see: impl FnMut(&str, Reading, &str)) -> bool {
     let habits = habits_for(path);
     let number = 1usize << habits.count_ones();
@@ -94,7 +94,7 @@ fn each(path: &str, mut see: impl FnMut(&str, Reading, &str)) -> bool {
             read(path, reading, &mut spelled, &mut out);
             see(&spelled, reading, &out);
         }
-        // The next subset of the habits.
+        // The next subset of the habits: counts up on their bits alone.
         reading = (reading | !habits).wrapping_add(1) & habits;
         if reading == AS_SENT {
             return true;
@@ -102,14 +102,14 @@ fn each(path: &str, mut see: impl FnMut(&str, Reading, &str)) -> bool {
     }
 }
 
-/// Writes one reading of a path to `out`, in its normal form; `spelled` is memory to work in.
+/// Writes one reading of a path: to `spelled` as [`spell`] does, to `out` in its normal form.
 pub(super) fn read(path: &str, reading: Reading, spelled: &mut String, out: &mut String) {
     let once = if reading & TWICE == 0 { None } else { decoded_once(path) };
     spell(once.as_deref().unwrap_or(path), reading, spelled);
     resolve(spelled, reading, out);
 }
 
-/// One reading, exactly one and in its normal form already.
+/// Whether a path is in its normal form and has no other reading.
 fn is_ordinary(path: &str) -> bool {
     let mut before = None;
     for byte in path.bytes() {
@@ -126,15 +126,16 @@ fn is_ordinary(path: &str) -> bool {
     !matches!(before, None | Some(b'.'))
 }
 
-/// A byte of a path, and whether it was written as `%XX`.
+/// A byte of a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Unit {
     byte: u8,
+    /// Whether it was written as `%XX`.
     encoded: bool,
 }
 
 impl Unit {
-    /// The habit with which this unit ends a segment; [`AS_SENT`] for a plain slash.
+    /// The habit with which this byte ends a segment; [`AS_SENT`] for a plain slash, which always does.
     fn separates(self) -> Option<Reading> {
         match (self.byte, self.encoded) {
             (b'/', false) => Some(AS_SENT),
@@ -145,7 +146,7 @@ impl Unit {
         }
     }
 
-    /// The habit with which the path ends here.
+    /// The habit with which this byte ends the path.
     fn ends_path(self) -> Option<Reading> {
         match (self.byte, self.encoded) {
             (0, true) => Some(NUL),
@@ -155,7 +156,7 @@ impl Unit {
         }
     }
 
-    /// The habit with which parameters begin here.
+    /// The habit with which this byte begins parameters.
     fn begins_parameters(self) -> Option<Reading> {
         match (self.byte, self.encoded) {
             (b';', false) => Some(PARAMETERS),
@@ -188,7 +189,7 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// The path with each `%25` that begins another encoding decoded; `None`: it has none.
+/// The path with each `%25` decoded that begins another encoding (`%252e` becomes `%2e`); `None` if there is none.
 fn decoded_once(path: &str) -> Option<String> {
     let begins = |place: usize| {
         let digits = path.as_bytes().get(place + 3..place + 5);
@@ -203,28 +204,32 @@ fn decoded_once(path: &str) -> Option<String> {
     (copied > 0).then(|| out + &path[copied..])
 }
 
-/// The habits that make a difference to a path, and perhaps some that make none.
+/// At least the habits that make a difference to a path; perhaps some that make none.
 fn habits_for(path: &str) -> Reading {
     let once = decoded_once(path).map_or(AS_SENT, |once| TWICE | Scan::of(&once));
     once | Scan::of(path)
 }
 
-/// Looks for habits that matter, from left to right. What may end a segment is taken for an end of one.
+/// Looks from left to right for the habits that make a difference to a path. Every byte that may end a segment, with some
+/// habit, counts as an end of one.
 #[derive(Default)]
 struct Scan {
     found: Reading,
-    /// Units since the last end.
+    /// Length of the segment so far.
     length: usize,
-    /// Dots and blanks at its end so far, and whether two dots are among them.
+    /// How many dots and blanks the segment ends with so far.
     tail: usize,
+    /// Whether two dots follow each other among these.
     tail_goes_up: bool,
     tail_has_blanks: bool,
-    /// The last end is one to everybody.
+    /// Whether the segment begins behind a plain slash.
     plain_start: bool,
-    /// Parameters have begun since the last plain slash.
+    /// Whether parameters have begun since the last plain slash.
     in_parameters: bool,
     last_was_dot: bool,
+    /// Whether some segment so far may be `..`.
     may_go_up: bool,
+    /// Whether some segment so far may be empty.
     may_be_empty: bool,
 }
 
@@ -252,7 +257,7 @@ impl Scan {
     fn unit(&mut self, unit: Unit, is_first: bool) {
         if let Some(habit) = unit.ends_path() {
             self.found |= habit;
-            // What comes before it is a segment's end then.
+            // With that habit the segment ends here, so blanks and dots at its end count.
             if self.tail > 0 {
                 self.found |= TRIMMED | if self.tail_goes_up { NOT_UP } else { AS_SENT };
             }
@@ -302,13 +307,13 @@ impl Scan {
     }
 }
 
-/// Writes a path with one spelling for everything: segments end with `/`, encodings are as [`super::normal`] says, parameters
-/// are cut where that is a habit.
+/// Writes a path as the habits in `reading` say: whatever ends a segment becomes `/`, encodings become those of
+/// [`super::normal`], and parameters are cut.
 fn spell(path: &str, reading: Reading, out: &mut String) {
     out.clear();
     let has = |habit: Reading| reading & habit != 0;
-    // Where a `%` begins no encoding. What was decoded must not become one together with it: `%a%30` is not
-    // `%A0`, and `%2%65` is no dot.
+    // The position of the last `%` that does not begin an encoding. A decoded digit behind it stays encoded, so that the two
+    // do not become an encoding together: `%a%30` must not become `%A0`, nor `%2%65` a dot.
     let mut stray = None;
     let mut in_parameters = false;
     for unit in units(path) {
@@ -341,7 +346,7 @@ fn spell(path: &str, reading: Reading, out: &mut String) {
     }
 }
 
-/// Takes dot segments and empty ones away.
+/// Resolves dot segments and removes empty ones.
 fn resolve(spelled: &str, reading: Reading, out: &mut String) {
     out.clear();
     let mut in_host = reading & HOST != 0 && spelled.starts_with("//");
@@ -357,7 +362,7 @@ fn resolve(spelled: &str, reading: Reading, out: &mut String) {
             "" if place > 0 && reading & EMPTY_COUNTS != 0 => out.push('/'),
             "" | "." => {}
             ".." => out.truncate(out.rfind('/').unwrap_or(0)),
-            // Origin form begins with a slash; a path that does not is no path, and stays as distinct as it was.
+            // Not in origin form, which begins with a slash: such a text keeps its start, so that it equals no path.
             _ if place == 0 => out.push_str(segment),
             _ => out.extend(["/", segment]),
         }
@@ -371,7 +376,7 @@ fn resolve(spelled: &str, reading: Reading, out: &mut String) {
     }
 }
 
-/// A segment without the blanks and dots at its end; `.` and `..` stay.
+/// A segment without the blanks and dots at its end. `.` and `..` stay; of blanks and dots alone it becomes one of these.
 fn trimmed(segment: &str, reading: Reading) -> &str {
     if matches!(segment, "" | "." | "..") {
         return segment;
@@ -387,7 +392,7 @@ fn trimmed(segment: &str, reading: Reading) -> &str {
     }
 }
 
-/// A segment without the blank at its end; every byte up to the space counts as one.
+/// A segment without the encoded blank at its end; every byte up to the space counts as one. `None` if it ends otherwise.
 fn without_blank(segment: &str) -> Option<&str> {
     let (rest, last) = segment.split_at_checked(segment.len().checked_sub("%20".len())?)?;
     let code = last.strip_prefix('%').and_then(|digits| u8::from_str_radix(digits, 16).ok())?;

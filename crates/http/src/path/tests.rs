@@ -26,7 +26,7 @@ fn one_path_has_one_normal_form_however_it_is_written() {
         ("", "/"),
         ("/.well-known/x", "/.well-known/x"),
         ("/a..b/...", "/a..b/..."),
-        // What is reserved keeps its encoding, and its meaning with it.
+        // Reserved characters keep their encoding, and so their meaning.
         ("/a%2fb", "/a%2Fb"),
         ("/a%2Fb", "/a%2Fb"),
         ("/a%2f..%2fb", "/a%2F..%2Fb"),
@@ -40,7 +40,7 @@ fn one_path_has_one_normal_form_however_it_is_written() {
         ("/%", "/%"),
         ("/%4", "/%4"),
         ("/%zz", "/%zz"),
-        // What is no encoding becomes none by what stands behind it.
+        // What is not an encoding does not become one when the characters behind it are decoded.
         ("/%a%30", "/%a%30"),
         ("/%2%65%2%65/login", "/%2%65%2%65/login"),
         ("/%%61b", "/%%61b"),
@@ -133,9 +133,9 @@ fn what_a_backend_may_read_is_among_the_readings() {
         ("/static/..%5Clogin", "/login"),
         ("/static/..\\login", "/login"),
         ("/static%2f..%2flogin", "/login"),
-        // One of them, and not the other (WHATWG URL).
+        // The backslash is a slash, the encoded slash is not (WHATWG URL).
         ("/a/x%2F..\\..\\login", "/a/login"),
-        // Parameters are cut, before the rest is read and behind it.
+        // Parameters are cut, before or after the rest is decoded.
         ("/login;v=1", "/login"),
         ("/login;a=b;c/x;y", "/login/x"),
         ("/static/..;/login", "/login"),
@@ -155,7 +155,7 @@ fn what_a_backend_may_read_is_among_the_readings() {
         ("/a/..%20/login", "/a/login"),
         ("/static/.../login", "/login"),
         ("/static/.../login", "/static/login"),
-        // And these together.
+        // Several habits together.
         ("/static/..%5c..;%2flogin%20.", "/login"),
         ("/static/..%2f;/login.;x", "/login"),
         ("/static;/.%20%5C..;%2flogin;.%20", "/login"),
@@ -164,11 +164,11 @@ fn what_a_backend_may_read_is_among_the_readings() {
         ("/%256Cogin", "/login"),
         ("/static/..%255c..;/login%2520", "/login"),
         ("/login%252e%252e", "/login"),
-        // A string that ends at a NUL.
+        // A NUL ends the string.
         ("/login%00/../x", "/login"),
         ("/login%00.png", "/login"),
         ("/static/..%2flogin%00", "/login"),
-        // What is decoded before it is taken apart ends at `?` and `#`.
+        // A path that is decoded before it is split ends at `?` and `#`.
         ("/login%3fx", "/login"),
         ("/login%23/../x", "/login"),
         ("/login%23x%3Fy", "/login"),
@@ -178,12 +178,12 @@ fn what_a_backend_may_read_is_among_the_readings() {
         ("/login.%3fx", "/login"),
         ("/login.%00x", "/login"),
         ("/%3f", "/"),
-        // Empty segments are segments to `..`.
+        // `..` removes an empty segment.
         ("/a//../login", "/a/login"),
         ("/a//../login", "/login"),
         ("/a/;/../login", "/a/login"),
         ("/a/%2f../login", "/a/login"),
-        // Two slashes and a host.
+        // A host follows two slashes.
         ("//host/login", "/login"),
         ("/\\host/login", "/login"),
         ("//host", "/"),
@@ -215,7 +215,7 @@ fn an_ordinary_path_has_one_reading() {
 
 #[test]
 fn what_is_no_trick_reads_as_one_path_in_the_end() {
-    // Encodings and dots that change nothing about where it lies.
+    // Encodings and dots that do not move the path to another place.
     for path in ["/static/a%2Fb", "/static/a;v=1.css", "/static/a.", "/static/a%20", "/static/x/%2e%2e;/a"] {
         assert!(readings(path).iter().all(|reading| is_below(reading, "/static/")), "{path}");
     }
@@ -227,12 +227,12 @@ fn a_path_with_too_many_readings_has_none() {
     assert!(!each_reading(many, |_| panic!("handed over")));
     let long = format!("/{}/..%2f..;/x.", "a".repeat(8_000));
     assert!(!each_reading(&long, |_| panic!("handed over")));
-    // Length alone is no trick.
+    // A long path with one reading is fine.
     let plain = format!("/{}%20a", "a".repeat(100_000));
     assert_eq!(readings(&plain).len(), 1);
 }
 
-/// Backends as they are, each in a few lines and without the code above. Segments come decoded.
+/// How backends read a path, each in a few lines that share nothing with the code under test. Segments are decoded.
 mod backends {
     type Segments = Vec<Vec<u8>>;
 
@@ -266,7 +266,7 @@ mod backends {
         path.split(|byte| *byte == b'/').skip(1).map(<[u8]>::to_vec)
     }
 
-    /// Parameters go, all is decoded, backslashes are slashes.
+    /// Cuts parameters, then decodes, then takes backslashes for slashes.
     pub fn servlet(path: &str) -> Segments {
         let cut: Vec<&str> = path.split('/').map(|part| part.split(';').next().unwrap()).collect();
         let plain = decoded(cut.join("/").as_bytes());
@@ -274,7 +274,7 @@ mod backends {
         walked(parts(&plain), false)
     }
 
-    /// All is decoded, backslashes are slashes, blanks and dots at the ends go.
+    /// Decodes, takes backslashes for slashes, then cuts blanks and dots at the ends of segments.
     pub fn windows(path: &str) -> Segments {
         let plain: Vec<u8> = decoded(path.as_bytes())
             .into_iter()
@@ -292,7 +292,7 @@ mod backends {
         walked(parts(&plain).map(trim), false)
     }
 
-    /// `new URL(target, base)`, then each segment decoded.
+    /// `new URL(target, base)`, then decodes each segment.
     pub fn whatwg(path: &str) -> Segments {
         let plain = path.replace('\\', "/");
         let rest = match plain.strip_prefix("//") {
@@ -307,19 +307,19 @@ mod backends {
         walked(rest.split('/').map(part), true).iter().map(|segment| decoded(segment)).collect()
     }
 
-    /// All is decoded, and ends at the first NUL.
+    /// Decodes, and ends the path at the first NUL.
     pub fn c_string(path: &str) -> Segments {
         let plain = decoded(path.as_bytes());
         walked(parts(plain.split(|byte| *byte == 0).next().unwrap()), true)
     }
 
-    /// All is decoded, and taken apart only then.
+    /// Decodes, then splits at `?` and `#`.
     pub fn decodes_first(path: &str) -> Segments {
         let plain = decoded(path.as_bytes());
         walked(parts(plain.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap()), false)
     }
 
-    /// All is decoded by a proxy, and again behind it.
+    /// Decodes twice: a proxy in front does it once.
     pub fn twice(path: &str) -> Segments {
         walked(parts(&decoded(&decoded(path.as_bytes()))), false)
     }

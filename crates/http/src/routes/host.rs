@@ -1,4 +1,4 @@
-//! Hosts as routes name them, and as requests do.
+//! Hosts in routes, and hosts of requests in a form that can be compared with these.
 
 use std::fmt;
 use std::io::{Cursor, Write};
@@ -8,29 +8,29 @@ use smallvec::SmallVec;
 
 use crate::framing::host::{MAX_HOST_BYTES, is_host_and_port};
 
-/// Longer hosts are folded in memory that is asked for; a DNS name has at most 253 bytes.
+/// A host in small letters. Only one of more than 256 bytes needs an allocation; a DNS name has at most 253.
 type Folded = SmallVec<[u8; 256]>;
 
-/// For which hosts a route is.
+/// Which hosts a route is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostPattern {
-    /// Every one, and requests that name none.
+    /// Every host, and requests without one.
     #[default]
     Any,
-    /// That one, in its plain form.
+    /// That host, in its plain form ([`with_plain`]).
     Exact(Box<str>),
-    /// All names below that one, by any number of labels, and not itself: `*.example.com`.
+    /// All names below that one, however many labels deep, but not the name itself: `*.example.com`.
     Below(Box<str>),
 }
 
-/// Why a text is no [`HostPattern`]. Displays as what it must be.
+/// Why a text is not a [`HostPattern`]. Displays as what it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostFault {
-    /// It is no name, IPv4 address or IPv6 address in brackets.
+    /// It is not a name, an IPv4 address or an IPv6 address in brackets.
     NoHost,
     /// It names a port.
     Port,
-    /// A `*` stands elsewhere than as the whole first label.
+    /// It has a `*` that is not the whole first label.
     Wildcard,
     /// It is `*` alone.
     Everything,
@@ -55,7 +55,7 @@ impl HostPattern {
     /// Reads `api.example.com`, `*.example.com`, `[::1]`. Case and a dot at the end make no difference.
     ///
     /// # Errors
-    /// It is none.
+    /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, HostFault> {
         if text == "*" {
             return Err(HostFault::Everything);
@@ -97,14 +97,15 @@ pub(super) fn labels(name: &str) -> usize {
     1 + name.bytes().filter(|byte| *byte == b'.').count()
 }
 
-/// Hands on a request's host in its plain form, `None` where there is none: in small letters, without port and without the dot
-/// at its end, an IPv6 address as RFC 5952 writes it. Allocates nothing for a host of up to 256 bytes.
+/// Calls `then` with a request's host in its plain form, or with `None` if there is no host. The plain form is in small
+/// letters, without port and without a dot at the end; an IPv6 address is as RFC 5952 writes it. A function to call, and not
+/// a text returned, since a host of up to 256 bytes then needs no allocation.
 pub fn with_plain<T>(host: Option<&str>, then: impl FnOnce(Option<&str>) -> T) -> T {
     let Some(host) = host.map(|host| &host[..host_end(host)]) else { return then(None) };
     let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if let Some(address) = address.and_then(|address| address.parse::<Ipv6Addr>().ok()) {
         let mut memory = Cursor::new([0; MAX_HOST_BYTES]);
-        // There is room for every address.
+        // Can't fail: there is room for every address.
         let _ = write!(memory, "[{address}]");
         let (end, memory) = (usize::try_from(memory.position()).unwrap_or_default(), memory.into_inner());
         return then(std::str::from_utf8(&memory[..end]).ok());
@@ -120,7 +121,7 @@ pub fn with_plain<T>(host: Option<&str>, then: impl FnOnce(Option<&str>) -> T) -
     then(std::str::from_utf8(&folded).ok())
 }
 
-/// Where the port of an authority begins, or its end.
+/// The position of the colon before an authority's port; its length if it has no port.
 fn host_end(authority: &str) -> usize {
     match authority.rfind(':') {
         Some(at) if !authority[at..].contains(']') => at,
@@ -128,7 +129,7 @@ fn host_end(authority: &str) -> usize {
     }
 }
 
-/// Whether a text has letters that are not small; several bytes at once.
+/// Whether a text has capital letters. Looks at every byte, because the compiler makes that look at several at once.
 pub(super) fn has_capitals(text: &str) -> bool {
     text.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase())
 }

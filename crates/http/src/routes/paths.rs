@@ -1,4 +1,4 @@
-//! The routes of one host by their paths: a tree of segments.
+//! The routes of one host in a tree, by the segments of their paths.
 
 use foldhash::HashMap;
 use smallvec::SmallVec;
@@ -6,10 +6,10 @@ use smallvec::SmallVec;
 use super::host::has_capitals;
 use crate::path::is_below;
 
-/// Longer paths with capital letters are folded in memory that is asked for.
+/// Longer paths that have capital letters cost an allocation, for their copy in small letters.
 pub(super) const USUAL_BYTES: usize = 256;
 
-/// A route at the end of its path.
+/// A route, kept at the node where its path ends.
 #[derive(Clone, Debug)]
 pub(super) struct End {
     /// In its normal form.
@@ -18,22 +18,22 @@ pub(super) struct End {
     pub route: usize,
 }
 
-/// The paths that begin with the same segments, where the case of letters does not count.
+/// A node: the paths that begin with the same segments, ignoring the case of letters.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PathTree {
     /// By the next segment, in small letters.
     next: HashMap<Box<[u8]>, PathTree>,
-    /// Those that end here, without a slash.
+    /// Routes whose path ends here without a slash.
     here: Vec<End>,
-    /// Those that end here, with a slash.
+    /// Routes whose path ends here with a slash, so that they are for paths below alone.
     below: Vec<End>,
 }
 
 impl PathTree {
-    /// Adds a route for a path in its normal form and all below it.
+    /// Adds a route for a path in its normal form and all paths below it.
     ///
     /// # Errors
-    /// The route that has that path already.
+    /// The number of the route that has this path already.
     pub fn add(&mut self, path: &str, route: usize) -> Result<(), usize> {
         let folded = path.to_ascii_lowercase();
         let (segments, is_below) = match folded.strip_suffix('/') {
@@ -52,7 +52,7 @@ impl PathTree {
         Ok(())
     }
 
-    /// The longest that a path in its normal form is or lies below.
+    /// The routes with the longest path that a path in its normal form is or lies below.
     pub fn search<'a>(&'a self, path: &str) -> Longest<'a> {
         let mut longest = Longest::default();
         let Some(segments) = path.strip_prefix('/') else { return longest };
@@ -77,12 +77,12 @@ impl PathTree {
     }
 }
 
-/// What was found for a path.
+/// What [`PathTree::search`] found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Longest<'a> {
-    /// The longest that fits as it is written.
+    /// The route with the longest path that fits with the case of letters as it is.
     pub exact: Option<&'a End>,
-    /// The longest that fit when the case of letters does not count: those of one length, or none.
+    /// The routes with the longest path that fits when the case of letters is ignored. Their paths differ in case alone.
     pub loose: &'a [End],
 }
 
@@ -94,7 +94,7 @@ impl<'a> Longest<'a> {
         }
     }
 
-    /// Whether the case of letters makes a difference.
+    /// Whether ignoring the case of letters finds a longer path.
     pub fn is_loose_longer(&self) -> bool {
         let length = |end: &End| end.path.len();
         self.loose.first().map(length) > self.exact.map(length)

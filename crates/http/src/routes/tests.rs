@@ -47,7 +47,7 @@ fn the_more_specific_host_wins_then_the_longer_path() {
         (Some("a.example.com.:80"), "/img/bigger", 5),
         (Some("a.example.com"), "/img/big/x", 6),
         (Some("a.example.com"), "//x/../%69mg/./big", 6),
-        // Its host has routes of its own, none for this path.
+        // Its host has a route for `/`, which comes before the longer path for any host.
         (Some("a.example.com"), "/.well-known/acme", 4),
         (Some("bare.test"), "/", 0),
         (Some("bare.test"), "/only/x", 7),
@@ -83,7 +83,7 @@ fn without_a_route_that_fits_there_is_none() {
     );
 }
 
-/// A request goes by the normal form of its path. What other readings lead to is met as well.
+/// A request goes by the normal form of its path, and meets the routes of the other readings too.
 #[test]
 fn every_reading_meets_its_route() {
     let table = table(&[
@@ -104,7 +104,7 @@ fn every_reading_meets_its_route() {
         ("b.test", "/admin%2fusers", &[0, 2]),
         ("b.test", "/admin;v=1", &[0, 1]),
         ("b.test", "/DEEP/er", &[0, 6]),
-        // In any case of letters these two are the same, and more specific than those for any host.
+        // With the case of letters ignored, `/Admin` and `/ADMIN` fit both, and their host is more specific.
         ("a.test", "/admin", &[1, 4, 5]),
         ("a.test", "/Admin", &[4]),
         ("a.test", "/public/..;/admin", &[3, 4, 5, 1]),
@@ -119,7 +119,7 @@ fn every_reading_meets_its_route() {
     }
 }
 
-/// Else one short path would be looked for among all routes of its host.
+/// Otherwise one short path could cost thousands of look-ups.
 #[test]
 fn a_path_with_more_readings_than_are_looked_at_meets_nothing() {
     let many = "/public/a;%3B%2f%5c\\. /%00%2500/..";
@@ -137,11 +137,11 @@ fn routes_for_the_same_requests_are_told() {
         ("", "/"),
         ("*.a.test", "/x"),
         ("[::1]", "/x"),
-        // None of these is the same as another.
+        // These three differ.
         ("", "/x"),
         ("", "/x/"),
         ("", "/X"),
-        // These are.
+        // Each of these equals one above.
         ("A.TEST.", "/%78"),
         ("", "//"),
         ("*.A.test.", "/./x"),
@@ -191,7 +191,7 @@ fn hosts_are_read_in_one_form() {
     }
 }
 
-/// The same by looking at every route.
+/// The routes that fit best, found by looking at every route.
 fn naive(
     routes: &[(HostPattern, String)],
     host: &str,

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Feeds `pieces` one after the other; the body, and how many bytes were used in all when it ended.
+/// Decodes `pieces` one after the other. Returns the body and, if it ended, how many bytes belong to it.
 fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<(Vec<u8>, Option<usize>), ChunkFault> {
     decode_by(ChunkDecoder::new(), pieces)
 }
@@ -56,7 +56,7 @@ fn whole_bodies_are_decoded_and_end_where_they_end() {
     }
 }
 
-/// What stands between a chunk's size and its line end, whether a request may have it, and the byte that shows it if not.
+/// What is between a chunk's size and its line end. `None`: a request may have it; else the index of the first wrong byte.
 const EXTENSIONS: &[(&[u8], Option<usize>)] = &[
     (b";a", None),
     (b";a;b;c", None),

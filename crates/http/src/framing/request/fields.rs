@@ -9,7 +9,7 @@ use crate::headers::is_claim;
 use crate::message::Reason;
 use crate::message::{BodyLength, RequestHead, Version};
 
-/// What the field lines came to.
+/// What the field lines say about the head as a whole.
 pub(super) struct Summary {
     pub end: usize,
     pub length: BodyLength,
@@ -17,8 +17,9 @@ pub(super) struct Summary {
     pub keep_alive: bool,
 }
 
-/// Names of ours with a hyphen. The same with an underscore could pass for them at a backend that maps both to one
-/// variable (CGI, RFC 3875 §4.1.18), so such a field is dropped; so is every one that [`is_claim`] of a proxy.
+/// Names that must not come with an underscore for a hyphen: a backend that makes a variable of each field (CGI, RFC 3875
+/// §4.1.18) would take `Content_Length` for `Content-Length`. Such a field is dropped; so is one whose hyphened name
+/// [`is_claim`].
 const OURS: &[&str] = &[
     "content-length",
     "content-type",
@@ -32,7 +33,7 @@ const OURS: &[&str] = &[
     "x-request-id",
 ];
 
-/// The transfer codings so far, over all lines.
+/// The transfer codings of all lines so far.
 #[derive(Default)]
 struct Codings {
     count: usize,
@@ -40,11 +41,12 @@ struct Codings {
     chunked_is_last: bool,
 }
 
-/// The state of one head while its fields are read.
+/// State while the fields of one head are read.
 struct FieldReader<'a> {
     head: &'a mut RequestHead,
-    /// The last request's Host, for its memory.
+    /// The text of the last request's Host, whose memory is used again.
     host_memory: String,
+    /// The authority of an absolute target.
     authority: Option<&'a [u8]>,
     hosts: usize,
     content_length: Option<u64>,
@@ -54,7 +56,7 @@ struct FieldReader<'a> {
     expects_continue: bool,
 }
 
-/// Reads field lines up to and with the empty line.
+/// Reads the field lines and the empty line behind them.
 pub(super) fn read(
     bytes: &[u8],
     start: usize,
@@ -90,7 +92,7 @@ pub(super) fn read(
 }
 
 impl FieldReader<'_> {
-    /// Reads `field-name ":" OWS field-value OWS CRLF`.
+    /// Reads `field-name ":" OWS field-value OWS CRLF` (RFC 9112 §5). Returns where the next line begins.
     fn line(&mut self, bytes: &[u8], start: usize) -> Result<usize, Stop> {
         let mut at = start;
         let mut flags = 0;
@@ -145,7 +147,7 @@ impl FieldReader<'_> {
         Ok(())
     }
 
-    /// RFC 9112 §3.2: one valid Host; absolute form's authority replaces it.
+    /// RFC 9112 §3.2: one valid Host. The authority of an absolute target replaces its value.
     fn host(&mut self, value: &[u8]) -> Result<(), FramingRefusal> {
         self.hosts += 1;
         if self.hosts > 1 {
@@ -185,7 +187,8 @@ impl FieldReader<'_> {
         }
     }
 
-    /// RFC 9110 §8.6: one value of digits. A second one is refused even when it is equal (RFC 9112 §6.3 allows it).
+    /// RFC 9110 §8.6: one value of digits. A second field is refused even if it has the same value, which RFC 9112 §6.3
+    /// would allow.
     fn length(&mut self, value: &[u8]) -> Result<(), FramingRefusal> {
         if self.content_length.is_some() {
             return Err(bad("more than one Content-Length"));
@@ -203,7 +206,7 @@ impl FieldReader<'_> {
         Ok(())
     }
 
-    /// RFC 9112 §6.1, §7: a list of tokens, and never from HTTP/1.0. Several lines are one list (RFC 9110 §5.2).
+    /// RFC 9112 §6.1, §7: a list of tokens, not in HTTP/1.0. Several lines make one list (RFC 9110 §5.2).
     fn coding(&mut self, value: &[u8]) -> Result<(), FramingRefusal> {
         if self.head.version == Version::Http10 {
             return Err(bad("Transfer-Encoding in HTTP/1.0"));
@@ -223,7 +226,7 @@ impl FieldReader<'_> {
         Ok(())
     }
 
-    /// RFC 9112 §6.1, §6.3: `chunked`, once and last; otherwise the body has no certain end. Whether it is.
+    /// Whether the body is chunked. RFC 9112 §6.1, §6.3: `chunked` comes once and last, else the end of the body is unknown.
     fn is_chunked(&self) -> Result<bool, FramingRefusal> {
         let Codings { count, chunked, chunked_is_last } = self.codings;
         match (count, chunked) {
@@ -256,7 +259,7 @@ impl FieldReader<'_> {
         Ok(Summary {
             end,
             length,
-            // RFC 9110 §10.1.1: ignored from HTTP/1.0, and without a body there is nothing to wait for.
+            // RFC 9110 §10.1.1: ignored in HTTP/1.0, and where there is no body to wait for.
             expects_continue: self.expects_continue && is_http11 && length != BodyLength::Empty,
             keep_alive: !self.close && (is_http11 || self.keep),
         })

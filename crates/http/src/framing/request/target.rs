@@ -1,5 +1,5 @@
-//! The request target: origin form, absolute form, asterisk form (RFC 9112 §3.2). Authority form belongs to CONNECT,
-//! which is refused before.
+//! The request target: origin form, absolute form, asterisk form (RFC 9112 §3.2). Authority form belongs to CONNECT, which
+//! is refused before this.
 
 use percent_encoding::percent_encode_byte;
 
@@ -10,8 +10,8 @@ use super::{Bounds, Stop, as_text};
 use crate::message::Reason;
 use crate::message::RequestHead;
 
-/// Finds the space behind the target. Returns its position and whether each `%` before the query starts two
-/// hexadecimal digits; in a query browsers send a lone `%` as it is, so there it passes.
+/// Finds the space behind the target. Returns its position, and whether two hexadecimal digits follow each `%` of the
+/// path. In a query a lone `%` is accepted, because browsers send it.
 pub(super) fn scan(bytes: &[u8], start: usize, bounds: &Bounds) -> Result<(usize, bool), Stop> {
     let allowed = if bounds.accept_invalid { TARGET | HIGH } else { TARGET };
     let mut at = start;
@@ -33,7 +33,7 @@ pub(super) fn scan(bytes: &[u8], start: usize, bounds: &Bounds) -> Result<(usize
     }
 }
 
-/// Writes the target in origin form, or `*`, and returns absolute form's authority.
+/// Writes the target into `head` in origin form, or as `*`. Returns the authority of a target in absolute form.
 pub(super) fn resolve<'a>(
     target: &'a [u8],
     head: &mut RequestHead,
@@ -69,9 +69,9 @@ pub(super) fn resolve<'a>(
     Ok(Some(authority))
 }
 
-/// Appends bytes to a target. Those above 0x7F go as they are where they are text in UTF-8; other bytes, blanks and
-/// controls among them are encoded, since a reader of lines of text may split one there (ISO 8859-1 has a blank
-/// at A0, at which Python's `http.server` ends the target), and since a target is one line of text to everybody here.
+/// Appends bytes to a target. UTF-8 text stays as it is, except for blanks and control characters above ASCII: these, and
+/// bytes that are not UTF-8, are percent-encoded. Otherwise a backend might end the target at one of them, as Python's
+/// `http.server` does at A0, which is a blank in ISO 8859-1.
 fn push(target: &mut String, bytes: &[u8]) {
     if bytes.is_ascii() {
         target.push_str(as_text(bytes));

@@ -1,4 +1,4 @@
-//! Every rule as a row: its section, the bytes, the verdict. `tests/it` sends the same kinds over real sockets.
+//! Each rule as a row of a table: its section, the bytes, the verdict. `tests/it` sends such heads over real sockets.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ fn blank() -> RequestHead {
     RequestHead::blank("192.0.2.1:5".parse().expect("an address"))
 }
 
-/// The verdict as a status: 0 while incomplete, 200 when whole.
+/// The verdict as a status: 0 for an incomplete head, 200 for a whole one.
 fn status(bytes: &[u8]) -> u16 {
     match parse(bytes, &BOUNDS, &mut blank()) {
         HeadVerdict::Incomplete => 0,
@@ -248,7 +248,7 @@ fn a_head_at_its_bound_passes_and_one_byte_more_does_not() {
     let fitting = BOUNDS.max_head_bytes - head(0).len();
     assert_eq!(status(&head(fitting)), 200);
     assert_eq!(status(&head(fitting + 1)), 431);
-    // Never ended, and never more looked at than the bound.
+    // A head that does not end is refused at the bound.
     assert_eq!(status(&head(100_000)[..BOUNDS.max_head_bytes]), 431);
     assert_eq!(status(&head(100_000)[..BOUNDS.max_head_bytes - 1]), 0);
 }
@@ -298,7 +298,7 @@ fn underscored_names_that_could_pass_for_ours_are_dropped() {
     assert!(matches!(verdict, HeadVerdict::Complete { .. }), "{verdict:?}");
     assert_eq!(head.fields.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["Host", "my_own"]);
     assert_eq!((head.length, head.lost_claim), (BodyLength::Empty, true));
-    // Whether it was a proxy's is known of the last head alone.
+    // `lost_claim` says something about the last head alone.
     parse(b"GET / HTTP/1.1\r\nHost: a\r\nX_Request_ID: 3\r\n\r\n", &bounds, &mut head);
     assert_eq!((head.fields.len(), head.lost_claim), (1, false));
 }
@@ -329,7 +329,7 @@ fn an_expectation_without_a_body_waits_for_nothing() {
     }
 }
 
-/// What heads are made of, for shuffling.
+/// Pieces of heads, to be put together at random.
 const PIECES: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\n",
     b"POST ",

@@ -15,7 +15,7 @@ pub(super) struct FieldReader<'a> {
     lines: usize,
     fields: Fields,
     declared: Declared,
-    /// A body where there can't be one.
+    /// The answer announces a body that it can't have.
     announces_body: bool,
     close: bool,
     keep: bool,
@@ -28,7 +28,7 @@ impl<'a> FieldReader<'a> {
             version,
             status,
             lines: 0,
-            // With room for what is added on the way to the client.
+            // Has room for the fields that are added before the client gets them.
             fields: Fields::with_room(20, 768),
             declared: Declared::Nothing,
             announces_body: false,
@@ -37,12 +37,12 @@ impl<'a> FieldReader<'a> {
         }
     }
 
-    /// Reads `field-name ":" OWS field-value OWS CRLF` (RFC 9112 §5). Whitespace before the colon is taken away (§5.1) and
-    /// a folded line joined to what it goes on from (§5.2) where the rules accept such a line.
+    /// Reads `field-name ":" OWS field-value OWS CRLF` (RFC 9112 §5) and returns where the next line begins. If the rules
+    /// accept it, whitespace before the colon is removed (§5.1), and folded lines are joined to the value (§5.2).
     pub fn line(&mut self, bytes: &[u8], start: usize) -> Result<usize, Stop> {
         if matches!(bytes[start], b' ' | b'\t') {
             return Err(match self.lines {
-                // What it would go on from is the status line.
+                // Folded to the status line, which no rule accepts.
                 0 => broken("a header line starts with whitespace"),
                 _ => unless_accepted!("a folded header field"),
             });
@@ -62,7 +62,7 @@ impl<'a> FieldReader<'a> {
         if self.rules.accept_invalid {
             next = self.unfold(bytes, next, &mut value)?;
         }
-        // A token is ASCII.
+        // Tokens are ASCII, so this can't fail.
         let name = std::str::from_utf8(&bytes[start..name_end]).unwrap_or_default();
         self.take(name, &value)?;
         Ok(next)
@@ -76,7 +76,7 @@ impl<'a> FieldReader<'a> {
         Ok(())
     }
 
-    /// Where the colon must be: behind the name, or behind blanks there.
+    /// The position at which the colon has to be: behind the name, or behind blanks where the rules accept them.
     fn colon(&self, bytes: &[u8], name_end: usize) -> Result<usize, Stop> {
         let blanks = bytes[name_end..].iter().position(|byte| !matches!(byte, b' ' | b'\t'));
         match blanks.ok_or(Stop::Incomplete)? {
@@ -88,7 +88,7 @@ impl<'a> FieldReader<'a> {
         }
     }
 
-    /// Joins the lines from `next` on that begin with whitespace to `value`; where the next field begins.
+    /// Joins the lines from `next` on that begin with whitespace to `value`. Returns where the next field begins.
     fn unfold(&mut self, bytes: &[u8], mut next: usize, value: &mut Cow<'_, [u8]>) -> Result<usize, Stop> {
         while matches!(bytes.get(next).ok_or(Stop::Incomplete)?, b' ' | b'\t') {
             self.count_line()?;
@@ -122,12 +122,13 @@ impl<'a> FieldReader<'a> {
         Ok(())
     }
 
-    /// RFC 9112 §6.3: such an answer ends with its head, whatever it says.
+    /// Whether the answer ends with its head, whatever its fields say (RFC 9112 §6.3).
     fn has_only_a_head(&self) -> bool {
         matches!(self.status, 100..=199 | 204)
     }
 
-    /// RFC 9110 §8.6: one value of digits. A second one is refused even when it is equal (RFC 9112 §6.3 allows it).
+    /// RFC 9110 §8.6: one value of digits. A second field is refused even if it has the same value, which RFC 9112 §6.3
+    /// would allow.
     fn length(&mut self, value: &[u8]) -> Result<(), Stop> {
         if self.has_only_a_head() {
             self.announces_body |= value.is_empty() || value.iter().any(|byte| *byte != b'0');
@@ -148,7 +149,7 @@ impl<'a> FieldReader<'a> {
         Ok(())
     }
 
-    /// RFC 9112 §6.1: `chunked`, once, and never from HTTP/1.0.
+    /// RFC 9112 §6.1: `chunked`, once, and not in HTTP/1.0.
     fn coding(&mut self, value: &[u8]) -> Result<(), Stop> {
         if self.has_only_a_head() {
             self.announces_body = true;
@@ -173,7 +174,7 @@ impl<'a> FieldReader<'a> {
             if !self.rules.accept_invalid {
                 return Err(unless_accepted!("a transfer coding in HTTP/1.0"));
             }
-            // RFC 9112 §6.1: a sender of that may not know where it ends.
+            // RFC 9112 §6.1: the framing of such a message may be wrong, so the connection ends behind it.
             self.close = true;
         }
         self.declared = Declared::Chunked;

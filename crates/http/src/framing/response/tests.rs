@@ -5,7 +5,7 @@ use super::*;
 const STRICT: HeadRules = HeadRules::SHIPPED;
 const LENIENT: HeadRules = HeadRules { accept_invalid: true, ..STRICT };
 
-/// Status, reason, fields, body length to a GET, may be kept.
+/// Status, reason, fields, length of the body of an answer to GET, whether the connection may be kept.
 type Expected<'a> = (u16, &'a [u8], &'a [(&'a str, &'a [u8])], BodyLength, bool);
 
 #[test]
@@ -183,7 +183,7 @@ fn broken_and_ambiguous_heads_are_refused_whatever_follows() {
     }
 }
 
-/// Broken heads of which one reading is sensible: what each comes to when it is asked for.
+/// Invalid heads with one sensible reading, and that reading.
 const INVALID: &[(&[u8], Expected<'_>)] = &[
     // §2.2: a line may be recognised by its LF.
     (
@@ -214,12 +214,12 @@ const INVALID: &[(&[u8], Expected<'_>)] = &[
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: ,\t, Chunked ,\r\n\r\n",
         (200, b"OK", &[], BodyLength::Chunked, true),
     ),
-    // §6.1: and the connection ends.
+    // §6.1: the connection ends behind it.
     (
         b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
         (200, b"OK", &[("Connection", b"keep-alive")], BodyLength::Chunked, false),
     ),
-    // §5.1: taken away before it is passed on.
+    // §5.1: the blanks are removed.
     (
         b"HTTP/1.1 200 OK\r\nX \t: a\r\nContent-Length : 3\r\n\r\n",
         (200, b"OK", &[("X", b"a")], BodyLength::Known(3), true),
@@ -250,7 +250,7 @@ fn what_can_be_read_in_two_ways_is_refused_even_when_invalid_answers_are_asked_f
         let text = wire.escape_ascii().to_string();
         let more = [wire, &b"X: y\r\n\r\n"[..]].concat();
         let fault = parse(&more, &STRICT).expect_err(&text);
-        // What the log says of the key is true.
+        // The text names the key exactly where the key helps.
         assert_eq!(parse(&more, &LENIENT).is_ok(), fault.0.ends_with(WORDS), "{text}: {fault}");
     }
     let more: &[&[u8]] = &[
@@ -299,7 +299,7 @@ fn heads_have_bounds() {
 
 #[test]
 fn interim_answers_come_before_the_final_one() {
-    // (head, whether another follows, whether the connection may be kept): one that announces a body has none.
+    // Head, whether another follows, whether the connection may be kept.
     let rows: &[(&[u8], bool, bool)] = &[
         (b"HTTP/1.1 100 Continue\r\n\r\n", true, true),
         (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", true, true),
@@ -318,7 +318,7 @@ fn interim_answers_come_before_the_final_one() {
     }
 }
 
-/// What a reader comes to that looks after each piece, as the engine does: the final answer's status, and what follows it.
+/// Parses after each piece, as the engine does. Returns the final answer's status and the bytes behind its head.
 fn piecewise(
     bytes: &[u8],
     places: &[prop::sample::Index],
